@@ -175,3 +175,23 @@ def test_private_signs_and_what_they_spend(federation):
     # Noise comes from each node's own secret, never from the seed.
     again = federation.wait(federation.submit(text.replace("learning_rate = 0.002", "learning_rate = 0.005")))
     assert again["model_sha256"] != shown["model_sha256"]
+
+
+def test_noise_is_never_drawn_twice_for_a_round(federation):
+    """A private update whose file is lost is not made again: the node declines, and the round goes on without it."""
+    options = 'epsilon = 4.0\ndelta = 1e-5\nclip = 1.0\nmechanism = "analytic-gaussian"'
+    text = vote("dp-sign", options, name="lost-noise", rounds=3).replace("min_nodes = 3", "min_nodes = 2\nquorum = 0.5")
+    federation.stop_node(1)
+    federation.start_node(1, env={"COVEY_FAULTS": "journaled:2"})
+    federation.wait_connected(3)
+    run = federation.submit(text)
+    assert federation.node(1).wait(60) == -9
+    journal = json.loads((federation.node_dir(1) / "journal" / f"{run}.json").read_text())
+    (lost,) = [part["digest"] for part in journal["parts"]]
+    (federation.node_dir(1) / "files" / "artifacts" / lost).unlink()
+    federation.start_node(1)
+    federation.wait(run)
+    (declined,) = [u for u in federation.admin.round(run, 2)["updates"] if u["node"] == federation.names[1]]
+    assert declined["verdict"] == "declined"
+    assert "new noise" in declined["reason"]
+    assert [r["accepted"] for r in federation.rounds(run)] == [3, 2, 3]
