@@ -7,6 +7,7 @@ crash the same update is decided on again from the same state, with the same res
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +70,8 @@ class AsyncRunner(RunBase[AsyncMachine]):
         self._unsigned: list[CommitVerdict] = []
         """Final verdicts that no commit names yet."""
         self._settled = Settled()
+        self._opened_at: dict[int, float] = {}
+        """When the assignments were opened that were so since this coordinator's start (monotonic seconds)."""
 
     # -- the outside ----------------------------------------------------------------------------------------------
 
@@ -99,6 +102,7 @@ class AsyncRunner(RunBase[AsyncMachine]):
         policy = async_policy_of(self.prepared)
         restored = await self.env.store.persist(restore, self.env.store.store, self.run.run, policy)
         await self.env.store.persist(self._recall, restored)
+        self.facts.decided = restored.decided
         expected = await self._expected()
         self.machine = AsyncMachine(policy, self.run.roster, expected=expected, restored=restored)
 
@@ -133,6 +137,7 @@ class AsyncRunner(RunBase[AsyncMachine]):
         record = RoundRecord(self.run.run, action.number, 1, "collecting", (action.node,), base.version, now, now)
         await self.env.store.persist(self.env.store.store.open_round, record)
         self._open[action.node] = action.number, base
+        self._opened_at[action.number] = time.monotonic()
         self._log.debug("assignment opened", round=action.number, node=action.node, version=base.version)
 
     def _send(self, action: aev.SendAssignment) -> None:
@@ -140,18 +145,27 @@ class AsyncRunner(RunBase[AsyncMachine]):
         number, base = self._open[action.node]
         extras = Extras(settled=self._settled.of(action.node), node_state=self.ready().description.node_state)
         message = assignment(
-            self.run, self.ready().spec, base, self._inline(base), self._index(action.node), number, 1, extras
+            self.run,
+            self.ready().spec,
+            base,
+            self._inline(base, action.node),
+            self._index(action.node),
+            number,
+            1,
+            extras,
         )
         message.evaluate = False  # versions outnumber rounds by far; the last one is evaluated on the nodes
-        self.progress[action.node] = NodeState("invited")
+        self.entered(action.node, NodeState("invited"))
         self.env.sessions.send(action.node, pb.CoordinatorMessage(assignment=message))
 
     async def _close(self, action: aev.CloseAssignment) -> None:
         self._open.pop(action.node, None)
-        self.progress[action.node] = NodeState(action.verdict)
+        self.entered(action.node, NodeState(action.verdict))
         if not await self._close_round(action.number, action.node, action.verdict, action.reason):
             await self._handle(ev.UpdateStored(action.node, action.number, self.env.now()))
             return
+        self._opened_at.pop(action.number, None)
+        self.env.metrics.judged([(action.node, action.verdict)])
         self._log.info("no update", node=action.node, round=action.number, verdict=action.verdict, reason=action.reason)
 
     async def _close_round(self, number: int, node: str, verdict: str, reason: str, *, discard: bool = False) -> bool:
@@ -168,6 +182,8 @@ class AsyncRunner(RunBase[AsyncMachine]):
             self.post(aev.NothingToDecide(self.env.now()))
         elif update.node in self.env.evicted:
             await self._close_round(update.round, update.node, "rejected", EVICTED, discard=True)
+            self._opened_at.pop(update.round, None)
+            self.env.metrics.judged([(update.node, "rejected")])
             self._settle(update, counted=False)
         else:
             await self._decide_on(await store.persist(load_arrived, store.store, update))
@@ -181,7 +197,8 @@ class AsyncRunner(RunBase[AsyncMachine]):
             self.post(aev.DecisionFailed(arrived.update.round, str(error)))
             return
         try:
-            await self.env.store.persist(self._make_permanent, outcome)
+            with self.env.metrics.round_phases.labels("committing").time():
+                await self.env.store.persist(self._make_permanent, outcome)
         except Conflict:
             if self.machine is None or not self.machine.done:
                 raise
@@ -216,7 +233,8 @@ class AsyncRunner(RunBase[AsyncMachine]):
         )
         faults.reach("aggregate")
         try:
-            result = await self.env.worker.use(lambda worker: worker.decide(job))
+            with self.env.metrics.round_phases.labels("aggregating").time():
+                result = await self.env.worker.use(lambda worker: worker.decide(job))
         except CoveyError:
             self._discard(job)
             raise
@@ -254,9 +272,20 @@ class AsyncRunner(RunBase[AsyncMachine]):
         self.base = version or self.base
         self.bytes_sent = 0
         self._settled.note([one.update for one in outcome.judged])
+        self._count_decision(outcome)
         for one in outcome.judged:
             u = one.update
             self._log.info("decided", round=u.round, node=u.node, verdict=u.verdict, reason=u.reason)
+
+    def _count_decision(self, outcome: Outcome) -> None:
+        metrics, number = self.env.metrics, outcome.situation.arrived.update.round
+        metrics.rounds.labels("committed").inc()
+        if number in self._opened_at:
+            metrics.round_seconds.observe(time.monotonic() - self._opened_at.pop(number))
+        metrics.judged((one.update.node, one.update.verdict) for one in outcome.judged)
+        self.facts.decided += 1
+        if outcome.version is not None:
+            self.facts.note(outcome.version.metrics)
 
     def _settle(self, update: UpdateRecord, *, counted: bool) -> None:
         if self.open_round(update.node) == update.round:

@@ -33,6 +33,8 @@ class CoordinatorConfig:
     """How much disk the model and update files may take; None: no bound."""
     device: str = "cpu"
     """What the worker aggregates and evaluates on."""
+    metrics: str | None = None
+    """Where Prometheus may scrape; None: nowhere. On loopback without TLS, else for admins' certificates only."""
     allow_paths: bool = False
     """Whether a run may name a task that is installed here by its import path, `package.module:Class`."""
 

@@ -9,20 +9,25 @@ import os
 import signal
 import socket
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc.aio
 import structlog
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
+from grpc_health.v1 import health_pb2_grpc
 
 from coordinator.admin import AdminService
+from coordinator.census import Census, keep_census
 from coordinator.config import CoordinatorConfig
 from coordinator.enrolment import EnrolmentService
 from coordinator.environment import Environment, StoreThread
+from coordinator.gauges import CoordinatorGauges
 from coordinator.handlers import admin_handler, coordinator_handler
+from coordinator.health import CoordinatorHealth
 from coordinator.intake import Intake
 from coordinator.keys import Keys, open_keys, write_admin_identity
+from coordinator.metrics import CoordinatorMetrics, CountedKeeper
+from coordinator.ownership import check_record, note_record
 from coordinator.queue import serve_runs
 from coordinator.service import CoordinatorService
 from coordinator.sessions import Sessions
@@ -30,15 +35,17 @@ from covey.errors import CoveyError
 from covey.telemetry import configure_logging
 from covey.wire.channels import enrol_credentials, server_credentials, server_options
 from covey.wire.grants import Grants
-from covey.worker.keeper import WorkerKeeper
+from covey.wire.identity import Identity
+from covey.wire.metrics_server import MetricsServer, add_process_metrics
 from protos import coordinator_pb2_grpc
 from storage.contract import EventRecord, Role
 from storage.models import ArtifactFiles
-from storage.sql import open_store
+from storage.sql import SqlStore, open_store
 
 log = structlog.get_logger(room="coordinator")
 GRACE_S = 1.0
 MAX_CONCURRENT_RPCS = 4096
+KEYS = "keys"
 ROLES: tuple[Role, ...] = ("node", "admin", "auditor")
 
 
@@ -59,6 +66,11 @@ async def _main(config: CoordinatorConfig) -> int:
     env = await _environment(config, keys)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, env.stop.set)
+    async with _scrapable(env):
+        return await _run(env, keys)
+
+
+async def _run(env: Environment, keys: Keys) -> int:
     await env.worker.start()
     servers = await _serve(env, keys)
     runs = asyncio.create_task(serve_runs(env))
@@ -73,16 +85,26 @@ async def _main(config: CoordinatorConfig) -> int:
     return code
 
 
+def _take_over(store: SqlStore, data_dir: Path) -> None:
+    """Become the one coordinator of this record, if the files here are not a newer one's."""
+    check_record(data_dir, store.database.lease_number())
+    note_record(data_dir, store.acquire_lease(f"{socket.gethostname()}:{os.getpid()}"))
+
+
 async def _environment(config: CoordinatorConfig, keys: Keys) -> Environment:
     store = await asyncio.to_thread(open_store, config.database_url)
-    await asyncio.to_thread(store.acquire_lease, f"{socket.gethostname()}:{os.getpid()}")
+    await asyncio.to_thread(_take_over, store, config.data_dir)
     files = ArtifactFiles(config.data_dir / "files", quota_bytes=config.quota_bytes)
     await asyncio.to_thread(lambda: files.clean(store.referenced_digests()))
+    identities = {role: store.nodes(role=role) for role in ROLES}
+    metrics = CoordinatorMetrics()
     return Environment(
         config=config,
         store=StoreThread(store),
         files=files,
-        worker=WorkerKeeper(config.data_dir, device=config.device, log_format=config.log_format),
+        worker=CountedKeeper(
+            metrics.worker_restarts, config.data_dir, device=config.device, log_format=config.log_format
+        ),
         authority=keys.authority,
         signing_key=keys.signing_key,
         federation=keys.authority.federation,
@@ -90,8 +112,31 @@ async def _environment(config: CoordinatorConfig, keys: Keys) -> Environment:
         downloads=Grants(),
         uploads=Grants(),
         paused=store.setting("paused") == "true",
-        evicted={one.node for role in ROLES for one in store.nodes(role=role) if one.state != "active"},
+        evicted={one.node for some in identities.values() for one in some if one.state != "active"},
+        metrics=metrics,
+        census=Census({one.node for one in identities["node"]}),
     )
+
+
+@contextlib.asynccontextmanager
+async def _scrapable(env: Environment) -> AsyncIterator[None]:
+    """Serve metrics meanwhile, if the operator wants them."""
+    if env.config.metrics is None:
+        yield
+        return
+    folder = env.config.data_dir / KEYS
+    registry = env.metrics.registry
+    registry.register(CoordinatorGauges(env, Identity.load(folder).expires_at))
+    add_process_metrics(registry)
+    server = await asyncio.to_thread(MetricsServer, registry, env.config.metrics, folder, shut_out=env.evicted)
+    env.metrics_url = server.url
+    census = asyncio.create_task(keep_census(env))
+    try:
+        yield
+    finally:
+        census.cancel()
+        await asyncio.gather(census, return_exceptions=True)
+        await asyncio.to_thread(server.close)
 
 
 async def _serve(env: Environment, keys: Keys) -> list[grpc.aio.Server]:
@@ -100,15 +145,13 @@ async def _serve(env: Environment, keys: Keys) -> list[grpc.aio.Server]:
     main.add_generic_rpc_handlers(
         (coordinator_handler(CoordinatorService(env, intake)), admin_handler(AdminService(env)))
     )
-    health = HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(health, main)
+    health_pb2_grpc.add_HealthServicer_to_server(CoordinatorHealth(env.store), main)
     port = main.add_secure_port(env.config.listen, server_credentials(keys.server))
     enrol = grpc.aio.server(options=server_options(), maximum_concurrent_rpcs=64)
     coordinator_pb2_grpc.add_EnrolmentServicer_to_server(EnrolmentService(env), enrol)
     enrol_port = enrol.add_secure_port(env.config.enrol_listen, enrol_credentials(keys.server))
     await main.start()
     await enrol.start()
-    await health.set("", health_pb2.HealthCheckResponse.SERVING)
     env.listen = _address(env.config.listen, port)
     env.enrol_listen = _address(env.config.enrol_listen, enrol_port)
     write_admin_identity(env.config.data_dir, keys, env.config.advertise or env.listen, env.now())
@@ -126,7 +169,10 @@ def _address(configured: str, port: int) -> str:
 def _announce(env: Environment) -> None:
     """Say where we listen, in `coordinator.json`, for the command line on this machine; written at once."""
     path = env.config.data_dir / "coordinator.json"
-    text = json.dumps({"listen": env.listen, "enrol": env.enrol_listen, "pid": os.getpid()})
+    where = {"listen": env.listen, "enrol": env.enrol_listen, "pid": os.getpid()}
+    if env.metrics_url:
+        where["metrics"] = env.metrics_url
+    text = json.dumps(where)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text)
     temporary.replace(path)

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import structlog
 
+from coordinator.census import Census
 from coordinator.config import CoordinatorConfig
+from coordinator.metrics import CoordinatorMetrics
 from coordinator.sessions import Sessions
 from covey.errors import StoreUnavailable
 from covey.wire.authority import Authority
@@ -35,11 +37,31 @@ class StoreThread:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.up = True
+        """Whether the database could be reached when it was last asked."""
+        self.on_call: Callable[[float], object] | None = None
+        """Told the seconds that each call took, in the store's thread."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
 
     async def call(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run one method of the store; its errors come out here."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: method(*args, **kwargs))
+        try:
+            result = await asyncio.get_running_loop().run_in_executor(
+                self._thread, lambda: self._timed(lambda: method(*args, **kwargs))
+            )
+        except StoreUnavailable:
+            self.up = False
+            raise
+        self.up = True
+        return result
+
+    def _timed(self, work: Callable[[], R]) -> R:
+        began = time.perf_counter()
+        try:
+            return work()
+        finally:
+            if self.on_call is not None:
+                self.on_call(time.perf_counter() - began)
 
     async def persist(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """As `call`, but while the database is away, wait for it: for decisions that must not be lost."""
@@ -98,6 +120,10 @@ class Environment:
     enrol_listen: str = ""
     changes: Changes = field(default_factory=Changes)
     current: RunBase[Any] | None = None
+    metrics: CoordinatorMetrics = field(default_factory=CoordinatorMetrics)
+    metrics_url: str = ""
+    """Where they can be scraped; empty: nowhere."""
+    census: Census = field(default_factory=Census)
     paused: bool = False
     draining: bool = False
     node_keys: dict[str, tuple[str, bytes]] = field(default_factory=dict)
@@ -110,6 +136,15 @@ class Environment:
     queue_changed: asyncio.Event = field(default_factory=asyncio.Event)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     _background: set[asyncio.Task[object]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.store.on_call = self.metrics.store_calls.observe
+        self.metrics.evicted = self.evicted
+
+    @property
+    def state(self) -> str:
+        """What the coordinator does: `running`, `paused` or `draining`."""
+        return "draining" if self.draining else "paused" if self.paused else "running"
 
     def spawn(self, work: Coroutine[object, object, object]) -> None:
         """Do something in the background; what goes wrong is logged."""

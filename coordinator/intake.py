@@ -200,7 +200,7 @@ class Intake:
         if offer is None or part is None or not (offer.small or self._env.uploads.holds(offer.digest)):
             raise NotFound("no upload of this file is granted; offer the update first")
         if not self._env.files.has(digest):
-            offer.runner.progress[node] = NodeState("uploading")
+            offer.runner.entered(node, NodeState("uploading"))
             await self._receive_part(offer, part.artifact, offset, stream)
         if not self._missing(offer):
             await self._complete(offer)
@@ -215,7 +215,7 @@ class Intake:
             if self._offers.get(offer.node) is not offer:
                 raise TransferError("this upload was given up: offer the update again")
             offer.moved_at = time.monotonic()
-            offer.runner.bytes_received += count
+            offer.runner.received(offer.node, count)
             offer.runner.post(TransferProgressed(offer.node, self._env.now()))
             faults.reach("upload-chunk")
 
@@ -233,9 +233,9 @@ class Intake:
             if self._offers.get(offer.node) is offer:
                 self.drop(offer.node)
         faults.reach("update-recorded")
-        offer.runner.bytes_received += sum(map(len, (data or {}).values()))
+        offer.runner.received(offer.node, sum(map(len, (data or {}).values())))
         await self._receipt(offer.node, offer.digest, statement)
-        offer.runner.progress[offer.node] = NodeState("received")
+        offer.runner.entered(offer.node, NodeState("received"))
         offer.runner.post(UpdateStored(offer.node, statement.round, env.now()))
 
     def _record(self, offer: Offer, data: Mapping[str, bytes]) -> None:

@@ -42,6 +42,6 @@ async def serve_runs(env: Environment) -> None:
         try:
             await env.current.execute()
         finally:
-            env.current = None
+            env.metrics.ended, env.current = env.current.facts, None
             env.changes.notify()
         await asyncio.sleep(0)

@@ -18,6 +18,7 @@ import structlog
 from coordinator import round_events as ev
 from coordinator.assignments import Extras, evaluation_assignment
 from coordinator.environment import Environment
+from coordinator.metrics import RunFacts
 from coordinator.preparation import Prepared
 from covey.artifact import INLINE_BYTES, Artifact
 from covey.errors import CoveyError, Fenced
@@ -84,6 +85,7 @@ class RunBase(ABC, Generic[M]):
         self.base: VersionRecord | None = None
         self.progress: dict[str, NodeState] = {}
         self.bytes_received = self.bytes_sent = 0
+        self.facts = RunFacts(run.run, run.name, run.mode)
         self._events: asyncio.Queue[Any] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
         self._crash: BaseException | None = None
@@ -107,8 +109,23 @@ class RunBase(ABC, Generic[M]):
 
     def moved(self, node: str, state: NodeState) -> None:
         """A node said how far it is."""
-        self.progress[node] = state
+        self.entered(node, state)
         self.env.changes.notify()
+
+    def entered(self, node: str, state: NodeState) -> None:
+        """This is what a node does in its open round, or how its part ended."""
+        self.progress[node] = state
+        self.env.metrics.entered(node, state.phase)
+
+    def received(self, node: str, count: int) -> None:
+        """So many bytes of an update came from a node."""
+        self.bytes_received += count
+        self.env.metrics.received.labels(node).inc(count)
+
+    def sent(self, node: str, count: int) -> None:
+        """So many bytes of a model went to a node."""
+        self.bytes_sent += count
+        self.env.metrics.sent.labels(node).inc(count)
 
     @abstractmethod
     def open_round(self, node: str) -> int:
@@ -139,6 +156,7 @@ class RunBase(ABC, Generic[M]):
 
     async def _execute(self) -> None:
         await self._begin()
+        await self._state_facts()
         now = self.env.now()
         first: list[ev.Event] = [ev.PauseChanged(self.env.paused, now), ev.Started(now)]
         first += [ev.NodeJoined(node, now) for node in self.env.sessions.nodes()]
@@ -150,6 +168,14 @@ class RunBase(ABC, Generic[M]):
     @abstractmethod
     async def _begin(self) -> None:
         """Prepare the run and make its machine."""
+
+    async def _state_facts(self) -> None:
+        """What metrics show of the run, from the record."""
+        store = self.env.store
+        self.facts.asked, self.facts.committed = self.ready().spec.rounds_in_all, self.newest().version
+        if self.facts.committed:
+            for version in await store.persist(store.store.versions, self.run.run):
+                self.facts.note(version.metrics)
 
     async def _expected(self) -> dict[str, float]:
         """The nodes that are here or may come back, with the time each was last seen."""
@@ -175,6 +201,7 @@ class RunBase(ABC, Generic[M]):
             return
         for action in self.machine.handle(event):
             await self._do(action)
+        self.facts.committed = self.machine.committed
         self.env.changes.notify()
 
     # -- actions of both modes ------------------------------------------------------------------------------------
@@ -192,10 +219,11 @@ class RunBase(ABC, Generic[M]):
                 self._spawn(self._evaluate(version))
             case ev.AssignEvaluation(node=node):
                 base, extras = self.newest(), self._extras(node)
-                data = self._inline(base) if extras.change is None else b""
+                data = self._inline(base, node) if extras.change is None else b""
                 message = evaluation_assignment(self.run, base, data, self._index(node), extras)
                 self.env.sessions.send(node, pb.CoordinatorMessage(assignment=message))
             case ev.Report(reason=reason):
+                self.facts.waiting = bool(reason)
                 if reason:
                     self._log.info("waiting", reason=reason)
                 await self.env.store.persist(self.env.store.store.set_reason, self.run.run, reason)
@@ -235,13 +263,15 @@ class RunBase(ABC, Generic[M]):
                     run=self.run.run, spec_json=self.run.spec, model=path, where="central",
                     allow_path=self.env.config.allow_paths,
                 )  # fmt: skip
-                totals = await self.env.worker.use(lambda worker: worker.evaluate(job))
+                with self.env.metrics.round_phases.labels("evaluating").time():
+                    totals = await self.env.worker.use(lambda worker: worker.evaluate(job))
                 # JSON knows no NaN: what is not finite comes back as None.
                 known = {name: math.nan if total is None else total for name, (total, _) in totals.items()}
                 metrics = {name: known[name] / count for name, (_, count) in totals.items() if count}
         except CoveyError as error:
             self._log.warning("evaluation failed", version=version, error=str(error))
         await store.persist(store.store.record_metrics, self.run.run, version, metrics, evaluated=True)
+        self.facts.note(metrics)
         self._log.info("evaluated", version=version, **{k: round(v, 4) for k, v in metrics.items()})
         self.post(ev.Evaluated(version, self.env.now()))
 
@@ -253,6 +283,7 @@ class RunBase(ABC, Generic[M]):
             if merged:
                 store = self.env.store
                 await store.persist(store.store.record_metrics, self.run.run, version, merged, evaluated=False)
+                self.facts.note(merged)
         self.post(ev.NodeEvaluated(node, version, self.env.now()))
 
     async def _finish(self, action: ev.FinishRun) -> None:
@@ -260,6 +291,7 @@ class RunBase(ABC, Generic[M]):
             await asyncio.gather(*self._tasks, return_exceptions=True)
         store, now = self.env.store, self.env.now()
         await store.persist(store.store.finish_run, self.run.run, action.state, action.reason, now)
+        self._count_end(action.state)
         if self.base is not None and self.prepared is not None:
             await store.persist(self._prune, self.prepared.spec, [self.base.version])
         detail = {"state": action.state, "reason": action.reason}
@@ -269,6 +301,14 @@ class RunBase(ABC, Generic[M]):
             self.env.sessions.send(node, pb.CoordinatorMessage(cancel=cancel))
         self._log.info("run finished", state=action.state, reason=action.reason)
         self.env.changes.notify()
+
+    def _count_end(self, state: str) -> None:
+        metrics = self.env.metrics
+        metrics.runs.labels(state).inc()
+        if state == "failed" and self.progress:
+            metrics.rounds.labels("failed").inc()
+        for node in self.progress:
+            metrics.entered(node, state)
 
     # -- small things ---------------------------------------------------------------------------------------------
 
@@ -296,13 +336,13 @@ class RunBase(ABC, Generic[M]):
             raise RuntimeError("the run has no version")
         return self.base
 
-    def _inline(self, base: VersionRecord) -> bytes:
-        """A base model's file, if it is small enough to travel with an assignment."""
+    def _inline(self, base: VersionRecord, node: str) -> bytes:
+        """A base model's file, if it is small enough to travel with a node's assignment."""
         if base.artifact.size_bytes > INLINE_BYTES:
             return b""
         if self._small_model[0] != base.artifact.digest:
             self._small_model = base.artifact.digest, self.env.files.path(base.artifact.digest).read_bytes()
-        self.bytes_sent += base.artifact.size_bytes
+        self.sent(node, base.artifact.size_bytes)
         return self._small_model[1]
 
     def _index(self, node: str) -> int:

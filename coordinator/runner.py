@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import cast
 
 from coordinator import round_events as ev
@@ -37,6 +38,10 @@ class RunRunner(RunBase[RoundMachine]):
         """The version before the newest."""
         self._holders: set[str] = set()
         """Nodes that surely have the version before the newest."""
+        self._opened_at = 0.0
+        """When the round was opened, in Unix seconds."""
+        self._collecting_since = 0.0
+        """When its present attempt was opened (monotonic seconds)."""
 
     # -- the outside ----------------------------------------------------------------------------------------------
 
@@ -60,6 +65,8 @@ class RunRunner(RunBase[RoundMachine]):
         if restored.round:  # what came in before the restart counts
             came = await self.env.store.persist(self.env.store.store.updates, self.run.run, restored.round)
             self.bytes_received = sum(update.bytes for update in came)
+            record = await self.env.store.persist(self.env.store.store.round, self.run.run, restored.round)
+            self._opened_at, self._collecting_since = record.started_at, time.monotonic()
         await self._recall(self.base)
         expected = await self._expected()
         self.machine = RoundMachine(self.prepared.policy, self.run.roster, expected=expected, restored=restored)
@@ -107,7 +114,10 @@ class RunRunner(RunBase[RoundMachine]):
         await store.persist(store.store.open_round, record)
         if action.attempt == 1:
             self.bytes_received = self.bytes_sent = 0
-            self.progress = {}
+            self.progress, self._opened_at = {}, now
+        else:
+            self.env.metrics.rounds.labels("retried").inc()
+        self._collecting_since = time.monotonic()
         for node in action.invited:
             self.progress.setdefault(node, NodeState("invited" if node in self.env.sessions else "away"))
         self._log.info("round opened", round=action.round, attempt=action.attempt, invited=len(action.invited))
@@ -116,11 +126,11 @@ class RunRunner(RunBase[RoundMachine]):
         faults.reach("invite")
         base, extras = self.newest(), self._extras(action.node)
         has_change = extras.change is not None and action.node in self._holders
+        data = b"" if has_change else self._inline(base, action.node)
         message = assignment(
-            self.run, self.ready().spec, base, b"" if has_change else self._inline(base), self._index(action.node),
-            action.round, action.attempt, extras,
-        )  # fmt: skip
-        self.progress[action.node] = NodeState("invited")
+            self.run, self.ready().spec, base, data, self._index(action.node), action.round, action.attempt, extras
+        )
+        self.entered(action.node, NodeState("invited"))
         self.env.sessions.send(action.node, pb.CoordinatorMessage(assignment=message))
 
     def _extras(self, node: str) -> Extras:
@@ -128,7 +138,7 @@ class RunRunner(RunBase[RoundMachine]):
         change, broadcast = self._change(base), _state(base, "broadcast")
         small = change is not None and change.size_bytes <= INLINE_BYTES
         data = files.path(change.digest).read_bytes() if change is not None and small else b""
-        self.bytes_sent += len(data)
+        self.sent(node, len(data))
         return Extras(
             change=change,
             change_data=data,
@@ -144,7 +154,8 @@ class RunRunner(RunBase[RoundMachine]):
 
     async def _record_outcome(self, action: ev.RecordOutcome) -> None:
         self._log.info("no update", node=action.node, round=action.round, verdict=action.verdict, reason=action.reason)
-        self.progress[action.node] = NodeState(action.verdict)
+        self.entered(action.node, NodeState(action.verdict))
+        self.env.metrics.judged([(action.node, action.verdict)])
         outcome = UpdateRecord(
             self.run.run,
             action.round,
@@ -157,6 +168,7 @@ class RunRunner(RunBase[RoundMachine]):
             await self.env.store.persist(self.env.store.store.record_outcome, outcome)
 
     async def _begin_aggregation(self, action: ev.Aggregate) -> None:
+        self.env.metrics.round_phases.labels("collecting").observe(time.monotonic() - self._collecting_since)
         # What is durable decides: an update may have been recorded since the machine looked.
         closed = await self.env.store.persist(self._close_round, action.round)
         self._updates = [update for update in closed if update.verdict == "received"]
@@ -168,7 +180,8 @@ class RunRunner(RunBase[RoundMachine]):
 
     async def _aggregate(self, action: ev.Aggregate) -> None:
         try:
-            self._result = await self._run_rule(action)
+            with self.env.metrics.round_phases.labels("aggregating").time():
+                self._result = await self._run_rule(action)
         except CoveyError as error:
             self._log.exception("aggregation failed", round=action.round)
             self._discard_scratch()
@@ -216,16 +229,25 @@ class RunRunner(RunBase[RoundMachine]):
         if result is None or job is None:
             raise RuntimeError("commit without a result")
         version, verdicts = commit_records(self.env, self.run, self.newest(), job, result, self._updates)
-        await store.persist(self._make_permanent, job, result, version, verdicts)
+        with self.env.metrics.round_phases.labels("committing").time():
+            await store.persist(self._make_permanent, job, result, version, verdicts)
         faults.reach("after-commit")
         self._before, self.base, self._job, self._result = self.base, version, None, None
         self._settled.note(verdicts)
+        self._count_commit(version, verdicts)
         self._holders = {update.node for update in verdicts}
         await self._note_fallback(action.round, result.rule)
         accepted = sum(update.verdict == "accepted" for update in verdicts)
         self._log.info("round committed", round=action.round, accepted=accepted, model=version.model_sha256[:12])
         await self._handle(ev.RoundCommitted(action.round, self.env.now()))
         self._spawn(self._after_commit(action.round, verdicts))
+
+    def _count_commit(self, version: VersionRecord, verdicts: list[UpdateRecord]) -> None:
+        metrics = self.env.metrics
+        metrics.rounds.labels("committed").inc()
+        metrics.round_seconds.observe(max(0.0, version.created_at - self._opened_at))
+        metrics.judged((update.node, update.verdict) for update in verdicts)
+        self.facts.note(version.metrics)
 
     async def _note_fallback(self, number: int, rule: str) -> None:
         if rule == self.ready().spec.aggregation.name:
@@ -252,6 +274,7 @@ class RunRunner(RunBase[RoundMachine]):
         merged = merged_metrics([cast(Metrics, u.metrics) for u in verdicts if u.verdict == "accepted"], "evaluation/")
         if merged:
             await store.persist(store.store.record_metrics, self.run.run, number - 1, merged, evaluated=False)
+            self.facts.note(merged)
         await store.persist(self._prune, spec, [number])
 
 

@@ -63,7 +63,8 @@ class CoordinatorService:
         """One node's long-lived stream."""
         peer = self.authorised(context)
         node = peer.name
-        session = self._env.sessions.open(node)
+        session = self._env.sessions.open(node, peer.expires_at)
+        self._env.metrics.sessions.labels(node).inc()
         reader = asyncio.create_task(self._read(session, requests))
         try:
             yield pb.CoordinatorMessage(
@@ -230,7 +231,7 @@ class CoordinatorService:
                 path = self._env.files.path(request.digest)
                 async for chunk in serve_download(path, artifact, request.offset):
                     faults.reach("download-chunk")
-                    runner.bytes_sent += len(chunk)
+                    runner.sent(node, len(chunk))
                     yield chunk
             finally:
                 self._downloading.discard(key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from dataclasses import dataclass, field
 
@@ -20,6 +21,8 @@ class Session:
     greeted: bool = False
     """Whether the node has said hello (it may again, when it knows more of itself)."""
     heard_at: float = field(default_factory=time.monotonic)
+    expires_at: float = math.inf
+    """When the certificate ends with which it was opened, in Unix seconds."""
 
     def send(self, message: pb.CoordinatorMessage) -> None:
         """Queue a message; a node that lets 1,000 pile up loses its session."""
@@ -43,12 +46,12 @@ class Sessions:
     def __init__(self) -> None:
         self._live: dict[str, Session] = {}
 
-    def open(self, node: str) -> Session:
+    def open(self, node: str, expires_at: float = math.inf) -> Session:
         """A new session for a node; an older one is closed."""
         old = self._live.get(node)
         if old is not None:
             old.close("replaced", "a newer session of this node was opened")
-        session = self._live[node] = Session(node)
+        session = self._live[node] = Session(node, expires_at=expires_at)
         return session
 
     def is_current(self, session: Session) -> bool:
@@ -80,6 +83,10 @@ class Sessions:
         """End every session with a goodbye."""
         for node in self.nodes():
             self.close(node, code, reason)
+
+    def live(self) -> dict[str, Session]:
+        """The sessions as they are now, by node id; for any thread."""
+        return self._live.copy()
 
     def nodes(self) -> list[str]:
         """Connected nodes, by id."""

@@ -101,6 +101,8 @@ class NodeConfig:
     settings: NodeSettings = field(default_factory=NodeSettings)
     drill: Drill | None = None
     """What the node attacks with, on a drill node."""
+    metrics: str | None = None
+    """Where Prometheus may scrape; None: nowhere. On loopback without TLS, else for admins' certificates only."""
 
     @classmethod
     def load(
@@ -112,6 +114,7 @@ class NodeConfig:
         log_level: str = "info",
         server: str | None = None,
         drill: Drill | None = None,
+        metrics: str | None = None,
     ) -> NodeConfig:
         """The options, with the settings from the data directory's `node.toml`.
 
@@ -119,7 +122,7 @@ class NodeConfig:
             SpecError: As `read_settings`.
         """
         settings = read_settings(data_dir / SETTINGS_FILE)
-        return cls(data_dir, device, log_format, log_level, server, settings, drill)
+        return cls(data_dir, device, log_format, log_level, server, settings, drill, metrics)
 
     @property
     def policy(self) -> Policy:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
+from collections.abc import AsyncIterator
 
 import stamina
 import structlog
@@ -11,12 +13,14 @@ import structlog
 from covey.errors import CoveyError, IdentityError
 from covey.telemetry import configure_logging
 from covey.wire.identity import Identity
-from covey.worker.keeper import WorkerKeeper
+from covey.wire.metrics_server import MetricsServer, add_process_metrics
 from node.carried import CarriedState
 from node.config import NodeConfig
 from node.enrolment import IDENTITY_FOLDER
+from node.health import listening
 from node.journal import Journal
 from node.link import Link, node_hello
+from node.metrics import CountedKeeper, NodeMetrics
 from node.renewal import renew_when_due
 from node.work import Bench, Work
 from protos import coordinator_pb2 as pb
@@ -42,21 +46,52 @@ async def _main(config: NodeConfig) -> int:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    metrics = NodeMetrics()
+    async with _scrapable(config, metrics):
+        return await _until_stopped(config, metrics, stop)
+
+
+async def _until_stopped(config: NodeConfig, metrics: NodeMetrics, stop: asyncio.Event) -> int:
     while True:
         identity = Identity.load(config.data_dir / IDENTITY_FOLDER)
         reason = identity.explain()
         if reason:
             raise IdentityError(reason)
-        code = await NodeDaemon(config, identity).run(stop)
+        metrics.certificate_expiry.set(identity.expires_at)
+        code = await _serve(NodeDaemon(config, identity, metrics), config, identity, stop)
         if code != RENEWED:
             return code
+
+
+async def _serve(daemon: NodeDaemon, config: NodeConfig, identity: Identity, stop: asyncio.Event) -> int:
+    async with listening(identity, config.data_dir, lambda: daemon.connected):
+        return await daemon.run(stop)
+
+
+@contextlib.asynccontextmanager
+async def _scrapable(config: NodeConfig, metrics: NodeMetrics) -> AsyncIterator[None]:
+    """Serve metrics meanwhile, if the operator wants them."""
+    if config.drill is not None:
+        metrics.drill.labels(config.drill.attack).set(1)
+    if config.metrics is None:
+        yield
+        return
+    add_process_metrics(metrics.registry)
+    folder = config.data_dir / IDENTITY_FOLDER
+    server = await asyncio.to_thread(MetricsServer, metrics.registry, config.metrics, folder)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(server.close)
 
 
 class NodeDaemon:
     """One node: a link, a worker, and at most one piece of work."""
 
-    def __init__(self, config: NodeConfig, identity: Identity) -> None:
-        self._worker = WorkerKeeper(config.data_dir, device=config.device, log_format=config.log_format)
+    def __init__(self, config: NodeConfig, identity: Identity, metrics: NodeMetrics) -> None:
+        self._worker = CountedKeeper(
+            metrics.worker_restarts, config.data_dir, device=config.device, log_format=config.log_format
+        )
         self._device = ""
         journal = Journal(config.data_dir / "journal")
         files = ArtifactFiles(config.data_dir / "files", durable=False)  # models can be had again
@@ -68,10 +103,16 @@ class NodeDaemon:
             on_lost=self._lost,
         )
         self._bench = Bench(
-            config, identity, files, self._worker, journal, link, CarriedState(config.data_dir / "state")
-        )
+            config, identity, files, self._worker, journal, link, CarriedState(config.data_dir / "state"),
+            metrics=metrics,
+        )  # fmt: skip
         self._work: Work | None = None
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a session with the coordinator now."""
+        return self._bench.link.up
 
     async def run(self, stop: asyncio.Event) -> int:
         """Serve until `stop` is set, or until the coordinator ends this node's membership."""
@@ -120,6 +161,9 @@ class NodeDaemon:
         kind = message.WhichOneof("kind")
         if kind == "assignment":
             self._assigned(message.assignment)
+        elif kind == "welcome":
+            self._bench.metrics.connected.set(1)
+            self._bench.metrics.sessions.inc()
         elif kind in ("download", "upload", "receipt", "refusal"):
             if self._work is not None:
                 self._work.answers.put_nowait(message)
@@ -157,5 +201,6 @@ class NodeDaemon:
             self._task.cancel()
 
     def _lost(self) -> None:
+        self._bench.metrics.connected.set(0)
         if self._work is not None:
             self._work.answers.put_nowait(None)

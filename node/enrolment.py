@@ -11,6 +11,7 @@ import grpc
 import stamina
 from cryptography import x509
 
+from covey import faults
 from covey.errors import Conflict, CoveyError, IdentityError, LimitExceeded
 from covey.wire.authority import COORDINATOR_NAME
 from covey.wire.errors import CODE_KEY, from_rpc_error
@@ -70,7 +71,9 @@ def enrol(token: str, folder: Path) -> Identity:
         raise IdentityError("the join token has expired; ask the coordinator's operator for a new one")
     csr, signing_key, proof = signing_request(folder, decoded.name)
     request = pb.EnrolRequest(token_secret=decoded.secret, csr=csr, signing_key=signing_key, signing_proof=proof)
-    _complete(folder, decoded, _ask(decoded, request))
+    reply = _ask(decoded, request)
+    faults.reach("token-redeemed")
+    _complete(folder, decoded, reply)
     return Identity.load(folder)
 
 

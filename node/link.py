@@ -60,6 +60,11 @@ class Link:
         if self._connected.is_set():
             self._outbox.put_nowait(message)
 
+    @property
+    def up(self) -> bool:
+        """Whether there is a session now."""
+        return self._connected.is_set()
+
     async def connected(self) -> None:
         """Wait until there is a session."""
         await self._connected.wait()

@@ -62,10 +62,12 @@ class Transfers:
     def meter(self, phase: str, done: int, total: int, point: str) -> Callable[[int], None]:
         """Counts the bytes of a transfer and reports them, in MiB, a few times a second."""
         began = reported = time.monotonic()
+        counter = self.bench.metrics.received if phase == "downloading" else self.bench.metrics.sent
 
         def passed(count: int) -> None:
             nonlocal done, reported
             done, now = done + count, time.monotonic()
+            counter.inc(count)
             faults.reach(point)
             if now - reported >= REPORT_S:
                 reported = now
@@ -77,6 +79,7 @@ class Transfers:
         """A file of the coordinator's, resumed wherever it broke; `data` is the file if it came along."""
         files = self.bench.files
         if data and not files.has(artifact.digest):
+            self.bench.metrics.received.inc(len(data))
             return await asyncio.to_thread(files.put, artifact, data)
         while not files.has(artifact.digest):
             await self.bench.link.connected()

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import random
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,7 @@ from node.config import NodeConfig
 from node.drills import ordered
 from node.journal import FinishedPart, FinishedUpdate, Journal
 from node.link import Link
+from node.metrics import NodeMetrics
 from node.models import base_model
 from node.transfers import RETRY_S, STALL_S, Transfers
 from protos import coordinator_pb2 as pb
@@ -55,6 +57,7 @@ class Bench:
     """Scratch files of jobs that were given up; the worker may still be writing them."""
     model: str = ""
     """Digest of the newest model's file that is here."""
+    metrics: NodeMetrics = field(default_factory=NodeMetrics)
 
     def keep_model(self, digest: str) -> None:
         """This model is here: recycle the file of the one before."""
@@ -101,6 +104,16 @@ class Work:
         except CoveyError as error:
             self._log.warning("assignment declined", code=error.code, reason=str(error))
             self._decline(error)
+        except asyncio.CancelledError:
+            self._ended("cancelled")
+            raise
+        except Exception:
+            self._ended("failed")
+            raise
+
+    def _ended(self, outcome: str) -> None:
+        if self.message.work != pb.Assignment.EVALUATE:
+            self.bench.metrics.updates.labels(outcome).inc()
 
     def _decline(self, error: CoveyError) -> None:
         message = self.message
@@ -108,6 +121,7 @@ class Work:
             empty = pb.Evaluation(run=message.run, version=message.version)
             self.bench.link.send(pb.NodeMessage(evaluation=empty))
             return
+        self.bench.metrics.gave_up(error)
         decline = pb.Decline(
             run=message.run,
             round=message.round,
@@ -128,17 +142,23 @@ class Work:
             update = journal.find(message.run, message.round, message.model_sha256)
             if update is None:
                 update = await self._train(spec)
-            if await self._deliver(update):
+            with self._timed("uploading"):
+                delivered = await self._deliver(update)
+            if delivered:
                 await asyncio.to_thread(self._delivered, update)
                 return
             if update.private:
                 raise PolicyError("the update is lost, and new noise for the same round would cost privacy again")
             await asyncio.to_thread(journal.forget, message.run)  # its files are gone: train again
 
+    def _timed(self, phase: str) -> AbstractContextManager[object]:
+        return self.bench.metrics.phases.labels(phase).time()
+
     async def _train(self, spec: RunSpec) -> FinishedUpdate:
         message, bench = self.message, self.bench
         layout = Layout.from_json(message.layout)
-        base = await base_model(self._wire, layout)
+        with self._timed("downloading"):
+            base = await base_model(self._wire, layout)
         faults.reach("downloaded")
         state = await self._settled_state() if message.node_state else {}
         sizes = {"model": 4 * layout.part("model").numel, "buffers": layout.part("buffers").nbytes}
@@ -162,7 +182,9 @@ class Work:
         if bench.config.drill is not None:
             job = ordered(bench.config.drill, job, bench.identity.name, message.model_sha256, bench.config.data_dir)
         self._log.info("training")
-        result = await self._use_worker(job)
+        with self._timed("training"):
+            result = await self._use_worker(job)
+        bench.metrics.trained(result)
         faults.reach("trained")
         update = self._sign(spec, layout, result)
         await asyncio.to_thread(self._make_durable, result, update)
@@ -193,6 +215,7 @@ class Work:
         return result
 
     def _progress(self, now: TrainProgress) -> None:
+        self.bench.metrics.loss.set(now.loss)
         self._wire.report("training", now.step, now.steps, now.loss, now.seconds)
 
     def _sign(self, spec: RunSpec, layout: Layout, result: TrainResult) -> FinishedUpdate:
@@ -249,6 +272,7 @@ class Work:
         while True:
             await self.bench.link.connected()
             self.bench.link.send(pb.NodeMessage(offer=offer))
+            self.bench.metrics.sent.inc(sum(len(part.data) for part in offer.parts))
             settled = await self._follow(update)
             if settled is not None:
                 return settled
@@ -271,6 +295,7 @@ class Work:
             kind = answer.WhichOneof("kind")
             if kind == "receipt" and answer.receipt.update == update.digest:
                 self._check_receipt(answer.receipt, update)
+                self._ended("received")
                 return True
             if kind == "refusal" and answer.refusal.update == update.digest:
                 return await self._refused(answer.refusal)
@@ -310,6 +335,7 @@ class Work:
         if refusal.code not in FINAL:
             await asyncio.sleep(RETRY_S * (2 + random.random()))
             return None
+        self._ended("refused")
         return True
 
     def _check_receipt(self, receipt: pb.Receipt, update: FinishedUpdate) -> None:

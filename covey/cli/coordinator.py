@@ -45,6 +45,7 @@ def coordinator() -> None:
         "covey coordinator start --data-dir /srv/covey --listen 0.0.0.0:7400 --enrol-listen 0.0.0.0:7401 \\",
         "    --advertise covey.example.org:7400",
         "COVEY_STORE=postgresql://covey@db/covey covey coordinator start --data-dir /srv/covey",
+        "covey coordinator start --data-dir /srv/covey --metrics 127.0.0.1:9464",
     )
 )
 @click.option("--data-dir", type=FOLDER, envvar="COVEY_HOME", required=True, help="Keys, model files, SQLite store.")
@@ -59,6 +60,11 @@ def coordinator() -> None:
     default="cpu",
     show_default=True,
     help="What aggregates and evaluates: cpu, cuda, cuda:N, auto.",
+)
+@click.option(
+    "--metrics",
+    type=Address(),
+    help="Where Prometheus may scrape: no TLS on loopback, else mutual TLS.",
 )
 @click.option("--allow-paths", is_flag=True, help="Let runs name tasks installed here as package.module:Class.")
 @log_options
@@ -143,7 +149,10 @@ def _ask_status(target: Target, method: str, request: Any, as_json: bool) -> Non
 @json_option
 @target_options
 def backup(folder: Path, as_json: bool, target: Target) -> None:
-    """Copy record, model files and keys while the coordinator runs (SQLite; for PostgreSQL use pg_dump)."""
+    """Copy record, model files and keys while the coordinator runs; the record becomes SQLite, also from PostgreSQL.
+
+    The folder then holds the keys of the whole federation: guard it as the coordinator's own data directory.
+    """
     from covey.cli.connection import connect
     from protos import admin_pb2 as pb
 
@@ -157,41 +166,79 @@ def backup(folder: Path, as_json: bool, target: Target) -> None:
 
 
 @coordinator.command(
-    examples=("covey coordinator restore /backup/monday --data-dir /srv/covey-2",), json_fields=("data_dir",)
+    examples=(
+        "covey coordinator restore /backup/monday --data-dir /srv/covey-2",
+        "covey coordinator restore /backup/monday --data-dir /srv/covey-2 --store postgresql://covey@db/covey2",
+    ),
+    json_fields=("data_dir", "store"),
 )
 @click.argument("folder", type=EXISTING_FOLDER)
 @click.option("--data-dir", type=FOLDER, envvar="COVEY_HOME", required=True, help="The new data directory: empty.")
+@click.option("--store", "store_url", envvar="COVEY_STORE", help="An empty database [default: SQLite in --data-dir].")
 @json_option
-def restore(folder: Path, data_dir: Path, as_json: bool) -> None:
-    """Make a data directory from the backup in FOLDER; then start a coordinator on it."""
-    from coordinator.backup import restore as restore_backup
+def restore(folder: Path, data_dir: Path, store_url: str | None, as_json: bool) -> None:
+    """Make a data directory from the backup in FOLDER; then start a coordinator on it.
 
-    restore_backup(folder, data_dir)
+    Stop the old coordinator first: the two would have one identity, and nothing else keeps them apart.
+    """
+    from coordinator.backup import restore as restore_backup
+    from coordinator.config import sqlite_url
+    from covey.cli.store import without_secrets
+
+    restore_backup(folder, data_dir, store_url)
+    store = without_secrets(store_url or sqlite_url(data_dir))
     if as_json:
-        print_json({"data_dir": str(data_dir)})
-    else:
-        click.echo(f"restored; go on with: covey coordinator start --data-dir {data_dir}")
+        print_json({"data_dir": str(data_dir), "store": store})
+        return
+    on = f" --store {store}" if store_url else ""
+    click.echo(f"restored; go on with: covey coordinator start --data-dir {data_dir}{on}")
 
 
 @coordinator.command(
     examples=(
         "covey coordinator token --node hospital-a --data-dir /srv/covey",
         "TOKEN=$(covey coordinator token --node hospital-a --expires 15m)",
+        "covey coordinator token --to /srv/tokens --count 8 --expires 7d --data-dir /srv/covey",
     ),
-    json_fields=TOKEN_FIELDS,
+    json_fields=(*TOKEN_FIELDS, "or with --to: folder, made (names), unused"),
 )
 @click.option("--node", default="", help="The node's name [default: a random one].")
+@click.option("--to", "folder", type=FOLDER, help="Instead of printing one: fill this folder, one file a token.")
+@click.option("--count", type=click.IntRange(1, 10_000), help="With --to: how many unused ones it is to hold.")
+@click.option("--prefix", help="With --to: the nodes' names are PREFIX-1, PREFIX-2, ... [default: node].")
 @click.option("--expires", type=Duration(), default="1h", show_default=True, help="How long it can be used.")
 @json_option
 @target_options
-def token(node: str, expires: float, as_json: bool, target: Target) -> None:
-    """Print a one-time join token, for `covey node join`."""
+def token(node: str, expires: float, as_json: bool, target: Target, **filling: Any) -> None:
+    """Print a one-time join token for `covey node join`, or keep a folder of them for `covey node start --join`."""
+    if filling["folder"] is not None:
+        if node:
+            raise click.UsageError("--node is for one token; with --to the names are --prefix and a number")
+        _fill_tokens(target, expires, as_json, **filling)
+        return
+    if filling["count"] is not None or filling["prefix"] is not None:
+        raise click.UsageError("--count and --prefix go with --to FOLDER")
     reply = _create_token(target, node, "node", expires)
     if as_json:
         print_json(plain(reply, TOKEN_FIELDS))
         return
     click.echo(f"for node {reply.node}, once, until {_when(reply.expires_at)}; it is a secret", err=True)
     click.echo(reply.token)
+
+
+def _fill_tokens(
+    target: Target, expires_s: float, as_json: bool, *, folder: Path, count: int | None, prefix: str | None
+) -> None:
+    from covey.cli.connection import connect
+    from covey.cli.token_folder import fill
+
+    with connect(target) as admin:
+        filled = fill(folder, admin, count=count or 1, prefix=prefix or "node", expires_s=expires_s)
+    if as_json:
+        print_json({"folder": str(folder), "made": filled.made, "unused": filled.unused})
+    else:
+        click.echo(f"{len(filled.made)} made ({', '.join(filled.made) or 'none was missing'})")
+        click.echo(f"{filled.unused} unused tokens in {folder}; each is a secret")
 
 
 def _create_token(target: Target, name: str, role: str, expires_s: float) -> Any:

@@ -15,6 +15,7 @@ SUBCOMMANDS = {
     "run": "covey.cli.run:run",
     "round": "covey.cli.round:round_group",
     "store": "covey.cli.store:store",
+    "health": "covey.cli.health:health",
     "plugins": "covey.cli.plugins:plugins",
 }
 EXAMPLES = (

@@ -13,6 +13,7 @@ from covey.cli.options import EXISTING_FILE, FOLDER, Address, json_option, log_o
 
 if TYPE_CHECKING:
     from covey.cli.options import Target
+    from covey.telemetry import LogFormat
     from node.drills import Drill
 
 IDENTITY_FIELDS = ("node", "federation", "server", "data_dir")
@@ -103,6 +104,8 @@ def _spec_to_check(spec: Path | None, task: str | None) -> Any:
     examples=(
         "covey node start --data-dir /srv/node",
         "covey node start --data-dir /srv/node --device cuda:1",
+        "covey node start --data-dir /srv/node --join /srv/tokens",
+        "covey node start --data-dir /srv/node --metrics 127.0.0.1:9465",
         "covey node start --data-dir /srv/node --attack scaled --attack-option factor=-10",
         "covey node start --data-dir /srv/a --attack alie --attack-group /srv/drill --attack-members a,b,c",
     )
@@ -110,17 +113,29 @@ def _spec_to_check(spec: Path | None, task: str | None) -> Any:
 @data_dir_option
 @device_option
 @click.option("--server", type=Address(), help="The coordinator's address, where it has changed.")
+@click.option(
+    "--join",
+    "token_source",
+    type=click.Path(path_type=Path),
+    envvar="COVEY_JOIN",
+    help="At the first start: a file with a join token, or a folder of *.token files of which one is taken.",
+)
+@click.option("--metrics", type=Address(), help="Where Prometheus may scrape: no TLS on loopback, else mutual TLS.")
 @click.option("--attack", help="DRILL: send the updates of this attack; see covey plugins. It is put on record.")
 @click.option("--attack-option", "attack_options", multiple=True, metavar="KEY=VALUE", help="An option of the attack.")
 @click.option("--attack-group", type=FOLDER, help="Folder on this machine that a group of adversaries shares.")
 @click.option("--attack-members", metavar="NODE,NODE...", help="The group's nodes, this one among them.")
 @log_options
 @click.pass_context
-def start(ctx: click.Context, /, data_dir: Path, **options: Any) -> None:
+def start(ctx: click.Context, /, data_dir: Path, token_source: Path | None, **options: Any) -> None:
     """Run the node until SIGTERM or Ctrl-C. It reconnects, and finishes what was in progress.
+
+    With --join a machine that has not joined yet does so first, and waits for its coordinator if it must.
 
     With --attack it is an adversary, for a drill: coordinator and log say so, everywhere.
     """
+    if token_source is not None:
+        _join_when_new(data_dir, token_source, options["log_format"], options["log_level"])
     if not (data_dir / "identity").is_dir():
         raise Failure(f"{data_dir} has not joined a federation; first: covey node join TOKEN --data-dir {data_dir}")
     from covey.cli.processes import tame_malloc
@@ -130,6 +145,16 @@ def start(ctx: click.Context, /, data_dir: Path, **options: Any) -> None:
     tame_malloc()
     drill = _drill(data_dir, *(options.pop(name) for name in ("attack", *_GROUP)))
     ctx.exit(run_node(NodeConfig.load(data_dir, drill=drill, **options)))
+
+
+def _join_when_new(data_dir: Path, source: Path, log_format: LogFormat, log_level: str) -> None:
+    from covey.cli.processes import interrupted_by_signals
+    from covey.telemetry import configure_logging
+    from node.joining import join_when_new
+
+    configure_logging(log_format, log_level)
+    with interrupted_by_signals():  # it may wait long, and as a container's first process it has no default handlers
+        join_when_new(data_dir, source)
 
 
 _GROUP = ("attack_options", "attack_group", "attack_members")

@@ -20,6 +20,10 @@ SECRET_BYTES = 32
 ROLES = ("node", "admin", "auditor")
 """Those that a token may give."""
 MAX_TEXT = 16_384
+TOKEN_SUFFIX = ".token"
+"""In a folder of tokens: an unused one, NAME.token."""
+TAKEN_MARK = ".taken-"
+"""There: one that a machine has claimed, NAME.taken-RANDOM."""
 _ADDRESS = re.compile(r"[^\s:/]+:[0-9]{1,5}|\[[0-9a-fA-F:.%]+\]:[0-9]{1,5}")
 
 

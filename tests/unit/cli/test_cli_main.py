@@ -50,7 +50,7 @@ def test_commands_of_the_design_are_there():
         "coordinator status", "coordinator backup", "coordinator restore", "coordinator token",
         "coordinator admin issue", "node join", "node check", "node start", "node leave", "node list",
         "node show", "node evict", "run submit", "run list", "run show", "run watch", "run stop",
-        "run export", "run audit", "round list", "round show", "store migrate", "store check",
+        "run export", "run audit", "round list", "round show", "store migrate", "store copy", "store check",
         "plugins", "plugins show",
     }  # fmt: skip
     assert wanted <= found
