@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check format protos bench clean
+.PHONY: setup demo test check testbed testbed-down testbed-test format protos bench clean
 
 setup: $(STAMP)
 
@@ -16,8 +16,11 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/covey demo
 
+# The files of tests in their order, each by one of these processes: real daemons wait for each other a good deal.
+TEST_PROCESSES ?= 3
+
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 check: setup
 	$(BIN)/ruff check .
@@ -25,6 +28,15 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/contract/test_protos.py
+
+testbed:
+	docker/testbed up
+
+testbed-down:
+	docker/testbed down
+
+testbed-test: setup
+	$(BIN)/python -m pytest tests/testbed
 
 format: setup
 	$(BIN)/ruff check --fix .

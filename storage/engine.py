@@ -90,14 +90,16 @@ _SESSION = (
 """Commits are durable whatever the server's default is; the lock of a dead machine is free in a minute."""
 
 
-_NETWORK = {
+_CONNECTION = {
+    "client_encoding": "utf8",
     "connect_timeout": CONNECT_TIMEOUT_S,
     "keepalives_idle": 30,
     "keepalives_interval": 10,
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
-"""A server whose machine died is noticed in a minute (seconds; `tcp_user_timeout`: milliseconds)."""
+"""Texts come as text also from a database that was made as SQL_ASCII; a server whose machine died is noticed in a
+minute (seconds; `tcp_user_timeout`: milliseconds)."""
 
 
 def _postgres_engine(url: URL) -> Engine:
@@ -105,7 +107,7 @@ def _postgres_engine(url: URL) -> Engine:
         engine = create_engine(
             url,
             pool_pre_ping=True,
-            connect_args=_NETWORK,
+            connect_args=_CONNECTION,
             json_serializer=dump_json,
             json_deserializer=load_json,
         )
