@@ -36,7 +36,8 @@ class Database:
         self.url = url
         self.engine = make_engine(url)
         path = sqlite_path(url)
-        self._reads = self.engine if path else self.engine.execution_options(isolation_level="REPEATABLE READ")
+        one_state = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        self._reads = self.engine if path else self.engine.execution_options(**one_state)
         self._lock: FileLock | AdvisoryLock = FileLock(path) if path else AdvisoryLock()
         self._writing = threading.Lock()
         self._writer: Connection | None = None
@@ -139,6 +140,12 @@ class Database:
             except BaseException:
                 self._drop_lease()
                 raise
+
+    def lease_number(self) -> int:
+        """The fencing number of the newest lease, whoever has it; 0 before the first one."""
+        with self.reading() as connection:
+            number: int = connection.execute(_READ_ROW).one().epoch
+        return number
 
     def _drop_lease(self) -> None:
         """End the writing connection, and with it the lock."""

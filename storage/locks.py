@@ -14,7 +14,8 @@ ADVISORY_KEY = 0x636F766579
 """Of PostgreSQL's advisory lock, which is one for each database ("covey" in ASCII)."""
 PATIENCE_MS = 1000
 """How long PostgreSQL may take to notice that the process before this one is dead."""
-_LOCK_TIMEOUT = "55P03"
+LOCK_TIMEOUT = "55P03"
+"""PostgreSQL's code where a lock was not had in time."""
 
 
 class FileLock:
@@ -63,7 +64,7 @@ class AdvisoryLock:
             connection.execute(select(func.pg_advisory_lock(ADVISORY_KEY)))
             connection.commit()
         except exc.OperationalError as error:
-            if getattr(error.orig, "sqlstate", None) != _LOCK_TIMEOUT:
+            if getattr(error.orig, "sqlstate", None) != LOCK_TIMEOUT:
                 raise
             connection.rollback()
             return False

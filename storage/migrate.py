@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
-from sqlalchemy import Column, Connection, MetaData, String, Table, inspect, select
+from sqlalchemy import Column, Connection, MetaData, String, Table, exc, func, inspect, select
 
-from covey.errors import StoreError
-from storage.engine import WRITES, database_url, make_engine, translated
+from covey import __version__
+from covey.errors import Conflict, StoreError
+from storage.engine import WRITES, database_url, make_engine, sqlite_path, translated
+from storage.locks import ADVISORY_KEY, LOCK_TIMEOUT, PATIENCE_MS, FileLock
 
 HEAD = "0002"
 """The newest revision in `storage/migrations/versions`."""
@@ -22,6 +26,7 @@ def migrate(url: str) -> None:
 
     Raises:
         StoreError: The database was made by a newer Covey, or is no database.
+        Conflict: It is behind, and a coordinator still runs on it.
         StoreUnavailable: It cannot be reached.
     """
     engine = make_engine(database_url(url))
@@ -47,18 +52,52 @@ def revision(connection: Connection) -> str | None:
 def _upgrade(connection: Connection) -> None:
     from alembic import command
     from alembic.config import Config
-    from alembic.util import CommandError
+    from alembic.script import ScriptDirectory
 
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_KEY})")
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
-    try:
-        command.upgrade(config, "head")
-    except CommandError as error:
-        found = revision(connection)
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    found = revision(connection)
+    if found == HEAD:
+        return
+    if found is not None and found not in known:
         raise StoreError(
-            f"the database is at revision {found}, this version of Covey knows those up to {HEAD}: "
-            "use the newer Covey that made it"
-        ) from error
+            f"the database is at revision {found}, this version of Covey ({__version__}) knows those up to {HEAD}: "
+            "start the newer Covey that made it, or restore a backup that was made before the upgrade"
+        )
+    with _without_coordinator(connection) if found else contextlib.nullcontext():
+        command.upgrade(config, "head")
+
+
+@contextlib.contextmanager
+def _without_coordinator(connection: Connection) -> Iterator[None]:
+    """Hold the coordinator's lock, so that none of an older version writes into tables that change under it."""
+    path = sqlite_path(connection.engine.url)
+    if path is None:
+        _lock_in_transaction(connection)
+        yield
+        return
+    lock = FileLock(path)
+    if not lock.take(connection):
+        raise Conflict(_IN_USE)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _lock_in_transaction(connection: Connection) -> None:
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {PATIENCE_MS}")
+    try:
+        connection.execute(select(func.pg_advisory_xact_lock(ADVISORY_KEY)))
+    except exc.OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) != LOCK_TIMEOUT:
+            raise
+        raise Conflict(_IN_USE) from error
+    connection.exec_driver_sql("SET LOCAL lock_timeout TO DEFAULT")
+
+
+_IN_USE = "a coordinator of an older version runs on this database: stop it (covey coordinator drain), then upgrade"

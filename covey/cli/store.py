@@ -1,7 +1,10 @@
-"""`covey store`: bring the record's database up to date, and look for contradictions in it and damaged files."""
+"""`covey store`: bring the record's database up to date, copy it, look for contradictions and damaged files."""
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -12,7 +15,7 @@ from covey.cli.options import FOLDER, F, json_option
 
 @click.group(cls=Group, examples=("covey store migrate --data-dir /srv/covey", "covey store check"))
 def store() -> None:
-    """Look after the record's database; needs no coordinator."""
+    """Look after the record's database; needs no coordinator, and for `migrate` and `copy` none may run."""
 
 
 def where_options(command: F) -> F:
@@ -38,9 +41,9 @@ def migrate(data_dir: Path | None, store_url: str | None, as_json: bool) -> None
     url = _url(data_dir, store_url)
     migrate_database(url)
     if as_json:
-        print_json({"store": _without_secrets(url), "migrated": True})
+        print_json({"store": without_secrets(url), "migrated": True})
     else:
-        click.echo(f"{_without_secrets(url)} is up to date")
+        click.echo(f"{without_secrets(url)} is up to date")
 
 
 @store.command(
@@ -68,11 +71,55 @@ def check(data_dir: Path | None, store_url: str | None, as_json: bool) -> None:
     finally:
         opened.close()
     if as_json:
-        print_json({"store": _without_secrets(url), "ok": not problems, "problems": problems})
+        print_json({"store": without_secrets(url), "ok": not problems, "problems": problems})
     else:
-        click.echo("\n".join(problems) or f"{_without_secrets(url)} is consistent")
+        click.echo("\n".join(problems) or f"{without_secrets(url)} is consistent")
     if problems:
         raise Failure(f"{len(problems)} problems were found")
+
+
+@store.command(
+    examples=(
+        "covey store copy --from sqlite:////srv/covey/covey.db --to postgresql://covey@db/covey",
+        "covey store copy --from postgresql://covey@db/covey --to sqlite:////srv/covey/covey.db --json",
+    ),
+    json_fields=("from", "to", "rows (by table)"),
+)
+@click.option("--from", "source", required=True, metavar="URL", help="The record; no coordinator may run on it.")
+@click.option("--to", "target", required=True, metavar="URL", help="An empty database.")
+@json_option
+def copy(source: str, target: str, as_json: bool) -> None:
+    """Copy the whole record into another database: SQLite to PostgreSQL, or back.
+
+    All of it or nothing. A URL is sqlite:////ABSOLUTE/PATH or postgresql://USER@HOST/DATABASE; give passwords by
+    PGPASSWORD or PGPASSFILE, not in the URL. Model files, keys and everything else stay in the data directory.
+    """
+    from storage.copy import copy_store
+
+    with _progress() as report:
+        rows = copy_store(source, target, report)
+    where = {"from": without_secrets(source), "to": without_secrets(target)}
+    if as_json:
+        print_json({**where, "rows": rows})
+        return
+    for table, count in rows.items():
+        click.echo(f"{count:>10}  {table}")
+    click.echo(f"copied {sum(rows.values())} rows to {where['to']}")
+    click.echo("start the coordinator with that --store, and put the old database where none finds it")
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    if not sys.stderr.isatty():
+        yield lambda table, copied, rows: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("")
+        yield lambda table, copied, rows: progress.update(task, description=table, completed=copied, total=rows)
 
 
 def _url(data_dir: Path | None, store_url: str | None) -> str:
@@ -87,7 +134,8 @@ def _url(data_dir: Path | None, store_url: str | None) -> str:
     return sqlite_url(data_dir)
 
 
-def _without_secrets(url: str) -> str:
+def without_secrets(url: str) -> str:
+    """A database's URL to show: without the password."""
     from sqlalchemy import make_url
 
     return make_url(url).render_as_string(hide_password=True)

@@ -10,9 +10,10 @@ from storage.backup import copy_database
 from storage.sql import open_store
 
 
-@pytest.fixture
-def store(tmp_path):
-    opened = open_store(f"sqlite:///{tmp_path}/covey.db")
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request, tmp_path):
+    sqlite = request.param == "sqlite"
+    opened = open_store(f"sqlite:///{tmp_path}/covey.db" if sqlite else request.getfixturevalue("postgres_database"))
     yield opened
     opened.close()
 
@@ -66,8 +67,20 @@ def test_a_copy_that_cannot_be_written_is_said(store, tmp_path):
         copy_database(store, tmp_path / "missing")
 
 
-def test_postgresql_has_tools_of_its_own(postgres_database, folder):
-    store = open_store(postgres_database)
-    with pytest.raises(StoreError, match="pg_dump"):
+def test_nothing_is_left_beside_the_copy(store, folder):
+    store.acquire_lease("me")
+    make.play_round(store, make.start_run(store), 1)
+    copy_database(store, folder)
+    assert [path.name for path in folder.iterdir()] == ["covey.db"]
+
+
+def test_a_copy_that_fails_in_the_middle_is_taken_away(store, folder, monkeypatch):
+    def fail(*_):
+        raise StoreError("the database cannot be used now")
+
+    make.start_run(store)
+    monkeypatch.setattr("storage.copy._advance_sequences", fail)
+    monkeypatch.setattr("storage.backup._sync", fail)
+    with pytest.raises(StoreError, match="cannot be used now"):
         copy_database(store, folder)
-    store.close()
+    assert list(folder.iterdir()) == []

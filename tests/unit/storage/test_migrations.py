@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, update
 
-from covey.errors import StoreError
+from covey.errors import Conflict, StoreError
 from storage import migrate as migrations
+from storage.database import Database
 from storage.engine import database_url
 from storage.schema import Base
 from storage.sql import migrate, open_store
@@ -53,12 +55,16 @@ def test_migrations_make_what_the_models_say(empty_url, engine):
             assert found.get_pk_constraint(table.name)["constrained_columns"] == [c.name for c in table.primary_key]
 
 
-def test_a_committed_round_of_the_first_schema_names_its_version(empty_url, engine):
+def first_schema(connection):
     config = Config()
     config.set_main_option("script_location", str(migrations.MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "0001")
+
+
+def test_a_committed_round_of_the_first_schema_names_its_version(empty_url, engine):
     with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
+        first_schema(connection)
         connection.exec_driver_sql(
             "INSERT INTO runs (run, name, mode, spec, seed, state, reason, submitted_at, roster, parts, layout)"
             " VALUES ('r', 'r', 'rounds', '{}', 1, 'running', '', 1.0, '[]', 2, '[]')"
@@ -78,10 +84,26 @@ def test_a_database_of_a_newer_version_is_left_alone(empty_url, engine):
     migrate(empty_url)
     with engine.begin() as connection:
         connection.execute(update(migrations._VERSION).values(version_num="9999"))
-    with pytest.raises(StoreError, match="9999"):
+    with pytest.raises(StoreError, match=r"is at revision 9999, .* knows those up to .*: start the newer Covey"):
         open_store(empty_url)
     with engine.connect() as connection:
         assert migrations.revision(connection) == "9999"
+
+
+def test_tables_do_not_change_under_a_living_coordinator(empty_url, engine):
+    with engine.begin() as connection:
+        first_schema(connection)
+    older = Database(database_url(empty_url))
+    older.acquire_lease("the older coordinator")
+    try:
+        with pytest.raises(Conflict, match="a coordinator of an older version runs on this database: stop it"):
+            migrate(empty_url)
+        with engine.connect() as connection:
+            assert migrations.revision(connection) == "0001"
+    finally:
+        older.close()
+    with closing(open_store(empty_url)) as store:
+        assert store.acquire_lease("the newer one") == 2
 
 
 def test_a_migration_that_fails_leaves_nothing_half_made(empty_url, engine):
