@@ -240,14 +240,7 @@ class RunSpec(Section):
             raise refusal("method.name", 'not available in this version; choose "none"', self.method.name)
         if self.exchange.share != ("*",):
             raise refusal("exchange.share", 'not available in this version; choose ["*"]', self.exchange.share)
-        if self.mode == "async" and self.exchange.payload == "parameters":
-            self._no_parameters()
         return self
-
-    def _no_parameters(self) -> None:
-        if self.aggregation.name != "staleness-mean":
-            text = 'parameters of an old version cannot be compared with the newest; choose "delta" or "gradient"'
-            raise refusal("exchange.payload", text, self.exchange.payload)
 
     def _one_gradient(self) -> None:
         training = self.training

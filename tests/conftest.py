@@ -1,7 +1,8 @@
-"""A real PostgreSQL server for the tests that need one: started at first use, stopped at the end."""
+"""A real PostgreSQL server for the tests that need one (started at first use, stopped at the end); one thread each."""
 
 from __future__ import annotations
 
+import os
 import tempfile
 import uuid
 import warnings
@@ -13,6 +14,9 @@ from sqlalchemy import create_engine
 
 from storage.engine import database_url
 from storage.migrate import migrate
+
+# Before anything imports torch: threads that wait for work beside other processes take more time than they save.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 TEMPLATE = "covey_template"
 

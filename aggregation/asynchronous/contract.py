@@ -202,11 +202,14 @@ class AsyncPolicy(ABC, Generic[S]):
         State: The model of what it remembers; all fields have defaults, which are the state at first.
         compares_gradients: Whether a node's successive updates are compared as gradients of one function, so that
             stochastic codecs, several local steps and worker momentum break its assumption.
+        mixes_parameters: Whether it can use the payload `parameters`: it compares no update with another, so that
+            those of an old version are as good as a change.
     """
 
     Options: ClassVar[type[PluginOptions]] = PluginOptions
     State: ClassVar[type[PolicyState]] = PolicyState
     compares_gradients: ClassVar[bool] = False
+    mixes_parameters: ClassVar[bool] = False
     options: PluginOptions
 
     def __init__(self, options: Mapping[str, JsonValue] | None = None) -> None:

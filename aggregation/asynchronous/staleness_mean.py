@@ -45,6 +45,7 @@ class StalenessMean(AsyncPolicy[PolicyState]):
         """s: how this falls with staleness; `none` is the paper's constant function."""
 
     options: Options
+    mixes_parameters = True
 
     def decide(self, arrival: Arrival, state: PolicyState, context: AsyncContext) -> Decision[PolicyState]:
         """Always accepted, with share a_t.

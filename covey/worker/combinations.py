@@ -204,13 +204,17 @@ def _policy(parts: Parts) -> Complaints:
             yield key, f"{text}, not {nodes}"
     if policy.compares_gradients:
         yield from _comparing(parts)
+    elif spec.exchange.payload == "parameters" and not policy.mixes_parameters:
+        text = 'parameters of an old version cannot be compared with the newest; choose "delta" or "gradient"'
+        yield "exchange.payload", text
 
 
 def _comparing(parts: Parts) -> Complaints:
     spec = parts.spec
     if parts.codec.stochastic or type(parts.codec).feedback:
-        text = "this policy takes differences of successive gradients, and random coding drowns them; choose "
-        yield "exchange.codec", text + '"none", or a deterministic codec such as "bf16"'
+        what = "draws at random" if parts.codec.stochastic else "loses of each"
+        text = f"this policy takes differences of successive gradients, and what {spec.exchange.codec!r} {what} "
+        yield "exchange.codec", text + 'drowns them; choose "none", or a codec that only rounds, such as "bf16"'
     if spec.exchange.payload != "gradient":
         text = "this policy bounds how fast a gradient changes with the model, not what local training does; "
         yield "exchange.payload", text + 'choose "gradient" (and training.local_steps = 1)'

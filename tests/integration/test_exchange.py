@@ -8,9 +8,16 @@ import sqlite3
 import tomllib
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from covey.codecs.dp_sign import DpSignOptions
+from covey.learning.partition import part_of
 from covey.learning.privacy import spent
+from covey.learning.task import NodeData
+from covey.learning.tasks.digits import Digits
+from covey.seeds import derive_seed
+from covey.spec import DataSection
 from covey.testing.federation import Federation
 from tests.integration.conftest import spec
 
@@ -84,6 +91,37 @@ def test_one_bit_a_coordinate_both_ways(federation):
     for one in federation.rounds(run)[1:]:
         assert one["bytes_received"] / 3 < d / 8 + 100
         assert one["bytes_sent"] / 3 < d / 8 + 100
+
+
+def test_plain_signs_are_signsgd_with_a_majority_vote(federation, tmp_path):
+    """Against a loop as anyone would write it: three votes for +1 or -1 in each coordinate, zero being +1."""
+    rounds, rate = 10, 0.002
+    run = federation.submit(vote("sign", "", name="signs", rounds=rounds))
+    shown = federation.wait(run)
+    torch.manual_seed(derive_seed(7, "model"))
+    model = Digits({}).model()
+    data = Digits({}).train_data(NodeData())
+    parts = [part_of(Digits({}), data, DataSection(), k, 3, 7) for k in range(3)]
+    for number in range(1, rounds + 1):
+        ballots = [signs(model, data, part, number, k) for k, part in enumerate(parts)]
+        with torch.no_grad():
+            for parameter, *cast in zip(model.parameters(), *ballots, strict=True):
+                parameter -= rate * torch.sign(sum(cast))
+    federation.cli("run", "export", run, "--to", tmp_path / "m", "--data-dir", federation.coordinator_dir)
+    found, wanted = load_file(tmp_path / "m"), model.state_dict()
+    different = sum(int(((found[name] - wanted[name]).abs() > rate / 2).sum()) for name in wanted)
+    assert different < D / 1000  # where a gradient is as small as its rounding error, its sign is anybody's
+    assert shown["metrics"]["accuracy"] > LEARNS
+    for one in federation.rounds(run)[1:]:
+        assert 3 * D / 8 < one["bytes_received"] < 3 * (D / 8 + 100)
+        assert 3 * D / 8 < one["bytes_sent"] < 3 * (D / 8 + 100)
+
+
+def signs(model, data, part, number, k):
+    order = torch.randperm(len(part), generator=torch.Generator().manual_seed(derive_seed(7, "batches", number, k)))
+    x, y = (values[part[order[:32]]] for values in data.tensors)
+    gradients = torch.autograd.grad(torch.nn.functional.cross_entropy(model(x), y), list(model.parameters()))
+    return [torch.where(gradient >= 0, 1.0, -1.0) for gradient in gradients]
 
 
 CLIP = '[aggregation]\nname = "centered-clip"\n'

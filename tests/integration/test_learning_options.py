@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import textwrap
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,45 +25,16 @@ pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
 
 DATA = Path(os.environ.get("COVEY_DATA") or Path(__file__).parents[3] / "shared" / "data").resolve()
 NODES, EXAMPLES, BATCH, SEED = 3, 1437, 32, 7
-TASKS = textwrap.dedent('''
-    from torch import nn
-
-    from covey.learning.tasks.digits import Digits
-
-
-    class Normed(Digits):
-        """Digits with batch normalization: a model that has buffers."""
-
-        def model(self):
-            return nn.Sequential(nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10))
-''')
 
 
 def small():
     return nn.Sequential(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
 
 
-def normed():
-    return nn.Sequential(nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10))
-
-
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("learning")
-    (folder / "normed_tasks.py").write_text(TASKS)
-    search = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
-    with Federation(folder / "federation", NODES, env={"PYTHONPATH": search, "COVEY_DATA": str(DATA)}) as made:
-        start_coordinator(made)
-        made.join()
-        for index in range(NODES):
-            (made.node_dir(index) / "node.toml").write_text('[policy]\nallow_paths = ["normed_tasks:Normed"]\n')
-            made.start_node(index)
-        made.wait_connected(NODES)
-        yield made
-
-
-def start_coordinator(federation, **settings):
-    federation.start_coordinator(options=["--allow-paths"], **settings)
+    with Federation(tmp_path_factory.mktemp("learning"), NODES, env={"COVEY_DATA": str(DATA)}) as made:
+        yield made.start()
 
 
 def submit(federation, name, *, rounds=2, options="hidden = 16", min_nodes=NODES, extra="", **parts):
@@ -230,11 +200,11 @@ def test_the_state_of_adam_survives_the_death_of_the_coordinator(federation):
     settings = {"rounds": 3, "extra": server_section("adam")}
     undisturbed = complete(federation, submit(federation, "adam-undisturbed", **settings))
     federation.stop_coordinator()
-    start_coordinator(federation, env={"COVEY_FAULTS": "before-commit:2"})
+    federation.start_coordinator(env={"COVEY_FAULTS": "before-commit:2"})
     federation.wait_connected(NODES)
     run = submit(federation, "adam-killed", **settings)
     assert federation.coordinator.wait(60) == -9
-    start_coordinator(federation)
+    federation.start_coordinator()
     assert complete(federation, run)["model_sha256"] == undisturbed["model_sha256"]
     federation.wait_connected(NODES)
 
@@ -268,22 +238,6 @@ def test_gradients_are_one_step_of_distributed_sgd(federation, tmp_path):
         optimizer.step()
         optimizer.zero_grad()
     assert_same(export(federation, run, tmp_path / "model.safetensors"), model.state_dict(), atol=1e-6)
-
-
-def test_buffers_are_averaged_each_in_its_own_dtype(federation, tmp_path):
-    section = DataSection(partition="dirichlet", alpha=0.5)
-    counts = [len(part) for part in shards(section)]
-    assert len({-(-count // BATCH) for count in counts}) > 1  # so that the nodes count different numbers of batches
-    assert all(count % BATCH != 1 for count in counts)  # a batch of one cannot be normalized
-    extra = '[data]\npartition = "dirichlet"\nalpha = 0.5\n[weights]\nmax_share = 1.0'
-    run = submit(federation, "normed", task="normed_tasks:Normed", extra=extra)
-    complete(federation, run)
-    found = export(federation, run, tmp_path / "model.safetensors")
-    assert_same(found, simulate(2, make=normed, section=section), atol=1e-4)
-    model = normed()
-    model.load_state_dict(found, strict=True)
-    assert model[1].num_batches_tracked.dtype == found["1.num_batches_tracked"].dtype == torch.int64
-    assert model[1].num_batches_tracked > 2
 
 
 # -- local training

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 
@@ -43,6 +44,16 @@ def submit_and_reach(federation, name, committed=1):
     run = federation.submit(spec(name, rounds=ROUNDS, **SLOW))
     federation.wait_round(run, committed)
     return run
+
+
+@contextlib.contextmanager
+def no_round_ends(federation):
+    """For as long as a node stands still, whatever a command takes; the round that is open ends after that."""
+    federation.node(1).suspend()
+    try:
+        yield
+    finally:
+        federation.node(1).resume()
 
 
 def complete(federation, run, undisturbed):
@@ -148,7 +159,8 @@ def test_training_is_seen_while_it_lasts(federation):
 
 def test_a_pause_opens_no_round_and_survives_a_restart(federation, undisturbed):
     run = submit_and_reach(federation, "paused")
-    assert operate(federation, "coordinator", "pause")["state"] == "paused"
+    with no_round_ends(federation):
+        assert operate(federation, "coordinator", "pause")["state"] == "paused"
     federation.until(lambda: federation.show(run)["reason"] == PAUSED, 30, "the run does not say that it is paused")
     committed = federation.show(run)["rounds_committed"]
     assert committed < ROUNDS
@@ -166,7 +178,8 @@ def test_a_pause_opens_no_round_and_survives_a_restart(federation, undisturbed):
 def test_a_drained_coordinator_ends_between_two_rounds(federation, undisturbed):
     run = submit_and_reach(federation, "drained")
     federation.coordinator.may_die = True
-    assert operate(federation, "coordinator", "drain")["state"] == "draining"
+    with no_round_ends(federation):
+        assert operate(federation, "coordinator", "drain")["state"] == "draining"
     assert federation.coordinator.wait(30) == 0
     shown = operate(federation, "run", "show", run)
     states = [r["state"] for r in operate(federation, "round", "list", run)]
@@ -182,7 +195,8 @@ def test_a_drained_coordinator_ends_between_two_rounds(federation, undisturbed):
 
 def test_a_backup_made_in_mid_run_goes_on_where_it_was_made(federation, undisturbed, tmp_path):
     run = submit_and_reach(federation, "backed-up", committed=2)
-    made = operate(federation, "coordinator", "backup", "--to", tmp_path / "backup")
+    with no_round_ends(federation):
+        made = operate(federation, "coordinator", "backup", "--to", tmp_path / "backup")
     assert made["bytes"] > 0
     saved = json.loads(federation.cli("run", "show", run, "--json", "--data-dir", tmp_path / "backup"))
     assert 2 <= saved["rounds_committed"] < ROUNDS

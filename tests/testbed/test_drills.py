@@ -225,7 +225,7 @@ def test_a_stranger_on_the_network_gets_nowhere(testbed, undisturbed):
         "admin without TLS": "UNAVAILABLE",
         "session without certificate": "UNAVAILABLE",
         "admin on the enrolment port": "UNIMPLEMENTED",
-        "enrolment with a guess": "UNAUTHENTICATED",
+        "enrolment with a guess": "PERMISSION_DENIED",
     }
 
 
@@ -339,8 +339,8 @@ def asked(prometheus, path, **arguments):
         return json.load(reply)["data"]
 
 
-NOT_HERE = ("covey_files_quota_bytes",)
-"""No quota is set in the testbed."""
+NOT_HERE = ("covey_run_updates_decided", "covey_files_quota_bytes")
+"""No asynchronous run, and no quota."""
 
 
 def test_every_panel_of_the_dashboard_shows_something(testbed, undisturbed, prometheus):

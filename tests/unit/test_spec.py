@@ -222,8 +222,6 @@ def test_an_asynchronous_run_has_its_section_and_its_own_refusals():
     assert spec.asynchronous.updates == 7
     assert parse_json(spec.to_json()) == spec
     assert "async.update: unknown key; known keys: deadline_s, max_" in refused("[async]\nupdate = 1")
-    text = refused('[exchange]\npayload = "parameters"', f'mode = "async"\n{LEAST}')
-    assert text.startswith("exchange.payload: parameters of an old version")
 
 
 def test_a_combination_is_refused_in_a_constructor_too():

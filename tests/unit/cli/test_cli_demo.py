@@ -23,6 +23,11 @@ DEMO_PROCESSES = 7
 """The command, and a daemon and its worker for the coordinator and each of two nodes."""
 
 
+def heed_interrupts():
+    """As in a terminal: what runs in the background, these tests too, may have been told to ignore them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def start():
     """Starts `covey ARGUMENTS` and sees to it that nothing it started stays."""
@@ -31,7 +36,9 @@ def start():
     def begin(*arguments):
         command = [sys.executable, "-m", "covey.cli.main", *map(str, arguments)]
         env = {**os.environ, MARK: mark}
-        child = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        child = subprocess.Popen(
+            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
+        )
         started.append(child)
         return child
 

@@ -168,7 +168,10 @@ def test_hostile_values_are_refused(update, field, value):
     lambda raw: raw.decode().encode("utf-16"),
     lambda raw: b"\xef\xbb\xbf" + raw,
     lambda raw: raw[:-1],
-], ids=str)  # fmt: skip
+], ids=[
+    "overflows", "not-a-number", "another-float", "long-integer", "key-twice", "infinite-option", "deep-option",
+    "space-before", "newline-after", "utf-16", "byte-order-mark", "cut-off",
+])  # fmt: skip
 def test_only_canonical_bytes_are_read(update, change):
     raw = update.to_bytes()
     assert change(raw) != raw
