@@ -20,7 +20,7 @@ demo: setup
 TEST_PROCESSES ?= 2
 
 test: setup
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --ignore=tests/testbed
 
 check: setup
 	$(BIN)/ruff check .
@@ -29,12 +29,14 @@ check: setup
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/contract/test_protos.py
 
+# A federation in containers: needs Docker with Compose v2, and nothing else.
 testbed:
 	docker/testbed up
 
 testbed-down:
 	docker/testbed down
 
+# Its drills; skipped where no Docker engine answers.
 testbed-test: setup
 	$(BIN)/python -m pytest tests/testbed
 

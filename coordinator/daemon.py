@@ -26,7 +26,7 @@ from coordinator.handlers import admin_handler, coordinator_handler
 from coordinator.health import CoordinatorHealth
 from coordinator.intake import Intake
 from coordinator.keys import Keys, open_keys, write_admin_identity
-from coordinator.metrics import CoordinatorMetrics, CountedKeeper
+from coordinator.metrics import CoordinatorMetrics
 from coordinator.ownership import check_record, note_record
 from coordinator.queue import serve_runs
 from coordinator.service import CoordinatorService
@@ -37,6 +37,7 @@ from covey.wire.channels import enrol_credentials, server_credentials, server_op
 from covey.wire.grants import Grants
 from covey.wire.identity import Identity
 from covey.wire.metrics_server import MetricsServer, add_process_metrics
+from covey.worker.keeper import WorkerKeeper
 from protos import coordinator_pb2_grpc
 from storage.contract import EventRecord, Role
 from storage.models import ArtifactFiles
@@ -102,8 +103,11 @@ async def _environment(config: CoordinatorConfig, keys: Keys) -> Environment:
         config=config,
         store=StoreThread(store),
         files=files,
-        worker=CountedKeeper(
-            metrics.worker_restarts, config.data_dir, device=config.device, log_format=config.log_format
+        worker=WorkerKeeper(
+            config.data_dir,
+            device=config.device,
+            log_format=config.log_format,
+            on_replaced=metrics.worker_restarts.inc,
         ),
         authority=keys.authority,
         signing_key=keys.signing_key,

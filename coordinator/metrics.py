@@ -8,13 +8,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Metric, Summary
 from prometheus_client.registry import Collector
-
-from covey.worker.client import Worker
-from covey.worker.keeper import WorkerKeeper
 
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 NODE_PHASES = ("invited", "downloading", "training", "uploading")
@@ -131,20 +127,3 @@ class CoordinatorMetrics(Collector):
                 self.node_phases.remove(node, phase)
             for verdict in VERDICTS:
                 self.updates.remove(node, verdict)
-
-
-class CountedKeeper(WorkerKeeper):
-    """A keeper that counts the workers it had to replace."""
-
-    def __init__(self, restarts: Counter, data_dir: Path, *, device: str, log_format: str) -> None:
-        super().__init__(data_dir, device=device, log_format=log_format)
-        self._restarts = restarts
-        self._newest: Worker | None = None
-
-    async def start(self) -> Worker:
-        """As `WorkerKeeper.start`."""
-        worker = await super().start()
-        if self._newest is not None and worker is not self._newest:
-            self._restarts.inc()
-        self._newest = worker
-        return worker

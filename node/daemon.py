@@ -14,13 +14,14 @@ from covey.errors import CoveyError, IdentityError
 from covey.telemetry import configure_logging
 from covey.wire.identity import Identity
 from covey.wire.metrics_server import MetricsServer, add_process_metrics
+from covey.worker.keeper import WorkerKeeper
 from node.carried import CarriedState
 from node.config import NodeConfig
 from node.enrolment import IDENTITY_FOLDER
 from node.health import listening
 from node.journal import Journal
 from node.link import Link, node_hello
-from node.metrics import CountedKeeper, NodeMetrics
+from node.metrics import NodeMetrics
 from node.renewal import renew_when_due
 from node.work import Bench, Work
 from protos import coordinator_pb2 as pb
@@ -89,8 +90,11 @@ class NodeDaemon:
     """One node: a link, a worker, and at most one piece of work."""
 
     def __init__(self, config: NodeConfig, identity: Identity, metrics: NodeMetrics) -> None:
-        self._worker = CountedKeeper(
-            metrics.worker_restarts, config.data_dir, device=config.device, log_format=config.log_format
+        self._worker = WorkerKeeper(
+            config.data_dir,
+            device=config.device,
+            log_format=config.log_format,
+            on_replaced=metrics.worker_restarts.inc,
         )
         self._device = ""
         journal = Journal(config.data_dir / "journal")

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, Summary
 
 from covey import __version__
 from covey.errors import CoveyError, StoreError, TransferError, WorkerError
-from covey.worker.client import Worker
-from covey.worker.keeper import WorkerKeeper
 from covey.worker.messages import TrainResult
 
 OUTCOMES = ("received", "declined", "refused", "failed", "cancelled")
@@ -57,20 +53,3 @@ class NodeMetrics:
         total, count = result.metrics.get("loss", (0.0, 0.0))
         if count:
             self.loss.set(total / count)
-
-
-class CountedKeeper(WorkerKeeper):
-    """A keeper that counts the workers it had to replace."""
-
-    def __init__(self, restarts: Counter, data_dir: Path, *, device: str, log_format: str) -> None:
-        super().__init__(data_dir, device=device, log_format=log_format)
-        self._restarts = restarts
-        self._newest: Worker | None = None
-
-    async def start(self) -> Worker:
-        """As `WorkerKeeper.start`."""
-        worker = await super().start()
-        if self._newest is not None and worker is not self._newest:
-            self._restarts.inc()
-        self._newest = worker
-        return worker

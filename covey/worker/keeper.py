@@ -18,10 +18,13 @@ ATTEMPTS = 3
 
 
 class WorkerKeeper:
-    """One warm worker, started at once and replaced when it dies."""
+    """One warm worker, started at once and replaced when it dies; `on_replaced` is told of that."""
 
-    def __init__(self, data_dir: Path, *, device: str, log_format: str) -> None:
+    def __init__(
+        self, data_dir: Path, *, device: str, log_format: str, on_replaced: Callable[[], None] = lambda: None
+    ) -> None:
         self._data_dir, self._device, self._log_format = data_dir, device, log_format
+        self._on_replaced = on_replaced
         self._worker: Worker | None = None
         self._lock, self._turn = asyncio.Lock(), asyncio.Lock()
 
@@ -31,6 +34,7 @@ class WorkerKeeper:
             if self._worker is None or not self._worker.alive:
                 if self._worker is not None:
                     await self._worker.stop()
+                    self._on_replaced()
                 self._worker = await Worker.start(self._data_dir, device=self._device, log_format=self._log_format)
             return self._worker
 

@@ -12,9 +12,10 @@ from coordinator.census import Census, keep_census, take
 from coordinator.config import CoordinatorConfig
 from coordinator.environment import StoreThread
 from coordinator.gauges import CoordinatorGauges
-from coordinator.metrics import MAX_METRIC_NAME, MAX_METRICS, CoordinatorMetrics, CountedKeeper, RunFacts
+from coordinator.metrics import MAX_METRIC_NAME, MAX_METRICS, CoordinatorMetrics, RunFacts
 from coordinator.sessions import Sessions
 from covey.errors import StoreUnavailable
+from covey.worker.keeper import WorkerKeeper
 from storage.contract import EventRecord, RunRecord
 from storage.sql import open_store
 
@@ -224,7 +225,7 @@ async def test_only_a_worker_that_takes_anothers_place_is_a_restart(metrics, mon
         return workers[-1]
 
     monkeypatch.setattr("covey.worker.keeper.Worker.start", start)
-    keeper = CountedKeeper(metrics.worker_restarts, tmp_path, device="cpu", log_format="console")
+    keeper = WorkerKeeper(tmp_path, device="cpu", log_format="console", on_replaced=metrics.worker_restarts.inc)
     await keeper.start()
     await keeper.start()
     assert value(metrics, "covey_worker_restarts_total") == 0.0
