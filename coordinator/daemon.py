@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import grpc.aio
@@ -29,13 +29,13 @@ from coordinator.keys import Keys, open_keys, write_admin_identity
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.ownership import check_record, note_record
 from coordinator.queue import serve_runs
+from coordinator.renewal import OwnCertificate
 from coordinator.service import CoordinatorService
 from coordinator.sessions import Sessions
 from covey.errors import CoveyError
 from covey.telemetry import configure_logging
-from covey.wire.channels import enrol_credentials, server_credentials, server_options
+from covey.wire.channels import renewing_credentials, server_options
 from covey.wire.grants import Grants
-from covey.wire.identity import Identity
 from covey.wire.metrics_server import MetricsServer, add_process_metrics
 from covey.worker.keeper import WorkerKeeper
 from protos import coordinator_pb2_grpc
@@ -64,16 +64,17 @@ async def _main(config: CoordinatorConfig) -> int:
     config.data_dir.mkdir(parents=True, exist_ok=True)
     loop = asyncio.get_running_loop()
     keys = await asyncio.to_thread(open_keys, config.data_dir, time.time())
-    env = await _environment(config, keys)
+    env, own = await _environment(config, keys), OwnCertificate(config.data_dir, keys)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, env.stop.set)
-    async with _scrapable(env):
-        return await _run(env, keys)
+    async with _scrapable(env, own):
+        return await _run(env, own)
 
 
-async def _run(env: Environment, keys: Keys) -> int:
+async def _run(env: Environment, own: OwnCertificate) -> int:
     await env.worker.start()
-    servers = await _serve(env, keys)
+    servers = await _serve(env, own)
+    renewal = asyncio.create_task(own.keep(env.config.advertise or env.listen))
     runs = asyncio.create_task(serve_runs(env))
     stop = asyncio.create_task(env.stop.wait())
     done, _ = await asyncio.wait([runs, stop], return_when=asyncio.FIRST_COMPLETED)
@@ -82,7 +83,7 @@ async def _run(env: Environment, keys: Keys) -> int:
     if runs in done and runs.exception() is not None:
         log.error("the coordinator stops", error=str(runs.exception()))
         code = 1
-    await _shut_down(env, servers, runs, stop)
+    await _shut_down(env, servers, [runs, stop, renewal])
     return code
 
 
@@ -123,14 +124,14 @@ async def _environment(config: CoordinatorConfig, keys: Keys) -> Environment:
 
 
 @contextlib.asynccontextmanager
-async def _scrapable(env: Environment) -> AsyncIterator[None]:
+async def _scrapable(env: Environment, own: OwnCertificate) -> AsyncIterator[None]:
     """Serve metrics meanwhile, if the operator wants them."""
     if env.config.metrics is None:
         yield
         return
     folder = env.config.data_dir / KEYS
     registry = env.metrics.registry
-    registry.register(CoordinatorGauges(env, Identity.load(folder).expires_at))
+    registry.register(CoordinatorGauges(env, lambda: own.identity.expires_at))
     add_process_metrics(registry)
     server = await asyncio.to_thread(MetricsServer, registry, env.config.metrics, folder, shut_out=env.evicted)
     env.metrics_url = server.url
@@ -143,22 +144,24 @@ async def _scrapable(env: Environment) -> AsyncIterator[None]:
         await asyncio.to_thread(server.close)
 
 
-async def _serve(env: Environment, keys: Keys) -> list[grpc.aio.Server]:
+async def _serve(env: Environment, own: OwnCertificate) -> list[grpc.aio.Server]:
     intake = Intake(env)
     main = grpc.aio.server(options=server_options(), maximum_concurrent_rpcs=MAX_CONCURRENT_RPCS)
     main.add_generic_rpc_handlers(
         (coordinator_handler(CoordinatorService(env, intake)), admin_handler(AdminService(env)))
     )
     health_pb2_grpc.add_HealthServicer_to_server(CoordinatorHealth(env.store), main)
-    port = main.add_secure_port(env.config.listen, server_credentials(keys.server))
+    port = main.add_secure_port(env.config.listen, renewing_credentials(lambda: own.identity, mutual=True))
     enrol = grpc.aio.server(options=server_options(), maximum_concurrent_rpcs=64)
     coordinator_pb2_grpc.add_EnrolmentServicer_to_server(EnrolmentService(env), enrol)
-    enrol_port = enrol.add_secure_port(env.config.enrol_listen, enrol_credentials(keys.server))
+    enrol_port = enrol.add_secure_port(
+        env.config.enrol_listen, renewing_credentials(lambda: own.identity, mutual=False)
+    )
     await main.start()
     await enrol.start()
     env.listen = _address(env.config.listen, port)
     env.enrol_listen = _address(env.config.enrol_listen, enrol_port)
-    write_admin_identity(env.config.data_dir, keys, env.config.advertise or env.listen, env.now())
+    write_admin_identity(env.config.data_dir, own.keys, env.config.advertise or env.listen, env.now())
     _announce(env)
     now = env.now()
     await env.store.persist(env.store.store.add_event, EventRecord(now, "coordinator-started"))
@@ -183,12 +186,12 @@ def _announce(env: Environment) -> None:
 
 
 async def _shut_down(
-    env: Environment, servers: list[grpc.aio.Server], runs: asyncio.Task[None], stop: asyncio.Task[bool]
+    env: Environment, servers: list[grpc.aio.Server], tasks: Sequence[asyncio.Task[None] | asyncio.Task[bool]]
 ) -> None:
     env.sessions.close_all("stopping", "the coordinator stops; come back")
-    for task in (runs, stop):
+    for task in tasks:
         task.cancel()
-    await asyncio.gather(runs, stop, return_exceptions=True)
+    await asyncio.gather(*tasks, return_exceptions=True)
     await asyncio.gather(*(server.stop(GRACE_S) for server in servers))
     await env.worker.stop()
     await env.store.close()

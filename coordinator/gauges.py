@@ -7,7 +7,7 @@ loop or for the database.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
@@ -38,10 +38,10 @@ class CoordinatorGauges(Collector):
 
     Args:
         env: The coordinator's.
-        certificate_expires_at: When its own certificate ends, in Unix seconds.
+        certificate_expires_at: Says when its own certificate ends, in Unix seconds.
     """
 
-    def __init__(self, env: Environment, certificate_expires_at: float) -> None:
+    def __init__(self, env: Environment, certificate_expires_at: Callable[[], float]) -> None:
         self._env, self._certificate_expires_at = env, certificate_expires_at
 
     def collect(self) -> Iterator[Metric]:
@@ -59,7 +59,7 @@ class CoordinatorGauges(Collector):
         yield single("covey_runs_queued", "Runs that wait for their turn.", env.census.queued)
         yield single(
             "covey_certificate_expiry_timestamp_seconds", "End of the coordinator's certificate, in Unix time.",
-            self._certificate_expires_at,
+            self._certificate_expires_at(),
         )  # fmt: skip
         yield single("covey_files_bytes", "Disk that model and update files take.", env.files.bytes_used)
         if env.config.quota_bytes is not None:

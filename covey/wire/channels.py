@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,9 +75,23 @@ def server_credentials(identity: Identity) -> grpc.ServerCredentials:
     )
 
 
-def enrol_credentials(identity: Identity) -> grpc.ServerCredentials:
-    """The enrolment listener's: server-side TLS only."""
-    return grpc.ssl_server_credentials([(identity.key_pem, identity.certificate_pem)])
+def renewing_credentials(newest: Callable[[], Identity], *, mutual: bool) -> grpc.ServerCredentials:
+    """The coordinator's: the identity is asked for at each handshake, so that a renewed one counts at once.
+
+    Args:
+        newest: Gives the identity to show.
+        mutual: The main listener: as `server_credentials`. Else the enrolment listener: server-side TLS only.
+    """
+
+    @functools.lru_cache(maxsize=1)
+    def shown(key: bytes, certificate: bytes, authority: bytes) -> grpc.ServerCertificateConfiguration:
+        return grpc.ssl_server_certificate_configuration([(key, certificate)], authority if mutual else None)
+
+    def fetch() -> grpc.ServerCertificateConfiguration:
+        identity = newest()
+        return shown(identity.key_pem, identity.certificate_pem, identity.authority_pem)
+
+    return grpc.dynamic_ssl_server_credentials(fetch(), fetch, require_client_authentication=mutual)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ ROUNDS, STRUCK = 6, 3
 
 
 def spec(name, *, rounds=ROUNDS, nodes=NODES, extra=""):
-    """Digits with rounds of about a second, so that there is a middle."""
+    """Digits with rounds of a second or two, so that there is a middle."""
     return f"""
 name = "{name}"
 seed = 11
@@ -31,7 +31,7 @@ name = "digits"
 [training]
 learning_rate = 0.05
 batch_size = 32
-local_epochs = 60
+local_epochs = 200
 [rounds]
 count = {rounds}
 min_nodes = {nodes}
@@ -53,12 +53,13 @@ def undisturbed(testbed, prometheus):
 
 
 class Struck:
-    """A run of the same specification that is in the middle of a round."""
+    """A run of the same specification, and what happens to it in the middle of a round."""
 
-    def __init__(self, testbed, name):
+    def __init__(self, testbed, name, blow):
         self.testbed = testbed
         self.run = testbed.admin.submit(spec(name))
         testbed.wait_round(self.run, STRUCK)
+        blow()
         self.at = time.time()
 
     def completes(self, undisturbed):
@@ -140,8 +141,7 @@ def test_nothing_runs_as_root_and_no_secret_is_in_the_image(testbed):
 @pytest.mark.parametrize("service", ["coordinator", "postgres", "node"])
 def test_a_killed_service_changes_nothing(testbed, undisturbed, service):
     container = testbed.containers(service)[0]
-    struck = Struck(testbed, f"killed-{service}")
-    testbed.kill(container)
+    struck = Struck(testbed, f"killed-{service}", lambda: testbed.kill(container))
     docker("start", container)
     struck.completes(undisturbed)
     testbed.wait_connected(NODES)
@@ -149,8 +149,7 @@ def test_a_killed_service_changes_nothing(testbed, undisturbed, service):
 
 def test_the_database_may_be_away_for_a_while(testbed, undisturbed):
     container = testbed.containers("postgres")[0]
-    struck = Struck(testbed, "away-postgres")
-    testbed.kill(container)
+    struck = Struck(testbed, "away-postgres", lambda: testbed.kill(container))
     away = ["covey", "health", "--data-dir", "/var/lib/covey", "--service", "store"]
     coordinator = testbed.containers("coordinator")[0]
     assert wait_until(lambda: "NOT_SERVING" in docker("exec", coordinator, *away, check=False), 30, poll_s=0.5)
@@ -161,6 +160,13 @@ def test_the_database_may_be_away_for_a_while(testbed, undisturbed):
 # -- the network ------------------------------------------------------------------------------------------------------
 
 DEADLINE_S = 4
+
+
+def test_a_node_that_is_cut_off_for_a_moment_changes_nothing(testbed, undisturbed):
+    container, network = testbed.containers("node")[0], f"{testbed.project}_federation"
+    struck = Struck(testbed, "cut-short", lambda: docker("network", "disconnect", network, container))
+    docker("network", "connect", network, container)
+    struck.completes(undisturbed)
 
 
 def test_a_node_that_is_cut_off_for_longer_than_the_deadline_comes_back(testbed, undisturbed):
@@ -219,6 +225,8 @@ def test_a_stranger_on_the_network_gets_nowhere(testbed, undisturbed):
         )
     )
     assert found["open"] == {hosts[0]: [7400, 7401], hosts[1]: []}
+    assert _listens(testbed.containers("coordinator")[0]) == {7400, 7401, 9464}
+    assert _listens(node) == set()
     assert found["reached"] == []
     assert found["attempts"] == {
         "admin without certificate": "UNAVAILABLE",
@@ -227,6 +235,18 @@ def test_a_stranger_on_the_network_gets_nowhere(testbed, undisturbed):
         "admin on the enrolment port": "UNIMPLEMENTED",
         "enrolment with a guess": "PERMISSION_DENIED",
     }
+
+
+def _listens(container):
+    """Every TCP port on which a container's processes listen, but those on loopback."""
+    tables = docker("exec", container, "cat", "/proc/net/tcp", "/proc/net/tcp6").splitlines()
+    rows = [line.split() for line in tables if ":" in line]
+    listening = [row[1].split(":") for row in rows if row[3] == "0A"]
+    return {int(port, 16) for address, port in listening if not _is_loopback(address)}
+
+
+def _is_loopback(address):
+    return address == "00000000000000000000000001000000" or (len(address) == 8 and address.endswith("7F"))
 
 
 def _address(container, network):
@@ -282,8 +302,8 @@ def next_image(testbed, tmp_path_factory):
 
 
 def test_an_upgrade_migrates_and_the_run_goes_on(testbed, undisturbed, next_image):
-    struck = Struck(testbed, "upgraded")
-    testbed.compose("up", "--detach", "--no-deps", "coordinator", image=next_image)
+    upgrade = ("up", "--detach", "--no-deps", "coordinator")
+    struck = Struck(testbed, "upgraded", lambda: testbed.compose(*upgrade, image=next_image))
     struck.completes(undisturbed)
     assert testbed.admin.status()["version"] == NEXT_VERSION
     tables = testbed.compose("exec", "-T", "postgres", "psql", "-U", "covey", "-tAc",
@@ -305,10 +325,21 @@ def test_an_upgrade_migrates_and_the_run_goes_on(testbed, undisturbed, next_imag
 # -- more nodes, adversaries, dashboards ------------------------------------------------------------------------------
 
 
+MORE = NODES + 2
+
+
+def test_it_scales(testbed, undisturbed):
+    testbed.compose("up", "--detach", "--wait", "--no-recreate", "--scale", f"node={MORE}")
+    testbed.wait_connected(MORE)
+    run = testbed.admin.submit(spec("scaled", rounds=2, nodes=MORE))
+    testbed.wait(run)
+    assert {r["accepted"] for r in testbed.admin.rounds(run)} == {MORE}
+
+
 def test_an_adversary_is_left_out(testbed, undisturbed):
     overlay = ("compose.attack.yml",)
     testbed.compose("up", "--detach", "--wait", "--no-recreate", "adversary", overlays=overlay)
-    testbed.wait_connected(NODES + 1)
+    testbed.wait_connected(MORE + 1)
     name = testbed.name_of(testbed.containers("adversary")[0])
     run = testbed.admin.submit((DOCKER / "runs" / "attacked.toml").read_text())
     ended = testbed.wait(run)
@@ -317,14 +348,6 @@ def test_an_adversary_is_left_out(testbed, undisturbed):
     assert updates[name]["verdict"] == "rejected"
     assert [n["drill"] for n in testbed.admin.nodes() if n["node"] == name] == ["scaled"]
     testbed.compose("rm", "--stop", "--force", "adversary", overlays=overlay)
-
-
-def test_it_scales(testbed, undisturbed):
-    testbed.compose("up", "--detach", "--wait", "--no-recreate", "--scale", f"node={NODES + 2}")
-    testbed.wait_connected(NODES + 2)
-    run = testbed.admin.submit(spec("scaled", rounds=2, nodes=NODES + 2))
-    testbed.wait(run)
-    assert {r["accepted"] for r in testbed.admin.rounds(run)} == {NODES + 2}
 
 
 def panels():

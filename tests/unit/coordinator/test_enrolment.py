@@ -24,7 +24,7 @@ from coordinator.keys import open_keys
 from coordinator.rate_limits import MAX_ADDRESSES, RateLimits, site_of
 from coordinator.sessions import Sessions
 from covey.errors import Conflict, IdentityError, LimitExceeded, NotFound, SpecError, StoreUnavailable
-from covey.wire.channels import channel_options, enrol_credentials, server_options
+from covey.wire.channels import channel_options, renewing_credentials, server_options
 from covey.wire.errors import from_rpc_error
 from covey.wire.grants import Grants
 from covey.wire.identity import signing_request
@@ -82,7 +82,7 @@ async def listen(env, tmp_path):
         service = EnrolmentService(env, RateLimits(**(limits or GENEROUS)))
         add_EnrolmentServicer_to_server(service, server)
         identity = open_keys(tmp_path, env.now()).server
-        port = server.add_secure_port("127.0.0.1:0", enrol_credentials(identity))
+        port = server.add_secure_port("127.0.0.1:0", renewing_credentials(lambda: identity, mutual=False))
         await server.start()
         trusted = grpc.ssl_channel_credentials(env.authority.pem)
         options = channel_options("coordinator.covey", "")

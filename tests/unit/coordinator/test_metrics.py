@@ -40,7 +40,7 @@ def value(metrics, name, **labels):
 
 
 def shown(env, name, **labels):
-    families = list(CoordinatorGauges(env, 123.0).collect())
+    families = list(CoordinatorGauges(env, lambda: 123.0).collect())
     return {
         tuple(s.labels[key] for key in s.labels if key not in labels): s.value
         for family in families
@@ -107,7 +107,7 @@ def test_an_evicted_nodes_series_are_dropped_also_when_they_come_back(metrics, e
     env.drills["a"] = "scaled"
     env.sessions.open("a", 5.0)
     env.evicted.add("a")
-    metrics.registry.register(CoordinatorGauges(env, 0.0))
+    metrics.registry.register(CoordinatorGauges(env, lambda: 0.0))
     for _ in range(2):
         text = generate_latest(metrics.registry).decode()
         assert 'node="a"' not in text

@@ -11,8 +11,8 @@ from covey.testing.relay import Relay
 from covey.wire.authority import Authority
 from covey.wire.channels import (
     channel_options,
-    enrol_credentials,
     peer_identity,
+    renewing_credentials,
     secure_channel,
     server_credentials,
     server_options,
@@ -133,7 +133,8 @@ async def test_one_node_cannot_pose_as_another(serve, identity, called):
 
 
 async def test_the_enrolment_listener_takes_strangers_but_knows_none(serve, identity, authority):
-    address = await serve(enrol_credentials(identity("coordinator", "coordinator")))
+    own = identity("coordinator", "coordinator")
+    address = await serve(renewing_credentials(lambda: own, mutual=False))
     stranger = grpc.ssl_channel_credentials(authority.pem)
     options = channel_options("coordinator.covey", "")
     assert await ask(grpc.aio.secure_channel(address, stranger, options), ECHO, b"hello") == b"hello"
