@@ -347,7 +347,7 @@ def test_an_adversary_is_left_out(testbed, undisturbed):
     updates = {u["node"]: u for u in testbed.admin.round(run, ended["rounds_committed"])["updates"]}
     assert updates[name]["verdict"] == "rejected"
     assert [n["drill"] for n in testbed.admin.nodes() if n["node"] == name] == ["scaled"]
-    testbed.compose("rm", "--stop", "--force", "adversary", overlays=overlay)
+    testbed.compose("rm", "--stop", "--force", "--volumes", "adversary", overlays=overlay)
 
 
 def panels():
@@ -384,9 +384,11 @@ def test_every_panel_of_the_dashboard_shows_something(testbed, undisturbed, prom
 
 def test_the_record_outlives_the_containers(testbed, undisturbed):
     testbed.close_admin()
+    left = [_data_volume(container) for container in testbed.containers("node")]
     testbed.compose("down", "--timeout", "10", overlays=("compose.attack.yml",), profile="dashboards")
     testbed.compose("up", "--detach", "--wait", "coordinator")
     runs = {run["run"]: run for run in testbed.admin.runs()}
     assert runs[undisturbed["run"]]["model_sha256"] == undisturbed["model_sha256"]
     said = testbed.compose("exec", "-T", "coordinator", "covey", "store", "check", "--data-dir", "/var/lib/covey")
     assert "consistent" in said
+    docker("volume", "rm", *left)
