@@ -35,7 +35,7 @@ from covey import faults
 from covey.artifact import Artifact
 from covey.errors import Conflict, CoveyError, Late
 from covey.wire.signing import CommitVerdict
-from covey.worker.messages import EVICTED, DecideJob, DecideResult
+from covey.worker.decision_messages import EVICTED, DecideJob, DecideResult
 from protos import coordinator_pb2 as pb
 from storage.contract import (
     PolicyStateRecord,

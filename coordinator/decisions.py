@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from covey.wire.signing import CommitStatement, CommitVerdict
-from covey.worker.messages import EVICTED, AsyncArrival, AsyncVerdict, DecideJob, DecideResult
+from covey.worker.decision_messages import EVICTED, AsyncArrival, AsyncVerdict, DecideJob, DecideResult
 from storage.contract import (
     DecisionRecord,
     Json,

@@ -14,7 +14,8 @@ from pathlib import Path
 from coordinator.decisions import Arrived, Situation, kept_after, load_arrived, recorded_evictions
 from covey.errors import LayoutError, NotFound, SpecError
 from covey.worker.client import Worker
-from covey.worker.messages import DecideResult, InitialJob
+from covey.worker.decision_messages import DecideResult
+from covey.worker.messages import InitialJob
 from storage.contract import DecisionRecord, Json, PolicyStateRecord, RunRecord, Store, VersionRecord
 
 __all__ = ["Replay", "ReplayReport"]

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import structlog
 
 from covey.errors import CoveyError, WorkerDied, WorkerError, by_code
+from covey.worker import decision_messages as dm
 from covey.worker import messages as m
 
 log = structlog.get_logger(room="worker")
@@ -270,14 +271,14 @@ class Worker:
         """
         return await self._typed("apply", job, m.ApplyResult)
 
-    async def decide(self, job: m.DecideJob) -> m.DecideResult:
+    async def decide(self, job: dm.DecideJob) -> dm.DecideResult:
         """Decide on one update of an asynchronous run; the next version, if there is one, as synced files.
 
         Raises:
             LayoutError: A version or a state file is not of the layout.
             RunFailed: The policy cannot be applied (its message says why).
         """
-        return await self._typed("decide", job, m.DecideResult)
+        return await self._typed("decide", job, dm.DecideResult)
 
     async def check(self, job: m.CheckJob) -> m.CheckResult:
         """Train one local batch.

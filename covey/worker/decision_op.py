@@ -33,6 +33,7 @@ from covey.errors import LayoutError, WorkerError
 from covey.layout import Layout
 from covey.learning.state import ModelFile
 from covey.spec import RunSpec, parse_json
+from covey.worker import decision_messages as dm
 from covey.worker import messages as m
 from covey.worker.admission import Admitted, Difference, admit
 from covey.worker.channel import Channel
@@ -65,7 +66,7 @@ def load_policy(spec: RunSpec) -> AsyncPolicy[Any]:
     return policy
 
 
-def decide(job: m.DecideJob, channel: Channel) -> m.DecideResult:
+def decide(job: dm.DecideJob, channel: Channel) -> dm.DecideResult:
     """Decide on the job's arrival.
 
     An update whose files are not what they must be, or hold a value that is not finite, is rejected before the
@@ -84,7 +85,7 @@ def decide(job: m.DecideJob, channel: Channel) -> m.DecideResult:
 class _Deciding:
     """One decision. It is the policy's `Records`, too."""
 
-    def __init__(self, job: m.DecideJob) -> None:
+    def __init__(self, job: dm.DecideJob) -> None:
         self._job, self._spec, self._layout = job, parse_json(job.spec_json), Layout.from_json(job.layout)
         self._codec, self._policy = load_codec(self._spec.exchange), load_policy(self._spec)
         self._gone = tuple(one for one in job.held if one.node in job.evicted)
@@ -125,7 +126,7 @@ class _Deciding:
 
     # -- the decision
 
-    def result(self, channel: Channel) -> m.DecideResult:
+    def result(self, channel: Channel) -> dm.DecideResult:
         """What the policy decides, with the next version if there is one."""
         job = self._job
         found = self._admitted()
@@ -207,11 +208,11 @@ class _Deciding:
 
     def _answer(
         self, decision: Decision[Any], made: ModelFile | None, state: tuple[m.StateFile, ...], recent: tuple[int, ...]
-    ) -> m.DecideResult:
+    ) -> dm.DecideResult:
         pinned: Pinned = self._policy.pinned(decision.state)
-        gone = [AsyncVerdict(one.number, one.node, "rejected", m.EVICTED) for one in self._gone]
+        gone = [AsyncVerdict(one.number, one.node, "rejected", dm.EVICTED) for one in self._gone]
         after = OperationState(policy=decision.state.model_dump(mode="json"), staleness=recent)
-        return m.DecideResult(
+        return dm.DecideResult(
             verdicts=tuple(_message(verdict) for verdict in (*decision.verdicts, *gone)),
             state_json=_canonical(after.model_dump(mode="json")),
             pinned_updates=pinned.updates,
@@ -222,8 +223,8 @@ class _Deciding:
         )
 
 
-def _message(verdict: AsyncVerdict) -> m.AsyncVerdict:
-    return m.AsyncVerdict(
+def _message(verdict: AsyncVerdict) -> dm.AsyncVerdict:
+    return dm.AsyncVerdict(
         verdict.number, verdict.node, verdict.verdict, verdict.reason, verdict.share, dict(verdict.numbers)
     )
 

@@ -9,6 +9,7 @@ import structlog
 import torch
 
 from covey.errors import CoveyError, TaskError, WorkerError
+from covey.worker import decision_messages as dm
 from covey.worker import messages as m
 from covey.worker.aggregation_op import aggregate
 from covey.worker.channel import Cancelled, Channel, Request
@@ -33,7 +34,7 @@ class Program:
             "describe": lambda args: describe(contexts, m.from_json(m.DescribeJob, args)),
             "initial": lambda args: initial(contexts, m.from_json(m.InitialJob, args)),
             "aggregate": lambda args: aggregate(contexts, m.from_json(m.AggregateJob, args), channel),
-            "decide": lambda args: decide(m.from_json(m.DecideJob, args), channel),
+            "decide": lambda args: decide(m.from_json(dm.DecideJob, args), channel),
             "train": lambda args: train(contexts, m.from_json(m.TrainJob, args), channel),
             "evaluate": lambda args: {"metrics": evaluate(contexts, m.from_json(m.EvaluateJob, args))},
             "apply": lambda args: apply(m.from_json(m.ApplyJob, args)),

@@ -17,6 +17,7 @@ from covey.codecs.none import TensorReader
 from covey.errors import LayoutError, RunFailed, SpecError, WorkerError
 from covey.learning.state import layout_of, model_sha256, write_model
 from covey.spec import RunSpec, parse_json
+from covey.worker import decision_messages as dm
 from covey.worker import messages as m
 from covey.worker.client import Worker
 from covey.worker.loading import load_codec
@@ -60,9 +61,9 @@ class AsyncRun:
         self.layout = layout_of(small_model())
         self.version, self.number, self.state_json = 0, 0, ""
         self.models = {0: folder / "version-0"}
-        self.updates: dict[int, m.AsyncArrival] = {}
+        self.updates: dict[int, dm.AsyncArrival] = {}
         self.held: list[int] = []
-        self.pinned = m.DecideResult((), "", (), ())
+        self.pinned = dm.DecideResult((), "", (), ())
         self.state: dict[str, Path] = {}
         write_model(self.models[0], self.layout, small_model())
         self.d = self.layout.part("model").numel
@@ -74,7 +75,7 @@ class AsyncRun:
     def parameters(self, version: int) -> Tensor:
         return self.model(version).block(slice(0, self.d)).clone()
 
-    def arrival(self, node: str, vector: Tensor, base: int, mean: float = 2.0, weight: float = 1.0) -> m.AsyncArrival:
+    def arrival(self, node: str, vector: Tensor, base: int, mean: float = 2.0, weight: float = 1.0) -> dm.AsyncArrival:
         self.number += 1
         model, buffers = (self.folder / f"{part}-{self.number}" for part in ("model", "buffers"))
         context = CodecContext(seed=self.number, round=self.number, layout=self.layout.part("model"))
@@ -84,11 +85,11 @@ class AsyncRun:
             values.get(t.name, torch.tensor(7)).to(getattr(torch, t.dtype)) for t in self.layout.part("buffers").tensors
         ]
         buffers.write_bytes(b"".join(tensor.numpy().tobytes() for tensor in tensors))
-        found = m.AsyncArrival(self.number, node, weight, {"model": model, "buffers": buffers}, base)
+        found = dm.AsyncArrival(self.number, node, weight, {"model": model, "buffers": buffers}, base)
         self.updates[self.number] = found
         return found
 
-    def job(self, arrival: m.AsyncArrival, **fields: Any) -> m.DecideJob:
+    def job(self, arrival: dm.AsyncArrival, **fields: Any) -> dm.DecideJob:
         versions = {*self.pinned.pinned_versions, arrival.base_version, self.version} & set(self.models)
         job: dict[str, Any] = {
             "run": "run",
@@ -105,9 +106,9 @@ class AsyncRun:
             "out_state": {slot: self.folder / f"{slot.replace('/', '-')}-{self.version + 1}" for slot in self.slots},
             "roster": NODES,
         }
-        return m.DecideJob(**{**job, **fields})
+        return dm.DecideJob(**{**job, **fields})
 
-    def take(self, result: m.DecideResult) -> None:
+    def take(self, result: dm.DecideResult) -> None:
         """What the coordinator does after a decision."""
         self.state_json, self.pinned = result.state_json, result
         for verdict in result.verdicts:
@@ -120,7 +121,7 @@ class AsyncRun:
             assert artifact_of_file(self.models[self.version]) == result.artifact
             assert model_sha256(self.models[self.version], self.layout) == result.model_sha256
 
-    async def deliver(self, node: str, vector: Tensor, base: int, **fields: Any) -> m.DecideResult:
+    async def deliver(self, node: str, vector: Tensor, base: int, **fields: Any) -> dm.DecideResult:
         result = await self.worker.decide(self.job(self.arrival(node, vector, base, **fields)))
         self.take(result)
         return result
@@ -342,7 +343,7 @@ async def test_a_job_that_does_not_fit_is_refused(worker: Worker, tmp_path: Path
     with pytest.raises(RunFailed, match="'bob' is not in the run's roster"):
         await worker.decide(run.job(arrival, roster=("ada",)))
     with pytest.raises(WorkerError, match="version 1, which is yet to come"):
-        await worker.decide(run.job(m.AsyncArrival(3, "bob", 1.0, arrival.parts, 1), models=run.models))
+        await worker.decide(run.job(dm.AsyncArrival(3, "bob", 1.0, arrival.parts, 1), models=run.models))
     with pytest.raises(RunFailed, match="not a state of Buffered"):
         await worker.decide(run.job(arrival, state_json='{"policy":{"held":3},"staleness":[]}'))
     spec = spec_of("staleness-mean", {}, server_optimizer={"name": "momentum"})
