@@ -19,37 +19,7 @@ import math
 import random
 from collections.abc import Iterable
 
-from coordinator.round_events import (
-    Action,
-    Aggregate,
-    Aggregated,
-    AggregationFailed,
-    Assign,
-    AssignEvaluation,
-    Cancel,
-    Commit,
-    EvaluateCentrally,
-    Evaluated,
-    Event,
-    FinishRun,
-    NodeAnswered,
-    NodeEvaluated,
-    NodeJoined,
-    NodeLost,
-    NodeRemoved,
-    OpenRound,
-    PauseChanged,
-    RecordOutcome,
-    Report,
-    Restored,
-    RoundCommitted,
-    RoundPolicy,
-    Started,
-    StopRequested,
-    Tick,
-    TransferProgressed,
-    UpdateStored,
-)  # fmt: skip
+from coordinator import round_events as ev
 from covey.seeds import derive_seed
 from storage.contract import RunState, Verdict
 
@@ -65,10 +35,10 @@ class RoundMachine:
     """
 
     def __init__(
-        self, policy: RoundPolicy, roster: Iterable[str], expected: dict[str, float] | None = None,
-        restored: Restored | None = None,
+        self, policy: ev.RoundPolicy, roster: Iterable[str], expected: dict[str, float] | None = None,
+        restored: ev.Restored | None = None,
     ) -> None:  # fmt: skip
-        restored = restored or Restored()
+        restored = restored or ev.Restored()
         self.policy = policy
         self.roster = list(roster)
         self.committed = restored.committed
@@ -90,7 +60,7 @@ class RoundMachine:
         self._evaluating: set[str] = set()
         self._evaluation_until = math.inf
         self._now = 0.0
-        self._actions: list[Action] = []
+        self._actions: list[ev.Action] = []
 
     # -- the outside ----------------------------------------------------------------------------------------------
 
@@ -117,7 +87,7 @@ class RoundMachine:
         """Whether this node's answer for this round is still to come."""
         return self.collects(node, number) and node not in self.answers
 
-    def handle(self, event: Event) -> list[Action]:
+    def handle(self, event: ev.Event) -> list[ev.Action]:
         """Take one event; returns what is to be done, in order. Unknown nodes and late messages change nothing."""
         self._actions = []
         if self.state != "done":
@@ -129,43 +99,45 @@ class RoundMachine:
 
     # -- events ---------------------------------------------------------------------------------------------------
 
-    def _take(self, event: Event) -> None:
+    def _take(self, event: ev.Event) -> None:
         match event:
-            case Started():
+            case ev.Started():
                 self._start()
-            case NodeJoined(node=node):
+            case ev.NodeJoined(node=node):
                 self._joined(node)
-            case NodeLost(node=node):
+            case ev.NodeLost(node=node):
                 if node in self._present:
                     self._present.discard(node)
                     self._away[node] = self._now
                     self._evaluating.discard(node)
-            case NodeRemoved(node=node):
+            case ev.NodeRemoved(node=node):
                 self._removed(node)
-            case UpdateStored(node=node, round=number):
+            case ev.UpdateStored(node=node, round=number):
                 if self.collects(node, number) and self.answers.get(node) not in ("received", "rejected"):
                     self.answers[node] = "received"
                     self._stuck = False
-            case NodeAnswered(node=node, round=number, verdict=verdict, reason=reason):
+            case ev.NodeAnswered(node=node, round=number, verdict=verdict, reason=reason):
                 if self.expects(node, number):
                     self._answer(node, verdict, reason)
-            case TransferProgressed(node=node):
+            case ev.TransferProgressed(node=node):
                 self._progress[node] = self._now
-            case Aggregated(round=number) if self.state == "aggregating" and number == self.round:
+            case ev.Aggregated(round=number) if self.state == "aggregating" and number == self.round:
                 self._aggregated(event)
-            case AggregationFailed(round=number, reason=reason) if self.state == "aggregating" and number == self.round:
+            case ev.AggregationFailed(round=number, reason=reason) if (
+                self.state == "aggregating" and number == self.round
+            ):
                 self._finish("failed", f"round {number} cannot be aggregated: {reason}")
-            case RoundCommitted(round=number) if self.state == "committing" and number == self.round:
+            case ev.RoundCommitted(round=number) if self.state == "committing" and number == self.round:
                 self._round_committed()
-            case Evaluated(version=version):
+            case ev.Evaluated(version=version):
                 self._unevaluated.discard(version)
-            case NodeEvaluated(node=node):
+            case ev.NodeEvaluated(node=node):
                 self._evaluating.discard(node)
-            case PauseChanged(paused=paused):
+            case ev.PauseChanged(paused=paused):
                 self._paused = paused
-            case StopRequested(reason=reason):
+            case ev.StopRequested(reason=reason):
                 self._stop(reason)
-            case Tick() | _:
+            case ev.Tick() | _:
                 pass
 
     def _start(self) -> None:
@@ -179,7 +151,7 @@ class RoundMachine:
                 if node not in self._present:
                     self._away[node] = self._now
         for version in sorted(self._unevaluated):
-            self._actions.append(EvaluateCentrally(version))
+            self._actions.append(ev.EvaluateCentrally(version))
         if self.state == "aggregating":
             if len(self._received()) >= self.policy.min_nodes:
                 self._aggregate()
@@ -197,7 +169,7 @@ class RoundMachine:
             and self.answers.get(node) not in ("received", "rejected")
         ):
             self.answers.pop(node, None)
-            self._actions.append(Assign(node, self.round, self.attempt))
+            self._actions.append(ev.Assign(node, self.round, self.attempt))
 
     def _removed(self, node: str) -> None:
         self._present.discard(node)
@@ -207,10 +179,10 @@ class RoundMachine:
         if self.collects(node, self.round):
             self._answer(node, "rejected", "evicted")
 
-    def _aggregated(self, event: Aggregated) -> None:
+    def _aggregated(self, event: ev.Aggregated) -> None:
         if event.enough:
             self.state = "committing"
-            self._actions.append(Commit(self.round))
+            self._actions.append(ev.Commit(self.round))
             return
         for node, reason in sorted(event.rejected.items()):
             self._answer(node, "rejected", reason)
@@ -221,7 +193,7 @@ class RoundMachine:
         self._retry("too few updates were left after the rule's rejections")
         if self._stuck:  # open again for updates that may still come
             self.attempt += 1
-            self._actions.append(OpenRound(self.round, self.attempt, self.invited, tuple(self.roster)))
+            self._actions.append(ev.OpenRound(self.round, self.attempt, self.invited, tuple(self.roster)))
 
     def _round_committed(self) -> None:
         self.committed = self.round
@@ -236,11 +208,11 @@ class RoundMachine:
         if not last:
             self._advance()  # invite for the next round before the evaluation is asked for
         if due and policy.evaluate_centrally:
-            self._actions.append(EvaluateCentrally(self.committed))
+            self._actions.append(ev.EvaluateCentrally(self.committed))
 
     def _stop(self, reason: str) -> None:
         for node in self._pending():
-            self._actions.append(Cancel(node, self.round, "the run was stopped"))
+            self._actions.append(ev.Cancel(node, self.round, "the run was stopped"))
         self._finish("stopped", reason)
 
     # -- moving on ------------------------------------------------------------------------------------------------
@@ -282,10 +254,10 @@ class RoundMachine:
         self._stuck = False
         self.answers = {n: v for n, v in self.answers.items() if v in ("received", "rejected") or n not in invited}
         self._report("")
-        self._actions.append(OpenRound(self.round, attempt, invited, tuple(self.roster)))
+        self._actions.append(ev.OpenRound(self.round, attempt, invited, tuple(self.roster)))
         for node in self._pending():
             if node in self._present:
-                self._actions.append(Assign(node, self.round, attempt))
+                self._actions.append(ev.Assign(node, self.round, attempt))
 
     def _try_to_close(self) -> None:
         pending = self._pending()
@@ -324,7 +296,7 @@ class RoundMachine:
     def _aggregate(self) -> None:
         self.state = "aggregating"
         self._report("")
-        self._actions.append(Aggregate(self.round, tuple(self._received())))
+        self._actions.append(ev.Aggregate(self.round, tuple(self._received())))
 
     def _begin_finishing(self) -> None:
         self.state = "finishing"
@@ -332,7 +304,7 @@ class RoundMachine:
         if self.policy.evaluate_on_nodes and self.policy.evaluate_every and self.committed:
             self._evaluating = {node for node in self.roster if node in self._present}
             self._evaluation_until = self._now + self.policy.deadline_s
-            self._actions.extend(AssignEvaluation(node, self.committed) for node in sorted(self._evaluating))
+            self._actions.extend(ev.AssignEvaluation(node, self.committed) for node in sorted(self._evaluating))
 
     def _try_to_finish(self) -> None:
         if self._now >= self._evaluation_until:
@@ -342,7 +314,7 @@ class RoundMachine:
 
     def _finish(self, state: RunState, reason: str) -> None:
         self.state = "done"
-        self._actions.append(FinishRun(state, reason))
+        self._actions.append(ev.FinishRun(state, reason))
 
     # -- small questions ------------------------------------------------------------------------------------------
 
@@ -388,16 +360,16 @@ class RoundMachine:
 
     def _answer(self, node: str, verdict: Verdict, reason: str) -> None:
         self.answers[node] = verdict
-        self._actions.append(RecordOutcome(node, self.round, verdict, reason))
+        self._actions.append(ev.RecordOutcome(node, self.round, verdict, reason))
 
     def _cancel(self, node: str, reason: str) -> None:
         if node in self._present:
-            self._actions.append(Cancel(node, self.round, reason))
+            self._actions.append(ev.Cancel(node, self.round, reason))
 
     def _report(self, reason: str) -> None:
         if reason != self._reason:
             self._reason = reason
-            self._actions.append(Report(reason))
+            self._actions.append(ev.Report(reason))
 
     def _report_short(self, eligible: list[str]) -> None:
         away = sum(node not in self._present for node in eligible)
