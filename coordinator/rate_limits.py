@@ -1,4 +1,4 @@
-"""How often strangers may try: token buckets, one for each address and one for all."""
+"""Token buckets: how often strangers may try to enrol, and how fast a node's messages are read."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ class Bucket:
         self.level = min(self.capacity, self.level + (now - self.at) * self.per_second)
         self.at = now
         return self.level
+
+    def take(self, now: float) -> float:
+        """Take one, whether it is there or not; how many seconds it has to be waited for."""
+        self.level = self.refill(now) - 1
+        return max(0.0, -self.level / self.per_second)
 
 
 class RateLimits:

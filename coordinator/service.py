@@ -16,6 +16,7 @@ from coordinator.drills import MAX_NAME, drill_event
 from coordinator.enrolment import renew
 from coordinator.environment import Environment
 from coordinator.intake import STALL_S, Intake
+from coordinator.rate_limits import Bucket
 from coordinator.round_events import NodeAnswered, NodeJoined, NodeLost
 from coordinator.run_base import NodeState
 from coordinator.sessions import Session
@@ -29,6 +30,8 @@ from protos import coordinator_pb2 as pb
 log = structlog.get_logger(room="coordinator")
 HEARTBEAT_S = 10.0
 SILENCE_S = 3 * HEARTBEAT_S
+MESSAGES = (500, 200.0)
+"""How many messages of one session are taken at once, and how many a second after that."""
 MAX_TEXT = 2000
 PHASES = ("downloading", "training", "uploading")
 
@@ -102,10 +105,15 @@ class CoordinatorService:
             yield message
 
     async def _read(self, session: Session, requests: AsyncIterator[pb.NodeMessage]) -> None:
+        pace = Bucket(*MESSAGES, level=MESSAGES[0], at=time.monotonic())
         try:
             async for message in requests:
                 session.heard_at = time.monotonic()
                 await self.dispatch(session, message)
+                # What is not read is not sent: flow control makes a flood the flooder's own problem.
+                wait_s = pace.take(time.monotonic())
+                if wait_s > 0:
+                    await asyncio.sleep(wait_s)
         except asyncio.CancelledError:
             raise
         except Exception as error:

@@ -503,3 +503,17 @@ def test_without_a_certificate_nobody_gets_past_the_handshake(federation, hostil
     run = submit(federation, "still-there")
     hostile.honest(hostile.assignment(run, 1))
     finish(federation, hostile, run)
+
+
+# -- too much of everything
+
+
+def test_a_flood_of_messages_is_read_at_a_pace_that_leaves_room_for_others(federation, hostile):
+    run = submit(federation, "flood", policy=SHORT)
+    work = hostile.assignment(run, 1)
+    for step in range(20_000):
+        hostile.session.send(progress=pb.Progress(run=run, round=1, phase="training", step=step, steps=20_000))
+    hostile.session.send(decline=pb.Decline(run=run, round=work.round, code="flood", reason="the last message"))
+    assert federation.wait(run)["rounds_committed"] == 2
+    # What came after the flood had its turn only after it: the rest of it was not even read yet.
+    assert outcomes(federation, run, 1)["n1"][0] == "lost"
