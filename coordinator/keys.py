@@ -9,9 +9,12 @@ from covey.wire.authority import Authority
 from covey.wire.identity import Identity, signing_key_in, tls_key_in
 from covey.wire.signing import SigningKey
 
+KEYS = "keys"
 COORDINATOR = "coordinator"
 FIRST_ADMIN = "local-admin"
 RENEW_BEFORE_S = 90 * 86400.0
+WORTH_S = 86400.0
+"""A new certificate is worth it if it lasts at least so much longer."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,14 @@ def open_keys(data_dir: Path, now: float) -> Keys:
 
     An organisation with an authority of its own puts `authority.key` and `authority.crt` there before the first start.
     """
-    folder = data_dir / "keys"
-    authority = Authority.open(folder)
-    signing_key = signing_key_in(folder / "signing.key")
-    _issue(folder, authority, signing_key, COORDINATOR, "coordinator", "", now)
-    return Keys(authority, signing_key, Identity.load(folder))
+    folder = data_dir / KEYS
+    return renewed(data_dir, Authority.open(folder), signing_key_in(folder / "signing.key"), now)
+
+
+def renewed(data_dir: Path, authority: Authority, signing_key: SigningKey, now: float) -> Keys:
+    """The keys with a server's certificate that lasts: a new one where the old one ends soon."""
+    _issue(data_dir / KEYS, authority, signing_key, COORDINATOR, "coordinator", "", now)
+    return Keys(authority, signing_key, Identity.load(data_dir / KEYS))
 
 
 def write_admin_identity(data_dir: Path, keys: Keys, server: str, now: float) -> None:
@@ -52,7 +58,9 @@ def _issue(
     if (folder / "federation.json").exists():
         known = Identity.load(folder)
         same = (known.federation, known.server) == (authority.federation, server)
-        if same and known.expires_at - now > RENEW_BEFORE_S:
+        # No certificate outlasts its authority: near the end of that, a new one would be no better.
+        longest = authority.certificate.not_valid_after_utc.timestamp() - WORTH_S
+        if same and known.expires_at > min(now + RENEW_BEFORE_S, longest):
             return
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     issued = authority.issue(name, role, tls_key_in(folder / "tls.key").public_key())

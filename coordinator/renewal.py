@@ -8,7 +8,7 @@ from pathlib import Path
 
 import structlog
 
-from coordinator.keys import Keys, open_keys, write_admin_identity
+from coordinator.keys import Keys, renewed, write_admin_identity
 from covey.errors import CoveyError
 from covey.wire.identity import Identity
 
@@ -34,7 +34,8 @@ class OwnCertificate:
             address: The main listener, for the admin's identity.
             now: Unix time in seconds.
         """
-        keys, before = open_keys(self._data_dir, now), self.identity.certificate_pem
+        before = self.identity.certificate_pem
+        keys = renewed(self._data_dir, self.keys.authority, self.keys.signing_key, now)
         write_admin_identity(self._data_dir, keys, address, now)
         self.keys = keys
         return keys.server.certificate_pem != before

@@ -15,7 +15,7 @@ from covey import faults
 from covey.errors import Conflict, CoveyError, IdentityError, LimitExceeded
 from covey.wire.authority import COORDINATOR_NAME
 from covey.wire.errors import CODE_KEY, from_rpc_error
-from covey.wire.identity import Identity, signing_request, tls_key_in
+from covey.wire.identity import Identity, signing_key_in, signing_request, tls_key_in
 from covey.wire.tokens import JoinToken
 from node.config import DEFAULT_SETTINGS, SETTINGS_FILE
 from protos import coordinator_pb2 as pb
@@ -55,6 +55,17 @@ def join(token: str, data_dir: Path) -> Identity:
     if not settings.exists():
         settings.write_text(DEFAULT_SETTINGS)
     return identity
+
+
+def check_keys(folder: Path) -> None:
+    """See that keys that are there already, of an earlier try, can be used.
+
+    Raises:
+        IdentityError: A key file is damaged or cannot be read.
+    """
+    for name, read in (("tls.key", tls_key_in), ("signing.key", signing_key_in)):
+        if (folder / name).exists():
+            read(folder / name)
 
 
 def enrol(token: str, folder: Path) -> Identity:

@@ -20,7 +20,7 @@ from covey import faults
 from covey.errors import Conflict, CoveyError, IdentityError
 from covey.wire.authority import write_private
 from covey.wire.tokens import TAKEN_MARK, TOKEN_SUFFIX, JoinToken
-from node.enrolment import IDENTITY_FOLDER, join
+from node.enrolment import IDENTITY_FOLDER, check_keys, join
 
 log = structlog.get_logger(room="node")
 TOKEN_FILE = "join.token"
@@ -49,24 +49,21 @@ def join_when_new(data_dir: Path, source: Path) -> None:
         IdentityError: The token was refused for good; this machine has dropped it.
     """
     stamina.instrumentation.set_on_retry_hooks([])  # it is said here what is waited for
-    if not (data_dir / IDENTITY_FOLDER / "federation.json").exists():
-        with _explained(source):
-            token = _own_token(data_dir, source)
-        _enrol(data_dir, token)
-        faults.reach("joined")
-    for name in (TOKEN_FILE, CLAIM_FILE):
-        (data_dir / name).unlink(missing_ok=True)
+    with _explained(f"this user must be able to write to {data_dir}"):
+        if not (data_dir / IDENTITY_FOLDER / "federation.json").exists():
+            check_keys(data_dir / IDENTITY_FOLDER)  # with damaged ones every token would be wasted
+            _enrol(data_dir, _own_token(data_dir, source))
+            faults.reach("joined")
+        for name in (TOKEN_FILE, CLAIM_FILE):
+            (data_dir / name).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def _explained(source: Path) -> Iterator[None]:
+def _explained(advice: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise NoToken(
-            f"no token can be taken from {source}: {error.strerror} ({error.filename}); this user must be able to read "
-            "the file, and in a folder of tokens to write to the folder as well"
-        ) from error
+        raise NoToken(f"this machine cannot enrol: {error.strerror} ({error.filename}); {advice}") from error
 
 
 def _own_token(data_dir: Path, source: Path) -> str:
@@ -75,7 +72,8 @@ def _own_token(data_dir: Path, source: Path) -> str:
     data_dir.mkdir(parents=True, exist_ok=True)
     tag = _tag(data_dir)
     if not kept.exists():
-        text = _take(source, tag)
+        with _explained("this user must be able to read the token's file, and to write to a folder of tokens"):
+            text = _take(source, tag)
         JoinToken.decode(text)
         write_private(kept, text.encode())
         faults.reach("token-kept")

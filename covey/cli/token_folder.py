@@ -84,6 +84,10 @@ def _unused(folder: Path, authority: bytes) -> list[Path]:
     """Tokens that a machine can use; others, and what a killed caller left half-written, are deleted."""
     for left in folder.glob(f"*{TOKEN_SUFFIX}.tmp"):
         left.unlink(missing_ok=True)
+    for claimed in folder.glob(f"*{TAKEN_MARK}*"):
+        with contextlib.suppress(FileNotFoundError, IdentityError):  # by a machine that never came back
+            if not _can_be_used(claimed, authority):
+                claimed.unlink()
     found = []
     for path in folder.glob(f"*{TOKEN_SUFFIX}"):
         with contextlib.suppress(FileNotFoundError):  # claimed meanwhile

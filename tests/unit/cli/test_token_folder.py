@@ -55,6 +55,16 @@ def test_the_folder_is_locked_while_a_token_is_made(coordinator, fill_up, tmp_pa
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def test_what_was_claimed_and_can_be_used_no_more_goes(coordinator, fill_up, tmp_path):
+    fill_up(2, expires_s=-1.0)
+    folder = tmp_path / "tokens"
+    (folder / "node-1.token").rename(folder / "node-1.taken-abc")
+    assert fill_up(1, expires_s=60.0) == ["node-3"]
+    (folder / "node-3.token").rename(folder / "node-3.taken-abc")
+    assert fill_up(1) == ["node-4"]
+    assert sorted(path.name for path in folder.glob("node*")) == ["node-3.taken-abc", "node-4.token"]
+
+
 def test_numbers_go_on_above_those_of_the_same_prefix(coordinator, fill_up):
     coordinator.enrolled = ["node-7", "node-x", "node-07a", "nodes-30", "my-node-40", "node-"]
     assert fill_up(2) == ["node-8", "node-9"]

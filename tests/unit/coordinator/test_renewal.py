@@ -63,6 +63,13 @@ def test_nothing_is_renewed_before_its_time(own, tmp_path):
     assert own.identity.certificate_pem == before == Identity.load(tmp_path / "keys").certificate_pem
 
 
+def test_near_the_authoritys_end_a_new_certificate_is_no_better(monkeypatch, tmp_path):
+    monkeypatch.setattr("covey.wire.authority.AUTHORITY_DAYS", 60)
+    own = OwnCertificate(tmp_path, open_keys(tmp_path, time.time()))
+    assert own.identity.expires_at < time.time() + 61 * DAY_S
+    assert not own.renew_when_due(ADDRESS, time.time())
+
+
 async def test_new_connections_are_shown_the_renewed_certificate_and_old_ones_stay(own, listener, tmp_path):
     admin = Identity.load(tmp_path / "admin")
     async with secure_channel(listener, admin) as channel:

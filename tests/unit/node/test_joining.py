@@ -154,7 +154,7 @@ def test_a_folder_that_cannot_be_written_is_named(tokens, tmp_path, monkeypatch)
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "rename", refuse)
-    with pytest.raises(NoToken, match=r"Permission denied .*write to the folder"):
+    with pytest.raises(NoToken, match=r"Permission denied .*write to a folder of tokens"):
         join_when_new(tmp_path / "data", tokens)
 
 
@@ -184,6 +184,23 @@ def test_a_token_that_is_refused_for_good_is_dropped_and_the_next_start_takes_an
     join_when_new(tmp_path / "data", tokens)
     assert joined(tmp_path / "data") == "node-2"
     assert names(tokens) == []
+
+
+def test_keys_that_cannot_be_used_cost_no_token(coordinator, tokens, tmp_path):
+    identity = tmp_path / "data" / "identity"
+    identity.mkdir(parents=True)
+    (identity / "tls.key").write_text("damaged")
+    with pytest.raises(IdentityError, match=r"tls\.key cannot be read as a private key"):
+        join_when_new(tmp_path / "data", tokens)
+    assert names(tokens) == ["node-1.token", "node-2.token"]
+    assert coordinator.requests == []
+
+
+def test_a_data_directory_that_cannot_be_written_is_named(tokens, tmp_path):
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(NoToken, match=r"must be able to write to .*data"):
+        join_when_new(tmp_path / "data", tokens)
+    assert names(tokens) == ["node-1.token", "node-2.token"]
 
 
 def test_an_expired_token_in_a_file_is_refused(coordinator, tmp_path):
