@@ -120,6 +120,12 @@ def _spec_to_check(spec: Path | None, task: str | None) -> Any:
     envvar="COVEY_JOIN",
     help="At the first start: a file with a join token, or a folder of *.token files of which one is taken.",
 )
+@click.option(
+    "--authority",
+    type=EXISTING_FILE,
+    envvar="COVEY_AUTHORITY",
+    help="With --join: use tokens of this authority only (its certificate, PEM).",
+)
 @click.option("--metrics", type=Address(), help="Where Prometheus may scrape: no TLS on loopback, else mutual TLS.")
 @click.option("--attack", help="DRILL: send the updates of this attack; see covey plugins. It is put on record.")
 @click.option("--attack-option", "attack_options", multiple=True, metavar="KEY=VALUE", help="An option of the attack.")
@@ -127,7 +133,9 @@ def _spec_to_check(spec: Path | None, task: str | None) -> Any:
 @click.option("--attack-members", metavar="NODE,NODE...", help="The group's nodes, this one among them.")
 @log_options
 @click.pass_context
-def start(ctx: click.Context, /, data_dir: Path, token_source: Path | None, **options: Any) -> None:
+def start(
+    ctx: click.Context, /, data_dir: Path, token_source: Path | None, authority: Path | None, **options: Any
+) -> None:
     """Run the node until SIGTERM or Ctrl-C. It reconnects, and finishes what was in progress.
 
     With --join a machine that has not joined yet does so first, and waits for its coordinator if it must.
@@ -135,7 +143,7 @@ def start(ctx: click.Context, /, data_dir: Path, token_source: Path | None, **op
     With --attack it is an adversary, for a drill: coordinator and log say so, everywhere.
     """
     if token_source is not None:
-        _join_when_new(data_dir, token_source, options["log_format"], options["log_level"])
+        _join_when_new(data_dir, token_source, authority, options["log_format"], options["log_level"])
     if not (data_dir / "identity").is_dir():
         raise Failure(f"{data_dir} has not joined a federation; first: covey node join TOKEN --data-dir {data_dir}")
     from covey.cli.processes import tame_malloc
@@ -147,14 +155,14 @@ def start(ctx: click.Context, /, data_dir: Path, token_source: Path | None, **op
     ctx.exit(run_node(NodeConfig.load(data_dir, drill=drill, **options)))
 
 
-def _join_when_new(data_dir: Path, source: Path, log_format: LogFormat, log_level: str) -> None:
+def _join_when_new(data_dir: Path, source: Path, authority: Path | None, log_format: LogFormat, log_level: str) -> None:
     from covey.cli.processes import interrupted_by_signals
     from covey.telemetry import configure_logging
     from node.joining import join_when_new
 
     configure_logging(log_format, log_level)
     with interrupted_by_signals():  # it may wait long, and as a container's first process it has no default handlers
-        join_when_new(data_dir, source)
+        join_when_new(data_dir, source, authority)
 
 
 _GROUP = ("attack_options", "attack_group", "attack_members")

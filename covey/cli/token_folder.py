@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, cast
 
 from covey.errors import Conflict, CoveyError, IdentityError
 from covey.wire.authority import check_name, write_private
-from covey.wire.tokens import TAKEN_MARK, TOKEN_SUFFIX, JoinToken
+from covey.wire.tokens import TAKEN_MARK, TOKEN_SUFFIX, read_token
 from protos import admin_pb2 as pb
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def fill(folder: Path, admin: Admin, *, count: int, prefix: str, expires_s: floa
         expires_s: How long a new token can be used, in seconds.
 
     Raises:
-        IdentityError: The prefix cannot begin a name, or a file is not a token.
+        IdentityError: The prefix cannot begin a name.
         CoveyError: The folder cannot be written, or the coordinator refuses.
     """
     check_name(f"{prefix}-1")
@@ -81,30 +81,19 @@ def _locked(folder: Path) -> Iterator[int]:
 
 
 def _unused(folder: Path, authority: bytes) -> list[Path]:
-    """Tokens that a machine can use; others, and what a killed caller left half-written, are deleted."""
+    """Tokens that a machine can use. Those that none can, and what a killed caller left half-written, are deleted."""
     for left in folder.glob(f"*{TOKEN_SUFFIX}.tmp"):
         left.unlink(missing_ok=True)
-    for claimed in folder.glob(f"*{TAKEN_MARK}*"):
-        with contextlib.suppress(FileNotFoundError, IdentityError):  # by a machine that never came back
-            if not _can_be_used(claimed, authority):
-                claimed.unlink()
     found = []
-    for path in folder.glob(f"*{TOKEN_SUFFIX}"):
-        with contextlib.suppress(FileNotFoundError):  # claimed meanwhile
-            if _can_be_used(path, authority):
-                found.append(path)
-            else:
+    for path in (*folder.glob(f"*{TOKEN_SUFFIX}"), *folder.glob(f"*{TAKEN_MARK}*")):
+        # One that was claimed meanwhile is gone. What is no token does no harm: machines pass it over, too.
+        with contextlib.suppress(FileNotFoundError, IdentityError):
+            token = read_token(path)
+            if token.authority_pem != authority or token.expires_at <= time.time():
                 path.unlink()
+            elif path.name.endswith(TOKEN_SUFFIX):
+                found.append(path)
     return found
-
-
-def _can_be_used(path: Path, authority: bytes) -> bool:
-    """Whether a token is this federation's and has not expired."""
-    try:
-        token = JoinToken.decode(path.read_text(errors="replace"))
-    except IdentityError as error:
-        raise IdentityError(f"{path}: {error}; remove it, then fill the folder again") from error
-    return token.authority_pem == authority and token.expires_at > time.time()
 
 
 def _add(folder: Path, admin: Admin, numbers: Iterator[int], prefix: str, expires_s: float) -> str:

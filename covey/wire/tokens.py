@@ -7,7 +7,9 @@ import hashlib
 import json
 import math
 import re
+import stat
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -76,6 +78,19 @@ class JoinToken:
             return _checked(data)
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError, IdentityError) as error:
             raise IdentityError("the join token is damaged; copy the whole line") from error
+
+
+def read_token(path: Path) -> JoinToken:
+    """The token in a file of a folder that others can write to.
+
+    Raises:
+        IdentityError: It is not a file, or it holds no whole token.
+        FileNotFoundError: It is gone.
+    """
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode) or found.st_size > 2 * MAX_TEXT:
+        raise IdentityError("this is not a file with a join token")
+    return JoinToken.decode(path.read_text(errors="replace"))
 
 
 def _checked(data: dict[str, Any]) -> JoinToken:

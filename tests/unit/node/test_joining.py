@@ -186,6 +186,42 @@ def test_a_token_that_is_refused_for_good_is_dropped_and_the_next_start_takes_an
     assert names(tokens) == []
 
 
+def foreign(tmp_path):
+    """A coordinator of another federation."""
+    folder = tmp_path / "foreign"
+    folder.mkdir()
+    return Listener(folder)
+
+
+def test_tokens_of_another_authority_are_passed_over(coordinator, tokens, tmp_path):
+    other = foreign(tmp_path)
+    put(other, tokens, "a")
+    (tmp_path / "authority.crt").write_bytes(coordinator.authority.pem)
+    coordinator.name = "node-1"
+    join_when_new(tmp_path / "data", tokens, tmp_path / "authority.crt")
+    assert joined(tmp_path / "data") == "node-1"
+    assert names(tokens) == ["a.token", "node-2.token"]
+    with pytest.raises(NoToken, match="of another authority"):
+        join_when_new(tmp_path / "data-2", tokens / "a.token", tmp_path / "authority.crt")
+    assert other.requests == []
+    other.server.stop(None).wait()
+
+
+def test_what_is_not_an_authoritys_certificate_is_named(tokens, tmp_path):
+    (tmp_path / "authority.crt").write_text("hello")
+    with pytest.raises(NoToken, match=r"authority\.crt is not an authority's certificate"):
+        join_when_new(tmp_path / "data", tokens, tmp_path / "authority.crt")
+
+
+def test_what_is_no_file_is_passed_over(coordinator, tokens, tmp_path):
+    os.mkfifo(tokens / "0.token")
+    (tokens / "1.token").mkdir()
+    (tokens / "2.token").symlink_to("/dev/zero")
+    coordinator.name = "node-1"
+    join_when_new(tmp_path / "data", tokens)
+    assert joined(tmp_path / "data") == "node-1"
+
+
 def test_keys_that_cannot_be_used_cost_no_token(coordinator, tokens, tmp_path):
     identity = tmp_path / "data" / "identity"
     identity.mkdir(parents=True)
