@@ -80,7 +80,13 @@ def enrol(token: str, folder: Path) -> Identity:
         raise Conflict(f"{folder} holds the identity of {name!r} already; name a new folder")
     if decoded.expires_at <= time.time() and not (folder / "tls.key").exists():
         raise IdentityError("the join token has expired; ask the coordinator's operator for a new one")
-    csr, signing_key, proof = signing_request(folder, decoded.name)
+    try:
+        csr, signing_key, proof = signing_request(folder, decoded.name)
+    except OSError as error:
+        raise CoveyError(
+            f"keys cannot be written into {folder} ({error.strerror}: {error.filename}); "
+            "name a folder that this user may write"
+        ) from error
     request = pb.EnrolRequest(token_secret=decoded.secret, csr=csr, signing_key=signing_key, signing_proof=proof)
     reply = _ask(decoded, request)
     faults.reach("token-redeemed")

@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from tests.testbed.containers import IMAGE, ROOT, Testbed, engine_missing
+from tests.testbed.runs import spec
 
 BUILD_S = 900.0
 
@@ -41,3 +42,16 @@ def testbed(image, tmp_path_factory):
         yield made
     finally:
         made.down()
+
+
+@pytest.fixture(scope="session")
+def prometheus(testbed):
+    """Prometheus beside the federation, from the beginning, so that it sees all drills."""
+    testbed.compose("up", "--detach", "prometheus", profile="dashboards")
+    return f"http://127.0.0.1:{testbed.prometheus_port}"
+
+
+@pytest.fixture(scope="session")
+def undisturbed(testbed, prometheus):
+    """A run that nothing happens to."""
+    return testbed.wait(testbed.admin.submit(spec("undisturbed")))

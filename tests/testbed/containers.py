@@ -58,6 +58,12 @@ def _run(command: list[str], timeout_s: float, check: bool, stdin: str | None, e
     return done.stdout if check else done.stdout + done.stderr
 
 
+def data_volume(container: str) -> str:
+    """The volume with a daemon's data directory."""
+    mounts = json.loads(docker("inspect", container))[0]["Mounts"]
+    return str(next(m["Name"] for m in mounts if m["Destination"] == "/var/lib/covey"))
+
+
 class Testbed:
     """One federation in containers; everything of it is gone at the end."""
 

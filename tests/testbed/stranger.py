@@ -3,10 +3,14 @@
 import json
 import socket
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 
+from covey.wire.authority import Authority
+from covey.wire.identity import tls_key_in
 from protos import admin_pb2, coordinator_pb2
 from protos.admin_pb2_grpc import AdminStub
 from protos.coordinator_pb2_grpc import CoordinatorStub, EnrolmentStub
@@ -51,15 +55,24 @@ def refused(call):
     return "answered"
 
 
+def _foreign():
+    """An admin's certificate, of an authority that anybody can make."""
+    folder = Path(tempfile.mkdtemp())
+    issued = Authority.open(folder).issue("mallory", "admin", tls_key_in(folder / "tls.key").public_key())
+    return grpc.ssl_channel_credentials(AUTHORITY, (folder / "tls.key").read_bytes(), issued.pem)
+
+
 def attempts():
     """What a stranger may try on both listeners."""
     tls = grpc.ssl_channel_credentials(AUTHORITY)
     main = grpc.secure_channel("coordinator:7400", tls, OPTIONS)
     enrol = grpc.secure_channel("coordinator:7401", tls, OPTIONS)
     plain = grpc.insecure_channel("coordinator:7400")
+    foreign = grpc.secure_channel("coordinator:7400", _foreign(), OPTIONS)
     empty = coordinator_pb2.EnrolRequest(token_secret=b"guess" * 6)
     return {
         "admin without certificate": refused(lambda: AdminStub(main).Status(admin_pb2.StatusRequest(), timeout=5)),
+        "admin of another authority": refused(lambda: AdminStub(foreign).Status(admin_pb2.StatusRequest(), timeout=5)),
         "admin without TLS": refused(lambda: AdminStub(plain).Status(admin_pb2.StatusRequest(), timeout=5)),
         "session without certificate": refused(lambda: list(CoordinatorStub(main).Session(iter(()), timeout=5))),
         "admin on the enrolment port": refused(lambda: AdminStub(enrol).Status(admin_pb2.StatusRequest(), timeout=5)),

@@ -7,7 +7,7 @@ import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from covey.errors import Conflict, IdentityError
+from covey.errors import Conflict, CoveyError, IdentityError
 from covey.wire.authority import Authority, key_of_request
 from covey.wire.errors import CODE_KEY
 from covey.wire.identity import ENROL_DOMAIN, Identity, tls_key_in
@@ -89,6 +89,13 @@ def test_joining_keeps_settings_that_are_there(listener, tmp_path):
     (tmp_path / "node" / "node.toml").write_text("[policy]\ntasks = []\n")
     join(listener.token(), tmp_path / "node")
     assert NodeConfig.load(tmp_path / "node").policy.tasks == ()
+
+
+def test_a_folder_that_cannot_be_made_is_named(listener, tmp_path):
+    (tmp_path / "node").write_text("a file")
+    with pytest.raises(CoveyError, match=r"keys cannot be written into .*name a folder that this user may write"):
+        join(listener.token(), tmp_path / "node")
+    assert listener.requests == []
 
 
 def test_a_folder_with_an_identity_is_left_alone(listener, tmp_path):
