@@ -281,7 +281,7 @@ class AdminService:
         return pb.CoordinatorStatus(
             version=__version__,
             federation=env.federation,
-            state="draining" if env.draining else "paused" if env.paused else "running",
+            state=env.state,
             nodes_connected=len(env.sessions.nodes()),
             current_run=env.current.run.run if env.current is not None else "",
             store="PostgreSQL" if (env.config.store_url or "").startswith("postgres") else "SQLite",

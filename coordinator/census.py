@@ -33,7 +33,7 @@ class Census:
 def take(store: Store, known: set[str]) -> Census:
     """Read the record. Blocking. `known`: nodes from before; counting all nodes' verdicts again would be dear."""
     enrolled = {e.node for e in store.events(limit=NEWEST) if e.kind == "enrolled" and e.detail.get("role") == "node"}
-    return Census(known | enrolled, len(store.runs(states=("queued",), limit=1_000_000)))
+    return Census(known | enrolled, store.count_runs(("queued",)))
 
 
 async def keep_census(env: Environment) -> None:

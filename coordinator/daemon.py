@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import grpc.aio
 import structlog
-from grpc_health.v1 import health_pb2_grpc
 
 from coordinator.admin import AdminService
 from coordinator.census import Census, keep_census
@@ -27,19 +23,21 @@ from coordinator.health import CoordinatorHealth
 from coordinator.intake import Intake
 from coordinator.keys import Keys, open_keys, write_admin_identity
 from coordinator.metrics import CoordinatorMetrics
-from coordinator.ownership import check_record, note_record
+from coordinator.ownership import check_folder, check_record, take_over
 from coordinator.queue import serve_runs
 from coordinator.renewal import OwnCertificate
 from coordinator.service import CoordinatorService
 from coordinator.sessions import Sessions
 from covey.errors import CoveyError
 from covey.telemetry import configure_logging
+from covey.wire.announcement import announce, withdraw
 from covey.wire.channels import renewing_credentials, server_options
 from covey.wire.grants import Grants
-from covey.wire.metrics_server import MetricsServer, add_process_metrics
+from covey.wire.metrics_server import scrapable
 from covey.worker.keeper import WorkerKeeper
 from protos import coordinator_pb2_grpc
 from storage.contract import EventRecord, Role
+from storage.engine import database_url, sqlite_path
 from storage.models import ArtifactFiles
 from storage.sql import SqlStore, open_store
 
@@ -47,6 +45,7 @@ log = structlog.get_logger(room="coordinator")
 GRACE_S = 1.0
 MAX_CONCURRENT_RPCS = 4096
 KEYS = "keys"
+ANNOUNCEMENT = "coordinator.json"
 ROLES: tuple[Role, ...] = ("node", "admin", "auditor")
 
 
@@ -63,11 +62,15 @@ def run_coordinator(config: CoordinatorConfig) -> int:
 async def _main(config: CoordinatorConfig) -> int:
     config.data_dir.mkdir(parents=True, exist_ok=True)
     loop = asyncio.get_running_loop()
+    check_folder(config.data_dir)
     keys = await asyncio.to_thread(open_keys, config.data_dir, time.time())
     env, own = await _environment(config, keys), OwnCertificate(config.data_dir, keys)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, env.stop.set)
-    async with _scrapable(env, own):
+    registry = env.metrics.registry
+    registry.register(CoordinatorGauges(env, lambda: own.identity.expires_at))
+    async with scrapable(registry, config.metrics, config.data_dir / KEYS, shut_out=env.evicted) as url:
+        env.metrics_url = url
         return await _run(env, own)
 
 
@@ -77,25 +80,31 @@ async def _run(env: Environment, own: OwnCertificate) -> int:
     renewal = asyncio.create_task(own.keep(env.config.advertise or env.listen))
     runs = asyncio.create_task(serve_runs(env))
     stop = asyncio.create_task(env.stop.wait())
+    tasks: list[asyncio.Task[None] | asyncio.Task[bool]] = [runs, stop, renewal]
+    if env.metrics_url:
+        tasks.append(asyncio.create_task(keep_census(env)))
     done, _ = await asyncio.wait([runs, stop], return_when=asyncio.FIRST_COMPLETED)
     log.info("stopping")
     code = 0
     if runs in done and runs.exception() is not None:
         log.error("the coordinator stops", error=str(runs.exception()))
         code = 1
-    await _shut_down(env, servers, [runs, stop, renewal])
+    await _shut_down(env, servers, tasks)
     return code
 
 
-def _take_over(store: SqlStore, data_dir: Path) -> None:
-    """Become the one coordinator of this record, if the files here are not a newer one's."""
-    check_record(data_dir, store.database.lease_number())
-    note_record(data_dir, store.acquire_lease(f"{socket.gethostname()}:{os.getpid()}"))
+def _take_over(config: CoordinatorConfig) -> SqlStore:
+    """Open the record and become its one coordinator, if the files here are its own."""
+    path = sqlite_path(database_url(config.database_url))
+    if path is not None and not path.exists():  # a start that is refused leaves no empty database behind
+        check_record(config.data_dir, None, 0)
+    store = open_store(config.database_url)
+    take_over(store, config.data_dir, f"{socket.gethostname()}:{os.getpid()}")
+    return store
 
 
 async def _environment(config: CoordinatorConfig, keys: Keys) -> Environment:
-    store = await asyncio.to_thread(open_store, config.database_url)
-    await asyncio.to_thread(_take_over, store, config.data_dir)
+    store = await asyncio.to_thread(_take_over, config)
     files = ArtifactFiles(config.data_dir / "files", quota_bytes=config.quota_bytes)
     await asyncio.to_thread(lambda: files.clean(store.referenced_digests()))
     identities = {role: store.nodes(role=role) for role in ROLES}
@@ -123,34 +132,16 @@ async def _environment(config: CoordinatorConfig, keys: Keys) -> Environment:
     )
 
 
-@contextlib.asynccontextmanager
-async def _scrapable(env: Environment, own: OwnCertificate) -> AsyncIterator[None]:
-    """Serve metrics meanwhile, if the operator wants them."""
-    if env.config.metrics is None:
-        yield
-        return
-    folder = env.config.data_dir / KEYS
-    registry = env.metrics.registry
-    registry.register(CoordinatorGauges(env, lambda: own.identity.expires_at))
-    add_process_metrics(registry)
-    server = await asyncio.to_thread(MetricsServer, registry, env.config.metrics, folder, shut_out=env.evicted)
-    env.metrics_url = server.url
-    census = asyncio.create_task(keep_census(env))
-    try:
-        yield
-    finally:
-        census.cancel()
-        await asyncio.gather(census, return_exceptions=True)
-        await asyncio.to_thread(server.close)
-
-
 async def _serve(env: Environment, own: OwnCertificate) -> list[grpc.aio.Server]:
     intake = Intake(env)
     main = grpc.aio.server(options=server_options(), maximum_concurrent_rpcs=MAX_CONCURRENT_RPCS)
     main.add_generic_rpc_handlers(
-        (coordinator_handler(CoordinatorService(env, intake)), admin_handler(AdminService(env)))
+        (
+            coordinator_handler(CoordinatorService(env, intake)),
+            admin_handler(AdminService(env)),
+            CoordinatorHealth(env.store, env.evicted).handler(),
+        )
     )
-    health_pb2_grpc.add_HealthServicer_to_server(CoordinatorHealth(env.store), main)
     port = main.add_secure_port(env.config.listen, renewing_credentials(lambda: own.identity, mutual=True))
     enrol = grpc.aio.server(options=server_options(), maximum_concurrent_rpcs=64)
     coordinator_pb2_grpc.add_EnrolmentServicer_to_server(EnrolmentService(env), enrol)
@@ -162,7 +153,10 @@ async def _serve(env: Environment, own: OwnCertificate) -> list[grpc.aio.Server]
     env.listen = _address(env.config.listen, port)
     env.enrol_listen = _address(env.config.enrol_listen, enrol_port)
     write_admin_identity(env.config.data_dir, own.keys, env.config.advertise or env.listen, env.now())
-    _announce(env)
+    where = {"listen": env.listen, "enrol": env.enrol_listen}
+    if env.metrics_url:
+        where["metrics"] = env.metrics_url
+    announce(env.config.data_dir / ANNOUNCEMENT, **where)
     now = env.now()
     await env.store.persist(env.store.store.add_event, EventRecord(now, "coordinator-started"))
     log.info("ready", listen=env.listen, enrol=env.enrol_listen, federation=env.federation)
@@ -171,18 +165,6 @@ async def _serve(env: Environment, own: OwnCertificate) -> list[grpc.aio.Server]
 
 def _address(configured: str, port: int) -> str:
     return f"{configured.rpartition(':')[0]}:{port}"
-
-
-def _announce(env: Environment) -> None:
-    """Say where we listen, in `coordinator.json`, for the command line on this machine; written at once."""
-    path = env.config.data_dir / "coordinator.json"
-    where = {"listen": env.listen, "enrol": env.enrol_listen, "pid": os.getpid()}
-    if env.metrics_url:
-        where["metrics"] = env.metrics_url
-    text = json.dumps(where)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 async def _shut_down(
@@ -195,6 +177,5 @@ async def _shut_down(
     await asyncio.gather(*(server.stop(GRACE_S) for server in servers))
     await env.worker.stop()
     await env.store.close()
-    with contextlib.suppress(FileNotFoundError):
-        Path(env.config.data_dir / "coordinator.json").unlink()
+    withdraw(env.config.data_dir / ANNOUNCEMENT)
     log.info("stopped")

@@ -15,7 +15,7 @@ from coordinator.census import Census
 from coordinator.config import CoordinatorConfig
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.sessions import Sessions
-from covey.errors import StoreUnavailable
+from covey.errors import CoveyError, StoreUnavailable
 from covey.wire.authority import Authority
 from covey.wire.grants import Grants
 from covey.wire.signing import SigningKey
@@ -54,6 +54,10 @@ class StoreThread:
             raise
         self.up = True
         return result
+
+    async def alone(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run something in the store's thread that asks no database: nothing else is done there meanwhile."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(*args, **kwargs))
 
     def _timed(self, work: Callable[[], R]) -> R:
         began = time.perf_counter()
@@ -135,7 +139,7 @@ class Environment:
     evicted: set[str] = field(default_factory=set)
     queue_changed: asyncio.Event = field(default_factory=asyncio.Event)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
-    _background: set[asyncio.Task[object]] = field(default_factory=set)
+    _background: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.store.on_call = self.metrics.store_calls.observe
@@ -146,16 +150,20 @@ class Environment:
         """What the coordinator does: `running`, `paused` or `draining`."""
         return "draining" if self.draining else "paused" if self.paused else "running"
 
-    def spawn(self, work: Coroutine[object, object, object]) -> None:
+    def spawn(self, work: Coroutine[object, object, R]) -> asyncio.Task[R]:
         """Do something in the background; what goes wrong is logged."""
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._reap)
+        return task
 
-    def _reap(self, task: asyncio.Task[object]) -> None:
+    def _reap(self, task: asyncio.Task[Any]) -> None:
         self._background.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("background work failed", exc_info=task.exception())
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, CoveyError):
+            log.warning("background work failed", code=error.code, error=str(error))
+        elif error is not None:
+            log.error("background work failed", exc_info=error)
 
     @staticmethod
     def now() -> float:

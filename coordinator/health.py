@@ -3,38 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import time
+from collections.abc import Container
 
-from grpc_health.v1 import health_pb2
-from grpc_health.v1._async import HealthServicer
+import grpc
 
 from coordinator.environment import StoreThread
-from covey.errors import StoreError
-from covey.wire.channels import Context
+from covey.errors import IdentityError, StoreError
+from covey.wire.channels import Peer
+from covey.wire.health import HealthService
 
 STORE = "store"
 PROBE_S = 2.0
-States = health_pb2.HealthCheckResponse
 
 
-class CoordinatorHealth(HealthServicer):  # type: ignore[misc]  # the library has no types
-    """Serves `grpc.health.v1.Health`.
+class CoordinatorHealth:
+    """Serves `grpc.health.v1.Health` to everybody who is enrolled, whatever the role.
 
     Services: "" is serving while the daemon answers at all, "store" while its database can be reached.
     """
 
-    def __init__(self, store: StoreThread) -> None:
-        super().__init__()
-        self._store = store
+    def __init__(self, store: StoreThread, evicted: Container[str]) -> None:
+        self._store, self._evicted = store, evicted
         self._probe: asyncio.Task[bool] | None = None
 
-    async def Check(self, request: Any, context: Context) -> Any:
-        """The state of one service."""
-        if request.service == STORE:
-            await self.set(STORE, States.SERVING if await self._store_serves() else States.NOT_SERVING)
-        return await super().Check(request, context)
+    def handler(self) -> grpc.GenericRpcHandler:
+        """For a server."""
+        return HealthService(self._admit, {STORE: self.store_serves}).handler()
 
-    async def _store_serves(self) -> bool:
+    def _admit(self, peer: Peer) -> None:
+        if peer.name in self._evicted:
+            raise IdentityError(f"{peer.name!r} was evicted")
+        if peer.expires_at <= time.time():  # the handshake was before
+            raise IdentityError(f"the certificate of {peer.name!r} has expired")
+
+    async def store_serves(self) -> bool:
         """Ask the database, one question at a time however many callers there are."""
         if self._probe is None or self._probe.done():
             self._probe = asyncio.create_task(self._ask_store())

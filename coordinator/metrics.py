@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from prometheus_client import CollectorRegistry, Counter, Histogram, Metric, Summary
 from prometheus_client.registry import Collector
 
+from coordinator.views import NODE_PREFIX
+
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 NODE_PHASES = ("invited", "downloading", "training", "uploading")
 VERDICTS = ("accepted", "rejected", "declined", "lost")
 MAX_METRICS, MAX_METRIC_NAME = 100, 100
-"""Of one run's metrics, whose names the nodes choose."""
+"""Of one run's metrics whose names the nodes choose; names of all."""
 
 
 @dataclass
@@ -40,8 +42,15 @@ class RunFacts:
         """Values of a version became known."""
         for name, value in metrics.items():
             short = name[:MAX_METRIC_NAME]
-            if isinstance(value, int | float) and (short in self.values or len(self.values) < MAX_METRICS):
+            # What cannot be printed cannot be shown, and would cost the whole scrape.
+            if isinstance(value, int | float) and short.isprintable() and self._has_room(short):
                 self.values[short] = float(value)
+
+    def _has_room(self, name: str) -> bool:
+        """Whether a metric of this name may be shown: those that nodes name take no place from others."""
+        if name in self.values or not name.startswith(NODE_PREFIX):
+            return True
+        return sum(known.startswith(NODE_PREFIX) for known in self.values) < MAX_METRICS
 
 
 class CoordinatorMetrics(Collector):
@@ -93,6 +102,16 @@ class CoordinatorMetrics(Collector):
             self.rounds.labels(outcome)
         for phase in ("collecting", "aggregating", "committing", "evaluating"):
             self.round_phases.labels(phase)
+
+    def connected(self, node: str) -> None:
+        """A node opened a session; from now on its counters are shown, at zero where nothing happened yet."""
+        self.sessions.labels(node).inc()
+        self.received.labels(node)
+        self.sent.labels(node)
+        for phase in NODE_PHASES:
+            self.node_phases.labels(node, phase)
+        for verdict in VERDICTS:
+            self.updates.labels(node, verdict)
 
     def entered(self, node: str, phase: str) -> None:
         """A node's part in the round is in this phase from now on; one that is not of `NODE_PHASES` ends its part."""

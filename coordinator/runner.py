@@ -153,9 +153,6 @@ class RunRunner(RunBase[RoundMachine]):
         return _state(version, "change")
 
     async def _record_outcome(self, action: ev.RecordOutcome) -> None:
-        self._log.info("no update", node=action.node, round=action.round, verdict=action.verdict, reason=action.reason)
-        self.entered(action.node, NodeState(action.verdict))
-        self.env.metrics.judged([(action.node, action.verdict)])
         outcome = UpdateRecord(
             self.run.run,
             action.round,
@@ -165,7 +162,14 @@ class RunRunner(RunBase[RoundMachine]):
             received_at=self.env.now(),
         )
         with contextlib.suppress(NotFound):
-            await self.env.store.persist(self.env.store.store.record_outcome, outcome)
+            # The record decides: the update may have become durable just before, and is then judged with the others.
+            if await self.env.store.persist(self.env.store.store.record_outcome, outcome):
+                self._note_outcome(action)
+
+    def _note_outcome(self, action: ev.RecordOutcome) -> None:
+        self._log.info("no update", node=action.node, round=action.round, verdict=action.verdict, reason=action.reason)
+        self.entered(action.node, NodeState(action.verdict))
+        self.env.metrics.judged([(action.node, action.verdict)])
 
     async def _begin_aggregation(self, action: ev.Aggregate) -> None:
         self.env.metrics.round_phases.labels("collecting").observe(time.monotonic() - self._collecting_since)

@@ -16,6 +16,7 @@ from coordinator.drills import MAX_NAME, drill_event
 from coordinator.enrolment import renew
 from coordinator.environment import Environment
 from coordinator.intake import STALL_S, Intake
+from coordinator.metrics import MAX_METRIC_NAME
 from coordinator.rate_limits import Bucket
 from coordinator.round_events import NodeAnswered, NodeJoined, NodeLost
 from coordinator.run_base import NodeState
@@ -23,6 +24,7 @@ from coordinator.sessions import Session
 from covey import __version__, faults
 from covey.artifact import Artifact
 from covey.errors import Conflict, IdentityError, NotFound
+from covey.wire.canonical import text
 from covey.wire.channels import Context, Peer, peer_identity
 from covey.wire.streams import serve_download
 from protos import coordinator_pb2 as pb
@@ -67,7 +69,7 @@ class CoordinatorService:
         peer = self.authorised(context)
         node = peer.name
         session = self._env.sessions.open(node, peer.expires_at)
-        self._env.metrics.sessions.labels(node).inc()
+        self._env.metrics.connected(node)
         reader = asyncio.create_task(self._read(session, requests))
         try:
             yield pb.CoordinatorMessage(
@@ -204,10 +206,10 @@ class CoordinatorService:
             return
         try:
             totals = {
-                str(name)[:100]: (float(total), float(count))
+                text(name[:MAX_METRIC_NAME], "the name of a metric"): (float(total), float(count))
                 for name, (total, count) in list(json.loads(evaluation.metrics or b"{}").items())[:100]
             }
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, IdentityError):
             log.warning("unreadable evaluation", node=node)
             totals = {}
         finite = {name: pair for name, pair in totals.items() if all(map(math.isfinite, pair)) and pair[1] >= 0}

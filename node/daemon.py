@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
-from collections.abc import AsyncIterator
 
 import stamina
 import structlog
@@ -13,7 +11,7 @@ import structlog
 from covey.errors import CoveyError, IdentityError
 from covey.telemetry import configure_logging
 from covey.wire.identity import Identity
-from covey.wire.metrics_server import MetricsServer, add_process_metrics
+from covey.wire.metrics_server import scrapable
 from covey.worker.keeper import WorkerKeeper
 from node.carried import CarriedState
 from node.config import NodeConfig
@@ -48,7 +46,9 @@ async def _main(config: NodeConfig) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     metrics = NodeMetrics()
-    async with _scrapable(config, metrics):
+    if config.drill is not None:
+        metrics.drill.labels(config.drill.attack).set(1)
+    async with scrapable(metrics.registry, config.metrics, config.data_dir / IDENTITY_FOLDER):
         return await _until_stopped(config, metrics, stop)
 
 
@@ -67,23 +67,6 @@ async def _until_stopped(config: NodeConfig, metrics: NodeMetrics, stop: asyncio
 async def _serve(daemon: NodeDaemon, config: NodeConfig, identity: Identity, stop: asyncio.Event) -> int:
     async with listening(identity, config.data_dir, lambda: daemon.connected):
         return await daemon.run(stop)
-
-
-@contextlib.asynccontextmanager
-async def _scrapable(config: NodeConfig, metrics: NodeMetrics) -> AsyncIterator[None]:
-    """Serve metrics meanwhile, if the operator wants them."""
-    if config.drill is not None:
-        metrics.drill.labels(config.drill.attack).set(1)
-    if config.metrics is None:
-        yield
-        return
-    add_process_metrics(metrics.registry)
-    folder = config.data_dir / IDENTITY_FOLDER
-    server = await asyncio.to_thread(MetricsServer, metrics.registry, config.metrics, folder)
-    try:
-        yield
-    finally:
-        await asyncio.to_thread(server.close)
 
 
 class NodeDaemon:
@@ -186,6 +169,8 @@ class NodeDaemon:
         previous = self._task
         self._work = work
         self._task = asyncio.create_task(self._after(previous, work))
+        # A task that is cancelled early runs nothing of the work, which could not say so itself.
+        self._task.add_done_callback(lambda task: work.ended("cancelled") if task.cancelled() else None)
 
     async def _after(self, previous: asyncio.Task[None] | None, work: Work) -> None:
         if previous is not None:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 
 import grpc
 import grpc.aio
-from grpc_health.v1 import health_pb2
 
-from covey.errors import CoveyError, IdentityError, NotFound
-from covey.wire.channels import Context, Options, peer_identity, server_credentials, server_options
-from covey.wire.errors import translated
+from covey.errors import CoveyError, IdentityError
+from covey.wire.announcement import announce, withdraw
+from covey.wire.channels import Options, Peer, server_credentials, server_options
+from covey.wire.health import HealthService
 from covey.wire.identity import Identity
 
 ANNOUNCEMENT = "node.json"
@@ -32,7 +29,7 @@ LIMITS: Options = [
 
 
 class NodeHealth:
-    """Answers `Check` of `grpc.health.v1.Health` to callers with this node's own certificate.
+    """Serves `grpc.health.v1.Health` to callers with this node's own certificate.
 
     Services: "" is serving while the daemon answers at all, "session" while it has a session with its coordinator.
     """
@@ -40,30 +37,16 @@ class NodeHealth:
     def __init__(self, name: str, session_up: Callable[[], bool]) -> None:
         self._name, self._session_up = name, session_up
 
-    async def check(self, request: Any, context: Context) -> Any:
-        """The state of one service.
-
-        Raises:
-            IdentityError: The caller is somebody else.
-            NotFound: There is no such service.
-        """
-        peer = peer_identity(context)
-        if (peer.name, peer.role) != (self._name, "node"):
-            raise IdentityError(f"only the node itself may ask for its health, not {peer.name!r}")
-        if request.service not in ("", "session"):
-            raise NotFound("a node has the services '' and 'session'")
-        up = request.service == "" or self._session_up()
-        states = health_pb2.HealthCheckResponse
-        return states(status=states.SERVING if up else states.NOT_SERVING)
-
     def handler(self) -> grpc.GenericRpcHandler:
         """For a server."""
-        check = grpc.unary_unary_rpc_method_handler(
-            translated(self.check),
-            request_deserializer=health_pb2.HealthCheckRequest.FromString,
-            response_serializer=health_pb2.HealthCheckResponse.SerializeToString,
-        )
-        return grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": check})
+        return HealthService(self._admit, {"session": self._session}).handler()
+
+    def _admit(self, peer: Peer) -> None:
+        if (peer.name, peer.role) != (self._name, "node"):
+            raise IdentityError(f"only the node itself may ask for its health, not {peer.name!r}")
+
+    async def _session(self) -> bool:
+        return self._session_up()
 
 
 @contextlib.asynccontextmanager
@@ -81,22 +64,9 @@ async def listening(identity: Identity, data_dir: Path, session_up: Callable[[],
         raise CoveyError(f"no port of 127.0.0.1 can be taken for health checks: {error}") from error
     await server.start()
     address = f"127.0.0.1:{port}"
-    _announce(data_dir / ANNOUNCEMENT, address)
+    announce(data_dir / ANNOUNCEMENT, listen=address)
     try:
         yield address
     finally:
-        _withdraw(data_dir / ANNOUNCEMENT)
+        withdraw(data_dir / ANNOUNCEMENT)
         await server.stop(GRACE_S)
-
-
-def _announce(path: Path, address: str) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"listen": address, "pid": os.getpid()}))
-    temporary.replace(path)
-
-
-def _withdraw(path: Path) -> None:
-    """Remove what this process announced, and not what another one has announced since."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        if json.loads(path.read_text())["pid"] == os.getpid():
-            path.unlink()

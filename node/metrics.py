@@ -42,14 +42,14 @@ class NodeMetrics:
         for phase in PHASES:
             self.phases.labels(phase)
 
-    def gave_up(self, error: CoveyError) -> None:
-        """A training assignment was answered with a refusal: of the policy, or because something went wrong."""
-        broken = isinstance(error, WorkerError | TransferError | StoreError)
-        self.updates.labels("failed" if broken else "declined").inc()
-
     def trained(self, result: TrainResult) -> None:
         """A training is finished."""
         self.steps.inc(result.steps)
         total, count = result.metrics.get("loss", (0.0, 0.0))
         if count:
             self.loss.set(total / count)
+
+
+def outcome_of(error: CoveyError) -> str:
+    """How a training ended that is answered with a refusal: of the policy, or because something went wrong."""
+    return "failed" if isinstance(error, WorkerError | TransferError | StoreError) else "declined"

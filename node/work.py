@@ -31,7 +31,7 @@ from node.config import NodeConfig
 from node.drills import ordered
 from node.journal import FinishedPart, FinishedUpdate, Journal
 from node.link import Link
-from node.metrics import NodeMetrics
+from node.metrics import NodeMetrics, outcome_of
 from node.models import base_model
 from node.transfers import RETRY_S, STALL_S, Transfers
 from protos import coordinator_pb2 as pb
@@ -73,6 +73,7 @@ class Work:
         self.bench = bench
         self._wire = Transfers(bench, message)
         self._log = log.bind(run=message.run, round=message.round)
+        self._outcome = ""
 
     @property
     def message(self) -> pb.Assignment:
@@ -104,15 +105,14 @@ class Work:
         except CoveyError as error:
             self._log.warning("assignment declined", code=error.code, reason=str(error))
             self._decline(error)
-        except asyncio.CancelledError:
-            self._ended("cancelled")
-            raise
         except Exception:
-            self._ended("failed")
+            self.ended("failed")
             raise
 
-    def _ended(self, outcome: str) -> None:
-        if self.message.work != pb.Assignment.EVALUATE:
+    def ended(self, outcome: str) -> None:
+        """How a training ended (one of `node.metrics.OUTCOMES`); the first word counts, and counts once."""
+        if self.message.work != pb.Assignment.EVALUATE and not self._outcome:
+            self._outcome = outcome
             self.bench.metrics.updates.labels(outcome).inc()
 
     def _decline(self, error: CoveyError) -> None:
@@ -121,7 +121,7 @@ class Work:
             empty = pb.Evaluation(run=message.run, version=message.version)
             self.bench.link.send(pb.NodeMessage(evaluation=empty))
             return
-        self.bench.metrics.gave_up(error)
+        self.ended(outcome_of(error))
         decline = pb.Decline(
             run=message.run,
             round=message.round,
@@ -295,7 +295,7 @@ class Work:
             kind = answer.WhichOneof("kind")
             if kind == "receipt" and answer.receipt.update == update.digest:
                 self._check_receipt(answer.receipt, update)
-                self._ended("received")
+                self.ended("received")
                 return True
             if kind == "refusal" and answer.refusal.update == update.digest:
                 return await self._refused(answer.refusal)
@@ -335,7 +335,7 @@ class Work:
         if refusal.code not in FINAL:
             await asyncio.sleep(RETRY_S * (2 + random.random()))
             return None
-        self._ended("refused")
+        self.ended("refused")
         return True
 
     def _check_receipt(self, receipt: pb.Receipt, update: FinishedUpdate) -> None:

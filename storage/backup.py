@@ -7,12 +7,15 @@ import os
 import sqlite3
 from pathlib import Path
 
-from covey.errors import Conflict, StoreError
+from sqlalchemy import exc, select
+
+from covey.errors import Conflict, StoreError, StoreUnavailable
 from storage.contract import Store
 from storage.copy import copy_record
 from storage.database import Database
 from storage.engine import database_url, sqlite_path
 from storage.migrate import migrate
+from storage.schema import file_references
 from storage.sql import SqlStore
 
 FILE = "covey.db"
@@ -26,7 +29,8 @@ def copy_database(store: Store, folder: Path) -> Path:
 
     Raises:
         Conflict: There is a `covey.db` in the folder already.
-        StoreError: This store has no database, or the copy cannot be written.
+        StoreError: This store has no database, or cannot be read, or the copy cannot be written.
+        StoreUnavailable: The store's database went away.
     """
     if not isinstance(store, SqlStore):
         raise StoreError("this record is in no database that can be copied")
@@ -38,8 +42,35 @@ def copy_database(store: Store, folder: Path) -> Path:
         _sync(target, folder)
     except (sqlite3.Error, OSError, StoreError) as error:
         drop_database(target)
-        raise StoreError(f"{target} cannot be written: {error}") from error
+        raise _named(error, target) from error
     return target
+
+
+_UNREADABLE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _named(error: Exception, target: Path) -> StoreError:
+    """Say which of the two databases it is: the copy is SQLite whatever the record is in, and new."""
+    driver = error.__cause__.orig if isinstance(error.__cause__, exc.DBAPIError) else error
+    if isinstance(error, StoreError) and driver is not error and not isinstance(driver, sqlite3.Error):
+        away = isinstance(error, StoreUnavailable)
+        return (StoreUnavailable if away else StoreError)(f"the record cannot be read for its copy: {error}")
+    if getattr(driver, "sqlite_errorcode", 0) & 0xFF in _UNREADABLE:
+        return StoreError(f"the record cannot be read for its copy: {error}; look at it with: covey store check")
+    return StoreError(f"{target} cannot be written: {error}")
+
+
+def digests_in(copy: Path) -> set[str]:
+    """The files that a copy refers to, which nobody else uses; nothing in it changes, and nothing beside it.
+
+    Raises:
+        StoreError: It cannot be read.
+    """
+    try:
+        with contextlib.closing(sqlite3.connect(f"{copy.absolute().as_uri()}?immutable=1", uri=True)) as connection:
+            return {digest for (digest,) in connection.execute(str(select(file_references.c.digest).distinct()))}
+    except sqlite3.Error as error:
+        raise StoreError(f"{copy} cannot be read: {error}") from error
 
 
 def _copy(source: Database, target: Path) -> None:

@@ -98,6 +98,10 @@ class Store(ABC):
         """Runs, newest submission first, optionally only those in some states."""
 
     @abstractmethod
+    def count_runs(self, states: Sequence[RunState]) -> int:
+        """How many runs are in one of these states."""
+
+    @abstractmethod
     def start_run(
         self, run: str, roster: Sequence[str], parts: int, layout: str, first: VersionRecord, at: float
     ) -> None:
@@ -157,12 +161,13 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def record_outcome(self, update: UpdateRecord) -> None:
+    def record_outcome(self, update: UpdateRecord) -> bool:
         """Record that a node declined, was lost, or sent an update that is rejected before it counts.
 
-        Of a received update only verdict, reason and numbers change, and only to `rejected` (the rule left it
-        out, or its node was evicted); statement, files and time of receipt stay. An accepted or rejected one
-        stays as it is, and so does a round that has ended. Raises `NotFound` if there is no such round.
+        Returns True if it was written, False if what is recorded stays as it is. Of a received update only verdict,
+        reason and numbers change, and only to `rejected` (the rule left it out, or its node was evicted); statement,
+        files and time of receipt stay. An accepted or rejected one stays as it is, and so does a round that has
+        ended. Raises `NotFound` if there is no such round.
         """
 
     @abstractmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from covey.errors import Conflict, NotFound, StoreError
 from storage.contract import RunRecord, RunState, VersionRecord
@@ -18,6 +18,7 @@ _ADD = insert(runs)
 _BY_ID = select(runs).where(runs.c.run == bindparam("b_run"))
 _BY_NAME = select(runs).where(runs.c.name == bindparam("b_name")).order_by(runs.c.submitted_at, runs.c.run)
 _NEWEST_FIRST = select(runs).order_by(runs.c.submitted_at.desc(), runs.c.run.desc())
+_COUNT = select(func.count()).select_from(runs).where(runs.c.state.in_(bindparam("b_states", expanding=True)))
 _UPDATE = update(runs).where(runs.c.run == bindparam("b_run"))
 _START = _UPDATE.values(
     state="running",
@@ -73,6 +74,11 @@ class SqlRuns:
         query = _NEWEST_FIRST.where(runs.c.state.in_(states)) if states else _NEWEST_FIRST
         with self._db.reading() as connection:
             return [run_record(row) for row in connection.execute(query.limit(limit))]
+
+    def count_runs(self, states: Sequence[RunState]) -> int:
+        """As `Store.count_runs`."""
+        with self._db.reading() as connection:
+            return int(connection.execute(_COUNT, {"b_states": list(states)}).scalar_one())
 
     def start_run(
         self, run: str, roster: Sequence[str], parts: int, layout: str, first: VersionRecord, at: float

@@ -67,14 +67,13 @@ class SqlUpdates:
                 connection.execute(_ARRIVED, _key(update) | {"b_arrival": last + 1})
             return True
 
-    def record_outcome(self, update: UpdateRecord) -> None:
+    def record_outcome(self, update: UpdateRecord) -> bool:
         """As `Store.record_outcome`."""
         if update.verdict not in ("declined", "lost", "rejected"):
             raise StoreError(f"{update.verdict!r} is not an outcome; record the update instead")
         with self._db.writing() as connection:
             row = round_and_answer(connection, update)
-            if row.state in ("collecting", "aggregating"):
-                write_outcome(connection, update, row)
+            return row.state in ("collecting", "aggregating") and write_outcome(connection, update, row)
 
     def updates(self, run: str, number: int) -> list[UpdateRecord]:
         """As `Store.updates`."""
@@ -101,13 +100,16 @@ def round_and_answer(connection: Connection, update: UpdateRecord) -> AnyRow:
     return row
 
 
-def write_outcome(connection: Connection, update: UpdateRecord, answer: AnyRow) -> None:
-    """Record an outcome, where there is no answer yet that it cannot change."""
+def write_outcome(connection: Connection, update: UpdateRecord, answer: AnyRow) -> bool:
+    """Record an outcome, where there is no answer yet that it cannot change; returns whether it did."""
     if answer.verdict in _REPLACEABLE:
         _write(connection, update, update.verdict, answer)
     elif answer.verdict == "received" and update.verdict == "rejected":
         values = {"b_reason": update.reason, "b_numbers": dict(update.numbers)}
         connection.execute(_REJECT, _key(update) | values)
+    else:
+        return False
+    return True
 
 
 def _write(connection: Connection, update: UpdateRecord, verdict: str, answer: AnyRow) -> None:

@@ -62,6 +62,9 @@ class RunConformance:
         assert [run.run for run in store.runs()] == ["c", "b", "a"]
         assert [run.run for run in store.runs(states=("queued",))] == ["c", "a"]
         assert [run.run for run in store.runs(limit=1)] == ["c"]
+        assert store.count_runs(("queued",)) == 2
+        assert store.count_runs(("queued", "stopped")) == 3
+        assert store.count_runs(("running",)) == store.count_runs(()) == 0
 
     def test_starting_a_run_is_one_step_and_can_be_repeated(self, store: Store) -> None:
         run = make.start_run(store)

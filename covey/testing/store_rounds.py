@@ -138,7 +138,7 @@ class RoundConformance:
         run = make.start_run(store)
         store.open_round(make.round_record(run, 1))
         for node, verdict in zip(make.NODES, ("lost", "declined", "rejected"), strict=True):
-            store.record_outcome(make.outcome_record(run, 1, node, verdict))
+            assert store.record_outcome(make.outcome_record(run, 1, node, verdict))
         assert store.record_update(make.update_record(run, 1, "ada"))
         assert store.record_update(make.update_record(run, 1, "bob"))
         with pytest.raises(Conflict, match="rejected"):
@@ -151,10 +151,10 @@ class RoundConformance:
         update = make.update_record(run, 1, "ada")
         store.record_update(update)
         for verdict in ("lost", "declined"):
-            store.record_outcome(make.outcome_record(run, 1, "ada", verdict))
+            assert not store.record_outcome(make.outcome_record(run, 1, "ada", verdict))
         assert store.updates(run, 1) == [update]
         store.begin_aggregation(run, 1)
-        store.record_outcome(make.outcome_record(run, 1, "ada", "rejected", "too far \0 away"))
+        assert store.record_outcome(make.outcome_record(run, 1, "ada", "rejected", "too far \0 away"))
         found = store.updates(run, 1)[0]
         assert found == replace(update, verdict="rejected", reason=found.reason)
         assert found.reason.startswith("too far")
@@ -164,7 +164,7 @@ class RoundConformance:
         make.play_round(store, run, 1, ("ada",))
         before = store.updates(run, 1)
         for node in ("ada", "bob"):
-            store.record_outcome(make.outcome_record(run, 1, node, "rejected"))
+            assert not store.record_outcome(make.outcome_record(run, 1, node, "rejected"))
         assert store.updates(run, 1) == before
         with pytest.raises(NotFound):
             store.record_outcome(make.outcome_record(run, 9, "ada", "lost"))

@@ -112,14 +112,19 @@ def peer_identity(context: Context) -> Peer:
     pem = list(context.auth_context().get("x509_pem_cert") or ())
     if not pem:
         raise IdentityError("no client certificate")
-    return _peer(bytes(pem[0]))
+    return certified_peer(bytes(pem[0]))
 
 
 @functools.lru_cache(maxsize=1024)
-def _peer(pem: bytes) -> Peer:
-    """Who a certificate names, once the handshake has checked who issued it."""
+def certified_peer(shown: bytes) -> Peer:
+    """Who a certificate (PEM or DER) names, once the handshake has checked who issued it.
+
+    Raises:
+        IdentityError: It does not name one identity and a role of Covey's.
+    """
+    load = x509.load_pem_x509_certificate if shown.startswith(b"-----") else x509.load_der_x509_certificate
     try:
-        certificate = x509.load_pem_x509_certificate(pem)
+        certificate = load(shown)
     except ValueError as error:
         raise IdentityError("the client certificate cannot be read") from error
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)

@@ -1,18 +1,23 @@
 """Serves a daemon's metrics to Prometheus: plain HTTP on loopback, mutual TLS on every other address.
 
 One request a connection, in a thread of its own; the event loop of the daemon has no part in it. What a client can
-make this process hold is bounded: so many connections at once, each for so long, whatever it sends or does not send.
+make this process hold is bounded: so many connections at once, in all and from one address, each for so long, whatever
+it sends or does not send.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ipaddress
+import math
 import socket
 import socketserver
 import ssl
 import threading
 import time
-from collections.abc import Container
+from collections.abc import AsyncIterator, Container
+from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -20,8 +25,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
-from cryptography import x509
-from cryptography.x509.oid import NameOID
 from prometheus_client import (
     CollectorRegistry,
     GCCollector,
@@ -32,14 +35,21 @@ from prometheus_client import (
 from prometheus_client.exposition import choose_encoder
 
 from covey.errors import CoveyError, IdentityError
+from covey.wire.channels import certified_peer
 
 log = structlog.get_logger(room="metrics")
 PATH = "/metrics"
 ROLES = ("admin", "auditor")
 """Who may scrape over the network."""
 MAX_CONNECTIONS = 8
+MAX_OF_ADDRESS = 2
+MAX_OF_LOOPBACK = 4
 DEADLINE_S = 10.0
 """A connection lives no longer, from accept to answer."""
+HANDSHAKE_S = 2.0
+"""So long may a stranger hold a connection."""
+SAY_EVERY_S = 60.0
+"""Failed handshakes are put into the log this often at most."""
 POLL_S = 0.2
 
 
@@ -83,8 +93,34 @@ class MetricsServer:
         self._server.end_older_than(0.0)
 
 
-def add_process_metrics(registry: CollectorRegistry) -> None:
-    """Have a registry show what every Python process can say of itself: memory, CPU, files, garbage collection."""
+@contextlib.asynccontextmanager
+async def scrapable(
+    registry: CollectorRegistry, address: str | None, identity: Path, *, shut_out: Container[str] = ()
+) -> AsyncIterator[str]:
+    """Serve a daemon's metrics inside the context; as `MetricsServer`, with what every process can say of itself.
+
+    Args:
+        registry: What is shown beside that.
+        address: As for `MetricsServer`; None: the operator does not want any.
+        identity: As for `MetricsServer`.
+        shut_out: As for `MetricsServer`.
+
+    Yields:
+        Where they can be scraped; empty: nowhere.
+    """
+    if address is None:
+        yield ""
+        return
+    _add_process_metrics(registry)
+    server = await asyncio.to_thread(MetricsServer, registry, address, identity, shut_out=shut_out)
+    try:
+        yield server.url
+    finally:
+        await asyncio.to_thread(server.close)
+
+
+def _add_process_metrics(registry: CollectorRegistry) -> None:
+    """Memory, CPU, files, garbage collection."""
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
@@ -118,12 +154,22 @@ def _tls_context(identity: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.verify_mode = ssl.CERT_REQUIRED
     context.num_tickets = 0  # who comes again shows its certificate again
+    # An organisation's own authority may be an intermediate one; gRPC trusts it as it is, too.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     try:
         context.load_cert_chain(identity / "tls.crt", identity / "tls.key")
         context.load_verify_locations(identity / "authority.crt")
     except OSError as error:
         raise IdentityError(f"the identity in {identity} cannot be used to serve metrics: {error}") from error
     return context
+
+
+@dataclass
+class _Connection:
+    socket: socket.socket
+    host: str
+    since: float
+    """When it was accepted (monotonic seconds)."""
 
 
 class _Server(socketserver.TCPServer):
@@ -139,7 +185,8 @@ class _Server(socketserver.TCPServer):
         self.address_family = family
         self.registry, self.shut_out = registry, shut_out
         self._identity, self._deadline_s = identity, deadline_s
-        self._open: dict[threading.Thread, tuple[socket.socket, float]] = {}
+        self._open: dict[threading.Thread, _Connection] = {}
+        self._strangers, self._said_at = 0, -math.inf
         self._rendering = threading.Lock()
         super().__init__(place, _Handler)
 
@@ -150,17 +197,23 @@ class _Server(socketserver.TCPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer in a new thread; one connection too many is closed at once."""
-        if len(self._open) >= MAX_CONNECTIONS:
+        host = str(client_address[0])
+        if not self._has_room(host):
             self.shutdown_request(request)
             return
         request.settimeout(self._deadline_s)
         thread = threading.Thread(target=self._answer, args=(request, client_address), name="scrape", daemon=True)
-        self._open[thread] = request, time.monotonic()
+        self._open[thread] = _Connection(request, host, time.monotonic())
         try:
             thread.start()
         except RuntimeError:  # the machine allows no more threads
             del self._open[thread]
             raise
+
+    def _has_room(self, host: str) -> bool:
+        of_host = sum(one.host == host for one in list(self._open.values()))
+        most = MAX_OF_LOOPBACK if ipaddress.ip_address(host.partition("%")[0]).is_loopback else MAX_OF_ADDRESS
+        return len(self._open) < MAX_CONNECTIONS and of_host < most
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A connection could not be taken."""
@@ -172,10 +225,11 @@ class _Server(socketserver.TCPServer):
             if self._identity is not None:
                 context = _tls_context(self._identity)
                 request = context.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
-                self._open[thread] = request, self._open[thread][1]
-                request.do_handshake()
+                self._open[thread].socket = request
+                if not self._shaken(request, client_address[0]):
+                    return
             self.finish_request(request, client_address)
-        except (OSError, ValueError, CoveyError) as error:
+        except (OSError, ValueError) as error:
             log.debug("no metrics for this client", client=client_address[0], error=str(error))
         except Exception as error:
             log.warning("metrics could not be shown", client=client_address[0], error=repr(error))
@@ -183,17 +237,32 @@ class _Server(socketserver.TCPServer):
             self._open.pop(thread, None)
             self.shutdown_request(request)
 
+    def _shaken(self, connection: ssl.SSLSocket, host: str) -> bool:
+        """Shake hands; False: there is nobody there with a certificate that counts."""
+        connection.settimeout(min(HANDSHAKE_S, self._deadline_s))  # of the handshake as a whole
+        try:
+            connection.do_handshake()
+        except OSError as error:
+            self._strangers += 1
+            if time.monotonic() - self._said_at >= SAY_EVERY_S:
+                self._said_at = time.monotonic()
+                log.warning("TLS handshakes failed", failures=self._strangers, client=host, error=str(error))
+                self._strangers = 0
+            return False
+        connection.settimeout(self._deadline_s)
+        return True
+
     def service_actions(self) -> None:
         """End what is overdue: a client may send one byte a second."""
         self.end_older_than(self._deadline_s)
 
     def end_older_than(self, seconds: float) -> None:
         """End the connections that are this old; their threads end by it."""
-        for connection, since in list(self._open.values()):
-            if time.monotonic() - since >= seconds:
+        for one in list(self._open.values()):
+            if time.monotonic() - one.since >= seconds:
                 try:
                     # Not the method of `SSLSocket`: it would take the TLS state from under the thread that reads.
-                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
+                    socket.socket.shutdown(one.socket, socket.SHUT_RDWR)
                 except OSError:
                     continue
 
@@ -215,7 +284,15 @@ class _Handler(BaseHTTPRequestHandler):
         elif urlsplit(self.path).path != PATH:
             self.send_error(HTTPStatus.NOT_FOUND, f"only {PATH} is served")
         else:
+            self._show()
+
+    def _show(self) -> None:
+        try:
             text, content_type = self.server.render(self.headers.get("Accept", ""))
+        except Exception as error:
+            log.warning("metrics could not be rendered", error=repr(error))
+            self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR, "see the daemon's log")
+        else:
             self.send_response(HTTPStatus.OK)
             self.send_header("Content-Type", content_type)
             self.send_header("Content-Length", str(len(text)))
@@ -233,11 +310,11 @@ class _Handler(BaseHTTPRequestHandler):
         shown = self.connection.getpeercert(binary_form=True)
         if not shown:
             return False
-        subject = x509.load_der_x509_certificate(shown).subject
-        names = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-        roles = subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
-        one_each = len(names) == len(roles) == 1
-        return one_each and roles[0].value in ROLES and names[0].value not in self.server.shut_out
+        try:
+            peer = certified_peer(shown)
+        except IdentityError:
+            return False
+        return peer.role in ROLES and peer.name not in self.server.shut_out
 
     def log_message(self, format: str, *args: Any) -> None:
         """Not into the log: a scrape every few seconds is no news."""

@@ -10,8 +10,10 @@ import ssl
 import subprocess
 import sys
 
+import grpc
 import pytest
 from cryptography import x509
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from covey.testing.federation import Federation
 from covey.wire.authority import Authority
@@ -113,6 +115,30 @@ def test_strangers_are_refused(federation, tmp_path):
     assert health(tmp_path / "wrong-port")[1] == "UNREACHABLE"  # another node's server is not taken for one's own
 
 
+def test_a_stream_of_states_is_not_to_be_had(federation):
+    """Who reads nothing of what it watches would be in the way of those who ask."""
+    request = health_pb2.HealthCheckRequest(service="store")
+    with channel_of(federation, federation.coordinator_dir / "admin") as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            next(health_pb2_grpc.HealthStub(channel).Watch(request, timeout=20))
+        assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_who_was_evicted_is_not_answered(federation, tmp_path):
+    operate = ("--data-dir", federation.coordinator_dir)
+    federation.cli("coordinator", "admin", "issue", "watcher", "--role", "auditor", "--to", tmp_path / "to", *operate)
+
+    def ask():
+        with channel_of(federation, tmp_path / "to") as channel:
+            return health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service="store"), timeout=20)
+
+    assert ask().status == health_pb2.HealthCheckResponse.SERVING
+    federation.cli("node", "evict", "watcher", *operate)
+    with pytest.raises(grpc.RpcError, match="evicted") as caught:
+        ask()
+    assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED
+
+
 def test_a_node_that_stops_takes_its_announcement_back(federation):
     federation.stop_node(1)
     assert not (federation.node_dir(1) / "node.json").exists()
@@ -149,6 +175,13 @@ def test_a_coordinator_whose_database_is_away(tmp_path, postgres_server, postgre
         finally:
             postgres_server.ensure_postgres_running()
         assert health(federation.coordinator_dir, "store") == WELL
+
+
+def channel_of(federation, folder):
+    address = json.loads((federation.coordinator_dir / "coordinator.json").read_text())["listen"]
+    files = ((folder / name).read_bytes() for name in ("authority.crt", "tls.key", "tls.crt"))
+    options = [("grpc.ssl_target_name_override", "coordinator.covey")]
+    return grpc.secure_channel(address, grpc.ssl_channel_credentials(*files), options)
 
 
 def served_certificate(data_dir):

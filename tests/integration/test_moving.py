@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from contextlib import closing
 
 import pytest
 
 from coordinator.config import sqlite_url
 from covey.testing.federation import Federation, FederationError
 from protos.admin_pb2 import BackupRequest
+from storage.sql import open_store
 from tests.integration.conftest import spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]
@@ -79,20 +84,46 @@ def test_a_run_goes_on_in_postgresql(federation, undisturbed, empty_postgres):
     assert federation.admin.status()["store"] == "PostgreSQL"
     complete(federation, run, undisturbed)
     federation.stop_coordinator()
-    files = sorted(path.name for path in (federation.coordinator_dir / "files" / "artifacts").iterdir())
+    files = models(federation)
     assert files
     federation.store_url = None  # the operator forgot --store: a new, empty record names none of the files
     for _ in range(2):
-        with pytest.raises(FederationError, match="coordinator ended by itself with exit code 1"):
-            federation.start_coordinator()
-        assert "is --store (COVEY_STORE) missing" in federation.coordinator.tail()
-        federation.coordinator.may_die = True
-    assert sorted(path.name for path in (federation.coordinator_dir / "files" / "artifacts").iterdir()) == files
-    for file in federation.coordinator_dir.glob("covey.db*"):
-        file.unlink()
+        refused(federation, "is --store (COVEY_STORE) missing")
+        assert not list(federation.coordinator_dir.glob("covey.db*"))
+    assert models(federation) == files
     federation.store_url = empty_postgres
     federation.start_coordinator()
     complete(federation, run, undisturbed)
+
+
+def test_another_federation_s_database_does_not_get_the_files(federation, undisturbed, tmp_path):
+    federation.stop_coordinator()
+    files = models(federation)
+    other = f"sqlite:///{tmp_path}/other.db"
+    for _ in range(9):  # more often than the coordinator here was started
+        with closing(open_store(other)) as store:
+            store.acquire_lease("another coordinator")
+    for record in (None, "an id of its own"):
+        if record:
+            with closing(open_store(other)) as store:
+                store.set_setting("record-id", record)
+        federation.store_url = other
+        refused(federation, "this database holds another record")
+        assert models(federation) == files
+    federation.store_url = None
+    federation.start_coordinator()
+    federation.wait_connected(2)
+
+
+def models(federation):
+    return sorted(path.name for path in (federation.coordinator_dir / "files" / "artifacts").iterdir())
+
+
+def refused(federation, reason):
+    with pytest.raises(FederationError, match="coordinator ended by itself with exit code 1"):
+        federation.start_coordinator()
+    assert reason in federation.coordinator.tail()
+    federation.coordinator.may_die = True
 
 
 @pytest.mark.parametrize("target", ["sqlite", "postgresql"])
@@ -127,3 +158,21 @@ def test_a_restore_into_a_database_in_use_leaves_nothing_behind(federation, undi
         federation.cli(*into, "--data-dir", tmp_path / "second")
     assert list((tmp_path / "second").iterdir()) == []
     assert not list(new.glob("covey.db*"))
+
+
+@pytest.mark.parametrize("point", ["file-copied:2", "restored-entry:2"])
+def test_no_coordinator_starts_on_a_restore_that_was_killed(federation, undisturbed, tmp_path, point):
+    backup = tmp_path / "backup"
+    federation.cli("coordinator", "backup", "--to", backup, "--data-dir", federation.coordinator_dir)
+    identity = federation.admin.status()["federation"]
+    with Federation(tmp_path / "restored", nodes=0) as restored:
+        restoring = ("coordinator", "restore", backup, "--data-dir", restored.coordinator_dir)
+        command = [sys.executable, "-m", "covey.cli.main", *map(str, restoring)]
+        assert subprocess.run(command, env={**os.environ, "COVEY_FAULTS": point}, timeout=60).returncode == -9
+        before = sorted(path.name for path in restored.coordinator_dir.iterdir())
+        refused(restored, "was interrupted, or still goes on: give the same command again")
+        assert sorted(path.name for path in restored.coordinator_dir.iterdir()) == before
+        restored.cli(*restoring)
+        restored.start_coordinator()
+        assert restored.admin.status()["federation"] == identity
+        assert models(restored) == models(federation)

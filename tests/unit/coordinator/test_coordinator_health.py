@@ -1,5 +1,6 @@
 import asyncio
 import threading
+import time
 
 import grpc
 import grpc.aio
@@ -9,7 +10,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from coordinator import health
 from coordinator.environment import StoreThread
 from coordinator.health import CoordinatorHealth
+from coordinator.keys import open_keys
 from covey.errors import StoreUnavailable
+from covey.wire.channels import secure_channel, server_credentials
+from covey.wire.identity import Identity, signing_request, tls_key_in
 
 
 class Store:
@@ -38,53 +42,111 @@ async def store():
 
 
 @pytest.fixture
-async def ask(store):
-    server = grpc.aio.server()
-    health_pb2_grpc.add_HealthServicer_to_server(CoordinatorHealth(store), server)
-    port = server.add_insecure_port("127.0.0.1:0")
+def identity_of(tmp_path):
+    """Makes identities of one federation: `identity_of(name, role)`."""
+    keys = open_keys(tmp_path, 0.0)
+
+    def make(name, role):
+        folder = tmp_path / f"{role}-{name}"
+        signing_request(folder, name)
+        issued = keys.authority.issue(name, role, tls_key_in(folder / "tls.key").public_key())
+        Identity.write(
+            folder, name=name, role=role, federation=keys.authority.federation, server="localhost:1",
+            coordinator_key=keys.signing_key.public_bytes, certificate=issued.pem, authority=keys.authority.pem,
+        )  # fmt: skip
+        return Identity.load(folder)
+
+    return make
+
+
+@pytest.fixture
+def evicted():
+    return set()
+
+
+@pytest.fixture
+async def channel_of(store, identity_of, evicted):
+    """Opens channels to a server: `channel_of(name, role)`."""
+    server, open_ones = grpc.aio.server(), []
+    server.add_generic_rpc_handlers((CoordinatorHealth(store, evicted).handler(),))
+    port = server.add_secure_port("127.0.0.1:0", server_credentials(identity_of("coordinator", "coordinator")))
     await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
 
-        async def check(service=""):
-            reply = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=20)
-            return health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
+    def make(name="boss", role="admin"):
+        open_ones.append(secure_channel(f"127.0.0.1:{port}", identity_of(name, role)))
+        return open_ones[-1]
 
-        yield check
+    yield make
+    for one in open_ones:
+        await one.close()
     await server.stop(None)
 
 
-async def test_the_store_is_looked_at_when_somebody_asks(ask, store):
-    assert [await ask(), await ask("store")] == ["SERVING", "SERVING"]
+async def check(channel, service=""):
+    reply = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=service), timeout=20)
+    return health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
+
+
+async def refused(channel, service=""):
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await check(channel, service)
+    return caught.value.code()
+
+
+async def test_the_store_is_looked_at_when_somebody_asks(channel_of, store):
+    boss = channel_of()
+    assert [await check(boss), await check(boss, "store")] == ["SERVING", "SERVING"]
     store.store.away = True
-    assert [await ask(), await ask("store")] == ["SERVING", "NOT_SERVING"]
+    assert [await check(boss), await check(boss, "store")] == ["SERVING", "NOT_SERVING"]
     assert not store.up
     store.store.away = False
-    assert await ask("store") == "SERVING"
+    assert await check(boss, "store") == "SERVING"
     assert store.up
 
 
-async def test_many_callers_make_one_question(store):
-    service, request = CoordinatorHealth(store), health_pb2.HealthCheckRequest(service="store")
+async def test_many_callers_make_one_question(store, evicted):
+    service = CoordinatorHealth(store, evicted)
     store.store.free.clear()
-    answers = [asyncio.create_task(service.Check(request, None)) for _ in range(20)]
+    answers = [asyncio.create_task(service.store_serves()) for _ in range(20)]
     await asyncio.sleep(0)  # now all of them wait
     store.store.free.set()
-    replies = await asyncio.gather(*answers)
-    assert {reply.status for reply in replies} == {health_pb2.HealthCheckResponse.SERVING}
+    assert await asyncio.gather(*answers) == [True] * 20
     assert store.store.asked == 1
 
 
-async def test_a_busy_store_is_what_it_was_when_it_last_answered(ask, store, monkeypatch):
+async def test_a_busy_store_is_what_it_was_when_it_last_answered(channel_of, store, monkeypatch):
     monkeypatch.setattr(health, "PROBE_S", 0.05)
     store.store.free.clear()
-    assert await ask("store") == "SERVING"
+    boss = channel_of()
+    assert await check(boss, "store") == "SERVING"
     store.up = False
-    assert await ask("store") == "NOT_SERVING"
+    assert await check(boss, "store") == "NOT_SERVING"
     assert store.store.asked == 1
 
 
-async def test_an_unknown_service_is_not_found(ask):
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await ask("weather")
-    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+async def test_an_unknown_service_is_not_found(channel_of):
+    assert await refused(channel_of(), "weather") == grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("role", ["node", "admin", "auditor"])
+async def test_whoever_is_enrolled_may_ask_until_evicted_or_expired(channel_of, evicted, monkeypatch, store, role):
+    somebody = channel_of("somebody", role)
+    assert await check(somebody, "store") == "SERVING"
+    evicted.add("somebody")
+    denied, asked = grpc.StatusCode.PERMISSION_DENIED, store.store.asked
+    assert [await refused(somebody), await refused(somebody, "store")] == [denied, denied]
+    evicted.clear()
+    in_two_years = time.time() + 2 * 366 * 86400
+    monkeypatch.setattr(health.time, "time", lambda: in_two_years)  # the connection stays
+    assert await refused(somebody, "store") == denied
+    assert store.store.asked == asked
+
+
+async def test_nobody_can_watch(channel_of, evicted):
+    """Neither those who read nothing, nor those who were evicted, can hold on to anything."""
+    evicted.add("gone")
+    for name in ("boss", "gone"):
+        watch = health_pb2_grpc.HealthStub(channel_of(name, "node")).Watch(health_pb2.HealthCheckRequest(), timeout=20)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await watch.read()
+        assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED

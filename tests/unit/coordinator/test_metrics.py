@@ -13,9 +13,14 @@ from coordinator.config import CoordinatorConfig
 from coordinator.environment import StoreThread
 from coordinator.gauges import CoordinatorGauges
 from coordinator.metrics import MAX_METRIC_NAME, MAX_METRICS, CoordinatorMetrics, RunFacts
+from coordinator.round_events import RecordOutcome
+from coordinator.runner import RunRunner
+from coordinator.service import CoordinatorService
 from coordinator.sessions import Sessions
 from covey.errors import StoreUnavailable
+from covey.testing import store_records as make
 from covey.worker.keeper import WorkerKeeper
+from protos import coordinator_pb2 as pb
 from storage.contract import EventRecord, RunRecord
 from storage.sql import open_store
 
@@ -117,13 +122,79 @@ def test_an_evicted_nodes_series_are_dropped_also_when_they_come_back(metrics, e
 
 def test_the_metrics_of_a_run_are_bounded():
     facts = RunFacts("r", "n", "rounds")
-    facts.note({f"{number}-" + "x" * 200: number for number in range(200)})
+    facts.note({f"nodes/{number}-" + "x" * 200: number for number in range(200)})
     assert len(facts.values) == MAX_METRICS
     assert {len(name) for name in facts.values} == {MAX_METRIC_NAME}
     kept = next(iter(facts.values))
-    facts.note({kept: 5, "one more": 6, "text": "no number"})
+    facts.note({kept: 5, "nodes/one more": 6, "text": "no number"})
     assert facts.values[kept] == 5.0
     assert len(facts.values) == MAX_METRICS
+
+
+def test_what_nodes_name_takes_no_place_from_what_the_coordinator_knows():
+    facts = RunFacts("r", "n", "rounds")
+    facts.note({f"nodes/{number}": number for number in range(MAX_METRICS)})
+    facts.note({"accuracy": 0.5, "nodes/accuracy": 0.4})
+    assert facts.values["accuracy"] == 0.5
+    assert "nodes/accuracy" not in facts.values
+
+
+@pytest.mark.parametrize("name", ["\ud800", "nodes/\ud800", "a\nb", "\0"])
+def test_names_that_cannot_be_shown_are_not(env, name):
+    facts = RunFacts("r", "n", "rounds")
+    facts.note({name: 1.0, "accuracy": 0.5})
+    assert facts.values == {"accuracy": 0.5}
+
+
+# -- evaluations of nodes
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    (b'{"accuracy":[1,2]}', {"accuracy": (1.0, 2.0)}),
+    (b"{}", {}),
+    (b'{"\\ud800":[1,2]}', {}),
+    (b'{"a\\nb":[1,2]}', {}),
+    (b'{"accuracy":[1' + 400 * b"0" + b',2]}', {}),
+    (b"[" * 100_000, {}),
+    (b'{"accuracy":[NaN,2],"loss":[3,4]}', {"loss": (3.0, 4.0)}),
+])  # fmt: skip
+async def test_what_nodes_say_of_the_last_version(text, expected):
+    got = []
+
+    async def node_evaluated(*said):
+        got.append(said)
+
+    runner = SimpleNamespace(run=SimpleNamespace(run="r"), node_evaluated=node_evaluated)
+    service = CoordinatorService(SimpleNamespace(current=runner), None)
+    message = pb.NodeMessage(evaluation=pb.Evaluation(run="r", version=3, metrics=text))
+    await service.dispatch(SimpleNamespace(node="a"), message)
+    assert got == [("a", 3, expected)]
+
+
+# -- verdicts
+
+
+@pytest.fixture
+async def runner(store, metrics):
+    """A runner whose round 1 is open."""
+    run = make.start_run(store.store)
+    store.store.open_round(make.round_record(run, 1))
+    env = SimpleNamespace(store=store, metrics=metrics, now=time.time)
+    return RunRunner(env, store.store.run(run))
+
+
+async def test_an_update_that_is_on_record_is_not_lost_too(runner, store, metrics):
+    """It came in at the deadline: the machine has not heard of it when it gives the node up."""
+    run = runner.run.run
+    store.store.record_update(make.update_record(run, 1, "ada"))
+    for node in ("ada", "bob"):
+        await runner._do(RecordOutcome(node, 1, "lost", "no answer"))
+    assert [(u.node, u.verdict) for u in store.store.updates(run, 1)] == [("ada", "received"), ("bob", "lost")]
+    assert value(metrics, "covey_updates_total", node="ada", verdict="lost") is None
+    assert value(metrics, "covey_updates_total", node="bob", verdict="lost") == 1.0
+    assert runner.progress.keys() == {"bob"}
+    await runner._do(RecordOutcome("eve", 9, "lost", "of a round that is not on record"))
+    assert value(metrics, "covey_updates_total", node="eve", verdict="lost") is None
 
 
 # -- the present
@@ -212,6 +283,18 @@ async def test_the_census_outlives_a_database_that_is_away(store):
     assert not task.done()
     assert env.census == Census({"a"}, 2)
     task.cancel()
+
+
+# -- nodes that connect
+
+
+def test_a_nodes_counters_begin_at_zero_so_that_a_rate_sees_the_first_event(metrics):
+    metrics.connected("a")
+    assert value(metrics, "covey_node_sessions_total", node="a") == 1.0
+    for verdict in ("accepted", "rejected", "declined", "lost"):
+        assert value(metrics, "covey_updates_total", node="a", verdict=verdict) == 0.0
+    assert value(metrics, "covey_node_received_bytes_total", node="a") == 0.0
+    assert value(metrics, "covey_node_phase_seconds_count", node="a", phase="training") == 0.0
 
 
 # -- workers

@@ -4,10 +4,12 @@ import threading
 
 import pytest
 
-from covey.errors import Conflict, StoreError
+from covey.errors import Conflict, StoreError, StoreUnavailable
 from covey.testing import store_records as make
-from storage.backup import copy_database
+from storage import copy
+from storage.backup import copy_database, digests_in
 from storage.sql import open_store
+from tests.conftest import execute
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -46,13 +48,13 @@ def test_a_copy_made_while_rounds_are_written_is_whole(store, folder):
         enough.set()
         writer.join(30)
     assert path == folder / "covey.db"
-    copy = open_store(f"sqlite:///{path}")
-    rounds = copy.rounds(run)
+    copied = open_store(f"sqlite:///{path}")
+    rounds = copied.rounds(run)
     assert rounds[0].state == "committed"
     assert [r.round for r in rounds] == list(range(1, len(rounds) + 1))
-    assert copy.check() == []
-    assert copy.acquire_lease("another") == 2
-    copy.close()
+    assert copied.check() == []
+    assert copied.acquire_lease("another") == 2
+    copied.close()
 
 
 def test_nothing_is_overwritten(store, folder):
@@ -82,5 +84,44 @@ def test_a_copy_that_fails_in_the_middle_is_taken_away(store, folder, monkeypatc
     monkeypatch.setattr("storage.copy._advance_sequences", fail)
     monkeypatch.setattr("storage.backup._sync", fail)
     with pytest.raises(StoreError, match="cannot be used now"):
+        copy_database(store, folder)
+    assert list(folder.iterdir()) == []
+
+
+def test_the_copy_tells_its_files_and_stays_as_it_is(store, folder):
+    make.play_round(store, make.start_run(store), 1)
+    path = copy_database(store, folder)
+    before = path.read_bytes()
+    assert digests_in(path) == store.referenced_digests() != set()
+    assert path.read_bytes() == before
+    assert [path.name for path in folder.iterdir()] == ["covey.db"]
+    path.write_text("something else, which is no database")
+    with pytest.raises(StoreError, match="cannot be read"):
+        digests_in(path)
+
+
+def test_a_source_that_goes_away_is_not_taken_for_the_target(postgres_database, postgres_url, folder, monkeypatch):
+    copy_lease = copy._copy_lease
+
+    def cut(there, here):
+        name = there.engine.url.database
+        execute(postgres_url, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        copy_lease(there, here)
+
+    monkeypatch.setattr("storage.copy._copy_lease", cut)
+    store = open_store(postgres_database)
+    try:
+        with pytest.raises(StoreUnavailable, match="the record cannot be read for its copy: the database cannot be"):
+            copy_database(store, folder)
+    finally:
+        store.close()
+    assert list(folder.iterdir()) == []
+
+
+def test_a_record_that_is_damaged_is_not_taken_for_the_target(tmp_path, folder):
+    store = open_store(f"sqlite:///{tmp_path}/covey.db")
+    store.close()
+    (tmp_path / "covey.db").write_text("something else, which is no database")
+    with pytest.raises(StoreError, match=r"the record cannot be read for its copy: .*covey store check"):
         copy_database(store, folder)
     assert list(folder.iterdir()) == []

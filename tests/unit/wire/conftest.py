@@ -1,13 +1,18 @@
 import datetime as dt
+import threading
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from prometheus_client import CollectorRegistry, Counter
 
+from covey.testing.processes import wait_until
 from covey.wire.authority import Authority
 from covey.wire.identity import Identity, signing_request, tls_key_in
+from covey.wire.metrics_server import MetricsServer
+from tests.unit.wire.metrics_clients import client
 
 COORDINATOR_KEY = bytes(range(32))
 
@@ -61,3 +66,38 @@ def certify():
 @pytest.fixture
 def p256():
     return ec.generate_private_key(ec.SECP256R1()).public_key()
+
+
+@pytest.fixture
+def registry():
+    registry = CollectorRegistry()
+    Counter("covey_rounds", "Rounds.", registry=registry).inc(3)
+    return registry
+
+
+@pytest.fixture
+def serve(registry, identity, tmp_path):
+    """Starts servers, as a coordinator: `serve(address)`; closes them, and sees that they leave no thread."""
+    identity("coordinator", "coordinator")
+    folder = next(tmp_path.glob("coordinator-coordinator-*"))
+    started, before = [], set(threading.enumerate())
+
+    def start(address="127.0.0.1:0", **options):
+        started.append(MetricsServer(registry, address, folder, **options))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.close()
+    assert wait_until(lambda: set(threading.enumerate()) <= before, 10.0)
+
+
+@pytest.fixture
+def someone(identity, tmp_path, authority):
+    """Makes an identity and its client context: `someone(name, role)`."""
+
+    def make(name, role, *, by=authority, **options):
+        identity(name, role, by=by, **options)
+        return client(tmp_path / f"{role}-{name}-{by.federation[:8]}")
+
+    return make

@@ -1,6 +1,8 @@
-"""The metrics server against real clients: friendly, strange, slow and too many."""
+"""The metrics server against real clients, friendly and strange."""
 
+import asyncio
 import contextlib
+import datetime as dt
 import socket
 import ssl
 import threading
@@ -9,88 +11,20 @@ import urllib.request
 
 import pytest
 from cryptography import x509
-from prometheus_client import CollectorRegistry, Counter
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
-from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
 
 from covey.errors import CoveyError, IdentityError
 from covey.testing.processes import wait_until
-from covey.wire.authority import COORDINATOR_NAME, Authority
+from covey.wire.authority import COORDINATOR_NAME, Authority, private_pem
 from covey.wire.identity import tls_key_in
-from covey.wire.metrics_server import MAX_CONNECTIONS, MetricsServer
+from covey.wire.metrics_server import MetricsServer, scrapable
+from tests.unit.wire.metrics_clients import ANYWHERE, client, get, refused, values, where
 
-ANYWHERE = "0.0.0.0:0"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
-
-
-@pytest.fixture
-def registry():
-    registry = CollectorRegistry()
-    Counter("covey_rounds", "Rounds.", registry=registry).inc(3)
-    return registry
-
-
-@pytest.fixture
-def serve(registry, identity, tmp_path):
-    """Starts servers, as a coordinator: `serve(address)`; closes them, and sees that they leave no thread."""
-    identity("coordinator", "coordinator")
-    folder = next(tmp_path.glob("coordinator-coordinator-*"))
-    started, before = [], set(threading.enumerate())
-
-    def start(address="127.0.0.1:0", **options):
-        started.append(MetricsServer(registry, address, folder, **options))
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.close()
-    assert wait_until(lambda: set(threading.enumerate()) <= before, 10.0)
-
-
-def where(server):
-    """Host and port, as this machine reaches them."""
-    port = int(server.url.rpartition(":")[2].partition("/")[0])
-    return "127.0.0.1", port
-
-
-def get(server, path="/metrics", context=None, method="GET", **headers):
-    """Status, content type and text of an answer."""
-    scheme = server.url.partition(":")[0]
-    port = where(server)[1]
-    request = urllib.request.Request(f"{scheme}://127.0.0.1:{port}{path}", headers=headers, method=method)
-    handlers = [urllib.request.ProxyHandler({})]
-    if context is not None:
-        handlers.append(urllib.request.HTTPSHandler(context=context))
-    try:
-        with urllib.request.build_opener(*handlers).open(request, timeout=20) as answer:
-            return answer.status, answer.headers["Content-Type"], answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.headers["Content-Type"], error.read().decode()
-
-
-def client(identity_folder, *, shows=True):
-    """A client's TLS context. The certificate names no address, so the name is checked by hand, as `server_name` is."""
-    context = ssl.create_default_context(cafile=identity_folder / "authority.crt")
-    context.check_hostname = False
-    if shows:
-        context.load_cert_chain(identity_folder / "tls.crt", identity_folder / "tls.key")
-    return context
-
-
-@pytest.fixture
-def someone(identity, tmp_path, authority):
-    """Makes an identity and its client context: `someone(name, role)`."""
-
-    def make(name, role, *, by=authority, **options):
-        identity(name, role, by=by, **options)
-        return client(tmp_path / f"{role}-{name}-{by.federation[:8]}")
-
-    return make
-
-
-def values(text):
-    return {s.name: s.value for family in text_string_to_metric_families(text) for s in family.samples}
 
 
 # -- loopback
@@ -178,14 +112,6 @@ def test_an_evicted_auditor_is_shut_out_at_once(serve, someone):
     assert get(server, context=context)[0] == 403
 
 
-def refused(server, context):
-    try:
-        get(server, context=context)
-    except (urllib.error.URLError, ssl.SSLError, ConnectionError, OSError):
-        return True
-    return False
-
-
 def test_without_a_certificate_the_handshake_fails(serve, someone, tmp_path):
     server = serve(ANYWHERE)
     someone("watcher", "admin")
@@ -206,6 +132,52 @@ def test_another_federations_admin_is_refused(serve, someone, tmp_path):
     context = someone("watcher", "admin", by=foreign)
     context.load_verify_locations(tmp_path / "authority" / "authority.crt")
     assert refused(serve(ANYWHERE), context)
+
+
+@pytest.mark.parametrize("shown", [{"common_name": "Printer 5"}, {"unit": "printer"}, {"unit": None}])
+def test_what_an_organisation_certified_for_other_ends_may_not(serve, identity, certify, tmp_path, shown):
+    identity("watcher", "admin")
+    folder = next(tmp_path.glob("admin-watcher-*"))
+    public = tls_key_in(folder / "tls.key").public_key()
+    (folder / "tls.crt").write_bytes(certify(tmp_path / "authority", public, **{"unit": "admin", **shown}))
+    assert get(serve(ANYWHERE), context=client(folder))[0] == 403
+
+
+def test_an_organisations_intermediate_authority_is_enough(registry, identity, tmp_path):
+    """`authority.crt` is not self-signed, and the root that signed it is not here."""
+    root = Authority.open(tmp_path / "root")
+    intermediate = intermediate_of(tmp_path / "root", root, tmp_path / "intermediate")
+    identity("coordinator", "coordinator", by=intermediate)
+    identity("watcher", "auditor", by=intermediate)
+    server = MetricsServer(registry, ANYWHERE, next(tmp_path.glob("coordinator-coordinator-*")))
+    context = client(next(tmp_path.glob("auditor-watcher-*")))
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    try:
+        assert get(server, context=context)[0] == 200
+    finally:
+        server.close()
+
+
+def intermediate_of(root_folder, root, folder):
+    """An authority that a root certified, in a folder of its own."""
+    folder.mkdir()
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "intermediate")]))
+        .issuer_name(root.certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(minutes=5))
+        .not_valid_after(now + dt.timedelta(days=9))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(serialization.load_pem_private_key((root_folder / "authority.key").read_bytes(), None), hashes.SHA256())
+    )
+    (folder / "authority.key").write_bytes(private_pem(key))
+    (folder / "authority.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    return Authority.open(folder)
 
 
 def test_an_expired_certificate_is_refused(serve, someone, certify, identity, tmp_path):
@@ -237,71 +209,13 @@ def test_a_renewed_certificate_counts_at_once(serve, someone, authority, tmp_pat
     assert serial() != before
 
 
-# -- hostile clients
-
-
-def test_slow_clients_are_ended_and_others_are_served(serve):
-    server = serve(deadline_s=1.0)
-    silent = [socket.create_connection(where(server), timeout=20) for _ in range(3)]
-    drip = socket.create_connection(where(server), timeout=20)
-    drip.sendall(b"GET /met")
-    assert get(server)[0] == 200
-    for one in (*silent, drip):
-        assert one.recv(100) == b""  # ended by the server
-        one.close()
-
-
-def test_who_sends_a_byte_now_and_then_is_ended_too(serve):
-    server = serve(deadline_s=1.0)
-    with socket.create_connection(where(server), timeout=20) as drip:
-
-        def ended():
-            try:
-                drip.sendall(b"G")
-            except OSError:
-                return True
-            return False
-
-        assert wait_until(ended, 20.0)
-
-
-def test_a_stalled_handshake_is_ended(serve, someone):
-    server, context = serve(ANYWHERE, deadline_s=1.0), someone("watcher", "auditor")
-    with socket.create_connection(where(server), timeout=20) as stalled:
-        assert get(server, context=context)[0] == 200
-        with contextlib.suppress(ConnectionResetError):
-            assert stalled.recv(100) == b""
-
-
-def test_the_number_of_connections_is_bounded(serve):
-    server = serve(deadline_s=60.0)
-    held = [socket.create_connection(where(server), timeout=20) for _ in range(MAX_CONNECTIONS)]
-    assert wait_until(lambda: sum(t.name == "scrape" for t in threading.enumerate()) == MAX_CONNECTIONS, 10.0)
-    with socket.create_connection(where(server), timeout=20) as extra:
-        assert extra.recv(100) == b""
-    assert sum(thread.name == "scrape" for thread in threading.enumerate()) == MAX_CONNECTIONS
-    for one in held:
-        one.close()
-    assert wait_until(lambda: not any(t.name == "scrape" for t in threading.enumerate()), 10.0)
-    assert get(server)[0] == 200
-
-
-def test_a_request_without_end_is_refused(serve):
-    with socket.create_connection(where(serve()), timeout=20) as client:
-        client.sendall(b"GET /" + b"x" * 70_000)
-        assert b"414" in client.recv(100)
-
-
-def test_a_broken_collector_costs_one_scrape(serve, registry):
-    class Broken:
-        def collect(self):
-            raise RuntimeError("no such thing")
-
-    broken, server = Broken(), serve()
-    registry.register(broken)
-    assert refused(server, None)
-    registry.unregister(broken)
-    assert get(server)[0] == 200
+def test_an_identity_that_became_unusable_is_put_into_the_log(serve, someone, tmp_path):
+    server, context = serve(ANYWHERE), someone("watcher", "auditor")
+    (next(tmp_path.glob("coordinator-coordinator-*")) / "tls.crt").unlink()
+    with capture_logs() as logs:
+        assert refused(server, context)
+        assert wait_until(lambda: not any(t.name == "scrape" for t in threading.enumerate()), 10.0)
+    assert [(line["log_level"], "cannot be used" in line["error"]) for line in logs] == [("warning", True)]
 
 
 # -- starting
@@ -337,3 +251,13 @@ def test_closing_ends_what_hangs(serve):
     server.close()
     assert hanging.recv(100) == b""
     hanging.close()
+
+
+async def test_a_daemon_can_be_scraped_inside_the_context_only(registry, tmp_path):
+    async with scrapable(registry, None, tmp_path) as url:
+        assert url == ""
+    async with scrapable(registry, "127.0.0.1:0", tmp_path) as url:
+        text = await asyncio.to_thread(lambda: urllib.request.urlopen(url).read())
+        assert b"process_resident_memory_bytes" in text
+    with pytest.raises(urllib.error.URLError):
+        await asyncio.to_thread(urllib.request.urlopen, url)
