@@ -290,7 +290,7 @@ class Work:
 
     async def _follow(self, update: FinishedUpdate) -> bool | None:
         """The answers to one offer; None: offer again."""
-        patience: float | None = None
+        patience: float | None = None  # until all was sent
         while (answer := await self._wire.answer_within(patience)) is not None:
             kind = answer.WhichOneof("kind")
             if kind == "receipt" and answer.receipt.update == update.digest:
@@ -299,7 +299,8 @@ class Work:
                 return True
             if kind == "refusal" and answer.refusal.update == update.digest:
                 return await self._refused(answer.refusal)
-            if kind == "upload" and answer.upload.update == update.digest:
+            # An offer that was made twice is granted twice: what was sent is not sent again.
+            if kind == "upload" and answer.upload.update == update.digest and patience is None:
                 own = {part.artifact.digest for part in update.parts}
                 if not own.issuperset(part.digest for part in answer.upload.parts):
                     raise CorruptChunk("the coordinator asks for a file that this update does not have")
@@ -310,7 +311,7 @@ class Work:
                 except (grpc.aio.AioRpcError, TransferError) as error:
                     await self._wire.back_off("upload", error)
                     return None if await asyncio.to_thread(self._intact, update) else False
-                patience = STALL_S  # all was sent: the receipt is due
+                patience = STALL_S  # the receipt is due
         return None
 
     def _intact(self, update: FinishedUpdate) -> bool:

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aggregation.bucketing import Bucketing
 from aggregation.centered_clip import CenteredClip
 from aggregation.composition import Composed, MixedMatrix
-from aggregation.contract import AggregationContext, Aggregator, PreAggregator
+from aggregation.contract import AggregationContext, Aggregator, PreAggregator, Verdict
 from aggregation.fltrust import FLTrust
 from aggregation.geometric_median import GeometricMedian
 from aggregation.krum import Krum, MultiKrum
@@ -133,6 +135,7 @@ def test_mixing_weights_of_another_shape_are_refused() -> None:
 
 @settings(deadline=None, max_examples=15)
 @given(st.integers(0, 10**6), st.integers(1, 3), st.booleans())
+@example(8857, 2, True)
 def test_the_rule_sees_the_mixed_rows_as_if_they_had_been_sent(seed: int, f: int, bucket: bool) -> None:
     n = 2 * (2 * f + 3) + 3
     rows = rows_of(n, 25, seed)
@@ -145,7 +148,21 @@ def test_the_rule_sees_the_mixed_rows_as_if_they_had_been_sent(seed: int, f: int
     for rule in (Krum({"f": f}), MultiKrum({"f": f}), GeometricMedian(), NormClip(), Mean()):
         found = Composed(pre, rule).aggregate(UpdateMatrix.of(rows), {}, ROUND)
         expected = rule.aggregate(UpdateMatrix.of(seen), {}, ROUND)
-        torch.testing.assert_close(found.direction.dense(), expected.direction.dense(), rtol=1e-3, atol=1e-4)
+        if type(rule) is Krum:  # mixed rows are often equally good: rounding decides between them
+            best = min(v.numbers["score"] for v in expected.verdicts)
+            chosen = [
+                row for row, v in zip(seen, expected.verdicts, strict=True) if v.numbers["score"] <= best * 1.00001
+            ]
+            assert min((found.direction.dense() - row).abs().max().item() for row in chosen) < 1e-4
+        elif not on_the_edge(expected.verdicts):
+            torch.testing.assert_close(found.direction.dense(), expected.direction.dense(), rtol=1e-3, atol=1e-4)
+
+
+def on_the_edge(verdicts: Sequence[Verdict]) -> bool:
+    """Whether the last row that a rule chose is as good as the first that it left out."""
+    left_out = [v.numbers["score"] for v in verdicts if not v.accepted and "score" in v.numbers]
+    chosen = [v.numbers["score"] for v in verdicts if v.accepted and "score" in v.numbers]
+    return bool(left_out) and min(left_out) <= max(chosen) * 1.00001
 
 
 def test_shares_are_those_with_which_the_nodes_rows_enter_the_result() -> None:

@@ -166,3 +166,21 @@ async def test_evaluations_are_not_counted(bench, daemon):
     daemon._cancelled(pb.Cancel(run="r"))
     await ended(daemon._task)
     assert outcomes(bench.metrics) == {}
+
+
+async def test_what_was_sent_is_not_sent_again_for_a_grant_that_came_twice(bench, monkeypatch):
+    sent = []
+
+    async def upload(work, update, grant):
+        sent.append(grant)
+
+    monkeypatch.setattr(Work, "_upload", upload)
+    bench.journal.free.set()
+    work = Work(bench, assignment())
+    grant = pb.CoordinatorMessage(upload=pb.UploadGrant(update="digest"))
+    for answer in (None, grant, grant, pb.CoordinatorMessage(receipt=pb.Receipt(update="digest"))):
+        work.answers.put_nowait(answer)  # None: what was offered before is offered again
+    await work.do()
+    assert len(sent) == 1
+    assert len([m for m in bench.link.sent if m.WhichOneof("kind") == "offer"]) == 2
+    assert outcomes(bench.metrics) == {"received": 1.0}
