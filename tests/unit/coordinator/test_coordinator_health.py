@@ -10,10 +10,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from coordinator import health
 from coordinator.environment import StoreThread
 from coordinator.health import CoordinatorHealth
-from coordinator.keys import open_keys
 from covey.errors import StoreUnavailable
 from covey.wire.channels import secure_channel, server_credentials
-from covey.wire.identity import Identity, signing_request, tls_key_in
 
 
 class Store:
@@ -42,38 +40,20 @@ async def store():
 
 
 @pytest.fixture
-def identity_of(tmp_path):
-    """Makes identities of one federation: `identity_of(name, role)`."""
-    keys = open_keys(tmp_path, 0.0)
-
-    def make(name, role):
-        folder = tmp_path / f"{role}-{name}"
-        signing_request(folder, name)
-        issued = keys.authority.issue(name, role, tls_key_in(folder / "tls.key").public_key())
-        Identity.write(
-            folder, name=name, role=role, federation=keys.authority.federation, server="localhost:1",
-            coordinator_key=keys.signing_key.public_bytes, certificate=issued.pem, authority=keys.authority.pem,
-        )  # fmt: skip
-        return Identity.load(folder)
-
-    return make
-
-
-@pytest.fixture
 def evicted():
     return set()
 
 
 @pytest.fixture
-async def channel_of(store, identity_of, evicted):
+async def channel_of(store, identity, evicted):
     """Opens channels to a server: `channel_of(name, role)`."""
     server, open_ones = grpc.aio.server(), []
     server.add_generic_rpc_handlers((CoordinatorHealth(store, evicted).handler(),))
-    port = server.add_secure_port("127.0.0.1:0", server_credentials(identity_of("coordinator", "coordinator")))
+    port = server.add_secure_port("127.0.0.1:0", server_credentials(identity("coordinator", "coordinator")))
     await server.start()
 
     def make(name="boss", role="admin"):
-        open_ones.append(secure_channel(f"127.0.0.1:{port}", identity_of(name, role)))
+        open_ones.append(secure_channel(f"127.0.0.1:{port}", identity(name, role)))
         return open_ones[-1]
 
     yield make

@@ -5,28 +5,9 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from coordinator.keys import open_keys
+from covey.wire.authority import Authority
 from covey.wire.channels import secure_channel
-from covey.wire.identity import Identity, signing_request, tls_key_in
 from node.health import ANNOUNCEMENT, MAX_REQUEST_BYTES, listening
-
-
-@pytest.fixture
-def identity_of(tmp_path):
-    """Makes identities of one federation, or of another."""
-
-    def make(name, role="node", federation="ours"):
-        keys = open_keys(tmp_path / federation, 0.0)
-        folder = tmp_path / f"{federation}-{name}"
-        signing_request(folder, name)
-        issued = keys.authority.issue(name, role, tls_key_in(folder / "tls.key").public_key())
-        Identity.write(
-            folder, name=name, role=role, federation=keys.authority.federation, server="localhost:1",
-            coordinator_key=keys.signing_key.public_bytes, certificate=issued.pem, authority=keys.authority.pem,
-        )  # fmt: skip
-        return Identity.load(folder)
-
-    return make
 
 
 async def ask(address, identity, service="", name="n0"):
@@ -42,8 +23,8 @@ async def refused(address, identity, service="", name="n0"):
     return caught.value.code()
 
 
-async def test_a_node_asks_for_its_own_health(identity_of, tmp_path):
-    own, up = identity_of("n0"), True
+async def test_a_node_asks_for_its_own_health(identity, tmp_path):
+    own, up = identity("n0"), True
     async with listening(own, tmp_path, lambda: up) as address:
         assert address.startswith("127.0.0.1:")
         assert json.loads((tmp_path / ANNOUNCEMENT).read_text())["listen"] == address
@@ -56,14 +37,17 @@ async def test_a_node_asks_for_its_own_health(identity_of, tmp_path):
     assert await refused(address, own) == grpc.StatusCode.UNAVAILABLE
 
 
-async def test_nobody_else_is_answered(identity_of, tmp_path):
-    async with listening(identity_of("n0"), tmp_path, lambda: True) as address:
+async def test_nobody_else_is_answered(identity, tmp_path):
+    async with listening(identity("n0"), tmp_path, lambda: True) as address:
         denied = grpc.StatusCode.PERMISSION_DENIED
-        assert await refused(address, identity_of("n1")) == denied
-        assert await refused(address, identity_of("alice", "admin")) == denied
-        assert await refused(address, identity_of("n0", "admin")) == denied
-        assert await refused(address, identity_of("n0", federation="theirs")) == grpc.StatusCode.UNAVAILABLE
-        certified = grpc.ssl_channel_credentials(identity_of("n0").authority_pem)  # shows no certificate
+        assert await refused(address, identity("n1")) == denied
+        assert await refused(address, identity("alice", "admin")) == denied
+        assert await refused(address, identity("n0", "admin")) == denied
+        assert (
+            await refused(address, identity("n0", by=Authority.open(tmp_path / "theirs")))
+            == grpc.StatusCode.UNAVAILABLE
+        )
+        certified = grpc.ssl_channel_credentials(identity("n0").authority_pem)  # shows no certificate
         options = [("grpc.ssl_target_name_override", "n0.node.covey")]
         async with grpc.aio.secure_channel(address, certified, options) as channel:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -71,7 +55,7 @@ async def test_nobody_else_is_answered(identity_of, tmp_path):
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
 
 
-async def test_what_another_process_announced_stays(identity_of, tmp_path):
-    async with listening(identity_of("n0"), tmp_path, lambda: True):
+async def test_what_another_process_announced_stays(identity, tmp_path):
+    async with listening(identity("n0"), tmp_path, lambda: True):
         (tmp_path / ANNOUNCEMENT).write_text(json.dumps({"listen": "127.0.0.1:1", "pid": 1}))
     assert (tmp_path / ANNOUNCEMENT).exists()
