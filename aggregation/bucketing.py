@@ -6,9 +6,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from aggregation.contract import AggregationContext, PluginOptions, PreAggregator
-from aggregation.directions import spans
-from aggregation.matrix import UpdateMatrix
+from covey.aggregation.contract import AggregationContext, PluginOptions, PreAggregator
+from covey.aggregation.directions import spans
+from covey.aggregation.matrix import UpdateMatrix
 from covey.errors import RunFailed
 from covey.seeds import derive_seed
 

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from aggregation.directions import BLOCK_COLUMNS, spans
+from covey.aggregation.directions import BLOCK_COLUMNS, spans
 from covey.errors import LayoutError
 from covey.layout import Layout
 

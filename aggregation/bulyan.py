@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aggregation.contract import Aggregate, AggregationContext, Aggregator, ByzantineOptions, Verdict
-from aggregation.gram import numbers_of, squared_distances
-from aggregation.krum import krum_scores
-from aggregation.matrix import UpdateMatrix
-from aggregation.selection import NarrowBlocks, Network, mean, network, select
+from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, ByzantineOptions, Verdict
+from covey.aggregation.gram import numbers_of, squared_distances
+from covey.aggregation.krum import krum_scores
+from covey.aggregation.matrix import UpdateMatrix
+from covey.aggregation.order_statistics import NarrowBlocks, Network, mean, network, select
 
 Distances = NDArray[np.float64]
 _REASON = "not among the {theta} updates that repeated Krum chose"

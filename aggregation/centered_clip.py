@@ -8,9 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from aggregation.contract import Aggregate, AggregationContext, Aggregator, Direction, PluginOptions, Verdict
-from aggregation.gram import distances_to, numbers_of
-from aggregation.matrix import UpdateMatrix
+from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, Direction, PluginOptions, Verdict
+from covey.aggregation.gram import distances_to, numbers_of
+from covey.aggregation.matrix import UpdateMatrix
 
 CENTER = "center"
 

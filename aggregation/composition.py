@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from aggregation.contract import Aggregate, AggregationContext, Aggregator, PreAggregator, Verdict
-from aggregation.directions import WeightedRows, spans
-from aggregation.matrix import GRAM_COLUMNS, Row, UpdateMatrix
+from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, PreAggregator, Verdict
+from covey.aggregation.directions import WeightedRows, spans
+from covey.aggregation.matrix import GRAM_COLUMNS, Row, UpdateMatrix
 from covey.codecs.contract import Reader
 from covey.errors import LayoutError, RunFailed, SpecError
 

@@ -14,8 +14,8 @@ from typing import ClassVar, Protocol
 from pydantic import Field, JsonValue
 from torch import Tensor
 
-from aggregation.directions import BlockRule, Direction, Flat, WeightedRows
-from aggregation.matrix import UpdateMatrix
+from covey.aggregation.directions import BlockRule, Direction, Flat, WeightedRows
+from covey.aggregation.matrix import UpdateMatrix
 from covey.codecs.options import PluginOptions, validated
 from covey.errors import RunFailed
 

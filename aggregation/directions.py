@@ -18,7 +18,7 @@ from covey.codecs.contract import spans as spans
 from covey.errors import LayoutError
 
 if TYPE_CHECKING:
-    from aggregation.matrix import UpdateMatrix
+    from covey.aggregation.matrix import UpdateMatrix
 
 BLOCK_COLUMNS = 1 << 18
 """Columns a block of a direction should have: 1 MiB of float32, a core's second-level cache. Measured with 4

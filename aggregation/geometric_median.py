@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from aggregation.contract import Aggregate, AggregationContext, Aggregator, PluginOptions, Verdict
-from aggregation.gram import numbers_of, squared_distances
-from aggregation.matrix import UpdateMatrix
+from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, PluginOptions, Verdict
+from covey.aggregation.gram import numbers_of, squared_distances
+from covey.aggregation.matrix import UpdateMatrix
 
 Vector = NDArray[np.float64]
 

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from aggregation.contract import Aggregate, Verdict
-from aggregation.matrix import UpdateMatrix
+from covey.aggregation.contract import Aggregate, Verdict
+from covey.aggregation.matrix import UpdateMatrix
 
 
 def squared_distances(gram: Tensor) -> Tensor:

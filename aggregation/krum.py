@@ -8,9 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from aggregation.contract import Aggregate, AggregationContext, Aggregator, ByzantineOptions
-from aggregation.gram import least, mean_of, numbers_of, squared_distances
-from aggregation.matrix import UpdateMatrix
+from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, ByzantineOptions
+from covey.aggregation.gram import least, mean_of, numbers_of, squared_distances
+from covey.aggregation.matrix import UpdateMatrix
 
 
 def krum_scores(distances: Tensor, neighbours: int) -> Tensor:

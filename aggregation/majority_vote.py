@@ -11,9 +11,17 @@ from numpy.typing import NDArray
 from pydantic import Field, JsonValue, model_validator
 from torch import Tensor
 
-from aggregation.contract import Aggregate, AggregationContext, Aggregator, ByzantineOptions, Direction, Flat, Verdict
-from aggregation.matrix import UpdateMatrix
-from aggregation.votes import Ballot, PackedSigns, ServerFeedback, Ties, agreeing, vote_blocks, words_of
+from covey.aggregation.contract import (
+    Aggregate,
+    AggregationContext,
+    Aggregator,
+    ByzantineOptions,
+    Direction,
+    Flat,
+    Verdict,
+)
+from covey.aggregation.matrix import UpdateMatrix
+from covey.aggregation.votes import Ballot, PackedSigns, ServerFeedback, Ties, agreeing, vote_blocks, words_of
 from covey.errors import LayoutError, RunFailed
 from covey.seeds import derive_seed
 

@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from aggregation.directions import BLOCK_COLUMNS, WeightedRows, spans
+from covey.aggregation.directions import BLOCK_COLUMNS, WeightedRows, spans
 from covey.codecs.contract import Reader
 from covey.codecs.none import TensorReader
 from covey.errors import LayoutError
@@ -38,7 +38,7 @@ class Row:
 
     Attributes:
         node: The node's id.
-        weight: Its effective share of the round (see `aggregation.weights`).
+        weight: Its effective share of the round (see `covey.aggregation.weights`).
         reader: Its elements, decoded on demand.
     """
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from aggregation.contract import Aggregate, AggregationContext, Aggregator, Verdict
-from aggregation.matrix import UpdateMatrix
+from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, Verdict
+from covey.aggregation.matrix import UpdateMatrix
 from covey.errors import RunFailed
 
 

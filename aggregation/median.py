@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from aggregation.contract import Aggregate, AggregationContext, Aggregator, ByzantineOptions, Verdict
-from aggregation.matrix import UpdateMatrix
-from aggregation.selection import mean_of_ranks
+from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, ByzantineOptions, Verdict
+from covey.aggregation.matrix import UpdateMatrix
+from covey.aggregation.order_statistics import mean_of_ranks
 
 
 class Median(Aggregator):

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from aggregation.contract import Aggregate, AggregationContext, Aggregator, ByzantineOptions
-from aggregation.gram import mean_of, numbers_of, squared_distances
-from aggregation.matrix import UpdateMatrix
+from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, ByzantineOptions
+from covey.aggregation.gram import mean_of, numbers_of, squared_distances
+from covey.aggregation.matrix import UpdateMatrix
 from covey.errors import RunFailed
 
 Distances = NDArray[np.float64]

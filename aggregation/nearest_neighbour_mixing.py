@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aggregation.contract import AggregationContext, ByzantineOptions, PreAggregator
-from aggregation.gram import squared_distances
-from aggregation.matrix import UpdateMatrix
+from covey.aggregation.contract import AggregationContext, ByzantineOptions, PreAggregator
+from covey.aggregation.gram import squared_distances
+from covey.aggregation.matrix import UpdateMatrix
 from covey.errors import RunFailed
 
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from aggregation.contract import Aggregate, AggregationContext, Aggregator, Verdict
-from aggregation.gram import numbers_of
-from aggregation.matrix import UpdateMatrix
+from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, Verdict
+from covey.aggregation.gram import numbers_of
+from covey.aggregation.matrix import UpdateMatrix
 from covey.errors import RunFailed
 
 

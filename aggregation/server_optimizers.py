@@ -20,7 +20,7 @@ import torch
 from pydantic import Field, JsonValue
 from torch import Tensor
 
-from aggregation.momentum_stability import percentile, stable_momentum
+from covey.aggregation.momentum_stability import percentile, stable_momentum
 from covey.codecs.options import PluginOptions, validated
 
 LearningRate = Annotated[float, Field(gt=0)]

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aggregation.directions import Direction, spans
-from aggregation.matrix import UpdateMatrix
+from covey.aggregation.directions import Direction, spans
+from covey.aggregation.matrix import UpdateMatrix
 from covey.errors import LayoutError
 
 Words = NDArray[np.uint64]
@@ -233,7 +233,7 @@ class Ballot:
 
 
 class ServerFeedback(Direction):
-    """The error that goes into the next round's vote: see `aggregation.majority_vote.MajorityVote`.
+    """The error that goes into the next round's vote: see `covey.aggregation.majority_vote.MajorityVote`.
 
     Args:
         ballot: The round's, with its error.

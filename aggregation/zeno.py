@@ -10,10 +10,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from aggregation.contract import Aggregate, AggregationContext, Aggregator, ByzantineOptions, Verdict
-from aggregation.fltrust import root_of
-from aggregation.gram import least, mean_of, numbers_of
-from aggregation.matrix import UpdateMatrix
+from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, ByzantineOptions, Verdict
+from covey.aggregation.fltrust import root_of
+from covey.aggregation.gram import least, mean_of, numbers_of
+from covey.aggregation.matrix import UpdateMatrix
 
 _REASON = "its score (fall of the loss on the trusted data, less rho times its squared norm) is among the f lowest"
 _NOT_FINITE = "the loss on the trusted data would not be finite"

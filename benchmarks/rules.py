@@ -34,13 +34,13 @@ from pydantic import JsonValue
 from rich.table import Table
 from torch import Tensor
 
-from aggregation.composition import Composed
-from aggregation.contract import Aggregate, AggregationContext, Aggregator, Direction
-from aggregation.directions import BLOCK_COLUMNS, spans
-from aggregation.matrix import Row, UpdateMatrix
 from benchmarks.proc import available_memory_mb, usage_of
 from benchmarks.rounds import console
 from covey import plugins
+from covey.aggregation.composition import Composed
+from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, Direction
+from covey.aggregation.directions import BLOCK_COLUMNS, spans
+from covey.aggregation.matrix import Row, UpdateMatrix
 from covey.codecs.none import TensorReader
 from covey.errors import CoveyError
 

@@ -24,12 +24,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from coordinator.config import sqlite_url
+from covey.coordinator.config import sqlite_url
 from covey.simulation.plan import Plan
 from covey.simulation.simulation import simulate
 from covey.spec import parse_toml
+from covey.storage.sql.store import open_store
 from covey.telemetry import configure_logging
-from storage.sql import open_store
 
 AIM_S = 300.0
 """For 1,000 nodes and 20 rounds on two cores."""

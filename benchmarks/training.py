@@ -32,8 +32,8 @@ from torch.utils.data import TensorDataset
 from covey.learning.task import NodeData, Task
 from covey.seeds import derive_seed
 from covey.spec import RunSpec
-from covey.worker import messages as m
-from covey.worker.client import Worker
+from covey.worker.client.client import Worker
+from covey.worker.jobs import messages as m
 
 AIM = 0.95
 TASK = "benchmarks.training:Images"

@@ -12,34 +12,34 @@ from collections.abc import Sequence
 import grpc.aio
 import structlog
 
-from coordinator.admin import AdminService
-from coordinator.census import Census, keep_census
-from coordinator.config import CoordinatorConfig
-from coordinator.enrolment import EnrolmentService
-from coordinator.environment import Environment, StoreThread
-from coordinator.gauges import CoordinatorGauges
-from coordinator.handlers import admin_handler, coordinator_handler
-from coordinator.health import CoordinatorHealth
-from coordinator.intake import Intake
-from coordinator.keys import Keys, open_keys, write_admin_identity
-from coordinator.metrics import CoordinatorMetrics
-from coordinator.ownership import check_folder, check_record, take_over
-from coordinator.queue import serve_runs
-from coordinator.renewal import OwnCertificate
-from coordinator.service import CoordinatorService
-from coordinator.sessions import Sessions
+from covey.coordinator.admin.gauges import CoordinatorGauges
+from covey.coordinator.admin.health import CoordinatorHealth
+from covey.coordinator.admin.metrics import CoordinatorMetrics
+from covey.coordinator.admin.record_snapshot import Census, keep_census
+from covey.coordinator.admin.service import AdminService
+from covey.coordinator.backup.ownership import check_folder, check_record, take_over
+from covey.coordinator.config import CoordinatorConfig
+from covey.coordinator.environment import Environment, StoreThread
+from covey.coordinator.keys.keys import Keys, open_keys, write_admin_identity
+from covey.coordinator.keys.renewal import OwnCertificate
+from covey.coordinator.nodes.enrolment import EnrolmentService
+from covey.coordinator.nodes.handlers import admin_handler, coordinator_handler
+from covey.coordinator.nodes.service import CoordinatorService
+from covey.coordinator.nodes.sessions import Sessions
+from covey.coordinator.runs.offers import Intake
+from covey.coordinator.runs.scheduler import serve_runs
 from covey.errors import CoveyError
+from covey.protos import coordinator_pb2_grpc
+from covey.storage.files.artifacts import ArtifactFiles
+from covey.storage.record.contract import EventRecord, Role
+from covey.storage.sql.engine import database_url, sqlite_path
+from covey.storage.sql.store import SqlStore, open_store
 from covey.telemetry import configure_logging
 from covey.wire.announcement import announce, withdraw
 from covey.wire.channels import renewing_credentials, server_options
 from covey.wire.grants import Grants
 from covey.wire.metrics_server import scrapable
-from covey.worker.keeper import WorkerKeeper
-from protos import coordinator_pb2_grpc
-from storage.contract import EventRecord, Role
-from storage.engine import database_url, sqlite_path
-from storage.models import ArtifactFiles
-from storage.sql import SqlStore, open_store
+from covey.worker.client.supervisor import WorkerKeeper
 
 log = structlog.get_logger(room="coordinator")
 GRACE_S = 1.0

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import structlog
 
-from coordinator.census import Census
-from coordinator.config import CoordinatorConfig
-from coordinator.metrics import CoordinatorMetrics
-from coordinator.sessions import Sessions
+from covey.coordinator.admin.metrics import CoordinatorMetrics
+from covey.coordinator.admin.record_snapshot import Census
+from covey.coordinator.config import CoordinatorConfig
+from covey.coordinator.nodes.sessions import Sessions
 from covey.errors import CoveyError, StoreUnavailable
+from covey.storage.files.artifacts import ArtifactFiles
+from covey.storage.record.contract import Store
 from covey.wire.authority import Authority
 from covey.wire.grants import Grants
 from covey.wire.signing import SigningKey
-from covey.worker.keeper import WorkerKeeper
-from storage.contract import Store
-from storage.models import ArtifactFiles
+from covey.worker.client.supervisor import WorkerKeeper
 
 if TYPE_CHECKING:
-    from coordinator.run_base import RunBase
+    from covey.coordinator.runs.active_run import RunBase
 
 P = ParamSpec("P")
 R = TypeVar("R")

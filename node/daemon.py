@@ -9,21 +9,21 @@ import stamina
 import structlog
 
 from covey.errors import CoveyError, IdentityError
+from covey.node.assignments.executor import Bench, Work
+from covey.node.assignments.journal import Journal
+from covey.node.assignments.local_state import CarriedState
+from covey.node.membership.enrolment import IDENTITY_FOLDER
+from covey.node.membership.link import Link, node_hello
+from covey.node.membership.renewal import renew_when_due
+from covey.node.operator.config import NodeConfig
+from covey.node.operator.health import listening
+from covey.node.operator.metrics import NodeMetrics
+from covey.protos import coordinator_pb2 as pb
+from covey.storage.files.artifacts import ArtifactFiles
 from covey.telemetry import configure_logging
 from covey.wire.identity import Identity
 from covey.wire.metrics_server import scrapable
-from covey.worker.keeper import WorkerKeeper
-from node.carried import CarriedState
-from node.config import NodeConfig
-from node.enrolment import IDENTITY_FOLDER
-from node.health import listening
-from node.journal import Journal
-from node.link import Link, node_hello
-from node.metrics import NodeMetrics
-from node.renewal import renew_when_due
-from node.work import Bench, Work
-from protos import coordinator_pb2 as pb
-from storage.models import ArtifactFiles
+from covey.worker.client.supervisor import WorkerKeeper
 
 log = structlog.get_logger(room="node")
 RENEWED = -1

@@ -3,8 +3,8 @@
 import grpc
 import warnings
 
-from protos import admin_pb2 as protos_dot_admin__pb2
-from protos import tensors_pb2 as protos_dot_tensors__pb2
+from covey.protos import admin_pb2 as covey_dot_protos_dot_admin__pb2
+from covey.protos import tensors_pb2 as covey_dot_protos_dot_tensors__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -19,7 +19,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in protos/admin_pb2_grpc.py depends on'
+        + ' but the generated code in covey/protos/admin_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -37,93 +37,93 @@ class AdminStub:
         """
         self.SubmitRun = channel.unary_unary(
                 '/covey.v1.Admin/SubmitRun',
-                request_serializer=protos_dot_admin__pb2.SubmitRunRequest.SerializeToString,
-                response_deserializer=protos_dot_admin__pb2.Run.FromString,
+                request_serializer=covey_dot_protos_dot_admin__pb2.SubmitRunRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_admin__pb2.Run.FromString,
                 _registered_method=True)
         self.ListRuns = channel.unary_unary(
                 '/covey.v1.Admin/ListRuns',
-                request_serializer=protos_dot_admin__pb2.ListRunsRequest.SerializeToString,
-                response_deserializer=protos_dot_admin__pb2.ListRunsReply.FromString,
+                request_serializer=covey_dot_protos_dot_admin__pb2.ListRunsRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_admin__pb2.ListRunsReply.FromString,
                 _registered_method=True)
         self.ShowRun = channel.unary_unary(
                 '/covey.v1.Admin/ShowRun',
-                request_serializer=protos_dot_admin__pb2.RunRequest.SerializeToString,
-                response_deserializer=protos_dot_admin__pb2.Run.FromString,
+                request_serializer=covey_dot_protos_dot_admin__pb2.RunRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_admin__pb2.Run.FromString,
                 _registered_method=True)
         self.WatchRun = channel.unary_stream(
                 '/covey.v1.Admin/WatchRun',
-                request_serializer=protos_dot_admin__pb2.RunRequest.SerializeToString,
-                response_deserializer=protos_dot_admin__pb2.RunStatus.FromString,
+                request_serializer=covey_dot_protos_dot_admin__pb2.RunRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_admin__pb2.RunStatus.FromString,
                 _registered_method=True)
         self.StopRun = channel.unary_unary(
                 '/covey.v1.Admin/StopRun',
-                request_serializer=protos_dot_admin__pb2.RunRequest.SerializeToString,
-                response_deserializer=protos_dot_admin__pb2.Run.FromString,
+                request_serializer=covey_dot_protos_dot_admin__pb2.RunRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_admin__pb2.Run.FromString,
                 _registered_method=True)
         self.LocateVersion = channel.unary_unary(
                 '/covey.v1.Admin/LocateVersion',
-                request_serializer=protos_dot_admin__pb2.LocateVersionRequest.SerializeToString,
-                response_deserializer=protos_dot_admin__pb2.Version.FromString,
+                request_serializer=covey_dot_protos_dot_admin__pb2.LocateVersionRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_admin__pb2.Version.FromString,
                 _registered_method=True)
         self.DownloadVersion = channel.unary_stream(
                 '/covey.v1.Admin/DownloadVersion',
-                request_serializer=protos_dot_admin__pb2.LocateVersionRequest.SerializeToString,
-                response_deserializer=protos_dot_tensors__pb2.Chunk.FromString,
+                request_serializer=covey_dot_protos_dot_admin__pb2.LocateVersionRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_tensors__pb2.Chunk.FromString,
                 _registered_method=True)
         self.ListRounds = channel.unary_unary(
                 '/covey.v1.Admin/ListRounds',
-                request_serializer=protos_dot_admin__pb2.RunRequest.SerializeToString,
-                response_deserializer=protos_dot_admin__pb2.ListRoundsReply.FromString,
+                request_serializer=covey_dot_protos_dot_admin__pb2.RunRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_admin__pb2.ListRoundsReply.FromString,
                 _registered_method=True)
         self.ShowRound = channel.unary_unary(
                 '/covey.v1.Admin/ShowRound',
-                request_serializer=protos_dot_admin__pb2.RoundRequest.SerializeToString,
-                response_deserializer=protos_dot_admin__pb2.RoundDetail.FromString,
+                request_serializer=covey_dot_protos_dot_admin__pb2.RoundRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_admin__pb2.RoundDetail.FromString,
                 _registered_method=True)
         self.AuditRun = channel.unary_unary(
                 '/covey.v1.Admin/AuditRun',
-                request_serializer=protos_dot_admin__pb2.RunRequest.SerializeToString,
-                response_deserializer=protos_dot_admin__pb2.AuditReply.FromString,
+                request_serializer=covey_dot_protos_dot_admin__pb2.RunRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_admin__pb2.AuditReply.FromString,
                 _registered_method=True)
         self.ListNodes = channel.unary_unary(
                 '/covey.v1.Admin/ListNodes',
-                request_serializer=protos_dot_admin__pb2.ListNodesRequest.SerializeToString,
-                response_deserializer=protos_dot_admin__pb2.ListNodesReply.FromString,
+                request_serializer=covey_dot_protos_dot_admin__pb2.ListNodesRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_admin__pb2.ListNodesReply.FromString,
                 _registered_method=True)
         self.ShowNode = channel.unary_unary(
                 '/covey.v1.Admin/ShowNode',
-                request_serializer=protos_dot_admin__pb2.NodeRequest.SerializeToString,
-                response_deserializer=protos_dot_admin__pb2.NodeDetail.FromString,
+                request_serializer=covey_dot_protos_dot_admin__pb2.NodeRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_admin__pb2.NodeDetail.FromString,
                 _registered_method=True)
         self.EvictNode = channel.unary_unary(
                 '/covey.v1.Admin/EvictNode',
-                request_serializer=protos_dot_admin__pb2.NodeRequest.SerializeToString,
-                response_deserializer=protos_dot_admin__pb2.Node.FromString,
+                request_serializer=covey_dot_protos_dot_admin__pb2.NodeRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_admin__pb2.Node.FromString,
                 _registered_method=True)
         self.CreateToken = channel.unary_unary(
                 '/covey.v1.Admin/CreateToken',
-                request_serializer=protos_dot_admin__pb2.CreateTokenRequest.SerializeToString,
-                response_deserializer=protos_dot_admin__pb2.CreateTokenReply.FromString,
+                request_serializer=covey_dot_protos_dot_admin__pb2.CreateTokenRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_admin__pb2.CreateTokenReply.FromString,
                 _registered_method=True)
         self.Pause = channel.unary_unary(
                 '/covey.v1.Admin/Pause',
-                request_serializer=protos_dot_admin__pb2.PauseRequest.SerializeToString,
-                response_deserializer=protos_dot_admin__pb2.CoordinatorStatus.FromString,
+                request_serializer=covey_dot_protos_dot_admin__pb2.PauseRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_admin__pb2.CoordinatorStatus.FromString,
                 _registered_method=True)
         self.Status = channel.unary_unary(
                 '/covey.v1.Admin/Status',
-                request_serializer=protos_dot_admin__pb2.StatusRequest.SerializeToString,
-                response_deserializer=protos_dot_admin__pb2.CoordinatorStatus.FromString,
+                request_serializer=covey_dot_protos_dot_admin__pb2.StatusRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_admin__pb2.CoordinatorStatus.FromString,
                 _registered_method=True)
         self.Drain = channel.unary_unary(
                 '/covey.v1.Admin/Drain',
-                request_serializer=protos_dot_admin__pb2.DrainRequest.SerializeToString,
-                response_deserializer=protos_dot_admin__pb2.CoordinatorStatus.FromString,
+                request_serializer=covey_dot_protos_dot_admin__pb2.DrainRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_admin__pb2.CoordinatorStatus.FromString,
                 _registered_method=True)
         self.Backup = channel.unary_unary(
                 '/covey.v1.Admin/Backup',
-                request_serializer=protos_dot_admin__pb2.BackupRequest.SerializeToString,
-                response_deserializer=protos_dot_admin__pb2.BackupReply.FromString,
+                request_serializer=covey_dot_protos_dot_admin__pb2.BackupRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_admin__pb2.BackupReply.FromString,
                 _registered_method=True)
 
 
@@ -248,93 +248,93 @@ def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'SubmitRun': grpc.unary_unary_rpc_method_handler(
                     servicer.SubmitRun,
-                    request_deserializer=protos_dot_admin__pb2.SubmitRunRequest.FromString,
-                    response_serializer=protos_dot_admin__pb2.Run.SerializeToString,
+                    request_deserializer=covey_dot_protos_dot_admin__pb2.SubmitRunRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_admin__pb2.Run.SerializeToString,
             ),
             'ListRuns': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRuns,
-                    request_deserializer=protos_dot_admin__pb2.ListRunsRequest.FromString,
-                    response_serializer=protos_dot_admin__pb2.ListRunsReply.SerializeToString,
+                    request_deserializer=covey_dot_protos_dot_admin__pb2.ListRunsRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_admin__pb2.ListRunsReply.SerializeToString,
             ),
             'ShowRun': grpc.unary_unary_rpc_method_handler(
                     servicer.ShowRun,
-                    request_deserializer=protos_dot_admin__pb2.RunRequest.FromString,
-                    response_serializer=protos_dot_admin__pb2.Run.SerializeToString,
+                    request_deserializer=covey_dot_protos_dot_admin__pb2.RunRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_admin__pb2.Run.SerializeToString,
             ),
             'WatchRun': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchRun,
-                    request_deserializer=protos_dot_admin__pb2.RunRequest.FromString,
-                    response_serializer=protos_dot_admin__pb2.RunStatus.SerializeToString,
+                    request_deserializer=covey_dot_protos_dot_admin__pb2.RunRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_admin__pb2.RunStatus.SerializeToString,
             ),
             'StopRun': grpc.unary_unary_rpc_method_handler(
                     servicer.StopRun,
-                    request_deserializer=protos_dot_admin__pb2.RunRequest.FromString,
-                    response_serializer=protos_dot_admin__pb2.Run.SerializeToString,
+                    request_deserializer=covey_dot_protos_dot_admin__pb2.RunRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_admin__pb2.Run.SerializeToString,
             ),
             'LocateVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.LocateVersion,
-                    request_deserializer=protos_dot_admin__pb2.LocateVersionRequest.FromString,
-                    response_serializer=protos_dot_admin__pb2.Version.SerializeToString,
+                    request_deserializer=covey_dot_protos_dot_admin__pb2.LocateVersionRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_admin__pb2.Version.SerializeToString,
             ),
             'DownloadVersion': grpc.unary_stream_rpc_method_handler(
                     servicer.DownloadVersion,
-                    request_deserializer=protos_dot_admin__pb2.LocateVersionRequest.FromString,
-                    response_serializer=protos_dot_tensors__pb2.Chunk.SerializeToString,
+                    request_deserializer=covey_dot_protos_dot_admin__pb2.LocateVersionRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_tensors__pb2.Chunk.SerializeToString,
             ),
             'ListRounds': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRounds,
-                    request_deserializer=protos_dot_admin__pb2.RunRequest.FromString,
-                    response_serializer=protos_dot_admin__pb2.ListRoundsReply.SerializeToString,
+                    request_deserializer=covey_dot_protos_dot_admin__pb2.RunRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_admin__pb2.ListRoundsReply.SerializeToString,
             ),
             'ShowRound': grpc.unary_unary_rpc_method_handler(
                     servicer.ShowRound,
-                    request_deserializer=protos_dot_admin__pb2.RoundRequest.FromString,
-                    response_serializer=protos_dot_admin__pb2.RoundDetail.SerializeToString,
+                    request_deserializer=covey_dot_protos_dot_admin__pb2.RoundRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_admin__pb2.RoundDetail.SerializeToString,
             ),
             'AuditRun': grpc.unary_unary_rpc_method_handler(
                     servicer.AuditRun,
-                    request_deserializer=protos_dot_admin__pb2.RunRequest.FromString,
-                    response_serializer=protos_dot_admin__pb2.AuditReply.SerializeToString,
+                    request_deserializer=covey_dot_protos_dot_admin__pb2.RunRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_admin__pb2.AuditReply.SerializeToString,
             ),
             'ListNodes': grpc.unary_unary_rpc_method_handler(
                     servicer.ListNodes,
-                    request_deserializer=protos_dot_admin__pb2.ListNodesRequest.FromString,
-                    response_serializer=protos_dot_admin__pb2.ListNodesReply.SerializeToString,
+                    request_deserializer=covey_dot_protos_dot_admin__pb2.ListNodesRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_admin__pb2.ListNodesReply.SerializeToString,
             ),
             'ShowNode': grpc.unary_unary_rpc_method_handler(
                     servicer.ShowNode,
-                    request_deserializer=protos_dot_admin__pb2.NodeRequest.FromString,
-                    response_serializer=protos_dot_admin__pb2.NodeDetail.SerializeToString,
+                    request_deserializer=covey_dot_protos_dot_admin__pb2.NodeRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_admin__pb2.NodeDetail.SerializeToString,
             ),
             'EvictNode': grpc.unary_unary_rpc_method_handler(
                     servicer.EvictNode,
-                    request_deserializer=protos_dot_admin__pb2.NodeRequest.FromString,
-                    response_serializer=protos_dot_admin__pb2.Node.SerializeToString,
+                    request_deserializer=covey_dot_protos_dot_admin__pb2.NodeRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_admin__pb2.Node.SerializeToString,
             ),
             'CreateToken': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateToken,
-                    request_deserializer=protos_dot_admin__pb2.CreateTokenRequest.FromString,
-                    response_serializer=protos_dot_admin__pb2.CreateTokenReply.SerializeToString,
+                    request_deserializer=covey_dot_protos_dot_admin__pb2.CreateTokenRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_admin__pb2.CreateTokenReply.SerializeToString,
             ),
             'Pause': grpc.unary_unary_rpc_method_handler(
                     servicer.Pause,
-                    request_deserializer=protos_dot_admin__pb2.PauseRequest.FromString,
-                    response_serializer=protos_dot_admin__pb2.CoordinatorStatus.SerializeToString,
+                    request_deserializer=covey_dot_protos_dot_admin__pb2.PauseRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_admin__pb2.CoordinatorStatus.SerializeToString,
             ),
             'Status': grpc.unary_unary_rpc_method_handler(
                     servicer.Status,
-                    request_deserializer=protos_dot_admin__pb2.StatusRequest.FromString,
-                    response_serializer=protos_dot_admin__pb2.CoordinatorStatus.SerializeToString,
+                    request_deserializer=covey_dot_protos_dot_admin__pb2.StatusRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_admin__pb2.CoordinatorStatus.SerializeToString,
             ),
             'Drain': grpc.unary_unary_rpc_method_handler(
                     servicer.Drain,
-                    request_deserializer=protos_dot_admin__pb2.DrainRequest.FromString,
-                    response_serializer=protos_dot_admin__pb2.CoordinatorStatus.SerializeToString,
+                    request_deserializer=covey_dot_protos_dot_admin__pb2.DrainRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_admin__pb2.CoordinatorStatus.SerializeToString,
             ),
             'Backup': grpc.unary_unary_rpc_method_handler(
                     servicer.Backup,
-                    request_deserializer=protos_dot_admin__pb2.BackupRequest.FromString,
-                    response_serializer=protos_dot_admin__pb2.BackupReply.SerializeToString,
+                    request_deserializer=covey_dot_protos_dot_admin__pb2.BackupRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_admin__pb2.BackupReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -362,8 +362,8 @@ class Admin:
             request,
             target,
             '/covey.v1.Admin/SubmitRun',
-            protos_dot_admin__pb2.SubmitRunRequest.SerializeToString,
-            protos_dot_admin__pb2.Run.FromString,
+            covey_dot_protos_dot_admin__pb2.SubmitRunRequest.SerializeToString,
+            covey_dot_protos_dot_admin__pb2.Run.FromString,
             options,
             channel_credentials,
             insecure,
@@ -389,8 +389,8 @@ class Admin:
             request,
             target,
             '/covey.v1.Admin/ListRuns',
-            protos_dot_admin__pb2.ListRunsRequest.SerializeToString,
-            protos_dot_admin__pb2.ListRunsReply.FromString,
+            covey_dot_protos_dot_admin__pb2.ListRunsRequest.SerializeToString,
+            covey_dot_protos_dot_admin__pb2.ListRunsReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -416,8 +416,8 @@ class Admin:
             request,
             target,
             '/covey.v1.Admin/ShowRun',
-            protos_dot_admin__pb2.RunRequest.SerializeToString,
-            protos_dot_admin__pb2.Run.FromString,
+            covey_dot_protos_dot_admin__pb2.RunRequest.SerializeToString,
+            covey_dot_protos_dot_admin__pb2.Run.FromString,
             options,
             channel_credentials,
             insecure,
@@ -443,8 +443,8 @@ class Admin:
             request,
             target,
             '/covey.v1.Admin/WatchRun',
-            protos_dot_admin__pb2.RunRequest.SerializeToString,
-            protos_dot_admin__pb2.RunStatus.FromString,
+            covey_dot_protos_dot_admin__pb2.RunRequest.SerializeToString,
+            covey_dot_protos_dot_admin__pb2.RunStatus.FromString,
             options,
             channel_credentials,
             insecure,
@@ -470,8 +470,8 @@ class Admin:
             request,
             target,
             '/covey.v1.Admin/StopRun',
-            protos_dot_admin__pb2.RunRequest.SerializeToString,
-            protos_dot_admin__pb2.Run.FromString,
+            covey_dot_protos_dot_admin__pb2.RunRequest.SerializeToString,
+            covey_dot_protos_dot_admin__pb2.Run.FromString,
             options,
             channel_credentials,
             insecure,
@@ -497,8 +497,8 @@ class Admin:
             request,
             target,
             '/covey.v1.Admin/LocateVersion',
-            protos_dot_admin__pb2.LocateVersionRequest.SerializeToString,
-            protos_dot_admin__pb2.Version.FromString,
+            covey_dot_protos_dot_admin__pb2.LocateVersionRequest.SerializeToString,
+            covey_dot_protos_dot_admin__pb2.Version.FromString,
             options,
             channel_credentials,
             insecure,
@@ -524,8 +524,8 @@ class Admin:
             request,
             target,
             '/covey.v1.Admin/DownloadVersion',
-            protos_dot_admin__pb2.LocateVersionRequest.SerializeToString,
-            protos_dot_tensors__pb2.Chunk.FromString,
+            covey_dot_protos_dot_admin__pb2.LocateVersionRequest.SerializeToString,
+            covey_dot_protos_dot_tensors__pb2.Chunk.FromString,
             options,
             channel_credentials,
             insecure,
@@ -551,8 +551,8 @@ class Admin:
             request,
             target,
             '/covey.v1.Admin/ListRounds',
-            protos_dot_admin__pb2.RunRequest.SerializeToString,
-            protos_dot_admin__pb2.ListRoundsReply.FromString,
+            covey_dot_protos_dot_admin__pb2.RunRequest.SerializeToString,
+            covey_dot_protos_dot_admin__pb2.ListRoundsReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -578,8 +578,8 @@ class Admin:
             request,
             target,
             '/covey.v1.Admin/ShowRound',
-            protos_dot_admin__pb2.RoundRequest.SerializeToString,
-            protos_dot_admin__pb2.RoundDetail.FromString,
+            covey_dot_protos_dot_admin__pb2.RoundRequest.SerializeToString,
+            covey_dot_protos_dot_admin__pb2.RoundDetail.FromString,
             options,
             channel_credentials,
             insecure,
@@ -605,8 +605,8 @@ class Admin:
             request,
             target,
             '/covey.v1.Admin/AuditRun',
-            protos_dot_admin__pb2.RunRequest.SerializeToString,
-            protos_dot_admin__pb2.AuditReply.FromString,
+            covey_dot_protos_dot_admin__pb2.RunRequest.SerializeToString,
+            covey_dot_protos_dot_admin__pb2.AuditReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -632,8 +632,8 @@ class Admin:
             request,
             target,
             '/covey.v1.Admin/ListNodes',
-            protos_dot_admin__pb2.ListNodesRequest.SerializeToString,
-            protos_dot_admin__pb2.ListNodesReply.FromString,
+            covey_dot_protos_dot_admin__pb2.ListNodesRequest.SerializeToString,
+            covey_dot_protos_dot_admin__pb2.ListNodesReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -659,8 +659,8 @@ class Admin:
             request,
             target,
             '/covey.v1.Admin/ShowNode',
-            protos_dot_admin__pb2.NodeRequest.SerializeToString,
-            protos_dot_admin__pb2.NodeDetail.FromString,
+            covey_dot_protos_dot_admin__pb2.NodeRequest.SerializeToString,
+            covey_dot_protos_dot_admin__pb2.NodeDetail.FromString,
             options,
             channel_credentials,
             insecure,
@@ -686,8 +686,8 @@ class Admin:
             request,
             target,
             '/covey.v1.Admin/EvictNode',
-            protos_dot_admin__pb2.NodeRequest.SerializeToString,
-            protos_dot_admin__pb2.Node.FromString,
+            covey_dot_protos_dot_admin__pb2.NodeRequest.SerializeToString,
+            covey_dot_protos_dot_admin__pb2.Node.FromString,
             options,
             channel_credentials,
             insecure,
@@ -713,8 +713,8 @@ class Admin:
             request,
             target,
             '/covey.v1.Admin/CreateToken',
-            protos_dot_admin__pb2.CreateTokenRequest.SerializeToString,
-            protos_dot_admin__pb2.CreateTokenReply.FromString,
+            covey_dot_protos_dot_admin__pb2.CreateTokenRequest.SerializeToString,
+            covey_dot_protos_dot_admin__pb2.CreateTokenReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -740,8 +740,8 @@ class Admin:
             request,
             target,
             '/covey.v1.Admin/Pause',
-            protos_dot_admin__pb2.PauseRequest.SerializeToString,
-            protos_dot_admin__pb2.CoordinatorStatus.FromString,
+            covey_dot_protos_dot_admin__pb2.PauseRequest.SerializeToString,
+            covey_dot_protos_dot_admin__pb2.CoordinatorStatus.FromString,
             options,
             channel_credentials,
             insecure,
@@ -767,8 +767,8 @@ class Admin:
             request,
             target,
             '/covey.v1.Admin/Status',
-            protos_dot_admin__pb2.StatusRequest.SerializeToString,
-            protos_dot_admin__pb2.CoordinatorStatus.FromString,
+            covey_dot_protos_dot_admin__pb2.StatusRequest.SerializeToString,
+            covey_dot_protos_dot_admin__pb2.CoordinatorStatus.FromString,
             options,
             channel_credentials,
             insecure,
@@ -794,8 +794,8 @@ class Admin:
             request,
             target,
             '/covey.v1.Admin/Drain',
-            protos_dot_admin__pb2.DrainRequest.SerializeToString,
-            protos_dot_admin__pb2.CoordinatorStatus.FromString,
+            covey_dot_protos_dot_admin__pb2.DrainRequest.SerializeToString,
+            covey_dot_protos_dot_admin__pb2.CoordinatorStatus.FromString,
             options,
             channel_credentials,
             insecure,
@@ -821,8 +821,8 @@ class Admin:
             request,
             target,
             '/covey.v1.Admin/Backup',
-            protos_dot_admin__pb2.BackupRequest.SerializeToString,
-            protos_dot_admin__pb2.BackupReply.FromString,
+            covey_dot_protos_dot_admin__pb2.BackupRequest.SerializeToString,
+            covey_dot_protos_dot_admin__pb2.BackupReply.FromString,
             options,
             channel_credentials,
             insecure,

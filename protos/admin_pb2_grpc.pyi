@@ -6,9 +6,9 @@ Times are Unix seconds; 0 means "not yet". Metrics and other open-ended values a
 """
 
 from collections import abc as _abc
+from covey.protos import admin_pb2 as _admin_pb2
+from covey.protos import tensors_pb2 as _tensors_pb2
 from grpc import aio as _aio
-from protos import admin_pb2 as _admin_pb2
-from protos import tensors_pb2 as _tensors_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys

@@ -3,8 +3,8 @@
 import grpc
 import warnings
 
-from protos import coordinator_pb2 as protos_dot_coordinator__pb2
-from protos import tensors_pb2 as protos_dot_tensors__pb2
+from covey.protos import coordinator_pb2 as covey_dot_protos_dot_coordinator__pb2
+from covey.protos import tensors_pb2 as covey_dot_protos_dot_tensors__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -19,7 +19,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in protos/coordinator_pb2_grpc.py depends on'
+        + ' but the generated code in covey/protos/coordinator_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -38,8 +38,8 @@ class EnrolmentStub:
         """
         self.Enrol = channel.unary_unary(
                 '/covey.v1.Enrolment/Enrol',
-                request_serializer=protos_dot_coordinator__pb2.EnrolRequest.SerializeToString,
-                response_deserializer=protos_dot_coordinator__pb2.EnrolReply.FromString,
+                request_serializer=covey_dot_protos_dot_coordinator__pb2.EnrolRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_coordinator__pb2.EnrolReply.FromString,
                 _registered_method=True)
 
 
@@ -60,8 +60,8 @@ def add_EnrolmentServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Enrol': grpc.unary_unary_rpc_method_handler(
                     servicer.Enrol,
-                    request_deserializer=protos_dot_coordinator__pb2.EnrolRequest.FromString,
-                    response_serializer=protos_dot_coordinator__pb2.EnrolReply.SerializeToString,
+                    request_deserializer=covey_dot_protos_dot_coordinator__pb2.EnrolRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_coordinator__pb2.EnrolReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,8 +90,8 @@ class Enrolment:
             request,
             target,
             '/covey.v1.Enrolment/Enrol',
-            protos_dot_coordinator__pb2.EnrolRequest.SerializeToString,
-            protos_dot_coordinator__pb2.EnrolReply.FromString,
+            covey_dot_protos_dot_coordinator__pb2.EnrolRequest.SerializeToString,
+            covey_dot_protos_dot_coordinator__pb2.EnrolReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -115,23 +115,23 @@ class CoordinatorStub:
         """
         self.Session = channel.stream_stream(
                 '/covey.v1.Coordinator/Session',
-                request_serializer=protos_dot_coordinator__pb2.NodeMessage.SerializeToString,
-                response_deserializer=protos_dot_coordinator__pb2.CoordinatorMessage.FromString,
+                request_serializer=covey_dot_protos_dot_coordinator__pb2.NodeMessage.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_coordinator__pb2.CoordinatorMessage.FromString,
                 _registered_method=True)
         self.Download = channel.unary_stream(
                 '/covey.v1.Coordinator/Download',
-                request_serializer=protos_dot_coordinator__pb2.DownloadRequest.SerializeToString,
-                response_deserializer=protos_dot_tensors__pb2.Chunk.FromString,
+                request_serializer=covey_dot_protos_dot_coordinator__pb2.DownloadRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_tensors__pb2.Chunk.FromString,
                 _registered_method=True)
         self.Upload = channel.stream_unary(
                 '/covey.v1.Coordinator/Upload',
-                request_serializer=protos_dot_tensors__pb2.Chunk.SerializeToString,
-                response_deserializer=protos_dot_coordinator__pb2.UploadReply.FromString,
+                request_serializer=covey_dot_protos_dot_tensors__pb2.Chunk.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_coordinator__pb2.UploadReply.FromString,
                 _registered_method=True)
         self.Renew = channel.unary_unary(
                 '/covey.v1.Coordinator/Renew',
-                request_serializer=protos_dot_coordinator__pb2.RenewRequest.SerializeToString,
-                response_deserializer=protos_dot_coordinator__pb2.EnrolReply.FromString,
+                request_serializer=covey_dot_protos_dot_coordinator__pb2.RenewRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_coordinator__pb2.EnrolReply.FromString,
                 _registered_method=True)
 
 
@@ -173,23 +173,23 @@ def add_CoordinatorServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Session': grpc.stream_stream_rpc_method_handler(
                     servicer.Session,
-                    request_deserializer=protos_dot_coordinator__pb2.NodeMessage.FromString,
-                    response_serializer=protos_dot_coordinator__pb2.CoordinatorMessage.SerializeToString,
+                    request_deserializer=covey_dot_protos_dot_coordinator__pb2.NodeMessage.FromString,
+                    response_serializer=covey_dot_protos_dot_coordinator__pb2.CoordinatorMessage.SerializeToString,
             ),
             'Download': grpc.unary_stream_rpc_method_handler(
                     servicer.Download,
-                    request_deserializer=protos_dot_coordinator__pb2.DownloadRequest.FromString,
-                    response_serializer=protos_dot_tensors__pb2.Chunk.SerializeToString,
+                    request_deserializer=covey_dot_protos_dot_coordinator__pb2.DownloadRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_tensors__pb2.Chunk.SerializeToString,
             ),
             'Upload': grpc.stream_unary_rpc_method_handler(
                     servicer.Upload,
-                    request_deserializer=protos_dot_tensors__pb2.Chunk.FromString,
-                    response_serializer=protos_dot_coordinator__pb2.UploadReply.SerializeToString,
+                    request_deserializer=covey_dot_protos_dot_tensors__pb2.Chunk.FromString,
+                    response_serializer=covey_dot_protos_dot_coordinator__pb2.UploadReply.SerializeToString,
             ),
             'Renew': grpc.unary_unary_rpc_method_handler(
                     servicer.Renew,
-                    request_deserializer=protos_dot_coordinator__pb2.RenewRequest.FromString,
-                    response_serializer=protos_dot_coordinator__pb2.EnrolReply.SerializeToString,
+                    request_deserializer=covey_dot_protos_dot_coordinator__pb2.RenewRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_coordinator__pb2.EnrolReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -218,8 +218,8 @@ class Coordinator:
             request_iterator,
             target,
             '/covey.v1.Coordinator/Session',
-            protos_dot_coordinator__pb2.NodeMessage.SerializeToString,
-            protos_dot_coordinator__pb2.CoordinatorMessage.FromString,
+            covey_dot_protos_dot_coordinator__pb2.NodeMessage.SerializeToString,
+            covey_dot_protos_dot_coordinator__pb2.CoordinatorMessage.FromString,
             options,
             channel_credentials,
             insecure,
@@ -245,8 +245,8 @@ class Coordinator:
             request,
             target,
             '/covey.v1.Coordinator/Download',
-            protos_dot_coordinator__pb2.DownloadRequest.SerializeToString,
-            protos_dot_tensors__pb2.Chunk.FromString,
+            covey_dot_protos_dot_coordinator__pb2.DownloadRequest.SerializeToString,
+            covey_dot_protos_dot_tensors__pb2.Chunk.FromString,
             options,
             channel_credentials,
             insecure,
@@ -272,8 +272,8 @@ class Coordinator:
             request_iterator,
             target,
             '/covey.v1.Coordinator/Upload',
-            protos_dot_tensors__pb2.Chunk.SerializeToString,
-            protos_dot_coordinator__pb2.UploadReply.FromString,
+            covey_dot_protos_dot_tensors__pb2.Chunk.SerializeToString,
+            covey_dot_protos_dot_coordinator__pb2.UploadReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -299,8 +299,8 @@ class Coordinator:
             request,
             target,
             '/covey.v1.Coordinator/Renew',
-            protos_dot_coordinator__pb2.RenewRequest.SerializeToString,
-            protos_dot_coordinator__pb2.EnrolReply.FromString,
+            covey_dot_protos_dot_coordinator__pb2.RenewRequest.SerializeToString,
+            covey_dot_protos_dot_coordinator__pb2.EnrolReply.FromString,
             options,
             channel_credentials,
             insecure,

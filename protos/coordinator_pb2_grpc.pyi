@@ -6,9 +6,9 @@ Every control message can be sent twice without harm.
 """
 
 from collections import abc as _abc
+from covey.protos import coordinator_pb2 as _coordinator_pb2
+from covey.protos import tensors_pb2 as _tensors_pb2
 from grpc import aio as _aio
-from protos import coordinator_pb2 as _coordinator_pb2
-from protos import tensors_pb2 as _tensors_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys

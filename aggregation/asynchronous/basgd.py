@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 from pydantic import Field, JsonValue
 
-from aggregation.asynchronous.contract import (
+from covey.aggregation.asynchronous.contract import (
     Arrival,
     AsyncContext,
     AsyncPolicy,
@@ -15,9 +15,17 @@ from aggregation.asynchronous.contract import (
     Decision,
     Pinned,
 )
-from aggregation.asynchronous.holding import Combined, HeldState, RuleOptions, apply_rule, load_rule, opened, take
-from aggregation.contract import Verdict
-from aggregation.matrix import Row
+from covey.aggregation.asynchronous.holding import (
+    Combined,
+    HeldState,
+    RuleOptions,
+    apply_rule,
+    load_rule,
+    opened,
+    take,
+)
+from covey.aggregation.contract import Verdict
+from covey.aggregation.matrix import Row
 from covey.codecs.options import PluginOptions
 
 

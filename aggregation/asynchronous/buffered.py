@@ -6,12 +6,27 @@ from collections.abc import Collection, Mapping
 
 from pydantic import Field, JsonValue
 
-from aggregation.asynchronous.contract import Arrival, AsyncContext, AsyncPolicy, AsyncStep, AsyncVerdict, Decision
-from aggregation.asynchronous.contract import Pinned as Pinned
-from aggregation.asynchronous.dampening import DampeningOptions, Kind
-from aggregation.asynchronous.holding import Combined, HeldState, RuleOptions, apply_rule, load_rule, opened, take
-from aggregation.matrix import Row
-from aggregation.weights import effective_shares
+from covey.aggregation.asynchronous.contract import (
+    Arrival,
+    AsyncContext,
+    AsyncPolicy,
+    AsyncStep,
+    AsyncVerdict,
+    Decision,
+)
+from covey.aggregation.asynchronous.contract import Pinned as Pinned
+from covey.aggregation.asynchronous.dampening import DampeningOptions, Kind
+from covey.aggregation.asynchronous.holding import (
+    Combined,
+    HeldState,
+    RuleOptions,
+    apply_rule,
+    load_rule,
+    opened,
+    take,
+)
+from covey.aggregation.matrix import Row
+from covey.aggregation.weights import effective_shares
 
 
 class BufferedOptions(DampeningOptions):

@@ -16,7 +16,7 @@ from typing import ClassVar, Generic, Literal, Protocol, TypeVar, cast
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from torch import Tensor
 
-from aggregation.directions import Direction
+from covey.aggregation.directions import Direction
 from covey.codecs.contract import Reader
 from covey.codecs.options import PluginOptions, validated
 from covey.errors import RunFailed, SpecError

@@ -8,10 +8,10 @@ import torch
 from pydantic import Field, JsonValue
 from torch import Tensor
 
-from aggregation.asynchronous.contract import Arrival, AsyncContext, AsyncVerdict, Pinned, PolicyState
-from aggregation.contract import Aggregate, AggregationContext, Aggregator
-from aggregation.matrix import Row, UpdateMatrix
 from covey import plugins
+from covey.aggregation.asynchronous.contract import Arrival, AsyncContext, AsyncVerdict, Pinned, PolicyState
+from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator
+from covey.aggregation.matrix import Row, UpdateMatrix
 from covey.codecs.contract import Reader
 from covey.codecs.options import PluginOptions
 from covey.errors import SpecError

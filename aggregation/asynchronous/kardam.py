@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from aggregation.asynchronous.contract import (
+from covey.aggregation.asynchronous.contract import (
     Arrival,
     AsyncContext,
     AsyncPolicy,
@@ -18,8 +18,8 @@ from aggregation.asynchronous.contract import (
     Pinned,
     PolicyState,
 )
-from aggregation.asynchronous.dampening import DampeningOptions, Kind
-from aggregation.asynchronous.kardam_filters import (
+from covey.aggregation.asynchronous.dampening import DampeningOptions, Kind
+from covey.aggregation.asynchronous.kardam_filters import (
     Frequency,
     coefficient,
     fraction_quantile,
@@ -29,7 +29,7 @@ from aggregation.asynchronous.kardam_filters import (
     quantile,
     too_frequent,
 )
-from aggregation.matrix import Row, UpdateMatrix
+from covey.aggregation.matrix import Row, UpdateMatrix
 from covey.errors import RunFailed
 
 HISTORY = 25

@@ -8,8 +8,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from aggregation.asynchronous.contract import Vector
-from aggregation.directions import BLOCK_COLUMNS, spans
+from covey.aggregation.asynchronous.contract import Vector
+from covey.aggregation.directions import BLOCK_COLUMNS, spans
 from covey.codecs.contract import Reader
 
 Frequency = Literal["off", "loose", "strict"]

@@ -7,7 +7,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from aggregation.asynchronous.contract import (
+from covey.aggregation.asynchronous.contract import (
     Arrival,
     AsyncContext,
     AsyncPolicy,
@@ -16,8 +16,8 @@ from aggregation.asynchronous.contract import (
     Decision,
     PolicyState,
 )
-from aggregation.asynchronous.dampening import DampeningOptions, Kind
-from aggregation.matrix import Row, UpdateMatrix
+from covey.aggregation.asynchronous.dampening import DampeningOptions, Kind
+from covey.aggregation.matrix import Row, UpdateMatrix
 
 
 class StalenessMean(AsyncPolicy[PolicyState]):

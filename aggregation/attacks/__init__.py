@@ -1,8 +1,8 @@
 """Attacks: what adversaries send, for drills and experiments. docs/adversaries.md has the list."""
 
-from aggregation.attacks.contract import Attack, AttackContext, Vector
-from aggregation.attacks.omniscient import ALIE, IPM, Mimic, MinMax, MinSum
-from aggregation.attacks.single import (
+from covey.aggregation.attacks.contract import Attack, AttackContext, Vector
+from covey.aggregation.attacks.omniscient import ALIE, IPM, Mimic, MinMax, MinSum
+from covey.aggregation.attacks.single import (
     Constant,
     Gaussian,
     LabelFlip,

@@ -13,7 +13,7 @@ from typing import ClassVar
 from pydantic import JsonValue
 from torch import Tensor
 
-from aggregation.matrix import UpdateMatrix
+from covey.aggregation.matrix import UpdateMatrix
 from covey.codecs.contract import Source
 from covey.codecs.options import PluginOptions, validated
 from covey.errors import RunFailed

@@ -12,10 +12,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from aggregation.attacks.contract import Attack, AttackContext, Vector
-from aggregation.attacks.single import normal
-from aggregation.directions import BlockRule, WeightedRows
-from aggregation.matrix import UpdateMatrix
+from covey.aggregation.attacks.contract import Attack, AttackContext, Vector
+from covey.aggregation.attacks.single import normal
+from covey.aggregation.directions import BlockRule, WeightedRows
+from covey.aggregation.matrix import UpdateMatrix
 from covey.codecs.contract import Source
 from covey.codecs.none import TensorReader
 from covey.codecs.options import PluginOptions

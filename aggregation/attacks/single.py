@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from aggregation.attacks.contract import Attack, AttackContext, Vector
+from covey.aggregation.attacks.contract import Attack, AttackContext, Vector
 from covey.codecs.contract import Source
 from covey.codecs.none import TensorReader
 from covey.codecs.options import PluginOptions
@@ -104,8 +104,8 @@ class Gaussian(Attack):
 class LabelFlip(Attack):
     """Trains honestly on labels y -> C - 1 - y, C classes, and sends what comes out.
 
-    Data poisoning: nothing but the labels of the training batches is changed (`covey.worker.drills.flipped`), and the
-    vector is of honest length. C is the number of the model's outputs.
+    Data poisoning: nothing but the labels of the training batches is changed (the worker's `adversary.flipped`), and
+    the vector is of honest length. C is the number of the model's outputs.
     """
 
     poisons_labels = True

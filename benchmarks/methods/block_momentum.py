@@ -15,12 +15,12 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from aggregation.contract import AggregationContext
-from aggregation.matrix import UpdateMatrix
-from aggregation.server_optimizers import ServerOptimizer
 from benchmarks.methods.cases import Case, Outcome, Outcomes, better, interval, methods_of, table, values
 from benchmarks.methods.data import Batches, by_label, iid, problem
 from benchmarks.methods.network import Network
+from covey.aggregation.contract import AggregationContext
+from covey.aggregation.matrix import UpdateMatrix
+from covey.aggregation.server_optimizers import ServerOptimizer
 from covey.plugins import load
 
 NAME = "block-momentum"

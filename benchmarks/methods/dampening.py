@@ -14,10 +14,10 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from aggregation.asynchronous.dampening import exponential, inverse
 from benchmarks.methods.cases import Case, Outcome, Outcomes, better, difference, interval, settings_of, table, values
 from benchmarks.methods.data import Batches, iid, problem
 from benchmarks.methods.network import Network
+from covey.aggregation.asynchronous.dampening import exponential, inverse
 from covey.seeds import derive_seed
 
 NAME = "dampening"

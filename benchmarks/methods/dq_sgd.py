@@ -15,11 +15,11 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from aggregation.contract import AggregationContext
-from aggregation.matrix import Row, UpdateMatrix
 from benchmarks.methods.cases import Case, Outcome, Outcomes, better, difference, interval, table, values
 from benchmarks.methods.data import Batches, iid, problem
 from benchmarks.methods.network import Network
+from covey.aggregation.contract import AggregationContext
+from covey.aggregation.matrix import Row, UpdateMatrix
 from covey.codecs.contract import Codec, CodecContext, Reader
 from covey.codecs.none import TensorReader
 from covey.plugins import load

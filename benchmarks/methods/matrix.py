@@ -14,14 +14,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aggregation.attacks import Attack, AttackContext
-from aggregation.composition import Composed
-from aggregation.contract import AggregationContext, Aggregator
-from aggregation.directions import Direction
-from aggregation.matrix import UpdateMatrix
 from benchmarks.methods.cases import Case, Outcome, Outcomes, better, difference, interval, methods_of, table, values
 from benchmarks.methods.data import CLASSES, Batches, Digits, Problem, by_label, iid, problem
 from benchmarks.methods.network import Network
+from covey.aggregation.attacks import Attack, AttackContext
+from covey.aggregation.composition import Composed
+from covey.aggregation.contract import AggregationContext, Aggregator
+from covey.aggregation.directions import Direction
+from covey.aggregation.matrix import UpdateMatrix
 from covey.codecs.none import TensorReader
 from covey.plugins import load
 

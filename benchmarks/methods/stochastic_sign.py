@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from aggregation.attacks import AttackContext
-from aggregation.contract import AggregationContext, Aggregator
-from aggregation.matrix import Row, UpdateMatrix
 from benchmarks.methods.cases import Case, Outcome, Outcomes, better, difference, interval, settings_of, table, values
 from benchmarks.methods.data import Digits, one_label, problem
 from benchmarks.methods.network import Network
+from covey.aggregation.attacks import AttackContext
+from covey.aggregation.contract import AggregationContext, Aggregator
+from covey.aggregation.matrix import Row, UpdateMatrix
 from covey.codecs.contract import Codec, CodecContext, Reader, Source
 from covey.codecs.none import TensorReader
 from covey.codecs.random_streams import uniforms

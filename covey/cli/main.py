@@ -5,18 +5,18 @@ from __future__ import annotations
 import click
 
 from covey import __version__
-from covey.cli.commands import RootGroup
+from covey.cli.framework.command import RootGroup
 
 SUBCOMMANDS = {
-    "demo": "covey.cli.demo:demo",
-    "simulate": "covey.cli.simulate:simulate",
-    "coordinator": "covey.cli.coordinator:coordinator",
-    "node": "covey.cli.node:node",
-    "run": "covey.cli.run:run",
-    "round": "covey.cli.round:round_group",
-    "store": "covey.cli.store:store",
-    "health": "covey.cli.health:health",
-    "plugins": "covey.cli.plugins:plugins",
+    "demo": "covey.cli.commands.demo:demo",
+    "simulate": "covey.cli.commands.simulate:simulate",
+    "coordinator": "covey.cli.commands.coordinator:coordinator",
+    "node": "covey.cli.commands.node:node",
+    "run": "covey.cli.commands.run:run",
+    "round": "covey.cli.commands.round:round_group",
+    "store": "covey.cli.commands.store:store",
+    "health": "covey.cli.commands.health:health",
+    "plugins": "covey.cli.commands.plugins:plugins",
 }
 EXAMPLES = (
     "covey demo",

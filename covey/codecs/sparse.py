@@ -20,7 +20,7 @@ from covey.codecs.blocked import require_finite_values
 from covey.codecs.contract import BLOCK_ELEMENTS, Buffer, Codec, CodecContext, Reader, Source, spans
 from covey.codecs.options import PluginOptions
 from covey.codecs.packed_signs import as_bytes
-from covey.codecs.selection import Cut, Selector, cut
+from covey.codecs.threshold import Cut, Selector, cut
 from covey.errors import LayoutError
 from covey.layout import Layout
 from covey.validation import refusal
@@ -69,7 +69,7 @@ class TopK(Codec):
     """The k elements of largest magnitude, ties to the lowest index; all others are 0.
 
     Format: k pairs of a little-endian int32 index and a float32 value, indices strictly increasing. They are found
-    by a threshold (`covey.codecs.selection`) in three passes over the source, without a sort.
+    by a threshold (`covey.codecs.threshold`) in three passes over the source, without a sort.
     """
 
     Options = SparseOptions

@@ -10,27 +10,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from coordinator.drills import NEWEST, drills_on_record
-from coordinator.environment import Environment
-from coordinator.intake import Intake
-from coordinator.round_events import StopRequested
-from coordinator.run_base import RunBase
-from coordinator.service import CoordinatorService
+from covey.coordinator.environment import Environment
+from covey.coordinator.modes.rounds.events import StopRequested
+from covey.coordinator.nodes.adversaries import NEWEST, drills_on_record
+from covey.coordinator.nodes.service import CoordinatorService
+from covey.coordinator.runs.active_run import RunBase
+from covey.coordinator.runs.offers import Intake
+from covey.node.assignments.executor import Bench
+from covey.node.membership.link import node_hello
+from covey.node.operator.config import NodeConfig, NodeData, NodeSettings, Policy
+from covey.protos import coordinator_pb2 as pb
 from covey.simulation.adversaries import Adversaries, Attack, assigned
+from covey.simulation.arrival_order import Pace, Staleness
+from covey.simulation.data_dir import LOG, NODES, enrol
 from covey.simulation.files import CoordinatorFiles, MemoryCarried, MemoryJournal, NodeFiles
 from covey.simulation.nodes import MemoryLink, VirtualNode, VirtualSessions
-from covey.simulation.pace import Pace, Staleness
-from covey.simulation.places import LOG, NODES, enrol
 from covey.simulation.plan import Plan, Progress, Watch, names_of
 from covey.simulation.pool import Desk, LoggedKeeper, Pool
 from covey.simulation.runners import is_stalled, runner_of
+from covey.storage.record.contract import EventRecord, RunRecord
 from covey.wire.identity import Identity
 from covey.wire.signing import SigningKey
-from node.config import NodeConfig, NodeData, NodeSettings, Policy
-from node.link import node_hello
-from node.work import Bench
-from protos import coordinator_pb2 as pb
-from storage.contract import EventRecord, RunRecord
 
 WATCH_S = 0.2
 STALLED_S = 1.0

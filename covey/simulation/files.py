@@ -9,10 +9,10 @@ from pathlib import Path
 
 from covey.artifact import Artifact
 from covey.errors import NotFound, StoreError
-from node.carried import Carried, CarriedState
-from node.journal import FinishedUpdate, Journal
-from storage.models import ArtifactFiles
-from storage.spool import disk_errors
+from covey.node.assignments.journal import FinishedUpdate, Journal
+from covey.node.assignments.local_state import Carried, CarriedState
+from covey.storage.files.artifacts import ArtifactFiles
+from covey.storage.files.spool import disk_errors
 
 
 class CoordinatorFiles(ArtifactFiles):

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from coordinator.environment import Environment
-from coordinator.service import CoordinatorService
-from coordinator.sessions import Session, Sessions
 from covey.artifact import CHUNK_BYTES, Artifact
+from covey.coordinator.environment import Environment
+from covey.coordinator.nodes.service import CoordinatorService
+from covey.coordinator.nodes.sessions import Session, Sessions
 from covey.errors import WorkerError
+from covey.node.assignments.executor import Bench, Work
+from covey.node.daemon import NodeDaemon
+from covey.node.membership.link import Link
+from covey.protos import coordinator_pb2 as pb
 from covey.simulation.adversaries import Adversaries
 from covey.simulation.files import NodeFiles
 from covey.wire.artifacts import artifact_from
 from covey.wire.chunks import prefix
-from node.daemon import NodeDaemon
-from node.link import Link
-from node.work import Bench, Work
-from protos import coordinator_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

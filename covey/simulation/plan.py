@@ -8,9 +8,9 @@ from pathlib import Path
 
 from covey.errors import SpecError
 from covey.simulation.adversaries import Attack, checked
-from covey.simulation.pace import Staleness
+from covey.simulation.arrival_order import Staleness
 from covey.spec import RunSpec
-from covey.worker.messages import Description
+from covey.worker.jobs.messages import Description
 
 MAX_NODES = 100_000
 

@@ -10,10 +10,10 @@ from typing import TypeVar, cast
 import structlog
 
 from covey.simulation.adversaries import Adversaries
-from covey.simulation.pace import Pace
-from covey.worker.client import Worker
-from covey.worker.keeper import WorkerKeeper
-from covey.worker.messages import (
+from covey.simulation.arrival_order import Pace
+from covey.worker.client.client import Worker
+from covey.worker.client.supervisor import WorkerKeeper
+from covey.worker.jobs.messages import (
     ApplyJob,
     ApplyResult,
     EvaluateJob,

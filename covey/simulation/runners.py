@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from coordinator.async_runner import AsyncRunner
-from coordinator.environment import Environment
-from coordinator.run_base import RunBase
-from coordinator.runner import RunRunner
-from storage.contract import RunRecord
+from covey.coordinator.environment import Environment
+from covey.coordinator.modes.asynchronous.mode import AsyncRunner
+from covey.coordinator.modes.rounds.mode import RunRunner
+from covey.coordinator.runs.active_run import RunBase
+from covey.storage.record.contract import RunRecord
 
 FOREVER_S = 1e9
 """Longer than any simulation, and still a number that clocks can add."""

@@ -11,17 +11,17 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from coordinator.config import CoordinatorConfig
-from coordinator.environment import Environment, StoreThread
-from coordinator.keys import open_keys
+from covey.coordinator.config import CoordinatorConfig
+from covey.coordinator.environment import Environment, StoreThread
+from covey.coordinator.keys.keys import open_keys
+from covey.simulation.data_dir import LOG, open_relaxed, prepared_folder, remove_scratch
 from covey.simulation.federation import VirtualFederation
 from covey.simulation.files import CoordinatorFiles
 from covey.simulation.nodes import VirtualSessions
-from covey.simulation.places import LOG, open_relaxed, prepared_folder, remove_scratch
 from covey.simulation.plan import Plan, Watch, checked_attacks, require_enough
 from covey.simulation.pool import LoggedKeeper
+from covey.storage.record.contract import RunRecord
 from covey.wire.grants import Grants
-from storage.contract import RunRecord
 
 
 async def simulate(plan: Plan, watch: Watch = lambda progress: None) -> RunRecord:

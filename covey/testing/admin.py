@@ -9,10 +9,10 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 
-from covey.cli.fields import NODE_FIELDS, ROUND_FIELDS, RUN_DETAIL_FIELDS, RUN_FIELDS, plain, plain_list
+from covey.cli.framework.fields import NODE_FIELDS, ROUND_FIELDS, RUN_DETAIL_FIELDS, RUN_FIELDS, plain, plain_list
 from covey.errors import CoveyError, by_code
-from protos import admin_pb2 as pb
-from protos.admin_pb2_grpc import AdminStub
+from covey.protos import admin_pb2 as pb
+from covey.protos.admin_pb2_grpc import AdminStub
 
 COORDINATOR_NAME = "coordinator.covey"
 DEADLINE_S = 10.0

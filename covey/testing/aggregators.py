@@ -19,9 +19,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from aggregation.contract import Aggregate, AggregationContext, Aggregator, Direction, PreAggregator
-from aggregation.directions import spans
-from aggregation.matrix import UpdateMatrix
+from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, Direction, PreAggregator
+from covey.aggregation.directions import spans
+from covey.aggregation.matrix import UpdateMatrix
 from covey.errors import CoveyError, RunFailed, SpecError
 
 TOLERANCE = 1e-6

@@ -15,9 +15,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from aggregation.attacks import Attack, AttackContext
-from aggregation.directions import spans
-from aggregation.matrix import UpdateMatrix
+from covey.aggregation.attacks import Attack, AttackContext
+from covey.aggregation.directions import spans
+from covey.aggregation.matrix import UpdateMatrix
 from covey.codecs.contract import Source
 from covey.codecs.none import TensorReader
 from covey.errors import RunFailed, SpecError

@@ -156,7 +156,7 @@ class Federation:
 
     def join(self, indices: Collection[int] | None = None) -> None:
         """Enrol nodes that have no identity yet (default: all), each with a token of its own."""
-        from node.enrolment import join
+        from covey.node.membership.enrolment import join
 
         for index in range(len(self.nodes)) if indices is None else indices:
             if not (self.node_dir(index) / "identity").exists():

@@ -16,8 +16,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from aggregation.asynchronous.contract import Arrival, AsyncContext, AsyncPolicy, Decision, PolicyState
-from aggregation.directions import Flat
+from covey.aggregation.asynchronous.contract import Arrival, AsyncContext, AsyncPolicy, Decision, PolicyState
+from covey.aggregation.directions import Flat
 from covey.codecs.contract import Reader
 from covey.codecs.none import TensorReader
 from covey.errors import SpecError

@@ -1,4 +1,4 @@
-"""The conformance suite of the store: every promise of `storage.contract` as a test of a back end.
+"""The conformance suite of the store: every promise of `covey.storage.record.contract` as a test of a back end.
 
     class TestMyStore(StoreConformance):
         @pytest.fixture
@@ -18,12 +18,12 @@ from dataclasses import replace
 import pytest
 
 from covey.errors import Conflict, NotFound, StoreError
+from covey.storage.record.contract import EventRecord, Store
 from covey.testing import store_records as make
 from covey.testing.store_async import AsyncConformance
 from covey.testing.store_identities import IdentityConformance
 from covey.testing.store_retention import RetentionConformance
 from covey.testing.store_rounds import RoundConformance
-from storage.contract import EventRecord, Store
 
 
 class RunConformance:

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from covey.errors import Conflict, NotFound
+from covey.storage.record.contract import DecisionRecord, PolicyStateRecord, Store, UpdateRecord, VersionRecord
 from covey.testing import store_records as make
-from storage.contract import DecisionRecord, PolicyStateRecord, Store, UpdateRecord, VersionRecord
 
 THREADS = 8
 KEEP: dict[str, Any] = {"versions": 1, "updates": 1, "metric": "accuracy", "goal": "max"}

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from covey.errors import Conflict, NotFound
+from covey.storage.record.contract import Store
 from covey.testing import store_records as make
-from storage.contract import Store
 
 
 class IdentityConformance:

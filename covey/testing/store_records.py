@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from covey.artifact import Artifact, artifact_of
-from storage.contract import (
+from covey.storage.record.contract import (
     NodeRecord,
     PartRecord,
     RoundRecord,

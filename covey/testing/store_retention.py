@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from covey.storage.record.contract import Store, UpdateRecord, VersionRecord
 from covey.testing import store_records as make
-from storage.contract import Store, UpdateRecord, VersionRecord
 
 KEEP: dict[str, Any] = {"versions": 1, "updates": 1, "metric": "accuracy", "goal": "max"}
 

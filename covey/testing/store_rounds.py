@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from covey.errors import Conflict, NotFound, StoreError
+from covey.storage.record.contract import Store
 from covey.testing import store_records as make
-from storage.contract import Store
 
 THREADS = 8
 _ANSWERS = st.tuples(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from covey.artifact import Artifact
-from protos import tensors_pb2 as pb
+from covey.protos import tensors_pb2 as pb
 
 
 def artifact_message(artifact: Artifact) -> pb.Artifact:

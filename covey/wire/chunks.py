@@ -16,8 +16,8 @@ import grpc.aio
 
 from covey.artifact import CHUNK_BYTES
 from covey.errors import CorruptChunk, Stalled
+from covey.protos import admin_pb2, coordinator_pb2
 from covey.wire.errors import abort
-from protos import admin_pb2, coordinator_pb2
 
 DOWNLOAD = "/covey.v1.Coordinator/Download"
 UPLOAD = "/covey.v1.Coordinator/Upload"

@@ -1,6 +1,6 @@
 """Files over gRPC streams: resumed by digest and offset, checked chunk by chunk, failed only by no progress.
 
-The event loop moves bytes between gRPC and a queue; hashing, writing, syncing are `covey.wire.spooling`'s.
+The event loop moves bytes between gRPC and a queue; hashing, writing, syncing are `covey.wire.chunk_writer`'s.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import grpc.aio
 
 from covey.artifact import CHUNK_BYTES, Artifact
 from covey.errors import NotFound, Stalled, StoreError, TransferError
+from covey.protos import coordinator_pb2
+from covey.wire.chunk_writer import Files, Spool, SpoolWriter
 from covey.wire.chunks import decode, decoded, download_call, prefix, upload_call
-from covey.wire.spooling import Files, Spool, SpoolWriter
-from protos import coordinator_pb2
 
 _WRITE_FAILED = "Internal error from Core"
 """What grpc.aio says, with status INTERNAL, if it sees a write fail before it sees the call's real status."""

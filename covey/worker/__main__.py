@@ -12,7 +12,7 @@ from typing import IO
 import structlog
 
 from covey.telemetry import configure_logging
-from covey.worker.channel import Channel
+from covey.worker.program.pipe import Channel
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     configure_logging(options.log_format)
     sys.stdout = sys.stderr
     gc.disable()  # importing torch makes a million objects that stay: looking through them costs a sixth of it
-    from covey.worker.program import Program
+    from covey.worker.program.loop import Program
 
     gc.freeze()
     gc.enable()

@@ -1,7 +1,7 @@
 """An aggregator for Covey: the mean around the median."""
 
 import torch
-from aggregation.contract import Aggregate, Aggregator, BlockRule, ByzantineOptions, Verdict
+from covey.aggregation.contract import Aggregate, Aggregator, BlockRule, ByzantineOptions, Verdict
 
 
 class MeaMed(Aggregator):

@@ -16,7 +16,7 @@ FILES = sorted(path.stem for path in (ROOT / "protos").glob("*.proto"))
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
     out = tmp_path_factory.mktemp("protos") / "set.pb"
-    sources = [f"protos/{name}.proto" for name in FILES]
+    sources = [f"covey/protos/{name}.proto" for name in FILES]
     assert protoc.main(["protoc", f"-I{ROOT}", f"--descriptor_set_out={out}", *sources]) == 0
     found = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes())
     return {file.name: file for file in found.file}
@@ -31,10 +31,10 @@ def _without_json_names(file):
 
 @pytest.mark.parametrize("name", FILES)
 def test_stubs_are_fresh(name, compiled):
-    module = importlib.import_module(f"protos.{name}_pb2")
+    module = importlib.import_module(f"covey.protos.{name}_pb2")
     committed = descriptor_pb2.FileDescriptorProto()
     module.DESCRIPTOR.CopyToProto(committed)
-    assert _without_json_names(committed) == _without_json_names(compiled[f"protos/{name}.proto"]), (
+    assert _without_json_names(committed) == _without_json_names(compiled[f"covey/protos/{name}.proto"]), (
         "the generated files are older than the .proto files: run `make protos`"
     )
 
@@ -46,5 +46,5 @@ def test_every_message_and_field_says_what_it_is(name):
 
 
 def test_top_level_packages_are_ours():
-    for package in ("protos", "aggregation", "storage", "coordinator", "node", "covey"):
+    for package in ("covey.protos", "covey.aggregation", "covey.storage", "covey.coordinator", "covey.node", "covey"):
         assert Path(importlib.import_module(package).__file__).is_relative_to(ROOT)

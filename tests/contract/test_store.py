@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from covey.storage.sql.store import open_store
 from covey.testing.store import StoreConformance
-from storage.sql import open_store
 
 
 class TestSQLite(StoreConformance):

@@ -13,18 +13,18 @@ import pytest
 from sqlalchemy import create_engine, func, select, update
 
 from covey.errors import Conflict, Fenced, NotFound, StoreError, StoreUnavailable
+from covey.storage.record.contract import EventRecord
+from covey.storage.record.schema import lease
+from covey.storage.sql.engine import database_url
+from covey.storage.sql.locks import ADVISORY_KEY
+from covey.storage.sql.store import open_store
 from covey.testing import store_records as make
-from storage.contract import EventRecord
-from storage.engine import database_url
-from storage.locks import ADVISORY_KEY
-from storage.schema import lease
-from storage.sql import open_store
 from tests.conftest import execute
 
 ROOT = Path(__file__).parents[2]
 HOLDER = """
 import sys, time
-from storage.sql import open_store
+from covey.storage.sql.store import open_store
 store = open_store(sys.argv[1])
 print(store.acquire_lease("the child"), flush=True)
 time.sleep(600)
@@ -32,7 +32,7 @@ time.sleep(600)
 WRITER = """
 import sys
 from covey.testing import store_records as make
-from storage.sql import open_store
+from covey.storage.sql.store import open_store
 store = open_store(sys.argv[1])
 store.acquire_lease("the writer")
 run = make.start_run(store)
@@ -42,7 +42,7 @@ for number in range(1, 10_000):
 """
 CROWD = """
 import sys
-from storage.sql import open_store
+from covey.storage.sql.store import open_store
 store = open_store(sys.argv[1])
 store.set_setting(sys.argv[2], "here")
 store.close()

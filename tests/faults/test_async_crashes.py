@@ -7,8 +7,8 @@ import sqlite3
 
 import pytest
 
+from covey.storage.sql.store import open_store
 from covey.testing.federation import Federation
-from storage.sql import open_store
 from tests.integration.conftest import async_spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]

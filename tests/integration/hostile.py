@@ -15,12 +15,12 @@ import numpy as np
 
 from covey.artifact import CHUNK_BYTES, artifact_of
 from covey.layout import Layout
+from covey.protos import coordinator_pb2 as pb
+from covey.protos import tensors_pb2
+from covey.protos.coordinator_pb2_grpc import CoordinatorStub
 from covey.wire.channels import channel_credentials, channel_options
 from covey.wire.chunks import UPLOAD, encode
 from covey.wire.identity import Identity
-from protos import coordinator_pb2 as pb
-from protos import tensors_pb2
-from protos.coordinator_pb2_grpc import CoordinatorStub
 
 ANSWER_S = 20.0
 SERIAL = itertools.count(1)

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from covey.storage.sql.store import open_store
 from covey.testing.federation import Federation, FederationError
-from storage.sql import open_store
 from tests.integration.conftest import async_spec, spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(400)]

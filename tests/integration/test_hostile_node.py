@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from covey.errors import IdentityError
+from covey.node.membership.enrolment import enrol
+from covey.protos import admin_pb2
+from covey.protos import coordinator_pb2 as pb
+from covey.protos.admin_pb2_grpc import AdminStub
+from covey.protos.coordinator_pb2_grpc import CoordinatorStub
 from covey.testing.admin import AdminClient
 from covey.testing.federation import Federation
 from covey.wire.signing import ReceiptStatement, SigningKey, verify
-from node.enrolment import enrol
-from protos import admin_pb2
-from protos import coordinator_pb2 as pb
-from protos.admin_pb2_grpc import AdminStub
-from protos.coordinator_pb2_grpc import CoordinatorStub
 from tests.integration.conftest import BIG, spec
 from tests.integration.hostile import Hostile, flipped, messages, name_of, part_of, statement_of
 

@@ -10,10 +10,10 @@ from contextlib import closing
 
 import pytest
 
-from coordinator.config import sqlite_url
+from covey.coordinator.config import sqlite_url
+from covey.protos.admin_pb2 import BackupRequest
+from covey.storage.sql.store import open_store
 from covey.testing.federation import Federation, FederationError
-from protos.admin_pb2 import BackupRequest
-from storage.sql import open_store
 from tests.integration.conftest import spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]

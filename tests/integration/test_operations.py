@@ -10,10 +10,10 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from covey.protos import admin_pb2, admin_pb2_grpc, coordinator_pb2, coordinator_pb2_grpc
 from covey.testing.federation import Federation, FederationError
 from covey.wire.authority import COORDINATOR_NAME, Authority
 from covey.wire.identity import tls_key_in
-from protos import admin_pb2, admin_pb2_grpc, coordinator_pb2, coordinator_pb2_grpc
 from tests.integration.conftest import BIG, spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]

@@ -118,8 +118,8 @@ def sent_parts(outcome):
 
     import numpy as np
 
-    from coordinator.config import sqlite_url
-    from storage.sql import open_store
+    from covey.coordinator.config import sqlite_url
+    from covey.storage.sql.store import open_store
 
     folder = pathlib.Path(outcome["data_dir"])
     store = open_store(sqlite_url(folder))

@@ -7,10 +7,10 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import create_engine, update
 
-from coordinator.config import sqlite_url
+from covey.coordinator.config import sqlite_url
+from covey.storage.record import migrate as migrations
+from covey.storage.sql.engine import database_url
 from covey.testing.federation import Federation, FederationError
-from storage import migrate as migrations
-from storage.engine import database_url
 from tests.integration.conftest import spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]

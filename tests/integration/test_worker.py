@@ -27,9 +27,9 @@ from covey.learning.partition import partition
 from covey.learning.state import layout_of, model_sha256, write_model
 from covey.seeds import derive_seed
 from covey.spec import RunSpec, parse_json
-from covey.worker import messages as m
-from covey.worker.client import Worker
-from covey.worker.keeper import WorkerKeeper
+from covey.worker.client.client import Worker
+from covey.worker.client.supervisor import WorkerKeeper
+from covey.worker.jobs import messages as m
 from tests.unit.worker import worker_tasks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -529,7 +529,7 @@ DAEMON = """
 import asyncio, sys
 from pathlib import Path
 from covey.worker import messages as m
-from covey.worker.client import Worker
+from covey.worker.client.client import Worker
 
 async def main(folder, spec):
     worker = await Worker.start(folder)

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregation.attacks import ALIE, IPM, AttackContext, Gaussian, LazyCopy, Mimic, MinMax, MinSum, StaleReplay
-from aggregation.attacks.omniscient import auto_z
-from aggregation.matrix import UpdateMatrix
+from covey.aggregation.attacks import ALIE, IPM, AttackContext, Gaussian, LazyCopy, Mimic, MinMax, MinSum, StaleReplay
+from covey.aggregation.attacks.omniscient import auto_z
+from covey.aggregation.matrix import UpdateMatrix
 from covey.codecs.none import TensorReader
 from covey.errors import LayoutError, RunFailed
 from covey.plugins import installed, load

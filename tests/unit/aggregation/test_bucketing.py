@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregation.bucketing import Bucketing
-from aggregation.contract import AggregationContext, PreAggregator
-from aggregation.matrix import UpdateMatrix
+from covey.aggregation.bucketing import Bucketing
+from covey.aggregation.contract import AggregationContext, PreAggregator
+from covey.aggregation.matrix import UpdateMatrix
 from covey.errors import SpecError
 from covey.testing.aggregators import PreAggregatorConformance
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from aggregation.buffers import combine_buffers, finite_buffers
+from covey.aggregation.buffers import combine_buffers, finite_buffers
 from covey.errors import LayoutError
 from covey.layout import Layout, TensorSpec
 

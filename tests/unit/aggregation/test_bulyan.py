@@ -6,11 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregation.bulyan import Bulyan, repeated_krum
-from aggregation.contract import AggregationContext, Aggregator
-from aggregation.gram import squared_distances
-from aggregation.matrix import UpdateMatrix
-from aggregation.mean import Mean
+from covey.aggregation.bulyan import Bulyan, repeated_krum
+from covey.aggregation.contract import AggregationContext, Aggregator
+from covey.aggregation.gram import squared_distances
+from covey.aggregation.matrix import UpdateMatrix
+from covey.aggregation.mean import Mean
 from covey.errors import RunFailed
 from covey.testing.aggregators import AggregatorConformance
 

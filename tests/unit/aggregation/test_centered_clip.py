@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from aggregation.centered_clip import CenteredClip
-from aggregation.contract import AggregationContext, Aggregator
-from aggregation.matrix import UpdateMatrix
+from covey.aggregation.centered_clip import CenteredClip
+from covey.aggregation.contract import AggregationContext, Aggregator
+from covey.aggregation.matrix import UpdateMatrix
 from covey.errors import LayoutError
 from covey.testing.aggregators import AggregatorConformance
 

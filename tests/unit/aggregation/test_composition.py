@@ -7,17 +7,17 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from aggregation.bucketing import Bucketing
-from aggregation.centered_clip import CenteredClip
-from aggregation.composition import Composed, MixedMatrix
-from aggregation.contract import AggregationContext, Aggregator, PreAggregator, Verdict
-from aggregation.fltrust import FLTrust
-from aggregation.geometric_median import GeometricMedian
-from aggregation.krum import Krum, MultiKrum
-from aggregation.matrix import UpdateMatrix
-from aggregation.mean import Mean
-from aggregation.nearest_neighbour_mixing import NearestNeighbourMixing
-from aggregation.norm_clip import NormClip
+from covey.aggregation.bucketing import Bucketing
+from covey.aggregation.centered_clip import CenteredClip
+from covey.aggregation.composition import Composed, MixedMatrix
+from covey.aggregation.contract import AggregationContext, Aggregator, PreAggregator, Verdict
+from covey.aggregation.fltrust import FLTrust
+from covey.aggregation.geometric_median import GeometricMedian
+from covey.aggregation.krum import Krum, MultiKrum
+from covey.aggregation.matrix import UpdateMatrix
+from covey.aggregation.mean import Mean
+from covey.aggregation.nearest_neighbour_mixing import NearestNeighbourMixing
+from covey.aggregation.norm_clip import NormClip
 from covey.errors import LayoutError, RunFailed, SpecError
 from covey.layout import Layout, TensorSpec
 from covey.testing.aggregators import AggregatorConformance, QuadraticRoot, RobustConformance

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregation.contract import Aggregate, AggregationContext, Aggregator
-from aggregation.fltrust import FLTrust
-from aggregation.matrix import UpdateMatrix
+from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator
+from covey.aggregation.fltrust import FLTrust
+from covey.aggregation.matrix import UpdateMatrix
 from covey.errors import LayoutError
 from covey.testing.aggregators import AggregatorConformance, QuadraticRoot
 

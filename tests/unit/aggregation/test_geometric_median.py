@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from aggregation.contract import AggregationContext, Aggregator
-from aggregation.geometric_median import GeometricMedian
-from aggregation.matrix import UpdateMatrix
+from covey.aggregation.contract import AggregationContext, Aggregator
+from covey.aggregation.geometric_median import GeometricMedian
+from covey.aggregation.matrix import UpdateMatrix
 from covey.testing.aggregators import RobustConformance
 
 ROUND = AggregationContext(round=1, seed=0)

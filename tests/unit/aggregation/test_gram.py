@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import torch
 
-from aggregation.gram import distances_to, least, mean_of, numbers_of, squared_distances
-from aggregation.matrix import UpdateMatrix
+from covey.aggregation.gram import distances_to, least, mean_of, numbers_of, squared_distances
+from covey.aggregation.matrix import UpdateMatrix
 
 
 def rows_of(n: int, d: int, seed: int = 0) -> torch.Tensor:

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregation.contract import AggregationContext, Aggregator
-from aggregation.krum import Krum, MultiKrum
-from aggregation.matrix import UpdateMatrix
+from covey.aggregation.contract import AggregationContext, Aggregator
+from covey.aggregation.krum import Krum, MultiKrum
+from covey.aggregation.matrix import UpdateMatrix
 from covey.errors import RunFailed, SpecError
 from covey.testing.aggregators import AggregatorConformance, RobustConformance
 

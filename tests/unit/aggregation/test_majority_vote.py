@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from aggregation import votes
-from aggregation.contract import AggregationContext, Aggregator
-from aggregation.majority_vote import CREDIT, FEEDBACK, MajorityVote
-from aggregation.matrix import Row, UpdateMatrix
-from aggregation.votes import PackedSigns
+from covey.aggregation import votes
+from covey.aggregation.contract import AggregationContext, Aggregator
+from covey.aggregation.majority_vote import CREDIT, FEEDBACK, MajorityVote
+from covey.aggregation.matrix import Row, UpdateMatrix
+from covey.aggregation.votes import PackedSigns
 from covey.codecs.packed_signs import PackedSigns as PackedReader
 from covey.errors import LayoutError, RunFailed, SpecError
 from covey.testing.aggregators import AggregatorConformance

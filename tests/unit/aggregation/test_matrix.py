@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from aggregation.contract import BlockRule, Flat
-from aggregation.matrix import Row, UpdateMatrix, finite
+from covey.aggregation.contract import BlockRule, Flat
+from covey.aggregation.matrix import Row, UpdateMatrix, finite
 from covey.codecs.contract import Reader
 from covey.codecs.none import NoCodec, TensorReader
 from covey.errors import LayoutError

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from aggregation.contract import AggregationContext, Aggregator
-from aggregation.matrix import UpdateMatrix
-from aggregation.mean import Mean
-from aggregation.server_optimizers import SGD
+from covey.aggregation.contract import AggregationContext, Aggregator
+from covey.aggregation.matrix import UpdateMatrix
+from covey.aggregation.mean import Mean
+from covey.aggregation.server_optimizers import SGD
 from covey.errors import RunFailed
 from covey.testing.aggregators import AggregatorConformance
 

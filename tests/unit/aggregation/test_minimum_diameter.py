@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregation.contract import AggregationContext, Aggregator
-from aggregation.matrix import UpdateMatrix
-from aggregation.minimum_diameter import MinimumDiameter, least_diameter
+from covey.aggregation.contract import AggregationContext, Aggregator
+from covey.aggregation.matrix import UpdateMatrix
+from covey.aggregation.minimum_diameter import MinimumDiameter, least_diameter
 from covey.errors import RunFailed
 from covey.testing.aggregators import AggregatorConformance
 
@@ -45,7 +45,7 @@ def test_all_subsets_are_searched_also_in_several_pieces(monkeypatch: pytest.Mon
     points = np.random.default_rng(2).normal(size=(9, 3))
     distances = ((points[:, None] - points[None]) ** 2).sum(2)
     at_once = least_diameter(distances, 6)
-    monkeypatch.setattr("aggregation.minimum_diameter._PAIRS", 100)
+    monkeypatch.setattr("covey.aggregation.minimum_diameter._PAIRS", 100)
     assert least_diameter(distances, 6) == at_once
 
 

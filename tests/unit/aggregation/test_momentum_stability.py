@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregation.momentum_stability import largest_rate, percentile, stable_momentum
-from aggregation.server_optimizers import Momentum
+from covey.aggregation.momentum_stability import largest_rate, percentile, stable_momentum
+from covey.aggregation.server_optimizers import Momentum
 
 CURVATURES = torch.linspace(0.01, 1.0, 40)
 

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregation.contract import AggregationContext, PreAggregator
-from aggregation.matrix import UpdateMatrix
-from aggregation.nearest_neighbour_mixing import NearestNeighbourMixing
+from covey.aggregation.contract import AggregationContext, PreAggregator
+from covey.aggregation.matrix import UpdateMatrix
+from covey.aggregation.nearest_neighbour_mixing import NearestNeighbourMixing
 from covey.errors import RunFailed
 from covey.testing.aggregators import PreAggregatorConformance
 

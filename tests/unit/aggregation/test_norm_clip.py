@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregation.contract import AggregationContext, Aggregator
-from aggregation.matrix import UpdateMatrix
-from aggregation.norm_clip import NormClip
+from covey.aggregation.contract import AggregationContext, Aggregator
+from covey.aggregation.matrix import UpdateMatrix
+from covey.aggregation.norm_clip import NormClip
 from covey.errors import RunFailed
 from covey.testing.aggregators import AggregatorConformance
 

@@ -8,9 +8,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregation.directions import BlockRule
-from aggregation.matrix import UpdateMatrix
-from aggregation.selection import NarrowBlocks, mean, mean_of_ranks, network, pruned, select, sorting_pairs
+from covey.aggregation.directions import BlockRule
+from covey.aggregation.matrix import UpdateMatrix
+from covey.aggregation.order_statistics import (
+    NarrowBlocks,
+    mean,
+    mean_of_ranks,
+    network,
+    pruned,
+    select,
+    sorting_pairs,
+)
 
 
 def slab(seed: int, n: int, b: int = 33, ties: bool = False) -> torch.Tensor:

@@ -8,8 +8,8 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor
 
-from aggregation.directions import spans
-from aggregation.server_optimizers import SGD, Adagrad, Adam, Momentum, Nesterov, ServerOptimizer, Yogi
+from covey.aggregation.directions import spans
+from covey.aggregation.server_optimizers import SGD, Adagrad, Adam, Momentum, Nesterov, ServerOptimizer, Yogi
 from covey.errors import SpecError
 
 D = 50

@@ -5,11 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregation.contract import AggregationContext, Aggregator
-from aggregation.matrix import UpdateMatrix
-from aggregation.mean import Mean
-from aggregation.median import Median
-from aggregation.trimmed_mean import TrimmedMean
+from covey.aggregation.contract import AggregationContext, Aggregator
+from covey.aggregation.matrix import UpdateMatrix
+from covey.aggregation.mean import Mean
+from covey.aggregation.median import Median
+from covey.aggregation.trimmed_mean import TrimmedMean
 from covey.errors import RunFailed
 from covey.testing.aggregators import AggregatorConformance, RobustConformance
 

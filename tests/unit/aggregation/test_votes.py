@@ -6,9 +6,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregation import votes
-from aggregation.matrix import Row, UpdateMatrix
-from aggregation.votes import PackedSigns, agreeing, compare, count, majority, random_words, totals, unpacked, words_of
+from covey.aggregation import votes
+from covey.aggregation.matrix import Row, UpdateMatrix
+from covey.aggregation.votes import (
+    PackedSigns,
+    agreeing,
+    compare,
+    count,
+    majority,
+    random_words,
+    totals,
+    unpacked,
+    words_of,
+)
 from covey.codecs.packed_signs import PackedSigns as PackedReader
 from covey.errors import LayoutError
 

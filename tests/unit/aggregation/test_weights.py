@@ -8,7 +8,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from aggregation.weights import effective_shares
+from covey.aggregation.weights import effective_shares
 from covey.errors import LimitExceeded
 
 weights = st.lists(st.floats(min_value=0, max_value=1e12, allow_subnormal=False), min_size=1, max_size=12)

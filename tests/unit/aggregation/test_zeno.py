@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregation.contract import Aggregate, AggregationContext, Aggregator, Direction
-from aggregation.matrix import UpdateMatrix
-from aggregation.zeno import Zeno
+from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, Direction
+from covey.aggregation.matrix import UpdateMatrix
+from covey.aggregation.zeno import Zeno
 from covey.errors import RunFailed
 from covey.testing.aggregators import AggregatorConformance, QuadraticRoot
 

@@ -6,11 +6,11 @@ import hashlib
 
 import pytest
 
-from covey.cli import tables
-from covey.cli.auditing import examine
-from covey.cli.watching import PlainLines, run_line
+from covey.cli.views import tables
+from covey.cli.views.auditing import examine
+from covey.cli.views.watching import PlainLines, run_line
+from covey.protos import admin_pb2 as pb
 from covey.wire.signing import CommitStatement, CommitVerdict, PartStatement, SigningKey, UpdateStatement
-from protos import admin_pb2 as pb
 
 FEDERATION, RUN = "fe" * 16, "3f9a01c2d4e5"
 COORDINATOR, NODE = SigningKey.generate(), SigningKey.generate()

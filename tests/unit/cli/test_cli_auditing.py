@@ -3,9 +3,9 @@ from dataclasses import replace
 
 import pytest
 
-from covey.cli.auditing import examine
+from covey.cli.views.auditing import examine
+from covey.protos import admin_pb2 as pb
 from covey.wire.signing import CommitStatement, CommitVerdict, PartStatement, SigningKey, UpdateStatement
-from protos import admin_pb2 as pb
 
 FEDERATION, RUN = "fe" * 16, "3f9a01c2d4e5"
 COORDINATOR, KEYS = SigningKey.generate(), {name: SigningKey.generate() for name in "ab"}

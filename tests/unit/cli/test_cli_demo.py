@@ -11,8 +11,8 @@ import uuid
 import pytest
 from click.testing import CliRunner
 
-from covey.cli.commands import INTERRUPTED
-from covey.cli.demo import DEMO_FIELDS, running_program
+from covey.cli.commands.demo import DEMO_FIELDS, running_program
+from covey.cli.framework.command import INTERRUPTED
 from covey.cli.main import covey
 from covey.testing.processes import marked_processes, wait_until
 

@@ -1,7 +1,7 @@
 import json
 
-from covey.cli import fields
-from protos import admin_pb2 as pb
+from covey.cli.framework import fields
+from covey.protos import admin_pb2 as pb
 
 RUN = pb.Run(
     run="3f9a", name="digits", mode="rounds", state="running", rounds_committed=2, rounds=20, model_version=2,

@@ -5,7 +5,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from covey.cli.health import COORDINATOR_NAME
+from covey.cli.commands.health import COORDINATOR_NAME
 from covey.cli.main import covey
 from covey.wire import authority
 
@@ -47,7 +47,7 @@ def test_it_imports_little(tmp_path):
     (tmp_path / "coordinator.json").write_text(json.dumps({"listen": "0.0.0.0:1", "pid": 1}))
     program = (
         "import sys\n"
-        "import covey.cli.health as health\n"
+        "import covey.cli.commands.health as health\n"
         "health._expired = lambda daemon: ''\n"
         f"try: health.health(['--data-dir', {str(tmp_path)!r}, '--timeout', '1s', '--json'])\n"
         "except SystemExit as end: print(end.code)\n"

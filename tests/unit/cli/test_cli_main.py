@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from covey import __version__
-from covey.cli.commands import INTERRUPTED, Command, Group, RootGroup
+from covey.cli.framework.command import INTERRUPTED, Command, Group, RootGroup
 from covey.cli.main import SUBCOMMANDS, covey
 from covey.errors import NotFound
 
@@ -81,9 +81,9 @@ def test_root_imports_only_the_asked_command():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = done.stdout.splitlines()[-1]
-    assert "covey.cli.store" in loaded
-    assert "covey.cli.run" not in loaded
-    assert "covey.cli.demo" not in loaded
+    assert "covey.cli.commands.store" in loaded
+    assert "covey.cli.commands.run" not in loaded
+    assert "covey.cli.commands.demo" not in loaded
 
 
 def test_version():

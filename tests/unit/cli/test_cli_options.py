@@ -1,7 +1,7 @@
 import click
 import pytest
 
-from covey.cli.options import Address, Duration, Size, Target
+from covey.cli.framework.options import Address, Duration, Size, Target
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("15m", 900), ("1h", 3600), ("2d", 172800), ("1.5h", 5400)])

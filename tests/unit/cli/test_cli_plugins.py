@@ -2,8 +2,8 @@ import json
 
 from click.testing import CliRunner
 
+from covey.cli.commands.plugins import PLUGIN_FIELDS, describe
 from covey.cli.main import covey
-from covey.cli.plugins import PLUGIN_FIELDS, describe
 
 
 def invoke(*arguments):

@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from covey.cli.processes import DaemonFailed, Daemons, interrupted_by_signals
+from covey.cli.framework.processes import DaemonFailed, Daemons, interrupted_by_signals
 
 
 def test_a_daemon_that_ended_is_reported_with_the_end_of_its_log(tmp_path):

@@ -1,7 +1,7 @@
 import pytest
 
-from covey.cli import tables
-from protos import admin_pb2 as pb
+from covey.cli.views import tables
+from covey.protos import admin_pb2 as pb
 
 
 @pytest.mark.parametrize(

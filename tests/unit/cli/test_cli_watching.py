@@ -3,9 +3,9 @@ import json
 import pytest
 from rich.console import Console
 
-from covey.cli import tables
-from covey.cli.watching import JsonLines, LiveTable, PlainLines
-from protos import admin_pb2 as pb
+from covey.cli.views import tables
+from covey.cli.views.watching import JsonLines, LiveTable, PlainLines
+from covey.protos import admin_pb2 as pb
 
 
 def status(state="running", rounds=(), reason="", nodes=()):

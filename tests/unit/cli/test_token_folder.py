@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from covey.cli.token_folder import LOCK_FILE, fill
+from covey.cli.views.token_folder import LOCK_FILE, fill
 from covey.errors import Conflict, CoveyError, IdentityError, NotFound
+from covey.protos import admin_pb2 as pb
 from covey.wire.authority import Authority
 from covey.wire.tokens import JoinToken
-from protos import admin_pb2 as pb
 
 
 class Coordinator:

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from covey.codecs import selection
+from covey.codecs import threshold as selection
 from covey.codecs.contract import Codec, CodecContext, spans
 from covey.codecs.none import TensorReader
-from covey.codecs.selection import Cut, Selector, cut
 from covey.codecs.sparse import RandomK, TopK
+from covey.codecs.threshold import Cut, Selector, cut
 from covey.errors import LayoutError, LimitExceeded, SpecError, TaskError
 from covey.testing.codecs import CodecConformance, decoded, encoded, gaussian
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from coordinator.async_events import (
+from covey.coordinator.modes.asynchronous.events import (
     AsyncPolicy,
     AsyncRestored,
     CloseAssignment,
@@ -18,8 +18,8 @@ from coordinator.async_events import (
     OpenWork,
     SendAssignment,
 )
-from coordinator.asynchronous import AsyncMachine
-from coordinator.round_events import (
+from covey.coordinator.modes.asynchronous.machine import AsyncMachine
+from covey.coordinator.modes.rounds.events import (
     AssignEvaluation,
     Cancel,
     EvaluateCentrally,

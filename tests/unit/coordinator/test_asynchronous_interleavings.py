@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from coordinator.async_events import (
+from covey.coordinator.modes.asynchronous.events import (
     AsyncPolicy,
     AsyncRestored,
     CloseAssignment,
@@ -19,8 +19,8 @@ from coordinator.async_events import (
     OpenWork,
     SendAssignment,
 )
-from coordinator.asynchronous import AsyncMachine
-from coordinator.round_events import (
+from covey.coordinator.modes.asynchronous.machine import AsyncMachine
+from covey.coordinator.modes.rounds.events import (
     Evaluated,
     FinishRun,
     NodeAnswered,

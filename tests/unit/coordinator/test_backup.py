@@ -12,13 +12,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from coordinator import backup, copies
-from coordinator.environment import Environment, StoreThread
-from coordinator.ownership import check_folder
+from covey.coordinator.backup import backup
+from covey.coordinator.backup import durable as copies
+from covey.coordinator.backup.ownership import check_folder
+from covey.coordinator.environment import Environment, StoreThread
 from covey.errors import Conflict, NotFound
+from covey.storage.files.artifacts import ArtifactFiles
+from covey.storage.sql.store import open_store
 from covey.testing import store_records as make
-from storage.models import ArtifactFiles
-from storage.sql import open_store
 
 
 @pytest.fixture
@@ -191,7 +192,7 @@ def test_a_coordinator_that_ends_leaves_no_backup_and_drops_nothing_that_is_bein
 KILLED = """
 import sys
 from pathlib import Path
-from coordinator.backup import restore
+from covey.coordinator.backup.backup import restore
 restore(*map(Path, sys.argv[1:]))
 """
 

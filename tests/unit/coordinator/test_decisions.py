@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from coordinator.decisions import Arrived, evicted_holders, recorded_evictions
+from covey.coordinator.modes.asynchronous.decisions import Arrived, evicted_holders, recorded_evictions
+from covey.storage.record.contract import DecisionRecord
 from covey.testing import store_records as make
-from storage.contract import DecisionRecord
 
 
 def arrived(number: int, node: str, verdict: str) -> Arrived:

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.drills import drill_event, drills_on_record
-from covey.cli.tables import node_details, node_table
-from protos import admin_pb2 as pb
-from storage.contract import EventRecord
+from covey.cli.views.tables import node_details, node_table
+from covey.coordinator.nodes.adversaries import drill_event, drills_on_record
+from covey.protos import admin_pb2 as pb
+from covey.storage.record.contract import EventRecord
 
 
 def event(kind, node, attack, at):

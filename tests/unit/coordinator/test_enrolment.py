@@ -8,8 +8,10 @@ from cryptography import x509
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.config import CoordinatorConfig
-from coordinator.enrolment import (
+from covey.coordinator.config import CoordinatorConfig
+from covey.coordinator.environment import Environment, StoreThread
+from covey.coordinator.keys.keys import open_keys
+from covey.coordinator.nodes.enrolment import (
     BUSY,
     TAKEN,
     UNACCEPTABLE,
@@ -19,23 +21,21 @@ from coordinator.enrolment import (
     create_token,
     renew,
 )
-from coordinator.environment import Environment, StoreThread
-from coordinator.keys import open_keys
-from coordinator.rate_limits import MAX_ADDRESSES, RateLimits, site_of
-from coordinator.sessions import Sessions
+from covey.coordinator.nodes.rate_limits import MAX_ADDRESSES, RateLimits, site_of
+from covey.coordinator.nodes.sessions import Sessions
 from covey.errors import Conflict, IdentityError, LimitExceeded, NotFound, SpecError, StoreUnavailable
+from covey.protos import admin_pb2
+from covey.protos import coordinator_pb2 as pb
+from covey.protos.coordinator_pb2_grpc import EnrolmentStub, add_EnrolmentServicer_to_server
+from covey.storage.files.artifacts import ArtifactFiles
+from covey.storage.sql.store import open_store
 from covey.wire.channels import channel_options, renewing_credentials, server_options
 from covey.wire.errors import from_rpc_error
 from covey.wire.grants import Grants
 from covey.wire.identity import signing_request
 from covey.wire.signing import key_id
 from covey.wire.tokens import JoinToken
-from covey.worker.keeper import WorkerKeeper
-from protos import admin_pb2
-from protos import coordinator_pb2 as pb
-from protos.coordinator_pb2_grpc import EnrolmentStub, add_EnrolmentServicer_to_server
-from storage.models import ArtifactFiles
-from storage.sql import open_store
+from covey.worker.client.supervisor import WorkerKeeper
 
 GENEROUS = {"each": (10_000, 1.0), "total": (10_000, 1.0)}
 

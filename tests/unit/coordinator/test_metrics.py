@@ -7,22 +7,22 @@ from types import SimpleNamespace
 import pytest
 from prometheus_client import generate_latest
 
-from coordinator import metrics as counted
-from coordinator.census import Census, keep_census, take
-from coordinator.config import CoordinatorConfig
-from coordinator.environment import StoreThread
-from coordinator.gauges import CoordinatorGauges
-from coordinator.metrics import MAX_METRIC_NAME, MAX_METRICS, CoordinatorMetrics, RunFacts
-from coordinator.round_events import RecordOutcome
-from coordinator.runner import RunRunner
-from coordinator.service import CoordinatorService
-from coordinator.sessions import Sessions
+from covey.coordinator.admin import metrics as counted
+from covey.coordinator.admin.gauges import CoordinatorGauges
+from covey.coordinator.admin.metrics import MAX_METRIC_NAME, MAX_METRICS, CoordinatorMetrics, RunFacts
+from covey.coordinator.admin.record_snapshot import Census, keep_census, take
+from covey.coordinator.config import CoordinatorConfig
+from covey.coordinator.environment import StoreThread
+from covey.coordinator.modes.rounds.events import RecordOutcome
+from covey.coordinator.modes.rounds.mode import RunRunner
+from covey.coordinator.nodes.service import CoordinatorService
+from covey.coordinator.nodes.sessions import Sessions
 from covey.errors import StoreUnavailable
+from covey.protos import coordinator_pb2 as pb
+from covey.storage.record.contract import EventRecord, RunRecord
+from covey.storage.sql.store import open_store
 from covey.testing import store_records as make
-from covey.worker.keeper import WorkerKeeper
-from protos import coordinator_pb2 as pb
-from storage.contract import EventRecord, RunRecord
-from storage.sql import open_store
+from covey.worker.client.supervisor import WorkerKeeper
 
 
 @pytest.fixture
@@ -307,7 +307,7 @@ async def test_only_a_worker_that_takes_anothers_place_is_a_restart(metrics, mon
         workers.append(SimpleNamespace(alive=True, stop=lambda: asyncio.sleep(0)))
         return workers[-1]
 
-    monkeypatch.setattr("covey.worker.keeper.Worker.start", start)
+    monkeypatch.setattr("covey.worker.client.supervisor.Worker.start", start)
     keeper = WorkerKeeper(tmp_path, device="cpu", log_format="console", on_replaced=metrics.worker_restarts.inc)
     await keeper.start()
     await keeper.start()

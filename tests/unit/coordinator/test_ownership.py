@@ -7,11 +7,11 @@ from contextlib import closing
 
 import pytest
 
-from coordinator import ownership
-from coordinator.ownership import SETTING, check_folder, check_record, note_record, read_note, take_over
+from covey.coordinator.backup import ownership
+from covey.coordinator.backup.ownership import SETTING, check_folder, check_record, note_record, read_note, take_over
 from covey.errors import Conflict
-from storage.copy import copy_store
-from storage.sql import open_store
+from covey.storage.record.copy import copy_store
+from covey.storage.sql.store import open_store
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
-from coordinator import renewal
-from coordinator.keys import open_keys, write_admin_identity
-from coordinator.renewal import OwnCertificate
+from covey.coordinator.keys import renewal
+from covey.coordinator.keys.keys import open_keys, write_admin_identity
+from covey.coordinator.keys.renewal import OwnCertificate
 from covey.errors import StoreError
 from covey.wire.channels import renewing_credentials, secure_channel
 from covey.wire.identity import Identity

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from coordinator.round_events import (
+from covey.coordinator.modes.rounds.events import (
     Aggregate,
     Aggregated,
     AggregationFailed,
@@ -38,7 +38,7 @@ from coordinator.round_events import (
     TransferProgressed,
     UpdateStored,
 )
-from coordinator.rounds import RoundMachine
+from covey.coordinator.modes.rounds.machine import RoundMachine
 
 POLICY = RoundPolicy(count=2, min_nodes=2, deadline_s=100, hard_deadline_s=300, rejoin_s=30, evaluate_on_nodes=False)
 

@@ -2,11 +2,11 @@ import json
 
 import pytest
 
-from coordinator import views
 from covey.artifact import artifact_of
+from covey.coordinator.admin import views
 from covey.errors import NotFound
 from covey.spec import RunSpec, TaskSection
-from storage.contract import EventRecord, NodeRecord, RoundRecord, RunRecord, UpdateRecord, VersionRecord
+from covey.storage.record.contract import EventRecord, NodeRecord, RoundRecord, RunRecord, UpdateRecord, VersionRecord
 
 SPEC = RunSpec(name="digits", task=TaskSection(name="digits")).to_json()
 RUN = RunRecord("3f9a", "digits", "rounds", SPEC, 7, "running", "", 10.0, started_at=11.0, roster=("a", "b"))

@@ -9,8 +9,8 @@ import grpc
 import pytest
 
 from covey.errors import IdentityError
+from covey.node.membership.joining import CLAIM_FILE, TOKEN_FILE, NoToken, join_when_new
 from covey.wire.identity import Identity
-from node.joining import CLAIM_FILE, TOKEN_FILE, NoToken, join_when_new
 from tests.unit.node.test_node_enrolment import Listener
 
 
@@ -119,7 +119,7 @@ def test_a_kept_token_needs_no_folder_any_more(coordinator, tokens, tmp_path):
 
 
 def test_a_kept_token_is_secret(coordinator, tokens, tmp_path, monkeypatch):
-    monkeypatch.setattr("node.joining._enrol", lambda data_dir, token: None)
+    monkeypatch.setattr("covey.node.membership.joining._enrol", lambda data_dir, token: None)
     monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
     join_when_new(tmp_path / "data", tokens)
     for name in (TOKEN_FILE, CLAIM_FILE):

@@ -3,8 +3,8 @@ import tomllib
 import pytest
 
 from covey.errors import PolicyError, SpecError
+from covey.node.operator.config import BUILT_IN_TASKS, DEFAULT_SETTINGS, NodeConfig, NodeSettings, read_settings
 from covey.spec import ExchangeSection, RunSpec, TaskSection
-from node.config import BUILT_IN_TASKS, DEFAULT_SETTINGS, NodeConfig, NodeSettings, read_settings
 
 
 def config(tmp_path, text=None):

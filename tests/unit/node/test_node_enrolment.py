@@ -8,15 +8,15 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from covey.errors import Conflict, CoveyError, IdentityError
+from covey.node.membership.enrolment import EnrolmentUnreachable, enrol, join, leave
+from covey.node.operator.config import NodeConfig
+from covey.protos import coordinator_pb2 as pb
+from covey.protos import coordinator_pb2_grpc
 from covey.wire.authority import Authority, key_of_request
 from covey.wire.errors import CODE_KEY
 from covey.wire.identity import ENROL_DOMAIN, Identity, tls_key_in
 from covey.wire.signing import SigningKey, verify
 from covey.wire.tokens import JoinToken
-from node.config import NodeConfig
-from node.enrolment import EnrolmentUnreachable, enrol, join, leave
-from protos import coordinator_pb2 as pb
-from protos import coordinator_pb2_grpc
 
 COORDINATOR_KEY = SigningKey.generate()
 

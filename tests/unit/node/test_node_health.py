@@ -5,9 +5,9 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from covey.node.operator.health import ANNOUNCEMENT, MAX_REQUEST_BYTES, listening
 from covey.wire.authority import Authority
 from covey.wire.channels import secure_channel
-from node.health import ANNOUNCEMENT, MAX_REQUEST_BYTES, listening
 
 
 async def ask(address, identity, service="", name="n0"):

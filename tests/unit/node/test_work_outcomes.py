@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import pytest
 
 from covey.errors import PolicyError, WorkerDied
-from node import work as working
-from node.daemon import NodeDaemon
-from node.journal import FinishedUpdate
-from node.metrics import OUTCOMES, NodeMetrics
-from node.work import Work
-from protos import coordinator_pb2 as pb
+from covey.node.assignments import executor as working
+from covey.node.assignments.executor import Work
+from covey.node.assignments.journal import FinishedUpdate
+from covey.node.daemon import NodeDaemon
+from covey.node.operator.metrics import OUTCOMES, NodeMetrics
+from covey.protos import coordinator_pb2 as pb
 
 UPDATE = FinishedUpdate("r", 1, "base", "digest", b"statement", b"signature", ())
 

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator import async_events as aev
-from coordinator import round_events as ev
-from coordinator.asynchronous import AsyncMachine
-from coordinator.environment import Changes
+from covey.coordinator.environment import Changes
+from covey.coordinator.modes.asynchronous import events as aev
+from covey.coordinator.modes.asynchronous.machine import AsyncMachine
+from covey.coordinator.modes.rounds import events as ev
 from covey.errors import SpecError
-from covey.simulation.pace import Pace, Staleness, parse_staleness
+from covey.simulation.arrival_order import Pace, Staleness, parse_staleness
 
 POLICY = aev.AsyncPolicy(
     updates=1000, min_nodes=1, deadline_s=1e9, rejoin_s=30.0, evaluate_every=0, evaluate_centrally=False,

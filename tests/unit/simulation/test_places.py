@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from coordinator.config import sqlite_url
+from covey.coordinator.config import sqlite_url
 from covey.errors import SpecError
-from covey.simulation.places import enrol, open_relaxed, prepared_folder, remove_scratch
+from covey.simulation.data_dir import enrol, open_relaxed, prepared_folder, remove_scratch
+from covey.storage.sql.store import open_store
 from covey.wire.signing import SigningKey
-from storage.sql import open_store
 
 
 def keys_of(*names):
@@ -73,6 +73,6 @@ def test_the_store_does_not_wait_for_the_disk(tmp_path):
 
 
 def test_a_simulation_s_own_process_never_imports_torch():
-    program = "import sys, covey.simulation.simulation, covey.cli.simulate; print('torch' in sys.modules)"
+    program = "import sys, covey.simulation.simulation, covey.cli.commands.simulate; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
+from covey.cli.commands.simulate import _attacks
 from covey.cli.main import covey
-from covey.cli.simulate import _attacks
-from covey.cli.simulating import Lines
+from covey.cli.views.simulation_progress import Lines
 from covey.simulation.plan import Progress
 
 SPEC = 'name = "x"\n[task]\nname = "digits"\n'

@@ -6,8 +6,8 @@ import pytest
 
 from covey.artifact import Artifact, artifact_of_file
 from covey.errors import NotFound, StoreError
+from covey.node.assignments.journal import FinishedUpdate
 from covey.simulation.files import CoordinatorFiles, MemoryCarried, MemoryJournal, NodeFiles
-from node.journal import FinishedUpdate
 
 
 @pytest.fixture

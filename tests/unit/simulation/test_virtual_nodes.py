@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 
 from covey.artifact import Artifact
+from covey.protos import coordinator_pb2 as pb
 from covey.simulation.nodes import VirtualSessions, download_bytes
 from covey.simulation.plan import names_of
 from covey.testing.federation import Federation
 from covey.wire.artifacts import artifact_message
-from protos import coordinator_pb2 as pb
 
 NEW, OLD = "a" * 64, "b" * 64
 

@@ -10,14 +10,14 @@ import pytest
 from sqlalchemy import DDL, JSON, Text, cast, create_engine, func, inspect, select, update
 
 from covey.errors import Conflict, NotFound, StoreError
+from covey.storage.record.contract import EventRecord, PolicyStateRecord
+from covey.storage.record.copy import copy_store
+from covey.storage.record.migrate import _VERSION
+from covey.storage.record.schema import Base, events, lease, settings
+from covey.storage.sql.engine import database_url
+from covey.storage.sql.store import migrate, open_store
 from covey.testing import store_records as make
 from covey.testing.store_async import arrive, decide, start_async_run
-from storage.contract import EventRecord, PolicyStateRecord
-from storage.copy import copy_store
-from storage.engine import database_url
-from storage.migrate import _VERSION
-from storage.schema import Base, events, lease, settings
-from storage.sql import migrate, open_store
 
 TABLES = [table for table in Base.metadata.sorted_tables if table is not lease]
 BLOCK = 4
@@ -79,7 +79,7 @@ def change(url, statement):
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
-    monkeypatch.setattr("storage.copy.BLOCK_ROWS", BLOCK)
+    monkeypatch.setattr("covey.storage.record.copy.BLOCK_ROWS", BLOCK)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from covey.errors import StoreError
-from storage.engine import database_url, dump_json, load_json, sqlite_path
+from covey.storage.sql.engine import database_url, dump_json, load_json, sqlite_path
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

@@ -1,6 +1,6 @@
 import pytest
 
-from storage.free_files import FreeFiles
+from covey.storage.files.recycled import FreeFiles
 
 
 def put(pool, folder, size):

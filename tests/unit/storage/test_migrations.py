@@ -14,11 +14,11 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, update
 
 from covey.errors import Conflict, StoreError
-from storage import migrate as migrations
-from storage.database import Database
-from storage.engine import database_url
-from storage.schema import Base
-from storage.sql import migrate, open_store
+from covey.storage.record import migrate as migrations
+from covey.storage.record.schema import Base
+from covey.storage.sql.database import Database
+from covey.storage.sql.engine import database_url
+from covey.storage.sql.store import migrate, open_store
 
 ROOT = Path(__file__).parents[3]
 
@@ -118,7 +118,7 @@ def test_opening_an_up_to_date_database_needs_no_alembic(tmp_path):
     url = f"sqlite:///{tmp_path}/covey.db"
     migrate(url)
     program = (
-        "import sys; from storage.sql import open_store; open_store(sys.argv[1]).close();"
+        "import sys; from covey.storage.sql.store import open_store; open_store(sys.argv[1]).close();"
         "print([name for name in ('alembic', 'psycopg', 'torch', 'grpc') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program, url], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -7,8 +7,8 @@ import pytest
 
 from covey.artifact import CHUNK_BYTES, artifact_of
 from covey.errors import LimitExceeded, NotFound, StoreError
-from storage import models
-from storage.models import ArtifactFiles
+from covey.storage.files import artifacts as models
+from covey.storage.files.artifacts import ArtifactFiles
 
 SIZE = 2 * CHUNK_BYTES + 10
 
@@ -233,7 +233,7 @@ import sys
 from pathlib import Path
 from covey.artifact import artifact_of
 from covey.errors import StoreError
-from storage.models import ArtifactFiles
+from covey.storage.files.artifacts import ArtifactFiles
 root, limit = Path(sys.argv[1]), int(sys.argv[2])
 if limit:
     import resource

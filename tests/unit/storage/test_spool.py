@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from covey.artifact import CHUNK_BYTES, artifact_of, valid_prefix
 from covey.errors import CorruptChunk, StoreError, TransferError
-from storage.models import ArtifactFiles
-from storage.spool import DiskFull, disk_errors
+from covey.storage.files.artifacts import ArtifactFiles
+from covey.storage.files.spool import DiskFull, disk_errors
 
 DATA = os.urandom(3 * CHUNK_BYTES + 1000)
 
@@ -175,7 +175,7 @@ WRITE_AND_HANG = """
 import sys
 from pathlib import Path
 from covey.artifact import artifact_of_file, CHUNK_BYTES
-from storage.models import ArtifactFiles
+from covey.storage.files.artifacts import ArtifactFiles
 source, root = map(Path, sys.argv[1:])
 spool = ArtifactFiles(root).begin(artifact_of_file(source))
 data = source.read_bytes()
@@ -206,7 +206,7 @@ RECEIVE = """
 import sys
 from pathlib import Path
 from covey.artifact import artifact_of_file, read_chunks
-from storage.models import ArtifactFiles
+from covey.storage.files.artifacts import ArtifactFiles
 source, root = map(Path, sys.argv[1:])
 spool = ArtifactFiles(root).begin(artifact_of_file(source))
 with source.open("rb", buffering=0) as file:

@@ -4,8 +4,8 @@ import grpc
 import pytest
 
 from covey.errors import CoveyError, NotFound
+from covey.protos import admin_pb2 as pb
 from covey.testing import admin
-from protos import admin_pb2 as pb
 
 
 def test_every_field_is_there_and_json_text_is_parsed():

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from aggregation.bucketing import Bucketing
-from aggregation.contract import Aggregate, AggregationContext, Aggregator, Flat, PreAggregator, Verdict
-from aggregation.matrix import UpdateMatrix
-from aggregation.mean import Mean
+from covey.aggregation.bucketing import Bucketing
+from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, Flat, PreAggregator, Verdict
+from covey.aggregation.matrix import UpdateMatrix
+from covey.aggregation.mean import Mean
 from covey.errors import RunFailed
 from covey.testing import aggregators
 from covey.testing.aggregators import QuadraticRoot

@@ -7,14 +7,7 @@ import uuid
 
 import pytest
 
-from covey.testing.processes import (
-    Daemon,
-    children_of,
-    end_all,
-    living_parent_of,
-    marked_processes,
-    wait_until,
-)
+from covey.testing.processes import Daemon, children_of, end_all, living_parent_of, marked_processes, wait_until
 
 MARK = "COVEY_TEST_MARK"
 READY = "print('ready', flush=True)"

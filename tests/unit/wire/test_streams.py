@@ -10,11 +10,11 @@ import pytest
 
 from covey.artifact import CHUNK_BYTES, Artifact, artifact_of, artifact_of_file
 from covey.errors import CorruptChunk, CoveyError, NotFound, Stalled, StoreError, TransferError
+from covey.protos import coordinator_pb2
+from covey.storage.files.artifacts import ArtifactFiles
 from covey.testing.relay import Relay
 from covey.wire import chunks
 from covey.wire.streams import chunks_of, download, receive, serve_download, upload
-from protos import coordinator_pb2
-from storage.models import ArtifactFiles
 
 STALL_S = 20.0
 BIG = 12 * CHUNK_BYTES + 77

@@ -2,8 +2,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from covey.artifact import CHUNK_BYTES, artifact_of
+from covey.protos import tensors_pb2 as pb
 from covey.wire.artifacts import artifact_from, artifact_message
-from protos import tensors_pb2 as pb
 
 
 @given(st.integers(0, 3), st.binary(max_size=100))

@@ -5,9 +5,9 @@ import torch
 
 from covey.errors import SpecError
 from covey.spec import parse_toml
-from covey.worker import messages as m
-from covey.worker.context import Contexts
-from covey.worker.coordinator_ops import describe
+from covey.worker.execute.coordinator_ops import describe
+from covey.worker.jobs import messages as m
+from covey.worker.program.context import Contexts
 
 
 def described(policy, exchange, mode="async"):

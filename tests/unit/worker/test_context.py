@@ -7,7 +7,7 @@ import torch
 from covey.errors import LayoutError, PluginError
 from covey.learning.state import layout_of
 from covey.spec import RunSpec, TaskSection
-from covey.worker.context import MAX_RUNS, Contexts, RunContext
+from covey.worker.program.context import MAX_RUNS, Contexts, RunContext
 
 CPU = torch.device("cpu")
 

@@ -10,18 +10,18 @@ import pytest_asyncio
 import torch
 from torch import Tensor, nn
 
-from aggregation.momentum_stability import stable_momentum
+from covey.aggregation.momentum_stability import stable_momentum
 from covey.artifact import artifact_of_file
 from covey.codecs.contract import CodecContext
 from covey.codecs.none import TensorReader
 from covey.errors import LayoutError, RunFailed, SpecError, WorkerError
 from covey.learning.state import layout_of, model_sha256, write_model
 from covey.spec import RunSpec, parse_json
-from covey.worker import decision_messages as dm
-from covey.worker import messages as m
-from covey.worker.client import Worker
-from covey.worker.loading import load_codec
-from covey.worker.mapped import MappedModel, map_float32
+from covey.worker.client.client import Worker
+from covey.worker.execute.from_spec import load_codec
+from covey.worker.files.mapped import MappedModel, map_float32
+from covey.worker.jobs import decisions as dm
+from covey.worker.jobs import messages as m
 
 pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="module")]
 

@@ -12,12 +12,12 @@ from covey.errors import PluginError, RunFailed, SpecError, TaskError
 from covey.learning import loop
 from covey.learning.state import ModelWriter, layout_of
 from covey.learning.task import LossOutput, Task
+from covey.node.operator.adversary import Drill, check_drill, ordered, parse_options
 from covey.spec import parse_toml
-from covey.worker.channel import Cancelled
-from covey.worker.drills import attacked, flipped, poisons_labels
-from covey.worker.messages import AttackOrder, TrainJob
-from covey.worker.updates import write_raw
-from node.drills import Drill, check_drill, ordered, parse_options
+from covey.worker.execute.adversary import attacked, flipped, poisons_labels
+from covey.worker.files.updates import write_raw
+from covey.worker.jobs.messages import AttackOrder, TrainJob
+from covey.worker.program.pipe import Cancelled
 
 D, CLASSES, EXAMPLES = 5 * 4, 4, 40
 CPU = torch.device("cpu")

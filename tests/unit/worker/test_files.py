@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from covey.artifact import CHUNK_BYTES, artifact_of_file
-from covey.worker.files import DEPTH, ArtifactWriter, Overlap, raw_bytes
+from covey.worker.files.writing import DEPTH, ArtifactWriter, Overlap, raw_bytes
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES - 7])

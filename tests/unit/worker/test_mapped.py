@@ -7,8 +7,8 @@ from torch import nn
 from covey.codecs.contract import spans
 from covey.errors import LayoutError, TaskError
 from covey.learning.state import layout_of, tensors_of, write_model
-from covey.worker.mapped import MappedModel, map_bytes, map_float32, runs_of_one_dtype
-from covey.worker.updates import ModelVector
+from covey.worker.files.mapped import MappedModel, map_bytes, map_float32, runs_of_one_dtype
+from covey.worker.files.updates import ModelVector
 
 
 class Mixed(nn.Module):

@@ -6,7 +6,7 @@ import pytest
 
 from covey.artifact import artifact_of
 from covey.errors import WorkerError
-from covey.worker import messages as m
+from covey.worker.jobs import messages as m
 
 ARTIFACT = artifact_of([bytes(1 << 20), b"end"])
 

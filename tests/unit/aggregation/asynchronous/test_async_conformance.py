@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from aggregation.asynchronous.basgd import BASGD
-from aggregation.asynchronous.buffered import Buffered
-from aggregation.asynchronous.contract import AsyncPolicy
-from aggregation.asynchronous.kardam import Kardam
-from aggregation.asynchronous.staleness_mean import StalenessMean
 from covey import plugins
+from covey.aggregation.asynchronous.basgd import BASGD
+from covey.aggregation.asynchronous.buffered import Buffered
+from covey.aggregation.asynchronous.contract import AsyncPolicy
+from covey.aggregation.asynchronous.kardam import Kardam
+from covey.aggregation.asynchronous.staleness_mean import StalenessMean
 from covey.testing.policies import AsyncPolicyConformance
 
 

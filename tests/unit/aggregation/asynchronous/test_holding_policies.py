@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 from torch import Tensor
 
-from aggregation.asynchronous.basgd import BASGD
-from aggregation.asynchronous.buffered import Buffered
-from aggregation.asynchronous.holding import Combined
-from aggregation.asynchronous.staleness_mean import StalenessMean
-from aggregation.contract import AggregationContext
-from aggregation.matrix import UpdateMatrix
-from aggregation.mean import Mean
+from covey.aggregation.asynchronous.basgd import BASGD
+from covey.aggregation.asynchronous.buffered import Buffered
+from covey.aggregation.asynchronous.holding import Combined
+from covey.aggregation.asynchronous.staleness_mean import StalenessMean
+from covey.aggregation.contract import AggregationContext
+from covey.aggregation.matrix import UpdateMatrix
+from covey.aggregation.mean import Mean
 from covey.codecs.none import TensorReader
 from covey.errors import PluginError, SpecError
 from covey.testing.policies import PolicyRun

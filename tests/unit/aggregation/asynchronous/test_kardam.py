@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 from torch import Tensor
 
-from aggregation.asynchronous.contract import Arrival, AsyncContext, Decision
-from aggregation.asynchronous.dampening import DampeningOptions, exponential, hinge, inverse, polynomial
-from aggregation.asynchronous.kardam import Kardam, KardamState
-from aggregation.asynchronous.kardam_filters import (
+from covey.aggregation.asynchronous.contract import Arrival, AsyncContext, Decision
+from covey.aggregation.asynchronous.dampening import DampeningOptions, exponential, hinge, inverse, polynomial
+from covey.aggregation.asynchronous.kardam import Kardam, KardamState
+from covey.aggregation.asynchronous.kardam_filters import (
     coefficient,
     fraction_quantile,
     gradient_norms,
@@ -23,7 +23,7 @@ from aggregation.asynchronous.kardam_filters import (
     quantile,
     too_frequent,
 )
-from aggregation.directions import BLOCK_COLUMNS, Flat
+from covey.aggregation.directions import BLOCK_COLUMNS, Flat
 from covey.codecs.none import TensorReader
 from covey.errors import RunFailed, SpecError
 from covey.testing.policies import PolicyRun

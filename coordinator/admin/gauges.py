@@ -1,0 +1,120 @@
+"""How things are with the coordinator at the moment of a scrape.
+
+Collected in a thread of the metrics server: everything is copied before it is looked at, nothing waits for the event
+loop or for the database.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import Metric
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from covey import __version__
+from covey.coordinator.admin.metrics import RunFacts
+from covey.coordinator.environment import Environment
+
+Rows = Iterable[tuple[tuple[str, ...], float]]
+
+
+def gauge(name: str, text: str, labels: tuple[str, ...], rows: Rows) -> Metric:
+    """A family of gauges: label values and a value each."""
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for values, value in rows:
+        family.add_metric(values, value)
+    return family
+
+
+def single(name: str, text: str, value: float) -> Metric:
+    """A gauge without labels."""
+    return gauge(name, text, (), [((), value)])
+
+
+class CoordinatorGauges(Collector):
+    """Shows the state of an environment.
+
+    Args:
+        env: The coordinator's.
+        certificate_expires_at: Says when its own certificate ends, in Unix seconds.
+    """
+
+    def __init__(self, env: Environment, certificate_expires_at: Callable[[], float]) -> None:
+        self._env, self._certificate_expires_at = env, certificate_expires_at
+
+    def collect(self) -> Iterator[Metric]:
+        """Everything, as it is now."""
+        yield from self._daemon()
+        yield from self._nodes()
+        yield from self._runs()
+
+    def _daemon(self) -> Iterator[Metric]:
+        env = self._env
+        states = {name: float(env.state == name) for name in ("running", "paused", "draining")}
+        yield gauge("covey_build_info", "The version.", ("version",), [((__version__,), 1.0)])
+        yield gauge("covey_coordinator_state", "1 for the present state.", ("state",), _by_name(states))
+        yield single("covey_store_up", "Whether the database answered when it was last asked.", float(env.store.up))
+        yield single("covey_runs_queued", "Runs that wait for their turn.", env.census.queued)
+        yield single(
+            "covey_certificate_expiry_timestamp_seconds", "End of the coordinator's certificate, in Unix time.",
+            self._certificate_expires_at(),
+        )  # fmt: skip
+        yield single("covey_files_bytes", "Disk that model and update files take.", env.files.bytes_used)
+        if env.config.quota_bytes is not None:
+            yield single("covey_files_quota_bytes", "Disk that they may take.", env.config.quota_bytes)
+
+    def _nodes(self) -> Iterator[Metric]:
+        env = self._env
+        evicted, live = env.evicted.copy(), env.sessions.live()
+        known = env.census.nodes | live.keys()
+        active = known - evicted
+        connected = {node: float(node in live) for node in sorted(active)}
+        here = sum(connected.values())
+        states = {"connected": here, "away": len(active) - here, "evicted": float(len(known & evicted))}
+        ends = {node: one.expires_at for node, one in live.items() if node in active and math.isfinite(one.expires_at)}
+        drills = [((node, attack), 1.0) for node, attack in env.drills.copy().items() if node in active]
+        yield gauge("covey_nodes", "Enrolled nodes.", ("state",), _by_name(states))
+        yield gauge("covey_node_connected", "Whether a node has a session.", ("node",), _by_name(connected))
+        yield gauge(
+            "covey_node_certificate_expiry_timestamp_seconds", "End of a connected node's certificate, in Unix time.",
+            ("node",), _by_name(ends),
+        )  # fmt: skip
+        yield gauge("covey_node_drill", "1 for a node that is an adversary for a drill.", ("node", "attack"), drills)
+
+    def _runs(self) -> Iterator[Metric]:
+        current, ended = self._env.current, self._env.metrics.ended
+        present = current.facts if current is not None else None
+        runs = list({run.run: run for run in (ended, present) if run is not None}.values())
+        labels = ("run", "name")
+        facts = [((run.run, run.name, run.mode), 1.0) for run in runs]
+        yield gauge("covey_run_info", "The present run, and the last that ended.", (*labels, "mode"), facts)
+        yield gauge(
+            "covey_run_round", "The newest committed version.", labels, [(_key(r), float(r.committed)) for r in runs]
+        )
+        yield gauge(
+            "covey_run_rounds", "Rounds asked for.", labels, [(_key(r), r.asked) for r in runs if r.mode == "rounds"]
+        )
+        updates = [run for run in runs if run.mode == "async"]
+        yield gauge(
+            "covey_run_updates", "Decisions asked for (asynchronous).", labels, [(_key(r), r.asked) for r in updates]
+        )
+        yield gauge(
+            "covey_run_updates_decided", "Decisions made (asynchronous).", labels,
+            [(_key(r), r.decided) for r in updates],
+        )  # fmt: skip
+        yield gauge(
+            "covey_run_waiting", "1 while the run waits for something.", labels,
+            [(_key(present), float(present.waiting))] if present is not None else [],
+        )  # fmt: skip
+        values = [((*_key(run), name), value) for run in runs for name, value in run.values.copy().items()]
+        yield gauge("covey_run_metric", "The newest known value of a metric.", (*labels, "metric"), values)
+
+
+def _by_name(values: dict[str, float]) -> Rows:
+    return [((name,), value) for name, value in values.items()]
+
+
+def _key(run: RunFacts) -> tuple[str, str]:
+    return run.run, run.name

@@ -1,0 +1,55 @@
+"""The coordinator's health: the standard gRPC health service, with a state that is looked at when somebody asks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Container
+
+import grpc
+
+from covey.coordinator.environment import StoreThread
+from covey.errors import IdentityError, StoreError
+from covey.wire.channels import Peer
+from covey.wire.health import HealthService
+
+STORE = "store"
+PROBE_S = 2.0
+
+
+class CoordinatorHealth:
+    """Serves `grpc.health.v1.Health` to everybody who is enrolled, whatever the role.
+
+    Services: "" is serving while the daemon answers at all, "store" while its database can be reached.
+    """
+
+    def __init__(self, store: StoreThread, evicted: Container[str]) -> None:
+        self._store, self._evicted = store, evicted
+        self._probe: asyncio.Task[bool] | None = None
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """For a server."""
+        return HealthService(self._admit, {STORE: self.store_serves}).handler()
+
+    def _admit(self, peer: Peer) -> None:
+        if peer.name in self._evicted:
+            raise IdentityError(f"{peer.name!r} was evicted")
+        if peer.expires_at <= time.time():  # the handshake was before
+            raise IdentityError(f"the certificate of {peer.name!r} has expired")
+
+    async def store_serves(self) -> bool:
+        """Ask the database, one question at a time however many callers there are."""
+        if self._probe is None or self._probe.done():
+            self._probe = asyncio.create_task(self._ask_store())
+        try:
+            async with asyncio.timeout(PROBE_S):
+                return await asyncio.shield(self._probe)
+        except TimeoutError:  # it is busy with something long, or on its way to find out
+            return self._store.up
+
+    async def _ask_store(self) -> bool:
+        try:
+            await self._store.call(self._store.store.setting, "paused")
+        except StoreError:
+            return False
+        return True

@@ -1,0 +1,47 @@
+"""Who is enrolled, and how many runs wait: read from the record every few seconds, so that no scrape has to ask it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+from covey.errors import StoreError
+from covey.storage.record.contract import Store
+
+if TYPE_CHECKING:
+    from covey.coordinator.environment import Environment
+
+log = structlog.get_logger(room="coordinator")
+EVERY_S = 5.0
+NEWEST = 500
+"""Events that are looked through: more than the enrolment listener can write meanwhile."""
+
+
+@dataclass
+class Census:
+    """What the record said when it was last read."""
+
+    nodes: set[str] = field(default_factory=set)
+    """Every node that was ever enrolled."""
+    queued: int = 0
+    """Runs that wait for their turn."""
+
+
+def take(store: Store, known: set[str]) -> Census:
+    """Read the record. Blocking. `known`: nodes from before; counting all nodes' verdicts again would be dear."""
+    enrolled = {e.node for e in store.events(limit=NEWEST) if e.kind == "enrolled" and e.detail.get("role") == "node"}
+    return Census(known | enrolled, store.count_runs(("queued",)))
+
+
+async def keep_census(env: Environment) -> None:
+    """Read the record again and again until cancelled; while it cannot be read, what was read last stays."""
+    store = env.store
+    while True:
+        try:
+            env.census = await store.call(take, store.store, env.census.nodes)
+        except StoreError as error:
+            log.debug("the record cannot be read now", error=str(error))
+        await asyncio.sleep(EVERY_S)

@@ -1,0 +1,1 @@
+"""The coordinator's own keys and certificate, made, kept and renewed."""

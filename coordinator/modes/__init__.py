@@ -1,0 +1,1 @@
+"""A room for each mode: its pure machine, its events, and what carries out its actions."""

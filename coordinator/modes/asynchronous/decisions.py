@@ -1,0 +1,218 @@
+"""From recorded updates to a job for the worker, and from its result to what is recorded of a decision.
+
+The same for a coordinator at work and for a replay of its record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from covey.storage.record.contract import (
+    DecisionRecord,
+    Json,
+    PartRecord,
+    PolicyStateRecord,
+    RunRecord,
+    Store,
+    UpdateRecord,
+    VersionRecord,
+)
+from covey.wire.signing import CommitStatement, CommitVerdict
+from covey.worker.jobs.decisions import EVICTED, AsyncArrival, AsyncVerdict, DecideJob, DecideResult
+
+if TYPE_CHECKING:
+    from covey.coordinator.environment import Environment
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A recorded update, and the version that its assignment was sent with, by the coordinator's own record."""
+
+    update: UpdateRecord
+    base_version: int
+    order: int
+    """Of its arrival in the run, from 1."""
+
+    def message(self, files: Mapping[str, Path]) -> AsyncArrival:
+        """As the worker is told of it; `files` maps digests to paths."""
+        parts = {part.name: files[part.artifact.digest] for part in self.update.parts}
+        return AsyncArrival(self.update.round, self.update.node, self.update.weight, parts, self.base_version)
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What a decision starts from: the same situation gives the same decision."""
+
+    run: RunRecord
+    arrived: Arrived
+    version: int
+    """The newest one."""
+    state: PolicyStateRecord
+    """After the decision before; its `state` is empty at first."""
+    earlier: Mapping[int, Arrived]
+    """The updates that the state refers to, by assignment."""
+    models: Mapping[int, Path]
+    slots: Mapping[str, Path]
+    """The newest version's state files."""
+    evicted: tuple[str, ...] = ()
+    """Nodes that were evicted since the policy held an update of them."""
+
+    @property
+    def staleness(self) -> int:
+        """How many versions older the update's base is than the newest one."""
+        return self.version - self.arrived.base_version
+
+    def job(self, files: Mapping[str, Path], out: Path, out_state: Mapping[str, Path]) -> DecideJob:
+        """The worker's job; `files` maps digests to paths."""
+        held = sorted((a for a in self.earlier.values() if a.update.verdict == "held"), key=lambda a: a.order)
+        return DecideJob(
+            run=self.run.run,
+            spec_json=self.run.spec,
+            layout=self.run.layout,
+            arrival=self.arrived.message(files),
+            version=self.version,
+            held=tuple(one.message(files) for one in held),
+            updates={number: _model(one.update, files) for number, one in self.earlier.items()},
+            models=self.models,
+            state_json=self.state.state,
+            state=self.slots,
+            out=out,
+            out_state=out_state,
+            roster=self.run.roster,
+            evicted=self.evicted,
+        )
+
+    def digests(self) -> set[str]:
+        """The files of updates that the job needs."""
+        known = [self.arrived, *self.earlier.values()]
+        return {part.artifact.digest for one in known for part in one.update.parts}
+
+    def judged(self, result: DecideResult) -> list[Arrived]:
+        """The updates that were judged, with their verdicts."""
+        known = {**self.earlier, self.arrived.update.round: self.arrived}
+        return [self._judged(known[verdict.number], verdict) for verdict in result.verdicts]
+
+    def _judged(self, one: Arrived, verdict: AsyncVerdict) -> Arrived:
+        own = {"staleness": float(self.staleness)} if one is self.arrived else {}
+        numbers = {**one.update.numbers, **own, **verdict.numbers}
+        changes = {"verdict": verdict.verdict, "reason": verdict.reason, "share": verdict.share, "numbers": numbers}
+        return replace(one, update=UpdateRecord(**{**vars(one.update), **changes}))
+
+    def after(self, result: DecideResult) -> PolicyStateRecord:
+        """The policy's state after the decision."""
+        return PolicyStateRecord(
+            self.run.run, self.state.decision + 1, result.state_json, result.pinned_updates, result.pinned_versions
+        )
+
+    def decision(self, result: DecideResult, at: float) -> DecisionRecord:
+        """What is recorded of the decision."""
+        return DecisionRecord(
+            run=self.run.run,
+            decision=self.state.decision + 1,
+            round=self.arrived.update.round,
+            newest=self.version,
+            version=self.version + 1 if result.artifact is not None else None,
+            roster=len(self.run.roster),
+            verdicts=tuple(map(verdict_json, result.verdicts)),
+            state_sha256=hashlib.sha256(result.state_json.encode()).hexdigest(),
+            decided_at=at,
+        )
+
+
+def evicted_holders(earlier: Mapping[int, Arrived], evicted: Collection[str]) -> tuple[str, ...]:
+    """The evicted nodes of which an update is held."""
+    holders = {one.update.node for one in earlier.values() if one.update.verdict == "held"}
+    return tuple(sorted(holders.intersection(evicted)))
+
+
+def recorded_evictions(decision: DecisionRecord) -> tuple[str, ...]:
+    """The nodes whose held updates were rejected by a recorded decision since they were evicted."""
+    held = (verdict for verdict in decision.verdicts if verdict["round"] != decision.round)
+    return tuple(sorted(str(one["node"]) for one in held if (one["verdict"], one["reason"]) == ("rejected", EVICTED)))
+
+
+def _model(update: UpdateRecord, files: Mapping[str, Path]) -> Path:
+    return next(files[part.artifact.digest] for part in update.parts if part.name == "model")
+
+
+def verdict_json(verdict: AsyncVerdict) -> Json:
+    """A verdict as a decision's record has it."""
+    return {
+        "round": verdict.number, "node": verdict.node, "verdict": verdict.verdict, "reason": verdict.reason,
+        "share": verdict.share, "numbers": dict(verdict.numbers),
+    }  # fmt: skip
+
+
+def kept_after(known: Mapping[int, Arrived], judged: Iterable[Arrived], state: PolicyStateRecord) -> dict[int, Arrived]:
+    """The updates that the policy's state refers to after a decision."""
+    now = {**known, **{one.update.round: one for one in judged}}
+    return {number: now[number] for number in state.pinned_updates}
+
+
+def load_earlier(store: Store, run: str, state: PolicyStateRecord) -> dict[int, Arrived]:
+    """The updates that a recorded state refers to. Blocking."""
+    return {update.round: load_arrived(store, update) for update in store.updates_of(run, state.pinned_updates)}
+
+
+def load_arrived(store: Store, update: UpdateRecord) -> Arrived:
+    """A recorded update with what the record says of its assignment. Blocking."""
+    record = store.round(update.run, update.round)
+    return Arrived(update, record.base_version, record.arrival or 0)
+
+
+def signed_verdicts(judged: Sequence[Arrived]) -> list[CommitVerdict]:
+    """The final verdicts of a decision, as the next commit names them; what is held has none yet."""
+    return [
+        CommitVerdict(u.node, u.digest, u.verdict, u.reason, u.share, u.round)
+        for u in (one.update for one in judged)
+        if u.verdict != "held"
+    ]
+
+
+def load_unsigned(store: Store, run: str) -> list[CommitVerdict]:
+    """The final verdicts since the decision that made the newest version: no commit names them yet. Blocking."""
+    decisions = store.decisions(run)
+    last = max((one.decision for one in decisions if one.version is not None), default=0)
+    since = [verdict for one in decisions if one.decision > last for verdict in one.verdicts]
+    numbers = [int(str(verdict["round"])) for verdict in since if verdict["verdict"] != "held"]
+    updates = {update.round: update for update in store.updates_of(run, numbers)}
+    return [
+        CommitVerdict(u.node, u.digest, u.verdict, u.reason, u.share, u.round)
+        for u in map(updates.__getitem__, numbers)
+    ]
+
+
+def version_record(
+    env: Environment, situation: Situation, base: VersionRecord, result: DecideResult, verdicts: Sequence[CommitVerdict]
+) -> VersionRecord | None:
+    """The version that a decision makes, with its signed statement, chained to the one before; None: it makes none."""
+    if result.artifact is None:
+        return None
+    number = base.version + 1
+    state = tuple(PartRecord(part.name, "none", part.artifact) for part in result.state)
+    statement = CommitStatement(
+        federation=env.federation,
+        run=situation.run.run,
+        round=situation.arrived.update.round,
+        version=number,
+        model_sha256=result.model_sha256,
+        artifact=result.artifact.digest,
+        parent=hashlib.sha256(base.statement).hexdigest() if base.statement else "",
+        verdicts=tuple(verdicts),
+        state=tuple(part.artifact.digest for part in state),
+    ).to_bytes()
+    return VersionRecord(
+        run=situation.run.run,
+        version=number,
+        model_sha256=result.model_sha256,
+        artifact=result.artifact,
+        created_at=env.now(),
+        parent_sha256=base.model_sha256,
+        state=state,
+        statement=statement,
+        signature=env.signing_key.sign(statement),
+    )

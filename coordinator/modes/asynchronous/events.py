@@ -1,0 +1,142 @@
+"""What the machine of mode `async` is told and asks for, beside what both modes share (`round_events`).
+
+An assignment has a number, from 1 over the whole run: it is the `round` of the update's signed statement. Times are
+seconds of one clock that the caller chooses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from covey.coordinator.modes.rounds import events as ev
+from covey.storage.record.contract import Verdict
+
+# -- events ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Decided:
+    """The update that was next is settled durably. `version` is the newest one now.
+
+    `counted` is false where the policy was not asked (the node had been evicted).
+    """
+
+    node: str
+    number: int
+    version: int
+    counted: bool
+    now: float
+
+
+@dataclass(frozen=True)
+class NothingToDecide:
+    """The record has no update that was not decided on."""
+
+    now: float
+
+
+@dataclass(frozen=True)
+class DecisionFailed:
+    """Deciding raised an error that trying again would not mend."""
+
+    number: int
+    reason: str
+
+
+AsyncEvent = (
+    ev.Started | ev.NodeJoined | ev.NodeLost | ev.NodeRemoved | ev.UpdateStored | ev.NodeAnswered
+    | ev.TransferProgressed | ev.Tick | ev.Evaluated | ev.NodeEvaluated | ev.PauseChanged | ev.StopRequested
+    | Decided | NothingToDecide | DecisionFailed
+)  # fmt: skip
+
+# -- actions --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class OpenAssignment:
+    """Record that a node is to train from a version, before anything is sent. `roster` is the whole roster from now."""
+
+    node: str
+    number: int
+    base_version: int
+    roster: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SendAssignment:
+    """Send a recorded assignment to its node, which is connected."""
+
+    node: str
+    number: int
+
+
+@dataclass(frozen=True)
+class CloseAssignment:
+    """Record that an assignment ended without an update; if one came meanwhile, answer with `UpdateStored` at once."""
+
+    node: str
+    number: int
+    verdict: Verdict
+    reason: str
+
+
+@dataclass(frozen=True)
+class DecideNext:
+    """Decide on the update that was recorded first of those that were not decided on; the record knows which."""
+
+
+AsyncAction = OpenAssignment | SendAssignment | CloseAssignment | DecideNext | ev.SharedAction
+
+# -- what the machine is given --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AsyncPolicy:
+    """The numbers of a specification that the machine goes by (see `covey.spec`)."""
+
+    updates: int
+    """The run ends when so many updates have been decided on."""
+    min_nodes: int = 1
+    deadline_s: float = 600.0
+    """How long an assignment may go without a sign of progress."""
+    rejoin_s: float = 30.0
+    """How long a node without a connection is still expected back."""
+    retry_s: float = 1.0
+    """How long a node waits for work after an assignment of its ended without an update; doubled each time in a
+    row, up to `retry_max_s`: a node that refuses at once would else be asked without a pause."""
+    retry_max_s: float = 60.0
+    max_retries: int = 3
+    """When every node has failed more often than this in a row, the run says so."""
+    fail_when_short: bool = False
+    """Whether the run fails then, instead of asking on."""
+    evaluate_every: int = 1
+    """Versions from one central evaluation to the next; 0: none."""
+    evaluate_centrally: bool = True
+    evaluate_on_nodes: bool = True
+
+
+@dataclass(frozen=True)
+class OpenWork:
+    """An assignment whose update has not come."""
+
+    number: int
+    base_version: int
+
+
+@dataclass(frozen=True)
+class AsyncRestored:
+    """What the store knows of an unfinished run: the machine's state without its clocks."""
+
+    decided: int = 0
+    """Updates decided on."""
+    last_number: int = 0
+    """The highest assignment number there is."""
+    version: int = 0
+    """The newest version."""
+    open: Mapping[str, OpenWork] = field(default_factory=dict)
+    """Node to its open assignment."""
+    undecided: Mapping[int, str] = field(default_factory=dict)
+    """Assignments whose update is recorded, but not decided on, and their nodes."""
+    unevaluated: tuple[int, ...] = ()
+    """Versions whose central evaluation is still to be done."""

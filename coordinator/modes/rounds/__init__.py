@@ -1,0 +1,1 @@
+"""Mode `rounds`: synchronous rounds."""

@@ -1,0 +1,223 @@
+"""Enrolment: one-time tokens, and certificates for the keys that redeem them."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import socket
+from dataclasses import dataclass
+from typing import Any, cast
+
+import grpc.aio
+import structlog
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from covey.coordinator.environment import Environment
+from covey.coordinator.nodes.rate_limits import RateLimits, site_of
+from covey.errors import Conflict, CoveyError, IdentityError, LimitExceeded, NotFound, SpecError
+from covey.protos import admin_pb2, coordinator_pb2_grpc
+from covey.protos import coordinator_pb2 as pb
+from covey.storage.record.contract import EventRecord, NodeRecord, Role, Store, TokenRecord
+from covey.wire.authority import check_name, key_of_request
+from covey.wire.errors import translated
+from covey.wire.identity import ENROL_DOMAIN
+from covey.wire.signing import key_id, verify
+from covey.wire.tokens import ROLES, SECRET_BYTES, JoinToken
+
+log = structlog.get_logger(room="coordinator")
+DEFAULT_EXPIRES_S = 3600.0
+MAX_EXPIRES_S = 30 * 86400.0
+MAX_CSR_BYTES = 8192
+ANY_HOST = ("0.0.0.0", "[::]")
+
+# What strangers are told. Nothing else of an error reaches them.
+BUSY = "too many attempts to enrol; try again in a minute"
+UNACCEPTABLE = "this join token is unknown or has expired; ask for a new one"
+USED = "this join token was used with other keys; if that was not you, warn the coordinator's operator"
+TAKEN = "the name of this join token is taken; ask for a token with another name"
+UNPROVEN = "the signing request, or the proof for the signing key, is not valid"
+
+
+async def create_token(env: Environment, request: admin_pb2.CreateTokenRequest) -> admin_pb2.CreateTokenReply:
+    """Make and record a join token; only its hash is kept.
+
+    Raises:
+        SpecError: The role is unknown, or the token would live too long.
+        IdentityError: The name is not one that a certificate may have.
+        Conflict: The name is enrolled already, or was evicted.
+    """
+    role = request.role or "node"
+    if role not in ROLES:
+        raise SpecError(f"role {role!r} is unknown; choose one of {', '.join(ROLES)}")
+    name = check_name(request.node or f"{role}-{secrets.token_hex(4)}")
+    expires_s = request.expires_s or DEFAULT_EXPIRES_S
+    if not 0 < expires_s <= MAX_EXPIRES_S:
+        raise SpecError(f"a token may live for at most {MAX_EXPIRES_S:g} seconds, not {expires_s:g}")
+    now, config, store = env.now(), env.config, env.store
+    await store.call(_check_free, store.store, name)
+    token = JoinToken(
+        name=name,
+        role=role,
+        server=config.advertise or _reachable(env.listen),
+        enrol=config.advertise_enrol or _reachable(env.enrol_listen),
+        authority_pem=env.authority.pem,
+        secret=secrets.token_bytes(SECRET_BYTES),
+        expires_at=now + expires_s,
+    )
+    record = TokenRecord(token.secret_sha256, name, cast(Role, role), now, token.expires_at)
+    await store.call(store.store.add_token, record)
+    return admin_pb2.CreateTokenReply(token=token.encode(), node=name, expires_at=token.expires_at)
+
+
+def _reachable(listen: str) -> str:
+    """An address for others: where we listen on every interface, this machine's name."""
+    host, _, port = listen.rpartition(":")
+    return f"{socket.gethostname()}:{port}" if host in ANY_HOST else listen
+
+
+def _check_free(store: Store, name: str) -> None:
+    """Refuse a name that cannot be enrolled.
+
+    An evicted name stays shut out for good: callers are known by name, so its old certificate would be good.
+    """
+    try:
+        state = store.node(name).state
+    except NotFound:
+        return
+    if state == "active":
+        raise Conflict(f"{name!r} is enrolled already; choose another name")
+    if state == "evicted":
+        raise Conflict(f"{name!r} was evicted, which is for good; choose another name")
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """The keys of one request, proven to be the caller's."""
+
+    tls: ec.EllipticCurvePublicKey
+    signing: bytes
+
+    @property
+    def sha256(self) -> str:
+        """What a token is bound to: both keys."""
+        spki = serialization.PublicFormat.SubjectPublicKeyInfo
+        der = self.tls.public_bytes(serialization.Encoding.DER, spki)
+        return hashlib.sha256(der + self.signing).hexdigest()
+
+
+def _proven(request: pb.EnrolRequest | pb.RenewRequest) -> _Keys:
+    try:
+        if len(request.csr) > MAX_CSR_BYTES:
+            raise LimitExceeded(f"a signing request of {len(request.csr)} bytes")
+        verify(request.signing_key, request.csr, request.signing_proof, ENROL_DOMAIN)
+        return _Keys(key_of_request(request.csr), request.signing_key)
+    except (IdentityError, LimitExceeded) as error:
+        raise IdentityError(UNPROVEN) from error
+
+
+class EnrolmentService(coordinator_pb2_grpc.EnrolmentServicer):
+    """Serves `covey.v1.Enrolment`, on its own listener, at a bounded rate."""
+
+    def __init__(self, env: Environment, limits: RateLimits | None = None) -> None:
+        self._env, self._limits = env, limits or RateLimits()
+        self._enrol = translated(self._answer)
+
+    async def Enrol(self, request: pb.EnrolRequest, context: grpc.aio.ServicerContext[Any, Any]) -> pb.EnrolReply:
+        """Exchange a token and a signing request for a certificate."""
+        reply: pb.EnrolReply = await self._enrol(request, context)
+        return reply
+
+    async def _answer(self, request: pb.EnrolRequest, context: grpc.aio.ServicerContext[Any, Any]) -> pb.EnrolReply:
+        site, name = site_of(context.peer()), ""
+        try:
+            self._limits.admit(site)
+        except LimitExceeded as error:
+            raise LimitExceeded(BUSY) from error
+        try:
+            keys = _proven(request)
+            token = await self._token(request.token_secret)
+            name = token.name
+            if token.csr_key_sha256 != keys.sha256:
+                token = await self._redeem(token, keys)
+                self._limits.forgive(site)
+        except (IdentityError, Conflict) as error:
+            await self._refused(site, name, error)
+            raise
+        return _reply(self._env, token.name, token.role, token.certificate)
+
+    async def _token(self, secret: bytes) -> TokenRecord:
+        store = self._env.store
+        try:
+            return await store.call(store.store.token, hashlib.sha256(secret).hexdigest())
+        except NotFound as error:
+            raise IdentityError(UNACCEPTABLE) from error
+
+    async def _redeem(self, token: TokenRecord, keys: _Keys) -> TokenRecord:
+        env = self._env
+        if token.csr_key_sha256:
+            raise Conflict(USED)
+        if token.expires_at <= env.now():
+            raise IdentityError(UNACCEPTABLE)
+        issued = env.authority.issue(token.name, token.role, keys.tls)
+        node = NodeRecord(
+            node=token.name, role=token.role, state="active", enrolled_at=env.now(),
+            certificate_serial=issued.serial, certificate_expires_at=issued.expires_at,
+            signing_key=keys.signing, key_id=key_id(keys.signing),
+        )  # fmt: skip
+        token = await env.store.call(_enrol, env.store.store, token, keys.sha256, issued.pem, node)
+        env.evicted.discard(token.name)
+        event = EventRecord(env.now(), "enrolled", node=token.name, detail={"role": token.role})
+        await env.store.call(env.store.store.add_event, event)
+        log.info("enrolled", name=token.name, role=token.role)
+        return token
+
+    async def _refused(self, site: str, name: str, error: CoveyError) -> None:
+        """Remember who was turned away, and why: what the caller is not told."""
+        env, cause = self._env, error.__cause__
+        detail = {"peer": site, "reason": str(error), "cause": str(cause or "")}
+        event = EventRecord(env.now(), "enrolment-refused", node=name, detail=detail)
+        await env.store.call(env.store.store.add_event, event)
+
+
+def _enrol(store: Store, token: TokenRecord, keys: str, certificate: bytes, node: NodeRecord) -> TokenRecord:
+    """Redeem in the store's thread, where nobody evicts the name between the look and the leap."""
+    try:
+        _check_free(store, token.name)
+        return store.redeem_token(token.secret_sha256, keys, certificate, node)
+    except Conflict as error:
+        other = store.token(token.secret_sha256).csr_key_sha256
+        if other == keys:  # the same request, twice at the same time
+            return store.token(token.secret_sha256)
+        raise Conflict(USED if other else TAKEN) from error
+
+
+async def renew(env: Environment, node: str, request: pb.RenewRequest) -> pb.EnrolReply:
+    """A new certificate for an enrolled node's own name; its old signing key stays on record.
+
+    Raises:
+        IdentityError: The signing request or the proof is not valid, or the node is not enrolled any more.
+        Conflict: The signing key is another identity's.
+    """
+    keys, store = _proven(request), env.store
+    if (await store.call(store.store.node, node)).state != "active":
+        raise IdentityError(f"{node!r} is not enrolled any more")
+    issued = env.authority.issue(node, "node", keys.tls)
+    await store.call(
+        store.store.renew_node,
+        node,
+        issued.serial,
+        issued.expires_at,
+        keys.signing,
+        key_id(keys.signing),
+        env.now(),
+    )
+    env.node_keys.pop(node, None)
+    return _reply(env, node, "node", issued.pem)
+
+
+def _reply(env: Environment, name: str, role: str, certificate: bytes) -> pb.EnrolReply:
+    return pb.EnrolReply(
+        name=name, role=role, certificate=certificate, authority=env.authority.pem, federation=env.federation,
+        coordinator_key=env.signing_key.public_bytes,
+    )  # fmt: skip

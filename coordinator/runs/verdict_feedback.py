@@ -1,0 +1,36 @@
+"""Which of each node's updates was decided on last: what nodes keep from update to update follows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from covey.storage.record.contract import Store, UpdateRecord
+
+
+class Settled:
+    """Node to its newest settled update (SHA-256 (hex) of its statement), and whether it was accepted."""
+
+    def __init__(self) -> None:
+        self._newest: dict[str, tuple[str, bool]] = {}
+
+    @classmethod
+    def load(cls, store: Store, run: str, roster: Sequence[str], last: int) -> Settled:
+        """From the record of the rounds up to `last`. Blocking."""
+        found, missing = cls(), set(roster)
+        for number in range(last, 0, -1):
+            decided = [u for u in store.updates(run, number) if u.node in missing]
+            found.note(decided)
+            missing -= {u.node for u in decided if u.node in found._newest}
+            if not missing:
+                break
+        return found
+
+    def note(self, updates: Iterable[UpdateRecord]) -> None:
+        """Updates were decided on."""
+        for update in updates:
+            if update.digest and update.verdict in ("accepted", "rejected"):
+                self._newest[update.node] = update.digest, update.verdict == "accepted"
+
+    def of(self, node: str) -> tuple[str, bool]:
+        """The node's; an empty digest if it has none."""
+        return self._newest.get(node, ("", False))

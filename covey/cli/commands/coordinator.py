@@ -1,0 +1,289 @@
+"""`covey coordinator`: start it, and operate it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from covey.cli.framework.command import Command, Group, print_json
+from covey.cli.framework.fields import STATUS_FIELDS, plain
+from covey.cli.framework.options import (
+    EXISTING_FOLDER,
+    FOLDER,
+    Address,
+    Duration,
+    Size,
+    json_option,
+    log_options,
+    target_options,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from covey.cli.framework.options import Target
+
+BACKUP_DEADLINE_S = 3600.0
+TOKEN_FIELDS = ("token", "node", "expires_at")
+
+
+@click.group(
+    cls=Group,
+    examples=(
+        "covey coordinator start --data-dir /srv/covey",
+        "covey coordinator status --data-dir /srv/covey",
+    ),
+)
+def coordinator() -> None:
+    """Start a coordinator, and operate it."""
+
+
+@coordinator.command(
+    examples=(
+        "covey coordinator start --data-dir /srv/covey",
+        "covey coordinator start --data-dir /srv/covey --listen 0.0.0.0:7400 --enrol-listen 0.0.0.0:7401 \\",
+        "    --advertise covey.example.org:7400",
+        "COVEY_STORE=postgresql://covey@db/covey covey coordinator start --data-dir /srv/covey",
+        "covey coordinator start --data-dir /srv/covey --metrics 127.0.0.1:9464",
+    )
+)
+@click.option("--data-dir", type=FOLDER, envvar="COVEY_HOME", required=True, help="Keys, model files, SQLite store.")
+@click.option("--listen", type=Address(), default="127.0.0.1:7400", show_default=True, help="For nodes and admins.")
+@click.option("--enrol-listen", type=Address(), default="127.0.0.1:7401", show_default=True, help="For join tokens.")
+@click.option("--advertise", type=Address(), help="How nodes reach --listen, where that differs.")
+@click.option("--advertise-enrol", type=Address(), help="How nodes reach --enrol-listen [default: same host].")
+@click.option("--store", "store_url", envvar="COVEY_STORE", help="postgresql://... [default: SQLite in --data-dir].")
+@click.option("--quota", type=Size(), help="At most so much disk for model and update files, as 20GB.")
+@click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    help="What aggregates and evaluates: cpu, cuda, cuda:N, auto.",
+)
+@click.option(
+    "--metrics",
+    type=Address(),
+    help="Where Prometheus may scrape: no TLS on loopback, else mutual TLS.",
+)
+@click.option("--allow-paths", is_flag=True, help="Let runs name tasks installed here as package.module:Class.")
+@log_options
+@click.pass_context
+def start(ctx: click.Context, /, quota: int | None, **options: Any) -> None:
+    """Run the coordinator until SIGTERM or Ctrl-C. It resumes whatever was in progress."""
+    from covey.cli.framework.processes import tame_malloc
+    from covey.coordinator.config import CoordinatorConfig
+    from covey.coordinator.daemon import run_coordinator
+
+    tame_malloc()
+    options["advertise_enrol"] = options["advertise_enrol"] or _same_host(options["advertise"], options["enrol_listen"])
+    ctx.exit(run_coordinator(CoordinatorConfig(quota_bytes=quota, **options)))
+
+
+def _same_host(advertise: str | None, enrol_listen: str) -> str | None:
+    port = enrol_listen.rpartition(":")[2]
+    return f"{advertise.rpartition(':')[0]}:{port}" if advertise and port != "0" else None
+
+
+@coordinator.command(
+    examples=("covey coordinator status --data-dir /srv/covey", "covey coordinator status --json"),
+    json_fields=STATUS_FIELDS,
+)
+@json_option
+@target_options
+def status(as_json: bool, target: Target) -> None:
+    """Show what the coordinator does now."""
+    from covey.protos import admin_pb2 as pb
+
+    _ask_status(target, "Status", pb.StatusRequest(), as_json)
+
+
+@coordinator.command(examples=("covey coordinator pause --data-dir /srv/covey",), json_fields=STATUS_FIELDS)
+@json_option
+@target_options
+def pause(as_json: bool, target: Target) -> None:
+    """Open no new round until `resume`; also after a restart."""
+    from covey.protos import admin_pb2 as pb
+
+    _ask_status(target, "Pause", pb.PauseRequest(paused=True), as_json)
+
+
+@coordinator.command(examples=("covey coordinator resume --data-dir /srv/covey",), json_fields=STATUS_FIELDS)
+@json_option
+@target_options
+def resume(as_json: bool, target: Target) -> None:
+    """Go on after `pause`."""
+    from covey.protos import admin_pb2 as pb
+
+    _ask_status(target, "Pause", pb.PauseRequest(paused=False), as_json)
+
+
+@coordinator.command(examples=("covey coordinator drain --data-dir /srv/covey",), json_fields=STATUS_FIELDS)
+@json_option
+@target_options
+def drain(as_json: bool, target: Target) -> None:
+    """Stop the coordinator once the round in progress is committed; its next start goes on from there."""
+    from covey.protos import admin_pb2 as pb
+
+    _ask_status(target, "Drain", pb.DrainRequest(), as_json)
+
+
+def _ask_status(target: Target, method: str, request: Any, as_json: bool) -> None:
+    from covey.cli.framework.connection import connect
+
+    with connect(target) as admin:
+        reply = admin.call(method, request)
+    if as_json:
+        print_json(plain(reply, STATUS_FIELDS))
+        return
+    from covey.cli.views import tables
+
+    tables.show(tables.pairs([(name.replace("_", " "), getattr(reply, name)) for name in STATUS_FIELDS]))
+
+
+@coordinator.command(
+    examples=("covey coordinator backup --to /backup/monday --data-dir /srv/covey",),
+    json_fields=("folder", "bytes"),
+)
+@click.option("--to", "folder", required=True, type=FOLDER, help="A new folder on the coordinator's machine.")
+@json_option
+@target_options
+def backup(folder: Path, as_json: bool, target: Target) -> None:
+    """Copy record, model files and keys while the coordinator runs; the record becomes SQLite, also from PostgreSQL.
+
+    The folder then holds the keys of the whole federation: guard it as the coordinator's own data directory.
+    """
+    from covey.cli.framework.connection import connect
+    from covey.protos import admin_pb2 as pb
+
+    request = pb.BackupRequest(folder=os.path.abspath(folder))
+    with connect(target) as admin:
+        reply = admin.call("Backup", request, deadline_s=BACKUP_DEADLINE_S)
+    if as_json:
+        print_json(plain(reply, ("folder", "bytes")))
+    else:
+        click.echo(f"{reply.bytes} bytes written to {reply.folder}")
+
+
+@coordinator.command(
+    examples=(
+        "covey coordinator restore /backup/monday --data-dir /srv/covey-2",
+        "covey coordinator restore /backup/monday --data-dir /srv/covey-2 --store postgresql://covey@db/covey2",
+    ),
+    json_fields=("data_dir", "store"),
+)
+@click.argument("folder", type=EXISTING_FOLDER)
+@click.option("--data-dir", type=FOLDER, envvar="COVEY_HOME", required=True, help="The new data directory: empty.")
+@click.option("--store", "store_url", envvar="COVEY_STORE", help="An empty database [default: SQLite in --data-dir].")
+@json_option
+def restore(folder: Path, data_dir: Path, store_url: str | None, as_json: bool) -> None:
+    """Make a data directory from the backup in FOLDER; then start a coordinator on it.
+
+    Stop the old coordinator first: the two would have one identity, and nothing else keeps them apart.
+    """
+    from covey.cli.commands.store import without_secrets
+    from covey.coordinator.backup.backup import restore as restore_backup
+    from covey.coordinator.config import sqlite_url
+
+    restore_backup(folder, data_dir, store_url)
+    store = without_secrets(store_url or sqlite_url(data_dir))
+    if as_json:
+        print_json({"data_dir": str(data_dir), "store": store})
+        return
+    on = f" --store {store}" if store_url else ""
+    click.echo(f"restored; go on with: covey coordinator start --data-dir {data_dir}{on}")
+
+
+@coordinator.command(
+    examples=(
+        "covey coordinator token --node hospital-a --data-dir /srv/covey",
+        "TOKEN=$(covey coordinator token --node hospital-a --expires 15m)",
+        "covey coordinator token --to /srv/tokens --count 8 --expires 7d --data-dir /srv/covey",
+    ),
+    json_fields=(*TOKEN_FIELDS, "or with --to: folder, made (names), unused"),
+)
+@click.option("--node", default="", help="The node's name [default: a random one].")
+@click.option("--to", "folder", type=FOLDER, help="Instead of printing one: fill this folder, one file a token.")
+@click.option("--count", type=click.IntRange(1, 10_000), help="With --to: how many unused ones it is to hold.")
+@click.option("--prefix", help="With --to: the nodes' names are PREFIX-1, PREFIX-2, ... [default: node].")
+@click.option("--expires", type=Duration(), default="1h", show_default=True, help="How long it can be used.")
+@json_option
+@target_options
+def token(node: str, expires: float, as_json: bool, target: Target, **filling: Any) -> None:
+    """Print a one-time join token for `covey node join`, or keep a folder of them for `covey node start --join`."""
+    if filling["folder"] is not None:
+        if node:
+            raise click.UsageError("--node is for one token; with --to the names are --prefix and a number")
+        _fill_tokens(target, expires, as_json, **filling)
+        return
+    if filling["count"] is not None or filling["prefix"] is not None:
+        raise click.UsageError("--count and --prefix go with --to FOLDER")
+    reply = _create_token(target, node, "node", expires)
+    if as_json:
+        print_json(plain(reply, TOKEN_FIELDS))
+        return
+    click.echo(f"for node {reply.node}, once, until {_when(reply.expires_at)}; it is a secret", err=True)
+    click.echo(reply.token)
+
+
+def _fill_tokens(
+    target: Target, expires_s: float, as_json: bool, *, folder: Path, count: int | None, prefix: str | None
+) -> None:
+    from covey.cli.framework.connection import connect
+    from covey.cli.views.token_folder import fill
+
+    with connect(target) as admin:
+        filled = fill(folder, admin, count=count or 1, prefix=prefix or "node", expires_s=expires_s)
+    if as_json:
+        print_json({"folder": str(folder), "made": filled.made, "unused": filled.unused})
+    else:
+        click.echo(f"{len(filled.made)} made ({', '.join(filled.made) or 'none was missing'})")
+        click.echo(f"{filled.unused} unused tokens in {folder}; each is a secret")
+
+
+def _create_token(target: Target, name: str, role: str, expires_s: float) -> Any:
+    from covey.cli.framework.connection import connect
+    from covey.protos import admin_pb2 as pb
+
+    with connect(target) as admin:
+        return admin.call("CreateToken", pb.CreateTokenRequest(node=name, role=role, expires_s=expires_s))
+
+
+def _when(seconds: float) -> str:
+    from covey.cli.views.tables import when
+
+    return when(seconds)
+
+
+@coordinator.group(
+    "admin", cls=Group, examples=("covey coordinator admin issue alice --to ~/alice --data-dir /srv/covey",)
+)
+def admin_group() -> None:
+    """Who may operate this coordinator."""
+
+
+@admin_group.command(
+    cls=Command,
+    examples=(
+        "covey coordinator admin issue alice --to ~/alice --data-dir /srv/covey",
+        "covey coordinator admin issue audit-office --role auditor --to ~/audit --data-dir /srv/covey",
+        "covey run list --server covey.example.org:7400 --identity ~/alice",
+    ),
+    json_fields=("name", "role", "folder"),
+)
+@click.argument("name")
+@click.option("--role", type=click.Choice(["admin", "auditor"]), default="admin", show_default=True,
+              help="An auditor may look at everything and change nothing.")  # fmt: skip
+@click.option("--to", "folder", required=True, type=FOLDER, help="A new folder for key and certificate.")
+@json_option
+@target_options
+def issue(name: str, role: str, folder: Path, as_json: bool, target: Target) -> None:
+    """Make an identity for NAME, to use from anywhere with --server and --identity."""
+    from covey.node.membership.enrolment import enrol
+
+    reply = _create_token(target, name, role, 600.0)
+    identity = enrol(reply.token, folder)
+    if as_json:
+        print_json({"name": identity.name, "role": role, "folder": str(folder)})
+    else:
+        click.echo(f"{role} {identity.name}: key and certificate are in {folder}; keep the folder private")

@@ -1,0 +1,264 @@
+"""`covey node`: be a node (join, check, start, leave), and look after nodes (list, show, evict)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from covey.cli.framework.command import Failure, Group, print_json
+from covey.cli.framework.fields import EVENT_FIELDS, NODE_FIELDS, plain, plain_list
+from covey.cli.framework.options import EXISTING_FILE, FOLDER, Address, json_option, log_options, target_options
+
+if TYPE_CHECKING:
+    from covey.cli.framework.options import Target
+    from covey.node.operator.adversary import Drill
+    from covey.telemetry import LogFormat
+
+IDENTITY_FIELDS = ("node", "federation", "server", "data_dir")
+data_dir_option = click.option("--data-dir", type=FOLDER, required=True, help="This node's own folder.")
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="What trains: auto, cpu, cuda or cuda:N."
+)
+
+
+@click.group(
+    cls=Group,
+    examples=(
+        "covey node join TOKEN --data-dir /srv/node",
+        "covey node start --data-dir /srv/node",
+        "covey node list --data-dir /srv/covey",
+    ),
+)
+def node() -> None:
+    """Be a node, or look after nodes."""
+
+
+@node.command(examples=("covey node join TOKEN --data-dir /srv/node",), json_fields=IDENTITY_FIELDS)
+@click.argument("token")
+@data_dir_option
+@json_option
+def join(token: str, data_dir: Path, as_json: bool) -> None:
+    """Make keys here and have them certified with TOKEN; the keys never leave this machine.
+
+    If the answer is lost on the way, the same command can be given again.
+    """
+    from covey.node.membership.enrolment import join as join_federation
+
+    identity = join_federation(token, data_dir)
+    if as_json:
+        values = (identity.name, identity.federation, identity.server, str(data_dir))
+        print_json(dict(zip(IDENTITY_FIELDS, values, strict=True)))
+        return
+    click.echo(f"joined federation {identity.federation} as {identity.name}")
+    click.echo(f"what runs may ask of this node is in {data_dir / 'node.toml'}")
+    click.echo(f"start it with: covey node start --data-dir {data_dir}")
+
+
+@node.command(
+    examples=(
+        "covey node check --data-dir /srv/node",
+        "covey node check --spec digits.toml --data-dir /srv/node",
+        "covey node check --task digits --data-dir /srv/node --json",
+    ),
+    json_fields=("(a list)", "what", "ok", "text"),
+)
+@data_dir_option
+@device_option
+@click.option("--server", type=Address(), help="The coordinator's address, where it has changed.")
+@click.option("--spec", type=EXISTING_FILE, help="The run specification that the node is to take part in.")
+@click.option("--task", help="One task, with its default options.")
+@json_option
+def check(data_dir: Path, device: str, server: str | None, spec: Path | None, task: str | None, as_json: bool) -> None:
+    """See whether this node can take part: keys, policy, coordinator, and one batch of training.
+
+    Without --spec and --task every task that the policy allows is tried, and one that works is enough.
+    """
+    from covey.node.operator.check import run_check
+    from covey.node.operator.config import NodeConfig
+
+    if spec is not None and task is not None:
+        raise click.UsageError("give --spec or --task, not both")
+    wanted = _spec_to_check(spec, task)
+    findings = run_check(NodeConfig.load(data_dir, device=device, server=server), wanted)
+    if as_json:
+        print_json([{"what": f.what, "ok": f.ok, "text": f.text} for f in findings])
+    else:
+        for finding in findings:
+            click.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.text}")
+    tasks = [f.ok for f in findings if f.what.startswith("task ")]
+    if not all(f.ok for f in findings if not f.what.startswith("task ")) or not any(tasks):
+        raise Failure("this node cannot take part yet; see above")
+
+
+def _spec_to_check(spec: Path | None, task: str | None) -> Any:
+    from covey.spec import RunSpec, TaskSection, parse_toml
+
+    if spec is not None:
+        return parse_toml(spec.read_text(encoding="utf-8"))
+    return RunSpec(name="check", task=TaskSection(name=task)) if task else None
+
+
+@node.command(
+    examples=(
+        "covey node start --data-dir /srv/node",
+        "covey node start --data-dir /srv/node --device cuda:1",
+        "covey node start --data-dir /srv/node --join /srv/tokens",
+        "covey node start --data-dir /srv/node --metrics 127.0.0.1:9465",
+        "covey node start --data-dir /srv/node --attack scaled --attack-option factor=-10",
+        "covey node start --data-dir /srv/a --attack alie --attack-group /srv/drill --attack-members a,b,c",
+    )
+)
+@data_dir_option
+@device_option
+@click.option("--server", type=Address(), help="The coordinator's address, where it has changed.")
+@click.option(
+    "--join",
+    "token_source",
+    type=click.Path(path_type=Path),
+    envvar="COVEY_JOIN",
+    help="At the first start: a file with a join token, or a folder of *.token files of which one is taken.",
+)
+@click.option(
+    "--authority",
+    type=EXISTING_FILE,
+    envvar="COVEY_AUTHORITY",
+    help="With --join: use tokens of this authority only (its certificate, PEM).",
+)
+@click.option("--metrics", type=Address(), help="Where Prometheus may scrape: no TLS on loopback, else mutual TLS.")
+@click.option("--attack", help="DRILL: send the updates of this attack; see covey plugins. It is put on record.")
+@click.option("--attack-option", "attack_options", multiple=True, metavar="KEY=VALUE", help="An option of the attack.")
+@click.option("--attack-group", type=FOLDER, help="Folder on this machine that a group of adversaries shares.")
+@click.option("--attack-members", metavar="NODE,NODE...", help="The group's nodes, this one among them.")
+@log_options
+@click.pass_context
+def start(
+    ctx: click.Context, /, data_dir: Path, token_source: Path | None, authority: Path | None, **options: Any
+) -> None:
+    """Run the node until SIGTERM or Ctrl-C. It reconnects, and finishes what was in progress.
+
+    With --join a machine that has not joined yet does so first, and waits for its coordinator if it must.
+
+    With --attack it is an adversary, for a drill: coordinator and log say so, everywhere.
+    """
+    if token_source is not None:
+        _join_when_new(data_dir, token_source, authority, options["log_format"], options["log_level"])
+    if not (data_dir / "identity").is_dir():
+        raise Failure(f"{data_dir} has not joined a federation; first: covey node join TOKEN --data-dir {data_dir}")
+    from covey.cli.framework.processes import tame_malloc
+    from covey.node.daemon import run_node
+    from covey.node.operator.config import NodeConfig
+
+    tame_malloc()
+    drill = _drill(data_dir, *(options.pop(name) for name in ("attack", *_GROUP)))
+    ctx.exit(run_node(NodeConfig.load(data_dir, drill=drill, **options)))
+
+
+def _join_when_new(data_dir: Path, source: Path, authority: Path | None, log_format: LogFormat, log_level: str) -> None:
+    from covey.cli.framework.processes import interrupted_by_signals
+    from covey.node.membership.joining import join_when_new
+    from covey.telemetry import configure_logging
+
+    configure_logging(log_format, log_level)
+    with interrupted_by_signals():  # it may wait long, and as a container's first process it has no default handlers
+        join_when_new(data_dir, source, authority)
+
+
+_GROUP = ("attack_options", "attack_group", "attack_members")
+
+
+def _drill(
+    data_dir: Path, attack: str | None, pairs: tuple[str, ...], group: Path | None, members: str | None
+) -> Drill | None:
+    """The drill that the options ask for, checked and announced."""
+    from covey.node.operator.adversary import Drill, check_drill, parse_options
+    from covey.wire.identity import Identity
+
+    if attack is None:
+        if pairs or group or members:
+            raise click.UsageError("--attack-option, --attack-group and --attack-members need --attack")
+        return None
+    names = tuple(sorted(name.strip() for name in (members or "").split(",") if name.strip()))
+    drill = Drill(attack, parse_options(pairs), group.resolve() if group else None, names)
+    check_drill(drill, Identity.load(data_dir / "identity").name)
+    click.secho(f"DRILL: this node is an adversary; {drill.describe()}", fg="red", bold=True, err=True)
+    return drill
+
+
+@node.command(
+    examples=("covey node leave --data-dir /srv/node",),
+    json_fields=("node", "federation", "certificate_expires_at"),
+)
+@data_dir_option
+@json_option
+def leave(data_dir: Path, as_json: bool) -> None:
+    """Delete this node's keys, so that it cannot connect any more; its data and settings stay."""
+    from covey.node.membership.enrolment import leave as leave_federation
+
+    identity = leave_federation(data_dir)
+    if as_json:
+        expires_at = identity.expires_at
+        print_json({"node": identity.name, "federation": identity.federation, "certificate_expires_at": expires_at})
+        return
+    click.echo(f"the keys of {identity.name} are deleted")
+    click.echo(f"its coordinator can strike it off with: covey node evict {identity.name}")
+
+
+@node.command(
+    "list",
+    examples=("covey node list --data-dir /srv/covey", "covey node list --json"),
+    json_fields=("(a list)", *NODE_FIELDS),
+)
+@json_option
+@target_options
+def list_nodes(as_json: bool, target: Target) -> None:
+    """List a coordinator's nodes. Also works while it is stopped."""
+    from covey.cli.framework.offline import reader
+
+    with reader(target) as source:
+        nodes = source.nodes()
+    if as_json:
+        print_json(plain_list(nodes, NODE_FIELDS))
+        return
+    from covey.cli.views import tables
+
+    tables.show(tables.node_table(nodes))
+
+
+@node.command(
+    examples=("covey node show hospital-a --data-dir /srv/covey",),
+    json_fields=(*NODE_FIELDS, f"events (newest first: {', '.join(EVENT_FIELDS)})"),
+)
+@click.argument("name", metavar="NODE")
+@json_option
+@target_options
+def show(name: str, as_json: bool, target: Target) -> None:
+    """Show one NODE and what happened to it. Also works while the coordinator is stopped."""
+    from covey.cli.framework.offline import reader
+
+    with reader(target) as source:
+        detail = source.node(name)
+    if as_json:
+        print_json({**plain(detail.node, NODE_FIELDS), "events": plain_list(detail.events, EVENT_FIELDS)})
+        return
+    from covey.cli.views import tables
+
+    tables.show(*tables.node_details(detail))
+
+
+@node.command(examples=("covey node evict hospital-a --data-dir /srv/covey",), json_fields=NODE_FIELDS)
+@click.argument("name", metavar="NODE")
+@json_option
+@target_options
+def evict(name: str, as_json: bool, target: Target) -> None:
+    """Shut NODE out, at once and for good."""
+    from covey.cli.framework.connection import connect
+    from covey.protos import admin_pb2 as pb
+
+    with connect(target) as admin:
+        evicted = cast(pb.Node, admin.call("EvictNode", pb.NodeRequest(node=name)))
+    if as_json:
+        print_json(plain(evicted, NODE_FIELDS))
+    else:
+        click.echo(f"node {evicted.node} is {evicted.state}")

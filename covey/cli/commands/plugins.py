@@ -1,0 +1,129 @@
+"""`covey plugins`: what is installed on this machine that a run can name, and its options."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import click
+
+from covey.cli.framework.command import Failure, Group, print_json
+from covey.cli.framework.options import json_option
+
+PLUGIN_FIELDS = ("kind", "name", "target", "package")
+SHOW_FIELDS = (*PLUGIN_FIELDS, "summary", "options (a JSON schema, or null)", "error")
+LOAD_TIMEOUT_S = 120.0
+
+
+@click.group(
+    cls=Group,
+    invoke_without_command=True,
+    examples=("covey plugins", "covey plugins --json", "covey plugins show aggregator mean"),
+    json_fields=("(a list)", *PLUGIN_FIELDS, "with --options also: summary, options, error"),
+)
+@click.option("--options", "with_options", is_flag=True, help="Import each one, and list its options.")
+@json_option
+@click.pass_context
+def plugins(ctx: click.Context, with_options: bool, as_json: bool) -> None:
+    """List what is installed here for runs to name.
+
+    These are the tasks, aggregators, server optimizers and codecs of all installed packages.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    from covey.plugins import GROUPS, installed
+
+    found = [{name: getattr(p, name) for name in PLUGIN_FIELDS} for kind in GROUPS for p in installed(kind)]
+    if with_options:
+        found = describe([(entry["kind"], entry["name"]) for entry in found])
+    if as_json:
+        print_json(found)
+        return
+    from covey.cli.views import tables
+
+    columns = ["KIND", "NAME", "FROM", "PACKAGE", *(["OPTIONS"] if with_options else [])]
+    made = tables.table(columns)
+    for entry in found:
+        made.add_row(*(entry[name] for name in PLUGIN_FIELDS), *([_options_line(entry)] if with_options else []))
+    tables.show(made)
+
+
+@plugins.command(
+    examples=("covey plugins show task digits", "covey plugins show server-optimizer adam --json"),
+    json_fields=SHOW_FIELDS,
+)
+@click.argument("kind")
+@click.argument("name")
+@json_option
+def show(kind: str, name: str, as_json: bool) -> None:
+    """Show the options of one plug-in: KIND is task, aggregator, server-optimizer or codec."""
+    from covey.plugins import GROUPS
+
+    if kind not in GROUPS:
+        raise click.UsageError(f"no kind of plug-in is named {kind!r}; choose {', '.join(GROUPS)}")
+    entry = describe([(kind, name)])[0]
+    if as_json:
+        print_json(entry)
+    elif not entry["error"]:
+        _print_entry(entry)
+    if entry["error"]:
+        raise Failure(str(entry["error"]))
+
+
+def describe(wanted: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    """What plug-ins say of themselves; a child program imports them (they may import torch, and do anything).
+
+    Raises:
+        Failure: The child ended before it answered.
+    """
+    command = [sys.executable, "-m", "covey.cli.commands.plugin_options"]
+    done = subprocess.run(
+        command,
+        input=json.dumps(wanted),
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=LOAD_TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise Failure(f"the program that imports plug-ins ended with exit code {done.returncode}; see above")
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+def _options_line(entry: dict[str, Any]) -> str:
+    if entry["error"]:
+        return f"cannot be loaded: {entry['error']}"
+    return ", ".join(name for name, _, _ in _options(entry))
+
+
+def _print_entry(entry: dict[str, Any]) -> None:
+    from covey.cli.views import tables
+
+    made = tables.table(["OPTION", "TYPE", "DEFAULT"])
+    for option in _options(entry):
+        made.add_row(*option)
+    facts = [(name, entry[name]) for name in (*PLUGIN_FIELDS, "summary")]
+    tables.show(tables.pairs(facts), made if made.row_count else "no options")
+
+
+def _options(entry: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Name, type and default of each option, from the JSON schema."""
+    schema = entry["options"] or {}
+    required = schema.get("required", ())
+    return [
+        (name, _type(field), "required" if name in required else json.dumps(field.get("default")))
+        for name, field in schema.get("properties", {}).items()
+    ]
+
+
+def _type(field: dict[str, Any]) -> str:
+    if "enum" in field:
+        return " | ".join(map(str, field["enum"]))
+    if "anyOf" in field:
+        return " | ".join(_type(part) for part in field["anyOf"])
+    bounds = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    limits = [f"{sign} {field[name]}" for name, sign in bounds.items() if name in field]
+    return " ".join([str(field.get("type", field.get("const", "any"))), *limits])

@@ -1,0 +1,223 @@
+"""`covey simulate`: a whole federation in one process, for experiments."""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from covey.cli.framework.command import INTERRUPTED, Command, Failure, print_json
+from covey.cli.framework.fields import ROUND_FIELDS, RUN_FIELDS
+from covey.cli.framework.options import EXISTING_FILE, FOLDER, json_option
+from covey.errors import CoveyError
+
+if TYPE_CHECKING:
+    from covey.protos import admin_pb2 as pb
+    from covey.simulation.adversaries import Attack
+    from covey.simulation.plan import Plan
+
+INTERRUPTED_REASON = "interrupted"
+"""Why a run stopped after Ctrl-C, in its record."""
+SIMULATE_FIELDS = (
+    "data_dir", "nodes", "attacks", "seconds", f"run ({', '.join(RUN_FIELDS)})",
+    f"rounds (a list: {', '.join(ROUND_FIELDS)})",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A simulated run that has ended, as its record has it."""
+
+    run: pb.Run
+    rounds: list[pb.Round]
+    seconds: float
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "covey simulate digits.toml --nodes 100",
+        "covey simulate digits.toml --nodes 25 --attack alie=5 --attack-option alie.z=1.5 --data-dir ~/alie",
+        "covey simulate digits.toml --nodes 9 --attack sign-flip=2 --attack nan=1 --json",
+        "covey simulate mnist.toml --nodes 31 --path images=/srv/mnist",
+    ),
+    json_fields=SIMULATE_FIELDS,
+)
+@click.argument("spec", metavar="SPEC.toml", type=EXISTING_FILE)
+@click.option("--nodes", required=True, type=click.IntRange(1, 100_000), help="How many nodes.")
+@click.option(
+    "--processes", type=click.IntRange(1, 1024), help="How many train at a time [default: one for each core]."
+)
+@click.option("--attack", "attacks", multiple=True, metavar="NAME=COUNT", help="The last COUNT nodes are adversaries.")
+@click.option("--attack-option", "options", multiple=True, metavar="NAME.KEY=VALUE", help="An option of an attack.")
+@click.option("--path", "paths", multiple=True, metavar="NAME=PATH", help="Where the task finds the nodes' data.")
+@click.option("--staleness", metavar="normal:MEAN,SD", help="Mode async: how many versions old updates are.")
+@click.option("--device", default="cpu", show_default=True, help="What to train on: cpu, cuda or cuda:N.")
+@click.option("--data-dir", type=FOLDER, help="The folder for the record [default: a new temporary one].")
+@json_option
+def simulate(
+    spec: Path, nodes: int, processes: int | None, attacks: tuple[str, ...], options: tuple[str, ...],
+    paths: tuple[str, ...], staleness: str | None, device: str, data_dir: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Run SPEC.toml with many nodes in one process.
+
+    The coordinator's and the nodes' own code runs, with messages handed over in memory and a few processes that train
+    for all. In mode rounds the final model is that of a real federation of as many nodes, bit for bit.
+    """
+    from covey.simulation.arrival_order import parse_staleness
+    from covey.simulation.plan import Plan
+    from covey.spec import parse_toml
+
+    plan = Plan(
+        spec=parse_toml(_read_text(spec)),
+        nodes=nodes,
+        folder=_folder(data_dir),
+        processes=processes,
+        attacks=_attacks(attacks, options),
+        paths=dict(_pair(text, "--path", "NAME=PATH") for text in paths),
+        staleness=parse_staleness(staleness) if staleness else None,
+        device=device,
+    )
+    outcome = _simulated(plan)
+    if as_json:
+        print_json(_fields(plan, outcome))
+    else:
+        _print(plan.folder, outcome)
+    if outcome.run.state != "completed":
+        if outcome.run.reason == INTERRUPTED_REASON:
+            click.get_current_context().exit(INTERRUPTED)
+        raise Failure(f"run {outcome.run.run} is {outcome.run.state}: {outcome.run.reason}")
+
+
+def _folder(data_dir: Path | None) -> Path:
+    return (data_dir or Path(tempfile.gettempdir()) / f"covey-simulation-{secrets.token_hex(4)}").absolute()
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise Failure(f"{path} is not a text file: {error}") from error
+
+
+def _pair(text: str, option: str, form: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name or not value:
+        raise click.UsageError(f"{option} {text!r}: write {form}")
+    return name, value
+
+
+def _attacks(texts: tuple[str, ...], option_texts: tuple[str, ...]) -> list[Attack]:
+    from covey.simulation.adversaries import Attack
+
+    options = _attack_options(option_texts)
+    found = []
+    for text in texts:
+        name, count = _pair(text, "--attack", "NAME=COUNT")
+        if not count.isdecimal():
+            raise click.UsageError(f"--attack {text!r}: COUNT must be a number of nodes")
+        found.append(Attack(name, int(count), options.pop(name, {})))
+    if len({attack.name for attack in found}) < len(found):
+        raise click.UsageError("--attack: name each attack once")
+    if options:
+        raise click.UsageError(f"--attack-option: no --attack {', '.join(sorted(options))} is given")
+    return found
+
+
+def _attack_options(texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    from covey.node.operator.adversary import parse_options
+
+    found: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        name, dot, rest = text.partition(".")
+        if not dot or "=" in name:
+            raise click.UsageError(f"--attack-option {text!r}: write NAME.KEY=VALUE")
+        found.setdefault(name, {}).update(parse_options((rest,)))
+    return found
+
+
+def _simulated(plan: Plan) -> Outcome:
+    import asyncio
+
+    from covey.cli.views.simulation_progress import view
+    from covey.simulation.simulation import simulate as run_simulation
+    from covey.telemetry import configure_logging
+
+    configure_logging("console", "error")
+    click.echo(f"{plan.nodes} virtual nodes; the record is in {plan.folder}", err=True)
+    for attack in plan.attacks:
+        click.echo(
+            click.style(
+                f"DRILL: the attack {attack.name} by {attack.count} of {plan.nodes} nodes", fg="red", bold=True
+            ),
+            err=True,
+        )
+    began = time.monotonic()
+    existed = plan.folder.exists()
+    try:
+        with view() as shown:
+            record = asyncio.run(run_simulation(plan, shown.update))
+    except CoveyError:
+        if not existed:  # nothing worth looking at
+            shutil.rmtree(plan.folder, ignore_errors=True)
+        raise
+    seconds = time.monotonic() - began
+    return _outcome(plan.folder, record.run, seconds)
+
+
+def _outcome(folder: Path, run: str, seconds: float) -> Outcome:
+    from covey.cli.framework.offline import Offline, offline_store
+
+    with offline_store(folder) as store:
+        reader = Offline(store, folder)
+        return Outcome(reader.run(run), reader.rounds(run), seconds)
+
+
+def _fields(plan: Plan, outcome: Outcome) -> Mapping[str, Any]:
+    from covey.cli.framework.fields import plain, plain_list
+
+    return {
+        "data_dir": str(plan.folder),
+        "nodes": plan.nodes,
+        "attacks": {attack.name: attack.count for attack in plan.attacks},
+        "seconds": round(outcome.seconds, 3),
+        "run": plain(outcome.run, RUN_FIELDS),
+        "rounds": plain_list(outcome.rounds, ROUND_FIELDS),
+    }
+
+
+def _print(folder: Path, outcome: Outcome) -> None:
+    from covey.cli.commands.demo import running_program
+    from covey.cli.views import tables
+
+    run = outcome.run
+    done, whole, what = tables.done_of(run)
+    rows: list[tuple[str, Any]] = [
+        ("run", run.run),
+        ("name", tables.said(run.name)),
+        ("state", tables.state_text(run.state)),
+        ("progress", f"{done} of {whole} {what} in {tables.span(outcome.seconds)}"),
+        ("model sha256", run.model_sha256),
+        ("metrics", tables.metrics_line(run.metrics)),
+    ]
+    tables.show(tables.pairs(rows))
+    where, covey = f"{run.run} --data-dir {shlex.quote(str(folder))}", running_program()
+    click.echo(
+        f"""\
+
+The record can be read:
+  {covey} run show {where}
+  {covey} round list {where}
+  {covey} round show {run.run} 1 --data-dir {shlex.quote(str(folder))}
+  {covey} run export {run.run} --to {run.name}.safetensors --data-dir {shlex.quote(str(folder))}
+
+To delete all of it: rm -r {shlex.quote(str(folder))}"""
+    )

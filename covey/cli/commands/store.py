@@ -1,0 +1,141 @@
+"""`covey store`: bring the record's database up to date, copy it, look for contradictions and damaged files."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+
+from covey.cli.framework.command import Failure, Group, print_json
+from covey.cli.framework.options import FOLDER, F, json_option
+
+
+@click.group(cls=Group, examples=("covey store migrate --data-dir /srv/covey", "covey store check"))
+def store() -> None:
+    """Look after the record's database; needs no coordinator, and for `migrate` and `copy` none may run."""
+
+
+def where_options(command: F) -> F:
+    """Give a command the options that say which database is meant, as `data_dir` and `store_url`."""
+    url = click.option("--store", "store_url", envvar="COVEY_STORE", help="The database's URL, where it is not SQLite.")
+    folder = click.option("--data-dir", type=FOLDER, envvar="COVEY_HOME", help="The coordinator's data directory.")
+    return folder(url(command))
+
+
+@store.command(
+    examples=(
+        "covey store migrate --data-dir /srv/covey",
+        "COVEY_STORE=postgresql://covey@db/covey covey store migrate",
+    ),
+    json_fields=("store", "migrated"),
+)
+@where_options
+@json_option
+def migrate(data_dir: Path | None, store_url: str | None, as_json: bool) -> None:
+    """Bring the database to this version's schema; a coordinator does so by itself when it starts."""
+    from covey.storage.sql.store import migrate as migrate_database
+
+    url = _url(data_dir, store_url)
+    migrate_database(url)
+    if as_json:
+        print_json({"store": without_secrets(url), "migrated": True})
+    else:
+        click.echo(f"{without_secrets(url)} is up to date")
+
+
+@store.command(
+    examples=("covey store check --data-dir /srv/covey", "covey store check --json"),
+    json_fields=("store", "ok", "problems"),
+)
+@where_options
+@json_option
+def check(data_dir: Path | None, store_url: str | None, as_json: bool) -> None:
+    """Look for contradictions in the record, and for files that it needs and that are gone or damaged.
+
+    With --data-dir every model and update file that is kept is read and hashed again. Exit code 1 if anything
+    is wrong.
+    """
+    from covey.cli.framework.offline import ARTIFACTS
+    from covey.storage.record.check import check_files
+    from covey.storage.sql.store import open_store
+
+    url = _url(data_dir, store_url)
+    opened = open_store(url)
+    try:
+        problems = list(opened.check())
+        if data_dir is not None:
+            problems += check_files(data_dir / ARTIFACTS, opened.referenced_digests)
+    finally:
+        opened.close()
+    if as_json:
+        print_json({"store": without_secrets(url), "ok": not problems, "problems": problems})
+    else:
+        click.echo("\n".join(problems) or f"{without_secrets(url)} is consistent")
+    if problems:
+        raise Failure(f"{len(problems)} problems were found")
+
+
+@store.command(
+    examples=(
+        "covey store copy --from sqlite:////srv/covey/covey.db --to postgresql://covey@db/covey",
+        "covey store copy --from postgresql://covey@db/covey --to sqlite:////srv/covey/covey.db --json",
+    ),
+    json_fields=("from", "to", "rows (by table)"),
+)
+@click.option("--from", "source", required=True, metavar="URL", help="The record; no coordinator may run on it.")
+@click.option("--to", "target", required=True, metavar="URL", help="An empty database.")
+@json_option
+def copy(source: str, target: str, as_json: bool) -> None:
+    """Copy the whole record into another database: SQLite to PostgreSQL, or back.
+
+    All of it or nothing. A URL is sqlite:////ABSOLUTE/PATH or postgresql://USER@HOST/DATABASE; give passwords by
+    PGPASSWORD or PGPASSFILE, not in the URL. Model files, keys and everything else stay in the data directory.
+    """
+    from covey.storage.record.copy import copy_store
+
+    with _progress() as report:
+        rows = copy_store(source, target, report)
+    where = {"from": without_secrets(source), "to": without_secrets(target)}
+    if as_json:
+        print_json({**where, "rows": rows})
+        return
+    for table, count in rows.items():
+        click.echo(f"{count:>10}  {table}")
+    click.echo(f"copied {sum(rows.values())} rows to {where['to']}")
+    click.echo("start the coordinator with that --store, and put the old database where none finds it")
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    if not sys.stderr.isatty():
+        yield lambda table, copied, rows: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("")
+        yield lambda table, copied, rows: progress.update(task, description=table, completed=copied, total=rows)
+
+
+def _url(data_dir: Path | None, store_url: str | None) -> str:
+    from covey.coordinator.config import DATABASE, sqlite_url
+
+    if store_url:
+        return store_url
+    if data_dir is None:
+        raise click.UsageError("say which database: --data-dir DIR (or COVEY_HOME), or --store URL (or COVEY_STORE)")
+    if not (data_dir / DATABASE).is_file():
+        raise Failure(f"{data_dir} has no {DATABASE}; name a coordinator's data directory, or give --store URL")
+    return sqlite_url(data_dir)
+
+
+def without_secrets(url: str) -> str:
+    """A database's URL to show: without the password."""
+    from sqlalchemy import make_url
+
+    return make_url(url).render_as_string(hide_password=True)

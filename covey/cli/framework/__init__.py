@@ -1,0 +1,1 @@
+"""How every command looks and reaches its coordinator: help, options, JSON fields, connection."""

@@ -1,0 +1,1 @@
+"""What people see: tables, live views, and what longer commands do."""

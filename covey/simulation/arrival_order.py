@@ -1,0 +1,95 @@
+"""In which order the updates of an asynchronous simulation arrive: a function of the seed, not of this machine's load.
+
+An assignment that was given at version v is due at version v + s, with s drawn for it. Of all open assignments the one
+that is due first (of equals the oldest) arrives next; it waits for its training, and the others wait for it. With
+N nodes, all of them always at work, and a version for each update, staleness is N - 1 on average whatever is drawn:
+the draws decide how it spreads around that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from dataclasses import dataclass
+
+from covey.coordinator.environment import Environment
+from covey.coordinator.modes.asynchronous.machine import AsyncMachine
+from covey.errors import SpecError
+from covey.seeds import derive_seed
+
+NUMBER = r"(\d+(?:\.\d+)?)"
+
+
+@dataclass(frozen=True)
+class Staleness:
+    """A normal distribution, rounded, nothing below 0: how many versions an assignment takes."""
+
+    mean: float = 0.0
+    sd: float = 0.0
+
+    def draw(self, seed: int, number: int) -> int:
+        """The value for an assignment, by its number."""
+        rng = random.Random(derive_seed(seed, "staleness", number))
+        return max(0, round(rng.gauss(self.mean, self.sd)))
+
+
+def parse_staleness(text: str) -> Staleness:
+    """Read `normal:MEAN,SD`.
+
+    Raises:
+        SpecError: Not of that form.
+    """
+    found = re.fullmatch(rf"normal:{NUMBER},{NUMBER}", text)
+    if found is None:
+        raise SpecError(f"--staleness {text!r}: write normal:MEAN,SD, for example normal:6,2")
+    return Staleness(float(found[1]), float(found[2]))
+
+
+class Pace:
+    """Lets nodes deliver one after the other.
+
+    Args:
+        env: The coordinator's, with the run.
+        staleness: What is drawn for each assignment.
+        seed: The run's.
+    """
+
+    def __init__(self, env: Environment, staleness: Staleness, seed: int) -> None:
+        self._env, self._staleness, self._seed = env, staleness, seed
+        self._waiting: dict[tuple[str, int], asyncio.Event] = {}
+
+    async def turn(self, node: str, number: int) -> None:
+        """A node has trained for an assignment: wait until it is its turn to deliver. In mode `rounds` it always is."""
+        if self._machine() is None:
+            return
+        event = self._waiting[node, number] = asyncio.Event()
+        self._release()
+        try:
+            await event.wait()
+        finally:
+            self._waiting.pop((node, number), None)
+
+    async def run(self) -> None:
+        """Look who is next whenever something has changed, until cancelled."""
+        seen = self._env.changes.count
+        while True:
+            self._release()
+            seen = await self._env.changes.after(seen)
+
+    def _machine(self) -> AsyncMachine | None:
+        machine = self._env.current.machine if self._env.current is not None else None
+        return machine if isinstance(machine, AsyncMachine) else None
+
+    def _release(self) -> None:
+        machine = self._machine()
+        if machine is None or not machine.open or machine.undecided or machine.deciding:
+            return
+        keys = {node: (self._due(w.number, w.base_version), w.number) for node, w in machine.open.items()}
+        node = min(keys, key=lambda one: keys[one])
+        event = self._waiting.get((node, keys[node][1]))
+        if event is not None:
+            event.set()
+
+    def _due(self, number: int, base_version: int) -> int:
+        return base_version + self._staleness.draw(self._seed, number)

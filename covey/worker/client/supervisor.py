@@ -1,0 +1,60 @@
+"""Keeps a daemon's worker alive: a call whose worker died is made again with a new one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+
+from covey.errors import WorkerDied
+from covey.worker.client.client import Worker
+
+R = TypeVar("R")
+log = structlog.get_logger(room="worker")
+ATTEMPTS = 3
+
+
+class WorkerKeeper:
+    """One warm worker, started at once and replaced when it dies; `on_replaced` is told of that."""
+
+    def __init__(
+        self, data_dir: Path, *, device: str, log_format: str, on_replaced: Callable[[], None] = lambda: None
+    ) -> None:
+        self._data_dir, self._device, self._log_format = data_dir, device, log_format
+        self._on_replaced = on_replaced
+        self._worker: Worker | None = None
+        self._lock, self._turn = asyncio.Lock(), asyncio.Lock()
+
+    async def start(self) -> Worker:
+        """The living worker; a new one where there is none."""
+        async with self._lock:
+            if self._worker is None or not self._worker.alive:
+                if self._worker is not None:
+                    await self._worker.stop()
+                    self._on_replaced()
+                self._worker = await Worker.start(self._data_dir, device=self._device, log_format=self._log_format)
+            return self._worker
+
+    async def use(self, job: Callable[[Worker], Awaitable[R]]) -> R:
+        """Do a job; if the worker dies of it, try again with a new one.
+
+        Raises:
+            WorkerDied: It died each time.
+        """
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                async with self._turn:  # else one job's crash would be charged to those that wait behind it
+                    return await job(await self.start())
+            except WorkerDied as error:
+                log.warning("the worker died", attempt=attempt, attempts=ATTEMPTS, error=str(error))
+                if attempt == ATTEMPTS:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def stop(self) -> None:
+        """End the worker, if there is one."""
+        if self._worker is not None:
+            await self._worker.stop()

@@ -1,0 +1,197 @@
+"""Aggregating a round: from base and updates to the next version, in one walk over the columns."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from covey import faults
+from covey.aggregation.buffers import combine_buffers
+from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator
+from covey.aggregation.matrix import Row, UpdateMatrix
+from covey.aggregation.server_optimizers import ServerOptimizer
+from covey.aggregation.weights import effective_shares
+from covey.codecs.contract import Codec, CodecContext
+from covey.errors import RunFailed
+from covey.layout import Layout
+from covey.learning.state import ModelFile
+from covey.seeds import derive_seed
+from covey.spec import parse_json
+from covey.worker.execute.from_spec import (
+    change_codec,
+    load_aggregator,
+    load_codec,
+    load_fallback,
+    load_server_optimizer,
+)
+from covey.worker.execute.next_version import AGGREGATOR, BROADCAST, Step, StepFiles, make_version
+from covey.worker.execute.privacy_metrics import spent_metrics
+from covey.worker.execute.root_dataset import Root
+from covey.worker.execute.validate_updates import admit
+from covey.worker.files.mapped import FLOAT32_BYTES, MappedModel, map_float32
+from covey.worker.files.writing import ArtifactWriter
+from covey.worker.jobs import messages as m
+from covey.worker.program.context import Contexts
+from covey.worker.program.pipe import Channel
+
+
+def aggregate(contexts: Contexts, job: m.AggregateJob, channel: Channel) -> m.AggregateResult:
+    """Make the next version.
+
+    Raises:
+        LayoutError: The base or a state file is not of the layout.
+        RunFailed: The rule refuses these updates.
+    """
+    began = time.monotonic()
+    torch.set_num_threads(1)  # an evaluation may have set another number, on which sums depend
+    made: ModelFile | None = None
+    state: tuple[m.StateFile, ...] = ()
+    round_ = _Round(contexts, job)
+    enough = bool(round_.rules)
+    if enough:
+        made, state = round_.make(channel)
+    verdicts = round_.verdicts
+    return m.AggregateResult(
+        enough=enough,
+        verdicts=tuple(verdicts.get(row.node) or m.RowVerdict(row.node, True, "", 0.0, {}) for row in job.rows),
+        artifact=made.artifact if made else None,
+        model_sha256=made.model_sha256 if made else "",
+        state=state,
+        seconds=time.monotonic() - began,
+        rule=round_.rule_name,
+        metrics=spent_metrics(round_.codec, job.round) if enough else {},
+    )
+
+
+class _Round:
+    """One round that is being aggregated."""
+
+    def __init__(self, contexts: Contexts, job: m.AggregateJob) -> None:
+        self.job, self.spec, self.layout = job, parse_json(job.spec_json), Layout.from_json(job.layout)
+        self._contexts = contexts
+        self.base = MappedModel(job.base, self.layout)
+        self.codec: Codec = load_codec(self.spec.exchange)
+        as_parameters = self.spec.exchange.payload == "parameters"
+        self.rows, self.verdicts = admit(job.rows, self.codec, self.layout, self.base, as_parameters=as_parameters)
+        self.rule_name = ""
+        self._main = load_aggregator(self.spec)
+        section, fallback = self.spec.aggregation, load_fallback(self.spec)
+        named = [(section.name, self._main)]
+        if section.fallback is not None and fallback is not None:
+            named.append((section.fallback.name, fallback))
+        self.rules = [(name, rule) for name, rule in named if len(self.rows) >= max(1, rule.min_updates())]
+        """The run's rule and its fallback, as far as there are enough updates for them."""
+
+    def make(self, channel: Channel) -> tuple[ModelFile, tuple[m.StateFile, ...]]:
+        """Apply the first rule that does not refuse, and write the next version with its state."""
+        job, spec = self.job, self.spec
+        optimizer = load_server_optimizer(spec)
+        rule, result = self._apply_or_fall_back(optimizer)
+        self.verdicts |= {
+            v.node: m.RowVerdict(v.node, v.accepted, v.reason, v.weight, dict(v.numbers)) for v in result.verdicts
+        }
+        optimizer.begin(job.round)
+        step = Step(
+            number=job.round,
+            direction=result.direction,
+            sign=-1.0 if spec.exchange.payload == "gradient" else 1.0,
+            buffers=self._buffers("median" if rule.robust else "mean"),
+            optimizer=optimizer,
+            kept=result.state,
+            change=self._change(optimizer),
+        )
+
+        def each_block() -> None:
+            faults.reach("aggregate-block")
+            channel.check_cancelled()
+
+        files = StepFiles(job.state, job.out, job.out_state)
+        made, state = make_version(files, self.layout, self.base, step, each_block)
+        return made, (*state, *self._unused_state({one.name for one in state}), *self._broadcast())
+
+    def _apply_or_fall_back(self, optimizer: ServerOptimizer) -> tuple[Aggregator, Aggregate]:
+        *earlier, last = self.rules
+        for self.rule_name, rule in earlier:
+            with contextlib.suppress(RunFailed):
+                return rule, self._apply(rule, optimizer)
+        self.rule_name, rule = last
+        return rule, self._apply(rule, optimizer)
+
+    def _apply(self, rule: Aggregator, optimizer: ServerOptimizer) -> Aggregate:
+        spec, job = self.spec, self.job
+        shares = effective_shares([row.weight for row in self.rows], spec.weights.by, spec.weights.max_share)
+        terms = [Row(row.node, share, row.reader) for row, share in zip(self.rows, shares.tolist(), strict=True)]
+        root = None
+        if rule.needs_root:
+            run = self._contexts.get(job.run, job.spec_json, allow_path=job.allow_path, paths={}, options={})
+            root = Root(run, self.layout, self.base, job.round)
+        context = AggregationContext(
+            job.round, spec.seed, root=root, roster=job.roster,
+            learning_rate=float(getattr(optimizer.options, "learning_rate", 1.0)),
+        )  # fmt: skip
+        matrix = UpdateMatrix(terms, self.layout.part("model"))
+        result = rule.aggregate(matrix, self._state_of(rule), context)
+        if set(result.state) != set(rule.state_names):
+            raise RunFailed(
+                f"aggregator {self.rule_name!r} gave back the state {sorted(result.state)}, and says that it keeps "
+                f"{sorted(rule.state_names)}"
+            )
+        return result
+
+    def _state_of(self, rule: Aggregator) -> Mapping[str, Tensor]:
+        found = {}
+        for name in rule.state_names:
+            path = self.job.state.get(AGGREGATOR + name)
+            if path is not None and (size := path.stat().st_size):
+                found[name] = map_float32(path, size // FLOAT32_BYTES)
+        return found
+
+    def _buffers(self, how: Literal["mean", "median"]) -> Tensor:
+        part = self.layout.part("buffers")
+        if not part.nbytes:
+            return torch.empty(0, dtype=torch.uint8)
+        used = [row for row in self.rows if self.verdicts[row.node].accepted]
+        shares = torch.tensor([self.verdicts[row.node].share for row in used], dtype=torch.float64)
+        if not used or not shares.sum() > 0:
+            return self.base.raw_buffers
+        return combine_buffers(part, [row.buffers for row in used], shares / shares.sum(), how)
+
+    def _change(self, optimizer: ServerOptimizer) -> tuple[Codec, CodecContext] | None:
+        codec = change_codec(self.spec, self.codec, self._main, optimizer)
+        return None if codec is None else (codec, self._coding("change"))
+
+    def _coding(self, purpose: str) -> CodecContext:
+        job, spec = self.job, self.spec
+        seed = derive_seed(spec.seed, purpose, job.round)
+        return CodecContext(seed, job.round, spec.rounds_in_all, self.layout.part("model"), broadcast_of(job.state))
+
+    def _broadcast(self) -> tuple[m.StateFile, ...]:
+        if BROADCAST not in self.job.out_state:
+            return ()
+        text = self.codec.summary([row.reader for row in self.rows], self._coding("summary"))
+        return (_written(BROADCAST, self.job.out_state[BROADCAST], text),)
+
+    def _unused_state(self, written: set[str]) -> list[m.StateFile]:
+        """What the run's rule keeps goes on unchanged through a round of its fallback."""
+        left = [name for name in map(AGGREGATOR.__add__, self._main.state_names) if name not in written]
+        old = self.job.state
+        return [
+            _written(name, self.job.out_state[name], old[name].read_bytes() if name in old else b"") for name in left
+        ]
+
+
+def broadcast_of(state: Mapping[str, Path]) -> bytes:
+    """What the codec said of the last round; empty in the first."""
+    return state[BROADCAST].read_bytes() if BROADCAST in state else b""
+
+
+def _written(name: str, path: Path, content: bytes) -> m.StateFile:
+    with ArtifactWriter(path) as writer:
+        writer.write(memoryview(content))
+        return m.StateFile(name, path, writer.close())

@@ -1,0 +1,230 @@
+"""What a specification may not combine, refused at submission with the reason and a way out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from covey.aggregation.contract import Aggregator
+from covey.aggregation.server_optimizers import ServerOptimizer
+from covey.codecs.contract import Codec
+from covey.errors import SpecError
+from covey.layout import Layout
+from covey.learning.task import Task
+from covey.spec import RunSpec
+from covey.worker.execute.from_spec import uses_feedback
+
+if TYPE_CHECKING:
+    from covey.aggregation.asynchronous.contract import AsyncPolicy
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a specification names, made.
+
+    Attributes:
+        spec: The specification.
+        task: Its task.
+        layout: Of the task's model.
+        rule: The aggregator, with its pre-aggregators; None in asynchronous mode.
+        policy: The asynchronous policy; None in mode "rounds".
+        fallback: The fallback rule.
+        codec: The codec.
+        optimizer: The server optimizer.
+        central: How many central examples the task has here.
+    """
+
+    spec: RunSpec
+    task: Task
+    layout: Layout
+    rule: Aggregator | None
+    policy: AsyncPolicy[Any] | None
+    fallback: Aggregator | None
+    codec: Codec
+    optimizer: ServerOptimizer
+    central: int
+
+
+def refuse_impossible(parts: Parts) -> None:
+    """Check all combinations.
+
+    Raises:
+        SpecError: Each wrong key with its reason; all of them in one message.
+    """
+    wrong = [f"{key}: {reason}" for check in CHECKS for key, reason in check(parts)]
+    if wrong:
+        raise SpecError("; ".join(wrong))
+
+
+Complaints = Iterator[tuple[str, str]]
+
+
+def _task(parts: Parts) -> Complaints:
+    spec, kind, name = parts.spec, type(parts.task), parts.spec.task.name
+    if spec.exchange.payload == "gradient" and kind.fit is not Task.fit:
+        text = f'"gradient" needs the built-in loop, and task {name!r} has its own fit; choose "delta"'
+        yield "exchange.payload", text
+    if spec.data.partition == "key" and kind.keys is Task.keys:
+        text = f'"key" needs a task that names the owner of each example, and {name!r} does not; '
+        yield "data.partition", text + "choose iid, dirichlet, shards or local"
+    if spec.evaluation.where == "central" and not parts.central:
+        text = f'"central" needs data on the coordinator, and task {name!r} has none here; choose "nodes" or "auto"'
+        yield "evaluation.where", text
+
+
+def _numbers(parts: Parts) -> Complaints:
+    if parts.rule is None:
+        return
+    needed = _least(parts.rule, parts.fallback)
+    participants = parts.spec.rounds.participants
+    if isinstance(participants, int) and participants < needed:
+        text = f"{parts.spec.aggregation.name!r} needs {needed} updates, so {participants} participants could never"
+        yield "rounds.participants", text + " close a round"
+
+
+def _votes(parts: Parts) -> Complaints:
+    spec, rule, codec = parts.spec, parts.rule, parts.codec
+    votes = rule is not None and rule.votes
+    if codec.signs and not votes:
+        text = f"{spec.exchange.codec!r} sends signs only, and {spec.aggregation.name!r} needs magnitudes; choose the "
+        yield (
+            "exchange.codec",
+            text + 'rule "majority-vote", or a codec with magnitudes such as "scaled-sign" or "int8"',
+        )
+    if not (votes or codec.signs):
+        return
+    if spec.weights.by == "examples":
+        yield "weights.by", 'every vote counts the same; write weights.by = "equal"'
+    if spec.exchange.payload == "parameters":
+        yield "exchange.payload", 'the sign of a parameter says nothing; choose "delta" or "gradient"'
+    if parts.layout.part("buffers").tensors:
+        yield "task.name", "the model has buffers (BatchNorm statistics), on which nobody can vote; use a model without"
+    if spec.exchange.downlink == "change" and parts.optimizer.slots:
+        text = f"one bit a coordinate cannot carry the steps of {spec.server_optimizer.name!r}; choose "
+        yield "exchange.downlink", text + 'downlink = "model", or the server optimizer "sgd"'
+
+
+def _feedback(parts: Parts) -> Complaints:
+    spec, codec = parts.spec, parts.codec
+    coarse = type(codec).feedback or uses_feedback(spec.exchange, codec) or not codec.contracts
+    if spec.exchange.payload == "parameters" and coarse and not codec.signs:
+        text = (
+            f"{spec.exchange.codec!r} leaves out too much of a vector that is not a change (error feedback adds that "
+        )
+        yield "exchange.payload", text + 'up over the rounds); choose "delta" or "gradient"'
+    if spec.exchange.downlink == "change" and not (codec.downlink().contracts or codec.downlink().signs):
+        text = f'{spec.exchange.codec!r} may lose more of a change than there was; choose "auto" or "model"'
+        yield "exchange.downlink", text
+    if uses_feedback(spec.exchange, codec):
+        if not (codec.contracts or codec.private):
+            text = f"{spec.exchange.codec!r} may lose more than there was, and feedback of it grows without bound; "
+            yield "exchange.error_feedback", text + "leave it out"
+        if codec.private:
+            text = "what a private codec hides must not come out with the next update; leave error_feedback out"
+            yield "exchange.error_feedback", text
+    if spec.exchange.worker_momentum and spec.exchange.payload == "parameters":
+        yield "exchange.worker_momentum", 'it needs the payload "delta" or "gradient"'
+    if codec.private and spec.exchange.worker_momentum:
+        yield "exchange.worker_momentum", "each gradient is released once; leave it out with a private codec"
+
+
+def _privacy(parts: Parts) -> Complaints:
+    spec = parts.spec
+    if not parts.codec.private:
+        return
+    if spec.exchange.payload != "gradient":
+        text = f'{spec.exchange.codec!r} clips the gradient of each example; choose payload = "gradient"'
+        yield "exchange.payload", text + " (and training.local_steps = 1)"
+    if parts.layout.part("buffers").tensors:
+        yield "task.name", "per-example privacy needs a model without buffers (BatchNorm mixes the examples)"
+
+
+def _fallback(parts: Parts) -> Complaints:
+    rule, fallback = parts.rule, parts.fallback
+    if rule is None or fallback is None:
+        return
+    if fallback.state_names:
+        text = (
+            f"{parts.spec.aggregation.fallback and parts.spec.aggregation.fallback.name!r} keeps something from round "
+        )
+        yield "aggregation.fallback", text + 'to round, which a rule for some rounds cannot; choose "median" or "mean"'
+    if fallback.votes != rule.votes:
+        yield "aggregation.fallback", "a rule that votes and one that does not cannot stand for each other"
+
+
+def _bound(parts: Parts) -> Complaints:
+    f = getattr(parts.rule.options, "f", 0) if parts.rule is not None else 0
+    options = parts.codec.options
+    if getattr(options, "bound", None) == "broadcast" and getattr(options, "trim", 0) < f:
+        text = f"of {f} Byzantine nodes one could claim a huge magnitude, and turn all votes into coin tosses; write "
+        yield "exchange.options.trim", text + f"trim = {f}, or a fixed bound"
+
+
+def _root(parts: Parts) -> Complaints:
+    if not any(rule is not None and rule.needs_root for rule in (parts.rule, parts.fallback)):
+        return
+    if parts.central <= parts.spec.aggregation.root_examples:
+        text = f"{parts.spec.aggregation.name!r} takes them from the task's {parts.central} central examples, of which "
+        yield "aggregation.root_examples", text + "some must be left for the evaluation; choose fewer, or another rule"
+
+
+def _asynchronous(parts: Parts) -> Complaints:
+    spec = parts.spec
+    if spec.mode != "async":
+        if getattr(parts.optimizer.options, "staleness_aware", False):
+            yield "server_optimizer.options.staleness_aware", 'it has no meaning but in mode = "async"'
+        return
+    if spec.aggregation.pre or spec.aggregation.fallback:
+        yield "aggregation.pre", "an asynchronous policy sees one update at a time; leave pre and fallback out"
+    if parts.codec.signs:
+        yield "exchange.codec", f'{spec.exchange.codec!r} needs the votes of a whole round; choose mode = "rounds"'
+    if type(parts.codec).summary is not Codec.summary and not parts.codec.signs:
+        text = f"{spec.exchange.codec!r} goes by what the last round's updates were like; choose another codec"
+        yield "exchange.codec", text
+    if spec.exchange.downlink == "change":
+        yield "exchange.downlink", 'nodes of an asynchronous run skip versions; choose "auto" or "model"'
+    if uses_feedback(spec.exchange, parts.codec):
+        text = "what a node keeps follows the verdicts on its updates, which come late in an asynchronous run; "
+        yield "exchange.error_feedback", text + "write error_feedback = false"
+    if spec.exchange.worker_momentum:
+        yield "exchange.worker_momentum", "a node's average follows the verdicts on its updates; leave it out"
+    yield from _policy(parts)
+
+
+def _policy(parts: Parts) -> Complaints:
+    spec, policy = parts.spec, parts.policy
+    if policy is None:
+        return
+    said = {"async.min_nodes": spec.asynchronous.min_nodes if spec.asynchronous.min_nodes > 1 else None}
+    said["data.parts"] = spec.data.parts
+    for key, nodes in said.items():
+        if nodes is not None and nodes < policy.min_nodes():
+            text = f"{spec.aggregation.name!r} with these options needs at least {policy.min_nodes()} nodes"
+            yield key, f"{text}, not {nodes}"
+    if policy.compares_gradients:
+        yield from _comparing(parts)
+    elif spec.exchange.payload == "parameters" and not policy.mixes_parameters:
+        text = 'parameters of an old version cannot be compared with the newest; choose "delta" or "gradient"'
+        yield "exchange.payload", text
+
+
+def _comparing(parts: Parts) -> Complaints:
+    spec = parts.spec
+    if parts.codec.stochastic or type(parts.codec).feedback:
+        what = "draws at random" if parts.codec.stochastic else "loses of each"
+        text = f"this policy takes differences of successive gradients, and what {spec.exchange.codec!r} {what} "
+        yield "exchange.codec", text + 'drowns them; choose "none", or a codec that only rounds, such as "bf16"'
+    if spec.exchange.payload != "gradient":
+        text = "this policy bounds how fast a gradient changes with the model, not what local training does; "
+        yield "exchange.payload", text + 'choose "gradient" (and training.local_steps = 1)'
+
+
+CHECKS: tuple[Callable[[Parts], Complaints], ...] = (
+    _task, _numbers, _votes, _feedback, _fallback, _bound, _privacy, _root, _asynchronous,
+)  # fmt: skip
+
+
+def _least(rule: Aggregator, fallback: Aggregator | None) -> int:
+    least = rule.min_updates()
+    return least if fallback is None else min(least, fallback.min_updates())

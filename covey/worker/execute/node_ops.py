@@ -1,0 +1,208 @@
+"""What a node asks of its worker: train, evaluate, check."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from covey import faults
+from covey.codecs.dp_sign import DpSign
+from covey.errors import WorkerError
+from covey.layout import Layout
+from covey.learning import loop, state
+from covey.learning.data import size_of
+from covey.learning.per_example import per_example_sum
+from covey.learning.statistics import Stat
+from covey.learning.task import FitResult
+from covey.spec import parse_json
+from covey.worker.execute.encode_update import write_update
+from covey.worker.execute.from_spec import load_codec, uses_root
+from covey.worker.execute.next_version import open_change, write_model
+from covey.worker.execute.root_dataset import evaluation_indices
+from covey.worker.files.mapped import MappedModel
+from covey.worker.files.updates import ModelVector, write_tensors
+from covey.worker.jobs import messages as m
+from covey.worker.program.context import Contexts, RunContext
+from covey.worker.program.pipe import Channel
+
+
+def train(contexts: Contexts, job: m.TrainJob, channel: Channel) -> m.TrainResult:
+    """Train from the base model, and write the update's parts.
+
+    Raises:
+        LayoutError: Task, base file and run do not belong together.
+        TaskError: The task's code failed, or training diverged.
+    """
+    began = time.monotonic()
+    context = _context(contexts, job)
+    layout = context.require_layout(job.layout)
+    state.load_into(context.model, job.base, layout)
+    tells = job.evaluate and not isinstance(load_codec(context.spec.exchange), DpSign)
+    evaluation = _evaluated(context, context.eval_data) if tells else {}
+    gradients, fit = _fit(context, job, channel, began)
+    channel.check_cancelled()
+    private = load_codec(context.spec.exchange).private
+    parts, kept = _write_parts(context, job, layout, gradients, channel)
+    seconds = time.monotonic() - began
+    return m.TrainResult(parts, fit.examples, fit.steps, seconds, totals(fit.metrics), evaluation, kept, private)
+
+
+def apply(job: m.ApplyJob) -> m.ApplyResult:
+    """Make a version from the one before it and the committed change.
+
+    Raises:
+        LayoutError: A file is not of the run's layout.
+        LimitExceeded: The change is too long.
+    """
+    layout = Layout.from_json(job.layout)
+    codec = load_codec(parse_json(job.spec_json).exchange).downlink()
+    change, buffers = open_change(job.change, codec, layout)
+    made = write_model(job.out, layout, MappedModel(job.base, layout), change, buffers)
+    return m.ApplyResult(made.artifact, made.model_sha256)
+
+
+def evaluate(contexts: Contexts, job: m.EvaluateJob) -> m.Metrics:
+    """Evaluate a model file on the task's central data, or on the node's own; {} without such data.
+
+    Raises:
+        LayoutError: The file is not of the task's model.
+        TaskError: The task's code failed.
+    """
+    context = _context(contexts, job)
+    private = isinstance(load_codec(context.spec.exchange), DpSign)
+    if job.where == "node" and private:
+        return {}  # what a node tells of its data would have to be paid for
+    dataset = context.central_data if job.where == "central" else context.eval_data
+    if dataset is None:
+        return {}
+    state.load_into(context.model, job.model, context.layout)
+    if job.where == "node":
+        return _evaluated(context, dataset)
+    return _central(context, dataset)
+
+
+def _central(context: RunContext, dataset: Dataset[Any]) -> m.Metrics:
+    if context.spec.mode == "rounds" and uses_root(context.spec):
+        return _evaluated(context, dataset, evaluation_indices(context.spec, size_of(dataset)))
+    return _evaluated(context, dataset)
+
+
+def check(contexts: Contexts, job: m.CheckJob) -> m.CheckResult:
+    """Train one local batch from the run's first model, and keep nothing."""
+    paths, options = job.node_paths, job.node_options
+    context = RunContext(job.spec_json, contexts.device, paths=paths, options=options, allow_path=job.allow_path)
+    spec = context.spec
+    one_step = spec.training.model_copy(update={"local_epochs": None, "local_steps": 1})
+    indices = context.indices(0, spec.data.parts or 1)
+    torch.set_num_threads(one_step.threads)
+    began = time.monotonic()
+    fit = loop.train(
+        context.task, context.model, context.train_data, indices, one_step,
+        round=1, rounds=spec.rounds_in_all, seed=spec.seed, roster_index=0, device=context.device,
+    )  # fmt: skip
+    seconds = time.monotonic() - began
+    return m.CheckResult(
+        examples=fit.examples,
+        layout_sha256=context.layout.sha256,
+        parameters=context.layout.part("model").numel,
+        loss=fit.metrics["loss"].ratio if "loss" in fit.metrics else 0.0,
+        seconds_per_step=seconds / max(1, fit.steps),
+        device=device_name(context.device),
+    )
+
+
+def device_name(device: torch.device) -> str:
+    """`cpu`, or `cuda (NVIDIA H200)`."""
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+
+
+def totals(metrics: Mapping[str, Stat]) -> m.Metrics:
+    """Metrics as (total, count) by name."""
+    return {name: (float(stat.total), float(stat.count)) for name, stat in metrics.items()}
+
+
+def _context(contexts: Contexts, job: m.TrainJob | m.EvaluateJob) -> RunContext:
+    context = contexts.get(
+        job.run, job.spec_json, allow_path=job.allow_path, paths=job.node_paths, options=job.node_options
+    )
+    torch.set_num_threads(context.spec.training.threads)
+    return context
+
+
+def _evaluated(context: RunContext, dataset: Dataset[Any] | None, indices: Tensor | None = None) -> m.Metrics:
+    if dataset is None:
+        return {}
+    size = context.spec.evaluation.batch_size
+    return totals(loop.evaluate(context.task, context.model, dataset, size, context.device, indices))
+
+
+def _fit(
+    context: RunContext, job: m.TrainJob, channel: Channel, began: float
+) -> tuple[dict[str, Tensor] | None, FitResult]:
+    """Train locally, or take one gradient (which leaves the parameters as they are)."""
+    spec, model, data = context.spec, context.model, _training_data(context, job)
+    indices = context.indices(job.roster_index, job.parts)
+
+    def progress(step: int, steps: int, loss: float) -> None:
+        channel.progress(m.to_json(m.TrainProgress(step, steps, loss, time.monotonic() - began)))
+
+    def each_step() -> None:
+        faults.reach("training-step")
+        channel.check_cancelled()
+
+    codec = load_codec(spec.exchange)
+    if isinstance(codec, DpSign):
+        return per_example_sum(
+            context.task, model, data, indices, spec.training, round=job.round, rounds=spec.rounds_in_all,
+            seed=spec.seed, roster_index=job.roster_index, device=context.device, clip=codec.options.clip,
+            norm=codec.options.norm, each_step=each_step,
+        )  # fmt: skip
+    if spec.exchange.payload == "gradient":
+        gradients, fit = loop.gradient(
+            context.task, model, data, indices, spec.training, round=job.round, rounds=spec.rounds_in_all,
+            seed=spec.seed, roster_index=job.roster_index, device=context.device,
+        )  # fmt: skip
+        each_step()
+        return gradients, fit
+    return None, loop.train(
+        context.task, model, data, indices, spec.training, round=job.round, rounds=spec.rounds_in_all,
+        seed=spec.seed, roster_index=job.roster_index, device=context.device,
+        progress=progress, each_step=each_step,
+    )  # fmt: skip
+
+
+def _training_data(context: RunContext, job: m.TrainJob) -> Dataset[Any]:
+    """The node's examples; on a drill node that poisons labels, with wrong ones."""
+    data = context.train_data
+    if job.attack is not None:
+        from covey.worker.execute.adversary import flipped, poisons_labels
+
+        if poisons_labels(job.attack):
+            return flipped(context.task, context.model, data, context.device)
+    return data
+
+
+def _write_parts(
+    context: RunContext, job: m.TrainJob, layout: Layout, gradients: Mapping[str, Tensor] | None, channel: Channel
+) -> tuple[tuple[m.TrainedPart, ...], tuple[m.StateFile, ...]]:
+    exchange, tensors = context.spec.exchange, state.tensors_of(context.model)
+    base = MappedModel(job.base, layout) if exchange.payload == "delta" else None
+    vector = ModelVector(layout, tensors if gradients is None else gradients, base)
+    part, kept = write_update(context.spec, job, layout, vector, _scratch(job, "model"), channel.check_cancelled)
+    parts = [part]
+    if (buffers := layout.part("buffers")).tensors:
+        path = _scratch(job, "buffers")
+        parts.append(m.TrainedPart("buffers", "none", path, write_tensors(path, buffers, tensors)))
+    return tuple(parts), kept
+
+
+def _scratch(job: m.TrainJob, part: str) -> Path:
+    if part not in job.scratch:
+        raise WorkerError(f"no file was named for part {part!r} of the update")
+    return job.scratch[part]

@@ -1,0 +1,22 @@
+"""What a run with a private codec has spent of its nodes' privacy, as metrics of its versions."""
+
+from __future__ import annotations
+
+from covey.codecs.contract import Codec
+from covey.codecs.dp_sign import DpSign
+from covey.learning.privacy import spent
+from covey.worker.jobs.messages import Metrics
+
+
+def spent_metrics(codec: Codec, rounds: int) -> Metrics:
+    """`privacy/epsilon` and `privacy/delta` of each node's examples after so many rounds; {} without a private codec.
+
+    A node sends at most one message a round: what it has finished is sent again as it is, and never trained again.
+
+    Raises:
+        PluginError: The package for it is not installed.
+    """
+    if not isinstance(codec, DpSign):
+        return {}
+    found = spent(codec.options, rounds)
+    return {"privacy/epsilon": (found.epsilon, 1.0), "privacy/delta": (found.delta, 1.0)}

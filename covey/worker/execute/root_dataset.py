@@ -1,0 +1,125 @@
+"""A few trusted examples at the coordinator, for rules that judge updates by them (fltrust, zeno)."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from covey.aggregation.directions import BLOCK_COLUMNS, Direction, spans
+from covey.errors import SpecError
+from covey.layout import Layout
+from covey.learning import loop, state
+from covey.learning.data import batches, size_of
+from covey.seeds import derive_seed
+from covey.spec import RunSpec
+from covey.worker.files.mapped import MappedModel
+from covey.worker.files.updates import ModelVector
+from covey.worker.program.context import RunContext
+
+ROOT_INDEX = 2**31 - 1
+"""Stands for a roster index in the random streams of the root data's training."""
+
+
+def root_indices(spec: RunSpec, examples: int) -> Tensor:
+    """Which central examples are root data, int64 `[k]`, ascending.
+
+    Raises:
+        SpecError: All of them would be: none is left to evaluate with.
+    """
+    count = spec.aggregation.root_examples
+    if count >= examples:
+        raise SpecError(
+            f"aggregation.root_examples: the task has {examples} central examples, and {count} as root data leave "
+            "none for the evaluation; choose a smaller number"
+        )
+    generator = torch.Generator().manual_seed(derive_seed(spec.seed, "root"))
+    return torch.randperm(examples, generator=generator)[:count].sort().values
+
+
+def evaluation_indices(spec: RunSpec, examples: int) -> Tensor:
+    """The central examples that are not root data, int64 `[n]`."""
+    mask = torch.ones(examples, dtype=torch.bool)
+    mask[root_indices(spec, examples)] = False
+    return mask.nonzero().flatten()
+
+
+class Root:
+    """Root data at work in one round (`covey.aggregation.contract.RootData`).
+
+    Args:
+        context: The run; its model is loaded with whatever is asked for.
+        layout: The run's.
+        base: The round's base version.
+        number: The round, from 1.
+
+    Raises:
+        SpecError: The task has no central data, or not enough.
+    """
+
+    def __init__(self, context: RunContext, layout: Layout, base: MappedModel, number: int) -> None:
+        if context.central_data is None:
+            raise SpecError(
+                f"aggregation.name: {context.spec.aggregation.name!r} needs trusted data, and task "
+                f"{context.spec.task.name!r} has no central data here"
+            )
+        self._context, self._layout, self._base, self._round = context, layout, base, number
+        self._data: Dataset[Any] = context.central_data
+        self._indices = root_indices(context.spec, size_of(self._data))
+
+    def update(self) -> Tensor:
+        """What an honest node with the root data would send: float32 `[d]`, in memory."""
+        return self._update
+
+    @cached_property
+    def _update(self) -> Tensor:
+        context, spec = self._context, self._context.spec
+        model = self._loaded(None)
+        arguments: Any = {
+            "round": self._round, "rounds": spec.rounds_in_all, "seed": spec.seed, "roster_index": ROOT_INDEX,
+            "device": context.device,
+        }  # fmt: skip
+        if spec.exchange.payload == "gradient":
+            tensors, _ = loop.gradient(context.task, model, self._data, self._indices, spec.training, **arguments)
+            source = ModelVector(self._layout, tensors)
+        else:
+            loop.train(context.task, model, self._data, self._indices, spec.training, **arguments)
+            source = ModelVector(self._layout, state.tensors_of(model), self._base)
+        out = torch.empty(source.d)
+        for columns in spans(source.d, BLOCK_COLUMNS):
+            out[columns] = source.read(columns)
+        return out
+
+    def loss(self, step: Direction | None) -> float:
+        """Mean loss over the root data with the model moved by `step`; against it, where nodes send gradients."""
+        context = self._context
+        model = self._loaded(step).eval()
+        total = examples = 0.0
+        with torch.no_grad():
+            size = context.spec.evaluation.batch_size
+            for batch in batches(self._data, self._indices, size, context.device):
+                output = context.task.loss(model, batch)
+                total += output.loss.item() * output.examples
+                examples += output.examples
+        return total / examples
+
+    def _loaded(self, step: Direction | None) -> nn.Module:
+        """The model at base, or moved by a step."""
+        sign = -1.0 if self._context.spec.exchange.payload == "gradient" else 1.0
+        model = self._context.model.to(self._context.device)
+        own, at = state.tensors_of(model), 0
+        for name, values in self._base.buffers.items():
+            own[name].copy_(values)
+        for spec in self._layout.part("model").tensors:
+            flat = torch.empty(spec.numel)
+            for columns in spans(spec.numel, BLOCK_COLUMNS):
+                there = slice(at + columns.start, at + columns.stop)
+                flat[columns] = self._base.block(there)
+                if step is not None:
+                    flat[columns].add_(step.block(there), alpha=sign)
+            own[spec.name].copy_(flat.view(spec.shape))
+            at += spec.numel
+        return model

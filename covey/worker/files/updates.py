@@ -1,0 +1,115 @@
+"""A trained model as the parts of an update: one pass that subtracts, checks, encodes, hashes and writes."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from functools import partial
+from itertools import accumulate
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from covey.artifact import Artifact
+from covey.codecs.contract import BLOCK_ELEMENTS, Buffer, Codec, CodecContext, Source, spans
+from covey.errors import TaskError
+from covey.layout import Layout
+from covey.worker.files.mapped import MappedModel
+from covey.worker.files.writing import ArtifactWriter, Overlap, raw_bytes
+
+
+def write_vector(path: Path, codec: Codec, source: Source, context: CodecContext, tail: Buffer = b"") -> Artifact:
+    """Encode a vector into a synced file, with `tail` behind it.
+
+    Raises:
+        TaskError: A value is not finite.
+    """
+    with ArtifactWriter(path) as writer:
+        with Overlap() as overlap:
+            for piece in codec.encode(source, context):
+                # A piece is valid until the next is asked for, and by then this one may still wait.
+                overlap.submit(partial(writer.write, memoryview(bytes(piece))))
+        writer.write(memoryview(tail))
+        return writer.close()
+
+
+def write_raw(path: Path, source: Source) -> Artifact:
+    """A vector as raw float32, into a synced file."""
+    with ArtifactWriter(path) as writer:
+        for columns in spans(source.d, BLOCK_ELEMENTS):
+            writer.write(raw_bytes(source.read(columns).contiguous()))
+        return writer.close()
+
+
+def write_tensors(path: Path, layout: Layout, tensors: Mapping[str, Tensor]) -> Artifact:
+    """Raw values of a layout's tensors in their own dtypes, into a synced file.
+
+    Raises:
+        TaskError: A value is not finite.
+    """
+    with ArtifactWriter(path) as writer:
+        for spec in layout.tensors:
+            values = tensors[spec.name].cpu().contiguous().reshape(-1)
+            if values.is_floating_point():
+                require_finite(values)
+            writer.write(raw_bytes(values))
+        return writer.close()
+
+
+class ModelVector:
+    """Part `model` of a layout over tensors in memory: one vector of float32 on the CPU.
+
+    A tensor that is missing (the gradient of a frozen parameter) counts as zeros.
+
+    Args:
+        layout: The run's.
+        tensors: By name, of any dtype, on any device.
+        base: What is subtracted, or None.
+    """
+
+    def __init__(self, layout: Layout, tensors: Mapping[str, Tensor], base: MappedModel | None = None) -> None:
+        self._specs = layout.part("model").tensors
+        self._ends = list(accumulate(spec.numel for spec in self._specs))
+        self.d = self._ends[-1] if self._ends else 0
+        self._tensors, self._base = tensors, base
+        self._block = torch.empty(0)
+
+    def read(self, columns: slice) -> Tensor:
+        """Elements `columns`: float32 `[b]`, in memory that the next call uses again.
+
+        Raises:
+            TaskError: A value is not finite.
+        """
+        width = columns.stop - columns.start
+        if len(self._block) < width:
+            self._block = torch.empty(width)
+        block = self._block[:width]
+        at, index = columns.start, bisect_right(self._ends, columns.start)
+        while at < columns.stop:
+            spec, end = self._specs[index], min(self._ends[index], columns.stop)
+            first = self._ends[index] - spec.numel
+            tensor, piece = self._tensors.get(spec.name), block[at - columns.start : end - columns.start]
+            if tensor is None:
+                piece.zero_()
+            else:
+                piece.copy_(tensor.detach().reshape(-1)[at - first : end - first])
+            at, index = end, index + 1
+        if self._base is not None:
+            block.sub_(self._base.block(columns))
+        return require_finite(block)
+
+
+def require_finite(block: Tensor) -> Tensor:
+    """The block itself.
+
+    Raises:
+        TaskError: It has a value that is NaN or infinite.
+    """
+    # A sum costs a fraction of an exact look, and shows every NaN and infinity; it may itself overflow.
+    if not torch.isfinite(block.sum()) and not torch.isfinite(block).all():
+        raise TaskError(
+            "training diverged: the local model has values that are not finite; lower "
+            "training.learning_rate, set training.clip_norm, or look for NaN in this node's data"
+        )
+    return block

@@ -1,0 +1,164 @@
+"""What the worker holds warm for a run between its rounds: task, model, layout and data."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import OrderedDict
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from covey.errors import LayoutError
+from covey.layout import Layout
+from covey.learning.data import held_on
+from covey.learning.partition import part_of
+from covey.learning.state import layout_of
+from covey.learning.task import NodeData, Task, load_task, task_errors
+from covey.seeds import derive_seed
+from covey.spec import RunSpec, parse_json
+from covey.worker.jobs.messages import Options
+
+MAX_RUNS = 2
+"""A run and its successor; more would only hold memory."""
+MAX_PARTS = 10_000
+"""A node has one part of the data; a process that trains for many virtual nodes has theirs."""
+
+
+class RunContext:
+    """One run on this machine; everything is made when it is first needed."""
+
+    def __init__(
+        self,
+        spec_json: str,
+        device: torch.device,
+        *,
+        paths: Mapping[str, str],
+        options: Options,
+        allow_path: bool,
+    ) -> None:
+        self.spec: RunSpec = parse_json(spec_json)
+        self.device = device
+        self._allow_path = allow_path
+        self._data = NodeData(paths, options)
+        self._indices: dict[tuple[int, int], Tensor] = {}
+
+    @cached_property
+    def task(self) -> Task:
+        """The run's task."""
+        return load_task(self.spec.task, allow_path=self._allow_path)
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The task's model; its first values come from the run's seed only. It is reused by every round."""
+        torch.manual_seed(derive_seed(self.spec.seed, "model"))
+        with task_errors("Task.model"):
+            return self.task.model()
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The layout of the task's own model."""
+        return layout_of(self.model)
+
+    def form(self) -> Layout:
+        """The layout, without making the model's values where its code allows that."""
+        with contextlib.suppress(Exception), torch.device("meta"):
+            return layout_of(self.task.model())
+        return self.layout
+
+    @cached_property
+    def train_data(self) -> Dataset[Any]:
+        """The node's training examples, on the device where that is possible."""
+        with task_errors("Task.train_data"):
+            return held_on(self.task.train_data(self._data), self.device)
+
+    @cached_property
+    def eval_data(self) -> Dataset[Any] | None:
+        """The node's evaluation examples."""
+        with task_errors("Task.eval_data"):
+            return self._held(self.task.eval_data(self._data))
+
+    @cached_property
+    def central_data(self) -> Dataset[Any] | None:
+        """The coordinator's evaluation examples."""
+        with task_errors("Task.central_data"):
+            return self._held(self.task.central_data())
+
+    def _held(self, dataset: Dataset[Any] | None) -> Dataset[Any] | None:
+        return None if dataset is None else held_on(dataset, self.device)
+
+    def indices(self, part: int, parts: int) -> Tensor:
+        """This node's part of the training examples: int64 `[n]`.
+
+        Raises:
+            SpecError: The data cannot be cut so.
+        """
+        if self.spec.data.partition == "local":
+            part, parts = 0, 1  # every part is everything
+        if (part, parts) not in self._indices:
+            found = part_of(self.task, self.train_data, self.spec.data, part, parts, self.spec.seed)
+            if len(self._indices) >= MAX_PARTS:
+                self._indices.clear()
+            self._indices[part, parts] = found
+        return self._indices[part, parts]
+
+    def require_layout(self, text: str) -> Layout:
+        """The run's layout, from its canonical JSON.
+
+        Raises:
+            LayoutError: The task's own model has another one; the message names the first difference.
+        """
+        layout = Layout.from_json(text)
+        if layout != self.layout:
+            difference = _difference(self.layout, layout)
+            raise LayoutError(
+                f"the model of task {self.spec.task.name!r} here is not the run's: {difference}; "
+                "install the same version of the task as the coordinator has"
+            )
+        return layout
+
+
+def _difference(own: Layout, run: Layout) -> str:
+    for here, there in zip(own.tensors, run.tensors, strict=False):
+        if here != there:
+            return (
+                f"here {here.part} tensor {here.name!r} {here.dtype} {list(here.shape)}, "
+                f"in the run {there.part} tensor {there.name!r} {there.dtype} {list(there.shape)}"
+            )
+    return f"{len(own.tensors)} tensors here, {len(run.tensors)} in the run"
+
+
+class Contexts:
+    """The runs held warm: the most recently used few."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._runs: OrderedDict[str, tuple[str, RunContext]] = OrderedDict()
+
+    def get(
+        self,
+        run: str,
+        spec_json: str,
+        *,
+        allow_path: bool,
+        paths: Mapping[str, str],
+        options: Options,
+    ) -> RunContext:
+        """The context of a run, kept from before if nothing about it changed."""
+        key = json.dumps([spec_json, allow_path, dict(paths), dict(options)], sort_keys=True)
+        known = self._runs.get(run)
+        if known is None or known[0] != key:
+            context = RunContext(spec_json, self.device, paths=paths, options=options, allow_path=allow_path)
+            self._runs[run] = (key, context)
+        self._runs.move_to_end(run)
+        while len(self._runs) > MAX_RUNS:
+            self._runs.popitem(last=False)
+        return self._runs[run][1]
+
+    def forget(self, run: str) -> None:
+        """Let go of a run."""
+        self._runs.pop(run, None)

@@ -1,0 +1,1 @@
+"""From an assignment to a delivered update: base model, training, journal, offer."""

@@ -1,0 +1,168 @@
+"""A machine that enrols itself at its first start: with a token from a file, or one that it claims from a folder.
+
+Killed at any moment, the next start goes on with the same token:
+
+    FOLDER/NAME.token -> FOLDER/NAME.taken-TAG -> DATA/join.token -> DATA/identity/ -> (join.token deleted)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import stamina
+import structlog
+from cryptography import x509
+
+from covey import faults
+from covey.errors import Conflict, CoveyError, IdentityError
+from covey.node.membership.enrolment import IDENTITY_FOLDER, check_keys, join
+from covey.wire.authority import federation_of, write_private
+from covey.wire.tokens import TAKEN_MARK, TOKEN_SUFFIX, JoinToken, read_token
+
+log = structlog.get_logger(room="node")
+TOKEN_FILE = "join.token"
+CLAIM_FILE = "join.claim"
+"""Holds this machine's tag: by it a start finds what an earlier one had claimed when it was killed."""
+FIRST_WAIT_S, MAX_WAIT_S = 0.5, 5.0
+REFUSALS = (IdentityError, Conflict)
+"""What makes a token useless for good. Anything else may pass."""
+
+
+class NoToken(CoveyError):
+    """There is no token that this machine could use; the message says what to do."""
+
+    code = "no-token"
+
+
+def join_when_new(data_dir: Path, source: Path, authority: Path | None = None) -> None:
+    """Enrol this machine, if its data directory has no identity yet; waits for a coordinator that is away.
+
+    Args:
+        data_dir: The node's own folder; made if missing.
+        source: A file with a join token, which is only read; or a folder of `*.token` files, of which one is taken.
+        authority: The certificate (PEM) of the one authority whose tokens are used. Without it whoever can write
+            the token decides which federation this machine joins.
+
+    Raises:
+        NoToken: There is no usable token, or it cannot be read or taken, or it is another authority's.
+        IdentityError: The token was refused for good; this machine has dropped it.
+    """
+    stamina.instrumentation.set_on_retry_hooks([])  # it is said here what is waited for
+    with _explained(f"this user must be able to write to {data_dir}"):
+        if not (data_dir / IDENTITY_FOLDER / "federation.json").exists():
+            check_keys(data_dir / IDENTITY_FOLDER)  # with damaged ones every token would be wasted
+            _enrol(data_dir, _own_token(data_dir, source, _trusted(authority)))
+            faults.reach("joined")
+        for name in (TOKEN_FILE, CLAIM_FILE):
+            (data_dir / name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _explained(advice: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise NoToken(f"this machine cannot enrol: {error.strerror} ({error.filename}); {advice}") from error
+
+
+def _trusted(authority: Path | None) -> str:
+    """Which federation's tokens are used; empty: any."""
+    if authority is None:
+        return ""
+    try:
+        return federation_of(x509.load_pem_x509_certificate(authority.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise NoToken(f"{authority} is not an authority's certificate (PEM): {error}") from error
+
+
+def _federation(token: JoinToken) -> str:
+    return federation_of(x509.load_pem_x509_certificate(token.authority_pem))
+
+
+def _own_token(data_dir: Path, source: Path, trusted: str) -> str:
+    """The token that is this machine's from now on, on its own disk."""
+    kept = data_dir / TOKEN_FILE
+    data_dir.mkdir(parents=True, exist_ok=True)
+    tag = _tag(data_dir)
+    if not kept.exists():
+        with _explained("this user must be able to read the token's file, and to write to a folder of tokens"):
+            text = _take(source, tag, trusted)
+        token = JoinToken.decode(text)
+        if trusted and _federation(token) != trusted:
+            raise NoToken(f"the token in {source} is of another authority than the one that this machine is to join")
+        write_private(kept, text.encode())
+        faults.reach("token-kept")
+    with contextlib.suppress(OSError):  # the folder may be gone by now: this machine needs it no more
+        for claimed in source.glob(f"*{TAKEN_MARK}{tag}"):
+            claimed.unlink()
+    return kept.read_text()
+
+
+def _tag(data_dir: Path) -> str:
+    path = data_dir / CLAIM_FILE
+    if not path.exists():
+        write_private(path, secrets.token_hex(8).encode())
+    return path.read_text().strip()
+
+
+def _take(source: Path, tag: str, trusted: str) -> str:
+    if source.is_dir():
+        mine = next(source.glob(f"*{TAKEN_MARK}{tag}"), None) or _claim(source, tag, trusted)
+        return mine.read_text(errors="replace")
+    if source.exists():
+        return source.read_text(errors="replace")
+    raise NoToken(f"{source} is not there; give --join a file with a join token, or a folder of *.token files")
+
+
+def _claim(folder: Path, tag: str, trusted: str) -> Path:
+    """Make one unused token this machine's: a rename succeeds for one machine only."""
+    unused = sorted(folder.glob(f"*{TOKEN_SUFFIX}"), key=lambda path: (len(path.name), path.name))
+    for path in unused:
+        claimed = path.with_name(path.name.removesuffix(TOKEN_SUFFIX) + TAKEN_MARK + tag)
+        try:
+            if not _usable(path, trusted):
+                continue
+            path.rename(claimed)
+        except FileNotFoundError:  # another machine was faster
+            continue
+        faults.reach("token-claimed")
+        log.info("token claimed", token=path.name)
+        return claimed
+    raise NoToken(
+        f"{folder} has no token for this machine ({len(unused)} seen: expired, damaged, of another authority, or "
+        f"taken by others meanwhile); on the coordinator: covey coordinator token --to {folder} --count N"
+    )
+
+
+def _usable(path: Path, trusted: str) -> bool:
+    try:
+        token = read_token(path)
+    except IdentityError as error:
+        log.warning("a token that cannot be used", token=path.name, reason=str(error))
+        return False
+    ours = not trusted or _federation(token) == trusted
+    return ours and token.role == "node" and token.expires_at > time.time()
+
+
+def _enrol(data_dir: Path, token: str) -> None:
+    try:
+        for attempt in stamina.retry_context(
+            on=_worth_another_try, attempts=None, timeout=None, wait_initial=FIRST_WAIT_S, wait_max=MAX_WAIT_S
+        ):
+            with attempt:
+                identity = join(token, data_dir)
+                log.info("joined", node=identity.name, federation=identity.federation)
+    except REFUSALS as error:
+        (data_dir / TOKEN_FILE).unlink(missing_ok=True)
+        raise IdentityError(f"{error} (this machine's join token was refused; put another one in its place)") from error
+
+
+def _worth_another_try(error: Exception) -> bool:
+    if not isinstance(error, CoveyError) or isinstance(error, REFUSALS):
+        return False
+    log.warning("cannot enrol yet; trying again", reason=str(error))
+    return True

@@ -1,0 +1,1 @@
+"""What a node's operator decides and sees: settings, checks, health, metrics, drills."""

@@ -1,0 +1,141 @@
+"""A node as an adversary for a drill: which attack, with whom, and what is added to its training jobs.
+
+Adversaries of one group share a folder: each puts there what it would honestly send (`RUN/ROUND-BASE/NODE.f32`, raw
+float32), and the attack is computed from what all of them put there. In an asynchronous run members are never in the
+same round: each uses the newest that it finds (`RUN/newest/NODE.f32`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from covey.errors import PluginError, SpecError
+from covey.plugins import installed
+from covey.spec import parse_json
+from covey.worker.jobs.messages import AttackOrder, TrainJob
+
+FOLDER = "drills"
+"""In a node's data directory: what its attacks remember, by run."""
+CHECK_S = 120.0
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class Drill:
+    """What the operator of a drill node decided.
+
+    Attributes:
+        attack: Its plug-in's name.
+        options: Its options.
+        group: The folder that the group shares; None: the node acts alone.
+        members: Node ids of the group, this node among them.
+    """
+
+    attack: str
+    options: Mapping[str, JsonValue] = field(default_factory=dict)
+    group: Path | None = None
+    members: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """For people, in one line."""
+        options = f" {json.dumps(dict(self.options))}" if self.options else ""
+        group = f", together with {', '.join(self.members)}" if self.members else ""
+        return f"its updates are the attack {self.attack}{options}{group}"
+
+
+def parse_options(pairs: tuple[str, ...]) -> dict[str, JsonValue]:
+    """Options from `KEY=VALUE`: numbers, true, false and lists as in JSON, everything else as text.
+
+    Raises:
+        SpecError: Not of that form, or a key twice.
+    """
+    found: dict[str, JsonValue] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key or key in found:
+            raise SpecError(f"--attack-option {pair!r}: write KEY=VALUE, each key once")
+        try:
+            found[key] = json.loads(text)
+        except ValueError:
+            found[key] = text
+    return found
+
+
+def check_drill(drill: Drill, node: str) -> None:
+    """Refuse what cannot work, before the node connects. Starts a program that imports the attack.
+
+    Raises:
+        PluginError: No such attack is installed here.
+        SpecError: Its options, or those of its group, are wrong.
+    """
+    known = [plugin.name for plugin in installed("attack")]
+    if drill.attack not in known:
+        raise PluginError(f"--attack: no attack named {drill.attack!r} is installed here; choose {', '.join(known)}")
+    if (drill.group is None) != (not drill.members):
+        raise SpecError("--attack-group and --attack-members go together: the shared folder, and who shares it")
+    _check_members(drill.members, node)
+    answer = _asked(drill)
+    if answer["error"]:
+        raise SpecError(f"--attack {drill.attack}: {answer['error']}")
+    if answer["omniscient"] and drill.group is None:
+        raise SpecError(f"--attack {drill.attack} needs others to learn from: give --attack-group and --attack-members")
+
+
+def _check_members(members: tuple[str, ...], node: str) -> None:
+    for name in members:
+        if not NAME.fullmatch(name):
+            raise SpecError(f"--attack-members: {name!r} is not a node's name")
+    if members and node not in members:
+        raise SpecError(f"--attack-members: this node, {node}, must be one of them (given: {', '.join(members)})")
+
+
+def _asked(drill: Drill) -> dict[str, JsonValue]:
+    question = json.dumps({"name": drill.attack, "options": dict(drill.options)})
+    command = [sys.executable, "-m", "covey.worker.execute.adversary"]
+    done = subprocess.run(command, input=question, capture_output=True, text=True, timeout=CHECK_S, check=False)
+    if done.returncode != 0:
+        raise PluginError(f"--attack {drill.attack}: the program that imports it failed: {done.stderr[-1000:]}")
+    answer: dict[str, JsonValue] = json.loads(done.stdout)
+    return answer
+
+
+def ordered(drill: Drill, job: TrainJob, node: str, base: str, data_dir: Path) -> TrainJob:
+    """A training job as the drill wants it.
+
+    Args:
+        drill: The operator's.
+        job: What an honest node would do.
+        node: This node's id.
+        base: sha256 of the base model: a round that is done again on another base is another round.
+        data_dir: The node's.
+    """
+    order = AttackOrder(drill.attack, drill.options, memory=data_dir / FOLDER / job.run)
+    if drill.group is None:
+        return replace(job, attack=order)
+    newest = parse_json(job.spec_json).mode == "async"
+    run = drill.group / job.run
+    folder = run / ("newest" if newest else f"{job.round}-{base[:16]}")
+    folder.mkdir(parents=True, exist_ok=True)
+    _forget(run, job.round, node)
+    group = {member: folder / f"{member}.f32" for member in drill.members}
+    order = replace(order, group=group, attackers=len(group), wait_s=0.0 if newest else order.wait_s)
+    return replace(job, attack=order, honest=group[node])
+
+
+def _forget(run: Path, now: int, node: str) -> None:
+    """Drop this node's vectors of rounds before the last one, and folders that are empty then."""
+    for folder in run.iterdir():
+        number = folder.name.partition("-")[0]
+        if number.isdecimal() and int(number) < now - 1:
+            (folder / f"{node}.f32").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                folder.rmdir()

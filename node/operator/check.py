@@ -1,0 +1,104 @@
+"""`covey node check`: can this node take part? Keys, policy, data, one local batch, the coordinator within reach."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from covey.errors import CoveyError
+from covey.node.membership.enrolment import IDENTITY_FOLDER
+from covey.node.operator.config import NodeConfig
+from covey.spec import RunSpec, TaskSection
+from covey.wire.channels import secure_channel
+from covey.wire.identity import Identity
+from covey.worker.client.client import Worker
+from covey.worker.jobs.messages import CheckJob
+
+REACH_S = 5.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    ok: bool
+    text: str
+
+
+async def check_node(config: NodeConfig, spec: RunSpec | None = None) -> list[Finding]:
+    """Look at everything; never raises for what it finds.
+
+    Args:
+        config: The node's configuration.
+        spec: The run that the node is to take part in; default: every task that its policy allows.
+    """
+    findings = [await _identity(config)]
+    if findings[0].ok:
+        findings.append(await _coordinator(config))
+    worker = await Worker.start(config.data_dir / "check", device=config.device)  # beside a running node's own
+    try:
+        for one in [spec] if spec is not None else list(_default_specs(config)):
+            findings.append(await _task(config, worker, one))
+    finally:
+        await worker.stop()
+    return findings
+
+
+def _default_specs(config: NodeConfig) -> Iterator[RunSpec]:
+    for name in config.policy.tasks:
+        options = {"parameters": 1000} if name == "synthetic" else {}
+        yield RunSpec(name="check", task=TaskSection(name=name, options=options))
+
+
+async def _identity(config: NodeConfig) -> Finding:
+    try:
+        identity = Identity.load(config.data_dir / IDENTITY_FOLDER)
+        reason = identity.explain()
+    except CoveyError as error:
+        return Finding("identity", False, str(error))
+    return Finding("identity", not reason, reason or f"node {identity.name}, federation {identity.federation}")
+
+
+async def _coordinator(config: NodeConfig) -> Finding:
+    identity = Identity.load(config.data_dir / IDENTITY_FOLDER)
+    server = config.server or identity.server
+    channel = secure_channel(server, identity, dummy="check")
+    try:
+        stub: health_pb2_grpc.HealthStub = health_pb2_grpc.HealthStub(channel)
+        reply = await stub.Check(health_pb2.HealthCheckRequest(), timeout=REACH_S)
+        ok = reply.status == health_pb2.HealthCheckResponse.SERVING
+        return Finding("coordinator", ok, f"{server} answers" if ok else f"{server} is not serving")
+    except grpc.aio.AioRpcError as error:
+        return Finding("coordinator", False, f"{server} cannot be reached: {error.details() or error.code().name}")
+    finally:
+        await channel.close()
+
+
+async def _task(config: NodeConfig, worker: Worker, spec: RunSpec) -> Finding:
+    what = f"task {spec.task.name}"
+    try:
+        config.check_run(spec)
+        job = CheckJob(
+            spec_json=spec.to_json(),
+            node_paths=config.paths,
+            node_options=config.options,
+            allow_path=config.allows_path(spec.task.name),
+        )
+        found = await worker.check(job)
+    except CoveyError as error:
+        return Finding(what, False, str(error))
+    text = (
+        f"{found.examples} examples, {found.parameters:,} parameters, loss {found.loss:.4g}, "
+        f"{found.seconds_per_step * 1000:.1f} ms a step on {found.device}"
+    )
+    return Finding(what, True, text)
+
+
+def run_check(config: NodeConfig, spec: RunSpec | None = None) -> list[Finding]:
+    """`check_node` for a caller without an event loop."""
+    return asyncio.run(check_node(config, spec))

@@ -1,0 +1,165 @@
+"""What a node's operator decides: the options of `covey node start`, and the file `node.toml`."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from covey.errors import PolicyError, SpecError
+from covey.node.operator.adversary import Drill
+from covey.spec import RunSpec
+from covey.telemetry import LogFormat
+from covey.validation import explain
+
+SETTINGS_FILE = "node.toml"
+BUILT_IN_TASKS = ("digits", "idx-images", "characters", "synthetic")
+Payload = Literal["parameters", "delta", "gradient"]
+
+DEFAULT_SETTINGS = """\
+# What this node's operator allows. Runs that ask for more are declined, with the reason.
+# Changes count from the next start of the node.
+
+[policy]
+# Tasks that runs may name; add those of packages that you installed here.
+# tasks = ["digits", "idx-images", "characters", "synthetic"]
+
+# Tasks that runs may name by import path. Their code runs with this node's rights.
+# allow_paths = ["my_package.tasks:Tumours"]
+
+# What may leave this node: whole parameters, the change of them, or one gradient.
+# payloads = ["parameters", "delta", "gradient"]
+
+[data.paths]
+# Where a task finds this node's data. Never sent to anyone.
+# images = "/srv/images"
+
+[data.options]
+# Numbers and names that a task asks of this node. Never sent to anyone.
+"""
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Policy(_Settings):
+    """[policy]: what a run may ask of this node."""
+
+    tasks: tuple[str, ...] = BUILT_IN_TASKS
+    """Names of tasks that runs may train here."""
+    allow_paths: tuple[str, ...] = ()
+    """Tasks that runs may name by import path, each as `package.module:Class`."""
+    payloads: tuple[Payload, ...] = ("parameters", "delta", "gradient")
+    """What may leave this node."""
+
+
+class NodeData(_Settings):
+    """[data]: what the tasks are told about this node; never sent."""
+
+    paths: dict[str, str] = Field(default_factory=dict)
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class NodeSettings(_Settings):
+    """The whole of `node.toml`."""
+
+    policy: Policy = Policy()
+    data: NodeData = NodeData()
+
+
+def read_settings(path: Path) -> NodeSettings:
+    """Read `node.toml`; a missing file means the defaults.
+
+    Raises:
+        SpecError: Not TOML, an unknown key or a wrong value; the message names file, key and choices.
+    """
+    try:
+        return NodeSettings.model_validate(tomllib.loads(path.read_text()))
+    except FileNotFoundError:
+        return NodeSettings()
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path} is not valid TOML: {error}") from error
+    except ValidationError as error:
+        raise SpecError(f"{path}: {explain(error, NodeSettings)}") from error
+
+
+@dataclass(frozen=True)
+class NodeConfig:
+    """A node's options and settings. Make it with `load`."""
+
+    data_dir: Path
+    device: str = "auto"
+    """What the worker trains on: `auto`, `cpu`, `cuda` or `cuda:N`."""
+    log_format: LogFormat = "console"
+    log_level: str = "info"
+    server: str | None = None
+    """The coordinator's address, where it is another one than at enrolment."""
+    settings: NodeSettings = field(default_factory=NodeSettings)
+    drill: Drill | None = None
+    """What the node attacks with, on a drill node."""
+    metrics: str | None = None
+    """Where Prometheus may scrape; None: nowhere. On loopback without TLS, else for admins' certificates only."""
+
+    @classmethod
+    def load(
+        cls,
+        data_dir: Path,
+        *,
+        device: str = "auto",
+        log_format: LogFormat = "console",
+        log_level: str = "info",
+        server: str | None = None,
+        drill: Drill | None = None,
+        metrics: str | None = None,
+    ) -> NodeConfig:
+        """The options, with the settings from the data directory's `node.toml`.
+
+        Raises:
+            SpecError: As `read_settings`.
+        """
+        settings = read_settings(data_dir / SETTINGS_FILE)
+        return cls(data_dir, device, log_format, log_level, server, settings, drill, metrics)
+
+    @property
+    def policy(self) -> Policy:
+        """What a run may ask of this node."""
+        return self.settings.policy
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """Where a task finds this node's data."""
+        return self.settings.data.paths
+
+    @property
+    def options(self) -> dict[str, JsonValue]:
+        """What a task is told about this node."""
+        return self.settings.data.options
+
+    def allows_path(self, task: str) -> bool:
+        """Whether the operator allows this task by its import path."""
+        return task in self.policy.allow_paths
+
+    def check_run(self, spec: RunSpec) -> None:
+        """Hold a run against the operator's policy.
+
+        Raises:
+            PolicyError: It asks for more; the message says what is allowed, and what would have to change.
+        """
+        task, payload = spec.task.name, spec.exchange.payload
+        if task not in self.policy.tasks and not self.allows_path(task):
+            key = "allow_paths" if ":" in task else "tasks"
+            allowed = ", ".join((*self.policy.tasks, *self.policy.allow_paths)) or "none"
+            raise PolicyError(
+                f"task {task!r} is not allowed on this node (allowed: {allowed}); "
+                f"its operator can add it to [policy] {key} in {SETTINGS_FILE}"
+            )
+        if payload not in self.policy.payloads:
+            allowed = ", ".join(self.policy.payloads) or "none"
+            raise PolicyError(
+                f"payload {payload!r} is not allowed on this node (allowed: {allowed}); "
+                f"its operator can add it to [policy] payloads in {SETTINGS_FILE}"
+            )

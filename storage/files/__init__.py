@@ -1,0 +1,1 @@
+"""Model and update files beside the record, named by digest."""

@@ -1,0 +1,315 @@
+"""The files of one daemon, named by what is in them: models, parts of updates, optimizer state.
+
+    root/artifacts/<digest>     whole, verified and durable
+    root/spool/<digest>.part    on its way in; survives a crash
+    root/scratch/<name>         given to the worker to write into
+    root/free/<size>-<n>        dropped files, to be written over (`covey.storage.files.recycled`)
+
+One process works in a root. Methods may be called from any thread; all but `path`, `has` and `bytes_used` may
+wait for the disk.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+
+from covey.artifact import CHUNK_BYTES, Artifact, valid_prefix
+from covey.errors import LimitExceeded, NotFound, StoreError
+from covey.storage.files.recycled import FreeFiles
+from covey.storage.files.spool import DiskFull, Spool, disk_errors, sync_folder
+
+MAX_IDLE_PARTS = 32
+"""Broken transfers that may wait to be resumed; beyond, the longest idle one is dropped."""
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class ArtifactFiles:
+    """Content-addressed files under one folder.
+
+    Args:
+        root: The folder; made if it is missing.
+        quota_bytes: At most so much disk for everything in it (None: no limit). Free files and broken
+            transfers make room before anything is refused.
+        durable: Whether received files must survive a power cut. Not where `clean` drops them at the next
+            start anyway (a node's models); what is adopted is durable in any case.
+    """
+
+    def __init__(self, root: Path, quota_bytes: int | None = None, *, durable: bool = True) -> None:
+        self.root, self.quota_bytes, self._durable = root, quota_bytes, durable
+        self._artifacts, self._spool, self._scratch = root / "artifacts", root / "spool", root / "scratch"
+        self._lock, self._beginning = threading.Lock(), threading.Lock()
+        self._live: dict[str, Spool] = {}
+        with disk_errors(root):
+            for folder in (self._artifacts, self._spool, self._scratch):
+                folder.mkdir(parents=True, exist_ok=True)
+            self._free = FreeFiles(root / "free")
+            self._sizes = {path: path.stat().st_size for path in self._all_files()}
+            self._idle: dict[str, int | None] = {path.stem: None for path in self._parts_by_age()}
+
+    def _all_files(self) -> list[Path]:
+        return [path for folder in (self._artifacts, self._spool, self._scratch) for path in folder.iterdir()]
+
+    def _parts_by_age(self) -> list[Path]:
+        return sorted(self._spool.glob("*.part"), key=lambda part: part.stat().st_mtime)
+
+    # -- what is here
+
+    def path(self, digest: str) -> Path:
+        """Where the file with this digest is, or would be.
+
+        Raises:
+            NotFound: Not a digest.
+        """
+        if not _DIGEST.fullmatch(digest):
+            raise NotFound(f"{digest[:80]!r} is not a digest: 64 hexadecimal digits in lower case")
+        return self._artifacts / digest
+
+    def has(self, digest: str) -> bool:
+        """Whether the whole file is here."""
+        return self.path(digest).exists()
+
+    def offset(self, artifact: Artifact) -> int:
+        """How many bytes of a file are here: where its sender goes on.
+
+        A part that is left from before this process started is read and hashed when it is first asked for.
+        """
+        if self.has(artifact.digest):
+            return artifact.size_bytes
+        live = self._live.get(artifact.digest)
+        if live is not None:
+            return live.offset
+        known = self._idle.get(artifact.digest, 0)
+        if known is None:
+            known = valid_prefix(self._part(artifact.digest), artifact)
+            with self._lock:
+                if artifact.digest in self._idle:
+                    self._idle[artifact.digest] = known
+        return known
+
+    @property
+    def bytes_used(self) -> int:
+        """The disk that all files take or have reserved."""
+        with self._lock:
+            return sum(self._sizes.values()) + self._free.bytes_used
+
+    def _part(self, digest: str) -> Path:
+        return self._spool / f"{self.path(digest).name}.part"
+
+    # -- receiving
+
+    def begin(self, artifact: Artifact) -> Spool:
+        """Open the spool of a file that is to be received; its `offset` says how much is here already.
+
+        Whoever was writing the same file is stopped: its next `write` fails. For a file that is here already
+        the spool is finished from the start. The artifact must have been validated.
+
+        Raises:
+            LimitExceeded: The quota does not allow a file of this size.
+            StoreError: The disk is full, or refuses.
+        """
+        with self._beginning:
+            digest, part, final = artifact.digest, self._part(artifact.digest), self.path(artifact.digest)
+            live = self._live.get(digest)
+            if live is not None:
+                live.abandon("another transfer of the same file took over")
+            offset = self.offset(artifact)
+            if final.exists():
+                return Spool(artifact, part, final, fd=-1, offset=offset, ended=self._ended)
+            with self._lock:
+                self._live.pop(digest, None)
+                self._idle.pop(digest, None)
+            fd = self._open_part(part, artifact.size_bytes)
+            spool = self._live[digest] = Spool(
+                artifact, part, final, fd=fd, offset=offset, ended=self._ended, durable=self._durable
+            )
+            return spool
+
+    def put(self, artifact: Artifact, data: bytes) -> Path:
+        """Receive a whole small file at once, durably. Blocking; as `begin`, `Spool.write` and `Spool.finish`."""
+        spool = self.begin(artifact)
+        if spool.finished:
+            return spool.final
+        try:
+            spool.rewind(0)
+            for start in range(0, len(data), CHUNK_BYTES):
+                spool.write(memoryview(data)[start : start + CHUNK_BYTES])
+            return spool.finish()
+        except BaseException:
+            spool.abandon()
+            raise
+
+    def _open_part(self, part: Path, size_bytes: int) -> int:
+        with disk_errors(part):
+            if not part.exists():
+                self._free.take(size_bytes, part)
+        try:
+            self._reserve(part, size_bytes)
+            try:
+                return _open_sized(part, size_bytes)
+            except DiskFull:
+                self._make_room(0)
+                return _open_sized(part, size_bytes)
+        except BaseException:
+            self._delete(part)
+            raise
+
+    def _ended(self, spool: Spool) -> None:
+        digest, part = spool.artifact.digest, self._part(spool.artifact.digest)
+        with self._lock:
+            if self._live.get(digest) is not spool:
+                return
+            del self._live[digest]
+            if spool.finished:
+                self._sizes[spool.final] = self._sizes.pop(part)
+            elif spool.offset:
+                self._idle[digest] = spool.offset
+            surplus = [self._part(idle) for idle in list(self._idle)[: max(0, len(self._idle) - MAX_IDLE_PARTS)]]
+        if not spool.finished and not spool.offset:
+            surplus.append(part)
+        self._recycle(surplus)
+
+    # -- files of the worker
+
+    def scratch(self, size_bytes: int) -> Path:
+        """A name, unused until now, for a file that the worker writes; then `adopt` or `discard` it.
+
+        There may be a file of this size under it, with anything in it: writing over one is cheaper.
+
+        Args:
+            size_bytes: What the file is expected to have; 0 if that is not known.
+
+        Raises:
+            LimitExceeded: The quota does not allow a file of this size.
+        """
+        path = self._scratch / uuid.uuid4().hex
+        with disk_errors(path):
+            self._free.take(size_bytes, path)
+        try:
+            self._reserve(path, size_bytes)
+        except LimitExceeded:
+            self._delete(path)
+            raise
+        return path
+
+    def adopt(self, path: Path, artifact: Artifact) -> Path:
+        """Make a file that the worker wrote an artifact: synced, renamed, folder synced. Repeatable.
+
+        Raises:
+            NotFound: There is no such file, and the artifact is not here either.
+            StoreError: It does not have the artifact's size, or the disk refused.
+        """
+        final = self.path(artifact.digest)
+        if final.exists():
+            self.discard(path)
+            return final
+        if not path.exists():
+            raise NotFound(f"the worker's file {path} is gone")
+        with disk_errors(path):
+            _check_and_sync(path, artifact)
+            path.rename(final)
+            sync_folder(self._artifacts)
+        with self._lock:
+            self._sizes.pop(path, None)
+            self._sizes[final] = artifact.size_bytes
+        return final
+
+    def discard(self, path: Path) -> None:
+        """Drop a scratch file that will not be adopted, and that nobody writes any more. Repeatable."""
+        self._recycle([path])
+
+    # -- dropping
+
+    def release(self, digests: Iterable[str]) -> None:
+        """Drop files; what is not here is passed over.
+
+        Their blocks will be written over: nobody may still read them (a download in progress gets wrong
+        chunks, which its receiver refuses).
+        """
+        self._recycle([self.path(digest) for digest in digests])
+
+    def clean(self, referenced: set[str]) -> None:
+        """After a start: drop files that nothing refers to, and what a worker left. Broken transfers stay."""
+        self._recycle(path for path in self._artifacts.iterdir() if path.name not in referenced)
+        for path in self._scratch.iterdir():
+            # Not recycled: a worker that outlived its daemon may still be writing into it.
+            self._delete(path)
+
+    def _recycle(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            with self._lock:
+                self._sizes.pop(path, None)
+                self._idle.pop(path.stem, None)
+            with disk_errors(path):
+                if path.exists():
+                    self._free.put(path, path.stat().st_size)
+
+    def _delete(self, path: Path) -> None:
+        with self._lock:
+            self._sizes.pop(path, None)
+        with disk_errors(path):
+            path.unlink(missing_ok=True)
+
+    # -- room
+
+    def _reserve(self, path: Path, size_bytes: int) -> None:
+        """Count a file before its disk is taken."""
+        with self._lock:
+            before = self._sizes.get(path, 0)
+            self._sizes[path] = max(size_bytes, before)
+        if self.quota_bytes is None or self.bytes_used <= self.quota_bytes:
+            return
+        self._make_room(self.quota_bytes)
+        if self.bytes_used > self.quota_bytes:
+            with self._lock:
+                self._sizes[path] = before
+            raise LimitExceeded(
+                f"{size_bytes} bytes more would exceed the quota of {self.quota_bytes} bytes for {self.root}"
+            )
+
+    def _make_room(self, max_bytes: int) -> None:
+        """Give up what is only convenient until so little is used: free files, then broken transfers."""
+        with self._lock:
+            kept = sum(self._sizes.values())
+        self._free.shrink(max(0, max_bytes - kept))
+        while self.bytes_used > max_bytes and self._idle:
+            self._delete_longest_idle()
+
+    def _delete_longest_idle(self) -> None:
+        with self._lock:
+            digest = next(iter(self._idle), None)
+            if digest is not None:
+                del self._idle[digest]
+        if digest is not None:
+            self._delete(self._part(digest))
+
+
+def _open_sized(part: Path, size_bytes: int) -> int:
+    """Open a part with all its disk reserved: it cannot run out half-way, and is cheaper to fill."""
+    with disk_errors(part):
+        fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            now_bytes = os.fstat(fd).st_size
+            if now_bytes > size_bytes:
+                os.ftruncate(fd, size_bytes)
+            elif now_bytes < size_bytes:
+                os.posix_fallocate(fd, 0, size_bytes)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+
+def _check_and_sync(path: Path, artifact: Artifact) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size_bytes = os.fstat(fd).st_size
+        if size_bytes != artifact.size_bytes:
+            raise StoreError(f"{path} has {size_bytes} bytes, its artifact {artifact.size_bytes}")
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,1 @@
+"""The record of runs, rounds, updates, nodes: its contract, schema, migrations, copies and checks."""

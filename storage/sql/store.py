@@ -1,0 +1,59 @@
+"""The store in SQL: SQLite in the data directory, or PostgreSQL by URL."""
+
+from __future__ import annotations
+
+from covey.storage.record.check import check
+from covey.storage.record.contract import Store
+from covey.storage.record.migrate import migrate
+from covey.storage.sql.database import Database
+from covey.storage.sql.decisions import SqlDecisions
+from covey.storage.sql.engine import database_url
+from covey.storage.sql.events import SqlEvents
+from covey.storage.sql.nodes import SqlNodes
+from covey.storage.sql.retention import SqlRetention
+from covey.storage.sql.rounds import SqlRounds
+from covey.storage.sql.runs import SqlRuns
+from covey.storage.sql.updates import SqlUpdates
+from covey.storage.sql.versions import SqlVersions
+
+__all__ = ["SqlStore", "migrate", "open_store"]
+
+
+class SqlStore(SqlRuns, SqlRounds, SqlUpdates, SqlDecisions, SqlVersions, SqlRetention, SqlNodes, SqlEvents, Store):
+    """A `Store` on a database that is at this version's schema; made by `open_store`."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    @property
+    def database(self) -> Database:
+        """The database, for copying it."""
+        return self._db
+
+    def acquire_lease(self, holder: str) -> int:
+        """As `Store.acquire_lease`."""
+        return self._db.acquire_lease(holder)
+
+    def close(self) -> None:
+        """As `Store.close`."""
+        self._db.close()
+
+    def check(self) -> list[str]:
+        """As `Store.check`."""
+        with self._db.reading() as connection:
+            return check(connection)
+
+
+def open_store(url: str) -> SqlStore:
+    """Open a store, and bring its schema up to date first where it is behind.
+
+    Args:
+        url: `sqlite:///PATH` (made if it is missing; its folder must exist) or
+        `postgresql://USER@HOST/DATABASE`.
+
+    Raises:
+        StoreError: The URL is not a store's, or the database was made by a newer Covey.
+        StoreUnavailable: The database cannot be reached.
+    """
+    migrate(url)
+    return SqlStore(Database(database_url(url)))
