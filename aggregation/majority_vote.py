@@ -138,9 +138,14 @@ class MajorityVote(Aggregator):
         return [{}] * n if credits is None else [{CREDIT: credit} for credit in credits.tolist()]
 
     def _kept(
-        self, updates: UpdateMatrix, ballot: Ballot, result: PackedSigns, agreements: NDArray[np.float64],
-        state: Mapping[str, Tensor], context: AggregationContext,
-    ) -> dict[str, Direction]:  # fmt: skip
+        self,
+        updates: UpdateMatrix,
+        ballot: Ballot,
+        result: PackedSigns,
+        agreements: NDArray[np.float64],
+        state: Mapping[str, Tensor],
+        context: AggregationContext,
+    ) -> dict[str, Direction]:
         kept: dict[str, Direction] = {}
         if self.options.error_feedback == "server":
             kept[FEEDBACK] = ServerFeedback(ballot, result, self.options.rho)

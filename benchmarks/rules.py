@@ -327,9 +327,14 @@ def table(work: Work, found: Sequence[Measured]) -> Table:
             continue
         held = "" if one.memory_mb is None else f"{one.memory_mb:,.1f}"
         made.add_row(
-            one.rule, f"{one.median_s * 1e3:,.1f}", f"{one.times:.2f}", f"<= {one.aim:g}" if one.aim else "",
-            _verdict(one.times, one.aim), held, _verdict(one.memory_mb, work.blocks_mb),
-        )  # fmt: skip
+            one.rule,
+            f"{one.median_s * 1e3:,.1f}",
+            f"{one.times:.2f}",
+            f"<= {one.aim:g}" if one.aim else "",
+            _verdict(one.times, one.aim),
+            held,
+            _verdict(one.memory_mb, work.blocks_mb),
+        )
     return made
 
 
@@ -352,9 +357,7 @@ def too_large(n: int, d: int, memory_mb: float, disk_mb: float) -> str:
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.rules",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m benchmarks.rules", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--n", type=int, default=20, help="rows")
     parser.add_argument("--d", type=int, action="append", help="columns; may be repeated; default 1e6 and 1e7")

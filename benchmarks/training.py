@@ -59,10 +59,17 @@ class Images(Task):
         if self.options.model == "mlp":
             return nn.Sequential(nn.Flatten(), nn.Linear(784, 64), nn.ReLU(), nn.Linear(64, 10))
         return nn.Sequential(
-            nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Flatten(), nn.Linear(64 * 49, 128), nn.ReLU(), nn.Linear(128, 10),
-        )  # fmt: skip
+            nn.Conv2d(1, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(32, 64, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(64 * 49, 128),
+            nn.ReLU(),
+            nn.Linear(128, 10),
+        )
 
     def train_data(self, data: NodeData) -> TensorDataset:
         """(float32 [1, 28, 28], int64 label)."""
@@ -124,9 +131,16 @@ class CoveyLoop:
         run = f"{self._model}-{steps}"
         made = await self._worker.initial(run, spec, self._base, allow_path=True)
         job = m.TrainJob(
-            run=run, spec_json=spec, layout=made.layout, round=1, roster_index=0, parts=1, base=self._base,
-            scratch={"model": self._folder / "model"}, allow_path=True,
-        )  # fmt: skip
+            run=run,
+            spec_json=spec,
+            layout=made.layout,
+            round=1,
+            roster_index=0,
+            parts=1,
+            base=self._base,
+            scratch={"model": self._folder / "model"},
+            allow_path=True,
+        )
         return (await self._worker.train(job)).seconds
 
 

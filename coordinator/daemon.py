@@ -114,10 +114,7 @@ async def _environment(config: CoordinatorConfig, keys: Keys) -> Environment:
         store=StoreThread(store),
         files=files,
         worker=WorkerKeeper(
-            config.data_dir,
-            device=config.device,
-            log_format=config.log_format,
-            on_replaced=metrics.worker_restarts.inc,
+            config.data_dir, device=config.device, log_format=config.log_format, on_replaced=metrics.worker_restarts.inc
         ),
         authority=keys.authority,
         signing_key=keys.signing_key,

@@ -74,25 +74,24 @@ class NodeDaemon:
 
     def __init__(self, config: NodeConfig, identity: Identity, metrics: NodeMetrics) -> None:
         self._worker = WorkerKeeper(
-            config.data_dir,
-            device=config.device,
-            log_format=config.log_format,
-            on_replaced=metrics.worker_restarts.inc,
+            config.data_dir, device=config.device, log_format=config.log_format, on_replaced=metrics.worker_restarts.inc
         )
         self._device = ""
         journal = Journal(config.data_dir / "journal")
         files = ArtifactFiles(config.data_dir / "files", durable=False)  # models can be had again
         link = Link(
-            identity,
-            config.server or identity.server,
-            hello=self._hello,
-            on_message=self._message,
-            on_lost=self._lost,
+            identity, config.server or identity.server, hello=self._hello, on_message=self._message, on_lost=self._lost
         )
         self._bench = Bench(
-            config, identity, files, self._worker, journal, link, CarriedState(config.data_dir / "state"),
+            config,
+            identity,
+            files,
+            self._worker,
+            journal,
+            link,
+            CarriedState(config.data_dir / "state"),
             metrics=metrics,
-        )  # fmt: skip
+        )
         self._work: Work | None = None
         self._task: asyncio.Task[None] | None = None
 

@@ -15,15 +15,7 @@ from covey.aggregation.asynchronous.contract import (
     Decision,
     Pinned,
 )
-from covey.aggregation.asynchronous.holding import (
-    Combined,
-    HeldState,
-    RuleOptions,
-    apply_rule,
-    load_rule,
-    opened,
-    take,
-)
+from covey.aggregation.asynchronous.holding import Combined, HeldState, RuleOptions, apply_rule, load_rule, opened, take
 from covey.aggregation.contract import Verdict
 from covey.aggregation.matrix import Row
 from covey.codecs.options import PluginOptions

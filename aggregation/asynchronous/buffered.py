@@ -16,15 +16,7 @@ from covey.aggregation.asynchronous.contract import (
 )
 from covey.aggregation.asynchronous.contract import Pinned as Pinned
 from covey.aggregation.asynchronous.dampening import DampeningOptions, Kind
-from covey.aggregation.asynchronous.holding import (
-    Combined,
-    HeldState,
-    RuleOptions,
-    apply_rule,
-    load_rule,
-    opened,
-    take,
-)
+from covey.aggregation.asynchronous.holding import Combined, HeldState, RuleOptions, apply_rule, load_rule, opened, take
 from covey.aggregation.matrix import Row
 from covey.aggregation.weights import effective_shares
 

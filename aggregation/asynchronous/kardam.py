@@ -221,9 +221,14 @@ class Kardam(AsyncPolicy[KardamState]):
         return "" if own <= times * limit else f"norm {own:.4g} is above {times:g} x the quantile {limit:.4g} of norms"
 
     def _accepted(
-        self, arrival: Arrival, seen: KardamState, context: AsyncContext, factor: float, numbers: dict[str, float],
+        self,
+        arrival: Arrival,
+        seen: KardamState,
+        context: AsyncContext,
+        factor: float,
+        numbers: dict[str, float],
         finding: _Finding,
-    ) -> Decision[KardamState]:  # fmt: skip
+    ) -> Decision[KardamState]:
         compares = self.options.variant != "self"
         state = seen.model_copy(
             update={

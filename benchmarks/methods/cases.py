@@ -62,9 +62,7 @@ def values(outcomes: Outcomes, setting: str, method: str, measure: str = "accura
 
 def difference(outcomes: Outcomes, setting: str, one: str, other: str, measure: str = "accuracy") -> Interval:
     """Mean of (one - other) over the seeds that both have: paired."""
-    pairs = zip(
-        values(outcomes, setting, one, measure), values(outcomes, setting, other, measure), strict=True
-    )  # fmt: skip
+    pairs = zip(values(outcomes, setting, one, measure), values(outcomes, setting, other, measure), strict=True)
     return interval([a - b for a, b in pairs])
 
 

@@ -197,17 +197,33 @@ def _claims(outcomes: Outcomes) -> list[list[object]]:
     wanted = [
         ("Non-iid data alone break the median (Karimireddy et al. 2022)", "none", "mean", "median"),
         ("... and Krum", "none", "mean", "krum"),
-        ("A little is enough hurts centred clipping more than NNM + trimmed mean", "alie 1.5", "nnm + trimmed-mean",
-         "centered-clip"),
-        ("NNM repairs the trimmed mean on non-iid data (Allouah et al. 2023), under ALIE", "alie 1.5",
-         "nnm + trimmed-mean", "trimmed-mean"),
+        (
+            "A little is enough hurts centred clipping more than NNM + trimmed mean",
+            "alie 1.5",
+            "nnm + trimmed-mean",
+            "centered-clip",
+        ),
+        (
+            "NNM repairs the trimmed mean on non-iid data (Allouah et al. 2023), under ALIE",
+            "alie 1.5",
+            "nnm + trimmed-mean",
+            "trimmed-mean",
+        ),
         ("... under label flipping", "label flip", "nnm + trimmed-mean", "trimmed-mean"),
-        ("Bucketing helps under mimic (Karimireddy et al. 2022)", "mimic", "bucketing + centered-clip",
-         "centered-clip"),
-        ("Centred clipping stands stealthy inner products that break the geometric median", "ipm 0.1",
-         "centered-clip", "geometric-median"),
+        (
+            "Bucketing helps under mimic (Karimireddy et al. 2022)",
+            "mimic",
+            "bucketing + centered-clip",
+            "centered-clip",
+        ),
+        (
+            "Centred clipping stands stealthy inner products that break the geometric median",
+            "ipm 0.1",
+            "centered-clip",
+            "geometric-median",
+        ),
         ("Min-max breaks the mean", "min-max (unit)", "multi-krum", "mean"),
-    ]  # fmt: skip
+    ]
     rows: list[list[object]] = []
     for claim, attack, one, other in wanted:
         if {one, other} <= set(methods_of(outcomes, attack)):

@@ -112,9 +112,12 @@ def _sent(method: Method, honest: Tensor, adversaries: int, context: CodecContex
     readers = []
     for node, row in enumerate(honest):
         own = CodecContext(
-            derive_seed(context.seed, "codec", context.round, node), context.round, context.rounds, context.layout,
+            derive_seed(context.seed, "codec", context.round, node),
+            context.round,
+            context.rounds,
+            context.layout,
             context.broadcast,
-        )  # fmt: skip
+        )
         drawn = (uniforms(own.seed, slice(0, len(row))) < 0.5 + row / (2 * oracle)) if method.codec == ORACLE else None
         readers.append(_arrived(codec, TensorReader(row if drawn is None else drawn.float() * 2 - 1), own))
     if adversaries:

@@ -58,9 +58,10 @@ class CoordinatorGauges(Collector):
         yield single("covey_store_up", "Whether the database answered when it was last asked.", float(env.store.up))
         yield single("covey_runs_queued", "Runs that wait for their turn.", env.census.queued)
         yield single(
-            "covey_certificate_expiry_timestamp_seconds", "End of the coordinator's certificate, in Unix time.",
+            "covey_certificate_expiry_timestamp_seconds",
+            "End of the coordinator's certificate, in Unix time.",
             self._certificate_expires_at(),
-        )  # fmt: skip
+        )
         yield single("covey_files_bytes", "Disk that model and update files take.", env.files.bytes_used)
         if env.config.quota_bytes is not None:
             yield single("covey_files_quota_bytes", "Disk that they may take.", env.config.quota_bytes)
@@ -78,9 +79,11 @@ class CoordinatorGauges(Collector):
         yield gauge("covey_nodes", "Enrolled nodes.", ("state",), _by_name(states))
         yield gauge("covey_node_connected", "Whether a node has a session.", ("node",), _by_name(connected))
         yield gauge(
-            "covey_node_certificate_expiry_timestamp_seconds", "End of a connected node's certificate, in Unix time.",
-            ("node",), _by_name(ends),
-        )  # fmt: skip
+            "covey_node_certificate_expiry_timestamp_seconds",
+            "End of a connected node's certificate, in Unix time.",
+            ("node",),
+            _by_name(ends),
+        )
         yield gauge("covey_node_drill", "1 for a node that is an adversary for a drill.", ("node", "attack"), drills)
 
     def _runs(self) -> Iterator[Metric]:
@@ -101,13 +104,17 @@ class CoordinatorGauges(Collector):
             "covey_run_updates", "Decisions asked for (asynchronous).", labels, [(_key(r), r.asked) for r in updates]
         )
         yield gauge(
-            "covey_run_updates_decided", "Decisions made (asynchronous).", labels,
+            "covey_run_updates_decided",
+            "Decisions made (asynchronous).",
+            labels,
             [(_key(r), r.decided) for r in updates],
-        )  # fmt: skip
+        )
         yield gauge(
-            "covey_run_waiting", "1 while the run waits for something.", labels,
+            "covey_run_waiting",
+            "1 while the run waits for something.",
+            labels,
             [(_key(present), float(present.waiting))] if present is not None else [],
-        )  # fmt: skip
+        )
         values = [((*_key(run), name), value) for run in runs for name, value in run.values.copy().items()]
         yield gauge("covey_run_metric", "The newest known value of a metric.", (*labels, "metric"), values)
 

@@ -69,16 +69,21 @@ class CoordinatorMetrics(Collector):
         self.sessions = Counter("covey_node_sessions", "Sessions that a node opened.", ["node"], registry=registry)
         self.runs = Counter("covey_runs", "Runs that ended.", ["state"], registry=registry)
         self.rounds = Counter(
-            "covey_rounds", "Rounds committed, tried again, failed; decisions of asynchronous runs count as committed.",
-            ["outcome"], registry=registry,
-        )  # fmt: skip
+            "covey_rounds",
+            "Rounds committed, tried again, failed; decisions of asynchronous runs count as committed.",
+            ["outcome"],
+            registry=registry,
+        )
         self.round_seconds = Histogram(
             "covey_round_seconds", "From a round's opening to its commit.", buckets=BUCKETS_S, registry=registry
         )
         self.round_phases = Histogram(
-            "covey_round_phase_seconds", "What a round's time goes into.", ["phase"], buckets=BUCKETS_S,
+            "covey_round_phase_seconds",
+            "What a round's time goes into.",
+            ["phase"],
+            buckets=BUCKETS_S,
             registry=registry,
-        )  # fmt: skip
+        )
         self.node_phases = Summary(
             "covey_node_phase_seconds", "What a node's time in a round goes into.", ["node", "phase"], registry=registry
         )

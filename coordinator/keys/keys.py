@@ -47,13 +47,7 @@ def write_admin_identity(data_dir: Path, keys: Keys, server: str, now: float) ->
 
 
 def _issue(
-    folder: Path,
-    authority: Authority,
-    coordinator_key: SigningKey,
-    name: str,
-    role: str,
-    server: str,
-    now: float,
+    folder: Path, authority: Authority, coordinator_key: SigningKey, name: str, role: str, server: str, now: float
 ) -> None:
     if (folder / "federation.json").exists():
         known = Identity.load(folder)
@@ -66,6 +60,12 @@ def _issue(
     issued = authority.issue(name, role, tls_key_in(folder / "tls.key").public_key())
     signing_key_in(folder / "signing.key")
     Identity.write(
-        folder, name=name, role=role, federation=authority.federation, server=server,
-        coordinator_key=coordinator_key.public_bytes, certificate=issued.pem, authority=authority.pem,
-    )  # fmt: skip
+        folder,
+        name=name,
+        role=role,
+        federation=authority.federation,
+        server=server,
+        coordinator_key=coordinator_key.public_bytes,
+        certificate=issued.pem,
+        authority=authority.pem,
+    )

@@ -161,10 +161,15 @@ class EnrolmentService(coordinator_pb2_grpc.EnrolmentServicer):
             raise IdentityError(UNACCEPTABLE)
         issued = env.authority.issue(token.name, token.role, keys.tls)
         node = NodeRecord(
-            node=token.name, role=token.role, state="active", enrolled_at=env.now(),
-            certificate_serial=issued.serial, certificate_expires_at=issued.expires_at,
-            signing_key=keys.signing, key_id=key_id(keys.signing),
-        )  # fmt: skip
+            node=token.name,
+            role=token.role,
+            state="active",
+            enrolled_at=env.now(),
+            certificate_serial=issued.serial,
+            certificate_expires_at=issued.expires_at,
+            signing_key=keys.signing,
+            key_id=key_id(keys.signing),
+        )
         token = await env.store.call(_enrol, env.store.store, token, keys.sha256, issued.pem, node)
         env.evicted.discard(token.name)
         event = EventRecord(env.now(), "enrolled", node=token.name, detail={"role": token.role})
@@ -204,13 +209,7 @@ async def renew(env: Environment, node: str, request: pb.RenewRequest) -> pb.Enr
         raise IdentityError(f"{node!r} is not enrolled any more")
     issued = env.authority.issue(node, "node", keys.tls)
     await store.call(
-        store.store.renew_node,
-        node,
-        issued.serial,
-        issued.expires_at,
-        keys.signing,
-        key_id(keys.signing),
-        env.now(),
+        store.store.renew_node, node, issued.serial, issued.expires_at, keys.signing, key_id(keys.signing), env.now()
     )
     env.node_keys.pop(node, None)
     return _reply(env, node, "node", issued.pem)
@@ -218,6 +217,10 @@ async def renew(env: Environment, node: str, request: pb.RenewRequest) -> pb.Enr
 
 def _reply(env: Environment, name: str, role: str, certificate: bytes) -> pb.EnrolReply:
     return pb.EnrolReply(
-        name=name, role=role, certificate=certificate, authority=env.authority.pem, federation=env.federation,
+        name=name,
+        role=role,
+        certificate=certificate,
+        authority=env.authority.pem,
+        federation=env.federation,
         coordinator_key=env.signing_key.public_bytes,
-    )  # fmt: skip
+    )

@@ -40,9 +40,12 @@ class RateLimits:
     """Bounds the tries of each address and of all together. Memory is bounded, too."""
 
     def __init__(
-        self, *, each: tuple[float, float] = (20, 1.0), total: tuple[float, float] = (200, 20.0),
+        self,
+        *,
+        each: tuple[float, float] = (20, 1.0),
+        total: tuple[float, float] = (200, 20.0),
         clock: Callable[[], float] = time.monotonic,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Make limits.
 
         Args:

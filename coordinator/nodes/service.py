@@ -159,12 +159,7 @@ class CoordinatorService:
         env, node = self._env, session.node
         tasks = [task[:200] for task in hello.tasks[:1000]]
         await env.store.persist(
-            env.store.store.seen,
-            node,
-            env.now(),
-            version=hello.version[:50],
-            device=hello.device[:200],
-            tasks=tasks,
+            env.store.store.seen, node, env.now(), version=hello.version[:50], device=hello.device[:200], tasks=tasks
         )
         if session.greeted:
             return

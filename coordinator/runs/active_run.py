@@ -245,9 +245,13 @@ class RunBase(ABC, Generic[M]):
 
     def _prune(self, spec: RunSpec, pinned: Sequence[int]) -> None:
         dropped = self.env.store.store.prune(
-            self.run.run, versions=spec.keep.versions, updates=spec.keep.updates,
-            metric=spec.evaluation.metric, goal=spec.evaluation.goal, pinned=pinned,
-        )  # fmt: skip
+            self.run.run,
+            versions=spec.keep.versions,
+            updates=spec.keep.updates,
+            metric=spec.evaluation.metric,
+            goal=spec.evaluation.goal,
+            pinned=pinned,
+        )
         if self.env.held_releases is not None:
             self.env.held_releases.extend(dropped)
         else:
@@ -260,9 +264,12 @@ class RunBase(ABC, Generic[M]):
             if record.kept and self.env.files.has(record.artifact.digest):
                 path = self.env.files.path(record.artifact.digest)
                 job = EvaluateJob(
-                    run=self.run.run, spec_json=self.run.spec, model=path, where="central",
+                    run=self.run.run,
+                    spec_json=self.run.spec,
+                    model=path,
+                    where="central",
                     allow_path=self.env.config.allow_paths,
-                )  # fmt: skip
+                )
                 with self.env.metrics.round_phases.labels("evaluating").time():
                     totals = await self.env.worker.use(lambda worker: worker.evaluate(job))
                 # JSON knows no NaN: what is not finite comes back as None.

@@ -61,11 +61,7 @@ def assignment(
 
 
 def evaluation_assignment(
-    run: RunRecord,
-    base: VersionRecord,
-    data: bytes,
-    roster_index: int,
-    extras: Extras = Extras(),
+    run: RunRecord, base: VersionRecord, data: bytes, roster_index: int, extras: Extras = Extras()
 ) -> pb.Assignment:
     """Evaluate version `base` only."""
     message = _message(run, base, data, roster_index)

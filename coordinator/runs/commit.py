@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 
 
 def commit_records(
-    env: Environment, run: RunRecord, base: VersionRecord, job: AggregateJob, result: AggregateResult,
+    env: Environment,
+    run: RunRecord,
+    base: VersionRecord,
+    job: AggregateJob,
+    result: AggregateResult,
     updates: Sequence[UpdateRecord],
-) -> tuple[VersionRecord, list[UpdateRecord]]:  # fmt: skip
+) -> tuple[VersionRecord, list[UpdateRecord]]:
     """The records that `commit_round` writes."""
     artifact, number = result.artifact, job.round
     if artifact is None:

@@ -31,7 +31,7 @@ from covey.errors import (
     NotFound,
     NotReady,
     TransferError,
-)  # fmt: skip
+)
 from covey.protos import coordinator_pb2 as pb
 from covey.storage.record.contract import PartRecord, UpdateRecord
 from covey.wire.signing import ReceiptStatement, UpdateStatement, verify
@@ -276,9 +276,13 @@ class Intake:
     async def _receipt(self, node: str, digest: str, statement: UpdateStatement) -> None:
         env = self._env
         text = ReceiptStatement(
-            federation=env.federation, run=statement.run, round=statement.round, node=node, update=digest,
+            federation=env.federation,
+            run=statement.run,
+            round=statement.round,
+            node=node,
+            update=digest,
             received_at=env.now(),
-        ).to_bytes()  # fmt: skip
+        ).to_bytes()
         receipt = pb.Receipt(update=digest, statement=text, signature=env.signing_key.sign(text))
         env.sessions.send(node, pb.CoordinatorMessage(receipt=receipt))
 

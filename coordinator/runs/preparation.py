@@ -55,13 +55,7 @@ async def prepare(env: Environment, run: RunRecord) -> Prepared:
     newest = await env.store.persist(env.store.store.version, run.run, -1)
     restored = await env.store.persist(_restore, env.store.store, run, spec, description.central)
     return Prepared(
-        run,
-        spec,
-        Layout.from_json(run.layout),
-        newest,
-        policy_of(spec, description),
-        restored,
-        description,
+        run, spec, Layout.from_json(run.layout), newest, policy_of(spec, description), restored, description
     )
 
 

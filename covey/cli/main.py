@@ -27,10 +27,7 @@ EXAMPLES = (
 
 
 @click.group(
-    cls=RootGroup,
-    lazy=SUBCOMMANDS,
-    examples=EXAMPLES,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    cls=RootGroup, lazy=SUBCOMMANDS, examples=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]}
 )
 @click.version_option(__version__, prog_name="covey")
 def covey() -> None:

@@ -28,10 +28,21 @@ PROGRESS_INTERVAL_S = 0.2
 
 
 def train(
-    task: Task, model: nn.Module, dataset: Dataset[Any], indices: Tensor, settings: TrainingSection, *,
-    round: int, rounds: int, seed: int, roster_index: int, device: torch.device, recipe: Recipe | None = None,
-    progress: Progress | None = None, each_step: Callable[[], object] | None = None,
-) -> FitResult:  # fmt: skip
+    task: Task,
+    model: nn.Module,
+    dataset: Dataset[Any],
+    indices: Tensor,
+    settings: TrainingSection,
+    *,
+    round: int,
+    rounds: int,
+    seed: int,
+    roster_index: int,
+    device: torch.device,
+    recipe: Recipe | None = None,
+    progress: Progress | None = None,
+    each_step: Callable[[], object] | None = None,
+) -> FitResult:
     """Train a model in place on one node's part of the data.
 
     The result depends on the arguments only (and on hardware, versions and thread count): the batches'
@@ -64,9 +75,19 @@ def train(
 
 
 def gradient(
-    task: Task, model: nn.Module, dataset: Dataset[Any], indices: Tensor, settings: TrainingSection, *,
-    round: int, rounds: int, seed: int, roster_index: int, device: torch.device, recipe: Recipe | None = None,
-) -> tuple[dict[str, Tensor], FitResult]:  # fmt: skip
+    task: Task,
+    model: nn.Module,
+    dataset: Dataset[Any],
+    indices: Tensor,
+    settings: TrainingSection,
+    *,
+    round: int,
+    rounds: int,
+    seed: int,
+    roster_index: int,
+    device: torch.device,
+    recipe: Recipe | None = None,
+) -> tuple[dict[str, Tensor], FitResult]:
     """The gradient over the round's first batch, averaged over its examples; the parameters stay as they are.
 
     Args: as for `train`.
@@ -89,9 +110,13 @@ def gradient(
 
 
 def evaluate(
-    task: Task, model: nn.Module, dataset: Dataset[Any], batch_size: int, device: torch.device,
+    task: Task,
+    model: nn.Module,
+    dataset: Dataset[Any],
+    batch_size: int,
+    device: torch.device,
     indices: Tensor | None = None,
-) -> dict[str, Stat]:  # fmt: skip
+) -> dict[str, Stat]:
     """The task's metrics over a whole data set, or some of it; the model is put into evaluation mode.
 
     Args:

@@ -29,9 +29,15 @@ def part_of(task: Task, dataset: Dataset[Any], section: DataSection, part: int, 
 
 
 def partition(
-    section: DataSection, part: int, parts: int, seed: int, *,
-    examples: int, labels: Tensor | None = None, keys: Sequence[Hashable] | None = None,
-) -> Tensor:  # fmt: skip
+    section: DataSection,
+    part: int,
+    parts: int,
+    seed: int,
+    *,
+    examples: int,
+    labels: Tensor | None = None,
+    keys: Sequence[Hashable] | None = None,
+) -> Tensor:
     """The indices of one part.
 
     The parts of one (section, parts, seed) are disjoint, cover all examples, and hold at least one each; only

@@ -31,10 +31,21 @@ _ORDERS = {"l1": 1, "l2": 2}
 
 
 def per_example_sum(
-    task: Task, model: nn.Module, dataset: Dataset[Any], indices: Tensor, settings: TrainingSection, *,
-    round: int, rounds: int, seed: int, roster_index: int, device: torch.device, clip: float,
-    norm: Literal["l1", "l2"] = "l2", each_step: Callable[[], object] | None = None,
-) -> tuple[Gradients, FitResult]:  # fmt: skip
+    task: Task,
+    model: nn.Module,
+    dataset: Dataset[Any],
+    indices: Tensor,
+    settings: TrainingSection,
+    *,
+    round: int,
+    rounds: int,
+    seed: int,
+    roster_index: int,
+    device: torch.device,
+    clip: float,
+    norm: Literal["l1", "l2"] = "l2",
+    each_step: Callable[[], object] | None = None,
+) -> tuple[Gradients, FitResult]:
     """The sum over the round's first batch of each example's gradient, clipped; the parameters stay as they are.
 
     The batch is that of `covey.learning.loop.gradient`. Each example's gradient g of the task's loss becomes

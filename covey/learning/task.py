@@ -21,9 +21,17 @@ from covey.learning.statistics import Stat
 from covey.spec import TaskSection, TrainingSection
 
 __all__ = [
-    "FitResult", "FitSettings", "LossOutput", "NodeData", "Progress", "Split", "Stat", "Task", "load_task",
+    "FitResult",
+    "FitSettings",
+    "LossOutput",
+    "NodeData",
+    "Progress",
+    "Split",
+    "Stat",
+    "Task",
+    "load_task",
     "task_errors",
-]  # fmt: skip
+]
 
 Progress = Callable[[int, int, float], object]
 """Takes the steps done, the steps there will be, and the mean loss so far."""

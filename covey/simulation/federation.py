@@ -51,10 +51,12 @@ class VirtualFederation:
         self._names = names_of(plan.nodes)
         self._adversaries = Adversaries(assigned(attacks, self._names), self._folder / "drills", self._invited)
         count = plan.processes or len(os.sched_getaffinity(0))
-        self._pool = Pool([
-            LoggedKeeper(self._folder / "workers" / str(k), self._folder / LOG, device=plan.device)
-            for k in range(count)
-        ])  # fmt: skip
+        self._pool = Pool(
+            [
+                LoggedKeeper(self._folder / "workers" / str(k), self._folder / LOG, device=plan.device)
+                for k in range(count)
+            ]
+        )
         self._pace = Pace(env, plan.staleness or Staleness(), plan.spec.seed)
         self._service = CoordinatorService(env, Intake(env))
         self._nodes: dict[str, VirtualNode] = {}
@@ -121,10 +123,17 @@ class VirtualFederation:
 
     def _identity(self, name: str, key: SigningKey) -> Identity:
         return Identity(
-            name=name, role="node", federation=self._env.federation, server="",
-            coordinator_key=self._env.signing_key.public_bytes, key_pem=b"", certificate_pem=b"", authority_pem=b"",
-            signing_key=key, expires_at=float("inf"),
-        )  # fmt: skip
+            name=name,
+            role="node",
+            federation=self._env.federation,
+            server="",
+            coordinator_key=self._env.signing_key.public_bytes,
+            key_pem=b"",
+            certificate_pem=b"",
+            authority_pem=b"",
+            signing_key=key,
+            expires_at=float("inf"),
+        )
 
     def _note_decline(self, reason: str) -> None:
         self._declined = reason

@@ -40,9 +40,13 @@ class MemoryLink(Link):
     """
 
     def __init__(
-        self, env: Environment, service: CoordinatorService, session: Session, files: NodeFiles,
+        self,
+        env: Environment,
+        service: CoordinatorService,
+        session: Session,
+        files: NodeFiles,
         declined: Callable[[str], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._env, self._service, self._seat, self._files = env, service, session, files
         self._declined = declined
 

@@ -22,7 +22,7 @@ from covey.worker.jobs.messages import (
     TrainJob,
     TrainProgress,
     TrainResult,
-)  # fmt: skip
+)
 
 R = TypeVar("R")
 log = structlog.get_logger(room="simulation")

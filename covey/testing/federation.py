@@ -53,12 +53,7 @@ class Federation:
     """
 
     def __init__(
-        self,
-        root: Path,
-        nodes: int = 4,
-        *,
-        store_url: str | None = None,
-        env: Mapping[str, str] | None = None,
+        self, root: Path, nodes: int = 4, *, store_url: str | None = None, env: Mapping[str, str] | None = None
     ) -> None:
         self.root, self.store_url = root, store_url
         width = len(str(max(nodes - 1, 0)))
@@ -277,12 +272,7 @@ class Federation:
         return self.ask(lambda admin: admin.rounds(run))
 
     def wait(
-        self,
-        run: str,
-        states: Collection[str] = ("completed",),
-        timeout_s: float = 60.0,
-        *,
-        poll_s: float = 0.1,
+        self, run: str, states: Collection[str] = ("completed",), timeout_s: float = 60.0, *, poll_s: float = 0.1
     ) -> dict[str, Any]:
         """Wait until a run is in one of `states`; the run then.
 
@@ -303,9 +293,7 @@ class Federation:
     def wait_round(self, run: str, number: int, timeout_s: float = 60.0) -> None:
         """Wait until a round is committed."""
         self.until(
-            lambda: int(self.show(run)["rounds_committed"]) >= number,
-            timeout_s,
-            f"round {number} was not committed",
+            lambda: int(self.show(run)["rounds_committed"]) >= number, timeout_s, f"round {number} was not committed"
         )
 
     def cli(self, *arguments: object, timeout_s: float = 60.0, check: bool = True) -> str:

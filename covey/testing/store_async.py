@@ -43,9 +43,13 @@ def decision_record(run: str, decision: int, number: int, newest: int, version: 
 
 
 def decide(
-    store: Store, run: str, decision: int, judged: Sequence[UpdateRecord], version: VersionRecord | None = None,
+    store: Store,
+    run: str,
+    decision: int,
+    judged: Sequence[UpdateRecord],
+    version: VersionRecord | None = None,
     state: PolicyStateRecord | None = None,
-) -> DecisionRecord:  # fmt: skip
+) -> DecisionRecord:
     """Record a decision on the last of the updates."""
     newest = store.version(run, -1).version
     record = decision_record(run, decision, judged[-1].round, newest, version.version if version else None)

@@ -121,9 +121,17 @@ class TaskConformance:
     def _train(self, model: nn.Module) -> FitResult:
         data = self._data()
         return train(
-            self.task(), model, data, torch.arange(size_of(data)), self.training,
-            round=1, rounds=1, seed=1, roster_index=0, device=CPU,
-        )  # fmt: skip
+            self.task(),
+            model,
+            data,
+            torch.arange(size_of(data)),
+            self.training,
+            round=1,
+            rounds=1,
+            seed=1,
+            roster_index=0,
+            device=CPU,
+        )
 
     def _loss(self, model: nn.Module) -> float:
         size = min(512, size_of(self._data()))

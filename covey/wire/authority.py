@@ -124,10 +124,7 @@ class Authority:
         now = dt.datetime.now(dt.UTC)
         expires = min(now + dt.timedelta(days=days), self.certificate.not_valid_after_utc)
         subject = x509.Name(
-            [
-                x509.NameAttribute(NameOID.COMMON_NAME, name),
-                x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, role),
-            ]
+            [x509.NameAttribute(NameOID.COMMON_NAME, name), x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, role)]
         )
         host = COORDINATOR_NAME if role == "coordinator" else f"{name}.{role}.covey"
         usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
@@ -179,10 +176,16 @@ def _check_authority(key: AuthorityKey, certificate: x509.Certificate) -> None:
 
 def _key_usage(*, authority: bool) -> x509.KeyUsage:
     return x509.KeyUsage(
-        digital_signature=True, key_cert_sign=authority, crl_sign=authority, content_commitment=False,
-        key_encipherment=False, data_encipherment=False, key_agreement=False,
-        encipher_only=False, decipher_only=False,
-    )  # fmt: skip
+        digital_signature=True,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
 
 
 def _self_signed(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:

@@ -137,9 +137,7 @@ def download_version_handler(method: ChunkSource, *, stall_s: float = STALL_S) -
 def download_call(channel: grpc.aio.Channel) -> grpc.aio.UnaryStreamMultiCallable[Any, Any]:
     """`Coordinator.Download` of a channel: takes a DownloadRequest, gives chunk messages (see `decoded`)."""
     return channel.unary_stream(
-        DOWNLOAD,
-        request_serializer=coordinator_pb2.DownloadRequest.SerializeToString,
-        response_deserializer=None,
+        DOWNLOAD, request_serializer=coordinator_pb2.DownloadRequest.SerializeToString, response_deserializer=None
     )
 
 

@@ -134,16 +134,26 @@ class Identity:
 
     @staticmethod
     def write(
-        folder: Path, *, name: str, role: str, federation: str, server: str, coordinator_key: bytes,
-        certificate: bytes, authority: bytes,
-    ) -> None:  # fmt: skip
+        folder: Path,
+        *,
+        name: str,
+        role: str,
+        federation: str,
+        server: str,
+        coordinator_key: bytes,
+        certificate: bytes,
+        authority: bytes,
+    ) -> None:
         """Complete a folder that holds the keys already; `federation.json` last: all is there, or nothing."""
         write_private(folder / "tls.crt", certificate)
         write_private(folder / "authority.crt", authority)
         facts = {
-            "federation": federation, "name": name, "role": role, "server": server,
+            "federation": federation,
+            "name": name,
+            "role": role,
+            "server": server,
             "coordinator_key": coordinator_key.hex(),
-        }  # fmt: skip
+        }
         write_private(folder / "federation.json", json.dumps(facts, indent=2).encode())
 
     def explain(self) -> str:

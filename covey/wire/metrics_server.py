@@ -71,9 +71,14 @@ class MetricsServer:
     """
 
     def __init__(
-        self, registry: CollectorRegistry, address: str, identity: Path, *, shut_out: Container[str] = (),
+        self,
+        registry: CollectorRegistry,
+        address: str,
+        identity: Path,
+        *,
+        shut_out: Container[str] = (),
         deadline_s: float = DEADLINE_S,
-    ) -> None:  # fmt: skip
+    ) -> None:
         # Else each counter has a second series, which says nothing that its resets do not.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._server = _listen(registry, address, identity, shut_out, deadline_s)
@@ -179,9 +184,14 @@ class _Server(socketserver.TCPServer):
     request_queue_size = 16
 
     def __init__(
-        self, family: int, place: Any, registry: CollectorRegistry, identity: Path | None, shut_out: Container[str],
+        self,
+        family: int,
+        place: Any,
+        registry: CollectorRegistry,
+        identity: Path | None,
+        shut_out: Container[str],
         deadline_s: float,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.address_family = family
         self.registry, self.shut_out = registry, shut_out
         self._identity, self._deadline_s = identity, deadline_s

@@ -18,9 +18,16 @@ from covey.errors import IdentityError, LimitExceeded
 from covey.wire.canonical import MAX_BYTES, Fields, canonical_json, number, text, whole
 
 __all__ = [
-    "CommitStatement", "CommitVerdict", "PartStatement", "ReceiptStatement", "SigningKey", "UpdateStatement",
-    "canonical_json", "key_id", "verify",
-]  # fmt: skip
+    "CommitStatement",
+    "CommitVerdict",
+    "PartStatement",
+    "ReceiptStatement",
+    "SigningKey",
+    "UpdateStatement",
+    "canonical_json",
+    "key_id",
+    "verify",
+]
 
 DOMAIN = b"covey/statement/1\n"
 """What is signed begins with it, so that no signature made for another purpose passes for a statement's."""

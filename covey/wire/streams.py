@@ -153,12 +153,7 @@ async def upload(
 
 
 async def receive(
-    stream: AsyncIterable[memoryview],
-    spool: Spool,
-    *,
-    offset: int,
-    stall_s: float,
-    on_progress: Progress | None = None,
+    stream: AsyncIterable[memoryview], spool: Spool, *, offset: int, stall_s: float, on_progress: Progress | None = None
 ) -> Path:
     """Take a file's chunks from `offset` on into its spool, until it is durable under its final name.
 
@@ -185,12 +180,7 @@ async def receive(
 
 
 async def download(
-    channel: grpc.aio.Channel,
-    artifact: Artifact,
-    files: Files,
-    *,
-    stall_s: float,
-    on_progress: Progress | None = None,
+    channel: grpc.aio.Channel, artifact: Artifact, files: Files, *, stall_s: float, on_progress: Progress | None = None
 ) -> Path:
     """Fetch a granted file, from where an earlier attempt broke; returns where it is.
 

@@ -123,11 +123,7 @@ class Work:
             return
         self.ended(outcome_of(error))
         decline = pb.Decline(
-            run=message.run,
-            round=message.round,
-            attempt=message.attempt,
-            code=error.code,
-            reason=str(error)[:1000],
+            run=message.run, round=message.round, attempt=message.attempt, code=error.code, reason=str(error)[:1000]
         )
         self.bench.link.send(pb.NodeMessage(decline=decline))
 
@@ -327,9 +323,7 @@ class Work:
                 raise CorruptChunk("the coordinator asks for more than this update's file has")
             path = self.bench.files.path(artifact.digest)
             meter = self._wire.meter("uploading", wanted.offset, artifact.size_bytes, "node-upload-chunk")
-            await upload(
-                self.bench.link.uploads, path, artifact, wanted.offset, stall_s=STALL_S, on_progress=meter
-            )  # fmt: skip
+            await upload(self.bench.link.uploads, path, artifact, wanted.offset, stall_s=STALL_S, on_progress=meter)
 
     async def _refused(self, refusal: pb.Refusal) -> bool | None:
         self._log.warning("update refused", code=refusal.code, reason=refusal.reason)

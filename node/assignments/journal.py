@@ -141,6 +141,13 @@ def _from_json(text: str) -> FinishedUpdate:
         for p in data["parts"]
     )
     return FinishedUpdate(
-        data["run"], data["round"], data["base"], data["digest"], base64.b64decode(data["statement"]),
-        base64.b64decode(data["signature"]), parts, data["delivered"], data.get("private", False),
-    )  # fmt: skip
+        data["run"],
+        data["round"],
+        data["base"],
+        data["digest"],
+        base64.b64decode(data["statement"]),
+        base64.b64decode(data["signature"]),
+        parts,
+        data["delivered"],
+        data.get("private", False),
+    )

@@ -74,9 +74,11 @@ def _to_json(carried: Carried) -> dict[str, Any]:
         return {name: artifact_to_json(artifact) for name, artifact in state.items()}
 
     return {
-        "run": carried.run, "accepted": files(carried.accepted), "update": carried.update,
+        "run": carried.run,
+        "accepted": files(carried.accepted),
+        "update": carried.update,
         "staged": files(carried.staged),
-    }  # fmt: skip
+    }
 
 
 def _from_json(data: Mapping[str, Any]) -> Carried:

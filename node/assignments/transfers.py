@@ -54,9 +54,14 @@ class Transfers:
     def report(self, phase: str, step: int, steps: int, loss: float, seconds: float) -> None:
         """Say how far this node is."""
         progress = pb.Progress(
-            run=self.message.run, round=self.message.round, phase=phase, step=step, steps=steps, loss=loss,
+            run=self.message.run,
+            round=self.message.round,
+            phase=phase,
+            step=step,
+            steps=steps,
+            loss=loss,
             seconds=seconds,
-        )  # fmt: skip
+        )
         self.bench.link.send(pb.NodeMessage(progress=progress))
 
     def meter(self, phase: str, done: int, total: int, point: str) -> Callable[[int], None]:

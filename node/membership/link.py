@@ -42,9 +42,13 @@ class Link:
     """
 
     def __init__(
-        self, identity: Identity, server: str, hello: Callable[[], pb.Hello],
-        on_message: Callable[[pb.CoordinatorMessage], None], on_lost: Callable[[], None],
-    ) -> None:  # fmt: skip
+        self,
+        identity: Identity,
+        server: str,
+        hello: Callable[[], pb.Hello],
+        on_message: Callable[[pb.CoordinatorMessage], None],
+        on_lost: Callable[[], None],
+    ) -> None:
         self._identity, self.server, self._hello = identity, server, hello
         self._on_message, self._on_lost = on_message, on_lost
         self._outbox: asyncio.Queue[pb.NodeMessage | None] = asyncio.Queue()
@@ -78,9 +82,13 @@ class Link:
         """
         while True:
             async for attempt in stamina.retry_context(
-                on=_worth_another_try, attempts=None, timeout=None, wait_initial=FIRST_WAIT_S, wait_max=MAX_WAIT_S,
+                on=_worth_another_try,
+                attempts=None,
+                timeout=None,
+                wait_initial=FIRST_WAIT_S,
+                wait_max=MAX_WAIT_S,
                 wait_jitter=FIRST_WAIT_S,
-            ):  # fmt: skip
+            ):
                 with attempt:
                     await self._session()
             await asyncio.sleep(FIRST_WAIT_S * (1 + random.random()))

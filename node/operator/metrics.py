@@ -32,9 +32,10 @@ class NodeMetrics:
             "covey_worker_restarts", "Workers that took the place of one that died.", registry=registry
         )
         self.certificate_expiry = Gauge(
-            "covey_certificate_expiry_timestamp_seconds", "End of the node's certificate, in Unix time.",
+            "covey_certificate_expiry_timestamp_seconds",
+            "End of the node's certificate, in Unix time.",
             registry=registry,
-        )  # fmt: skip
+        )
         self.drill = Gauge("covey_work_drill", "1: an adversary for a drill.", ["attack"], registry=registry)
         build.labels(__version__).set(1)
         for outcome in OUTCOMES:

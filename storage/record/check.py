@@ -28,9 +28,16 @@ _earlier = versions.alias()
 def check(connection: Connection) -> list[str]:
     """Every contradiction found, one line each; none in a sound record."""
     looks: tuple[Callable[[Connection], Iterator[str]], ...] = (
-        _broken_pages, _orphans, _round_gaps, _version_gaps, _unfinished, _unjudged,
-        _decision_gaps, _unreferenced, _keyless,
-    )  # fmt: skip
+        _broken_pages,
+        _orphans,
+        _round_gaps,
+        _version_gaps,
+        _unfinished,
+        _unjudged,
+        _decision_gaps,
+        _unreferenced,
+        _keyless,
+    )
     return [line for look in looks for line in look(connection)]
 
 

@@ -99,9 +99,15 @@ class SqlDecisions:
         return None if row is None else update_record(row)
 
     def decide(
-        self, decision: DecisionRecord, state: PolicyStateRecord, verdicts: Sequence[UpdateRecord],
-        version: VersionRecord | None, *, bytes_received: int, bytes_sent: int,
-    ) -> None:  # fmt: skip
+        self,
+        decision: DecisionRecord,
+        state: PolicyStateRecord,
+        verdicts: Sequence[UpdateRecord],
+        version: VersionRecord | None,
+        *,
+        bytes_received: int,
+        bytes_sent: int,
+    ) -> None:
         """As `Store.decide`."""
         where = {"b_run": decision.run, "b_round": decision.round}
         with self._db.writing() as connection:

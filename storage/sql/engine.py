@@ -64,12 +64,7 @@ def _sqlite_engine(url: URL) -> Engine:
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, record: object) -> None:
         cursor = connection.cursor()
-        for pragma in (
-            f"busy_timeout={BUSY_TIMEOUT_MS}",
-            "journal_mode=WAL",
-            "synchronous=FULL",
-            "foreign_keys=ON",
-        ):
+        for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
@@ -105,11 +100,7 @@ minute (seconds; `tcp_user_timeout`: milliseconds)."""
 def _postgres_engine(url: URL) -> Engine:
     try:
         engine = create_engine(
-            url,
-            pool_pre_ping=True,
-            connect_args=_CONNECTION,
-            json_serializer=dump_json,
-            json_deserializer=load_json,
+            url, pool_pre_ping=True, connect_args=_CONNECTION, json_serializer=dump_json, json_deserializer=load_json
         )
     except ImportError as error:
         raise StoreError("PostgreSQL needs psycopg: pip install 'covey[postgres]'") from error

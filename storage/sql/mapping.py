@@ -44,9 +44,7 @@ def parts_from_json(rows: Sequence[Mapping[str, Any]]) -> tuple[PartRecord, ...]
     """The inverse of `parts_to_json`."""
     return tuple(
         PartRecord(
-            row["name"],
-            row["codec"],
-            Artifact(row["digest"], row["size_bytes"], base64.b64decode(row["chunk_sha256"])),
+            row["name"], row["codec"], Artifact(row["digest"], row["size_bytes"], base64.b64decode(row["chunk_sha256"]))
         )
         for row in rows
     )

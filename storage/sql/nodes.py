@@ -28,11 +28,7 @@ _KEY = select(keys).where(keys.c.key_id == bindparam("b_key_id"))
 _ADD_KEY = insert(keys)
 _RETIRE_KEYS = (
     update(keys)
-    .where(
-        keys.c.node == bindparam("b_node"),
-        keys.c.key_id != bindparam("b_key_id"),
-        keys.c.valid_until.is_(None),
-    )
+    .where(keys.c.node == bindparam("b_node"), keys.c.key_id != bindparam("b_key_id"), keys.c.valid_until.is_(None))
     .values(valid_until=bindparam("b_at"))
 )
 _REINSTATE_KEY = update(keys).where(keys.c.key_id == bindparam("b_key_id")).values(valid_until=None)
@@ -170,13 +166,7 @@ def _use_key(connection: Connection, node: str, public_key: bytes, key_id: str, 
         return
     found = connection.execute(_KEY, {"b_key_id": key_id}).one_or_none()
     if found is None:
-        values = {
-            "key_id": key_id,
-            "node": node,
-            "public_key": public_key,
-            "valid_from": at,
-            "valid_until": None,
-        }
+        values = {"key_id": key_id, "node": node, "public_key": public_key, "valid_from": at, "valid_until": None}
         connection.execute(_ADD_KEY, values)
     elif (found.node, bytes(found.public_key)) != (node, public_key):
         raise Conflict(f"signing key {key_id} belongs to another identity")

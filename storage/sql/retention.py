@@ -96,9 +96,15 @@ class SqlRetention:
     _db: Database
 
     def prune(
-        self, run: str, *, versions: int, updates: int, metric: str, goal: Literal["max", "min"],
+        self,
+        run: str,
+        *,
+        versions: int,
+        updates: int,
+        metric: str,
+        goal: Literal["max", "min"],
         pinned: Sequence[int] = (),
-    ) -> list[str]:  # fmt: skip
+    ) -> list[str]:
         """As `Store.prune`."""
         with self._db.writing() as connection:
             kept = {row.version: row.metrics for row in connection.execute(_KEPT_VERSIONS, {"b_run": run})}

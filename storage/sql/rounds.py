@@ -147,9 +147,16 @@ class SqlRounds:
                 raise Conflict(f"round {number} of run {run} is {row.state}")
 
     def commit_round(
-        self, run: str, number: int, version: VersionRecord, verdicts: Sequence[UpdateRecord], *,
-        bytes_received: int, bytes_sent: int, at: float,
-    ) -> None:  # fmt: skip
+        self,
+        run: str,
+        number: int,
+        version: VersionRecord,
+        verdicts: Sequence[UpdateRecord],
+        *,
+        bytes_received: int,
+        bytes_sent: int,
+        at: float,
+    ) -> None:
         """As `Store.commit_round`."""
         where = {"b_run": run, "b_round": number}
         if (version.run, version.version) != (run, number):
@@ -197,12 +204,7 @@ def _judge(connection: Connection, where: dict[str, Any], verdicts: Sequence[Upd
         raise Conflict(f"round {where['b_round']} of run {where['b_run']} has no update of {', '.join(unknown)}")
     judged = [
         where
-        | {
-            "b_node": update.node,
-            "b_verdict": update.verdict,
-            "b_reason": update.reason,
-            "b_share": update.share,
-        }
+        | {"b_node": update.node, "b_verdict": update.verdict, "b_reason": update.reason, "b_share": update.share}
         | {"b_numbers": dict(update.numbers)}
         for update in verdicts
     ]

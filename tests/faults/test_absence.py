@@ -53,13 +53,15 @@ def test_a_killed_node_costs_one_grace_and_returns_later(federation):
     federation.kill_node(2)
     federation.until(
         lambda: any(r["state"] == "committed" and r["accepted"] == 2 for r in federation.rounds(run)),
-        60, "no round was closed without n2",
-    )  # fmt: skip
+        60,
+        "no round was closed without n2",
+    )
     federation.start_node(2)
     federation.until(
         lambda: federation.rounds(run)[-1]["accepted"] == 3 or federation.rounds(run)[-2]["accepted"] == 3,
-        60, "n2 never took part again",
-    )  # fmt: skip
+        60,
+        "n2 never took part again",
+    )
     federation.admin.stop_run(run)
 
 

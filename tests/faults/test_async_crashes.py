@@ -24,11 +24,8 @@ COORDINATOR_POINTS = [
 ]
 RULES = {
     "kardam": {"policy": "kardam", "options": "f = 0"},
-    "buffered": {
-        "policy": "buffered", "options": "k = 3",
-        "extra": '[server_optimizer]\nname = "momentum"',
-    },
-}  # fmt: skip
+    "buffered": {"policy": "buffered", "options": "k = 3", "extra": '[server_optimizer]\nname = "momentum"'},
+}
 
 
 @pytest.fixture(scope="module")

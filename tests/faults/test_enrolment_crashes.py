@@ -20,8 +20,18 @@ def coordinator(tmp_path_factory):
 @pytest.mark.parametrize("point", ["token-claimed", "token-kept", "token-redeemed", "joined"])
 def test_a_machine_killed_while_it_enrols_goes_on_with_its_token(coordinator, tmp_path, point):
     folder = tmp_path / "tokens"
-    coordinator.cli("coordinator", "token", "--to", folder, "--count", 2, "--prefix", point,
-                    "--data-dir", coordinator.coordinator_dir)  # fmt: skip
+    coordinator.cli(
+        "coordinator",
+        "token",
+        "--to",
+        folder,
+        "--count",
+        2,
+        "--prefix",
+        point,
+        "--data-dir",
+        coordinator.coordinator_dir,
+    )
     with Federation(tmp_path / "machine", nodes=1) as machine:
         options = ["--join", str(folder)]
         assert machine.start_node(0, options=options, env={"COVEY_FAULTS": point}).wait(60) == -9

@@ -31,9 +31,18 @@ min_nodes = {min_nodes}
 
 
 def async_spec(
-    name="digits", *, policy="staleness-mean", options="", updates=20, min_nodes=2, seed=7, extra="", training="",
-    rounds="", every=5,
-) -> str:  # fmt: skip
+    name="digits",
+    *,
+    policy="staleness-mean",
+    options="",
+    updates=20,
+    min_nodes=2,
+    seed=7,
+    extra="",
+    training="",
+    rounds="",
+    every=5,
+) -> str:
     """A specification of an asynchronous run whose nodes send one gradient at a time; all its updates are kept."""
     return f"""
 name = "{name}"

@@ -115,14 +115,25 @@ class Hostile:
         model = Layout.from_json(assignment.layout).part("model")
         data = np.full(model.numel, 1e-6 * next(SERIAL), "<f4").tobytes() if data is None else data
         part = {
-            "name": "model", "codec": "none", "options": {}, "layout": model.sha256,
-            "digest": artifact(data).digest, "bytes": len(data),
-        }  # fmt: skip
+            "name": "model",
+            "codec": "none",
+            "options": {},
+            "layout": model.sha256,
+            "digest": artifact(data).digest,
+            "bytes": len(data),
+        }
         claim = {
-            "covey": "update/1", "federation": self.identity.federation, "run": assignment.run,
-            "round": assignment.round, "node": self.identity.name, "key": self.identity.signing_key.key_id,
-            "base": assignment.model_sha256, "parts": [part], "weight": 10.0, "metrics": {},
-        }  # fmt: skip
+            "covey": "update/1",
+            "federation": self.identity.federation,
+            "run": assignment.run,
+            "round": assignment.round,
+            "node": self.identity.name,
+            "key": self.identity.signing_key.key_id,
+            "base": assignment.model_sha256,
+            "parts": [part],
+            "weight": 10.0,
+            "metrics": {},
+        }
         return claim, data
 
     def offer(self, claim, data, *, inline=True, parts=None, signature=None):

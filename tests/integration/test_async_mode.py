@@ -100,8 +100,9 @@ def test_a_node_that_goes_and_comes_back_gets_new_work(federation):
     last = federation.rounds(run)[-1]["round"]
     federation.until(
         lambda: any(r["round"] > last and r["accepted"] and r["invited"] == ["n2"] for r in federation.rounds(run)),
-        60, "the node that came back did not deliver",
-    )  # fmt: skip
+        60,
+        "the node that came back did not deliver",
+    )
     federation.cli("run", "stop", run, "--data-dir", federation.coordinator_dir)
     assert federation.wait(run, ("stopped",))["reason"].startswith("stopped by")
 
@@ -189,9 +190,14 @@ def dropped(federation, run, node):
 def learning_spec(name, policy, options=""):
     """Large steps: inverse dampening divides them by the staleness, which is about the number of nodes."""
     text = async_spec(
-        name, policy=policy, options=options, updates=UPDATES, min_nodes=NODES, every=UPDATES // 3,
+        name,
+        policy=policy,
+        options=options,
+        updates=UPDATES,
+        min_nodes=NODES,
+        every=UPDATES // 3,
         rounds='short = "fail"\nmax_retries = 1',
-    )  # fmt: skip
+    )
     return text.replace("learning_rate = 0.5", "learning_rate = 5.0")
 
 

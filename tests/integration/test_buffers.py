@@ -24,7 +24,7 @@ from tests.integration.test_learning_options import (
     simulate,
     submit,
     train_locally,
-)  # fmt: skip
+)
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
 

@@ -26,9 +26,18 @@ D = 64 * 64 + 64 + 64 * 10 + 10
 ROUNDS = 4
 
 CODECS = {
-    "fp16": "", "bf16": "", "fp8": "", "int8": "", "int4": "", "qsgd": "", "terngrad": "", "dq-sgd": "",
-    "top-k": "fraction = 0.1", "random-k": "fraction = 0.25", "scaled-sign": "",
-}  # fmt: skip
+    "fp16": "",
+    "bf16": "",
+    "fp8": "",
+    "int8": "",
+    "int4": "",
+    "qsgd": "",
+    "terngrad": "",
+    "dq-sgd": "",
+    "top-k": "fraction = 0.1",
+    "random-k": "fraction = 0.25",
+    "scaled-sign": "",
+}
 WHOLE_DOWN = ("terngrad", "dq-sgd")
 """They may lose more of a change than there was."""
 LEARNS = 0.45

@@ -91,8 +91,10 @@ def test_a_daemon_that_hangs_is_not_waited_for(federation):
     try:
         done = subprocess.run(
             [sys.executable, "-m", "covey.cli.main", "health", "--timeout", "1s", "--data-dir", federation.node_dir(0)],
-            capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
         assert done.returncode == 1
         assert "does not answer" in done.stderr
     finally:

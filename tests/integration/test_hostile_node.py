@@ -214,12 +214,35 @@ ATTACKS = [
     (two_megabytes, "statement"),
 ]
 NAMES = [
-    "wrong-signature", "short-signature", "signed-with-another-key", "naming-another-key", "another-node",
-    "another-federation", "weight-0", "weight-negative", "weight-1e300", "weight-nan", "weight-10e400", "odd-metric",
-    "missing-part", "part-not-announced", "extra-part", "wrong-size", "size-not-as-announced", "wrong-layout",
-    "wrong-codec", "digest-not-as-announced", "chunk-table-too-long", "chunk-table-of-another-digest", "a-terabyte",
-    "corrupt-inline", "half-inline", "garbage", "deeply-nested", "two-megabytes",
-]  # fmt: skip
+    "wrong-signature",
+    "short-signature",
+    "signed-with-another-key",
+    "naming-another-key",
+    "another-node",
+    "another-federation",
+    "weight-0",
+    "weight-negative",
+    "weight-1e300",
+    "weight-nan",
+    "weight-10e400",
+    "odd-metric",
+    "missing-part",
+    "part-not-announced",
+    "extra-part",
+    "wrong-size",
+    "size-not-as-announced",
+    "wrong-layout",
+    "wrong-codec",
+    "digest-not-as-announced",
+    "chunk-table-too-long",
+    "chunk-table-of-another-digest",
+    "a-terabyte",
+    "corrupt-inline",
+    "half-inline",
+    "garbage",
+    "deeply-nested",
+    "two-megabytes",
+]
 
 
 @pytest.mark.parametrize(("attack", "why"), ATTACKS, ids=NAMES)

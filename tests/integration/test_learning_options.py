@@ -40,9 +40,14 @@ def federation(tmp_path_factory):
 def submit(federation, name, *, rounds=2, options="hidden = 16", min_nodes=NODES, extra="", **parts):
     keep = f"[keep]\nversions = {rounds + 1}"
     text = spec(
-        name, options=options, rounds=rounds, min_nodes=min_nodes, seed=parts.pop("seed", SEED),
-        extra=f"{extra}\n{keep}", **parts,
-    )  # fmt: skip
+        name,
+        options=options,
+        rounds=rounds,
+        min_nodes=min_nodes,
+        seed=parts.pop("seed", SEED),
+        extra=f"{extra}\n{keep}",
+        **parts,
+    )
     return federation.submit(text)
 
 

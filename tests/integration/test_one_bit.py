@@ -26,9 +26,15 @@ def test_at_most_a_thirtieth_of_float32_each_way(tmp_path):
             federation.wait_connected(NODES)
             relay.reset_counts()
             run = federation.submit(
-                spec("one-bit", options=f"hidden = {HIDDEN}", training="local_steps = 1", rounds=ROUNDS,
-                     min_nodes=NODES, extra=extra)
-            )  # fmt: skip
+                spec(
+                    "one-bit",
+                    options=f"hidden = {HIDDEN}",
+                    training="local_steps = 1",
+                    rounds=ROUNDS,
+                    min_nodes=NODES,
+                    extra=extra,
+                )
+            )
             shown = federation.wait(run, timeout_s=240)
             whole = 4 * D * NODES * ROUNDS
             ratios = {direction: whole / relay.bytes_carried(direction) for direction in ("up", "down")}

@@ -126,8 +126,10 @@ def test_a_good_node_checks_itself(federation):
     task = ("--task", "synthetic", "--json")
     findings = json.loads(federation.cli("node", "check", "--data-dir", federation.node_dir(0), *task))
     assert [(f["what"], f["ok"]) for f in findings] == [
-        ("identity", True), ("coordinator", True), ("task synthetic", True),
-    ]  # fmt: skip
+        ("identity", True),
+        ("coordinator", True),
+        ("task synthetic", True),
+    ]
     assert "examples" in findings[2]["text"]
     assert federation.coordinator_address in findings[1]["text"]
 
@@ -215,7 +217,7 @@ def test_a_backup_made_in_mid_run_goes_on_where_it_was_made(federation, undistur
 @pytest.mark.parametrize(
     ("quota_mb", "reason"),
     [
-        (40, "exceed the quota of 40000000 bytes"),  # no room, after a model and two updates, for the next model
+        (40, "exceed the quota of 40000000 bytes")  # no room, after a model and two updates, for the next model
     ],
 )
 def test_a_quota_that_is_too_small_ends_the_run_and_says_so(federation, quota_mb, reason):

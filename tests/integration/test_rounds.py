@@ -110,9 +110,17 @@ def test_the_command_line_shows_what_happened(federation, tmp_path):
     } <= set(shown)
     rounds = json.loads(federation.cli("round", "list", run, "--json", *where))
     assert {
-        "round", "state", "started_at", "committed_at", "seconds", "accepted", "rejected", "bytes_received",
-        "bytes_sent", "metrics",
-    } <= set(rounds[0])  # fmt: skip
+        "round",
+        "state",
+        "started_at",
+        "committed_at",
+        "seconds",
+        "accepted",
+        "rejected",
+        "bytes_received",
+        "bytes_sent",
+        "metrics",
+    } <= set(rounds[0])
     nodes = json.loads(federation.cli("node", "list", "--json", *where))
     assert [n["state"] for n in nodes] == ["connected", "connected"]
     assert "n0" in federation.cli("round", "show", run, "1", *where)

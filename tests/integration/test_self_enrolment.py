@@ -55,8 +55,10 @@ def wait_connected(coordinator, machines, *wanted):
 def test_machines_started_at_once_each_take_a_token_and_the_one_without_fails(coordinator, machines, tmp_path):
     folder = tmp_path / "tokens"
     assert fill(coordinator, folder, 2, "--prefix", "race") == {
-        "folder": str(folder), "made": ["race-1", "race-2"], "unused": 2,
-    }  # fmt: skip
+        "folder": str(folder),
+        "made": ["race-1", "race-2"],
+        "unused": 2,
+    }
     for index in range(3):
         machines.start_node(index, env={"COVEY_JOIN": str(folder)}).may_die = True
     wait_connected(coordinator, machines, "race-1", "race-2")
@@ -81,8 +83,9 @@ def test_the_folder_is_filled_up_and_names_are_never_given_twice(coordinator, tm
     (folder / "node-3.token").unlink()  # as by a machine that has claimed it and not yet joined
     (folder / "node-2.taken-00ff").unlink()
     assert fill(coordinator, folder, 2)["made"] == ["node-4"]
-    coordinator.cli("coordinator", "admin", "issue", "node-5", "--to", tmp_path / "admin",
-                    "--data-dir", coordinator.coordinator_dir)  # fmt: skip
+    coordinator.cli(
+        "coordinator", "admin", "issue", "node-5", "--to", tmp_path / "admin", "--data-dir", coordinator.coordinator_dir
+    )
     assert fill(coordinator, folder, 3)["made"] == ["node-6"]
     assert names(folder) == [".issued", "node-1.token", "node-4.token", "node-6.token"]
     (folder / ".issued").write_text('{"node": ')  # cut off by a power cut
@@ -109,8 +112,10 @@ def test_tokens_that_nobody_can_use_are_replaced(coordinator, tmp_path):
         fill(other, tmp_path / "theirs", 1)
     (tmp_path / "theirs" / "node-1.token").rename(folder / "old-2.token")
     assert fill(coordinator, folder, 2, "--prefix", "old") == {
-        "folder": str(folder), "made": ["old-3", "old-4"], "unused": 2,
-    }  # fmt: skip
+        "folder": str(folder),
+        "made": ["old-3", "old-4"],
+        "unused": 2,
+    }
     assert names(folder) == [".issued", "old-3.token", "old-4.token"]
     (folder / "notes.token").write_text("remember the milk")
     (folder / "folder.token").mkdir()

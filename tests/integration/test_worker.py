@@ -76,9 +76,14 @@ class Run:
         scratch = {part: self.folder / f"{part}-{index}" for part in ("model", "buffers")}
         fields = {"base": self.base, "scratch": scratch, "allow_path": True, **fields}
         return m.TrainJob(
-            run=self.name, spec_json=self.spec, layout=self.layout, round=number, roster_index=index,
-            parts=NODES, **fields,
-        )  # fmt: skip
+            run=self.name,
+            spec_json=self.spec,
+            layout=self.layout,
+            round=number,
+            roster_index=index,
+            parts=NODES,
+            **fields,
+        )
 
     async def train(self, index: int, number: int = 1, **fields: Any) -> m.TrainResult:
         return await self.worker.train(self.job(index, number, **fields))
@@ -234,8 +239,9 @@ async def test_files_are_what_is_said_of_them(worker: Worker, tmp_path: Path) ->
     trained = await run.train(0)
     assert [part.artifact for part in trained.parts] == [artifact_of_file(part.path) for part in trained.parts]
     assert [part.path.stat().st_size for part in trained.parts] == [
-        4 * layout.part("model").numel, layout.part("buffers").nbytes,
-    ]  # fmt: skip
+        4 * layout.part("model").numel,
+        layout.part("buffers").nbytes,
+    ]
     result = await run.aggregate([run.row(0, trained)])
     assert result.artifact == artifact_of_file(tmp_path / "version-1")
     assert result.model_sha256 == model_sha256(tmp_path / "version-1", layout)
@@ -343,11 +349,7 @@ async def test_cancelling_all_tells_the_callers(worker: Worker, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("task", "text"),
-    [
-        ("Failing", "ValueError: the scanner is out of film"),
-        ("Exiting", "sys.exit"),
-        ("Exploding", "diverged"),
-    ],
+    [("Failing", "ValueError: the scanner is out of film"), ("Exiting", "sys.exit"), ("Exploding", "diverged")],
 )
 async def test_errors_of_the_users_code_are_task_errors(worker: Worker, tmp_path: Path, task: str, text: str) -> None:
     run = Run(worker, tmp_path, spec_of(task))
@@ -441,27 +443,14 @@ async def test_a_description_of_what_the_run_needs(worker: Worker) -> None:
         ({"server_optimizer": {"name": "adam", "options": {"beta1": 2}}}, SpecError, r"beta1.*2"),
         ({"server_optimizer": {"name": "sdg"}}, PluginError, "sgd"),
         ({"data": {"partition": "key"}}, SpecError, r"data\.partition"),
+        ({"evaluation": {"where": "central"}, "task": {"name": "synthetic"}}, SpecError, r"evaluation\.where"),
         (
-            {"evaluation": {"where": "central"}, "task": {"name": "synthetic"}},
-            SpecError,
-            r"evaluation\.where",
-        ),
-        (
-            {
-                "exchange": {"payload": "gradient"},
-                "training": {"local_steps": 1},
-                "task": {"name": "synthetic"},
-            },
+            {"exchange": {"payload": "gradient"}, "training": {"local_steps": 1}, "task": {"name": "synthetic"}},
             SpecError,
             r"exchange\.payload",
         ),
         (
-            {
-                "training": {
-                    "optimizer": "momentum",
-                    "schedule": {"momentum": {"kind": "exponential", "factor": 2}},
-                }
-            },
+            {"training": {"optimizer": "momentum", "schedule": {"momentum": {"kind": "exponential", "factor": 2}}}},
             SpecError,
             "momentum",
         ),
@@ -620,9 +609,7 @@ async def test_a_listener_that_fails_harms_nobody(worker: Worker, tmp_path: Path
 async def test_aggregation_holds_blocks_and_not_models(worker: Worker, tmp_path: Path) -> None:
     d, n = 10_000_000, 8
     spec = spec_of(
-        "synthetic",
-        task={"name": "synthetic", "options": {"parameters": d}},
-        server_optimizer={"name": "adam"},
+        "synthetic", task={"name": "synthetic", "options": {"parameters": d}}, server_optimizer={"name": "adam"}
     )
     run = Run(worker, tmp_path, spec)
     await run.initial()

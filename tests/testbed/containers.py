@@ -80,9 +80,15 @@ class Testbed:
     # -- compose
 
     def compose(
-        self, *arguments: object, overlays: tuple[str, ...] = (), profile: str = "", image: str = "",
-        timeout_s: float = 240.0, check: bool = True, stdin: str | None = None,
-    ) -> str:  # fmt: skip
+        self,
+        *arguments: object,
+        overlays: tuple[str, ...] = (),
+        profile: str = "",
+        image: str = "",
+        timeout_s: float = 240.0,
+        check: bool = True,
+        stdin: str | None = None,
+    ) -> str:
         """Run a `docker compose` command on the testbed's files."""
         names = ("compose.yml", *overlays)
         files = [part for name in names for part in ("-f", str(DOCKER / name))]
@@ -105,8 +111,16 @@ class Testbed:
     def down(self) -> None:
         """Stop and delete everything, volumes too."""
         self.close_admin()
-        self.compose("down", "--volumes", "--remove-orphans", "--timeout", "2", overlays=("compose.attack.yml",),
-                     profile="dashboards", check=False)  # fmt: skip
+        self.compose(
+            "down",
+            "--volumes",
+            "--remove-orphans",
+            "--timeout",
+            "2",
+            overlays=("compose.attack.yml",),
+            profile="dashboards",
+            check=False,
+        )
 
     def containers(self, service: str) -> list[str]:
         """Ids of the running containers of a service."""

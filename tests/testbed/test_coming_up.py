@@ -62,6 +62,5 @@ def test_nothing_runs_as_root_and_no_secret_is_in_the_image(testbed):
         settings = json.loads(docker("inspect", container))[0]
         assert settings["HostConfig"]["ReadonlyRootfs"]
         assert not any("PASSWORD" in variable.upper() for variable in settings["Config"]["Env"])
-    found = docker("run", "--rm", "--entrypoint", "sh", testbed.image, "-c",
-                   SECRETS)  # fmt: skip
+    found = docker("run", "--rm", "--entrypoint", "sh", testbed.image, "-c", SECRETS)
     assert not found.strip()

@@ -191,8 +191,9 @@ def test_an_upgrade_migrates_and_the_run_goes_on(testbed, undisturbed, next_imag
     struck = Struck(testbed, "upgraded", lambda: testbed.compose(*upgrade, image=next_image))
     struck.completes(undisturbed)
     assert testbed.admin.status()["version"] == NEXT_VERSION
-    tables = testbed.compose("exec", "-T", "postgres", "psql", "-U", "covey", "-tAc",
-                             "SELECT count(*) FROM next_release")  # fmt: skip
+    tables = testbed.compose(
+        "exec", "-T", "postgres", "psql", "-U", "covey", "-tAc", "SELECT count(*) FROM next_release"
+    )
     assert tables.strip() == "0"
     # An older release does not touch what it does not know; it says what to do.
     said = testbed.compose("run", "--rm", "--no-deps", "coordinator", "store", "check", check=False)

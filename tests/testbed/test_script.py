@@ -49,8 +49,11 @@ def test_up_trains_and_down_leaves_nothing_behind(clean, tmp_path):
     compose = ["compose", "-p", PROJECT, "-f", DOCKER / "compose.yml"]
     subprocess.run(
         ["docker", *compose, "up", "--detach", "--no-deps", "--force-recreate", "--scale", "node=2", "node"],
-        check=True, capture_output=True, timeout=120, env={**os.environ, **ADDED},
-    )  # fmt: skip
+        check=True,
+        capture_output=True,
+        timeout=120,
+        env={**os.environ, **ADDED},
+    )
     assert json.loads(script("covey", "run", "list", "--json"))[0]["state"] == "completed"
     spec = tmp_path / "mine.toml"
     spec.write_text(

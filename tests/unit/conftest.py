@@ -22,9 +22,15 @@ def identity(tmp_path, authority):
         signing_request(folder, name)
         pem = certificate or by.issue(name, role, tls_key_in(folder / "tls.key").public_key(), days).pem
         Identity.write(
-            folder, name=name, role=role, federation=by.federation, server="127.0.0.1:7400",
-            coordinator_key=COORDINATOR_KEY, certificate=pem, authority=by.pem,
-        )  # fmt: skip
+            folder,
+            name=name,
+            role=role,
+            federation=by.federation,
+            server="127.0.0.1:7400",
+            coordinator_key=COORDINATOR_KEY,
+            certificate=pem,
+            authority=by.pem,
+        )
         return Identity.load(folder)
 
     return make

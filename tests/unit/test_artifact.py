@@ -6,15 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covey.artifact import (
-    CHUNK_BYTES,
-    Artifact,
-    artifact_of,
-    artifact_of_file,
-    chunk_count,
-    read_chunks,
-    valid_prefix,
-)
+from covey.artifact import CHUNK_BYTES, Artifact, artifact_of, artifact_of_file, chunk_count, read_chunks, valid_prefix
 from covey.errors import CorruptChunk, LimitExceeded
 
 SIZES = [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 2 * CHUNK_BYTES + 9]

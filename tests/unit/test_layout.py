@@ -107,11 +107,20 @@ def test_names_are_unique_and_their_number_is_bounded():
 @pytest.mark.parametrize(
     "text",
     [
-        b"", b"null", b"7", b"{}x", b'[["x"]]', b'[["x","float32",[1],"model","more"]]', b"[" * 100_000,
-        b'[["x","float32",["a"],"model"]]', b'[["x","float32",1,"model"]]', b'[["x","float32",[Infinity],"model"]]',
-        b"\xff\xfe\x00", b'[["b","int8",[1],"buffers"],["x","float32",[1],"model"]]',
+        b"",
+        b"null",
+        b"7",
+        b"{}x",
+        b'[["x"]]',
+        b'[["x","float32",[1],"model","more"]]',
+        b"[" * 100_000,
+        b'[["x","float32",["a"],"model"]]',
+        b'[["x","float32",1,"model"]]',
+        b'[["x","float32",[Infinity],"model"]]',
+        b"\xff\xfe\x00",
+        b'[["b","int8",[1],"buffers"],["x","float32",[1],"model"]]',
     ],
-)  # fmt: skip
+)
 def test_what_is_no_layout_is_refused(text):
     with pytest.raises(LayoutError):
         Layout.from_json(text)

@@ -251,9 +251,10 @@ def test_json_is_canonical_and_comes_back_the_same(text):
 
 plain = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(max_size=20)
 options = st.dictionaries(
-    st.text(max_size=10), st.recursive(plain, lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(), x)),
+    st.text(max_size=10),
+    st.recursive(plain, lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(), x)),
     max_size=4,
-)  # fmt: skip
+)
 rounds = st.builds(
     dict,
     count=st.integers(1, 10**6),

@@ -142,9 +142,13 @@ def _model(update: UpdateRecord, files: Mapping[str, Path]) -> Path:
 def verdict_json(verdict: AsyncVerdict) -> Json:
     """A verdict as a decision's record has it."""
     return {
-        "round": verdict.number, "node": verdict.node, "verdict": verdict.verdict, "reason": verdict.reason,
-        "share": verdict.share, "numbers": dict(verdict.numbers),
-    }  # fmt: skip
+        "round": verdict.number,
+        "node": verdict.node,
+        "verdict": verdict.verdict,
+        "reason": verdict.reason,
+        "share": verdict.share,
+        "numbers": dict(verdict.numbers),
+    }
 
 
 def kept_after(known: Mapping[int, Arrived], judged: Iterable[Arrived], state: PolicyStateRecord) -> dict[int, Arrived]:

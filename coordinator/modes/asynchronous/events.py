@@ -45,10 +45,22 @@ class DecisionFailed:
 
 
 AsyncEvent = (
-    ev.Started | ev.NodeJoined | ev.NodeLost | ev.NodeRemoved | ev.UpdateStored | ev.NodeAnswered
-    | ev.TransferProgressed | ev.Tick | ev.Evaluated | ev.NodeEvaluated | ev.PauseChanged | ev.StopRequested
-    | Decided | NothingToDecide | DecisionFailed
-)  # fmt: skip
+    ev.Started
+    | ev.NodeJoined
+    | ev.NodeLost
+    | ev.NodeRemoved
+    | ev.UpdateStored
+    | ev.NodeAnswered
+    | ev.TransferProgressed
+    | ev.Tick
+    | ev.Evaluated
+    | ev.NodeEvaluated
+    | ev.PauseChanged
+    | ev.StopRequested
+    | Decided
+    | NothingToDecide
+    | DecisionFailed
+)
 
 # -- actions --------------------------------------------------------------------------------------------------------
 

@@ -83,9 +83,12 @@ class AsyncMachine:
     """
 
     def __init__(
-        self, policy: AsyncPolicy, roster: Iterable[str], expected: dict[str, float] | None = None,
+        self,
+        policy: AsyncPolicy,
+        roster: Iterable[str],
+        expected: dict[str, float] | None = None,
         restored: AsyncRestored | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         restored = restored or AsyncRestored()
         self.policy = policy
         self.roster = list(roster)

@@ -247,10 +247,13 @@ class AsyncRunner(RunBase[AsyncMachine]):
                 self.env.files.adopt(part.path, part.artifact)
         faults.reach("before-commit")
         self.env.store.store.decide(
-            situation.decision(result, self.env.now()), situation.after(result),
-            [one.update for one in outcome.judged], outcome.version,
-            bytes_received=situation.arrived.update.bytes, bytes_sent=self.bytes_sent,
-        )  # fmt: skip
+            situation.decision(result, self.env.now()),
+            situation.after(result),
+            [one.update for one in outcome.judged],
+            outcome.version,
+            bytes_received=situation.arrived.update.bytes,
+            bytes_sent=self.bytes_sent,
+        )
         self._discard(job, [part.path for part in result.state])
 
     def _discard(self, job: DecideJob, adopted: list[Path] | None = None) -> None:

@@ -138,9 +138,22 @@ class StopRequested:
 
 
 Event = (
-    Started | NodeJoined | NodeLost | NodeRemoved | UpdateStored | NodeAnswered | TransferProgressed | Tick
-    | Aggregated | AggregationFailed | RoundCommitted | Evaluated | NodeEvaluated | PauseChanged | StopRequested
-)  # fmt: skip
+    Started
+    | NodeJoined
+    | NodeLost
+    | NodeRemoved
+    | UpdateStored
+    | NodeAnswered
+    | TransferProgressed
+    | Tick
+    | Aggregated
+    | AggregationFailed
+    | RoundCommitted
+    | Evaluated
+    | NodeEvaluated
+    | PauseChanged
+    | StopRequested
+)
 
 # -- actions --------------------------------------------------------------------------------------------------------
 

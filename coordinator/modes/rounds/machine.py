@@ -35,9 +35,12 @@ class RoundMachine:
     """
 
     def __init__(
-        self, policy: ev.RoundPolicy, roster: Iterable[str], expected: dict[str, float] | None = None,
+        self,
+        policy: ev.RoundPolicy,
+        roster: Iterable[str],
+        expected: dict[str, float] | None = None,
         restored: ev.Restored | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         restored = restored or ev.Restored()
         self.policy = policy
         self.roster = list(roster)

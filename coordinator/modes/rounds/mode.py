@@ -102,14 +102,7 @@ class RunRunner(RunBase[RoundMachine]):
         await self._extend_roster(action.roster)
         now = self.env.now()
         record = RoundRecord(
-            self.run.run,
-            action.round,
-            action.attempt,
-            "collecting",
-            action.invited,
-            self.newest().version,
-            now,
-            now,
+            self.run.run, action.round, action.attempt, "collecting", action.invited, self.newest().version, now, now
         )
         await store.persist(store.store.open_round, record)
         if action.attempt == 1:
@@ -154,12 +147,7 @@ class RunRunner(RunBase[RoundMachine]):
 
     async def _record_outcome(self, action: ev.RecordOutcome) -> None:
         outcome = UpdateRecord(
-            self.run.run,
-            action.round,
-            action.node,
-            action.verdict,
-            action.reason,
-            received_at=self.env.now(),
+            self.run.run, action.round, action.node, action.verdict, action.reason, received_at=self.env.now()
         )
         with contextlib.suppress(NotFound):
             # The record decides: the update may have become durable just before, and is then judged with the others.
@@ -205,9 +193,7 @@ class RunRunner(RunBase[RoundMachine]):
         updates = {update.node: update for update in self._updates}
         rows = tuple(
             AggregateRow(
-                node,
-                updates[node].weight,
-                {p.name: files.path(p.artifact.digest) for p in updates[node].parts},
+                node, updates[node].weight, {p.name: files.path(p.artifact.digest) for p in updates[node].parts}
             )
             for node in self.run.roster
             if node in updates
@@ -268,9 +254,14 @@ class RunRunner(RunBase[RoundMachine]):
         adopt_files(self.env.files, job, result)
         faults.reach("before-commit")
         self.env.store.store.commit_round(
-            self.run.run, job.round, version, verdicts,
-            bytes_received=self.bytes_received, bytes_sent=self.bytes_sent, at=version.created_at,
-        )  # fmt: skip
+            self.run.run,
+            job.round,
+            version,
+            verdicts,
+            bytes_received=self.bytes_received,
+            bytes_sent=self.bytes_sent,
+            at=version.created_at,
+        )
 
     async def _after_commit(self, number: int, verdicts: list[UpdateRecord]) -> None:
         """What can wait until the next round is on its way: the nodes' metrics of the base version, and retention."""

@@ -19,7 +19,7 @@ from covey.cli.framework.options import (
     json_option,
     log_options,
     target_options,
-)  # fmt: skip
+)
 
 if TYPE_CHECKING:
     from covey.cli.framework.options import Target
@@ -30,10 +30,7 @@ TOKEN_FIELDS = ("token", "node", "expires_at")
 
 @click.group(
     cls=Group,
-    examples=(
-        "covey coordinator start --data-dir /srv/covey",
-        "covey coordinator status --data-dir /srv/covey",
-    ),
+    examples=("covey coordinator start --data-dir /srv/covey", "covey coordinator status --data-dir /srv/covey"),
 )
 def coordinator() -> None:
     """Start a coordinator, and operate it."""
@@ -56,16 +53,9 @@ def coordinator() -> None:
 @click.option("--store", "store_url", envvar="COVEY_STORE", help="postgresql://... [default: SQLite in --data-dir].")
 @click.option("--quota", type=Size(), help="At most so much disk for model and update files, as 20GB.")
 @click.option(
-    "--device",
-    default="cpu",
-    show_default=True,
-    help="What aggregates and evaluates: cpu, cuda, cuda:N, auto.",
+    "--device", default="cpu", show_default=True, help="What aggregates and evaluates: cpu, cuda, cuda:N, auto."
 )
-@click.option(
-    "--metrics",
-    type=Address(),
-    help="Where Prometheus may scrape: no TLS on loopback, else mutual TLS.",
-)
+@click.option("--metrics", type=Address(), help="Where Prometheus may scrape: no TLS on loopback, else mutual TLS.")
 @click.option("--allow-paths", is_flag=True, help="Let runs name tasks installed here as package.module:Class.")
 @log_options
 @click.pass_context
@@ -142,8 +132,7 @@ def _ask_status(target: Target, method: str, request: Any, as_json: bool) -> Non
 
 
 @coordinator.command(
-    examples=("covey coordinator backup --to /backup/monday --data-dir /srv/covey",),
-    json_fields=("folder", "bytes"),
+    examples=("covey coordinator backup --to /backup/monday --data-dir /srv/covey",), json_fields=("folder", "bytes")
 )
 @click.option("--to", "folder", required=True, type=FOLDER, help="A new folder on the coordinator's machine.")
 @json_option
@@ -272,8 +261,13 @@ def admin_group() -> None:
     json_fields=("name", "role", "folder"),
 )
 @click.argument("name")
-@click.option("--role", type=click.Choice(["admin", "auditor"]), default="admin", show_default=True,
-              help="An auditor may look at everything and change nothing.")  # fmt: skip
+@click.option(
+    "--role",
+    type=click.Choice(["admin", "auditor"]),
+    default="admin",
+    show_default=True,
+    help="An auditor may look at everything and change nothing.",
+)
 @click.option("--to", "folder", required=True, type=FOLDER, help="A new folder for key and certificate.")
 @json_option
 @target_options

@@ -24,9 +24,14 @@ if TYPE_CHECKING:
 MAX_NODES = 32
 ANY_PORT = "127.0.0.1:0"
 DEMO_FIELDS = (
-    "folder", "data_dir", "store", "first_round_s", "seconds", f"run ({', '.join(RUN_FIELDS)})",
+    "folder",
+    "data_dir",
+    "store",
+    "first_round_s",
+    "seconds",
+    f"run ({', '.join(RUN_FIELDS)})",
     "rounds (as `covey round list --json`)",
-)  # fmt: skip
+)
 
 
 @click.command(

@@ -187,8 +187,7 @@ def _drill(
 
 
 @node.command(
-    examples=("covey node leave --data-dir /srv/node",),
-    json_fields=("node", "federation", "certificate_expires_at"),
+    examples=("covey node leave --data-dir /srv/node",), json_fields=("node", "federation", "certificate_expires_at")
 )
 @data_dir_option
 @json_option

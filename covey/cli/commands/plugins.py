@@ -80,12 +80,7 @@ def describe(wanted: list[tuple[str, str]]) -> list[dict[str, Any]]:
     """
     command = [sys.executable, "-m", "covey.cli.commands.plugin_options"]
     done = subprocess.run(
-        command,
-        input=json.dumps(wanted),
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=LOAD_TIMEOUT_S,
-        check=False,
+        command, input=json.dumps(wanted), stdout=subprocess.PIPE, text=True, timeout=LOAD_TIMEOUT_S, check=False
     )
     if done.returncode != 0:
         raise Failure(f"the program that imports plug-ins ended with exit code {done.returncode}; see above")

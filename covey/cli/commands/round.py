@@ -47,9 +47,12 @@ def list_rounds(run: str, as_json: bool, target: Target) -> None:
 @round_group.command(
     "show",
     examples=("covey round show digits 3 --data-dir /srv/covey", "covey round show digits 3 --json"),
-    json_fields=(*ROUND_FIELDS, f"updates (a list of: {', '.join(UPDATE_FIELDS)})",
-                 f"version ({', '.join(VERSION_FIELDS)}; null before the commit)"),
-)  # fmt: skip
+    json_fields=(
+        *ROUND_FIELDS,
+        f"updates (a list of: {', '.join(UPDATE_FIELDS)})",
+        f"version ({', '.join(VERSION_FIELDS)}; null before the commit)",
+    ),
+)
 @click.argument("run")
 @click.argument("number", metavar="N", type=click.IntRange(min=1))
 @json_option

@@ -18,7 +18,7 @@ from covey.cli.framework.fields import (
     plain,
     plain_list,
     plain_version,
-)  # fmt: skip
+)
 from covey.cli.framework.options import EXISTING_FILE, FILE, FOLDER, json_option, target_options
 
 if TYPE_CHECKING:
@@ -30,9 +30,11 @@ SUBMIT_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 20.0
 """The coordinator answers when the run has ended, after ten seconds at the latest."""
 WATCH_FIELDS = (
-    "(one object a line, for each change)", f"run ({', '.join(RUN_FIELDS)})",
-    f"rounds (those that changed: {', '.join(ROUND_FIELDS)})", f"nodes ({', '.join(PROGRESS_FIELDS)})",
-)  # fmt: skip
+    "(one object a line, for each change)",
+    f"run ({', '.join(RUN_FIELDS)})",
+    f"rounds (those that changed: {', '.join(ROUND_FIELDS)})",
+    f"nodes ({', '.join(PROGRESS_FIELDS)})",
+)
 REPLAY_FIELDS = ("run", "ok", "decisions", "versions", "model_sha256", "problems")
 AUDIT_FIELDS = ("run", "ok", "commits", "updates", "pruned", "problems")
 
@@ -136,10 +138,7 @@ def show(run: str, as_json: bool, target: Target) -> None:
 
 
 @run.command(
-    examples=(
-        "covey run watch digits --data-dir /srv/covey",
-        "covey run watch digits --json | jq .run.state",
-    ),
+    examples=("covey run watch digits --data-dir /srv/covey", "covey run watch digits --json | jq .run.state"),
     json_fields=WATCH_FIELDS,
 )
 @click.argument("run")
@@ -161,10 +160,7 @@ def _follow(target: Target, run: str, as_json: bool) -> None:
         raise Failure(f"run {ended.run} is {ended.state}: {ended.reason or 'no reason was given'}")
 
 
-@run.command(
-    examples=("covey run stop digits --data-dir /srv/covey",),
-    json_fields=RUN_DETAIL_FIELDS,
-)
+@run.command(examples=("covey run stop digits --data-dir /srv/covey",), json_fields=RUN_DETAIL_FIELDS)
 @click.argument("run")
 @json_option
 @target_options
@@ -213,8 +209,7 @@ def export(run: str, path: Path, version: str, as_json: bool, target: Target) ->
 
 
 @run.command(
-    examples=("covey run audit digits --data-dir /srv/covey", "covey run audit digits --json"),
-    json_fields=AUDIT_FIELDS,
+    examples=("covey run audit digits --data-dir /srv/covey", "covey run audit digits --json"), json_fields=AUDIT_FIELDS
 )
 @click.argument("run")
 @json_option

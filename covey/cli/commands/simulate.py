@@ -27,9 +27,13 @@ if TYPE_CHECKING:
 INTERRUPTED_REASON = "interrupted"
 """Why a run stopped after Ctrl-C, in its record."""
 SIMULATE_FIELDS = (
-    "data_dir", "nodes", "attacks", "seconds", f"run ({', '.join(RUN_FIELDS)})",
+    "data_dir",
+    "nodes",
+    "attacks",
+    "seconds",
+    f"run ({', '.join(RUN_FIELDS)})",
     f"rounds (a list: {', '.join(ROUND_FIELDS)})",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -64,9 +68,17 @@ class Outcome:
 @click.option("--data-dir", type=FOLDER, help="The folder for the record [default: a new temporary one].")
 @json_option
 def simulate(
-    spec: Path, nodes: int, processes: int | None, attacks: tuple[str, ...], options: tuple[str, ...],
-    paths: tuple[str, ...], staleness: str | None, device: str, data_dir: Path | None, as_json: bool,
-) -> None:  # fmt: skip
+    spec: Path,
+    nodes: int,
+    processes: int | None,
+    attacks: tuple[str, ...],
+    options: tuple[str, ...],
+    paths: tuple[str, ...],
+    staleness: str | None,
+    device: str,
+    data_dir: Path | None,
+    as_json: bool,
+) -> None:
     """Run SPEC.toml with many nodes in one process.
 
     The coordinator's and the nodes' own code runs, with messages handed over in memory and a few processes that train

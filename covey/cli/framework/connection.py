@@ -86,10 +86,7 @@ class Admin:
         self._channel = grpc.secure_channel(
             address,
             _credentials(folder),
-            [
-                ("grpc.ssl_target_name_override", COORDINATOR_NAME),
-                ("grpc.max_reconnect_backoff_ms", MAX_RECONNECT_MS),
-            ],
+            [("grpc.ssl_target_name_override", COORDINATOR_NAME), ("grpc.max_reconnect_backoff_ms", MAX_RECONNECT_MS)],
         )
         self._stub = AdminStub(self._channel)
 

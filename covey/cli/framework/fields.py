@@ -11,23 +11,69 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 RUN_FIELDS = (
-    "run", "name", "mode", "state", "reason", "rounds_committed", "rounds", "model_version", "model_sha256",
-    "metrics", "submitted_at", "started_at", "ended_at", "updates_decided", "updates",
-)  # fmt: skip
+    "run",
+    "name",
+    "mode",
+    "state",
+    "reason",
+    "rounds_committed",
+    "rounds",
+    "model_version",
+    "model_sha256",
+    "metrics",
+    "submitted_at",
+    "started_at",
+    "ended_at",
+    "updates_decided",
+    "updates",
+)
 RUN_DETAIL_FIELDS = (*RUN_FIELDS, "spec", "roster")
 ROUND_FIELDS = (
-    "round", "state", "started_at", "committed_at", "seconds", "accepted", "rejected", "bytes_received",
-    "bytes_sent", "metrics", "attempt", "reason", "invited", "base_version", "version", "arrival",
-)  # fmt: skip
+    "round",
+    "state",
+    "started_at",
+    "committed_at",
+    "seconds",
+    "accepted",
+    "rejected",
+    "bytes_received",
+    "bytes_sent",
+    "metrics",
+    "attempt",
+    "reason",
+    "invited",
+    "base_version",
+    "version",
+    "arrival",
+)
 UPDATE_FIELDS = (
-    "node", "verdict", "reason", "digest", "bytes", "weight", "share", "numbers", "metrics", "received_at",
-    "base_sha256", "key_id",
-)  # fmt: skip
+    "node",
+    "verdict",
+    "reason",
+    "digest",
+    "bytes",
+    "weight",
+    "share",
+    "numbers",
+    "metrics",
+    "received_at",
+    "base_sha256",
+    "key_id",
+)
 VERSION_FIELDS = ("version", "model_sha256", "digest", "bytes", "metrics", "created_at", "kept")
 NODE_FIELDS = (
-    "node", "state", "enrolled_at", "last_seen_at", "certificate_expires_at", "version", "device", "tasks",
-    "accepted", "rejected", "drill",
-)  # fmt: skip
+    "node",
+    "state",
+    "enrolled_at",
+    "last_seen_at",
+    "certificate_expires_at",
+    "version",
+    "device",
+    "tasks",
+    "accepted",
+    "rejected",
+    "drill",
+)
 EVENT_FIELDS = ("at", "kind", "run", "node", "detail")
 PROGRESS_FIELDS = ("node", "phase", "step", "steps", "loss", "seconds")
 STATUS_FIELDS = ("version", "federation", "state", "nodes_connected", "current_run", "store")

@@ -155,9 +155,11 @@ class _Audit:
                 yield f"round {number}, update of {node}: is on record as accepted, but in no commit"
 
     def _bases(
-        self, commits: Mapping[int, CommitStatement], updates: Mapping[tuple[int, str], UpdateStatement],
+        self,
+        commits: Mapping[int, CommitStatement],
+        updates: Mapping[tuple[int, str], UpdateStatement],
         recorded: Mapping[tuple[int, str], pb.SignedUpdate],
-    ) -> Iterator[str]:  # fmt: skip
+    ) -> Iterator[str]:
         models = {0: self._first_sha256, **{number: commit.model_sha256 for number, commit in commits.items()}}
         for (number, node), update in updates.items():
             base = recorded[number, node].base_version if self._run.mode == ASYNC else number - 1

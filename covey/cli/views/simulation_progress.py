@@ -44,9 +44,15 @@ class Bars:
 
     def __init__(self) -> None:
         self._bars = RichProgress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TimeRemainingColumn(), TextColumn("{task.fields[said]}"), console=Console(stderr=True), transient=True,
-        )  # fmt: skip
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[said]}"),
+            console=Console(stderr=True),
+            transient=True,
+        )
         self._run = self._bars.add_task("starting", total=None, said="")
         self._round = self._bars.add_task("updates", total=None, said="", visible=False)
 

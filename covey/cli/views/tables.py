@@ -18,10 +18,23 @@ from covey.protos import admin_pb2 as pb
 PIPE_COLUMNS = 240
 """Width of what does not go to a terminal: nothing is cut."""
 STYLES = {
-    "completed": "green", "committed": "green", "accepted": "green", "connected": "green", "running": "cyan",
-    "collecting": "cyan", "aggregating": "cyan", "held": "cyan", "failed": "red", "rejected": "red", "evicted": "red",
-    "lost": "yellow", "declined": "yellow", "stopped": "yellow", "away": "yellow", "left": "yellow",
-}  # fmt: skip
+    "completed": "green",
+    "committed": "green",
+    "accepted": "green",
+    "connected": "green",
+    "running": "cyan",
+    "collecting": "cyan",
+    "aggregating": "cyan",
+    "held": "cyan",
+    "failed": "red",
+    "rejected": "red",
+    "evicted": "red",
+    "lost": "yellow",
+    "declined": "yellow",
+    "stopped": "yellow",
+    "away": "yellow",
+    "left": "yellow",
+}
 WRAPPED = ("REASON", "DETAIL", "NUMBERS", "TASKS", "DEVICE", "METRICS", "FROM", "OPTIONS", "TYPE")
 NARROW_COLUMNS = 110
 """On a narrower terminal only the first two metrics get columns."""
@@ -135,11 +148,18 @@ def run_table(runs: Iterable[pb.Run]) -> Table:
     return filled_table(
         ["RUN", "NAME", "STATE", ">DONE", "SUBMITTED", "METRICS", "REASON"],
         [
-            (run.run, run.name, state_text(run.state), f"{done_of(run)[0]}/{done_of(run)[1]}",
-             when(run.submitted_at), metrics_line(run.metrics), said(run.reason))
+            (
+                run.run,
+                run.name,
+                state_text(run.state),
+                f"{done_of(run)[0]}/{done_of(run)[1]}",
+                when(run.submitted_at),
+                metrics_line(run.metrics),
+                said(run.reason),
+            )
             for run in runs
         ],
-    )  # fmt: skip
+    )
 
 
 def pairs(rows: Iterable[tuple[str, Any]]) -> Table:
@@ -186,26 +206,20 @@ def round_table(rounds: Sequence[pb.Round], metrics: Sequence[str] | None = None
         del names[2:]
     if any(item.arrival for item in rounds):
         return assignment_table(rounds, names)
-    made = table(
-        [
-            ">ROUND",
-            "STATE",
-            ">ACCEPT",
-            ">REJECT",
-            ">IN",
-            ">OUT",
-            ">TIME",
-            *(f">{n.upper()}" for n in names),
-        ]
-    )
+    made = table([">ROUND", "STATE", ">ACCEPT", ">REJECT", ">IN", ">OUT", ">TIME", *(f">{n.upper()}" for n in names)])
     for item in rounds:
         values = metrics_of(item.metrics)
         state = item.state if item.attempt <= 1 else f"{item.state} (attempt {item.attempt})"
         made.add_row(
-            str(item.round), Text(state, style=STYLES.get(item.state, "")),
-            str(item.accepted), str(item.rejected), amount(item.bytes_received), amount(item.bytes_sent),
-            span(item.seconds) if item.seconds else "", *(number(values.get(name)) for name in names),
-        )  # fmt: skip
+            str(item.round),
+            Text(state, style=STYLES.get(item.state, "")),
+            str(item.accepted),
+            str(item.rejected),
+            amount(item.bytes_received),
+            amount(item.bytes_sent),
+            span(item.seconds) if item.seconds else "",
+            *(number(values.get(name)) for name in names),
+        )
     return made
 
 
@@ -217,10 +231,15 @@ def assignment_table(rounds: Sequence[pb.Round], metrics: Sequence[str]) -> Tabl
     for item in rounds:
         values = metrics_of(item.metrics)
         made.add_row(
-            str(item.round), item.invited[0], state_text(outcome_of(item)), str(item.base_version),
-            str(item.version) if item.version else "", amount(item.bytes_received),
-            span(item.seconds) if item.seconds else "", *(number(values.get(name)) for name in metrics),
-        )  # fmt: skip
+            str(item.round),
+            item.invited[0],
+            state_text(outcome_of(item)),
+            str(item.base_version),
+            str(item.version) if item.version else "",
+            amount(item.bytes_received),
+            span(item.seconds) if item.seconds else "",
+            *(number(values.get(name)) for name in metrics),
+        )
     return made
 
 
@@ -236,12 +255,20 @@ def round_details(detail: pb.RoundDetail) -> list[Table]:
     updates = filled_table(
         ["NODE", "VERDICT", ">WEIGHT", ">SHARE", ">BYTES", "RECEIVED", "UPDATE", "NUMBERS", "REASON"],
         [
-            (update.node, state_text(update.verdict), f"{update.weight:g}", f"{update.share:.4f}",
-             amount(update.bytes), when(update.received_at), update.digest[:12], metrics_line(update.numbers),
-             said(update.reason))
+            (
+                update.node,
+                state_text(update.verdict),
+                f"{update.weight:g}",
+                f"{update.share:.4f}",
+                amount(update.bytes),
+                when(update.received_at),
+                update.digest[:12],
+                metrics_line(update.numbers),
+                said(update.reason),
+            )
             for update in detail.updates
         ],
-    )  # fmt: skip
+    )
     facts = pairs(
         [
             ("started", when(detail.round.started_at)),
@@ -261,15 +288,32 @@ def node_table(nodes: Iterable[pb.Node]) -> Table:
     found = list(nodes)
     drills = any(node.drill for node in found)
     return filled_table(
-        ["NODE", "STATE", *(["DRILL"] if drills else []), "LAST SEEN", ">ACCEPT", ">REJECT", "VERSION", "VALID UNTIL",
-         "DEVICE"],
         [
-            (node.node, state_text(node.state), *([drill_text(node.drill)] if drills else []),
-             when(node.last_seen_at), str(node.accepted), str(node.rejected), said(node.version),
-             when(node.certificate_expires_at)[:10], said(node.device))
+            "NODE",
+            "STATE",
+            *(["DRILL"] if drills else []),
+            "LAST SEEN",
+            ">ACCEPT",
+            ">REJECT",
+            "VERSION",
+            "VALID UNTIL",
+            "DEVICE",
+        ],
+        [
+            (
+                node.node,
+                state_text(node.state),
+                *([drill_text(node.drill)] if drills else []),
+                when(node.last_seen_at),
+                str(node.accepted),
+                str(node.rejected),
+                said(node.version),
+                when(node.certificate_expires_at)[:10],
+                said(node.device),
+            )
             for node in found
         ],
-    )  # fmt: skip
+    )
 
 
 def node_details(detail: pb.NodeDetail) -> list[Table]:

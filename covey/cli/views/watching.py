@@ -227,9 +227,11 @@ def progress_table(nodes: Any) -> Any:
     for node in nodes:
         training = node.steps > 0
         made.add_row(
-            node.node, tables.state_text(node.phase),
+            node.node,
+            tables.state_text(node.phase),
             ProgressBar(total=max(1, node.steps), completed=node.step, width=BAR_COLUMNS),
             f"{node.step}/{node.steps}" if training else "",
-            f"{node.loss:.4f}" if training else "", f"{node.seconds:.1f} s" if training else "",
-        )  # fmt: skip
+            f"{node.loss:.4f}" if training else "",
+            f"{node.seconds:.1f} s" if training else "",
+        )
     return made

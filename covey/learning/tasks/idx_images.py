@@ -65,10 +65,15 @@ class IdxImages(Task):
         else:
             first, second = CHANNELS
             body = [
-                nn.Conv2d(1, first, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-                nn.Conv2d(first, second, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-                nn.Flatten(), nn.Linear(second * (o.height // 4) * (o.width // 4), o.hidden),
-            ]  # fmt: skip
+                nn.Conv2d(1, first, 3, padding=1),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+                nn.Conv2d(first, second, 3, padding=1),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+                nn.Flatten(),
+                nn.Linear(second * (o.height // 4) * (o.width // 4), o.hidden),
+            ]
         return nn.Sequential(Pixels(), *body, nn.ReLU(), nn.Linear(o.hidden, o.classes))
 
     def train_data(self, data: NodeData) -> Images:
@@ -100,10 +105,7 @@ class IdxImages(Task):
         return "" if self.options.set == "files" else self.options.set
 
     def _read(self, folder: Path, part: str) -> Images | None:
-        images, labels = (
-            _file(folder, f"{part}-images-idx3-ubyte"),
-            _file(folder, f"{part}-labels-idx1-ubyte"),
-        )
+        images, labels = (_file(folder, f"{part}-images-idx3-ubyte"), _file(folder, f"{part}-labels-idx1-ubyte"))
         if images is None or labels is None:
             return None
         x, y = read_idx(images, 3), read_idx(labels, 1).long()

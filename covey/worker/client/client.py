@@ -74,9 +74,14 @@ class Worker:
             command += ["--threads", str(threads), "--log-format", log_format, "--data-dir", str(data_dir)]
             try:
                 process = await asyncio.create_subprocess_exec(
-                    *command, stdin=DEVNULL, stdout=output, stderr=output, pass_fds=(theirs.fileno(),),
-                    start_new_session=True, env=_environment(threads),
-                )  # fmt: skip
+                    *command,
+                    stdin=DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,
+                    env=_environment(threads),
+                )
             except BaseException:
                 ours.close()
                 raise

@@ -132,9 +132,12 @@ class _Round:
             run = self._contexts.get(job.run, job.spec_json, allow_path=job.allow_path, paths={}, options={})
             root = Root(run, self.layout, self.base, job.round)
         context = AggregationContext(
-            job.round, spec.seed, root=root, roster=job.roster,
+            job.round,
+            spec.seed,
+            root=root,
+            roster=job.roster,
             learning_rate=float(getattr(optimizer.options, "learning_rate", 1.0)),
-        )  # fmt: skip
+        )
         matrix = UpdateMatrix(terms, self.layout.part("model"))
         result = rule.aggregate(matrix, self._state_of(rule), context)
         if set(result.state) != set(rule.state_names):

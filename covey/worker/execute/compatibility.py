@@ -221,8 +221,16 @@ def _comparing(parts: Parts) -> Complaints:
 
 
 CHECKS: tuple[Callable[[Parts], Complaints], ...] = (
-    _task, _numbers, _votes, _feedback, _fallback, _bound, _privacy, _root, _asynchronous,
-)  # fmt: skip
+    _task,
+    _numbers,
+    _votes,
+    _feedback,
+    _fallback,
+    _bound,
+    _privacy,
+    _root,
+    _asynchronous,
+)
 
 
 def _least(rule: Aggregator, fallback: Aggregator | None) -> int:

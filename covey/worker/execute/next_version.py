@@ -134,9 +134,13 @@ def write_model(out: Path, layout: Layout, base: MappedModel, change: Reader, bu
 
 
 def _through_change(
-    files: StepFiles, layout: Layout, base: MappedModel, step: Step, coding: tuple[Codec, CodecContext],
+    files: StepFiles,
+    layout: Layout,
+    base: MappedModel,
+    step: Step,
+    coding: tuple[Codec, CodecContext],
     each_block: Callable[[], object],
-) -> tuple[ModelFile, tuple[m.StateFile, ...]]:  # fmt: skip
+) -> tuple[ModelFile, tuple[m.StateFile, ...]]:
     codec, context = coding
     keeps = RESIDUAL in files.out_state
     # Without a residual the wanted change needs a place for a while: where the model will be.
@@ -177,9 +181,13 @@ def _sized(path: Path, d: int) -> Tensor:
 
 
 def _walk(
-    files: StepFiles, base: MappedModel, step: Step, start: Callable[[slice], Tensor],
-    take: Callable[[slice, Tensor], None], each_block: Callable[[], object],
-) -> tuple[m.StateFile, ...]:  # fmt: skip
+    files: StepFiles,
+    base: MappedModel,
+    step: Step,
+    start: Callable[[slice], Tensor],
+    take: Callable[[slice, Tensor], None],
+    each_block: Callable[[], object],
+) -> tuple[m.StateFile, ...]:
     """Step through all columns once from what `start` gives, hand the result to `take`, and write the state files."""
     with ExitStack() as stack:
         vectors = [_StateVector(files, slot, base.d, step.number, stack) for slot in step.optimizer.slots]

@@ -103,9 +103,17 @@ def check(contexts: Contexts, job: m.CheckJob) -> m.CheckResult:
     torch.set_num_threads(one_step.threads)
     began = time.monotonic()
     fit = loop.train(
-        context.task, context.model, context.train_data, indices, one_step,
-        round=1, rounds=spec.rounds_in_all, seed=spec.seed, roster_index=0, device=context.device,
-    )  # fmt: skip
+        context.task,
+        context.model,
+        context.train_data,
+        indices,
+        one_step,
+        round=1,
+        rounds=spec.rounds_in_all,
+        seed=spec.seed,
+        roster_index=0,
+        device=context.device,
+    )
     seconds = time.monotonic() - began
     return m.CheckResult(
         examples=fit.examples,
@@ -159,22 +167,49 @@ def _fit(
     codec = load_codec(spec.exchange)
     if isinstance(codec, DpSign):
         return per_example_sum(
-            context.task, model, data, indices, spec.training, round=job.round, rounds=spec.rounds_in_all,
-            seed=spec.seed, roster_index=job.roster_index, device=context.device, clip=codec.options.clip,
-            norm=codec.options.norm, each_step=each_step,
-        )  # fmt: skip
+            context.task,
+            model,
+            data,
+            indices,
+            spec.training,
+            round=job.round,
+            rounds=spec.rounds_in_all,
+            seed=spec.seed,
+            roster_index=job.roster_index,
+            device=context.device,
+            clip=codec.options.clip,
+            norm=codec.options.norm,
+            each_step=each_step,
+        )
     if spec.exchange.payload == "gradient":
         gradients, fit = loop.gradient(
-            context.task, model, data, indices, spec.training, round=job.round, rounds=spec.rounds_in_all,
-            seed=spec.seed, roster_index=job.roster_index, device=context.device,
-        )  # fmt: skip
+            context.task,
+            model,
+            data,
+            indices,
+            spec.training,
+            round=job.round,
+            rounds=spec.rounds_in_all,
+            seed=spec.seed,
+            roster_index=job.roster_index,
+            device=context.device,
+        )
         each_step()
         return gradients, fit
     return None, loop.train(
-        context.task, model, data, indices, spec.training, round=job.round, rounds=spec.rounds_in_all,
-        seed=spec.seed, roster_index=job.roster_index, device=context.device,
-        progress=progress, each_step=each_step,
-    )  # fmt: skip
+        context.task,
+        model,
+        data,
+        indices,
+        spec.training,
+        round=job.round,
+        rounds=spec.rounds_in_all,
+        seed=spec.seed,
+        roster_index=job.roster_index,
+        device=context.device,
+        progress=progress,
+        each_step=each_step,
+    )
 
 
 def _training_data(context: RunContext, job: m.TrainJob) -> Dataset[Any]:

@@ -79,9 +79,12 @@ class Root:
         context, spec = self._context, self._context.spec
         model = self._loaded(None)
         arguments: Any = {
-            "round": self._round, "rounds": spec.rounds_in_all, "seed": spec.seed, "roster_index": ROOT_INDEX,
+            "round": self._round,
+            "rounds": spec.rounds_in_all,
+            "seed": spec.seed,
+            "roster_index": ROOT_INDEX,
             "device": context.device,
-        }  # fmt: skip
+        }
         if spec.exchange.payload == "gradient":
             tensors, _ = loop.gradient(context.task, model, self._data, self._indices, spec.training, **arguments)
             source = ModelVector(self._layout, tensors)

@@ -33,13 +33,7 @@ class RunContext:
     """One run on this machine; everything is made when it is first needed."""
 
     def __init__(
-        self,
-        spec_json: str,
-        device: torch.device,
-        *,
-        paths: Mapping[str, str],
-        options: Options,
-        allow_path: bool,
+        self, spec_json: str, device: torch.device, *, paths: Mapping[str, str], options: Options, allow_path: bool
     ) -> None:
         self.spec: RunSpec = parse_json(spec_json)
         self.device = device
@@ -140,13 +134,7 @@ class Contexts:
         self._runs: OrderedDict[str, tuple[str, RunContext]] = OrderedDict()
 
     def get(
-        self,
-        run: str,
-        spec_json: str,
-        *,
-        allow_path: bool,
-        paths: Mapping[str, str],
-        options: Options,
+        self, run: str, spec_json: str, *, allow_path: bool, paths: Mapping[str, str], options: Options
     ) -> RunContext:
         """The context of a run, kept from before if nothing about it changed."""
         key = json.dumps([spec_json, allow_path, dict(paths), dict(options)], sort_keys=True)

@@ -17,8 +17,11 @@ D = 300
 NAMES = [plugin.name for plugin in installed("attack")]
 matrices = st.builds(
     lambda seed, k, scale, shift: torch.randn(k, 40, generator=torch.Generator().manual_seed(seed)) * scale + shift,
-    st.integers(0, 10_000), st.integers(2, 9), st.sampled_from([1e-3, 1.0, 50.0]), st.sampled_from([0.0, 1.0, -3.0]),
-)  # fmt: skip
+    st.integers(0, 10_000),
+    st.integers(2, 9),
+    st.sampled_from([1e-3, 1.0, 50.0]),
+    st.sampled_from([0.0, 1.0, -3.0]),
+)
 
 
 def honest(k=8, d=D, seed=1):
@@ -51,9 +54,13 @@ class _Conformance(AttackConformance):
 
 
 for _name, _options in [(name, {}) for name in NAMES] + [
-    ("alie", {"z": "auto"}), ("min-max", {"p": "unit"}), ("min-sum", {"p": "sign"}), ("lazy-copy", {"noise": 0.1}),
-    ("stale-replay", {"refresh": 2}), ("mimic", {"warmup": 2}),
-]:  # fmt: skip
+    ("alie", {"z": "auto"}),
+    ("min-max", {"p": "unit"}),
+    ("min-sum", {"p": "sign"}),
+    ("lazy-copy", {"noise": 0.1}),
+    ("stale-replay", {"refresh": 2}),
+    ("mimic", {"warmup": 2}),
+]:
     _class = f"Test_{_name}_{'_'.join(map(str, _options.values()))}"
     globals()[_class] = type(_class, (_Conformance,), {"name": _name, "options": _options, "__test__": True})
 
@@ -148,8 +155,10 @@ def test_alie_is_the_mean_minus_z_deviations():
     )
     torch.testing.assert_close(
         sent(ALIE({"z": "auto"}), rows.float(), nodes=25, attackers=5).double(),
-        rows.mean(0) - 0.2533471 * deviation, rtol=1e-5, atol=1e-5,
-    )  # fmt: skip
+        rows.mean(0) - 0.2533471 * deviation,
+        rtol=1e-5,
+        atol=1e-5,
+    )
 
 
 def test_the_automatic_z_is_the_papers():

@@ -10,15 +10,7 @@ from hypothesis import strategies as st
 
 from covey.aggregation.directions import BlockRule
 from covey.aggregation.matrix import UpdateMatrix
-from covey.aggregation.order_statistics import (
-    NarrowBlocks,
-    mean,
-    mean_of_ranks,
-    network,
-    pruned,
-    select,
-    sorting_pairs,
-)
+from covey.aggregation.order_statistics import NarrowBlocks, mean, mean_of_ranks, network, pruned, select, sorting_pairs
 
 
 def slab(seed: int, n: int, b: int = 33, ties: bool = False) -> torch.Tensor:

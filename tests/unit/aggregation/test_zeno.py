@@ -33,12 +33,7 @@ def aggregate(
 
 
 @settings(deadline=None, max_examples=50)
-@given(
-    st.integers(0, 10**6),
-    st.integers(0, 6),
-    st.sampled_from([0.0, 0.01, 0.5]),
-    st.sampled_from([0.1, 1.0]),
-)
+@given(st.integers(0, 10**6), st.integers(0, 6), st.sampled_from([0.0, 0.01, 0.5]), st.sampled_from([0.1, 1.0]))
 def test_equals_the_naive_formula(seed: int, f: int, rho: float, gamma: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     target = torch.randn(20, generator=generator)

@@ -41,10 +41,7 @@ def test_nothing_to_move_is_refused():
 
 
 def test_a_server_that_fails_fails_the_floor(tmp_path, capfd):
-    with (
-        floor._process("server", ["--folder", tmp_path]) as server,
-        pytest.raises(RuntimeError, match="ended early"),
-    ):
+    with floor._process("server", ["--folder", tmp_path]) as server, pytest.raises(RuntimeError, match="ended early"):
         floor._read_line(server)
     assert "authority.crt" in capfd.readouterr().err
 

@@ -147,9 +147,12 @@ def test_a_report_says_what_it_was_given(module):
 
 def better_one(module):
     return {
-        matrix: "nnm + trimmed-mean", stochastic_sign: "sto-sign, oracle b", dq_sgd: "dq-sgd",
-        dampening: "inverse", block_momentum: "nesterov 0.9, lr 0.7",
-    }[module]  # fmt: skip
+        matrix: "nnm + trimmed-mean",
+        stochastic_sign: "sto-sign, oracle b",
+        dq_sgd: "dq-sgd",
+        dampening: "inverse",
+        block_momentum: "nesterov 0.9, lr 0.7",
+    }[module]
 
 
 def test_every_rule_of_the_matrix_is_installed_and_can_be_made():

@@ -38,8 +38,11 @@ def test_assignments_are_shown_with_their_outcome(capsys):
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[0][:5] == ["ROUND", "NODE", "OUTCOME", "BASE", "VERSION"]
     assert [line[1:3] for line in lines[2:]] == [
-        ["a", "accepted"], ["b", "rejected"], ["a", "held"], ["b", "collecting"],
-    ]  # fmt: skip
+        ["a", "accepted"],
+        ["b", "rejected"],
+        ["a", "held"],
+        ["b", "collecting"],
+    ]
     assert lines[2][3:5] == ["0", "1"]
 
 
@@ -71,9 +74,15 @@ def update(number, base, verdict="accepted"):
     made = UpdateStatement(FEDERATION, RUN, number, "a", NODE.key_id, MODELS[base], (part,), 10.0, {})
     raw = made.to_bytes()
     return pb.SignedUpdate(
-        round=number, node="a", statement=raw, signature=NODE.sign(raw), signing_key=NODE.public_bytes,
-        verdict=verdict, kept=True, base_version=base,
-    )  # fmt: skip
+        round=number,
+        node="a",
+        statement=raw,
+        signature=NODE.sign(raw),
+        signing_key=NODE.public_bytes,
+        verdict=verdict,
+        kept=True,
+        base_version=base,
+    )
 
 
 def commit(version, number, judged, parent=b""):

@@ -17,9 +17,14 @@ def update(number, node, **changes):
     made = UpdateStatement(FEDERATION, RUN, number, node, KEYS[node].key_id, BASES[number], (part,), 10.0, {})
     raw = replace(made, **changes).to_bytes()
     return pb.SignedUpdate(
-        round=number, node=node, statement=raw, signature=KEYS[node].sign(raw),
-        signing_key=KEYS[node].public_bytes, verdict="accepted", kept=number == 2,
-    )  # fmt: skip
+        round=number,
+        node=node,
+        statement=raw,
+        signature=KEYS[node].sign(raw),
+        signing_key=KEYS[node].public_bytes,
+        verdict="accepted",
+        kept=number == 2,
+    )
 
 
 def commit(number, updates, parent="", key=COORDINATOR, **changes):

@@ -90,8 +90,13 @@ def test_every_command_that_a_demo_prints_at_its_end_works_as_printed(start, tmp
     assert len(printed) == len(reading) + 1
     asked = [line.removeprefix(running_program()).split()[:2] for line in reading]
     assert [" ".join(words) for words in asked] == [
-        "run show", "round list", "round show", "node list", "run audit", "run export",
-    ]  # fmt: skip
+        "run show",
+        "round list",
+        "round show",
+        "node list",
+        "run audit",
+        "run export",
+    ]
     for line in reading:
         done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, (line, done.stderr)

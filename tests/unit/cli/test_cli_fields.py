@@ -4,25 +4,25 @@ from covey.cli.framework import fields
 from covey.protos import admin_pb2 as pb
 
 RUN = pb.Run(
-    run="3f9a", name="digits", mode="rounds", state="running", rounds_committed=2, rounds=20, model_version=2,
-    model_sha256="ab" * 32, metrics='{"accuracy": 0.5, "loss": NaN}', submitted_at=1.5, started_at=2.5,
-    spec='{"name":"digits"}', roster=["a", "b"],
-)  # fmt: skip
+    run="3f9a",
+    name="digits",
+    mode="rounds",
+    state="running",
+    rounds_committed=2,
+    rounds=20,
+    model_version=2,
+    model_sha256="ab" * 32,
+    metrics='{"accuracy": 0.5, "loss": NaN}',
+    submitted_at=1.5,
+    started_at=2.5,
+    spec='{"name":"digits"}',
+    roster=["a", "b"],
+)
 ROUND = pb.Round(round=2, state="collecting", attempt=1, started_at=3.0, metrics="{}", invited=["a"])
 
 
 def test_run_fields_are_those_of_the_design():
-    named = {
-        "run",
-        "name",
-        "mode",
-        "state",
-        "reason",
-        "rounds_committed",
-        "model_version",
-        "model_sha256",
-        "metrics",
-    }
+    named = {"run", "name", "mode", "state", "reason", "rounds_committed", "model_version", "model_sha256", "metrics"}
     shown = fields.plain(RUN, fields.RUN_DETAIL_FIELDS)
     assert named <= set(shown)
     assert shown["metrics"] == {"accuracy": 0.5, "loss": None}
@@ -33,9 +33,17 @@ def test_run_fields_are_those_of_the_design():
 
 def test_round_fields_are_those_of_the_design():
     named = {
-        "round", "state", "started_at", "committed_at", "seconds", "accepted", "rejected", "bytes_received",
-        "bytes_sent", "metrics",
-    }  # fmt: skip
+        "round",
+        "state",
+        "started_at",
+        "committed_at",
+        "seconds",
+        "accepted",
+        "rejected",
+        "bytes_received",
+        "bytes_sent",
+        "metrics",
+    }
     shown = fields.plain(ROUND, fields.ROUND_FIELDS)
     assert named <= set(shown)
     assert shown["committed_at"] is None
@@ -44,11 +52,14 @@ def test_round_fields_are_those_of_the_design():
 
 def test_every_named_field_is_one_of_its_message():
     for message, names in [
-        (pb.Run(), fields.RUN_DETAIL_FIELDS), (pb.Round(), fields.ROUND_FIELDS),
+        (pb.Run(), fields.RUN_DETAIL_FIELDS),
+        (pb.Round(), fields.ROUND_FIELDS),
         (pb.Update(), fields.UPDATE_FIELDS),
-        (pb.Node(), fields.NODE_FIELDS), (pb.Event(), fields.EVENT_FIELDS),
-        (pb.NodeProgress(), fields.PROGRESS_FIELDS), (pb.CoordinatorStatus(), fields.STATUS_FIELDS),
-    ]:  # fmt: skip
+        (pb.Node(), fields.NODE_FIELDS),
+        (pb.Event(), fields.EVENT_FIELDS),
+        (pb.NodeProgress(), fields.PROGRESS_FIELDS),
+        (pb.CoordinatorStatus(), fields.STATUS_FIELDS),
+    ]:
         shown = fields.plain(message, names)
         assert tuple(shown) == names
         json.dumps(shown, allow_nan=False)

@@ -46,13 +46,38 @@ def test_commands_with_json_document_its_fields(path):
 def test_commands_of_the_design_are_there():
     found = {" ".join(path[1:]) for path in COMMANDS}
     wanted = {
-        "demo", "coordinator start", "coordinator pause", "coordinator resume", "coordinator drain",
-        "coordinator status", "coordinator backup", "coordinator restore", "coordinator token",
-        "coordinator admin issue", "node join", "node check", "node start", "node leave", "node list",
-        "node show", "node evict", "run submit", "run list", "run show", "run watch", "run stop",
-        "run export", "run audit", "round list", "round show", "store migrate", "store copy", "store check",
-        "plugins", "plugins show",
-    }  # fmt: skip
+        "demo",
+        "coordinator start",
+        "coordinator pause",
+        "coordinator resume",
+        "coordinator drain",
+        "coordinator status",
+        "coordinator backup",
+        "coordinator restore",
+        "coordinator token",
+        "coordinator admin issue",
+        "node join",
+        "node check",
+        "node start",
+        "node leave",
+        "node list",
+        "node show",
+        "node evict",
+        "run submit",
+        "run list",
+        "run show",
+        "run watch",
+        "run stop",
+        "run export",
+        "run audit",
+        "round list",
+        "round show",
+        "store migrate",
+        "store copy",
+        "store check",
+        "plugins",
+        "plugins show",
+    }
     assert wanted <= found
 
 
@@ -107,10 +132,7 @@ def nested():
 
 
 nested.add_command(not_found, "fails")
-FAILING = RootGroup(
-    "covey",
-    lazy={name: f"{__name__}:{name}" for name in ("not_found", "interrupted", "nested")},
-)
+FAILING = RootGroup("covey", lazy={name: f"{__name__}:{name}" for name in ("not_found", "interrupted", "nested")})
 
 
 @pytest.mark.parametrize("arguments", [["not_found"], ["nested", "fails"]])
@@ -127,12 +149,7 @@ def test_ctrl_c_is_exit_code_130():
 
 @pytest.mark.parametrize(
     "arguments",
-    [
-        ["no-such-command"],
-        ["run", "show"],
-        ["run", "show", "x", "--no-such-option"],
-        ["round", "show", "x", "0"],
-    ],
+    [["no-such-command"], ["run", "show"], ["run", "show", "x", "--no-such-option"], ["round", "show", "x", "0"]],
 )
 def test_wrong_usage_is_exit_code_2(arguments):
     done = CliRunner().invoke(covey, arguments, env={"COVEY_HOME": None})

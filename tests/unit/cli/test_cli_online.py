@@ -128,10 +128,15 @@ def test_a_foreign_identity_is_not_let_in(call, coordinator, tmp_path):
     signing_request(tmp_path / "me", "mallory")
     issued = authority.issue("mallory", "admin", tls_key_in(tmp_path / "me" / "tls.key").public_key())
     Identity.write(
-        tmp_path / "me", name="mallory", role="admin", federation=authority.federation,
-        server=coordinator.coordinator_address, coordinator_key=b"k" * 32, certificate=issued.pem,
+        tmp_path / "me",
+        name="mallory",
+        role="admin",
+        federation=authority.federation,
+        server=coordinator.coordinator_address,
+        coordinator_key=b"k" * 32,
+        certificate=issued.pem,
         authority=authority.pem,
-    )  # fmt: skip
+    )
     done = call("run", "list", "--server", coordinator.coordinator_address, "--identity", tmp_path / "me", code=1)
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1

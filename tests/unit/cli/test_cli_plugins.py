@@ -15,9 +15,12 @@ def test_lists_every_kind_without_importing_any():
     assert all(tuple(entry) == PLUGIN_FIELDS for entry in found)
     names = {(entry["kind"], entry["name"]) for entry in found}
     assert {
-        ("task", "digits"), ("task", "synthetic"), ("aggregator", "mean"), ("server-optimizer", "adam"),
+        ("task", "digits"),
+        ("task", "synthetic"),
+        ("aggregator", "mean"),
+        ("server-optimizer", "adam"),
         ("codec", "none"),
-    } <= names  # fmt: skip
+    } <= names
 
 
 def test_table_has_a_line_for_each():

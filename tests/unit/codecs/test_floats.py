@@ -145,8 +145,7 @@ def test_fp8_scales_that_no_encoder_makes_are_refused(scale: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("codec", "error"),
-    [(Fp16(), 3e-4), (Bf16(), 2.5e-3), (Fp8(), 3.5e-2), (Fp8({"format": "e5m2"}), 7e-2)],
+    ("codec", "error"), [(Fp16(), 3e-4), (Bf16(), 2.5e-3), (Fp8(), 3.5e-2), (Fp8({"format": "e5m2"}), 7e-2)]
 )
 def test_relative_errors_are_what_the_formats_give(codec: Codec, error: float) -> None:
     vector = torch.from_numpy(np.random.default_rng(0).standard_t(4, 200_000).astype(np.float32))
@@ -174,7 +173,10 @@ def test_formats_are_refused_by_name() -> None:
 
 def test_sizes() -> None:
     assert [codec.encoded_bytes(1000) for codec in (Fp16(), Bf16(), Fp8(), Fp8({"block": 1024}))] == [
-        2000, 2000, 1016, 1004,
-    ]  # fmt: skip
+        2000,
+        2000,
+        1016,
+        1004,
+    ]
     with pytest.raises(LimitExceeded, match="1016"):
         Fp8().reader(bytes(1017), 1000)

@@ -84,10 +84,14 @@ def test_the_largest_value_of_a_block_comes_back_exactly() -> None:
 @pytest.mark.parametrize(
     ("codec", "error"),
     [
-        (Int8({"block": 64}), 0.013), (Int8({"block": 256}), 0.020), (Int8({"block": 2048}), 0.037),
-        (Int4({"block": 64}), 0.18), (Int4({"block": 256}), 0.27), (Int4({"block": 2048}), 0.41),
+        (Int8({"block": 64}), 0.013),
+        (Int8({"block": 256}), 0.020),
+        (Int8({"block": 2048}), 0.037),
+        (Int4({"block": 64}), 0.18),
+        (Int4({"block": 256}), 0.27),
+        (Int4({"block": 2048}), 0.41),
     ],
-)  # fmt: skip
+)
 def test_relative_errors_on_heavy_tails(codec: Codec, error: float) -> None:
     """Of a heavy-tailed vector: within a factor of two of values measured elsewhere on another such vector."""
     vector = torch.from_numpy(np.random.default_rng(0).standard_t(3, 300_000).astype(np.float32))

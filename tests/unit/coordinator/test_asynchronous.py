@@ -40,9 +40,15 @@ from covey.coordinator.modes.rounds.events import (
 )
 
 POLICY = AsyncPolicy(
-    updates=4, min_nodes=2, deadline_s=100, rejoin_s=30, retry_s=1, retry_max_s=8,
-    evaluate_every=2, evaluate_on_nodes=False,
-)  # fmt: skip
+    updates=4,
+    min_nodes=2,
+    deadline_s=100,
+    rejoin_s=30,
+    retry_s=1,
+    retry_max_s=8,
+    evaluate_every=2,
+    evaluate_on_nodes=False,
+)
 
 
 def started(policy=POLICY, nodes=("a", "b"), **kwargs):
@@ -66,8 +72,9 @@ def test_a_node_gets_work_when_it_is_there_and_again_after_each_decision():
     made, actions = started()
     assert opened(actions) == [("a", 1, 0), ("b", 2, 0)]
     assert kinds(actions, OpenAssignment | SendAssignment)[:2] == [
-        OpenAssignment("a", 1, 0, ("a", "b")), SendAssignment("a", 1),
-    ]  # fmt: skip
+        OpenAssignment("a", 1, 0, ("a", "b")),
+        SendAssignment("a", 1),
+    ]
     assert made.handle(UpdateStored("b", 2, 1)) == [DecideNext()]
     assert made.handle(UpdateStored("a", 1, 2)) == []  # one decision at a time
     actions = made.handle(Decided("b", 2, 1, True, 3))
@@ -143,8 +150,9 @@ def test_an_assignment_without_progress_is_given_up():
     assert made.wake_at == 100
     actions = made.handle(Tick(100))
     assert actions[:2] == [
-        Cancel("b", 2, "the assignment took too long"), CloseAssignment("b", 2, "lost", "no progress for 100 s"),
-    ]  # fmt: skip
+        Cancel("b", 2, "the assignment took too long"),
+        CloseAssignment("b", 2, "lost", "no progress for 100 s"),
+    ]
     assert made.expects("a", 1)
     assert not made.expects("b", 2)
     assert opened(made.handle(Tick(101))) == [("b", 3, 0)]

@@ -34,9 +34,15 @@ from covey.coordinator.modes.rounds.events import (
 )
 
 POLICY = AsyncPolicy(
-    updates=4, min_nodes=2, deadline_s=100, rejoin_s=30, retry_s=1, retry_max_s=8,
-    evaluate_every=2, evaluate_on_nodes=False,
-)  # fmt: skip
+    updates=4,
+    min_nodes=2,
+    deadline_s=100,
+    rejoin_s=30,
+    retry_s=1,
+    retry_max_s=8,
+    evaluate_every=2,
+    evaluate_on_nodes=False,
+)
 
 
 class Record:
@@ -55,9 +61,13 @@ class Record:
         open_ = {self.rounds[n][0]: OpenWork(n, self.rounds[n][1]) for n in sorted(collecting - set(self.arrivals))}
         due = tuple(v for v in range(2, self.version + 1, 2) if v not in self.evaluated)
         return AsyncRestored(
-            len(self.decisions), max(self.rounds, default=0), self.version, open_,
-            {n: self.rounds[n][0] for n in waiting}, due,
-        )  # fmt: skip
+            len(self.decisions),
+            max(self.rounds, default=0),
+            self.version,
+            open_,
+            {n: self.rounds[n][0] for n in waiting},
+            due,
+        )
 
 
 NODES = ("a", "b", "c", "d")

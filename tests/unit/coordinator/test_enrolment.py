@@ -150,11 +150,19 @@ async def test_tokens_without_a_name_get_different_ones(env):
     assert first.secret != second.secret
 
 
-@pytest.mark.parametrize(("fields", "error"), [
-    ({"role": "root"}, SpecError), ({"role": "coordinator"}, SpecError), ({"node": "Alpha"}, IdentityError),
-    ({"node": "a\n"}, IdentityError), ({"expires_s": -1.0}, SpecError), ({"expires_s": 1e9}, SpecError),
-    ({"expires_s": float("nan")}, SpecError), ({"expires_s": float("inf")}, SpecError),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"role": "root"}, SpecError),
+        ({"role": "coordinator"}, SpecError),
+        ({"node": "Alpha"}, IdentityError),
+        ({"node": "a\n"}, IdentityError),
+        ({"expires_s": -1.0}, SpecError),
+        ({"expires_s": 1e9}, SpecError),
+        ({"expires_s": float("nan")}, SpecError),
+        ({"expires_s": float("inf")}, SpecError),
+    ],
+)
 async def test_tokens_that_cannot_be(env, fields, error):
     with pytest.raises(error):
         await create_token(env, admin_pb2.CreateTokenRequest(**fields))
@@ -413,15 +421,18 @@ def test_many_addresses_take_no_endless_memory():
         limits.admit(str(2 * MAX_ADDRESSES - 1))
 
 
-@pytest.mark.parametrize(("peer", "site"), [
-    ("ipv4:10.1.2.3:50000", "10.1.2.3"),
-    ("ipv6:%5B2001:db8:1:2:3:4:5:6%5D:50000", "2001:db8:1:2::/64"),
-    ("ipv6:[2001:db8:1:2::9]:50000", "2001:db8:1:2::/64"),
-    ("ipv6:%5B::ffff:10.1.2.3%5D:50000", "10.1.2.3"),
-    ("ipv6:%5Bfe80::1%25eth0%5D:50000", "fe80::/64"),
-    ("unix:/run/covey.sock", "unix:/run/covey.sock"),
-    ("ipv4:what", "ipv4:what"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("peer", "site"),
+    [
+        ("ipv4:10.1.2.3:50000", "10.1.2.3"),
+        ("ipv6:%5B2001:db8:1:2:3:4:5:6%5D:50000", "2001:db8:1:2::/64"),
+        ("ipv6:[2001:db8:1:2::9]:50000", "2001:db8:1:2::/64"),
+        ("ipv6:%5B::ffff:10.1.2.3%5D:50000", "10.1.2.3"),
+        ("ipv6:%5Bfe80::1%25eth0%5D:50000", "fe80::/64"),
+        ("unix:/run/covey.sock", "unix:/run/covey.sock"),
+        ("ipv4:what", "ipv4:what"),
+    ],
+)
 def test_what_counts_as_one_address(peer, site):
     assert site_of(peer) == site
 

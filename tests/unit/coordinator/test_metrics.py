@@ -34,10 +34,17 @@ def metrics():
 def env(metrics):
     """What the gauges look at."""
     return SimpleNamespace(
-        metrics=metrics, evicted=metrics.evicted, state="running", store=SimpleNamespace(up=True), census=Census(),
-        files=SimpleNamespace(bytes_used=7), config=CoordinatorConfig(data_dir=None), sessions=Sessions(),
-        drills={}, current=None,
-    )  # fmt: skip
+        metrics=metrics,
+        evicted=metrics.evicted,
+        state="running",
+        store=SimpleNamespace(up=True),
+        census=Census(),
+        files=SimpleNamespace(bytes_used=7),
+        config=CoordinatorConfig(data_dir=None),
+        sessions=Sessions(),
+        drills={},
+        current=None,
+    )
 
 
 def value(metrics, name, **labels):
@@ -149,15 +156,18 @@ def test_names_that_cannot_be_shown_are_not(env, name):
 # -- evaluations of nodes
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    (b'{"accuracy":[1,2]}', {"accuracy": (1.0, 2.0)}),
-    (b"{}", {}),
-    (b'{"\\ud800":[1,2]}', {}),
-    (b'{"a\\nb":[1,2]}', {}),
-    (b'{"accuracy":[1' + 400 * b"0" + b',2]}', {}),
-    (b"[" * 100_000, {}),
-    (b'{"accuracy":[NaN,2],"loss":[3,4]}', {"loss": (3.0, 4.0)}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b'{"accuracy":[1,2]}', {"accuracy": (1.0, 2.0)}),
+        (b"{}", {}),
+        (b'{"\\ud800":[1,2]}', {}),
+        (b'{"a\\nb":[1,2]}', {}),
+        (b'{"accuracy":[1' + 400 * b"0" + b",2]}", {}),
+        (b"[" * 100_000, {}),
+        (b'{"accuracy":[NaN,2],"loss":[3,4]}', {"loss": (3.0, 4.0)}),
+    ],
+)
 async def test_what_nodes_say_of_the_last_version(text, expected):
     got = []
 

@@ -335,9 +335,16 @@ class Interleavings(RuleBasedStateMachine):
     )
     def begin(self, quorum, participants, min_nodes, retries):
         self.policy = RoundPolicy(
-            count=3, quorum=quorum, participants=participants, min_nodes=min_nodes, deadline_s=100,
-            hard_deadline_s=300, rejoin_s=30, max_retries=retries, seed=1,
-        )  # fmt: skip
+            count=3,
+            quorum=quorum,
+            participants=participants,
+            min_nodes=min_nodes,
+            deadline_s=100,
+            hard_deadline_s=300,
+            rejoin_s=30,
+            max_retries=retries,
+            seed=1,
+        )
         self.now, self.connected, self.committed, self.finished = 0.0, set(), [], None
         self.crash_after = None
         self.record = Restored()
@@ -368,9 +375,13 @@ class Interleavings(RuleBasedStateMachine):
                 assert len(set(invited)) == len(invited)
                 kept = {n: v for n, v in record.answers.items() if v in ("received", "rejected")}
                 self.record = replace(
-                    record, round=number, attempt=attempt, invited=invited, aggregating=False,
+                    record,
+                    round=number,
+                    attempt=attempt,
+                    invited=invited,
+                    aggregating=False,
                     answers=kept if record.round else {},
-                )  # fmt: skip
+                )
                 assert roster[: len(self.roster)] == self.roster  # only ever appended to
                 self.roster = roster
             case Assign(node=node, round=number):

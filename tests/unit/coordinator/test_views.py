@@ -14,9 +14,14 @@ RUN = RunRecord("3f9a", "digits", "rounds", SPEC, 7, "running", "", 10.0, starte
 
 def version(number, metrics=None, kept=True):
     return VersionRecord(
-        "3f9a", number, f"{number:02x}" * 32, artifact_of([b"x" * number]), 20.0 + number,
-        metrics=metrics or {}, kept=kept,
-    )  # fmt: skip
+        "3f9a",
+        number,
+        f"{number:02x}" * 32,
+        artifact_of([b"x" * number]),
+        20.0 + number,
+        metrics=metrics or {},
+        kept=kept,
+    )
 
 
 def test_a_run_that_is_queued():
@@ -60,12 +65,7 @@ def test_a_version_and_its_file():
 
 @pytest.mark.parametrize(
     ("state", "connected", "shown"),
-    [
-        ("active", True, "connected"),
-        ("active", False, "away"),
-        ("evicted", True, "evicted"),
-        ("left", False, "left"),
-    ],
+    [("active", True, "connected"), ("active", False, "away"), ("evicted", True, "evicted"), ("left", False, "left")],
 )
 def test_a_node(state, connected, shown):
     record = NodeRecord("a", "node", state, 1.0, device="cpu", tasks=("digits",), accepted=3)
@@ -75,12 +75,7 @@ def test_a_node(state, connected, shown):
 
 def test_an_event():
     view = views.event_view(EventRecord(5.0, "node-evicted", node="a", detail={"by": "alice"}))
-    assert (view.at, view.kind, view.node, json.loads(view.detail)) == (
-        5.0,
-        "node-evicted",
-        "a",
-        {"by": "alice"},
-    )
+    assert (view.at, view.kind, view.node, json.loads(view.detail)) == (5.0, "node-evicted", "a", {"by": "alice"})
 
 
 def test_the_best_version_is_the_newest_of_equals_and_kept():

@@ -46,9 +46,17 @@ def test_digits_are_learned_in_twenty_epochs() -> None:
     torch.manual_seed(0)
     model, data = task.model(), task.train_data(NodeData())
     train(
-        task, model, data, torch.arange(size_of(data)), TrainingSection(local_epochs=20),
-        round=1, rounds=1, seed=1, roster_index=0, device=CPU,
-    )  # fmt: skip
+        task,
+        model,
+        data,
+        torch.arange(size_of(data)),
+        TrainingSection(local_epochs=20),
+        round=1,
+        rounds=1,
+        seed=1,
+        roster_index=0,
+        device=CPU,
+    )
     assert evaluate(task, model, task.central_data(), 512, CPU)["accuracy"].ratio > 0.94
 
 

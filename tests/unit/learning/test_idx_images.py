@@ -123,7 +123,7 @@ def test_wrong_writers_are_refused(tmp_path: Path) -> None:
         (lambda f: write_idx(f / "train-labels-idx1-ubyte", torch.zeros(39, dtype=torch.uint8)), "39 labels"),
         (lambda f: write_idx(f / "train-labels-idx1-ubyte", torch.tensor([7] * 40).byte()), "has label 7"),
     ],
-)  # fmt: skip
+)
 def test_broken_images_are_refused(tmp_path: Path, break_it: Any, text: str) -> None:
     write_images(tmp_path)
     break_it(tmp_path)
@@ -153,7 +153,15 @@ def test_mnist_by_writer_is_learned() -> None:
     torch.manual_seed(0)
     model = task.model()
     train(
-        task, model, data, indices, TrainingSection(local_epochs=3),
-        round=1, rounds=1, seed=1, roster_index=0, device=CPU,
-    )  # fmt: skip
+        task,
+        model,
+        data,
+        indices,
+        TrainingSection(local_epochs=3),
+        round=1,
+        rounds=1,
+        seed=1,
+        roster_index=0,
+        device=CPU,
+    )
     assert evaluate(task, model, held_out, 512, CPU)["accuracy"].ratio > 0.6

@@ -142,9 +142,7 @@ def test_clipping_bounds_each_step() -> None:
     task = Blobs()
     model, before = model_of(task), model_of(task)
     fit(task, model, settings=TrainingSection(learning_rate=0.5, local_steps=1, clip_norm=1e-3))
-    moved = torch.cat([
-        (a - b).flatten() for a, b in zip(model.parameters(), before.parameters(), strict=True)
-    ])  # fmt: skip
+    moved = torch.cat([(a - b).flatten() for a, b in zip(model.parameters(), before.parameters(), strict=True)])
     assert moved.norm().item() == pytest.approx(0.5e-3, rel=1e-3)
 
 
@@ -202,9 +200,11 @@ def test_progress_by_the_clock_and_every_step(monkeypatch: pytest.MonkeyPatch) -
     reports: list[tuple[int, int, float]] = []
     steps: list[None] = []
     fit(
-        Blobs(), model_of(Blobs()),
-        progress=lambda *report: reports.append(report), each_step=lambda: steps.append(None),
-    )  # fmt: skip
+        Blobs(),
+        model_of(Blobs()),
+        progress=lambda *report: reports.append(report),
+        each_step=lambda: steps.append(None),
+    )
     assert [step for step, _, _ in reports] == [4, 8, 12]
     assert all(total == 12 and 0 < loss < 5 for _, total, loss in reports)
     assert len(steps) == 12
@@ -270,9 +270,17 @@ def test_gradient_is_the_mean_over_the_first_batch() -> None:
     next(model.parameters()).requires_grad_(False)
     data = task.train_data(NodeData())
     found, result = gradient(
-        task, model, data, torch.arange(3, 90), TrainingSection(local_steps=1, batch_size=16),
-        round=2, rounds=5, seed=11, roster_index=1, device=CPU,
-    )  # fmt: skip
+        task,
+        model,
+        data,
+        torch.arange(3, 90),
+        TrainingSection(local_steps=1, batch_size=16),
+        round=2,
+        rounds=5,
+        seed=11,
+        roster_index=1,
+        device=CPU,
+    )
 
     reference = model_of(task)
     order = torch.randperm(87, generator=torch.Generator().manual_seed(derive_seed(11, "batches", 2, 1)))
@@ -309,9 +317,17 @@ def test_own_fit_replaces_the_loop_under_the_same_seed() -> None:
 def test_own_fit_gives_no_gradient() -> None:
     with pytest.raises(SpecError, match="OwnFit has its own fit"):
         gradient(
-            OwnFit(), model_of(Blobs()), Blobs().train_data(NodeData()), torch.arange(9), TrainingSection(),
-            round=1, rounds=1, seed=1, roster_index=0, device=CPU,
-        )  # fmt: skip
+            OwnFit(),
+            model_of(Blobs()),
+            Blobs().train_data(NodeData()),
+            torch.arange(9),
+            TrainingSection(),
+            round=1,
+            rounds=1,
+            seed=1,
+            roster_index=0,
+            device=CPU,
+        )
 
 
 def test_evaluation_equals_the_whole_at_once_and_changes_nothing() -> None:

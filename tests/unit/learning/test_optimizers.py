@@ -17,10 +17,7 @@ def network() -> nn.Module:
 
 CASES: dict[str, tuple[dict[str, Any], Any]] = {
     "sgd": ({"optimizer": "sgd"}, lambda ps: torch.optim.SGD(ps, 0.05)),
-    "sgd-decay": (
-        {"optimizer": "sgd", "weight_decay": 0.1},
-        lambda ps: torch.optim.SGD(ps, 0.05, weight_decay=0.1),
-    ),
+    "sgd-decay": ({"optimizer": "sgd", "weight_decay": 0.1}, lambda ps: torch.optim.SGD(ps, 0.05, weight_decay=0.1)),
     "momentum": (
         {"optimizer": "momentum", "momentum": 0.8, "weight_decay": 0.01},
         lambda ps: torch.optim.SGD(ps, 0.05, momentum=0.8, weight_decay=0.01),
@@ -33,10 +30,7 @@ CASES: dict[str, tuple[dict[str, Any], Any]] = {
         {"optimizer": "adam", "betas": (0.8, 0.9), "weight_decay": 0.01},
         lambda ps: torch.optim.Adam(ps, 0.05, betas=(0.8, 0.9), weight_decay=0.01),
     ),
-    "adamw": (
-        {"optimizer": "adamw", "weight_decay": 0.1},
-        lambda ps: torch.optim.AdamW(ps, 0.05, weight_decay=0.1),
-    ),
+    "adamw": ({"optimizer": "adamw", "weight_decay": 0.1}, lambda ps: torch.optim.AdamW(ps, 0.05, weight_decay=0.1)),
 }
 
 

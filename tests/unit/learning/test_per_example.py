@@ -69,9 +69,16 @@ def model_of(task: Task) -> nn.Module:
 
 def summed(task: Task, model: nn.Module, **changes: Any) -> tuple[dict[str, Tensor], FitResult]:
     given = {
-        "indices": torch.arange(3, 48), "settings": SETTINGS, "round": 2, "rounds": 5, "seed": 11, "roster_index": 1,
-        "device": CPU, "clip": CLIP, **changes,
-    }  # fmt: skip
+        "indices": torch.arange(3, 48),
+        "settings": SETTINGS,
+        "round": 2,
+        "rounds": 5,
+        "seed": 11,
+        "roster_index": 1,
+        "device": CPU,
+        "clip": CLIP,
+        **changes,
+    }
     return per_example_sum(
         task, model, task.train_data(NodeData()), given.pop("indices"), given.pop("settings"), **given
     )

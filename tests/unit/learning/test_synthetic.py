@@ -43,9 +43,17 @@ def test_synthetic_training_differs_by_node_and_round_only() -> None:
     def change(round: int, node: int) -> Tensor:
         model = task.model()
         train(
-            task, model, data, torch.arange(8), TrainingSection(),
-            round=round, rounds=9, seed=1, roster_index=node, device=CPU,
-        )  # fmt: skip
+            task,
+            model,
+            data,
+            torch.arange(8),
+            TrainingSection(),
+            round=round,
+            rounds=9,
+            seed=1,
+            roster_index=node,
+            device=CPU,
+        )
         return torch.cat([t.flatten() for t in tensors_of(model).values()]) - start
 
     first = change(1, 0)
@@ -70,9 +78,18 @@ def test_synthetic_training_can_be_ended_while_it_waits() -> None:
 
     with pytest.raises(Stop):
         train(
-            task, task.model(), task.train_data(NodeData()), torch.arange(8), TrainingSection(),
-            round=1, rounds=1, seed=1, roster_index=0, device=CPU, each_step=each_step,
-        )  # fmt: skip
+            task,
+            task.model(),
+            task.train_data(NodeData()),
+            torch.arange(8),
+            TrainingSection(),
+            round=1,
+            rounds=1,
+            seed=1,
+            roster_index=0,
+            device=CPU,
+            each_step=each_step,
+        )
 
 
 def test_synthetic_smaller_than_its_tensors_is_refused() -> None:

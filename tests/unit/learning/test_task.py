@@ -34,7 +34,7 @@ def test_built_in_tasks_are_registered(name: str, cls: type[Task]) -> None:
         (TaskSection(name="digits", options={"hidden": -1}), SpecError, r"task\.options\.hidden.*given: -1"),
         (TaskSection(name="idx-images", options={"model": "vit"}), SpecError, "'mlp' or 'cnn'"),
     ],
-)  # fmt: skip
+)
 def test_wrong_tasks_are_refused(section: TaskSection, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         load_task(section)

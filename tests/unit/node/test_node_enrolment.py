@@ -59,9 +59,14 @@ class Listener(coordinator_pb2_grpc.EnrolmentServicer):
 
     def token(self, **changes):
         token = JoinToken(
-            "hospital-a", "node", "covey.example.org:7400", self.address, self.authority.pem, b"s" * 32,
+            "hospital-a",
+            "node",
+            "covey.example.org:7400",
+            self.address,
+            self.authority.pem,
+            b"s" * 32,
             time.time() + 60,
-        )  # fmt: skip
+        )
         return replace(token, **changes).encode()
 
 

@@ -50,9 +50,13 @@ def bench(monkeypatch):
     monkeypatch.setattr(working, "parse_json", lambda text: None)
     monkeypatch.setattr(Work, "_check_receipt", lambda *_: None)
     bench = SimpleNamespace(
-        metrics=NodeMetrics(), journal=Journal(), link=Link(), config=SimpleNamespace(check_run=lambda spec: None),
-        carried=SimpleNamespace(referenced=set), files=SimpleNamespace(release=lambda files: None),
-    )  # fmt: skip
+        metrics=NodeMetrics(),
+        journal=Journal(),
+        link=Link(),
+        config=SimpleNamespace(check_run=lambda spec: None),
+        carried=SimpleNamespace(referenced=set),
+        files=SimpleNamespace(release=lambda files: None),
+    )
     yield bench
     bench.journal.free.set()
 
@@ -112,9 +116,10 @@ async def test_what_goes_wrong_after_the_answer_is_no_second_outcome(bench, daem
     assert outcomes(bench.metrics) == {kind: 1.0}
 
 
-@pytest.mark.parametrize(("error", "outcome"), [
-    (OSError("disk full"), "failed"), (WorkerDied("gone"), "failed"), (PolicyError("no"), "declined"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [(OSError("disk full"), "failed"), (WorkerDied("gone"), "failed"), (PolicyError("no"), "declined")],
+)
 async def test_what_goes_wrong_before_is_the_outcome(bench, daemon, error, outcome):
     def refuse(spec):
         raise error

@@ -16,9 +16,14 @@ from covey.errors import SpecError
 from covey.simulation.arrival_order import Pace, Staleness, parse_staleness
 
 POLICY = aev.AsyncPolicy(
-    updates=1000, min_nodes=1, deadline_s=1e9, rejoin_s=30.0, evaluate_every=0, evaluate_centrally=False,
+    updates=1000,
+    min_nodes=1,
+    deadline_s=1e9,
+    rejoin_s=30.0,
+    evaluate_every=0,
+    evaluate_centrally=False,
     evaluate_on_nodes=False,
-)  # fmt: skip
+)
 
 
 def test_staleness_is_read():

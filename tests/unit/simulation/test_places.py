@@ -55,8 +55,11 @@ def test_just_the_simulation_s_nodes_are_active_with_their_new_keys(tmp_path):
         enrol(store, again, 2.0)
         found = {record.node: record for record in store.nodes()}
         assert {name: record.state for name, record in found.items()} == {
-            "a": "left", "b": "active", "c": "left", "d": "active",
-        }  # fmt: skip
+            "a": "left",
+            "b": "active",
+            "c": "left",
+            "d": "active",
+        }
         assert found["b"].signing_key == again["b"].public_bytes
         assert store.signing_key(first["b"].key_id) == first["b"].public_bytes  # for audits of the earlier run
     finally:

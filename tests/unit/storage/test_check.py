@@ -39,28 +39,13 @@ def broken(tmp_path):
     ("statement", "expected"),
     [
         ("DELETE FROM rounds WHERE round = 2", ["the update of ada belongs to round 2"]),
-        (
-            "DELETE FROM model_versions WHERE version = 2",
-            ["round 2 of run run-1 is committed, but its version"],
-        ),
-        (
-            "UPDATE rounds SET round = 3 WHERE round = 2",
-            ["belongs to round 2", "the last one is number 3", "round 3"],
-        ),
-        (
-            "UPDATE model_versions SET parent_sha256 = 'x' WHERE version = 2",
-            ["version 2 of run run-1 names another"],
-        ),
-        (
-            "UPDATE model_versions SET model_sha256 = 'x' WHERE version = 1",
-            ["version 2 of run run-1 names another"],
-        ),
+        ("DELETE FROM model_versions WHERE version = 2", ["round 2 of run run-1 is committed, but its version"]),
+        ("UPDATE rounds SET round = 3 WHERE round = 2", ["belongs to round 2", "the last one is number 3", "round 3"]),
+        ("UPDATE model_versions SET parent_sha256 = 'x' WHERE version = 2", ["version 2 of run run-1 names another"]),
+        ("UPDATE model_versions SET model_sha256 = 'x' WHERE version = 1", ["version 2 of run run-1 names another"]),
         ("UPDATE rounds SET state = 'collecting'", ["run run-1 has several open rounds"]),
         ("UPDATE updates SET verdict = 'received' WHERE round = 1", ["the update of ada has no verdict"]),
-        (
-            "DELETE FROM file_references WHERE kind = 'version' AND number = 2",
-            ["version 2 of run run-1 is kept"],
-        ),
+        ("DELETE FROM file_references WHERE kind = 'version' AND number = 2", ["version 2 of run run-1 is kept"]),
         ("DELETE FROM keys", ["signing key"]),
         ("UPDATE nodes SET key_id = 'other'", ["signing key other of ada"]),
     ],
@@ -117,10 +102,7 @@ def test_an_ended_run_has_no_open_round(broken):
 
 def test_a_running_run_has_a_version_0(broken):
     found = broken("DELETE FROM model_versions WHERE version = 0")
-    assert found == [
-        "run run-1 has version 1, but not the one before it",
-        "run run-1 is running, but has no version 0",
-    ]
+    assert found == ["run run-1 has version 1, but not the one before it", "run run-1 is running, but has no version 0"]
 
 
 @pytest.fixture

@@ -26,14 +26,7 @@ def test_every_value_survives_as_strict_json(value):
 
 
 def test_not_a_number_survives_beside_what_looks_like_it():
-    alike = [
-        "nan",
-        {"$float": "x", "d": 1},
-        {"$float": "x"},
-        {"$float": 1},
-        {"$float": [1]},
-        {"$float": None},
-    ]
+    alike = ["nan", {"$float": "x", "d": 1}, {"$float": "x"}, {"$float": 1}, {"$float": [1]}, {"$float": None}]
     number, *others = load_json(dump_json([math.nan, *alike]))
     assert math.isnan(number)
     assert others == alike

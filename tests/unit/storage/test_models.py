@@ -41,8 +41,7 @@ def files(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "digest",
-    ["", "..", "../../etc/passwd", "a" * 63, "a" * 65, "A" * 64, "g" * 64, "a" * 63 + "/", "a" * 64 + "\n"],
+    "digest", ["", "..", "../../etc/passwd", "a" * 63, "a" * 65, "A" * 64, "g" * 64, "a" * 63 + "/", "a" * 64 + "\n"]
 )
 def test_only_digests_name_files(files, digest):
     for ask in (files.path, files.has, lambda d: files.release([d])):

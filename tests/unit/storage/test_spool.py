@@ -222,10 +222,7 @@ def test_synced_before_renamed_before_the_folder_is_synced(tmp_path):
     source.write_bytes(DATA)
     command = ["strace", "-f", "-y", "-o", str(trace), "-e", "trace=fsync,fdatasync,rename,pwrite64"]
     done = subprocess.run(
-        [*command, sys.executable, "-c", RECEIVE, str(source), str(root)],
-        capture_output=True,
-        text=True,
-        check=False,
+        [*command, sys.executable, "-c", RECEIVE, str(source), str(root)], capture_output=True, text=True, check=False
     )
     if "ptrace" in done.stderr:
         pytest.skip("strace may not trace here")

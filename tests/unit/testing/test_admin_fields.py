@@ -14,16 +14,7 @@ def test_every_field_is_there_and_json_text_is_parsed():
     assert found["metrics"] == {"accuracy": 0.5}
     assert found["roster"] == ["n0", "n1"]
     assert found["spec"] == {}
-    assert {
-        "run",
-        "name",
-        "mode",
-        "state",
-        "reason",
-        "rounds_committed",
-        "model_version",
-        "model_sha256",
-    } <= set(found)
+    assert {"run", "name", "mode", "state", "reason", "rounds_committed", "model_version", "model_sha256"} <= set(found)
 
 
 def test_messages_in_messages_and_bytes_are_kept():

@@ -111,10 +111,7 @@ class Greedy(Bucketing):
 
 @pytest.mark.parametrize(
     ("pre", "test", "arguments"),
-    [
-        (Doubling, "test_mixed_rows_are_means", ()),
-        (Greedy, "test_rows_needed_are_enough_and_not_too_many", (5,)),
-    ],
+    [(Doubling, "test_mixed_rows_are_means", ()), (Greedy, "test_rows_needed_are_enough_and_not_too_many", (5,))],
 )
 def test_a_wrong_pre_aggregator_fails(pre: type[PreAggregator], test: str, arguments: tuple[int, ...]) -> None:
     for made, wrong in ((Bucketing, False), (pre, True)):

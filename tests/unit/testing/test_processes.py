@@ -34,11 +34,7 @@ def start(tmp_path, mark):
 
     def run(program, *, may_die=False, name="daemon"):
         daemon = Daemon(
-            name,
-            [sys.executable, "-c", program],
-            tmp_path / f"{name}.log",
-            {**os.environ, MARK: mark},
-            may_die=may_die,
+            name, [sys.executable, "-c", program], tmp_path / f"{name}.log", {**os.environ, MARK: mark}, may_die=may_die
         )
         started.append(daemon)
         assert wait_until(lambda: "ready" in daemon.tail() or not daemon.alive, 20)

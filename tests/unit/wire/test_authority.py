@@ -97,11 +97,15 @@ def test_a_crash_before_the_certificate_was_there_begins_again(tmp_path):
     assert Authority.open(tmp_path).federation == made.federation
 
 
-@pytest.mark.parametrize("make", [
-    lambda: ec.generate_private_key(ec.SECP256R1()),
-    lambda: ec.generate_private_key(ec.SECP384R1()),
-    lambda: rsa.generate_private_key(65537, 2048),
-], ids=["p256", "p384", "rsa"])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ec.generate_private_key(ec.SECP256R1()),
+        lambda: ec.generate_private_key(ec.SECP384R1()),
+        lambda: rsa.generate_private_key(65537, 2048),
+    ],
+    ids=["p256", "p384", "rsa"],
+)
 def test_an_organisations_own_authority_is_taken(tmp_path, p256, make):
     own_authority(tmp_path / "own", make())
     before = (tmp_path / "own" / "authority.key").read_bytes()
@@ -128,10 +132,7 @@ def test_a_certificate_without_its_key_is_refused(tmp_path):
     assert (tmp_path / "authority.crt").read_bytes() == certificate
 
 
-@pytest.mark.parametrize(("changes", "reason"), [
-    ({"ca": False}, "CA:TRUE"),
-    ({"days": -1}, "expired"),
-])  # fmt: skip
+@pytest.mark.parametrize(("changes", "reason"), [({"ca": False}, "CA:TRUE"), ({"days": -1}, "expired")])
 def test_a_certificate_that_cannot_issue_is_refused(tmp_path, changes, reason):
     own_authority(tmp_path, ec.generate_private_key(ec.SECP256R1()), **changes)
     with pytest.raises(IdentityError, match=reason):
@@ -152,12 +153,15 @@ def test_keys_that_cannot_be_used_are_refused(tmp_path):
         Authority.open(tmp_path)
 
 
-@pytest.mark.parametrize(("role", "host", "serves"), [
-    ("node", "alpha.node.covey", True),
-    ("admin", "alpha.admin.covey", False),
-    ("auditor", "alpha.auditor.covey", False),
-    ("coordinator", "coordinator.covey", True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("role", "host", "serves"),
+    [
+        ("node", "alpha.node.covey", True),
+        ("admin", "alpha.admin.covey", False),
+        ("auditor", "alpha.auditor.covey", False),
+        ("coordinator", "coordinator.covey", True),
+    ],
+)
 def test_what_a_certificate_says(authority, p256, role, host, serves):
     issued = authority.issue("alpha", role, p256)
     certificate = x509.load_pem_x509_certificate(issued.pem)
@@ -210,11 +214,15 @@ def test_a_signing_request_gives_its_key():
     assert key_of_request(request(key, "coordinator")) == key.public_key()
 
 
-@pytest.mark.parametrize("key", [
-    ec.generate_private_key(ec.SECP384R1()),
-    rsa.generate_private_key(65537, 2048),
-    ed25519.Ed25519PrivateKey.generate(),
-], ids=["p384", "rsa", "ed25519"])  # fmt: skip
+@pytest.mark.parametrize(
+    "key",
+    [
+        ec.generate_private_key(ec.SECP384R1()),
+        rsa.generate_private_key(65537, 2048),
+        ed25519.Ed25519PrivateKey.generate(),
+    ],
+    ids=["p384", "rsa", "ed25519"],
+)
 def test_only_p256_keys_are_certified(key):
     with pytest.raises(IdentityError, match="P-256"):
         key_of_request(request(key))

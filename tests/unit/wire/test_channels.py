@@ -140,16 +140,17 @@ async def test_the_enrolment_listener_takes_strangers_but_knows_none(serve, iden
     assert await ask(grpc.aio.secure_channel(address, stranger, options), ECHO, b"hello") == b"hello"
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await ask(grpc.aio.secure_channel(address, stranger, options))
-    assert (caught.value.code(), caught.value.details()) == (
-        grpc.StatusCode.PERMISSION_DENIED, "no client certificate",
-    )  # fmt: skip
+    assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.PERMISSION_DENIED, "no client certificate")
 
 
-@pytest.mark.parametrize(("subject", "reason"), [
-    ({"unit": None}, "does not name one identity and role"),
-    ({"unit": "printer"}, "no role of Covey's"),
-    ({"common_name": "Printer 5"}, "not a valid name"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("subject", "reason"),
+    [
+        ({"unit": None}, "does not name one identity and role"),
+        ({"unit": "printer"}, "no role of Covey's"),
+        ({"common_name": "Printer 5"}, "not a valid name"),
+    ],
+)
 async def test_what_an_organisation_certified_for_other_ends_is_nobody(
     main, tmp_path, identity, certify, subject, reason
 ):
@@ -170,10 +171,9 @@ async def test_channels_for_different_ends_have_connections_of_their_own(main, i
     assert len(seen) == 3
 
 
-@pytest.mark.parametrize(("dummies", "connections"), [
-    (("control", "control", "control"), 1),
-    (("control", "downloads", "uploads"), 3),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("dummies", "connections"), [(("control", "control", "control"), 1), (("control", "downloads", "uploads"), 3)]
+)
 async def test_it_is_the_dummy_that_keeps_connections_apart(dummies, connections):
     """Seen without TLS, where gRPC shares connections between channels with equal options."""
     server, seen = grpc.aio.server(options=server_options()), set()

@@ -134,9 +134,13 @@ def test_another_ones_key_is_explained(identity):
 
 def test_an_expired_authority_is_explained(tmp_path, identity, authority, certify):
     old = certify(
-        tmp_path / "authority", authority.certificate.public_key(), common_name="Covey federation authority",
-        unit=None, begins_s=-7200, ends_s=-3600,
-    )  # fmt: skip
+        tmp_path / "authority",
+        authority.certificate.public_key(),
+        common_name="Covey federation authority",
+        unit=None,
+        begins_s=-7200,
+        ends_s=-3600,
+    )
     federation = federation_of(x509.load_pem_x509_certificate(old))
     made = replace(identity(), authority_pem=old, federation=federation)
     assert "the federation's authority expired at" in made.explain()

@@ -31,21 +31,40 @@ JSON = st.recursive(
 )
 HEX = st.binary(min_size=32, max_size=32).map(bytes.hex)
 PARTS = st.builds(
-    PartStatement, name=NAMES, codec=NAMES, options=st.dictionaries(NAMES, JSON, max_size=3), layout=HEX,
-    digest=HEX, bytes=st.integers(0, 2**53 - 1),
-)  # fmt: skip
+    PartStatement,
+    name=NAMES,
+    codec=NAMES,
+    options=st.dictionaries(NAMES, JSON, max_size=3),
+    layout=HEX,
+    digest=HEX,
+    bytes=st.integers(0, 2**53 - 1),
+)
 COUNTS = st.integers(0, 2**31 - 1)
 UPDATES = st.builds(
-    UpdateStatement, federation=HEX, run=NAMES, round=COUNTS, node=NAMES, key=HEX, base=HEX,
-    parts=st.lists(PARTS, max_size=3).map(tuple), weight=FINITE,
+    UpdateStatement,
+    federation=HEX,
+    run=NAMES,
+    round=COUNTS,
+    node=NAMES,
+    key=HEX,
+    base=HEX,
+    parts=st.lists(PARTS, max_size=3).map(tuple),
+    weight=FINITE,
     metrics=st.dictionaries(NAMES, st.tuples(FINITE, FINITE), max_size=3),
-)  # fmt: skip
+)
 VERDICTS = st.builds(CommitVerdict, node=NAMES, update=HEX, verdict=NAMES, reason=st.text(max_size=40), share=FINITE)
 COMMITS = st.builds(
-    CommitStatement, federation=HEX, run=NAMES, round=COUNTS, version=COUNTS, model_sha256=HEX, artifact=HEX,
-    parent=HEX, state=st.lists(HEX, max_size=2).map(tuple),
+    CommitStatement,
+    federation=HEX,
+    run=NAMES,
+    round=COUNTS,
+    version=COUNTS,
+    model_sha256=HEX,
+    artifact=HEX,
+    parent=HEX,
+    state=st.lists(HEX, max_size=2).map(tuple),
     verdicts=st.lists(VERDICTS, max_size=3).map(tuple),
-)  # fmt: skip
+)
 RECEIPTS = st.builds(
     ReceiptStatement, federation=HEX, run=NAMES, round=COUNTS, node=NAMES, update=HEX, received_at=FINITE
 )
@@ -95,11 +114,19 @@ def test_canonical_json_is_not_endlessly_deep():
 
 def test_the_bytes_of_an_update_are_these(update):
     assert update.to_bytes() == (
-        b'{"base":"' + b"00" * 32 + b'","covey":"update/1","federation":"' + b"fe" * 16
-        + b'","key":"' + b"ab" * 16 + b'","metrics":{"loss":[2.5,10.0]},"node":"alpha","parts":[{"bytes":40,'
-        b'"codec":"none","digest":"' + b"2b" * 32 + b'","layout":"' + b"1a" * 32
+        b'{"base":"'
+        + b"00" * 32
+        + b'","covey":"update/1","federation":"'
+        + b"fe" * 16
+        + b'","key":"'
+        + b"ab" * 16
+        + b'","metrics":{"loss":[2.5,10.0]},"node":"alpha","parts":[{"bytes":40,'
+        b'"codec":"none","digest":"'
+        + b"2b" * 32
+        + b'","layout":"'
+        + b"1a" * 32
         + b'","name":"model","options":{}}],"round":3,"run":"3f9a01c2d4e5","weight":10.0}'
-    )  # fmt: skip
+    )
 
 
 @given(st.one_of(UPDATES, RECEIPTS, COMMITS))
@@ -140,14 +167,38 @@ def test_wrong_fields_are_refused_and_never_crash(covey, data):
     assert type(statement).from_bytes(read.to_bytes()) == read
 
 
-@pytest.mark.parametrize(("field", "value"), [
-    ("round", -1), ("round", 2**31), ("round", 1.0), ("round", True), ("round", "1"), ("round", None),
-    ("weight", "1"), ("weight", True), ("weight", 10**400), ("weight", None), ("weight", []),
-    ("node", "a\n"), ("run", "\ud800"), ("run", "a\0"), ("run", "a" * 201), ("run", 5), ("key", None),
-    ("parts", {}), ("parts", [5]), ("parts", [{}] * 17), ("parts", [{"name": "model"}]),
-    ("metrics", []), ("metrics", {"a": 1}), ("metrics", {"a": [1]}), ("metrics", {"a": [1, "2"]}),
-    ("metrics", {"a\n": [1, 2]}), ("metrics", {str(i): [1, 2] for i in range(201)}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("round", -1),
+        ("round", 2**31),
+        ("round", 1.0),
+        ("round", True),
+        ("round", "1"),
+        ("round", None),
+        ("weight", "1"),
+        ("weight", True),
+        ("weight", 10**400),
+        ("weight", None),
+        ("weight", []),
+        ("node", "a\n"),
+        ("run", "\ud800"),
+        ("run", "a\0"),
+        ("run", "a" * 201),
+        ("run", 5),
+        ("key", None),
+        ("parts", {}),
+        ("parts", [5]),
+        ("parts", [{}] * 17),
+        ("parts", [{"name": "model"}]),
+        ("metrics", []),
+        ("metrics", {"a": 1}),
+        ("metrics", {"a": [1]}),
+        ("metrics", {"a": [1, "2"]}),
+        ("metrics", {"a\n": [1, 2]}),
+        ("metrics", {str(i): [1, 2] for i in range(201)}),
+    ],
+)
 def test_hostile_values_are_refused(update, field, value):
     fields = json.loads(update.to_bytes())
     assert UpdateStatement.from_bytes(canonical_json(fields)) == update
@@ -155,23 +206,37 @@ def test_hostile_values_are_refused(update, field, value):
         UpdateStatement.from_bytes(canonical_json({**fields, field: value}))
 
 
-@pytest.mark.parametrize("change", [
-    lambda raw: raw.replace(b'"weight":10.0', b'"weight":1e999'),
-    lambda raw: raw.replace(b'"weight":10.0', b'"weight":NaN'),
-    lambda raw: raw.replace(b'"weight":10.0', b'"weight":1e1'),
-    lambda raw: raw.replace(b'"weight":10.0', b'"weight":' + b"9" * 5000),
-    lambda raw: raw.replace(b'{"base"', b'{"weight":1.0,"base"'),
-    lambda raw: raw.replace(b'"options":{}', b'"options":{"x":Infinity}'),
-    lambda raw: raw.replace(b'"options":{}', b'"options":{"x":' + b"[" * 50_000 + b"]" * 50_000 + b"}"),
-    lambda raw: b" " + raw,
-    lambda raw: raw + b"\n",
-    lambda raw: raw.decode().encode("utf-16"),
-    lambda raw: b"\xef\xbb\xbf" + raw,
-    lambda raw: raw[:-1],
-], ids=[
-    "overflows", "not-a-number", "another-float", "long-integer", "key-twice", "infinite-option", "deep-option",
-    "space-before", "newline-after", "utf-16", "byte-order-mark", "cut-off",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda raw: raw.replace(b'"weight":10.0', b'"weight":1e999'),
+        lambda raw: raw.replace(b'"weight":10.0', b'"weight":NaN'),
+        lambda raw: raw.replace(b'"weight":10.0', b'"weight":1e1'),
+        lambda raw: raw.replace(b'"weight":10.0', b'"weight":' + b"9" * 5000),
+        lambda raw: raw.replace(b'{"base"', b'{"weight":1.0,"base"'),
+        lambda raw: raw.replace(b'"options":{}', b'"options":{"x":Infinity}'),
+        lambda raw: raw.replace(b'"options":{}', b'"options":{"x":' + b"[" * 50_000 + b"]" * 50_000 + b"}"),
+        lambda raw: b" " + raw,
+        lambda raw: raw + b"\n",
+        lambda raw: raw.decode().encode("utf-16"),
+        lambda raw: b"\xef\xbb\xbf" + raw,
+        lambda raw: raw[:-1],
+    ],
+    ids=[
+        "overflows",
+        "not-a-number",
+        "another-float",
+        "long-integer",
+        "key-twice",
+        "infinite-option",
+        "deep-option",
+        "space-before",
+        "newline-after",
+        "utf-16",
+        "byte-order-mark",
+        "cut-off",
+    ],
+)
 def test_only_canonical_bytes_are_read(update, change):
     raw = update.to_bytes()
     assert change(raw) != raw

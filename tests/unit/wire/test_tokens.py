@@ -74,11 +74,26 @@ def test_any_json_is_refused(data):
         JoinToken.decode(text_of(data))
 
 
-@pytest.mark.parametrize(("field", "value"), [
-    ("n", "Alpha"), ("n", 5), ("r", "coordinator"), ("s", "no port"), ("e", "host:port"), ("e", "a b:1"),
-    ("a", ""), ("a", "-----BEGIN CERTIFICATE-----\n"), ("k", "00"), ("k", "zz" * 32), ("k", None),
-    ("x", float("nan")), ("x", 10**400), ("x", "soon"), ("x", None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("n", "Alpha"),
+        ("n", 5),
+        ("r", "coordinator"),
+        ("s", "no port"),
+        ("e", "host:port"),
+        ("e", "a b:1"),
+        ("a", ""),
+        ("a", "-----BEGIN CERTIFICATE-----\n"),
+        ("k", "00"),
+        ("k", "zz" * 32),
+        ("k", None),
+        ("x", float("nan")),
+        ("x", 10**400),
+        ("x", "soon"),
+        ("x", None),
+    ],
+)
 def test_wrong_values_are_refused(token, field, value):
     data = data_of(token.encode())
     assert JoinToken.decode(text_of(data)) == token

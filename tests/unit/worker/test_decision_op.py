@@ -197,9 +197,16 @@ async def test_a_full_buffer_without_staleness_is_a_round_of_mean_to_the_bit(wor
     rows = tuple(m.AggregateRow(node, weights[node], by_node[node].parts) for node in NODES)
     rounds = {"name": "test", "task": {"name": "digits"}}
     job = m.AggregateJob(
-        run="round", spec_json=RunSpec.model_validate(rounds).to_json(), layout=run.job(by_node["ada"]).layout,
-        round=1, base=run.models[0], rows=rows, state={}, out=tmp_path / "round", out_state={},
-    )  # fmt: skip
+        run="round",
+        spec_json=RunSpec.model_validate(rounds).to_json(),
+        layout=run.job(by_node["ada"]).layout,
+        round=1,
+        base=run.models[0],
+        rows=rows,
+        state={},
+        out=tmp_path / "round",
+        out_state={},
+    )
     made = await worker.aggregate(job)
     assert made.model_sha256 == results[-1].model_sha256
     shares = {verdict.node: verdict.share for verdict in results[-1].verdicts}
@@ -207,9 +214,12 @@ async def test_a_full_buffer_without_staleness_is_a_round_of_mean_to_the_bit(wor
 
 
 async def test_kardam_steps_against_the_gradient_and_can_be_repeated(worker: Worker, tmp_path: Path) -> None:
-    spec = spec_of("kardam", {"f": 1}, exchange={"payload": "gradient"}, server_optimizer={
-        "name": "sgd", "options": {"learning_rate": 0.1},
-    })  # fmt: skip
+    spec = spec_of(
+        "kardam",
+        {"f": 1},
+        exchange={"payload": "gradient"},
+        server_optimizer={"name": "sgd", "options": {"learning_rate": 0.1}},
+    )
     run = AsyncRun(worker, tmp_path, spec)
     verdicts, bases = [], dict.fromkeys(NODES, 0)
     for i in range(24):
@@ -221,8 +231,10 @@ async def test_kardam_steps_against_the_gradient_and_can_be_repeated(worker: Wor
         result = await worker.decide(job)
         again = await worker.decide(run.job(arrival, out=tmp_path / "again"))
         assert (again.verdicts, again.state_json, again.artifact) == (
-            result.verdicts, result.state_json, result.artifact,
-        )  # fmt: skip
+            result.verdicts,
+            result.state_json,
+            result.artifact,
+        )
         run.take(result)
         (verdict,) = result.verdicts
         verdicts.append(verdict)
@@ -326,9 +338,11 @@ async def test_basgd_takes_the_median_of_buffers_also_of_statistics(worker: Work
     torch.testing.assert_close(run.model(1).buffers["1.running_mean"], torch.full((4,), 1.75))
     assert {v.node: v.numbers["buffer"] for v in result.verdicts} == {"ada": 0, "bob": 1, "cy": 2, "dee": 0}
     assert {v.node: v.share for v in result.verdicts} == {
-        "ada": pytest.approx(1 / 6), "bob": pytest.approx(1 / 3), "cy": pytest.approx(1 / 3),
+        "ada": pytest.approx(1 / 6),
+        "bob": pytest.approx(1 / 3),
+        "cy": pytest.approx(1 / 3),
         "dee": pytest.approx(1 / 6),
-    }  # fmt: skip
+    }
 
 
 async def test_a_job_that_does_not_fit_is_refused(worker: Worker, tmp_path: Path) -> None:

@@ -296,8 +296,11 @@ def test_in_an_asynchronous_run_nobody_waits(tmp_path):
 
 def test_options_are_read_as_json_or_as_text():
     assert parse_options(("z=auto", "noise=0.5", "refresh=3", "x=true")) == {
-        "z": "auto", "noise": 0.5, "refresh": 3, "x": True,
-    }  # fmt: skip
+        "z": "auto",
+        "noise": 0.5,
+        "refresh": 3,
+        "x": True,
+    }
     for wrong in (("z",), ("=1",), ("z=1", "z=2")):
         with pytest.raises(SpecError, match="write KEY=VALUE"):
             parse_options(wrong)

@@ -47,11 +47,15 @@ def test_any_block_of_a_model_of_mixed_dtypes(tmp_path: Path) -> None:
             stored = found.as_stored(slice(start, stop), block)
             assert torch.equal(torch.cat([piece.float() for piece in stored]), block)
     assert [piece.dtype for piece in found.as_stored(slice(0, 17), whole)] == [
-        torch.float64, torch.float32, torch.bfloat16,
-    ]  # fmt: skip
+        torch.float64,
+        torch.float32,
+        torch.bfloat16,
+    ]
     assert [(start, stop) for start, stop, _, _ in runs_of_one_dtype(layout_of(model).part("model"))] == [
-        (0, 1), (1, 12), (12, 17),
-    ]  # fmt: skip
+        (0, 1),
+        (1, 12),
+        (12, 17),
+    ]
 
 
 def test_a_block_of_float32_is_a_view(tmp_path: Path) -> None:

@@ -22,9 +22,18 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     for table in (
-        "lease", "settings", "events", "tokens", "keys", "nodes",
-        "file_references", "model_versions", "updates", "rounds", "runs",
-    ):  # fmt: skip
+        "lease",
+        "settings",
+        "events",
+        "tokens",
+        "keys",
+        "nodes",
+        "file_references",
+        "model_versions",
+        "updates",
+        "rounds",
+        "runs",
+    ):
         op.drop_table(table)
 
 
@@ -190,19 +199,11 @@ def _events_and_settings() -> None:
     )
     op.create_index("ix_events_run_id", "events", ["run", "id"])
     op.create_index("ix_events_node_id", "events", ["node", "id"])
-    op.create_table(
-        "settings",
-        *_text("key"),
-        *_long_text("value"),
-        sa.PrimaryKeyConstraint("key", name="pk_settings"),
-    )
+    op.create_table("settings", *_text("key"), *_long_text("value"), sa.PrimaryKeyConstraint("key", name="pk_settings"))
 
 
 def _lease() -> None:
     table = op.create_table(
-        "lease",
-        *_counts("id", "epoch"),
-        *_text("holder"),
-        sa.PrimaryKeyConstraint("id", name="pk_lease"),
+        "lease", *_counts("id", "epoch"), *_text("holder"), sa.PrimaryKeyConstraint("id", name="pk_lease")
     )
     op.bulk_insert(table, [{"id": 1, "epoch": 0, "holder": ""}])

@@ -59,8 +59,7 @@ class TestStalenessMean(AsyncPolicyConformance):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"),
-    [("kardam", Kardam), ("buffered", Buffered), ("basgd", BASGD), ("staleness-mean", StalenessMean)],
+    ("name", "kind"), [("kardam", Kardam), ("buffered", Buffered), ("basgd", BASGD), ("staleness-mean", StalenessMean)]
 )
 def test_policies_are_installed(name: str, kind: type[AsyncPolicy[Any]]) -> None:
     assert plugins.load("async-policy", name) is kind

@@ -154,8 +154,9 @@ def test_basgd_by_hand() -> None:
     means = torch.stack([(rows[0] + rows[3]) / 2, (rows[1] + rows[4]) / 2, rows[2]])
     torch.testing.assert_close(run.newest, means.median(0).values)
     assert {v.node: v.share for v in decision.verdicts} == {
-        "node-2": pytest.approx(1 / 3), **{f"node-{i}": pytest.approx(1 / 6) for i in (0, 1, 3, 4)},
-    }  # fmt: skip
+        "node-2": pytest.approx(1 / 3),
+        **{f"node-{i}": pytest.approx(1 / 6) for i in (0, 1, 3, 4)},
+    }
     assert run.policy.pinned(run.state).updates == ()
 
 

@@ -192,8 +192,12 @@ def test_a_decision_by_the_formula() -> None:
     second = decide_at(policy, first.state, 0, 8, gradients, 2)
     (verdict,) = second.verdicts
     assert verdict.numbers == {
-        "staleness": 0, "dampening": 1, "norm": pytest.approx(math.sqrt(37)), "coefficient": 2, "quantile": 2,
-    }  # fmt: skip
+        "staleness": 0,
+        "dampening": 1,
+        "norm": pytest.approx(math.sqrt(37)),
+        "coefficient": 2,
+        "quantile": 2,
+    }
     assert second.step is not None
     assert torch.equal(second.step.direction.dense(), gradients[2])
     assert policy.pinned(second.state).updates == (2,)
