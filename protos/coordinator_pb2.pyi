@@ -87,35 +87,39 @@ class CoordinatorMessage(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., download: _Optional[_Union[DownloadGrant, _Mapping]] = ..., upload: _Optional[_Union[UploadGrant, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("version", "tasks", "device", "drill")
+    __slots__ = ("version", "tasks", "device", "drill", "wire")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     DRILL_FIELD_NUMBER: _ClassVar[int]
+    WIRE_FIELD_NUMBER: _ClassVar[int]
     version: str
     tasks: _containers.RepeatedScalarFieldContainer[str]
     device: str
     drill: str
-    def __init__(self, version: _Optional[str] = ..., tasks: _Optional[_Iterable[str]] = ..., device: _Optional[str] = ..., drill: _Optional[str] = ...) -> None: ...
+    wire: int
+    def __init__(self, version: _Optional[str] = ..., tasks: _Optional[_Iterable[str]] = ..., device: _Optional[str] = ..., drill: _Optional[str] = ..., wire: _Optional[int] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("version", "federation", "node", "heartbeat_s")
+    __slots__ = ("version", "federation", "node", "heartbeat_s", "wire")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     FEDERATION_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_S_FIELD_NUMBER: _ClassVar[int]
+    WIRE_FIELD_NUMBER: _ClassVar[int]
     version: str
     federation: str
     node: str
     heartbeat_s: float
-    def __init__(self, version: _Optional[str] = ..., federation: _Optional[str] = ..., node: _Optional[str] = ..., heartbeat_s: _Optional[float] = ...) -> None: ...
+    wire: int
+    def __init__(self, version: _Optional[str] = ..., federation: _Optional[str] = ..., node: _Optional[str] = ..., heartbeat_s: _Optional[float] = ..., wire: _Optional[int] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class Assignment(_message.Message):
-    __slots__ = ("run", "round", "attempt", "work", "spec", "layout", "version", "model_sha256", "model", "roster_index", "parts", "download_granted", "evaluate", "model_data", "change", "change_data", "change_base", "broadcast", "settled", "settled_accepted", "node_state")
+    __slots__ = ("run", "round", "attempt", "work", "spec", "layout", "version", "model_sha256", "model", "roster_index", "num_partitions", "download_granted", "evaluate", "model_data", "change", "change_data", "change_base", "broadcast", "settled", "settled_accepted", "node_state", "phase", "inputs", "wanted", "params")
     class Work(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         WORK_UNSPECIFIED: _ClassVar[Assignment.Work]
@@ -134,7 +138,7 @@ class Assignment(_message.Message):
     MODEL_SHA256_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ROSTER_INDEX_FIELD_NUMBER: _ClassVar[int]
-    PARTS_FIELD_NUMBER: _ClassVar[int]
+    NUM_PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     DOWNLOAD_GRANTED_FIELD_NUMBER: _ClassVar[int]
     EVALUATE_FIELD_NUMBER: _ClassVar[int]
     MODEL_DATA_FIELD_NUMBER: _ClassVar[int]
@@ -145,6 +149,10 @@ class Assignment(_message.Message):
     SETTLED_FIELD_NUMBER: _ClassVar[int]
     SETTLED_ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     NODE_STATE_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    WANTED_FIELD_NUMBER: _ClassVar[int]
+    PARAMS_FIELD_NUMBER: _ClassVar[int]
     run: str
     round: int
     attempt: int
@@ -155,7 +163,7 @@ class Assignment(_message.Message):
     model_sha256: str
     model: _tensors_pb2.Artifact
     roster_index: int
-    parts: int
+    num_partitions: int
     download_granted: bool
     evaluate: bool
     model_data: bytes
@@ -166,7 +174,35 @@ class Assignment(_message.Message):
     settled: str
     settled_accepted: bool
     node_state: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, run: _Optional[str] = ..., round: _Optional[int] = ..., attempt: _Optional[int] = ..., work: _Optional[_Union[Assignment.Work, str]] = ..., spec: _Optional[bytes] = ..., layout: _Optional[bytes] = ..., version: _Optional[int] = ..., model_sha256: _Optional[str] = ..., model: _Optional[_Union[_tensors_pb2.Artifact, _Mapping]] = ..., roster_index: _Optional[int] = ..., parts: _Optional[int] = ..., download_granted: _Optional[bool] = ..., evaluate: _Optional[bool] = ..., model_data: _Optional[bytes] = ..., change: _Optional[_Union[_tensors_pb2.Artifact, _Mapping]] = ..., change_data: _Optional[bytes] = ..., change_base: _Optional[str] = ..., broadcast: _Optional[bytes] = ..., settled: _Optional[str] = ..., settled_accepted: _Optional[bool] = ..., node_state: _Optional[_Iterable[str]] = ...) -> None: ...
+    phase: int
+    inputs: _containers.RepeatedCompositeFieldContainer[InputFile]
+    wanted: _containers.RepeatedCompositeFieldContainer[WantedPart]
+    params: bytes
+    def __init__(self, run: _Optional[str] = ..., round: _Optional[int] = ..., attempt: _Optional[int] = ..., work: _Optional[_Union[Assignment.Work, str]] = ..., spec: _Optional[bytes] = ..., layout: _Optional[bytes] = ..., version: _Optional[int] = ..., model_sha256: _Optional[str] = ..., model: _Optional[_Union[_tensors_pb2.Artifact, _Mapping]] = ..., roster_index: _Optional[int] = ..., num_partitions: _Optional[int] = ..., download_granted: _Optional[bool] = ..., evaluate: _Optional[bool] = ..., model_data: _Optional[bytes] = ..., change: _Optional[_Union[_tensors_pb2.Artifact, _Mapping]] = ..., change_data: _Optional[bytes] = ..., change_base: _Optional[str] = ..., broadcast: _Optional[bytes] = ..., settled: _Optional[str] = ..., settled_accepted: _Optional[bool] = ..., node_state: _Optional[_Iterable[str]] = ..., phase: _Optional[int] = ..., inputs: _Optional[_Iterable[_Union[InputFile, _Mapping]]] = ..., wanted: _Optional[_Iterable[_Union[WantedPart, _Mapping]]] = ..., params: _Optional[bytes] = ...) -> None: ...
+
+class InputFile(_message.Message):
+    __slots__ = ("part", "source", "artifact", "data")
+    PART_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    ARTIFACT_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    part: str
+    source: str
+    artifact: _tensors_pb2.Artifact
+    data: bytes
+    def __init__(self, part: _Optional[str] = ..., source: _Optional[str] = ..., artifact: _Optional[_Union[_tensors_pb2.Artifact, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class WantedPart(_message.Message):
+    __slots__ = ("name", "codec", "size_bytes", "exact")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CODEC_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    EXACT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    codec: str
+    size_bytes: int
+    exact: bool
+    def __init__(self, name: _Optional[str] = ..., codec: _Optional[str] = ..., size_bytes: _Optional[int] = ..., exact: _Optional[bool] = ...) -> None: ...
 
 class DownloadAsk(_message.Message):
     __slots__ = ("digest",)

@@ -87,6 +87,6 @@ def _message(run: RunRecord, base: VersionRecord, data: bytes, roster_index: int
         model_sha256=base.model_sha256,
         model=artifact_message(base.artifact),
         roster_index=roster_index,
-        parts=run.parts,
+        num_partitions=run.parts,
         download_granted=is_small(base.artifact),
     )

@@ -164,7 +164,7 @@ class Work:
             layout=message.layout.decode(),
             round=message.round,
             roster_index=message.roster_index,
-            parts=message.parts,
+            parts=message.num_partitions,
             base=base,
             evaluate=message.evaluate,
             scratch={name: bench.files.scratch(size) for name, size in sizes.items() if size},

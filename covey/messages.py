@@ -1,0 +1,277 @@
+"""What node and coordinator say to each other, as plain values; only `covey.wire.translation` sees protobuf.
+
+The node's identity is never in a message: it is what its certificate says.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from covey.artifact import Artifact
+
+Work = Literal["train", "evaluate"]
+WIRE = 2
+"""The version of these messages; each side says its own in its first message, and refuses another one in words."""
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file that a node gets beside the model.
+
+    Attributes:
+        part: The part's name, as the run's method declares it.
+        source: The node whose file it is; empty: the run's own.
+        artifact: The file.
+        data: The file itself, if it is small enough to come along.
+    """
+
+    part: str
+    source: str
+    artifact: Artifact
+    data: bytes = b""
+
+
+@dataclass(frozen=True)
+class WantedPart:
+    """A part that the node is to send.
+
+    Attributes:
+        name: As the run's method declares it.
+        codec: How it is encoded.
+        size_bytes: Its size: exact, or the most there may be.
+        exact: Whether it must have just this size.
+    """
+
+    name: str
+    codec: str
+    size_bytes: int
+    exact: bool
+
+
+@dataclass(frozen=True)
+class Change:
+    """The committed change from the version before, for a node that has that version.
+
+    Attributes:
+        artifact: Its file.
+        base: Digest of the file of the version before.
+        data: The file itself, if it is small.
+    """
+
+    artifact: Artifact
+    base: str
+    data: bytes = b""
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """What became of this node's newest update on which the run has decided; an empty digest: there is none."""
+
+    update: str = ""
+    accepted: bool = False
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a node is asked to do. Sent again after a reconnection.
+
+    Attributes:
+        run: The run's id.
+        round: The round, or in an asynchronous run the assignment's own number. Of an evaluation the version's number.
+        attempt: Of the round.
+        work: `train`: train from the base model and offer an update; `evaluate`: evaluate the base model only.
+        spec: The run specification, canonical JSON.
+        layout: The model's layout, canonical JSON.
+        version: The base version's number.
+        model_sha256: Of the base version.
+        model: Its file.
+        roster_index: This node's place in the run's roster.
+        num_partitions: Into how many parts experiment data is cut.
+        phase: Of the round, from 1; methods that ask for one answer have one phase.
+        download_granted: The model may be downloaded without asking.
+        evaluate: Also evaluate the base model on the node's own data before training.
+        model_data: The model's file itself, if it is small.
+        change: The change that leads to the base version.
+        broadcast: What the codec said of the last round's updates.
+        feedback: On the node's newest update.
+        node_state: Names of what the run's nodes keep from update to update.
+        inputs: Files beside the model.
+        wanted: The parts to send.
+        params: JSON of the method's own.
+    """
+
+    run: str
+    round: int
+    attempt: int
+    work: Work
+    spec: str
+    layout: str
+    version: int
+    model_sha256: str
+    model: Artifact
+    roster_index: int
+    num_partitions: int
+    phase: int = 1
+    download_granted: bool = False
+    evaluate: bool = False
+    model_data: bytes = b""
+    change: Change | None = None
+    broadcast: bytes = b""
+    feedback: Feedback = Feedback()
+    node_state: tuple[str, ...] = ()
+    inputs: tuple[InputFile, ...] = ()
+    wanted: tuple[WantedPart, ...] = ()
+    params: str = ""
+
+    @property
+    def key(self) -> tuple[str, int, int, str, Work]:
+        """Two assignments with the same key ask for the same work."""
+        return self.run, self.round, self.phase, self.model_sha256, self.work
+
+
+# -- from the node --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Hello:
+    """What a node says of itself: version, allowed tasks, device, and the attack that it drills, if any."""
+
+    version: str
+    tasks: tuple[str, ...]
+    device: str
+    drill: str = ""
+    wire: int = WIRE
+
+
+@dataclass(frozen=True)
+class DownloadAsk:
+    """A node asks for a place in the queue of downloads."""
+
+    digest: str
+
+
+@dataclass(frozen=True)
+class OfferedPart:
+    """A part's file; `data` is the file itself, if it came along."""
+
+    name: str
+    codec: str
+    artifact: Artifact
+    data: bytes = b""
+
+
+@dataclass(frozen=True)
+class UpdateOffer:
+    """An update that is durable on the node: the signed statement's exact bytes, and the parts in its order."""
+
+    statement: bytes
+    signature: bytes
+    parts: tuple[OfferedPart, ...]
+
+
+@dataclass(frozen=True)
+class Decline:
+    """The node will not do the assigned work: a code of the error table, and the reason for people."""
+
+    run: str
+    round: int
+    attempt: int
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a node is; for people, never for decisions other than "still alive".
+
+    `phase` is `queued`, `downloading`, `training` or `uploading`; steps are local steps, of a transfer MiB; `loss` is
+    not-a-number in a transfer.
+    """
+
+    run: str
+    round: int
+    phase: str
+    step: int = 0
+    steps: int = 0
+    loss: float = math.nan
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of an evaluation: JSON, metric name to [total, count]."""
+
+    run: str
+    version: int
+    metrics: bytes = b""
+
+
+NodeMessage = Hello | DownloadAsk | UpdateOffer | Decline | Progress | Evaluation
+
+# -- from the coordinator -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """The first message of a session."""
+
+    version: str
+    federation: str
+    node: str
+    heartbeat_s: float
+    wire: int = WIRE
+
+
+@dataclass(frozen=True)
+class DownloadGrant:
+    """This file may be downloaded now."""
+
+    digest: str
+
+
+@dataclass(frozen=True)
+class UploadGrant:
+    """Send these files of an offered update: digest to the first byte wanted."""
+
+    update: str
+    offsets: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """The update is durable at the coordinator; signed."""
+
+    update: str
+    statement: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An offer, or an upload, was not accepted."""
+
+    update: str
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """Stop working on this round (0: on all of the run)."""
+
+    run: str
+    round: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Goodbye:
+    """The session ends: `evicted`, `replaced`, `stopping`, `expired`, `version`."""
+
+    code: str
+    reason: str
+
+
+CoordinatorMessage = Welcome | Assignment | DownloadGrant | UploadGrant | Receipt | Refusal | Cancel | Goodbye

@@ -1,0 +1,164 @@
+"""Between plain messages (`covey.messages`) and protobuf, both ways. Nothing of what comes in is checked here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from covey import messages as msg
+from covey.protos import coordinator_pb2 as pb
+from covey.wire.artifacts import artifact_from, artifact_message
+
+
+def to_coordinator(message: msg.NodeMessage) -> pb.NodeMessage:
+    """A node's message as it goes over the wire."""
+    match message:
+        case msg.Hello():
+            return pb.NodeMessage(hello=pb.Hello(**vars(message)))
+        case msg.DownloadAsk():
+            return pb.NodeMessage(download=pb.DownloadAsk(digest=message.digest))
+        case msg.UpdateOffer():
+            parts = [
+                pb.Part(name=p.name, codec=p.codec, artifact=artifact_message(p.artifact), data=p.data)
+                for p in message.parts
+            ]
+            offer = pb.UpdateOffer(statement=message.statement, signature=message.signature, parts=parts)
+            return pb.NodeMessage(offer=offer)
+        case msg.Decline():
+            return pb.NodeMessage(decline=pb.Decline(**vars(message)))
+        case msg.Progress():
+            return pb.NodeMessage(progress=pb.Progress(**vars(message)))
+        case msg.Evaluation():
+            return pb.NodeMessage(evaluation=pb.Evaluation(**vars(message)))
+
+
+def from_node(message: pb.NodeMessage) -> msg.NodeMessage | None:
+    """A node's message as a plain value; None: a heartbeat, or a kind that is not known here."""
+    match message.WhichOneof("kind"):
+        case "hello":
+            hello = message.hello
+            return msg.Hello(hello.version, tuple(hello.tasks), hello.device, hello.drill, hello.wire)
+        case "download":
+            return msg.DownloadAsk(message.download.digest)
+        case "offer":
+            offer = message.offer
+            parts = tuple(
+                msg.OfferedPart(p.name, p.codec, artifact_from(p.artifact), bytes(p.data)) for p in offer.parts
+            )
+            return msg.UpdateOffer(bytes(offer.statement), bytes(offer.signature), parts)
+        case "decline":
+            said = message.decline
+            return msg.Decline(said.run, said.round, said.attempt, said.code, said.reason)
+        case "progress":
+            now = message.progress
+            return msg.Progress(now.run, now.round, now.phase, now.step, now.steps, now.loss, now.seconds)
+        case "evaluation":
+            found = message.evaluation
+            return msg.Evaluation(found.run, found.version, bytes(found.metrics))
+        case _:
+            return None
+
+
+def to_node(message: msg.CoordinatorMessage) -> pb.CoordinatorMessage:
+    """A coordinator's message as it goes over the wire."""
+    match message:
+        case msg.Welcome():
+            return pb.CoordinatorMessage(welcome=pb.Welcome(**vars(message)))
+        case msg.Assignment():
+            return pb.CoordinatorMessage(assignment=_assignment_message(message))
+        case msg.DownloadGrant():
+            return pb.CoordinatorMessage(download=pb.DownloadGrant(digest=message.digest))
+        case msg.UploadGrant():
+            parts = [pb.PartOffset(digest=digest, offset=offset) for digest, offset in message.offsets]
+            return pb.CoordinatorMessage(upload=pb.UploadGrant(update=message.update, parts=parts))
+        case msg.Receipt():
+            return pb.CoordinatorMessage(receipt=pb.Receipt(**vars(message)))
+        case msg.Refusal():
+            return pb.CoordinatorMessage(refusal=pb.Refusal(**vars(message)))
+        case msg.Cancel():
+            return pb.CoordinatorMessage(cancel=pb.Cancel(**vars(message)))
+        case msg.Goodbye():
+            return pb.CoordinatorMessage(goodbye=pb.Goodbye(**vars(message)))
+
+
+def from_coordinator(message: pb.CoordinatorMessage) -> msg.CoordinatorMessage | None:
+    """A coordinator's message as a plain value; None: a heartbeat, or a kind that is not known here."""
+    kind = message.WhichOneof("kind")
+    read = _READ.get(kind) if kind is not None else None
+    return None if read is None or kind is None else read(getattr(message, kind))
+
+
+def _assignment_message(one: msg.Assignment) -> pb.Assignment:
+    message = pb.Assignment(
+        run=one.run,
+        round=one.round,
+        attempt=one.attempt,
+        work=pb.Assignment.EVALUATE if one.work == "evaluate" else pb.Assignment.TRAIN,
+        spec=one.spec.encode(),
+        layout=one.layout.encode(),
+        version=one.version,
+        model_sha256=one.model_sha256,
+        model=artifact_message(one.model),
+        roster_index=one.roster_index,
+        num_partitions=one.num_partitions,
+        phase=one.phase,
+        download_granted=one.download_granted,
+        evaluate=one.evaluate,
+        model_data=one.model_data,
+        broadcast=one.broadcast,
+        settled=one.feedback.update,
+        settled_accepted=one.feedback.accepted,
+        node_state=one.node_state,
+        params=one.params.encode(),
+        inputs=[
+            pb.InputFile(part=i.part, source=i.source, artifact=artifact_message(i.artifact), data=i.data)
+            for i in one.inputs
+        ],
+        wanted=[pb.WantedPart(name=w.name, codec=w.codec, size_bytes=w.size_bytes, exact=w.exact) for w in one.wanted],
+    )
+    if one.change is not None:
+        message.change.CopyFrom(artifact_message(one.change.artifact))
+        message.change_base, message.change_data = one.change.base, one.change.data
+    return message
+
+
+def _assignment_from(message: pb.Assignment) -> msg.Assignment:
+    change = None
+    if message.HasField("change"):
+        change = msg.Change(artifact_from(message.change), message.change_base, bytes(message.change_data))
+    return msg.Assignment(
+        run=message.run,
+        round=message.round,
+        attempt=message.attempt,
+        work="evaluate" if message.work == pb.Assignment.EVALUATE else "train",
+        spec=message.spec.decode(),
+        layout=message.layout.decode(),
+        version=message.version,
+        model_sha256=message.model_sha256,
+        model=artifact_from(message.model),
+        roster_index=message.roster_index,
+        num_partitions=message.num_partitions,
+        phase=message.phase,
+        download_granted=message.download_granted,
+        evaluate=message.evaluate,
+        model_data=bytes(message.model_data),
+        change=change,
+        broadcast=bytes(message.broadcast),
+        feedback=msg.Feedback(message.settled, message.settled_accepted),
+        node_state=tuple(message.node_state),
+        inputs=tuple(msg.InputFile(i.part, i.source, artifact_from(i.artifact), bytes(i.data)) for i in message.inputs),
+        wanted=tuple(msg.WantedPart(w.name, w.codec, w.size_bytes, w.exact) for w in message.wanted),
+        params=message.params.decode(),
+    )
+
+
+_READ: dict[str, Callable[[Any], msg.CoordinatorMessage]] = {
+    "welcome": lambda m: msg.Welcome(m.version, m.federation, m.node, m.heartbeat_s, m.wire),
+    "assignment": _assignment_from,
+    "download": lambda m: msg.DownloadGrant(m.digest),
+    "upload": lambda m: msg.UploadGrant(m.update, tuple((part.digest, part.offset) for part in m.parts)),
+    "receipt": lambda m: msg.Receipt(m.update, bytes(m.statement), bytes(m.signature)),
+    "refusal": lambda m: msg.Refusal(m.update, m.code, m.reason),
+    "cancel": lambda m: msg.Cancel(m.run, m.round, m.reason),
+    "goodbye": lambda m: msg.Goodbye(m.code, m.reason),
+}
