@@ -21,7 +21,7 @@ from covey.storage.record.contract import Store
 from covey.wire.authority import Authority
 from covey.wire.grants import Grants
 from covey.wire.signing import SigningKey
-from covey.worker.client.supervisor import WorkerKeeper
+from covey.worker.client.supervisor import WorkerSupervisor
 
 if TYPE_CHECKING:
     from covey.coordinator.runs.active_run import RunBase
@@ -109,7 +109,7 @@ class Environment:
     config: CoordinatorConfig
     store: StoreThread
     files: ArtifactFiles
-    worker: WorkerKeeper
+    worker: WorkerSupervisor
     authority: Authority
     signing_key: SigningKey
     federation: str

@@ -23,7 +23,9 @@ from covey.storage.files.artifacts import ArtifactFiles
 from covey.telemetry import configure_logging
 from covey.wire.identity import Identity
 from covey.wire.metrics_server import scrapable
-from covey.worker.client.supervisor import WorkerKeeper
+from covey.worker.client.supervisor import WorkerSupervisor
+from covey.worker.jobs.operations import HELLO
+from covey.worker.jobs.runs import HelloJob
 
 log = structlog.get_logger(room="node")
 RENEWED = -1
@@ -73,7 +75,7 @@ class NodeDaemon:
     """One node: a link, a worker, and at most one piece of work."""
 
     def __init__(self, config: NodeConfig, identity: Identity, metrics: NodeMetrics) -> None:
-        self._worker = WorkerKeeper(
+        self._worker = WorkerSupervisor(
             config.data_dir, device=config.device, log_format=config.log_format, on_replaced=metrics.worker_restarts.inc
         )
         self._device = ""
@@ -132,7 +134,7 @@ class NodeDaemon:
 
     async def _introduce(self) -> None:
         """Say what this node computes on, once its worker has found out."""
-        found = await self._worker.use(lambda worker: worker.hello())
+        found = await self._worker.do(HELLO, HelloJob())
         self._device = found.device
         self._bench.link.send(pb.NodeMessage(hello=self._hello()))
 

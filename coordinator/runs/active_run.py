@@ -25,7 +25,8 @@ from covey.errors import CoveyError, Fenced
 from covey.protos import coordinator_pb2 as pb
 from covey.spec import RunSpec
 from covey.storage.record.contract import EventRecord, RunRecord, VersionRecord
-from covey.worker.jobs.messages import EvaluateJob
+from covey.worker.jobs.evaluation import EvaluateJob
+from covey.worker.jobs.operations import EVALUATE
 
 log = structlog.get_logger(room="coordinator")
 Metrics = Mapping[str, Sequence[float]]
@@ -271,10 +272,8 @@ class RunBase(ABC, Generic[M]):
                     allow_path=self.env.config.allow_paths,
                 )
                 with self.env.metrics.round_phases.labels("evaluating").time():
-                    totals = await self.env.worker.use(lambda worker: worker.evaluate(job))
-                # JSON knows no NaN: what is not finite comes back as None.
-                known = {name: math.nan if total is None else total for name, (total, _) in totals.items()}
-                metrics = {name: known[name] / count for name, (_, count) in totals.items() if count}
+                    totals = (await self.env.worker.do(EVALUATE, job)).metrics
+                metrics = {name: total / count for name, (total, count) in totals.items() if count}
         except CoveyError as error:
             self._log.warning("evaluation failed", version=version, error=str(error))
         await store.persist(store.store.record_metrics, self.run.run, version, metrics, evaluated=True)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from covey.errors import WorkerError
 from covey.storage.files.artifacts import ArtifactFiles
-from covey.storage.record.contract import PartRecord, RunRecord, UpdateRecord, VersionRecord
+from covey.storage.record.contract import RunRecord, UpdateRecord, VersionRecord
 from covey.wire.signing import CommitStatement, CommitVerdict
-from covey.worker.jobs.messages import AggregateJob, AggregateResult, RowVerdict
+from covey.worker.jobs.aggregation import AggregateJob, AggregateResult, RowVerdict
 
 if TYPE_CHECKING:
     from covey.coordinator.environment import Environment
@@ -31,7 +31,7 @@ def commit_records(
         raise WorkerError("the worker has aggregated, but made no file")
     judged = {verdict.node: verdict for verdict in result.verdicts}
     verdicts = [_judged(update, judged[update.node]) for update in updates if update.node in judged]
-    state = tuple(PartRecord(part.name, "none", part.artifact) for part in result.state)
+    state = tuple(file.part for file in result.state)
     statement = CommitStatement(
         federation=env.federation,
         run=run.run,

@@ -10,7 +10,8 @@ from covey.coordinator.modes.rounds.events import Restored, RoundPolicy
 from covey.layout import Layout
 from covey.spec import RunSpec, parse_json
 from covey.storage.record.contract import RunRecord, Store, VersionRecord
-from covey.worker.jobs.messages import Description
+from covey.worker.jobs.operations import DESCRIBE, INITIAL
+from covey.worker.jobs.runs import DescribeJob, Description, InitialJob
 
 if TYPE_CHECKING:
     from covey.coordinator.environment import Environment
@@ -49,7 +50,7 @@ async def prepare(env: Environment, run: RunRecord) -> Prepared:
         CoveyError: The task, rule, codec or optimizer cannot be used here.
     """
     spec = parse_json(run.spec)
-    description = await env.worker.use(lambda worker: worker.describe(run.spec, allow_path=env.config.allow_paths))
+    description = await env.worker.do(DESCRIBE, DescribeJob(run.spec, env.config.allow_paths))
     if run.state == "queued":
         run = await _start(env, run, spec)
     newest = await env.store.persist(env.store.store.version, run.run, -1)
@@ -61,9 +62,7 @@ async def prepare(env: Environment, run: RunRecord) -> Prepared:
 
 async def _start(env: Environment, run: RunRecord, spec: RunSpec) -> RunRecord:
     out = env.files.scratch(0)
-    made = await env.worker.use(
-        lambda worker: worker.initial(run.run, run.spec, out, allow_path=env.config.allow_paths)
-    )
+    made = await env.worker.do(INITIAL, InitialJob(run.run, run.spec, out, env.config.allow_paths))
     env.files.adopt(out, made.artifact)
     now = env.now()
     first = VersionRecord(run.run, 0, made.model_sha256, made.artifact, now)

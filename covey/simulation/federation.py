@@ -26,7 +26,7 @@ from covey.simulation.data_dir import LOG, NODES, enrol
 from covey.simulation.files import CoordinatorFiles, MemoryCarried, MemoryJournal, NodeFiles
 from covey.simulation.nodes import MemoryLink, VirtualNode, VirtualSessions
 from covey.simulation.plan import Plan, Progress, Watch, names_of
-from covey.simulation.pool import Desk, LoggedKeeper, Pool
+from covey.simulation.pool import LoggedSupervisor, Pool, PooledWorker
 from covey.simulation.runners import is_stalled, runner_of
 from covey.storage.record.contract import EventRecord, RunRecord
 from covey.wire.identity import Identity
@@ -53,7 +53,7 @@ class VirtualFederation:
         count = plan.processes or len(os.sched_getaffinity(0))
         self._pool = Pool(
             [
-                LoggedKeeper(self._folder / "workers" / str(k), self._folder / LOG, device=plan.device)
+                LoggedSupervisor(self._folder / "workers" / str(k), self._folder / LOG, device=plan.device)
                 for k in range(count)
             ]
         )
@@ -99,9 +99,9 @@ class VirtualFederation:
         env, session = self._env, self._env.sessions.open(name)
         files = NodeFiles(self._folder / NODES, name, self._files)
         link = MemoryLink(env, self._service, session, files, self._note_decline)
-        desk = Desk(name, self._pool, self._adversaries, self._pace)
+        worker = PooledWorker(name, self._pool, self._adversaries, self._pace)
         bench = Bench(
-            self._config(name), self._identity(name, key), files, desk, MemoryJournal(), link, MemoryCarried()
+            self._config(name), self._identity(name, key), files, worker, MemoryJournal(), link, MemoryCarried()
         )
         self._nodes[name] = VirtualNode(bench, env, self._adversaries)
         attack = self._adversaries.attacks.get(name)

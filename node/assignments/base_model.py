@@ -18,7 +18,9 @@ from covey.layout import Layout
 from covey.node.assignments.transfers import Transfers
 from covey.spec import parse_json
 from covey.wire.artifacts import artifact_from
-from covey.worker.jobs.messages import ApplyJob
+from covey.worker.jobs.operations import APPLY, INITIAL
+from covey.worker.jobs.runs import InitialJob
+from covey.worker.jobs.versions import ApplyJob
 
 log = structlog.get_logger(room="node")
 MAX_MODEL_BYTES = 1 << 40
@@ -87,7 +89,7 @@ async def _apply_change(transfers: Transfers, out: Path) -> Artifact:
         out=out,
     )
     try:
-        return (await bench.worker.use(lambda worker: worker.apply(job))).artifact
+        return (await bench.worker.do(APPLY, job)).artifact
     finally:
         bench.files.release([change.digest])
 
@@ -96,5 +98,5 @@ async def _from_seed(transfers: Transfers, out: Path) -> Artifact:
     bench, message = transfers.bench, transfers.message
     spec = message.spec.decode()
     allowed = bench.config.allows_path(parse_json(spec).task.name)
-    made = await bench.worker.use(lambda worker: worker.initial(message.run, spec, out, allow_path=allowed))
+    made = await bench.worker.do(INITIAL, InitialJob(message.run, spec, out, allowed))
     return made.artifact

@@ -20,13 +20,14 @@ from covey.artifact import INLINE_BYTES, artifact_of_file
 from covey.errors import CorruptChunk, CoveyError, PolicyError, TransferError
 from covey.layout import Layout
 from covey.node.assignments.base_model import base_model
-from covey.node.assignments.journal import FinishedPart, FinishedUpdate, Journal
+from covey.node.assignments.journal import FinishedUpdate, Journal
 from covey.node.assignments.local_state import CarriedState, State
 from covey.node.assignments.transfers import RETRY_S, STALL_S, Transfers
 from covey.node.membership.link import Link
 from covey.node.operator.adversary import ordered
 from covey.node.operator.config import NodeConfig
 from covey.node.operator.metrics import NodeMetrics, outcome_of
+from covey.parts import PartFile
 from covey.protos import coordinator_pb2 as pb
 from covey.spec import RunSpec, parse_json
 from covey.storage.files.artifacts import ArtifactFiles
@@ -34,8 +35,10 @@ from covey.wire.artifacts import artifact_message
 from covey.wire.identity import Identity
 from covey.wire.signing import PartStatement, ReceiptStatement, UpdateStatement, verify
 from covey.wire.streams import upload
-from covey.worker.client.supervisor import WorkerKeeper
-from covey.worker.jobs.messages import NODE_STATE, EvaluateJob, TrainJob, TrainProgress, TrainResult
+from covey.worker.client.supervisor import WorkerSupervisor
+from covey.worker.jobs.evaluation import EvaluateJob
+from covey.worker.jobs.operations import EVALUATE, TRAIN
+from covey.worker.jobs.training import NODE_STATE, TrainJob, TrainProgress, TrainResult
 
 log = structlog.get_logger(room="node")
 FINAL = ("late", "invalid-update", "identity", "conflict", "corrupt-chunk", "not-found")
@@ -49,7 +52,7 @@ class Bench:
     config: NodeConfig
     identity: Identity
     files: ArtifactFiles
-    worker: WorkerKeeper
+    worker: WorkerSupervisor
     journal: Journal
     link: Link
     carried: CarriedState
@@ -200,7 +203,7 @@ class Work:
         """Train; files of a job that came to nothing are dropped once a later job shows that nobody writes them."""
         bench, stale = self.bench, self.bench.stale
         try:
-            result = await bench.worker.use(lambda worker: worker.train(job, on_progress=self._progress))
+            result = await bench.worker.do(TRAIN, job, self._progress)
         except BaseException:
             stale.extend((*job.scratch.values(), *job.out_state.values()))
             raise
@@ -246,7 +249,7 @@ class Work:
             digest=hashlib.sha256(statement).hexdigest(),
             statement=statement,
             signature=identity.signing_key.sign(statement),
-            parts=tuple(FinishedPart(part.name, part.codec, part.artifact) for part in result.parts),
+            parts=tuple(file.part for file in result.parts),
             private=result.private,
         )
 
@@ -360,7 +363,7 @@ class Work:
             node_options=bench.config.options,
             allow_path=bench.config.allows_path(spec.task.name),
         )
-        totals = await bench.worker.use(lambda worker: worker.evaluate(job))
+        totals = (await bench.worker.do(EVALUATE, job)).metrics
         text = _json_bytes(totals)
         bench.link.send(
             pb.NodeMessage(evaluation=pb.Evaluation(run=message.run, version=message.version, metrics=text))
@@ -371,5 +374,5 @@ def _json_bytes(value: object) -> bytes:
     return json.dumps(value).encode()
 
 
-def _part_message(part: FinishedPart, data: bytes) -> pb.Part:
+def _part_message(part: PartFile, data: bytes) -> pb.Part:
     return pb.Part(data=data, name=part.name, codec=part.codec, artifact=artifact_message(part.artifact))

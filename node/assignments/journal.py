@@ -15,15 +15,7 @@ from pathlib import Path
 
 from covey.artifact import Artifact
 from covey.errors import StoreError
-
-
-@dataclass(frozen=True)
-class FinishedPart:
-    """One part's file, by its artifact."""
-
-    name: str
-    codec: str
-    artifact: Artifact
+from covey.parts import PartFile
 
 
 @dataclass(frozen=True)
@@ -37,7 +29,7 @@ class FinishedUpdate:
     digest: str
     statement: bytes
     signature: bytes
-    parts: tuple[FinishedPart, ...]
+    parts: tuple[PartFile, ...]
     delivered: bool = False
     private: bool = False
     """Whether it must never be made again."""
@@ -137,7 +129,7 @@ def _to_json(update: FinishedUpdate) -> str:
 def _from_json(text: str) -> FinishedUpdate:
     data = json.loads(text)
     parts = tuple(
-        FinishedPart(p["name"], p["codec"], Artifact(p["digest"], p["bytes"], base64.b64decode(p["chunks"])))
+        PartFile(p["name"], p["codec"], Artifact(p["digest"], p["bytes"], base64.b64decode(p["chunks"])))
         for p in data["parts"]
     )
     return FinishedUpdate(

@@ -13,10 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from covey.artifact import Artifact
-from covey.errors import WorkerError
+from covey.artifact import Artifact, artifact_from_json, artifact_to_json
 from covey.node.assignments.journal import write_durably
-from covey.worker.jobs.messages import artifact_from_json, artifact_to_json
 
 State = Mapping[str, Artifact]
 """Name to file."""
@@ -64,7 +62,7 @@ class CarriedState:
 
 
 def _read(path: Path) -> Carried:
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, WorkerError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return _from_json(json.loads(path.read_text()))
     return Carried("")
 

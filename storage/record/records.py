@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from covey.artifact import Artifact
+from covey.parts import PartFile
 
 RunState = Literal["queued", "running", "completed", "failed", "stopped"]
 RoundState = Literal["collecting", "aggregating", "committed", "decided", "failed"]
@@ -71,13 +72,7 @@ class RoundRecord:
     """In an asynchronous run: the order in which updates were recorded, from 1. None: there is no update yet."""
 
 
-@dataclass(frozen=True)
-class PartRecord:
-    """One part of an update: a file under a codec."""
-
-    name: str
-    codec: str
-    artifact: Artifact
+PartRecord = PartFile
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from covey.storage.record.contract import (
     DecisionRecord,
     Json,
-    PartRecord,
     PolicyStateRecord,
     RunRecord,
     Store,
@@ -197,7 +196,7 @@ def version_record(
     if result.artifact is None:
         return None
     number = base.version + 1
-    state = tuple(PartRecord(part.name, "none", part.artifact) for part in result.state)
+    state = tuple(file.part for file in result.state)
     statement = CommitStatement(
         federation=env.federation,
         run=situation.run.run,

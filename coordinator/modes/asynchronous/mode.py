@@ -38,6 +38,7 @@ from covey.protos import coordinator_pb2 as pb
 from covey.storage.record.contract import PolicyStateRecord, RoundRecord, RunRecord, UpdateRecord, VersionRecord
 from covey.wire.signing import CommitVerdict
 from covey.worker.jobs.decisions import EVICTED, DecideJob, DecideResult
+from covey.worker.jobs.operations import DECIDE
 
 
 @dataclass(frozen=True)
@@ -228,7 +229,7 @@ class AsyncRunner(RunBase[AsyncMachine]):
         faults.reach("aggregate")
         try:
             with self.env.metrics.round_phases.labels("aggregating").time():
-                result = await self.env.worker.use(lambda worker: worker.decide(job))
+                result = await self.env.worker.do(DECIDE, job)
         except CoveyError:
             self._discard(job)
             raise

@@ -19,7 +19,8 @@ from covey.coordinator.runs.verdict_feedback import Settled
 from covey.errors import CoveyError, NotFound
 from covey.protos import coordinator_pb2 as pb
 from covey.storage.record.contract import EventRecord, RoundRecord, RunRecord, UpdateRecord, VersionRecord
-from covey.worker.jobs.messages import AggregateJob, AggregateResult, AggregateRow
+from covey.worker.jobs.aggregation import AggregateJob, AggregateResult, AggregateRow
+from covey.worker.jobs.operations import AGGREGATE
 
 __all__ = ["NodeState", "RunRunner", "merged_metrics"]
 
@@ -212,7 +213,7 @@ class RunRunner(RunBase[RoundMachine]):
             allow_path=self.env.config.allow_paths,
         )
         faults.reach("aggregate")
-        return await self.env.worker.use(lambda worker: worker.aggregate(job))
+        return await self.env.worker.do(AGGREGATE, job)
 
     async def _commit(self, action: ev.Commit) -> None:
         store, result, job = self.env.store, self._result, self._job

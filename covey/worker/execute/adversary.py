@@ -32,7 +32,7 @@ from covey.learning.task import Task, task_errors
 from covey.spec import RunSpec
 from covey.worker.files.mapped import FLOAT32_BYTES, MappedModel, map_float32
 from covey.worker.files.updates import write_raw
-from covey.worker.jobs import messages as m
+from covey.worker.jobs.training import AttackOrder, TrainJob
 
 log = structlog.get_logger(room="worker")
 POLL_S = 0.02
@@ -44,7 +44,7 @@ def _never() -> None:
     """Nobody cancels."""
 
 
-def load_attack(order: m.AttackOrder) -> Attack:
+def load_attack(order: AttackOrder) -> Attack:
     """The ordered attack.
 
     Raises:
@@ -56,7 +56,7 @@ def load_attack(order: m.AttackOrder) -> Attack:
 
 
 def attacked(
-    order: m.AttackOrder, source: Source, spec: RunSpec, job: m.TrainJob, check_cancelled: Callable[[], object] = _never
+    order: AttackOrder, source: Source, spec: RunSpec, job: TrainJob, check_cancelled: Callable[[], object] = _never
 ) -> Source:
     """What a drill node sends in place of what it should.
 
@@ -100,7 +100,7 @@ def attacked(
 # -- what it knows ----------------------------------------------------------------------------------------------------
 
 
-def _known(order: m.AttackOrder, d: int, check_cancelled: Callable[[], object]) -> UpdateMatrix | None:
+def _known(order: AttackOrder, d: int, check_cancelled: Callable[[], object]) -> UpdateMatrix | None:
     """The group's honest vectors in node-id order: those whose files are complete when time is up."""
     if not order.group:
         return None
@@ -120,7 +120,7 @@ def _complete(path: Path, d: int) -> bool:
     return path.is_file() and path.stat().st_size == d * FLOAT32_BYTES
 
 
-def _change(spec: RunSpec, job: m.TrainJob, d: int, memory: Mapping[str, Tensor]) -> Source | None:
+def _change(spec: RunSpec, job: TrainJob, d: int, memory: Mapping[str, Tensor]) -> Source | None:
     """The last round's change of the model, as nodes of this run would send it."""
     base, payload = _base(job, d), spec.exchange.payload
     if payload == "parameters":
@@ -131,7 +131,7 @@ def _change(spec: RunSpec, job: m.TrainJob, d: int, memory: Mapping[str, Tensor]
     return Vector(d, lambda columns: (base.read(columns) - before[columns]) * sign)
 
 
-def _base(job: m.TrainJob, d: int) -> Source:
+def _base(job: TrainJob, d: int) -> Source:
     return Vector(d, MappedModel(job.base, Layout.from_json(job.layout)).block)
 
 
@@ -185,7 +185,7 @@ class FlippedLabels(Dataset[Any]):
         return x, self._classes - 1 - y
 
 
-def poisons_labels(order: m.AttackOrder | None) -> bool:
+def poisons_labels(order: AttackOrder | None) -> bool:
     """Whether the node has to train on `flipped` data.
 
     Raises:
@@ -240,7 +240,7 @@ def main() -> None:
     """Say whether an attack is installed with such options, and what it needs, as JSON."""
     wanted = json.load(sys.stdin)
     try:
-        attack = load_attack(m.AttackOrder(wanted["name"], wanted["options"]))
+        attack = load_attack(AttackOrder(wanted["name"], wanted["options"]))
         print(json.dumps({"error": "", "omniscient": attack.omniscient}))
     except CoveyError as error:
         print(json.dumps({"error": str(error), "omniscient": False}))

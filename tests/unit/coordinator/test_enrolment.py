@@ -35,7 +35,7 @@ from covey.wire.grants import Grants
 from covey.wire.identity import signing_request
 from covey.wire.signing import key_id
 from covey.wire.tokens import JoinToken
-from covey.worker.client.supervisor import WorkerKeeper
+from covey.worker.client.supervisor import WorkerSupervisor
 
 GENEROUS = {"each": (10_000, 1.0), "total": (10_000, 1.0)}
 
@@ -59,7 +59,7 @@ async def env(tmp_path):
         config=config,
         store=store,
         files=ArtifactFiles(tmp_path / "files"),
-        worker=WorkerKeeper(tmp_path, device="cpu", log_format="console"),
+        worker=WorkerSupervisor(tmp_path, device="cpu", log_format="console"),
         authority=keys.authority,
         signing_key=keys.signing_key,
         federation=keys.authority.federation,
