@@ -59,8 +59,8 @@ class Pool:
         await asyncio.gather(*(worker.stop() for worker in self._workers))
 
 
-class PooledWorker(WorkerSupervisor):
-    """What a virtual node takes for its own worker: the pool, once the node's turn has come.
+class PooledWorker:
+    """What a virtual node takes for its own worker (`covey.node.ports.Worker`): the pool, once its turn has come.
 
     Args:
         node: The node's id.
