@@ -12,6 +12,7 @@ from covey.errors import PluginError
 
 GROUPS = {
     "task": "covey.tasks",
+    "method": "covey.methods",
     "aggregator": "covey.aggregators",
     "pre-aggregator": "covey.pre_aggregators",
     "async-policy": "covey.async_policies",

@@ -236,8 +236,6 @@ class RunSpec(Section):
             self._one_gradient()
         if self.mode == "gossip":
             raise refusal("mode", 'not available in this version; choose "rounds" or "async"', self.mode)
-        if self.method.name != "none":
-            raise refusal("method.name", 'not available in this version; choose "none"', self.method.name)
         if self.exchange.share != ("*",):
             raise refusal("exchange.share", 'not available in this version; choose ["*"]', self.exchange.share)
         return self

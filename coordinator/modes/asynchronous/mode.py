@@ -30,7 +30,7 @@ from covey.coordinator.modes.asynchronous.machine import AsyncMachine
 from covey.coordinator.modes.asynchronous.preparation import async_policy_of, restore
 from covey.coordinator.modes.rounds import events as ev
 from covey.coordinator.runs.active_run import NodeState, RunBase
-from covey.coordinator.runs.assignments import Extras, assignment
+from covey.coordinator.runs.assignments import Extras, assignment, wanted_parts
 from covey.coordinator.runs.preparation import prepare
 from covey.coordinator.runs.verdict_feedback import Settled
 from covey.errors import Conflict, CoveyError, Late
@@ -138,7 +138,9 @@ class AsyncRunner(RunBase[AsyncMachine]):
     def _send(self, action: aev.SendAssignment) -> None:
         faults.reach("invite")
         number, base = self._open[action.node]
-        extras = Extras(settled=self._settled.of(action.node), node_state=self.ready().description.node_state)
+        said = self.ready().description
+        settled = self._settled.of(action.node)
+        extras = Extras(settled=settled, node_state=said.node_state, wanted=wanted_parts(said))
         message = assignment(
             self.run,
             self.ready().spec,

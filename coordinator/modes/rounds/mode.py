@@ -12,7 +12,7 @@ from covey.coordinator.environment import Environment
 from covey.coordinator.modes.rounds import events as ev
 from covey.coordinator.modes.rounds.machine import RoundMachine
 from covey.coordinator.runs.active_run import Metrics, NodeState, RunBase, merged_metrics
-from covey.coordinator.runs.assignments import Extras, assignment
+from covey.coordinator.runs.assignments import Extras, assignment, input_files, method_files, wanted_parts
 from covey.coordinator.runs.commit import adopt_files, commit_records
 from covey.coordinator.runs.preparation import prepare
 from covey.coordinator.runs.verdict_feedback import Settled
@@ -55,8 +55,11 @@ class RunRunner(RunBase[RoundMachine]):
         return self.newest()
 
     def served(self, node: str, digest: str) -> Artifact | None:
-        """As `RunBase.served`: the newest version, or the change that led to it."""
-        found = [] if self.base is None else [self.base.artifact, self._change(self.base)]
+        """As `RunBase.served`: the newest version, the change that led to it, or what the method keeps with it."""
+        if self.base is None:
+            return None
+        found = [self.base.artifact, self._change(self.base)]
+        found += method_files(self.ready().description, self.base).values()
         return next((one for one in found if one is not None and one.digest == digest), None)
 
     async def _begin(self) -> None:
@@ -132,7 +135,8 @@ class RunRunner(RunBase[RoundMachine]):
         change, broadcast = self._change(base), _state(base, "broadcast")
         small = change is not None and change.size_bytes <= INLINE_BYTES
         data = files.path(change.digest).read_bytes() if change is not None and small else b""
-        self.sent(node, len(data))
+        inputs = input_files(self.ready().description, base, lambda artifact: files.path(artifact.digest).read_bytes())
+        self.sent(node, len(data) + sum(len(item.data) for item in inputs))
         return Extras(
             change=change,
             change_data=data,
@@ -140,6 +144,8 @@ class RunRunner(RunBase[RoundMachine]):
             broadcast=files.path(broadcast.digest).read_bytes() if broadcast else b"",
             settled=self._settled.of(node),
             node_state=self.ready().description.node_state,
+            inputs=inputs,
+            wanted=wanted_parts(self.ready().description),
         )
 
     @staticmethod
