@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,8 @@ class Scaffold(Averaging):
     Deviations: the mean has the shares of the round (with `weights.by = "equal"` it is the paper's), N is the number of
     nodes of the run so far, and the server's step is the run's server optimizer. Weight decay is part of the loss.
     """
+
+    modes: ClassVar[frozenset[str]] = frozenset({"rounds"})
 
     def refusals(self, run: Combination) -> Iterator[tuple[str, str]]:
         """Whatever makes (x - y) / (K lr) something else than the mean of the gradients, or hides what is sent."""

@@ -68,8 +68,8 @@ def write_update(
     artifact = write_vector(path, codec, source, coding(spec, job, layout, codec))
     if feedback:
         out = _out(job, RESIDUAL)
-        artifact = write_raw(out, lost(source, codec.reader(map_bytes(path), source.d, layout)))
-        kept.append(WrittenFile(RESIDUAL, out, artifact))
+        residual = write_raw(out, lost(source, codec.reader(map_bytes(path), source.d, layout)))
+        kept.append(WrittenFile(RESIDUAL, out, residual))
     return artifact, tuple(kept)
 
 

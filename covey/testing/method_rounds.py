@@ -1,0 +1,195 @@
+"""Rounds of a method in this process: the worker's own operations, without daemons, to test what a method computes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from covey.layout import Layout
+from covey.learning.state import map_file, views
+from covey.learning.task import NodeData, Task
+from covey.parts import brought, sent, slot
+from covey.spec import RunSpec
+from covey.worker.execute.aggregation_op import aggregate
+from covey.worker.execute.coordinator_ops import describe, initial
+from covey.worker.execute.node_ops import train
+from covey.worker.jobs.aggregation import AggregateJob, AggregateResult, AggregateRow
+from covey.worker.jobs.runs import DescribeJob, InitialJob
+from covey.worker.jobs.training import TrainJob, TrainResult
+from covey.worker.program.host import Host
+
+FEATURES, EXAMPLES = 8, 96
+
+
+class NormedExample(Task):
+    """Eight features, two classes, and a model with batch normalization."""
+
+    def model(self) -> nn.Module:
+        """Two layers; the normalized one has float and integer buffers."""
+        return nn.Sequential(nn.Linear(FEATURES, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2))
+
+    def train_data(self, data: NodeData) -> TensorDataset:
+        """The same on all nodes, which take parts of it."""
+        return examples(EXAMPLES, 1)
+
+    def eval_data(self, data: NodeData) -> TensorDataset:
+        """The same on all nodes."""
+        return examples(20, 2)
+
+    def central_data(self) -> TensorDataset:
+        """The same as on the nodes."""
+        return examples(20, 2)
+
+
+class PlainExample(NormedExample):
+    """The same data, and a model without buffers."""
+
+    def model(self) -> nn.Module:
+        """Two layers."""
+        return nn.Sequential(nn.Linear(FEATURES, 6), nn.ReLU(), nn.Linear(6, 2))
+
+
+def examples(count: int, seed: int) -> TensorDataset:
+    """So many made-up examples."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(count, FEATURES, generator=generator)
+    return TensorDataset(x, (x.sum(1) > 0).long())
+
+
+def spec_of(method: str, options: Mapping[str, Any] | None = None, **sections: Any) -> RunSpec:
+    """A small run of a method, with the task `NormedExample`.
+
+    Args:
+        method: Its name.
+        options: Its options.
+        **sections: Further sections of the specification, in place of what is here.
+    """
+    fields: dict[str, Any] = {
+        "name": "method",
+        "seed": 5,
+        "task": {"name": f"{__name__}:NormedExample"},
+        "training": {"learning_rate": 0.1, "batch_size": 8, "local_epochs": 1},
+        "method": {"name": method, "options": dict(options or {})},
+        "rounds": {"count": 3},
+    }
+    return RunSpec.model_validate(fields | sections)
+
+
+@dataclass
+class NodeFiles:
+    """What one node keeps: files by name."""
+
+    accepted: dict[str, Path] = field(default_factory=dict)
+    own: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def state(self) -> dict[str, Path]:
+        """All of it."""
+        return {**self.accepted, **self.own}
+
+
+class MethodRounds:
+    """One run, round after round.
+
+    Args:
+        spec: The run.
+        folder: An empty folder for its files.
+        nodes: How many nodes; they are named as a simulation names them.
+    """
+
+    def __init__(self, spec: RunSpec, folder: Path, nodes: int = 3) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.spec, self.names, self._folder, self._text = spec, [f"n{k}" for k in range(nodes)], folder, spec.to_json()
+        self._host = Host(torch.device("cpu"))
+        self.description = describe(DescribeJob(self._text, allow_path=True), self._host)
+        self.model = folder / "version-0"
+        made = initial(InitialJob("run", self._text, self.model, allow_path=True), self._host)
+        self.layout, self.model_sha256 = Layout.from_json(made.layout), made.model_sha256
+        self.version_state: dict[str, Path] = {}
+        self.nodes = {name: NodeFiles() for name in self.names}
+        self.number = 0
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The newest version's."""
+        return {name: tensor.clone() for name, tensor in views(map_file(self.model, self.layout), self.layout).items()}
+
+    def train(self, node: str, number: int = 1, attempt: str = "", **fields: Any) -> TrainResult:
+        """One node's training in a round, from the newest version and from what the node keeps.
+
+        Args:
+            node: Its name.
+            number: The round.
+            attempt: In the names of the files that it writes.
+            **fields: Of the job, in place of what is here.
+        """
+        prefix, description = f"{number}-{node}-{attempt}", self.description
+        out = [part.name for part in sent(description.parts)]
+        names = [part.name for part in brought(description.parts)]
+        job: dict[str, Any] = {
+            "run": "run",
+            "spec_json": self._text,
+            "layout": self.layout.canonical_bytes().decode(),
+            "round": number,
+            "roster_index": self.names.index(node),
+            "num_partitions": len(self.names),
+            "base": self.model,
+            "scratch": {name: self._folder / f"{prefix}-{name}" for name in out},
+            "allow_path": True,
+            "inputs": {name: self.version_state[slot(name)] for name in names if slot(name) in self.version_state},
+            "state": self.nodes[node].state,
+            "out_state": {name: self._path(prefix, "state", name) for name in description.node_state},
+        }
+        return train(TrainJob(**{**job, **fields}), self._host)
+
+    def round(self, invited: Sequence[str] | None = None, spoilt: Collection[str] = ()) -> AggregateResult:
+        """One round: all invited nodes train, and their updates become the next version.
+
+        Args:
+            invited: Default: all.
+            spoilt: Whose update is made unacceptable on its way: its first number becomes not-a-number.
+        """
+        self.number += 1
+        results = {name: self.train(name, self.number) for name in invited or self.names}
+        for name in spoilt:
+            with results[name].parts[0].path.open("r+b") as file:
+                file.write(b"\xff\xff\xff\xff")
+        result = self._aggregated(results)
+        for verdict in result.verdicts:
+            kept = self.nodes[verdict.node]
+            kept.own |= {file.name: file.path for file in results[verdict.node].own_state}
+            if verdict.accepted:
+                kept.accepted |= {file.name: file.path for file in results[verdict.node].state}
+        return result
+
+    def _aggregated(self, results: Mapping[str, TrainResult]) -> AggregateResult:
+        rows = [
+            AggregateRow(name, float(result.examples), {part.name: part.path for part in result.parts})
+            for name, result in results.items()
+        ]
+        out = self._folder / f"version-{self.number}"
+        job = AggregateJob(
+            run="run",
+            spec_json=self._text,
+            layout=self.layout.canonical_bytes().decode(),
+            round=self.number,
+            base=self.model,
+            rows=tuple(rows),
+            state=self.version_state,
+            out=out,
+            out_state={name: self._path(f"{self.number}", "version", name) for name in self.description.slots},
+            roster=tuple(self.names),
+            allow_path=True,
+        )
+        result = aggregate(job, self._host)
+        self.version_state = {file.name: file.path for file in result.state}
+        self.model, self.model_sha256 = out, result.model_sha256
+        return result
+
+    def _path(self, prefix: str, kind: str, name: str) -> Path:
+        return self._folder / f"{prefix}-{kind}-{name.replace('/', '-')}"
