@@ -5,10 +5,10 @@ import sqlite3
 import pytest
 
 from covey.artifact import CHUNK_BYTES, artifact_of_file
-from covey.storage.record.check import check_files
+from covey.storage.files.check import check_files
 from covey.storage.sql.store import open_store
-from covey.testing import store_records as make
-from covey.testing.store_async import arrive, decide, start_async_run
+from covey.testing.store import records as make
+from covey.testing.store.asynchronous import arrive, decide, start_async_run
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from sqlalchemy import URL, Connection, Table, func, inspect, select, update
 
 from covey import faults
 from covey.errors import Conflict, NotFound, StoreError
-from covey.storage.record.migrate import HEAD, migrate, revision
-from covey.storage.record.schema import LEASE_ROW, Base, lease
 from covey.storage.sql.database import Database
 from covey.storage.sql.engine import database_url, make_engine, sqlite_path, translated
+from covey.storage.sql.migrations.migrate import HEAD, migrate, revision
+from covey.storage.sql.schema import LEASE_ROW, Base, lease
 
 BLOCK_ROWS = 500
 Report = Callable[[str, int, int], None]

@@ -9,11 +9,11 @@ from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select
 
 from covey.errors import Conflict, StoreError
 from covey.storage.record.contract import UpdateRecord
-from covey.storage.record.schema import rounds, runs, updates
 from covey.storage.sql.database import Database
 from covey.storage.sql.mapping import AnyRow, update_record, update_values
-from covey.storage.sql.rounds import no_round
-from covey.storage.sql.versions import add_references
+from covey.storage.sql.schema import rounds, runs, updates
+from covey.storage.sql.tables.rounds import no_round
+from covey.storage.sql.tables.versions import add_references
 
 _ADD = insert(updates)
 _IN_ROUND = and_(updates.c.run == bindparam("b_run"), updates.c.round == bindparam("b_round"))

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from covey.storage.record.contract import Store, UpdateRecord, VersionRecord
-from covey.testing import store_records as make
+from covey.testing.store import records as make
 
 KEEP: dict[str, Any] = {"versions": 1, "updates": 1, "metric": "accuracy", "goal": "max"}
 

@@ -8,10 +8,10 @@ from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from covey.errors import Conflict, NotFound, StoreError
 from covey.storage.record.contract import RunRecord, RunState, VersionRecord
-from covey.storage.record.schema import rounds, runs
 from covey.storage.sql.database import Database
 from covey.storage.sql.mapping import AnyRow, run_record, run_values
-from covey.storage.sql.versions import same_version, write_version
+from covey.storage.sql.schema import rounds, runs
+from covey.storage.sql.tables.versions import same_version, write_version
 
 TERMINAL = ("completed", "failed", "stopped")
 _ADD = insert(runs)

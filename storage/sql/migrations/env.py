@@ -1,10 +1,10 @@
-"""How Alembic runs the migrations: in the transaction of the connection that `record.migrate` gives it."""
+"""How Alembic runs the migrations: in the transaction of the connection that `migrate` gives it."""
 
 from __future__ import annotations
 
 from alembic import context
 
-from covey.storage.record.schema import Base
+from covey.storage.sql.schema import Base
 
 
 def _run() -> None:

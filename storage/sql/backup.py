@@ -11,11 +11,11 @@ from sqlalchemy import exc, select
 
 from covey.errors import Conflict, StoreError, StoreUnavailable
 from covey.storage.record.contract import Store
-from covey.storage.record.copy import copy_record
-from covey.storage.record.migrate import migrate
-from covey.storage.record.schema import file_references
+from covey.storage.sql.copy import copy_record
 from covey.storage.sql.database import Database
 from covey.storage.sql.engine import database_url, sqlite_path
+from covey.storage.sql.migrations.migrate import migrate
+from covey.storage.sql.schema import file_references
 from covey.storage.sql.store import SqlStore
 
 FILE = "covey.db"

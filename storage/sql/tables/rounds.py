@@ -9,10 +9,10 @@ from sqlalchemy import Connection, and_, bindparam, case, delete, func, insert, 
 
 from covey.errors import Conflict, NotFound
 from covey.storage.record.contract import RoundRecord, UpdateRecord, VersionRecord
-from covey.storage.record.schema import rounds, runs, updates, versions
 from covey.storage.sql.database import Database
 from covey.storage.sql.mapping import AnyRow, round_record, round_values
-from covey.storage.sql.versions import same_version, write_version
+from covey.storage.sql.schema import rounds, runs, updates, versions
+from covey.storage.sql.tables.versions import same_version, write_version
 
 ENDED = ("committed", "decided", "failed")
 _ADD = insert(rounds)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from sqlalchemy import ColumnElement, Connection, FromClause, and_, func, not_, or_, select
 from sqlalchemy import exists as exists_
 
-from covey.artifact import artifact_of_file
-from covey.storage.record.schema import (
+from covey.storage.sql.schema import (
     decisions,
     file_references,
     keys,
@@ -39,32 +37,6 @@ def check(connection: Connection) -> list[str]:
         _keyless,
     )
     return [line for look in looks for line in look(connection)]
-
-
-def check_files(folder: Path, needed: Callable[[], set[str]]) -> list[str]:
-    """Read every file that the record needs, and hash it again.
-
-    Args:
-        folder: Where they are, each under its digest.
-        needed: Gives the digests (`Store.referenced_digests`). It is asked again about those with a problem: a
-            coordinator at work may have let them go meanwhile.
-
-    Returns:
-        One line for each that is gone, damaged or unreadable, by digest.
-    """
-    wrong = {digest: line for digest in sorted(needed()) if (line := _file_problem(folder / digest))}
-    still = needed() if wrong else set()
-    return [line for digest, line in wrong.items() if digest in still]
-
-
-def _file_problem(path: Path) -> str:
-    try:
-        found = artifact_of_file(path).digest
-    except FileNotFoundError:
-        return f"file {path.name} is gone"
-    except OSError as error:
-        return f"file {path.name} cannot be read: {error.strerror}"
-    return "" if found == path.name else f"file {path.name} is damaged: its content has another digest"
 
 
 def _broken_pages(connection: Connection) -> Iterator[str]:

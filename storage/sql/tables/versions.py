@@ -8,9 +8,9 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 
 from covey.errors import Conflict, NotFound
 from covey.storage.record.contract import Json, VersionRecord
-from covey.storage.record.schema import file_references, runs, versions
 from covey.storage.sql.database import Database
 from covey.storage.sql.mapping import AnyRow, version_record, version_values
+from covey.storage.sql.schema import file_references, runs, versions
 
 _ADD = insert(versions)
 _ADD_REFERENCES = insert(file_references)

@@ -10,7 +10,7 @@ import pytest
 
 from covey.errors import Conflict, NotFound
 from covey.storage.record.contract import Store
-from covey.testing import store_records as make
+from covey.testing.store import records as make
 
 
 class IdentityConformance:

@@ -9,9 +9,9 @@ from sqlalchemy import Connection, bindparam, case, func, insert, select, update
 
 from covey.errors import Conflict, NotFound
 from covey.storage.record.contract import NodeRecord, Role, TokenRecord
-from covey.storage.record.schema import keys, nodes, tokens, updates
 from covey.storage.sql.database import Database
 from covey.storage.sql.mapping import node_record, node_values, token_record
+from covey.storage.sql.schema import keys, nodes, tokens, updates
 
 _ADD_TOKEN = insert(tokens)
 _TOKEN = select(tokens).where(tokens.c.secret_sha256 == bindparam("b_secret"))

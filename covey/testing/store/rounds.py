@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from covey.errors import Conflict, NotFound, StoreError
 from covey.storage.record.contract import Store
-from covey.testing import store_records as make
+from covey.testing.store import records as make
 
 THREADS = 8
 _ANSWERS = st.tuples(

@@ -15,7 +15,7 @@ import pytest
 
 from covey.errors import Conflict, NotFound
 from covey.storage.record.contract import DecisionRecord, PolicyStateRecord, Store, UpdateRecord, VersionRecord
-from covey.testing import store_records as make
+from covey.testing.store import records as make
 
 THREADS = 8
 KEEP: dict[str, Any] = {"versions": 1, "updates": 1, "metric": "accuracy", "goal": "max"}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from sqlalchemy import bindparam, insert, select, update
 
 from covey.storage.record.contract import EventRecord
-from covey.storage.record.schema import events, settings
 from covey.storage.sql.database import Database
 from covey.storage.sql.mapping import event_record, event_values
+from covey.storage.sql.schema import events, settings
 
 _ADD = insert(events)
 _NEWEST_FIRST = select(events).order_by(events.c.id.desc())

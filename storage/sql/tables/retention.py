@@ -22,9 +22,9 @@ from sqlalchemy import (
 )
 
 from covey.storage.record.contract import Json
-from covey.storage.record.schema import file_references, policy_states, rounds, updates, versions
 from covey.storage.sql.database import Database
-from covey.storage.sql.rounds import ENDED
+from covey.storage.sql.schema import file_references, policy_states, rounds, updates, versions
+from covey.storage.sql.tables.rounds import ENDED
 
 _RUN: BindParameter[str] = bindparam("b_run")
 _VERSIONS: BindParameter[int] = bindparam("b_versions", expanding=True)

@@ -8,7 +8,6 @@ from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select
 
 from covey.errors import Conflict
 from covey.storage.record.contract import DecisionRecord, PolicyStateRecord, UpdateRecord, VersionRecord
-from covey.storage.record.schema import decisions, policy_states, rounds, updates
 from covey.storage.sql.database import Database
 from covey.storage.sql.mapping import (
     decision_record,
@@ -17,9 +16,10 @@ from covey.storage.sql.mapping import (
     policy_state_values,
     update_record,
 )
-from covey.storage.sql.rounds import ENDED, no_round
-from covey.storage.sql.updates import round_and_answer, write_outcome
-from covey.storage.sql.versions import write_version
+from covey.storage.sql.schema import decisions, policy_states, rounds, updates
+from covey.storage.sql.tables.rounds import ENDED, no_round
+from covey.storage.sql.tables.updates import round_and_answer, write_outcome
+from covey.storage.sql.tables.versions import write_version
 
 _IN_RUN = decisions.c.run == bindparam("b_run")
 _ADD = insert(decisions)

@@ -14,8 +14,8 @@ from covey.storage.sql.engine import WRITES, database_url, make_engine, sqlite_p
 from covey.storage.sql.locks import ADVISORY_KEY, LOCK_TIMEOUT, PATIENCE_MS, FileLock
 
 HEAD = "0002"
-"""The newest revision in `storage/migrations/versions`."""
-MIGRATIONS = Path(__file__).parent / "migrations"
+"""The newest revision in `storage/sql/migrations/versions`."""
+MIGRATIONS = Path(__file__).parent
 _MIGRATION_KEY = 0x636F766579_4D
 """Of the PostgreSQL lock that lets one process at a time migrate."""
 _VERSION = Table("alembic_version", MetaData(), Column("version_num", String(32)))
