@@ -48,8 +48,14 @@ class Identities(ABC):
         """An identity by its name. Raises `NotFound`."""
 
     @abstractmethod
-    def nodes(self, *, role: Role = "node") -> list[NodeRecord]:
-        """All identities of a role, by name, evicted ones too, with their counts of verdicts."""
+    def nodes(self, *, role: Role = "node", after: str = "", limit: int | None = None) -> list[NodeRecord]:
+        """Identities of a role, by name, evicted ones too, with their counts of verdicts.
+
+        Args:
+            role: The role.
+            after: Only names that come after this one.
+            limit: At most so many; None: all.
+        """
 
     @abstractmethod
     def seen(

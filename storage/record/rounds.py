@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from covey.storage.record.records import RoundRecord, UpdateRecord, VersionRecord
+from covey.storage.record.records import RoundRecord, RoundState, UpdateRecord, VersionRecord
 
 
 class Rounds(ABC):
@@ -25,8 +25,24 @@ class Rounds(ABC):
         """
 
     @abstractmethod
-    def rounds(self, run: str) -> list[RoundRecord]:
-        """Every round of a run in order, with counts and metrics."""
+    def rounds(
+        self,
+        run: str,
+        *,
+        after: int = 0,
+        limit: int | None = None,
+        newest: bool = False,
+        states: Sequence[RoundState] = (),
+    ) -> list[RoundRecord]:
+        """Rounds of a run by number, with counts and metrics.
+
+        Args:
+            run: The run's id; one that is not there has no rounds.
+            after: Only those with a higher number.
+            limit: At most so many; None: all.
+            newest: The last `limit` ones rather than the first.
+            states: Only those in one of these.
+        """
 
     @abstractmethod
     def round(self, run: str, number: int) -> RoundRecord:
@@ -53,18 +69,10 @@ class Rounds(ABC):
     ) -> None:
         """From aggregating to committed, with the version, and each update's verdict, share and numbers.
 
-        All at once. Idempotent for the same version.
+        All at once, with the step of the round's number. Idempotent for the same version.
 
         Raises:
             Conflict: Another version is recorded under this number, the round is not aggregating, or a
                 verdict is about an update that is not recorded.
             NotFound: No such round.
-        """
-
-    @abstractmethod
-    def close_round(self, outcome: UpdateRecord, *, discard: bool = False) -> bool:
-        """End an assignment without a decision (failed): its node declined, was lost, or was evicted.
-
-        Returns True if it has ended without one. An update that was recorded meanwhile stays, and the assignment
-        with it (False), unless it is undecided and `discard` says to reject it. Idempotent. Raises `NotFound`.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from covey.storage.record.records import RunRecord, RunState, VersionRecord
+from covey.storage.record.records import RunRecord, RunState, RunSummary, VersionRecord
 
 
 class Runs(ABC):
@@ -25,8 +25,24 @@ class Runs(ABC):
         """
 
     @abstractmethod
-    def runs(self, *, states: Sequence[RunState] = (), limit: int = 100) -> list[RunRecord]:
-        """Runs, newest submission first, optionally only those in some states."""
+    def runs(
+        self, *, states: Sequence[RunState] = (), name: str = "", before: str = "", limit: int = 100
+    ) -> list[RunRecord]:
+        """Runs, newest submission first, optionally only those in some states, or of a name.
+
+        Args:
+            states: Only those in one of these.
+            name: Only those of just this name.
+            before: A run's id: only those that come after it in this order. Raises `NotFound`: there is no such run.
+            limit: At most so many.
+        """
+
+    @abstractmethod
+    def run_summaries(self, runs: Sequence[str]) -> dict[str, RunSummary]:
+        """What each of these runs (ids) has come to; an empty summary where nothing is recorded.
+
+        It costs as much for a run with many versions and updates as for one with few.
+        """
 
     @abstractmethod
     def count_runs(self, states: Sequence[RunState]) -> int:

@@ -1,15 +1,23 @@
-"""Decisions of asynchronous runs, and the state of their policies."""
+"""Steps: commits of synchronous rounds, and decisions of asynchronous runs with their policy's state."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from covey.storage.record.records import DecisionRecord, PolicyStateRecord, UpdateRecord, VersionRecord
+from covey.storage.record.records import DecisionRecord, PolicyStateRecord, StepRecord, UpdateRecord, VersionRecord
 
 
 class Steps(ABC):
     """What was decided, one number after the other."""
+
+    @abstractmethod
+    def steps(self, run: str, after: int = 0, limit: int | None = None) -> list[StepRecord]:
+        """The steps with a number above `after`, in order, at most `limit` (None: all); of either mode."""
+
+    @abstractmethod
+    def next_arrival(self, run: str) -> UpdateRecord | None:
+        """The update that is to be decided on next: the first one recorded of those that were not yet."""
 
     @abstractmethod
     def decide(
@@ -22,7 +30,7 @@ class Steps(ABC):
         bytes_received: int,
         bytes_sent: int,
     ) -> None:
-        """Record a decision, all at once: the assignment is decided, the verdicts, the policy's state, the version.
+        """Record a decision, all at once: its step, the assignment's end, verdicts, the policy's state, the version.
 
         Each accepted update's round gets the version. Idempotent for the same decision.
 
@@ -35,7 +43,7 @@ class Steps(ABC):
 
     @abstractmethod
     def decisions(self, run: str, after: int = 0) -> list[DecisionRecord]:
-        """The decisions with a number above `after`, in order."""
+        """The decisions with a number above `after`, in order; none of a synchronous run."""
 
     @abstractmethod
     def policy_state(self, run: str) -> PolicyStateRecord | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from covey.storage.record.records import UpdateRecord
+from covey.storage.record.records import SignedUpdateRecord, UpdateRecord
 
 
 class Updates(ABC):
@@ -44,5 +44,28 @@ class Updates(ABC):
         """The updates of several rounds, by round and node."""
 
     @abstractmethod
-    def next_arrival(self, run: str) -> UpdateRecord | None:
-        """The update that is to be decided on next: the first one recorded of those that were not yet."""
+    def close_round(self, outcome: UpdateRecord, *, discard: bool = False) -> bool:
+        """End an assignment without a decision (failed): its node declined, was lost, or was evicted.
+
+        Returns True if it has ended without one. An update that was recorded meanwhile stays, and the assignment
+        with it (False), unless it is undecided and `discard` says to reject it. Idempotent. Raises `NotFound`.
+        """
+
+    @abstractmethod
+    def signed_updates(
+        self, run: str, after: tuple[int, str] = (0, ""), limit: int | None = None
+    ) -> list[SignedUpdateRecord]:
+        """The updates of a run that were signed, whatever the verdict, by round and node.
+
+        Args:
+            run: The run's id.
+            after: (round, node): only those that come after it.
+            limit: At most so many; None: all.
+        """
+
+    @abstractmethod
+    def newest_verdicts(self, run: str, roster: Sequence[str]) -> dict[str, UpdateRecord]:
+        """Node to its newest update that was accepted or rejected in a round that is over.
+
+        A node of the roster that has none is left out.
+        """

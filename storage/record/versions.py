@@ -15,8 +15,17 @@ class Versions(ABC):
         """Record a version outside a round. Idempotent; raises `Conflict` if another one has this number."""
 
     @abstractmethod
-    def versions(self, run: str) -> list[VersionRecord]:
-        """Every version of a run in order."""
+    def versions(
+        self, run: str, *, after: int = -1, limit: int | None = None, kept_only: bool = False
+    ) -> list[VersionRecord]:
+        """Versions of a run by number.
+
+        Args:
+            run: The run's id.
+            after: Only those with a higher number.
+            limit: At most so many; None: all.
+            kept_only: Only those whose files are kept.
+        """
 
     @abstractmethod
     def version(self, run: str, number: int) -> VersionRecord:

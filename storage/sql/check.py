@@ -7,20 +7,12 @@ from collections.abc import Callable, Iterator
 from sqlalchemy import ColumnElement, Connection, FromClause, and_, func, not_, or_, select
 from sqlalchemy import exists as exists_
 
-from covey.storage.sql.schema import (
-    decisions,
-    file_references,
-    keys,
-    nodes,
-    policy_states,
-    rounds,
-    runs,
-    updates,
-    versions,
-)
+from covey.storage.sql.schema import assignments, file_references, groups, keys, nodes, runs, steps, versions
 
 _TERMINAL = ("completed", "failed", "stopped")
 _earlier = versions.alias()
+_later = steps.alias()
+_IS_NEWEST = not_(exists_().where(_later.c.run == steps.c.run, _later.c.number > steps.c.number).correlate(steps))
 
 
 def check(connection: Connection) -> list[str]:
@@ -32,7 +24,9 @@ def check(connection: Connection) -> list[str]:
         _version_gaps,
         _unfinished,
         _unjudged,
-        _decision_gaps,
+        _step_gaps,
+        _causeless,
+        _miscounted,
         _unreferenced,
         _keyless,
     )
@@ -51,28 +45,33 @@ def _without(table: FromClause, parent: FromClause, *pairs: ColumnElement[bool])
 
 
 def _orphans(connection: Connection) -> Iterator[str]:
-    no_run = select(rounds.c.run, rounds.c.round).where(_without(rounds, runs, runs.c.run == rounds.c.run))
+    no_run = select(groups.c.run, groups.c.number).where(_without(groups, runs, runs.c.run == groups.c.run))
     for run, number in connection.execute(no_run):
         yield f"round {number} belongs to run {run}, which is not there"
-    in_round = and_(rounds.c.run == updates.c.run, rounds.c.round == updates.c.round)
-    no_round = select(updates.c.run, updates.c.round, updates.c.node).where(_without(updates, rounds, in_round))
+    in_round = and_(groups.c.run == assignments.c.run, groups.c.number == assignments.c.group_number)
+    no_round = select(assignments.c.run, assignments.c.group_number, assignments.c.node).where(
+        _without(assignments, groups, in_round)
+    )
     for run, number, node in connection.execute(no_round):
         yield f"the update of {node} belongs to round {number} of run {run}, which is not there"
     no_owner = select(versions.c.run, versions.c.version).where(_without(versions, runs, runs.c.run == versions.c.run))
     for run, number in connection.execute(no_owner):
         yield f"version {number} belongs to run {run}, which is not there"
+    no_origin = select(steps.c.run, steps.c.number).where(_without(steps, runs, runs.c.run == steps.c.run))
+    for run, number in connection.execute(no_origin):
+        yield f"step {number} belongs to run {run}, which is not there"
 
 
 def _round_gaps(connection: Connection) -> Iterator[str]:
-    counted = select(rounds.c.run, func.max(rounds.c.round), func.count()).group_by(rounds.c.run)
+    counted = select(groups.c.run, func.max(groups.c.number), func.count()).group_by(groups.c.run)
     for run, last, count in connection.execute(counted):
         if last != count:
             yield f"run {run} has {count} rounds, but the last one is number {last}"
-    of_run = versions.c.run == rounds.c.run
-    own = _without(rounds, versions, of_run, versions.c.version == rounds.c.round)
-    other = _without(rounds, versions, of_run, versions.c.version == rounds.c.version)
-    missing = select(rounds.c.run, rounds.c.round, rounds.c.state).where(
-        or_(and_(rounds.c.state == "committed", own), and_(rounds.c.version.is_not(None), other))
+    of_run = versions.c.run == groups.c.run
+    own = _without(groups, versions, of_run, versions.c.version == groups.c.number)
+    other = _without(groups, versions, of_run, versions.c.version == groups.c.version)
+    missing = select(groups.c.run, groups.c.number, groups.c.state).where(
+        or_(and_(groups.c.state == "committed", own), and_(groups.c.version.is_not(None), other))
     )
     for run, number, state in connection.execute(missing):
         yield f"round {number} of run {run} is {state}, but its version is not there"
@@ -100,19 +99,19 @@ def _version_gaps(connection: Connection) -> Iterator[str]:
 
 
 def _unfinished(connection: Connection) -> Iterator[str]:
-    is_open = rounds.c.state.in_(("collecting", "aggregating"))
+    is_open = groups.c.state.in_(("collecting", "aggregating"))
     ended = (
-        select(rounds.c.run, rounds.c.round)
-        .join(runs, runs.c.run == rounds.c.run)
+        select(groups.c.run, groups.c.number)
+        .join(runs, runs.c.run == groups.c.run)
         .where(is_open, runs.c.state.in_(_TERMINAL))
     )
     for run, number in connection.execute(ended):
         yield f"run {run} has ended, but its round {number} is open"
     several = (
-        select(rounds.c.run)
-        .join(runs, runs.c.run == rounds.c.run)
+        select(groups.c.run)
+        .join(runs, runs.c.run == groups.c.run)
         .where(is_open, runs.c.mode == "rounds")
-        .group_by(rounds.c.run)
+        .group_by(groups.c.run)
         .having(func.count() > 1)
     )
     for run in connection.execute(several).scalars():
@@ -120,28 +119,58 @@ def _unfinished(connection: Connection) -> Iterator[str]:
 
 
 def _unjudged(connection: Connection) -> Iterator[str]:
-    where = and_(rounds.c.run == updates.c.run, rounds.c.round == updates.c.round)
+    where = and_(groups.c.run == assignments.c.run, groups.c.number == assignments.c.group_number)
     found = (
-        select(updates.c.run, updates.c.round, updates.c.node)
-        .join(rounds, where)
-        .where(updates.c.verdict == "received", rounds.c.state.in_(("committed", "decided")))
+        select(assignments.c.run, assignments.c.group_number, assignments.c.node)
+        .join(groups, where)
+        .where(assignments.c.verdict == "received", groups.c.state.in_(("committed", "decided")))
     )
     for run, number, node in connection.execute(found):
         yield f"round {number} of run {run} is over, but the update of {node} has no verdict"
 
 
-def _decision_gaps(connection: Connection) -> Iterator[str]:
-    counted = select(decisions.c.run, func.max(decisions.c.decision), func.count()).group_by(decisions.c.run)
-    states = dict(connection.execute(select(policy_states.c.run, policy_states.c.decision)).all())
+def _step_gaps(connection: Connection) -> Iterator[str]:
+    counted = select(steps.c.run, func.max(steps.c.number), func.count()).group_by(steps.c.run)
     for run, last, count in connection.execute(counted):
         if last != count:
-            yield f"run {run} has {count} decisions, but the last one is number {last}"
-        if states.get(run) != last:
-            yield f"run {run} has {last} decisions, but its policy's state is of another one"
-    on_it = and_(decisions.c.run == rounds.c.run, decisions.c.round == rounds.c.round)
-    found = select(rounds.c.run, rounds.c.round).where(rounds.c.state == "decided", _without(rounds, decisions, on_it))
-    for run, number in connection.execute(found):
-        yield f"round {number} of run {run} is decided, but there is no decision on it"
+            yield f"run {run} has {count} steps, but the last one is number {last}"
+    stateless = select(steps.c.run, steps.c.number).where(_IS_NEWEST, steps.c.state_sha256 != "", steps.c.state == "")
+    for run, number in connection.execute(stateless):
+        yield f"the state after the last step of run {run} (number {number}) is not there"
+
+
+def _causeless(connection: Connection) -> Iterator[str]:
+    taken = {
+        (run, number) for run, causes in connection.execute(select(steps.c.run, steps.c.cause)) for number, _ in causes
+    }
+    for run, number, state in connection.execute(select(groups.c.run, groups.c.number, groups.c.state)):
+        if state in ("committed", "decided") and (run, number) not in taken:
+            yield f"round {number} of run {run} is {state}, but there is no step of it"
+        if (run, number) in taken:
+            taken.remove((run, number))
+            if state not in ("committed", "decided"):
+                yield f"a step of run {run} took the updates of round {number}, which is {state}"
+    for run, number in sorted(taken):
+        yield f"a step of run {run} took the updates of round {number}, which is not there"
+
+
+def _miscounted(connection: Connection) -> Iterator[str]:
+    ended = and_(
+        groups.c.run == assignments.c.run,
+        groups.c.number == assignments.c.group_number,
+        groups.c.state.in_(("committed", "decided")),
+    )
+    counted = (
+        select(assignments.c.run, assignments.c.verdict, func.count())
+        .join(groups, ended)
+        .where(assignments.c.verdict.in_(("accepted", "rejected")))
+        .group_by(assignments.c.run, assignments.c.verdict)
+    )
+    counts = {(run, verdict): count for run, verdict, count in connection.execute(counted)}
+    for row in connection.execute(select(steps.c.run, steps.c.accepted, steps.c.rejected).where(_IS_NEWEST)):
+        for verdict in ("accepted", "rejected"):
+            if row._mapping[verdict] != (count := counts.get((row.run, verdict), 0)):
+                yield f"run {row.run} has {count} {verdict} updates, but its last step counts {row._mapping[verdict]}"
 
 
 def _unreferenced(connection: Connection) -> Iterator[str]:

@@ -80,21 +80,26 @@ class Run(Base):
     seed: Mapped[int]
     state: Mapped[str] = mapped_column(index=True)
     reason: Mapped[str] = mapped_column(FreeText)
-    submitted_at: Mapped[float] = mapped_column(index=True)
+    submitted_at: Mapped[float]
     started_at: Mapped[float | None]
     ended_at: Mapped[float | None]
     roster: Mapped[list[Any]]
     parts: Mapped[int]
     layout: Mapped[str] = mapped_column(Text)
+    __table_args__ = (Index(None, "submitted_at", "run"),)
 
 
-class Round(Base):
-    """A synchronous round, which makes the version of its own number; or an assignment of an asynchronous run."""
+class Group(Base):
+    """Assignments that are made together: a synchronous round, or an asynchronous run's one assignment of one node.
 
-    __tablename__ = "rounds"
+    A synchronous round makes the version of its own number.
+    """
+
+    __tablename__ = "groups"
     run: Mapped[str] = mapped_column(ForeignKey("runs.run"), primary_key=True)
-    round: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     attempt: Mapped[int]
+    phase: Mapped[int]
     state: Mapped[str]
     invited: Mapped[list[Any]]
     base_version: Mapped[int]
@@ -109,13 +114,20 @@ class Round(Base):
     __table_args__ = (Index(None, "run", "state", "arrival"), Index(None, "run", "arrival"))
 
 
-class Update(Base):
-    """What one node answered in one round."""
+class Assignment(Base):
+    """One node, asked for one thing: its answer, or that there is none, and the verdict.
 
-    __tablename__ = "updates"
+    A node of the group's `invited` has no row as long as nothing is known of its answer.
+    """
+
+    __tablename__ = "assignments"
     run: Mapped[str] = mapped_column(primary_key=True)
-    round: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    group_number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    phase: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     node: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    attempt: Mapped[int]
+    base_version: Mapped[int]
     verdict: Mapped[str]
     reason: Mapped[str] = mapped_column(FreeText)
     digest: Mapped[str]
@@ -132,14 +144,14 @@ class Update(Base):
     received_at: Mapped[float | None]
     kept: Mapped[bool]
     __table_args__ = (
-        ForeignKeyConstraint(["run", "round"], ["rounds.run", "rounds.round"]),
-        Index(None, "run", "round", "verdict"),
-        Index(None, "node", "verdict"),
+        ForeignKeyConstraint(["run", "group_number"], ["groups.run", "groups.number"]),
+        Index(None, "run", "group_number", "verdict"),
+        Index(None, "node", "run", "group_number", "verdict"),
     )
 
 
 class ModelVersion(Base):
-    """A committed global state."""
+    """A committed global state; `measured`: it has metrics."""
 
     __tablename__ = "model_versions"
     run: Mapped[str] = mapped_column(ForeignKey("runs.run"), primary_key=True)
@@ -154,36 +166,34 @@ class ModelVersion(Base):
     statement: Mapped[bytes]
     signature: Mapped[bytes]
     metrics: Mapped[dict[str, Any]]
+    measured: Mapped[bool]
     evaluated: Mapped[bool]
     kept: Mapped[bool]
-    __table_args__ = (Index(None, "run", "kept", "version"),)
+    __table_args__ = (Index(None, "run", "kept", "version"), Index(None, "run", "measured", "version"))
 
 
-class Decision(Base):
-    """A decision of an asynchronous run; they are only ever appended."""
+class Step(Base):
+    """From answers to verdicts, a state, and perhaps a version; steps are only ever appended.
 
-    __tablename__ = "decisions"
-    run: Mapped[str] = mapped_column(primary_key=True)
-    decision: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    round: Mapped[int]
+    The text of the state is kept of the newest step only; `accepted` and `rejected` count the run's verdicts up to it.
+    """
+
+    __tablename__ = "steps"
+    run: Mapped[str] = mapped_column(ForeignKey("runs.run"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    cause: Mapped[list[Any]]
     newest: Mapped[int]
     version: Mapped[int | None]
     roster: Mapped[int]
     verdicts: Mapped[list[Any]]
-    state_sha256: Mapped[str]
-    decided_at: Mapped[float]
-    __table_args__ = (ForeignKeyConstraint(["run", "round"], ["rounds.run", "rounds.round"]),)
-
-
-class PolicyState(Base):
-    """The newest state of an asynchronous run's policy."""
-
-    __tablename__ = "policy_states"
-    run: Mapped[str] = mapped_column(ForeignKey("runs.run"), primary_key=True)
-    decision: Mapped[int]
     state: Mapped[str] = mapped_column(Text)
+    state_sha256: Mapped[str]
     pinned_updates: Mapped[list[Any]]
     pinned_versions: Mapped[list[Any]]
+    opens: Mapped[list[Any]]
+    accepted: Mapped[int]
+    rejected: Mapped[int]
+    decided_at: Mapped[float]
 
 
 class FileReference(Base):
@@ -270,12 +280,11 @@ class Lease(Base):
 
 
 runs = table_of(Run)
-rounds = table_of(Round)
-updates = table_of(Update)
+groups = table_of(Group)
+assignments = table_of(Assignment)
 versions = table_of(ModelVersion)
 file_references = table_of(FileReference)
-decisions = table_of(Decision)
-policy_states = table_of(PolicyState)
+steps = table_of(Step)
 nodes = table_of(Node)
 keys = table_of(Key)
 tokens = table_of(Token)

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,14 @@ from typing import Any
 import pytest
 
 from covey.errors import Conflict, NotFound
-from covey.storage.record.contract import DecisionRecord, PolicyStateRecord, Store, UpdateRecord, VersionRecord
+from covey.storage.record.contract import (
+    DecisionRecord,
+    PolicyStateRecord,
+    StepRecord,
+    Store,
+    UpdateRecord,
+    VersionRecord,
+)
 from covey.testing.store import records as make
 
 THREADS = 8
@@ -36,12 +42,6 @@ def arrive(store: Store, run: str, number: int, node: str, base: int = 0) -> Upd
     return update
 
 
-def decision_record(run: str, decision: int, number: int, newest: int, version: int | None) -> DecisionRecord:
-    """A decision on the update of one assignment."""
-    verdict = {"round": number, "node": "ada", "verdict": "accepted", "share": 0.5, "numbers": {"far": math.inf}}
-    return DecisionRecord(run, decision, number, newest, version, 3, (verdict,), make.sha256(f"s{decision}"), 5000.5)
-
-
 def decide(
     store: Store,
     run: str,
@@ -51,9 +51,18 @@ def decide(
     state: PolicyStateRecord | None = None,
 ) -> DecisionRecord:
     """Record a decision on the last of the updates."""
-    newest = store.version(run, -1).version
-    record = decision_record(run, decision, judged[-1].round, newest, version.version if version else None)
     state = state or PolicyStateRecord(run, decision, f'{{"after":{decision}}}')
+    record = DecisionRecord(
+        run=run,
+        decision=decision,
+        round=judged[-1].round,
+        newest=store.version(run, -1).version,
+        version=version.version if version else None,
+        roster=len(make.NODES),
+        verdicts=tuple(map(make.verdict_of, judged)),
+        state_sha256=make.sha256(state.state),
+        decided_at=5000.5,
+    )
     store.decide(record, state, judged, version, bytes_received=7, bytes_sent=8)
     return record
 
@@ -62,7 +71,7 @@ def snapshot(store: Store, run: str) -> tuple[object, ...]:
     """Everything that a decision changes."""
     rounds = store.rounds(run)
     updates = [store.updates(run, one.round) for one in rounds]
-    return rounds, updates, store.versions(run), store.decisions(run), store.policy_state(run)
+    return rounds, updates, store.versions(run), store.steps(run), store.decisions(run), store.policy_state(run)
 
 
 class AsyncConformance:
@@ -101,6 +110,23 @@ class AsyncConformance:
         assert store.version(run, -1) == version
         assert store.decisions(run) == [record]
         assert store.policy_state(run) == state
+        assert store.steps(run) == [
+            StepRecord(
+                run,
+                1,
+                cause=((1, 1),),
+                newest=0,
+                version=1,
+                roster=3,
+                verdicts=record.verdicts,
+                decided_at=record.decided_at,
+                state=state.state,
+                state_sha256=record.state_sha256,
+                pinned_updates=(1,),
+                pinned_versions=(0, 1),
+                accepted=1,
+            )
+        ]
         assert store.referenced_digests() >= make.files_of(version)
         assert store.check() == []
 
@@ -118,6 +144,12 @@ class AsyncConformance:
         assert store.updates_of(run, [2, 1, 7]) == judged
         assert store.decisions(run) == [record, other]
         assert store.decisions(run, after=1) == [other]
+        steps = store.steps(run)
+        assert [(step.number, step.cause, step.version) for step in steps] == [(1, ((1, 1),), None), (2, ((2, 1),), 1)]
+        assert [(step.accepted, step.rejected) for step in steps] == [(0, 0), (1, 1)]
+        assert [step.state for step in steps] == ["", '{"after":2}']
+        assert store.steps(run, after=1) == steps[1:]
+        assert store.steps(run, limit=1) == steps[:1]
         assert store.check() == []
 
     def test_a_decision_can_be_repeated_and_no_other_takes_its_place(self, store: Store) -> None:

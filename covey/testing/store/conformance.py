@@ -18,13 +18,20 @@ from covey.storage.record.contract import Store
 from covey.testing.store.asynchronous import AsyncConformance
 from covey.testing.store.identities import IdentityConformance
 from covey.testing.store.life import LifeConformance
+from covey.testing.store.reading import ReadingConformance
 from covey.testing.store.retention import RetentionConformance
 from covey.testing.store.rounds import RoundConformance
 from covey.testing.store.runs import RunConformance
 
 
 class StoreConformance(
-    RunConformance, RoundConformance, AsyncConformance, RetentionConformance, IdentityConformance, LifeConformance
+    RunConformance,
+    RoundConformance,
+    AsyncConformance,
+    RetentionConformance,
+    IdentityConformance,
+    ReadingConformance,
+    LifeConformance,
 ):
     """Inherit from it, and give it the fixture `opened`."""
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 from covey.artifact import Artifact, artifact_of
 from covey.storage.record.contract import (
+    Json,
     NodeRecord,
     PartRecord,
     RoundRecord,
     RunRecord,
+    SignedUpdateRecord,
     Store,
     TokenRecord,
     UpdateRecord,
@@ -150,6 +153,16 @@ def play_round(store: Store, run: str, number: int, nodes: Sequence[str] = NODES
 def accepted(update: UpdateRecord, share: float = 1 / 3) -> UpdateRecord:
     """The verdict on a good update."""
     return UpdateRecord(**vars(update) | {"verdict": "accepted", "share": share, "numbers": {"distance": 0.5}})
+
+
+def without_key(update: SignedUpdateRecord) -> UpdateRecord:
+    """The update without what an audit needs beside it."""
+    return UpdateRecord(**{field.name: getattr(update, field.name) for field in fields(UpdateRecord)})
+
+
+def verdict_of(update: UpdateRecord) -> Json:
+    """What a decision or a step says of an update that it judged."""
+    return {name: getattr(update, name) for name in ("round", "node", "verdict", "reason", "share", "numbers")}
 
 
 def files_of(record: UpdateRecord | VersionRecord) -> set[str]:

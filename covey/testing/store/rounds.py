@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from covey.errors import Conflict, NotFound, StoreError
-from covey.storage.record.contract import Store
+from covey.storage.record.contract import StepRecord, Store
 from covey.testing.store import records as make
 
 THREADS = 8
@@ -203,19 +203,32 @@ class RoundConformance:
         assert (found.bytes_received, found.bytes_sent, found.accepted, found.rejected) == (11, 22, 2, 1)
         assert store.updates(run, 1) == verdicts
         assert store.version(run, -1) == store.version(run, 1) == version
+        step = StepRecord(
+            run,
+            1,
+            cause=((1, 1),),
+            newest=0,
+            version=1,
+            roster=3,
+            verdicts=tuple(map(make.verdict_of, verdicts)),
+            decided_at=4001.0,
+            accepted=2,
+            rejected=1,
+        )
+        assert store.steps(run) == [step]
         assert store.referenced_digests() >= make.files_of(version)
 
     def test_a_commit_can_be_repeated_with_the_same_version_only(self, store: Store) -> None:
         run = make.start_run(store)
         version = make.play_round(store, run, 1)
-        before = (store.rounds(run), store.updates(run, 1), store.versions(run))
+        before = (store.rounds(run), store.updates(run, 1), store.versions(run), store.steps(run))
         for again, error in ((version, None), (make.version_record(run, 1, "other"), Conflict)):
             if error is None:
                 store.commit_round(run, 1, again, (), bytes_received=0, bytes_sent=0, at=1.0)
             else:
                 with pytest.raises(error):
                     store.commit_round(run, 1, again, (), bytes_received=0, bytes_sent=0, at=1.0)
-            assert (store.rounds(run), store.updates(run, 1), store.versions(run)) == before
+            assert (store.rounds(run), store.updates(run, 1), store.versions(run), store.steps(run)) == before
 
     def test_a_commit_is_all_or_nothing(self, store: Store) -> None:
         run = make.start_run(store)
@@ -227,6 +240,7 @@ class RoundConformance:
             make.commit(store, run, 1, [make.accepted(update), stranger])
         assert store.round(run, 1).state == "aggregating"
         assert store.updates(run, 1) == [update]
+        assert store.steps(run) == []
         assert [version.version for version in store.versions(run)] == [0]
         assert not store.referenced_digests() & make.files_of(make.version_record(run, 1))
 

@@ -13,7 +13,7 @@ from covey.errors import Conflict, StoreError
 from covey.storage.sql.engine import WRITES, database_url, make_engine, sqlite_path, translated
 from covey.storage.sql.locks import ADVISORY_KEY, LOCK_TIMEOUT, PATIENCE_MS, FileLock
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest revision in `storage/sql/migrations/versions`."""
 MIGRATIONS = Path(__file__).parent
 _MIGRATION_KEY = 0x636F766579_4D

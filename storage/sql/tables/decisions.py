@@ -1,53 +1,42 @@
-"""Asynchronous runs in SQL: the order of arrival, decisions, the policy's state."""
+"""Asynchronous runs in SQL: the order of arrival, and decisions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, select, update
 
 from covey.errors import Conflict
 from covey.storage.record.contract import DecisionRecord, PolicyStateRecord, UpdateRecord, VersionRecord
+from covey.storage.record.steps import Steps
 from covey.storage.sql.database import Database
-from covey.storage.sql.mapping import (
-    decision_record,
-    decision_values,
-    policy_state_record,
-    policy_state_values,
-    update_record,
-)
-from covey.storage.sql.schema import decisions, policy_states, rounds, updates
-from covey.storage.sql.tables.rounds import ENDED, no_round
-from covey.storage.sql.tables.updates import round_and_answer, write_outcome
+from covey.storage.sql.mapping import PHASE, UPDATE_COLUMNS, decision_values, update_record
+from covey.storage.sql.schema import assignments, groups, steps
+from covey.storage.sql.tables.rounds import no_round
+from covey.storage.sql.tables.steps import add_step_of_decision
 from covey.storage.sql.tables.versions import write_version
 
-_IN_RUN = decisions.c.run == bindparam("b_run")
-_ADD = insert(decisions)
-_ONE = select(decisions.c.round, decisions.c.state_sha256).where(
-    _IN_RUN, decisions.c.decision == bindparam("b_decision")
-)
-_LAST = select(func.max(decisions.c.decision)).where(_IN_RUN)
-_AFTER = select(decisions).where(_IN_RUN, decisions.c.decision > bindparam("b_after")).order_by(decisions.c.decision)
-_STATE = select(policy_states).where(policy_states.c.run == bindparam("b_run"))
-_DROP_STATE = delete(policy_states).where(policy_states.c.run == bindparam("b_run"))
-_ADD_STATE = insert(policy_states)
+_STEP = and_(steps.c.run == bindparam("b_run"), steps.c.number == bindparam("b_number"))
+_IDENTITY = select(steps.c.cause, steps.c.state_sha256).where(_STEP)
+_LAST = select(steps.c.number).where(steps.c.run == bindparam("b_run")).order_by(steps.c.number.desc()).limit(1)
+_DROP_STATE = update(steps).where(_STEP).values(state="")
 _UNDECIDED = (
-    select(updates)
-    .join(rounds, and_(rounds.c.run == updates.c.run, rounds.c.round == updates.c.round))
+    select(*UPDATE_COLUMNS)
+    .join(groups, and_(groups.c.run == assignments.c.run, groups.c.number == assignments.c.group_number))
     .where(
-        rounds.c.run == bindparam("b_run"),
-        rounds.c.state == "collecting",
-        rounds.c.arrival.is_not(None),
-        updates.c.verdict == "received",
+        groups.c.run == bindparam("b_run"),
+        groups.c.state == "collecting",
+        groups.c.arrival.is_not(None),
+        assignments.c.verdict == "received",
     )
-    .order_by(rounds.c.arrival)
+    .order_by(groups.c.arrival)
     .limit(1)
 )
-_ROUND = and_(rounds.c.run == bindparam("b_run"), rounds.c.round == bindparam("b_round"))
-_STATE_OF_ROUND = select(rounds.c.state).where(_ROUND)
+_GROUP = and_(groups.c.run == bindparam("b_run"), groups.c.number == bindparam("b_round"))
+_STATE_OF_GROUP = select(groups.c.state).where(_GROUP)
 _DECIDED = (
-    update(rounds)
-    .where(_ROUND)
+    update(groups)
+    .where(_GROUP)
     .values(
         state="decided",
         committed_at=bindparam("b_at"),
@@ -55,15 +44,15 @@ _DECIDED = (
         bytes_sent=bindparam("b_sent"),
     )
 )
-_WENT_INTO = update(rounds).where(_ROUND).values(version=bindparam("b_version"))
-_FAILED = update(rounds).where(_ROUND).values(state="failed", reason=bindparam("b_reason"))
+_WENT_INTO = update(groups).where(_GROUP).values(version=bindparam("b_version"))
 _JUDGE = (
-    update(updates)
+    update(assignments)
     .where(
-        updates.c.run == bindparam("b_run"),
-        updates.c.round == bindparam("b_round"),
-        updates.c.node == bindparam("b_node"),
-        updates.c.digest != "",
+        assignments.c.run == bindparam("b_run"),
+        assignments.c.group_number == bindparam("b_round"),
+        assignments.c.phase == PHASE,
+        assignments.c.node == bindparam("b_node"),
+        assignments.c.digest != "",
     )
     .values(
         verdict=bindparam("b_verdict"),
@@ -74,23 +63,10 @@ _JUDGE = (
 )
 
 
-class SqlDecisions:
-    """The methods of `Store` that concern asynchronous runs."""
+class SqlDecisions(Steps):
+    """The methods of `Store` that take answers in the order of their arrival."""
 
     _db: Database
-
-    def close_round(self, outcome: UpdateRecord, *, discard: bool = False) -> bool:
-        """As `Store.close_round`."""
-        where = {"b_run": outcome.run, "b_round": outcome.round}
-        with self._db.writing() as connection:
-            row = round_and_answer(connection, outcome)
-            if row.state in ENDED:
-                return bool(row.state == "failed")
-            if row.digest and not discard:
-                return False
-            write_outcome(connection, outcome, row)
-            connection.execute(_FAILED, where | {"b_reason": f"{outcome.verdict}: {outcome.reason}"})
-            return True
 
     def next_arrival(self, run: str) -> UpdateRecord | None:
         """As `Store.next_arrival`."""
@@ -120,30 +96,28 @@ class SqlDecisions:
                 _judge(connection, judged, version)
             totals = {"b_received": bytes_received, "b_sent": bytes_sent, "b_at": decision.decided_at}
             connection.execute(_DECIDED, where | totals)
-            connection.execute(_ADD, decision_values(decision))
-            connection.execute(_DROP_STATE, where)
-            connection.execute(_ADD_STATE, policy_state_values(state))
+            _add_step(connection, decision, state, verdicts)
 
-    def decisions(self, run: str, after: int = 0) -> list[DecisionRecord]:
-        """As `Store.decisions`."""
-        with self._db.reading() as connection:
-            return [decision_record(row) for row in connection.execute(_AFTER, {"b_run": run, "b_after": after})]
 
-    def policy_state(self, run: str) -> PolicyStateRecord | None:
-        """As `Store.policy_state`."""
-        with self._db.reading() as connection:
-            row = connection.execute(_STATE, {"b_run": run}).one_or_none()
-        return None if row is None else policy_state_record(row)
+def _add_step(
+    connection: Connection, decision: DecisionRecord, state: PolicyStateRecord, verdicts: Sequence[UpdateRecord]
+) -> None:
+    accepted, rejected = (sum(judged.verdict == verdict for judged in verdicts) for verdict in ("accepted", "rejected"))
+    add_step_of_decision(connection, decision_values(decision, state), accepted, rejected)
+    if decision.decision > 1:
+        connection.execute(_DROP_STATE, {"b_run": decision.run, "b_number": decision.decision - 1})
 
 
 def _is_recorded(connection: Connection, decision: DecisionRecord) -> bool:
     """Whether just this decision is recorded under its number. Raises `Conflict`: another one is."""
-    where = {"b_run": decision.run, "b_decision": decision.decision}
-    found = connection.execute(_ONE, where).one_or_none()
-    if found is None:
+    where = {"b_run": decision.run, "b_number": decision.decision}
+    row = connection.execute(_IDENTITY, where).one_or_none()
+    if row is None:
         return False
-    if (found.round, found.state_sha256) != (decision.round, decision.state_sha256):
-        raise Conflict(f"run {decision.run} has another decision {decision.decision} already: on round {found.round}")
+    if (row.cause, row.state_sha256) != ([[decision.round, PHASE]], decision.state_sha256):
+        raise Conflict(
+            f"run {decision.run} has another decision {decision.decision} already: on round {row.cause[0][0]}"
+        )
     return True
 
 
@@ -152,7 +126,7 @@ def _check_next(connection: Connection, decision: DecisionRecord) -> None:
     last = connection.execute(_LAST, where).scalar() or 0
     if decision.decision != last + 1:
         raise Conflict(f"decision {last + 1} of run {decision.run} is next, not {decision.decision}")
-    state = connection.execute(_STATE_OF_ROUND, where).scalar()
+    state = connection.execute(_STATE_OF_GROUP, where).scalar()
     if state is None:
         raise no_round(decision.run, decision.round)
     if state != "collecting":

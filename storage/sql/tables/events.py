@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import bindparam, insert, select, update
 
 from covey.storage.record.contract import EventRecord
+from covey.storage.record.events import Events
 from covey.storage.sql.database import Database
 from covey.storage.sql.mapping import event_record, event_values
 from covey.storage.sql.schema import events, settings
@@ -16,7 +17,7 @@ _ADD_SETTING = insert(settings)
 _SET = update(settings).where(settings.c.key == bindparam("b_key")).values(value=bindparam("b_value"))
 
 
-class SqlEvents:
+class SqlEvents(Events):
     """The methods of `Store` that concern events and settings."""
 
     _db: Database
@@ -26,9 +27,10 @@ class SqlEvents:
         with self._db.writing() as connection:
             connection.execute(_ADD, event_values(event))
 
-    def events(self, *, run: str = "", node: str = "", limit: int = 100) -> list[EventRecord]:
+    def events(self, *, run: str = "", node: str = "", before_id: int = 0, limit: int = 100) -> list[EventRecord]:
         """As `Store.events`."""
         query = _NEWEST_FIRST.limit(limit)
+        query = query.where(events.c.id < before_id) if before_id else query
         query = query.where(events.c.run == run) if run else query
         query = query.where(events.c.node == node) if node else query
         with self._db.reading() as connection:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from sqlalchemy import Connection, bindparam, case, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select, update
 
 from covey.errors import Conflict, NotFound
 from covey.storage.record.contract import NodeRecord, Role, TokenRecord
+from covey.storage.record.identities import Identities
 from covey.storage.sql.database import Database
+from covey.storage.sql.dialects import ByCodePoint
 from covey.storage.sql.mapping import node_record, node_values, token_record
-from covey.storage.sql.schema import keys, nodes, tokens, updates
+from covey.storage.sql.schema import assignments, keys, nodes, tokens
 
 _ADD_TOKEN = insert(tokens)
 _TOKEN = select(tokens).where(tokens.c.secret_sha256 == bindparam("b_secret"))
@@ -32,28 +34,28 @@ _RETIRE_KEYS = (
     .values(valid_until=bindparam("b_at"))
 )
 _REINSTATE_KEY = update(keys).where(keys.c.key_id == bindparam("b_key_id")).values(valid_until=None)
-_COUNTS = select(
-    updates.c.node,
-    func.sum(case((updates.c.verdict == "accepted", 1), else_=0)).label("accepted"),
-    func.sum(case((updates.c.verdict == "rejected", 1), else_=0)).label("rejected"),
-).group_by(updates.c.node)
 
 
-def _with_counts(*, one: bool) -> Any:
-    counts = (_COUNTS.where(updates.c.node == bindparam("b_node")) if one else _COUNTS).subquery()
+def _counted(verdict: str) -> ColumnElement[int]:
+    """How many updates of a node have a verdict: found in an index, for each node that is shown."""
     return (
-        select(nodes, keys.c.public_key.label("signing_key"), counts.c.accepted, counts.c.rejected)
-        .outerjoin(keys, keys.c.key_id == nodes.c.key_id)
-        .outerjoin(counts, counts.c.node == nodes.c.node)
-        .where(_WHERE if one else nodes.c.role == bindparam("b_role"))
+        select(func.count())
+        .where(assignments.c.node == nodes.c.node, assignments.c.verdict == verdict)
+        .correlate(nodes)
+        .scalar_subquery()
+        .label(verdict)
     )
 
 
-_ONE = _with_counts(one=True)
-_OF_ROLE = _with_counts(one=False)
+_SHOWN = select(nodes, keys.c.public_key.label("signing_key"), _counted("accepted"), _counted("rejected")).outerjoin(
+    keys, keys.c.key_id == nodes.c.key_id
+)
+_ONE = _SHOWN.where(_WHERE)
+_by_name = ByCodePoint(nodes.c.node)
+_OF_ROLE = _SHOWN.where(nodes.c.role == bindparam("b_role"), _by_name > bindparam("b_after")).order_by(_by_name)
 
 
-class SqlNodes:
+class SqlIdentities(Identities):
     """The methods of `Store` that concern identities and tokens."""
 
     _db: Database
@@ -109,11 +111,11 @@ class SqlNodes:
             raise _no_node(node)
         return node_record(row)
 
-    def nodes(self, *, role: Role = "node") -> list[NodeRecord]:
+    def nodes(self, *, role: Role = "node", after: str = "", limit: int | None = None) -> list[NodeRecord]:
         """As `Store.nodes`."""
+        query = _OF_ROLE if limit is None else _OF_ROLE.limit(limit)
         with self._db.reading() as connection:
-            rows = connection.execute(_OF_ROLE, {"b_role": role}).all()
-        return sorted(map(node_record, rows), key=lambda record: record.node)
+            return [node_record(row) for row in connection.execute(query, {"b_role": role, "b_after": after})]
 
     def seen(
         self, node: str, at: float, *, version: str = "", device: str = "", tasks: Sequence[str] | None = None

@@ -22,8 +22,9 @@ from sqlalchemy import (
 )
 
 from covey.storage.record.contract import Json
+from covey.storage.record.retention import Retention
 from covey.storage.sql.database import Database
-from covey.storage.sql.schema import file_references, policy_states, rounds, updates, versions
+from covey.storage.sql.schema import assignments, file_references, groups, steps, versions
 from covey.storage.sql.tables.rounds import ENDED
 
 _RUN: BindParameter[str] = bindparam("b_run")
@@ -35,28 +36,33 @@ _KEPT_VERSIONS = (
     .order_by(versions.c.version.desc())
 )
 _HELD_ROUNDS = (
-    select(rounds.c.round, rounds.c.state)
+    select(groups.c.number, groups.c.state)
     .where(
-        rounds.c.run == _RUN,
-        rounds.c.round.in_(
+        groups.c.run == _RUN,
+        groups.c.number.in_(
             select(file_references.c.number).where(file_references.c.run == _RUN, file_references.c.kind == "update")
         ),
     )
-    .order_by(rounds.c.round.desc())
+    .order_by(groups.c.number.desc())
 )
 _NEWEST_ROUNDS = (
-    select(rounds.c.round)
-    .where(rounds.c.run == _RUN, rounds.c.state.in_(("committed", "decided")))
-    .order_by(rounds.c.round.desc())
+    select(groups.c.number)
+    .where(groups.c.run == _RUN, groups.c.state.in_(("committed", "decided")))
+    .order_by(groups.c.number.desc())
     .limit(bindparam("b_limit"))
 )
 
 _OPEN_BASES = (
-    select(rounds.c.base_version)
-    .where(rounds.c.run == _RUN, rounds.c.state.in_(("collecting", "aggregating")))
+    select(groups.c.base_version)
+    .where(groups.c.run == _RUN, groups.c.state.in_(("collecting", "aggregating")))
     .distinct()
 )
-_PINS = select(policy_states.c.pinned_updates, policy_states.c.pinned_versions).where(policy_states.c.run == _RUN)
+_PINS = (
+    select(steps.c.pinned_updates, steps.c.pinned_versions)
+    .where(steps.c.run == _RUN)
+    .order_by(steps.c.number.desc())
+    .limit(1)
+)
 
 
 def _let_go(references: FromClause) -> ColumnElement[bool]:
@@ -83,14 +89,14 @@ _UNNEEDED = (
 _DELETE = delete(file_references).where(_let_go(file_references))
 _MARK_VERSIONS = update(versions).where(versions.c.run == _RUN, versions.c.version.in_(_VERSIONS)).values(kept=False)
 _MARK_UPDATES = (
-    update(updates)
-    .where(updates.c.run == _RUN, updates.c.round.in_(_ROUNDS), updates.c.digest != "")
+    update(assignments)
+    .where(assignments.c.run == _RUN, assignments.c.group_number.in_(_ROUNDS), assignments.c.digest != "")
     .values(kept=False)
 )
 _REFERENCED = select(file_references.c.digest).distinct()
 
 
-class SqlRetention:
+class SqlRetention(Retention):
     """The methods of `Store` that concern which files are kept."""
 
     _db: Database
@@ -129,7 +135,7 @@ def _old_rounds(connection: Connection, run: str, keep: int) -> list[int]:
     """Ended rounds whose payloads are still there and that are not among the newest committed ones."""
     newest = set(connection.execute(_NEWEST_ROUNDS, {"b_run": run, "b_limit": keep}).scalars())
     held = connection.execute(_HELD_ROUNDS, {"b_run": run})
-    return sorted(row.round for row in held if row.state in ENDED and row.round not in newest)
+    return sorted(row.number for row in held if row.state in ENDED and row.number not in newest)
 
 
 def _release(connection: Connection, gone: Mapping[str, Any]) -> list[str]:

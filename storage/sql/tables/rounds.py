@@ -5,25 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, case, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, insert, select, update
 
 from covey.errors import Conflict, NotFound
-from covey.storage.record.contract import RoundRecord, UpdateRecord, VersionRecord
+from covey.storage.record.contract import RoundRecord, RoundState, UpdateRecord, VersionRecord
+from covey.storage.record.rounds import Rounds
 from covey.storage.sql.database import Database
-from covey.storage.sql.mapping import AnyRow, round_record, round_values
-from covey.storage.sql.schema import rounds, runs, updates, versions
+from covey.storage.sql.mapping import PHASE, ROUND_COLUMNS, AnyRow, round_record, round_values, verdict_values
+from covey.storage.sql.schema import assignments, groups, runs, versions
+from covey.storage.sql.tables.steps import add_step_of_round
 from covey.storage.sql.tables.versions import same_version, write_version
 
 ENDED = ("committed", "decided", "failed")
-_ADD = insert(rounds)
-_WHERE = and_(rounds.c.run == bindparam("b_run"), rounds.c.round == bindparam("b_round"))
-_BARE = select(rounds.c.state, rounds.c.attempt, rounds.c.base_version).where(_WHERE)
+_ADD = insert(groups)
+_IN_RUN = groups.c.run == bindparam("b_run")
+_WHERE = and_(_IN_RUN, groups.c.number == bindparam("b_round"))
+_BARE = select(groups.c.state, groups.c.attempt, groups.c.base_version).where(_WHERE)
 _RUN_STATE = select(runs.c.state).where(runs.c.run == bindparam("b_run"))
 _BASE = select(versions.c.version).where(
     versions.c.run == bindparam("b_run"), versions.c.version == bindparam("b_version")
 )
 _NEW_ATTEMPT = (
-    update(rounds)
+    update(groups)
     .where(_WHERE)
     .values(
         state="collecting",
@@ -33,33 +36,29 @@ _NEW_ATTEMPT = (
         reason=bindparam("b_reason"),
     )
 )
-_FORGET = delete(updates).where(
-    updates.c.run == bindparam("b_run"),
-    updates.c.round == bindparam("b_round"),
-    updates.c.verdict.in_(("declined", "lost")),
-    updates.c.node.in_(bindparam("b_nodes", expanding=True)),
+_IN_GROUP = and_(assignments.c.run == bindparam("b_run"), assignments.c.group_number == bindparam("b_round"))
+_FORGET = delete(assignments).where(
+    _IN_GROUP,
+    assignments.c.verdict.in_(("declined", "lost")),
+    assignments.c.node.in_(bindparam("b_nodes", expanding=True)),
 )
-_AGGREGATING = update(rounds).where(_WHERE).values(state="aggregating")
+_AGGREGATING = update(groups).where(_WHERE).values(state="aggregating")
 _COMMITTED = (
-    update(rounds)
+    update(groups)
     .where(_WHERE)
     .values(
         state="committed",
-        version=rounds.c.round,
+        version=groups.c.number,
         committed_at=bindparam("b_at"),
         bytes_received=bindparam("b_received"),
         bytes_sent=bindparam("b_sent"),
     )
 )
-_SENDERS = select(updates.c.node).where(
-    updates.c.run == bindparam("b_run"), updates.c.round == bindparam("b_round"), updates.c.digest != ""
-)
+_SENDERS = select(assignments.c.node).where(_IN_GROUP, assignments.c.digest != "")
 _JUDGE = (
-    update(updates)
+    update(assignments)
     .where(
-        updates.c.run == bindparam("b_run"),
-        updates.c.round == bindparam("b_round"),
-        updates.c.node == bindparam("b_node"),
+        _IN_GROUP, assignments.c.phase == PHASE, assignments.c.node == bindparam("b_node"), assignments.c.digest != ""
     )
     .values(
         verdict=bindparam("b_verdict"),
@@ -68,40 +67,38 @@ _JUDGE = (
         numbers=bindparam("b_numbers"),
     )
 )
-_COUNTS = (
-    select(
-        updates.c.round,
-        func.sum(case((updates.c.verdict == "accepted", 1), else_=0)).label("accepted"),
-        func.sum(case((updates.c.verdict == "rejected", 1), else_=0)).label("rejected"),
-    )
-    .where(updates.c.run == bindparam("b_run"))
-    .group_by(updates.c.round)
-)
 
 
-def _with_counts(*, one: bool) -> Any:
-    where = _WHERE if one else rounds.c.run == bindparam("b_run")
-    counts = (_COUNTS.where(updates.c.round == bindparam("b_round")) if one else _COUNTS).subquery()
-    made = and_(versions.c.run == rounds.c.run, versions.c.version == rounds.c.version)
+def _counted(verdict: str) -> ColumnElement[int]:
+    """How many answers of a group have a verdict: found in an index, for each group that is shown."""
     return (
-        select(rounds, counts.c.accepted, counts.c.rejected, versions.c.metrics)
-        .outerjoin(counts, counts.c.round == rounds.c.round)
-        .outerjoin(versions, made)
-        .where(where)
-        .order_by(rounds.c.round)
+        select(func.count())
+        .where(
+            assignments.c.run == groups.c.run,
+            assignments.c.group_number == groups.c.number,
+            assignments.c.verdict == verdict,
+        )
+        .correlate(groups)
+        .scalar_subquery()
+        .label(verdict)
     )
 
 
-_ALL = _with_counts(one=False)
-_ONE = _with_counts(one=True)
+_SHOWN = (
+    select(*ROUND_COLUMNS, _counted("accepted"), _counted("rejected"), versions.c.metrics)
+    .select_from(groups)
+    .outerjoin(versions, and_(versions.c.run == groups.c.run, versions.c.version == groups.c.version))
+)
+_ONE = _SHOWN.where(_WHERE)
+_OF_RUN = _SHOWN.where(_IN_RUN)
 
 
 def no_round(run: str, number: int) -> NotFound:
-    """The error for a round that is not there."""
+    """The error of a round that is not recorded."""
     return NotFound(f"run {run} has no round {number}")
 
 
-class SqlRounds:
+class SqlRounds(Rounds):
     """The methods of `Store` that concern rounds."""
 
     _db: Database
@@ -121,10 +118,25 @@ class SqlRounds:
                     _NEW_ATTEMPT, where | values | {"b_at": record.attempt_at, "b_reason": record.reason}
                 )
 
-    def rounds(self, run: str) -> list[RoundRecord]:
+    def rounds(
+        self,
+        run: str,
+        *,
+        after: int = 0,
+        limit: int | None = None,
+        newest: bool = False,
+        states: Sequence[RoundState] = (),
+    ) -> list[RoundRecord]:
         """As `Store.rounds`."""
+        # A sum, so that the few rounds in a state are found by their state, and not among all by their number.
+        number = groups.c.number + 0 if states else groups.c.number
+        query = _OF_RUN.order_by(number.desc() if newest else number)
+        query = query.where(groups.c.state.in_(states)) if states else query
+        query = query.where(number > after) if after else query
+        query = query if limit is None else query.limit(limit)
         with self._db.reading() as connection:
-            return [round_record(row) for row in connection.execute(_ALL, {"b_run": run})]
+            rows = connection.execute(query, {"b_run": run}).all()
+        return [round_record(row) for row in (reversed(rows) if newest else rows)]
 
     def round(self, run: str, number: int) -> RoundRecord:
         """As `Store.round`."""
@@ -171,6 +183,7 @@ class SqlRounds:
                 raise Conflict(f"round {number} of run {run} is {row.state}, not aggregating")
             write_version(connection, version)
             _judge(connection, where, verdicts)
+            add_step_of_round(connection, _step_values(row, version, verdicts, at))
             totals = {"b_received": bytes_received, "b_sent": bytes_sent, "b_at": at}
             connection.execute(_COMMITTED, where | totals)
 
@@ -198,15 +211,31 @@ def _is_new_attempt(row: AnyRow, record: RoundRecord) -> bool:
 
 
 def _judge(connection: Connection, where: dict[str, Any], verdicts: Sequence[UpdateRecord]) -> None:
-    senders = set(connection.execute(_SENDERS, where).scalars())
-    unknown = sorted({update.node for update in verdicts} - senders)
-    if unknown:
-        raise Conflict(f"round {where['b_round']} of run {where['b_run']} has no update of {', '.join(unknown)}")
     judged = [
         where
         | {"b_node": update.node, "b_verdict": update.verdict, "b_reason": update.reason, "b_share": update.share}
         | {"b_numbers": dict(update.numbers)}
         for update in verdicts
     ]
-    if judged:
-        connection.execute(_JUDGE, judged)
+    if judged and connection.execute(_JUDGE, judged).rowcount != len(judged):
+        senders = set(connection.execute(_SENDERS, where).scalars())
+        unknown = sorted({update.node for update in verdicts} - senders)
+        raise Conflict(f"round {where['b_round']} of run {where['b_run']} has no update of {', '.join(unknown)}")
+
+
+def _step_values(row: AnyRow, version: VersionRecord, verdicts: Sequence[UpdateRecord], at: float) -> dict[str, Any]:
+    """The commit of a round as a row of `steps`, but for the roster and what is counted."""
+    return {
+        "run": version.run,
+        "number": version.version,
+        "cause": [[version.version, PHASE]],
+        "newest": row.base_version,
+        "version": version.version,
+        "verdicts": [verdict_values(update) for update in verdicts],
+        "state": "",
+        "state_sha256": "",
+        "pinned_updates": [],
+        "pinned_versions": [],
+        "opens": [],
+        "decided_at": at,
+    }

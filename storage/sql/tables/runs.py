@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, tuple_, update
 
 from covey.errors import Conflict, NotFound, StoreError
 from covey.storage.record.contract import RunRecord, RunState, VersionRecord
+from covey.storage.record.runs import Runs
 from covey.storage.sql.database import Database
 from covey.storage.sql.mapping import AnyRow, run_record, run_values
-from covey.storage.sql.schema import rounds, runs
+from covey.storage.sql.schema import groups, runs
 from covey.storage.sql.tables.versions import same_version, write_version
 
 TERMINAL = ("completed", "failed", "stopped")
@@ -18,6 +19,7 @@ _ADD = insert(runs)
 _BY_ID = select(runs).where(runs.c.run == bindparam("b_run"))
 _BY_NAME = select(runs).where(runs.c.name == bindparam("b_name")).order_by(runs.c.submitted_at, runs.c.run)
 _NEWEST_FIRST = select(runs).order_by(runs.c.submitted_at.desc(), runs.c.run.desc())
+_PLACE = select(runs.c.submitted_at).where(runs.c.run == bindparam("b_run"))
 _COUNT = select(func.count()).select_from(runs).where(runs.c.state.in_(bindparam("b_states", expanding=True)))
 _UPDATE = update(runs).where(runs.c.run == bindparam("b_run"))
 _START = _UPDATE.values(
@@ -32,8 +34,8 @@ _ROSTER = _UPDATE.values(roster=bindparam("b_roster"), parts=bindparam("b_parts"
 _REASON = _UPDATE.values(reason=bindparam("b_reason"))
 _FINISH = _UPDATE.values(state=bindparam("b_state"), reason=bindparam("b_reason"), ended_at=bindparam("b_at"))
 _FAIL_ROUNDS = (
-    update(rounds)
-    .where(rounds.c.run == bindparam("b_run"), rounds.c.state.in_(("collecting", "aggregating")))
+    update(groups)
+    .where(groups.c.run == bindparam("b_run"), groups.c.state.in_(("collecting", "aggregating")))
     .values(state="failed", reason=bindparam("b_reason"))
 )
 
@@ -42,11 +44,22 @@ def run_row(connection: Connection, run: str) -> AnyRow:
     """A run's row by its id. Raises `NotFound`."""
     row = connection.execute(_BY_ID, {"b_run": run}).one_or_none()
     if row is None:
-        raise NotFound(f"there is no run {run!r}; `covey run list` shows those there are")
+        raise _no_run(run)
     return row
 
 
-class SqlRuns:
+def _place(connection: Connection, run: str) -> float:
+    submitted_at: float | None = connection.execute(_PLACE, {"b_run": run}).scalar()
+    if submitted_at is None:
+        raise _no_run(run)
+    return submitted_at
+
+
+def _no_run(run: str) -> NotFound:
+    return NotFound(f"there is no run {run!r}; `covey run list` shows those there are")
+
+
+class SqlRuns(Runs):
     """The methods of `Store` that concern runs."""
 
     _db: Database
@@ -69,10 +82,17 @@ class SqlRuns:
                 raise Conflict(f"several runs are named {run!r}; say which: {', '.join(row.run for row in named)}")
             return run_record(named[0] if named else run_row(connection, run))
 
-    def runs(self, *, states: Sequence[RunState] = (), limit: int = 100) -> list[RunRecord]:
+    def runs(
+        self, *, states: Sequence[RunState] = (), name: str = "", before: str = "", limit: int = 100
+    ) -> list[RunRecord]:
         """As `Store.runs`."""
         query = _NEWEST_FIRST.where(runs.c.state.in_(states)) if states else _NEWEST_FIRST
+        query = query.where(runs.c.name == name) if name else query
         with self._db.reading() as connection:
+            if before:
+                query = query.where(
+                    tuple_(runs.c.submitted_at, runs.c.run) < tuple_(_place(connection, before), before)
+                )
             return [run_record(row) for row in connection.execute(query.limit(limit))]
 
     def count_runs(self, states: Sequence[RunState]) -> int:

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 
 from covey.errors import Conflict, NotFound
 from covey.storage.record.contract import Json, VersionRecord
+from covey.storage.record.versions import Versions
 from covey.storage.sql.database import Database
 from covey.storage.sql.mapping import AnyRow, version_record, version_values
 from covey.storage.sql.schema import file_references, runs, versions
@@ -15,7 +16,7 @@ from covey.storage.sql.schema import file_references, runs, versions
 _ADD = insert(versions)
 _ADD_REFERENCES = insert(file_references)
 _IN_RUN = versions.c.run == bindparam("b_run")
-_OF_RUN = select(versions).where(_IN_RUN).order_by(versions.c.version)
+_AFTER = select(versions).where(_IN_RUN, versions.c.version > bindparam("b_after")).order_by(versions.c.version)
 _NEWEST = select(versions).where(_IN_RUN).order_by(versions.c.version.desc()).limit(1)
 _ONE = select(versions).where(_IN_RUN, versions.c.version == bindparam("b_version"))
 _IDENTITY = _ONE.with_only_columns(versions.c.model_sha256, versions.c.digest)
@@ -23,7 +24,7 @@ _METRICS = _ONE.with_only_columns(versions.c.metrics, versions.c.evaluated)
 _SET_METRICS = (
     update(versions)
     .where(_IN_RUN, versions.c.version == bindparam("b_version"))
-    .values(metrics=bindparam("b_metrics"), evaluated=bindparam("b_evaluated"))
+    .values(metrics=bindparam("b_metrics"), measured=bindparam("b_measured"), evaluated=bindparam("b_evaluated"))
 )
 _RUN_EXISTS = select(runs.c.run).where(runs.c.run == bindparam("b_run"))
 
@@ -60,7 +61,7 @@ def write_version(connection: Connection, version: VersionRecord) -> None:
         add_references(connection, version.run, "version", version.version, "", digests)
 
 
-class SqlVersions:
+class SqlVersions(Versions):
     """The methods of `Store` that concern versions."""
 
     _db: Database
@@ -72,10 +73,14 @@ class SqlVersions:
                 raise NotFound(f"there is no run {version.run!r}")
             write_version(connection, version)
 
-    def versions(self, run: str) -> list[VersionRecord]:
+    def versions(
+        self, run: str, *, after: int = -1, limit: int | None = None, kept_only: bool = False
+    ) -> list[VersionRecord]:
         """As `Store.versions`."""
+        query = _AFTER.where(versions.c.kept.is_(True)) if kept_only else _AFTER
+        query = query if limit is None else query.limit(limit)
         with self._db.reading() as connection:
-            return [version_record(row) for row in connection.execute(_OF_RUN, {"b_run": run})]
+            return [version_record(row) for row in connection.execute(query, {"b_run": run, "b_after": after})]
 
     def version(self, run: str, number: int) -> VersionRecord:
         """As `Store.version`."""
@@ -98,5 +103,5 @@ class SqlVersions:
             if row is None:
                 raise NotFound(f"run {run} has no version {version}")
             merged = row.metrics | metrics
-            values = {"b_metrics": merged, "b_evaluated": row.evaluated or evaluated}
+            values = {"b_metrics": merged, "b_measured": bool(merged), "b_evaluated": row.evaluated or evaluated}
             connection.execute(_SET_METRICS, where | values)
