@@ -12,8 +12,8 @@ import pytest
 import structlog
 from sqlalchemy import create_engine
 
-from covey.storage.record.migrate import migrate
 from covey.storage.sql.engine import database_url
+from covey.storage.sql.migrations.migrate import migrate
 
 # Before anything imports torch: threads that wait for work beside other processes take more time than they save.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

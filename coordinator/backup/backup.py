@@ -18,8 +18,8 @@ from covey.coordinator.config import DATABASE, sqlite_url
 from covey.coordinator.environment import Environment
 from covey.errors import Conflict, NotFound
 from covey.storage.files.spool import sync_folder
-from covey.storage.record.backup import copy_database, digests_in, drop_database
-from covey.storage.record.copy import copy_store
+from covey.storage.sql.backup import copy_database, digests_in, drop_database
+from covey.storage.sql.copy import copy_store
 from covey.storage.sql.store import migrate
 
 KEYS = ("keys", "admin")

@@ -130,5 +130,5 @@ def bytes_sent(call, ports):
 def part_digest(federation, run):
     """The digest of the model part of the run's only update."""
     with contextlib.closing(sqlite3.connect(federation.coordinator_dir / "covey.db")) as database:
-        [(parts,)] = database.execute("SELECT parts FROM updates WHERE run = ?", (run,)).fetchall()
+        [(parts,)] = database.execute("SELECT parts FROM assignments WHERE run = ?", (run,)).fetchall()
     return re.search(r"[0-9a-f]{64}", parts).group()

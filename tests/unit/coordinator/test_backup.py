@@ -19,7 +19,7 @@ from covey.coordinator.environment import Environment, StoreThread
 from covey.errors import Conflict, NotFound
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.sql.store import open_store
-from covey.testing import store_records as make
+from covey.testing.store import records as make
 
 
 @pytest.fixture

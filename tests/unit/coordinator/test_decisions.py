@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from covey.coordinator.modes.asynchronous.decisions import Arrived, evicted_holders, recorded_evictions
 from covey.storage.record.contract import DecisionRecord
-from covey.testing import store_records as make
+from covey.testing.store import records as make
 
 
 def arrived(number: int, node: str, verdict: str) -> Arrived:

@@ -21,7 +21,7 @@ from covey.errors import StoreUnavailable
 from covey.protos import coordinator_pb2 as pb
 from covey.storage.record.contract import EventRecord, RunRecord
 from covey.storage.sql.store import open_store
-from covey.testing import store_records as make
+from covey.testing.store import records as make
 from covey.worker.client.supervisor import WorkerKeeper
 
 
