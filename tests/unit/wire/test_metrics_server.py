@@ -66,7 +66,15 @@ def test_nothing_else_is_served(serve, path):
 
 
 def test_a_query_is_ignored(serve):
-    assert get(serve(), "/metrics?name[]=x")[0] == 200
+    status, _, text = get(serve(), "/metrics?name[]=x")
+    assert (status, values(text)) == (200, {"covey_rounds_total": 3.0})
+
+
+def test_an_answer_is_plain_and_names_no_version(serve):
+    request = urllib.request.Request(serve().url, headers={"Accept-Encoding": "gzip"})
+    with urllib.request.urlopen(request) as answer:
+        assert (answer.headers["Server"], answer.headers["Content-Encoding"]) == ("covey", None)
+        assert int(answer.headers["Content-Length"]) == len(answer.read())
 
 
 @pytest.mark.parametrize("method", ["POST", "HEAD", "PUT", "DELETE"])
