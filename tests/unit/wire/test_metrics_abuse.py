@@ -118,7 +118,7 @@ def test_a_request_without_end_is_refused(serve):
 
 @pytest.mark.parametrize("poll_s", [0.05, 2.0])
 def test_who_does_not_read_the_answer_is_ended_without_a_word(serve, registry, capfd, monkeypatch, poll_s):
-    """More than the buffers of both sides hold; whether the server looks first or writing times out: nothing is said."""
+    """More than the buffers of both sides hold; whether the server looks or writing times out: no word."""
     monkeypatch.setattr(metrics_server, "POLL_S", poll_s)
     big = Counter("covey_big", "By name.", ["name"], registry=registry)
     for index in range(200):
