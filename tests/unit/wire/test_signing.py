@@ -69,7 +69,8 @@ COMMITS = st.builds(
 RECEIPTS = st.builds(
     ReceiptStatement, federation=HEX, run=NAMES, round=COUNTS, node=NAMES, update=HEX, received_at=FINITE
 )
-KINDS = [UpdateStatement, ReceiptStatement, CommitStatement]
+Statement = UpdateStatement | ReceiptStatement | CommitStatement
+KINDS: list[type[Statement]] = [UpdateStatement, ReceiptStatement, CommitStatement]
 KEY, OTHER = SigningKey.generate(), SigningKey.generate()
 
 
