@@ -26,6 +26,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from wsgiref.types import WSGIApplication
 
 import structlog
+from typing_extensions import override
 
 from covey.errors import IdentityError
 
@@ -81,6 +82,7 @@ class BoundedServer(ThreadingMixIn, WSGIServer):
         """Whether clients must show a certificate."""
         return self._identity is not None
 
+    @override
     def server_bind(self) -> None:
         """Bind without asking the name service for the name of this address, which may take long."""
         TCPServer.server_bind(self)
@@ -88,6 +90,7 @@ class BoundedServer(ThreadingMixIn, WSGIServer):
         self.server_name, self.server_port = str(host), int(port)
         self.setup_environ()
 
+    @override
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Whether there is room for one more of this address; if not, the connection is closed at once."""
         host = str(client_address[0])
@@ -95,6 +98,7 @@ class BoundedServer(ThreadingMixIn, WSGIServer):
         most = MAX_OF_LOOPBACK if ipaddress.ip_address(host.partition("%")[0]).is_loopback else MAX_OF_ADDRESS
         return len(self._open) < MAX_CONNECTIONS and of_host < most
 
+    @override
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer in a new thread; the connection counts from now on."""
         request.settimeout(self._deadline_s)
@@ -105,6 +109,7 @@ class BoundedServer(ThreadingMixIn, WSGIServer):
             del self._open[request]
             raise
 
+    @override
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Answer, and make room for another."""
         threading.current_thread().name = THREAD
@@ -113,6 +118,7 @@ class BoundedServer(ThreadingMixIn, WSGIServer):
         finally:
             del self._open[request]
 
+    @override
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Answer one request, after the handshake where there is TLS."""
         if self._identity is None:
@@ -142,6 +148,7 @@ class BoundedServer(ThreadingMixIn, WSGIServer):
         connection.settimeout(self._deadline_s)
         return True
 
+    @override
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A connection was not answered: because of the client, which is no news, or because of us."""
         error = sys.exception()
@@ -150,6 +157,7 @@ class BoundedServer(ThreadingMixIn, WSGIServer):
         else:
             log.warning("metrics could not be shown", client=client_address[0], error=repr(error))
 
+    @override
     def service_actions(self) -> None:
         """End what is overdue: a client may send one byte a second."""
         self.end_older_than(self._deadline_s)
@@ -168,15 +176,18 @@ class BoundedServer(ThreadingMixIn, WSGIServer):
 class _Handler(WSGIRequestHandler):
     server_version, sys_version = "covey", ""
 
+    @override
     def get_environ(self) -> dict[str, Any]:
         """As the application gets it: with the client's certificate."""
         secured = self.connection if isinstance(self.connection, ssl.SSLSocket) else None
         return {**super().get_environ(), CERTIFICATE: secured and secured.getpeercert(binary_form=True)}
 
+    @override
     def get_stderr(self) -> io.StringIO:
         """Nowhere: a client that goes away while it is answered is no news. The application has a log of its own."""
         return io.StringIO()
 
+    @override
     def log_message(self, format: str, *args: Any) -> None:
         """Not into the log: a request every few seconds is no news."""
 
