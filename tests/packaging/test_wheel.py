@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -172,3 +174,18 @@ def test_a_clone_without_symbolic_links_fails_in_words(tmp_path: Path) -> None:
     ended = run([sys.executable, "-c", "import covey"], cwd=tmp_path)
     assert ended.returncode == 1
     assert "made without symbolic links. Clone it again with `git clone -c core.symlinks=true`" in ended.stderr
+
+
+def test_the_image_copies_what_the_wheel_is_built_from(wheel: Path, tmp_path: Path) -> None:
+    """Links stay links in a build context; what `.dockerignore` does not name is not there."""
+    copied = re.findall(r"^COPY (?!--)(.+) \S+$", (ROOT / "docker" / "Dockerfile").read_text(), re.MULTILINE)
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    for name in {name for names in copied for name in names.split()}:
+        assert name in allowed
+        source, target = ROOT / name, tmp_path / "context" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    assert recorded(build_wheel(tmp_path / "context", tmp_path)) == recorded(wheel)
