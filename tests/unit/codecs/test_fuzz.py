@@ -49,7 +49,7 @@ def require_refused_or_within_layout(codec: Codec, data: bytes, d: int, layout: 
     assert len(data) <= codec.encoded_bytes(d, layout)
     out = torch.full((d + 2,), 7.0)
     reader.read(slice(0, d), out[1 : 1 + d])
-    assert (out[0], out[-1]) == (7.0, 7.0)
+    assert (out[0].item(), out[-1].item()) == (7.0, 7.0)
     assert codec.lossless or out.isfinite().all()
     assert len(reader.signs(slice(0, d))) == -(-d // 8)
 
