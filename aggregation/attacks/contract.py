@@ -5,18 +5,17 @@ For drills and experiments only: to see what a rule holds out against before som
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from pydantic import JsonValue
 from torch import Tensor
 
 from covey.aggregation.matrix import UpdateMatrix
 from covey.codecs.contract import Source
-from covey.codecs.options import PluginOptions, validated
 from covey.errors import RunFailed
+from covey.plugins import Kind, Pluggable
 
 
 class Vector:
@@ -77,7 +76,7 @@ class AttackContext:
         return self.known
 
 
-class Attack(ABC):
+class Attack(Pluggable):
     """An attack. Its docstring states paper, equation, and deviations.
 
     All vectors are of the kind that the run's nodes send (change, gradient or parameters).
@@ -89,19 +88,9 @@ class Attack(ABC):
         needs_change: Whether it uses `AttackContext.change`.
     """
 
-    Options: ClassVar[type[PluginOptions]] = PluginOptions
     omniscient: ClassVar[bool] = False
     poisons_labels: ClassVar[bool] = False
     needs_change: ClassVar[bool] = False
-    options: PluginOptions
-
-    def __init__(self, options: Mapping[str, JsonValue] | None = None) -> None:
-        """Check the options.
-
-        Raises:
-            SpecError: An option is unknown or has a wrong value.
-        """
-        self.options = validated(self.Options, options or {}, "attack.options")
 
     @abstractmethod
     def vector(self, own: Source, context: AttackContext) -> Source:
@@ -118,3 +107,6 @@ class Attack(ABC):
     def remembered(self, own: Source, context: AttackContext) -> Mapping[str, Source]:
         """What it wants back in the next round's `AttackContext.memory`, from the same arguments; default nothing."""
         return {}
+
+
+ATTACKS = Kind("attack", "covey.attacks", Attack, "attack")

@@ -18,8 +18,8 @@ from covey.aggregation.directions import BlockRule, WeightedRows
 from covey.aggregation.matrix import UpdateMatrix
 from covey.codecs.contract import Source
 from covey.codecs.none import TensorReader
-from covey.codecs.options import PluginOptions
 from covey.errors import LayoutError, RunFailed
+from covey.options import PluginOptions
 from covey.seeds import derive_seed
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from covey.aggregation.attacks.contract import Attack, AttackContext, Vector
 from covey.codecs.contract import Source
 from covey.codecs.none import TensorReader
-from covey.codecs.options import PluginOptions
 from covey.errors import LayoutError
+from covey.options import PluginOptions
 from covey.seeds import derive_seed
 
 SEGMENT = 1 << 16

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from covey.codecs.blocked import require_finite_values
 from covey.codecs.contract import BLOCK_ELEMENTS, Buffer, Codec, CodecContext, Reader, Source, spans
-from covey.codecs.options import PluginOptions
 from covey.codecs.packed_signs import as_bytes
 from covey.codecs.threshold import Cut, Selector, cut
 from covey.errors import LayoutError
 from covey.layout import Layout
+from covey.options import PluginOptions
 from covey.validation import refusal
 
 Bytes = NDArray[np.uint8]

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from covey.codecs.blocked import require_finite_values
 from covey.codecs.contract import BLOCK_ELEMENTS, Buffer, Codec, CodecContext, Reader, Source, spans
-from covey.codecs.options import PluginOptions
 from covey.codecs.packed_signs import PackedSigns, as_bytes, packed, packed_bytes
 from covey.codecs.random_streams import uniforms
 from covey.codecs.scaled_sign import magnitudes
@@ -29,6 +28,7 @@ from covey.codecs.segments import Numbers, Segments, maxima
 from covey.codecs.sign import Sign
 from covey.errors import LayoutError
 from covey.layout import Layout
+from covey.options import PluginOptions
 
 LEAST_BOUND = 1e-6
 """No bound is smaller, as in the authors' code: it is divided by."""
@@ -59,6 +59,7 @@ class StoSign(Codec):
     signs = True
     contracts = False
     stochastic = True
+    summarises = True
     options: Options
 
     def encoded_bytes(self, d: int, layout: Layout | None = None) -> int:

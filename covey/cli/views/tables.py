@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from covey.protos import admin_pb2 as pb
+from covey.spec.modes import mode_named
 
 PIPE_COLUMNS = 240
 """Width of what does not go to a terminal: nothing is cut."""
@@ -138,7 +139,7 @@ def metrics_line(text: str) -> str:
 
 def done_of(run: pb.Run) -> tuple[int, int, str]:
     """How far a run is: so many of so many, and of what."""
-    if run.mode == "async":
+    if mode_named(run.mode).unit == "updates":
         return run.updates_decided, run.updates, "updates decided on"
     return run.rounds_committed, run.rounds, "rounds committed"
 

@@ -20,8 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
-from covey import plugins
-from covey.aggregation.attacks import Attack, AttackContext, Vector
+from covey.aggregation.attacks import ATTACKS, Attack, AttackContext, Vector
 from covey.aggregation.matrix import Row, UpdateMatrix
 from covey.codecs.contract import Source
 from covey.codecs.none import TensorReader
@@ -51,8 +50,7 @@ def load_attack(order: m.AttackOrder) -> Attack:
         PluginError: Not installed here.
         SpecError: Its options are wrong.
     """
-    attack: Attack = plugins.load("attack", order.name)(order.options)
-    return attack
+    return ATTACKS.make(order.name, order.options)
 
 
 def attacked(
