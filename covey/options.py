@@ -33,8 +33,8 @@ class Placed(dict[str, Any]):
 
 
 def place_of(options: Mapping[str, Any] | None) -> str:
-    """Where options stand in the user's file; `options` for those that were given in code."""
-    return options.place if isinstance(options, Placed) else "options"
+    """Where options stand in the user's file; empty for those that were given in code."""
+    return options.place if isinstance(options, Placed) else ""
 
 
 O = TypeVar("O", bound=PluginOptions)  # noqa: E741 - the options' type

@@ -40,6 +40,7 @@ class Pluggable(ABC):
 
     Class attributes:
         Options: The model of its options.
+        section: Where a run's file names one, for errors; the contract's `Kind` sets it.
         declares: Method to the class attribute that a class which overrides it must set, so that what a plug-in can do
             is known without looking at its methods.
 
@@ -49,6 +50,7 @@ class Pluggable(ABC):
     """
 
     Options: ClassVar[type[PluginOptions]] = PluginOptions
+    section: ClassVar[str] = ""
     declares: ClassVar[Mapping[str, str]] = {}
     options: PluginOptions
     place: str
@@ -71,7 +73,7 @@ class Pluggable(ABC):
         Raises:
             SpecError: An option is unknown or has a wrong value; the message names the key and the choices.
         """
-        self.place = place_of(options)
+        self.place = place_of(options) or f"{self.section}.options".lstrip(".")
         self.options = validated(self.Options, options or {}, self.place)
 
 
@@ -123,6 +125,10 @@ class Kind(Generic[T]):
     base: type[T]
     section: str
     key: str = "name"
+
+    def __post_init__(self) -> None:
+        """Tell the contract where its options stand in a file, for what is made without a kind."""
+        self.base.section = self.section
 
     def installed(self) -> list[Plugin]:
         """What is installed here, by name, without importing any of it."""

@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
-from covey.cli.views.tables import number
-from covey.spec.modes import mode_named
+from covey.cli.views.tables import number, unit_of
 
 if TYPE_CHECKING:
     from covey.simulation.plan import Progress
@@ -99,7 +98,7 @@ class Lines:
 
 
 def _unit(progress: Progress) -> str:
-    return mode_named(progress.mode).unit
+    return unit_of(progress.mode)
 
 
 def _said(progress: Progress) -> str:

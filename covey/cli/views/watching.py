@@ -19,7 +19,6 @@ from covey.cli.framework.connection import Unreachable, connect
 from covey.cli.framework.fields import PROGRESS_FIELDS, ROUND_FIELDS, RUN_FIELDS, plain, plain_list
 from covey.cli.views import tables
 from covey.protos import admin_pb2 as pb
-from covey.spec.modes import mode_named
 
 if TYPE_CHECKING:
     from covey.cli.framework.options import Target
@@ -218,9 +217,8 @@ def run_line(run: pb.Run) -> Text:
     """A run and how far it is, on one line."""
     line = Text.assemble((run.name, "bold"), f" ({run.run})  ", tables.state_text(run.state))
     done, whole, what = tables.done_of(run)
-    line.append(
-        f"  {done} of {whole} {what}" if mode_named(run.mode).unit == "updates" else f"  round {done} of {whole}"
-    )
+    counts_updates = tables.unit_of(run.mode) == "updates"
+    line.append(f"  {done} of {whole} {what}" if counts_updates else f"  round {done} of {whole}")
     return line.append_text(Text("  ") + tables.said(run.reason)) if run.reason else line
 
 
