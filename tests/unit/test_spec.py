@@ -238,7 +238,7 @@ def test_a_mode_of_later_versions_is_refused_by_its_key():
 def test_an_unknown_mode_is_refused_by_its_key_with_the_choices():
     assert refused("", f'mode = "round"\n{LEAST}') == "mode: Input should be 'rounds' or 'async' (given: \"round\")"
     assert refused("", f"mode = 3\n{LEAST}") == "mode: Input should be 'rounds' or 'async' (given: 3)"
-    with pytest.raises(SpecError, match="^mode: Input should be"):
+    with pytest.raises(SpecError, match=r"^mode: Input should be"):
         parse_json('{"name": "r", "mode": null, "task": {"name": "t"}}')
 
 
