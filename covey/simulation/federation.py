@@ -203,8 +203,7 @@ class VirtualFederation:
         return Progress(self._plan.spec.mode, done, self._whole(), answered, invited, metrics)
 
     def _whole(self) -> int:
-        spec = self._plan.spec
-        return spec.asynchronous.updates if spec.mode == "async" else spec.rounds.count
+        return self._plan.spec.rounds_in_all
 
     async def close(self) -> None:
         """End nodes and processes."""

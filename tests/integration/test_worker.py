@@ -27,7 +27,7 @@ from covey.layout import Layout
 from covey.learning.partition import partition
 from covey.learning.state import layout_of, model_sha256, write_model
 from covey.seeds import derive_seed
-from covey.spec import RunSpec, parse_json
+from covey.spec import RunSpec, parse_data, parse_json
 from covey.worker.client.client import Worker
 from covey.worker.client.supervisor import WorkerKeeper
 from covey.worker.jobs import messages as m
@@ -43,7 +43,7 @@ def spec_of(task: str = "Normed", /, **sections: Any) -> str:
     name = task if task.islower() else f"worker_tasks:{task}"
     fields: dict[str, Any] = {"name": "test", "seed": 7, "task": {"name": name}, **sections}
     fields.setdefault("training", {"learning_rate": 0.1, "batch_size": 8, "local_epochs": 2})
-    return RunSpec.model_validate(fields).to_json()
+    return parse_data(fields).to_json()
 
 
 @pytest.fixture(scope="module")

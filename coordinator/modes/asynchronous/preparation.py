@@ -11,9 +11,9 @@ def async_policy_of(prepared: Prepared) -> AsyncPolicy:
     """The machine's numbers, from a specification and from what its task and policy need."""
     spec, said = prepared.spec, prepared.description
     return AsyncPolicy(
-        updates=spec.asynchronous.updates,
-        min_nodes=max(spec.asynchronous.min_nodes, said.aggregator_min),
-        deadline_s=spec.asynchronous.deadline_s,
+        updates=spec.rounds_in_all,
+        min_nodes=max(spec.min_nodes, said.aggregator_min),
+        deadline_s=spec.deadline_s,
         rejoin_s=spec.rounds.rejoin_s,
         max_retries=spec.rounds.max_retries,
         fail_when_short=spec.rounds.short == "fail",

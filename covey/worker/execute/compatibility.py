@@ -11,6 +11,7 @@ from covey.aggregation.server_optimizers import ServerOptimizer
 from covey.codecs.contract import Codec
 from covey.errors import SpecError
 from covey.layout import Layout
+from covey.learning.partition import PARTITIONS
 from covey.learning.task import Task
 from covey.spec import RunSpec
 from covey.worker.execute.from_spec import uses_feedback
@@ -61,12 +62,12 @@ Complaints = Iterator[tuple[str, str]]
 
 
 def _task(parts: Parts) -> Complaints:
-    spec, kind, name = parts.spec, type(parts.task), parts.spec.task.name
-    if spec.exchange.payload == "gradient" and kind.fit is not Task.fit:
+    spec, task, name = parts.spec, parts.task, parts.spec.task.name
+    if spec.exchange.payload == "gradient" and task.own_fit:
         text = f'"gradient" needs the built-in loop, and task {name!r} has its own fit; choose "delta"'
         yield "exchange.payload", text
-    if spec.data.partition == "key" and kind.keys is Task.keys:
-        text = f'"key" needs a task that names the owner of each example, and {name!r} does not; '
+    if PARTITIONS.load(spec.data.partition, "data").needs == "keys" and not task.has_keys:
+        text = f'"{spec.data.partition}" needs a task that names the owner of each example, and {name!r} does not; '
         yield "data.partition", text + "choose iid, dirichlet, shards or local"
     if spec.evaluation.where == "central" and not parts.central:
         text = f'"central" needs data on the coordinator, and task {name!r} has none here; choose "nodes" or "auto"'
@@ -171,7 +172,7 @@ def _root(parts: Parts) -> Complaints:
 
 def _asynchronous(parts: Parts) -> Complaints:
     spec = parts.spec
-    if spec.mode != "async":
+    if spec.facts.synchronous:
         if getattr(parts.optimizer.options, "staleness_aware", False):
             yield "server_optimizer.options.staleness_aware", 'it has no meaning but in mode = "async"'
         return
@@ -179,7 +180,7 @@ def _asynchronous(parts: Parts) -> Complaints:
         yield "aggregation.pre", "an asynchronous policy sees one update at a time; leave pre and fallback out"
     if parts.codec.signs:
         yield "exchange.codec", f'{spec.exchange.codec!r} needs the votes of a whole round; choose mode = "rounds"'
-    if type(parts.codec).summary is not Codec.summary and not parts.codec.signs:
+    if parts.codec.summarises and not parts.codec.signs:
         text = f"{spec.exchange.codec!r} goes by what the last round's updates were like; choose another codec"
         yield "exchange.codec", text
     if spec.exchange.downlink == "change":
@@ -196,7 +197,7 @@ def _policy(parts: Parts) -> Complaints:
     spec, policy = parts.spec, parts.policy
     if policy is None:
         return
-    said = {"async.min_nodes": spec.asynchronous.min_nodes if spec.asynchronous.min_nodes > 1 else None}
+    said = {f"{spec.facts.section}.min_nodes": spec.min_nodes if spec.min_nodes > 1 else None}
     said["data.parts"] = spec.data.parts
     for key, nodes in said.items():
         if nodes is not None and nodes < policy.min_nodes():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from covey.codecs.contract import Codec
+from covey.aggregation.asynchronous.contract import ASYNC_POLICIES
 from covey.learning import state
 from covey.learning.data import size_of
 from covey.learning.optimizers import local_optimizer
+from covey.learning.partition import partition_in
 from covey.worker.execute.compatibility import Parts, refuse_impossible
 from covey.worker.execute.decision_op import load_policy
 from covey.worker.execute.encode_update import node_state
@@ -32,8 +33,8 @@ def describe(contexts: Contexts, job: m.DescribeJob) -> m.Description:
     """
     context = RunContext(job.spec_json, contexts.device, paths={}, options={}, allow_path=job.allow_path)
     spec, codec, optimizer = context.spec, load_codec(context.spec.exchange), load_server_optimizer(context.spec)
-    waits = spec.mode == "async"
-    rule, policy = (None, load_policy(spec)) if waits else (load_aggregator(spec), None)
+    by_policy = spec.facts.rule_kind == ASYNC_POLICIES.name
+    rule, policy = (None, load_policy(spec)) if by_policy else (load_aggregator(spec), None)
     fallback, central = load_fallback(spec), context.central_data
     layout = context.form()
     parts = Parts(
@@ -41,8 +42,10 @@ def describe(contexts: Contexts, job: m.DescribeJob) -> m.Description:
     )
     refuse_impossible(parts)
     spent_metrics(codec, 1)  # refuses where the package for it is missing
-    for number in range(1, spec.rounds_in_all + 1 if "momentum" in spec.training.schedule else 1):
+    last = spec.rounds_in_all if "momentum" in spec.training.schedule else 1
+    for number in range(1, last + 1):  # refuses an unknown optimizer or schedule, and a momentum of 1
         local_optimizer((), spec.training, number, spec.rounds_in_all)
+    partition_in(spec.data)
     return m.Description(
         central=central is not None,
         aggregator_min=_needed(parts),
@@ -61,7 +64,7 @@ def state_slots(parts: Parts) -> tuple[str, ...]:
         down = change_codec(parts.spec, parts.codec, parts.rule, parts.optimizer)
         if down is not None:
             slots += [CHANGE] if down.signs else [CHANGE, RESIDUAL]
-    if type(parts.codec).summary is not Codec.summary:
+    if parts.codec.summarises:
         slots.append(BROADCAST)
     return tuple(slots)
 

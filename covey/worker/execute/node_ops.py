@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from covey import faults
-from covey.codecs.dp_sign import DpSign
 from covey.errors import WorkerError
 from covey.layout import Layout
 from covey.learning import loop, state
@@ -43,11 +42,11 @@ def train(contexts: Contexts, job: m.TrainJob, channel: Channel) -> m.TrainResul
     context = _context(contexts, job)
     layout = context.require_layout(job.layout)
     state.load_into(context.model, job.base, layout)
-    tells = job.evaluate and not isinstance(load_codec(context.spec.exchange), DpSign)
+    private = load_codec(context.spec.exchange).private
+    tells = job.evaluate and not private  # what a node tells of its data would have to be paid for
     evaluation = _evaluated(context, context.eval_data) if tells else {}
     gradients, fit = _fit(context, job, channel, began)
     channel.check_cancelled()
-    private = load_codec(context.spec.exchange).private
     parts, kept = _write_parts(context, job, layout, gradients, channel)
     seconds = time.monotonic() - began
     return m.TrainResult(parts, fit.examples, fit.steps, seconds, totals(fit.metrics), evaluation, kept, private)
@@ -75,8 +74,7 @@ def evaluate(contexts: Contexts, job: m.EvaluateJob) -> m.Metrics:
         TaskError: The task's code failed.
     """
     context = _context(contexts, job)
-    private = isinstance(load_codec(context.spec.exchange), DpSign)
-    if job.where == "node" and private:
+    if job.where == "node" and load_codec(context.spec.exchange).private:
         return {}  # what a node tells of its data would have to be paid for
     dataset = context.central_data if job.where == "central" else context.eval_data
     if dataset is None:
@@ -88,7 +86,7 @@ def evaluate(contexts: Contexts, job: m.EvaluateJob) -> m.Metrics:
 
 
 def _central(context: RunContext, dataset: Dataset[Any]) -> m.Metrics:
-    if context.spec.mode == "rounds" and uses_root(context.spec):
+    if context.spec.facts.synchronous and uses_root(context.spec):
         return _evaluated(context, dataset, evaluation_indices(context.spec, size_of(dataset)))
     return _evaluated(context, dataset)
 
@@ -164,8 +162,8 @@ def _fit(
         faults.reach("training-step")
         channel.check_cancelled()
 
-    codec = load_codec(spec.exchange)
-    if isinstance(codec, DpSign):
+    per_example = load_codec(spec.exchange).per_example
+    if per_example is not None:
         return per_example_sum(
             context.task,
             model,
@@ -177,8 +175,8 @@ def _fit(
             seed=spec.seed,
             roster_index=job.roster_index,
             device=context.device,
-            clip=codec.options.clip,
-            norm=codec.options.norm,
+            clip=per_example.clip,
+            norm=per_example.norm,
             each_step=each_step,
         )
     if spec.exchange.payload == "gradient":

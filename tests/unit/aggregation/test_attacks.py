@@ -7,16 +7,26 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covey.aggregation.attacks import ALIE, IPM, AttackContext, Gaussian, LazyCopy, Mimic, MinMax, MinSum, StaleReplay
+from covey.aggregation.attacks import (
+    ALIE,
+    ATTACKS,
+    IPM,
+    AttackContext,
+    Gaussian,
+    LazyCopy,
+    Mimic,
+    MinMax,
+    MinSum,
+    StaleReplay,
+)
 from covey.aggregation.attacks.omniscient import auto_z
 from covey.aggregation.matrix import UpdateMatrix
 from covey.errors import LayoutError, RunFailed
-from covey.plugins import installed, load
 from covey.testing.attacks import AttackConformance
 from covey.vectors import TensorVector
 
 D = 300
-NAMES = [plugin.name for plugin in installed("attack")]
+NAMES = [plugin.name for plugin in ATTACKS.installed()]
 matrices = st.builds(
     lambda seed, k, scale, shift: torch.randn(k, 40, generator=torch.Generator().manual_seed(seed)) * scale + shift,
     st.integers(0, 10_000),
@@ -55,7 +65,7 @@ class _Conformance(AttackConformance):
     options: ClassVar[dict[str, Any]]
 
     def make(self):
-        return load("attack", self.name)(self.options)
+        return ATTACKS.make(self.name, self.options)
 
 
 _OPTIONS: list[tuple[str, dict[str, Any]]] = [
@@ -71,11 +81,11 @@ for _name, _options in [*((name, {}) for name in NAMES), *_OPTIONS]:
     globals()[_class] = type(_class, (_Conformance,), {"name": _name, "options": _options, "__test__": True})
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if load("attack", name).omniscient])
+@pytest.mark.parametrize("name", [name for name in NAMES if ATTACKS.load(name).omniscient])
 def test_an_omniscient_attack_alone_says_what_to_do(name):
     text = f"attack {name} needs to know at least [12] honest vectors, and knows 0: .*--attack-group"
     with pytest.raises(RunFailed, match=text):
-        load("attack", name)().vector(TensorVector(torch.ones(D)), context())
+        ATTACKS.make(name).vector(TensorVector(torch.ones(D)), context())
 
 
 # -- one adversary alone
@@ -94,15 +104,15 @@ def test_an_omniscient_attack_alone_says_what_to_do(name):
 )
 def test_functions_of_the_own_vector(name, options, expected):
     own = torch.randn(D)
-    assert torch.equal(dense(load("attack", name)(options).vector(TensorVector(own), context())), expected(own))
+    assert torch.equal(dense(ATTACKS.make(name, options).vector(TensorVector(own), context())), expected(own))
 
 
 def test_nan_is_nan():
-    assert sent(load("attack", "nan")(), honest()).isnan().all()
+    assert sent(ATTACKS.make("nan"), honest()).isnan().all()
 
 
 def test_only_label_flip_poisons_labels():
-    assert [name for name in NAMES if load("attack", name).poisons_labels] == ["label-flip"]
+    assert [name for name in NAMES if ATTACKS.load(name).poisons_labels] == ["label-flip"]
 
 
 def test_gaussian_has_the_standard_deviation_and_is_new_for_each_node_and_round():

@@ -298,6 +298,8 @@ def test_gradient_is_the_mean_over_the_first_batch() -> None:
 
 
 class OwnFit(Blobs):
+    own_fit = True
+
     def fit(self, model: nn.Module, data: Dataset[Any], settings: FitSettings) -> FitResult:
         with torch.no_grad():
             for p in model.parameters():
