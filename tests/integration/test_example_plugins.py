@@ -54,7 +54,7 @@ def federation(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def test_they_are_found_by_name(federation: Federation) -> None:
     found = {(p["kind"], p["name"]): p["package"] for p in json.loads(federation.cli("plugins", "--json"))}
-    assert found["aggregator", "meamed"] == found["codec", "int16"] == "covey-example-plugins"
+    assert found["aggregator", "example-meamed"] == found["codec", "int16"] == "covey-example-plugins"
 
 
 def test_a_run_with_them_learns(federation: Federation) -> None:
