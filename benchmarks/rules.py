@@ -194,7 +194,8 @@ class Bench:
         rows = [
             Row(node, 1 / len(self.nodes), TensorVector(row)) for node, row in zip(self.nodes, self._rows, strict=True)
         ]
-        context = AggregationContext(number, seed=0, root=self._root, roster=self.nodes)
+        losses = dict.fromkeys(self.nodes, 1.0)
+        context = AggregationContext(number, seed=0, root=self._root, roster=self.nodes, losses=losses)
         return rule.aggregate(UpdateMatrix(rows), state, context)
 
     def _file(self, name: str, key: str) -> Path:

@@ -356,6 +356,13 @@ class RunBase(ABC, Generic[M]):
         return self.run.roster.index(node)
 
 
+def reported_loss(metrics: Metrics) -> float | None:
+    """The mean training loss among an update's metrics; None if there is none, or it is not a number."""
+    total, count = metrics.get("loss", (0.0, 0.0))
+    loss = total / count if count else math.nan
+    return loss if math.isfinite(loss) else None
+
+
 def merged_metrics(parts: Iterable[Metrics], prefix: str) -> dict[str, float]:
     """Merge several nodes' metrics whose names begin with `prefix` into ratios named `nodes/NAME`."""
     totals: dict[str, list[float]] = {}

@@ -11,7 +11,7 @@ from covey.artifact import INLINE_BYTES, Artifact
 from covey.coordinator.environment import Environment
 from covey.coordinator.modes.rounds import events as ev
 from covey.coordinator.modes.rounds.machine import RoundMachine
-from covey.coordinator.runs.active_run import Metrics, NodeState, RunBase, merged_metrics
+from covey.coordinator.runs.active_run import Metrics, NodeState, RunBase, merged_metrics, reported_loss
 from covey.coordinator.runs.assignments import Extras, assignment
 from covey.coordinator.runs.commit import adopt_files, commit_records
 from covey.coordinator.runs.preparation import prepare
@@ -193,7 +193,10 @@ class RunRunner(RunBase[RoundMachine]):
         updates = {update.node: update for update in self._updates}
         rows = tuple(
             AggregateRow(
-                node, updates[node].weight, {p.name: files.path(p.artifact.digest) for p in updates[node].parts}
+                node,
+                updates[node].weight,
+                {p.name: files.path(p.artifact.digest) for p in updates[node].parts},
+                reported_loss(cast(Metrics, updates[node].metrics)),
             )
             for node in self.run.roster
             if node in updates

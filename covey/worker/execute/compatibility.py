@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -82,6 +83,9 @@ def _numbers(parts: Parts) -> Complaints:
     if isinstance(participants, int) and participants < needed:
         text = f"{parts.spec.aggregation.name!r} needs {needed} updates, so {participants} participants could never"
         yield "rounds.participants", text + " close a round"
+    fewest = max(needed, _fewest(parts.spec))
+    if parts.fallback is None and (reason := parts.rule.refusal(fewest)):
+        yield "aggregation.options", f"a round has at least {fewest} updates, and {reason}"
 
 
 def _votes(parts: Parts) -> Complaints:
@@ -170,6 +174,13 @@ def _root(parts: Parts) -> Complaints:
         yield "aggregation.root_examples", text + "some must be left for the evaluation; choose fewer, or another rule"
 
 
+def _losses(parts: Parts) -> Complaints:
+    needed = any(rule is not None and rule.needs_losses for rule in (parts.rule, parts.fallback))
+    if needed and parts.spec.exchange.payload == "gradient":
+        text = f"{parts.spec.aggregation.name!r} goes by what local training changed, and by its loss; choose "
+        yield "exchange.payload", text + '"delta" or "parameters"'
+
+
 def _asynchronous(parts: Parts) -> Complaints:
     spec = parts.spec
     if spec.facts.synchronous:
@@ -230,8 +241,16 @@ CHECKS: tuple[Callable[[Parts], Complaints], ...] = (
     _bound,
     _privacy,
     _root,
+    _losses,
     _asynchronous,
 )
+
+
+def _fewest(spec: RunSpec) -> int:
+    """With how many updates a round can close at the least, as far as the specification alone tells."""
+    section = spec.rounds
+    invited = section.participants if isinstance(section.participants, int) else section.min_nodes
+    return max(section.min_nodes, math.ceil(section.quorum * invited))
 
 
 def _least(rule: Aggregator, fallback: Aggregator | None) -> int:
