@@ -24,6 +24,7 @@ from covey.coordinator.runs.active_run import NodeState
 from covey.coordinator.runs.assignments import is_small
 from covey.coordinator.runs.offers import STALL_S, Intake
 from covey.errors import Conflict, IdentityError, NotFound
+from covey.messages import WIRE
 from covey.protos import coordinator_pb2 as pb
 from covey.wire.canonical import text
 from covey.wire.channels import Context, Peer, peer_identity
@@ -74,7 +75,7 @@ class CoordinatorService:
         try:
             yield pb.CoordinatorMessage(
                 welcome=pb.Welcome(
-                    version=__version__, federation=self._env.federation, node=node, heartbeat_s=HEARTBEAT_S
+                    version=__version__, federation=self._env.federation, node=node, heartbeat_s=HEARTBEAT_S, wire=WIRE
                 )
             )
             async for message in self._outgoing(session, reader, peer.expires_at):
