@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from covey import messages as msg
 from covey.artifact import CHUNK_BYTES, Artifact
 from covey.coordinator.environment import Environment
 from covey.coordinator.nodes.service import CoordinatorService
@@ -21,6 +22,7 @@ from covey.simulation.adversaries import Adversaries
 from covey.simulation.files import NodeFiles
 from covey.wire.artifacts import artifact_from
 from covey.wire.chunks import prefix
+from covey.wire.translation import from_node, to_node
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,15 +61,17 @@ class MemoryLink(Link):
             self._declined(f"{self._seat.node}: {message.decline.reason}")
         if kind == "offer":
             self._upload([(artifact_from(part.artifact), bool(part.data)) for part in message.offer.parts])
-        self._env.spawn(self._service.dispatch(self._seat, message))
+        plain = from_node(message)
+        if plain is not None:
+            self._env.background.spawn(self._service.dispatch(self._seat, plain))
 
     def _upload(self, parts: list[tuple[Artifact, bool]]) -> None:
         """Give the files, and count the bytes that would have been sent; small parts count as they come along."""
         for artifact, came_along in parts:
             if not self._env.files.has(artifact.digest):
                 self._files.hand_over(artifact)
-                if not came_along and self._env.current is not None:
-                    self._env.current.bytes_received += artifact.size_bytes
+                for run in self._env.runs.active.values() if not came_along else ():  # there is one
+                    run.bytes_received += artifact.size_bytes
 
     async def connected(self) -> None:
         """As `Link.connected`: at once."""
@@ -94,8 +98,9 @@ class VirtualNode(NodeDaemon):
 
     def receive(self, message: pb.CoordinatorMessage) -> None:
         """Take a message from the coordinator."""
-        if message.WhichOneof("kind") == "assignment" and self._env.current is not None:
-            self._env.current.bytes_sent += download_bytes(message.assignment, self._bench.model)
+        run = self._env.runs.of(message.assignment.run)
+        if run is not None:
+            run.bytes_sent += download_bytes(message.assignment, self._bench.model)
         self._message(message)
 
     async def _after(self, previous: asyncio.Task[None] | None, work: Work) -> None:
@@ -150,12 +155,12 @@ class VirtualSessions(Sessions):
         """These are the nodes."""
         self._nodes, self._names = nodes, sorted(nodes)
 
-    def send(self, node: str, message: pb.CoordinatorMessage) -> bool:
+    def send(self, node: str, message: msg.CoordinatorMessage) -> bool:
         """As `Sessions.send`."""
         found = self._nodes.get(node)
         if found is None:
             return False
-        found.receive(message)
+        found.receive(to_node(message))
         return True
 
     def nodes(self) -> list[str]:

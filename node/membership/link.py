@@ -14,6 +14,7 @@ import structlog
 
 from covey import __version__
 from covey.errors import CoveyError, IdentityError, Stalled
+from covey.messages import WIRE
 from covey.protos import coordinator_pb2 as pb
 from covey.protos import coordinator_pb2_grpc
 from covey.wire.channels import secure_channel
@@ -166,4 +167,4 @@ def _worth_another_try(error: Exception) -> bool:
 
 def node_hello(tasks: list[str], device: str, drill: str = "") -> pb.Hello:
     """What a node says of itself; `drill` names the attack that it was started with, if any."""
-    return pb.Hello(version=__version__, tasks=tasks, device=device, drill=drill)
+    return pb.Hello(version=__version__, tasks=tasks, device=device, drill=drill, wire=WIRE)

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from covey.artifact import Artifact
+from covey.machines.protocol import RunState as RunState
+from covey.machines.protocol import Verdict as Verdict
 
-RunState = Literal["queued", "running", "completed", "failed", "stopped"]
 RoundState = Literal["collecting", "aggregating", "committed", "decided", "failed"]
 """`decided`: an asynchronous run's assignment whose update was decided on."""
-Verdict = Literal["received", "accepted", "rejected", "held", "declined", "lost"]
-"""`held`: an asynchronous run's policy keeps the update for a later decision."""
 Role = Literal["node", "admin", "auditor"]
 Json = Mapping[str, object]
 

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import pytest
 
+from covey import messages as msg
 from covey.artifact import Artifact
 from covey.protos import coordinator_pb2 as pb
 from covey.simulation.nodes import VirtualSessions, download_bytes
 from covey.simulation.plan import names_of
 from covey.testing.federation import Federation
 from covey.wire.artifacts import artifact_message
+from covey.wire.translation import from_coordinator
 
 NEW, OLD = "a" * 64, "b" * 64
 
@@ -59,8 +61,8 @@ def test_messages_reach_the_node_at_once():
     assert sessions.nodes() == ["a", "b"]
     assert "a" in sessions
     assert "c" not in sessions
-    said = pb.CoordinatorMessage(heartbeat=pb.Heartbeat())
+    said = msg.Cancel("r", 1, "why")
     assert sessions.send("a", said)
     assert not sessions.send("c", said)
-    assert nodes["a"].heard == [said]
+    assert [from_coordinator(message) for message in nodes["a"].heard] == [said]
     assert nodes["b"].heard == []
