@@ -318,8 +318,9 @@ class CoordinatorService:
 
 def version_refusal(hello: msg.Hello) -> str:
     """What a node is told that speaks another version of the messages."""
+    # A node from before versions were said says 0.
     older = "node" if hello.wire < msg.WIRE else "coordinator"
     return (
-        f"this node (Covey {hello.version[:50]}) speaks version {hello.wire} of the messages, the coordinator (Covey "
-        f"{__version__}) version {msg.WIRE}: upgrade the {older}"
+        f"this node (Covey {hello.version[:50]}) speaks version {hello.wire or 1} of the messages between node and "
+        f"coordinator, the coordinator (Covey {__version__}) version {msg.WIRE}: upgrade the {older}"
     )

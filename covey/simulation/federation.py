@@ -10,28 +10,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from covey import __version__
+from covey import messages as msg
 from covey.coordinator.environment import Environment
 from covey.coordinator.modes.registry import take_up
 from covey.coordinator.nodes.adversaries import NEWEST, drills_on_record
 from covey.coordinator.nodes.service import CoordinatorService
 from covey.coordinator.runs.active_run import ActiveRun
 from covey.machines.protocol import StopRequested
-from covey.node.assignments.executor import Bench
-from covey.node.membership.link import node_hello
 from covey.node.operator.config import NodeConfig, NodeData, NodeSettings, Policy
-from covey.protos import coordinator_pb2 as pb
+from covey.node.services import NodeServices
 from covey.simulation.adversaries import Adversaries, Attack, assigned
 from covey.simulation.arrival_order import Pace, Staleness
 from covey.simulation.data_dir import LOG, NODES, enrol
-from covey.simulation.files import CoordinatorFiles, MemoryCarried, MemoryJournal, NodeFiles
-from covey.simulation.nodes import MemoryLink, VirtualNode, VirtualSessions
+from covey.simulation.files import CoordinatorFiles, MemoryStore, NodeFiles
+from covey.simulation.nodes import MemoryBulk, MemoryLink, VirtualNode, VirtualSessions
 from covey.simulation.plan import Plan, Progress, Watch, names_of
-from covey.simulation.pool import Desk, LoggedKeeper, Pool
+from covey.simulation.pool import LoggedKeeper, Pool, PooledWorker
 from covey.simulation.runners import is_stalled
 from covey.storage.record.contract import EventRecord, RunRecord
 from covey.wire.identity import Identity
 from covey.wire.signing import SigningKey
-from covey.wire.translation import from_node
 
 WATCH_S = 0.2
 STALLED_S = 1.0
@@ -101,16 +100,13 @@ class VirtualFederation:
         env, session = self._env, self._env.sessions.open(name)
         files = NodeFiles(self._folder / NODES, name, self._files)
         link = MemoryLink(env, self._service, session, files, self._note_decline)
-        desk = Desk(name, self._pool, self._adversaries, self._pace)
-        bench = Bench(
-            self._config(name), self._identity(name, key), files, desk, MemoryJournal(), link, MemoryCarried()
-        )
-        self._nodes[name] = VirtualNode(bench, env, self._adversaries)
+        worker = PooledWorker(name, self._pool, self._adversaries, self._pace)
+        config, identity = self._config(name), self._identity(name, key)
+        services = NodeServices(config, identity, link, MemoryBulk(files), files, worker, MemoryStore())
+        self._nodes[name] = VirtualNode(services, env, self._adversaries)
         attack = self._adversaries.attacks.get(name)
-        hello = node_hello([self._plan.spec.task.name], self._plan.device, attack.name if attack else "")
-        plain = from_node(pb.NodeMessage(hello=hello))
-        if plain is not None:
-            await self._service.dispatch(session, plain)
+        hello = msg.Hello(__version__, config.policy.tasks, self._plan.device, attack.name if attack else "")
+        await self._service.dispatch(session, hello)
 
     @property
     def _files(self) -> CoordinatorFiles:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import structlog
 
@@ -72,8 +72,8 @@ class Pool:
         await asyncio.gather(*(keeper.stop() for keeper in self._keepers))
 
 
-class Desk(WorkerKeeper):
-    """What a virtual node takes for its own worker: the pool, once the node's turn has come.
+class PooledWorker:
+    """What a virtual node takes for its own worker (`covey.node.ports.Worker`): the pool, once its turn has come.
 
     Args:
         node: The node's id.
@@ -85,11 +85,7 @@ class Desk(WorkerKeeper):
     def __init__(self, node: str, pool: Pool, adversaries: Adversaries, pace: Pace) -> None:
         self._node, self._pool, self._adversaries, self._pace = node, pool, adversaries, pace
 
-    async def use(self, job: Callable[[Worker], Awaitable[R]]) -> R:
-        """As `WorkerKeeper.use`: the job gets the methods below."""
-        return await job(cast(Worker, self))
-
-    async def train(self, job: TrainJob, on_progress: Callable[[TrainProgress], None] | None = None) -> TrainResult:
+    async def train(self, job: TrainJob, on_progress: Callable[[TrainProgress], None]) -> TrainResult:
         """As `Worker.train`, and then the node's turn to deliver; nobody hears of its progress."""
         await self._adversaries.turn(self._node, job.round)
         # What adversaries know is looked up when a worker is free for them, not when they begin to wait for one.
@@ -101,7 +97,7 @@ class Desk(WorkerKeeper):
         """As `Worker.evaluate`."""
         return await self._pool.use(lambda worker: worker.evaluate(job))
 
-    async def initial(self, run: str, spec_json: str, out: Path, *, allow_path: bool = False) -> InitialResult:
+    async def initial(self, run: str, spec_json: str, out: Path, *, allow_path: bool) -> InitialResult:
         """As `Worker.initial`."""
         return await self._pool.use(lambda worker: worker.initial(run, spec_json, out, allow_path=allow_path))
 

@@ -10,8 +10,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from covey.errors import CoveyError
-from covey.node.membership.enrolment import IDENTITY_FOLDER
-from covey.node.operator.config import NodeConfig
+from covey.node.operator.config import IDENTITY_FOLDER, NodeConfig
 from covey.spec import RunSpec, TaskSection
 from covey.wire.channels import secure_channel
 from covey.wire.identity import Identity
