@@ -40,7 +40,7 @@ from covey.telemetry import configure_logging
 from covey.wire.announcement import announce, withdraw
 from covey.wire.channels import renewing_credentials, server_options
 from covey.wire.metrics_server import scrapable
-from covey.worker.client.supervisor import WorkerKeeper
+from covey.worker.client.supervisor import WorkerSupervisor
 
 log = structlog.get_logger(room="coordinator")
 GRACE_S = 1.0
@@ -115,7 +115,7 @@ async def _environment(config: CoordinatorConfig, keys: Keys) -> Environment:
         config=config,
         store=store,
         files=files,
-        worker=WorkerKeeper(
+        worker=WorkerSupervisor(
             config.data_dir, device=config.device, log_format=config.log_format, on_replaced=metrics.worker_restarts.inc
         ),
         authority=keys.authority,

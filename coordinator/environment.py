@@ -30,7 +30,7 @@ from covey.storage.files.artifacts import ArtifactFiles
 from covey.wire.authority import Authority
 from covey.wire.signing import SigningKey
 from covey.wire.streams import receive
-from covey.worker.client.supervisor import WorkerKeeper
+from covey.worker.client.supervisor import WorkerSupervisor
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Environment:
     config: CoordinatorConfig
     store: StoreThread
     files: ArtifactFiles
-    worker: WorkerKeeper
+    worker: WorkerSupervisor
     authority: Authority
     signing_key: SigningKey
     sessions: Sessions

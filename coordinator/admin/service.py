@@ -35,6 +35,8 @@ from covey.storage.record.contract import EventRecord, NodeRecord, RunRecord, Ve
 from covey.wire.channels import Context, peer_identity
 from covey.wire.signing import SigningKey
 from covey.wire.streams import serve_download
+from covey.worker.jobs.operations import DESCRIBE
+from covey.worker.jobs.runs import DescribeJob
 
 R = TypeVar("R")
 log = structlog.get_logger(room="coordinator")
@@ -93,7 +95,7 @@ class AdminService:
             raise SpecError(f"the specification is larger than {MAX_SPEC_BYTES} bytes")
         spec = parse_toml(request.spec_toml)
         text = spec.to_json()
-        await self._env.worker.use(lambda worker: worker.describe(text, allow_path=self._env.allow_paths))
+        await self._env.worker.do(DESCRIBE, DescribeJob(text, self._env.allow_paths))
         now = self._env.clock()
         record = RunRecord(secrets.token_hex(6), spec.name, spec.mode, text, spec.seed, "queued", "", now)
         await self._call(self._store.add_run, record)

@@ -10,9 +10,9 @@ from typing import Protocol
 from covey.artifact import Artifact
 from covey.coordinator.runs.ports import Files, RunServices
 from covey.errors import WorkerError
-from covey.storage.record.contract import PartRecord, VersionRecord
+from covey.storage.record.contract import VersionRecord
 from covey.wire.signing import CommitStatement, CommitVerdict
-from covey.worker.jobs.messages import StateFile
+from covey.worker.jobs.files import WrittenFile
 
 
 class StepJob(Protocol):
@@ -39,7 +39,7 @@ class StepResult(Protocol):
         """Of the model."""
 
     @property
-    def state(self) -> Sequence[StateFile]:
+    def state(self) -> Sequence[WrittenFile]:
         """The files beside it that were written."""
 
 
@@ -59,7 +59,7 @@ def signed_version(
     """
     if result.artifact is None:
         raise WorkerError("the worker has aggregated, but made no file")
-    state = tuple(PartRecord(part.name, "none", part.artifact) for part in result.state)
+    state = tuple(file.part for file in result.state)
     statement = CommitStatement(
         federation=services.federation,
         run=base.run,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
@@ -13,7 +12,8 @@ from covey.coordinator.runs.ports import RunServices
 from covey.errors import CoveyError
 from covey.machines.evaluation import is_due
 from covey.storage.record.contract import RunRecord, Store
-from covey.worker.jobs.messages import EvaluateJob
+from covey.worker.jobs.evaluation import EvaluateJob
+from covey.worker.jobs.operations import EVALUATE
 
 log = structlog.get_logger(room="coordinator")
 NodeMetrics = Mapping[str, Sequence[float]]
@@ -60,10 +60,8 @@ class RunEvaluation:
             allow_path=services.allow_paths,
         )
         with services.metrics.phase("evaluating"):
-            totals = await services.worker.use(lambda worker: worker.evaluate(job))
-        # JSON knows no NaN: what is not finite comes back as None.
-        known = {name: math.nan if total is None else total for name, (total, _) in totals.items()}
-        return {name: known[name] / count for name, (_, count) in totals.items() if count}
+            result = await services.worker.do(EVALUATE, job)
+        return {name: total / count for name, (total, count) in result.metrics.items() if count}
 
     async def note_node(self, node: str, version: int, totals: NodeMetrics) -> None:
         """A node has evaluated the last version."""

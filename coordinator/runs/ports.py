@@ -5,7 +5,7 @@ The daemon, the simulation and the tests implement them.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +16,12 @@ from covey.artifact import Artifact
 from covey.coordinator.runs.retention import Retention
 from covey.storage.files.spool import Spool
 from covey.storage.record.contract import Store
-from covey.worker.jobs.decisions import DecideJob, DecideResult
-from covey.worker.jobs.messages import AggregateJob, AggregateResult, Description, EvaluateJob, InitialResult, Metrics
+from covey.worker.jobs.operations import Operation
 
 P = ParamSpec("P")
 R = TypeVar("R")
+J = TypeVar("J")
+Progress = TypeVar("Progress")
 FOREVER_S = 1e9
 """A deadline where none is kept: longer than any run, and still a number that clocks can add."""
 
@@ -84,16 +85,6 @@ class Files(Protocol):
     def release(self, digests: Iterable[str]) -> None: ...
 
 
-class Operations(Protocol):
-    """What a run has its worker do; `covey.worker.client.client.Worker` says what each method does."""
-
-    async def describe(self, spec_json: str, *, allow_path: bool = False) -> Description: ...
-    async def initial(self, run: str, spec_json: str, out: Path, *, allow_path: bool = False) -> InitialResult: ...
-    async def aggregate(self, job: AggregateJob) -> AggregateResult: ...
-    async def decide(self, job: DecideJob) -> DecideResult: ...
-    async def evaluate(self, job: EvaluateJob) -> Metrics: ...
-
-
 class Worker(Protocol):
     """The coordinator's worker, which does one job at a time, in the order in which they were given.
 
@@ -102,8 +93,8 @@ class Worker(Protocol):
     each other active run, and for its own run's evaluation. It never waits for the training of another run.
     """
 
-    async def use(self, job: Callable[[Operations], Awaitable[R]]) -> R:
-        """Do a job when it is its turn; if the worker dies of it, try again with a new one."""
+    async def do(self, operation: Operation[J, R, Progress], job: J) -> R:
+        """Have a job done when it is its turn; if the worker dies of it, try again with a new one."""
 
 
 class Signer(Protocol):

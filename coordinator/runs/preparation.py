@@ -8,7 +8,8 @@ from covey.coordinator.runs.ports import RunServices
 from covey.layout import Layout
 from covey.spec import RunSpec, parse_json
 from covey.storage.record.contract import RunRecord, VersionRecord
-from covey.worker.jobs.messages import Description
+from covey.worker.jobs.operations import DESCRIBE, INITIAL
+from covey.worker.jobs.runs import DescribeJob, Description, InitialJob
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ async def prepare(services: RunServices, run: RunRecord) -> Prepared:
     Raises:
         CoveyError: The task, rule, codec or optimizer cannot be used here.
     """
-    spec, allow_path = parse_json(run.spec), services.allow_paths
-    description = await services.worker.use(lambda worker: worker.describe(run.spec, allow_path=allow_path))
+    spec = parse_json(run.spec)
+    description = await services.worker.do(DESCRIBE, DescribeJob(run.spec, services.allow_paths))
     if run.state == "queued":
         run = await _start(services, run, spec)
     newest = await services.store.persist(services.store.store.version, run.run, -1)
@@ -61,9 +62,7 @@ async def prepare(services: RunServices, run: RunRecord) -> Prepared:
 
 async def _start(services: RunServices, run: RunRecord, spec: RunSpec) -> RunRecord:
     out = services.files.scratch(0)
-    initial = await services.worker.use(
-        lambda worker: worker.initial(run.run, run.spec, out, allow_path=services.allow_paths)
-    )
+    initial = await services.worker.do(INITIAL, InitialJob(run.run, run.spec, out, services.allow_paths))
     services.files.adopt(out, initial.artifact)
     now = services.clock()
     first = VersionRecord(run.run, 0, initial.model_sha256, initial.artifact, now)

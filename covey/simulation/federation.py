@@ -26,7 +26,7 @@ from covey.simulation.data_dir import LOG, NODES, enrol
 from covey.simulation.files import CoordinatorFiles, MemoryStore, NodeFiles
 from covey.simulation.nodes import MemoryBulk, MemoryLink, VirtualNode, VirtualSessions
 from covey.simulation.plan import Plan, Progress, Watch, names_of
-from covey.simulation.pool import LoggedKeeper, Pool, PooledWorker
+from covey.simulation.pool import LoggedSupervisor, Pool, PooledWorker
 from covey.simulation.runners import is_stalled
 from covey.storage.record.contract import EventRecord, RunRecord
 from covey.wire.identity import Identity
@@ -53,7 +53,7 @@ class VirtualFederation:
         count = plan.processes or len(os.sched_getaffinity(0))
         self._pool = Pool(
             [
-                LoggedKeeper(self._folder / "workers" / str(k), self._folder / LOG, device=plan.device)
+                LoggedSupervisor(self._folder / "workers" / str(k), self._folder / LOG, device=plan.device)
                 for k in range(count)
             ]
         )

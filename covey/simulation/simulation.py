@@ -22,8 +22,10 @@ from covey.simulation.federation import VirtualFederation
 from covey.simulation.files import CoordinatorFiles
 from covey.simulation.nodes import VirtualSessions
 from covey.simulation.plan import Plan, Watch, checked_attacks, require_enough
-from covey.simulation.pool import LoggedKeeper
+from covey.simulation.pool import LoggedSupervisor
 from covey.storage.record.contract import RunRecord
+from covey.worker.jobs.operations import DESCRIBE
+from covey.worker.jobs.runs import DescribeJob
 
 
 async def simulate(plan: Plan, watch: Watch = lambda progress: None) -> RunRecord:
@@ -51,7 +53,7 @@ async def simulate(plan: Plan, watch: Watch = lambda progress: None) -> RunRecor
         stack.push_async_callback(federation.close)
         await federation.start()
         text = plan.spec.to_json()
-        description = await env.worker.use(lambda worker: worker.describe(text, allow_path=True))
+        description = await env.worker.do(DESCRIBE, DescribeJob(text, allow_path=True))
         require_enough(plan, description)
         with _stopping(env):
             return await federation.run(watch)
@@ -62,7 +64,7 @@ async def _environment(plan: Plan, folder: Path, stack: AsyncExitStack) -> Envir
     stack.push_async_callback(store.close)
     await store.call(store.store.acquire_lease, f"simulation:{os.getpid()}")
     keys = await asyncio.to_thread(open_keys, folder, time.time())
-    worker = LoggedKeeper(folder / "workers" / "coordinator", folder / LOG, device=plan.device)
+    worker = LoggedSupervisor(folder / "workers" / "coordinator", folder / LOG, device=plan.device)
     stack.push_async_callback(worker.stop)
     await worker.start()
     files = CoordinatorFiles(folder / "files")

@@ -38,6 +38,7 @@ from covey.machines.protocol import TransferProgressed, UpdateStored, Verdict
 from covey.storage.record.contract import PolicyStateRecord, UpdateRecord, VersionRecord
 from covey.wire.signing import CommitVerdict
 from covey.worker.jobs.decisions import EVICTED, DecideJob, DecideResult
+from covey.worker.jobs.operations import DECIDE
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,7 @@ class AsyncMode(Mode):
         faults.reach("aggregate")
         try:
             with services.metrics.phase("aggregating"):
-                result = await services.worker.use(lambda worker: worker.decide(job))
+                result = await services.worker.do(DECIDE, job)
         except CoveyError:
             discard_scratch(files, job)
             raise

@@ -23,7 +23,8 @@ from covey.errors import LayoutError, NotFound
 from covey.storage.record.contract import DecisionRecord, Json, PolicyStateRecord, RunRecord, Store, VersionRecord
 from covey.worker.client.client import Worker
 from covey.worker.jobs.decisions import DecideResult
-from covey.worker.jobs.messages import InitialJob
+from covey.worker.jobs.operations import DECIDE, DESCRIBE, INITIAL
+from covey.worker.jobs.runs import DescribeJob, InitialJob
 
 
 @dataclass
@@ -71,7 +72,7 @@ class Replay:
         """
         arrivals = [self._arrived(decision) for decision in self._decisions]
         self._last_use = {one.base_version: number for number, one in enumerate(arrivals, start=1)}
-        said = await self._worker.describe(self._run.spec, allow_path=self._allow_path)
+        said = await self._worker.do(DESCRIBE, DescribeJob(self._run.spec, self._allow_path))
         self._slots = said.slots
         problems = await self._first_version()
         for decision, arrived in zip(self._decisions, arrivals, strict=True):
@@ -97,7 +98,7 @@ class Replay:
     async def _first_version(self) -> list[str]:
         out = self._folder / "version-0"
         job = InitialJob(self._run.run, self._run.spec, out, self._allow_path)
-        made = await self._worker.initial(job.run, job.spec_json, job.out, allow_path=job.allow_path)
+        made = await self._worker.do(INITIAL, job)
         if made.layout != self._run.layout:
             raise LayoutError("the task installed here makes another model than the run's")
         self._newest, self._models = _Model(0, made.model_sha256), {0: out}
@@ -118,7 +119,7 @@ class Replay:
         out = self._folder / f"version-{number}"
         slots = {slot: self._folder / f"{slot.replace('/', '-')}-{number}" for slot in self._slots}
         job = given.job({digest: self._artifacts / digest for digest in given.digests()}, out, slots)
-        result = await self._worker.decide(job)
+        result = await self._worker.do(DECIDE, job)
         self._advance(given, result, decision, out)
         return [f"decision {decision.decision}: {text}" for text in self._compare(decision, given, result)]
 

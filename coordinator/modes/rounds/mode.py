@@ -24,7 +24,8 @@ from covey.coordinator.runs.verdict_feedback import VerdictFeedback
 from covey.errors import CoveyError, NotFound
 from covey.storage.record.contract import EventRecord, UpdateRecord, VersionRecord
 from covey.wire.signing import CommitVerdict
-from covey.worker.jobs.messages import AggregateJob, AggregateResult, AggregateRow, RowVerdict
+from covey.worker.jobs.aggregation import AggregateJob, AggregateResult, AggregateRow, RowVerdict
+from covey.worker.jobs.operations import AGGREGATE
 
 
 @dataclass
@@ -193,7 +194,7 @@ class RoundsMode(Mode):
             with self._services.metrics.phase("aggregating"):
                 closing.job = job = self._job(action.round)
                 faults.reach("aggregate")
-                closing.result = result = await self._services.worker.use(lambda worker: worker.aggregate(job))
+                closing.result = result = await self._services.worker.do(AGGREGATE, job)
         except CoveyError as error:
             run.log.exception("aggregation failed", round=action.round)
             self._discard(closing)

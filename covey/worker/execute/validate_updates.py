@@ -11,11 +11,12 @@ from torch import Tensor
 from covey.aggregation.buffers import finite_buffers
 from covey.aggregation.matrix import Row, finite
 from covey.aggregation.weights import effective_shares
-from covey.codecs.contract import Codec, Reader
+from covey.codecs.contract import Codec
 from covey.errors import LayoutError, LimitExceeded
 from covey.layout import Layout
+from covey.vectors import ComputedVector, Vector
 from covey.worker.files.mapped import MappedModel, map_bytes
-from covey.worker.jobs import messages as m
+from covey.worker.jobs.aggregation import AggregateRow, RowVerdict
 
 NON_FINITE = "non-finite"
 
@@ -33,25 +34,25 @@ class Admitted:
 
     node: str
     weight: float
-    reader: Reader
+    reader: Vector
     buffers: Tensor
 
 
-class Difference(Reader):
+class Difference(ComputedVector):
     """Parameters as they were sent, read as deltas from the base."""
 
-    def __init__(self, sent: Reader, base: MappedModel) -> None:
+    def __init__(self, sent: Vector, base: MappedModel) -> None:
         super().__init__(sent.d)
         self._sent, self._base = sent, base
 
     def decode(self, columns: slice, out: Tensor) -> None:
         """Sent minus base."""
-        torch.sub(self._sent.read(columns), self._base.block(columns), out=out)
+        torch.sub(self._sent.read(columns), self._base.read(columns), out=out)
 
 
 def admit(
-    rows: Sequence[m.AggregateRow], codec: Codec, layout: Layout, base: MappedModel, *, as_parameters: bool
-) -> tuple[list[Admitted], dict[str, m.RowVerdict]]:
+    rows: Sequence[AggregateRow], codec: Codec, layout: Layout, base: MappedModel, *, as_parameters: bool
+) -> tuple[list[Admitted], dict[str, RowVerdict]]:
     """Open the updates' files.
 
     Args:
@@ -69,11 +70,11 @@ def admit(
         try:
             admitted.append(_opened(row, codec, layout, base, as_parameters))
         except (LayoutError, LimitExceeded) as error:
-            verdicts[row.node] = m.RowVerdict(row.node, False, str(error), 0.0, {})
+            verdicts[row.node] = RowVerdict(row.node, False, str(error), 0.0, {})
     return admitted, verdicts
 
 
-def _opened(row: m.AggregateRow, codec: Codec, layout: Layout, base: MappedModel, as_parameters: bool) -> Admitted:
+def _opened(row: AggregateRow, codec: Codec, layout: Layout, base: MappedModel, as_parameters: bool) -> Admitted:
     buffers = layout.part("buffers")
     expected = {"model", "buffers"} if buffers.tensors else {"model"}
     if set(row.parts) != expected:
@@ -88,7 +89,7 @@ def _opened(row: m.AggregateRow, codec: Codec, layout: Layout, base: MappedModel
     return Admitted(row.node, row.weight, reader, raw)
 
 
-def _raw(row: m.AggregateRow, buffers: Layout) -> Tensor:
+def _raw(row: AggregateRow, buffers: Layout) -> Tensor:
     if not buffers.nbytes:
         return torch.empty(0, dtype=torch.uint8)
     path = row.parts["buffers"]

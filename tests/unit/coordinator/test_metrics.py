@@ -21,7 +21,7 @@ from covey.coordinator.store_thread import StoreThread
 from covey.errors import StoreUnavailable
 from covey.storage.record.contract import EventRecord, RunRecord
 from covey.storage.sql.store import open_store
-from covey.worker.client.supervisor import WorkerKeeper
+from covey.worker.client.supervisor import WorkerSupervisor
 
 
 @pytest.fixture
@@ -283,11 +283,11 @@ async def test_only_a_worker_that_takes_anothers_place_is_a_restart(metrics, mon
         return workers[-1]
 
     monkeypatch.setattr("covey.worker.client.supervisor.Worker.start", start)
-    keeper = WorkerKeeper(tmp_path, device="cpu", log_format="console", on_replaced=metrics.worker_restarts.inc)
-    await keeper.start()
-    await keeper.start()
+    supervisor = WorkerSupervisor(tmp_path, device="cpu", log_format="console", on_replaced=metrics.worker_restarts.inc)
+    await supervisor.start()
+    await supervisor.start()
     assert value(metrics, "covey_worker_restarts_total") == 0.0
     workers[-1].alive = False
-    await keeper.start()
+    await supervisor.start()
     assert value(metrics, "covey_worker_restarts_total") == 1.0
     assert len(workers) == 2

@@ -6,8 +6,8 @@ import torch
 from covey.errors import SpecError
 from covey.spec import parse_toml
 from covey.worker.execute.coordinator_ops import describe
-from covey.worker.jobs import messages as m
-from covey.worker.program.context import Contexts
+from covey.worker.jobs.runs import DescribeJob
+from covey.worker.program.host import Host
 
 
 def described(policy, exchange, mode="async"):
@@ -24,7 +24,7 @@ local_steps = 1
 [aggregation]
 name = "{policy}"
 """
-    return describe(Contexts(torch.device("cpu")), m.DescribeJob(parse_toml(text).to_json()))
+    return describe(DescribeJob(parse_toml(text).to_json()), Host(torch.device("cpu")))
 
 
 @pytest.mark.parametrize(
