@@ -22,12 +22,13 @@ from covey.node.operator.config import IDENTITY_FOLDER, NodeConfig
 from covey.node.operator.health import listening
 from covey.node.operator.metrics import NodeMetrics
 from covey.node.services import NodeServices
-from covey.node.worker import KeptWorker
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.telemetry import configure_logging
 from covey.wire.identity import Identity
 from covey.wire.metrics_server import scrapable
-from covey.worker.client.supervisor import WorkerKeeper
+from covey.worker.client.supervisor import WorkerSupervisor
+from covey.worker.jobs.operations import HELLO
+from covey.worker.jobs.runs import HelloJob
 
 log = structlog.get_logger(room="node")
 RENEWED = -1
@@ -79,7 +80,7 @@ class NodeDaemon:
     def __init__(self, config: NodeConfig, identity: Identity, metrics: NodeMetrics) -> None:
         self._config, self._identity, self._device = config, identity, config.device
         self._server = config.server or identity.server
-        self._keeper = WorkerKeeper(
+        self._worker = WorkerSupervisor(
             config.data_dir, device=config.device, log_format=config.log_format, on_replaced=metrics.worker_restarts.inc
         )
         self._files = ArtifactFiles(config.data_dir / "files", durable=False)  # models can be had again
@@ -92,9 +93,8 @@ class NodeDaemon:
             on_message=lambda message: self._actor.receive(message),
             on_lost=lambda: self._actor.lost(),
         )
-        worker = KeptWorker(self._keeper)
         self._actor = NodeActor(
-            NodeServices(config, identity, self._link, self._bulk, self._files, worker, self._store, metrics)
+            NodeServices(config, identity, self._link, self._bulk, self._files, self._worker, self._store, metrics)
         )
 
     @property
@@ -107,7 +107,7 @@ class NodeDaemon:
         if self._config.drill is not None:
             log.warning(f"DRILL: this node is an adversary; {self._config.drill.describe()}")
         await asyncio.to_thread(lambda: self._files.clean(self._store.needed()))
-        await self._keeper.start()
+        await self._worker.start()
         link, stopped = asyncio.create_task(self._link.run()), asyncio.create_task(stop.wait())
         folder = self._config.data_dir / IDENTITY_FOLDER
         renewed = asyncio.create_task(renew_when_due(self._identity, folder, self._server))
@@ -124,11 +124,11 @@ class NodeDaemon:
         await asyncio.gather(*tasks, self._actor.stop(), return_exceptions=True)
         await self._link.close()
         await self._bulk.close()
-        await self._keeper.stop()
+        await self._worker.stop()
 
     async def _introduce(self) -> None:
         """Say what this node computes on, once its worker has found out."""
-        hello = await self._keeper.use(lambda worker: worker.hello())
+        hello = await self._worker.do(HELLO, HelloJob())
         self._device = hello.device
         self._link.send(self._hello())
 

@@ -7,22 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from covey import messages as msg
 from covey.artifact import Artifact
 from covey.node.updates import FinishedUpdate, State
-from covey.worker.jobs.messages import (
-    ApplyJob,
-    ApplyResult,
-    EvaluateJob,
-    InitialResult,
-    Metrics,
-    TrainJob,
-    TrainProgress,
-    TrainResult,
-)
+from covey.worker.jobs.operations import Operation
 
+J = TypeVar("J")
+R = TypeVar("R")
+P = TypeVar("P")
 OnBytes = Callable[[int], None]
 """Called on the event loop with the number of bytes of each chunk as it passes."""
 
@@ -82,15 +76,14 @@ class Files(Protocol):
 
 
 class Worker(Protocol):
-    """What does everything with tensors; errors as the methods of `covey.worker.client.client.Worker`.
+    """What does everything with tensors."""
 
-    Cancelling a call stops the job; its files may still be written until another job is done.
-    """
+    async def do(self, operation: Operation[J, R, P], job: J, on_progress: Callable[[P], object] | None = None) -> R:
+        """Have a job done; errors as `covey.worker.client.supervisor.WorkerSupervisor.do`.
 
-    async def train(self, job: TrainJob, on_progress: Callable[[TrainProgress], None]) -> TrainResult: ...
-    async def evaluate(self, job: EvaluateJob) -> Metrics: ...
-    async def apply(self, job: ApplyJob) -> ApplyResult: ...
-    async def initial(self, run: str, spec_json: str, out: Path, *, allow_path: bool) -> InitialResult: ...
+        Cancelling the call stops the job; its files may still be written until another job is done.
+        """
+        ...
 
 
 class Store(Protocol):

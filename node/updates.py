@@ -6,18 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from covey.artifact import Artifact
+from covey.parts import PartFile
 
 State = Mapping[str, Artifact]
 """What a node keeps of a run from update to update: name to file."""
-
-
-@dataclass(frozen=True)
-class FinishedPart:
-    """One part's file, by its artifact."""
-
-    name: str
-    codec: str
-    artifact: Artifact
 
 
 @dataclass(frozen=True)
@@ -43,7 +35,7 @@ class FinishedUpdate:
     digest: str
     statement: bytes
     signature: bytes
-    parts: tuple[FinishedPart, ...]
+    parts: tuple[PartFile, ...]
     delivered: bool = False
     private: bool = False
     phase: int = 1

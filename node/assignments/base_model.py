@@ -16,7 +16,9 @@ from covey.layout import Layout
 from covey.node.assignments.conversation import Conversation
 from covey.node.assignments.held_files import HeldFiles
 from covey.spec import parse_json
-from covey.worker.jobs.messages import ApplyJob
+from covey.worker.jobs.operations import APPLY, INITIAL
+from covey.worker.jobs.runs import InitialJob
+from covey.worker.jobs.versions import ApplyJob
 
 MAX_FILE_BYTES = 1 << 40
 MAX_CHANGE_FACTOR = 2
@@ -96,7 +98,7 @@ async def _apply(talk: Conversation, change: msg.Change, out: Path) -> Artifact:
     base = services.files.path(change.base)
     job = ApplyJob(spec_json=assignment.spec, layout=assignment.layout, base=base, change=path, out=out)
     try:
-        return (await services.worker.apply(job)).artifact
+        return (await services.worker.do(APPLY, job)).artifact
     finally:
         services.files.release([change.artifact.digest])
 
@@ -104,5 +106,5 @@ async def _apply(talk: Conversation, change: msg.Change, out: Path) -> Artifact:
 async def _from_seed(talk: Conversation, out: Path) -> Artifact:
     assignment, services = talk.assignment, talk.services
     allowed = services.config.allows_path(parse_json(assignment.spec).task.name)
-    result = await services.worker.initial(assignment.run, assignment.spec, out, allow_path=allowed)
-    return result.artifact
+    job = InitialJob(assignment.run, assignment.spec, out, allowed)
+    return (await services.worker.do(INITIAL, job)).artifact

@@ -17,7 +17,8 @@ from covey.node.assignments.training import Training
 from covey.node.services import NodeServices
 from covey.node.updates import FinishedUpdate
 from covey.spec import RunSpec, parse_json
-from covey.worker.jobs.messages import EvaluateJob
+from covey.worker.jobs.evaluation import EvaluateJob
+from covey.worker.jobs.operations import EVALUATE
 
 
 class Executor:
@@ -87,6 +88,5 @@ class Executor:
             node_options=services.config.options,
             allow_path=services.config.allows_path(spec.task.name),
         )
-        totals = await services.worker.evaluate(job)
-        metrics = json.dumps(totals).encode()
+        metrics = json.dumps((await services.worker.do(EVALUATE, job)).metrics).encode()
         services.link.send(msg.Evaluation(assignment.run, assignment.version, metrics))

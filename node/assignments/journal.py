@@ -15,7 +15,8 @@ from pathlib import Path
 from covey.artifact import Artifact
 from covey.errors import StoreError
 from covey.node.assignments.durable import replace_file, write_durably
-from covey.node.updates import FinishedPart, FinishedUpdate
+from covey.node.updates import FinishedUpdate
+from covey.parts import PartFile
 
 
 class Journal:
@@ -94,7 +95,7 @@ def _to_json(update: FinishedUpdate) -> str:
 def _from_json(text: str) -> FinishedUpdate:
     data = json.loads(text)
     parts = tuple(
-        FinishedPart(p["name"], p["codec"], Artifact(p["digest"], p["bytes"], base64.b64decode(p["chunks"])))
+        PartFile(p["name"], p["codec"], Artifact(p["digest"], p["bytes"], base64.b64decode(p["chunks"])))
         for p in data["parts"]
     )
     return FinishedUpdate(

@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from covey import messages as msg
-from covey.artifact import Artifact
-from covey.errors import WorkerError
+from covey.artifact import Artifact, artifact_from_json, artifact_to_json
 from covey.node.assignments.durable import write_durably
 from covey.node.updates import State
-from covey.worker.jobs.messages import artifact_from_json, artifact_to_json
 
 MAX_RUNS = 16
 """Of so many runs state is kept: the end of a run may go unheard while the node is away."""
@@ -128,7 +126,7 @@ class LocalState:
 
 
 def _read(path: Path) -> list[RunState]:
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, WorkerError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         data = json.loads(path.read_text())
         # A file of an earlier version holds the state of one run.
         return [_from_json(item) for item in data.get("runs", [data]) if item["run"]]

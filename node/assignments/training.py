@@ -16,10 +16,11 @@ from covey.node.assignments.held_files import HeldFiles
 from covey.node.assignments.wanted_parts import state_bytes, wanted_parts
 from covey.node.operator.adversary import ordered
 from covey.node.services import NodeServices
-from covey.node.updates import FinishedPart, FinishedUpdate, State
+from covey.node.updates import FinishedUpdate, State
 from covey.spec import RunSpec
 from covey.wire.signing import PartStatement, UpdateStatement
-from covey.worker.jobs.messages import TrainJob, TrainProgress, TrainResult
+from covey.worker.jobs.operations import TRAIN
+from covey.worker.jobs.training import TrainJob, TrainProgress, TrainResult
 
 
 class Training:
@@ -101,7 +102,7 @@ class Training:
             talk.report(msg.Progress(job.run, job.round, "training", now.step, now.steps, now.loss, now.seconds))
 
         try:
-            result = await self._services.worker.train(job, progressed)
+            result = await self._services.worker.do(TRAIN, job, progressed)
         except BaseException:
             self._held.abandon((*job.scratch.values(), *job.out_state.values()))
             raise
@@ -151,7 +152,7 @@ def _signed(
         digest=hashlib.sha256(statement).hexdigest(),
         statement=statement,
         signature=identity.signing_key.sign(statement),
-        parts=tuple(FinishedPart(part.name, part.codec, part.artifact) for part in result.parts),
+        parts=tuple(file.part for file in result.parts),
         private=result.private,
         phase=assignment.phase,
     )

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from covey.artifact import Artifact
+from covey.machines.protocol import RunState as RunState
+from covey.machines.protocol import Verdict as Verdict
+from covey.parts import PartFile
 
-RunState = Literal["queued", "running", "completed", "failed", "stopped"]
 RoundState = Literal["collecting", "aggregating", "committed", "decided", "failed"]
 """`decided`: an asynchronous run's assignment whose update was decided on."""
-Verdict = Literal["received", "accepted", "rejected", "held", "declined", "lost"]
-"""`held`: an asynchronous run's policy keeps the update for a later decision."""
 Role = Literal["node", "admin", "auditor"]
 Json = Mapping[str, object]
 
@@ -71,13 +71,7 @@ class RoundRecord:
     """In an asynchronous run: the order in which updates were recorded, from 1. None: there is no update yet."""
 
 
-@dataclass(frozen=True)
-class PartRecord:
-    """One part of an update: a file under a codec."""
-
-    name: str
-    codec: str
-    artifact: Artifact
+PartRecord = PartFile
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Table
 
-from covey.artifact import Artifact
+from covey.artifact import Artifact, artifact_from_json, artifact_to_json
 from covey.storage.record.contract import (
     DecisionRecord,
     EventRecord,
@@ -49,26 +48,12 @@ UPDATE_COLUMNS = _columns(assignments, UpdateRecord, "group_number")
 
 def parts_to_json(parts: Sequence[PartRecord]) -> list[dict[str, Any]]:
     """Parts as they lie in a column: the table of chunk digests in base64."""
-    return [
-        {
-            "name": part.name,
-            "codec": part.codec,
-            "digest": part.artifact.digest,
-            "size_bytes": part.artifact.size_bytes,
-            "chunk_sha256": base64.b64encode(part.artifact.chunk_sha256).decode("ascii"),
-        }
-        for part in parts
-    ]
+    return [{"name": part.name, "codec": part.codec, **artifact_to_json(part.artifact)} for part in parts]
 
 
 def parts_from_json(rows: Sequence[Mapping[str, Any]]) -> tuple[PartRecord, ...]:
     """The inverse of `parts_to_json`."""
-    return tuple(
-        PartRecord(
-            row["name"], row["codec"], Artifact(row["digest"], row["size_bytes"], base64.b64decode(row["chunk_sha256"]))
-        )
-        for row in rows
-    )
+    return tuple(PartRecord(row["name"], row["codec"], artifact_from_json(row)) for row in rows)
 
 
 def run_values(record: RunRecord) -> Values:

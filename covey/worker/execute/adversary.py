@@ -30,7 +30,7 @@ from covey.spec import RunSpec
 from covey.vectors import FunctionVector, TensorVector, Vector
 from covey.worker.files.mapped import FLOAT32_BYTES, MappedModel, map_float32
 from covey.worker.files.updates import write_raw
-from covey.worker.jobs import messages as m
+from covey.worker.jobs.training import AttackOrder, TrainJob
 
 log = structlog.get_logger(room="worker")
 POLL_S = 0.02
@@ -42,7 +42,7 @@ def _never() -> None:
     """Nobody cancels."""
 
 
-def load_attack(order: m.AttackOrder) -> Attack:
+def load_attack(order: AttackOrder) -> Attack:
     """The ordered attack.
 
     Raises:
@@ -53,7 +53,7 @@ def load_attack(order: m.AttackOrder) -> Attack:
 
 
 def attacked(
-    order: m.AttackOrder, source: Vector, spec: RunSpec, job: m.TrainJob, check_cancelled: Callable[[], object] = _never
+    order: AttackOrder, source: Vector, spec: RunSpec, job: TrainJob, check_cancelled: Callable[[], object] = _never
 ) -> Vector:
     """What a drill node sends in place of what it should.
 
@@ -97,7 +97,7 @@ def attacked(
 # -- what it knows ----------------------------------------------------------------------------------------------------
 
 
-def _known(order: m.AttackOrder, d: int, check_cancelled: Callable[[], object]) -> UpdateMatrix | None:
+def _known(order: AttackOrder, d: int, check_cancelled: Callable[[], object]) -> UpdateMatrix | None:
     """The group's honest vectors in node-id order: those whose files are complete when time is up."""
     if not order.group:
         return None
@@ -117,7 +117,7 @@ def _complete(path: Path, d: int) -> bool:
     return path.is_file() and path.stat().st_size == d * FLOAT32_BYTES
 
 
-def _change(spec: RunSpec, job: m.TrainJob, d: int, memory: Mapping[str, Tensor]) -> Vector | None:
+def _change(spec: RunSpec, job: TrainJob, d: int, memory: Mapping[str, Tensor]) -> Vector | None:
     """The last round's change of the model, as nodes of this run would send it."""
     base, payload = _base(job, d), spec.exchange.payload
     if payload == "parameters":
@@ -128,7 +128,7 @@ def _change(spec: RunSpec, job: m.TrainJob, d: int, memory: Mapping[str, Tensor]
     return FunctionVector(d, lambda columns: (base.read(columns) - before[columns]) * sign)
 
 
-def _base(job: m.TrainJob, d: int) -> Vector:
+def _base(job: TrainJob, d: int) -> Vector:
     return FunctionVector(d, MappedModel(job.base, Layout.from_json(job.layout)).read)
 
 
@@ -182,7 +182,7 @@ class FlippedLabels(Dataset[Any]):
         return x, self._classes - 1 - y
 
 
-def poisons_labels(order: m.AttackOrder | None) -> bool:
+def poisons_labels(order: AttackOrder | None) -> bool:
     """Whether the node has to train on `flipped` data.
 
     Raises:
@@ -237,7 +237,7 @@ def main() -> None:
     """Say whether an attack is installed with such options, and what it needs, as JSON."""
     wanted = json.load(sys.stdin)
     try:
-        attack = load_attack(m.AttackOrder(wanted["name"], wanted["options"]))
+        attack = load_attack(AttackOrder(wanted["name"], wanted["options"]))
         print(json.dumps({"error": "", "omniscient": attack.omniscient}))
     except CoveyError as error:
         print(json.dumps({"error": str(error), "omniscient": False}))

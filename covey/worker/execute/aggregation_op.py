@@ -36,12 +36,12 @@ from covey.worker.execute.root_dataset import Root
 from covey.worker.execute.validate_updates import admit
 from covey.worker.files.mapped import FLOAT32_BYTES, MappedModel, map_float32
 from covey.worker.files.writing import ArtifactWriter
-from covey.worker.jobs import messages as m
-from covey.worker.program.context import Contexts
-from covey.worker.program.pipe import Channel
+from covey.worker.jobs.aggregation import AggregateJob, AggregateResult, RowVerdict
+from covey.worker.jobs.files import WrittenFile
+from covey.worker.program.host import Host
 
 
-def aggregate(contexts: Contexts, job: m.AggregateJob, channel: Channel) -> m.AggregateResult:
+def aggregate(job: AggregateJob, host: Host) -> AggregateResult:
     """Make the next version.
 
     Raises:
@@ -51,15 +51,15 @@ def aggregate(contexts: Contexts, job: m.AggregateJob, channel: Channel) -> m.Ag
     began = time.monotonic()
     torch.set_num_threads(1)  # an evaluation may have set another number, on which sums depend
     made: ModelFile | None = None
-    state: tuple[m.StateFile, ...] = ()
-    round_ = _Round(contexts, job)
+    state: tuple[WrittenFile, ...] = ()
+    round_ = _Round(job, host)
     enough = bool(round_.rules)
     if enough:
-        made, state = round_.make(channel)
+        made, state = round_.make()
     verdicts = round_.verdicts
-    return m.AggregateResult(
+    return AggregateResult(
         enough=enough,
-        verdicts=tuple(verdicts.get(row.node) or m.RowVerdict(row.node, True, "", 0.0, {}) for row in job.rows),
+        verdicts=tuple(verdicts.get(row.node) or RowVerdict(row.node, True, "", 0.0, {}) for row in job.rows),
         artifact=made.artifact if made else None,
         model_sha256=made.model_sha256 if made else "",
         state=state,
@@ -72,9 +72,9 @@ def aggregate(contexts: Contexts, job: m.AggregateJob, channel: Channel) -> m.Ag
 class _Round:
     """One round that is being aggregated."""
 
-    def __init__(self, contexts: Contexts, job: m.AggregateJob) -> None:
+    def __init__(self, job: AggregateJob, host: Host) -> None:
         self.job, self.spec, self.layout = job, parse_json(job.spec_json), Layout.from_json(job.layout)
-        self._contexts = contexts
+        self._host = host
         self.base = MappedModel(job.base, self.layout)
         self.codec: Codec = load_codec(self.spec.exchange)
         as_parameters = self.spec.exchange.payload == "parameters"
@@ -88,13 +88,13 @@ class _Round:
         self.rules = [(name, rule) for name, rule in named if len(self.rows) >= max(1, rule.min_updates())]
         """The run's rule and its fallback, as far as there are enough updates for them."""
 
-    def make(self, channel: Channel) -> tuple[ModelFile, tuple[m.StateFile, ...]]:
+    def make(self) -> tuple[ModelFile, tuple[WrittenFile, ...]]:
         """Apply the first rule that does not refuse, and write the next version with its state."""
         job, spec = self.job, self.spec
         optimizer = load_server_optimizer(spec)
         rule, result = self._apply_or_fall_back(optimizer)
         self.verdicts |= {
-            v.node: m.RowVerdict(v.node, v.accepted, v.reason, v.weight, dict(v.numbers)) for v in result.verdicts
+            v.node: RowVerdict(v.node, v.accepted, v.reason, v.weight, dict(v.numbers)) for v in result.verdicts
         }
         optimizer.begin(job.round)
         step = Step(
@@ -109,7 +109,7 @@ class _Round:
 
         def each_block() -> None:
             faults.reach("aggregate-block")
-            channel.check_cancelled()
+            self._host.check_cancelled()
 
         files = StepFiles(job.state, job.out, job.out_state)
         made, state = make_version(files, self.layout, self.base, step, each_block)
@@ -129,7 +129,7 @@ class _Round:
         terms = [Row(row.node, share, row.reader) for row, share in zip(self.rows, shares.tolist(), strict=True)]
         root = None
         if rule.needs_root:
-            run = self._contexts.get(job.run, job.spec_json, allow_path=job.allow_path, paths={}, options={})
+            run = self._host.contexts.get(job.run, job.spec_json, allow_path=job.allow_path, paths={}, options={})
             root = Root(run, self.layout, self.base, job.round)
         context = AggregationContext(
             job.round,
@@ -175,13 +175,13 @@ class _Round:
         seed = derive_seed(spec.seed, purpose, job.round)
         return CodecContext(seed, job.round, spec.rounds_in_all, self.layout.part("model"), broadcast_of(job.state))
 
-    def _broadcast(self) -> tuple[m.StateFile, ...]:
+    def _broadcast(self) -> tuple[WrittenFile, ...]:
         if BROADCAST not in self.job.out_state:
             return ()
         text = self.codec.summary([row.reader for row in self.rows], self._coding("summary"))
         return (_written(BROADCAST, self.job.out_state[BROADCAST], text),)
 
-    def _unused_state(self, written: set[str]) -> list[m.StateFile]:
+    def _unused_state(self, written: set[str]) -> list[WrittenFile]:
         """What the run's rule keeps goes on unchanged through a round of its fallback."""
         left = [name for name in map(AGGREGATOR.__add__, self._main.state_names) if name not in written]
         old = self.job.state
@@ -195,7 +195,7 @@ def broadcast_of(state: Mapping[str, Path]) -> bytes:
     return state[BROADCAST].read_bytes() if BROADCAST in state else b""
 
 
-def _written(name: str, path: Path, content: bytes) -> m.StateFile:
+def _written(name: str, path: Path, content: bytes) -> WrittenFile:
     with ArtifactWriter(path) as writer:
         writer.write(memoryview(content))
-        return m.StateFile(name, path, writer.close())
+        return WrittenFile(name, path, writer.close())

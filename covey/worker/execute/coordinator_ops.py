@@ -19,11 +19,12 @@ from covey.worker.execute.from_spec import (
 )
 from covey.worker.execute.next_version import AGGREGATOR, BROADCAST, CHANGE, OPTIMIZER, RESIDUAL
 from covey.worker.execute.privacy_metrics import spent_metrics
-from covey.worker.jobs import messages as m
-from covey.worker.program.context import Contexts, RunContext
+from covey.worker.jobs.runs import DescribeJob, Description, InitialJob, InitialResult
+from covey.worker.program.context import RunContext
+from covey.worker.program.host import Host
 
 
-def describe(contexts: Contexts, job: m.DescribeJob) -> m.Description:
+def describe(job: DescribeJob, host: Host) -> Description:
     """Make everything that a specification names, and refuse what cannot work together.
 
     Raises:
@@ -31,7 +32,7 @@ def describe(contexts: Contexts, job: m.DescribeJob) -> m.Description:
         SpecError: An option is wrong, or a combination is impossible; the message names key and choices.
         TaskError: The task's code failed.
     """
-    context = RunContext(job.spec_json, contexts.device, paths={}, options={}, allow_path=job.allow_path)
+    context = RunContext(job.spec_json, host.device, paths={}, options={}, allow_path=job.allow_path)
     spec, codec, optimizer = context.spec, load_codec(context.spec.exchange), load_server_optimizer(context.spec)
     by_policy = spec.facts.rule_kind == ASYNC_POLICIES.name
     rule, policy = (None, load_policy(spec)) if by_policy else (load_aggregator(spec), None)
@@ -46,7 +47,7 @@ def describe(contexts: Contexts, job: m.DescribeJob) -> m.Description:
     for number in range(1, last + 1):  # refuses an unknown optimizer or schedule, and a momentum of 1
         local_optimizer((), spec.training, number, spec.rounds_in_all)
     partition_in(spec.data)
-    return m.Description(
+    return Description(
         central=central is not None,
         aggregator_min=_needed(parts),
         slots=state_slots(parts),
@@ -74,7 +75,7 @@ def _needed(parts: Parts) -> int:
     return parts.policy.min_nodes() if parts.policy is not None else min(needed)
 
 
-def initial(contexts: Contexts, job: m.InitialJob) -> m.InitialResult:
+def initial(job: InitialJob, host: Host) -> InitialResult:
     """Make a run's first model from its seed, as a synced file.
 
     Raises:
@@ -82,6 +83,6 @@ def initial(contexts: Contexts, job: m.InitialJob) -> m.InitialResult:
         TaskError: The task's code failed.
     """
     # Always a new model: one that is held warm may have been loaded with a later version.
-    context = RunContext(job.spec_json, contexts.device, paths={}, options={}, allow_path=job.allow_path)
+    context = RunContext(job.spec_json, host.device, paths={}, options={}, allow_path=job.allow_path)
     made = state.write_model(job.out, context.layout, context.model)
-    return m.InitialResult(context.layout.canonical_bytes().decode("ascii"), made.artifact, made.model_sha256)
+    return InitialResult(context.layout.canonical_bytes().decode("ascii"), made.artifact, made.model_sha256)

@@ -39,8 +39,9 @@ from covey.worker.execute.next_version import Step, StepFiles, make_version
 from covey.worker.execute.validate_updates import Admitted, Difference, admit
 from covey.worker.files.mapped import MappedModel, map_bytes
 from covey.worker.jobs import decisions as dm
-from covey.worker.jobs import messages as m
-from covey.worker.program.pipe import Channel
+from covey.worker.jobs.aggregation import AggregateRow
+from covey.worker.jobs.files import WrittenFile
+from covey.worker.program.host import Host
 
 STALENESS_KEPT = 100
 """Of how many accepted updates the staleness is remembered, for the server optimizer."""
@@ -65,7 +66,7 @@ def load_policy(spec: RunSpec) -> AsyncPolicy[Any]:
     return ASYNC_POLICIES.make(spec.aggregation.name, spec.aggregation.options)
 
 
-def decide(job: dm.DecideJob, channel: Channel) -> dm.DecideResult:
+def decide(job: dm.DecideJob, host: Host) -> dm.DecideResult:
     """Decide on the job's arrival.
 
     An update whose files are not what they must be, or hold a value that is not finite, is rejected before the
@@ -78,7 +79,7 @@ def decide(job: dm.DecideJob, channel: Channel) -> dm.DecideResult:
     """
     began = time.monotonic()
     torch.set_num_threads(1)  # an evaluation may have set another number, on which sums depend
-    return replace(_Deciding(job).result(channel), seconds=time.monotonic() - began)
+    return replace(_Deciding(job).result(host), seconds=time.monotonic() - began)
 
 
 class _Deciding:
@@ -125,7 +126,7 @@ class _Deciding:
 
     # -- the decision
 
-    def result(self, channel: Channel) -> dm.DecideResult:
+    def result(self, host: Host) -> dm.DecideResult:
         """What the policy decides, with the next version if there is one."""
         job = self._job
         found = self._admitted()
@@ -140,7 +141,7 @@ class _Deciding:
         if decision.step is None:
             return self._answer(decision, None, (), self._was.staleness)
         recent = self._recent(decision)
-        made, state = self._make(decision.step, found, recent, channel)
+        made, state = self._make(decision.step, found, recent, host)
         return self._answer(decision, made, state, recent)
 
     def _admitted(self) -> Admitted | AsyncVerdict:
@@ -153,7 +154,7 @@ class _Deciding:
         if limit is not None and tau > limit:
             reason = f"{tau} versions old, and async.max_staleness is {limit}"
             return AsyncVerdict(one.number, one.node, "rejected", reason, 0.0, numbers)
-        row = m.AggregateRow(one.node, one.weight, one.parts)
+        row = AggregateRow(one.node, one.weight, one.parts)
         as_parameters = self._spec.exchange.payload == "parameters"
         admitted, verdicts = admit([row], self._codec, self._layout, self._newest, as_parameters=as_parameters)
         if not admitted:
@@ -167,15 +168,15 @@ class _Deciding:
         return (*self._was.staleness, *fresh)[-STALENESS_KEPT:]
 
     def _make(
-        self, step: AsyncStep, arrival: Admitted, recent: tuple[int, ...], channel: Channel
-    ) -> tuple[ModelFile, tuple[m.StateFile, ...]]:
+        self, step: AsyncStep, arrival: Admitted, recent: tuple[int, ...], host: Host
+    ) -> tuple[ModelFile, tuple[WrittenFile, ...]]:
         job, number = self._job, self._job.version + 1
         optimizer = load_server_optimizer(self._spec)
         optimizer.begin(number, recent)
 
         def each_block() -> None:
             faults.reach("aggregate-block")
-            channel.check_cancelled()
+            host.check_cancelled()
 
         doing = Step(
             number=number,
@@ -206,7 +207,7 @@ class _Deciding:
         return combine_buffers(part, rows, weights, step.buffers)
 
     def _answer(
-        self, decision: Decision[Any], made: ModelFile | None, state: tuple[m.StateFile, ...], recent: tuple[int, ...]
+        self, decision: Decision[Any], made: ModelFile | None, state: tuple[WrittenFile, ...], recent: tuple[int, ...]
     ) -> dm.DecideResult:
         pinned: Pinned = self._policy.pinned(decision.state)
         gone = [AsyncVerdict(one.number, one.node, "rejected", dm.EVICTED) for one in self._gone]

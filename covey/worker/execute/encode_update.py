@@ -20,20 +20,21 @@ from covey.vectors import LinearCombination, TensorVector, Vector
 from covey.worker.execute.from_spec import load_codec, uses_feedback
 from covey.worker.files.mapped import map_bytes, map_float32
 from covey.worker.files.updates import write_raw, write_vector
-from covey.worker.jobs import messages as m
+from covey.worker.jobs.files import WrittenFile
+from covey.worker.jobs.training import NODE_STATE, TrainJob
 
-RESIDUAL, MOMENTUM = m.NODE_STATE
+RESIDUAL, MOMENTUM = NODE_STATE
 
 
 def node_state(spec: RunSpec, codec: Codec) -> tuple[str, ...]:
     """Which of `NODE_STATE` a run's nodes keep."""
     used = {RESIDUAL: uses_feedback(spec.exchange, codec), MOMENTUM: spec.exchange.worker_momentum > 0}
-    return tuple(name for name in m.NODE_STATE if used[name])
+    return tuple(name for name in NODE_STATE if used[name])
 
 
 def write_update(
-    spec: RunSpec, job: m.TrainJob, layout: Layout, source: Vector, path: Path, check_cancelled: Callable[[], object]
-) -> tuple[m.TrainedPart, tuple[m.StateFile, ...]]:
+    spec: RunSpec, job: TrainJob, layout: Layout, source: Vector, path: Path, check_cancelled: Callable[[], object]
+) -> tuple[WrittenFile, tuple[WrittenFile, ...]]:
     """Write part `model` of an update, and the node's state that goes with it.
 
     Args:
@@ -64,15 +65,15 @@ def write_update(
 
         source = with_residual(source, _old(job, RESIDUAL, source.d))
     artifact = write_vector(path, codec, source, coding(spec, job, layout, codec))
-    part = m.TrainedPart("model", spec.exchange.codec, path, artifact)
+    part = WrittenFile("model", path, artifact, spec.exchange.codec)
     if feedback:
         out = _out(job, RESIDUAL)
         artifact = write_raw(out, lost(source, codec.reader(map_bytes(path), source.d, layout.part("model"))))
-        kept.append(m.StateFile(RESIDUAL, out, artifact))
+        kept.append(WrittenFile(RESIDUAL, out, artifact))
     return part, tuple(kept)
 
 
-def coding(spec: RunSpec, job: m.TrainJob, layout: Layout, codec: Codec) -> CodecContext:
+def coding(spec: RunSpec, job: TrainJob, layout: Layout, codec: Codec) -> CodecContext:
     """What the codec may know; its randomness is a fresh secret where it protects the data."""
     seed = derive_seed(spec.seed, "codec", job.round, job.roster_index)
     return CodecContext(
@@ -84,20 +85,20 @@ def coding(spec: RunSpec, job: m.TrainJob, layout: Layout, codec: Codec) -> Code
     )
 
 
-def _with_momentum(spec: RunSpec, job: m.TrainJob, source: Vector) -> tuple[Vector, m.StateFile]:
+def _with_momentum(spec: RunSpec, job: TrainJob, source: Vector) -> tuple[Vector, WrittenFile]:
     out = _out(job, MOMENTUM)
     old = _old(job, MOMENTUM, source.d)
     beta = spec.exchange.worker_momentum
     terms = [(source, 1 - beta)] if old is None else [(source, 1 - beta), (old, beta)]
     artifact = write_raw(out, LinearCombination(terms))
-    return TensorVector(map_float32(out, source.d)), m.StateFile(MOMENTUM, out, artifact)
+    return TensorVector(map_float32(out, source.d)), WrittenFile(MOMENTUM, out, artifact)
 
 
-def _old(job: m.TrainJob, name: str, d: int) -> Vector | None:
+def _old(job: TrainJob, name: str, d: int) -> Vector | None:
     return TensorVector(map_float32(job.state[name], d)) if name in job.state else None
 
 
-def _out(job: m.TrainJob, name: str) -> Path:
+def _out(job: TrainJob, name: str) -> Path:
     if name not in job.out_state:
         raise WorkerError(f"no file was named for the node's state {name!r}")
     return job.out_state[name]

@@ -16,7 +16,7 @@ from covey.errors import LayoutError, LimitExceeded
 from covey.layout import Layout
 from covey.vectors import ComputedVector, Vector
 from covey.worker.files.mapped import MappedModel, map_bytes
-from covey.worker.jobs import messages as m
+from covey.worker.jobs.aggregation import AggregateRow, RowVerdict
 
 NON_FINITE = "non-finite"
 
@@ -51,8 +51,8 @@ class Difference(ComputedVector):
 
 
 def admit(
-    rows: Sequence[m.AggregateRow], codec: Codec, layout: Layout, base: MappedModel, *, as_parameters: bool
-) -> tuple[list[Admitted], dict[str, m.RowVerdict]]:
+    rows: Sequence[AggregateRow], codec: Codec, layout: Layout, base: MappedModel, *, as_parameters: bool
+) -> tuple[list[Admitted], dict[str, RowVerdict]]:
     """Open the updates' files.
 
     Args:
@@ -70,11 +70,11 @@ def admit(
         try:
             admitted.append(_opened(row, codec, layout, base, as_parameters))
         except (LayoutError, LimitExceeded) as error:
-            verdicts[row.node] = m.RowVerdict(row.node, False, str(error), 0.0, {})
+            verdicts[row.node] = RowVerdict(row.node, False, str(error), 0.0, {})
     return admitted, verdicts
 
 
-def _opened(row: m.AggregateRow, codec: Codec, layout: Layout, base: MappedModel, as_parameters: bool) -> Admitted:
+def _opened(row: AggregateRow, codec: Codec, layout: Layout, base: MappedModel, as_parameters: bool) -> Admitted:
     buffers = layout.part("buffers")
     expected = {"model", "buffers"} if buffers.tensors else {"model"}
     if set(row.parts) != expected:
@@ -89,7 +89,7 @@ def _opened(row: m.AggregateRow, codec: Codec, layout: Layout, base: MappedModel
     return Admitted(row.node, row.weight, reader, raw)
 
 
-def _raw(row: m.AggregateRow, buffers: Layout) -> Tensor:
+def _raw(row: AggregateRow, buffers: Layout) -> Tensor:
     if not buffers.nbytes:
         return torch.empty(0, dtype=torch.uint8)
     path = row.parts["buffers"]

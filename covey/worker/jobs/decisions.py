@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from covey.worker.jobs.messages import ArtifactField, StateFile
+from covey.worker.jobs.files import ArtifactField, WrittenFile
 
 
 @dataclass(frozen=True)
@@ -79,5 +79,5 @@ class DecideResult:
     """Versions that the new state refers to."""
     artifact: ArtifactField | None = None
     model_sha256: str = ""
-    state: tuple[StateFile, ...] = ()
+    state: tuple[WrittenFile, ...] = ()
     seconds: float = 0.0

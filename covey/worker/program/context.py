@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from pydantic import JsonValue
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -21,7 +22,6 @@ from covey.learning.state import layout_of
 from covey.learning.task import NodeData, Task, load_task, task_errors
 from covey.seeds import derive_seed
 from covey.spec import RunSpec, parse_json
-from covey.worker.jobs.messages import Options
 
 MAX_RUNS = 2
 """A run and its successor; more would only hold memory."""
@@ -33,7 +33,13 @@ class RunContext:
     """One run on this machine; everything is made when it is first needed."""
 
     def __init__(
-        self, spec_json: str, device: torch.device, *, paths: Mapping[str, str], options: Options, allow_path: bool
+        self,
+        spec_json: str,
+        device: torch.device,
+        *,
+        paths: Mapping[str, str],
+        options: Mapping[str, JsonValue],
+        allow_path: bool,
     ) -> None:
         self.spec: RunSpec = parse_json(spec_json)
         self.device = device
@@ -134,7 +140,7 @@ class Contexts:
         self._runs: OrderedDict[str, tuple[str, RunContext]] = OrderedDict()
 
     def get(
-        self, run: str, spec_json: str, *, allow_path: bool, paths: Mapping[str, str], options: Options
+        self, run: str, spec_json: str, *, allow_path: bool, paths: Mapping[str, str], options: Mapping[str, JsonValue]
     ) -> RunContext:
         """The context of a run, kept from before if nothing about it changed."""
         key = json.dumps([spec_json, allow_path, dict(paths), dict(options)], sort_keys=True)
@@ -146,7 +152,3 @@ class Contexts:
         while len(self._runs) > MAX_RUNS:
             self._runs.popitem(last=False)
         return self._runs[run][1]
-
-    def forget(self, run: str) -> None:
-        """Let go of a run."""
-        self._runs.pop(run, None)

@@ -9,7 +9,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from covey.coordinator.admin import health
 from covey.coordinator.admin.health import CoordinatorHealth
-from covey.coordinator.environment import StoreThread
+from covey.coordinator.store_thread import StoreThread
 from covey.errors import StoreUnavailable
 from covey.wire.channels import secure_channel, server_credentials
 

@@ -9,7 +9,6 @@ from covey.simulation.files import CoordinatorFiles, NodeFiles
 from covey.simulation.nodes import MemoryBulk, VirtualSessions, download_bytes
 from covey.simulation.plan import names_of
 from covey.testing.federation import Federation
-from covey.wire.translation import to_node
 
 NEW, OLD = "a" * 64, "b" * 64
 
@@ -60,8 +59,8 @@ def test_messages_reach_the_node_at_once():
     assert "a" in sessions
     assert "c" not in sessions
     grant = msg.DownloadGrant("d")
-    assert sessions.send("a", to_node(grant))
-    assert not sessions.send("c", to_node(grant))
+    assert sessions.send("a", grant)
+    assert not sessions.send("c", grant)
     assert nodes["a"].heard == [grant]
     assert nodes["b"].heard == []
 

@@ -16,7 +16,7 @@ from covey.spec import parse_toml
 from covey.vectors import TensorVector
 from covey.worker.execute.adversary import attacked, flipped, poisons_labels
 from covey.worker.files.updates import write_raw
-from covey.worker.jobs.messages import AttackOrder, TrainJob
+from covey.worker.jobs.training import AttackOrder, TrainJob
 from covey.worker.program.pipe import Cancelled
 
 D, CLASSES, EXAMPLES = 5 * 4, 4, 40

@@ -12,39 +12,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from covey.coordinator.modes.asynchronous.decisions import (
-    Arrived,
-    Situation,
+    DecisionInput,
+    PendingUpdate,
     kept_after,
-    load_arrived,
+    load_pending,
     recorded_evictions,
 )
-from covey.errors import LayoutError, NotFound, SpecError
+from covey.coordinator.modes.contract import ReplayReport
+from covey.errors import LayoutError, NotFound
 from covey.storage.record.contract import DecisionRecord, Json, PolicyStateRecord, RunRecord, Store, VersionRecord
 from covey.worker.client.client import Worker
 from covey.worker.jobs.decisions import DecideResult
-from covey.worker.jobs.messages import InitialJob
-
-__all__ = ["Replay", "ReplayReport"]
-
-
-@dataclass(frozen=True)
-class ReplayReport:
-    """What a replay came to."""
-
-    run: str
-    decisions: int
-    """How many were made again."""
-    versions: int
-    """How many versions came out the same, version 0 not counted."""
-    model_sha256: str
-    """Of the last version that came out."""
-    problems: tuple[str, ...] = ()
-    """The first decision that came out differently, and how; a replay ends there."""
-
-    @property
-    def ok(self) -> bool:
-        """Whether everything came out as recorded."""
-        return not self.problems
+from covey.worker.jobs.operations import DECIDE, DESCRIBE, INITIAL
+from covey.worker.jobs.runs import DescribeJob, InitialJob
 
 
 @dataclass
@@ -71,8 +51,6 @@ class Replay:
     def __init__(
         self, store: Store, run: RunRecord, artifacts: Path, worker: Worker, folder: Path, *, allow_path: bool = False
     ) -> None:
-        if run.mode != "async":
-            raise SpecError(f"run {run.run} has mode {run.mode!r}; only a run of mode 'async' has decisions to replay")
         self._store, self._run, self._artifacts, self._worker = store, run, artifacts, worker
         self._folder, self._allow_path = folder, allow_path
         self._decisions = store.decisions(run.run)
@@ -80,7 +58,7 @@ class Replay:
         self._last_use: dict[int, int] = {}
         """Version to the last decision on an update that started from it."""
         self._state = PolicyStateRecord(run.run, 0, "")
-        self._earlier: dict[int, Arrived] = {}
+        self._earlier: dict[int, PendingUpdate] = {}
         self._models: dict[int, Path] = {}
         self._newest = _Model(0, "")
         self._slots: tuple[str, ...] = ()
@@ -94,7 +72,7 @@ class Replay:
         """
         arrivals = [self._arrived(decision) for decision in self._decisions]
         self._last_use = {one.base_version: number for number, one in enumerate(arrivals, start=1)}
-        said = await self._worker.describe(self._run.spec, allow_path=self._allow_path)
+        said = await self._worker.do(DESCRIBE, DescribeJob(self._run.spec, self._allow_path))
         self._slots = said.slots
         problems = await self._first_version()
         for decision, arrived in zip(self._decisions, arrivals, strict=True):
@@ -105,7 +83,7 @@ class Replay:
         made = self._newest.version - bool(problems and self._newest.version)
         return ReplayReport(self._run.run, self._state.decision, made, self._newest.sha256, tuple(problems))
 
-    def _arrived(self, decision: DecisionRecord) -> Arrived:
+    def _arrived(self, decision: DecisionRecord) -> PendingUpdate:
         update = self._store.updates(self._run.run, decision.round)[0]
         for part in update.parts:
             if not (self._artifacts / part.artifact.digest).is_file():
@@ -114,20 +92,20 @@ class Replay:
                     "a large enough [keep] updates"
                 )
         # As it was when it came: no verdict yet.
-        found = load_arrived(self._store, update)
+        found = load_pending(self._store, update)
         return replace(found, update=replace(update, verdict="received", reason="", share=0.0, numbers={}))
 
     async def _first_version(self) -> list[str]:
         out = self._folder / "version-0"
         job = InitialJob(self._run.run, self._run.spec, out, self._allow_path)
-        made = await self._worker.initial(job.run, job.spec_json, job.out, allow_path=job.allow_path)
+        made = await self._worker.do(INITIAL, job)
         if made.layout != self._run.layout:
             raise LayoutError("the task installed here makes another model than the run's")
         self._newest, self._models = _Model(0, made.model_sha256), {0: out}
         return _different("version 0: the model", made.model_sha256, self._versions[0].model_sha256)
 
-    async def _again(self, decision: DecisionRecord, arrived: Arrived) -> list[str]:
-        situation = Situation(
+    async def _again(self, decision: DecisionRecord, arrived: PendingUpdate) -> list[str]:
+        given = DecisionInput(
             run=replace(self._run, roster=self._run.roster[: decision.roster]),
             arrived=arrived,
             version=self._newest.version,
@@ -137,29 +115,29 @@ class Replay:
             slots=self._newest.slots,
             evicted=recorded_evictions(decision),
         )
-        number = situation.version + 1
+        number = given.version + 1
         out = self._folder / f"version-{number}"
         slots = {slot: self._folder / f"{slot.replace('/', '-')}-{number}" for slot in self._slots}
-        job = situation.job({digest: self._artifacts / digest for digest in situation.digests()}, out, slots)
-        result = await self._worker.decide(job)
-        self._advance(situation, result, decision, out)
-        return [f"decision {decision.decision}: {text}" for text in self._compare(decision, situation, result)]
+        job = given.job({digest: self._artifacts / digest for digest in given.digests()}, out, slots)
+        result = await self._worker.do(DECIDE, job)
+        self._advance(given, result, decision, out)
+        return [f"decision {decision.decision}: {text}" for text in self._compare(decision, given, result)]
 
-    def _advance(self, situation: Situation, result: DecideResult, decision: DecisionRecord, out: Path) -> None:
-        self._state = situation.after(result)
-        self._earlier = kept_after(self._earlier, situation.judged(result), self._state)
+    def _advance(self, given: DecisionInput, result: DecideResult, decision: DecisionRecord, out: Path) -> None:
+        self._state = given.after(result)
+        self._earlier = kept_after(self._earlier, given.judged(result), self._state)
         if result.artifact is not None:
             for path in self._newest.slots.values():
                 path.unlink(missing_ok=True)
-            self._newest = _Model(situation.version + 1, result.model_sha256, {p.name: p.path for p in result.state})
+            self._newest = _Model(given.version + 1, result.model_sha256, {p.name: p.path for p in result.state})
             self._models[self._newest.version] = out
         wanted = {self._newest.version, *self._state.pinned_versions}
         for version in set(self._models) - wanted:
             if self._last_use.get(version, 0) <= decision.decision:
                 self._models.pop(version).unlink(missing_ok=True)
 
-    def _compare(self, decision: DecisionRecord, situation: Situation, result: DecideResult) -> list[str]:
-        made = situation.decision(result, decision.decided_at)
+    def _compare(self, decision: DecisionRecord, given: DecisionInput, result: DecideResult) -> list[str]:
+        made = given.decision(result, decision.decided_at)
         problems = _different("the newest version before it", made.newest, decision.newest)
         problems += _different("the version made", made.version, decision.version)
         problems += _different("the verdicts", _text(made.verdicts), _text(decision.verdicts))

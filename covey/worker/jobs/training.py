@@ -1,0 +1,98 @@
+"""Local training: the job, its progress, its result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from covey.worker.jobs.evaluation import Metrics
+from covey.worker.jobs.files import WrittenFile
+
+NODE_STATE = ("residual", "momentum")
+"""What a node may keep between accepted updates, each float32 `[d]`: what the codec lost, and worker momentum."""
+
+
+@dataclass(frozen=True)
+class AttackOrder:
+    """What a drill node does instead of what it should (`covey.aggregation.attacks`)."""
+
+    name: str
+    options: Mapping[str, JsonValue] = field(default_factory=dict)
+    group: Mapping[str, Path] = field(default_factory=dict)
+    """Of an attack that knows of others: node id to the raw float32 vector that it would honestly have sent. The worker
+    waits for files that are not there yet."""
+    nodes: int = 0
+    """How many nodes the attack reckons with, adversaries included; 0: as many as the data are cut for."""
+    attackers: int = 0
+    """How many of them are adversaries; 0: not known."""
+    memory: Path | None = None
+    """A folder, this node's and run's own, for what the attack remembers from round to round; None: nothing."""
+    wait_s: float = 60.0
+    """How long to wait for the files of `group`; then the attack makes do with those that are there."""
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """Train locally from a base model, and write the update's parts."""
+
+    run: str
+    spec_json: str
+    layout: str
+    """Canonical JSON of the run's layout; the task's own model must have the same."""
+    round: int
+    """Counts from 1."""
+    roster_index: int
+    parts: int
+    """Into how many parts experiment data is cut."""
+    base: Path
+    """The base model's file."""
+    scratch: Mapping[str, Path]
+    """Part name to the file to write it into; old contents of any size are overwritten."""
+    evaluate: bool = False
+    """Also evaluate the base model on the node's evaluation data, before training."""
+    node_paths: Mapping[str, str] = field(default_factory=dict)
+    node_options: Mapping[str, JsonValue] = field(default_factory=dict)
+    allow_path: bool = False
+    """Whether the node's operator allows a task named by import path."""
+    broadcast: str = ""
+    """What the codec's `summary` said of the last round, in base64; empty in the first round."""
+    state: Mapping[str, Path] = field(default_factory=dict)
+    """The node's own state of this run (`residual`, `momentum`) after its last accepted update, raw float32; empty
+    at first."""
+    out_state: Mapping[str, Path] = field(default_factory=dict)
+    """Where to write the state that counts if this update is accepted: a file for each name in `NODE_STATE`."""
+    attack: AttackOrder | None = None
+    """On a drill node only."""
+    honest: Path | None = None
+    """On a drill node of a group: where to write the vector that it would honestly send, raw float32."""
+
+
+@dataclass(frozen=True)
+class TrainProgress:
+    """How far a training is."""
+
+    step: int
+    steps: int
+    loss: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished local training."""
+
+    parts: tuple[WrittenFile, ...]
+    examples: int
+    """Examples of the node's part of the data: the update's declared weight."""
+    steps: int
+    seconds: float
+    metrics: Metrics
+    evaluation: Metrics
+    """Of the base model; empty if not asked for, or if the node has no evaluation data."""
+    state: tuple[WrittenFile, ...] = ()
+    """The state files that were written to `TrainJob.out_state`: those the run uses."""
+    private: bool = False
+    """Whether the update protects the data with noise: then it must never be made again."""
