@@ -138,7 +138,7 @@ class CoveyLoop:
             layout=made.layout,
             round=1,
             roster_index=0,
-            parts=1,
+            num_partitions=1,
             base=self._base,
             scratch={"model": self._folder / "model"},
             allow_path=True,

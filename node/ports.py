@@ -93,8 +93,14 @@ class Store(Protocol):
         """The finished update of a round, phase and base (model_sha256), if there is one. Does not block."""
         ...
 
-    def save(self, update: FinishedUpdate, state: State) -> None:
-        """Note an update, and the state that counts once it is accepted, durably. Its files are there already."""
+    def save(self, update: FinishedUpdate, state: State, own: State) -> None:
+        """Note a finished update, and the state that it brings, durably. Its files are there already.
+
+        Args:
+            update: The update.
+            state: What counts once it is accepted.
+            own: What counts whatever becomes of it.
+        """
         ...
 
     def delivered(self, update: FinishedUpdate) -> None:
@@ -105,8 +111,15 @@ class Store(Protocol):
         """Forget a run's finished update: its files are gone."""
         ...
 
-    def settle(self, run: str, feedback: msg.Feedback) -> State:
-        """The state to train from, now that the run has decided on this node's newest update."""
+    def settle(self, run: str, feedback: msg.Feedback, number: int) -> State:
+        """The state to train from in round `number`, now that the run has decided on this node's newest update.
+
+        What a training of the same round has left is passed over: that training is done again.
+        """
+        ...
+
+    def own_state(self, run: str) -> State:
+        """The newest state that counts whatever became of this node's updates. Does not block."""
         ...
 
     def forget_state(self, run: str) -> None:

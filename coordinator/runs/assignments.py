@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from covey import messages as msg
-from covey.artifact import Artifact, chunk_count
+from covey.artifact import INLINE_BYTES, Artifact, chunk_count
 from covey.machines.evaluation import is_due
+from covey.messages import InputFile, WantedPart
+from covey.parts import brought, sent, slot
 from covey.spec import RunSpec
 from covey.storage.record.contract import RunRecord, VersionRecord
+from covey.worker.jobs.runs import Description
 
 NO_FEEDBACK = msg.Feedback()
 
@@ -27,12 +31,39 @@ class AssignmentInputs:
         broadcast: What the codec said of the last round.
         feedback: On the node's newest update that was decided on.
         node_state: What the run's nodes keep from update to update.
+        inputs: The files that the node gets beside the model.
+        wanted: The parts that it is to send.
     """
 
     change: msg.Change | None = None
     broadcast: bytes = b""
     feedback: msg.Feedback = NO_FEEDBACK
     node_state: tuple[str, ...] = ()
+    inputs: tuple[InputFile, ...] = ()
+    wanted: tuple[WantedPart, ...] = ()
+
+
+def wanted_parts(description: Description, phase: int = 1) -> tuple[WantedPart, ...]:
+    """What a node is to send in a phase of a round."""
+    parts = sent(description.parts, phase)
+    return tuple(WantedPart(part.name, part.codec, part.size_bytes, part.exact) for part in parts)
+
+
+def method_files(description: Description, version: VersionRecord, phase: int = 1) -> dict[str, Artifact]:
+    """The files of a version that a node gets beside the model, by part; those of version 0 are yet to be made."""
+    state = {file.name: file.artifact for file in version.state}
+    names = [part.name for part in brought(description.parts, phase)]
+    return {name: state[slot(name)] for name in names if slot(name) in state}
+
+
+def input_files(
+    description: Description, version: VersionRecord, read: Callable[[Artifact], bytes], phase: int = 1
+) -> tuple[InputFile, ...]:
+    """The same as they go into an assignment; `read` gives the content of a small file."""
+    return tuple(
+        InputFile(name, "", artifact, read(artifact) if artifact.size_bytes <= INLINE_BYTES else b"")
+        for name, artifact in method_files(description, version, phase).items()
+    )
 
 
 def evaluates_first(spec: RunSpec, base: VersionRecord) -> bool:
@@ -71,6 +102,8 @@ def assignment(
         broadcast=inputs.broadcast,
         feedback=inputs.feedback,
         node_state=inputs.node_state,
+        inputs=inputs.inputs,
+        wanted=inputs.wanted,
     )
 
 

@@ -155,22 +155,20 @@ class Offers:
             raise Conflict("the update was trained from another version than this round's base")
         if not (0 < statement.weight <= MAX_WEIGHT and math.isfinite(statement.weight)):
             raise InvalidUpdate(f"the declared weight {statement.weight} is not in (0, {MAX_WEIGHT:g}]")
-        expected = prepared.part_bytes()
-        if [part.name for part in statement.parts] != list(expected) or len(message.parts) != len(expected):
-            raise InvalidUpdate(f"the update must have exactly the parts {', '.join(expected)}")
+        expected = prepared.sent()
+        names = [part.name for part in expected]
+        if [part.name for part in statement.parts] != names or len(message.parts) != len(names):
+            raise InvalidUpdate(f"the update must have exactly the parts {', '.join(names)}")
         records = []
-        for said, sent in zip(statement.parts, message.parts, strict=True):
+        for part, said, sent in zip(expected, statement.parts, message.parts, strict=True):
             artifact = sent.artifact
-            limit, exact = expected[said.name]
-            _validate(artifact, limit)
-            layout = prepared.layout.part(said.name)
-            wrong = said.bytes != artifact.size_bytes or (exact and artifact.size_bytes != limit)
-            if wrong or said.digest != artifact.digest or said.layout != layout.sha256:
+            _validate(artifact, part.size_bytes)
+            wrong = said.bytes != artifact.size_bytes or (part.exact and artifact.size_bytes != part.size_bytes)
+            if wrong or said.digest != artifact.digest or said.layout != part.layout:
                 raise InvalidUpdate(f"part {said.name!r} does not have the run's layout and size")
             if len(sent.data) not in (0, artifact.size_bytes) or len(sent.data) > INLINE_BYTES:
                 raise InvalidUpdate(f"part {said.name!r} came along, but not whole, or it is too large for that")
-            codec = prepared.spec.exchange.codec if said.name == "model" else "none"
-            if said.codec != codec or sent.codec != said.codec or sent.name != said.name:
+            if said.codec != part.codec or sent.codec != said.codec or sent.name != said.name:
                 raise InvalidUpdate(f"part {said.name!r} does not have the run's codec")
             records.append(PartRecord(said.name, said.codec, artifact))
         return tuple(records)

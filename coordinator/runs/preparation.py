@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from covey.coordinator.runs.ports import RunServices
 from covey.layout import Layout
+from covey.parts import DeclaredPart, sent
 from covey.spec import RunSpec, parse_json
 from covey.storage.record.contract import RunRecord, VersionRecord
 from covey.worker.jobs.operations import DESCRIBE, INITIAL
@@ -24,16 +25,12 @@ class Prepared:
     """What the worker said of the specification."""
 
     def slot_bytes(self) -> dict[str, int]:
-        """The files that a version has beside the model, and about how large they are: most are vectors of float32."""
-        whole = 4 * self.layout.part("model").numel
-        special = {"change": self.description.part_bytes, "broadcast": 0}
-        return {slot: special.get(slot, whole) for slot in self.description.slots}
+        """The files that a version has beside the model, and about how large they are."""
+        return dict(self.description.slots)
 
-    def part_bytes(self) -> dict[str, tuple[int, bool]]:
-        """The size in bytes of each part of an update: exact, or (False) the most there may be."""
-        buffers, said = self.layout.part("buffers"), self.description
-        model = {"model": (said.part_bytes, said.part_exact)}
-        return model | ({"buffers": (buffers.nbytes, True)} if buffers.tensors else {})
+    def sent(self, phase: int = 1) -> tuple[DeclaredPart, ...]:
+        """The parts that each node sends in a phase of a round, in the order of its statement."""
+        return sent(self.description.parts, phase)
 
     @property
     def evaluates_centrally(self) -> bool:

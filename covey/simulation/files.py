@@ -147,10 +147,10 @@ class MemoryStore:
         is_wanted = update is not None and (update.round, update.phase, update.base) == (number, phase, base)
         return update if is_wanted else None
 
-    def save(self, update: FinishedUpdate, state: State) -> None:
+    def save(self, update: FinishedUpdate, state: State, own: State) -> None:
         """As `Store.save`."""
-        if state:
-            self._states.stage(update.run, update.digest, state)
+        if state or own:
+            self._states.stage(update, state, own)
         self._newest[update.run] = update
 
     def delivered(self, update: FinishedUpdate) -> None:
@@ -161,9 +161,13 @@ class MemoryStore:
         """As `Store.drop_update`."""
         self._newest.pop(run, None)
 
-    def settle(self, run: str, feedback: msg.Feedback) -> State:
+    def settle(self, run: str, feedback: msg.Feedback, number: int) -> State:
         """As `Store.settle`."""
-        return self._states.settle(run, feedback)
+        return self._states.settle(run, feedback, number)
+
+    def own_state(self, run: str) -> State:
+        """As `Store.own_state`."""
+        return self._states.own_state(run)
 
     def forget_state(self, run: str) -> None:
         """As `Store.forget_state`."""

@@ -129,6 +129,11 @@ def download_bytes(assignment: msg.Assignment, held: str) -> int:
         assignment: The assignment.
         held: Digest of the file of the run's newest model that the node has; empty: none.
     """
+    inputs = sum(_streamed(item.artifact.size_bytes) for item in assignment.inputs if not item.data)
+    return inputs + _model_bytes(assignment, held)
+
+
+def _model_bytes(assignment: msg.Assignment, held: str) -> int:
     change = assignment.change
     if assignment.model_data or assignment.model.digest == held:
         return 0

@@ -79,6 +79,7 @@ class Executor:
         assignment, services = talk.assignment, self._services
         model, _ = await self._bases.bring(talk, Layout.from_json(assignment.layout))
         talk.advanced("has-base", "")
+        own = services.store.own_state(assignment.run)
         job = EvaluateJob(
             run=assignment.run,
             spec_json=assignment.spec,
@@ -87,6 +88,7 @@ class Executor:
             node_paths=services.config.paths,
             node_options=services.config.options,
             allow_path=services.config.allows_path(spec.task.name),
+            state={name: services.files.path(artifact.digest) for name, artifact in own.items()},
         )
         metrics = json.dumps((await services.worker.do(EVALUATE, job)).metrics).encode()
         services.link.send(msg.Evaluation(assignment.run, assignment.version, metrics))

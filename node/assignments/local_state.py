@@ -17,7 +17,7 @@ from typing import Any
 from covey import messages as msg
 from covey.artifact import Artifact, artifact_from_json, artifact_to_json
 from covey.node.assignments.durable import write_durably
-from covey.node.updates import State
+from covey.node.updates import FinishedUpdate, State
 
 MAX_RUNS = 16
 """Of so many runs state is kept: the end of a run may go unheard while the node is away."""
@@ -32,12 +32,23 @@ class RunState:
         accepted: The files that count.
         update: Digest of the newest update's statement.
         staged: The files that count once that update is accepted.
+        round: The newest update's.
+        own: The files that count whatever became of the updates.
+        staged_own: Those that the newest update brings; they count from the next round on.
     """
 
     run: str
     accepted: State = field(default_factory=dict)
     update: str = ""
     staged: State = field(default_factory=dict)
+    round: int = 0
+    own: State = field(default_factory=dict)
+    staged_own: State = field(default_factory=dict)
+
+    @property
+    def files(self) -> tuple[State, ...]:
+        """All that is needed."""
+        return self.accepted, self.staged, self.own, self.staged_own
 
 
 class RunStates:
@@ -47,17 +58,25 @@ class RunStates:
         self._states = {state.run: state for state in states}
         self._bound()
 
-    def settle(self, run: str, feedback: msg.Feedback) -> State:
-        """The state to train from, now that the run has decided on an update."""
+    def settle(self, run: str, feedback: msg.Feedback, number: int) -> State:
+        """The state to train from in round `number`, now that the run has decided on an update."""
         now = self._states.get(run, RunState(run))
         is_accepted = feedback.accepted and bool(feedback.update) and feedback.update == now.update
-        self._put(RunState(run, now.staged if is_accepted else now.accepted))
-        return self._states[run].accepted
+        accepted = now.staged if is_accepted else now.accepted
+        # A training of this very round that is done again was not finished: it starts from where it started.
+        own = now.staged_own if now.update and now.round != number else now.own
+        self._put(RunState(run, accepted, own=own))
+        return {**accepted, **own}
 
-    def stage(self, run: str, update: str, state: State) -> None:
-        """Note what a finished update brings."""
+    def stage(self, update: FinishedUpdate, state: State, own: State) -> None:
+        """Note what a finished update brings, if it is accepted, and in any case."""
+        now = self._states.get(update.run, RunState(update.run))
+        self._put(RunState(update.run, now.accepted, update.digest, state, update.round, now.own, own))
+
+    def own_state(self, run: str) -> State:
+        """The newest state that counts whatever became of the updates."""
         now = self._states.get(run, RunState(run))
-        self._put(RunState(run, now.accepted, update, state))
+        return now.staged_own if now.update else now.own
 
     def forget(self, run: str) -> None:
         """The run has ended."""
@@ -65,7 +84,7 @@ class RunStates:
 
     def digests(self) -> set[str]:
         """Of the files that are needed."""
-        states = (files for state in self.newest_last() for files in (state.accepted, state.staged))
+        states = (files for state in self.newest_last() for files in state.files)
         return {artifact.digest for files in states for artifact in files.values()}
 
     def newest_last(self) -> tuple[RunState, ...]:
@@ -95,18 +114,22 @@ class LocalState:
         self._written = self._states.newest_last()
         self._lock = threading.Lock()
 
-    def settle(self, run: str, feedback: msg.Feedback) -> State:
+    def settle(self, run: str, feedback: msg.Feedback, number: int) -> State:
         """As `RunStates.settle`."""
         with self._lock:
-            state = self._states.settle(run, feedback)
+            state = self._states.settle(run, feedback, number)
             self._write()
             return state
 
-    def stage(self, run: str, update: str, state: State) -> None:
+    def stage(self, update: FinishedUpdate, state: State, own: State) -> None:
         """As `RunStates.stage`."""
         with self._lock:
-            self._states.stage(run, update, state)
+            self._states.stage(update, state, own)
             self._write()
+
+    def own_state(self, run: str) -> State:
+        """As `RunStates.own_state`. Does not block."""
+        return self._states.own_state(run)
 
     def forget(self, run: str) -> None:
         """As `RunStates.forget`."""
@@ -137,11 +160,21 @@ def _to_json(state: RunState) -> dict[str, Any]:
     def files(of: State) -> dict[str, Any]:
         return {name: artifact_to_json(artifact) for name, artifact in of.items()}
 
-    return {"run": state.run, "accepted": files(state.accepted), "update": state.update, "staged": files(state.staged)}
+    return {
+        "run": state.run,
+        "accepted": files(state.accepted),
+        "update": state.update,
+        "staged": files(state.staged),
+        "round": state.round,
+        "own": files(state.own),
+        "staged_own": files(state.staged_own),
+    }
 
 
 def _from_json(data: Mapping[str, Any]) -> RunState:
     def files(values: Mapping[str, Any]) -> dict[str, Artifact]:
         return {name: artifact_from_json(value) for name, value in values.items()}
 
-    return RunState(data["run"], files(data["accepted"]), data["update"], files(data["staged"]))
+    own, staged_own = files(data.get("own", {})), files(data.get("staged_own", {}))  # not in older versions' files
+    accepted, staged = files(data["accepted"]), files(data["staged"])
+    return RunState(data["run"], accepted, data["update"], staged, data.get("round", 0), own, staged_own)

@@ -21,10 +21,10 @@ class NodeStore:
         """As `Store.finished`."""
         return self._journal.find(run, number, phase, base)
 
-    def save(self, update: FinishedUpdate, state: State) -> None:
+    def save(self, update: FinishedUpdate, state: State, own: State) -> None:
         """As `Store.save`."""
-        if state:  # first: an update that is in the journal is offered, whatever happens now
-            self._state.stage(update.run, update.digest, state)
+        if state or own:  # first: an update that is in the journal is offered, whatever happens now
+            self._state.stage(update, state, own)
         self._journal.save(update)
 
     def delivered(self, update: FinishedUpdate) -> None:
@@ -35,9 +35,13 @@ class NodeStore:
         """As `Store.drop_update`."""
         self._journal.forget(run)
 
-    def settle(self, run: str, feedback: msg.Feedback) -> State:
+    def settle(self, run: str, feedback: msg.Feedback, number: int) -> State:
         """As `Store.settle`."""
-        return self._state.settle(run, feedback)
+        return self._state.settle(run, feedback, number)
+
+    def own_state(self, run: str) -> State:
+        """As `Store.own_state`."""
+        return self._state.own_state(run)
 
     def forget_state(self, run: str) -> None:
         """As `Store.forget_state`."""

@@ -52,7 +52,7 @@ class Training:
             result = await self._use_worker(talk, job)
         services.metrics.trained(result)
         faults.reach("trained")
-        update = _signed(services, talk.assignment, spec, layout, result)
+        update = _signed(services, talk.assignment, spec, result)
         await asyncio.to_thread(self._make_durable, result, update)
         faults.reach("journaled")
         return update
@@ -60,7 +60,7 @@ class Training:
     def _job(
         self, assignment: msg.Assignment, spec: RunSpec, layout: Layout, base: Path, state: State, inputs: Inputs
     ) -> TrainJob:
-        """The worker's order. `inputs` are not given to it yet: no task or method reads any."""
+        """The worker's order."""
         services, files = self._services, self._services.files
         job = TrainJob(
             run=assignment.run,
@@ -68,8 +68,10 @@ class Training:
             layout=assignment.layout,
             round=assignment.round,
             roster_index=assignment.roster_index,
-            parts=assignment.num_partitions,
+            num_partitions=assignment.num_partitions,
             base=base,
+            phase=assignment.phase,
+            inputs={part: path for (part, source), path in inputs.items() if not source},
             evaluate=assignment.evaluate,
             scratch={part.name: files.scratch(part.size_bytes) for part in wanted_parts(assignment, layout)},
             node_paths=services.config.paths,
@@ -90,7 +92,7 @@ class Training:
         if not assignment.node_state:
             return {}
         before = store.needed()
-        state = await asyncio.to_thread(store.settle, assignment.run, assignment.feedback)
+        state = await asyncio.to_thread(store.settle, assignment.run, assignment.feedback, assignment.round)
         files.release(before - store.needed())
         return state
 
@@ -106,29 +108,28 @@ class Training:
         except BaseException:
             self._held.abandon((*job.scratch.values(), *job.out_state.values()))
             raise
-        written = {part.name for part in result.state}
+        written = {file.name for file in (*result.state, *result.own_state)}
         self._held.abandon(path for name, path in job.out_state.items() if name not in written)
         self._held.discard_abandoned()
         return result
 
     def _make_durable(self, result: TrainResult, update: FinishedUpdate) -> None:
         written = [(part.path, part.artifact) for part in result.parts]
-        written += [(file.path, file.artifact) for file in result.state]
+        written += [(file.path, file.artifact) for file in (*result.state, *result.own_state)]
         for path, artifact in written:
             self._services.files.adopt(path, artifact)
-        self._services.store.save(update, {file.name: file.artifact for file in result.state})
+        state, own = ({file.name: file.artifact for file in files} for files in (result.state, result.own_state))
+        self._services.store.save(update, state, own)
 
 
-def _signed(
-    services: NodeServices, assignment: msg.Assignment, spec: RunSpec, layout: Layout, result: TrainResult
-) -> FinishedUpdate:
+def _signed(services: NodeServices, assignment: msg.Assignment, spec: RunSpec, result: TrainResult) -> FinishedUpdate:
     identity = services.identity
     parts = tuple(
         PartStatement(
             name=part.name,
             codec=part.codec,
             options=dict(spec.exchange.options),
-            layout=layout.part(part.name).sha256,
+            layout=part.layout,
             digest=part.artifact.digest,
             bytes=part.artifact.size_bytes,
         )

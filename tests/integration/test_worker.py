@@ -26,6 +26,7 @@ from covey.errors import LayoutError, PluginError, SpecError, TaskError, WorkerD
 from covey.layout import Layout
 from covey.learning.partition import partition
 from covey.learning.state import layout_of, model_sha256, write_model
+from covey.parts import DeclaredPart
 from covey.seeds import derive_seed
 from covey.spec import RunSpec, parse_data, parse_json
 from covey.worker.client.client import Worker
@@ -86,7 +87,7 @@ class Run:
             layout=self.layout,
             round=number,
             roster_index=index,
-            parts=NODES,
+            num_partitions=NODES,
             **fields,
         )
 
@@ -433,10 +434,14 @@ async def test_evaluation_on_nodes_and_in_the_centre(worker: Worker, tmp_path: P
     assert central["accuracy"][1] == 360
 
 
-async def test_a_description_of_what_the_run_needs(worker: Worker) -> None:
-    assert await worker.do(DESCRIBE, DescribeJob(spec_of("digits"))) == Description(True, 1, (), 4 * 4810)
+async def test_a_description_of_what_the_run_needs(worker: Worker, tmp_path: Path) -> None:
+    layout = (await Run(worker, tmp_path, spec_of("digits")).initial()).layout
+    sha256 = Layout.from_json(layout).part("model").sha256
+    part = DeclaredPart("model", "none", sha256, 4 * 4810, True, 1, None, "all", "rule", (), in_model=True)
+    assert await worker.do(DESCRIBE, DescribeJob(spec_of("digits"))) == Description(True, 1, {}, (part,))
     adam = await worker.do(DESCRIBE, DescribeJob(spec_of(server_optimizer={"name": "adam"}), True))
-    assert adam == Description(False, 1, ("optimizer/first_moment", "optimizer/second_moment"), adam.part_bytes)
+    slots = dict.fromkeys(("optimizer/first_moment", "optimizer/second_moment"), adam.parts[0].size_bytes)
+    assert adam == Description(False, 1, slots, adam.parts)
 
 
 @pytest.mark.parametrize(

@@ -219,7 +219,6 @@ def test_every_wrong_key_is_told_in_one_message():
             '[training]\nlocal_steps = 1\noptimizer = "adam"\n[exchange]\npayload = "gradient"',
             'training.optimizer: with payload "gradient" the node takes no step; choose "sgd" (given: "adam")',
         ),
-        ('[method]\nname = "x"', 'method.name: not available in this version; choose "none" (given: "x")'),
         (
             '[exchange]\nshare = ["head.*"]',
             'exchange.share: not available in this version; choose ["*"] (given: ["head.*"])',

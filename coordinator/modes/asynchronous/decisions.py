@@ -26,8 +26,8 @@ class PendingUpdate:
 
     def message(self, files: Mapping[str, Path]) -> AsyncArrival:
         """As the worker is told of it; `files` maps digests to paths."""
-        parts = {part.name: files[part.artifact.digest] for part in self.update.parts}
-        return AsyncArrival(self.update.round, self.update.node, self.update.weight, parts, self.base_version)
+        update = self.update
+        return AsyncArrival(update.round, update.node, update.weight, _paths(update, files), self.base_version)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class DecisionInput:
             arrival=self.arrived.message(files),
             version=self.version,
             held=tuple(one.message(files) for one in held),
-            updates={number: _model(one.update, files) for number, one in self.earlier.items()},
+            updates={number: _paths(one.update, files) for number, one in self.earlier.items()},
             models=self.models,
             state_json=self.state.state,
             state=self.slots,
@@ -122,8 +122,9 @@ def recorded_evictions(decision: DecisionRecord) -> tuple[str, ...]:
     return tuple(sorted(str(one["node"]) for one in held if (one["verdict"], one["reason"]) == ("rejected", EVICTED)))
 
 
-def _model(update: UpdateRecord, files: Mapping[str, Path]) -> Path:
-    return next(files[part.artifact.digest] for part in update.parts if part.name == "model")
+def _paths(update: UpdateRecord, files: Mapping[str, Path]) -> dict[str, Path]:
+    """An update's files by part."""
+    return {part.name: files[part.artifact.digest] for part in update.parts}
 
 
 def verdict_json(verdict: AsyncVerdict) -> Json:

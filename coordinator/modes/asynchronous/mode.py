@@ -27,7 +27,7 @@ from covey.coordinator.modes.asynchronous.decisions import (
 from covey.coordinator.modes.asynchronous.machine import AsyncMachine
 from covey.coordinator.modes.asynchronous.preparation import async_policy_of, restore
 from covey.coordinator.runs.active_run import ActiveRun
-from covey.coordinator.runs.assignments import AssignmentInputs
+from covey.coordinator.runs.assignments import AssignmentInputs, wanted_parts
 from covey.coordinator.runs.commit import discard_scratch, signed_version
 from covey.coordinator.runs.facts import Counted, NodeProgress
 from covey.coordinator.runs.mode import Mode
@@ -142,8 +142,10 @@ class AsyncMode(Mode):
 
     def _send(self, action: ev.SendAssignment) -> None:
         number, base = self._open[action.node]
-        node_state = self._run.ready().description.node_state
-        inputs = AssignmentInputs(feedback=self._feedback.of(action.node), node_state=node_state)
+        description = self._run.ready().description
+        inputs = AssignmentInputs(
+            feedback=self._feedback.of(action.node), node_state=description.node_state, wanted=wanted_parts(description)
+        )
         # Versions outnumber rounds by far: only the last one is evaluated on the nodes.
         self._run.assign(action.node, number, 1, base, inputs)
 

@@ -73,7 +73,7 @@ class Replay:
         arrivals = [self._arrived(decision) for decision in self._decisions]
         self._last_use = {one.base_version: number for number, one in enumerate(arrivals, start=1)}
         said = await self._worker.do(DESCRIBE, DescribeJob(self._run.spec, self._allow_path))
-        self._slots = said.slots
+        self._slots = tuple(said.slots)
         problems = await self._first_version()
         for decision, arrived in zip(self._decisions, arrivals, strict=True):
             if problems:

@@ -14,7 +14,13 @@ from covey.coordinator.modes.rounds import events as ev
 from covey.coordinator.modes.rounds.machine import RoundMachine
 from covey.coordinator.modes.rounds.preparation import restore, round_policy_of
 from covey.coordinator.runs.active_run import ActiveRun
-from covey.coordinator.runs.assignments import AssignmentInputs, evaluates_first
+from covey.coordinator.runs.assignments import (
+    AssignmentInputs,
+    evaluates_first,
+    input_files,
+    method_files,
+    wanted_parts,
+)
 from covey.coordinator.runs.commit import discard_scratch, signed_version
 from covey.coordinator.runs.evaluation import NodeMetrics, reported_loss
 from covey.coordinator.runs.facts import Counted, NodeProgress
@@ -71,30 +77,40 @@ class RoundsMode(Mode):
         return self._run.newest()
 
     def served(self, node: str, digest: str) -> Artifact | None:
-        """As `Mode.served`: the newest version, or the change that led to it."""
+        """As `Mode.served`: the newest version, the change that led to it, or what the method keeps with it."""
         base = self._run.base
-        files = [] if base is None else [base.artifact, _state(base, "change")]
+        if base is None:
+            return None
+        files = [base.artifact, _state(base, "change"), *method_files(self._run.ready().description, base).values()]
         return next((file for file in files if file is not None and file.digest == digest), None)
 
     def moved(self, node: str, progress: NodeProgress) -> None:
         """As `Mode.moved`: here, only bytes of an upload are a sign of progress."""
 
     def inputs(self, node: str) -> AssignmentInputs:
-        """As `Mode.inputs`: what the codec has, and what became of the node's newest update."""
-        broadcast = _state(self._run.newest(), "broadcast")
+        """As `Mode.inputs`: what codec and method have, and what became of the node's newest update."""
+        base, description = self._run.newest(), self._run.ready().description
+        broadcast = _state(base, "broadcast")
+        files = input_files(description, base, self._content)
+        self._run.sent(node, sum(len(file.data) for file in files))
         return AssignmentInputs(
             change=self._change_for(node),
-            broadcast=self._services.files.path(broadcast.digest).read_bytes() if broadcast else b"",
+            broadcast=self._content(broadcast) if broadcast else b"",
             feedback=self._feedback.of(node),
-            node_state=self._run.ready().description.node_state,
+            node_state=description.node_state,
+            inputs=files,
+            wanted=wanted_parts(description),
         )
+
+    def _content(self, artifact: Artifact) -> bytes:
+        return self._services.files.path(artifact.digest).read_bytes()
 
     def _change_for(self, node: str) -> msg.Change | None:
         change = _state(self._run.newest(), "change")
         if change is None:
             return None
         small = change.size_bytes <= INLINE_BYTES
-        data = self._services.files.path(change.digest).read_bytes() if small else b""
+        data = self._content(change) if small else b""
         self._run.sent(node, len(data))
         return msg.Change(change, self._before.artifact.digest if self._before else "", data)
 

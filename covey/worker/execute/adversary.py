@@ -80,7 +80,7 @@ def attacked(
         round=job.round,
         seed=spec.seed,
         node=job.roster_index,
-        nodes=order.nodes or job.parts,
+        nodes=order.nodes or job.num_partitions,
         attackers=order.attackers,
         known=_known(order, source.d, check_cancelled),
         change=change,

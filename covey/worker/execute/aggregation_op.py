@@ -21,20 +21,18 @@ from covey.codecs.contract import Codec, CodecContext
 from covey.errors import RunFailed
 from covey.layout import Layout
 from covey.learning.state import ModelFile
+from covey.methods.contract import FinishContext, Part
+from covey.parts import slot
 from covey.seeds import derive_seed
 from covey.spec import parse_json
-from covey.worker.execute.from_spec import (
-    change_codec,
-    load_aggregator,
-    load_codec,
-    load_fallback,
-    load_server_optimizer,
-)
+from covey.worker.execute.from_spec import change_codec, load_aggregator, load_fallback, load_server_optimizer
 from covey.worker.execute.next_version import AGGREGATOR, BROADCAST, Step, StepFiles, make_version
 from covey.worker.execute.privacy_metrics import spent_metrics
 from covey.worker.execute.root_dataset import Root
+from covey.worker.execute.update_form import UpdateForm, layout_of
 from covey.worker.execute.validate_updates import admit
-from covey.worker.files.mapped import FLOAT32_BYTES, MappedModel, map_float32
+from covey.worker.files.mapped import FLOAT32_BYTES, MappedModel, dtype_of, map_float32
+from covey.worker.files.updates import write_flat
 from covey.worker.files.writing import ArtifactWriter
 from covey.worker.jobs.aggregation import AggregateJob, AggregateResult, RowVerdict
 from covey.worker.jobs.files import WrittenFile
@@ -76,9 +74,9 @@ class _Round:
         self.job, self.spec, self.layout = job, parse_json(job.spec_json), Layout.from_json(job.layout)
         self._host = host
         self.base = MappedModel(job.base, self.layout)
-        self.codec: Codec = load_codec(self.spec.exchange)
-        as_parameters = self.spec.exchange.payload == "parameters"
-        self.rows, self.verdicts = admit(job.rows, self.codec, self.layout, self.base, as_parameters=as_parameters)
+        self.form = UpdateForm(self.spec, self.layout)
+        self.codec: Codec = self.form.codec
+        self.rows, self.verdicts = admit(job.rows, self.form, self.base)
         self.rule_name = ""
         self._main = load_aggregator(self.spec)
         section, fallback = self.spec.aggregation, load_fallback(self.spec)
@@ -96,12 +94,14 @@ class _Round:
         self.verdicts |= {
             v.node: RowVerdict(v.node, v.accepted, v.reason, v.weight, dict(v.numbers)) for v in result.verdicts
         }
+        combined = {part.name: self._combined(part, "median" if rule.robust else "mean") for part in self.form.tensors}
+        buffers = combined.get(self.form.buffers.name) if self.form.buffers else None
         optimizer.begin(job.round)
         step = Step(
             number=job.round,
             direction=result.direction,
             sign=-1.0 if spec.exchange.payload == "gradient" else 1.0,
-            buffers=self._buffers("median" if rule.robust else "mean"),
+            buffers=self.base.raw_buffers if buffers is None else buffers,
             optimizer=optimizer,
             kept=result.state,
             change=self._change(optimizer),
@@ -113,7 +113,8 @@ class _Round:
 
         files = StepFiles(job.state, job.out, job.out_state)
         made, state = make_version(files, self.layout, self.base, step, each_block)
-        return made, (*state, *self._unused_state({one.name for one in state}), *self._broadcast())
+        state += (*self._unused_state({one.name for one in state}), *self._broadcast(), *self._method_state(combined))
+        return made, state
 
     def _apply_or_fall_back(self, optimizer: ServerOptimizer) -> tuple[Aggregator, Aggregate]:
         *earlier, last = self.rules
@@ -139,7 +140,7 @@ class _Round:
             learning_rate=float(getattr(optimizer.options, "learning_rate", 1.0)),
             losses={row.node: row.loss for row in job.rows if row.loss is not None},
         )
-        matrix = UpdateMatrix(terms, self.layout.part("model"))
+        matrix = UpdateMatrix(terms, self.form.rule.layout)
         result = rule.aggregate(matrix, self._state_of(rule), context)
         if set(result.state) != set(rule.state_names):
             raise RunFailed(
@@ -156,15 +157,34 @@ class _Round:
                 found[name] = map_float32(path, size // FLOAT32_BYTES)
         return found
 
-    def _buffers(self, how: Literal["mean", "median"]) -> Tensor:
-        part = self.layout.part("buffers")
-        if not part.nbytes:
-            return torch.empty(0, dtype=torch.uint8)
+    def _combined(self, part: Part, how: Literal["mean", "median"]) -> Tensor | None:
+        """A part of all accepted updates as one, raw; None: none of them weighs in."""
         used = [row for row in self.rows if self.verdicts[row.node].accepted]
         shares = torch.tensor([self.verdicts[row.node].share for row in used], dtype=torch.float64)
         if not used or not shares.sum() > 0:
-            return self.base.raw_buffers
-        return combine_buffers(part, [row.buffers for row in used], shares / shares.sum(), how)
+            return None
+        return combine_buffers(layout_of(part), [row.tensors[part.name] for row in used], shares / shares.sum(), how)
+
+    def _method_state(self, combined: Mapping[str, Tensor | None]) -> list[WrittenFile]:
+        """What the method keeps with the version."""
+        job, form = self.job, self.form
+        flat = {
+            part.name: raw.view(dtype_of(layout_of(part)))
+            for part in form.tensors
+            if not part.in_model and (raw := combined[part.name]) is not None
+        }
+        accepted = tuple(row.node for row in self.rows if self.verdicts[row.node].accepted)
+        context = FinishContext(job.round, form.run, job.roster, accepted)
+        state = form.method.finish(flat, form.state(job.state), context).state
+        if set(state) != {part.name for part in form.kept}:
+            kept = sorted(part.name for part in form.kept)
+            raise RunFailed(f"method {self.spec.method.name!r} made the state {sorted(state)}, and declares {kept}")
+        return [self._kept(part, state[part.name]) for part in form.kept]
+
+    def _kept(self, part: Part, values: Tensor) -> WrittenFile:
+        name = slot(part.name)
+        path = self.job.out_state[name]
+        return WrittenFile(name, path, write_flat(path, layout_of(part), values))
 
     def _change(self, optimizer: ServerOptimizer) -> tuple[Codec, CodecContext] | None:
         codec = change_codec(self.spec, self.codec, self._main, optimizer)
@@ -173,7 +193,7 @@ class _Round:
     def _coding(self, purpose: str) -> CodecContext:
         job, spec = self.job, self.spec
         seed = derive_seed(spec.seed, purpose, job.round)
-        return CodecContext(seed, job.round, spec.rounds_in_all, self.layout.part("model"), broadcast_of(job.state))
+        return CodecContext(seed, job.round, spec.rounds_in_all, self.form.rule.layout, broadcast_of(job.state))
 
     def _broadcast(self) -> tuple[WrittenFile, ...]:
         if BROADCAST not in self.job.out_state:

@@ -1,6 +1,6 @@
 """From a node's vector to what it sends: worker momentum, error feedback, the codec; on a drill node the attack.
 
-What a node keeps from one update to the next (`messages.NODE_STATE`) comes from its last *accepted* update and is
+What a node keeps from one update to the next (`jobs.training.NODE_STATE`) comes from its last *accepted* update and is
 written to new files, which count only once this update is accepted too. So a rejected or lost update changes nothing.
 """
 
@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
+from covey.artifact import Artifact
 from covey.codecs.contract import Codec, CodecContext
 from covey.errors import WorkerError
 from covey.layout import Layout
@@ -34,13 +35,13 @@ def node_state(spec: RunSpec, codec: Codec) -> tuple[str, ...]:
 
 def write_update(
     spec: RunSpec, job: TrainJob, layout: Layout, source: Vector, path: Path, check_cancelled: Callable[[], object]
-) -> tuple[WrittenFile, tuple[WrittenFile, ...]]:
-    """Write part `model` of an update, and the node's state that goes with it.
+) -> tuple[Artifact, tuple[WrittenFile, ...]]:
+    """Write the part of an update that is under the rule, and the node's state that goes with it.
 
     Args:
         spec: The run's.
-        job: Names the files.
-        layout: The run's.
+        job: Names the files of state.
+        layout: Of the part.
         source: The node's own vector.
         path: Where to write the part.
         check_cancelled: Raises if the job was given up; a drill node that waits for others asks it.
@@ -65,12 +66,11 @@ def write_update(
 
         source = with_residual(source, _old(job, RESIDUAL, source.d))
     artifact = write_vector(path, codec, source, coding(spec, job, layout, codec))
-    part = WrittenFile("model", path, artifact, spec.exchange.codec)
     if feedback:
         out = _out(job, RESIDUAL)
-        artifact = write_raw(out, lost(source, codec.reader(map_bytes(path), source.d, layout.part("model"))))
+        artifact = write_raw(out, lost(source, codec.reader(map_bytes(path), source.d, layout)))
         kept.append(WrittenFile(RESIDUAL, out, artifact))
-    return part, tuple(kept)
+    return artifact, tuple(kept)
 
 
 def coding(spec: RunSpec, job: TrainJob, layout: Layout, codec: Codec) -> CodecContext:
@@ -80,7 +80,7 @@ def coding(spec: RunSpec, job: TrainJob, layout: Layout, codec: Codec) -> CodecC
         seed=secrets.randbits(256) if codec.private else seed,
         round=job.round,
         rounds=spec.rounds_in_all,
-        layout=layout.part("model"),
+        layout=layout,
         broadcast=base64.b64decode(job.broadcast),
     )
 

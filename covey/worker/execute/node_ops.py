@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,27 +11,27 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from covey import faults
-from covey.errors import WorkerError
 from covey.layout import Layout
 from covey.learning import loop, state
 from covey.learning.data import size_of
 from covey.learning.per_example import per_example_sum
+from covey.learning.recipe import RecipeInputs
 from covey.learning.statistics import Stat
 from covey.learning.task import FitResult
+from covey.parts import slot
 from covey.spec import parse_json
-from covey.worker.execute.encode_update import write_update
 from covey.worker.execute.from_spec import load_codec, uses_root
 from covey.worker.execute.next_version import open_change, write_model
 from covey.worker.execute.root_dataset import evaluation_indices
+from covey.worker.execute.write_parts import PartsWriter
 from covey.worker.files.mapped import MappedModel
-from covey.worker.files.updates import ModelVector, write_tensors
 from covey.worker.jobs.evaluation import EvaluateJob, EvaluateResult, Metrics
-from covey.worker.jobs.files import WrittenFile
 from covey.worker.jobs.runs import CheckJob, CheckResult, HelloJob, HelloResult
 from covey.worker.jobs.training import TrainJob, TrainProgress, TrainResult
 from covey.worker.jobs.versions import ApplyJob, ApplyResult
 from covey.worker.program.context import Contexts, RunContext
 from covey.worker.program.host import Host
+from covey.worker.program.local_tensors import LOCAL
 
 
 def hello(job: HelloJob, host: Host) -> HelloResult:
@@ -51,14 +50,26 @@ def train(job: TrainJob, host: Host) -> TrainResult:
     context = _context(host.contexts, job)
     layout = context.require_layout(job.layout)
     state.load_into(context.model, job.base, layout)
+    context.local.load_into(context.model, job.state.get(slot(LOCAL)))
     private = load_codec(context.spec.exchange).private
     tells = job.evaluate and not private  # what a node tells of its data would have to be paid for
     evaluation = _evaluated(context, context.eval_data) if tells else {}
-    gradients, fit = _fit(context, job, host, began)
+    writer = PartsWriter(context, job)
+    inputs = writer.inputs()
+    gradients, fit = _fit(context, job, inputs, host, began)
     host.check_cancelled()
-    parts, kept = _write_parts(context, job, layout, gradients, host)
-    seconds = time.monotonic() - began
-    return TrainResult(parts, fit.examples, fit.steps, seconds, totals(fit.metrics), evaluation, kept, private)
+    written = writer.write(gradients, fit, inputs, host.check_cancelled)
+    return TrainResult(
+        parts=written.parts,
+        examples=fit.examples,
+        steps=fit.steps,
+        seconds=time.monotonic() - began,
+        metrics=totals(fit.metrics),
+        evaluation=evaluation,
+        state=written.state,
+        own_state=written.own_state,
+        private=private,
+    )
 
 
 def apply(job: ApplyJob, host: Host) -> ApplyResult:
@@ -93,6 +104,7 @@ def _metrics(context: RunContext, job: EvaluateJob) -> Metrics:
         return {}
     state.load_into(context.model, job.model, context.layout)
     if job.where == "node":
+        context.local.load_into(context.model, job.state.get(slot(LOCAL)))
         return _evaluated(context, dataset)
     return _central(context, dataset)
 
@@ -160,10 +172,12 @@ def _evaluated(context: RunContext, dataset: Dataset[Any] | None, indices: Tenso
     return totals(loop.evaluate(context.task, context.model, dataset, size, context.device, indices))
 
 
-def _fit(context: RunContext, job: TrainJob, host: Host, began: float) -> tuple[dict[str, Tensor] | None, FitResult]:
+def _fit(
+    context: RunContext, job: TrainJob, inputs: RecipeInputs, host: Host, began: float
+) -> tuple[dict[str, Tensor] | None, FitResult]:
     """Train locally, or take one gradient (which leaves the parameters as they are)."""
     spec, model, data = context.spec, context.model, _training_data(context, job)
-    indices = context.indices(job.roster_index, job.parts)
+    indices = context.indices(job.roster_index, job.num_partitions)
 
     def progress(step: int, steps: int, loss: float) -> None:
         host.report(TrainProgress(step, steps, loss, time.monotonic() - began))
@@ -201,6 +215,8 @@ def _fit(context: RunContext, job: TrainJob, host: Host, began: float) -> tuple[
             seed=spec.seed,
             roster_index=job.roster_index,
             device=context.device,
+            recipe=context.method.recipe(job.phase),
+            inputs=inputs,
         )
         each_step()
         return gradients, fit
@@ -215,6 +231,8 @@ def _fit(context: RunContext, job: TrainJob, host: Host, began: float) -> tuple[
         seed=spec.seed,
         roster_index=job.roster_index,
         device=context.device,
+        recipe=context.method.recipe(job.phase),
+        inputs=inputs,
         progress=progress,
         each_step=each_step,
     )
@@ -229,23 +247,3 @@ def _training_data(context: RunContext, job: TrainJob) -> Dataset[Any]:
         if poisons_labels(job.attack):
             return flipped(context.task, context.model, data, context.device)
     return data
-
-
-def _write_parts(
-    context: RunContext, job: TrainJob, layout: Layout, gradients: Mapping[str, Tensor] | None, host: Host
-) -> tuple[tuple[WrittenFile, ...], tuple[WrittenFile, ...]]:
-    exchange, tensors = context.spec.exchange, state.tensors_of(context.model)
-    base = MappedModel(job.base, layout) if exchange.payload == "delta" else None
-    vector = ModelVector(layout, tensors if gradients is None else gradients, base)
-    part, kept = write_update(context.spec, job, layout, vector, _scratch(job, "model"), host.check_cancelled)
-    parts = [part]
-    if (buffers := layout.part("buffers")).tensors:
-        path = _scratch(job, "buffers")
-        parts.append(WrittenFile("buffers", path, write_tensors(path, buffers, tensors)))
-    return tuple(parts), kept
-
-
-def _scratch(job: TrainJob, part: str) -> Path:
-    if part not in job.scratch:
-        raise WorkerError(f"no file was named for part {part!r} of the update")
-    return job.scratch[part]

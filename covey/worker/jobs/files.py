@@ -22,6 +22,8 @@ class WrittenFile:
     path: Path
     artifact: ArtifactField
     codec: str = "none"
+    layout: str = ""
+    """Of a part of an update: SHA-256 (hex) of its layout; empty: bytes of the method's own."""
 
     @property
     def part(self) -> PartFile:

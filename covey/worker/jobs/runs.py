@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from covey.parts import DeclaredPart
 from covey.worker.jobs.files import ArtifactField
 
 
@@ -40,15 +41,14 @@ class Description:
     """Whether the task has central evaluation data here."""
     aggregator_min: int
     """How many updates the aggregator (or its fallback) needs."""
-    slots: tuple[str, ...]
-    """Names of the state files that each version has beside the model: `optimizer/SLOT`, `aggregator/NAME`, `change`
-    (the committed change from the version before, in the downlink's codec), `residual` (what that codec lost),
-    `broadcast` (the codec's summary)."""
-    part_bytes: int = 0
-    """Size in bytes of an update's encoded model part: exact, or the most there may be."""
-    part_exact: bool = True
+    slots: Mapping[str, int]
+    """The files that each version has beside the model, and about how large they are in bytes: `optimizer/SLOT`,
+    `aggregator/NAME`, `change` (the committed change from the version before, in the downlink's codec), `residual`
+    (what that codec lost), `broadcast` (the codec's summary), and what the method keeps (`covey.parts.slot`)."""
+    parts: tuple[DeclaredPart, ...] = ()
+    """What the method declares, in the order in which parts are signed."""
     node_state: tuple[str, ...] = ()
-    """Which of `NODE_STATE` the run uses."""
+    """What the run's nodes keep: names of `NODE_STATE`, and what the method keeps on them."""
 
 
 @dataclass(frozen=True)

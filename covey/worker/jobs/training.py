@@ -12,7 +12,8 @@ from covey.worker.jobs.evaluation import Metrics
 from covey.worker.jobs.files import WrittenFile
 
 NODE_STATE = ("residual", "momentum")
-"""What a node may keep between accepted updates, each float32 `[d]`: what the codec lost, and worker momentum."""
+"""What a node may keep between accepted updates whatever the method, each float32 `[d]`: what the codec lost, and
+worker momentum. What the method keeps is named by `covey.parts.slot`."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class TrainJob:
     round: int
     """Counts from 1."""
     roster_index: int
-    parts: int
+    num_partitions: int
     """Into how many parts experiment data is cut."""
     base: Path
     """The base model's file."""
@@ -59,11 +60,14 @@ class TrainJob:
     """Whether the node's operator allows a task named by import path."""
     broadcast: str = ""
     """What the codec's `summary` said of the last round, in base64; empty in the first round."""
+    phase: int = 1
+    """Of the round: the parts to send are those that the run's method declares for it, a file for each in `scratch`."""
+    inputs: Mapping[str, Path] = field(default_factory=dict)
+    """What came down beside the model, by part."""
     state: Mapping[str, Path] = field(default_factory=dict)
-    """The node's own state of this run (`residual`, `momentum`) after its last accepted update, raw float32; empty
-    at first."""
+    """The node's own state of this run, as far as there is any, by the names of `Description.node_state`."""
     out_state: Mapping[str, Path] = field(default_factory=dict)
-    """Where to write the state that counts if this update is accepted: a file for each name in `NODE_STATE`."""
+    """Where to write the new state: a file for each of these names."""
     attack: AttackOrder | None = None
     """On a drill node only."""
     honest: Path | None = None
@@ -93,6 +97,8 @@ class TrainResult:
     evaluation: Metrics
     """Of the base model; empty if not asked for, or if the node has no evaluation data."""
     state: tuple[WrittenFile, ...] = ()
-    """The state files that were written to `TrainJob.out_state`: those the run uses."""
+    """The files of state that count once this update is accepted."""
+    own_state: tuple[WrittenFile, ...] = ()
+    """The files of state that count whatever becomes of this update."""
     private: bool = False
     """Whether the update protects the data with noise: then it must never be made again."""

@@ -99,7 +99,7 @@ class AsyncRun:
             "arrival": arrival,
             "version": self.version,
             "held": tuple(self.updates[number] for number in self.held),
-            "updates": {number: self.updates[number].parts["model"] for number in self.pinned.pinned_updates},
+            "updates": {number: self.updates[number].parts for number in self.pinned.pinned_updates},
             "models": {version: self.models[version] for version in versions},
             "state_json": self.state_json,
             "state": self.state,

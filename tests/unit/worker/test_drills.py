@@ -48,7 +48,7 @@ def model_file(path, value):
 def job(tmp_path, number=1, base=0.0, **fields):
     path = model_file(tmp_path / f"base-{number}", base)
     layout = layout_of(model()).canonical_bytes().decode()
-    given = {"run": "r", "spec_json": "{}", "layout": layout, "round": number, "roster_index": 2, "parts": 6}
+    given = {"run": "r", "spec_json": "{}", "layout": layout, "round": number, "roster_index": 2, "num_partitions": 6}
     return TrainJob(**{**given, "base": path, "scratch": {}, **fields})
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from covey.artifact import artifact_from_json, artifact_of
 from covey.errors import WorkerError
+from covey.parts import DeclaredPart
 from covey.worker.jobs.aggregation import AggregateJob, AggregateResult, AggregateRow, RowVerdict
 from covey.worker.jobs.files import WrittenFile
 from covey.worker.jobs.operations import OPERATIONS, Operation
@@ -17,6 +18,8 @@ from covey.worker.program.host import Host
 from covey.worker.program.loop import function_of
 
 ARTIFACT = artifact_of([bytes(1 << 20), b"end"])
+
+PART = DeclaredPart("m", "none", "ab", 4, True, 1, None, "all", "mean", ("version",))
 
 
 def through_json(value: object) -> object:
@@ -34,7 +37,7 @@ def through_json(value: object) -> object:
         AggregateResult(False, (RowVerdict("n", False, "non-finite", 0.0, {}),)),
         AggregateResult(True, (), ARTIFACT, "ab", (WrittenFile("momentum", Path("/s"), ARTIFACT),)),
         InitialResult("[]", ARTIFACT, "ab"),
-        Description(True, 2, ("a", "b")),
+        Description(True, 2, {"a": 3}, (PART,), ("residual",)),
     ],
 )
 def test_jobs_and_results_survive_json(value: object) -> None:
