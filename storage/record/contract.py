@@ -66,4 +66,4 @@ __all__ = [
 
 
 class Store(Life, Runs, Rounds, Updates, Steps, Versions, Retention, Identities, Events):
-    """The record of nodes, tokens, runs, rounds, updates, decisions, versions and events."""
+    """The record of nodes, tokens, runs, rounds, updates, steps, versions and events."""

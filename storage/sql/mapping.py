@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -34,15 +34,14 @@ TRAIN = "train"
 _COUNTED = frozenset({"accepted", "rejected", "metrics"})
 
 
-def _columns(table: Table, record: type, number: str) -> tuple[ColumnElement[Any], ...]:
+def _columns(table: Table, names: Iterable[str], number: str) -> tuple[ColumnElement[Any], ...]:
     """The columns of a record's fields, of which `round` is the column `number`."""
-    names = [field.name for field in fields(record) if table is assignments or field.name not in _COUNTED]
     return tuple(table.c[number].label("round") if name == "round" else table.c[name] for name in names)
 
 
-ROUND_COLUMNS = _columns(groups, RoundRecord, "number")
+ROUND_COLUMNS = _columns(groups, [f.name for f in fields(RoundRecord) if f.name not in _COUNTED], "number")
 """A group as `RoundRecord` has it, but for what is counted or comes from its version."""
-UPDATE_COLUMNS = _columns(assignments, UpdateRecord, "group_number")
+UPDATE_COLUMNS = _columns(assignments, [f.name for f in fields(UpdateRecord)], "group_number")
 """An assignment's answer as `UpdateRecord` has it."""
 
 
@@ -199,11 +198,12 @@ def node_values(record: NodeRecord) -> Values:
     return values | {"tasks": list(record.tasks)}
 
 
-def node_record(row: AnyRow) -> NodeRecord:
+def node_record(row: Mapping[str, Any]) -> NodeRecord:
     """A row, with its key and its counts, as an identity."""
-    values = dict(row._mapping)
-    values.pop("token")
-    return NodeRecord(**values | {"tasks": tuple(values["tasks"]), "signing_key": values["signing_key"] or b""})
+    values = {name: value for name, value in row.items() if name != "token"}
+    counts = {name: int(values[name] or 0) for name in ("accepted", "rejected")}
+    key = values["signing_key"] or b""
+    return NodeRecord(**values | counts | {"tasks": tuple(values["tasks"]), "signing_key": key})
 
 
 def token_record(row: AnyRow) -> TokenRecord:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, bindparam, case, func, insert, select, update
 
 from covey.errors import Conflict, NotFound
 from covey.storage.record.contract import NodeRecord, Role, TokenRecord
@@ -34,25 +34,21 @@ _RETIRE_KEYS = (
     .values(valid_until=bindparam("b_at"))
 )
 _REINSTATE_KEY = update(keys).where(keys.c.key_id == bindparam("b_key_id")).values(valid_until=None)
-
-
-def _counted(verdict: str) -> ColumnElement[int]:
-    """How many updates of a node have a verdict: found in an index, for each node that is shown."""
-    return (
-        select(func.count())
-        .where(assignments.c.node == nodes.c.node, assignments.c.verdict == verdict)
-        .correlate(nodes)
-        .scalar_subquery()
-        .label(verdict)
-    )
-
-
-_SHOWN = select(nodes, keys.c.public_key.label("signing_key"), _counted("accepted"), _counted("rejected")).outerjoin(
-    keys, keys.c.key_id == nodes.c.key_id
+_COUNTS = select(
+    assignments.c.node,
+    func.sum(case((assignments.c.verdict == "accepted", 1), else_=0)).label("accepted"),
+    func.sum(case((assignments.c.verdict == "rejected", 1), else_=0)).label("rejected"),
+).group_by(assignments.c.node)
+_COUNTS_OF = _COUNTS.where(assignments.c.node.in_(bindparam("b_nodes", expanding=True)))
+_count = _COUNTS.where(assignments.c.node == bindparam("b_node")).subquery()
+_WITH_KEY = select(nodes, keys.c.public_key.label("signing_key")).outerjoin(keys, keys.c.key_id == nodes.c.key_id)
+_ONE = (
+    _WITH_KEY.add_columns(_count.c.accepted, _count.c.rejected)
+    .outerjoin(_count, _count.c.node == nodes.c.node)
+    .where(_WHERE)
 )
-_ONE = _SHOWN.where(_WHERE)
 _by_name = ByCodePoint(nodes.c.node)
-_OF_ROLE = _SHOWN.where(nodes.c.role == bindparam("b_role"), _by_name > bindparam("b_after")).order_by(_by_name)
+_OF_ROLE = _WITH_KEY.where(nodes.c.role == bindparam("b_role"), _by_name > bindparam("b_after")).order_by(_by_name)
 
 
 class SqlIdentities(Identities):
@@ -109,13 +105,16 @@ class SqlIdentities(Identities):
             row = connection.execute(_ONE, {"b_node": node}).one_or_none()
         if row is None:
             raise _no_node(node)
-        return node_record(row)
+        return node_record(dict(row._mapping))
 
     def nodes(self, *, role: Role = "node", after: str = "", limit: int | None = None) -> list[NodeRecord]:
         """As `Store.nodes`."""
         query = _OF_ROLE if limit is None else _OF_ROLE.limit(limit)
         with self._db.reading() as connection:
-            return [node_record(row) for row in connection.execute(query, {"b_role": role, "b_after": after})]
+            rows = connection.execute(query, {"b_role": role, "b_after": after}).mappings().all()
+            shown = {"b_nodes": [row["node"] for row in rows]}
+            counts = {row["node"]: row for row in connection.execute(_COUNTS_OF, shown).mappings()}
+        return [node_record({"accepted": 0, "rejected": 0, **row, **counts.get(row["node"], {})}) for row in rows]
 
     def seen(
         self, node: str, at: float, *, version: str = "", device: str = "", tasks: Sequence[str] | None = None

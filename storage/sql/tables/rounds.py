@@ -21,9 +21,11 @@ _ADD = insert(groups)
 _IN_RUN = groups.c.run == bindparam("b_run")
 _WHERE = and_(_IN_RUN, groups.c.number == bindparam("b_round"))
 _BARE = select(groups.c.state, groups.c.attempt, groups.c.base_version).where(_WHERE)
-_RUN_STATE = select(runs.c.state).where(runs.c.run == bindparam("b_run"))
-_BASE = select(versions.c.version).where(
-    versions.c.run == bindparam("b_run"), versions.c.version == bindparam("b_version")
+_RUN_AND_BASE = (
+    select(runs.c.state, versions.c.version)
+    .select_from(runs)
+    .outerjoin(versions, and_(versions.c.run == runs.c.run, versions.c.version == bindparam("b_version")))
+    .where(runs.c.run == bindparam("b_run"))
 )
 _NEW_ATTEMPT = (
     update(groups)
@@ -189,13 +191,13 @@ class SqlRounds(Rounds):
 
 
 def _check_run(connection: Connection, record: RoundRecord) -> None:
-    state = connection.execute(_RUN_STATE, {"b_run": record.run}).scalar()
-    if state is None:
+    where = {"b_run": record.run, "b_version": record.base_version}
+    row = connection.execute(_RUN_AND_BASE, where).one_or_none()
+    if row is None:
         raise NotFound(f"there is no run {record.run!r}")
-    if state != "running":
-        raise Conflict(f"round {record.round} cannot be opened: run {record.run} is {state}")
-    base = {"b_run": record.run, "b_version": record.base_version}
-    if connection.execute(_BASE, base).one_or_none() is None:
+    if row.state != "running":
+        raise Conflict(f"round {record.round} cannot be opened: run {record.run} is {row.state}")
+    if row.version is None:
         raise Conflict(f"round {record.round} cannot start from version {record.base_version}, which is not recorded")
 
 

@@ -65,9 +65,8 @@ def old(url):
     """A database with the rows of the dump, at its schema."""
     with connected(url) as connection:
         go_to(connection, "0002")
-        for name in ("runs", "rounds", "nodes", *TABLES):
-            if connection.execute(table(connection, name).select()).first() is None:
-                insert(connection, table(connection, name), TABLES[name])
+        for name, rows in TABLES.items():
+            insert(connection, table(connection, name), rows)
     return url
 
 
