@@ -31,7 +31,7 @@ from torch.utils.data import TensorDataset
 
 from covey.learning.task import NodeData, Task
 from covey.seeds import derive_seed
-from covey.spec import RunSpec
+from covey.spec import parse_data
 from covey.worker.client.client import Worker
 from covey.worker.jobs.operations import INITIAL, TRAIN
 from covey.worker.jobs.runs import InitialJob
@@ -122,7 +122,7 @@ class CoveyLoop:
 
     async def seconds(self, steps: int) -> float:
         """The seconds that a job of so many steps took, base model loaded and update written."""
-        spec = RunSpec.model_validate(
+        spec = parse_data(
             {
                 "name": "benchmark",
                 "task": {"name": TASK, "options": {"model": self._model}},

@@ -104,7 +104,7 @@ def gradient(
         SpecError: The task has a training of its own, which cannot be asked for a gradient.
         TaskError: As for `train`.
     """
-    if type(task).fit is not Task.fit:
+    if task.own_fit:
         raise SpecError(
             f'exchange.payload: "gradient" needs the built-in loop, and {type(task).__name__} has its own fit'
         )

@@ -5,39 +5,26 @@ A method is made anew for each job, in the worker, and holds nothing: what lives
 
 from __future__ import annotations
 
-import inspect
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from pydantic import JsonValue
 from torch import Tensor, nn
 
-from covey import plugins
 from covey.aggregation.asynchronous.contract import AsyncPolicy
 from covey.aggregation.contract import Aggregator
 from covey.aggregation.server_optimizers import ServerOptimizer
 from covey.codecs.contract import Codec
-from covey.codecs.options import PluginOptions, validated
-from covey.errors import PluginError
 from covey.layout import Layout
 from covey.learning.recipe import Recipe
 from covey.learning.task import Task
 from covey.methods.parts import Part, RunForm, checked_parts
-from covey.spec import MethodSection, RunSpec
+from covey.options import PluginOptions
+from covey.plugins import Kind, Pluggable
+from covey.spec import RunSpec
 
-__all__ = [
-    "Combination",
-    "FinishContext",
-    "Made",
-    "Method",
-    "Part",
-    "PluginOptions",
-    "RunForm",
-    "load_method",
-    "parts_of",
-]
+__all__ = ["METHODS", "Combination", "FinishContext", "Made", "Method", "Part", "PluginOptions", "RunForm", "parts_of"]
 
 
 @dataclass(frozen=True)
@@ -100,7 +87,7 @@ class Made:
     state: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-class Method(ABC):
+class Method(Pluggable):
     """A method. Its docstring states the paper and equations, what is exchanged, and deviations.
 
     Class attributes:
@@ -116,15 +103,6 @@ class Method(ABC):
     phases: ClassVar[int] = 1
     on_retry: ClassVar[Literal["keep", "restart"]] = "keep"
     global_model: ClassVar[bool] = True
-    options: PluginOptions
-
-    def __init__(self, options: Mapping[str, JsonValue] | None = None) -> None:
-        """Check the options.
-
-        Raises:
-            SpecError: An option is unknown or has a wrong value; the message names the key and the choices.
-        """
-        self.options = validated(self.Options, options or {}, "method.options")
 
     def refusals(self, run: Combination) -> Iterator[tuple[str, str]]:
         """What it cannot work with: the specification's key, and the reason with a way out."""
@@ -154,17 +132,7 @@ class Method(ABC):
         return Made()
 
 
-def load_method(section: MethodSection) -> Method:
-    """The run's method.
-
-    Raises:
-        PluginError: Not installed here, cannot be imported, or not a method.
-        SpecError: Its options are wrong.
-    """
-    cls = plugins.load("method", section.name)
-    if not (inspect.isclass(cls) and issubclass(cls, Method)):
-        raise PluginError(f"method {section.name!r} is not a subclass of covey.methods.contract.Method")
-    return cls(section.options)
+METHODS = Kind("method", "covey.methods", Method, "method")
 
 
 def parts_of(method: Method, form: RunForm) -> tuple[Part, ...]:

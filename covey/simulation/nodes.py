@@ -14,11 +14,9 @@ from covey.errors import NotFound
 from covey.node.actor import NodeActor
 from covey.node.ports import OnBytes
 from covey.node.services import NodeServices
-from covey.protos import coordinator_pb2 as pb
 from covey.simulation.adversaries import Adversaries
 from covey.simulation.files import NodeFiles
 from covey.wire.chunks import prefix
-from covey.wire.translation import from_coordinator, to_coordinator
 
 
 class MemoryLink:
@@ -59,15 +57,15 @@ class MemoryLink:
             self._declined(f"{self._seat.node}: {message.reason}")
         if isinstance(message, msg.UpdateOffer):
             self._hand_over(message.parts)
-        self._env.spawn(self._service.dispatch(self._seat, to_coordinator(message)))
+        self._env.background.spawn(self._service.dispatch(self._seat, message))
 
     def _hand_over(self, parts: tuple[msg.OfferedPart, ...]) -> None:
         """Give the files, and count the bytes that would have been sent; small parts count as they come along."""
         for part in parts:
             if not self._env.files.has(part.artifact.digest):
                 self._files.hand_over(part.artifact)
-                if not part.data and self._env.current is not None:
-                    self._env.current.bytes_received += part.artifact.size_bytes
+                for run in self._env.runs.active.values() if not part.data else ():  # there is one
+                    run.bytes_received += part.artifact.size_bytes
 
 
 class MemoryBulk:
@@ -110,8 +108,10 @@ class VirtualNode:
 
     def receive(self, message: msg.CoordinatorMessage) -> None:
         """Take a message from the coordinator."""
-        if isinstance(message, msg.Assignment) and self._env.current is not None:
-            self._env.current.bytes_sent += download_bytes(message, self._actor.held_model(message.run))
+        if isinstance(message, msg.Assignment):
+            run = self._env.runs.of(message.run)
+            if run is not None:
+                run.bytes_sent += download_bytes(message, self._actor.held_model(message.run))
         self._actor.receive(message)
 
     def _ended(self, assignment: msg.Assignment) -> None:
@@ -160,13 +160,12 @@ class VirtualSessions(Sessions):
         """These are the nodes."""
         self._nodes, self._names = nodes, sorted(nodes)
 
-    def send(self, node: str, message: pb.CoordinatorMessage) -> bool:
+    def send(self, node: str, message: msg.CoordinatorMessage) -> bool:
         """As `Sessions.send`."""
-        recipient, plain = self._nodes.get(node), from_coordinator(message)
+        recipient = self._nodes.get(node)
         if recipient is None:
             return False
-        if plain is not None:
-            recipient.receive(plain)
+        recipient.receive(message)
         return True
 
     def nodes(self) -> list[str]:

@@ -11,9 +11,12 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from covey.coordinator.admin.operation import Operation
 from covey.coordinator.config import CoordinatorConfig
-from covey.coordinator.environment import Environment, StoreThread
+from covey.coordinator.environment import Environment
 from covey.coordinator.keys.keys import open_keys
+from covey.coordinator.nodes.members import Members
+from covey.coordinator.store_thread import StoreThread
 from covey.simulation.data_dir import LOG, open_relaxed, prepared_folder, remove_scratch
 from covey.simulation.federation import VirtualFederation
 from covey.simulation.files import CoordinatorFiles
@@ -21,7 +24,6 @@ from covey.simulation.nodes import VirtualSessions
 from covey.simulation.plan import Plan, Watch, checked_attacks, require_enough
 from covey.simulation.pool import LoggedSupervisor
 from covey.storage.record.contract import RunRecord
-from covey.wire.grants import Grants
 from covey.worker.jobs.operations import DESCRIBE
 from covey.worker.jobs.runs import DescribeJob
 
@@ -74,19 +76,19 @@ async def _environment(plan: Plan, folder: Path, stack: AsyncExitStack) -> Envir
         worker=worker,
         authority=keys.authority,
         signing_key=keys.signing_key,
-        federation=keys.authority.federation,
         sessions=VirtualSessions(),
-        downloads=Grants(),
-        uploads=Grants(),
+        members=Members(store),
+        operation=Operation(),
+        keeps_deadlines=False,
     )
 
 
 @contextlib.contextmanager
 def _stopping(env: Environment) -> Iterator[None]:
-    """SIGINT and SIGTERM set `env.stop` meanwhile."""
+    """SIGINT and SIGTERM set `env.operation.stop` meanwhile."""
     loop, numbers = asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM)
     for number in numbers:
-        loop.add_signal_handler(number, env.stop.set)
+        loop.add_signal_handler(number, env.operation.stop.set)
     try:
         yield
     finally:

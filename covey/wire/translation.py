@@ -141,7 +141,7 @@ def _assignment_from(message: pb.Assignment) -> msg.Assignment:
         model=artifact_from(message.model),
         roster_index=message.roster_index,
         num_partitions=message.num_partitions,
-        phase=message.phase,
+        phase=message.phase or 1,  # a coordinator that knows no phases says none
         download_granted=message.download_granted,
         evaluate=message.evaluate,
         model_data=bytes(message.model_data),

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import structlog
-
 from covey import messages as msg
 from covey.artifact import Artifact
 from covey.errors import CoveyError, PolicyError
@@ -22,7 +20,6 @@ from covey.worker.jobs.operations import APPLY, INITIAL
 from covey.worker.jobs.runs import InitialJob
 from covey.worker.jobs.versions import ApplyJob
 
-log = structlog.get_logger(room="node")
 MAX_FILE_BYTES = 1 << 40
 MAX_CHANGE_FACTOR = 2
 """A change may be so many times as large as the model: some codecs write more than they read where little is zero."""

@@ -121,7 +121,7 @@ def ordered(drill: Drill, job: TrainJob, node: str, base: str, data_dir: Path) -
     order = AttackOrder(drill.attack, drill.options, memory=data_dir / FOLDER / job.run)
     if drill.group is None:
         return replace(job, attack=order)
-    newest = parse_json(job.spec_json).mode == "async"
+    newest = not parse_json(job.spec_json).facts.synchronous
     run = drill.group / job.run
     folder = run / ("newest" if newest else f"{job.round}-{base[:16]}")
     folder.mkdir(parents=True, exist_ok=True)

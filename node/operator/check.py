@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from covey.errors import CoveyError
 from covey.node.operator.config import IDENTITY_FOLDER, NodeConfig
-from covey.spec import RunSpec, TaskSection
+from covey.spec import RoundsSpec, RunSpec, TaskSection
 from covey.wire.channels import secure_channel
 from covey.wire.identity import Identity
 from covey.worker.client.client import Worker
@@ -52,7 +52,7 @@ async def check_node(config: NodeConfig, spec: RunSpec | None = None) -> list[Fi
 def _default_specs(config: NodeConfig) -> Iterator[RunSpec]:
     for name in config.policy.tasks:
         options = {"parameters": 1000} if name == "synthetic" else {}
-        yield RunSpec(name="check", task=TaskSection(name=name, options=options))
+        yield RoundsSpec(name="check", task=TaskSection(name=name, options=options))
 
 
 async def _identity(config: NodeConfig) -> Finding:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import signal
@@ -27,7 +28,7 @@ from covey.learning.partition import partition
 from covey.learning.state import layout_of, model_sha256, write_model
 from covey.parts import DeclaredPart
 from covey.seeds import derive_seed
-from covey.spec import RunSpec, parse_json
+from covey.spec import RunSpec, parse_data, parse_json
 from covey.worker.client.client import Worker
 from covey.worker.client.supervisor import WorkerSupervisor
 from covey.worker.jobs.aggregation import AggregateJob, AggregateResult, AggregateRow
@@ -47,7 +48,7 @@ def spec_of(task: str = "Normed", /, **sections: Any) -> str:
     name = task if task.islower() else f"worker_tasks:{task}"
     fields: dict[str, Any] = {"name": "test", "seed": 7, "task": {"name": name}, **sections}
     fields.setdefault("training", {"learning_rate": 0.1, "batch_size": 8, "local_epochs": 2})
-    return RunSpec.model_validate(fields).to_json()
+    return parse_data(fields).to_json()
 
 
 @pytest.fixture(scope="module")
@@ -281,7 +282,7 @@ async def test_bad_updates_cost_themselves_only(worker: Worker, tmp_path: Path) 
     spoil(rows[2].parts["buffers"], np.float32(np.inf), -1)
     short = tmp_path / "short"
     short.write_bytes(b"\0" * 8)
-    rows.append(AggregateRow("node-3", 10, rows[0].parts | {"model": short}))
+    rows.append(AggregateRow("node-3", 10, {**rows[0].parts, "model": short}))
     rows.append(AggregateRow("node-4", 10, {"model": rows[0].parts["model"]}))
     rows.append(AggregateRow("node-5", -1.0, rows[0].parts))
     result = await run.aggregate(rows)
@@ -422,7 +423,7 @@ async def test_evaluation_on_nodes_and_in_the_centre(worker: Worker, tmp_path: P
     logits = model(data.tensors[0])
     assert found["accuracy"] == (float((logits.argmax(1) == data.tensors[1]).sum()), 20.0)
     loss = nn.functional.cross_entropy(logits, data.tensors[1], reduction="sum").item()
-    assert found["loss"] == (pytest.approx(loss, rel=1e-5), 20.0)
+    assert found["loss"] == pytest.approx((loss, 20.0), rel=1e-5)
     trained = await run.train(0, evaluate=True, node_options={"evaluates": True})
     assert trained.evaluation == found
     assert (await run.train(0, evaluate=True)).evaluation == {}
@@ -554,13 +555,17 @@ async def test_the_worker_ends_with_its_daemon_while_it_trains(tmp_path: Path) -
     assert not child.is_running()
 
 
+def is_stopped(status: Path) -> bool:
+    return "T (stopped)" in status.read_text()
+
+
 async def test_a_worker_that_hangs_is_killed(tasks_path: None, tmp_path: Path) -> None:
     worker = await Worker.start(tmp_path)
     await worker.do(HELLO, HelloJob())
     os.kill(worker.pid, signal.SIGSTOP)
     threads = Path(f"/proc/{worker.pid}/task").glob("*/status")
     for status in list(threads):
-        await asyncio.to_thread(eventually, lambda file=status: "T (stopped)" in file.read_text())
+        await asyncio.to_thread(eventually, functools.partial(is_stopped, status))
     await worker.stop(grace_s=0.05)
     assert await worker.wait() == -signal.SIGKILL
     assert not psutil.pid_exists(worker.pid)

@@ -20,8 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
-from covey import plugins
-from covey.aggregation.attacks import Attack, AttackContext
+from covey.aggregation.attacks import ATTACKS, Attack, AttackContext
 from covey.aggregation.matrix import Row, UpdateMatrix
 from covey.errors import CoveyError, TaskError
 from covey.layout import Layout
@@ -50,8 +49,7 @@ def load_attack(order: AttackOrder) -> Attack:
         PluginError: Not installed here.
         SpecError: Its options are wrong.
     """
-    attack: Attack = plugins.load("attack", order.name)(order.options)
-    return attack
+    return ATTACKS.make(order.name, order.options)
 
 
 def attacked(

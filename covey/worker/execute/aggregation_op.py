@@ -138,6 +138,7 @@ class _Round:
             root=root,
             roster=job.roster,
             learning_rate=float(getattr(optimizer.options, "learning_rate", 1.0)),
+            losses={row.node: row.loss for row in job.rows if row.loss is not None},
         )
         matrix = UpdateMatrix(terms, self.form.rule.layout)
         result = rule.aggregate(matrix, self._state_of(rule), context)

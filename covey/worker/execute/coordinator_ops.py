@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from covey.codecs.contract import Codec
+from covey.aggregation.asynchronous.contract import ASYNC_POLICIES
 from covey.learning import state
 from covey.learning.data import size_of
 from covey.learning.optimizers import local_optimizer
+from covey.learning.partition import partition_in
 from covey.methods.contract import Combination, Part, RunForm, parts_of
 from covey.parts import slot
 from covey.worker.execute.compatibility import refuse_impossible
@@ -39,8 +40,8 @@ def describe(job: DescribeJob, host: Host) -> Description:
     """
     context = RunContext(job.spec_json, host.device, paths={}, options={}, allow_path=job.allow_path)
     spec, codec, optimizer = context.spec, load_codec(context.spec.exchange), load_server_optimizer(context.spec)
-    waits = spec.mode == "async"
-    rule, policy = (None, load_policy(spec)) if waits else (load_aggregator(spec), None)
+    by_policy = spec.facts.rule_kind == ASYNC_POLICIES.name
+    rule, policy = (None, load_policy(spec)) if by_policy else (load_aggregator(spec), None)
     central, (layout, local) = context.central_data, context.form()
     parts = Combination(
         spec=spec,
@@ -58,8 +59,10 @@ def describe(job: DescribeJob, host: Host) -> Description:
     refuse_impossible(parts)
     declared = parts_of(context.method, RunForm(spec, layout))
     spent_metrics(codec, 1)  # refuses where the package for it is missing
-    for number in range(1, spec.rounds_in_all + 1 if "momentum" in spec.training.schedule else 1):
+    last = spec.rounds_in_all if "momentum" in spec.training.schedule else 1
+    for number in range(1, last + 1):  # refuses an unknown optimizer or schedule, and a momentum of 1
         local_optimizer((), spec.training, number, spec.rounds_in_all)
+    partition_in(spec.data)
     return Description(
         central=central is not None and not local,  # what stays on the nodes cannot be evaluated here
         aggregator_min=_needed(parts),
@@ -79,7 +82,7 @@ def state_slots(run: Combination, declared: Sequence[Part]) -> dict[str, int]:
         if down is not None:
             slots[CHANGE] = codec.encoded_bytes(run.layout.part("model").numel, run.layout.part("model"))
             slots |= {} if down.signs else {RESIDUAL: whole}
-    if type(codec).summary is not Codec.summary:
+    if codec.summarises:
         slots[BROADCAST] = 0
     kept = [part for part in declared if "version" in part.keep and not part.in_model]
     return slots | {slot(part.name): part.layout.nbytes if part.layout else part.max_bytes for part in kept}

@@ -14,8 +14,9 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor
 
-from covey import faults, plugins
+from covey import faults
 from covey.aggregation.asynchronous.contract import (
+    ASYNC_POLICIES,
     Arrival,
     AsyncContext,
     AsyncPolicy,
@@ -61,9 +62,7 @@ def load_policy(spec: RunSpec) -> AsyncPolicy[Any]:
         PluginError: Not installed here.
         SpecError: Its options are wrong.
     """
-    section = spec.aggregation
-    policy: AsyncPolicy[Any] = plugins.load("async-policy", section.name)(section.options)
-    return policy
+    return ASYNC_POLICIES.make(spec.aggregation.name, spec.aggregation.options)
 
 
 def decide(job: dm.DecideJob, host: Host) -> dm.DecideResult:
@@ -142,7 +141,7 @@ class _Deciding:
 
     def _admitted(self) -> Admitted | AsyncVerdict:
         """The opened arrival, or why it is rejected before the policy sees it."""
-        one, limit = self._job.arrival, self._spec.asynchronous.max_staleness
+        one, limit = self._job.arrival, self._spec.max_staleness
         tau = self._job.version - one.base_version
         if tau < 0:
             raise WorkerError(f"update {one.number} is based on version {one.base_version}, which is yet to come")

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from covey import faults
-from covey.codecs.dp_sign import DpSign
 from covey.layout import Layout
 from covey.learning import loop, state
 from covey.learning.data import size_of
@@ -52,7 +51,8 @@ def train(job: TrainJob, host: Host) -> TrainResult:
     layout = context.require_layout(job.layout)
     state.load_into(context.model, job.base, layout)
     context.local.load_into(context.model, job.state.get(slot(LOCAL)))
-    tells = job.evaluate and not isinstance(load_codec(context.spec.exchange), DpSign)
+    private = load_codec(context.spec.exchange).private
+    tells = job.evaluate and not private  # what a node tells of its data would have to be paid for
     evaluation = _evaluated(context, context.eval_data) if tells else {}
     writer = PartsWriter(context, job)
     inputs = writer.inputs()
@@ -68,7 +68,7 @@ def train(job: TrainJob, host: Host) -> TrainResult:
         evaluation=evaluation,
         state=written.state,
         own_state=written.own_state,
-        private=load_codec(context.spec.exchange).private,
+        private=private,
     )
 
 
@@ -97,8 +97,7 @@ def evaluate(job: EvaluateJob, host: Host) -> EvaluateResult:
 
 
 def _metrics(context: RunContext, job: EvaluateJob) -> Metrics:
-    private = isinstance(load_codec(context.spec.exchange), DpSign)
-    if job.where == "node" and private:
+    if job.where == "node" and load_codec(context.spec.exchange).private:
         return {}  # what a node tells of its data would have to be paid for
     dataset = context.central_data if job.where == "central" else context.eval_data
     if dataset is None:
@@ -111,7 +110,7 @@ def _metrics(context: RunContext, job: EvaluateJob) -> Metrics:
 
 
 def _central(context: RunContext, dataset: Dataset[Any]) -> Metrics:
-    if context.spec.mode == "rounds" and uses_root(context.spec):
+    if context.spec.facts.synchronous and uses_root(context.spec):
         return _evaluated(context, dataset, evaluation_indices(context.spec, size_of(dataset)))
     return _evaluated(context, dataset)
 
@@ -187,8 +186,8 @@ def _fit(
         faults.reach("training-step")
         host.check_cancelled()
 
-    codec = load_codec(spec.exchange)
-    if isinstance(codec, DpSign):
+    per_example = load_codec(spec.exchange).per_example
+    if per_example is not None:
         return per_example_sum(
             context.task,
             model,
@@ -200,8 +199,8 @@ def _fit(
             seed=spec.seed,
             roster_index=job.roster_index,
             device=context.device,
-            clip=codec.options.clip,
-            norm=codec.options.norm,
+            clip=per_example.clip,
+            norm=per_example.norm,
             each_step=each_step,
         )
     if spec.exchange.payload == "gradient":

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from covey.errors import LayoutError
 from covey.layout import Layout
-from covey.methods.contract import Part, RunForm, load_method, parts_of
+from covey.methods.contract import METHODS, Part, RunForm, parts_of
 from covey.parts import RULE, slot
 from covey.spec import RunSpec
 from covey.vectors import ComputedVector, Vector
@@ -46,7 +46,8 @@ class UpdateForm:
     """
 
     def __init__(self, spec: RunSpec, layout: Layout) -> None:
-        self.run, self.method, self.codec = RunForm(spec, layout), load_method(spec.method), load_codec(spec.exchange)
+        self.run, self.codec = RunForm(spec, layout), load_codec(spec.exchange)
+        self.method = METHODS.make(spec.method.name, spec.method.options)
         self.parts = parts_of(self.method, self.run)
 
     @cached_property

@@ -12,11 +12,13 @@ from covey.worker.jobs.files import ArtifactField, WrittenFile
 
 @dataclass(frozen=True)
 class AggregateRow:
-    """One node's update: its declared weight and its parts' files."""
+    """One node's update: its declared weight, its parts' files, and what it reported of its training."""
 
     node: str
     weight: float
     parts: Mapping[str, Path]
+    loss: float | None = None
+    """Mean training loss; None: not reported."""
 
 
 @dataclass(frozen=True)

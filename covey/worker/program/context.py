@@ -17,10 +17,10 @@ from torch.utils.data import Dataset
 from covey.errors import LayoutError
 from covey.layout import Layout
 from covey.learning.data import held_on
-from covey.learning.partition import part_of
+from covey.learning.partition import part_of, partition_in
 from covey.learning.state import layout_of
 from covey.learning.task import NodeData, Task, load_task, task_errors
-from covey.methods.contract import Method, load_method
+from covey.methods.contract import METHODS, Method
 from covey.seeds import derive_seed
 from covey.spec import RunSpec, parse_json
 from covey.worker.program.local_tensors import LocalTensors
@@ -57,7 +57,7 @@ class RunContext:
     @cached_property
     def method(self) -> Method:
         """The run's method."""
-        return load_method(self.spec.method)
+        return METHODS.make(self.spec.method.name, self.spec.method.options)
 
     @cached_property
     def model(self) -> nn.Module:
@@ -111,7 +111,7 @@ class RunContext:
         Raises:
             SpecError: The data cannot be cut so.
         """
-        if self.spec.data.partition == "local":
+        if partition_in(self.spec.data).whole:
             part, parts = 0, 1  # every part is everything
         if (part, parts) not in self._indices:
             found = part_of(self.task, self.train_data, self.spec.data, part, parts, self.spec.seed)

@@ -15,7 +15,7 @@ from covey.artifact import artifact_of_file
 from covey.codecs.contract import CodecContext
 from covey.errors import LayoutError, RunFailed, SpecError, WorkerError
 from covey.learning.state import layout_of, model_sha256, write_model
-from covey.spec import RunSpec, parse_json
+from covey.spec import parse_data, parse_json
 from covey.vectors import TensorVector
 from covey.worker.client.client import Worker
 from covey.worker.execute.from_spec import load_codec
@@ -46,7 +46,7 @@ def spec_of(policy: str, options: dict[str, Any], /, **sections: Any) -> str:
     }
     if fields.get("exchange", {}).get("payload") == "gradient":
         fields["training"] = {"local_steps": 1}
-    return RunSpec.model_validate(fields).to_json()
+    return parse_data(fields).to_json()
 
 
 def small_model() -> nn.Module:
@@ -199,7 +199,7 @@ async def test_a_full_buffer_without_staleness_is_a_round_of_mean_to_the_bit(wor
     rounds = {"name": "test", "task": {"name": "digits"}}
     job = AggregateJob(
         run="round",
-        spec_json=RunSpec.model_validate(rounds).to_json(),
+        spec_json=parse_data(rounds).to_json(),
         layout=run.job(by_node["ada"]).layout,
         round=1,
         base=run.models[0],
