@@ -15,7 +15,7 @@ from covey.layout import Layout
 from covey.learning.state import map_file, views
 from covey.learning.task import NodeData, Task
 from covey.parts import brought, sent, slot
-from covey.spec import RunSpec
+from covey.spec import RunSpec, parse_data
 from covey.worker.execute.aggregation_op import aggregate
 from covey.worker.execute.coordinator_ops import describe, initial
 from covey.worker.execute.node_ops import train
@@ -78,7 +78,7 @@ def spec_of(method: str, options: Mapping[str, Any] | None = None, **sections: A
         "method": {"name": method, "options": dict(options or {})},
         "rounds": {"count": 3},
     }
-    return RunSpec.model_validate(fields | sections)
+    return parse_data(fields | sections)
 
 
 @dataclass

@@ -15,11 +15,11 @@ import pytest
 
 from covey.artifact import artifact_of_file
 from covey.errors import PluginError, SpecError
-from covey.methods.contract import load_method
+from covey.methods.contract import METHODS
 from covey.parts import sent, slot
 from covey.simulation.plan import Plan
 from covey.simulation.simulation import simulate
-from covey.spec import MethodSection, RunSpec
+from covey.spec import RunSpec
 from covey.testing.method_rounds import MethodRounds, spec_of
 from covey.worker.jobs.files import WrittenFile
 
@@ -47,12 +47,12 @@ class MethodConformance:
     def test_unknown_option_is_refused_by_name(self) -> None:
         """A misspelt option must not be ignored."""
         with pytest.raises(SpecError, match=r"method\.options\.no-such-option"):
-            load_method(MethodSection(name=self.name, options={**self.options, "no-such-option": 1}))
+            METHODS.make(self.name, {**self.options, "no-such-option": 1})
 
     def test_it_is_registered_under_its_name(self) -> None:
         """Runs name it; others are refused with the list of those that are installed."""
         with pytest.raises(PluginError, match=f"no method named 'no-such-method'.*{self.name}"):
-            load_method(MethodSection(name="no-such-method"))
+            METHODS.make("no-such-method")
 
     def test_what_is_sent_is_what_is_declared(self, tmp_path: Path) -> None:
         """Names, order, codecs, layouts and sizes, in the first round and in later ones."""

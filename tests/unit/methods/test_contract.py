@@ -8,10 +8,9 @@ from covey.codecs.floats import Bf16
 from covey.errors import PluginError, SpecError
 from covey.layout import Layout, TensorSpec
 from covey.methods.averaging import Averaging
-from covey.methods.contract import Method, Part, RunForm, load_method, parts_of
+from covey.methods.contract import METHODS, Method, Part, RunForm, parts_of
 from covey.methods.scaffold import Scaffold
 from covey.parts import COLLECT, DeclaredPart, brought, sent
-from covey.spec import MethodSection
 from covey.testing.method_rounds import spec_of
 
 LAYOUT = Layout.of([TensorSpec("w", "float32", (4,)), TensorSpec("n", "int64", (1,), "buffers")])
@@ -64,8 +63,8 @@ def test_parts_are_sent_and_brought_by_declaration() -> None:
 
 
 def test_a_method_is_found_by_its_name() -> None:
-    assert type(load_method(MethodSection())) is Averaging
+    assert type(METHODS.make("none")) is Averaging
     with pytest.raises(PluginError, match=r"no method named 'x' is installed here; installed: fedbn, fedprox, none,"):
-        load_method(MethodSection(name="x"))
+        METHODS.make("x")
     with pytest.raises(SpecError, match=r"method\.options\.mu: unknown key"):
-        load_method(MethodSection(options={"mu": 1}))
+        METHODS.make("none", {"mu": 1})

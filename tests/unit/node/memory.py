@@ -15,15 +15,19 @@ from covey.node.assignments.store import NodeStore
 from covey.node.operator.config import NodeConfig
 from covey.node.operator.metrics import OUTCOMES
 from covey.node.services import NodeServices
-from covey.spec import RunSpec, TaskSection
+from covey.spec import RoundsSpec, TaskSection
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.wire.identity import Identity
 from covey.wire.signing import ReceiptStatement, SigningKey, UpdateStatement, verify
-from covey.worker.jobs.messages import ApplyResult, InitialResult, StateFile, TrainedPart, TrainProgress, TrainResult
+from covey.worker.jobs.evaluation import EvaluateResult
+from covey.worker.jobs.files import WrittenFile
+from covey.worker.jobs.runs import InitialResult
+from covey.worker.jobs.training import TrainProgress, TrainResult
+from covey.worker.jobs.versions import ApplyResult
 
 SMALL = Layout.of([TensorSpec("w", "float32", (5,)), TensorSpec("seen", "int64", (2,), "buffers")])
 LARGE = Layout.of([TensorSpec("w", "float32", (100_000,))])
-SPEC = RunSpec(name="x", task=TaskSection(name="digits")).to_json()
+SPEC = RoundsSpec(name="x", task=TaskSection(name="digits")).to_json()
 COORDINATOR_KEY, NODE_KEY = SigningKey.generate(), SigningKey.generate()
 
 
@@ -79,6 +83,15 @@ class Worker:
     def trained(self):
         return [(job.run, job.round) for job in self.jobs]
 
+    async def do(self, operation, job, on_progress=None):
+        match operation.name:
+            case "train":
+                return await self.train(job, on_progress)
+            case "initial":
+                return await self.initial(job.run, job.spec_json, job.out, allow_path=job.allow_path)
+            case _:
+                return await getattr(self, operation.name)(job)
+
     async def train(self, job, on_progress):
         self.jobs.append(job)
         self.at_once += 1
@@ -93,22 +106,23 @@ class Worker:
             self.at_once -= 1
         parts = tuple(self._part(name, path, job) for name, path in job.scratch.items())
         state = tuple(self._state(name, path, job) for name, path in job.out_state.items())
-        return TrainResult(parts, 7, 2, 0.1, self.metrics, {}, state, self.private)
+        return TrainResult(parts, 7, 2, 0.1, self.metrics, {}, state, private=self.private)
 
     def _part(self, name, path, job):
         size = {"model": 4 * Layout.from_json(job.layout).part("model").numel}.get(name, 8)
         content = f"{job.run} {job.round} {name}".encode().ljust(size, b".")
         path.write_bytes(content)
-        return TrainedPart(name, "none", path, artifact_of([content]))
+        layout = Layout.from_json(job.layout).part(name).sha256
+        return WrittenFile(name, path, artifact_of([content]), layout=layout)
 
     def _state(self, name, path, job):
         content = f"{name} after {job.run} {job.round}".encode()
         path.write_bytes(content)
-        return StateFile(name, path, artifact_of([content]))
+        return WrittenFile(name, path, artifact_of([content]))
 
     async def evaluate(self, job):
         self.jobs.append(job)
-        return {"accuracy": (3.0, 4.0)}
+        return EvaluateResult({"accuracy": (3.0, 4.0)})
 
     async def initial(self, run, spec_json, out, *, allow_path):
         return InitialResult("", self._made("seed", out), "")

@@ -7,15 +7,15 @@ from dataclasses import replace
 import pytest
 
 from covey import messages as msg
-from covey.artifact import artifact_of
+from covey.artifact import artifact_of, artifact_to_json
 from covey.errors import StoreError
 from covey.node.assignments import local_state
 from covey.node.assignments.journal import Journal
 from covey.node.assignments.local_state import LocalState, RunStates
 from covey.node.assignments.store import NodeStore
-from covey.node.updates import FinishedPart, FinishedUpdate
+from covey.node.updates import FinishedUpdate
+from covey.parts import PartFile
 from covey.simulation.files import MemoryStore
-from covey.worker.jobs.messages import artifact_to_json
 
 
 def artifact(name):
@@ -23,7 +23,7 @@ def artifact(name):
 
 
 def update(run="a", number=1, **fields):
-    parts = (FinishedPart("model", "none", artifact(f"{run} {number}")),)
+    parts = (PartFile("model", "none", artifact(f"{run} {number}")),)
     made = FinishedUpdate(run, number, "base", f"digest {run} {number}", b"statement", b"signature", parts)
     return replace(made, **fields)
 
@@ -35,7 +35,7 @@ def store(request, tmp_path):
 
 def test_the_newest_finished_update_of_each_run_is_found(store):
     for finished in (update("a", 1), update("b", 1), update("a", 2), update("c", 1, phase=2)):
-        store.save(finished, {})
+        store.save(finished, {}, {})
     assert store.finished("a", 2, 1, "base") == update("a", 2)
     assert store.finished("b", 1, 1, "base") == update("b", 1)
     for missing in (("a", 1, 1, "base"), ("a", 2, 2, "base"), ("a", 2, 1, "other"), ("c", 1, 1, "base")):
@@ -46,58 +46,58 @@ def test_the_newest_finished_update_of_each_run_is_found(store):
 
 def test_files_are_needed_until_an_update_is_delivered_and_its_state_decided_on(store):
     state = {"momentum": artifact("m")}
-    store.save(update("a"), state)
-    store.save(update("b"), {})
+    store.save(update("a"), state, {})
+    store.save(update("b"), {}, {})
     assert store.needed() == {artifact(text).digest for text in ("a 1", "b 1", "m")}
     store.delivered(update("a"))
     store.delivered(update("b"))
     assert store.needed() == {artifact("m").digest}
-    store.settle("a", msg.Feedback("digest a 1", False))
+    store.settle("a", msg.Feedback("digest a 1", False), 0)
     assert store.needed() == set()
 
 
 def test_state_follows_the_verdict_on_just_that_update(store):
     old, new = {"momentum": artifact("old")}, {"momentum": artifact("new")}
-    store.save(update("a", 1), old)
-    assert store.settle("a", msg.Feedback("digest a 1", True)) == old
-    store.save(update("a", 2), new)
+    store.save(update("a", 1), old, {})
+    assert store.settle("a", msg.Feedback("digest a 1", True), 0) == old
+    store.save(update("a", 2), new, {})
     for feedback in (msg.Feedback(), msg.Feedback("digest a 1", True), msg.Feedback("digest a 2", False)):
-        assert store.settle("a", feedback) == old
-    store.save(update("a", 3), new)
-    assert store.settle("a", msg.Feedback("digest a 3", True)) == new
+        assert store.settle("a", feedback, 0) == old
+    store.save(update("a", 3), new, {})
+    assert store.settle("a", msg.Feedback("digest a 3", True), 0) == new
 
 
 def test_each_run_keeps_its_own_state_until_it_ends(store):
     states = {run: {"momentum": artifact(run)} for run in ("a", "b")}
     for run, state in states.items():
-        store.save(update(run), state)
+        store.save(update(run), state, {})
     for run, state in states.items():
-        assert store.settle(run, msg.Feedback(f"digest {run} 1", True)) == state
+        assert store.settle(run, msg.Feedback(f"digest {run} 1", True), 0) == state
     store.forget_state("a")
-    assert store.settle("a", msg.Feedback("digest a 1", True)) == {}
-    assert store.settle("b", msg.Feedback("digest b 1", True)) == states["b"]
+    assert store.settle("a", msg.Feedback("digest a 1", True), 0) == {}
+    assert store.settle("b", msg.Feedback("digest b 1", True), 0) == states["b"]
 
 
 def test_all_of_it_is_there_after_a_restart(tmp_path):
     store = NodeStore(tmp_path)
     state = {"momentum": artifact("m")}
-    store.save(update("a", 4, private=True, phase=2), state)
-    store.save(update("b"), {})
+    store.save(update("a", 4, private=True, phase=2), state, {})
+    store.save(update("b"), {}, {})
     store.delivered(update("b"))
     again = NodeStore(tmp_path)
     assert again.finished("a", 4, 2, "base") == update("a", 4, private=True, phase=2)
     assert again.finished("b", 1, 1, "base") == update("b", delivered=True)
     assert again.needed() == store.needed()
-    assert again.settle("a", msg.Feedback("digest a 4", True)) == state
-    assert NodeStore(tmp_path).settle("a", msg.Feedback()) == state
+    assert again.settle("a", msg.Feedback("digest a 4", True), 0) == state
+    assert NodeStore(tmp_path).settle("a", msg.Feedback(), 0) == state
 
 
 def test_the_oldest_run_s_state_goes_first(tmp_path):
     state = LocalState(tmp_path)
     for number in range(local_state.MAX_RUNS):
-        state.stage(f"r{number}", "u", {"momentum": artifact(f"r{number}")})
-    state.settle("r0", msg.Feedback("u", True))
-    state.stage("new", "u", {"momentum": artifact("new")})
+        state.stage(replace(update(f"r{number}"), digest="u"), {"momentum": artifact(f"r{number}")}, {})
+    state.settle("r0", msg.Feedback("u", True), 0)
+    state.stage(replace(update("new"), digest="u"), {"momentum": artifact("new")}, {})
     for states in (state, LocalState(tmp_path)):
         assert states.digests() == {artifact(f"r{k}").digest for k in range(16) if k != 1} | {artifact("new").digest}
 
@@ -106,8 +106,8 @@ def test_a_file_of_the_version_that_knew_one_run_is_read(tmp_path):
     files = {"momentum": artifact_to_json(artifact("m"))}
     old = {"run": "a", "accepted": {}, "update": "u", "staged": files}
     (tmp_path / "carried.json").write_text(json.dumps(old))
-    assert LocalState(tmp_path).settle("a", msg.Feedback("u", True)) == {"momentum": artifact("m")}
-    assert LocalState(tmp_path).settle("a", msg.Feedback()) == {"momentum": artifact("m")}
+    assert LocalState(tmp_path).settle("a", msg.Feedback("u", True), 0) == {"momentum": artifact("m")}
+    assert LocalState(tmp_path).settle("a", msg.Feedback(), 0) == {"momentum": artifact("m")}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"runs": [{"run": "a"}]}', '{"run": "a", "accepted": 1}', '"x"'])
@@ -153,5 +153,5 @@ def test_what_is_no_run_id_names_no_file(tmp_path, run):
 def test_states_in_memory_are_bounded_too():
     states = RunStates()
     for number in range(40):
-        states.settle(f"r{number}", msg.Feedback())
+        states.settle(f"r{number}", msg.Feedback(), 0)
     assert [state.run for state in states.newest_last()] == [f"r{number}" for number in range(24, 40)]

@@ -10,7 +10,8 @@ from covey.artifact import artifact_of
 from covey.errors import CorruptChunk, IdentityError
 from covey.node.assignments.conversation import Conversation
 from covey.node.assignments.offer import Delivery
-from covey.node.updates import FinishedPart, FinishedUpdate
+from covey.node.updates import FinishedUpdate
+from covey.parts import PartFile
 from covey.wire.signing import UpdateStatement
 from tests.unit.node.memory import NODE_KEY, assignment
 
@@ -26,7 +27,7 @@ def delivery(node):
         for index, content in enumerate(contents):
             artifact = artifact_of([content])
             node.files.put(artifact, content)
-            parts.append(FinishedPart(f"part{index}", "none", artifact))
+            parts.append(PartFile(f"part{index}", "none", artifact))
         talk = Conversation(node.services, assignment(), lambda stage, update: None)
         node.coordinator.listen(talk.answered)
         return Delivery(talk, update_of(*parts)), talk
@@ -35,7 +36,7 @@ def delivery(node):
 
 
 def update_of(*parts):
-    raw = UpdateStatement("f", "r", 1, "n0", NODE_KEY.key_id, "b" * 64, (), 1.0).to_bytes()
+    raw = UpdateStatement("f", "r", 1, "n0", NODE_KEY.key_id, "b" * 64, (), 1.0, {}).to_bytes()
     digest = hashlib.sha256(raw).hexdigest()
     return FinishedUpdate("r", 1, "b" * 64, digest, raw, NODE_KEY.sign(raw), parts)
 
@@ -124,7 +125,7 @@ async def test_a_receipt_must_be_signed_and_for_this_update(node, delivery):
         work = asyncio.create_task(sending.deliver())
         await node.until(lambda: node.coordinator.heard)
         offer = node.coordinator.heard.pop()
-        other = UpdateStatement("f", "r", 9, "n0", NODE_KEY.key_id, "b" * 64, (), 1.0).to_bytes()
+        other = UpdateStatement("f", "r", 9, "n0", NODE_KEY.key_id, "b" * 64, (), 1.0, {}).to_bytes()
         receipt = node.coordinator.receipt(msg.UpdateOffer(other, NODE_KEY.sign(other), ()))
         digest = node.coordinator.receipt(offer).update
         talk.answered(msg.Receipt(digest, receipt.statement + change, receipt.signature))

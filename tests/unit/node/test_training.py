@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from covey import messages as msg
+from covey.artifact import artifact_of
 from covey.errors import LimitExceeded, TaskError
 from covey.node.assignments.base_model import BaseModels
 from covey.node.assignments.conversation import Conversation
@@ -12,7 +13,7 @@ from covey.node.assignments.held_files import HeldFiles
 from covey.node.assignments.training import Training
 from covey.node.assignments.wanted_parts import state_bytes, wanted_parts
 from covey.node.operator.adversary import Drill
-from covey.spec import RunSpec, TaskSection, WeightsSection, parse_json
+from covey.spec import RoundsSpec, TaskSection, WeightsSection, parse_json
 from covey.wire.signing import UpdateStatement
 from tests.unit.node.memory import LARGE, SMALL, Node, assignment
 
@@ -50,7 +51,7 @@ async def test_the_parts_that_are_wanted_are_made(node, train):
 async def test_the_worker_is_told_what_the_assignment_says(node, train):
     await train(assignment("a", 3, evaluate=True, broadcast=b"\1\2", roster_index=2))
     [job] = node.worker.jobs
-    assert (job.run, job.round, job.roster_index, job.parts) == ("a", 3, 2, 3)
+    assert (job.run, job.round, job.roster_index, job.num_partitions) == ("a", 3, 2, 3)
     assert (job.evaluate, job.broadcast, job.attack) == (True, "AQI=", None)
     assert job.base == node.files.path(assignment("a").model.digest)
     assert list(job.scratch) == ["model", "buffers"]
@@ -92,7 +93,7 @@ async def test_the_statement_says_what_was_made(node, train):
 
 
 async def test_equal_weights_are_equal(node, train):
-    spec = RunSpec(name="x", task=TaskSection(name="digits"), weights=WeightsSection(by="equal"))
+    spec = RoundsSpec(name="x", task=TaskSection(name="digits"), weights=WeightsSection(by="equal"))
     update = await train(assignment("a", spec=spec.to_json()))
     assert UpdateStatement.from_bytes(update.statement).weight == 1.0
 
@@ -127,3 +128,11 @@ async def test_a_drill_is_added_to_the_order(tmp_path, train):
     [job] = drilled.worker.jobs
     assert (job.attack.name, job.attack.options) == ("sign-flip", {"x": 1})
     assert job.attack.memory == drilled.data_dir / "drills" / "a"
+
+
+async def test_what_came_along_reaches_the_worker(node, train):
+    came = artifact_of([b"control"])
+    inputs = (msg.InputFile("control", "", came, b"control"),)
+    await train(assignment("a", inputs=inputs, phase=2))
+    [job] = node.worker.jobs
+    assert (job.phase, {part: path.read_bytes() for part, path in job.inputs.items()}) == (2, {"control": b"control"})

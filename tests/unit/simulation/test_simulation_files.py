@@ -96,7 +96,7 @@ def test_adopting_twice_keeps_one_file(tmp_path, coordinator):
 def test_a_virtual_node_s_record_forgets_what_was_delivered():
     store = MemoryStore()
     update = FinishedUpdate("run", 1, "base", "d" * 64, b"statement", b"signature", ())
-    store.save(update, {})
+    store.save(update, {}, {})
     assert store.finished("run", 1, 1, "base") == update
     store.delivered(update)
     assert store.finished("run", 1, 1, "base") is None

@@ -51,7 +51,7 @@ def test_numbers_that_are_not_finite_survive_json() -> None:
 
 
 @pytest.mark.parametrize("value", [{}, {"digest": "a", "size_bytes": 1, "chunk_sha256": "!"}, None])
-def test_what_is_not_an_artifact_is_refused(value: object) -> None:
+def test_what_is_not_an_artifact_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="artifact"):
         artifact_from_json(value)
 
