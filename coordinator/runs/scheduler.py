@@ -85,6 +85,7 @@ class Scheduler:
             return
         self._runs.add(run)
         self._tasks[asyncio.create_task(run.execute())] = run
+        self._services.changes.notify()
 
     async def _ended(self, task: asyncio.Task[None]) -> None:
         run = self._tasks.pop(task)

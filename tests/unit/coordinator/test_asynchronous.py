@@ -29,6 +29,7 @@ from covey.machines.protocol import (
     NodeEvaluated,
     NodeJoined,
     NodeLost,
+    NodeQueued,
     NodeRemoved,
     PauseChanged,
     Report,
@@ -287,3 +288,13 @@ def test_whoever_has_work_from_before_the_restart_is_expected_back():
     made.handle(Started(1000))
     assert made.handle(Tick(1029)) == [Report("no node is connected")]
     assert CloseAssignment("a", 1, "lost", "no connection for 30 s") in made.handle(Tick(1030))
+
+
+def test_waiting_for_another_run_is_a_sign_of_life():
+    made, _ = started()
+    made.handle(NodeQueued("a", 90))
+    made.handle(Tick(110))
+    assert "a" in made.open
+    assert "b" not in made.open
+    made.handle(Tick(190))
+    assert "a" not in made.open

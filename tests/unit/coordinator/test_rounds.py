@@ -32,6 +32,7 @@ from covey.machines.protocol import (
     NodeEvaluated,
     NodeJoined,
     NodeLost,
+    NodeQueued,
     NodeRemoved,
     PauseChanged,
     Report,
@@ -529,3 +530,30 @@ class Interleavings(RuleBasedStateMachine):
 
 TestInterleavings = Interleavings.TestCase
 TestInterleavings.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+
+
+def test_a_node_that_works_for_another_run_first_has_its_time_from_when_it_is_done_there():
+    made, _ = started(replace(POLICY, hard_deadline_s=1000))
+    for now in (50, 90, 140):
+        made.handle(NodeQueued("a", now))
+    made.handle(UpdateStored("b", 1, 150))
+    made.handle(UpdateStored("c", 1, 150))
+    assert made.wake_at == 240
+    assert made.handle(Tick(239)) == []
+    made.handle(Tick(240))
+    assert made.attempt == 2
+
+
+def test_no_queue_extends_a_round_beyond_its_hard_deadline():
+    made, _ = started()
+    for now in range(0, 300, 30):
+        made.handle(NodeQueued("a", now))
+    assert made.wake_at == POLICY.hard_deadline_s
+
+
+def test_who_is_not_waited_for_extends_nothing():
+    made, _ = started()
+    made.handle(UpdateStored("a", 1, 50))
+    made.handle(NodeQueued("a", 90))
+    made.handle(NodeQueued("stranger", 90))
+    assert made.wake_at == POLICY.deadline_s

@@ -1,0 +1,168 @@
+"""One run from its taking up to its end, through the ports: a real store and files, nodes that answer."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+
+import pytest
+
+from covey import messages as msg
+from covey.artifact import artifact_of
+from covey.errors import Fenced, TaskError
+from covey.machines.protocol import StopRequested
+from covey.wire.signing import CommitStatement
+from tests.unit.coordinator.world import ROUNDS, UPDATES, World
+
+
+async def played(world, run="run", **options):
+    """A submitted run that both nodes have worked for until its end."""
+    world.submit(run, **options)
+    active, task = world.execute(run)
+    await world.work(run)
+    await task
+    return active
+
+
+async def test_a_run_goes_from_its_submission_to_a_chain_of_signed_versions(world):
+    await played(world, count=3)
+    record, versions = world.record.run("run"), world.record.versions("run")
+    assert (record.state, record.roster) == ("completed", ("ada", "bob"))
+    assert [version.version for version in versions] == [0, 1, 2, 3]
+    statements = [CommitStatement.from_bytes(version.statement) for version in versions[1:]]
+    assert [statement.parent for statement in statements[1:]] == [
+        hashlib.sha256(version.statement).hexdigest() for version in versions[1:-1]
+    ]
+    assert [statement.model_sha256 for statement in statements] == [version.model_sha256 for version in versions[1:]]
+    assert all([verdict.verdict for verdict in statement.verdicts] == ["accepted"] * 2 for statement in statements)
+    assert [version.metrics["accuracy"] for version in versions[1:]] == [0.75] * 3
+    assert "nothing" not in versions[1].metrics
+    for node in ("ada", "bob"):
+        assert [a.round for a in world.nodes.got(msg.Assignment, node)] == [1, 2, 3]
+        assert len(world.nodes.got(msg.Receipt, node)) == 3
+        assert world.nodes.got(msg.Cancel, node) == [msg.Cancel("run", 0, "the run is completed")]
+    events = [event.kind for event in world.record.events(run="run")]
+    assert events == ["run-finished"]
+
+
+async def test_the_nodes_evaluate_the_last_version(world):
+    await played(world, where="nodes")
+    assert world.record.version("run", 2).metrics == {"nodes/accuracy": 0.5}
+    assert [a.work for a in world.nodes.got(msg.Assignment, "ada")] == ["train", "train", "evaluate"]
+    assert not world.worker.done("evaluate")
+
+
+async def test_a_run_that_was_cut_off_goes_on_to_the_same_version(world, tmp_path):
+    await played(world, "whole")
+    world.submit("cut", submitted_at=2000.0)
+    _, task = world.execute("cut")
+    await world.work("cut", stop=lambda: len(world.record.updates("cut", 1)) == 1)
+    task.cancel()
+    (first,) = world.record.updates("cut", 1)
+    world.runs.active.clear()
+    world.nodes.sent.clear()
+    active, task = world.execute("cut")
+    await world.work("cut")
+    await task
+    assert [a.round for a in world.nodes.got(msg.Assignment, first.node)] == [2]
+    assert world.record.run("cut").state == "completed"
+    # What each node sends depends on the run's id, and so do the versions; how they are made does not.
+    assert len(world.record.versions("cut")) == len(world.record.versions("whole"))
+    assert [len(job.rows) for job in world.worker.done("aggregate")] == [2] * 4
+    assert active.bytes_received > 0
+
+
+async def test_an_error_that_nobody_expected_fails_the_run_in_words(world):
+    world.submit()
+    world.worker.errors["describe"] = ZeroDivisionError("in a plug-in")
+    active, task = world.execute("run")
+    await task
+    record = world.record.run("run")
+    assert (record.state, record.reason) == ("failed", "internal error: ZeroDivisionError('in a plug-in')")
+    assert active.machine is None
+
+
+async def test_what_the_worker_refuses_is_the_reason(world):
+    world.submit()
+    world.worker.errors["initial"] = TaskError("the task cannot make its model")
+    _, task = world.execute("run")
+    await task
+    record = world.record.run("run")
+    assert (record.state, record.reason) == ("failed", "the task cannot make its model")
+
+
+async def test_a_crash_beside_the_events_fails_the_run(world):
+    world.submit()
+    world.worker.errors["aggregate"] = ZeroDivisionError("in the rule")
+    _, task = world.execute("run")
+    await world.work("run", stop=lambda: bool(world.worker.done("aggregate")))
+    await task
+    assert world.record.run("run").state == "failed"
+    assert "ZeroDivisionError" in world.record.run("run").reason
+
+
+async def test_another_coordinator_ends_the_care_and_not_the_run(world):
+    world.submit()
+    world.worker.errors["describe"] = Fenced("another coordinator took over")
+    _, task = world.execute("run")
+    with pytest.raises(Fenced):
+        await task
+    assert world.record.run("run").state == "queued"
+
+
+async def test_a_failed_evaluation_is_done_all_the_same(world):
+    world.worker.errors["evaluate"] = TaskError("no data")
+    await played(world)
+    assert world.record.run("run").state == "completed"
+    assert all(version.evaluated for version in world.record.versions("run")[1:])
+
+
+async def test_while_it_is_paused_a_run_opens_no_round(world):
+    world.operation.paused = True
+    world.submit()
+    active, task = world.execute("run")
+    while not world.record.run("run").reason:
+        await world.changes.after(world.changes.count)
+    assert world.record.run("run").reason == "paused by the operator"
+    assert active.is_idle
+    assert active.facts.waiting
+    active.post(StopRequested("stopped by ada"))
+    await task
+    assert (world.record.run("run").state, world.record.run("run").reason) == ("stopped", "stopped by ada")
+
+
+async def test_evaluations_of_a_run_wait_for_each_other_and_no_round_does(world):
+    world.worker.gates["evaluate"] = gate = asyncio.Event()
+    world.submit(count=3)
+    _, task = world.execute("run")
+    work = asyncio.create_task(world.work("run"))
+    while not world.worker.done("evaluate"):
+        await world.changes.after(world.changes.count)
+    gate.set()
+    await task
+    work.cancel()
+    assert len(world.worker.done("evaluate")) == 3
+
+
+@pytest.mark.parametrize("mode", [ROUNDS, UPDATES])
+async def test_a_small_model_comes_along_and_is_counted(world, mode):
+    active = await played(world, mode=mode)
+    assignments = world.nodes.got(msg.Assignment, "ada")
+    for assignment in assignments:
+        assert artifact_of([assignment.model_data]) == assignment.model
+        assert assignment.download_granted
+    sent = world.metrics.registry.get_sample_value("covey_node_sent_bytes_total", {"node": "ada"})
+    assert sent == sum(len(assignment.model_data) for assignment in assignments) > 0
+    assert active.facts.committed == 2
+
+
+async def test_two_worlds_make_the_same_versions_of_the_same_run(tmp_path):
+    sha = []
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        folder.mkdir()
+        world = World(folder, "ada", "bob")
+        await played(world)
+        sha.append([version.model_sha256 for version in world.record.versions("run")])
+        await world.close()
+    assert sha[0] == sha[1]

@@ -1,0 +1,232 @@
+"""What nodes say, and how it reaches the runs: by the run's id, checked, and in one version of the messages only."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import pytest
+
+from covey import messages as msg
+from covey.coordinator.nodes.members import Members
+from covey.coordinator.nodes.service import WIRE_REFUSED, CoordinatorService, NodeServices, version_refusal
+from covey.coordinator.nodes.sessions import QUEUE_MESSAGES, Sessions
+from covey.errors import IdentityError
+from covey.machines.protocol import NodeAnswered, NodeJoined, NodeLost
+from covey.wire.translation import from_coordinator
+
+
+class Run:
+    """An active run that notes what it is told."""
+
+    def __init__(self, name, rounds=(1,)):
+        self.run, self.rounds = SimpleNamespace(run=name, submitted_at=1.0), rounds
+        self.posted, self.moves, self.evaluations = [], [], []
+        self.mode = SimpleNamespace(served=lambda node, digest: None)
+
+    def post(self, event):
+        self.posted.append(event)
+
+    def collecting(self, node, number):
+        return number in self.rounds
+
+    expects = collecting
+
+    def moved(self, node, progress):
+        self.moves.append((node, progress))
+
+    async def node_evaluated(self, node, version, totals):
+        self.evaluations.append((node, version, totals))
+
+
+@pytest.fixture
+def sessions():
+    return Sessions()
+
+
+@pytest.fixture
+def runs(world):
+    """Two runs are active."""
+    found = {name: Run(name) for name in ("one", "two")}
+    for run in found.values():
+        world.runs.add(run)
+    return found
+
+
+@pytest.fixture
+def service(world, sessions):
+    return CoordinatorService(
+        NodeServices(
+            federation=world.services.federation,
+            store=world.store,
+            files=world.files,
+            sessions=sessions,
+            members=world.members,
+            runs=world.runs,
+            offers=world.offers,
+            enrolment=None,
+            metrics=world.metrics,
+            changes=world.changes,
+            background=world.background,
+            clock=lambda: 100.0,
+        )
+    )
+
+
+def hello(**changes):
+    return msg.Hello(**{"version": "1.0", "tasks": ("digits",), "device": "cpu"} | changes)
+
+
+def messages(session):
+    """What is queued for a node, in its own words; None: the end."""
+    queued = [session.outbox.get_nowait() for _ in range(session.outbox.qsize())]
+    return [from_coordinator(message) if message is not None else None for message in queued]
+
+
+# -- sessions
+
+
+def test_only_who_has_said_hello_counts_as_connected(sessions):
+    session = sessions.open("ada")
+    assert ("ada" in sessions, sessions.nodes(), sorted(sessions.live())) == (False, [], ["ada"])
+    session.greeted = True
+    assert ("ada" in sessions, sessions.nodes()) == (True, ["ada"])
+    assert 7 not in sessions
+
+
+def test_messages_become_protobuf_at_the_door(sessions):
+    session = sessions.open("ada")
+    assert sessions.send("ada", msg.Cancel("run", 1, "why"))
+    assert not sessions.send("bob", msg.Cancel("run", 1, "why"))
+    assert messages(session) == [msg.Cancel("run", 1, "why")]
+
+
+def test_a_newer_session_takes_the_place_of_an_older_one(sessions):
+    first, second = sessions.open("ada"), sessions.open("ada")
+    assert messages(first) == [msg.Goodbye("replaced", "a newer session of this node was opened"), None]
+    assert (sessions.forget(first), sessions.forget(second), sessions.forget(second)) == (False, True, False)
+
+
+def test_a_node_that_does_not_read_loses_its_session(sessions):
+    session = sessions.open("ada")
+    for _ in range(QUEUE_MESSAGES + 1):
+        sessions.send("ada", msg.DownloadGrant("d"))
+    assert messages(session)[-1] is None
+
+
+def test_every_session_is_closed_also_of_those_who_have_not_said_hello(sessions):
+    session = sessions.open("ada")
+    sessions.close_all("stopping", "come back")
+    assert messages(session) == [msg.Goodbye("stopping", "come back"), None]
+
+
+# -- hello
+
+
+async def test_a_node_joins_all_active_runs_once(service, sessions, runs, world):
+    session = sessions.open("ada")
+    for _ in range(2):
+        await service.dispatch(session, hello(drill="scaled"))
+    assert session.greeted
+    assert [run.posted for run in runs.values()] == [[NodeJoined("ada", 100.0)]] * 2
+    record = world.record.node("ada")
+    assert (record.version, record.device, tuple(record.tasks)) == ("1.0", "cpu", ("digits",))
+    assert world.members.drills == {"ada": "scaled"}
+
+
+@pytest.mark.parametrize(
+    ("wire", "older"), [(0, "node"), (1, "node"), (msg.WIRE - 1, "node"), (msg.WIRE + 1, "coordinator")]
+)
+async def test_a_node_of_another_version_is_told_so_and_joins_nothing(service, sessions, runs, world, wire, older):
+    session = sessions.open("ada")
+    await service.dispatch(session, hello(wire=wire))
+    goodbye, end = messages(session)
+    assert (goodbye.code, end) == ("version", None)
+    assert goodbye.reason == version_refusal(hello(wire=wire))
+    assert f"version {wire or 1} of the messages" in goodbye.reason
+    assert f"version {msg.WIRE}: upgrade the {older}" in goodbye.reason
+    assert [run.posted for run in runs.values()] == [[], []]
+    assert "ada" not in sessions
+    (event,) = [event for event in world.record.events(node="ada") if event.kind == WIRE_REFUSED]
+    assert event.detail == {"node": wire, "coordinator": msg.WIRE}
+
+
+async def test_all_active_runs_hear_of_a_node_that_is_lost(service, sessions, runs, world):
+    session = sessions.open("ada")
+    await service.dispatch(session, hello())
+    service._ended(session)
+    assert [run.posted[-1] for run in runs.values()] == [NodeLost("ada", 100.0)] * 2
+    service._ended(session)
+    assert len(runs["one"].posted) == 2
+
+
+# -- by the run's id
+
+
+async def test_what_a_node_says_of_a_run_reaches_that_run_only(service, sessions, runs):
+    session = sessions.open("ada")
+    await service.dispatch(session, msg.Decline("two", 1, 1, "policy", "no"))
+    await service.dispatch(session, msg.Decline("two", 9, 1, "policy", "of a round that is closed"))
+    await service.dispatch(session, msg.Decline("three", 1, 1, "policy", "of no run"))
+    assert runs["one"].posted == []
+    assert runs["two"].posted == [NodeAnswered("ada", 1, "declined", "policy: no", 100.0)]
+
+
+@pytest.mark.parametrize(
+    ("phase", "shown"),
+    [("queued", "queued"), ("training", "training"), ("uploading", "uploading"), ("dancing", "training")],
+)
+async def test_progress_is_shown_in_phases_that_are_known(service, sessions, runs, phase, shown):
+    session = sessions.open("ada")
+    await service.dispatch(session, msg.Progress("one", 1, phase, 3, 4, math.inf, 2.0))
+    await service.dispatch(session, msg.Progress("one", 9, phase))
+    ((node, progress),) = runs["one"].moves
+    assert (node, progress.phase, progress.step, progress.steps, progress.seconds) == ("ada", shown, 3, 4, 2.0)
+    assert math.isnan(progress.loss)
+    assert runs["two"].moves == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b'{"accuracy":[1,2]}', {"accuracy": (1.0, 2.0)}),
+        (b"{}", {}),
+        (b'{"\\ud800":[1,2]}', {}),
+        (b'{"a\\nb":[1,2]}', {}),
+        (b'{"accuracy":[1' + 400 * b"0" + b",2]}", {}),
+        (b"[" * 100_000, {}),
+        (b'{"accuracy":[NaN,2],"loss":[3,4]}', {"loss": (3.0, 4.0)}),
+    ],
+)
+async def test_what_nodes_say_of_the_last_version(service, sessions, runs, text, expected):
+    session = sessions.open("ada")
+    await service.dispatch(session, msg.Evaluation("two", 3, text))
+    await service.dispatch(session, msg.Evaluation("three", 3, text))
+    assert runs["two"].evaluations == [("ada", 3, expected)]
+    assert runs["one"].evaluations == []
+
+
+async def test_a_file_is_granted_to_whom_a_run_serves_it(service, sessions, runs):
+    session = sessions.open("ada")
+    runs["two"].mode.served = lambda node, digest: digest if (node, digest) == ("ada", "d") else None
+    for digest in ("e", "d", "d"):
+        await service.dispatch(session, msg.DownloadAsk(digest))
+    assert messages(session) == [msg.DownloadGrant("d")] * 2
+    await service.dispatch(sessions.open("bob"), msg.DownloadAsk("d"))
+    assert service._downloads.holds(("ada", "d"))
+    assert not service._downloads.holds(("bob", "d"))
+
+
+# -- members
+
+
+async def test_a_signing_key_is_looked_up_again_when_it_has_changed(world):
+    members, old = Members(world.store), world.keys["ada"]
+    assert await members.signing_key("ada", old.key_id) == old.public_bytes
+    new = world.keys["bob"]
+    with pytest.raises(IdentityError, match="present key"):
+        await members.signing_key("ada", new.key_id)
+    members.keys["ada"] = ("outdated", b"")
+    assert await members.signing_key("ada", old.key_id) == old.public_bytes
+    members.forget_key("ada")
+    assert members.keys == {}

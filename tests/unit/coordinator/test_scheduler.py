@@ -1,0 +1,151 @@
+"""Several runs at once: how many, which ones, and what one does to the others."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from covey.coordinator.modes.registry import take_up
+from covey.coordinator.runs.active_run import ActiveRun
+from covey.errors import Fenced, StoreError
+from covey.testing import store_records as make
+
+
+class Ends(ActiveRun):
+    """A run that ends as it is told to."""
+
+    def __init__(self, services, run, outcomes):
+        super().__init__(services, run, lambda active: take_up(services, run).mode)
+        self._outcome = outcomes.setdefault(run.run, asyncio.get_running_loop().create_future())
+        self._services = services
+
+    async def execute(self):
+        state = await self._outcome
+        await self.persist(self.record.finish_run, self.run.run, state, "", 1.0)
+
+
+@pytest.fixture
+async def scheduled(world):
+    """Starts a scheduler: `scheduled(max_runs)`; `outcomes[run]` is a future that ends a run."""
+    outcomes, tasks = {}, []
+
+    def start(max_runs=2):
+        scheduler = world.scheduler(max_runs, lambda services, run: Ends(services, run, outcomes))
+        tasks.append(asyncio.create_task(scheduler.serve()))
+        return scheduler, tasks[-1]
+
+    start.outcomes = outcomes
+    yield start
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def active(world, *runs):
+    """Wait until just these runs are active."""
+    while tuple(world.runs.active) != runs:
+        await world.changes.after(world.changes.count)
+
+
+async def test_those_in_progress_come_first_and_then_the_oldest(world, scheduled):
+    for number, run in enumerate(("d", "c", "b", "a")):
+        world.submit(run, submitted_at=1000.0 + number)
+    world.record.start_run("a", ("ada",), 1, "[]", make.version_record("a", 0), 1001.0)
+    scheduled(2)
+    await active(world, "d", "a")  # in the order in which they were submitted
+    scheduled.outcomes["a"].set_result("completed")
+    await active(world, "d", "c")
+    scheduled.outcomes["d"].set_result("completed")
+    await active(world, "c", "b")
+    assert world.runs.ended.run == "d"
+
+
+async def test_a_run_that_is_submitted_later_is_taken_up_when_there_is_room(world, scheduled):
+    scheduler, _ = scheduled(1)
+    world.submit("first", submitted_at=1.0)
+    scheduler.wake()
+    await active(world, "first")
+    world.submit("second", submitted_at=2.0)
+    scheduler.wake()
+    scheduled.outcomes["first"].set_result("completed")
+    await active(world, "second")
+
+
+async def test_a_run_whose_care_crashes_fails_and_the_others_go_on(world, scheduled):
+    for run in ("bad", "good", "next"):
+        world.submit(run)
+    scheduled(2)
+    await active(world, "bad", "good")
+    scheduled.outcomes["bad"].set_exception(ZeroDivisionError("a bug"))
+    await active(world, "good", "next")
+    record = world.record.run("bad")
+    assert (record.state, record.reason) == ("failed", "internal error: ZeroDivisionError('a bug')")
+
+
+async def test_what_cannot_be_recorded_is_left_for_the_next_start(world, scheduled, monkeypatch):
+    for run in ("bad", "next"):
+        world.submit(run)
+
+    def refuses(*arguments):
+        raise StoreError("no")
+
+    scheduled(1)
+    await active(world, "bad")
+    with monkeypatch.context() as patched:
+        patched.setattr(type(world.record), "finish_run", refuses)
+        scheduled.outcomes["bad"].set_exception(ZeroDivisionError("a bug"))
+        await active(world, "next")
+    assert world.record.run("bad").state == "queued"
+
+
+async def test_a_coordinator_that_lost_the_record_stops(world, scheduled):
+    for run in ("one", "two"):
+        world.submit(run)
+    _, serving = scheduled(2)
+    await active(world, "one", "two")
+    scheduled.outcomes["one"].set_exception(Fenced("another coordinator took over"))
+    with pytest.raises(Fenced):
+        await serving
+    assert world.runs.active == {}
+    assert world.record.run("two").state == "queued"
+
+
+async def test_a_mode_that_is_not_known_here_fails_its_run_only(world):
+    record = world.submit("old")
+    world.record.add_run(replace(record, run="new", mode="telepathy", submitted_at=1.0))
+    serving = asyncio.create_task(world.scheduler().serve())
+    await active(world, "old")
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+    failed = world.record.run("new")
+    assert failed.state == "failed"
+    assert "'telepathy' is not known" in failed.reason
+
+
+async def test_a_coordinator_that_drains_takes_nothing_up(world, scheduled):
+    world.operation.draining = True
+    world.submit("waits")
+    scheduler, _ = scheduled(2)
+    scheduler.wake()
+    await asyncio.sleep(0)
+    await world.store.call(world.record.nodes)  # behind whatever the scheduler would have asked
+    assert world.runs.active == {}
+    world.operation.draining = False
+    scheduler.wake()
+    await active(world, "waits")
+
+
+async def test_real_runs_share_the_nodes_and_each_goes_its_way(world):
+    for run in ("one", "two"):
+        world.submit(run)
+    serving = asyncio.create_task(world.scheduler().serve())
+    await active(world, "one", "two")
+    await asyncio.gather(world.work("one"), world.work("two"))
+    await active(world)
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+    for run in ("one", "two"):
+        assert world.record.run(run).state == "completed"
+        assert all(len(world.record.updates(run, number)) == 2 for number in (1, 2))
