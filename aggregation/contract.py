@@ -14,11 +14,12 @@ from typing import ClassVar, Protocol
 from pydantic import Field
 from torch import Tensor
 
-from covey.aggregation.directions import BlockRule, Direction, Flat, WeightedRows
+from covey.aggregation.directions import BlockRule
 from covey.aggregation.matrix import UpdateMatrix
 from covey.errors import RunFailed
 from covey.options import PluginOptions
 from covey.plugins import Kind, Pluggable
+from covey.vectors import TensorVector, Vector
 
 __all__ = [
     "AGGREGATORS",
@@ -28,13 +29,12 @@ __all__ = [
     "Aggregator",
     "BlockRule",
     "ByzantineOptions",
-    "Direction",
-    "Flat",
     "PluginOptions",
     "PreAggregator",
     "RootData",
+    "TensorVector",
+    "Vector",
     "Verdict",
-    "WeightedRows",
 ]
 
 
@@ -65,14 +65,14 @@ class Aggregate:
     Attributes:
         direction: float32 `[d]`, computed when its blocks are asked for.
         verdicts: One for each row, in row order.
-        state: What the rule wants back in the next round, by name; directions, so that a vector of the
+        state: What the rule wants back in the next round, by name; lazy vectors, so that one of the
             model's size (the last result, for centred clipping) is written block by block. Empty for a rule
             without memory.
     """
 
-    direction: Direction
+    direction: Vector
     verdicts: tuple[Verdict, ...]
-    state: Mapping[str, Direction] = field(default_factory=dict)
+    state: Mapping[str, Vector] = field(default_factory=dict)
 
 
 class RootData(Protocol):
@@ -81,7 +81,7 @@ class RootData(Protocol):
     def update(self) -> Tensor:
         """What an honest node with the root data would send in this round: float32 `[d]`, not to be modified."""
 
-    def loss(self, step: Direction | None) -> float:
+    def loss(self, step: Vector | None) -> float:
         """Mean loss over the root data where the model is moved by `step` (None: not moved).
 
         A step is of the rows' kind: where nodes send gradients, the model is moved against it.
@@ -98,6 +98,7 @@ class AggregationContext:
         root: Trusted data, for a rule that says `needs_root`.
         learning_rate: The server optimizer's: how far a step along the direction goes.
         roster: The run's node ids in roster order, only ever appended to: for a rule that keeps something of each.
+        losses: The mean loss that a node reported of its training, by node: what nodes say, and not all may.
     """
 
     round: int
@@ -105,6 +106,7 @@ class AggregationContext:
     root: RootData | None = None
     learning_rate: float = 1.0
     roster: tuple[str, ...] = ()
+    losses: Mapping[str, float] = field(default_factory=dict)
 
 
 class ByzantineOptions(PluginOptions):
@@ -121,6 +123,7 @@ class Aggregator(Pluggable):
         Options: The model of the rule's options (`[aggregation.options]`).
         state_names: Names of what it keeps from round to round (`Aggregate.state`), always all of them.
         needs_root: Whether it needs `AggregationContext.root`.
+        needs_losses: Whether it needs `AggregationContext.losses`.
         votes: Whether it reads signs only, so that updates may be signs and its direction is +1 or -1.
         weighs: Whether the rows' weights have a part in the direction.
         robust: Whether it is there to withstand wrong updates: buffers are then combined by their median.
@@ -128,6 +131,7 @@ class Aggregator(Pluggable):
 
     state_names: ClassVar[tuple[str, ...]] = ()
     needs_root: ClassVar[bool] = False
+    needs_losses: ClassVar[bool] = False
     votes: ClassVar[bool] = False
     weighs: ClassVar[bool] = False
     robust: ClassVar[bool] = True
@@ -135,6 +139,13 @@ class Aggregator(Pluggable):
     def min_updates(self) -> int:
         """The fewest updates with which the rule's guarantee holds (for its f); at least 1."""
         return 1
+
+    def refusal(self, n: int) -> str:
+        """Why the rule cannot be applied to as many as n updates, for people; empty if it can.
+
+        A run of which each round would be refused for this is refused at submission.
+        """
+        return ""
 
     def require(self, updates: UpdateMatrix) -> None:
         """Refuse a round that breaks the rule's assumption on n; the first line of every `aggregate`.

@@ -20,6 +20,7 @@ from covey.options import Placed, PluginOptions, place_of, validated
 
 GROUPS = {
     "task": "covey.tasks",
+    "method": "covey.methods",
     "aggregator": "covey.aggregators",
     "pre-aggregator": "covey.pre_aggregators",
     "async-policy": "covey.async_policies",

@@ -14,14 +14,12 @@ from functools import cached_property
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from torch import Tensor
 
-from covey.aggregation.directions import Direction
-from covey.codecs.contract import Reader
 from covey.errors import RunFailed, SpecError
 from covey.options import PluginOptions
 from covey.plugins import Kind, Pluggable
 from covey.validation import explain
+from covey.vectors import Vector
 
 __all__ = [
     "ASYNC_POLICIES",
@@ -56,26 +54,13 @@ class Arrival:
     node: str
     weight: float
     base_version: int
-    reader: Reader
-
-
-class Vector(Protocol):
-    """A model's parameters.
-
-    Attributes:
-        d: Number of elements.
-    """
-
-    d: int
-
-    def block(self, columns: slice) -> Tensor:
-        """Elements `columns` (step 1, in `0..d`): float32 `[b]`, read-only."""
+    reader: Vector
 
 
 class Records(Protocol):
     """What the policy pinned, opened when asked for."""
 
-    def update(self, number: int) -> Reader:
+    def update(self, number: int) -> Vector:
         """The vector of an earlier update."""
 
     def held(self, number: int) -> Arrival:
@@ -158,7 +143,7 @@ class AsyncStep:
         buffers: How the updates' buffers are combined.
     """
 
-    direction: Direction
+    direction: Vector
     shares: Mapping[int, float]
     mixing: float = 1.0
     buffers: Literal["mean", "median"] = "mean"

@@ -11,9 +11,9 @@ from torch import Tensor
 from covey.aggregation.asynchronous.contract import Arrival, AsyncContext, AsyncVerdict, Pinned, PolicyState
 from covey.aggregation.contract import AGGREGATORS, Aggregate, AggregationContext, Aggregator
 from covey.aggregation.matrix import Row, UpdateMatrix
-from covey.codecs.contract import Reader
 from covey.errors import SpecError
 from covey.options import PluginOptions
+from covey.vectors import ComputedVector, Vector
 
 
 class RuleOptions(PluginOptions):
@@ -91,14 +91,14 @@ def opened(arrival: Arrival, held: Mapping[str, int], context: AsyncContext) -> 
     return [arrival if node == arrival.node else context.records.held(held[node]) for node in nodes]
 
 
-class Combined(Reader):
+class Combined(ComputedVector):
     """sum_i weights[i] x readers[i] as one row, decoded on demand.
 
     Args:
         terms: (reader, weight), at least one; all of one length.
     """
 
-    def __init__(self, terms: Sequence[tuple[Reader, float]]) -> None:
+    def __init__(self, terms: Sequence[tuple[Vector, float]]) -> None:
         super().__init__(terms[0][0].d)
         self._terms = tuple(terms)
 

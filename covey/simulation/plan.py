@@ -10,7 +10,7 @@ from covey.errors import SpecError
 from covey.simulation.adversaries import Attack, checked
 from covey.simulation.arrival_order import Staleness
 from covey.spec import RunSpec
-from covey.worker.jobs.messages import Description
+from covey.worker.jobs.runs import Description
 
 MAX_NODES = 100_000
 

@@ -78,8 +78,6 @@ class RunSpec(Section, ABC):
     def _combinations(self) -> RunSpec:
         if self.exchange.payload == "gradient":
             self._one_gradient()
-        if self.method.name != "none":
-            raise refusal("method.name", 'not available in this version; choose "none"', self.method.name)
         if self.exchange.share != ("*",):
             raise refusal("exchange.share", 'not available in this version; choose ["*"]', self.exchange.share)
         return self

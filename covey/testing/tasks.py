@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ class TaskConformance:
     """
 
     task_class: type[Task]
-    options: Mapping[str, JsonValue] = {}
+    options: ClassVar[Mapping[str, JsonValue]] = {}
     training = TrainingSection(local_steps=30)
     """Enough for the loss to fall visibly."""
     learns = True

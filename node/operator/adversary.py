@@ -21,7 +21,7 @@ from pydantic import JsonValue
 from covey.errors import PluginError, SpecError
 from covey.plugins import installed
 from covey.spec import parse_json
-from covey.worker.jobs.messages import AttackOrder, TrainJob
+from covey.worker.jobs.training import AttackOrder, TrainJob
 
 FOLDER = "drills"
 """In a node's data directory: what its attacks remember, by run."""

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -149,9 +150,9 @@ def test_an_unknown_name_is_refused_with_the_installed_ones_and_the_place():
 
 
 def test_a_plug_in_of_an_earlier_version_still_works(package):
-    rule = AGGREGATORS.make("old")
-    assert isinstance(rule, Aggregator)
+    rule: Any = AGGREGATORS.make("old")
     assert rule.ready
+    assert isinstance(rule, Aggregator)
     with pytest.raises(SpecError, match=r"^aggregation\.pre\.1\.options\.g: unknown key"):
         AGGREGATORS.make("old", {"g": 1}, "aggregation.pre.1")
 

@@ -1,6 +1,6 @@
 import contextlib
 import json
-from typing import Literal
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -219,7 +219,6 @@ def test_every_wrong_key_is_told_in_one_message():
             '[training]\nlocal_steps = 1\noptimizer = "adam"\n[exchange]\npayload = "gradient"',
             'training.optimizer: with payload "gradient" the node takes no step; choose "sgd" (given: "adam")',
         ),
-        ('[method]\nname = "x"', 'method.name: not available in this version; choose "none" (given: "x")'),
         (
             '[exchange]\nshare = ["head.*"]',
             'exchange.share: not available in this version; choose ["*"] (given: ["head.*"])',
@@ -264,8 +263,9 @@ def test_a_mode_has_a_model_that_says_what_callers_ask(mode, model, whole, min_n
 def test_the_facts_of_a_mode_fit_its_model():
     for name, model in MODELS.items():
         facts, field_of = mode_named(name), {f.alias or key: f for key, f in model.model_fields.items()}
-        assert model.model_fields["mode"].annotation == Literal[name]
-        assert facts.count_key in field_of[facts.section].annotation.model_fields
+        section: Any = field_of[facts.section].annotation
+        assert get_args(model.model_fields["mode"].annotation) == (name,)
+        assert facts.count_key in section.model_fields
         assert facts.rule_kind in GROUPS
 
 
@@ -297,12 +297,13 @@ def test_options_of_a_plug_in_beside_a_sections_own_keys_are_stored_where_there_
 
 def test_the_base_of_all_modes_is_not_a_specification():
     with pytest.raises(TypeError, match="abstract"):
-        RunSpec(name="r", task={"name": "t"})
+        RunSpec(name="r", task={"name": "t"})  # type: ignore[abstract, call-arg]
 
 
 def test_an_asynchronous_run_has_its_section_and_its_own_refusals():
     spec = parse_toml(f'mode = "async"\n{LEAST}\n[async]\nupdates = 7\n')
-    assert spec.asynchronous.updates == 7
+    assert isinstance(spec, MODELS["async"])
+    assert spec.rounds_in_all == 7
     assert parse_json(spec.to_json()) == spec
     assert "async.update: unknown key; known keys: deadline_s, max_" in refused("[async]\nupdate = 1")
 

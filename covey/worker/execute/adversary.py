@@ -20,18 +20,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
-from covey.aggregation.attacks import ATTACKS, Attack, AttackContext, Vector
+from covey.aggregation.attacks import ATTACKS, Attack, AttackContext
 from covey.aggregation.matrix import Row, UpdateMatrix
-from covey.codecs.contract import Source
-from covey.codecs.none import TensorReader
 from covey.errors import CoveyError, TaskError
 from covey.layout import Layout
 from covey.learning.data import batches
 from covey.learning.task import Task, task_errors
 from covey.spec import RunSpec
+from covey.vectors import FunctionVector, TensorVector, Vector
 from covey.worker.files.mapped import FLOAT32_BYTES, MappedModel, map_float32
 from covey.worker.files.updates import write_raw
-from covey.worker.jobs import messages as m
+from covey.worker.jobs.training import AttackOrder, TrainJob
 
 log = structlog.get_logger(room="worker")
 POLL_S = 0.02
@@ -43,7 +42,7 @@ def _never() -> None:
     """Nobody cancels."""
 
 
-def load_attack(order: m.AttackOrder) -> Attack:
+def load_attack(order: AttackOrder) -> Attack:
     """The ordered attack.
 
     Raises:
@@ -54,8 +53,8 @@ def load_attack(order: m.AttackOrder) -> Attack:
 
 
 def attacked(
-    order: m.AttackOrder, source: Source, spec: RunSpec, job: m.TrainJob, check_cancelled: Callable[[], object] = _never
-) -> Source:
+    order: AttackOrder, source: Vector, spec: RunSpec, job: TrainJob, check_cancelled: Callable[[], object] = _never
+) -> Vector:
     """What a drill node sends in place of what it should.
 
     Args:
@@ -81,7 +80,7 @@ def attacked(
         round=job.round,
         seed=spec.seed,
         node=job.roster_index,
-        nodes=order.nodes or job.parts,
+        nodes=order.nodes or job.num_partitions,
         attackers=order.attackers,
         known=_known(order, source.d, check_cancelled),
         change=change,
@@ -98,7 +97,7 @@ def attacked(
 # -- what it knows ----------------------------------------------------------------------------------------------------
 
 
-def _known(order: m.AttackOrder, d: int, check_cancelled: Callable[[], object]) -> UpdateMatrix | None:
+def _known(order: AttackOrder, d: int, check_cancelled: Callable[[], object]) -> UpdateMatrix | None:
     """The group's honest vectors in node-id order: those whose files are complete when time is up."""
     if not order.group:
         return None
@@ -109,7 +108,7 @@ def _known(order: m.AttackOrder, d: int, check_cancelled: Callable[[], object]) 
     if missing:
         log.warning("DRILL: the attack makes do without some of its group", missing=missing, waited_s=order.wait_s)
     there = sorted(set(order.group) - set(missing))
-    rows = [Row(node, 1 / len(there), TensorReader(map_float32(order.group[node], d))) for node in there]
+    rows = [Row(node, 1 / len(there), TensorVector(map_float32(order.group[node], d))) for node in there]
     return UpdateMatrix(rows) if rows else None
 
 
@@ -118,7 +117,7 @@ def _complete(path: Path, d: int) -> bool:
     return path.is_file() and path.stat().st_size == d * FLOAT32_BYTES
 
 
-def _change(spec: RunSpec, job: m.TrainJob, d: int, memory: Mapping[str, Tensor]) -> Source | None:
+def _change(spec: RunSpec, job: TrainJob, d: int, memory: Mapping[str, Tensor]) -> Vector | None:
     """The last round's change of the model, as nodes of this run would send it."""
     base, payload = _base(job, d), spec.exchange.payload
     if payload == "parameters":
@@ -126,11 +125,11 @@ def _change(spec: RunSpec, job: m.TrainJob, d: int, memory: Mapping[str, Tensor]
     if BASE not in memory:
         return None
     before, sign = memory[BASE], -1 if payload == "gradient" else 1
-    return Vector(d, lambda columns: (base.read(columns) - before[columns]) * sign)
+    return FunctionVector(d, lambda columns: (base.read(columns) - before[columns]) * sign)
 
 
-def _base(job: m.TrainJob, d: int) -> Source:
-    return Vector(d, MappedModel(job.base, Layout.from_json(job.layout)).block)
+def _base(job: TrainJob, d: int) -> Vector:
+    return FunctionVector(d, MappedModel(job.base, Layout.from_json(job.layout)).read)
 
 
 # -- what it remembers: a folder for each round, of raw float32 files ------------------------------------------------
@@ -149,7 +148,7 @@ def _memory(folder: Path | None, now: int, d: int) -> Mapping[str, Tensor]:
     return {path.stem: map_float32(path, path.stat().st_size // FLOAT32_BYTES).clone() for path in files}
 
 
-def _remember(folder: Path, now: int, vectors: Mapping[str, Source]) -> None:
+def _remember(folder: Path, now: int, vectors: Mapping[str, Vector]) -> None:
     fresh = folder / f"{now}.new"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
@@ -183,7 +182,7 @@ class FlippedLabels(Dataset[Any]):
         return x, self._classes - 1 - y
 
 
-def poisons_labels(order: m.AttackOrder | None) -> bool:
+def poisons_labels(order: AttackOrder | None) -> bool:
     """Whether the node has to train on `flipped` data.
 
     Raises:
@@ -238,7 +237,7 @@ def main() -> None:
     """Say whether an attack is installed with such options, and what it needs, as JSON."""
     wanted = json.load(sys.stdin)
     try:
-        attack = load_attack(m.AttackOrder(wanted["name"], wanted["options"]))
+        attack = load_attack(AttackOrder(wanted["name"], wanted["options"]))
         print(json.dumps({"error": "", "omniscient": attack.omniscient}))
     except CoveyError as error:
         print(json.dumps({"error": str(error), "omniscient": False}))

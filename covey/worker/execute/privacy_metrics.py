@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from covey.codecs.contract import Codec
 from covey.learning.privacy import spent
-from covey.worker.jobs.messages import Metrics
+from covey.worker.jobs.evaluation import Metrics
 
 
 def spent_metrics(codec: Codec, rounds: int) -> Metrics:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -19,9 +21,9 @@ from covey.aggregation.attacks import (
 )
 from covey.aggregation.attacks.omniscient import auto_z
 from covey.aggregation.matrix import UpdateMatrix
-from covey.codecs.none import TensorReader
 from covey.errors import LayoutError, RunFailed
 from covey.testing.attacks import AttackConformance
+from covey.vectors import TensorVector
 
 D = 300
 NAMES = [plugin.name for plugin in ATTACKS.installed()]
@@ -52,25 +54,29 @@ def dense(source, width=None):
 
 def sent(attack, rows, own=None, **fields):
     own = torch.ones(rows.shape[1]) if own is None else own
-    return dense(attack.vector(TensorReader(own), context(rows, **fields)))
+    return dense(attack.vector(TensorVector(own), context(rows, **fields)))
 
 
 # -- every attack
 
 
 class _Conformance(AttackConformance):
+    name: ClassVar[str]
+    options: ClassVar[dict[str, Any]]
+
     def make(self):
         return ATTACKS.make(self.name, self.options)
 
 
-for _name, _options in [(name, {}) for name in NAMES] + [
+_OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("alie", {"z": "auto"}),
     ("min-max", {"p": "unit"}),
     ("min-sum", {"p": "sign"}),
     ("lazy-copy", {"noise": 0.1}),
     ("stale-replay", {"refresh": 2}),
     ("mimic", {"warmup": 2}),
-]:
+]
+for _name, _options in [*((name, {}) for name in NAMES), *_OPTIONS]:
     _class = f"Test_{_name}_{'_'.join(map(str, _options.values()))}"
     globals()[_class] = type(_class, (_Conformance,), {"name": _name, "options": _options, "__test__": True})
 
@@ -79,7 +85,7 @@ for _name, _options in [(name, {}) for name in NAMES] + [
 def test_an_omniscient_attack_alone_says_what_to_do(name):
     text = f"attack {name} needs to know at least [12] honest vectors, and knows 0: .*--attack-group"
     with pytest.raises(RunFailed, match=text):
-        ATTACKS.make(name).vector(TensorReader(torch.ones(D)), context())
+        ATTACKS.make(name).vector(TensorVector(torch.ones(D)), context())
 
 
 # -- one adversary alone
@@ -98,7 +104,7 @@ def test_an_omniscient_attack_alone_says_what_to_do(name):
 )
 def test_functions_of_the_own_vector(name, options, expected):
     own = torch.randn(D)
-    assert torch.equal(dense(ATTACKS.make(name, options).vector(TensorReader(own), context())), expected(own))
+    assert torch.equal(dense(ATTACKS.make(name, options).vector(TensorVector(own), context())), expected(own))
 
 
 def test_nan_is_nan():
@@ -123,8 +129,8 @@ def rounds_of(attack, vectors, rows=None):
     memory, out = {}, []
     for number, own in enumerate(vectors, 1):
         now = context(rows[number - 1] if rows is not None else None, round=number, memory=memory)
-        out.append(dense(attack.vector(TensorReader(own), now)))
-        memory = {name: dense(value) for name, value in attack.remembered(TensorReader(own), now).items()}
+        out.append(dense(attack.vector(TensorVector(own), now)))
+        memory = {name: dense(value) for name, value in attack.remembered(TensorVector(own), now).items()}
     return out
 
 
@@ -146,11 +152,11 @@ def test_stale_replay_refuses_a_memory_of_another_model():
 
 
 def test_a_lazy_node_copies_another_or_the_last_change_or_nothing():
-    rows, change, own = honest(), torch.randn(D), TensorReader(torch.ones(D))
+    rows, change, own = honest(), torch.randn(D), TensorVector(torch.ones(D))
     assert torch.equal(sent(LazyCopy(), rows), rows[0])
-    assert torch.equal(dense(LazyCopy().vector(own, context(change=TensorReader(change)))), change)
+    assert torch.equal(dense(LazyCopy().vector(own, context(change=TensorVector(change)))), change)
     assert not dense(LazyCopy().vector(own, context())).any()
-    noisy = dense(LazyCopy({"noise": 0.5}).vector(own, context(change=TensorReader(change))))
+    noisy = dense(LazyCopy({"noise": 0.5}).vector(own, context(change=TensorVector(change))))
     assert (noisy - change).std().item() == pytest.approx(0.5, rel=0.15)
 
 
@@ -287,7 +293,7 @@ def test_the_direction_of_mimic_becomes_that_of_the_largest_variance():
     rows = skewed(40)
     attack, memory = Mimic({"warmup": 40}), {}
     for number, known in enumerate(rows, 1):
-        learned = attack.remembered(TensorReader(torch.zeros(50)), context(known, round=number, memory=memory))
+        learned = attack.remembered(TensorVector(torch.zeros(50)), context(known, round=number, memory=memory))
         memory = {name: dense(value) for name, value in learned.items()}
     everything = torch.cat([x - torch.stack(rows).mean((0, 1)) for x in rows])
     top = torch.linalg.svd(everything, full_matrices=False).Vh[0]

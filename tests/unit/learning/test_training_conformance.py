@@ -1,5 +1,7 @@
 """Covey's own local optimizers, partitions and schedules pass the suites, and the suites notice wrong ones."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,10 @@ from covey.learning.optimizers import LOCAL_OPTIMIZERS, SGD
 from covey.learning.partition import PARTITIONS
 from covey.learning.partitions import Iid
 from covey.learning.schedules import SCHEDULES, Constant
+from covey.plugins import Kind
 from covey.testing import training
 
-SUITES = {
+SUITES: dict[Kind[Any], type] = {
     LOCAL_OPTIMIZERS: training.LocalOptimizerConformance,
     PARTITIONS: training.PartitionConformance,
     SCHEDULES: training.ScheduleConformance,

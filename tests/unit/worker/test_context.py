@@ -42,14 +42,6 @@ def test_only_the_newest_runs_are_held() -> None:
     assert get(contexts, "0", spec()) is not first
 
 
-def test_a_forgotten_run_is_made_again() -> None:
-    contexts = Contexts(CPU)
-    first = get(contexts, "a", spec())
-    contexts.forget("a")
-    contexts.forget("never seen")
-    assert get(contexts, "a", spec()) is not first
-
-
 def test_the_first_model_follows_from_the_seed() -> None:
     torch.manual_seed(1)
     first = RunContext(spec(), CPU, paths={}, options={}, allow_path=False).model.state_dict()
