@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from covey.aggregation.contract import Aggregator
 from covey.errors import SpecError
 from covey.learning.partition import PARTITIONS
-from covey.learning.task import Task
 from covey.methods.contract import Combination as Parts
 from covey.spec import RunSpec
 from covey.worker.execute.from_spec import uses_feedback
@@ -207,7 +206,7 @@ def _method(parts: Parts) -> Complaints:
     if method.phases != 1 or not method.global_model:
         yield "method.name", f"{name!r} needs several phases, or no global model, which this version does not have"
     if method.recipe(1) is not None:
-        if type(parts.task).fit is not Task.fit:
+        if parts.task.own_fit:
             text = f"{name!r} changes the built-in loop, and task {spec.task.name!r} has its own fit"
             yield "method.name", text + '; choose "none", or another task'
         if parts.codec.private:

@@ -6,6 +6,8 @@ import asyncio
 import hashlib
 from dataclasses import replace
 
+from covey.worker.jobs.messages import ApplyResult, InitialResult, StateFile, TrainedPart, TrainProgress, TrainResult
+
 from covey import messages as msg
 from covey.artifact import artifact_of
 from covey.errors import TransferError
@@ -15,15 +17,14 @@ from covey.node.assignments.store import NodeStore
 from covey.node.operator.config import NodeConfig
 from covey.node.operator.metrics import OUTCOMES
 from covey.node.services import NodeServices
-from covey.spec import RunSpec, TaskSection
+from covey.spec import RoundsSpec, TaskSection
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.wire.identity import Identity
 from covey.wire.signing import ReceiptStatement, SigningKey, UpdateStatement, verify
-from covey.worker.jobs.messages import ApplyResult, InitialResult, StateFile, TrainedPart, TrainProgress, TrainResult
 
 SMALL = Layout.of([TensorSpec("w", "float32", (5,)), TensorSpec("seen", "int64", (2,), "buffers")])
 LARGE = Layout.of([TensorSpec("w", "float32", (100_000,))])
-SPEC = RunSpec(name="x", task=TaskSection(name="digits")).to_json()
+SPEC = RoundsSpec(name="x", task=TaskSection(name="digits")).to_json()
 COORDINATOR_KEY, NODE_KEY = SigningKey.generate(), SigningKey.generate()
 
 

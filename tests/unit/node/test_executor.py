@@ -8,7 +8,7 @@ import pytest
 from covey import messages as msg
 from covey.node.assignments.conversation import Conversation
 from covey.node.assignments.executor import Executor
-from covey.spec import RunSpec, TaskSection
+from covey.spec import RoundsSpec, TaskSection
 from covey.wire.signing import UpdateStatement
 from tests.unit.node.memory import LARGE, Node, assignment
 
@@ -98,7 +98,7 @@ async def test_an_update_that_must_never_be_made_again_is_declined_once_it_is_lo
 
 
 async def test_what_the_operator_does_not_allow_is_declined(node, do):
-    spec = RunSpec(name="x", task=TaskSection(name="elsewhere")).to_json()
+    spec = RoundsSpec(name="x", task=TaskSection(name="elsewhere")).to_json()
     assert await do(assignment("a", spec=spec)) == []
     [decline] = node.coordinator.of(msg.Decline)
     assert decline.code == "declined"

@@ -1,13 +1,13 @@
 """The node's worker behind its port, with a real process on the other side."""
 
 import pytest
-
 from covey.node.worker import KeptWorker
-from covey.spec import RunSpec, TaskSection
-from covey.worker.client.supervisor import WorkerKeeper
 from covey.worker.jobs.messages import EvaluateJob, TrainJob
 
-SPEC = RunSpec(name="x", task=TaskSection(name="synthetic", options={"parameters": 100})).to_json()
+from covey.spec import RoundsSpec, TaskSection
+from covey.worker.client.supervisor import WorkerKeeper
+
+SPEC = RoundsSpec(name="x", task=TaskSection(name="synthetic", options={"parameters": 100})).to_json()
 
 
 @pytest.fixture

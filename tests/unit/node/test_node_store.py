@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from covey.worker.jobs.messages import artifact_to_json
 
 from covey import messages as msg
 from covey.artifact import artifact_of
@@ -15,7 +16,6 @@ from covey.node.assignments.local_state import LocalState, RunStates
 from covey.node.assignments.store import NodeStore
 from covey.node.updates import FinishedPart, FinishedUpdate
 from covey.simulation.files import MemoryStore
-from covey.worker.jobs.messages import artifact_to_json
 
 
 def artifact(name):

@@ -12,7 +12,7 @@ from covey.node.assignments.held_files import HeldFiles
 from covey.node.assignments.training import Training
 from covey.node.assignments.wanted_parts import state_bytes, wanted_parts
 from covey.node.operator.adversary import Drill
-from covey.spec import RunSpec, TaskSection, WeightsSection, parse_json
+from covey.spec import RoundsSpec, TaskSection, WeightsSection, parse_json
 from covey.wire.signing import UpdateStatement
 from tests.unit.node.memory import LARGE, SMALL, Node, assignment
 
@@ -92,7 +92,7 @@ async def test_the_statement_says_what_was_made(node, train):
 
 
 async def test_equal_weights_are_equal(node, train):
-    spec = RunSpec(name="x", task=TaskSection(name="digits"), weights=WeightsSection(by="equal"))
+    spec = RoundsSpec(name="x", task=TaskSection(name="digits"), weights=WeightsSection(by="equal"))
     update = await train(assignment("a", spec=spec.to_json()))
     assert UpdateStatement.from_bytes(update.statement).weight == 1.0
 
