@@ -202,7 +202,7 @@ class VirtualFederation:
         for number in (machine.committed, machine.committed - 1):
             if number > 0 and not metrics:
                 metrics = (await store.call(store.store.version, run, number)).metrics  # type: ignore[assignment]
-        is_async = self._plan.spec.mode == "async"
+        is_async = not self._plan.spec.facts.synchronous
         done = machine.decided if is_async else machine.committed
         answered, invited = (0, 0) if is_async else (len(machine.answers), len(machine.invited))
         return Progress(self._plan.spec.mode, done, self._whole(), answered, invited, metrics)
