@@ -16,7 +16,7 @@ from covey.coordinator.runs.facts import NodeProgress
 from covey.coordinator.runs.ports import FOREVER_S
 from covey.coordinator.runs.preparation import prepare
 from covey.errors import Late, SpecError, TaskError
-from covey.testing import store_records as make
+from covey.testing.store import records as make
 from tests.unit.coordinator.world import UPDATES
 
 

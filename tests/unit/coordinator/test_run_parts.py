@@ -23,7 +23,7 @@ from covey.coordinator.runs.retention import Retention
 from covey.coordinator.runs.verdict_feedback import VerdictFeedback
 from covey.errors import Conflict, WorkerError
 from covey.spec import parse_toml
-from covey.testing import store_records as make
+from covey.testing.store import records as make
 from covey.wire.signing import CommitStatement, CommitVerdict
 from covey.worker.jobs.aggregation import AggregateJob, AggregateResult
 from covey.worker.jobs.files import WrittenFile

@@ -10,7 +10,7 @@ import pytest
 from covey.coordinator.modes.registry import take_up
 from covey.coordinator.runs.active_run import ActiveRun
 from covey.errors import Fenced, StoreError
-from covey.testing import store_records as make
+from covey.testing.store import records as make
 
 
 class Ends(ActiveRun):

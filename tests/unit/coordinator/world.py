@@ -30,7 +30,7 @@ from covey.spec import parse_toml
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.record.contract import NodeRecord, RunRecord
 from covey.storage.sql.store import open_store
-from covey.testing import store_records as make
+from covey.testing.store import records as make
 from covey.wire.signing import PartStatement, SigningKey, UpdateStatement
 from covey.worker.jobs.aggregation import AggregateResult, RowVerdict
 from covey.worker.jobs.decisions import AsyncVerdict, DecideResult

@@ -6,8 +6,6 @@ import asyncio
 import hashlib
 from dataclasses import replace
 
-from covey.worker.jobs.messages import ApplyResult, InitialResult, TrainProgress, TrainResult
-
 from covey import messages as msg
 from covey.artifact import artifact_of
 from covey.errors import TransferError
