@@ -21,7 +21,7 @@ def through_json(value: object) -> object:
         m.TrainJob("r", "{}", "[]", 1, 0, 4, Path("/b"), {"model": Path("/m")}, node_options={"a": [1, None]}),
         m.TrainResult((m.TrainedPart("model", "none", Path("/m"), ARTIFACT),), 3, 4, 0.5, {"loss": (1.5, 3)}, {}),
         m.AggregateJob(
-            "r", "{}", "[]", 2, Path("/b"), (m.AggregateRow("n", 2.0, {"model": Path("/m")}),), {}, Path("/o"), {}
+            "r", "{}", "[]", 2, Path("/b"), (m.AggregateRow("n", 2.0, {"model": Path("/m")}, 0.5),), {}, Path("/o"), {}
         ),
         m.AggregateResult(False, (m.RowVerdict("n", False, "non-finite", 0.0, {}),)),
         m.AggregateResult(True, (), ARTIFACT, "ab", (m.StateFile("momentum", Path("/s"), ARTIFACT),)),
