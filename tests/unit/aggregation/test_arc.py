@@ -23,7 +23,7 @@ class TestARCConforms(PreAggregatorConformance):
 
 
 class TestARCBeforeTrimmedMeanIsRobust(RobustConformance):
-    test_refuses_unknown_options = None
+    test_refuses_unknown_options = None  # type: ignore[assignment]
     keeps_identical = True
 
     def make(self) -> Aggregator:
