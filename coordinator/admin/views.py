@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Literal
 
+from covey.coordinator.modes.registry import room_of
+from covey.coordinator.runs.facts import NODE_PREFIX
 from covey.errors import NotFound
 from covey.protos import admin_pb2 as pb
 from covey.storage.record.contract import (
@@ -20,9 +22,6 @@ from covey.storage.record.contract import (
 )
 from covey.wire.artifacts import artifact_message
 
-NODE_PREFIX = "nodes/"
-"""What comes before the name of a metric that was merged from the nodes' own evaluations."""
-
 
 def run_view(record: RunRecord, versions: Sequence[VersionRecord], state: PolicyStateRecord | None = None) -> pb.Run:
     """A run with what its versions (all of them, in order) say of its progress, and its policy's state, if it has one.
@@ -30,7 +29,8 @@ def run_view(record: RunRecord, versions: Sequence[VersionRecord], state: Policy
     `rounds_committed` is the number of versions made; an asynchronous run is not over after so many rounds (0), but
     after so many updates.
     """
-    asked = _asked(record)
+    room = room_of(record.mode)
+    asked = {room.counts: room.asked(record.spec)}
     newest = versions[-1] if versions else None
     evaluated = next((v for v in reversed(versions) if v.metrics), None)
     return pb.Run(
@@ -40,8 +40,8 @@ def run_view(record: RunRecord, versions: Sequence[VersionRecord], state: Policy
         state=record.state,
         reason=record.reason,
         rounds_committed=newest.version if newest else 0,
-        rounds=0 if record.mode == "async" else asked,
-        updates=asked if record.mode == "async" else 0,
+        rounds=asked.get("rounds", 0),
+        updates=asked.get("updates", 0),
         updates_decided=state.decision if state else 0,
         model_version=newest.version if newest else 0,
         model_sha256=newest.model_sha256 if newest else "",
@@ -171,11 +171,6 @@ def best_version(versions: Sequence[VersionRecord], metric: str, goal: Literal["
 def _number(value: object) -> float | None:
     finite = isinstance(value, int | float) and value == value and abs(value) != float("inf")
     return float(value) if finite else None  # type: ignore[arg-type]
-
-
-def _asked(record: RunRecord) -> int:
-    section, key = ("async", "updates") if record.mode == "async" else ("rounds", "count")
-    return int(json.loads(record.spec).get(section, {}).get(key, 0)) if record.spec else 0
 
 
 def _text(values: Json) -> str:

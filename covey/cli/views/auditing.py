@@ -11,12 +11,11 @@ from typing import TypeVar
 from covey.cli.framework.offline import Reader
 from covey.errors import CoveyError, NotFound
 from covey.protos import admin_pb2 as pb
+from covey.spec.modes import mode_named
 from covey.wire.signing import CommitStatement, UpdateStatement, key_id, verify
 
 S = TypeVar("S")
 SHARES_TOLERANCE = 1e-6
-ASYNC = "async"
-"""The mode whose rounds are assignments of one node each; its shares are damped, and need not sum to 1."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ class _Audit:
         if commit.parent != parent:
             yield "does not follow from the commit before it"
         shares = math.fsum(v.share for v in commit.verdicts if v.verdict == "accepted")
-        if self._run.mode != ASYNC and abs(shares - 1.0) > SHARES_TOLERANCE:
+        if mode_named(self._run.mode).whole_shares and abs(shares - 1.0) > SHARES_TOLERANCE:
             yield f"the shares of its accepted updates sum to {shares:g}"
 
     def _updates(self, reply: pb.AuditReply, found: dict[tuple[int, str], UpdateStatement]) -> Iterator[str]:
@@ -160,9 +159,10 @@ class _Audit:
         updates: Mapping[tuple[int, str], UpdateStatement],
         recorded: Mapping[tuple[int, str], pb.SignedUpdate],
     ) -> Iterator[str]:
+        synchronous = mode_named(self._run.mode).synchronous
         models = {0: self._first_sha256, **{number: commit.model_sha256 for number, commit in commits.items()}}
         for (number, node), update in updates.items():
-            base = recorded[number, node].base_version if self._run.mode == ASYNC else number - 1
+            base = number - 1 if synchronous else recorded[number, node].base_version
             before = models.get(base)
             if before and update.base != before:
                 yield f"round {number}, update of {node}: was not made from version {base}"

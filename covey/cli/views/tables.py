@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from covey.protos import admin_pb2 as pb
+from covey.spec.modes import DEFAULT, MODES
 
 PIPE_COLUMNS = 240
 """Width of what does not go to a terminal: nothing is cut."""
@@ -136,9 +137,14 @@ def metrics_line(text: str) -> str:
     return ", ".join(f"{name} {number(value)}" for name, value in sorted(metrics_of(text).items()))
 
 
+def unit_of(mode: str) -> str:
+    """What the progress of a run is counted in; of a mode that only a newer coordinator has, rounds."""
+    return MODES.get(mode, MODES[DEFAULT]).unit
+
+
 def done_of(run: pb.Run) -> tuple[int, int, str]:
     """How far a run is: so many of so many, and of what."""
-    if run.mode == "async":
+    if unit_of(run.mode) == "updates":
         return run.updates_decided, run.updates, "updates decided on"
     return run.rounds_committed, run.rounds, "rounds committed"
 

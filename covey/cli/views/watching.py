@@ -217,7 +217,8 @@ def run_line(run: pb.Run) -> Text:
     """A run and how far it is, on one line."""
     line = Text.assemble((run.name, "bold"), f" ({run.run})  ", tables.state_text(run.state))
     done, whole, what = tables.done_of(run)
-    line.append(f"  {done} of {whole} {what}" if run.mode == "async" else f"  round {done} of {whole}")
+    counts_updates = tables.unit_of(run.mode) == "updates"
+    line.append(f"  {done} of {whole} {what}" if counts_updates else f"  round {done} of {whole}")
     return line.append_text(Text("  ") + tables.said(run.reason)) if run.reason else line
 
 

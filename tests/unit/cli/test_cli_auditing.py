@@ -48,7 +48,7 @@ def chain():
 
 
 def problems(reply, rounds=2, newest="22" * 32, federation=FEDERATION, first=BASES[1]):
-    run = pb.Run(run=RUN, rounds_committed=rounds, model_sha256=newest)
+    run = pb.Run(run=RUN, mode="rounds", rounds_committed=rounds, model_sha256=newest)
     return examine(reply, run, federation, COORDINATOR.public_bytes, first)
 
 

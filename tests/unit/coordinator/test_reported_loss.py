@@ -1,6 +1,6 @@
 import pytest
 
-from covey.coordinator.runs.active_run import reported_loss
+from covey.coordinator.runs.evaluation import reported_loss
 
 
 @pytest.mark.parametrize(
