@@ -32,7 +32,9 @@ class AssignmentInputs:
         feedback: On the node's newest update that was decided on.
         node_state: What the run's nodes keep from update to update.
         inputs: The files that the node gets beside the model.
-        wanted: The parts that it is to send.
+        wanted: The parts that it is to send, and in phase 1 those that it makes and holds back.
+        phase: Of the round.
+        params: JSON of the method's own.
     """
 
     change: msg.Change | None = None
@@ -41,12 +43,18 @@ class AssignmentInputs:
     node_state: tuple[str, ...] = ()
     inputs: tuple[InputFile, ...] = ()
     wanted: tuple[WantedPart, ...] = ()
+    phase: int = 1
+    params: str = ""
 
 
 def wanted_parts(description: Description, phase: int = 1) -> tuple[WantedPart, ...]:
-    """What a node is to send in a phase of a round."""
-    parts = sent(description.parts, phase)
-    return tuple(WantedPart(part.name, part.codec, part.size_bytes, part.exact) for part in parts)
+    """What a node is to send in a phase of a round; in the first, also what it is to hold back for later ones."""
+    later = range(2, description.phases + 1) if phase == 1 else ()
+    return tuple(
+        WantedPart(part.name, part.codec, part.size_bytes, part.exact, up if up > phase else 0)
+        for up in (phase, *later)
+        for part in sent(description.parts, up)
+    )
 
 
 def method_files(description: Description, version: VersionRecord, phase: int = 1) -> dict[str, Artifact]:
@@ -104,6 +112,8 @@ def assignment(
         node_state=inputs.node_state,
         inputs=inputs.inputs,
         wanted=inputs.wanted,
+        phase=inputs.phase,
+        params=inputs.params,
     )
 
 

@@ -80,8 +80,8 @@ class Recipe(ABC):
         """After the optimizer's step."""
 
     @abstractmethod
-    def finish(self) -> Mapping[str, Tensor]:
-        """Once, after the last step: the parts that go up beside the model, each a flat vector on the CPU."""
+    def finish(self) -> Mapping[str, Tensor | bytes]:
+        """Once, after the last step: the parts that go up beside the model, each a flat vector on the CPU, or bytes."""
 
 
 class PlainRecipe(Recipe):
@@ -100,6 +100,6 @@ class PlainRecipe(Recipe):
     def after_step(self, model: nn.Module) -> None:
         """Leave the parameters as they are."""
 
-    def finish(self) -> Mapping[str, Tensor]:
+    def finish(self) -> Mapping[str, Tensor | bytes]:
         """No parts but the model."""
         return {}

@@ -68,6 +68,8 @@ def describe(job: DescribeJob, host: Host) -> Description:
         aggregator_min=_needed(parts),
         slots=state_slots(parts, declared),
         parts=tuple(part.declared(codec) for part in declared),
+        phases=context.method.phases,
+        global_model=context.method.global_model,
         node_state=(*node_state(spec, codec), *_kept_on_nodes(declared), *([slot(LOCAL)] if local else [])),
     )
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from covey.errors import LayoutError
 from covey.layout import Layout
 from covey.methods.contract import METHODS, Part, RunForm, parts_of
-from covey.parts import RULE, slot
+from covey.parts import MEAN, RULE, slot
 from covey.spec import RunSpec
 from covey.vectors import ComputedVector, Vector
 from covey.worker.execute.from_spec import load_codec
@@ -63,7 +63,7 @@ class UpdateForm:
     @cached_property
     def tensors(self) -> tuple[Part, ...]:
         """Those of them that are combined by mean or median."""
-        return tuple(part for part in self.sent if part is not self.rule)
+        return tuple(part for part in self.sent if part.combine == MEAN)
 
     @cached_property
     def buffers(self) -> Part | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
@@ -11,9 +12,10 @@ from covey.aggregation.buffers import finite_buffers
 from covey.aggregation.matrix import Row, finite
 from covey.aggregation.weights import effective_shares
 from covey.errors import LayoutError, LimitExceeded
+from covey.methods.contract import Part
 from covey.vectors import Vector
 from covey.worker.execute.update_form import UpdateForm, layout_of
-from covey.worker.files.mapped import MappedModel
+from covey.worker.files.mapped import MappedModel, dtype_of
 from covey.worker.jobs.aggregation import AggregateRow, RowVerdict
 
 NON_FINITE = "non-finite"
@@ -56,6 +58,38 @@ def admit(
         except (LayoutError, LimitExceeded) as error:
             verdicts[row.node] = RowVerdict(row.node, False, str(error), 0.0, {})
     return admitted, verdicts
+
+
+def open_parts(
+    node: str, files: Mapping[str, Path], form: UpdateForm, base: MappedModel, phases: Collection[int]
+) -> dict[str, Vector | Tensor | bytes]:
+    """The parts that a node sent in some phases, as `covey.methods.planning.Answer` has them.
+
+    Raises:
+        LayoutError, LimitExceeded: A file does not hold what it must, or a value that is not finite.
+    """
+    expected = [part for part in form.sent if part.up in phases]
+    if set(files) != {part.name for part in expected}:
+        raise LayoutError(f"parts {sorted(files)} instead of {sorted(part.name for part in expected)}")
+    return {part.name: _open_part(node, part, files, form, base) for part in expected}
+
+
+def _open_part(
+    node: str, part: Part, files: Mapping[str, Path], form: UpdateForm, base: MappedModel
+) -> Vector | Tensor | bytes:
+    if part is form.rule:
+        vector = form.vector(files, base)
+        if not finite(Row(node, 1.0, vector)):
+            raise LayoutError(NON_FINITE)
+        return vector
+    if part.layout is None:
+        if files[part.name].stat().st_size > part.max_bytes:
+            raise LayoutError(f"more than {part.max_bytes} bytes of {part.name}")
+        return files[part.name].read_bytes()
+    raw = form.raw(part, files)
+    if not finite_buffers(part.layout, raw):
+        raise LayoutError(NON_FINITE)
+    return raw if part.in_model else raw.view(dtype_of(part.layout))
 
 
 def _opened(row: AggregateRow, form: UpdateForm, base: MappedModel) -> Admitted:
