@@ -250,7 +250,7 @@ class PreAggregatorConformance(ABC):
             return
         assert fewer < wanted
 
-    def test_mixed_rows_are_means_or_clipped(self) -> None:
+    def test_mixed_rows_are_means(self) -> None:
         """Weights are float64 `[m, n]` and not negative, and every update has a part.
 
         They sum to one in each row; or each row is an update of its own, made shorter.

@@ -157,7 +157,8 @@ def better_one(module):
 
 def test_every_rule_of_the_matrix_is_installed_and_can_be_made():
     names = {plugin.name for plugin in installed("aggregator")}
-    assert {rule.name for rule in matrix.RULES.values()} | {"minimum-diameter"} == names
+    without_results = {"minimum-diameter", "smea", "caf", "meamed", "monna", "q-fedavg"}
+    assert {rule.name for rule in matrix.RULES.values()} | without_results == names
     for rule in matrix.RULES.values():
         assert rule.make().min_updates() <= matrix.NODES
 

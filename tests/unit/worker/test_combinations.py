@@ -10,7 +10,7 @@ from covey.worker.jobs.runs import DescribeJob
 from covey.worker.program.host import Host
 
 
-def described(policy, exchange, mode="async"):
+def described(policy, exchange, mode="async", extra=""):
     text = f"""
 name = "r"
 mode = "{mode}"
@@ -23,6 +23,7 @@ local_steps = 1
 {exchange}
 [aggregation]
 name = "{policy}"
+{extra}
 """
     return describe(DescribeJob(parse_toml(text).to_json()), Host(torch.device("cpu")))
 
@@ -56,6 +57,33 @@ def test_parameters_are_only_for_a_policy_that_mixes_them(policy, text):
         described(policy, 'payload = "parameters"')
     described("staleness-mean", 'payload = "parameters"')
     described("mean", 'payload = "parameters"', mode="rounds")
+
+
+@pytest.mark.parametrize("rule", ["smea", "minimum-diameter"])
+@pytest.mark.parametrize(
+    ("rounds", "fewest"), [("min_nodes = 18", 18), ("min_nodes = 9\nparticipants = 20\nquorum = 0.9", 18)]
+)
+def test_a_rule_that_tries_every_subset_is_refused_where_there_are_always_too_many(rule, rounds, fewest):
+    options = f"options = {{ f = 4, max_subsets = 1000 }}\n[rounds]\n{rounds}"
+    text = rf"^aggregation.options: a round has at least {fewest} updates, and 18 updates with f = 4 have 3060 subsets"
+    with pytest.raises(SpecError, match=text):
+        described(rule, "", mode="rounds", extra=options)
+    described(rule, "", mode="rounds", extra=options.replace("1000", "3060"))
+    described(rule, "", mode="rounds", extra=f'{options}\n[aggregation.fallback]\nname = "median"')
+
+
+def test_bucketing_leaves_a_rule_fewer_rows_to_choose_from():
+    options = "options = { f = 4, max_subsets = 1000 }\n[rounds]\nmin_nodes = 18"
+    before = '\n[[aggregation.pre]]\nname = "bucketing"\noptions = { s = 2 }'
+    described("smea", "", mode="rounds", extra=options + before)
+
+
+def test_losses_belong_to_local_training():
+    with pytest.raises(
+        SpecError, match=r"^exchange.payload: 'q-fedavg' goes by .*; choose \"delta\" or \"parameters\"$"
+    ):
+        described("q-fedavg", 'payload = "gradient"', mode="rounds")
+    described("q-fedavg", 'payload = "parameters"', mode="rounds")
 
 
 LEAST = 'name = "r"\n[task]\nname = "digits"\noptions = { hidden = 4 }\n'

@@ -32,7 +32,7 @@ def through_json(value: object) -> object:
         TrainJob("r", "{}", "[]", 1, 0, 4, Path("/b"), {"model": Path("/m")}, node_options={"a": [1, None]}),
         TrainResult((WrittenFile("model", Path("/m"), ARTIFACT),), 3, 4, 0.5, {"loss": (1.5, 3)}, {}),
         AggregateJob(
-            "r", "{}", "[]", 2, Path("/b"), (AggregateRow("n", 2.0, {"model": Path("/m")}),), {}, Path("/o"), {}
+            "r", "{}", "[]", 2, Path("/b"), (AggregateRow("n", 2.0, {"model": Path("/m")}, 0.5),), {}, Path("/o"), {}
         ),
         AggregateResult(False, (RowVerdict("n", False, "non-finite", 0.0, {}),)),
         AggregateResult(True, (), ARTIFACT, "ab", (WrittenFile("momentum", Path("/s"), ARTIFACT),)),
