@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-
-from covey.cli.views import tables
 from covey.cli.views.auditing import examine
 from covey.cli.views.watching import PlainLines, run_line
+
+from covey.cli.views import tables
 from covey.protos import admin_pb2 as pb
 from covey.wire.signing import CommitStatement, CommitVerdict, PartStatement, SigningKey, UpdateStatement
 

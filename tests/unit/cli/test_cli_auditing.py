@@ -2,8 +2,8 @@ import hashlib
 from dataclasses import replace
 
 import pytest
-
 from covey.cli.views.auditing import examine
+
 from covey.protos import admin_pb2 as pb
 from covey.wire.signing import CommitStatement, CommitVerdict, PartStatement, SigningKey, UpdateStatement
 

@@ -2,9 +2,9 @@ import os
 
 import click
 import pytest
+from covey.cli.views.export import BEST, NEWEST, _checked, _replacing, version_number
 
 from covey.artifact import CHUNK_BYTES, artifact_of
-from covey.cli.views.export import BEST, NEWEST, _checked, _replacing, version_number
 from covey.errors import CorruptChunk, NotFound
 
 CHUNKS = [b"a" * CHUNK_BYTES, b"b" * 10]

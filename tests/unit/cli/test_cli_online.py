@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from click.testing import CliRunner
-
 from covey.cli.framework.connection import Unreachable, announced_address
+from covey.cli.views.watching import follow
+
 from covey.cli.framework.options import Target
 from covey.cli.main import covey
-from covey.cli.views.watching import follow
 from covey.testing.federation import Federation
 from covey.wire.identity import Identity
 

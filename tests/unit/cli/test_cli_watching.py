@@ -1,10 +1,10 @@
 import json
 
 import pytest
+from covey.cli.views.watching import JsonLines, LiveTable, PlainLines
 from rich.console import Console
 
 from covey.cli.views import tables
-from covey.cli.views.watching import JsonLines, LiveTable, PlainLines
 from covey.protos import admin_pb2 as pb
 
 

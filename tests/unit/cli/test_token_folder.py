@@ -3,8 +3,8 @@ import time
 from types import SimpleNamespace
 
 import pytest
-
 from covey.cli.views.token_folder import LOCK_FILE, fill
+
 from covey.errors import Conflict, CoveyError, IdentityError, NotFound
 from covey.protos import admin_pb2 as pb
 from covey.wire.authority import Authority

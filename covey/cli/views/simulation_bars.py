@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as RichProgress
 
 from covey.cli.views.tables import number
+from covey.coordinator.admin.units import unit_of
 
 if TYPE_CHECKING:
     from covey.simulation.plan import Progress
@@ -98,7 +99,7 @@ class Lines:
 
 
 def _unit(progress: Progress) -> str:
-    return "updates" if progress.mode == "async" else "rounds"
+    return unit_of(progress.mode)
 
 
 def _said(progress: Progress) -> str:
