@@ -19,7 +19,7 @@ from covey.cli.framework.fields import (
     plain,
     plain_list,
 )
-from covey.cli.framework.options import EXISTING_FILE, FILE, FOLDER, Version, json_option, target_options
+from covey.cli.framework.options import EXISTING_FILE, FILE, FOLDER, VersionName, json_option, target_options
 from covey.cli.framework.pages import DEFAULT_PAGE, note_more, page_options
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def stop(run: str, as_json: bool, target: Target) -> None:
 @click.argument("run")
 @click.option("--to", "path", required=True, type=FILE, help="The file to write; replaced only when all is there.")
 @click.option(
-    "--version", type=Version(), default="newest", show_default=True, help="A version's number, `newest` or `best`."
+    "--version", type=VersionName(), default="newest", show_default=True, help="A version's number, `newest` or `best`."
 )
 @json_option
 @target_options

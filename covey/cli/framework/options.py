@@ -113,10 +113,10 @@ def log_options(command: F) -> F:
     return form(level(command))
 
 
-class Version(click.ParamType[Any]):
+class VersionName(click.ParamType[Any]):
     """A version of a run's model: its number, `newest` or `best`."""
 
-    name = "version"
+    name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
         """Check a version."""
