@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from covey.coordinator.admin import views
 from covey.coordinator.admin.pages import fitting, page_size
 from covey.coordinator.admin.stand_in import PagedStore
+from covey.coordinator.admin.watched_rounds import WatchedRounds
 from covey.protos import admin_pb2 as pb
-from covey.storage.record.contract import NodeRecord, RoundRecord, RunRecord, Store, VersionRecord
+from covey.storage.record.contract import NodeRecord, RunRecord, Store, VersionRecord
 
 BEST = -2
 """Instead of a version's number: the best one by the run's metric."""
@@ -87,13 +88,13 @@ class Queries:
         if number != BEST:
             return self._store.version(record.run, number)
         section = json.loads(record.spec)["evaluation"]
-        return views.best_version(self._versions(record.run), section["metric"], section["goal"])
+        return views.best_version(self._kept_versions(record.run), section["metric"], section["goal"])
 
-    def _versions(self, run: str) -> Iterator[VersionRecord]:
-        page = self._store.versions(run, limit=SCANNED)
+    def _kept_versions(self, run: str) -> Iterator[VersionRecord]:
+        page = self._store.versions(run, limit=SCANNED, kept_only=True)
         while page:
             yield from page
-            page = self._store.versions(run, after=page[-1].version, limit=SCANNED)
+            page = self._store.versions(run, after=page[-1].version, limit=SCANNED, kept_only=True)
 
     # -- what is signed
 
@@ -117,20 +118,11 @@ class Queries:
             page = self._store.versions(run, after=commits[-1].version, limit=SCANNED)
 
     def _signed_updates(self, run: str) -> Iterator[pb.AuditReply]:
-        keys: dict[str, bytes] = {}
         page = self._store.signed_updates(run, limit=SCANNED)
         while page:
-            bases = self._bases(run, page[0].round, page[-1].round)
-            for key_id in {update.key_id for update in page} - keys.keys():
-                keys[key_id] = self._store.signing_key(key_id)
-            signed, _ = fitting((views.signed_view(u, keys[u.key_id], bases[u.round]) for u in page), SCANNED)
+            signed, _ = fitting(map(views.signed_view, page), SCANNED)
             yield pb.AuditReply(updates=signed)
-            page = self._store.signed_updates(run, after=(signed[-1].round, signed[-1].node), limit=SCANNED)
-
-    def _bases(self, run: str, first: int, last: int) -> dict[int, int]:
-        """Base versions of a run's rounds by number."""
-        records = self._store.rounds(run, after=first - 1, limit=last - first + 1)
-        return {record.round: record.base_version for record in records}
+            page = self._store.signed_updates(run, (signed[-1].round, signed[-1].node), SCANNED)
 
     # -- nodes and events
 
@@ -144,71 +136,17 @@ class Queries:
         """One node and its newest events. Raises `NotFound`."""
         record = self._store.node(node)
         events = self._store.events(node=record.node, limit=EVENTS)
-        return pb.NodeDetail(node=self._node_view(record), events=[views.event_view(event) for _, event in events])
+        return pb.NodeDetail(node=self._node_view(record), events=[views.event_view(event) for event in events])
 
     def events(self, run: str = "", node: str = "", before: int = 0, limit: int = 0) -> pb.ListEventsReply:
         """A page of events, newest first, optionally of one run (its id) or node."""
         size = page_size(limit, EVENTS)
         records = self._store.events(run=run, node=node, before_id=before, limit=size + 1)
-        kept, more = fitting((views.event_view(event) for _, event in records), size)
-        return pb.ListEventsReply(events=kept, next=records[len(kept) - 1][0] if more else 0)
+        kept, more = fitting(map(views.event_view, records), size)
+        return pb.ListEventsReply(events=kept, next=records[len(kept) - 1].id if more else 0)
 
     # -- watching
 
     def watched(self, run: str) -> WatchedRounds:
         """A run's rounds (by its id), for one who watches them."""
         return WatchedRounds(self._store, run)
-
-
-class WatchedRounds:
-    """Which rounds of a run have changed since this was last asked, without reading all of them each time.
-
-    Rounds up to a mark have ended, but for a few; these and the rounds after the mark are read again. A round changes
-    after its end when its version is evaluated: the mark stays `RECENT` rounds behind the newest, and what comes later
-    still is seen when the run has ended, when all are read once more.
-    """
-
-    RECENT = 32
-    PAGE = 200
-
-    def __init__(self, store: PagedStore, run: str) -> None:
-        self._store, self._run = store, run
-        self._told: dict[int, int] = {}
-        """Round to the hash of what was told of it."""
-        self._unsettled: set[int] = set()
-        self._newest = 0
-
-    def changes(self, *, whole: bool = False) -> Iterator[list[pb.Round]]:
-        """What changed, in lists that fit a message; some are empty. `whole`: look at every round."""
-        mark = 0 if whole else max(0, self._newest - max(self.RECENT, 2 * len(self._unsettled)))
-        stragglers = [self._store.round(self._run, number) for number in sorted(self._unsettled) if number <= mark]
-        page = stragglers + self._store.rounds(self._run, after=mark, limit=self.PAGE)
-        while page:
-            rounds, _ = fitting((views.round_view(record) for record in page), len(page))
-            self._note(page[: len(rounds)])
-            yield [message for message in rounds if self._differs(message)]
-            page = page[len(rounds) :] or self._store.rounds(
-                self._run, after=max(mark, page[-1].round), limit=self.PAGE
-            )
-
-    def _note(self, records: list[RoundRecord]) -> None:
-        for record in records:
-            self._newest = max(self._newest, record.round)
-            if _settled(record):
-                self._unsettled.discard(record.round)
-            else:
-                self._unsettled.add(record.round)
-
-    def _differs(self, message: pb.Round) -> bool:
-        told = hash(message.SerializeToString(deterministic=True))
-        if self._told.get(message.round) == told:
-            return False
-        self._told[message.round] = told
-        return True
-
-
-def _settled(record: RoundRecord) -> bool:
-    """Whether a round has ended, and what came of its updates is known; a held update is judged later."""
-    if record.state == "decided":
-        return record.accepted + record.rejected > 0
-    return record.state in ("committed", "failed")

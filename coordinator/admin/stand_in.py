@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 
-from covey.coordinator.admin.units import unit_of
+from covey.coordinator.admin.modes import mode_named
 from covey.storage.record.contract import (
     EventRecord,
     Json,
@@ -27,12 +27,29 @@ class RunSummary:
 
     version: int = 0
     model_sha256: str = ""
-    decided: int = 0
-    """Updates decided on, where each is decided on by itself."""
+    updates_decided: int = 0
+    """Where each is decided on by itself."""
     metrics: Json = field(default_factory=dict)
     """Of the newest version that has some."""
     accepted: int = 0
     rejected: int = 0
+
+
+@dataclass(frozen=True)
+class SignedUpdateRecord(UpdateRecord):
+    """An update with what it takes to check its signature."""
+
+    base_version: int = 0
+    """The version that its round started from."""
+    signing_key: bytes = b""
+    """Raw Ed25519 public key that `key_id` names."""
+
+
+@dataclass(frozen=True)
+class NumberedEvent(EventRecord):
+    """An event with a number, higher than those of all before it."""
+
+    id: int = field(default=0, compare=False)
 
 
 class PagedStore:
@@ -61,7 +78,7 @@ class PagedStore:
     def _summary(self, run: str) -> RunSummary:
         versions = self._store.versions(run)
         rounds = self._store.rounds(run)
-        state = self._store.policy_state(run) if unit_of(self._store.run(run).mode) == "updates" else None
+        state = self._store.policy_state(run) if not mode_named(self._store.run(run).mode).synchronous else None
         return RunSummary(
             versions[-1].version if versions else 0,
             versions[-1].model_sha256 if versions else "",
@@ -86,24 +103,35 @@ class PagedStore:
         """As `Store.updates`."""
         return self._store.updates(run, number)
 
-    def versions(self, run: str, *, after: int = -1, limit: int | None = None) -> list[VersionRecord]:
-        """A run's versions after a number, in order."""
-        listed = [record for record in self._store.versions(run) if record.version > after]
+    def versions(
+        self, run: str, *, after: int = -1, limit: int | None = None, kept_only: bool = False
+    ) -> list[VersionRecord]:
+        """A run's versions after a number, in order; with `kept_only` those whose files are kept."""
+        listed = [v for v in self._store.versions(run) if v.version > after and (v.kept or not kept_only)]
         return listed if limit is None else listed[:limit]
 
     def version(self, run: str, number: int) -> VersionRecord:
         """As `Store.version`."""
         return self._store.version(run, number)
 
-    def signed_updates(self, run: str, *, after: tuple[int, str] = (0, ""), limit: int = 1000) -> list[UpdateRecord]:
+    def signed_updates(
+        self, run: str, after: tuple[int, str] = (0, ""), limit: int | None = None
+    ) -> list[SignedUpdateRecord]:
         """Updates with a signed statement after a round and node, by round and node."""
-        numbers = [record.round for record in self._store.rounds(run) if record.round >= after[0]]
-        updates = (update for number in numbers for update in self._store.updates(run, number) if update.digest)
-        return [update for update in updates if (update.round, update.node) > after][:limit]
+        found: list[SignedUpdateRecord] = []
+        for record in self._store.rounds(run):
+            for update in self._store.updates(run, record.round) if record.round >= after[0] else ():
+                if update.digest and (update.round, update.node) > after:
+                    found.append(self._signed(update, record.base_version))
+            if limit is not None and len(found) >= limit:
+                break
+        return found[:limit]
 
-    def signing_key(self, key_id: str) -> bytes:
-        """As `Store.signing_key`."""
-        return self._store.signing_key(key_id)
+    def _signed(self, update: UpdateRecord, base_version: int) -> SignedUpdateRecord:
+        values = {item.name: getattr(update, item.name) for item in fields(update)}
+        return SignedUpdateRecord(
+            **values, base_version=base_version, signing_key=self._store.signing_key(update.key_id)
+        )
 
     def node(self, node: str) -> NodeRecord:
         """As `Store.node`."""
@@ -113,10 +141,8 @@ class PagedStore:
         """As `Store.nodes`."""
         return self._store.nodes()
 
-    def events(
-        self, *, run: str = "", node: str = "", before_id: int = 0, limit: int = 100
-    ) -> list[tuple[int, EventRecord]]:
-        """Events with a number each that grows with time, newest first; `before_id`: only those with a smaller one."""
+    def events(self, *, run: str = "", node: str = "", before_id: int = 0, limit: int = 100) -> list[NumberedEvent]:
+        """Events, newest first; `before_id`: only those with a smaller number."""
         listed = self._store.events(run=run, node=node, limit=ALL)
-        numbered = [(len(listed) - index, event) for index, event in enumerate(listed)]
-        return [item for item in numbered if not before_id or item[0] < before_id][:limit]
+        numbered = [NumberedEvent(**asdict(event), id=len(listed) - index) for index, event in enumerate(listed)]
+        return [event for event in numbered if not before_id or event.id < before_id][:limit]

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable
 from typing import Literal
 
-from covey.coordinator.admin.stand_in import RunSummary
-from covey.coordinator.admin.units import counted
+from covey.coordinator.admin.modes import mode_named
+from covey.coordinator.admin.stand_in import RunSummary, SignedUpdateRecord
 from covey.errors import NotFound
 from covey.protos import admin_pb2 as pb
 from covey.storage.record.contract import (
@@ -31,7 +31,7 @@ def run_view(record: RunRecord, summary: RunSummary) -> pb.Run:
     `rounds_committed` is the number of versions made; a run that is counted in updates is not over after so many
     rounds (0), but after so many updates.
     """
-    goal = counted(record.mode, record.spec)
+    asked = {mode_named(record.mode).unit: _asked(record)}
     return pb.Run(
         run=record.run,
         name=record.name,
@@ -39,9 +39,9 @@ def run_view(record: RunRecord, summary: RunSummary) -> pb.Run:
         state=record.state,
         reason=record.reason,
         rounds_committed=summary.version,
-        rounds=goal.asked if goal.unit == "rounds" else 0,
-        updates=goal.asked if goal.unit == "updates" else 0,
-        updates_decided=summary.decided,
+        rounds=asked.get("rounds", 0),
+        updates=asked.get("updates", 0),
+        updates_decided=summary.updates_decided,
         model_version=summary.version,
         model_sha256=summary.model_sha256,
         metrics=_text(summary.metrics),
@@ -110,17 +110,17 @@ def commit_view(record: VersionRecord) -> pb.Commit:
     return pb.Commit(version=record.version, statement=record.statement, signature=record.signature)
 
 
-def signed_view(record: UpdateRecord, signing_key: bytes, base_version: int) -> pb.SignedUpdate:
-    """An update's signed statement, with the raw Ed25519 key that signed it, and the version its round started from."""
+def signed_view(record: SignedUpdateRecord) -> pb.SignedUpdate:
+    """An update's signed statement, with what it takes to check it."""
     return pb.SignedUpdate(
         round=record.round,
         node=record.node,
         statement=record.statement,
         signature=record.signature,
-        signing_key=signing_key,
+        signing_key=record.signing_key,
         verdict=record.verdict,
         kept=record.kept,
-        base_version=base_version,
+        base_version=record.base_version,
     )
 
 
@@ -180,6 +180,12 @@ def best_version(versions: Iterable[VersionRecord], metric: str, goal: Literal["
 def _number(value: object) -> float | None:
     finite = isinstance(value, int | float) and value == value and abs(value) != float("inf")
     return float(value) if finite else None  # type: ignore[arg-type]
+
+
+def _asked(record: RunRecord) -> int:
+    """How many rounds or updates end a run; 0 where no specification is known."""
+    mode = mode_named(record.mode)
+    return int(json.loads(record.spec).get(mode.section, {}).get(mode.count_key, 0)) if record.spec else 0
 
 
 def _text(values: Json) -> str:

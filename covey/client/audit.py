@@ -93,7 +93,7 @@ class _Audit:
             yield "does not follow from the commit before it"
         shares = math.fsum(v.share for v in commit.verdicts if v.verdict == "accepted")
         # Where each update is decided on by itself, shares are damped, and need not sum to 1.
-        if self._run.unit == "rounds" and abs(shares - 1.0) > SHARES_TOLERANCE:
+        if self._run.mode_facts.whole_shares and abs(shares - 1.0) > SHARES_TOLERANCE:
             yield f"the shares of its accepted updates sum to {shares:g}"
 
     def _updates(self, signed: SignedRecord, found: dict[tuple[int, str], UpdateStatement]) -> Iterator[str]:
@@ -135,7 +135,7 @@ class _Audit:
     ) -> Iterator[str]:
         models = {0: self._first_sha256, **{number: commit.model_sha256 for number, commit in commits.items()}}
         for (number, node), update in updates.items():
-            base = recorded[number, node].base_version if self._run.unit == "updates" else number - 1
+            base = recorded[number, node].base_version if not self._run.mode_facts.synchronous else number - 1
             before = models.get(base)
             if before and update.base != before:
                 yield f"round {number}, update of {node}: was not made from version {base}"

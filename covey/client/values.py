@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from covey.artifact import Artifact
-from covey.coordinator.admin.units import Unit, unit_of
+from covey.coordinator.admin.modes import Mode, Unit, mode_named
 
 Json = Mapping[str, Any]
 ENDED = ("completed", "failed", "stopped")
@@ -56,9 +56,14 @@ class Run:
         return self.state in ENDED
 
     @property
+    def mode_facts(self) -> Mode:
+        """What is so of every run of its mode."""
+        return mode_named(self.mode)
+
+    @property
     def unit(self) -> Unit:
         """What it is counted in: `rounds` or `updates`."""
-        return unit_of(self.mode)
+        return self.mode_facts.unit
 
     @property
     def done(self) -> int:

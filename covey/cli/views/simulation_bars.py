@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as RichProgress
 
 from covey.cli.views.tables import number
-from covey.coordinator.admin.units import unit_of
+from covey.coordinator.admin.modes import mode_named
 
 if TYPE_CHECKING:
     from covey.simulation.plan import Progress
@@ -99,7 +99,7 @@ class Lines:
 
 
 def _unit(progress: Progress) -> str:
-    return unit_of(progress.mode)
+    return mode_named(progress.mode).unit
 
 
 def _said(progress: Progress) -> str:
