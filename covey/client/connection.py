@@ -112,9 +112,9 @@ class Connection:
         """The newest runs, the newest first; `before`: only those submitted before this one (its id)."""
         return list(self._loop.iterate(paging.runs(self._reading(), before, limit)))
 
-    def every_run(self) -> Iterator[Run]:
-        """Every run, the newest first, read as they are taken."""
-        return self._loop.iterate(paging.runs(self._reading()))
+    def every_run(self, *, before: str = "") -> Iterator[Run]:
+        """Every run (submitted before one, by its id), the newest first, read as they are taken."""
+        return self._loop.iterate(paging.runs(self._reading(), before))
 
     def run(self, run: RunName) -> Run:
         """A run as it is now."""

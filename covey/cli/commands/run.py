@@ -86,9 +86,10 @@ def _print_submitted(submitted: Run, as_json: bool) -> None:
 def list_runs(before: str, limit: int | None, whole: bool, as_json: bool, target: Target) -> None:
     """List runs, the newest first. Also works while the coordinator is stopped."""
     with connected(target) as connection:
-        runs = list(connection.every_run()) if whole else connection.runs((limit or DEFAULT_PAGE) + 1, before=before)
-    more = not whole and len(runs) > (limit or DEFAULT_PAGE)
-    runs = runs[: limit or DEFAULT_PAGE] if more else runs
+        size = limit or DEFAULT_PAGE
+        runs = list(connection.every_run(before=before)) if whole else connection.runs(size + 1, before=before)
+    more = not whole and len(runs) > size
+    runs = runs[:size] if more else runs
     if as_json:
         print_json(plain_list(runs, RUN_FIELDS))
     else:
