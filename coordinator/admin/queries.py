@@ -43,10 +43,10 @@ class Queries:
         return self._run_views([record])[0]
 
     def runs(self, limit: int = 0, before: str = "") -> pb.ListRunsReply:
-        """A page of runs, newest submission first; `before`: only those submitted before this one (its id)."""
+        """A page of runs, newest submission first; `before`: only those submitted before this one."""
         size = page_size(limit, RUNS)
-        views = self._run_views(self._store.runs(before=before, limit=size + 1))
-        runs, more = fitting(views, size)
+        before_id = self._store.run(before).run if before else ""
+        runs, more = fitting(self._run_views(self._store.runs(before=before_id, limit=size + 1)), size)
         return pb.ListRunsReply(runs=runs, next=runs[-1].run if more else "")
 
     def _run_views(self, records: list[RunRecord]) -> list[pb.Run]:
@@ -72,11 +72,11 @@ class Queries:
         record = self._store.round(run_id, number)
         updates = (u for u in self._store.updates(run_id, number) if u.node > after)
         kept, more = fitting(map(views.update_view, updates), size)
-        made = None if record.version is None else self._store.version(run_id, record.version)
+        version = None if record.version is None else self._store.version(run_id, record.version)
         return pb.RoundDetail(
             round=views.round_view(record),
             updates=kept,
-            version=None if made is None else views.version_view(made),
+            version=None if version is None else views.version_view(version),
             next=kept[-1].node if more else "",
         )
 

@@ -23,7 +23,7 @@ ALL = 1 << 31
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What is known of a run besides its own record: its newest version, and what became of the updates."""
+    """What is known of a run besides its own record: its newest version, and how many decisions there were."""
 
     version: int = 0
     model_sha256: str = ""
@@ -31,8 +31,6 @@ class RunSummary:
     """Where each is decided on by itself."""
     metrics: Json = field(default_factory=dict)
     """Of the newest version that has some."""
-    accepted: int = 0
-    rejected: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,15 +75,12 @@ class PagedStore:
 
     def _summary(self, run: str) -> RunSummary:
         versions = self._store.versions(run)
-        rounds = self._store.rounds(run)
         state = self._store.policy_state(run) if not mode_named(self._store.run(run).mode).synchronous else None
         return RunSummary(
             versions[-1].version if versions else 0,
             versions[-1].model_sha256 if versions else "",
             state.decision if state else 0,
             next((version.metrics for version in reversed(versions) if version.metrics), {}),
-            sum(record.accepted for record in rounds),
-            sum(record.rejected for record in rounds),
         )
 
     def rounds(self, run: str, *, after: int = 0, limit: int | None = None, newest: bool = False) -> list[RoundRecord]:
@@ -118,14 +113,14 @@ class PagedStore:
         self, run: str, after: tuple[int, str] = (0, ""), limit: int | None = None
     ) -> list[SignedUpdateRecord]:
         """Updates with a signed statement after a round and node, by round and node."""
-        found: list[SignedUpdateRecord] = []
+        signed: list[SignedUpdateRecord] = []
         for record in self._store.rounds(run):
             for update in self._store.updates(run, record.round) if record.round >= after[0] else ():
                 if update.digest and (update.round, update.node) > after:
-                    found.append(self._signed(update, record.base_version))
-            if limit is not None and len(found) >= limit:
+                    signed.append(self._signed(update, record.base_version))
+            if limit is not None and len(signed) >= limit:
                 break
-        return found[:limit]
+        return signed[:limit]
 
     def _signed(self, update: UpdateRecord, base_version: int) -> SignedUpdateRecord:
         values = {item.name: getattr(update, item.name) for item in fields(update)}

@@ -177,8 +177,7 @@ class Connection:
         Raises:
             NotFound: There is none.
         """
-        number = {"newest": NEWEST, "best": BEST}.get(version, NEWEST) if isinstance(version, str) else version
-        return version_of(self._loop.run(self._reading().version(_id(run), number)))
+        return version_of(self._loop.run(self._reading().version(_id(run), _number(version))))
 
     def export(
         self, run: RunName, to: str | Path, *, version: VersionName = "newest", on_progress: OnBytes | None = None
@@ -309,3 +308,12 @@ class Connection:
 
 def _id(run: RunName) -> str:
     return run.run if isinstance(run, Run) else run
+
+
+def _number(version: VersionName) -> int:
+    """A version as the wire names it."""
+    named: dict[object, int] = {"newest": NEWEST, "best": BEST}
+    number = named.get(version, version)
+    if not isinstance(number, int):
+        raise NotFound(f"{version!r} is not a version; choose a number, 'newest' or 'best'")
+    return number

@@ -198,12 +198,12 @@ def token(node: str, expires: float, as_json: bool, target: Target, **filling: A
     if filling["count"] is not None or filling["prefix"] is not None:
         raise click.UsageError("--count and --prefix go with --to FOLDER")
     with connected(target) as connection:
-        made = connection.token(node, expires_s=expires)
+        issued = connection.token(node, expires_s=expires)
     if as_json:
-        print_json(plain(made, TOKEN_FIELDS))
+        print_json(plain(issued, TOKEN_FIELDS))
         return
-    click.echo(f"for node {made.node}, once, until {_when(made.expires_at)}; it is a secret", err=True)
-    click.echo(made.token)
+    click.echo(f"for node {issued.node}, once, until {_when(issued.expires_at)}; it is a secret", err=True)
+    click.echo(issued.token)
 
 
 def _fill_tokens(

@@ -45,6 +45,9 @@ def test_runs_are_values(recorder, connection):
     assert connection.run(first) == first
     assert connection.runs(before="second") == [first]
     assert connection.runs(1) == [second]
+    assert connection.runs(before="name-of-second") == [first]
+    with pytest.raises(NotFound):
+        connection.runs(before="third")
     with pytest.raises(NotFound):
         connection.run("third")
 
@@ -95,6 +98,8 @@ def test_a_version_is_exported_with_progress(recorder, connection, tmp_path):
     assert (written.version, written.bytes, told) == (1, 13, [(13, 13)])
     with pytest.raises(NotFound, match="the file of version 2 is gone"):
         connection.export("run", tmp_path / "n")
+    with pytest.raises(NotFound, match="'bset' is not a version"):
+        connection.version("run", "bset")
     with pytest.raises(NotFound, match="no kept version was evaluated"):
         connection.export("run", tmp_path / "n", version="best")
 
