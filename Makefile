@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check testbed testbed-down testbed-test format protos bench clean
+.PHONY: setup demo test check testbed testbed-down testbed-test format protos docs bench clean
 
 setup: $(STAMP)
 
@@ -47,6 +47,10 @@ format: setup
 protos: setup
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. \
 	    --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc --mypy_grpc_out=. covey/protos/*.proto
+
+# The API reference, from the docstrings, into build/docs.
+docs: setup
+	$(BIN)/pdoc --docformat google --output-directory build/docs covey '!covey.protos'
 
 bench: setup
 	$(BIN)/python -m benchmarks

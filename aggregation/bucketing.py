@@ -7,10 +7,10 @@ from pydantic import Field
 from torch import Tensor
 
 from covey.aggregation.contract import AggregationContext, PluginOptions, PreAggregator
-from covey.aggregation.directions import spans
 from covey.aggregation.matrix import UpdateMatrix
 from covey.errors import RunFailed
 from covey.seeds import derive_seed
+from covey.vectors import spans
 
 
 class Bucketing(PreAggregator):

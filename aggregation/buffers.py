@@ -13,9 +13,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from covey.aggregation.directions import BLOCK_COLUMNS, spans
 from covey.errors import LayoutError
 from covey.layout import Layout
+from covey.vectors import BLOCK_ELEMENTS, spans
 
 _DTYPES = {
     "float64": torch.float64,
@@ -58,7 +58,7 @@ def combine_buffers(
         raise LayoutError(f"{len(rows)} rows of buffers and {tuple(shares.shape)} shares: give one share for each row")
     out = torch.empty(layout.nbytes, dtype=torch.uint8)
     for target, *values in zip(_tensors(layout, out), *(_tensors(layout, row) for row in rows), strict=True):
-        for columns in spans(len(target), BLOCK_COLUMNS):
+        for columns in spans(len(target), BLOCK_ELEMENTS):
             slab = torch.stack([value[columns] for value in values])
             target[columns] = _median(slab) if rule == "median" else _mean(slab, shares)
     return out

@@ -8,9 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, Direction, PluginOptions, Verdict
+from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, PluginOptions, Verdict
 from covey.aggregation.gram import distances_to, numbers_of
 from covey.aggregation.matrix import UpdateMatrix
+from covey.vectors import Vector, placed
 
 CENTER = "center"
 
@@ -72,15 +73,15 @@ class CenteredClip(Aggregator):
         return Aggregate(direction, tuple(verdicts), {CENTER: direction})
 
 
-class _Once(Direction):
+class _Once(Vector):
     """A direction that is asked for each block twice, as the result and as what is kept, and computes it once."""
 
-    def __init__(self, inner: Direction) -> None:
+    def __init__(self, inner: Vector) -> None:
         self.d = inner.d
         self._inner, self._columns, self._block = inner, slice(0, 0), torch.empty(0)
 
-    def block(self, columns: slice) -> Tensor:
+    def read(self, columns: slice, out: Tensor | None = None) -> Tensor:
         """Elements `columns`, kept until others are asked for."""
         if columns != self._columns:
-            self._block, self._columns = self._inner.block(columns), columns
-        return self._block
+            self._block, self._columns = self._inner.read(columns), columns
+        return placed(self._block, out)

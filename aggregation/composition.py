@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, PreAggregator, Verdict
-from covey.aggregation.directions import WeightedRows, spans
 from covey.aggregation.matrix import GRAM_COLUMNS, Row, UpdateMatrix
-from covey.codecs.contract import Reader
 from covey.errors import LayoutError, RunFailed, SpecError
+from covey.vectors import ComputedVector, LinearCombination, spans
 
 
-class MixedReader(Reader):
+class MixedReader(ComputedVector):
     """Random access to one mixed row, computed where it is asked for.
 
     Args:
@@ -29,7 +28,7 @@ class MixedReader(Reader):
 
     def decode(self, columns: slice, out: Tensor) -> None:
         """Write elements `columns` of the weighted sum into `out`."""
-        out.copy_(self._matrix.weighted_sum(self._weights).block(columns))
+        self._matrix.weighted_sum(self._weights).read(columns, out)
 
 
 class MixedMatrix(UpdateMatrix):
@@ -92,7 +91,7 @@ class MixedMatrix(UpdateMatrix):
         inner = self._inner.extended(vectors)
         return MixedMatrix(inner, mixing, [*self.nodes, *inner.nodes[self._inner.n :]])
 
-    def weighted_sum(self, weights: Tensor) -> WeightedRows:
+    def weighted_sum(self, weights: Tensor) -> LinearCombination:
         """sum_i weights[i] x mixed row i, from the unmixed rows in one pass."""
         if weights.shape != (self.n,):
             raise LayoutError(f"{self.n} mixed rows need {self.n} weights, not {tuple(weights.shape)}")

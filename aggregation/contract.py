@@ -14,10 +14,11 @@ from typing import ClassVar, Protocol
 from pydantic import Field, JsonValue
 from torch import Tensor
 
-from covey.aggregation.directions import BlockRule, Direction, Flat, WeightedRows
+from covey.aggregation.directions import BlockRule
 from covey.aggregation.matrix import UpdateMatrix
 from covey.codecs.options import PluginOptions, validated
 from covey.errors import RunFailed
+from covey.vectors import TensorVector, Vector
 
 __all__ = [
     "Aggregate",
@@ -25,13 +26,12 @@ __all__ = [
     "Aggregator",
     "BlockRule",
     "ByzantineOptions",
-    "Direction",
-    "Flat",
     "PluginOptions",
     "PreAggregator",
     "RootData",
+    "TensorVector",
+    "Vector",
     "Verdict",
-    "WeightedRows",
 ]
 
 
@@ -62,14 +62,14 @@ class Aggregate:
     Attributes:
         direction: float32 `[d]`, computed when its blocks are asked for.
         verdicts: One for each row, in row order.
-        state: What the rule wants back in the next round, by name; directions, so that a vector of the
+        state: What the rule wants back in the next round, by name; lazy vectors, so that one of the
             model's size (the last result, for centred clipping) is written block by block. Empty for a rule
             without memory.
     """
 
-    direction: Direction
+    direction: Vector
     verdicts: tuple[Verdict, ...]
-    state: Mapping[str, Direction] = field(default_factory=dict)
+    state: Mapping[str, Vector] = field(default_factory=dict)
 
 
 class RootData(Protocol):
@@ -78,7 +78,7 @@ class RootData(Protocol):
     def update(self) -> Tensor:
         """What an honest node with the root data would send in this round: float32 `[d]`, not to be modified."""
 
-    def loss(self, step: Direction | None) -> float:
+    def loss(self, step: Vector | None) -> float:
         """Mean loss over the root data where the model is moved by `step` (None: not moved).
 
         A step is of the rows' kind: where nodes send gradients, the model is moved against it.

@@ -11,19 +11,12 @@ from numpy.typing import NDArray
 from pydantic import Field, JsonValue, model_validator
 from torch import Tensor
 
-from covey.aggregation.contract import (
-    Aggregate,
-    AggregationContext,
-    Aggregator,
-    ByzantineOptions,
-    Direction,
-    Flat,
-    Verdict,
-)
+from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, ByzantineOptions, Verdict
 from covey.aggregation.matrix import UpdateMatrix
-from covey.aggregation.votes import Ballot, PackedSigns, ServerFeedback, Ties, agreeing, vote_blocks, words_of
+from covey.aggregation.votes import Ballot, ServerFeedback, Ties, agreeing, vote_blocks, words_of
 from covey.errors import LayoutError, RunFailed
 from covey.seeds import derive_seed
+from covey.vectors import PackedSigns, TensorVector, Vector
 
 FEEDBACK = "feedback"
 CREDIT = "credit"
@@ -145,8 +138,8 @@ class MajorityVote(Aggregator):
         agreements: NDArray[np.float64],
         state: Mapping[str, Tensor],
         context: AggregationContext,
-    ) -> dict[str, Direction]:
-        kept: dict[str, Direction] = {}
+    ) -> dict[str, Vector]:
+        kept: dict[str, Vector] = {}
         if self.options.error_feedback == "server":
             kept[FEEDBACK] = ServerFeedback(ballot, result, self.options.rho)
         if self.options.credit:
@@ -154,7 +147,7 @@ class MajorityVote(Aggregator):
             places = _places(updates, context)
             new = CREDIT_DECAY * credits[places].double() + torch.from_numpy(agreements)
             credits[places] = ((new * CREDIT_STEPS).round() / CREDIT_STEPS).float()
-            kept[CREDIT] = Flat(credits)
+            kept[CREDIT] = TensorVector(credits)
         return kept
 
 

@@ -13,11 +13,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from covey.aggregation.directions import BLOCK_COLUMNS, WeightedRows, spans
-from covey.codecs.contract import Reader
-from covey.codecs.none import TensorReader
 from covey.errors import LayoutError
 from covey.layout import Layout
+from covey.vectors import BLOCK_ELEMENTS, LinearCombination, TensorVector, Vector, all_finite, spans
 
 SLAB_COLUMNS = 1 << 16
 GRAM_COLUMNS = 1 << 14
@@ -44,20 +42,12 @@ class Row:
 
     node: str
     weight: float
-    reader: Reader
+    reader: Vector
 
 
-def finite(row: Row, width: int = BLOCK_COLUMNS) -> bool:
-    """Whether every element of a row is a finite number: what it must be *before* it comes into a matrix.
-
-    Costs about one read: NaN and infinity always show in a block's sum. A sum may also overflow without them,
-    so only where it is not finite the elements are looked at.
-    """
-    for columns in spans(row.reader.d, width):
-        block = row.reader.read(columns)
-        if not torch.isfinite(block.sum()) and not torch.isfinite(block).all():
-            return False
-    return True
+def finite(row: Row, width: int = BLOCK_ELEMENTS) -> bool:
+    """Whether every element of a row is a finite number: what it must be *before* it comes into a matrix."""
+    return all_finite(row.reader, width)
 
 
 class UpdateMatrix:
@@ -105,7 +95,7 @@ class UpdateMatrix:
         n = len(tensor)
         ids = nodes if nodes is not None else [f"node-{i}" for i in range(n)]
         shares = weights if weights is not None else [1.0 / max(n, 1)] * n
-        rows = [Row(*row) for row in zip(ids, shares, map(TensorReader, tensor), strict=True)]
+        rows = [Row(*row) for row in zip(ids, shares, map(TensorVector, tensor), strict=True)]
         return cls(rows, layout)
 
     @cached_property
@@ -126,7 +116,7 @@ class UpdateMatrix:
     def fill(self, columns: slice, out: Tensor) -> None:
         """Decode `columns` of every row into `out`, float32 `[n, b]`."""
         for row, target in zip(self.rows, out, strict=True):
-            row.reader.decode(columns, target)
+            row.reader.read(columns, target)
 
     def blocks(self, width: int = SLAB_COLUMNS) -> Iterator[tuple[slice, Tensor]]:
         """All columns, `width` at a time: (columns, float32 `[n, b]`), in one slab that is used again."""
@@ -225,12 +215,20 @@ class UpdateMatrix:
         Raises:
             LayoutError: A vector has another length.
         """
-        extra = [Row(f"(vector {i})", 0.0, TensorReader(vector)) for i, vector in enumerate(vectors)]
+        extra = [Row(f"(vector {i})", 0.0, TensorVector(vector)) for i, vector in enumerate(vectors)]
         return UpdateMatrix([*self.rows, *extra], self.layout)
 
-    def weighted_sum(self, weights: Tensor) -> WeightedRows:
-        """sum_i weights[i] x row i as a direction; `weights` is float64 `[n]`."""
-        return WeightedRows(self, weights)
+    def weighted_sum(self, weights: Tensor) -> LinearCombination:
+        """sum_i weights[i] x row i, in row order; `weights` is float64 `[n]`, and need not sum to one.
+
+        Rows are read where they lie, once each; a row of weight zero is not read at all.
+
+        Raises:
+            LayoutError: Another number of weights than of rows.
+        """
+        if weights.shape != (self.n,):
+            raise LayoutError(f"{self.n} rows need {self.n} weights, not {tuple(weights.shape)}")
+        return LinearCombination([(row.reader, w) for row, w in zip(self.rows, weights.tolist(), strict=True)], self.d)
 
     def row(self, i: int) -> Tensor:
         """Row i, float32 `[d]`, read-only: a view where it is raw, else valid until the row is read again."""

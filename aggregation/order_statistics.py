@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from covey.aggregation.directions import BlockRule, spans
+from covey.aggregation.directions import BlockRule
 from covey.aggregation.matrix import UpdateMatrix
+from covey.vectors import spans
 
 Values = NDArray[np.float32]
 
@@ -161,11 +162,11 @@ class NarrowBlocks(BlockRule):
         least, most = NARROW_COLUMNS
         self._width = min(max(NARROW_ELEMENTS // max(matrix.n, 1), least), most)
 
-    def block(self, columns: slice) -> Tensor:
-        """The rule's value on `columns`, in new memory."""
-        out = torch.empty(columns.stop - columns.start)
+    def read(self, columns: slice, out: Tensor | None = None) -> Tensor:
+        """The rule's value on `columns`, in new memory or in `out`."""
+        out = torch.empty(columns.stop - columns.start) if out is None else out
         for part in spans(len(out), self._width):
-            out[part] = super().block(slice(columns.start + part.start, columns.start + part.stop))
+            out[part] = super().read(slice(columns.start + part.start, columns.start + part.stop))
         return out
 
 

@@ -13,9 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from covey.aggregation.directions import Direction, spans
 from covey.aggregation.matrix import UpdateMatrix
-from covey.errors import LayoutError
+from covey.vectors import PackedSigns, Vector, placed, spans
 
 Words = NDArray[np.uint64]
 Bits = NDArray[np.uint8]
@@ -23,46 +22,6 @@ Bits = NDArray[np.uint8]
 WORD = 64
 VOTE_COLUMNS = 1 << 18
 """Coordinates that are counted at a time: 32 kB of each row. A multiple of `WORD`."""
-
-
-class PackedSigns(Direction):
-    """A direction of +1 and -1 as packed bits.
-
-    Args:
-        bits: uint8 `[ceil(d / 8)]`; those past d are zero.
-        d: Number of elements.
-
-    Raises:
-        LayoutError: The bits are of another form.
-    """
-
-    def __init__(self, bits: Tensor, d: int) -> None:
-        if bits.dtype != torch.uint8 or bits.shape != (-(-d // 8),):
-            raise LayoutError(f"{d} packed signs are {-(-d // 8)} bytes, not {bits.dtype} {tuple(bits.shape)}")
-        self.d = d
-        self._bits = bits
-
-    def block(self, columns: slice) -> Tensor:
-        """Elements `columns` as +1 and -1, float32 `[b]`, in new memory."""
-        first = columns.start // 8
-        positive = unpacked(self._bits[first : -(-columns.stop // 8)].numpy())
-        skipped = columns.start - 8 * first
-        signs = positive[skipped : skipped + columns.stop - columns.start].astype(np.float32)
-        return torch.from_numpy(signs * np.float32(2) - np.float32(1))
-
-    def packed(self, columns: slice) -> Tensor:
-        """Elements `columns` as packed bits, uint8 `[ceil(b / 8)]`, those past b zero; `start` is a multiple of 8.
-
-        Raises:
-            LayoutError: It is not.
-        """
-        if columns.start % 8:
-            raise LayoutError(f"packed signs begin at a multiple of 8, not at {columns.start}")
-        found = self._bits[columns.start // 8 : -(-columns.stop // 8)]
-        if columns.stop % 8 and columns.stop < self.d:
-            found = found.clone()
-            found[-1] &= (1 << columns.stop % 8) - 1
-        return found
 
 
 def unpacked(bits: Bits) -> Bits:
@@ -232,7 +191,7 @@ class Ballot:
         return (positive * 2 - total) / total
 
 
-class ServerFeedback(Direction):
+class ServerFeedback(Vector):
     """The error that goes into the next round's vote: see `covey.aggregation.majority_vote.MajorityVote`.
 
     Args:
@@ -245,12 +204,15 @@ class ServerFeedback(Direction):
         self.d = result.d
         self._ballot, self._result, self._rho = ballot, result, rho
 
-    def block(self, columns: slice) -> Tensor:
-        """Elements `columns` of the new error, float32 `[b]`, in new memory."""
+    def read(self, columns: slice, out: Tensor | None = None) -> Tensor:
+        """Elements `columns` of the new error, float32 `[b]`, in new memory or in `out`."""
+        return placed(self._error(columns), out)
+
+    def _error(self, columns: slice) -> Tensor:
         matrix = self._ballot.matrix
         aligned = slice(columns.start // WORD * WORD, columns.stop)
         votes = self._ballot.mean(words_of(matrix, aligned), aligned.stop - aligned.start)
-        lost = votes[columns.start - aligned.start :] - self._result.block(columns) / matrix.n
+        lost = votes[columns.start - aligned.start :] - self._result.read(columns) / matrix.n
         if self._ballot.error is None:
             return lost
         old = self._ballot.error[columns]

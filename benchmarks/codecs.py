@@ -23,10 +23,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from covey.codecs.contract import Codec, CodecContext, Reader, spans
-from covey.codecs.none import TensorReader
+from covey.codecs.contract import Codec, CodecContext
 from covey.errors import CoveyError
 from covey.plugins import installed, load
+from covey.vectors import TensorVector, Vector, spans
 
 WIDTH = 1 << 16
 AIMS = {"bf16": 1000.0, "int8": 1000.0, "sign": 2000.0}
@@ -73,20 +73,20 @@ def fastest(action: Callable[[], object], repeats: int) -> float:
 def encode_into(out: memoryview, codec: Codec, vector: Tensor, context: CodecContext) -> int:
     """Encode, copy the pieces one behind the other, and return their size in bytes."""
     at = 0
-    for piece in codec.encode(TensorReader(vector), context):
+    for piece in codec.encode(TensorVector(vector), context):
         out[at : at + piece.nbytes] = piece
         at += piece.nbytes
     return at
 
 
-def decode_all(reader: Reader) -> None:
+def decode_all(reader: Vector) -> None:
     """Read every element once."""
     out = torch.empty(WIDTH)
     for columns in spans(reader.d, WIDTH):
-        reader.decode(columns, out[: columns.stop - columns.start])
+        reader.read(columns, out[: columns.stop - columns.start])
 
 
-def relative_error(reader: Reader, vector: Tensor, signs: bool) -> float:
+def relative_error(reader: Vector, vector: Tensor, signs: bool) -> float:
     """||decoded - x|| / ||x|| in float64, block by block; with `signs` of the decoded vector times its best factor."""
     inner = own = whole = lost = 0.0
     for columns in spans(reader.d, WIDTH):

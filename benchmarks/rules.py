@@ -38,11 +38,10 @@ from benchmarks.proc import available_memory_mb, usage_of
 from benchmarks.rounds import console
 from covey import plugins
 from covey.aggregation.composition import Composed
-from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, Direction
-from covey.aggregation.directions import BLOCK_COLUMNS, spans
+from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator
 from covey.aggregation.matrix import Row, UpdateMatrix
-from covey.codecs.none import TensorReader
 from covey.errors import CoveyError
+from covey.vectors import BLOCK_ELEMENTS, TensorVector, Vector, spans
 
 FLOAT_BYTES = 4
 MIXED = "nearest-neighbour-mixing + trimmed-mean"
@@ -57,7 +56,7 @@ AIMS = {
     "bulyan": 40.0,
 }
 BLOCKS_HELD = 2.0
-"""The aim for memory: so many slabs of all rows, `BLOCK_COLUMNS` wide, whatever the model's size."""
+"""The aim for memory: so many slabs of all rows, `BLOCK_ELEMENTS` wide, whatever the model's size."""
 SAMPLE_S = 0.001
 WARM_COLUMNS = 1 << 12
 CHILD_TIMEOUT_S = 600.0
@@ -82,7 +81,7 @@ class Work:
     @property
     def blocks_mb(self) -> float:
         """The memory aim, 1e6 bytes."""
-        return BLOCKS_HELD * self.n * BLOCK_COLUMNS * FLOAT_BYTES / 1e6
+        return BLOCKS_HELD * self.n * BLOCK_ELEMENTS * FLOAT_BYTES / 1e6
 
 
 @dataclass(frozen=True)
@@ -115,11 +114,11 @@ class FreeRoot:
     def update(self) -> Tensor:
         return self._update
 
-    def loss(self, step: Direction | None) -> float:
+    def loss(self, step: Vector | None) -> float:
         if step is None:
             return 0.0
         first = slice(0, min(step.d, WARM_COLUMNS))
-        return float((step.block(first) - self._update[first]).square().sum())
+        return float((step.read(first) - self._update[first]).square().sum())
 
 
 def names() -> list[str]:
@@ -148,7 +147,7 @@ def write_rows(work: Work) -> None:
     """Write n rows around a common vector, and that vector as the last one."""
     rows = _rows(work, writable=True)
     generator = torch.Generator().manual_seed(1)
-    for columns in spans(work.d, BLOCK_COLUMNS):
+    for columns in spans(work.d, BLOCK_ELEMENTS):
         common = torch.randn(columns.stop - columns.start, generator=generator)
         for row in rows[:-1]:
             row[columns] = common + torch.randn(len(common), generator=generator)
@@ -190,13 +189,13 @@ class Bench:
     def walk(self, name: str, state: Mapping[str, Tensor]) -> None:
         """Make the whole direction of a second round."""
         direction = self._aggregate(rule_of(name, self._work.f), state, number=2).direction
-        for columns in spans(self.d, BLOCK_COLUMNS):
-            direction.block(columns)
+        for columns in spans(self.d, BLOCK_ELEMENTS):
+            direction.read(columns)
 
     def _aggregate(self, rule: Aggregator | Composed, state: Mapping[str, Tensor], number: int) -> Aggregate:
         # A matrix keeps its Gram matrix, so each run needs one of its own.
         rows = [
-            Row(node, 1 / len(self.nodes), TensorReader(row)) for node, row in zip(self.nodes, self._rows, strict=True)
+            Row(node, 1 / len(self.nodes), TensorVector(row)) for node, row in zip(self.nodes, self._rows, strict=True)
         ]
         context = AggregationContext(number, seed=0, root=self._root, roster=self.nodes)
         return rule.aggregate(UpdateMatrix(rows), state, context)

@@ -14,13 +14,11 @@ from functools import cached_property
 from typing import ClassVar, Generic, Literal, Protocol, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
-from torch import Tensor
 
-from covey.aggregation.directions import Direction
-from covey.codecs.contract import Reader
 from covey.codecs.options import PluginOptions, validated
 from covey.errors import RunFailed, SpecError
 from covey.validation import explain
+from covey.vectors import Vector
 
 __all__ = [
     "Arrival",
@@ -54,26 +52,13 @@ class Arrival:
     node: str
     weight: float
     base_version: int
-    reader: Reader
-
-
-class Vector(Protocol):
-    """A model's parameters.
-
-    Attributes:
-        d: Number of elements.
-    """
-
-    d: int
-
-    def block(self, columns: slice) -> Tensor:
-        """Elements `columns` (step 1, in `0..d`): float32 `[b]`, read-only."""
+    reader: Vector
 
 
 class Records(Protocol):
     """What the policy pinned, opened when asked for."""
 
-    def update(self, number: int) -> Reader:
+    def update(self, number: int) -> Vector:
         """The vector of an earlier update."""
 
     def held(self, number: int) -> Arrival:
@@ -156,7 +141,7 @@ class AsyncStep:
         buffers: How the updates' buffers are combined.
     """
 
-    direction: Direction
+    direction: Vector
     shares: Mapping[int, float]
     mixing: float = 1.0
     buffers: Literal["mean", "median"] = "mean"

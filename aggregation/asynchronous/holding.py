@@ -12,9 +12,9 @@ from covey import plugins
 from covey.aggregation.asynchronous.contract import Arrival, AsyncContext, AsyncVerdict, Pinned, PolicyState
 from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator
 from covey.aggregation.matrix import Row, UpdateMatrix
-from covey.codecs.contract import Reader
 from covey.codecs.options import PluginOptions
 from covey.errors import SpecError
+from covey.vectors import ComputedVector, Vector
 
 
 class RuleOptions(PluginOptions):
@@ -94,14 +94,14 @@ def opened(arrival: Arrival, held: Mapping[str, int], context: AsyncContext) -> 
     return [arrival if node == arrival.node else context.records.held(held[node]) for node in nodes]
 
 
-class Combined(Reader):
+class Combined(ComputedVector):
     """sum_i weights[i] x readers[i] as one row, decoded on demand.
 
     Args:
         terms: (reader, weight), at least one; all of one length.
     """
 
-    def __init__(self, terms: Sequence[tuple[Reader, float]]) -> None:
+    def __init__(self, terms: Sequence[tuple[Vector, float]]) -> None:
         super().__init__(terms[0][0].d)
         self._terms = tuple(terms)
 

@@ -8,20 +8,18 @@ from typing import Literal
 
 from torch import Tensor
 
-from covey.aggregation.asynchronous.contract import Vector
-from covey.aggregation.directions import BLOCK_COLUMNS, spans
-from covey.codecs.contract import Reader
+from covey.vectors import BLOCK_ELEMENTS, Vector, spans
 
 Frequency = Literal["off", "loose", "strict"]
 Blocks = Callable[[slice], Tensor]
 
 
-def gradient_norms(gradient: Reader, previous: Reader | None) -> tuple[float, float | None]:
+def gradient_norms(gradient: Vector, previous: Vector | None) -> tuple[float, float | None]:
     """l2 norm of a gradient, and its distance from an earlier one, in one pass; sums are float64."""
     if previous is None:
         return _norm(gradient.d, gradient.read), None
     squared = difference = 0.0
-    for columns in spans(gradient.d, BLOCK_COLUMNS):
+    for columns in spans(gradient.d, BLOCK_ELEMENTS):
         block = gradient.read(columns).double()
         squared += float(block.dot(block))
         block = block - previous.read(columns).double()
@@ -31,12 +29,12 @@ def gradient_norms(gradient: Reader, previous: Reader | None) -> tuple[float, fl
 
 def model_distance(a: Vector, b: Vector) -> float:
     """l2 distance of two models; sums are float64."""
-    return _norm(a.d, lambda columns: a.block(columns).double() - b.block(columns).double())
+    return _norm(a.d, lambda columns: a.read(columns).double() - b.read(columns).double())
 
 
 def _norm(d: int, read: Blocks) -> float:
     total = 0.0
-    for columns in spans(d, BLOCK_COLUMNS):
+    for columns in spans(d, BLOCK_ELEMENTS):
         block = read(columns).double()
         total += float(block.dot(block))
     return math.sqrt(total)

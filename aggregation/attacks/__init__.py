@@ -1,6 +1,6 @@
 """Attacks: what adversaries send, for drills and experiments. docs/adversaries.md has the list."""
 
-from covey.aggregation.attacks.contract import Attack, AttackContext, Vector
+from covey.aggregation.attacks.contract import Attack, AttackContext
 from covey.aggregation.attacks.omniscient import ALIE, IPM, Mimic, MinMax, MinSum
 from covey.aggregation.attacks.single import (
     Constant,
@@ -29,5 +29,4 @@ __all__ = [
     "Scaled",
     "SignFlip",
     "StaleReplay",
-    "Vector",
 ]

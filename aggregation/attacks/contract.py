@@ -6,7 +6,7 @@ For drills and experiments only: to see what a rule holds out against before som
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -14,26 +14,9 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from covey.aggregation.matrix import UpdateMatrix
-from covey.codecs.contract import Source
 from covey.codecs.options import PluginOptions, validated
 from covey.errors import RunFailed
-
-
-class Vector:
-    """A vector that is computed where it is read (a `Source`).
-
-    Args:
-        d: Number of elements.
-        block: From columns (step 1, in `0..d`) to float32 `[b]`; the same columns always give the same values.
-    """
-
-    def __init__(self, d: int, block: Callable[[slice], Tensor]) -> None:
-        self.d = d
-        self._block = block
-
-    def read(self, columns: slice) -> Tensor:
-        """Elements `columns`: float32 `[b]`, read-only, valid until the next `read`; they need not be finite."""
-        return self._block(columns)
+from covey.vectors import Vector
 
 
 @dataclass(frozen=True)
@@ -59,7 +42,7 @@ class AttackContext:
     nodes: int = 0
     attackers: int = 0
     known: UpdateMatrix | None = None
-    change: Source | None = None
+    change: Vector | None = None
     memory: Mapping[str, Tensor] = field(default_factory=dict)
 
     def require_known(self, least: int, attack: str) -> UpdateMatrix:
@@ -104,7 +87,7 @@ class Attack(ABC):
         self.options = validated(self.Options, options or {}, "attack.options")
 
     @abstractmethod
-    def vector(self, own: Source, context: AttackContext) -> Source:
+    def vector(self, own: Vector, context: AttackContext) -> Vector:
         """What the adversary sends: float32 `[d]`, not necessarily finite.
 
         Args:
@@ -115,6 +98,6 @@ class Attack(ABC):
             RunFailed: It knows too little for this attack.
         """
 
-    def remembered(self, own: Source, context: AttackContext) -> Mapping[str, Source]:
+    def remembered(self, own: Vector, context: AttackContext) -> Mapping[str, Vector]:
         """What it wants back in the next round's `AttackContext.memory`, from the same arguments; default nothing."""
         return {}

@@ -12,20 +12,19 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from covey.aggregation.attacks.contract import Attack, AttackContext, Vector
+from covey.aggregation.attacks.contract import Attack, AttackContext
 from covey.aggregation.attacks.single import normal
-from covey.aggregation.directions import BlockRule, WeightedRows
+from covey.aggregation.directions import BlockRule
 from covey.aggregation.matrix import UpdateMatrix
-from covey.codecs.contract import Source
-from covey.codecs.none import TensorReader
 from covey.codecs.options import PluginOptions
 from covey.errors import LayoutError, RunFailed
 from covey.seeds import derive_seed
+from covey.vectors import FunctionVector, TensorVector, Vector
 
 
 def of_columns(known: UpdateMatrix, rule: Callable[[Tensor], Tensor]) -> Vector:
     """A vector whose element j follows from column j of the known vectors: from float32 `[k, b]` to `[b]`."""
-    return Vector(known.d, BlockRule(known, rule).block)
+    return FunctionVector(known.d, BlockRule(known, rule).read)
 
 
 def deviation(slab: Tensor) -> Tensor:
@@ -68,7 +67,7 @@ class ALIE(Attack):
     options: Options
     omniscient = True
 
-    def vector(self, own: Source, context: AttackContext) -> Source:
+    def vector(self, own: Vector, context: AttackContext) -> Vector:
         """float32 `[d]`.
 
         Raises:
@@ -94,7 +93,7 @@ class IPM(Attack):
     options: Options
     omniscient = True
 
-    def vector(self, own: Source, context: AttackContext) -> Source:
+    def vector(self, own: Vector, context: AttackContext) -> Vector:
         """float32 `[d]`.
 
         Raises:
@@ -129,7 +128,7 @@ class Mimic(Attack):
     options: Options
     omniscient = True
 
-    def vector(self, own: Source, context: AttackContext) -> Source:
+    def vector(self, own: Vector, context: AttackContext) -> Vector:
         """The copied vector, float32 `[d]`.
 
         Raises:
@@ -138,13 +137,13 @@ class Mimic(Attack):
         known = context.require_known(1, "mimic")
         return known.rows[int(self._learned(known, context).scores.abs().argmax())].reader
 
-    def remembered(self, own: Source, context: AttackContext) -> Mapping[str, Source]:
+    def remembered(self, own: Vector, context: AttackContext) -> Mapping[str, Vector]:
         """`mean`, `direction` and `scores`."""
         known = context.require_known(1, "mimic")
         learned = self._learned(known, context)
         if context.round <= self.options.warmup:
             learned = learned.next(known, context.round)
-        return {name: TensorReader(getattr(learned, name)) for name in ("mean", "direction", "scores")}
+        return {name: TensorVector(getattr(learned, name)) for name in ("mean", "direction", "scores")}
 
     def _learned(self, known: UpdateMatrix, context: AttackContext) -> _Learned:
         """What it has found out up to now, with this round's scores."""
@@ -179,7 +178,7 @@ class _Learned:
         return _Learned(mean, _unit(self.direction * (1 - share) + _unit(v) * share), self.scores)
 
 
-def _mean(known: UpdateMatrix) -> WeightedRows:
+def _mean(known: UpdateMatrix) -> Vector:
     return known.weighted_sum(torch.full((known.n,), 1 / known.n, dtype=torch.float64))
 
 
@@ -218,7 +217,7 @@ class _OppositeMean(Attack):
     omniscient = True
     name: ClassVar[str]
 
-    def vector(self, own: Source, context: AttackContext) -> Source:
+    def vector(self, own: Vector, context: AttackContext) -> Vector:
         """float32 `[d]`; the mean where p is zero (identical vectors).
 
         Raises:

@@ -9,30 +9,29 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from covey.aggregation.attacks.contract import Attack, AttackContext, Vector
-from covey.codecs.contract import Source
-from covey.codecs.none import TensorReader
+from covey.aggregation.attacks.contract import Attack, AttackContext
 from covey.codecs.options import PluginOptions
 from covey.errors import LayoutError
 from covey.seeds import derive_seed
+from covey.vectors import FunctionVector, TensorVector, Vector
 
 SEGMENT = 1 << 16
 """Normal numbers are drawn in segments of so many elements, so that they do not depend on how they are read."""
 
 
-def scaled(source: Source, factor: float) -> Vector:
+def scaled(source: Vector, factor: float) -> Vector:
     """A vector times a number."""
-    return Vector(source.d, lambda columns: source.read(columns) * factor)
+    return FunctionVector(source.d, lambda columns: source.read(columns) * factor)
 
 
 def constant(d: int, value: float) -> Vector:
     """A vector whose elements are all the same."""
-    return Vector(d, lambda columns: torch.full((columns.stop - columns.start,), value))
+    return FunctionVector(d, lambda columns: torch.full((columns.stop - columns.start,), value))
 
 
 def normal(d: int, std: float, seed: int) -> Vector:
     """Independent normal numbers of mean zero; element i depends on (seed, i) only (torch's CPU generator)."""
-    return Vector(d, lambda columns: _normal(columns, std, seed))
+    return FunctionVector(d, lambda columns: _normal(columns, std, seed))
 
 
 def _normal(columns: slice, std: float, seed: int) -> Tensor:
@@ -60,7 +59,7 @@ class SignFlip(Attack):
 
     options: Options
 
-    def vector(self, own: Source, context: AttackContext) -> Source:
+    def vector(self, own: Vector, context: AttackContext) -> Vector:
         """float32 `[d]`."""
         return scaled(own, -self.options.scale)
 
@@ -78,7 +77,7 @@ class Scaled(Attack):
 
     options: Options
 
-    def vector(self, own: Source, context: AttackContext) -> Source:
+    def vector(self, own: Vector, context: AttackContext) -> Vector:
         """float32 `[d]`."""
         return scaled(own, self.options.factor)
 
@@ -96,7 +95,7 @@ class Gaussian(Attack):
 
     options: Options
 
-    def vector(self, own: Source, context: AttackContext) -> Source:
+    def vector(self, own: Vector, context: AttackContext) -> Vector:
         """float32 `[d]`."""
         return normal(own.d, self.options.std, derive_seed(context.seed, "attack", context.round, context.node))
 
@@ -110,7 +109,7 @@ class LabelFlip(Attack):
 
     poisons_labels = True
 
-    def vector(self, own: Source, context: AttackContext) -> Source:
+    def vector(self, own: Vector, context: AttackContext) -> Vector:
         """The own vector, float32 `[d]`: the poison is in it already."""
         return own
 
@@ -125,7 +124,7 @@ class Constant(Attack):
 
     options: Options
 
-    def vector(self, own: Source, context: AttackContext) -> Source:
+    def vector(self, own: Vector, context: AttackContext) -> Vector:
         """float32 `[d]`."""
         return constant(own.d, self.options.value)
 
@@ -136,7 +135,7 @@ class NotANumber(Attack):
     A codec that has no form for NaN may refuse to encode it; then the adversary declines the round.
     """
 
-    def vector(self, own: Source, context: AttackContext) -> Source:
+    def vector(self, own: Vector, context: AttackContext) -> Vector:
         """float32 `[d]`."""
         return constant(own.d, math.nan)
 
@@ -155,7 +154,7 @@ class StaleReplay(Attack):
 
     options: Options
 
-    def vector(self, own: Source, context: AttackContext) -> Source:
+    def vector(self, own: Vector, context: AttackContext) -> Vector:
         """float32 `[d]`.
 
         Raises:
@@ -163,9 +162,9 @@ class StaleReplay(Attack):
         """
         if self._fresh(context):
             return own
-        return TensorReader(_same_length(context.memory["vector"], own))
+        return TensorVector(_same_length(context.memory["vector"], own))
 
-    def remembered(self, own: Source, context: AttackContext) -> Mapping[str, Source]:
+    def remembered(self, own: Vector, context: AttackContext) -> Mapping[str, Vector]:
         """`vector` float32 `[d]` and `since` float32 `[1]`."""
         since = float(context.round) if self._fresh(context) else context.memory["since"].item()
         return {"vector": self.vector(own, context), "since": constant(1, since)}
@@ -196,21 +195,21 @@ class LazyCopy(Attack):
     options: Options
     needs_change = True
 
-    def vector(self, own: Source, context: AttackContext) -> Source:
+    def vector(self, own: Vector, context: AttackContext) -> Vector:
         """float32 `[d]`."""
         copied = self._copied(own, context)
         if self.options.noise == 0:
             return copied
         noise = normal(own.d, self.options.noise, derive_seed(context.seed, "attack", context.round, context.node))
-        return Vector(own.d, lambda columns: copied.read(columns) + noise.read(columns))
+        return FunctionVector(own.d, lambda columns: copied.read(columns) + noise.read(columns))
 
-    def _copied(self, own: Source, context: AttackContext) -> Source:
+    def _copied(self, own: Vector, context: AttackContext) -> Vector:
         if context.known is not None and context.known.n:
             return context.known.rows[0].reader
         return context.change if context.change is not None else constant(own.d, 0.0)
 
 
-def _same_length(kept: Tensor, own: Source) -> Tensor:
+def _same_length(kept: Tensor, own: Vector) -> Tensor:
     if len(kept) != own.d:
         raise LayoutError(f"the remembered vector has {len(kept)} elements, the run's vectors have {own.d}")
     return kept

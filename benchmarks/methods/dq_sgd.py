@@ -20,10 +20,10 @@ from benchmarks.methods.data import Batches, iid, problem
 from benchmarks.methods.network import Network
 from covey.aggregation.contract import AggregationContext
 from covey.aggregation.matrix import Row, UpdateMatrix
-from covey.codecs.contract import Codec, CodecContext, Reader
-from covey.codecs.none import TensorReader
+from covey.codecs.contract import Codec, CodecContext
 from covey.plugins import load
 from covey.seeds import derive_seed
+from covey.vectors import TensorVector, Vector
 
 NAME = "dq-sgd"
 NODES, BATCH, ROUNDS, RATE, SEEDS = 8, 32, 500, 0.2, 3
@@ -71,13 +71,13 @@ def _options(setting: str) -> dict[str, str | int]:
     return {**FORMS[form], "bits": bits}
 
 
-def _encoded(codec: Codec, gradients: Tensor, context: CodecContext) -> tuple[list[Reader], int]:
+def _encoded(codec: Codec, gradients: Tensor, context: CodecContext) -> tuple[list[Vector], int]:
     """Every node's gradient as it arrives, and how many bytes that took."""
     readers, size = [], 0
     for node, gradient in enumerate(gradients):
         seed = derive_seed(context.seed, "codec", context.round, node)
         own = CodecContext(seed, context.round, context.rounds, None, context.broadcast)
-        data = b"".join(map(bytes, codec.encode(TensorReader(gradient), own)))
+        data = b"".join(map(bytes, codec.encode(TensorVector(gradient), own)))
         readers.append(codec.reader(data, len(gradient)))
         size += len(data)
     return readers, size

@@ -20,10 +20,9 @@ from benchmarks.methods.network import Network
 from covey.aggregation.attacks import Attack, AttackContext
 from covey.aggregation.composition import Composed
 from covey.aggregation.contract import AggregationContext, Aggregator
-from covey.aggregation.directions import Direction
 from covey.aggregation.matrix import UpdateMatrix
-from covey.codecs.none import TensorReader
 from covey.plugins import load
+from covey.vectors import TensorVector, Vector
 
 NAME, SETTING = "matrix", "label-sorted"
 NODES, FAULTY, BATCH, STEPS, MOMENTUM = 25, 5, 32, 400, 0.9
@@ -147,7 +146,7 @@ class _Training:
         known = UpdateMatrix.of(rows[: self.honest])
         for node in range(self.honest, NODES):
             context = AttackContext(step, self.seed, node, NODES, FAULTY, known, None, self.memory)
-            own = TensorReader(rows[node].clone())
+            own = TensorVector(rows[node].clone())
             if node > self.honest and attack.omniscient:
                 rows[node] = rows[self.honest]  # they act as one
                 continue
@@ -176,7 +175,7 @@ class _Root:
     def update(self) -> Tensor:
         return -NETWORK.gradients(self.model, self.images.x[None], self.images.y[None])[0]
 
-    def loss(self, step: Direction | None) -> float:
+    def loss(self, step: Vector | None) -> float:
         return NETWORK.loss(self.model if step is None else self.model + step.dense(), self.images)
 
 

@@ -24,11 +24,11 @@ from benchmarks.methods.network import Network
 from covey.aggregation.attacks import AttackContext
 from covey.aggregation.contract import AggregationContext, Aggregator
 from covey.aggregation.matrix import Row, UpdateMatrix
-from covey.codecs.contract import Codec, CodecContext, Reader, Source
-from covey.codecs.none import TensorReader
+from covey.codecs.contract import Codec, CodecContext
 from covey.codecs.random_streams import uniforms
 from covey.plugins import load
 from covey.seeds import derive_seed
+from covey.vectors import TensorVector, Vector
 
 NAME = "stochastic-sign"
 HONEST, IMAGES, ROUNDS, SEEDS, LEAST = 31, 4000, 101, 3, 1e-6
@@ -105,7 +105,7 @@ def _codec(method: Method) -> Codec:
     return codec
 
 
-def _sent(method: Method, honest: Tensor, adversaries: int, context: CodecContext) -> list[Reader]:
+def _sent(method: Method, honest: Tensor, adversaries: int, context: CodecContext) -> list[Vector]:
     """What arrives of every node, adversaries last."""
     oracle = honest.abs().amax(0).clamp_(min=LEAST)
     codec = load("codec", "sign")() if method.codec == ORACLE else _codec(method)
@@ -119,16 +119,16 @@ def _sent(method: Method, honest: Tensor, adversaries: int, context: CodecContex
             context.broadcast,
         )
         drawn = (uniforms(own.seed, slice(0, len(row))) < 0.5 + row / (2 * oracle)) if method.codec == ORACLE else None
-        readers.append(_arrived(codec, TensorReader(row if drawn is None else drawn.float() * 2 - 1), own))
+        readers.append(_arrived(codec, TensorVector(row if drawn is None else drawn.float() * 2 - 1), own))
     if adversaries:
         attack = load("attack", "ipm")({"epsilon": 1.0})
         known = AttackContext(context.round, context.seed, known=UpdateMatrix.of(honest))
         plain: Codec = load("codec", "none" if method.codec == "none" else "sign")()
-        readers += [_arrived(plain, attack.vector(TensorReader(honest[0]), known), context)] * adversaries
+        readers += [_arrived(plain, attack.vector(TensorVector(honest[0]), known), context)] * adversaries
     return readers
 
 
-def _arrived(codec: Codec, source: Source, context: CodecContext) -> Reader:
+def _arrived(codec: Codec, source: Vector, context: CodecContext) -> Vector:
     return codec.reader(b"".join(map(bytes, codec.encode(source, context))), source.d, context.layout)
 
 

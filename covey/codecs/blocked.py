@@ -15,10 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from covey.codecs.contract import Buffer, Reader, spans
+from covey.codecs.contract import Buffer
 from covey.codecs.packing import Bytes, Codes, pack, packed_bytes, padding_is_zero, unpack
 from covey.codecs.random_streams import SEGMENT
 from covey.errors import LayoutError, LimitExceeded, TaskError
+from covey.vectors import ComputedVector, spans
 
 Scales = NDArray[np.float32]
 _SCALE = np.dtype("<f4")
@@ -95,7 +96,7 @@ class BlockForm:
         return out[:size].data
 
 
-class BlockReader(Reader):
+class BlockReader(ComputedVector):
     """Random access to a vector in `BlockForm`; a subclass says what a code is worth.
 
     Args:

@@ -10,43 +10,16 @@ import mmap
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
-import numpy as np
-import torch
 from pydantic import JsonValue
 from torch import Tensor
 
 from covey.codecs.options import PluginOptions, validated
 from covey.layout import Layout
+from covey.vectors import Vector
 
 Buffer = bytes | bytearray | memoryview | mmap.mmap
-BLOCK_ELEMENTS = 1 << 18
-"""Elements that a codec should read at a time: 1 MiB of float32, a core's second-level cache."""
-
-
-def spans(d: int, width: int) -> list[slice]:
-    """The elements `0..d` as consecutive slices of `width` (the last may be shorter)."""
-    if width < 1:
-        raise ValueError(f"a block has at least one element, not {width}")
-    return [slice(start, min(start + width, d)) for start in range(0, d, width)]
-
-
-class Source(Protocol):
-    """A vector that can be read more than once, block by block: what a codec encodes.
-
-    Attributes:
-        d: Number of elements.
-    """
-
-    d: int
-
-    def read(self, columns: slice) -> Tensor:
-        """Elements `columns` (step 1, in `0..d`) as float32 `[b]`, read-only, valid until the next `read`.
-
-        Raises:
-            TaskError: A value is not finite.
-        """
 
 
 @dataclass(frozen=True)
@@ -68,43 +41,6 @@ class CodecContext:
     rounds: int = 0
     layout: Layout | None = None
     broadcast: bytes = b""
-
-
-class Reader(ABC):
-    """Random access to one encoded vector, over memory that it does not copy (a mapped file).
-
-    Attributes:
-        d: Number of elements.
-    """
-
-    def __init__(self, d: int) -> None:
-        self.d = d
-        self._scratch = torch.empty(0)
-
-    @abstractmethod
-    def decode(self, columns: slice, out: Tensor) -> None:
-        """Write elements `columns` (step 1, inside `0..d`) into `out`, float32 of that length."""
-
-    def read(self, columns: slice) -> Tensor:
-        """Elements `columns` as float32 `[b]`, read-only, valid until this reader's next `read`.
-
-        A codec whose bytes are float32 already returns a view of them.
-        """
-        width = columns.stop - columns.start
-        if len(self._scratch) < width:
-            self._scratch = torch.empty(width)
-        out = self._scratch[:width]
-        self.decode(columns, out)
-        return out
-
-    def signs(self, columns: slice) -> Tensor:
-        """The signs of elements `columns`: uint8 `[ceil(b / 8)]`, lowest bit first, set where value >= 0.
-
-        The bits past b are zero. `columns.start` is a multiple of 8. Valid until the next call; a codec whose
-        bytes are signs already gives a view of them.
-        """
-        positive = (self.read(columns) >= 0).numpy()
-        return torch.from_numpy(np.packbits(positive, bitorder="little"))
 
 
 class Codec(ABC):
@@ -151,7 +87,7 @@ class Codec(ABC):
         """
 
     @abstractmethod
-    def encode(self, source: Source, context: CodecContext) -> Iterator[memoryview]:
+    def encode(self, source: Vector, context: CodecContext) -> Iterator[memoryview]:
         """Encode a vector.
 
         Args:
@@ -163,7 +99,7 @@ class Codec(ABC):
             the same bytes, whatever the width in which the source is read.
         """
 
-    def summary(self, readers: Sequence[Reader], context: CodecContext) -> bytes:
+    def summary(self, readers: Sequence[Vector], context: CodecContext) -> bytes:
         """What every node is to know of this round's updates when it encodes the next one (small: it is sent along).
 
         Args:
@@ -177,11 +113,11 @@ class Codec(ABC):
         return self
 
     @abstractmethod
-    def reader(self, buffer: Buffer | Tensor, d: int, layout: Layout | None = None) -> Reader:
+    def reader(self, buffer: Buffer | Tensor, d: int, layout: Layout | None = None) -> Vector:
         """Random access to an encoded vector that an untrusted peer has sent.
 
         Args:
-            buffer: Its bytes (or a tensor over them), read-only or not; kept alive by the reader, never
+            buffer: Its bytes (or a tensor over them), read-only or not; kept alive by the vector, never
                 copied or written.
             d: Number of elements it must have.
             layout: As in `CodecContext.layout`: the same as it was encoded with.

@@ -9,7 +9,7 @@ tensors at once (`covey.learning.per_example`). Then what one example contribute
 vector, and with it its signs, is (epsilon, delta)-differentially private for each message. What all messages of a run
 spend together is in `covey.learning.privacy`, which also says what exactly is hidden.
 
-Format: the packed signs (`covey.codecs.packed_signs`) and nothing else: no scale, no number of examples.
+Format: the packed signs (`covey.vectors.signs`) and nothing else: no scale, no number of examples.
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from covey.codecs.blocked import require_finite_values
-from covey.codecs.contract import BLOCK_ELEMENTS, Buffer, Codec, CodecContext, Reader, Source, spans
+from covey.codecs.buffers import as_bytes
+from covey.codecs.contract import Buffer, Codec, CodecContext
 from covey.codecs.options import PluginOptions
-from covey.codecs.packed_signs import PackedSigns, as_bytes, packed, packed_bytes
 from covey.codecs.sign import Sign
 from covey.layout import Layout
 from covey.validation import refusal
+from covey.vectors import BLOCK_ELEMENTS, Vector, spans
+from covey.vectors.signs import PackedSigns, packed, packed_bytes
 
 Norm = Literal["l1", "l2"]
 
@@ -97,7 +99,7 @@ class DpSign(Codec):
         """Exactly `ceil(d / 8)`."""
         return packed_bytes(d)
 
-    def encode(self, source: Source, context: CodecContext) -> Iterator[memoryview]:
+    def encode(self, source: Vector, context: CodecContext) -> Iterator[memoryview]:
         """The signs; reads the source once.
 
         Raises:
@@ -114,7 +116,7 @@ class DpSign(Codec):
         """`sign`: a vote has one bit an element."""
         return Sign()
 
-    def reader(self, buffer: Buffer | Tensor, d: int, layout: Layout | None = None) -> Reader:
+    def reader(self, buffer: Buffer | Tensor, d: int, layout: Layout | None = None) -> Vector:
         """See `Codec.reader`.
 
         Raises:

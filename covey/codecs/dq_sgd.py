@@ -15,13 +15,14 @@ from pydantic import Field
 from torch import Tensor
 
 from covey.codecs.blocked import Scales, as_bytes
-from covey.codecs.contract import Buffer, Codec, CodecContext, Reader, Source, spans
+from covey.codecs.contract import Buffer, Codec, CodecContext
 from covey.codecs.integers import BlockSize
 from covey.codecs.levels import LevelReader, Levels, Norm
 from covey.codecs.options import PluginOptions
 from covey.codecs.random_streams import SEGMENT
 from covey.errors import LayoutError, LimitExceeded
 from covey.layout import Layout
+from covey.vectors import Vector, spans
 
 MIN_BITS, MAX_BITS = 2, 16
 _HEADER = struct.Struct("<B3x")
@@ -120,7 +121,7 @@ def _log_t(log_norms: Floats, left: int) -> float:
 class DQSGD(Codec):
     """QSGD with B_n = log2(t ||g_n|| + 1) + 1 bits an element in round n, a whole number from 2 to 16.
 
-    Source: Yan, Huang, Lan, Song, "DQ-SGD", arXiv 2107.14575, in the form of the submission "DQSGD" (ICLR 2021), the
+    Vector: Yan, Huang, Lan, Song, "DQ-SGD", arXiv 2107.14575, in the form of the submission "DQSGD" (ICLR 2021), the
     rule for non-convex losses; quantizer and E||Q - g||^2 = d / (6 s^2) ||g||^2 from there.
 
     Deviations: the paper's t needs the norms of all rounds beforehand; here it is set anew each round from what
@@ -148,7 +149,7 @@ class DQSGD(Codec):
         """Exactly the size of a message with codes of `bits` bits."""
         return _HEADER.size + self.levels(bits).form.size(d)
 
-    def encode(self, source: Source, context: CodecContext) -> Iterator[memoryview]:
+    def encode(self, source: Vector, context: CodecContext) -> Iterator[memoryview]:
         """See `Codec.encode`; the source is read twice.
 
         Raises:
@@ -159,7 +160,7 @@ class DQSGD(Codec):
         yield memoryview(_HEADER.pack(bits))
         yield from self.levels(bits).encode(source, context.seed)
 
-    def _bits(self, source: Source, context: CodecContext) -> int:
+    def _bits(self, source: Vector, context: CodecContext) -> int:
         if not context.rounds:
             return math.floor(self.options.bits)
         if context.broadcast:
@@ -170,7 +171,7 @@ class DQSGD(Codec):
         """Bits an element of the whole run."""
         return math.floor(self.options.bits * context.rounds)
 
-    def _norm(self, source: Source) -> float:
+    def _norm(self, source: Vector) -> float:
         levels, scratch = self.levels(MIN_BITS), torch.empty(min(SEGMENT, source.d))
         parts = [np.empty(0, np.float32)]
         for columns in spans(source.d, SEGMENT):
@@ -178,7 +179,7 @@ class DQSGD(Codec):
             parts.append(levels.scales(values, scratch[: len(values)]).numpy())
         return mean_norm(np.concatenate(parts))
 
-    def summary(self, readers: Sequence[Reader], context: CodecContext) -> bytes:
+    def summary(self, readers: Sequence[Vector], context: CodecContext) -> bytes:
         """The bits that are left and the median norm (`Budget`); the lower median, so that it is some update's own."""
         updates = [reader for reader in readers if isinstance(reader, DQReader)]
         if not updates or not context.rounds:
@@ -188,7 +189,7 @@ class DQSGD(Codec):
         norm = statistics.median_low(mean_norm(reader.block_scales()) for reader in updates)
         return Budget(max(left, 0), norm, before.first if before else norm, context.round).to_bytes()
 
-    def reader(self, buffer: Buffer | Tensor, d: int, layout: Layout | None = None) -> Reader:
+    def reader(self, buffer: Buffer | Tensor, d: int, layout: Layout | None = None) -> Vector:
         """See `Codec.reader`.
 
         Raises:

@@ -7,73 +7,44 @@ up to the sum of all vectors, but for float32 rounding.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from covey.codecs.contract import Reader, Source
 from covey.errors import TaskError
+from covey.vectors import LinearCombination, Vector, is_finite
 
 
-class WithResidual:
+class Accumulated(LinearCombination):
+    """Vectors added up, of which the result must be finite."""
+
+    def decode(self, columns: slice, out: Tensor) -> None:
+        """Write elements `columns` of the sum into `out`.
+
+        Raises:
+            TaskError: A value is not finite.
+        """
+        super().decode(columns, out)
+        if not is_finite(out):
+            raise TaskError("error feedback has added up to values that are not finite; lower training.learning_rate")
+
+
+def with_residual(vector: Vector, residual: Vector | None) -> Vector:
     """A vector with what was lost of the last one: p = g + e, block by block.
 
     Args:
-        source: g, of `d` elements.
+        vector: g, of `d` elements.
         residual: e, of as many; None: zeros.
+
+    Raises:
+        ValueError: They have different lengths.
     """
-
-    def __init__(self, source: Source, residual: Source | None) -> None:
-        if residual is not None and residual.d != source.d:
-            raise ValueError(f"a residual of {residual.d} elements for a vector of {source.d}")
-        self.d = source.d
-        self._source, self._residual = source, residual
-        self._block = torch.empty(0)
-
-    def read(self, columns: slice) -> Tensor:
-        """Elements `columns` of p; see `Source.read`."""
-        block = self._source.read(columns)
-        if self._residual is None:
-            return block
-        self._block = _room(self._block, len(block))
-        return _finite(torch.add(block, self._residual.read(columns), out=self._block[: len(block)]))
+    return vector if residual is None else Accumulated([(vector, 1.0), (residual, 1.0)])
 
 
-class Lost:
-    """What an encoding lost: e' = p - decode(encode(p)), block by block.
+def lost(vector: Vector, decoded: Vector) -> Vector:
+    """What an encoding lost of a vector, e' = p - decode(encode(p)), which is to be added to the next one.
 
     Args:
-        source: p.
-        reader: Over its encoding.
+        vector: p, which was encoded.
+        decoded: What its bytes decode to.
     """
-
-    def __init__(self, source: Source, reader: Reader) -> None:
-        self.d = source.d
-        self._source, self._reader = source, reader
-        self._block = torch.empty(0)
-
-    def read(self, columns: slice) -> Tensor:
-        """Elements `columns` of e'; see `Source.read`."""
-        block = self._source.read(columns)
-        self._block = _room(self._block, len(block))
-        return _finite(torch.sub(block, self._reader.read(columns), out=self._block[: len(block)]))
-
-
-def lost(source: Source, reader: Reader) -> Source:
-    """What an encoding lost of a vector, which is to be added to the next one.
-
-    Args:
-        source: What was encoded.
-        reader: Over the bytes that came out.
-    """
-    return Lost(source, reader)
-
-
-def _room(block: Tensor, size: int) -> Tensor:
-    return block if len(block) >= size else torch.empty(size)
-
-
-def _finite(block: Tensor) -> Tensor:
-    # A sum costs a fraction of an exact look, and shows every NaN and infinity; it may itself overflow.
-    if not torch.isfinite(block.sum()) and not torch.isfinite(block).all():
-        raise TaskError("error feedback has added up to values that are not finite; lower training.learning_rate")
-    return block
+    return Accumulated([(vector, 1.0), (decoded, -1.0)])

@@ -19,13 +19,14 @@ from covey.codecs.blocked import (
     require_finite_values,
     require_size,
 )
-from covey.codecs.contract import BLOCK_ELEMENTS, Buffer, Codec, CodecContext, Reader, Source, spans
+from covey.codecs.contract import Buffer, Codec, CodecContext
 from covey.codecs.integers import BlockSize
 from covey.codecs.options import PluginOptions
 from covey.codecs.packing import Bytes, Codes
 from covey.codecs.random_streams import SEGMENT
 from covey.errors import LayoutError
 from covey.layout import Layout
+from covey.vectors import BLOCK_ELEMENTS, ComputedVector, Vector, spans
 
 _MAGNITUDE = np.uint16(0x7FFF)
 _INFINITY = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80}
@@ -44,7 +45,7 @@ class Bf16(Codec):
         """Exactly 2 bytes an element."""
         return 2 * d
 
-    def encode(self, source: Source, context: CodecContext) -> Iterator[memoryview]:
+    def encode(self, source: Vector, context: CodecContext) -> Iterator[memoryview]:
         """See `Codec.encode`; nothing of the context is used.
 
         Raises:
@@ -59,7 +60,7 @@ class Bf16(Codec):
             short[:count].copy_(clamped[:count])
             yield short[:count].view(torch.uint8).numpy().data
 
-    def reader(self, buffer: Buffer | Tensor, d: int, layout: Layout | None = None) -> Reader:
+    def reader(self, buffer: Buffer | Tensor, d: int, layout: Layout | None = None) -> Vector:
         """See `Codec.reader`.
 
         Raises:
@@ -78,7 +79,7 @@ class Fp16(Bf16):
     dtype = torch.float16
 
 
-class HalfReader(Reader):
+class HalfReader(ComputedVector):
     """Random access to numbers of 16 bits.
 
     Args:
@@ -139,7 +140,7 @@ class Fp8(Codec):
         """Exactly: a byte an element, and 4 bytes a block."""
         return self.form.size(d)
 
-    def encode(self, source: Source, context: CodecContext) -> Iterator[memoryview]:
+    def encode(self, source: Vector, context: CodecContext) -> Iterator[memoryview]:
         """See `Codec.encode`; nothing of the context is used.
 
         Raises:
@@ -156,7 +157,7 @@ class Fp8(Codec):
             codes = work.clamp_(-limit, limit).to(dtype).view(torch.uint8).numpy()
             yield form.write(scales.numpy(), codes, out)
 
-    def reader(self, buffer: Buffer | Tensor, d: int, layout: Layout | None = None) -> Reader:
+    def reader(self, buffer: Buffer | Tensor, d: int, layout: Layout | None = None) -> Vector:
         """See `Codec.reader`.
 
         Raises:

@@ -9,10 +9,11 @@ from pydantic import AfterValidator
 from torch import Tensor
 
 from covey.codecs.blocked import power_of_two
-from covey.codecs.contract import Buffer, Codec, CodecContext, Reader, Source
+from covey.codecs.contract import Buffer, Codec, CodecContext
 from covey.codecs.levels import Levels
 from covey.codecs.options import PluginOptions
 from covey.layout import Layout
+from covey.vectors import Vector
 
 BlockSize = Annotated[int, AfterValidator(power_of_two)]
 
@@ -51,7 +52,7 @@ class Int8(Codec):
         """Exactly: `bits` an element, and 4 bytes a block."""
         return self.levels.form.size(d)
 
-    def encode(self, source: Source, context: CodecContext) -> Iterator[memoryview]:
+    def encode(self, source: Vector, context: CodecContext) -> Iterator[memoryview]:
         """See `Codec.encode`; nothing of the context is used.
 
         Raises:
@@ -59,7 +60,7 @@ class Int8(Codec):
         """
         return self.levels.encode(source, None)
 
-    def reader(self, buffer: Buffer | Tensor, d: int, layout: Layout | None = None) -> Reader:
+    def reader(self, buffer: Buffer | Tensor, d: int, layout: Layout | None = None) -> Vector:
         """See `Codec.reader`.
 
         Raises:

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from covey.codecs.blocked import BlockForm, BlockReader, block_maxima, divide_blocks
-from covey.codecs.contract import Buffer, Source, spans
+from covey.codecs.contract import Buffer
 from covey.codecs.packing import Codes, code_dtype
 from covey.codecs.random_streams import SEGMENT, uniforms
+from covey.vectors import Vector, spans
 
 Norm = Literal["max", "l2"]
 _LARGEST = torch.finfo(torch.float32).max
@@ -43,7 +44,7 @@ class Levels:
         """As many levels as codes of `bits` bits can tell apart evenly around zero."""
         return cls(BlockForm(bits, block), 2 ** (bits - 1) - 1, norm)
 
-    def encode(self, source: Source, seed: int | None) -> Iterator[memoryview]:
+    def encode(self, source: Vector, seed: int | None) -> Iterator[memoryview]:
         """Encode a vector, one segment at a time.
 
         Args:

@@ -9,31 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from covey.codecs.contract import BLOCK_ELEMENTS, Buffer, Codec, CodecContext, Reader, Source, spans
+from covey.codecs.contract import Buffer, Codec, CodecContext
 from covey.errors import LayoutError, LimitExceeded
 from covey.layout import Layout
+from covey.vectors import BLOCK_ELEMENTS, TensorVector, Vector, spans
 
 _BYTES = 4
-
-
-class TensorReader(Reader):
-    """Random access to a vector that is a tensor already.
-
-    Args:
-        tensor: float32 `[d]`; never written.
-    """
-
-    def __init__(self, tensor: Tensor) -> None:
-        super().__init__(len(tensor))
-        self._tensor = tensor
-
-    def decode(self, columns: slice, out: Tensor) -> None:
-        """Copy elements `columns` into `out`."""
-        out.copy_(self._tensor[columns])
-
-    def read(self, columns: slice) -> Tensor:
-        """A view of elements `columns`."""
-        return self._tensor[columns]
 
 
 class NoCodec(Codec):
@@ -45,12 +26,12 @@ class NoCodec(Codec):
         """Exactly 4 bytes an element."""
         return _BYTES * d
 
-    def encode(self, source: Source, context: CodecContext) -> Iterator[memoryview]:
+    def encode(self, source: Vector, context: CodecContext) -> Iterator[memoryview]:
         """The source's own memory where it is contiguous, else that of a copy."""
         for columns in spans(source.d, BLOCK_ELEMENTS):
             yield np.ascontiguousarray(source.read(columns).detach().numpy(), dtype="<f4").data.cast("B")
 
-    def reader(self, buffer: Buffer | Tensor, d: int, layout: Layout | None = None) -> Reader:
+    def reader(self, buffer: Buffer | Tensor, d: int, layout: Layout | None = None) -> Vector:
         """A view of the bytes; see `Codec.reader`.
 
         Raises:
@@ -62,7 +43,7 @@ class NoCodec(Codec):
             raise LimitExceeded(f"{size} bytes for {d} float32 elements, which take {_BYTES * d}")
         if size < _BYTES * d:
             raise LayoutError(f"{size} bytes are too few for {d} float32 elements, which take {_BYTES * d}")
-        return TensorReader(_as_float32(buffer))
+        return TensorVector(_as_float32(buffer))
 
 
 def _as_float32(buffer: Buffer | Tensor) -> Tensor:

@@ -8,11 +8,12 @@ from pydantic import Field, JsonValue, model_validator
 from torch import Tensor
 
 from covey.codecs.blocked import BlockForm
-from covey.codecs.contract import Buffer, Codec, CodecContext, Reader, Source
+from covey.codecs.contract import Buffer, Codec, CodecContext
 from covey.codecs.integers import BlockSize
 from covey.codecs.levels import Levels, Norm
 from covey.codecs.options import PluginOptions
 from covey.layout import Layout
+from covey.vectors import Vector
 
 MAX_LEVELS = 32767
 
@@ -39,7 +40,7 @@ class QSGDOptions(PluginOptions):
 class QSGD(Codec):
     """Q(x) = m sign(x) z, where z is a neighbour of |x| / m among 0, 1/s, ..., 1, drawn so that E[Q(x)] = x.
 
-    Source: Alistarh, Grubic, Li, Tomioka, Vojnovic, "QSGD", NeurIPS 2017, arXiv 1610.02132, section 3.1. For each
+    Vector: Alistarh, Grubic, Li, Tomioka, Vojnovic, "QSGD", NeurIPS 2017, arXiv 1610.02132, section 3.1. For each
     bucket v, E||Q - v||^2 <= min(n / s^2, sqrt(n) / s) ||v||^2 with norm l2 and n elements (Lemma 3.1, from memory,
     unconfirmed). Deviations: codes of fixed length, not Elias codes; default norm is the maximum, as in the
     paper's experiments.
@@ -66,7 +67,7 @@ class QSGD(Codec):
         """Exactly: the bits of the codes, and 4 bytes a bucket."""
         return self.levels.form.size(d)
 
-    def encode(self, source: Source, context: CodecContext) -> Iterator[memoryview]:
+    def encode(self, source: Vector, context: CodecContext) -> Iterator[memoryview]:
         """See `Codec.encode`.
 
         Raises:
@@ -74,7 +75,7 @@ class QSGD(Codec):
         """
         return self.levels.encode(source, context.seed)
 
-    def reader(self, buffer: Buffer | Tensor, d: int, layout: Layout | None = None) -> Reader:
+    def reader(self, buffer: Buffer | Tensor, d: int, layout: Layout | None = None) -> Vector:
         """See `Codec.reader`.
 
         Raises:

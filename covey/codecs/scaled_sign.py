@@ -2,7 +2,7 @@
 
 Karimireddy, Rebjock, Stich and Jaggi, "Error feedback fixes SignSGD" (ICML 2019, arXiv 1901.09847) and its authors'
 code: C(p) = (||p||_1 / d) sign(p), for each tensor by itself. Format: a little-endian float32 mean magnitude for each
-tensor, then the packed signs (`covey.codecs.packed_signs`).
+tensor, then the packed signs (`covey.vectors.signs`).
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from collections.abc import Iterator
 import numpy as np
 from torch import Tensor
 
-from covey.codecs.contract import BLOCK_ELEMENTS, Buffer, Codec, CodecContext, Reader, Source, spans
-from covey.codecs.packed_signs import PackedSigns, as_bytes, packed, packed_bytes
+from covey.codecs.buffers import as_bytes
+from covey.codecs.contract import Buffer, Codec, CodecContext
 from covey.codecs.segments import Numbers, Segments, mean_magnitudes
 from covey.errors import LayoutError
 from covey.layout import Layout
+from covey.vectors import BLOCK_ELEMENTS, Vector, spans
+from covey.vectors.signs import PackedSigns, packed, packed_bytes
 
 _SCALE_BYTES = 4
 
@@ -34,7 +36,7 @@ class ScaledSign(Codec):
         """Exactly 4 bytes a tensor and `ceil(d / 8)`."""
         return _SCALE_BYTES * Segments(d, layout).count + packed_bytes(d)
 
-    def encode(self, source: Source, context: CodecContext) -> Iterator[memoryview]:
+    def encode(self, source: Vector, context: CodecContext) -> Iterator[memoryview]:
         """The scales, then the signs; reads the source twice.
 
         Raises:
@@ -45,7 +47,7 @@ class ScaledSign(Codec):
         for columns in spans(source.d, BLOCK_ELEMENTS):
             yield packed(source.read(columns) >= 0)
 
-    def reader(self, buffer: Buffer | Tensor, d: int, layout: Layout | None = None) -> Reader:
+    def reader(self, buffer: Buffer | Tensor, d: int, layout: Layout | None = None) -> Vector:
         """See `Codec.reader`.
 
         Raises:

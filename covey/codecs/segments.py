@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from covey.codecs.contract import BLOCK_ELEMENTS, Source, spans
 from covey.errors import LayoutError, TaskError
 from covey.layout import Layout
+from covey.vectors import BLOCK_ELEMENTS, Vector, spans
 
 Numbers = NDArray[np.float32]
 
@@ -49,7 +49,7 @@ class Segments:
             at, index = end, index + 1
 
 
-def maxima(source: Source, segments: Segments) -> Numbers:
+def maxima(source: Vector, segments: Segments) -> Numbers:
     """The largest magnitude in each tensor, 0 for one without elements: float32 `[count]`.
 
     Raises:
@@ -64,7 +64,7 @@ def maxima(source: Source, segments: Segments) -> Numbers:
     return _finite(np.abs(found))
 
 
-def mean_magnitudes(source: Source, segments: Segments) -> Numbers:
+def mean_magnitudes(source: Vector, segments: Segments) -> Numbers:
     """The mean magnitude of each tensor, summed in float64, 0 for one without elements: float32 `[count]`.
 
     Raises:

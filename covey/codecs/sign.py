@@ -1,7 +1,7 @@
 """`sign`: one bit an element and one scale, for votes and for the way down of a run that votes.
 
 signSGD with majority vote (Bernstein et al., ICLR 2019, arXiv 1810.05291): a node sends sign(v), the coordinator sends
-the sign of the sum. Format: the scale as little-endian float32, then the packed signs (`covey.codecs.packed_signs`).
+the sign of the sum. Format: the scale as little-endian float32, then the packed signs (`covey.vectors.signs`).
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from covey.codecs.contract import BLOCK_ELEMENTS, Buffer, Codec, CodecContext, Reader, Source, spans
-from covey.codecs.packed_signs import PackedSigns, as_bytes, packed, packed_bytes
+from covey.codecs.buffers import as_bytes
+from covey.codecs.contract import Buffer, Codec, CodecContext
 from covey.codecs.segments import Segments, maxima
 from covey.errors import LayoutError
 from covey.layout import Layout
+from covey.vectors import BLOCK_ELEMENTS, Vector, spans
+from covey.vectors.signs import PackedSigns, packed, packed_bytes
 
 _SCALE = struct.Struct("<f")
 
@@ -35,7 +37,7 @@ class Sign(Codec):
         """Exactly `4 + ceil(d / 8)`."""
         return _SCALE.size + packed_bytes(d)
 
-    def encode(self, source: Source, context: CodecContext) -> Iterator[memoryview]:
+    def encode(self, source: Vector, context: CodecContext) -> Iterator[memoryview]:
         """The scale, then the signs; reads the source twice.
 
         Raises:
@@ -46,7 +48,7 @@ class Sign(Codec):
         for columns in spans(source.d, BLOCK_ELEMENTS):
             yield packed(source.read(columns) >= 0)
 
-    def reader(self, buffer: Buffer | Tensor, d: int, layout: Layout | None = None) -> Reader:
+    def reader(self, buffer: Buffer | Tensor, d: int, layout: Layout | None = None) -> Vector:
         """See `Codec.reader`.
 
         Raises:

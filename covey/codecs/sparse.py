@@ -17,13 +17,14 @@ from pydantic import Field, JsonValue, model_validator
 from torch import Tensor
 
 from covey.codecs.blocked import require_finite_values
-from covey.codecs.contract import BLOCK_ELEMENTS, Buffer, Codec, CodecContext, Reader, Source, spans
+from covey.codecs.buffers import as_bytes
+from covey.codecs.contract import Buffer, Codec, CodecContext
 from covey.codecs.options import PluginOptions
-from covey.codecs.packed_signs import as_bytes
 from covey.codecs.threshold import Cut, Selector, cut
 from covey.errors import LayoutError
 from covey.layout import Layout
 from covey.validation import refusal
+from covey.vectors import BLOCK_ELEMENTS, ComputedVector, Vector, spans
 
 Bytes = NDArray[np.uint8]
 Numbers = NDArray[np.float32]
@@ -80,7 +81,7 @@ class TopK(Codec):
         """Exactly 8 bytes for each of the k elements."""
         return _PAIR.itemsize * self.options.count(d)
 
-    def encode(self, source: Source, context: CodecContext) -> Iterator[memoryview]:
+    def encode(self, source: Vector, context: CodecContext) -> Iterator[memoryview]:
         """The pairs of one block of the source at a time; reads the source three times.
 
         Raises:
@@ -97,7 +98,7 @@ class TopK(Codec):
             pairs["index"], pairs["value"] = positions + columns.start, block[positions]
             yield pairs.view(np.uint8).data
 
-    def reader(self, buffer: Buffer | Tensor, d: int, layout: Layout | None = None) -> Reader:
+    def reader(self, buffer: Buffer | Tensor, d: int, layout: Layout | None = None) -> Vector:
         """See `Codec.reader`.
 
         Raises:
@@ -141,7 +142,7 @@ class RandomK(Codec):
         """Exactly 8 bytes, and 4 for each of the k elements."""
         return _SEED.size + _VALUE.itemsize * self.options.count(d)
 
-    def encode(self, source: Source, context: CodecContext) -> Iterator[memoryview]:
+    def encode(self, source: Vector, context: CodecContext) -> Iterator[memoryview]:
         """The seed, then the values; reads the source once.
 
         Raises:
@@ -157,7 +158,7 @@ class RandomK(Codec):
             values = _read(source, columns)[selector.next(_keys(seed, columns))]
             yield _scaled(values, scale).astype(_VALUE, copy=False).view(np.uint8).data
 
-    def reader(self, buffer: Buffer | Tensor, d: int, layout: Layout | None = None) -> Reader:
+    def reader(self, buffer: Buffer | Tensor, d: int, layout: Layout | None = None) -> Vector:
         """See `Codec.reader`.
 
         Raises:
@@ -169,7 +170,7 @@ class RandomK(Codec):
         return _Seeded(data[_SEED.size :].view(_VALUE), d, seed)
 
 
-class _Pairs(Reader):
+class _Pairs(ComputedVector):
     def __init__(self, data: Bytes, d: int) -> None:
         super().__init__(d)
         pairs = data.view(_PAIR)
@@ -191,7 +192,7 @@ class _Pairs(Reader):
         out.numpy()[self._indices[first:last] - columns.start] = self._values[first:last]
 
 
-class _Seeded(Reader):
+class _Seeded(ComputedVector):
     def __init__(self, values: Numbers, d: int, seed: int) -> None:
         super().__init__(d)
         self._values, self._seed = values, seed
@@ -221,7 +222,7 @@ class _Seeded(Reader):
         return selector.next(keys), selector.left
 
 
-def _read(source: Source, columns: slice) -> Numbers:
+def _read(source: Vector, columns: slice) -> Numbers:
     return np.ascontiguousarray(require_finite_values(source.read(columns)).numpy())
 
 

@@ -6,7 +6,7 @@ E[q_i] = g_i / b_i where b_i >= |g_i|. A vote over nodes with the same b then fo
 plain signs do not where nodes' data differ.
 
 Format: with `bound = "broadcast"` a little-endian float32 for each tensor, the node's own largest magnitude; with a
-fixed bound nothing; then the packed signs (`covey.codecs.packed_signs`).
+fixed bound nothing; then the packed signs (`covey.vectors.signs`).
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ from pydantic import Field
 from torch import Tensor
 
 from covey.codecs.blocked import require_finite_values
-from covey.codecs.contract import BLOCK_ELEMENTS, Buffer, Codec, CodecContext, Reader, Source, spans
+from covey.codecs.buffers import as_bytes
+from covey.codecs.contract import Buffer, Codec, CodecContext
 from covey.codecs.options import PluginOptions
-from covey.codecs.packed_signs import PackedSigns, as_bytes, packed, packed_bytes
 from covey.codecs.random_streams import uniforms
 from covey.codecs.scaled_sign import magnitudes
 from covey.codecs.segments import Numbers, Segments, maxima
 from covey.codecs.sign import Sign
 from covey.errors import LayoutError
 from covey.layout import Layout
+from covey.vectors import BLOCK_ELEMENTS, Vector, spans
+from covey.vectors.signs import PackedSigns, packed, packed_bytes
 
 LEAST_BOUND = 1e-6
 """No bound is smaller, as in the authors' code: it is divided by."""
@@ -65,7 +67,7 @@ class StoSign(Codec):
         """Exactly `ceil(d / 8)`, and 4 bytes a tensor with `bound = "broadcast"`."""
         return self._header_bytes(Segments(d, layout)) + packed_bytes(d)
 
-    def encode(self, source: Source, context: CodecContext) -> Iterator[memoryview]:
+    def encode(self, source: Vector, context: CodecContext) -> Iterator[memoryview]:
         """The magnitudes if they are needed, then the signs; reads the source once for each.
 
         Raises:
@@ -82,7 +84,7 @@ class StoSign(Codec):
         for columns in spans(source.d, BLOCK_ELEMENTS):
             yield packed(uniforms(context.seed, columns) < _likelihood(source, columns, halves, segments))
 
-    def summary(self, readers: Sequence[Reader], context: CodecContext) -> bytes:
+    def summary(self, readers: Sequence[Vector], context: CodecContext) -> bytes:
         """The bounds of the next round, little-endian float32 for each tensor; empty with a fixed bound.
 
         The largest of the nodes' magnitudes, but for the `trim` largest (at least one is left).
@@ -98,7 +100,7 @@ class StoSign(Codec):
         """`sign`: a vote has one bit an element."""
         return Sign()
 
-    def reader(self, buffer: Buffer | Tensor, d: int, layout: Layout | None = None) -> Reader:
+    def reader(self, buffer: Buffer | Tensor, d: int, layout: Layout | None = None) -> Vector:
         """See `Codec.reader`.
 
         Raises:
@@ -126,7 +128,7 @@ def _broadcast(data: bytes, segments: Segments) -> Numbers:
     return magnitudes(torch.frombuffer(bytearray(data), dtype=torch.uint8))
 
 
-def _likelihood(source: Source, columns: slice, halves: list[float], segments: Segments) -> Tensor:
+def _likelihood(source: Vector, columns: slice, halves: list[float], segments: Segments) -> Tensor:
     """The probability of +1, below 0 or above 1 for an element beyond its bound: float32 `[b]`."""
     block = require_finite_values(source.read(columns))
     likelihood = torch.empty_like(block)

@@ -10,13 +10,14 @@ from pydantic import Field
 from torch import Tensor
 
 from covey.codecs.blocked import as_bytes, require_finite_values, require_size
-from covey.codecs.contract import Buffer, Codec, CodecContext, Reader, Source, spans
+from covey.codecs.contract import Buffer, Codec, CodecContext
 from covey.codecs.options import PluginOptions
 from covey.codecs.packing import Bytes, pack, packed_bytes, padding_is_zero, unpack
 from covey.codecs.random_streams import SEGMENT, uniforms
 from covey.codecs.segments import Segments
 from covey.errors import LayoutError
 from covey.layout import Layout
+from covey.vectors import ComputedVector, Vector, spans
 
 _BITS = 2
 _SCALE = np.dtype("<f4")
@@ -33,7 +34,7 @@ class TernGradOptions(PluginOptions):
 class TernGrad(Codec):
     """x -> m sign(x) Bernoulli(|x| / m), with m = max|x| of each tensor: E = x, E||error||^2 = m ||x||_1 - ||x||_2^2.
 
-    Source: Wen et al., "TernGrad", NeurIPS 2017, arXiv 1705.07878, equations 2 and 3 and gradient clipping of
+    Vector: Wen et al., "TernGrad", NeurIPS 2017, arXiv 1705.07878, equations 2 and 3 and gradient clipping of
     section 4 (equation numbers from memory, unconfirmed). Deviation: each node has its own m; the paper's scaler
     sharing takes the largest over all nodes. Without a layout the whole vector is one tensor.
     """
@@ -47,7 +48,7 @@ class TernGrad(Codec):
         """Exactly: 4 bytes a tensor, and 2 bits an element."""
         return _SCALE.itemsize * Segments(d, layout).count + packed_bytes(d, _BITS)
 
-    def encode(self, source: Source, context: CodecContext) -> Iterator[memoryview]:
+    def encode(self, source: Vector, context: CodecContext) -> Iterator[memoryview]:
         """See `Codec.encode`; the source is read twice.
 
         Raises:
@@ -69,7 +70,7 @@ class TernGrad(Codec):
             pack(codes.numpy().astype(np.uint8), _BITS, out[:size])
             yield out[:size].data
 
-    def _scales(self, source: Source, tensors: Segments) -> list[float]:
+    def _scales(self, source: Vector, tensors: Segments) -> list[float]:
         """The scale m of each tensor: a float32."""
         largest, sums, squares = ([0.0] * tensors.count for _ in range(3))
         sizes = [0] * tensors.count
@@ -87,7 +88,7 @@ class TernGrad(Codec):
         deviations = map(_deviation, sums, squares, sizes)
         return [float(np.float32(min(m, self.options.clip * s))) for m, s in zip(largest, deviations, strict=True)]
 
-    def reader(self, buffer: Buffer | Tensor, d: int, layout: Layout | None = None) -> Reader:
+    def reader(self, buffer: Buffer | Tensor, d: int, layout: Layout | None = None) -> Vector:
         """See `Codec.reader`.
 
         Raises:
@@ -106,7 +107,7 @@ def _deviation(total: float, squares: float, count: int) -> float:
     return float(max(squares / count - (total / count) ** 2, 0.0) ** 0.5)
 
 
-class TernaryReader(Reader):
+class TernaryReader(ComputedVector):
     """Random access to ternary elements.
 
     Args:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from covey.codecs.contract import BLOCK_ELEMENTS, spans
+from covey.vectors import BLOCK_ELEMENTS, spans
 
 Keys = NDArray[np.int32]
 Positions = NDArray[np.int64]

@@ -19,10 +19,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, Direction, PreAggregator
-from covey.aggregation.directions import spans
+from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, PreAggregator
 from covey.aggregation.matrix import UpdateMatrix
 from covey.errors import CoveyError, RunFailed, SpecError
+from covey.vectors import Vector, spans
 
 TOLERANCE = 1e-6
 
@@ -41,7 +41,7 @@ class QuadraticRoot:
         """The target, float32 `[d]`."""
         return self._target
 
-    def loss(self, step: Direction | None) -> float:
+    def loss(self, step: Vector | None) -> float:
         """Half the squared distance of the step (None: zero) to the target."""
         at = torch.zeros_like(self._target) if step is None else step.dense()
         return float((at - self._target).double().square().sum() / 2)
@@ -100,7 +100,7 @@ class AggregatorConformance(ABC):
         """The direction has the form that the contract says."""
         updates = self.updates(self.make())
         direction = self.aggregate(updates).direction
-        block = direction.block(slice(10, 30))
+        block = direction.read(slice(10, 30))
         assert direction.d == updates.d
         assert block.dtype == torch.float32
         assert block.shape == (20,)
@@ -118,7 +118,7 @@ class AggregatorConformance(ABC):
     def test_block_size_does_not_change_the_result(self) -> None:
         """A rule works on any cut into blocks."""
         updates = self.updates(self.make())
-        whole = self.aggregate(updates).direction.block(slice(0, updates.d)).clone()
+        whole = self.aggregate(updates).direction.read(slice(0, updates.d)).clone()
         for width in (1, 17, 256):
             _same(self.aggregate(updates).direction.dense(width), whole)
 
@@ -128,7 +128,7 @@ class AggregatorConformance(ABC):
         direction = self.aggregate(updates).direction
         whole = direction.dense()
         for columns in reversed(spans(updates.d, 64)):
-            _same(direction.block(columns), whole[columns])
+            _same(direction.read(columns), whole[columns])
 
     def test_the_same_round_twice_is_the_same_to_the_bit(self) -> None:
         """A rule is deterministic."""

@@ -16,11 +16,9 @@ import torch
 from torch import Tensor
 
 from covey.aggregation.attacks import Attack, AttackContext
-from covey.aggregation.directions import spans
 from covey.aggregation.matrix import UpdateMatrix
-from covey.codecs.contract import Source
-from covey.codecs.none import TensorReader
 from covey.errors import RunFailed, SpecError
+from covey.vectors import TensorVector, Vector, spans
 
 ROUNDS = 3
 TOLERANCE = 1e-5
@@ -46,7 +44,7 @@ class AttackConformance(ABC):
     def context(self, rows: Tensor | None, number: int = 1) -> AttackContext:
         """A round of 11 nodes, of which 3 are adversaries."""
         known = None if rows is None else UpdateMatrix.of(rows)
-        change = TensorReader(torch.full((self.d,), 0.1))
+        change = TensorVector(torch.full((self.d,), 0.1))
         return AttackContext(number, 7, node=9, nodes=11, attackers=3, known=known, change=change)
 
     def sent(self) -> list[Tensor]:
@@ -54,14 +52,14 @@ class AttackConformance(ABC):
         attack, memory, found = self.make(), dict[str, Tensor](), []
         for number in range(1, ROUNDS + 1):
             context = replace(self.context(self.rows(number), number), memory=memory)
-            own = TensorReader(self.own(number))
+            own = TensorVector(self.own(number))
             found.append(_dense(attack.vector(own, context)))
             memory = {name: _dense(vector) for name, vector in attack.remembered(own, context).items()}
         return found
 
     def test_gives_float32_of_the_right_length_whatever_the_blocks(self) -> None:
         """The vector is float32 `[d]`, and the same in whatever blocks it is read."""
-        vector = self.make().vector(TensorReader(self.own()), self.context(self.rows()))
+        vector = self.make().vector(TensorVector(self.own()), self.context(self.rows()))
         whole = _dense(vector)
         assert (whole.dtype, whole.shape, vector.d) == (torch.float32, (self.d,), self.d)
         for width in (1000, 70_000):
@@ -69,7 +67,7 @@ class AttackConformance(ABC):
 
     def test_can_be_read_twice(self) -> None:
         """A codec may read the vector more than once."""
-        vector = self.make().vector(TensorReader(self.own()), self.context(self.rows()))
+        vector = self.make().vector(TensorVector(self.own()), self.context(self.rows()))
         torch.testing.assert_close(_dense(vector), _dense(vector), rtol=0, atol=0, equal_nan=True)
 
     def test_repeats_itself(self) -> None:
@@ -81,14 +79,14 @@ class AttackConformance(ABC):
         """Neither its own vector nor those that it knows."""
         rows, own = self.rows(), self.own()
         attack, context = self.make(), self.context(rows)
-        _dense(attack.vector(TensorReader(own), context))
-        _all(attack.remembered(TensorReader(own), context))
+        _dense(attack.vector(TensorVector(own), context))
+        _all(attack.remembered(TensorVector(own), context))
         assert torch.equal(rows, self.rows())
         assert torch.equal(own, self.own())
 
     def test_says_what_it_needs(self) -> None:
         """An omniscient attack refuses to act without known vectors; any other acts."""
-        attack, own = self.make(), TensorReader(self.own())
+        attack, own = self.make(), TensorVector(self.own())
         if not attack.omniscient:
             assert _dense(attack.vector(own, self.context(None))).shape == (self.d,)
             return
@@ -101,10 +99,10 @@ class AttackConformance(ABC):
             type(self.make())({"no_such_option": 1})
 
 
-def _dense(source: Source, width: int = 1 << 20) -> Tensor:
+def _dense(source: Vector, width: int = 1 << 20) -> Tensor:
     return torch.cat([source.read(columns).clone() for columns in spans(source.d, width)])
 
 
-def _all(vectors: Mapping[str, Source]) -> None:
+def _all(vectors: Mapping[str, Vector]) -> None:
     for vector in vectors.values():
         _dense(vector)

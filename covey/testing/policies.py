@@ -17,10 +17,8 @@ import torch
 from torch import Tensor
 
 from covey.aggregation.asynchronous.contract import Arrival, AsyncContext, AsyncPolicy, Decision, PolicyState
-from covey.aggregation.directions import Flat
-from covey.codecs.contract import Reader
-from covey.codecs.none import TensorReader
 from covey.errors import SpecError
+from covey.vectors import TensorVector, Vector
 
 SPARE_NODES = 3
 DELIVERIES_A_NODE = 30
@@ -53,7 +51,7 @@ class PolicyRun:
         """The newest version, float32 `[d]`."""
         return self.models[self.version]
 
-    def update(self, number: int) -> Reader:
+    def update(self, number: int) -> Vector:
         """The vector of an earlier update, if it was pinned."""
         return self.arrivals[number].reader
 
@@ -61,9 +59,9 @@ class PolicyRun:
         """An earlier update, if it was pinned."""
         return self.arrivals[number]
 
-    def model(self, version: int) -> Flat:
+    def model(self, version: int) -> TensorVector:
         """A version, if it was pinned."""
-        return Flat(self.models[version])
+        return TensorVector(self.models[version])
 
     def base(self, node: str) -> Tensor:
         """The version that a node is working on, float32 `[d]`."""
@@ -75,7 +73,7 @@ class PolicyRun:
 
     def arrival(self, node: str, vector: Tensor, weight: float = 1.0) -> Arrival:
         """A node's next update, not yet decided on."""
-        return Arrival(self.numbers + 1, node, weight, self.assigned[node], TensorReader(vector))
+        return Arrival(self.numbers + 1, node, weight, self.assigned[node], TensorVector(vector))
 
     def deliver(self, node: str, vector: Tensor, weight: float = 1.0) -> Decision[Any]:
         """Have the policy decide on a node's update, make the step, and give the node its next assignment."""

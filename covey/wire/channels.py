@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -82,16 +83,27 @@ def renewing_credentials(newest: Callable[[], Identity], *, mutual: bool) -> grp
         newest: Gives the identity to show.
         mutual: The main listener: as `server_credentials`. Else the enrolment listener: server-side TLS only.
     """
+    shown, lock = newest(), threading.Lock()
 
-    @functools.lru_cache(maxsize=1)
-    def shown(key: bytes, certificate: bytes, authority: bytes) -> grpc.ServerCertificateConfiguration:
-        return grpc.ssl_server_certificate_configuration([(key, certificate)], authority if mutual else None)
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        return grpc.ssl_server_certificate_configuration(
+            [(shown.key_pem, shown.certificate_pem)], shown.authority_pem if mutual else None
+        )
 
-    def fetch() -> grpc.ServerCertificateConfiguration:
-        identity = newest()
-        return shown(identity.key_pem, identity.certificate_pem, identity.authority_pem)
+    def renewed() -> grpc.ServerCertificateConfiguration | None:
+        # Only what is new may be given: with each configuration gRPC frees the one before, which a handshake that is
+        # just going on may still use. A program that gave one at every handshake could be ended by connecting to it.
+        nonlocal shown
+        with lock:
+            identity = newest()
+            if identity.certificate_pem == shown.certificate_pem:
+                return None
+            shown = identity
+            return configuration()
 
-    return grpc.dynamic_ssl_server_credentials(fetch(), fetch, require_client_authentication=mutual)
+    # The stubs know nothing of None, which the library documents as "as before".
+    fetcher = cast(Callable[[], grpc.ServerCertificateConfiguration], renewed)
+    return grpc.dynamic_ssl_server_credentials(configuration(), fetcher, require_client_authentication=mutual)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 import numpy as np
 import torch
+from covey.vectors import ComputedVector
+from covey.vectors import BLOCK_ELEMENTS, spans
 from covey.codecs.blocked import as_bytes, require_size
-from covey.codecs.contract import BLOCK_ELEMENTS, Codec, Reader, spans
+from covey.codecs.contract import Codec
 from covey.errors import LayoutError
 
 STEPS = 32767
@@ -29,7 +31,7 @@ class Int16(Codec):
         return Int16Reader(data, d)
 
 
-class Int16Reader(Reader):
+class Int16Reader(ComputedVector):
     """Decodes any columns."""
 
     def __init__(self, data, d):

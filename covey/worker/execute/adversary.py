@@ -21,15 +21,14 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
 from covey import plugins
-from covey.aggregation.attacks import Attack, AttackContext, Vector
+from covey.aggregation.attacks import Attack, AttackContext
 from covey.aggregation.matrix import Row, UpdateMatrix
-from covey.codecs.contract import Source
-from covey.codecs.none import TensorReader
 from covey.errors import CoveyError, TaskError
 from covey.layout import Layout
 from covey.learning.data import batches
 from covey.learning.task import Task, task_errors
 from covey.spec import RunSpec
+from covey.vectors import FunctionVector, TensorVector, Vector
 from covey.worker.files.mapped import FLOAT32_BYTES, MappedModel, map_float32
 from covey.worker.files.updates import write_raw
 from covey.worker.jobs import messages as m
@@ -56,8 +55,8 @@ def load_attack(order: m.AttackOrder) -> Attack:
 
 
 def attacked(
-    order: m.AttackOrder, source: Source, spec: RunSpec, job: m.TrainJob, check_cancelled: Callable[[], object] = _never
-) -> Source:
+    order: m.AttackOrder, source: Vector, spec: RunSpec, job: m.TrainJob, check_cancelled: Callable[[], object] = _never
+) -> Vector:
     """What a drill node sends in place of what it should.
 
     Args:
@@ -111,7 +110,7 @@ def _known(order: m.AttackOrder, d: int, check_cancelled: Callable[[], object]) 
     if missing:
         log.warning("DRILL: the attack makes do without some of its group", missing=missing, waited_s=order.wait_s)
     there = sorted(set(order.group) - set(missing))
-    rows = [Row(node, 1 / len(there), TensorReader(map_float32(order.group[node], d))) for node in there]
+    rows = [Row(node, 1 / len(there), TensorVector(map_float32(order.group[node], d))) for node in there]
     return UpdateMatrix(rows) if rows else None
 
 
@@ -120,7 +119,7 @@ def _complete(path: Path, d: int) -> bool:
     return path.is_file() and path.stat().st_size == d * FLOAT32_BYTES
 
 
-def _change(spec: RunSpec, job: m.TrainJob, d: int, memory: Mapping[str, Tensor]) -> Source | None:
+def _change(spec: RunSpec, job: m.TrainJob, d: int, memory: Mapping[str, Tensor]) -> Vector | None:
     """The last round's change of the model, as nodes of this run would send it."""
     base, payload = _base(job, d), spec.exchange.payload
     if payload == "parameters":
@@ -128,11 +127,11 @@ def _change(spec: RunSpec, job: m.TrainJob, d: int, memory: Mapping[str, Tensor]
     if BASE not in memory:
         return None
     before, sign = memory[BASE], -1 if payload == "gradient" else 1
-    return Vector(d, lambda columns: (base.read(columns) - before[columns]) * sign)
+    return FunctionVector(d, lambda columns: (base.read(columns) - before[columns]) * sign)
 
 
-def _base(job: m.TrainJob, d: int) -> Source:
-    return Vector(d, MappedModel(job.base, Layout.from_json(job.layout)).block)
+def _base(job: m.TrainJob, d: int) -> Vector:
+    return FunctionVector(d, MappedModel(job.base, Layout.from_json(job.layout)).read)
 
 
 # -- what it remembers: a folder for each round, of raw float32 files ------------------------------------------------
@@ -151,7 +150,7 @@ def _memory(folder: Path | None, now: int, d: int) -> Mapping[str, Tensor]:
     return {path.stem: map_float32(path, path.stat().st_size // FLOAT32_BYTES).clone() for path in files}
 
 
-def _remember(folder: Path, now: int, vectors: Mapping[str, Source]) -> None:
+def _remember(folder: Path, now: int, vectors: Mapping[str, Vector]) -> None:
     fresh = folder / f"{now}.new"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)

@@ -28,11 +28,11 @@ from covey.aggregation.asynchronous.contract import (
     PolicyState,
 )
 from covey.aggregation.buffers import combine_buffers
-from covey.codecs.contract import Reader
 from covey.errors import LayoutError, WorkerError
 from covey.layout import Layout
 from covey.learning.state import ModelFile
 from covey.spec import RunSpec, parse_json
+from covey.vectors import Vector
 from covey.worker.execute.from_spec import load_codec, load_server_optimizer
 from covey.worker.execute.next_version import Step, StepFiles, make_version
 from covey.worker.execute.validate_updates import Admitted, Difference, admit
@@ -98,7 +98,7 @@ class _Deciding:
 
     # -- records
 
-    def update(self, number: int) -> Reader:
+    def update(self, number: int) -> Vector:
         """The vector of an earlier update."""
         if number not in self._job.updates:
             raise WorkerError(f"no file was named for update {number}, which the policy's state refers to")
@@ -120,7 +120,7 @@ class _Deciding:
             raise WorkerError(f"no file was named for version {version}, which is needed")
         return MappedModel(self._job.models[version], self._layout)
 
-    def _read(self, path: Path) -> Reader:
+    def _read(self, path: Path) -> Vector:
         reader = self._codec.reader(map_bytes(path), self._newest.d, self._layout.part("model"))
         return Difference(reader, self._newest) if self._spec.exchange.payload == "parameters" else reader
 

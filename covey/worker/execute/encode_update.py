@@ -11,14 +11,12 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
-from torch import Tensor
-
-from covey.codecs.contract import Codec, CodecContext, Source
-from covey.codecs.none import TensorReader
+from covey.codecs.contract import Codec, CodecContext
 from covey.errors import WorkerError
 from covey.layout import Layout
 from covey.seeds import derive_seed
 from covey.spec import RunSpec
+from covey.vectors import LinearCombination, TensorVector, Vector
 from covey.worker.execute.from_spec import load_codec, uses_feedback
 from covey.worker.files.mapped import map_bytes, map_float32
 from covey.worker.files.updates import write_raw, write_vector
@@ -34,7 +32,7 @@ def node_state(spec: RunSpec, codec: Codec) -> tuple[str, ...]:
 
 
 def write_update(
-    spec: RunSpec, job: m.TrainJob, layout: Layout, source: Source, path: Path, check_cancelled: Callable[[], object]
+    spec: RunSpec, job: m.TrainJob, layout: Layout, source: Vector, path: Path, check_cancelled: Callable[[], object]
 ) -> tuple[m.TrainedPart, tuple[m.StateFile, ...]]:
     """Write part `model` of an update, and the node's state that goes with it.
 
@@ -62,9 +60,9 @@ def write_update(
 
         source, feedback = attacked(job.attack, source, spec, job, check_cancelled), False
     if feedback:
-        from covey.codecs.feedback import WithResidual, lost
+        from covey.codecs.feedback import lost, with_residual
 
-        source = WithResidual(source, _old(job, RESIDUAL, source.d))
+        source = with_residual(source, _old(job, RESIDUAL, source.d))
     artifact = write_vector(path, codec, source, coding(spec, job, layout, codec))
     part = m.TrainedPart("model", spec.exchange.codec, path, artifact)
     if feedback:
@@ -86,30 +84,17 @@ def coding(spec: RunSpec, job: m.TrainJob, layout: Layout, codec: Codec) -> Code
     )
 
 
-class _Blend:
-    """beta x old + (1 - beta) x new."""
-
-    def __init__(self, new: Source, old: Source | None, beta: float) -> None:
-        self.d = new.d
-        self._new, self._old, self._beta = new, old, beta
-
-    def read(self, columns: slice) -> Tensor:
-        """Elements `columns`: float32 `[b]`, new memory."""
-        block = self._new.read(columns) * (1 - self._beta)
-        if self._old is not None:
-            block.add_(self._old.read(columns), alpha=self._beta)
-        return block
-
-
-def _with_momentum(spec: RunSpec, job: m.TrainJob, source: Source) -> tuple[Source, m.StateFile]:
+def _with_momentum(spec: RunSpec, job: m.TrainJob, source: Vector) -> tuple[Vector, m.StateFile]:
     out = _out(job, MOMENTUM)
     old = _old(job, MOMENTUM, source.d)
-    artifact = write_raw(out, _Blend(source, old, spec.exchange.worker_momentum))
-    return TensorReader(map_float32(out, source.d)), m.StateFile(MOMENTUM, out, artifact)
+    beta = spec.exchange.worker_momentum
+    terms = [(source, 1 - beta)] if old is None else [(source, 1 - beta), (old, beta)]
+    artifact = write_raw(out, LinearCombination(terms))
+    return TensorVector(map_float32(out, source.d)), m.StateFile(MOMENTUM, out, artifact)
 
 
-def _old(job: m.TrainJob, name: str, d: int) -> Source | None:
-    return TensorReader(map_float32(job.state[name], d)) if name in job.state else None
+def _old(job: m.TrainJob, name: str, d: int) -> Vector | None:
+    return TensorVector(map_float32(job.state[name], d)) if name in job.state else None
 
 
 def _out(job: m.TrainJob, name: str) -> Path:

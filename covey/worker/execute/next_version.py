@@ -20,14 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from covey.aggregation.directions import BLOCK_COLUMNS, Direction, spans
 from covey.aggregation.server_optimizers import ServerOptimizer
 from covey.artifact import Artifact
-from covey.codecs.contract import Codec, CodecContext, Reader
-from covey.codecs.none import TensorReader
+from covey.codecs.contract import Codec, CodecContext
 from covey.errors import LayoutError
 from covey.layout import Layout
 from covey.learning.state import ModelFile, ModelWriter
+from covey.vectors import BLOCK_ELEMENTS, TensorVector, Vector, spans
 from covey.worker.files.mapped import FLOAT32_BYTES, MappedModel, map_bytes, map_float32
 from covey.worker.files.updates import write_vector
 from covey.worker.files.writing import ArtifactWriter, Overlap, raw_bytes
@@ -67,11 +66,11 @@ class Step:
     """
 
     number: int
-    direction: Direction
+    direction: Vector
     sign: float
     buffers: Tensor
     optimizer: ServerOptimizer
-    kept: Mapping[str, Direction]
+    kept: Mapping[str, Vector]
     change: tuple[Codec, CodecContext] | None = None
 
 
@@ -94,18 +93,18 @@ def make_version(
         with ExitStack() as stack:
             model = stack.enter_context(ModelWriter(files.out, layout))
             write = lambda columns, block: _write_all(model, base.as_stored(columns, block))  # noqa: E731
-            state = _walk(files, base, step, lambda columns: base.block(columns), write, each_block)
+            state = _walk(files, base, step, lambda columns: base.read(columns), write, each_block)
             model.write_tensor(step.buffers)
             return model.close(), state
     return _through_change(files, layout, base, step, step.change, each_block)
 
 
-def committed(base: MappedModel, change: Reader, columns: slice) -> Tensor:
+def committed(base: MappedModel, change: Vector, columns: slice) -> Tensor:
     """A block of the version that a change leads to, as the coordinator commits it and every node computes it."""
-    return base.block(columns) + change.read(columns)
+    return base.read(columns) + change.read(columns)
 
 
-def open_change(path: Path, codec: Codec, layout: Layout) -> tuple[Reader, Tensor]:
+def open_change(path: Path, codec: Codec, layout: Layout) -> tuple[Vector, Tensor]:
     """A change file: the model part's change, and the raw buffers of the new version behind it.
 
     Raises:
@@ -122,11 +121,11 @@ def open_change(path: Path, codec: Codec, layout: Layout) -> tuple[Reader, Tenso
     return codec.reader(memoryview(data)[:size], part.numel, part), buffers.to(torch.uint8)
 
 
-def write_model(out: Path, layout: Layout, base: MappedModel, change: Reader, buffers: Tensor) -> ModelFile:
+def write_model(out: Path, layout: Layout, base: MappedModel, change: Vector, buffers: Tensor) -> ModelFile:
     """The model file that a change leads to, synced."""
     with ModelWriter(out, layout) as model:
         with Overlap() as writing:
-            for columns in spans(base.d, BLOCK_COLUMNS):
+            for columns in spans(base.d, BLOCK_ELEMENTS):
                 pieces = base.as_stored(columns, committed(base, change, columns))
                 writing.submit(partial(_write_all, model, pieces))
         model.write_tensor(buffers)
@@ -147,13 +146,13 @@ def _through_change(
     path = files.out_state[RESIDUAL] if keeps else files.out
     wanted = _sized(path, base.d)
     old = map_float32(files.state[RESIDUAL], base.d) if keeps and RESIDUAL in files.state else None
-    zeros = torch.zeros(min(base.d, BLOCK_COLUMNS))
+    zeros = torch.zeros(min(base.d, BLOCK_ELEMENTS))
 
     def note(columns: slice, block: Tensor) -> None:
         wanted[columns] = block if old is None else block + old[columns]
 
     state = _walk(files, base, step, lambda columns: zeros[: columns.stop - columns.start], note, each_block)
-    written = write_vector(files.out_state[CHANGE], codec, TensorReader(wanted), context, tail=raw_bytes(step.buffers))
+    written = write_vector(files.out_state[CHANGE], codec, TensorVector(wanted), context, tail=raw_bytes(step.buffers))
     change, buffers = open_change(files.out_state[CHANGE], codec, layout)
     made = [m.StateFile(CHANGE, files.out_state[CHANGE], written)]
     if keeps:
@@ -161,12 +160,12 @@ def _through_change(
     return write_model(files.out, layout, base, change, buffers), (*state, *made)
 
 
-def _keep_lost(path: Path, wanted: Tensor, change: Reader) -> Artifact:
+def _keep_lost(path: Path, wanted: Tensor, change: Vector) -> Artifact:
     """Replace the wanted change by what its encoding lost, in place."""
-    for columns in spans(change.d, BLOCK_COLUMNS):
+    for columns in spans(change.d, BLOCK_ELEMENTS):
         wanted[columns] -= change.read(columns)
     with ArtifactWriter(path) as writer:
-        for columns in spans(change.d, BLOCK_COLUMNS):
+        for columns in spans(change.d, BLOCK_ELEMENTS):
             writer.write(raw_bytes(wanted[columns]))
         return writer.close()
 
@@ -195,12 +194,12 @@ def _walk(
         with ExitStack() as threads:
             writing = threads.enter_context(Overlap())
             saving = [threads.enter_context(Overlap()) for _ in vectors]
-            for columns in spans(base.d, BLOCK_COLUMNS):
+            for columns in spans(base.d, BLOCK_ELEMENTS):
                 each_block()
                 for one in kept.values():
                     one.follow(columns, base.d)
-                block = step.direction.block(columns)
-                state = {vector.slot: vector.block(columns) for vector in vectors}
+                block = step.direction.read(columns)
+                state = {vector.slot: vector.read(columns) for vector in vectors}
                 step_block = block if step.sign > 0 else -block
                 values = step.optimizer.step_block(start(columns), step_block, state, step.number)
                 writing.submit(partial(take, columns, values))
@@ -223,7 +222,7 @@ def _place(files: StepFiles, slot: str) -> Path:
 class _Kept:
     """A vector that the rule keeps: of the model's size it is written along with the walk, else at its end."""
 
-    def __init__(self, files: StepFiles, name: str, vector: Direction, stack: ExitStack) -> None:
+    def __init__(self, files: StepFiles, name: str, vector: Vector, stack: ExitStack) -> None:
         self._slot, self._vector = AGGREGATOR + name, vector
         self._path = _place(files, self._slot)
         self._writer = stack.enter_context(ArtifactWriter(self._path))
@@ -231,7 +230,7 @@ class _Kept:
     def follow(self, columns: slice, d: int) -> None:
         """Write the same columns."""
         if self._vector.d == d:
-            self._writer.write(raw_bytes(self._vector.block(columns).contiguous()))
+            self._writer.write(raw_bytes(self._vector.read(columns).contiguous()))
 
     def close(self, d: int) -> m.StateFile:
         """The finished file."""
@@ -251,7 +250,7 @@ class _StateVector:
         self._old = map_float32(files.state[name], d) if number > 1 else None
         self._writer = stack.enter_context(ArtifactWriter(self._path))
 
-    def block(self, columns: slice) -> Tensor:
+    def read(self, columns: slice) -> Tensor:
         """Float32 `[b]`, to be changed in place; undefined in the first step, as the contract has it."""
         if self._old is None:
             return torch.empty(columns.stop - columns.start)

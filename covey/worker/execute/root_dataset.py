@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from covey.aggregation.directions import BLOCK_COLUMNS, Direction, spans
 from covey.errors import SpecError
 from covey.layout import Layout
 from covey.learning import loop, state
 from covey.learning.data import batches, size_of
 from covey.seeds import derive_seed
 from covey.spec import RunSpec
+from covey.vectors import BLOCK_ELEMENTS, Vector, spans
 from covey.worker.files.mapped import MappedModel
 from covey.worker.files.updates import ModelVector
 from covey.worker.program.context import RunContext
@@ -92,11 +92,11 @@ class Root:
             loop.train(context.task, model, self._data, self._indices, spec.training, **arguments)
             source = ModelVector(self._layout, state.tensors_of(model), self._base)
         out = torch.empty(source.d)
-        for columns in spans(source.d, BLOCK_COLUMNS):
+        for columns in spans(source.d, BLOCK_ELEMENTS):
             out[columns] = source.read(columns)
         return out
 
-    def loss(self, step: Direction | None) -> float:
+    def loss(self, step: Vector | None) -> float:
         """Mean loss over the root data with the model moved by `step`; against it, where nodes send gradients."""
         context = self._context
         model = self._loaded(step).eval()
@@ -109,7 +109,7 @@ class Root:
                 examples += output.examples
         return total / examples
 
-    def _loaded(self, step: Direction | None) -> nn.Module:
+    def _loaded(self, step: Vector | None) -> nn.Module:
         """The model at base, or moved by a step."""
         sign = -1.0 if self._context.spec.exchange.payload == "gradient" else 1.0
         model = self._context.model.to(self._context.device)
@@ -118,11 +118,11 @@ class Root:
             own[name].copy_(values)
         for spec in self._layout.part("model").tensors:
             flat = torch.empty(spec.numel)
-            for columns in spans(spec.numel, BLOCK_COLUMNS):
+            for columns in spans(spec.numel, BLOCK_ELEMENTS):
                 there = slice(at + columns.start, at + columns.stop)
-                flat[columns] = self._base.block(there)
+                flat[columns] = self._base.read(there)
                 if step is not None:
-                    flat[columns].add_(step.block(there), alpha=sign)
+                    flat[columns].add_(step.read(there), alpha=sign)
             own[spec.name].copy_(flat.view(spec.shape))
             at += spec.numel
         return model

@@ -11,9 +11,10 @@ from torch import Tensor
 from covey.aggregation.buffers import finite_buffers
 from covey.aggregation.matrix import Row, finite
 from covey.aggregation.weights import effective_shares
-from covey.codecs.contract import Codec, Reader
+from covey.codecs.contract import Codec
 from covey.errors import LayoutError, LimitExceeded
 from covey.layout import Layout
+from covey.vectors import ComputedVector, Vector
 from covey.worker.files.mapped import MappedModel, map_bytes
 from covey.worker.jobs import messages as m
 
@@ -33,20 +34,20 @@ class Admitted:
 
     node: str
     weight: float
-    reader: Reader
+    reader: Vector
     buffers: Tensor
 
 
-class Difference(Reader):
+class Difference(ComputedVector):
     """Parameters as they were sent, read as deltas from the base."""
 
-    def __init__(self, sent: Reader, base: MappedModel) -> None:
+    def __init__(self, sent: Vector, base: MappedModel) -> None:
         super().__init__(sent.d)
         self._sent, self._base = sent, base
 
     def decode(self, columns: slice, out: Tensor) -> None:
         """Sent minus base."""
-        torch.sub(self._sent.read(columns), self._base.block(columns), out=out)
+        torch.sub(self._sent.read(columns), self._base.read(columns), out=out)
 
 
 def admit(

@@ -12,6 +12,7 @@ from torch import Tensor
 from covey.errors import LayoutError
 from covey.layout import Layout
 from covey.learning import state
+from covey.vectors import Vector, placed
 
 FLOAT32_BYTES = 4
 
@@ -37,7 +38,7 @@ def map_float32(path: Path, numel: int) -> Tensor:
     return torch.from_file(str(path), shared=False, size=numel) if numel else torch.empty(0)
 
 
-class MappedModel:
+class MappedModel(Vector):
     """A model file: its parameters as one vector whatever their dtypes, and its buffers by name.
 
     Attributes:
@@ -60,17 +61,17 @@ class MappedModel:
             for start, stop, offset, dtype in runs_of_one_dtype(model)
         ]
 
-    def block(self, columns: slice) -> Tensor:
+    def read(self, columns: slice, out: Tensor | None = None) -> Tensor:
         """Parameters `columns` in layout order: float32 `[b]`, a read-only view where they are stored so."""
         pieces = [
             values[max(columns.start, start) - start : min(columns.stop, stop) - start].to(torch.float32)
             for start, stop, values in self._runs
             if start < columns.stop and columns.start < stop
         ]
-        return pieces[0] if len(pieces) == 1 else torch.cat([torch.empty(0), *pieces])
+        return placed(pieces[0] if len(pieces) == 1 else torch.cat([torch.empty(0), *pieces]), out)
 
     def as_stored(self, columns: slice, values: Tensor) -> list[Tensor]:
-        """The inverse of `block`: float32 `[b]` in the file's dtypes, a piece for each dtype on the way."""
+        """The inverse of `read`: float32 `[b]` in the file's dtypes, a piece for each dtype on the way."""
         first, end = columns.start, columns.stop
         return [
             values[max(first, start) - first : min(end, stop) - first].to(kept.dtype)

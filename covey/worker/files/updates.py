@@ -8,18 +8,18 @@ from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from covey.artifact import Artifact
-from covey.codecs.contract import BLOCK_ELEMENTS, Buffer, Codec, CodecContext, Source, spans
+from covey.codecs.contract import Buffer, Codec, CodecContext
 from covey.errors import TaskError
 from covey.layout import Layout
+from covey.vectors import BLOCK_ELEMENTS, ComputedVector, Vector, is_finite, spans
 from covey.worker.files.mapped import MappedModel
 from covey.worker.files.writing import ArtifactWriter, Overlap, raw_bytes
 
 
-def write_vector(path: Path, codec: Codec, source: Source, context: CodecContext, tail: Buffer = b"") -> Artifact:
+def write_vector(path: Path, codec: Codec, source: Vector, context: CodecContext, tail: Buffer = b"") -> Artifact:
     """Encode a vector into a synced file, with `tail` behind it.
 
     Raises:
@@ -34,7 +34,7 @@ def write_vector(path: Path, codec: Codec, source: Source, context: CodecContext
         return writer.close()
 
 
-def write_raw(path: Path, source: Source) -> Artifact:
+def write_raw(path: Path, source: Vector) -> Artifact:
     """A vector as raw float32, into a synced file."""
     with ArtifactWriter(path) as writer:
         for columns in spans(source.d, BLOCK_ELEMENTS):
@@ -57,7 +57,7 @@ def write_tensors(path: Path, layout: Layout, tensors: Mapping[str, Tensor]) -> 
         return writer.close()
 
 
-class ModelVector:
+class ModelVector(ComputedVector):
     """Part `model` of a layout over tensors in memory: one vector of float32 on the CPU.
 
     A tensor that is missing (the gradient of a frozen parameter) counts as zeros.
@@ -71,20 +71,16 @@ class ModelVector:
     def __init__(self, layout: Layout, tensors: Mapping[str, Tensor], base: MappedModel | None = None) -> None:
         self._specs = layout.part("model").tensors
         self._ends = list(accumulate(spec.numel for spec in self._specs))
-        self.d = self._ends[-1] if self._ends else 0
+        super().__init__(self._ends[-1] if self._ends else 0)
         self._tensors, self._base = tensors, base
-        self._block = torch.empty(0)
 
-    def read(self, columns: slice) -> Tensor:
-        """Elements `columns`: float32 `[b]`, in memory that the next call uses again.
+    def decode(self, columns: slice, out: Tensor) -> None:
+        """Write elements `columns` into `out`.
 
         Raises:
             TaskError: A value is not finite.
         """
-        width = columns.stop - columns.start
-        if len(self._block) < width:
-            self._block = torch.empty(width)
-        block = self._block[:width]
+        block = out
         at, index = columns.start, bisect_right(self._ends, columns.start)
         while at < columns.stop:
             spec, end = self._specs[index], min(self._ends[index], columns.stop)
@@ -96,8 +92,8 @@ class ModelVector:
                 piece.copy_(tensor.detach().reshape(-1)[at - first : end - first])
             at, index = end, index + 1
         if self._base is not None:
-            block.sub_(self._base.block(columns))
-        return require_finite(block)
+            block.sub_(self._base.read(columns))
+        require_finite(block)
 
 
 def require_finite(block: Tensor) -> Tensor:
@@ -106,8 +102,7 @@ def require_finite(block: Tensor) -> Tensor:
     Raises:
         TaskError: It has a value that is NaN or infinite.
     """
-    # A sum costs a fraction of an exact look, and shows every NaN and infinity; it may itself overflow.
-    if not torch.isfinite(block.sum()) and not torch.isfinite(block).all():
+    if not is_finite(block):
         raise TaskError(
             "training diverged: the local model has values that are not finite; lower "
             "training.learning_rate, set training.clip_norm, or look for NaN in this node's data"

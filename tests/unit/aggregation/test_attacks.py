@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from covey.aggregation.attacks import ALIE, IPM, AttackContext, Gaussian, LazyCopy, Mimic, MinMax, MinSum, StaleReplay
 from covey.aggregation.attacks.omniscient import auto_z
 from covey.aggregation.matrix import UpdateMatrix
-from covey.codecs.none import TensorReader
 from covey.errors import LayoutError, RunFailed
 from covey.plugins import installed, load
 from covey.testing.attacks import AttackConformance
+from covey.vectors import TensorVector
 
 D = 300
 NAMES = [plugin.name for plugin in installed("attack")]
@@ -42,7 +42,7 @@ def dense(source, width=None):
 
 def sent(attack, rows, own=None, **fields):
     own = torch.ones(rows.shape[1]) if own is None else own
-    return dense(attack.vector(TensorReader(own), context(rows, **fields)))
+    return dense(attack.vector(TensorVector(own), context(rows, **fields)))
 
 
 # -- every attack
@@ -69,7 +69,7 @@ for _name, _options in [(name, {}) for name in NAMES] + [
 def test_an_omniscient_attack_alone_says_what_to_do(name):
     text = f"attack {name} needs to know at least [12] honest vectors, and knows 0: .*--attack-group"
     with pytest.raises(RunFailed, match=text):
-        load("attack", name)().vector(TensorReader(torch.ones(D)), context())
+        load("attack", name)().vector(TensorVector(torch.ones(D)), context())
 
 
 # -- one adversary alone
@@ -88,7 +88,7 @@ def test_an_omniscient_attack_alone_says_what_to_do(name):
 )
 def test_functions_of_the_own_vector(name, options, expected):
     own = torch.randn(D)
-    assert torch.equal(dense(load("attack", name)(options).vector(TensorReader(own), context())), expected(own))
+    assert torch.equal(dense(load("attack", name)(options).vector(TensorVector(own), context())), expected(own))
 
 
 def test_nan_is_nan():
@@ -113,8 +113,8 @@ def rounds_of(attack, vectors, rows=None):
     memory, out = {}, []
     for number, own in enumerate(vectors, 1):
         now = context(rows[number - 1] if rows is not None else None, round=number, memory=memory)
-        out.append(dense(attack.vector(TensorReader(own), now)))
-        memory = {name: dense(value) for name, value in attack.remembered(TensorReader(own), now).items()}
+        out.append(dense(attack.vector(TensorVector(own), now)))
+        memory = {name: dense(value) for name, value in attack.remembered(TensorVector(own), now).items()}
     return out
 
 
@@ -136,11 +136,11 @@ def test_stale_replay_refuses_a_memory_of_another_model():
 
 
 def test_a_lazy_node_copies_another_or_the_last_change_or_nothing():
-    rows, change, own = honest(), torch.randn(D), TensorReader(torch.ones(D))
+    rows, change, own = honest(), torch.randn(D), TensorVector(torch.ones(D))
     assert torch.equal(sent(LazyCopy(), rows), rows[0])
-    assert torch.equal(dense(LazyCopy().vector(own, context(change=TensorReader(change)))), change)
+    assert torch.equal(dense(LazyCopy().vector(own, context(change=TensorVector(change)))), change)
     assert not dense(LazyCopy().vector(own, context())).any()
-    noisy = dense(LazyCopy({"noise": 0.5}).vector(own, context(change=TensorReader(change))))
+    noisy = dense(LazyCopy({"noise": 0.5}).vector(own, context(change=TensorVector(change))))
     assert (noisy - change).std().item() == pytest.approx(0.5, rel=0.15)
 
 
@@ -277,7 +277,7 @@ def test_the_direction_of_mimic_becomes_that_of_the_largest_variance():
     rows = skewed(40)
     attack, memory = Mimic({"warmup": 40}), {}
     for number, known in enumerate(rows, 1):
-        learned = attack.remembered(TensorReader(torch.zeros(50)), context(known, round=number, memory=memory))
+        learned = attack.remembered(TensorVector(torch.zeros(50)), context(known, round=number, memory=memory))
         memory = {name: dense(value) for name, value in learned.items()}
     everything = torch.cat([x - torch.stack(rows).mean((0, 1)) for x in rows])
     top = torch.linalg.svd(everything, full_matrices=False).Vh[0]

@@ -113,8 +113,8 @@ def test_result_and_kept_centre_may_be_walked_together() -> None:
     result = CenteredClip().aggregate(UpdateMatrix.of(rows), {}, ROUND)
     whole = CenteredClip().aggregate(UpdateMatrix.of(rows), {}, ROUND).direction.dense()
     for columns in (slice(0, 30), slice(30, 60), slice(10, 60), slice(60, 100)):
-        assert torch.equal(result.direction.block(columns), whole[columns])
-        assert torch.equal(result.state["center"].block(columns), whole[columns])
+        assert torch.equal(result.direction.read(columns), whole[columns])
+        assert torch.equal(result.state["center"].read(columns), whole[columns])
 
 
 def test_a_centre_of_another_length_is_refused() -> None:

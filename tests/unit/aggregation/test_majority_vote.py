@@ -14,10 +14,9 @@ from covey.aggregation import votes
 from covey.aggregation.contract import AggregationContext, Aggregator
 from covey.aggregation.majority_vote import CREDIT, FEEDBACK, MajorityVote
 from covey.aggregation.matrix import Row, UpdateMatrix
-from covey.aggregation.votes import PackedSigns
-from covey.codecs.packed_signs import PackedSigns as PackedReader
 from covey.errors import LayoutError, RunFailed, SpecError
 from covey.testing.aggregators import AggregatorConformance
+from covey.vectors import PackedSigns
 
 ROSTER = tuple(f"node-{i}" for i in range(40))
 ROUND = AggregationContext(round=1, seed=7, roster=ROSTER)
@@ -78,7 +77,7 @@ def test_equals_the_naive_formula(seed: int, n: int, d: int) -> None:
     assert all(verdict.accepted and verdict.weight == pytest.approx(1 / n) for verdict in result.verdicts)
 
 
-class SignsOnly(PackedReader):
+class SignsOnly(PackedSigns):
     """Packed signs that cannot be unpacked."""
 
     def decode(self, columns: slice, out: torch.Tensor) -> None:

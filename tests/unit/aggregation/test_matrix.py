@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from covey.aggregation.contract import BlockRule, Flat
+from covey.aggregation.contract import BlockRule
 from covey.aggregation.matrix import Row, UpdateMatrix, finite
-from covey.codecs.contract import Reader
-from covey.codecs.none import NoCodec, TensorReader
+from covey.codecs.none import NoCodec
 from covey.errors import LayoutError
 from covey.layout import Layout, TensorSpec
+from covey.vectors import ComputedVector, TensorVector
 
 LAYOUT = Layout.of([TensorSpec("body.w", "float32", (3, 4)), TensorSpec("head.w", "bfloat16", (5,))])
 
@@ -24,7 +24,7 @@ def squared_distances(gram: Tensor) -> Tensor:
     return gram.diagonal()[:, None] + gram.diagonal()[None, :] - 2 * gram
 
 
-class Halved(Reader):
+class Halved(ComputedVector):
     """A codec's reader that must decode: float16 in memory."""
 
     def __init__(self, values: Tensor) -> None:
@@ -132,10 +132,10 @@ def test_gram_of_any_number_of_rows_is_read_once(n: int) -> None:
     rows = rows_of(n, 70_000)
     reads = []
 
-    class Counted(TensorReader):
-        def decode(self, columns: slice, out: Tensor) -> None:
+    class Counted(TensorVector):
+        def read(self, columns: slice, out: Tensor | None = None) -> Tensor:
             reads.append(columns)
-            super().decode(columns, out)
+            return super().read(columns, out)
 
     matrix = UpdateMatrix([Row(f"n{i}", 1 / n, Counted(row)) for i, row in enumerate(rows)])
     gram = matrix.gram()
@@ -185,7 +185,7 @@ def test_slice_takes_tensors_by_name() -> None:
 
 
 def test_rows_that_do_not_belong_together_are_refused() -> None:
-    first, second = TensorReader(torch.ones(3)), TensorReader(torch.ones(4))
+    first, second = TensorVector(torch.ones(3)), TensorVector(torch.ones(4))
     with pytest.raises(LayoutError, match="'b' has 4 elements"):
         UpdateMatrix([Row("a", 1, first), Row("b", 1, second)])
     with pytest.raises(LayoutError, match="two rows"):
@@ -200,14 +200,14 @@ def test_rows_that_do_not_belong_together_are_refused() -> None:
 @pytest.mark.parametrize("at", [0, 63, 64, 99])
 def test_a_row_with_one_bad_element_is_not_finite(bad: float, at: int) -> None:
     values = torch.randn(100, generator=torch.Generator().manual_seed(0))
-    assert finite(Row("a", 1.0, TensorReader(values)), width=64)
+    assert finite(Row("a", 1.0, TensorVector(values)), width=64)
     values[at] = bad
-    assert not finite(Row("a", 1.0, TensorReader(values)), width=64)
+    assert not finite(Row("a", 1.0, TensorVector(values)), width=64)
 
 
 def test_finite_sees_through_overflow_and_cancelling_infinities() -> None:
-    assert finite(Row("a", 1.0, TensorReader(torch.full((100,), 3e38))))
-    assert not finite(Row("a", 1.0, TensorReader(torch.tensor([float("inf"), float("-inf")]))))
+    assert finite(Row("a", 1.0, TensorVector(torch.full((100,), 3e38))))
+    assert not finite(Row("a", 1.0, TensorVector(torch.tensor([float("inf"), float("-inf")]))))
 
 
 def test_rows_in_mapped_files_are_read_where_they_lie(tmp_path: Path) -> None:
@@ -225,9 +225,9 @@ def test_rows_in_mapped_files_are_read_where_they_lie(tmp_path: Path) -> None:
 
 def test_flat_is_the_tensor_and_refuses_others() -> None:
     tensor = torch.arange(6.0)
-    assert torch.equal(Flat(tensor).block(slice(2, 4)), torch.tensor([2.0, 3.0]))
-    assert torch.equal(Flat(tensor).dense(4), tensor)
+    assert torch.equal(TensorVector(tensor).read(slice(2, 4)), torch.tensor([2.0, 3.0]))
+    assert torch.equal(TensorVector(tensor).dense(4), tensor)
     with pytest.raises(LayoutError, match="vector of float32"):
-        Flat(torch.ones(2, 2))
+        TensorVector(torch.ones(2, 2))
     with pytest.raises(ValueError, match="at least one element"):
-        Flat(tensor).dense(0)
+        TensorVector(tensor).dense(0)

@@ -93,6 +93,6 @@ def test_narrow_blocks_give_what_wide_ones_give() -> None:
         return part.median(dim=0).values
 
     matrix = UpdateMatrix.of(rows)
-    found = NarrowBlocks(matrix, middle).block(slice(5, 99_999))
+    found = NarrowBlocks(matrix, middle).read(slice(5, 99_999))
     assert max(widths) < 99_994 == sum(widths)
-    assert torch.equal(found, BlockRule(matrix, lambda part: part.median(dim=0).values).block(slice(5, 99_999)))
+    assert torch.equal(found, BlockRule(matrix, lambda part: part.median(dim=0).values).read(slice(5, 99_999)))

@@ -8,9 +8,9 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor
 
-from covey.aggregation.directions import spans
 from covey.aggregation.server_optimizers import SGD, Adagrad, Adam, Momentum, Nesterov, ServerOptimizer, Yogi
 from covey.errors import SpecError
+from covey.vectors import spans
 
 D = 50
 STEPS = 12

@@ -8,19 +8,9 @@ from hypothesis import strategies as st
 
 from covey.aggregation import votes
 from covey.aggregation.matrix import Row, UpdateMatrix
-from covey.aggregation.votes import (
-    PackedSigns,
-    agreeing,
-    compare,
-    count,
-    majority,
-    random_words,
-    totals,
-    unpacked,
-    words_of,
-)
-from covey.codecs.packed_signs import PackedSigns as PackedReader
+from covey.aggregation.votes import agreeing, compare, count, majority, random_words, totals, unpacked, words_of
 from covey.errors import LayoutError
+from covey.vectors import PackedSigns
 
 
 def rows_of(seed: int, n: int, d: int) -> torch.Tensor:
@@ -66,7 +56,7 @@ def test_majority_equals_the_sign_of_the_sum(seed: int, n: int, d: int, key: int
 def test_packed_rows_are_read_as_they_are() -> None:
     d = 203
     packed = [np.packbits((row >= 0).numpy(), bitorder="little") for row in rows_of(1, 5, d)]
-    rows = [Row(f"n{i}", 0.2, PackedReader(torch.from_numpy(bits), d)) for i, bits in enumerate(packed)]
+    rows = [Row(f"n{i}", 0.2, PackedSigns(torch.from_numpy(bits), d)) for i, bits in enumerate(packed)]
     words = words_of(UpdateMatrix(rows), slice(64, d))
     assert np.array_equal(words.view(np.uint8)[:, : -(-(d - 64) // 8)], np.stack(packed)[:, 8:])
     assert words.dtype == np.uint64
@@ -80,10 +70,10 @@ def test_packed_signs_are_a_direction(data: st.DataObject, seed: int, d: int) ->
     start = data.draw(st.integers(0, d))
     stop = data.draw(st.integers(start, d))
     signs = torch.where(positive, 1.0, -1.0)
-    assert torch.equal(direction.block(slice(start, stop)), signs[start:stop])
+    assert torch.equal(direction.read(slice(start, stop)), signs[start:stop])
     assert torch.equal(direction.dense(7), signs)
     start -= start % 8
-    packed = direction.packed(slice(start, stop))
+    packed = direction.signs(slice(start, stop))
     assert np.array_equal(packed.numpy(), np.packbits(positive[start:stop].numpy(), bitorder="little"))
 
 
@@ -91,7 +81,7 @@ def test_packed_signs_of_another_form_are_refused() -> None:
     with pytest.raises(LayoutError, match="9 packed signs are 2 bytes"):
         PackedSigns(torch.zeros(1, dtype=torch.uint8), 9)
     with pytest.raises(LayoutError, match="multiple of 8"):
-        PackedSigns(torch.zeros(2, dtype=torch.uint8), 9).packed(slice(3, 9))
+        PackedSigns(torch.zeros(2, dtype=torch.uint8), 9).signs(slice(3, 9))
 
 
 def test_random_words_are_splitmix64_and_depend_on_their_place_only() -> None:

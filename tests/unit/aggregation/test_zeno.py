@@ -5,11 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, Direction
+from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator
 from covey.aggregation.matrix import UpdateMatrix
 from covey.aggregation.zeno import Zeno
 from covey.errors import RunFailed
 from covey.testing.aggregators import AggregatorConformance, QuadraticRoot
+from covey.vectors import Vector
 
 
 class TestZenoConforms(AggregatorConformance):
@@ -20,7 +21,7 @@ class TestZenoConforms(AggregatorConformance):
 class BoundedRoot(QuadraticRoot):
     """A model that overflows: the loss is not a number once a step is longer than 100."""
 
-    def loss(self, step: Direction | None) -> float:
+    def loss(self, step: Vector | None) -> float:
         far = step is not None and float(step.dense().norm()) > 100
         return float("nan") if far else super().loss(step)
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from benchmarks.codecs import main, relative_error
-from covey.codecs.none import TensorReader
 from covey.plugins import installed
+from covey.vectors import TensorVector
 
 
 def test_every_installed_codec_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,5 +32,5 @@ def test_an_unknown_codec_is_named(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_error_of_signs_is_that_with_the_best_factor() -> None:
     vector, signs = torch.tensor([3.0, -4.0]), torch.tensor([1.0, -1.0])
-    assert relative_error(TensorReader(signs), vector, signs=True) == pytest.approx((0.5 / 25) ** 0.5)
-    assert relative_error(TensorReader(signs), vector, signs=False) == pytest.approx((13 / 25) ** 0.5)
+    assert relative_error(TensorVector(signs), vector, signs=True) == pytest.approx((0.5 / 25) ** 0.5)
+    assert relative_error(TensorVector(signs), vector, signs=False) == pytest.approx((13 / 25) ** 0.5)

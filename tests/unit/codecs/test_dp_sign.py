@@ -11,10 +11,10 @@ from torch import Tensor
 
 from covey.codecs.contract import Codec, CodecContext
 from covey.codecs.dp_sign import DpSign, analytic_gaussian
-from covey.codecs.none import TensorReader
 from covey.codecs.sign import Sign
 from covey.errors import SpecError, TaskError
 from covey.testing.codecs import CodecConformance, decoded, encoded
+from covey.vectors import TensorVector
 
 GAUSSIAN = {"epsilon": 0.5, "delta": 1e-5, "clip": 4.0}
 ANALYTIC = {"epsilon": 3.0, "delta": 1e-3, "clip": 4.0, "mechanism": "analytic-gaussian"}
@@ -36,7 +36,7 @@ class TestLaplace(CodecConformance):
 def positive(options: dict, value: float, seed: int = 1) -> float:
     """The share of +1 among many elements of one value."""
     vector = torch.full((SIGNS,), value)
-    data = encoded(DpSign(options), TensorReader(vector), replace(CONTEXT, seed=seed))
+    data = encoded(DpSign(options), TensorVector(vector), replace(CONTEXT, seed=seed))
     return (decoded(DpSign(options), data, SIGNS) > 0).double().mean().item()
 
 
@@ -116,12 +116,12 @@ def test_the_analytic_noise_is_less_than_the_classical() -> None:
 
 
 def test_nothing_but_the_bits_travels() -> None:
-    data = encoded(DpSign(GAUSSIAN), TensorReader(torch.randn(1001)), CONTEXT)
+    data = encoded(DpSign(GAUSSIAN), TensorVector(torch.randn(1001)), CONTEXT)
     assert len(data) == DpSign(GAUSSIAN).encoded_bytes(1001) == 126
 
 
 def test_the_noise_of_different_elements_is_independent() -> None:
-    data = encoded(DpSign(GAUSSIAN), TensorReader(torch.zeros(600_000)), CONTEXT)
+    data = encoded(DpSign(GAUSSIAN), TensorVector(torch.zeros(600_000)), CONTEXT)
     signs = decoded(DpSign(GAUSSIAN), data, 600_000)
     for distance in (1, 4, 1 << 16, 1 << 18):
         kept = len(signs) - distance
@@ -164,4 +164,4 @@ def test_there_is_no_default_for_how_private_it_is() -> None:
 def test_a_value_that_is_not_finite_is_not_encoded(value: float) -> None:
     for codec in (DpSign(GAUSSIAN), DpSign(LAPLACE)):
         with pytest.raises(TaskError, match="not finite"):
-            encoded(codec, TensorReader(torch.tensor([1.0, value, 2.0])), CONTEXT)
+            encoded(codec, TensorVector(torch.tensor([1.0, value, 2.0])), CONTEXT)

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from covey.codecs.contract import Codec, CodecContext
 from covey.codecs.dq_sgd import DQSGD, Budget, DQReader, mean_norm, real_bits
-from covey.codecs.none import NoCodec, TensorReader
+from covey.codecs.none import NoCodec
 from covey.codecs.qsgd import QSGD
 from covey.errors import LayoutError, LimitExceeded, SpecError
 from covey.testing.codecs import CodecConformance, decoded, encoded, gaussian
+from covey.vectors import TensorVector
 
 CONTEXT = CodecContext(seed=1, round=1, rounds=20)
 
@@ -45,7 +46,7 @@ class TestDQSGDInALaterRound(CodecConformance):
 
 
 def reader_of(codec: DQSGD, vector: Tensor, context: CodecContext) -> DQReader:
-    reader = codec.reader(encoded(codec, TensorReader(vector), context), len(vector))
+    reader = codec.reader(encoded(codec, TensorVector(vector), context), len(vector))
     assert isinstance(reader, DQReader)
     return reader
 
@@ -142,8 +143,8 @@ def test_the_summary_of_nothing_is_what_was_known() -> None:
 
 def test_a_message_is_its_bits_and_then_what_qsgd_makes() -> None:
     vector = gaussian(1000)
-    data = encoded(DQSGD({"bits": 6}), TensorReader(vector), CONTEXT)
-    assert data == bytes([6, 0, 0, 0]) + encoded(QSGD({"bits": 6}), TensorReader(vector), CONTEXT)
+    data = encoded(DQSGD({"bits": 6}), TensorVector(vector), CONTEXT)
+    assert data == bytes([6, 0, 0, 0]) + encoded(QSGD({"bits": 6}), TensorVector(vector), CONTEXT)
     assert len(data) == DQSGD().message_bytes(1000, 6)
     assert torch.equal(decoded(DQSGD(), data, 1000), decoded(QSGD({"bits": 6}), data[4:], 1000))
 
@@ -167,7 +168,7 @@ def test_messages_that_say_impossible_bits_are_refused() -> None:
 )
 def test_a_broadcast_that_is_none_is_refused(data: bytes) -> None:
     with pytest.raises(LayoutError, match="budget"):
-        encoded(DQSGD(), TensorReader(gaussian(10)), replace(CONTEXT, round=2, broadcast=data))
+        encoded(DQSGD(), TensorVector(gaussian(10)), replace(CONTEXT, round=2, broadcast=data))
 
 
 def test_the_mean_norm_of_the_largest_numbers_is_a_float32() -> None:

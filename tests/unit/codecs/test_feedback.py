@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from covey.codecs.contract import Codec, CodecContext, spans
-from covey.codecs.feedback import WithResidual, lost
-from covey.codecs.none import TensorReader
+from covey.codecs.contract import Codec, CodecContext
+from covey.codecs.feedback import lost, with_residual
 from covey.codecs.scaled_sign import ScaledSign
 from covey.codecs.sparse import RandomK, TopK
 from covey.errors import TaskError
 from covey.testing.codecs import StrictSource, encoded, gaussian
+from covey.vectors import TensorVector, spans
 
 D, ROUNDS = 1003, 12
 
@@ -18,7 +18,7 @@ D, ROUNDS = 1003, 12
 def step(codec: Codec, vector: Tensor, residual: Tensor | None, seed: int) -> tuple[Tensor, Tensor]:
     """One round of error feedback: what arrives, and what is kept."""
     old = None if residual is None else StrictSource(residual)
-    source = WithResidual(StrictSource(vector), old)
+    source = with_residual(StrictSource(vector), old)
     reader = codec.reader(encoded(codec, source, CodecContext(seed=seed, round=1)), D)
     left = lost(source, reader)
     kept = torch.cat([left.read(columns).clone() for columns in spans(D, 100)])
@@ -39,7 +39,7 @@ def test_all_that_was_sent_and_the_residual_are_the_sum_of_all_vectors(codec: Co
 
 def test_without_a_residual_the_vector_itself_is_encoded() -> None:
     vector = gaussian(D)
-    assert torch.equal(WithResidual(TensorReader(vector), None).read(slice(3, 500)), vector[3:500])
+    assert torch.equal(with_residual(TensorVector(vector), None).read(slice(3, 500)), vector[3:500])
 
 
 def test_what_top_k_sends_is_gone_from_the_residual_to_the_bit() -> None:
@@ -59,11 +59,11 @@ def test_with_feedback_the_mean_of_what_arrives_finds_the_mean_vector() -> None:
 
 
 def test_a_residual_of_another_size_is_refused() -> None:
-    with pytest.raises(ValueError, match="3 elements for a vector of 2"):
-        WithResidual(TensorReader(torch.ones(2)), TensorReader(torch.ones(3)))
+    with pytest.raises(ValueError, match=r"one length, not of \[2, 3\]"):
+        with_residual(TensorVector(torch.ones(2)), TensorVector(torch.ones(3)))
 
 
 def test_a_sum_that_overflows_is_an_error() -> None:
     huge = torch.full((10,), 3e38)
     with pytest.raises(TaskError, match="not finite"):
-        WithResidual(TensorReader(huge), TensorReader(huge)).read(slice(0, 10))
+        with_residual(TensorVector(huge), TensorVector(huge)).read(slice(0, 10))

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from covey.codecs.contract import Codec, CodecContext
 from covey.codecs.floats import Bf16, Fp8, Fp16
-from covey.codecs.none import TensorReader
 from covey.errors import LayoutError, LimitExceeded, SpecError
 from covey.testing.codecs import CodecConformance, decoded, encoded, gaussian
+from covey.vectors import TensorVector
 
 CONTEXT = CodecContext(seed=1, round=1)
 LARGEST = float(torch.finfo(torch.float32).max)
@@ -50,13 +50,13 @@ class TestFp8E5M2(CodecConformance):
 
 
 def round_trip(codec: Codec, vector: torch.Tensor) -> torch.Tensor:
-    return decoded(codec, encoded(codec, TensorReader(vector), CONTEXT), len(vector))
+    return decoded(codec, encoded(codec, TensorVector(vector), CONTEXT), len(vector))
 
 
 @settings(deadline=None)
 @given(numbers32)
 def test_fp16_is_ieee_binary16_with_saturation(numbers: list[float]) -> None:
-    data = encoded(Fp16(), TensorReader(torch.tensor(numbers)), CONTEXT)
+    data = encoded(Fp16(), TensorVector(torch.tensor(numbers)), CONTEXT)
     wanted = b"".join(struct.pack("<e", max(-65504.0, min(65504.0, number))) for number in numbers)
     assert data == wanted
 
@@ -73,7 +73,7 @@ def nearest_bfloat16(number: float) -> bytes:
 @settings(deadline=None)
 @given(numbers32)
 def test_bf16_is_the_upper_half_rounded(numbers: list[float]) -> None:
-    data = encoded(Bf16(), TensorReader(torch.tensor(numbers)), CONTEXT)
+    data = encoded(Bf16(), TensorVector(torch.tensor(numbers)), CONTEXT)
     assert data == b"".join(map(nearest_bfloat16, numbers))
 
 

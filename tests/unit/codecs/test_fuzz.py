@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from covey.codecs.contract import Codec, CodecContext
-from covey.codecs.none import TensorReader
 from covey.errors import CoveyError
 from covey.layout import Layout, TensorSpec
 from covey.plugins import installed, load
 from covey.testing.codecs import decoded, encoded, gaussian
+from covey.vectors import TensorVector
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "dp-sign": {"epsilon": 0.5, "delta": 1e-5, "clip": 1.0},
@@ -48,7 +48,7 @@ def require_refused_or_within_layout(codec: Codec, data: bytes, d: int, layout: 
         return
     assert len(data) <= codec.encoded_bytes(d, layout)
     out = torch.full((d + 2,), 7.0)
-    reader.decode(slice(0, d), out[1 : 1 + d])
+    reader.read(slice(0, d), out[1 : 1 + d])
     assert (out[0], out[-1]) == (7.0, 7.0)
     assert codec.lossless or out.isfinite().all()
     assert len(reader.signs(slice(0, d))) == -(-d // 8)
@@ -73,7 +73,7 @@ def test_any_bytes_are_refused_or_decode_within_the_layout(name: str, data: st.D
 def test_a_message_with_changed_bytes_is_refused_or_decodes_within_the_layout(name: str, data: st.DataObject) -> None:
     codec, d = make(name), data.draw(st.integers(1, 70))
     for layout in layouts(d):
-        message = bytearray(encoded(codec, TensorReader(gaussian(d)), CodecContext(seed=1, round=1, layout=layout)))
+        message = bytearray(encoded(codec, TensorVector(gaussian(d)), CodecContext(seed=1, round=1, layout=layout)))
         for _ in range(data.draw(st.integers(1, 4))):
             message[data.draw(st.integers(0, len(message) - 1))] = data.draw(st.integers(0, 255))
         require_refused_or_within_layout(codec, bytes(message), d, layout)
@@ -82,7 +82,7 @@ def test_a_message_with_changed_bytes_is_refused_or_decodes_within_the_layout(na
 @pytest.mark.parametrize("name", NAMES)
 def test_a_message_is_not_one_of_another_length(name: str) -> None:
     codec = make(name)
-    message = encoded(codec, TensorReader(gaussian(64)), CodecContext(seed=1, round=1))
+    message = encoded(codec, TensorVector(gaussian(64)), CodecContext(seed=1, round=1))
     for d in (*range(40), *range(90, 120), 1 << 40):
         with pytest.raises(CoveyError):
             codec.reader(message, d)
@@ -99,7 +99,7 @@ def test_the_published_vectors_hold(case: dict[str, Any]) -> None:
     assert torch.equal(decoded(codec, data, len(values), layout), values)
     if case["input"] is not None:
         vector = torch.frombuffer(bytearray.fromhex(case["input"]), dtype=torch.float32)
-        assert encoded(codec, TensorReader(vector), CodecContext(seed=0, round=1, layout=layout)) == data
+        assert encoded(codec, TensorVector(vector), CodecContext(seed=0, round=1, layout=layout)) == data
 
 
 def test_every_codec_has_a_published_vector() -> None:

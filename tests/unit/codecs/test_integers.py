@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from covey.codecs.contract import Codec, CodecContext
 from covey.codecs.integers import Int4, Int8
-from covey.codecs.none import TensorReader
 from covey.errors import LayoutError, SpecError, TaskError
 from covey.testing.codecs import CodecConformance, decoded, encoded, gaussian
+from covey.vectors import TensorVector
 
 CONTEXT = CodecContext(seed=1, round=1)
 
@@ -58,7 +58,7 @@ def oracle(vector: torch.Tensor, bits: int, block: int) -> tuple[list[int], list
 def test_bytes_and_values_are_the_formula(codec: Codec, bits: int, block: int, numbers: list[float]) -> None:
     vector = torch.tensor(numbers)
     codes, values = oracle(vector, bits, block)
-    data = encoded(codec, TensorReader(vector), CONTEXT)
+    data = encoded(codec, TensorVector(vector), CONTEXT)
     whole = sum(code << i * bits for i, code in enumerate(codes))
     scales = [float(vector[i : i + block].abs().max()) for i in range(0, len(vector), block)]
     packed = whole.to_bytes(-(-len(codes) * bits // 8), "little")
@@ -69,14 +69,14 @@ def test_bytes_and_values_are_the_formula(codec: Codec, bits: int, block: int, n
 @pytest.mark.parametrize(("codec", "levels", "block"), [(Int8(), 127, 256), (Int4(), 7, 64)])
 def test_error_is_at_most_half_a_step(codec: Codec, levels: int, block: int) -> None:
     vector = gaussian(block * 40)
-    error = (decoded(codec, encoded(codec, TensorReader(vector), CONTEXT), len(vector)) - vector).abs()
+    error = (decoded(codec, encoded(codec, TensorVector(vector), CONTEXT), len(vector)) - vector).abs()
     scales = vector.abs().view(-1, block).amax(1).repeat_interleave(block)
     assert (error <= scales / levels / 2 * (1 + 1e-5)).all()
 
 
 def test_the_largest_value_of_a_block_comes_back_exactly() -> None:
     vector = gaussian(256 * 30)
-    found = decoded(Int8(), encoded(Int8(), TensorReader(vector), CONTEXT), len(vector))
+    found = decoded(Int8(), encoded(Int8(), TensorVector(vector), CONTEXT), len(vector))
     at = vector.view(-1, 256).abs().argmax(1, keepdim=True)
     assert torch.equal(found.view(-1, 256).gather(1, at), vector.view(-1, 256).gather(1, at))
 
@@ -95,7 +95,7 @@ def test_the_largest_value_of_a_block_comes_back_exactly() -> None:
 def test_relative_errors_on_heavy_tails(codec: Codec, error: float) -> None:
     """Of a heavy-tailed vector: within a factor of two of values measured elsewhere on another such vector."""
     vector = torch.from_numpy(np.random.default_rng(0).standard_t(3, 300_000).astype(np.float32))
-    found = decoded(codec, encoded(codec, TensorReader(vector), CONTEXT), len(vector))
+    found = decoded(codec, encoded(codec, TensorVector(vector), CONTEXT), len(vector))
     assert error / 2 < float((found - vector).norm() / vector.norm()) < 2 * error
 
 
@@ -119,7 +119,7 @@ def test_scales_that_are_no_magnitudes_are_refused(scale: float) -> None:
 
 def test_a_fault_in_a_later_segment_is_found() -> None:
     d = (1 << 16) + 5
-    data = bytearray(encoded(Int8(), TensorReader(gaussian(d)), CONTEXT))
+    data = bytearray(encoded(Int8(), TensorVector(gaussian(d)), CONTEXT))
     data[-1] = 255
     with pytest.raises(LayoutError, match="segment 1"):
         Int8().reader(data, d)
@@ -130,7 +130,7 @@ def test_values_that_are_not_finite_are_refused_even_of_a_careless_source(value:
     vector = torch.ones(1000)
     vector[999] = value
     with pytest.raises(TaskError, match="not finite"):
-        encoded(Int8(), TensorReader(vector), CONTEXT)
+        encoded(Int8(), TensorVector(vector), CONTEXT)
 
 
 def test_sizes() -> None:

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from covey.codecs.contract import Codec, CodecContext
-from covey.codecs.none import TensorReader
 from covey.codecs.qsgd import QSGD
 from covey.codecs.random_streams import uniforms
 from covey.errors import LayoutError, SpecError
 from covey.testing.codecs import CodecConformance, decoded, encoded, gaussian
+from covey.vectors import TensorVector
 
 SEEDS = 400
 
@@ -51,7 +51,7 @@ def samples(codec: Codec, vector: Tensor) -> Tensor:
     """What the vector decodes to over many seeds, float64 `[SEEDS, d]`."""
     rows = []
     for seed in range(SEEDS):
-        data = encoded(codec, TensorReader(vector), CodecContext(seed=seed, round=1))
+        data = encoded(codec, TensorVector(vector), CodecContext(seed=seed, round=1))
         rows.append(decoded(codec, data, len(vector)).double())
     return torch.stack(rows)
 
@@ -60,7 +60,7 @@ def samples(codec: Codec, vector: Tensor) -> Tensor:
 @given(st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=1, max_size=40), st.integers(0, 2**62))
 def test_every_value_is_a_neighbour_on_the_grid_as_the_random_number_says(numbers: list[float], seed: int) -> None:
     vector, s = torch.tensor(numbers), 7
-    found = decoded(QSGD(), encoded(QSGD(), TensorReader(vector), CodecContext(seed, 1)), len(vector))
+    found = decoded(QSGD(), encoded(QSGD(), TensorVector(vector), CodecContext(seed, 1)), len(vector))
     scale = vector.abs().max()
     steps = vector / scale * s if scale else vector
     wanted = torch.floor(steps + uniforms(seed, slice(0, len(vector)))).clamp(max=s)
@@ -96,7 +96,7 @@ def test_maximum_is_far_more_exact_than_l2_on_a_long_vector() -> None:
     errors = {}
     for norm in ("max", "l2"):
         codec = QSGD({"norm": norm, "bucket": 16384})
-        data = encoded(codec, TensorReader(vector), CodecContext(seed=1, round=1))
+        data = encoded(codec, TensorVector(vector), CodecContext(seed=1, round=1))
         errors[norm] = float((decoded(codec, data, 10_000) - vector).square().sum() / vector.square().sum())
     assert errors["l2"] == pytest.approx(10.3, rel=0.15)
     assert errors["max"] == pytest.approx(0.064, rel=0.3)
@@ -142,5 +142,5 @@ def test_options() -> None:
 def test_the_largest_value_stays_itself_even_where_the_sum_with_the_random_number_rounds_up() -> None:
     """Of 16 bits: s + u rounds to s + 1 for one u in a thousand."""
     vector = torch.ones(30_000)
-    data = encoded(QSGD({"bits": 16}), TensorReader(vector), CodecContext(seed=1, round=1))
+    data = encoded(QSGD({"bits": 16}), TensorVector(vector), CodecContext(seed=1, round=1))
     assert torch.equal(decoded(QSGD({"bits": 16}), data, len(vector)), vector)

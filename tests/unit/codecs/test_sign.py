@@ -10,11 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from covey.codecs.contract import Codec, CodecContext
-from covey.codecs.none import TensorReader
-from covey.codecs.packed_signs import PackedSigns
 from covey.codecs.sign import Sign
 from covey.errors import LayoutError, LimitExceeded, TaskError
 from covey.testing.codecs import CodecConformance, decoded, encoded
+from covey.vectors import PackedSigns, TensorVector
 
 CONTEXT = CodecContext(seed=1, round=1)
 NUMBERS = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=100)
@@ -30,14 +29,14 @@ class TestConformance(CodecConformance):
 @settings(deadline=None)
 @given(NUMBERS)
 def test_format_is_the_scale_and_one_bit_an_element(numbers: list[float]) -> None:
-    data = encoded(Sign(), TensorReader(torch.tensor(numbers, dtype=torch.float32)), CONTEXT)
+    data = encoded(Sign(), TensorVector(torch.tensor(numbers, dtype=torch.float32)), CONTEXT)
     bits = sum(1 << i for i, x in enumerate(numbers) if x >= 0)
     scale = max((abs(x) for x in numbers), default=0.0)
     assert data == struct.pack("<f", scale) + bits.to_bytes(-(-len(numbers) // 8), "little")
 
 
 def test_zero_counts_as_positive_with_either_sign() -> None:
-    data = encoded(Sign(), TensorReader(torch.tensor([0.0, -0.0, -1.0])), CONTEXT)
+    data = encoded(Sign(), TensorVector(torch.tensor([0.0, -0.0, -1.0])), CONTEXT)
     assert decoded(Sign(), data, 3).tolist() == [1.0, 1.0, -1.0]
 
 
@@ -45,7 +44,7 @@ def test_zero_counts_as_positive_with_either_sign() -> None:
 @given(st.integers(1, 300), st.floats(0, 2.0**100, width=32), st.randoms())
 def test_a_vector_of_one_magnitude_comes_back_exactly(d: int, c: float, random: Random) -> None:
     vector = torch.tensor([random.choice((c, -c)) for _ in range(d)])
-    assert torch.equal(decoded(Sign(), encoded(Sign(), TensorReader(vector), CONTEXT), d), vector)
+    assert torch.equal(decoded(Sign(), encoded(Sign(), TensorVector(vector), CONTEXT), d), vector)
 
 
 @settings(deadline=None)
@@ -68,9 +67,9 @@ def test_packed_signs_are_a_view_and_stay_as_they_are() -> None:
 
 
 def test_decoding_into_memory_with_gaps() -> None:
-    data = encoded(Sign(), TensorReader(torch.tensor([1.0, -1.0] * 8)), CONTEXT)
+    data = encoded(Sign(), TensorVector(torch.tensor([1.0, -1.0] * 8)), CONTEXT)
     out = torch.zeros(32)[::2]
-    Sign().reader(data, 16).decode(slice(0, 16), out)
+    Sign().reader(data, 16).read(slice(0, 16), out)
     assert out.tolist() == [1.0, -1.0] * 8
 
 
@@ -96,4 +95,4 @@ def test_wrong_lengths_name_the_right_one() -> None:
 def test_a_value_that_is_not_finite_is_not_encoded(value: float) -> None:
     for codec in (Sign(),):
         with pytest.raises(TaskError, match="not finite"):
-            encoded(codec, TensorReader(torch.tensor([1.0, value, 2.0])), CONTEXT)
+            encoded(codec, TensorVector(torch.tensor([1.0, value, 2.0])), CONTEXT)

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from covey.codecs import threshold as selection
-from covey.codecs.contract import Codec, CodecContext, spans
-from covey.codecs.none import TensorReader
+from covey.codecs.contract import Codec, CodecContext
 from covey.codecs.sparse import RandomK, TopK
 from covey.codecs.threshold import Cut, Selector, cut
 from covey.errors import LayoutError, LimitExceeded, SpecError, TaskError
 from covey.testing.codecs import CodecConformance, decoded, encoded, gaussian
+from covey.vectors import TensorVector, spans
 
 CONTEXT = CodecContext(seed=1, round=1)
 
@@ -43,7 +43,7 @@ class TestUnbiasedRandomK(CodecConformance):
 
 
 def sent(codec: Codec, vector: Tensor, seed: int = 1) -> Tensor:
-    data = encoded(codec, TensorReader(vector), replace(CONTEXT, seed=seed))
+    data = encoded(codec, TensorVector(vector), replace(CONTEXT, seed=seed))
     return decoded(codec, data, len(vector))
 
 
@@ -74,7 +74,7 @@ def test_top_k_over_several_blocks_with_many_ties(d: int) -> None:
 
 
 def test_top_k_format() -> None:
-    data = encoded(TopK({"k": 2}), TensorReader(torch.tensor([1.0, -5.0, 0.0, 2.5])), CONTEXT)
+    data = encoded(TopK({"k": 2}), TensorVector(torch.tensor([1.0, -5.0, 0.0, 2.5])), CONTEXT)
     assert data == struct.pack("<ifif", 1, -5.0, 3, 2.5)
 
 
@@ -132,7 +132,7 @@ def naive_positions(seed: int, d: int, k: int) -> list[int]:
 def test_random_ks_positions_are_those_of_the_format(seed: int, d: int, data: st.DataObject) -> None:
     k = data.draw(st.integers(1, d))
     vector = torch.arange(1.0, d + 1)
-    message = encoded(RandomK({"k": k}), TensorReader(vector), replace(CONTEXT, seed=seed))
+    message = encoded(RandomK({"k": k}), TensorVector(vector), replace(CONTEXT, seed=seed))
     positions = naive_positions(seed, d, k)
     assert message == struct.pack(f"<Q{k}f", seed, *(vector[i] for i in positions))
     assert decoded(RandomK({"k": k}), message, d).nonzero().flatten().tolist() == positions
@@ -141,7 +141,7 @@ def test_random_ks_positions_are_those_of_the_format(seed: int, d: int, data: st
 def test_random_k_over_several_blocks_reads_back_in_any_blocks() -> None:
     d = 300_001
     vector = torch.arange(1.0, d + 1)
-    reader = RandomK().reader(encoded(RandomK(), TensorReader(vector), CONTEXT), d)
+    reader = RandomK().reader(encoded(RandomK(), TensorVector(vector), CONTEXT), d)
     whole = torch.cat([reader.read(columns).clone() for columns in spans(d, 77_777)])
     positions = whole.nonzero().flatten()
     assert positions.tolist() == naive_positions(1, d, 3000)

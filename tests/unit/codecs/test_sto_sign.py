@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from covey.codecs.contract import Codec, CodecContext
-from covey.codecs.none import TensorReader
 from covey.codecs.sign import Sign
 from covey.codecs.sto_sign import LEAST_BOUND, StoSign
 from covey.errors import LayoutError, SpecError, TaskError
 from covey.layout import Layout, TensorSpec
 from covey.testing.codecs import CodecConformance, decoded, encoded, gaussian
+from covey.vectors import TensorVector
 
 CONTEXT = CodecContext(seed=1, round=1)
 LAYOUT = Layout((TensorSpec("a", "float32", (300,)), TensorSpec("b", "float32", (20, 5))))
@@ -32,7 +32,7 @@ class TestFixed(CodecConformance):
 
 
 def mean_sign(codec: Codec, vector: Tensor, context: CodecContext) -> Tensor:
-    source, total = TensorReader(vector), torch.zeros(len(vector), dtype=torch.float64)
+    source, total = TensorVector(vector), torch.zeros(len(vector), dtype=torch.float64)
     for seed in range(SEEDS):
         data = encoded(codec, source, replace(context, seed=seed))
         total += decoded(codec, data, len(vector), context.layout)
@@ -77,7 +77,7 @@ def test_sizes_are_exact() -> None:
 def test_the_head_has_the_nodes_own_magnitudes_whatever_the_broadcast() -> None:
     vector = torch.cat([torch.linspace(-2, 1, 300), torch.linspace(-3, 30, 100)])
     context = replace(CONTEXT, layout=LAYOUT, broadcast=struct.pack("<2f", 7.0, 8.0))
-    assert encoded(StoSign(), TensorReader(vector), context)[:8] == struct.pack("<2f", 2.0, 30.0)
+    assert encoded(StoSign(), TensorVector(vector), context)[:8] == struct.pack("<2f", 2.0, 30.0)
 
 
 @pytest.mark.parametrize(("trim", "wanted"), [(0, (9.0, 40.0)), (1, (5.0, 30.0)), (2, (2.0, 20.0)), (9, (2.0, 20.0))])
@@ -97,7 +97,7 @@ def test_the_summary_has_a_least_bound_and_is_empty_where_none_is_needed() -> No
 
 
 def test_zeros_are_fair_coins() -> None:
-    data = encoded(StoSign(), TensorReader(torch.zeros(100_000)), CONTEXT)
+    data = encoded(StoSign(), TensorVector(torch.zeros(100_000)), CONTEXT)
     assert abs(decoded(StoSign(), data, 100_000).mean()) < 5 * 100_000**-0.5
 
 
@@ -108,7 +108,7 @@ def test_a_vote_travels_down_as_plain_signs() -> None:
 @pytest.mark.parametrize("broadcast", [b"abc", bytes(12), struct.pack("<2f", 1, float("inf"))])
 def test_a_broadcast_of_another_form_is_refused(broadcast: bytes) -> None:
     with pytest.raises(LayoutError):
-        encoded(StoSign(), TensorReader(gaussian(400)), replace(CONTEXT, layout=LAYOUT, broadcast=broadcast))
+        encoded(StoSign(), TensorVector(gaussian(400)), replace(CONTEXT, layout=LAYOUT, broadcast=broadcast))
 
 
 @pytest.mark.parametrize("magnitude", [float("nan"), float("inf"), -1.0, -0.0])
@@ -127,4 +127,4 @@ def test_a_wrong_bound_is_refused_by_name(bound: object) -> None:
 def test_a_value_that_is_not_finite_is_not_encoded(value: float) -> None:
     for codec in (StoSign(), StoSign({"bound": 1})):
         with pytest.raises(TaskError, match="not finite"):
-            encoded(codec, TensorReader(torch.tensor([1.0, value, 2.0])), CONTEXT)
+            encoded(codec, TensorVector(torch.tensor([1.0, value, 2.0])), CONTEXT)

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from covey.codecs.contract import Codec, CodecContext
-from covey.codecs.none import TensorReader
 from covey.codecs.random_streams import uniforms
 from covey.codecs.terngrad import TernGrad
 from covey.errors import LayoutError, SpecError, TaskError
 from covey.layout import Layout, TensorSpec
 from covey.testing.codecs import CodecConformance, decoded, encoded, gaussian
+from covey.vectors import TensorVector
 
 
 class TestTernGrad(CodecConformance):
@@ -33,7 +33,7 @@ def layout_of(*counts: int) -> Layout:
 
 
 def round_trip(codec: Codec, vector: Tensor, seed: int, layout: Layout | None = None) -> Tensor:
-    data = encoded(codec, TensorReader(vector), CodecContext(seed=seed, round=1, layout=layout))
+    data = encoded(codec, TensorVector(vector), CodecContext(seed=seed, round=1, layout=layout))
     return decoded(codec, data, len(vector), layout)
 
 
@@ -76,7 +76,7 @@ def test_clipping_cuts_to_standard_deviations_of_each_tensor() -> None:
 
 def test_the_form_is_scales_then_two_bits_an_element() -> None:
     vector, layout = torch.tensor([2.0, -2.0, 0.0, 0.5, -0.5]), layout_of(3, 0, 2)
-    data = encoded(TernGrad(), TensorReader(vector), CodecContext(seed=0, round=1, layout=layout))
+    data = encoded(TernGrad(), TensorVector(vector), CodecContext(seed=0, round=1, layout=layout))
     assert data[:12] == struct.pack("<3f", 2.0, 0.0, 0.5)
     # Codes 2, 0, 1, 2 | 0: two bits each, the first lowest.
     assert data[12:] == bytes([0b10_01_00_10, 0b00])
@@ -105,7 +105,7 @@ def test_a_layout_of_another_size_is_refused() -> None:
 
 def test_values_that_are_not_finite_are_refused_even_of_a_careless_source() -> None:
     with pytest.raises(TaskError, match="not finite"):
-        encoded(TernGrad(), TensorReader(torch.tensor([1.0, float("nan")])), CodecContext(seed=1, round=1))
+        encoded(TernGrad(), TensorVector(torch.tensor([1.0, float("nan")])), CodecContext(seed=1, round=1))
 
 
 def test_a_clip_that_is_not_positive_is_refused() -> None:

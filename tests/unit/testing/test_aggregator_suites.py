@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from covey.aggregation.bucketing import Bucketing
-from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, Flat, PreAggregator, Verdict
+from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, PreAggregator, Verdict
 from covey.aggregation.matrix import UpdateMatrix
 from covey.aggregation.mean import Mean
 from covey.errors import RunFailed
 from covey.testing import aggregators
 from covey.testing.aggregators import QuadraticRoot
+from covey.vectors import TensorVector
 
 
 class Unnormed(Mean):
@@ -25,7 +26,7 @@ class Unnormed(Mean):
             raise RunFailed("needs 1")
         rows = updates.dense()
         verdicts = tuple(Verdict(node, accepted=True, weight=1 / updates.n) for node in updates.nodes)
-        return Aggregate(Flat((rows / rows.norm(dim=1, keepdim=True)).mean(0)), verdicts)
+        return Aggregate(TensorVector((rows / rows.norm(dim=1, keepdim=True)).mean(0)), verdicts)
 
 
 class First(Mean):
@@ -33,7 +34,7 @@ class First(Mean):
 
     def aggregate(self, updates: UpdateMatrix, state: Mapping[str, Tensor], context: AggregationContext) -> Aggregate:
         result = super().aggregate(updates, state, context)
-        return Aggregate(Flat(updates.row(0)), result.verdicts)
+        return Aggregate(TensorVector(updates.row(0)), result.verdicts)
 
 
 class Forgetful(Mean):
@@ -130,5 +131,5 @@ def test_a_wrong_pre_aggregator_fails(pre: type[PreAggregator], test: str, argum
 def test_the_root_of_a_quadratic_problem() -> None:
     root = QuadraticRoot(torch.tensor([3.0, 4.0]))
     assert root.loss(None) == 12.5
-    assert root.loss(Flat(torch.tensor([3.0, 0.0]))) == 8.0
-    assert root.loss(Flat(root.update())) == 0.0
+    assert root.loss(TensorVector(torch.tensor([3.0, 0.0]))) == 8.0
+    assert root.loss(TensorVector(root.update())) == 0.0

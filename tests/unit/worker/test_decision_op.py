@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from covey.aggregation.momentum_stability import stable_momentum
 from covey.artifact import artifact_of_file
 from covey.codecs.contract import CodecContext
-from covey.codecs.none import TensorReader
 from covey.errors import LayoutError, RunFailed, SpecError, WorkerError
 from covey.learning.state import layout_of, model_sha256, write_model
 from covey.spec import RunSpec, parse_json
+from covey.vectors import TensorVector
 from covey.worker.client.client import Worker
 from covey.worker.execute.from_spec import load_codec
 from covey.worker.files.mapped import MappedModel, map_float32
@@ -73,13 +73,13 @@ class AsyncRun:
         return MappedModel(self.models[version], self.layout)
 
     def parameters(self, version: int) -> Tensor:
-        return self.model(version).block(slice(0, self.d)).clone()
+        return self.model(version).read(slice(0, self.d)).clone()
 
     def arrival(self, node: str, vector: Tensor, base: int, mean: float = 2.0, weight: float = 1.0) -> dm.AsyncArrival:
         self.number += 1
         model, buffers = (self.folder / f"{part}-{self.number}" for part in ("model", "buffers"))
         context = CodecContext(seed=self.number, round=self.number, layout=self.layout.part("model"))
-        model.write_bytes(b"".join(map(bytes, self.codec.encode(TensorReader(vector), context))))
+        model.write_bytes(b"".join(map(bytes, self.codec.encode(TensorVector(vector), context))))
         values = {"1.running_mean": torch.full((4,), mean), "1.running_var": torch.full((4,), 3.0)}
         tensors = [
             values.get(t.name, torch.tensor(7)).to(getattr(torch, t.dtype)) for t in self.layout.part("buffers").tensors

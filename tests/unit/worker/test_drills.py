@@ -7,13 +7,13 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
-from covey.codecs.none import TensorReader
 from covey.errors import PluginError, RunFailed, SpecError, TaskError
 from covey.learning import loop
 from covey.learning.state import ModelWriter, layout_of
 from covey.learning.task import LossOutput, Task
 from covey.node.operator.adversary import Drill, check_drill, ordered, parse_options
 from covey.spec import parse_toml
+from covey.vectors import TensorVector
 from covey.worker.execute.adversary import attacked, flipped, poisons_labels
 from covey.worker.files.updates import write_raw
 from covey.worker.jobs.messages import AttackOrder, TrainJob
@@ -53,7 +53,7 @@ def job(tmp_path, number=1, base=0.0, **fields):
 
 
 def sent(order, own, tmp_path, payload="delta", check=lambda: None, **fields):
-    vector = attacked(order, TensorReader(own), spec(payload), job(tmp_path, **fields), check)
+    vector = attacked(order, TensorVector(own), spec(payload), job(tmp_path, **fields), check)
     return vector.read(slice(0, vector.d)).clone()
 
 
@@ -97,7 +97,7 @@ def test_a_lazy_node_sends_what_the_federation_did_last(tmp_path, payload, expec
 def group(tmp_path, rows):
     files = {f"n{i}": tmp_path / f"n{i}.f32" for i in range(len(rows))}
     for path, row in zip(files.values(), rows, strict=True):
-        write_raw(path, TensorReader(row))
+        write_raw(path, TensorVector(row))
     return files
 
 
@@ -154,7 +154,7 @@ def test_members_that_wait_for_one_another_send_the_same(tmp_path):
     files = {f"n{i}": tmp_path / f"n{i}.f32" for i in range(3)}
 
     def member(i):
-        write_raw(files[f"n{i}"], TensorReader(rows[i]))
+        write_raw(files[f"n{i}"], TensorVector(rows[i]))
         found[i] = sent(AttackOrder("min-max", group=files), rows[i], tmp_path, number=i + 1)
 
     threads = [threading.Thread(target=member, args=(i,)) for i in range(3)]

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from covey.codecs.contract import spans
 from covey.errors import LayoutError, TaskError
 from covey.learning.state import layout_of, tensors_of, write_model
+from covey.vectors import spans
 from covey.worker.files.mapped import MappedModel, map_bytes, map_float32, runs_of_one_dtype
 from covey.worker.files.updates import ModelVector
 
@@ -41,7 +41,7 @@ def test_any_block_of_a_model_of_mixed_dtypes(tmp_path: Path) -> None:
     assert found.buffers["seen"].item() == 9
     for start in range(found.d):
         for stop in range(start + 1, found.d + 1):
-            block = found.block(slice(start, stop))
+            block = found.read(slice(start, stop))
             assert block.dtype == torch.float32
             assert torch.equal(block, whole[start:stop])
             stored = found.as_stored(slice(start, stop), block)
@@ -60,7 +60,7 @@ def test_any_block_of_a_model_of_mixed_dtypes(tmp_path: Path) -> None:
 
 def test_a_block_of_float32_is_a_view(tmp_path: Path) -> None:
     _, found = mapped(tmp_path)
-    assert found.block(slice(2, 5)).data_ptr() == found.block(slice(1, 5)).data_ptr() + 4
+    assert found.read(slice(2, 5)).data_ptr() == found.read(slice(1, 5)).data_ptr() + 4
 
 
 def test_deltas_are_local_minus_base(tmp_path: Path) -> None:

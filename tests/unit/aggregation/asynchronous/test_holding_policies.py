@@ -18,9 +18,9 @@ from covey.aggregation.asynchronous.staleness_mean import StalenessMean
 from covey.aggregation.contract import AggregationContext
 from covey.aggregation.matrix import UpdateMatrix
 from covey.aggregation.mean import Mean
-from covey.codecs.none import TensorReader
 from covey.errors import PluginError, SpecError
 from covey.testing.policies import PolicyRun
+from covey.vectors import TensorVector
 
 D = 30
 
@@ -213,7 +213,7 @@ def test_basgd_deals_nodes_anew_when_the_nodes_of_a_buffer_are_gone() -> None:
 
 def test_a_combined_row_is_the_weighted_sum() -> None:
     rows = vectors(3)
-    combined = Combined([(TensorReader(row), w) for row, w in zip(rows, (0.5, -2.0, 3.0), strict=True)])
+    combined = Combined([(TensorVector(row), w) for row, w in zip(rows, (0.5, -2.0, 3.0), strict=True)])
     wanted = 0.5 * rows[0] - 2 * rows[1] + 3 * rows[2]
     torch.testing.assert_close(combined.read(slice(0, D)), wanted)
     torch.testing.assert_close(combined.read(slice(4, 9)), wanted[4:9])

@@ -23,10 +23,9 @@ from covey.aggregation.asynchronous.kardam_filters import (
     quantile,
     too_frequent,
 )
-from covey.aggregation.directions import BLOCK_COLUMNS, Flat
-from covey.codecs.none import TensorReader
 from covey.errors import RunFailed, SpecError
 from covey.testing.policies import PolicyRun
+from covey.vectors import BLOCK_ELEMENTS, TensorVector
 
 N, F, D = 10, 3, 60
 MINIMUM = torch.linspace(-1, 1, D)
@@ -77,18 +76,18 @@ def test_dampening_has_the_papers_values_by_default() -> None:
     assert DampeningOptions(dampening="hinge").factor(6) == pytest.approx(1 / 21)
 
 
-@given(st.integers(1, 2 * BLOCK_COLUMNS), st.floats(-8, 8).filter(lambda c: abs(c) > 1e-3))
+@given(st.integers(1, 2 * BLOCK_ELEMENTS), st.floats(-8, 8).filter(lambda c: abs(c) > 1e-3))
 @settings(deadline=None, max_examples=10)
 def test_coefficients_do_not_see_signs_and_scale_with_the_gradients(d: int, factor: float) -> None:
     g, old, x, y = torch.randn(4, d, generator=torch.Generator().manual_seed(d))
-    norm, change = gradient_norms(TensorReader(g), TensorReader(old))
-    moved = model_distance(Flat(x), Flat(y))
+    norm, change = gradient_norms(TensorVector(g), TensorVector(old))
+    moved = model_distance(TensorVector(x), TensorVector(y))
     assert norm == pytest.approx(float(g.double().norm()))
     assert change == pytest.approx(float((g.double() - old.double()).norm()))
     assert moved == pytest.approx(float((x.double() - y.double()).norm()))
-    _, flipped = gradient_norms(TensorReader(-g), TensorReader(-old))
+    _, flipped = gradient_norms(TensorVector(-g), TensorVector(-old))
     assert coefficient(flipped, moved) == coefficient(change, moved)
-    _, scaled = gradient_norms(TensorReader(factor * g), TensorReader(factor * old))
+    _, scaled = gradient_norms(TensorVector(factor * g), TensorVector(factor * old))
     found, wanted = coefficient(scaled, moved), coefficient(change, moved)
     assert found is not None
     assert wanted is not None
@@ -172,17 +171,17 @@ def decide_at(
     """A decision where version v is the model [v, 0, ...] and every node has the newest version."""
 
     class Line:
-        def update(self, number: int) -> TensorReader:
-            return TensorReader(gradients[number])
+        def update(self, number: int) -> TensorVector:
+            return TensorVector(gradients[number])
 
         def held(self, number: int) -> Arrival:
             raise KeyError(number)
 
-        def model(self, version: int) -> Flat:
-            return Flat(torch.tensor([float(version), 0.0]))
+        def model(self, version: int) -> TensorVector:
+            return TensorVector(torch.tensor([float(version), 0.0]))
 
     context = AsyncContext(version, tuple(map(str, range(N))), Line())
-    return policy.decide(Arrival(number, str(node), 1.0, version, TensorReader(gradients[number])), state, context)
+    return policy.decide(Arrival(number, str(node), 1.0, version, TensorVector(gradients[number])), state, context)
 
 
 def test_a_decision_by_the_formula() -> None:

@@ -6,14 +6,12 @@ last element are zero.
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from covey.codecs.contract import Buffer, Reader
-from covey.errors import LayoutError, LimitExceeded
+from covey.errors import LayoutError
+from covey.vectors.contract import ComputedVector
 
 _BITS = 8
 _SIGNS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").astype(np.float32) * 2 - 1
@@ -37,34 +35,7 @@ def packed(positive: Tensor) -> memoryview:
     return np.packbits(positive.numpy(), bitorder="little").data
 
 
-def as_bytes(buffer: Buffer | Tensor, size: int, what: str) -> Tensor:
-    """An encoded vector as uint8 `[size]`, without copying it.
-
-    Args:
-        buffer: What a peer has sent; read-only memory too.
-        size: How many bytes it must have.
-        what: Names it in the error's message.
-
-    Raises:
-        LimitExceeded: It has more bytes.
-        LayoutError: It has fewer.
-    """
-    given = buffer.nbytes if isinstance(buffer, Tensor) else memoryview(buffer).nbytes
-    if given > size:
-        raise LimitExceeded(f"{given} bytes for {what}, which takes {size}")
-    if given < size:
-        raise LayoutError(f"{given} bytes are too few for {what}, which takes {size}")
-    if isinstance(buffer, Tensor):
-        return buffer.reshape(-1).view(torch.uint8)
-    if not size:
-        return torch.empty(0, dtype=torch.uint8)
-    with warnings.catch_warnings():
-        # torch has no read-only tensors and warns of a read-only buffer; a reader never writes.
-        warnings.filterwarnings("ignore", message="The given buffer is not writable")
-        return torch.frombuffer(buffer, dtype=torch.uint8)
-
-
-class PackedSigns(Reader):
+class PackedSigns(ComputedVector):
     """Random access to packed signs, as +scale and -scale.
 
     Args:
@@ -73,11 +44,13 @@ class PackedSigns(Reader):
         scale: What a set bit decodes to.
 
     Raises:
-        LayoutError: A bit past the last element is set.
+        LayoutError: They are of another form, or a bit past the last element is set.
     """
 
     def __init__(self, bits: Tensor, d: int, scale: float = 1.0) -> None:
         super().__init__(d)
+        if bits.dtype != torch.uint8 or bits.shape != (packed_bytes(d),):
+            raise LayoutError(f"{d} packed signs are {packed_bytes(d)} bytes, not {bits.dtype} {tuple(bits.shape)}")
         self._bits, self._bytes = bits, bits.numpy()
         self._table = _SIGNS * np.float32(scale)
         self._aligned = torch.empty(0)
@@ -92,13 +65,19 @@ class PackedSigns(Reader):
             self._unpack(first, last, out)
             return
         # Whole bytes are unpacked, and what was asked for is cut out of them.
-        aligned = self._room((last - first) * _BITS)
+        aligned = self._aligned_room((last - first) * _BITS)
         self._unpack(first, last, aligned)
         skipped = columns.start - first * _BITS
         out.copy_(aligned[skipped : skipped + width])
 
     def signs(self, columns: slice) -> Tensor:
-        """The packed bits themselves, a view wherever they end with a byte or with the vector."""
+        """The packed bits themselves, a view wherever they end with a byte or with the vector.
+
+        Raises:
+            LayoutError: `columns.start` is not a multiple of 8.
+        """
+        if columns.start % _BITS:
+            raise LayoutError(f"packed signs begin at a multiple of {_BITS}, not at {columns.start}")
         found = self._bits[columns.start // _BITS : packed_bytes(columns.stop)]
         if columns.stop % _BITS == 0 or columns.stop == self.d:
             return found
@@ -110,7 +89,7 @@ class PackedSigns(Reader):
         # An index of one byte cannot leave a table of 256 rows; "clip" spares the check.
         np.take(self._table, self._bytes[first:last], axis=0, out=out.numpy().reshape(-1, _BITS), mode="clip")
 
-    def _room(self, size: int) -> Tensor:
+    def _aligned_room(self, size: int) -> Tensor:
         if len(self._aligned) < size:
             self._aligned = torch.empty(size)
         return self._aligned[:size]

@@ -1,0 +1,73 @@
+"""Upgrade dumps: what an older Covey left behind in the middle of a run, and what must come of it.
+
+`make_dumps.py` makes them. Each is a folder `data/VERSION/` with NAME.tar.gz and NAME.json.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from covey.wire.authority import Authority
+
+DATA = Path(__file__).parent / "data"
+SQL = "covey.sql"
+
+
+@dataclass(frozen=True)
+class Dump:
+    """One dump."""
+
+    archive: Path
+
+    @property
+    def id(self) -> str:
+        """What tests call it."""
+        return f"{self.archive.parent.name}-{self.archive.name.removesuffix('.tar.gz')}"
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What is in it, and what must come of it."""
+        path = self.archive.with_name(self.archive.name.replace(".tar.gz", ".json"))
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+
+    def unpack(self, root: Path) -> Path:
+        """Put it where `covey.testing.federation.Federation` expects it, with certificates that are valid today."""
+        with tarfile.open(self.archive) as archive:
+            archive.extractall(root, filter="data")
+        certify_again(root)
+        return root
+
+
+def all_dumps() -> list[Dump]:
+    """Every dump that is kept."""
+    return [Dump(path) for path in sorted(DATA.glob("*/*.tar.gz"))]
+
+
+def certify_again(root: Path) -> None:
+    """New certificates for the nodes' own keys; the coordinator renews its own and its admin's when it starts."""
+    authority = Authority.open(root / "coordinator" / "keys")
+    for folder in sorted(root.glob("nodes/*/identity")):
+        key = load_pem_private_key((folder / "tls.key").read_bytes(), None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise TypeError(f"{folder} holds another kind of key")
+        name = json.loads((folder / "federation.json").read_text())["name"]
+        (folder / "tls.crt").write_bytes(authority.issue(name, "node", key.public_key()).pem)
+
+
+def use_postgresql(root: Path, url: str) -> None:
+    """Fill an empty database with the dump's record, and take the SQLite one away."""
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute((root / SQL).read_bytes())
+    for path in (root / "coordinator").glob("covey.db*"):
+        path.unlink()
