@@ -152,7 +152,7 @@ def start(
     from covey.node.operator.config import NodeConfig
 
     tame_malloc()
-    drill = _drill(data_dir, *(options.pop(name) for name in ("attack", *_GROUP)))
+    drill = _adversary(data_dir, *(options.pop(name) for name in ("attack", *_GROUP)))
     ctx.exit(run_node(NodeConfig.load(data_dir, drill=drill, **options)))
 
 
@@ -169,7 +169,7 @@ def _join_when_new(data_dir: Path, source: Path, authority: Path | None, log_for
 _GROUP = ("attack_options", "attack_group", "attack_members")
 
 
-def _drill(
+def _adversary(
     data_dir: Path, attack: str | None, pairs: tuple[str, ...], group: Path | None, members: str | None
 ) -> Drill | None:
     """The drill that the options ask for, checked and announced."""

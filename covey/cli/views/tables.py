@@ -85,7 +85,7 @@ def state_text(state: str) -> Text:
     return Text(state, style=STYLES.get(state, ""))
 
 
-def drill_text(attack: str) -> Text:
+def adversary_text(attack: str) -> Text:
     """The attack of a drill node, to be seen."""
     return Text(said(attack).plain, style="bold red")
 
@@ -299,7 +299,7 @@ def node_table(nodes: Iterable[Node]) -> Table:
             (
                 node.node,
                 state_text(node.state),
-                *([drill_text(node.drill)] if drills else []),
+                *([adversary_text(node.drill)] if drills else []),
                 when(node.last_seen_at),
                 str(node.accepted),
                 str(node.rejected),
@@ -325,7 +325,7 @@ def node_details(detail: NodeDetail) -> list[Table]:
             ("covey", node.version),
             ("device", node.device),
             ("tasks", ", ".join(node.tasks)),
-            ("drill", drill_text(node.drill) if node.drill else ""),
+            ("drill", adversary_text(node.drill) if node.drill else ""),
             ("updates", f"{node.accepted} accepted, {node.rejected} rejected"),
         ]
     )
