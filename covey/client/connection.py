@@ -53,10 +53,10 @@ def connect(
         ValueError: Neither a data directory nor an address with an identity is given.
     """
     if server is not None and identity is not None:
-        return Connection(Target(None, server, Path(identity)))
+        return Connection(Target(None, server, Path(identity).expanduser()))
     if data_dir is None or server is not None or identity is not None:
         raise ValueError("name the coordinator's data_dir, or server and identity together")
-    return Connection(Target(Path(data_dir)))
+    return Connection(Target(Path(data_dir).expanduser()))
 
 
 class Connection:
