@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -79,7 +80,7 @@ class Connection:
         self.close()
 
     def close(self) -> None:
-        """Close the connection, and end its thread."""
+        """Close the connection, and end its thread; iterators that it gave end with it."""
         try:
             if self._channel is not None:
                 self._loop.run(self._channel.close())
@@ -136,13 +137,8 @@ class Connection:
         return follow(lambda: self._changes(_id(run)), on_lost)
 
     def _changes(self, run: str) -> Iterator[Change]:
-        """A run's changes over a connection of its own."""
-        channel = self._open()
-        try:
-            for message in self._loop.iterate(channel.stream("WatchRun", pb.RunRequest(run=run))):
-                yield change_of(message)
-        finally:
-            self._loop.run(channel.close())
+        """A run's changes over a channel of its own."""
+        return self._loop.iterate(_changes(self._open(), run))
 
     def stop(self, run: RunName) -> Run:
         """Stop a run; its committed versions stay."""
@@ -304,6 +300,15 @@ class Connection:
             return StoredRecord(data_dir)
         self._channel = self._channel or self._open()
         return RemoteRecord(self._channel)
+
+
+async def _changes(channel: AdminChannel, run: str) -> AsyncGenerator[Change]:
+    try:
+        async with contextlib.aclosing(channel.stream("WatchRun", pb.RunRequest(run=run))) as messages:
+            async for message in messages:
+                yield change_of(message)
+    finally:
+        await channel.close()
 
 
 def _id(run: RunName) -> str:

@@ -17,6 +17,7 @@ class LoopThread:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._closed = False
 
     def __enter__(self) -> LoopThread:
         return self
@@ -25,7 +26,14 @@ class LoopThread:
         self.close()
 
     def run(self, work: Coroutine[Any, Any, R]) -> R:
-        """Run a coroutine to its end; where the caller is interrupted, it is cancelled."""
+        """Run a coroutine to its end; where the caller is interrupted, it is cancelled.
+
+        Raises:
+            RuntimeError: The loop has been closed.
+        """
+        if self._closed:
+            work.close()
+            raise RuntimeError("this connection is closed; make another one")
         future = asyncio.run_coroutine_threadsafe(work, self._running())
         try:
             return future.result()
@@ -34,12 +42,13 @@ class LoopThread:
             raise
 
     def iterate(self, items: AsyncGenerator[R]) -> Iterator[R]:
-        """The items of an asynchronous generator, which is closed with this one."""
+        """The items of an asynchronous generator, which is closed with this one, or with the loop."""
         try:
             while (item := self.run(_next(items))) is not _END:
                 yield item
         finally:
-            self.run(items.aclose())
+            if not self._closed:
+                self.run(_close(items))
 
     def close(self) -> None:
         """End the loop and its thread; what still runs is cancelled."""
@@ -49,6 +58,7 @@ class LoopThread:
             self._thread.join()
             self._loop.close()
             self._loop = self._thread = None
+        self._closed = True
 
     def _running(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
@@ -60,6 +70,10 @@ class LoopThread:
 
 async def _next(items: AsyncGenerator[R]) -> R:
     return await anext(items, _END)
+
+
+async def _close(items: AsyncGenerator[R]) -> None:
+    await items.aclose()
 
 
 async def _cancel_others() -> None:

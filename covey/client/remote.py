@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncGenerator
 from typing import cast
 
@@ -49,8 +50,9 @@ class RemoteRecord(Record):
     async def chunks(self, run: str, version: int) -> AsyncGenerator[bytes]:
         """As `Record.chunks`."""
         request = pb.LocateVersionRequest(run=run, version=version)
-        async for chunk in self._channel.stream("DownloadVersion", request):
-            yield chunk.data
+        async with contextlib.aclosing(self._channel.stream("DownloadVersion", request)) as messages:
+            async for message in messages:
+                yield message.data
 
     def signed(self, run: str) -> AsyncGenerator[pb.AuditReply]:
         """As `Record.signed`."""

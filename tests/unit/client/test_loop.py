@@ -66,3 +66,20 @@ def test_items_are_taken_one_by_one_and_the_generator_is_closed():
         assert ended == [True]
         items.close()
         assert ended == [True, True]
+
+
+def test_an_iterator_that_was_left_starts_nothing_after_the_end():
+    ended = []
+    with LoopThread() as loop:
+        items = loop.iterate(counting(ended))
+        assert next(items) == 0
+    assert ended == [True]
+    items.close()
+    assert "covey-client" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_closed_loop_runs_nothing():
+    with LoopThread() as loop:
+        loop.run(name_of_thread())
+    with pytest.raises(RuntimeError, match="is closed"):
+        loop.run(name_of_thread())
