@@ -36,22 +36,25 @@ class MixedMatrix(UpdateMatrix):
 
     Slabs are mixed when they are filled; G' = W G W^T; w^T X' = (W^T w)^T X. A mixed row's weight is the mixed weight
     of the rows that it is made of, scaled so that they sum to one: rows of equal weight give mixed rows of equal
-    weight.
+    weight. A row that was clipped keeps its weight.
 
     Args:
         inner: n rows, X.
         mixing: W, float64 `[m, n]`.
         nodes: Names of the mixed rows; by default the inner rows' if m = n, else `bucket-0`, `bucket-1`, ...
+        weighing: How the weights are mixed, float64 `[m, n]`: `mixing` without what only clips; by default `mixing`.
 
     Raises:
         LayoutError: W has not n columns.
     """
 
-    def __init__(self, inner: UpdateMatrix, mixing: Tensor, nodes: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, inner: UpdateMatrix, mixing: Tensor, nodes: Sequence[str] | None = None, weighing: Tensor | None = None
+    ) -> None:
         if mixing.dim() != 2 or mixing.shape[1] != inner.n:
             raise LayoutError(f"{inner.n} rows cannot be mixed by weights of shape {tuple(mixing.shape)}")
         names = nodes if nodes is not None else _names(inner, len(mixing))
-        shares = mixing @ inner.weights
+        shares = (mixing if weighing is None else weighing) @ inner.weights
         total = shares.sum()
         shares = shares / total if total > 0 else shares
         readers = (MixedReader(inner, row) for row in mixing)
@@ -105,8 +108,8 @@ def _names(inner: UpdateMatrix, m: int) -> tuple[str, ...]:
 class Composed(Aggregator):
     """A rule behind pre-aggregators: W_k ... W_1 X instead of X.
 
-    It is used like the rule itself: options, state, `needs_root`, `votes` and `weighs` are the rule's; n and f are
-    checked on the rows that the rule gets.
+    It is used like the rule itself: options, state, `needs_root`, `needs_losses`, `votes` and `weighs` are the rule's;
+    n and f are checked on the rows that the rule gets.
 
     Verdicts are mapped back to the nodes. A node's weight is its effective share (W^T w)_j of the rule's shares w; it
     is accepted if any mixed row that it is part of is. Where every W is square, row i still stands for node i, and the
@@ -128,7 +131,7 @@ class Composed(Aggregator):
             )
         self.pre, self.rule = tuple(pre), rule
         self.options = rule.options
-        for name in ("state_names", "needs_root", "votes", "weighs"):
+        for name in ("state_names", "needs_root", "needs_losses", "votes", "weighs"):
             setattr(self, name, getattr(rule, name))
 
     def min_updates(self) -> int:
@@ -137,6 +140,12 @@ class Composed(Aggregator):
         for pre in reversed(self.pre):
             needed = pre.rows_needed(needed)
         return needed
+
+    def refusal(self, n: int) -> str:
+        """The rule's reason against as many rows as come of n updates."""
+        for pre in self.pre:
+            n = max((rows for rows in range(n + 1) if pre.rows_needed(rows) <= n), default=0)
+        return self.rule.refusal(n)
 
     def require(self, updates: UpdateMatrix) -> None:
         """Refuse a round that has too few updates.
@@ -155,10 +164,11 @@ class Composed(Aggregator):
             RunFailed: Too few updates, for a pre-aggregator or for the rule.
         """
         self.require(updates)
-        seen, mixed = updates, _Mixed(torch.eye(updates.n, dtype=torch.float64), list(range(updates.n)), True)
+        alone = torch.eye(updates.n, dtype=torch.float64)
+        seen, mixed = updates, _Mixed(alone, alone, list(range(updates.n)), True)
         for pre in self.pre:
             mixed = mixed.then(pre.weights(seen, context))
-            seen = MixedMatrix(updates, mixed.mixing)
+            seen = MixedMatrix(updates, mixed.mixing, weighing=mixed.weighing)
         result = self.rule.aggregate(seen, state, context)
         return replace(result, verdicts=mixed.verdicts(updates.nodes, result.verdicts))
 
@@ -167,19 +177,25 @@ class Composed(Aggregator):
 class _Mixed:
     """How the rows that the rule sees came about: W `[m, n]`, and for each node the row that stands for it.
 
-    `own` says that no rows were put together: row i stands for node i alone.
+    `weighing` is W without the steps that only clip (of a diagonal W). `own` says that no rows were put together: row i
+    stands for node i alone.
     """
 
     mixing: Tensor
+    weighing: Tensor
     home: list[int]
     own: bool
 
     def then(self, mixing: Tensor) -> _Mixed:
         """With one more W after it."""
-        if mixing.shape[0] == mixing.shape[1]:
+        square = mixing.shape[0] == mixing.shape[1]
+        if square and torch.equal(mixing, mixing.diagonal().diag()):
             return replace(self, mixing=mixing @ self.mixing)
+        weighing = mixing @ self.weighing
+        if square:
+            return replace(self, mixing=mixing @ self.mixing, weighing=weighing)
         home = mixing.argmax(0)[self.home].tolist()
-        return _Mixed(mixing @ self.mixing, home, False)
+        return _Mixed(mixing @ self.mixing, weighing, home, False)
 
     def verdicts(self, nodes: Sequence[str], of_rows: Sequence[Verdict]) -> tuple[Verdict, ...]:
         """The nodes' verdicts, from those on the mixed rows."""
@@ -193,7 +209,7 @@ class _Mixed:
         )
 
     def _verdict(self, node: str, j: int, of_row: Verdict, share: float, *, accepted: bool) -> Verdict:
-        numbers, reason = dict(of_row.numbers), "" if accepted else of_row.reason
+        numbers, reason = dict(of_row.numbers), "" if accepted else of_row.reason or "nothing of it is left"
         if not self.own:
             numbers["bucket"] = float(self.home[j])
             reason = reason and f"of its bucket, not of this update alone: {reason}"

@@ -6,21 +6,24 @@ happens to the model is the server optimizer's business.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
-from pydantic import Field, JsonValue
+from pydantic import Field
 from torch import Tensor
 
 from covey.aggregation.directions import BlockRule
 from covey.aggregation.matrix import UpdateMatrix
-from covey.codecs.options import PluginOptions, validated
 from covey.errors import RunFailed
+from covey.options import PluginOptions
+from covey.plugins import Kind, Pluggable
 from covey.vectors import TensorVector, Vector
 
 __all__ = [
+    "AGGREGATORS",
+    "PRE_AGGREGATORS",
     "Aggregate",
     "AggregationContext",
     "Aggregator",
@@ -95,6 +98,7 @@ class AggregationContext:
         root: Trusted data, for a rule that says `needs_root`.
         learning_rate: The server optimizer's: how far a step along the direction goes.
         roster: The run's node ids in roster order, only ever appended to: for a rule that keeps something of each.
+        losses: The mean loss that a node reported of its training, by node: what nodes say, and not all may.
     """
 
     round: int
@@ -102,6 +106,7 @@ class AggregationContext:
     root: RootData | None = None
     learning_rate: float = 1.0
     roster: tuple[str, ...] = ()
+    losses: Mapping[str, float] = field(default_factory=dict)
 
 
 class ByzantineOptions(PluginOptions):
@@ -111,37 +116,36 @@ class ByzantineOptions(PluginOptions):
     """How many of a round's updates may be Byzantine."""
 
 
-class Aggregator(ABC):
+class Aggregator(Pluggable):
     """A rule. Its docstring states shapes, what it assumes on n and f, paper and equation, and deviations.
 
     Class attributes:
         Options: The model of the rule's options (`[aggregation.options]`).
         state_names: Names of what it keeps from round to round (`Aggregate.state`), always all of them.
         needs_root: Whether it needs `AggregationContext.root`.
+        needs_losses: Whether it needs `AggregationContext.losses`.
         votes: Whether it reads signs only, so that updates may be signs and its direction is +1 or -1.
         weighs: Whether the rows' weights have a part in the direction.
         robust: Whether it is there to withstand wrong updates: buffers are then combined by their median.
     """
 
-    Options: ClassVar[type[PluginOptions]] = PluginOptions
     state_names: ClassVar[tuple[str, ...]] = ()
     needs_root: ClassVar[bool] = False
+    needs_losses: ClassVar[bool] = False
     votes: ClassVar[bool] = False
     weighs: ClassVar[bool] = False
     robust: ClassVar[bool] = True
-    options: PluginOptions
-
-    def __init__(self, options: Mapping[str, JsonValue] | None = None) -> None:
-        """Check the options.
-
-        Raises:
-            SpecError: An option is unknown or has a wrong value; the message names the key and the choices.
-        """
-        self.options = validated(self.Options, options or {}, "aggregation.options")
 
     def min_updates(self) -> int:
         """The fewest updates with which the rule's guarantee holds (for its f); at least 1."""
         return 1
+
+    def refusal(self, n: int) -> str:
+        """Why the rule cannot be applied to as many as n updates, for people; empty if it can.
+
+        A run of which each round would be refused for this is refused at submission.
+        """
+        return ""
 
     def require(self, updates: UpdateMatrix) -> None:
         """Refuse a round that breaks the rule's assumption on n; the first line of every `aggregate`.
@@ -167,7 +171,7 @@ class Aggregator(ABC):
         """
 
 
-class PreAggregator(ABC):
+class PreAggregator(Pluggable):
     """Something done to a round's updates before any rule sees them: it mixes rows into other rows.
 
     Its docstring states paper and equation, and what happens to f and n.
@@ -175,17 +179,6 @@ class PreAggregator(ABC):
     Class attributes:
         Options: The model of its options (`options` of one entry of `[[aggregation.pre]]`).
     """
-
-    Options: ClassVar[type[PluginOptions]] = PluginOptions
-    options: PluginOptions
-
-    def __init__(self, options: Mapping[str, JsonValue] | None = None) -> None:
-        """Check the options.
-
-        Raises:
-            SpecError: An option is unknown or has a wrong value.
-        """
-        self.options = validated(self.Options, options or {}, "aggregation.pre.options")
 
     @abstractmethod
     def rows_needed(self, wanted: int) -> int:
@@ -202,3 +195,7 @@ class PreAggregator(ABC):
         Raises:
             RunFailed: It cannot be applied to these updates (too few of them).
         """
+
+
+AGGREGATORS = Kind("aggregator", "covey.aggregators", Aggregator, "aggregation")
+PRE_AGGREGATORS = Kind("pre-aggregator", "covey.pre_aggregators", PreAggregator, "aggregation.pre")

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from itertools import combinations, islice
-from math import comb
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor
 
-from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, ByzantineOptions
+from covey.aggregation.contract import Aggregate, AggregationContext
 from covey.aggregation.gram import mean_of, numbers_of, squared_distances
 from covey.aggregation.matrix import UpdateMatrix
-from covey.errors import RunFailed
+from covey.aggregation.subsets import SubsetOptions, SubsetRule, subsets
 
 Distances = NDArray[np.float64]
 _PAIRS = 1 << 20
 """Pairs of rows that are looked at together: 8 MiB of distances."""
 
 
-class MinimumDiameter(Aggregator):
+class MinimumDiameter(SubsetRule):
     """The mean of the subset of n - f updates of which the two farthest apart are nearest together.
 
     El-Mhamdi, Guerraoui, Guirguis, Hoang, Rouault, "Genuinely Distributed Byzantine Machine Learning" (PODC 2020, arXiv
@@ -35,17 +32,11 @@ class MinimumDiameter(Aggregator):
     subset.
     """
 
-    class Options(ByzantineOptions):
+    class Options(SubsetOptions):
         """Options of minimum-diameter averaging."""
 
-        max_subsets: int = Field(default=200_000, ge=1)
-        """A round with more subsets to try is refused."""
-
     options: Options
-
-    def min_updates(self) -> int:
-        """2f + 1."""
-        return 2 * self.options.f + 1
+    rule_name = "minimum-diameter"
 
     def aggregate(self, updates: UpdateMatrix, state: Mapping[str, Tensor], context: AggregationContext) -> Aggregate:
         """The mean of the subset, float32 `[d]`.
@@ -55,11 +46,6 @@ class MinimumDiameter(Aggregator):
         """
         self.require(updates)
         n, f = updates.n, self.options.f
-        if comb(n, f) > self.options.max_subsets:
-            raise RunFailed(
-                f"minimum-diameter: {n} updates with f = {f} have {comb(n, f)} subsets, more than max_subsets = "
-                f"{self.options.max_subsets}; raise that, or choose a rule that does not enumerate"
-            )
         distances = squared_distances(updates.gram())
         chosen = least_diameter(distances.numpy(), n - f)
         farthest = distances[:, chosen].amax(1).sqrt()
@@ -76,8 +62,8 @@ def least_diameter(distances: Distances, size: int) -> list[int]:
     """
     best: tuple[float, float] = (np.inf, np.inf)
     chosen: list[int] = list(range(size))
-    for subsets in _subsets(len(distances), size):
-        pairs = distances[subsets[:, :, None], subsets[:, None, :]]
+    for some in subsets(len(distances), size, _PAIRS // size**2):
+        pairs = distances[some[:, :, None], some[:, None, :]]
         diameters = pairs.max(axis=(1, 2))
         least = diameters.min()
         if least > best[0]:
@@ -86,12 +72,5 @@ def least_diameter(distances: Distances, size: int) -> list[int]:
         sums = pairs[equal].sum(axis=(1, 2))
         found = (float(least), float(sums.min()))
         if found < best:
-            best, chosen = found, subsets[equal[sums.argmin()]].tolist()
+            best, chosen = found, some[equal[sums.argmin()]].tolist()
     return chosen
-
-
-def _subsets(n: int, size: int) -> Iterator[NDArray[np.intp]]:
-    """All subsets in lexicographic order, some at a time: `[s, size]`."""
-    every = combinations(range(n), size)
-    while some := list(islice(every, max(_PAIRS // size**2, 1))):
-        yield np.array(some, dtype=np.intp)

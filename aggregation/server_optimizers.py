@@ -12,7 +12,7 @@ FedOpt, Algorithms 1, 2). Weight decay is the nodes' business.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar
 
@@ -21,7 +21,8 @@ from pydantic import Field, JsonValue
 from torch import Tensor
 
 from covey.aggregation.momentum_stability import percentile, stable_momentum
-from covey.codecs.options import PluginOptions, validated
+from covey.options import PluginOptions
+from covey.plugins import Kind, Pluggable
 
 LearningRate = Annotated[float, Field(gt=0)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -29,7 +30,7 @@ Blocks = dict[str, Tensor]
 """Slot to one block of its state vector, float32 `[b]`."""
 
 
-class ServerOptimizer(ABC):
+class ServerOptimizer(Pluggable):
     """Turns base model and direction into the next model. Knows nothing of files, rounds or nodes.
 
     Class attributes:
@@ -37,17 +38,7 @@ class ServerOptimizer(ABC):
         slots: Names of its state vectors, each float32 `[d]`, kept by the caller from step to step.
     """
 
-    Options: ClassVar[type[PluginOptions]] = PluginOptions
     slots: ClassVar[tuple[str, ...]] = ()
-    options: PluginOptions
-
-    def __init__(self, options: Mapping[str, JsonValue] | None = None) -> None:
-        """Check the options.
-
-        Raises:
-            SpecError: An option is unknown or has a wrong value; the message names the key and the choices.
-        """
-        self.options = validated(self.Options, options or {}, "server_optimizer.options")
 
     def initial(self, slot: str) -> float:
         """The value that every element of a state vector has before the first step."""
@@ -91,6 +82,9 @@ class ServerOptimizer(ABC):
     @abstractmethod
     def update(self, base: Tensor, direction: Tensor, state: Blocks, step: int, out: Tensor) -> None:
         """The formula: arguments as of `step_block`, the state set up, the result to be left in `out`."""
+
+
+SERVER_OPTIMIZERS = Kind("server-optimizer", "covey.server_optimizers", ServerOptimizer, "server_optimizer")
 
 
 class SGD(ServerOptimizer):

@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from benchmarks import codecs, memory, rounds, rules, simulation, startup, training
+from benchmarks import codecs, memory, reading, rounds, rules, simulation, startup, training
 
 QUICK = (
     (rounds.main, "--nodes 4 --parameters 10000 --rounds 40"),
@@ -16,6 +16,7 @@ QUICK = (
     (training.main, ""),
     (codecs.main, ""),
     (rules.main, "--d 1000000"),
+    (reading.main, "--quick"),
 )
 LARGE = (
     (rounds.main, "--nodes 4 --parameters 25000000 --rounds 7"),
@@ -26,6 +27,7 @@ LARGE = (
     (memory.main, "--nodes 16 --parameters 25000000 --rule trimmed-mean --f 3"),
     (rules.main, "--d 10000000"),
     (simulation.main, ""),
+    (reading.main, ""),
 )
 
 

@@ -23,9 +23,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from covey.codecs.contract import Codec, CodecContext
+from covey.codecs.contract import CODECS, Codec, CodecContext
 from covey.errors import CoveyError
-from covey.plugins import installed, load
 from covey.vectors import TensorVector, Vector, spans
 
 WIDTH = 1 << 16
@@ -100,7 +99,7 @@ def relative_error(reader: Vector, vector: Tensor, signs: bool) -> float:
 
 def measure(name: str, vector: Tensor, copy_mb_s: float, repeats: int) -> Measured:
     """Measure one codec with the options in `OPTIONS`."""
-    codec: Codec = load("codec", name)(OPTIONS.get(name, {}))
+    codec = CODECS.make(name, OPTIONS.get(name, {}))
     context, d = CodecContext(seed=1, round=1), len(vector)
     memory = memoryview(bytearray(codec.encoded_bytes(d)))
     size = encode_into(memory, codec, vector, context)
@@ -151,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--d and --repeats must be at least 1")
     torch.set_num_threads(1)
     vector = torch.randn(given.d, generator=torch.Generator().manual_seed(1))
-    names = given.codecs.split(",") if given.codecs else [plugin.name for plugin in installed("codec")]
+    names = given.codecs.split(",") if given.codecs else [plugin.name for plugin in CODECS.installed()]
     copy_mb_s = copy_speed(vector, given.repeats)
     try:
         found = [measure(name, vector, copy_mb_s, given.repeats) for name in names]

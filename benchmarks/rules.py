@@ -30,17 +30,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import JsonValue
 from rich.table import Table
 from torch import Tensor
 
 from benchmarks.proc import available_memory_mb, usage_of
 from benchmarks.rounds import console
-from covey import plugins
 from covey.aggregation.composition import Composed
-from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator
+from covey.aggregation.contract import AGGREGATORS, PRE_AGGREGATORS, Aggregate, AggregationContext, Aggregator
 from covey.aggregation.matrix import Row, UpdateMatrix
 from covey.errors import CoveyError
+from covey.plugins import Kind, T
 from covey.vectors import BLOCK_ELEMENTS, TensorVector, Vector, spans
 
 FLOAT_BYTES = 4
@@ -123,7 +122,7 @@ class FreeRoot:
 
 def names() -> list[str]:
     """All rules that can be measured."""
-    return [*(plugin.name for plugin in plugins.installed("aggregator")), MIXED]
+    return [*(plugin.name for plugin in AGGREGATORS.installed()), MIXED]
 
 
 def rule_of(name: str, f: int) -> Aggregator | Composed:
@@ -133,14 +132,12 @@ def rule_of(name: str, f: int) -> Aggregator | Composed:
         PluginError: No such rule.
     """
     pre, _, last = name.rpartition(" + ")
-    rule = _made("aggregator", last, f)
-    return Composed([_made("pre-aggregator", pre, f)], rule) if pre else rule
+    rule = _made(AGGREGATORS, last, f)
+    return Composed([_made(PRE_AGGREGATORS, pre, f)], rule) if pre else rule
 
 
-def _made(kind: str, name: str, f: int) -> Any:
-    plugin = plugins.load(kind, name)
-    options: Mapping[str, JsonValue] = {"f": f} if "f" in plugin.Options.model_fields else {}
-    return plugin(options)
+def _made(kind: Kind[T], name: str, f: int) -> T:
+    return kind.make(name, {"f": f} if "f" in kind.load(name).Options.model_fields else {})
 
 
 def write_rows(work: Work) -> None:
@@ -197,7 +194,8 @@ class Bench:
         rows = [
             Row(node, 1 / len(self.nodes), TensorVector(row)) for node, row in zip(self.nodes, self._rows, strict=True)
         ]
-        context = AggregationContext(number, seed=0, root=self._root, roster=self.nodes)
+        losses = dict.fromkeys(self.nodes, 1.0)
+        context = AggregationContext(number, seed=0, root=self._root, roster=self.nodes, losses=losses)
         return rule.aggregate(UpdateMatrix(rows), state, context)
 
     def _file(self, name: str, key: str) -> Path:

@@ -31,9 +31,11 @@ from torch.utils.data import TensorDataset
 
 from covey.learning.task import NodeData, Task
 from covey.seeds import derive_seed
-from covey.spec import RunSpec
+from covey.spec import parse_data
 from covey.worker.client.client import Worker
-from covey.worker.jobs import messages as m
+from covey.worker.jobs.operations import INITIAL, TRAIN
+from covey.worker.jobs.runs import InitialJob
+from covey.worker.jobs.training import TrainJob
 
 AIM = 0.95
 TASK = "benchmarks.training:Images"
@@ -120,7 +122,7 @@ class CoveyLoop:
 
     async def seconds(self, steps: int) -> float:
         """The seconds that a job of so many steps took, base model loaded and update written."""
-        spec = RunSpec.model_validate(
+        spec = parse_data(
             {
                 "name": "benchmark",
                 "task": {"name": TASK, "options": {"model": self._model}},
@@ -129,19 +131,19 @@ class CoveyLoop:
             }
         ).to_json()
         run = f"{self._model}-{steps}"
-        made = await self._worker.initial(run, spec, self._base, allow_path=True)
-        job = m.TrainJob(
+        made = await self._worker.do(INITIAL, InitialJob(run, spec, self._base, allow_path=True))
+        job = TrainJob(
             run=run,
             spec_json=spec,
             layout=made.layout,
             round=1,
             roster_index=0,
-            parts=1,
+            num_partitions=1,
             base=self._base,
             scratch={"model": self._folder / "model"},
             allow_path=True,
         )
-        return (await self._worker.train(job)).seconds
+        return (await self._worker.do(TRAIN, job)).seconds
 
 
 async def compare(

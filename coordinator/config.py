@@ -38,6 +38,9 @@ class CoordinatorConfig:
     allow_paths: bool = False
     """Whether a run may name a task that is installed here by its import path, `package.module:Class`."""
 
+    max_runs: int = 4
+    """How many runs are taken care of at once."""
+
     @property
     def database_url(self) -> str:
         """Where the record is, also where none was named."""

@@ -13,21 +13,23 @@ import grpc.aio
 import structlog
 
 from covey.coordinator.admin.gauges import CoordinatorGauges
+from covey.coordinator.admin.handlers import admin_handler
 from covey.coordinator.admin.health import CoordinatorHealth
 from covey.coordinator.admin.metrics import CoordinatorMetrics
+from covey.coordinator.admin.operation import Operation
 from covey.coordinator.admin.record_snapshot import Census, keep_census
 from covey.coordinator.admin.service import AdminService
 from covey.coordinator.backup.ownership import check_folder, check_record, take_over
 from covey.coordinator.config import CoordinatorConfig
-from covey.coordinator.environment import Environment, StoreThread
+from covey.coordinator.environment import Environment
 from covey.coordinator.keys.keys import Keys, open_keys, write_admin_identity
 from covey.coordinator.keys.renewal import OwnCertificate
 from covey.coordinator.nodes.enrolment import EnrolmentService
-from covey.coordinator.nodes.handlers import admin_handler, coordinator_handler
+from covey.coordinator.nodes.handlers import coordinator_handler
+from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.service import CoordinatorService
 from covey.coordinator.nodes.sessions import Sessions
-from covey.coordinator.runs.offers import Intake
-from covey.coordinator.runs.scheduler import serve_runs
+from covey.coordinator.store_thread import StoreThread
 from covey.errors import CoveyError
 from covey.protos import coordinator_pb2_grpc
 from covey.storage.files.artifacts import ArtifactFiles
@@ -37,9 +39,8 @@ from covey.storage.sql.store import SqlStore, open_store
 from covey.telemetry import configure_logging
 from covey.wire.announcement import announce, withdraw
 from covey.wire.channels import renewing_credentials, server_options
-from covey.wire.grants import Grants
 from covey.wire.metrics_server import scrapable
-from covey.worker.client.supervisor import WorkerKeeper
+from covey.worker.client.supervisor import WorkerSupervisor
 
 log = structlog.get_logger(room="coordinator")
 GRACE_S = 1.0
@@ -66,23 +67,22 @@ async def _main(config: CoordinatorConfig) -> int:
     keys = await asyncio.to_thread(open_keys, config.data_dir, time.time())
     env, own = await _environment(config, keys), OwnCertificate(config.data_dir, keys)
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, env.stop.set)
+        loop.add_signal_handler(number, env.operation.stop.set)
     registry = env.metrics.registry
-    registry.register(CoordinatorGauges(env, lambda: own.identity.expires_at))
-    async with scrapable(registry, config.metrics, config.data_dir / KEYS, shut_out=env.evicted) as url:
-        env.metrics_url = url
-        return await _run(env, own)
+    registry.register(CoordinatorGauges(env.gauge_sources(own)))
+    async with scrapable(registry, config.metrics, config.data_dir / KEYS, shut_out=env.members.evicted) as url:
+        return await _run(env, own, url)
 
 
-async def _run(env: Environment, own: OwnCertificate) -> int:
+async def _run(env: Environment, own: OwnCertificate, metrics_url: str) -> int:
     await env.worker.start()
-    servers = await _serve(env, own)
-    renewal = asyncio.create_task(own.keep(env.config.advertise or env.listen))
-    runs = asyncio.create_task(serve_runs(env))
-    stop = asyncio.create_task(env.stop.wait())
+    servers = await _serve(env, own, metrics_url)
+    renewal = asyncio.create_task(own.keep(env.config.advertise or env.addresses.listen))
+    runs = asyncio.create_task(env.scheduler.serve())
+    stop = asyncio.create_task(env.operation.stop.wait())
     tasks: list[asyncio.Task[None] | asyncio.Task[bool]] = [runs, stop, renewal]
-    if env.metrics_url:
-        tasks.append(asyncio.create_task(keep_census(env)))
+    if metrics_url:
+        tasks.append(asyncio.create_task(keep_census(env.store, env.census)))
     done, _ = await asyncio.wait([runs, stop], return_when=asyncio.FIRST_COMPLETED)
     log.info("stopping")
     code = 0
@@ -104,59 +104,57 @@ def _take_over(config: CoordinatorConfig) -> SqlStore:
 
 
 async def _environment(config: CoordinatorConfig, keys: Keys) -> Environment:
-    store = await asyncio.to_thread(_take_over, config)
+    record = await asyncio.to_thread(_take_over, config)
+    store = StoreThread(record)
     files = ArtifactFiles(config.data_dir / "files", quota_bytes=config.quota_bytes)
-    await asyncio.to_thread(lambda: files.clean(store.referenced_digests()))
-    identities = {role: store.nodes(role=role) for role in ROLES}
+    await asyncio.to_thread(lambda: files.clean(record.referenced_digests()))
+    identities = {role: record.nodes(role=role) for role in ROLES}
     metrics = CoordinatorMetrics()
+    evicted = {member.node for members in identities.values() for member in members if member.state != "active"}
     return Environment(
         config=config,
-        store=StoreThread(store),
+        store=store,
         files=files,
-        worker=WorkerKeeper(
+        worker=WorkerSupervisor(
             config.data_dir, device=config.device, log_format=config.log_format, on_replaced=metrics.worker_restarts.inc
         ),
         authority=keys.authority,
         signing_key=keys.signing_key,
-        federation=keys.authority.federation,
         sessions=Sessions(),
-        downloads=Grants(),
-        uploads=Grants(),
-        paused=store.setting("paused") == "true",
-        evicted={one.node for some in identities.values() for one in some if one.state != "active"},
+        members=Members(store, evicted),
+        operation=Operation(paused=record.setting("paused") == "true"),
         metrics=metrics,
-        census=Census({one.node for one in identities["node"]}),
+        census=Census({node.node for node in identities["node"]}),
     )
 
 
-async def _serve(env: Environment, own: OwnCertificate) -> list[grpc.aio.Server]:
-    intake = Intake(env)
+async def _serve(env: Environment, own: OwnCertificate, metrics_url: str) -> list[grpc.aio.Server]:
     main = grpc.aio.server(options=server_options(), maximum_concurrent_rpcs=MAX_CONCURRENT_RPCS)
     main.add_generic_rpc_handlers(
         (
-            coordinator_handler(CoordinatorService(env, intake)),
-            admin_handler(AdminService(env)),
-            CoordinatorHealth(env.store, env.evicted).handler(),
+            coordinator_handler(CoordinatorService(env.node_services())),
+            admin_handler(AdminService(env.admin_services())),
+            CoordinatorHealth(env.store, env.members.evicted).handler(),
         )
     )
     port = main.add_secure_port(env.config.listen, renewing_credentials(lambda: own.identity, mutual=True))
     enrol = grpc.aio.server(options=server_options(), maximum_concurrent_rpcs=64)
-    coordinator_pb2_grpc.add_EnrolmentServicer_to_server(EnrolmentService(env), enrol)
+    coordinator_pb2_grpc.add_EnrolmentServicer_to_server(EnrolmentService(env.enrolment_services()), enrol)
     enrol_port = enrol.add_secure_port(
         env.config.enrol_listen, renewing_credentials(lambda: own.identity, mutual=False)
     )
     await main.start()
     await enrol.start()
-    env.listen = _address(env.config.listen, port)
-    env.enrol_listen = _address(env.config.enrol_listen, enrol_port)
-    write_admin_identity(env.config.data_dir, own.keys, env.config.advertise or env.listen, env.now())
-    where = {"listen": env.listen, "enrol": env.enrol_listen}
-    if env.metrics_url:
-        where["metrics"] = env.metrics_url
+    listen = env.addresses.listen = _address(env.config.listen, port)
+    enrol_listen = env.addresses.enrol_listen = _address(env.config.enrol_listen, enrol_port)
+    write_admin_identity(env.config.data_dir, own.keys, env.config.advertise or listen, env.now())
+    where = {"listen": listen, "enrol": enrol_listen}
+    if metrics_url:
+        where["metrics"] = metrics_url
     announce(env.config.data_dir / ANNOUNCEMENT, **where)
     now = env.now()
     await env.store.persist(env.store.store.add_event, EventRecord(now, "coordinator-started"))
-    log.info("ready", listen=env.listen, enrol=env.enrol_listen, federation=env.federation)
+    log.info("ready", listen=listen, enrol=enrol_listen, federation=env.federation)
     return [main, enrol]
 
 

@@ -6,11 +6,12 @@ digests checks each chunk as it comes, and resumes a broken transfer at the firs
 
 from __future__ import annotations
 
+import base64
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from covey.errors import CorruptChunk, LimitExceeded
 
@@ -60,6 +61,27 @@ class Artifact:
     def chunk_size(self, index: int) -> int:
         """The size in bytes of chunk `index`."""
         return min(CHUNK_BYTES, self.size_bytes - index * CHUNK_BYTES)
+
+
+def artifact_to_json(artifact: Artifact) -> dict[str, Any]:
+    """An artifact as `{"digest", "size_bytes", "chunk_sha256"}`, the table of chunk digests in base64."""
+    table = base64.b64encode(artifact.chunk_sha256).decode("ascii")
+    return {"digest": artifact.digest, "size_bytes": artifact.size_bytes, "chunk_sha256": table}
+
+
+def artifact_from_json(value: Artifact | Mapping[str, Any]) -> Artifact:
+    """The inverse of `artifact_to_json`, whatever other keys there are; an artifact is passed through.
+
+    Raises:
+        ValueError: Not the JSON form of an artifact.
+    """
+    if isinstance(value, Artifact):
+        return value
+    try:
+        table = base64.b64decode(value["chunk_sha256"], validate=True)
+        return Artifact(str(value["digest"]), int(value["size_bytes"]), table)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"not an artifact: {error!r}") from error
 
 
 def artifact_of(chunks: Iterable[bytes | memoryview]) -> Artifact:

@@ -1,25 +1,86 @@
-"""Finding plug-ins: entry points of installed packages, or `package.module:Class` where the caller allows it."""
+"""Plug-ins: entry points of installed packages, or `package.module:Class` where the caller allows it.
+
+Each kind of plug-in has a contract (a subclass of `Pluggable`), and beside it a `Kind`, which finds, loads and makes
+the installed classes. What needs names only (daemons, which never import torch) asks `installed`.
+"""
 
 from __future__ import annotations
 
 import importlib
+import inspect
+from abc import ABC
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
 
 from covey.errors import PluginError
+from covey.options import Placed, PluginOptions, place_of, validated
 
 GROUPS = {
     "task": "covey.tasks",
+    "method": "covey.methods",
     "aggregator": "covey.aggregators",
     "pre-aggregator": "covey.pre_aggregators",
     "async-policy": "covey.async_policies",
     "server-optimizer": "covey.server_optimizers",
     "codec": "covey.codecs",
     "attack": "covey.attacks",
+    "local-optimizer": "covey.local_optimizers",
+    "partition": "covey.partitions",
+    "schedule": "covey.schedules",
 }
-"""Kind of plug-in to its entry-point group."""
+"""Kind of plug-in to its entry-point group, known without importing a contract (a test holds them equal)."""
+KINDS_GROUP = "covey.kinds"
+"""The entry-point group of the kinds themselves."""
+
+
+class Pluggable(ABC):
+    """Base of every contract for plug-ins: a class with options.
+
+    Class attributes:
+        Options: The model of its options.
+        section: Where a run's file names one, for errors; the contract's `Kind` sets it.
+        declares: Method to the class attribute that a class which overrides it must set, so that what a plug-in can do
+            is known without looking at its methods.
+
+    Attributes:
+        options: As checked.
+        place: Where they stand in the user's file, for what the class itself says of them.
+    """
+
+    Options: ClassVar[type[PluginOptions]] = PluginOptions
+    section: ClassVar[str] = ""
+    declares: ClassVar[Mapping[str, str]] = {}
+    options: PluginOptions
+    place: str
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Refuse a class that overrides a method without saying so.
+
+        Raises:
+            TypeError: It does; the message says what to write.
+        """
+        super().__init_subclass__(**keywords)
+        for method, attribute in cls.declares.items():
+            if getattr(cls, method) is not _first(cls, method) and not getattr(cls, attribute):
+                text = f"{cls.__qualname__} has its own `{method}`: write `{attribute} = True` in the class, so that "
+                raise TypeError(text + "it is known before the method is called")
+
+    def __init__(self, options: Mapping[str, Any] | None = None) -> None:
+        """Check the options.
+
+        Raises:
+            SpecError: An option is unknown or has a wrong value; the message names the key and the choices.
+        """
+        self.place = place_of(options) or f"{self.section}.options".lstrip(".")
+        self.options = validated(self.Options, options or {}, self.place)
+
+
+def _first(cls: type, method: str) -> object:
+    """The method as the contract has it."""
+    return next(vars(base)[method] for base in reversed(cls.__mro__) if method in vars(base))
 
 
 @dataclass(frozen=True)
@@ -33,37 +94,104 @@ class Plugin:
 
 
 @cache
-def _entries(kind: str) -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=GROUPS[kind])}
+def _entries(group: str) -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=group)}
 
 
 def installed(kind: str) -> list[Plugin]:
-    """The installed plug-ins of a kind by name, without importing any of them."""
+    """The installed plug-ins of a kind (a key of `GROUPS`) by name, without importing any of them."""
     return [
         Plugin(kind, name, entry.value, entry.dist.name if entry.dist else "?")
-        for name, entry in sorted(_entries(kind).items())
+        for name, entry in sorted(_entries(GROUPS[kind]).items())
     ]
 
 
-def load(kind: str, name: str, *, allow_path: bool = False) -> Any:
-    """Import a plug-in's class by its registered name, or by `package.module:Class`.
+T = TypeVar("T", bound=Pluggable)
 
-    Args:
-        kind: A key of `GROUPS`.
-        name: A registered name; with `allow_path` also an import path.
-        allow_path: Whether an import path is acceptable; the operator's decision, never the run's.
+
+@dataclass(frozen=True)
+class Kind(Generic[T]):
+    """A kind of plug-in.
+
+    Attributes:
+        name: For people: `pre-aggregator`.
+        group: Its entry-point group.
+        base: Its contract.
+        section: Where a run's file names one.
+        key: The key there that holds the name; the options are in `options` beside it.
+    """
+
+    name: str
+    group: str
+    base: type[T]
+    section: str
+    key: str = "name"
+
+    def __post_init__(self) -> None:
+        """Tell the contract where its options stand in a file, for what is made without a kind."""
+        self.base.section = self.section
+
+    def installed(self) -> list[Plugin]:
+        """What is installed here, by name, without importing any of it."""
+        return installed(self.name)
+
+    def load(self, name: str, at: str = "", *, allow_path: bool = False) -> type[T]:
+        """Import a plug-in's class by its registered name, or by `package.module:Class`.
+
+        Args:
+            name: A registered name; with `allow_path` also an import path.
+            at: Where the name stands in the user's file, for errors: `aggregation.fallback`.
+            allow_path: Whether an import path is acceptable; the operator's decision, never the run's.
+
+        Raises:
+            PluginError: Unknown name (the message lists the known ones), the import failed, or what was imported is
+                not of this kind.
+        """
+        key = f"{at}.{self.key}: " if at else ""
+        entries = _entries(self.group)
+        entry = entries.get(name)
+        if entry is None and not (allow_path and ":" in name):
+            known = ", ".join(sorted(entries)) or "none"
+            raise PluginError(f"{key}no {self.name} named {name!r} is installed here; installed: {known}")
+        try:
+            loaded = _imported(name) if entry is None else entry.load()
+        except Exception as error:
+            raise PluginError(f"{key}{self.name} {name!r} cannot be loaded: {error}") from error
+        if not (inspect.isclass(loaded) and issubclass(loaded, self.base)):
+            base = f"{self.base.__module__}.{self.base.__qualname__}"
+            raise PluginError(f"{key}{self.name} {name!r} is not a subclass of {base}")
+        return loaded
+
+    def make(self, name: str, options: Mapping[str, Any] | None = None, at: str = "", *, allow_path: bool = False) -> T:
+        """A plug-in with its options.
+
+        Args:
+            name: As in `load`.
+            options: As given.
+            at: As in `load`, and for the errors of the options; default: the kind's own section.
+            allow_path: As in `load`.
+
+        Raises:
+            PluginError: As `load`.
+            SpecError: An option is unknown or has a wrong value; the message names the key and the choices.
+        """
+        at = at or self.section
+        return self.load(name, at, allow_path=allow_path)(Placed(options or {}, f"{at}.options"))
+
+
+def _imported(path: str) -> Any:
+    module, _, attribute = path.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def kind_named(name: str) -> Kind[Any]:
+    """A kind by its name; imports its contract, and what that needs (torch).
 
     Raises:
-        PluginError: Unknown name (the message lists the known ones), or the import failed.
+        PluginError: There is no such kind.
     """
-    entry = _entries(kind).get(name)
-    if entry is None and not (allow_path and ":" in name):
-        known = ", ".join(sorted(_entries(kind))) or "none"
-        raise PluginError(f"no {kind} named {name!r} is installed here; installed: {known}")
-    try:
-        if entry is not None:
-            return entry.load()
-        module, _, attribute = name.partition(":")
-        return getattr(importlib.import_module(module), attribute)
-    except Exception as error:
-        raise PluginError(f"{kind} {name!r} cannot be loaded: {error}") from error
+    entry = _entries(KINDS_GROUP).get(name)
+    if entry is None:
+        raise PluginError(f"no kind of plug-in is named {name!r}; choose {', '.join(sorted(_entries(KINDS_GROUP)))}")
+    kind: Kind[Any] = entry.load()
+    return kind

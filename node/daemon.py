@@ -1,29 +1,34 @@
-"""The node daemon: keeps a session with its coordinator and does what is assigned, one thing at a time."""
+"""The node daemon: a process around the node's actor, with gRPC, files and a worker behind its ports."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Sequence
+from typing import Any
 
 import stamina
 import structlog
 
+from covey import __version__
+from covey import messages as msg
 from covey.errors import CoveyError, IdentityError
-from covey.node.assignments.executor import Bench, Work
-from covey.node.assignments.journal import Journal
-from covey.node.assignments.local_state import CarriedState
-from covey.node.membership.enrolment import IDENTITY_FOLDER
-from covey.node.membership.link import Link, node_hello
+from covey.node.actor import NodeActor
+from covey.node.assignments.store import NodeStore
+from covey.node.membership.bulk import BulkChannels
+from covey.node.membership.link import CoordinatorLink
 from covey.node.membership.renewal import renew_when_due
-from covey.node.operator.config import NodeConfig
+from covey.node.operator.config import IDENTITY_FOLDER, NodeConfig
 from covey.node.operator.health import listening
 from covey.node.operator.metrics import NodeMetrics
-from covey.protos import coordinator_pb2 as pb
+from covey.node.services import NodeServices
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.telemetry import configure_logging
 from covey.wire.identity import Identity
 from covey.wire.metrics_server import scrapable
-from covey.worker.client.supervisor import WorkerKeeper
+from covey.worker.client.supervisor import WorkerSupervisor
+from covey.worker.jobs.operations import HELLO
+from covey.worker.jobs.runs import HelloJob
 
 log = structlog.get_logger(room="node")
 RENEWED = -1
@@ -70,125 +75,77 @@ async def _serve(daemon: NodeDaemon, config: NodeConfig, identity: Identity, sto
 
 
 class NodeDaemon:
-    """One node: a link, a worker, and at most one piece of work."""
+    """One node's process: its session, its worker, its files, and the actor that uses them."""
 
     def __init__(self, config: NodeConfig, identity: Identity, metrics: NodeMetrics) -> None:
-        self._worker = WorkerKeeper(
+        self._config, self._identity, self._device = config, identity, config.device
+        self._server = config.server or identity.server
+        self._worker = WorkerSupervisor(
             config.data_dir, device=config.device, log_format=config.log_format, on_replaced=metrics.worker_restarts.inc
         )
-        self._device = ""
-        journal = Journal(config.data_dir / "journal")
-        files = ArtifactFiles(config.data_dir / "files", durable=False)  # models can be had again
-        link = Link(
-            identity, config.server or identity.server, hello=self._hello, on_message=self._message, on_lost=self._lost
-        )
-        self._bench = Bench(
-            config,
+        self._files = ArtifactFiles(config.data_dir / "files", durable=False)  # models can be had again
+        self._store = NodeStore(config.data_dir)
+        self._bulk = BulkChannels(self._server, identity, self._files)
+        self._link = CoordinatorLink(
             identity,
-            files,
-            self._worker,
-            journal,
-            link,
-            CarriedState(config.data_dir / "state"),
-            metrics=metrics,
+            self._server,
+            hello=self._hello,
+            on_message=lambda message: self._actor.receive(message),
+            on_lost=lambda: self._actor.lost(),
         )
-        self._work: Work | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._actor = NodeActor(
+            NodeServices(config, identity, self._link, self._bulk, self._files, self._worker, self._store, metrics)
+        )
 
     @property
     def connected(self) -> bool:
         """Whether there is a session with the coordinator now."""
-        return self._bench.link.up
+        return self._link.up
 
     async def run(self, stop: asyncio.Event) -> int:
         """Serve until `stop` is set, or until the coordinator ends this node's membership."""
-        bench = self._bench
-        if bench.config.drill is not None:
-            log.warning(f"DRILL: this node is an adversary; {bench.config.drill.describe()}")
-        await asyncio.to_thread(lambda: bench.files.clean(bench.journal.referenced() | bench.carried.referenced()))
+        if self._config.drill is not None:
+            log.warning(f"DRILL: this node is an adversary; {self._config.drill.describe()}")
+        await asyncio.to_thread(lambda: self._files.clean(self._store.needed()))
         await self._worker.start()
-        greeting = asyncio.create_task(self._introduce())
-        link, stopped = asyncio.create_task(bench.link.run()), asyncio.create_task(stop.wait())
-        folder = bench.config.data_dir / IDENTITY_FOLDER
-        renewed = asyncio.create_task(renew_when_due(bench.identity, folder, bench.link.server))
+        link, stopped = asyncio.create_task(self._link.run()), asyncio.create_task(stop.wait())
+        folder = self._config.data_dir / IDENTITY_FOLDER
+        renewed = asyncio.create_task(renew_when_due(self._identity, folder, self._server))
+        others = [asyncio.create_task(work) for work in (self._introduce(), self._actor.report_waiting())]
         done, _ = await asyncio.wait([link, stopped, renewed], return_when=asyncio.FIRST_COMPLETED)
-        code = 0
-        if link in done:
-            log.error("the node stops", error=str(link.exception()))
-            code = 1
-        elif renewed in done:
-            code = RENEWED if renewed.exception() is None else 1
-            log.info("going on with a new certificate") if code == RENEWED else log.error(
-                "renewal failed", error=str(renewed.exception())
-            )
+        code = _exit_code(link if link in done else None, renewed if renewed in done else None)
         log.info("stopping")
-        tasks = [task for task in (link, stopped, renewed, greeting, self._task) if task is not None]
+        await self._stop([link, stopped, renewed, *others])
+        return code
+
+    async def _stop(self, tasks: Sequence[asyncio.Task[Any]]) -> None:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await bench.link.close()
+        await asyncio.gather(*tasks, self._actor.stop(), return_exceptions=True)
+        await self._link.close()
+        await self._bulk.close()
         await self._worker.stop()
-        return code
 
     async def _introduce(self) -> None:
         """Say what this node computes on, once its worker has found out."""
-        found = await self._worker.use(lambda worker: worker.hello())
-        self._device = found.device
-        self._bench.link.send(pb.NodeMessage(hello=self._hello()))
+        hello = await self._worker.do(HELLO, HelloJob())
+        self._device = hello.device
+        self._link.send(self._hello())
 
-    def _hello(self) -> pb.Hello:
-        config = self._bench.config
-        drill = config.drill.attack if config.drill is not None else ""
-        return node_hello(list(config.policy.tasks), self._device or config.device, drill)
+    def _hello(self) -> msg.Hello:
+        drill = self._config.drill.attack if self._config.drill is not None else ""
+        return msg.Hello(__version__, self._config.policy.tasks, self._device, drill)
 
-    # -- messages -------------------------------------------------------------------------------------------------
 
-    def _message(self, message: pb.CoordinatorMessage) -> None:
-        kind = message.WhichOneof("kind")
-        if kind == "assignment":
-            self._assigned(message.assignment)
-        elif kind == "welcome":
-            self._bench.metrics.connected.set(1)
-            self._bench.metrics.sessions.inc()
-        elif kind in ("download", "upload", "receipt", "refusal"):
-            if self._work is not None:
-                self._work.answers.put_nowait(message)
-        elif kind == "cancel":
-            self._cancelled(message.cancel)
-
-    def _assigned(self, message: pb.Assignment) -> None:
-        work = Work(self._bench, message)
-        if self._work is not None and self._work.key == work.key and self._task and not self._task.done():
-            self._work.message = message  # the same work: a new attempt, or sent again after a reconnection
-            self._work.answers.put_nowait(None)  # what it asked for before may have been overheard
-            return
-        self._start(work)
-
-    def _start(self, work: Work) -> None:
-        previous = self._task
-        self._work = work
-        self._task = asyncio.create_task(self._after(previous, work))
-        # A task that is cancelled early runs nothing of the work, which could not say so itself.
-        self._task.add_done_callback(lambda task: work.ended("cancelled") if task.cancelled() else None)
-
-    async def _after(self, previous: asyncio.Task[None] | None, work: Work) -> None:
-        if previous is not None:
-            previous.cancel()
-            await asyncio.gather(previous, return_exceptions=True)
-        try:
-            await work.do()
-        except Exception:
-            log.exception("work failed", run=work.message.run, round=work.message.round)
-
-    def _cancelled(self, message: pb.Cancel) -> None:
-        work = self._work
-        if work is None or work.message.run != message.run or message.round not in (0, work.message.round):
-            return
-        if self._task is not None and not self._task.done():
-            log.info("work cancelled", run=message.run, round=message.round, reason=message.reason)
-            self._task.cancel()
-
-    def _lost(self) -> None:
-        self._bench.metrics.connected.set(0)
-        if self._work is not None:
-            self._work.answers.put_nowait(None)
+def _exit_code(link: asyncio.Task[None] | None, renewed: asyncio.Task[None] | None) -> int:
+    """How the daemon ends, by which of its tasks have ended by themselves."""
+    if link is not None:
+        log.error("the node stops", error=str(link.exception()))
+        return 1
+    if renewed is None:
+        return 0
+    if renewed.exception() is not None:
+        log.error("renewal failed", error=str(renewed.exception()))
+        return 1
+    log.info("going on with a new certificate")
+    return RENEWED

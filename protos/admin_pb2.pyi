@@ -398,20 +398,22 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class CoordinatorStatus(_message.Message):
-    __slots__ = ("version", "federation", "state", "nodes_connected", "current_run", "store")
+    __slots__ = ("version", "federation", "state", "nodes_connected", "current_run", "store", "active_runs")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     FEDERATION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     NODES_CONNECTED_FIELD_NUMBER: _ClassVar[int]
     CURRENT_RUN_FIELD_NUMBER: _ClassVar[int]
     STORE_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_RUNS_FIELD_NUMBER: _ClassVar[int]
     version: str
     federation: str
     state: str
     nodes_connected: int
     current_run: str
     store: str
-    def __init__(self, version: _Optional[str] = ..., federation: _Optional[str] = ..., state: _Optional[str] = ..., nodes_connected: _Optional[int] = ..., current_run: _Optional[str] = ..., store: _Optional[str] = ...) -> None: ...
+    active_runs: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, version: _Optional[str] = ..., federation: _Optional[str] = ..., state: _Optional[str] = ..., nodes_connected: _Optional[int] = ..., current_run: _Optional[str] = ..., store: _Optional[str] = ..., active_runs: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class BackupRequest(_message.Message):
     __slots__ = ("folder",)

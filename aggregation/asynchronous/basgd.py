@@ -18,7 +18,7 @@ from covey.aggregation.asynchronous.contract import (
 from covey.aggregation.asynchronous.holding import Combined, HeldState, RuleOptions, apply_rule, load_rule, opened, take
 from covey.aggregation.contract import Verdict
 from covey.aggregation.matrix import Row
-from covey.codecs.options import PluginOptions
+from covey.options import PluginOptions
 
 
 class BASGDOptions(PluginOptions):
@@ -62,7 +62,7 @@ class BASGD(AsyncPolicy[HeldState]):
             PluginError: There is no such rule here.
         """
         super().__init__(options)
-        self._rule = load_rule(self.options.rule, self.options.buffers)
+        self._rule = load_rule(self.options.rule, self.options.buffers, f"{self.place}.rule")
 
     def min_nodes(self) -> int:
         """B: with fewer nodes a buffer would always be empty."""

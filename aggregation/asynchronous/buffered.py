@@ -61,7 +61,7 @@ class Buffered(AsyncPolicy[HeldState]):
             PluginError: There is no such rule here.
         """
         super().__init__(options)
-        self._rule = load_rule(self.options.rule, self.options.k)
+        self._rule = load_rule(self.options.rule, self.options.k, f"{self.place}.rule")
 
     def min_nodes(self) -> int:
         """K."""

@@ -7,20 +7,22 @@ and puts every decision into the record.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar, Generic, Literal, Protocol, TypeVar, cast
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from covey.codecs.options import PluginOptions, validated
 from covey.errors import RunFailed, SpecError
+from covey.options import PluginOptions
+from covey.plugins import Kind, Pluggable
 from covey.validation import explain
 from covey.vectors import Vector
 
 __all__ = [
+    "ASYNC_POLICIES",
     "Arrival",
     "AsyncContext",
     "AsyncPolicy",
@@ -179,7 +181,7 @@ class Pinned:
     versions: tuple[int, ...] = ()
 
 
-class AsyncPolicy(ABC, Generic[S]):
+class AsyncPolicy(Pluggable, Generic[S]):
     """A policy. Its docstring states what it assumes on n and f, paper and equation, and deviations.
 
     Class attributes:
@@ -191,19 +193,9 @@ class AsyncPolicy(ABC, Generic[S]):
             those of an old version are as good as a change.
     """
 
-    Options: ClassVar[type[PluginOptions]] = PluginOptions
     State: ClassVar[type[PolicyState]] = PolicyState
     compares_gradients: ClassVar[bool] = False
     mixes_parameters: ClassVar[bool] = False
-    options: PluginOptions
-
-    def __init__(self, options: Mapping[str, JsonValue] | None = None) -> None:
-        """Check the options.
-
-        Raises:
-            SpecError: An option is unknown or has a wrong value; the message names the key and the choices.
-        """
-        self.options = validated(self.Options, options or {}, "aggregation.options")
 
     def min_nodes(self) -> int:
         """The fewest nodes with which it works and its guarantee holds; at least 1."""
@@ -257,3 +249,6 @@ class AsyncPolicy(ABC, Generic[S]):
         them are the caller's.
         """
         return state
+
+
+ASYNC_POLICIES: Kind[AsyncPolicy[Any]] = Kind("async-policy", "covey.async_policies", AsyncPolicy, "aggregation")

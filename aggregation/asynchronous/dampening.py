@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from covey.codecs.options import PluginOptions
+from covey.options import PluginOptions
 
 Kind = Literal["none", "inverse", "exponential", "polynomial", "hinge"]
 

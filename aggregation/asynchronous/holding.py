@@ -8,12 +8,11 @@ import torch
 from pydantic import Field, JsonValue
 from torch import Tensor
 
-from covey import plugins
 from covey.aggregation.asynchronous.contract import Arrival, AsyncContext, AsyncVerdict, Pinned, PolicyState
-from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator
+from covey.aggregation.contract import AGGREGATORS, Aggregate, AggregationContext, Aggregator
 from covey.aggregation.matrix import Row, UpdateMatrix
-from covey.codecs.options import PluginOptions
 from covey.errors import SpecError
+from covey.options import PluginOptions
 from covey.vectors import ComputedVector, Vector
 
 
@@ -44,28 +43,26 @@ class HeldState(PolicyState):
         return HeldState(held=left, arrivals=self.arrivals)
 
 
-def load_rule(section: RuleOptions, rows: int) -> Aggregator:
+def load_rule(section: RuleOptions, rows: int, at: str) -> Aggregator:
     """The inner rule.
 
     Args:
         section: Its name and options.
         rows: How many rows it will be given.
+        at: Where the section stands in the user's file.
 
     Raises:
         PluginError: Not installed here.
         SpecError: Its options are wrong, or it cannot be used here.
     """
-    try:
-        rule: Aggregator = plugins.load("aggregator", section.name)(section.options)
-    except SpecError as error:
-        raise SpecError(f"aggregation.options.rule: {error}") from error
+    rule = AGGREGATORS.make(section.name, section.options, at)
     if rule.state_names or rule.needs_root:
         what = "keeps a state between rounds" if rule.state_names else "needs trusted data"
         text = f"{section.name!r} {what}, which it cannot have here; choose a rule without, such as median"
-        raise SpecError(f"aggregation.options.rule.name: {text}")
+        raise SpecError(f"{at}.name: {text}")
     if rule.min_updates() > rows:
         text = f"{section.name!r} needs at least {rule.min_updates()} updates, and gets {rows} here"
-        raise SpecError(f"aggregation.options.rule: {text}")
+        raise SpecError(f"{at}: {text}")
     return rule
 
 

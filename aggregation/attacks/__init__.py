@@ -1,6 +1,6 @@
 """Attacks: what adversaries send, for drills and experiments. docs/adversaries.md has the list."""
 
-from covey.aggregation.attacks.contract import Attack, AttackContext
+from covey.aggregation.attacks.contract import ATTACKS, Attack, AttackContext
 from covey.aggregation.attacks.omniscient import ALIE, IPM, Mimic, MinMax, MinSum
 from covey.aggregation.attacks.single import (
     Constant,
@@ -15,6 +15,7 @@ from covey.aggregation.attacks.single import (
 
 __all__ = [
     "ALIE",
+    "ATTACKS",
     "IPM",
     "Attack",
     "AttackContext",

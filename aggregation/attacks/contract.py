@@ -5,17 +5,16 @@ For drills and experiments only: to see what a rule holds out against before som
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from pydantic import JsonValue
 from torch import Tensor
 
 from covey.aggregation.matrix import UpdateMatrix
-from covey.codecs.options import PluginOptions, validated
 from covey.errors import RunFailed
+from covey.plugins import Kind, Pluggable
 from covey.vectors import Vector
 
 
@@ -60,7 +59,7 @@ class AttackContext:
         return self.known
 
 
-class Attack(ABC):
+class Attack(Pluggable):
     """An attack. Its docstring states paper, equation, and deviations.
 
     All vectors are of the kind that the run's nodes send (change, gradient or parameters).
@@ -72,19 +71,9 @@ class Attack(ABC):
         needs_change: Whether it uses `AttackContext.change`.
     """
 
-    Options: ClassVar[type[PluginOptions]] = PluginOptions
     omniscient: ClassVar[bool] = False
     poisons_labels: ClassVar[bool] = False
     needs_change: ClassVar[bool] = False
-    options: PluginOptions
-
-    def __init__(self, options: Mapping[str, JsonValue] | None = None) -> None:
-        """Check the options.
-
-        Raises:
-            SpecError: An option is unknown or has a wrong value.
-        """
-        self.options = validated(self.Options, options or {}, "attack.options")
 
     @abstractmethod
     def vector(self, own: Vector, context: AttackContext) -> Vector:
@@ -101,3 +90,6 @@ class Attack(ABC):
     def remembered(self, own: Vector, context: AttackContext) -> Mapping[str, Vector]:
         """What it wants back in the next round's `AttackContext.memory`, from the same arguments; default nothing."""
         return {}
+
+
+ATTACKS = Kind("attack", "covey.attacks", Attack, "attack")

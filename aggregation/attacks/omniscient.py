@@ -16,8 +16,8 @@ from covey.aggregation.attacks.contract import Attack, AttackContext
 from covey.aggregation.attacks.single import normal
 from covey.aggregation.directions import BlockRule
 from covey.aggregation.matrix import UpdateMatrix
-from covey.codecs.options import PluginOptions
 from covey.errors import LayoutError, RunFailed
+from covey.options import PluginOptions
 from covey.seeds import derive_seed
 from covey.vectors import FunctionVector, TensorVector, Vector
 

@@ -10,8 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from covey.aggregation.attacks.contract import Attack, AttackContext
-from covey.codecs.options import PluginOptions
 from covey.errors import LayoutError
+from covey.options import PluginOptions
 from covey.seeds import derive_seed
 from covey.vectors import FunctionVector, TensorVector, Vector
 

@@ -18,10 +18,9 @@ from torch import Tensor
 from benchmarks.methods.cases import Case, Outcome, Outcomes, better, interval, methods_of, table, values
 from benchmarks.methods.data import Batches, by_label, iid, problem
 from benchmarks.methods.network import Network
-from covey.aggregation.contract import AggregationContext
+from covey.aggregation.contract import AGGREGATORS, AggregationContext
 from covey.aggregation.matrix import UpdateMatrix
-from covey.aggregation.server_optimizers import ServerOptimizer
-from covey.plugins import load
+from covey.aggregation.server_optimizers import SERVER_OPTIMIZERS
 
 NAME = "block-momentum"
 NODES, BATCH, LOCAL_STEPS, ROUNDS, SEEDS = 16, 32, 16, 20, 5
@@ -55,9 +54,9 @@ def run(case: Case, quick: bool) -> Outcome:
     parts = iid(data.train, NODES, case.seed) if split == "random" else by_label(data.train, NODES)
     batches = Batches(data.train, parts, BATCH, case.seed)
     name, options = METHODS[case.method]
-    optimizer: ServerOptimizer = load("server-optimizer", name)(options)
+    optimizer = SERVER_OPTIMIZERS.make(name, options)
     state = {slot: torch.zeros(NETWORK.d) for slot in optimizer.slots}
-    model, rule = NETWORK.initial(case.seed), load("aggregator", "mean")()
+    model, rule = NETWORK.initial(case.seed), AGGREGATORS.make("mean")
     for step in range(1, 1 + (ROUNDS // 10 if quick else ROUNDS)):
         changes = _locally(model, batches, rate) - model
         if not torch.isfinite(changes).all():

@@ -18,10 +18,10 @@ from torch import Tensor
 from benchmarks.methods.cases import Case, Outcome, Outcomes, better, difference, interval, table, values
 from benchmarks.methods.data import Batches, iid, problem
 from benchmarks.methods.network import Network
-from covey.aggregation.contract import AggregationContext
+from covey.aggregation.contract import AGGREGATORS, AggregationContext
 from covey.aggregation.matrix import Row, UpdateMatrix
+from covey.codecs.contract import CODECS as CODEC_KIND
 from covey.codecs.contract import Codec, CodecContext
-from covey.plugins import load
 from covey.seeds import derive_seed
 from covey.vectors import TensorVector, Vector
 
@@ -47,10 +47,10 @@ def cases(quick: bool) -> list[Case]:
 
 def run(case: Case, quick: bool) -> Outcome:
     """One training: accuracy, mean loss over the training images, and megabytes that the nodes sent."""
-    codec: Codec = load("codec", case.method)(_options(case.setting))
+    codec = CODEC_KIND.make(case.method, _options(case.setting))
     data = problem(case.seed)
     batches = Batches(data.train, iid(data.train, NODES, case.seed), BATCH, case.seed)
-    model, rule = NETWORK.initial(case.seed), load("aggregator", "mean")()
+    model, rule = NETWORK.initial(case.seed), AGGREGATORS.make("mean")
     rounds, sent, broadcast = ROUNDS // 10 if quick else ROUNDS, 0, b""
     for step in range(1, rounds + 1):
         context = CodecContext(case.seed, step, rounds, None, broadcast)

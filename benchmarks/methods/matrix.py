@@ -17,11 +17,11 @@ from torch import Tensor
 from benchmarks.methods.cases import Case, Outcome, Outcomes, better, difference, interval, methods_of, table, values
 from benchmarks.methods.data import CLASSES, Batches, Digits, Problem, by_label, iid, problem
 from benchmarks.methods.network import Network
+from covey.aggregation.attacks import ATTACKS as ATTACK_KIND
 from covey.aggregation.attacks import Attack, AttackContext
 from covey.aggregation.composition import Composed
-from covey.aggregation.contract import AggregationContext, Aggregator
+from covey.aggregation.contract import AGGREGATORS, PRE_AGGREGATORS, AggregationContext, Aggregator
 from covey.aggregation.matrix import UpdateMatrix
-from covey.plugins import load
 from covey.vectors import TensorVector, Vector
 
 NAME, SETTING = "matrix", "label-sorted"
@@ -43,8 +43,8 @@ class Rule:
     rate: float = RATE
 
     def make(self) -> Aggregator:
-        rule: Aggregator = load("aggregator", self.name)(self.options)
-        return Composed([load("pre-aggregator", self.pre)(self.pre_options)], rule) if self.pre else rule
+        rule = AGGREGATORS.make(self.name, self.options)
+        return Composed([PRE_AGGREGATORS.make(self.pre, self.pre_options)], rule) if self.pre else rule
 
 
 RULES = {
@@ -110,7 +110,7 @@ class _Training:
     ) -> None:
         self.data, self.seed, self.rate = data, seed, rule.rate
         self.rule, self.state = rule.make(), dict[str, Tensor]()
-        self.attack: Attack | None = load("attack", attack[0])(attack[1]) if attack else None
+        self.attack = ATTACK_KIND.make(attack[0], attack[1]) if attack else None
         self.honest = NODES - FAULTY if attack else NODES
         self.batches = Batches(data.train, by_label(data.train, self.honest), BATCH, seed)
         self.poison = Batches(data.train, iid(data.train, FAULTY, seed), BATCH, seed + 1000)

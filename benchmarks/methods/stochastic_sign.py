@@ -21,12 +21,11 @@ from torch import Tensor
 from benchmarks.methods.cases import Case, Outcome, Outcomes, better, difference, interval, settings_of, table, values
 from benchmarks.methods.data import Digits, one_label, problem
 from benchmarks.methods.network import Network
-from covey.aggregation.attacks import AttackContext
-from covey.aggregation.contract import AggregationContext, Aggregator
+from covey.aggregation.attacks import ATTACKS, AttackContext
+from covey.aggregation.contract import AGGREGATORS, AggregationContext, Aggregator
 from covey.aggregation.matrix import Row, UpdateMatrix
-from covey.codecs.contract import Codec, CodecContext
+from covey.codecs.contract import CODECS, Codec, CodecContext
 from covey.codecs.random_streams import uniforms
-from covey.plugins import load
 from covey.seeds import derive_seed
 from covey.vectors import TensorVector, Vector
 
@@ -78,9 +77,9 @@ def train(method: Method, adversaries: int, seed: int, rounds: int) -> Outcome:
     data = problem(seed, IMAGES)
     parts = [data.train[part] for part in one_label(data.train, HONEST)]
     rule: Aggregator = (
-        load("aggregator", "mean")()
+        AGGREGATORS.make("mean")
         if method.rule is None
-        else load("aggregator", "majority-vote")({**method.rule, "f": adversaries})
+        else AGGREGATORS.make("majority-vote", {**method.rule, "f": adversaries})
     )
     model, broadcast, state = NETWORK.initial(seed), b"", dict[str, Tensor]()
     for number in range(1, rounds + 1):
@@ -101,14 +100,13 @@ def _full_gradients(model: Tensor, parts: list[Digits]) -> Tensor:
 
 
 def _codec(method: Method) -> Codec:
-    codec: Codec = load("codec", method.codec)(method.options)
-    return codec
+    return CODECS.make(method.codec, method.options)
 
 
 def _sent(method: Method, honest: Tensor, adversaries: int, context: CodecContext) -> list[Vector]:
     """What arrives of every node, adversaries last."""
     oracle = honest.abs().amax(0).clamp_(min=LEAST)
-    codec = load("codec", "sign")() if method.codec == ORACLE else _codec(method)
+    codec = CODECS.make("sign") if method.codec == ORACLE else _codec(method)
     readers = []
     for node, row in enumerate(honest):
         own = CodecContext(
@@ -121,9 +119,9 @@ def _sent(method: Method, honest: Tensor, adversaries: int, context: CodecContex
         drawn = (uniforms(own.seed, slice(0, len(row))) < 0.5 + row / (2 * oracle)) if method.codec == ORACLE else None
         readers.append(_arrived(codec, TensorVector(row if drawn is None else drawn.float() * 2 - 1), own))
     if adversaries:
-        attack = load("attack", "ipm")({"epsilon": 1.0})
+        attack = ATTACKS.make("ipm", {"epsilon": 1.0})
         known = AttackContext(context.round, context.seed, known=UpdateMatrix.of(honest))
-        plain: Codec = load("codec", "none" if method.codec == "none" else "sign")()
+        plain = CODECS.make("none" if method.codec == "none" else "sign")
         readers += [_arrived(plain, attack.vector(TensorVector(honest[0]), known), context)] * adversaries
     return readers
 

@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from covey import __version__
-from covey.coordinator.admin.metrics import RunFacts
-from covey.coordinator.environment import Environment
+from covey.coordinator.admin.operation import Operation
+from covey.coordinator.admin.record_snapshot import Census
+from covey.coordinator.nodes.members import Members
+from covey.coordinator.nodes.sessions import Sessions
+from covey.coordinator.runs.active_runs import ActiveRuns
+from covey.coordinator.runs.facts import RunFacts
+from covey.coordinator.store_thread import StoreThread
+from covey.storage.files.artifacts import ArtifactFiles
 
 Rows = Iterable[tuple[tuple[str, ...], float]]
 
@@ -33,16 +40,30 @@ def single(name: str, text: str, value: float) -> Metric:
     return gauge(name, text, (), [((), value)])
 
 
+@dataclass(frozen=True)
+class GaugeSources:
+    """What the gauges look at; `certificate_expires_at` is that of the coordinator's own, in Unix seconds."""
+
+    operation: Operation
+    store: StoreThread
+    files: ArtifactFiles
+    quota_bytes: int | None
+    census: Census
+    sessions: Sessions
+    members: Members
+    runs: ActiveRuns
+    certificate_expires_at: Callable[[], float]
+
+
 class CoordinatorGauges(Collector):
-    """Shows the state of an environment.
+    """Shows the state of a coordinator.
 
     Args:
-        env: The coordinator's.
-        certificate_expires_at: Says when its own certificate ends, in Unix seconds.
+        sources: Where it is looked up.
     """
 
-    def __init__(self, env: Environment, certificate_expires_at: Callable[[], float]) -> None:
-        self._env, self._certificate_expires_at = env, certificate_expires_at
+    def __init__(self, sources: GaugeSources) -> None:
+        self._sources = sources
 
     def collect(self) -> Iterator[Metric]:
         """Everything, as it is now."""
@@ -51,31 +72,31 @@ class CoordinatorGauges(Collector):
         yield from self._runs()
 
     def _daemon(self) -> Iterator[Metric]:
-        env = self._env
-        states = {name: float(env.state == name) for name in ("running", "paused", "draining")}
+        sources = self._sources
+        states = {name: float(sources.operation.state == name) for name in ("running", "paused", "draining")}
         yield gauge("covey_build_info", "The version.", ("version",), [((__version__,), 1.0)])
         yield gauge("covey_coordinator_state", "1 for the present state.", ("state",), _by_name(states))
-        yield single("covey_store_up", "Whether the database answered when it was last asked.", float(env.store.up))
-        yield single("covey_runs_queued", "Runs that wait for their turn.", env.census.queued)
+        yield single("covey_store_up", "Whether the database answered when it was last asked.", float(sources.store.up))
+        yield single("covey_runs_queued", "Runs that wait for their turn.", sources.census.queued)
         yield single(
             "covey_certificate_expiry_timestamp_seconds",
             "End of the coordinator's certificate, in Unix time.",
-            self._certificate_expires_at(),
+            sources.certificate_expires_at(),
         )
-        yield single("covey_files_bytes", "Disk that model and update files take.", env.files.bytes_used)
-        if env.config.quota_bytes is not None:
-            yield single("covey_files_quota_bytes", "Disk that they may take.", env.config.quota_bytes)
+        yield single("covey_files_bytes", "Disk that model and update files take.", sources.files.bytes_used)
+        if sources.quota_bytes is not None:
+            yield single("covey_files_quota_bytes", "Disk that they may take.", sources.quota_bytes)
 
     def _nodes(self) -> Iterator[Metric]:
-        env = self._env
-        evicted, live = env.evicted.copy(), env.sessions.live()
-        known = env.census.nodes | live.keys()
+        sources = self._sources
+        evicted, live = sources.members.evicted.copy(), sources.sessions.live()
+        known = sources.census.nodes | live.keys()
         active = known - evicted
         connected = {node: float(node in live) for node in sorted(active)}
         here = sum(connected.values())
         states = {"connected": here, "away": len(active) - here, "evicted": float(len(known & evicted))}
         ends = {node: one.expires_at for node, one in live.items() if node in active and math.isfinite(one.expires_at)}
-        drills = [((node, attack), 1.0) for node, attack in env.drills.copy().items() if node in active]
+        drills = [((node, attack), 1.0) for node, attack in sources.members.drills.copy().items() if node in active]
         yield gauge("covey_nodes", "Enrolled nodes.", ("state",), _by_name(states))
         yield gauge("covey_node_connected", "Whether a node has a session.", ("node",), _by_name(connected))
         yield gauge(
@@ -87,19 +108,18 @@ class CoordinatorGauges(Collector):
         yield gauge("covey_node_drill", "1 for a node that is an adversary for a drill.", ("node", "attack"), drills)
 
     def _runs(self) -> Iterator[Metric]:
-        current, ended = self._env.current, self._env.metrics.ended
-        present = current.facts if current is not None else None
-        runs = list({run.run: run for run in (ended, present) if run is not None}.values())
+        active, ended = self._sources.runs.facts(), self._sources.runs.ended
+        runs = list({run.run: run for run in (ended, *active) if run is not None}.values())
         labels = ("run", "name")
         facts = [((run.run, run.name, run.mode), 1.0) for run in runs]
-        yield gauge("covey_run_info", "The present run, and the last that ended.", (*labels, "mode"), facts)
+        yield gauge("covey_run_info", "The active runs, and the last that ended.", (*labels, "mode"), facts)
         yield gauge(
             "covey_run_round", "The newest committed version.", labels, [(_key(r), float(r.committed)) for r in runs]
         )
         yield gauge(
-            "covey_run_rounds", "Rounds asked for.", labels, [(_key(r), r.asked) for r in runs if r.mode == "rounds"]
+            "covey_run_rounds", "Rounds asked for.", labels, [(_key(r), r.asked) for r in runs if r.counts == "rounds"]
         )
-        updates = [run for run in runs if run.mode == "async"]
+        updates = [run for run in runs if run.counts == "updates"]
         yield gauge(
             "covey_run_updates", "Decisions asked for (asynchronous).", labels, [(_key(r), r.asked) for r in updates]
         )
@@ -113,7 +133,7 @@ class CoordinatorGauges(Collector):
             "covey_run_waiting",
             "1 while the run waits for something.",
             labels,
-            [(_key(present), float(present.waiting))] if present is not None else [],
+            [(_key(run), float(run.waiting)) for run in active],
         )
         values = [((*_key(run), name), value) for run in runs for name, value in run.values.copy().items()]
         yield gauge("covey_run_metric", "The newest known value of a metric.", (*labels, "metric"), values)

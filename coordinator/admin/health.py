@@ -8,7 +8,7 @@ from collections.abc import Container
 
 import grpc
 
-from covey.coordinator.environment import StoreThread
+from covey.coordinator.store_thread import StoreThread
 from covey.errors import IdentityError, StoreError
 from covey.wire.channels import Peer
 from covey.wire.health import HealthService

@@ -6,51 +6,15 @@ Every hook is one cheap call on the event loop or in the store's thread. Names a
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Metric, Summary
 from prometheus_client.registry import Collector
 
-from covey.coordinator.admin.views import NODE_PREFIX
-
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
-NODE_PHASES = ("invited", "downloading", "training", "uploading")
+NODE_PHASES = ("invited", "queued", "downloading", "training", "uploading")
 VERDICTS = ("accepted", "rejected", "declined", "lost")
-MAX_METRICS, MAX_METRIC_NAME = 100, 100
-"""Of one run's metrics whose names the nodes choose; names of all."""
-
-
-@dataclass
-class RunFacts:
-    """What is shown of a run: the present one, and the last one that ended."""
-
-    run: str
-    name: str
-    mode: str
-    asked: int = 0
-    """Rounds, or updates of an asynchronous run, that the specification asks for."""
-    committed: int = 0
-    """The newest committed version."""
-    decided: int = 0
-    """Updates of an asynchronous run that were decided on."""
-    waiting: bool = False
-    values: dict[str, float] = field(default_factory=dict)
-    """The newest known value of every metric."""
-
-    def note(self, metrics: Mapping[str, object]) -> None:
-        """Values of a version became known."""
-        for name, value in metrics.items():
-            short = name[:MAX_METRIC_NAME]
-            # What cannot be printed cannot be shown, and would cost the whole scrape.
-            if isinstance(value, int | float) and short.isprintable() and self._has_room(short):
-                self.values[short] = float(value)
-
-    def _has_room(self, name: str) -> bool:
-        """Whether a metric of this name may be shown: those that nodes name take no place from others."""
-        if name in self.values or not name.startswith(NODE_PREFIX):
-            return True
-        return sum(known.startswith(NODE_PREFIX) for known in self.values) < MAX_METRICS
 
 
 class CoordinatorMetrics(Collector):
@@ -59,10 +23,8 @@ class CoordinatorMetrics(Collector):
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         self.evicted: set[str] = set()
-        """Nodes that are shown no more: the environment's own set."""
+        """Nodes that are shown no more: the members' own set."""
         registry.register(self)  # before all others, see `collect`
-        self.ended: RunFacts | None = None
-        """The last run that ended."""
         self.store_calls = Histogram(
             "covey_store_call_seconds", "Time of a call of the record's database.", buckets=BUCKETS_S, registry=registry
         )
@@ -95,8 +57,8 @@ class CoordinatorMetrics(Collector):
         self.worker_restarts = Counter(
             "covey_worker_restarts", "Workers that took the place of one that died.", registry=registry
         )
-        self._phases: dict[str, tuple[str, float]] = {}
-        """Node to the phase that it is in, and since when (monotonic seconds)."""
+        self._phases: dict[tuple[str, str], tuple[str, float]] = {}
+        """Run and node to the phase that the node is in, and since when (monotonic seconds)."""
         self._show_zeros()
 
     def _show_zeros(self) -> None:
@@ -118,18 +80,44 @@ class CoordinatorMetrics(Collector):
         for verdict in VERDICTS:
             self.updates.labels(node, verdict)
 
-    def entered(self, node: str, phase: str) -> None:
-        """A node's part in the round is in this phase from now on; one that is not of `NODE_PHASES` ends its part."""
-        before = self._phases.get(node)
+    def entered(self, run: str, node: str, phase: str) -> None:
+        """A node's part in a run's round is in this phase from now on; one not of `NODE_PHASES` ends its part."""
+        before = self._phases.get((run, node))
         if before is not None and before[0] == phase:
             return
         now = time.monotonic()
         if before is not None:
             self.node_phases.labels(node, before[0]).observe(now - before[1])
-            del self._phases[node]
+            del self._phases[run, node]
         # A late word of progress does not begin anything: a part in a round begins with its invitation.
         if phase == "invited" or (before is not None and phase in NODE_PHASES):
-            self._phases[node] = phase, now
+            self._phases[run, node] = phase, now
+
+    def count_received(self, node: str, count: int) -> None:
+        """So many bytes of an update came from a node."""
+        self.received.labels(node).inc(count)
+
+    def count_sent(self, node: str, count: int) -> None:
+        """So many bytes of a model went to a node."""
+        self.sent.labels(node).inc(count)
+
+    def round_ended(self, outcome: str, seconds: float | None = None) -> None:
+        """A round was `committed`, `retried` or `failed`; how long it took, where that is known."""
+        self.rounds.labels(outcome).inc()
+        if seconds is not None:
+            self.round_seconds.observe(seconds)
+
+    def phase(self, phase: str) -> AbstractContextManager[object]:
+        """Times a phase of a round."""
+        return self.round_phases.labels(phase).time()
+
+    def phase_took(self, phase: str, seconds: float) -> None:
+        """A phase of a round took so long."""
+        self.round_phases.labels(phase).observe(seconds)
+
+    def run_ended(self, state: str) -> None:
+        """A run ended."""
+        self.runs.labels(state).inc()
 
     def judged(self, verdicts: Iterable[tuple[str, str]]) -> None:
         """Nodes' updates got their verdicts; those of other kinds (held) are still to come."""

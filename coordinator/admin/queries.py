@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 
 from covey.coordinator.admin import views
 from covey.coordinator.admin.pages import fitting, page_size
-from covey.coordinator.admin.stand_in import PagedStore
 from covey.coordinator.admin.watched_rounds import WatchedRounds
 from covey.protos import admin_pb2 as pb
 from covey.storage.record.contract import NodeRecord, RunRecord, Store, VersionRecord
@@ -32,7 +31,7 @@ class Queries:
     """
 
     def __init__(self, store: Store, node_view: Callable[[NodeRecord], pb.Node]) -> None:
-        self._store = PagedStore(store)
+        self._store = store
         self._node_view = node_view
 
     # -- runs

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import structlog
 
+from covey.coordinator.store_thread import StoreThread
 from covey.errors import StoreError
 from covey.storage.record.contract import Store
-
-if TYPE_CHECKING:
-    from covey.coordinator.environment import Environment
 
 log = structlog.get_logger(room="coordinator")
 EVERY_S = 5.0
@@ -36,12 +33,12 @@ def take(store: Store, known: set[str]) -> Census:
     return Census(known | enrolled, store.count_runs(("queued",)))
 
 
-async def keep_census(env: Environment) -> None:
-    """Read the record again and again until cancelled; while it cannot be read, what was read last stays."""
-    store = env.store
+async def keep_census(store: StoreThread, census: Census) -> None:
+    """Read the record into `census` again and again until cancelled; while it cannot be read, what was read stays."""
     while True:
         try:
-            env.census = await store.call(take, store.store, env.census.nodes)
+            newest = await store.call(take, store.store, census.nodes)
+            census.nodes, census.queued = newest.nodes, newest.queued
         except StoreError as error:
             log.debug("the record cannot be read now", error=str(error))
         await asyncio.sleep(EVERY_S)

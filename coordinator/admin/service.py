@@ -7,6 +7,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,17 +15,28 @@ import structlog
 
 from covey import __version__
 from covey.coordinator.admin import views
+from covey.coordinator.admin.operation import Operation
 from covey.coordinator.admin.queries import Queries
-from covey.coordinator.backup.backup import back_up
-from covey.coordinator.environment import Environment
-from covey.coordinator.modes.rounds.events import NodeRemoved, PauseChanged, StopRequested
-from covey.coordinator.nodes.enrolment import create_token
+from covey.coordinator.backup.backup import BackupServices, back_up
+from covey.coordinator.nodes.enrolment import EnrolmentServices, create_token
+from covey.coordinator.nodes.members import Members
+from covey.coordinator.nodes.sessions import Sessions
+from covey.coordinator.runs.active_runs import ActiveRuns
+from covey.coordinator.runs.ports import Worker
+from covey.coordinator.runs.scheduler import Scheduler
+from covey.coordinator.store_thread import StoreThread
+from covey.driver.changes import Changes
 from covey.errors import Conflict, IdentityError, NotFound, SpecError
+from covey.machines.protocol import NodeRemoved, PauseChanged, StopRequested
 from covey.protos import admin_pb2 as pb
 from covey.spec import parse_json, parse_toml
+from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.record.contract import EventRecord, NodeRecord, RunRecord
 from covey.wire.channels import Context, peer_identity
+from covey.wire.signing import SigningKey
 from covey.wire.streams import serve_download
+from covey.worker.jobs.operations import DESCRIBE
+from covey.worker.jobs.runs import DescribeJob
 
 R = TypeVar("R")
 log = structlog.get_logger(room="coordinator")
@@ -32,10 +44,33 @@ WATCH_INTERVAL_S = 0.1
 MAX_SPEC_BYTES = 1 << 20
 
 
+@dataclass(frozen=True)
+class AdminServices:
+    """What the service towards admins is given."""
+
+    federation: str
+    store: StoreThread
+    files: ArtifactFiles
+    worker: Worker
+    signing_key: SigningKey
+    sessions: Sessions
+    members: Members
+    runs: ActiveRuns
+    scheduler: Scheduler
+    enrolment: EnrolmentServices
+    backup: BackupServices
+    operation: Operation
+    changes: Changes
+    clock: Callable[[], float]
+    store_name: str
+    """For people: the kind of database."""
+    allow_paths: bool = False
+
+
 class AdminService:
     """Serves `covey.v1.Admin`."""
 
-    def __init__(self, env: Environment) -> None:
+    def __init__(self, env: AdminServices) -> None:
         self._env = env
         self._store = env.store.store
         self._queries = Queries(env.store.store, self._node_view)
@@ -43,7 +78,7 @@ class AdminService:
     def _authorised(self, context: Context, *, writes: bool = True) -> str:
         peer = peer_identity(context)
         allowed = ("admin",) if writes else ("admin", "auditor")
-        if peer.role not in allowed or peer.name in self._env.evicted or peer.expires_at <= self._env.now():
+        if peer.role not in allowed or peer.name in self._env.members.evicted or peer.expires_at <= self._env.clock():
             raise IdentityError(
                 f"{peer.name!r} (role {peer.role}) may not do this; it needs role {' or '.join(allowed)}"
             )
@@ -61,13 +96,13 @@ class AdminService:
             raise SpecError(f"the specification is larger than {MAX_SPEC_BYTES} bytes")
         spec = parse_json(request.spec_json) if request.spec_json else parse_toml(request.spec_toml)
         text = spec.to_json()
-        await self._env.worker.use(lambda worker: worker.describe(text, allow_path=self._env.config.allow_paths))
-        now = self._env.now()
+        await self._env.worker.do(DESCRIBE, DescribeJob(text, self._env.allow_paths))
+        now = self._env.clock()
         record = RunRecord(secrets.token_hex(6), spec.name, spec.mode, text, spec.seed, "queued", "", now)
         await self._call(self._store.add_run, record)
         await self._call(self._store.add_event, EventRecord(now, "run-submitted", record.run, detail={"by": who}))
         log.info("run submitted", run=record.run, name=spec.name, by=who)
-        self._env.queue_changed.set()
+        self._env.scheduler.wake()
         return await self._call(self._queries.run, record.run)
 
     async def list_runs(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsReply:
@@ -110,26 +145,24 @@ class AdminService:
 
     def _progress(self, run: str) -> list[pb.NodeProgress]:
         """What the nodes of a run's open round do now."""
-        runner = self._env.current
-        if runner is None or runner.run.run != run:
-            return []
+        active = self._env.runs.of(run)
         return [
             pb.NodeProgress(node=n, phase=s.phase, step=s.step, steps=s.steps, loss=s.loss, seconds=s.seconds)
-            for n, s in sorted(runner.progress.items())
+            for n, s in sorted(active.progress.items() if active is not None else ())
         ]
 
     async def stop_run(self, request: pb.RunRequest, context: Context) -> pb.Run:
         """Stop a queued or running run; it ends as `stopped`."""
         who = self._authorised(context)
         record = await self._run(request.run)
-        reason, runner = f"stopped by {who}", self._env.current
-        if runner is not None and runner.run.run == record.run:
-            runner.post(StopRequested(reason))
+        reason, active = f"stopped by {who}", self._env.runs.of(record.run)
+        if active is not None:
+            active.post(StopRequested(reason))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(10):
                     await self._ended(record.run)
         else:
-            await self._call(self._store.finish_run, record.run, "stopped", reason, self._env.now())
+            await self._call(self._store.finish_run, record.run, "stopped", reason, self._env.clock())
         return await self._call(self._queries.run, record.run)
 
     async def _ended(self, run: str) -> None:
@@ -197,18 +230,17 @@ class AdminService:
     async def evict_node(self, request: pb.NodeRequest, context: Context) -> pb.Node:
         """Shut a node out: at once, and for good."""
         who = self._authorised(context)
-        env, node, now = self._env, request.node, self._env.now()
+        env, node, now = self._env, request.node, self._env.clock()
         await self._call(self._store.set_node_state, node, "evicted")
-        env.evicted.add(node)
+        env.members.evicted.add(node)
         env.sessions.close(node, "evicted", f"evicted by {who}")
         await self._call(self._store.add_event, EventRecord(now, "node-evicted", node=node, detail={"by": who}))
-        if env.current is not None:
-            env.current.post(NodeRemoved(node, now))
+        env.runs.post_all(NodeRemoved(node, now))
         return views.node_view(await self._node(node), False)
 
     def _node_view(self, record: NodeRecord) -> pb.Node:
         env = self._env
-        return views.node_view(record, record.node in env.sessions, env.drills.get(record.node, ""))
+        return views.node_view(record, record.node in env.sessions, env.members.drills.get(record.node, ""))
 
     async def _node(self, node: str) -> NodeRecord:
         return await self._call(self._store.node, node)
@@ -216,7 +248,7 @@ class AdminService:
     async def create_token(self, request: pb.CreateTokenRequest, context: Context) -> pb.CreateTokenReply:
         """A one-time join token."""
         self._authorised(context)
-        return await create_token(self._env, request)
+        return await create_token(self._env.enrolment, request)
 
     # -- the daemon -----------------------------------------------------------------------------------------------
 
@@ -225,18 +257,16 @@ class AdminService:
         self._authorised(context)
         env = self._env
         await self._call(self._store.set_setting, "paused", "true" if request.paused else "false")
-        env.paused = request.paused
-        if env.current is not None:
-            env.current.post(PauseChanged(request.paused, env.now()))
+        env.operation.paused = request.paused
+        env.runs.post_all(PauseChanged(request.paused or env.operation.draining, env.clock()))
         return self._coordinator_status()
 
     async def drain(self, request: pb.DrainRequest, context: Context) -> pb.CoordinatorStatus:
-        """Stop once the round in progress is committed; a restart goes on."""
+        """Stop once the rounds in progress are committed; a restart goes on."""
         self._authorised(context)
         env = self._env
-        env.draining = True
-        if env.current is not None:
-            env.current.post(PauseChanged(True, env.now()))
+        env.operation.draining = True
+        env.runs.post_all(PauseChanged(True, env.clock()))
         task = asyncio.create_task(self._stop_when_idle())
         task.add_done_callback(lambda _: None)
         self._draining = task
@@ -244,9 +274,9 @@ class AdminService:
 
     async def _stop_when_idle(self) -> None:
         env = self._env
-        while env.current is not None and env.current.machine is not None and env.current.machine.state != "idle":
+        while not env.runs.are_idle:
             await env.changes.after(env.changes.count)
-        env.stop.set()
+        env.operation.stop.set()
 
     async def status(self, request: pb.StatusRequest, context: Context) -> pb.CoordinatorStatus:
         """What the coordinator does now."""
@@ -258,10 +288,11 @@ class AdminService:
         return pb.CoordinatorStatus(
             version=__version__,
             federation=env.federation,
-            state=env.state,
+            state=env.operation.state,
             nodes_connected=len(env.sessions.nodes()),
-            current_run=env.current.run.run if env.current is not None else "",
-            store="PostgreSQL" if (env.config.store_url or "").startswith("postgres") else "SQLite",
+            current_run=next(iter(env.runs.active), ""),
+            active_runs=list(env.runs.active),
+            store=env.store_name,
         )
 
     async def backup(self, request: pb.BackupRequest, context: Context) -> pb.BackupReply:
@@ -269,5 +300,5 @@ class AdminService:
         self._authorised(context)
         if not request.folder:
             raise Conflict("name the folder to write the backup into")
-        size = await back_up(self._env, Path(request.folder))
+        size = await back_up(self._env.backup, Path(request.folder))
         return pb.BackupReply(folder=request.folder, bytes=size)

@@ -6,23 +6,23 @@ import json
 from collections.abc import Iterable
 from typing import Literal
 
-from covey.coordinator.admin.modes import mode_named
-from covey.coordinator.admin.stand_in import RunSummary, SignedUpdateRecord
+from covey.coordinator.runs.facts import NODE_PREFIX
 from covey.errors import NotFound
 from covey.protos import admin_pb2 as pb
+from covey.spec.mode import Mode
+from covey.spec.modes import DEFAULT, MODES
 from covey.storage.record.contract import (
     EventRecord,
     Json,
     NodeRecord,
     RoundRecord,
     RunRecord,
+    RunSummary,
+    SignedUpdateRecord,
     UpdateRecord,
     VersionRecord,
 )
 from covey.wire.artifacts import artifact_message
-
-NODE_PREFIX = "nodes/"
-"""What comes before the name of a metric that was merged from the nodes' own evaluations."""
 
 
 def run_view(record: RunRecord, summary: RunSummary) -> pb.Run:
@@ -31,7 +31,8 @@ def run_view(record: RunRecord, summary: RunSummary) -> pb.Run:
     `rounds_committed` is the number of versions made; a run that is counted in updates is not over after so many
     rounds (0), but after so many updates.
     """
-    asked = {mode_named(record.mode).unit: _asked(record)}
+    mode = MODES.get(record.mode, MODES[DEFAULT])
+    asked = {mode.unit: _asked(record, mode)}
     return pb.Run(
         run=record.run,
         name=record.name,
@@ -182,9 +183,8 @@ def _number(value: object) -> float | None:
     return float(value) if finite else None  # type: ignore[arg-type]
 
 
-def _asked(record: RunRecord) -> int:
+def _asked(record: RunRecord, mode: Mode) -> int:
     """How many rounds or updates end a run; 0 where no specification is known."""
-    mode = mode_named(record.mode)
     return int(json.loads(record.spec).get(mode.section, {}).get(mode.count_key, 0)) if record.spec else 0
 
 

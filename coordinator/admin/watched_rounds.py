@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 from covey.coordinator.admin import views
 from covey.coordinator.admin.pages import fitting
-from covey.coordinator.admin.stand_in import PagedStore
 from covey.protos import admin_pb2 as pb
-from covey.storage.record.contract import RoundRecord
+from covey.storage.record.contract import RoundRecord, Store
 
 
 class WatchedRounds:
@@ -22,7 +21,7 @@ class WatchedRounds:
     RECENT = 32
     PAGE = 200
 
-    def __init__(self, store: PagedStore, run: str) -> None:
+    def __init__(self, store: Store, run: str) -> None:
         self._store, self._run = store, run
         self._told: dict[int, int] = {}
         """Round to the hash of what was told of it."""

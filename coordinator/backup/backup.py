@@ -7,6 +7,7 @@ import contextlib
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -15,11 +16,14 @@ from covey import faults
 from covey.coordinator.backup.durable import copy_any, copy_file
 from covey.coordinator.backup.ownership import FILE, UNFINISHED
 from covey.coordinator.config import DATABASE, sqlite_url
-from covey.coordinator.environment import Environment
+from covey.coordinator.runs.retention import Retention
+from covey.coordinator.store_thread import StoreThread
+from covey.driver.background import Background
 from covey.errors import Conflict, NotFound
+from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.files.spool import sync_folder
-from covey.storage.record.backup import copy_database, digests_in, drop_database
-from covey.storage.record.copy import copy_store
+from covey.storage.sql.backup import copy_database, digests_in, drop_database
+from covey.storage.sql.copy import copy_store
 from covey.storage.sql.store import migrate
 
 KEYS = ("keys", "admin")
@@ -27,7 +31,18 @@ FILES = Path("files") / "artifacts"
 log = structlog.get_logger(room="coordinator")
 
 
-async def back_up(env: Environment, folder: Path) -> int:
+@dataclass(frozen=True)
+class BackupServices:
+    """What a backup is made of, and with."""
+
+    data_dir: Path
+    store: StoreThread
+    files: ArtifactFiles
+    retention: Retention
+    background: Background
+
+
+async def back_up(services: BackupServices, folder: Path) -> int:
     """Write record (as SQLite), model and update files, and keys into a new folder; returns its size in bytes.
 
     The database is copied first: files are added before they are recorded, and none is dropped meanwhile, so each
@@ -40,45 +55,37 @@ async def back_up(env: Environment, folder: Path) -> int:
         StoreError: The copy cannot be written, as when the disk is full.
         StoreUnavailable: The database is away.
     """
-    if env.held_releases is not None:
-        raise Conflict("another backup is being made")
-    env.held_releases = []
-    return await asyncio.shield(env.spawn(_back_up(env, folder)))
+    services.retention.hold()
+    return await asyncio.shield(services.background.spawn(_back_up(services, folder)))
 
 
-async def _back_up(env: Environment, folder: Path) -> int:
+async def _back_up(services: BackupServices, folder: Path) -> int:
     given_up = threading.Event()
     try:
-        size = await asyncio.to_thread(_write, env, folder, given_up)
+        size = await asyncio.to_thread(_write, services, folder, given_up)
     except asyncio.CancelledError:
         # The coordinator ends. What is held stays, as it may just be read; the next start drops it.
         given_up.set()
         raise
     except BaseException:
-        await env.store.alone(_drop_held, env)
+        await services.store.alone(services.retention.let_go)
         raise
-    await env.store.alone(_drop_held, env)
+    await services.store.alone(services.retention.let_go)
     log.info("a backup was made", folder=str(folder), bytes=size)
     return size
 
 
-def _drop_held(env: Environment) -> None:
-    """In the store's thread, where files are added to those that are held."""
-    held, env.held_releases = env.held_releases, None
-    env.files.release(held or ())
-
-
-def _write(env: Environment, folder: Path, given_up: threading.Event) -> int:
+def _write(services: BackupServices, folder: Path, given_up: threading.Event) -> int:
     def check() -> None:
         if given_up.is_set():
             raise Conflict(f"the coordinator stops: there is no backup in {folder}")
 
     advice = "name a folder that the coordinator's user may make, with room enough; under systemd one in its "
     with _refused(f"the backup cannot be written into {folder}", advice + "ReadWritePaths"):
-        return _write_whole(env, folder, check)
+        return _write_whole(services, folder, check)
 
 
-def _write_whole(env: Environment, folder: Path, check: Callable[[], None]) -> int:
+def _write_whole(services: BackupServices, folder: Path, check: Callable[[], None]) -> int:
     """The record gets its name at the very end: what a killed coordinator leaves is no backup."""
     if folder.exists() and any(folder.iterdir()):
         raise Conflict(f"{folder} is not empty; name a new folder")
@@ -86,9 +93,9 @@ def _write_whole(env: Environment, folder: Path, check: Callable[[], None]) -> i
     staged = folder / "unfinished"
     staged.mkdir(mode=0o700)
     try:
-        record = copy_database(env.store.store, staged)
+        record = copy_database(services.store.store, staged)
         record.chmod(0o600)
-        _copy_files(env, folder, digests_in(record), check)
+        _copy_files(services, folder, digests_in(record), check)
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         sync_folder(folder)
         check()
@@ -101,20 +108,20 @@ def _write_whole(env: Environment, folder: Path, check: Callable[[], None]) -> i
     return size
 
 
-def _copy_files(env: Environment, folder: Path, digests: set[str], check: Callable[[], None]) -> None:
+def _copy_files(services: BackupServices, folder: Path, digests: set[str], check: Callable[[], None]) -> None:
     """What the copied record refers to: the record itself may have let some of it go by now."""
     for name in (*KEYS, FILE):
-        copy_any(env.config.data_dir / name, folder / name, check)
+        copy_any(services.data_dir / name, folder / name, check)
     target = folder / FILES
     for made in (target.parent, target):  # mkdir gives parents another mode
         made.mkdir(mode=0o700)
     for digest in sorted(digests):
-        if not env.files.has(digest):
+        if not services.files.has(digest):
             raise NotFound(
-                f"there is no whole backup: the record names the file {digest}, and {env.files.path(digest)} is gone; "
-                "look for others with: covey store check"
+                f"there is no whole backup: the record names the file {digest}, and {services.files.path(digest)} is "
+                "gone; look for others with: covey store check"
             )
-        copy_file(env.files.path(digest), target / digest, check)
+        copy_file(services.files.path(digest), target / digest, check)
     _sync_with_parent(target)
 
 

@@ -7,31 +7,32 @@ newest lease number, in `record.json`; the record gets it first, so that the fil
 
 from __future__ import annotations
 
-import json
 import secrets
-from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from covey.coordinator.config import DATABASE
 from covey.errors import Conflict
 from covey.storage.files.spool import disk_errors
 from covey.storage.sql.store import SqlStore
+from covey.validation import explain
 from covey.wire.authority import write_private
 
 FILE = "record.json"
 UNFINISHED = "unfinished-restore"
 """The folder in a data directory into which a restore copies; while it is there, the restore has not ended."""
 SETTING = "record-id"
-LEASE, RECORD = "lease", "record"
 _ASK = "is --store (COVEY_STORE) missing, or another one?"
 
 
-@dataclass(frozen=True)
-class Note:
+class Note(BaseModel):
     """What `record.json` holds."""
 
+    model_config = ConfigDict(strict=True, frozen=True)
+
     lease: int
-    record: str
+    record: str = ""
     """The record's id; empty: written by a version that had none."""
 
 
@@ -115,13 +116,13 @@ def read_note(data_dir: Path) -> Note | None:
     """
     path = data_dir / FILE
     try:
-        found = json.loads(path.read_bytes())
-        return Note(int(found[LEASE]), str(found.get(RECORD, "")))
+        return Note.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValidationError) as error:
+        problem = explain(error, Note) if isinstance(error, ValidationError) else str(error)
         raise Conflict(
-            f"{path} cannot be read ({error}): it should say which record the files here belong to. If --store "
+            f"{path} cannot be read ({problem}): it should say which record the files here belong to. If --store "
             "(COVEY_STORE) names the right database, delete it, and it is made again"
         ) from error
 
@@ -130,4 +131,4 @@ def note_record(data_dir: Path, record: str, lease_number: int) -> None:
     """Note, durably, the record and the lease under which the files are used from now on."""
     path = data_dir / FILE
     with disk_errors(path):
-        write_private(path, json.dumps({LEASE: lease_number, RECORD: record}).encode())
+        write_private(path, Note(lease=lease_number, record=record).model_dump_json().encode())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,16 +14,17 @@ import structlog
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from covey.coordinator.environment import Environment
+from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.rate_limits import RateLimits, site_of
+from covey.coordinator.store_thread import StoreThread
 from covey.errors import Conflict, CoveyError, IdentityError, LimitExceeded, NotFound, SpecError
 from covey.protos import admin_pb2, coordinator_pb2_grpc
 from covey.protos import coordinator_pb2 as pb
 from covey.storage.record.contract import EventRecord, NodeRecord, Role, Store, TokenRecord
-from covey.wire.authority import check_name, key_of_request
+from covey.wire.authority import Authority, check_name, key_of_request
 from covey.wire.errors import translated
 from covey.wire.identity import ENROL_DOMAIN
-from covey.wire.signing import key_id, verify
+from covey.wire.signing import SigningKey, key_id, verify
 from covey.wire.tokens import ROLES, SECRET_BYTES, JoinToken
 
 log = structlog.get_logger(room="coordinator")
@@ -39,7 +41,32 @@ TAKEN = "the name of this join token is taken; ask for a token with another name
 UNPROVEN = "the signing request, or the proof for the signing key, is not valid"
 
 
-async def create_token(env: Environment, request: admin_pb2.CreateTokenRequest) -> admin_pb2.CreateTokenReply:
+@dataclass
+class Addresses:
+    """Where the coordinator listens, known once it does, and how others reach it where that differs."""
+
+    listen: str = ""
+    enrol_listen: str = ""
+    advertise: str | None = None
+    advertise_enrol: str | None = None
+
+
+@dataclass(frozen=True)
+class EnrolmentServices:
+    """What enrolment is given."""
+
+    federation: str
+    store: StoreThread
+    authority: Authority
+    signing_key: SigningKey
+    members: Members
+    addresses: Addresses
+    clock: Callable[[], float]
+
+
+async def create_token(
+    services: EnrolmentServices, request: admin_pb2.CreateTokenRequest
+) -> admin_pb2.CreateTokenReply:
     """Make and record a join token; only its hash is kept.
 
     Raises:
@@ -54,14 +81,14 @@ async def create_token(env: Environment, request: admin_pb2.CreateTokenRequest) 
     expires_s = request.expires_s or DEFAULT_EXPIRES_S
     if not 0 < expires_s <= MAX_EXPIRES_S:
         raise SpecError(f"a token may live for at most {MAX_EXPIRES_S:g} seconds, not {expires_s:g}")
-    now, config, store = env.now(), env.config, env.store
+    now, addresses, store = services.clock(), services.addresses, services.store
     await store.call(_check_free, store.store, name)
     token = JoinToken(
         name=name,
         role=role,
-        server=config.advertise or _reachable(env.listen),
-        enrol=config.advertise_enrol or _reachable(env.enrol_listen),
-        authority_pem=env.authority.pem,
+        server=addresses.advertise or _reachable(addresses.listen),
+        enrol=addresses.advertise_enrol or _reachable(addresses.enrol_listen),
+        authority_pem=services.authority.pem,
         secret=secrets.token_bytes(SECRET_BYTES),
         expires_at=now + expires_s,
     )
@@ -119,8 +146,8 @@ def _proven(request: pb.EnrolRequest | pb.RenewRequest) -> _Keys:
 class EnrolmentService(coordinator_pb2_grpc.EnrolmentServicer):
     """Serves `covey.v1.Enrolment`, on its own listener, at a bounded rate."""
 
-    def __init__(self, env: Environment, limits: RateLimits | None = None) -> None:
-        self._env, self._limits = env, limits or RateLimits()
+    def __init__(self, services: EnrolmentServices, limits: RateLimits | None = None) -> None:
+        self._services, self._limits = services, limits or RateLimits()
         self._enrol = translated(self._answer)
 
     async def Enrol(self, request: pb.EnrolRequest, context: grpc.aio.ServicerContext[Any, Any]) -> pb.EnrolReply:
@@ -144,45 +171,45 @@ class EnrolmentService(coordinator_pb2_grpc.EnrolmentServicer):
         except (IdentityError, Conflict) as error:
             await self._refused(site, name, error)
             raise
-        return _reply(self._env, token.name, token.role, token.certificate)
+        return _reply(self._services, token.name, token.role, token.certificate)
 
     async def _token(self, secret: bytes) -> TokenRecord:
-        store = self._env.store
+        store = self._services.store
         try:
             return await store.call(store.store.token, hashlib.sha256(secret).hexdigest())
         except NotFound as error:
             raise IdentityError(UNACCEPTABLE) from error
 
     async def _redeem(self, token: TokenRecord, keys: _Keys) -> TokenRecord:
-        env = self._env
+        services = self._services
         if token.csr_key_sha256:
             raise Conflict(USED)
-        if token.expires_at <= env.now():
+        if token.expires_at <= services.clock():
             raise IdentityError(UNACCEPTABLE)
-        issued = env.authority.issue(token.name, token.role, keys.tls)
+        issued = services.authority.issue(token.name, token.role, keys.tls)
         node = NodeRecord(
             node=token.name,
             role=token.role,
             state="active",
-            enrolled_at=env.now(),
+            enrolled_at=services.clock(),
             certificate_serial=issued.serial,
             certificate_expires_at=issued.expires_at,
             signing_key=keys.signing,
             key_id=key_id(keys.signing),
         )
-        token = await env.store.call(_enrol, env.store.store, token, keys.sha256, issued.pem, node)
-        env.evicted.discard(token.name)
-        event = EventRecord(env.now(), "enrolled", node=token.name, detail={"role": token.role})
-        await env.store.call(env.store.store.add_event, event)
+        token = await services.store.call(_enrol, services.store.store, token, keys.sha256, issued.pem, node)
+        services.members.evicted.discard(token.name)
+        event = EventRecord(services.clock(), "enrolled", node=token.name, detail={"role": token.role})
+        await services.store.call(services.store.store.add_event, event)
         log.info("enrolled", name=token.name, role=token.role)
         return token
 
     async def _refused(self, site: str, name: str, error: CoveyError) -> None:
         """Remember who was turned away, and why: what the caller is not told."""
-        env, cause = self._env, error.__cause__
+        services, cause = self._services, error.__cause__
         detail = {"peer": site, "reason": str(error), "cause": str(cause or "")}
-        event = EventRecord(env.now(), "enrolment-refused", node=name, detail=detail)
-        await env.store.call(env.store.store.add_event, event)
+        event = EventRecord(services.clock(), "enrolment-refused", node=name, detail=detail)
+        await services.store.call(services.store.store.add_event, event)
 
 
 def _enrol(store: Store, token: TokenRecord, keys: str, certificate: bytes, node: NodeRecord) -> TokenRecord:
@@ -197,30 +224,36 @@ def _enrol(store: Store, token: TokenRecord, keys: str, certificate: bytes, node
         raise Conflict(USED if other else TAKEN) from error
 
 
-async def renew(env: Environment, node: str, request: pb.RenewRequest) -> pb.EnrolReply:
+async def renew(services: EnrolmentServices, node: str, request: pb.RenewRequest) -> pb.EnrolReply:
     """A new certificate for an enrolled node's own name; its old signing key stays on record.
 
     Raises:
         IdentityError: The signing request or the proof is not valid, or the node is not enrolled any more.
         Conflict: The signing key is another identity's.
     """
-    keys, store = _proven(request), env.store
+    keys, store = _proven(request), services.store
     if (await store.call(store.store.node, node)).state != "active":
         raise IdentityError(f"{node!r} is not enrolled any more")
-    issued = env.authority.issue(node, "node", keys.tls)
+    issued = services.authority.issue(node, "node", keys.tls)
     await store.call(
-        store.store.renew_node, node, issued.serial, issued.expires_at, keys.signing, key_id(keys.signing), env.now()
+        store.store.renew_node,
+        node,
+        issued.serial,
+        issued.expires_at,
+        keys.signing,
+        key_id(keys.signing),
+        services.clock(),
     )
-    env.node_keys.pop(node, None)
-    return _reply(env, node, "node", issued.pem)
+    services.members.forget_key(node)
+    return _reply(services, node, "node", issued.pem)
 
 
-def _reply(env: Environment, name: str, role: str, certificate: bytes) -> pb.EnrolReply:
+def _reply(services: EnrolmentServices, name: str, role: str, certificate: bytes) -> pb.EnrolReply:
     return pb.EnrolReply(
         name=name,
         role=role,
         certificate=certificate,
-        authority=env.authority.pem,
-        federation=env.federation,
-        coordinator_key=env.signing_key.public_bytes,
+        authority=services.authority.pem,
+        federation=services.federation,
+        coordinator_key=services.signing_key.public_bytes,
     )

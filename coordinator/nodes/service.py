@@ -1,4 +1,4 @@
-"""The gRPC face towards nodes: sessions, downloads, uploads. Who calls is what the certificate says."""
+"""What nodes say and ask: sessions, downloads, uploads. Who calls is what the certificate says."""
 
 from __future__ import annotations
 
@@ -7,27 +7,36 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
 from covey import __version__, faults
-from covey.artifact import Artifact
-from covey.coordinator.admin.metrics import MAX_METRIC_NAME
-from covey.coordinator.environment import Environment
-from covey.coordinator.modes.rounds.events import NodeAnswered, NodeJoined, NodeLost
+from covey import messages as msg
 from covey.coordinator.nodes.adversaries import MAX_NAME, drill_event
-from covey.coordinator.nodes.enrolment import renew
+from covey.coordinator.nodes.enrolment import EnrolmentServices, renew
+from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.rate_limits import Bucket
-from covey.coordinator.nodes.sessions import Session
-from covey.coordinator.runs.active_run import NodeState
+from covey.coordinator.nodes.sessions import Session, Sessions
+from covey.coordinator.runs.active_runs import ActiveRuns
 from covey.coordinator.runs.assignments import is_small
-from covey.coordinator.runs.offers import STALL_S, Intake
+from covey.coordinator.runs.facts import MAX_METRIC_NAME, NodeProgress
+from covey.coordinator.runs.offers import STALL_S, Offers
+from covey.coordinator.store_thread import StoreThread
+from covey.driver.background import Background
+from covey.driver.changes import Changes
 from covey.errors import Conflict, IdentityError, NotFound
+from covey.machines.protocol import NodeAnswered, NodeJoined, NodeLost
 from covey.protos import coordinator_pb2 as pb
+from covey.storage.files.artifacts import ArtifactFiles
+from covey.storage.record.contract import EventRecord
 from covey.wire.canonical import text
 from covey.wire.channels import Context, Peer, peer_identity
+from covey.wire.grants import Grants
 from covey.wire.streams import serve_download
+from covey.wire.translation import from_node, to_node
 
 log = structlog.get_logger(room="coordinator")
 HEARTBEAT_S = 10.0
@@ -35,14 +44,43 @@ SILENCE_S = 3 * HEARTBEAT_S
 MESSAGES = (500, 200.0)
 """How many messages of one session are taken at once, and how many a second after that."""
 MAX_TEXT = 2000
-PHASES = ("downloading", "training", "uploading")
+PHASES = ("queued", "downloading", "training", "uploading")
+WIRE_REFUSED = "wire-version-refused"
+"""Kind of the event of a node that speaks another version; its detail is `{"node": N, "coordinator": M}`."""
+
+
+class SessionMetrics(Protocol):
+    """What is counted of sessions."""
+
+    def connected(self, node: str) -> None:
+        """A node opened a session."""
+
+
+@dataclass(frozen=True)
+class NodeServices:
+    """What the service towards nodes is given."""
+
+    federation: str
+    store: StoreThread
+    files: ArtifactFiles
+    sessions: Sessions
+    members: Members
+    runs: ActiveRuns
+    offers: Offers
+    enrolment: EnrolmentServices
+    metrics: SessionMetrics
+    changes: Changes
+    background: Background
+    clock: Callable[[], float]
 
 
 class CoordinatorService:
     """Serves `covey.v1.Coordinator`."""
 
-    def __init__(self, env: Environment, intake: Intake) -> None:
-        self._env, self._intake = env, intake
+    def __init__(self, services: NodeServices) -> None:
+        self._services = services
+        self._downloads: Grants[tuple[str, str]] = Grants()
+        """By (node, digest)."""
         self._downloading: set[tuple[str, str]] = set()
 
     def authorised(self, context: Context) -> Peer:
@@ -54,9 +92,9 @@ class CoordinatorService:
         peer = peer_identity(context)
         if peer.role != "node":
             raise IdentityError(f"{peer.name!r} is not a node")
-        if peer.name in self._env.evicted:
+        if peer.name in self._services.members.evicted:
             raise IdentityError(f"node {peer.name!r} was evicted")
-        if peer.expires_at <= self._env.now():
+        if peer.expires_at <= self._services.clock():
             raise IdentityError(f"the certificate of {peer.name!r} has expired")
         return peer
 
@@ -68,15 +106,11 @@ class CoordinatorService:
         """One node's long-lived stream."""
         peer = self.authorised(context)
         node = peer.name
-        session = self._env.sessions.open(node, peer.expires_at)
-        self._env.metrics.connected(node)
+        session = self._services.sessions.open(node, peer.expires_at)
+        self._services.metrics.connected(node)
         reader = asyncio.create_task(self._read(session, requests))
         try:
-            yield pb.CoordinatorMessage(
-                welcome=pb.Welcome(
-                    version=__version__, federation=self._env.federation, node=node, heartbeat_s=HEARTBEAT_S
-                )
-            )
+            yield to_node(msg.Welcome(__version__, self._services.federation, node, HEARTBEAT_S))
             async for message in self._outgoing(session, reader, peer.expires_at):
                 yield message
         finally:
@@ -91,16 +125,16 @@ class CoordinatorService:
         heartbeat = pb.CoordinatorMessage(heartbeat=pb.Heartbeat())
         while not reader.done():
             try:
-                async with asyncio.timeout(min(HEARTBEAT_S, max(0.0, expires_at - self._env.now()))):
+                async with asyncio.timeout(min(HEARTBEAT_S, max(0.0, expires_at - self._services.clock()))):
                     message = await session.outbox.get()
             except TimeoutError:
                 if time.monotonic() - session.heard_at > SILENCE_S:
                     log.warning("session is silent", node=session.node, seconds=SILENCE_S)
                     return
                 message = heartbeat
-            if expires_at <= self._env.now():
+            if expires_at <= self._services.clock():
                 log.warning("certificate expired", node=session.node)
-                yield pb.CoordinatorMessage(goodbye=pb.Goodbye(code="expired", reason="the certificate has expired"))
+                yield to_node(msg.Goodbye("expired", "the certificate has expired"))
                 return
             if message is None:
                 return
@@ -111,7 +145,9 @@ class CoordinatorService:
         try:
             async for message in requests:
                 session.heard_at = time.monotonic()
-                await self.dispatch(session, message)
+                plain = from_node(message)
+                if plain is not None:
+                    await self.dispatch(session, plain)
                 # What is not read is not sent: flow control makes a flood the flooder's own problem.
                 wait_s = pace.take(time.monotonic())
                 if wait_s > 0:
@@ -123,81 +159,89 @@ class CoordinatorService:
         session.close()
 
     def _ended(self, session: Session) -> None:
-        if not self._env.sessions.forget(session):
+        services, node = self._services, session.node
+        if not services.sessions.forget(session):
             return
-        node = session.node
         log.info("node disconnected", node=node)
-        self._intake.drop(node)
-        self._grant_downloads(self._env.downloads.drop(node))
-        if self._env.current is not None:
-            self._env.current.post(NodeLost(node, self._env.now()))
-        self._env.changes.notify()
-        env = self._env
-        env.spawn(env.store.persist(env.store.store.seen, node, env.now()))
+        services.offers.drop(node)
+        self._grant_downloads(self._downloads.drop(node))
+        services.runs.post_all(NodeLost(node, services.clock()))
+        services.changes.notify()
+        store = services.store
+        services.background.spawn(store.persist(store.store.seen, node, services.clock()))
 
-    async def dispatch(self, session: Session, message: pb.NodeMessage) -> None:
+    async def dispatch(self, session: Session, message: msg.NodeMessage) -> None:
         """Take one message of a node."""
-        node, kind = session.node, message.WhichOneof("kind")
-        if kind == "hello":
-            await self._hello(session, message.hello)
-        elif kind == "download":
-            digest = message.download.digest
-            if self._served(node, digest) is None:
-                return  # an old base: its work was cancelled, or will be
-            if self._env.downloads.request((node, digest), node):
-                self._grant_downloads([(node, digest)])
-        elif kind == "offer":
-            await self._intake.offer(node, message.offer)
-        elif kind == "decline":
-            self._declined(node, message.decline)
-        elif kind == "progress":
-            self._progressed(node, message.progress)
-        elif kind == "evaluation":
-            await self._evaluated(node, message.evaluation)
+        node = session.node
+        match message:
+            case msg.Hello():
+                await self._hello(session, message)
+            case msg.DownloadAsk(digest=digest):
+                self._asked(node, digest)
+            case msg.UpdateOffer():
+                await self._services.offers.offer(node, message)
+            case msg.Decline():
+                self._declined(node, message)
+            case msg.Progress():
+                self._progressed(node, message)
+            case msg.Evaluation():
+                await self._evaluated(node, message)
 
-    async def _hello(self, session: Session, hello: pb.Hello) -> None:
-        env, node = self._env, session.node
+    async def _hello(self, session: Session, hello: msg.Hello) -> None:
+        services, store, node = self._services, self._services.store, session.node
+        if hello.wire != msg.WIRE:
+            await self._refuse_version(session, hello)
+            return
         tasks = [task[:200] for task in hello.tasks[:1000]]
-        await env.store.persist(
-            env.store.store.seen, node, env.now(), version=hello.version[:50], device=hello.device[:200], tasks=tasks
-        )
+        version, device = hello.version[:50], hello.device[:200]
+        await store.persist(store.store.seen, node, services.clock(), version=version, device=device, tasks=tasks)
         if session.greeted:
             return
         session.greeted = True
         await self._note_drill(node, hello.drill[:MAX_NAME])
-        log.info("node connected", node=node, version=hello.version[:50], device=hello.device[:200])
-        if env.current is not None and env.sessions.is_current(session):
-            env.current.post(NodeJoined(node, env.now()))
-        env.changes.notify()
+        log.info("node connected", node=node, version=version, device=device)
+        if services.sessions.is_current(session):
+            services.runs.post_all(NodeJoined(node, services.clock()))
+        services.changes.notify()
+
+    async def _refuse_version(self, session: Session, hello: msg.Hello) -> None:
+        """A node whose messages are of another version is told so, and takes part in nothing."""
+        reason = version_refusal(hello)
+        session.close("version", reason)
+        log.warning("node refused", node=session.node, reason=reason)
+        detail = {"node": hello.wire, "coordinator": msg.WIRE}
+        event = EventRecord(self._services.clock(), WIRE_REFUSED, node=session.node, detail=detail)
+        await self._services.store.persist(self._services.store.store.add_event, event)
 
     async def _note_drill(self, node: str, attack: str) -> None:
         """Put on record that a node is an adversary for a drill, or is one no more."""
-        env, before = self._env, self._env.drills.pop(node, "")
+        services, drills = self._services, self._services.members.drills
+        before = drills.pop(node, "")
         if attack:
-            env.drills[node] = attack
+            drills[node] = attack
             log.warning("DRILL: a node joined as an adversary", node=node, attack=attack)
-        event = drill_event(node, before, attack, env.now())
+        event = drill_event(node, before, attack, services.clock())
         if event is not None:
-            await env.store.persist(env.store.store.add_event, event)
+            await services.store.persist(services.store.store.add_event, event)
 
-    def _declined(self, node: str, decline: pb.Decline) -> None:
-        runner = self._env.current
-        if runner is not None and runner.run.run == decline.run and runner.expects(node, decline.round):
-            self._intake.drop(node)
+    def _declined(self, node: str, decline: msg.Decline) -> None:
+        run = self._services.runs.of(decline.run)
+        if run is not None and run.expects(node, decline.round):
+            self._services.offers.drop(node, decline.run)
             reason = f"{decline.code[:50]}: {decline.reason[:MAX_TEXT]}"
-            runner.post(NodeAnswered(node, decline.round, "declined", reason, self._env.now()))
+            run.post(NodeAnswered(node, decline.round, "declined", reason, self._services.clock()))
 
-    def _progressed(self, node: str, progress: pb.Progress) -> None:
-        runner = self._env.current
-        if runner is None or runner.run.run != progress.run or not runner.collecting(node, progress.round):
+    def _progressed(self, node: str, progress: msg.Progress) -> None:
+        run = self._services.runs.of(progress.run)
+        if run is None or not run.collecting(node, progress.round):
             return
         phase = progress.phase if progress.phase in PHASES else "training"
         loss = progress.loss if math.isfinite(progress.loss) else math.nan
-        runner.moved(node, NodeState(phase, progress.step, progress.steps, loss, progress.seconds))
+        run.moved(node, NodeProgress(phase, progress.step, progress.steps, loss, progress.seconds))
 
-    async def _evaluated(self, node: str, evaluation: pb.Evaluation) -> None:
-        runner = self._env.current
-        if runner is None or runner.run.run != evaluation.run:
+    async def _evaluated(self, node: str, evaluation: msg.Evaluation) -> None:
+        run = self._services.runs.of(evaluation.run)
+        if run is None:
             return
         try:
             totals = {
@@ -208,51 +252,54 @@ class CoordinatorService:
             log.warning("unreadable evaluation", node=node)
             totals = {}
         finite = {name: pair for name, pair in totals.items() if all(map(math.isfinite, pair)) and pair[1] >= 0}
-        await runner.node_evaluated(node, evaluation.version, finite)
+        await run.node_evaluated(node, evaluation.version, finite)
 
     # -- bulk -----------------------------------------------------------------------------------------------------
 
+    def _asked(self, node: str, digest: str) -> None:
+        """A node asks for a place in the queue of downloads."""
+        if self._services.runs.served(node, digest) is None:
+            return  # an old base: its work was cancelled, or will be
+        if self._downloads.request((node, digest), node):
+            self._grant_downloads([(node, digest)])
+
     def _grant_downloads(self, keys: list[tuple[str, str]]) -> None:
         for node, digest in keys:
-            grant = pb.CoordinatorMessage(download=pb.DownloadGrant(digest=digest))
-            self._env.spawn(self._watch_download((node, digest)))
-            if not self._env.sessions.send(node, grant):
-                self._grant_downloads(self._env.downloads.release((node, digest)))
+            self._services.background.spawn(self._watch_download((node, digest)))
+            if not self._services.sessions.send(node, msg.DownloadGrant(digest)):
+                self._grant_downloads(self._downloads.release((node, digest)))
 
     async def download(self, request: pb.DownloadRequest, context: Context) -> AsyncIterator[bytes]:
         """Stream the current base model from an offset."""
         node = self.authorised(context).name
-        runner, key = self._env.current, (node, request.digest)
+        key = (node, request.digest)
         try:
-            artifact = self._served(node, request.digest)
-            if runner is None or artifact is None:
+            served = self._services.runs.served(node, request.digest)
+            if served is None:
                 raise NotFound("only the base model of this node's open round can be downloaded")
-            if not is_small(artifact) and not self._env.downloads.holds(key):
+            run, artifact = served
+            if not is_small(artifact) and not self._downloads.holds(key):
                 raise NotFound("this download is not granted; ask for it in the session")
             if key in self._downloading:
                 raise Conflict("this download is in progress already")
             self._downloading.add(key)
             try:
-                path = self._env.files.path(request.digest)
+                path = self._services.files.path(request.digest)
                 async for chunk in serve_download(path, artifact, request.offset):
                     faults.reach("download-chunk")
-                    runner.sent(node, len(chunk))
+                    run.sent(node, len(chunk))
                     yield chunk
             finally:
                 self._downloading.discard(key)
         finally:
             if key not in self._downloading:
-                self._grant_downloads(self._env.downloads.release(key))
+                self._grant_downloads(self._downloads.release(key))
 
     async def _watch_download(self, key: tuple[str, str]) -> None:
         """Take a grant back from a node that does nothing with it; a stream that stalls ends by itself."""
         await asyncio.sleep(STALL_S)
-        if self._env.downloads.holds(key) and key not in self._downloading:
-            self._grant_downloads(self._env.downloads.release(key))
-
-    def _served(self, node: str, digest: str) -> Artifact | None:
-        """The file of this digest, if this node may have it now."""
-        return self._env.current.served(node, digest) if self._env.current is not None else None
+        if self._downloads.holds(key) and key not in self._downloading:
+            self._grant_downloads(self._downloads.release(key))
 
     async def upload(self, stream: AsyncIterator[memoryview], context: Context) -> pb.UploadReply:
         """Take one part of an offered update."""
@@ -261,9 +308,19 @@ class CoordinatorService:
         digest, offset = str(metadata.get("covey-digest", "")), str(metadata.get("covey-offset", "0"))
         if not offset.isascii() or not offset.isdigit() or len(offset) > 20:
             raise NotFound("covey-offset must be a number of bytes")
-        received = await self._intake.receive(node, digest, int(offset), stream)
+        received = await self._services.offers.receive(node, digest, int(offset), stream)
         return pb.UploadReply(received_bytes=received)
 
     async def renew(self, request: pb.RenewRequest, context: Context) -> pb.EnrolReply:
         """A new certificate for the caller."""
-        return await renew(self._env, self.authorised(context).name, request)
+        return await renew(self._services.enrolment, self.authorised(context).name, request)
+
+
+def version_refusal(hello: msg.Hello) -> str:
+    """What a node is told that speaks another version of the messages."""
+    # A node from before versions were said says 0.
+    older = "node" if hello.wire < msg.WIRE else "coordinator"
+    return (
+        f"this node (Covey {hello.version[:50]}) speaks version {hello.wire or 1} of the messages between node and "
+        f"coordinator, the coordinator (Covey {__version__}) version {msg.WIRE}: upgrade the {older}"
+    )

@@ -1,4 +1,4 @@
-"""The live sessions: at most one a node, the newest wins."""
+"""The live sessions: at most one a node, the newest wins. Messages become protobuf here, at the door."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import math
 import time
 from dataclasses import dataclass, field
 
+from covey import messages as msg
 from covey.protos import coordinator_pb2 as pb
+from covey.wire.translation import to_node
 
 QUEUE_MESSAGES = 1000
 
@@ -19,15 +21,15 @@ class Session:
     node: str
     outbox: asyncio.Queue[pb.CoordinatorMessage | None] = field(default_factory=lambda: asyncio.Queue(QUEUE_MESSAGES))
     greeted: bool = False
-    """Whether the node has said hello (it may again, when it knows more of itself)."""
+    """Whether the node has said hello, in our version (it may again, when it knows more of itself)."""
     heard_at: float = field(default_factory=time.monotonic)
     expires_at: float = math.inf
     """When the certificate ends with which it was opened, in Unix seconds."""
 
-    def send(self, message: pb.CoordinatorMessage) -> None:
+    def send(self, message: msg.CoordinatorMessage) -> None:
         """Queue a message; a node that lets 1,000 pile up loses its session."""
         try:
-            self.outbox.put_nowait(message)
+            self.outbox.put_nowait(to_node(message))
         except asyncio.QueueFull:
             self.close()
 
@@ -36,7 +38,7 @@ class Session:
         if self.outbox.full():
             self.outbox.get_nowait()
         if code and self.outbox.qsize() < QUEUE_MESSAGES - 1:
-            self.outbox.put_nowait(pb.CoordinatorMessage(goodbye=pb.Goodbye(code=code, reason=reason)))
+            self.outbox.put_nowait(to_node(msg.Goodbye(code, reason)))
         self.outbox.put_nowait(None)
 
 
@@ -65,7 +67,7 @@ class Sessions:
         del self._live[session.node]
         return True
 
-    def send(self, node: str, message: pb.CoordinatorMessage) -> bool:
+    def send(self, node: str, message: msg.CoordinatorMessage) -> bool:
         """Send to a node if it is connected."""
         session = self._live.get(node)
         if session is None:
@@ -81,7 +83,7 @@ class Sessions:
 
     def close_all(self, code: str, reason: str) -> None:
         """End every session with a goodbye."""
-        for node in self.nodes():
+        for node in sorted(self._live):
             self.close(node, code, reason)
 
     def live(self) -> dict[str, Session]:
@@ -89,8 +91,9 @@ class Sessions:
         return self._live.copy()
 
     def nodes(self) -> list[str]:
-        """Connected nodes, by id."""
-        return sorted(self._live)
+        """Connected nodes that have said hello, by id."""
+        return sorted(node for node, session in self._live.items() if session.greeted)
 
     def __contains__(self, node: object) -> bool:
-        return node in self._live
+        session = self._live.get(node) if isinstance(node, str) else None
+        return session is not None and session.greeted

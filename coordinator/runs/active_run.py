@@ -1,103 +1,71 @@
-"""What the runners of both modes share: the queue of events, evaluation, retention, the end of a run.
+"""One run under this coordinator's care: its driver, and what is done alike in every mode.
 
-A runner feeds events to its machine and does what the machine asks for, in order. Everything durable happens before
-the next action; what the worker does goes on beside the events.
+Events go to the mode's machine, and what it asks for is done in order: everything durable before the next action; what
+the worker does goes on beside the events.
 """
 
 from __future__ import annotations
 
-import asyncio
-import math
-from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, ParamSpec, TypeVar
 
 import structlog
 
-from covey.artifact import INLINE_BYTES, Artifact
-from covey.coordinator.admin.metrics import RunFacts
-from covey.coordinator.environment import Environment
-from covey.coordinator.modes.rounds import events as ev
-from covey.coordinator.runs.assignments import Extras, evaluation_assignment
-from covey.coordinator.runs.preparation import Prepared
+from covey import faults
+from covey import messages as msg
+from covey.artifact import INLINE_BYTES
+from covey.coordinator.runs.assignments import AssignmentInputs, assignment, evaluation_assignment
+from covey.coordinator.runs.commit import StepJob, StepResult, adopt_files, discard_scratch
+from covey.coordinator.runs.evaluation import NodeMetrics, RunEvaluation
+from covey.coordinator.runs.facts import NodeProgress, RunFacts
+from covey.coordinator.runs.mode import Mode, RunMachine
+from covey.coordinator.runs.ports import RunServices
+from covey.coordinator.runs.preparation import Prepared, prepare
+from covey.driver.driver import Driver
 from covey.errors import CoveyError, Fenced
-from covey.protos import coordinator_pb2 as pb
-from covey.spec import RunSpec
-from covey.storage.record.contract import EventRecord, RunRecord, VersionRecord
-from covey.worker.jobs.messages import EvaluateJob
+from covey.machines import protocol as pr
+from covey.storage.record.contract import EventRecord, RoundRecord, RunRecord, Store, VersionRecord
 
+P = ParamSpec("P")
+R = TypeVar("R")
 log = structlog.get_logger(room="coordinator")
-Metrics = Mapping[str, Sequence[float]]
-"""Metric name to [total, count], as nodes and workers report them."""
 
 
-@dataclass
-class NodeState:
-    """What a node does in its open round, for people who watch."""
+class ActiveRun:
+    """One run under this coordinator's care.
 
-    phase: str = "invited"
-    step: int = 0
-    steps: int = 0
-    loss: float = math.nan
-    seconds: float = 0.0
+    Args:
+        services: What it is given.
+        run: The run, as it is recorded.
+        mode_of: Makes its mode.
+    """
 
-
-class Machine(Protocol):
-    """A pure state machine; each mode has one."""
-
-    @property
-    def state(self) -> str:
-        """What the run is doing: `idle` (no work is out), `finishing`, `done`, or a state of the mode's own."""
-
-    @property
-    def done(self) -> bool:
-        """Whether the run is in a terminal state."""
-
-    @property
-    def wake_at(self) -> float | None:
-        """When the machine wants a `Tick` at the latest; None: only an event can move it."""
-
-    @property
-    def committed(self) -> int:
-        """The newest committed version."""
-
-    def handle(self, event: Any) -> Sequence[Any]:
-        """Take one event; what is to be done, in order."""
-
-    def collects(self, node: str, number: int) -> bool:
-        """Whether this node works, or has worked, on this round while it is open."""
-
-    def expects(self, node: str, number: int) -> bool:
-        """Whether this node's answer for this round is still to come."""
-
-
-M = TypeVar("M", bound=Machine)
-
-
-class RunBase(ABC, Generic[M]):
-    """One run under this coordinator's care."""
-
-    def __init__(self, env: Environment, run: RunRecord) -> None:
-        self.env, self.run = env, run
-        self.machine: M | None = None
+    def __init__(self, services: RunServices, run: RunRecord, mode_of: Callable[[ActiveRun], Mode]) -> None:
+        self.services, self.run = services, run
+        self.log = log.bind(run=run.run, name=run.name)
+        self.progress: dict[str, NodeProgress] = {}
+        self.bytes_received = self.bytes_sent = 0
+        self.driver = Driver[Any, Any](self._do, clock=services.clock, tick=pr.Tick, on_handled=self._handled)
+        self.mode = mode_of(self)
+        self.facts = RunFacts(run.run, run.name, run.mode, self.mode.counts)
+        self.evaluation = RunEvaluation(services, run, self.facts)
+        self.machine: RunMachine | None = None
         self.prepared: Prepared | None = None
         self.base: VersionRecord | None = None
-        self.progress: dict[str, NodeState] = {}
-        self.bytes_received = self.bytes_sent = 0
-        self.facts = RunFacts(run.run, run.name, run.mode)
-        self._events: asyncio.Queue[Any] = asyncio.Queue()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._crash: BaseException | None = None
+        """The newest version."""
         self._small_model = "", b""
-        self._evaluations: dict[str, Metrics] = {}
-        self._log = log.bind(run=run.run, name=run.name)
 
-    # -- the outside ----------------------------------------------------------------------------------------------
+    # -- what the outside tells and asks --------------------------------------------------------------------------
 
     def post(self, event: Any) -> None:
         """Tell the run's machine something; it is taken in order."""
-        self._events.put_nowait(event)
+        self.driver.post(event)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no round is open."""
+        return self.machine is None or self.machine.state == "idle"
 
     def collecting(self, node: str, number: int) -> bool:
         """Whether this node has a part in this round, and the round is open."""
@@ -107,229 +75,216 @@ class RunBase(ABC, Generic[M]):
         """Whether this node's update for this round is still to come: the record has none of it."""
         return self.machine is not None and self.machine.expects(node, number)
 
-    def moved(self, node: str, state: NodeState) -> None:
+    def moved(self, node: str, progress: NodeProgress) -> None:
         """A node said how far it is."""
-        self.entered(node, state)
-        self.env.changes.notify()
+        self.entered(node, progress)
+        if progress.phase == "queued":
+            self.post(pr.NodeQueued(node, self.services.clock()))
+        else:
+            self.mode.moved(node, progress)
+        self.services.changes.notify()
 
-    def entered(self, node: str, state: NodeState) -> None:
+    def entered(self, node: str, progress: NodeProgress) -> None:
         """This is what a node does in its open round, or how its part ended."""
-        self.progress[node] = state
-        self.env.metrics.entered(node, state.phase)
+        self.progress[node] = progress
+        self.services.metrics.entered(self.run.run, node, progress.phase)
 
     def received(self, node: str, count: int) -> None:
         """So many bytes of an update came from a node."""
         self.bytes_received += count
-        self.env.metrics.received.labels(node).inc(count)
+        self.services.metrics.count_received(node, count)
 
     def sent(self, node: str, count: int) -> None:
         """So many bytes of a model went to a node."""
         self.bytes_sent += count
-        self.env.metrics.sent.labels(node).inc(count)
+        self.services.metrics.count_sent(node, count)
 
-    @abstractmethod
-    def open_round(self, node: str) -> int:
-        """The number of the round that an answer of this node would be for now; 0: none."""
+    async def node_evaluated(self, node: str, version: int, totals: NodeMetrics) -> None:
+        """A node answered an evaluation of the last version."""
+        if self.machine and self.machine.state == "finishing" and version == self.machine.committed:
+            await self.evaluation.note_node(node, version, totals)
+        self.post(pr.NodeEvaluated(node, version, self.services.clock()))
 
-    @abstractmethod
-    def base_of(self, node: str, number: int) -> VersionRecord:
-        """The version that this node's update for a round that expects it starts from."""
-
-    @abstractmethod
-    def served(self, node: str, digest: str) -> Artifact | None:
-        """The file of this digest, if the node may download it now."""
+    # -- from its taking up to its end ----------------------------------------------------------------------------
 
     async def execute(self) -> None:
-        """Care for the run until it is in a terminal state."""
+        """Care for the run until it is in a terminal state; what goes wrong fails the run.
+
+        Raises:
+            Fenced: Another coordinator took over.
+        """
         try:
             await self._execute()
-        except (Fenced, asyncio.CancelledError):
+        except Fenced:
             raise
         except Exception as error:
             reason = str(error) if isinstance(error, CoveyError) else f"internal error: {error!r}"
-            self._log.exception("the run failed")
-            await self._finish(ev.FinishRun("failed", reason))
+            self.log.exception("the run failed")
+            await self._finish(pr.FinishRun("failed", reason))
         finally:
-            for task in list(self._tasks):
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self.driver.close()
 
     async def _execute(self) -> None:
-        await self._begin()
-        await self._state_facts()
-        now = self.env.now()
-        first: list[ev.Event] = [ev.PauseChanged(self.env.paused, now), ev.Started(now)]
-        first += [ev.NodeJoined(node, now) for node in self.env.sessions.nodes()]
-        for event in first:
-            await self._handle(event)
-        while self.machine is not None and not self.machine.done:
-            await self._handle(await self._next_event())
+        services = self.services
+        self.prepared = prepared = await prepare(services, self.run)
+        self.run, self.base = prepared.run, prepared.newest
+        machine = await self.mode.begin(prepared, await self._expected())
+        await self._show_facts()
+        self.machine = machine
+        now, operator = services.clock(), services.operator
+        first: list[pr.SharedEvent] = [pr.PauseChanged(operator.paused or operator.draining, now), pr.Started(now)]
+        first += [pr.NodeJoined(node, now) for node in services.nodes.nodes()]
+        await self.driver.drive(machine, first)
 
-    @abstractmethod
-    async def _begin(self) -> None:
-        """Prepare the run and make its machine."""
-
-    async def _state_facts(self) -> None:
+    async def _show_facts(self) -> None:
         """What metrics show of the run, from the record."""
-        store = self.env.store
         self.facts.asked, self.facts.committed = self.ready().spec.rounds_in_all, self.newest().version
         if self.facts.committed:
-            for version in await store.persist(store.store.versions, self.run.run):
+            for version in await self.persist(self.record.versions, self.run.run):
                 self.facts.note(version.metrics)
 
     async def _expected(self) -> dict[str, float]:
         """The nodes that are here or may come back, with the time each was last seen."""
+        services = self.services
         return {
-            node.node: max(node.last_seen_at or node.enrolled_at, self.env.started_at)
-            for node in await self.env.store.persist(self.env.store.store.nodes)
+            node.node: max(node.last_seen_at or node.enrolled_at, services.started_at)
+            for node in await self.persist(self.record.nodes)
             if node.state == "active"
-        } | dict.fromkeys(self.env.sessions.nodes(), self.env.now())
+        } | dict.fromkeys(services.nodes.nodes(), services.clock())
 
-    async def _next_event(self) -> Any:
-        if self._crash is not None:
-            raise self._crash
-        wake_at = self.machine.wake_at if self.machine else None
-        timeout = None if wake_at is None else max(0.0, wake_at - self.env.now())
-        try:
-            async with asyncio.timeout(timeout):
-                return await self._events.get()
-        except TimeoutError:
-            return ev.Tick(self.env.now())
+    def _handled(self) -> None:
+        if self.machine is not None:
+            self.facts.committed = self.machine.committed
+        self.services.changes.notify()
 
-    async def _handle(self, event: Any) -> None:
-        if self.machine is None:
-            return
-        for action in self.machine.handle(event):
-            await self._do(action)
-        self.facts.committed = self.machine.committed
-        self.env.changes.notify()
+    async def _finish(self, action: pr.FinishRun) -> None:
+        if action.state == "completed":
+            await self.driver.settle()
+        services, run, now = self.services, self.run.run, self.services.clock()
+        await self.persist(self.record.finish_run, run, action.state, action.reason, now)
+        self._count_end(action.state)
+        if self.base is not None and self.prepared is not None:
+            await self.persist(self.prune, [self.base.version])
+        detail = {"state": action.state, "reason": action.reason}
+        await self.persist(self.record.add_event, EventRecord(now, "run-finished", run, detail=detail))
+        for node in services.nodes.nodes():
+            services.nodes.send(node, msg.Cancel(run, 0, f"the run is {action.state}"))
+        self.log.info("run finished", state=action.state, reason=action.reason)
+        services.changes.notify()
 
-    # -- actions of both modes ------------------------------------------------------------------------------------
+    def _count_end(self, state: str) -> None:
+        metrics = self.services.metrics
+        metrics.run_ended(state)
+        if state == "failed" and self.progress:
+            metrics.round_ended("failed")
+        for node in self.progress:
+            metrics.entered(self.run.run, node, state)
 
-    @abstractmethod
+    # -- what machines of all modes ask for -----------------------------------------------------------------------
+
     async def _do(self, action: Any) -> None:
-        """Do what the machine asks for; `_do_shared` does what both modes have."""
-
-    async def _do_shared(self, action: ev.SharedAction) -> None:
         match action:
-            case ev.Cancel(node=node, round=number, reason=reason):
-                cancel = pb.Cancel(run=self.run.run, round=number, reason=reason)
-                self.env.sessions.send(node, pb.CoordinatorMessage(cancel=cancel))
-            case ev.EvaluateCentrally(version=version):
-                self._spawn(self._evaluate(version))
-            case ev.AssignEvaluation(node=node):
-                base, extras = self.newest(), self._extras(node)
-                data = self._inline(base, node) if extras.change is None else b""
-                message = evaluation_assignment(self.run, base, data, self._index(node), extras)
-                self.env.sessions.send(node, pb.CoordinatorMessage(assignment=message))
-            case ev.Report(reason=reason):
-                self.facts.waiting = bool(reason)
-                if reason:
-                    self._log.info("waiting", reason=reason)
-                await self.env.store.persist(self.env.store.store.set_reason, self.run.run, reason)
-            case ev.FinishRun():
+            case pr.Cancel(node=node, round=number, reason=reason):
+                self.services.nodes.send(node, msg.Cancel(self.run.run, number, reason))
+            case pr.EvaluateCentrally(version=version):
+                self.driver.spawn(self._evaluate(version))
+            case pr.AssignEvaluation(node=node):
+                self._assign_evaluation(node)
+            case pr.Report(reason=reason):
+                await self._report(reason)
+            case pr.FinishRun():
                 await self._finish(action)
+            case _:
+                await self.mode.do(action)
 
-    def _extras(self, node: str) -> Extras:
-        """What this node's assignments carry beside the model."""
-        return Extras()
+    async def _evaluate(self, version: int) -> None:
+        await self.evaluation.evaluate(version)
+        self.post(pr.Evaluated(version, self.services.clock()))
+
+    def _assign_evaluation(self, node: str) -> None:
+        base, inputs = self.newest(), self.mode.inputs(node)
+        data = self._inline(base, node) if inputs.change is None else b""
+        self.services.nodes.send(node, evaluation_assignment(self.run, base, data, self._index(node), inputs))
+
+    async def _report(self, reason: str) -> None:
+        self.facts.waiting = bool(reason)
+        if reason:
+            self.log.info("waiting", reason=reason)
+        await self.persist(self.record.set_reason, self.run.run, reason)
+
+    # -- what modes do alike --------------------------------------------------------------------------------------
+
+    async def open(
+        self, number: int, attempt: int, invited: tuple[str, ...], base: VersionRecord, roster: tuple[str, ...]
+    ) -> float:
+        """Record a round, or an attempt of it, before anything is sent; returns when."""
+        await self._extend_roster(roster)
+        now = self.services.clock()
+        record = RoundRecord(self.run.run, number, attempt, "collecting", invited, base.version, now, now)
+        await self.persist(self.record.open_round, record)
+        return now
 
     async def _extend_roster(self, roster: tuple[str, ...]) -> None:
         if roster == self.run.roster:
             return
-        spec = self.ready().spec
-        parts = self.run.parts or spec.data.parts or len(roster)
-        store = self.env.store
-        await store.persist(store.store.extend_roster, self.run.run, roster, parts)
+        parts = self.run.parts or self.ready().spec.data.parts or len(roster)
+        await self.persist(self.record.extend_roster, self.run.run, roster, parts)
         self.run = replace(self.run, roster=roster, parts=parts)
 
-    def _prune(self, spec: RunSpec, pinned: Sequence[int]) -> None:
-        dropped = self.env.store.store.prune(
-            self.run.run,
-            versions=spec.keep.versions,
-            updates=spec.keep.updates,
-            metric=spec.evaluation.metric,
-            goal=spec.evaluation.goal,
-            pinned=pinned,
-        )
-        if self.env.held_releases is not None:
-            self.env.held_releases.extend(dropped)
-        else:
-            self.env.files.release(dropped)
+    def assign(
+        self,
+        node: str,
+        number: int,
+        attempt: int,
+        base: VersionRecord,
+        inputs: AssignmentInputs,
+        *,
+        evaluate: bool = False,
+        has_change: bool = False,
+    ) -> None:
+        """Send a recorded assignment to a connected node.
 
-    async def _evaluate(self, version: int) -> None:
-        store, metrics = self.env.store, {}
-        try:
-            record = await store.persist(store.store.version, self.run.run, version)
-            if record.kept and self.env.files.has(record.artifact.digest):
-                path = self.env.files.path(record.artifact.digest)
-                job = EvaluateJob(
-                    run=self.run.run,
-                    spec_json=self.run.spec,
-                    model=path,
-                    where="central",
-                    allow_path=self.env.config.allow_paths,
-                )
-                with self.env.metrics.round_phases.labels("evaluating").time():
-                    totals = await self.env.worker.use(lambda worker: worker.evaluate(job))
-                # JSON knows no NaN: what is not finite comes back as None.
-                known = {name: math.nan if total is None else total for name, (total, _) in totals.items()}
-                metrics = {name: known[name] / count for name, (_, count) in totals.items() if count}
-        except CoveyError as error:
-            self._log.warning("evaluation failed", version=version, error=str(error))
-        await store.persist(store.store.record_metrics, self.run.run, version, metrics, evaluated=True)
-        self.facts.note(metrics)
-        self._log.info("evaluated", version=version, **{k: round(v, 4) for k, v in metrics.items()})
-        self.post(ev.Evaluated(version, self.env.now()))
+        Args:
+            node: Its id.
+            number: The round.
+            attempt: Of the round.
+            base: The version to train from.
+            inputs: What comes along beside it.
+            evaluate: Whether to evaluate the base first.
+            has_change: Whether the node will make the base from the change: the model need not come along.
+        """
+        faults.reach("invite")
+        data = b"" if has_change else self._inline(base, node)
+        message = assignment(self.run, base, data, self._index(node), number, attempt, inputs, evaluate=evaluate)
+        self.entered(node, NodeProgress("invited"))
+        self.services.nodes.send(node, message)
 
-    async def node_evaluated(self, node: str, version: int, totals: Metrics) -> None:
-        """A node answered an evaluation of the last version."""
-        if self.machine and self.machine.state == "finishing" and version == self.machine.committed:
-            self._evaluations[node] = totals
-            merged = merged_metrics(self._evaluations.values(), "")
-            if merged:
-                store = self.env.store
-                await store.persist(store.store.record_metrics, self.run.run, version, merged, evaluated=False)
-                self.facts.note(merged)
-        self.post(ev.NodeEvaluated(node, version, self.env.now()))
+    async def commit(self, job: StepJob, result: StepResult, record: Callable[[], None]) -> None:
+        """Put a step's files under their names, then `record` it, which is called in the record's thread."""
+        with self.services.metrics.phase("committing"):
+            await self.persist(self._make_permanent, job, result, record)
+        faults.reach("after-commit")
 
-    async def _finish(self, action: ev.FinishRun) -> None:
-        if action.state == "completed":
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-        store, now = self.env.store, self.env.now()
-        await store.persist(store.store.finish_run, self.run.run, action.state, action.reason, now)
-        self._count_end(action.state)
-        if self.base is not None and self.prepared is not None:
-            await store.persist(self._prune, self.prepared.spec, [self.base.version])
-        detail = {"state": action.state, "reason": action.reason}
-        await store.persist(store.store.add_event, EventRecord(now, "run-finished", self.run.run, detail=detail))
-        for node in self.env.sessions.nodes():
-            cancel = pb.Cancel(run=self.run.run, round=0, reason=f"the run is {action.state}")
-            self.env.sessions.send(node, pb.CoordinatorMessage(cancel=cancel))
-        self._log.info("run finished", state=action.state, reason=action.reason)
-        self.env.changes.notify()
+    def _make_permanent(self, job: StepJob, result: StepResult, record: Callable[[], None]) -> None:
+        adopt_files(self.services.files, job, result)
+        faults.reach("before-commit")
+        record()
+        discard_scratch(self.services.files, job, result)
 
-    def _count_end(self, state: str) -> None:
-        metrics = self.env.metrics
-        metrics.runs.labels(state).inc()
-        if state == "failed" and self.progress:
-            metrics.rounds.labels("failed").inc()
-        for node in self.progress:
-            metrics.entered(node, state)
+    def prune(self, pinned: Sequence[int]) -> None:
+        """Let go of files that are not needed any more; those of the versions `pinned` are. In the record's thread."""
+        self.services.retention.prune(self.record, self.run.run, self.ready().spec, pinned)
 
     # -- small things ---------------------------------------------------------------------------------------------
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._reap)
+    @property
+    def record(self) -> Store:
+        """The record itself: its methods are for `persist`."""
+        return self.services.store.store
 
-    def _reap(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            self._log.error("background work failed", exc_info=task.exception())
-            self._crash = task.exception()
-            self.post(ev.Tick(self.env.now()))
+    async def persist(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Do something in the record's thread; while the database is away, wait for it."""
+        return await self.services.store.persist(method, *args, **kwargs)
 
     def ready(self) -> Prepared:
         """What was prepared before the first round."""
@@ -348,21 +303,9 @@ class RunBase(ABC, Generic[M]):
         if base.artifact.size_bytes > INLINE_BYTES:
             return b""
         if self._small_model[0] != base.artifact.digest:
-            self._small_model = base.artifact.digest, self.env.files.path(base.artifact.digest).read_bytes()
+            self._small_model = base.artifact.digest, self.services.files.path(base.artifact.digest).read_bytes()
         self.sent(node, base.artifact.size_bytes)
         return self._small_model[1]
 
     def _index(self, node: str) -> int:
         return self.run.roster.index(node)
-
-
-def merged_metrics(parts: Iterable[Metrics], prefix: str) -> dict[str, float]:
-    """Merge several nodes' metrics whose names begin with `prefix` into ratios named `nodes/NAME`."""
-    totals: dict[str, list[float]] = {}
-    for part in parts:
-        for name, (total, count) in part.items():
-            if name.startswith(prefix):
-                entry = totals.setdefault(name.removeprefix(prefix), [0.0, 0.0])
-                entry[0] += total
-                entry[1] += count
-    return {f"nodes/{name}": total / count for name, (total, count) in totals.items() if count}

@@ -1,76 +1,103 @@
-"""From an aggregation's result to what is committed: the version's file in place, and the signed, chained statement."""
+"""From a job's result to what is committed: the files in place, and the signed, chained statement."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
 
+from covey.artifact import Artifact
+from covey.coordinator.runs.ports import Files, RunServices
 from covey.errors import WorkerError
-from covey.storage.files.artifacts import ArtifactFiles
-from covey.storage.record.contract import PartRecord, RunRecord, UpdateRecord, VersionRecord
+from covey.storage.record.contract import VersionRecord
 from covey.wire.signing import CommitStatement, CommitVerdict
-from covey.worker.jobs.messages import AggregateJob, AggregateResult, RowVerdict
-
-if TYPE_CHECKING:
-    from covey.coordinator.environment import Environment
+from covey.worker.jobs.files import WrittenFile
 
 
-def commit_records(
-    env: Environment,
-    run: RunRecord,
+class StepJob(Protocol):
+    """A job that may make a version: where it writes the model, and the files that a version has beside it."""
+
+    @property
+    def out(self) -> Path:
+        """The model's."""
+
+    @property
+    def out_state(self) -> Mapping[str, Path]:
+        """The others, by name."""
+
+
+class StepResult(Protocol):
+    """What such a job made."""
+
+    @property
+    def artifact(self) -> Artifact | None:
+        """The model's file; None: it makes no version."""
+
+    @property
+    def model_sha256(self) -> str:
+        """Of the model."""
+
+    @property
+    def state(self) -> Sequence[WrittenFile]:
+        """The files beside it that were written."""
+
+
+def signed_version(
+    services: RunServices,
     base: VersionRecord,
-    job: AggregateJob,
-    result: AggregateResult,
-    updates: Sequence[UpdateRecord],
-) -> tuple[VersionRecord, list[UpdateRecord]]:
-    """The records that `commit_round` writes."""
-    artifact, number = result.artifact, job.round
-    if artifact is None:
+    result: StepResult,
+    verdicts: Sequence[CommitVerdict],
+    *,
+    round: int,
+    metrics: Mapping[str, float] | None = None,
+) -> VersionRecord:
+    """The version after `base`, with its signed statement, which is chained to the one before.
+
+    Raises:
+        WorkerError: The result has no file.
+    """
+    if result.artifact is None:
         raise WorkerError("the worker has aggregated, but made no file")
-    judged = {verdict.node: verdict for verdict in result.verdicts}
-    verdicts = [_judged(update, judged[update.node]) for update in updates if update.node in judged]
-    state = tuple(PartRecord(part.name, "none", part.artifact) for part in result.state)
+    state = tuple(file.part for file in result.state)
     statement = CommitStatement(
-        federation=env.federation,
-        run=run.run,
-        round=number,
-        version=number,
+        federation=services.federation,
+        run=base.run,
+        round=round,
+        version=base.version + 1,
         model_sha256=result.model_sha256,
-        artifact=artifact.digest,
+        artifact=result.artifact.digest,
         parent=hashlib.sha256(base.statement).hexdigest() if base.statement else "",
-        verdicts=tuple(CommitVerdict(u.node, u.digest, u.verdict, u.reason, u.share) for u in verdicts),
+        verdicts=tuple(verdicts),
         state=tuple(part.artifact.digest for part in state),
     ).to_bytes()
-    version = VersionRecord(
-        run=run.run,
-        version=number,
+    return VersionRecord(
+        run=base.run,
+        version=base.version + 1,
         model_sha256=result.model_sha256,
-        artifact=artifact,
-        created_at=env.now(),
+        artifact=result.artifact,
+        created_at=services.clock(),
         parent_sha256=base.model_sha256,
         state=state,
         statement=statement,
-        signature=env.signing_key.sign(statement),
-        metrics={name: total / count for name, (total, count) in result.metrics.items()},
-    )
-    return version, verdicts
-
-
-def _judged(update: UpdateRecord, verdict: RowVerdict) -> UpdateRecord:
-    return replace(
-        update,
-        verdict="accepted" if verdict.accepted else "rejected",
-        reason=verdict.reason,
-        share=verdict.share,
-        numbers=dict(verdict.numbers),
+        signature=services.signer.sign(statement),
+        metrics=dict(metrics or {}),
     )
 
 
-def adopt_files(files: ArtifactFiles, job: AggregateJob, result: AggregateResult) -> None:
+def adopt_files(files: Files, job: StepJob, result: StepResult) -> None:
     """Put what the worker wrote under its final names, durably. Repeatable."""
-    if result.artifact is not None:
-        files.adopt(job.out, result.artifact)
+    if result.artifact is None:
+        return
+    files.adopt(job.out, result.artifact)
     for part in result.state:
         files.adopt(part.path, part.artifact)
+
+
+def discard_scratch(files: Files, job: StepJob, result: StepResult | None = None) -> None:
+    """Drop the files of a job that are not those of a version: all, if there is no result. Repeatable."""
+    adopted: set[Path] = set()
+    if result is not None and result.artifact is not None:
+        adopted = {job.out, *(part.path for part in result.state)}
+    for path in {job.out, *job.out_state.values()} - adopted:
+        files.discard(path)

@@ -1,47 +1,118 @@
-"""The queue of runs: one at a time, those in progress first, then the oldest submission."""
+"""Takes care of several runs at once: those in progress first, then the oldest submissions."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable
 
 import structlog
 
-from covey.coordinator.environment import Environment
-from covey.coordinator.modes.asynchronous.mode import AsyncRunner
-from covey.coordinator.modes.rounds.mode import RunRunner
-from covey.coordinator.runs.active_run import RunBase
+from covey.coordinator.runs.active_run import ActiveRun
+from covey.coordinator.runs.active_runs import ActiveRuns
+from covey.coordinator.runs.ports import RunServices
+from covey.errors import CoveyError, Fenced
 from covey.storage.record.contract import RunRecord
 
 log = structlog.get_logger(room="coordinator")
 
 
-async def next_run(env: Environment) -> RunRecord | None:
-    """The run to care for now, or None."""
-    records = await env.store.persist(env.store.store.runs, states=("running", "queued"), limit=1_000_000)
-    if not records or (env.draining and records):
-        return None
-    return min(records, key=lambda run: (run.state != "running", run.submitted_at, run.run))
+class Scheduler:
+    """Starts runs while there is room, and the next one when one has ended.
 
+    Runs share the nodes, and the coordinator's worker: `covey.coordinator.runs.ports.Worker` says what bound a long
+    step of one run puts on another.
 
-def runner_of(env: Environment, run: RunRecord) -> RunBase[Any]:
-    """What cares for a run, by its mode."""
-    return AsyncRunner(env, run) if run.mode == "async" else RunRunner(env, run)
+    Args:
+        services: What runs are given.
+        runs: Where they are found.
+        take_up: Makes an active run from a recorded one.
+        max_runs: How many at once.
+    """
 
+    def __init__(
+        self,
+        services: RunServices,
+        runs: ActiveRuns,
+        take_up: Callable[[RunServices, RunRecord], ActiveRun],
+        max_runs: int,
+    ) -> None:
+        self._services, self._runs, self._take_up, self._max_runs = services, runs, take_up, max_runs
+        self._wanted = asyncio.Event()
+        self._tasks: dict[asyncio.Task[None], ActiveRun] = {}
+        self._given_up: set[str] = set()
+        """Runs that failed in a way that could not be recorded: a restart tries them again."""
 
-async def serve_runs(env: Environment) -> None:
-    """Care for one run after the other until cancelled."""
-    while True:
-        env.queue_changed.clear()
-        run = await next_run(env)
-        if run is None:
-            await env.queue_changed.wait()
-            continue
-        log.info("run taken", run=run.run, name=run.name, state=run.state)
-        env.current = runner_of(env, run)
+    def wake(self) -> None:
+        """Look again: a run was submitted."""
+        self._wanted.set()
+
+    async def serve(self) -> None:
+        """Care for runs until cancelled.
+
+        Raises:
+            Fenced: Another coordinator took over.
+        """
+        wanted = asyncio.create_task(self._wanted.wait())
         try:
-            await env.current.execute()
+            while True:
+                self._wanted.clear()
+                await self._start_next()
+                if wanted.done():
+                    wanted = asyncio.create_task(self._wanted.wait())
+                done, _ = await asyncio.wait([wanted, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+                for task in [task for task in self._tasks if task in done]:
+                    await self._ended(task)
         finally:
-            env.metrics.ended, env.current = env.current.facts, None
-            env.changes.notify()
-        await asyncio.sleep(0)
+            await self._stop(wanted)
+
+    async def _start_next(self) -> None:
+        """Take up as many runs as there is room for."""
+        if self._services.operator.draining or len(self._tasks) >= self._max_runs:
+            return
+        store = self._services.store
+        records = await store.persist(store.store.runs, states=("running", "queued"), limit=1_000_000)
+        waiting = [run for run in records if run.run not in self._runs.active and run.run not in self._given_up]
+        waiting.sort(key=lambda run: (run.state != "running", run.submitted_at, run.run))
+        for record in waiting[: self._max_runs - len(self._tasks)]:
+            await self._start(record)
+
+    async def _start(self, record: RunRecord) -> None:
+        log.info("run taken", run=record.run, name=record.name, state=record.state)
+        try:
+            run = self._take_up(self._services, record)
+        except CoveyError as error:  # its mode is not one that is known here
+            await self._fail(record, str(error))
+            return
+        self._runs.add(run)
+        self._tasks[asyncio.create_task(run.execute())] = run
+
+    async def _ended(self, task: asyncio.Task[None]) -> None:
+        run = self._tasks.pop(task)
+        self._runs.remove(run)
+        self._services.changes.notify()
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Fenced):
+            raise error
+        if error is not None:
+            log.error("the run's care failed", run=run.run.run, exc_info=error)
+            await self._fail(run.run, f"internal error: {error!r}")
+
+    async def _fail(self, record: RunRecord, reason: str) -> None:
+        """Record that a run failed of which its own task could not; where that fails too, leave it for a restart."""
+        store = self._services.store
+        try:
+            await store.persist(store.store.finish_run, record.run, "failed", reason, self._services.clock())
+        except Fenced:
+            raise
+        except Exception as error:
+            self._given_up.add(record.run)
+            log.error("a run is left as it is until the next start", run=record.run, exc_info=error)
+
+    async def _stop(self, wanted: asyncio.Task[bool]) -> None:
+        tasks = [wanted, *self._tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for run in self._tasks.values():
+            self._runs.remove(run)
+        self._tasks.clear()

@@ -11,6 +11,7 @@ from typing import TypeVar
 from covey.client.signed import SignedRecord, SignedUpdate
 from covey.client.values import Run
 from covey.errors import CoveyError
+from covey.spec.modes import mode_named
 from covey.wire.signing import CommitStatement, UpdateStatement, key_id, verify
 
 S = TypeVar("S")
@@ -92,8 +93,7 @@ class _Audit:
         if commit.parent != parent:
             yield "does not follow from the commit before it"
         shares = math.fsum(v.share for v in commit.verdicts if v.verdict == "accepted")
-        # Where each update is decided on by itself, shares are damped, and need not sum to 1.
-        if self._run.mode_facts.whole_shares and abs(shares - 1.0) > SHARES_TOLERANCE:
+        if mode_named(self._run.mode).whole_shares and abs(shares - 1.0) > SHARES_TOLERANCE:
             yield f"the shares of its accepted updates sum to {shares:g}"
 
     def _updates(self, signed: SignedRecord, found: dict[tuple[int, str], UpdateStatement]) -> Iterator[str]:
@@ -133,9 +133,10 @@ class _Audit:
         updates: Mapping[tuple[int, str], UpdateStatement],
         recorded: Mapping[tuple[int, str], SignedUpdate],
     ) -> Iterator[str]:
+        synchronous = mode_named(self._run.mode).synchronous
         models = {0: self._first_sha256, **{number: commit.model_sha256 for number, commit in commits.items()}}
         for (number, node), update in updates.items():
-            base = recorded[number, node].base_version if not self._run.mode_facts.synchronous else number - 1
+            base = number - 1 if synchronous else recorded[number, node].base_version
             before = models.get(base)
             if before and update.base != before:
                 yield f"round {number}, update of {node}: was not made from version {base}"

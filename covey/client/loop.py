@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Generator
 from typing import Any, TypeVar
 
 R = TypeVar("R")
@@ -41,7 +41,7 @@ class LoopThread:
             future.cancel()
             raise
 
-    def iterate(self, items: AsyncGenerator[R]) -> Iterator[R]:
+    def iterate(self, items: AsyncGenerator[R]) -> Generator[R]:
         """The items of an asynchronous generator, which is closed with this one, or with the loop."""
         try:
             while (item := self.run(_next(items))) is not _END:

@@ -10,7 +10,8 @@ from pathlib import Path
 from covey.client.loop import LoopThread
 from covey.client.stored import ARTIFACTS
 from covey.coordinator.config import DATABASE, sqlite_url
-from covey.coordinator.runs.replay import Replay, ReplayReport
+from covey.coordinator.modes.contract import ReplayReport
+from covey.coordinator.modes.registry import replay_of
 from covey.errors import NotFound
 from covey.storage.record.contract import Store
 from covey.storage.sql.store import open_store
@@ -68,6 +69,6 @@ async def _replay(
     record = store.run(run)
     worker = await Worker.start(folder / "worker", log_file=folder / LOG_FILE)
     try:
-        return await Replay(store, record, artifacts, worker, folder, allow_path=allow_path).run(on_progress)
+        return await replay_of(store, record, artifacts, worker, folder, allow_path=allow_path).run(on_progress)
     finally:
         await worker.stop()

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from covey.artifact import Artifact
-from covey.coordinator.admin.modes import Mode, Unit, mode_named
+from covey.spec.modes import DEFAULT, MODES
 
 Json = Mapping[str, Any]
 ENDED = ("completed", "failed", "stopped")
@@ -56,14 +56,9 @@ class Run:
         return self.state in ENDED
 
     @property
-    def mode_facts(self) -> Mode:
-        """What is so of every run of its mode."""
-        return mode_named(self.mode)
-
-    @property
-    def unit(self) -> Unit:
-        """What it is counted in: `rounds` or `updates`."""
-        return self.mode_facts.unit
+    def unit(self) -> Literal["rounds", "updates"]:
+        """What it is counted in; of a mode that only a newer coordinator has, rounds."""
+        return MODES.get(self.mode, MODES[DEFAULT]).unit
 
     @property
     def done(self) -> int:

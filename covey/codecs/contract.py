@@ -7,16 +7,15 @@ reader over its output, so it stands around a codec, never inside it.
 from __future__ import annotations
 
 import mmap
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from pydantic import JsonValue
 from torch import Tensor
 
-from covey.codecs.options import PluginOptions, validated
 from covey.layout import Layout
+from covey.plugins import Kind, Pluggable
 from covey.vectors import Vector
 
 Buffer = bytes | bytearray | memoryview | mmap.mmap
@@ -43,7 +42,37 @@ class CodecContext:
     broadcast: bytes = b""
 
 
-class Codec(ABC):
+@dataclass(frozen=True)
+class PerExample:
+    """What a codec encodes in place of a gradient: the sum of the examples' gradients, each clipped by itself.
+
+    Attributes:
+        clip: The norm that no example's gradient exceeds, over all tensors at once.
+        norm: Which norm.
+    """
+
+    clip: float
+    norm: Literal["l1", "l2"]
+
+
+@dataclass(frozen=True)
+class MessagePrivacy:
+    """The differential privacy of one message of a private codec.
+
+    Attributes:
+        epsilon: Of one message.
+        delta: Of one message; 0 with Laplace noise only.
+        mechanism: Which noise.
+        noise: Its standard deviation (Gaussian) or scale (Laplace), by what one example contributes at most.
+    """
+
+    epsilon: float
+    delta: float
+    mechanism: Literal["gaussian", "laplace"]
+    noise: float
+
+
+class Codec(Pluggable):
     """Turns a vector of `d` float32 into bytes. A subclass's docstring says what is lost, and the paper.
 
     Class attributes:
@@ -57,9 +86,11 @@ class Codec(ABC):
             be added to the next vector without end.
         feedback: Whether the sender keeps what was lost and adds it to its next vector (error feedback), if
             the run does not say otherwise.
+        summarises: Whether it has a `summary` of a round's updates, which every node gets.
     """
 
-    Options: ClassVar[type[PluginOptions]] = PluginOptions
+    declares: ClassVar[Mapping[str, str]] = {"summary": "summarises", "per_example": "private", "privacy": "private"}
+
     lossless: ClassVar[bool] = False
     fixed_size: ClassVar[bool] = True
     signs: ClassVar[bool] = False
@@ -67,15 +98,17 @@ class Codec(ABC):
     private: ClassVar[bool] = False
     feedback: bool = False
     contracts: bool = True
-    options: PluginOptions
+    summarises: ClassVar[bool] = False
 
-    def __init__(self, options: Mapping[str, JsonValue] | None = None) -> None:
-        """Check the options.
+    @property
+    def per_example(self) -> PerExample | None:
+        """How the gradients of single examples are clipped before they are summed; None: it takes any vector."""
+        return None
 
-        Raises:
-            SpecError: An option is unknown or has a wrong value.
-        """
-        self.options = validated(self.Options, options or {}, "exchange.options")
+    @property
+    def privacy(self) -> MessagePrivacy | None:
+        """What one message spends, where that can be accounted for."""
+        return None
 
     @abstractmethod
     def encoded_bytes(self, d: int, layout: Layout | None = None) -> int:
@@ -126,3 +159,6 @@ class Codec(ABC):
             LimitExceeded: It has more bytes than `d` elements can take.
             LayoutError: It has fewer, or is not the codec's form.
         """
+
+
+CODECS = Kind("codec", "covey.codecs", Codec, "exchange", "codec")

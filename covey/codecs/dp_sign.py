@@ -27,10 +27,10 @@ from torch import Tensor
 
 from covey.codecs.blocked import require_finite_values
 from covey.codecs.buffers import as_bytes
-from covey.codecs.contract import Buffer, Codec, CodecContext
-from covey.codecs.options import PluginOptions
+from covey.codecs.contract import Buffer, Codec, CodecContext, MessagePrivacy, PerExample
 from covey.codecs.sign import Sign
 from covey.layout import Layout
+from covey.options import PluginOptions
 from covey.validation import refusal
 from covey.vectors import BLOCK_ELEMENTS, Vector, spans
 from covey.vectors.signs import PackedSigns, packed, packed_bytes
@@ -75,6 +75,12 @@ class DpSignOptions(PluginOptions):
             return math.sqrt(2 * math.log(1.25 / self.delta)) * self.clip / self.epsilon
         return self.clip * analytic_gaussian(self.epsilon, self.delta)
 
+    @property
+    def privacy(self) -> MessagePrivacy:
+        """What one message spends."""
+        mechanism: Literal["laplace", "gaussian"] = "laplace" if self.mechanism == "laplace" else "gaussian"
+        return MessagePrivacy(self.epsilon, self.delta, mechanism, self.noise / self.clip)
+
 
 class DpSign(Codec):
     """The sign of the vector plus noise: P(+1) = Phi(g / sigma), or 1/2 + sign(g) (1 - e^(-|g| / lambda)) / 2.
@@ -94,6 +100,16 @@ class DpSign(Codec):
     stochastic = True
     private = True
     options: DpSignOptions
+
+    @property
+    def per_example(self) -> PerExample:
+        """Clipped to C, in the norm that the noise is for."""
+        return PerExample(self.options.clip, self.options.norm)
+
+    @property
+    def privacy(self) -> MessagePrivacy:
+        """That of the options."""
+        return self.options.privacy
 
     def encoded_bytes(self, d: int, layout: Layout | None = None) -> int:
         """Exactly `ceil(d / 8)`."""

@@ -18,10 +18,10 @@ from covey.codecs.blocked import Scales, as_bytes
 from covey.codecs.contract import Buffer, Codec, CodecContext
 from covey.codecs.integers import BlockSize
 from covey.codecs.levels import LevelReader, Levels, Norm
-from covey.codecs.options import PluginOptions
 from covey.codecs.random_streams import SEGMENT
 from covey.errors import LayoutError, LimitExceeded
 from covey.layout import Layout
+from covey.options import PluginOptions
 from covey.vectors import Vector, spans
 
 MIN_BITS, MAX_BITS = 2, 16
@@ -134,6 +134,7 @@ class DQSGD(Codec):
     fixed_size = False
     stochastic = True
     contracts = False
+    summarises = True
     Options = DQSGDOptions
     options: DQSGDOptions
 

@@ -21,11 +21,11 @@ from covey.codecs.blocked import (
 )
 from covey.codecs.contract import Buffer, Codec, CodecContext
 from covey.codecs.integers import BlockSize
-from covey.codecs.options import PluginOptions
 from covey.codecs.packing import Bytes, Codes
 from covey.codecs.random_streams import SEGMENT
 from covey.errors import LayoutError
 from covey.layout import Layout
+from covey.options import PluginOptions
 from covey.vectors import BLOCK_ELEMENTS, ComputedVector, Vector, spans
 
 _MAGNITUDE = np.uint16(0x7FFF)

@@ -11,8 +11,8 @@ from torch import Tensor
 from covey.codecs.blocked import power_of_two
 from covey.codecs.contract import Buffer, Codec, CodecContext
 from covey.codecs.levels import Levels
-from covey.codecs.options import PluginOptions
 from covey.layout import Layout
+from covey.options import PluginOptions
 from covey.vectors import Vector
 
 BlockSize = Annotated[int, AfterValidator(power_of_two)]

@@ -11,8 +11,8 @@ from covey.codecs.blocked import BlockForm
 from covey.codecs.contract import Buffer, Codec, CodecContext
 from covey.codecs.integers import BlockSize
 from covey.codecs.levels import Levels, Norm
-from covey.codecs.options import PluginOptions
 from covey.layout import Layout
+from covey.options import PluginOptions
 from covey.vectors import Vector
 
 MAX_LEVELS = 32767

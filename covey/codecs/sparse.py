@@ -19,10 +19,10 @@ from torch import Tensor
 from covey.codecs.blocked import require_finite_values
 from covey.codecs.buffers import as_bytes
 from covey.codecs.contract import Buffer, Codec, CodecContext
-from covey.codecs.options import PluginOptions
 from covey.codecs.threshold import Cut, Selector, cut
 from covey.errors import LayoutError
 from covey.layout import Layout
+from covey.options import PluginOptions
 from covey.validation import refusal
 from covey.vectors import BLOCK_ELEMENTS, ComputedVector, Vector, spans
 

@@ -22,13 +22,13 @@ from torch import Tensor
 from covey.codecs.blocked import require_finite_values
 from covey.codecs.buffers import as_bytes
 from covey.codecs.contract import Buffer, Codec, CodecContext
-from covey.codecs.options import PluginOptions
 from covey.codecs.random_streams import uniforms
 from covey.codecs.scaled_sign import magnitudes
 from covey.codecs.segments import Numbers, Segments, maxima
 from covey.codecs.sign import Sign
 from covey.errors import LayoutError
 from covey.layout import Layout
+from covey.options import PluginOptions
 from covey.vectors import BLOCK_ELEMENTS, Vector, spans
 from covey.vectors.signs import PackedSigns, packed, packed_bytes
 
@@ -61,6 +61,7 @@ class StoSign(Codec):
     signs = True
     contracts = False
     stochastic = True
+    summarises = True
     options: Options
 
     def encoded_bytes(self, d: int, layout: Layout | None = None) -> int:

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from covey.codecs.blocked import as_bytes, require_finite_values, require_size
 from covey.codecs.contract import Buffer, Codec, CodecContext
-from covey.codecs.options import PluginOptions
 from covey.codecs.packing import Bytes, pack, packed_bytes, padding_is_zero, unpack
 from covey.codecs.random_streams import SEGMENT, uniforms
 from covey.codecs.segments import Segments
 from covey.errors import LayoutError
 from covey.layout import Layout
+from covey.options import PluginOptions
 from covey.vectors import ComputedVector, Vector, spans
 
 _BITS = 2

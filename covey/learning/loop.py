@@ -18,7 +18,8 @@ from torch.utils.data import Dataset
 from covey.errors import SpecError, TaskError
 from covey.learning.data import batches, size_of
 from covey.learning.optimizers import local_optimizer
-from covey.learning.recipe import PlainRecipe, Recipe, RecipeContext
+from covey.learning.recipe import PlainRecipe, Recipe, RecipeContext, RecipeInputs
+from covey.learning.state import layout_of
 from covey.learning.statistics import Stat, merge
 from covey.learning.task import FitResult, FitSettings, LossOutput, Progress, Task, task_errors
 from covey.seeds import derive_seed
@@ -40,6 +41,7 @@ def train(
     roster_index: int,
     device: torch.device,
     recipe: Recipe | None = None,
+    inputs: RecipeInputs | None = None,
     progress: Progress | None = None,
     each_step: Callable[[], object] | None = None,
 ) -> FitResult:
@@ -60,6 +62,7 @@ def train(
         roster_index: This node's place in the run's roster.
         device: Where to compute.
         recipe: What the run's method changes; default nothing.
+        inputs: What the recipe gets; default nothing but the model's own layout.
         progress: Called at most about five times a second with (steps done, steps in all, mean loss so far).
         each_step: Called after every step; what it raises ends the training.
 
@@ -71,7 +74,7 @@ def train(
     fit = FitSettings(settings, indices, round, rounds, seed, roster_index, device, *listeners)
     with ready(model, fit, "local training"):
         result = task.fit(model, dataset, fit)
-        return result if result is not None else _loop(task, model, dataset, fit, recipe or PlainRecipe())
+        return result if result is not None else _loop(task, model, dataset, fit, recipe or PlainRecipe(), inputs)
 
 
 def gradient(
@@ -87,6 +90,7 @@ def gradient(
     roster_index: int,
     device: torch.device,
     recipe: Recipe | None = None,
+    inputs: RecipeInputs | None = None,
 ) -> tuple[dict[str, Tensor], FitResult]:
     """The gradient over the round's first batch, averaged over its examples; the parameters stay as they are.
 
@@ -100,13 +104,13 @@ def gradient(
         SpecError: The task has a training of its own, which cannot be asked for a gradient.
         TaskError: As for `train`.
     """
-    if type(task).fit is not Task.fit:
+    if task.own_fit:
         raise SpecError(
             f'exchange.payload: "gradient" needs the built-in loop, and {type(task).__name__} has its own fit'
         )
     fit = FitSettings(settings, indices, round, rounds, seed, roster_index, device, ignore, ignore)
     with ready(model, fit, "local gradient"):
-        return _first_gradient(task, model, dataset, fit, recipe or PlainRecipe())
+        return _first_gradient(task, model, dataset, fit, recipe or PlainRecipe(), inputs)
 
 
 def evaluate(
@@ -147,9 +151,11 @@ def steps_in_round(settings: TrainingSection, examples: int) -> int:
     return (settings.local_epochs or 1) * -(-examples // settings.batch_size)
 
 
-def _loop(task: Task, model: nn.Module, dataset: Dataset[Any], fit: FitSettings, recipe: Recipe) -> FitResult:
+def _loop(
+    task: Task, model: nn.Module, dataset: Dataset[Any], fit: FitSettings, recipe: Recipe, inputs: RecipeInputs | None
+) -> FitResult:
     settings = fit.training
-    recipe.begin(_context(model, fit))
+    recipe.begin(_context(model, fit, inputs))
     optimizer = local_optimizer(model.parameters(), settings, fit.round, fit.rounds)
     precision = autocast(fit)
     steps = steps_in_round(settings, len(fit.indices))
@@ -173,9 +179,9 @@ def _loop(task: Task, model: nn.Module, dataset: Dataset[Any], fit: FitSettings,
 
 
 def _first_gradient(
-    task: Task, model: nn.Module, dataset: Dataset[Any], fit: FitSettings, recipe: Recipe
+    task: Task, model: nn.Module, dataset: Dataset[Any], fit: FitSettings, recipe: Recipe, inputs: RecipeInputs | None
 ) -> tuple[dict[str, Tensor], FitResult]:
-    recipe.begin(_context(model, fit))
+    recipe.begin(_context(model, fit, inputs))
     output = _backward(task, model, next(_endless(dataset, fit)), recipe, autocast(fit))
     recipe.before_step(model)
     _clip(model, fit.training.clip_norm)
@@ -207,9 +213,10 @@ def orders(fit: FitSettings) -> Iterator[Tensor]:
         yield torch.randperm(len(fit.indices), generator=generator)
 
 
-def _context(model: nn.Module, fit: FitSettings) -> RecipeContext:
+def _context(model: nn.Module, fit: FitSettings, inputs: RecipeInputs | None) -> RecipeContext:
     generator = torch.Generator().manual_seed(derive_seed(fit.seed, "recipe", fit.round, fit.roster_index))
-    return RecipeContext(model, fit.training, fit.round, fit.rounds, fit.roster_index, generator)
+    inputs = inputs or RecipeInputs(layout_of(model))
+    return RecipeContext(model, fit.training, fit.round, fit.rounds, fit.roster_index, generator, inputs)
 
 
 def autocast(fit: FitSettings) -> AbstractContextManager[object]:

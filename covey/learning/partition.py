@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Hashable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,18 +15,75 @@ from torch.utils.data import Dataset
 
 from covey.errors import SpecError
 from covey.learning.data import size_of
+from covey.learning.section_plugins import SectionPlugin, make_in
 from covey.learning.task import Task, task_errors
+from covey.plugins import Kind
 from covey.seeds import derive_seed
 from covey.spec import DataSection
 
 Indices = npt.NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class Examples:
+    """What a partition may know of the examples that it cuts.
+
+    Attributes:
+        count: How many there are.
+        labels: int64 `[count]`, for a partition that needs them; else empty.
+        keys: The owner of each example as a number, in the order of their first examples: int64 `[count]`, for a
+            partition that needs them; else empty.
+    """
+
+    count: int
+    labels: Indices
+    keys: Indices
+
+
+class Partition(SectionPlugin):
+    """A way to cut a data set ([data] partition).
+
+    Class attributes:
+        needs: What it goes by, beside the number of examples.
+        whole: Whether every part is everything, because the data are each node's own; then `cut` is not called.
+    """
+
+    needs: ClassVar[Literal["nothing", "labels", "keys"]] = "nothing"
+    whole: ClassVar[bool] = False
+
+    @abstractmethod
+    def cut(self, examples: Examples, parts: int, rng: np.random.Generator) -> list[Indices]:
+        """The indices of all parts: disjoint, complete, none empty, in any order; from these arguments only.
+
+        Args:
+            examples: At least `parts` of them.
+            parts: How many parts.
+            rng: The source of randomness, the same on every node.
+
+        Raises:
+            SpecError: They cannot be cut so.
+        """
+
+
+PARTITIONS = Kind("partition", "covey.partitions", Partition, "data", "partition")
+
+
+def partition_in(section: DataSection) -> Partition:
+    """The partition that [data] names.
+
+    Raises:
+        PluginError: Not installed here.
+        SpecError: An option is wrong.
+    """
+    return make_in(PARTITIONS, section.partition, section, "data")
+
+
 def part_of(task: Task, dataset: Dataset[Any], section: DataSection, part: int, parts: int, seed: int) -> Tensor:
     """The indices of one part of a task's data set; see `partition`."""
+    needs = partition_in(section).needs
     with task_errors("labels and keys of the data"):
-        labels = task.labels(dataset) if section.partition in ("dirichlet", "shards") else None
-        keys = task.keys(dataset) if section.partition == "key" else None
+        labels = task.labels(dataset) if needs == "labels" else None
+        keys = task.keys(dataset) if needs == "keys" else None
     return partition(section, part, parts, seed, examples=size_of(dataset), labels=labels, keys=keys)
 
 
@@ -49,82 +108,42 @@ def partition(
         parts: How many there are.
         seed: The run's.
         examples: Size of the data set.
-        labels: int64 [examples], for `dirichlet` and `shards`.
-        keys: One for each example, for `key`.
+        labels: int64 [examples], for a partition that needs them.
+        keys: One for each example, for a partition that needs them.
 
     Returns:
         int64 [n], ascending.
 
     Raises:
+        PluginError: The partition is not installed here.
         SpecError: No such part, too few examples (or shards, or keys) for so many parts, or the task gives no
             labels or keys.
     """
-    if section.partition == "local":
+    kind = partition_in(section)
+    if kind.whole:
         return torch.arange(examples)
     if not 0 <= part < parts:
         raise SpecError(f"data.parts: the data are cut into {parts} parts, and this is node {part + 1} of the roster")
     if examples < parts:
         raise SpecError(f"data.parts: {examples} examples cannot be cut into {parts} parts")
-    rng = np.random.default_rng(derive_seed(seed, "partition"))
-    match section.partition:
-        case "iid":
-            pieces = np.array_split(rng.permutation(examples), parts)
-        case "key":
-            pieces = _by_key(keys, examples, parts, rng)
-        case _:
-            pieces = _by_label(_labels(labels, section, examples), section, parts, rng)
+    known = Examples(
+        examples,
+        _labels(labels, section, examples) if kind.needs == "labels" else _NONE,
+        _owners(keys, section, examples) if kind.needs == "keys" else _NONE,
+    )
+    pieces = kind.cut(known, parts, np.random.default_rng(derive_seed(seed, "partition")))
+    _require_complete(pieces, parts, examples, section.partition)
     return torch.from_numpy(np.sort(pieces[part]).astype(np.int64))
 
 
-def _by_label(labels: Indices, section: DataSection, parts: int, rng: np.random.Generator) -> list[Indices]:
-    if section.partition == "shards":
-        return _shards(labels, parts, section.shards_per_node, rng)
-    return _dirichlet(labels, parts, section.alpha, rng)
+_NONE: Indices = np.empty(0, dtype=np.int64)
 
 
-def _dirichlet(labels: Indices, parts: int, alpha: float, rng: np.random.Generator) -> list[Indices]:
-    """Hsu, Qi and Brown 2019, label by label: each label's examples are split by a draw from Dir(alpha)."""
-    pieces: list[list[Indices]] = [[] for _ in range(parts)]
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        cuts = np.rint(np.cumsum(rng.dirichlet(np.full(parts, alpha)))[:-1] * len(members)).astype(np.int64)
-        for piece, cut in zip(pieces, np.split(members, cuts), strict=True):
-            piece.append(cut)
-    return _without_empty([np.concatenate(piece) for piece in pieces])
-
-
-def _without_empty(found: list[Indices]) -> list[Indices]:
-    for i, piece in enumerate(found):
-        if not len(piece):
-            largest = max(range(len(found)), key=lambda k: len(found[k]))
-            found[i], found[largest] = found[largest][-1:], found[largest][:-1]
-    return found
-
-
-def _shards(labels: Indices, parts: int, shards_per_node: int, rng: np.random.Generator) -> list[Indices]:
-    """McMahan et al. 2017: examples sorted by label, cut into equal shards, so many random ones a part."""
-    count = parts * shards_per_node
-    if len(labels) < count:
-        raise SpecError(f"data.shards_per_node: {len(labels)} examples cannot be cut into {count} shards")
-    mixed = rng.permutation(len(labels))
-    shards = np.array_split(mixed[np.argsort(labels[mixed], kind="stable")], count)
-    dealt = rng.permutation(count).reshape(parts, shards_per_node)
-    return [np.concatenate([shards[i] for i in hand]) for hand in dealt]
-
-
-def _by_key(keys: Sequence[Hashable] | None, examples: int, parts: int, rng: np.random.Generator) -> list[Indices]:
-    """Whole keys, dealt in random order: the parts' numbers of keys differ by at most one."""
-    if keys is None:
-        raise SpecError('data.partition: "key" needs a task that names the owner of each example (Task.keys)')
-    if len(keys) != examples:
-        raise SpecError(f"the task gives {len(keys)} keys for {examples} examples")
-    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
-    if len(numbers) < parts:
-        raise SpecError(f"data.parts: {len(numbers)} keys cannot be dealt to {parts} parts")
-    owner = np.empty(len(numbers), dtype=np.int64)
-    owner[rng.permutation(len(numbers))] = np.arange(len(numbers)) % parts
-    of_example = owner[np.fromiter((numbers[key] for key in keys), dtype=np.int64, count=examples)]
-    return [np.flatnonzero(of_example == part) for part in range(parts)]
+def _require_complete(pieces: Sequence[Indices], parts: int, examples: int, name: str) -> None:
+    """Refuse a plug-in's mistake that would leave a node without data, or examples out."""
+    if len(pieces) != parts or sum(map(len, pieces)) != examples or not all(map(len, pieces)):
+        text = f"cut {examples} examples into {len(pieces)} parts with {sum(map(len, pieces))} examples in all"
+        raise SpecError(f'data.partition: "{name}" {text}, not into {parts} parts of at least one each')
 
 
 def _labels(labels: Tensor | None, section: DataSection, examples: int) -> Indices:
@@ -133,3 +152,13 @@ def _labels(labels: Tensor | None, section: DataSection, examples: int) -> Indic
     if labels.shape != (examples,):
         raise SpecError(f"the task gives labels of shape {tuple(labels.shape)} for {examples} examples")
     return labels.cpu().numpy().astype(np.int64)
+
+
+def _owners(keys: Sequence[Hashable] | None, section: DataSection, examples: int) -> Indices:
+    if keys is None:
+        text = "needs a task that names the owner of each example (Task.keys)"
+        raise SpecError(f'data.partition: "{section.partition}" {text}')
+    if len(keys) != examples:
+        raise SpecError(f"the task gives {len(keys)} keys for {examples} examples")
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    return np.fromiter((numbers[key] for key in keys), dtype=np.int64, count=examples)

@@ -84,7 +84,7 @@ def per_example_sum(
 
 
 def _refuse_what_mixes(task: Task, model: nn.Module) -> None:
-    if type(task).fit is not Task.fit:
+    if task.own_fit:
         text = f"needs the built-in loop, and {type(task).__name__} has its own fit; choose another codec"
         raise SpecError(f'exchange.codec: "dp-sign" {text}')
     for name, module in model.named_modules():

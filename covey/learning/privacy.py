@@ -1,4 +1,4 @@
-"""What a run with `dp-sign` has spent of its privacy, over all its rounds.
+"""What a run with a private codec has spent of its privacy, over all its rounds.
 
 What is hidden is whether one example of a node contributes anything: data sets are neighbours if one of them has, in
 the place of an example of the other, one whose gradient is zero (zero-out neighbours; Kairouz et al., ICML 2021, from
@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from covey.codecs.dp_sign import DpSignOptions
+from covey.codecs.contract import MessagePrivacy
 from covey.errors import PluginError
 
 _LEAST_STEP, _RELATIVE_STEP = 1e-4, 1e-5
@@ -34,7 +34,7 @@ class PrivacySpent:
     unit: Literal["example"] = "example"
 
 
-def spent(options: DpSignOptions, rounds: int, delta: float | None = None) -> PrivacySpent:
+def spent(message: MessagePrivacy, rounds: int, delta: float | None = None) -> PrivacySpent:
     """What a node spends on its examples in some rounds.
 
     The least of what Renyi divergences and privacy loss distributions give (both upper limits, of the package
@@ -43,26 +43,26 @@ def spent(options: DpSignOptions, rounds: int, delta: float | None = None) -> Pr
     with delta = 0 spends the plain sum.
 
     Args:
-        options: Of the run's codec.
+        message: What one message spends (`Codec.privacy`).
         rounds: How many messages the node has sent, those that did not arrive too.
-        delta: Of all rounds together; default: that of one message in the options.
+        delta: Of all rounds together; default: that of one message.
 
     Raises:
         ValueError: Fewer than 0 rounds, or a delta that is not in [0, 1) (with Gaussian noise, not in (0, 1)).
         PluginError: The package dp-accounting is not installed.
     """
-    total = options.delta if delta is None else delta
-    if rounds < 0 or not 0 <= total < 1 or (total == 0 and options.delta > 0):
+    total = message.delta if delta is None else delta
+    if rounds < 0 or not 0 <= total < 1 or (total == 0 and message.delta > 0):
         raise ValueError(f"no privacy is spent in {rounds} rounds with delta = {total}")
     if not rounds:
         return PrivacySpent(0.0, 0.0)
-    limits = [options.epsilon * rounds] if options.delta * rounds <= total else []
+    limits = [message.epsilon * rounds] if message.delta * rounds <= total else []
     if total:
-        limits += _composed(options, rounds, total)
+        limits += _composed(message, rounds, total)
     return PrivacySpent(min(limits), total)
 
 
-def _composed(options: DpSignOptions, rounds: int, delta: float) -> list[float]:
+def _composed(message: MessagePrivacy, rounds: int, delta: float) -> list[float]:
     # Takes a second or two to import, and most runs have no need of it.
     try:
         import dp_accounting  # type: ignore[import-untyped]
@@ -70,12 +70,11 @@ def _composed(options: DpSignOptions, rounds: int, delta: float) -> list[float]:
     except ImportError as error:
         raise PluginError('privacy accounting needs the package dp-accounting: pip install "covey[privacy]"') from error
 
-    noise = options.noise / options.clip
-    if options.mechanism == "laplace":
-        event = dp_accounting.SelfComposedDpEvent(dp_accounting.LaplaceDpEvent(noise), rounds)
+    if message.mechanism == "laplace":
+        event = dp_accounting.SelfComposedDpEvent(dp_accounting.LaplaceDpEvent(message.noise), rounds)
     else:
         # Gaussian messages are together one Gaussian message, with noise smaller by the root of their number.
-        event = dp_accounting.GaussianDpEvent(noise / math.sqrt(rounds))
+        event = dp_accounting.GaussianDpEvent(message.noise / math.sqrt(rounds))
     renyi = float(rdp.RdpAccountant().compose(event).get_epsilon(delta))
     # Coarser steps than the usual 1e-4 are still an upper limit, and make a large epsilon as quick as a small one.
     step = max(_LEAST_STEP, renyi * _RELATIVE_STEP)

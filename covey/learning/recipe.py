@@ -10,8 +10,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from covey.layout import Layout
+from covey.learning.schedules import factor
 from covey.learning.task import LossOutput
 from covey.spec import TrainingSection
+
+
+@dataclass(frozen=True)
+class RecipeInputs:
+    """What a recipe gets beside the model; each vector is flat, on the CPU, and not to be written.
+
+    Attributes:
+        layout: Of the model as it is exchanged; what of it is trained is `layout.part("model")`.
+        parts: What came down, by part.
+        state: The node's state of this method by part, as it is kept; the recipe replaces what changes.
+    """
+
+    layout: Layout
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+    state: MutableMapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -25,8 +42,7 @@ class RecipeContext:
         rounds: How many rounds the run has.
         roster_index: This node's place in the run's roster.
         generator: A stream of the recipe's own, on the CPU.
-        parts: What came down beside the model.
-        state: The node's durable state of this method; changes are kept once the update was accepted.
+        inputs: What there is beside the model.
     """
 
     model: nn.Module
@@ -35,8 +51,13 @@ class RecipeContext:
     rounds: int
     roster_index: int
     generator: torch.Generator
-    parts: Mapping[str, Tensor] = field(default_factory=dict)
-    state: MutableMapping[str, Tensor] = field(default_factory=dict)
+    inputs: RecipeInputs
+
+    @property
+    def learning_rate(self) -> float:
+        """The node's in this round, with its schedule."""
+        section = self.training
+        return section.learning_rate * factor(section.schedule.get("learning_rate"), self.round, self.rounds)
 
 
 class Recipe(ABC):
@@ -60,7 +81,7 @@ class Recipe(ABC):
 
     @abstractmethod
     def finish(self) -> Mapping[str, Tensor]:
-        """Once, after the last step: the parts that go up beside the model."""
+        """Once, after the last step: the parts that go up beside the model, each a flat vector on the CPU."""
 
 
 class PlainRecipe(Recipe):

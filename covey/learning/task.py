@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import JsonValue
 from torch import Tensor, device, nn
 from torch.nn import functional
 from torch.utils.data import Dataset, TensorDataset
 
-from covey import plugins
-from covey.codecs.options import PluginOptions, validated
-from covey.errors import CoveyError, PluginError, TaskError
+from covey.errors import CoveyError, TaskError
 from covey.learning.statistics import Stat
+from covey.options import PluginOptions
+from covey.plugins import Kind, Pluggable
 from covey.spec import TaskSection, TrainingSection
 
 __all__ = [
@@ -114,26 +113,26 @@ class FitResult:
     parts: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-class Task(ABC):
+class Task(Pluggable):
     """What is learned. A run names a task and its options; each node makes its own from them.
 
     `model`, and with it the layout, must depend on the options only: the coordinator and all nodes build it,
     each for itself. Methods are called in the worker process, from one thread. What they raise fails this
     node's round with a `TaskError` that carries the text.
+
+    Class attributes:
+        own_fit: Whether it has a `fit` of its own; then nobody can ask it for one gradient.
+        has_keys: Whether it names the owner of each example (`keys`).
     """
+
+    declares: ClassVar[Mapping[str, str]] = {"fit": "own_fit", "keys": "has_keys"}
+    own_fit: ClassVar[bool] = False
+    has_keys: ClassVar[bool] = False
 
     class Options(PluginOptions):
         """[task.options]; a task with options declares a subclass under the same name."""
 
     options: Options
-
-    def __init__(self, options: Mapping[str, JsonValue] | None = None) -> None:
-        """Validate the options.
-
-        Raises:
-            SpecError: An option is unknown or wrong; the message names the key and the choices.
-        """
-        self.options = validated(self.Options, options or {}, "task.options")
 
     @abstractmethod
     def model(self) -> nn.Module:
@@ -184,7 +183,7 @@ class Task(ABC):
         return None if labels.ndim != 1 or labels.is_floating_point() else labels
 
     def keys(self, dataset: Dataset[Any]) -> Sequence[Hashable] | None:
-        """The natural owner of each example (writer, speaker), for `partition = "key"`."""
+        """The natural owner of each example (writer, speaker), for `partition = "key"`; declare `has_keys = True`."""
         return None
 
     def split(self, model: nn.Module) -> Split | None:
@@ -192,8 +191,14 @@ class Task(ABC):
         return None
 
     def fit(self, model: nn.Module, data: Dataset[Any], settings: FitSettings) -> FitResult | None:
-        """Train `model` in place, instead of the built-in loop; None (the default) leaves it to the loop."""
+        """Train `model` in place, instead of the built-in loop; declare `own_fit = True`.
+
+        None (the default) leaves it to the loop.
+        """
         return None
+
+
+TASKS = Kind("task", "covey.tasks", Task, "task")
 
 
 def load_task(section: TaskSection, *, allow_path: bool = False) -> Task:
@@ -208,11 +213,8 @@ def load_task(section: TaskSection, *, allow_path: bool = False) -> Task:
         SpecError: Its options are wrong.
         TaskError: Its constructor failed.
     """
-    cls = plugins.load("task", section.name, allow_path=allow_path)
-    if not (inspect.isclass(cls) and issubclass(cls, Task)):
-        raise PluginError(f"task {section.name!r} is not a subclass of covey.learning.task.Task")
     with task_errors(f"task {section.name!r}"):
-        return cls(section.options)
+        return TASKS.make(section.name, section.options, allow_path=allow_path)
 
 
 @contextmanager

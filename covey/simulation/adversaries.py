@@ -20,7 +20,7 @@ from pydantic import JsonValue
 
 from covey.errors import PluginError, SpecError
 from covey.plugins import installed
-from covey.worker.jobs.messages import AttackOrder, TrainJob
+from covey.worker.jobs.training import AttackOrder, TrainJob
 
 CHECK_S = 120.0
 HONEST = "honest"

@@ -11,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from covey.coordinator.environment import Environment
 from covey.coordinator.modes.asynchronous.machine import AsyncMachine
+from covey.coordinator.runs.active_run import ActiveRun
+from covey.driver.changes import Changes
 from covey.errors import SpecError
 from covey.seeds import derive_seed
 
@@ -50,13 +52,14 @@ class Pace:
     """Lets nodes deliver one after the other.
 
     Args:
-        env: The coordinator's, with the run.
+        changes: Told whenever something of the run has changed.
+        run: The run; None: it is not in progress.
         staleness: What is drawn for each assignment.
         seed: The run's.
     """
 
-    def __init__(self, env: Environment, staleness: Staleness, seed: int) -> None:
-        self._env, self._staleness, self._seed = env, staleness, seed
+    def __init__(self, changes: Changes, run: Callable[[], ActiveRun | None], staleness: Staleness, seed: int) -> None:
+        self._changes, self._run, self._staleness, self._seed = changes, run, staleness, seed
         self._waiting: dict[tuple[str, int], asyncio.Event] = {}
 
     async def turn(self, node: str, number: int) -> None:
@@ -72,13 +75,14 @@ class Pace:
 
     async def run(self) -> None:
         """Look who is next whenever something has changed, until cancelled."""
-        seen = self._env.changes.count
+        seen = self._changes.count
         while True:
             self._release()
-            seen = await self._env.changes.after(seen)
+            seen = await self._changes.after(seen)
 
     def _machine(self) -> AsyncMachine | None:
-        machine = self._env.current.machine if self._env.current is not None else None
+        run = self._run()
+        machine = run.machine if run is not None else None
         return machine if isinstance(machine, AsyncMachine) else None
 
     def _release(self) -> None:

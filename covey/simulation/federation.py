@@ -10,24 +10,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from covey import __version__
+from covey import messages as msg
 from covey.coordinator.environment import Environment
-from covey.coordinator.modes.rounds.events import StopRequested
+from covey.coordinator.modes.registry import take_up
 from covey.coordinator.nodes.adversaries import NEWEST, drills_on_record
 from covey.coordinator.nodes.service import CoordinatorService
-from covey.coordinator.runs.active_run import RunBase
-from covey.coordinator.runs.offers import Intake
-from covey.node.assignments.executor import Bench
-from covey.node.membership.link import node_hello
+from covey.coordinator.runs.active_run import ActiveRun
+from covey.machines.protocol import StopRequested
 from covey.node.operator.config import NodeConfig, NodeData, NodeSettings, Policy
-from covey.protos import coordinator_pb2 as pb
+from covey.node.services import NodeServices
 from covey.simulation.adversaries import Adversaries, Attack, assigned
 from covey.simulation.arrival_order import Pace, Staleness
 from covey.simulation.data_dir import LOG, NODES, enrol
-from covey.simulation.files import CoordinatorFiles, MemoryCarried, MemoryJournal, NodeFiles
-from covey.simulation.nodes import MemoryLink, VirtualNode, VirtualSessions
+from covey.simulation.files import CoordinatorFiles, MemoryStore, NodeFiles
+from covey.simulation.nodes import MemoryBulk, MemoryLink, VirtualNode, VirtualSessions
 from covey.simulation.plan import Plan, Progress, Watch, names_of
-from covey.simulation.pool import Desk, LoggedKeeper, Pool
-from covey.simulation.runners import is_stalled, runner_of
+from covey.simulation.pool import LoggedSupervisor, Pool, PooledWorker
+from covey.simulation.runners import is_stalled
 from covey.storage.record.contract import EventRecord, RunRecord
 from covey.wire.identity import Identity
 from covey.wire.signing import SigningKey
@@ -53,12 +53,13 @@ class VirtualFederation:
         count = plan.processes or len(os.sched_getaffinity(0))
         self._pool = Pool(
             [
-                LoggedKeeper(self._folder / "workers" / str(k), self._folder / LOG, device=plan.device)
+                LoggedSupervisor(self._folder / "workers" / str(k), self._folder / LOG, device=plan.device)
                 for k in range(count)
             ]
         )
-        self._pace = Pace(env, plan.staleness or Staleness(), plan.spec.seed)
-        self._service = CoordinatorService(env, Intake(env))
+        self._run: ActiveRun | None = None
+        self._pace = Pace(env.changes, lambda: self._run, plan.staleness or Staleness(), plan.spec.seed)
+        self._service = CoordinatorService(env.node_services())
         self._nodes: dict[str, VirtualNode] = {}
         self._declined = ""
 
@@ -68,13 +69,13 @@ class VirtualFederation:
 
     def _invited(self, number: int) -> Sequence[str]:
         """Who takes part in a round; in mode `async` a round is one node's own."""
-        invited: Sequence[str] = getattr(self._runner().machine, "invited", ())
+        invited: Sequence[str] = getattr(self._active().machine, "invited", ())
         return invited
 
-    def _runner(self) -> RunBase[Any]:
-        if self._env.current is None:
+    def _active(self) -> ActiveRun:
+        if self._run is None:
             raise RuntimeError("no run is in progress")
-        return self._env.current
+        return self._run
 
     async def start(self) -> None:
         """Start the processes; they need a second or two, in which other things can be done."""
@@ -87,8 +88,8 @@ class VirtualFederation:
         (self._folder / NODES).mkdir(exist_ok=True)
         keys = {name: SigningKey.generate() for name in self._names}
         await env.store.call(enrol, env.store.store, keys, now)
-        env.drills.update(drills_on_record(await env.store.call(env.store.store.events, limit=NEWEST)))
-        env.node_keys.update({name: (key.key_id, key.public_bytes) for name, key in keys.items()})
+        env.members.drills.update(drills_on_record(await env.store.call(env.store.store.events, limit=NEWEST)))
+        env.members.keys.update({name: (key.key_id, key.public_bytes) for name, key in keys.items()})
         for name, key in keys.items():
             await self._add(name, key)
         sessions = env.sessions
@@ -99,14 +100,13 @@ class VirtualFederation:
         env, session = self._env, self._env.sessions.open(name)
         files = NodeFiles(self._folder / NODES, name, self._files)
         link = MemoryLink(env, self._service, session, files, self._note_decline)
-        desk = Desk(name, self._pool, self._adversaries, self._pace)
-        bench = Bench(
-            self._config(name), self._identity(name, key), files, desk, MemoryJournal(), link, MemoryCarried()
-        )
-        self._nodes[name] = VirtualNode(bench, env, self._adversaries)
+        worker = PooledWorker(name, self._pool, self._adversaries, self._pace)
+        config, identity = self._config(name), self._identity(name, key)
+        services = NodeServices(config, identity, link, MemoryBulk(files), files, worker, MemoryStore())
+        self._nodes[name] = VirtualNode(services, env, self._adversaries)
         attack = self._adversaries.attacks.get(name)
-        hello = node_hello([self._plan.spec.task.name], self._plan.device, attack.name if attack else "")
-        await self._service.dispatch(session, pb.NodeMessage(hello=hello))
+        hello = msg.Hello(__version__, config.policy.tasks, self._plan.device, attack.name if attack else "")
+        await self._service.dispatch(session, hello)
 
     @property
     def _files(self) -> CoordinatorFiles:
@@ -145,8 +145,9 @@ class VirtualFederation:
         env, store = self._env, self._env.store
         await self._populate()
         record = await self._submit()
-        env.current = runner_of(env, record)
-        work, pace = asyncio.create_task(env.current.execute()), asyncio.create_task(self._pace.run())
+        run = self._run = take_up(env.run_services, record)
+        env.runs.add(run)
+        work, pace = asyncio.create_task(run.execute()), asyncio.create_task(self._pace.run())
         try:
             await self._watch(work, watch)
             await work
@@ -154,7 +155,8 @@ class VirtualFederation:
             for task in (work, pace):
                 task.cancel()
             await asyncio.gather(work, pace, return_exceptions=True)
-            env.current = None
+            env.runs.remove(run)
+            self._run = None
         return await store.call(store.store.run, record.run)
 
     async def _submit(self) -> RunRecord:
@@ -170,29 +172,32 @@ class VirtualFederation:
         while not work.done():
             await asyncio.wait([work], timeout=WATCH_S)
             watch(await self._progress())
-            if any(node.busy for node in self._nodes.values()) or not is_stalled(self._env.current, self._env):
+            if any(node.busy for node in self._nodes.values()) or not self._is_stalled():
                 quiet_since = time.monotonic()
             why = await self._why_stop(time.monotonic() - quiet_since)
             if why and not stopping:
                 stopping = True
-                self._runner().post(StopRequested(why))
+                self._active().post(StopRequested(why))
+
+    def _is_stalled(self) -> bool:
+        return is_stalled(self._run, self._env.background, self._env.now())
 
     async def _why_stop(self, quiet_s: float) -> str:
         """Why the run cannot or shall not go on; empty if it can."""
-        if self._env.stop.is_set():
+        if self._env.operation.stop.is_set():
             return "interrupted"
         if quiet_s < STALLED_S:
             return ""
-        store, run = self._env.store, self._runner().run.run
+        store, run = self._env.store, self._active().run.run
         reason = (await store.call(store.store.run, run)).reason
         why = f"no node can go on ({reason})" if reason else "no node can go on"
         return f"{why}; the last refusal: {self._declined}" if self._declined else why
 
     async def _progress(self) -> Progress:
-        machine: Any = self._runner().machine
+        machine: Any = self._active().machine
         if machine is None:
             return Progress(self._plan.spec.mode, 0, self._whole(), 0, 0, {})
-        store, run = self._env.store, self._runner().run.run
+        store, run = self._env.store, self._active().run.run
         metrics: Mapping[str, float] = {}
         for number in (machine.committed, machine.committed - 1):
             if number > 0 and not metrics:
@@ -203,8 +208,7 @@ class VirtualFederation:
         return Progress(self._plan.spec.mode, done, self._whole(), answered, invited, metrics)
 
     def _whole(self) -> int:
-        spec = self._plan.spec
-        return spec.asynchronous.updates if spec.mode == "async" else spec.rounds.count
+        return self._plan.spec.rounds_in_all
 
     async def close(self) -> None:
         """End nodes and processes."""

@@ -1,4 +1,4 @@
-"""Where a simulation keeps files: nothing waits for the disk, and what a node uploads is linked, not copied."""
+"""Where a simulation keeps files and records of nodes: nothing waits for the disk, an upload is a link, not a copy."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
-from covey.artifact import Artifact
-from covey.errors import NotFound, StoreError
-from covey.node.assignments.journal import FinishedUpdate, Journal
-from covey.node.assignments.local_state import Carried, CarriedState
+from covey import messages as msg
+from covey.artifact import Artifact, artifact_of_file
+from covey.errors import CorruptChunk, NotFound, StoreError
+from covey.node.assignments.local_state import RunStates
+from covey.node.updates import FinishedUpdate, State
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.files.spool import disk_errors
 
@@ -54,7 +55,7 @@ class CoordinatorFiles(ArtifactFiles):
             self._delete(path)
 
 
-class NodeFiles(ArtifactFiles):
+class NodeFiles:
     """One virtual node's files: its own, and the models, which it reads where the coordinator has them.
 
     Args:
@@ -64,11 +65,11 @@ class NodeFiles(ArtifactFiles):
     """
 
     def __init__(self, folder: Path, node: str, coordinator: CoordinatorFiles) -> None:
-        self.root, self._node, self._coordinator = folder, node, coordinator
+        self._folder, self._node, self._coordinator = folder, node, coordinator
         self._own: set[str] = set()
 
     def _own_path(self, digest: str) -> Path:
-        return self.root / f"{self._node}-{digest}"
+        return self._folder / f"{self._node}-{digest}"
 
     def path(self, digest: str) -> Path:
         """As `ArtifactFiles.path`."""
@@ -78,9 +79,23 @@ class NodeFiles(ArtifactFiles):
         """As `ArtifactFiles.has`."""
         return digest in self._own or self._coordinator.has(digest)
 
+    def offset(self, artifact: Artifact) -> int:
+        """As `ArtifactFiles.offset`: all of a file is here, or nothing."""
+        return artifact.size_bytes if self.has(artifact.digest) else 0
+
+    def put(self, artifact: Artifact, data: bytes) -> Path:
+        """As `ArtifactFiles.put`, without waiting for the disk."""
+        path = self.scratch(len(data))
+        with disk_errors(path):
+            path.write_bytes(data)
+        if artifact_of_file(path) != artifact:
+            self.discard(path)
+            raise CorruptChunk("a file that came along is not the announced one")
+        return self.adopt(path, artifact)
+
     def scratch(self, size_bytes: int) -> Path:
         """As `ArtifactFiles.scratch`; the file is always new."""
-        return self.root / uuid.uuid4().hex
+        return self._folder / uuid.uuid4().hex
 
     def adopt(self, path: Path, artifact: Artifact) -> Path:
         """As `ArtifactFiles.adopt`, without waiting for the disk."""
@@ -119,30 +134,46 @@ def _move(path: Path, final: Path, artifact: Artifact) -> None:
         path.rename(final)
 
 
-class MemoryJournal(Journal):
-    """A node's journal that lasts as long as this process."""
+class MemoryStore:
+    """A node's own record (`covey.node.ports.Store`) that lasts as long as this process."""
 
     def __init__(self) -> None:
         self._newest: dict[str, FinishedUpdate] = {}
+        self._states = RunStates()
 
-    def save(self, update: FinishedUpdate) -> None:
-        """As `Journal.save`."""
+    def finished(self, run: str, number: int, phase: int, base: str) -> FinishedUpdate | None:
+        """As `Store.finished`."""
+        update = self._newest.get(run)
+        is_wanted = update is not None and (update.round, update.phase, update.base) == (number, phase, base)
+        return update if is_wanted else None
+
+    def save(self, update: FinishedUpdate, state: State, own: State) -> None:
+        """As `Store.save`."""
+        if state or own:
+            self._states.stage(update, state, own)
         self._newest[update.run] = update
 
     def delivered(self, update: FinishedUpdate) -> None:
-        """As `Journal.delivered`. The update is not needed any more: nobody restarts a virtual node."""
+        """As `Store.delivered`. The update is not needed any more: nobody restarts a virtual node."""
         self._newest.pop(update.run, None)
 
-    def forget(self, run: str) -> None:
-        """As `Journal.forget`."""
+    def drop_update(self, run: str) -> None:
+        """As `Store.drop_update`."""
         self._newest.pop(run, None)
 
+    def settle(self, run: str, feedback: msg.Feedback, number: int) -> State:
+        """As `Store.settle`."""
+        return self._states.settle(run, feedback, number)
 
-class MemoryCarried(CarriedState):
-    """A node's state that lasts as long as this process."""
+    def own_state(self, run: str) -> State:
+        """As `Store.own_state`."""
+        return self._states.own_state(run)
 
-    def __init__(self) -> None:
-        self._now = Carried("")
+    def forget_state(self, run: str) -> None:
+        """As `Store.forget_state`."""
+        self._states.forget(run)
 
-    def _write(self, carried: Carried) -> None:
-        self._now = carried
+    def needed(self) -> set[str]:
+        """As `Store.needed`."""
+        waiting = [digest for update in list(self._newest.values()) for digest in update.digests]
+        return self._states.digests().union(waiting)

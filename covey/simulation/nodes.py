@@ -1,35 +1,26 @@
-"""Virtual nodes: the node daemon's own code, on a link that hands its messages to the coordinator in memory."""
+"""Virtual nodes: the node's own actor, on a link that hands its messages to the coordinator in memory."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
-import structlog
-
+from covey import messages as msg
 from covey.artifact import CHUNK_BYTES, Artifact
 from covey.coordinator.environment import Environment
 from covey.coordinator.nodes.service import CoordinatorService
 from covey.coordinator.nodes.sessions import Session, Sessions
-from covey.errors import WorkerError
-from covey.node.assignments.executor import Bench, Work
-from covey.node.daemon import NodeDaemon
-from covey.node.membership.link import Link
-from covey.protos import coordinator_pb2 as pb
+from covey.errors import NotFound
+from covey.node.actor import NodeActor
+from covey.node.ports import OnBytes
+from covey.node.services import NodeServices
 from covey.simulation.adversaries import Adversaries
 from covey.simulation.files import NodeFiles
-from covey.wire.artifacts import artifact_from
 from covey.wire.chunks import prefix
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
-log = structlog.get_logger(room="simulation")
-
-
-class MemoryLink(Link):
-    """A node's connection, always open.
+class MemoryLink:
+    """A node's session (`covey.node.ports.Link`), always open.
 
     Args:
         env: The coordinator's.
@@ -50,86 +41,105 @@ class MemoryLink(Link):
         self._env, self._service, self._seat, self._files = env, service, session, files
         self._declined = declined
 
-    def send(self, message: pb.NodeMessage) -> None:
-        """Have the coordinator take a message; the files of an offer are there before it."""
-        kind = message.WhichOneof("kind")
-        if kind == "progress":
-            return
-        if kind == "decline":
-            self._declined(f"{self._seat.node}: {message.decline.reason}")
-        if kind == "offer":
-            self._upload([(artifact_from(part.artifact), bool(part.data)) for part in message.offer.parts])
-        self._env.spawn(self._service.dispatch(self._seat, message))
-
-    def _upload(self, parts: list[tuple[Artifact, bool]]) -> None:
-        """Give the files, and count the bytes that would have been sent; small parts count as they come along."""
-        for artifact, came_along in parts:
-            if not self._env.files.has(artifact.digest):
-                self._files.hand_over(artifact)
-                if not came_along and self._env.current is not None:
-                    self._env.current.bytes_received += artifact.size_bytes
+    @property
+    def up(self) -> bool:
+        """As `Link.up`."""
+        return True
 
     async def connected(self) -> None:
         """As `Link.connected`: at once."""
 
+    def send(self, message: msg.NodeMessage) -> None:
+        """Have the coordinator take a message; the files of an offer are there before it."""
+        if isinstance(message, msg.Progress):
+            return
+        if isinstance(message, msg.Decline):
+            self._declined(f"{self._seat.node}: {message.reason}")
+        if isinstance(message, msg.UpdateOffer):
+            self._hand_over(message.parts)
+        self._env.background.spawn(self._service.dispatch(self._seat, message))
 
-class VirtualNode(NodeDaemon):
-    """A node without processes, sockets and keys on disk: `NodeDaemon` from where a message has come in.
+    def _hand_over(self, parts: tuple[msg.OfferedPart, ...]) -> None:
+        """Give the files, and count the bytes that would have been sent; small parts count as they come along."""
+        for part in parts:
+            if not self._env.files.has(part.artifact.digest):
+                self._files.hand_over(part.artifact)
+                for run in self._env.runs.active.values() if not part.data else ():  # there is one
+                    run.bytes_received += part.artifact.size_bytes
+
+
+class MemoryBulk:
+    """A node's transfers (`covey.node.ports.Bulk`): what the coordinator has is here, and what it needs is there."""
+
+    def __init__(self, files: NodeFiles) -> None:
+        self._files = files
+
+    async def download(self, artifact: Artifact, on_bytes: OnBytes) -> None:
+        """As `Bulk.download`.
+
+        Raises:
+            NotFound: The coordinator has no such file, so that nobody could have it sent.
+        """
+        if not self._files.has(artifact.digest):
+            raise NotFound(f"the coordinator has no file {artifact.digest}")
+
+    async def upload(self, path: Path, artifact: Artifact, offset: int, on_bytes: OnBytes) -> None:
+        """As `Bulk.upload`."""
+        self._files.hand_over(artifact)
+
+
+class VirtualNode:
+    """A node without processes, sockets and keys on disk: the actor of a real one, with memory behind its ports.
 
     Args:
-        bench: What it works with.
+        services: What it works with.
         env: The coordinator's, where bytes are counted.
         adversaries: Told when work has ended.
     """
 
-    def __init__(self, bench: Bench, env: Environment, adversaries: Adversaries) -> None:
-        self._bench, self._env, self._adversaries = bench, env, adversaries
-        self._work: Work | None = None
-        self._task: asyncio.Task[None] | None = None
+    def __init__(self, services: NodeServices, env: Environment, adversaries: Adversaries) -> None:
+        self._env, self._adversaries, self._name = env, adversaries, services.identity.name
+        self._actor = NodeActor(services, self._ended)
 
     @property
     def busy(self) -> bool:
         """Whether it is working."""
-        return self._task is not None and not self._task.done()
+        return self._actor.busy
 
-    def receive(self, message: pb.CoordinatorMessage) -> None:
+    def receive(self, message: msg.CoordinatorMessage) -> None:
         """Take a message from the coordinator."""
-        if message.WhichOneof("kind") == "assignment" and self._env.current is not None:
-            self._env.current.bytes_sent += download_bytes(message.assignment, self._bench.model)
-        self._message(message)
+        if isinstance(message, msg.Assignment):
+            run = self._env.runs.of(message.run)
+            if run is not None:
+                run.bytes_sent += download_bytes(message, self._actor.held_model(message.run))
+        self._actor.receive(message)
 
-    async def _after(self, previous: asyncio.Task[None] | None, work: Work) -> None:
-        if previous is not None:
-            previous.cancel()
-            await asyncio.gather(previous, return_exceptions=True)
-        try:
-            await work.do()
-        except Exception as error:
-            log.exception("work failed", node=self._bench.identity.name)
-            # The deadlines that would end a silent node's round are not kept here.
-            work._decline(WorkerError(f"internal error: {error!r}"))
-        finally:
-            self._adversaries.finished(self._bench.identity.name, work.message.round)
+    def _ended(self, assignment: msg.Assignment) -> None:
+        self._adversaries.finished(self._name, assignment.round)
 
     async def stop(self) -> None:
         """Give up what it does."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._actor.stop()
 
 
-def download_bytes(message: pb.Assignment, held: str) -> int:
+def download_bytes(assignment: msg.Assignment, held: str) -> int:
     """What a node would fetch for an assignment, beside what came along with it.
 
     Args:
-        message: The assignment.
-        held: Digest of the file of the newest model that the node has; empty: none.
+        assignment: The assignment.
+        held: Digest of the file of the run's newest model that the node has; empty: none.
     """
-    if message.model_data or message.model.digest == held:
+    inputs = sum(_streamed(item.artifact.size_bytes) for item in assignment.inputs if not item.data)
+    return inputs + _model_bytes(assignment, held)
+
+
+def _model_bytes(assignment: msg.Assignment, held: str) -> int:
+    change = assignment.change
+    if assignment.model_data or assignment.model.digest == held:
         return 0
-    if message.HasField("change") and held and message.change_base == held:
-        return 0 if message.change_data else _streamed(message.change.size_bytes)
-    return 0 if message.version == 0 else _streamed(message.model.size_bytes)
+    if change is not None and held and change.base == held:
+        return 0 if change.data else _streamed(change.artifact.size_bytes)
+    return 0 if assignment.version == 0 else _streamed(assignment.model.size_bytes)
 
 
 def _streamed(size_bytes: int) -> int:
@@ -150,12 +160,12 @@ class VirtualSessions(Sessions):
         """These are the nodes."""
         self._nodes, self._names = nodes, sorted(nodes)
 
-    def send(self, node: str, message: pb.CoordinatorMessage) -> bool:
+    def send(self, node: str, message: msg.CoordinatorMessage) -> bool:
         """As `Sessions.send`."""
-        found = self._nodes.get(node)
-        if found is None:
+        recipient = self._nodes.get(node)
+        if recipient is None:
             return False
-        found.receive(message)
+        recipient.receive(message)
         return True
 
     def nodes(self) -> list[str]:

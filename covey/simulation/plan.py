@@ -10,7 +10,7 @@ from covey.errors import SpecError
 from covey.simulation.adversaries import Attack, checked
 from covey.simulation.arrival_order import Staleness
 from covey.spec import RunSpec
-from covey.worker.jobs.messages import Description
+from covey.worker.jobs.runs import Description
 
 MAX_NODES = 100_000
 
@@ -81,7 +81,7 @@ def checked_attacks(plan: Plan) -> list[Attack]:
         raise SpecError(f"--nodes {plan.nodes}: from 1 to {MAX_NODES} nodes can be simulated")
     if plan.processes is not None and plan.processes < 1:
         raise SpecError(f"--processes {plan.processes}: at least one process must train")
-    if plan.staleness is not None and plan.spec.mode != "async":
+    if plan.staleness is not None and plan.spec.facts.synchronous:
         raise SpecError(f'--staleness: only mode = "async" has any, and the run\'s is "{plan.spec.mode}"')
     return checked(plan.attacks, plan.nodes)
 
@@ -97,9 +97,8 @@ def require_enough(plan: Plan, said: Description) -> None:
         SpecError: It would; the message says for what.
     """
     spec = plan.spec
-    section, name = (spec.asynchronous, "async") if spec.mode == "async" else (spec.rounds, "rounds")
     for needed, why in (
-        (section.min_nodes, f"[{name}] min_nodes = {section.min_nodes}"),
+        (spec.min_nodes, f"[{spec.facts.section}] min_nodes = {spec.min_nodes}"),
         (said.aggregator_min, f"[aggregation] {spec.aggregation.name} needs {said.aggregator_min} updates"),
     ):
         if needed > plan.nodes:

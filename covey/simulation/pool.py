@@ -3,77 +3,64 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeVar, cast
-
-import structlog
+from typing import Any, TypeVar
 
 from covey.simulation.adversaries import Adversaries
 from covey.simulation.arrival_order import Pace
 from covey.worker.client.client import Worker
-from covey.worker.client.supervisor import WorkerKeeper
-from covey.worker.jobs.messages import (
-    ApplyJob,
-    ApplyResult,
-    EvaluateJob,
-    InitialResult,
-    Metrics,
-    TrainJob,
-    TrainProgress,
-    TrainResult,
-)
+from covey.worker.client.supervisor import WorkerSupervisor
+from covey.worker.jobs.operations import Operation
+from covey.worker.jobs.training import TrainJob
 
+J = TypeVar("J")
 R = TypeVar("R")
-log = structlog.get_logger(room="simulation")
+P = TypeVar("P")
 
 
-class LoggedKeeper(WorkerKeeper):
-    """A keeper whose worker writes its log lines into a file, not over the progress bar."""
+class LoggedSupervisor(WorkerSupervisor):
+    """A supervisor whose worker writes its log lines into a file, not over the progress bar."""
 
     def __init__(self, data_dir: Path, log_file: Path, *, device: str) -> None:
         super().__init__(data_dir, device=device, log_format="console")
         self._log_file = log_file
 
-    async def start(self) -> Worker:
-        """As `WorkerKeeper.start`."""
-        async with self._lock:
-            if self._worker is None or not self._worker.alive:
-                if self._worker is not None:
-                    await self._worker.stop()
-                self._worker = await Worker.start(self._data_dir, device=self._device, log_file=self._log_file)
-            return self._worker
+    async def _started(self) -> Worker:
+        return await Worker.start(self._data_dir, device=self._device, log_file=self._log_file)
 
 
 class Pool:
     """Workers that any node's job may go to; jobs wait in the order in which they came."""
 
-    def __init__(self, keepers: list[LoggedKeeper]) -> None:
-        self._keepers = keepers
-        self._idle: asyncio.Queue[LoggedKeeper] = asyncio.Queue()
-        for keeper in keepers:
-            self._idle.put_nowait(keeper)
+    def __init__(self, workers: list[LoggedSupervisor]) -> None:
+        self._workers = workers
+        self._idle: asyncio.Queue[LoggedSupervisor] = asyncio.Queue()
+        for worker in workers:
+            self._idle.put_nowait(worker)
 
     async def start(self) -> None:
         """Start all processes."""
-        for keeper in self._keepers:
-            await keeper.start()
+        for worker in self._workers:
+            await worker.start()
 
-    async def use(self, job: Callable[[Worker], Awaitable[R]]) -> R:
-        """Do a job on the next idle worker; errors as `WorkerKeeper.use`."""
-        keeper = await self._idle.get()
+    @asynccontextmanager
+    async def worker(self) -> AsyncIterator[WorkerSupervisor]:
+        """The next idle worker, for the caller alone."""
+        worker = await self._idle.get()
         try:
-            return await keeper.use(job)
+            yield worker
         finally:
-            self._idle.put_nowait(keeper)
+            self._idle.put_nowait(worker)
 
     async def stop(self) -> None:
         """End all processes."""
-        await asyncio.gather(*(keeper.stop() for keeper in self._keepers))
+        await asyncio.gather(*(worker.stop() for worker in self._workers))
 
 
-class Desk(WorkerKeeper):
-    """What a virtual node takes for its own worker: the pool, once the node's turn has come.
+class PooledWorker:
+    """What a virtual node takes for its own worker (`covey.node.ports.Worker`): the pool, once its turn has come.
 
     Args:
         node: The node's id.
@@ -85,26 +72,18 @@ class Desk(WorkerKeeper):
     def __init__(self, node: str, pool: Pool, adversaries: Adversaries, pace: Pace) -> None:
         self._node, self._pool, self._adversaries, self._pace = node, pool, adversaries, pace
 
-    async def use(self, job: Callable[[Worker], Awaitable[R]]) -> R:
-        """As `WorkerKeeper.use`: the job gets the methods below."""
-        return await job(cast(Worker, self))
+    async def do(self, operation: Operation[J, R, P], job: J, on_progress: Callable[[P], object] | None = None) -> R:
+        """Have a job done by any worker; after a training the node waits for its turn to deliver.
 
-    async def train(self, job: TrainJob, on_progress: Callable[[TrainProgress], None] | None = None) -> TrainResult:
-        """As `Worker.train`, and then the node's turn to deliver; nobody hears of its progress."""
+        Nobody hears of progress. Errors as `WorkerSupervisor.do`.
+        """
+        if not isinstance(job, TrainJob):
+            async with self._pool.worker() as worker:
+                return await worker.do(operation, job)
         await self._adversaries.turn(self._node, job.round)
-        # What adversaries know is looked up when a worker is free for them, not when they begin to wait for one.
-        result = await self._pool.use(lambda worker: worker.train(self._adversaries.ordered(self._node, job)))
+        async with self._pool.worker() as worker:
+            # What adversaries know is looked up when a worker is free for them, not when they begin to wait for one.
+            ordered: Any = self._adversaries.ordered(self._node, job)
+            result = await worker.do(operation, ordered)
         await self._pace.turn(self._node, job.round)
         return result
-
-    async def evaluate(self, job: EvaluateJob) -> Metrics:
-        """As `Worker.evaluate`."""
-        return await self._pool.use(lambda worker: worker.evaluate(job))
-
-    async def initial(self, run: str, spec_json: str, out: Path, *, allow_path: bool = False) -> InitialResult:
-        """As `Worker.initial`."""
-        return await self._pool.use(lambda worker: worker.initial(run, spec_json, out, allow_path=allow_path))
-
-    async def apply(self, job: ApplyJob) -> ApplyResult:
-        """As `Worker.apply`."""
-        return await self._pool.use(lambda worker: worker.apply(job))

@@ -11,17 +11,21 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from covey.coordinator.admin.operation import Operation
 from covey.coordinator.config import CoordinatorConfig
-from covey.coordinator.environment import Environment, StoreThread
+from covey.coordinator.environment import Environment
 from covey.coordinator.keys.keys import open_keys
+from covey.coordinator.nodes.members import Members
+from covey.coordinator.store_thread import StoreThread
 from covey.simulation.data_dir import LOG, open_relaxed, prepared_folder, remove_scratch
 from covey.simulation.federation import VirtualFederation
 from covey.simulation.files import CoordinatorFiles
 from covey.simulation.nodes import VirtualSessions
 from covey.simulation.plan import Plan, Watch, checked_attacks, require_enough
-from covey.simulation.pool import LoggedKeeper
+from covey.simulation.pool import LoggedSupervisor
 from covey.storage.record.contract import RunRecord
-from covey.wire.grants import Grants
+from covey.worker.jobs.operations import DESCRIBE
+from covey.worker.jobs.runs import DescribeJob
 
 
 async def simulate(plan: Plan, watch: Watch = lambda progress: None) -> RunRecord:
@@ -49,7 +53,7 @@ async def simulate(plan: Plan, watch: Watch = lambda progress: None) -> RunRecor
         stack.push_async_callback(federation.close)
         await federation.start()
         text = plan.spec.to_json()
-        description = await env.worker.use(lambda worker: worker.describe(text, allow_path=True))
+        description = await env.worker.do(DESCRIBE, DescribeJob(text, allow_path=True))
         require_enough(plan, description)
         with _stopping(env):
             return await federation.run(watch)
@@ -60,7 +64,7 @@ async def _environment(plan: Plan, folder: Path, stack: AsyncExitStack) -> Envir
     stack.push_async_callback(store.close)
     await store.call(store.store.acquire_lease, f"simulation:{os.getpid()}")
     keys = await asyncio.to_thread(open_keys, folder, time.time())
-    worker = LoggedKeeper(folder / "workers" / "coordinator", folder / LOG, device=plan.device)
+    worker = LoggedSupervisor(folder / "workers" / "coordinator", folder / LOG, device=plan.device)
     stack.push_async_callback(worker.stop)
     await worker.start()
     files = CoordinatorFiles(folder / "files")
@@ -72,19 +76,19 @@ async def _environment(plan: Plan, folder: Path, stack: AsyncExitStack) -> Envir
         worker=worker,
         authority=keys.authority,
         signing_key=keys.signing_key,
-        federation=keys.authority.federation,
         sessions=VirtualSessions(),
-        downloads=Grants(),
-        uploads=Grants(),
+        members=Members(store),
+        operation=Operation(),
+        keeps_deadlines=False,
     )
 
 
 @contextlib.contextmanager
 def _stopping(env: Environment) -> Iterator[None]:
-    """SIGINT and SIGTERM set `env.stop` meanwhile."""
+    """SIGINT and SIGTERM set `env.operation.stop` meanwhile."""
     loop, numbers = asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM)
     for number in numbers:
-        loop.add_signal_handler(number, env.stop.set)
+        loop.add_signal_handler(number, env.operation.stop.set)
     try:
         yield
     finally:

@@ -254,9 +254,18 @@ class CodecConformance(ABC):
         readers = [codec.reader(self.message(100), 100) for _ in range(3)]
         broadcast = codec.summary(readers, self.context)
         assert len(broadcast) <= LARGEST_SUMMARY
+        assert codec.summarises or not broadcast
         following = replace(self.context, round=2, broadcast=broadcast)
         data = encoded(codec, StrictSource(self.vector(100)), following)
         assert decoded(codec, data, 100).isfinite().all()
+
+    def test_a_codec_that_protects_examples_says_how(self) -> None:
+        """Clipping and privacy are numbers that make sense, and belong to a private codec."""
+        codec = self.make()
+        clipping, privacy = codec.per_example, codec.privacy
+        assert codec.private or (clipping is None and privacy is None)
+        assert clipping is None or clipping.clip > 0
+        assert privacy is None or (privacy.epsilon > 0 and 0 <= privacy.delta < 1 and privacy.noise > 0)
 
     def test_what_travels_down_is_a_codec_with_the_same_contract(self) -> None:
         """`downlink` gives a codec that encodes a vector and reads it back, and is its own downlink."""

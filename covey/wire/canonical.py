@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
-from typing import Any
+from typing import Annotated, TypeVar
+
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from covey.errors import IdentityError, LimitExceeded
 
@@ -12,6 +13,24 @@ MAX_COUNT = 2**31
 """Rounds and versions are below it: what every database holds."""
 MAX_BYTES = 2**53
 MAX_TEXT = 200
+MAX_TOLD = 20
+"""A statement with more errors than this is not explained: that would take longer than to find them."""
+STRICT = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
+"""How values from anybody are read: no conversion, and no key that is not known."""
+T = TypeVar("T")
+
+
+def _printable(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("not a printable text")
+    return value
+
+
+Text = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_printable)]
+"""No control characters, which logs and databases would choke on."""
+Count = Annotated[int, Field(ge=0, lt=MAX_COUNT)]
+"""A round or version."""
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 def canonical_json(value: object) -> bytes:
@@ -27,62 +46,45 @@ def canonical_json(value: object) -> bytes:
     return text.encode("ascii")
 
 
-class Fields:
-    """The fields of one statement, each read with its type and bound.
+def read_canonical(reader: TypeAdapter[T], raw: bytes, kind: str, max_bytes: int) -> T:
+    """A statement from anybody.
 
     Only canonical bytes are read: any two readers understand the same, also where a key stands twice.
+
+    Args:
+        reader: Of a type whose field `covey` is the statement's kind.
+        raw: The bytes.
+        kind: What `covey` must say (the statement's kind and version).
+        max_bytes: How long they may be.
+
+    Raises:
+        LimitExceeded: They are longer.
+        IdentityError: They are not the canonical JSON of such a statement.
     """
+    if len(raw) > max_bytes:
+        raise LimitExceeded(f"a statement of {len(raw)} bytes; at most {max_bytes} are accepted")
+    try:
+        data = json.loads(raw)
+        canonical = canonical_json(data) == raw
+    except (ValueError, RecursionError, LimitExceeded) as error:
+        raise IdentityError("a statement is not JSON") from error
+    if not isinstance(data, dict) or data.get("covey") != kind:
+        raise IdentityError(f"not a statement of kind {kind!r}")
+    if not canonical:
+        raise IdentityError("a statement is not in canonical form")
+    try:
+        return reader.validate_json(raw)
+    except ValidationError as error:
+        raise IdentityError(f"statement: {_first(error)}") from None  # it may be long
 
-    def __init__(self, raw: bytes, kind: str, max_bytes: int) -> None:
-        """Parse.
 
-        Args:
-            raw: Bytes from anybody.
-            kind: What `covey` must say (the statement's kind and version).
-            max_bytes: How long they may be.
-
-        Raises:
-            LimitExceeded: They are longer.
-            IdentityError: They are not the canonical JSON of such a statement.
-        """
-        if len(raw) > max_bytes:
-            raise LimitExceeded(f"a statement of {len(raw)} bytes; at most {max_bytes} are accepted")
-        try:
-            data = json.loads(raw)
-            canonical = canonical_json(data) == raw
-        except (ValueError, RecursionError, LimitExceeded) as error:
-            raise IdentityError("a statement is not JSON") from error
-        if not isinstance(data, dict) or data.get("covey") != kind:
-            raise IdentityError(f"not a statement of kind {kind!r}")
-        if not canonical:
-            raise IdentityError("a statement is not in canonical form")
-        self.data: dict[str, Any] = data
-
-    def text(self, name: str, limit: int = MAX_TEXT) -> str:
-        """A printable text of at most `limit` characters."""
-        return text(self.data.get(name), name, limit)
-
-    def count(self, name: str) -> int:
-        """A round or version: 0 or more, below 2**31."""
-        return whole(self.data.get(name), name, MAX_COUNT)
-
-    def number(self, name: str) -> float:
-        """A finite number."""
-        return number(self.data.get(name), name)
-
-    def items(self, name: str, limit: int) -> list[dict[str, Any]]:
-        """A list of at most `limit` objects."""
-        value = self.data.get(name)
-        if not isinstance(value, list) or len(value) > limit or not all(isinstance(v, dict) for v in value):
-            raise IdentityError(f"statement: {name} is not a list of at most {limit} objects")
-        return value
-
-    def texts(self, name: str, limit: int) -> tuple[str, ...]:
-        """A list of at most `limit` printable texts."""
-        value = self.data.get(name)
-        if not isinstance(value, list) or len(value) > limit:
-            raise IdentityError(f"statement: {name} is not a list of at most {limit} texts")
-        return tuple(text(item, name) for item in value)
+def _first(error: ValidationError) -> str:
+    """The first thing that is wrong. Keys are from anybody, too: they are cut, and written so that they print."""
+    if error.error_count() > MAX_TOLD:
+        return f"{error.error_count()} fields are wrong"
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(str(part)[:MAX_TEXT] for part in first["loc"])
+    return f"{place!r}: {first['msg']}"
 
 
 def text(value: object, name: str, limit: int = MAX_TEXT) -> str:
@@ -90,21 +92,3 @@ def text(value: object, name: str, limit: int = MAX_TEXT) -> str:
     if not isinstance(value, str) or len(value) > limit or not value.isprintable():
         raise IdentityError(f"statement: {name} is not a printable text of at most {limit} characters")
     return value
-
-
-def whole(value: object, name: str, below: int) -> int:
-    """A whole number, 0 or more."""
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < below:
-        raise IdentityError(f"statement: {name} is not a whole number from 0 to {below - 1}")
-    return value
-
-
-def number(value: object, name: str) -> float:
-    """A finite number, as a float."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        try:
-            if math.isfinite(value):
-                return float(value)
-        except OverflowError:
-            pass  # a whole number beyond what a float holds
-    raise IdentityError(f"statement: {name} is not a finite number")

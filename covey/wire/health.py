@@ -1,6 +1,7 @@
 """The standard gRPC health service of both daemons: `Check`, for callers who may ask, and nothing that stays.
 
-`Watch` is not served: a stream that lasts as long as its reader likes would be held open by whoever reads nothing.
+`Watch` is not served, though `grpc_health` has it: a stream that lasts as long as its reader likes would be held open
+by whoever reads nothing, and with the servicer's lock also hold up everybody who sets that state.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2
+from grpc_health.v1.health import SERVICE_NAME, aio
 
-from covey.errors import NotFound
 from covey.wire.channels import Context, Peer, peer_identity
 from covey.wire.errors import translated
 
@@ -19,7 +20,7 @@ States = health_pb2.HealthCheckResponse
 
 
 class HealthService:
-    """Answers `Check` of `grpc.health.v1.Health`.
+    """Answers `Check` of `grpc.health.v1.Health`: the library's servicer, whose table is brought up to date first.
 
     Args:
         admit: Raises `IdentityError` for a caller who may not ask.
@@ -28,19 +29,19 @@ class HealthService:
 
     def __init__(self, admit: Callable[[Peer], None], services: Mapping[str, Callable[[], Awaitable[bool]]]) -> None:
         self._admit, self._services = admit, services
+        self._servicer = aio.HealthServicer()
 
     async def check(self, request: Any, context: Context) -> Any:
-        """The state of one service, looked at now.
+        """The state of one service, looked at now; NOT_FOUND if there is no such service.
 
         Raises:
             IdentityError: The caller may not ask.
-            NotFound: There is no such service.
         """
         self._admit(peer_identity(context))
-        if request.service and request.service not in self._services:
-            raise NotFound(f"there is no such service; there are '' and {', '.join(map(repr, self._services))}")
-        up = not request.service or await self._services[request.service]()
-        return States(status=States.SERVING if up else States.NOT_SERVING)
+        if request.service in self._services:
+            up = await self._services[request.service]()
+            await self._servicer.set(request.service, States.SERVING if up else States.NOT_SERVING)
+        return await self._servicer.Check(request, context)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """For a server."""
@@ -49,4 +50,4 @@ class HealthService:
             request_deserializer=health_pb2.HealthCheckRequest.FromString,
             response_serializer=health_pb2.HealthCheckResponse.SerializeToString,
         )
-        return grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": check})
+        return grpc.method_handlers_generic_handler(SERVICE_NAME, {"Check": check})

@@ -17,8 +17,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import NameOID
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from covey.errors import IdentityError
+from covey.validation import explain
 from covey.wire.authority import check_name, federation_of, private_pem, write_private
 from covey.wire.signing import SigningKey
 
@@ -72,6 +74,19 @@ def signing_request(folder: Path, name: str) -> tuple[bytes, bytes, bytes]:
     return der, signing_key.public_bytes, signing_key.sign(der, ENROL_DOMAIN)
 
 
+class _Facts(BaseModel):
+    """What `federation.json` holds."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    federation: str
+    name: str
+    role: str
+    server: str
+    coordinator_key: str
+    """In hex."""
+
+
 @dataclass(frozen=True)
 class Identity:
     """A loaded identity.
@@ -113,24 +128,27 @@ class Identity:
             if not (folder / name).exists():
                 raise IdentityError(f"the identity in {folder} has no {name}; join again with a new token")
         try:
-            facts = json.loads((folder / "federation.json").read_bytes())
+            facts = _Facts.model_validate_json((folder / "federation.json").read_bytes())
             certificate_pem = (folder / "tls.crt").read_bytes()
             authority_pem = (folder / "authority.crt").read_bytes()
             x509.load_pem_x509_certificate(authority_pem)
             return cls(
-                name=str(facts["name"]),
-                role=str(facts["role"]),
-                federation=str(facts["federation"]),
-                server=str(facts["server"]),
-                coordinator_key=bytes.fromhex(facts["coordinator_key"]),
+                name=facts.name,
+                role=facts.role,
+                federation=facts.federation,
+                server=facts.server,
+                coordinator_key=bytes.fromhex(facts.coordinator_key),
                 key_pem=(folder / "tls.key").read_bytes(),
                 certificate_pem=certificate_pem,
                 authority_pem=authority_pem,
                 signing_key=signing_key_in(folder / "signing.key"),
                 expires_at=x509.load_pem_x509_certificate(certificate_pem).not_valid_after_utc.timestamp(),
             )
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise IdentityError(f"the identity in {folder} is broken ({error}); join again with a new token") from error
+        except (OSError, ValueError) as error:
+            problem = explain(error, _Facts) if isinstance(error, ValidationError) else str(error)
+            raise IdentityError(
+                f"the identity in {folder} is broken ({problem}); join again with a new token"
+            ) from error
 
     @staticmethod
     def write(
@@ -172,14 +190,14 @@ class Identity:
             return f"authority.crt is not the authority of federation {self.federation}; {again}"
         if not self._has_its_key(certificate):
             return f"tls.key is not the key of the certificate of {self.name!r}; {again}"
-        for whose, one in (
+        for whose, dated in (
             (f"the certificate of {self.name!r}", certificate),
             ("the federation's authority", authority),
         ):
-            if one.not_valid_after_utc <= now:
-                return f"{whose} expired at {one.not_valid_after_utc:%Y-%m-%d %H:%M} UTC; {again}"
-            if one.not_valid_before_utc > now:
-                begins = f"{one.not_valid_before_utc:%Y-%m-%d %H:%M}"
+            if dated.not_valid_after_utc <= now:
+                return f"{whose} expired at {dated.not_valid_after_utc:%Y-%m-%d %H:%M} UTC; {again}"
+            if dated.not_valid_before_utc > now:
+                begins = f"{dated.not_valid_before_utc:%Y-%m-%d %H:%M}"
                 return f"{whose} is not valid before {begins} UTC; is this machine's clock right?"
         return ""
 

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from pydantic import FailFast, Field, TypeAdapter, with_config
 
 from covey.errors import IdentityError, LimitExceeded
-from covey.wire.canonical import MAX_BYTES, Fields, canonical_json, number, text, whole
+from covey.wire.canonical import MAX_BYTES, STRICT, Count, Finite, Text, canonical_json, read_canonical
 
 __all__ = [
     "CommitStatement",
@@ -79,31 +80,34 @@ def verify(public_key: bytes, statement: bytes, signature: bytes, domain: bytes 
         raise IdentityError("the signature does not belong to this statement and key") from error
 
 
+@with_config(STRICT)
 @dataclass(frozen=True)
 class PartStatement:
     """One part of an update, as its node signs it."""
 
-    name: str
-    codec: str
+    name: Text
+    codec: Text
     options: Mapping[str, Any]
-    layout: str
-    digest: str
-    bytes: int
+    layout: Text
+    digest: Text
+    bytes: Annotated[int, Field(ge=0, lt=MAX_BYTES)]
 
 
+@with_config(STRICT)
 @dataclass(frozen=True)
 class UpdateStatement:
-    """What a node says of its update."""
+    """What a node says of its update. Its bounds are those of what is read; `to_bytes` says what cannot be signed."""
 
-    federation: str
-    run: str
-    round: int
-    node: str
-    key: str
-    base: str
-    parts: tuple[PartStatement, ...]
-    weight: float
-    metrics: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    federation: Text
+    run: Text
+    round: Count
+    node: Text
+    key: Text
+    base: Text
+    parts: Annotated[tuple[PartStatement, ...], Field(max_length=MAX_PARTS), FailFast()]
+    weight: Finite
+    metrics: Annotated[Mapping[Text, tuple[Finite, Finite]], Field(max_length=MAX_METRICS)]
+    covey: Literal["update/1"] = field(default="update/1", kw_only=True, repr=False)
 
     def to_bytes(self) -> bytes:
         """The statement's canonical bytes.
@@ -114,9 +118,9 @@ class UpdateStatement:
         for name, pair in (("the weight", (self.weight,)), *self.metrics.items()):
             if not all(map(math.isfinite, pair)):
                 raise LimitExceeded(f"{name} is not a finite number: the training has diverged")
+        metrics = {name: [float(total), float(count)] for name, (total, count) in self.metrics.items()}
         parts = [vars(part) | {"options": dict(part.options)} for part in self.parts]
-        metrics = {name: [float(t), float(c)] for name, (t, c) in self.metrics.items()}
-        return canonical_json({"covey": "update/1", **vars(self), "parts": parts, "metrics": metrics})
+        return canonical_json({**vars(self), "parts": parts, "metrics": metrics})
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> UpdateStatement:
@@ -126,53 +130,25 @@ class UpdateStatement:
             IdentityError: It is not such a statement.
             LimitExceeded: It is too long.
         """
-        fields = Fields(raw, "update/1", MAX_STATEMENT_BYTES)
-        return cls(
-            federation=fields.text("federation"),
-            run=fields.text("run"),
-            round=fields.count("round"),
-            node=fields.text("node"),
-            key=fields.text("key"),
-            base=fields.text("base"),
-            parts=tuple(_part(item) for item in fields.items("parts", MAX_PARTS)),
-            weight=fields.number("weight"),
-            metrics=_metrics(fields.data.get("metrics")),
-        )
+        return read_canonical(_UPDATE, raw, "update/1", MAX_STATEMENT_BYTES)
 
 
-def _part(item: dict[str, Any]) -> PartStatement:
-    options = item.get("options")
-    if not isinstance(options, dict):
-        raise IdentityError("statement: the options of a part are not an object")
-    name, codec, layout, digest = (text(item.get(key), key) for key in ("name", "codec", "layout", "digest"))
-    return PartStatement(name, codec, options, layout, digest, whole(item.get("bytes"), "bytes", MAX_BYTES))
-
-
-def _metrics(value: object) -> dict[str, tuple[float, float]]:
-    if not isinstance(value, dict) or len(value) > MAX_METRICS:
-        raise IdentityError(f"statement: metrics is not an object of at most {MAX_METRICS} entries")
-    found = {}
-    for name, pair in value.items():
-        if not isinstance(pair, list) or len(pair) != 2:
-            raise IdentityError("statement: a metric is not a pair of total and count")
-        found[text(name, "the name of a metric")] = (number(pair[0], "a metric"), number(pair[1], "a metric"))
-    return found
-
-
+@with_config(STRICT)
 @dataclass(frozen=True)
 class ReceiptStatement:
     """What the coordinator says of an update that it has."""
 
-    federation: str
-    run: str
-    round: int
-    node: str
-    update: str
-    received_at: float
+    federation: Text
+    run: Text
+    round: Count
+    node: Text
+    update: Text
+    received_at: Finite
+    covey: Literal["receipt/1"] = field(default="receipt/1", kw_only=True, repr=False)
 
     def to_bytes(self) -> bytes:
         """The statement's canonical bytes."""
-        return canonical_json({"covey": "receipt/1", **vars(self)})
+        return canonical_json(vars(self))
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> ReceiptStatement:
@@ -182,27 +158,20 @@ class ReceiptStatement:
             IdentityError: It is none.
             LimitExceeded: It is too long.
         """
-        fields = Fields(raw, "receipt/1", MAX_STATEMENT_BYTES)
-        return cls(
-            federation=fields.text("federation"),
-            run=fields.text("run"),
-            round=fields.count("round"),
-            node=fields.text("node"),
-            update=fields.text("update"),
-            received_at=fields.number("received_at"),
-        )
+        return read_canonical(_RECEIPT, raw, "receipt/1", MAX_STATEMENT_BYTES)
 
 
+@with_config(STRICT)
 @dataclass(frozen=True)
 class CommitVerdict:
     """What became of one update in a commit."""
 
-    node: str
-    update: str
-    verdict: str
-    reason: str
-    share: float
-    round: int = 0
+    node: Text
+    update: Text
+    verdict: Text
+    reason: Annotated[str, Field(max_length=MAX_REASON)]
+    share: Finite
+    round: Annotated[int, Field(ge=0, lt=MAX_ROUND)] = 0
     """The update's round, in a run where a commit is about updates of several rounds; 0: the commit's own."""
 
     def fields(self) -> dict[str, Any]:
@@ -210,24 +179,26 @@ class CommitVerdict:
         return {name: value for name, value in vars(self).items() if name != "round" or value}
 
 
+@with_config(STRICT)
 @dataclass(frozen=True)
 class CommitStatement:
     """What the coordinator says of a version, chained to the one before."""
 
-    federation: str
-    run: str
-    round: int
-    version: int
-    model_sha256: str
-    artifact: str
-    parent: str
-    verdicts: tuple[CommitVerdict, ...]
-    state: tuple[str, ...]
+    federation: Text
+    run: Text
+    round: Count
+    version: Count
+    model_sha256: Text
+    artifact: Text
+    parent: Text
+    verdicts: Annotated[tuple[CommitVerdict, ...], Field(max_length=MAX_NODES), FailFast()]
+    state: Annotated[tuple[Text, ...], Field(max_length=MAX_STATE), FailFast()]
+    covey: Literal["commit/1"] = field(default="commit/1", kw_only=True, repr=False)
 
     def to_bytes(self) -> bytes:
         """The statement's canonical bytes."""
         verdicts = [verdict.fields() for verdict in self.verdicts]
-        return canonical_json({"covey": "commit/1", **vars(self), "verdicts": verdicts, "state": list(self.state)})
+        return canonical_json({**vars(self), "verdicts": verdicts, "state": list(self.state)})
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> CommitStatement:
@@ -237,24 +208,9 @@ class CommitStatement:
             IdentityError: It is none.
             LimitExceeded: It is too long.
         """
-        fields = Fields(raw, "commit/1", MAX_COMMIT_BYTES)
-        return cls(
-            federation=fields.text("federation"),
-            run=fields.text("run"),
-            round=fields.count("round"),
-            version=fields.count("version"),
-            model_sha256=fields.text("model_sha256"),
-            artifact=fields.text("artifact"),
-            parent=fields.text("parent"),
-            verdicts=tuple(_verdict(item) for item in fields.items("verdicts", MAX_NODES)),
-            state=fields.texts("state", MAX_STATE),
-        )
+        return read_canonical(_COMMIT, raw, "commit/1", MAX_COMMIT_BYTES)
 
 
-def _verdict(item: dict[str, Any]) -> CommitVerdict:
-    node, update, verdict = (text(item.get(key), key) for key in ("node", "update", "verdict"))
-    reason = item.get("reason")
-    if not isinstance(reason, str) or len(reason) > MAX_REASON:
-        raise IdentityError(f"statement: a reason is not a text of at most {MAX_REASON} characters")
-    of_round = whole(item.get("round", 0), "round", MAX_ROUND)
-    return CommitVerdict(node, update, verdict, reason, number(item.get("share"), "share"), of_round)
+_UPDATE = TypeAdapter(UpdateStatement)
+_RECEIPT = TypeAdapter(ReceiptStatement)
+_COMMIT = TypeAdapter(CommitStatement)

@@ -5,21 +5,23 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import math
 import re
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal, get_args
 
 from cryptography import x509
+from pydantic import AfterValidator, BaseModel, Field
 
 from covey.errors import IdentityError
 from covey.wire.authority import check_name
+from covey.wire.canonical import STRICT, Finite
 
 PREFIX = "covey1."
 SECRET_BYTES = 32
-ROLES = ("node", "admin", "auditor")
+Role = Literal["node", "admin", "auditor"]
+ROLES: tuple[str, ...] = get_args(Role)
 """Those that a token may give."""
 MAX_TEXT = 16_384
 TOKEN_SUFFIX = ".token"
@@ -74,10 +76,10 @@ class JoinToken:
         try:
             if len(body) > MAX_TEXT:
                 raise ValueError("too long")
-            data = json.loads(base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True))
-            return _checked(data)
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError, IdentityError) as error:
-            raise IdentityError("the join token is damaged; copy the whole line") from error
+            raw = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
+            return _Token.model_validate_json(raw).opened()
+        except (ValueError, IdentityError):  # which may hold the secret
+            raise IdentityError("the join token is damaged; copy the whole line") from None
 
 
 def read_token(path: Path) -> JoinToken:
@@ -93,17 +95,44 @@ def read_token(path: Path) -> JoinToken:
     return JoinToken.decode(path.read_text(errors="replace"))
 
 
-def _checked(data: dict[str, Any]) -> JoinToken:
-    """A token from its decoded fields. Raises what wrong types and values happen to raise."""
-    texts = [data[key] for key in ("n", "r", "s", "e", "a", "k")]
-    if not all(isinstance(text, str) for text in texts):
-        raise TypeError("not texts")
-    name, role, server, enrol, authority, secret = texts
-    x509.load_pem_x509_certificate(authority.encode())
-    token = JoinToken(
-        check_name(name), role, server, enrol, authority.encode(), bytes.fromhex(secret), float(data["x"])
-    )
-    addresses = all(_ADDRESS.fullmatch(address) for address in (server, enrol))
-    if role not in ROLES or not addresses or len(token.secret) != SECRET_BYTES or not math.isfinite(token.expires_at):
-        raise ValueError("a value out of bounds")
-    return token
+def _address(value: str) -> str:
+    if not _ADDRESS.fullmatch(value):
+        raise ValueError("not HOST:PORT")
+    return value
+
+
+def _hex_secret(value: str) -> str:
+    if len(bytes.fromhex(value)) != SECRET_BYTES:
+        raise ValueError(f"not {SECRET_BYTES} bytes")
+    return value
+
+
+def _pem(value: str) -> str:
+    x509.load_pem_x509_certificate(value.encode())
+    return value
+
+
+class _Token(BaseModel):
+    """A token as it is written, with keys of one letter: it is one line that people copy."""
+
+    model_config = STRICT
+
+    name: Annotated[str, Field(alias="n"), AfterValidator(check_name)]
+    role: Role = Field(alias="r")
+    server: Annotated[str, Field(alias="s"), AfterValidator(_address)]
+    enrol: Annotated[str, Field(alias="e"), AfterValidator(_address)]
+    authority: Annotated[str, Field(alias="a"), AfterValidator(_pem)]
+    secret: Annotated[str, Field(alias="k"), AfterValidator(_hex_secret)]
+    expires_at: Finite = Field(alias="x")
+
+    def opened(self) -> JoinToken:
+        """What it says."""
+        return JoinToken(
+            self.name,
+            self.role,
+            self.server,
+            self.enrol,
+            self.authority.encode(),
+            bytes.fromhex(self.secret),
+            self.expires_at,
+        )

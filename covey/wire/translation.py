@@ -88,6 +88,12 @@ def from_coordinator(message: pb.CoordinatorMessage) -> msg.CoordinatorMessage |
     return None if read is None or kind is None else read(getattr(message, kind))
 
 
+def input_message(item: msg.InputFile) -> pb.InputFile:
+    """A file beside the model as it goes into an assignment."""
+    artifact = artifact_message(item.artifact)
+    return pb.InputFile(part=item.part, source=item.source, artifact=artifact, data=item.data)
+
+
 def _assignment_message(one: msg.Assignment) -> pb.Assignment:
     message = pb.Assignment(
         run=one.run,
@@ -110,10 +116,7 @@ def _assignment_message(one: msg.Assignment) -> pb.Assignment:
         settled_accepted=one.feedback.accepted,
         node_state=one.node_state,
         params=one.params.encode(),
-        inputs=[
-            pb.InputFile(part=i.part, source=i.source, artifact=artifact_message(i.artifact), data=i.data)
-            for i in one.inputs
-        ],
+        inputs=[input_message(item) for item in one.inputs],
         wanted=[pb.WantedPart(name=w.name, codec=w.codec, size_bytes=w.size_bytes, exact=w.exact) for w in one.wanted],
     )
     if one.change is not None:
@@ -138,7 +141,7 @@ def _assignment_from(message: pb.Assignment) -> msg.Assignment:
         model=artifact_from(message.model),
         roster_index=message.roster_index,
         num_partitions=message.num_partitions,
-        phase=message.phase,
+        phase=message.phase or 1,  # a coordinator that knows no phases says none
         download_granted=message.download_granted,
         evaluate=message.evaluate,
         model_data=bytes(message.model_data),

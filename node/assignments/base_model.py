@@ -7,94 +7,104 @@ way the file must come out with the announced digest, or it is downloaded whole.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import structlog
-
+from covey import messages as msg
 from covey.artifact import Artifact
 from covey.errors import CoveyError, PolicyError
 from covey.layout import Layout
-from covey.node.assignments.transfers import Transfers
+from covey.node.assignments.conversation import Conversation
+from covey.node.assignments.held_files import HeldFiles
 from covey.spec import parse_json
-from covey.wire.artifacts import artifact_from
-from covey.worker.jobs.messages import ApplyJob
+from covey.worker.jobs.operations import APPLY, INITIAL
+from covey.worker.jobs.runs import InitialJob
+from covey.worker.jobs.versions import ApplyJob
 
-log = structlog.get_logger(room="node")
-MAX_MODEL_BYTES = 1 << 40
+MAX_FILE_BYTES = 1 << 40
 MAX_CHANGE_FACTOR = 2
 """A change may be so many times as large as the model: some codecs write more than they read where little is zero."""
+Inputs = dict[tuple[str, str], Path]
+"""The files that came beside the model, by part and source."""
 
 
-async def base_model(transfers: Transfers, layout: Layout) -> Path:
-    """The file of the assignment's base model.
+class BaseModels:
+    """Brings what an assignment starts from.
 
-    Raises:
-        PolicyError: What is announced does not fit together.
+    Args:
+        held: What is kept of each run; abandoned scratch files are noted there.
     """
-    bench, message = transfers.bench, transfers.message
-    artifact = artifact_from(message.model)
-    artifact.validate(MAX_MODEL_BYTES)
-    if artifact.size_bytes != layout.file_bytes:
-        raise PolicyError(f"the announced model has {artifact.size_bytes} bytes, its layout {layout.file_bytes}")
-    if not bench.files.has(artifact.digest):
-        await _made_here(transfers, artifact)
-    path = await transfers.download(artifact, message.model_data, granted=message.download_granted)
-    bench.keep_model(artifact.digest)
-    return path
+
+    def __init__(self, held: HeldFiles) -> None:
+        self._held = held
+
+    async def bring(self, talk: Conversation, layout: Layout) -> tuple[Path, Inputs]:
+        """The file of the assignment's base model, and the files that go with it; the run's older ones are dropped.
+
+        Raises:
+            PolicyError: What is announced does not fit together.
+            LimitExceeded, CorruptChunk: What is announced, or came along, is no such file.
+            StoreError: The disk is full, or refuses.
+        """
+        assignment, artifact = talk.assignment, talk.assignment.model
+        artifact.validate(MAX_FILE_BYTES)
+        if artifact.size_bytes != layout.file_bytes:
+            raise PolicyError(f"the announced model has {artifact.size_bytes} bytes, its layout {layout.file_bytes}")
+        if not talk.services.files.has(artifact.digest):
+            await self._make_here(talk)
+        path = await talk.download(artifact, talk.assignment.model_data, granted=talk.assignment.download_granted)
+        inputs = await _inputs(talk)
+        self._held.hold(assignment.run, artifact.digest, (item.artifact.digest for item in assignment.inputs))
+        return path, inputs
+
+    async def _make_here(self, talk: Conversation) -> None:
+        """Try to make the file from what is here; if that fails, it will be downloaded."""
+        assignment, files = talk.assignment, talk.services.files
+        if assignment.change is not None and files.has(assignment.change.base):
+            await self._attempt(talk, assignment.change)
+        elif assignment.version == 0 and not assignment.model_data:
+            await self._attempt(talk, None)
+
+    async def _attempt(self, talk: Conversation, change: msg.Change | None) -> None:
+        """From the run's seed, if there is no change."""
+        files, wanted = talk.services.files, talk.assignment.model
+        out = files.scratch(wanted.size_bytes)
+        try:
+            artifact = await (_from_seed(talk, out) if change is None else _apply(talk, change, out))
+            if artifact == wanted:
+                await asyncio.to_thread(files.adopt, out, artifact)
+                return
+            reason = "it has another digest"
+        except asyncio.CancelledError:
+            self._held.abandon([out])
+            raise
+        except CoveyError as error:
+            reason = str(error)
+        files.discard(out)
+        talk.log.warning("the model cannot be made here; downloading it", reason=reason)
 
 
-async def _made_here(transfers: Transfers, artifact: Artifact) -> None:
-    """Try to make the file from what is here; if that fails, it will be downloaded."""
-    bench, message = transfers.bench, transfers.message
-    if message.HasField("change") and bench.files.has(message.change_base):
-        await _attempt(transfers, artifact, _apply_change)
-    elif message.version == 0 and not message.model_data:
-        await _attempt(transfers, artifact, _from_seed)
+async def _inputs(talk: Conversation) -> Inputs:
+    paths = {}
+    for item in talk.assignment.inputs:
+        item.artifact.validate(MAX_FILE_BYTES)
+        paths[item.part, item.source] = await talk.download(item.artifact, item.data, granted=False)
+    return paths
 
 
-Making = Callable[[Transfers, Path], Awaitable[Artifact]]
-
-
-async def _attempt(transfers: Transfers, artifact: Artifact, make: Making) -> None:
-    files = transfers.bench.files
-    out = files.scratch(artifact.size_bytes)
+async def _apply(talk: Conversation, change: msg.Change, out: Path) -> Artifact:
+    assignment, services = talk.assignment, talk.services
+    change.artifact.validate(MAX_CHANGE_FACTOR * assignment.model.size_bytes)
+    path = await talk.download(change.artifact, change.data, granted=False)
+    base = services.files.path(change.base)
+    job = ApplyJob(spec_json=assignment.spec, layout=assignment.layout, base=base, change=path, out=out)
     try:
-        made = await make(transfers, out)
-        if made == artifact:
-            await asyncio.to_thread(files.adopt, out, artifact)
-            return
-        reason = "it has another digest"
-    except asyncio.CancelledError:
-        transfers.bench.stale.append(out)
-        raise
-    except CoveyError as error:
-        reason = str(error)
-    files.discard(out)
-    log.warning("the model cannot be made here; downloading it", run=transfers.message.run, reason=reason)
-
-
-async def _apply_change(transfers: Transfers, out: Path) -> Artifact:
-    bench, message = transfers.bench, transfers.message
-    change = artifact_from(message.change)
-    change.validate(MAX_CHANGE_FACTOR * message.model.size_bytes)
-    path = await transfers.download(change, message.change_data, granted=False)
-    job = ApplyJob(
-        spec_json=message.spec.decode(),
-        layout=message.layout.decode(),
-        base=bench.files.path(message.change_base),
-        change=path,
-        out=out,
-    )
-    try:
-        return (await bench.worker.use(lambda worker: worker.apply(job))).artifact
+        return (await services.worker.do(APPLY, job)).artifact
     finally:
-        bench.files.release([change.digest])
+        services.files.release([change.artifact.digest])
 
 
-async def _from_seed(transfers: Transfers, out: Path) -> Artifact:
-    bench, message = transfers.bench, transfers.message
-    spec = message.spec.decode()
-    allowed = bench.config.allows_path(parse_json(spec).task.name)
-    made = await bench.worker.use(lambda worker: worker.initial(message.run, spec, out, allow_path=allowed))
-    return made.artifact
+async def _from_seed(talk: Conversation, out: Path) -> Artifact:
+    assignment, services = talk.assignment, talk.services
+    allowed = services.config.allows_path(parse_json(assignment.spec).task.name)
+    job = InitialJob(assignment.run, assignment.spec, out, allowed)
+    return (await services.worker.do(INITIAL, job)).artifact

@@ -8,39 +8,15 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from covey.artifact import Artifact
 from covey.errors import StoreError
-
-
-@dataclass(frozen=True)
-class FinishedPart:
-    """One part's file, by its artifact."""
-
-    name: str
-    codec: str
-    artifact: Artifact
-
-
-@dataclass(frozen=True)
-class FinishedUpdate:
-    """A trained, encoded, signed update."""
-
-    run: str
-    round: int
-    base: str
-    """model_sha256 of the version it was trained from."""
-    digest: str
-    statement: bytes
-    signature: bytes
-    parts: tuple[FinishedPart, ...]
-    delivered: bool = False
-    private: bool = False
-    """Whether it must never be made again."""
+from covey.node.assignments.durable import replace_file, write_durably
+from covey.node.updates import FinishedUpdate
+from covey.parts import PartFile
 
 
 class Journal:
@@ -51,10 +27,11 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         self._newest = {update.run: update for update in self._on_disk()}
 
-    def find(self, run: str, number: int, base: str) -> FinishedUpdate | None:
-        """The finished update of this round and base, if there is one."""
+    def find(self, run: str, number: int, phase: int, base: str) -> FinishedUpdate | None:
+        """The finished update of this round, phase and base, if there is one."""
         update = self._newest.get(run)
-        return update if update and (update.round, update.base) == (number, base) else None
+        wanted = (number, phase, base)
+        return update if update and (update.round, update.phase, update.base) == wanted else None
 
     def save(self, update: FinishedUpdate) -> None:
         """Write it durably; replaces what was there for this run. Blocking."""
@@ -64,7 +41,7 @@ class Journal:
     def delivered(self, update: FinishedUpdate) -> None:
         """Note that the coordinator has it. Not synced: if the note is lost, the update is offered once more."""
         noted = replace(update, delivered=True)
-        _replace(self._path(update.run), _to_json(noted), durable=False)
+        replace_file(self._path(update.run), _to_json(noted))
         self._newest[update.run] = noted
 
     def forget(self, run: str) -> None:
@@ -74,8 +51,8 @@ class Journal:
 
     def referenced(self) -> set[str]:
         """Digests of the files that undelivered updates need."""
-        waiting = [update for update in self._newest.values() if not update.delivered]
-        return {part.artifact.digest for update in waiting for part in update.parts}
+        updates = list(self._newest.values())  # at once: another thread may be saving one
+        return {digest for update in updates if not update.delivered for digest in update.digests}
 
     def _on_disk(self) -> Iterator[FinishedUpdate]:
         for path in self._folder.glob("*.json"):
@@ -86,26 +63,6 @@ class Journal:
         if not run or len(run) > 64 or not all(c.isalnum() or c in "-_" for c in run):
             raise StoreError(f"{run[:64]!r} is not a run id")
         return self._folder / f"{run}.json"
-
-
-def write_durably(path: Path, text: str) -> None:
-    """Replace a small file: all of it is there after a power cut, or what was there before. Blocking."""
-    _replace(path, text, durable=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _replace(path: Path, text: str, *, durable: bool) -> None:
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _to_json(update: FinishedUpdate) -> str:
@@ -130,6 +87,7 @@ def _to_json(update: FinishedUpdate) -> str:
             "parts": parts,
             "delivered": update.delivered,
             "private": update.private,
+            "phase": update.phase,
         }
     )
 
@@ -137,7 +95,7 @@ def _to_json(update: FinishedUpdate) -> str:
 def _from_json(text: str) -> FinishedUpdate:
     data = json.loads(text)
     parts = tuple(
-        FinishedPart(p["name"], p["codec"], Artifact(p["digest"], p["bytes"], base64.b64decode(p["chunks"])))
+        PartFile(p["name"], p["codec"], Artifact(p["digest"], p["bytes"], base64.b64decode(p["chunks"])))
         for p in data["parts"]
     )
     return FinishedUpdate(
@@ -150,4 +108,5 @@ def _from_json(text: str) -> FinishedUpdate:
         parts,
         data["delivered"],
         data.get("private", False),
+        data.get("phase", 1),
     )

@@ -1,4 +1,4 @@
-"""What this node keeps of a run from update to update (what a codec lost, worker momentum), durable.
+"""What this node keeps of its runs from update to update (what a codec lost, worker momentum), durable.
 
 A finished update brings new state, which is staged beside the old. It takes the old one's place when the coordinator
 says that just this update was accepted; whatever else became of it, the old state stays.
@@ -8,81 +8,173 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from covey.artifact import Artifact
-from covey.errors import WorkerError
-from covey.node.assignments.journal import write_durably
-from covey.worker.jobs.messages import artifact_from_json, artifact_to_json
+from covey import messages as msg
+from covey.artifact import Artifact, artifact_from_json, artifact_to_json
+from covey.node.assignments.durable import write_durably
+from covey.node.updates import FinishedUpdate, State
 
-State = Mapping[str, Artifact]
-"""Name to file."""
+MAX_RUNS = 16
+"""Of so many runs state is kept: the end of a run may go unheard while the node is away."""
 
 
 @dataclass(frozen=True)
-class Carried:
-    """Of one run: the state after the last accepted update, and the one that the newest update would bring."""
+class RunState:
+    """Of one run: the state after the last accepted update, and the one that the newest update would bring.
+
+    Attributes:
+        run: The run's id.
+        accepted: The files that count.
+        update: Digest of the newest update's statement.
+        staged: The files that count once that update is accepted.
+        round: The newest update's.
+        own: The files that count whatever became of the updates.
+        staged_own: Those that the newest update brings; they count from the next round on.
+    """
 
     run: str
     accepted: State = field(default_factory=dict)
     update: str = ""
-    """Digest of the newest update's statement."""
     staged: State = field(default_factory=dict)
+    round: int = 0
+    own: State = field(default_factory=dict)
+    staged_own: State = field(default_factory=dict)
+
+    @property
+    def files(self) -> tuple[State, ...]:
+        """All that is needed."""
+        return self.accepted, self.staged, self.own, self.staged_own
 
 
-class CarriedState:
-    """The state of the run that this node works for; that of any other run is dropped."""
+class RunStates:
+    """The states of the newest runs, in memory."""
+
+    def __init__(self, states: Iterable[RunState] = ()) -> None:
+        self._states = {state.run: state for state in states}
+        self._bound()
+
+    def settle(self, run: str, feedback: msg.Feedback, number: int) -> State:
+        """The state to train from in round `number`, now that the run has decided on an update."""
+        now = self._states.get(run, RunState(run))
+        is_accepted = feedback.accepted and bool(feedback.update) and feedback.update == now.update
+        accepted = now.staged if is_accepted else now.accepted
+        # A training of this very round that is done again was not finished: it starts from where it started.
+        own = now.staged_own if now.update and now.round != number else now.own
+        self._put(RunState(run, accepted, own=own))
+        return {**accepted, **own}
+
+    def stage(self, update: FinishedUpdate, state: State, own: State) -> None:
+        """Note what a finished update brings, if it is accepted, and in any case."""
+        now = self._states.get(update.run, RunState(update.run))
+        self._put(RunState(update.run, now.accepted, update.digest, state, update.round, now.own, own))
+
+    def own_state(self, run: str) -> State:
+        """The newest state that counts whatever became of the updates."""
+        now = self._states.get(run, RunState(run))
+        return now.staged_own if now.update else now.own
+
+    def forget(self, run: str) -> None:
+        """The run has ended."""
+        self._states.pop(run, None)
+
+    def digests(self) -> set[str]:
+        """Of the files that are needed."""
+        states = (files for state in self.newest_last() for files in state.files)
+        return {artifact.digest for files in states for artifact in files.values()}
+
+    def newest_last(self) -> tuple[RunState, ...]:
+        """All of them; the run that was worked for last comes last."""
+        return tuple(self._states.values())
+
+    def _put(self, state: RunState) -> None:
+        self._states.pop(state.run, None)
+        self._states[state.run] = state
+        self._bound()
+
+    def _bound(self) -> None:
+        while len(self._states) > MAX_RUNS:
+            del self._states[next(iter(self._states))]
+
+
+class LocalState:
+    """The states of the newest runs, in a file that is written whenever they change.
+
+    Methods block, and may be called from any thread.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "carried.json"
         folder.mkdir(parents=True, exist_ok=True)
-        self._now = _read(self._path)
+        self._states = RunStates(_read(self._path))
+        self._written = self._states.newest_last()
+        self._lock = threading.Lock()
 
-    def settle(self, run: str, update: str, *, accepted: bool) -> State:
-        """The state to train from, now that the run has decided on `update`. Blocking."""
-        now = self._now if self._now.run == run else Carried(run)
-        taken = accepted and bool(update) and update == now.update
-        self._write(Carried(run, now.staged if taken else now.accepted))
-        return self._now.accepted
+    def settle(self, run: str, feedback: msg.Feedback, number: int) -> State:
+        """As `RunStates.settle`."""
+        with self._lock:
+            state = self._states.settle(run, feedback, number)
+            self._write()
+            return state
 
-    def stage(self, run: str, update: str, state: State) -> None:
-        """Note what a finished update brings. Blocking."""
-        now = self._now if self._now.run == run else Carried(run)
-        self._write(Carried(run, now.accepted, update, state))
+    def stage(self, update: FinishedUpdate, state: State, own: State) -> None:
+        """As `RunStates.stage`."""
+        with self._lock:
+            self._states.stage(update, state, own)
+            self._write()
 
-    def referenced(self) -> set[str]:
-        """Digests of the files that are needed."""
-        return {artifact.digest for state in (self._now.accepted, self._now.staged) for artifact in state.values()}
+    def own_state(self, run: str) -> State:
+        """As `RunStates.own_state`. Does not block."""
+        return self._states.own_state(run)
 
-    def _write(self, carried: Carried) -> None:
-        if carried != self._now:
-            write_durably(self._path, json.dumps(_to_json(carried)))
-            self._now = carried
+    def forget(self, run: str) -> None:
+        """As `RunStates.forget`."""
+        with self._lock:
+            self._states.forget(run)
+            self._write()
+
+    def digests(self) -> set[str]:
+        """As `RunStates.digests`. Does not block."""
+        return self._states.digests()
+
+    def _write(self) -> None:
+        now = self._states.newest_last()
+        if now != self._written:
+            write_durably(self._path, json.dumps({"runs": [_to_json(state) for state in now]}))
+            self._written = now
 
 
-def _read(path: Path) -> Carried:
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, WorkerError):
-        return _from_json(json.loads(path.read_text()))
-    return Carried("")
+def _read(path: Path) -> list[RunState]:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        data = json.loads(path.read_text())
+        # A file of an earlier version holds the state of one run.
+        return [_from_json(item) for item in data.get("runs", [data]) if item["run"]]
+    return []
 
 
-def _to_json(carried: Carried) -> dict[str, Any]:
-    def files(state: State) -> dict[str, Any]:
-        return {name: artifact_to_json(artifact) for name, artifact in state.items()}
+def _to_json(state: RunState) -> dict[str, Any]:
+    def files(of: State) -> dict[str, Any]:
+        return {name: artifact_to_json(artifact) for name, artifact in of.items()}
 
     return {
-        "run": carried.run,
-        "accepted": files(carried.accepted),
-        "update": carried.update,
-        "staged": files(carried.staged),
+        "run": state.run,
+        "accepted": files(state.accepted),
+        "update": state.update,
+        "staged": files(state.staged),
+        "round": state.round,
+        "own": files(state.own),
+        "staged_own": files(state.staged_own),
     }
 
 
-def _from_json(data: Mapping[str, Any]) -> Carried:
-    def pairs(values: Mapping[str, Any]) -> Iterator[tuple[str, Artifact]]:
-        return ((name, artifact_from_json(value)) for name, value in values.items())
+def _from_json(data: Mapping[str, Any]) -> RunState:
+    def files(values: Mapping[str, Any]) -> dict[str, Artifact]:
+        return {name: artifact_from_json(value) for name, value in values.items()}
 
-    return Carried(data["run"], dict(pairs(data["accepted"])), data["update"], dict(pairs(data["staged"])))
+    own, staged_own = files(data.get("own", {})), files(data.get("staged_own", {}))  # not in older versions' files
+    accepted, staged = files(data["accepted"]), files(data["staged"])
+    return RunState(data["run"], accepted, data["update"], staged, data.get("round", 0), own, staged_own)

@@ -13,7 +13,7 @@ from cryptography import x509
 
 from covey import faults
 from covey.errors import Conflict, CoveyError, IdentityError, LimitExceeded
-from covey.node.operator.config import DEFAULT_SETTINGS, SETTINGS_FILE
+from covey.node.operator.config import DEFAULT_SETTINGS, IDENTITY_FOLDER, SETTINGS_FILE
 from covey.protos import coordinator_pb2 as pb
 from covey.protos.coordinator_pb2_grpc import EnrolmentStub
 from covey.wire.authority import COORDINATOR_NAME
@@ -21,7 +21,6 @@ from covey.wire.errors import CODE_KEY, from_rpc_error
 from covey.wire.identity import Identity, signing_key_in, signing_request, tls_key_in
 from covey.wire.tokens import JoinToken
 
-IDENTITY_FOLDER = "identity"
 DEADLINE_S = 20.0
 BUSY_S = 90.0
 """How long a listener that admits no more for now is asked again."""

@@ -19,7 +19,8 @@ from cryptography import x509
 
 from covey import faults
 from covey.errors import Conflict, CoveyError, IdentityError
-from covey.node.membership.enrolment import IDENTITY_FOLDER, check_keys, join
+from covey.node.membership.enrolment import check_keys, join
+from covey.node.operator.config import IDENTITY_FOLDER
 from covey.wire.authority import federation_of, write_private
 from covey.wire.tokens import TAKEN_MARK, TOKEN_SUFFIX, JoinToken, read_token
 

@@ -1,4 +1,4 @@
-"""The connection to the coordinator: one session, kept alive and opened again, and two channels for bulk."""
+"""The session with the coordinator, kept alive and opened again. Behind this door there are plain values only."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ import stamina
 import structlog
 
 from covey import __version__
+from covey import messages as msg
 from covey.errors import CoveyError, IdentityError, Stalled
 from covey.protos import coordinator_pb2 as pb
 from covey.protos import coordinator_pb2_grpc
 from covey.wire.channels import secure_channel
 from covey.wire.errors import from_rpc_error
 from covey.wire.identity import Identity
+from covey.wire.translation import from_coordinator, to_coordinator
 
 log = structlog.get_logger(room="node")
 FIRST_WAIT_S, MAX_WAIT_S = 0.1, 10.0
-FINAL = ("evicted", "replaced")
+FINAL = ("evicted", "replaced", "version")
+"""Goodbyes after which coming back would not help."""
+Call = grpc.aio.StreamStreamCall[pb.NodeMessage, pb.CoordinatorMessage]
 
 
 class Ended(CoveyError):
@@ -31,13 +35,14 @@ class Ended(CoveyError):
     code = "ended"
 
 
-class Link:
-    """One node's connection. `on_message` gets every message of the session but heartbeats; `on_lost` every loss.
+class CoordinatorLink:
+    """`covey.node.ports.Link` over gRPC.
 
     Args:
-        identity: The node's keys and certificate, and where its coordinator is.
+        identity: The node's keys and certificate.
+        server: Where its coordinator is.
         hello: The first message of each session.
-        on_message: Called on the event loop; must not block.
+        on_message: Told every message of the session but heartbeats, on the event loop; must not block.
         on_lost: Called whenever a session ended.
     """
 
@@ -45,39 +50,37 @@ class Link:
         self,
         identity: Identity,
         server: str,
-        hello: Callable[[], pb.Hello],
-        on_message: Callable[[pb.CoordinatorMessage], None],
+        hello: Callable[[], msg.Hello],
+        on_message: Callable[[msg.CoordinatorMessage], None],
         on_lost: Callable[[], None],
     ) -> None:
         self._identity, self.server, self._hello = identity, server, hello
         self._on_message, self._on_lost = on_message, on_lost
-        self._outbox: asyncio.Queue[pb.NodeMessage | None] = asyncio.Queue()
+        self._outbox: asyncio.Queue[msg.NodeMessage | None] = asyncio.Queue()
         self._connected = asyncio.Event()
         self._heartbeat_s = 10.0
-        self._control = secure_channel(server, identity, dummy="control")
-        self.downloads = secure_channel(server, identity, dummy="downloads")
-        self.uploads = secure_channel(server, identity, dummy="uploads")
-        self._stub: coordinator_pb2_grpc.CoordinatorAsyncStub = coordinator_pb2_grpc.CoordinatorStub(self._control)
+        self._channel = secure_channel(server, identity, dummy="control")
+        self._stub: coordinator_pb2_grpc.CoordinatorAsyncStub = coordinator_pb2_grpc.CoordinatorStub(self._channel)
 
-    def send(self, message: pb.NodeMessage) -> None:
-        """Send in the present session; without one the message is dropped (all can be sent again)."""
+    def send(self, message: msg.NodeMessage) -> None:
+        """As `Link.send`."""
         if self._connected.is_set():
             self._outbox.put_nowait(message)
 
     @property
     def up(self) -> bool:
-        """Whether there is a session now."""
+        """As `Link.up`."""
         return self._connected.is_set()
 
     async def connected(self) -> None:
-        """Wait until there is a session."""
+        """As `Link.connected`."""
         await self._connected.wait()
 
     async def run(self) -> None:
         """Keep a session open until cancelled.
 
         Raises:
-            Ended: The node was evicted, or another process uses its identity.
+            Ended: The node was evicted, another process uses its identity, or the versions do not fit.
             IdentityError: The coordinator refuses this identity; the text says why.
         """
         while True:
@@ -116,54 +119,74 @@ class Link:
             if was_connected:
                 self._on_lost()
 
-    async def _listen(self, call: grpc.aio.StreamStreamCall[pb.NodeMessage, pb.CoordinatorMessage]) -> None:
+    async def _listen(self, call: Call) -> None:
         silence_s = 30.0
         while True:
             try:
                 async with asyncio.timeout(silence_s):
-                    message: Any = await call.read()
+                    received: Any = await call.read()
             except TimeoutError:
                 if self._connected.is_set():
                     log.warning("the coordinator is silent", seconds=silence_s)
                     return
                 raise Stalled("the coordinator does not answer") from None
-            if message is grpc.aio.EOF:
+            if received is grpc.aio.EOF:
                 if not self._connected.is_set():
                     raise CoveyError(await call.details() or "the coordinator ended the session at once")
                 return
-            kind = message.WhichOneof("kind")
-            if kind == "welcome":
-                silence_s = max(1.0, 3 * message.welcome.heartbeat_s)
-                self._heartbeat_s = max(0.5, message.welcome.heartbeat_s)
-                self._connected.set()
-                log.info("connected", server=self.server, node=message.welcome.node)
-            elif kind == "goodbye" and message.goodbye.code in FINAL:
-                raise Ended(f"{message.goodbye.code}: {message.goodbye.reason}")
-            if kind != "heartbeat":
+            message = _readable(received)
+            if isinstance(message, msg.Welcome):
+                self._welcomed(message)
+                silence_s = max(1.0, 3 * message.heartbeat_s)
+            elif isinstance(message, msg.Goodbye) and message.code in FINAL:
+                raise Ended(f"{message.code}: {message.reason}")
+            if message is not None:
                 self._on_message(message)
 
-    async def _outgoing(self, outbox: asyncio.Queue[pb.NodeMessage | None]) -> AsyncIterator[pb.NodeMessage]:
-        yield pb.NodeMessage(hello=self._hello())
+    def _welcomed(self, welcome: msg.Welcome) -> None:
+        if welcome.wire != msg.WIRE:
+            raise Ended(_other_version(welcome))
+        self._heartbeat_s = max(0.5, welcome.heartbeat_s)
+        self._connected.set()
+        log.info("connected", server=self.server, node=welcome.node)
+
+    async def _outgoing(self, outbox: asyncio.Queue[msg.NodeMessage | None]) -> AsyncIterator[pb.NodeMessage]:
+        yield to_coordinator(self._hello())
         while True:
             try:
                 async with asyncio.timeout(self._heartbeat_s):
                     message = await outbox.get()
             except TimeoutError:
-                message = pb.NodeMessage(heartbeat=pb.Heartbeat())
+                yield pb.NodeMessage(heartbeat=pb.Heartbeat())
+                continue
             if message is None:
                 return
-            yield message
+            yield to_coordinator(message)
 
     async def close(self) -> None:
-        """Close every channel."""
+        """Close the channel."""
         with contextlib.suppress(Exception):
-            await asyncio.gather(*(c.close() for c in (self._control, self.downloads, self.uploads)))
+            await self._channel.close()
 
 
 def _worth_another_try(error: Exception) -> bool:
     return isinstance(error, CoveyError) and not isinstance(error, Ended | IdentityError)
 
 
-def node_hello(tasks: list[str], device: str, drill: str = "") -> pb.Hello:
-    """What a node says of itself; `drill` names the attack that it was started with, if any."""
-    return pb.Hello(version=__version__, tasks=tasks, device=device, drill=drill)
+def _readable(received: pb.CoordinatorMessage) -> msg.CoordinatorMessage | None:
+    """The message; None: a heartbeat, one of a kind that is not known here, or one that cannot be read."""
+    try:
+        return from_coordinator(received)
+    except ValueError as error:
+        log.warning("a message that cannot be read", kind=received.WhichOneof("kind"), reason=str(error))
+        return None
+
+
+def _other_version(welcome: msg.Welcome) -> str:
+    older = "coordinator" if welcome.wire < msg.WIRE else "node"
+    # A coordinator from before versions were said says 0.
+    return (
+        f"this node (Covey {__version__}) speaks version {msg.WIRE} of the messages between node and coordinator, "
+        f"its coordinator (Covey {welcome.version or 'of unknown version'}) version {welcome.wire or 1}: "
+        f"upgrade the {older}"
+    )

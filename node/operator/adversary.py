@@ -21,7 +21,7 @@ from pydantic import JsonValue
 from covey.errors import PluginError, SpecError
 from covey.plugins import installed
 from covey.spec import parse_json
-from covey.worker.jobs.messages import AttackOrder, TrainJob
+from covey.worker.jobs.training import AttackOrder, TrainJob
 
 FOLDER = "drills"
 """In a node's data directory: what its attacks remember, by run."""
@@ -121,7 +121,7 @@ def ordered(drill: Drill, job: TrainJob, node: str, base: str, data_dir: Path) -
     order = AttackOrder(drill.attack, drill.options, memory=data_dir / FOLDER / job.run)
     if drill.group is None:
         return replace(job, attack=order)
-    newest = parse_json(job.spec_json).mode == "async"
+    newest = not parse_json(job.spec_json).facts.synchronous
     run = drill.group / job.run
     folder = run / ("newest" if newest else f"{job.round}-{base[:16]}")
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,13 +10,13 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from covey.errors import CoveyError
-from covey.node.membership.enrolment import IDENTITY_FOLDER
-from covey.node.operator.config import NodeConfig
-from covey.spec import RunSpec, TaskSection
+from covey.node.operator.config import IDENTITY_FOLDER, NodeConfig
+from covey.spec import RoundsSpec, RunSpec, TaskSection
 from covey.wire.channels import secure_channel
 from covey.wire.identity import Identity
 from covey.worker.client.client import Worker
-from covey.worker.jobs.messages import CheckJob
+from covey.worker.jobs.operations import CHECK
+from covey.worker.jobs.runs import CheckJob
 
 REACH_S = 5.0
 
@@ -52,7 +52,7 @@ async def check_node(config: NodeConfig, spec: RunSpec | None = None) -> list[Fi
 def _default_specs(config: NodeConfig) -> Iterator[RunSpec]:
     for name in config.policy.tasks:
         options = {"parameters": 1000} if name == "synthetic" else {}
-        yield RunSpec(name="check", task=TaskSection(name=name, options=options))
+        yield RoundsSpec(name="check", task=TaskSection(name=name, options=options))
 
 
 async def _identity(config: NodeConfig) -> Finding:
@@ -89,7 +89,7 @@ async def _task(config: NodeConfig, worker: Worker, spec: RunSpec) -> Finding:
             node_options=config.options,
             allow_path=config.allows_path(spec.task.name),
         )
-        found = await worker.check(job)
+        found = await worker.do(CHECK, job)
     except CoveyError as error:
         return Finding(what, False, str(error))
     text = (

@@ -16,6 +16,8 @@ from covey.telemetry import LogFormat
 from covey.validation import explain
 
 SETTINGS_FILE = "node.toml"
+IDENTITY_FOLDER = "identity"
+"""In a node's data directory, as the settings' file."""
 BUILT_IN_TASKS = ("digits", "idx-images", "characters", "synthetic")
 Payload = Literal["parameters", "delta", "gradient"]
 

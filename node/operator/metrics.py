@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Summary
 
 from covey import __version__
 from covey.errors import CoveyError, StoreError, TransferError, WorkerError
-from covey.worker.jobs.messages import TrainResult
+from covey.worker.jobs.training import TrainResult
 
 OUTCOMES = ("received", "declined", "refused", "failed", "cancelled")
 PHASES = ("downloading", "training", "uploading")

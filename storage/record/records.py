@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from covey.artifact import Artifact
+from covey.machines.protocol import RunState as RunState
+from covey.machines.protocol import Verdict as Verdict
+from covey.parts import PartFile
 
-RunState = Literal["queued", "running", "completed", "failed", "stopped"]
 RoundState = Literal["collecting", "aggregating", "committed", "decided", "failed"]
 """`decided`: an asynchronous run's assignment whose update was decided on."""
-Verdict = Literal["received", "accepted", "rejected", "held", "declined", "lost"]
-"""`held`: an asynchronous run's policy keeps the update for a later decision."""
 Role = Literal["node", "admin", "auditor"]
 Json = Mapping[str, object]
 
@@ -71,13 +71,7 @@ class RoundRecord:
     """In an asynchronous run: the order in which updates were recorded, from 1. None: there is no update yet."""
 
 
-@dataclass(frozen=True)
-class PartRecord:
-    """One part of an update: a file under a codec."""
-
-    name: str
-    codec: str
-    artifact: Artifact
+PartRecord = PartFile
 
 
 @dataclass(frozen=True)
@@ -131,6 +125,52 @@ class VersionRecord:
 
 
 @dataclass(frozen=True)
+class SignedUpdateRecord(UpdateRecord):
+    """An update with what it takes to check its signature."""
+
+    base_version: int = 0
+    """The version that its assignment started from, by the coordinator's own record."""
+    signing_key: bytes = b""
+    """Raw Ed25519 public key that `key_id` names; empty if it is not on record."""
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One step of a run, in either mode: answers in, verdicts and a state out, and perhaps a version.
+
+    Steps are numbered from 1. A synchronous round's commit is the step of the round's number; a decision of an
+    asynchronous run is the step of the decision's number.
+    """
+
+    run: str
+    number: int
+    cause: tuple[tuple[int, int], ...]
+    """(group, phase) of the answers that it took: a round, or an asynchronous run's assignment, and 1."""
+    newest: int
+    """The newest version before it."""
+    version: int | None
+    """The version that it made; None: none."""
+    roster: int
+    """How many nodes the run's roster had."""
+    verdicts: tuple[Json, ...]
+    """`{"round", "node", "verdict", "reason", "share", "numbers"}` of each update that was judged."""
+    decided_at: float
+    state: str = ""
+    """Canonical JSON of the state after it. Only the newest step has it whole; empty: none, or not kept."""
+    state_sha256: str = ""
+    """Of the state after it (UTF-8 of the JSON text); empty: it has none."""
+    pinned_updates: tuple[int, ...] = ()
+    """Groups whose updates' files the state refers to."""
+    pinned_versions: tuple[int, ...] = ()
+    """Versions that the state refers to."""
+    opens: tuple[Json, ...] = ()
+    """Assignments that it opens; none so far."""
+    accepted: int = 0
+    """How many updates of the run had been accepted when it was made."""
+    rejected: int = 0
+
+
+@dataclass(frozen=True)
 class DecisionRecord:
     """One decision of an asynchronous run: what became of an update, and of those held before, at that moment."""
 
@@ -164,6 +204,24 @@ class PolicyStateRecord:
     """Assignments whose update's files it refers to."""
     pinned_versions: tuple[int, ...] = ()
     """Versions that it refers to."""
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run has come to."""
+
+    version: int = 0
+    """The newest version's number; 0 also where there is none yet."""
+    model_sha256: str = ""
+    """Of the newest version; empty: there is none."""
+    updates_decided: int = 0
+    """How many decisions an asynchronous run has made; 0 in other modes."""
+    metrics: Json = field(default_factory=dict)
+    """Of the newest version that has some."""
+    accepted: int = 0
+    """Updates accepted by the run's steps."""
+    rejected: int = 0
+    """Updates rejected in them; not those of rounds and assignments that failed."""
 
 
 @dataclass(frozen=True)
@@ -211,3 +269,5 @@ class EventRecord:
     run: str = ""
     node: str = ""
     detail: Json = field(default_factory=dict)
+    id: int = field(default=0, compare=False)
+    """Its number in the record, higher than those of all before it; 0: not recorded yet."""

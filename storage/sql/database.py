@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from sqlalchemy import URL, Connection, exc, select, update
 
 from covey.errors import Conflict, Fenced, StoreError, StoreUnavailable
-from covey.storage.record.schema import LEASE_ROW, lease
 from covey.storage.sql.engine import WRITES, make_engine, sqlite_path, translated
 from covey.storage.sql.locks import AdvisoryLock, FileLock
+from covey.storage.sql.schema import LEASE_ROW, lease
 
 _TAKE_ROW = select(lease.c.epoch, lease.c.holder).where(lease.c.id == LEASE_ROW).with_for_update()
 _READ_ROW = select(lease.c.epoch, lease.c.holder).where(lease.c.id == LEASE_ROW)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import Row
+from sqlalchemy import ColumnElement, Row, Table
 
-from covey.artifact import Artifact
+from covey.artifact import Artifact, artifact_from_json, artifact_to_json
 from covey.storage.record.contract import (
     DecisionRecord,
     EventRecord,
@@ -17,37 +17,42 @@ from covey.storage.record.contract import (
     PolicyStateRecord,
     RoundRecord,
     RunRecord,
+    SignedUpdateRecord,
+    StepRecord,
     TokenRecord,
     UpdateRecord,
     VersionRecord,
 )
+from covey.storage.sql.schema import assignments, groups
 
 Values = dict[str, Any]
 AnyRow = Row[*tuple[Any, ...]]
+PHASE = 1
+"""Of every group and assignment so far: one answer is asked for."""
+TRAIN = "train"
+"""Kind of every assignment so far."""
+_COUNTED = frozenset({"accepted", "rejected", "metrics"})
+
+
+def _columns(table: Table, names: Iterable[str], number: str) -> tuple[ColumnElement[Any], ...]:
+    """The columns of a record's fields, of which `round` is the column `number`."""
+    return tuple(table.c[number].label("round") if name == "round" else table.c[name] for name in names)
+
+
+ROUND_COLUMNS = _columns(groups, [f.name for f in fields(RoundRecord) if f.name not in _COUNTED], "number")
+"""A group as `RoundRecord` has it, but for what is counted or comes from its version."""
+UPDATE_COLUMNS = _columns(assignments, [f.name for f in fields(UpdateRecord)], "group_number")
+"""An assignment's answer as `UpdateRecord` has it."""
 
 
 def parts_to_json(parts: Sequence[PartRecord]) -> list[dict[str, Any]]:
     """Parts as they lie in a column: the table of chunk digests in base64."""
-    return [
-        {
-            "name": part.name,
-            "codec": part.codec,
-            "digest": part.artifact.digest,
-            "size_bytes": part.artifact.size_bytes,
-            "chunk_sha256": base64.b64encode(part.artifact.chunk_sha256).decode("ascii"),
-        }
-        for part in parts
-    ]
+    return [{"name": part.name, "codec": part.codec, **artifact_to_json(part.artifact)} for part in parts]
 
 
 def parts_from_json(rows: Sequence[Mapping[str, Any]]) -> tuple[PartRecord, ...]:
     """The inverse of `parts_to_json`."""
-    return tuple(
-        PartRecord(
-            row["name"], row["codec"], Artifact(row["digest"], row["size_bytes"], base64.b64decode(row["chunk_sha256"]))
-        )
-        for row in rows
-    )
+    return tuple(PartRecord(row["name"], row["codec"], artifact_from_json(row)) for row in rows)
 
 
 def run_values(record: RunRecord) -> Values:
@@ -61,25 +66,28 @@ def run_record(row: AnyRow) -> RunRecord:
     return RunRecord(**values | {"roster": tuple(values["roster"])})
 
 
-_COUNTED = frozenset({"accepted", "rejected", "metrics"})
-
-
 def round_values(record: RoundRecord) -> Values:
-    """A round as a row; what is counted from other tables is left out."""
+    """A round as a row of `groups`; what is counted from other tables is left out."""
     values = {name: value for name, value in vars(record).items() if name not in _COUNTED}
-    return values | {"invited": list(record.invited)}
+    values["number"] = values.pop("round")
+    return values | {"invited": list(record.invited), "phase": PHASE}
 
 
 def round_record(row: AnyRow) -> RoundRecord:
     """A row, with its counts and its version's metrics, as a round."""
     values = dict(row._mapping)
-    counts = {"accepted": int(values["accepted"] or 0), "rejected": int(values["rejected"] or 0)}
-    return RoundRecord(**values | counts | {"invited": tuple(values["invited"]), "metrics": values["metrics"] or {}})
+    return RoundRecord(**values | {"invited": tuple(values["invited"]), "metrics": values["metrics"] or {}})
 
 
-def update_values(record: UpdateRecord) -> Values:
-    """An update or outcome as a row."""
-    return vars(record) | {
+def update_values(record: UpdateRecord, attempt: int, base_version: int) -> Values:
+    """An update or outcome as a row of `assignments`, with its group's attempt and base."""
+    values = dict(vars(record))
+    values["group_number"] = values.pop("round")
+    return values | {
+        "phase": PHASE,
+        "kind": TRAIN,
+        "attempt": attempt,
+        "base_version": base_version,
         "parts": parts_to_json(record.parts),
         "numbers": dict(record.numbers),
         "metrics": dict(record.metrics),
@@ -87,34 +95,78 @@ def update_values(record: UpdateRecord) -> Values:
 
 
 def update_record(row: AnyRow) -> UpdateRecord:
-    """A row as an update or outcome."""
+    """A row (`UPDATE_COLUMNS`) as an update or outcome."""
     values = dict(row._mapping)
     return UpdateRecord(**values | {"parts": parts_from_json(values["parts"])})
 
 
-def decision_values(record: DecisionRecord) -> Values:
-    """A decision as a row."""
-    return vars(record) | {"verdicts": [dict(verdict) for verdict in record.verdicts]}
+def signed_record(row: AnyRow) -> SignedUpdateRecord:
+    """A row (`UPDATE_COLUMNS`, base_version, signing_key) as a signed update."""
+    values = dict(row._mapping)
+    return SignedUpdateRecord(
+        **values | {"parts": parts_from_json(values["parts"]), "signing_key": values["signing_key"] or b""}
+    )
+
+
+def verdict_values(record: UpdateRecord) -> Values:
+    """What a step's `verdicts` say of an update."""
+    return {
+        "round": record.round,
+        "node": record.node,
+        "verdict": record.verdict,
+        "reason": record.reason,
+        "share": record.share,
+        "numbers": dict(record.numbers),
+    }
+
+
+def decision_values(record: DecisionRecord, state: PolicyStateRecord) -> Values:
+    """A decision and the state after it as a row of `steps`, but for what is counted."""
+    return {
+        "run": record.run,
+        "number": record.decision,
+        "cause": [[record.round, PHASE]],
+        "newest": record.newest,
+        "version": record.version,
+        "roster": record.roster,
+        "verdicts": [dict(verdict) for verdict in record.verdicts],
+        "state": state.state,
+        "state_sha256": record.state_sha256,
+        "pinned_updates": list(state.pinned_updates),
+        "pinned_versions": list(state.pinned_versions),
+        "opens": [],
+        "decided_at": record.decided_at,
+    }
+
+
+_TUPLES = ("verdicts", "pinned_updates", "pinned_versions", "opens")
+
+
+def step_record(row: AnyRow) -> StepRecord:
+    """A row as a step."""
+    values = dict(row._mapping)
+    cause = tuple((group, phase) for group, phase in values["cause"])
+    return StepRecord(**values | {"cause": cause} | {name: tuple(values[name]) for name in _TUPLES})
 
 
 def decision_record(row: AnyRow) -> DecisionRecord:
-    """A row as a decision."""
-    values = dict(row._mapping)
-    return DecisionRecord(**values | {"verdicts": tuple(values["verdicts"])})
-
-
-_PINS = ("pinned_updates", "pinned_versions")
-
-
-def policy_state_values(record: PolicyStateRecord) -> Values:
-    """A policy's state as a row."""
-    return vars(record) | {name: list(getattr(record, name)) for name in _PINS}
+    """A row of `steps` as a decision."""
+    return DecisionRecord(
+        run=row.run,
+        decision=row.number,
+        round=row.cause[0][0],
+        newest=row.newest,
+        version=row.version,
+        roster=row.roster,
+        verdicts=tuple(row.verdicts),
+        state_sha256=row.state_sha256,
+        decided_at=row.decided_at,
+    )
 
 
 def policy_state_record(row: AnyRow) -> PolicyStateRecord:
-    """A row as a policy's state."""
-    values = dict(row._mapping)
-    return PolicyStateRecord(**values | {name: tuple(values[name]) for name in _PINS})
+    """A row of `steps` as a policy's state."""
+    return PolicyStateRecord(row.run, row.number, row.state, tuple(row.pinned_updates), tuple(row.pinned_versions))
 
 
 def version_values(record: VersionRecord) -> Values:
@@ -127,12 +179,14 @@ def version_values(record: VersionRecord) -> Values:
         "chunk_sha256": artifact.chunk_sha256,
         "state": parts_to_json(record.state),
         "metrics": dict(record.metrics),
+        "measured": bool(record.metrics),
     }
 
 
 def version_record(row: AnyRow) -> VersionRecord:
     """A row as a version."""
     values = dict(row._mapping)
+    values.pop("measured")
     artifact = Artifact(values.pop("digest"), values.pop("size_bytes"), values.pop("chunk_sha256"))
     return VersionRecord(artifact=artifact, **values | {"state": parts_from_json(values["state"])})
 
@@ -144,14 +198,12 @@ def node_values(record: NodeRecord) -> Values:
     return values | {"tasks": list(record.tasks)}
 
 
-def node_record(row: AnyRow) -> NodeRecord:
+def node_record(row: Mapping[str, Any]) -> NodeRecord:
     """A row, with its key and its counts, as an identity."""
-    values = dict(row._mapping)
-    values.pop("token")
-    counts = {"accepted": int(values["accepted"] or 0), "rejected": int(values["rejected"] or 0)}
-    return NodeRecord(
-        **values | counts | {"tasks": tuple(values["tasks"]), "signing_key": values["signing_key"] or b""}
-    )
+    values = {name: value for name, value in row.items() if name != "token"}
+    counts = {name: int(values[name] or 0) for name in ("accepted", "rejected")}
+    key = values["signing_key"] or b""
+    return NodeRecord(**values | counts | {"tasks": tuple(values["tasks"]), "signing_key": key})
 
 
 def token_record(row: AnyRow) -> TokenRecord:
@@ -160,12 +212,11 @@ def token_record(row: AnyRow) -> TokenRecord:
 
 
 def event_values(record: EventRecord) -> Values:
-    """An event as a row."""
-    return vars(record) | {"detail": dict(record.detail)}
+    """An event as a row; it gets its number there."""
+    values = {name: value for name, value in vars(record).items() if name != "id"}
+    return values | {"detail": dict(record.detail)}
 
 
 def event_record(row: AnyRow) -> EventRecord:
     """A row as an event."""
-    values = dict(row._mapping)
-    values.pop("id")
-    return EventRecord(**values)
+    return EventRecord(**row._mapping)

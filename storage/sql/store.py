@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
-from covey.storage.record.check import check
 from covey.storage.record.contract import Store
-from covey.storage.record.migrate import migrate
+from covey.storage.sql.check import check
 from covey.storage.sql.database import Database
-from covey.storage.sql.decisions import SqlDecisions
 from covey.storage.sql.engine import database_url
-from covey.storage.sql.events import SqlEvents
-from covey.storage.sql.nodes import SqlNodes
-from covey.storage.sql.retention import SqlRetention
-from covey.storage.sql.rounds import SqlRounds
-from covey.storage.sql.runs import SqlRuns
-from covey.storage.sql.updates import SqlUpdates
-from covey.storage.sql.versions import SqlVersions
+from covey.storage.sql.migrations.migrate import migrate
+from covey.storage.sql.tables.decisions import SqlDecisions
+from covey.storage.sql.tables.events import SqlEvents
+from covey.storage.sql.tables.identities import SqlIdentities
+from covey.storage.sql.tables.retention import SqlRetention
+from covey.storage.sql.tables.rounds import SqlRounds
+from covey.storage.sql.tables.runs import SqlRuns
+from covey.storage.sql.tables.signed import SqlSigned
+from covey.storage.sql.tables.steps import SqlSteps
+from covey.storage.sql.tables.summaries import SqlSummaries
+from covey.storage.sql.tables.updates import SqlUpdates
+from covey.storage.sql.tables.versions import SqlVersions
 
 __all__ = ["SqlStore", "migrate", "open_store"]
 
 
-class SqlStore(SqlRuns, SqlRounds, SqlUpdates, SqlDecisions, SqlVersions, SqlRetention, SqlNodes, SqlEvents, Store):
+class SqlStore(
+    SqlRuns,
+    SqlSummaries,
+    SqlRounds,
+    SqlUpdates,
+    SqlSigned,
+    SqlDecisions,
+    SqlSteps,
+    SqlVersions,
+    SqlRetention,
+    SqlIdentities,
+    SqlEvents,
+    Store,
+):
     """A `Store` on a database that is at this version's schema; made by `open_store`."""
 
     def __init__(self, database: Database) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from covey.storage.sql.store import open_store
-from covey.testing.store import StoreConformance
+from covey.testing.store.conformance import StoreConformance
 
 
 class TestSQLite(StoreConformance):

@@ -14,11 +14,11 @@ from sqlalchemy import create_engine, func, select, update
 
 from covey.errors import Conflict, Fenced, NotFound, StoreError, StoreUnavailable
 from covey.storage.record.contract import EventRecord
-from covey.storage.record.schema import lease
 from covey.storage.sql.engine import database_url
 from covey.storage.sql.locks import ADVISORY_KEY
+from covey.storage.sql.schema import lease
 from covey.storage.sql.store import open_store
-from covey.testing import store_records as make
+from covey.testing.store import records as make
 from tests.conftest import execute
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ time.sleep(600)
 """
 WRITER = """
 import sys
-from covey.testing import store_records as make
+from covey.testing.store import records as make
 from covey.storage.sql.store import open_store
 store = open_store(sys.argv[1])
 store.acquire_lease("the writer")

@@ -127,6 +127,7 @@ def test_coordinator_on_postgresql(tmp_path, postgres_database):
             federation.start_node(index)
         federation.wait_connected(2)
         run = federation.submit(async_spec("postgresql", policy="kardam", options="f = 0", updates=UPDATES))
+        assert federation.coordinator is not None
         assert federation.coordinator.wait(60) == -9
         federation.start_coordinator()
         shown = federation.wait(run, timeout_s=90)

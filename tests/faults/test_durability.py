@@ -78,6 +78,7 @@ def traced(federation, path):
     options = ["-f", "-yy", "-s", PAGE_BYTES, "-e", f"trace={DISK},{NETWORK}", "-o", str(path)]
     command = ["strace", *options, "-p", str(federation.coordinator.pid)]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as tracer:
+        assert tracer.stderr is not None
         try:
             if b"attached" not in tracer.stderr.readline():
                 pytest.skip("strace may not attach to a process here")
@@ -130,5 +131,7 @@ def bytes_sent(call, ports):
 def part_digest(federation, run):
     """The digest of the model part of the run's only update."""
     with contextlib.closing(sqlite3.connect(federation.coordinator_dir / "covey.db")) as database:
-        [(parts,)] = database.execute("SELECT parts FROM updates WHERE run = ?", (run,)).fetchall()
-    return re.search(r"[0-9a-f]{64}", parts).group()
+        [(parts,)] = database.execute("SELECT parts FROM assignments WHERE run = ?", (run,)).fetchall()
+    match = re.search(r"[0-9a-f]{64}", parts)
+    assert match is not None
+    return match.group()

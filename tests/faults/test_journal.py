@@ -46,4 +46,4 @@ def test_a_finished_update_is_not_trained_again(federation, undisturbed, point):
 def rounds_trained(federation, run):
     """The rounds of this run that n1 trained for, each as often as it did, from its log."""
     lines = [line for line in federation.node(1).log.read_text().splitlines() if run in line and " training " in line]
-    return [int(re.search(r"round=(\d+)", line).group(1)) for line in lines]
+    return [int(re.findall(r"round=(\d+)", line)[0]) for line in lines]

@@ -79,7 +79,7 @@ class Hostile:
         self.channel = grpc.secure_channel(address, channel_credentials(self.identity), options)
         self.stub = CoordinatorStub(self.channel)
         self._exits = contextlib.ExitStack()
-        self.session = None
+        self._session = None
 
     def __enter__(self):
         self._exits.callback(self.channel.close)
@@ -89,6 +89,12 @@ class Hostile:
     def __exit__(self, *_):
         self._exits.close()
 
+    @property
+    def session(self):
+        """The session that is used; there is one from the first `connect` on."""
+        assert self._session is not None
+        return self._session
+
     def open(self):
         """A new session, without a hello."""
         session = Session(self.stub)
@@ -97,7 +103,7 @@ class Hostile:
 
     def connect(self):
         """A new session that was welcomed: from now on the one that is used."""
-        self.session = self.open()
+        self._session = self.open()
         self.session.send(hello=pb.Hello(version="0", tasks=["digits", "synthetic"], device="cpu"))
         self.session.take("welcome")
         return self.session

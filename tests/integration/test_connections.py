@@ -40,5 +40,6 @@ def test_many_handshakes_at_once_do_not_end_the_coordinator(tmp_path):
             thread.start()
         for thread in work:
             thread.join()
+        assert federation.coordinator is not None
         assert federation.coordinator.alive
         assert "running" in federation.cli("coordinator", "status", "--data-dir", federation.coordinator_dir)

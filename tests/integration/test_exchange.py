@@ -212,7 +212,7 @@ def test_private_signs_and_what_they_spend(federation):
     text = vote("dp-sign", options, name="private", rounds=12).replace("batch_size = 32", "batch_size = 400")
     run = federation.submit(text.replace("learning_rate = 0.002", "learning_rate = 0.005"))
     shown = federation.wait(run)
-    spent_in_all = spent(DpSignOptions.model_validate(tomllib.loads(options)), 12)
+    spent_in_all = spent(DpSignOptions.model_validate(tomllib.loads(options)).privacy, 12)
     assert shown["metrics"]["privacy/epsilon"] == pytest.approx(spent_in_all.epsilon)
     assert shown["metrics"]["privacy/delta"] == 1e-5
     assert shown["metrics"]["accuracy"] > LEARNS

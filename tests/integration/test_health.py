@@ -195,4 +195,4 @@ def served_certificate(data_dir):
         socket.create_connection((host, int(port))) as plain,
         context.wrap_socket(plain, server_hostname="n1.node.covey") as secured,
     ):
-        return x509.load_der_x509_certificate(secured.getpeercert(binary_form=True))
+        return x509.load_der_x509_certificate(secured.getpeercert(binary_form=True) or b"")

@@ -9,6 +9,7 @@ import ssl
 import urllib.error
 import urllib.request
 from collections import Counter
+from urllib.parse import urlsplit
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
@@ -298,10 +299,11 @@ def test_over_the_network_an_auditor_is_needed(tmp_path):
             """The status, with the name checked that the certificate has, as Prometheus' `server_name` does."""
             url, name = place
             assert url.startswith("https://0.0.0.0:")
+            port = urlsplit(url).port
             context = ssl.create_default_context(cafile=identity / "authority.crt")
             context.load_cert_chain(identity / "tls.crt", identity / "tls.key")
             with (
-                socket.create_connection(("127.0.0.1", int(re.search(r":(\d+)/", url)[1])), timeout=20) as raw,
+                socket.create_connection(("127.0.0.1", port), timeout=20) as raw,
                 context.wrap_socket(raw, server_hostname=name) as secured,
             ):
                 secured.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
@@ -326,7 +328,7 @@ def test_off_by_default(tmp_path):
 
 
 def test_a_port_in_use_stops_the_daemons_with_a_word(federation, tmp_path):
-    taken = re.search(r"//([^/]+)/", coordinator_url(federation))[1]
+    taken = urlsplit(coordinator_url(federation)).netloc
     other = tmp_path / "other"
     starts = {
         "coordinator": ["--data-dir", other, "--listen", "127.0.0.1:0", "--enrol-listen", "127.0.0.1:0"],

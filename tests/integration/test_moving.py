@@ -80,7 +80,7 @@ def test_a_run_goes_on_in_postgresql(federation, undisturbed, empty_postgres):
         copy(federation, sqlite_url(federation.coordinator_dir), empty_postgres)
     federation.kill_coordinator()
     rows = go_on_with(federation, empty_postgres)
-    assert rows["rounds"] >= ROUNDS + 2
+    assert rows["groups"] >= ROUNDS + 2
     assert federation.admin.status()["store"] == "PostgreSQL"
     complete(federation, run, undisturbed)
     federation.stop_coordinator()

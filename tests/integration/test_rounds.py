@@ -82,7 +82,7 @@ def plain_fedavg(start, *, nodes, rounds, seed):
                 grads = torch.autograd.grad(loss, list(model.parameters()))
                 with torch.no_grad():
                     for parameter, grad in zip(model.parameters(), grads, strict=True):
-                        parameter -= 0.1 * grad
+                        parameter.sub_(0.1 * grad)
             trained.append((len(shard), model.state_dict()))
         total = sum(count for count, _ in trained)
         weights = {name: sum(count / total * state[name] for count, state in trained) for name in weights}

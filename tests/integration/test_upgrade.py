@@ -8,8 +8,8 @@ from alembic.config import Config
 from sqlalchemy import create_engine, update
 
 from covey.coordinator.config import sqlite_url
-from covey.storage.record import migrate as migrations
 from covey.storage.sql.engine import database_url
+from covey.storage.sql.migrations import migrate as migrations
 from covey.testing.federation import Federation, FederationError
 from tests.integration.conftest import spec
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import signal
@@ -25,11 +26,16 @@ from covey.errors import LayoutError, PluginError, SpecError, TaskError, WorkerD
 from covey.layout import Layout
 from covey.learning.partition import partition
 from covey.learning.state import layout_of, model_sha256, write_model
+from covey.parts import DeclaredPart
 from covey.seeds import derive_seed
-from covey.spec import RunSpec, parse_json
+from covey.spec import RunSpec, parse_data, parse_json
 from covey.worker.client.client import Worker
-from covey.worker.client.supervisor import WorkerKeeper
-from covey.worker.jobs import messages as m
+from covey.worker.client.supervisor import WorkerSupervisor
+from covey.worker.jobs.aggregation import AggregateJob, AggregateResult, AggregateRow
+from covey.worker.jobs.evaluation import EvaluateJob
+from covey.worker.jobs.operations import AGGREGATE, CHECK, DESCRIBE, EVALUATE, HELLO, INITIAL, TRAIN, Operation
+from covey.worker.jobs.runs import CheckJob, DescribeJob, Description, HelloJob, HelloResult, InitialJob, InitialResult
+from covey.worker.jobs.training import TrainJob, TrainProgress, TrainResult
 from tests.unit.worker import worker_tasks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +48,7 @@ def spec_of(task: str = "Normed", /, **sections: Any) -> str:
     name = task if task.islower() else f"worker_tasks:{task}"
     fields: dict[str, Any] = {"name": "test", "seed": 7, "task": {"name": name}, **sections}
     fields.setdefault("training", {"learning_rate": 0.1, "batch_size": 8, "local_epochs": 2})
-    return RunSpec.model_validate(fields).to_json()
+    return parse_data(fields).to_json()
 
 
 @pytest.fixture(scope="module")
@@ -67,35 +73,36 @@ class Run:
         self.worker, self.folder, self.spec, self.name = worker, folder, spec, name
         self.base, self.layout, self.state = folder / "base", "", {}
 
-    async def initial(self) -> m.InitialResult:
-        made = await self.worker.initial(self.name, self.spec, self.base, allow_path=True)
+    async def initial(self) -> InitialResult:
+        made = await self.worker.do(INITIAL, InitialJob(self.name, self.spec, self.base, True))
         self.layout = made.layout
         return made
 
-    def job(self, index: int, number: int = 1, **fields: Any) -> m.TrainJob:
+    def job(self, index: int, number: int = 1, **fields: Any) -> TrainJob:
         scratch = {part: self.folder / f"{part}-{index}" for part in ("model", "buffers")}
         fields = {"base": self.base, "scratch": scratch, "allow_path": True, **fields}
-        return m.TrainJob(
+        return TrainJob(
             run=self.name,
             spec_json=self.spec,
             layout=self.layout,
             round=number,
             roster_index=index,
-            parts=NODES,
+            num_partitions=NODES,
             **fields,
         )
 
-    async def train(self, index: int, number: int = 1, **fields: Any) -> m.TrainResult:
-        return await self.worker.train(self.job(index, number, **fields))
+    async def train(self, index: int, number: int = 1, **fields: Any) -> TrainResult:
+        return await self.worker.do(TRAIN, self.job(index, number, **fields))
 
-    def row(self, index: int, result: m.TrainResult) -> m.AggregateRow:
-        return m.AggregateRow(f"node-{index}", result.examples, {p.name: p.path for p in result.parts})
+    def row(self, index: int, result: TrainResult) -> AggregateRow:
+        return AggregateRow(f"node-{index}", result.examples, {p.name: p.path for p in result.parts})
 
     async def aggregate(
-        self, rows: list[m.AggregateRow], number: int = 1, slots: tuple[str, ...] = ()
-    ) -> m.AggregateResult:
-        result = await self.worker.aggregate(
-            m.AggregateJob(
+        self, rows: list[AggregateRow], number: int = 1, slots: tuple[str, ...] = ()
+    ) -> AggregateResult:
+        result = await self.worker.do(
+            AGGREGATE,
+            AggregateJob(
                 run=self.name,
                 spec_json=self.spec,
                 layout=self.layout,
@@ -105,12 +112,12 @@ class Run:
                 state=self.state,
                 out=self.folder / f"version-{number}",
                 out_state={slot: self.folder / f"{slot.replace('/', '-')}-{number}" for slot in slots},
-            )
+            ),
         )
         self.state = {part.name: part.path for part in result.state}
         return result
 
-    async def round(self, number: int, slots: tuple[str, ...] = ()) -> m.AggregateResult:
+    async def round(self, number: int, slots: tuple[str, ...] = ()) -> AggregateResult:
         rows = [self.row(i, await self.train(i, number)) for i in range(NODES)]
         result = await self.aggregate(rows, number, slots)
         self.base = self.folder / f"version-{number}"
@@ -254,7 +261,7 @@ async def test_training_again_gives_the_same_bytes(worker: Worker, tmp_path: Pat
     other = await run.train(1)
     await run.train(0, 2)
     again = [part.artifact for part in (await run.train(0)).parts]
-    await worker.forget(run.name)
+    run.name = "another"  # of which nothing is held warm
     forgotten = [part.artifact for part in (await run.train(0)).parts]
     fresh = await Worker.start(tmp_path / "fresh")
     try:
@@ -275,9 +282,9 @@ async def test_bad_updates_cost_themselves_only(worker: Worker, tmp_path: Path) 
     spoil(rows[2].parts["buffers"], np.float32(np.inf), -1)
     short = tmp_path / "short"
     short.write_bytes(b"\0" * 8)
-    rows.append(m.AggregateRow("node-3", 10, rows[0].parts | {"model": short}))
-    rows.append(m.AggregateRow("node-4", 10, {"model": rows[0].parts["model"]}))
-    rows.append(m.AggregateRow("node-5", -1.0, rows[0].parts))
+    rows.append(AggregateRow("node-3", 10, {**rows[0].parts, "model": short}))
+    rows.append(AggregateRow("node-4", 10, {"model": rows[0].parts["model"]}))
+    rows.append(AggregateRow("node-5", -1.0, rows[0].parts))
     result = await run.aggregate(rows)
     assert result.model_sha256 == good.model_sha256
     assert [(v.node, v.accepted, v.share) for v in result.verdicts] == [
@@ -309,7 +316,7 @@ async def test_shares_are_bounded_and_sum_to_one(worker: Worker, tmp_path: Path)
     run = Run(worker, tmp_path, spec_of(weights={"max_share": 0.4}))
     await run.initial()
     rows = [run.row(i, await run.train(i)) for i in range(NODES)]
-    rows[0] = m.AggregateRow(rows[0].node, 1e12, rows[0].parts)
+    rows[0] = AggregateRow(rows[0].node, 1e12, rows[0].parts)
     shares = [v.share for v in (await run.aggregate(rows)).verdicts]
     assert shares == pytest.approx([0.4, 0.3, 0.3])
 
@@ -319,8 +326,8 @@ async def test_a_cancelled_training_stops_and_the_worker_goes_on(worker: Worker,
     run = Run(worker, tmp_path, endless)
     await run.initial()
     running = asyncio.Event()
-    first = asyncio.create_task(worker.train(run.job(0), on_progress=lambda p: running.set()))
-    queued = asyncio.create_task(worker.train(run.job(1)))
+    first = asyncio.create_task(worker.do(TRAIN, run.job(0), lambda p: running.set()))
+    queued = asyncio.create_task(worker.do(TRAIN, run.job(1)))
     await running.wait()
     queued.cancel()
     first.cancel()
@@ -328,20 +335,20 @@ async def test_a_cancelled_training_stops_and_the_worker_goes_on(worker: Worker,
         await first
     with pytest.raises(asyncio.CancelledError):
         await queued
-    assert (await worker.hello()).device == "cpu"
+    assert (await worker.do(HELLO, HelloJob())).device == "cpu"
 
 
 async def test_cancelling_all_tells_the_callers(worker: Worker, tmp_path: Path) -> None:
     run = Run(worker, tmp_path, spec_of("digits", training={"local_steps": 10**9}))
     await run.initial()
-    seen: list[m.TrainProgress] = []
+    seen: list[TrainProgress] = []
 
-    def progress(now: m.TrainProgress) -> None:
+    def progress(now: TrainProgress) -> None:
         seen.append(now)
         worker.cancel()
 
     with pytest.raises(WorkerError, match="cancelled"):
-        await worker.train(run.job(0), on_progress=progress)
+        await worker.do(TRAIN, run.job(0), progress)
     assert seen[0].steps == 10**9
     assert 0 < seen[0].step < 10**9
     assert seen[0].loss > 0
@@ -410,27 +417,31 @@ async def test_a_base_of_another_layout_is_refused(worker: Worker, tmp_path: Pat
 async def test_evaluation_on_nodes_and_in_the_centre(worker: Worker, tmp_path: Path) -> None:
     run = Run(worker, tmp_path, spec_of())
     await run.initial()
-    job = m.EvaluateJob("run", run.spec, run.base, "node", node_options={"evaluates": True}, allow_path=True)
-    found = await worker.evaluate(job)
+    job = EvaluateJob("run", run.spec, run.base, "node", node_options={"evaluates": True}, allow_path=True)
+    found = (await worker.do(EVALUATE, job)).metrics
     model, data = plain_model().eval(), worker_tasks.made(20, 2)
     logits = model(data.tensors[0])
     assert found["accuracy"] == (float((logits.argmax(1) == data.tensors[1]).sum()), 20.0)
     loss = nn.functional.cross_entropy(logits, data.tensors[1], reduction="sum").item()
-    assert found["loss"] == (pytest.approx(loss, rel=1e-5), 20.0)
+    assert found["loss"] == pytest.approx((loss, 20.0), rel=1e-5)
     trained = await run.train(0, evaluate=True, node_options={"evaluates": True})
     assert trained.evaluation == found
     assert (await run.train(0, evaluate=True)).evaluation == {}
-    assert await worker.evaluate(m.EvaluateJob("run", run.spec, run.base, "central", allow_path=True)) == {}
+    assert (await worker.do(EVALUATE, EvaluateJob("run", run.spec, run.base, "central", allow_path=True))).metrics == {}
     digits = Run(worker, tmp_path, spec_of("digits"), "digits")
     await digits.initial()
-    central = await worker.evaluate(m.EvaluateJob("digits", digits.spec, digits.base, "central"))
+    central = (await worker.do(EVALUATE, EvaluateJob("digits", digits.spec, digits.base, "central"))).metrics
     assert central["accuracy"][1] == 360
 
 
-async def test_a_description_of_what_the_run_needs(worker: Worker) -> None:
-    assert await worker.describe(spec_of("digits")) == m.Description(True, 1, (), 4 * 4810)
-    adam = await worker.describe(spec_of(server_optimizer={"name": "adam"}), allow_path=True)
-    assert adam == m.Description(False, 1, ("optimizer/first_moment", "optimizer/second_moment"), adam.part_bytes)
+async def test_a_description_of_what_the_run_needs(worker: Worker, tmp_path: Path) -> None:
+    layout = (await Run(worker, tmp_path, spec_of("digits")).initial()).layout
+    sha256 = Layout.from_json(layout).part("model").sha256
+    part = DeclaredPart("model", "none", sha256, 4 * 4810, True, 1, None, "all", "rule", (), in_model=True)
+    assert await worker.do(DESCRIBE, DescribeJob(spec_of("digits"))) == Description(True, 1, {}, (part,))
+    adam = await worker.do(DESCRIBE, DescribeJob(spec_of(server_optimizer={"name": "adam"}), True))
+    slots = dict.fromkeys(("optimizer/first_moment", "optimizer/second_moment"), adam.parts[0].size_bytes)
+    assert adam == Description(False, 1, slots, adam.parts)
 
 
 @pytest.mark.parametrize(
@@ -460,11 +471,11 @@ async def test_a_wrong_specification_is_refused_at_submission(
     worker: Worker, sections: dict[str, Any], error: type[Exception], text: str
 ) -> None:
     with pytest.raises(error, match=text):
-        await worker.describe(spec_of("digits", **sections))
+        await worker.do(DESCRIBE, DescribeJob(spec_of("digits", **sections)))
 
 
 async def test_check_trains_one_batch(worker: Worker) -> None:
-    found = await worker.check(m.CheckJob(spec_of(), allow_path=True))
+    found = await worker.do(CHECK, CheckJob(spec_of(), allow_path=True))
     layout = layout_of(plain_model())
     assert (found.examples, found.layout_sha256) == (48, layout.sha256)
     assert (found.parameters, found.device) == (layout.part("model").numel, "cpu")
@@ -474,9 +485,9 @@ async def test_check_trains_one_batch(worker: Worker) -> None:
 
 async def test_an_unknown_operation_is_an_answer(worker: Worker) -> None:
     with pytest.raises(WorkerError, match="hello"):
-        await worker.call("sing")
+        await worker.do(Operation("sing", HelloJob, HelloResult, ""), HelloJob())
     with pytest.raises(WorkerError, match="spec_json"):
-        await worker.call("describe")
+        await worker.do(Operation("describe", HelloJob, HelloResult, ""), HelloJob())
 
 
 async def test_a_killed_worker_is_noticed_and_replaced(tmp_path: Path) -> None:
@@ -484,22 +495,22 @@ async def test_a_killed_worker_is_noticed_and_replaced(tmp_path: Path) -> None:
     run = Run(worker, tmp_path, spec_of("digits", training={"local_steps": 10**9}))
     await run.initial()
 
-    def kill(_: m.TrainProgress) -> None:
+    def kill(_: TrainProgress) -> None:
         os.kill(worker.pid, signal.SIGKILL)
 
     with pytest.raises(WorkerDied, match="signal 9"):
-        await worker.train(run.job(0), on_progress=kill)
+        await worker.do(TRAIN, run.job(0), kill)
     assert not worker.alive
     assert await worker.wait() == -signal.SIGKILL
     with pytest.raises(WorkerDied):
-        await worker.hello()
+        await worker.do(HELLO, HelloJob())
     await worker.stop()
-    keeper = WorkerKeeper(tmp_path, device="cpu", log_format="console")
+    supervisor = WorkerSupervisor(tmp_path, device="cpu", log_format="console")
     try:
-        os.kill((await keeper.start()).pid, signal.SIGKILL)
-        assert (await keeper.use(lambda fresh: fresh.hello())).device == "cpu"
+        os.kill((await supervisor.start()).pid, signal.SIGKILL)
+        assert (await supervisor.do(HELLO, HelloJob())).device == "cpu"
     finally:
-        await keeper.stop()
+        await supervisor.stop()
 
 
 async def test_the_fault_point_in_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -517,14 +528,16 @@ async def test_the_fault_point_in_training(tmp_path: Path, monkeypatch: pytest.M
 DAEMON = """
 import asyncio, sys
 from pathlib import Path
-from covey.worker import messages as m
 from covey.worker.client.client import Worker
+from covey.worker.jobs.operations import INITIAL, TRAIN
+from covey.worker.jobs.runs import InitialJob
+from covey.worker.jobs.training import TrainJob
 
 async def main(folder, spec):
     worker = await Worker.start(folder)
-    made = await worker.initial("run", spec, folder / "base")
-    job = m.TrainJob("run", spec, made.layout, 1, 0, 1, folder / "base", {"model": folder / "model"})
-    await worker.train(job, on_progress=lambda now: print(worker.pid, flush=True))
+    made = await worker.do(INITIAL, InitialJob("run", spec, folder / "base"))
+    job = TrainJob("run", spec, made.layout, 1, 0, 1, folder / "base", {"model": folder / "model"})
+    await worker.do(TRAIN, job, lambda now: print(worker.pid, flush=True))
 
 asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))
 """
@@ -542,28 +555,32 @@ async def test_the_worker_ends_with_its_daemon_while_it_trains(tmp_path: Path) -
     assert not child.is_running()
 
 
+def is_stopped(status: Path) -> bool:
+    return "T (stopped)" in status.read_text()
+
+
 async def test_a_worker_that_hangs_is_killed(tasks_path: None, tmp_path: Path) -> None:
     worker = await Worker.start(tmp_path)
-    await worker.hello()
+    await worker.do(HELLO, HelloJob())
     os.kill(worker.pid, signal.SIGSTOP)
     threads = Path(f"/proc/{worker.pid}/task").glob("*/status")
     for status in list(threads):
-        await asyncio.to_thread(eventually, lambda file=status: "T (stopped)" in file.read_text())
+        await asyncio.to_thread(eventually, functools.partial(is_stopped, status))
     await worker.stop(grace_s=0.05)
     assert await worker.wait() == -signal.SIGKILL
     assert not psutil.pid_exists(worker.pid)
     await worker.stop()
     with pytest.raises(WorkerDied, match="stopped"):
-        await worker.hello()
+        await worker.do(HELLO, HelloJob())
 
 
 async def test_two_workers_of_one_folder_take_turns(tmp_path: Path) -> None:
     log = tmp_path / "log"
     first = await Worker.start(tmp_path)
-    await first.hello()
+    await first.do(HELLO, HelloJob())
     second = await Worker.start(tmp_path, log_file=log)
     try:
-        hello = asyncio.create_task(second.hello())
+        hello = asyncio.create_task(second.do(HELLO, HelloJob()))
         await asyncio.to_thread(eventually, lambda: "waiting for another worker" in log.read_text())
         assert not hello.done()
         await first.stop()
@@ -578,7 +595,7 @@ async def test_a_device_that_is_not_there_is_named(tmp_path: Path) -> None:
         pytest.skip("this machine has CUDA")
     worker = await Worker.start(tmp_path, device="cuda", log_file=tmp_path / "log")
     with pytest.raises(WorkerDied, match="exit code 1"):
-        await worker.hello()
+        await worker.do(HELLO, HelloJob())
     await worker.stop()
     assert "'cuda'" in (tmp_path / "log").read_text()
 
@@ -597,13 +614,13 @@ async def test_a_listener_that_fails_harms_nobody(worker: Worker, tmp_path: Path
     run = Run(worker, tmp_path, spec_of("digits", training={"local_steps": 10**9}))
     await run.initial()
 
-    def progress(_: m.TrainProgress) -> None:
+    def progress(_: TrainProgress) -> None:
         worker.cancel()
         raise ValueError("the listener's own")
 
     with pytest.raises(WorkerError, match="cancelled"):
-        await worker.train(run.job(0), on_progress=progress)
-    assert (await worker.hello()).device == "cpu"
+        await worker.do(TRAIN, run.job(0), progress)
+    assert (await worker.do(HELLO, HelloJob())).device == "cpu"
 
 
 async def test_aggregation_holds_blocks_and_not_models(worker: Worker, tmp_path: Path) -> None:
@@ -616,7 +633,7 @@ async def test_aggregation_holds_blocks_and_not_models(worker: Worker, tmp_path:
     rng = np.random.default_rng(0)
     for i in range(n):
         (rng.standard_normal(d, dtype=np.float32) * 1e-3).tofile(tmp_path / f"row-{i}")
-    rows = [m.AggregateRow(f"node-{i}", 1.0, {"model": tmp_path / f"row-{i}"}) for i in range(n)]
+    rows = [AggregateRow(f"node-{i}", 1.0, {"model": tmp_path / f"row-{i}"}) for i in range(n)]
     slots = ("optimizer/first_moment", "optimizer/second_moment")
     await run.aggregate(rows[:1], 1, slots)
     with AnonymousMemory(worker.pid) as memory:

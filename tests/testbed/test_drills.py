@@ -8,7 +8,7 @@ import time
 import pytest
 
 from covey import __version__
-from covey.storage.record.migrate import HEAD
+from covey.storage.sql.migrations.migrate import HEAD
 from covey.testing.processes import wait_until
 from tests.testbed.containers import NODES, ROOT, docker
 from tests.testbed.runs import STRUCK, Struck, spec
@@ -169,8 +169,8 @@ def upgrade():
 def next_image(testbed, tmp_path_factory):
     """The next release: another version number, and one more migration."""
     changed = {
-        "storage/migrations/versions/next_release.py": MIGRATION,
-        "storage/record/migrate.py": (ROOT / "storage" / "migrate.py")
+        "storage/sql/migrations/versions/next_release.py": MIGRATION,
+        "storage/sql/migrations/migrate.py": (ROOT / "storage" / "sql" / "migrations" / "migrate.py")
         .read_text()
         .replace(f'HEAD = "{HEAD}"', f'HEAD = "{NEXT}"'),
         "covey/__init__.py": (ROOT / "covey" / "__init__.py").read_text().replace(__version__, NEXT_VERSION),

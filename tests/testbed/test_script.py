@@ -46,7 +46,7 @@ def test_up_trains_and_down_leaves_nothing_behind(clean, tmp_path):
     assert "completed" in said
     assert (DOCKER / f".identity-{PROJECT}").is_dir()
     # Containers that are made anew take their volumes along by name.
-    compose = ["compose", "-p", PROJECT, "-f", DOCKER / "compose.yml"]
+    compose = ["compose", "-p", PROJECT, "-f", str(DOCKER / "compose.yml")]
     subprocess.run(
         ["docker", *compose, "up", "--detach", "--no-deps", "--force-recreate", "--scale", "node=2", "node"],
         check=True,
@@ -78,7 +78,8 @@ def elsewhere(folder):
 
 
 def test_gpus_are_reserved_for_nodes():
-    command = ["docker", "compose", "-f", DOCKER / "compose.yml", "-f", DOCKER / "compose.gpu.yml", "config"]
+    files = [argument for name in ("compose.yml", "compose.gpu.yml") for argument in ("-f", str(DOCKER / name))]
+    command = ["docker", "compose", *files, "config"]
     found = json.loads(subprocess.run([*command, "--format", "json"], check=True, capture_output=True).stdout)
     node = found["services"]["node"]
     assert node["deploy"]["resources"]["reservations"]["devices"] == [

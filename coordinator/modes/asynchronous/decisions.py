@@ -9,27 +9,14 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from covey.storage.record.contract import (
-    DecisionRecord,
-    Json,
-    PartRecord,
-    PolicyStateRecord,
-    RunRecord,
-    Store,
-    UpdateRecord,
-    VersionRecord,
-)
-from covey.wire.signing import CommitStatement, CommitVerdict
+from covey.storage.record.contract import DecisionRecord, Json, PolicyStateRecord, RunRecord, Store, UpdateRecord
+from covey.wire.signing import CommitVerdict
 from covey.worker.jobs.decisions import EVICTED, AsyncArrival, AsyncVerdict, DecideJob, DecideResult
-
-if TYPE_CHECKING:
-    from covey.coordinator.environment import Environment
 
 
 @dataclass(frozen=True)
-class Arrived:
+class PendingUpdate:
     """A recorded update, and the version that its assignment was sent with, by the coordinator's own record."""
 
     update: UpdateRecord
@@ -39,21 +26,21 @@ class Arrived:
 
     def message(self, files: Mapping[str, Path]) -> AsyncArrival:
         """As the worker is told of it; `files` maps digests to paths."""
-        parts = {part.name: files[part.artifact.digest] for part in self.update.parts}
-        return AsyncArrival(self.update.round, self.update.node, self.update.weight, parts, self.base_version)
+        update = self.update
+        return AsyncArrival(update.round, update.node, update.weight, _paths(update, files), self.base_version)
 
 
 @dataclass(frozen=True)
-class Situation:
-    """What a decision starts from: the same situation gives the same decision."""
+class DecisionInput:
+    """What a decision starts from: the same input gives the same decision."""
 
     run: RunRecord
-    arrived: Arrived
+    arrived: PendingUpdate
     version: int
     """The newest one."""
     state: PolicyStateRecord
     """After the decision before; its `state` is empty at first."""
-    earlier: Mapping[int, Arrived]
+    earlier: Mapping[int, PendingUpdate]
     """The updates that the state refers to, by assignment."""
     models: Mapping[int, Path]
     slots: Mapping[str, Path]
@@ -76,7 +63,7 @@ class Situation:
             arrival=self.arrived.message(files),
             version=self.version,
             held=tuple(one.message(files) for one in held),
-            updates={number: _model(one.update, files) for number, one in self.earlier.items()},
+            updates={number: _paths(one.update, files) for number, one in self.earlier.items()},
             models=self.models,
             state_json=self.state.state,
             state=self.slots,
@@ -91,12 +78,12 @@ class Situation:
         known = [self.arrived, *self.earlier.values()]
         return {part.artifact.digest for one in known for part in one.update.parts}
 
-    def judged(self, result: DecideResult) -> list[Arrived]:
+    def judged(self, result: DecideResult) -> list[PendingUpdate]:
         """The updates that were judged, with their verdicts."""
         known = {**self.earlier, self.arrived.update.round: self.arrived}
         return [self._judged(known[verdict.number], verdict) for verdict in result.verdicts]
 
-    def _judged(self, one: Arrived, verdict: AsyncVerdict) -> Arrived:
+    def _judged(self, one: PendingUpdate, verdict: AsyncVerdict) -> PendingUpdate:
         own = {"staleness": float(self.staleness)} if one is self.arrived else {}
         numbers = {**one.update.numbers, **own, **verdict.numbers}
         changes = {"verdict": verdict.verdict, "reason": verdict.reason, "share": verdict.share, "numbers": numbers}
@@ -123,7 +110,7 @@ class Situation:
         )
 
 
-def evicted_holders(earlier: Mapping[int, Arrived], evicted: Collection[str]) -> tuple[str, ...]:
+def evicted_holders(earlier: Mapping[int, PendingUpdate], evicted: Collection[str]) -> tuple[str, ...]:
     """The evicted nodes of which an update is held."""
     holders = {one.update.node for one in earlier.values() if one.update.verdict == "held"}
     return tuple(sorted(holders.intersection(evicted)))
@@ -135,8 +122,9 @@ def recorded_evictions(decision: DecisionRecord) -> tuple[str, ...]:
     return tuple(sorted(str(one["node"]) for one in held if (one["verdict"], one["reason"]) == ("rejected", EVICTED)))
 
 
-def _model(update: UpdateRecord, files: Mapping[str, Path]) -> Path:
-    return next(files[part.artifact.digest] for part in update.parts if part.name == "model")
+def _paths(update: UpdateRecord, files: Mapping[str, Path]) -> dict[str, Path]:
+    """An update's files by part."""
+    return {part.name: files[part.artifact.digest] for part in update.parts}
 
 
 def verdict_json(verdict: AsyncVerdict) -> Json:
@@ -151,24 +139,26 @@ def verdict_json(verdict: AsyncVerdict) -> Json:
     }
 
 
-def kept_after(known: Mapping[int, Arrived], judged: Iterable[Arrived], state: PolicyStateRecord) -> dict[int, Arrived]:
+def kept_after(
+    known: Mapping[int, PendingUpdate], judged: Iterable[PendingUpdate], state: PolicyStateRecord
+) -> dict[int, PendingUpdate]:
     """The updates that the policy's state refers to after a decision."""
     now = {**known, **{one.update.round: one for one in judged}}
     return {number: now[number] for number in state.pinned_updates}
 
 
-def load_earlier(store: Store, run: str, state: PolicyStateRecord) -> dict[int, Arrived]:
+def load_earlier(store: Store, run: str, state: PolicyStateRecord) -> dict[int, PendingUpdate]:
     """The updates that a recorded state refers to. Blocking."""
-    return {update.round: load_arrived(store, update) for update in store.updates_of(run, state.pinned_updates)}
+    return {update.round: load_pending(store, update) for update in store.updates_of(run, state.pinned_updates)}
 
 
-def load_arrived(store: Store, update: UpdateRecord) -> Arrived:
+def load_pending(store: Store, update: UpdateRecord) -> PendingUpdate:
     """A recorded update with what the record says of its assignment. Blocking."""
     record = store.round(update.run, update.round)
-    return Arrived(update, record.base_version, record.arrival or 0)
+    return PendingUpdate(update, record.base_version, record.arrival or 0)
 
 
-def signed_verdicts(judged: Sequence[Arrived]) -> list[CommitVerdict]:
+def signed_verdicts(judged: Sequence[PendingUpdate]) -> list[CommitVerdict]:
     """The final verdicts of a decision, as the next commit names them; what is held has none yet."""
     return [
         CommitVerdict(u.node, u.digest, u.verdict, u.reason, u.share, u.round)
@@ -188,35 +178,3 @@ def load_unsigned(store: Store, run: str) -> list[CommitVerdict]:
         CommitVerdict(u.node, u.digest, u.verdict, u.reason, u.share, u.round)
         for u in map(updates.__getitem__, numbers)
     ]
-
-
-def version_record(
-    env: Environment, situation: Situation, base: VersionRecord, result: DecideResult, verdicts: Sequence[CommitVerdict]
-) -> VersionRecord | None:
-    """The version that a decision makes, with its signed statement, chained to the one before; None: it makes none."""
-    if result.artifact is None:
-        return None
-    number = base.version + 1
-    state = tuple(PartRecord(part.name, "none", part.artifact) for part in result.state)
-    statement = CommitStatement(
-        federation=env.federation,
-        run=situation.run.run,
-        round=situation.arrived.update.round,
-        version=number,
-        model_sha256=result.model_sha256,
-        artifact=result.artifact.digest,
-        parent=hashlib.sha256(base.statement).hexdigest() if base.statement else "",
-        verdicts=tuple(verdicts),
-        state=tuple(part.artifact.digest for part in state),
-    ).to_bytes()
-    return VersionRecord(
-        run=situation.run.run,
-        version=number,
-        model_sha256=result.model_sha256,
-        artifact=result.artifact,
-        created_at=env.now(),
-        parent_sha256=base.model_sha256,
-        state=state,
-        statement=statement,
-        signature=env.signing_key.sign(statement),
-    )

@@ -1,4 +1,4 @@
-"""What the machine of mode `async` is told and asks for, beside what both modes share (`round_events`).
+"""What the machine of mode `async` is told and asks for, beside what all machines share (`covey.machines.protocol`).
 
 An assignment has a number, from 1 over the whole run: it is the `round` of the update's signed statement. Times are
 seconds of one clock that the caller chooses.
@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from covey.coordinator.modes.rounds import events as ev
-from covey.storage.record.contract import Verdict
+from covey.machines.protocol import SharedAction, SharedEvent, Verdict
 
 # -- events ---------------------------------------------------------------------------------------------------------
 
@@ -44,23 +43,7 @@ class DecisionFailed:
     reason: str
 
 
-AsyncEvent = (
-    ev.Started
-    | ev.NodeJoined
-    | ev.NodeLost
-    | ev.NodeRemoved
-    | ev.UpdateStored
-    | ev.NodeAnswered
-    | ev.TransferProgressed
-    | ev.Tick
-    | ev.Evaluated
-    | ev.NodeEvaluated
-    | ev.PauseChanged
-    | ev.StopRequested
-    | Decided
-    | NothingToDecide
-    | DecisionFailed
-)
+AsyncEvent = SharedEvent | Decided | NothingToDecide | DecisionFailed
 
 # -- actions --------------------------------------------------------------------------------------------------------
 
@@ -98,7 +81,7 @@ class DecideNext:
     """Decide on the update that was recorded first of those that were not decided on; the record knows which."""
 
 
-AsyncAction = OpenAssignment | SendAssignment | CloseAssignment | DecideNext | ev.SharedAction
+AsyncAction = OpenAssignment | SendAssignment | CloseAssignment | DecideNext | SharedAction
 
 # -- what the machine is given --------------------------------------------------------------------------------------
 

@@ -15,8 +15,7 @@ is refused, is away for `rejoin_s`, or shows no progress for `deadline_s`.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from covey.coordinator.modes.asynchronous.events import (
@@ -32,26 +31,28 @@ from covey.coordinator.modes.asynchronous.events import (
     OpenAssignment,
     SendAssignment,
 )
-from covey.coordinator.modes.rounds.events import (
-    AssignEvaluation,
+from covey.machines.evaluation import Evaluations, is_due
+from covey.machines.membership import Membership
+from covey.machines.protocol import (
     Cancel,
-    EvaluateCentrally,
     Evaluated,
     FinishRun,
     NodeAnswered,
     NodeEvaluated,
     NodeJoined,
     NodeLost,
+    NodeQueued,
     NodeRemoved,
     PauseChanged,
     Report,
+    RunState,
     Started,
     StopRequested,
     Tick,
     TransferProgressed,
     UpdateStored,
+    Verdict,
 )
-from covey.storage.record.contract import RunState, Verdict
 
 
 @dataclass
@@ -86,12 +87,12 @@ class AsyncMachine:
         self,
         policy: AsyncPolicy,
         roster: Iterable[str],
-        expected: dict[str, float] | None = None,
+        expected: Mapping[str, float] | None = None,
         restored: AsyncRestored | None = None,
     ) -> None:
         restored = restored or AsyncRestored()
         self.policy = policy
-        self.roster = list(roster)
+        self.members = Membership(roster, expected)
         self.decided = restored.decided
         self.committed = restored.version
         self.open = {node: _Work(work.number, work.base_version, 0.0) for node, work in restored.open.items()}
@@ -102,15 +103,11 @@ class AsyncMachine:
         """Of the undecided ones, those that were recorded since the record was asked what is next."""
         self._last_number = restored.last_number
         self._phase = "working"
-        self._unevaluated = set(restored.unevaluated)
-        self._present: set[str] = set()
-        self._away: dict[str, float] = dict(expected or {})
+        self._evaluations = Evaluations(restored.unevaluated)
         self._pauses: dict[str, _Pause] = {}
         self._paused = self._started = False
         self._started_at = 0.0
         self._reason = ""
-        self._evaluating: set[str] = set()
-        self._evaluation_until = math.inf
         self._now = 0.0
         self._actions: list[AsyncAction] = []
 
@@ -130,17 +127,17 @@ class AsyncMachine:
     @property
     def unevaluated(self) -> tuple[int, ...]:
         """Versions whose central evaluation is still to be done."""
-        return tuple(sorted(self._unevaluated))
+        return self._evaluations.unevaluated
 
     @property
     def wake_at(self) -> float | None:
         """When the machine wants a `Tick` at the latest; None: only an event can move it."""
-        times = [seen + self.policy.rejoin_s for seen in self._away.values()]
+        times = self.members.give_up_times(self.policy.rejoin_s)
         if self._phase == "working":
             times += [work.moved_at + self.policy.deadline_s for work in self.open.values()]
             times += [pause.until for node, pause in self._pauses.items() if pause.until > self._now]
-        if self._phase == "finishing" and math.isfinite(self._evaluation_until):
-            times.append(self._evaluation_until)
+        if self._phase == "finishing":
+            times += self._evaluations.wake_times()
         return max(self._now, min(times)) if times else None
 
     def collects(self, node: str, number: int) -> bool:
@@ -170,10 +167,8 @@ class AsyncMachine:
             case NodeJoined(node=node):
                 self._joined(node)
             case NodeLost(node=node):
-                if node in self._present:
-                    self._present.discard(node)
-                    self._away[node] = self._now
-                    self._evaluating.discard(node)
+                if self.members.leave(node, self._now):
+                    self._evaluations.answered(node)
             case NodeRemoved(node=node):
                 self._removed(node)
             case UpdateStored(node=node, round=number):
@@ -181,7 +176,7 @@ class AsyncMachine:
             case NodeAnswered(node=node, round=number, verdict=verdict, reason=reason):
                 if self.expects(node, number):
                     self._close(node, verdict, reason)
-            case TransferProgressed(node=node):
+            case TransferProgressed(node=node) | NodeQueued(node=node):
                 if node in self.open:
                     self.open[node].moved_at = self._now
             case Decided():
@@ -191,9 +186,9 @@ class AsyncMachine:
             case DecisionFailed(number=number, reason=reason):
                 self._finish("failed", f"the update of round {number} cannot be decided on: {reason}")
             case Evaluated(version=version):
-                self._unevaluated.discard(version)
+                self._evaluations.evaluated(version)
             case NodeEvaluated(node=node):
-                self._evaluating.discard(node)
+                self._evaluations.answered(node)
             case PauseChanged(paused=paused):
                 self._paused = paused
             case StopRequested(reason=reason):
@@ -203,28 +198,21 @@ class AsyncMachine:
 
     def _start(self) -> None:
         self._started, self._started_at = True, self._now
-        for node in self.roster:
-            if node not in self._present:
-                self._away.setdefault(node, self._now)
-        for node, work in self.open.items():  # whoever has work from before the restart is expected back
+        self.members.start(self._now, at_work=self.open)  # whoever has work from before the restart is expected back
+        for work in self.open.values():
             work.moved_at = self._now
-            if node not in self._present:
-                self._away[node] = self._now
-        for version in sorted(self._unevaluated):
-            self._actions.append(EvaluateCentrally(version))
+        self._actions += self._evaluations.start()
 
     def _joined(self, node: str) -> None:
-        self._present.add(node)
-        self._away.pop(node, None)
+        self.members.join(node)
         if node in self.open and self._phase == "working":
             self.open[node].moved_at = self._now
             self._actions.append(SendAssignment(node, self.open[node].number))
 
     def _removed(self, node: str) -> None:
-        self._present.discard(node)
-        self._away.pop(node, None)
+        self.members.remove(node)
         self._pauses.pop(node, None)
-        self._evaluating.discard(node)
+        self._evaluations.answered(node)
         if node in self.open:
             self._close(node, "rejected", "evicted")
 
@@ -243,13 +231,7 @@ class AsyncMachine:
             del self.open[event.node]
         if event.version > self.committed:
             self.committed = event.version
-            self._evaluate_when_due()
-
-    def _evaluate_when_due(self) -> None:
-        every = self.policy.evaluate_every
-        if self.policy.evaluate_centrally and every and self.committed % every == 0:
-            self._unevaluated.add(self.committed)
-            self._actions.append(EvaluateCentrally(self.committed))
+            self._actions += self._evaluations.committed(self.policy, self.committed)
 
     def _stop(self, reason: str) -> None:
         self._cancel_all("the run was stopped")
@@ -276,11 +258,9 @@ class AsyncMachine:
             self._actions.append(DecideNext())
 
     def _lose_the_overdue(self) -> None:
-        for node, seen in list(self._away.items()):
-            if self._now - seen >= self.policy.rejoin_s:
-                del self._away[node]
-                if self._phase == "working" and node in self.open:
-                    self._close(node, "lost", f"no connection for {self.policy.rejoin_s:g} s")
+        for node in self.members.give_up(self._now, self.policy.rejoin_s):
+            if self._phase == "working" and node in self.open:
+                self._close(node, "lost", f"no connection for {self.policy.rejoin_s:g} s")
         for node, work in list(self.open.items()):
             if self._phase == "working" and self._now - work.moved_at >= self.policy.deadline_s:
                 self._cancel(node, work.number, "the assignment took too long")
@@ -290,23 +270,23 @@ class AsyncMachine:
         if self._paused:
             self._report("paused by the operator")
             return
-        eligible = self._eligible()
+        eligible = self.members.eligible()
         if len(eligible) < self.policy.min_nodes:
             self._report_short(len(eligible))
             return
         trouble = self._trouble(eligible)
-        if trouble and self._present and self.policy.fail_when_short:
+        if trouble and self.members.present and self.policy.fail_when_short:
             self._cancel_all("the run has failed")
             self._finish("failed", trouble)
             return
         self._report(trouble)
         for node in eligible:
-            if node in self._present and self._is_free(node):
+            if node in self.members.present and self._is_free(node):
                 self._open(node)
 
     def _trouble(self, eligible: list[str]) -> str:
         """Why nothing comes, if nothing does: nobody is there, or every node refuses its work time and again."""
-        if not self._present:
+        if not self.members.present:
             return "" if self.deciding or self._now == self._started_at else "no node is connected"
         pauses = [self._pauses[node] for node in eligible if node in self._pauses]
         if len(pauses) < len(eligible) or min(pause.failures for pause in pauses) <= self.policy.max_retries:
@@ -321,7 +301,7 @@ class AsyncMachine:
     def _open(self, node: str) -> None:
         self._last_number += 1
         self.open[node] = _Work(self._last_number, self.committed, self._now)
-        self._actions.append(OpenAssignment(node, self._last_number, self.committed, tuple(self.roster)))
+        self._actions.append(OpenAssignment(node, self._last_number, self.committed, tuple(self.members.roster)))
         self._actions.append(SendAssignment(node, self._last_number))
 
     def _close(self, node: str, verdict: Verdict, reason: str) -> None:
@@ -336,19 +316,13 @@ class AsyncMachine:
         self._report("")
         self._cancel_all("the run has all its updates")
         self.open.clear()
-        policy = self.policy
-        if policy.evaluate_centrally and policy.evaluate_every and self.committed % policy.evaluate_every:
-            self._unevaluated.add(self.committed)
-            self._actions.append(EvaluateCentrally(self.committed))
-        if policy.evaluate_on_nodes and policy.evaluate_every and self.committed:
-            self._evaluating = {node for node in self.roster if node in self._present}
-            self._evaluation_until = self._now + policy.deadline_s
-            self._actions.extend(AssignEvaluation(node, self.committed) for node in sorted(self._evaluating))
+        policy, last = self.policy, self.committed
+        if not is_due(last, policy.evaluate_every):  # else it is evaluated anyway
+            self._actions += self._evaluations.committed(policy, last, last=True)
+        self._actions += self._evaluations.ask_nodes(policy, last, self.members.connected(), self._now)
 
     def _try_to_finish(self) -> None:
-        if self._now >= self._evaluation_until:
-            self._evaluating.clear()
-        if not self._unevaluated and not self._evaluating:
+        if self._evaluations.all_done(self._now):
             self._finish("completed", "")
 
     def _finish(self, state: RunState, reason: str) -> None:
@@ -357,17 +331,12 @@ class AsyncMachine:
 
     # -- small things ---------------------------------------------------------------------------------------------
 
-    def _eligible(self) -> list[str]:
-        for node in sorted((self._present | set(self._away)) - set(self.roster)):
-            self.roster.append(node)
-        return [node for node in self.roster if node in self._present or node in self._away]
-
     def _cancel_all(self, reason: str) -> None:
         for node, work in self.open.items():
             self._cancel(node, work.number, reason)
 
     def _cancel(self, node: str, number: int, reason: str) -> None:
-        if node in self._present:
+        if node in self.members.present:
             self._actions.append(Cancel(node, number, reason))
 
     def _report(self, reason: str) -> None:
@@ -376,7 +345,7 @@ class AsyncMachine:
             self._actions.append(Report(reason))
 
     def _report_short(self, eligible: int) -> None:
-        present = len(self._present)
+        present = len(self.members.present)
         text = f"{self.policy.min_nodes} nodes are needed; {present} connected"
         away = eligible - present
         self._report(text + (f", {away} expected back" if away > 0 else ""))

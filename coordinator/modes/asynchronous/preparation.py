@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from covey.coordinator.modes.asynchronous.events import AsyncPolicy, AsyncRestored, OpenWork
+from covey.coordinator.runs.evaluation import unevaluated_versions
+from covey.coordinator.runs.ports import FOREVER_S
 from covey.coordinator.runs.preparation import Prepared
-from covey.storage.record.contract import RoundRecord, Store, VersionRecord
+from covey.storage.record.contract import RoundRecord, Store
 
 
-def async_policy_of(prepared: Prepared) -> AsyncPolicy:
+def async_policy_of(prepared: Prepared, *, keeps_deadlines: bool = True) -> AsyncPolicy:
     """The machine's numbers, from a specification and from what its task and policy need."""
-    spec, said = prepared.spec, prepared.description
+    spec = prepared.spec
     return AsyncPolicy(
-        updates=spec.asynchronous.updates,
-        min_nodes=max(spec.asynchronous.min_nodes, said.aggregator_min),
-        deadline_s=spec.asynchronous.deadline_s,
+        updates=spec.rounds_in_all,
+        min_nodes=max(spec.min_nodes, prepared.description.aggregator_min),
+        deadline_s=spec.deadline_s if keeps_deadlines else FOREVER_S,
         rejoin_s=spec.rounds.rejoin_s,
         max_retries=spec.rounds.max_retries,
         fail_when_short=spec.rounds.short == "fail",
         evaluate_every=spec.evaluation.every,
-        evaluate_centrally=said.central and spec.evaluation.where != "nodes",
-        evaluate_on_nodes=spec.evaluation.where != "central",
+        evaluate_centrally=prepared.evaluates_centrally,
+        evaluate_on_nodes=prepared.evaluates_on_nodes,
     )
 
 
@@ -27,6 +29,10 @@ def restore(store: Store, run: str, policy: AsyncPolicy) -> AsyncRestored:
     """What the record knows of a run. Blocking."""
     rounds, state = store.rounds(run), store.policy_state(run)
     decided, newest = state.decision if state else 0, store.version(run, -1).version
+    unevaluated: tuple[int, ...] = ()
+    if policy.evaluate_centrally:
+        last = newest if decided >= policy.updates else -1
+        unevaluated = unevaluated_versions(store, run, policy.evaluate_every, last)
     collecting = [one for one in rounds if one.state == "collecting"]
     return AsyncRestored(
         decided=decided,
@@ -34,17 +40,9 @@ def restore(store: Store, run: str, policy: AsyncPolicy) -> AsyncRestored:
         version=newest,
         open={_node(one): OpenWork(one.round, one.base_version) for one in collecting if one.arrival is None},
         undecided={one.round: _node(one) for one in collecting if one.arrival is not None},
-        unevaluated=_due(store.versions(run), policy, newest if decided >= policy.updates else -1),
+        unevaluated=unevaluated,
     )
 
 
 def _node(assignment: RoundRecord) -> str:
     return assignment.invited[0]
-
-
-def _due(versions: list[VersionRecord], policy: AsyncPolicy, last: int) -> tuple[int, ...]:
-    every = policy.evaluate_every
-    if not (policy.evaluate_centrally and every):
-        return ()
-    due = [v for v in versions if v.kept and not v.evaluated and v.version > 0]
-    return tuple(v.version for v in due if v.version % every == 0 or v.version == last)

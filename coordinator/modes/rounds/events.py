@@ -1,6 +1,6 @@
-"""What the round machine is told (events) and what it asks for (actions): plain frozen values, no behaviour.
+"""What the round machine is told and asks for beside what all machines share (`covey.machines.protocol`).
 
-Times are seconds of one clock that the caller chooses (the daemon uses Unix time).
+Plain frozen values, no behaviour. Times are seconds of one clock that the caller chooses (the daemon uses Unix time).
 """
 
 from __future__ import annotations
@@ -8,75 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from covey.storage.record.contract import RunState, Verdict
+from covey.machines.protocol import SharedAction, SharedEvent, Verdict
 
 # -- events ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Started:
-    """The run is under this coordinator's care from now on: fresh, or restored after a restart."""
-
-    now: float
-
-
-@dataclass(frozen=True)
-class NodeJoined:
-    """A node has a live session (again)."""
-
-    node: str
-    now: float
-
-
-@dataclass(frozen=True)
-class NodeLost:
-    """A node's session ended."""
-
-    node: str
-    now: float
-
-
-@dataclass(frozen=True)
-class NodeRemoved:
-    """A node was evicted or left for good."""
-
-    node: str
-    now: float
-
-
-@dataclass(frozen=True)
-class UpdateStored:
-    """A node's update for this round is durable and recorded."""
-
-    node: str
-    round: int
-    now: float
-
-
-@dataclass(frozen=True)
-class NodeAnswered:
-    """A node will send no (valid) update in this round: verdict `declined` or `rejected`."""
-
-    node: str
-    round: int
-    verdict: Verdict
-    reason: str
-    now: float
-
-
-@dataclass(frozen=True)
-class TransferProgressed:
-    """Bytes of a node's upload arrived."""
-
-    node: str
-    now: float
-
-
-@dataclass(frozen=True)
-class Tick:
-    """Time has passed; sent at `wake_at` at the latest."""
-
-    now: float
 
 
 @dataclass(frozen=True)
@@ -105,55 +39,7 @@ class RoundCommitted:
     now: float
 
 
-@dataclass(frozen=True)
-class Evaluated:
-    """The central evaluation of a version ended (with or without numbers)."""
-
-    version: int
-    now: float
-
-
-@dataclass(frozen=True)
-class NodeEvaluated:
-    """A node answered, or refused, an evaluation of the last version."""
-
-    node: str
-    version: int
-    now: float
-
-
-@dataclass(frozen=True)
-class PauseChanged:
-    """The operator paused the coordinator, or let it go on."""
-
-    paused: bool
-    now: float
-
-
-@dataclass(frozen=True)
-class StopRequested:
-    """The operator stops the run."""
-
-    reason: str
-
-
-Event = (
-    Started
-    | NodeJoined
-    | NodeLost
-    | NodeRemoved
-    | UpdateStored
-    | NodeAnswered
-    | TransferProgressed
-    | Tick
-    | Aggregated
-    | AggregationFailed
-    | RoundCommitted
-    | Evaluated
-    | NodeEvaluated
-    | PauseChanged
-    | StopRequested
-)
+RoundEvent = SharedEvent | Aggregated | AggregationFailed | RoundCommitted
 
 # -- actions --------------------------------------------------------------------------------------------------------
 
@@ -202,48 +88,9 @@ class Commit:
     round: int
 
 
-@dataclass(frozen=True)
-class Cancel:
-    """Tell a node to stop working on a round."""
+RoundAction = OpenRound | Assign | RecordOutcome | Aggregate | Commit | SharedAction
 
-    node: str
-    round: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class EvaluateCentrally:
-    """Evaluate a version on the task's central data."""
-
-    version: int
-
-
-@dataclass(frozen=True)
-class AssignEvaluation:
-    """Ask a node to evaluate the last version on its own data."""
-
-    node: str
-    version: int
-
-
-@dataclass(frozen=True)
-class Report:
-    """What the run waits for, for people; empty: nothing."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class FinishRun:
-    """The run is over: completed, failed or stopped."""
-
-    state: RunState
-    reason: str
-
-
-SharedAction = Cancel | EvaluateCentrally | AssignEvaluation | Report | FinishRun
-"""What the machines of both modes ask for."""
-Action = OpenRound | Assign | RecordOutcome | Aggregate | Commit | SharedAction
+# -- what the machine is given --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -6,22 +6,22 @@ a crash is in the store, because the caller executes actions in order and makes 
 
 A run's round goes  (idle) -> collecting -> aggregating -> committed -> (idle of the next round).
 It closes when every invited node has answered (update, rejection, decline, loss); else at `deadline_s`, which uploads
-that make progress extend up to `hard_deadline_s`. With fewer than max(min_nodes, ceil(quorum x invited)) updates it is
-tried again with the nodes that are there, keeping every update it has; after `max_retries` it waits, or fails the run.
-
-A node that is away for less than `rejoin_s` still counts as expected: a restart of a node, or of this coordinator,
-changes nothing in who takes part.
+that make progress, and nodes that work for another run first, extend up to `hard_deadline_s`. With fewer than
+max(min_nodes, ceil(quorum x invited)) updates it is tried again with the nodes that are there, keeping every update it
+has; after `max_retries` it waits, or fails the run.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from covey.coordinator.modes.rounds import events as ev
+from covey.machines import protocol as pr
+from covey.machines.evaluation import Evaluations
+from covey.machines.membership import Membership
 from covey.seeds import derive_seed
-from covey.storage.record.contract import RunState, Verdict
 
 
 class RoundMachine:
@@ -38,32 +38,31 @@ class RoundMachine:
         self,
         policy: ev.RoundPolicy,
         roster: Iterable[str],
-        expected: dict[str, float] | None = None,
+        expected: Mapping[str, float] | None = None,
         restored: ev.Restored | None = None,
     ) -> None:
         restored = restored or ev.Restored()
         self.policy = policy
-        self.roster = list(roster)
+        self.members = Membership(roster, expected)
         self.committed = restored.committed
         self.round = restored.round
         self.attempt = restored.attempt
         self.invited = restored.invited
         self.answers = dict(restored.answers)
         self.state = "aggregating" if restored.aggregating else "collecting" if restored.round else "idle"
-        self._unevaluated = set(restored.unevaluated)
-        self._present: set[str] = set()
-        self._away: dict[str, float] = dict(expected or {})
+        self._evaluations = Evaluations(restored.unevaluated)
         self._attempt_at = 0.0
         self._progress: dict[str, float] = {}
+        """Node to the time when bytes of its upload came last."""
+        self._queued: dict[str, float] = {}
+        """Node to the time when it last said that it works for another run first."""
         self._retries = 0
         self._stuck = False
         self._paused = False
         self._started = False
         self._reason = ""
-        self._evaluating: set[str] = set()
-        self._evaluation_until = math.inf
         self._now = 0.0
-        self._actions: list[ev.Action] = []
+        self._actions: list[ev.RoundAction] = []
 
     # -- the outside ----------------------------------------------------------------------------------------------
 
@@ -75,11 +74,11 @@ class RoundMachine:
     @property
     def wake_at(self) -> float | None:
         """When the machine wants a `Tick` at the latest; None: only an event can move it."""
-        times = [seen + self.policy.rejoin_s for seen in self._away.values()]
+        times = self.members.give_up_times(self.policy.rejoin_s)
         if self.state == "collecting" and not self._stuck:
             times.append(self._deadline())
-        if self.state == "finishing" and math.isfinite(self._evaluation_until):
-            times.append(self._evaluation_until)
+        if self.state == "finishing":
+            times += self._evaluations.wake_times()
         return max(self._now, min(times)) if times else None
 
     def collects(self, node: str, number: int) -> bool:
@@ -90,7 +89,7 @@ class RoundMachine:
         """Whether this node's answer for this round is still to come."""
         return self.collects(node, number) and node not in self.answers
 
-    def handle(self, event: ev.Event) -> list[ev.Action]:
+    def handle(self, event: ev.RoundEvent) -> list[ev.RoundAction]:
         """Take one event; returns what is to be done, in order. Unknown nodes and late messages change nothing."""
         self._actions = []
         if self.state != "done":
@@ -102,28 +101,28 @@ class RoundMachine:
 
     # -- events ---------------------------------------------------------------------------------------------------
 
-    def _take(self, event: ev.Event) -> None:
+    def _take(self, event: ev.RoundEvent) -> None:
         match event:
-            case ev.Started():
+            case pr.Started():
                 self._start()
-            case ev.NodeJoined(node=node):
+            case pr.NodeJoined(node=node):
                 self._joined(node)
-            case ev.NodeLost(node=node):
-                if node in self._present:
-                    self._present.discard(node)
-                    self._away[node] = self._now
-                    self._evaluating.discard(node)
-            case ev.NodeRemoved(node=node):
+            case pr.NodeLost(node=node):
+                if self.members.leave(node, self._now):
+                    self._evaluations.answered(node)
+            case pr.NodeRemoved(node=node):
                 self._removed(node)
-            case ev.UpdateStored(node=node, round=number):
+            case pr.UpdateStored(node=node, round=number):
                 if self.collects(node, number) and self.answers.get(node) not in ("received", "rejected"):
                     self.answers[node] = "received"
                     self._stuck = False
-            case ev.NodeAnswered(node=node, round=number, verdict=verdict, reason=reason):
+            case pr.NodeAnswered(node=node, round=number, verdict=verdict, reason=reason):
                 if self.expects(node, number):
                     self._answer(node, verdict, reason)
-            case ev.TransferProgressed(node=node):
+            case pr.TransferProgressed(node=node):
                 self._progress[node] = self._now
+            case pr.NodeQueued(node=node):
+                self._queued[node] = self._now
             case ev.Aggregated(round=number) if self.state == "aggregating" and number == self.round:
                 self._aggregated(event)
             case ev.AggregationFailed(round=number, reason=reason) if (
@@ -132,29 +131,23 @@ class RoundMachine:
                 self._finish("failed", f"round {number} cannot be aggregated: {reason}")
             case ev.RoundCommitted(round=number) if self.state == "committing" and number == self.round:
                 self._round_committed()
-            case ev.Evaluated(version=version):
-                self._unevaluated.discard(version)
-            case ev.NodeEvaluated(node=node):
-                self._evaluating.discard(node)
-            case ev.PauseChanged(paused=paused):
+            case pr.Evaluated(version=version):
+                self._evaluations.evaluated(version)
+            case pr.NodeEvaluated(node=node):
+                self._evaluations.answered(node)
+            case pr.PauseChanged(paused=paused):
                 self._paused = paused
-            case ev.StopRequested(reason=reason):
+            case pr.StopRequested(reason=reason):
                 self._stop(reason)
-            case ev.Tick() | _:
+            case pr.Tick() | _:
                 pass
 
     def _start(self) -> None:
         self._started = True
         self._attempt_at = self._now
-        for node in self.roster:
-            if node not in self._present:
-                self._away.setdefault(node, self._now)
-        if self.round:  # in progress before the restart: whoever took part is expected back
-            for node in self.invited:
-                if node not in self._present:
-                    self._away[node] = self._now
-        for version in sorted(self._unevaluated):
-            self._actions.append(ev.EvaluateCentrally(version))
+        # In progress before the restart: whoever took part is expected back.
+        self.members.start(self._now, at_work=self.invited if self.round else ())
+        self._actions += self._evaluations.start()
         if self.state == "aggregating":
             if len(self._received()) >= self.policy.min_nodes:
                 self._aggregate()
@@ -162,8 +155,7 @@ class RoundMachine:
                 self._reopen()
 
     def _joined(self, node: str) -> None:
-        self._present.add(node)
-        self._away.pop(node, None)
+        self.members.join(node)
         if self._stuck:
             self._stuck, self._retries = False, -1  # an attempt with a new node is no retry
         if (
@@ -175,9 +167,8 @@ class RoundMachine:
             self._actions.append(ev.Assign(node, self.round, self.attempt))
 
     def _removed(self, node: str) -> None:
-        self._present.discard(node)
-        self._away.pop(node, None)
-        self._evaluating.discard(node)
+        self.members.remove(node)
+        self._evaluations.answered(node)
         self._stuck = False
         if self.collects(node, self.round):
             self._answer(node, "rejected", "evicted")
@@ -196,26 +187,21 @@ class RoundMachine:
         self._retry("too few updates were left after the rule's rejections")
         if self._stuck:  # open again for updates that may still come
             self.attempt += 1
-            self._actions.append(ev.OpenRound(self.round, self.attempt, self.invited, tuple(self.roster)))
+            self._actions.append(ev.OpenRound(self.round, self.attempt, self.invited, tuple(self.members.roster)))
 
     def _round_committed(self) -> None:
         self.committed = self.round
         self.round = self.attempt = self._retries = 0
-        self.invited, self.answers, self._progress = (), {}, {}
+        self.invited, self.answers, self._progress, self._queued = (), {}, {}, {}
         self.state = "idle"
-        policy = self.policy
-        last = self.committed >= policy.count
-        due = policy.evaluate_every and (last or self.committed % policy.evaluate_every == 0)
-        if due and policy.evaluate_centrally:
-            self._unevaluated.add(self.committed)
+        last = self.committed >= self.policy.count
         if not last:
             self._advance()  # invite for the next round before the evaluation is asked for
-        if due and policy.evaluate_centrally:
-            self._actions.append(ev.EvaluateCentrally(self.committed))
+        self._actions += self._evaluations.committed(self.policy, self.committed, last=last)
 
     def _stop(self, reason: str) -> None:
         for node in self._pending():
-            self._actions.append(ev.Cancel(node, self.round, "the run was stopped"))
+            self._actions.append(pr.Cancel(node, self.round, "the run was stopped"))
         self._finish("stopped", reason)
 
     # -- moving on ------------------------------------------------------------------------------------------------
@@ -233,20 +219,17 @@ class RoundMachine:
             self._try_to_finish()
 
     def _lose_the_overdue(self) -> None:
-        for node, seen in list(self._away.items()):
-            if self._now - seen >= self.policy.rejoin_s:
-                del self._away[node]
-                self._evaluating.discard(node)
-                if self.state == "collecting" and node in self._pending():
-                    self._stuck = False
-                    self._answer(node, "lost", f"no connection for {self.policy.rejoin_s:g} s")
+        for node in self.members.give_up(self._now, self.policy.rejoin_s):
+            if self.state == "collecting" and node in self._pending():
+                self._stuck = False
+                self._answer(node, "lost", f"no connection for {self.policy.rejoin_s:g} s")
 
     def _open_next(self) -> None:
         if self._paused:
             self._report("paused by the operator")
             return
-        eligible = self._eligible()
-        if len(eligible) < self.policy.min_nodes or not self._present.intersection(eligible):
+        eligible = self.members.eligible()
+        if len(eligible) < self.policy.min_nodes or not self.members.present.intersection(eligible):
             self._report_short(eligible)
             return
         self.round, self._retries = self.committed + 1, 0
@@ -257,9 +240,9 @@ class RoundMachine:
         self._stuck = False
         self.answers = {n: v for n, v in self.answers.items() if v in ("received", "rejected") or n not in invited}
         self._report("")
-        self._actions.append(ev.OpenRound(self.round, attempt, invited, tuple(self.roster)))
+        self._actions.append(ev.OpenRound(self.round, attempt, invited, tuple(self.members.roster)))
         for node in self._pending():
-            if node in self._present:
+            if node in self.members.present:
                 self._actions.append(ev.Assign(node, self.round, attempt))
 
     def _try_to_close(self) -> None:
@@ -273,7 +256,7 @@ class RoundMachine:
                 self._cancel(node, "the round was closed")
             self._aggregate()
         elif not self._stuck:
-            late = [node for node in pending if node not in self._present]
+            late = [node for node in pending if node not in self.members.present]
             for node in late:
                 self._answer(node, "lost", "no update before the deadline")
             self._retry(f"{len(received)} of {self._needed()} updates" + (" at the deadline" if pending else ""))
@@ -282,8 +265,8 @@ class RoundMachine:
 
     def _retry(self, why: str) -> None:
         refused = {node for node, verdict in self.answers.items() if verdict in ("declined", "rejected", "lost")}
-        received, eligible = self._received(), set(self._eligible()) - refused
-        candidates = [node for node in self.roster if node in received or node in eligible]
+        received, eligible = self._received(), set(self.members.eligible()) - refused
+        candidates = [node for node in self.members.roster if node in received or node in eligible]
         complete = len(candidates) == len(received)
         fresh = set(candidates) - set(self.invited) - set(self.answers)  # an attempt with a new node is no retry
         free = complete or bool(fresh)
@@ -304,20 +287,16 @@ class RoundMachine:
     def _begin_finishing(self) -> None:
         self.state = "finishing"
         self._report("")
-        if self.policy.evaluate_on_nodes and self.policy.evaluate_every and self.committed:
-            self._evaluating = {node for node in self.roster if node in self._present}
-            self._evaluation_until = self._now + self.policy.deadline_s
-            self._actions.extend(ev.AssignEvaluation(node, self.committed) for node in sorted(self._evaluating))
+        asked = self._evaluations.ask_nodes(self.policy, self.committed, self.members.connected(), self._now)
+        self._actions += asked
 
     def _try_to_finish(self) -> None:
-        if self._now >= self._evaluation_until:
-            self._evaluating.clear()
-        if not self._unevaluated and not self._evaluating:
+        if self._evaluations.all_done(self._now):
             self._finish("completed", "")
 
-    def _finish(self, state: RunState, reason: str) -> None:
+    def _finish(self, state: pr.RunState, reason: str) -> None:
         self.state = "done"
-        self._actions.append(ev.FinishRun(state, reason))
+        self._actions.append(pr.FinishRun(state, reason))
 
     # -- small questions ------------------------------------------------------------------------------------------
 
@@ -325,21 +304,18 @@ class RoundMachine:
         return [node for node in self.invited if node not in self.answers] if self.round else []
 
     def _received(self) -> list[str]:
-        return [node for node in self.roster if self.answers.get(node) == "received"]
+        return [node for node in self.members.roster if self.answers.get(node) == "received"]
 
     def _needed(self) -> int:
         return max(self.policy.min_nodes, math.ceil(self.policy.quorum * len(self.invited)))
 
     def _deadline(self) -> float:
-        soft = self._attempt_at + self.policy.deadline_s
-        hard = self._attempt_at + self.policy.hard_deadline_s
-        moving = [self._progress[node] for node in self._pending() if node in self._progress]
-        return min(hard, max([soft, *(at + self.policy.progress_s for at in moving)]))
-
-    def _eligible(self) -> list[str]:
-        for node in sorted((self._present | set(self._away)) - set(self.roster)):
-            self.roster.append(node)
-        return [node for node in self.roster if node in self._present or node in self._away]
+        policy, pending = self.policy, self._pending()
+        uploading = [self._progress[node] + policy.progress_s for node in pending if node in self._progress]
+        # A node that works for another run first has its time from when it is done there.
+        queued = [self._queued[node] + policy.deadline_s for node in pending if node in self._queued]
+        soft = max([self._attempt_at + policy.deadline_s, *uploading, *queued])
+        return min(self._attempt_at + policy.hard_deadline_s, soft)
 
     def _draw(self, eligible: list[str], attempt: int) -> tuple[str, ...]:
         wanted = self.policy.participants
@@ -357,24 +333,24 @@ class RoundMachine:
         kept = self._received()
         others = [node for node in drawn if node not in kept]
         chosen = set(kept) | set(others[: max(0, len(drawn) - len(kept))])
-        return tuple(node for node in self.roster if node in chosen)
+        return tuple(node for node in self.members.roster if node in chosen)
 
     # -- recording ------------------------------------------------------------------------------------------------
 
-    def _answer(self, node: str, verdict: Verdict, reason: str) -> None:
+    def _answer(self, node: str, verdict: pr.Verdict, reason: str) -> None:
         self.answers[node] = verdict
         self._actions.append(ev.RecordOutcome(node, self.round, verdict, reason))
 
     def _cancel(self, node: str, reason: str) -> None:
-        if node in self._present:
-            self._actions.append(ev.Cancel(node, self.round, reason))
+        if node in self.members.present:
+            self._actions.append(pr.Cancel(node, self.round, reason))
 
     def _report(self, reason: str) -> None:
         if reason != self._reason:
             self._reason = reason
-            self._actions.append(ev.Report(reason))
+            self._actions.append(pr.Report(reason))
 
     def _report_short(self, eligible: list[str]) -> None:
-        away = sum(node not in self._present for node in eligible)
+        away = sum(node not in self.members.present for node in eligible)
         text = f"round {self.committed + 1} needs {self.policy.min_nodes} nodes; {len(eligible) - away} connected"
         self._report(text + (f", {away} expected back" if away else ""))

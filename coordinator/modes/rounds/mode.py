@@ -1,39 +1,62 @@
-"""Executes one run of mode `rounds`: feeds events to its round machine and does what the machine asks for, in order."""
+"""Mode `rounds`: does what the round machine of one run asks for."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from typing import cast
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 from covey import faults
+from covey import messages as msg
 from covey.artifact import INLINE_BYTES, Artifact
-from covey.coordinator.environment import Environment
 from covey.coordinator.modes.rounds import events as ev
 from covey.coordinator.modes.rounds.machine import RoundMachine
-from covey.coordinator.runs.active_run import Metrics, NodeState, RunBase, merged_metrics
-from covey.coordinator.runs.assignments import Extras, assignment
-from covey.coordinator.runs.commit import adopt_files, commit_records
-from covey.coordinator.runs.preparation import prepare
-from covey.coordinator.runs.verdict_feedback import Settled
+from covey.coordinator.modes.rounds.preparation import restore, round_policy_of
+from covey.coordinator.runs.active_run import ActiveRun
+from covey.coordinator.runs.assignments import (
+    AssignmentInputs,
+    evaluates_first,
+    input_files,
+    method_files,
+    wanted_parts,
+)
+from covey.coordinator.runs.commit import discard_scratch, signed_version
+from covey.coordinator.runs.evaluation import NodeMetrics, reported_loss
+from covey.coordinator.runs.facts import Counted, NodeProgress
+from covey.coordinator.runs.mode import Mode
+from covey.coordinator.runs.preparation import Prepared
+from covey.coordinator.runs.verdict_feedback import VerdictFeedback
 from covey.errors import CoveyError, NotFound
-from covey.protos import coordinator_pb2 as pb
-from covey.storage.record.contract import EventRecord, RoundRecord, RunRecord, UpdateRecord, VersionRecord
-from covey.worker.jobs.messages import AggregateJob, AggregateResult, AggregateRow
+from covey.storage.record.contract import EventRecord, UpdateRecord, VersionRecord
+from covey.wire.signing import CommitVerdict
+from covey.worker.jobs.aggregation import AggregateJob, AggregateResult, AggregateRow, RowVerdict
+from covey.worker.jobs.operations import AGGREGATE
 
-__all__ = ["NodeState", "RunRunner", "merged_metrics"]
+
+@dataclass
+class _Closing:
+    """The round that is being aggregated: its updates, the worker's job, and what came out."""
+
+    updates: list[UpdateRecord] = field(default_factory=list)
+    job: AggregateJob | None = None
+    result: AggregateResult | None = None
 
 
-class RunRunner(RunBase[RoundMachine]):
-    """One run of mode `rounds` under this coordinator's care."""
+class RoundsMode(Mode):
+    """One run's part that is mode `rounds`.
 
-    def __init__(self, env: Environment, run: RunRecord) -> None:
-        super().__init__(env, run)
-        self._job: AggregateJob | None = None
-        self._result: AggregateResult | None = None
-        self._updates: list[UpdateRecord] = []
-        """The updates of the round that is being aggregated."""
-        self._settled = Settled()
+    Args:
+        run: The run.
+    """
+
+    counts: Counted = "rounds"
+
+    def __init__(self, run: ActiveRun) -> None:
+        self._run, self._services = run, run.services
+        self.machine: RoundMachine | None = None
+        self._closing = _Closing()
+        self._feedback = VerdictFeedback()
         self._before: VersionRecord | None = None
         """The version before the newest."""
         self._holders: set[str] = set()
@@ -43,234 +66,266 @@ class RunRunner(RunBase[RoundMachine]):
         self._collecting_since = 0.0
         """When its present attempt was opened (monotonic seconds)."""
 
-    # -- the outside ----------------------------------------------------------------------------------------------
+    # -- the run's questions --------------------------------------------------------------------------------------
 
     def open_round(self, node: str) -> int:
-        """As `RunBase.open_round`: one round is open for all."""
+        """As `Mode.open_round`: one round is open for all."""
         return self.machine.round if self.machine else 0
 
     def base_of(self, node: str, number: int) -> VersionRecord:
-        """As `RunBase.base_of`: all start from the newest version."""
-        return self.newest()
+        """As `Mode.base_of`: all start from the newest version."""
+        return self._run.newest()
 
     def served(self, node: str, digest: str) -> Artifact | None:
-        """As `RunBase.served`: the newest version, or the change that led to it."""
-        found = [] if self.base is None else [self.base.artifact, self._change(self.base)]
-        return next((one for one in found if one is not None and one.digest == digest), None)
+        """As `Mode.served`: the newest version, the change that led to it, or what the method keeps with it."""
+        base = self._run.base
+        if base is None:
+            return None
+        files = [base.artifact, _state(base, "change"), *method_files(self._run.ready().description, base).values()]
+        return next((file for file in files if file is not None and file.digest == digest), None)
 
-    async def _begin(self) -> None:
-        self.prepared = await prepare(self.env, self.run)
-        self.run, self.base = self.prepared.run, self.prepared.newest
-        restored = self.prepared.restored
+    def moved(self, node: str, progress: NodeProgress) -> None:
+        """As `Mode.moved`: here, only bytes of an upload are a sign of progress."""
+
+    def inputs(self, node: str) -> AssignmentInputs:
+        """As `Mode.inputs`: what codec and method have, and what became of the node's newest update."""
+        base, description = self._run.newest(), self._run.ready().description
+        broadcast = _state(base, "broadcast")
+        files = input_files(description, base, self._content)
+        self._run.sent(node, sum(len(file.data) for file in files))
+        return AssignmentInputs(
+            change=self._change_for(node),
+            broadcast=self._content(broadcast) if broadcast else b"",
+            feedback=self._feedback.of(node),
+            node_state=description.node_state,
+            inputs=files,
+            wanted=wanted_parts(description),
+        )
+
+    def _content(self, artifact: Artifact) -> bytes:
+        return self._services.files.path(artifact.digest).read_bytes()
+
+    def _change_for(self, node: str) -> msg.Change | None:
+        change = _state(self._run.newest(), "change")
+        if change is None:
+            return None
+        small = change.size_bytes <= INLINE_BYTES
+        data = self._content(change) if small else b""
+        self._run.sent(node, len(data))
+        return msg.Change(change, self._before.artifact.digest if self._before else "", data)
+
+    # -- taking the run up ----------------------------------------------------------------------------------------
+
+    async def begin(self, prepared: Prepared, expected: dict[str, float]) -> RoundMachine:
+        """As `Mode.begin`."""
+        run, base = self._run, prepared.newest
+        policy = round_policy_of(prepared, keeps_deadlines=self._services.keeps_deadlines)
+        restored = await run.persist(restore, run.record, run.run.run, policy)
         if restored.round:  # what came in before the restart counts
-            came = await self.env.store.persist(self.env.store.store.updates, self.run.run, restored.round)
-            self.bytes_received = sum(update.bytes for update in came)
-            record = await self.env.store.persist(self.env.store.store.round, self.run.run, restored.round)
+            updates = await run.persist(run.record.updates, run.run.run, restored.round)
+            run.bytes_received = sum(update.bytes for update in updates)
+            record = await run.persist(run.record.round, run.run.run, restored.round)
             self._opened_at, self._collecting_since = record.started_at, time.monotonic()
-        await self._recall(self.base)
-        expected = await self._expected()
-        self.machine = RoundMachine(self.prepared.policy, self.run.roster, expected=expected, restored=restored)
-
-    async def _recall(self, base: VersionRecord) -> None:
-        """What assignments carry beside the model, from the record."""
-        if self.ready().description.node_state:
-            store, load = self.env.store.store, Settled.load
-            self._settled = await self.env.store.persist(load, store, self.run.run, self.run.roster, base.version)
-        if self._change(base) is not None:
-            store = self.env.store.store
-            self._before = await self.env.store.persist(store.version, self.run.run, base.version - 1)
+        if prepared.description.node_state:
+            load = VerdictFeedback.load
+            self._feedback = await run.persist(load, run.record, run.run.run, run.run.roster, base.version)
+        if _state(base, "change") is not None:
+            self._before = await run.persist(run.record.version, run.run.run, base.version - 1)
+        self.machine = RoundMachine(policy, run.run.roster, expected=expected, restored=restored)
+        return self.machine
 
     # -- actions --------------------------------------------------------------------------------------------------
 
-    async def _do(self, action: ev.Action) -> None:
+    async def do(self, action: Any) -> None:
+        """As `Mode.do`."""
         match action:
             case ev.OpenRound():
                 await self._open_round(action)
             case ev.Assign():
-                await self._assign(action)
+                self._assign(action)
             case ev.RecordOutcome():
                 await self._record_outcome(action)
             case ev.Aggregate():
                 await self._begin_aggregation(action)
             case ev.Commit():
                 await self._commit(action)
-            case _:
-                await self._do_shared(action)
 
     async def _open_round(self, action: ev.OpenRound) -> None:
-        store = self.env.store
-        await self._extend_roster(action.roster)
-        now = self.env.now()
-        record = RoundRecord(
-            self.run.run, action.round, action.attempt, "collecting", action.invited, self.newest().version, now, now
-        )
-        await store.persist(store.store.open_round, record)
+        run = self._run
+        now = await run.open(action.round, action.attempt, action.invited, run.newest(), action.roster)
         if action.attempt == 1:
-            self.bytes_received = self.bytes_sent = 0
-            self.progress, self._opened_at = {}, now
+            run.bytes_received = run.bytes_sent = 0
+            run.progress, self._opened_at = {}, now
         else:
-            self.env.metrics.rounds.labels("retried").inc()
+            self._services.metrics.round_ended("retried")
         self._collecting_since = time.monotonic()
         for node in action.invited:
-            self.progress.setdefault(node, NodeState("invited" if node in self.env.sessions else "away"))
-        self._log.info("round opened", round=action.round, attempt=action.attempt, invited=len(action.invited))
+            run.progress.setdefault(node, NodeProgress("invited" if node in self._services.nodes else "away"))
+        run.log.info("round opened", round=action.round, attempt=action.attempt, invited=len(action.invited))
 
-    async def _assign(self, action: ev.Assign) -> None:
-        faults.reach("invite")
-        base, extras = self.newest(), self._extras(action.node)
-        has_change = extras.change is not None and action.node in self._holders
-        data = b"" if has_change else self._inline(base, action.node)
-        message = assignment(
-            self.run, self.ready().spec, base, data, self._index(action.node), action.round, action.attempt, extras
+    def _assign(self, action: ev.Assign) -> None:
+        base, inputs = self._run.newest(), self.inputs(action.node)
+        self._run.assign(
+            action.node,
+            action.round,
+            action.attempt,
+            base,
+            inputs,
+            evaluate=evaluates_first(self._run.ready().spec, base),
+            has_change=inputs.change is not None and action.node in self._holders,
         )
-        self.entered(action.node, NodeState("invited"))
-        self.env.sessions.send(action.node, pb.CoordinatorMessage(assignment=message))
-
-    def _extras(self, node: str) -> Extras:
-        base, files = self.newest(), self.env.files
-        change, broadcast = self._change(base), _state(base, "broadcast")
-        small = change is not None and change.size_bytes <= INLINE_BYTES
-        data = files.path(change.digest).read_bytes() if change is not None and small else b""
-        self.sent(node, len(data))
-        return Extras(
-            change=change,
-            change_data=data,
-            change_base=self._before.artifact.digest if self._before else "",
-            broadcast=files.path(broadcast.digest).read_bytes() if broadcast else b"",
-            settled=self._settled.of(node),
-            node_state=self.ready().description.node_state,
-        )
-
-    @staticmethod
-    def _change(version: VersionRecord) -> Artifact | None:
-        return _state(version, "change")
 
     async def _record_outcome(self, action: ev.RecordOutcome) -> None:
+        run = self._run
         outcome = UpdateRecord(
-            self.run.run, action.round, action.node, action.verdict, action.reason, received_at=self.env.now()
+            run.run.run, action.round, action.node, action.verdict, action.reason, received_at=self._services.clock()
         )
         with contextlib.suppress(NotFound):
             # The record decides: the update may have become durable just before, and is then judged with the others.
-            if await self.env.store.persist(self.env.store.store.record_outcome, outcome):
+            if await run.persist(run.record.record_outcome, outcome):
                 self._note_outcome(action)
 
     def _note_outcome(self, action: ev.RecordOutcome) -> None:
-        self._log.info("no update", node=action.node, round=action.round, verdict=action.verdict, reason=action.reason)
-        self.entered(action.node, NodeState(action.verdict))
-        self.env.metrics.judged([(action.node, action.verdict)])
+        run, reason = self._run, action.reason
+        run.log.info("no update", node=action.node, round=action.round, verdict=action.verdict, reason=reason)
+        run.entered(action.node, NodeProgress(action.verdict))
+        self._services.metrics.judged([(action.node, action.verdict)])
+
+    # -- aggregation ----------------------------------------------------------------------------------------------
 
     async def _begin_aggregation(self, action: ev.Aggregate) -> None:
-        self.env.metrics.round_phases.labels("collecting").observe(time.monotonic() - self._collecting_since)
+        self._services.metrics.phase_took("collecting", time.monotonic() - self._collecting_since)
         # What is durable decides: an update may have been recorded since the machine looked.
-        closed = await self.env.store.persist(self._close_round, action.round)
-        self._updates = [update for update in closed if update.verdict == "received"]
-        self._spawn(self._aggregate(action))
+        updates = await self._run.persist(self._close_round, action.round)
+        self._closing = _Closing([update for update in updates if update.verdict == "received"])
+        self._run.driver.spawn(self._aggregate(action))
 
     def _close_round(self, number: int) -> list[UpdateRecord]:
-        self.env.store.store.begin_aggregation(self.run.run, number)
-        return self.env.store.store.updates(self.run.run, number)
+        self._run.record.begin_aggregation(self._run.run.run, number)
+        return self._run.record.updates(self._run.run.run, number)
 
     async def _aggregate(self, action: ev.Aggregate) -> None:
+        run, closing = self._run, self._closing
         try:
-            with self.env.metrics.round_phases.labels("aggregating").time():
-                self._result = await self._run_rule(action)
+            with self._services.metrics.phase("aggregating"):
+                closing.job = job = self._job(action.round)
+                faults.reach("aggregate")
+                closing.result = result = await self._services.worker.do(AGGREGATE, job)
         except CoveyError as error:
-            self._log.exception("aggregation failed", round=action.round)
-            self._discard_scratch()
-            self.post(ev.AggregationFailed(action.round, str(error)))
+            run.log.exception("aggregation failed", round=action.round)
+            self._discard(closing)
+            run.post(ev.AggregationFailed(action.round, str(error)))
             return
-        if not self._result.enough:
-            self._discard_scratch()
-        rejected = {row.node: row.reason for row in self._result.verdicts if not row.accepted}
-        self.post(ev.Aggregated(action.round, self._result.enough, rejected, self.env.now()))
+        if not result.enough:
+            self._discard(closing)
+        rejected = {row.node: row.reason for row in result.verdicts if not row.accepted}
+        run.post(ev.Aggregated(action.round, result.enough, rejected, self._services.clock()))
 
-    def _discard_scratch(self) -> None:
-        for path in (self._job.out, *self._job.out_state.values()) if self._job else ():
-            self.env.files.discard(path)
+    def _discard(self, closing: _Closing) -> None:
+        if closing.job is not None:
+            discard_scratch(self._services.files, closing.job)
 
-    async def _run_rule(self, action: ev.Aggregate) -> AggregateResult:
-        files, base, prepared = self.env.files, self.newest(), self.ready()
-        updates = {update.node: update for update in self._updates}
+    def _job(self, number: int) -> AggregateJob:
+        run, files, base, prepared = self._run.run, self._services.files, self._run.newest(), self._run.ready()
+        updates = {update.node: update for update in self._closing.updates}
         rows = tuple(
             AggregateRow(
-                node, updates[node].weight, {p.name: files.path(p.artifact.digest) for p in updates[node].parts}
+                node,
+                updates[node].weight,
+                {p.name: files.path(p.artifact.digest) for p in updates[node].parts},
+                reported_loss(cast(NodeMetrics, updates[node].metrics)),
             )
-            for node in self.run.roster
+            for node in run.roster
             if node in updates
         )
-        self._job = job = AggregateJob(
-            run=self.run.run,
-            spec_json=self.run.spec,
-            layout=self.run.layout,
-            round=action.round,
+        return AggregateJob(
+            run=run.run,
+            spec_json=run.spec,
+            layout=run.layout,
+            round=number,
             base=files.path(base.artifact.digest),
             rows=rows,
             state={part.name: files.path(part.artifact.digest) for part in base.state},
             out=files.scratch(prepared.layout.file_bytes),
             out_state={slot: files.scratch(size) for slot, size in prepared.slot_bytes().items()},
-            roster=self.run.roster,
-            allow_path=self.env.config.allow_paths,
+            roster=run.roster,
+            allow_path=self._services.allow_paths,
         )
-        faults.reach("aggregate")
-        return await self.env.worker.use(lambda worker: worker.aggregate(job))
+
+    # -- commit ---------------------------------------------------------------------------------------------------
 
     async def _commit(self, action: ev.Commit) -> None:
-        store, result, job = self.env.store, self._result, self._job
+        run, result, job = self._run, self._closing.result, self._closing.job
         if result is None or job is None:
             raise RuntimeError("commit without a result")
-        version, verdicts = commit_records(self.env, self.run, self.newest(), job, result, self._updates)
-        with self.env.metrics.round_phases.labels("committing").time():
-            await store.persist(self._make_permanent, job, result, version, verdicts)
-        faults.reach("after-commit")
-        self._before, self.base, self._job, self._result = self.base, version, None, None
-        self._settled.note(verdicts)
+        verdicts = _judged(self._closing.updates, result)
+        version = signed_version(
+            self._services,
+            run.newest(),
+            result,
+            [CommitVerdict(u.node, u.digest, u.verdict, u.reason, u.share) for u in verdicts],
+            round=action.round,
+            metrics={name: total / count for name, (total, count) in result.metrics.items()},
+        )
+        await run.commit(job, result, lambda: self._record_commit(action.round, version, verdicts))
+        self._before, run.base, self._closing = run.base, version, _Closing()
+        self._feedback.note(verdicts)
         self._count_commit(version, verdicts)
         self._holders = {update.node for update in verdicts}
         await self._note_fallback(action.round, result.rule)
         accepted = sum(update.verdict == "accepted" for update in verdicts)
-        self._log.info("round committed", round=action.round, accepted=accepted, model=version.model_sha256[:12])
-        await self._handle(ev.RoundCommitted(action.round, self.env.now()))
-        self._spawn(self._after_commit(action.round, verdicts))
+        run.log.info("round committed", round=action.round, accepted=accepted, model=version.model_sha256[:12])
+        await run.driver.take(ev.RoundCommitted(action.round, self._services.clock()))
+        run.driver.spawn(self._after_commit(action.round, verdicts))
 
-    def _count_commit(self, version: VersionRecord, verdicts: list[UpdateRecord]) -> None:
-        metrics = self.env.metrics
-        metrics.rounds.labels("committed").inc()
-        metrics.round_seconds.observe(max(0.0, version.created_at - self._opened_at))
-        metrics.judged((update.node, update.verdict) for update in verdicts)
-        self.facts.note(version.metrics)
-
-    async def _note_fallback(self, number: int, rule: str) -> None:
-        if rule == self.ready().spec.aggregation.name:
-            return
-        self._log.warning("the rule could not be applied; its fallback was", round=number, rule=rule)
-        detail = {"round": number, "rule": rule}
-        event = EventRecord(self.env.now(), "fallback-rule", self.run.run, detail=detail)
-        await self.env.store.persist(self.env.store.store.add_event, event)
-
-    def _make_permanent(
-        self, job: AggregateJob, result: AggregateResult, version: VersionRecord, verdicts: list[UpdateRecord]
-    ) -> None:
-        """In the store's thread: files under their names first, then the record of them."""
-        adopt_files(self.env.files, job, result)
-        faults.reach("before-commit")
-        self.env.store.store.commit_round(
-            self.run.run,
-            job.round,
+    def _record_commit(self, number: int, version: VersionRecord, verdicts: list[UpdateRecord]) -> None:
+        run = self._run
+        run.record.commit_round(
+            run.run.run,
+            number,
             version,
             verdicts,
-            bytes_received=self.bytes_received,
-            bytes_sent=self.bytes_sent,
+            bytes_received=run.bytes_received,
+            bytes_sent=run.bytes_sent,
             at=version.created_at,
         )
 
+    def _count_commit(self, version: VersionRecord, verdicts: list[UpdateRecord]) -> None:
+        metrics = self._services.metrics
+        metrics.round_ended("committed", max(0.0, version.created_at - self._opened_at))
+        metrics.judged((update.node, update.verdict) for update in verdicts)
+        self._run.facts.note(version.metrics)
+
+    async def _note_fallback(self, number: int, rule: str) -> None:
+        run = self._run
+        if rule == run.ready().spec.aggregation.name:
+            return
+        run.log.warning("the rule could not be applied; its fallback was", round=number, rule=rule)
+        detail = {"round": number, "rule": rule}
+        event = EventRecord(self._services.clock(), "fallback-rule", run.run.run, detail=detail)
+        await run.persist(run.record.add_event, event)
+
     async def _after_commit(self, number: int, verdicts: list[UpdateRecord]) -> None:
         """What can wait until the next round is on its way: the nodes' metrics of the base version, and retention."""
-        store, spec = self.env.store, self.ready().spec
-        merged = merged_metrics([cast(Metrics, u.metrics) for u in verdicts if u.verdict == "accepted"], "evaluation/")
-        if merged:
-            await store.persist(store.store.record_metrics, self.run.run, number - 1, merged, evaluated=False)
-            self.facts.note(merged)
-        await store.persist(self._prune, spec, [number])
+        of_nodes = [cast(NodeMetrics, update.metrics) for update in verdicts if update.verdict == "accepted"]
+        await self._run.evaluation.note_merged(number - 1, of_nodes, "evaluation/")
+        await self._run.persist(self._run.prune, [number])
+
+
+def _judged(updates: list[UpdateRecord], result: AggregateResult) -> list[UpdateRecord]:
+    """The updates that the rule looked at, with their verdicts."""
+    verdicts = {verdict.node: verdict for verdict in result.verdicts}
+    return [_with_verdict(update, verdicts[update.node]) for update in updates if update.node in verdicts]
+
+
+def _with_verdict(update: UpdateRecord, verdict: RowVerdict) -> UpdateRecord:
+    return replace(
+        update,
+        verdict="accepted" if verdict.accepted else "rejected",
+        reason=verdict.reason,
+        share=verdict.share,
+        numbers=dict(verdict.numbers),
+    )
 
 
 def _state(version: VersionRecord, name: str) -> Artifact | None:

@@ -94,11 +94,11 @@ def check(data_dir: Path, device: str, server: str | None, spec: Path | None, ta
 
 
 def _spec_to_check(spec: Path | None, task: str | None) -> Any:
-    from covey.spec import RunSpec, TaskSection, parse_toml
+    from covey.spec import RoundsSpec, TaskSection, parse_toml
 
     if spec is not None:
         return parse_toml(spec.read_text(encoding="utf-8"))
-    return RunSpec(name="check", task=TaskSection(name=task)) if task else None
+    return RoundsSpec(name="check", task=TaskSection(name=task)) if task else None
 
 
 @node.command(

@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from covey.errors import CoveyError
-from covey.plugins import installed, load
+from covey.plugins import installed, kind_named
 
 
 def entry(kind: str, name: str) -> dict[str, Any]:
@@ -28,12 +28,11 @@ def entry(kind: str, name: str) -> dict[str, Any]:
         "error": "",
     }
     try:
-        loaded = load(kind, name)
+        loaded = kind_named(kind).load(name)
     except CoveyError as error:
         return {**found, "error": str(error)}
-    model = getattr(loaded, "Options", None)
-    schema = model.model_json_schema() if model is not None else None
-    return {**found, "summary": (inspect.getdoc(loaded) or "").partition("\n")[0], "options": schema}
+    summary = (inspect.getdoc(loaded) or "").partition("\n")[0]
+    return {**found, "summary": summary, "options": loaded.Options.model_json_schema()}
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ LOAD_TIMEOUT_S = 120.0
 def plugins(ctx: click.Context, with_options: bool, as_json: bool) -> None:
     """List what is installed here for runs to name.
 
-    These are the tasks, aggregators, server optimizers and codecs of all installed packages.
+    These are the tasks, aggregators, codecs, optimizers, partitions and so on of all installed packages.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -58,7 +58,7 @@ def plugins(ctx: click.Context, with_options: bool, as_json: bool) -> None:
 @click.argument("name")
 @json_option
 def show(kind: str, name: str, as_json: bool) -> None:
-    """Show the options of one plug-in: KIND is task, aggregator, server-optimizer or codec."""
+    """Show the options of one plug-in: KIND is the first column of `covey plugins`."""
     from covey.plugins import GROUPS
 
     if kind not in GROUPS:

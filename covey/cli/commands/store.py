@@ -59,7 +59,7 @@ def check(data_dir: Path | None, store_url: str | None, as_json: bool) -> None:
     is wrong.
     """
     from covey.client.stored import ARTIFACTS
-    from covey.storage.record.check import check_files
+    from covey.storage.files.check import check_files
     from covey.storage.sql.store import open_store
 
     url = _url(data_dir, store_url)
@@ -94,7 +94,7 @@ def copy(source: str, target: str, as_json: bool) -> None:
     All of it or nothing. A URL is sqlite:////ABSOLUTE/PATH or postgresql://USER@HOST/DATABASE; give passwords by
     PGPASSWORD or PGPASSFILE, not in the URL. Model files, keys and everything else stay in the data directory.
     """
-    from covey.storage.record.copy import copy_store
+    from covey.storage.sql.copy import copy_store
 
     with _progress() as report:
         rows = copy_store(source, target, report)

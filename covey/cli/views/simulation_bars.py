@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as RichProgress
 
 from covey.cli.views.tables import number
-from covey.coordinator.admin.modes import mode_named
+from covey.spec.modes import mode_named
 
 if TYPE_CHECKING:
     from covey.simulation.plan import Progress

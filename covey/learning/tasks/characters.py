@@ -71,6 +71,7 @@ class Characters(Task):
         hidden: int = Field(default=128, ge=1, le=65536)
         layers: int = Field(default=1, ge=1, le=64)
 
+    has_keys = True
     options: Options
 
     def model(self) -> nn.Module:

@@ -55,6 +55,7 @@ class IdxImages(Task):
         width: int = Field(default=28, ge=4, le=4096)
         classes: int = Field(default=10, ge=2, le=100_000)
 
+    has_keys = True
     options: Options
 
     def model(self) -> nn.Module:

@@ -51,6 +51,7 @@ class Synthetic(Task):
                 raise ValueError("parameters is smaller than tensors: no tensor may be empty")
             return self
 
+    own_fit = True
     options: Options
 
     def model(self) -> nn.Module:

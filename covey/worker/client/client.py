@@ -21,12 +21,14 @@ from typing import Any, TypeVar
 import structlog
 
 from covey.errors import CoveyError, WorkerDied, WorkerError, by_code
-from covey.worker.jobs import decisions as dm
-from covey.worker.jobs import messages as m
+from covey.worker.jobs.operations import Operation
+from covey.worker.jobs.serialization import from_json, to_json
 
 log = structlog.get_logger(room="worker")
-T = TypeVar("T")
-OnProgress = Callable[[dict[str, Any]], None]
+J = TypeVar("J")
+R = TypeVar("R")
+P = TypeVar("P")
+OnProgress = Callable[[dict[str, Any]], object]
 MAX_LINE_BYTES = 1 << 28
 """A line holds at most a layout of very many tensors, or the chunk table of a huge model."""
 STANDARD_ERROR = 2
@@ -126,13 +128,24 @@ class Worker:
 
     # -- calls
 
-    async def call(self, op: str, on_progress: OnProgress | None = None, **args: Any) -> dict[str, Any]:
-        """Have one operation done; the daemons use the typed methods below.
+    async def do(self, operation: Operation[J, R, P], job: J, on_progress: Callable[[P], object] | None = None) -> R:
+        """Have one job done.
+
+        Args:
+            operation: A row of `covey.worker.jobs.operations`, which says what it raises.
+            job: Its job.
+            on_progress: Told how far it is, where the operation reports that.
 
         Raises:
             WorkerDied: The child ended before it answered.
             CoveyError: What the child reported, as the class of its code (TaskError: the user's code failed).
         """
+        relay, kind = None, operation.progress
+        if on_progress is not None and kind is not None:
+            relay = lambda fields: on_progress(from_json(kind, fields))  # noqa: E731
+        return from_json(operation.result, await self._call(operation.name, to_json(job), relay))
+
+    async def _call(self, op: str, args: Mapping[str, Any], on_progress: OnProgress | None = None) -> dict[str, Any]:
         if not self.alive:
             raise WorkerDied(await self._epitaph())
         self._last_id += 1
@@ -207,96 +220,6 @@ class Worker:
         code = await self._process.wait()
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         return f"the worker (process {self.pid}) {how} before it answered; its output is in the log"
-
-    # -- the operations
-
-    async def _typed(self, op: str, job: object, kind: type[T], on_progress: OnProgress | None = None) -> T:
-        return m.from_json(kind, await self.call(op, on_progress, **m.to_json(job)))
-
-    async def hello(self) -> m.HelloResult:
-        """Wait until the child is ready; what it computes on."""
-        return m.from_json(m.HelloResult, await self.call("hello"))
-
-    async def describe(self, spec_json: str, *, allow_path: bool = False) -> m.Description:
-        """Validate everything that a specification names, with the plug-ins installed here.
-
-        Raises:
-            SpecError: An option is wrong, or a combination is impossible; the message names key and choices.
-            PluginError: A name is not installed.
-        """
-        return await self._typed("describe", m.DescribeJob(spec_json, allow_path), m.Description)
-
-    async def initial(self, run: str, spec_json: str, out: Path, *, allow_path: bool = False) -> m.InitialResult:
-        """Make a run's first model from its seed, as a synced file at `out`.
-
-        Raises:
-            PluginError: The task is not installed here.
-            TaskError: Its code failed.
-        """
-        return await self._typed("initial", m.InitialJob(run, spec_json, out, allow_path), m.InitialResult)
-
-    async def train(
-        self, job: m.TrainJob, on_progress: Callable[[m.TrainProgress], None] | None = None
-    ) -> m.TrainResult:
-        """Train locally; the update's parts are synced files when this returns.
-
-        Raises:
-            LayoutError: The task's own model is not the run's, or the base file is not of this layout.
-            TaskError: The task's code failed, or training diverged.
-            PluginError: Task or codec are not installed or not allowed here.
-        """
-        relay = None if on_progress is None else lambda fields: on_progress(m.TrainProgress(**fields))
-        return await self._typed("train", job, m.TrainResult, relay)
-
-    async def evaluate(self, job: m.EvaluateJob) -> m.Metrics:
-        """Evaluate a model file; empty where there is no such data.
-
-        Raises:
-            LayoutError: The file is not one of the task's model.
-            TaskError: The task's code failed.
-        """
-        metrics: dict[str, list[float]] = (await self.call("evaluate", **m.to_json(job)))["metrics"]
-        return {name: (total, count) for name, (total, count) in metrics.items()}
-
-    async def aggregate(self, job: m.AggregateJob) -> m.AggregateResult:
-        """Make the next version of a run from the updates of a round, as synced files.
-
-        Raises:
-            LayoutError: The base or a state file is not of the layout.
-            SpecError: The rule refuses this round (its message says why).
-        """
-        return await self._typed("aggregate", job, m.AggregateResult)
-
-    async def apply(self, job: m.ApplyJob) -> m.ApplyResult:
-        """Make a version from the one before it and the committed change, as a synced file.
-
-        Raises:
-            LayoutError: A file is not of the run's layout.
-            LimitExceeded: The change is too long.
-        """
-        return await self._typed("apply", job, m.ApplyResult)
-
-    async def decide(self, job: dm.DecideJob) -> dm.DecideResult:
-        """Decide on one update of an asynchronous run; the next version, if there is one, as synced files.
-
-        Raises:
-            LayoutError: A version or a state file is not of the layout.
-            RunFailed: The policy cannot be applied (its message says why).
-        """
-        return await self._typed("decide", job, dm.DecideResult)
-
-    async def check(self, job: m.CheckJob) -> m.CheckResult:
-        """Train one local batch.
-
-        Raises:
-            PluginError: The task is not installed or not allowed here.
-            TaskError: Its code failed.
-        """
-        return await self._typed("check", job, m.CheckResult)
-
-    async def forget(self, run: str) -> None:
-        """Let go of what is held warm for a run."""
-        await self.call("forget", run=run)
 
 
 MALLOC = {

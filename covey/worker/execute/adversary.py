@@ -20,8 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
-from covey import plugins
-from covey.aggregation.attacks import Attack, AttackContext
+from covey.aggregation.attacks import ATTACKS, Attack, AttackContext
 from covey.aggregation.matrix import Row, UpdateMatrix
 from covey.errors import CoveyError, TaskError
 from covey.layout import Layout
@@ -31,7 +30,7 @@ from covey.spec import RunSpec
 from covey.vectors import FunctionVector, TensorVector, Vector
 from covey.worker.files.mapped import FLOAT32_BYTES, MappedModel, map_float32
 from covey.worker.files.updates import write_raw
-from covey.worker.jobs import messages as m
+from covey.worker.jobs.training import AttackOrder, TrainJob
 
 log = structlog.get_logger(room="worker")
 POLL_S = 0.02
@@ -43,19 +42,18 @@ def _never() -> None:
     """Nobody cancels."""
 
 
-def load_attack(order: m.AttackOrder) -> Attack:
+def load_attack(order: AttackOrder) -> Attack:
     """The ordered attack.
 
     Raises:
         PluginError: Not installed here.
         SpecError: Its options are wrong.
     """
-    attack: Attack = plugins.load("attack", order.name)(order.options)
-    return attack
+    return ATTACKS.make(order.name, order.options)
 
 
 def attacked(
-    order: m.AttackOrder, source: Vector, spec: RunSpec, job: m.TrainJob, check_cancelled: Callable[[], object] = _never
+    order: AttackOrder, source: Vector, spec: RunSpec, job: TrainJob, check_cancelled: Callable[[], object] = _never
 ) -> Vector:
     """What a drill node sends in place of what it should.
 
@@ -82,7 +80,7 @@ def attacked(
         round=job.round,
         seed=spec.seed,
         node=job.roster_index,
-        nodes=order.nodes or job.parts,
+        nodes=order.nodes or job.num_partitions,
         attackers=order.attackers,
         known=_known(order, source.d, check_cancelled),
         change=change,
@@ -99,7 +97,7 @@ def attacked(
 # -- what it knows ----------------------------------------------------------------------------------------------------
 
 
-def _known(order: m.AttackOrder, d: int, check_cancelled: Callable[[], object]) -> UpdateMatrix | None:
+def _known(order: AttackOrder, d: int, check_cancelled: Callable[[], object]) -> UpdateMatrix | None:
     """The group's honest vectors in node-id order: those whose files are complete when time is up."""
     if not order.group:
         return None
@@ -119,7 +117,7 @@ def _complete(path: Path, d: int) -> bool:
     return path.is_file() and path.stat().st_size == d * FLOAT32_BYTES
 
 
-def _change(spec: RunSpec, job: m.TrainJob, d: int, memory: Mapping[str, Tensor]) -> Vector | None:
+def _change(spec: RunSpec, job: TrainJob, d: int, memory: Mapping[str, Tensor]) -> Vector | None:
     """The last round's change of the model, as nodes of this run would send it."""
     base, payload = _base(job, d), spec.exchange.payload
     if payload == "parameters":
@@ -130,7 +128,7 @@ def _change(spec: RunSpec, job: m.TrainJob, d: int, memory: Mapping[str, Tensor]
     return FunctionVector(d, lambda columns: (base.read(columns) - before[columns]) * sign)
 
 
-def _base(job: m.TrainJob, d: int) -> Vector:
+def _base(job: TrainJob, d: int) -> Vector:
     return FunctionVector(d, MappedModel(job.base, Layout.from_json(job.layout)).read)
 
 
@@ -184,7 +182,7 @@ class FlippedLabels(Dataset[Any]):
         return x, self._classes - 1 - y
 
 
-def poisons_labels(order: m.AttackOrder | None) -> bool:
+def poisons_labels(order: AttackOrder | None) -> bool:
     """Whether the node has to train on `flipped` data.
 
     Raises:
@@ -239,7 +237,7 @@ def main() -> None:
     """Say whether an attack is installed with such options, and what it needs, as JSON."""
     wanted = json.load(sys.stdin)
     try:
-        attack = load_attack(m.AttackOrder(wanted["name"], wanted["options"]))
+        attack = load_attack(AttackOrder(wanted["name"], wanted["options"]))
         print(json.dumps({"error": "", "omniscient": attack.omniscient}))
     except CoveyError as error:
         print(json.dumps({"error": str(error), "omniscient": False}))

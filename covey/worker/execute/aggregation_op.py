@@ -21,27 +21,25 @@ from covey.codecs.contract import Codec, CodecContext
 from covey.errors import RunFailed
 from covey.layout import Layout
 from covey.learning.state import ModelFile
+from covey.methods.contract import FinishContext, Part
+from covey.parts import slot
 from covey.seeds import derive_seed
 from covey.spec import parse_json
-from covey.worker.execute.from_spec import (
-    change_codec,
-    load_aggregator,
-    load_codec,
-    load_fallback,
-    load_server_optimizer,
-)
+from covey.worker.execute.from_spec import change_codec, load_aggregator, load_fallback, load_server_optimizer
 from covey.worker.execute.next_version import AGGREGATOR, BROADCAST, Step, StepFiles, make_version
 from covey.worker.execute.privacy_metrics import spent_metrics
 from covey.worker.execute.root_dataset import Root
+from covey.worker.execute.update_form import UpdateForm, layout_of
 from covey.worker.execute.validate_updates import admit
-from covey.worker.files.mapped import FLOAT32_BYTES, MappedModel, map_float32
+from covey.worker.files.mapped import FLOAT32_BYTES, MappedModel, dtype_of, map_float32
+from covey.worker.files.updates import write_flat
 from covey.worker.files.writing import ArtifactWriter
-from covey.worker.jobs import messages as m
-from covey.worker.program.context import Contexts
-from covey.worker.program.pipe import Channel
+from covey.worker.jobs.aggregation import AggregateJob, AggregateResult, RowVerdict
+from covey.worker.jobs.files import WrittenFile
+from covey.worker.program.host import Host
 
 
-def aggregate(contexts: Contexts, job: m.AggregateJob, channel: Channel) -> m.AggregateResult:
+def aggregate(job: AggregateJob, host: Host) -> AggregateResult:
     """Make the next version.
 
     Raises:
@@ -51,15 +49,15 @@ def aggregate(contexts: Contexts, job: m.AggregateJob, channel: Channel) -> m.Ag
     began = time.monotonic()
     torch.set_num_threads(1)  # an evaluation may have set another number, on which sums depend
     made: ModelFile | None = None
-    state: tuple[m.StateFile, ...] = ()
-    round_ = _Round(contexts, job)
+    state: tuple[WrittenFile, ...] = ()
+    round_ = _Round(job, host)
     enough = bool(round_.rules)
     if enough:
-        made, state = round_.make(channel)
+        made, state = round_.make()
     verdicts = round_.verdicts
-    return m.AggregateResult(
+    return AggregateResult(
         enough=enough,
-        verdicts=tuple(verdicts.get(row.node) or m.RowVerdict(row.node, True, "", 0.0, {}) for row in job.rows),
+        verdicts=tuple(verdicts.get(row.node) or RowVerdict(row.node, True, "", 0.0, {}) for row in job.rows),
         artifact=made.artifact if made else None,
         model_sha256=made.model_sha256 if made else "",
         state=state,
@@ -72,13 +70,13 @@ def aggregate(contexts: Contexts, job: m.AggregateJob, channel: Channel) -> m.Ag
 class _Round:
     """One round that is being aggregated."""
 
-    def __init__(self, contexts: Contexts, job: m.AggregateJob) -> None:
+    def __init__(self, job: AggregateJob, host: Host) -> None:
         self.job, self.spec, self.layout = job, parse_json(job.spec_json), Layout.from_json(job.layout)
-        self._contexts = contexts
+        self._host = host
         self.base = MappedModel(job.base, self.layout)
-        self.codec: Codec = load_codec(self.spec.exchange)
-        as_parameters = self.spec.exchange.payload == "parameters"
-        self.rows, self.verdicts = admit(job.rows, self.codec, self.layout, self.base, as_parameters=as_parameters)
+        self.form = UpdateForm(self.spec, self.layout)
+        self.codec: Codec = self.form.codec
+        self.rows, self.verdicts = admit(job.rows, self.form, self.base)
         self.rule_name = ""
         self._main = load_aggregator(self.spec)
         section, fallback = self.spec.aggregation, load_fallback(self.spec)
@@ -88,20 +86,22 @@ class _Round:
         self.rules = [(name, rule) for name, rule in named if len(self.rows) >= max(1, rule.min_updates())]
         """The run's rule and its fallback, as far as there are enough updates for them."""
 
-    def make(self, channel: Channel) -> tuple[ModelFile, tuple[m.StateFile, ...]]:
+    def make(self) -> tuple[ModelFile, tuple[WrittenFile, ...]]:
         """Apply the first rule that does not refuse, and write the next version with its state."""
         job, spec = self.job, self.spec
         optimizer = load_server_optimizer(spec)
         rule, result = self._apply_or_fall_back(optimizer)
         self.verdicts |= {
-            v.node: m.RowVerdict(v.node, v.accepted, v.reason, v.weight, dict(v.numbers)) for v in result.verdicts
+            v.node: RowVerdict(v.node, v.accepted, v.reason, v.weight, dict(v.numbers)) for v in result.verdicts
         }
+        combined = {part.name: self._combined(part, "median" if rule.robust else "mean") for part in self.form.tensors}
+        buffers = combined.get(self.form.buffers.name) if self.form.buffers else None
         optimizer.begin(job.round)
         step = Step(
             number=job.round,
             direction=result.direction,
             sign=-1.0 if spec.exchange.payload == "gradient" else 1.0,
-            buffers=self._buffers("median" if rule.robust else "mean"),
+            buffers=self.base.raw_buffers if buffers is None else buffers,
             optimizer=optimizer,
             kept=result.state,
             change=self._change(optimizer),
@@ -109,11 +109,12 @@ class _Round:
 
         def each_block() -> None:
             faults.reach("aggregate-block")
-            channel.check_cancelled()
+            self._host.check_cancelled()
 
         files = StepFiles(job.state, job.out, job.out_state)
         made, state = make_version(files, self.layout, self.base, step, each_block)
-        return made, (*state, *self._unused_state({one.name for one in state}), *self._broadcast())
+        state += (*self._unused_state({one.name for one in state}), *self._broadcast(), *self._method_state(combined))
+        return made, state
 
     def _apply_or_fall_back(self, optimizer: ServerOptimizer) -> tuple[Aggregator, Aggregate]:
         *earlier, last = self.rules
@@ -129,7 +130,7 @@ class _Round:
         terms = [Row(row.node, share, row.reader) for row, share in zip(self.rows, shares.tolist(), strict=True)]
         root = None
         if rule.needs_root:
-            run = self._contexts.get(job.run, job.spec_json, allow_path=job.allow_path, paths={}, options={})
+            run = self._host.contexts.get(job.run, job.spec_json, allow_path=job.allow_path, paths={}, options={})
             root = Root(run, self.layout, self.base, job.round)
         context = AggregationContext(
             job.round,
@@ -137,8 +138,9 @@ class _Round:
             root=root,
             roster=job.roster,
             learning_rate=float(getattr(optimizer.options, "learning_rate", 1.0)),
+            losses={row.node: row.loss for row in job.rows if row.loss is not None},
         )
-        matrix = UpdateMatrix(terms, self.layout.part("model"))
+        matrix = UpdateMatrix(terms, self.form.rule.layout)
         result = rule.aggregate(matrix, self._state_of(rule), context)
         if set(result.state) != set(rule.state_names):
             raise RunFailed(
@@ -155,15 +157,34 @@ class _Round:
                 found[name] = map_float32(path, size // FLOAT32_BYTES)
         return found
 
-    def _buffers(self, how: Literal["mean", "median"]) -> Tensor:
-        part = self.layout.part("buffers")
-        if not part.nbytes:
-            return torch.empty(0, dtype=torch.uint8)
+    def _combined(self, part: Part, how: Literal["mean", "median"]) -> Tensor | None:
+        """A part of all accepted updates as one, raw; None: none of them weighs in."""
         used = [row for row in self.rows if self.verdicts[row.node].accepted]
         shares = torch.tensor([self.verdicts[row.node].share for row in used], dtype=torch.float64)
         if not used or not shares.sum() > 0:
-            return self.base.raw_buffers
-        return combine_buffers(part, [row.buffers for row in used], shares / shares.sum(), how)
+            return None
+        return combine_buffers(layout_of(part), [row.tensors[part.name] for row in used], shares / shares.sum(), how)
+
+    def _method_state(self, combined: Mapping[str, Tensor | None]) -> list[WrittenFile]:
+        """What the method keeps with the version."""
+        job, form = self.job, self.form
+        flat = {
+            part.name: raw.view(dtype_of(layout_of(part)))
+            for part in form.tensors
+            if not part.in_model and (raw := combined[part.name]) is not None
+        }
+        accepted = tuple(row.node for row in self.rows if self.verdicts[row.node].accepted)
+        context = FinishContext(job.round, form.run, job.roster, accepted)
+        state = form.method.finish(flat, form.state(job.state), context).state
+        if set(state) != {part.name for part in form.kept}:
+            kept = sorted(part.name for part in form.kept)
+            raise RunFailed(f"method {self.spec.method.name!r} made the state {sorted(state)}, and declares {kept}")
+        return [self._kept(part, state[part.name]) for part in form.kept]
+
+    def _kept(self, part: Part, values: Tensor) -> WrittenFile:
+        name = slot(part.name)
+        path = self.job.out_state[name]
+        return WrittenFile(name, path, write_flat(path, layout_of(part), values))
 
     def _change(self, optimizer: ServerOptimizer) -> tuple[Codec, CodecContext] | None:
         codec = change_codec(self.spec, self.codec, self._main, optimizer)
@@ -172,15 +193,15 @@ class _Round:
     def _coding(self, purpose: str) -> CodecContext:
         job, spec = self.job, self.spec
         seed = derive_seed(spec.seed, purpose, job.round)
-        return CodecContext(seed, job.round, spec.rounds_in_all, self.layout.part("model"), broadcast_of(job.state))
+        return CodecContext(seed, job.round, spec.rounds_in_all, self.form.rule.layout, broadcast_of(job.state))
 
-    def _broadcast(self) -> tuple[m.StateFile, ...]:
+    def _broadcast(self) -> tuple[WrittenFile, ...]:
         if BROADCAST not in self.job.out_state:
             return ()
         text = self.codec.summary([row.reader for row in self.rows], self._coding("summary"))
         return (_written(BROADCAST, self.job.out_state[BROADCAST], text),)
 
-    def _unused_state(self, written: set[str]) -> list[m.StateFile]:
+    def _unused_state(self, written: set[str]) -> list[WrittenFile]:
         """What the run's rule keeps goes on unchanged through a round of its fallback."""
         left = [name for name in map(AGGREGATOR.__add__, self._main.state_names) if name not in written]
         old = self.job.state
@@ -194,7 +215,7 @@ def broadcast_of(state: Mapping[str, Path]) -> bytes:
     return state[BROADCAST].read_bytes() if BROADCAST in state else b""
 
 
-def _written(name: str, path: Path, content: bytes) -> m.StateFile:
+def _written(name: str, path: Path, content: bytes) -> WrittenFile:
     with ArtifactWriter(path) as writer:
         writer.write(memoryview(content))
-        return m.StateFile(name, path, writer.close())
+        return WrittenFile(name, path, writer.close())

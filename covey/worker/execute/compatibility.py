@@ -2,48 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from covey.aggregation.contract import Aggregator
-from covey.aggregation.server_optimizers import ServerOptimizer
-from covey.codecs.contract import Codec
 from covey.errors import SpecError
-from covey.layout import Layout
+from covey.learning.partition import PARTITIONS
 from covey.learning.task import Task
+from covey.methods.contract import Combination as Parts
 from covey.spec import RunSpec
 from covey.worker.execute.from_spec import uses_feedback
-
-if TYPE_CHECKING:
-    from covey.aggregation.asynchronous.contract import AsyncPolicy
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a specification names, made.
-
-    Attributes:
-        spec: The specification.
-        task: Its task.
-        layout: Of the task's model.
-        rule: The aggregator, with its pre-aggregators; None in asynchronous mode.
-        policy: The asynchronous policy; None in mode "rounds".
-        fallback: The fallback rule.
-        codec: The codec.
-        optimizer: The server optimizer.
-        central: How many central examples the task has here.
-    """
-
-    spec: RunSpec
-    task: Task
-    layout: Layout
-    rule: Aggregator | None
-    policy: AsyncPolicy[Any] | None
-    fallback: Aggregator | None
-    codec: Codec
-    optimizer: ServerOptimizer
-    central: int
 
 
 def refuse_impossible(parts: Parts) -> None:
@@ -61,12 +29,12 @@ Complaints = Iterator[tuple[str, str]]
 
 
 def _task(parts: Parts) -> Complaints:
-    spec, kind, name = parts.spec, type(parts.task), parts.spec.task.name
-    if spec.exchange.payload == "gradient" and kind.fit is not Task.fit:
+    spec, task, name = parts.spec, parts.task, parts.spec.task.name
+    if spec.exchange.payload == "gradient" and task.own_fit:
         text = f'"gradient" needs the built-in loop, and task {name!r} has its own fit; choose "delta"'
         yield "exchange.payload", text
-    if spec.data.partition == "key" and kind.keys is Task.keys:
-        text = f'"key" needs a task that names the owner of each example, and {name!r} does not; '
+    if PARTITIONS.load(spec.data.partition, "data").needs == "keys" and not task.has_keys:
+        text = f'"{spec.data.partition}" needs a task that names the owner of each example, and {name!r} does not; '
         yield "data.partition", text + "choose iid, dirichlet, shards or local"
     if spec.evaluation.where == "central" and not parts.central:
         text = f'"central" needs data on the coordinator, and task {name!r} has none here; choose "nodes" or "auto"'
@@ -81,6 +49,9 @@ def _numbers(parts: Parts) -> Complaints:
     if isinstance(participants, int) and participants < needed:
         text = f"{parts.spec.aggregation.name!r} needs {needed} updates, so {participants} participants could never"
         yield "rounds.participants", text + " close a round"
+    fewest = max(needed, _fewest(parts.spec))
+    if parts.fallback is None and (reason := parts.rule.refusal(fewest)):
+        yield "aggregation.options", f"a round has at least {fewest} updates, and {reason}"
 
 
 def _votes(parts: Parts) -> Complaints:
@@ -169,9 +140,16 @@ def _root(parts: Parts) -> Complaints:
         yield "aggregation.root_examples", text + "some must be left for the evaluation; choose fewer, or another rule"
 
 
+def _losses(parts: Parts) -> Complaints:
+    needed = any(rule is not None and rule.needs_losses for rule in (parts.rule, parts.fallback))
+    if needed and parts.spec.exchange.payload == "gradient":
+        text = f"{parts.spec.aggregation.name!r} goes by what local training changed, and by its loss; choose "
+        yield "exchange.payload", text + '"delta" or "parameters"'
+
+
 def _asynchronous(parts: Parts) -> Complaints:
     spec = parts.spec
-    if spec.mode != "async":
+    if spec.facts.synchronous:
         if getattr(parts.optimizer.options, "staleness_aware", False):
             yield "server_optimizer.options.staleness_aware", 'it has no meaning but in mode = "async"'
         return
@@ -179,7 +157,7 @@ def _asynchronous(parts: Parts) -> Complaints:
         yield "aggregation.pre", "an asynchronous policy sees one update at a time; leave pre and fallback out"
     if parts.codec.signs:
         yield "exchange.codec", f'{spec.exchange.codec!r} needs the votes of a whole round; choose mode = "rounds"'
-    if type(parts.codec).summary is not Codec.summary and not parts.codec.signs:
+    if parts.codec.summarises and not parts.codec.signs:
         text = f"{spec.exchange.codec!r} goes by what the last round's updates were like; choose another codec"
         yield "exchange.codec", text
     if spec.exchange.downlink == "change":
@@ -196,7 +174,7 @@ def _policy(parts: Parts) -> Complaints:
     spec, policy = parts.spec, parts.policy
     if policy is None:
         return
-    said = {"async.min_nodes": spec.asynchronous.min_nodes if spec.asynchronous.min_nodes > 1 else None}
+    said = {f"{spec.facts.section}.min_nodes": spec.min_nodes if spec.min_nodes > 1 else None}
     said["data.parts"] = spec.data.parts
     for key, nodes in said.items():
         if nodes is not None and nodes < policy.min_nodes():
@@ -220,7 +198,41 @@ def _comparing(parts: Parts) -> Complaints:
         yield "exchange.payload", text + 'choose "gradient" (and training.local_steps = 1)'
 
 
+def _method(parts: Parts) -> Complaints:
+    spec, method = parts.spec, parts.method
+    name = spec.method.name
+    if spec.mode not in method.modes:
+        known = " or ".join(f'"{mode}"' for mode in sorted(method.modes))
+        yield "mode", f"method {name!r} works in mode {known} only"
+    if method.phases != 1 or not method.global_model:
+        yield "method.name", f"{name!r} needs several phases, or no global model, which this version does not have"
+    if method.recipe(1) is not None:
+        if type(parts.task).fit is not Task.fit:
+            text = f"{name!r} changes the built-in loop, and task {spec.task.name!r} has its own fit"
+            yield "method.name", text + '; choose "none", or another task'
+        if parts.codec.private:
+            text = f"{name!r} changes gradients, and {spec.exchange.codec!r} releases those of single examples"
+            yield "method.name", text + '; choose "none", or another codec'
+    yield from _local(parts)
+    yield from method.refusals(parts)
+
+
+def _local(parts: Parts) -> Complaints:
+    if not parts.local:
+        return
+    spec, name = parts.spec, parts.spec.method.name
+    if not parts.layout.part("model").numel:
+        yield "method.name", f"{name!r} leaves every parameter on its node; nothing is left to be exchanged"
+    if spec.evaluation.where in ("central", "both"):
+        text = f"the coordinator lacks the tensors that {name!r} leaves on the nodes; choose "
+        yield "evaluation.where", text + '"nodes" or "auto"'
+    if any(rule is not None and rule.needs_root for rule in (parts.rule, parts.fallback)):
+        text = f"{spec.aggregation.name!r} evaluates on the coordinator, which lacks the tensors that {name!r} leaves "
+        yield "aggregation.name", text + "on the nodes; choose a rule without trusted data"
+
+
 CHECKS: tuple[Callable[[Parts], Complaints], ...] = (
+    _method,
     _task,
     _numbers,
     _votes,
@@ -229,8 +241,16 @@ CHECKS: tuple[Callable[[Parts], Complaints], ...] = (
     _bound,
     _privacy,
     _root,
+    _losses,
     _asynchronous,
 )
+
+
+def _fewest(spec: RunSpec) -> int:
+    """With how many updates a round can close at the least, as far as the specification alone tells."""
+    section = spec.rounds
+    invited = section.participants if isinstance(section.participants, int) else section.min_nodes
+    return max(section.min_nodes, math.ceil(section.quorum * invited))
 
 
 def _least(rule: Aggregator, fallback: Aggregator | None) -> int:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from covey.codecs.contract import Codec
+from collections.abc import Sequence
+
+from covey.aggregation.asynchronous.contract import ASYNC_POLICIES
 from covey.learning import state
 from covey.learning.data import size_of
 from covey.learning.optimizers import local_optimizer
-from covey.worker.execute.compatibility import Parts, refuse_impossible
+from covey.learning.partition import partition_in
+from covey.methods.contract import Combination, Part, RunForm, parts_of
+from covey.parts import slot
+from covey.worker.execute.compatibility import refuse_impossible
 from covey.worker.execute.decision_op import load_policy
 from covey.worker.execute.encode_update import node_state
 from covey.worker.execute.from_spec import (
@@ -18,11 +23,14 @@ from covey.worker.execute.from_spec import (
 )
 from covey.worker.execute.next_version import AGGREGATOR, BROADCAST, CHANGE, OPTIMIZER, RESIDUAL
 from covey.worker.execute.privacy_metrics import spent_metrics
-from covey.worker.jobs import messages as m
-from covey.worker.program.context import Contexts, RunContext
+from covey.worker.files.mapped import FLOAT32_BYTES
+from covey.worker.jobs.runs import DescribeJob, Description, InitialJob, InitialResult
+from covey.worker.program.context import RunContext
+from covey.worker.program.host import Host
+from covey.worker.program.local_tensors import LOCAL
 
 
-def describe(contexts: Contexts, job: m.DescribeJob) -> m.Description:
+def describe(job: DescribeJob, host: Host) -> Description:
     """Make everything that a specification names, and refuse what cannot work together.
 
     Raises:
@@ -30,48 +38,66 @@ def describe(contexts: Contexts, job: m.DescribeJob) -> m.Description:
         SpecError: An option is wrong, or a combination is impossible; the message names key and choices.
         TaskError: The task's code failed.
     """
-    context = RunContext(job.spec_json, contexts.device, paths={}, options={}, allow_path=job.allow_path)
+    context = RunContext(job.spec_json, host.device, paths={}, options={}, allow_path=job.allow_path)
     spec, codec, optimizer = context.spec, load_codec(context.spec.exchange), load_server_optimizer(context.spec)
-    waits = spec.mode == "async"
-    rule, policy = (None, load_policy(spec)) if waits else (load_aggregator(spec), None)
-    fallback, central = load_fallback(spec), context.central_data
-    layout = context.form()
-    parts = Parts(
-        spec, context.task, layout, rule, policy, fallback, codec, optimizer, 0 if central is None else size_of(central)
+    by_policy = spec.facts.rule_kind == ASYNC_POLICIES.name
+    rule, policy = (None, load_policy(spec)) if by_policy else (load_aggregator(spec), None)
+    central, (layout, local) = context.central_data, context.form()
+    parts = Combination(
+        spec=spec,
+        task=context.task,
+        layout=layout,
+        rule=rule,
+        policy=policy,
+        fallback=load_fallback(spec),
+        codec=codec,
+        optimizer=optimizer,
+        central=0 if central is None else size_of(central),
+        method=context.method,
+        local=local,
     )
     refuse_impossible(parts)
+    declared = parts_of(context.method, RunForm(spec, layout))
     spent_metrics(codec, 1)  # refuses where the package for it is missing
-    for number in range(1, spec.rounds_in_all + 1 if "momentum" in spec.training.schedule else 1):
+    last = spec.rounds_in_all if "momentum" in spec.training.schedule else 1
+    for number in range(1, last + 1):  # refuses an unknown optimizer or schedule, and a momentum of 1
         local_optimizer((), spec.training, number, spec.rounds_in_all)
-    return m.Description(
-        central=central is not None,
+    partition_in(spec.data)
+    return Description(
+        central=central is not None and not local,  # what stays on the nodes cannot be evaluated here
         aggregator_min=_needed(parts),
-        slots=state_slots(parts),
-        part_bytes=codec.encoded_bytes(layout.part("model").numel, layout.part("model")),
-        part_exact=codec.fixed_size,
-        node_state=node_state(spec, codec),
+        slots=state_slots(parts, declared),
+        parts=tuple(part.declared(codec) for part in declared),
+        node_state=(*node_state(spec, codec), *_kept_on_nodes(declared), *([slot(LOCAL)] if local else [])),
     )
 
 
-def state_slots(parts: Parts) -> tuple[str, ...]:
-    """Names of the files that a version has beside the model (see `messages.Description`)."""
-    slots = [OPTIMIZER + slot for slot in parts.optimizer.slots]
-    if parts.rule is not None:
-        slots += [AGGREGATOR + name for name in parts.rule.state_names]
-        down = change_codec(parts.spec, parts.codec, parts.rule, parts.optimizer)
+def state_slots(run: Combination, declared: Sequence[Part]) -> dict[str, int]:
+    """The files that a version has beside the model, and about how large they are (see `Description.slots`)."""
+    whole, codec = FLOAT32_BYTES * run.layout.part("model").numel, run.codec
+    slots = {OPTIMIZER + name: whole for name in run.optimizer.slots}
+    if run.rule is not None:
+        slots |= {AGGREGATOR + name: whole for name in run.rule.state_names}
+        down = change_codec(run.spec, codec, run.rule, run.optimizer)
         if down is not None:
-            slots += [CHANGE] if down.signs else [CHANGE, RESIDUAL]
-    if type(parts.codec).summary is not Codec.summary:
-        slots.append(BROADCAST)
-    return tuple(slots)
+            slots[CHANGE] = codec.encoded_bytes(run.layout.part("model").numel, run.layout.part("model"))
+            slots |= {} if down.signs else {RESIDUAL: whole}
+    if codec.summarises:
+        slots[BROADCAST] = 0
+    kept = [part for part in declared if "version" in part.keep and not part.in_model]
+    return slots | {slot(part.name): part.layout.nbytes if part.layout else part.max_bytes for part in kept}
 
 
-def _needed(parts: Parts) -> int:
+def _kept_on_nodes(declared: Sequence[Part]) -> list[str]:
+    return [slot(part.name) for part in declared if part.keep & {"node-accepted", "node-always"}]
+
+
+def _needed(parts: Combination) -> int:
     needed = [one.min_updates() for one in (parts.rule, parts.fallback) if one is not None]
     return parts.policy.min_nodes() if parts.policy is not None else min(needed)
 
 
-def initial(contexts: Contexts, job: m.InitialJob) -> m.InitialResult:
+def initial(job: InitialJob, host: Host) -> InitialResult:
     """Make a run's first model from its seed, as a synced file.
 
     Raises:
@@ -79,6 +105,6 @@ def initial(contexts: Contexts, job: m.InitialJob) -> m.InitialResult:
         TaskError: The task's code failed.
     """
     # Always a new model: one that is held warm may have been loaded with a later version.
-    context = RunContext(job.spec_json, contexts.device, paths={}, options={}, allow_path=job.allow_path)
+    context = RunContext(job.spec_json, host.device, paths={}, options={}, allow_path=job.allow_path)
     made = state.write_model(job.out, context.layout, context.model)
-    return m.InitialResult(context.layout.canonical_bytes().decode("ascii"), made.artifact, made.model_sha256)
+    return InitialResult(context.layout.canonical_bytes().decode("ascii"), made.artifact, made.model_sha256)

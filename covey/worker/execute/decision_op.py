@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import JsonValue
 from torch import Tensor
 
-from covey import faults, plugins
+from covey import faults
 from covey.aggregation.asynchronous.contract import (
+    ASYNC_POLICIES,
     Arrival,
     AsyncContext,
     AsyncPolicy,
@@ -28,18 +27,20 @@ from covey.aggregation.asynchronous.contract import (
     PolicyState,
 )
 from covey.aggregation.buffers import combine_buffers
-from covey.errors import LayoutError, WorkerError
+from covey.errors import WorkerError
 from covey.layout import Layout
 from covey.learning.state import ModelFile
 from covey.spec import RunSpec, parse_json
 from covey.vectors import Vector
-from covey.worker.execute.from_spec import load_codec, load_server_optimizer
+from covey.worker.execute.from_spec import load_server_optimizer
 from covey.worker.execute.next_version import Step, StepFiles, make_version
-from covey.worker.execute.validate_updates import Admitted, Difference, admit
-from covey.worker.files.mapped import MappedModel, map_bytes
+from covey.worker.execute.update_form import UpdateForm, layout_of
+from covey.worker.execute.validate_updates import Admitted, admit
+from covey.worker.files.mapped import MappedModel
 from covey.worker.jobs import decisions as dm
-from covey.worker.jobs import messages as m
-from covey.worker.program.pipe import Channel
+from covey.worker.jobs.aggregation import AggregateRow
+from covey.worker.jobs.files import WrittenFile
+from covey.worker.program.host import Host
 
 STALENESS_KEPT = 100
 """Of how many accepted updates the staleness is remembered, for the server optimizer."""
@@ -61,12 +62,10 @@ def load_policy(spec: RunSpec) -> AsyncPolicy[Any]:
         PluginError: Not installed here.
         SpecError: Its options are wrong.
     """
-    section = spec.aggregation
-    policy: AsyncPolicy[Any] = plugins.load("async-policy", section.name)(section.options)
-    return policy
+    return ASYNC_POLICIES.make(spec.aggregation.name, spec.aggregation.options)
 
 
-def decide(job: dm.DecideJob, channel: Channel) -> dm.DecideResult:
+def decide(job: dm.DecideJob, host: Host) -> dm.DecideResult:
     """Decide on the job's arrival.
 
     An update whose files are not what they must be, or hold a value that is not finite, is rejected before the
@@ -79,7 +78,7 @@ def decide(job: dm.DecideJob, channel: Channel) -> dm.DecideResult:
     """
     began = time.monotonic()
     torch.set_num_threads(1)  # an evaluation may have set another number, on which sums depend
-    return replace(_Deciding(job).result(channel), seconds=time.monotonic() - began)
+    return replace(_Deciding(job).result(host), seconds=time.monotonic() - began)
 
 
 class _Deciding:
@@ -87,7 +86,7 @@ class _Deciding:
 
     def __init__(self, job: dm.DecideJob) -> None:
         self._job, self._spec, self._layout = job, parse_json(job.spec_json), Layout.from_json(job.layout)
-        self._codec, self._policy = load_codec(self._spec.exchange), load_policy(self._spec)
+        self._form, self._policy = UpdateForm(self._spec, self._layout), load_policy(self._spec)
         self._gone = tuple(one for one in job.held if one.node in job.evicted)
         self._held = {one.number: one for one in job.held if one not in self._gone}
         self._newest = self._open(job.version)
@@ -102,14 +101,14 @@ class _Deciding:
         """The vector of an earlier update."""
         if number not in self._job.updates:
             raise WorkerError(f"no file was named for update {number}, which the policy's state refers to")
-        return self._read(self._job.updates[number])
+        return self._form.vector(self._job.updates[number], self._newest)
 
     def held(self, number: int) -> Arrival:
         """An earlier update that is held."""
         if number not in self._held:
             raise WorkerError(f"update {number} is held by the policy's state, and was not named")
         one = self._held[number]
-        return Arrival(one.number, one.node, one.weight, one.base_version, self._read(one.parts["model"]))
+        return Arrival(one.number, one.node, one.weight, one.base_version, self._form.vector(one.parts, self._newest))
 
     def model(self, version: int) -> MappedModel:
         """A model version."""
@@ -120,13 +119,9 @@ class _Deciding:
             raise WorkerError(f"no file was named for version {version}, which is needed")
         return MappedModel(self._job.models[version], self._layout)
 
-    def _read(self, path: Path) -> Vector:
-        reader = self._codec.reader(map_bytes(path), self._newest.d, self._layout.part("model"))
-        return Difference(reader, self._newest) if self._spec.exchange.payload == "parameters" else reader
-
     # -- the decision
 
-    def result(self, channel: Channel) -> dm.DecideResult:
+    def result(self, host: Host) -> dm.DecideResult:
         """What the policy decides, with the next version if there is one."""
         job = self._job
         found = self._admitted()
@@ -141,12 +136,12 @@ class _Deciding:
         if decision.step is None:
             return self._answer(decision, None, (), self._was.staleness)
         recent = self._recent(decision)
-        made, state = self._make(decision.step, found, recent, channel)
+        made, state = self._make(decision.step, found, recent, host)
         return self._answer(decision, made, state, recent)
 
     def _admitted(self) -> Admitted | AsyncVerdict:
         """The opened arrival, or why it is rejected before the policy sees it."""
-        one, limit = self._job.arrival, self._spec.asynchronous.max_staleness
+        one, limit = self._job.arrival, self._spec.max_staleness
         tau = self._job.version - one.base_version
         if tau < 0:
             raise WorkerError(f"update {one.number} is based on version {one.base_version}, which is yet to come")
@@ -154,9 +149,8 @@ class _Deciding:
         if limit is not None and tau > limit:
             reason = f"{tau} versions old, and async.max_staleness is {limit}"
             return AsyncVerdict(one.number, one.node, "rejected", reason, 0.0, numbers)
-        row = m.AggregateRow(one.node, one.weight, one.parts)
-        as_parameters = self._spec.exchange.payload == "parameters"
-        admitted, verdicts = admit([row], self._codec, self._layout, self._newest, as_parameters=as_parameters)
+        row = AggregateRow(one.node, one.weight, one.parts)
+        admitted, verdicts = admit([row], self._form, self._newest)
         if not admitted:
             return AsyncVerdict(one.number, one.node, "rejected", verdicts[one.node].reason, 0.0, numbers)
         return admitted[0]
@@ -168,15 +162,15 @@ class _Deciding:
         return (*self._was.staleness, *fresh)[-STALENESS_KEPT:]
 
     def _make(
-        self, step: AsyncStep, arrival: Admitted, recent: tuple[int, ...], channel: Channel
-    ) -> tuple[ModelFile, tuple[m.StateFile, ...]]:
+        self, step: AsyncStep, arrival: Admitted, recent: tuple[int, ...], host: Host
+    ) -> tuple[ModelFile, tuple[WrittenFile, ...]]:
         job, number = self._job, self._job.version + 1
         optimizer = load_server_optimizer(self._spec)
         optimizer.begin(number, recent)
 
         def each_block() -> None:
             faults.reach("aggregate-block")
-            channel.check_cancelled()
+            host.check_cancelled()
 
         doing = Step(
             number=number,
@@ -190,13 +184,15 @@ class _Deciding:
         return make_version(files, self._layout, self._newest, doing, each_block)
 
     def _buffers(self, step: AsyncStep, arrival: Admitted) -> Tensor:
-        """Part `buffers` of the next version: that of the newest one, moved towards the updates' by `step.mixing`."""
-        part, old = self._layout.part("buffers"), self._newest.raw_buffers
+        """The raw buffers of the next version: those of the newest one, moved towards the updates' by `step.mixing`."""
+        part, old = self._form.buffers, self._newest.raw_buffers
         shares = {number: share for number, share in step.shares.items() if share > 0}
-        if not part.nbytes or not shares or step.mixing <= 0:
+        if part is None or not shares or step.mixing <= 0:
             return old
         rows = [
-            arrival.buffers if number == self._job.arrival.number else _raw(self._held[number].parts, part)
+            arrival.tensors[part.name]
+            if number == self._job.arrival.number
+            else self._form.raw(part, self._held[number].parts)
             for number in shares
         ]
         weights = torch.tensor(list(shares.values()), dtype=torch.float64)
@@ -204,10 +200,10 @@ class _Deciding:
         if step.mixing < 1:
             rows = [old, *rows]
             weights = torch.cat([torch.tensor([1 - step.mixing], dtype=torch.float64), weights])
-        return combine_buffers(part, rows, weights, step.buffers)
+        return combine_buffers(layout_of(part), rows, weights, step.buffers)
 
     def _answer(
-        self, decision: Decision[Any], made: ModelFile | None, state: tuple[m.StateFile, ...], recent: tuple[int, ...]
+        self, decision: Decision[Any], made: ModelFile | None, state: tuple[WrittenFile, ...], recent: tuple[int, ...]
     ) -> dm.DecideResult:
         pinned: Pinned = self._policy.pinned(decision.state)
         gone = [AsyncVerdict(one.number, one.node, "rejected", dm.EVICTED) for one in self._gone]
@@ -227,15 +223,6 @@ def _message(verdict: AsyncVerdict) -> dm.AsyncVerdict:
     return dm.AsyncVerdict(
         verdict.number, verdict.node, verdict.verdict, verdict.reason, verdict.share, dict(verdict.numbers)
     )
-
-
-def _raw(parts: Mapping[str, Path], layout: Layout) -> Tensor:
-    """A held update's raw buffers; they were looked at when it came."""
-    path = parts["buffers"]
-    size = path.stat().st_size
-    if size != layout.nbytes:
-        raise LayoutError(f"{path.name} has {size} bytes of buffers instead of {layout.nbytes}")
-    return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
 
 
 def _canonical(value: JsonValue) -> str:

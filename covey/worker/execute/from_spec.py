@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from covey import plugins
 from covey.aggregation.composition import Composed
-from covey.aggregation.contract import Aggregator, PreAggregator
-from covey.aggregation.server_optimizers import ServerOptimizer
-from covey.codecs.contract import Codec
-from covey.spec import ExchangeSection, NamedSection, RunSpec
+from covey.aggregation.contract import AGGREGATORS, PRE_AGGREGATORS, Aggregator
+from covey.aggregation.server_optimizers import SERVER_OPTIMIZERS, ServerOptimizer
+from covey.codecs.contract import CODECS, Codec
+from covey.spec import ExchangeSection, RunSpec
 
 
 def load_codec(exchange: ExchangeSection) -> Codec:
@@ -17,8 +16,7 @@ def load_codec(exchange: ExchangeSection) -> Codec:
         PluginError: Not installed here.
         SpecError: Its options are wrong.
     """
-    codec: Codec = plugins.load("codec", exchange.codec)(exchange.options)
-    return codec
+    return CODECS.make(exchange.codec, exchange.options)
 
 
 def uses_feedback(exchange: ExchangeSection, codec: Codec) -> bool:
@@ -33,11 +31,10 @@ def load_aggregator(spec: RunSpec) -> Aggregator:
         PluginError: Not installed here.
         SpecError: Options are wrong.
     """
-    rule = _rule(spec.aggregation)
-    if not spec.aggregation.pre:
-        return rule
-    pre: list[PreAggregator] = [plugins.load("pre-aggregator", p.name)(p.options) for p in spec.aggregation.pre]
-    return Composed(pre, rule)
+    section = spec.aggregation
+    rule = AGGREGATORS.make(section.name, section.options)
+    pre = [PRE_AGGREGATORS.make(p.name, p.options, f"aggregation.pre.{i}") for i, p in enumerate(section.pre)]
+    return Composed(pre, rule) if pre else rule
 
 
 def load_fallback(spec: RunSpec) -> Aggregator | None:
@@ -47,18 +44,14 @@ def load_fallback(spec: RunSpec) -> Aggregator | None:
         PluginError: Not installed here.
         SpecError: Options are wrong.
     """
-    return _rule(spec.aggregation.fallback) if spec.aggregation.fallback else None
+    section = spec.aggregation.fallback
+    return AGGREGATORS.make(section.name, section.options, "aggregation.fallback") if section else None
 
 
 def uses_root(spec: RunSpec) -> bool:
     """Whether the rule, or its fallback, needs trusted data."""
     fallback = load_fallback(spec)
     return load_aggregator(spec).needs_root or (fallback is not None and fallback.needs_root)
-
-
-def _rule(section: NamedSection) -> Aggregator:
-    rule: Aggregator = plugins.load("aggregator", section.name)(section.options)
-    return rule
 
 
 def load_server_optimizer(spec: RunSpec) -> ServerOptimizer:
@@ -68,9 +61,7 @@ def load_server_optimizer(spec: RunSpec) -> ServerOptimizer:
         PluginError: Not installed here.
         SpecError: Its options are wrong.
     """
-    section = spec.server_optimizer
-    optimizer: ServerOptimizer = plugins.load("server-optimizer", section.name)(section.options)
-    return optimizer
+    return SERVER_OPTIMIZERS.make(spec.server_optimizer.name, spec.server_optimizer.options)
 
 
 def change_codec(spec: RunSpec, codec: Codec, rule: Aggregator, optimizer: ServerOptimizer) -> Codec | None:
@@ -81,7 +72,7 @@ def change_codec(spec: RunSpec, codec: Codec, rule: Aggregator, optimizer: Serve
     next one, which only some codecs bear.
     """
     down = codec.downlink()
-    if spec.exchange.downlink == "model" or spec.mode != "rounds" or down.lossless:
+    if spec.exchange.downlink == "model" or not spec.facts.synchronous or down.lossless:
         return None
     if down.signs:
         return down if rule.votes and not optimizer.slots else None

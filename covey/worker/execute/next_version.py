@@ -30,7 +30,7 @@ from covey.vectors import BLOCK_ELEMENTS, TensorVector, Vector, spans
 from covey.worker.files.mapped import FLOAT32_BYTES, MappedModel, map_bytes, map_float32
 from covey.worker.files.updates import write_vector
 from covey.worker.files.writing import ArtifactWriter, Overlap, raw_bytes
-from covey.worker.jobs import messages as m
+from covey.worker.jobs.files import WrittenFile
 
 OPTIMIZER, AGGREGATOR = "optimizer/", "aggregator/"
 CHANGE, RESIDUAL, BROADCAST = "change", "residual", "broadcast"
@@ -76,7 +76,7 @@ class Step:
 
 def make_version(
     files: StepFiles, layout: Layout, base: MappedModel, step: Step, each_block: Callable[[], object]
-) -> tuple[ModelFile, tuple[m.StateFile, ...]]:
+) -> tuple[ModelFile, tuple[WrittenFile, ...]]:
     """Write the next model and its state files, synced.
 
     Args:
@@ -139,7 +139,7 @@ def _through_change(
     step: Step,
     coding: tuple[Codec, CodecContext],
     each_block: Callable[[], object],
-) -> tuple[ModelFile, tuple[m.StateFile, ...]]:
+) -> tuple[ModelFile, tuple[WrittenFile, ...]]:
     codec, context = coding
     keeps = RESIDUAL in files.out_state
     # Without a residual the wanted change needs a place for a while: where the model will be.
@@ -154,9 +154,9 @@ def _through_change(
     state = _walk(files, base, step, lambda columns: zeros[: columns.stop - columns.start], note, each_block)
     written = write_vector(files.out_state[CHANGE], codec, TensorVector(wanted), context, tail=raw_bytes(step.buffers))
     change, buffers = open_change(files.out_state[CHANGE], codec, layout)
-    made = [m.StateFile(CHANGE, files.out_state[CHANGE], written)]
+    made = [WrittenFile(CHANGE, files.out_state[CHANGE], written)]
     if keeps:
-        made.append(m.StateFile(RESIDUAL, path, _keep_lost(path, wanted, change)))
+        made.append(WrittenFile(RESIDUAL, path, _keep_lost(path, wanted, change)))
     return write_model(files.out, layout, base, change, buffers), (*state, *made)
 
 
@@ -186,7 +186,7 @@ def _walk(
     start: Callable[[slice], Tensor],
     take: Callable[[slice, Tensor], None],
     each_block: Callable[[], object],
-) -> tuple[m.StateFile, ...]:
+) -> tuple[WrittenFile, ...]:
     """Step through all columns once from what `start` gives, hand the result to `take`, and write the state files."""
     with ExitStack() as stack:
         vectors = [_StateVector(files, slot, base.d, step.number, stack) for slot in step.optimizer.slots]
@@ -232,11 +232,11 @@ class _Kept:
         if self._vector.d == d:
             self._writer.write(raw_bytes(self._vector.read(columns).contiguous()))
 
-    def close(self, d: int) -> m.StateFile:
+    def close(self, d: int) -> WrittenFile:
         """The finished file."""
         if self._vector.d != d:
             self._writer.write(raw_bytes(self._vector.dense()))
-        return m.StateFile(self._slot, self._path, self._writer.close())
+        return WrittenFile(self._slot, self._path, self._writer.close())
 
 
 class _StateVector:
@@ -260,6 +260,6 @@ class _StateVector:
         """Append a block of new values."""
         self._writer.write(raw_bytes(block))
 
-    def close(self) -> m.StateFile:
+    def close(self) -> WrittenFile:
         """The finished file."""
-        return m.StateFile(self._name, self._path, self._writer.close())
+        return WrittenFile(self._name, self._path, self._writer.close())

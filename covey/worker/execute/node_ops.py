@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,27 +11,35 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from covey import faults
-from covey.codecs.dp_sign import DpSign
-from covey.errors import WorkerError
 from covey.layout import Layout
 from covey.learning import loop, state
 from covey.learning.data import size_of
 from covey.learning.per_example import per_example_sum
+from covey.learning.recipe import RecipeInputs
 from covey.learning.statistics import Stat
 from covey.learning.task import FitResult
+from covey.parts import slot
 from covey.spec import parse_json
-from covey.worker.execute.encode_update import write_update
 from covey.worker.execute.from_spec import load_codec, uses_root
 from covey.worker.execute.next_version import open_change, write_model
 from covey.worker.execute.root_dataset import evaluation_indices
+from covey.worker.execute.write_parts import PartsWriter
 from covey.worker.files.mapped import MappedModel
-from covey.worker.files.updates import ModelVector, write_tensors
-from covey.worker.jobs import messages as m
+from covey.worker.jobs.evaluation import EvaluateJob, EvaluateResult, Metrics
+from covey.worker.jobs.runs import CheckJob, CheckResult, HelloJob, HelloResult
+from covey.worker.jobs.training import TrainJob, TrainProgress, TrainResult
+from covey.worker.jobs.versions import ApplyJob, ApplyResult
 from covey.worker.program.context import Contexts, RunContext
-from covey.worker.program.pipe import Channel
+from covey.worker.program.host import Host
+from covey.worker.program.local_tensors import LOCAL
 
 
-def train(contexts: Contexts, job: m.TrainJob, channel: Channel) -> m.TrainResult:
+def hello(job: HelloJob, host: Host) -> HelloResult:
+    """What this worker computes on."""
+    return HelloResult(device_name(host.device))
+
+
+def train(job: TrainJob, host: Host) -> TrainResult:
     """Train from the base model, and write the update's parts.
 
     Raises:
@@ -40,20 +47,32 @@ def train(contexts: Contexts, job: m.TrainJob, channel: Channel) -> m.TrainResul
         TaskError: The task's code failed, or training diverged.
     """
     began = time.monotonic()
-    context = _context(contexts, job)
+    context = _context(host.contexts, job)
     layout = context.require_layout(job.layout)
     state.load_into(context.model, job.base, layout)
-    tells = job.evaluate and not isinstance(load_codec(context.spec.exchange), DpSign)
-    evaluation = _evaluated(context, context.eval_data) if tells else {}
-    gradients, fit = _fit(context, job, channel, began)
-    channel.check_cancelled()
+    context.local.load_into(context.model, job.state.get(slot(LOCAL)))
     private = load_codec(context.spec.exchange).private
-    parts, kept = _write_parts(context, job, layout, gradients, channel)
-    seconds = time.monotonic() - began
-    return m.TrainResult(parts, fit.examples, fit.steps, seconds, totals(fit.metrics), evaluation, kept, private)
+    tells = job.evaluate and not private  # what a node tells of its data would have to be paid for
+    evaluation = _evaluated(context, context.eval_data) if tells else {}
+    writer = PartsWriter(context, job)
+    inputs = writer.inputs()
+    gradients, fit = _fit(context, job, inputs, host, began)
+    host.check_cancelled()
+    written = writer.write(gradients, fit, inputs, host.check_cancelled)
+    return TrainResult(
+        parts=written.parts,
+        examples=fit.examples,
+        steps=fit.steps,
+        seconds=time.monotonic() - began,
+        metrics=totals(fit.metrics),
+        evaluation=evaluation,
+        state=written.state,
+        own_state=written.own_state,
+        private=private,
+    )
 
 
-def apply(job: m.ApplyJob) -> m.ApplyResult:
+def apply(job: ApplyJob, host: Host) -> ApplyResult:
     """Make a version from the one before it and the committed change.
 
     Raises:
@@ -64,39 +83,42 @@ def apply(job: m.ApplyJob) -> m.ApplyResult:
     codec = load_codec(parse_json(job.spec_json).exchange).downlink()
     change, buffers = open_change(job.change, codec, layout)
     made = write_model(job.out, layout, MappedModel(job.base, layout), change, buffers)
-    return m.ApplyResult(made.artifact, made.model_sha256)
+    return ApplyResult(made.artifact, made.model_sha256)
 
 
-def evaluate(contexts: Contexts, job: m.EvaluateJob) -> m.Metrics:
-    """Evaluate a model file on the task's central data, or on the node's own; {} without such data.
+def evaluate(job: EvaluateJob, host: Host) -> EvaluateResult:
+    """Evaluate a model file on the task's central data, or on the node's own; no metrics without such data.
 
     Raises:
         LayoutError: The file is not of the task's model.
         TaskError: The task's code failed.
     """
-    context = _context(contexts, job)
-    private = isinstance(load_codec(context.spec.exchange), DpSign)
-    if job.where == "node" and private:
+    return EvaluateResult(_metrics(_context(host.contexts, job), job))
+
+
+def _metrics(context: RunContext, job: EvaluateJob) -> Metrics:
+    if job.where == "node" and load_codec(context.spec.exchange).private:
         return {}  # what a node tells of its data would have to be paid for
     dataset = context.central_data if job.where == "central" else context.eval_data
     if dataset is None:
         return {}
     state.load_into(context.model, job.model, context.layout)
     if job.where == "node":
+        context.local.load_into(context.model, job.state.get(slot(LOCAL)))
         return _evaluated(context, dataset)
     return _central(context, dataset)
 
 
-def _central(context: RunContext, dataset: Dataset[Any]) -> m.Metrics:
-    if context.spec.mode == "rounds" and uses_root(context.spec):
+def _central(context: RunContext, dataset: Dataset[Any]) -> Metrics:
+    if context.spec.facts.synchronous and uses_root(context.spec):
         return _evaluated(context, dataset, evaluation_indices(context.spec, size_of(dataset)))
     return _evaluated(context, dataset)
 
 
-def check(contexts: Contexts, job: m.CheckJob) -> m.CheckResult:
+def check(job: CheckJob, host: Host) -> CheckResult:
     """Train one local batch from the run's first model, and keep nothing."""
     paths, options = job.node_paths, job.node_options
-    context = RunContext(job.spec_json, contexts.device, paths=paths, options=options, allow_path=job.allow_path)
+    context = RunContext(job.spec_json, host.device, paths=paths, options=options, allow_path=job.allow_path)
     spec = context.spec
     one_step = spec.training.model_copy(update={"local_epochs": None, "local_steps": 1})
     indices = context.indices(0, spec.data.parts or 1)
@@ -115,7 +137,7 @@ def check(contexts: Contexts, job: m.CheckJob) -> m.CheckResult:
         device=context.device,
     )
     seconds = time.monotonic() - began
-    return m.CheckResult(
+    return CheckResult(
         examples=fit.examples,
         layout_sha256=context.layout.sha256,
         parameters=context.layout.part("model").numel,
@@ -130,12 +152,12 @@ def device_name(device: torch.device) -> str:
     return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
 
 
-def totals(metrics: Mapping[str, Stat]) -> m.Metrics:
+def totals(metrics: Mapping[str, Stat]) -> Metrics:
     """Metrics as (total, count) by name."""
     return {name: (float(stat.total), float(stat.count)) for name, stat in metrics.items()}
 
 
-def _context(contexts: Contexts, job: m.TrainJob | m.EvaluateJob) -> RunContext:
+def _context(contexts: Contexts, job: TrainJob | EvaluateJob) -> RunContext:
     context = contexts.get(
         job.run, job.spec_json, allow_path=job.allow_path, paths=job.node_paths, options=job.node_options
     )
@@ -143,7 +165,7 @@ def _context(contexts: Contexts, job: m.TrainJob | m.EvaluateJob) -> RunContext:
     return context
 
 
-def _evaluated(context: RunContext, dataset: Dataset[Any] | None, indices: Tensor | None = None) -> m.Metrics:
+def _evaluated(context: RunContext, dataset: Dataset[Any] | None, indices: Tensor | None = None) -> Metrics:
     if dataset is None:
         return {}
     size = context.spec.evaluation.batch_size
@@ -151,21 +173,21 @@ def _evaluated(context: RunContext, dataset: Dataset[Any] | None, indices: Tenso
 
 
 def _fit(
-    context: RunContext, job: m.TrainJob, channel: Channel, began: float
+    context: RunContext, job: TrainJob, inputs: RecipeInputs, host: Host, began: float
 ) -> tuple[dict[str, Tensor] | None, FitResult]:
     """Train locally, or take one gradient (which leaves the parameters as they are)."""
     spec, model, data = context.spec, context.model, _training_data(context, job)
-    indices = context.indices(job.roster_index, job.parts)
+    indices = context.indices(job.roster_index, job.num_partitions)
 
     def progress(step: int, steps: int, loss: float) -> None:
-        channel.progress(m.to_json(m.TrainProgress(step, steps, loss, time.monotonic() - began)))
+        host.report(TrainProgress(step, steps, loss, time.monotonic() - began))
 
     def each_step() -> None:
         faults.reach("training-step")
-        channel.check_cancelled()
+        host.check_cancelled()
 
-    codec = load_codec(spec.exchange)
-    if isinstance(codec, DpSign):
+    per_example = load_codec(spec.exchange).per_example
+    if per_example is not None:
         return per_example_sum(
             context.task,
             model,
@@ -177,8 +199,8 @@ def _fit(
             seed=spec.seed,
             roster_index=job.roster_index,
             device=context.device,
-            clip=codec.options.clip,
-            norm=codec.options.norm,
+            clip=per_example.clip,
+            norm=per_example.norm,
             each_step=each_step,
         )
     if spec.exchange.payload == "gradient":
@@ -193,6 +215,8 @@ def _fit(
             seed=spec.seed,
             roster_index=job.roster_index,
             device=context.device,
+            recipe=context.method.recipe(job.phase),
+            inputs=inputs,
         )
         each_step()
         return gradients, fit
@@ -207,12 +231,14 @@ def _fit(
         seed=spec.seed,
         roster_index=job.roster_index,
         device=context.device,
+        recipe=context.method.recipe(job.phase),
+        inputs=inputs,
         progress=progress,
         each_step=each_step,
     )
 
 
-def _training_data(context: RunContext, job: m.TrainJob) -> Dataset[Any]:
+def _training_data(context: RunContext, job: TrainJob) -> Dataset[Any]:
     """The node's examples; on a drill node that poisons labels, with wrong ones."""
     data = context.train_data
     if job.attack is not None:
@@ -221,23 +247,3 @@ def _training_data(context: RunContext, job: m.TrainJob) -> Dataset[Any]:
         if poisons_labels(job.attack):
             return flipped(context.task, context.model, data, context.device)
     return data
-
-
-def _write_parts(
-    context: RunContext, job: m.TrainJob, layout: Layout, gradients: Mapping[str, Tensor] | None, channel: Channel
-) -> tuple[tuple[m.TrainedPart, ...], tuple[m.StateFile, ...]]:
-    exchange, tensors = context.spec.exchange, state.tensors_of(context.model)
-    base = MappedModel(job.base, layout) if exchange.payload == "delta" else None
-    vector = ModelVector(layout, tensors if gradients is None else gradients, base)
-    part, kept = write_update(context.spec, job, layout, vector, _scratch(job, "model"), channel.check_cancelled)
-    parts = [part]
-    if (buffers := layout.part("buffers")).tensors:
-        path = _scratch(job, "buffers")
-        parts.append(m.TrainedPart("buffers", "none", path, write_tensors(path, buffers, tensors)))
-    return tuple(parts), kept
-
-
-def _scratch(job: m.TrainJob, part: str) -> Path:
-    if part not in job.scratch:
-        raise WorkerError(f"no file was named for part {part!r} of the update")
-    return job.scratch[part]

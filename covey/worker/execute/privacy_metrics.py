@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from covey.codecs.contract import Codec
-from covey.codecs.dp_sign import DpSign
 from covey.learning.privacy import spent
-from covey.worker.jobs.messages import Metrics
+from covey.worker.jobs.evaluation import Metrics
 
 
 def spent_metrics(codec: Codec, rounds: int) -> Metrics:
@@ -16,7 +15,8 @@ def spent_metrics(codec: Codec, rounds: int) -> Metrics:
     Raises:
         PluginError: The package for it is not installed.
     """
-    if not isinstance(codec, DpSign):
+    message = codec.privacy
+    if message is None:
         return {}
-    found = spent(codec.options, rounds)
+    found = spent(message, rounds)
     return {"privacy/epsilon": (found.epsilon, 1.0), "privacy/delta": (found.delta, 1.0)}

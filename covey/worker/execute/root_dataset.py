@@ -84,6 +84,7 @@ class Root:
             "seed": spec.seed,
             "roster_index": ROOT_INDEX,
             "device": context.device,
+            "recipe": context.method.recipe(1),
         }
         if spec.exchange.payload == "gradient":
             tensors, _ = loop.gradient(context.task, model, self._data, self._indices, spec.training, **arguments)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from covey.aggregation.buffers import finite_buffers
 from covey.aggregation.matrix import Row, finite
 from covey.aggregation.weights import effective_shares
-from covey.codecs.contract import Codec
 from covey.errors import LayoutError, LimitExceeded
-from covey.layout import Layout
-from covey.vectors import ComputedVector, Vector
-from covey.worker.files.mapped import MappedModel, map_bytes
-from covey.worker.jobs import messages as m
+from covey.vectors import Vector
+from covey.worker.execute.update_form import UpdateForm, layout_of
+from covey.worker.files.mapped import MappedModel
+from covey.worker.jobs.aggregation import AggregateRow, RowVerdict
 
 NON_FINITE = "non-finite"
 
@@ -29,38 +27,24 @@ class Admitted:
         node: The node's id.
         weight: As declared.
         reader: Its vector, as something to be added to the base.
-        buffers: Its raw buffers, uint8 `[layout.nbytes]`.
+        tensors: The raw values of its other parts, uint8, by part.
     """
 
     node: str
     weight: float
     reader: Vector
-    buffers: Tensor
-
-
-class Difference(ComputedVector):
-    """Parameters as they were sent, read as deltas from the base."""
-
-    def __init__(self, sent: Vector, base: MappedModel) -> None:
-        super().__init__(sent.d)
-        self._sent, self._base = sent, base
-
-    def decode(self, columns: slice, out: Tensor) -> None:
-        """Sent minus base."""
-        torch.sub(self._sent.read(columns), self._base.read(columns), out=out)
+    tensors: Mapping[str, Tensor]
 
 
 def admit(
-    rows: Sequence[m.AggregateRow], codec: Codec, layout: Layout, base: MappedModel, *, as_parameters: bool
-) -> tuple[list[Admitted], dict[str, m.RowVerdict]]:
+    rows: Sequence[AggregateRow], form: UpdateForm, base: MappedModel
+) -> tuple[list[Admitted], dict[str, RowVerdict]]:
     """Open the updates' files.
 
     Args:
         rows: In roster order.
-        codec: The run's.
-        layout: The model's.
+        form: Of the run's updates.
         base: The round's base version.
-        as_parameters: Whether nodes send parameters rather than differences.
 
     Returns:
         The usable ones in the same order, and the verdicts on the others by node.
@@ -68,32 +52,21 @@ def admit(
     admitted, verdicts = [], {}
     for row in rows:
         try:
-            admitted.append(_opened(row, codec, layout, base, as_parameters))
+            admitted.append(_opened(row, form, base))
         except (LayoutError, LimitExceeded) as error:
-            verdicts[row.node] = m.RowVerdict(row.node, False, str(error), 0.0, {})
+            verdicts[row.node] = RowVerdict(row.node, False, str(error), 0.0, {})
     return admitted, verdicts
 
 
-def _opened(row: m.AggregateRow, codec: Codec, layout: Layout, base: MappedModel, as_parameters: bool) -> Admitted:
-    buffers = layout.part("buffers")
-    expected = {"model", "buffers"} if buffers.tensors else {"model"}
+def _opened(row: AggregateRow, form: UpdateForm, base: MappedModel) -> Admitted:
+    expected = {part.name for part in form.sent}
     if set(row.parts) != expected:
         raise LayoutError(f"parts {sorted(row.parts)} instead of {sorted(expected)}")
     effective_shares([row.weight])  # refuses a weight that is not a weight
-    reader = codec.reader(map_bytes(row.parts["model"]), base.d, layout.part("model"))
-    if as_parameters:
-        reader = Difference(reader, base)
-    raw = _raw(row, buffers)
-    if not finite(Row(row.node, row.weight, reader)) or not finite_buffers(buffers, raw):
+    reader = form.vector(row.parts, base)
+    tensors = {part.name: form.raw(part, row.parts) for part in form.tensors}
+    if not finite(Row(row.node, row.weight, reader)) or not all(
+        finite_buffers(layout_of(part), tensors[part.name]) for part in form.tensors
+    ):
         raise LayoutError(NON_FINITE)
-    return Admitted(row.node, row.weight, reader, raw)
-
-
-def _raw(row: m.AggregateRow, buffers: Layout) -> Tensor:
-    if not buffers.nbytes:
-        return torch.empty(0, dtype=torch.uint8)
-    path = row.parts["buffers"]
-    size = path.stat().st_size
-    if size != buffers.nbytes:
-        raise LayoutError(f"{size} bytes of buffers instead of {buffers.nbytes}")
-    return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+    return Admitted(row.node, row.weight, reader, tensors)

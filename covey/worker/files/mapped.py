@@ -38,6 +38,36 @@ def map_float32(path: Path, numel: int) -> Tensor:
     return torch.from_file(str(path), shared=False, size=numel) if numel else torch.empty(0)
 
 
+def map_flat(path: Path, layout: Layout) -> Tensor:
+    """The file of a part with tensors of one dtype as one vector `[layout.numel]` of that dtype.
+
+    Raises:
+        LayoutError: The file has another size.
+    """
+    size = path.stat().st_size
+    if size != layout.nbytes:
+        raise LayoutError(f"{path.name} has {size} bytes, its part {layout.nbytes}")
+    dtype = dtype_of(layout)
+    return (
+        torch.from_file(str(path), shared=False, size=layout.numel, dtype=dtype)
+        if size
+        else torch.empty(0, dtype=dtype)
+    )
+
+
+def dtype_of(layout: Layout) -> torch.dtype:
+    """The dtype of all tensors of a layout; of none float32.
+
+    Raises:
+        LayoutError: They have several.
+    """
+    names = {tensor.dtype for tensor in layout.tensors} or {"float32"}
+    if len(names) > 1:
+        raise LayoutError(f"tensors of one dtype were expected, not of {', '.join(sorted(names))}")
+    dtype: torch.dtype = getattr(torch, names.pop())
+    return dtype
+
+
 class MappedModel(Vector):
     """A model file: its parameters as one vector whatever their dtypes, and its buffers by name.
 

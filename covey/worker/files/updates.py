@@ -15,7 +15,7 @@ from covey.codecs.contract import Buffer, Codec, CodecContext
 from covey.errors import TaskError
 from covey.layout import Layout
 from covey.vectors import BLOCK_ELEMENTS, ComputedVector, Vector, is_finite, spans
-from covey.worker.files.mapped import MappedModel
+from covey.worker.files.mapped import MappedModel, dtype_of
 from covey.worker.files.writing import ArtifactWriter, Overlap, raw_bytes
 
 
@@ -54,6 +54,21 @@ def write_tensors(path: Path, layout: Layout, tensors: Mapping[str, Tensor]) -> 
             if values.is_floating_point():
                 require_finite(values)
             writer.write(raw_bytes(values))
+        return writer.close()
+
+
+def write_flat(path: Path, layout: Layout, values: Tensor) -> Artifact:
+    """A flat vector of a part's layout, into a synced file.
+
+    Raises:
+        TaskError: It has another length or dtype, or a value that is not finite.
+    """
+    if values.shape != (layout.numel,) or values.dtype != dtype_of(layout):
+        found = f"{values.dtype} {list(values.shape)}"
+        raise TaskError(f"a vector of {dtype_of(layout)} [{layout.numel}] was declared, and {found} was made")
+    with ArtifactWriter(path) as writer:
+        values = values.cpu().contiguous()
+        writer.write(raw_bytes(require_finite(values) if values.is_floating_point() else values))
         return writer.close()
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from covey.worker.jobs.messages import ArtifactField, StateFile
+from covey.worker.jobs.files import ArtifactField, WrittenFile
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class DecideJob:
     """The newest version's number; the arrival's staleness is this minus its base version."""
     held: tuple[AsyncArrival, ...]
     """What the policy held before, in the order of decisions."""
-    updates: Mapping[int, Path]
-    """Files of the model parts of earlier updates that the state refers to, by assignment number."""
+    updates: Mapping[int, Mapping[str, Path]]
+    """Files of earlier updates that the state refers to, by assignment number and part."""
     models: Mapping[int, Path]
     """Files of model versions that the state or an arrival refers to (the newest among them), by version."""
     state_json: str
@@ -79,5 +79,5 @@ class DecideResult:
     """Versions that the new state refers to."""
     artifact: ArtifactField | None = None
     model_sha256: str = ""
-    state: tuple[StateFile, ...] = ()
+    state: tuple[WrittenFile, ...] = ()
     seconds: float = 0.0

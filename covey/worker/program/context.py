@@ -10,18 +10,20 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from pydantic import JsonValue
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from covey.errors import LayoutError
 from covey.layout import Layout
 from covey.learning.data import held_on
-from covey.learning.partition import part_of
+from covey.learning.partition import part_of, partition_in
 from covey.learning.state import layout_of
 from covey.learning.task import NodeData, Task, load_task, task_errors
+from covey.methods.contract import METHODS, Method
 from covey.seeds import derive_seed
 from covey.spec import RunSpec, parse_json
-from covey.worker.jobs.messages import Options
+from covey.worker.program.local_tensors import LocalTensors
 
 MAX_RUNS = 2
 """A run and its successor; more would only hold memory."""
@@ -33,7 +35,13 @@ class RunContext:
     """One run on this machine; everything is made when it is first needed."""
 
     def __init__(
-        self, spec_json: str, device: torch.device, *, paths: Mapping[str, str], options: Options, allow_path: bool
+        self,
+        spec_json: str,
+        device: torch.device,
+        *,
+        paths: Mapping[str, str],
+        options: Mapping[str, JsonValue],
+        allow_path: bool,
     ) -> None:
         self.spec: RunSpec = parse_json(spec_json)
         self.device = device
@@ -47,6 +55,11 @@ class RunContext:
         return load_task(self.spec.task, allow_path=self._allow_path)
 
     @cached_property
+    def method(self) -> Method:
+        """The run's method."""
+        return METHODS.make(self.spec.method.name, self.spec.method.options)
+
+    @cached_property
     def model(self) -> nn.Module:
         """The task's model; its first values come from the run's seed only. It is reused by every round."""
         torch.manual_seed(derive_seed(self.spec.seed, "model"))
@@ -55,14 +68,21 @@ class RunContext:
 
     @cached_property
     def layout(self) -> Layout:
-        """The layout of the task's own model."""
-        return layout_of(self.model)
+        """The layout of the task's own model as it is exchanged."""
+        return self.local.without(layout_of(self.model))
 
-    def form(self) -> Layout:
-        """The layout, without making the model's values where its code allows that."""
+    @cached_property
+    def local(self) -> LocalTensors:
+        """What of the model stays on each node."""
+        return LocalTensors(self.model, self.method.local(self.model))
+
+    def form(self) -> tuple[Layout, frozenset[str]]:
+        """The layout, and what stays local, without making the model's values where its code allows that."""
         with contextlib.suppress(Exception), torch.device("meta"):
-            return layout_of(self.task.model())
-        return self.layout
+            model = self.task.model()
+            local = LocalTensors(model, self.method.local(model))
+            return local.without(layout_of(model)), local.names
+        return self.layout, self.local.names
 
     @cached_property
     def train_data(self) -> Dataset[Any]:
@@ -91,7 +111,7 @@ class RunContext:
         Raises:
             SpecError: The data cannot be cut so.
         """
-        if self.spec.data.partition == "local":
+        if partition_in(self.spec.data).whole:
             part, parts = 0, 1  # every part is everything
         if (part, parts) not in self._indices:
             found = part_of(self.task, self.train_data, self.spec.data, part, parts, self.spec.seed)
@@ -134,7 +154,7 @@ class Contexts:
         self._runs: OrderedDict[str, tuple[str, RunContext]] = OrderedDict()
 
     def get(
-        self, run: str, spec_json: str, *, allow_path: bool, paths: Mapping[str, str], options: Options
+        self, run: str, spec_json: str, *, allow_path: bool, paths: Mapping[str, str], options: Mapping[str, JsonValue]
     ) -> RunContext:
         """The context of a run, kept from before if nothing about it changed."""
         key = json.dumps([spec_json, allow_path, dict(paths), dict(options)], sort_keys=True)
@@ -146,7 +166,3 @@ class Contexts:
         while len(self._runs) > MAX_RUNS:
             self._runs.popitem(last=False)
         return self._runs[run][1]
-
-    def forget(self, run: str) -> None:
-        """Let go of a run."""
-        self._runs.pop(run, None)

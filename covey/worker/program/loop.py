@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -9,17 +10,24 @@ import structlog
 import torch
 
 from covey.errors import CoveyError, TaskError, WorkerError
-from covey.worker.execute.aggregation_op import aggregate
-from covey.worker.execute.coordinator_ops import describe, initial
-from covey.worker.execute.decision_op import decide
-from covey.worker.execute.node_ops import apply, check, device_name, evaluate, train
-from covey.worker.jobs import decisions as dm
-from covey.worker.jobs import messages as m
-from covey.worker.program.context import Contexts
+from covey.worker.jobs.operations import OPERATIONS, Operation
+from covey.worker.jobs.serialization import from_json, to_json
+from covey.worker.program.host import Host
 from covey.worker.program.pipe import Cancelled, Channel, Request
 
 log = structlog.get_logger(room="worker")
-Operation = Callable[[dict[str, Any]], Any]
+Function = Callable[[Any, Host], object]
+
+
+def function_of(operation: Operation[Any, Any, Any]) -> Function:
+    """Import what does an operation."""
+    module, _, name = operation.function.partition(":")
+    function: Function = getattr(importlib.import_module(module), name)
+    return function
+
+
+KNOWN = {operation.name: (operation, function_of(operation)) for operation in OPERATIONS}
+"""Imported with this module, so that a worker that has started has all that it needs."""
 
 
 class Program:
@@ -28,19 +36,9 @@ class Program:
     def __init__(self, channel: Channel, *, device: str, threads: int) -> None:
         torch.set_num_threads(threads)
         self._channel = channel
-        self._contexts = contexts = Contexts(_device(device))
-        self._operations: dict[str, Operation] = {
-            "hello": lambda args: m.HelloResult(device_name(contexts.device)),
-            "describe": lambda args: describe(contexts, m.from_json(m.DescribeJob, args)),
-            "initial": lambda args: initial(contexts, m.from_json(m.InitialJob, args)),
-            "aggregate": lambda args: aggregate(contexts, m.from_json(m.AggregateJob, args), channel),
-            "decide": lambda args: decide(m.from_json(dm.DecideJob, args), channel),
-            "train": lambda args: train(contexts, m.from_json(m.TrainJob, args), channel),
-            "evaluate": lambda args: {"metrics": evaluate(contexts, m.from_json(m.EvaluateJob, args))},
-            "apply": lambda args: apply(m.from_json(m.ApplyJob, args)),
-            "check": lambda args: check(contexts, m.from_json(m.CheckJob, args)),
-            "forget": self._forget,
-        }
+        self._host = Host(
+            _device(device), channel.check_cancelled, lambda progress: channel.progress(to_json(progress))
+        )
 
     def run(self) -> None:
         """Answer requests until the pipe closes (which ends the process)."""
@@ -50,7 +48,7 @@ class Program:
     def _answer(self, request: Request) -> None:
         try:
             self._channel.check_cancelled()
-            self._channel.answer(m.to_json(self._operation(request.op)(request.args)))
+            self._channel.answer(to_json(self._done(request)))
         except Cancelled:
             log.info("cancelled", op=request.op)
             self._channel.fail(WorkerError("cancelled"))
@@ -63,14 +61,11 @@ class Program:
             log.exception("failed", op=request.op)
             self._channel.fail(WorkerError(f"{request.op}: {type(error).__name__}: {error}"))
 
-    def _operation(self, name: str) -> Operation:
-        if name not in self._operations:
-            raise WorkerError(f"no operation {name!r}; there are: {', '.join(self._operations)}")
-        return self._operations[name]
-
-    def _forget(self, args: dict[str, Any]) -> dict[str, Any]:
-        self._contexts.forget(args["run"])
-        return {}
+    def _done(self, request: Request) -> object:
+        if request.op not in KNOWN:
+            raise WorkerError(f"no operation {request.op!r}; there are: {', '.join(KNOWN)}")
+        operation, function = KNOWN[request.op]
+        return function(from_json(operation.job, request.args), self._host)
 
 
 def _cause(error: CoveyError) -> BaseException | None:

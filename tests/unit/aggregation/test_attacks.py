@@ -1,20 +1,32 @@
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covey.aggregation.attacks import ALIE, IPM, AttackContext, Gaussian, LazyCopy, Mimic, MinMax, MinSum, StaleReplay
+from covey.aggregation.attacks import (
+    ALIE,
+    ATTACKS,
+    IPM,
+    AttackContext,
+    Gaussian,
+    LazyCopy,
+    Mimic,
+    MinMax,
+    MinSum,
+    StaleReplay,
+)
 from covey.aggregation.attacks.omniscient import auto_z
 from covey.aggregation.matrix import UpdateMatrix
 from covey.errors import LayoutError, RunFailed
-from covey.plugins import installed, load
 from covey.testing.attacks import AttackConformance
 from covey.vectors import TensorVector
 
 D = 300
-NAMES = [plugin.name for plugin in installed("attack")]
+NAMES = [plugin.name for plugin in ATTACKS.installed()]
 matrices = st.builds(
     lambda seed, k, scale, shift: torch.randn(k, 40, generator=torch.Generator().manual_seed(seed)) * scale + shift,
     st.integers(0, 10_000),
@@ -49,27 +61,31 @@ def sent(attack, rows, own=None, **fields):
 
 
 class _Conformance(AttackConformance):
+    name: ClassVar[str]
+    options: ClassVar[dict[str, Any]]
+
     def make(self):
-        return load("attack", self.name)(self.options)
+        return ATTACKS.make(self.name, self.options)
 
 
-for _name, _options in [(name, {}) for name in NAMES] + [
+_OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("alie", {"z": "auto"}),
     ("min-max", {"p": "unit"}),
     ("min-sum", {"p": "sign"}),
     ("lazy-copy", {"noise": 0.1}),
     ("stale-replay", {"refresh": 2}),
     ("mimic", {"warmup": 2}),
-]:
+]
+for _name, _options in [*((name, {}) for name in NAMES), *_OPTIONS]:
     _class = f"Test_{_name}_{'_'.join(map(str, _options.values()))}"
     globals()[_class] = type(_class, (_Conformance,), {"name": _name, "options": _options, "__test__": True})
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if load("attack", name).omniscient])
+@pytest.mark.parametrize("name", [name for name in NAMES if ATTACKS.load(name).omniscient])
 def test_an_omniscient_attack_alone_says_what_to_do(name):
     text = f"attack {name} needs to know at least [12] honest vectors, and knows 0: .*--attack-group"
     with pytest.raises(RunFailed, match=text):
-        load("attack", name)().vector(TensorVector(torch.ones(D)), context())
+        ATTACKS.make(name).vector(TensorVector(torch.ones(D)), context())
 
 
 # -- one adversary alone
@@ -88,15 +104,15 @@ def test_an_omniscient_attack_alone_says_what_to_do(name):
 )
 def test_functions_of_the_own_vector(name, options, expected):
     own = torch.randn(D)
-    assert torch.equal(dense(load("attack", name)(options).vector(TensorVector(own), context())), expected(own))
+    assert torch.equal(dense(ATTACKS.make(name, options).vector(TensorVector(own), context())), expected(own))
 
 
 def test_nan_is_nan():
-    assert sent(load("attack", "nan")(), honest()).isnan().all()
+    assert sent(ATTACKS.make("nan"), honest()).isnan().all()
 
 
 def test_only_label_flip_poisons_labels():
-    assert [name for name in NAMES if load("attack", name).poisons_labels] == ["label-flip"]
+    assert [name for name in NAMES if ATTACKS.load(name).poisons_labels] == ["label-flip"]
 
 
 def test_gaussian_has_the_standard_deviation_and_is_new_for_each_node_and_round():

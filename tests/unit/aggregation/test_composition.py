@@ -27,11 +27,11 @@ ROUND = AggregationContext(round=1, seed=5)
 
 class Conformance(AggregatorConformance):
     # Each part has its own options, checked where it is made.
-    test_refuses_unknown_options = None
+    test_refuses_unknown_options = None  # type: ignore[assignment]
 
 
 class TestMixingBeforeKrumConforms(RobustConformance):
-    test_refuses_unknown_options = None
+    test_refuses_unknown_options = None  # type: ignore[assignment]
 
     def make(self) -> Aggregator:
         return Composed([NearestNeighbourMixing({"f": 4})], Krum({"f": 4}))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import AsyncIterator
 
 import grpc
 import grpc.aio
@@ -57,6 +58,12 @@ def test_a_client_that_fails_fails_the_floor(tmp_path):
             floor._read_line(server, [client])
 
 
+async def nothing() -> AsyncIterator[bytes]:
+    """A stream that ends at once."""
+    for chunk in ():
+        yield chunk
+
+
 async def test_a_client_that_leaves_in_the_middle_ends_the_server(tmp_path):
     write_certificates(tmp_path)
     served = floor.FloorServer(nodes=1, total_bytes=10, rounds=1)
@@ -69,7 +76,7 @@ async def test_a_client_that_leaves_in_the_middle_ends_the_server(tmp_path):
             return grpc.aio.EOF
 
     with pytest.raises(ConnectionError, match="middle of a round"):
-        await served.exchange(iter(()), Leaves())
+        await served.exchange(nothing(), Leaves())
     assert served.done.is_set()
     assert isinstance(served.error, ConnectionError)
 
@@ -82,7 +89,8 @@ async def test_the_server_refuses_a_client_without_a_certificate(tmp_path):
     anonymous = grpc.ssl_channel_credentials((tmp_path / "authority.crt").read_bytes())
     options = [("grpc.ssl_target_name_override", SERVER_NAME)]
     async with grpc.aio.secure_channel(f"127.0.0.1:{port}", anonymous, options) as channel:
+        ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(floor.METHOD)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await asyncio.wait_for(channel.unary_unary(floor.METHOD)(b""), 10)
+            await asyncio.wait_for(ask(b""), 10)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     await server.stop(None)

@@ -28,26 +28,34 @@ def heed_interrupts():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-@pytest.fixture
-def start():
-    """Starts `covey ARGUMENTS` and sees to it that nothing it started stays."""
-    mark, started = uuid.uuid4().hex, []
+class Start:
+    """Starts `covey ARGUMENTS` when it is called, and knows what of it is left."""
 
-    def begin(*arguments):
+    def __init__(self):
+        self._mark, self.started = uuid.uuid4().hex, []
+
+    def __call__(self, *arguments):
         command = [sys.executable, "-m", "covey.cli.main", *map(str, arguments)]
-        env = {**os.environ, MARK: mark}
+        env = {**os.environ, MARK: self._mark}
         child = subprocess.Popen(
             command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
         )
-        started.append(child)
+        self.started.append(child)
         return child
 
-    begin.left = lambda: marked_processes(MARK, mark)
-    yield begin
-    for child in started:
+    def left(self):
+        return marked_processes(MARK, self._mark)
+
+
+@pytest.fixture
+def start():
+    """Starts commands, and sees to it that nothing they started stays."""
+    starter = Start()
+    yield starter
+    for child in starter.started:
         child.kill()
         child.communicate()
-    for pid in begin.left():
+    for pid in starter.left():
         os.kill(pid, signal.SIGKILL)
 
 

@@ -19,7 +19,7 @@ def submit(tmp_path, text, *options):
 @pytest.mark.parametrize(
     ("extra", "named"),
     [
-        ('[training]\noptimizer = "lion"', ["training.optimizer", "lion", "sgd", "momentum", "adam", "adamw"]),
+        ('[training]\nprecision = "half"', ["training.precision", "half", "float32", "bf16"]),
         ("[training]\nlearning_rate = -1", ["training.learning_rate", "-1", "greater than 0"]),
         ("[rounds]\ncounts = 3", ["rounds.counts", "unknown key", "count", "quorum"]),
         ("[rounds]\ncount = 0", ["rounds.count", "0", "greater than or equal to 1"]),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -16,9 +17,10 @@ from covey.errors import SpecError, TaskError
 from covey.testing.codecs import CodecConformance, decoded, encoded
 from covey.vectors import TensorVector
 
-GAUSSIAN = {"epsilon": 0.5, "delta": 1e-5, "clip": 4.0}
-ANALYTIC = {"epsilon": 3.0, "delta": 1e-3, "clip": 4.0, "mechanism": "analytic-gaussian"}
-LAPLACE = {"epsilon": 2.0, "delta": 0.0, "clip": 1.5, "mechanism": "laplace"}
+Options = dict[str, Any]
+GAUSSIAN: Options = {"epsilon": 0.5, "delta": 1e-5, "clip": 4.0}
+ANALYTIC: Options = {"epsilon": 3.0, "delta": 1e-3, "clip": 4.0, "mechanism": "analytic-gaussian"}
+LAPLACE: Options = {"epsilon": 2.0, "delta": 0.0, "clip": 1.5, "mechanism": "laplace"}
 CONTEXT = CodecContext(seed=1, round=1)
 SIGNS = 200_000
 
@@ -33,14 +35,14 @@ class TestLaplace(CodecConformance):
         return DpSign(LAPLACE)
 
 
-def positive(options: dict, value: float, seed: int = 1) -> float:
+def positive(options: Options, value: float, seed: int = 1) -> float:
     """The share of +1 among many elements of one value."""
     vector = torch.full((SIGNS,), value)
     data = encoded(DpSign(options), TensorVector(vector), replace(CONTEXT, seed=seed))
     return (decoded(DpSign(options), data, SIGNS) > 0).double().mean().item()
 
 
-def noisy(options: dict, value: float) -> float:
+def noisy(options: Options, value: float) -> float:
     """The share of positive values among as many with noise added."""
     generator = torch.Generator().manual_seed(8)
     if options is LAPLACE:
@@ -52,12 +54,13 @@ def noisy(options: dict, value: float) -> float:
         noise = sigma * torch.randn(SIGNS, generator=generator)
     else:
         noise = DpSign(options).options.noise * torch.randn(SIGNS, generator=generator)
-    return (value + noise > 0).double().mean().item()
+    positives: Tensor = value + noise > 0
+    return positives.double().mean().item()
 
 
 @pytest.mark.parametrize("options", [GAUSSIAN, ANALYTIC, LAPLACE])
 @pytest.mark.parametrize("value", [-4.0, -0.3, 0.0, 1.0, 4.0])
-def test_it_is_the_sign_of_the_value_with_noise(options: dict, value: float) -> None:
+def test_it_is_the_sign_of_the_value_with_noise(options: Options, value: float) -> None:
     # Two samples of as many signs: their difference has a standard error of at most (2 SIGNS) ** -0.5.
     assert abs(positive(options, value) - noisy(options, value)) < 5 * (2 * SIGNS) ** -0.5
 
@@ -65,7 +68,7 @@ def test_it_is_the_sign_of_the_value_with_noise(options: dict, value: float) -> 
 @settings(deadline=None)
 @given(st.floats(0.05, 0.95), st.sampled_from([1e-3, 1e-5, 1e-8]), st.floats(0.01, 100))
 def test_the_noise_is_the_papers(epsilon: float, delta: float, clip: float) -> None:
-    given = {"epsilon": epsilon, "delta": delta, "clip": clip}
+    given: Options = {"epsilon": epsilon, "delta": delta, "clip": clip}
     assert DpSign(given).options.noise == pytest.approx(math.sqrt(2 * math.log(1.25 / delta)) * clip / epsilon)
     laplace = DpSign({**given, "delta": 0, "mechanism": "laplace"})
     assert laplace.options.noise == pytest.approx(clip / epsilon)
@@ -73,7 +76,7 @@ def test_the_noise_is_the_papers(epsilon: float, delta: float, clip: float) -> N
 
 @pytest.mark.parametrize("ratio", [-2.5, -0.7, 0.1, 3.0])
 def test_the_share_of_positive_signs_is_the_distribution_function(ratio: float) -> None:
-    def share(options: dict) -> float:
+    def share(options: Options) -> float:
         return positive(options, ratio * DpSign(options).options.noise)
 
     tolerance = 5 * 0.5 * SIGNS**-0.5
@@ -110,7 +113,7 @@ def test_the_analytic_noise_is_the_least_that_keeps_the_promise(epsilon: float, 
 
 def test_the_analytic_noise_is_less_than_the_classical() -> None:
     for epsilon in (0.1, 0.5, 0.99):
-        given = {"epsilon": epsilon, "delta": 1e-5, "clip": 3.0}
+        given: Options = {"epsilon": epsilon, "delta": 1e-5, "clip": 3.0}
         analytic = DpSign({**given, "mechanism": "analytic-gaussian"})
         assert analytic.options.noise < DpSign(given).options.noise
 
@@ -150,7 +153,7 @@ def test_the_norm_to_clip_in_follows_the_mechanism() -> None:
         ({"mechanism": "none"}, r"exchange\.options\.mechanism: .*'gaussian'"),
     ],
 )
-def test_impossible_options_are_refused_by_name(changes: dict, message: str) -> None:
+def test_impossible_options_are_refused_by_name(changes: Options, message: str) -> None:
     with pytest.raises(SpecError, match=message):
         DpSign({**GAUSSIAN, **changes})
 

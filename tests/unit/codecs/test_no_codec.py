@@ -12,8 +12,8 @@ from torch import Tensor
 
 from covey.codecs.contract import Codec, CodecContext
 from covey.codecs.none import NoCodec
-from covey.codecs.options import PluginOptions, validated
 from covey.errors import LayoutError, LimitExceeded, SpecError
+from covey.options import PluginOptions, validated
 from covey.testing.codecs import CodecConformance, encoded
 from covey.vectors import FunctionVector, TensorVector
 

@@ -120,7 +120,7 @@ def test_a_magnitude_that_is_none_is_refused(magnitude: float) -> None:
 @pytest.mark.parametrize("bound", [0, -1.0, "max", True])
 def test_a_wrong_bound_is_refused_by_name(bound: object) -> None:
     with pytest.raises(SpecError, match=r"exchange\.options\.bound"):
-        StoSign({"bound": bound})  # type: ignore[dict-item]
+        StoSign({"bound": bound})
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

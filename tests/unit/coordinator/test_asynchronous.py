@@ -19,7 +19,7 @@ from covey.coordinator.modes.asynchronous.events import (
     SendAssignment,
 )
 from covey.coordinator.modes.asynchronous.machine import AsyncMachine
-from covey.coordinator.modes.rounds.events import (
+from covey.machines.protocol import (
     AssignEvaluation,
     Cancel,
     EvaluateCentrally,

@@ -20,7 +20,7 @@ from covey.coordinator.modes.asynchronous.events import (
     SendAssignment,
 )
 from covey.coordinator.modes.asynchronous.machine import AsyncMachine
-from covey.coordinator.modes.rounds.events import (
+from covey.machines.protocol import (
     Evaluated,
     FinishRun,
     NodeAnswered,
@@ -241,7 +241,7 @@ class AnyInterleaving(RuleBasedStateMachine):
             assert self.deciding
         for node in self.connected - self.gone:
             idle = node not in machine.open and node not in machine.undecided.values()
-            if idle and not machine._paused and len(machine._eligible()) >= self.policy.min_nodes:
+            if idle and not machine._paused and len(machine.members.eligible()) >= self.policy.min_nodes:
                 assert machine.wake_at is not None
 
     def teardown(self):

@@ -15,16 +15,18 @@ import pytest
 from covey.coordinator.backup import backup
 from covey.coordinator.backup import durable as copies
 from covey.coordinator.backup.ownership import check_folder
-from covey.coordinator.environment import Environment, StoreThread
+from covey.coordinator.runs.retention import Retention
+from covey.coordinator.store_thread import StoreThread
+from covey.driver.background import Background
 from covey.errors import Conflict, NotFound
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.sql.store import open_store
-from covey.testing import store_records as make
+from covey.testing.store import records as make
 
 
 @pytest.fixture
 def env(tmp_path):
-    """A coordinator's environment, as far as a backup needs it, with one run and its model."""
+    """What a backup is given: with one run and its model."""
     data_dir = tmp_path / "data"
     (data_dir / "keys").mkdir(parents=True)
     (data_dir / "keys" / "authority.key").write_text("secret")
@@ -34,16 +36,7 @@ def env(tmp_path):
     files = ArtifactFiles(data_dir / "files")
     for digest in store.referenced_digests():
         files.path(digest).write_text(digest)
-    made = SimpleNamespace(
-        config=SimpleNamespace(data_dir=data_dir),
-        store=StoreThread(store),
-        files=files,
-        held_releases=None,
-        _background=set(),
-    )
-    made._reap = lambda task: Environment._reap(made, task)
-    made.spawn = lambda work: Environment.spawn(made, work)
-    yield made
+    yield backup.BackupServices(data_dir, StoreThread(store), files, Retention(files), Background())
     store.close()
 
 
@@ -72,7 +65,7 @@ def test_a_whole_backup_has_nothing_unfinished(env, tmp_path):
     assert {path.name for path in (folder / "files" / "artifacts").iterdir()} == env.store.store.referenced_digests()
     assert modes(folder) == {0}
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert env.held_releases is None
+    assert not env.retention.is_held
 
 
 def test_dropping_what_was_held_says_nothing_about_the_database(env, tmp_path):
@@ -89,7 +82,7 @@ def test_a_file_that_the_record_names_and_that_is_gone_fails_the_backup(env, tmp
     with pytest.raises(NotFound, match=f"no whole backup: the record names the file {gone}"):
         back_up(env, tmp_path / "monday")
     assert list((tmp_path / "monday").iterdir()) == []
-    assert env.held_releases is None
+    assert not env.retention.is_held
 
 
 def test_a_disk_that_fills_up_leaves_an_empty_folder(env, tmp_path, monkeypatch):
@@ -100,7 +93,7 @@ def test_a_disk_that_fills_up_leaves_an_empty_folder(env, tmp_path, monkeypatch)
     with pytest.raises(Conflict, match=r"cannot be written into .*monday \(No space left on device\): name a folder"):
         back_up(env, tmp_path / "monday")
     assert list((tmp_path / "monday").iterdir()) == []
-    assert env.held_releases is None
+    assert not env.retention.is_held
 
 
 def test_a_folder_that_cannot_be_made_is_said(env, tmp_path):
@@ -151,12 +144,12 @@ def test_a_caller_that_goes_away_changes_nothing(env, slow, tmp_path):
         with pytest.raises(asyncio.CancelledError):
             await call
         released = sorted(env.store.store.referenced_digests())
-        env.held_releases.extend(released)  # as a round that ends now
+        env.retention.drop(released)  # as a round that ends now
         with pytest.raises(Conflict, match="another backup is being made"):
             await backup.back_up(env, tmp_path / "tuesday")
         assert all(env.files.has(digest) for digest in released)
         slow.go_on.set()
-        (task,) = env._background
+        (task,) = env.background._tasks
         assert await task > 0
         return released
 
@@ -165,7 +158,7 @@ def test_a_caller_that_goes_away_changes_nothing(env, slow, tmp_path):
         digest: digest for digest in released
     }
     assert (folder / "covey.db").is_file()
-    assert env.held_releases is None
+    assert not env.retention.is_held
     assert not any(env.files.has(digest) for digest in released)
 
 
@@ -175,10 +168,10 @@ def test_a_coordinator_that_ends_leaves_no_backup_and_drops_nothing_that_is_bein
     async def scenario():
         call = asyncio.create_task(backup.back_up(env, tmp_path / "monday"))
         await asyncio.to_thread(slow.begun.wait, 30)
-        env.held_releases.extend(held)
-        for task in (call, *env._background):  # as asyncio.run does at the end
+        env.retention.drop(held)
+        for task in (call, *env.background._tasks):  # as asyncio.run does at the end
             task.cancel()
-        await asyncio.wait([call, *env._background])
+        await asyncio.wait([call, *env.background._tasks])
         assert all(env.files.has(digest) for digest in held)
         slow.go_on.set()
 
@@ -254,10 +247,10 @@ def test_what_somebody_put_into_an_unfinished_restore_is_not_deleted(whole, tmp_
 
 
 def test_a_directory_in_use_is_not_restored_into(whole, env):
-    before = content(env.config.data_dir)
+    before = content(env.data_dir)
     with pytest.raises(Conflict, match="is not empty; restore into a new folder"):
-        backup.restore(whole, env.config.data_dir)
-    assert content(env.config.data_dir) == before
+        backup.restore(whole, env.data_dir)
+    assert content(env.data_dir) == before
 
 
 def test_a_backup_is_not_restored_into_itself(whole):

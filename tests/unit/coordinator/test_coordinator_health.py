@@ -9,7 +9,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from covey.coordinator.admin import health
 from covey.coordinator.admin.health import CoordinatorHealth
-from covey.coordinator.environment import StoreThread
+from covey.coordinator.store_thread import StoreThread
 from covey.errors import StoreUnavailable
 from covey.wire.channels import secure_channel, server_credentials
 
@@ -33,10 +33,11 @@ class Store:
 
 @pytest.fixture
 async def store():
-    made = StoreThread(Store())
-    yield made
-    made.store.free.set()
-    await made.close()
+    answers = Store()
+    thread = StoreThread(answers)  # type: ignore[arg-type]  # health needs no more of a store
+    yield thread
+    answers.free.set()
+    await thread.close()
 
 
 @pytest.fixture
@@ -117,7 +118,7 @@ async def test_whoever_is_enrolled_may_ask_until_evicted_or_expired(channel_of, 
     assert [await refused(somebody), await refused(somebody, "store")] == [denied, denied]
     evicted.clear()
     in_two_years = time.time() + 2 * 366 * 86400
-    monkeypatch.setattr(health.time, "time", lambda: in_two_years)  # the connection stays
+    monkeypatch.setattr(time, "time", lambda: in_two_years)  # the connection stays
     assert await refused(somebody, "store") == denied
     assert store.store.asked == asked
 

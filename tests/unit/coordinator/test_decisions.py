@@ -2,13 +2,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from covey.coordinator.modes.asynchronous.decisions import Arrived, evicted_holders, recorded_evictions
+from covey.coordinator.modes.asynchronous.decisions import PendingUpdate, evicted_holders, recorded_evictions
 from covey.storage.record.contract import DecisionRecord
-from covey.testing import store_records as make
+from covey.testing.store import records as make
 
 
-def arrived(number: int, node: str, verdict: str) -> Arrived:
-    return Arrived(replace(make.update_record("run", number, node), verdict=verdict), 0, number)  # type: ignore[arg-type]
+def arrived(number: int, node: str, verdict: str) -> PendingUpdate:
+    return PendingUpdate(replace(make.update_record("run", number, node), verdict=verdict), 0, number)  # type: ignore[arg-type]
 
 
 def decision(*verdicts: tuple[int, str, str, str]) -> DecisionRecord:

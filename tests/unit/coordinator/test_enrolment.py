@@ -1,5 +1,6 @@
 import asyncio
 import hashlib
+import time
 
 import grpc
 import grpc.aio
@@ -9,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from covey.coordinator.config import CoordinatorConfig
-from covey.coordinator.environment import Environment, StoreThread
 from covey.coordinator.keys.keys import open_keys
 from covey.coordinator.nodes.enrolment import (
     BUSY,
@@ -17,25 +17,25 @@ from covey.coordinator.nodes.enrolment import (
     UNACCEPTABLE,
     UNPROVEN,
     USED,
+    Addresses,
     EnrolmentService,
+    EnrolmentServices,
     create_token,
     renew,
 )
+from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.rate_limits import MAX_ADDRESSES, RateLimits, site_of
-from covey.coordinator.nodes.sessions import Sessions
+from covey.coordinator.store_thread import StoreThread
 from covey.errors import Conflict, IdentityError, LimitExceeded, NotFound, SpecError, StoreUnavailable
 from covey.protos import admin_pb2
 from covey.protos import coordinator_pb2 as pb
 from covey.protos.coordinator_pb2_grpc import EnrolmentStub, add_EnrolmentServicer_to_server
-from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.sql.store import open_store
 from covey.wire.channels import channel_options, renewing_credentials, server_options
 from covey.wire.errors import from_rpc_error
-from covey.wire.grants import Grants
 from covey.wire.identity import signing_request
 from covey.wire.signing import key_id
 from covey.wire.tokens import JoinToken
-from covey.worker.client.supervisor import WorkerKeeper
 
 GENEROUS = {"each": (10_000, 1.0), "total": (10_000, 1.0)}
 
@@ -50,24 +50,28 @@ class Clock:
         return self.now
 
 
+class ShiftedClock:
+    """Unix time, and so many seconds more."""
+
+    def __init__(self):
+        self.ahead_s = 0.0
+
+    def __call__(self):
+        return time.time() + self.ahead_s
+
+
 @pytest.fixture
 async def env(tmp_path):
-    config = CoordinatorConfig(tmp_path)
-    keys = open_keys(tmp_path, Environment.now())
-    store = StoreThread(open_store(config.database_url))
-    yield Environment(
-        config=config,
+    keys = open_keys(tmp_path, time.time())
+    store = StoreThread(open_store(CoordinatorConfig(tmp_path).database_url))
+    yield EnrolmentServices(
+        federation=keys.authority.federation,
         store=store,
-        files=ArtifactFiles(tmp_path / "files"),
-        worker=WorkerKeeper(tmp_path, device="cpu", log_format="console"),
         authority=keys.authority,
         signing_key=keys.signing_key,
-        federation=keys.authority.federation,
-        sessions=Sessions(),
-        downloads=Grants(),
-        uploads=Grants(),
-        listen="127.0.0.1:7400",
-        enrol_listen="127.0.0.1:7401",
+        members=Members(store),
+        addresses=Addresses("127.0.0.1:7400", "127.0.0.1:7401"),
+        clock=ShiftedClock(),
     )
     await store.close()
 
@@ -81,7 +85,7 @@ async def listen(env, tmp_path):
         server = grpc.aio.server(options=server_options())
         service = EnrolmentService(env, RateLimits(**(limits or GENEROUS)))
         add_EnrolmentServicer_to_server(service, server)
-        identity = open_keys(tmp_path, env.now()).server
+        identity = open_keys(tmp_path, env.clock()).server
         port = server.add_secure_port("127.0.0.1:0", renewing_credentials(lambda: identity, mutual=False))
         await server.start()
         trusted = grpc.ssl_channel_credentials(env.authority.pem)
@@ -135,7 +139,7 @@ async def test_a_token_is_recorded_without_its_secret(env, tmp_path):
     assert (token.name, token.role, reply.node) == ("alpha", "node", "alpha")
     assert (token.server, token.enrol) == ("127.0.0.1:7400", "127.0.0.1:7401")
     assert token.authority_pem == env.authority.pem
-    assert token.expires_at == reply.expires_at <= env.now() + 60
+    assert token.expires_at == reply.expires_at <= env.clock() + 60
     digest = hashlib.sha256(token.secret).hexdigest()
     assert (await env.store.call(env.store.store.token, digest)).name == "alpha"
     for path in tmp_path.glob("covey.db*"):
@@ -169,15 +173,13 @@ async def test_tokens_that_cannot_be(env, fields, error):
 
 
 async def test_a_token_says_how_others_reach_us(env):
-    env.listen, env.enrol_listen = "0.0.0.0:7400", "[::]:7401"
+    env.addresses.listen, env.addresses.enrol_listen = "0.0.0.0:7400", "[::]:7401"
     token = JoinToken.decode(await token_for(env))
     assert token.server.endswith(":7400")
     assert token.enrol.endswith(":7401")
     assert not token.server.startswith("0.0.0.0")
     assert not token.enrol.startswith("[::]")
-    env.config = CoordinatorConfig(
-        env.config.data_dir, advertise="covey.example.org:1", advertise_enrol="covey.example.org:2"
-    )
+    env.addresses.advertise, env.addresses.advertise_enrol = "covey.example.org:1", "covey.example.org:2"
     token = JoinToken.decode(await token_for(env))
     assert (token.server, token.enrol) == ("covey.example.org:1", "covey.example.org:2")
 
@@ -208,7 +210,7 @@ async def test_the_same_keys_get_the_same_certificate_again_even_after_the_token
     ask, token = await listen(), await token_for(env, expires_s=0.5)
     request = request_of(token)
     first = await ask(request)
-    env.now = lambda: Environment.now() + 3600
+    env.clock.ahead_s = 3600.0
     assert await ask(request) == first
     assert await ask(request_of(token)) == first  # a new signing request for the same keys
     assert len(await events(env, "enrolled")) == 1
@@ -253,7 +255,7 @@ async def test_a_token_is_bound_to_the_signing_key_too(env, listen, request_of, 
 
 async def test_an_expired_token_is_refused(env, listen, request_of):
     ask, token = await listen(), await token_for(env, expires_s=60)
-    env.now = lambda: Environment.now() + 61
+    env.clock.ahead_s = 61.0
     with pytest.raises(IdentityError, match=UNACCEPTABLE):
         await ask(request_of(token))
     with pytest.raises(NotFound):
@@ -317,21 +319,21 @@ async def test_an_evicted_name_never_comes_back(env, listen, request_of):
     ask, first, kept = await listen(), await token_for(env), await token_for(env)
     await ask(request_of(first, "mine"))
     await env.store.call(env.store.store.set_node_state, "alpha", "evicted")
-    env.evicted.add("alpha")
+    env.members.evicted.add("alpha")
     with pytest.raises(Conflict, match=TAKEN):
         await ask(request_of(kept, "theirs"))
     with pytest.raises(Conflict, match="was evicted, which is for good"):
         await token_for(env)
-    assert env.evicted == {"alpha"}
+    assert env.members.evicted == {"alpha"}
 
 
 async def test_a_name_that_left_can_come_back(env, listen, request_of):
     ask = await listen()
     await ask(request_of(await token_for(env), "before"))
     await env.store.call(env.store.store.set_node_state, "alpha", "left")
-    env.evicted.add("alpha")
+    env.members.evicted.add("alpha")
     assert (await ask(request_of(await token_for(env), "after"))).name == "alpha"
-    assert env.evicted == set()
+    assert env.members.evicted == set()
 
 
 async def test_a_signing_key_belongs_to_one_name(env, listen, request_of):

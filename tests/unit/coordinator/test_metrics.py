@@ -2,27 +2,26 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from prometheus_client import generate_latest
 
 from covey.coordinator.admin import metrics as counted
-from covey.coordinator.admin.gauges import CoordinatorGauges
-from covey.coordinator.admin.metrics import MAX_METRIC_NAME, MAX_METRICS, CoordinatorMetrics, RunFacts
+from covey.coordinator.admin.gauges import CoordinatorGauges, GaugeSources
+from covey.coordinator.admin.metrics import CoordinatorMetrics
+from covey.coordinator.admin.operation import Operation
 from covey.coordinator.admin.record_snapshot import Census, keep_census, take
-from covey.coordinator.config import CoordinatorConfig
-from covey.coordinator.environment import StoreThread
-from covey.coordinator.modes.rounds.events import RecordOutcome
-from covey.coordinator.modes.rounds.mode import RunRunner
-from covey.coordinator.nodes.service import CoordinatorService
+from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.sessions import Sessions
+from covey.coordinator.runs.active_runs import ActiveRuns
+from covey.coordinator.runs.facts import MAX_METRIC_NAME, MAX_METRICS, RunFacts
+from covey.coordinator.store_thread import StoreThread
 from covey.errors import StoreUnavailable
-from covey.protos import coordinator_pb2 as pb
 from covey.storage.record.contract import EventRecord, RunRecord
 from covey.storage.sql.store import open_store
-from covey.testing import store_records as make
-from covey.worker.client.supervisor import WorkerKeeper
+from covey.worker.client.supervisor import WorkerSupervisor
 
 
 @pytest.fixture
@@ -31,19 +30,21 @@ def metrics():
 
 
 @pytest.fixture
-def env(metrics):
+def sources(metrics):
     """What the gauges look at."""
-    return SimpleNamespace(
-        metrics=metrics,
-        evicted=metrics.evicted,
-        state="running",
-        store=SimpleNamespace(up=True),
-        census=Census(),
+    store = SimpleNamespace(up=True)
+    members = Members(store)
+    metrics.evicted = members.evicted
+    return GaugeSources(
+        operation=Operation(),
+        store=store,
         files=SimpleNamespace(bytes_used=7),
-        config=CoordinatorConfig(data_dir=None),
+        quota_bytes=None,
+        census=Census(),
         sessions=Sessions(),
-        drills={},
-        current=None,
+        members=members,
+        runs=ActiveRuns(),
+        certificate_expires_at=lambda: 123.0,
     )
 
 
@@ -51,8 +52,8 @@ def value(metrics, name, **labels):
     return metrics.registry.get_sample_value(name, labels)
 
 
-def shown(env, name, **labels):
-    families = list(CoordinatorGauges(env, lambda: 123.0).collect())
+def shown(sources, name, **labels):
+    families = list(CoordinatorGauges(sources).collect())
     return {
         tuple(s.labels[key] for key in s.labels if key not in labels): s.value
         for family in families
@@ -76,18 +77,26 @@ def clock(monkeypatch):
 
 
 def test_each_phase_gets_its_time(metrics, clock):
-    for at, phase in enumerate(("invited", "downloading", "training", "training", "uploading", "received")):
+    for at, phase in enumerate(("invited", "queued", "downloading", "training", "training", "uploading", "received")):
         clock.at = 100.0 + at**2
-        metrics.entered("a", phase)
+        metrics.entered("r", "a", phase)
     sums = [value(metrics, "covey_node_phase_seconds_sum", node="a", phase=p) for p in counted.NODE_PHASES]
-    assert sums == [1.0, 3.0, 12.0, 9.0]
-    assert [spent(metrics, "a", phase) for phase in counted.NODE_PHASES] == [1.0] * 4
+    assert sums == [1.0, 3.0, 5.0, 16.0, 11.0]
+    assert [spent(metrics, "a", phase) for phase in counted.NODE_PHASES] == [1.0] * 5
+
+
+def test_a_node_is_in_a_phase_of_each_run_that_it_works_for(metrics, clock):
+    for at, run, phase in ((0, "r", "invited"), (1, "s", "invited"), (3, "r", "training"), (7, "s", "received")):
+        clock.at = 100.0 + at
+        metrics.entered(run, "a", phase)
+    assert value(metrics, "covey_node_phase_seconds_sum", node="a", phase="invited") == 3.0 + 6.0
+    assert spent(metrics, "a", "training") is None  # it still trains for the first one
 
 
 @pytest.mark.parametrize("end", ["received", "lost", "declined", "away", "completed"])
 def test_a_late_word_of_progress_begins_nothing(metrics, clock, end):
     for phase in ("invited", end, "uploading", "invited"):
-        metrics.entered("a", phase)
+        metrics.entered("r", "a", phase)
     assert spent(metrics, "a", "uploading") is None
     assert spent(metrics, "a", "invited") == 1.0
 
@@ -108,18 +117,18 @@ def test_only_final_verdicts_count(metrics):
     assert value(metrics, "covey_updates_total", node="a", verdict="held") is None
 
 
-def test_an_evicted_nodes_series_are_dropped_also_when_they_come_back(metrics, env):
+def test_an_evicted_nodes_series_are_dropped_also_when_they_come_back(metrics, sources):
     for node in ("a", "b"):
         metrics.sessions.labels(node).inc()
         metrics.sent.labels(node).inc()
         metrics.received.labels(node).inc()
         metrics.judged([(node, "accepted")])
-        metrics.entered(node, "invited")
-        metrics.entered(node, "received")
-    env.drills["a"] = "scaled"
-    env.sessions.open("a", 5.0)
-    env.evicted.add("a")
-    metrics.registry.register(CoordinatorGauges(env, lambda: 0.0))
+        metrics.entered("r", node, "invited")
+        metrics.entered("r", node, "received")
+    sources.members.drills["a"] = "scaled"
+    sources.sessions.open("a", 5.0)
+    sources.members.evicted.add("a")
+    metrics.registry.register(CoordinatorGauges(sources))
     for _ in range(2):
         text = generate_latest(metrics.registry).decode()
         assert 'node="a"' not in text
@@ -147,104 +156,62 @@ def test_what_nodes_name_takes_no_place_from_what_the_coordinator_knows():
 
 
 @pytest.mark.parametrize("name", ["\ud800", "nodes/\ud800", "a\nb", "\0"])
-def test_names_that_cannot_be_shown_are_not(env, name):
+def test_names_that_cannot_be_shown_are_not(name):
     facts = RunFacts("r", "n", "rounds")
     facts.note({name: 1.0, "accuracy": 0.5})
     assert facts.values == {"accuracy": 0.5}
 
 
-# -- evaluations of nodes
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (b'{"accuracy":[1,2]}', {"accuracy": (1.0, 2.0)}),
-        (b"{}", {}),
-        (b'{"\\ud800":[1,2]}', {}),
-        (b'{"a\\nb":[1,2]}', {}),
-        (b'{"accuracy":[1' + 400 * b"0" + b",2]}", {}),
-        (b"[" * 100_000, {}),
-        (b'{"accuracy":[NaN,2],"loss":[3,4]}', {"loss": (3.0, 4.0)}),
-    ],
-)
-async def test_what_nodes_say_of_the_last_version(text, expected):
-    got = []
-
-    async def node_evaluated(*said):
-        got.append(said)
-
-    runner = SimpleNamespace(run=SimpleNamespace(run="r"), node_evaluated=node_evaluated)
-    service = CoordinatorService(SimpleNamespace(current=runner), None)
-    message = pb.NodeMessage(evaluation=pb.Evaluation(run="r", version=3, metrics=text))
-    await service.dispatch(SimpleNamespace(node="a"), message)
-    assert got == [("a", 3, expected)]
-
-
-# -- verdicts
-
-
-@pytest.fixture
-async def runner(store, metrics):
-    """A runner whose round 1 is open."""
-    run = make.start_run(store.store)
-    store.store.open_round(make.round_record(run, 1))
-    env = SimpleNamespace(store=store, metrics=metrics, now=time.time)
-    return RunRunner(env, store.store.run(run))
-
-
-async def test_an_update_that_is_on_record_is_not_lost_too(runner, store, metrics):
-    """It came in at the deadline: the machine has not heard of it when it gives the node up."""
-    run = runner.run.run
-    store.store.record_update(make.update_record(run, 1, "ada"))
-    for node in ("ada", "bob"):
-        await runner._do(RecordOutcome(node, 1, "lost", "no answer"))
-    assert [(u.node, u.verdict) for u in store.store.updates(run, 1)] == [("ada", "received"), ("bob", "lost")]
-    assert value(metrics, "covey_updates_total", node="ada", verdict="lost") is None
-    assert value(metrics, "covey_updates_total", node="bob", verdict="lost") == 1.0
-    assert runner.progress.keys() == {"bob"}
-    await runner._do(RecordOutcome("eve", 9, "lost", "of a round that is not on record"))
-    assert value(metrics, "covey_updates_total", node="eve", verdict="lost") is None
-
-
 # -- the present
 
 
-def test_nodes_by_state(env):
-    env.census = Census({"a", "b", "c"})
-    env.evicted |= {"c", "some-admin"}
-    env.sessions.open("a", 5.0)
-    env.sessions.open("new")
-    assert shown(env, "covey_nodes") == {("connected",): 2.0, ("away",): 1.0, ("evicted",): 1.0}
-    assert shown(env, "covey_node_connected") == {("a",): 1.0, ("b",): 0.0, ("new",): 1.0}
-    assert shown(env, "covey_node_certificate_expiry_timestamp_seconds") == {("a",): 5.0}
+def test_nodes_by_state(sources):
+    sources.census.nodes = {"a", "b", "c"}
+    sources.members.evicted.update({"c", "some-admin"})
+    sources.sessions.open("a", 5.0)
+    sources.sessions.open("new")
+    assert shown(sources, "covey_nodes") == {("connected",): 2.0, ("away",): 1.0, ("evicted",): 1.0}
+    assert shown(sources, "covey_node_connected") == {("a",): 1.0, ("b",): 0.0, ("new",): 1.0}
+    assert shown(sources, "covey_node_certificate_expiry_timestamp_seconds") == {("a",): 5.0}
 
 
-@pytest.mark.parametrize("state", ["running", "paused", "draining"])
-def test_the_present_state(env, state):
-    env.state = state
-    assert [name for (name,), on in shown(env, "covey_coordinator_state").items() if on] == [state]
+@pytest.mark.parametrize(
+    ("operation", "state"),
+    [
+        (Operation(), "running"),
+        (Operation(paused=True), "paused"),
+        (Operation(draining=True), "draining"),
+        (Operation(paused=True, draining=True), "draining"),
+    ],
+)
+def test_the_present_state(sources, operation, state):
+    states = shown(replace(sources, operation=operation), "covey_coordinator_state")
+    assert [name for (name,), on in states.items() if on] == [state]
 
 
-def test_the_present_run_and_the_last_one(env, metrics):
-    before, now = RunFacts("1", "old", "rounds", 3, 3), RunFacts("2", "new", "async", 20, 4, 9, waiting=True)
-    now.note({"accuracy": 0.5})
-    metrics.ended, env.current = before, SimpleNamespace(facts=now)
-    assert shown(env, "covey_run_info") == {("1", "old", "rounds"): 1.0, ("2", "new", "async"): 1.0}
-    assert shown(env, "covey_run_round") == {("1", "old"): 3.0, ("2", "new"): 4.0}
-    assert shown(env, "covey_run_rounds") == {("1", "old"): 3.0}
-    assert shown(env, "covey_run_updates_decided") == {("2", "new"): 9.0}
-    assert shown(env, "covey_run_waiting") == {("2", "new"): 1.0}
-    assert shown(env, "covey_run_metric", metric="accuracy") == {("2", "new"): 0.5}
-    metrics.ended = now  # it ends: for a moment it is both
-    assert shown(env, "covey_run_info") == {("2", "new", "async"): 1.0}
+def test_all_active_runs_and_the_last_one(sources):
+    before = RunFacts("1", "old", "rounds", "rounds", 3, 3)
+    first = RunFacts("2", "new", "async", "updates", 20, 4, 9, waiting=True)
+    second = RunFacts("3", "newer", "rounds", "rounds", 7, 1)
+    first.note({"accuracy": 0.5})
+    runs = sources.runs
+    runs.active, runs.ended = {facts.run: SimpleNamespace(facts=facts) for facts in (first, second)}, before
+    info = {("1", "old", "rounds"): 1.0, ("2", "new", "async"): 1.0, ("3", "newer", "rounds"): 1.0}
+    assert shown(sources, "covey_run_info") == info
+    assert shown(sources, "covey_run_round") == {("1", "old"): 3.0, ("2", "new"): 4.0, ("3", "newer"): 1.0}
+    assert shown(sources, "covey_run_rounds") == {("1", "old"): 3.0, ("3", "newer"): 7.0}
+    assert shown(sources, "covey_run_updates") == {("2", "new"): 20.0}
+    assert shown(sources, "covey_run_updates_decided") == {("2", "new"): 9.0}
+    assert shown(sources, "covey_run_waiting") == {("2", "new"): 1.0, ("3", "newer"): 0.0}
+    assert shown(sources, "covey_run_metric", metric="accuracy") == {("2", "new"): 0.5}
+    runs.ended = second  # it ends: for a moment it is both
+    assert shown(sources, "covey_run_info") == {("2", "new", "async"): 1.0, ("3", "newer", "rounds"): 1.0}
 
 
-def test_a_quota_is_shown_if_there_is_one(env):
-    assert shown(env, "covey_files_bytes") == {(): 7.0}
-    assert shown(env, "covey_files_quota_bytes") == {}
-    env.config = CoordinatorConfig(data_dir=None, quota_bytes=9)
-    assert shown(env, "covey_files_quota_bytes") == {(): 9.0}
+def test_a_quota_is_shown_if_there_is_one(sources):
+    assert shown(sources, "covey_files_bytes") == {(): 7.0}
+    assert shown(sources, "covey_files_quota_bytes") == {}
+    assert shown(replace(sources, quota_bytes=9), "covey_files_quota_bytes") == {(): 9.0}
 
 
 # -- the store's thread
@@ -279,19 +246,17 @@ async def test_the_census_counts_what_was_enrolled_and_what_waits(store):
 
 
 async def test_the_census_outlives_a_database_that_is_away(store):
-    env = SimpleNamespace(store=SimpleNamespace(store=store.store), census=Census({"a"}, 2))
-    asked = asyncio.Event()
+    census, asked = Census({"a"}, 2), asyncio.Event()
 
     async def away(*_):
         asked.set()
         raise StoreUnavailable("gone")
 
-    env.store.call = away
-    task = asyncio.create_task(keep_census(env))
+    task = asyncio.create_task(keep_census(SimpleNamespace(store=store.store, call=away), census))
     await asked.wait()
     await asyncio.sleep(0)
     assert not task.done()
-    assert env.census == Census({"a"}, 2)
+    assert census == Census({"a"}, 2)
     task.cancel()
 
 
@@ -318,11 +283,11 @@ async def test_only_a_worker_that_takes_anothers_place_is_a_restart(metrics, mon
         return workers[-1]
 
     monkeypatch.setattr("covey.worker.client.supervisor.Worker.start", start)
-    keeper = WorkerKeeper(tmp_path, device="cpu", log_format="console", on_replaced=metrics.worker_restarts.inc)
-    await keeper.start()
-    await keeper.start()
+    supervisor = WorkerSupervisor(tmp_path, device="cpu", log_format="console", on_replaced=metrics.worker_restarts.inc)
+    await supervisor.start()
+    await supervisor.start()
     assert value(metrics, "covey_worker_restarts_total") == 0.0
     workers[-1].alive = False
-    await keeper.start()
+    await supervisor.start()
     assert value(metrics, "covey_worker_restarts_total") == 1.0
     assert len(workers) == 2

@@ -10,7 +10,7 @@ import pytest
 from covey.coordinator.backup import ownership
 from covey.coordinator.backup.ownership import SETTING, check_folder, check_record, note_record, read_note, take_over
 from covey.errors import Conflict
-from covey.storage.record.copy import copy_store
+from covey.storage.sql.copy import copy_store
 from covey.storage.sql.store import open_store
 
 

@@ -49,7 +49,7 @@ def shown(address, folder):
         socket.create_connection((host, int(port)), 10) as plain,
         context.wrap_socket(plain, server_hostname="coordinator.covey") as secure,
     ):
-        return ssl.DER_cert_to_PEM_cert(secure.getpeercert(binary_form=True)).encode()
+        return ssl.DER_cert_to_PEM_cert(secure.getpeercert(binary_form=True) or b"").encode()
 
 
 async def check(channel):

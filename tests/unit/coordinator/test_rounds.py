@@ -14,9 +14,17 @@ from covey.coordinator.modes.rounds.events import (
     Aggregated,
     AggregationFailed,
     Assign,
+    Commit,
+    OpenRound,
+    RecordOutcome,
+    Restored,
+    RoundCommitted,
+    RoundPolicy,
+)
+from covey.coordinator.modes.rounds.machine import RoundMachine
+from covey.machines.protocol import (
     AssignEvaluation,
     Cancel,
-    Commit,
     EvaluateCentrally,
     Evaluated,
     FinishRun,
@@ -25,20 +33,14 @@ from covey.coordinator.modes.rounds.events import (
     NodeJoined,
     NodeLost,
     NodeRemoved,
-    OpenRound,
     PauseChanged,
-    RecordOutcome,
     Report,
-    Restored,
-    RoundCommitted,
-    RoundPolicy,
     Started,
     StopRequested,
     Tick,
     TransferProgressed,
     UpdateStored,
 )
-from covey.coordinator.modes.rounds.machine import RoundMachine
 
 POLICY = RoundPolicy(count=2, min_nodes=2, deadline_s=100, hard_deadline_s=300, rejoin_s=30, evaluate_on_nodes=False)
 

@@ -4,12 +4,19 @@ import pytest
 
 from covey.artifact import artifact_of
 from covey.coordinator.admin import views
-from covey.coordinator.admin.stand_in import RunSummary
 from covey.errors import NotFound
-from covey.spec import RunSpec, TaskSection
-from covey.storage.record.contract import EventRecord, NodeRecord, RoundRecord, RunRecord, UpdateRecord, VersionRecord
+from covey.spec import RoundsSpec, TaskSection
+from covey.storage.record.contract import (
+    EventRecord,
+    NodeRecord,
+    RoundRecord,
+    RunRecord,
+    RunSummary,
+    UpdateRecord,
+    VersionRecord,
+)
 
-SPEC = RunSpec(name="digits", task=TaskSection(name="digits")).to_json()
+SPEC = RoundsSpec(name="digits", task=TaskSection(name="digits")).to_json()
 RUN = RunRecord("3f9a", "digits", "rounds", SPEC, 7, "running", "", 10.0, started_at=11.0, roster=("a", "b"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from covey.coordinator.admin import views
 from covey.coordinator.admin.queries import Queries
 from covey.coordinator.admin.watched_rounds import WatchedRounds
 from covey.storage.record.contract import DecisionRecord, PolicyStateRecord, RoundRecord, RunRecord, UpdateRecord
@@ -27,7 +28,7 @@ class Counting:
 
 @pytest.fixture
 def store(recorder):
-    return Counting(Queries(recorder.store, lambda record: None)._store)
+    return Counting(Queries(recorder.store, lambda record: views.node_view(record, False))._store)
 
 
 def told(watched, **options):

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from pydantic import JsonValue
 from torch import Tensor
 
 from covey.errors import TaskError
@@ -19,7 +20,7 @@ from covey.testing.tasks import TaskConformance
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).resolve().parents[3]
-SMALL = {"set": "files", "height": 8, "width": 8, "classes": 3, "hidden": 16}
+SMALL: dict[str, JsonValue] = {"set": "files", "height": 8, "width": 8, "classes": 3, "hidden": 16}
 
 
 def data_folder(name: str) -> Path:

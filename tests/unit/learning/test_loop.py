@@ -101,7 +101,7 @@ def test_steps_go_on_over_epochs() -> None:
 
 
 @pytest.mark.parametrize("change", [{"round": 3}, {"seed": 12}, {"roster_index": 0}])
-def test_randomness_follows_seed_round_and_node(change: dict[str, int]) -> None:
+def test_randomness_follows_seed_round_and_node(change: dict[str, Any]) -> None:
     task = Blobs()
     first, again, other = model_of(task), model_of(task), model_of(task)
     fit(task, first)
@@ -298,6 +298,8 @@ def test_gradient_is_the_mean_over_the_first_batch() -> None:
 
 
 class OwnFit(Blobs):
+    own_fit = True
+
     def fit(self, model: nn.Module, data: Dataset[Any], settings: FitSettings) -> FitResult:
         with torch.no_grad():
             for p in model.parameters():

@@ -127,6 +127,8 @@ def test_a_node_beyond_the_parts_is_refused() -> None:
 
 
 class Owned(Task):
+    has_keys = True
+
     def model(self) -> Any:
         raise NotImplementedError
 

@@ -30,30 +30,30 @@ def exact(given: DpSignOptions, rounds: int) -> float:
 @pytest.mark.parametrize("changes", [{}, {"mechanism": "analytic-gaussian", "epsilon": 2.0}])
 def test_gaussian_messages_compose_to_the_exact_epsilon(rounds: int, changes: dict[str, Any]) -> None:
     given = options(**changes)
-    found = spent(given, rounds)
+    found = spent(given.privacy, rounds)
     assert exact(given, rounds) * (1 - 1e-4) <= found.epsilon <= exact(given, rounds) * 1.01 + 1e-3
     assert found.delta == given.delta
     assert found.unit == "example"
 
 
 def test_one_message_spends_what_it_says_or_less() -> None:
-    assert spent(options(), 1).epsilon <= 0.5
+    assert spent(options().privacy, 1).epsilon <= 0.5
     analytic = options(mechanism="analytic-gaussian", epsilon=2.0)
-    assert spent(analytic, 1).epsilon == pytest.approx(2.0, rel=1e-3)
+    assert spent(analytic.privacy, 1).epsilon == pytest.approx(2.0, rel=1e-3)
 
 
 def test_many_messages_spend_less_than_their_sum_and_more_than_fewer() -> None:
-    assert spent(options(), 50).epsilon < spent(options(), 100).epsilon < 100 * 0.5
+    assert spent(options().privacy, 50).epsilon < spent(options().privacy, 100).epsilon < 100 * 0.5
 
 
 def test_the_clip_has_no_part_in_it() -> None:
-    assert spent(options(clip=0.1), 10).epsilon == pytest.approx(spent(options(clip=40.0), 10).epsilon)
+    assert spent(options(clip=0.1).privacy, 10).epsilon == pytest.approx(spent(options(clip=40.0).privacy, 10).epsilon)
 
 
 def test_laplace_messages_add_up_without_delta_and_less_with_one() -> None:
     given = options(**LAPLACE)
-    assert spent(given, 100) == PrivacySpent(pytest.approx(30.0), 0.0)  # type: ignore[arg-type]
-    with_delta = spent(given, 100, delta=1e-5)
+    assert spent(given.privacy, 100) == PrivacySpent(pytest.approx(30.0), 0.0)  # type: ignore[arg-type]
+    with_delta = spent(given.privacy, 100, delta=1e-5)
     assert with_delta.delta == 1e-5
     # Advanced composition (Dwork and Roth, theorem 3.20) is an upper limit for what is possible.
     advanced = 0.3 * math.sqrt(2 * 100 * math.log(1e5)) + 100 * 0.3 * math.expm1(0.3)
@@ -61,10 +61,10 @@ def test_laplace_messages_add_up_without_delta_and_less_with_one() -> None:
 
 
 def test_nothing_sent_is_nothing_spent() -> None:
-    assert spent(options(), 0) == PrivacySpent(0.0, 0.0)
+    assert spent(options().privacy, 0) == PrivacySpent(0.0, 0.0)
 
 
 @pytest.mark.parametrize(("rounds", "delta"), [(-1, None), (1, 1.0), (1, -0.1), (1, 0.0)])
 def test_what_makes_no_sense_is_refused(rounds: int, delta: float | None) -> None:
     with pytest.raises(ValueError, match="rounds with delta"):
-        spent(options(), rounds, delta)
+        spent(options().privacy, rounds, delta)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, load_model
-from torch import nn
+from torch import Tensor, nn
 
 from covey.artifact import CHUNK_BYTES, artifact_of_file
 from covey.errors import LayoutError
@@ -23,6 +23,8 @@ from covey.learning.state import (
 
 class Mixed(nn.Module):
     """BatchNorm, a tied weight, several dtypes, a transient buffer, a frozen and an integer parameter."""
+
+    cache: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,6 +80,7 @@ def test_round_trip_restores_everything(tmp_path: Path) -> None:
     assert all(torch.equal(restored[name], values) for name, values in tensors_of(source).items())
     assert target.output.weight is target.embedding.weight
     assert torch.equal(target.cache, cache)
+    assert target.norm.num_batches_tracked is not None
     assert int(target.norm.num_batches_tracked) == 1
 
 

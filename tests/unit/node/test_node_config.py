@@ -4,7 +4,7 @@ import pytest
 
 from covey.errors import PolicyError, SpecError
 from covey.node.operator.config import BUILT_IN_TASKS, DEFAULT_SETTINGS, NodeConfig, NodeSettings, read_settings
-from covey.spec import ExchangeSection, RunSpec, TaskSection
+from covey.spec import ExchangeSection, RoundsSpec, TaskSection
 
 
 def config(tmp_path, text=None):
@@ -14,7 +14,7 @@ def config(tmp_path, text=None):
 
 
 def spec(task="digits", payload="delta"):
-    return RunSpec(name="r", task=TaskSection(name=task), exchange=ExchangeSection(payload=payload))
+    return RoundsSpec(name="r", task=TaskSection(name=task), exchange=ExchangeSection(payload=payload))
 
 
 def test_without_a_file_the_built_in_tasks_are_allowed(tmp_path):

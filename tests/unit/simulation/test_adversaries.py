@@ -7,7 +7,7 @@ import pytest
 
 from covey.errors import PluginError, SpecError
 from covey.simulation.adversaries import Adversaries, Attack, assigned, checked
-from covey.worker.jobs.messages import TrainJob
+from covey.worker.jobs.training import TrainJob
 
 ALL = ("n0", "n1", "n2", "n3")
 ALIE = Attack("alie", 1, {"z": 1.0}, omniscient=True)

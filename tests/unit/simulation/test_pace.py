@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covey.coordinator.environment import Changes
 from covey.coordinator.modes.asynchronous import events as aev
 from covey.coordinator.modes.asynchronous.machine import AsyncMachine
-from covey.coordinator.modes.rounds import events as ev
+from covey.driver.changes import Changes
 from covey.errors import SpecError
+from covey.machines import protocol as ev
 from covey.simulation.arrival_order import Pace, Staleness, parse_staleness
 
 POLICY = aev.AsyncPolicy(
@@ -56,8 +56,8 @@ class Arrivals:
 
     def __init__(self, nodes, staleness, seed=5):
         self.machine = AsyncMachine(POLICY, nodes)
-        self.env = SimpleNamespace(current=SimpleNamespace(machine=self.machine), changes=Changes())
-        self.pace = Pace(self.env, staleness, seed)
+        self.changes, run = Changes(), SimpleNamespace(machine=self.machine)
+        self.pace = Pace(self.changes, lambda: run, staleness, seed)
         self.order, self.lags = [], []
         self._handle(ev.Started(0.0))
         for node in nodes:
@@ -65,7 +65,7 @@ class Arrivals:
 
     def _handle(self, event):
         self.machine.handle(event)
-        self.env.changes.notify()
+        self.changes.notify()
 
     async def work(self, node, slowness, whole):
         while len(self.order) < whole:
@@ -115,5 +115,5 @@ async def test_staleness_is_one_less_than_the_nodes_on_average_and_spread_by_the
 
 
 async def test_in_rounds_nobody_waits():
-    env = SimpleNamespace(current=SimpleNamespace(machine=object()), changes=Changes())
-    await asyncio.wait_for(Pace(env, Staleness(), 0).turn("a", 1), 5)
+    pace = Pace(Changes(), lambda: SimpleNamespace(machine=object()), Staleness(), 0)
+    await asyncio.wait_for(pace.turn("a", 1), 5)

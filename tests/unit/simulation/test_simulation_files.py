@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import hashlib
-
 import pytest
 
-from covey.artifact import Artifact, artifact_of_file
-from covey.errors import NotFound, StoreError
-from covey.node.assignments.journal import FinishedUpdate
-from covey.simulation.files import CoordinatorFiles, MemoryCarried, MemoryJournal, NodeFiles
+from covey.artifact import Artifact, artifact_of, artifact_of_file
+from covey.errors import CorruptChunk, NotFound, StoreError
+from covey.node.updates import FinishedUpdate
+from covey.simulation.files import CoordinatorFiles, MemoryStore, NodeFiles
 
 
 @pytest.fixture
@@ -95,21 +93,20 @@ def test_adopting_twice_keeps_one_file(tmp_path, coordinator):
     assert mine.path(artifact.digest).read_bytes() == b"update"
 
 
-def test_the_journal_forgets_what_was_delivered():
-    journal = MemoryJournal()
+def test_a_virtual_node_s_record_forgets_what_was_delivered():
+    store = MemoryStore()
     update = FinishedUpdate("run", 1, "base", "d" * 64, b"statement", b"signature", ())
-    journal.save(update)
-    assert journal.find("run", 1, "base") == update
-    assert journal.find("run", 2, "base") is None
-    journal.delivered(update)
-    assert journal.find("run", 1, "base") is None
+    store.save(update, {})
+    assert store.finished("run", 1, 1, "base") == update
+    store.delivered(update)
+    assert store.finished("run", 1, 1, "base") is None
 
 
-def test_carried_state_follows_the_verdict():
-    carried = MemoryCarried()
-    state = {"residual": Artifact(hashlib.sha256(b"x").hexdigest(), 4, b"")}
-    carried.stage("run", "u1", state)
-    assert carried.settle("run", "u1", accepted=False) == {}
-    carried.stage("run", "u2", state)
-    assert carried.settle("run", "u2", accepted=True) == state
-    assert carried.settle("another", "", accepted=False) == {}
+def test_what_comes_along_must_be_the_file(tmp_path, coordinator):
+    mine, artifact = node(tmp_path, coordinator), artifact_of([b"small"])
+    with pytest.raises(CorruptChunk):
+        mine.put(artifact, b"evil!")
+    assert (mine.has(artifact.digest), mine.offset(artifact)) == (False, 0)
+    assert mine.put(artifact, b"small").read_bytes() == b"small"
+    assert mine.offset(artifact) == 5
+    assert {path.name for path in (tmp_path / "nodes").iterdir()} == {f"n0-{artifact.digest}"}

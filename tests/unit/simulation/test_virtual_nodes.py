@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from covey.artifact import Artifact
-from covey.protos import coordinator_pb2 as pb
-from covey.simulation.nodes import VirtualSessions, download_bytes
+from covey import messages as msg
+from covey.artifact import Artifact, artifact_of
+from covey.errors import NotFound
+from covey.simulation.files import CoordinatorFiles, NodeFiles
+from covey.simulation.nodes import MemoryBulk, VirtualSessions, download_bytes
 from covey.simulation.plan import names_of
 from covey.testing.federation import Federation
-from covey.wire.artifacts import artifact_message
 
 NEW, OLD = "a" * 64, "b" * 64
 
@@ -20,11 +21,9 @@ def test_names_are_those_of_a_federation_for_tests_and_sort_by_number(tmp_path, 
 
 
 def message(version=3, *, size=1000, data=b"", change=False, change_data=b""):
-    made = pb.Assignment(version=version, model=artifact_message(Artifact(NEW, size, b"")), model_data=data)
-    if change:
-        made.change.CopyFrom(artifact_message(Artifact("c" * 64, 40, b"")))
-        made.change_base, made.change_data = OLD, change_data
-    return made
+    part = msg.Change(Artifact("c" * 64, 40, b""), OLD, change_data) if change else None
+    model = Artifact(NEW, size, b"")
+    return msg.Assignment("r", 1, 1, "train", "{}", "[]", version, "", model, 0, 1, model_data=data, change=part)
 
 
 @pytest.mark.parametrize(
@@ -59,8 +58,21 @@ def test_messages_reach_the_node_at_once():
     assert sessions.nodes() == ["a", "b"]
     assert "a" in sessions
     assert "c" not in sessions
-    said = pb.CoordinatorMessage(heartbeat=pb.Heartbeat())
-    assert sessions.send("a", said)
-    assert not sessions.send("c", said)
-    assert nodes["a"].heard == [said]
+    grant = msg.DownloadGrant("d")
+    assert sessions.send("a", grant)
+    assert not sessions.send("c", grant)
+    assert nodes["a"].heard == [grant]
     assert nodes["b"].heard == []
+
+
+async def test_transfers_are_links(tmp_path):
+    coordinator = CoordinatorFiles(tmp_path / "files")
+    (tmp_path / "nodes").mkdir()
+    mine = NodeFiles(tmp_path / "nodes", "a", coordinator)
+    bulk, artifact = MemoryBulk(mine), artifact_of([b"update"])
+    with pytest.raises(NotFound, match="has no file"):
+        await bulk.download(artifact, lambda count: None)
+    path = mine.put(artifact, b"update")
+    await bulk.upload(path, artifact, 0, lambda count: None)
+    assert coordinator.path(artifact.digest).samefile(path)
+    await bulk.download(artifact, lambda count: None)

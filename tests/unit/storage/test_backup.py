@@ -5,10 +5,10 @@ import threading
 import pytest
 
 from covey.errors import Conflict, StoreError, StoreUnavailable
-from covey.storage.record import copy
-from covey.storage.record.backup import copy_database, digests_in
+from covey.storage.sql import copy
+from covey.storage.sql.backup import copy_database, digests_in
 from covey.storage.sql.store import open_store
-from covey.testing import store_records as make
+from covey.testing.store import records as make
 from tests.conftest import execute
 
 
@@ -81,8 +81,8 @@ def test_a_copy_that_fails_in_the_middle_is_taken_away(store, folder, monkeypatc
         raise StoreError("the database cannot be used now")
 
     make.start_run(store)
-    monkeypatch.setattr("covey.storage.record.copy._advance_sequences", fail)
-    monkeypatch.setattr("covey.storage.record.backup._sync", fail)
+    monkeypatch.setattr("covey.storage.sql.copy._advance_sequences", fail)
+    monkeypatch.setattr("covey.storage.sql.backup._sync", fail)
     with pytest.raises(StoreError, match="cannot be used now"):
         copy_database(store, folder)
     assert list(folder.iterdir()) == []
@@ -108,7 +108,7 @@ def test_a_source_that_goes_away_is_not_taken_for_the_target(postgres_database, 
         execute(postgres_url, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
         copy_lease(there, here)
 
-    monkeypatch.setattr("covey.storage.record.copy._copy_lease", cut)
+    monkeypatch.setattr("covey.storage.sql.copy._copy_lease", cut)
     store = open_store(postgres_database)
     try:
         with pytest.raises(StoreUnavailable, match="the record cannot be read for its copy: the database cannot be"):

@@ -5,10 +5,10 @@ import sqlite3
 import pytest
 
 from covey.artifact import CHUNK_BYTES, artifact_of_file
-from covey.storage.record.check import check_files
+from covey.storage.files.check import check_files
 from covey.storage.sql.store import open_store
-from covey.testing import store_records as make
-from covey.testing.store_async import arrive, decide, start_async_run
+from covey.testing.store import records as make
+from covey.testing.store.asynchronous import arrive, decide, start_async_run
 
 
 @pytest.fixture
@@ -38,13 +38,32 @@ def broken(tmp_path):
 @pytest.mark.parametrize(
     ("statement", "expected"),
     [
-        ("DELETE FROM rounds WHERE round = 2", ["the update of ada belongs to round 2"]),
+        (
+            "DELETE FROM groups WHERE number = 2",
+            ["the update of ada belongs to round 2", "took the updates of round 2", "counts 2"],
+        ),
         ("DELETE FROM model_versions WHERE version = 2", ["round 2 of run run-1 is committed, but its version"]),
-        ("UPDATE rounds SET round = 3 WHERE round = 2", ["belongs to round 2", "the last one is number 3", "round 3"]),
+        (
+            "UPDATE groups SET number = 3 WHERE number = 2",
+            [
+                "belongs to round 2",
+                "the last one is number 3",
+                "round 3",
+                "no step",
+                "round 2, which is not",
+                "counts 2",
+            ],
+        ),
         ("UPDATE model_versions SET parent_sha256 = 'x' WHERE version = 2", ["version 2 of run run-1 names another"]),
         ("UPDATE model_versions SET model_sha256 = 'x' WHERE version = 1", ["version 2 of run run-1 names another"]),
-        ("UPDATE rounds SET state = 'collecting'", ["run run-1 has several open rounds"]),
-        ("UPDATE updates SET verdict = 'received' WHERE round = 1", ["the update of ada has no verdict"]),
+        (
+            "UPDATE groups SET state = 'collecting'",
+            ["run run-1 has several open rounds", "round 1, which is collecting", "round 2, which is", "counts 2"],
+        ),
+        (
+            "UPDATE assignments SET verdict = 'received' WHERE group_number = 1",
+            ["the update of ada has no verdict", "has 1 accepted updates, but its last step counts 2"],
+        ),
         ("DELETE FROM file_references WHERE kind = 'version' AND number = 2", ["version 2 of run run-1 is kept"]),
         ("DELETE FROM keys", ["signing key"]),
         ("UPDATE nodes SET key_id = 'other'", ["signing key other of ada"]),
@@ -61,13 +80,15 @@ def test_a_hand_at_the_database_is_noticed(broken, statement, expected):
     ("statement", "expected"),
     [
         ("SELECT 1", []),
+        ("DELETE FROM steps WHERE number = 1", ["has 1 steps, but the last", "round 1 of run run-1 is decided"]),
+        ("UPDATE steps SET state = ''", ["the state after the last step of run run-1 (number 2) is not there"]),
+        ("UPDATE steps SET cause = '[[3,1]]' WHERE number = 1", ["round 1 of run", "round 3, which is collecting"]),
+        ("UPDATE steps SET rejected = 1", ["has 0 rejected updates, but its last step counts 1"]),
+        ("UPDATE groups SET version = 9 WHERE number = 2", ["round 2 of run run-1 is decided, but its version"]),
         (
-            "DELETE FROM decisions WHERE decision = 1",
-            ["has 1 decisions, but the last", "round 1 of run run-1 is decided"],
+            "UPDATE assignments SET verdict = 'received'",
+            ["update of ada has no verdict", "update of bob has no verdict", "has 0 accepted updates"],
         ),
-        ("UPDATE policy_states SET decision = 1", ["run run-1 has 2 decisions, but its policy's state"]),
-        ("UPDATE rounds SET version = 9 WHERE round = 2", ["round 2 of run run-1 is decided, but its version"]),
-        ("UPDATE updates SET verdict = 'received'", ["update of ada has no verdict", "update of bob has no verdict"]),
     ],
 )
 def test_a_hand_at_the_decisions_is_noticed(tmp_path, statement, expected):
@@ -92,12 +113,15 @@ def test_a_hand_at_the_decisions_is_noticed(tmp_path, statement, expected):
 
 def test_a_lost_run_leaves_orphans(broken):
     found = broken("DELETE FROM runs")
-    assert sum("which is not there" in line for line in found) == len(found) == 5
+    assert sum("which is not there" in line for line in found) == len(found) == 7
 
 
 def test_an_ended_run_has_no_open_round(broken):
-    found = broken("UPDATE runs SET state = 'failed'", "UPDATE rounds SET state = 'collecting' WHERE round = 2")
-    assert found == ["run run-1 has ended, but its round 2 is open"]
+    found = broken("UPDATE runs SET state = 'failed'", "UPDATE groups SET state = 'collecting' WHERE number = 2")
+    assert found[:2] == [
+        "run run-1 has ended, but its round 2 is open",
+        "a step of run run-1 took the updates of round 2, which is collecting",
+    ]
 
 
 def test_a_running_run_has_a_version_0(broken):

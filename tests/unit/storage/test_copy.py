@@ -11,13 +11,13 @@ from sqlalchemy import DDL, JSON, Text, cast, create_engine, func, inspect, sele
 
 from covey.errors import Conflict, NotFound, StoreError
 from covey.storage.record.contract import EventRecord, PolicyStateRecord
-from covey.storage.record.copy import copy_store
-from covey.storage.record.migrate import _VERSION
-from covey.storage.record.schema import Base, events, lease, settings
+from covey.storage.sql.copy import copy_store
 from covey.storage.sql.engine import database_url
+from covey.storage.sql.migrations.migrate import _VERSION
+from covey.storage.sql.schema import Base, events, lease, settings
 from covey.storage.sql.store import migrate, open_store
-from covey.testing import store_records as make
-from covey.testing.store_async import arrive, decide, start_async_run
+from covey.testing.store import records as make
+from covey.testing.store.asynchronous import arrive, decide, start_async_run
 
 TABLES = [table for table in Base.metadata.sorted_tables if table is not lease]
 BLOCK = 4
@@ -79,7 +79,7 @@ def change(url, statement):
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
-    monkeypatch.setattr("covey.storage.record.copy.BLOCK_ROWS", BLOCK)
+    monkeypatch.setattr("covey.storage.sql.copy.BLOCK_ROWS", BLOCK)
 
 
 @pytest.fixture

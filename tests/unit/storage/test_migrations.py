@@ -14,10 +14,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, update
 
 from covey.errors import Conflict, StoreError
-from covey.storage.record import migrate as migrations
-from covey.storage.record.schema import Base
 from covey.storage.sql.database import Database
 from covey.storage.sql.engine import database_url
+from covey.storage.sql.migrations import migrate as migrations
+from covey.storage.sql.schema import Base
 from covey.storage.sql.store import migrate, open_store
 
 ROOT = Path(__file__).parents[3]

@@ -176,7 +176,8 @@ def test_from_a_thread():
         host, port = server.getsockname()
         with RelayThread(f"{host}:{port}") as relay:
             relay.cut_once("up", 3)
-            with socket.create_connection(relay.address.rsplit(":", 1)) as client:
+            host, _, port = relay.address.rpartition(":")
+            with socket.create_connection((host, int(port))) as client:
                 far, _ = server.accept()
                 with far:
                     client.sendall(b"hello")

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from covey.testing.processes import wait_until
 from covey.wire.metrics_server import MetricsServer
-from tests.unit.wire.metrics_clients import client
+from tests.unit.wire.metrics_clients import authority_key, client
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def certify():
     """Signs any certificate with any authority's key, as an organisation's own tools could."""
 
     def make(folder, public_key, *, common_name="alpha", unit="node", begins_s=-60, ends_s=3600):
-        key = serialization.load_pem_private_key((folder / "authority.key").read_bytes(), None)
+        key = authority_key(folder)
         issuer = x509.load_pem_x509_certificate((folder / "authority.crt").read_bytes())
         names = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)]
         names += [x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, unit)] if unit else []

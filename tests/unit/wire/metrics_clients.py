@@ -4,6 +4,8 @@ import ssl
 import urllib.error
 import urllib.request
 
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from prometheus_client.parser import text_string_to_metric_families
 
 ANYWHERE = "0.0.0.0:0"
@@ -20,7 +22,7 @@ def get(server, path="/metrics", context=None, method="GET", **headers):
     scheme = server.url.partition(":")[0]
     port = where(server)[1]
     request = urllib.request.Request(f"{scheme}://127.0.0.1:{port}{path}", headers=headers, method=method)
-    handlers = [urllib.request.ProxyHandler({})]
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
     if context is not None:
         handlers.append(urllib.request.HTTPSHandler(context=context))
     try:
@@ -29,6 +31,13 @@ def get(server, path="/metrics", context=None, method="GET", **headers):
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.headers["Content-Type"], error.read().decode()
+
+
+def authority_key(folder):
+    """The private key of an authority, as this program makes them."""
+    key = serialization.load_pem_private_key((folder / "authority.key").read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return key
 
 
 def client(identity_folder, *, shows=True):

@@ -48,7 +48,9 @@ def extension(certificate, kind):
 def test_it_is_made_on_first_use_and_found_again(tmp_path):
     first = Authority.open(tmp_path / "keys")
     certificate = first.certificate
-    assert isinstance(certificate.public_key().curve, ec.SECP256R1)
+    key = certificate.public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    assert isinstance(key.curve, ec.SECP256R1)
     assert extension(certificate, x509.BasicConstraints) == x509.BasicConstraints(ca=True, path_length=0)
     lasts = certificate.not_valid_after_utc - certificate.not_valid_before_utc
     assert lasts >= dt.timedelta(days=3650)

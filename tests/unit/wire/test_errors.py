@@ -1,4 +1,6 @@
 import asyncio
+from collections.abc import AsyncGenerator
+from typing import cast
 
 import grpc
 import grpc.aio
@@ -148,7 +150,7 @@ async def test_a_stream_cleans_up_when_its_client_goes_away(channel, service):
 
 
 async def test_closing_the_wrapper_closes_the_method_at_once(service):
-    wrapped = translated_stream(service.stream)(b"endless", None)
+    wrapped = cast(AsyncGenerator[bytes], translated_stream(service.stream)(b"endless", None))
     assert await anext(wrapped) == b"0"
     await wrapped.aclose()
     assert service.cleaned_up.is_set()
@@ -156,8 +158,9 @@ async def test_closing_the_wrapper_closes_the_method_at_once(service):
 
 async def test_a_failure_of_grpc_itself_is_an_error_too():
     async with grpc.aio.insecure_channel("127.0.0.1:1") as nowhere:
+        ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = nowhere.unary_unary(UNARY)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await nowhere.unary_unary(UNARY)(b"", timeout=10)
+            await ask(b"", timeout=10)
     error = from_rpc_error(caught.value)
     assert type(error) is CoveyError
     assert str(error) == caught.value.details()

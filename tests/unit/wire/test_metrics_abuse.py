@@ -10,9 +10,9 @@ from prometheus_client import Counter
 from structlog.testing import capture_logs
 
 from covey.testing.processes import wait_until
-from covey.wire import metrics_server
+from covey.wire import bounded_server, metrics_server
 from covey.wire.authority import Authority
-from covey.wire.metrics_server import MAX_CONNECTIONS, MAX_OF_ADDRESS, MAX_OF_LOOPBACK
+from covey.wire.bounded_server import MAX_CONNECTIONS, MAX_OF_ADDRESS, MAX_OF_LOOPBACK
 from tests.unit.wire.metrics_clients import ANYWHERE, get, refused, where
 
 
@@ -82,7 +82,7 @@ def own_address():
 
 @pytest.mark.parametrize("loopback", [True, False])
 def test_the_number_of_connections_of_an_address_is_bounded(serve, someone, own_address, monkeypatch, loopback):
-    monkeypatch.setattr(metrics_server, "HANDSHAKE_S", 60.0)
+    monkeypatch.setattr(bounded_server, "HANDSHAKE_S", 60.0)
     server, context = serve(ANYWHERE, deadline_s=60.0), someone("watcher", "auditor")
     host, port = where(server)
     place, most = ((host, port), MAX_OF_LOOPBACK) if loopback else ((own_address, port), MAX_OF_ADDRESS)
@@ -114,6 +114,27 @@ def test_a_request_without_end_is_refused(serve):
     with socket.create_connection(where(serve()), timeout=20) as client:
         client.sendall(b"GET /" + b"x" * 70_000)
         assert b"414" in client.recv(100)
+
+
+@pytest.mark.parametrize("poll_s", [0.05, 2.0])
+def test_who_does_not_read_the_answer_is_ended_without_a_word(serve, registry, capfd, monkeypatch, poll_s):
+    """More than the buffers of both sides hold; whether the server looks or writing times out: no word."""
+    monkeypatch.setattr(metrics_server, "POLL_S", poll_s)
+    big = Counter("covey_big", "By name.", ["name"], registry=registry)
+    for index in range(200):
+        big.labels(f"{index}-{'x' * 100_000}").inc()
+    server = serve(deadline_s=0.5)
+    with socket.create_connection(where(server), timeout=20) as greedy:
+        greedy.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert wait_until(lambda: any(t.name == "scrape" for t in threading.enumerate()), 10.0)
+        assert wait_until(lambda: not any(t.name == "scrape" for t in threading.enumerate()), 20.0)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("role", ["node", "admin"])
+def test_a_header_is_no_certificate(serve, someone, role):
+    answer = get(serve(ANYWHERE), context=someone("alpha", role), **{"covey.certificate": "x", "X-Role": "admin"})
+    assert answer[0] == (200 if role == "admin" else 403)
 
 
 def test_a_broken_collector_costs_one_scrape(serve, registry):

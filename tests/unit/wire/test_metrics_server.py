@@ -22,7 +22,7 @@ from covey.testing.processes import wait_until
 from covey.wire.authority import COORDINATOR_NAME, Authority, private_pem
 from covey.wire.identity import tls_key_in
 from covey.wire.metrics_server import MetricsServer, scrapable
-from tests.unit.wire.metrics_clients import ANYWHERE, client, get, refused, values, where
+from tests.unit.wire.metrics_clients import ANYWHERE, authority_key, client, get, refused, values, where
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
@@ -66,7 +66,15 @@ def test_nothing_else_is_served(serve, path):
 
 
 def test_a_query_is_ignored(serve):
-    assert get(serve(), "/metrics?name[]=x")[0] == 200
+    status, _, text = get(serve(), "/metrics?name[]=x")
+    assert (status, values(text)) == (200, {"covey_rounds_total": 3.0})
+
+
+def test_an_answer_is_plain_and_names_no_version(serve):
+    request = urllib.request.Request(serve().url, headers={"Accept-Encoding": "gzip"})
+    with urllib.request.urlopen(request) as answer:
+        assert (answer.headers["Server"], answer.headers["Content-Encoding"]) == ("covey", None)
+        assert int(answer.headers["Content-Length"]) == len(answer.read())
 
 
 @pytest.mark.parametrize("method", ["POST", "HEAD", "PUT", "DELETE"])
@@ -173,7 +181,7 @@ def intermediate_of(root_folder, root, folder):
         .not_valid_after(now + dt.timedelta(days=9))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(serialization.load_pem_private_key((root_folder / "authority.key").read_bytes(), None), hashes.SHA256())
+        .sign(authority_key(root_folder), hashes.SHA256())
     )
     (folder / "authority.key").write_bytes(private_pem(key))
     (folder / "authority.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import traceback
 from dataclasses import replace
 
 import pytest
@@ -68,7 +69,8 @@ COMMITS = st.builds(
 RECEIPTS = st.builds(
     ReceiptStatement, federation=HEX, run=NAMES, round=COUNTS, node=NAMES, update=HEX, received_at=FINITE
 )
-KINDS = [UpdateStatement, ReceiptStatement, CommitStatement]
+Statement = UpdateStatement | ReceiptStatement | CommitStatement
+KINDS: list[type[Statement]] = [UpdateStatement, ReceiptStatement, CommitStatement]
 KEY, OTHER = SigningKey.generate(), SigningKey.generate()
 
 
@@ -197,6 +199,10 @@ def test_wrong_fields_are_refused_and_never_crash(covey, data):
         ("metrics", {"a": [1, "2"]}),
         ("metrics", {"a\n": [1, 2]}),
         ("metrics", {str(i): [1, 2] for i in range(201)}),
+        ("metrics", {"a": [1, 2, 3]}),
+        ("extra", 1),
+        ("extra\n" * 1000, {}),
+        ("options", {}),
     ],
 )
 def test_hostile_values_are_refused(update, field, value):
@@ -204,6 +210,50 @@ def test_hostile_values_are_refused(update, field, value):
     assert UpdateStatement.from_bytes(canonical_json(fields)) == update
     with pytest.raises(IdentityError):
         UpdateStatement.from_bytes(canonical_json({**fields, field: value}))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("bytes", -1),
+        ("bytes", 2**53),
+        ("bytes", 4.0),
+        ("options", None),
+        ("options", []),
+        ("options", {"x": "\ud800"}),
+        ("options", {"x": json.loads("[" * 300 + "]" * 300)}),
+        ("digest", "\x7f"),
+        ("extra", 1),
+    ],
+)
+def test_hostile_values_of_a_part_are_refused(update, field, value):
+    fields = json.loads(update.to_bytes())
+    fields["parts"][0][field] = value
+    with pytest.raises(IdentityError, match="statement"):
+        UpdateStatement.from_bytes(canonical_json(fields))
+
+
+@pytest.mark.parametrize(("field", "value"), [("round", -1), ("round", 2**40), ("reason", "a" * 10_001), ("extra", 1)])
+def test_hostile_values_of_a_verdict_are_refused(field, value):
+    verdict = CommitVerdict("alpha", "ab" * 32, "accepted", "", 0.5)
+    commit = CommitStatement("fe" * 16, "run", 3, 4, "m", "a", "p", (verdict, replace(verdict, round=2)), ("s",))
+    fields = json.loads(commit.to_bytes())
+    assert CommitStatement.from_bytes(canonical_json(fields)) == commit
+    fields["verdicts"][0][field] = value
+    with pytest.raises(IdentityError, match=r"verdicts\.0"):
+        CommitStatement.from_bytes(canonical_json(fields))
+
+
+def test_a_refusal_is_short_printable_and_without_the_values(update):
+    fields = json.loads(update.to_bytes())
+    for change in ({"k\n" * 10_000: 1}, {"key": ["secret"]}, {f"k{index}": "secret" for index in range(50_000)}):
+        with pytest.raises(IdentityError) as caught:
+            UpdateStatement.from_bytes(canonical_json({**fields, **change}))
+        text = str(caught.value)
+        assert text.startswith("statement: ")
+        assert len(text) < 1000
+        assert text.isprintable()
+        assert "secret" not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize(

@@ -58,8 +58,8 @@ class Peer:
         artifact = self.artifacts[metadata["covey-digest"]]
         try:
             spool = await asyncio.to_thread(self.files.begin, artifact)
-            waits = {"stall_s": self.stall_s, "on_progress": self.on_progress}
-            path = await receive(stream, spool, offset=int(metadata["covey-offset"]), **waits)
+            offset, stall_s, on_progress = int(metadata["covey-offset"]), self.stall_s, self.on_progress
+            path = await receive(stream, spool, offset=offset, stall_s=stall_s, on_progress=on_progress)
         except CoveyError as error:
             self.errors.append(error)
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, error.code)
@@ -310,7 +310,12 @@ async def test_a_stalled_link_fails_both_sides_of_an_upload(peer, tmp_path):
     path, artifact = source(peer, tmp_path, 30 * CHUNK_BYTES)
     peer.stall_s = 0.2
     async with Relay(peer.address) as relay, grpc.aio.insecure_channel(relay.address) as channel:
-        peer.on_progress = lambda _: (relay.stall("up"), relay.stall("down"))
+
+        def stall(done):
+            relay.stall("up")
+            relay.stall("down")
+
+        peer.on_progress = stall
         with pytest.raises(Stalled):
             await upload(channel, path, artifact, 0, stall_s=0.2)
         await peer.ended.wait()

@@ -1,6 +1,7 @@
 import base64
 import hashlib
 import json
+import traceback
 
 import pytest
 from hypothesis import given
@@ -91,7 +92,13 @@ def test_any_json_is_refused(data):
         ("x", float("nan")),
         ("x", 10**400),
         ("x", "soon"),
+        ("x", "1.8e9"),
+        ("x", True),
         ("x", None),
+        ("e", "host:1\n"),
+        ("e", "x host:1"),
+        ("k", "0" * 62),
+        ("z", 1),
     ],
 )
 def test_wrong_values_are_refused(token, field, value):
@@ -99,6 +106,25 @@ def test_wrong_values_are_refused(token, field, value):
     assert JoinToken.decode(text_of(data)) == token
     with pytest.raises(IdentityError, match="damaged"):
         JoinToken.decode(text_of({**data, field: value}))
+
+
+def test_a_whole_number_is_a_time(token):
+    assert JoinToken.decode(text_of({**data_of(token.encode()), "x": 1_800_000_000})) == token
+
+
+@pytest.mark.parametrize("field", ["n", "r", "s", "e", "a", "k", "x"])
+def test_every_field_is_needed(token, field):
+    data = data_of(token.encode())
+    del data[field]
+    with pytest.raises(IdentityError, match="damaged"):
+        JoinToken.decode(text_of(data))
+
+
+def test_a_refusal_does_not_show_the_secret(token):
+    for change in ({"k": token.secret.hex() + "00"}, {"x": "soon"}, {"n": token.secret.hex() + "!"}):
+        with pytest.raises(IdentityError) as caught:
+            JoinToken.decode(text_of({**data_of(token.encode()), **change}))
+        assert token.secret.hex() not in "".join(traceback.format_exception(caught.value))
 
 
 def test_deep_and_long_ones_are_refused():

@@ -79,3 +79,9 @@ def test_heartbeats_and_unknown_kinds_say_nothing():
     assert from_node(pb.NodeMessage(heartbeat=pb.Heartbeat())) is None
     assert from_coordinator(pb.CoordinatorMessage(heartbeat=pb.Heartbeat())) is None
     assert from_node(pb.NodeMessage()) is None
+
+
+def test_an_assignment_that_names_no_phase_is_of_the_first():
+    message = to_node(FULL)
+    message.assignment.phase = 0
+    assert from_coordinator(message).phase == 1

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from covey.errors import SpecError
+from covey.errors import PluginError, SpecError
 from covey.spec import parse_toml
 from covey.worker.execute.coordinator_ops import describe
-from covey.worker.jobs import messages as m
-from covey.worker.program.context import Contexts
+from covey.worker.jobs.runs import DescribeJob
+from covey.worker.program.host import Host
 
 
 def described(policy, exchange, mode="async"):
@@ -24,7 +24,7 @@ local_steps = 1
 [aggregation]
 name = "{policy}"
 """
-    return describe(Contexts(torch.device("cpu")), m.DescribeJob(parse_toml(text).to_json()))
+    return describe(DescribeJob(parse_toml(text).to_json()), Host(torch.device("cpu")))
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,39 @@ def test_parameters_are_only_for_a_policy_that_mixes_them(policy, text):
         described(policy, 'payload = "parameters"')
     described("staleness-mean", 'payload = "parameters"')
     described("mean", 'payload = "parameters"', mode="rounds")
+
+
+LEAST = 'name = "r"\n[task]\nname = "digits"\noptions = { hidden = 4 }\n'
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ('[training]\noptimizer = "lion"', "training.optimizer: no local-optimizer named 'lion' .*: adam, adamw, mom"),
+        ('[data]\npartition = "random"', "data.partition: no partition named 'random' .*: dirichlet, iid, key, local"),
+        (
+            '[training.schedule.weight_decay]\nkind = "sine"',
+            "training.schedule.weight_decay.kind: no schedule named 'sine' .*: constant, cosine, exponential, linear",
+        ),
+        ('[exchange]\ncodec = "zip"', "exchange.codec: no codec named 'zip' .*: bf16, "),
+    ],
+)
+@pytest.mark.parametrize("mode", ["rounds", "async"])
+def test_a_name_that_is_not_installed_is_refused_with_the_installed_ones(mode, extra, message):
+    rule = '[aggregation]\nname = "buffered"\n' if mode == "async" else ""
+    spec = parse_toml(f'mode = "{mode}"\n{LEAST}{rule}{extra}\n')
+    with pytest.raises(PluginError, match=f"^{message}"):
+        describe(DescribeJob(spec.to_json()), Host(torch.device("cpu")))
+
+
+def test_keys_need_a_task_that_has_them():
+    spec = parse_toml(f'{LEAST}[data]\npartition = "key"\n')
+    with pytest.raises(SpecError, match=r'^data\.partition: "key" needs a task that names the owner of each example'):
+        describe(DescribeJob(spec.to_json()), Host(torch.device("cpu")))
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("rounds", "aggregator"), ("async", "async-policy")])
+def test_the_mode_says_which_kind_the_section_aggregation_names(mode, kind):
+    spec = parse_toml(f'mode = "{mode}"\n{LEAST}[aggregation]\nname = "mode"\n')
+    with pytest.raises(PluginError, match=f"^aggregation.name: no {kind} named 'mode' is installed here"):
+        describe(DescribeJob(spec.to_json()), Host(torch.device("cpu")))

@@ -6,14 +6,14 @@ import torch
 
 from covey.errors import LayoutError, PluginError
 from covey.learning.state import layout_of
-from covey.spec import RunSpec, TaskSection
+from covey.spec import RoundsSpec, TaskSection
 from covey.worker.program.context import MAX_RUNS, Contexts, RunContext
 
 CPU = torch.device("cpu")
 
 
 def spec(hidden: int = 8) -> str:
-    return RunSpec(name="r", task=TaskSection(name="digits", options={"hidden": hidden})).to_json()
+    return RoundsSpec(name="r", task=TaskSection(name="digits", options={"hidden": hidden})).to_json()
 
 
 def get(contexts: Contexts, run: str, text: str, **options: int) -> RunContext:
@@ -42,14 +42,6 @@ def test_only_the_newest_runs_are_held() -> None:
     assert get(contexts, "0", spec()) is not first
 
 
-def test_a_forgotten_run_is_made_again() -> None:
-    contexts = Contexts(CPU)
-    first = get(contexts, "a", spec())
-    contexts.forget("a")
-    contexts.forget("never seen")
-    assert get(contexts, "a", spec()) is not first
-
-
 def test_the_first_model_follows_from_the_seed() -> None:
     torch.manual_seed(1)
     first = RunContext(spec(), CPU, paths={}, options={}, allow_path=False).model.state_dict()
@@ -71,7 +63,7 @@ def test_another_layout_is_refused_with_its_first_difference() -> None:
 
 def test_a_task_by_path_only_where_it_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [str(Path(__file__).parent), *sys.path])
-    text = RunSpec(name="r", task=TaskSection(name="worker_tasks:Normed")).to_json()
+    text = RoundsSpec(name="r", task=TaskSection(name="worker_tasks:Normed")).to_json()
     with pytest.raises(PluginError):
         _ = RunContext(text, CPU, paths={}, options={}, allow_path=False).task
     assert type(RunContext(text, CPU, paths={}, options={}, allow_path=True).task).__name__ == "Normed"

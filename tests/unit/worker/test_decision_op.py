@@ -15,13 +15,14 @@ from covey.artifact import artifact_of_file
 from covey.codecs.contract import CodecContext
 from covey.errors import LayoutError, RunFailed, SpecError, WorkerError
 from covey.learning.state import layout_of, model_sha256, write_model
-from covey.spec import RunSpec, parse_json
+from covey.spec import parse_data, parse_json
 from covey.vectors import TensorVector
 from covey.worker.client.client import Worker
 from covey.worker.execute.from_spec import load_codec
 from covey.worker.files.mapped import MappedModel, map_float32
 from covey.worker.jobs import decisions as dm
-from covey.worker.jobs import messages as m
+from covey.worker.jobs.aggregation import AggregateJob, AggregateRow
+from covey.worker.jobs.operations import AGGREGATE, DECIDE
 
 pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="module")]
 
@@ -45,7 +46,7 @@ def spec_of(policy: str, options: dict[str, Any], /, **sections: Any) -> str:
     }
     if fields.get("exchange", {}).get("payload") == "gradient":
         fields["training"] = {"local_steps": 1}
-    return RunSpec.model_validate(fields).to_json()
+    return parse_data(fields).to_json()
 
 
 def small_model() -> nn.Module:
@@ -98,7 +99,7 @@ class AsyncRun:
             "arrival": arrival,
             "version": self.version,
             "held": tuple(self.updates[number] for number in self.held),
-            "updates": {number: self.updates[number].parts["model"] for number in self.pinned.pinned_updates},
+            "updates": {number: self.updates[number].parts for number in self.pinned.pinned_updates},
             "models": {version: self.models[version] for version in versions},
             "state_json": self.state_json,
             "state": self.state,
@@ -122,7 +123,7 @@ class AsyncRun:
             assert model_sha256(self.models[self.version], self.layout) == result.model_sha256
 
     async def deliver(self, node: str, vector: Tensor, base: int, **fields: Any) -> dm.DecideResult:
-        result = await self.worker.decide(self.job(self.arrival(node, vector, base, **fields)))
+        result = await self.worker.do(DECIDE, self.job(self.arrival(node, vector, base, **fields)))
         self.take(result)
         return result
 
@@ -194,11 +195,11 @@ async def test_a_full_buffer_without_staleness_is_a_round_of_mean_to_the_bit(wor
     assert [[v.verdict for v in result.verdicts] for result in results] == [["held"]] * 3 + [["accepted"] * 4]
     assert [result.pinned_updates for result in results] == [(1,), (1, 2), (1, 2, 3), ()]
     by_node = {one.node: one for one in run.updates.values()}
-    rows = tuple(m.AggregateRow(node, weights[node], by_node[node].parts) for node in NODES)
+    rows = tuple(AggregateRow(node, weights[node], by_node[node].parts) for node in NODES)
     rounds = {"name": "test", "task": {"name": "digits"}}
-    job = m.AggregateJob(
+    job = AggregateJob(
         run="round",
-        spec_json=RunSpec.model_validate(rounds).to_json(),
+        spec_json=parse_data(rounds).to_json(),
         layout=run.job(by_node["ada"]).layout,
         round=1,
         base=run.models[0],
@@ -207,7 +208,7 @@ async def test_a_full_buffer_without_staleness_is_a_round_of_mean_to_the_bit(wor
         out=tmp_path / "round",
         out_state={},
     )
-    made = await worker.aggregate(job)
+    made = await worker.do(AGGREGATE, job)
     assert made.model_sha256 == results[-1].model_sha256
     shares = {verdict.node: verdict.share for verdict in results[-1].verdicts}
     assert shares == {verdict.node: verdict.share for verdict in made.verdicts}
@@ -228,8 +229,8 @@ async def test_kardam_steps_against_the_gradient_and_can_be_repeated(worker: Wor
         before, version = run.parameters(run.version), run.version
         arrival = run.arrival(node, gradient, bases[node])
         job = run.job(arrival)
-        result = await worker.decide(job)
-        again = await worker.decide(run.job(arrival, out=tmp_path / "again"))
+        result = await worker.do(DECIDE, job)
+        again = await worker.do(DECIDE, run.job(arrival, out=tmp_path / "again"))
         assert (again.verdicts, again.state_json, again.artifact) == (
             result.verdicts,
             result.state_json,
@@ -286,7 +287,7 @@ async def test_held_updates_of_evicted_nodes_are_rejected_first(worker: Worker, 
     ada, bob, cy, dee = vectors(run, 4)
     await run.deliver("ada", ada, 0)
     await run.deliver("bob", -1e6 * bob, 0, mean=1e6)
-    result = await worker.decide(run.job(run.arrival("cy", cy, 0), evicted=("bob", "dee")))
+    result = await worker.do(DECIDE, run.job(run.arrival("cy", cy, 0), evicted=("bob", "dee")))
     run.take(result)
     assert [(v.number, v.verdict, v.reason) for v in result.verdicts] == [(3, "held", ""), (2, "rejected", "evicted")]
     assert (result.pinned_updates, result.artifact) == ((1, 3), None)
@@ -301,7 +302,7 @@ async def test_an_eviction_counts_even_if_the_policy_does_not_see_the_arrival(wo
     good, bad = vectors(run, 2)
     bad[3] = float("nan")
     await run.deliver("ada", good, 0)
-    result = await worker.decide(run.job(run.arrival("bob", bad, 0), evicted=("ada",)))
+    result = await worker.do(DECIDE, run.job(run.arrival("bob", bad, 0), evicted=("ada",)))
     assert [(v.number, v.reason) for v in result.verdicts] == [(2, "non-finite"), (1, "evicted")]
     assert result.pinned_updates == ()
     assert json.loads(result.state_json)["policy"]["held"] == {}
@@ -351,27 +352,27 @@ async def test_a_job_that_does_not_fit_is_refused(worker: Worker, tmp_path: Path
     await run.deliver("ada", first, 0)
     arrival = run.arrival("bob", second, 0)
     with pytest.raises(WorkerError, match=r"update 1 is held .* was not named"):
-        await worker.decide(run.job(arrival, held=()))
+        await worker.do(DECIDE, run.job(arrival, held=()))
     with pytest.raises(WorkerError, match="no file was named for version 0"):
-        await worker.decide(run.job(arrival, models={}))
+        await worker.do(DECIDE, run.job(arrival, models={}))
     with pytest.raises(RunFailed, match="'bob' is not in the run's roster"):
-        await worker.decide(run.job(arrival, roster=("ada",)))
+        await worker.do(DECIDE, run.job(arrival, roster=("ada",)))
     with pytest.raises(WorkerError, match="version 1, which is yet to come"):
-        await worker.decide(run.job(dm.AsyncArrival(3, "bob", 1.0, arrival.parts, 1), models=run.models))
+        await worker.do(DECIDE, run.job(dm.AsyncArrival(3, "bob", 1.0, arrival.parts, 1), models=run.models))
     with pytest.raises(RunFailed, match="not a state of Buffered"):
-        await worker.decide(run.job(arrival, state_json='{"policy":{"held":3},"staleness":[]}'))
+        await worker.do(DECIDE, run.job(arrival, state_json='{"policy":{"held":3},"staleness":[]}'))
     spec = spec_of("staleness-mean", {}, server_optimizer={"name": "momentum"})
     with pytest.raises(LayoutError, match="no file was named for the state"):
-        await worker.decide(run.job(arrival, spec_json=spec, state_json=""))
+        await worker.do(DECIDE, run.job(arrival, spec_json=spec, state_json=""))
 
 
 async def test_too_few_nodes_for_kardam(worker: Worker, tmp_path: Path) -> None:
     run = AsyncRun(worker, tmp_path, spec_of("kardam", {"f": 1}, exchange={"payload": "gradient"}))
     with pytest.raises(RunFailed, match="kardam with f = 1 needs more than 3 nodes, the roster has 3"):
-        await worker.decide(run.job(run.arrival("ada", vectors(run, 1)[0], 0), roster=NODES[:3]))
+        await worker.do(DECIDE, run.job(run.arrival("ada", vectors(run, 1)[0], 0), roster=NODES[:3]))
 
 
 async def test_wrong_options_are_named(worker: Worker, tmp_path: Path) -> None:
     run = AsyncRun(worker, tmp_path, spec_of("kardam", {"variant": "other"}))
     with pytest.raises(SpecError, match=r"aggregation.options.variant: .*'self', 'server' or 'official'"):
-        await worker.decide(run.job(run.arrival("ada", vectors(run, 1)[0], 0)))
+        await worker.do(DECIDE, run.job(run.arrival("ada", vectors(run, 1)[0], 0)))

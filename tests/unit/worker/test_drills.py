@@ -16,7 +16,7 @@ from covey.spec import parse_toml
 from covey.vectors import TensorVector
 from covey.worker.execute.adversary import attacked, flipped, poisons_labels
 from covey.worker.files.updates import write_raw
-from covey.worker.jobs.messages import AttackOrder, TrainJob
+from covey.worker.jobs.training import AttackOrder, TrainJob
 from covey.worker.program.pipe import Cancelled
 
 D, CLASSES, EXAMPLES = 5 * 4, 4, 40
@@ -48,7 +48,7 @@ def model_file(path, value):
 def job(tmp_path, number=1, base=0.0, **fields):
     path = model_file(tmp_path / f"base-{number}", base)
     layout = layout_of(model()).canonical_bytes().decode()
-    given = {"run": "r", "spec_json": "{}", "layout": layout, "round": number, "roster_index": 2, "parts": 6}
+    given = {"run": "r", "spec_json": "{}", "layout": layout, "round": number, "roster_index": 2, "num_partitions": 6}
     return TrainJob(**{**given, "base": path, "scratch": {}, **fields})
 
 

@@ -50,6 +50,8 @@ class Exiting(Normed):
 
 
 class Exploding(Normed):
+    own_fit = True
+
     def fit(self, model: nn.Module, data: Dataset[Any], settings: FitSettings) -> FitResult:
         with torch.no_grad():
             next(model.parameters())[0, 0] = float("nan")

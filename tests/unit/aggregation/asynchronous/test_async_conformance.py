@@ -4,10 +4,9 @@ from typing import Any
 
 import pytest
 
-from covey import plugins
 from covey.aggregation.asynchronous.basgd import BASGD
 from covey.aggregation.asynchronous.buffered import Buffered
-from covey.aggregation.asynchronous.contract import AsyncPolicy
+from covey.aggregation.asynchronous.contract import ASYNC_POLICIES, AsyncPolicy
 from covey.aggregation.asynchronous.kardam import Kardam
 from covey.aggregation.asynchronous.staleness_mean import StalenessMean
 from covey.testing.policies import AsyncPolicyConformance
@@ -62,4 +61,4 @@ class TestStalenessMean(AsyncPolicyConformance):
     ("name", "kind"), [("kardam", Kardam), ("buffered", Buffered), ("basgd", BASGD), ("staleness-mean", StalenessMean)]
 )
 def test_policies_are_installed(name: str, kind: type[AsyncPolicy[Any]]) -> None:
-    assert plugins.load("async-policy", name) is kind
+    assert ASYNC_POLICIES.load(name) is kind

@@ -1,0 +1,157 @@
+"""Replaying an asynchronous run: every recorded decision is made again from the stored updates, and compared.
+
+Nothing of what the coordinator made is taken for granted: from version 0 on, each version and each state of the policy
+comes out of the replay itself. What came from outside is as recorded: the updates, and when a node was evicted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from covey.coordinator.modes.asynchronous.decisions import (
+    DecisionInput,
+    PendingUpdate,
+    kept_after,
+    load_pending,
+    recorded_evictions,
+)
+from covey.coordinator.modes.contract import ReplayReport
+from covey.errors import LayoutError, NotFound
+from covey.storage.record.contract import DecisionRecord, Json, PolicyStateRecord, RunRecord, Store, VersionRecord
+from covey.worker.client.client import Worker
+from covey.worker.jobs.decisions import DecideResult
+from covey.worker.jobs.operations import DECIDE, DESCRIBE, INITIAL
+from covey.worker.jobs.runs import DescribeJob, InitialJob
+
+
+@dataclass
+class _Model:
+    """The newest version of the replay: its files, in the replay's own folder."""
+
+    version: int
+    sha256: str
+    slots: dict[str, Path] = field(default_factory=dict)
+
+
+class Replay:
+    """One replay.
+
+    Args:
+        store: The record; only read.
+        run: The run.
+        artifacts: The folder of the coordinator's files, by digest.
+        worker: Does the decisions.
+        folder: An empty folder for what comes out.
+        allow_path: Whether the run may name its task by an import path.
+    """
+
+    def __init__(
+        self, store: Store, run: RunRecord, artifacts: Path, worker: Worker, folder: Path, *, allow_path: bool = False
+    ) -> None:
+        self._store, self._run, self._artifacts, self._worker = store, run, artifacts, worker
+        self._folder, self._allow_path = folder, allow_path
+        self._decisions = store.decisions(run.run)
+        self._versions = {version.version: version for version in store.versions(run.run)}
+        self._last_use: dict[int, int] = {}
+        """Version to the last decision on an update that started from it."""
+        self._state = PolicyStateRecord(run.run, 0, "")
+        self._earlier: dict[int, PendingUpdate] = {}
+        self._models: dict[int, Path] = {}
+        self._newest = _Model(0, "")
+        self._slots: tuple[str, ...] = ()
+
+    async def run(self, on_progress: Callable[[int, int], None] = lambda done, whole: None) -> ReplayReport:
+        """Make every decision again; `on_progress(done, whole)` is called after each.
+
+        Raises:
+            NotFound: The files of an update are not kept any more (`[keep] updates`).
+            CoveyError: The worker could not make a decision again.
+        """
+        arrivals = [self._arrived(decision) for decision in self._decisions]
+        self._last_use = {one.base_version: number for number, one in enumerate(arrivals, start=1)}
+        said = await self._worker.do(DESCRIBE, DescribeJob(self._run.spec, self._allow_path))
+        self._slots = tuple(said.slots)
+        problems = await self._first_version()
+        for decision, arrived in zip(self._decisions, arrivals, strict=True):
+            if problems:
+                break
+            problems = await self._again(decision, arrived)
+            on_progress(decision.decision, len(self._decisions))
+        made = self._newest.version - bool(problems and self._newest.version)
+        return ReplayReport(self._run.run, self._state.decision, made, self._newest.sha256, tuple(problems))
+
+    def _arrived(self, decision: DecisionRecord) -> PendingUpdate:
+        update = self._store.updates(self._run.run, decision.round)[0]
+        for part in update.parts:
+            if not (self._artifacts / part.artifact.digest).is_file():
+                raise NotFound(
+                    f"the update of round {update.round} is not kept any more: a run that is to be replayed needs "
+                    "a large enough [keep] updates"
+                )
+        # As it was when it came: no verdict yet.
+        found = load_pending(self._store, update)
+        return replace(found, update=replace(update, verdict="received", reason="", share=0.0, numbers={}))
+
+    async def _first_version(self) -> list[str]:
+        out = self._folder / "version-0"
+        job = InitialJob(self._run.run, self._run.spec, out, self._allow_path)
+        made = await self._worker.do(INITIAL, job)
+        if made.layout != self._run.layout:
+            raise LayoutError("the task installed here makes another model than the run's")
+        self._newest, self._models = _Model(0, made.model_sha256), {0: out}
+        return _different("version 0: the model", made.model_sha256, self._versions[0].model_sha256)
+
+    async def _again(self, decision: DecisionRecord, arrived: PendingUpdate) -> list[str]:
+        given = DecisionInput(
+            run=replace(self._run, roster=self._run.roster[: decision.roster]),
+            arrived=arrived,
+            version=self._newest.version,
+            state=self._state,
+            earlier=self._earlier,
+            models=self._models,
+            slots=self._newest.slots,
+            evicted=recorded_evictions(decision),
+        )
+        number = given.version + 1
+        out = self._folder / f"version-{number}"
+        slots = {slot: self._folder / f"{slot.replace('/', '-')}-{number}" for slot in self._slots}
+        job = given.job({digest: self._artifacts / digest for digest in given.digests()}, out, slots)
+        result = await self._worker.do(DECIDE, job)
+        self._advance(given, result, decision, out)
+        return [f"decision {decision.decision}: {text}" for text in self._compare(decision, given, result)]
+
+    def _advance(self, given: DecisionInput, result: DecideResult, decision: DecisionRecord, out: Path) -> None:
+        self._state = given.after(result)
+        self._earlier = kept_after(self._earlier, given.judged(result), self._state)
+        if result.artifact is not None:
+            for path in self._newest.slots.values():
+                path.unlink(missing_ok=True)
+            self._newest = _Model(given.version + 1, result.model_sha256, {p.name: p.path for p in result.state})
+            self._models[self._newest.version] = out
+        wanted = {self._newest.version, *self._state.pinned_versions}
+        for version in set(self._models) - wanted:
+            if self._last_use.get(version, 0) <= decision.decision:
+                self._models.pop(version).unlink(missing_ok=True)
+
+    def _compare(self, decision: DecisionRecord, given: DecisionInput, result: DecideResult) -> list[str]:
+        made = given.decision(result, decision.decided_at)
+        problems = _different("the newest version before it", made.newest, decision.newest)
+        problems += _different("the version made", made.version, decision.version)
+        problems += _different("the verdicts", _text(made.verdicts), _text(decision.verdicts))
+        problems += _different("the policy's state", made.state_sha256, decision.state_sha256)
+        recorded: VersionRecord | None = self._versions.get(made.version or -1)
+        if recorded is not None:
+            problems += _different("the model", result.model_sha256, recorded.model_sha256)
+        return problems
+
+
+def _text(verdicts: Sequence[Json]) -> str:
+    """Verdicts as text: so that not-a-number equals itself."""
+    return json.dumps([dict(verdict) for verdict in verdicts], sort_keys=True)
+
+
+def _different(what: str, made: object, recorded: object) -> list[str]:
+    return [] if made == recorded else [f"{what} came out as {made}, and is recorded as {recorded}"]

@@ -1,0 +1,50 @@
+"""What the round machine starts from: its numbers, and what the record knows of an unfinished run."""
+
+from __future__ import annotations
+
+from covey.coordinator.modes.rounds.events import Restored, RoundPolicy
+from covey.coordinator.runs.evaluation import unevaluated_versions
+from covey.coordinator.runs.ports import FOREVER_S
+from covey.coordinator.runs.preparation import Prepared
+from covey.storage.record.contract import Store
+
+
+def round_policy_of(prepared: Prepared, *, keeps_deadlines: bool = True) -> RoundPolicy:
+    """The machine's numbers, from a specification and from what its task and rule need."""
+    rounds = prepared.spec.rounds
+    return RoundPolicy(
+        count=rounds.count,
+        participants=rounds.participants,
+        min_nodes=max(rounds.min_nodes, prepared.description.aggregator_min),
+        quorum=rounds.quorum,
+        deadline_s=rounds.deadline_s if keeps_deadlines else FOREVER_S,
+        hard_deadline_s=rounds.hard_deadline_s if keeps_deadlines else FOREVER_S,
+        rejoin_s=rounds.rejoin_s,
+        max_retries=rounds.max_retries,
+        fail_when_short=rounds.short == "fail",
+        seed=prepared.spec.seed,
+        evaluate_every=prepared.spec.evaluation.every,
+        evaluate_centrally=prepared.evaluates_centrally,
+        evaluate_on_nodes=prepared.evaluates_on_nodes,
+    )
+
+
+def restore(store: Store, run: str, policy: RoundPolicy) -> Restored:
+    """What the record knows of a run. Blocking."""
+    rounds = store.rounds(run)
+    committed = max((record.round for record in rounds if record.state == "committed"), default=0)
+    unevaluated: tuple[int, ...] = ()
+    if policy.evaluate_centrally:
+        unevaluated = unevaluated_versions(store, run, policy.evaluate_every, policy.count)
+    current = next((record for record in rounds if record.round == committed + 1), None)
+    if current is None or current.state not in ("collecting", "aggregating"):
+        return Restored(committed=committed, unevaluated=unevaluated)
+    return Restored(
+        committed=committed,
+        round=current.round,
+        attempt=current.attempt,
+        aggregating=current.state == "aggregating",
+        invited=current.invited,
+        answers={update.node: update.verdict for update in store.updates(run, current.round)},
+        unevaluated=unevaluated,
+    )

@@ -1,0 +1,106 @@
+"""The evaluations of one run: by the coordinator's worker, one at a time, and what nodes say of the last version."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import structlog
+
+from covey.coordinator.runs.facts import NODE_PREFIX, RunFacts
+from covey.coordinator.runs.ports import RunServices
+from covey.errors import CoveyError
+from covey.machines.evaluation import is_due
+from covey.storage.record.contract import RunRecord, Store
+from covey.worker.jobs.evaluation import EvaluateJob
+from covey.worker.jobs.operations import EVALUATE
+
+log = structlog.get_logger(room="coordinator")
+NodeMetrics = Mapping[str, Sequence[float]]
+"""Metric name to [total, count], as nodes and workers report them."""
+
+
+class RunEvaluation:
+    """Evaluates versions of one run, and puts what comes out on record.
+
+    Args:
+        services: What the run is given.
+        run: The run.
+        facts: Where metrics show it.
+    """
+
+    def __init__(self, services: RunServices, run: RunRecord, facts: RunFacts) -> None:
+        self._services, self._run, self._facts = services, run, facts
+        self._turn = asyncio.Lock()
+        self._of_nodes: dict[str, NodeMetrics] = {}
+        self._log = log.bind(run=run.run, name=run.name)
+
+    async def evaluate(self, version: int) -> None:
+        """Evaluate a version on the task's central data, if its file is kept; a failure is logged, and final."""
+        store, metrics = self._services.store, {}
+        try:
+            async with self._turn:
+                metrics = await self._measure(version)
+        except CoveyError as error:
+            self._log.warning("evaluation failed", version=version, error=str(error))
+        await store.persist(store.store.record_metrics, self._run.run, version, metrics, evaluated=True)
+        self._facts.note(metrics)
+        self._log.info("evaluated", version=version, **{name: round(value, 4) for name, value in metrics.items()})
+
+    async def _measure(self, version: int) -> dict[str, float]:
+        services = self._services
+        record = await services.store.persist(services.store.store.version, self._run.run, version)
+        if not (record.kept and services.files.has(record.artifact.digest)):
+            return {}
+        job = EvaluateJob(
+            run=self._run.run,
+            spec_json=self._run.spec,
+            model=services.files.path(record.artifact.digest),
+            where="central",
+            allow_path=services.allow_paths,
+        )
+        with services.metrics.phase("evaluating"):
+            result = await services.worker.do(EVALUATE, job)
+        return {name: total / count for name, (total, count) in result.metrics.items() if count}
+
+    async def note_node(self, node: str, version: int, totals: NodeMetrics) -> None:
+        """A node has evaluated the last version."""
+        self._of_nodes[node] = totals
+        await self.note_merged(version, self._of_nodes.values())
+
+    async def note_merged(self, version: int, metrics: Iterable[NodeMetrics], prefix: str = "") -> None:
+        """Put on record what several nodes measured of a version: the metrics whose names begin with `prefix`."""
+        merged = merged_metrics(metrics, prefix)
+        if merged:
+            store = self._services.store
+            await store.persist(store.store.record_metrics, self._run.run, version, merged, evaluated=False)
+            self._facts.note(merged)
+
+
+def merged_metrics(parts: Iterable[NodeMetrics], prefix: str) -> dict[str, float]:
+    """Merge several nodes' metrics whose names begin with `prefix` into ratios named `nodes/NAME`."""
+    totals: dict[str, list[float]] = {}
+    for part in parts:
+        for name, (total, count) in part.items():
+            if name.startswith(prefix):
+                entry = totals.setdefault(name.removeprefix(prefix), [0.0, 0.0])
+                entry[0] += total
+                entry[1] += count
+    return {f"{NODE_PREFIX}{name}": total / count for name, (total, count) in totals.items() if count}
+
+
+def unevaluated_versions(store: Store, run: str, every: int, last: int) -> tuple[int, ...]:
+    """The versions whose central evaluation is due and not done; `last`: the number of the run's last one. Blocking."""
+    return tuple(
+        version.version
+        for version in store.versions(run)
+        if version.kept and not version.evaluated and is_due(version.version, every, last=version.version == last)
+    )
+
+
+def reported_loss(metrics: NodeMetrics) -> float | None:
+    """The mean training loss among an update's metrics; None if there is none, or it is not a number."""
+    total, count = metrics.get("loss", (0.0, 0.0))
+    loss = total / count if count else math.nan
+    return loss if math.isfinite(loss) else None

@@ -1,0 +1,70 @@
+"""Which files a run lets go, and that none goes while a backup is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from covey.errors import Conflict
+from covey.spec import RunSpec
+from covey.storage.record.contract import Store
+
+
+class Droppable(Protocol):
+    """Where files are dropped."""
+
+    def release(self, digests: Iterable[str]) -> None:
+        """Drop files; what is not there is passed over."""
+
+
+class Retention:
+    """Drops what the record does not need any more. Its methods are called in the record's thread, but `hold`.
+
+    Args:
+        files: Where the files are.
+    """
+
+    def __init__(self, files: Droppable) -> None:
+        self._files = files
+        self._held: list[str] | None = None
+        """While a backup is made: files that are to be dropped after it."""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a backup is being made."""
+        return self._held is not None
+
+    def hold(self) -> None:
+        """Drop nothing until `let_go`.
+
+        Raises:
+            Conflict: Another backup is being made.
+        """
+        if self._held is not None:
+            raise Conflict("another backup is being made")
+        self._held = []
+
+    def let_go(self) -> None:
+        """Drop what was to be dropped since `hold`."""
+        held, self._held = self._held, None
+        self._files.release(held or ())
+
+    def drop(self, digests: Iterable[str]) -> None:
+        """Drop files, at once or after the backup that is being made."""
+        if self._held is not None:
+            self._held.extend(digests)
+        else:
+            self._files.release(digests)
+
+    def prune(self, store: Store, run: str, spec: RunSpec, pinned: Sequence[int]) -> None:
+        """Let go of a run's files that its `[keep]` does not ask for; those of the versions `pinned` stay."""
+        self.drop(
+            store.prune(
+                run,
+                versions=spec.keep.versions,
+                updates=spec.keep.updates,
+                metric=spec.evaluation.metric,
+                goal=spec.evaluation.goal,
+                pinned=pinned,
+            )
+        )

@@ -1,0 +1,1 @@
+"""What pure state machines share: the protocol of events and actions, who takes part, what evaluation is due."""

@@ -1,0 +1,144 @@
+"""What a method is: the named parts of a run's updates, what it changes in local training, and what it keeps.
+
+A method is made anew for each job, in the worker, and holds nothing: what lives on is in the parts' files.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from covey.aggregation.asynchronous.contract import AsyncPolicy
+from covey.aggregation.contract import Aggregator
+from covey.aggregation.server_optimizers import ServerOptimizer
+from covey.codecs.contract import Codec
+from covey.layout import Layout
+from covey.learning.recipe import Recipe
+from covey.learning.task import Task
+from covey.methods.parts import Part, RunForm, checked_parts
+from covey.options import PluginOptions
+from covey.plugins import Kind, Pluggable
+from covey.spec import RunSpec
+
+__all__ = ["METHODS", "Combination", "FinishContext", "Made", "Method", "Part", "PluginOptions", "RunForm", "parts_of"]
+
+
+@dataclass(frozen=True)
+class Combination:
+    """What a specification names, made: what `Method.refusals` may look at.
+
+    Attributes:
+        spec: The specification.
+        task: Its task.
+        layout: Of the task's model as it is exchanged.
+        rule: The aggregator, with its pre-aggregators; None in asynchronous mode.
+        policy: The asynchronous policy; None in mode "rounds".
+        fallback: The fallback rule.
+        codec: The codec.
+        optimizer: The server optimizer.
+        central: How many central examples the task has here.
+        method: The method.
+        local: Names of the tensors that stay on the nodes.
+    """
+
+    spec: RunSpec
+    task: Task
+    layout: Layout
+    rule: Aggregator | None
+    policy: AsyncPolicy[Any] | None
+    fallback: Aggregator | None
+    codec: Codec
+    optimizer: ServerOptimizer
+    central: int
+    method: Method
+    local: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class FinishContext:
+    """What a method may know of the round that is being finished. New fields come with defaults.
+
+    Attributes:
+        round: From 1.
+        form: The run.
+        roster: All nodes of the run, in order.
+        accepted: The nodes whose update was accepted, in roster order.
+    """
+
+    round: int
+    form: RunForm
+    roster: tuple[str, ...] = ()
+    accepted: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a method made at the end of a round.
+
+    Attributes:
+        state: The files of the next version, by part: a flat vector for each part that is kept with the `version`, in
+            the dtype of its layout.
+    """
+
+    state: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Method(Pluggable):
+    """A method. Its docstring states the paper and equations, what is exchanged, and deviations.
+
+    Class attributes:
+        Options: The model of the method's options (`[method.options]`).
+        modes: In which modes of a run it works.
+        phases: How many answers of each node a round has.
+        on_retry: Whether the answers of a round that is tried again are kept, or void.
+        global_model: Whether there is a model that is the same for all.
+    """
+
+    Options: ClassVar[type[PluginOptions]] = PluginOptions
+    modes: ClassVar[frozenset[str]] = frozenset({"rounds"})
+    phases: ClassVar[int] = 1
+    on_retry: ClassVar[Literal["keep", "restart"]] = "keep"
+    global_model: ClassVar[bool] = True
+
+    def refusals(self, run: Combination) -> Iterator[tuple[str, str]]:
+        """What it cannot work with: the specification's key, and the reason with a way out."""
+        return iter(())
+
+    def local(self, model: nn.Module) -> frozenset[str]:
+        """Names of the tensors (parameters, buffers) that never leave a node; `model` may have no values ("meta")."""
+        return frozenset()
+
+    @abstractmethod
+    def parts(self, form: RunForm) -> Sequence[Part]:
+        """The parts of a run, in the order in which they are signed."""
+
+    def recipe(self, phase: int) -> Recipe | None:
+        """What is changed in the local training of a phase; None: nothing."""
+        return None
+
+    def finish(self, parts: Mapping[str, Tensor], state: Mapping[str, Tensor], context: FinishContext) -> Made:
+        """Make of a round's parts what is kept with the version. A function of its arguments: it may be done twice.
+
+        Args:
+            parts: Combined, each a flat vector, of those that are not in the model; one that no accepted update weighs
+                in is missing.
+            state: What was kept with the version before; empty at first.
+            context: The round.
+        """
+        return Made()
+
+
+METHODS = Kind("method", "covey.methods", Method, "method")
+
+
+def parts_of(method: Method, form: RunForm) -> tuple[Part, ...]:
+    """A run's parts.
+
+    Raises:
+        SpecError: The method declares something that there is not, or that contradicts itself.
+    """
+    return checked_parts(form.spec.method.name, method.parts(form))

@@ -1,0 +1,51 @@
+"""The run specification: what one training job is, in TOML, validated once at submission.
+
+Each mode has one model (`modes`), with the sections of all modes and its own. Every section is a frozen model that
+refuses unknown keys; an error names the key, the value and the choices.
+"""
+
+from covey.spec.asynchronous import AsyncSpec
+from covey.spec.mode import Mode
+from covey.spec.parse import parse_data, parse_json, parse_toml
+from covey.spec.policies import AsyncSection, RoundsSection
+from covey.spec.rounds import RoundsSpec
+from covey.spec.run import RunSpec
+from covey.spec.sections import (
+    AggregationSection,
+    DataSection,
+    EvaluationSection,
+    ExchangeSection,
+    KeepSection,
+    MethodSection,
+    NamedSection,
+    Section,
+    ServerOptimizerSection,
+    TaskSection,
+    WeightsSection,
+)
+from covey.spec.training import Schedule, TrainingSection
+
+__all__ = [
+    "AggregationSection",
+    "AsyncSection",
+    "AsyncSpec",
+    "DataSection",
+    "EvaluationSection",
+    "ExchangeSection",
+    "KeepSection",
+    "MethodSection",
+    "Mode",
+    "NamedSection",
+    "RoundsSection",
+    "RoundsSpec",
+    "RunSpec",
+    "Schedule",
+    "Section",
+    "ServerOptimizerSection",
+    "TaskSection",
+    "TrainingSection",
+    "WeightsSection",
+    "parse_data",
+    "parse_json",
+    "parse_toml",
+]

@@ -1,0 +1,50 @@
+"""Mode "async": each node trains from the newest version when it is free, and each update is decided on by itself."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from covey.spec.mode import Mode
+from covey.spec.policies import AsyncSection
+from covey.spec.run import RunSpec
+
+ASYNC = Mode(
+    name="async",
+    section="async",
+    unit="updates",
+    count_key="updates",
+    rule_kind="async-policy",
+    synchronous=False,
+    whole_shares=False,
+    keeps_policy_state=True,
+)
+
+
+class AsyncSpec(RunSpec):
+    """A run of mode "async". Of [rounds] it has `rejoin_s`, `max_retries` and `short`."""
+
+    facts: ClassVar[Mode] = ASYNC
+    mode: Literal["async"]
+    asynchronous: AsyncSection = Field(default=AsyncSection(), alias="async")
+
+    @property
+    def rounds_in_all(self) -> int:
+        """[async] updates."""
+        return self.asynchronous.updates
+
+    @property
+    def min_nodes(self) -> int:
+        """[async] min_nodes."""
+        return self.asynchronous.min_nodes
+
+    @property
+    def deadline_s(self) -> float:
+        """[async] deadline_s: for one assignment without progress."""
+        return self.asynchronous.deadline_s
+
+    @property
+    def max_staleness(self) -> int | None:
+        """[async] max_staleness."""
+        return self.asynchronous.max_staleness

@@ -1,0 +1,63 @@
+"""Reading a specification: its `mode` says by which model."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from covey.errors import SpecError
+from covey.spec.modes import DEFAULT, model_named
+from covey.spec.run import RunSpec
+from covey.validation import explain
+
+
+def parse_toml(text: str) -> RunSpec:
+    """Read a run specification.
+
+    Raises:
+        SpecError: Not TOML, or a key is unknown, missing or has a wrong value; the message says which and why.
+    """
+    try:
+        data = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise SpecError(f"not valid TOML: {error}") from error
+    return parse_data(data)
+
+
+def parse_data(data: Mapping[str, Any]) -> RunSpec:
+    """Read a specification that is a mapping already.
+
+    Raises:
+        SpecError: A key is unknown, missing or has a wrong value; the message says which and why.
+    """
+    model = model_named(data.get("mode", DEFAULT))
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise SpecError(explain(error, model)) from error
+
+
+def parse_json(text: str | bytes) -> RunSpec:
+    """Read a specification from its canonical JSON.
+
+    Raises:
+        SpecError: As `parse_data`, or it is not JSON.
+    """
+    model = model_named(_mode_in(text))
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        raise SpecError(explain(error, model)) from error
+
+
+def _mode_in(text: str | bytes) -> object:
+    """The mode; the default one of what is no JSON object, for any model says better what is wrong with it."""
+    try:
+        data = from_json(text)
+    except ValueError:
+        return DEFAULT
+    return data.get("mode", DEFAULT) if isinstance(data, dict) else DEFAULT

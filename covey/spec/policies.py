@@ -1,0 +1,57 @@
+"""[rounds] and [async]: the policies of the first two modes.
+
+Every stored specification has both, whatever its mode, and its hash depends on them. A mode that comes later has its
+section in its own specifications only.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from covey.spec.sections import NonNegative, Positive, Section
+from covey.validation import refusal
+
+
+class RoundsSection(Section):
+    """[rounds]: the synchronous mode's policy; other modes have `rejoin_s`, `max_retries` and `short` from it, too."""
+
+    count: int = Field(default=20, ge=1)
+    participants: float | int = Field(default=1.0, gt=0)
+    """A fraction (a decimal, at most 1.0) or a number (an integer) of the eligible nodes, drawn from the seed."""
+    min_nodes: int = Field(default=1, ge=1)
+    quorum: float = Field(default=1.0, gt=0, le=1)
+    deadline_s: Positive = 600.0
+    hard_deadline_s: Positive = 3600.0
+    rejoin_s: NonNegative = 30.0
+    """How long a node that lost its connection is still expected back before it counts as lost."""
+    max_retries: int = Field(default=3, ge=0)
+    short: Literal["wait", "fail"] = "wait"
+    """What to do when the retries are used up: wait for more nodes, or fail the run."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RoundsSection:
+        if isinstance(self.participants, float) and self.participants > 1:
+            text = "a fraction is at most 1.0; write a number of nodes as an integer"
+            raise refusal("participants", text, self.participants)
+        if isinstance(self.participants, int) and self.participants < self.min_nodes:
+            text = f"fewer than min_nodes = {self.min_nodes}: no round could ever close"
+            raise refusal("participants", text, self.participants)
+        if self.hard_deadline_s < self.deadline_s:
+            text = f"earlier than deadline_s = {self.deadline_s:g}"
+            raise refusal("hard_deadline_s", text, self.hard_deadline_s)
+        return self
+
+
+class AsyncSection(Section):
+    """[async]: the asynchronous mode's policy (mode = "async")."""
+
+    updates: int = Field(default=1000, ge=1)
+    """The run ends when so many updates have been decided on."""
+    min_nodes: int = Field(default=1, ge=1)
+    """The run starts, and goes on, with at least so many nodes; default: what the policy needs for its f."""
+    max_staleness: int | None = Field(default=None, ge=0)
+    """Updates that are more versions old than this are rejected."""
+    deadline_s: Positive = 600.0
+    """How long an assignment may take without progress before the node counts as lost for it."""

@@ -1,0 +1,95 @@
+"""What the specifications of all modes have in common."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from pydantic import Field, model_validator
+
+from covey.spec.mode import Mode
+from covey.spec.policies import RoundsSection
+from covey.spec.sections import (
+    AggregationSection,
+    DataSection,
+    EvaluationSection,
+    ExchangeSection,
+    KeepSection,
+    MethodSection,
+    Section,
+    ServerOptimizerSection,
+    TaskSection,
+    WeightsSection,
+)
+from covey.spec.training import TrainingSection
+from covey.validation import refusal
+
+
+class RunSpec(Section, ABC):
+    """A whole run specification; each mode has a model of its own (`covey.spec.modes`).
+
+    Class attributes:
+        facts: What is so of every run of the mode.
+    """
+
+    facts: ClassVar[Mode]
+
+    name: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    mode: str
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    task: TaskSection
+    data: DataSection = DataSection()
+    training: TrainingSection = TrainingSection(local_epochs=1)
+    method: MethodSection = MethodSection()
+    exchange: ExchangeSection = ExchangeSection()
+    aggregation: AggregationSection = AggregationSection()
+    weights: WeightsSection = WeightsSection()
+    server_optimizer: ServerOptimizerSection = ServerOptimizerSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    keep: KeepSection = KeepSection()
+    rounds: RoundsSection = RoundsSection()
+
+    @property
+    @abstractmethod
+    def rounds_in_all(self) -> int:
+        """How many rounds, or updates (`facts.unit`), a run has, and a schedule or a budget is spread over."""
+
+    @property
+    @abstractmethod
+    def min_nodes(self) -> int:
+        """The run starts, and goes on, with at least so many nodes (the mode's section; the rule may need more)."""
+
+    @property
+    @abstractmethod
+    def deadline_s(self) -> float:
+        """How long nodes have: for a round, or for one assignment without progress."""
+
+    @property
+    def max_staleness(self) -> int | None:
+        """Updates that are more versions old than this are rejected; None: there is no limit, or nothing is stale."""
+        return None
+
+    def to_json(self) -> str:
+        """The specification as canonical JSON (sorted keys): what is stored and sent to the nodes."""
+        return json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"))
+
+    @model_validator(mode="after")
+    def _combinations(self) -> RunSpec:
+        if self.exchange.payload == "gradient":
+            self._one_gradient()
+        if self.exchange.share != ("*",):
+            raise refusal("exchange.share", 'not available in this version; choose ["*"]', self.exchange.share)
+        return self
+
+    def _one_gradient(self) -> None:
+        training = self.training
+        if training.local_steps != 1:
+            text = 'payload "gradient" needs local_steps = 1: one gradient, no local training'
+            raise refusal("training.local_steps", text, training.local_steps)
+        if training.weight_decay:
+            text = 'with payload "gradient" the node takes no step that could decay weights; write 0'
+            raise refusal("training.weight_decay", text, training.weight_decay)
+        if training.optimizer != "sgd":
+            text = 'with payload "gradient" the node takes no step; choose "sgd"'
+            raise refusal("training.optimizer", text, training.optimizer)

@@ -1,0 +1,118 @@
+"""The sections of a specification that every mode has, but for [training]."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Options = dict[str, JsonValue]
+PluginName = Annotated[str, Field(min_length=1, max_length=200)]
+ExtraOptions = Annotated[Options, Field(exclude_if=lambda options: not options)]
+"""Options of a plug-in whose name is one key among others; left out of the JSON when empty, as stored specifications
+have them."""
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TaskSection(Section):
+    """[task]: what is learned."""
+
+    name: PluginName
+    options: Options = {}
+
+
+class DataSection(Section):
+    """[data]: how the task's training data is split over the nodes (experiments), or `local` (each has its own)."""
+
+    partition: PluginName = "iid"
+    alpha: Positive = 0.5
+    """Dirichlet concentration (partition = "dirichlet")."""
+    shards_per_node: int = Field(default=2, ge=1)
+    """Label shards each node gets (partition = "shards")."""
+    parts: int | None = Field(default=None, ge=1)
+    """How many parts the data is cut into; default: the number of nodes when the run starts."""
+    options: ExtraOptions = Field(default={})
+    """Options of a partition that is not one of Covey's own."""
+
+
+class NamedSection(Section):
+    """A section that names a plug-in and its options."""
+
+    name: PluginName
+    options: Options = {}
+
+
+class MethodSection(NamedSection):
+    """[method]: what travels and who plans it."""
+
+    name: str = "none"
+
+
+class AggregationSection(NamedSection):
+    """[aggregation]: how the updates of a round become one (mode "rounds"), or the policy of mode "async"."""
+
+    name: str = "mean"
+    pre: tuple[NamedSection, ...] = ()
+    """[[aggregation.pre]]: what is done to the updates before the rule sees them, in this order."""
+    fallback: NamedSection | None = None
+    """[aggregation.fallback]: the rule for a round that has too few updates for the rule itself."""
+    root_examples: int = Field(default=100, ge=1)
+    """How many of the coordinator's central examples a rule with trusted data (fltrust, zeno) gets; they are
+    drawn from the seed, and evaluation leaves them out."""
+
+
+class ServerOptimizerSection(NamedSection):
+    """[server_optimizer]: how the aggregated direction becomes a version."""
+
+    name: str = "sgd"
+
+
+class ExchangeSection(Section):
+    """[exchange]: what a node sends, and as which bytes."""
+
+    payload: Literal["parameters", "delta", "gradient"] = "delta"
+    codec: str = "none"
+    error_feedback: bool | None = None
+    """Whether a node adds what the codec lost to its next update; default: as the codec says."""
+    downlink: Literal["auto", "model", "change"] = "auto"
+    """What a node that has the version before gets: the whole model, or the committed change in the codec's form.
+    auto: the change wherever codec and rule allow it."""
+    worker_momentum: Beta = 0.0
+    """beta: a node sends v <- beta v + (1 - beta) x instead of its vector x."""
+    share: tuple[str, ...] = ("*",)
+    options: Options = {}
+
+
+class WeightsSection(Section):
+    """[weights]: how much each node counts in a round."""
+
+    by: Literal["examples", "equal"] = "examples"
+    max_share: float = Field(default=0.5, gt=0, le=1)
+
+
+class EvaluationSection(Section):
+    """[evaluation]: which versions are evaluated, and where."""
+
+    every: int = Field(default=1, ge=0)
+    """Every so many rounds, and the last version always; 0: never."""
+    where: Literal["auto", "central", "nodes", "both"] = "auto"
+    """auto: centrally where the task has central data, and on the nodes where they have evaluation data."""
+    batch_size: int = Field(default=512, ge=1)
+    metric: str = "accuracy"
+    """The metric that names the best version (for [keep])."""
+    goal: Literal["max", "min"] = "max"
+
+
+class KeepSection(Section):
+    """[keep]: what stays on the coordinator's disk."""
+
+    versions: int = Field(default=3, ge=1)
+    updates: int = Field(default=1, ge=0)

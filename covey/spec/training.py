@@ -1,0 +1,62 @@
+"""[training], and the schedules of its numbers."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from covey.spec.sections import Beta, ExtraOptions, NonNegative, PluginName, Positive, Section
+from covey.validation import refusal
+
+
+class Schedule(Section):
+    """A per-round factor on one training number. Round r counts from 0."""
+
+    kind: PluginName
+    factor: Positive = 1.0
+    """exponential: factor ** r. step: factor ** (r // every). linear, cosine: the factor reached at the last round."""
+    every: int = Field(default=1, ge=1)
+    """Rounds a step lasts (kind = "step")."""
+    warmup: int = Field(default=0, ge=0)
+    """Rounds of linear warm-up before the schedule."""
+    options: ExtraOptions = Field(default={})
+    """Options of a kind that is not one of Covey's own."""
+
+
+class TrainingSection(Section):
+    """[training]: the local training on every node."""
+
+    optimizer: PluginName = "sgd"
+    learning_rate: Positive = 0.1
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Used by optimizer = "momentum"."""
+    nesterov: bool = False
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    """Used by optimizer = "adam" and "adamw"."""
+    weight_decay: NonNegative = 0.0
+    batch_size: int = Field(default=32, ge=1)
+    local_epochs: int | None = Field(default=None, ge=1)
+    local_steps: int | None = Field(default=None, ge=1)
+    clip_norm: Positive | None = None
+    """Clip each step's gradient to this global l2 norm."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """bf16: autocast where the device has it, else float32."""
+    deterministic: Literal["require", "best-effort"] = "best-effort"
+    threads: int = Field(default=1, ge=1, le=256)
+    schedule: dict[Literal["learning_rate", "momentum", "weight_decay"], Schedule] = Field(default={})
+    options: ExtraOptions = Field(default={})
+    """Options of an optimizer that is not one of Covey's own."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_epoch_by_default(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("local_epochs") is None and data.get("local_steps") is None:
+            return {**data, "local_epochs": 1}
+        return data
+
+    @model_validator(mode="after")
+    def _epochs_or_steps(self) -> TrainingSection:
+        if self.local_epochs is not None and self.local_steps is not None:
+            raise refusal("local_steps", "give local_epochs or local_steps, not both", self.local_steps)
+        return self

@@ -1,0 +1,143 @@
+"""Conformance of a store: tokens, identities and their keys."""
+
+# ruff: noqa: D102 (a test's name says what it checks)
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from covey.errors import Conflict, NotFound
+from covey.storage.record.contract import Store
+from covey.testing.store import records as make
+
+
+class IdentityConformance:
+    """From a join token to an evicted node."""
+
+    def test_a_token_comes_back(self, store: Store) -> None:
+        token = make.token_record()
+        store.add_token(token)
+        assert store.token(token.secret_sha256) == token
+        with pytest.raises(Conflict):
+            store.add_token(token)
+        with pytest.raises(NotFound):
+            store.token("none")
+
+    def test_redeeming_binds_the_token_and_enrols(self, store: Store) -> None:
+        token = make.token_record()
+        store.add_token(token)
+        node = make.node_record(tasks=("digits", "tasks:Mine"), version="0.1", device="cpu")
+        redeemed = store.redeem_token(token.secret_sha256, "csr-1", b"PEM 1", node)
+        assert redeemed == replace(token, csr_key_sha256="csr-1", certificate=b"PEM 1")
+        assert store.token(token.secret_sha256) == redeemed
+        assert store.node("ada") == node
+        assert store.signing_key(node.key_id) == node.signing_key
+
+    def test_the_same_key_again_gets_the_same_and_another_one_nothing(self, store: Store) -> None:
+        redeemed = make.enrol(store, make.node_record())
+        csr = redeemed.csr_key_sha256
+        other = make.node_record(key="second")
+        assert store.redeem_token(redeemed.secret_sha256, csr, b"PEM 2", other) == redeemed
+        with pytest.raises(Conflict):
+            store.redeem_token(redeemed.secret_sha256, "csr-2", b"PEM 2", other)
+        with pytest.raises(NotFound):
+            store.redeem_token("none", csr, b"PEM", other)
+        assert store.node("ada") == make.node_record()
+        with pytest.raises(NotFound):
+            store.signing_key(other.key_id)
+
+    def test_a_token_is_for_the_name_that_it_says(self, store: Store) -> None:
+        named, free = make.token_record("ada"), make.token_record("")
+        for token in (named, free):
+            store.add_token(token)
+        with pytest.raises(Conflict, match="ada"):
+            store.redeem_token(named.secret_sha256, "csr", b"PEM", make.node_record("bob"))
+        assert store.token(named.secret_sha256) == named
+        store.redeem_token(free.secret_sha256, "csr", b"PEM", make.node_record("bob"))
+        assert [node.node for node in store.nodes()] == ["bob"]
+
+    def test_a_name_belongs_to_its_active_identity(self, store: Store) -> None:
+        make.enrol(store, make.node_record())
+        with pytest.raises(Conflict, match="ada"):
+            make.enrol(store, make.node_record(key="second"), "second")
+        assert store.node("ada").key_id == make.node_record().key_id
+
+    @pytest.mark.parametrize("state", ["evicted", "left"])
+    def test_who_is_gone_can_be_enrolled_again(self, store: Store, state: str) -> None:
+        first, second = make.node_record(), make.node_record(key="second", enrolled_at=50.0)
+        redeemed = make.enrol(store, first)
+        store.set_node_state("ada", state)  # type: ignore[arg-type]
+        assert store.node("ada").state == state
+        store.redeem_token(redeemed.secret_sha256, redeemed.csr_key_sha256, b"", first)
+        assert store.node("ada").state == state
+        make.enrol(store, second, "second")
+        assert store.node("ada") == second
+        assert store.signing_key(first.key_id) == first.signing_key
+
+    def test_a_signing_key_belongs_to_one_identity(self, store: Store) -> None:
+        ada = make.node_record("ada")
+        make.enrol(store, ada)
+        thief = make.node_record("bob", key_id=ada.key_id, signing_key=ada.signing_key)
+        with pytest.raises(Conflict, match="another identity"):
+            make.enrol(store, thief)
+        with pytest.raises(NotFound):
+            store.node("bob")
+        assert store.token(make.token_record("bob").secret_sha256).csr_key_sha256 == ""
+
+    def test_renewal_changes_the_key_and_remembers_the_old_one(self, store: Store) -> None:
+        first, second = make.node_record(), make.node_record(key="second")
+        make.enrol(store, first)
+        renewal = ("serial 2", 2e9, second.signing_key, second.key_id, 100.0)
+        store.renew_node("ada", *renewal)
+        store.renew_node("ada", *renewal)
+        found = store.node("ada")
+        assert (found.certificate_serial, found.certificate_expires_at) == ("serial 2", 2e9)
+        assert (found.signing_key, found.key_id) == (second.signing_key, second.key_id)
+        for node in (first, second):
+            assert store.signing_key(node.key_id) == node.signing_key
+        store.renew_node("ada", "serial 3", 3e9, first.signing_key, first.key_id, 200.0)
+        assert store.node("ada").key_id == first.key_id
+        with pytest.raises(NotFound):
+            store.renew_node("bob", *renewal)
+
+    def test_roles_are_listed_apart_by_name(self, store: Store) -> None:
+        for name in ("b", "a-2", "B", "a10"):
+            make.enrol(store, make.node_record(name))
+        make.enrol(store, make.node_record("root", role="admin", key_id="", signing_key=b""))
+        make.enrol(store, make.node_record("chief", role="admin", key_id="", signing_key=b""))
+        store.set_node_state("b", "evicted")
+        assert [node.node for node in store.nodes()] == sorted(["b", "a-2", "B", "a10"])
+        assert [node.node for node in store.nodes(role="admin")] == ["chief", "root"]
+        assert store.nodes(role="auditor") == []
+        assert store.node("root").signing_key == b""
+
+    def test_verdicts_are_counted_over_all_runs(self, store: Store) -> None:
+        for node in ("ada", "bob", "cyd"):
+            make.enrol(store, make.node_record(node))
+        for run in ("run-1", "run-2"):
+            make.start_run(store, run)
+            make.play_round(store, run, 1, ("ada", "bob"))
+        store.open_round(make.round_record("run-1", 2))
+        store.record_update(make.update_record("run-1", 2, "ada"))
+        store.record_outcome(make.outcome_record("run-1", 2, "bob", "rejected"))
+        counts = {node.node: (node.accepted, node.rejected) for node in store.nodes()}
+        assert counts == {"ada": (2, 0), "bob": (2, 1), "cyd": (0, 0)}
+        assert all(store.node(node.node) == node for node in store.nodes())
+
+    def test_what_a_node_said_of_itself_stays_until_it_says_otherwise(self, store: Store) -> None:
+        make.enrol(store, make.node_record())
+        store.seen("ada", 20.0, version="0.1\0", device="cuda", tasks=["digits"])
+        store.seen("ada", 30.5)
+        found = store.node("ada")
+        assert (found.last_seen_at, found.device, found.tasks) == (30.5, "cuda", ("digits",))
+        assert found.version.startswith("0.1")
+        store.seen("ada", 31.0, tasks=[])
+        assert store.node("ada").tasks == ()
+        with pytest.raises(NotFound):
+            store.seen("bob", 1.0)
+        with pytest.raises(NotFound):
+            store.set_node_state("bob", "left")
+        with pytest.raises(NotFound):
+            store.node("bob")

@@ -1,0 +1,71 @@
+"""Who may see a daemon's metrics: the application of `prometheus_client`, behind a look at path and certificate."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Container, Iterable
+from http import HTTPStatus
+from typing import Any
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+import structlog
+from prometheus_client import CollectorRegistry, make_wsgi_app
+
+from covey.errors import IdentityError
+from covey.wire.bounded_server import CERTIFICATE
+from covey.wire.channels import certified_peer
+
+log = structlog.get_logger(room="metrics")
+PATH = "/metrics"
+ROLES = ("admin", "auditor")
+"""Who may scrape over the network."""
+
+
+def metrics_app(registry: CollectorRegistry, shut_out: Container[str]) -> WSGIApplication:
+    """Answers `GET /metrics`, for one client at a time, and nothing else.
+
+    Args:
+        registry: What is shown, in the format that the client prefers.
+        shut_out: Names whose certificates are not accepted any more.
+    """
+    show: WSGIApplication = make_wsgi_app(registry, disable_compression=True)
+    rendering = threading.Lock()
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        start_response = _unversioned(start_response)
+        if not _admitted(environ[CERTIFICATE], shut_out):
+            return _refuse(start_response, HTTPStatus.FORBIDDEN, "a certificate with role admin or auditor is needed")
+        if (environ["REQUEST_METHOD"], environ["PATH_INFO"]) != ("GET", PATH):
+            return _refuse(start_response, HTTPStatus.NOT_FOUND, f"only GET {PATH} is served")
+        try:
+            with rendering:
+                return show({**environ, "QUERY_STRING": ""}, start_response)
+        except Exception as error:
+            log.warning("metrics could not be rendered", error=repr(error))
+            return _refuse(start_response, HTTPStatus.INTERNAL_SERVER_ERROR, "see the daemon's log")
+
+    return app
+
+
+def _unversioned(start_response: StartResponse) -> StartResponse:
+    """Else an answer names Python's version."""
+
+    def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Callable[[bytes], object]:
+        return start_response(status, [*headers, ("Server", "covey")], *exc_info)
+
+    return start
+
+
+def _admitted(certificate: bytes | None, shut_out: Container[str]) -> bool:
+    if certificate is None:  # plain HTTP, on loopback only
+        return True
+    try:
+        peer = certified_peer(certificate)
+    except IdentityError:
+        return False
+    return peer.role in ROLES and peer.name not in shut_out
+
+
+def _refuse(start_response: StartResponse, status: HTTPStatus, text: str) -> Iterable[bytes]:
+    start_response(f"{status.value} {status.phrase}", [("Content-Type", "text/plain; charset=utf-8")])
+    return [f"{text}\n".encode()]

@@ -1,0 +1,36 @@
+"""Evaluating a model file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from pydantic import JsonValue
+
+Metrics = dict[str, tuple[float, float]]
+"""Metric name to (total, count): sums that can be merged over nodes, never ready means."""
+
+
+@dataclass(frozen=True)
+class EvaluateJob:
+    """Evaluate a model file."""
+
+    run: str
+    spec_json: str
+    model: Path
+    where: Literal["central", "node"]
+    """On the task's central data, or on the node's own evaluation data."""
+    node_paths: Mapping[str, str] = field(default_factory=dict)
+    node_options: Mapping[str, JsonValue] = field(default_factory=dict)
+    allow_path: bool = False
+    state: Mapping[str, Path] = field(default_factory=dict)
+    """On a node: the state that counts whatever became of its updates, as in `TrainJob`."""
+
+
+@dataclass(frozen=True)
+class EvaluateResult:
+    """What an evaluation came to; no metrics where there are no such data."""
+
+    metrics: Metrics

@@ -1,0 +1,94 @@
+"""What is asked of a worker about a run as a whole: is it sound, its first model, can this machine take part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from covey.parts import DeclaredPart
+from covey.worker.jobs.files import ArtifactField
+
+
+@dataclass(frozen=True)
+class HelloJob:
+    """Say what this worker computes on; answered when it is ready."""
+
+
+@dataclass(frozen=True)
+class HelloResult:
+    """What the worker computes on."""
+
+    device: str
+    """`cpu`, or `cuda (NAME)`."""
+
+
+@dataclass(frozen=True)
+class DescribeJob:
+    """Validate all that a specification names."""
+
+    spec_json: str
+    allow_path: bool = False
+
+
+@dataclass(frozen=True)
+class Description:
+    """What the coordinator must know of a run before it starts."""
+
+    central: bool
+    """Whether the task has central evaluation data here."""
+    aggregator_min: int
+    """How many updates the aggregator (or its fallback) needs."""
+    slots: Mapping[str, int]
+    """The files that each version has beside the model, and about how large they are in bytes: `optimizer/SLOT`,
+    `aggregator/NAME`, `change` (the committed change from the version before, in the downlink's codec), `residual`
+    (what that codec lost), `broadcast` (the codec's summary), and what the method keeps (`covey.parts.slot`)."""
+    parts: tuple[DeclaredPart, ...] = ()
+    """What the method declares, in the order in which parts are signed."""
+    node_state: tuple[str, ...] = ()
+    """What the run's nodes keep: names of `NODE_STATE`, and what the method keeps on them."""
+
+
+@dataclass(frozen=True)
+class InitialJob:
+    """Make the first model of a run from its seed."""
+
+    run: str
+    spec_json: str
+    out: Path
+    """Where to write the model file (an existing file is overwritten)."""
+    allow_path: bool = False
+
+
+@dataclass(frozen=True)
+class InitialResult:
+    """The first model of a run."""
+
+    layout: str
+    """Canonical JSON of the layout."""
+    artifact: ArtifactField
+    model_sha256: str
+
+
+@dataclass(frozen=True)
+class CheckJob:
+    """Train one local batch, to see whether this node can take part."""
+
+    spec_json: str
+    node_paths: Mapping[str, str] = field(default_factory=dict)
+    node_options: Mapping[str, JsonValue] = field(default_factory=dict)
+    allow_path: bool = False
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What one local batch showed."""
+
+    examples: int
+    layout_sha256: str
+    parameters: int
+    loss: float
+    seconds_per_step: float
+    device: str

@@ -1,0 +1,104 @@
+"""Local training: the job, its progress, its result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from covey.worker.jobs.evaluation import Metrics
+from covey.worker.jobs.files import WrittenFile
+
+NODE_STATE = ("residual", "momentum")
+"""What a node may keep between accepted updates whatever the method, each float32 `[d]`: what the codec lost, and
+worker momentum. What the method keeps is named by `covey.parts.slot`."""
+
+
+@dataclass(frozen=True)
+class AttackOrder:
+    """What a drill node does instead of what it should (`covey.aggregation.attacks`)."""
+
+    name: str
+    options: Mapping[str, JsonValue] = field(default_factory=dict)
+    group: Mapping[str, Path] = field(default_factory=dict)
+    """Of an attack that knows of others: node id to the raw float32 vector that it would honestly have sent. The worker
+    waits for files that are not there yet."""
+    nodes: int = 0
+    """How many nodes the attack reckons with, adversaries included; 0: as many as the data are cut for."""
+    attackers: int = 0
+    """How many of them are adversaries; 0: not known."""
+    memory: Path | None = None
+    """A folder, this node's and run's own, for what the attack remembers from round to round; None: nothing."""
+    wait_s: float = 60.0
+    """How long to wait for the files of `group`; then the attack makes do with those that are there."""
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """Train locally from a base model, and write the update's parts."""
+
+    run: str
+    spec_json: str
+    layout: str
+    """Canonical JSON of the run's layout; the task's own model must have the same."""
+    round: int
+    """Counts from 1."""
+    roster_index: int
+    num_partitions: int
+    """Into how many parts experiment data is cut."""
+    base: Path
+    """The base model's file."""
+    scratch: Mapping[str, Path]
+    """Part name to the file to write it into; old contents of any size are overwritten."""
+    evaluate: bool = False
+    """Also evaluate the base model on the node's evaluation data, before training."""
+    node_paths: Mapping[str, str] = field(default_factory=dict)
+    node_options: Mapping[str, JsonValue] = field(default_factory=dict)
+    allow_path: bool = False
+    """Whether the node's operator allows a task named by import path."""
+    broadcast: str = ""
+    """What the codec's `summary` said of the last round, in base64; empty in the first round."""
+    phase: int = 1
+    """Of the round: the parts to send are those that the run's method declares for it, a file for each in `scratch`."""
+    inputs: Mapping[str, Path] = field(default_factory=dict)
+    """What came down beside the model, by part."""
+    state: Mapping[str, Path] = field(default_factory=dict)
+    """The node's own state of this run, as far as there is any, by the names of `Description.node_state`."""
+    out_state: Mapping[str, Path] = field(default_factory=dict)
+    """Where to write the new state: a file for each of these names."""
+    attack: AttackOrder | None = None
+    """On a drill node only."""
+    honest: Path | None = None
+    """On a drill node of a group: where to write the vector that it would honestly send, raw float32."""
+
+
+@dataclass(frozen=True)
+class TrainProgress:
+    """How far a training is."""
+
+    step: int
+    steps: int
+    loss: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished local training."""
+
+    parts: tuple[WrittenFile, ...]
+    examples: int
+    """Examples of the node's part of the data: the update's declared weight."""
+    steps: int
+    seconds: float
+    metrics: Metrics
+    evaluation: Metrics
+    """Of the base model; empty if not asked for, or if the node has no evaluation data."""
+    state: tuple[WrittenFile, ...] = ()
+    """The files of state that count once this update is accepted."""
+    own_state: tuple[WrittenFile, ...] = ()
+    """The files of state that count whatever becomes of this update."""
+    private: bool = False
+    """Whether the update protects the data with noise: then it must never be made again."""

@@ -1,0 +1,156 @@
+"""What node and coordinator say to each other about one assignment: answers, reports, granted downloads."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from covey import faults
+from covey import messages as msg
+from covey.artifact import Artifact
+from covey.errors import CoveyError, TransferError
+from covey.node.assignments.events import Answer, Stage
+from covey.node.operator.metrics import outcome_of
+from covey.node.ports import OnBytes
+from covey.node.services import NodeServices
+
+log = structlog.get_logger(room="node")
+STALL_S = 30.0
+RETRY_S = 0.5
+REPORT_S = 0.5
+MAX_REASON = 1000
+OnStage = Callable[[Stage, str], None]
+"""Told how far the work is, and which update it is about (empty before it is finished)."""
+
+
+class Conversation:
+    """The session, as the work of one assignment sees it.
+
+    Args:
+        services: The node's.
+        assignment: What is asked for.
+        on_stage: Told whenever the work has come further, or must go back.
+    """
+
+    def __init__(self, services: NodeServices, assignment: msg.Assignment, on_stage: OnStage) -> None:
+        self.services, self.assignment, self.advanced = services, assignment, on_stage
+        self.log = log.bind(run=assignment.run, round=assignment.round)
+        self.outcome = ""
+        self._answers: asyncio.Queue[Answer | None] = asyncio.Queue()
+
+    # -- answers --------------------------------------------------------------------------------------------------
+
+    def answered(self, answer: Answer) -> None:
+        """The coordinator has answered."""
+        self._answers.put_nowait(answer)
+
+    def ask_again(self) -> None:
+        """What was asked or offered may have been overheard."""
+        self._answers.put_nowait(None)
+
+    async def answer_within(self, seconds: float | None) -> Answer | None:
+        """The next answer; None: there was none in time, or something is to be asked again."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._answers.get()
+        except TimeoutError:
+            return None
+
+    # -- reports --------------------------------------------------------------------------------------------------
+
+    def report(self, progress: msg.Progress) -> None:
+        """Say how far this node is."""
+        self.services.link.send(progress)
+
+    def ended(self, outcome: str) -> None:
+        """How a training ended (one of `metrics.OUTCOMES`); the first word counts, and counts once."""
+        if self.assignment.work == "train" and not self.outcome:
+            self.outcome = outcome
+            self.services.metrics.updates.labels(outcome).inc()
+
+    def decline(self, error: CoveyError) -> None:
+        """The work came to nothing; after an answer to its update that is nobody else's concern."""
+        assignment = self.assignment
+        if assignment.work == "evaluate":
+            self.services.link.send(msg.Evaluation(assignment.run, assignment.version))
+        elif not self.outcome:
+            reason = str(error)[:MAX_REASON]
+            decline = msg.Decline(assignment.run, assignment.round, assignment.attempt, error.code, reason)
+            self.services.link.send(decline)
+        self.ended(outcome_of(error))
+
+    # -- transfers ------------------------------------------------------------------------------------------------
+
+    def meter(self, phase: str, done_bytes: int, artifact: Artifact, point: str) -> OnBytes:
+        """Counts the bytes of a transfer and reports them, in MiB, a few times a second.
+
+        Args:
+            phase: `downloading` or `uploading`.
+            done_bytes: How much was there before.
+            artifact: The file.
+            point: The fault point that each chunk passes.
+        """
+        metrics, clock = self.services.metrics, self.services.clock
+        began = reported = clock.now()
+        counter = metrics.received if phase == "downloading" else metrics.sent
+
+        def passed(count: int) -> None:
+            nonlocal done_bytes, reported
+            done_bytes, now = done_bytes + count, clock.now()
+            counter.inc(count)
+            faults.reach(point)
+            if now - reported >= REPORT_S:
+                reported = now
+                step, steps = done_bytes >> 20, artifact.size_bytes >> 20
+                self.report(self.progress(phase, step=step, steps=steps, seconds=now - began))
+
+        return passed
+
+    def progress(self, phase: str, *, step: int, steps: int, seconds: float) -> msg.Progress:
+        """A report on a transfer."""
+        assignment = self.assignment
+        return msg.Progress(assignment.run, assignment.round, phase, step, steps, seconds=seconds)
+
+    async def download(self, artifact: Artifact, data: bytes, *, granted: bool) -> Path:
+        """A file of the coordinator's, resumed wherever it broke.
+
+        Args:
+            artifact: The file; validated.
+            data: The file itself if it came along, else empty.
+            granted: Whether it may be fetched without asking.
+
+        Raises:
+            CorruptChunk: What came along is not the file.
+            StoreError: The disk is full, or refuses.
+        """
+        services, files = self.services, self.services.files
+        if data and not files.has(artifact.digest):
+            services.metrics.received.inc(len(data))
+            return await asyncio.to_thread(files.put, artifact, data)
+        while not files.has(artifact.digest):
+            await services.link.connected()
+            if not granted and not await self._ask(artifact.digest):
+                continue
+            try:
+                meter = self.meter("downloading", files.offset(artifact), artifact, "node-download-chunk")
+                await services.bulk.download(artifact, meter)
+            except TransferError as error:
+                granted = False
+                await self.back_off("download", error)
+        return files.path(artifact.digest)
+
+    async def _ask(self, digest: str) -> bool:
+        self.services.link.send(msg.DownloadAsk(digest))
+        while (answer := await self.answer_within(STALL_S)) is not None:
+            if answer == msg.DownloadGrant(digest):
+                return True
+        return False
+
+    async def back_off(self, what: str, error: CoveyError) -> None:
+        """A transfer broke: say so, and wait a little."""
+        self.log.warning(f"{what} interrupted; going on where it broke", reason=str(error))
+        await self.services.clock.sleep(RETRY_S * (0.5 + random.random()))

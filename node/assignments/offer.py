@@ -1,0 +1,117 @@
+"""How a finished update is delivered: offered until there is a receipt, or a refusal that is final."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from covey import messages as msg
+from covey.artifact import INLINE_BYTES, artifact_of_file
+from covey.errors import CorruptChunk, TransferError
+from covey.node.assignments.conversation import RETRY_S, STALL_S, Conversation
+from covey.node.updates import FinishedUpdate
+from covey.wire.signing import ReceiptStatement, verify
+
+FINAL = ("late", "invalid-update", "identity", "conflict", "corrupt-chunk", "not-found")
+"""Refusals after which offering again would not help."""
+
+
+class Delivery:
+    """One update's way to the coordinator.
+
+    Args:
+        talk: About the update's assignment.
+        update: What is to be delivered.
+    """
+
+    def __init__(self, talk: Conversation, update: FinishedUpdate) -> None:
+        self._talk, self._services, self._update = talk, talk.services, update
+
+    async def deliver(self) -> bool:
+        """Offer until the matter is settled. False: files are wanted that are gone here.
+
+        Raises:
+            CorruptChunk: The coordinator asks for a file of another update, or its receipt is for one.
+            IdentityError: The receipt is not signed by the coordinator.
+            StoreError: A file cannot be read.
+        """
+        message = await asyncio.to_thread(self._message)
+        self._talk.advanced("offered", self._update.digest)
+        while True:
+            await self._services.link.connected()
+            self._services.link.send(message)
+            self._services.metrics.sent.inc(sum(len(part.data) for part in message.parts))
+            is_settled = await self._follow()
+            if is_settled is not None:
+                return is_settled
+
+    def _message(self) -> msg.UpdateOffer:
+        """The offer; small parts come along."""
+        files, update = self._services.files, self._update
+        is_small = sum(part.artifact.size_bytes for part in update.parts) <= INLINE_BYTES
+        parts = []
+        for part in update.parts:
+            is_along = is_small and files.has(part.artifact.digest)
+            data = files.path(part.artifact.digest).read_bytes() if is_along else b""
+            parts.append(msg.OfferedPart(part.name, part.codec, part.artifact, data))
+        return msg.UpdateOffer(update.statement, update.signature, tuple(parts))
+
+    async def _follow(self) -> bool | None:
+        """The answers to one offer; None: offer again."""
+        patience_s: float | None = None  # until all was sent
+        while (answer := await self._talk.answer_within(patience_s)) is not None:
+            match answer:
+                case msg.Receipt(update=self._update.digest):
+                    return self._received(answer)
+                case msg.Refusal(update=self._update.digest):
+                    return await self._refused(answer)
+                # An offer that was made twice is granted twice: what was sent is not sent again.
+                case msg.UploadGrant(update=self._update.digest) if patience_s is None:
+                    if not self._has_wanted(answer):
+                        return False
+                    try:
+                        await self._upload(answer)
+                    except TransferError as error:
+                        await self._talk.back_off("upload", error)
+                        return None if await asyncio.to_thread(self._is_intact) else False
+                    patience_s = STALL_S  # the receipt is due
+        return None
+
+    def _has_wanted(self, grant: msg.UploadGrant) -> bool:
+        if not self._update.digests.issuperset(digest for digest, _ in grant.offsets):
+            raise CorruptChunk("the coordinator asks for a file that this update does not have")
+        return all(self._services.files.has(digest) for digest, _ in grant.offsets)
+
+    def _is_intact(self) -> bool:
+        """Whether this node's own files are still what they should be; a damaged one would be refused for ever."""
+        files = self._services.files
+        return all(artifact_of_file(files.path(part.artifact.digest)) == part.artifact for part in self._update.parts)
+
+    async def _upload(self, grant: msg.UploadGrant) -> None:
+        artifacts = {part.artifact.digest: part.artifact for part in self._update.parts}
+        for digest, offset in grant.offsets:
+            artifact = artifacts[digest]
+            if offset > artifact.size_bytes:
+                raise CorruptChunk("the coordinator asks for more than this update's file has")
+            meter = self._talk.meter("uploading", offset, artifact, "node-upload-chunk")
+            await self._services.bulk.upload(self._services.files.path(digest), artifact, offset, meter)
+
+    async def _refused(self, refusal: msg.Refusal) -> bool | None:
+        self._talk.log.warning("update refused", code=refusal.code, reason=refusal.reason)
+        if refusal.code not in FINAL:
+            await self._services.clock.sleep(RETRY_S * (2 + random.random()))
+            return None
+        self._settle("refused")
+        return True
+
+    def _received(self, receipt: msg.Receipt) -> bool:
+        verify(self._services.identity.coordinator_key, receipt.statement, receipt.signature)
+        if ReceiptStatement.from_bytes(receipt.statement).update != self._update.digest:
+            raise CorruptChunk("the receipt is for another update")
+        self._talk.log.info("update delivered")
+        self._settle("received")
+        return True
+
+    def _settle(self, outcome: str) -> None:
+        self._talk.ended(outcome)
+        self._talk.advanced("settled", self._update.digest)

@@ -1,0 +1,39 @@
+"""What all work on a node shares: its settings and keys, and the ports behind which the world is."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+from covey.node.operator.config import NodeConfig
+from covey.node.operator.metrics import NodeMetrics
+from covey.node.ports import Bulk, Clock, Files, Link, Store, Worker
+from covey.wire.identity import Identity
+
+
+class SystemClock:
+    """The machine's own."""
+
+    def now(self) -> float:
+        """As `Clock.now`."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """As `Clock.sleep`."""
+        await asyncio.sleep(seconds)
+
+
+@dataclass(frozen=True)
+class NodeServices:
+    """One node's."""
+
+    config: NodeConfig
+    identity: Identity
+    link: Link
+    bulk: Bulk
+    files: Files
+    worker: Worker
+    store: Store
+    metrics: NodeMetrics = field(default_factory=NodeMetrics)
+    clock: Clock = field(default_factory=SystemClock)

@@ -1,0 +1,68 @@
+"""Enrolled identities, their keys, and join tokens."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Literal
+
+from covey.storage.record.records import NodeRecord, Role, TokenRecord
+
+
+class Identities(ABC):
+    """Nodes, admins and auditors by name; tokens by the hash of their secret."""
+
+    @abstractmethod
+    def add_token(self, token: TokenRecord) -> None:
+        """Record a join token."""
+
+    @abstractmethod
+    def token(self, secret_sha256: str) -> TokenRecord:
+        """A token by the hash of its secret. Raises `NotFound`."""
+
+    @abstractmethod
+    def redeem_token(
+        self, secret_sha256: str, csr_key_sha256: str, certificate: bytes, node: NodeRecord
+    ) -> TokenRecord:
+        """Bind a token to the first key, keep the certificate, and enrol the identity, all at once.
+
+        An identity that was evicted, or has left, is enrolled again. With the same key a second time: changes
+        nothing and returns the stored token. Whether the token has expired is the caller's to look at.
+
+        Raises:
+            Conflict: The token was used with another key, or is for another name, or the name belongs to an
+                active identity, or the signing key to another one.
+            NotFound: No such token.
+        """
+
+    @abstractmethod
+    def renew_node(self, node: str, serial: str, expires_at: float, signing_key: bytes, key_id: str, at: float) -> None:
+        """Give a node a new certificate and signing key; the old key stays on record. Raises `NotFound`."""
+
+    @abstractmethod
+    def signing_key(self, key_id: str) -> bytes:
+        """A signing key, past or present, by its id. Raises `NotFound`."""
+
+    @abstractmethod
+    def node(self, node: str) -> NodeRecord:
+        """An identity by its name. Raises `NotFound`."""
+
+    @abstractmethod
+    def nodes(self, *, role: Role = "node", after: str = "", limit: int | None = None) -> list[NodeRecord]:
+        """Identities of a role, by name, evicted ones too, with their counts of verdicts.
+
+        Args:
+            role: The role.
+            after: Only names that come after this one.
+            limit: At most so many; None: all.
+        """
+
+    @abstractmethod
+    def seen(
+        self, node: str, at: float, *, version: str = "", device: str = "", tasks: Sequence[str] | None = None
+    ) -> None:
+        """Note that a node was here, and what it said of itself (empty: as before). Raises `NotFound`."""
+
+    @abstractmethod
+    def set_node_state(self, node: str, state: Literal["active", "evicted", "left"]) -> None:
+        """Evict a node, or let it leave. Raises `NotFound`."""

@@ -1,0 +1,71 @@
+"""What nodes answer: updates, and outcomes without one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from covey.storage.record.records import SignedUpdateRecord, UpdateRecord
+
+
+class Updates(ABC):
+    """Answers by round and node."""
+
+    @abstractmethod
+    def record_update(self, update: UpdateRecord) -> bool:
+        """Record a durable update (verdict received).
+
+        Returns True if it is new, False if the same digest is recorded already, in whatever state the round
+        is. Replaces an outcome `lost` or `declined` of the same node and round. In an asynchronous run the round
+        gets the next `arrival`.
+
+        Raises:
+            Conflict: This node has another update in this round, or was rejected, or the round is not
+                collecting any more.
+            NotFound: No such round.
+        """
+
+    @abstractmethod
+    def record_outcome(self, update: UpdateRecord) -> bool:
+        """Record that a node declined, was lost, or sent an update that is rejected before it counts.
+
+        Returns True if it was written, False if what is recorded stays as it is. Of a received update only verdict,
+        reason and numbers change, and only to `rejected` (the rule left it out, or its node was evicted); statement,
+        files and time of receipt stay. An accepted or rejected one stays as it is, and so does a round that has
+        ended. Raises `NotFound` if there is no such round.
+        """
+
+    @abstractmethod
+    def updates(self, run: str, number: int) -> list[UpdateRecord]:
+        """One round's updates and outcomes, by node id."""
+
+    @abstractmethod
+    def updates_of(self, run: str, numbers: Sequence[int]) -> list[UpdateRecord]:
+        """The updates of several rounds, by round and node."""
+
+    @abstractmethod
+    def close_round(self, outcome: UpdateRecord, *, discard: bool = False) -> bool:
+        """End an assignment without a decision (failed): its node declined, was lost, or was evicted.
+
+        Returns True if it has ended without one. An update that was recorded meanwhile stays, and the assignment
+        with it (False), unless it is undecided and `discard` says to reject it. Idempotent. Raises `NotFound`.
+        """
+
+    @abstractmethod
+    def signed_updates(
+        self, run: str, after: tuple[int, str] = (0, ""), limit: int | None = None
+    ) -> list[SignedUpdateRecord]:
+        """The updates of a run that were signed, whatever the verdict, by round and node.
+
+        Args:
+            run: The run's id.
+            after: (round, node): only those that come after it.
+            limit: At most so many; None: all.
+        """
+
+    @abstractmethod
+    def newest_verdicts(self, run: str, roster: Sequence[str]) -> dict[str, UpdateRecord]:
+        """Node to its newest update that was accepted or rejected in a round that is over.
+
+        A node of the roster that has none is left out.
+        """

@@ -1,0 +1,103 @@
+"""Bring a database to this version's schema. Alembic, slow to import, is needed only where it is behind."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from sqlalchemy import Column, Connection, MetaData, String, Table, exc, func, inspect, select
+
+from covey import __version__
+from covey.errors import Conflict, StoreError
+from covey.storage.sql.engine import WRITES, database_url, make_engine, sqlite_path, translated
+from covey.storage.sql.locks import ADVISORY_KEY, LOCK_TIMEOUT, PATIENCE_MS, FileLock
+
+HEAD = "0003"
+"""The newest revision in `storage/sql/migrations/versions`."""
+MIGRATIONS = Path(__file__).parent
+_MIGRATION_KEY = 0x636F766579_4D
+"""Of the PostgreSQL lock that lets one process at a time migrate."""
+_VERSION = Table("alembic_version", MetaData(), Column("version_num", String(32)))
+
+
+def migrate(url: str) -> None:
+    """Make the tables, or bring them up to date; nothing where they are. Two processes may do so at once.
+
+    Raises:
+        StoreError: The database was made by a newer Covey, or is no database.
+        Conflict: It is behind, and a coordinator still runs on it.
+        StoreUnavailable: It cannot be reached.
+    """
+    engine = make_engine(database_url(url))
+    try:
+        with translated():
+            with engine.connect() as connection:
+                behind = revision(connection) != HEAD
+            if behind:
+                with engine.connect().execution_options(**{WRITES: True}) as connection, connection.begin():
+                    _upgrade(connection)
+    finally:
+        engine.dispose()
+
+
+def revision(connection: Connection) -> str | None:
+    """The revision that the database is at; None if it is empty."""
+    if not inspect(connection).has_table(_VERSION.name):
+        return None
+    found: str | None = connection.execute(select(_VERSION.c.version_num)).scalar()
+    return found
+
+
+def _upgrade(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_KEY})")
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    found = revision(connection)
+    if found == HEAD:
+        return
+    if found is not None and found not in known:
+        raise StoreError(
+            f"the database is at revision {found}, this version of Covey ({__version__}) knows those up to {HEAD}: "
+            "start the newer Covey that made it, or restore a backup that was made before the upgrade"
+        )
+    with _without_coordinator(connection) if found else contextlib.nullcontext():
+        command.upgrade(config, "head")
+
+
+@contextlib.contextmanager
+def _without_coordinator(connection: Connection) -> Iterator[None]:
+    """Hold the coordinator's lock, so that none of an older version writes into tables that change under it."""
+    path = sqlite_path(connection.engine.url)
+    if path is None:
+        _lock_in_transaction(connection)
+        yield
+        return
+    lock = FileLock(path)
+    if not lock.take(connection):
+        raise Conflict(_IN_USE)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _lock_in_transaction(connection: Connection) -> None:
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {PATIENCE_MS}")
+    try:
+        connection.execute(select(func.pg_advisory_xact_lock(ADVISORY_KEY)))
+    except exc.OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) != LOCK_TIMEOUT:
+            raise
+        raise Conflict(_IN_USE) from error
+    connection.exec_driver_sql("SET LOCAL lock_timeout TO DEFAULT")
+
+
+_IN_USE = "a coordinator of an older version runs on this database: stop it (covey coordinator drain), then upgrade"

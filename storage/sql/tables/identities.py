@@ -1,0 +1,175 @@
+"""Identities, their keys and join tokens in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from sqlalchemy import Connection, bindparam, case, func, insert, select, update
+
+from covey.errors import Conflict, NotFound
+from covey.storage.record.contract import NodeRecord, Role, TokenRecord
+from covey.storage.record.identities import Identities
+from covey.storage.sql.database import Database
+from covey.storage.sql.dialects import ByCodePoint
+from covey.storage.sql.mapping import node_record, node_values, token_record
+from covey.storage.sql.schema import assignments, keys, nodes, tokens
+
+_ADD_TOKEN = insert(tokens)
+_TOKEN = select(tokens).where(tokens.c.secret_sha256 == bindparam("b_secret"))
+_REDEEM = (
+    update(tokens)
+    .where(tokens.c.secret_sha256 == bindparam("b_secret"))
+    .values(csr_key_sha256=bindparam("b_key"), certificate=bindparam("b_certificate"))
+)
+_ADD_NODE = insert(nodes)
+_WHERE = nodes.c.node == bindparam("b_node")
+_UPDATE = update(nodes).where(_WHERE)
+_STATE = select(nodes.c.state).where(_WHERE)
+_KEY = select(keys).where(keys.c.key_id == bindparam("b_key_id"))
+_ADD_KEY = insert(keys)
+_RETIRE_KEYS = (
+    update(keys)
+    .where(keys.c.node == bindparam("b_node"), keys.c.key_id != bindparam("b_key_id"), keys.c.valid_until.is_(None))
+    .values(valid_until=bindparam("b_at"))
+)
+_REINSTATE_KEY = update(keys).where(keys.c.key_id == bindparam("b_key_id")).values(valid_until=None)
+_COUNTS = select(
+    assignments.c.node,
+    func.sum(case((assignments.c.verdict == "accepted", 1), else_=0)).label("accepted"),
+    func.sum(case((assignments.c.verdict == "rejected", 1), else_=0)).label("rejected"),
+).group_by(assignments.c.node)
+_COUNTS_OF = _COUNTS.where(assignments.c.node.in_(bindparam("b_nodes", expanding=True)))
+_count = _COUNTS.where(assignments.c.node == bindparam("b_node")).subquery()
+_WITH_KEY = select(nodes, keys.c.public_key.label("signing_key")).outerjoin(keys, keys.c.key_id == nodes.c.key_id)
+_ONE = (
+    _WITH_KEY.add_columns(_count.c.accepted, _count.c.rejected)
+    .outerjoin(_count, _count.c.node == nodes.c.node)
+    .where(_WHERE)
+)
+_by_name = ByCodePoint(nodes.c.node)
+_OF_ROLE = _WITH_KEY.where(nodes.c.role == bindparam("b_role"), _by_name > bindparam("b_after")).order_by(_by_name)
+
+
+class SqlIdentities(Identities):
+    """The methods of `Store` that concern identities and tokens."""
+
+    _db: Database
+
+    def add_token(self, token: TokenRecord) -> None:
+        """As `Store.add_token`."""
+        with self._db.writing() as connection:
+            if connection.execute(_TOKEN, {"b_secret": token.secret_sha256}).one_or_none() is not None:
+                raise Conflict("this token is recorded already")
+            connection.execute(_ADD_TOKEN, vars(token))
+
+    def token(self, secret_sha256: str) -> TokenRecord:
+        """As `Store.token`."""
+        with self._db.reading() as connection:
+            return _token(connection, secret_sha256)
+
+    def redeem_token(
+        self, secret_sha256: str, csr_key_sha256: str, certificate: bytes, node: NodeRecord
+    ) -> TokenRecord:
+        """As `Store.redeem_token`."""
+        with self._db.writing() as connection:
+            token = _token(connection, secret_sha256)
+            if token.csr_key_sha256 == csr_key_sha256:
+                return token
+            if token.csr_key_sha256:
+                raise Conflict("this token was used with another key; ask the coordinator's operator for a new one")
+            if token.name and token.name != node.node:
+                raise Conflict(f"this token is for {token.name!r}, not for {node.node!r}")
+            _enrol(connection, node, secret_sha256)
+            values = {"b_secret": secret_sha256, "b_key": csr_key_sha256, "b_certificate": certificate}
+            connection.execute(_REDEEM, values)
+            return _token(connection, secret_sha256)
+
+    def renew_node(self, node: str, serial: str, expires_at: float, signing_key: bytes, key_id: str, at: float) -> None:
+        """As `Store.renew_node`."""
+        with self._db.writing() as connection:
+            _set(connection, node, certificate_serial=serial, certificate_expires_at=expires_at, key_id=key_id)
+            _use_key(connection, node, signing_key, key_id, at)
+
+    def signing_key(self, key_id: str) -> bytes:
+        """As `Store.signing_key`."""
+        with self._db.reading() as connection:
+            row = connection.execute(_KEY, {"b_key_id": key_id}).one_or_none()
+        if row is None:
+            raise NotFound(f"there is no signing key {key_id!r}")
+        return bytes(row.public_key)
+
+    def node(self, node: str) -> NodeRecord:
+        """As `Store.node`."""
+        with self._db.reading() as connection:
+            row = connection.execute(_ONE, {"b_node": node}).one_or_none()
+        if row is None:
+            raise _no_node(node)
+        return node_record(dict(row._mapping))
+
+    def nodes(self, *, role: Role = "node", after: str = "", limit: int | None = None) -> list[NodeRecord]:
+        """As `Store.nodes`."""
+        query = _OF_ROLE if limit is None else _OF_ROLE.limit(limit)
+        with self._db.reading() as connection:
+            rows = connection.execute(query, {"b_role": role, "b_after": after}).mappings().all()
+            shown = {"b_nodes": [row["node"] for row in rows]}
+            counts = {row["node"]: row for row in connection.execute(_COUNTS_OF, shown).mappings()}
+        return [node_record({"accepted": 0, "rejected": 0, **row, **counts.get(row["node"], {})}) for row in rows]
+
+    def seen(
+        self, node: str, at: float, *, version: str = "", device: str = "", tasks: Sequence[str] | None = None
+    ) -> None:
+        """As `Store.seen`."""
+        said: dict[str, Any] = {"version": version} if version else {}
+        said |= {"device": device} if device else {}
+        said |= {"tasks": list(tasks)} if tasks is not None else {}
+        with self._db.writing() as connection:
+            _set(connection, node, last_seen_at=at, **said)
+
+    def set_node_state(self, node: str, state: Literal["active", "evicted", "left"]) -> None:
+        """As `Store.set_node_state`."""
+        with self._db.writing() as connection:
+            _set(connection, node, state=state)
+
+
+def _no_node(node: str) -> NotFound:
+    return NotFound(f"no identity is named {node!r}; `covey node list` shows the nodes there are")
+
+
+def _set(connection: Connection, node: str, **values: Any) -> None:
+    if connection.execute(_UPDATE.values(**values), {"b_node": node}).rowcount == 0:
+        raise _no_node(node)
+
+
+def _token(connection: Connection, secret_sha256: str) -> TokenRecord:
+    row = connection.execute(_TOKEN, {"b_secret": secret_sha256}).one_or_none()
+    if row is None:
+        raise NotFound("this join token is not known here; ask the operator for a new one")
+    return token_record(row)
+
+
+def _enrol(connection: Connection, node: NodeRecord, token: str) -> None:
+    state = connection.execute(_STATE, {"b_node": node.node}).scalar()
+    values = node_values(node) | {"token": token}
+    if state is None:
+        connection.execute(_ADD_NODE, values)
+    elif state == "active":
+        raise Conflict(f"{node.node!r} is enrolled already; evict it first, or join under another name")
+    else:
+        _set(connection, values.pop("node"), **values)
+    _use_key(connection, node.node, node.signing_key, node.key_id, node.enrolled_at)
+
+
+def _use_key(connection: Connection, node: str, public_key: bytes, key_id: str, at: float) -> None:
+    """Make a key the node's present one; those before it end now. Without an id it has none."""
+    connection.execute(_RETIRE_KEYS, {"b_node": node, "b_key_id": key_id, "b_at": at})
+    if not key_id:
+        return
+    found = connection.execute(_KEY, {"b_key_id": key_id}).one_or_none()
+    if found is None:
+        values = {"key_id": key_id, "node": node, "public_key": public_key, "valid_from": at, "valid_until": None}
+        connection.execute(_ADD_KEY, values)
+    elif (found.node, bytes(found.public_key)) != (node, public_key):
+        raise Conflict(f"signing key {key_id} belongs to another identity")
+    else:
+        connection.execute(_REINSTATE_KEY, {"b_key_id": key_id})

@@ -1,0 +1,243 @@
+"""Rounds in SQL: open, close, commit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, insert, select, update
+
+from covey.errors import Conflict, NotFound
+from covey.storage.record.contract import RoundRecord, RoundState, UpdateRecord, VersionRecord
+from covey.storage.record.rounds import Rounds
+from covey.storage.sql.database import Database
+from covey.storage.sql.mapping import PHASE, ROUND_COLUMNS, AnyRow, round_record, round_values, verdict_values
+from covey.storage.sql.schema import assignments, groups, runs, versions
+from covey.storage.sql.tables.steps import add_step_of_round
+from covey.storage.sql.tables.versions import same_version, write_version
+
+ENDED = ("committed", "decided", "failed")
+_ADD = insert(groups)
+_IN_RUN = groups.c.run == bindparam("b_run")
+_WHERE = and_(_IN_RUN, groups.c.number == bindparam("b_round"))
+_BARE = select(groups.c.state, groups.c.attempt, groups.c.base_version).where(_WHERE)
+_RUN_AND_BASE = (
+    select(runs.c.state, versions.c.version)
+    .select_from(runs)
+    .outerjoin(versions, and_(versions.c.run == runs.c.run, versions.c.version == bindparam("b_version")))
+    .where(runs.c.run == bindparam("b_run"))
+)
+_NEW_ATTEMPT = (
+    update(groups)
+    .where(_WHERE)
+    .values(
+        state="collecting",
+        attempt=bindparam("b_attempt"),
+        invited=bindparam("b_invited"),
+        attempt_at=bindparam("b_at"),
+        reason=bindparam("b_reason"),
+    )
+)
+_IN_GROUP = and_(assignments.c.run == bindparam("b_run"), assignments.c.group_number == bindparam("b_round"))
+_FORGET = delete(assignments).where(
+    _IN_GROUP,
+    assignments.c.verdict.in_(("declined", "lost")),
+    assignments.c.node.in_(bindparam("b_nodes", expanding=True)),
+)
+_AGGREGATING = update(groups).where(_WHERE).values(state="aggregating")
+_COMMITTED = (
+    update(groups)
+    .where(_WHERE)
+    .values(
+        state="committed",
+        version=groups.c.number,
+        committed_at=bindparam("b_at"),
+        bytes_received=bindparam("b_received"),
+        bytes_sent=bindparam("b_sent"),
+    )
+)
+_SENDERS = select(assignments.c.node).where(_IN_GROUP, assignments.c.digest != "")
+_JUDGE = (
+    update(assignments)
+    .where(
+        _IN_GROUP, assignments.c.phase == PHASE, assignments.c.node == bindparam("b_node"), assignments.c.digest != ""
+    )
+    .values(
+        verdict=bindparam("b_verdict"),
+        reason=bindparam("b_reason"),
+        share=bindparam("b_share"),
+        numbers=bindparam("b_numbers"),
+    )
+)
+
+
+def _counted(verdict: str) -> ColumnElement[int]:
+    """How many answers of a group have a verdict: found in an index, for each group that is shown."""
+    return (
+        select(func.count())
+        .where(
+            assignments.c.run == groups.c.run,
+            assignments.c.group_number == groups.c.number,
+            assignments.c.verdict == verdict,
+        )
+        .correlate(groups)
+        .scalar_subquery()
+        .label(verdict)
+    )
+
+
+_SHOWN = (
+    select(*ROUND_COLUMNS, _counted("accepted"), _counted("rejected"), versions.c.metrics)
+    .select_from(groups)
+    .outerjoin(versions, and_(versions.c.run == groups.c.run, versions.c.version == groups.c.version))
+)
+_ONE = _SHOWN.where(_WHERE)
+_OF_RUN = _SHOWN.where(_IN_RUN)
+
+
+def no_round(run: str, number: int) -> NotFound:
+    """The error of a round that is not recorded."""
+    return NotFound(f"run {run} has no round {number}")
+
+
+class SqlRounds(Rounds):
+    """The methods of `Store` that concern rounds."""
+
+    _db: Database
+
+    def open_round(self, record: RoundRecord) -> None:
+        """As `Store.open_round`."""
+        where = {"b_run": record.run, "b_round": record.round}
+        with self._db.writing() as connection:
+            row = connection.execute(_BARE, where).one_or_none()
+            if row is None:
+                _check_run(connection, record)
+                connection.execute(_ADD, round_values(record))
+            elif _is_new_attempt(row, record):
+                connection.execute(_FORGET, where | {"b_nodes": list(record.invited)})
+                values = {"b_attempt": record.attempt, "b_invited": list(record.invited)}
+                connection.execute(
+                    _NEW_ATTEMPT, where | values | {"b_at": record.attempt_at, "b_reason": record.reason}
+                )
+
+    def rounds(
+        self,
+        run: str,
+        *,
+        after: int = 0,
+        limit: int | None = None,
+        newest: bool = False,
+        states: Sequence[RoundState] = (),
+    ) -> list[RoundRecord]:
+        """As `Store.rounds`."""
+        # A sum, so that the few rounds in a state are found by their state, and not among all by their number.
+        number = groups.c.number + 0 if states else groups.c.number
+        query = _OF_RUN.order_by(number.desc() if newest else number)
+        query = query.where(groups.c.state.in_(states)) if states else query
+        query = query.where(number > after) if after else query
+        query = query if limit is None else query.limit(limit)
+        with self._db.reading() as connection:
+            rows = connection.execute(query, {"b_run": run}).all()
+        return [round_record(row) for row in (reversed(rows) if newest else rows)]
+
+    def round(self, run: str, number: int) -> RoundRecord:
+        """As `Store.round`."""
+        with self._db.reading() as connection:
+            row = connection.execute(_ONE, {"b_run": run, "b_round": number}).one_or_none()
+        if row is None:
+            raise no_round(run, number)
+        return round_record(row)
+
+    def begin_aggregation(self, run: str, number: int) -> None:
+        """As `Store.begin_aggregation`."""
+        where = {"b_run": run, "b_round": number}
+        with self._db.writing() as connection:
+            row = connection.execute(_BARE, where).one_or_none()
+            if row is None:
+                raise no_round(run, number)
+            if row.state == "collecting":
+                connection.execute(_AGGREGATING, where)
+            elif row.state != "aggregating":
+                raise Conflict(f"round {number} of run {run} is {row.state}")
+
+    def commit_round(
+        self,
+        run: str,
+        number: int,
+        version: VersionRecord,
+        verdicts: Sequence[UpdateRecord],
+        *,
+        bytes_received: int,
+        bytes_sent: int,
+        at: float,
+    ) -> None:
+        """As `Store.commit_round`."""
+        where = {"b_run": run, "b_round": number}
+        if (version.run, version.version) != (run, number):
+            raise Conflict(f"round {number} of run {run} cannot make version {version.version} of run {version.run}")
+        with self._db.writing() as connection:
+            row = connection.execute(_BARE, where).one_or_none()
+            if row is None:
+                raise no_round(run, number)
+            if row.state == "committed" and same_version(connection, version):
+                return
+            if row.state != "aggregating":
+                raise Conflict(f"round {number} of run {run} is {row.state}, not aggregating")
+            write_version(connection, version)
+            _judge(connection, where, verdicts)
+            add_step_of_round(connection, _step_values(row, version, verdicts, at))
+            totals = {"b_received": bytes_received, "b_sent": bytes_sent, "b_at": at}
+            connection.execute(_COMMITTED, where | totals)
+
+
+def _check_run(connection: Connection, record: RoundRecord) -> None:
+    where = {"b_run": record.run, "b_version": record.base_version}
+    row = connection.execute(_RUN_AND_BASE, where).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no run {record.run!r}")
+    if row.state != "running":
+        raise Conflict(f"round {record.round} cannot be opened: run {record.run} is {row.state}")
+    if row.version is None:
+        raise Conflict(f"round {record.round} cannot start from version {record.base_version}, which is not recorded")
+
+
+def _is_new_attempt(row: AnyRow, record: RoundRecord) -> bool:
+    """Whether a recorded round is to be tried again; False if just this attempt is recorded already."""
+    if row.state in ENDED:
+        raise Conflict(f"round {record.round} of run {record.run} is {row.state}")
+    if row.base_version != record.base_version:
+        raise Conflict(f"round {record.round} of run {record.run} starts from version {row.base_version}")
+    if record.attempt < row.attempt:
+        raise Conflict(f"round {record.round} of run {record.run} is in attempt {row.attempt} already")
+    return bool(record.attempt > row.attempt)
+
+
+def _judge(connection: Connection, where: dict[str, Any], verdicts: Sequence[UpdateRecord]) -> None:
+    judged = [
+        where
+        | {"b_node": update.node, "b_verdict": update.verdict, "b_reason": update.reason, "b_share": update.share}
+        | {"b_numbers": dict(update.numbers)}
+        for update in verdicts
+    ]
+    if judged and connection.execute(_JUDGE, judged).rowcount != len(judged):
+        senders = set(connection.execute(_SENDERS, where).scalars())
+        unknown = sorted({update.node for update in verdicts} - senders)
+        raise Conflict(f"round {where['b_round']} of run {where['b_run']} has no update of {', '.join(unknown)}")
+
+
+def _step_values(row: AnyRow, version: VersionRecord, verdicts: Sequence[UpdateRecord], at: float) -> dict[str, Any]:
+    """The commit of a round as a row of `steps`, but for the roster and what is counted."""
+    return {
+        "run": version.run,
+        "number": version.version,
+        "cause": [[version.version, PHASE]],
+        "newest": row.base_version,
+        "version": version.version,
+        "verdicts": [verdict_values(update) for update in verdicts],
+        "state": "",
+        "state_sha256": "",
+        "pinned_updates": [],
+        "pinned_versions": [],
+        "opens": [],
+        "decided_at": at,
+    }

@@ -1,0 +1,87 @@
+"""Steps in SQL: written with the commit of a round or a decision, and read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select
+
+from covey.storage.record.contract import DecisionRecord, PolicyStateRecord, StepRecord
+from covey.storage.record.steps import Steps
+from covey.storage.sql.database import Database
+from covey.storage.sql.mapping import decision_record, policy_state_record, step_record
+from covey.storage.sql.schema import assignments, runs, steps
+
+_IN_RUN = steps.c.run == bindparam("b_run")
+_AFTER = select(steps).where(_IN_RUN, steps.c.number > bindparam("b_after")).order_by(steps.c.number)
+_DECISIONS = _AFTER.with_only_columns(
+    *(c for c in steps.c if c.name not in ("state", "pinned_updates", "pinned_versions", "opens"))
+).where(steps.c.state_sha256 != "")
+_NEWEST = select(steps).where(_IN_RUN).order_by(steps.c.number.desc()).limit(1)
+_NEWEST_STATE = _NEWEST.with_only_columns(
+    steps.c.run, steps.c.number, steps.c.state, steps.c.state_sha256, steps.c.pinned_updates, steps.c.pinned_versions
+)
+
+
+def _so_far(count: ColumnElement[int]) -> ColumnElement[int]:
+    """The newest step's count of verdicts."""
+    newest = select(count).where(_IN_RUN).order_by(steps.c.number.desc()).limit(1)
+    return func.coalesce(newest.scalar_subquery(), 0)
+
+
+def _in_group(verdict: str) -> ColumnElement[int]:
+    return (
+        select(func.count())
+        .where(
+            assignments.c.run == bindparam("b_run"),
+            assignments.c.group_number == bindparam("b_round"),
+            assignments.c.verdict == verdict,
+        )
+        .scalar_subquery()
+    )
+
+
+_ROSTER = select(func.json_array_length(runs.c.roster)).where(runs.c.run == bindparam("b_run")).scalar_subquery()
+_ADD_OF_DECISION = insert(steps).values(
+    accepted=_so_far(steps.c.accepted) + bindparam("b_accepted"),
+    rejected=_so_far(steps.c.rejected) + bindparam("b_rejected"),
+)
+_ADD_OF_ROUND = insert(steps).values(
+    roster=_ROSTER,
+    accepted=_so_far(steps.c.accepted) + _in_group("accepted"),
+    rejected=_so_far(steps.c.rejected) + _in_group("rejected"),
+)
+
+
+def add_step_of_round(connection: Connection, values: dict[str, Any]) -> None:
+    """Record the step of a round whose verdicts are written already; roster and counts come from the record."""
+    connection.execute(_ADD_OF_ROUND, values | {"b_run": values["run"], "b_round": values["number"]})
+
+
+def add_step_of_decision(connection: Connection, values: dict[str, Any], accepted: int, rejected: int) -> None:
+    """Record the step of a decision that accepted and rejected so many updates."""
+    counts = {"b_accepted": accepted, "b_rejected": rejected}
+    connection.execute(_ADD_OF_DECISION, values | {"b_run": values["run"]} | counts)
+
+
+class SqlSteps(Steps):
+    """The methods of `Store` that read steps."""
+
+    _db: Database
+
+    def steps(self, run: str, after: int = 0, limit: int | None = None) -> list[StepRecord]:
+        """As `Store.steps`."""
+        query = _AFTER if limit is None else _AFTER.limit(limit)
+        with self._db.reading() as connection:
+            return [step_record(row) for row in connection.execute(query, {"b_run": run, "b_after": after})]
+
+    def decisions(self, run: str, after: int = 0) -> list[DecisionRecord]:
+        """As `Store.decisions`."""
+        with self._db.reading() as connection:
+            return [decision_record(row) for row in connection.execute(_DECISIONS, {"b_run": run, "b_after": after})]
+
+    def policy_state(self, run: str) -> PolicyStateRecord | None:
+        """As `Store.policy_state`."""
+        with self._db.reading() as connection:
+            row = connection.execute(_NEWEST_STATE, {"b_run": run}).one_or_none()
+        return policy_state_record(row) if row is not None and row.state_sha256 else None

@@ -1,0 +1,148 @@
+"""What the nodes answer in a round, in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
+
+from covey.errors import Conflict, StoreError
+from covey.storage.record.contract import UpdateRecord
+from covey.storage.record.updates import Updates
+from covey.storage.sql.database import Database
+from covey.storage.sql.mapping import PHASE, UPDATE_COLUMNS, AnyRow, update_record, update_values
+from covey.storage.sql.schema import assignments, groups, runs
+from covey.storage.sql.tables.rounds import ENDED, no_round
+from covey.storage.sql.tables.versions import add_references
+
+_ADD = insert(assignments)
+_IN_GROUP = and_(assignments.c.run == bindparam("b_run"), assignments.c.group_number == bindparam("b_round"))
+_WHERE = and_(_IN_GROUP, assignments.c.phase == PHASE, assignments.c.node == bindparam("b_node"))
+_OF_NODE = and_(
+    assignments.c.run == groups.c.run,
+    assignments.c.group_number == groups.c.number,
+    assignments.c.phase == PHASE,
+    assignments.c.node == bindparam("b_node"),
+)
+_GROUP = and_(groups.c.run == bindparam("b_run"), groups.c.number == bindparam("b_round"))
+_GROUP_AND_ANSWER = (
+    select(
+        groups.c.state,
+        groups.c.attempt,
+        groups.c.base_version,
+        assignments.c.verdict,
+        assignments.c.digest,
+        runs.c.mode,
+    )
+    .select_from(groups)
+    .join(runs, runs.c.run == groups.c.run)
+    .outerjoin(assignments, _OF_NODE)
+    .where(_GROUP)
+)
+_FORGET = delete(assignments).where(_WHERE)
+_REJECT = (
+    update(assignments)
+    .where(_WHERE)
+    .values(verdict="rejected", reason=bindparam("b_reason"), numbers=bindparam("b_numbers"))
+)
+_OF_GROUP = select(*UPDATE_COLUMNS).where(_IN_GROUP)
+_OF_GROUPS = (
+    select(*UPDATE_COLUMNS)
+    .where(
+        assignments.c.run == bindparam("b_run"), assignments.c.group_number.in_(bindparam("b_rounds", expanding=True))
+    )
+    .order_by(assignments.c.group_number)
+)
+_LAST_ARRIVAL = select(func.max(groups.c.arrival)).where(groups.c.run == bindparam("b_run"))
+_ARRIVED = update(groups).where(_GROUP).values(arrival=bindparam("b_arrival"))
+_FAILED = update(groups).where(_GROUP).values(state="failed", reason=bindparam("b_reason"))
+_REPLACEABLE = (None, "lost", "declined")
+
+
+class SqlUpdates(Updates):
+    """The methods of `Store` that concern updates and outcomes."""
+
+    _db: Database
+
+    def record_update(self, update: UpdateRecord) -> bool:
+        """As `Store.record_update`."""
+        with self._db.writing() as connection:
+            row = _group_and_answer(connection, update)
+            if row.digest and row.digest == update.digest:
+                return False
+            if row.verdict not in _REPLACEABLE:
+                raise Conflict(f"{update.node} has another update in round {update.round} already ({row.verdict})")
+            if row.state != "collecting":
+                raise Conflict(f"round {update.round} takes no update any more: it is {row.state}")
+            _write(connection, update, "received", row)
+            if row.mode == "async":
+                last = connection.execute(_LAST_ARRIVAL, {"b_run": update.run}).scalar() or 0
+                connection.execute(_ARRIVED, _key(update) | {"b_arrival": last + 1})
+            return True
+
+    def record_outcome(self, update: UpdateRecord) -> bool:
+        """As `Store.record_outcome`."""
+        if update.verdict not in ("declined", "lost", "rejected"):
+            raise StoreError(f"{update.verdict!r} is not an outcome; record the update instead")
+        with self._db.writing() as connection:
+            row = _group_and_answer(connection, update)
+            return row.state in ("collecting", "aggregating") and _write_outcome(connection, update, row)
+
+    def close_round(self, outcome: UpdateRecord, *, discard: bool = False) -> bool:
+        """As `Store.close_round`."""
+        with self._db.writing() as connection:
+            row = _group_and_answer(connection, outcome)
+            if row.state in ENDED:
+                return bool(row.state == "failed")
+            if row.digest and not discard:
+                return False
+            _write_outcome(connection, outcome, row)
+            reason = f"{outcome.verdict}: {outcome.reason}"
+            connection.execute(_FAILED, {"b_run": outcome.run, "b_round": outcome.round, "b_reason": reason})
+            return True
+
+    def updates(self, run: str, number: int) -> list[UpdateRecord]:
+        """As `Store.updates`."""
+        with self._db.reading() as connection:
+            rows = connection.execute(_OF_GROUP, {"b_run": run, "b_round": number}).all()
+        return sorted(map(update_record, rows), key=lambda record: record.node)
+
+    def updates_of(self, run: str, numbers: Sequence[int]) -> list[UpdateRecord]:
+        """As `Store.updates_of`."""
+        with self._db.reading() as connection:
+            rows = connection.execute(_OF_GROUPS, {"b_run": run, "b_rounds": sorted(set(numbers))}).all()
+        return sorted(map(update_record, rows), key=lambda record: (record.round, record.node))
+
+
+def _key(update: UpdateRecord) -> dict[str, Any]:
+    return {"b_run": update.run, "b_round": update.round, "b_node": update.node}
+
+
+def _group_and_answer(connection: Connection, update: UpdateRecord) -> AnyRow:
+    """The round's state and this node's answer in it so far (None, None: there is none)."""
+    row = connection.execute(_GROUP_AND_ANSWER, _key(update)).one_or_none()
+    if row is None:
+        raise no_round(update.run, update.round)
+    return row
+
+
+def _write_outcome(connection: Connection, update: UpdateRecord, answer: AnyRow) -> bool:
+    """Record an outcome, where there is no answer yet that it cannot change; returns whether it did."""
+    if answer.verdict in _REPLACEABLE:
+        _write(connection, update, update.verdict, answer)
+    elif answer.verdict == "received" and update.verdict == "rejected":
+        values = {"b_reason": update.reason, "b_numbers": dict(update.numbers)}
+        connection.execute(_REJECT, _key(update) | values)
+    else:
+        return False
+    return True
+
+
+def _write(connection: Connection, update: UpdateRecord, verdict: str, answer: AnyRow) -> None:
+    if answer.verdict is not None:
+        connection.execute(_FORGET, _key(update))
+    connection.execute(_ADD, update_values(update, answer.attempt, answer.base_version) | {"verdict": verdict})
+    if update.kept and update.parts:
+        digests = [part.artifact.digest for part in update.parts]
+        add_references(connection, update.run, "update", update.round, update.node, digests)

@@ -1,0 +1,155 @@
+"""A base model is here, made here, or downloaded; in each case it is the announced file."""
+
+import asyncio
+import dataclasses
+
+import pytest
+
+from covey import messages as msg
+from covey.artifact import artifact_of
+from covey.errors import LimitExceeded, PolicyError, WorkerError
+from covey.layout import Layout
+from covey.node.assignments.base_model import BaseModels
+from covey.node.assignments.conversation import Conversation
+from covey.node.assignments.held_files import HeldFiles
+from tests.unit.node.memory import LARGE, assignment, model_bytes
+
+CHANGE = b"the change"
+
+
+@pytest.fixture
+def bring(node):
+    """Bring what an assignment starts from; each call goes on with what the one before left."""
+    held = HeldFiles(node.files, node.store)
+
+    async def bring(asked):
+        talk = Conversation(node.services, asked, lambda stage, update: None)
+        node.coordinator.listen(talk.answered)
+        return await BaseModels(held).bring(talk, Layout.from_json(asked.layout))
+
+    bring.held = held
+    return bring
+
+
+def large(number=1, seed=0, **fields):
+    return assignment("a", number, layout=LARGE, seed=seed, **fields)
+
+
+def served(node, *seeds):
+    for seed in seeds:
+        content = model_bytes(LARGE, seed)
+        node.coordinator.files[artifact_of([content]).digest] = content
+
+
+def changed(node, *, base_seed=0, data=b""):
+    artifact = artifact_of([CHANGE])
+    node.coordinator.files[artifact.digest] = CHANGE
+    return msg.Change(artifact, artifact_of([model_bytes(LARGE, base_seed)]).digest, data)
+
+
+def asked_for(node):
+    return [ask.digest for ask in node.coordinator.of(msg.DownloadAsk)]
+
+
+async def test_a_model_that_came_along_is_not_asked_for(node, bring):
+    path, inputs = await bring(assignment("a"))
+    assert path.read_bytes() == assignment("a").model_data
+    assert (inputs, asked_for(node)) == ({}, [])
+
+
+async def test_a_large_model_is_asked_for_and_downloaded_once(node, bring):
+    served(node, 0)
+    for _ in range(2):
+        path, _ = await bring(large())
+        assert path.read_bytes() == model_bytes(LARGE)
+    assert asked_for(node) == [large().model.digest]
+
+
+async def test_what_is_granted_at_once_is_not_asked_for(node, bring):
+    served(node, 0)
+    await bring(large(download_granted=True))
+    assert asked_for(node) == []
+
+
+async def test_the_first_model_is_made_from_the_seed(node, bring):
+    node.worker.models["seed"] = model_bytes(LARGE)
+    path, _ = await bring(large(version=0))
+    assert path.read_bytes() == model_bytes(LARGE)
+    assert asked_for(node) == []
+
+
+@pytest.mark.parametrize("data", [b"", CHANGE])
+async def test_the_change_is_applied_to_the_version_before(node, bring, data):
+    served(node, 0)
+    node.worker.models[CHANGE] = model_bytes(LARGE, 1)
+    await bring(large())
+    path, _ = await bring(large(2, seed=1, change=changed(node, data=data)))
+    assert path.read_bytes() == model_bytes(LARGE, 1)
+    assert asked_for(node)[1:] == ([] if data else [artifact_of([CHANGE]).digest])
+    assert node.on_disk() == {large(2, seed=1).model.digest}
+
+
+async def test_a_change_to_a_version_that_is_not_here_is_of_no_use(node, bring):
+    served(node, 1)
+    await bring(large(2, seed=1, change=changed(node)))
+    assert asked_for(node) == [large(2, seed=1).model.digest]
+
+
+@pytest.mark.parametrize("failure", ["another model", "an error"])
+async def test_what_cannot_be_made_here_is_downloaded(node, bring, failure):
+    served(node, 0)
+    node.worker.models["seed"] = model_bytes(LARGE, 9)
+    node.worker.errors = [WorkerError("no")] if failure == "an error" else []
+    path, _ = await bring(large(version=0))
+    assert path.read_bytes() == model_bytes(LARGE)
+    assert not list((node.data_dir / "files" / "scratch").iterdir())
+
+
+async def test_a_model_of_another_size_than_its_layout_is_refused(node, bring):
+    with pytest.raises(PolicyError, match="its layout"):
+        await bring(large(model=artifact_of([b"short"])))
+
+
+async def test_a_change_of_absurd_size_is_not_fetched(node, bring):
+    served(node, 0, 1)
+    await bring(large())
+    huge = artifact_of([bytes(3 * LARGE.file_bytes)])
+    await bring(large(2, seed=1, change=msg.Change(huge, large().model.digest)))
+    assert huge.digest not in asked_for(node)
+
+
+async def test_inputs_come_the_same_way(node, bring):
+    one, two = artifact_of([b"small"]), artifact_of([b"large" * 1000])
+    node.coordinator.files[two.digest] = b"large" * 1000
+    files = (msg.InputFile("teacher", "n1", one, b"small"), msg.InputFile("teacher", "n2", two))
+    _, inputs = await bring(assignment("a", inputs=files))
+    contents = {key: path.read_bytes() for key, path in inputs.items()}
+    assert contents == {("teacher", "n1"): b"small", ("teacher", "n2"): b"large" * 1000}
+    assert node.on_disk() == {assignment("a").model.digest, one.digest, two.digest}
+    await bring(assignment("a", 2, seed=1))
+    assert node.on_disk() == {assignment("a", seed=1).model.digest}
+
+
+async def test_an_input_of_absurd_size_is_refused(node, bring):
+    absurd = dataclasses.replace(artifact_of([b"x"]), size_bytes=1 << 60)
+    with pytest.raises(LimitExceeded):
+        await bring(assignment("a", inputs=(msg.InputFile("teacher", "", absurd),)))
+
+
+async def test_the_file_of_a_making_that_was_cancelled_is_dropped_later(node, bring):
+    begun = asyncio.Event()
+
+    async def initial(run, spec_json, out, *, allow_path):
+        out.write_bytes(b"half")
+        begun.set()
+        await asyncio.Event().wait()
+
+    node.worker.initial = initial
+    work = asyncio.create_task(bring(large(version=0)))
+    await begun.wait()
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    scratch = node.data_dir / "files" / "scratch"
+    assert len(list(scratch.iterdir())) == 1
+    bring.held.discard_abandoned()
+    assert not list(scratch.iterdir())

@@ -1,0 +1,77 @@
+"""Files over real gRPC streams, both ways; whatever breaks a transfer is one error, and the next try goes on."""
+
+import asyncio
+
+import pytest
+
+from covey.artifact import CHUNK_BYTES, artifact_of
+from covey.errors import CorruptChunk, NotFound, TransferError
+from covey.node.membership.bulk import BulkChannels
+from covey.storage.files.artifacts import ArtifactFiles
+
+CONTENT = bytes(range(256)) * (10 << 10)
+CHUNKS = [CONTENT[k : k + CHUNK_BYTES] for k in range(0, len(CONTENT), CHUNK_BYTES)]
+ARTIFACT = artifact_of(CHUNKS)
+
+
+@pytest.fixture
+async def bulk(served, identity, tmp_path):
+    files = ArtifactFiles(tmp_path / "node")
+    bulk = BulkChannels(served.address, identity("n0"), files, stall_s=20.0)
+    bulk.files = files
+    served.artifacts[ARTIFACT.digest] = ARTIFACT
+    yield bulk
+    await bulk.close()
+
+
+async def test_a_file_comes_down(served, bulk):
+    served.files.put(ARTIFACT, CONTENT)
+    passed = []
+    await bulk.download(ARTIFACT, passed.append)
+    assert bulk.files.path(ARTIFACT.digest).read_bytes() == CONTENT
+    assert passed == [len(chunk) for chunk in CHUNKS]
+
+
+async def test_a_download_goes_on_where_it_broke(served, bulk):
+    served.files.put(ARTIFACT, CONTENT)
+    spool = bulk.files.begin(ARTIFACT)
+    spool.write(memoryview(CHUNKS[0]))
+    spool.abandon()
+    passed = []
+    await bulk.download(ARTIFACT, passed.append)
+    assert passed == [len(chunk) for chunk in CHUNKS[1:]]
+
+
+async def test_a_file_goes_up_from_where_it_is_wanted(served, bulk, tmp_path):
+    path = tmp_path / "update"
+    path.write_bytes(CONTENT)
+    spool = served.files.begin(ARTIFACT)
+    spool.write(memoryview(CHUNKS[0]))
+    spool.abandon()
+    passed = []
+    await bulk.upload(path, ARTIFACT, CHUNK_BYTES, passed.append)
+    assert served.files.path(ARTIFACT.digest).read_bytes() == CONTENT
+    assert sum(passed) == len(CONTENT) - CHUNK_BYTES
+
+
+async def test_what_the_coordinator_refuses_is_an_interruption(served, bulk, tmp_path):
+    path = tmp_path / "update"
+    path.write_bytes(CONTENT)
+    served.refuses = True
+    with pytest.raises(TransferError, match="not granted"):
+        await bulk.download(ARTIFACT, lambda count: None)
+    with pytest.raises(TransferError):
+        await bulk.upload(path, ARTIFACT, 0, lambda count: None)
+
+
+async def test_wrong_bytes_are_refused(served, bulk):
+    path = await asyncio.to_thread(served.files.put, ARTIFACT, CONTENT)
+    path.write_bytes(b"!" + CONTENT[1:])
+    with pytest.raises(CorruptChunk):
+        await bulk.download(ARTIFACT, lambda count: None)
+    assert not bulk.files.has(ARTIFACT.digest)
+
+
+async def test_a_file_that_is_gone_here_is_no_interruption(bulk, tmp_path):
+    with pytest.raises(NotFound):
+        await bulk.upload(tmp_path / "gone", ARTIFACT, 0, lambda count: None)

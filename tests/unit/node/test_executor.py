@@ -1,0 +1,130 @@
+"""From an assignment to its end: what is trained, kept, delivered again, and declined."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from covey import messages as msg
+from covey.node.assignments.conversation import Conversation
+from covey.node.assignments.executor import Executor
+from covey.spec import RunSpec, TaskSection
+from covey.wire.signing import UpdateStatement
+from tests.unit.node.memory import LARGE, Node, assignment
+
+
+@pytest.fixture
+def do(node):
+    """Do an assignment as a daemon that was just started would; the stages that it went through."""
+
+    async def do(asked, node=node):
+        stages = []
+        executor = Executor(node.services)
+
+        def advanced(stage, update):
+            stages.append(stage)
+
+        talk = Conversation(node.services, asked, advanced)
+        node.coordinator.listen(talk.answered)
+        await executor.do(talk)
+        return stages
+
+    return do
+
+
+async def test_an_assignment_is_trained_and_delivered(node, do):
+    asked = assignment("a", 4)
+    assert await do(asked) == ["has-base", "trained", "offered", "settled"]
+    [offer] = node.coordinator.of(msg.UpdateOffer)
+    statement = UpdateStatement.from_bytes(offer.statement)
+    assert (statement.run, statement.round, statement.base) == ("a", 4, asked.model_sha256)
+    assert [part.name for part in offer.parts] == ["model", "buffers"]
+    assert offer.parts[0].data == b"a 4 model".ljust(20, b".")
+    assert node.on_disk() == {asked.model.digest}  # what was delivered is not needed any more
+    assert node.outcomes() == {"received": 1.0}
+
+
+async def test_what_is_finished_is_delivered_after_a_restart_without_training(node, do, tmp_path):
+    node.coordinator.refusals = ["not-ready"]
+    node.coordinator.lose()
+    update = await finished(node, do, assignment("a"))
+    after = Node(tmp_path)
+    assert after.store.finished("a", 1, 1, assignment("a").model_sha256) == update
+    assert await do(assignment("a", attempt=2), after) == ["trained", "offered", "settled"]
+    assert after.worker.jobs == []
+    assert after.coordinator.of(msg.UpdateOffer)[0].statement == update.statement
+
+
+async def finished(node, do, asked):
+    """The update that is in the journal when the node dies before it could offer it."""
+    work = asyncio.create_task(do(asked))
+    await node.until(lambda: node.store.finished(asked.run, asked.round, asked.phase, asked.model_sha256))
+    await node.until(lambda: len(node.on_disk()) >= 2)
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    return node.store.finished(asked.run, asked.round, asked.phase, asked.model_sha256)
+
+
+@pytest.mark.parametrize("change", [{"number": 2}, {"seed": 1}, {"phase": 2}])
+async def test_another_round_base_or_phase_is_trained(node, do, change):
+    node.coordinator.lose()
+    await finished(node, do, assignment("a"))
+    node.coordinator.come_back()
+    await do(assignment("a", **change))
+    assert len(node.worker.jobs) == 2
+
+
+async def test_an_update_whose_files_are_gone_is_trained_again(node, do):
+    asked = assignment("a", layout=LARGE, model_data=b"\0" * LARGE.file_bytes)
+    node.coordinator.lose()
+    update = await finished(node, do, asked)
+    node.files.release(update.digests)
+    node.coordinator.come_back()
+    assert await do(asked) == ["trained", "offered", "assigned", "has-base", "trained", "offered", "settled"]
+    assert len(node.worker.jobs) == 2
+    assert node.outcomes() == {"received": 1.0}
+
+
+async def test_an_update_that_must_never_be_made_again_is_declined_once_it_is_lost(node, do):
+    asked = assignment("a", layout=LARGE, model_data=b"\0" * LARGE.file_bytes)
+    node.worker.private = True
+    node.coordinator.lose()
+    update = await finished(node, do, asked)
+    node.files.release(update.digests)
+    node.coordinator.come_back()
+    await do(asked)
+    assert len(node.worker.jobs) == 1
+    assert "cost privacy again" in node.coordinator.of(msg.Decline)[0].reason
+
+
+async def test_what_the_operator_does_not_allow_is_declined(node, do):
+    spec = RunSpec(name="x", task=TaskSection(name="elsewhere")).to_json()
+    assert await do(assignment("a", spec=spec)) == []
+    [decline] = node.coordinator.of(msg.Decline)
+    assert decline.code == "declined"
+    assert "allowed: digits" in decline.reason
+    await do(assignment("a", spec=spec, work="evaluate"))
+    assert node.coordinator.of(msg.Evaluation) == [msg.Evaluation("a", 1)]
+
+
+async def test_a_specification_that_cannot_be_read_is_declined(node, do):
+    await do(assignment("a", spec="{}"))
+    assert node.coordinator.of(msg.Decline)[0].code == "invalid-spec"
+
+
+async def test_files_that_momentum_needs_are_kept_after_the_delivery(node, do):
+    def trained(result):
+        sent = result.parts[0]
+        same = replace(result.state[0], path=sent.path, artifact=sent.artifact)
+        return replace(result, state=(same,))
+
+    train = node.worker.train
+
+    async def train_and_keep(job, on_progress):
+        return trained(await train(job, on_progress))
+
+    node.worker.train = train_and_keep
+    await do(assignment("a", node_state=("momentum",)))
+    [offer] = node.coordinator.of(msg.UpdateOffer)
+    assert offer.parts[0].artifact.digest in node.on_disk()
+    assert offer.parts[1].artifact.digest not in node.on_disk()

@@ -1,0 +1,52 @@
+from covey.artifact import artifact_of
+from covey.node.assignments.held_files import MAX_RUNS, HeldFiles
+
+
+def put(node, *texts):
+    """Files with these contents; their digests."""
+    digests = []
+    for text in texts:
+        artifact = artifact_of([text.encode()])
+        node.files.put(artifact, text.encode())
+        digests.append(artifact.digest)
+    return digests
+
+
+def test_a_run_s_files_are_kept_until_its_next_are_here(node):
+    first, beside, second = put(node, "first", "beside", "second")
+    held = HeldFiles(node.files, node.store)
+    held.hold("a", first, [beside])
+    assert held.model("a") == first
+    held.hold("a", second, [beside])
+    assert (held.model("a"), node.on_disk()) == (second, {second, beside})
+
+
+def test_what_another_run_holds_too_stays(node):
+    shared, mine = put(node, "shared", "mine")
+    held = HeldFiles(node.files, node.store)
+    held.hold("a", shared)
+    held.hold("b", shared)
+    held.hold("a", mine)
+    assert node.on_disk() == {shared, mine}
+    held.forget("b")
+    assert node.on_disk() == {mine}
+    assert held.model("b") == ""
+
+
+def test_the_run_that_was_served_longest_ago_goes_first(node):
+    models = put(node, *(f"model {k}" for k in range(MAX_RUNS + 1)))
+    held = HeldFiles(node.files, node.store)
+    for k in range(MAX_RUNS):
+        held.hold(f"r{k}", models[k])
+    held.hold("r0", models[0])
+    held.hold("new", models[-1])
+    assert node.on_disk() == set(models) - {models[1]}
+
+
+def test_abandoned_files_are_dropped_once_nobody_writes_them(node):
+    held, paths = HeldFiles(node.files, node.store), [node.files.scratch(4) for _ in range(2)]
+    paths[0].write_bytes(b"half")
+    held.abandon(paths)
+    assert paths[0].exists()
+    held.discard_abandoned()
+    assert not any(path.exists() for path in paths)

@@ -1,0 +1,157 @@
+"""A node's own record: what it finished, and what it keeps of each run; also as earlier versions wrote it."""
+
+import base64
+import json
+from dataclasses import replace
+
+import pytest
+from covey.worker.jobs.messages import artifact_to_json
+
+from covey import messages as msg
+from covey.artifact import artifact_of
+from covey.errors import StoreError
+from covey.node.assignments import local_state
+from covey.node.assignments.journal import Journal
+from covey.node.assignments.local_state import LocalState, RunStates
+from covey.node.assignments.store import NodeStore
+from covey.node.updates import FinishedPart, FinishedUpdate
+from covey.simulation.files import MemoryStore
+
+
+def artifact(name):
+    return artifact_of([name.encode()])
+
+
+def update(run="a", number=1, **fields):
+    parts = (FinishedPart("model", "none", artifact(f"{run} {number}")),)
+    made = FinishedUpdate(run, number, "base", f"digest {run} {number}", b"statement", b"signature", parts)
+    return replace(made, **fields)
+
+
+@pytest.fixture(params=["on disk", "in memory"])
+def store(request, tmp_path):
+    return NodeStore(tmp_path) if request.param == "on disk" else MemoryStore()
+
+
+def test_the_newest_finished_update_of_each_run_is_found(store):
+    for finished in (update("a", 1), update("b", 1), update("a", 2), update("c", 1, phase=2)):
+        store.save(finished, {})
+    assert store.finished("a", 2, 1, "base") == update("a", 2)
+    assert store.finished("b", 1, 1, "base") == update("b", 1)
+    for missing in (("a", 1, 1, "base"), ("a", 2, 2, "base"), ("a", 2, 1, "other"), ("c", 1, 1, "base")):
+        assert store.finished(*missing) is None
+    store.drop_update("a")
+    assert store.finished("a", 2, 1, "base") is None
+
+
+def test_files_are_needed_until_an_update_is_delivered_and_its_state_decided_on(store):
+    state = {"momentum": artifact("m")}
+    store.save(update("a"), state)
+    store.save(update("b"), {})
+    assert store.needed() == {artifact(text).digest for text in ("a 1", "b 1", "m")}
+    store.delivered(update("a"))
+    store.delivered(update("b"))
+    assert store.needed() == {artifact("m").digest}
+    store.settle("a", msg.Feedback("digest a 1", False))
+    assert store.needed() == set()
+
+
+def test_state_follows_the_verdict_on_just_that_update(store):
+    old, new = {"momentum": artifact("old")}, {"momentum": artifact("new")}
+    store.save(update("a", 1), old)
+    assert store.settle("a", msg.Feedback("digest a 1", True)) == old
+    store.save(update("a", 2), new)
+    for feedback in (msg.Feedback(), msg.Feedback("digest a 1", True), msg.Feedback("digest a 2", False)):
+        assert store.settle("a", feedback) == old
+    store.save(update("a", 3), new)
+    assert store.settle("a", msg.Feedback("digest a 3", True)) == new
+
+
+def test_each_run_keeps_its_own_state_until_it_ends(store):
+    states = {run: {"momentum": artifact(run)} for run in ("a", "b")}
+    for run, state in states.items():
+        store.save(update(run), state)
+    for run, state in states.items():
+        assert store.settle(run, msg.Feedback(f"digest {run} 1", True)) == state
+    store.forget_state("a")
+    assert store.settle("a", msg.Feedback("digest a 1", True)) == {}
+    assert store.settle("b", msg.Feedback("digest b 1", True)) == states["b"]
+
+
+def test_all_of_it_is_there_after_a_restart(tmp_path):
+    store = NodeStore(tmp_path)
+    state = {"momentum": artifact("m")}
+    store.save(update("a", 4, private=True, phase=2), state)
+    store.save(update("b"), {})
+    store.delivered(update("b"))
+    again = NodeStore(tmp_path)
+    assert again.finished("a", 4, 2, "base") == update("a", 4, private=True, phase=2)
+    assert again.finished("b", 1, 1, "base") == update("b", delivered=True)
+    assert again.needed() == store.needed()
+    assert again.settle("a", msg.Feedback("digest a 4", True)) == state
+    assert NodeStore(tmp_path).settle("a", msg.Feedback()) == state
+
+
+def test_the_oldest_run_s_state_goes_first(tmp_path):
+    state = LocalState(tmp_path)
+    for number in range(local_state.MAX_RUNS):
+        state.stage(f"r{number}", "u", {"momentum": artifact(f"r{number}")})
+    state.settle("r0", msg.Feedback("u", True))
+    state.stage("new", "u", {"momentum": artifact("new")})
+    for states in (state, LocalState(tmp_path)):
+        assert states.digests() == {artifact(f"r{k}").digest for k in range(16) if k != 1} | {artifact("new").digest}
+
+
+def test_a_file_of_the_version_that_knew_one_run_is_read(tmp_path):
+    files = {"momentum": artifact_to_json(artifact("m"))}
+    old = {"run": "a", "accepted": {}, "update": "u", "staged": files}
+    (tmp_path / "carried.json").write_text(json.dumps(old))
+    assert LocalState(tmp_path).settle("a", msg.Feedback("u", True)) == {"momentum": artifact("m")}
+    assert LocalState(tmp_path).settle("a", msg.Feedback()) == {"momentum": artifact("m")}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"runs": [{"run": "a"}]}', '{"run": "a", "accepted": 1}', '"x"'])
+def test_a_damaged_file_of_state_is_no_state(tmp_path, text):
+    (tmp_path / "carried.json").write_text(text)
+    assert LocalState(tmp_path).digests() == set()
+
+
+def test_an_empty_file_of_the_version_that_knew_one_run_is_no_run(tmp_path):
+    (tmp_path / "carried.json").write_text('{"run": "", "accepted": {}, "update": "", "staged": {}}')
+    assert LocalState(tmp_path)._states.newest_last() == ()
+
+
+@pytest.mark.parametrize("private", [None, False, True])
+def test_an_undelivered_update_of_an_earlier_version_is_found(tmp_path, private):
+    kept = artifact("a 1")
+    chunks = base64.b64encode(kept.chunk_sha256).decode()
+    part = {"name": "model", "codec": "none", "digest": kept.digest, "bytes": kept.size_bytes, "chunks": chunks}
+    text = base64.b64encode(b"statement").decode(), base64.b64encode(b"signature").decode()
+    old = {"run": "a", "round": 1, "base": "base", "digest": "digest a 1", "statement": text[0], "signature": text[1]}
+    old |= {"parts": [part], "delivered": False} | ({} if private is None else {"private": private})
+    folder = tmp_path / "journal"
+    folder.mkdir()
+    (folder / "a.json").write_text(json.dumps(old))
+    assert NodeStore(tmp_path).finished("a", 1, 1, "base") == update("a", private=bool(private))
+
+
+def test_a_damaged_entry_of_the_journal_is_passed_over(tmp_path):
+    (tmp_path / "a.json").write_text('{"run": "a"}')
+    (tmp_path / "b.json").write_text("half")
+    journal = Journal(tmp_path)
+    assert journal.referenced() == set()
+    journal.save(update("a"))
+    assert Journal(tmp_path).find("a", 1, 1, "base") == update("a")
+
+
+@pytest.mark.parametrize("run", ["", "../x", "a/b", "a" * 65])
+def test_what_is_no_run_id_names_no_file(tmp_path, run):
+    with pytest.raises(StoreError, match="not a run id"):
+        Journal(tmp_path).save(update(run))
+
+
+def test_states_in_memory_are_bounded_too():
+    states = RunStates()
+    for number in range(40):
+        states.settle(f"r{number}", msg.Feedback())
+    assert [state.run for state in states.newest_last()] == [f"r{number}" for number in range(24, 40)]

@@ -1,0 +1,242 @@
+"""A record of schema 0002, of both modes and in every state, after the migration to groups, assignments and steps.
+
+`data/schema_0002.json` was written by the last version with that schema: its rows, and what its store's methods said.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections import Counter
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import JSON, LargeBinary, MetaData, Text, cast, create_engine, select, text
+
+from covey.storage.sql.engine import database_url
+from covey.storage.sql.migrations import migrate as migrations
+from covey.storage.sql.store import open_store
+from covey.testing.store import records as make
+
+DUMP = json.loads((Path(__file__).parent / "data" / "schema_0002.json").read_text())
+TABLES, READINGS = DUMP["tables"], DUMP["readings"]
+SAME = ("events", "file_references", "keys", "model_versions", "nodes", "runs", "settings", "tokens")
+ENDS = ("committed", "decided")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request, tmp_path):
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/covey.db"
+    return request.getfixturevalue("empty_postgres")
+
+
+@contextmanager
+def connected(url):
+    engine = create_engine(database_url(url))
+    try:
+        with engine.begin() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def go_to(connection, revision):
+    config = Config()
+    config.set_main_option("script_location", str(migrations.MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    move = command.downgrade if revision < (migrations.revision(connection) or "") else command.upgrade
+    move(config, revision)
+
+
+def table(connection, name):
+    metadata = MetaData()
+    metadata.reflect(connection, only=[name])
+    return metadata.tables[name]
+
+
+@pytest.fixture
+def old(url):
+    """A database with the rows of the dump, at its schema."""
+    with connected(url) as connection:
+        go_to(connection, "0002")
+        for name, rows in TABLES.items():
+            insert(connection, table(connection, name), rows)
+    return url
+
+
+def insert(connection, target, rows):
+    columns = ", ".join(target.c.keys())
+    values = ", ".join(f"CAST(:{c.name} AS JSON)" if _is_json(connection, c) else f":{c.name}" for c in target.c)
+    for row in rows:
+        values_of_row = {
+            name: base64.b64decode(value["base64"]) if isinstance(value, dict) else value for name, value in row.items()
+        }
+        for column in target.c:
+            if isinstance(values_of_row[column.name], int) and "BOOLEAN" in str(column.type).upper():
+                values_of_row[column.name] = bool(values_of_row[column.name])
+        connection.execute(text(f"INSERT INTO {target.name} ({columns}) VALUES ({values})"), values_of_row)
+
+
+def _is_json(connection, column):
+    return connection.dialect.name == "postgresql" and isinstance(column.type, JSON)
+
+
+def rows_of(connection, name):
+    """Every row as the dump has it: JSON as the text that is stored."""
+    columns = table(connection, name).c
+    query = select(*(cast(c, Text).label(c.name) if isinstance(c.type, JSON) else c for c in columns))
+    rows = [dict(row) for row in connection.execute(query).mappings()]
+    for row in rows:
+        for column in columns:
+            if isinstance(column.type, LargeBinary):
+                row[column.name] = {"base64": base64.b64encode(row[column.name]).decode()}
+    return rows
+
+
+def in_order(rows):
+    return sorted(json.dumps(row, sort_keys=True) for row in rows)
+
+
+@pytest.fixture
+def new(old):
+    migrations.migrate(old)
+    return old
+
+
+def test_every_row_of_the_tables_that_stay_is_as_it_was(new):
+    with connected(new) as connection:
+        for name in SAME:
+            rows = rows_of(connection, name)
+            for row in rows:
+                measured = row.pop("measured", None)
+                assert measured is None or measured == (row["metrics"] != "{}")
+            assert in_order(rows) == in_order(TABLES[name])
+
+
+def test_rounds_are_groups_and_updates_assignments(new):
+    bases = {(r["run"], r["round"]): (r["attempt"], r["base_version"]) for r in TABLES["rounds"]}
+    groups = [{**row, "number": row["round"], "phase": 1} for row in TABLES["rounds"]]
+    assignments = []
+    for row in TABLES["updates"]:
+        attempt, base = bases[row["run"], row["round"]]
+        own = {"group_number": row["round"], "phase": 1, "kind": "train", "attempt": attempt, "base_version": base}
+        assignments.append({**row, **own})
+    for row in (*groups, *assignments):
+        del row["round"]
+    with connected(new) as connection:
+        assert in_order(rows_of(connection, "groups")) == in_order(groups)
+        assert in_order(rows_of(connection, "assignments")) == in_order(assignments)
+
+
+def test_decisions_are_steps_and_the_last_one_has_the_state(new):
+    states = {(row["run"], row["decision"]): row for row in TABLES["policy_states"]}
+    expected = []
+    for row in TABLES["decisions"]:
+        state = states.get((row["run"], row["decision"]), {})
+        counts = Counter(
+            verdict["verdict"]
+            for earlier in TABLES["decisions"]
+            if earlier["run"] == row["run"] and earlier["decision"] <= row["decision"]
+            for verdict in json.loads(earlier["verdicts"])
+        )
+        step = {name: row[name] for name in ("run", "newest", "version", "roster", "verdicts", "state_sha256")}
+        step |= {"number": row["decision"], "cause": f"[[{row['round']},1]]", "decided_at": row["decided_at"]}
+        step |= {"state": state.get("state", ""), "opens": "[]"}
+        step |= {name: state.get(name, "[]") for name in ("pinned_updates", "pinned_versions")}
+        expected.append(step | {"accepted": counts["accepted"], "rejected": counts["rejected"]})
+    with connected(new) as connection:
+        steps = [row for row in rows_of(connection, "steps") if row["state_sha256"]]
+    assert in_order(steps) == in_order(expected)
+    assert {row["run"] for row in steps} == {"async-running", "async-completed"}
+
+
+def test_every_committed_round_has_the_step_that_its_updates_make(new):
+    with connected(new) as connection:
+        steps = {(s["run"], s["number"]): s for s in rows_of(connection, "steps") if not s["state_sha256"]}
+    committed = {(r["run"], r["round"]): r for r in TABLES["rounds"] if r["state"] == "committed"}
+    assert steps.keys() == committed.keys()
+    for (run, number), step in steps.items():
+        judged = [
+            {name: update[name] for name in ("round", "node", "verdict", "reason", "share")}
+            | {"numbers": json.loads(update["numbers"])}
+            for update in sorted(TABLES["updates"], key=lambda row: row["node"])
+            if (update["run"], update["round"]) == (run, number)
+        ]
+        assert json.loads(step["verdicts"]) == judged
+        assert (step["cause"], step["version"], step["newest"]) == (f"[[{number},1]]", number, number - 1)
+        assert (step["roster"], step["decided_at"]) == (3, committed[run, number]["committed_at"])
+    assert [(steps["sync-collecting", n]["accepted"], steps["sync-collecting", n]["rejected"]) for n in (1, 2, 3)] == [
+        (3, 0),
+        (6, 0),
+        (8, 1),
+    ]
+
+
+def test_a_commit_now_leaves_the_same_step_as_a_migrated_one(new, tmp_path):
+    with closing(open_store(f"sqlite:///{tmp_path}/now.db")) as store:
+        run = make.start_run(store, "sync-collecting")
+        expected = [make.play_round(store, run, number) for number in (1, 2)]
+        steps = store.steps(run)
+    with closing(open_store(new)) as migrated:
+        assert migrated.steps(run, limit=len(expected)) == steps
+
+
+def plain(value):
+    if isinstance(value, bytes):
+        return {"base64": base64.b64encode(value).decode()}
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def fields(record):
+    return None if record is None else plain(asdict(record))
+
+
+def test_the_methods_say_what_they_said(new):
+    with closing(open_store(new)) as store:
+        assert store.check() == []
+        assert {run.run for run in store.runs()} == READINGS["runs"].keys()
+        for run, said in READINGS["runs"].items():
+            rounds = store.rounds(run)
+            assert fields(store.run(run)) == said["run"]
+            assert [fields(record) for record in rounds] == said["rounds"]
+            updates = [fields(update) for record in rounds for update in store.updates(run, record.round)]
+            assert updates == said["updates"]
+            assert [fields(record) for record in store.decisions(run)] == said["decisions"]
+            assert fields(store.policy_state(run)) == said["policy_state"]
+            assert fields(store.next_arrival(run)) == said["next_arrival"]
+            assert [fields(record) for record in store.versions(run)] == said["versions"]
+        assert [fields(record) for record in store.nodes()] == READINGS["nodes"]
+        assert sorted(store.referenced_digests()) == READINGS["digests"]
+
+
+def test_what_was_half_way_goes_on(new):
+    with closing(open_store(new)) as store:
+        make.commit(store, "sync-aggregating", 2, [make.accepted(make.update_record("sync-aggregating", 2, "ada"))])
+        store.open_round(make.round_record("sync-collecting", 4, 3))
+        assert store.record_update(make.update_record("sync-collecting", 4, "bob"))
+        assert not store.record_update(make.update_record("sync-collecting", 4, "ada"))
+        make.commit(store, "sync-collecting", 4, [make.accepted(make.update_record("sync-collecting", 4, "ada"))])
+        assert [step.number for step in store.steps("sync-collecting")] == [1, 2, 3, 4]
+        assert store.close_round(make.outcome_record("async-running", 8, "bob", "lost"))
+        assert [p for p in store.check() if "has no verdict" not in p] == []
+
+
+def test_there_is_a_way_back_that_loses_nothing_of_what_there_was(new):
+    with connected(new) as connection:
+        after = {name: in_order(rows_of(connection, name)) for name in (*SAME, "groups", "assignments", "steps")}
+        go_to(connection, "0002")
+        for name, rows in TABLES.items():
+            assert in_order(rows_of(connection, name)) == in_order(rows)
+        go_to(connection, "0003")
+        assert {name: in_order(rows_of(connection, name)) for name in after} == after
+    assert any(row["state"] in ENDS for row in TABLES["rounds"])
