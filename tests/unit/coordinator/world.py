@@ -267,6 +267,7 @@ class World:
             "base": assignment.model_sha256,
             "parts": (part,),
             "weight": 1.0,
+            "metrics": {},
         }
         statement = UpdateStatement(**values | changes).to_bytes()
         return msg.UpdateOffer(statement, signer.sign(statement), (msg.OfferedPart("model", "none", artifact, data),))

@@ -5,7 +5,6 @@ import json
 from dataclasses import replace
 
 import pytest
-from covey.worker.jobs.messages import artifact_to_json
 
 from covey import messages as msg
 from covey.artifact import artifact_of, artifact_to_json
