@@ -43,7 +43,7 @@ def answer_rows(answers: Sequence[UpdateRecord], roster: Sequence[str], files: F
             answer.verdict,
             answer.reason,
             answer.weight,
-            cast(Metrics, answer.metrics),
+            {name: (total, count) for name, (total, count) in cast(Metrics, answer.metrics).items()},
             _paths(answer, files),
         )
         for answer in in_order
