@@ -152,8 +152,8 @@ class MethodRounds:
 
         Args:
             invited: Default: all.
-            spoilt: Whose update is made unacceptable on its way: the first number of the first part that it sends becomes
-                not-a-number.
+            spoilt: Whose update is made unacceptable on its way: the first number of the first part that it sends
+                becomes not-a-number.
         """
         self.number += 1
         results = {name: self.train(name, self.number) for name in invited or self.names}

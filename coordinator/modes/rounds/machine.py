@@ -209,9 +209,9 @@ class RoundMachine:
         self._assign_pending()
 
     def _reopen(self) -> None:
-        is_late, self.phase, self.state = self.phase > 1, 1, "collecting"
-        self._asked, self._phase_answers = (), {}
-        self._retry("too few updates were left after the rule's rejections", is_free=not is_late)
+        self.state, self.phase, self._asked, self._phase_answers = "collecting", 1, (), {}
+        # Where the method decides, all that came may be the same as before: each try counts.
+        self._retry("too few updates were left after the rule's rejections", is_free=self.policy.phases == 1)
         if self._stuck:  # open again for updates that may still come
             self.attempt += 1
             self._actions.append(ev.OpenRound(self.round, self.attempt, self.invited, tuple(self.members.roster)))
