@@ -23,6 +23,11 @@ def slot(part: str) -> str:
     return METHOD + part
 
 
+def collected_name(part: str, node: str) -> str:
+    """The name of the file of a part that a version keeps of one node."""
+    return f"{slot(part)}/{node}"
+
+
 @dataclass(frozen=True)
 class PartFile:
     """The file of one part, under a codec."""
@@ -61,6 +66,11 @@ class DeclaredPart:
     combine: str
     keep: tuple[Keep, ...] = ()
     in_model: bool = False
+
+
+def collected(parts: Sequence[DeclaredPart]) -> tuple[DeclaredPart, ...]:
+    """The parts of which a version keeps the file of each node."""
+    return tuple(part for part in parts if part.combine == COLLECT and "version" in part.keep)
 
 
 def sent(parts: Sequence[DeclaredPart], phase: int = 1) -> tuple[DeclaredPart, ...]:

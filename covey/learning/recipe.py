@@ -24,11 +24,13 @@ class RecipeInputs:
         layout: Of the model as it is exchanged; what of it is trained is `layout.part("model")`.
         parts: What came down, by part.
         state: The node's state of this method by part, as it is kept; the recipe replaces what changes.
+        others: What came down of parts that are collected, by part and node; each is opened when it is looked up.
     """
 
     layout: Layout
     parts: Mapping[str, Tensor] = field(default_factory=dict)
     state: MutableMapping[str, Tensor] = field(default_factory=dict)
+    others: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,10 @@ class Method(Pluggable):
         phases: How many answers of a node a round may have. Nodes train in phase 1 only, and make the parts of all
             phases then: those of later ones are held back until `plan` asks for them.
         on_retry: Whether the answers of a round that is tried again are kept, or void.
-        global_model: Whether there is a model that is the same for all.
+        global_model: Whether there is a model that is the same for all. Without one no part is under the rule or in the
+            model, every version has the first model's file, and what the nodes' models became is in parts.
+        member: Without a global model: the part, float32 in the layout of the model's parameters and kept
+            `node-always`, that is each node's own model. It is loaded before training and evaluation.
     """
 
     Options: ClassVar[type[PluginOptions]] = PluginOptions
@@ -119,6 +122,7 @@ class Method(Pluggable):
     phases: ClassVar[int] = 1
     on_retry: ClassVar[Literal["keep", "restart"]] = "keep"
     global_model: ClassVar[bool] = True
+    member: ClassVar[str] = ""
 
     def refusals(self, run: Combination) -> Iterator[tuple[str, str]]:
         """What it cannot work with: the specification's key, and the reason with a way out."""
@@ -173,4 +177,4 @@ def parts_of(method: Method, form: RunForm) -> tuple[Part, ...]:
     Raises:
         SpecError: The method declares something that there is not, or that contradicts itself.
     """
-    return checked_parts(form.spec.method.name, method.parts(form), method.phases)
+    return checked_parts(form.spec.method.name, method.parts(form), method.phases, has_model=method.global_model)

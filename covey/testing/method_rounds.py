@@ -14,7 +14,7 @@ from torch.utils.data import TensorDataset
 from covey.layout import Layout
 from covey.learning.state import map_file, views
 from covey.learning.task import NodeData, Task
-from covey.parts import brought, sent, slot
+from covey.parts import brought, collected, sent, slot
 from covey.spec import RunSpec, parse_data
 from covey.worker.execute.aggregation_op import aggregate
 from covey.worker.execute.coordinator_ops import describe, initial
@@ -113,6 +113,8 @@ class MethodRounds:
         self.layout, self.model_sha256 = Layout.from_json(made.layout), made.model_sha256
         self.version_state: dict[str, Path] = {}
         self.nodes = {name: NodeFiles() for name in self.names}
+        self.members: dict[str, dict[str, Path]] = {}
+        """The newest accepted file of each node, of the parts that are collected."""
         self.number = 0
 
     def tensors(self) -> dict[str, Tensor]:
@@ -142,6 +144,11 @@ class MethodRounds:
             "scratch": {name: self._folder / f"{prefix}-{name}" for name in out},
             "allow_path": True,
             "inputs": {name: self.version_state[slot(name)] for name in names if slot(name) in self.version_state},
+            "others": {
+                part.name: {source: path for source, path in self.members[part.name].items() if source != node}
+                for part in collected(description.parts)
+                if self.members.get(part.name)
+            },
             "state": self.nodes[node].state,
             "out_state": {name: self._path(prefix, "state", name) for name in description.node_state},
         }
@@ -167,8 +174,15 @@ class MethodRounds:
             kept = self.nodes[verdict.node]
             kept.own |= {file.name: file.path for file in results[verdict.node].own_state}
             if verdict.accepted:
+                self._collect(verdict.node, results[verdict.node])
                 kept.accepted |= {file.name: file.path for file in results[verdict.node].state}
         return result
+
+    def _collect(self, node: str, result: TrainResult) -> None:
+        names = {part.name for part in collected(self.description.parts)}
+        for part in result.parts:
+            if part.name in names:
+                self.members[part.name] = dict(sorted({**self.members.get(part.name, {}), node: part.path}.items()))
 
     def _aggregated(self, results: Mapping[str, TrainResult]) -> AggregateResult:
         """All phases, until the method closes the round; its rejections on the way are among the verdicts."""

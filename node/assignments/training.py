@@ -96,6 +96,10 @@ class Training:
             base=base,
             phase=assignment.phase,
             inputs={part: path for (part, source), path in inputs.items() if not source},
+            others={
+                part: {source: path for (of, source), path in inputs.items() if source and of == part}
+                for part in {part for part, source in inputs if source}
+            },
             evaluate=assignment.evaluate,
             scratch={part.name: files.scratch(part.size_bytes) for part in wanted_parts(assignment, layout)},
             node_paths=services.config.paths,

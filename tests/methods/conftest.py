@@ -17,7 +17,7 @@ METHODS = Path(__file__).parent
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the methods are installed."""
     folder = tmp_path_factory.mktemp("methods")
-    sources = [shutil.copytree(METHODS / name, folder / name) for name in ("bid",)]
+    sources = [shutil.copytree(METHODS / name, folder / name) for name in ("bid", "roundtable")]
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index"]
     command += ["--no-deps", "--no-build-isolation", "--target", str(folder / "site"), *map(str, sources)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=folder, check=False)

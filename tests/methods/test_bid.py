@@ -140,7 +140,7 @@ def test_a_lie_is_audited_and_the_next_bidder_is_asked(
     assert "n1" not in asked[1::2]
     refused = [verdict for step in steps for verdict in step.verdicts if verdict["verdict"] == "rejected"]
     assert {verdict["node"] for verdict in refused} == {"n1"}
-    assert all("it bid -100.000, and the audit measures" in verdict["reason"] for verdict in refused)
+    assert all("it bid -100.000, and the audit measures" in str(verdict["reason"]) for verdict in refused)
     federation.stop_node(1)
     federation.start_node(1)
     federation.wait_connected(NODES)

@@ -9,9 +9,11 @@ from typing import cast
 
 from covey.coordinator.runs.evaluation import NodeMetrics, reported_loss
 from covey.coordinator.runs.ports import Files
-from covey.storage.record.contract import UpdateRecord
+from covey.parts import PartFile, collected, collected_name
+from covey.storage.record.contract import UpdateRecord, VersionRecord
 from covey.worker.jobs.aggregation import AggregateResult, AggregateRow, AnswerRow
 from covey.worker.jobs.evaluation import Metrics
+from covey.worker.jobs.runs import Description
 
 
 def aggregate_rows(updates: Sequence[UpdateRecord], roster: Sequence[str], files: Files) -> tuple[AggregateRow, ...]:
@@ -67,3 +69,18 @@ def judged(updates: Sequence[UpdateRecord], result: AggregateResult, rule_phase:
         for update in updates
         if (verdict := verdicts.get(update.node)) is not None
     ]
+
+
+def collected_files(
+    description: Description, base: VersionRecord, verdicts: Sequence[UpdateRecord]
+) -> tuple[PartFile, ...]:
+    """Of the parts that are collected, each node's newest accepted file: of this round, or as in the version before."""
+    names = {part.name for part in collected(description.parts)}
+    prefixes = tuple(collected_name(name, "") for name in names)
+    files = {file.name: file for file in base.state if file.name.startswith(prefixes)} if names else {}
+    for update in verdicts:
+        for part in update.parts if update.verdict == "accepted" else ():
+            if part.name in names:
+                name = collected_name(part.name, update.node)
+                files[name] = PartFile(name, part.codec, part.artifact)
+    return tuple(files[name] for name in sorted(files))

@@ -11,7 +11,7 @@ from covey import faults
 from covey import messages as msg
 from covey.artifact import INLINE_BYTES, Artifact
 from covey.coordinator.modes.rounds import events as ev
-from covey.coordinator.modes.rounds.answers import aggregate_rows, answer_rows, judged
+from covey.coordinator.modes.rounds.answers import aggregate_rows, answer_rows, collected_files, judged
 from covey.coordinator.modes.rounds.machine import RoundMachine
 from covey.coordinator.modes.rounds.preparation import opened_with, restore, round_policy_of
 from covey.coordinator.runs.active_run import ActiveRun
@@ -90,7 +90,8 @@ class RoundsMode(Mode):
         base = self._run.base
         if base is None:
             return None
-        files = [base.artifact, _state(base, "change"), *method_files(self._run.ready().description, base).values()]
+        brought = (artifact for _, _, artifact in method_files(self._run.ready().description, base, node))
+        files = [base.artifact, _state(base, "change"), *brought]
         return next((file for file in files if file is not None and file.digest == digest), None)
 
     def moved(self, node: str, progress: NodeProgress) -> None:
@@ -103,7 +104,7 @@ class RoundsMode(Mode):
             wanted, params = wanted_parts(description, phase), self._params.get(node, "")
             return AssignmentInputs(node_state=description.node_state, wanted=wanted, phase=phase, params=params)
         broadcast = _state(base, "broadcast")
-        files = input_files(description, base, self._content)
+        files = input_files(description, base, node, self._content)
         self._run.sent(node, sum(len(file.data) for file in files))
         return AssignmentInputs(
             change=self._change_for(node),
@@ -297,6 +298,7 @@ class RoundsMode(Mode):
             [CommitVerdict(u.node, u.digest, u.verdict, u.reason, u.share, phase=u.phase) for u in verdicts],
             round=action.round,
             metrics={name: total / count for name, (total, count) in result.metrics.items()},
+            collected=collected_files(run.ready().description, run.newest(), verdicts),
         )
         await run.commit(job, result, lambda: self._record_commit(action.round, version, verdicts))
         self._before, run.base, self._closing = run.base, version, _Closing()

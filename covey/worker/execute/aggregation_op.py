@@ -26,7 +26,7 @@ from covey.parts import slot
 from covey.seeds import derive_seed
 from covey.spec import parse_json
 from covey.worker.execute.from_spec import change_codec, load_aggregator, load_fallback, load_server_optimizer
-from covey.worker.execute.next_version import AGGREGATOR, BROADCAST, Step, StepFiles, make_version
+from covey.worker.execute.next_version import AGGREGATOR, BROADCAST, Step, StepFiles, copy_version, make_version
 from covey.worker.execute.plan_round import Planner
 from covey.worker.execute.privacy_metrics import spent_metrics
 from covey.worker.execute.root_dataset import Root
@@ -110,6 +110,8 @@ class _Round:
     def make(self) -> tuple[ModelFile, tuple[WrittenFile, ...]]:
         """Apply the first rule that does not refuse, and write the next version with its state."""
         job, spec = self.job, self.spec
+        if not self.form.has_rule:
+            return self._make_without_model()
         optimizer = load_server_optimizer(spec)
         rule, result = self._apply_or_fall_back(optimizer)
         self.verdicts |= {
@@ -136,6 +138,15 @@ class _Round:
         made, state = make_version(files, self.layout, self.base, step, each_block)
         state += (*self._unused_state({one.name for one in state}), *self._broadcast(), *self._method_state(combined))
         return made, state
+
+    def _make_without_model(self) -> tuple[ModelFile, tuple[WrittenFile, ...]]:
+        """The base again; every update counts, and what is combined is so by the mean."""
+        weights, self.rule_name = self.spec.weights, self.spec.aggregation.name
+        shares = effective_shares([row.weight for row in self.rows], weights.by, weights.max_share)
+        for row, share in zip(self.rows, shares.tolist(), strict=True):
+            self.verdicts[row.node] = RowVerdict(row.node, True, "", share, {})
+        combined = {part.name: self._combined(part, "mean") for part in self.form.tensors}
+        return copy_version(self.job.out, self.layout, self.base), tuple(self._method_state(combined))
 
     def _apply_or_fall_back(self, optimizer: ServerOptimizer) -> tuple[Aggregator, Aggregate]:
         *earlier, last = self.rules

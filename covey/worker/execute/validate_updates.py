@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from covey.aggregation.buffers import finite_buffers
@@ -13,7 +14,8 @@ from covey.aggregation.matrix import Row, finite
 from covey.aggregation.weights import effective_shares
 from covey.errors import LayoutError, LimitExceeded
 from covey.methods.contract import Part
-from covey.vectors import Vector
+from covey.parts import COLLECT, RULE
+from covey.vectors import TensorVector, Vector
 from covey.worker.execute.update_form import UpdateForm, layout_of
 from covey.worker.files.mapped import MappedModel, dtype_of
 from covey.worker.jobs.aggregation import AggregateRow, RowVerdict
@@ -77,7 +79,7 @@ def open_parts(
 def _open_part(
     node: str, part: Part, files: Mapping[str, Path], form: UpdateForm, base: MappedModel
 ) -> Vector | Tensor | bytes:
-    if part is form.rule:
+    if part.combine == RULE:
         vector = form.vector(files, base)
         if not finite(Row(node, 1.0, vector)):
             raise LayoutError(NON_FINITE)
@@ -97,7 +99,10 @@ def _opened(row: AggregateRow, form: UpdateForm, base: MappedModel) -> Admitted:
     if set(row.parts) != expected:
         raise LayoutError(f"parts {sorted(row.parts)} instead of {sorted(expected)}")
     effective_shares([row.weight])  # refuses a weight that is not a weight
-    reader = form.vector(row.parts, base)
+    reader = form.vector(row.parts, base) if form.has_rule else TensorVector(torch.empty(0))
+    for part in form.sent:
+        if part.combine == COLLECT:
+            _open_part(row.node, part, row.parts, form, base)
     tensors = {part.name: form.raw(part, row.parts) for part in form.tensors}
     if not finite(Row(row.node, row.weight, reader)) or not all(
         finite_buffers(layout_of(part), tensors[part.name]) for part in form.tensors

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,27 @@ class WrittenParts:
     own_state: tuple[WrittenFile, ...]
 
 
+class NodeFiles(Mapping[str, Tensor]):
+    """A part as other nodes sent it, by node: a flat vector, mapped when it is looked up.
+
+    Args:
+        part: The part.
+        paths: Its files, by node.
+    """
+
+    def __init__(self, part: Part, paths: Mapping[str, Path]) -> None:
+        self._part, self._paths = part, paths
+
+    def __getitem__(self, node: str) -> Tensor:
+        return _flat(self._part, self._paths[node])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+
 class PartsWriter:
     """The files of one training: those that the recipe gets, and those that come out.
 
@@ -58,7 +79,8 @@ class PartsWriter:
         kept = {
             part.name: _flat(part, job.state[slot(part.name)]) for part in self._parts if slot(part.name) in job.state
         }
-        return RecipeInputs(self._context.layout, down, kept)
+        others = {part.name: NodeFiles(part, job.others[part.name]) for part in self._parts if part.name in job.others}
+        return RecipeInputs(self._context.layout, down, kept, others)
 
     def write(
         self,

@@ -46,7 +46,7 @@ def declared(*parts: Part) -> tuple[Part, ...]:
         ((RULE, Part(name="x", layout=LAYOUT.part("model"), combine="sum")), "to be combined as 'sum'"),
         (
             (RULE, Part(name="x", layout=LAYOUT.part("model"), combine=COLLECT, in_model=True)),
-            "part 'x' to be collected and kept, or in the model",
+            "part 'x' to be collected, and as tensors of the model",
         ),
     ],
 )
