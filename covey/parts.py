@@ -28,6 +28,11 @@ def collected_name(part: str, node: str) -> str:
     return f"{slot(part)}/{node}"
 
 
+def collected_node(name: str) -> str:
+    """The node whose file has this name; empty: it is not one node's."""
+    return name.removeprefix(METHOD).partition("/")[2] if name.startswith(METHOD) else ""
+
+
 @dataclass(frozen=True)
 class PartFile:
     """The file of one part, under a codec."""

@@ -9,7 +9,7 @@ from typing import Literal
 from covey.artifact import Artifact
 from covey.machines.protocol import RunState as RunState
 from covey.machines.protocol import Verdict as Verdict
-from covey.parts import PartFile
+from covey.parts import PartFile, collected_node
 
 RoundState = Literal["collecting", "aggregating", "committed", "decided", "failed"]
 """`decided`: an asynchronous run's assignment whose update was decided on."""
@@ -146,6 +146,13 @@ class VersionRecord:
     """Central evaluation, and `nodes/NAME` for those merged from the nodes; empty until evaluated."""
     evaluated: bool = False
     kept: bool = True
+
+    @property
+    def members(self) -> Mapping[str, Artifact]:
+        """In a run without a global model, where the model stays as it is: node to its own file in this version."""
+        if self.model_sha256 != self.parent_sha256:
+            return {}
+        return {node: file.artifact for file in self.state if (node := collected_node(file.name))}
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from covey.artifact import artifact_of_file
 from covey.coordinator.config import sqlite_url
 from covey.errors import CoveyError
 from covey.storage.sql.store import open_store
@@ -140,6 +141,20 @@ def test_what_needs_a_global_model_is_refused_in_words(federation: Federation) -
         federation.admin.submit(text_of("refused", '[evaluation]\nwhere = "central"\n'))
     with pytest.raises(CoveyError, match=r"aggregation\.name: 'roundtable' has no global model"):
         federation.admin.submit(text_of("refused", '[aggregation]\nname = "median"\n'))
+
+
+def test_an_export_says_that_there_is_no_global_model_and_writes_a_member(
+    federation: Federation, simulated: tuple[dict[str, float], Shas], tmp_path: Path
+) -> None:
+    run = federation.wait(federation.submit(text_of("exported")), timeout_s=120)["run"]
+    at = ("--to", tmp_path / "member", "--data-dir", federation.coordinator_dir)
+    with pytest.raises(CoveyError, match=r"no global model; name the node .* \(--node, one of n0, n1, n2\)"):
+        federation.cli("run", "export", run, *at)
+    assert not (tmp_path / "member").exists()
+    federation.cli("run", "export", run, "--node", "n1", *at)
+    assert artifact_of_file(tmp_path / "member").digest == simulated[1][-1][1]["method/member/n1"]
+    with pytest.raises(CoveyError, match="has no file of 'n7', but of n0, n1, n2"):
+        federation.cli("run", "export", run, "--node", "n7", *at)
 
 
 SUITE = """

@@ -7,7 +7,7 @@ from dataclasses import replace
 from covey import messages as msg
 from covey.artifact import INLINE_BYTES, Artifact, artifact_of
 from covey.coordinator.runs.assignments import input_files, method_files, wanted_parts
-from covey.parts import DeclaredPart, PartFile
+from covey.parts import Audience, DeclaredPart, PartFile
 from covey.storage.record.contract import VersionRecord
 from covey.worker.jobs.runs import Description
 
@@ -43,7 +43,8 @@ def test_other_nodes_files_come_by_node_and_for_download() -> None:
     member = DeclaredPart("m", "none", "", 4, True, 1, 1, "others", "collect", ("version",))
     state = tuple(PartFile(f"method/m/{node}", "none", FILES["c"]) for node in ("a", "b"))
     base = replace(version(), state=state)
-    for audience, sources in (("others", ["b"]), ("own", ["a"]), ("all", ["a", "b"])):
+    expected: dict[Audience, list[str]] = {"others": ["b"], "own": ["a"], "all": ["a", "b"]}
+    for audience, sources in expected.items():
         description = replace(DESCRIPTION, parts=(replace(member, audience=audience),))
         found = input_files(description, base, "a", lambda artifact: b"ctrl")
         assert found == tuple(msg.InputFile("m", source, FILES["c"]) for source in sources)
