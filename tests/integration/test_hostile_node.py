@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from covey.errors import IdentityError
+from covey.messages import WIRE
 from covey.node.membership.enrolment import enrol
 from covey.protos import admin_pb2
 from covey.protos import coordinator_pb2 as pb
@@ -506,10 +507,21 @@ def test_an_auditor_may_read_and_nothing_else(federation, tmp_path):
     with posing.channel:
         session = posing.open()
         try:
-            session.send(hello=pb.Hello(version="0"))
+            session.send(hello=pb.Hello(version="0", wire=WIRE))
             assert session.ended().code() is STATUS.PERMISSION_DENIED
         finally:
             session.close()
+
+
+def test_a_node_of_an_older_version_is_refused_in_words(federation, hostile):
+    session = hostile.open()
+    try:
+        session.send(hello=pb.Hello(version="0.1.0"))
+        ended = session.ended()
+        assert ended.code() is STATUS.FAILED_PRECONDITION
+        assert "upgrade the node" in (ended.details() or "")
+    finally:
+        session.close()
 
 
 def test_without_a_certificate_nobody_gets_past_the_handshake(federation, hostile):
