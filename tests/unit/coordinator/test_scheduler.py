@@ -26,21 +26,30 @@ class Ends(ActiveRun):
         await self.persist(self.record.finish_run, self.run.run, state, "", 1.0)
 
 
+class Scheduled:
+    """Starts a scheduler: `scheduled(max_runs)`; `outcomes[run]` is a future that ends a run."""
+
+    def __init__(self, world):
+        self.outcomes = {}
+        self._world, self._tasks = world, []
+
+    def __call__(self, max_runs=2):
+        scheduler = self._world.scheduler(max_runs, lambda services, run: Ends(services, run, self.outcomes))
+        serving = asyncio.create_task(scheduler.serve())
+        self._tasks.append(serving)
+        return scheduler, serving
+
+    async def close(self):
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
 @pytest.fixture
 async def scheduled(world):
-    """Starts a scheduler: `scheduled(max_runs)`; `outcomes[run]` is a future that ends a run."""
-    outcomes, tasks = {}, []
-
-    def start(max_runs=2):
-        scheduler = world.scheduler(max_runs, lambda services, run: Ends(services, run, outcomes))
-        tasks.append(asyncio.create_task(scheduler.serve()))
-        return scheduler, tasks[-1]
-
-    start.outcomes = outcomes
-    yield start
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    scheduled = Scheduled(world)
+    yield scheduled
+    await scheduled.close()
 
 
 async def active(world, *runs):

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import json
 import time
+from typing import Any
 
 from covey import messages as msg
 from covey.artifact import artifact_of, artifact_of_file
@@ -229,7 +230,13 @@ class World:
 
     def submit(self, run="run", *, mode=ROUNDS, count=2, where="central", submitted_at=1000.0, **changes):
         spec = parse_toml(mode.format(count=count, nodes=len(self.nodes.connected), where=where))
-        values = {"mode": spec.mode, "spec": spec.to_json(), "seed": spec.seed, "state": "queued", "reason": ""}
+        values: dict[str, Any] = {
+            "mode": spec.mode,
+            "spec": spec.to_json(),
+            "seed": spec.seed,
+            "state": "queued",
+            "reason": "",
+        }
         record = RunRecord(run, f"name of {run}", **(values | {"submitted_at": submitted_at} | changes))
         self.record.add_run(record)
         return record
@@ -276,6 +283,7 @@ class World:
         """Answer every assignment of a run, as it comes, until its task is done or `stop()` holds."""
         answered = set()
         active = self.runs.of(run)
+        assert active is not None
         while (
             not stop() and active in self.runs.active.values() and (active.machine is None or not active.machine.done)
         ):
