@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from tests.integration.conftest import BIG, spec
+from tests.integration.specs import BIG, spec
 
 POLICY = "quorum = 0.5\nrejoin_s = 1"
 SHORT = POLICY + "\ndeadline_s = 5\nhard_deadline_s = 6"

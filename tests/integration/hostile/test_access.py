@@ -12,9 +12,9 @@ from covey.protos import coordinator_pb2 as pb
 from covey.protos.admin_pb2_grpc import AdminStub
 from covey.protos.coordinator_pb2_grpc import CoordinatorStub
 from covey.testing.admin import AdminClient
-from tests.integration.conftest import spec
 from tests.integration.hostile.node import Hostile
 from tests.integration.hostile.runs import STATUS, finish, status_of, submit
+from tests.integration.specs import spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
 
