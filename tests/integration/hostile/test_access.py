@@ -6,6 +6,7 @@ import grpc
 import pytest
 
 from covey.errors import IdentityError
+from covey.messages import WIRE
 from covey.node.membership.enrolment import enrol
 from covey.protos import admin_pb2
 from covey.protos import coordinator_pb2 as pb
@@ -60,7 +61,7 @@ def test_an_auditor_may_read_and_nothing_else(federation, tmp_path):
     with posing.channel:
         session = posing.open()
         try:
-            session.send(hello=pb.Hello(version="0"))
+            session.send(hello=pb.Hello(version="0", wire=WIRE))
             assert session.ended().code() is STATUS.PERMISSION_DENIED
         finally:
             session.close()
