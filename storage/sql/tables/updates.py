@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
 
 from covey.errors import Conflict, StoreError
+from covey.spec.modes import mode_named
 from covey.storage.record.contract import UpdateRecord
 from covey.storage.record.updates import Updates
 from covey.storage.sql.database import Database
@@ -76,7 +77,7 @@ class SqlUpdates(Updates):
             if row.state != "collecting":
                 raise Conflict(f"round {update.round} takes no update any more: it is {row.state}")
             _write(connection, update, "received", row)
-            if row.mode == "async":
+            if not mode_named(row.mode).synchronous:
                 last = connection.execute(_LAST_ARRIVAL, {"b_run": update.run}).scalar() or 0
                 connection.execute(_ARRIVED, _key(update) | {"b_arrival": last + 1})
             return True
