@@ -21,7 +21,7 @@ class ReplayReport:
 
     run: str
     decisions: int
-    """How many were made again."""
+    """How many were made again: an asynchronous run's, or rounds."""
     versions: int
     """How many versions came out the same, version 0 not counted."""
     model_sha256: str
@@ -60,14 +60,14 @@ class ModeRoom:
         counts: What a specification asks for so many of.
         section: Where in a specification it does: the section, and the key in it.
         begin: Makes the mode's part in a run.
-        replay: Makes a run's decisions again; None: there are none that could be made again one by one.
+        replay: Makes a run's decisions again.
     """
 
     name: str
     counts: Counted
     section: tuple[str, str]
     begin: Callable[[ActiveRun], Mode]
-    replay: ReplayOf | None = None
+    replay: ReplayOf
 
     def asked(self, spec_json: str) -> int:
         """How many rounds or updates a stored specification asks for; 0 if it does not say."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from covey.coordinator.modes.asynchronous.mode import AsyncMode
-from covey.coordinator.modes.asynchronous.replay import Replay
+from covey.coordinator.modes.asynchronous.replay import Replay as AsyncReplay
 from covey.coordinator.modes.contract import ModeRoom, Replaying
 from covey.coordinator.modes.rounds.mode import RoundsMode
+from covey.coordinator.modes.rounds.replay import RoundsReplay
 from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.runs.ports import RunServices
 from covey.errors import SpecError
@@ -17,8 +18,8 @@ from covey.worker.client.client import Worker
 ROOMS = {
     room.name: room
     for room in (
-        ModeRoom("rounds", "rounds", ("rounds", "count"), RoundsMode),
-        ModeRoom("async", "updates", ("async", "updates"), AsyncMode, Replay),
+        ModeRoom("rounds", "rounds", ("rounds", "count"), RoundsMode, RoundsReplay),
+        ModeRoom("async", "updates", ("async", "updates"), AsyncMode, AsyncReplay),
     )
 }
 
@@ -49,10 +50,6 @@ def replay_of(
     """A replay of a recorded run (`ReplayOf`).
 
     Raises:
-        SpecError: Its mode has no decisions to replay.
+        SpecError: Its mode is not known here.
     """
-    replay = room_of(run.mode).replay
-    if replay is None:
-        modes = " or ".join(repr(room.name) for room in ROOMS.values() if room.replay is not None)
-        raise SpecError(f"run {run.run} has mode {run.mode!r}; only a run of mode {modes} has decisions to replay")
-    return replay(store, run, artifacts, worker, folder, allow_path=allow_path)
+    return room_of(run.mode).replay(store, run, artifacts, worker, folder, allow_path=allow_path)

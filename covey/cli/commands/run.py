@@ -242,7 +242,7 @@ def audit(run: str, as_json: bool, target: Target) -> None:
 @click.option("--allow-paths", is_flag=True, help="Let the run name a task installed here as package.module:Class.")
 @json_option
 def replay(run: str, data_dir: Path, store_url: str | None, allow_paths: bool, as_json: bool) -> None:
-    """Make every decision of the asynchronous RUN again from its stored updates, and compare the models.
+    """Make every round, or decision, of RUN again from its stored updates, and compare the models.
 
     It needs the files of all updates: give the run a large enough [keep] updates. The coordinator may be running.
     Exit code 1 if anything comes out differently.

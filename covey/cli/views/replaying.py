@@ -1,4 +1,4 @@
-"""`covey run replay`: make every decision of an asynchronous run again from its stored updates."""
+"""`covey run replay`: make every round, or decision, of a run again from its stored updates."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def replay_run(
 
     Raises:
         NotFound: No such run or database, or files of updates that are not kept any more.
-        SpecError: The run has no decisions: it is not asynchronous.
+        SpecError: The run's mode is not known here.
     """
     with _opened(data_dir, store_url) as store, tempfile.TemporaryDirectory(prefix="covey-replay-") as folder:
         return asyncio.run(_replay(store, run, data_dir / ARTIFACTS, Path(folder), allow_path, on_progress))

@@ -26,6 +26,7 @@ from covey.coordinator.store_thread import StoreThread
 from covey.driver.background import Background
 from covey.driver.changes import Changes
 from covey.layout import Layout
+from covey.parts import DeclaredPart
 from covey.spec import parse_toml
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.record.contract import NodeRecord, RunRecord
@@ -41,6 +42,9 @@ from covey.worker.jobs.runs import Description, InitialResult
 FEDERATION = "f" * 16
 LAYOUT = Layout.from_json(make.LAYOUT)
 MODEL_BYTES = LAYOUT.part("model").nbytes
+MODEL = DeclaredPart(
+    "model", "none", LAYOUT.part("model").sha256, MODEL_BYTES, True, 1, None, "all", "rule", (), in_model=True
+)
 ROUNDS = """
 name = "digits"
 [task]
@@ -108,7 +112,7 @@ class Worker:
     """Does jobs one at a time, in the order in which they were given."""
 
     def __init__(self):
-        self.description = Description(central=True, aggregator_min=1, slots=(), part_bytes=MODEL_BYTES)
+        self.description = Description(central=True, aggregator_min=1, slots={}, parts=(MODEL,))
         self.errors = {}
         """Operation to what it raises."""
         self.gates = {}
@@ -263,6 +267,7 @@ class World:
             "base": assignment.model_sha256,
             "parts": (part,),
             "weight": 1.0,
+            "metrics": {},
         }
         statement = UpdateStatement(**values | changes).to_bytes()
         return msg.UpdateOffer(statement, signer.sign(statement), (msg.OfferedPart("model", "none", artifact, data),))
