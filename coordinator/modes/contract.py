@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.runs.facts import Counted
 from covey.coordinator.runs.mode import Mode
+from covey.machines.values import ValueTable
 from covey.storage.record.contract import RunRecord, Store
 from covey.worker.client.client import Worker
 
@@ -60,6 +61,7 @@ class ModeRoom:
         counts: What a specification asks for so many of.
         section: Where in a specification it does: the section, and the key in it.
         begin: Makes the mode's part in a run.
+        values: The classes of its machine, for event logs.
         replay: Makes a run's decisions again.
     """
 
@@ -67,6 +69,7 @@ class ModeRoom:
     counts: Counted
     section: tuple[str, str]
     begin: Callable[[ActiveRun], Mode]
+    values: ValueTable
     replay: ReplayOf
 
     def asked(self, spec_json: str) -> int:
