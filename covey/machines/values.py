@@ -113,7 +113,7 @@ def _read_builtin(kind: str, fields: dict[str, Any]) -> Any:
 
 def _make(cls: type, fields: dict[str, Any]) -> Any:
     if not dataclasses.is_dataclass(cls):
-        made = cls.__new__(cls)
+        made: Any = object.__new__(cls)
         vars(made).update(fields)
         return made
     adapters = _field_adapters(cls)

@@ -25,6 +25,10 @@ class Patient:
         return []
 
 
+async def ignore(action):
+    """Nothing is done here."""
+
+
 def repeats(event):
     return "ada" if event[0] == "progress" else None
 
@@ -32,7 +36,7 @@ def repeats(event):
 async def test_repeated_events_are_told_once_a_second_and_the_last_one_before_the_machine_gives_up():
     now = 0.0
     machine = Patient()
-    driver = Driver(None, clock=lambda: now, tick=lambda now: ("tick", now), repeats=repeats)
+    driver = Driver(ignore, clock=lambda: now, tick=lambda now: ("tick", now), repeats=repeats)
     driver.post(("stop", 1e9))
     await driver.drive(machine)  # so that it has its machine
     machine.done, machine.taken = False, []
@@ -54,6 +58,6 @@ async def test_repeated_events_are_told_once_a_second_and_the_last_one_before_th
 
 async def test_each_node_is_heard_of():
     machine = Patient()
-    driver = Driver(None, clock=lambda: 0.0, tick=lambda now: ("tick", now), repeats=lambda event: event[0])
+    driver = Driver(ignore, clock=lambda: 0.0, tick=lambda now: ("tick", now), repeats=lambda event: event[0])
     await driver.drive(machine, [("ada", 0.0), ("bob", 0.0), ("ada", 0.1), ("stop", 1e9)])
     assert machine.taken == [("ada", 0.0), ("bob", 0.0), ("stop", 1e9)]

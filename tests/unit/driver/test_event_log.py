@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -52,7 +53,7 @@ async def test_a_driver_records_what_its_machine_takes(tmp_path):
             await driver.take(Tick(2.0))
 
     log = log_in(tmp_path)
-    driver = Driver(do, clock=lambda: 100.0, tick=Tick, recorder=log)
+    driver = Driver[Any, Any](do, clock=lambda: 100.0, tick=Tick, recorder=log)
     await driver.drive(CountingMachine(3), [NodeJoined("node 1", 1.0), NodeJoined("node 2", 3.0)])
     await driver.close()
     assert await asyncio.to_thread(log.join, JOIN_S)
@@ -63,8 +64,11 @@ async def test_a_driver_records_what_its_machine_takes(tmp_path):
 
 
 async def test_an_error_of_the_machine_is_recorded_and_raised(tmp_path):
+    async def do(action):
+        raise AssertionError("nothing was asked for")
+
     log = log_in(tmp_path)
-    driver = Driver(None, clock=lambda: 100.0, tick=Tick, recorder=log)
+    driver = Driver[Any, Any](do, clock=lambda: 100.0, tick=Tick, recorder=log)
     with pytest.raises(ValueError, match="no node"):
         await driver.drive(CountingMachine(3), [NodeJoined("", 1.0)])
     await driver.close()

@@ -156,7 +156,7 @@ def test_what_is_no_log_is_refused(lines, made, message):
 
 
 def test_what_is_no_machine_or_event_is_refused(lines):
-    opening = next(iter(read_log(lines)))
+    opening, _ = next(parts(read_log(lines)))
     with pytest.raises(StoreError, match="no class named"):
         machine_of(replace(opening, state={"$": "Other"}), ROUNDS)
     with pytest.raises(StoreError, match="is no machine"):
