@@ -8,10 +8,12 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class SubmitRunRequest(_message.Message):
-    __slots__ = ("spec_toml",)
+    __slots__ = ("spec_toml", "spec_json")
     SPEC_TOML_FIELD_NUMBER: _ClassVar[int]
+    SPEC_JSON_FIELD_NUMBER: _ClassVar[int]
     spec_toml: str
-    def __init__(self, spec_toml: _Optional[str] = ...) -> None: ...
+    spec_json: str
+    def __init__(self, spec_toml: _Optional[str] = ..., spec_json: _Optional[str] = ...) -> None: ...
 
 class RunRequest(_message.Message):
     __slots__ = ("run",)
@@ -20,16 +22,20 @@ class RunRequest(_message.Message):
     def __init__(self, run: _Optional[str] = ...) -> None: ...
 
 class ListRunsRequest(_message.Message):
-    __slots__ = ("limit",)
+    __slots__ = ("limit", "before")
     LIMIT_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
     limit: int
-    def __init__(self, limit: _Optional[int] = ...) -> None: ...
+    before: str
+    def __init__(self, limit: _Optional[int] = ..., before: _Optional[str] = ...) -> None: ...
 
 class ListRunsReply(_message.Message):
-    __slots__ = ("runs",)
+    __slots__ = ("runs", "next")
     RUNS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
     runs: _containers.RepeatedCompositeFieldContainer[Run]
-    def __init__(self, runs: _Optional[_Iterable[_Union[Run, _Mapping]]] = ...) -> None: ...
+    next: str
+    def __init__(self, runs: _Optional[_Iterable[_Union[Run, _Mapping]]] = ..., next: _Optional[str] = ...) -> None: ...
 
 class Run(_message.Message):
     __slots__ = ("run", "name", "mode", "state", "reason", "rounds_committed", "rounds", "model_version", "model_sha256", "metrics", "submitted_at", "started_at", "ended_at", "spec", "roster", "updates_decided", "updates")
@@ -96,18 +102,36 @@ class NodeProgress(_message.Message):
     def __init__(self, node: _Optional[str] = ..., phase: _Optional[str] = ..., step: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ..., seconds: _Optional[float] = ...) -> None: ...
 
 class RoundRequest(_message.Message):
-    __slots__ = ("run", "round")
+    __slots__ = ("run", "round", "after", "limit")
     RUN_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
     run: str
     round: int
-    def __init__(self, run: _Optional[str] = ..., round: _Optional[int] = ...) -> None: ...
+    after: str
+    limit: int
+    def __init__(self, run: _Optional[str] = ..., round: _Optional[int] = ..., after: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class ListRoundsRequest(_message.Message):
+    __slots__ = ("run", "after", "limit", "newest")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    after: int
+    limit: int
+    newest: bool
+    def __init__(self, run: _Optional[str] = ..., after: _Optional[int] = ..., limit: _Optional[int] = ..., newest: _Optional[bool] = ...) -> None: ...
 
 class ListRoundsReply(_message.Message):
-    __slots__ = ("rounds",)
+    __slots__ = ("rounds", "next")
     ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
     rounds: _containers.RepeatedCompositeFieldContainer[Round]
-    def __init__(self, rounds: _Optional[_Iterable[_Union[Round, _Mapping]]] = ...) -> None: ...
+    next: int
+    def __init__(self, rounds: _Optional[_Iterable[_Union[Round, _Mapping]]] = ..., next: _Optional[int] = ...) -> None: ...
 
 class Round(_message.Message):
     __slots__ = ("round", "state", "attempt", "started_at", "committed_at", "seconds", "accepted", "rejected", "bytes_received", "bytes_sent", "metrics", "reason", "invited", "base_version", "version", "arrival")
@@ -146,14 +170,16 @@ class Round(_message.Message):
     def __init__(self, round: _Optional[int] = ..., state: _Optional[str] = ..., attempt: _Optional[int] = ..., started_at: _Optional[float] = ..., committed_at: _Optional[float] = ..., seconds: _Optional[float] = ..., accepted: _Optional[int] = ..., rejected: _Optional[int] = ..., bytes_received: _Optional[int] = ..., bytes_sent: _Optional[int] = ..., metrics: _Optional[str] = ..., reason: _Optional[str] = ..., invited: _Optional[_Iterable[str]] = ..., base_version: _Optional[int] = ..., version: _Optional[int] = ..., arrival: _Optional[int] = ...) -> None: ...
 
 class RoundDetail(_message.Message):
-    __slots__ = ("round", "updates", "version")
+    __slots__ = ("round", "updates", "version", "next")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     UPDATES_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
     round: Round
     updates: _containers.RepeatedCompositeFieldContainer[Update]
     version: Version
-    def __init__(self, round: _Optional[_Union[Round, _Mapping]] = ..., updates: _Optional[_Iterable[_Union[Update, _Mapping]]] = ..., version: _Optional[_Union[Version, _Mapping]] = ...) -> None: ...
+    next: str
+    def __init__(self, round: _Optional[_Union[Round, _Mapping]] = ..., updates: _Optional[_Iterable[_Union[Update, _Mapping]]] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., next: _Optional[str] = ...) -> None: ...
 
 class Update(_message.Message):
     __slots__ = ("node", "verdict", "reason", "digest", "bytes", "weight", "share", "numbers", "metrics", "received_at", "base_sha256", "key_id")
@@ -248,14 +274,20 @@ class SignedUpdate(_message.Message):
     def __init__(self, round: _Optional[int] = ..., node: _Optional[str] = ..., statement: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., signing_key: _Optional[bytes] = ..., verdict: _Optional[str] = ..., kept: _Optional[bool] = ..., base_version: _Optional[int] = ...) -> None: ...
 
 class ListNodesRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("after", "limit")
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    after: str
+    limit: int
+    def __init__(self, after: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class ListNodesReply(_message.Message):
-    __slots__ = ("nodes",)
+    __slots__ = ("nodes", "next")
     NODES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
     nodes: _containers.RepeatedCompositeFieldContainer[Node]
-    def __init__(self, nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ...) -> None: ...
+    next: str
+    def __init__(self, nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., next: _Optional[str] = ...) -> None: ...
 
 class NodeRequest(_message.Message):
     __slots__ = ("node",)
@@ -296,6 +328,26 @@ class NodeDetail(_message.Message):
     node: Node
     events: _containers.RepeatedCompositeFieldContainer[Event]
     def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ..., events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ...) -> None: ...
+
+class ListEventsRequest(_message.Message):
+    __slots__ = ("run", "node", "before", "limit")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    node: str
+    before: int
+    limit: int
+    def __init__(self, run: _Optional[str] = ..., node: _Optional[str] = ..., before: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class ListEventsReply(_message.Message):
+    __slots__ = ("events", "next")
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    events: _containers.RepeatedCompositeFieldContainer[Event]
+    next: int
+    def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., next: _Optional[int] = ...) -> None: ...
 
 class Event(_message.Message):
     __slots__ = ("at", "kind", "run", "node", "detail")

@@ -72,7 +72,7 @@ class AdminStub:
                 _registered_method=True)
         self.ListRounds = channel.unary_unary(
                 '/covey.v1.Admin/ListRounds',
-                request_serializer=covey_dot_protos_dot_admin__pb2.RunRequest.SerializeToString,
+                request_serializer=covey_dot_protos_dot_admin__pb2.ListRoundsRequest.SerializeToString,
                 response_deserializer=covey_dot_protos_dot_admin__pb2.ListRoundsReply.FromString,
                 _registered_method=True)
         self.ShowRound = channel.unary_unary(
@@ -80,7 +80,7 @@ class AdminStub:
                 request_serializer=covey_dot_protos_dot_admin__pb2.RoundRequest.SerializeToString,
                 response_deserializer=covey_dot_protos_dot_admin__pb2.RoundDetail.FromString,
                 _registered_method=True)
-        self.AuditRun = channel.unary_unary(
+        self.AuditRun = channel.unary_stream(
                 '/covey.v1.Admin/AuditRun',
                 request_serializer=covey_dot_protos_dot_admin__pb2.RunRequest.SerializeToString,
                 response_deserializer=covey_dot_protos_dot_admin__pb2.AuditReply.FromString,
@@ -94,6 +94,11 @@ class AdminStub:
                 '/covey.v1.Admin/ShowNode',
                 request_serializer=covey_dot_protos_dot_admin__pb2.NodeRequest.SerializeToString,
                 response_deserializer=covey_dot_protos_dot_admin__pb2.NodeDetail.FromString,
+                _registered_method=True)
+        self.ListEvents = channel.unary_unary(
+                '/covey.v1.Admin/ListEvents',
+                request_serializer=covey_dot_protos_dot_admin__pb2.ListEventsRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_admin__pb2.ListEventsReply.FromString,
                 _registered_method=True)
         self.EvictNode = channel.unary_unary(
                 '/covey.v1.Admin/EvictNode',
@@ -187,7 +192,8 @@ class AdminServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AuditRun(self, request, context):
-        """The chain of signed commits, to be checked by the caller.
+        """The chain of signed commits and every signed update, to be checked by the caller: the key, then the commits by
+        version, then the updates by round and node.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -200,6 +206,12 @@ class AdminServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ShowNode(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEvents(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -283,7 +295,7 @@ def add_AdminServicer_to_server(servicer, server):
             ),
             'ListRounds': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRounds,
-                    request_deserializer=covey_dot_protos_dot_admin__pb2.RunRequest.FromString,
+                    request_deserializer=covey_dot_protos_dot_admin__pb2.ListRoundsRequest.FromString,
                     response_serializer=covey_dot_protos_dot_admin__pb2.ListRoundsReply.SerializeToString,
             ),
             'ShowRound': grpc.unary_unary_rpc_method_handler(
@@ -291,7 +303,7 @@ def add_AdminServicer_to_server(servicer, server):
                     request_deserializer=covey_dot_protos_dot_admin__pb2.RoundRequest.FromString,
                     response_serializer=covey_dot_protos_dot_admin__pb2.RoundDetail.SerializeToString,
             ),
-            'AuditRun': grpc.unary_unary_rpc_method_handler(
+            'AuditRun': grpc.unary_stream_rpc_method_handler(
                     servicer.AuditRun,
                     request_deserializer=covey_dot_protos_dot_admin__pb2.RunRequest.FromString,
                     response_serializer=covey_dot_protos_dot_admin__pb2.AuditReply.SerializeToString,
@@ -305,6 +317,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.ShowNode,
                     request_deserializer=covey_dot_protos_dot_admin__pb2.NodeRequest.FromString,
                     response_serializer=covey_dot_protos_dot_admin__pb2.NodeDetail.SerializeToString,
+            ),
+            'ListEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvents,
+                    request_deserializer=covey_dot_protos_dot_admin__pb2.ListEventsRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_admin__pb2.ListEventsReply.SerializeToString,
             ),
             'EvictNode': grpc.unary_unary_rpc_method_handler(
                     servicer.EvictNode,
@@ -551,7 +568,7 @@ class Admin:
             request,
             target,
             '/covey.v1.Admin/ListRounds',
-            covey_dot_protos_dot_admin__pb2.RunRequest.SerializeToString,
+            covey_dot_protos_dot_admin__pb2.ListRoundsRequest.SerializeToString,
             covey_dot_protos_dot_admin__pb2.ListRoundsReply.FromString,
             options,
             channel_credentials,
@@ -601,7 +618,7 @@ class Admin:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/covey.v1.Admin/AuditRun',
@@ -661,6 +678,33 @@ class Admin:
             '/covey.v1.Admin/ShowNode',
             covey_dot_protos_dot_admin__pb2.NodeRequest.SerializeToString,
             covey_dot_protos_dot_admin__pb2.NodeDetail.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/covey.v1.Admin/ListEvents',
+            covey_dot_protos_dot_admin__pb2.ListEventsRequest.SerializeToString,
+            covey_dot_protos_dot_admin__pb2.ListEventsReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -3,6 +3,8 @@
 isort:skip_file
 Between the command line and the coordinator. Mutual TLS; role admin, or auditor for what only reads.
 Times are Unix seconds; 0 means "not yet". Metrics and other open-ended values are JSON text.
+A list comes in pages. A page holds at most `limit` entries (0: the service's own limit), and fewer where they would
+make the message larger than 1 MiB; `next` says where the next page begins, and is empty or 0 after the last one.
 """
 
 from collections import abc as _abc
@@ -43,12 +45,15 @@ class AdminStub:
     LocateVersion: _grpc.UnaryUnaryMultiCallable[_admin_pb2.LocateVersionRequest, _admin_pb2.Version]
     """Which file holds a version; then Download it (offset 0)."""
     DownloadVersion: _grpc.UnaryStreamMultiCallable[_admin_pb2.LocateVersionRequest, _tensors_pb2.Chunk]
-    ListRounds: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RunRequest, _admin_pb2.ListRoundsReply]
+    ListRounds: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListRoundsRequest, _admin_pb2.ListRoundsReply]
     ShowRound: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RoundRequest, _admin_pb2.RoundDetail]
-    AuditRun: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RunRequest, _admin_pb2.AuditReply]
-    """The chain of signed commits, to be checked by the caller."""
+    AuditRun: _grpc.UnaryStreamMultiCallable[_admin_pb2.RunRequest, _admin_pb2.AuditReply]
+    """The chain of signed commits and every signed update, to be checked by the caller: the key, then the commits by
+    version, then the updates by round and node.
+    """
     ListNodes: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListNodesRequest, _admin_pb2.ListNodesReply]
     ShowNode: _grpc.UnaryUnaryMultiCallable[_admin_pb2.NodeRequest, _admin_pb2.NodeDetail]
+    ListEvents: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListEventsRequest, _admin_pb2.ListEventsReply]
     EvictNode: _grpc.UnaryUnaryMultiCallable[_admin_pb2.NodeRequest, _admin_pb2.Node]
     CreateToken: _grpc.UnaryUnaryMultiCallable[_admin_pb2.CreateTokenRequest, _admin_pb2.CreateTokenReply]
     Pause: _grpc.UnaryUnaryMultiCallable[_admin_pb2.PauseRequest, _admin_pb2.CoordinatorStatus]
@@ -70,12 +75,15 @@ class AdminAsyncStub(AdminStub):
     LocateVersion: _aio.UnaryUnaryMultiCallable[_admin_pb2.LocateVersionRequest, _admin_pb2.Version]  # type: ignore[assignment]
     """Which file holds a version; then Download it (offset 0)."""
     DownloadVersion: _aio.UnaryStreamMultiCallable[_admin_pb2.LocateVersionRequest, _tensors_pb2.Chunk]  # type: ignore[assignment]
-    ListRounds: _aio.UnaryUnaryMultiCallable[_admin_pb2.RunRequest, _admin_pb2.ListRoundsReply]  # type: ignore[assignment]
+    ListRounds: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListRoundsRequest, _admin_pb2.ListRoundsReply]  # type: ignore[assignment]
     ShowRound: _aio.UnaryUnaryMultiCallable[_admin_pb2.RoundRequest, _admin_pb2.RoundDetail]  # type: ignore[assignment]
-    AuditRun: _aio.UnaryUnaryMultiCallable[_admin_pb2.RunRequest, _admin_pb2.AuditReply]  # type: ignore[assignment]
-    """The chain of signed commits, to be checked by the caller."""
+    AuditRun: _aio.UnaryStreamMultiCallable[_admin_pb2.RunRequest, _admin_pb2.AuditReply]  # type: ignore[assignment]
+    """The chain of signed commits and every signed update, to be checked by the caller: the key, then the commits by
+    version, then the updates by round and node.
+    """
     ListNodes: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListNodesRequest, _admin_pb2.ListNodesReply]  # type: ignore[assignment]
     ShowNode: _aio.UnaryUnaryMultiCallable[_admin_pb2.NodeRequest, _admin_pb2.NodeDetail]  # type: ignore[assignment]
+    ListEvents: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListEventsRequest, _admin_pb2.ListEventsReply]  # type: ignore[assignment]
     EvictNode: _aio.UnaryUnaryMultiCallable[_admin_pb2.NodeRequest, _admin_pb2.Node]  # type: ignore[assignment]
     CreateToken: _aio.UnaryUnaryMultiCallable[_admin_pb2.CreateTokenRequest, _admin_pb2.CreateTokenReply]  # type: ignore[assignment]
     Pause: _aio.UnaryUnaryMultiCallable[_admin_pb2.PauseRequest, _admin_pb2.CoordinatorStatus]  # type: ignore[assignment]
@@ -140,7 +148,7 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def ListRounds(
         self,
-        request: _admin_pb2.RunRequest,
+        request: _admin_pb2.ListRoundsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.ListRoundsReply, _abc.Awaitable[_admin_pb2.ListRoundsReply]]: ...
 
@@ -156,8 +164,10 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _admin_pb2.RunRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_admin_pb2.AuditReply, _abc.Awaitable[_admin_pb2.AuditReply]]:
-        """The chain of signed commits, to be checked by the caller."""
+    ) -> _typing.Union[_abc.Iterator[_admin_pb2.AuditReply], _abc.AsyncIterator[_admin_pb2.AuditReply]]:
+        """The chain of signed commits and every signed update, to be checked by the caller: the key, then the commits by
+        version, then the updates by round and node.
+        """
 
     @_abc_1.abstractmethod
     def ListNodes(
@@ -172,6 +182,13 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.NodeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.NodeDetail, _abc.Awaitable[_admin_pb2.NodeDetail]]: ...
+
+    @_abc_1.abstractmethod
+    def ListEvents(
+        self,
+        request: _admin_pb2.ListEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ListEventsReply, _abc.Awaitable[_admin_pb2.ListEventsReply]]: ...
 
     @_abc_1.abstractmethod
     def EvictNode(

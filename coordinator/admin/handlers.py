@@ -19,9 +19,9 @@ ADMIN_CALLS = {
     "LocateVersion": "locate_version",
     "ListRounds": "list_rounds",
     "ShowRound": "show_round",
-    "AuditRun": "audit_run",
     "ListNodes": "list_nodes",
     "ShowNode": "show_node",
+    "ListEvents": "list_events",
     "EvictNode": "evict_node",
     "CreateToken": "create_token",
     "Pause": "pause",
@@ -43,10 +43,11 @@ def admin_handler(service: AdminService) -> grpc.GenericRpcHandler:
         )
         for name, method in ADMIN_CALLS.items()
     }
-    methods["WatchRun"] = grpc.unary_stream_rpc_method_handler(
-        translated_stream(service.watch_run),
-        request_deserializer=admin_pb2.RunRequest.FromString,
-        response_serializer=admin_pb2.RunStatus.SerializeToString,
-    )
+    for name, stream in (("WatchRun", service.watch_run), ("AuditRun", service.audit_run)):
+        methods[name] = grpc.unary_stream_rpc_method_handler(
+            translated_stream(stream),
+            request_deserializer=admin_pb2.RunRequest.FromString,
+            response_serializer=getattr(admin_pb2, types[name].output_type.name).SerializeToString,
+        )
     methods["DownloadVersion"] = download_version_handler(translated_stream(service.download_version))
     return grpc.method_handlers_generic_handler("covey.v1.Admin", methods)

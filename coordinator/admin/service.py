@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +16,7 @@ import structlog
 from covey import __version__
 from covey.coordinator.admin import views
 from covey.coordinator.admin.operation import Operation
+from covey.coordinator.admin.queries import Queries
 from covey.coordinator.backup.backup import BackupServices, back_up
 from covey.coordinator.nodes.enrolment import EnrolmentServices, create_token
 from covey.coordinator.nodes.members import Members
@@ -29,9 +29,9 @@ from covey.driver.changes import Changes
 from covey.errors import Conflict, IdentityError, NotFound, SpecError
 from covey.machines.protocol import NodeRemoved, PauseChanged, StopRequested
 from covey.protos import admin_pb2 as pb
-from covey.spec import parse_toml
+from covey.spec import parse_json, parse_toml
 from covey.storage.files.artifacts import ArtifactFiles
-from covey.storage.record.contract import EventRecord, NodeRecord, RunRecord, VersionRecord
+from covey.storage.record.contract import EventRecord, NodeRecord, RunRecord
 from covey.wire.channels import Context, peer_identity
 from covey.wire.signing import SigningKey
 from covey.wire.streams import serve_download
@@ -73,6 +73,7 @@ class AdminService:
     def __init__(self, env: AdminServices) -> None:
         self._env = env
         self._store = env.store.store
+        self._queries = Queries(env.store.store, self._node_view)
 
     def _authorised(self, context: Context, *, writes: bool = True) -> str:
         peer = peer_identity(context)
@@ -91,9 +92,9 @@ class AdminService:
     async def submit_run(self, request: pb.SubmitRunRequest, context: Context) -> pb.Run:
         """Check a specification with the plug-ins installed here, and queue it."""
         who = self._authorised(context)
-        if len(request.spec_toml) > MAX_SPEC_BYTES:
+        if len(request.spec_toml) + len(request.spec_json) > MAX_SPEC_BYTES:
             raise SpecError(f"the specification is larger than {MAX_SPEC_BYTES} bytes")
-        spec = parse_toml(request.spec_toml)
+        spec = parse_json(request.spec_json) if request.spec_json else parse_toml(request.spec_toml)
         text = spec.to_json()
         await self._env.worker.do(DESCRIBE, DescribeJob(text, self._env.allow_paths))
         now = self._env.clock()
@@ -102,48 +103,53 @@ class AdminService:
         await self._call(self._store.add_event, EventRecord(now, "run-submitted", record.run, detail={"by": who}))
         log.info("run submitted", run=record.run, name=spec.name, by=who)
         self._env.scheduler.wake()
-        return await self._view(record)
+        return await self._call(self._queries.run, record.run)
 
     async def list_runs(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsReply:
         """Newest first."""
         self._authorised(context, writes=False)
-        records = await self._call(self._store.runs, limit=request.limit or 100)
-        return pb.ListRunsReply(runs=[await self._view(record) for record in records])
+        return await self._call(self._queries.runs, request.limit, request.before)
 
     async def show_run(self, request: pb.RunRequest, context: Context) -> pb.Run:
         """One run."""
         self._authorised(context, writes=False)
-        return await self._view(await self._run(request.run))
+        return await self._call(self._queries.run, request.run)
 
     async def watch_run(self, request: pb.RunRequest, context: Context) -> AsyncIterator[pb.RunStatus]:
         """Now, and whenever something changed, at most ten times a second, until the run has ended."""
         self._authorised(context, writes=False)
         run = (await self._run(request.run)).run
-        shown: dict[int, pb.Round] = {}
+        rounds = self._queries.watched(run)
         while True:
             seen, began = self._env.changes.count, time.monotonic()
-            status = await self._status(run, shown)
-            # A long run takes long to read: whoever watches must not keep the store busy with it.
-            pause_s = max(WATCH_INTERVAL_S, 4 * (time.monotonic() - began))
-            yield status
-            if status.run.state not in ("queued", "running"):
+            view = await self._call(self._queries.run, run)
+            ended = view.state not in ("queued", "running")
+            async for changed in self._pages(rounds.changes(whole=ended)):
+                yield pb.RunStatus(run=view, rounds=changed, nodes=self._progress(run))
+            if ended:
                 return
-            await asyncio.sleep(pause_s)
+            # Reading takes the store's time: whoever watches must not keep it busy.
+            await asyncio.sleep(max(WATCH_INTERVAL_S, 4 * (time.monotonic() - began)))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(10.0):
                     await self._env.changes.after(seen)
 
-    async def _status(self, run: str, shown: dict[int, pb.Round]) -> pb.RunStatus:
-        record = await self._run(run)
-        rounds = [views.round_view(r) for r in await self._call(self._store.rounds, run)]
-        changed = [r for r in rounds if shown.get(r.round) != r]
-        shown.update({r.round: r for r in changed})
+    async def _pages(self, pages: Iterator[list[pb.Round]]) -> AsyncIterator[list[pb.Round]]:
+        """Pages that hold something, each read in a call of its own; an empty one where none does."""
+        last: list[pb.Round] = []
+        while (page := await self._call(next, pages, None)) is not None:
+            if last and page:
+                yield last
+            last = page or last
+        yield last
+
+    def _progress(self, run: str) -> list[pb.NodeProgress]:
+        """What the nodes of a run's open round do now."""
         active = self._env.runs.of(run)
-        nodes = [
+        return [
             pb.NodeProgress(node=n, phase=s.phase, step=s.step, steps=s.steps, loss=s.loss, seconds=s.seconds)
             for n, s in sorted(active.progress.items() if active is not None else ())
         ]
-        return pb.RunStatus(run=await self._view(record), rounds=changed, nodes=nodes)
 
     async def stop_run(self, request: pb.RunRequest, context: Context) -> pb.Run:
         """Stop a queued or running run; it ends as `stopped`."""
@@ -157,7 +163,7 @@ class AdminService:
                     await self._ended(record.run)
         else:
             await self._call(self._store.finish_run, record.run, "stopped", reason, self._env.clock())
-        return await self._view(await self._run(record.run))
+        return await self._call(self._queries.run, record.run)
 
     async def _ended(self, run: str) -> None:
         while True:
@@ -169,31 +175,17 @@ class AdminService:
     async def _run(self, run: str) -> RunRecord:
         return await self._call(self._store.run, run)
 
-    async def _view(self, record: RunRecord) -> pb.Run:
-        versions = await self._call(self._store.versions, record.run)
-        state = await self._call(self._store.policy_state, record.run)
-        return views.run_view(record, versions, state)
-
     # -- versions -------------------------------------------------------------------------------------------------
-
-    async def _version(self, request: pb.LocateVersionRequest) -> VersionRecord:
-        run = await self._run(request.run)
-        if request.version == -2:
-            section = json.loads(run.spec)["evaluation"]
-            return views.best_version(
-                await self._call(self._store.versions, run.run), section["metric"], section["goal"]
-            )
-        return await self._call(self._store.version, run.run, request.version)
 
     async def locate_version(self, request: pb.LocateVersionRequest, context: Context) -> pb.Version:
         """Which file holds a version."""
         self._authorised(context, writes=False)
-        return views.version_view(await self._version(request))
+        return views.version_view(await self._call(self._queries.version, request.run, request.version))
 
     async def download_version(self, request: pb.LocateVersionRequest, context: Context) -> AsyncIterator[bytes]:
         """The version's safetensors file."""
         self._authorised(context, writes=False)
-        version = await self._version(request)
+        version = await self._call(self._queries.version, request.run, request.version)
         if not version.kept or not self._env.files.has(version.artifact.digest):
             raise NotFound(f"version {version.version} is no longer kept; see [keep] in the specification")
         async for chunk in serve_download(self._env.files.path(version.artifact.digest), version.artifact, 0):
@@ -201,54 +193,39 @@ class AdminService:
 
     # -- rounds ---------------------------------------------------------------------------------------------------
 
-    async def list_rounds(self, request: pb.RunRequest, context: Context) -> pb.ListRoundsReply:
-        """Every round of a run."""
+    async def list_rounds(self, request: pb.ListRoundsRequest, context: Context) -> pb.ListRoundsReply:
+        """A page of a run's rounds."""
         self._authorised(context, writes=False)
-        run = await self._run(request.run)
-        return pb.ListRoundsReply(rounds=[views.round_view(r) for r in await self._call(self._store.rounds, run.run)])
+        return await self._call(self._queries.rounds, request.run, request.after, request.limit, newest=request.newest)
 
     async def show_round(self, request: pb.RoundRequest, context: Context) -> pb.RoundDetail:
-        """One round's updates with their verdicts, and the version it made."""
+        """One round, a page of its updates with their verdicts, and the version it made."""
         self._authorised(context, writes=False)
-        run = await self._run(request.run)
-        record = await self._call(self._store.round, run.run, request.round)
-        updates = await self._call(self._store.updates, run.run, request.round)
-        version = None
-        if record.version is not None:
-            version = views.version_view(await self._call(self._store.version, run.run, record.version))
-        return pb.RoundDetail(
-            round=views.round_view(record), updates=[views.update_view(u) for u in updates], version=version
-        )
+        return await self._call(self._queries.round, request.run, request.round, request.after, request.limit)
 
-    async def audit_run(self, request: pb.RunRequest, context: Context) -> pb.AuditReply:
+    async def audit_run(self, request: pb.RunRequest, context: Context) -> AsyncIterator[pb.AuditReply]:
         """The chain of signed commits and every signed update, for the caller to check."""
         self._authorised(context, writes=False)
-        run = await self._run(request.run)
-        reply = pb.AuditReply(coordinator_key=self._env.signing_key.public_bytes)
-        for version in await self._call(self._store.versions, run.run):
-            if version.statement:
-                reply.commits.add(version=version.version, statement=version.statement, signature=version.signature)
-        for record in await self._call(self._store.rounds, run.run):
-            for update in await self._call(self._store.updates, run.run, record.round):
-                if update.digest:
-                    key = await self._call(self._store.signing_key, update.key_id)
-                    reply.updates.append(views.signed_view(update, key, record.base_version))
-        return reply
+        pages = self._queries.signed(request.run, self._env.signing_key.public_bytes)
+        while (page := await self._call(next, pages, None)) is not None:
+            yield page
 
     # -- nodes ----------------------------------------------------------------------------------------------------
 
     async def list_nodes(self, request: pb.ListNodesRequest, context: Context) -> pb.ListNodesReply:
-        """Every enrolled node."""
+        """A page of the enrolled nodes."""
         self._authorised(context, writes=False)
-        records = await self._call(self._store.nodes)
-        return pb.ListNodesReply(nodes=[self._node_view(record) for record in records])
+        return await self._call(self._queries.nodes, request.after, request.limit)
 
     async def show_node(self, request: pb.NodeRequest, context: Context) -> pb.NodeDetail:
         """One node and what happened to it."""
         self._authorised(context, writes=False)
-        record = await self._node(request.node)
-        events = await self._call(self._store.events, node=record.node)
-        return pb.NodeDetail(node=self._node_view(record), events=[views.event_view(e) for e in events])
+        return await self._call(self._queries.node, request.node)
+
+    async def list_events(self, request: pb.ListEventsRequest, context: Context) -> pb.ListEventsReply:
+        """A page of events, newest first."""
+        self._authorised(context, writes=False)
+        return await self._call(self._queries.events, request.run, request.node, request.before, request.limit)
 
     async def evict_node(self, request: pb.NodeRequest, context: Context) -> pb.Node:
         """Shut a node out: at once, and for good."""

@@ -3,49 +3,49 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Literal
 
-from covey.coordinator.modes.registry import room_of
 from covey.coordinator.runs.facts import NODE_PREFIX
 from covey.errors import NotFound
 from covey.protos import admin_pb2 as pb
+from covey.spec.mode import Mode
+from covey.spec.modes import DEFAULT, MODES
 from covey.storage.record.contract import (
     EventRecord,
     Json,
     NodeRecord,
-    PolicyStateRecord,
     RoundRecord,
     RunRecord,
+    RunSummary,
+    SignedUpdateRecord,
     UpdateRecord,
     VersionRecord,
 )
 from covey.wire.artifacts import artifact_message
 
 
-def run_view(record: RunRecord, versions: Sequence[VersionRecord], state: PolicyStateRecord | None = None) -> pb.Run:
-    """A run with what its versions (all of them, in order) say of its progress, and its policy's state, if it has one.
+def run_view(record: RunRecord, summary: RunSummary) -> pb.Run:
+    """A run and how far it is.
 
-    `rounds_committed` is the number of versions made; an asynchronous run is not over after so many rounds (0), but
-    after so many updates.
+    `rounds_committed` is the number of versions made; a run that is counted in updates is not over after so many
+    rounds (0), but after so many updates.
     """
-    room = room_of(record.mode)
-    asked = {room.counts: room.asked(record.spec)}
-    newest = versions[-1] if versions else None
-    evaluated = next((v for v in reversed(versions) if v.metrics), None)
+    mode = MODES.get(record.mode, MODES[DEFAULT])
+    asked = {mode.unit: _asked(record, mode)}
     return pb.Run(
         run=record.run,
         name=record.name,
         mode=record.mode,
         state=record.state,
         reason=record.reason,
-        rounds_committed=newest.version if newest else 0,
+        rounds_committed=summary.version,
         rounds=asked.get("rounds", 0),
         updates=asked.get("updates", 0),
-        updates_decided=state.decision if state else 0,
-        model_version=newest.version if newest else 0,
-        model_sha256=newest.model_sha256 if newest else "",
-        metrics=_text(evaluated.metrics if evaluated else {}),
+        updates_decided=summary.updates_decided,
+        model_version=summary.version,
+        model_sha256=summary.model_sha256,
+        metrics=_text(summary.metrics),
         submitted_at=record.submitted_at,
         started_at=record.started_at or 0.0,
         ended_at=record.ended_at or 0.0,
@@ -111,17 +111,17 @@ def commit_view(record: VersionRecord) -> pb.Commit:
     return pb.Commit(version=record.version, statement=record.statement, signature=record.signature)
 
 
-def signed_view(record: UpdateRecord, signing_key: bytes, base_version: int) -> pb.SignedUpdate:
-    """An update's signed statement, with the raw Ed25519 key that signed it, and the version its round started from."""
+def signed_view(record: SignedUpdateRecord) -> pb.SignedUpdate:
+    """An update's signed statement, with what it takes to check it."""
     return pb.SignedUpdate(
         round=record.round,
         node=record.node,
         statement=record.statement,
         signature=record.signature,
-        signing_key=signing_key,
+        signing_key=record.signing_key,
         verdict=record.verdict,
         kept=record.kept,
-        base_version=base_version,
+        base_version=record.base_version,
     )
 
 
@@ -150,20 +150,30 @@ def event_view(record: EventRecord) -> pb.Event:
     return pb.Event(at=record.at, kind=record.kind, run=record.run, node=record.node, detail=_text(record.detail))
 
 
-def best_version(versions: Sequence[VersionRecord], metric: str, goal: Literal["max", "min"]) -> VersionRecord:
+def best_version(versions: Iterable[VersionRecord], metric: str, goal: Literal["max", "min"]) -> VersionRecord:
     """The kept version with the best value of a metric; of equals the newest.
 
     The coordinator's own evaluation counts; where it has none, that of the nodes.
 
+    Args:
+        versions: All of a run; gone through once.
+        metric: The name, without `nodes/`.
+        goal: Which values are better.
+
     Raises:
         NotFound: No kept version was evaluated by this metric; the message lists those there are.
     """
-    name = metric if any(metric in v.metrics for v in versions) else NODE_PREFIX + metric
-    rated = [(v, _number(v.metrics.get(name))) for v in versions if v.kept]
-    known = [(v, value) for v, value in rated if value is not None]
+    names: set[str] = set()
+    kept: list[VersionRecord] = []
+    for version in versions:
+        names.update(version.metrics)
+        kept += [version] if version.kept else []
+    name = metric if metric in names else NODE_PREFIX + metric
+    rated = [(version, _number(version.metrics.get(name))) for version in kept]
+    known = [(version, value) for version, value in rated if value is not None]
     if not known:
-        names = ", ".join(sorted({key for v in versions for key in v.metrics})) or "none"
-        raise NotFound(f"no kept version was evaluated by {metric!r} (known metrics: {names}); name a version")
+        listed = ", ".join(sorted(names)) or "none"
+        raise NotFound(f"no kept version was evaluated by {metric!r} (known metrics: {listed}); name a version")
     sign = 1.0 if goal == "max" else -1.0
     return max(known, key=lambda pair: (sign * pair[1], pair[0].version))[0]
 
@@ -171,6 +181,11 @@ def best_version(versions: Sequence[VersionRecord], metric: str, goal: Literal["
 def _number(value: object) -> float | None:
     finite = isinstance(value, int | float) and value == value and abs(value) != float("inf")
     return float(value) if finite else None  # type: ignore[arg-type]
+
+
+def _asked(record: RunRecord, mode: Mode) -> int:
+    """How many rounds or updates end a run; 0 where no specification is known."""
+    return int(json.loads(record.spec).get(mode.section, {}).get(mode.count_key, 0)) if record.spec else 0
 
 
 def _text(values: Json) -> str:

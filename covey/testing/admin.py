@@ -9,7 +9,9 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 
-from covey.cli.framework.fields import NODE_FIELDS, ROUND_FIELDS, RUN_DETAIL_FIELDS, RUN_FIELDS, plain, plain_list
+from covey.cli.framework.fields import NODE_FIELDS, ROUND_FIELDS, RUN_DETAIL_FIELDS, RUN_FIELDS, plain
+from covey.client.translation import value_of
+from covey.client.values import Node, Round, Run
 from covey.errors import CoveyError, by_code
 from covey.protos import admin_pb2 as pb
 from covey.protos.admin_pb2_grpc import AdminStub
@@ -71,31 +73,40 @@ class AdminClient:
 
     def run(self, run: str) -> dict[str, Any]:
         """One run, with the fields of `covey run show --json`."""
-        return plain(self.call("ShowRun", pb.RunRequest(run=run)), RUN_DETAIL_FIELDS)
+        return plain(value_of(Run, self.call("ShowRun", pb.RunRequest(run=run))), RUN_DETAIL_FIELDS)
 
     def runs(self) -> list[dict[str, Any]]:
-        """All runs, the newest first."""
-        return plain_list(self.call("ListRuns", pb.ListRunsRequest()).runs, RUN_FIELDS)
+        """The newest runs, the newest first."""
+        return [plain(value_of(Run, run), RUN_FIELDS) for run in self.call("ListRuns", pb.ListRunsRequest()).runs]
 
     def stop_run(self, run: str) -> dict[str, Any]:
         """Stop a run."""
-        return plain(self.call("StopRun", pb.RunRequest(run=run)), RUN_DETAIL_FIELDS)
+        return plain(value_of(Run, self.call("StopRun", pb.RunRequest(run=run))), RUN_DETAIL_FIELDS)
 
     def rounds(self, run: str) -> list[dict[str, Any]]:
         """Every round, with the fields of `covey round list --json`."""
-        return plain_list(self.call("ListRounds", pb.RunRequest(run=run)).rounds, ROUND_FIELDS)
+        rounds: list[dict[str, Any]] = []
+        after = 0
+        while True:
+            reply = self.call("ListRounds", pb.ListRoundsRequest(run=run, after=after))
+            rounds += [plain(value_of(Round, item), ROUND_FIELDS) for item in reply.rounds]
+            if not reply.next:
+                return rounds
+            after = reply.next
 
     def round(self, run: str, number: int) -> dict[str, Any]:
-        """One round: `round`, `updates` and `version`."""
+        """One round: `round`, `updates` (a page of them, which holds hundreds) and `version`."""
         return fields_of(self.call("ShowRound", pb.RoundRequest(run=run, round=number)))
 
     def nodes(self) -> list[dict[str, Any]]:
-        """All nodes by name, with the fields of `covey node list --json`."""
-        return plain_list(self.call("ListNodes", pb.ListNodesRequest()).nodes, NODE_FIELDS)
+        """Nodes by name (a page of them, which holds hundreds), with the fields of `covey node list --json`."""
+        return [
+            plain(value_of(Node, node), NODE_FIELDS) for node in self.call("ListNodes", pb.ListNodesRequest()).nodes
+        ]
 
     def evict(self, node: str) -> dict[str, Any]:
         """Evict a node."""
-        return plain(self.call("EvictNode", pb.NodeRequest(node=node)), NODE_FIELDS)
+        return plain(value_of(Node, self.call("EvictNode", pb.NodeRequest(node=node))), NODE_FIELDS)
 
     def pause(self, paused: bool) -> dict[str, Any]:
         """Open no new round, or go on."""

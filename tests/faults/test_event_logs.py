@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from covey.coordinator.modes.debugging import MachineState, debug_log
+from covey.client.event_log import MachineState, debug_log
 from covey.machines.log import Opening, Replayed
 from covey.testing.federation import Federation, FederationError
 from tests.integration.conftest import async_spec, spec

@@ -26,7 +26,7 @@ def federation(tmp_path):
 
 
 def final(federation: Federation, run: str) -> str:
-    return federation.wait(run, timeout_s=PATIENCE_S)["model_sha256"]
+    return str(federation.wait(run, timeout_s=PATIENCE_S)["model_sha256"])
 
 
 def active(federation: Federation) -> list[str]:
@@ -37,7 +37,7 @@ def overlap(federation: Federation, runs: list[str]) -> bool:
     """Whether each run opened a round before another one had committed its last."""
     rounds = [federation.rounds(run) for run in runs]
     began, ended = [r[0]["started_at"] for r in rounds], [r[-1]["committed_at"] for r in rounds]
-    return max(began) < min(ended)
+    return bool(max(began) < min(ended))
 
 
 @pytest.fixture(scope="module")

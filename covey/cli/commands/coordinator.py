@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from covey.cli.framework.command import Command, Group, print_json
+from covey.cli.framework.connecting import connected
 from covey.cli.framework.fields import STATUS_FIELDS, plain
 from covey.cli.framework.options import (
     EXISTING_FOLDER,
@@ -22,9 +22,11 @@ from covey.cli.framework.options import (
 )
 
 if TYPE_CHECKING:
-    from covey.cli.framework.options import Target
+    from covey.client.target import Target
+    from covey.client.values import Status
 
-BACKUP_DEADLINE_S = 3600.0
+ISSUE_S = 600.0
+"""How long a token may take to be redeemed, where that happens at once."""
 TOKEN_FIELDS = ("token", "node", "expires_at")
 
 
@@ -84,9 +86,8 @@ def _same_host(advertise: str | None, enrol_listen: str) -> str | None:
 @target_options
 def status(as_json: bool, target: Target) -> None:
     """Show what the coordinator does now."""
-    from covey.protos import admin_pb2 as pb
-
-    _ask_status(target, "Status", pb.StatusRequest(), as_json)
+    with connected(target) as connection:
+        _show_status(connection.status(), as_json)
 
 
 @coordinator.command(examples=("covey coordinator pause --data-dir /srv/covey",), json_fields=STATUS_FIELDS)
@@ -94,9 +95,8 @@ def status(as_json: bool, target: Target) -> None:
 @target_options
 def pause(as_json: bool, target: Target) -> None:
     """Open no new round until `resume`; also after a restart."""
-    from covey.protos import admin_pb2 as pb
-
-    _ask_status(target, "Pause", pb.PauseRequest(paused=True), as_json)
+    with connected(target) as connection:
+        _show_status(connection.pause(), as_json)
 
 
 @coordinator.command(examples=("covey coordinator resume --data-dir /srv/covey",), json_fields=STATUS_FIELDS)
@@ -104,9 +104,8 @@ def pause(as_json: bool, target: Target) -> None:
 @target_options
 def resume(as_json: bool, target: Target) -> None:
     """Go on after `pause`."""
-    from covey.protos import admin_pb2 as pb
-
-    _ask_status(target, "Pause", pb.PauseRequest(paused=False), as_json)
+    with connected(target) as connection:
+        _show_status(connection.resume(), as_json)
 
 
 @coordinator.command(examples=("covey coordinator drain --data-dir /srv/covey",), json_fields=STATUS_FIELDS)
@@ -114,22 +113,17 @@ def resume(as_json: bool, target: Target) -> None:
 @target_options
 def drain(as_json: bool, target: Target) -> None:
     """Stop the coordinator once the round in progress is committed; its next start goes on from there."""
-    from covey.protos import admin_pb2 as pb
+    with connected(target) as connection:
+        _show_status(connection.drain(), as_json)
 
-    _ask_status(target, "Drain", pb.DrainRequest(), as_json)
 
-
-def _ask_status(target: Target, method: str, request: Any, as_json: bool) -> None:
-    from covey.cli.framework.connection import connect
-
-    with connect(target) as admin:
-        reply = admin.call(method, request)
+def _show_status(status: Status, as_json: bool) -> None:
     if as_json:
-        print_json(plain(reply, STATUS_FIELDS))
+        print_json(plain(status, STATUS_FIELDS))
         return
     from covey.cli.views import tables
 
-    tables.show(tables.pairs([(name.replace("_", " "), getattr(reply, name)) for name in STATUS_FIELDS]))
+    tables.show(tables.pairs([(name.replace("_", " "), getattr(status, name)) for name in STATUS_FIELDS]))
 
 
 @coordinator.command(
@@ -143,16 +137,12 @@ def backup(folder: Path, as_json: bool, target: Target) -> None:
 
     The folder then holds the keys of the whole federation: guard it as the coordinator's own data directory.
     """
-    from covey.cli.framework.connection import connect
-    from covey.protos import admin_pb2 as pb
-
-    request = pb.BackupRequest(folder=os.path.abspath(folder))
-    with connect(target) as admin:
-        reply = admin.call("Backup", request, deadline_s=BACKUP_DEADLINE_S)
+    with connected(target) as connection:
+        written = connection.backup(folder)
     if as_json:
-        print_json(plain(reply, ("folder", "bytes")))
+        print_json(plain(written, ("folder", "bytes")))
     else:
-        click.echo(f"{reply.bytes} bytes written to {reply.folder}")
+        click.echo(f"{written.bytes} bytes written to {written.folder}")
 
 
 @coordinator.command(
@@ -208,35 +198,27 @@ def token(node: str, expires: float, as_json: bool, target: Target, **filling: A
         return
     if filling["count"] is not None or filling["prefix"] is not None:
         raise click.UsageError("--count and --prefix go with --to FOLDER")
-    reply = _create_token(target, node, "node", expires)
+    with connected(target) as connection:
+        issued = connection.token(node, expires_s=expires)
     if as_json:
-        print_json(plain(reply, TOKEN_FIELDS))
+        print_json(plain(issued, TOKEN_FIELDS))
         return
-    click.echo(f"for node {reply.node}, once, until {_when(reply.expires_at)}; it is a secret", err=True)
-    click.echo(reply.token)
+    click.echo(f"for node {issued.node}, once, until {_when(issued.expires_at)}; it is a secret", err=True)
+    click.echo(issued.token)
 
 
 def _fill_tokens(
     target: Target, expires_s: float, as_json: bool, *, folder: Path, count: int | None, prefix: str | None
 ) -> None:
-    from covey.cli.framework.connection import connect
-    from covey.cli.views.token_folder import fill
+    from covey.client.token_folder import fill
 
-    with connect(target) as admin:
-        filled = fill(folder, admin, count=count or 1, prefix=prefix or "node", expires_s=expires_s)
+    with connected(target) as connection:
+        filled = fill(folder, connection, count=count or 1, prefix=prefix or "node", expires_s=expires_s)
     if as_json:
         print_json({"folder": str(folder), "made": filled.made, "unused": filled.unused})
     else:
         click.echo(f"{len(filled.made)} made ({', '.join(filled.made) or 'none was missing'})")
         click.echo(f"{filled.unused} unused tokens in {folder}; each is a secret")
-
-
-def _create_token(target: Target, name: str, role: str, expires_s: float) -> Any:
-    from covey.cli.framework.connection import connect
-    from covey.protos import admin_pb2 as pb
-
-    with connect(target) as admin:
-        return admin.call("CreateToken", pb.CreateTokenRequest(node=name, role=role, expires_s=expires_s))
 
 
 def _when(seconds: float) -> str:
@@ -276,8 +258,8 @@ def issue(name: str, role: str, folder: Path, as_json: bool, target: Target) -> 
     """Make an identity for NAME, to use from anywhere with --server and --identity."""
     from covey.node.membership.enrolment import enrol
 
-    reply = _create_token(target, name, role, 600.0)
-    identity = enrol(reply.token, folder)
+    with connected(target) as connection:
+        identity = enrol(connection.token(name, role=role, expires_s=ISSUE_S).token, folder)
     if as_json:
         print_json({"name": identity.name, "role": role, "folder": str(folder)})
     else:

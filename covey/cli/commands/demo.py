@@ -16,13 +16,12 @@ import click
 from covey.cli.framework.command import Command, Failure, print_json
 from covey.cli.framework.fields import RUN_FIELDS
 from covey.cli.framework.options import FOLDER, json_option
-from covey.cli.framework.processes import Daemons, interrupted_by_signals
+from covey.cli.framework.processes import interrupted_by_signals
 
 if TYPE_CHECKING:
-    from covey.cli.views.demonstration import Outcome
+    from covey.cli.views.demo_outcome import Outcome
 
 MAX_NODES = 32
-ANY_PORT = "127.0.0.1:0"
 DEMO_FIELDS = (
     "folder",
     "data_dir",
@@ -52,17 +51,12 @@ def demo(nodes: int, rounds: int, keep: Path | None, as_json: bool) -> None:
     started = time.monotonic()
     folder = _new_folder(keep)
     click.echo(f"a coordinator and {nodes} nodes start; everything is in {folder}", err=True)
-    with interrupted_by_signals(), Daemons() as daemons:
-        options = ["--data-dir", folder / "coordinator", "--listen", ANY_PORT, "--enrol-listen", ANY_PORT]
-        log = folder / "logs" / "coordinator.log"
-        coordinator = daemons.start("the coordinator", ["coordinator", "start", *options], log)
-        # These imports take as long as the coordinator's own: they are made while it starts.
-        from covey.cli.views.demonstration import Demonstration
+    from covey.client.local_federation import local
 
-        demonstration = Demonstration(folder, daemons, started)
-        demonstration.wait_ready(coordinator)
-        demonstration.start_nodes([f"node-{number}" for number in range(1, nodes + 1)])
-        outcome = demonstration.follow(demonstration.submit(nodes, rounds), as_json=as_json)
+    with interrupted_by_signals(), local(nodes, folder=folder) as federation:
+        from covey.cli.views.demo_outcome import demonstrate
+
+        outcome = demonstrate(federation, nodes, rounds, started, quiet=as_json)
     if as_json:
         print_json(_fields(outcome))
     else:
@@ -135,7 +129,6 @@ def _accuracy_table(outcome: Outcome) -> Any:
 
     made = tables.table([">ROUND", ">ACCURACY", ">LOSS", ">TIME"])
     for item in outcome.rounds:
-        metrics = tables.metrics_of(item.metrics)
-        values = (tables.number(metrics.get(name)) for name in ("accuracy", "loss"))
+        values = (tables.number(item.metrics.get(name)) for name in ("accuracy", "loss"))
         made.add_row(str(item.round), *values, tables.span(item.seconds))
     return made

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from covey.cli.framework.command import Failure, Group, print_json
+from covey.cli.framework.connecting import connected
 from covey.cli.framework.fields import EVENT_FIELDS, NODE_FIELDS, plain, plain_list
 from covey.cli.framework.options import EXISTING_FILE, FOLDER, Address, json_option, log_options, target_options
 
 if TYPE_CHECKING:
-    from covey.cli.framework.options import Target
+    from covey.client.target import Target
     from covey.node.operator.adversary import Drill
     from covey.telemetry import LogFormat
 
@@ -151,7 +152,7 @@ def start(
     from covey.node.operator.config import NodeConfig
 
     tame_malloc()
-    drill = _drill(data_dir, *(options.pop(name) for name in ("attack", *_GROUP)))
+    drill = _adversary(data_dir, *(options.pop(name) for name in ("attack", *_GROUP)))
     ctx.exit(run_node(NodeConfig.load(data_dir, drill=drill, **options)))
 
 
@@ -168,7 +169,7 @@ def _join_when_new(data_dir: Path, source: Path, authority: Path | None, log_for
 _GROUP = ("attack_options", "attack_group", "attack_members")
 
 
-def _drill(
+def _adversary(
     data_dir: Path, attack: str | None, pairs: tuple[str, ...], group: Path | None, members: str | None
 ) -> Drill | None:
     """The drill that the options ask for, checked and announced."""
@@ -213,10 +214,8 @@ def leave(data_dir: Path, as_json: bool) -> None:
 @target_options
 def list_nodes(as_json: bool, target: Target) -> None:
     """List a coordinator's nodes. Also works while it is stopped."""
-    from covey.cli.framework.offline import reader
-
-    with reader(target) as source:
-        nodes = source.nodes()
+    with connected(target) as connection:
+        nodes = connection.nodes()
     if as_json:
         print_json(plain_list(nodes, NODE_FIELDS))
         return
@@ -234,10 +233,8 @@ def list_nodes(as_json: bool, target: Target) -> None:
 @target_options
 def show(name: str, as_json: bool, target: Target) -> None:
     """Show one NODE and what happened to it. Also works while the coordinator is stopped."""
-    from covey.cli.framework.offline import reader
-
-    with reader(target) as source:
-        detail = source.node(name)
+    with connected(target) as connection:
+        detail = connection.node(name)
     if as_json:
         print_json({**plain(detail.node, NODE_FIELDS), "events": plain_list(detail.events, EVENT_FIELDS)})
         return
@@ -252,11 +249,8 @@ def show(name: str, as_json: bool, target: Target) -> None:
 @target_options
 def evict(name: str, as_json: bool, target: Target) -> None:
     """Shut NODE out, at once and for good."""
-    from covey.cli.framework.connection import connect
-    from covey.protos import admin_pb2 as pb
-
-    with connect(target) as admin:
-        evicted = cast(pb.Node, admin.call("EvictNode", pb.NodeRequest(node=name)))
+    with connected(target) as connection:
+        evicted = connection.evict(name)
     if as_json:
         print_json(plain(evicted, NODE_FIELDS))
     else:

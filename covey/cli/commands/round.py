@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING
 import click
 
 from covey.cli.framework.command import Group, print_json
-from covey.cli.framework.fields import ROUND_FIELDS, UPDATE_FIELDS, VERSION_FIELDS, plain, plain_list, plain_version
+from covey.cli.framework.connecting import connected
+from covey.cli.framework.fields import ROUND_FIELDS, UPDATE_FIELDS, VERSION_FIELDS, plain, plain_list
 from covey.cli.framework.options import json_option, target_options
+from covey.cli.framework.pages import DEFAULT_PAGE, note_more, page_options
 
 if TYPE_CHECKING:
-    from covey.cli.framework.options import Target
+    from covey.client.connection import Connection
+    from covey.client.target import Target
+    from covey.client.values import Round
 
 
 @click.group("round", cls=Group, examples=("covey round list digits", "covey round show digits 3"))
@@ -24,24 +28,44 @@ def round_group() -> None:
 
 @round_group.command(
     "list",
-    examples=("covey round list digits --data-dir /srv/covey", "covey round list 3f9a01c2d4e5 --json"),
+    examples=(
+        "covey round list digits --data-dir /srv/covey",
+        "covey round list 3f9a01c2d4e5 --json --all",
+        "covey round list digits --after 200 --limit 50",
+    ),
     json_fields=("(a list)", *ROUND_FIELDS),
 )
 @click.argument("run")
+@click.option("--after", type=click.IntRange(min=0), help="Only rounds after this number, the first ones of them.")
+@page_options("rounds")
 @json_option
 @target_options
-def list_rounds(run: str, as_json: bool, target: Target) -> None:
-    """List the rounds of RUN (its id, or its name if only one run has it)."""
-    from covey.cli.framework.offline import reader
-
-    with reader(target) as source:
-        rounds = source.rounds(run)
+def list_rounds(run: str, after: int | None, limit: int | None, whole: bool, as_json: bool, target: Target) -> None:
+    """List the newest rounds of RUN (its id, or its name if only one run has it)."""
+    with connected(target) as connection:
+        rounds, note = _page(connection, run, after, None if whole else limit or DEFAULT_PAGE)
     if as_json:
         print_json(plain_list(rounds, ROUND_FIELDS))
-        return
-    from covey.cli.views import tables
+    else:
+        from covey.cli.views import tables
 
-    tables.show(tables.round_table(rounds))
+        tables.show(tables.round_table(rounds))
+    if note is not None:
+        note_more(*note)
+
+
+def _page(
+    connection: Connection, run: str, after: int | None, limit: int | None
+) -> tuple[list[Round], tuple[str, str] | None]:
+    """The rounds to show, and what to say of the rest: which ones are shown, and how others are; None: no rest."""
+    if limit is None:
+        return connection.rounds(run, after=after or 0), None
+    rounds = connection.rounds(run, after=after or 0, limit=limit + 1, newest=after is None)
+    if len(rounds) <= limit:
+        return rounds, None
+    if after is None:
+        return rounds[1:], (f"the newest {limit} rounds are shown", "--after 0 from the first one")
+    return rounds[:limit], (f"rounds after {after} are shown", f"--after {rounds[limit - 1].round}")
 
 
 @round_group.command(
@@ -59,12 +83,10 @@ def list_rounds(run: str, as_json: bool, target: Target) -> None:
 @target_options
 def show_round(run: str, number: int, as_json: bool, target: Target) -> None:
     """Show round N of RUN: who sent what, whether it was accepted, and why not."""
-    from covey.cli.framework.offline import reader
-
-    with reader(target) as source:
-        detail = source.round(run, number)
+    with connected(target) as connection:
+        detail = connection.round(run, number)
     if as_json:
-        version = plain_version(detail.version) if detail.HasField("version") else None
+        version = plain(detail.version, VERSION_FIELDS) if detail.version is not None else None
         updates = plain_list(detail.updates, UPDATE_FIELDS)
         print_json({**plain(detail.round, ROUND_FIELDS), "updates": updates, "version": version})
         return

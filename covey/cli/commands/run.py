@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from covey.cli.framework.command import Failure, Group, print_json
+from covey.cli.framework.connecting import connected
 from covey.cli.framework.fields import (
     PROGRESS_FIELDS,
     ROUND_FIELDS,
@@ -17,18 +18,15 @@ from covey.cli.framework.fields import (
     VERSION_FIELDS,
     plain,
     plain_list,
-    plain_version,
 )
-from covey.cli.framework.options import EXISTING_FILE, FILE, FOLDER, json_option, target_options
+from covey.cli.framework.options import EXISTING_FILE, FILE, FOLDER, VersionName, json_option, target_options
+from covey.cli.framework.pages import DEFAULT_PAGE, note_more, page_options
 
 if TYPE_CHECKING:
-    from covey.cli.framework.options import Target
-    from covey.protos import admin_pb2 as pb
+    from covey.client.connection import Connection
+    from covey.client.target import Target
+    from covey.client.values import Run
 
-SUBMIT_DEADLINE_S = 60.0
-"""The coordinator's worker may still be starting: it checks what the specification names."""
-STOP_DEADLINE_S = 20.0
-"""The coordinator answers when the run has ended, after ten seconds at the latest."""
 WATCH_FIELDS = (
     "(one object a line, for each change)",
     f"run ({', '.join(RUN_FIELDS)})",
@@ -61,56 +59,45 @@ def run() -> None:
 @target_options
 def submit(spec: Path, watching: bool, as_json: bool, target: Target) -> None:
     """Check the specification SPEC.toml, queue the run, and print its id."""
-    from covey.spec import parse_toml
-
-    text = _read_text(spec)
-    parse_toml(text)
-    from covey.cli.framework.connection import connect
-    from covey.protos import admin_pb2 as pb
-
-    with connect(target) as admin:
-        request = pb.SubmitRunRequest(spec_toml=text)
-        submitted = admin.call("SubmitRun", request, deadline_s=SUBMIT_DEADLINE_S)
-    if not (as_json and watching):
-        _print_submitted(submitted, as_json)
-    if watching:
-        _follow(target, submitted.run, as_json)
+    with connected(target) as connection:
+        submitted = connection.submit(spec)
+        if not (as_json and watching):
+            _print_submitted(submitted, as_json)
+        if watching:
+            _follow(connection, submitted.run, as_json)
 
 
-def _print_submitted(submitted: pb.Run, as_json: bool) -> None:
+def _print_submitted(submitted: Run, as_json: bool) -> None:
     if as_json:
         print_json(plain(submitted, RUN_DETAIL_FIELDS))
     else:
         click.echo(submitted.run)
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise Failure(f"{path} is not a text file: {error}") from error
-
-
 @run.command(
     "list",
-    examples=("covey run list --data-dir /srv/covey", "covey run list --json --limit 10"),
+    examples=("covey run list --data-dir /srv/covey", "covey run list --json --limit 10", "covey run list --all"),
     json_fields=("(a list)", *RUN_FIELDS),
 )
-@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="At most so many.")
+@click.option("--before", default="", metavar="RUN", help="Only runs that were submitted before this one (its id).")
+@page_options("runs")
 @json_option
 @target_options
-def list_runs(limit: int, as_json: bool, target: Target) -> None:
+def list_runs(before: str, limit: int | None, whole: bool, as_json: bool, target: Target) -> None:
     """List runs, the newest first. Also works while the coordinator is stopped."""
-    from covey.cli.framework.offline import reader
-
-    with reader(target) as source:
-        runs = source.runs(limit)
+    with connected(target) as connection:
+        size = limit or DEFAULT_PAGE
+        runs = list(connection.every_run(before=before)) if whole else connection.runs(size + 1, before=before)
+    more = not whole and len(runs) > size
+    runs = runs[:size] if more else runs
     if as_json:
         print_json(plain_list(runs, RUN_FIELDS))
-        return
-    from covey.cli.views import tables
+    else:
+        from covey.cli.views import tables
 
-    tables.show(tables.run_table(runs))
+        tables.show(tables.run_table(runs))
+    if more:
+        note_more(f"the newest {len(runs)} runs are shown", f"--before {runs[-1].run}")
 
 
 @run.command(
@@ -125,16 +112,14 @@ def show(run: str, as_json: bool, target: Target) -> None:
 
     Also works while the coordinator is stopped.
     """
-    from covey.cli.framework.offline import reader
-
-    with reader(target) as source:
-        found = source.run(run)
+    with connected(target) as connection:
+        shown = connection.run(run)
     if as_json:
-        print_json(plain(found, RUN_DETAIL_FIELDS))
+        print_json(plain(shown, RUN_DETAIL_FIELDS))
         return
     from covey.cli.views import tables
 
-    tables.show(tables.run_details(found))
+    tables.show(tables.run_details(shown))
 
 
 @run.command(
@@ -149,13 +134,14 @@ def watch(run: str, as_json: bool, target: Target) -> None:
 
     On a terminal this is a live table, else a line for each change.
     """
-    _follow(target, run, as_json)
+    with connected(target) as connection:
+        _follow(connection, run, as_json)
 
 
-def _follow(target: Target, run: str, as_json: bool) -> None:
-    from covey.cli.views.watching import follow, view_for
+def _follow(connection: Connection, run: str, as_json: bool) -> None:
+    from covey.cli.views.run_views import show_to_end, view_for
 
-    ended = follow(target, run, view_for(as_json))
+    ended = show_to_end(connection, run, view_for(as_json))
     if ended.state != "completed":
         raise Failure(f"run {ended.run} is {ended.state}: {ended.reason or 'no reason was given'}")
 
@@ -166,11 +152,8 @@ def _follow(target: Target, run: str, as_json: bool) -> None:
 @target_options
 def stop(run: str, as_json: bool, target: Target) -> None:
     """Stop RUN; its committed versions stay."""
-    from covey.cli.framework.connection import connect
-    from covey.protos import admin_pb2 as pb
-
-    with connect(target) as admin:
-        stopped = admin.call("StopRun", pb.RunRequest(run=run), deadline_s=STOP_DEADLINE_S)
+    with connected(target) as connection:
+        stopped = connection.stop(run)
     if as_json:
         print_json(plain(stopped, RUN_DETAIL_FIELDS))
     else:
@@ -188,24 +171,24 @@ def stop(run: str, as_json: bool, target: Target) -> None:
 )
 @click.argument("run")
 @click.option("--to", "path", required=True, type=FILE, help="The file to write; replaced only when all is there.")
-@click.option("--version", default="newest", show_default=True, help="A version's number, `newest` or `best`.")
+@click.option(
+    "--version", type=VersionName(), default="newest", show_default=True, help="A version's number, `newest` or `best`."
+)
 @json_option
 @target_options
-def export(run: str, path: Path, version: str, as_json: bool, target: Target) -> None:
+def export(run: str, path: Path, version: Any, as_json: bool, target: Target) -> None:
     """Write a model of RUN as a safetensors file, which plain PyTorch loads.
 
     Also works while the coordinator is stopped.
     """
-    from covey.cli.framework.offline import reader
-    from covey.cli.views.export import export_version, version_number
+    from covey.cli.views.export_bar import export_bar
 
-    number = version_number(version)
-    with reader(target) as source:
-        found = export_version(source, run, number, path)
+    with connected(target) as connection, export_bar() as show:
+        written = connection.export(run, path, version=version, on_progress=show)
     if as_json:
-        print_json({"file": str(path), **plain_version(found)})
+        print_json({"file": str(path), **plain(written, VERSION_FIELDS)})
     else:
-        click.echo(f"version {found.version}, {found.artifact.size_bytes} bytes, written to {path}")
+        click.echo(f"version {written.version}, {written.bytes} bytes, written to {path}")
 
 
 @run.command(
@@ -219,15 +202,14 @@ def audit(run: str, as_json: bool, target: Target) -> None:
 
     Also works while the coordinator is stopped.
     """
-    from covey.cli.framework.offline import reader
-    from covey.cli.views.auditing import audit_run
+    from covey.cli.views.reports import audit_text
 
-    with reader(target) as source:
-        report = audit_run(source, run)
+    with connected(target) as connection:
+        report = connection.audit(run)
     if as_json:
-        print_json({name: getattr(report, name) for name in AUDIT_FIELDS})
+        print_json(plain(report, AUDIT_FIELDS))
     else:
-        click.echo(report.text())
+        click.echo(audit_text(report))
     if not report.ok:
         raise Failure(f"{len(report.problems)} problems were found in run {report.run}")
 
@@ -247,19 +229,19 @@ def replay(run: str, data_dir: Path, store_url: str | None, allow_paths: bool, a
     It needs the files of all updates: give the run a large enough [keep] updates. The coordinator may be running.
     Exit code 1 if anything comes out differently.
     """
-    from covey.cli.views.replaying import replay_run, report_fields, report_text
+    from covey.cli.views.reports import replay_text
+    from covey.client.replay import replay_run
 
     with click.progressbar(length=1000, label="replay", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
 
         def show(done: int, whole: int) -> None:
             bar.update(done * 1000 // whole - bar.pos)
 
-        report = replay_run(data_dir, store_url, run, allow_path=allow_paths, on_progress=show)
-    fields = report_fields(report)
+        report = replay_run(data_dir, run, store_url=store_url, allow_path=allow_paths, on_progress=show)
     if as_json:
-        print_json({name: fields[name] for name in REPLAY_FIELDS})
+        print_json(plain(report, REPLAY_FIELDS))
     else:
-        click.echo(report_text(report))
+        click.echo(replay_text(report))
     if not report.ok:
         raise Failure(f"run {report.run} does not come out as recorded")
 

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
 import shlex
-import shutil
-import tempfile
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +12,9 @@ import click
 from covey.cli.framework.command import INTERRUPTED, Command, Failure, print_json
 from covey.cli.framework.fields import ROUND_FIELDS, RUN_FIELDS
 from covey.cli.framework.options import EXISTING_FILE, FOLDER, json_option
-from covey.errors import CoveyError
 
 if TYPE_CHECKING:
-    from covey.protos import admin_pb2 as pb
+    from covey.client.simulated import Simulated
     from covey.simulation.adversaries import Attack
     from covey.simulation.plan import Plan
 
@@ -34,15 +28,6 @@ SIMULATE_FIELDS = (
     f"run ({', '.join(RUN_FIELDS)})",
     f"rounds (a list: {', '.join(ROUND_FIELDS)})",
 )
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A simulated run that has ended, as its record has it."""
-
-    run: pb.Run
-    rounds: list[pb.Round]
-    seconds: float
 
 
 @click.command(
@@ -84,14 +69,15 @@ def simulate(
     The coordinator's and the nodes' own code runs, with messages handed over in memory and a few processes that train
     for all. In mode rounds the final model is that of a real federation of as many nodes, bit for bit.
     """
+    from covey.client.simulated import new_folder
+    from covey.client.specification import parsed
     from covey.simulation.arrival_order import parse_staleness
     from covey.simulation.plan import Plan
-    from covey.spec import parse_toml
 
     plan = Plan(
-        spec=parse_toml(_read_text(spec)),
+        spec=parsed(spec),
         nodes=nodes,
-        folder=_folder(data_dir),
+        folder=data_dir.absolute() if data_dir is not None else new_folder(),
         processes=processes,
         attacks=_attacks(attacks, options),
         paths=dict(_pair(text, "--path", "NAME=PATH") for text in paths),
@@ -107,17 +93,6 @@ def simulate(
         if outcome.run.reason == INTERRUPTED_REASON:
             click.get_current_context().exit(INTERRUPTED)
         raise Failure(f"run {outcome.run.run} is {outcome.run.state}: {outcome.run.reason}")
-
-
-def _folder(data_dir: Path | None) -> Path:
-    return (data_dir or Path(tempfile.gettempdir()) / f"covey-simulation-{secrets.token_hex(4)}").absolute()
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise Failure(f"{path} is not a text file: {error}") from error
 
 
 def _pair(text: str, option: str, form: str) -> tuple[str, str]:
@@ -156,11 +131,9 @@ def _attack_options(texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _simulated(plan: Plan) -> Outcome:
-    import asyncio
-
-    from covey.cli.views.simulation_progress import view
-    from covey.simulation.simulation import simulate as run_simulation
+def _simulated(plan: Plan) -> Simulated:
+    from covey.cli.views.simulation_bars import view
+    from covey.client.simulated import run_plan
     from covey.telemetry import configure_logging
 
     configure_logging("console", "error")
@@ -172,28 +145,11 @@ def _simulated(plan: Plan) -> Outcome:
             ),
             err=True,
         )
-    began = time.monotonic()
-    existed = plan.folder.exists()
-    try:
-        with view() as shown:
-            record = asyncio.run(run_simulation(plan, shown.update))
-    except CoveyError:
-        if not existed:  # nothing worth looking at
-            shutil.rmtree(plan.folder, ignore_errors=True)
-        raise
-    seconds = time.monotonic() - began
-    return _outcome(plan.folder, record.run, seconds)
+    with view() as shown:
+        return run_plan(plan, shown.update)
 
 
-def _outcome(folder: Path, run: str, seconds: float) -> Outcome:
-    from covey.cli.framework.offline import Offline, offline_store
-
-    with offline_store(folder) as store:
-        reader = Offline(store, folder)
-        return Outcome(reader.run(run), reader.rounds(run), seconds)
-
-
-def _fields(plan: Plan, outcome: Outcome) -> Mapping[str, Any]:
+def _fields(plan: Plan, outcome: Simulated) -> Mapping[str, Any]:
     from covey.cli.framework.fields import plain, plain_list
 
     return {
@@ -206,7 +162,7 @@ def _fields(plan: Plan, outcome: Outcome) -> Mapping[str, Any]:
     }
 
 
-def _print(folder: Path, outcome: Outcome) -> None:
+def _print(folder: Path, outcome: Simulated) -> None:
     from covey.cli.commands.demo import running_program
     from covey.cli.views import tables
 

@@ -1,14 +1,10 @@
-"""The `--json` output: which fields each thing has (stable), and how messages become plain values."""
+"""The `--json` output: which fields each thing has (stable), and how values become JSON."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from google.protobuf.message import Message
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 RUN_FIELDS = (
     "run",
@@ -77,43 +73,24 @@ NODE_FIELDS = (
 EVENT_FIELDS = ("at", "kind", "run", "node", "detail")
 PROGRESS_FIELDS = ("node", "phase", "step", "steps", "loss", "seconds")
 STATUS_FIELDS = ("version", "federation", "state", "nodes_connected", "current_run", "store")
-_JSON_TEXT = frozenset({"metrics", "numbers", "detail", "spec"})
-_TIMES = frozenset({"submitted_at", "started_at", "ended_at", "committed_at", "received_at", "last_seen_at"})
 
 
-def plain(message: Message, names: Iterable[str]) -> dict[str, Any]:
-    """Some fields of a message: JSON text parsed, lists as lists, a time that has not come yet as None."""
-    return {name: _value(name, getattr(message, name)) for name in names}
+def plain(value: object, names: Iterable[str]) -> dict[str, Any]:
+    """Some fields of a value: mappings and lists as JSON has them, a time that has not come yet as None."""
+    return {name: _finite(getattr(value, name)) for name in names}
 
 
-def plain_list(messages: Iterable[Message], names: Sequence[str]) -> list[dict[str, Any]]:
-    """The same fields of several messages."""
-    return [plain(message, names) for message in messages]
-
-
-def plain_version(message: Any) -> dict[str, Any]:
-    """A version (`VERSION_FIELDS`), with the digest and size of its file."""
-    values = plain(message, ("version", "model_sha256", "metrics", "created_at", "kept"))
-    artifact = {"digest": message.artifact.digest, "bytes": message.artifact.size_bytes}
-    return {name: {**values, **artifact}[name] for name in VERSION_FIELDS}
-
-
-def _value(name: str, value: Any) -> Any:
-    if name in _TIMES:
-        return value or None
-    if name in _JSON_TEXT:
-        return _finite(json.loads(value or "{}"))
-    if isinstance(value, str | bool | int | float):
-        return _finite(value)
-    return list(value)
+def plain_list(values: Iterable[object], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The same fields of several values."""
+    return [plain(value, names) for value in values]
 
 
 def _finite(value: Any) -> Any:
     """JSON knows no NaN and no infinity: None stands for them."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return value

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from covey.client.target import Target
 
 F = TypeVar("F", bound=Callable[..., Any])
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -61,27 +62,18 @@ class Address(click.ParamType[str]):
         return str(value)
 
 
-@dataclass(frozen=True)
-class Target:
-    """Which coordinator is meant: by its data directory on this machine, or by address and identity."""
-
-    data_dir: Path | None
-    server: str | None = None
-    identity: Path | None = None
-
-    @classmethod
-    def of(cls, data_dir: Path | None, server: str | None, identity: Path | None) -> Target:
-        """Check that the options go together; an address goes before a data directory."""
-        if (server is None) != (identity is None):
-            raise click.UsageError("--server and --identity go together: where it is, and who you are")
-        if server is not None:
-            return cls(None, server, identity)
-        if data_dir is None:
-            raise click.UsageError(
-                "say which coordinator: --data-dir DIR (or COVEY_HOME) on its machine, "
-                "or --server HOST:PORT --identity DIR from another one"
-            )
-        return cls(data_dir)
+def target_of(data_dir: Path | None, server: str | None, identity: Path | None) -> Target:
+    """Which coordinator the options mean; checks that they go together. An address goes before a data directory."""
+    if (server is None) != (identity is None):
+        raise click.UsageError("--server and --identity go together: where it is, and who you are")
+    if server is not None:
+        return Target(None, server, identity)
+    if data_dir is None:
+        raise click.UsageError(
+            "say which coordinator: --data-dir DIR (or COVEY_HOME) on its machine, "
+            "or --server HOST:PORT --identity DIR from another one"
+        )
+    return Target(data_dir)
 
 
 def target_options(command: F) -> F:
@@ -92,7 +84,7 @@ def target_options(command: F) -> F:
     @click.option("--identity", type=FOLDER, help="With --server: folder with your key and certificate.")
     @functools.wraps(command)
     def wrapped(*args: Any, data_dir: Path | None, server: str | None, identity: Path | None, **kwargs: Any) -> Any:
-        return command(*args, target=Target.of(data_dir, server, identity), **kwargs)
+        return command(*args, target=target_of(data_dir, server, identity), **kwargs)
 
     return wrapped  # type: ignore[return-value]
 
@@ -119,3 +111,17 @@ def log_options(command: F) -> F:
         help="Log lines for people, or for machines.",
     )
     return form(level(command))
+
+
+class VersionName(click.ParamType[Any]):
+    """A version of a run's model: its number, `newest` or `best`."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """Check a version."""
+        if value in ("newest", "best"):
+            return str(value)
+        if not re.fullmatch(r"\d{1,9}", str(value)):
+            self.fail(f"{value!r} is not a version; choose a number, 'newest' or 'best'", param, ctx)
+        return int(value)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from covey.coordinator.modes.debugging import MachineState, debug_log
+from covey.client.event_log import MachineState, debug_log
 from covey.machines.log import Opening, Replayed
 
 

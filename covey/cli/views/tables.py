@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import datetime
-import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from rich import box
@@ -13,8 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from covey.protos import admin_pb2 as pb
-from covey.spec.modes import DEFAULT, MODES
+from covey.client.values import Event, Node, NodeDetail, Round, RoundDetail, Run
 
 PIPE_COLUMNS = 240
 """Width of what does not go to a terminal: nothing is cut."""
@@ -87,13 +85,13 @@ def state_text(state: str) -> Text:
     return Text(state, style=STYLES.get(state, ""))
 
 
-def drill_text(attack: str) -> Text:
+def adversary_text(attack: str) -> Text:
     """The attack of a drill node, to be seen."""
     return Text(said(attack).plain, style="bold red")
 
 
-def when(seconds: float) -> str:
-    """A Unix time as local time; nothing for 0."""
+def when(seconds: float | None) -> str:
+    """A Unix time as local time; nothing for 0 and None."""
     return f"{datetime.datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M:%S}" if seconds else ""
 
 
@@ -120,36 +118,28 @@ def number(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, int | float) else ""
 
 
-def metrics_of(text: str) -> dict[str, Any]:
-    """The metrics in a message's JSON text."""
-    found: dict[str, Any] = json.loads(text or "{}")
-    return found
+def metric_names(rounds: Iterable[Round]) -> list[str]:
+    """Which metrics of some rounds get a column."""
+    return main_metrics({name for item in rounds for name in item.metrics})
 
 
-def metric_names(rounds: Iterable[pb.Round]) -> list[str]:
-    """Which metrics get a column: the main ones that some round has, else the first two by name."""
-    known = sorted({name for item in rounds for name in metrics_of(item.metrics)})
-    return [name for name in MAIN_METRICS if name in known] or known[:2]
+def main_metrics(known: Iterable[str]) -> list[str]:
+    """Which of these metrics get a column: the main ones, else the first two by name."""
+    names = sorted(known)
+    return [name for name in MAIN_METRICS if name in names] or names[:2]
 
 
-def metrics_line(text: str) -> str:
+def metrics_line(metrics: Mapping[str, Any]) -> str:
     """All metrics on one line."""
-    return ", ".join(f"{name} {number(value)}" for name, value in sorted(metrics_of(text).items()))
+    return ", ".join(f"{name} {number(value)}" for name, value in sorted(metrics.items()))
 
 
-def unit_of(mode: str) -> str:
-    """What the progress of a run is counted in; of a mode that only a newer coordinator has, rounds."""
-    return MODES.get(mode, MODES[DEFAULT]).unit
-
-
-def done_of(run: pb.Run) -> tuple[int, int, str]:
+def done_of(run: Run) -> tuple[int, int, str]:
     """How far a run is: so many of so many, and of what."""
-    if unit_of(run.mode) == "updates":
-        return run.updates_decided, run.updates, "updates decided on"
-    return run.rounds_committed, run.rounds, "rounds committed"
+    return run.done, run.whole, "updates decided on" if run.unit == "updates" else "rounds committed"
 
 
-def run_table(runs: Iterable[pb.Run]) -> Table:
+def run_table(runs: Iterable[Run]) -> Table:
     """One line a run."""
     return filled_table(
         ["RUN", "NAME", "STATE", ">DONE", "SUBMITTED", "METRICS", "REASON"],
@@ -179,7 +169,7 @@ def pairs(rows: Iterable[tuple[str, Any]]) -> Table:
     return made
 
 
-def run_details(run: pb.Run) -> Table:
+def run_details(run: Run) -> Table:
     """Everything about one run but its specification."""
     return pairs(
         [
@@ -200,7 +190,7 @@ def run_details(run: pb.Run) -> Table:
     )
 
 
-def round_table(rounds: Sequence[pb.Round], metrics: Sequence[str] | None = None) -> Table:
+def round_table(rounds: Sequence[Round], metrics: Sequence[str] | None = None) -> Table:
     """One line a round; bytes are counted at the coordinator.
 
     Args:
@@ -214,7 +204,7 @@ def round_table(rounds: Sequence[pb.Round], metrics: Sequence[str] | None = None
         return assignment_table(rounds, names)
     made = table([">ROUND", "STATE", ">ACCEPT", ">REJECT", ">IN", ">OUT", ">TIME", *(f">{n.upper()}" for n in names)])
     for item in rounds:
-        values = metrics_of(item.metrics)
+        values = item.metrics
         state = item.state if item.attempt <= 1 else f"{item.state} (attempt {item.attempt})"
         made.add_row(
             str(item.round),
@@ -229,13 +219,13 @@ def round_table(rounds: Sequence[pb.Round], metrics: Sequence[str] | None = None
     return made
 
 
-def assignment_table(rounds: Sequence[pb.Round], metrics: Sequence[str]) -> Table:
+def assignment_table(rounds: Sequence[Round], metrics: Sequence[str]) -> Table:
     """One line an assignment of an asynchronous run: from which version, what became of it, and in which version."""
     made = table(
         [">ROUND", "NODE", "OUTCOME", ">BASE", ">VERSION", ">IN", ">TIME", *(f">{n.upper()}" for n in metrics)]
     )
     for item in rounds:
-        values = metrics_of(item.metrics)
+        values = item.metrics
         made.add_row(
             str(item.round),
             item.invited[0],
@@ -249,14 +239,14 @@ def assignment_table(rounds: Sequence[pb.Round], metrics: Sequence[str]) -> Tabl
     return made
 
 
-def outcome_of(item: pb.Round) -> str:
+def outcome_of(item: Round) -> str:
     """What became of an asynchronous assignment: its verdict, once there was a decision."""
     if item.state != "decided":
         return item.state
     return "accepted" if item.accepted else "rejected" if item.rejected else "held"
 
 
-def round_details(detail: pb.RoundDetail) -> list[Table]:
+def round_details(detail: RoundDetail) -> list[Table]:
     """One round: its own line, and one line an update."""
     updates = filled_table(
         ["NODE", "VERDICT", ">WEIGHT", ">SHARE", ">BYTES", "RECEIVED", "UPDATE", "NUMBERS", "REASON"],
@@ -282,14 +272,14 @@ def round_details(detail: pb.RoundDetail) -> list[Table]:
             ("base version", detail.round.base_version),
             ("version", detail.round.version or ""),
             ("reason", detail.round.reason),
-            ("model sha256", detail.version.model_sha256),
+            ("model sha256", detail.version.model_sha256 if detail.version else ""),
             ("metrics", metrics_line(detail.round.metrics)),
         ]
     )
     return [round_table([detail.round]), updates, facts]
 
 
-def node_table(nodes: Iterable[pb.Node]) -> Table:
+def node_table(nodes: Iterable[Node]) -> Table:
     """One line a node; with a column DRILL where there is an adversary."""
     found = list(nodes)
     drills = any(node.drill for node in found)
@@ -309,7 +299,7 @@ def node_table(nodes: Iterable[pb.Node]) -> Table:
             (
                 node.node,
                 state_text(node.state),
-                *([drill_text(node.drill)] if drills else []),
+                *([adversary_text(node.drill)] if drills else []),
                 when(node.last_seen_at),
                 str(node.accepted),
                 str(node.rejected),
@@ -322,7 +312,7 @@ def node_table(nodes: Iterable[pb.Node]) -> Table:
     )
 
 
-def node_details(detail: pb.NodeDetail) -> list[Table]:
+def node_details(detail: NodeDetail) -> list[Table]:
     """One node, and what happened to it."""
     node = detail.node
     facts = pairs(
@@ -335,14 +325,14 @@ def node_details(detail: pb.NodeDetail) -> list[Table]:
             ("covey", node.version),
             ("device", node.device),
             ("tasks", ", ".join(node.tasks)),
-            ("drill", drill_text(node.drill) if node.drill else ""),
+            ("drill", adversary_text(node.drill) if node.drill else ""),
             ("updates", f"{node.accepted} accepted, {node.rejected} rejected"),
         ]
     )
     return [facts, event_table(detail.events)]
 
 
-def event_table(events: Iterable[pb.Event]) -> Table:
+def event_table(events: Iterable[Event]) -> Table:
     """One line an event."""
     return filled_table(
         ["WHEN", "WHAT", "RUN", "DETAIL"],
@@ -350,5 +340,5 @@ def event_table(events: Iterable[pb.Event]) -> Table:
     )
 
 
-def _detail(text: str) -> str:
-    return ", ".join(f"{key} {value}" for key, value in json.loads(text or "{}").items())
+def _detail(detail: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in detail.items())

@@ -10,10 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from click.testing import CliRunner
 
-from covey.cli.framework.connection import Unreachable, announced_address
-from covey.cli.framework.options import Target
 from covey.cli.main import covey
-from covey.cli.views.watching import follow
+from covey.cli.views.run_views import show_to_end
+from covey.client import connect
+from covey.client.errors import Unreachable
+from covey.client.target import announced_address
 from covey.testing.federation import Federation
 from covey.wire.identity import Identity
 
@@ -258,8 +259,8 @@ def test_a_run_is_followed_across_a_restart_of_the_coordinator(tmp_path, spec):
         federation.start_coordinator()
         run = federation.submit(spec.read_text())
         view = Recorder()
-        with ThreadPoolExecutor(1) as thread:
-            ended = thread.submit(follow, Target(federation.coordinator_dir), run, view)
+        with ThreadPoolExecutor(1) as thread, connect(federation.coordinator_dir) as connection:
+            ended = thread.submit(show_to_end, connection, run, view)
             assert view.heard.wait(30)
             view.heard.clear()
             federation.restart_coordinator()
@@ -275,5 +276,5 @@ def test_a_run_is_followed_across_a_restart_of_the_coordinator(tmp_path, spec):
 
 
 def test_following_what_never_answered_fails_at_once(tmp_path):
-    with pytest.raises(Unreachable, match="no coordinator is running"):
-        follow(Target(tmp_path), "any", Recorder())
+    with connect(tmp_path) as connection, pytest.raises(Unreachable, match="no coordinator is running"):
+        show_to_end(connection, "any", Recorder())

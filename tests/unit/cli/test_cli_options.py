@@ -1,7 +1,8 @@
 import click
 import pytest
 
-from covey.cli.framework.options import Address, Duration, Size, Target
+from covey.cli.framework.options import Address, Duration, Size, VersionName, target_of
+from covey.client.target import Target
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("15m", 900), ("1h", 3600), ("2d", 172800), ("1.5h", 5400)])
@@ -40,14 +41,25 @@ def test_wrong_addresses(text):
 
 
 def test_target_by_folder_or_by_address(tmp_path):
-    assert Target.of(tmp_path, None, None) == Target(tmp_path)
-    assert Target.of(tmp_path, "host:1", tmp_path / "me") == Target(None, "host:1", tmp_path / "me")
+    assert target_of(tmp_path, None, None) == Target(tmp_path)
+    assert target_of(tmp_path, "host:1", tmp_path / "me") == Target(None, "host:1", tmp_path / "me")
 
 
 def test_target_that_is_incomplete(tmp_path):
     with pytest.raises(click.UsageError, match="--data-dir DIR"):
-        Target.of(None, None, None)
+        target_of(None, None, None)
     with pytest.raises(click.UsageError, match="go together"):
-        Target.of(tmp_path, "host:1", None)
+        target_of(tmp_path, "host:1", None)
     with pytest.raises(click.UsageError, match="go together"):
-        Target.of(None, None, tmp_path)
+        target_of(None, None, tmp_path)
+
+
+def test_versions_by_name_and_number():
+    assert [VersionName().convert(text, None, None) for text in ("newest", "best", "0", "12")] == [
+        "newest",
+        "best",
+        0,
+        12,
+    ]
+    with pytest.raises(click.BadParameter, match="'newest' or 'best'"):
+        VersionName().convert("-3", None, None)

@@ -1,7 +1,7 @@
 import pytest
 
 from covey.cli.views import tables
-from covey.protos import admin_pb2 as pb
+from covey.client.values import Round, RoundDetail, Run, Update
 
 
 @pytest.mark.parametrize(
@@ -19,19 +19,19 @@ def test_spans(seconds, text):
 
 
 def test_metrics_get_columns_main_ones_first():
-    rounds = [pb.Round(metrics='{"loss": 1.0, "f1": 0.5, "accuracy": 0.2}'), pb.Round(metrics="")]
+    rounds = [Round(1, "committed", metrics={"loss": 1.0, "f1": 0.5, "accuracy": 0.2}), Round(2, "collecting")]
     assert tables.metric_names(rounds) == ["accuracy", "loss"]
-    assert tables.metric_names([pb.Round(metrics='{"f1": 1, "auc": 1, "x": 1}')]) == ["auc", "f1"]
+    assert tables.metric_names([Round(1, "committed", metrics={"f1": 1, "auc": 1, "x": 1})]) == ["auc", "f1"]
     assert tables.metric_names([]) == []
 
 
 def test_a_round_is_shown_with_every_update(capsys):
-    detail = pb.RoundDetail(
-        round=pb.Round(round=3, state="committed", accepted=1, rejected=1, seconds=0.5, metrics='{"loss": 0.25}'),
-        updates=[
-            pb.Update(node="a", verdict="accepted", weight=100, share=1.0, bytes=1000, digest="ab" * 32),
-            pb.Update(node="b", verdict="rejected", reason="non-finite values in [model]"),
-        ],
+    detail = RoundDetail(
+        Round(3, "committed", accepted=1, rejected=1, seconds=0.5, metrics={"loss": 0.25}),
+        (
+            Update("a", "accepted", weight=100, share=1.0, bytes=1000, digest="ab" * 32),
+            Update("b", "rejected", reason="non-finite values in [model]"),
+        ),
     )
     tables.show(*tables.round_details(detail))
     out = capsys.readouterr().out
@@ -41,5 +41,5 @@ def test_a_round_is_shown_with_every_update(capsys):
 
 def test_nothing_is_cut_in_a_pipe(capsys):
     reason = "waiting for 4 nodes; " * 5
-    tables.show(tables.run_table([pb.Run(run="3f9a01c2d4e5", name="digits", state="running", reason=reason)]))
+    tables.show(tables.run_table([Run("3f9a01c2d4e5", "digits", "rounds", "running", reason)]))
     assert reason.strip() in capsys.readouterr().out

@@ -4,19 +4,17 @@ import pytest
 from rich.console import Console
 
 from covey.cli.views import tables
-from covey.cli.views.watching import JsonLines, LiveTable, PlainLines
-from covey.protos import admin_pb2 as pb
+from covey.cli.views.run_views import SHOWN_ROUNDS, JsonLines, LiveTable, PlainLines
+from covey.client.values import Change, NodeProgress, Round, Run
 
 
 def status(state="running", rounds=(), reason="", nodes=()):
-    run = pb.Run(run="3f9a", name="digits", state=state, reason=reason, rounds=5, rounds_committed=len(rounds))
-    return pb.RunStatus(run=run, rounds=rounds, nodes=nodes)
+    run = Run("3f9a", "digits", "rounds", state, reason, rounds=5, rounds_committed=len(rounds))
+    return Change(run, tuple(rounds), tuple(nodes))
 
 
-def committed(number, metrics="{}"):
-    return pb.Round(
-        round=number, state="committed", accepted=4, bytes_received=2_000_000, seconds=0.25, metrics=metrics
-    )
+def committed(number, **metrics):
+    return Round(number, "committed", accepted=4, bytes_received=2_000_000, seconds=0.25, metrics=metrics)
 
 
 def test_plain_lines_say_each_thing_once(capsys):
@@ -24,10 +22,10 @@ def test_plain_lines_say_each_thing_once(capsys):
     with view:
         view.update(status(reason="waiting for 4 nodes, 2 are here"))
         view.update(status())
-        view.update(status(rounds=[pb.Round(round=1, state="collecting")]))
+        view.update(status(rounds=[Round(1, "collecting")]))
         view.update(status(rounds=[committed(1)]))
         view.update(status(rounds=[committed(1)]))
-        view.update(status("completed", rounds=[committed(1, '{"accuracy": 0.9123}')]))
+        view.update(status("completed", rounds=[committed(1, accuracy=0.9123)]))
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
         "run 3f9a (digits) running: waiting for 4 nodes, 2 are here",
@@ -40,7 +38,7 @@ def test_plain_lines_say_each_thing_once(capsys):
 
 def test_json_lines_are_one_object_a_change(capsys):
     view = JsonLines()
-    progress = pb.NodeProgress(node="a", phase="training", step=3, steps=9, loss=0.5, seconds=1.0)
+    progress = NodeProgress("a", "training", 3, 9, 0.5, 1.0)
     with view:
         view.update(status(rounds=[committed(1)], nodes=[progress]))
         view.update(status("completed"))
@@ -61,13 +59,25 @@ def screen(monkeypatch):
 
 def test_the_live_table_shows_rounds_and_nodes(screen):
     view = LiveTable()
-    training = pb.NodeProgress(node="hospital-a", phase="training", step=30, steps=90, loss=0.125, seconds=2.0)
+    training = NodeProgress("hospital-a", "training", 30, 90, 0.125, 2.0)
     with view:
-        view.update(status(rounds=[committed(1, '{"accuracy": 0.5}'), pb.Round(round=2, state="collecting")]))
+        view.update(status(rounds=[committed(1, accuracy=0.5), Round(2, "collecting")]))
         view.update(status(rounds=[committed(2)], nodes=[training]))
     text = screen.export_text()
     for part in ("digits", "running", "ACCURACY", "0.5000", "hospital-a", "30/90", "0.1250"):
         assert part in text
+
+
+def test_the_live_table_shows_the_newest_rounds_of_a_long_run(screen):
+    view = LiveTable()
+    with view:
+        view.update(status(rounds=[committed(number, f1=0.5) for number in range(1, 1000)]))
+        view.update(status(rounds=[committed(1000)]))
+    text = screen.export_text()
+    lines = [line.split() for line in text.splitlines()]
+    shown = [int(line[0]) for line in lines if line and line[0].isdigit()]
+    assert shown[-SHOWN_ROUNDS:] == list(range(1001 - SHOWN_ROUNDS, 1001))
+    assert "F1" in text
 
 
 def test_what_a_node_says_cannot_steer_the_terminal(capsys):

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from covey.cli.views.tables import node_details, node_table
+from covey.client.values import Node, NodeDetail
 from covey.coordinator.nodes.adversaries import drill_event, drills_on_record
-from covey.protos import admin_pb2 as pb
 from covey.storage.record.contract import EventRecord
 
 
@@ -40,9 +40,9 @@ def columns(*nodes):
 
 
 def test_the_table_shows_a_column_for_drills_where_there_are_any():
-    honest, drill = pb.Node(node="a", state="away"), pb.Node(node="b", state="connected", drill="alie")
+    honest, drill = Node("a", "away"), Node("b", "connected", drill="alie")
     assert "DRILL" not in columns(honest)
     assert "DRILL" in columns(honest, drill)
-    facts = node_details(pb.NodeDetail(node=drill))[0]
+    facts = node_details(NodeDetail(drill))[0]
     assert "alie" in [str(cell) for cell in facts.columns[1].cells]
-    assert "drill" not in [str(cell) for cell in node_details(pb.NodeDetail(node=honest))[0].columns[0].cells]
+    assert "drill" not in [str(cell) for cell in node_details(NodeDetail(honest))[0].columns[0].cells]

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from covey import messages as msg
+from covey.coordinator.nodes.enrolment import Addresses, EnrolmentServices
 from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.service import WIRE_REFUSED, CoordinatorService, NodeServices, version_refusal
 from covey.coordinator.nodes.sessions import QUEUE_MESSAGES, Sessions
@@ -54,7 +55,7 @@ def runs(world):
 
 
 @pytest.fixture
-def service(world, sessions):
+def service(world, sessions, authority):
     return CoordinatorService(
         NodeServices(
             federation=world.services.federation,
@@ -64,7 +65,15 @@ def service(world, sessions):
             members=world.members,
             runs=world.runs,
             offers=world.offers,
-            enrolment=None,
+            enrolment=EnrolmentServices(
+                world.services.federation,
+                world.store,
+                authority,
+                world.services.signer,
+                world.members,
+                Addresses(),
+                world.services.clock,
+            ),
             metrics=world.metrics,
             changes=world.changes,
             background=world.background,

@@ -27,16 +27,21 @@ class Ends(ActiveRun):
 
 
 @pytest.fixture
-async def scheduled(world):
-    """Starts a scheduler: `scheduled(max_runs)`; `outcomes[run]` is a future that ends a run."""
-    outcomes, tasks = {}, []
+def outcomes():
+    """Run to the future that ends it, once it is taken up."""
+    return {}
+
+
+@pytest.fixture
+async def scheduled(world, outcomes):
+    """Starts a scheduler: `scheduled(max_runs)`."""
+    tasks = []
 
     def start(max_runs=2):
         scheduler = world.scheduler(max_runs, lambda services, run: Ends(services, run, outcomes))
         tasks.append(asyncio.create_task(scheduler.serve()))
         return scheduler, tasks[-1]
 
-    start.outcomes = outcomes
     yield start
     for task in tasks:
         task.cancel()
@@ -49,42 +54,42 @@ async def active(world, *runs):
         await world.changes.after(world.changes.count)
 
 
-async def test_those_in_progress_come_first_and_then_the_oldest(world, scheduled):
+async def test_those_in_progress_come_first_and_then_the_oldest(world, scheduled, outcomes):
     for number, run in enumerate(("d", "c", "b", "a")):
         world.submit(run, submitted_at=1000.0 + number)
     world.record.start_run("a", ("ada",), 1, "[]", make.version_record("a", 0), 1001.0)
     scheduled(2)
     await active(world, "d", "a")  # in the order in which they were submitted
-    scheduled.outcomes["a"].set_result("completed")
+    outcomes["a"].set_result("completed")
     await active(world, "d", "c")
-    scheduled.outcomes["d"].set_result("completed")
+    outcomes["d"].set_result("completed")
     await active(world, "c", "b")
     assert world.runs.ended.run == "d"
 
 
-async def test_a_run_that_is_submitted_later_is_taken_up_when_there_is_room(world, scheduled):
+async def test_a_run_that_is_submitted_later_is_taken_up_when_there_is_room(world, scheduled, outcomes):
     scheduler, _ = scheduled(1)
     world.submit("first", submitted_at=1.0)
     scheduler.wake()
     await active(world, "first")
     world.submit("second", submitted_at=2.0)
     scheduler.wake()
-    scheduled.outcomes["first"].set_result("completed")
+    outcomes["first"].set_result("completed")
     await active(world, "second")
 
 
-async def test_a_run_whose_care_crashes_fails_and_the_others_go_on(world, scheduled):
+async def test_a_run_whose_care_crashes_fails_and_the_others_go_on(world, scheduled, outcomes):
     for run in ("bad", "good", "next"):
         world.submit(run)
     scheduled(2)
     await active(world, "bad", "good")
-    scheduled.outcomes["bad"].set_exception(ZeroDivisionError("a bug"))
+    outcomes["bad"].set_exception(ZeroDivisionError("a bug"))
     await active(world, "good", "next")
     record = world.record.run("bad")
     assert (record.state, record.reason) == ("failed", "internal error: ZeroDivisionError('a bug')")
 
 
-async def test_what_cannot_be_recorded_is_left_for_the_next_start(world, scheduled, monkeypatch):
+async def test_what_cannot_be_recorded_is_left_for_the_next_start(world, scheduled, monkeypatch, outcomes):
     for run in ("bad", "next"):
         world.submit(run)
 
@@ -95,17 +100,17 @@ async def test_what_cannot_be_recorded_is_left_for_the_next_start(world, schedul
     await active(world, "bad")
     with monkeypatch.context() as patched:
         patched.setattr(type(world.record), "finish_run", refuses)
-        scheduled.outcomes["bad"].set_exception(ZeroDivisionError("a bug"))
+        outcomes["bad"].set_exception(ZeroDivisionError("a bug"))
         await active(world, "next")
     assert world.record.run("bad").state == "queued"
 
 
-async def test_a_coordinator_that_lost_the_record_stops(world, scheduled):
+async def test_a_coordinator_that_lost_the_record_stops(world, scheduled, outcomes):
     for run in ("one", "two"):
         world.submit(run)
     _, serving = scheduled(2)
     await active(world, "one", "two")
-    scheduled.outcomes["one"].set_exception(Fenced("another coordinator took over"))
+    outcomes["one"].set_exception(Fenced("another coordinator took over"))
     with pytest.raises(Fenced):
         await serving
     assert world.runs.active == {}

@@ -6,7 +6,15 @@ from covey.artifact import artifact_of
 from covey.coordinator.admin import views
 from covey.errors import NotFound
 from covey.spec import RoundsSpec, TaskSection
-from covey.storage.record.contract import EventRecord, NodeRecord, RoundRecord, RunRecord, UpdateRecord, VersionRecord
+from covey.storage.record.contract import (
+    EventRecord,
+    NodeRecord,
+    RoundRecord,
+    RunRecord,
+    RunSummary,
+    UpdateRecord,
+    VersionRecord,
+)
 
 SPEC = RoundsSpec(name="digits", task=TaskSection(name="digits")).to_json()
 RUN = RunRecord("3f9a", "digits", "rounds", SPEC, 7, "running", "", 10.0, started_at=11.0, roster=("a", "b"))
@@ -25,13 +33,13 @@ def version(number, metrics=None, kept=True):
 
 
 def test_a_run_that_is_queued():
-    view = views.run_view(RunRecord("3f9a", "digits", "rounds", SPEC, 7, "queued", "", 10.0), [])
+    view = views.run_view(RunRecord("3f9a", "digits", "rounds", SPEC, 7, "queued", "", 10.0), RunSummary())
     assert (view.state, view.rounds, view.rounds_committed, view.model_sha256) == ("queued", 20, 0, "")
     assert (view.submitted_at, view.started_at, json.loads(view.metrics)) == (10.0, 0.0, {})
 
 
 def test_a_run_shows_its_newest_version_and_the_newest_metrics():
-    view = views.run_view(RUN, [version(0), version(1, {"accuracy": 0.5}), version(2)])
+    view = views.run_view(RUN, RunSummary(2, "02" * 32, 0, {"accuracy": 0.5}))
     assert (view.rounds_committed, view.model_version, view.model_sha256) == (2, 2, "02" * 32)
     assert json.loads(view.metrics) == {"accuracy": 0.5}
     assert list(view.roster) == ["a", "b"]

@@ -227,10 +227,10 @@ class World:
 
     # -- runs
 
-    def submit(self, run="run", *, mode=ROUNDS, count=2, where="central", submitted_at=1000.0, **changes):
+    def submit(self, run="run", *, mode=ROUNDS, count=2, where="central", submitted_at=1000.0):
         spec = parse_toml(mode.format(count=count, nodes=len(self.nodes.connected), where=where))
-        values = {"mode": spec.mode, "spec": spec.to_json(), "seed": spec.seed, "state": "queued", "reason": ""}
-        record = RunRecord(run, f"name of {run}", **(values | {"submitted_at": submitted_at} | changes))
+        text = spec.to_json()
+        record = RunRecord(run, f"name of {run}", spec.mode, text, spec.seed, "queued", "", submitted_at)
         self.record.add_run(record)
         return record
 
@@ -275,10 +275,8 @@ class World:
     async def work(self, run, stop=lambda: False):
         """Answer every assignment of a run, as it comes, until its task is done or `stop()` holds."""
         answered = set()
-        active = self.runs.of(run)
-        while (
-            not stop() and active in self.runs.active.values() and (active.machine is None or not active.machine.done)
-        ):
+        active = self.runs.active[run]
+        while not stop() and not (active.machine is not None and active.machine.done):
             for node, message in list(self.nodes.sent):
                 if isinstance(message, msg.Assignment) and message.run == run and (node, message) not in answered:
                     answered.add((node, message))

@@ -57,11 +57,11 @@ async def test_what_an_action_brings_about_goes_before_what_is_posted(done):
     async def do(action):
         done.append(action)
         if action == ("do", "first"):
-            await driver.take("inner")
+            await nested.take("inner")
 
-    driver = Driver(do, clock=lambda: 0.0, tick=str)
-    driver.post("outer")
-    await driver.drive(Counter(3), ["first"])
+    nested = Driver(do, clock=lambda: 0.0, tick=str)
+    nested.post("outer")
+    await nested.drive(Counter(3), ["first"])
     assert [event for what, event in done if what == "do"] == ["first", "inner", "outer"]
 
 

@@ -5,7 +5,7 @@ from click.testing import CliRunner
 
 from covey.cli.commands.simulate import _attacks
 from covey.cli.main import covey
-from covey.cli.views.simulation_progress import Lines
+from covey.cli.views.simulation_bars import Lines
 from covey.simulation.plan import Progress
 
 SPEC = 'name = "x"\n[task]\nname = "digits"\n'

@@ -5,56 +5,43 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-import click
-
 from covey.artifact import Artifact, chunk_count
-from covey.cli.framework.offline import BEST, Reader
+from covey.client.values import Version
 from covey.errors import CorruptChunk, NotFound
-from covey.protos import admin_pb2 as pb
-from covey.wire.artifacts import artifact_from
 
-NEWEST = -1
 MAX_FILE_BYTES = 1 << 44
+OnBytes = Callable[[int, int], object]
+"""Told how many bytes are there, of how many."""
 
 
-def version_number(text: str) -> int:
-    """A version as the command line names it: a number, `newest` or `best`, as the wire names it.
-
-    Raises:
-        click.BadParameter: Something else.
-    """
-    named = {"newest": NEWEST, "best": BEST}
-    if text in named:
-        return named[text]
-    if not re.fullmatch(r"\d{1,9}", text):
-        raise click.BadParameter(f"{text!r} is not a version; choose a number, 'newest' or 'best'")
-    return int(text)
-
-
-def export_version(source: Reader, run: str, number: int, path: Path) -> pb.Version:
+def write_version(version: Version, chunks: Iterator[bytes], path: Path, on_progress: OnBytes | None = None) -> None:
     """Write a version's file; `path` is replaced at once, when all of it is there and synced.
 
+    Args:
+        version: As it was announced.
+        chunks: Its file; each chunk is checked.
+        path: The file to write.
+        on_progress: Called after each chunk.
+
     Raises:
-        NotFound: No such version, or its file is not kept any more, or the folder does not exist.
+        NotFound: Its file is not kept any more, or the folder does not exist.
         CorruptChunk: What came is not what was announced.
     """
-    found = source.version(run, number)
-    if not found.kept:
-        raise NotFound(f"version {found.version} is no longer kept; see [keep] in the run's specification")
-    artifact = artifact_from(found.artifact)
-    artifact.validate(MAX_FILE_BYTES)
-    with _replacing(path) as file, _progress(artifact.size_bytes) as advance:
-        for data in _checked(source.chunks(run, found), artifact):
+    if not version.kept:
+        raise NotFound(f"version {version.version} is no longer kept; see [keep] in the run's specification")
+    version.artifact.validate(MAX_FILE_BYTES)
+    done = 0
+    with _replacing(path) as file:
+        for data in _checked(chunks, version.artifact):
             file.write(data)
-            advance(len(data))
-    return found
+            done += len(data)
+            if on_progress is not None:
+                on_progress(done, version.bytes)
 
 
 def _checked(chunks: Iterator[bytes], artifact: Artifact) -> Iterator[bytes]:
@@ -95,17 +82,3 @@ def _umask() -> int:
     current = os.umask(0o022)
     os.umask(current)
     return current
-
-
-@contextlib.contextmanager
-def _progress(size_bytes: int) -> Iterator[Callable[[int], None]]:
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
-
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=size_bytes)
-        yield lambda count: progress.advance(task, count)

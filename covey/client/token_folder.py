@@ -16,17 +16,29 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import Protocol
 
+from covey.client.values import Node, Token
 from covey.errors import Conflict, CoveyError, IdentityError
-from covey.protos import admin_pb2 as pb
 from covey.wire.authority import check_name, write_private
+from covey.wire.identity import Identity
 from covey.wire.tokens import TAKEN_MARK, TOKEN_SUFFIX, read_token
 
-if TYPE_CHECKING:
-    from covey.cli.framework.connection import Admin
-
 LOCK_FILE = ".issued"
+
+
+class TokenSource(Protocol):
+    """A connection to a coordinator, as far as tokens need it."""
+
+    @property
+    def identity(self) -> Identity:
+        """Whose authority tokens must have."""
+
+    def nodes(self) -> list[Node]:
+        """All nodes that were ever enrolled."""
+
+    def token(self, node: str = "", *, role: str = "node", expires_s: float = 3600.0) -> Token:
+        """A one-time join token."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +49,12 @@ class Filled:
     unused: int
 
 
-def fill(folder: Path, admin: Admin, *, count: int, prefix: str, expires_s: float) -> Filled:
+def fill(folder: Path, source: TokenSource, *, count: int, prefix: str, expires_s: float) -> Filled:
     """Make tokens until the folder has `count` unused ones; those that nobody can use any more are deleted.
 
     Args:
         folder: Made with mode 0700 if missing.
-        admin: A connection to the coordinator.
+        source: A connection to the coordinator.
         count: How many unused tokens there are to be.
         prefix: New names are PREFIX-N, with the next number above all that were ever given.
         expires_s: How long a new token can be used, in seconds.
@@ -55,9 +67,9 @@ def fill(folder: Path, admin: Admin, *, count: int, prefix: str, expires_s: floa
     with _disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with _locked(folder) as lock:
-            unused = len(_unused(folder, admin.identity.authority_pem))
-            numbers = _numbers(lock, prefix, _given(folder, admin))
-            made = [_add(folder, admin, numbers, prefix, expires_s) for _ in range(count - unused)]
+            unused = len(_unused(folder, source.identity.authority_pem))
+            numbers = _numbers(lock, prefix, _given(folder, source))
+            made = [_add(folder, source, numbers, prefix, expires_s) for _ in range(count - unused)]
             return Filled(made, unused + len(made))
 
 
@@ -96,22 +108,21 @@ def _unused(folder: Path, authority: bytes) -> list[Path]:
     return found
 
 
-def _add(folder: Path, admin: Admin, numbers: Iterator[int], prefix: str, expires_s: float) -> str:
+def _add(folder: Path, source: TokenSource, numbers: Iterator[int], prefix: str, expires_s: float) -> str:
     """One more token; its name."""
     for number in numbers:
         name = f"{prefix}-{number}"
-        request = pb.CreateTokenRequest(node=name, role="node", expires_s=expires_s)
         with contextlib.suppress(Conflict):  # an admin has that name
-            reply = cast(pb.CreateTokenReply, admin.call("CreateToken", request))
-            write_private(folder / f"{name}{TOKEN_SUFFIX}", reply.token.encode())
+            token = source.token(name, expires_s=expires_s)
+            write_private(folder / f"{name}{TOKEN_SUFFIX}", token.token.encode())
             return name
     raise AssertionError("unreachable")
 
 
-def _given(folder: Path, admin: Admin) -> list[str]:
+def _given(folder: Path, source: TokenSource) -> list[str]:
     """The names of all enrolled nodes, whatever became of them, and of all tokens in the folder."""
     tokens = [path.name for path in folder.iterdir() if path.name.endswith(TOKEN_SUFFIX) or TAKEN_MARK in path.name]
-    return [node.node for node in admin.nodes()] + [name.partition(".")[0] for name in tokens]
+    return [node.node for node in source.nodes()] + [name.partition(".")[0] for name in tokens]
 
 
 def _numbers(lock: int, prefix: str, given: Iterable[str]) -> Iterator[int]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
-from covey.cli.framework.offline import Reader
-from covey.errors import CoveyError, NotFound
-from covey.protos import admin_pb2 as pb
+from covey.client.signed import SignedRecord, SignedUpdate
+from covey.client.values import Run
+from covey.errors import CoveyError
 from covey.spec.modes import mode_named
 from covey.wire.signing import CommitStatement, UpdateStatement, key_id, verify
 
@@ -19,7 +19,7 @@ SHARES_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
-class Report:
+class AuditReport:
     """What an audit came to."""
 
     run: str
@@ -27,76 +27,50 @@ class Report:
     updates: int
     pruned: int
     """Updates whose payload files are gone (retention); the rest of them is checked all the same."""
-    problems: list[str] = field(default_factory=list)
+    problems: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
         """Whether nothing is wrong."""
         return not self.problems
 
-    def text(self) -> str:
-        """The report for people."""
-        counts = f"{self.commits} commits and {self.updates} updates of run {self.run} were checked"
-        pruned = f"{self.pruned} of the updates have no payload files any more (retention)" if self.pruned else ""
-        verdict = "every signature is valid, and the chain of commits is whole" if self.ok else ""
-        return "\n".join(filter(None, [counts, pruned, verdict, *self.problems]))
-
-
-def audit_run(source: Reader, run: str) -> Report:
-    """Read everything signed of a run, and check it with the keys that the reader's own identity trusts.
-
-    Raises:
-        CoveyError: It cannot be read. What is wrong with it is in the report.
-    """
-    shown, identity = source.run(run), source.identity
-    reply = source.signed(shown.run)
-    first_sha256 = _first_sha256(source, shown.run)
-    return examine(reply, shown, identity.federation, identity.coordinator_key, first_sha256)
-
-
-def _first_sha256(source: Reader, run: str) -> str:
-    try:
-        return source.version(run, 0).model_sha256
-    except NotFound:
-        return ""
-
 
 def examine(
-    reply: pb.AuditReply, run: pb.Run, federation: str, coordinator_key: bytes, first_sha256: str = ""
-) -> Report:
+    signed: SignedRecord, run: Run, federation: str, coordinator_key: bytes, first_sha256: str = ""
+) -> AuditReport:
     """Check what a coordinator says of a run.
 
     Args:
-        reply: Its signed commits and updates.
+        signed: Its signed commits and updates.
         run: The run as it shows it.
         federation: The caller's federation.
         coordinator_key: The raw Ed25519 key that the caller knows the coordinator by.
         first_sha256: The model of version 0, which no commit signs; empty if it is not known.
     """
     audit = _Audit(run, federation, coordinator_key, first_sha256)
-    problems = list(audit.examine(reply))
-    pruned = sum(not update.kept for update in reply.updates)
-    return Report(run.run, len(reply.commits), len(reply.updates), pruned, problems)
+    problems = tuple(audit.examine(signed))
+    pruned = sum(not update.kept for update in signed.updates)
+    return AuditReport(run.run, len(signed.commits), len(signed.updates), pruned, problems)
 
 
 class _Audit:
-    def __init__(self, run: pb.Run, federation: str, key: bytes, first_sha256: str) -> None:
+    def __init__(self, run: Run, federation: str, key: bytes, first_sha256: str) -> None:
         self._run, self._federation, self._key, self._first_sha256 = run, federation, key, first_sha256
 
-    def examine(self, reply: pb.AuditReply) -> Iterator[str]:
-        if reply.coordinator_key != self._key:
+    def examine(self, signed: SignedRecord) -> Iterator[str]:
+        if signed.coordinator_key != self._key:
             yield "the coordinator signs with another key than the one that this identity trusts"
         commits: dict[int, CommitStatement] = {}
         updates: dict[tuple[int, str], UpdateStatement] = {}
-        yield from self._commits(reply, commits)
-        yield from self._updates(reply, updates)
-        recorded = {(item.round, item.node): item for item in reply.updates}
+        yield from self._commits(signed, commits)
+        yield from self._updates(signed, updates)
+        recorded = {(item.round, item.node): item for item in signed.updates}
         yield from self._verdicts(commits, recorded)
         yield from self._bases(commits, updates, recorded)
 
-    def _commits(self, reply: pb.AuditReply, found: dict[int, CommitStatement]) -> Iterator[str]:
+    def _commits(self, signed: SignedRecord, found: dict[int, CommitStatement]) -> Iterator[str]:
         parent, last_sha256 = "", ""
-        for number, item in enumerate(sorted(reply.commits, key=lambda c: c.version), start=1):
+        for number, item in enumerate(sorted(signed.commits, key=lambda c: c.version), start=1):
             name = f"commit {item.version}"
             commit, problem = _opened(CommitStatement.from_bytes, self._key, item.statement, item.signature)
             if commit is None:
@@ -106,8 +80,8 @@ class _Audit:
                 last_sha256 = commit.model_sha256
                 yield from (f"{name}: {text}" for text in self._commit(commit, item.version, number, parent))
             parent = hashlib.sha256(item.statement).hexdigest()
-        if self._run.rounds_committed != len(reply.commits):
-            yield f"{self._run.rounds_committed} rounds are committed, but {len(reply.commits)} are signed"
+        if self._run.rounds_committed != len(signed.commits):
+            yield f"{self._run.rounds_committed} rounds are committed, but {len(signed.commits)} are signed"
         if found and self._run.model_sha256 != last_sha256:
             yield "the newest model is not the one of the last commit"
 
@@ -122,8 +96,8 @@ class _Audit:
         if mode_named(self._run.mode).whole_shares and abs(shares - 1.0) > SHARES_TOLERANCE:
             yield f"the shares of its accepted updates sum to {shares:g}"
 
-    def _updates(self, reply: pb.AuditReply, found: dict[tuple[int, str], UpdateStatement]) -> Iterator[str]:
-        for item in reply.updates:
+    def _updates(self, signed: SignedRecord, found: dict[tuple[int, str], UpdateStatement]) -> Iterator[str]:
+        for item in signed.updates:
             name = f"round {item.round}, update of {item.node}"
             update, problem = _opened(UpdateStatement.from_bytes, item.signing_key, item.statement, item.signature)
             if update is None:
@@ -138,7 +112,7 @@ class _Audit:
                 yield f"{name}: names another key than the one that signed it"
 
     def _verdicts(
-        self, commits: Mapping[int, CommitStatement], recorded: Mapping[tuple[int, str], pb.SignedUpdate]
+        self, commits: Mapping[int, CommitStatement], recorded: Mapping[tuple[int, str], SignedUpdate]
     ) -> Iterator[str]:
         committed = {(v.round or commit.round, v.node): v for commit in commits.values() for v in commit.verdicts}
         for (number, node), verdict in committed.items():
@@ -157,7 +131,7 @@ class _Audit:
         self,
         commits: Mapping[int, CommitStatement],
         updates: Mapping[tuple[int, str], UpdateStatement],
-        recorded: Mapping[tuple[int, str], pb.SignedUpdate],
+        recorded: Mapping[tuple[int, str], SignedUpdate],
     ) -> Iterator[str]:
         synchronous = mode_named(self._run.mode).synchronous
         models = {0: self._first_sha256, **{number: commit.model_sha256 for number, commit in commits.items()}}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,18 +13,14 @@ from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from covey.cli.framework.command import print_json_line
-from covey.cli.framework.connection import Unreachable, connect
 from covey.cli.framework.fields import PROGRESS_FIELDS, ROUND_FIELDS, RUN_FIELDS, plain, plain_list
 from covey.cli.views import tables
-from covey.protos import admin_pb2 as pb
+from covey.client.errors import Unreachable
+from covey.client.values import Change, Round, Run
 
 if TYPE_CHECKING:
-    from covey.cli.framework.options import Target
+    from covey.client.connection import Connection
 
-ENDED = ("completed", "failed", "stopped")
-RETRY_S = 1.0
-AWAY_S = 120.0
-"""How long a coordinator that was there may be away (a restart) before following it is given up."""
 SHOWN_ROUNDS = 12
 BAR_COLUMNS = 24
 
@@ -40,56 +34,27 @@ class View(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def update(self, status: pb.RunStatus) -> None:
+    def update(self, change: Change) -> None:
         """Show a change."""
 
     def lost(self, error: Unreachable) -> None:
         """The coordinator does not answer; it is being tried again."""
 
 
-def follow(target: Target, run: str, view: View) -> pb.Run:
-    """Follow a run until it has ended, across restarts of the coordinator.
-
-    Args:
-        target: The coordinator.
-        run: The run's id or name.
-        view: Where to show it.
-
-    Returns:
-        The run in its terminal state.
+def show_to_end(connection: Connection, run: str, view: View) -> Run:
+    """Show a run until it has ended, across restarts of the coordinator; the run then.
 
     Raises:
-        Unreachable: The coordinator does not answer (at first, or for `AWAY_S`).
+        Unreachable: The coordinator does not answer (at first, or for long).
     """
-    last: pb.Run | None = None
+    last: Run | None = None
     with view:
-        for status in statuses(target, run, view.lost):
-            view.update(status)
-            last = status.run
+        for change in connection.watch(run, on_lost=view.lost):
+            view.update(change)
+            last = change.run
     if last is None:
         raise Unreachable(f"the coordinator said nothing about run {run}")
     return last
-
-
-def statuses(target: Target, run: str, lost: Callable[[Unreachable], None]) -> Iterator[pb.RunStatus]:
-    """A run's changes until it has ended; a broken connection is made again."""
-    away_since: float | None = None
-    heard = False
-    while True:
-        try:
-            with connect(target) as admin:
-                for status in admin.stream("WatchRun", pb.RunRequest(run=run)):
-                    heard, away_since = True, None
-                    yield status
-                    if status.run.state in ENDED:
-                        return
-        except Unreachable as error:
-            now = time.monotonic()
-            away_since = away_since or now
-            if not heard or now - away_since > AWAY_S:
-                raise
-            lost(error)
-        time.sleep(RETRY_S)
 
 
 def view_for(as_json: bool) -> View:
@@ -116,13 +81,13 @@ class _Quiet:
 class JsonLines(_Quiet):
     """One JSON object a line for each change."""
 
-    def update(self, status: pb.RunStatus) -> None:
+    def update(self, change: Change) -> None:
         """Write the change."""
         print_json_line(
             {
-                "run": plain(status.run, RUN_FIELDS),
-                "rounds": plain_list(status.rounds, ROUND_FIELDS),
-                "nodes": plain_list(status.nodes, PROGRESS_FIELDS),
+                "run": plain(change.run, RUN_FIELDS),
+                "rounds": plain_list(change.rounds, ROUND_FIELDS),
+                "nodes": plain_list(change.nodes, PROGRESS_FIELDS),
             }
         )
 
@@ -135,20 +100,20 @@ class PlainLines(_Quiet):
         self._ended: dict[tuple[int, int], str] = {}
         """Round and attempt that were shown as ended, with the metrics shown for it."""
 
-    def update(self, status: pb.RunStatus) -> None:
+    def update(self, change: Change) -> None:
         """Write what is new."""
-        for item in status.rounds:
+        for item in change.rounds:
             if item.state == "decided":
                 self._round(item, f"update {item.round} of {item.invited[0]}")
             elif item.state in ("committed", "failed"):
-                whole = f"/{status.run.rounds}" if status.run.rounds else ""
+                whole = f"/{change.run.rounds}" if change.run.rounds else ""
                 self._round(item, f"round {item.round}{whole}")
-        state = status.run.state + (f": {status.run.reason}" if status.run.reason else "")
+        state = change.run.state + (f": {change.run.reason}" if change.run.reason else "")
         if state != self._state:
             self._state = state
-            self._write(f"run {status.run.run} ({status.run.name}) {state}")
+            self._write(f"run {change.run.run} ({change.run.name}) {state}")
 
-    def _round(self, item: pb.Round, name: str) -> None:
+    def _round(self, item: Round, name: str) -> None:
         shown = self._ended.get((item.round, item.attempt))
         metrics = tables.metrics_line(item.metrics)
         self._ended[item.round, item.attempt] = metrics
@@ -162,7 +127,7 @@ class PlainLines(_Quiet):
         sys.stdout.flush()
 
 
-def _end_of(item: pb.Round) -> str:
+def _end_of(item: Round) -> str:
     if item.state == "failed":
         return f"failed: {item.reason}"
     if item.state == "decided":
@@ -176,9 +141,10 @@ class LiveTable:
     """A screen that is drawn again at each change: the run, its last rounds, and what its nodes do."""
 
     def __init__(self) -> None:
-        self._rounds: dict[int, pb.Round] = {}
+        self._rounds: dict[int, Round] = {}
+        self._metrics: set[str] = set()
         self._away = ""
-        self._status: pb.RunStatus | None = None
+        self._change: Change | None = None
         self._live = Live(console=tables.console(), get_renderable=self._render, refresh_per_second=8, transient=False)
 
     def __enter__(self) -> LiveTable:
@@ -190,35 +156,35 @@ class LiveTable:
     ) -> None:
         self._live.stop()
 
-    def update(self, status: pb.RunStatus) -> None:
+    def update(self, change: Change) -> None:
         """Draw a change."""
-        self._rounds.update({item.round: item for item in status.rounds})
-        self._status, self._away = status, ""
+        rounds = self._rounds | {item.round: item for item in change.rounds}
+        self._rounds = {number: rounds[number] for number in sorted(rounds)[-SHOWN_ROUNDS:]}
+        self._metrics.update(name for item in change.rounds for name in item.metrics)
+        self._change, self._away = change, ""
 
     def lost(self, error: Unreachable) -> None:
         """Draw that the coordinator is away."""
         self._away = f"waiting for the coordinator: {error}"
 
     def _render(self) -> Stack:
-        status = self._status
-        if status is None:
+        change = self._change
+        if change is None:
             return Stack(Text("waiting for the coordinator"))
-        rounds = [self._rounds[number] for number in sorted(self._rounds)]
-        metrics = tables.metric_names(rounds)
-        parts: list[Any] = [run_line(status.run), tables.round_table(rounds[-SHOWN_ROUNDS:], metrics)]
-        if status.nodes and status.run.state not in ENDED:
-            parts.append(progress_table(status.nodes))
+        metrics = tables.main_metrics(self._metrics)
+        parts: list[Any] = [run_line(change.run), tables.round_table(list(self._rounds.values()), metrics)]
+        if change.nodes and not change.run.ended:
+            parts.append(progress_table(change.nodes))
         if self._away:
             parts.append(Text(self._away, style="yellow"))
         return Stack(*parts)
 
 
-def run_line(run: pb.Run) -> Text:
+def run_line(run: Run) -> Text:
     """A run and how far it is, on one line."""
     line = Text.assemble((run.name, "bold"), f" ({run.run})  ", tables.state_text(run.state))
     done, whole, what = tables.done_of(run)
-    counts_updates = tables.unit_of(run.mode) == "updates"
-    line.append(f"  {done} of {whole} {what}" if counts_updates else f"  round {done} of {whole}")
+    line.append(f"  {done} of {whole} {what}" if run.unit == "updates" else f"  round {done} of {whole}")
     return line.append_text(Text("  ") + tables.said(run.reason)) if run.reason else line
 
 

@@ -3,7 +3,10 @@ from dataclasses import replace
 
 import pytest
 
-from covey.cli.views.auditing import examine
+from covey.cli.views.reports import audit_text
+from covey.client.audit import examine
+from covey.client.translation import signed_of
+from covey.client.values import Run
 from covey.protos import admin_pb2 as pb
 from covey.wire.signing import CommitStatement, CommitVerdict, PartStatement, SigningKey, UpdateStatement
 
@@ -48,15 +51,15 @@ def chain():
 
 
 def problems(reply, rounds=2, newest="22" * 32, federation=FEDERATION, first=BASES[1]):
-    run = pb.Run(run=RUN, mode="rounds", rounds_committed=rounds, model_sha256=newest)
-    return examine(reply, run, federation, COORDINATOR.public_bytes, first)
+    run = Run(RUN, "digits", "rounds", "completed", rounds_committed=rounds, model_sha256=newest)
+    return examine(signed_of([reply]), run, federation, COORDINATOR.public_bytes, first)
 
 
 def test_an_untouched_run_is_right_and_reports_pruned_payloads_apart():
     report = problems(chain())
     assert report.ok, report.problems
     assert (report.commits, report.updates, report.pruned) == (2, 4, 2)
-    assert "every signature is valid" in report.text()
+    assert "every signature is valid" in audit_text(report)
 
 
 def test_a_run_without_rounds_is_right():
@@ -166,10 +169,20 @@ def test_a_run_of_another_federation_is_found():
 
 def test_another_newest_model_is_found():
     report = problems(chain(), newest="ff" * 32)
-    assert report.problems == ["the newest model is not the one of the last commit"]
+    assert report.problems == ("the newest model is not the one of the last commit",)
 
 
 def test_the_first_round_is_compared_with_the_first_model_where_that_is_known():
     report = problems(chain(), first="77" * 32)
-    assert report.problems == [f"round 1, update of {node}: was not made from version 0" for node in "ab"]
+    assert report.problems == tuple(f"round 1, update of {node}: was not made from version 0" for node in "ab")
     assert problems(chain(), first="").ok
+
+
+def test_what_is_signed_may_come_in_any_number_of_messages():
+    whole = chain()
+    parts = [
+        pb.AuditReply(coordinator_key=whole.coordinator_key),
+        *(pb.AuditReply(commits=[commit]) for commit in whole.commits),
+        *(pb.AuditReply(updates=[update]) for update in whole.updates),
+    ]
+    assert signed_of(parts) == signed_of([whole])

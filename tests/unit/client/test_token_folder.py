@@ -4,31 +4,30 @@ from types import SimpleNamespace
 
 import pytest
 
-from covey.cli.views.token_folder import LOCK_FILE, fill
+from covey.client.token_folder import LOCK_FILE, fill
+from covey.client.values import Node, Token
 from covey.errors import Conflict, CoveyError, IdentityError, NotFound
-from covey.protos import admin_pb2 as pb
 from covey.wire.authority import Authority
 from covey.wire.tokens import JoinToken
 
 
 class Coordinator:
-    """As an `Admin`: makes tokens, unless the name is refused; `look` is called with each request."""
+    """As a connection: makes tokens, unless the name is refused; `look` is called before each."""
 
     def __init__(self, folder):
         self.identity = SimpleNamespace(authority_pem=Authority.open(folder / "keys").pem)
-        self.enrolled, self.refused, self.asked, self.look = [], {}, [], lambda request: None
+        self.enrolled, self.refused, self.look = [], {}, lambda: None
 
     def nodes(self):
-        return [SimpleNamespace(node=name) for name in self.enrolled]
+        return [Node(name, "away") for name in self.enrolled]
 
-    def call(self, method, request):
-        self.asked.append(request.node)
-        self.look(request)
-        if request.node in self.refused:
-            raise self.refused[request.node]
-        expires_at = time.time() + request.expires_s
-        token = JoinToken(request.node, request.role, "c:1", "c:2", self.identity.authority_pem, b"s" * 32, expires_at)
-        return pb.CreateTokenReply(token=token.encode(), node=request.node, expires_at=expires_at)
+    def token(self, node="", *, role="node", expires_s=3600.0):
+        self.look()
+        if node in self.refused:
+            raise self.refused[node]
+        expires_at = time.time() + expires_s
+        token = JoinToken(node, role, "c:1", "c:2", self.identity.authority_pem, b"s" * 32, expires_at)
+        return Token(token.encode(), node, expires_at)
 
 
 @pytest.fixture
@@ -45,7 +44,7 @@ def fill_up(coordinator, tmp_path):
 
 
 def test_the_folder_is_locked_while_a_token_is_made(coordinator, fill_up, tmp_path):
-    def look(request):
+    def look():
         with (tmp_path / "tokens" / LOCK_FILE).open() as other, pytest.raises(BlockingIOError):
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
-from covey.cli.views.tables import number, unit_of
+from covey.cli.views.tables import number
+from covey.spec.modes import mode_named
 
 if TYPE_CHECKING:
     from covey.simulation.plan import Progress
@@ -98,7 +99,7 @@ class Lines:
 
 
 def _unit(progress: Progress) -> str:
-    return unit_of(progress.mode)
+    return mode_named(progress.mode).unit
 
 
 def _said(progress: Progress) -> str:

@@ -1,20 +1,27 @@
 import os
 
-import click
 import pytest
 
 from covey.artifact import CHUNK_BYTES, artifact_of
-from covey.cli.views.export import BEST, NEWEST, _checked, _replacing, version_number
+from covey.client.export import _checked, _replacing, write_version
+from covey.client.values import Version
 from covey.errors import CorruptChunk, NotFound
 
 CHUNKS = [b"a" * CHUNK_BYTES, b"b" * 10]
 ARTIFACT = artifact_of(CHUNKS)
 
 
-def test_versions_by_name_and_number():
-    assert [version_number(text) for text in ("newest", "best", "0", "12")] == [NEWEST, BEST, 0, 12]
-    with pytest.raises(click.BadParameter, match="'newest' or 'best'"):
-        version_number("-3")
+def test_a_version_is_written_and_its_progress_told(tmp_path):
+    told = []
+    write_version(Version(3, "ab" * 32, ARTIFACT), iter(CHUNKS), tmp_path / "m", lambda *seen: told.append(seen))
+    assert (tmp_path / "m").read_bytes() == b"".join(CHUNKS)
+    assert told == [(CHUNK_BYTES, ARTIFACT.size_bytes), (ARTIFACT.size_bytes, ARTIFACT.size_bytes)]
+
+
+def test_a_version_that_is_not_kept_is_refused_before_anything_is_read(tmp_path):
+    with pytest.raises(NotFound, match="version 3 is no longer kept"):
+        write_version(Version(3, "ab" * 32, ARTIFACT, kept=False), iter(CHUNKS), tmp_path / "m")
+    assert os.listdir(tmp_path) == []
 
 
 def test_all_announced_chunks_pass():

@@ -1,0 +1,151 @@
+"""The read model: what is shown of a record, in pages. The admin service reads through it, and whoever reads offline.
+
+Every method is one call in the store's thread. None reads all rounds or versions of a run at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+
+from covey.coordinator.admin import views
+from covey.coordinator.admin.pages import fitting, page_size
+from covey.coordinator.admin.watched_rounds import WatchedRounds
+from covey.protos import admin_pb2 as pb
+from covey.storage.record.contract import NodeRecord, RunRecord, Store, VersionRecord
+
+BEST = -2
+"""Instead of a version's number: the best one by the run's metric."""
+RUNS = 100
+EVENTS = 100
+SCANNED = 500
+"""Records that are read at a time where all of a run have to be gone through."""
+
+
+class Queries:
+    """Questions about a record.
+
+    Args:
+        store: Only read.
+        node_view: How a node is shown: whether it is connected is not in the record.
+    """
+
+    def __init__(self, store: Store, node_view: Callable[[NodeRecord], pb.Node]) -> None:
+        self._store = store
+        self._node_view = node_view
+
+    # -- runs
+
+    def run(self, run: str) -> pb.Run:
+        """A run by its id, or by its name if exactly one run has that name. Raises `NotFound`, `Conflict`."""
+        record = self._store.run(run)
+        return self._run_views([record])[0]
+
+    def runs(self, limit: int = 0, before: str = "") -> pb.ListRunsReply:
+        """A page of runs, newest submission first; `before`: only those submitted before this one."""
+        size = page_size(limit, RUNS)
+        before_id = self._store.run(before).run if before else ""
+        runs, more = fitting(self._run_views(self._store.runs(before=before_id, limit=size + 1)), size)
+        return pb.ListRunsReply(runs=runs, next=runs[-1].run if more else "")
+
+    def _run_views(self, records: list[RunRecord]) -> list[pb.Run]:
+        summaries = self._store.run_summaries([record.run for record in records])
+        return [views.run_view(record, summaries[record.run]) for record in records]
+
+    # -- rounds
+
+    def rounds(self, run: str, after: int = 0, limit: int = 0, *, newest: bool = False) -> pb.ListRoundsReply:
+        """A page of a run's rounds after a number, in order; with `newest` the last ones."""
+        run_id, size = self._store.run(run).run, page_size(limit)
+        if newest:
+            records = self._store.rounds(run_id, after=after, limit=size, newest=True)
+            kept, _ = fitting(map(views.round_view, reversed(records)), size)
+            return pb.ListRoundsReply(rounds=reversed(kept))
+        records = self._store.rounds(run_id, after=after, limit=size + 1)
+        kept, more = fitting(map(views.round_view, records), size)
+        return pb.ListRoundsReply(rounds=kept, next=kept[-1].round if more else 0)
+
+    def round(self, run: str, number: int, after: str = "", limit: int = 0) -> pb.RoundDetail:
+        """One round, a page of its updates by node, and the version it made."""
+        run_id, size = self._store.run(run).run, page_size(limit)
+        record = self._store.round(run_id, number)
+        updates = (u for u in self._store.updates(run_id, number) if u.node > after)
+        kept, more = fitting(map(views.update_view, updates), size)
+        version = None if record.version is None else self._store.version(run_id, record.version)
+        return pb.RoundDetail(
+            round=views.round_view(record),
+            updates=kept,
+            version=None if version is None else views.version_view(version),
+            next=kept[-1].node if more else "",
+        )
+
+    # -- versions
+
+    def version(self, run: str, number: int) -> VersionRecord:
+        """A version by its number; -1: the newest, -2 (`BEST`): the best. Raises `NotFound`."""
+        record = self._store.run(run)
+        if number != BEST:
+            return self._store.version(record.run, number)
+        section = json.loads(record.spec)["evaluation"]
+        return views.best_version(self._kept_versions(record.run), section["metric"], section["goal"])
+
+    def _kept_versions(self, run: str) -> Iterator[VersionRecord]:
+        page = self._store.versions(run, limit=SCANNED, kept_only=True)
+        while page:
+            yield from page
+            page = self._store.versions(run, after=page[-1].version, limit=SCANNED, kept_only=True)
+
+    # -- what is signed
+
+    def signed(self, run: str, coordinator_key: bytes) -> Iterator[pb.AuditReply]:
+        """All that is signed of a run, in messages of a bounded size: each is a page that is read when it is asked for.
+
+        Args:
+            run: Its id or name.
+            coordinator_key: The raw Ed25519 public key of the coordinator.
+        """
+        run_id = self._store.run(run).run
+        yield pb.AuditReply(coordinator_key=coordinator_key)
+        yield from self._commits(run_id)
+        yield from self._signed_updates(run_id)
+
+    def _commits(self, run: str) -> Iterator[pb.AuditReply]:
+        page = self._store.versions(run, limit=SCANNED)
+        while page:
+            commits, _ = fitting(map(views.commit_view, page), SCANNED)
+            yield pb.AuditReply(commits=[commit for commit in commits if commit.statement])
+            page = self._store.versions(run, after=commits[-1].version, limit=SCANNED)
+
+    def _signed_updates(self, run: str) -> Iterator[pb.AuditReply]:
+        page = self._store.signed_updates(run, limit=SCANNED)
+        while page:
+            signed, _ = fitting(map(views.signed_view, page), SCANNED)
+            yield pb.AuditReply(updates=signed)
+            page = self._store.signed_updates(run, (signed[-1].round, signed[-1].node), SCANNED)
+
+    # -- nodes and events
+
+    def nodes(self, after: str = "", limit: int = 0) -> pb.ListNodesReply:
+        """A page of nodes by name."""
+        records = (record for record in self._store.nodes() if record.node > after)
+        nodes, more = fitting(map(self._node_view, records), page_size(limit))
+        return pb.ListNodesReply(nodes=nodes, next=nodes[-1].node if more else "")
+
+    def node(self, node: str) -> pb.NodeDetail:
+        """One node and its newest events. Raises `NotFound`."""
+        record = self._store.node(node)
+        events = self._store.events(node=record.node, limit=EVENTS)
+        return pb.NodeDetail(node=self._node_view(record), events=[views.event_view(event) for event in events])
+
+    def events(self, run: str = "", node: str = "", before: int = 0, limit: int = 0) -> pb.ListEventsReply:
+        """A page of events, newest first, optionally of one run (its id) or node."""
+        size = page_size(limit, EVENTS)
+        records = self._store.events(run=run, node=node, before_id=before, limit=size + 1)
+        kept, more = fitting(map(views.event_view, records), size)
+        return pb.ListEventsReply(events=kept, next=records[len(kept) - 1].id if more else 0)
+
+    # -- watching
+
+    def watched(self, run: str) -> WatchedRounds:
+        """A run's rounds (by its id), for one who watches them."""
+        return WatchedRounds(self._store, run)

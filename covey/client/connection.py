@@ -1,0 +1,324 @@
+"""A federation as one object: what its record holds, and what its coordinator is asked to do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from covey.client import paging
+from covey.client.audit import AuditReport, examine
+from covey.client.channel import DEADLINE_S, AdminChannel
+from covey.client.export import OnBytes, write_version
+from covey.client.loop import LoopThread
+from covey.client.remote import RemoteRecord
+from covey.client.specification import Specification, request_of
+from covey.client.target import Target
+from covey.client.translation import change_of, node_detail_of, signed_of, value_of, version_of
+from covey.client.values import Backup, Change, Event, Node, NodeDetail, Round, RoundDetail, Run, Status, Token, Version
+from covey.client.watch import OnLost, follow
+from covey.errors import NotFound
+from covey.protos import admin_pb2 as pb
+
+if TYPE_CHECKING:
+    from covey.client.record import Record
+    from covey.client.replay import ReplayReport
+    from covey.wire.identity import Identity
+
+SUBMIT_DEADLINE_S = 60.0
+"""The coordinator's worker may still be starting: it checks what the specification names."""
+STOP_DEADLINE_S = 20.0
+"""The coordinator answers when the run has ended, after ten seconds at the latest."""
+BACKUP_DEADLINE_S = 3600.0
+NEWEST, BEST = -1, -2
+"""Versions without a number, as the wire names them."""
+VersionName = int | Literal["newest", "best"]
+RunName = str | Run
+"""A run, its id, or its name if only one run has it."""
+
+
+def connect(
+    data_dir: str | Path | None = None, *, server: str | None = None, identity: str | Path | None = None
+) -> Connection:
+    """Reach a federation; close it, or use it as a context manager.
+
+    Args:
+        data_dir: The coordinator's data directory, on its own machine. What only reads works there too while no
+            coordinator is running.
+        server: Else its address, `host:port`.
+        identity: With `server`: a folder with the caller's key and certificate.
+
+    Raises:
+        ValueError: Neither a data directory nor an address with an identity is given.
+    """
+    if server is not None and identity is not None:
+        return Connection(Target(None, server, Path(identity).expanduser()))
+    if data_dir is None or server is not None or identity is not None:
+        raise ValueError("name the coordinator's data_dir, or server and identity together")
+    return Connection(Target(Path(data_dir).expanduser()))
+
+
+class Connection:
+    """A federation. Calls block; they raise the `CoveyError` that says what is wrong and what to do.
+
+    What only reads goes through the running coordinator, or else to the SQLite database in the data directory. The
+    rest raises `Unreachable` where no coordinator is running. One thread at a time may use it.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self._loop = LoopThread()
+        self._channel: AdminChannel | None = None
+        self._record: Record | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection, and end its thread; iterators that it gave end with it."""
+        try:
+            if self._channel is not None:
+                self._loop.run(self._channel.close())
+            if self._record is not None:
+                self._loop.run(self._record.close())
+        finally:
+            self._channel = self._record = None
+            self._loop.close()
+
+    @property
+    def identity(self) -> Identity:
+        """Whose keys are trusted: the caller's, or of a data directory that is read, the coordinator's."""
+        return self._reading().identity
+
+    # -- runs
+
+    def submit(self, spec: Specification) -> Run:
+        """Check a specification, here and at the coordinator, and queue the run.
+
+        Args:
+            spec: The path of a TOML file, its text, or the same as a mapping.
+
+        Raises:
+            SpecError: It is wrong; the message names key, value and choices.
+        """
+        request = request_of(spec)
+        return value_of(Run, self._call("SubmitRun", request, SUBMIT_DEADLINE_S))
+
+    def runs(self, limit: int = 100, *, before: str = "") -> list[Run]:
+        """The newest runs, the newest first; `before`: only those submitted before this one (its id)."""
+        return list(self._loop.iterate(paging.runs(self._reading(), before, limit)))
+
+    def every_run(self, *, before: str = "") -> Iterator[Run]:
+        """Every run (submitted before one, by its id), the newest first, read as they are taken."""
+        return self._loop.iterate(paging.runs(self._reading(), before))
+
+    def run(self, run: RunName) -> Run:
+        """A run as it is now."""
+        return value_of(Run, self._loop.run(self._reading().run(_id(run))))
+
+    def watch(self, run: RunName, *, on_lost: OnLost | None = None) -> Iterator[Change]:
+        """Follow a run until it has ended, across restarts of the coordinator.
+
+        Args:
+            run: The run.
+            on_lost: Called with the reason each time that the coordinator is gone; it is then tried again.
+
+        Yields:
+            What changed. At first all rounds, in as many steps as that takes.
+
+        Raises:
+            Unreachable: The coordinator does not answer: at first, or for two minutes.
+        """
+        return follow(lambda: self._changes(_id(run)), on_lost)
+
+    def _changes(self, run: str) -> Iterator[Change]:
+        """A run's changes over a channel of its own."""
+        return self._loop.iterate(_changes(self._open(), run))
+
+    def stop(self, run: RunName) -> Run:
+        """Stop a run; its committed versions stay."""
+        return value_of(Run, self._call("StopRun", pb.RunRequest(run=_id(run)), STOP_DEADLINE_S))
+
+    # -- rounds and versions
+
+    def rounds(self, run: RunName, *, after: int = 0, limit: int | None = None, newest: bool = False) -> list[Round]:
+        """A run's rounds in order.
+
+        Args:
+            run: The run.
+            after: Only rounds after this number.
+            limit: At most so many: the first ones.
+            newest: With `limit`: the last ones instead.
+        """
+        if newest and limit is not None:
+            return list(self._loop.iterate(paging.newest_rounds(self._reading(), _id(run), after, limit)))
+        return list(self._loop.iterate(paging.rounds(self._reading(), _id(run), after, limit)))
+
+    def every_round(self, run: RunName, *, after: int = 0) -> Iterator[Round]:
+        """A run's rounds in order, read as they are taken."""
+        return self._loop.iterate(paging.rounds(self._reading(), _id(run), after))
+
+    def round(self, run: RunName, number: int) -> RoundDetail:
+        """One round: who sent what, whether it was accepted, why not, and the version it made."""
+        return self._loop.run(paging.round_detail(self._reading(), _id(run), number))
+
+    def version(self, run: RunName, version: VersionName = "newest") -> Version:
+        """A version by its number, the newest, or the best by the run's metric.
+
+        Raises:
+            NotFound: There is none.
+        """
+        return version_of(self._loop.run(self._reading().version(_id(run), _number(version))))
+
+    def export(
+        self, run: RunName, to: str | Path, *, version: VersionName = "newest", on_progress: OnBytes | None = None
+    ) -> Version:
+        """Write a version as a safetensors file: checked chunk by chunk, in its place when all of it is there.
+
+        Args:
+            run: The run.
+            to: The file.
+            version: Which one.
+            on_progress: Called with how many bytes are there, of how many.
+
+        Raises:
+            NotFound: There is no such version, its file is not kept any more, or the folder does not exist.
+            CorruptChunk: What came is not what was announced.
+        """
+        chosen = self.version(run, version)
+        chunks = self._loop.iterate(self._reading().chunks(_id(run), chosen.version))
+        write_version(chosen, chunks, Path(to), on_progress)
+        return chosen
+
+    # -- checking
+
+    def audit(self, run: RunName) -> AuditReport:
+        """Check every signature of a run and the chain of its commits, with the keys that `identity` trusts.
+
+        Raises:
+            CoveyError: It cannot be read. What is wrong with it is in the report.
+        """
+        shown, identity = self.run(run), self.identity
+        signed = signed_of(self._loop.iterate(self._reading().signed(shown.run)))
+        first_sha256 = self._first_sha256(shown)
+        return examine(signed, shown, identity.federation, identity.coordinator_key, first_sha256)
+
+    def _first_sha256(self, run: Run) -> str:
+        try:
+            return self.version(run, 0).model_sha256
+        except NotFound:
+            return ""
+
+    def replay(self, run: RunName, *, store_url: str | None = None, allow_path: bool = False) -> ReplayReport:
+        """Make every round, or decision, of a run again from its stored updates; needs the data directory.
+
+        Raises:
+            NotFound: The data directory is not known here, or files of updates are not kept any more.
+            SpecError: The run's mode is not known here.
+        """
+        from covey.client.replay import replay_run
+
+        if self.target.data_dir is None:
+            raise NotFound("a run is replayed from its files: connect with the coordinator's data_dir")
+        return replay_run(self.target.data_dir, _id(run), store_url=store_url, allow_path=allow_path)
+
+    # -- nodes
+
+    def nodes(self) -> list[Node]:
+        """All nodes by name."""
+        return list(self._loop.iterate(paging.nodes(self._reading())))
+
+    def node(self, node: str) -> NodeDetail:
+        """One node, and the newest of what happened to it."""
+        return node_detail_of(self._loop.run(self._reading().node(node)))
+
+    def events(self, *, run: RunName = "", node: str = "", limit: int | None = 100) -> list[Event]:
+        """The newest events, the newest first, optionally of one run or node; `limit` None: all."""
+        run_id = self.run(run).run if run else ""
+        return list(self._loop.iterate(paging.events(self._reading(), run_id, node, limit)))
+
+    def token(self, node: str = "", *, role: str = "node", expires_s: float = 3600.0) -> Token:
+        """A one-time join token; without a name, for a random one. `role`: `node`, `admin` or `auditor`."""
+        request = pb.CreateTokenRequest(node=node, role=role, expires_s=expires_s)
+        return value_of(Token, self._call("CreateToken", request))
+
+    def evict(self, node: str) -> Node:
+        """Shut a node out, at once and for good."""
+        return value_of(Node, self._call("EvictNode", pb.NodeRequest(node=node)))
+
+    # -- the coordinator
+
+    def status(self) -> Status:
+        """What the coordinator does now."""
+        return value_of(Status, self._call("Status", pb.StatusRequest()))
+
+    def pause(self) -> Status:
+        """Open no new round until `resume`; also after a restart."""
+        return value_of(Status, self._call("Pause", pb.PauseRequest(paused=True)))
+
+    def resume(self) -> Status:
+        """Go on after `pause`."""
+        return value_of(Status, self._call("Pause", pb.PauseRequest(paused=False)))
+
+    def drain(self) -> Status:
+        """Stop the coordinator once the round in progress is committed; its next start goes on from there."""
+        return value_of(Status, self._call("Drain", pb.DrainRequest()))
+
+    def backup(self, folder: str | Path) -> Backup:
+        """Write a consistent copy of record, model files and keys into a new folder on the coordinator's machine."""
+        request = pb.BackupRequest(folder=os.path.abspath(folder))
+        return value_of(Backup, self._call("Backup", request, BACKUP_DEADLINE_S))
+
+    # -- the ways to it
+
+    def _call(self, method: str, request: Any, deadline_s: float = DEADLINE_S) -> Any:
+        if self._channel is None:
+            self._channel = self._open()
+        return self._loop.run(self._channel.call(method, request, deadline_s=deadline_s))
+
+    def _open(self) -> AdminChannel:
+        address = self.target.address()
+        if address is None:
+            raise self.target.not_running()
+        return AdminChannel(address, self.target.identity_folder())
+
+    def _reading(self) -> Record:
+        if self._record is None:
+            self._record = self._open_record()
+        return self._record
+
+    def _open_record(self) -> Record:
+        data_dir = self.target.data_dir
+        if self._channel is None and data_dir is not None and self.target.address() is None:
+            from covey.client.stored import StoredRecord  # the database's library takes a while to import
+
+            return StoredRecord(data_dir)
+        self._channel = self._channel or self._open()
+        return RemoteRecord(self._channel)
+
+
+async def _changes(channel: AdminChannel, run: str) -> AsyncGenerator[Change]:
+    try:
+        async with contextlib.aclosing(channel.stream("WatchRun", pb.RunRequest(run=run))) as messages:
+            async for message in messages:
+                yield change_of(message)
+    finally:
+        await channel.close()
+
+
+def _id(run: RunName) -> str:
+    return run.run if isinstance(run, Run) else run
+
+
+def _number(version: VersionName) -> int:
+    """A version as the wire names it."""
+    named: dict[object, int] = {"newest": NEWEST, "best": BEST}
+    number = named.get(version, version)
+    if not isinstance(number, int):
+        raise NotFound(f"{version!r} is not a version; choose a number, 'newest' or 'best'")
+    return number

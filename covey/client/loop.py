@@ -1,0 +1,85 @@
+"""A plain blocking face for coroutines: an event loop in a thread of its own, also where the caller has a loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Coroutine, Generator
+from typing import Any, TypeVar
+
+R = TypeVar("R")
+_END: Any = object()
+
+
+class LoopThread:
+    """Runs coroutines for callers that are not coroutines themselves; started at the first one."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def __enter__(self) -> LoopThread:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(self, work: Coroutine[Any, Any, R]) -> R:
+        """Run a coroutine to its end; where the caller is interrupted, it is cancelled.
+
+        Raises:
+            RuntimeError: The loop has been closed.
+        """
+        if self._closed:
+            work.close()
+            raise RuntimeError("this connection is closed; make another one")
+        future = asyncio.run_coroutine_threadsafe(work, self._running())
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def iterate(self, items: AsyncGenerator[R]) -> Generator[R]:
+        """The items of an asynchronous generator, which is closed with this one, or with the loop."""
+        try:
+            while (item := self.run(_next(items))) is not _END:
+                yield item
+        finally:
+            if not self._closed:
+                self.run(_close(items))
+
+    def close(self) -> None:
+        """End the loop and its thread; what still runs is cancelled."""
+        if self._loop is not None and self._thread is not None:
+            self.run(_cancel_others())
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+            self._loop = self._thread = None
+        self._closed = True
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=self._loop.run_forever, name="covey-client", daemon=True)
+            self._thread.start()
+        return self._loop
+
+
+async def _next(items: AsyncGenerator[R]) -> R:
+    return await anext(items, _END)
+
+
+async def _close(items: AsyncGenerator[R]) -> None:
+    await items.aclose()
+
+
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_asyncgens()
+    await asyncio.get_running_loop().shutdown_default_executor()

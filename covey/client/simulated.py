@@ -1,0 +1,89 @@
+"""A whole federation in one process, for experiments."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from covey.client.connection import Connection
+from covey.client.specification import Specification, parsed
+from covey.client.target import Target
+from covey.client.values import Round, Run
+from covey.errors import CoveyError
+from covey.simulation.adversaries import Attack
+from covey.simulation.arrival_order import Staleness
+from covey.simulation.plan import Plan, Progress, Watch
+from covey.simulation.simulation import simulate as run_simulation
+
+__all__ = ["Attack", "Plan", "Progress", "Simulated", "Staleness", "new_folder", "run_plan", "simulate"]
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """A simulated run that has ended, as its record has it."""
+
+    run: Run
+    rounds: tuple[Round, ...]
+    seconds: float
+    data_dir: Path
+    """Where the record is: `connect(data_dir)` reads it."""
+
+
+def simulate(
+    spec: Specification,
+    nodes: int,
+    *,
+    data_dir: str | Path | None = None,
+    processes: int | None = None,
+    attacks: Sequence[Attack] = (),
+    paths: Mapping[str, str] | None = None,
+    staleness: Staleness | None = None,
+    device: str = "cpu",
+    on_progress: Watch = lambda progress: None,
+) -> Simulated:
+    """Run a specification with many nodes in this process, from its main thread. SIGINT and SIGTERM stop the run.
+
+    Args:
+        spec: As `Connection.submit`.
+        nodes: How many nodes.
+        data_dir: The folder for the record; default: a new temporary one.
+        processes: How many train at a time; default: one for each core.
+        attacks: What the last nodes do, in order.
+        paths: Where the task finds the nodes' data.
+        staleness: Of an asynchronous run: how many versions old updates are.
+        device: What to train on: cpu, cuda or cuda:N.
+        on_progress: Called a few times a second.
+
+    Raises:
+        SpecError: It cannot work; the message says why. Nothing is recorded then.
+        PluginError: Something that is named is not installed.
+    """
+    folder = Path(data_dir) if data_dir is not None else new_folder()
+    plan = Plan(parsed(spec), nodes, folder.absolute(), processes, attacks, paths or {}, staleness, device)
+    return run_plan(plan, on_progress)
+
+
+def new_folder() -> Path:
+    """A name for the folder of a simulation's record, in the temporary directory."""
+    return (Path(tempfile.gettempdir()) / f"covey-simulation-{secrets.token_hex(4)}").absolute()
+
+
+def run_plan(plan: Plan, on_progress: Watch) -> Simulated:
+    """Run a simulation to its end. Raises as `simulate`."""
+    began = time.monotonic()
+    existed = plan.folder.exists()
+    try:
+        record = asyncio.run(run_simulation(plan, on_progress))
+    except CoveyError:
+        if not existed:  # nothing worth looking at
+            shutil.rmtree(plan.folder, ignore_errors=True)
+        raise
+    seconds = time.monotonic() - began
+    with Connection(Target(plan.folder)) as connection:
+        return Simulated(connection.run(record.run), tuple(connection.rounds(record.run)), seconds, plan.folder)

@@ -1,0 +1,52 @@
+"""Specifications as callers have them: a file, its text, or a mapping."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from covey.errors import NotFound, SpecError
+from covey.protos import admin_pb2 as pb
+from covey.spec import RunSpec, parse_json, parse_toml
+
+Specification = Path | str | Mapping[str, Any]
+"""A TOML file's path; a string with its path or, where it holds an equals sign, its text; the same as a mapping."""
+
+
+def parsed(spec: Specification) -> RunSpec:
+    """The specification, checked as far as that goes without the plug-ins.
+
+    Raises:
+        SpecError: It is wrong; the message names the key.
+        NotFound: There is no such file.
+    """
+    return parse_json(_json(spec)) if isinstance(spec, Mapping) else parse_toml(_toml(spec))
+
+
+def request_of(spec: Specification) -> pb.SubmitRunRequest:
+    """The message that submits it. Raises as `parsed`."""
+    parsed(spec)
+    if isinstance(spec, Mapping):
+        return pb.SubmitRunRequest(spec_json=_json(spec))
+    return pb.SubmitRunRequest(spec_toml=_toml(spec))
+
+
+def _json(spec: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(spec)
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"the specification holds what TOML does not know: {error}") from error
+
+
+def _toml(spec: Path | str) -> str:
+    if isinstance(spec, str) and "=" in spec:
+        return spec
+    path = Path(spec)
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path} is not a text file: {error}") from error
+    except OSError as error:
+        raise NotFound(f"{path} cannot be read: {error.strerror}") from error

@@ -1,0 +1,107 @@
+"""A record that is read from a coordinator's data directory while no coordinator runs on it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+from covey.artifact import read_chunks
+from covey.client.record import Record
+from covey.coordinator.admin import views
+from covey.coordinator.admin.queries import Queries
+from covey.coordinator.config import DATABASE, sqlite_url
+from covey.coordinator.nodes.adversaries import NEWEST, drills_on_record
+from covey.errors import NotFound
+from covey.protos import admin_pb2 as pb
+from covey.storage.record.contract import NodeRecord
+from covey.storage.sql.store import open_store
+from covey.wire.identity import Identity
+
+ARTIFACTS = Path("files") / "artifacts"
+"""Where, in a coordinator's data directory, the model and update files are, named by digest."""
+
+
+class StoredRecord(Record):
+    """The record of a coordinator that is not running: no node is connected, the rest is the same.
+
+    Args:
+        data_dir: The coordinator's.
+
+    Raises:
+        NotFound: It has no SQLite database.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        if not (data_dir / DATABASE).is_file():
+            raise NotFound(
+                f"no coordinator is running on {data_dir}, and it has no {DATABASE}; "
+                "name a coordinator's data directory, or start a coordinator whose store is elsewhere"
+            )
+        self._store = open_store(sqlite_url(data_dir))
+        self._queries = Queries(self._store, self._node_view)
+        self._drills: dict[str, str] | None = None
+
+    @property
+    def identity(self) -> Identity:
+        """The coordinator's own: a backup holds it too."""
+        return Identity.load(self._data_dir / "keys")
+
+    async def runs(self, limit: int, before: str) -> pb.ListRunsReply:
+        """As `Record.runs`."""
+        return await asyncio.to_thread(self._queries.runs, limit, before)
+
+    async def run(self, run: str) -> pb.Run:
+        """As `Record.run`."""
+        return await asyncio.to_thread(self._queries.run, run)
+
+    async def rounds(self, run: str, after: int, limit: int, newest: bool) -> pb.ListRoundsReply:
+        """As `Record.rounds`."""
+        return await asyncio.to_thread(self._queries.rounds, run, after, limit, newest=newest)
+
+    async def round(self, run: str, number: int, after: str) -> pb.RoundDetail:
+        """As `Record.round`."""
+        return await asyncio.to_thread(self._queries.round, run, number, after)
+
+    async def version(self, run: str, number: int) -> pb.Version:
+        """As `Record.version`."""
+        return views.version_view(await asyncio.to_thread(self._queries.version, run, number))
+
+    async def chunks(self, run: str, version: int) -> AsyncGenerator[bytes]:
+        """As `Record.chunks`."""
+        record = await asyncio.to_thread(self._queries.version, run, version)
+        path = self._data_dir / ARTIFACTS / record.artifact.digest
+        try:
+            with path.open("rb", buffering=0) as file:
+                for chunk in read_chunks(file):
+                    yield bytes(chunk)
+        except FileNotFoundError as error:
+            raise NotFound(f"the file of version {version} is gone: {path}; restore a backup") from error
+
+    async def signed(self, run: str) -> AsyncGenerator[pb.AuditReply]:
+        """As `Record.signed`."""
+        pages = self._queries.signed(run, self.identity.signing_key.public_bytes)
+        while (page := await asyncio.to_thread(next, pages, None)) is not None:
+            yield page
+
+    async def nodes(self, after: str) -> pb.ListNodesReply:
+        """As `Record.nodes`."""
+        return await asyncio.to_thread(self._queries.nodes, after)
+
+    async def node(self, node: str) -> pb.NodeDetail:
+        """As `Record.node`."""
+        return await asyncio.to_thread(self._queries.node, node)
+
+    async def events(self, run: str, node: str, before: int, limit: int) -> pb.ListEventsReply:
+        """As `Record.events`."""
+        return await asyncio.to_thread(self._queries.events, run, node, before, limit)
+
+    async def close(self) -> None:
+        """As `Record.close`."""
+        await asyncio.to_thread(self._store.close)
+
+    def _node_view(self, record: NodeRecord) -> pb.Node:
+        if self._drills is None:
+            self._drills = drills_on_record(self._store.events(limit=NEWEST))
+        return views.node_view(record, False, self._drills.get(record.node, ""))

@@ -1,0 +1,78 @@
+"""From the admin service's messages to values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+
+from covey.client.signed import Commit, SignedRecord, SignedUpdate
+from covey.client.values import Change, Event, Node, NodeDetail, NodeProgress, Round, RoundDetail, Run, Update, Version
+from covey.protos import admin_pb2 as pb
+from covey.wire.artifacts import artifact_from
+
+V = TypeVar("V")
+_JSON_TEXT = frozenset({"metrics", "numbers", "detail", "spec"})
+_TIMES = frozenset({"submitted_at", "started_at", "ended_at", "committed_at", "received_at", "last_seen_at"})
+
+
+def value_of(kind: type[V], message: Message) -> V:
+    """A flat message as a value of a dataclass, whose fields are called as the message's.
+
+    JSON text is parsed, lists become tuples, and a time that has not come yet is None.
+    """
+    return kind(**{item.name: _plain(item.name, getattr(message, item.name)) for item in fields(kind)})  # type: ignore[arg-type]
+
+
+def values_of(kind: type[V], messages: Iterable[Message]) -> tuple[V, ...]:
+    """Several messages, as `value_of`."""
+    return tuple(value_of(kind, message) for message in messages)
+
+
+def _plain(name: str, value: Any) -> Any:
+    if name in _TIMES:
+        return value or None
+    if name in _JSON_TEXT:
+        return json.loads(value or "{}")
+    return value if isinstance(value, str | bytes | bool | int | float) else tuple(value)
+
+
+def version_of(message: pb.Version) -> Version:
+    """A version; its file's announcement is not checked."""
+    return Version(
+        message.version,
+        message.model_sha256,
+        artifact_from(message.artifact),
+        json.loads(message.metrics or "{}"),
+        message.created_at,
+        message.kept,
+    )
+
+
+def detail_of(message: pb.RoundDetail) -> RoundDetail:
+    """A round with its updates."""
+    version = version_of(message.version) if message.HasField("version") else None
+    return RoundDetail(value_of(Round, message.round), values_of(Update, message.updates), version)
+
+
+def change_of(message: pb.RunStatus) -> Change:
+    """What changed of a run."""
+    return Change(value_of(Run, message.run), values_of(Round, message.rounds), values_of(NodeProgress, message.nodes))
+
+
+def node_detail_of(message: pb.NodeDetail) -> NodeDetail:
+    """A node with its events."""
+    return NodeDetail(value_of(Node, message.node), values_of(Event, message.events))
+
+
+def signed_of(messages: Iterable[pb.AuditReply]) -> SignedRecord:
+    """All that is signed, from the messages that it came in."""
+    key, commits, updates = b"", list[Commit](), list[SignedUpdate]()
+    for message in messages:
+        key = message.coordinator_key or key
+        commits += values_of(Commit, message.commits)
+        updates += values_of(SignedUpdate, message.updates)
+    return SignedRecord(key, tuple(commits), tuple(updates))

@@ -1,0 +1,250 @@
+"""What a federation is asked for, as plain frozen values.
+
+Times are Unix seconds, and None where something has not happened yet. Sizes are bytes. Metrics and other open-ended
+values are mappings as JSON has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from covey.artifact import Artifact
+from covey.spec.modes import DEFAULT, MODES
+
+Json = Mapping[str, Any]
+ENDED = ("completed", "failed", "stopped")
+"""States in which a run stays."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run and how far it is."""
+
+    run: str
+    """Its id."""
+    name: str
+    mode: str
+    state: str
+    """`queued`, `running`, `completed`, `failed` or `stopped`."""
+    reason: str = ""
+    """Why it is in that state, or what it waits for."""
+    rounds_committed: int = 0
+    """Versions made."""
+    rounds: int = 0
+    """How many rounds end it; 0 where it is counted in updates."""
+    model_version: int = 0
+    model_sha256: str = ""
+    """Of the newest version; empty before there is one."""
+    metrics: Json = field(default_factory=dict)
+    """Of the newest evaluated version."""
+    submitted_at: float | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    updates_decided: int = 0
+    updates: int = 0
+    """How many decisions end it; 0 where it is counted in rounds."""
+    spec: Json = field(default_factory=dict)
+    """The specification."""
+    roster: tuple[str, ...] = ()
+    """Nodes in the order of their first round."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it stays as it is."""
+        return self.state in ENDED
+
+    @property
+    def unit(self) -> Literal["rounds", "updates"]:
+        """What it is counted in; of a mode that only a newer coordinator has, rounds."""
+        return MODES.get(self.mode, MODES[DEFAULT]).unit
+
+    @property
+    def done(self) -> int:
+        """How many rounds are committed, or updates decided on."""
+        return self.updates_decided if self.unit == "updates" else self.rounds_committed
+
+    @property
+    def whole(self) -> int:
+        """How many rounds or updates end it."""
+        return self.updates if self.unit == "updates" else self.rounds
+
+
+@dataclass(frozen=True)
+class Round:
+    """A round; of a run that is counted in updates: one assignment of one node."""
+
+    round: int
+    state: str
+    """`collecting`, `aggregating`, `committed`, `failed`, or `decided` (an update that was decided on by itself)."""
+    attempt: int = 1
+    started_at: float | None = None
+    committed_at: float | None = None
+    seconds: float = 0.0
+    """From its start to its commit; 0 before that."""
+    accepted: int = 0
+    """Updates."""
+    rejected: int = 0
+    bytes_received: int = 0
+    bytes_sent: int = 0
+    metrics: Json = field(default_factory=dict)
+    """Of the version that it made."""
+    reason: str = ""
+    invited: tuple[str, ...] = ()
+    base_version: int = 0
+    """The version that it starts from."""
+    version: int = 0
+    """The version that it made, or that its update went into; 0: none (yet)."""
+    arrival: int = 0
+    """The order in which updates were recorded, from 1, where that counts; 0: there is none yet."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one node answered in a round."""
+
+    node: str
+    verdict: str
+    """`received`, `accepted`, `rejected`, `held`, `declined` or `lost`."""
+    reason: str = ""
+    digest: str = ""
+    """SHA-256 (hex) of the signed statement; empty where there is none."""
+    bytes: int = 0
+    weight: float = 0.0
+    """As the node declared it."""
+    share: float = 0.0
+    """The share it had in the result."""
+    numbers: Json = field(default_factory=dict)
+    """Of the verdict."""
+    metrics: Json = field(default_factory=dict)
+    """Of the local training."""
+    received_at: float | None = None
+    base_sha256: str = ""
+    key_id: str = ""
+
+
+@dataclass(frozen=True)
+class Version:
+    """A committed version of the model."""
+
+    version: int
+    model_sha256: str
+    artifact: Artifact
+    """Its safetensors file."""
+    metrics: Json = field(default_factory=dict)
+    created_at: float = 0.0
+    kept: bool = True
+    """Whether the file is still on the coordinator's disk."""
+
+    @property
+    def digest(self) -> str:
+        """Names the file."""
+        return self.artifact.digest
+
+    @property
+    def bytes(self) -> int:
+        """Size of the file."""
+        return self.artifact.size_bytes
+
+
+@dataclass(frozen=True)
+class RoundDetail:
+    """A round, every node's answer, and the version that it made (None: none)."""
+
+    round: Round
+    updates: tuple[Update, ...] = ()
+    version: Version | None = None
+
+
+@dataclass(frozen=True)
+class NodeProgress:
+    """What a node of the open round does now."""
+
+    node: str
+    phase: str
+    """`invited`, `downloading`, `training`, `uploading`, `received`, `declined`, `lost` or `away`."""
+    step: int = 0
+    steps: int = 0
+    """Of the local training; 0: none is on."""
+    loss: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Change:
+    """A run as it is now, the rounds that changed since the last `Change`, and what its nodes do."""
+
+    run: Run
+    rounds: tuple[Round, ...] = ()
+    nodes: tuple[NodeProgress, ...] = ()
+
+
+@dataclass(frozen=True)
+class Node:
+    """An enrolled node."""
+
+    node: str
+    state: str
+    """`connected`, `away`, `evicted` or `left`."""
+    enrolled_at: float = 0.0
+    last_seen_at: float | None = None
+    certificate_expires_at: float = 0.0
+    version: str = ""
+    device: str = ""
+    tasks: tuple[str, ...] = ()
+    accepted: int = 0
+    """Updates, over all runs."""
+    rejected: int = 0
+    drill: str = ""
+    """The attack that it said to be a drill for; empty: none."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something worth remembering: an eviction, a refusal, a restart."""
+
+    at: float
+    kind: str
+    run: str = ""
+    node: str = ""
+    detail: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NodeDetail:
+    """A node, and its newest events."""
+
+    node: Node
+    events: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a coordinator does now."""
+
+    version: str
+    federation: str
+    state: str
+    """`running`, `paused` or `draining`."""
+    nodes_connected: int = 0
+    current_run: str = ""
+    store: str = ""
+
+
+@dataclass(frozen=True)
+class Token:
+    """A one-time join token: a secret."""
+
+    token: str = field(repr=False)
+    node: str = ""
+    """The name that it is for."""
+    expires_at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Backup:
+    """A backup that was written on the coordinator's machine."""
+
+    folder: str
+    bytes: int = 0

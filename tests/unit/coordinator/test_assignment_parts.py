@@ -1,0 +1,36 @@
+"""What an assignment says of parts: which to send, and which files come along."""
+
+from __future__ import annotations
+
+from covey import messages as msg
+from covey.artifact import INLINE_BYTES, Artifact, artifact_of
+from covey.coordinator.runs.assignments import input_files, method_files, wanted_parts
+from covey.parts import DeclaredPart, PartFile
+from covey.storage.record.contract import VersionRecord
+from covey.worker.jobs.runs import Description
+
+MODEL = DeclaredPart("m", "int8", "ab", 40, False, 1, None, "all", "rule", (), in_model=True)
+SMALL = DeclaredPart("c", "none", "cd", 4, True, 1, 1, "all", "mean", ("version", "node-accepted"))
+LARGE = DeclaredPart("g", "none", "ef", 1 << 20, True, None, 1, "all", "mean", ("version",))
+DESCRIPTION = Description(True, 1, {}, (MODEL, SMALL, LARGE))
+FILES = {"c": artifact_of([b"ctrl"]), "g": Artifact("0" * 64, INLINE_BYTES + 1, b"\0" * 32)}
+
+
+def version(**files: Artifact) -> VersionRecord:
+    state = tuple(PartFile(f"method/{name}", "none", artifact) for name, artifact in files.items())
+    return VersionRecord("r", 1, "", artifact_of([]), 0.0, state=(*state, PartFile("optimizer/x", "none", FILES["c"])))
+
+
+def test_nodes_are_asked_for_what_is_declared() -> None:
+    assert wanted_parts(DESCRIPTION) == (msg.WantedPart("m", "int8", 40, False), msg.WantedPart("c", "none", 4, True))
+    assert wanted_parts(DESCRIPTION, phase=2) == ()
+
+
+def test_what_the_version_keeps_comes_along_if_it_is_small() -> None:
+    assert method_files(DESCRIPTION, version(**FILES)) == FILES
+    found = input_files(DESCRIPTION, version(**FILES), lambda artifact: b"ctrl")
+    assert found == (msg.InputFile("c", "", FILES["c"], b"ctrl"), msg.InputFile("g", "", FILES["g"]))
+
+
+def test_the_first_version_keeps_nothing_yet() -> None:
+    assert input_files(DESCRIPTION, version(), lambda artifact: b"") == ()
