@@ -34,7 +34,7 @@ class LogLimits:
     """Of one log; the oldest go."""
     waiting_bytes: int = 4 * MEBIBYTE
     """In memory; what comes while so much waits is left out, and the log goes on with a new opening later."""
-    logs: int = 100
+    logs: int = 32
     """In the folder; those that were written longest ago go."""
 
 
@@ -125,8 +125,10 @@ class EventLog:
     # -- lines ----------------------------------------------------------------------------------------------------
 
     def _open(self, machine: object) -> None:
-        make = opening_line
-        self._add(lambda: make(self._clock(), self._kind, self._name, machine, self._table), is_opening=True)
+        def line() -> bytes:
+            return opening_line(self._clock(), self._kind, self._name, machine, self._table)
+
+        self._add(line, is_opening=True)
 
     def _add(self, make: Callable[[], bytes], *, is_opening: bool = False) -> None:
         if self._has_ended:
