@@ -11,8 +11,9 @@ from typing import Any
 from covey.coordinator.modes.registry import ROOMS
 from covey.errors import NotFound
 from covey.machines.log import Entry, Opening, Replayed, machine_of, parts, read_log, replay, tables_by_kind
+from covey.node.assignments.recording import KIND, VALUES
 
-TABLES = {room.name: room.values for room in ROOMS.values()}
+TABLES = {room.name: room.values for room in ROOMS.values()} | {KIND: VALUES}
 
 
 @dataclass(frozen=True)

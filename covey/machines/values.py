@@ -25,12 +25,15 @@ class ValueTable:
 
     Args:
         modules: Where they are defined; all that these modules define can be written and read.
+        longest_bytes: Of a byte string that is written; a longer one is written as empty, where a machine does not look
+            into it.
 
     Raises:
         ValueError: Two classes have one name.
     """
 
-    def __init__(self, *modules: ModuleType) -> None:
+    def __init__(self, *modules: ModuleType, longest_bytes: int | None = None) -> None:
+        self._longest_bytes = longest_bytes
         self._classes: dict[str, type] = {}
         for module in modules:
             for name, cls in inspect.getmembers(module, inspect.isclass):
@@ -51,7 +54,7 @@ class ValueTable:
             case tuple():
                 return [self.to_json(item) for item in value]
             case bytes():
-                return {KIND: "bytes", "base64": base64.b64encode(value).decode()}
+                return self._bytes(value)
             case list():
                 return {KIND: "list", "items": [self.to_json(item) for item in value]}
             case set() | frozenset():
@@ -59,6 +62,10 @@ class ValueTable:
             case Mapping():
                 return self._mapping(value)
         return self._object(value)
+
+    def _bytes(self, value: bytes) -> Any:
+        is_left_out = self._longest_bytes is not None and len(value) > self._longest_bytes
+        return {KIND: "bytes", "base64": "" if is_left_out else base64.b64encode(value).decode()}
 
     def _mapping(self, value: Mapping[Any, Any]) -> Any:
         if KIND not in value and all(isinstance(key, str) for key in value):

@@ -65,3 +65,19 @@ def test_it_is_shown_and_a_difference_too(federation, log, tmp_path):
     assert "is recorded to have asked for Report" in federation.cli("run", "debug", other, check=False)
     with pytest.raises(FederationError, match="1 events led to other actions than were recorded"):
         federation.cli("run", "debug", other)
+
+
+def test_a_nodes_log_replays_too(federation):
+    federation.stop_node(0)
+    federation.start_node(0)
+    federation.wait_connected(NODES)
+    run = federation.submit(spec("after-a-restart", rounds=2))
+    federation.wait(run, timeout_s=90)
+    federation.stop_node(0)
+    items = list(debug_log(federation.node_dir(0) / "events" / "assignments.jsonl"))
+    federation.start_node(0)
+    federation.wait_connected(NODES)
+    events = [item for item in items if isinstance(item, Replayed)]
+    assert len([item for item in items if isinstance(item, Opening)]) == 2
+    assert [item.difference for item in events] == [""] * len(events)
+    assert sum(item.entry.actions == ("Start",) for item in events) >= 2
