@@ -10,6 +10,7 @@ import contextlib
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from covey.machines.values import ValueTable
 
 log = structlog.get_logger(room="driver")
 MEBIBYTE = 1 << 20
+PAUSE_S = 0.1
+"""How long the thread pauses when it has written all there is: if it woke for each event, the run would wait for it."""
 
 
 @dataclass(frozen=True)
@@ -167,14 +170,30 @@ class _Writer:
     def run(self) -> None:
         """Write until None comes."""
         while (line := self._lines.get()) is not None:
-            self.taken_bytes += len(line.content)
-            if not self.is_stopped.is_set():
-                try:
-                    self._write(line)
-                except OSError as error:
-                    self.is_stopped.set()
-                    say_end(self._name, "the disk does not take it", error)
+            self._take(line)
+            if self._lines.empty():
+                self._flush()
+                time.sleep(PAUSE_S)
         self._close()
+
+    def _take(self, line: _Line) -> None:
+        self.taken_bytes += len(line.content)
+        if not self.is_stopped.is_set():
+            try:
+                self._write(line)
+            except OSError as error:
+                self._give_up(error)
+
+    def _flush(self) -> None:
+        if self._file is not None and not self.is_stopped.is_set():
+            try:
+                self._file.flush()
+            except OSError as error:
+                self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        self.is_stopped.set()
+        say_end(self._name, "the disk does not take it", error)
 
     def _write(self, line: _Line) -> None:
         if line.is_opening:
@@ -182,8 +201,6 @@ class _Writer:
         if self._file is None:
             raise OSError("there is no file")
         self._file.write(line.content)
-        if self._lines.empty():
-            self._file.flush()
         if not self._is_full and self._file.tell() >= self._limits.file_bytes:
             self._is_full = True
             self.is_full.set()

@@ -17,6 +17,7 @@ from covey.errors import StoreError
 from covey.machines.values import ValueTable
 
 FORMAT = 1
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 class Handles(Protocol):
@@ -82,7 +83,7 @@ def digest_of(actions: Sequence[object], table: ValueTable) -> str:
 
 
 def _line(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    return _ENCODER.encode(value).encode() + b"\n"
 
 
 def read_log(lines: Iterable[bytes]) -> Iterator[Opening | Entry]:

@@ -46,13 +46,15 @@ class ValueTable:
         Raises:
             TypeError: It holds something that has no place in the table.
         """
-        match value:
+        match value:  # the commonest first
             case None | bool() | int() | str():
                 return value
             case float():
                 return value if math.isfinite(value) else {KIND: "float", "value": repr(value)}
             case tuple():
                 return [self.to_json(item) for item in value]
+            case _ if self._classes.get(type(value).__name__) is type(value):
+                return {KIND: type(value).__name__, **{name: self.to_json(item) for name, item in vars(value).items()}}
             case bytes():
                 return self._bytes(value)
             case list():
@@ -61,7 +63,7 @@ class ValueTable:
                 return {KIND: "set", "items": sorted(map(self.to_json, value), key=repr)}
             case Mapping():
                 return self._mapping(value)
-        return self._object(value)
+        raise TypeError(f"{type(value).__module__}.{type(value).__name__} is not in the table of the machine's classes")
 
     def _bytes(self, value: bytes) -> Any:
         is_left_out = self._longest_bytes is not None and len(value) > self._longest_bytes
@@ -71,12 +73,6 @@ class ValueTable:
         if KIND not in value and all(isinstance(key, str) for key in value):
             return {key: self.to_json(item) for key, item in value.items()}
         return {KIND: "map", "items": [[self.to_json(key), self.to_json(item)] for key, item in value.items()]}
-
-    def _object(self, value: object) -> Any:
-        name = type(value).__name__
-        if self._classes.get(name) is not type(value):
-            raise TypeError(f"{type(value).__module__}.{name} is not in the table of the machine's classes")
-        return {KIND: name, **{field: self.to_json(item) for field, item in vars(value).items()}}
 
     def from_json(self, value: Any) -> Any:
         """The inverse of `to_json`; a mapping comes back as a dict, a frozen set as a set.
