@@ -18,6 +18,8 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 KIND = "$"
+_PLAIN = frozenset({str, int, bool, type(None)})
+"""What is the same in JSON."""
 
 
 class ValueTable:
@@ -46,15 +48,17 @@ class ValueTable:
         Raises:
             TypeError: It holds something that has no place in the table.
         """
-        match value:  # the commonest first
+        kind = type(value)
+        if self._classes.get(kind.__name__) is kind:
+            fields = {name: item if type(item) in _PLAIN else self.to_json(item) for name, item in vars(value).items()}
+            return {KIND: kind.__name__, **fields}
+        match value:
             case None | bool() | int() | str():
                 return value
             case float():
                 return value if math.isfinite(value) else {KIND: "float", "value": repr(value)}
             case tuple():
                 return [self.to_json(item) for item in value]
-            case _ if self._classes.get(type(value).__name__) is type(value):
-                return {KIND: type(value).__name__, **{name: self.to_json(item) for name, item in vars(value).items()}}
             case bytes():
                 return self._bytes(value)
             case list():
@@ -63,7 +67,7 @@ class ValueTable:
                 return {KIND: "set", "items": sorted(map(self.to_json, value), key=repr)}
             case Mapping():
                 return self._mapping(value)
-        raise TypeError(f"{type(value).__module__}.{type(value).__name__} is not in the table of the machine's classes")
+        raise TypeError(f"{kind.__module__}.{kind.__name__} is not in the table of the machine's classes")
 
     def _bytes(self, value: bytes) -> Any:
         is_left_out = self._longest_bytes is not None and len(value) > self._longest_bytes
