@@ -108,6 +108,12 @@ class IdentityError(CoveyError):
     code = "identity"
 
 
+class VersionMismatch(CoveyError):
+    """Node and coordinator speak different versions of the messages between them; the text says whom to upgrade."""
+
+    code = "version"
+
+
 class StoreError(CoveyError):
     """The record of runs, or its files, refused an operation."""
 

@@ -27,7 +27,7 @@ from covey.coordinator.runs.offers import STALL_S, Offers
 from covey.coordinator.store_thread import StoreThread
 from covey.driver.background import Background
 from covey.driver.changes import Changes
-from covey.errors import Conflict, IdentityError, NotFound
+from covey.errors import Conflict, IdentityError, NotFound, NotReady, VersionMismatch
 from covey.machines.protocol import NodeAnswered, NodeJoined, NodeLost
 from covey.protos import coordinator_pb2 as pb
 from covey.storage.files.artifacts import ArtifactFiles
@@ -40,6 +40,8 @@ from covey.wire.translation import from_node, to_node
 
 log = structlog.get_logger(room="coordinator")
 HEARTBEAT_S = 10.0
+GREETING_S = 10.0
+"""How long a session may go without its first message."""
 SILENCE_S = 3 * HEARTBEAT_S
 MESSAGES = (500, 200.0)
 """How many messages of one session are taken at once, and how many a second after that."""
@@ -103,12 +105,19 @@ class CoordinatorService:
     async def session(
         self, requests: AsyncIterator[pb.NodeMessage], context: Context
     ) -> AsyncIterator[pb.CoordinatorMessage]:
-        """One node's long-lived stream."""
+        """One node's long-lived stream.
+
+        Raises:
+            IdentityError: As `authorised`.
+            NotReady: The node does not say hello.
+            VersionMismatch: It speaks another version of the messages.
+        """
         peer = self.authorised(context)
         node = peer.name
+        hello = await self._greeting(node, requests)
         session = self._services.sessions.open(node, peer.expires_at)
         self._services.metrics.connected(node)
-        reader = asyncio.create_task(self._read(session, requests))
+        reader = asyncio.create_task(self._read(session, _after(hello, requests)))
         try:
             yield to_node(msg.Welcome(__version__, self._services.federation, node, HEARTBEAT_S))
             async for message in self._outgoing(session, reader, peer.expires_at):
@@ -118,6 +127,24 @@ class CoordinatorService:
             with contextlib.suppress(asyncio.CancelledError):
                 await reader
             self._ended(session)
+
+    async def _greeting(self, node: str, requests: AsyncIterator[pb.NodeMessage]) -> pb.NodeMessage:
+        """The first message of a session; nothing is answered before it.
+
+        So whoever is refused here hears why at once. An older node, which knows no other way to be told, logs the words
+        and comes back more and more rarely.
+        """
+        try:
+            async with asyncio.timeout(GREETING_S):
+                first = await anext(aiter(requests))
+        except (TimeoutError, StopAsyncIteration):
+            raise NotReady("the session began without a hello; come back") from None
+        hello = from_node(first)
+        if not isinstance(hello, msg.Hello):
+            raise NotReady("a session begins with a hello; come back")
+        if hello.wire != msg.WIRE:
+            await self._refuse_version(node, hello)
+        return first
 
     async def _outgoing(
         self, session: Session, reader: asyncio.Task[None], expires_at: float
@@ -189,9 +216,6 @@ class CoordinatorService:
 
     async def _hello(self, session: Session, hello: msg.Hello) -> None:
         services, store, node = self._services, self._services.store, session.node
-        if hello.wire != msg.WIRE:
-            await self._refuse_version(session, hello)
-            return
         tasks = [task[:200] for task in hello.tasks[:1000]]
         version, device = hello.version[:50], hello.device[:200]
         await store.persist(store.store.seen, node, services.clock(), version=version, device=device, tasks=tasks)
@@ -204,14 +228,14 @@ class CoordinatorService:
             services.runs.post_all(NodeJoined(node, services.clock()))
         services.changes.notify()
 
-    async def _refuse_version(self, session: Session, hello: msg.Hello) -> None:
+    async def _refuse_version(self, node: str, hello: msg.Hello) -> None:
         """A node whose messages are of another version is told so, and takes part in nothing."""
         reason = version_refusal(hello)
-        session.close("version", reason)
-        log.warning("node refused", node=session.node, reason=reason)
+        log.warning("node refused", node=node, reason=reason)
         detail = {"node": hello.wire, "coordinator": msg.WIRE}
-        event = EventRecord(self._services.clock(), WIRE_REFUSED, node=session.node, detail=detail)
+        event = EventRecord(self._services.clock(), WIRE_REFUSED, node=node, detail=detail)
         await self._services.store.persist(self._services.store.store.add_event, event)
+        raise VersionMismatch(reason)
 
     async def _note_drill(self, node: str, attack: str) -> None:
         """Put on record that a node is an adversary for a drill, or is one no more."""
@@ -314,6 +338,12 @@ class CoordinatorService:
     async def renew(self, request: pb.RenewRequest, context: Context) -> pb.EnrolReply:
         """A new certificate for the caller."""
         return await renew(self._services.enrolment, self.authorised(context).name, request)
+
+
+async def _after(first: pb.NodeMessage, rest: AsyncIterator[pb.NodeMessage]) -> AsyncIterator[pb.NodeMessage]:
+    yield first
+    async for message in rest:
+        yield message
 
 
 def version_refusal(hello: msg.Hello) -> str:

@@ -23,8 +23,10 @@ from covey.machines.values import ValueTable
 
 log = structlog.get_logger(room="driver")
 MEBIBYTE = 1 << 20
-PAUSE_S = 0.1
-"""How long the thread pauses when it has written all there is: if it woke for each event, the run would wait for it."""
+PAUSE_S = 0.02
+"""How long the thread pauses when it has written all there is: if it woke for each event, the run would wait for it.
+
+What came in this time is lost where the process is killed."""
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ TABLE: dict[str, tuple[grpc.StatusCode, str | None]] = {
     "identity": (Status.PERMISSION_DENIED, None),
     "not-found": (Status.NOT_FOUND, None),
     "conflict": (Status.ALREADY_EXISTS, None),
+    "version": (Status.FAILED_PRECONDITION, None),
     "task-failed": (Status.FAILED_PRECONDITION, None),
     "store-unavailable": (Status.UNAVAILABLE, "the coordinator's database is away; try again later"),
     "fenced": (Status.UNAVAILABLE, "another coordinator has taken over; try again"),

@@ -14,7 +14,7 @@ import structlog
 
 from covey import __version__
 from covey import messages as msg
-from covey.errors import CoveyError, IdentityError, Stalled
+from covey.errors import CoveyError, IdentityError, Stalled, VersionMismatch
 from covey.protos import coordinator_pb2 as pb
 from covey.protos import coordinator_pb2_grpc
 from covey.wire.channels import secure_channel
@@ -24,7 +24,7 @@ from covey.wire.translation import from_coordinator, to_coordinator
 
 log = structlog.get_logger(room="node")
 FIRST_WAIT_S, MAX_WAIT_S = 0.1, 10.0
-FINAL = ("evicted", "replaced", "version")
+FINAL = ("evicted", "replaced")
 """Goodbyes after which coming back would not help."""
 Call = grpc.aio.StreamStreamCall[pb.NodeMessage, pb.CoordinatorMessage]
 
@@ -109,8 +109,11 @@ class CoordinatorLink:
             reason = self._identity.explain()
             if reason:
                 raise IdentityError(reason) from error
+            refusal = from_rpc_error(error)
+            if isinstance(refusal, VersionMismatch):
+                raise Ended(str(refusal)) from error
             log.warning("cannot connect", server=self.server, reason=error.details() or error.code().name)
-            raise from_rpc_error(error) from error
+            raise refusal from error
         finally:
             was_connected = self._connected.is_set()
             self._connected.clear()

@@ -9,7 +9,7 @@ import pytest
 from covey.client.event_log import MachineState, debug_log
 from covey.machines.log import Opening, Replayed
 from covey.testing.federation import Federation, FederationError
-from tests.integration.conftest import async_spec, spec
+from tests.integration.specs import async_spec, spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]
 NODES = 2
@@ -49,7 +49,7 @@ def test_every_part_leads_to_the_actions_that_were_recorded(log):
     assert len(openings) == 2  # one for each start
     assert [item.difference for item in events] == [""] * len(events)
     assert sum("Started" in item.entry.event["$"] for item in events) == 2
-    assert sum(item.entry.event["$"] == "UpdateStored" for item in events) >= 8
+    assert sum(item.entry.event["$"] == "UpdateStored" for item in events) >= 4  # at least after the restart
     assert states[-1].get("state", states[-1].get("_phase")) == "done"
 
 

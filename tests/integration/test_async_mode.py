@@ -8,7 +8,7 @@ import pytest
 
 from covey.storage.sql.store import open_store
 from covey.testing.federation import Federation, FederationError
-from tests.integration.conftest import async_spec
+from tests.integration.specs import async_spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(400)]
 NODES, ATTACKERS = 10, 3

@@ -8,7 +8,7 @@ import sqlite3
 import pytest
 
 from covey.testing.federation import Federation, FederationError
-from tests.integration.conftest import spec
+from tests.integration.specs import spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]
 NODES, ROUNDS = 5, 3

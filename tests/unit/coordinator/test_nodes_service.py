@@ -12,9 +12,9 @@ from covey.coordinator.nodes.enrolment import Addresses, EnrolmentServices
 from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.service import WIRE_REFUSED, CoordinatorService, NodeServices, version_refusal
 from covey.coordinator.nodes.sessions import QUEUE_MESSAGES, Sessions
-from covey.errors import IdentityError
+from covey.errors import IdentityError, NotReady, VersionMismatch
 from covey.machines.protocol import NodeAnswered, NodeJoined, NodeLost
-from covey.wire.translation import from_coordinator
+from covey.wire.translation import from_coordinator, from_node, to_coordinator
 
 
 class Run:
@@ -132,6 +132,18 @@ def test_every_session_is_closed_also_of_those_who_have_not_said_hello(sessions)
 # -- hello
 
 
+async def requests(*said):
+    for message in said:
+        yield to_coordinator(message)
+
+
+async def test_a_session_begins_with_a_hello(service):
+    assert from_node(await service._greeting("ada", requests(hello()))) == hello()
+    for said in ([], [msg.DownloadAsk("d")]):
+        with pytest.raises(NotReady, match="hello"):
+            await service._greeting("ada", requests(*said))
+
+
 async def test_a_node_joins_all_active_runs_once(service, sessions, runs, world):
     session = sessions.open("ada")
     for _ in range(2):
@@ -147,13 +159,11 @@ async def test_a_node_joins_all_active_runs_once(service, sessions, runs, world)
     ("wire", "older"), [(0, "node"), (1, "node"), (msg.WIRE - 1, "node"), (msg.WIRE + 1, "coordinator")]
 )
 async def test_a_node_of_another_version_is_told_so_and_joins_nothing(service, sessions, runs, world, wire, older):
-    session = sessions.open("ada")
-    await service.dispatch(session, hello(wire=wire))
-    goodbye, end = messages(session)
-    assert (goodbye.code, end) == ("version", None)
-    assert goodbye.reason == version_refusal(hello(wire=wire))
-    assert f"version {wire or 1} of the messages" in goodbye.reason
-    assert f"version {msg.WIRE}: upgrade the {older}" in goodbye.reason
+    with pytest.raises(VersionMismatch) as refused:
+        await service._greeting("ada", requests(hello(wire=wire)))
+    assert str(refused.value) == version_refusal(hello(wire=wire))
+    assert f"version {wire or 1} of the messages" in str(refused.value)
+    assert f"version {msg.WIRE}: upgrade the {older}" in str(refused.value)
     assert [run.posted for run in runs.values()] == [[], []]
     assert "ada" not in sessions
     (event,) = [event for event in world.record.events(node="ada") if event.kind == WIRE_REFUSED]

@@ -89,7 +89,7 @@ async def test_a_message_that_cannot_be_read_is_passed_over(served, open_link):
     assert [await session.next(), await session.next()] == [WELCOME, msg.DownloadGrant("d")]
 
 
-@pytest.mark.parametrize("code", ["evicted", "replaced", "version"])
+@pytest.mark.parametrize("code", ["evicted", "replaced"])
 async def test_some_goodbyes_are_for_good(served, open_link, code):
     served.scripts = [[WELCOME, msg.Goodbye(code, "because")]]
     _, work = open_link()

@@ -15,6 +15,7 @@ import numpy as np
 
 from covey.artifact import CHUNK_BYTES, artifact_of
 from covey.layout import Layout
+from covey.messages import WIRE
 from covey.protos import coordinator_pb2 as pb
 from covey.protos import tensors_pb2
 from covey.protos.coordinator_pb2_grpc import CoordinatorStub
@@ -104,7 +105,7 @@ class Hostile:
     def connect(self):
         """A new session that was welcomed: from now on the one that is used."""
         self._session = self.open()
-        self.session.send(hello=pb.Hello(version="0", tasks=["digits", "synthetic"], device="cpu"))
+        self.session.send(hello=pb.Hello(version="0", wire=WIRE, tasks=["digits", "synthetic"], device="cpu"))
         self.session.take("welcome")
         return self.session
 
