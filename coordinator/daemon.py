@@ -46,6 +46,7 @@ log = structlog.get_logger(room="coordinator")
 GRACE_S = 1.0
 MAX_CONCURRENT_RPCS = 4096
 KEYS = "keys"
+EVENTS = "events"
 ANNOUNCEMENT = "coordinator.json"
 ROLES: tuple[Role, ...] = ("node", "admin", "auditor")
 
@@ -123,6 +124,7 @@ async def _environment(config: CoordinatorConfig, keys: Keys) -> Environment:
         sessions=Sessions(),
         members=Members(store, evicted),
         operation=Operation(paused=record.setting("paused") == "true"),
+        events=config.data_dir / EVENTS,
         metrics=metrics,
         census=Census({node.node for node in identities["node"]}),
     )

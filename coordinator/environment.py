@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
 from covey.coordinator.admin.gauges import GaugeSources
 from covey.coordinator.admin.metrics import CoordinatorMetrics
@@ -13,7 +15,7 @@ from covey.coordinator.admin.service import AdminServices
 from covey.coordinator.backup.backup import BackupServices
 from covey.coordinator.config import CoordinatorConfig
 from covey.coordinator.keys.renewal import OwnCertificate
-from covey.coordinator.modes.registry import take_up
+from covey.coordinator.modes.registry import event_log, take_up
 from covey.coordinator.nodes.enrolment import Addresses, EnrolmentServices
 from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.service import NodeServices
@@ -53,6 +55,8 @@ class Environment:
     background: Background = field(default_factory=Background)
     addresses: Addresses = field(default_factory=Addresses)
     keeps_deadlines: bool = True
+    events: Path | None = None
+    """The folder of the runs' event logs; None: there are none."""
 
     def __post_init__(self) -> None:
         self.store.on_call = self.metrics.store_calls.observe
@@ -91,6 +95,7 @@ class Environment:
             started_at=self.now(),
             allow_paths=self.config.allow_paths,
             keeps_deadlines=self.keeps_deadlines,
+            record_events=partial(event_log, self.events, self.now) if self.events is not None else None,
         )
 
     def enrolment_services(self) -> EnrolmentServices:

@@ -35,6 +35,8 @@ class NodeActor:
         self._talk: Conversation | None = None
         self._work: asyncio.Task[None] | None = None
         self._tidying: set[asyncio.Task[None]] = set()
+        if services.recorder is not None:
+            services.recorder.opened(self._machine)
 
     @property
     def busy(self) -> bool:
@@ -77,6 +79,8 @@ class NodeActor:
     async def stop(self) -> None:
         """Give up what is in progress and what waits; nothing is begun any more."""
         self._machine = AssignmentMachine()
+        if self._services.recorder is not None:
+            self._services.recorder.closed()
         tasks = [task for task in (self._work, *self._tidying) if task is not None]
         for task in tasks:
             task.cancel()
@@ -85,7 +89,10 @@ class NodeActor:
     # -- what is done ---------------------------------------------------------------------------------------------
 
     def _handle(self, event: ev.Event) -> None:
-        for action in self._machine.handle(event):
+        actions = self._machine.handle(event)
+        if self._services.recorder is not None:
+            self._services.recorder.took(self._machine, event, actions)
+        for action in actions:
             self._do(action)
 
     def _do(self, action: ev.Action) -> None:

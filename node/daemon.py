@@ -14,6 +14,7 @@ from covey import __version__
 from covey import messages as msg
 from covey.errors import CoveyError, IdentityError
 from covey.node.actor import NodeActor
+from covey.node.assignments.recording import assignments_log
 from covey.node.assignments.store import NodeStore
 from covey.node.membership.bulk import BulkChannels
 from covey.node.membership.link import CoordinatorLink
@@ -31,6 +32,7 @@ from covey.worker.jobs.operations import HELLO
 from covey.worker.jobs.runs import HelloJob
 
 log = structlog.get_logger(room="node")
+EVENTS = "events"
 RENEWED = -1
 """`NodeDaemon.run` ended to go on with a new certificate."""
 
@@ -93,9 +95,9 @@ class NodeDaemon:
             on_message=lambda message: self._actor.receive(message),
             on_lost=lambda: self._actor.lost(),
         )
-        self._actor = NodeActor(
-            NodeServices(config, identity, self._link, self._bulk, self._files, self._worker, self._store, metrics)
-        )
+        recorder = assignments_log(config.data_dir / EVENTS)
+        ports = self._link, self._bulk, self._files, self._worker, self._store
+        self._actor = NodeActor(NodeServices(config, identity, *ports, metrics, recorder=recorder))
 
     @property
     def connected(self) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 
+from covey.driver.driver import Recorder
 from covey.node.operator.config import NodeConfig
 from covey.node.operator.metrics import NodeMetrics
 from covey.node.ports import Bulk, Clock, Files, Link, Store, Worker
@@ -37,3 +38,5 @@ class NodeServices:
     store: Store
     metrics: NodeMetrics = field(default_factory=NodeMetrics)
     clock: Clock = field(default_factory=SystemClock)
+    recorder: Recorder | None = None
+    """Records the events of the machine of assignments; None: nothing does."""

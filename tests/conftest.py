@@ -10,26 +10,14 @@ from pathlib import Path
 
 import pytest
 import structlog
-from sqlalchemy import create_engine
 
-from covey.storage.sql.engine import database_url
 from covey.storage.sql.migrations.migrate import migrate
+from tests.databases import execute
 
 # Before anything imports torch: threads that wait for work beside other processes take more time than they save.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 TEMPLATE = "covey_template"
-
-
-def execute(url, *statements):
-    """Run SQL outside of any transaction."""
-    engine = create_engine(database_url(url), isolation_level="AUTOCOMMIT")
-    try:
-        with engine.connect() as connection:
-            for statement in statements:
-                connection.exec_driver_sql(statement)
-    finally:
-        engine.dispose()
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.runs.facts import Counted
 from covey.coordinator.runs.mode import Mode
+from covey.machines.values import ValueTable
 from covey.storage.record.contract import RunRecord, Store
 from covey.worker.client.client import Worker
 
@@ -21,7 +22,7 @@ class ReplayReport:
 
     run: str
     decisions: int
-    """How many were made again."""
+    """How many were made again: an asynchronous run's, or rounds."""
     versions: int
     """How many versions came out the same, version 0 not counted."""
     model_sha256: str
@@ -60,14 +61,16 @@ class ModeRoom:
         counts: What a specification asks for so many of.
         section: Where in a specification it does: the section, and the key in it.
         begin: Makes the mode's part in a run.
-        replay: Makes a run's decisions again; None: there are none that could be made again one by one.
+        values: The classes of its machine, for event logs.
+        replay: Makes a run's decisions again.
     """
 
     name: str
     counts: Counted
     section: tuple[str, str]
     begin: Callable[[ActiveRun], Mode]
-    replay: ReplayOf | None = None
+    values: ValueTable
+    replay: ReplayOf
 
     def asked(self, spec_json: str) -> int:
         """How many rounds or updates a stored specification asks for; 0 if it does not say."""

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+from covey.coordinator.modes.asynchronous import events as async_events
+from covey.coordinator.modes.asynchronous import machine as async_machine
 from covey.coordinator.modes.asynchronous.mode import AsyncMode
-from covey.coordinator.modes.asynchronous.replay import Replay
+from covey.coordinator.modes.asynchronous.replay import Replay as AsyncReplay
 from covey.coordinator.modes.contract import ModeRoom, Replaying
+from covey.coordinator.modes.rounds import events as rounds_events
+from covey.coordinator.modes.rounds import machine as rounds_machine
 from covey.coordinator.modes.rounds.mode import RoundsMode
+from covey.coordinator.modes.rounds.replay import RoundsReplay
 from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.runs.ports import RunServices
+from covey.driver.event_log import EventLog
 from covey.errors import SpecError
+from covey.machines import evaluation, membership, protocol
+from covey.machines.values import ValueTable
 from covey.storage.record.contract import RunRecord, Store
 from covey.worker.client.client import Worker
 
+SHARED = protocol, membership, evaluation
+"""Where the values of all modes' machines are defined."""
+ROUNDS = ValueTable(*SHARED, rounds_events, rounds_machine)
+ASYNC = ValueTable(*SHARED, async_events, async_machine)
 ROOMS = {
     room.name: room
     for room in (
-        ModeRoom("rounds", "rounds", ("rounds", "count"), RoundsMode),
-        ModeRoom("async", "updates", ("async", "updates"), AsyncMode, Replay),
+        ModeRoom("rounds", "rounds", ("rounds", "count"), RoundsMode, ROUNDS, RoundsReplay),
+        ModeRoom("async", "updates", ("async", "updates"), AsyncMode, ASYNC, AsyncReplay),
     )
 }
 
@@ -43,16 +56,21 @@ def take_up(services: RunServices, run: RunRecord) -> ActiveRun:
     return ActiveRun(services, run, room_of(run.mode).begin)
 
 
+def event_log(folder: Path, clock: Callable[[], float], run: RunRecord) -> EventLog:
+    """The event log of a recorded run.
+
+    Raises:
+        SpecError: Its mode is not known here.
+    """
+    return EventLog(folder, run.mode, run.run, room_of(run.mode).values, clock)
+
+
 def replay_of(
     store: Store, run: RunRecord, artifacts: Path, worker: Worker, folder: Path, *, allow_path: bool = False
 ) -> Replaying:
     """A replay of a recorded run (`ReplayOf`).
 
     Raises:
-        SpecError: Its mode has no decisions to replay.
+        SpecError: Its mode is not known here.
     """
-    replay = room_of(run.mode).replay
-    if replay is None:
-        modes = " or ".join(repr(room.name) for room in ROOMS.values() if room.replay is not None)
-        raise SpecError(f"run {run.run} has mode {run.mode!r}; only a run of mode {modes} has decisions to replay")
-    return replay(store, run, artifacts, worker, folder, allow_path=allow_path)
+    return room_of(run.mode).replay(store, run, artifacts, worker, folder, allow_path=allow_path)

@@ -46,7 +46,14 @@ class ActiveRun:
         self.log = log.bind(run=run.run, name=run.name)
         self.progress: dict[str, NodeProgress] = {}
         self.bytes_received = self.bytes_sent = 0
-        self.driver = Driver[Any, Any](self._do, clock=services.clock, tick=pr.Tick, on_handled=self._handled)
+        self.driver = Driver[Any, Any](
+            self._do,
+            clock=services.clock,
+            tick=pr.Tick,
+            on_handled=self._handled,
+            recorder=services.record_events(run) if services.record_events is not None else None,
+            repeats=_uploading_node,
+        )
         self.mode = mode_of(self)
         self.facts = RunFacts(run.run, run.name, run.mode, self.mode.counts)
         self.evaluation = RunEvaluation(services, run, self.facts)
@@ -309,3 +316,8 @@ class ActiveRun:
 
     def _index(self, node: str) -> int:
         return self.run.roster.index(node)
+
+
+def _uploading_node(event: object) -> str | None:
+    """Of whose upload bytes came, if this is such an event: these repeat."""
+    return event.node if isinstance(event, pr.TransferProgressed) else None

@@ -14,8 +14,9 @@ from typing import ParamSpec, Protocol, TypeVar
 from covey import messages as msg
 from covey.artifact import Artifact
 from covey.coordinator.runs.retention import Retention
+from covey.driver.driver import Recorder
 from covey.storage.files.spool import Spool
-from covey.storage.record.contract import Store
+from covey.storage.record.contract import RunRecord, Store
 from covey.worker.jobs.operations import Operation
 
 P = ParamSpec("P")
@@ -186,6 +187,7 @@ class RunServices:
         started_at: When the coordinator started: every enrolled node is expected back for a while after this.
         allow_paths: Whether a run may name a task by its import path.
         keeps_deadlines: Whether nodes that are silent for too long are given up.
+        record_events: Makes what records the events of a run; None: nothing does.
     """
 
     federation: str
@@ -203,3 +205,4 @@ class RunServices:
     started_at: float
     allow_paths: bool = False
     keeps_deadlines: bool = True
+    record_events: Callable[[RunRecord], Recorder] | None = None

@@ -226,11 +226,11 @@ class Connection:
             return ""
 
     def replay(self, run: RunName, *, store_url: str | None = None, allow_path: bool = False) -> ReplayReport:
-        """Make every decision of an asynchronous run again from its stored updates; needs the data directory.
+        """Make every round, or decision, of a run again from its stored updates; needs the data directory.
 
         Raises:
             NotFound: The data directory is not known here, or files of updates are not kept any more.
-            SpecError: The run is not asynchronous.
+            SpecError: The run's mode is not known here.
         """
         from covey.client.replay import replay_run
 

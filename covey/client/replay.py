@@ -1,4 +1,4 @@
-"""Making every decision of an asynchronous run again from its stored updates."""
+"""Making every round, or decision, of a run again from its stored updates."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def replay_run(
 
     Raises:
         NotFound: No such run or database, or files of updates that are not kept any more.
-        SpecError: The run has no decisions: it is not asynchronous.
+        SpecError: The run's mode is not known here.
     """
     with (
         _opened(data_dir, store_url) as store,

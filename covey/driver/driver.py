@@ -6,8 +6,10 @@ It knows nothing of what the machine is for: whoever owns it says what is done f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
+
+from covey.driver.coalescing import Coalescing
 
 E = TypeVar("E")
 A = TypeVar("A")
@@ -30,6 +32,22 @@ class Machine(Protocol[E_contra, A_co]):
         """Take one event; what is to be done, in order."""
 
 
+class Recorder(Protocol):
+    """Records what a machine is told and asks for. Its methods neither block nor raise."""
+
+    def opened(self, machine: object) -> None:
+        """The machine is about to be told its first event."""
+
+    def took(self, machine: object, event: object, actions: Sequence[object]) -> None:
+        """The machine took an event; nothing of `actions` is done yet."""
+
+    def failed(self, event: object, error: Exception) -> None:
+        """The machine raised this error at an event."""
+
+    def closed(self) -> None:
+        """Nothing more will come."""
+
+
 class Driver(Generic[E, A]):
     """The events of one machine, and the work that it asks for.
 
@@ -38,6 +56,9 @@ class Driver(Generic[E, A]):
         clock: The time in seconds, on the machine's clock.
         tick: Makes the event that says that time has passed.
         on_handled: Called after each event, when all its actions are done.
+        recorder: Records the machine's events.
+        repeats: The key of an event of which the machine needs to hear no more than once a second, as bytes come; None:
+            it hears of it every time.
     """
 
     def __init__(
@@ -47,8 +68,12 @@ class Driver(Generic[E, A]):
         clock: Callable[[], float],
         tick: Callable[[float], E],
         on_handled: Callable[[], None] = lambda: None,
+        recorder: Recorder | None = None,
+        repeats: Callable[[E], Hashable | None] = lambda event: None,
     ) -> None:
         self._do, self._clock, self._tick, self._on_handled = do, clock, tick, on_handled
+        self._recorder, self._repeats = recorder, repeats
+        self._coalescing = Coalescing[E]()
         self._machine: Machine[E, A] | None = None
         self._events: asyncio.Queue[E] = asyncio.Queue()
         self._work: set[asyncio.Task[None]] = set()
@@ -73,6 +98,8 @@ class Driver(Generic[E, A]):
     async def drive(self, machine: Machine[E, A], first: Iterable[E] = ()) -> None:
         """Give the machine the events `first`, then those that are posted, until it is done."""
         self._machine = machine
+        if self._recorder is not None:
+            self._recorder.opened(machine)
         for event in first:
             await self.take(event)
         while not machine.done:
@@ -80,11 +107,32 @@ class Driver(Generic[E, A]):
 
     async def take(self, event: E) -> None:
         """Give the machine an event now, before all that are posted: for what an action itself brings about."""
-        if self._machine is None:
+        machine = self._machine
+        if machine is None:
             return
-        for action in self._machine.handle(event):
+        key, now = self._repeats(event), self._clock()
+        if key is not None and not self._coalescing.is_due(key, event, now):
+            return
+        if self._coalescing.holds and machine.wake_at is not None and machine.wake_at <= now:
+            for held in self._coalescing.release(now):  # it may be the sign of life that the machine looks for now
+                await self._give(machine, held)
+        await self._give(machine, event)
+
+    async def _give(self, machine: Machine[E, A], event: E) -> None:
+        for action in self._handled(machine, event):
             await self._do(action)
         self._on_handled()
+
+    def _handled(self, machine: Machine[E, A], event: E) -> Sequence[A]:
+        if self._recorder is None:
+            return machine.handle(event)
+        try:
+            actions = machine.handle(event)
+        except Exception as error:
+            self._recorder.failed(event, error)
+            raise
+        self._recorder.took(machine, event, actions)
+        return actions
 
     async def settle(self) -> None:
         """Wait for the work beside the events."""
@@ -95,6 +143,8 @@ class Driver(Generic[E, A]):
         for task in self._work:
             task.cancel()
         await self.settle()
+        if self._recorder is not None:
+            self._recorder.closed()
 
     async def _next_event(self, machine: Machine[E, A]) -> E:
         if self._crash is not None:

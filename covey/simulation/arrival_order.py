@@ -13,9 +13,9 @@ import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from covey.coordinator.modes.asynchronous.machine import AsyncMachine
-from covey.coordinator.runs.active_run import ActiveRun
 from covey.driver.changes import Changes
 from covey.errors import SpecError
 from covey.seeds import derive_seed
@@ -48,6 +48,14 @@ def parse_staleness(text: str) -> Staleness:
     return Staleness(float(found[1]), float(found[2]))
 
 
+class PacedRun(Protocol):
+    """A run in progress; its order is decided only while its machine is an asynchronous one."""
+
+    @property
+    def machine(self) -> object:
+        """What decides on its updates; None: it is not made yet."""
+
+
 class Pace:
     """Lets nodes deliver one after the other.
 
@@ -58,7 +66,7 @@ class Pace:
         seed: The run's.
     """
 
-    def __init__(self, changes: Changes, run: Callable[[], ActiveRun | None], staleness: Staleness, seed: int) -> None:
+    def __init__(self, changes: Changes, run: Callable[[], PacedRun | None], staleness: Staleness, seed: int) -> None:
         self._changes, self._run, self._staleness, self._seed = changes, run, staleness, seed
         self._waiting: dict[tuple[str, int], asyncio.Event] = {}
 

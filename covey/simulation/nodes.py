@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 from covey import messages as msg
 from covey.artifact import CHUNK_BYTES, Artifact
@@ -148,15 +149,22 @@ def _streamed(size_bytes: int) -> int:
     return size_bytes + whole * len(prefix(CHUNK_BYTES)) + len(prefix(rest))
 
 
+class Recipient(Protocol):
+    """Takes what the coordinator sends to one node."""
+
+    def receive(self, message: msg.CoordinatorMessage) -> None:
+        """Take a message, at once."""
+
+
 class VirtualSessions(Sessions):
     """The sessions of virtual nodes: a message is taken as it is sent, and nobody loses a connection."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._nodes: Mapping[str, VirtualNode] = {}
+        self._nodes: Mapping[str, Recipient] = {}
         self._names: list[str] = []
 
-    def seat(self, nodes: Mapping[str, VirtualNode]) -> None:
+    def seat(self, nodes: Mapping[str, Recipient]) -> None:
         """These are the nodes."""
         self._nodes, self._names = nodes, sorted(nodes)
 

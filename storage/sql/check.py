@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from sqlalchemy import ColumnElement, Connection, FromClause, and_, func, not_, or_, select
 from sqlalchemy import exists as exists_
 
+from covey.spec.modes import MODES
 from covey.storage.sql.schema import assignments, file_references, groups, keys, nodes, runs, steps, versions
 
 _TERMINAL = ("completed", "failed", "stopped")
@@ -110,7 +111,7 @@ def _unfinished(connection: Connection) -> Iterator[str]:
     several = (
         select(groups.c.run)
         .join(runs, runs.c.run == groups.c.run)
-        .where(is_open, runs.c.mode == "rounds")
+        .where(is_open, runs.c.mode.in_([mode.name for mode in MODES.values() if mode.synchronous]))
         .group_by(groups.c.run)
         .having(func.count() > 1)
     )

@@ -19,7 +19,7 @@ from covey.storage.sql.locks import ADVISORY_KEY
 from covey.storage.sql.schema import lease
 from covey.storage.sql.store import open_store
 from covey.testing.store import records as make
-from tests.conftest import execute
+from tests.databases import execute
 
 ROOT = Path(__file__).parents[2]
 HOLDER = """

@@ -10,7 +10,7 @@ import pytest
 
 from covey.artifact import artifact_of_file
 from covey.testing.federation import Federation
-from tests.integration.conftest import BIG, spec
+from tests.integration.specs import BIG, spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
 

@@ -9,7 +9,7 @@ import pytest
 
 from covey.storage.sql.store import open_store
 from covey.testing.federation import Federation
-from tests.integration.conftest import async_spec
+from tests.integration.specs import async_spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]
 UPDATES = 16

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from covey.testing.federation import Federation
-from tests.integration.conftest import BIG, spec
+from tests.integration.specs import BIG, spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]
 ROUNDS = 4

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from covey.testing.federation import Federation
-from tests.integration.conftest import spec
+from tests.integration.specs import spec
 
 pytestmark = [
     pytest.mark.processes,

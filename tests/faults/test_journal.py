@@ -7,7 +7,7 @@ import re
 import pytest
 
 from covey.testing.federation import Federation
-from tests.integration.conftest import BIG, spec
+from tests.integration.specs import BIG, spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
 ROUNDS = 3

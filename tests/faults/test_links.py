@@ -9,7 +9,7 @@ import pytest
 
 from covey.testing.federation import Federation
 from covey.testing.relay import RelayThread
-from tests.integration.conftest import spec
+from tests.integration.specs import spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
 UPDATE_BYTES = 12_000_000

@@ -8,7 +8,7 @@ import pytest
 
 from covey.storage.sql.store import open_store
 from covey.testing.federation import Federation, FederationError
-from tests.integration.conftest import async_spec, spec
+from tests.integration.specs import async_spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(400)]
 NODES, ATTACKERS = 10, 3
@@ -67,10 +67,6 @@ def test_what_is_shown_makes_sense(federation):
     printed = federation.cli("run", "replay", run, *where)
     assert "8 decisions" in printed
     assert federation.show(run)["model_sha256"] in printed
-    other = federation.submit(spec(name="other-mode", rounds=1))
-    federation.wait(other)
-    with pytest.raises(FederationError, match="only a run of mode 'async'"):
-        federation.cli("run", "replay", other, *where)
 
 
 def test_files_go_when_nothing_refers_to_them(federation):

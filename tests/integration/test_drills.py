@@ -7,7 +7,7 @@ import json
 import pytest
 
 from covey.testing.federation import Federation
-from tests.integration.conftest import spec
+from tests.integration.specs import spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
 NODES = 5

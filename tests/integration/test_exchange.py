@@ -19,7 +19,7 @@ from covey.learning.tasks.digits import Digits
 from covey.seeds import derive_seed
 from covey.spec import DataSection
 from covey.testing.federation import Federation
-from tests.integration.conftest import spec
+from tests.integration.specs import spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]
 D = 64 * 64 + 64 + 64 * 10 + 10

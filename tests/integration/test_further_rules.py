@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.integration.conftest import spec
+from tests.integration.specs import spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 NODES, ROUNDS = 7, 3

@@ -20,7 +20,7 @@ from covey.learning.tasks.digits import Digits
 from covey.seeds import derive_seed
 from covey.spec import DataSection
 from covey.testing.federation import Federation
-from tests.integration.conftest import spec
+from tests.integration.specs import spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
 

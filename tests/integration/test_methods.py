@@ -12,7 +12,7 @@ import pytest
 from safetensors import safe_open
 
 from covey.testing.federation import Federation
-from tests.integration.conftest import spec
+from tests.integration.specs import spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 NODES, ROUNDS = 3, 5

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from covey.testing.federation import Federation
 from covey.testing.processes import wait_until
-from tests.integration.conftest import BIG, async_spec, spec
+from tests.integration.specs import BIG, async_spec, spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
 ON = ["--metrics", "127.0.0.1:0"]

@@ -14,7 +14,7 @@ from covey.coordinator.config import sqlite_url
 from covey.protos.admin_pb2 import BackupRequest
 from covey.storage.sql.store import open_store
 from covey.testing.federation import Federation, FederationError
-from tests.integration.conftest import spec
+from tests.integration.specs import spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]
 ROUNDS = 12

@@ -6,7 +6,7 @@ import pytest
 
 from covey.testing.federation import Federation
 from covey.testing.relay import RelayThread
-from tests.integration.conftest import spec
+from tests.integration.specs import spec
 from tests.integration.test_exchange import VOTE
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]

@@ -14,7 +14,7 @@ from covey.protos import admin_pb2, admin_pb2_grpc, coordinator_pb2, coordinator
 from covey.testing.federation import Federation, FederationError
 from covey.wire.authority import COORDINATOR_NAME, Authority
 from covey.wire.identity import tls_key_in
-from tests.integration.conftest import BIG, spec
+from tests.integration.specs import BIG, spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
 ROUNDS = 6

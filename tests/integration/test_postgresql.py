@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from covey.testing.federation import Federation
-from tests.integration.conftest import spec
+from tests.integration.specs import spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
 SLOW = {"task": "synthetic", "options": "train_seconds = 0.3"}

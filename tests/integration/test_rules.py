@@ -9,7 +9,7 @@ import sqlite3
 import pytest
 
 from covey.testing.federation import Federation
-from tests.integration.conftest import spec
+from tests.integration.specs import spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
 NODES, ROUNDS = 7, 5

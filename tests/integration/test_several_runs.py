@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from covey.testing.federation import Federation
-from tests.integration.conftest import async_spec, spec
+from tests.integration.specs import async_spec, spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(400)]
 NODES = 3

@@ -11,7 +11,7 @@ from covey.coordinator.config import sqlite_url
 from covey.storage.sql.engine import database_url
 from covey.storage.sql.migrations import migrate as migrations
 from covey.testing.federation import Federation, FederationError
-from tests.integration.conftest import spec
+from tests.integration.specs import spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
 ROUNDS = 6

@@ -8,7 +8,7 @@ import textwrap
 import pytest
 
 from covey.testing.federation import Federation
-from tests.integration.conftest import spec
+from tests.integration.specs import spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
 

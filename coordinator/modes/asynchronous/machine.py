@@ -176,9 +176,9 @@ class AsyncMachine:
             case NodeAnswered(node=node, round=number, verdict=verdict, reason=reason):
                 if self.expects(node, number):
                     self._close(node, verdict, reason)
-            case TransferProgressed(node=node) | NodeQueued(node=node):
-                if node in self.open:
-                    self.open[node].moved_at = self._now
+            case TransferProgressed(node=node, now=now) | NodeQueued(node=node, now=now):
+                if node in self.open:  # told of late, perhaps
+                    self.open[node].moved_at = max(self.open[node].moved_at, now)
             case Decided():
                 self._settled(event)
             case NothingToDecide():

@@ -6,8 +6,7 @@ comes out of the replay itself. What came from outside is as recorded: the updat
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,12 +18,12 @@ from covey.coordinator.modes.asynchronous.decisions import (
     recorded_evictions,
 )
 from covey.coordinator.modes.contract import ReplayReport
-from covey.errors import LayoutError, NotFound
-from covey.storage.record.contract import DecisionRecord, Json, PolicyStateRecord, RunRecord, Store, VersionRecord
+from covey.coordinator.modes.replaying import different, first_version, require_kept, text_of
+from covey.storage.record.contract import DecisionRecord, PolicyStateRecord, RunRecord, Store, VersionRecord
 from covey.worker.client.client import Worker
 from covey.worker.jobs.decisions import DecideResult
-from covey.worker.jobs.operations import DECIDE, DESCRIBE, INITIAL
-from covey.worker.jobs.runs import DescribeJob, InitialJob
+from covey.worker.jobs.operations import DECIDE, DESCRIBE
+from covey.worker.jobs.runs import DescribeJob
 
 
 @dataclass
@@ -85,24 +84,16 @@ class Replay:
 
     def _arrived(self, decision: DecisionRecord) -> PendingUpdate:
         update = self._store.updates(self._run.run, decision.round)[0]
-        for part in update.parts:
-            if not (self._artifacts / part.artifact.digest).is_file():
-                raise NotFound(
-                    f"the update of round {update.round} is not kept any more: a run that is to be replayed needs "
-                    "a large enough [keep] updates"
-                )
+        require_kept(update, self._artifacts)
         # As it was when it came: no verdict yet.
         found = load_pending(self._store, update)
         return replace(found, update=replace(update, verdict="received", reason="", share=0.0, numbers={}))
 
     async def _first_version(self) -> list[str]:
         out = self._folder / "version-0"
-        job = InitialJob(self._run.run, self._run.spec, out, self._allow_path)
-        made = await self._worker.do(INITIAL, job)
-        if made.layout != self._run.layout:
-            raise LayoutError("the task installed here makes another model than the run's")
-        self._newest, self._models = _Model(0, made.model_sha256), {0: out}
-        return _different("version 0: the model", made.model_sha256, self._versions[0].model_sha256)
+        sha256 = await first_version(self._worker, self._run, out, allow_path=self._allow_path)
+        self._newest, self._models = _Model(0, sha256), {0: out}
+        return different("version 0: the model", sha256, self._versions[0].model_sha256)
 
     async def _again(self, decision: DecisionRecord, arrived: PendingUpdate) -> list[str]:
         given = DecisionInput(
@@ -138,20 +129,11 @@ class Replay:
 
     def _compare(self, decision: DecisionRecord, given: DecisionInput, result: DecideResult) -> list[str]:
         made = given.decision(result, decision.decided_at)
-        problems = _different("the newest version before it", made.newest, decision.newest)
-        problems += _different("the version made", made.version, decision.version)
-        problems += _different("the verdicts", _text(made.verdicts), _text(decision.verdicts))
-        problems += _different("the policy's state", made.state_sha256, decision.state_sha256)
+        problems = different("the newest version before it", made.newest, decision.newest)
+        problems += different("the version made", made.version, decision.version)
+        problems += different("the verdicts", text_of(made.verdicts), text_of(decision.verdicts))
+        problems += different("the policy's state", made.state_sha256, decision.state_sha256)
         recorded: VersionRecord | None = self._versions.get(made.version or -1)
         if recorded is not None:
-            problems += _different("the model", result.model_sha256, recorded.model_sha256)
+            problems += different("the model", result.model_sha256, recorded.model_sha256)
         return problems
-
-
-def _text(verdicts: Sequence[Json]) -> str:
-    """Verdicts as text: so that not-a-number equals itself."""
-    return json.dumps([dict(verdict) for verdict in verdicts], sort_keys=True)
-
-
-def _different(what: str, made: object, recorded: object) -> list[str]:
-    return [] if made == recorded else [f"{what} came out as {made}, and is recorded as {recorded}"]

@@ -136,8 +136,8 @@ class RoundMachine:
             case pr.NodeAnswered(node=node, round=number, verdict=verdict, reason=reason, phase=self.phase):
                 if self.expects(node, number):
                     self._answer(node, verdict, reason)
-            case pr.TransferProgressed(node=node):
-                self._progress[node] = self._now
+            case pr.TransferProgressed(node=node, now=now):
+                self._progress[node] = max(self._progress.get(node, now), now)  # told of late, perhaps
             case pr.NodeQueued(node=node):
                 self._queued[node] = self._now
             case ev.PhasePlanned(round=number) if self.state == "aggregating" and number == self.round:

@@ -227,7 +227,7 @@ def audit(run: str, as_json: bool, target: Target) -> None:
 @click.option("--allow-paths", is_flag=True, help="Let the run name a task installed here as package.module:Class.")
 @json_option
 def replay(run: str, data_dir: Path, store_url: str | None, allow_paths: bool, as_json: bool) -> None:
-    """Make every decision of the asynchronous RUN again from its stored updates, and compare the models.
+    """Make every round, or decision, of RUN again from its stored updates, and compare the models.
 
     It needs the files of all updates: give the run a large enough [keep] updates. The coordinator may be running.
     Exit code 1 if anything comes out differently.
@@ -247,3 +247,18 @@ def replay(run: str, data_dir: Path, store_url: str | None, allow_paths: bool, a
         click.echo(replay_text(report))
     if not report.ok:
         raise Failure(f"run {report.run} does not come out as recorded")
+
+
+@run.command(examples=("covey run debug /srv/covey/events/3f0c9a5d7e21.jsonl",))
+@click.argument("log", type=EXISTING_FILE)
+def debug(log: Path) -> None:
+    """Replay LOG, a file of `events` in a coordinator's data directory, and print every event with its actions.
+
+    It ends with the machine's state. No coordinator, record or worker is needed. Exit code 1 where the machine asks for
+    other actions than were recorded.
+    """
+    from covey.cli.views.debugging import print_log
+
+    differences = print_log(log, click.echo)
+    if differences:
+        raise Failure(f"{differences} events led to other actions than were recorded in {log}")

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
 
 from covey.errors import Conflict, StoreError
+from covey.spec.modes import mode_named
 from covey.storage.record.contract import UpdateRecord
 from covey.storage.record.updates import Updates
 from covey.storage.sql.database import Database
@@ -86,7 +87,7 @@ class SqlUpdates(Updates):
                     + (f" in phase {row.phase}" if row.phase > 1 else "")
                 )
             _write(connection, update, "received", row)
-            if row.mode == "async":
+            if not mode_named(row.mode).synchronous:
                 last = connection.execute(_LAST_ARRIVAL, {"b_run": update.run}).scalar() or 0
                 connection.execute(_ARRIVED, _key(update) | {"b_arrival": last + 1})
             return True

@@ -3,18 +3,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from covey.coordinator.modes.asynchronous.decisions import PendingUpdate, evicted_holders, recorded_evictions
-from covey.storage.record.contract import DecisionRecord
+from covey.storage.record.contract import DecisionRecord, Verdict
 from covey.testing.store import records as make
 
 
-def arrived(number: int, node: str, verdict: str) -> PendingUpdate:
-    return PendingUpdate(replace(make.update_record("run", number, node), verdict=verdict), 0, number)  # type: ignore[arg-type]
+def arrived(number: int, node: str, verdict: Verdict) -> PendingUpdate:
+    return PendingUpdate(replace(make.update_record("run", number, node), verdict=verdict), 0, number)
 
 
 def decision(*verdicts: tuple[int, str, str, str]) -> DecisionRecord:
     names = ("round", "node", "verdict", "reason")
     judged = tuple(dict(zip(names, verdict, strict=True)) for verdict in verdicts)
-    return DecisionRecord("run", 5, 5, 0, None, 3, judged, "", 1.0)  # type: ignore[arg-type]
+    return DecisionRecord("run", 5, 5, 0, None, 3, judged, "", 1.0)
 
 
 def test_only_nodes_with_a_held_update_are_named() -> None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 from prometheus_client import generate_latest
 
+from covey.artifact import artifact_of
 from covey.coordinator.admin import metrics as counted
 from covey.coordinator.admin.gauges import CoordinatorGauges, GaugeSources
 from covey.coordinator.admin.metrics import CoordinatorMetrics
@@ -19,6 +20,7 @@ from covey.coordinator.runs.active_runs import ActiveRuns
 from covey.coordinator.runs.facts import MAX_METRIC_NAME, MAX_METRICS, RunFacts
 from covey.coordinator.store_thread import StoreThread
 from covey.errors import StoreUnavailable
+from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.record.contract import EventRecord, RunRecord
 from covey.storage.sql.store import open_store
 from covey.worker.client.supervisor import WorkerSupervisor
@@ -30,15 +32,23 @@ def metrics():
 
 
 @pytest.fixture
-def sources(metrics):
+async def store(tmp_path):
+    store = StoreThread(open_store(f"sqlite:///{tmp_path / 'covey.db'}"))
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def sources(metrics, store, tmp_path):
     """What the gauges look at."""
-    store = SimpleNamespace(up=True)
+    files = ArtifactFiles(tmp_path / "files")
+    files.put(artifact_of([b"7 bytes"]), b"7 bytes")
     members = Members(store)
     metrics.evicted = members.evicted
     return GaugeSources(
         operation=Operation(),
         store=store,
-        files=SimpleNamespace(bytes_used=7),
+        files=files,
         quota_bytes=None,
         census=Census(),
         sessions=Sessions(),
@@ -217,13 +227,6 @@ def test_a_quota_is_shown_if_there_is_one(sources):
 # -- the store's thread
 
 
-@pytest.fixture
-async def store(tmp_path):
-    store = StoreThread(open_store(f"sqlite:///{tmp_path / 'covey.db'}"))
-    yield store
-    await store.close()
-
-
 async def test_calls_are_timed_also_those_that_fail(store, metrics):
     def unavailable():
         time.sleep(0.01)
@@ -245,14 +248,15 @@ async def test_the_census_counts_what_was_enrolled_and_what_waits(store):
     assert census == Census({"a", "old"}, 1)
 
 
-async def test_the_census_outlives_a_database_that_is_away(store):
+async def test_the_census_outlives_a_database_that_is_away(store, monkeypatch):
     census, asked = Census({"a"}, 2), asyncio.Event()
 
     async def away(*_):
         asked.set()
         raise StoreUnavailable("gone")
 
-    task = asyncio.create_task(keep_census(SimpleNamespace(store=store.store, call=away), census))
+    monkeypatch.setattr(store, "call", away)
+    task = asyncio.create_task(keep_census(store, census))
     await asked.wait()
     await asyncio.sleep(0)
     assert not task.done()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -15,9 +16,9 @@ from covey.coordinator.modes.rounds.preparation import restore, round_policy_of
 from covey.coordinator.runs.facts import NodeProgress
 from covey.coordinator.runs.ports import FOREVER_S
 from covey.coordinator.runs.preparation import prepare
-from covey.errors import Late, SpecError, TaskError
+from covey.errors import Late, NotFound, SpecError, TaskError
 from covey.testing.store import records as make
-from tests.unit.coordinator.world import UPDATES
+from tests.unit.coordinator.world import MODEL_BYTES, ROUNDS, UPDATES
 
 
 async def played(world, run="run", **options):
@@ -40,13 +41,59 @@ def test_a_mode_is_found_by_its_name():
         room_of("gossip")
 
 
-async def test_only_a_mode_that_decides_one_by_one_can_be_replayed(world):
-    record = world.submit()
-    with pytest.raises(SpecError, match="only a run of mode 'async' has decisions to replay"):
+async def test_a_run_of_an_unknown_mode_cannot_be_replayed(world):
+    record = replace(world.submit(), mode="gossip")
+    with pytest.raises(SpecError, match="'gossip' is not known"):
         replay_of(world.record, record, world.folder, world.worker, world.folder)
 
 
 # -- rounds
+
+
+async def replayed(world, folder):
+    folder.mkdir()
+    artifacts = world.folder / "files" / "artifacts"
+    return await replay_of(world.record, world.record.run("run"), artifacts, world.worker, folder).run()
+
+
+async def test_rounds_that_are_replayed_come_to_the_same_and_a_change_is_found(world, tmp_path):
+    world.worker.description = replace(world.worker.description, slots={"server/velocity": MODEL_BYTES})
+    await played(world, mode=f"{ROUNDS}[keep]\nupdates = 100\n", count=3)
+    report = await replayed(world, tmp_path / "same")
+    assert (report.decisions, report.versions, report.problems) == (3, 3, ())
+    assert report.model_sha256 == world.record.version("run", 3).model_sha256
+    bases = [job.base.read_bytes() if job.base.exists() else None for job in world.worker.done("aggregate")[3:]]
+    assert bases == [None, None, None]  # of the versions that came out, only the newest one is there
+    world.worker.rejected = {"bob": "too far away"}
+    report = await replayed(world, tmp_path / "other")
+    assert (report.decisions, report.versions) == (1, 0)
+    assert [text.split(" came out as")[0] for text in report.problems] == [
+        "round 1: the verdicts",
+        "round 1: the verdicts",
+        "round 1: the model",
+        "round 1: the model's file",
+        "round 1: what is kept with the version",
+    ]
+    world.worker.rejected = {"ada": "", "bob": ""}
+    report = await replayed(world, tmp_path / "short")
+    assert report.problems == ("round 1: too few updates are left for the rule, and a version is recorded",)
+
+
+async def test_rounds_whose_updates_are_gone_cannot_be_replayed(world, tmp_path):
+    await played(world, count=3)
+    with pytest.raises(NotFound, match=r"the update of round 1 is not kept any more: .* \[keep\] updates"):
+        await replayed(world, tmp_path / "gone")
+
+
+async def test_a_replay_finds_a_file_that_is_not_the_one_that_was_signed(world, tmp_path):
+    await played(world, mode=f"{ROUNDS}[keep]\nupdates = 100\n")
+    update = world.record.updates("run", 2)[1]
+    path = world.files.path(update.parts[0].artifact.digest)
+    path.chmod(0o600)
+    path.write_bytes(path.read_bytes()[::-1])
+    report = await replayed(world, tmp_path / "edited")
+    assert (report.decisions, report.versions) == (2, 1)
+    assert report.problems[0].startswith(f"round 2: the digest of part 'model' of the update of {update.node} came out")
 
 
 async def test_an_update_that_is_on_record_is_not_lost_too(world):
@@ -177,19 +224,11 @@ async def test_each_node_is_served_the_base_of_its_own_assignment(world):
 
 async def test_a_replay_of_what_is_on_record_comes_to_the_same_and_says_where_it_does_not(world, tmp_path):
     await played(world, mode=UPDATES, count=4)
-    record = world.record.run("run")
-
-    async def replayed(name):
-        folder = tmp_path / name
-        folder.mkdir()
-        replay = replay_of(world.record, record, world.folder / "files" / "artifacts", world.worker, folder)
-        return await replay.run()
-
-    report = await replayed("same")
+    report = await replayed(world, tmp_path / "same")
     assert (report.decisions, report.versions, report.ok) == (4, 4, True)
     assert report.model_sha256 == world.record.version("run", 4).model_sha256
     world.worker.makes_versions = False
-    report = await replayed("other")
+    report = await replayed(world, tmp_path / "other")
     assert not report.ok
     assert report.problems[0].startswith("decision 1: the version made came out as None")
 

@@ -13,8 +13,8 @@ async def node(tmp_path):
 
 @pytest.fixture
 async def served(tmp_path, authority, identity):
-    """A coordinator behind gRPC, and the address where it listens."""
+    """A coordinator behind gRPC, which listens."""
     coordinator = ServedCoordinator(tmp_path / "coordinator", authority)
-    server, coordinator.address = await coordinator.start(identity("coordinator", "coordinator"))
+    server = await coordinator.start(identity("coordinator", "coordinator"))
     yield coordinator
     await server.stop(None)

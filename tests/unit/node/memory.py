@@ -156,7 +156,7 @@ class Coordinator:
         self._session = asyncio.Event()
         self._session.set()
         self._tell = lambda message: None
-        self._offered = None
+        self._offered: msg.UpdateOffer | None = None
 
     def listen(self, receive):
         self._tell = receive
@@ -226,6 +226,7 @@ class Coordinator:
         self.offsets.append(offset)
         on_bytes(artifact.size_bytes - offset)
         self.received[artifact.digest] = path.read_bytes()
+        assert self._offered is not None
         if all(part.artifact.digest in self.received for part in self._offered.parts):
             self.confirm()
 

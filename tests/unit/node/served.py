@@ -9,7 +9,6 @@ from cryptography import x509
 
 from covey import messages as msg
 from covey.protos import coordinator_pb2 as pb
-from covey.protos import coordinator_pb2_grpc
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.wire import chunks
 from covey.wire.channels import server_credentials, server_options
@@ -21,10 +20,11 @@ END = object()
 """In a script: the session ends here. Without it the session stays open until the node goes."""
 
 
-class ServedCoordinator(coordinator_pb2_grpc.CoordinatorServicer):
+class ServedCoordinator:
     """Serves `covey.v1.Coordinator` as far as a node's adapters need it.
 
     Attributes:
+        address: Where it listens, once it does.
         scripts: What is sent in the sessions to come; afterwards each is welcomed and stays open.
         heard: What nodes said, as plain values; heartbeats as None.
         artifacts: By digest, what can be downloaded from `files`, or uploaded into them.
@@ -34,7 +34,7 @@ class ServedCoordinator(coordinator_pb2_grpc.CoordinatorServicer):
     def __init__(self, folder, authority):
         self.files, self.authority = ArtifactFiles(folder), authority
         self.scripts, self.heard, self.artifacts, self.refuses = [], [], {}, False
-        self.sessions = 0
+        self.sessions, self.address = 0, ""
         self._news = asyncio.Event()
 
     async def Session(self, requests, context):
@@ -85,8 +85,8 @@ class ServedCoordinator(coordinator_pb2_grpc.CoordinatorServicer):
         return pb.UploadReply(received_bytes=path.stat().st_size)
 
     async def start(self, identity):
-        """Listen; gives server and address."""
-        methods = {
+        """Listen; gives the server, which the caller stops."""
+        methods: dict[str, grpc.RpcMethodHandler] = {
             "Session": grpc.stream_stream_rpc_method_handler(
                 self.Session,
                 request_deserializer=pb.NodeMessage.FromString,
@@ -104,4 +104,5 @@ class ServedCoordinator(coordinator_pb2_grpc.CoordinatorServicer):
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("covey.v1.Coordinator", methods),))
         port = server.add_secure_port("127.0.0.1:0", server_credentials(identity))
         await server.start()
-        return server, f"127.0.0.1:{port}"
+        self.address = f"127.0.0.1:{port}"
+        return server

@@ -122,15 +122,19 @@ def test_after_a_loss_only_those_ask_again_who_wait_for_an_answer():
     assert asks == {"assigned": True, "has-base": False, "trained": False, "offered": True, "settled": False}
 
 
+def dropped(actions):
+    return [action.assignment for action in actions if isinstance(action, ev.Drop)]
+
+
 class Interleavings(RuleBasedStateMachine):
     """Whatever is assigned is begun, renewed, or dropped for a reason; in order; never two at once."""
 
     def __init__(self):
         super().__init__()
         self.machine = AssignmentMachine()
-        self.running = None
+        self.running: msg.Assignment | None = None
         self.stopping = False
-        self.queue = {}
+        self.queue: dict[str, msg.Assignment] = {}
         self.ended_runs = set()
         self.stage = "assigned"
 
@@ -149,6 +153,7 @@ class Interleavings(RuleBasedStateMachine):
                     self.stopping = True
                 case ev.Renew(assignment=renewed):
                     assert not self.stopping
+                    assert self.running is not None
                     assert renewed.key == self.running.key
                     self.running = renewed
                 case ev.Forget(run=run):
@@ -171,7 +176,7 @@ class Interleavings(RuleBasedStateMachine):
             assert ev.Renew(asked) in actions
             assert self.running == asked
         else:
-            assert (ev.Drop(before) in actions) == (before is not None and before.key != asked.key)
+            assert (before in dropped(actions)) == (before is not None and before.key != asked.key)
             if ran is not None and ran.run == run:
                 assert self.leaving()
 
@@ -202,7 +207,7 @@ class Interleavings(RuleBasedStateMachine):
         if number == 0:
             self.ended_runs.add(run)
         actions = self.do(ev.Cancelled(run, number))
-        assert (ev.Drop(waiting) in actions) == is_dropped
+        assert (waiting in dropped(actions)) == is_dropped
         if hits:
             assert self.leaving()
         if number == 0 and (self.running is None or self.running.run != run):
@@ -227,7 +232,8 @@ class Interleavings(RuleBasedStateMachine):
 
     @invariant()
     def everything_that_waits_is_said(self):
-        said = [(action.message.run, action.message.round) for action in self.machine.handle(ev.ReportDue())]
+        messages = [action.message for action in self.machine.handle(ev.ReportDue()) if isinstance(action, ev.Send)]
+        said = [(report.run, report.round) for report in messages if isinstance(report, msg.Progress)]
         assert said == [(asked.run, asked.round) for asked in self.queue.values()]
 
 

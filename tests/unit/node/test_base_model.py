@@ -18,16 +18,19 @@ CHANGE = b"the change"
 
 
 @pytest.fixture
-def bring(node):
+def held(node):
+    return HeldFiles(node.files, node.store)
+
+
+@pytest.fixture
+def bring(node, held):
     """Bring what an assignment starts from; each call goes on with what the one before left."""
-    held = HeldFiles(node.files, node.store)
 
     async def bring(asked):
         talk = Conversation(node.services, asked, lambda stage, update: None)
         node.coordinator.listen(talk.answered)
         return await BaseModels(held).bring(talk, Layout.from_json(asked.layout))
 
-    bring.held = held
     return bring
 
 
@@ -136,7 +139,7 @@ async def test_an_input_of_absurd_size_is_refused(node, bring):
         await bring(assignment("a", inputs=(msg.InputFile("teacher", "", absurd),)))
 
 
-async def test_the_file_of_a_making_that_was_cancelled_is_dropped_later(node, bring):
+async def test_the_file_of_a_making_that_was_cancelled_is_dropped_later(node, bring, held):
     begun = asyncio.Event()
 
     async def initial(run, spec_json, out, *, allow_path):
@@ -151,5 +154,5 @@ async def test_the_file_of_a_making_that_was_cancelled_is_dropped_later(node, br
     await asyncio.gather(work, return_exceptions=True)
     scratch = node.data_dir / "files" / "scratch"
     assert len(list(scratch.iterdir())) == 1
-    bring.held.discard_abandoned()
+    held.discard_abandoned()
     assert not list(scratch.iterdir())

@@ -15,26 +15,30 @@ ARTIFACT = artifact_of(CHUNKS)
 
 
 @pytest.fixture
-async def bulk(served, identity, tmp_path):
-    files = ArtifactFiles(tmp_path / "node")
+def files(tmp_path):
+    """The node's."""
+    return ArtifactFiles(tmp_path / "node")
+
+
+@pytest.fixture
+async def bulk(served, identity, files):
     bulk = BulkChannels(served.address, identity("n0"), files, stall_s=20.0)
-    bulk.files = files
     served.artifacts[ARTIFACT.digest] = ARTIFACT
     yield bulk
     await bulk.close()
 
 
-async def test_a_file_comes_down(served, bulk):
+async def test_a_file_comes_down(served, bulk, files):
     served.files.put(ARTIFACT, CONTENT)
     passed = []
     await bulk.download(ARTIFACT, passed.append)
-    assert bulk.files.path(ARTIFACT.digest).read_bytes() == CONTENT
+    assert files.path(ARTIFACT.digest).read_bytes() == CONTENT
     assert passed == [len(chunk) for chunk in CHUNKS]
 
 
-async def test_a_download_goes_on_where_it_broke(served, bulk):
+async def test_a_download_goes_on_where_it_broke(served, bulk, files):
     served.files.put(ARTIFACT, CONTENT)
-    spool = bulk.files.begin(ARTIFACT)
+    spool = files.begin(ARTIFACT)
     spool.write(memoryview(CHUNKS[0]))
     spool.abandon()
     passed = []
@@ -64,12 +68,12 @@ async def test_what_the_coordinator_refuses_is_an_interruption(served, bulk, tmp
         await bulk.upload(path, ARTIFACT, 0, lambda count: None)
 
 
-async def test_wrong_bytes_are_refused(served, bulk):
+async def test_wrong_bytes_are_refused(served, bulk, files):
     path = await asyncio.to_thread(served.files.put, ARTIFACT, CONTENT)
     path.write_bytes(b"!" + CONTENT[1:])
     with pytest.raises(CorruptChunk):
         await bulk.download(ARTIFACT, lambda count: None)
-    assert not bulk.files.has(ARTIFACT.digest)
+    assert not files.has(ARTIFACT.digest)
 
 
 async def test_a_file_that_is_gone_here_is_no_interruption(bulk, tmp_path):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-from types import SimpleNamespace
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given, settings
@@ -51,12 +51,17 @@ def test_draws_are_never_negative(number, mean, sd):
     assert Staleness(mean, sd).draw(0, number) >= 0
 
 
+@dataclass
+class Run:
+    machine: object
+
+
 class Arrivals:
     """A machine whose nodes train in a given order of speed, decided on at once; who arrived when."""
 
     def __init__(self, nodes, staleness, seed=5):
         self.machine = AsyncMachine(POLICY, nodes)
-        self.changes, run = Changes(), SimpleNamespace(machine=self.machine)
+        self.changes, run = Changes(), Run(self.machine)
         self.pace = Pace(self.changes, lambda: run, staleness, seed)
         self.order, self.lags = [], []
         self._handle(ev.Started(0.0))
@@ -115,5 +120,5 @@ async def test_staleness_is_one_less_than_the_nodes_on_average_and_spread_by_the
 
 
 async def test_in_rounds_nobody_waits():
-    pace = Pace(Changes(), lambda: SimpleNamespace(machine=object()), Staleness(), 0)
+    pace = Pace(Changes(), lambda: Run(object()), Staleness(), 0)
     await asyncio.wait_for(pace.turn("a", 1), 5)

@@ -9,7 +9,7 @@ from covey.storage.sql import copy
 from covey.storage.sql.backup import copy_database, digests_in
 from covey.storage.sql.store import open_store
 from covey.testing.store import records as make
-from tests.conftest import execute
+from tests.databases import execute
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

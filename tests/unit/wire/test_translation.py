@@ -84,4 +84,6 @@ def test_heartbeats_and_unknown_kinds_say_nothing():
 def test_an_assignment_that_names_no_phase_is_of_the_first():
     message = to_node(FULL)
     message.assignment.phase = 0
-    assert from_coordinator(message).phase == 1
+    assignment = from_coordinator(message)
+    assert isinstance(assignment, msg.Assignment)
+    assert assignment.phase == 1

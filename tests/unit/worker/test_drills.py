@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sized
 
 import pytest
 import torch
@@ -203,6 +204,7 @@ def test_labels_are_counted_down_from_the_number_of_outputs():
     data = Classify().train_data(None)
     before = data.tensors[1].clone()
     poisoned = flipped(Classify(), model(), data, CPU)
+    assert isinstance(poisoned, TensorDataset)
     assert torch.equal(poisoned.tensors[1], CLASSES - 1 - before)
     assert poisoned.tensors[0] is data.tensors[0]
     assert torch.equal(data.tensors[1], before)
@@ -211,6 +213,7 @@ def test_labels_are_counted_down_from_the_number_of_outputs():
 def test_any_map_style_data_set_can_be_flipped():
     data = Classify().train_data(None)
     poisoned = flipped(Classify(), model(), OneByOne(data), CPU)
+    assert isinstance(poisoned, Sized)
     assert len(poisoned) == EXAMPLES
     assert all(poisoned[i][1] == CLASSES - 1 - data[i][1] and torch.equal(poisoned[i][0], data[i][0]) for i in range(9))
 
@@ -238,9 +241,10 @@ def test_training_on_flipped_labels_learns_the_flipped_labels():
 
 
 def test_batch_statistics_are_left_alone():
-    made = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, CLASSES))
-    flipped(Classify(), made, Classify().train_data(None), CPU)
-    assert torch.equal(made[0].running_mean, torch.zeros(4))
+    normalization = nn.BatchNorm1d(4)
+    flipped(Classify(), nn.Sequential(normalization, nn.Linear(4, CLASSES)), Classify().train_data(None), CPU)
+    assert normalization.running_mean is not None
+    assert torch.equal(normalization.running_mean, torch.zeros(4))
 
 
 def test_tasks_without_labels_are_refused():

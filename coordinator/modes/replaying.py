@@ -1,0 +1,50 @@
+"""What the replays of all modes do alike: the first version, the files that must be kept, and comparing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from covey.errors import LayoutError, NotFound
+from covey.storage.record.contract import Json, RunRecord, UpdateRecord
+from covey.worker.client.client import Worker
+from covey.worker.jobs.operations import INITIAL
+from covey.worker.jobs.runs import InitialJob
+
+
+async def first_version(worker: Worker, run: RunRecord, out: Path, *, allow_path: bool) -> str:
+    """Make a run's version 0 again, and write it to `out`; returns the model's SHA-256 (hex).
+
+    Raises:
+        LayoutError: The task that is installed here makes another model than the run's.
+        CoveyError: As the worker says.
+    """
+    made = await worker.do(INITIAL, InitialJob(run.run, run.spec, out, allow_path))
+    if made.layout != run.layout:
+        raise LayoutError("the task installed here makes another model than the run's")
+    return made.model_sha256
+
+
+def require_kept(update: UpdateRecord, artifacts: Path) -> None:
+    """Check that an update's files are still there.
+
+    Raises:
+        NotFound: One is not.
+    """
+    for part in update.parts:
+        if not (artifacts / part.artifact.digest).is_file():
+            raise NotFound(
+                f"the update of round {update.round} is not kept any more: a run that is to be replayed needs "
+                "a large enough [keep] updates"
+            )
+
+
+def text_of(values: Sequence[Json]) -> str:
+    """Verdicts as text: so that not-a-number equals itself."""
+    return json.dumps([dict(value) for value in values], sort_keys=True)
+
+
+def different(what: str, made: object, recorded: object) -> list[str]:
+    """A line if something came out differently, else none."""
+    return [] if made == recorded else [f"{what} came out as {made}, and is recorded as {recorded}"]

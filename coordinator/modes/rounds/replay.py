@@ -1,0 +1,207 @@
+"""Replaying a synchronous run: every committed round is aggregated again from the stored updates, and compared.
+
+Nothing of what the coordinator made is taken for granted: from version 0 on, each version, with what optimizer, rule,
+codec and method keep with it, comes out of the replay itself. What came from outside is as recorded: the updates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+from covey.artifact import artifact_of_file
+from covey.coordinator.modes.contract import ReplayReport
+from covey.coordinator.modes.replaying import different, first_version, require_kept, text_of
+from covey.coordinator.runs.evaluation import NodeMetrics, reported_loss
+from covey.errors import CoveyError
+from covey.parts import PartFile
+from covey.storage.record.contract import Json, RunRecord, StepRecord, Store, UpdateRecord, VersionRecord
+from covey.wire.signing import UpdateStatement
+from covey.worker.client.client import Worker
+from covey.worker.jobs.aggregation import AggregateJob, AggregateResult, AggregateRow
+from covey.worker.jobs.operations import AGGREGATE, DESCRIBE
+from covey.worker.jobs.runs import DescribeJob
+
+
+@dataclass
+class _Made:
+    """The newest version of the replay: its files, in the replay's own folder."""
+
+    version: int
+    sha256: str
+    model: Path
+    state: dict[str, Path] = field(default_factory=dict)
+
+    def drop(self) -> None:
+        """Delete its files."""
+        for path in (self.model, *self.state.values()):
+            path.unlink(missing_ok=True)
+
+
+class RoundsReplay:
+    """One replay.
+
+    Args:
+        store: The record; only read.
+        run: The run.
+        artifacts: The folder of the coordinator's files, by digest.
+        worker: Aggregates.
+        folder: An empty folder for what comes out.
+        allow_path: Whether the run may name its task by an import path.
+    """
+
+    def __init__(
+        self, store: Store, run: RunRecord, artifacts: Path, worker: Worker, folder: Path, *, allow_path: bool = False
+    ) -> None:
+        self._store, self._run, self._artifacts, self._worker = store, run, artifacts, worker
+        self._folder, self._allow_path = folder, allow_path
+        self._steps = store.steps(run.run)
+        self._versions = {version.version: version for version in store.versions(run.run)}
+        self._newest = _Made(0, "", folder / "version-0")
+        self._slots: tuple[str, ...] = ()
+
+    async def run(self, on_progress: Callable[[int, int], None] = lambda done, whole: None) -> ReplayReport:
+        """Aggregate every committed round again; `on_progress(done, whole)` is called after each.
+
+        Raises:
+            NotFound: The files of an update are not kept any more (`[keep] updates`).
+            CoveyError: The worker could not aggregate a round again.
+        """
+        for step in self._steps:
+            for update in self._rows(step):
+                require_kept(update, self._artifacts)
+        description = await self._worker.do(DESCRIBE, DescribeJob(self._run.spec, self._allow_path))
+        self._slots = tuple(description.slots)
+        problems = await self._first_version()
+        rounds = same = 0
+        for step in self._steps:
+            if problems:
+                break
+            problems = [f"round {step.number}: {text}" for text in await self._again(step)]
+            rounds += 1
+            same += not problems
+            on_progress(rounds, len(self._steps))
+        return ReplayReport(self._run.run, rounds, same, self._newest.sha256, tuple(problems))
+
+    async def _first_version(self) -> list[str]:
+        sha256 = await first_version(self._worker, self._run, self._newest.model, allow_path=self._allow_path)
+        self._newest.sha256 = sha256
+        return different("version 0: the model", sha256, self._versions[0].model_sha256)
+
+    def _rows(self, step: StepRecord) -> list[UpdateRecord]:
+        """The updates that the rule looked at, and those that are recorded as if it had; in roster order."""
+        judged = {str(verdict["node"]) for verdict in step.verdicts}
+        updates = {
+            update.node: update
+            for update in self._store.updates(self._run.run, step.number)
+            if update.node in judged or update.verdict == "accepted"
+        }
+        return [updates[node] for node in self._run.roster if node in updates]
+
+    async def _again(self, step: StepRecord) -> list[str]:
+        rows = self._rows(step)
+        problems = [text for update in rows for text in self._altered(update)]
+        if problems:
+            return problems
+        job = self._job(step, rows)
+        result = await self._worker.do(AGGREGATE, job)
+        if result.artifact is None:
+            return ["too few updates are left for the rule, and a version is recorded"]
+        problems = self._compare(step, rows, result)
+        base = self._newest
+        self._newest = _Made(step.number, result.model_sha256, job.out, {part.name: part.path for part in result.state})
+        base.drop()
+        return problems
+
+    def _altered(self, update: UpdateRecord) -> list[str]:
+        """Where an update's files, or what the rule is given of it, are not what its node signed."""
+        who = f"the update of {update.node}"
+        try:
+            signed = UpdateStatement.from_bytes(update.statement)
+        except CoveyError as error:
+            return [f"the statement of {who} cannot be read: {error}"]
+        problems = different(f"the signed weight of {who}", signed.weight, update.weight)
+        losses = reported_loss(signed.metrics), reported_loss(cast(NodeMetrics, update.metrics))
+        problems += different(f"the signed loss of {who}", *losses)
+        problems += different(
+            f"the signed parts of {who}",
+            [(part.name, part.codec, part.digest) for part in signed.parts],
+            [(part.name, part.codec, part.artifact.digest) for part in update.parts],
+        )
+        for part in update.parts:
+            digest = artifact_of_file(self._artifacts / part.artifact.digest).digest
+            problems += different(f"the digest of part {part.name!r} of {who}", digest, part.artifact.digest)
+        return problems
+
+    def _job(self, step: StepRecord, rows: list[UpdateRecord]) -> AggregateJob:
+        run, number, base = self._run, step.number, self._newest
+        return AggregateJob(
+            run=run.run,
+            spec_json=run.spec,
+            layout=run.layout,
+            round=number,
+            base=base.model,
+            rows=tuple(
+                AggregateRow(
+                    update.node,
+                    update.weight,
+                    {part.name: self._artifacts / part.artifact.digest for part in update.parts},
+                    reported_loss(cast(NodeMetrics, update.metrics)),
+                )
+                for update in rows
+            ),
+            state=base.state,
+            out=self._folder / f"version-{number}",
+            out_state={slot: self._folder / f"{slot.replace('/', '-')}-{number}" for slot in self._slots},
+            roster=run.roster[: step.roster],
+            allow_path=self._allow_path,
+        )
+
+    def _compare(self, step: StepRecord, rows: list[UpdateRecord], result: AggregateResult) -> list[str]:
+        verdicts = text_of(_verdicts_of(step.number, result))
+        problems = different("the newest version before it", self._newest.version, step.newest)
+        problems += different("the version made", step.number, step.version)
+        problems += different("the verdicts", verdicts, text_of(_by_node(step.verdicts)))
+        problems += different("the verdicts", verdicts, text_of(_recorded_of(rows)))
+        recorded = self._versions.get(step.number)
+        if recorded is None:
+            return [*problems, f"version {step.number} is not recorded"]
+        return problems + _compare_version(result, recorded)
+
+
+def _compare_version(result: AggregateResult, recorded: VersionRecord) -> list[str]:
+    problems = different("the model", result.model_sha256, recorded.model_sha256)
+    made = result.artifact.digest if result.artifact else ""
+    problems += different("the model's file", made, recorded.artifact.digest)
+    state = _digests(file.part for file in result.state), _digests(recorded.state)
+    return problems + different("what is kept with the version", *state)
+
+
+def _digests(files: Iterable[PartFile]) -> list[tuple[str, str, str]]:
+    return sorted((file.name, file.codec, file.artifact.digest) for file in files)
+
+
+def _verdicts_of(number: int, result: AggregateResult) -> list[Json]:
+    return _by_node(
+        {
+            "round": number,
+            "node": row.node,
+            "verdict": "accepted" if row.accepted else "rejected",
+            "reason": row.reason,
+            "share": row.share,
+            "numbers": dict(row.numbers),
+        }
+        for row in result.verdicts
+    )
+
+
+def _recorded_of(rows: Iterable[UpdateRecord]) -> list[Json]:
+    """The verdicts of a round, as its updates have them."""
+    names = ("round", "node", "verdict", "reason", "share", "numbers")
+    return _by_node({name: getattr(row, name) for name in names} for row in rows)
+
+
+def _by_node(verdicts: Iterable[Json]) -> list[Json]:
+    return sorted(verdicts, key=lambda verdict: str(verdict["node"]))
