@@ -86,3 +86,8 @@ def sent(parts: Sequence[DeclaredPart], phase: int = 1) -> tuple[DeclaredPart, .
 def brought(parts: Sequence[DeclaredPart], phase: int = 1) -> tuple[DeclaredPart, ...]:
     """The parts that a node gets in a phase as files beside the model."""
     return tuple(part for part in parts if part.down == phase and not part.in_model)
+
+
+def rule_phase(parts: Sequence[DeclaredPart]) -> int:
+    """In which phase nodes send the part under the run's rule; 1 where there is none."""
+    return next((part.up for part in parts if part.combine == RULE and part.up is not None), 1)

@@ -17,11 +17,11 @@ from covey.coordinator.config import sqlite_url
 from covey.storage.record.contract import StepRecord
 from covey.storage.sql.store import open_store
 from covey.testing.federation import Federation
-from tests.integration.conftest import spec
+from tests.integration.specs import spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 NODES, ROUNDS = 3, 4
-TEXT = '[data]\npartition = "dirichlet"\nalpha = 1.0\n[method]\nname = "bid"'
+TEXT = '[data]\npartition = "dirichlet"\nalpha = 1.0\n[method]\nname = "bid"\n[keep]\nupdates = 100'
 
 
 def text_of(name: str, policy: str = "", rounds: int = ROUNDS) -> str:
@@ -74,6 +74,8 @@ def test_the_best_bidder_alone_uploads_and_the_run_learns(
     assert shares == [1.0] * ROUNDS
     audit = federation.cli("run", "audit", run["run"], "--data-dir", federation.coordinator_dir)
     assert "every signature is valid" in audit
+    replayed = federation.cli("run", "replay", run["run"], "--data-dir", federation.coordinator_dir)
+    assert f"all {ROUNDS} versions came out the same" in replayed
 
 
 @pytest.mark.parametrize(

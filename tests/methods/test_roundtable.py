@@ -18,7 +18,7 @@ from covey.errors import CoveyError
 from covey.storage.sql.store import open_store
 from covey.testing.federation import Federation
 from covey.wire.signing import CommitStatement
-from tests.integration.conftest import spec
+from tests.integration.specs import spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 NODES, ROUNDS = 3, 4
@@ -41,7 +41,7 @@ Shas = list[tuple[str, dict[str, str]]]
 
 
 def text_of(name: str, extra: str = "", policy: str = "") -> str:
-    text = '[data]\npartition = "dirichlet"\nalpha = 1.0\n[method]\nname = "roundtable"\n'
+    text = '[data]\npartition = "dirichlet"\nalpha = 1.0\n[method]\nname = "roundtable"\n[keep]\nupdates = 100\n'
     return spec(name, task="round_tasks:Evaluated", rounds=ROUNDS, min_nodes=2, policy=policy, extra=text + extra)
 
 
@@ -99,6 +99,8 @@ def test_every_file_is_that_of_a_simulation(federation: Federation, simulated: t
     assert metrics["nodes/accuracy"] > 0.4
     audit = federation.cli("run", "audit", run["run"], "--data-dir", federation.coordinator_dir)
     assert "every signature is valid" in audit
+    at = ("--allow-paths", "--data-dir", federation.coordinator_dir)
+    assert f"all {ROUNDS} versions came out the same" in federation.cli("run", "replay", run["run"], *at)
 
 
 def test_the_first_model_stays_and_every_member_is_another(simulated: tuple[dict[str, float], Shas]) -> None:

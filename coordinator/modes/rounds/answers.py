@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 from covey.coordinator.runs.evaluation import NodeMetrics, reported_loss
-from covey.coordinator.runs.ports import Files
 from covey.parts import PartFile, collected, collected_name
 from covey.storage.record.contract import UpdateRecord, VersionRecord
 from covey.worker.jobs.aggregation import AggregateResult, AggregateRow, AnswerRow
 from covey.worker.jobs.evaluation import Metrics
 from covey.worker.jobs.runs import Description
 
+PathOf = Callable[[str], Path]
+"""Where the file of a digest lies."""
 
-def aggregate_rows(updates: Sequence[UpdateRecord], roster: Sequence[str], files: Files) -> tuple[AggregateRow, ...]:
+
+def aggregate_rows(updates: Sequence[UpdateRecord], roster: Sequence[str], path_of: PathOf) -> tuple[AggregateRow, ...]:
     """What each node has sent in all phases, in roster order; weight and loss are those of its first answer."""
     by_node: dict[str, list[UpdateRecord]] = {}
     for update in sorted(updates, key=lambda each: each.phase):
         by_node.setdefault(update.node, []).append(update)
-    return tuple(_row(by_node[node], files) for node in roster if node in by_node)
+    return tuple(_row(by_node[node], path_of) for node in roster if node in by_node)
 
 
-def _row(updates: Sequence[UpdateRecord], files: Files) -> AggregateRow:
-    paths = {name: path for update in updates for name, path in _paths(update, files).items()}
+def _row(updates: Sequence[UpdateRecord], path_of: PathOf) -> AggregateRow:
+    paths = {name: path for update in updates for name, path in _paths(update, path_of).items()}
     first = updates[0]
     return AggregateRow(first.node, first.weight, paths, reported_loss(cast(NodeMetrics, first.metrics)))
 
 
-def _paths(update: UpdateRecord, files: Files) -> Mapping[str, Path]:
-    return {part.name: files.path(part.artifact.digest) for part in update.parts}
+def _paths(update: UpdateRecord, path_of: PathOf) -> Mapping[str, Path]:
+    return {part.name: path_of(part.artifact.digest) for part in update.parts}
 
 
-def answer_rows(answers: Sequence[UpdateRecord], roster: Sequence[str], files: Files) -> tuple[AnswerRow, ...]:
+def answer_rows(answers: Sequence[UpdateRecord], roster: Sequence[str], path_of: PathOf) -> tuple[AnswerRow, ...]:
     """All answers, for the method to look at: by phase, in roster order."""
     places = {node: place for place, node in enumerate(roster)}
     in_order = sorted((a for a in answers if a.node in places), key=lambda a: (a.phase, places[a.node]))
@@ -46,7 +48,7 @@ def answer_rows(answers: Sequence[UpdateRecord], roster: Sequence[str], files: F
             answer.reason,
             answer.weight,
             {name: (total, count) for name, (total, count) in cast(Metrics, answer.metrics).items()},
-            _paths(answer, files),
+            _paths(answer, path_of),
         )
         for answer in in_order
     )

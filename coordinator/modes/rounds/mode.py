@@ -29,6 +29,7 @@ from covey.coordinator.runs.mode import Mode
 from covey.coordinator.runs.preparation import Prepared
 from covey.coordinator.runs.verdict_feedback import VerdictFeedback
 from covey.errors import CoveyError, NotFound
+from covey.parts import rule_phase
 from covey.storage.record.contract import EventRecord, OpeningRecord, UpdateRecord, VersionRecord
 from covey.wire.signing import CommitVerdict
 from covey.worker.jobs.aggregation import AggregateJob, AggregateResult
@@ -274,8 +275,8 @@ class RoundsMode(Mode):
             layout=run.layout,
             round=number,
             base=files.path(base.artifact.digest),
-            rows=aggregate_rows(closing.updates, run.roster, files),
-            answers=answer_rows(closing.answers, run.roster, files) if is_asked else (),
+            rows=aggregate_rows(closing.updates, run.roster, files.path),
+            answers=answer_rows(closing.answers, run.roster, files.path) if is_asked else (),
             phase=self.open_phase(""),
             state={part.name: files.path(part.artifact.digest) for part in base.state},
             out=files.scratch(prepared.layout.file_bytes),
@@ -290,7 +291,7 @@ class RoundsMode(Mode):
         run, result, job = self._run, self._closing.result, self._closing.job
         if result is None or job is None:
             raise RuntimeError("commit without a result")
-        verdicts = judged(self._closing.updates, result, run.ready().rule_phase)
+        verdicts = judged(self._closing.updates, result, rule_phase(run.ready().description.parts))
         version = signed_version(
             self._services,
             run.newest(),

@@ -2,27 +2,31 @@
 
 Nothing of what the coordinator made is taken for granted: from version 0 on, each version, with what optimizer, rule,
 codec and method keep with it, comes out of the replay itself. What came from outside is as recorded: the updates.
+
+Where a round had phases, the method is asked once more what followed from all answers. The phases that it opened before
+are not planned again: the record of a round that was tried again does not keep who was lost before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
 from covey.artifact import artifact_of_file
 from covey.coordinator.modes.contract import ReplayReport
 from covey.coordinator.modes.replaying import different, first_version, require_kept, text_of
+from covey.coordinator.modes.rounds.answers import aggregate_rows, answer_rows, collected_files, judged
 from covey.coordinator.runs.evaluation import NodeMetrics, reported_loss
 from covey.errors import CoveyError
-from covey.parts import PartFile
+from covey.parts import PartFile, rule_phase
 from covey.storage.record.contract import Json, RunRecord, StepRecord, Store, UpdateRecord, VersionRecord
 from covey.wire.signing import UpdateStatement
 from covey.worker.client.client import Worker
-from covey.worker.jobs.aggregation import AggregateJob, AggregateResult, AggregateRow
+from covey.worker.jobs.aggregation import AggregateJob, AggregateResult
 from covey.worker.jobs.operations import AGGREGATE, DESCRIBE
-from covey.worker.jobs.runs import DescribeJob
+from covey.worker.jobs.runs import DescribeJob, Description
 
 
 @dataclass
@@ -57,10 +61,10 @@ class RoundsReplay:
     ) -> None:
         self._store, self._run, self._artifacts, self._worker = store, run, artifacts, worker
         self._folder, self._allow_path = folder, allow_path
-        self._steps = store.steps(run.run)
+        self._steps = [step for step in store.steps(run.run) if step.version is not None]
         self._versions = {version.version: version for version in store.versions(run.run)}
         self._newest = _Made(0, "", folder / "version-0")
-        self._slots: tuple[str, ...] = ()
+        self._description = Description(False, 0, {})
 
     async def run(self, on_progress: Callable[[int, int], None] = lambda done, whole: None) -> ReplayReport:
         """Aggregate every committed round again; `on_progress(done, whole)` is called after each.
@@ -72,14 +76,13 @@ class RoundsReplay:
         for step in self._steps:
             for update in self._rows(step):
                 require_kept(update, self._artifacts)
-        description = await self._worker.do(DESCRIBE, DescribeJob(self._run.spec, self._allow_path))
-        self._slots = tuple(description.slots)
+        self._description = await self._worker.do(DESCRIBE, DescribeJob(self._run.spec, self._allow_path))
         problems = await self._first_version()
         rounds = same = 0
         for step in self._steps:
             if problems:
                 break
-            problems = [f"round {step.number}: {text}" for text in await self._again(step)]
+            problems = [f"round {step.version}: {text}" for text in await self._again(step)]
             rounds += 1
             same += not problems
             on_progress(rounds, len(self._steps))
@@ -92,13 +95,13 @@ class RoundsReplay:
 
     def _rows(self, step: StepRecord) -> list[UpdateRecord]:
         """The updates that the rule looked at, and those that are recorded as if it had; in roster order."""
-        judged = {str(verdict["node"]) for verdict in step.verdicts}
-        updates = {
-            update.node: update
-            for update in self._store.updates(self._run.run, step.number)
-            if update.node in judged or update.verdict == "accepted"
-        }
-        return [updates[node] for node in self._run.roster if node in updates]
+        judged = {(verdict["node"], verdict.get("phase", 1)) for verdict in step.verdicts}
+        updates = [u for u in self._answers(step) if (u.node, u.phase) in judged or u.verdict == "accepted"]
+        return [update for node in self._run.roster for update in updates if update.node == node]
+
+    def _answers(self, step: StepRecord) -> list[UpdateRecord]:
+        """All of the step's round."""
+        return self._store.updates(self._run.run, step.cause[-1][0])
 
     async def _again(self, step: StepRecord) -> list[str]:
         rows = self._rows(step)
@@ -111,7 +114,9 @@ class RoundsReplay:
             return ["too few updates are left for the rule, and a version is recorded"]
         problems = self._compare(step, rows, result)
         base = self._newest
-        self._newest = _Made(step.number, result.model_sha256, job.out, {part.name: part.path for part in result.state})
+        self._newest = _Made(
+            self._newest.version + 1, result.model_sha256, job.out, {part.name: part.path for part in result.state}
+        )
         base.drop()
         return problems
 
@@ -136,46 +141,48 @@ class RoundsReplay:
         return problems
 
     def _job(self, step: StepRecord, rows: list[UpdateRecord]) -> AggregateJob:
-        run, number, base = self._run, step.number, self._newest
+        run, base, ((number, phase), *_) = self._run, self._newest, reversed(step.cause)
+        looked_at = {(row.node, row.phase) for row in rows}
+        answers = [
+            replace(answer, verdict="received", reason="") if (answer.node, answer.phase) in looked_at else answer
+            for answer in self._answers(step)
+        ]
         return AggregateJob(
             run=run.run,
             spec_json=run.spec,
             layout=run.layout,
             round=number,
             base=base.model,
-            rows=tuple(
-                AggregateRow(
-                    update.node,
-                    update.weight,
-                    {part.name: self._artifacts / part.artifact.digest for part in update.parts},
-                    reported_loss(cast(NodeMetrics, update.metrics)),
-                )
-                for update in rows
-            ),
+            rows=aggregate_rows(rows, run.roster, self._artifacts.joinpath),
+            answers=answer_rows(answers, run.roster, self._artifacts.joinpath) if self._description.phases > 1 else (),
+            phase=phase,
             state=base.state,
             out=self._folder / f"version-{number}",
-            out_state={slot: self._folder / f"{slot.replace('/', '-')}-{number}" for slot in self._slots},
+            out_state={slot: self._folder / f"{slot.replace('/', '-')}-{number}" for slot in self._description.slots},
             roster=run.roster[: step.roster],
             allow_path=self._allow_path,
         )
 
     def _compare(self, step: StepRecord, rows: list[UpdateRecord], result: AggregateResult) -> list[str]:
-        verdicts = text_of(_verdicts_of(step.number, result))
+        number = self._newest.version + 1
+        made = judged(rows, result, rule_phase(self._description.parts))
+        verdicts = text_of(_recorded_of(made))
         problems = different("the newest version before it", self._newest.version, step.newest)
-        problems += different("the version made", step.number, step.version)
+        problems += different("the version made", number, step.version)
         problems += different("the verdicts", verdicts, text_of(_by_node(step.verdicts)))
         problems += different("the verdicts", verdicts, text_of(_recorded_of(rows)))
-        recorded = self._versions.get(step.number)
+        recorded = self._versions.get(number)
         if recorded is None:
-            return [*problems, f"version {step.number} is not recorded"]
-        return problems + _compare_version(result, recorded)
+            return [*problems, f"version {number} is not recorded"]
+        collected = collected_files(self._description, self._versions[number - 1], made)
+        return problems + _compare_version(result, collected, recorded)
 
 
-def _compare_version(result: AggregateResult, recorded: VersionRecord) -> list[str]:
+def _compare_version(result: AggregateResult, collected: Sequence[PartFile], recorded: VersionRecord) -> list[str]:
     problems = different("the model", result.model_sha256, recorded.model_sha256)
     made = result.artifact.digest if result.artifact else ""
     problems += different("the model's file", made, recorded.artifact.digest)
-    state = _digests(file.part for file in result.state), _digests(recorded.state)
+    state = _digests([*(file.part for file in result.state), *collected]), _digests(recorded.state)
     return problems + different("what is kept with the version", *state)
 
 
@@ -183,25 +190,13 @@ def _digests(files: Iterable[PartFile]) -> list[tuple[str, str, str]]:
     return sorted((file.name, file.codec, file.artifact.digest) for file in files)
 
 
-def _verdicts_of(number: int, result: AggregateResult) -> list[Json]:
-    return _by_node(
-        {
-            "round": number,
-            "node": row.node,
-            "verdict": "accepted" if row.accepted else "rejected",
-            "reason": row.reason,
-            "share": row.share,
-            "numbers": dict(row.numbers),
-        }
-        for row in result.verdicts
-    )
-
-
 def _recorded_of(rows: Iterable[UpdateRecord]) -> list[Json]:
     """The verdicts of a round, as its updates have them."""
     names = ("round", "node", "verdict", "reason", "share", "numbers")
-    return _by_node({name: getattr(row, name) for name in names} for row in rows)
+    return _by_node(
+        {name: getattr(row, name) for name in names} | ({"phase": row.phase} if row.phase > 1 else {}) for row in rows
+    )
 
 
 def _by_node(verdicts: Iterable[Json]) -> list[Json]:
-    return sorted(verdicts, key=lambda verdict: str(verdict["node"]))
+    return sorted(verdicts, key=lambda verdict: (str(verdict["node"]), verdict.get("phase", 1) != 1))

@@ -23,7 +23,7 @@ class Run:
     def __init__(self, name, rounds=(1,)):
         self.run, self.rounds = SimpleNamespace(run=name, submitted_at=1.0), rounds
         self.posted, self.moves, self.evaluations = [], [], []
-        self.mode = SimpleNamespace(served=lambda node, digest: None)
+        self.mode = SimpleNamespace(served=lambda node, digest: None, open_phase=lambda node: 1)
 
     def post(self, event):
         self.posted.append(event)
