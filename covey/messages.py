@@ -42,12 +42,14 @@ class WantedPart:
         codec: How it is encoded.
         size_bytes: Its size: exact, or the most there may be.
         exact: Whether it must have just this size.
+        held: The later phase in which it may be asked for; 0: it is sent now.
     """
 
     name: str
     codec: str
     size_bytes: int
     exact: bool
+    held: int = 0
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class Assignment:
         feedback: On the node's newest update.
         node_state: Names of what the run's nodes keep from update to update.
         inputs: Files beside the model.
-        wanted: The parts to send.
+        wanted: The parts to send, and those to hold back.
         params: JSON of the method's own.
     """
 

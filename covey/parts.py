@@ -23,6 +23,16 @@ def slot(part: str) -> str:
     return METHOD + part
 
 
+def collected_name(part: str, node: str) -> str:
+    """The name of the file of a part that a version keeps of one node."""
+    return f"{slot(part)}/{node}"
+
+
+def collected_node(name: str) -> str:
+    """The node whose file has this name; empty: it is not one node's."""
+    return name.removeprefix(METHOD).partition("/")[2] if name.startswith(METHOD) else ""
+
+
 @dataclass(frozen=True)
 class PartFile:
     """The file of one part, under a codec."""
@@ -61,6 +71,11 @@ class DeclaredPart:
     combine: str
     keep: tuple[Keep, ...] = ()
     in_model: bool = False
+
+
+def collected(parts: Sequence[DeclaredPart]) -> tuple[DeclaredPart, ...]:
+    """The parts of which a version keeps the file of each node."""
+    return tuple(part for part in parts if part.combine == COLLECT and "version" in part.keep)
 
 
 def sent(parts: Sequence[DeclaredPart], phase: int = 1) -> tuple[DeclaredPart, ...]:

@@ -93,6 +93,10 @@ class Store(Protocol):
         """The finished update of a round, phase and base (model_sha256), if there is one. Does not block."""
         ...
 
+    def holding(self, run: str, number: int, phase: int, base: str) -> FinishedUpdate | None:
+        """The finished update of an earlier phase whose training made what this phase asks for. Does not block."""
+        ...
+
     def save(self, update: FinishedUpdate, state: State, own: State) -> None:
         """Note a finished update, and the state that it brings, durably. Its files are there already.
 

@@ -13,6 +13,15 @@ State = Mapping[str, Artifact]
 
 
 @dataclass(frozen=True)
+class HeldPart:
+    """A part that was made and is not sent yet: in which phase it may be asked for, and its layout's SHA-256 (hex)."""
+
+    phase: int
+    part: PartFile
+    layout: str
+
+
+@dataclass(frozen=True)
 class FinishedUpdate:
     """A trained, encoded, signed update.
 
@@ -27,6 +36,7 @@ class FinishedUpdate:
         delivered: Whether the coordinator has confirmed that it has it.
         private: Whether it must never be made again.
         phase: Of the assignment.
+        held: What the same training made for later phases.
     """
 
     run: str
@@ -39,8 +49,18 @@ class FinishedUpdate:
     delivered: bool = False
     private: bool = False
     phase: int = 1
+    held: tuple[HeldPart, ...] = ()
 
     @property
     def digests(self) -> set[str]:
         """Of its files."""
         return {part.artifact.digest for part in self.parts}
+
+    @property
+    def needed(self) -> set[str]:
+        """Of the files that may still be asked for."""
+        return {item.part.artifact.digest for item in self.held} | (set() if self.delivered else self.digests)
+
+    def promises(self, phase: int) -> bool:
+        """Whether it comes from a training that made parts for a later phase."""
+        return any(item.phase == phase for item in self.held)

@@ -210,28 +210,32 @@ class Update(_message.Message):
     def __init__(self, node: _Optional[str] = ..., verdict: _Optional[str] = ..., reason: _Optional[str] = ..., digest: _Optional[str] = ..., bytes: _Optional[int] = ..., weight: _Optional[float] = ..., share: _Optional[float] = ..., numbers: _Optional[str] = ..., metrics: _Optional[str] = ..., received_at: _Optional[float] = ..., base_sha256: _Optional[str] = ..., key_id: _Optional[str] = ...) -> None: ...
 
 class LocateVersionRequest(_message.Message):
-    __slots__ = ("run", "version")
+    __slots__ = ("run", "version", "node")
     RUN_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
     run: str
     version: int
-    def __init__(self, run: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
+    node: str
+    def __init__(self, run: _Optional[str] = ..., version: _Optional[int] = ..., node: _Optional[str] = ...) -> None: ...
 
 class Version(_message.Message):
-    __slots__ = ("version", "model_sha256", "artifact", "metrics", "created_at", "kept")
+    __slots__ = ("version", "model_sha256", "artifact", "metrics", "created_at", "kept", "members")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_SHA256_FIELD_NUMBER: _ClassVar[int]
     ARTIFACT_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     KEPT_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
     version: int
     model_sha256: str
     artifact: _tensors_pb2.Artifact
     metrics: str
     created_at: float
     kept: bool
-    def __init__(self, version: _Optional[int] = ..., model_sha256: _Optional[str] = ..., artifact: _Optional[_Union[_tensors_pb2.Artifact, _Mapping]] = ..., metrics: _Optional[str] = ..., created_at: _Optional[float] = ..., kept: _Optional[bool] = ...) -> None: ...
+    members: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, version: _Optional[int] = ..., model_sha256: _Optional[str] = ..., artifact: _Optional[_Union[_tensors_pb2.Artifact, _Mapping]] = ..., metrics: _Optional[str] = ..., created_at: _Optional[float] = ..., kept: _Optional[bool] = ..., members: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class AuditReply(_message.Message):
     __slots__ = ("coordinator_key", "commits", "updates")

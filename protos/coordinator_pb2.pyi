@@ -193,16 +193,18 @@ class InputFile(_message.Message):
     def __init__(self, part: _Optional[str] = ..., source: _Optional[str] = ..., artifact: _Optional[_Union[_tensors_pb2.Artifact, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class WantedPart(_message.Message):
-    __slots__ = ("name", "codec", "size_bytes", "exact")
+    __slots__ = ("name", "codec", "size_bytes", "exact", "held")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CODEC_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     EXACT_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
     name: str
     codec: str
     size_bytes: int
     exact: bool
-    def __init__(self, name: _Optional[str] = ..., codec: _Optional[str] = ..., size_bytes: _Optional[int] = ..., exact: _Optional[bool] = ...) -> None: ...
+    held: int
+    def __init__(self, name: _Optional[str] = ..., codec: _Optional[str] = ..., size_bytes: _Optional[int] = ..., exact: _Optional[bool] = ..., held: _Optional[int] = ...) -> None: ...
 
 class DownloadAsk(_message.Message):
     __slots__ = ("digest",)

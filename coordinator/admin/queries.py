@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from covey.coordinator.admin import views
 from covey.coordinator.admin.pages import fitting, page_size
 from covey.coordinator.admin.watched_rounds import WatchedRounds
+from covey.errors import NotFound
 from covey.protos import admin_pb2 as pb
 from covey.storage.record.contract import NodeRecord, RunRecord, Store, VersionRecord
 
@@ -81,8 +83,20 @@ class Queries:
 
     # -- versions
 
-    def version(self, run: str, number: int) -> VersionRecord:
-        """A version by its number; -1: the newest, -2 (`BEST`): the best. Raises `NotFound`."""
+    def version(self, run: str, number: int, node: str = "") -> VersionRecord:
+        """A version by its number; -1: the newest, -2 (`BEST`): the best. Raises `NotFound`.
+
+        With `node`, in a run without a global model: with that node's own file in place of the model's.
+        """
+        version = self._version(run, number)
+        if not node:
+            return version
+        if node not in version.members:
+            known = f"of {', '.join(version.members)}" if version.members else "as there is one model for all nodes"
+            raise NotFound(f"version {version.version} has no file of {node!r}, but {known}")
+        return replace(version, artifact=version.members[node])
+
+    def _version(self, run: str, number: int) -> VersionRecord:
         record = self._store.run(run)
         if number != BEST:
             return self._store.version(record.run, number)

@@ -180,12 +180,12 @@ class AdminService:
     async def locate_version(self, request: pb.LocateVersionRequest, context: Context) -> pb.Version:
         """Which file holds a version."""
         self._authorised(context, writes=False)
-        return views.version_view(await self._call(self._queries.version, request.run, request.version))
+        return views.version_view(await self._call(self._queries.version, request.run, request.version, request.node))
 
     async def download_version(self, request: pb.LocateVersionRequest, context: Context) -> AsyncIterator[bytes]:
         """The version's safetensors file."""
         self._authorised(context, writes=False)
-        version = await self._call(self._queries.version, request.run, request.version)
+        version = await self._call(self._queries.version, request.run, request.version, request.node)
         if not version.kept or not self._env.files.has(version.artifact.digest):
             raise NotFound(f"version {version.version} is no longer kept; see [keep] in the specification")
         async for chunk in serve_download(self._env.files.path(version.artifact.digest), version.artifact, 0):

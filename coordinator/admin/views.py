@@ -103,6 +103,7 @@ def version_view(record: VersionRecord) -> pb.Version:
         metrics=_text(record.metrics),
         created_at=record.created_at,
         kept=record.kept,
+        members=list(record.members),
     )
 
 

@@ -253,7 +253,8 @@ class CoordinatorService:
         if run is not None and run.expects(node, decline.round):
             self._services.offers.drop(node, decline.run)
             reason = f"{decline.code[:50]}: {decline.reason[:MAX_TEXT]}"
-            run.post(NodeAnswered(node, decline.round, "declined", reason, self._services.clock()))
+            phase = run.mode.open_phase(node)
+            run.post(NodeAnswered(node, decline.round, "declined", reason, self._services.clock(), phase))
 
     def _progressed(self, node: str, progress: msg.Progress) -> None:
         run = self._services.runs.of(progress.run)

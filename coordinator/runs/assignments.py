@@ -9,7 +9,7 @@ from covey import messages as msg
 from covey.artifact import INLINE_BYTES, Artifact, chunk_count
 from covey.machines.evaluation import is_due
 from covey.messages import InputFile, WantedPart
-from covey.parts import brought, sent, slot
+from covey.parts import COLLECT, DeclaredPart, brought, collected_name, sent, slot
 from covey.spec import RunSpec
 from covey.storage.record.contract import RunRecord, VersionRecord
 from covey.worker.jobs.runs import Description
@@ -32,7 +32,9 @@ class AssignmentInputs:
         feedback: On the node's newest update that was decided on.
         node_state: What the run's nodes keep from update to update.
         inputs: The files that the node gets beside the model.
-        wanted: The parts that it is to send.
+        wanted: The parts that it is to send, and in phase 1 those that it makes and holds back.
+        phase: Of the round.
+        params: JSON of the method's own.
     """
 
     change: msg.Change | None = None
@@ -41,28 +43,51 @@ class AssignmentInputs:
     node_state: tuple[str, ...] = ()
     inputs: tuple[InputFile, ...] = ()
     wanted: tuple[WantedPart, ...] = ()
+    phase: int = 1
+    params: str = ""
 
 
 def wanted_parts(description: Description, phase: int = 1) -> tuple[WantedPart, ...]:
-    """What a node is to send in a phase of a round."""
-    parts = sent(description.parts, phase)
-    return tuple(WantedPart(part.name, part.codec, part.size_bytes, part.exact) for part in parts)
+    """What a node is to send in a phase of a round; in the first, also what it is to hold back for later ones."""
+    later = range(2, description.phases + 1) if phase == 1 else ()
+    return tuple(
+        WantedPart(part.name, part.codec, part.size_bytes, part.exact, up if up > phase else 0)
+        for up in (phase, *later)
+        for part in sent(description.parts, up)
+    )
 
 
-def method_files(description: Description, version: VersionRecord, phase: int = 1) -> dict[str, Artifact]:
-    """The files of a version that a node gets beside the model, by part; those of version 0 are yet to be made."""
+def method_files(
+    description: Description, version: VersionRecord, node: str, phase: int = 1
+) -> list[tuple[str, str, Artifact]]:
+    """The files of a version that a node gets beside the model, by part and source; version 0 has none yet."""
+    return [
+        (part.name, source, artifact)
+        for part in brought(description.parts, phase)
+        for source, artifact in _files_of(part, version, node)
+    ]
+
+
+def _files_of(part: DeclaredPart, version: VersionRecord, node: str) -> list[tuple[str, Artifact]]:
     state = {file.name: file.artifact for file in version.state}
-    names = [part.name for part in brought(description.parts, phase)]
-    return {name: state[slot(name)] for name in names if slot(name) in state}
+    if part.combine != COLLECT:
+        return [("", state[slot(part.name)])] if slot(part.name) in state else []
+    prefix = collected_name(part.name, "")
+    sources = {name.removeprefix(prefix): artifact for name, artifact in state.items() if name.startswith(prefix)}
+    wanted = {"own": {node}, "others": set(sources) - {node}}.get(part.audience, set(sources))
+    return [(source, artifact) for source, artifact in sources.items() if source in wanted]
 
 
 def input_files(
-    description: Description, version: VersionRecord, read: Callable[[Artifact], bytes], phase: int = 1
+    description: Description, version: VersionRecord, node: str, read: Callable[[Artifact], bytes], phase: int = 1
 ) -> tuple[InputFile, ...]:
-    """The same as they go into an assignment; `read` gives the content of a small file."""
+    """The same as they go into an assignment; `read` gives the content of a small file.
+
+    Other nodes' files are downloaded: there may be many.
+    """
     return tuple(
-        InputFile(name, "", artifact, read(artifact) if artifact.size_bytes <= INLINE_BYTES else b"")
-        for name, artifact in method_files(description, version, phase).items()
+        InputFile(name, source, artifact, read(artifact) if not source and artifact.size_bytes <= INLINE_BYTES else b"")
+        for name, source, artifact in method_files(description, version, node, phase)
     )
 
 
@@ -104,6 +129,8 @@ def assignment(
         node_state=inputs.node_state,
         inputs=inputs.inputs,
         wanted=inputs.wanted,
+        phase=inputs.phase,
+        params=inputs.params,
     )
 
 

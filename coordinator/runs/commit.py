@@ -10,6 +10,7 @@ from typing import Protocol
 from covey.artifact import Artifact
 from covey.coordinator.runs.ports import Files, RunServices
 from covey.errors import WorkerError
+from covey.parts import PartFile
 from covey.storage.record.contract import VersionRecord
 from covey.wire.signing import CommitStatement, CommitVerdict
 from covey.worker.jobs.files import WrittenFile
@@ -51,15 +52,18 @@ def signed_version(
     *,
     round: int,
     metrics: Mapping[str, float] | None = None,
+    collected: Sequence[PartFile] = (),
 ) -> VersionRecord:
     """The version after `base`, with its signed statement, which is chained to the one before.
+
+    `collected` are the nodes' own files that it keeps.
 
     Raises:
         WorkerError: The result has no file.
     """
     if result.artifact is None:
         raise WorkerError("the worker has aggregated, but made no file")
-    state = tuple(file.part for file in result.state)
+    state = (*(file.part for file in result.state), *collected)
     statement = CommitStatement(
         federation=services.federation,
         run=base.run,

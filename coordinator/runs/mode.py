@@ -65,6 +65,10 @@ class Mode(ABC):
     def open_round(self, node: str) -> int:
         """The number of the round that an answer of this node would be for now; 0: none."""
 
+    def open_phase(self, node: str) -> int:
+        """Which answer of this node the open round waits for: 1 where a round has only one."""
+        return 1
+
     @abstractmethod
     def base_of(self, node: str, number: int) -> VersionRecord:
         """The version that this node's update for a round that expects it starts from.

@@ -129,6 +129,7 @@ class Offers:
         verify(key, message.statement, message.signature)
         run = self._runs.of(statement.run)
         expected = run is not None and run.expects(node, statement.round)
+        expected = expected and run is not None and statement.phase == run.mode.open_phase(node)
         if not expected and await self._already_here(statement, digest):
             self._receipt(node, digest, statement)
             return None
@@ -143,7 +144,7 @@ class Offers:
     async def _already_here(self, statement: UpdateStatement, digest: str) -> bool:
         store = self._services.store
         for update in await store.call(store.store.updates, statement.run, statement.round):
-            if update.node == statement.node and update.digest:
+            if (update.node, update.phase) == (statement.node, statement.phase) and update.digest:
                 if update.digest == digest:
                     return True
                 raise Conflict("this node has sent another update for this round already")
@@ -155,7 +156,7 @@ class Offers:
             raise Conflict("the update was trained from another version than this round's base")
         if not (0 < statement.weight <= MAX_WEIGHT and math.isfinite(statement.weight)):
             raise InvalidUpdate(f"the declared weight {statement.weight} is not in (0, {MAX_WEIGHT:g}]")
-        expected = prepared.sent()
+        expected = prepared.sent(statement.phase)
         names = [part.name for part in expected]
         if [part.name for part in statement.parts] != names or len(message.parts) != len(names):
             raise InvalidUpdate(f"the update must have exactly the parts {', '.join(names)}")
@@ -251,7 +252,7 @@ class Offers:
         offer.run.received(offer.node, sum(map(len, (data or {}).values())))
         self._receipt(offer.node, offer.digest, statement)
         offer.run.entered(offer.node, NodeProgress("received"))
-        offer.run.post(UpdateStored(offer.node, statement.round, self._services.clock()))
+        offer.run.post(UpdateStored(offer.node, statement.round, self._services.clock(), statement.phase))
 
     def _record(self, offer: Offer, data: Mapping[str, bytes]) -> None:
         """In the store's thread: files first, then the row; if that came too late, the files go again."""
@@ -284,6 +285,7 @@ class Offers:
             weight=statement.weight,
             metrics=dict(statement.metrics),
             received_at=self._services.clock(),
+            phase=statement.phase,
         )
 
     # -- answers --------------------------------------------------------------------------------------------------
@@ -311,7 +313,8 @@ class Offers:
         if run is not None:
             number = run.mode.open_round(node)
             reason = f"{error.code}: {error}"
-            run.post(NodeAnswered(node, number, "rejected", reason, self._services.clock()))
+            phase = run.mode.open_phase(node)
+            run.post(NodeAnswered(node, number, "rejected", reason, self._services.clock(), phase))
 
     def _meant(self, node: str, message: msg.UpdateOffer) -> ActiveRun | None:
         """The run for which an offer is; where it does not say, the only one in which the node has an open round."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from covey.coordinator.runs.ports import RunServices
 from covey.layout import Layout
-from covey.parts import DeclaredPart, sent
+from covey.parts import RULE, DeclaredPart, sent
 from covey.spec import RunSpec, parse_json
 from covey.storage.record.contract import RunRecord, VersionRecord
 from covey.worker.jobs.operations import DESCRIBE, INITIAL
@@ -31,6 +31,11 @@ class Prepared:
     def sent(self, phase: int = 1) -> tuple[DeclaredPart, ...]:
         """The parts that each node sends in a phase of a round, in the order of its statement."""
         return sent(self.description.parts, phase)
+
+    @property
+    def rule_phase(self) -> int:
+        """In which phase nodes send the part under the run's rule."""
+        return next((part.up for part in self.description.parts if part.combine == RULE and part.up is not None), 1)
 
     @property
     def evaluates_centrally(self) -> bool:

@@ -27,9 +27,9 @@ class VerdictFeedback:
         return feedback
 
     def note(self, updates: Iterable[UpdateRecord]) -> None:
-        """Updates were decided on."""
+        """Updates were decided on; what a node keeps comes from its training, in phase 1."""
         for update in updates:
-            if update.digest and update.verdict in ("accepted", "rejected"):
+            if update.digest and update.phase == 1 and update.verdict in ("accepted", "rejected"):
                 self._newest[update.node] = Feedback(update.digest, update.verdict == "accepted")
 
     def of(self, node: str) -> Feedback:

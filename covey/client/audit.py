@@ -17,6 +17,9 @@ from covey.wire.signing import CommitStatement, UpdateStatement, key_id, verify
 S = TypeVar("S")
 SHARES_TOLERANCE = 1e-6
 
+Key = tuple[int, str, int]
+"""Of an update: round, node, phase."""
+
 
 @dataclass(frozen=True)
 class AuditReport:
@@ -61,10 +64,10 @@ class _Audit:
         if signed.coordinator_key != self._key:
             yield "the coordinator signs with another key than the one that this identity trusts"
         commits: dict[int, CommitStatement] = {}
-        updates: dict[tuple[int, str], UpdateStatement] = {}
+        updates: dict[Key, UpdateStatement] = {}
         yield from self._commits(signed, commits)
         yield from self._updates(signed, updates)
-        recorded = {(item.round, item.node): item for item in signed.updates}
+        recorded = {(item.round, item.node, _phase(item)): item for item in signed.updates}
         yield from self._verdicts(commits, recorded)
         yield from self._bases(commits, updates, recorded)
 
@@ -96,14 +99,14 @@ class _Audit:
         if mode_named(self._run.mode).whole_shares and abs(shares - 1.0) > SHARES_TOLERANCE:
             yield f"the shares of its accepted updates sum to {shares:g}"
 
-    def _updates(self, signed: SignedRecord, found: dict[tuple[int, str], UpdateStatement]) -> Iterator[str]:
+    def _updates(self, signed: SignedRecord, found: dict[Key, UpdateStatement]) -> Iterator[str]:
         for item in signed.updates:
             name = f"round {item.round}, update of {item.node}"
             update, problem = _opened(UpdateStatement.from_bytes, item.signing_key, item.statement, item.signature)
             if update is None:
                 yield f"{name}: {problem}"
                 continue
-            found[item.round, item.node] = update
+            found[item.round, item.node, update.phase] = update
             if (update.federation, update.run) != (self._federation, self._run.run):
                 yield f"{name}: is of another federation or run"
             if (update.round, update.node) != (item.round, item.node):
@@ -111,35 +114,43 @@ class _Audit:
             if update.key != key_id(item.signing_key):
                 yield f"{name}: names another key than the one that signed it"
 
-    def _verdicts(
-        self, commits: Mapping[int, CommitStatement], recorded: Mapping[tuple[int, str], SignedUpdate]
-    ) -> Iterator[str]:
-        committed = {(v.round or commit.round, v.node): v for commit in commits.values() for v in commit.verdicts}
-        for (number, node), verdict in committed.items():
-            name, item = f"round {number}, update of {node}", recorded.get((number, node))
+    def _verdicts(self, commits: Mapping[int, CommitStatement], recorded: Mapping[Key, SignedUpdate]) -> Iterator[str]:
+        committed = {
+            (v.round or commit.round, v.node, v.phase): v for commit in commits.values() for v in commit.verdicts
+        }
+        for (number, node, phase), verdict in committed.items():
+            name, item = f"round {number}, update of {node}", recorded.get((number, node, phase))
             if item is None:
                 yield f"{name}: is in the commit, but not on record"
             elif hashlib.sha256(item.statement).hexdigest() != verdict.update:
                 yield f"{name}: the commit is about another update"
             elif item.verdict != verdict.verdict:
                 yield f"{name}: is on record as {item.verdict}, but was committed as {verdict.verdict}"
-        for (number, node), item in recorded.items():
-            if item.verdict == "accepted" and (number, node) not in committed:
+        for (number, node, phase), item in recorded.items():
+            if item.verdict == "accepted" and (number, node, phase) not in committed:
                 yield f"round {number}, update of {node}: is on record as accepted, but in no commit"
 
     def _bases(
         self,
         commits: Mapping[int, CommitStatement],
-        updates: Mapping[tuple[int, str], UpdateStatement],
-        recorded: Mapping[tuple[int, str], SignedUpdate],
+        updates: Mapping[Key, UpdateStatement],
+        recorded: Mapping[Key, SignedUpdate],
     ) -> Iterator[str]:
         synchronous = mode_named(self._run.mode).synchronous
         models = {0: self._first_sha256, **{number: commit.model_sha256 for number, commit in commits.items()}}
-        for (number, node), update in updates.items():
-            base = number - 1 if synchronous else recorded[number, node].base_version
+        for (number, node, phase), update in updates.items():
+            base = number - 1 if synchronous else recorded[number, node, phase].base_version
             before = models.get(base)
             if before and update.base != before:
                 yield f"round {number}, update of {node}: was not made from version {base}"
+
+
+def _phase(item: SignedUpdate) -> int:
+    """The phase that an update says that it is of; 1 where it cannot be read, which is a problem of its own."""
+    try:
+        return UpdateStatement.from_bytes(item.statement).phase
+    except CoveyError:
+        return 1
 
 
 def _opened(parse: Callable[[bytes], S], key: bytes, statement: bytes, signature: bytes) -> tuple[S | None, str]:

@@ -176,7 +176,13 @@ class Connection:
         return version_of(self._loop.run(self._reading().version(_id(run), _number(version))))
 
     def export(
-        self, run: RunName, to: str | Path, *, version: VersionName = "newest", on_progress: OnBytes | None = None
+        self,
+        run: RunName,
+        to: str | Path,
+        *,
+        version: VersionName = "newest",
+        node: str = "",
+        on_progress: OnBytes | None = None,
     ) -> Version:
         """Write a version as a safetensors file: checked chunk by chunk, in its place when all of it is there.
 
@@ -184,14 +190,19 @@ class Connection:
             run: The run.
             to: The file.
             version: Which one.
+            node: In a run without a global model: whose own model, as the method's nodes send it (raw values).
             on_progress: Called with how many bytes are there, of how many.
 
         Raises:
-            NotFound: There is no such version, its file is not kept any more, or the folder does not exist.
+            NotFound: There is no such version, or no global model (the message names the nodes whose own there are),
+                its file is not kept any more, or the folder does not exist.
             CorruptChunk: What came is not what was announced.
         """
-        chosen = self.version(run, version)
-        chunks = self._loop.iterate(self._reading().chunks(_id(run), chosen.version))
+        chosen = version_of(self._loop.run(self._reading().version(_id(run), _number(version), node)))
+        if chosen.members and not node:
+            nodes = ", ".join(chosen.members)
+            raise NotFound(f"the run has no global model; name the node whose own you want (--node, one of {nodes})")
+        chunks = self._loop.iterate(self._reading().chunks(_id(run), chosen.version, node))
         write_version(chosen, chunks, Path(to), on_progress)
         return chosen
 

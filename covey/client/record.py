@@ -38,11 +38,11 @@ class Record(ABC):
         """One round, its version, and a page of its updates: of nodes after `after`."""
 
     @abstractmethod
-    async def version(self, run: str, number: int) -> pb.Version:
-        """A version by its number; -1: the newest, -2: the best."""
+    async def version(self, run: str, number: int, node: str = "") -> pb.Version:
+        """A version by its number; -1: the newest, -2: the best. With `node`: with that node's own file."""
 
     @abstractmethod
-    def chunks(self, run: str, version: int) -> AsyncGenerator[bytes]:
+    def chunks(self, run: str, version: int, node: str = "") -> AsyncGenerator[bytes]:
         """A version's file, chunk by chunk."""
 
     @abstractmethod

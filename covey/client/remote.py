@@ -42,14 +42,14 @@ class RemoteRecord(Record):
         request = pb.RoundRequest(run=run, round=number, after=after)
         return cast(pb.RoundDetail, await self._channel.call("ShowRound", request))
 
-    async def version(self, run: str, number: int) -> pb.Version:
+    async def version(self, run: str, number: int, node: str = "") -> pb.Version:
         """As `Record.version`."""
-        request = pb.LocateVersionRequest(run=run, version=number)
+        request = pb.LocateVersionRequest(run=run, version=number, node=node)
         return cast(pb.Version, await self._channel.call("LocateVersion", request))
 
-    async def chunks(self, run: str, version: int) -> AsyncGenerator[bytes]:
+    async def chunks(self, run: str, version: int, node: str = "") -> AsyncGenerator[bytes]:
         """As `Record.chunks`."""
-        request = pb.LocateVersionRequest(run=run, version=version)
+        request = pb.LocateVersionRequest(run=run, version=version, node=node)
         async with contextlib.aclosing(self._channel.stream("DownloadVersion", request)) as messages:
             async for message in messages:
                 yield message.data

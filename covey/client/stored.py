@@ -64,13 +64,13 @@ class StoredRecord(Record):
         """As `Record.round`."""
         return await asyncio.to_thread(self._queries.round, run, number, after)
 
-    async def version(self, run: str, number: int) -> pb.Version:
+    async def version(self, run: str, number: int, node: str = "") -> pb.Version:
         """As `Record.version`."""
-        return views.version_view(await asyncio.to_thread(self._queries.version, run, number))
+        return views.version_view(await asyncio.to_thread(self._queries.version, run, number, node))
 
-    async def chunks(self, run: str, version: int) -> AsyncGenerator[bytes]:
+    async def chunks(self, run: str, version: int, node: str = "") -> AsyncGenerator[bytes]:
         """As `Record.chunks`."""
-        record = await asyncio.to_thread(self._queries.version, run, version)
+        record = await asyncio.to_thread(self._queries.version, run, version, node)
         path = self._data_dir / ARTIFACTS / record.artifact.digest
         try:
             with path.open("rb", buffering=0) as file:

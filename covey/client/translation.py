@@ -49,6 +49,7 @@ def version_of(message: pb.Version) -> Version:
         json.loads(message.metrics or "{}"),
         message.created_at,
         message.kept,
+        tuple(message.members),
     )
 
 

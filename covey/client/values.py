@@ -136,6 +136,8 @@ class Version:
     created_at: float = 0.0
     kept: bool = True
     """Whether the file is still on the coordinator's disk."""
+    members: tuple[str, ...] = ()
+    """In a run without a global model: the nodes whose own files the version keeps."""
 
     @property
     def digest(self) -> str:

@@ -24,11 +24,13 @@ class RecipeInputs:
         layout: Of the model as it is exchanged; what of it is trained is `layout.part("model")`.
         parts: What came down, by part.
         state: The node's state of this method by part, as it is kept; the recipe replaces what changes.
+        others: What came down of parts that are collected, by part and node; each is opened when it is looked up.
     """
 
     layout: Layout
     parts: Mapping[str, Tensor] = field(default_factory=dict)
     state: MutableMapping[str, Tensor] = field(default_factory=dict)
+    others: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,8 @@ class Recipe(ABC):
         """After the optimizer's step."""
 
     @abstractmethod
-    def finish(self) -> Mapping[str, Tensor]:
-        """Once, after the last step: the parts that go up beside the model, each a flat vector on the CPU."""
+    def finish(self) -> Mapping[str, Tensor | bytes]:
+        """Once, after the last step: the parts that go up beside the model, each a flat vector on the CPU, or bytes."""
 
 
 class PlainRecipe(Recipe):
@@ -100,6 +102,6 @@ class PlainRecipe(Recipe):
     def after_step(self, model: nn.Module) -> None:
         """Leave the parameters as they are."""
 
-    def finish(self) -> Mapping[str, Tensor]:
+    def finish(self) -> Mapping[str, Tensor | bytes]:
         """No parts but the model."""
         return {}

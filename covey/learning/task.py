@@ -110,7 +110,7 @@ class FitResult:
     examples: int
     steps: int
     metrics: Mapping[str, Stat]
-    parts: Mapping[str, Tensor] = field(default_factory=dict)
+    parts: Mapping[str, Tensor | bytes] = field(default_factory=dict)
 
 
 class Task(Pluggable):

@@ -58,22 +58,24 @@ class NodeQueued:
 
 @dataclass(frozen=True)
 class UpdateStored:
-    """A node's update for this round is durable and recorded."""
+    """A node's update for a phase of this round is durable and recorded."""
 
     node: str
     round: int
     now: float
+    phase: int = 1
 
 
 @dataclass(frozen=True)
 class NodeAnswered:
-    """A node will send no (valid) update in this round: verdict `declined` or `rejected`."""
+    """A node will send no (valid) update in a phase of this round: verdict `declined` or `rejected`."""
 
     node: str
     round: int
     verdict: Verdict
     reason: str
     now: float
+    phase: int = 1
 
 
 @dataclass(frozen=True)

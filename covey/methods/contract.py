@@ -20,11 +20,26 @@ from covey.layout import Layout
 from covey.learning.recipe import Recipe
 from covey.learning.task import Task
 from covey.methods.parts import Part, RunForm, checked_parts
+from covey.methods.planning import Answer, Close, Open, PlanContext
 from covey.options import PluginOptions
 from covey.plugins import Kind, Pluggable
 from covey.spec import RunSpec
 
-__all__ = ["METHODS", "Combination", "FinishContext", "Made", "Method", "Part", "PluginOptions", "RunForm", "parts_of"]
+__all__ = [
+    "METHODS",
+    "Answer",
+    "Close",
+    "Combination",
+    "FinishContext",
+    "Made",
+    "Method",
+    "Open",
+    "Part",
+    "PlanContext",
+    "PluginOptions",
+    "RunForm",
+    "parts_of",
+]
 
 
 @dataclass(frozen=True)
@@ -93,9 +108,13 @@ class Method(Pluggable):
     Class attributes:
         Options: The model of the method's options (`[method.options]`).
         modes: In which modes of a run it works.
-        phases: How many answers of each node a round has.
+        phases: How many answers of a node a round may have. Nodes train in phase 1 only, and make the parts of all
+            phases then: those of later ones are held back until `plan` asks for them.
         on_retry: Whether the answers of a round that is tried again are kept, or void.
-        global_model: Whether there is a model that is the same for all.
+        global_model: Whether there is a model that is the same for all. Without one no part is under the rule or in the
+            model, every version has the first model's file, and what the nodes' models became is in parts.
+        member: Without a global model: the part, float32 in the layout of the model's parameters and kept
+            `node-always`, that is each node's own model. It is loaded before training and evaluation.
     """
 
     Options: ClassVar[type[PluginOptions]] = PluginOptions
@@ -103,6 +122,7 @@ class Method(Pluggable):
     phases: ClassVar[int] = 1
     on_retry: ClassVar[Literal["keep", "restart"]] = "keep"
     global_model: ClassVar[bool] = True
+    member: ClassVar[str] = ""
 
     def refusals(self, run: Combination) -> Iterator[tuple[str, str]]:
         """What it cannot work with: the specification's key, and the reason with a way out."""
@@ -119,6 +139,22 @@ class Method(Pluggable):
     def recipe(self, phase: int) -> Recipe | None:
         """What is changed in the local training of a phase; None: nothing."""
         return None
+
+    def plan(
+        self, phase: int, answers: Sequence[Answer], state: Mapping[str, Tensor], context: PlanContext
+    ) -> Open | Close:
+        """What follows from a phase's answers; asked in runs of methods with several phases only.
+
+        A function of its arguments: after a crash it is asked again, and what follows must be the same.
+
+        Args:
+            phase: The one that ended: all that were asked have answered, declined, or are lost.
+            answers: All of the round, by phase and in roster order.
+            state: What was kept with the version before; empty at first.
+            context: The round.
+        """
+        received = {answer.node for answer in answers if answer.verdict == "received"}
+        return Close(tuple(node for node in context.roster if node in received))
 
     def finish(self, parts: Mapping[str, Tensor], state: Mapping[str, Tensor], context: FinishContext) -> Made:
         """Make of a round's parts what is kept with the version. A function of its arguments: it may be done twice.
@@ -141,4 +177,4 @@ def parts_of(method: Method, form: RunForm) -> tuple[Part, ...]:
     Raises:
         SpecError: The method declares something that there is not, or that contradicts itself.
     """
-    return checked_parts(form.spec.method.name, method.parts(form))
+    return checked_parts(form.spec.method.name, method.parts(form), method.phases, has_model=method.global_model)

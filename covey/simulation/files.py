@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from covey import messages as msg
@@ -147,6 +148,12 @@ class MemoryStore:
         is_wanted = update is not None and (update.round, update.phase, update.base) == (number, phase, base)
         return update if is_wanted else None
 
+    def holding(self, run: str, number: int, phase: int, base: str) -> FinishedUpdate | None:
+        """As `Store.holding`."""
+        update = self._newest.get(run)
+        is_same = update is not None and (update.round, update.base) == (number, base) and update.promises(phase)
+        return update if is_same else None
+
     def save(self, update: FinishedUpdate, state: State, own: State) -> None:
         """As `Store.save`."""
         if state or own:
@@ -154,8 +161,10 @@ class MemoryStore:
         self._newest[update.run] = update
 
     def delivered(self, update: FinishedUpdate) -> None:
-        """As `Store.delivered`. The update is not needed any more: nobody restarts a virtual node."""
+        """As `Store.delivered`. Only what is held back is needed any more: nobody restarts a virtual node."""
         self._newest.pop(update.run, None)
+        if update.held:
+            self._newest[update.run] = replace(update, delivered=True)
 
     def drop_update(self, run: str) -> None:
         """As `Store.drop_update`."""
@@ -175,5 +184,5 @@ class MemoryStore:
 
     def needed(self) -> set[str]:
         """As `Store.needed`."""
-        waiting = [digest for update in list(self._newest.values()) for digest in update.digests]
+        waiting = [digest for update in list(self._newest.values()) for digest in update.needed]
         return self._states.digests().union(waiting)

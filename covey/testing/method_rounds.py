@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,12 @@ from torch.utils.data import TensorDataset
 from covey.layout import Layout
 from covey.learning.state import map_file, views
 from covey.learning.task import NodeData, Task
-from covey.parts import brought, sent, slot
+from covey.parts import brought, collected, sent, slot
 from covey.spec import RunSpec, parse_data
 from covey.worker.execute.aggregation_op import aggregate
 from covey.worker.execute.coordinator_ops import describe, initial
 from covey.worker.execute.node_ops import train
-from covey.worker.jobs.aggregation import AggregateJob, AggregateResult, AggregateRow
+from covey.worker.jobs.aggregation import AggregateJob, AggregateResult, AggregateRow, AnswerRow, RowVerdict
 from covey.worker.jobs.runs import DescribeJob, InitialJob
 from covey.worker.jobs.training import TrainJob, TrainResult
 from covey.worker.program.host import Host
@@ -113,6 +113,8 @@ class MethodRounds:
         self.layout, self.model_sha256 = Layout.from_json(made.layout), made.model_sha256
         self.version_state: dict[str, Path] = {}
         self.nodes = {name: NodeFiles() for name in self.names}
+        self.members: dict[str, dict[str, Path]] = {}
+        """The newest accepted file of each node, of the parts that are collected."""
         self.number = 0
 
     def tensors(self) -> dict[str, Tensor]:
@@ -129,7 +131,7 @@ class MethodRounds:
             **fields: Of the job, in place of what is here.
         """
         prefix, description = f"{number}-{node}-{attempt}", self.description
-        out = [part.name for part in sent(description.parts)]
+        out = [part.name for part in description.parts if part.up is not None]
         names = [part.name for part in brought(description.parts)]
         job: dict[str, Any] = {
             "run": "run",
@@ -142,6 +144,11 @@ class MethodRounds:
             "scratch": {name: self._folder / f"{prefix}-{name}" for name in out},
             "allow_path": True,
             "inputs": {name: self.version_state[slot(name)] for name in names if slot(name) in self.version_state},
+            "others": {
+                part.name: {source: path for source, path in self.members[part.name].items() if source != node}
+                for part in collected(description.parts)
+                if self.members.get(part.name)
+            },
             "state": self.nodes[node].state,
             "out_state": {name: self._path(prefix, "state", name) for name in description.node_state},
         }
@@ -152,28 +159,63 @@ class MethodRounds:
 
         Args:
             invited: Default: all.
-            spoilt: Whose update is made unacceptable on its way: its first number becomes not-a-number.
+            spoilt: Whose update is made unacceptable on its way: the first number of the first part that it sends
+                becomes not-a-number.
         """
         self.number += 1
         results = {name: self.train(name, self.number) for name in invited or self.names}
         for name in spoilt:
-            with results[name].parts[0].path.open("r+b") as file:
+            first = sent(self.description.parts)[0].name
+            path = next(part.path for part in results[name].parts if part.name == first)
+            with path.open("r+b") as file:
                 file.write(b"\xff\xff\xff\xff")
         result = self._aggregated(results)
         for verdict in result.verdicts:
             kept = self.nodes[verdict.node]
             kept.own |= {file.name: file.path for file in results[verdict.node].own_state}
             if verdict.accepted:
+                self._collect(verdict.node, results[verdict.node])
                 kept.accepted |= {file.name: file.path for file in results[verdict.node].state}
         return result
 
+    def _collect(self, node: str, result: TrainResult) -> None:
+        names = {part.name for part in collected(self.description.parts)}
+        for part in result.parts:
+            if part.name in names:
+                self.members[part.name] = dict(sorted({**self.members.get(part.name, {}), node: part.path}.items()))
+
     def _aggregated(self, results: Mapping[str, TrainResult]) -> AggregateResult:
+        """All phases, until the method closes the round; its rejections on the way are among the verdicts."""
+        phase, answers, rejected = 1, [self._answer(name, 1, results[name]) for name in results], dict[str, str]()
+        while True:
+            result = aggregate(self._job(results, answers, phase), self._host)
+            if result.opens is None:
+                break
+            phase, asked, rejected = result.opens.phase, result.opens.params, {**rejected, **result.opens.rejected}
+            answers += [self._answer(name, phase, results[name]) for name in asked]
+            answers = [replace(a, verdict="rejected") if a.node in rejected else a for a in answers]
+        verdicts = {verdict.node: verdict for verdict in result.verdicts}
+        verdicts |= {name: RowVerdict(name, False, reason, 0.0, {}) for name, reason in rejected.items()}
+        self.version_state = {file.name: file.path for file in result.state}
+        self.model, self.model_sha256 = self._folder / f"version-{self.number}", result.model_sha256
+        return replace(result, verdicts=tuple(verdicts[name] for name in results))
+
+    def _answer(self, name: str, phase: int, result: TrainResult) -> AnswerRow:
+        wanted = {part.name for part in sent(self.description.parts, phase)}
+        paths = {part.name: part.path for part in result.parts if part.name in wanted}
+        return AnswerRow(name, phase, "received", "", float(result.examples), result.metrics, paths)
+
+    def _job(self, results: Mapping[str, TrainResult], answers: Sequence[AnswerRow], phase: int) -> AggregateJob:
+        files: dict[str, dict[str, Path]] = {name: {} for name in results}
+        for answer in answers:
+            files[answer.node] |= answer.parts
+        left_out = {answer.node for answer in answers if answer.verdict == "rejected"}
         rows = [
-            AggregateRow(name, float(result.examples), {part.name: part.path for part in result.parts})
+            AggregateRow(name, float(result.examples), files[name])
             for name, result in results.items()
+            if name not in left_out
         ]
-        out = self._folder / f"version-{self.number}"
-        job = AggregateJob(
+        return AggregateJob(
             run="run",
             spec_json=self._text,
             layout=self.layout.canonical_bytes().decode(),
@@ -181,15 +223,13 @@ class MethodRounds:
             base=self.model,
             rows=tuple(rows),
             state=self.version_state,
-            out=out,
+            out=self._folder / f"version-{self.number}",
             out_state={name: self._path(f"{self.number}", "version", name) for name in self.description.slots},
             roster=tuple(self.names),
             allow_path=True,
+            answers=tuple(answers) if self.description.phases > 1 else (),
+            phase=phase,
         )
-        result = aggregate(job, self._host)
-        self.version_state = {file.name: file.path for file in result.state}
-        self.model, self.model_sha256 = out, result.model_sha256
-        return result
 
     def _path(self, prefix: str, kind: str, name: str) -> Path:
         return self._folder / f"{prefix}-{kind}-{name.replace('/', '-')}"

@@ -37,9 +37,10 @@ MAX_COMMIT_BYTES = 1 << 26
 MAX_PARTS = 16
 MAX_METRICS = 200
 MAX_NODES = 100_000
-MAX_STATE = 100
+MAX_STATE = 100 + MAX_NODES
 MAX_REASON = 10_000
 MAX_ROUND = 1 << 40
+MAX_PHASE = 100
 
 
 def key_id(public_key: bytes) -> str:
@@ -107,10 +108,12 @@ class UpdateStatement:
     parts: Annotated[tuple[PartStatement, ...], Field(max_length=MAX_PARTS), FailFast()]
     weight: Finite
     metrics: Annotated[Mapping[Text, tuple[Finite, Finite]], Field(max_length=MAX_METRICS)]
+    phase: Annotated[int, Field(ge=1, le=MAX_PHASE)] = 1
+    """Of the round."""
     covey: Literal["update/1"] = field(default="update/1", kw_only=True, repr=False)
 
     def to_bytes(self) -> bytes:
-        """The statement's canonical bytes.
+        """The statement's canonical bytes; a phase of 1 is left out.
 
         Raises:
             LimitExceeded: The weight or a metric is not a finite number.
@@ -120,7 +123,8 @@ class UpdateStatement:
                 raise LimitExceeded(f"{name} is not a finite number: the training has diverged")
         metrics = {name: [float(total), float(count)] for name, (total, count) in self.metrics.items()}
         parts = [vars(part) | {"options": dict(part.options)} for part in self.parts]
-        return canonical_json({**vars(self), "parts": parts, "metrics": metrics})
+        fields = {name: value for name, value in vars(self).items() if name != "phase" or value > 1}
+        return canonical_json({**fields, "parts": parts, "metrics": metrics})
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> UpdateStatement:
@@ -173,10 +177,13 @@ class CommitVerdict:
     share: Finite
     round: Annotated[int, Field(ge=0, lt=MAX_ROUND)] = 0
     """The update's round, in a run where a commit is about updates of several rounds; 0: the commit's own."""
+    phase: Annotated[int, Field(ge=1, le=MAX_PHASE)] = 1
+    """The update's phase."""
 
     def fields(self) -> dict[str, Any]:
-        """What is signed; a round of 0 is left out."""
-        return {name: value for name, value in vars(self).items() if name != "round" or value}
+        """What is signed; a round of 0 and a phase of 1 are left out."""
+        usual = {"round": 0, "phase": 1}
+        return {name: value for name, value in vars(self).items() if name not in usual or value != usual[name]}
 
 
 @with_config(STRICT)

@@ -117,7 +117,7 @@ def _assignment_message(one: msg.Assignment) -> pb.Assignment:
         node_state=one.node_state,
         params=one.params.encode(),
         inputs=[input_message(item) for item in one.inputs],
-        wanted=[pb.WantedPart(name=w.name, codec=w.codec, size_bytes=w.size_bytes, exact=w.exact) for w in one.wanted],
+        wanted=[pb.WantedPart(**vars(part)) for part in one.wanted],
     )
     if one.change is not None:
         message.change.CopyFrom(artifact_message(one.change.artifact))
@@ -150,7 +150,7 @@ def _assignment_from(message: pb.Assignment) -> msg.Assignment:
         feedback=msg.Feedback(message.settled, message.settled_accepted),
         node_state=tuple(message.node_state),
         inputs=tuple(msg.InputFile(i.part, i.source, artifact_from(i.artifact), bytes(i.data)) for i in message.inputs),
-        wanted=tuple(msg.WantedPart(w.name, w.codec, w.size_bytes, w.exact) for w in message.wanted),
+        wanted=tuple(msg.WantedPart(w.name, w.codec, w.size_bytes, w.exact, w.held) for w in message.wanted),
         params=message.params.decode(),
     )
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from covey.artifact import Artifact
 from covey.errors import StoreError
 from covey.node.assignments.durable import replace_file, write_durably
-from covey.node.updates import FinishedUpdate
+from covey.node.updates import FinishedUpdate, HeldPart
 from covey.parts import PartFile
 
 
@@ -32,6 +33,12 @@ class Journal:
         update = self._newest.get(run)
         wanted = (number, phase, base)
         return update if update and (update.round, update.phase, update.base) == wanted else None
+
+    def holding(self, run: str, number: int, phase: int, base: str) -> FinishedUpdate | None:
+        """The finished update of this round and base that holds parts back for this phase, if there is one."""
+        update = self._newest.get(run)
+        is_same = update is not None and (update.round, update.base) == (number, base) and update.promises(phase)
+        return update if is_same else None
 
     def save(self, update: FinishedUpdate) -> None:
         """Write it durably; replaces what was there for this run. Blocking."""
@@ -50,9 +57,9 @@ class Journal:
         self._newest.pop(run, None)
 
     def referenced(self) -> set[str]:
-        """Digests of the files that undelivered updates need."""
+        """Digests of the files that undelivered updates need, and of those that are held back."""
         updates = list(self._newest.values())  # at once: another thread may be saving one
-        return {digest for update in updates if not update.delivered for digest in update.digests}
+        return {digest for update in updates for digest in update.needed}
 
     def _on_disk(self) -> Iterator[FinishedUpdate]:
         for path in self._folder.glob("*.json"):
@@ -66,16 +73,6 @@ class Journal:
 
 
 def _to_json(update: FinishedUpdate) -> str:
-    parts = [
-        {
-            "name": part.name,
-            "codec": part.codec,
-            "digest": part.artifact.digest,
-            "bytes": part.artifact.size_bytes,
-            "chunks": base64.b64encode(part.artifact.chunk_sha256).decode(),
-        }
-        for part in update.parts
-    ]
     return json.dumps(
         {
             "run": update.run,
@@ -84,20 +81,33 @@ def _to_json(update: FinishedUpdate) -> str:
             "digest": update.digest,
             "statement": base64.b64encode(update.statement).decode(),
             "signature": base64.b64encode(update.signature).decode(),
-            "parts": parts,
+            "parts": [_part_to_json(part) for part in update.parts],
             "delivered": update.delivered,
             "private": update.private,
             "phase": update.phase,
+            "held": [{"phase": h.phase, "layout": h.layout, **_part_to_json(h.part)} for h in update.held],
         }
     )
 
 
+def _part_to_json(part: PartFile) -> dict[str, Any]:
+    return {
+        "name": part.name,
+        "codec": part.codec,
+        "digest": part.artifact.digest,
+        "bytes": part.artifact.size_bytes,
+        "chunks": base64.b64encode(part.artifact.chunk_sha256).decode(),
+    }
+
+
+def _part_from_json(data: Mapping[str, Any]) -> PartFile:
+    artifact = Artifact(data["digest"], data["bytes"], base64.b64decode(data["chunks"]))
+    return PartFile(data["name"], data["codec"], artifact)
+
+
 def _from_json(text: str) -> FinishedUpdate:
     data = json.loads(text)
-    parts = tuple(
-        PartFile(p["name"], p["codec"], Artifact(p["digest"], p["bytes"], base64.b64decode(p["chunks"])))
-        for p in data["parts"]
-    )
+    parts = tuple(map(_part_from_json, data["parts"]))
     return FinishedUpdate(
         data["run"],
         data["round"],
@@ -109,4 +119,5 @@ def _from_json(text: str) -> FinishedUpdate:
         data["delivered"],
         data.get("private", False),
         data.get("phase", 1),
+        tuple(HeldPart(h["phase"], _part_from_json(h), h["layout"]) for h in data.get("held", ())),
     )

@@ -21,6 +21,10 @@ class NodeStore:
         """As `Store.finished`."""
         return self._journal.find(run, number, phase, base)
 
+    def holding(self, run: str, number: int, phase: int, base: str) -> FinishedUpdate | None:
+        """As `Store.holding`."""
+        return self._journal.holding(run, number, phase, base)
+
     def save(self, update: FinishedUpdate, state: State, own: State) -> None:
         """As `Store.save`."""
         if state or own:  # first: an update that is in the journal is offered, whatever happens now

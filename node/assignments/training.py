@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 from covey import faults
 from covey import messages as msg
+from covey.errors import PolicyError
 from covey.layout import Layout
 from covey.node.assignments.base_model import BaseModels, Inputs
 from covey.node.assignments.conversation import Conversation
@@ -16,7 +18,8 @@ from covey.node.assignments.held_files import HeldFiles
 from covey.node.assignments.wanted_parts import state_bytes, wanted_parts
 from covey.node.operator.adversary import ordered
 from covey.node.services import NodeServices
-from covey.node.updates import FinishedUpdate, State
+from covey.node.updates import FinishedUpdate, HeldPart, State
+from covey.parts import PartFile
 from covey.spec import RunSpec
 from covey.wire.signing import PartStatement, UpdateStatement
 from covey.worker.jobs.operations import TRAIN
@@ -52,8 +55,29 @@ class Training:
             result = await self._use_worker(talk, job)
         services.metrics.trained(result)
         faults.reach("trained")
-        update = _signed(services, talk.assignment, spec, result)
+        update = _finished(services, talk.assignment, spec, result)
         await asyncio.to_thread(self._make_durable, result, update)
+        faults.reach("journaled")
+        return update
+
+    async def sign_held(self, talk: Conversation, spec: RunSpec) -> FinishedUpdate:
+        """The update of a later phase, of what the round's training made for it; it is in the store afterwards.
+
+        Raises:
+            PolicyError: What is asked for is not here any more: nothing is trained twice in a round.
+        """
+        services, asked = self._services, talk.assignment
+        before = services.store.holding(asked.run, asked.round, asked.phase, asked.model_sha256)
+        held = () if before is None else tuple(item for item in before.held if item.phase == asked.phase)
+        wanted = [(part.name, part.codec) for part in asked.wanted]
+        is_here = all(services.files.has(item.part.artifact.digest) for item in held)
+        if before is None or not is_here or [(item.part.name, item.part.codec) for item in held] != wanted:
+            raise PolicyError(
+                f"phase {asked.phase} of round {asked.round} asks for what this node made in phase 1, and it has that "
+                "no more"
+            )
+        update = _held_back(services, spec, before, asked.phase, held)
+        await asyncio.to_thread(services.store.save, update, {}, {})
         faults.reach("journaled")
         return update
 
@@ -72,6 +96,10 @@ class Training:
             base=base,
             phase=assignment.phase,
             inputs={part: path for (part, source), path in inputs.items() if not source},
+            others={
+                part: {source: path for (of, source), path in inputs.items() if source and of == part}
+                for part in {part for part, source in inputs if source}
+            },
             evaluate=assignment.evaluate,
             scratch={part.name: files.scratch(part.size_bytes) for part in wanted_parts(assignment, layout)},
             node_paths=services.config.paths,
@@ -119,22 +147,16 @@ class Training:
         for path, artifact in written:
             self._services.files.adopt(path, artifact)
         state, own = ({file.name: file.artifact for file in files} for files in (result.state, result.own_state))
-        self._services.store.save(update, state, own)
+        store, before = self._services.store, self._services.store.needed()
+        store.save(update, state, own)
+        self._services.files.release(before - store.needed())  # what was held back, and is not asked for any more
 
 
-def _signed(services: NodeServices, assignment: msg.Assignment, spec: RunSpec, result: TrainResult) -> FinishedUpdate:
+def _finished(services: NodeServices, assignment: msg.Assignment, spec: RunSpec, result: TrainResult) -> FinishedUpdate:
+    """What a training made, signed as far as it is sent now."""
+    held = {part.name: part.held for part in assignment.wanted if part.held}
+    sent = [file for file in result.parts if file.name not in held]
     identity = services.identity
-    parts = tuple(
-        PartStatement(
-            name=part.name,
-            codec=part.codec,
-            options=dict(spec.exchange.options),
-            layout=part.layout,
-            digest=part.artifact.digest,
-            bytes=part.artifact.size_bytes,
-        )
-        for part in result.parts
-    )
     statement = UpdateStatement(
         federation=identity.federation,
         run=assignment.run,
@@ -142,18 +164,58 @@ def _signed(services: NodeServices, assignment: msg.Assignment, spec: RunSpec, r
         node=identity.name,
         key=identity.signing_key.key_id,
         base=assignment.model_sha256,
-        parts=parts,
+        parts=tuple(_part_statement(file.part, file.layout, spec) for file in sent),
         weight=float(result.examples) if spec.weights.by == "examples" else 1.0,
         metrics=dict(result.metrics) | {f"evaluation/{name}": pair for name, pair in result.evaluation.items()},
-    ).to_bytes()
-    return FinishedUpdate(
-        run=assignment.run,
-        round=assignment.round,
-        base=assignment.model_sha256,
-        digest=hashlib.sha256(statement).hexdigest(),
-        statement=statement,
-        signature=identity.signing_key.sign(statement),
-        parts=tuple(file.part for file in result.parts),
-        private=result.private,
         phase=assignment.phase,
+    )
+    kept = tuple(HeldPart(held[file.name], file.part, file.layout) for file in result.parts if file.name in held)
+    return _signed(services, statement, tuple(file.part for file in sent), kept, private=result.private)
+
+
+def _held_back(
+    services: NodeServices, spec: RunSpec, before: FinishedUpdate, phase: int, held: tuple[HeldPart, ...]
+) -> FinishedUpdate:
+    """A later phase's update: what was held back, said to be of the same training as what was sent before."""
+    statement = replace(
+        UpdateStatement.from_bytes(before.statement),
+        key=services.identity.signing_key.key_id,  # perhaps renewed since
+        parts=tuple(_part_statement(item.part, item.layout, spec) for item in held),
+        phase=phase,
+    )
+    rest = tuple(item for item in before.held if item not in held)
+    return _signed(services, statement, tuple(item.part for item in held), rest, private=before.private)
+
+
+def _part_statement(part: PartFile, layout: str, spec: RunSpec) -> PartStatement:
+    return PartStatement(
+        name=part.name,
+        codec=part.codec,
+        options=dict(spec.exchange.options),
+        layout=layout,
+        digest=part.artifact.digest,
+        bytes=part.artifact.size_bytes,
+    )
+
+
+def _signed(
+    services: NodeServices,
+    statement: UpdateStatement,
+    parts: tuple[PartFile, ...],
+    held: tuple[HeldPart, ...],
+    *,
+    private: bool,
+) -> FinishedUpdate:
+    text = statement.to_bytes()
+    return FinishedUpdate(
+        run=statement.run,
+        round=statement.round,
+        base=statement.base,
+        digest=hashlib.sha256(text).hexdigest(),
+        statement=text,
+        signature=services.identity.signing_key.sign(text),
+        parts=parts,
+        private=private,
+        phase=statement.phase,
+        held=held,
     )

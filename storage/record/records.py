@@ -9,7 +9,7 @@ from typing import Literal
 from covey.artifact import Artifact
 from covey.machines.protocol import RunState as RunState
 from covey.machines.protocol import Verdict as Verdict
-from covey.parts import PartFile
+from covey.parts import PartFile, collected_node
 
 RoundState = Literal["collecting", "aggregating", "committed", "decided", "failed"]
 """`decided`: an asynchronous run's assignment whose update was decided on."""
@@ -69,6 +69,8 @@ class RoundRecord:
     """The version that it made; in an asynchronous run the one that its update went into. None: none (yet)."""
     arrival: int | None = None
     """In an asynchronous run: the order in which updates were recorded, from 1. None: there is no update yet."""
+    phase: int = 1
+    """Which answers it waits for now; a further attempt begins with phase 1 again."""
 
 
 PartRecord = PartFile
@@ -100,6 +102,28 @@ class UpdateRecord:
     received_at: float | None = None
     kept: bool = True
     """Whether the payload files are still there."""
+    phase: int = 1
+    """Of the round: which of its answers this is."""
+
+
+@dataclass(frozen=True)
+class OpeningRecord:
+    """A further phase of a round: who is asked, and with what."""
+
+    run: str
+    round: int
+    closed: int
+    """The phase whose answers led to it."""
+    phase: int
+    """From 2; it may be the closed one again, for other nodes."""
+    params: Mapping[str, str]
+    """Node to JSON of the method's own."""
+    opened_at: float
+
+    @property
+    def opens(self) -> tuple[Json, ...]:
+        """As a step records it."""
+        return tuple({"phase": self.phase, "node": node, "params": text} for node, text in self.params.items())
 
 
 @dataclass(frozen=True)
@@ -123,6 +147,13 @@ class VersionRecord:
     evaluated: bool = False
     kept: bool = True
 
+    @property
+    def members(self) -> Mapping[str, Artifact]:
+        """In a run without a global model, where the model stays as it is: node to its own file in this version."""
+        if self.model_sha256 != self.parent_sha256:
+            return {}
+        return {node: file.artifact for file in self.state if (node := collected_node(file.name))}
+
 
 @dataclass(frozen=True)
 class SignedUpdateRecord(UpdateRecord):
@@ -138,14 +169,14 @@ class SignedUpdateRecord(UpdateRecord):
 class StepRecord:
     """One step of a run, in either mode: answers in, verdicts and a state out, and perhaps a version.
 
-    Steps are numbered from 1. A synchronous round's commit is the step of the round's number; a decision of an
-    asynchronous run is the step of the decision's number.
+    Steps are numbered from 1, in one sequence for each run. A synchronous round has a step for each phase that it opens
+    after its first, and one for its commit; a decision of an asynchronous run is the step of the decision's number.
     """
 
     run: str
     number: int
     cause: tuple[tuple[int, int], ...]
-    """(group, phase) of the answers that it took: a round, or an asynchronous run's assignment, and 1."""
+    """(group, phase) of the answers that it took: a round, or an asynchronous run's assignment, and its last phase."""
     newest: int
     """The newest version before it."""
     version: int | None
@@ -164,7 +195,7 @@ class StepRecord:
     pinned_versions: tuple[int, ...] = ()
     """Versions that the state refers to."""
     opens: tuple[Json, ...] = ()
-    """Assignments that it opens; none so far."""
+    """`{"phase", "node", "params"}` of each assignment that it opens: a round goes on with these nodes."""
     accepted: int = 0
     """How many updates of the run had been accepted when it was made."""
     rejected: int = 0

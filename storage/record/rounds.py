@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from covey.storage.record.records import RoundRecord, RoundState, UpdateRecord, VersionRecord
+from covey.storage.record.records import OpeningRecord, RoundRecord, RoundState, UpdateRecord, VersionRecord
 
 
 class Rounds(ABC):
@@ -56,6 +56,17 @@ class Rounds(ABC):
         """
 
     @abstractmethod
+    def open_phase(self, opening: OpeningRecord, rejected: Sequence[UpdateRecord]) -> None:
+        """From aggregating back to collecting, in a further phase; with the next step, which says who is asked.
+
+        The updates `rejected`, in whatever phase, get that verdict with their reason. Idempotent for the same opening.
+
+        Raises:
+            Conflict: The round is not aggregating the answers of the phase that was closed.
+            NotFound: No such round.
+        """
+
+    @abstractmethod
     def commit_round(
         self,
         run: str,
@@ -69,7 +80,7 @@ class Rounds(ABC):
     ) -> None:
         """From aggregating to committed, with the version, and each update's verdict, share and numbers.
 
-        All at once, with the step of the round's number. Idempotent for the same version.
+        All at once, with the next step. Idempotent for the same version.
 
         Raises:
             Conflict: Another version is recorded under this number, the round is not aggregating, or a

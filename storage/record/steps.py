@@ -16,6 +16,10 @@ class Steps(ABC):
         """The steps with a number above `after`, in order, at most `limit` (None: all); of either mode."""
 
     @abstractmethod
+    def last_step(self, run: str) -> StepRecord | None:
+        """The newest step; None before the first."""
+
+    @abstractmethod
     def next_arrival(self, run: str) -> UpdateRecord | None:
         """The update that is to be decided on next: the first one recorded of those that were not yet."""
 

@@ -37,11 +37,11 @@ class Updates(ABC):
 
     @abstractmethod
     def updates(self, run: str, number: int) -> list[UpdateRecord]:
-        """One round's updates and outcomes, by node id."""
+        """One round's updates and outcomes, by node id and phase."""
 
     @abstractmethod
     def updates_of(self, run: str, numbers: Sequence[int]) -> list[UpdateRecord]:
-        """The updates of several rounds, by round and node."""
+        """The updates of several rounds, by round, node and phase."""
 
     @abstractmethod
     def close_round(self, outcome: UpdateRecord, *, discard: bool = False) -> bool:
@@ -55,12 +55,12 @@ class Updates(ABC):
     def signed_updates(
         self, run: str, after: tuple[int, str] = (0, ""), limit: int | None = None
     ) -> list[SignedUpdateRecord]:
-        """The updates of a run that were signed, whatever the verdict, by round and node.
+        """The updates of a run that were signed, whatever the verdict, by round, node and phase.
 
         Args:
             run: The run's id.
-            after: (round, node): only those that come after it.
-            limit: At most so many; None: all.
+            after: (round, node): only those that come after all of this node's in this round.
+            limit: About so many: a page ends with the last phase of a node; None: all.
         """
 
     @abstractmethod

@@ -142,7 +142,9 @@ def _step_gaps(connection: Connection) -> Iterator[str]:
 
 def _causeless(connection: Connection) -> Iterator[str]:
     taken = {
-        (run, number) for run, causes in connection.execute(select(steps.c.run, steps.c.cause)) for number, _ in causes
+        (run, number)
+        for run, causes, opens in connection.execute(select(steps.c.run, steps.c.cause, steps.c.opens))
+        for number, _ in (causes if not opens else ())  # a round goes on with what it opens
     }
     for run, number, state in connection.execute(select(groups.c.run, groups.c.number, groups.c.state)):
         if state in ("committed", "decided") and (run, number) not in taken:

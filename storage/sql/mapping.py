@@ -28,7 +28,7 @@ from covey.storage.sql.schema import assignments, groups
 Values = dict[str, Any]
 AnyRow = Row[*tuple[Any, ...]]
 PHASE = 1
-"""Of every group and assignment so far: one answer is asked for."""
+"""The first phase: the only one of an asynchronous run's assignment, and the one in which a round's nodes train."""
 TRAIN = "train"
 """Kind of every assignment so far."""
 _COUNTED = frozenset({"accepted", "rejected", "metrics"})
@@ -70,7 +70,7 @@ def round_values(record: RoundRecord) -> Values:
     """A round as a row of `groups`; what is counted from other tables is left out."""
     values = {name: value for name, value in vars(record).items() if name not in _COUNTED}
     values["number"] = values.pop("round")
-    return values | {"invited": list(record.invited), "phase": PHASE}
+    return values | {"invited": list(record.invited)}
 
 
 def round_record(row: AnyRow) -> RoundRecord:
@@ -84,7 +84,6 @@ def update_values(record: UpdateRecord, attempt: int, base_version: int) -> Valu
     values = dict(vars(record))
     values["group_number"] = values.pop("round")
     return values | {
-        "phase": PHASE,
         "kind": TRAIN,
         "attempt": attempt,
         "base_version": base_version,
@@ -117,6 +116,7 @@ def verdict_values(record: UpdateRecord) -> Values:
         "reason": record.reason,
         "share": record.share,
         "numbers": dict(record.numbers),
+        **({"phase": record.phase} if record.phase != PHASE else {}),
     }
 
 

@@ -10,6 +10,7 @@ from covey.storage.sql.migrations.migrate import migrate
 from covey.storage.sql.tables.decisions import SqlDecisions
 from covey.storage.sql.tables.events import SqlEvents
 from covey.storage.sql.tables.identities import SqlIdentities
+from covey.storage.sql.tables.phases import SqlPhases
 from covey.storage.sql.tables.retention import SqlRetention
 from covey.storage.sql.tables.rounds import SqlRounds
 from covey.storage.sql.tables.runs import SqlRuns
@@ -26,6 +27,7 @@ class SqlStore(
     SqlRuns,
     SqlSummaries,
     SqlRounds,
+    SqlPhases,
     SqlUpdates,
     SqlSigned,
     SqlDecisions,

@@ -14,6 +14,19 @@ from covey.machines.protocol import SharedAction, SharedEvent, Verdict
 
 
 @dataclass(frozen=True)
+class PhasePlanned:
+    """The method has looked at a phase's answers, and asks these nodes in the next phase, or in the same again."""
+
+    round: int
+    phase: int
+    params: Mapping[str, str]
+    """Node to JSON of the method's own."""
+    rejected: Mapping[str, str]
+    """Node to reason: its answers in this round do not count."""
+    now: float
+
+
+@dataclass(frozen=True)
 class Aggregated:
     """The rule has looked at the updates. `rejected` maps nodes to reasons; too few were left if not `enough`."""
 
@@ -39,7 +52,7 @@ class RoundCommitted:
     now: float
 
 
-RoundEvent = SharedEvent | Aggregated | AggregationFailed | RoundCommitted
+RoundEvent = SharedEvent | PhasePlanned | Aggregated | AggregationFailed | RoundCommitted
 
 # -- actions --------------------------------------------------------------------------------------------------------
 
@@ -55,8 +68,20 @@ class OpenRound:
 
 
 @dataclass(frozen=True)
+class OpenPhase:
+    """Record a further phase of the round before anything is sent, and which answers do not count."""
+
+    round: int
+    closed: int
+    """The phase whose answers led to it."""
+    phase: int
+    params: Mapping[str, str]
+    rejected: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Assign:
-    """Send the round's assignment to a node that is connected."""
+    """Send the round's assignment, in the phase that is open, to a node that is connected."""
 
     node: str
     round: int
@@ -71,11 +96,16 @@ class RecordOutcome:
     round: int
     verdict: Verdict
     reason: str
+    phase: int = 1
+    """Declined or lost in this one; a node that is rejected is so in all."""
 
 
 @dataclass(frozen=True)
 class Aggregate:
-    """Close the round to further updates (durably), then aggregate those of `nodes`, in roster order."""
+    """Close the round to further updates (durably), then aggregate those of `nodes`, in roster order.
+
+    Where the method has phases it is asked first: it may open another one instead.
+    """
 
     round: int
     nodes: tuple[str, ...]
@@ -88,7 +118,7 @@ class Commit:
     round: int
 
 
-RoundAction = OpenRound | Assign | RecordOutcome | Aggregate | Commit | SharedAction
+RoundAction = OpenRound | OpenPhase | Assign | RecordOutcome | Aggregate | Commit | SharedAction
 
 # -- what the machine is given --------------------------------------------------------------------------------------
 
@@ -107,6 +137,8 @@ class RoundPolicy:
     max_retries: int = 3
     fail_when_short: bool = False
     seed: int = 0
+    phases: int = 1
+    """How many answers of a node a round may have."""
     evaluate_every: int = 1
     evaluate_centrally: bool = True
     evaluate_on_nodes: bool = True
@@ -126,6 +158,12 @@ class Restored:
     aggregating: bool = False
     invited: tuple[str, ...] = ()
     answers: Mapping[str, Verdict] = field(default_factory=dict)
-    """Node to verdict in the round in progress (`received`, `rejected`, `declined`, `lost`)."""
+    """Node to verdict in the round in progress (`received`, `rejected`, `declined`, `lost`), in its phase 1."""
+    phase: int = 1
+    """Of the round in progress."""
+    asked: tuple[str, ...] = ()
+    """The nodes that were asked in a phase after the first."""
+    phase_answers: Mapping[str, Verdict] = field(default_factory=dict)
+    """Node to verdict in a phase after the first, of those that were asked."""
     unevaluated: tuple[int, ...] = ()
     """Committed versions whose central evaluation is still to be done."""

@@ -4,11 +4,14 @@ It does no I/O and has no clock: events carry the time, and the caller sends a `
 a crash is in the store, because the caller executes actions in order and makes `OpenRound`, `RecordOutcome`,
 `Aggregate` and `Commit` durable before it goes on; `Restored` brings it back.
 
-A run's round goes  (idle) -> collecting -> aggregating -> committed -> (idle of the next round).
+A run's round goes  (idle) -> collecting -> aggregating -> committed -> (idle of the next round), and from aggregating
+back to collecting where the run's method opens a further phase: then the nodes that it names are asked once more.
 It closes when every invited node has answered (update, rejection, decline, loss); else at `deadline_s`, which uploads
 that make progress, and nodes that work for another run first, extend up to `hard_deadline_s`. With fewer than
 max(min_nodes, ceil(quorum x invited)) updates it is tried again with the nodes that are there, keeping every update it
-has; after `max_retries` it waits, or fails the run.
+has; after `max_retries` it waits, or fails the run. A later phase closes when all that were asked have answered or are
+lost, with however many updates: the method decides what follows. A round that it leaves short is tried again from phase
+1, where all that came then still counts.
 """
 
 from __future__ import annotations
@@ -49,6 +52,10 @@ class RoundMachine:
         self.attempt = restored.attempt
         self.invited = restored.invited
         self.answers = dict(restored.answers)
+        """Those of phase 1."""
+        self.phase = restored.phase
+        self._asked, self._phase_answers = restored.asked, dict(restored.phase_answers)
+        """Of a later phase: who is asked, and what they answered."""
         self.state = "aggregating" if restored.aggregating else "collecting" if restored.round else "idle"
         self._evaluations = Evaluations(restored.unevaluated)
         self._attempt_at = 0.0
@@ -83,11 +90,21 @@ class RoundMachine:
 
     def collects(self, node: str, number: int) -> bool:
         """Whether an update of this node for this round would count now."""
-        return self.state == "collecting" and number == self.round and node in self.invited
+        return self.state == "collecting" and number == self.round and node in self.asked
 
     def expects(self, node: str, number: int) -> bool:
         """Whether this node's answer for this round is still to come."""
-        return self.collects(node, number) and node not in self.answers
+        return self.collects(node, number) and node not in self._answers
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The nodes whose answers the present phase waits for, or has."""
+        return self.invited if self.phase == 1 else self._asked
+
+    @property
+    def _answers(self) -> dict[str, pr.Verdict]:
+        """Those of the present phase."""
+        return self.answers if self.phase == 1 else self._phase_answers
 
     def handle(self, event: ev.RoundEvent) -> list[ev.RoundAction]:
         """Take one event; returns what is to be done, in order. Unknown nodes and late messages change nothing."""
@@ -112,17 +129,19 @@ class RoundMachine:
                     self._evaluations.answered(node)
             case pr.NodeRemoved(node=node):
                 self._removed(node)
-            case pr.UpdateStored(node=node, round=number):
-                if self.collects(node, number) and self.answers.get(node) not in ("received", "rejected"):
-                    self.answers[node] = "received"
+            case pr.UpdateStored(node=node, round=number, phase=self.phase):
+                if self.collects(node, number) and self._answers.get(node) not in ("received", "rejected"):
+                    self._answers[node] = "received"
                     self._stuck = False
-            case pr.NodeAnswered(node=node, round=number, verdict=verdict, reason=reason):
+            case pr.NodeAnswered(node=node, round=number, verdict=verdict, reason=reason, phase=self.phase):
                 if self.expects(node, number):
                     self._answer(node, verdict, reason)
             case pr.TransferProgressed(node=node, now=now):
                 self._progress[node] = max(self._progress.get(node, now), now)  # told of late, perhaps
             case pr.NodeQueued(node=node):
                 self._queued[node] = self._now
+            case ev.PhasePlanned(round=number) if self.state == "aggregating" and number == self.round:
+                self._open_phase(event)
             case ev.Aggregated(round=number) if self.state == "aggregating" and number == self.round:
                 self._aggregated(event)
             case ev.AggregationFailed(round=number, reason=reason) if (
@@ -149,7 +168,7 @@ class RoundMachine:
         self.members.start(self._now, at_work=self.invited if self.round else ())
         self._actions += self._evaluations.start()
         if self.state == "aggregating":
-            if len(self._received()) >= self.policy.min_nodes:
+            if self.phase > 1 or len(self._received()) >= self.policy.min_nodes:
                 self._aggregate()
             else:  # the rule had refused, and its rejections were recorded before the crash
                 self._reopen()
@@ -160,17 +179,17 @@ class RoundMachine:
             self._stuck, self._retries = False, -1  # an attempt with a new node is no retry
         if (
             self.state == "collecting"
-            and node in self.invited
-            and self.answers.get(node) not in ("received", "rejected")
+            and node in self.asked
+            and self._answers.get(node) not in ("received", "rejected")
         ):
-            self.answers.pop(node, None)
+            self._answers.pop(node, None)
             self._actions.append(ev.Assign(node, self.round, self.attempt))
 
     def _removed(self, node: str) -> None:
         self.members.remove(node)
         self._evaluations.answered(node)
         self._stuck = False
-        if self.collects(node, self.round):
+        if self.collects(node, self.round) or (self.phase > 1 and self.state == "collecting" and node in self.invited):
             self._answer(node, "rejected", "evicted")
 
     def _aggregated(self, event: ev.Aggregated) -> None:
@@ -182,9 +201,17 @@ class RoundMachine:
             self._answer(node, "rejected", reason)
         self._reopen()
 
+    def _open_phase(self, event: ev.PhasePlanned) -> None:
+        self._actions.append(ev.OpenPhase(self.round, self.phase, event.phase, event.params, event.rejected))
+        self.answers |= dict.fromkeys(event.rejected, "rejected")
+        self.state, self.phase, self._asked, self._phase_answers = "collecting", event.phase, tuple(event.params), {}
+        self._attempt_at, self._stuck = self._now, False
+        self._assign_pending()
+
     def _reopen(self) -> None:
-        self.state = "collecting"
-        self._retry("too few updates were left after the rule's rejections")
+        self.state, self.phase, self._asked, self._phase_answers = "collecting", 1, (), {}
+        # Where the method decides, all that came may be the same as before: each try counts.
+        self._retry("too few updates were left after the rule's rejections", is_free=self.policy.phases == 1)
         if self._stuck:  # open again for updates that may still come
             self.attempt += 1
             self._actions.append(ev.OpenRound(self.round, self.attempt, self.invited, tuple(self.members.roster)))
@@ -193,6 +220,7 @@ class RoundMachine:
         self.committed = self.round
         self.round = self.attempt = self._retries = 0
         self.invited, self.answers, self._progress, self._queued = (), {}, {}, {}
+        self.phase, self._asked, self._phase_answers = 1, (), {}
         self.state = "idle"
         last = self.committed >= self.policy.count
         if not last:
@@ -241,16 +269,21 @@ class RoundMachine:
         self.answers = {n: v for n, v in self.answers.items() if v in ("received", "rejected") or n not in invited}
         self._report("")
         self._actions.append(ev.OpenRound(self.round, attempt, invited, tuple(self.members.roster)))
+        self._assign_pending()
+
+    def _assign_pending(self) -> None:
         for node in self._pending():
             if node in self.members.present:
-                self._actions.append(ev.Assign(node, self.round, attempt))
+                self._actions.append(ev.Assign(node, self.round, self.attempt))
 
     def _try_to_close(self) -> None:
         pending = self._pending()
         if pending and self._now < self._deadline():
             return
+        if self._stuck and self.policy.phases > 1:  # what came in phase 1 is enough, and led to nothing
+            return
         received = self._received()
-        if len(received) >= self._needed():
+        if self.phase > 1 or len(received) >= self._needed():
             for node in pending:
                 self._answer(node, "lost", "no update before the deadline")
                 self._cancel(node, "the round was closed")
@@ -263,13 +296,13 @@ class RoundMachine:
             if self.state == "collecting" and not self._stuck and not self._pending():
                 self._try_to_close()
 
-    def _retry(self, why: str) -> None:
+    def _retry(self, why: str, *, is_free: bool = True) -> None:
         refused = {node for node, verdict in self.answers.items() if verdict in ("declined", "rejected", "lost")}
         received, eligible = self._received(), set(self.members.eligible()) - refused
         candidates = [node for node in self.members.roster if node in received or node in eligible]
         complete = len(candidates) == len(received)
         fresh = set(candidates) - set(self.invited) - set(self.answers)  # an attempt with a new node is no retry
-        free = complete or bool(fresh)
+        free = is_free and (complete or bool(fresh))
         if len(candidates) >= self.policy.min_nodes and (free or self._retries < self.policy.max_retries):
             self._retries += not free
             self._open(self.attempt + 1, self._redraw(candidates))
@@ -301,7 +334,7 @@ class RoundMachine:
     # -- small questions ------------------------------------------------------------------------------------------
 
     def _pending(self) -> list[str]:
-        return [node for node in self.invited if node not in self.answers] if self.round else []
+        return [node for node in self.asked if node not in self._answers] if self.round else []
 
     def _received(self) -> list[str]:
         return [node for node in self.members.roster if self.answers.get(node) == "received"]
@@ -338,8 +371,10 @@ class RoundMachine:
     # -- recording ------------------------------------------------------------------------------------------------
 
     def _answer(self, node: str, verdict: pr.Verdict, reason: str) -> None:
-        self.answers[node] = verdict
-        self._actions.append(ev.RecordOutcome(node, self.round, verdict, reason))
+        self._answers[node] = verdict
+        if verdict == "rejected":
+            self.answers[node] = verdict
+        self._actions.append(ev.RecordOutcome(node, self.round, verdict, reason, self.phase))
 
     def _cancel(self, node: str, reason: str) -> None:
         if node in self.members.present:

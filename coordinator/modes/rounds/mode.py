@@ -11,8 +11,9 @@ from covey import faults
 from covey import messages as msg
 from covey.artifact import INLINE_BYTES, Artifact
 from covey.coordinator.modes.rounds import events as ev
+from covey.coordinator.modes.rounds.answers import aggregate_rows, answer_rows, collected_files, judged
 from covey.coordinator.modes.rounds.machine import RoundMachine
-from covey.coordinator.modes.rounds.preparation import restore, round_policy_of
+from covey.coordinator.modes.rounds.preparation import opened_with, restore, round_policy_of
 from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.runs.assignments import (
     AssignmentInputs,
@@ -22,15 +23,15 @@ from covey.coordinator.runs.assignments import (
     wanted_parts,
 )
 from covey.coordinator.runs.commit import discard_scratch, signed_version
-from covey.coordinator.runs.evaluation import NodeMetrics, reported_loss
+from covey.coordinator.runs.evaluation import NodeMetrics
 from covey.coordinator.runs.facts import Counted, NodeProgress
 from covey.coordinator.runs.mode import Mode
 from covey.coordinator.runs.preparation import Prepared
 from covey.coordinator.runs.verdict_feedback import VerdictFeedback
 from covey.errors import CoveyError, NotFound
-from covey.storage.record.contract import EventRecord, UpdateRecord, VersionRecord
+from covey.storage.record.contract import EventRecord, OpeningRecord, UpdateRecord, VersionRecord
 from covey.wire.signing import CommitVerdict
-from covey.worker.jobs.aggregation import AggregateJob, AggregateResult, AggregateRow, RowVerdict
+from covey.worker.jobs.aggregation import AggregateJob, AggregateResult
 from covey.worker.jobs.operations import AGGREGATE
 
 
@@ -39,6 +40,8 @@ class _Closing:
     """The round that is being aggregated: its updates, the worker's job, and what came out."""
 
     updates: list[UpdateRecord] = field(default_factory=list)
+    answers: list[UpdateRecord] = field(default_factory=list)
+    """The same, and those who sent none, or one that does not count."""
     job: AggregateJob | None = None
     result: AggregateResult | None = None
 
@@ -64,13 +67,19 @@ class RoundsMode(Mode):
         self._opened_at = 0.0
         """When the round was opened, in Unix seconds."""
         self._collecting_since = 0.0
-        """When its present attempt was opened (monotonic seconds)."""
+        """When its present attempt, or phase, was opened (monotonic seconds)."""
+        self._params: dict[str, str] = {}
+        """Node to what the method asks it with, in a phase after the first."""
 
     # -- the run's questions --------------------------------------------------------------------------------------
 
     def open_round(self, node: str) -> int:
         """As `Mode.open_round`: one round is open for all."""
         return self.machine.round if self.machine else 0
+
+    def open_phase(self, node: str) -> int:
+        """As `Mode.open_phase`: all are in the same one."""
+        return self.machine.phase if self.machine else 1
 
     def base_of(self, node: str, number: int) -> VersionRecord:
         """As `Mode.base_of`: all start from the newest version."""
@@ -81,7 +90,8 @@ class RoundsMode(Mode):
         base = self._run.base
         if base is None:
             return None
-        files = [base.artifact, _state(base, "change"), *method_files(self._run.ready().description, base).values()]
+        brought = (artifact for _, _, artifact in method_files(self._run.ready().description, base, node))
+        files = [base.artifact, _state(base, "change"), *brought]
         return next((file for file in files if file is not None and file.digest == digest), None)
 
     def moved(self, node: str, progress: NodeProgress) -> None:
@@ -89,9 +99,12 @@ class RoundsMode(Mode):
 
     def inputs(self, node: str) -> AssignmentInputs:
         """As `Mode.inputs`: what codec and method have, and what became of the node's newest update."""
-        base, description = self._run.newest(), self._run.ready().description
+        base, description, phase = self._run.newest(), self._run.ready().description, self.open_phase(node)
+        if phase > 1:  # nothing is trained any more
+            wanted, params = wanted_parts(description, phase), self._params.get(node, "")
+            return AssignmentInputs(node_state=description.node_state, wanted=wanted, phase=phase, params=params)
         broadcast = _state(base, "broadcast")
-        files = input_files(description, base, self._content)
+        files = input_files(description, base, node, self._content)
         self._run.sent(node, sum(len(file.data) for file in files))
         return AssignmentInputs(
             change=self._change_for(node),
@@ -126,6 +139,7 @@ class RoundsMode(Mode):
             run.bytes_received = sum(update.bytes for update in updates)
             record = await run.persist(run.record.round, run.run.run, restored.round)
             self._opened_at, self._collecting_since = record.started_at, time.monotonic()
+            self._params = await run.persist(opened_with, run.record, record)
         if prepared.description.node_state:
             load = VerdictFeedback.load
             self._feedback = await run.persist(load, run.record, run.run.run, run.run.roster, base.version)
@@ -141,6 +155,8 @@ class RoundsMode(Mode):
         match action:
             case ev.OpenRound():
                 await self._open_round(action)
+            case ev.OpenPhase():
+                await self._open_phase(action)
             case ev.Assign():
                 self._assign(action)
             case ev.RecordOutcome():
@@ -158,29 +174,49 @@ class RoundsMode(Mode):
             run.progress, self._opened_at = {}, now
         else:
             self._services.metrics.round_ended("retried")
-        self._collecting_since = time.monotonic()
+        self._collecting_since, self._params = time.monotonic(), {}
         for node in action.invited:
             run.progress.setdefault(node, NodeProgress("invited" if node in self._services.nodes else "away"))
         run.log.info("round opened", round=action.round, attempt=action.attempt, invited=len(action.invited))
 
+    async def _open_phase(self, action: ev.OpenPhase) -> None:
+        run, now = self._run, self._services.clock()
+        faults.reach("before-phase")
+        opening = OpeningRecord(run.run.run, action.round, action.closed, action.phase, action.params, now)
+        rejected = [
+            replace(update, verdict="rejected", reason=action.rejected[update.node])
+            for update in self._closing.updates
+            if update.node in action.rejected
+        ]
+        await run.persist(run.record.open_phase, opening, rejected)
+        faults.reach("after-phase")
+        self._params, self._closing, self._collecting_since = dict(action.params), _Closing(), time.monotonic()
+        for node in {update.node for update in rejected}:
+            run.entered(node, NodeProgress("rejected"))
+        self._services.metrics.judged((update.node, "rejected") for update in rejected)
+        run.log.info("phase opened", round=action.round, phase=action.phase, asked=list(action.params))
+
     def _assign(self, action: ev.Assign) -> None:
-        base, inputs = self._run.newest(), self.inputs(action.node)
+        base, inputs, is_first = self._run.newest(), self.inputs(action.node), self.open_phase(action.node) == 1
         self._run.assign(
             action.node,
             action.round,
             action.attempt,
             base,
             inputs,
-            evaluate=evaluates_first(self._run.ready().spec, base),
-            has_change=inputs.change is not None and action.node in self._holders,
+            evaluate=is_first and evaluates_first(self._run.ready().spec, base),
+            has_change=not is_first or (inputs.change is not None and action.node in self._holders),
         )
 
     async def _record_outcome(self, action: ev.RecordOutcome) -> None:
-        run = self._run
+        run, at, phase = self._run, self._services.clock(), action.phase
         outcome = UpdateRecord(
-            run.run.run, action.round, action.node, action.verdict, action.reason, received_at=self._services.clock()
+            run.run.run, action.round, action.node, action.verdict, action.reason, received_at=at, phase=phase
         )
+        earlier = range(1, phase) if action.verdict == "rejected" else ()
         with contextlib.suppress(NotFound):
+            for before in earlier:  # what a rejected node has sent before does not count either
+                await run.persist(run.record.record_outcome, replace(outcome, phase=before))
             # The record decides: the update may have become durable just before, and is then judged with the others.
             if await run.persist(run.record.record_outcome, outcome):
                 self._note_outcome(action)
@@ -196,8 +232,8 @@ class RoundsMode(Mode):
     async def _begin_aggregation(self, action: ev.Aggregate) -> None:
         self._services.metrics.phase_took("collecting", time.monotonic() - self._collecting_since)
         # What is durable decides: an update may have been recorded since the machine looked.
-        updates = await self._run.persist(self._close_round, action.round)
-        self._closing = _Closing([update for update in updates if update.verdict == "received"])
+        answers = await self._run.persist(self._close_round, action.round)
+        self._closing = _Closing([answer for answer in answers if answer.verdict == "received"], answers)
         self._run.driver.spawn(self._aggregate(action))
 
     def _close_round(self, number: int) -> list[UpdateRecord]:
@@ -216,8 +252,12 @@ class RoundsMode(Mode):
             self._discard(closing)
             run.post(ev.AggregationFailed(action.round, str(error)))
             return
-        if not result.enough:
+        if result.artifact is None:
             self._discard(closing)
+        if result.opens is not None:
+            planned, now = result.opens, self._services.clock()
+            run.post(ev.PhasePlanned(action.round, planned.phase, planned.params, planned.rejected, now))
+            return
         rejected = {row.node: row.reason for row in result.verdicts if not row.accepted}
         run.post(ev.Aggregated(action.round, result.enough, rejected, self._services.clock()))
 
@@ -227,24 +267,16 @@ class RoundsMode(Mode):
 
     def _job(self, number: int) -> AggregateJob:
         run, files, base, prepared = self._run.run, self._services.files, self._run.newest(), self._run.ready()
-        updates = {update.node: update for update in self._closing.updates}
-        rows = tuple(
-            AggregateRow(
-                node,
-                updates[node].weight,
-                {p.name: files.path(p.artifact.digest) for p in updates[node].parts},
-                reported_loss(cast(NodeMetrics, updates[node].metrics)),
-            )
-            for node in run.roster
-            if node in updates
-        )
+        is_asked, closing = prepared.description.phases > 1, self._closing
         return AggregateJob(
             run=run.run,
             spec_json=run.spec,
             layout=run.layout,
             round=number,
             base=files.path(base.artifact.digest),
-            rows=rows,
+            rows=aggregate_rows(closing.updates, run.roster, files),
+            answers=answer_rows(closing.answers, run.roster, files) if is_asked else (),
+            phase=self.open_phase(""),
             state={part.name: files.path(part.artifact.digest) for part in base.state},
             out=files.scratch(prepared.layout.file_bytes),
             out_state={slot: files.scratch(size) for slot, size in prepared.slot_bytes().items()},
@@ -258,14 +290,15 @@ class RoundsMode(Mode):
         run, result, job = self._run, self._closing.result, self._closing.job
         if result is None or job is None:
             raise RuntimeError("commit without a result")
-        verdicts = _judged(self._closing.updates, result)
+        verdicts = judged(self._closing.updates, result, run.ready().rule_phase)
         version = signed_version(
             self._services,
             run.newest(),
             result,
-            [CommitVerdict(u.node, u.digest, u.verdict, u.reason, u.share) for u in verdicts],
+            [CommitVerdict(u.node, u.digest, u.verdict, u.reason, u.share, phase=u.phase) for u in verdicts],
             round=action.round,
             metrics={name: total / count for name, (total, count) in result.metrics.items()},
+            collected=collected_files(run.ready().description, run.newest(), verdicts),
         )
         await run.commit(job, result, lambda: self._record_commit(action.round, version, verdicts))
         self._before, run.base, self._closing = run.base, version, _Closing()
@@ -310,22 +343,6 @@ class RoundsMode(Mode):
         of_nodes = [cast(NodeMetrics, update.metrics) for update in verdicts if update.verdict == "accepted"]
         await self._run.evaluation.note_merged(number - 1, of_nodes, "evaluation/")
         await self._run.persist(self._run.prune, [number])
-
-
-def _judged(updates: list[UpdateRecord], result: AggregateResult) -> list[UpdateRecord]:
-    """The updates that the rule looked at, with their verdicts."""
-    verdicts = {verdict.node: verdict for verdict in result.verdicts}
-    return [_with_verdict(update, verdicts[update.node]) for update in updates if update.node in verdicts]
-
-
-def _with_verdict(update: UpdateRecord, verdict: RowVerdict) -> UpdateRecord:
-    return replace(
-        update,
-        verdict="accepted" if verdict.accepted else "rejected",
-        reason=verdict.reason,
-        share=verdict.share,
-        numbers=dict(verdict.numbers),
-    )
 
 
 def _state(version: VersionRecord, name: str) -> Artifact | None:

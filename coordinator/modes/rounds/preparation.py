@@ -6,7 +6,7 @@ from covey.coordinator.modes.rounds.events import Restored, RoundPolicy
 from covey.coordinator.runs.evaluation import unevaluated_versions
 from covey.coordinator.runs.ports import FOREVER_S
 from covey.coordinator.runs.preparation import Prepared
-from covey.storage.record.contract import Store
+from covey.storage.record.contract import RoundRecord, Store
 
 
 def round_policy_of(prepared: Prepared, *, keeps_deadlines: bool = True) -> RoundPolicy:
@@ -23,6 +23,7 @@ def round_policy_of(prepared: Prepared, *, keeps_deadlines: bool = True) -> Roun
         max_retries=rounds.max_retries,
         fail_when_short=rounds.short == "fail",
         seed=prepared.spec.seed,
+        phases=prepared.description.phases,
         evaluate_every=prepared.spec.evaluation.every,
         evaluate_centrally=prepared.evaluates_centrally,
         evaluate_on_nodes=prepared.evaluates_on_nodes,
@@ -39,12 +40,25 @@ def restore(store: Store, run: str, policy: RoundPolicy) -> Restored:
     current = next((record for record in rounds if record.round == committed + 1), None)
     if current is None or current.state not in ("collecting", "aggregating"):
         return Restored(committed=committed, unevaluated=unevaluated)
+    answers = store.updates(run, current.round)
+    params = opened_with(store, current)
     return Restored(
         committed=committed,
         round=current.round,
         attempt=current.attempt,
         aggregating=current.state == "aggregating",
         invited=current.invited,
-        answers={update.node: update.verdict for update in store.updates(run, current.round)},
+        answers={answer.node: answer.verdict for answer in answers if answer.phase == 1},
         unevaluated=unevaluated,
+        phase=current.phase,
+        asked=tuple(params),
+        phase_answers={a.node: a.verdict for a in answers if a.phase == current.phase > 1 and a.node in params},
     )
+
+
+def opened_with(store: Store, current: RoundRecord) -> dict[str, str]:
+    """The nodes that are asked in a round's present phase, if it is not the first, and with what. Blocking."""
+    if current.phase == 1:
+        return {}
+    step = store.last_step(current.run)
+    return {} if step is None else {str(item["node"]): str(item["params"]) for item in step.opens}

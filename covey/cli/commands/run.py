@@ -174,17 +174,20 @@ def stop(run: str, as_json: bool, target: Target) -> None:
 @click.option(
     "--version", type=VersionName(), default="newest", show_default=True, help="A version's number, `newest` or `best`."
 )
+@click.option("--node", default="", help="In a run without a global model: the node whose own model is written.")
 @json_option
 @target_options
-def export(run: str, path: Path, version: Any, as_json: bool, target: Target) -> None:
+def export(run: str, path: Path, version: Any, node: str, as_json: bool, target: Target) -> None:
     """Write a model of RUN as a safetensors file, which plain PyTorch loads.
+
+    In a run without a global model, write what a node sent of its own, as raw values.
 
     Also works while the coordinator is stopped.
     """
     from covey.cli.views.export_bar import export_bar
 
     with connected(target) as connection, export_bar() as show:
-        written = connection.export(run, path, version=version, on_progress=show)
+        written = connection.export(run, path, version=version, node=node, on_progress=show)
     if as_json:
         print_json({"file": str(path), **plain(written, VERSION_FIELDS)})
     else:

@@ -18,6 +18,7 @@ from covey.storage.record.contract import Store
 from covey.testing.store.asynchronous import AsyncConformance
 from covey.testing.store.identities import IdentityConformance
 from covey.testing.store.life import LifeConformance
+from covey.testing.store.phases import PhasesConformance
 from covey.testing.store.reading import ReadingConformance
 from covey.testing.store.retention import RetentionConformance
 from covey.testing.store.rounds import RoundConformance
@@ -27,6 +28,7 @@ from covey.testing.store.runs import RunConformance
 class StoreConformance(
     RunConformance,
     RoundConformance,
+    PhasesConformance,
     AsyncConformance,
     RetentionConformance,
     IdentityConformance,

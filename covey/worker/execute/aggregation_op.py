@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +26,8 @@ from covey.parts import slot
 from covey.seeds import derive_seed
 from covey.spec import parse_json
 from covey.worker.execute.from_spec import change_codec, load_aggregator, load_fallback, load_server_optimizer
-from covey.worker.execute.next_version import AGGREGATOR, BROADCAST, Step, StepFiles, make_version
+from covey.worker.execute.next_version import AGGREGATOR, BROADCAST, Step, StepFiles, copy_version, make_version
+from covey.worker.execute.plan_round import Planner
 from covey.worker.execute.privacy_metrics import spent_metrics
 from covey.worker.execute.root_dataset import Root
 from covey.worker.execute.update_form import UpdateForm, layout_of
@@ -34,7 +35,7 @@ from covey.worker.execute.validate_updates import admit
 from covey.worker.files.mapped import FLOAT32_BYTES, MappedModel, dtype_of, map_float32
 from covey.worker.files.updates import write_flat
 from covey.worker.files.writing import ArtifactWriter
-from covey.worker.jobs.aggregation import AggregateJob, AggregateResult, RowVerdict
+from covey.worker.jobs.aggregation import AggregateJob, AggregateResult, AggregateRow, OpenedPhase, RowVerdict
 from covey.worker.jobs.files import WrittenFile
 from covey.worker.program.host import Host
 
@@ -51,6 +52,8 @@ def aggregate(job: AggregateJob, host: Host) -> AggregateResult:
     made: ModelFile | None = None
     state: tuple[WrittenFile, ...] = ()
     round_ = _Round(job, host)
+    if round_.opens is not None:
+        return AggregateResult(enough=True, verdicts=(), seconds=time.monotonic() - began, opens=round_.opens)
     enough = bool(round_.rules)
     if enough:
         made, state = round_.make()
@@ -76,7 +79,11 @@ class _Round:
         self.base = MappedModel(job.base, self.layout)
         self.form = UpdateForm(self.spec, self.layout)
         self.codec: Codec = self.form.codec
-        self.rows, self.verdicts = admit(job.rows, self.form, self.base)
+        self.verdicts: dict[str, RowVerdict] = {}
+        self.opens: OpenedPhase | None = None
+        """A further phase, which the method wants first."""
+        self.rows, broken = admit(self._planned_rows(), self.form, self.base)
+        self.verdicts |= broken
         self.rule_name = ""
         self._main = load_aggregator(self.spec)
         section, fallback = self.spec.aggregation, load_fallback(self.spec)
@@ -86,9 +93,25 @@ class _Round:
         self.rules = [(name, rule) for name, rule in named if len(self.rows) >= max(1, rule.min_updates())]
         """The run's rule and its fallback, as far as there are enough updates for them."""
 
+    def _planned_rows(self) -> Sequence[AggregateRow]:
+        """The updates that are to be aggregated: all, unless the method has phases and says which."""
+        if self.form.method.phases == 1:
+            return self.job.rows
+        plan = Planner(self.job, self.form, self.base, self._host).plan()
+        if isinstance(plan, OpenedPhase):
+            self.opens = plan
+            return ()
+        left_out = [row.node for row in self.job.rows if row.node not in plan.nodes]
+        self.verdicts = {
+            node: RowVerdict(node, node not in plan.rejected, plan.rejected.get(node, ""), 0.0, {}) for node in left_out
+        }
+        return [row for row in self.job.rows if row.node in plan.nodes]
+
     def make(self) -> tuple[ModelFile, tuple[WrittenFile, ...]]:
         """Apply the first rule that does not refuse, and write the next version with its state."""
         job, spec = self.job, self.spec
+        if not self.form.has_rule:
+            return self._make_without_model()
         optimizer = load_server_optimizer(spec)
         rule, result = self._apply_or_fall_back(optimizer)
         self.verdicts |= {
@@ -115,6 +138,15 @@ class _Round:
         made, state = make_version(files, self.layout, self.base, step, each_block)
         state += (*self._unused_state({one.name for one in state}), *self._broadcast(), *self._method_state(combined))
         return made, state
+
+    def _make_without_model(self) -> tuple[ModelFile, tuple[WrittenFile, ...]]:
+        """The base again; every update counts, and what is combined is so by the mean."""
+        weights, self.rule_name = self.spec.weights, self.spec.aggregation.name
+        shares = effective_shares([row.weight for row in self.rows], weights.by, weights.max_share)
+        for row, share in zip(self.rows, shares.tolist(), strict=True):
+            self.verdicts[row.node] = RowVerdict(row.node, True, "", share, {})
+        combined = {part.name: self._combined(part, "mean") for part in self.form.tensors}
+        return copy_version(self.job.out, self.layout, self.base), tuple(self._method_state(combined))
 
     def _apply_or_fall_back(self, optimizer: ServerOptimizer) -> tuple[Aggregator, Aggregate]:
         *earlier, last = self.rules

@@ -203,8 +203,13 @@ def _method(parts: Parts) -> Complaints:
     if spec.mode not in method.modes:
         known = " or ".join(f'"{mode}"' for mode in sorted(method.modes))
         yield "mode", f"method {name!r} works in mode {known} only"
-    if method.phases != 1 or not method.global_model:
-        yield "method.name", f"{name!r} needs several phases, or no global model, which this version does not have"
+    if not method.global_model:
+        yield from _no_model(parts)
+    if method.on_retry != "keep":
+        text = f"{name!r} wants fresh answers where a round is tried again, which this version does not have"
+        yield "method.name", text + "; choose another method"
+    if method.phases > 1:
+        yield from _phases(parts)
     if method.recipe(1) is not None:
         if parts.task.own_fit:
             text = f"{name!r} changes the built-in loop, and task {spec.task.name!r} has its own fit"
@@ -214,6 +219,37 @@ def _method(parts: Parts) -> Complaints:
             yield "method.name", text + '; choose "none", or another codec'
     yield from _local(parts)
     yield from method.refusals(parts)
+
+
+def _no_model(parts: Parts) -> Complaints:
+    spec, name = parts.spec, parts.spec.method.name
+    if spec.mode != "rounds":
+        yield "mode", f'a run of {name!r} has no global model, whose versions go on; choose mode = "rounds"'
+    if spec.evaluation.where in ("central", "both"):
+        text = f"{name!r} has no global model that the coordinator could evaluate; choose "
+        yield "evaluation.where", text + '"nodes" or "auto"'
+    usual = {
+        "aggregation.name": (spec.aggregation.name, "mean"),
+        "server_optimizer.name": (spec.server_optimizer.name, "sgd"),
+        "exchange.codec": (spec.exchange.codec, "none"),
+        "exchange.payload": (spec.exchange.payload, "delta"),
+    }
+    for key, (value, default) in usual.items():
+        if value != default:
+            yield key, f"{name!r} has no global model, to which {value!r} could be applied; leave it out"
+    if spec.exchange.worker_momentum:
+        yield "exchange.worker_momentum", f"{name!r} has no global model; leave it out"
+
+
+def _phases(parts: Parts) -> Complaints:
+    spec, name = parts.spec, parts.spec.method.name
+    if spec.mode != "rounds":
+        yield "mode", f'the rounds of {name!r} have several phases; choose mode = "rounds"'
+    if parts.codec.summarises:
+        text = (
+            f"{spec.exchange.codec!r} goes by what all updates of the last round were like, and {name!r} leaves some "
+        )
+        yield "exchange.codec", text + "on their nodes; choose another codec"
 
 
 def _local(parts: Parts) -> Complaints:

@@ -10,7 +10,7 @@ from covey.learning.data import size_of
 from covey.learning.optimizers import local_optimizer
 from covey.learning.partition import partition_in
 from covey.methods.contract import Combination, Part, RunForm, parts_of
-from covey.parts import slot
+from covey.parts import COLLECT, slot
 from covey.worker.execute.compatibility import refuse_impossible
 from covey.worker.execute.decision_op import load_policy
 from covey.worker.execute.encode_update import node_state
@@ -64,10 +64,13 @@ def describe(job: DescribeJob, host: Host) -> Description:
         local_optimizer((), spec.training, number, spec.rounds_in_all)
     partition_in(spec.data)
     return Description(
-        central=central is not None and not local,  # what stays on the nodes cannot be evaluated here
+        # What stays on the nodes cannot be evaluated here.
+        central=central is not None and not local and context.method.global_model,
         aggregator_min=_needed(parts),
         slots=state_slots(parts, declared),
         parts=tuple(part.declared(codec) for part in declared),
+        phases=context.method.phases,
+        global_model=context.method.global_model,
         node_state=(*node_state(spec, codec), *_kept_on_nodes(declared), *([slot(LOCAL)] if local else [])),
     )
 
@@ -84,7 +87,7 @@ def state_slots(run: Combination, declared: Sequence[Part]) -> dict[str, int]:
             slots |= {} if down.signs else {RESIDUAL: whole}
     if codec.summarises:
         slots[BROADCAST] = 0
-    kept = [part for part in declared if "version" in part.keep and not part.in_model]
+    kept = [part for part in declared if "version" in part.keep and not part.in_model and part.combine != COLLECT]
     return slots | {slot(part.name): part.layout.nbytes if part.layout else part.max_bytes for part in kept}
 
 

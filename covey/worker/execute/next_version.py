@@ -99,6 +99,15 @@ def make_version(
     return _through_change(files, layout, base, step, step.change, each_block)
 
 
+def copy_version(out: Path, layout: Layout, base: MappedModel) -> ModelFile:
+    """Write a version that is the same as its base."""
+    with ModelWriter(out, layout) as model:
+        for columns in spans(base.d, BLOCK_ELEMENTS):
+            _write_all(model, base.as_stored(columns, base.read(columns)))
+        model.write_tensor(base.raw_buffers)
+        return model.close()
+
+
 def committed(base: MappedModel, change: Vector, columns: slice) -> Tensor:
     """A block of the version that a change leads to, as the coordinator commits it and every node computes it."""
     return base.read(columns) + change.read(columns)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from covey.worker.execute.from_spec import load_codec, uses_root
 from covey.worker.execute.next_version import open_change, write_model
 from covey.worker.execute.root_dataset import evaluation_indices
 from covey.worker.execute.write_parts import PartsWriter
-from covey.worker.files.mapped import MappedModel
+from covey.worker.files.mapped import MappedModel, map_float32
 from covey.worker.jobs.evaluation import EvaluateJob, EvaluateResult, Metrics
 from covey.worker.jobs.runs import CheckJob, CheckResult, HelloJob, HelloResult
 from covey.worker.jobs.training import TrainJob, TrainProgress, TrainResult
@@ -51,6 +52,7 @@ def train(job: TrainJob, host: Host) -> TrainResult:
     layout = context.require_layout(job.layout)
     state.load_into(context.model, job.base, layout)
     context.local.load_into(context.model, job.state.get(slot(LOCAL)))
+    load_member(context, job.state)
     private = load_codec(context.spec.exchange).private
     tells = job.evaluate and not private  # what a node tells of its data would have to be paid for
     evaluation = _evaluated(context, context.eval_data) if tells else {}
@@ -105,8 +107,21 @@ def _metrics(context: RunContext, job: EvaluateJob) -> Metrics:
     state.load_into(context.model, job.model, context.layout)
     if job.where == "node":
         context.local.load_into(context.model, job.state.get(slot(LOCAL)))
+        load_member(context, job.state)
         return _evaluated(context, dataset)
     return _central(context, dataset)
+
+
+def load_member(context: RunContext, state_files: Mapping[str, Path]) -> None:
+    """In a run without a global model: load the node's own, if it has one already."""
+    path, part = state_files.get(slot(context.method.member)), context.layout.part("model")
+    if not context.method.member or path is None:
+        return
+    flat, own, at = map_float32(path, part.numel), state.tensors_of(context.model), 0
+    with torch.no_grad():
+        for spec in part.tensors:
+            own[spec.name].copy_(flat[at : at + spec.numel].view(spec.shape))
+            at += spec.numel
 
 
 def _central(context: RunContext, dataset: Dataset[Any]) -> Metrics:

@@ -61,13 +61,9 @@ class Root:
     """
 
     def __init__(self, context: RunContext, layout: Layout, base: MappedModel, number: int) -> None:
-        if context.central_data is None:
-            raise SpecError(
-                f"aggregation.name: {context.spec.aggregation.name!r} needs trusted data, and task "
-                f"{context.spec.task.name!r} has no central data here"
-            )
+        data = central_data_of(context, f"aggregation.name: {context.spec.aggregation.name!r}")
         self._context, self._layout, self._base, self._round = context, layout, base, number
-        self._data: Dataset[Any] = context.central_data
+        self._data: Dataset[Any] = data
         self._indices = root_indices(context.spec, size_of(self._data))
 
     def update(self) -> Tensor:
@@ -77,7 +73,7 @@ class Root:
     @cached_property
     def _update(self) -> Tensor:
         context, spec = self._context, self._context.spec
-        model = self._loaded(None)
+        model = moved_model(context, self._layout, self._base, None)
         arguments: Any = {
             "round": self._round,
             "rounds": spec.rounds_in_all,
@@ -100,7 +96,7 @@ class Root:
     def loss(self, step: Vector | None) -> float:
         """Mean loss over the root data with the model moved by `step`; against it, where nodes send gradients."""
         context = self._context
-        model = self._loaded(step).eval()
+        model = moved_model(context, self._layout, self._base, step).eval()
         total = examples = 0.0
         with torch.no_grad():
             size = context.spec.evaluation.batch_size
@@ -110,20 +106,32 @@ class Root:
                 examples += output.examples
         return total / examples
 
-    def _loaded(self, step: Vector | None) -> nn.Module:
-        """The model at base, or moved by a step."""
-        sign = -1.0 if self._context.spec.exchange.payload == "gradient" else 1.0
-        model = self._context.model.to(self._context.device)
-        own, at = state.tensors_of(model), 0
-        for name, values in self._base.buffers.items():
-            own[name].copy_(values)
-        for spec in self._layout.part("model").tensors:
-            flat = torch.empty(spec.numel)
-            for columns in spans(spec.numel, BLOCK_ELEMENTS):
-                there = slice(at + columns.start, at + columns.stop)
-                flat[columns] = self._base.read(there)
-                if step is not None:
-                    flat[columns].add_(step.read(there), alpha=sign)
-            own[spec.name].copy_(flat.view(spec.shape))
-            at += spec.numel
-        return model
+
+def central_data_of(context: RunContext, who: str) -> Dataset[Any]:
+    """The task's central data, which `who` needs.
+
+    Raises:
+        SpecError: The task has none here.
+    """
+    if context.central_data is None:
+        raise SpecError(f"{who} needs trusted data, and task {context.spec.task.name!r} has no central data here")
+    return context.central_data
+
+
+def moved_model(context: RunContext, layout: Layout, base: MappedModel, step: Vector | None) -> nn.Module:
+    """The run's model at base, or moved by a step; against it, where nodes send gradients."""
+    sign = -1.0 if context.spec.exchange.payload == "gradient" else 1.0
+    model = context.model.to(context.device)
+    own, at = state.tensors_of(model), 0
+    for name, values in base.buffers.items():
+        own[name].copy_(values)
+    for spec in layout.part("model").tensors:
+        flat = torch.empty(spec.numel)
+        for columns in spans(spec.numel, BLOCK_ELEMENTS):
+            there = slice(at + columns.start, at + columns.stop)
+            flat[columns] = base.read(there)
+            if step is not None:
+                flat[columns].add_(step.read(there), alpha=sign)
+        own[spec.name].copy_(flat.view(spec.shape))
+        at += spec.numel
+    return model

@@ -12,7 +12,7 @@ from torch import Tensor
 from covey.errors import LayoutError
 from covey.layout import Layout
 from covey.methods.contract import METHODS, Part, RunForm, parts_of
-from covey.parts import RULE, slot
+from covey.parts import COLLECT, MEAN, RULE, slot
 from covey.spec import RunSpec
 from covey.vectors import ComputedVector, Vector
 from covey.worker.execute.from_spec import load_codec
@@ -55,6 +55,11 @@ class UpdateForm:
         """The part that is combined by the run's rule."""
         return next(part for part in self.parts if part.combine == RULE)
 
+    @property
+    def has_rule(self) -> bool:
+        """Whether there is such a part."""
+        return self.method.global_model
+
     @cached_property
     def sent(self) -> tuple[Part, ...]:
         """The parts that a node sends."""
@@ -63,7 +68,7 @@ class UpdateForm:
     @cached_property
     def tensors(self) -> tuple[Part, ...]:
         """Those of them that are combined by mean or median."""
-        return tuple(part for part in self.sent if part is not self.rule)
+        return tuple(part for part in self.sent if part.combine == MEAN)
 
     @cached_property
     def buffers(self) -> Part | None:
@@ -72,8 +77,8 @@ class UpdateForm:
 
     @cached_property
     def kept(self) -> tuple[Part, ...]:
-        """The parts that are kept with each version as files of their own."""
-        return tuple(part for part in self.parts if "version" in part.keep and not part.in_model)
+        """The parts of which the method makes what each version keeps as a file of its own."""
+        return tuple(p for p in self.parts if "version" in p.keep and not p.in_model and p.combine != COLLECT)
 
     def vector(self, files: Mapping[str, Path], base: MappedModel) -> Vector:
         """An update's vector, as something to be added to the base (or, where nodes send gradients, taken from it).

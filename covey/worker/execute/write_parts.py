@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from covey.methods.contract import Part, RunForm, parts_of
 from covey.parts import RULE, slot
 from covey.worker.execute.encode_update import write_update
 from covey.worker.files.mapped import MappedModel, map_flat
-from covey.worker.files.updates import ModelVector, write_flat, write_tensors
+from covey.worker.files.updates import ModelVector, write_bytes, write_flat, write_tensors
 from covey.worker.jobs.files import WrittenFile
 from covey.worker.jobs.training import TrainJob
 from covey.worker.program.context import RunContext
@@ -31,6 +31,27 @@ class WrittenParts:
     parts: tuple[WrittenFile, ...]
     state: tuple[WrittenFile, ...]
     own_state: tuple[WrittenFile, ...]
+
+
+class NodeFiles(Mapping[str, Tensor]):
+    """A part as other nodes sent it, by node: a flat vector, mapped when it is looked up.
+
+    Args:
+        part: The part.
+        paths: Its files, by node.
+    """
+
+    def __init__(self, part: Part, paths: Mapping[str, Path]) -> None:
+        self._part, self._paths = part, paths
+
+    def __getitem__(self, node: str) -> Tensor:
+        return _flat(self._part, self._paths[node])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
 
 
 class PartsWriter:
@@ -58,7 +79,8 @@ class PartsWriter:
         kept = {
             part.name: _flat(part, job.state[slot(part.name)]) for part in self._parts if slot(part.name) in job.state
         }
-        return RecipeInputs(self._context.layout, down, kept)
+        others = {part.name: NodeFiles(part, job.others[part.name]) for part in self._parts if part.name in job.others}
+        return RecipeInputs(self._context.layout, down, kept, others)
 
     def write(
         self,
@@ -80,7 +102,9 @@ class PartsWriter:
             WorkerError: No file was named for something.
         """
         parts = [
-            self._written(part, gradients, fit, check_cancelled) for part in self._parts if part.up == self._job.phase
+            self._written(part, gradients, fit, check_cancelled)
+            for part in self._parts
+            if part.up is not None and part.up >= self._job.phase
         ]
         for part in self._parts:
             self._keep(part, inputs.state)
@@ -92,7 +116,10 @@ class PartsWriter:
     def _written(
         self, part: Part, gradients: Mapping[str, Tensor] | None, fit: FitResult, check_cancelled: Callable[[], object]
     ) -> WrittenFile:
-        path, layout = _out(self._job.scratch, part.name), _layout(part)
+        path = _out(self._job.scratch, part.name)
+        if part.layout is None:
+            return WrittenFile(part.name, path, write_bytes(path, _bytes_of(fit.parts, part)), part.codec)
+        layout = part.layout
         if part.combine == RULE:
             vector = self._vector(layout, gradients)
             artifact, kept = write_update(self._context.spec, self._job, layout, vector, path, check_cancelled)
@@ -120,10 +147,18 @@ def _flat(part: Part, path: Path) -> Tensor:
     return map_flat(path, _layout(part))
 
 
-def _made(vectors: Mapping[str, Tensor], part: Part) -> Tensor:
-    if part.name not in vectors:
-        raise TaskError(f"the method's recipe left nothing for part {part.name!r}, which the method declares")
-    return vectors[part.name]
+def _made(vectors: Mapping[str, Tensor] | Mapping[str, Tensor | bytes], part: Part) -> Tensor:
+    vector = vectors.get(part.name)
+    if not isinstance(vector, Tensor):
+        raise TaskError(f"the method's recipe left no vector for part {part.name!r}, which the method declares")
+    return vector
+
+
+def _bytes_of(made: Mapping[str, Tensor | bytes], part: Part) -> bytes:
+    content = made.get(part.name)
+    if not isinstance(content, bytes) or len(content) > part.max_bytes:
+        raise TaskError(f"the method's recipe left no bytes, or more than {part.max_bytes}, for part {part.name!r}")
+    return content
 
 
 def _layout(part: Part) -> Layout:

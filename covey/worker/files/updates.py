@@ -42,6 +42,13 @@ def write_raw(path: Path, source: Vector) -> Artifact:
         return writer.close()
 
 
+def write_bytes(path: Path, content: bytes) -> Artifact:
+    """Bytes as they are, into a synced file."""
+    with ArtifactWriter(path) as writer:
+        writer.write(memoryview(content))
+        return writer.close()
+
+
 def write_tensors(path: Path, layout: Layout, tensors: Mapping[str, Tensor]) -> Artifact:
     """Raw values of a layout's tensors in their own dtypes, into a synced file.
 

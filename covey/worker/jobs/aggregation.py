@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from covey.machines.protocol import Verdict
 from covey.worker.jobs.evaluation import Metrics
 from covey.worker.jobs.files import ArtifactField, WrittenFile
 
@@ -19,6 +20,29 @@ class AggregateRow:
     parts: Mapping[str, Path]
     loss: float | None = None
     """Mean training loss; None: not reported."""
+
+
+@dataclass(frozen=True)
+class AnswerRow:
+    """One node's answer in one phase of a round, for the method to look at."""
+
+    node: str
+    phase: int
+    verdict: Verdict
+    reason: str
+    weight: float
+    metrics: Mapping[str, tuple[float, float]]
+    parts: Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class OpenedPhase:
+    """A further phase of the round: the nodes that are asked, and the JSON that each is asked with."""
+
+    phase: int
+    params: Mapping[str, str]
+    rejected: Mapping[str, str]
+    """Node to reason: its answers in this round do not count."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +67,10 @@ class AggregateJob:
     """All nodes of the run, in order."""
     allow_path: bool = False
     """Whether the operator allows a task named by import path (trusted data are the task's)."""
+    answers: tuple[AnswerRow, ...] = ()
+    """Of a round with phases: all answers so far, by phase and in roster order."""
+    phase: int = 1
+    """The one whose answers are in."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +87,10 @@ class RowVerdict:
 
 @dataclass(frozen=True)
 class AggregateResult:
-    """The next version, or that too few updates are left for the rule (`enough` is false: no files)."""
+    """The next version, or that too few updates are left for the rule (`enough` is false: no files).
+
+    Or (`opens`) that the method asks nodes once more first: then there are no files and no verdicts.
+    """
 
     enough: bool
     verdicts: tuple[RowVerdict, ...]
@@ -72,3 +103,4 @@ class AggregateResult:
     """The name of the rule that was applied: the run's, or its fallback."""
     metrics: Metrics = field(default_factory=dict)
     """Of the new version, known without evaluating it: the privacy spent."""
+    opens: OpenedPhase | None = None

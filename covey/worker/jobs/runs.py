@@ -49,6 +49,10 @@ class Description:
     """What the method declares, in the order in which parts are signed."""
     node_state: tuple[str, ...] = ()
     """What the run's nodes keep: names of `NODE_STATE`, and what the method keeps on them."""
+    phases: int = 1
+    """How many answers of a node a round may have."""
+    global_model: bool = True
+    """Whether there is a model that is the same for all; without one every version has the first model's file."""
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,8 @@ class TrainJob:
     """Of the round: the parts to send are those that the run's method declares for it, a file for each in `scratch`."""
     inputs: Mapping[str, Path] = field(default_factory=dict)
     """What came down beside the model, by part."""
+    others: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
+    """What came down of parts that are collected, by part and node."""
     state: Mapping[str, Path] = field(default_factory=dict)
     """The node's own state of this run, as far as there is any, by the names of `Description.node_state`."""
     out_state: Mapping[str, Path] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from covey.errors import Conflict, NotFound
 from covey.storage.record.contract import RoundRecord, RoundState, UpdateRecord, VersionRecord
 from covey.storage.record.rounds import Rounds
 from covey.storage.sql.database import Database
-from covey.storage.sql.mapping import PHASE, ROUND_COLUMNS, AnyRow, round_record, round_values, verdict_values
+from covey.storage.sql.mapping import ROUND_COLUMNS, AnyRow, round_record, round_values, verdict_values
 from covey.storage.sql.schema import assignments, groups, runs, versions
 from covey.storage.sql.tables.steps import add_step_of_round
 from covey.storage.sql.tables.versions import same_version, write_version
@@ -20,7 +20,7 @@ ENDED = ("committed", "decided", "failed")
 _ADD = insert(groups)
 _IN_RUN = groups.c.run == bindparam("b_run")
 _WHERE = and_(_IN_RUN, groups.c.number == bindparam("b_round"))
-_BARE = select(groups.c.state, groups.c.attempt, groups.c.base_version).where(_WHERE)
+_BARE = select(groups.c.state, groups.c.attempt, groups.c.phase, groups.c.base_version).where(_WHERE)
 _RUN_AND_BASE = (
     select(runs.c.state, versions.c.version)
     .select_from(runs)
@@ -32,6 +32,7 @@ _NEW_ATTEMPT = (
     .where(_WHERE)
     .values(
         state="collecting",
+        phase=1,
         attempt=bindparam("b_attempt"),
         invited=bindparam("b_invited"),
         attempt_at=bindparam("b_at"),
@@ -60,7 +61,10 @@ _SENDERS = select(assignments.c.node).where(_IN_GROUP, assignments.c.digest != "
 _JUDGE = (
     update(assignments)
     .where(
-        _IN_GROUP, assignments.c.phase == PHASE, assignments.c.node == bindparam("b_node"), assignments.c.digest != ""
+        _IN_GROUP,
+        assignments.c.phase == bindparam("b_phase"),
+        assignments.c.node == bindparam("b_node"),
+        assignments.c.digest != "",
     )
     .values(
         verdict=bindparam("b_verdict"),
@@ -185,7 +189,7 @@ class SqlRounds(Rounds):
                 raise Conflict(f"round {number} of run {run} is {row.state}, not aggregating")
             write_version(connection, version)
             _judge(connection, where, verdicts)
-            add_step_of_round(connection, _step_values(row, version, verdicts, at))
+            add_step_of_round(connection, number, _step_values(row, version, verdicts, at))
             totals = {"b_received": bytes_received, "b_sent": bytes_sent, "b_at": at}
             connection.execute(_COMMITTED, where | totals)
 
@@ -216,7 +220,7 @@ def _judge(connection: Connection, where: dict[str, Any], verdicts: Sequence[Upd
     judged = [
         where
         | {"b_node": update.node, "b_verdict": update.verdict, "b_reason": update.reason, "b_share": update.share}
-        | {"b_numbers": dict(update.numbers)}
+        | {"b_numbers": dict(update.numbers), "b_phase": update.phase}
         for update in verdicts
     ]
     if judged and connection.execute(_JUDGE, judged).rowcount != len(judged):
@@ -226,11 +230,10 @@ def _judge(connection: Connection, where: dict[str, Any], verdicts: Sequence[Upd
 
 
 def _step_values(row: AnyRow, version: VersionRecord, verdicts: Sequence[UpdateRecord], at: float) -> dict[str, Any]:
-    """The commit of a round as a row of `steps`, but for the roster and what is counted."""
+    """The commit of a round as a row of `steps`, but for its number, the roster and what is counted."""
     return {
         "run": version.run,
-        "number": version.version,
-        "cause": [[version.version, PHASE]],
+        "cause": [[version.version, row.phase]],
         "newest": row.base_version,
         "version": version.version,
         "verdicts": [verdict_values(update) for update in verdicts],

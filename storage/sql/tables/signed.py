@@ -24,7 +24,12 @@ _SIGNED = (
     select(*UPDATE_COLUMNS, assignments.c.base_version, keys.c.public_key.label("signing_key"))
     .outerjoin(keys, keys.c.key_id == assignments.c.key_id)
     .where(_IN_RUN, assignments.c.digest != "", _AFTER)
-    .order_by(assignments.c.group_number, _node)
+    .order_by(assignments.c.group_number, _node, assignments.c.phase)
+)
+_OTHER_PHASES = _SIGNED.where(
+    assignments.c.group_number == bindparam("b_last_round"),
+    assignments.c.node == bindparam("b_last_node"),
+    assignments.c.phase > bindparam("b_last_phase"),
 )
 _names = TextsOfJson(bindparam("b_roster", type_=Text)).table_valued("value", name="names")
 _earlier = assignments.alias()
@@ -65,7 +70,11 @@ class SqlSigned(Updates):
         query = _SIGNED if limit is None else _SIGNED.limit(limit)
         where = {"b_run": run, "b_round": after[0], "b_node": after[1]}
         with self._db.reading() as connection:
-            return [signed_record(row) for row in connection.execute(query, where)]
+            page = [signed_record(row) for row in connection.execute(query, where)]
+            if page and limit is not None:
+                last = {"b_last_round": page[-1].round, "b_last_node": page[-1].node, "b_last_phase": page[-1].phase}
+                page += map(signed_record, connection.execute(_OTHER_PHASES, where | last))
+            return page
 
     def newest_verdicts(self, run: str, roster: Sequence[str]) -> dict[str, UpdateRecord]:
         """As `Store.newest_verdicts`."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select
 
-from covey.storage.record.contract import DecisionRecord, PolicyStateRecord, StepRecord
+from covey.storage.record.contract import DecisionRecord, Json, OpeningRecord, PolicyStateRecord, StepRecord
 from covey.storage.record.steps import Steps
 from covey.storage.sql.database import Database
 from covey.storage.sql.mapping import decision_record, policy_state_record, step_record
@@ -47,15 +48,48 @@ _ADD_OF_DECISION = insert(steps).values(
     rejected=_so_far(steps.c.rejected) + bindparam("b_rejected"),
 )
 _ADD_OF_ROUND = insert(steps).values(
+    number=_so_far(steps.c.number) + 1,
     roster=_ROSTER,
     accepted=_so_far(steps.c.accepted) + _in_group("accepted"),
     rejected=_so_far(steps.c.rejected) + _in_group("rejected"),
 )
 
 
-def add_step_of_round(connection: Connection, values: dict[str, Any]) -> None:
-    """Record the step of a round whose verdicts are written already; roster and counts come from the record."""
-    connection.execute(_ADD_OF_ROUND, values | {"b_run": values["run"], "b_round": values["number"]})
+_ADD_OF_OPENING = insert(steps).values(
+    number=_so_far(steps.c.number) + 1,
+    roster=_ROSTER,
+    accepted=_so_far(steps.c.accepted),
+    rejected=_so_far(steps.c.rejected),
+)
+
+
+def newest_step(connection: Connection, run: str) -> StepRecord | None:
+    """A run's newest step."""
+    row = connection.execute(_NEWEST, {"b_run": run}).one_or_none()
+    return None if row is None else step_record(row)
+
+
+def add_step_of_round(connection: Connection, number: int, values: dict[str, Any]) -> None:
+    """Record the step of round `number`, whose verdicts are written already; the rest comes from the record."""
+    connection.execute(_ADD_OF_ROUND, values | {"b_run": values["run"], "b_round": number})
+
+
+def add_opening_step(connection: Connection, opening: OpeningRecord, newest: int, verdicts: Sequence[Json]) -> None:
+    """Record the step that opens a further phase of a round, which started from version `newest`."""
+    values = {
+        "run": opening.run,
+        "cause": [[opening.round, opening.closed]],
+        "newest": newest,
+        "version": None,
+        "verdicts": list(verdicts),
+        "state": "",
+        "state_sha256": "",
+        "pinned_updates": [],
+        "pinned_versions": [],
+        "opens": list(opening.opens),
+        "decided_at": opening.opened_at,
+    }
+    connection.execute(_ADD_OF_OPENING, values | {"b_run": opening.run})
 
 
 def add_step_of_decision(connection: Connection, values: dict[str, Any], accepted: int, rejected: int) -> None:
@@ -74,6 +108,11 @@ class SqlSteps(Steps):
         query = _AFTER if limit is None else _AFTER.limit(limit)
         with self._db.reading() as connection:
             return [step_record(row) for row in connection.execute(query, {"b_run": run, "b_after": after})]
+
+    def last_step(self, run: str) -> StepRecord | None:
+        """As `Store.last_step`."""
+        with self._db.reading() as connection:
+            return newest_step(connection, run)
 
     def decisions(self, run: str, after: int = 0) -> list[DecisionRecord]:
         """As `Store.decisions`."""

@@ -12,24 +12,25 @@ from covey.spec.modes import mode_named
 from covey.storage.record.contract import UpdateRecord
 from covey.storage.record.updates import Updates
 from covey.storage.sql.database import Database
-from covey.storage.sql.mapping import PHASE, UPDATE_COLUMNS, AnyRow, update_record, update_values
-from covey.storage.sql.schema import assignments, groups, runs
+from covey.storage.sql.mapping import UPDATE_COLUMNS, AnyRow, update_record, update_values
+from covey.storage.sql.schema import assignments, file_references, groups, runs
 from covey.storage.sql.tables.rounds import ENDED, no_round
 from covey.storage.sql.tables.versions import add_references
 
 _ADD = insert(assignments)
 _IN_GROUP = and_(assignments.c.run == bindparam("b_run"), assignments.c.group_number == bindparam("b_round"))
-_WHERE = and_(_IN_GROUP, assignments.c.phase == PHASE, assignments.c.node == bindparam("b_node"))
+_WHERE = and_(_IN_GROUP, assignments.c.phase == bindparam("b_phase"), assignments.c.node == bindparam("b_node"))
 _OF_NODE = and_(
     assignments.c.run == groups.c.run,
     assignments.c.group_number == groups.c.number,
-    assignments.c.phase == PHASE,
+    assignments.c.phase == bindparam("b_phase"),
     assignments.c.node == bindparam("b_node"),
 )
 _GROUP = and_(groups.c.run == bindparam("b_run"), groups.c.number == bindparam("b_round"))
 _GROUP_AND_ANSWER = (
     select(
         groups.c.state,
+        groups.c.phase,
         groups.c.attempt,
         groups.c.base_version,
         assignments.c.verdict,
@@ -58,6 +59,12 @@ _OF_GROUPS = (
 _LAST_ARRIVAL = select(func.max(groups.c.arrival)).where(groups.c.run == bindparam("b_run"))
 _ARRIVED = update(groups).where(_GROUP).values(arrival=bindparam("b_arrival"))
 _FAILED = update(groups).where(_GROUP).values(state="failed", reason=bindparam("b_reason"))
+_REFERENCED = select(file_references.c.digest).where(
+    file_references.c.run == bindparam("b_run"),
+    file_references.c.kind == "update",
+    file_references.c.number == bindparam("b_round"),
+    file_references.c.node == bindparam("b_node"),
+)
 _REPLACEABLE = (None, "lost", "declined")
 
 
@@ -74,8 +81,11 @@ class SqlUpdates(Updates):
                 return False
             if row.verdict not in _REPLACEABLE:
                 raise Conflict(f"{update.node} has another update in round {update.round} already ({row.verdict})")
-            if row.state != "collecting":
-                raise Conflict(f"round {update.round} takes no update any more: it is {row.state}")
+            if row.state != "collecting" or (row.mode != "async" and update.phase != row.phase):
+                raise Conflict(
+                    f"round {update.round} takes no update any more: it is {row.state}"
+                    + (f" in phase {row.phase}" if row.phase > 1 else "")
+                )
             _write(connection, update, "received", row)
             if not mode_named(row.mode).synchronous:
                 last = connection.execute(_LAST_ARRIVAL, {"b_run": update.run}).scalar() or 0
@@ -107,17 +117,17 @@ class SqlUpdates(Updates):
         """As `Store.updates`."""
         with self._db.reading() as connection:
             rows = connection.execute(_OF_GROUP, {"b_run": run, "b_round": number}).all()
-        return sorted(map(update_record, rows), key=lambda record: record.node)
+        return sorted(map(update_record, rows), key=lambda record: (record.node, record.phase))
 
     def updates_of(self, run: str, numbers: Sequence[int]) -> list[UpdateRecord]:
         """As `Store.updates_of`."""
         with self._db.reading() as connection:
             rows = connection.execute(_OF_GROUPS, {"b_run": run, "b_rounds": sorted(set(numbers))}).all()
-        return sorted(map(update_record, rows), key=lambda record: (record.round, record.node))
+        return sorted(map(update_record, rows), key=lambda record: (record.round, record.node, record.phase))
 
 
 def _key(update: UpdateRecord) -> dict[str, Any]:
-    return {"b_run": update.run, "b_round": update.round, "b_node": update.node}
+    return {"b_run": update.run, "b_round": update.round, "b_node": update.node, "b_phase": update.phase}
 
 
 def _group_and_answer(connection: Connection, update: UpdateRecord) -> AnyRow:
@@ -145,5 +155,7 @@ def _write(connection: Connection, update: UpdateRecord, verdict: str, answer: A
         connection.execute(_FORGET, _key(update))
     connection.execute(_ADD, update_values(update, answer.attempt, answer.base_version) | {"verdict": verdict})
     if update.kept and update.parts:
-        digests = [part.artifact.digest for part in update.parts]
+        digests = {part.artifact.digest for part in update.parts}
+        if update.phase > 1:  # what an earlier phase brought may be sent again
+            digests -= set(connection.execute(_REFERENCED, _key(update)).scalars())
         add_references(connection, update.run, "update", update.round, update.node, digests)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from covey import messages as msg
 from covey.artifact import INLINE_BYTES, Artifact, artifact_of
 from covey.coordinator.runs.assignments import input_files, method_files, wanted_parts
-from covey.parts import DeclaredPart, PartFile
+from covey.parts import Audience, DeclaredPart, PartFile
 from covey.storage.record.contract import VersionRecord
 from covey.worker.jobs.runs import Description
 
@@ -27,10 +29,22 @@ def test_nodes_are_asked_for_what_is_declared() -> None:
 
 
 def test_what_the_version_keeps_comes_along_if_it_is_small() -> None:
-    assert method_files(DESCRIPTION, version(**FILES)) == FILES
-    found = input_files(DESCRIPTION, version(**FILES), lambda artifact: b"ctrl")
+    found_files = method_files(DESCRIPTION, version(**FILES), "n")
+    assert found_files == [(name, "", artifact) for name, artifact in FILES.items() if name in ("c", "g")]
+    found = input_files(DESCRIPTION, version(**FILES), "n", lambda artifact: b"ctrl")
     assert found == (msg.InputFile("c", "", FILES["c"], b"ctrl"), msg.InputFile("g", "", FILES["g"]))
 
 
 def test_the_first_version_keeps_nothing_yet() -> None:
-    assert input_files(DESCRIPTION, version(), lambda artifact: b"") == ()
+    assert input_files(DESCRIPTION, version(), "n", lambda artifact: b"") == ()
+
+
+def test_other_nodes_files_come_by_node_and_for_download() -> None:
+    member = DeclaredPart("m", "none", "", 4, True, 1, 1, "others", "collect", ("version",))
+    state = tuple(PartFile(f"method/m/{node}", "none", FILES["c"]) for node in ("a", "b"))
+    base = replace(version(), state=state)
+    expected: dict[Audience, list[str]] = {"others": ["b"], "own": ["a"], "all": ["a", "b"]}
+    for audience, sources in expected.items():
+        description = replace(DESCRIPTION, parts=(replace(member, audience=audience),))
+        found = input_files(description, base, "a", lambda artifact: b"ctrl")
+        assert found == tuple(msg.InputFile("m", source, FILES["c"]) for source in sources)

@@ -15,7 +15,9 @@ from covey.coordinator.modes.rounds.events import (
     AggregationFailed,
     Assign,
     Commit,
+    OpenPhase,
     OpenRound,
+    PhasePlanned,
     RecordOutcome,
     Restored,
     RoundCommitted,
@@ -325,6 +327,100 @@ def test_an_evicted_node_does_not_count_even_if_its_update_was_on_its_way():
     assert made.handle(UpdateStored("b", 1, 3))[-1] == Aggregate(1, ("a", "b"))
 
 
+PHASED = replace(POLICY, phases=2)
+
+
+def bidding(policy=PHASED):
+    """All three have answered in phase 1."""
+    made, _ = started(policy)
+    for node in "abc":
+        actions = made.handle(UpdateStored(node, 1, 1))
+    assert actions == [Aggregate(1, ("a", "b", "c"))]
+    return made
+
+
+def test_a_further_phase_asks_those_that_the_method_names():
+    made = bidding()
+    actions = made.handle(PhasePlanned(1, 2, {"b": "{}"}, {"a": "a lie"}, 2))
+    assert actions == [OpenPhase(1, 1, 2, {"b": "{}"}, {"a": "a lie"}), Assign("b", 1, 1)]
+    assert [made.expects(node, 1) for node in "abc"] == [False, True, False]
+    assert made.handle(UpdateStored("c", 1, 3, 2)) == []  # was not asked
+    assert made.handle(UpdateStored("b", 1, 3)) == []  # heard late: it is of phase 1
+    assert made.handle(UpdateStored("b", 1, 3, 2)) == [Aggregate(1, ("b", "c"))]
+    assert OpenRound(2, 1, ("a", "b", "c"), ("a", "b", "c")) in commit(made, 4)
+    assert made.phase == 1
+
+
+def test_the_loss_of_who_was_asked_closes_the_phase_and_the_next_may_be_asked():
+    made = bidding()
+    made.handle(PhasePlanned(1, 2, {"b": ""}, {}, 2))
+    made.handle(NodeLost("b", 3))
+    actions = made.handle(Tick(33))
+    assert actions == [RecordOutcome("b", 1, "lost", "no connection for 30 s", 2), Aggregate(1, ("a", "b", "c"))]
+    actions = made.handle(PhasePlanned(1, 2, {"c": ""}, {}, 34))
+    assert actions == [OpenPhase(1, 2, 2, {"c": ""}, {}), Assign("c", 1, 1)]
+
+
+def test_a_decline_or_the_deadline_closes_the_phase():
+    made = bidding()
+    made.handle(PhasePlanned(1, 2, {"b": "", "c": ""}, {}, 2))
+    assert kinds(made.handle(NodeAnswered("b", 1, "declined", "no", 3, 2)), Aggregate) == []
+    assert made.wake_at == 102
+    actions = made.handle(Tick(102))
+    assert RecordOutcome("c", 1, "lost", "no update before the deadline", 2) in actions
+    assert kinds(actions, Aggregate) == [Aggregate(1, ("a", "b", "c"))]
+
+
+def test_who_returns_within_the_grace_is_asked_again_in_the_phase():
+    made = bidding()
+    made.handle(PhasePlanned(1, 2, {"b": ""}, {}, 2))
+    made.handle(NodeLost("b", 3))
+    assert made.handle(NodeJoined("b", 20)) == [Assign("b", 1, 1)]
+
+
+def test_an_evicted_node_is_out_of_every_phase():
+    made = bidding()
+    made.handle(PhasePlanned(1, 2, {"b": ""}, {}, 2))
+    assert made.handle(NodeRemoved("a", 3)) == [RecordOutcome("a", 1, "rejected", "evicted", 2)]
+    assert made.handle(UpdateStored("b", 1, 4, 2)) == [Aggregate(1, ("b", "c"))]
+
+
+def test_a_round_that_the_method_leaves_short_is_tried_again_from_phase_1_and_then_waits():
+    made = bidding(replace(PHASED, max_retries=1))
+    made.handle(PhasePlanned(1, 2, {"b": ""}, {}, 2))
+    made.handle(NodeAnswered("b", 1, "declined", "no", 3, 2))
+    actions = made.handle(Aggregated(1, False, {}, 4))
+    everybody = ("a", "b", "c")
+    assert kinds(actions, OpenRound) == [OpenRound(1, 2, everybody, everybody)]
+    assert actions[-1] == Aggregate(1, everybody)
+    assert made.phase == 1
+    actions = made.handle(Aggregated(1, False, {}, 5))
+    assert kinds(actions, OpenRound) == [OpenRound(1, 3, everybody, everybody)]  # for those who may still come
+    assert kinds(actions, Aggregate) == []
+    assert "waiting for more nodes" in kinds(actions, Report)[-1].reason
+
+
+@pytest.mark.parametrize("aggregating", [False, True])
+def test_restored_in_the_middle_of_a_phase(aggregating):
+    restored = Restored(
+        round=1,
+        attempt=1,
+        aggregating=aggregating,
+        invited=("a", "b", "c"),
+        answers=dict.fromkeys("abc", "received"),
+        phase=2,
+        asked=("a", "b"),
+        phase_answers={"a": "received"},
+    )
+    made = RoundMachine(PHASED, ("a", "b", "c"), restored=restored)
+    actions = made.handle(Started(0))
+    if aggregating:
+        assert kinds(actions, Aggregate) == [Aggregate(1, ("a", "b", "c"))]
+    else:
+        assert made.handle(NodeJoined("a", 1)) == made.handle(NodeJoined("c", 1)) == []
+        assert made.handle(NodeJoined("b", 1)) == [Assign("b", 1, 1)]
+
+
 class Interleavings(RuleBasedStateMachine):
     """A daemon that executes actions faithfully, with a durable record, over a world that does anything."""
 
@@ -335,8 +431,9 @@ class Interleavings(RuleBasedStateMachine):
         participants=st.sampled_from([1.0, 0.5, 3]),
         min_nodes=st.integers(1, 3),
         retries=st.integers(0, 2),
+        phases=st.sampled_from([1, 1, 2, 3]),
     )
-    def begin(self, quorum, participants, min_nodes, retries):
+    def begin(self, quorum, participants, min_nodes, retries, phases):
         self.policy = RoundPolicy(
             count=3,
             quorum=quorum,
@@ -347,7 +444,10 @@ class Interleavings(RuleBasedStateMachine):
             rejoin_s=30,
             max_retries=retries,
             seed=1,
+            phases=phases,
         )
+        self.asked_in: set[tuple[int, str]] = set()
+        """Whom the method has asked in this attempt of the round, by phase."""
         self.now, self.connected, self.committed, self.finished = 0.0, set(), [], None
         self.crash_after = None
         self.record = Restored()
@@ -376,6 +476,7 @@ class Interleavings(RuleBasedStateMachine):
                 assert record.round in (0, number)
                 assert attempt > (record.attempt if record.round else 0)
                 assert len(set(invited)) == len(invited)
+                self.asked_in = set()
                 kept = {n: v for n, v in record.answers.items() if v in ("received", "rejected")}
                 self.record = replace(
                     record,
@@ -384,19 +485,37 @@ class Interleavings(RuleBasedStateMachine):
                     invited=invited,
                     aggregating=False,
                     answers=kept if record.round else {},
+                    phase=1,
+                    asked=(),
+                    phase_answers={},
                 )
                 assert roster[: len(self.roster)] == self.roster  # only ever appended to
                 self.roster = roster
+            case OpenPhase(round=number, closed=closed, phase=phase, params=params, rejected=rejected):
+                assert (number, closed, record.aggregating) == (record.round, record.phase, True)
+                self.record = replace(
+                    record,
+                    aggregating=False,
+                    phase=phase,
+                    asked=tuple(params),
+                    answers={**record.answers, **dict.fromkeys(rejected, "rejected")},
+                    phase_answers={},
+                )
             case Assign(node=node, round=number):
                 assert node in self.connected
-                assert record.answers.get(node) != "received"
-            case RecordOutcome(node=node, verdict=verdict):
-                if record.answers.get(node) == "received":
+                assert self.answers_now().get(node) != "received"
+                assert node in (record.asked if record.phase > 1 else record.invited)
+            case RecordOutcome(node=node, verdict=verdict, phase=phase):
+                assert phase == record.phase
+                if self.answers_now().get(node) == "received":
                     assert verdict == "rejected"
-                self.record = replace(record, answers={**record.answers, node: verdict})
+                self.note(node, verdict)
+                if verdict == "rejected":
+                    self.record = replace(self.record, answers={**self.record.answers, node: verdict})
             case Aggregate(round=number, nodes=nodes):
                 assert number == record.round
-                assert len(set(nodes)) == len(nodes) >= self.policy.min_nodes
+                assert len(set(nodes)) == len(nodes)
+                assert record.phase > 1 or len(nodes) >= self.policy.min_nodes
                 assert all(record.answers.get(node) == "received" for node in nodes)
                 self.record = replace(record, aggregating=True)
                 self.aggregated[number] = nodes
@@ -414,6 +533,13 @@ class Interleavings(RuleBasedStateMachine):
                 if state == "completed":
                     assert self.committed == [1, 2, 3]
 
+    def answers_now(self):
+        return self.record.answers if self.record.phase == 1 else self.record.phase_answers
+
+    def note(self, node, verdict):
+        name = "answers" if self.record.phase == 1 else "phase_answers"
+        self.record = replace(self.record, **{name: {**self.answers_now(), node: verdict}})
+
     @rule(node=nodes)
     def join(self, node):
         self.connected.add(node)
@@ -429,16 +555,18 @@ class Interleavings(RuleBasedStateMachine):
         """Recorded only where the store would record it; the event may come twice."""
         number = self.record.round - late
         open_now = number == self.record.round and number > 0 and not self.record.aggregating
-        if open_now and self.record.answers.get(node) not in ("received", "rejected") and node in self.record.invited:
-            self.record = replace(self.record, answers={**self.record.answers, node: "received"})
+        phase = self.record.phase
+        asked = self.record.asked if phase > 1 else self.record.invited
+        if open_now and self.answers_now().get(node) not in ("received", "rejected") and node in asked:
+            self.note(node, "received")
         elif open_now:
             return
-        self.feed(UpdateStored(node, number, self.now))
-        self.feed(UpdateStored(node, number, self.now))
+        self.feed(UpdateStored(node, number, self.now, phase))
+        self.feed(UpdateStored(node, number, self.now, phase))
 
     @rule(node=nodes)
     def decline(self, node):
-        self.feed(NodeAnswered(node, self.record.round, "declined", "no", self.now))
+        self.feed(NodeAnswered(node, self.record.round, "declined", "no", self.now, self.record.phase))
 
     @rule(node=nodes)
     def progress(self, node):
@@ -456,9 +584,24 @@ class Interleavings(RuleBasedStateMachine):
         if isinstance(item, RoundCommitted):
             self.feed(item)
         else:
-            worst = {item.nodes[-1]: "non-finite"} if rejects else {}
+            worst = {item.nodes[-1]: "non-finite"} if rejects and item.nodes else {}
+            if self.plan(item, rejects, worst):
+                return
             enough = len(item.nodes) - len(worst) >= self.policy.min_nodes
+            enough = enough and (self.policy.phases == 1 or "received" in self.record.phase_answers.values())
             self.feed(Aggregated(item.round, enough, worst, self.now))
+
+    def plan(self, item, rejects, worst):
+        """Like a method: asks one after the other until one has answered, perhaps in a third phase, too."""
+        record, delivered = self.record, "received" in self.record.phase_answers.values()
+        phase = max(2, record.phase + delivered)
+        if phase > self.policy.phases or (delivered and not rejects):
+            return False
+        left = [node for node in item.nodes if node not in worst and (phase, node) not in self.asked_in]
+        if left:
+            self.asked_in.add((phase, left[0]))
+            self.feed(PhasePlanned(item.round, phase, {left[0]: ""}, worst, self.now))
+        return bool(left)
 
     @rule(version=st.integers(0, 3))
     def evaluated(self, version):
@@ -513,13 +656,13 @@ class Interleavings(RuleBasedStateMachine):
                 break
             self.feed(PauseChanged(False, self.now))
             for node in "abcd":
-                if node not in self.connected:
-                    self.join(node)
+                if node not in self.connected or (self.policy.phases > 1 and self.machine._stuck):
+                    self.join(node)  # a round that the method left short is tried again with who comes anew
             while self.outstanding:
                 self.finish_outstanding(False)
             for version in self.record.unevaluated:
                 self.evaluated(version)
-            for node in self.record.invited:
+            for node in (*self.record.invited, *self.record.asked):
                 self.update(node, 0)
             if self.machine.state == "finishing":
                 for node in "abcd":

@@ -39,10 +39,15 @@ def declared(*parts: Part) -> tuple[Part, ...]:
         ((RULE, Part(name="m", layout=LAYOUT)), "a part twice: m, m"),
         ((Part(name="m", layout=LAYOUT, combine="rule", up=1),), "'m' for the rule, but not as tensors of the model"),
         ((RULE, Part(name="x", layout=LAYOUT, codec="bf16")), "a codec for part 'x'"),
-        ((RULE, Part(name="x", max_bytes=9, up=1)), "part 'x' of bytes to be sent"),
+        ((RULE, Part(name="x", max_bytes=9, up=1)), "part 'x' of bytes, which can be sent up"),
         ((RULE, Part(name="x", layout=LAYOUT, up=1)), "part 'x' with tensors of several dtypes"),
-        ((RULE, Part(name="x", layout=LAYOUT.part("model"), up=2)), "phases or an audience for part 'x'"),
-        ((RULE, Part(name="x", layout=LAYOUT.part("model"), combine=COLLECT)), "to be combined as 'collect'"),
+        ((RULE, Part(name="x", layout=LAYOUT.part("model"), up=2)), "part 'x' for phase 2 of 1"),
+        ((RULE, Part(name="x", layout=LAYOUT.part("model"), down=2)), "part 'x' to come down in a later phase"),
+        ((RULE, Part(name="x", layout=LAYOUT.part("model"), combine="sum")), "to be combined as 'sum'"),
+        (
+            (RULE, Part(name="x", layout=LAYOUT.part("model"), combine=COLLECT, in_model=True)),
+            "part 'x' to be collected, and as tensors of the model",
+        ),
     ],
 )
 def test_a_method_s_mistakes_are_named(parts: tuple[Part, ...], text: str) -> None:

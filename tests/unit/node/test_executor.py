@@ -65,8 +65,8 @@ async def finished(node, do, asked):
     return node.store.finished(asked.run, asked.round, asked.phase, asked.model_sha256)
 
 
-@pytest.mark.parametrize("change", [{"number": 2}, {"seed": 1}, {"phase": 2}])
-async def test_another_round_base_or_phase_is_trained(node, do, change):
+@pytest.mark.parametrize("change", [{"number": 2}, {"seed": 1}])
+async def test_another_round_or_base_is_trained(node, do, change):
     node.coordinator.lose()
     await finished(node, do, assignment("a"))
     node.coordinator.come_back()
@@ -128,3 +128,44 @@ async def test_files_that_momentum_needs_are_kept_after_the_delivery(node, do):
     [offer] = node.coordinator.of(msg.UpdateOffer)
     assert offer.parts[0].artifact.digest in node.on_disk()
     assert offer.parts[1].artifact.digest not in node.on_disk()
+
+
+HELD = (msg.WantedPart("buffers", "none", 8, True), msg.WantedPart("model", "none", 20, True, held=2))
+
+
+def later(**fields):
+    return assignment("a", phase=2, wanted=(msg.WantedPart("model", "none", 20, True),), **fields)
+
+
+async def test_what_is_held_back_is_sent_in_its_phase_without_training_again(node, do, tmp_path):
+    await do(assignment("a", wanted=HELD))
+    [first] = node.coordinator.of(msg.UpdateOffer)
+    assert [part.name for part in first.parts] == ["buffers"]
+    after = Node(tmp_path)  # killed in between
+    assert await do(later(), after) == ["trained", "offered", "settled"]
+    assert after.worker.jobs == []
+    [offer] = after.coordinator.of(msg.UpdateOffer)
+    before, statement = (UpdateStatement.from_bytes(each.statement) for each in (first, offer))
+    assert (before.phase, statement.phase) == (1, 2)
+    assert (statement.weight, statement.metrics, statement.base) == (before.weight, before.metrics, before.base)
+    assert [(part.name, part.data) for part in offer.parts] == [("model", b"a 1 model".ljust(20, b"."))]
+
+
+async def test_what_is_held_back_and_lost_is_declined_in_words(node, do):
+    await do(assignment("a", wanted=HELD))
+    update = node.store.holding("a", 1, 2, later().model_sha256)
+    node.files.release({item.part.artifact.digest for item in update.held})
+    await do(later())
+    await do(later(number=7))
+    first, second = node.coordinator.of(msg.Decline)
+    assert first.code == second.code == "declined"
+    assert "phase 2 of round 1 asks for what this node made in phase 1" in first.reason
+    assert len(node.worker.jobs) == 1
+
+
+async def test_what_is_held_back_goes_when_the_next_round_is_trained(node, do):
+    await do(assignment("a", wanted=HELD))
+    held = node.store.holding("a", 1, 2, later().model_sha256).held[0].part.artifact.digest
+    assert held in node.on_disk()
+    await do(assignment("a", 2, wanted=HELD))
+    assert held not in node.on_disk()

@@ -82,6 +82,20 @@ def update():
     )
 
 
+def test_a_phase_is_signed_from_the_second_on(update):
+    second = replace(update, phase=2).to_bytes()
+    assert b"phase" not in update.to_bytes()
+    assert b'"phase":2' in second
+    assert UpdateStatement.from_bytes(second) == replace(update, phase=2)
+    assert UpdateStatement.from_bytes(update.to_bytes()).phase == 1
+    for wrong in (b'"phase":0', b'"phase":101'):
+        with pytest.raises(IdentityError, match="phase"):
+            UpdateStatement.from_bytes(second.replace(b'"phase":2', wrong))
+    verdict = CommitVerdict("alpha", "ab", "accepted", "", 1.0)
+    assert "phase" not in verdict.fields()
+    assert replace(verdict, phase=2).fields()["phase"] == 2
+
+
 # -- canonical JSON
 
 

@@ -1,0 +1,125 @@
+"""The conformance suite's tests of rounds with several phases."""
+
+# ruff: noqa: D102 (a test's name says what it checks)
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from covey.errors import Conflict, NotFound
+from covey.storage.record.contract import OpeningRecord, Store
+from covey.testing.store import records as make
+
+
+def collected(store: Store) -> str:
+    """A run whose first round has the updates of phase 1, and is being looked at; its id."""
+    run = make.start_run(store)
+    store.open_round(make.round_record(run, 1))
+    for node in make.NODES:
+        store.record_update(make.update_record(run, 1, node))
+    store.begin_aggregation(run, 1)
+    return run
+
+
+def opening(run: str, params: Mapping[str, str], closed: int = 1, phase: int = 2) -> OpeningRecord:
+    """A further phase of round 1."""
+    return OpeningRecord(run, 1, closed, phase, params, 5000.0)
+
+
+class PhasesConformance:
+    """Further phases."""
+
+    def test_a_phase_is_a_step_without_a_version(self, store: Store) -> None:
+        run = collected(store)
+        store.open_phase(opening(run, {"bob": '{"a":1}'}), [])
+        shown = store.round(run, 1)
+        assert (shown.state, shown.phase, shown.attempt_at) == ("collecting", 2, 5000.0)
+        step = store.last_step(run)
+        assert step is not None
+        assert (step.number, step.cause, step.version, step.newest) == (1, ((1, 1),), None, 0)
+        assert step.opens == ({"phase": 2, "node": "bob", "params": '{"a":1}'},)
+        assert (step.roster, step.accepted, step.rejected) == (len(make.NODES), 0, 0)
+        assert store.check() == []
+
+    def test_steps_are_one_sequence(self, store: Store) -> None:
+        run = collected(store)
+        store.open_phase(opening(run, {"bob": ""}), [])
+        later = make.update_record(run, 1, "bob", "later", phase=2)
+        store.record_update(later)
+        answers = store.updates(run, 1)
+        assert [(a.node, a.phase) for a in answers] == [("ada", 1), ("bob", 1), ("bob", 2), ("cyd", 1)]
+        make.commit(store, run, 1, [make.accepted(answer) for answer in answers])
+        make.play_round(store, run, 2)
+        assert [(step.number, step.version) for step in store.steps(run)] == [(1, None), (2, 1), (3, 2)]
+        assert store.steps(run)[1].cause == ((1, 2),)
+        assert store.steps(run)[1].accepted == len(answers)
+        assert {answer.verdict for answer in store.updates(run, 1)} == {"accepted"}
+        assert store.check() == []
+
+    def test_the_same_opening_again_changes_nothing_and_another_is_refused(self, store: Store) -> None:
+        run = collected(store)
+        store.open_phase(opening(run, {"bob": ""}), [])
+        store.open_phase(opening(run, {"bob": ""}), [])
+        assert len(store.steps(run)) == 1
+        with pytest.raises(Conflict, match="collecting in phase 2"):
+            store.open_phase(opening(run, {"ada": ""}), [])
+        with pytest.raises(NotFound):
+            store.open_phase(replace(opening(run, {"ada": ""}), round=7), [])
+
+    def test_the_same_phase_may_be_opened_for_others(self, store: Store) -> None:
+        run = collected(store)
+        store.open_phase(opening(run, {"bob": ""}), [])
+        store.begin_aggregation(run, 1)
+        store.open_phase(opening(run, {"ada": ""}, closed=2), [])
+        assert [step.number for step in store.steps(run)] == [1, 2]
+        assert store.round(run, 1).phase == 2
+
+    def test_an_answer_of_another_phase_is_refused(self, store: Store) -> None:
+        run = collected(store)
+        store.open_phase(opening(run, {"bob": ""}), [])
+        with pytest.raises(Conflict, match="in phase 2"):
+            store.record_update(make.update_record(run, 1, "eve"))
+        with pytest.raises(Conflict, match="in phase 2"):
+            store.record_update(make.update_record(run, 1, "bob", "third", phase=3))
+
+    def test_rejected_updates_keep_their_reason(self, store: Store) -> None:
+        run = collected(store)
+        liar = replace(make.update_record(run, 1, "ada"), verdict="rejected", reason="lied")
+        store.open_phase(opening(run, {"bob": ""}), [liar])
+        found = next(update for update in store.updates(run, 1) if update.node == "ada")
+        assert (found.verdict, found.reason) == ("rejected", "lied")
+        step = store.last_step(run)
+        assert step is not None
+        assert [(verdict["node"], verdict["reason"]) for verdict in step.verdicts] == [("ada", "lied")]
+
+    def test_a_further_attempt_begins_with_phase_1(self, store: Store) -> None:
+        run = collected(store)
+        store.open_phase(opening(run, {"bob": ""}), [])
+        store.record_outcome(replace(make.outcome_record(run, 1, "bob", "lost"), phase=2))
+        store.begin_aggregation(run, 1)
+        store.open_round(make.round_record(run, 1, 2))
+        assert store.round(run, 1).phase == 1
+        assert {(u.node, u.phase, u.verdict) for u in store.updates(run, 1)} == {
+            (node, 1, "received") for node in make.NODES
+        }
+
+    def test_a_file_that_is_sent_again_in_a_later_phase_is_kept_once(self, store: Store) -> None:
+        run = collected(store)
+        store.open_phase(opening(run, {"bob": ""}), [])
+        first = make.update_record(run, 1, "bob")
+        assert store.record_update(replace(first, phase=2, digest=make.sha256("again")))
+        assert store.referenced_digests() >= make.files_of(first)
+
+    def test_a_page_of_signed_updates_ends_with_a_node_s_last_phase(self, store: Store) -> None:
+        run = collected(store)
+        store.open_phase(opening(run, dict.fromkeys(make.NODES, "")), [])
+        for node in make.NODES:
+            store.record_update(make.update_record(run, 1, node, "later", phase=2))
+        found, after = [], (0, "")
+        while page := store.signed_updates(run, after, 1):
+            assert len(page) == 2
+            found += page
+            after = (page[-1].round, page[-1].node)
+        assert [(update.node, update.phase) for update in found] == [(n, p) for n in sorted(make.NODES) for p in (1, 2)]

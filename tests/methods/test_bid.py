@@ -1,0 +1,164 @@
+"""Two phases on real daemons: a bid, then one upload that is audited; and every crash in between."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from covey.coordinator.config import sqlite_url
+from covey.storage.record.contract import StepRecord
+from covey.storage.sql.store import open_store
+from covey.testing.federation import Federation
+from tests.integration.conftest import spec
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
+NODES, ROUNDS = 3, 4
+TEXT = '[data]\npartition = "dirichlet"\nalpha = 1.0\n[method]\nname = "bid"'
+
+
+def text_of(name: str, policy: str = "", rounds: int = ROUNDS) -> str:
+    return spec(name, rounds=rounds, min_nodes=2, policy=policy, extra=TEXT)
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory, search: str) -> tuple[str, list[StepRecord]]:
+    """What a simulation comes to: the model, and the steps."""
+    folder = tmp_path_factory.mktemp("simulated")
+    (folder / "spec.toml").write_text(text_of("bid"))
+    command = [sys.executable, "-m", "covey.cli.main", "simulate", str(folder / "spec.toml"), "--nodes", str(NODES)]
+    command += ["--json", "--data-dir", str(folder / "simulation")]
+    environment = {**os.environ, "PYTHONPATH": search}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    outcome = json.loads(done.stdout)["run"]
+    return outcome["model_sha256"], steps_of(folder / "simulation", outcome["run"])
+
+
+def steps_of(folder: Path, run: str) -> list[StepRecord]:
+    with closing(open_store(sqlite_url(folder))) as store:
+        assert store.check() == []
+        return store.steps(run)
+
+
+def leaders(steps: list[StepRecord]) -> list[str]:
+    """Who was asked for an upload, in order."""
+    return [str(item["node"]) for step in steps for item in step.opens]
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory, search: str) -> Iterator[Federation]:
+    with Federation(tmp_path_factory.mktemp("bid"), NODES, env={"PYTHONPATH": search}) as made:
+        yield made.start()
+
+
+def test_the_best_bidder_alone_uploads_and_the_run_learns(
+    federation: Federation, simulated: tuple[str, list[StepRecord]]
+) -> None:
+    run = federation.wait(federation.submit(text_of("learns")), timeout_s=120)
+    model, simulated_steps = simulated
+    assert run["model_sha256"] == model
+    steps = steps_of(federation.coordinator_dir, run["run"])
+    assert leaders(steps) == leaders(simulated_steps)
+    assert [step.version for step in steps] == [None, 1, None, 2, None, 3, None, 4]
+    losses = [item["metrics"]["loss"] for item in federation.rounds(run["run"])]
+    assert losses == sorted(losses, reverse=True)
+    shares = [verdict["share"] for step in steps for verdict in step.verdicts if verdict["share"]]
+    assert shares == [1.0] * ROUNDS
+    audit = federation.cli("run", "audit", run["run"], "--data-dir", federation.coordinator_dir)
+    assert "every signature is valid" in audit
+
+
+@pytest.mark.parametrize(
+    "point",
+    ["before-phase:1", "after-phase:1", "before-phase:2", "aggregate:2", "update-recorded:4", "before-commit:2"],
+)
+def test_a_coordinator_that_is_killed_between_and_in_the_phases(
+    federation: Federation, simulated: tuple[str, list[StepRecord]], point: str
+) -> None:
+    federation.stop_coordinator()
+    coordinator = federation.start_coordinator(env={"COVEY_FAULTS": point})
+    federation.wait_connected(NODES)
+    run = federation.submit(text_of(point.replace(":", "-")))
+    assert coordinator.wait(90) == -9
+    federation.start_coordinator()
+    assert federation.wait(run, timeout_s=120)["model_sha256"] == simulated[0]
+    assert leaders(steps_of(federation.coordinator_dir, run)) == leaders(simulated[1])
+
+
+@pytest.mark.parametrize("point", ["assigned:2", "journaled:2"])
+def test_a_leader_that_is_killed_between_the_phases_goes_on_with_what_it_held_back(
+    federation: Federation, simulated: tuple[str, list[StepRecord]], point: str
+) -> None:
+    leader = federation.names.index(leaders(simulated[1])[0])
+    federation.stop_node(leader)
+    node = federation.start_node(leader, env={"COVEY_FAULTS": point})
+    federation.wait_connected(NODES)
+    run = federation.submit(text_of(f"leader-{point.replace(':', '-')}"))
+    assert node.wait(90) == -9
+    federation.start_node(leader)
+    assert federation.wait(run, timeout_s=120)["model_sha256"] == simulated[0]
+
+
+def test_a_leader_that_stays_away_gives_way_to_the_next_bidder(
+    federation: Federation, simulated: tuple[str, list[StepRecord]]
+) -> None:
+    leader = leaders(simulated[1])[0]
+    index = federation.names.index(leader)
+    federation.stop_node(index)
+    node = federation.start_node(index, env={"COVEY_FAULTS": "assigned:2"})
+    federation.wait_connected(NODES)
+    run = federation.submit(text_of("away", "rejoin_s = 2.0", rounds=2))
+    assert node.wait(90) == -9
+    assert federation.wait(run, timeout_s=120)["rounds_committed"] == 2
+    first, second, *_ = leaders(steps_of(federation.coordinator_dir, run))
+    assert first == leader != second
+    federation.start_node(index)
+    federation.wait_connected(NODES)
+
+
+def test_a_lie_is_audited_and_the_next_bidder_is_asked(
+    federation: Federation, site: Path, search: str, tmp_path: Path
+) -> None:
+    shutil.copy(site / "covey_test_bid.py", tmp_path)
+    liar = tmp_path / "covey_test_bid.py"
+    liar.write_text(liar.read_text().replace("repr(sum(self._losses) / len(self._losses))", "repr(-100.0)"))
+    federation.stop_node(1)
+    federation.start_node(1, env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{search}"})
+    federation.wait_connected(NODES)
+    run = federation.wait(federation.submit(text_of("lies", rounds=2)), timeout_s=120)
+    steps = steps_of(federation.coordinator_dir, run["run"])
+    asked = leaders(steps)
+    assert asked[0::2] == ["n1", "n1"]
+    assert "n1" not in asked[1::2]
+    refused = [verdict for step in steps for verdict in step.verdicts if verdict["verdict"] == "rejected"]
+    assert {verdict["node"] for verdict in refused} == {"n1"}
+    assert all("it bid -100.000, and the audit measures" in str(verdict["reason"]) for verdict in refused)
+    federation.stop_node(1)
+    federation.start_node(1)
+    federation.wait_connected(NODES)
+
+
+SUITE = """
+from covey.testing.methods import MethodConformance
+
+
+class TestBid(MethodConformance):
+    name = "bid"
+"""
+
+
+def test_it_passes_the_conformance_suite(search: str, tmp_path: Path) -> None:
+    (tmp_path / "test_suite.py").write_text(SUITE)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path / "test_suite.py")]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=200, env={**os.environ, "PYTHONPATH": search}, check=False
+    )
+    assert done.returncode == 0, done.stdout
