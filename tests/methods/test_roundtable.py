@@ -18,7 +18,7 @@ from covey.errors import CoveyError
 from covey.storage.sql.store import open_store
 from covey.testing.federation import Federation
 from covey.wire.signing import CommitStatement
-from tests.integration.conftest import spec
+from tests.integration.specs import spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 NODES, ROUNDS = 3, 4
