@@ -6,18 +6,21 @@ After a crash a finished update is offered again without training again.
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from covey.artifact import Artifact
 from covey.errors import StoreError
 from covey.node.assignments.durable import replace_file, write_durably
 from covey.node.updates import FinishedUpdate, HeldPart
 from covey.parts import PartFile
+
+log = structlog.get_logger(room="node")
 
 
 class Journal:
@@ -63,8 +66,10 @@ class Journal:
 
     def _on_disk(self) -> Iterator[FinishedUpdate]:
         for path in self._folder.glob("*.json"):
-            with contextlib.suppress(ValueError, KeyError):
+            try:
                 yield _from_json(path.read_text())
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                log.warning("a damaged entry of the journal is passed over", path=str(path), error=repr(error))
 
     def _path(self, run: str) -> Path:
         if not run or len(run) > 64 or not all(c.isalnum() or c in "-_" for c in run):

@@ -138,6 +138,8 @@ def test_an_undelivered_update_of_an_earlier_version_is_found(tmp_path, private)
 def test_a_damaged_entry_of_the_journal_is_passed_over(tmp_path):
     (tmp_path / "a.json").write_text('{"run": "a"}')
     (tmp_path / "b.json").write_text("half")
+    (tmp_path / "c.json").write_text("[]")
+    (tmp_path / "d.json").write_text("7")
     journal = Journal(tmp_path)
     assert journal.referenced() == set()
     journal.save(update("a"))
