@@ -126,8 +126,8 @@ class Store(Protocol):
         """The newest state that counts whatever became of this node's updates. Does not block."""
         ...
 
-    def forget_state(self, run: str) -> None:
-        """The run has ended: its state is of no more use."""
+    def forget(self, run: str) -> None:
+        """The run has ended: its state and its update are of no more use, but for an update that must stay private."""
         ...
 
     def needed(self) -> set[str]:

@@ -245,6 +245,9 @@ class Offers:
         except (Conflict, NotFound) as error:
             self._refuse(offer.node, offer.digest, Late.code, str(error))
             return
+        except NotReady as error:
+            self._refuse(offer.node, offer.digest, error.code, str(error))
+            return
         finally:
             if self._offers.get(offer.key) is offer:
                 self._drop(offer)
@@ -261,6 +264,8 @@ class Offers:
             raise Conflict("this node was evicted")
         for part in offer.parts:
             if not files.has(part.artifact.digest):
+                if part.artifact.digest not in data:  # it came, and went with another run that had it too
+                    raise NotReady(f"the file of part {part.name!r} is not here any more; offer again")
                 files.put(part.artifact, data[part.artifact.digest])
         try:
             store.record_update(self._update_of(offer))

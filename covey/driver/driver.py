@@ -9,8 +9,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
+import structlog
+
 from covey.driver.coalescing import Coalescing
 
+log = structlog.get_logger(room="driver")
 E = TypeVar("E")
 A = TypeVar("A")
 E_contra = TypeVar("E_contra", contravariant=True)
@@ -85,7 +88,7 @@ class Driver(Generic[E, A]):
         self._events.put_nowait(event)
 
     def spawn(self, work: Coroutine[None, None, None]) -> None:
-        """Do something beside the events. What it raises comes out of `drive`."""
+        """Do something beside the events. What it raises comes out of `drive`, or is logged where that is over."""
         task = asyncio.create_task(work)
         self._work.add(task)
         task.add_done_callback(self._reap)
@@ -104,6 +107,8 @@ class Driver(Generic[E, A]):
             await self.take(event)
         while not machine.done:
             await self.take(await self._next_event(machine))
+        if self._crash is not None:
+            _log_lost(self._crash)
 
     async def take(self, event: E) -> None:
         """Give the machine an event now, before all that are posted: for what an action itself brings about."""
@@ -163,6 +168,14 @@ class Driver(Generic[E, A]):
     def _reap(self, task: asyncio.Task[None]) -> None:
         self._work.discard(task)
         error = None if task.cancelled() else task.exception()
-        if error is not None:
-            self._crash = error
-            self.post(self._tick(self._clock()))
+        if error is None:
+            return
+        if self._crash is not None or (self._machine is not None and self._machine.done):
+            _log_lost(error)
+            return
+        self._crash = error
+        self.post(self._tick(self._clock()))
+
+
+def _log_lost(error: BaseException) -> None:
+    log.error("work beside the events failed, and nobody waits for it any more", exc_info=error)

@@ -239,7 +239,8 @@ class _Writer:
         written_at: dict[str, float] = {}
         for path in self._folder.glob("*.jsonl"):
             name = path.name.partition(".")[0]
-            written_at[name] = max(written_at.get(name, 0.0), path.stat().st_mtime)
+            with contextlib.suppress(FileNotFoundError):  # another log's thread may have dropped it
+                written_at[name] = max(written_at.get(name, 0.0), path.stat().st_mtime)
         written_at.pop(self._name, None)
         for name in sorted(written_at, key=written_at.__getitem__, reverse=True)[self._limits.logs - 1 :]:
             for path in self._folder.glob(f"{name}.*"):

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from covey.errors import TaskError
 from covey.layout import Layout
 from covey.learning.recipe import PlainRecipe, Recipe, RecipeContext
 from covey.learning.state import tensors_of, views
@@ -109,7 +110,16 @@ class Corrected(PlainRecipe):
         self._steps += 1
 
     def finish(self) -> Mapping[str, Tensor]:
-        """The change of the node's control variate, float32 `[d]`; the new one is its state."""
+        """The change of the node's control variate, float32 `[d]`; the new one is its state.
+
+        Raises:
+            TaskError: There was no local step, so that there is no mean of gradients.
+        """
+        if self._steps == 0:
+            raise TaskError(
+                'there was no local step, and "scaffold" divides by their number; give this node examples of the task, '
+                "or set training.local_steps to 1 or more"
+            )
         moved = self._base - self._flat(self._context.model)
         new = self._own - self._run + moved / (self._steps * self._context.learning_rate)
         self._context.inputs.state[CONTROL] = new

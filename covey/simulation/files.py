@@ -178,9 +178,11 @@ class MemoryStore:
         """As `Store.own_state`."""
         return self._states.own_state(run)
 
-    def forget_state(self, run: str) -> None:
-        """As `Store.forget_state`."""
+    def forget(self, run: str) -> None:
+        """As `Store.forget`."""
         self._states.forget(run)
+        if run in self._newest and not self._newest[run].private:
+            self.drop_update(run)
 
     def needed(self) -> set[str]:
         """As `Store.needed`."""

@@ -49,12 +49,22 @@ class BaseModels:
         artifact.validate(MAX_FILE_BYTES)
         if artifact.size_bytes != layout.file_bytes:
             raise PolicyError(f"the announced model has {artifact.size_bytes} bytes, its layout {layout.file_bytes}")
+        for item in assignment.inputs:
+            item.artifact.validate(MAX_FILE_BYTES)
+        others = [item.artifact.digest for item in assignment.inputs]
+        await self._expect(assignment.run, artifact.digest, *others)
         if not talk.services.files.has(artifact.digest):
             await self._make_here(talk)
         path = await talk.download(artifact, talk.assignment.model_data, granted=talk.assignment.download_granted)
         inputs = await _inputs(talk)
-        self._held.hold(assignment.run, artifact.digest, (item.artifact.digest for item in assignment.inputs))
+        async with self._held.lock:
+            self._held.hold(assignment.run, artifact.digest, others)
         return path, inputs
+
+    async def _expect(self, run: str, *digests: str) -> None:
+        """Before a file comes: if this is cancelled meanwhile, it goes with the run's next model, or with the run."""
+        async with self._held.lock:
+            self._held.expect(run, digests)
 
     async def _make_here(self, talk: Conversation) -> None:
         """Try to make the file from what is here; if that fails, it will be downloaded."""
@@ -69,7 +79,7 @@ class BaseModels:
         files, wanted = talk.services.files, talk.assignment.model
         out = files.scratch(wanted.size_bytes)
         try:
-            artifact = await (_from_seed(talk, out) if change is None else _apply(talk, change, out))
+            artifact = await (_from_seed(talk, out) if change is None else self._apply(talk, change, out))
             if artifact == wanted:
                 await asyncio.to_thread(files.adopt, out, artifact)
                 return
@@ -82,25 +92,21 @@ class BaseModels:
         files.discard(out)
         talk.log.warning("the model cannot be made here; downloading it", reason=reason)
 
+    async def _apply(self, talk: Conversation, change: msg.Change, out: Path) -> Artifact:
+        assignment, services = talk.assignment, talk.services
+        change.artifact.validate(MAX_CHANGE_FACTOR * assignment.model.size_bytes)
+        await self._expect(assignment.run, change.artifact.digest)
+        path = await talk.download(change.artifact, change.data, granted=False)
+        base = services.files.path(change.base)
+        job = ApplyJob(spec_json=assignment.spec, layout=assignment.layout, base=base, change=path, out=out)
+        return (await services.worker.do(APPLY, job)).artifact
+
 
 async def _inputs(talk: Conversation) -> Inputs:
     paths = {}
     for item in talk.assignment.inputs:
-        item.artifact.validate(MAX_FILE_BYTES)
         paths[item.part, item.source] = await talk.download(item.artifact, item.data, granted=False)
     return paths
-
-
-async def _apply(talk: Conversation, change: msg.Change, out: Path) -> Artifact:
-    assignment, services = talk.assignment, talk.services
-    change.artifact.validate(MAX_CHANGE_FACTOR * assignment.model.size_bytes)
-    path = await talk.download(change.artifact, change.data, granted=False)
-    base = services.files.path(change.base)
-    job = ApplyJob(spec_json=assignment.spec, layout=assignment.layout, base=base, change=path, out=out)
-    try:
-        return (await services.worker.do(APPLY, job)).artifact
-    finally:
-        services.files.release([change.artifact.digest])
 
 
 async def _from_seed(talk: Conversation, out: Path) -> Artifact:

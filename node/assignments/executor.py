@@ -48,10 +48,14 @@ class Executor:
 
     async def forget(self, run: str) -> None:
         """A run has ended: let go of its files and state."""
-        services, needed = self._services, self._services.store.needed()
-        await asyncio.to_thread(services.store.forget_state, run)
-        services.files.release(needed - services.store.needed())
+        await self.held.alone(self._forget, run)
+
+    def _forget(self, run: str) -> None:
+        store = self._services.store
+        needed = store.needed()
+        store.forget(run)
         self.held.forget(run)
+        self.held.release(needed)
 
     async def _train_and_deliver(self, talk: Conversation, spec: RunSpec) -> None:
         assignment, store = talk.assignment, self._services.store
@@ -66,7 +70,7 @@ class Executor:
             with self._services.metrics.phases.labels("uploading").time():
                 is_settled = await Delivery(talk, update).deliver()
             if is_settled:
-                await asyncio.to_thread(self._delivered, update)
+                await self.held.alone(self._delivered, update)
                 return
             if update.private:
                 raise PolicyError("the update is lost, and new noise for the same round would cost privacy again")
@@ -75,7 +79,7 @@ class Executor:
 
     def _delivered(self, update: FinishedUpdate) -> None:
         self._services.store.delivered(update)
-        self._services.files.release(update.digests - self._services.store.needed())  # momentum may be what was sent
+        self.held.release(update.digests)  # but for what is momentum too
 
     async def _evaluate(self, talk: Conversation, spec: RunSpec) -> None:
         assignment, services = talk.assignment, self._services

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import structlog
 
 from covey.node.ports import Files, Store
 
+log = structlog.get_logger(room="node")
+P = ParamSpec("P")
+T = TypeVar("T")
 MAX_RUNS = 4
 """Of so many runs files are kept: they can be had again."""
 
@@ -14,13 +21,16 @@ MAX_RUNS = 4
 class HeldFiles:
     """The base model of each run, and what came with it, until the next one is here.
 
+    Files have the names of their contents, so that two runs may have one file. Whatever brings files in, or drops some,
+    therefore happens under `lock`, alone: nothing is dropped that another run has just begun to need.
+
     Args:
         files: The node's.
         store: What is needed by it is never dropped.
     """
 
     def __init__(self, files: Files, store: Store) -> None:
-        self._files, self._store = files, store
+        self._files, self._store, self.lock = files, store, asyncio.Lock()
         self._models: dict[str, str] = {}
         self._held: dict[str, frozenset[str]] = {}
         self._abandoned: list[Path] = []
@@ -29,20 +39,35 @@ class HeldFiles:
         """Digest of the file of the run's newest model that is here; empty: none."""
         return self._models.get(run, "")
 
+    async def alone(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do blocking work in a thread, under the lock. If this is cancelled, the work still ends under the lock."""
+        return await asyncio.shield(asyncio.create_task(self._alone(work, *args, **kwargs)))
+
+    async def _alone(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        async with self.lock:
+            return await asyncio.to_thread(work, *args, **kwargs)
+
+    def expect(self, run: str, digests: Iterable[str]) -> None:
+        """Files of a run are about to come, by digest: keep them too, until `hold` says which are still of use."""
+        self._held[run] = self._held.pop(run, frozenset()).union(digests)
+
     def hold(self, run: str, model: str, others: Iterable[str] = ()) -> None:
         """A run's newest model and the files beside it are here, by digest: drop (rename) those of the one before."""
         before = self._held.pop(run, frozenset())
         self._held[run], self._models[run] = frozenset((model, *others)), model
-        self._release(before)
+        self.release(before)
         while len(self._held) > MAX_RUNS:
-            self.forget(next(iter(self._held)))
+            oldest = next(iter(self._held))
+            log.warning("the model of a run is dropped: other runs are newer", run=oldest, max_runs=MAX_RUNS)
+            self.forget(oldest)
 
     def forget(self, run: str) -> None:
         """The run has ended, or others are newer."""
         self._models.pop(run, None)
-        self._release(self._held.pop(run, frozenset()))
+        self.release(self._held.pop(run, frozenset()))
 
-    def _release(self, digests: Iterable[str]) -> None:
+    def release(self, digests: Iterable[str]) -> None:
+        """Drop those of these files that no run needs."""
         self._files.release(set(digests).difference(*self._held.values()) - self._store.needed())
 
     def abandon(self, paths: Iterable[Path]) -> None:

@@ -59,6 +59,12 @@ class Journal:
         self._path(run).unlink(missing_ok=True)
         self._newest.pop(run, None)
 
+    def run_ended(self, run: str) -> None:
+        """Drop a run's update; a private one stays, as it must never be made again."""
+        update = self._newest.get(run)
+        if update is not None and not update.private:
+            self.forget(run)
+
     def referenced(self) -> set[str]:
         """Digests of the files that undelivered updates need, and of those that are held back."""
         updates = list(self._newest.values())  # at once: another thread may be saving one

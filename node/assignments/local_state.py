@@ -6,7 +6,6 @@ says that just this update was accepted; whatever else became of it, the old sta
 
 from __future__ import annotations
 
-import contextlib
 import json
 import threading
 from collections.abc import Iterable, Mapping
@@ -14,11 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from covey import messages as msg
 from covey.artifact import Artifact, artifact_from_json, artifact_to_json
+from covey.errors import StoreError
 from covey.node.assignments.durable import write_durably
 from covey.node.updates import FinishedUpdate, State
 
+log = structlog.get_logger(room="node")
 MAX_RUNS = 16
 """Of so many runs state is kept: the end of a run may go unheard while the node is away."""
 
@@ -98,13 +101,21 @@ class RunStates:
 
     def _bound(self) -> None:
         while len(self._states) > MAX_RUNS:
-            del self._states[next(iter(self._states))]
+            run = next(iter(self._states))
+            del self._states[run]
+            log.warning("the state kept of a run is dropped: other runs are newer", run=run, max_runs=MAX_RUNS)
 
 
 class LocalState:
     """The states of the newest runs, in a file that is written whenever they change.
 
     Methods block, and may be called from any thread.
+
+    Args:
+        folder: Where the file is; made if it is missing.
+
+    Raises:
+        StoreError: There is a file, and it cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -149,11 +160,18 @@ class LocalState:
 
 
 def _read(path: Path) -> list[RunState]:
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+    """Only a missing file is no state: whoever took a damaged one for that would drop the files it names."""
+    try:
         data = json.loads(path.read_text())
         # A file of an earlier version holds the state of one run.
         return [_from_json(item) for item in data.get("runs", [data]) if item["run"]]
-    return []
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(
+            f"{path}, which says what this node keeps of its runs, cannot be read ({error!r}); nothing was deleted. "
+            "Restore it or make it readable, or move it away to begin anew without that state; then start again"
+        ) from error
 
 
 def _to_json(state: RunState) -> dict[str, Any]:

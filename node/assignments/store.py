@@ -47,9 +47,10 @@ class NodeStore:
         """As `Store.own_state`."""
         return self._state.own_state(run)
 
-    def forget_state(self, run: str) -> None:
-        """As `Store.forget_state`."""
+    def forget(self, run: str) -> None:
+        """As `Store.forget`."""
         self._state.forget(run)
+        self._journal.run_ended(run)
 
     def needed(self) -> set[str]:
         """As `Store.needed`."""

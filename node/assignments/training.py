@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 from dataclasses import replace
@@ -56,7 +55,7 @@ class Training:
         services.metrics.trained(result)
         faults.reach("trained")
         update = _finished(services, talk.assignment, spec, result)
-        await asyncio.to_thread(self._make_durable, result, update)
+        await self._held.alone(self._make_durable, result, update)
         faults.reach("journaled")
         return update
 
@@ -77,7 +76,7 @@ class Training:
                 "no more"
             )
         update = _held_back(services, spec, before, asked.phase, held)
-        await asyncio.to_thread(services.store.save, update, {}, {})
+        await self._held.alone(services.store.save, update, {}, {})
         faults.reach("journaled")
         return update
 
@@ -101,7 +100,7 @@ class Training:
                 for part in {part for part, source in inputs if source}
             },
             evaluate=assignment.evaluate,
-            scratch={part.name: files.scratch(part.size_bytes) for part in wanted_parts(assignment, layout)},
+            scratch={part.name: files.scratch(part.size_bytes) for part in wanted_parts(assignment)},
             node_paths=services.config.paths,
             node_options=services.config.options,
             allow_path=services.config.allows_path(spec.task.name),
@@ -116,12 +115,13 @@ class Training:
 
     async def _settled_state(self, assignment: msg.Assignment) -> State:
         """What this node keeps of the run, now that its last update is decided on; the files of the rest go."""
-        store, files = self._services.store, self._services.files
-        if not assignment.node_state:
-            return {}
+        return await self._held.alone(self._settle, assignment) if assignment.node_state else {}
+
+    def _settle(self, assignment: msg.Assignment) -> State:
+        store = self._services.store
         before = store.needed()
-        state = await asyncio.to_thread(store.settle, assignment.run, assignment.feedback, assignment.round)
-        files.release(before - store.needed())
+        state = store.settle(assignment.run, assignment.feedback, assignment.round)
+        self._held.release(before)
         return state
 
     async def _use_worker(self, talk: Conversation, job: TrainJob) -> TrainResult:
@@ -149,7 +149,7 @@ class Training:
         state, own = ({file.name: file.artifact for file in files} for files in (result.state, result.own_state))
         store, before = self._services.store, self._services.store.needed()
         store.save(update, state, own)
-        self._services.files.release(before - store.needed())  # what was held back, and is not asked for any more
+        self._held.release(before)  # what was held back, and is not asked for any more
 
 
 def _finished(services: NodeServices, assignment: msg.Assignment, spec: RunSpec, result: TrainResult) -> FinishedUpdate:

@@ -111,6 +111,13 @@ def test_root_imports_only_the_asked_command():
     assert "covey.cli.commands.demo" not in loaded
 
 
+@pytest.mark.parametrize("count", ["0", "17"])
+def test_no_more_runs_at_once_than_nodes_keep_state_of(count, tmp_path):
+    done = CliRunner().invoke(covey, ["coordinator", "start", "--data-dir", str(tmp_path), "--max-runs", count])
+    assert done.exit_code == 2
+    assert "1<=x<=16" in done.stderr
+
+
 def test_version():
     done = CliRunner().invoke(covey, ["--version"])
     assert done.stdout.strip() == f"covey, version {__version__}"

@@ -222,3 +222,25 @@ async def test_an_update_that_the_record_refuses_leaves_no_file(world, opened):
     assert [refusal.code for refusal in world.nodes.got(msg.Refusal)] == ["late"]
     assert not world.files.has(offer.parts[0].artifact.digest)
     assert verdicts(world) == {}
+
+
+async def test_an_update_whose_file_another_run_dropped_meanwhile_is_asked_for_again(world, opened):
+    """It was here when the offer was checked, and is gone when the update is to be recorded."""
+    assignment = (await opened("run"))["run"]["ada"]
+    offer = world.update_of("ada", assignment)
+    artifact, data = offer.parts[0].artifact, offer.parts[0].data
+    world.files.put(artifact, data)
+    missing = world.offers._missing
+
+    def seen(of):
+        parts = missing(of)
+        world.files.release([artifact.digest])
+        return parts
+
+    world.offers._missing = seen
+    await world.offers.offer("ada", replace(offer, parts=(replace(offer.parts[0], data=b""), *offer.parts[1:])))
+    assert [refusal.code for refusal in world.nodes.got(msg.Refusal, "ada")] == ["not-ready"]
+    world.offers._missing = missing
+    await world.offers.offer("ada", offer)
+    assert len(world.nodes.got(msg.Receipt, "ada")) == 1
+    assert verdicts(world) == {"ada": "received"}

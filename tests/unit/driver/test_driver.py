@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from covey.driver.background import Background
 from covey.driver.changes import Changes
@@ -77,6 +78,34 @@ async def test_a_crash_of_work_beside_the_events_comes_out(driver):
     driver.spawn(crash())
     with pytest.raises(ValueError, match="of the work"):
         await driver.drive(Counter(10))
+
+
+async def test_a_crash_of_work_after_the_machine_is_done_is_logged(driver):
+    async def crash():
+        raise ValueError("of the work")
+
+    await driver.drive(Counter(1), ["first"])
+    with capture_logs() as logs:
+        driver.spawn(crash())
+        await driver.settle()
+        await asyncio.sleep(0)
+    assert [(entry["log_level"], str(entry["exc_info"])) for entry in logs] == [("error", "of the work")]
+
+
+async def test_a_crash_of_work_in_the_machine_s_last_moment_is_logged():
+    async def crash():
+        raise ValueError("of the work")
+
+    async def do(action):
+        if action == ("do", "first"):
+            crashing.spawn(crash())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    crashing = Driver(do, clock=lambda: 0.0, tick=str)
+    with capture_logs() as logs:
+        await crashing.drive(Counter(2), ["first", "second"])
+    assert [(entry["log_level"], str(entry["exc_info"])) for entry in logs] == [("error", "of the work")]
 
 
 async def test_work_beside_the_events_can_be_waited_for_and_given_up(driver, done):

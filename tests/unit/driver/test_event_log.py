@@ -163,3 +163,9 @@ def test_only_the_newest_logs_are_kept(tmp_path):
     for name in ("a", "b", "c", "d"):
         fill(log_in(tmp_path, name, logs=2, file_bytes=100), 2)
     assert {path.name.partition(".")[0] for path in tmp_path.iterdir()} == {"c", "d"}
+
+
+def test_a_file_that_was_dropped_meanwhile_does_not_end_the_log(tmp_path):
+    (tmp_path / "old.jsonl").symlink_to(tmp_path / "gone")  # it is listed, and is not there
+    fill(log_in(tmp_path, "new", logs=1), 2)
+    assert [len(entries) for _, entries in read(tmp_path / "new.jsonl")] == [2]

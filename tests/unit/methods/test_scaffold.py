@@ -7,7 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from covey.errors import SpecError
+from covey.errors import SpecError, TaskError
+from covey.layout import Layout, TensorSpec
+from covey.learning.recipe import RecipeContext, RecipeInputs
+from covey.methods.scaffold import Corrected
 from covey.testing.method_rounds import MethodRounds, spec_of
 from tests.unit.methods.naive import first_model, mean, trained
 
@@ -124,3 +127,15 @@ def test_the_first_round_is_plain_averaging(tmp_path: Path) -> None:
 def test_what_it_cannot_work_with_is_refused(tmp_path: Path, sections, text) -> None:
     with pytest.raises(SpecError, match=text):
         MethodRounds(spec_of("scaffold", **sections), tmp_path, NODES)
+
+
+def test_a_training_without_a_step_is_said_in_words() -> None:
+    spec = spec_of("scaffold", **EQUAL, **PLAIN)
+    model = first_model(spec)
+    layout = Layout.of([TensorSpec(name, "float32", tuple(p.shape)) for name, p in model.named_parameters()])
+    recipe = Corrected()
+    recipe.begin(RecipeContext(model, spec.training, 1, 1, 0, torch.Generator(), RecipeInputs(layout)))
+    with pytest.raises(TaskError, match="no local step"):
+        recipe.finish()
+    recipe.after_step(model)
+    assert set(recipe.finish()) == {"control"}

@@ -35,6 +35,12 @@ def model_bytes(layout, seed=0):
     return bytes([seed]) * layout.file_bytes
 
 
+def wanted(layout):
+    """The layout's own parts."""
+    sizes = {"model": 4 * layout.part("model").numel, "buffers": layout.part("buffers").nbytes}
+    return tuple(msg.WantedPart(name, "", size, exact=False) for name, size in sizes.items() if size)
+
+
 def assignment(run="r", number=1, *, layout=SMALL, seed=0, **fields):
     """To train from a model that comes along if it is small; its version has the number of the round before."""
     content = model_bytes(layout, seed)
@@ -51,6 +57,7 @@ def assignment(run="r", number=1, *, layout=SMALL, seed=0, **fields):
         roster_index=0,
         num_partitions=3,
         model_data=content if len(content) < 10_000 else b"",
+        wanted=wanted(layout),
     )
     return replace(asked, **fields)
 

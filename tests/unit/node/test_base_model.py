@@ -156,3 +156,28 @@ async def test_the_file_of_a_making_that_was_cancelled_is_dropped_later(node, br
     assert len(list(scratch.iterdir())) == 1
     held.discard_abandoned()
     assert not list(scratch.iterdir())
+
+
+async def test_what_came_before_a_download_was_cancelled_goes_with_the_run_s_next_model(node, bring, held):
+    """The first input came along; the second is asked for in vain."""
+    came, missing = artifact_of([b"small"]), artifact_of([b"large" * 1000])
+    node.coordinator.answers = False
+    files = (msg.InputFile("teacher", "n1", came, b"small"), msg.InputFile("teacher", "n2", missing))
+    work = asyncio.create_task(bring(assignment("a", inputs=files)))
+    await node.until(lambda: asked_for(node))
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    assert node.on_disk() == {assignment("a").model.digest, came.digest}
+    await bring(assignment("a", 2, seed=1))
+    assert node.on_disk() == {assignment("a", seed=1).model.digest}
+
+
+async def test_what_came_before_a_download_was_cancelled_goes_with_the_run(node, bring, held):
+    node.coordinator.answers = False
+    missing = msg.InputFile("teacher", "n2", artifact_of([b"large" * 1000]))
+    work = asyncio.create_task(bring(assignment("a", inputs=(missing,))))
+    await node.until(lambda: asked_for(node))
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    held.forget("a")
+    assert node.on_disk() == set()

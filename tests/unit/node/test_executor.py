@@ -6,10 +6,12 @@ from dataclasses import replace
 import pytest
 
 from covey import messages as msg
+from covey.artifact import artifact_of
 from covey.node.assignments.conversation import Conversation
 from covey.node.assignments.executor import Executor
 from covey.spec import RoundsSpec, TaskSection
 from covey.wire.signing import UpdateStatement
+from covey.worker.jobs.files import WrittenFile
 from tests.unit.node.memory import LARGE, Node, assignment
 
 
@@ -169,3 +171,44 @@ async def test_what_is_held_back_goes_when_the_next_round_is_trained(node, do):
     assert held in node.on_disk()
     await do(assignment("a", 2, wanted=HELD))
     assert held not in node.on_disk()
+
+
+async def test_a_file_that_another_run_has_just_adopted_outlives_the_run_that_had_it_first(node):
+    """Run a ends just when run b's training has adopted files of the same content, and has not noted them yet."""
+
+    def same(name, path, job):
+        path.write_bytes(b"the same state")
+        return WrittenFile(name, path, artifact_of([b"the same state"]))
+
+    node.worker._state = same
+    executor, forgetting = Executor(node.services), []
+    loop, save = asyncio.get_running_loop(), node.store.save
+
+    async def work(run):
+        talk = Conversation(node.services, assignment(run, node_state=("momentum",)), lambda stage, update: None)
+        node.coordinator.listen(talk.answered)
+        await executor.do(talk)
+
+    async def end(run):
+        forgetting.append(asyncio.create_task(executor.forget(run)))
+        await asyncio.wait(forgetting, timeout=0.2)  # without a lock it would be done now
+
+    def end_the_other_first(update, state, own):
+        asyncio.run_coroutine_threadsafe(end("a"), loop).result(20)
+        save(update, state, own)
+
+    await work("a")
+    node.store.save = end_the_other_first
+    await work("b")
+    await asyncio.gather(*forgetting)
+    assert artifact_of([b"the same state"]).digest in node.store.needed()
+    assert node.store.needed() <= node.on_disk()
+
+
+async def test_an_update_of_a_run_that_has_ended_goes_with_its_files(node, do):
+    node.coordinator.lose()
+    update = await finished(node, do, assignment("a"))
+    assert update.digests <= node.on_disk()
+    await Executor(node.services).forget("a")
+    assert not update.digests & node.on_disk()
+    assert node.store.needed() == set()

@@ -1,3 +1,8 @@
+import asyncio
+import threading
+
+from structlog.testing import capture_logs
+
 from covey.artifact import artifact_of
 from covey.node.assignments.held_files import MAX_RUNS, HeldFiles
 
@@ -39,7 +44,9 @@ def test_the_run_that_was_served_longest_ago_goes_first(node):
     for k in range(MAX_RUNS):
         held.hold(f"r{k}", models[k])
     held.hold("r0", models[0])
-    held.hold("new", models[-1])
+    with capture_logs() as logs:
+        held.hold("new", models[-1])
+    assert [(entry["log_level"], entry["run"]) for entry in logs] == [("warning", "r1")]
     assert node.on_disk() == set(models) - {models[1]}
 
 
@@ -50,3 +57,34 @@ def test_abandoned_files_are_dropped_once_nobody_writes_them(node):
     assert paths[0].exists()
     held.discard_abandoned()
     assert not any(path.exists() for path in paths)
+
+
+def test_what_is_expected_stays_until_it_is_known_what_is_of_use(node):
+    first, came, second = put(node, "first", "came", "second")
+    held = HeldFiles(node.files, node.store)
+    held.hold("a", first)
+    held.expect("a", [came])
+    held.release([first, came])
+    assert (held.model("a"), node.on_disk()) == (first, {first, came, second})
+    held.hold("a", second)
+    assert node.on_disk() == {second}
+
+
+async def test_work_that_was_cancelled_ends_before_other_work_begins(node):
+    held, steps = HeldFiles(node.files, node.store), []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow():
+        begun.set()
+        go_on.wait(20)
+        steps.append("slow")
+
+    first = asyncio.create_task(held.alone(slow))
+    await asyncio.to_thread(begun.wait, 20)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    second = asyncio.create_task(held.alone(steps.append, "next"))
+    assert held.lock.locked()
+    go_on.set()
+    await second
+    assert (first.cancelled(), steps) == (True, ["slow", "next"])

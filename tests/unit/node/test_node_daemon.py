@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from covey import messages as msg
+from covey.errors import StoreError
 from covey.node.daemon import RENEWED, NodeDaemon
 from covey.node.operator.config import NodeConfig
 from covey.node.operator.metrics import NodeMetrics
@@ -47,3 +48,14 @@ async def test_it_ends_with_an_error_where_coming_back_would_not_help(served, da
 
 async def test_it_ends_to_go_on_with_a_new_certificate(served, daemon):
     assert await ended(daemon(days=30)) == RENEWED
+
+
+async def test_with_a_damaged_record_it_does_not_start_and_deletes_nothing(daemon):
+    before = daemon()
+    home = before._config.data_dir
+    kept = home / "files" / "artifacts" / ("0" * 64)
+    kept.write_bytes(b"this node's own tensors")
+    (home / "state" / "carried.json").write_text("half")
+    with pytest.raises(StoreError, match="move it away"):
+        NodeDaemon(before._config, before._identity, NodeMetrics())
+    assert kept.read_bytes() == b"this node's own tensors"

@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from structlog.testing import capture_logs
 
 from covey import messages as msg
 from covey.artifact import artifact_of, artifact_to_json
@@ -13,7 +14,7 @@ from covey.node.assignments import local_state
 from covey.node.assignments.journal import Journal
 from covey.node.assignments.local_state import LocalState, RunStates
 from covey.node.assignments.store import NodeStore
-from covey.node.updates import FinishedUpdate
+from covey.node.updates import FinishedUpdate, HeldPart
 from covey.parts import PartFile
 from covey.simulation.files import MemoryStore
 
@@ -73,9 +74,31 @@ def test_each_run_keeps_its_own_state_until_it_ends(store):
         store.save(update(run), state, {})
     for run, state in states.items():
         assert store.settle(run, msg.Feedback(f"digest {run} 1", True), 0) == state
-    store.forget_state("a")
+    store.forget("a")
     assert store.settle("a", msg.Feedback("digest a 1", True), 0) == {}
     assert store.settle("b", msg.Feedback("digest b 1", True), 0) == states["b"]
+
+
+@pytest.mark.parametrize("delivered", [False, True])
+def test_an_update_of_a_run_that_has_ended_goes_but_for_a_private_one(store, delivered):
+    held = HeldPart(2, PartFile("late", "none", artifact("held")), "layout")
+    for update_of_run in (update("a", held=(held,)), update("b", private=True)):
+        store.save(update_of_run, {}, {})
+        if delivered:
+            store.delivered(update_of_run)
+    for run in ("a", "b", "never heard of"):
+        store.forget(run)
+    assert store.finished("a", 1, 1, "base") is None
+    assert store.needed() == (set() if delivered else {artifact("b 1").digest})
+
+
+def test_an_update_of_a_run_that_has_ended_stays_away_after_a_restart(tmp_path):
+    store = NodeStore(tmp_path)
+    store.save(update("a"), {}, {})
+    store.save(update("b", private=True), {}, {})
+    store.forget("a")
+    store.forget("b")
+    assert NodeStore(tmp_path).needed() == {artifact("b 1").digest}
 
 
 def test_all_of_it_is_there_after_a_restart(tmp_path):
@@ -111,9 +134,24 @@ def test_a_file_of_the_version_that_knew_one_run_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"runs": [{"run": "a"}]}', '{"run": "a", "accepted": 1}', '"x"'])
-def test_a_damaged_file_of_state_is_no_state(tmp_path, text):
-    (tmp_path / "carried.json").write_text(text)
+def test_a_damaged_file_of_state_is_said_and_left_as_it_is(tmp_path, text):
+    path = tmp_path / "carried.json"
+    path.write_text(text)
+    with pytest.raises(StoreError, match=r"carried\.json.* move it away to begin anew"):
+        LocalState(tmp_path)
+    assert path.read_text() == text
+    path.rename(tmp_path / "away")
     assert LocalState(tmp_path).digests() == set()
+
+
+def test_a_file_of_state_that_cannot_be_read_is_said(tmp_path):
+    (tmp_path / "carried.json").mkdir()
+    with pytest.raises(StoreError, match="cannot be read"):
+        LocalState(tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "carried.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(StoreError, match="cannot be read"):
+        LocalState(tmp_path / "other")
 
 
 def test_an_empty_file_of_the_version_that_knew_one_run_is_no_run(tmp_path):
@@ -154,6 +192,8 @@ def test_what_is_no_run_id_names_no_file(tmp_path, run):
 
 def test_states_in_memory_are_bounded_too():
     states = RunStates()
-    for number in range(40):
-        states.settle(f"r{number}", msg.Feedback(), 0)
+    with capture_logs() as logs:
+        for number in range(40):
+            states.settle(f"r{number}", msg.Feedback(), 0)
+    assert [(entry["log_level"], entry["run"]) for entry in logs] == [("warning", f"r{k}") for k in range(24)]
     assert [state.run for state in states.newest_last()] == [f"r{number}" for number in range(24, 40)]

@@ -6,12 +6,12 @@ import pytest
 
 from covey import messages as msg
 from covey.artifact import artifact_of
-from covey.errors import LimitExceeded, TaskError
+from covey.errors import LimitExceeded, PolicyError, TaskError
 from covey.node.assignments.base_model import BaseModels
 from covey.node.assignments.conversation import Conversation
 from covey.node.assignments.held_files import HeldFiles
 from covey.node.assignments.training import Training
-from covey.node.assignments.wanted_parts import state_bytes, wanted_parts
+from covey.node.assignments.wanted_parts import state_bytes
 from covey.node.operator.adversary import Drill
 from covey.spec import RoundsSpec, TaskSection, WeightsSection, parse_json
 from covey.wire.signing import UpdateStatement
@@ -33,12 +33,13 @@ def scratch(node):
     return list((node.data_dir / "files" / "scratch").iterdir())
 
 
-def test_without_wanted_parts_the_layout_s_are_sent():
-    assert [(part.name, part.size_bytes) for part in wanted_parts(assignment(), SMALL)] == [
-        ("model", 20),
-        ("buffers", 16),
-    ]
-    assert [part.name for part in wanted_parts(assignment(), LARGE)] == ["model"]
+async def test_an_assignment_that_names_no_parts_is_declined_in_words(node, train):
+    with pytest.raises(PolicyError, match="does not say which parts"):
+        await train(assignment("a", wanted=()))
+    assert node.worker.jobs == []
+
+
+def test_state_is_as_long_as_the_parameters():
     assert (state_bytes(SMALL), state_bytes(LARGE)) == (20, 400_000)
 
 
