@@ -74,6 +74,8 @@ class AdminService:
         self._env = env
         self._store = env.store.store
         self._queries = Queries(env.store.store, self._node_view)
+        self._submission = asyncio.Lock()
+        """Held while the worker checks a specification: the others wait here, not in the worker's queue."""
 
     def _authorised(self, context: Context, *, writes: bool = True) -> str:
         peer = peer_identity(context)
@@ -96,7 +98,8 @@ class AdminService:
             raise SpecError(f"the specification is larger than {MAX_SPEC_BYTES} bytes")
         spec = parse_json(request.spec_json) if request.spec_json else parse_toml(request.spec_toml)
         text = spec.to_json()
-        await self._env.worker.do(DESCRIBE, DescribeJob(text, self._env.allow_paths))
+        async with self._submission:
+            await self._env.worker.do(DESCRIBE, DescribeJob(text, self._env.allow_paths))
         now = self._env.clock()
         record = RunRecord(secrets.token_hex(6), spec.name, spec.mode, text, spec.seed, "queued", "", now)
         await self._call(self._store.add_run, record)

@@ -90,8 +90,9 @@ class Worker(Protocol):
     """The coordinator's worker, which does one job at a time, in the order in which they were given.
 
     This bounds what a long step of one run does to another. A run has at most one step (preparation, aggregation or
-    decision) and one evaluation with the worker, running or waiting, so that a step waits for at most these two jobs of
-    each other active run, and for its own run's evaluation. It never waits for the training of another run.
+    decision) and one evaluation with the worker, running or waiting, and of all submissions together one is checked
+    there at a time. So a step waits for at most these two jobs of each other active run, for its own run's evaluation,
+    and for one submission. It never waits for the training of another run.
     """
 
     async def do(self, operation: Operation[J, R, Progress], job: J) -> R:

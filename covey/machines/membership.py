@@ -7,6 +7,7 @@ changes nothing in who takes part.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 
 class Membership:
@@ -21,6 +22,7 @@ class Membership:
         self.roster = list(roster)
         self.present: set[str] = set()
         self._away: dict[str, float] = dict(expected or {})
+        self._removed: set[str] = set()
 
     def start(self, now: float, at_work: Iterable[str] = ()) -> None:
         """The run is taken up: the roster is expected, and whoever was `at_work` before is so from now on."""
@@ -34,6 +36,7 @@ class Membership:
     def join(self, node: str) -> None:
         """A node is connected (again)."""
         self.present.add(node)
+        self._removed.discard(node)
         self._away.pop(node, None)
 
     def leave(self, node: str, now: float) -> bool:
@@ -48,6 +51,7 @@ class Membership:
         """A node is not expected any more."""
         self.present.discard(node)
         self._away.pop(node, None)
+        self._removed.add(node)
 
     def give_up(self, now: float, rejoin_s: float) -> list[str]:
         """Expect those no more that have been away for `rejoin_s`; returns them."""
@@ -64,6 +68,12 @@ class Membership:
         """The nodes that are connected or expected back, in roster order; new ones come to the roster's end."""
         self.roster.extend(sorted((self.present | set(self._away)) - set(self.roster)))
         return [node for node in self.roster if node in self.present or node in self._away]
+
+    def why_gone(self, node: str) -> Literal["", "removed", "given up"]:
+        """Why a node is neither connected nor expected back; "": it is one of them."""
+        if node in self.present or node in self._away:
+            return ""
+        return "removed" if node in self._removed else "given up"
 
     def connected(self) -> list[str]:
         """The nodes of the roster that are connected, in its order."""

@@ -158,3 +158,12 @@ def test_a_coordinator_that_is_killed_goes_on_with_what_it_keeps(federation, sim
     assert federation.coordinator.wait(90) == -9
     federation.start_coordinator(options=["--allow-paths"])
     assert federation.wait(run, timeout_s=120)["model_sha256"] == simulated(method)["run"]["model_sha256"]
+
+
+def test_a_worker_that_is_killed_when_the_method_has_finished_a_round_finishes_it_the_same_again(federation, simulated):
+    federation.stop_coordinator()
+    federation.start_coordinator(env={"COVEY_FAULTS": "method-finish:2"}, options=["--allow-paths"])
+    federation.wait_connected(NODES)
+    run = federation.submit(text_of("scaffold", "method-finish"))
+    assert federation.wait(run, timeout_s=120)["model_sha256"] == simulated("scaffold")["run"]["model_sha256"]
+    assert "the worker died" in federation.coordinator.log.read_text()

@@ -95,6 +95,18 @@ def test_a_coordinator_that_is_killed_between_and_in_the_phases(
     assert leaders(steps_of(federation.coordinator_dir, run)) == leaders(simulated[1])
 
 
+def test_a_worker_that_is_killed_when_the_method_has_planned_plans_the_same_again(
+    federation: Federation, simulated: tuple[str, list[StepRecord]]
+) -> None:
+    federation.stop_coordinator()
+    coordinator = federation.start_coordinator(env={"COVEY_FAULTS": "method-plan:3"})  # a round has two plans
+    federation.wait_connected(NODES)
+    run = federation.submit(text_of("method-plan"))
+    assert federation.wait(run, timeout_s=120)["model_sha256"] == simulated[0]
+    assert "the worker died" in coordinator.log.read_text()
+    assert leaders(steps_of(federation.coordinator_dir, run)) == leaders(simulated[1])
+
+
 @pytest.mark.parametrize("point", ["assigned:2", "journaled:2"])
 def test_a_leader_that_is_killed_between_the_phases_goes_on_with_what_it_held_back(
     federation: Federation, simulated: tuple[str, list[StepRecord]], point: str

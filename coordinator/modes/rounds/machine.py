@@ -206,7 +206,17 @@ class RoundMachine:
         self.answers |= dict.fromkeys(event.rejected, "rejected")
         self.state, self.phase, self._asked, self._phase_answers = "collecting", event.phase, tuple(event.params), {}
         self._attempt_at, self._stuck = self._now, False
+        self._lose_the_gone()
         self._assign_pending()
+
+    def _lose_the_gone(self) -> None:
+        """Who was given up or evicted since it answered an earlier phase is not waited for."""
+        for node in self._pending():
+            why_gone = self.members.why_gone(node)
+            if why_gone == "removed":
+                self._answer(node, "rejected", "evicted")
+            elif why_gone:
+                self._answer(node, "lost", f"no connection for {self.policy.rejoin_s:g} s")
 
     def _reopen(self) -> None:
         self.state, self.phase, self._asked, self._phase_answers = "collecting", 1, (), {}

@@ -214,13 +214,19 @@ class RoundsMode(Mode):
         outcome = UpdateRecord(
             run.run.run, action.round, action.node, action.verdict, action.reason, received_at=at, phase=phase
         )
-        earlier = range(1, phase) if action.verdict == "rejected" else ()
         with contextlib.suppress(NotFound):
-            for before in earlier:  # what a rejected node has sent before does not count either
-                await run.persist(run.record.record_outcome, replace(outcome, phase=before))
+            if action.verdict == "rejected" and run.ready().description.phases > 1:
+                for other in await run.persist(self._other_phases, action):
+                    await run.persist(run.record.record_outcome, replace(outcome, phase=other))
             # The record decides: the update may have become durable just before, and is then judged with the others.
             if await run.persist(run.record.record_outcome, outcome):
                 self._note_outcome(action)
+
+    def _other_phases(self, action: ev.RecordOutcome) -> list[int]:
+        """Where else a node that is rejected has answered: a round that is tried again has answers of later phases."""
+        updates = self._run.record.updates(self._run.run.run, action.round)
+        sent = {update.phase for update in updates if update.node == action.node}
+        return sorted({*sent, *range(1, action.phase)} - {action.phase})
 
     def _note_outcome(self, action: ev.RecordOutcome) -> None:
         run, reason = self._run, action.reason

@@ -208,6 +208,7 @@ class _Round:
         accepted = tuple(row.node for row in self.rows if self.verdicts[row.node].accepted)
         context = FinishContext(job.round, form.run, job.roster, accepted)
         state = form.method.finish(flat, form.state(job.state), context).state
+        faults.reach("method-finish")
         if set(state) != {part.name for part in form.kept}:
             kept = sorted(part.name for part in form.kept)
             raise RunFailed(f"method {self.spec.method.name!r} made the state {sorted(state)}, and declares {kept}")

@@ -223,7 +223,7 @@ def _method(parts: Parts) -> Complaints:
 
 def _no_model(parts: Parts) -> Complaints:
     spec, name = parts.spec, parts.spec.method.name
-    if spec.mode != "rounds":
+    if not spec.facts.synchronous:
         yield "mode", f'a run of {name!r} has no global model, whose versions go on; choose mode = "rounds"'
     if spec.evaluation.where in ("central", "both"):
         text = f"{name!r} has no global model that the coordinator could evaluate; choose "
@@ -243,7 +243,7 @@ def _no_model(parts: Parts) -> Complaints:
 
 def _phases(parts: Parts) -> Complaints:
     spec, name = parts.spec, parts.spec.method.name
-    if spec.mode != "rounds":
+    if not spec.facts.synchronous:
         yield "mode", f'the rounds of {name!r} have several phases; choose mode = "rounds"'
     if parts.codec.summarises:
         text = (

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from covey import faults
 from covey.errors import LayoutError, LimitExceeded, RunFailed
 from covey.learning import loop
 from covey.learning.data import size_of
@@ -33,7 +34,7 @@ class Planner:
 
     def __init__(self, job: AggregateJob, form: UpdateForm, base: MappedModel, host: Host) -> None:
         self._job, self._form, self._base, self._host = job, form, base, host
-        self._broken: dict[str, str] = {}
+        self._broken = _half_rejected(job.answers)
 
     def plan(self) -> OpenedPhase | Close:
         """What the method decides; answers that cannot be opened are rejected.
@@ -46,6 +47,7 @@ class Planner:
         answers = self._answers()
         context = PlanContext(job.round, self._form.run, job.roster, self._audit)
         plan = method.plan(job.phase, answers, self._form.state(job.state), context)
+        faults.reach("method-plan")
         rejected = {**plan.rejected, **self._broken}
         usable = {answer.node for answer in answers if answer.verdict == "received"} - set(rejected)
         mistake = self._mistake(plan, usable, answers)
@@ -96,6 +98,12 @@ class Planner:
         model = moved_model(run, self._form.run.layout, self._base, step)
         found = loop.evaluate(run.task, model, data, run.spec.evaluation.batch_size, run.device, indices)
         return {name: stat.ratio for name, stat in found.items()}
+
+
+def _half_rejected(answers: Iterable[AnswerRow]) -> dict[str, str]:
+    """Nodes with an answer that was rejected and one that was not, and why: a node is rejected in all phases."""
+    received = {row.node for row in answers if row.verdict == "received"}
+    return {row.node: row.reason for row in answers if row.verdict == "rejected" and row.node in received}
 
 
 def _is_json(text: str) -> bool:

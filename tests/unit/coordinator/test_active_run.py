@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from dataclasses import replace
 
 import pytest
 
 from covey import messages as msg
 from covey.artifact import artifact_of
 from covey.errors import Fenced, TaskError
-from covey.machines.protocol import StopRequested
+from covey.machines.protocol import NodeRemoved, StopRequested
+from covey.storage.record.contract import OpeningRecord
+from covey.testing.store import records as make
 from covey.wire.signing import CommitStatement
 from tests.unit.coordinator.world import ROUNDS, UPDATES, World
 
@@ -166,3 +169,29 @@ async def test_two_worlds_make_the_same_versions_of_the_same_run(tmp_path):
         sha.append([version.model_sha256 for version in world.record.versions("run")])
         await world.close()
     assert sha[0] == sha[1]
+
+
+async def test_an_eviction_in_a_round_that_is_tried_again_rejects_what_the_node_sent_in_every_phase(world):
+    world.submit()
+    world.worker.description = replace(world.worker.description, phases=2)
+    record = world.record
+    base = artifact_of([b"base"])
+    world.files.put(base, b"base")
+    record.start_run("run", ("ada", "bob"), 2, make.LAYOUT, make.version_record("run", 0, artifact=base), 1001.0)
+    record.open_round(make.round_record("run", 1, invited=("ada", "bob")))
+    record.record_update(make.update_record("run", 1, "bob"))
+    record.begin_aggregation("run", 1)
+    record.open_phase(OpeningRecord("run", 1, 1, 2, {"bob": ""}, 1002.0), [])
+    record.record_update(make.update_record("run", 1, "bob", "later", phase=2))
+    record.begin_aggregation("run", 1)
+    record.open_round(make.round_record("run", 1, 2, invited=("ada", "bob")))
+    active, _ = world.execute("run")
+    await world.nodes.until(lambda: world.nodes.got(msg.Assignment, "ada"))
+    assert [(u.phase, u.verdict) for u in record.updates("run", 1)] == [(1, "received"), (2, "received")]
+    active.post(NodeRemoved("bob", world.services.clock()))
+    while any(update.verdict == "received" for update in record.updates("run", 1)):
+        await world.changed(active)
+    assert [(u.node, u.phase, u.verdict, u.reason) for u in record.updates("run", 1)] == [
+        ("bob", 1, "rejected", "evicted"),
+        ("bob", 2, "rejected", "evicted"),
+    ]

@@ -361,6 +361,38 @@ def test_the_loss_of_who_was_asked_closes_the_phase_and_the_next_may_be_asked():
     assert actions == [OpenPhase(1, 2, 2, {"c": ""}, {}), Assign("c", 1, 1)]
 
 
+def test_who_was_given_up_since_it_answered_is_lost_at_once_in_a_later_phase():
+    made = bidding()
+    made.handle(NodeLost("b", 2))
+    assert made.handle(Tick(32)) == []
+    lost = RecordOutcome("b", 1, "lost", "no connection for 30 s", 2)
+    assert made.handle(PhasePlanned(1, 2, {"b": ""}, {}, 33)) == [
+        OpenPhase(1, 1, 2, {"b": ""}, {}),
+        lost,
+        Aggregate(1, ("a", "b", "c")),
+    ]
+    assert made.handle(PhasePlanned(1, 2, {"c": ""}, {}, 34))[-1] == Assign("c", 1, 1)
+
+
+def test_who_was_evicted_since_it_answered_is_rejected_at_once_in_a_later_phase():
+    made = bidding()
+    assert made.handle(NodeRemoved("b", 2)) == []
+    actions = made.handle(PhasePlanned(1, 2, {"b": "", "c": ""}, {}, 3))
+    assert actions == [
+        OpenPhase(1, 1, 2, {"b": "", "c": ""}, {}),
+        RecordOutcome("b", 1, "rejected", "evicted", 2),
+        Assign("c", 1, 1),
+    ]
+    assert made.handle(UpdateStored("c", 1, 4, 2)) == [Aggregate(1, ("a", "c"))]
+
+
+def test_who_is_expected_back_is_waited_for_in_a_later_phase():
+    made = bidding()
+    made.handle(NodeLost("b", 2))
+    assert made.handle(PhasePlanned(1, 2, {"b": ""}, {}, 3)) == [OpenPhase(1, 1, 2, {"b": ""}, {})]
+    assert made.handle(NodeJoined("b", 31)) == [Assign("b", 1, 1)]
+
+
 def test_a_decline_or_the_deadline_closes_the_phase():
     made = bidding()
     made.handle(PhasePlanned(1, 2, {"b": "", "c": ""}, {}, 2))

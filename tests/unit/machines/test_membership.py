@@ -52,3 +52,17 @@ def test_who_is_removed_is_not_expected():
         members.remove(node)
     assert members.eligible() == []
     assert members.present == set()
+
+
+def test_why_a_node_is_gone():
+    members = Membership(["a", "b"], expected={"c": 0.0})
+    members.join("a")
+    members.start(10.0)
+    assert [members.why_gone(node) for node in "abc"] == ["", "", ""]
+    members.remove("a")
+    members.give_up(30.0, 30.0)
+    assert [members.why_gone(node) for node in "abc"] == ["removed", "", "given up"]
+    members.join("a")
+    members.leave("a", 31.0)
+    members.give_up(100.0, 30.0)
+    assert members.why_gone("a") == "given up"

@@ -47,7 +47,7 @@ class Told(Averaging):
 
 @pytest.fixture
 def ask(tmp_path: Path) -> Any:
-    """Ask about answers; each is (node, phase, content of its file), content None: lost."""
+    """Ask about answers; each is (node, phase, content of its file), content None: lost; or has its verdict, too."""
     torch.manual_seed(0)
     model = PlainExample().model()
     layout: Layout = layout_of(model)
@@ -57,7 +57,7 @@ def ask(tmp_path: Path) -> Any:
     form.method = Told()
     form.parts = parts_of(form.method, form.run)
 
-    def ask(plan: Open | Close, *given: tuple[str, int, bytes | None]) -> Any:
+    def ask(plan: Open | Close, *given: tuple[Any, ...]) -> Any:
         Told.answer, Told.seen = plan, []
         answers = [_answer(tmp_path, *each) for each in given]
         files: dict[str, dict[str, Path]] = {}
@@ -84,12 +84,13 @@ def ask(tmp_path: Path) -> Any:
     return ask
 
 
-def _answer(folder: Path, node: str, phase: int, content: bytes | None) -> AnswerRow:
+def _answer(folder: Path, node: str, phase: int, content: bytes | None, verdict: Any = "received") -> AnswerRow:
     if content is None:
         return AnswerRow(node, phase, "lost", "gone", 0.0, {}, {})
     path = folder / f"{node}-{phase}"
     path.write_bytes(content)
-    return AnswerRow(node, phase, "received", "", 1.0, {}, {"word" if phase == 1 else "model": path})
+    reason = "evicted" if verdict == "rejected" else ""
+    return AnswerRow(node, phase, verdict, reason, 1.0, {}, {"word" if phase == 1 else "model": path})
 
 
 A, B = ("a", 1, b"one"), ("b", 1, b"two")
@@ -126,6 +127,23 @@ def test_what_cannot_be_opened_is_rejected_in_every_phase(ask: Any) -> None:
         ("a", "rejected"),
     ]
     assert ask(Close(()), ("a", 1, b"longer than it may be"), B) == Close((), {"a": "more than 8 bytes of word"})
+
+
+@pytest.mark.parametrize("phase", [1, 2])
+def test_a_node_that_was_rejected_in_one_phase_is_so_in_all(ask: Any, phase: int) -> None:
+    step = torch.zeros(ask.d).numpy().tobytes()
+    given: list[tuple[Any, ...]] = [("a", 1, b"one"), B, ("a", 2, step)]
+    given = [(*answer, "rejected") if answer[:2] == ("a", phase) else answer for answer in given]
+    assert ask(Open(2, {"b": ""}), *given) == OpenedPhase(2, {"b": ""}, {"a": "evicted"})
+    [(_, answers, _)] = Told.seen
+    shown = [(answer.node, answer.verdict, dict(answer.parts)) for answer in answers]
+    assert shown == [("a", "rejected", {}), ("b", "received", {"word": b"two"}), ("a", "rejected", {})]
+    with pytest.raises(RunFailed, match="closes the round with a,"):
+        ask(Close(("a",)), *given)
+
+
+def test_a_node_that_was_rejected_before_is_not_rejected_again(ask: Any) -> None:
+    assert ask(Open(2, {"b": ""}), (*A, "rejected"), B) == OpenedPhase(2, {"b": ""}, {})
 
 
 @pytest.mark.parametrize(

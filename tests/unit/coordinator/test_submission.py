@@ -1,0 +1,115 @@
+"""Submissions: however many come at once, the worker is given one of them at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from covey.coordinator.admin.service import AdminService, AdminServices
+from covey.coordinator.backup.backup import BackupServices
+from covey.coordinator.nodes.enrolment import Addresses, EnrolmentServices
+from covey.coordinator.nodes.sessions import Sessions
+from covey.errors import SpecError, TaskError
+from covey.protos import admin_pb2 as pb
+from tests.unit.coordinator.world import ROUNDS, Worker
+
+
+class Queue(Worker):
+    """Counts the jobs that it was given and has not done yet."""
+
+    waiting = most = 0
+
+    def __init__(self):
+        super().__init__()
+        self.begun = asyncio.Event()
+
+    async def do(self, operation, job, on_progress=None):
+        self.waiting += 1
+        self.most = max(self.most, self.waiting)
+        self.begun.set()
+        try:
+            return await super().do(operation, job, on_progress)
+        finally:
+            self.waiting -= 1
+
+
+class Call:
+    """A call of an admin's."""
+
+    def __init__(self, identity):
+        self._pem = identity.certificate_pem
+
+    def auth_context(self):
+        return {"x509_pem_cert": [self._pem]}
+
+
+@pytest.fixture
+def worker():
+    return Queue()
+
+
+@pytest.fixture
+def submit(world, worker, authority, identity):
+    """Begins to submit a run: `submit(name)`."""
+    given = world.services
+    service = AdminService(
+        AdminServices(
+            federation=given.federation,
+            store=world.store,
+            files=world.files,
+            worker=worker,
+            signing_key=given.signer,
+            sessions=Sessions(),
+            members=world.members,
+            runs=world.runs,
+            scheduler=world.scheduler(),
+            enrolment=EnrolmentServices(
+                given.federation, world.store, authority, given.signer, world.members, Addresses(), given.clock
+            ),
+            backup=BackupServices(world.folder, world.store, world.files, world.retention, world.background),
+            operation=world.operation,
+            changes=world.changes,
+            clock=given.clock,
+            store_name="SQLite",
+        )
+    )
+    call = cast(Any, Call(identity("alice", "admin")))
+
+    def submit(name):
+        text = ROUNDS.format(count=2, nodes=2, where="central").replace('name = "digits"', f'name = "{name}"', 1)
+        return asyncio.create_task(service.submit_run(pb.SubmitRunRequest(spec_toml=text), call))
+
+    return submit
+
+
+async def test_the_worker_has_one_submission_at_a_time(submit, worker, world):
+    names = [f"run-{number}" for number in range(20)]
+    submitted = await asyncio.gather(*map(submit, names))
+    assert [run.name for run in submitted] == names
+    assert sorted(run.name for run in world.record.runs()) == sorted(names)
+    assert (len(worker.done("describe")), worker.most) == (20, 1)
+
+
+async def test_a_submission_that_is_refused_or_given_up_lets_the_next_one_in(submit, worker):
+    gate = worker.gates["describe"] = asyncio.Event()
+    given_up, refused = submit("given-up"), submit("refused")
+    await worker.begun.wait()
+    given_up.cancel()
+    worker.errors["describe"] = TaskError("the task is broken")
+    gate.set()
+    with pytest.raises(TaskError, match="the task is broken"):
+        await refused
+    del worker.errors["describe"]
+    assert (await submit("next")).name == "next"
+    assert given_up.cancelled()
+
+
+async def test_what_cannot_be_read_never_waits_for_the_worker(submit, worker):
+    worker.gates["describe"] = asyncio.Event()
+    waiting = submit("waiting")
+    with pytest.raises(SpecError):
+        await submit('"')
+    assert not waiting.done()
+    waiting.cancel()
