@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from covey.client.signed import SignedRecord, SignedUpdate
 from covey.client.values import Run
@@ -95,9 +95,22 @@ class _Audit:
             yield f"{number} was expected: one is missing"
         if commit.parent != parent:
             yield "does not follow from the commit before it"
-        shares = math.fsum(v.share for v in commit.verdicts if v.verdict == "accepted")
-        if mode_named(self._run.mode).whole_shares and abs(shares - 1.0) > SHARES_TOLERANCE:
-            yield f"the shares of its accepted updates sum to {shares:g}"
+        if mode_named(self._run.mode).whole_shares:
+            yield from self._shares([v.share for v in commit.verdicts if v.verdict == "accepted"])
+
+    def _shares(self, shares: Sequence[float]) -> Iterator[str]:
+        """What is wrong with the shares of a round's accepted updates.
+
+        A share is what the rule says that an update has in the direction. Rules that clip give a part of the whole to
+        nobody, and one with a centre gives it to earlier rounds, so that less than 1 is no fault; more than 1 is. Only
+        the plain mean must give away all of it.
+        """
+        for share in shares:
+            if not -SHARES_TOLERANCE <= share <= 1 + SHARES_TOLERANCE:
+                yield f"an accepted update has a share of {share:g}"
+        total = math.fsum(shares)
+        if total > 1 + SHARES_TOLERANCE or (_is_plain_mean(self._run.spec) and total < 1 - SHARES_TOLERANCE):
+            yield f"the shares of its accepted updates sum to {total:g}"
 
     def _updates(self, signed: SignedRecord, found: dict[Key, UpdateStatement]) -> Iterator[str]:
         for item in signed.updates:
@@ -143,6 +156,12 @@ class _Audit:
             before = models.get(base)
             if before and update.base != before:
                 yield f"round {number}, update of {node}: was not made from version {base}"
+
+
+def _is_plain_mean(spec: Mapping[str, Any]) -> bool:
+    """Whether a specification asks for the mean of the updates as they come; not if it is unknown."""
+    aggregation, method = spec.get("aggregation", {}), spec.get("method", {})
+    return method.get("name") == "none" and aggregation.get("name") == "mean" and not aggregation.get("pre")
 
 
 def _phase(item: SignedUpdate) -> int:

@@ -43,6 +43,7 @@ def replay_run(
     Raises:
         NotFound: No such run or database, or files of updates that are not kept any more.
         SpecError: The run's mode is not known here.
+        StoreError: The database is not at this version's schema.
     """
     with (
         _opened(data_dir, store_url) as store,
@@ -56,7 +57,7 @@ def replay_run(
 def _opened(data_dir: Path, store_url: str | None) -> Iterator[Store]:
     if store_url is None and not (data_dir / DATABASE).is_file():
         raise NotFound(f"{data_dir} has no {DATABASE}; name a coordinator's data directory, or give --store URL")
-    store = open_store(store_url or sqlite_url(data_dir))
+    store = open_store(store_url or sqlite_url(data_dir), migrate=False)
     try:
         yield store
     finally:

@@ -30,6 +30,7 @@ class StoredRecord(Record):
 
     Raises:
         NotFound: It has no SQLite database.
+        StoreError: The database is not at this version's schema.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -39,7 +40,7 @@ class StoredRecord(Record):
                 f"no coordinator is running on {data_dir}, and it has no {DATABASE}; "
                 "name a coordinator's data directory, or start a coordinator whose store is elsewhere"
             )
-        self._store = open_store(sqlite_url(data_dir))
+        self._store = open_store(sqlite_url(data_dir), migrate=False)
         self._queries = Queries(self._store, self._node_view)
         self._drills: dict[str, str] | None = None
 

@@ -231,7 +231,10 @@ class Status:
     """`running`, `paused` or `draining`."""
     nodes_connected: int = 0
     current_run: str = ""
+    """The oldest of the active runs."""
     store: str = ""
+    active_runs: tuple[str, ...] = ()
+    """The runs that are taken care of now, in the order in which they were submitted."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ class Mode:
         rule_kind: The kind of plug-in that [aggregation] names.
         synchronous: Whether there are rounds of several nodes, all from the same version, which the next version
             follows: then a committed change can travel down, and root data, pre-aggregators and votes make sense.
-        whole_shares: Whether the shares of a version's accepted updates sum to one (a policy may dampen them).
+        whole_shares: Whether the shares of a version's accepted updates are of one whole: they sum to one, or to less
+            where the rule clips or keeps something of earlier rounds.
         keeps_policy_state: Whether the record holds a state that each decision changes.
     """
 

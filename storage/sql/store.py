@@ -6,6 +6,7 @@ from covey.storage.record.contract import Store
 from covey.storage.sql.check import check
 from covey.storage.sql.database import Database
 from covey.storage.sql.engine import database_url
+from covey.storage.sql.migrations import migrate as migrations
 from covey.storage.sql.migrations.migrate import migrate
 from covey.storage.sql.tables.decisions import SqlDecisions
 from covey.storage.sql.tables.events import SqlEvents
@@ -62,16 +63,20 @@ class SqlStore(
             return check(connection)
 
 
-def open_store(url: str) -> SqlStore:
+def open_store(url: str, *, migrate: bool = True) -> SqlStore:
     """Open a store, and bring its schema up to date first where it is behind.
 
     Args:
         url: `sqlite:///PATH` (made if it is missing; its folder must exist) or
         `postgresql://USER@HOST/DATABASE`.
+        migrate: False for who only reads: a database that is behind, missing or empty is refused, and stays as it is.
 
     Raises:
-        StoreError: The URL is not a store's, or the database was made by a newer Covey.
+        StoreError: The URL is not a store's, or the database was made by a newer Covey, or may not be migrated.
         StoreUnavailable: The database cannot be reached.
     """
-    migrate(url)
+    if migrate:
+        migrations.migrate(url)
+    else:
+        migrations.require_current(url)
     return SqlStore(Database(database_url(url)))

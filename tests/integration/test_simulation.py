@@ -100,6 +100,21 @@ def test_the_record_can_be_inspected_afterwards(tmp_path):
     assert (tmp_path / "model.safetensors").stat().st_size > 4 * (64 * 64 + 64 * 10)
 
 
+def test_a_run_whose_updates_are_clipped_around_a_centre_passes_its_audit(tmp_path):
+    text = spec(name="clipped", extra='[aggregation]\nname = "centered-clip"\noptions = { tau = 0.01 }')
+    outcome = simulated(tmp_path, text, "--nodes", NODES)
+    where, run = ["--data-dir", outcome["data_dir"]], outcome["run"]["run"]
+
+    def covey(*arguments):
+        line = [sys.executable, "-m", "covey.cli.main", *arguments, *where]
+        return subprocess.run(line, capture_output=True, text=True, check=True, timeout=60).stdout
+
+    rounds = [json.loads(covey("round", "show", run, str(number), "--json"))["updates"] for number in (1, 2, 3)]
+    assert all(update["numbers"]["factor"] < 1 for updates in rounds for update in updates)
+    assert all(sum(update["share"] for update in updates) < 0.99 for updates in rounds)
+    assert "every signature is valid" in covey("run", "audit", run)
+
+
 def test_omniscient_adversaries_know_every_honest_vector(tmp_path):
     # ALIE with z = 0 sends the mean of the honest vectors; so does the rule with such adversaries, up to rounding.
     text = spec(name="alie", rounds=1, min_nodes=6, extra='[weights]\nby = "equal"\n[keep]\nupdates = 1')

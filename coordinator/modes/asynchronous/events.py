@@ -87,7 +87,7 @@ AsyncAction = OpenAssignment | SendAssignment | CloseAssignment | DecideNext | S
 
 
 @dataclass(frozen=True)
-class AsyncPolicy:
+class AsyncRunPolicy:
     """The numbers of a specification that the machine goes by (see `covey.spec`)."""
 
     updates: int

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from covey.coordinator.modes.asynchronous.events import (
     AsyncAction,
     AsyncEvent,
-    AsyncPolicy,
     AsyncRestored,
+    AsyncRunPolicy,
     CloseAssignment,
     Decided,
     DecideNext,
@@ -85,7 +85,7 @@ class AsyncMachine:
 
     def __init__(
         self,
-        policy: AsyncPolicy,
+        policy: AsyncRunPolicy,
         roster: Iterable[str],
         expected: Mapping[str, float] | None = None,
         restored: AsyncRestored | None = None,

@@ -25,7 +25,7 @@ from covey.coordinator.modes.asynchronous.decisions import (
     signed_verdicts,
 )
 from covey.coordinator.modes.asynchronous.machine import AsyncMachine
-from covey.coordinator.modes.asynchronous.preparation import async_policy_of, restore
+from covey.coordinator.modes.asynchronous.preparation import async_run_policy_of, restore
 from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.runs.assignments import AssignmentInputs, wanted_parts
 from covey.coordinator.runs.commit import discard_scratch, signed_version
@@ -102,7 +102,7 @@ class AsyncMode(Mode):
     async def begin(self, prepared: Prepared, expected: dict[str, float]) -> AsyncMachine:
         """As `Mode.begin`."""
         run = self._run
-        policy = async_policy_of(prepared, keeps_deadlines=self._services.keeps_deadlines)
+        policy = async_run_policy_of(prepared, keeps_deadlines=self._services.keeps_deadlines)
         restored = await run.persist(restore, run.record, run.run.run, policy)
         await run.persist(self._recall, restored)
         run.facts.decided = restored.decided

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from covey.coordinator.modes.asynchronous.events import AsyncPolicy, AsyncRestored, OpenWork
+from covey.coordinator.modes.asynchronous.events import AsyncRestored, AsyncRunPolicy, OpenWork
 from covey.coordinator.runs.evaluation import unevaluated_versions
 from covey.coordinator.runs.ports import FOREVER_S
 from covey.coordinator.runs.preparation import Prepared
 from covey.storage.record.contract import RoundRecord, Store
 
 
-def async_policy_of(prepared: Prepared, *, keeps_deadlines: bool = True) -> AsyncPolicy:
+def async_run_policy_of(prepared: Prepared, *, keeps_deadlines: bool = True) -> AsyncRunPolicy:
     """The machine's numbers, from a specification and from what its task and policy need."""
     spec = prepared.spec
-    return AsyncPolicy(
+    return AsyncRunPolicy(
         updates=spec.rounds_in_all,
         min_nodes=max(spec.min_nodes, prepared.description.aggregator_min),
         deadline_s=spec.deadline_s if keeps_deadlines else FOREVER_S,
@@ -25,7 +25,7 @@ def async_policy_of(prepared: Prepared, *, keeps_deadlines: bool = True) -> Asyn
     )
 
 
-def restore(store: Store, run: str, policy: AsyncPolicy) -> AsyncRestored:
+def restore(store: Store, run: str, policy: AsyncRunPolicy) -> AsyncRestored:
     """What the record knows of a run. Blocking."""
     rounds, state = store.rounds(run), store.policy_state(run)
     decided, newest = state.decision if state else 0, store.version(run, -1).version

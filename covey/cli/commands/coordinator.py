@@ -123,7 +123,8 @@ def _show_status(status: Status, as_json: bool) -> None:
         return
     from covey.cli.views import tables
 
-    tables.show(tables.pairs([(name.replace("_", " "), getattr(status, name)) for name in STATUS_FIELDS]))
+    shown = plain(status, STATUS_FIELDS) | {"active_runs": ", ".join(status.active_runs)}
+    tables.show(tables.pairs([(name.replace("_", " "), value) for name, value in shown.items()]))
 
 
 @coordinator.command(

@@ -63,7 +63,7 @@ def check(data_dir: Path | None, store_url: str | None, as_json: bool) -> None:
     from covey.storage.sql.store import open_store
 
     url = _url(data_dir, store_url)
-    opened = open_store(url)
+    opened = open_store(url, migrate=False)
     try:
         problems = list(opened.check())
         if data_dir is not None:

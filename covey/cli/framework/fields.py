@@ -72,7 +72,7 @@ NODE_FIELDS = (
 )
 EVENT_FIELDS = ("at", "kind", "run", "node", "detail")
 PROGRESS_FIELDS = ("node", "phase", "step", "steps", "loss", "seconds")
-STATUS_FIELDS = ("version", "federation", "state", "nodes_connected", "current_run", "store")
+STATUS_FIELDS = ("version", "federation", "state", "nodes_connected", "current_run", "active_runs", "store")
 
 
 def plain(value: object, names: Iterable[str]) -> dict[str, Any]:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Column, Connection, MetaData, String, Table, exc, func, inspect, select
 
 from covey import __version__
-from covey.errors import Conflict, StoreError
+from covey.errors import Conflict, NotFound, StoreError
 from covey.storage.sql.engine import WRITES, database_url, make_engine, sqlite_path, translated
 from covey.storage.sql.locks import ADVISORY_KEY, LOCK_TIMEOUT, PATIENCE_MS, FileLock
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 HEAD = "0003"
 """The newest revision in `storage/sql/migrations/versions`."""
@@ -41,6 +45,35 @@ def migrate(url: str) -> None:
         engine.dispose()
 
 
+def require_current(url: str) -> None:
+    """Refuse a database that is not at this version's schema; nothing in it changes.
+
+    Raises:
+        NotFound: It is a file that is missing, or it is empty.
+        StoreError: It is behind, or was made by a newer Covey, or is no database.
+        StoreUnavailable: It cannot be reached.
+    """
+    parsed = database_url(url)
+    path = sqlite_path(parsed)
+    if path is not None and not path.is_file():  # SQLite would make it
+        raise NotFound(f"there is no database {path}; check the name")
+    engine = make_engine(parsed)
+    try:
+        with translated(), engine.connect() as connection:
+            current = revision(connection)
+    finally:
+        engine.dispose()
+    if current == HEAD:
+        return
+    if current is None:
+        raise NotFound("the database is empty: no coordinator has kept its record there; check the name")
+    _require_known(current)
+    raise StoreError(
+        f"start the coordinator, or run `covey store migrate`, to bring the record from revision {current} to {HEAD} "
+        "(make a backup first)"
+    )
+
+
 def revision(connection: Connection) -> str | None:
     """The revision that the database is at; None if it is empty."""
     if not inspect(connection).has_table(_VERSION.name):
@@ -51,25 +84,36 @@ def revision(connection: Connection) -> str | None:
 
 def _upgrade(connection: Connection) -> None:
     from alembic import command
-    from alembic.config import Config
-    from alembic.script import ScriptDirectory
 
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_KEY})")
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     found = revision(connection)
     if found == HEAD:
         return
-    if found is not None and found not in known:
+    if found is not None:
+        _require_known(found)
+    config = _config()
+    config.attributes["connection"] = connection
+    with _without_coordinator(connection) if found else contextlib.nullcontext():
+        command.upgrade(config, "head")
+
+
+def _require_known(found: str) -> None:
+    from alembic.script import ScriptDirectory
+
+    if found not in {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}:
         raise StoreError(
             f"the database is at revision {found}, this version of Covey ({__version__}) knows those up to {HEAD}: "
             "start the newer Covey that made it, or restore a backup that was made before the upgrade"
         )
-    with _without_coordinator(connection) if found else contextlib.nullcontext():
-        command.upgrade(config, "head")
+
+
+def _config() -> Config:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    return config
 
 
 @contextlib.contextmanager

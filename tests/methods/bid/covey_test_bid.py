@@ -22,8 +22,7 @@ class BidOptions(PluginOptions):
 
 class Bid(Averaging):
     """Phase 1: each node sends its mean training loss. Phase 2: the best bidder sends its model, which is audited on
-    central data; a bid that was too good is rejected, and the next bidder is asked.
-    """
+    central data; a bid that was too good is rejected, and the next bidder is asked."""
 
     Options = BidOptions
     options: BidOptions
@@ -32,8 +31,8 @@ class Bid(Averaging):
 
     def parts(self, form: RunForm) -> Sequence[Part]:
         """`bid`, as text; and the parts of plain averaging, in phase 2."""
-        bid = Part(name="bid", max_bytes=64, up=1, combine="collect")
-        return (bid, *(replace(part, up=2) for part in super().parts(form)))
+        models = [replace(part, up=2) for part in super().parts(form)]
+        return [Part(name="bid", max_bytes=64, up=1, combine="collect"), *models]
 
     def recipe(self, phase: int) -> "Measured":
         """Measures the loss."""
@@ -47,8 +46,7 @@ class Bid(Averaging):
         bids = {answer.node: _number(answer.parts["bid"]) for answer in received if answer.phase == 1}
         rejected = {node: "its bid is no number" for node, bid in bids.items() if bid is None}
         for answer in received:
-            bid = bids[answer.node]
-            if answer.phase == 2 and bid is not None:
+            if answer.phase == 2 and (bid := bids[answer.node]) is not None:
                 measured = context.audit(answer.parts[MODEL])["loss"]
                 if bid >= measured - self.options.tolerance:
                     return Close((answer.node,), rejected)

@@ -78,6 +78,14 @@ def test_status(call, coordinator):
     assert "running" in call("coordinator", "status").stdout
 
 
+def test_status_names_the_active_runs(call, waiting_run):
+    shown = read(call("coordinator", "status", "--json"))
+    assert waiting_run in shown["active_runs"]
+    assert shown["active_runs"][0] == shown["current_run"]
+    lines = [" ".join(line.split()) for line in call("coordinator", "status").stdout.splitlines()]
+    assert "active runs " + ", ".join(shown["active_runs"]) in lines
+
+
 def test_pause_and_resume(call):
     assert read(call("coordinator", "pause", "--json"))["state"] == "paused"
     assert read(call("coordinator", "resume", "--json"))["state"] == "running"

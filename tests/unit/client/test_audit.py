@@ -50,8 +50,13 @@ def chain():
     )
 
 
-def problems(reply, rounds=2, newest="22" * 32, federation=FEDERATION, first=BASES[1]):
-    run = Run(RUN, "digits", "rounds", "completed", rounds_committed=rounds, model_sha256=newest)
+MEAN = {"method": {"name": "none"}, "aggregation": {"name": "mean", "pre": []}}
+CENTRED_CLIP = {**MEAN, "aggregation": {"name": "centered-clip", "pre": []}}
+CLIPPED_MEAN = {**MEAN, "aggregation": {"name": "mean", "pre": [{"name": "static-clip"}]}}
+
+
+def problems(reply, rounds=2, newest="22" * 32, federation=FEDERATION, first=BASES[1], spec=MEAN):
+    run = Run(RUN, "digits", "rounds", "completed", rounds_committed=rounds, model_sha256=newest, spec=spec)
     return examine(signed_of([reply]), run, federation, COORDINATOR.public_bytes, first)
 
 
@@ -160,6 +165,39 @@ def test_whatever_was_changed_is_found_and_named(tamper, said):
     report = problems(reply)
     assert not report.ok
     assert any(said in line for line in report.problems), report.problems
+
+
+def problems_of_shares(spec, *shares):
+    reply = chain()
+    verdicts = tuple(
+        CommitVerdict(u.node, hashlib.sha256(u.statement).hexdigest(), "accepted", "", share)
+        for u, share in zip(reply.updates[2:], shares, strict=True)
+    )
+    parent = hashlib.sha256(reply.commits[0].statement).hexdigest()
+    reply.commits[1].CopyFrom(commit(2, reply.updates[2:], parent, verdicts=verdicts))
+    return problems(reply, spec=spec).problems
+
+
+@pytest.mark.parametrize("spec", [CENTRED_CLIP, CLIPPED_MEAN])
+def test_a_rule_that_clips_need_not_give_away_the_whole(spec):
+    assert problems_of_shares(spec, 0.5, 0.4992) == ()
+
+
+@pytest.mark.parametrize("spec", [MEAN, CENTRED_CLIP, CLIPPED_MEAN])
+@pytest.mark.parametrize(
+    ("shares", "said"),
+    [
+        ((0.6, 0.5), "commit 2: the shares of its accepted updates sum to 1.1"),
+        ((1.5, -0.5), "commit 2: an accepted update has a share of 1.5"),
+        ((1.5, -0.5), "commit 2: an accepted update has a share of -0.5"),
+    ],
+)
+def test_no_rule_gives_away_more_than_the_whole(spec, shares, said):
+    assert said in problems_of_shares(spec, *shares)
+
+
+def test_the_plain_mean_gives_away_the_whole():
+    assert problems_of_shares(MEAN, 0.5, 0.4992) == ("commit 2: the shares of its accepted updates sum to 0.9992",)
 
 
 def test_a_run_of_another_federation_is_found():

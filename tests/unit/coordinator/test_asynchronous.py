@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from covey.coordinator.modes.asynchronous.events import (
-    AsyncPolicy,
     AsyncRestored,
+    AsyncRunPolicy,
     CloseAssignment,
     Decided,
     DecideNext,
@@ -40,7 +40,7 @@ from covey.machines.protocol import (
     UpdateStored,
 )
 
-POLICY = AsyncPolicy(
+POLICY = AsyncRunPolicy(
     updates=4,
     min_nodes=2,
     deadline_s=100,

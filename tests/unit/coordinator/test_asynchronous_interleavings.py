@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from covey.coordinator.modes.asynchronous.events import (
-    AsyncPolicy,
     AsyncRestored,
+    AsyncRunPolicy,
     CloseAssignment,
     Decided,
     DecideNext,
@@ -33,7 +33,7 @@ from covey.machines.protocol import (
     UpdateStored,
 )
 
-POLICY = AsyncPolicy(
+POLICY = AsyncRunPolicy(
     updates=4,
     min_nodes=2,
     deadline_s=100,

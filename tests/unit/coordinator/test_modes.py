@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from covey import messages as msg
-from covey.coordinator.modes.asynchronous.preparation import async_policy_of
+from covey.coordinator.modes.asynchronous.preparation import async_run_policy_of
 from covey.coordinator.modes.asynchronous.preparation import restore as restore_async
 from covey.coordinator.modes.registry import ROOMS, replay_of, room_of
 from covey.coordinator.modes.rounds.events import RecordOutcome
@@ -187,7 +187,7 @@ async def test_an_asynchronous_run_goes_on_where_it_was(world):
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     decided = len(world.record.decisions("run"))
-    policy = async_policy_of(await prepare(world.services, world.record.run("run")))
+    policy = async_run_policy_of(await prepare(world.services, world.record.run("run")))
     restored = restore_async(world.record, "run", policy)
     assert (restored.decided, restored.version) == (decided, decided)
     world.nodes.sent.clear()

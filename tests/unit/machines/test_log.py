@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covey.coordinator.modes.asynchronous.events import AsyncPolicy, Decided
+from covey.coordinator.modes.asynchronous.events import AsyncRunPolicy, Decided
 from covey.coordinator.modes.asynchronous.machine import AsyncMachine
 from covey.coordinator.modes.registry import ASYNC, ROUNDS
 from covey.coordinator.modes.rounds.events import Aggregated, RoundCommitted, RoundPolicy
@@ -47,7 +47,7 @@ def rounds_machine():
 
 
 def async_machine():
-    return AsyncMachine(AsyncPolicy(20, deadline_s=30.0), NODES, {"ada": 0.0})
+    return AsyncMachine(AsyncRunPolicy(20, deadline_s=30.0), NODES, {"ada": 0.0})
 
 
 def written(machine, table, events, every):

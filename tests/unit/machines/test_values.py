@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covey.coordinator.modes.asynchronous.events import AsyncAction, AsyncEvent, AsyncPolicy, AsyncRestored, OpenWork
+from covey.coordinator.modes.asynchronous.events import AsyncAction, AsyncEvent, AsyncRestored, AsyncRunPolicy, OpenWork
 from covey.coordinator.modes.registry import ASYNC, ROUNDS
 from covey.coordinator.modes.rounds.events import Restored, RoundAction, RoundEvent, RoundPolicy
 from covey.machines.protocol import NodeAnswered, NodeJoined, Tick
 
 MODES = [
     (ROUNDS, (*typing.get_args(RoundEvent), *typing.get_args(RoundAction), RoundPolicy, Restored)),
-    (ASYNC, (*typing.get_args(AsyncEvent), *typing.get_args(AsyncAction), AsyncPolicy, AsyncRestored)),
+    (ASYNC, (*typing.get_args(AsyncEvent), *typing.get_args(AsyncAction), AsyncRunPolicy, AsyncRestored)),
 ]
 PAIRS = [(table, cls) for table, classes in MODES for cls in classes]
 
@@ -97,6 +97,6 @@ def test_an_unknown_verdict_is_not_read():
 def test_a_value_that_has_no_place_in_the_table_is_not_written():
     with pytest.raises(TypeError, match=r"builtins\.object is not in the table"):
         ROUNDS.to_json((Tick(1.0), object()))
-    with pytest.raises(TypeError, match="AsyncPolicy is not in the table"):
-        ROUNDS.to_json(AsyncPolicy(3))
+    with pytest.raises(TypeError, match="AsyncRunPolicy is not in the table"):
+        ROUNDS.to_json(AsyncRunPolicy(3))
     assert ROUNDS.to_json(NodeJoined("ada", 1.0)) == {"$": "NodeJoined", "node": "ada", "now": 1.0}

@@ -15,7 +15,7 @@ from covey.errors import SpecError
 from covey.machines import protocol as ev
 from covey.simulation.arrival_order import Pace, Staleness, parse_staleness
 
-POLICY = aev.AsyncPolicy(
+POLICY = aev.AsyncRunPolicy(
     updates=1000,
     min_nodes=1,
     deadline_s=1e9,

@@ -8,23 +8,20 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 from collections import Counter
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import JSON, LargeBinary, MetaData, Text, cast, create_engine, select, text
+from sqlalchemy import JSON, LargeBinary, Text, cast, select
 
-from covey.storage.sql.engine import database_url
+from covey.errors import StoreError
 from covey.storage.sql.migrations import migrate as migrations
 from covey.storage.sql.store import open_store
 from covey.testing.store import records as make
+from tests.unit.storage.schema_0002 import READINGS, REFUSAL, TABLES, connected, go_to, table, write
 
-DUMP = json.loads((Path(__file__).parent / "data" / "schema_0002.json").read_text())
-TABLES, READINGS = DUMP["tables"], DUMP["readings"]
 SAME = ("events", "file_references", "keys", "model_versions", "nodes", "runs", "settings", "tokens")
 ENDS = ("committed", "decided")
 
@@ -36,55 +33,11 @@ def url(request, tmp_path):
     return request.getfixturevalue("empty_postgres")
 
 
-@contextmanager
-def connected(url):
-    engine = create_engine(database_url(url))
-    try:
-        with engine.begin() as connection:
-            yield connection
-    finally:
-        engine.dispose()
-
-
-def go_to(connection, revision):
-    config = Config()
-    config.set_main_option("script_location", str(migrations.MIGRATIONS).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    move = command.downgrade if revision < (migrations.revision(connection) or "") else command.upgrade
-    move(config, revision)
-
-
-def table(connection, name):
-    metadata = MetaData()
-    metadata.reflect(connection, only=[name])
-    return metadata.tables[name]
-
-
 @pytest.fixture
 def old(url):
     """A database with the rows of the dump, at its schema."""
-    with connected(url) as connection:
-        go_to(connection, "0002")
-        for name, rows in TABLES.items():
-            insert(connection, table(connection, name), rows)
+    write(url)
     return url
-
-
-def insert(connection, target, rows):
-    columns = ", ".join(target.c.keys())
-    values = ", ".join(f"CAST(:{c.name} AS JSON)" if _is_json(connection, c) else f":{c.name}" for c in target.c)
-    for row in rows:
-        values_of_row = {
-            name: base64.b64decode(value["base64"]) if isinstance(value, dict) else value for name, value in row.items()
-        }
-        for column in target.c:
-            if isinstance(values_of_row[column.name], int) and "BOOLEAN" in str(column.type).upper():
-                values_of_row[column.name] = bool(values_of_row[column.name])
-        connection.execute(text(f"INSERT INTO {target.name} ({columns}) VALUES ({values})"), values_of_row)
-
-
-def _is_json(connection, column):
-    return connection.dialect.name == "postgresql" and isinstance(column.type, JSON)
 
 
 def rows_of(connection, name):
@@ -244,3 +197,16 @@ def test_there_is_a_way_back_that_loses_nothing_of_what_there_was(new):
         go_to(connection, "0003")
         assert {name: in_order(rows_of(connection, name)) for name in after} == after
     assert any(row["state"] in ENDS for row in TABLES["rounds"])
+
+
+def test_who_only_reads_is_refused_and_changes_nothing(old):
+    with connected(old) as connection:
+        before = {name: in_order(rows_of(connection, name)) for name in TABLES}
+    with pytest.raises(StoreError, match=re.escape(REFUSAL)):
+        open_store(old, migrate=False)
+    with connected(old) as connection:
+        assert migrations.revision(connection) == "0002"
+        assert {name: in_order(rows_of(connection, name)) for name in before} == before
+    migrations.migrate(old)
+    with closing(open_store(old, migrate=False)) as store:
+        assert {run.run for run in store.runs()} == READINGS["runs"].keys()
