@@ -212,8 +212,7 @@ class RoundMachine:
     def _lose_the_gone(self) -> None:
         """Who was given up or evicted since it answered an earlier phase is not waited for."""
         for node in self._pending():
-            why_gone = self.members.why_gone(node)
-            if why_gone == "removed":
+            if (why_gone := self.members.why_gone(node)) == "removed":
                 self._answer(node, "rejected", "evicted")
             elif why_gone:
                 self._answer(node, "lost", f"no connection for {self.policy.rejoin_s:g} s")
