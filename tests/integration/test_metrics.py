@@ -15,6 +15,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from covey.coordinator.config import CoordinatorConfig
 from covey.testing.federation import Federation
 from covey.testing.processes import wait_until
 from tests.integration.specs import BIG, async_spec, spec
@@ -189,18 +190,19 @@ def test_the_formats_can_be_parsed(federation):
 def test_waiting_queued_and_paused_are_shown(federation):
     operate = ("--data-dir", federation.coordinator_dir)
     federation.cli("coordinator", "pause", *operate)
-    first, second = (federation.submit(spec(name)) for name in ("waits", "queued"))
+    # As many as are taken care of at once, and one more.
+    runs = [federation.submit(spec(f"waits-{index}")) for index in range(CoordinatorConfig.max_runs + 1)]
 
     def seen():
         scrape = Scrape(coordinator_url(federation))
-        waiting = scrape.get("covey_run_waiting", run=first, name="waits")
+        waiting = scrape.get("covey_run_waiting", run=runs[0], name="waits-0")
         return (waiting, scrape.get("covey_runs_queued")) == (1.0, 1.0)
 
     federation.until(seen, 60.0, "the waiting and the queued run were not shown")
     assert Scrape(coordinator_url(federation)).get("covey_coordinator_state", state="paused") == 1.0
     federation.cli("coordinator", "resume", *operate)
-    federation.wait(first)
-    federation.wait(second)
+    for run in runs:
+        federation.wait(run)
     federation.until(
         lambda: Scrape(coordinator_url(federation)).get("covey_runs_queued") == 0.0, 60.0, "the queue stayed"
     )
