@@ -103,7 +103,7 @@ def test_no_file_is_missing_from_the_wheel(wheel: Path) -> None:
     packed = {name for name in recorded(wheel) if name.startswith("covey/")}
     assert packed == set(source_files())
     assert {"covey/py.typed", "covey/protos/coordinator_pb2.pyi", "covey/node/__init__.py"} <= packed
-    assert any(name.startswith("covey/storage/record/migrations/versions/") for name in packed)
+    assert any(name.startswith("covey/storage/sql/migrations/versions/") for name in packed)
 
 
 def test_it_adds_one_name_to_an_environment(installed: Installed) -> None:
