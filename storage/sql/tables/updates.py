@@ -81,7 +81,7 @@ class SqlUpdates(Updates):
                 return False
             if row.verdict not in _REPLACEABLE:
                 raise Conflict(f"{update.node} has another update in round {update.round} already ({row.verdict})")
-            if row.state != "collecting" or (row.mode != "async" and update.phase != row.phase):
+            if row.state != "collecting" or (mode_named(row.mode).synchronous and update.phase != row.phase):
                 raise Conflict(
                     f"round {update.round} takes no update any more: it is {row.state}"
                     + (f" in phase {row.phase}" if row.phase > 1 else "")
