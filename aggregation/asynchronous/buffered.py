@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from pydantic import Field, JsonValue
+from typing_extensions import override
 
 from covey.aggregation.asynchronous.contract import (
     Arrival,
@@ -71,8 +72,8 @@ class Buffered(AsyncPolicy[HeldState]):
         """The held updates."""
         return state.pinned()
 
+    @override
     def dropped(self, state: HeldState, numbers: Collection[int]) -> HeldState:
-        """As `AsyncPolicy.dropped`."""
         return state.without(numbers)
 
     def decide(self, arrival: Arrival, state: HeldState, context: AsyncContext) -> Decision[HeldState]:

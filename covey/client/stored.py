@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
+from typing_extensions import override
+
 from covey.artifact import read_chunks
 from covey.client.record import Record
 from covey.coordinator.admin import views
@@ -49,28 +51,28 @@ class StoredRecord(Record):
         """The coordinator's own: a backup holds it too."""
         return Identity.load(self._data_dir / "keys")
 
+    @override
     async def runs(self, limit: int, before: str) -> pb.ListRunsReply:
-        """As `Record.runs`."""
         return await asyncio.to_thread(self._queries.runs, limit, before)
 
+    @override
     async def run(self, run: str) -> pb.Run:
-        """As `Record.run`."""
         return await asyncio.to_thread(self._queries.run, run)
 
+    @override
     async def rounds(self, run: str, after: int, limit: int, newest: bool) -> pb.ListRoundsReply:
-        """As `Record.rounds`."""
         return await asyncio.to_thread(self._queries.rounds, run, after, limit, newest=newest)
 
+    @override
     async def round(self, run: str, number: int, after: str) -> pb.RoundDetail:
-        """As `Record.round`."""
         return await asyncio.to_thread(self._queries.round, run, number, after)
 
+    @override
     async def version(self, run: str, number: int, node: str = "") -> pb.Version:
-        """As `Record.version`."""
         return views.version_view(await asyncio.to_thread(self._queries.version, run, number, node))
 
+    @override
     async def chunks(self, run: str, version: int, node: str = "") -> AsyncGenerator[bytes]:
-        """As `Record.chunks`."""
         record = await asyncio.to_thread(self._queries.version, run, version, node)
         path = self._data_dir / ARTIFACTS / record.artifact.digest
         try:
@@ -80,26 +82,26 @@ class StoredRecord(Record):
         except FileNotFoundError as error:
             raise NotFound(f"the file of version {version} is gone: {path}; restore a backup") from error
 
+    @override
     async def signed(self, run: str) -> AsyncGenerator[pb.AuditReply]:
-        """As `Record.signed`."""
         pages = self._queries.signed(run, self.identity.signing_key.public_bytes)
         while (page := await asyncio.to_thread(next, pages, None)) is not None:
             yield page
 
+    @override
     async def nodes(self, after: str) -> pb.ListNodesReply:
-        """As `Record.nodes`."""
         return await asyncio.to_thread(self._queries.nodes, after)
 
+    @override
     async def node(self, node: str) -> pb.NodeDetail:
-        """As `Record.node`."""
         return await asyncio.to_thread(self._queries.node, node)
 
+    @override
     async def events(self, run: str, node: str, before: int, limit: int) -> pb.ListEventsReply:
-        """As `Record.events`."""
         return await asyncio.to_thread(self._queries.events, run, node, before, limit)
 
+    @override
     async def close(self) -> None:
-        """As `Record.close`."""
         await asyncio.to_thread(self._store.close)
 
     def _node_view(self, record: NodeRecord) -> pb.Node:

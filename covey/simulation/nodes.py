@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
+from typing_extensions import override
+
 from covey import messages as msg
 from covey.artifact import CHUNK_BYTES, Artifact
 from covey.coordinator.environment import Environment
@@ -168,16 +170,16 @@ class VirtualSessions(Sessions):
         """These are the nodes."""
         self._nodes, self._names = nodes, sorted(nodes)
 
+    @override
     def send(self, node: str, message: msg.CoordinatorMessage) -> bool:
-        """As `Sessions.send`."""
         recipient = self._nodes.get(node)
         if recipient is None:
             return False
         recipient.receive(message)
         return True
 
+    @override
     def nodes(self) -> list[str]:
-        """As `Sessions.nodes`."""
         return list(self._names)
 
     def __contains__(self, node: object) -> bool:

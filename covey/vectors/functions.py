@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from torch import Tensor
+from typing_extensions import override
 
 from covey.vectors.contract import Vector, placed
 
@@ -22,6 +23,6 @@ class FunctionVector(Vector):
         self.d = d
         self._block = block
 
+    @override
     def read(self, columns: slice, out: Tensor | None = None) -> Tensor:
-        """As `Vector.read`."""
         return placed(self._block(columns), out)

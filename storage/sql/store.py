@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing_extensions import override
+
 from covey.storage.record.contract import Store
 from covey.storage.sql.check import check
 from covey.storage.sql.database import Database
@@ -49,16 +51,16 @@ class SqlStore(
         """The database, for copying it."""
         return self._db
 
+    @override
     def acquire_lease(self, holder: str) -> int:
-        """As `Store.acquire_lease`."""
         return self._db.acquire_lease(holder)
 
+    @override
     def close(self) -> None:
-        """As `Store.close`."""
         self._db.close()
 
+    @override
     def check(self) -> list[str]:
-        """As `Store.check`."""
         with self._db.reading() as connection:
             return check(connection)
 

@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from typing_extensions import override
+
 from covey import faults
 from covey.artifact import Artifact
 from covey.coordinator.modes.asynchronous import events as ev
@@ -99,8 +101,8 @@ class AsyncMode(Mode):
 
     # -- taking the run up ----------------------------------------------------------------------------------------
 
+    @override
     async def begin(self, prepared: Prepared, expected: dict[str, float]) -> AsyncMachine:
-        """As `Mode.begin`."""
         run = self._run
         policy = async_run_policy_of(prepared, keeps_deadlines=self._services.keeps_deadlines)
         restored = await run.persist(restore, run.record, run.run.run, policy)
@@ -121,8 +123,8 @@ class AsyncMode(Mode):
 
     # -- actions --------------------------------------------------------------------------------------------------
 
+    @override
     async def do(self, action: Any) -> None:
-        """As `Mode.do`."""
         match action:
             case ev.OpenAssignment():
                 await self._open_assignment(action)

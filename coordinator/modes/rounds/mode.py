@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from typing_extensions import override
+
 from covey import faults
 from covey import messages as msg
 from covey.artifact import INLINE_BYTES, Artifact
@@ -130,8 +132,8 @@ class RoundsMode(Mode):
 
     # -- taking the run up ----------------------------------------------------------------------------------------
 
+    @override
     async def begin(self, prepared: Prepared, expected: dict[str, float]) -> RoundMachine:
-        """As `Mode.begin`."""
         run, base = self._run, prepared.newest
         policy = round_policy_of(prepared, keeps_deadlines=self._services.keeps_deadlines)
         restored = await run.persist(restore, run.record, run.run.run, policy)
@@ -151,8 +153,8 @@ class RoundsMode(Mode):
 
     # -- actions --------------------------------------------------------------------------------------------------
 
+    @override
     async def do(self, action: Any) -> None:
-        """As `Mode.do`."""
         match action:
             case ev.OpenRound():
                 await self._open_round(action)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sqlalchemy import Connection, and_, bindparam, select, update
+from typing_extensions import override
 
 from covey.errors import Conflict
 from covey.storage.record.contract import DecisionRecord, PolicyStateRecord, UpdateRecord, VersionRecord
@@ -68,12 +69,13 @@ class SqlDecisions(Steps):
 
     _db: Database
 
+    @override
     def next_arrival(self, run: str) -> UpdateRecord | None:
-        """As `Store.next_arrival`."""
         with self._db.reading() as connection:
             row = connection.execute(_UNDECIDED, {"b_run": run}).one_or_none()
         return None if row is None else update_record(row)
 
+    @override
     def decide(
         self,
         decision: DecisionRecord,
@@ -84,7 +86,6 @@ class SqlDecisions(Steps):
         bytes_received: int,
         bytes_sent: int,
     ) -> None:
-        """As `Store.decide`."""
         where = {"b_run": decision.run, "b_round": decision.round}
         with self._db.writing() as connection:
             if _is_recorded(connection, decision):

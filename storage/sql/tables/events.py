@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import bindparam, insert, select, update
+from typing_extensions import override
 
 from covey.storage.record.contract import EventRecord
 from covey.storage.record.events import Events
@@ -22,13 +23,13 @@ class SqlEvents(Events):
 
     _db: Database
 
+    @override
     def add_event(self, event: EventRecord) -> None:
-        """As `Store.add_event`."""
         with self._db.writing() as connection:
             connection.execute(_ADD, event_values(event))
 
+    @override
     def events(self, *, run: str = "", node: str = "", before_id: int = 0, limit: int = 100) -> list[EventRecord]:
-        """As `Store.events`."""
         query = _NEWEST_FIRST.limit(limit)
         query = query.where(events.c.id < before_id) if before_id else query
         query = query.where(events.c.run == run) if run else query
@@ -36,14 +37,14 @@ class SqlEvents(Events):
         with self._db.reading() as connection:
             return [event_record(row) for row in connection.execute(query)]
 
+    @override
     def setting(self, key: str) -> str | None:
-        """As `Store.setting`."""
         with self._db.reading() as connection:
             found: str | None = connection.execute(_SETTING, {"b_key": key}).scalar()
         return found
 
+    @override
     def set_setting(self, key: str, value: str) -> None:
-        """As `Store.set_setting`."""
         with self._db.writing() as connection:
             if connection.execute(_SET, {"b_key": key, "b_value": value}).rowcount == 0:
                 connection.execute(_ADD_SETTING, {"key": key, "value": value})

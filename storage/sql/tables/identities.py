@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from sqlalchemy import Connection, bindparam, case, func, insert, select, update
+from typing_extensions import override
 
 from covey.errors import Conflict, NotFound
 from covey.storage.record.contract import NodeRecord, Role, TokenRecord
@@ -56,22 +57,22 @@ class SqlIdentities(Identities):
 
     _db: Database
 
+    @override
     def add_token(self, token: TokenRecord) -> None:
-        """As `Store.add_token`."""
         with self._db.writing() as connection:
             if connection.execute(_TOKEN, {"b_secret": token.secret_sha256}).one_or_none() is not None:
                 raise Conflict("this token is recorded already")
             connection.execute(_ADD_TOKEN, vars(token))
 
+    @override
     def token(self, secret_sha256: str) -> TokenRecord:
-        """As `Store.token`."""
         with self._db.reading() as connection:
             return _token(connection, secret_sha256)
 
+    @override
     def redeem_token(
         self, secret_sha256: str, csr_key_sha256: str, certificate: bytes, node: NodeRecord
     ) -> TokenRecord:
-        """As `Store.redeem_token`."""
         with self._db.writing() as connection:
             token = _token(connection, secret_sha256)
             if token.csr_key_sha256 == csr_key_sha256:
@@ -85,30 +86,30 @@ class SqlIdentities(Identities):
             connection.execute(_REDEEM, values)
             return _token(connection, secret_sha256)
 
+    @override
     def renew_node(self, node: str, serial: str, expires_at: float, signing_key: bytes, key_id: str, at: float) -> None:
-        """As `Store.renew_node`."""
         with self._db.writing() as connection:
             _set(connection, node, certificate_serial=serial, certificate_expires_at=expires_at, key_id=key_id)
             _use_key(connection, node, signing_key, key_id, at)
 
+    @override
     def signing_key(self, key_id: str) -> bytes:
-        """As `Store.signing_key`."""
         with self._db.reading() as connection:
             row = connection.execute(_KEY, {"b_key_id": key_id}).one_or_none()
         if row is None:
             raise NotFound(f"there is no signing key {key_id!r}")
         return bytes(row.public_key)
 
+    @override
     def node(self, node: str) -> NodeRecord:
-        """As `Store.node`."""
         with self._db.reading() as connection:
             row = connection.execute(_ONE, {"b_node": node}).one_or_none()
         if row is None:
             raise _no_node(node)
         return node_record(dict(row._mapping))
 
+    @override
     def nodes(self, *, role: Role = "node", after: str = "", limit: int | None = None) -> list[NodeRecord]:
-        """As `Store.nodes`."""
         query = _OF_ROLE if limit is None else _OF_ROLE.limit(limit)
         with self._db.reading() as connection:
             rows = connection.execute(query, {"b_role": role, "b_after": after}).mappings().all()
@@ -116,18 +117,18 @@ class SqlIdentities(Identities):
             counts = {row["node"]: row for row in connection.execute(_COUNTS_OF, shown).mappings()}
         return [node_record({"accepted": 0, "rejected": 0, **row, **counts.get(row["node"], {})}) for row in rows]
 
+    @override
     def seen(
         self, node: str, at: float, *, version: str = "", device: str = "", tasks: Sequence[str] | None = None
     ) -> None:
-        """As `Store.seen`."""
         said: dict[str, Any] = {"version": version} if version else {}
         said |= {"device": device} if device else {}
         said |= {"tasks": list(tasks)} if tasks is not None else {}
         with self._db.writing() as connection:
             _set(connection, node, last_seen_at=at, **said)
 
+    @override
     def set_node_state(self, node: str, state: Literal["active", "evicted", "left"]) -> None:
-        """As `Store.set_node_state`."""
         with self._db.writing() as connection:
             _set(connection, node, state=state)
 

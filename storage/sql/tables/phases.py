@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sqlalchemy import Connection, and_, bindparam, select, update
+from typing_extensions import override
 
 from covey.errors import Conflict
 from covey.storage.record.contract import OpeningRecord, UpdateRecord
@@ -38,8 +39,8 @@ class SqlPhases(Rounds):
 
     _db: Database
 
+    @override
     def open_phase(self, opening: OpeningRecord, rejected: Sequence[UpdateRecord]) -> None:
-        """As `Store.open_phase`."""
         where = {"b_run": opening.run, "b_round": opening.round}
         with self._db.writing() as connection:
             row = connection.execute(_STATE, where).one_or_none()

@@ -20,6 +20,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from typing_extensions import override
 
 from covey.storage.record.contract import Json
 from covey.storage.record.retention import Retention
@@ -101,6 +102,7 @@ class SqlRetention(Retention):
 
     _db: Database
 
+    @override
     def prune(
         self,
         run: str,
@@ -111,7 +113,6 @@ class SqlRetention(Retention):
         goal: Literal["max", "min"],
         pinned: Sequence[int] = (),
     ) -> list[str]:
-        """As `Store.prune`."""
         with self._db.writing() as connection:
             kept = {row.version: row.metrics for row in connection.execute(_KEPT_VERSIONS, {"b_run": run})}
             pins = connection.execute(_PINS, {"b_run": run}).one_or_none()
@@ -125,8 +126,8 @@ class SqlRetention(Retention):
             }
             return _release(connection, gone) if gone["b_versions"] or gone["b_rounds"] else []
 
+    @override
     def referenced_digests(self) -> set[str]:
-        """As `Store.referenced_digests`."""
         with self._db.reading() as connection:
             return set(connection.execute(_REFERENCED).scalars())
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, insert, select, update
+from typing_extensions import override
 
 from covey.errors import Conflict, NotFound
 from covey.storage.record.contract import RoundRecord, RoundState, UpdateRecord, VersionRecord
@@ -109,8 +110,8 @@ class SqlRounds(Rounds):
 
     _db: Database
 
+    @override
     def open_round(self, record: RoundRecord) -> None:
-        """As `Store.open_round`."""
         where = {"b_run": record.run, "b_round": record.round}
         with self._db.writing() as connection:
             row = connection.execute(_BARE, where).one_or_none()
@@ -124,6 +125,7 @@ class SqlRounds(Rounds):
                     _NEW_ATTEMPT, where | values | {"b_at": record.attempt_at, "b_reason": record.reason}
                 )
 
+    @override
     def rounds(
         self,
         run: str,
@@ -133,7 +135,6 @@ class SqlRounds(Rounds):
         newest: bool = False,
         states: Sequence[RoundState] = (),
     ) -> list[RoundRecord]:
-        """As `Store.rounds`."""
         # A sum, so that the few rounds in a state are found by their state, and not among all by their number.
         number = groups.c.number + 0 if states else groups.c.number
         query = _OF_RUN.order_by(number.desc() if newest else number)
@@ -144,16 +145,16 @@ class SqlRounds(Rounds):
             rows = connection.execute(query, {"b_run": run}).all()
         return [round_record(row) for row in (reversed(rows) if newest else rows)]
 
+    @override
     def round(self, run: str, number: int) -> RoundRecord:
-        """As `Store.round`."""
         with self._db.reading() as connection:
             row = connection.execute(_ONE, {"b_run": run, "b_round": number}).one_or_none()
         if row is None:
             raise no_round(run, number)
         return round_record(row)
 
+    @override
     def begin_aggregation(self, run: str, number: int) -> None:
-        """As `Store.begin_aggregation`."""
         where = {"b_run": run, "b_round": number}
         with self._db.writing() as connection:
             row = connection.execute(_BARE, where).one_or_none()
@@ -164,6 +165,7 @@ class SqlRounds(Rounds):
             elif row.state != "aggregating":
                 raise Conflict(f"round {number} of run {run} is {row.state}")
 
+    @override
     def commit_round(
         self,
         run: str,
@@ -175,7 +177,6 @@ class SqlRounds(Rounds):
         bytes_sent: int,
         at: float,
     ) -> None:
-        """As `Store.commit_round`."""
         where = {"b_run": run, "b_round": number}
         if (version.run, version.version) != (run, number):
             raise Conflict(f"round {number} of run {run} cannot make version {version.version} of run {version.run}")

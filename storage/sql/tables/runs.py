@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sqlalchemy import Connection, bindparam, func, insert, select, tuple_, update
+from typing_extensions import override
 
 from covey.errors import Conflict, NotFound, StoreError
 from covey.storage.record.contract import RunRecord, RunState, VersionRecord
@@ -64,15 +65,15 @@ class SqlRuns(Runs):
 
     _db: Database
 
+    @override
     def add_run(self, run: RunRecord) -> None:
-        """As `Store.add_run`."""
         with self._db.writing() as connection:
             if connection.execute(_BY_ID, {"b_run": run.run}).one_or_none() is not None:
                 raise Conflict(f"run {run.run!r} exists already")
             connection.execute(_ADD, run_values(run))
 
+    @override
     def run(self, run: str) -> RunRecord:
-        """As `Store.run`."""
         with self._db.reading() as connection:
             row = connection.execute(_BY_ID, {"b_run": run}).one_or_none()
             if row is not None:
@@ -82,10 +83,10 @@ class SqlRuns(Runs):
                 raise Conflict(f"several runs are named {run!r}; say which: {', '.join(row.run for row in named)}")
             return run_record(named[0] if named else run_row(connection, run))
 
+    @override
     def runs(
         self, *, states: Sequence[RunState] = (), name: str = "", before: str = "", limit: int = 100
     ) -> list[RunRecord]:
-        """As `Store.runs`."""
         query = _NEWEST_FIRST.where(runs.c.state.in_(states)) if states else _NEWEST_FIRST
         query = query.where(runs.c.name == name) if name else query
         with self._db.reading() as connection:
@@ -95,15 +96,15 @@ class SqlRuns(Runs):
                 )
             return [run_record(row) for row in connection.execute(query.limit(limit))]
 
+    @override
     def count_runs(self, states: Sequence[RunState]) -> int:
-        """As `Store.count_runs`."""
         with self._db.reading() as connection:
             return int(connection.execute(_COUNT, {"b_states": list(states)}).scalar_one())
 
+    @override
     def start_run(
         self, run: str, roster: Sequence[str], parts: int, layout: str, first: VersionRecord, at: float
     ) -> None:
-        """As `Store.start_run`."""
         with self._db.writing() as connection:
             row = run_row(connection, run)
             if row.state == "running" and row.layout == layout and same_version(connection, first):
@@ -114,8 +115,8 @@ class SqlRuns(Runs):
             values = {"b_roster": list(roster), "b_parts": parts, "b_layout": layout, "b_at": at}
             connection.execute(_START, {"b_run": run} | values)
 
+    @override
     def extend_roster(self, run: str, nodes: Sequence[str], parts: int = 0) -> tuple[str, ...]:
-        """As `Store.extend_roster`."""
         with self._db.writing() as connection:
             row = run_row(connection, run)
             roster = list(dict.fromkeys([*row.roster, *nodes]))
@@ -124,15 +125,15 @@ class SqlRuns(Runs):
                 connection.execute(_ROSTER, {"b_run": run, "b_roster": roster, "b_parts": fixed})
             return tuple(roster)
 
+    @override
     def set_reason(self, run: str, reason: str) -> None:
-        """As `Store.set_reason`."""
         with self._db.writing() as connection:
             row = run_row(connection, run)
             if row.state not in TERMINAL and row.reason != reason:
                 connection.execute(_REASON, {"b_run": run, "b_reason": reason})
 
+    @override
     def finish_run(self, run: str, state: RunState, reason: str, at: float) -> None:
-        """As `Store.finish_run`."""
         if state not in TERMINAL:
             raise StoreError(f"a run cannot end as {state!r}; choose one of {', '.join(TERMINAL)}")
         with self._db.writing() as connection:

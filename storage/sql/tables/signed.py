@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sqlalchemy import Text, and_, bindparam, or_, select
+from typing_extensions import override
 
 from covey.storage.record.contract import SignedUpdateRecord, UpdateRecord
 from covey.storage.record.updates import Updates
@@ -63,10 +64,10 @@ class SqlSigned(Updates):
 
     _db: Database
 
+    @override
     def signed_updates(
         self, run: str, after: tuple[int, str] = (0, ""), limit: int | None = None
     ) -> list[SignedUpdateRecord]:
-        """As `Store.signed_updates`."""
         query = _SIGNED if limit is None else _SIGNED.limit(limit)
         where = {"b_run": run, "b_round": after[0], "b_node": after[1]}
         with self._db.reading() as connection:
@@ -76,8 +77,8 @@ class SqlSigned(Updates):
                 page += map(signed_record, connection.execute(_OTHER_PHASES, where | last))
             return page
 
+    @override
     def newest_verdicts(self, run: str, roster: Sequence[str]) -> dict[str, UpdateRecord]:
-        """As `Store.newest_verdicts`."""
         where = {"b_run": run, "b_roster": dump_json(sorted(set(roster)))}
         with self._db.reading() as connection:
             newest = [update_record(row) for row in connection.execute(_NEWEST_VERDICTS, where)]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select
+from typing_extensions import override
 
 from covey.storage.record.contract import DecisionRecord, Json, OpeningRecord, PolicyStateRecord, StepRecord
 from covey.storage.record.steps import Steps
@@ -103,24 +104,24 @@ class SqlSteps(Steps):
 
     _db: Database
 
+    @override
     def steps(self, run: str, after: int = 0, limit: int | None = None) -> list[StepRecord]:
-        """As `Store.steps`."""
         query = _AFTER if limit is None else _AFTER.limit(limit)
         with self._db.reading() as connection:
             return [step_record(row) for row in connection.execute(query, {"b_run": run, "b_after": after})]
 
+    @override
     def last_step(self, run: str) -> StepRecord | None:
-        """As `Store.last_step`."""
         with self._db.reading() as connection:
             return newest_step(connection, run)
 
+    @override
     def decisions(self, run: str, after: int = 0) -> list[DecisionRecord]:
-        """As `Store.decisions`."""
         with self._db.reading() as connection:
             return [decision_record(row) for row in connection.execute(_DECISIONS, {"b_run": run, "b_after": after})]
 
+    @override
     def policy_state(self, run: str) -> PolicyStateRecord | None:
-        """As `Store.policy_state`."""
         with self._db.reading() as connection:
             row = connection.execute(_NEWEST_STATE, {"b_run": run}).one_or_none()
         return policy_state_record(row) if row is not None and row.state_sha256 else None

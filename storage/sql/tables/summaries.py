@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, select
+from typing_extensions import override
 
 from covey.storage.record.contract import RunSummary
 from covey.storage.record.runs import Runs
@@ -51,8 +52,8 @@ class SqlSummaries(Runs):
 
     _db: Database
 
+    @override
     def run_summaries(self, runs: Sequence[str]) -> dict[str, RunSummary]:
-        """As `Store.run_summaries`."""
         fields: dict[str, dict[str, Any]] = {run: {} for run in runs}
         with self._db.reading() as connection:
             for run, values in _read(connection, list(fields)):

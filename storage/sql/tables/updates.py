@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
+from typing_extensions import override
 
 from covey.errors import Conflict, StoreError
 from covey.spec.modes import mode_named
@@ -73,8 +74,8 @@ class SqlUpdates(Updates):
 
     _db: Database
 
+    @override
     def record_update(self, update: UpdateRecord) -> bool:
-        """As `Store.record_update`."""
         with self._db.writing() as connection:
             row = _group_and_answer(connection, update)
             if row.digest and row.digest == update.digest:
@@ -92,16 +93,16 @@ class SqlUpdates(Updates):
                 connection.execute(_ARRIVED, _key(update) | {"b_arrival": last + 1})
             return True
 
+    @override
     def record_outcome(self, update: UpdateRecord) -> bool:
-        """As `Store.record_outcome`."""
         if update.verdict not in ("declined", "lost", "rejected"):
             raise StoreError(f"{update.verdict!r} is not an outcome; record the update instead")
         with self._db.writing() as connection:
             row = _group_and_answer(connection, update)
             return row.state in ("collecting", "aggregating") and _write_outcome(connection, update, row)
 
+    @override
     def close_round(self, outcome: UpdateRecord, *, discard: bool = False) -> bool:
-        """As `Store.close_round`."""
         with self._db.writing() as connection:
             row = _group_and_answer(connection, outcome)
             if row.state in ENDED:
@@ -113,14 +114,14 @@ class SqlUpdates(Updates):
             connection.execute(_FAILED, {"b_run": outcome.run, "b_round": outcome.round, "b_reason": reason})
             return True
 
+    @override
     def updates(self, run: str, number: int) -> list[UpdateRecord]:
-        """As `Store.updates`."""
         with self._db.reading() as connection:
             rows = connection.execute(_OF_GROUP, {"b_run": run, "b_round": number}).all()
         return sorted(map(update_record, rows), key=lambda record: (record.node, record.phase))
 
+    @override
     def updates_of(self, run: str, numbers: Sequence[int]) -> list[UpdateRecord]:
-        """As `Store.updates_of`."""
         with self._db.reading() as connection:
             rows = connection.execute(_OF_GROUPS, {"b_run": run, "b_rounds": sorted(set(numbers))}).all()
         return sorted(map(update_record, rows), key=lambda record: (record.round, record.node, record.phase))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sqlalchemy import Connection, bindparam, insert, select, update
+from typing_extensions import override
 
 from covey.errors import Conflict, NotFound
 from covey.storage.record.contract import Json, VersionRecord
@@ -66,24 +67,24 @@ class SqlVersions(Versions):
 
     _db: Database
 
+    @override
     def add_version(self, version: VersionRecord) -> None:
-        """As `Store.add_version`."""
         with self._db.writing() as connection:
             if connection.execute(_RUN_EXISTS, {"b_run": version.run}).one_or_none() is None:
                 raise NotFound(f"there is no run {version.run!r}")
             write_version(connection, version)
 
+    @override
     def versions(
         self, run: str, *, after: int = -1, limit: int | None = None, kept_only: bool = False
     ) -> list[VersionRecord]:
-        """As `Store.versions`."""
         query = _AFTER.where(versions.c.kept.is_(True)) if kept_only else _AFTER
         query = query if limit is None else query.limit(limit)
         with self._db.reading() as connection:
             return [version_record(row) for row in connection.execute(query, {"b_run": run, "b_after": after})]
 
+    @override
     def version(self, run: str, number: int) -> VersionRecord:
-        """As `Store.version`."""
         with self._db.reading() as connection:
             row = self._row(connection, run, number)
         if row is None:
@@ -95,8 +96,8 @@ class SqlVersions(Versions):
             return connection.execute(_NEWEST, {"b_run": run}).one_or_none()
         return connection.execute(_ONE, {"b_run": run, "b_version": number}).one_or_none()
 
+    @override
     def record_metrics(self, run: str, version: int, metrics: Json, *, evaluated: bool) -> None:
-        """As `Store.record_metrics`."""
         where = {"b_run": run, "b_version": version}
         with self._db.writing() as connection:
             row = connection.execute(_METRICS, where).one_or_none()
