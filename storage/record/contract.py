@@ -16,13 +16,10 @@ from covey.storage.record.events import Events
 from covey.storage.record.identities import Identities
 from covey.storage.record.life import Life
 from covey.storage.record.records import (
-    DecisionRecord,
     EventRecord,
     Json,
     NodeRecord,
-    OpeningRecord,
     PartRecord,
-    PolicyStateRecord,
     Role,
     RoundRecord,
     RoundState,
@@ -35,6 +32,7 @@ from covey.storage.record.records import (
     UpdateRecord,
     Verdict,
     VersionRecord,
+    step_verdict,
 )
 from covey.storage.record.retention import Retention
 from covey.storage.record.rounds import Rounds
@@ -44,13 +42,10 @@ from covey.storage.record.updates import Updates
 from covey.storage.record.versions import Versions
 
 __all__ = [
-    "DecisionRecord",
     "EventRecord",
     "Json",
     "NodeRecord",
-    "OpeningRecord",
     "PartRecord",
-    "PolicyStateRecord",
     "Role",
     "RoundRecord",
     "RoundState",
@@ -64,6 +59,7 @@ __all__ = [
     "UpdateRecord",
     "Verdict",
     "VersionRecord",
+    "step_verdict",
 ]
 
 

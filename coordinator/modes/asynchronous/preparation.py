@@ -27,12 +27,12 @@ def async_run_policy_of(prepared: Prepared, *, keeps_deadlines: bool = True) -> 
 
 def restore(store: Store, run: str, policy: AsyncRunPolicy) -> AsyncRestored:
     """What the record knows of a run. Blocking."""
-    rounds, state = store.rounds(run), store.policy_state(run)
-    decided, newest = state.decision if state else 0, store.version(run, -1).version
+    rounds, last = store.rounds(run), store.last_step(run)
+    decided, newest = last.number if last else 0, store.version(run, -1).version
     unevaluated: tuple[int, ...] = ()
     if policy.evaluate_centrally:
-        last = newest if decided >= policy.updates else -1
-        unevaluated = unevaluated_versions(store, run, policy.evaluate_every, last)
+        final = newest if decided >= policy.updates else -1
+        unevaluated = unevaluated_versions(store, run, policy.evaluate_every, final)
     collecting = [one for one in rounds if one.state == "collecting"]
     return AsyncRestored(
         decided=decided,
