@@ -36,7 +36,7 @@ def test_keys_do_not_hold_each_other_back_and_are_released_in_their_order():
 def test_a_release_counts_as_telling():
     repeats = Coalescing[str]()
     repeats.is_due("ada", "first", 0.0)
-    repeats.is_due("ada", "second", 0.9)
-    repeats.release(0.9)
+    repeats.is_due("ada", "second", 0.75)
+    repeats.release(0.75)
     assert not repeats.is_due("ada", "third", 1.5)
-    assert repeats.is_due("ada", "fourth", 1.9)
+    assert repeats.is_due("ada", "fourth", 1.75)
