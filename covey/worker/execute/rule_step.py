@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -36,7 +35,7 @@ from covey.worker.files.mapped import FLOAT32_BYTES, dtype_of, map_float32
 from covey.worker.files.updates import write_flat
 from covey.worker.files.writing import ArtifactWriter
 from covey.worker.jobs.files import WrittenFile
-from covey.worker.jobs.steps import OpenedPhase, StepAnswer, StepResult
+from covey.worker.jobs.steps import OpenedPhase, StepAnswer, StepResult, updates_of
 
 
 class RuleStep:
@@ -56,7 +55,7 @@ class RuleStep:
         self._verdicts: dict[str, Verdict] = {}
         self._opens: OpenedPhase | None = None
         """A further phase, which the method wants first."""
-        self._sent = updates_of(self._job.answers, self._job.roster)
+        self._sent = updates_of(self._job)
         self._rows, broken = admit(self._planned(), self._form, step.base)
         self._verdicts |= broken
         self._rule_name = ""
@@ -229,17 +228,6 @@ class RuleStep:
         return [
             _written(name, self._job.out_state[name], old[name].read_bytes() if name in old else b"") for name in left
         ]
-
-
-def updates_of(answers: Iterable[StepAnswer], roster: Sequence[str]) -> tuple[StepAnswer, ...]:
-    """What each node sent in all phases as one, in roster order; the rest of it is as in its first answer."""
-    by_node: dict[str, StepAnswer] = {}
-    for answer in answers:
-        if answer.verdict == "received":
-            first = by_node.get(answer.node)
-            by_node[answer.node] = replace(first, parts={**first.parts, **answer.parts}) if first else answer
-    places = {node: place for place, node in enumerate(roster)}
-    return tuple(sorted(by_node.values(), key=lambda update: places.get(update.node, len(places))))
 
 
 def broadcast_of(state: Mapping[str, Path]) -> bytes:

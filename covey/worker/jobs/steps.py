@@ -6,7 +6,7 @@ Every mode's steps are of this one operation. Free of torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from covey.aggregation.verdicts import Verdict
@@ -74,6 +74,17 @@ class StepJob:
     """Files of earlier updates that the state refers to, by assignment number and part."""
     evicted: tuple[str, ...] = ()
     """Nodes whose held updates are rejected with reason `EVICTED` before the policy sees the arrival."""
+
+
+def updates_of(job: StepJob) -> tuple[StepAnswer, ...]:
+    """What each node sent in all phases as one, in roster order; the rest of it is as in its first answer."""
+    by_node: dict[str, StepAnswer] = {}
+    for answer in job.answers:
+        if answer.verdict == "received":
+            first = by_node.get(answer.node)
+            by_node[answer.node] = replace(first, parts={**first.parts, **answer.parts}) if first else answer
+    places = {node: place for place, node in enumerate(job.roster)}
+    return tuple(sorted(by_node.values(), key=lambda update: places.get(update.node, len(places))))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,17 @@ from covey.coordinator.modes.rounds.events import (
     Restored,
 )
 from covey.coordinator.modes.rounds.machine import RoundMachine
-from covey.machines.protocol import NodeAnswered, NodeJoined, NodeLost, NodeRemoved, Report, Started, Tick, UpdateStored, Verdict
+from covey.machines.protocol import (
+    NodeAnswered,
+    NodeJoined,
+    NodeLost,
+    NodeRemoved,
+    Report,
+    Started,
+    Tick,
+    UpdateStored,
+    Verdict,
+)
 from tests.unit.coordinator.round_machine import POLICY, commit, kinds, started
 
 PHASED = replace(POLICY, phases=2)

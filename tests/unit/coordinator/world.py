@@ -37,7 +37,7 @@ from covey.wire.signing import PartStatement, SigningKey, UpdateStatement
 from covey.worker.jobs.evaluation import EvaluateResult
 from covey.worker.jobs.files import WrittenFile
 from covey.worker.jobs.runs import Description, InitialResult
-from covey.worker.jobs.steps import StepResult
+from covey.worker.jobs.steps import StepResult, updates_of
 
 FEDERATION = "f" * 16
 LAYOUT = Layout.from_json(make.LAYOUT)
@@ -119,6 +119,8 @@ class Worker:
         """Operation to an event without which it is not done."""
         self.jobs = []
         self.rejected = {}
+        self.plans = {}
+        """(round, phase) to the further phase that the method opens once, when it has seen these answers."""
         self.makes_versions = True
         self._turn = asyncio.Lock()
 
@@ -146,14 +148,17 @@ class Worker:
         return self._decide(job) if job.answers[0].number else self._aggregate(job)
 
     def _aggregate(self, job):
+        asked = job.version + 1, job.phase
+        if asked in self.plans:
+            return StepResult((), opens=self.plans.pop(asked))
         verdicts = tuple(
             Verdict(a.node, word_for(a.node not in self.rejected), self.rejected.get(a.node, ""), 0.5, {"norm": 1.0})
-            for a in job.answers
+            for a in updates_of(job)
         )
-        rows = [row for row in job.answers if row.node not in self.rejected]
+        rows = [row for row in updates_of(job) if row.node not in self.rejected]
         if not rows:
             return StepResult(verdicts, enough=False, rule="mean")
-        files = [job.models[job.version], *(row.parts["model"] for row in rows)]
+        files = [job.models[job.version], *(row.parts["model"] for row in rows if "model" in row.parts)]
         artifact, sha256 = written(job.out, *(path.read_bytes() for path in files))
         state = tuple(
             WrittenFile(name, path, written(path, name.encode(), sha256.encode())[0])
@@ -260,8 +265,9 @@ class World:
         """A node's offer, with its file, for an assignment; `changes` are those of the statement."""
         data = (content or f"{sender} {assignment.run} {assignment.round}".encode()).ljust(MODEL_BYTES, b".")
         data, signer = hashlib.sha256(data).digest()[:MODEL_BYTES], signer or self.keys[sender]
-        artifact, layout = artifact_of([data]), LAYOUT.part("model").sha256
-        part = PartStatement("model", "none", {}, layout, artifact.digest, artifact.size_bytes)
+        artifact, name = artifact_of([data]), self._part_of(assignment)
+        layout = LAYOUT.part("model").sha256 if name == "model" else ""
+        part = PartStatement(name, "none", {}, layout, artifact.digest, artifact.size_bytes)
         values = {
             "federation": FEDERATION,
             "run": assignment.run,
@@ -272,9 +278,14 @@ class World:
             "parts": (part,),
             "weight": 1.0,
             "metrics": {},
+            "phase": assignment.phase,
         }
         statement = UpdateStatement(**values | changes).to_bytes()
-        return msg.UpdateOffer(statement, signer.sign(statement), (msg.OfferedPart("model", "none", artifact, data),))
+        return msg.UpdateOffer(statement, signer.sign(statement), (msg.OfferedPart(name, "none", artifact, data),))
+
+    def _part_of(self, assignment):
+        """The part that the assignment asks for now: here, each phase has one."""
+        return next((part.name for part in assignment.wanted if not part.held), "model")
 
     async def work(self, run, stop=lambda: False):
         """Answer every assignment of a run, as it comes, until its task is done or `stop()` holds."""

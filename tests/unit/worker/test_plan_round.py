@@ -19,8 +19,7 @@ from covey.methods.contract import Answer, Close, Open, Part, PlanContext, RunFo
 from covey.testing.method_rounds import PlainExample, spec_of
 from covey.worker.execute.open_step import OpenStep
 from covey.worker.execute.plan_round import Planner
-from covey.worker.execute.rule_step import updates_of
-from covey.worker.jobs.steps import OpenedPhase, StepAnswer, StepJob
+from covey.worker.jobs.steps import OpenedPhase, StepAnswer, StepJob, updates_of
 from covey.worker.program.host import Host
 
 TASK = {"name": "covey.testing.method_rounds:PlainExample"}
@@ -73,7 +72,7 @@ def ask(tmp_path: Path) -> Any:
         step = OpenStep(job, Host(torch.device("cpu")))
         step.form.method = Told()
         step.form.parts = parts_of(step.form.method, step.form.run)
-        return Planner(step, updates_of(answers, job.roster)).plan()
+        return Planner(step, updates_of(job)).plan()
 
     ask.d = layout.part("model").numel  # type: ignore[attr-defined]
     return ask
