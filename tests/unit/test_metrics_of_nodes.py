@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,10 @@ def test_ratios_have_a_number_or_a_reason() -> None:
 
 
 def test_nodes_that_lack_a_metric_leave_it_to_the_others() -> None:
-    parts = [("ada", {"m/auc": "one class", "m/f1": "no"}), ("bob", {"m/auc": [1.0, 4.0], "m/f1": "no"})]
+    parts: list[tuple[str, dict[str, Any]]] = [
+        ("ada", {"m/auc": "one class", "m/f1": "no"}),
+        ("bob", {"m/auc": [1.0, 4.0], "m/f1": "no"}),
+    ]
     assert merged(parts, "m/") == {"auc": 0.25, "f1": "ada: no (and 1 more)"}
 
 
