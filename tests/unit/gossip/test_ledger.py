@@ -103,4 +103,4 @@ def test_the_audit_names_somebody_gone_who_gave_away_more_than_it_had() -> None:
     a.apply(B, 2, ONE, 2 * ONE)
     result = audit({A: a}, gone={B: ONE})
     assert result.lost == -ONE
-    assert result.findings == (f"b gave away {ONE} units more than it had",)
+    assert result.findings == (f"b gave away {ONE} units more than they had, and 0 were taken back",)

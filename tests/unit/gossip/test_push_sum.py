@@ -187,7 +187,7 @@ def test_a_record_that_is_older_than_what_peers_had_is_noticed() -> None:
     assert node.ledger.in_flight == sent
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     seed=st.integers(0, 2**32),
     n=st.integers(2, 5),
