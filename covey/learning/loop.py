@@ -19,6 +19,7 @@ from covey.errors import SpecError, TaskError
 from covey.learning.data import batches, size_of
 from covey.learning.optimizers import local_optimizer
 from covey.learning.recipe import PlainRecipe, Recipe, RecipeContext, RecipeInputs
+from covey.learning.seeding import seed_torch
 from covey.learning.state import layout_of
 from covey.learning.statistics import Stat, merge
 from covey.learning.task import FitResult, FitSettings, LossOutput, Progress, Task, task_errors
@@ -259,7 +260,7 @@ def ready(model: nn.Module, fit: FitSettings, what: str) -> Iterator[None]:
 @contextmanager
 def _seeded(fit: FitSettings) -> Iterator[None]:
     seed = derive_seed(fit.seed, "training", fit.round, fit.roster_index)
-    torch.manual_seed(seed)
+    seed_torch(seed)
     # Data sets of the user's own may draw from either of these.
     random.seed(seed)
     np.random.seed(seed % 2**32)
