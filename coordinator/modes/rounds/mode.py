@@ -351,7 +351,7 @@ class RoundsMode(Mode):
         """What can wait until the next round is on its way: the nodes' metrics of the base version, and retention."""
         of_nodes = [cast(NodeMetrics, update.metrics) for update in verdicts if update.verdict == "accepted"]
         await self._run.evaluation.note_merged(number - 1, of_nodes, "evaluation/")
-        await self._run.persist(self._run.prune, [number])
+        await self._run.prune_when_due([number], sum(update.bytes for update in verdicts))
 
 
 def _state(version: VersionRecord, name: str) -> Artifact | None:
