@@ -9,8 +9,7 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-Metrics = dict[str, tuple[float, float]]
-"""Metric name to (total, count): sums that can be merged over nodes, never ready means."""
+from covey.metrics import Metrics
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,6 @@ class EvaluateJob:
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """What an evaluation came to; no metrics where there are no such data."""
+    """What an evaluation came to, with the metrics that are missing; none where there are no such data."""
 
     metrics: Metrics
