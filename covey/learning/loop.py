@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from covey.errors import SpecError, TaskError
 from covey.learning.data import batches, size_of
+from covey.learning.entries import unwrapped
 from covey.learning.optimizers import local_optimizer
 from covey.learning.recipe import PlainRecipe, Recipe, RecipeContext, RecipeInputs
 from covey.learning.returns import stats_of
@@ -193,7 +194,7 @@ def _first_gradient(
     recipe.before_step(model)
     _clip(model, fit.training.clip_norm)
     loss = _finite(output.loss.item())
-    gradients = {name: _taken(p) for name, p in model.named_parameters() if p.requires_grad}
+    gradients = {name: _taken(p) for name, p in unwrapped(model).named_parameters() if p.requires_grad}
     metrics = {"loss": Stat(loss * output.examples, output.examples)}
     return gradients, FitResult(len(fit.indices), 1, metrics, recipe.finish())
 

@@ -57,7 +57,7 @@ def train(job: TrainJob, host: Host) -> TrainResult:
     began = time.monotonic()
     context = _context(host.contexts, job)
     layout = context.require_layout(job.layout)
-    state.load_into(context.model, job.base, layout)
+    state.load_into(context.fresh_model(), job.base, layout)
     context.local.load_into(context.model, job.state.get(slot(LOCAL)))
     load_member(context, job.state)
     codec = load_codec(context.spec.exchange)
@@ -125,7 +125,8 @@ def _metrics(context: RunContext, job: EvaluateJob, host: Host) -> Metrics:
     dataset = context.central_data if job.where == "central" else context.eval_data
     if dataset is None:
         return {}
-    state.load_into(context.model, job.model, context.layout)
+    layout = context.require_layout(job.layout) if job.layout else context.layout
+    state.load_into(context.fresh_model(), job.model, layout)
     if job.where == "node":
         context.local.load_into(context.model, job.state.get(slot(LOCAL)))
         load_member(context, job.state)
@@ -155,6 +156,7 @@ def check(job: CheckJob, host: Host) -> CheckResult:
     """Train one local batch from the run's first model, and keep nothing."""
     paths, options = job.node_paths, job.node_options
     context = RunContext(job.spec_json, host.device, paths=paths, options=options, allow_path=job.allow_path)
+    context.check_model()
     spec = context.spec
     one_step = spec.training.model_copy(update={"local_epochs": None, "local_steps": 1})
     indices = context.indices(0, spec.data.parts or 1)
