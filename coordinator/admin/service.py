@@ -99,7 +99,7 @@ class AdminService:
         spec = parse_json(request.spec_json) if request.spec_json else parse_toml(request.spec_toml)
         text = spec.to_json()
         async with self._submission:
-            await self._env.worker.do(DESCRIBE, DescribeJob(text, self._env.allow_paths))
+            await self._env.worker.do(DESCRIBE, DescribeJob(text, self._env.allow_paths, submitted=True))
         now = self._env.clock()
         record = RunRecord(secrets.token_hex(6), spec.name, spec.mode, text, spec.seed, "queued", "", now)
         await self._call(self._store.add_run, record)

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
@@ -29,6 +29,7 @@ from covey.driver.background import Background
 from covey.driver.changes import Changes
 from covey.errors import Conflict, IdentityError, NotFound, NotReady, VersionMismatch
 from covey.machines.protocol import NodeAnswered, NodeJoined, NodeLost
+from covey.metrics import Totals, why
 from covey.protos import coordinator_pb2 as pb
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.record.contract import EventRecord
@@ -270,14 +271,13 @@ class CoordinatorService:
             return
         try:
             totals = {
-                text(name[:MAX_METRIC_NAME], "the name of a metric"): (float(total), float(count))
-                for name, (total, count) in list(json.loads(evaluation.metrics or b"{}").items())[:100]
+                text(name[:MAX_METRIC_NAME], "the name of a metric"): _metric(value)
+                for name, value in list(json.loads(evaluation.metrics or b"{}").items())[:100]
             }
         except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, IdentityError):
             log.warning("unreadable evaluation", node=node)
             totals = {}
-        finite = {name: pair for name, pair in totals.items() if all(map(math.isfinite, pair)) and pair[1] >= 0}
-        await run.node_evaluated(node, evaluation.version, finite)
+        await run.node_evaluated(node, evaluation.version, totals)
 
     # -- bulk -----------------------------------------------------------------------------------------------------
 
@@ -345,6 +345,15 @@ async def _after(first: pb.NodeMessage, rest: AsyncIterator[pb.NodeMessage]) -> 
     yield first
     async for message in rest:
         yield message
+
+
+def _metric(value: Any) -> Totals | str:
+    """A metric of a node's evaluation, or why it is missing."""
+    if isinstance(value, str):
+        return why(value)
+    total, count = map(float, value)
+    is_sound = math.isfinite(total) and math.isfinite(count) and count >= 0
+    return (total, count) if is_sound else why(f"it is {total:g} over {count:g}")
 
 
 def version_refusal(hello: msg.Hello) -> str:

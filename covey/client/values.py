@@ -49,6 +49,8 @@ class Run:
     """The specification."""
     roster: tuple[str, ...] = ()
     """Nodes in the order of their first round."""
+    missing: Json = field(default_factory=dict)
+    """Why metrics have no value, by name."""
 
     @property
     def ended(self) -> bool:
@@ -110,6 +112,8 @@ class Round:
     """Of the newest answer that is no update that counts: which node, its verdict, and why."""
     phase: int = 1
     """Which answers it waits for now, or waited for last; a method that asks once a round has one."""
+    missing: Json = field(default_factory=dict)
+    """Why metrics have no value, by name."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,8 @@ class Update:
     key_id: str = ""
     phase: int = 1
     """Of the round: which of the node's answers this is."""
+    missing: Json = field(default_factory=dict)
+    """Why metrics have no value, by name."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +158,8 @@ class Version:
     """Whether the file is still on the coordinator's disk."""
     members: tuple[str, ...] = ()
     """In a run without a global model: the nodes whose own files the version keeps."""
+    missing: Json = field(default_factory=dict)
+    """Why metrics have no value, by name."""
 
     @property
     def digest(self) -> str:

@@ -178,6 +178,7 @@ def _print(folder: Path, outcome: Simulated) -> None:
         ("progress", f"{done} of {whole} {what} in {tables.span(outcome.seconds)}"),
         ("model sha256", run.model_sha256),
         ("metrics", tables.metrics_line(run.metrics)),
+        *tables.missing_rows(run.missing),
     ]
     answers: Counter[str] = Counter()
     for one in outcome.contributions:

@@ -22,6 +22,7 @@ RUN_FIELDS = (
     "ended_at",
     "updates_decided",
     "updates",
+    "missing",
 )
 RUN_DETAIL_FIELDS = (*RUN_FIELDS, "spec", "roster")
 ROUND_FIELDS = (
@@ -47,6 +48,7 @@ ROUND_FIELDS = (
     "received",
     "last_reason",
     "phase",
+    "missing",
 )
 CONTRIBUTION_FIELDS = (
     "node",
@@ -74,8 +76,9 @@ UPDATE_FIELDS = (
     "base_sha256",
     "key_id",
     "phase",
+    "missing",
 )
-VERSION_FIELDS = ("version", "model_sha256", "digest", "bytes", "metrics", "created_at", "kept")
+VERSION_FIELDS = ("version", "model_sha256", "digest", "bytes", "metrics", "created_at", "kept", "missing")
 NODE_FIELDS = (
     "node",
     "state",

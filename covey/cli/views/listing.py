@@ -36,6 +36,16 @@ class Column:
 Cell = str | Text
 
 
+def said(text: str) -> Text:
+    """What a node, or a user's code, said: nothing in it can steer the terminal."""
+    return Text("".join(char if char.isprintable() else " " for char in text))
+
+
+def said_lines(text: str) -> Text:
+    """The same for several lines."""
+    return Text("\n").join(map(said, text.splitlines()))
+
+
 def console() -> Console:
     """Standard output; COLUMNS says how wide it is, else the terminal."""
     width = None if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit() else PIPE_COLUMNS

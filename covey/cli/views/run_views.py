@@ -15,6 +15,7 @@ from rich.text import Text
 from covey.cli.framework.command import print_json_line
 from covey.cli.framework.fields import PROGRESS_FIELDS, ROUND_FIELDS, RUN_FIELDS, plain, plain_list
 from covey.cli.views import tables
+from covey.cli.views.contributions import counts_line
 from covey.client.errors import Unreachable
 from covey.client.values import Change, Round, Run
 
@@ -116,7 +117,7 @@ class PlainLines(_Quiet):
 
     def _round(self, item: Round, name: str) -> None:
         shown = self._ended.get((item.round, item.attempt))
-        metrics = tables.metrics_line(item.metrics)
+        metrics = ", ".join(filter(None, (tables.metrics_line(item.metrics), *_missing(item))))
         self._ended[item.round, item.attempt] = metrics
         if shown is None:
             self._write(f"{name} {_end_of(item)}" + (f", {metrics}" if metrics else ""))
@@ -131,12 +132,16 @@ class PlainLines(_Quiet):
         sys.stdout.flush()
 
 
+def _missing(item: Round) -> list[str]:
+    return [f"no {name} ({reason})" for name, reason in sorted(item.missing.items())]
+
+
 def _end_of(item: Round) -> str:
     if item.state == "failed":
         return f"failed: {item.reason}"
     if item.state == "decided":
         return f"{tables.outcome_of(item)}, version {item.version}" if item.version else tables.outcome_of(item)
-    counts = ", ".join(filter(None, [f"{item.accepted} accepted", tables.counts_line(item)]))
+    counts = ", ".join(filter(None, [f"{item.accepted} accepted", counts_line(item)]))
     return f"committed in {tables.span(item.seconds)}: {counts}, {tables.amount(item.bytes_received)} received"
 
 

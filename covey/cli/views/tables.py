@@ -8,10 +8,11 @@ from typing import Any
 
 from rich.text import Text
 
-from covey.cli.views.listing import Column, console, listing, show, table
+from covey.cli.views.contributions import SHORT, contribution_table, counts, counts_columns, counts_line, shortfalls
+from covey.cli.views.listing import Column, console, listing, said, said_lines, show, table
 from covey.client.values import Contribution, Event, Node, NodeDetail, Round, RoundDetail, Run
 
-__all__ = ["console", "show", "table"]
+__all__ = ["SHORT", "console", "said", "said_lines", "shortfalls", "show", "table"]
 STYLES = {
     "completed": "green",
     "committed": "green",
@@ -33,16 +34,6 @@ STYLES = {
     "left": "yellow",
 }
 MAIN_METRICS = ("accuracy", "loss", "nodes/accuracy", "nodes/loss")
-
-
-def said(text: str) -> Text:
-    """What a node, or a user's code, said: nothing in it can steer the terminal."""
-    return Text("".join(char if char.isprintable() else " " for char in text))
-
-
-def said_lines(text: str) -> Text:
-    """The same for several lines."""
-    return Text("\n").join(map(said, text.splitlines()))
 
 
 def state_text(state: str) -> Text:
@@ -104,6 +95,11 @@ def metrics_line(metrics: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {number(value)}" for name, value in sorted(metrics.items()))
 
 
+def missing_rows(missing: Mapping[str, Any], of: str = "") -> list[tuple[str, str]]:
+    """Why metrics are missing, one row each; `of`: the node that lacks them."""
+    return [(f"no {name}{of}", str(reason)) for name, reason in sorted(missing.items())]
+
+
 def done_of(run: Run) -> tuple[int, int, str]:
     """How far a run is: so many of so many, and of what."""
     return run.done, run.whole, "updates decided on" if run.unit == "updates" else "rounds committed"
@@ -159,6 +155,7 @@ def run_details(run: Run) -> Text:
             ("model version", run.model_version),
             ("model sha256", run.model_sha256),
             ("metrics", metrics_line(run.metrics)),
+            *missing_rows(run.missing),
             ("submitted", when(run.submitted_at)),
             ("started", when(run.started_at)),
             ("ended", when(run.ended_at)),
@@ -173,51 +170,13 @@ def run_views(run: Run, contributions: Sequence[Contribution]) -> list[Any]:
     return [run_details(run), nodes, said_lines("\n".join(shortfalls(run, contributions)))]
 
 
-def contribution_table(contributions: Iterable[Contribution]) -> list[Any]:
-    """One line a node of a run: in how many rounds it was asked, and what came of it."""
-    counted = ("asked", "accepted", "rejected", "declined", "lost", "late")
-    return listing(
-        [Column("NODE"), *(Column(COUNT_HEADS.get(name, name.upper()), right=True) for name in counted)],
-        [(one.node, str(one.asked), str(one.accepted), *_counts(one)) for one in contributions],
-    )
-
-
-COUNT_HEADS = {"accepted": "ACCEPT", "rejected": "REJECT"}
-SHORT = ("rejected", "declined", "lost", "late")
-"""How nodes answer without an update that counts, in the order in which it is shown."""
-MOST_WARNINGS = 20
-
-
-def _counts(item: Contribution | Round | Node) -> list[str]:
-    """How often each of `SHORT` happened; nothing for never."""
-    return [str(count) if (count := getattr(item, name)) else "" for name in SHORT]
-
-
-def counts_line(item: Contribution | Round | Node) -> str:
-    """The same in a sentence."""
-    return ", ".join(f"{count} {name}" for name, count in zip(SHORT, _counts(item), strict=True) if count)
-
-
-def shortfalls(run: Run, contributions: Iterable[Contribution]) -> list[str]:
-    """A warning for each node that contributed to less than it was asked for."""
-    short = [one for one in contributions if one.is_short]
-    what = "updates" if run.unit == "updates" else "rounds"
-    lines = [
-        f"warning: {one.node} contributed to {one.accepted} of the {one.asked} {what} that it was asked for "
-        f"({counts_line(one)}); the last, {one.last_round}: {one.last_verdict}: {said(one.last_reason).plain}"
-        for one in short[:MOST_WARNINGS]
-    ]
-    more = len(short) - len(lines)
-    return [*lines, f"warning: {more} more nodes contributed to less than they were asked for"] if more else lines
-
-
 ROUND_COLUMNS = (
     Column("ROUND", right=True),
     Column("STATE"),
     Column("PHASE", right=True),
     Column("RECEIVED", right=True),
     Column("ACCEPT", right=True),
-    *(Column(COUNT_HEADS.get(name, name.upper()), right=True) for name in SHORT),
+    *counts_columns(SHORT),
     Column("IN", right=True),
     Column("OUT", right=True),
     Column("TIME", right=True),
@@ -247,7 +206,7 @@ def round_table(rounds: Sequence[Round], metrics: Sequence[str] | None = None) -
                 str(item.phase) if item.phase > 1 else "",
                 str(item.received) if item.received else "",
                 str(item.accepted),
-                *_counts(item),
+                *counts(item),
                 amount(item.bytes_received),
                 amount(item.bytes_sent),
                 span(item.seconds) if item.seconds else "",
@@ -329,6 +288,8 @@ def round_details(detail: RoundDetail) -> list[Any]:
             ("reason", detail.round.reason),
             ("model sha256", detail.version.model_sha256 if detail.version else ""),
             ("metrics", metrics_line(detail.round.metrics)),
+            *missing_rows(detail.round.missing),
+            *(row for update in detail.updates for row in missing_rows(update.missing, f" of {update.node}")),
         ]
     )
     return [round_table([detail.round]), updates, facts]
@@ -345,7 +306,7 @@ def node_table(nodes: Iterable[Node]) -> list[Any]:
             *([Column("DRILL")] if drills else []),
             Column("LAST SEEN"),
             Column("ACCEPT", right=True),
-            *(Column(COUNT_HEADS.get(name, name.upper()), right=True) for name in SHORT),
+            *counts_columns(SHORT),
             Column("VERSION", below="narrow"),
             Column("VALID UNTIL", below="narrow"),
             Column("DEVICE", below="narrow"),
@@ -358,7 +319,7 @@ def node_table(nodes: Iterable[Node]) -> list[Any]:
                 *([adversary_text(node.drill)] if drills else []),
                 when(node.last_seen_at),
                 str(node.accepted),
-                *_counts(node),
+                *counts(node),
                 said(node.version),
                 day(node.certificate_expires_at),
                 said(node.device),

@@ -1,6 +1,6 @@
 import pytest
 
-from covey.cli.views import tables
+from covey.cli.views import contributions, tables
 from covey.client.values import Contribution, Node, Round, RoundDetail, Run, Update
 
 
@@ -69,7 +69,7 @@ TABLES = {
     "nodes": lambda: tables.node_table(
         [Node("hospital-north", "connected", last_seen_at=1.8e9, accepted=10, declined=2, late=3, last_reason=LONG)]
     ),
-    "contributions": lambda: tables.contribution_table([Contribution("hospital-north", 999, 1, 2, 3, 4, 5)]),
+    "contributions": lambda: contributions.contribution_table([Contribution("hospital-north", 999, 1, 2, 3, 4, 5)]),
 }
 
 
@@ -94,7 +94,7 @@ def test_a_node_that_contributed_to_less_than_it_was_asked_for_is_warned_of():
         "the last, 3: declined: task-failed: no"
     ]
     many = [Contribution(f"n{index}", 1, 0, lost=1, last_round=1, last_verdict="lost") for index in range(30)]
-    assert len(tables.shortfalls(run, many)) == tables.MOST_WARNINGS + 1
+    assert len(tables.shortfalls(run, many)) == contributions.MOST_WARNINGS + 1
     assert "10 more nodes" in tables.shortfalls(run, many)[-1]
 
 
