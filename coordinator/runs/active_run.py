@@ -15,6 +15,7 @@ import structlog
 from covey import faults
 from covey import messages as msg
 from covey.artifact import INLINE_BYTES
+from covey.coordinator.runs.absentees import left_out
 from covey.coordinator.runs.assignments import AssignmentInputs, assignment, evaluation_assignment
 from covey.coordinator.runs.commit import StepJob, StepResult, adopt_files, discard_scratch
 from covey.coordinator.runs.evaluation import NodeMetrics, RunEvaluation
@@ -77,6 +78,12 @@ class ActiveRun:
     def is_idle(self) -> bool:
         """Whether no round is open."""
         return self.machine is None or self.machine.state == "idle"
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it can do nothing by itself now: it waits for nodes, and not for the operator."""
+        operator = self.services.operator
+        return self.facts.waiting and not (operator.paused or operator.draining)
 
     def collecting(self, node: str, number: int) -> bool:
         """Whether this node has a part in this round, and the round is open."""
@@ -171,6 +178,9 @@ class ActiveRun:
     async def _finish(self, action: pr.FinishRun) -> None:
         if action.state == "completed":
             await self.driver.settle()
+            if without := await self.persist(left_out, self.record, self.run.run, self.run.roster):
+                self.log.warning("the run is completed without some of its nodes", without=without)
+                action = replace(action, reason="; ".join(filter(None, [action.reason, without])))
         services, run, now = self.services, self.run.run, self.services.clock()
         await self.persist(self.record.finish_run, run, action.state, action.reason, now)
         self._count_end(action.state)
