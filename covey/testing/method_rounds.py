@@ -15,6 +15,7 @@ from covey.aggregation.verdicts import Verdict
 from covey.layout import Layout
 from covey.learning.state import map_file, views
 from covey.learning.task import NodeData, Task
+from covey.metrics import counted
 from covey.parts import brought, collected, sent, slot
 from covey.spec import RunSpec, parse_data
 from covey.worker.execute.coordinator_ops import describe, initial
@@ -137,7 +138,7 @@ class MethodRounds:
         job: dict[str, Any] = {
             "run": "run",
             "spec_json": self._text,
-            "layout": self.layout.canonical_bytes().decode(),
+            "layout": self.layout.to_json(),
             "round": number,
             "roster_index": self.names.index(node),
             "num_partitions": len(self.names),
@@ -204,13 +205,13 @@ class MethodRounds:
     def _answer(self, name: str, phase: int, result: TrainResult) -> StepAnswer:
         wanted = {part.name for part in sent(self.description.parts, phase)}
         paths = {part.name: part.path for part in result.parts if part.name in wanted}
-        return StepAnswer(name, float(result.examples), paths, phase=phase, metrics=result.metrics)
+        return StepAnswer(name, float(result.examples), paths, phase=phase, metrics=counted(result.metrics))
 
     def _job(self, answers: Sequence[StepAnswer], phase: int) -> StepJob:
         return StepJob(
             run="run",
             spec_json=self._text,
-            layout=self.layout.canonical_bytes().decode(),
+            layout=self.layout.to_json(),
             version=self.number - 1,
             models={self.number - 1: self.model},
             answers=tuple(answers),

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import cast
 
 from covey.coordinator.runs.evaluation import NodeMetrics, reported_loss
+from covey.metrics import counted
 from covey.parts import PartFile, collected, collected_name
 from covey.storage.record.contract import UpdateRecord, VersionRecord
-from covey.worker.jobs.evaluation import Metrics
 from covey.worker.jobs.runs import Description
 from covey.worker.jobs.steps import StepAnswer, StepResult
 
@@ -46,7 +46,7 @@ def _answer(answer: UpdateRecord, path_of: PathOf, *, for_method: bool) -> StepA
         phase=answer.phase,
         verdict=answer.verdict,
         reason=answer.reason,
-        metrics={name: (total, count) for name, (total, count) in cast(Metrics, answer.metrics).items()},
+        metrics={name: (total, count) for name, (total, count) in counted(cast(NodeMetrics, answer.metrics)).items()},
     )
 
 

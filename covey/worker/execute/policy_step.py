@@ -152,7 +152,7 @@ class PolicyStep:
         if step.mixing < 1:
             rows = [old, *rows]
             weights = torch.cat([torch.tensor([1 - step.mixing], dtype=torch.float64), weights])
-        return combine_buffers(layout_of(part), rows, weights, step.buffers)
+        return combine_buffers(layout_of(part), rows, weights, step.buffers, old)
 
     def _answer(self, decision: Decision[Any], recent: tuple[int, ...]) -> StepResult:
         pinned: Pinned = self._policy.pinned(decision.state)

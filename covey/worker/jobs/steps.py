@@ -11,7 +11,7 @@ from pathlib import Path
 
 from covey.aggregation.verdicts import Verdict
 from covey.machines import protocol as pr
-from covey.worker.jobs.evaluation import Metrics
+from covey.metrics import Totals
 from covey.worker.jobs.files import ArtifactField, WrittenFile
 
 EVICTED = "evicted"
@@ -119,5 +119,5 @@ class StepResult:
     seconds: float = 0.0
     rule: str = ""
     """The name of the rule that was applied: the run's, or its fallback."""
-    metrics: Metrics = field(default_factory=dict)
+    metrics: dict[str, Totals] = field(default_factory=dict)
     """Of the new version, known without evaluating it: the privacy spent."""
