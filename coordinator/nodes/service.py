@@ -18,7 +18,6 @@ from covey import messages as msg
 from covey.coordinator.nodes.adversaries import MAX_NAME, drill_event
 from covey.coordinator.nodes.enrolment import EnrolmentServices, renew
 from covey.coordinator.nodes.members import Members
-from covey.coordinator.nodes.rate_limits import Bucket
 from covey.coordinator.nodes.sessions import Session, Sessions
 from covey.coordinator.runs.active_runs import ActiveRuns
 from covey.coordinator.runs.assignments import is_small
@@ -33,6 +32,7 @@ from covey.metrics import Totals, why
 from covey.protos import coordinator_pb2 as pb
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.record.contract import EventRecord
+from covey.wire.buckets import Bucket
 from covey.wire.canonical import text
 from covey.wire.channels import Context, Peer, peer_identity
 from covey.wire.grants import Grants
@@ -90,15 +90,12 @@ class CoordinatorService:
         """The calling node.
 
         Raises:
-            IdentityError: Not a node, or an evicted or expired one.
+            IdentityError: Not a node, or as `Members.admit`.
         """
         peer = peer_identity(context)
         if peer.role != "node":
             raise IdentityError(f"{peer.name!r} is not a node")
-        if peer.name in self._services.members.evicted:
-            raise IdentityError(f"node {peer.name!r} was evicted")
-        if peer.expires_at <= self._services.clock():
-            raise IdentityError(f"the certificate of {peer.name!r} has expired")
+        self._services.members.admit(peer, self._services.clock())
         return peer
 
     # -- the session ----------------------------------------------------------------------------------------------
@@ -116,12 +113,15 @@ class CoordinatorService:
         peer = self.authorised(context)
         node = peer.name
         hello = await self._greeting(node, requests)
+        store = self._services.store
+        if self._services.members.settles(peer):
+            await store.persist(store.store.settle_node, node)
         session = self._services.sessions.open(node, peer.expires_at)
         self._services.metrics.connected(node)
         reader = asyncio.create_task(self._read(session, _after(hello, requests)))
         try:
             yield to_node(msg.Welcome(__version__, self._services.federation, node, HEARTBEAT_S))
-            async for message in self._outgoing(session, reader, peer.expires_at):
+            async for message in self._outgoing(session, reader, peer):
                 yield message
         finally:
             reader.cancel()
@@ -148,8 +148,9 @@ class CoordinatorService:
         return first
 
     async def _outgoing(
-        self, session: Session, reader: asyncio.Task[None], expires_at: float
+        self, session: Session, reader: asyncio.Task[None], peer: Peer
     ) -> AsyncIterator[pb.CoordinatorMessage]:
+        expires_at = peer.expires_at
         heartbeat = pb.CoordinatorMessage(heartbeat=pb.Heartbeat())
         while not reader.done():
             try:
@@ -160,6 +161,10 @@ class CoordinatorService:
                     log.warning("session is silent", node=session.node, seconds=SILENCE_S)
                     return
                 message = heartbeat
+                if (reason := self._superseded(peer)) != "":
+                    log.warning("certificate superseded", node=session.node)
+                    yield to_node(msg.Goodbye("superseded", reason))
+                    return
             if expires_at <= self._services.clock():
                 log.warning("certificate expired", node=session.node)
                 yield to_node(msg.Goodbye("expired", "the certificate has expired"))
@@ -167,6 +172,14 @@ class CoordinatorService:
             if message is None:
                 return
             yield message
+
+    def _superseded(self, peer: Peer) -> str:
+        """Why a session's certificate, which was good when it began, is so no more; one that expires is said apart."""
+        try:
+            self._services.members.admit(peer, min(self._services.clock(), peer.expires_at - 1))
+        except IdentityError as error:
+            return str(error)
+        return ""
 
     async def _read(self, session: Session, requests: AsyncIterator[pb.NodeMessage]) -> None:
         pace = Bucket(*MESSAGES, level=MESSAGES[0], at=time.monotonic())
@@ -338,7 +351,7 @@ class CoordinatorService:
 
     async def renew(self, request: pb.RenewRequest, context: Context) -> pb.EnrolReply:
         """A new certificate for the caller."""
-        return await renew(self._services.enrolment, self.authorised(context).name, request)
+        return await renew(self._services.enrolment, self.authorised(context), request)
 
 
 async def _after(first: pb.NodeMessage, rest: AsyncIterator[pb.NodeMessage]) -> AsyncIterator[pb.NodeMessage]:
