@@ -157,6 +157,8 @@ def fields(record):
     values = plain(asdict(record))
     assert values.pop("phase", 1) == 1  # unknown when the readings were taken: rounds had one phase
     assert values.pop("previous_serial", "") == ""  # nor did certificates have one before
+    for name in ("declined", "lost", "late", "received", "last_reason"):  # nor were these counted
+        values.pop(name, None)
     return values
 
 
