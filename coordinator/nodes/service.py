@@ -22,11 +22,11 @@ from covey.coordinator.nodes.sessions import Session, Sessions
 from covey.coordinator.runs.active_runs import ActiveRuns
 from covey.coordinator.runs.assignments import is_small
 from covey.coordinator.runs.facts import MAX_METRIC_NAME, NodeProgress
-from covey.coordinator.runs.offers import STALL_S, Offers
+from covey.coordinator.runs.offers import LOOK_S, STALL_S, Offers
 from covey.coordinator.store_thread import StoreThread
 from covey.driver.background import Background
 from covey.driver.changes import Changes
-from covey.errors import Conflict, IdentityError, NotFound, NotReady, VersionMismatch
+from covey.errors import Conflict, IdentityError, NotFound, NotReady, TransferError, VersionMismatch
 from covey.machines.protocol import NodeAnswered, NodeJoined, NodeLost
 from covey.metrics import Totals, why
 from covey.protos import coordinator_pb2 as pb
@@ -298,7 +298,7 @@ class CoordinatorService:
         """A node asks for a place in the queue of downloads."""
         if self._services.runs.served(node, digest) is None:
             return  # an old base: its work was cancelled, or will be
-        if self._downloads.request((node, digest), node):
+        if self._downloads.request((node, digest), node, now=time.monotonic()):
             self._grant_downloads([(node, digest)])
 
     def _grant_downloads(self, keys: list[tuple[str, str]]) -> None:
@@ -325,8 +325,12 @@ class CoordinatorService:
                 path = self._services.files.path(request.digest)
                 async for chunk in serve_download(path, artifact, request.offset):
                     faults.reach("download-chunk")
+                    if not is_small(artifact) and not self._downloads.holds(key):
+                        raise TransferError("others wait: ask again, and go on where this ended")
+                    self._downloads.moved(key, len(chunk), time.monotonic())
                     run.sent(node, len(chunk))
                     yield chunk
+                self._downloads.succeeded(node)
             finally:
                 self._downloading.discard(key)
         finally:
@@ -334,10 +338,16 @@ class CoordinatorService:
                 self._grant_downloads(self._downloads.release(key))
 
     async def _watch_download(self, key: tuple[str, str]) -> None:
-        """Take a grant back from a node that does nothing with it; a stream that stalls ends by itself."""
-        await asyncio.sleep(STALL_S)
-        if self._downloads.holds(key) and key not in self._downloading:
-            self._grant_downloads(self._downloads.release(key))
+        """Take a grant back from a node that does nothing with it, or keeps others waiting for too long."""
+        began = time.monotonic()
+        while self._downloads.holds(key):
+            await asyncio.sleep(LOOK_S)
+            now = time.monotonic()
+            if key not in self._downloading and now - began > STALL_S:  # a stream that stalls ends by itself
+                self._grant_downloads(self._downloads.release(key))
+            elif self._downloads.overdue(key, now):
+                log.info("download interrupted: others wait", node=key[0])
+                self._grant_downloads(self._downloads.take_back(key))
 
     async def upload(self, stream: AsyncIterator[memoryview], context: Context) -> pb.UploadReply:
         """Take one part of an offered update."""

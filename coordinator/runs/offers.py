@@ -42,6 +42,8 @@ from covey.wire.signing import ReceiptStatement, UpdateStatement, verify
 log = structlog.get_logger(room="coordinator")
 MAX_WEIGHT = 1e12
 STALL_S = 30.0
+LOOK_S = 2.0
+"""How often it is looked at whether a transfer has its slot for too long."""
 
 
 @dataclass
@@ -117,7 +119,7 @@ class Offers:
         data = {part.artifact.digest: part.data for part in message.parts if part.data}
         if all(part.artifact.digest in here or part.artifact.digest in data for part in offer.parts):
             await self._complete(offer, data)
-        elif self._uploads.request(offer.digest, offer.holder, small=offer.small):
+        elif self._uploads.request(offer.digest, offer.holder, small=offer.small, now=time.monotonic()):
             self.granted(offer.digest)
 
     async def _check(self, node: str, digest: str, message: msg.UpdateOffer) -> Offer | None:
@@ -231,6 +233,7 @@ class Offers:
             if self._offers.get(offer.key) is not offer:
                 raise TransferError("this upload was given up: offer the update again")
             offer.moved_at = time.monotonic()
+            self._uploads.moved(offer.digest, count, offer.moved_at)
             offer.run.received(offer.node, count)
             offer.run.post(TransferProgressed(offer.node, self._services.clock()))
             faults.reach("upload-chunk")
@@ -251,6 +254,7 @@ class Offers:
         finally:
             if self._offers.get(offer.key) is offer:
                 self._drop(offer)
+        self._uploads.succeeded(offer.holder)
         faults.reach("update-recorded")
         offer.run.received(offer.node, sum(map(len, (data or {}).values())))
         self._receipt(offer.node, offer.digest, statement)
@@ -342,12 +346,23 @@ class Offers:
             self.granted(key)
 
     async def _watch(self, offer: Offer) -> None:
-        """Take a grant back from a node that does nothing with it."""
+        """Take a grant back from a node that does nothing with it, or keeps others waiting for too long."""
         while self._offers.get(offer.key) is offer:
-            await asyncio.sleep(STALL_S / 2)
-            if self._offers.get(offer.key) is offer and time.monotonic() - offer.moved_at > STALL_S:
-                self._drop(offer)
-                self._refuse(offer.node, offer.digest, NotReady.code, "no byte came for too long; offer again")
+            await asyncio.sleep(LOOK_S)
+            if self._offers.get(offer.key) is not offer:
+                return
+            now = time.monotonic()
+            if now - offer.moved_at > STALL_S:
+                self._give_up(offer, "no byte came for too long; offer again")
+            elif self._uploads.overdue(offer.digest, now):
+                log.info("upload interrupted: others wait", node=offer.node, run=offer.statement.run)
+                for key in self._uploads.take_back(offer.digest):
+                    self.granted(key)
+                self._give_up(offer, "others wait: offer again, and go on where this ended")
+
+    def _give_up(self, offer: Offer, reason: str) -> None:
+        self._drop(offer)
+        self._refuse(offer.node, offer.digest, NotReady.code, reason)
 
     def _missing(self, offer: Offer) -> list[PartRecord]:
         return [part for part in offer.parts if not self._services.files.has(part.artifact.digest)]
