@@ -19,6 +19,7 @@ from covey import messages as msg
 from covey.artifact import INLINE_BYTES, Artifact, chunk_count
 from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.runs.active_runs import ActiveRuns
+from covey.coordinator.runs.claims import opened, run_named
 from covey.coordinator.runs.facts import NodeProgress
 from covey.coordinator.runs.ports import Receive, RunServices
 from covey.driver.background import Background
@@ -37,7 +38,7 @@ from covey.errors import (
 from covey.machines.protocol import NodeAnswered, TransferProgressed, UpdateStored
 from covey.storage.record.contract import PartRecord, UpdateRecord
 from covey.wire.grants import Grants
-from covey.wire.signing import ReceiptStatement, UpdateStatement, verify
+from covey.wire.signing import ReceiptStatement, UpdateStatement
 
 log = structlog.get_logger(room="coordinator")
 MAX_WEIGHT = 1e12
@@ -57,6 +58,8 @@ class Offer:
     signature: bytes
     parts: tuple[PartRecord, ...]
     run: ActiveRun
+    granting: bool = False
+    """Whether it is just being found out from where it is to be sent."""
     moved_at: float = 0.0
     """When its grant was sent, or its last byte came (monotonic seconds)."""
 
@@ -101,14 +104,16 @@ class Offers:
             offer = await self._check(node, digest, message)
             if offer is not None:
                 before = self._offers.get(offer.key)
-                self._offers[offer.key] = offer
-                if before is not None and before.digest != digest:
+                if before is not None and before.digest == digest:
+                    offer = before
+                elif before is not None:
                     self.released(before.digest)
+                self._offers[offer.key] = offer
                 await self._take(offer, message)
         except (InvalidUpdate, IdentityError, Conflict, CorruptChunk) as error:
             log.warning("offer refused", node=node, code=error.code, error=str(error))
             self._refuse(node, digest, error.code, str(error))
-            self._reject(node, message, error)
+            await self._reject(node, message, error)
         except CoveyError as error:
             log.warning("offer not taken now", node=node, code=error.code, error=str(error))
             self._refuse(node, digest, error.code, str(error))
@@ -124,11 +129,10 @@ class Offers:
 
     async def _check(self, node: str, digest: str, message: msg.UpdateOffer) -> Offer | None:
         services = self._services
-        statement = _statement(message.statement)
+        key = await services.members.present_key(node)
+        statement = await asyncio.to_thread(opened, key, message.statement, message.signature)
         if statement.node != node or statement.federation != services.federation:
             raise IdentityError("the statement names another node or federation")
-        key = await services.members.signing_key(node, statement.key)
-        verify(key, message.statement, message.signature)
         run = self._runs.of(statement.run)
         expected = run is not None and run.expects(node, statement.round)
         expected = expected and run is not None and statement.phase == run.mode.open_phase(node)
@@ -183,14 +187,19 @@ class Offers:
         offer = self._by_digest(digest)
         if offer is None:
             self.released(digest)
-            return
-        self._background.spawn(self._send_grant(offer))
+        elif not offer.granting:  # once for any number of the same offers
+            offer.granting = True
+            self._background.spawn(self._send_grant(offer))
 
     async def _send_grant(self, offer: Offer) -> None:
         # In a thread: what a crash left of a file is read and hashed to find where to go on.
-        wanted = await asyncio.to_thread(self._offsets, offer)
+        try:
+            wanted = await asyncio.to_thread(self._offsets, offer)
+        finally:
+            offer.granting = False
+        if not offer.moved_at:
+            self._background.spawn(self._watch(offer))
         offer.moved_at = time.monotonic()
-        self._background.spawn(self._watch(offer))
         if not self._services.nodes.send(offer.node, msg.UploadGrant(offer.digest, wanted)):
             self.released(offer.digest)
 
@@ -314,23 +323,22 @@ class Offers:
     def _refuse(self, node: str, digest: str, code: str, reason: str) -> None:
         self._services.nodes.send(node, msg.Refusal(digest, code, reason))
 
-    def _reject(self, node: str, message: msg.UpdateOffer, error: CoveyError) -> None:
+    async def _reject(self, node: str, message: msg.UpdateOffer, error: CoveyError) -> None:
         """A wrong update of an invited node is its answer for this round."""
         if isinstance(error, Conflict):
             return
-        run = self._meant(node, message)
+        run = await self._meant(node, message)
         if run is not None:
             number = run.mode.open_round(node)
             reason = f"{error.code}: {error}"
             phase = run.mode.open_phase(node)
             run.post(NodeAnswered(node, number, "rejected", reason, self._services.clock(), phase))
 
-    def _meant(self, node: str, message: msg.UpdateOffer) -> ActiveRun | None:
+    async def _meant(self, node: str, message: msg.UpdateOffer) -> ActiveRun | None:
         """The run for which an offer is; where it does not say, the only one in which the node has an open round."""
         runs = [run for run in self._runs.active.values() if run.collecting(node, run.mode.open_round(node))]
-        try:
-            named = UpdateStatement.from_bytes(message.statement).run
-        except CoveyError:
+        named = await asyncio.to_thread(run_named, message.statement)
+        if not named:
             return runs[0] if len(runs) == 1 else None
         return next((run for run in runs if run.run.run == named), None)
 
@@ -369,13 +377,6 @@ class Offers:
 
     def _by_digest(self, digest: str) -> Offer | None:
         return next((offer for offer in self._offers.values() if offer.digest == digest), None)
-
-
-def _statement(raw: bytes) -> UpdateStatement:
-    try:
-        return UpdateStatement.from_bytes(raw)
-    except LimitExceeded as error:
-        raise InvalidUpdate(str(error)) from error
 
 
 def _validate(artifact: Artifact, size_bytes: int) -> None:
