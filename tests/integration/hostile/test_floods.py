@@ -50,17 +50,16 @@ def messages(hostile, ended, assignment):
     """Hellos, evaluations and offers without end, in one session; it may end before."""
     evaluation = pb.Evaluation(run=assignment.run, version=1, metrics=b'{"accuracy": [1, 1]}')
     kinds = [
-        {"hello": HELLO.hello},
-        {"evaluation": evaluation},
-        {"offer": wrong_signature(hostile, assignment)},
-        {"offer": garbage(hostile, assignment)},
+        HELLO,
+        pb.NodeMessage(evaluation=evaluation),
+        pb.NodeMessage(offer=wrong_signature(hostile, assignment)),
+        pb.NodeMessage(offer=garbage(hostile, assignment)),
     ]
 
     def stream():
         yield HELLO
         while not ended.is_set():
-            for kind in kinds:
-                yield pb.NodeMessage(**kind)
+            yield from kinds
 
     with contextlib.suppress(grpc.RpcError):
         for _ in hostile.stub.Session(stream(), timeout=60):
