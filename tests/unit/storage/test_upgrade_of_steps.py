@@ -162,6 +162,11 @@ def fields(record):
     return values
 
 
+def ended(record):
+    """A round, but for the bytes of one that has not ended, which were not counted then."""
+    return record if record["committed_at"] else {**record, "bytes_received": None}
+
+
 def as_decision(step):
     """A step as decisions were read then."""
     values = fields(step)
@@ -183,7 +188,7 @@ def test_the_methods_say_what_they_said(new):
         for run, said in READINGS["runs"].items():
             rounds = store.rounds(run)
             assert fields(store.run(run)) == said["run"]
-            assert [fields(record) for record in rounds] == said["rounds"]
+            assert [ended(fields(record)) for record in rounds] == [ended(record) for record in said["rounds"]]
             updates = [fields(update) for record in rounds for update in store.updates(run, record.round)]
             assert updates == said["updates"]
             steps = [step for step in store.steps(run) if step.state_sha256]  # of decisions
