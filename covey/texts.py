@@ -15,7 +15,7 @@ BOM = "\ufeff"
 
 
 def decoded(raw: bytes) -> str:
-    """Text in UTF-8, or in what its byte order mark says (as PowerShell writes it); line ends become `\\n`.
+    """Text in UTF-8, or in what its byte order mark says (as PowerShell writes it); with line ends of Unix.
 
     Raises:
         UnicodeDecodeError: It is not.

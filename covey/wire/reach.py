@@ -52,7 +52,7 @@ def proxy_of(address: str) -> str:
     """Through which proxy gRPC goes to an address, and which variable says so; empty: through none."""
     host, _ = host_and_port(address)
     variable = next((name for name in _PROXIES if os.environ.get(name)), "")
-    exceptions = os.environ.get("no_grpc_proxy") or os.environ.get("no_proxy") or ""
+    exceptions = next(filter(None, map(os.environ.get, ("no_grpc_proxy", "no_proxy"))), "")
     excepted = urllib.request.proxy_bypass_environment(host, {"no": exceptions})  # type: ignore[attr-defined]
     if not variable or is_loopback(address) or excepted:
         return ""

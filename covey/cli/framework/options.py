@@ -59,9 +59,7 @@ class Address(click.ParamType[str]):
         text = str(value)
         host, _, port = text.rpartition(":")
         if "://" in text:
-            self.fail(
-                f"{text!r} is a URL; write HOST:PORT only, as {text.partition('://')[2] or 'host:7400'}", param, ctx
-            )
+            self.fail(f"{text!r} is a URL; write HOST:PORT only, as train.example.org:7400", param, ctx)
         if not host or not port.isdecimal() or int(port) > 65535 or any(char.isspace() for char in host):
             self.fail(f"{text!r} is not HOST:PORT; write for example 127.0.0.1:7400", param, ctx)
         if ":" in host and not (host.startswith("[") and host.endswith("]")):
