@@ -15,6 +15,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ClassVar, Generic, TypeVar
 
+from covey.code import note
 from covey.errors import PluginError
 from covey.options import Placed, PluginOptions, place_of, validated
 
@@ -30,6 +31,8 @@ GROUPS = {
     "local-optimizer": "covey.local_optimizers",
     "partition": "covey.partitions",
     "schedule": "covey.schedules",
+    "topology": "covey.topologies",
+    "mixing": "covey.mixings",
 }
 """Kind of plug-in to its entry-point group, known without importing a contract (a test holds them equal)."""
 KINDS_GROUP = "covey.kinds"
@@ -162,6 +165,7 @@ class Kind(Generic[T]):
         if not (inspect.isclass(loaded) and issubclass(loaded, self.base)):
             base = f"{self.base.__module__}.{self.base.__qualname__}"
             raise PluginError(f"{key}{self.name} {name!r} is not a subclass of {base}")
+        note(loaded.__module__)
         return loaded
 
     def make(self, name: str, options: Mapping[str, Any] | None = None, at: str = "", *, allow_path: bool = False) -> T:

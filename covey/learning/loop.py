@@ -17,9 +17,11 @@ from torch.utils.data import Dataset
 
 from covey.errors import SpecError, TaskError
 from covey.learning.data import batches, size_of
+from covey.learning.entries import unwrapped
 from covey.learning.optimizers import local_optimizer
 from covey.learning.recipe import PlainRecipe, Recipe, RecipeContext, RecipeInputs
 from covey.learning.returns import stats_of
+from covey.learning.seeding import seed_torch
 from covey.learning.state import layout_of
 from covey.learning.statistics import Stat, merge
 from covey.learning.task import FitResult, FitSettings, LossOutput, Progress, Task, task_errors
@@ -192,7 +194,7 @@ def _first_gradient(
     recipe.before_step(model)
     _clip(model, fit.training.clip_norm)
     loss = _finite(output.loss.item())
-    gradients = {name: _taken(p) for name, p in model.named_parameters() if p.requires_grad}
+    gradients = {name: _taken(p) for name, p in unwrapped(model).named_parameters() if p.requires_grad}
     metrics = {"loss": Stat(loss * output.examples, output.examples)}
     return gradients, FitResult(len(fit.indices), 1, metrics, recipe.finish())
 
@@ -265,7 +267,7 @@ def ready(model: nn.Module, fit: FitSettings, what: str) -> Iterator[None]:
 @contextmanager
 def _seeded(fit: FitSettings) -> Iterator[None]:
     seed = derive_seed(fit.seed, "training", fit.round, fit.roster_index)
-    torch.manual_seed(seed)
+    seed_torch(seed)
     # Data sets of the user's own may draw from either of these.
     random.seed(seed)
     np.random.seed(seed % 2**32)

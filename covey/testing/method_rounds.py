@@ -137,7 +137,7 @@ class MethodRounds:
         job: dict[str, Any] = {
             "run": "run",
             "spec_json": self._text,
-            "layout": self.layout.canonical_bytes().decode(),
+            "layout": self.layout.to_json(),
             "round": number,
             "roster_index": self.names.index(node),
             "num_partitions": len(self.names),
@@ -219,7 +219,7 @@ class MethodRounds:
         return AggregateJob(
             run="run",
             spec_json=self._text,
-            layout=self.layout.canonical_bytes().decode(),
+            layout=self.layout.to_json(),
             round=self.number,
             base=self.model,
             rows=tuple(rows),

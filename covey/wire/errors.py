@@ -45,6 +45,7 @@ TABLE: dict[str, tuple[grpc.StatusCode, str | None]] = {
     "worker-died": (Status.UNAVAILABLE, "the coordinator's worker died; try again"),
     "worker-stalled": (Status.DEADLINE_EXCEEDED, None),
     "run-failed": (Status.FAILED_PRECONDITION, None),
+    "ledger": (Status.FAILED_PRECONDITION, None),
     "internal": (Status.INTERNAL, "internal error; see the coordinator's log"),
 }
 

@@ -11,10 +11,8 @@ import sys
 from pathlib import Path
 from typing import IO
 
-import structlog
-
 from covey.errors import WorkerError
-from covey.telemetry import configure_logging
+from covey.telemetry import configure_logging, import_without_rich
 from covey.worker.jobs.files import STACKS
 from covey.worker.program.pipe import Channel
 
@@ -30,6 +28,7 @@ def main() -> None:
     parser.add_argument("--log-format", choices=["console", "json"], default="console")
     options = parser.parse_args()
     channel = Channel(options.fd)
+    import_without_rich()
     configure_logging(options.log_format)
     stacks = (options.data_dir / STACKS).open("w")
     faulthandler.register(signal.SIGUSR1, stacks, all_threads=True)  # the daemon asks where a job hangs
@@ -50,6 +49,8 @@ def main() -> None:
 
 
 def _only_one(lock: IO[str]) -> None:
+    import structlog
+
     # After a crash of the daemon its old worker may still be at its last write, into the same scratch files.
     # A POSIX lock ends with the process, and processes that the user's code forks do not inherit it.
     try:

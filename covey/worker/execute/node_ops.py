@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from covey import faults
+from covey.codecs.contract import Codec
 from covey.errors import TaskError
 from covey.layout import Layout
 from covey.learning import loop, state
@@ -56,18 +57,18 @@ def train(job: TrainJob, host: Host) -> TrainResult:
     began = time.monotonic()
     context = _context(host.contexts, job)
     layout = context.require_layout(job.layout)
-    state.load_into(context.model, job.base, layout)
+    state.load_into(context.fresh_model(), job.base, layout)
     context.local.load_into(context.model, job.state.get(slot(LOCAL)))
     load_member(context, job.state)
-    private = load_codec(context.spec.exchange).private
-    tells = job.evaluate and not private  # what a node tells of its data would have to be paid for
+    codec = load_codec(context.spec.exchange)
+    tells = job.evaluate and not codec.private  # what a node tells of its data would have to be paid for
     evaluation: Metrics = {}
     if tells:
         evaluation = _safely(lambda: _evaluated(context, context.eval_data, host))
         host.report(TrainProgress(0, 0, math.nan, time.monotonic() - began))  # from here on it is the training
-    writer = PartsWriter(context, job)
+    writer = PartsWriter(context, job, codec)
     inputs = writer.inputs()
-    gradients, fit = _fit(context, job, inputs, host, began)
+    gradients, fit = _fit(context, job, codec, inputs, host, began)
     host.check_cancelled()
     written = writer.write(gradients, fit, inputs, host.check_cancelled)
     return TrainResult(
@@ -79,7 +80,8 @@ def train(job: TrainJob, host: Host) -> TrainResult:
         evaluation=evaluation,
         state=written.state,
         own_state=written.own_state,
-        private=private,
+        private=codec.private,
+        code=context.code,
     )
 
 
@@ -124,7 +126,8 @@ def _metrics(context: RunContext, job: EvaluateJob, host: Host) -> Metrics:
     dataset = context.central_data if job.where == "central" else context.eval_data
     if dataset is None:
         return {}
-    state.load_into(context.model, job.model, context.layout)
+    layout = context.require_layout(job.layout) if job.layout else context.layout
+    state.load_into(context.fresh_model(), job.model, layout)
     if job.where == "node":
         context.local.load_into(context.model, job.state.get(slot(LOCAL)))
         load_member(context, job.state)
@@ -154,6 +157,7 @@ def check(job: CheckJob, host: Host) -> CheckResult:
     """Train one local batch from the run's first model, and keep nothing."""
     paths, options = job.node_paths, job.node_options
     context = RunContext(job.spec_json, host.device, paths=paths, options=options, allow_path=job.allow_path)
+    context.check_model()
     spec = context.spec
     one_step = spec.training.model_copy(update={"local_epochs": None, "local_steps": 1})
     indices = context.indices(0, spec.data.parts or 1)
@@ -211,7 +215,7 @@ def _evaluated(context: RunContext, dataset: Dataset[Any] | None, host: Host, in
 
 
 def _fit(
-    context: RunContext, job: TrainJob, inputs: RecipeInputs, host: Host, began: float
+    context: RunContext, job: TrainJob, codec: Codec, inputs: RecipeInputs, host: Host, began: float
 ) -> tuple[dict[str, Tensor] | None, FitResult]:
     """Train locally, or take one gradient (which leaves the parameters as they are)."""
     spec, model, data = context.spec, context.model, _training_data(context, job)
@@ -224,8 +228,7 @@ def _fit(
         faults.reach("training-step")
         host.check_cancelled()
 
-    per_example = load_codec(spec.exchange).per_example
-    if per_example is not None:
+    if (per_example := codec.per_example) is not None:
         return per_example_sum(
             context.task,
             model,

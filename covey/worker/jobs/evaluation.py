@@ -24,6 +24,8 @@ class EvaluateJob:
     node_paths: Mapping[str, str] = field(default_factory=dict)
     node_options: Mapping[str, JsonValue] = field(default_factory=dict)
     allow_path: bool = False
+    layout: str = ""
+    """The run's layout as text; empty: that of the task's model, as on the coordinator."""
     state: Mapping[str, Path] = field(default_factory=dict)
     """On a node: the state that counts whatever became of its updates, as in `TrainJob`."""
     stall_s: float = 0.0

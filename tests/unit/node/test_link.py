@@ -12,6 +12,7 @@ from covey.protos import coordinator_pb2 as pb
 from covey.wire.authority import Authority
 from tests.unit.node.served import END, WELCOME
 
+NEWER = msg.WIRE + 1
 HELLO = msg.Hello("1.0", ("digits",), "cpu")
 
 
