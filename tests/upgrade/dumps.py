@@ -56,7 +56,7 @@ def all_dumps() -> list[Dump]:
 
 
 def certify_again(root: Path) -> None:
-    """New certificates for the nodes' own keys, on record; the coordinator renews its own and its admin's at its start."""
+    """New certificates for the nodes' own keys, also on record; the coordinator renews its own and its admin's."""
     authority = Authority.open(root / "coordinator" / "keys")
     for folder in sorted(root.glob("nodes/*/identity")):
         key = load_pem_private_key((folder / "tls.key").read_bytes(), None)

@@ -96,6 +96,14 @@ class RoundConformance:
         assert store.updates(run, 1) == [update]
         assert store.referenced_digests() >= make.files_of(update)
 
+    def test_an_open_round_says_how_many_bytes_came(self, store: Store) -> None:
+        run = make.start_run(store)
+        store.open_round(make.round_record(run, 1))
+        updates = [make.update_record(run, 1, node, bytes=2**40 + 1) for node in ("ada", "bob")]
+        assert all(store.record_update(update) for update in updates)
+        received = store.round(run, 1).bytes_received
+        assert (received, type(received)) == (2**41 + 2, int)
+
     def test_not_a_number_survives(self, store: Store) -> None:
         run = make.start_run(store)
         store.record_metrics(run, 0, {"loss": math.nan}, evaluated=True)

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, delete, func, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    and_,
+    bindparam,
+    case,
+    cast,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 from typing_extensions import override
 
 from covey.errors import Conflict, NotFound
@@ -62,7 +75,7 @@ def _counted(verdict: str) -> ColumnElement[int]:
 
 
 _RECEIVED_BYTES = (
-    select(func.coalesce(func.sum(assignments.c.bytes), 0))
+    select(cast(func.coalesce(func.sum(assignments.c.bytes), 0), BigInteger))
     .where(assignments.c.run == groups.c.run, assignments.c.group_number == groups.c.number)
     .correlate(groups)
     .scalar_subquery()
