@@ -149,8 +149,8 @@ class Queries:
 
     def nodes(self, after: str = "", limit: int = 0) -> pb.ListNodesReply:
         """A page of nodes by name."""
-        records = (record for record in self._store.nodes() if record.node > after)
-        nodes, more = fitting(map(self._node_view, records), page_size(limit))
+        size = page_size(limit)
+        nodes, more = fitting(map(self._node_view, self._store.nodes(after=after, limit=size + 1)), size)
         return pb.ListNodesReply(nodes=nodes, next=nodes[-1].node if more else "")
 
     def node(self, node: str) -> pb.NodeDetail:

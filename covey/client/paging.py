@@ -65,15 +65,16 @@ async def contributions(record: Record, run: str) -> AsyncGenerator[Contribution
         reply = await record.contributions(run, reply.next)
 
 
-async def nodes(record: Record) -> AsyncGenerator[Node]:
-    """All nodes by name."""
-    reply = await record.nodes("")
-    while True:
+async def nodes(record: Record, after: str = "", limit: int | None = None) -> AsyncGenerator[Node]:
+    """Nodes by name: at most `limit`, after one of them (its name)."""
+    left = limit
+    while left is None or left > 0:
+        reply = await record.nodes(after, _page(left))
         for node in values_of(Node, reply.nodes):
             yield node
-        if not reply.next:
+        left, after = _less(left, len(reply.nodes)), reply.next
+        if not after:
             return
-        reply = await record.nodes(reply.next)
 
 
 async def events(record: Record, run: str, node: str, limit: int | None) -> AsyncGenerator[Event]:

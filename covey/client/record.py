@@ -54,7 +54,7 @@ class Record(ABC):
         """Every signed statement of a run."""
 
     @abstractmethod
-    async def nodes(self, after: str) -> pb.ListNodesReply:
+    async def nodes(self, after: str, limit: int) -> pb.ListNodesReply:
         """A page of nodes by name."""
 
     @abstractmethod

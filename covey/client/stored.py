@@ -93,8 +93,8 @@ class StoredRecord(Record):
             yield page
 
     @override
-    async def nodes(self, after: str) -> pb.ListNodesReply:
-        return await asyncio.to_thread(self._queries.nodes, after)
+    async def nodes(self, after: str, limit: int) -> pb.ListNodesReply:
+        return await asyncio.to_thread(self._queries.nodes, after, limit)
 
     @override
     async def node(self, node: str) -> pb.NodeDetail:
