@@ -36,6 +36,7 @@ from covey.coordinator.nodes.door import (
 )
 from covey.coordinator.nodes.enrolment import EnrolmentService
 from covey.coordinator.nodes.handlers import coordinator_handler
+from covey.coordinator.nodes.last_seen import keep_seen
 from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.service import CoordinatorService
 from covey.coordinator.nodes.sessions import Sessions
@@ -98,6 +99,7 @@ async def _run(env: Environment, own: OwnCertificate, metrics_url: str) -> int:
     bounds = {_port(env.addresses.listen): MAIN_CONNECTIONS, _port(env.addresses.enrol_listen): ENROLMENT_CONNECTIONS}
     bounded = asyncio.create_task(keep_bounded(bounds))
     tasks: list[asyncio.Task[None] | asyncio.Task[bool]] = [runs, stop, renewal, bounded]
+    tasks.append(asyncio.create_task(keep_seen(env.store, env.sessions, env.now)))
     if metrics_url:
         tasks.append(asyncio.create_task(keep_census(env.store, env.census)))
     done, _ = await asyncio.wait([runs, stop], return_when=asyncio.FIRST_COMPLETED)

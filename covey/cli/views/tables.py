@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import datetime
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.text import Text
 
 from covey.cli.views.contributions import SHORT, contribution_table, counts, counts_columns, counts_line, shortfalls
+from covey.cli.views.event_lines import event_lines, log_lines
 from covey.cli.views.listing import Column, console, listing, said, said_lines, show, table
-from covey.client.values import Contribution, Event, Node, NodeDetail, Round, RoundDetail, Run
+from covey.cli.views.times import day, when
+from covey.client.values import Admin, Contribution, Node, NodeDetail, NodeProgress, NodeWork, Round, RoundDetail, Run
 
-__all__ = ["SHORT", "console", "said", "said_lines", "shortfalls", "show", "table"]
+__all__ = ["SHORT", "console", "event_lines", "log_lines", "said", "said_lines", "shortfalls", "show", "table", "when"]
 STYLES = {
     "completed": "green",
     "committed": "green",
@@ -44,16 +46,6 @@ def state_text(state: str) -> Text:
 def adversary_text(attack: str) -> Text:
     """The attack of a drill node, to be seen."""
     return Text(said(attack).plain, style="bold red")
-
-
-def when(seconds: float | None) -> str:
-    """A Unix time as local time, with its distance from UTC; nothing for 0 and None."""
-    return datetime.datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds") if seconds else ""
-
-
-def day(seconds: float | None) -> str:
-    """The day of a Unix time here; nothing for 0 and None."""
-    return when(seconds)[:10]
 
 
 def amount(count: int) -> str:
@@ -292,7 +284,40 @@ def round_details(detail: RoundDetail) -> list[Any]:
             *(row for update in detail.updates for row in missing_rows(update.missing, f" of {update.node}")),
         ]
     )
-    return [round_table([detail.round]), updates, facts]
+    return [round_table([detail.round]), updates, progress_table(detail.nodes) if detail.nodes else None, facts]
+
+
+def progress_table(nodes: Iterable[NodeProgress]) -> list[Any]:
+    """What each node of an open round does now, and since when."""
+    columns = [Column("NODE"), Column("DOES"), *(Column(name, right=True) for name in ("STEP", "LOSS", "IN", "OUT"))]
+    return listing(
+        [*columns, Column("SINCE")],
+        [
+            (
+                node.node,
+                state_text(node.phase),
+                f"{node.step}/{node.steps}" if node.steps else "",
+                f"{node.loss:.4f}" if node.steps and math.isfinite(node.loss) else "",
+                amount(node.bytes_received) if node.bytes_received else "",
+                amount(node.bytes_sent) if node.bytes_sent else "",
+                when(node.since),
+            )
+            for node in nodes
+        ],
+    )
+
+
+def work_text(work: Iterable[NodeWork]) -> str:
+    """What a node does now, run by run, on one line."""
+    return "; ".join(_work(item) for item in work)
+
+
+def _work(item: NodeWork) -> str:
+    step = f" {item.step}/{item.steps}" if item.steps else ""
+    moved = [f"{amount(item.bytes_received)} received"] if item.bytes_received else []
+    moved += [f"{amount(item.bytes_sent)} sent"] if item.bytes_sent else []
+    of = f"{item.phase}{step} for round {item.round} of {item.name} ({item.run}) since {when(item.since)}"
+    return ", ".join([of, *moved])
 
 
 def node_table(nodes: Iterable[Node]) -> list[Any]:
@@ -310,6 +335,7 @@ def node_table(nodes: Iterable[Node]) -> list[Any]:
             Column("VERSION", below="narrow"),
             Column("VALID UNTIL", below="narrow"),
             Column("DEVICE", below="narrow"),
+            Column("DOES", below="always"),
             Column("LAST REASON", below="always"),
         ],
         [
@@ -323,9 +349,21 @@ def node_table(nodes: Iterable[Node]) -> list[Any]:
                 said(node.version),
                 day(node.certificate_expires_at),
                 said(node.device),
+                said(work_text(node.work)),
                 said(node.last_reason),
             )
             for node in found
+        ],
+    )
+
+
+def admin_table(admins: Iterable[Admin]) -> list[Any]:
+    """One line an admin or auditor."""
+    return listing(
+        [Column(name) for name in ("NAME", "ROLE", "STATE", "ENROLLED", "VALID UNTIL")],
+        [
+            (one.name, one.role, state_text(one.state), when(one.enrolled_at), day(one.certificate_expires_at))
+            for one in admins
         ],
     )
 
@@ -345,22 +383,8 @@ def node_details(detail: NodeDetail) -> list[Any]:
             ("tasks", ", ".join(node.tasks)),
             ("drill", adversary_text(node.drill) if node.drill else ""),
             ("updates", ", ".join(filter(None, [f"{node.accepted} accepted", counts_line(node)]))),
+            ("does", work_text(node.work)),
             ("last reason", node.last_reason),
         ]
     )
     return [facts, event_lines(detail.events)]
-
-
-def event_lines(events: Iterable[Event]) -> Text:
-    """One line an event."""
-    return Text("\n").join(_event(item) for item in events)
-
-
-def _event(item: Event) -> Text:
-    of = "  ".join(filter(None, [when(item.at), item.kind, item.node, item.run and f"run {item.run}"]))
-    detail = _detail(item.detail)
-    return said(f"{of}  {detail}" if detail else of)
-
-
-def _detail(detail: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in detail.items())
