@@ -30,6 +30,9 @@ from covey.storage.record.contract import EventRecord, RoundRecord, RunRecord, S
 
 P = ParamSpec("P")
 R = TypeVar("R")
+PRUNE_EVERY = 4
+PRUNE_BYTES = 4 << 20
+"""Files that are not needed any more wait for so many commits, or until so many bytes have come since the last time."""
 log = structlog.get_logger(room="coordinator")
 
 
@@ -63,6 +66,7 @@ class ActiveRun:
         self.base: VersionRecord | None = None
         """The newest version."""
         self._small_model = "", b""
+        self._unpruned_commits = self._unpruned_bytes = 0
 
     # -- what the outside tells and asks --------------------------------------------------------------------------
 
@@ -125,6 +129,8 @@ class ActiveRun:
 
     async def node_evaluated(self, node: str, version: int, totals: NodeMetrics) -> None:
         """A node answered an evaluation of the last version."""
+        if not self.evaluation.answers(node, version):
+            return
         if self.machine and self.machine.state == "finishing" and version == self.machine.committed:
             await self.evaluation.note_node(node, version, totals)
         self.post(pr.NodeEvaluated(node, version, self.services.clock()))
@@ -233,6 +239,7 @@ class ActiveRun:
 
     def _assign_evaluation(self, node: str) -> None:
         base, inputs = self.newest(), self.mode.inputs(node)
+        self.evaluation.asked[node] = base.version
         data = self._inline(base, node) if inputs.change is None else b""
         self.services.nodes.send(node, evaluation_assignment(self.run, base, data, self._index(node), inputs))
 
@@ -300,6 +307,13 @@ class ActiveRun:
         faults.reach("before-commit")
         record()
         discard_scratch(self.services.files, job, result)
+
+    async def prune_when_due(self, pinned: Sequence[int], added_bytes: int) -> None:
+        """As `prune`, after a commit that took in `added_bytes`; where they are few, not after every one."""
+        self._unpruned_commits, self._unpruned_bytes = self._unpruned_commits + 1, self._unpruned_bytes + added_bytes
+        if self._unpruned_commits >= PRUNE_EVERY or self._unpruned_bytes >= PRUNE_BYTES:
+            self._unpruned_commits = self._unpruned_bytes = 0
+            await self.persist(self.prune, pinned)
 
     def prune(self, pinned: Sequence[int]) -> None:
         """Let go of files that are not needed any more; those of the versions `pinned` are. In the record's thread."""

@@ -182,6 +182,8 @@ class RoundDetail:
     version: Version | None = None
     nodes: tuple[NodeProgress, ...] = ()
     """Of an open round: what each node does now."""
+    capped: Json = field(default_factory=dict)
+    """The nodes that count less than their examples would have them (`weights.max_share`), with the share of these."""
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,7 @@ def _page(
         f"updates (a list of: {', '.join(UPDATE_FIELDS)})",
         f"version ({', '.join(VERSION_FIELDS)}; null before the commit)",
         f"nodes (of an open round; a list of: {', '.join(PROGRESS_FIELDS)})",
+        "capped (the share of the examples, by node, of those that weights.max_share bounds)",
     ),
 )
 @click.argument("run")
@@ -90,7 +91,8 @@ def show_round(run: str, number: int, as_json: bool, target: Target) -> None:
         version = plain(detail.version, VERSION_FIELDS) if detail.version is not None else None
         updates = plain_list(detail.updates, UPDATE_FIELDS)
         nodes = plain_list(detail.nodes, PROGRESS_FIELDS)
-        print_json({**plain(detail.round, ROUND_FIELDS), "updates": updates, "version": version, "nodes": nodes})
+        said = {"updates": updates, "version": version, "nodes": nodes, "capped": dict(detail.capped)}
+        print_json({**plain(detail.round, ROUND_FIELDS), **said})
         return
     from covey.cli.views import tables
 

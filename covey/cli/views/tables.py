@@ -280,6 +280,7 @@ def round_details(detail: RoundDetail) -> list[Any]:
             ("reason", detail.round.reason),
             ("model sha256", detail.version.model_sha256 if detail.version else ""),
             ("metrics", metrics_line(detail.round.metrics)),
+            ("capped", _capped(detail)),
             *missing_rows(detail.round.missing),
             *(row for update in detail.updates for row in missing_rows(update.missing, f" of {update.node}")),
         ]
@@ -318,6 +319,15 @@ def _work(item: NodeWork) -> str:
     moved += [f"{amount(item.bytes_sent)} sent"] if item.bytes_sent else []
     of = f"{item.phase}{step} for round {item.round} of {item.name} ({item.run}) since {when(item.since)}"
     return ", ".join([of, *moved])
+
+
+def _capped(detail: RoundDetail) -> str:
+    """Said where weights.max_share makes a difference; empty: it makes none."""
+    shares = {update.node: update.share for update in detail.updates}
+    lines = [
+        f"{node} has {share:.0%} of the examples and counts {shares[node]:.0%}" for node, share in detail.capped.items()
+    ]
+    return "weights.max_share binds: " + ", ".join(lines) if lines else ""
 
 
 def node_table(nodes: Iterable[Node]) -> list[Any]:
