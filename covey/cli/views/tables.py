@@ -10,65 +10,31 @@ from rich.text import Text
 
 from covey.cli.views.contributions import SHORT, contribution_table, counts, counts_columns, counts_line, shortfalls
 from covey.cli.views.event_lines import event_lines, log_lines
-from covey.cli.views.listing import Column, console, listing, said, said_lines, show, table
-from covey.cli.views.times import day, when
-from covey.client.values import Admin, Contribution, Node, NodeDetail, NodeProgress, NodeWork, Round, RoundDetail, Run
+from covey.cli.views.listing import Column, console, listing, pairs, said, said_lines, show, table
+from covey.cli.views.node_tables import admin_table, node_details, node_table
+from covey.cli.views.times import when
+from covey.cli.views.words import STYLES, adversary_text, amount, number, span, state_text
+from covey.client.values import Contribution, NodeProgress, Round, RoundDetail, Run
 
-__all__ = ["SHORT", "console", "event_lines", "log_lines", "said", "said_lines", "shortfalls", "show", "table", "when"]
-STYLES = {
-    "completed": "green",
-    "committed": "green",
-    "accepted": "green",
-    "connected": "green",
-    "running": "cyan",
-    "collecting": "cyan",
-    "aggregating": "cyan",
-    "held": "cyan",
-    "failed": "red",
-    "rejected": "red",
-    "evicted": "red",
-    "lost": "yellow",
-    "late": "yellow",
-    "interrupted": "yellow",
-    "declined": "yellow",
-    "stopped": "yellow",
-    "away": "yellow",
-    "left": "yellow",
-}
+__all__ = [
+    "SHORT",
+    "admin_table",
+    "adversary_text",
+    "console",
+    "counts_line",
+    "event_lines",
+    "log_lines",
+    "node_details",
+    "node_table",
+    "pairs",
+    "said",
+    "said_lines",
+    "shortfalls",
+    "show",
+    "table",
+    "when",
+]
 MAIN_METRICS = ("accuracy", "loss", "nodes/accuracy", "nodes/loss")
-
-
-def state_text(state: str) -> Text:
-    """A state or verdict in its colour."""
-    return Text(state, style=STYLES.get(state, ""))
-
-
-def adversary_text(attack: str) -> Text:
-    """The attack of a drill node, to be seen."""
-    return Text(said(attack).plain, style="bold red")
-
-
-def amount(count: int) -> str:
-    """A number of bytes."""
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
-
-
-def span(seconds: float) -> str:
-    """A time span."""
-    if seconds < 120:
-        return f"{seconds:.2f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def number(value: object) -> str:
-    """A metric."""
-    return f"{value:.4f}" if isinstance(value, int | float) else ""
 
 
 def metric_names(rounds: Iterable[Round]) -> list[str]:
@@ -121,16 +87,6 @@ def run_table(runs: Iterable[Run]) -> list[Any]:
             )
             for run in runs
         ],
-    )
-
-
-def pairs(rows: Iterable[tuple[str, Any]]) -> Text:
-    """Names and values, one pair a line; without those that have no value."""
-    shown = [(name, value) for name, value in rows if value not in ("", None)]
-    width = max((len(name) for name, _ in shown), default=0)
-    return Text("\n").join(
-        Text.assemble((name.ljust(width + 1), "bold"), value if isinstance(value, Text) else said(str(value)))
-        for name, value in shown
     )
 
 
@@ -281,6 +237,7 @@ def round_details(detail: RoundDetail) -> list[Any]:
             ("model sha256", detail.version.model_sha256 if detail.version else ""),
             ("metrics", metrics_line(detail.round.metrics)),
             ("capped", _capped(detail)),
+            ("task's code", _code(detail)),
             *missing_rows(detail.round.missing),
             *(row for update in detail.updates for row in missing_rows(update.missing, f" of {update.node}")),
         ]
@@ -308,17 +265,12 @@ def progress_table(nodes: Iterable[NodeProgress]) -> list[Any]:
     )
 
 
-def work_text(work: Iterable[NodeWork]) -> str:
-    """What a node does now, run by run, on one line."""
-    return "; ".join(_work(item) for item in work)
-
-
-def _work(item: NodeWork) -> str:
-    step = f" {item.step}/{item.steps}" if item.steps else ""
-    moved = [f"{amount(item.bytes_received)} received"] if item.bytes_received else []
-    moved += [f"{amount(item.bytes_sent)} sent"] if item.bytes_sent else []
-    of = f"{item.phase}{step} for round {item.round} of {item.name} ({item.run}) since {when(item.since)}"
-    return ", ".join([of, *moved])
+def _code(detail: RoundDetail) -> str:
+    """The digest of the code that the nodes ran; by node where they differ."""
+    by_node = {update.node: update.code[:12] for update in detail.updates if update.code}
+    if len(set(by_node.values())) < 2:
+        return next(iter(by_node.values()), "")
+    return "not the same on all nodes: " + ", ".join(f"{node} {code}" for node, code in by_node.items())
 
 
 def _capped(detail: RoundDetail) -> str:
@@ -328,73 +280,3 @@ def _capped(detail: RoundDetail) -> str:
         f"{node} has {share:.0%} of the examples and counts {shares[node]:.0%}" for node, share in detail.capped.items()
     ]
     return "weights.max_share binds: " + ", ".join(lines) if lines else ""
-
-
-def node_table(nodes: Iterable[Node]) -> list[Any]:
-    """One line a node; with a column DRILL where there is an adversary."""
-    found = list(nodes)
-    drills = any(node.drill for node in found)
-    return listing(
-        [
-            Column("NODE"),
-            Column("STATE"),
-            *([Column("DRILL")] if drills else []),
-            Column("LAST SEEN"),
-            Column("ACCEPT", right=True),
-            *counts_columns(SHORT),
-            Column("VERSION", below="narrow"),
-            Column("VALID UNTIL", below="narrow"),
-            Column("DEVICE", below="narrow"),
-            Column("DOES", below="always"),
-            Column("LAST REASON", below="always"),
-        ],
-        [
-            (
-                node.node,
-                state_text(node.state),
-                *([adversary_text(node.drill)] if drills else []),
-                when(node.last_seen_at),
-                str(node.accepted),
-                *counts(node),
-                said(node.version),
-                day(node.certificate_expires_at),
-                said(node.device),
-                said(work_text(node.work)),
-                said(node.last_reason),
-            )
-            for node in found
-        ],
-    )
-
-
-def admin_table(admins: Iterable[Admin]) -> list[Any]:
-    """One line an admin or auditor."""
-    return listing(
-        [Column(name) for name in ("NAME", "ROLE", "STATE", "ENROLLED", "VALID UNTIL")],
-        [
-            (one.name, one.role, state_text(one.state), when(one.enrolled_at), day(one.certificate_expires_at))
-            for one in admins
-        ],
-    )
-
-
-def node_details(detail: NodeDetail) -> list[Any]:
-    """One node, and what happened to it."""
-    node = detail.node
-    facts = pairs(
-        [
-            ("node", node.node),
-            ("state", state_text(node.state)),
-            ("enrolled", when(node.enrolled_at)),
-            ("last seen", when(node.last_seen_at)),
-            ("certificate until", when(node.certificate_expires_at)),
-            ("covey", node.version),
-            ("device", node.device),
-            ("tasks", ", ".join(node.tasks)),
-            ("drill", adversary_text(node.drill) if node.drill else ""),
-            ("updates", ", ".join(filter(None, [f"{node.accepted} accepted", counts_line(node)]))),
-            ("does", work_text(node.work)),
-            ("last reason", node.last_reason),
-        ]
-    )
-    return [facts, event_lines(detail.events)]
