@@ -80,7 +80,8 @@ class AdminService:
     def _authorised(self, context: Context, *, writes: bool = True) -> str:
         peer = peer_identity(context)
         allowed = ("admin",) if writes else ("admin", "auditor")
-        if peer.role not in allowed or peer.name in self._env.members.evicted or peer.expires_at <= self._env.clock():
+        self._env.members.admit(peer, self._env.clock())
+        if peer.role not in allowed:
             raise IdentityError(
                 f"{peer.name!r} (role {peer.role}) may not do this; it needs role {' or '.join(allowed)}"
             )
@@ -99,7 +100,7 @@ class AdminService:
         spec = parse_json(request.spec_json) if request.spec_json else parse_toml(request.spec_toml)
         text = spec.to_json()
         async with self._submission:
-            await self._env.worker.do(DESCRIBE, DescribeJob(text, self._env.allow_paths))
+            await self._env.worker.do(DESCRIBE, DescribeJob(text, self._env.allow_paths, submitted=True))
         now = self._env.clock()
         record = RunRecord(secrets.token_hex(6), spec.name, spec.mode, text, spec.seed, "queued", "", now)
         await self._call(self._store.add_run, record)
@@ -111,12 +112,22 @@ class AdminService:
     async def list_runs(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsReply:
         """Newest first."""
         self._authorised(context, writes=False)
-        return await self._call(self._queries.runs, request.limit, request.before)
+        reply = await self._call(self._queries.runs, request.limit, request.before)
+        for view in reply.runs:
+            self._add_awaited(view)
+        return reply
 
     async def show_run(self, request: pb.RunRequest, context: Context) -> pb.Run:
         """One run."""
         self._authorised(context, writes=False)
-        return await self._call(self._queries.run, request.run)
+        return self._add_awaited(await self._call(self._queries.run, request.run))
+
+    def _add_awaited(self, view: pb.Run) -> pb.Run:
+        """Where a run waits for nodes that are away, name them: the record does not, as they may be back any moment."""
+        active = self._env.runs.of(view.run)
+        if active is not None and view.state == "running":
+            view.reason = "; ".join(filter(None, [active.mode.waits_for(), view.reason]))
+        return view
 
     async def watch_run(self, request: pb.RunRequest, context: Context) -> AsyncIterator[pb.RunStatus]:
         """Now, and whenever something changed, at most ten times a second, until the run has ended."""
@@ -125,7 +136,7 @@ class AdminService:
         rounds = self._queries.watched(run)
         while True:
             seen, began = self._env.changes.count, time.monotonic()
-            view = await self._call(self._queries.run, run)
+            view = self._add_awaited(await self._call(self._queries.run, run))
             ended = view.state not in ("queued", "running")
             async for changed in self._pages(rounds.changes(whole=ended)):
                 yield pb.RunStatus(run=view, rounds=changed, nodes=self._progress(run))
@@ -206,6 +217,13 @@ class AdminService:
         self._authorised(context, writes=False)
         return await self._call(self._queries.round, request.run, request.round, request.after, request.limit)
 
+    async def list_contributions(
+        self, request: pb.ListContributionsRequest, context: Context
+    ) -> pb.ListContributionsReply:
+        """A page of what each node of a run did in it."""
+        self._authorised(context, writes=False)
+        return await self._call(self._queries.contributions, request.run, request.after, request.limit)
+
     async def audit_run(self, request: pb.RunRequest, context: Context) -> AsyncIterator[pb.AuditReply]:
         """The chain of signed commits and every signed update, for the caller to check."""
         self._authorised(context, writes=False)
@@ -235,7 +253,7 @@ class AdminService:
         who = self._authorised(context)
         env, node, now = self._env, request.node, self._env.clock()
         await self._call(self._store.set_node_state, node, "evicted")
-        env.members.evicted.add(node)
+        env.members.evict(node)
         env.sessions.close(node, "evicted", f"evicted by {who}")
         await self._call(self._store.add_event, EventRecord(now, "node-evicted", node=node, detail={"by": who}))
         env.runs.post_all(NodeRemoved(node, now))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,9 @@ import structlog
 
 from covey import faults
 from covey import messages as msg
-from covey.artifact import Artifact
+from covey.artifact import INLINE_BYTES, Artifact
 from covey.errors import CoveyError, TransferError
+from covey.metrics import failed
 from covey.node.assignments.events import Answer, Stage
 from covey.node.operator.metrics import outcome_of
 from covey.node.ports import OnBytes
@@ -76,7 +78,8 @@ class Conversation:
         """The work came to nothing; after an answer to its update that is nobody else's concern."""
         assignment = self.assignment
         if assignment.work == "evaluate":
-            self.services.link.send(msg.Evaluation(assignment.run, assignment.version))
+            metrics = json.dumps(failed(f"{error.code}: {error}")).encode()
+            self.services.link.send(msg.Evaluation(assignment.run, assignment.version, metrics))
         elif not self.outcome:
             reason = str(error)[:MAX_REASON]
             decline = msg.Decline(assignment.run, assignment.round, assignment.attempt, error.code, reason)
@@ -130,6 +133,8 @@ class Conversation:
         services, files = self.services, self.services.files
         if data and not files.has(artifact.digest):
             services.metrics.received.inc(len(data))
+            if len(data) <= INLINE_BYTES:  # not synced: it can be had again
+                return files.put(artifact, data)
             return await asyncio.to_thread(files.put, artifact, data)
         while not files.has(artifact.digest):
             await services.link.connected()

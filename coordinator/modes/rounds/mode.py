@@ -16,6 +16,7 @@ from covey.coordinator.modes.rounds import events as ev
 from covey.coordinator.modes.rounds.answers import aggregate_rows, answer_rows, collected_files, judged
 from covey.coordinator.modes.rounds.machine import RoundMachine
 from covey.coordinator.modes.rounds.preparation import opened_with, restore, round_policy_of
+from covey.coordinator.modes.rounds.waiting import awaited, away_text
 from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.runs.assignments import (
     AssignmentInputs,
@@ -104,6 +105,18 @@ class RoundsMode(Mode):
     @override
     def moved(self, node: str, progress: NodeProgress) -> None:
         """Here, only bytes of an upload are a sign of progress."""
+
+    @override
+    def waits_for(self) -> str:
+        machine = self.machine
+        if machine is None:
+            return ""
+        if self._run.is_waiting:
+            return away_text(machine.members)
+        if machine.state != "collecting":
+            return ""
+        pending = [node for node in machine.asked if machine.expects(node, machine.round)]
+        return awaited(machine.round, pending, machine.members.present, machine.policy.rejoin_s)
 
     @override
     def inputs(self, node: str) -> AssignmentInputs:
@@ -320,11 +333,18 @@ class RoundsMode(Mode):
         self._feedback.note(verdicts)
         self._count_commit(version, verdicts)
         self._holders = {update.node for update in verdicts}
+        self._note_cap(action.round, verdicts)
         await self._note_fallback(action.round, result.rule)
         accepted = sum(update.verdict == "accepted" for update in verdicts)
         run.log.info("round committed", round=action.round, accepted=accepted, model=version.model_sha256[:12])
         await run.driver.take(ev.RoundCommitted(action.round, self._services.clock()))
         run.driver.spawn(self._after_commit(action.round, verdicts))
+
+    def _note_cap(self, number: int, verdicts: list[UpdateRecord]) -> None:
+        counted = {u.node: (u.weight, u.share) for u in verdicts if u.verdict == "accepted" and u.share > 0}
+        if capped := self._run.ready().spec.weights.capped(counted):
+            shares = {node: round(share, 4) for node, share in capped.items()}
+            self._run.log.warning("weights.max_share bounds nodes", round=number, share_of_examples=shares)
 
     def _record_commit(self, number: int, version: VersionRecord, verdicts: list[UpdateRecord]) -> None:
         run = self._run
@@ -355,9 +375,11 @@ class RoundsMode(Mode):
 
     async def _after_commit(self, number: int, verdicts: list[UpdateRecord]) -> None:
         """What can wait until the next round is on its way: the nodes' metrics of the base version, and retention."""
-        of_nodes = [cast(NodeMetrics, update.metrics) for update in verdicts if update.verdict == "accepted"]
+        of_nodes = [
+            (update.node, cast(NodeMetrics, update.metrics)) for update in verdicts if update.verdict == "accepted"
+        ]
         await self._run.evaluation.note_merged(number - 1, of_nodes, "evaluation/")
-        await self._run.persist(self._run.prune, [number])
+        await self._run.prune_when_due([number], sum(update.bytes for update in verdicts))
 
 
 def _state(version: VersionRecord, name: str) -> Artifact | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from functools import cached_property
@@ -15,12 +14,15 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from covey.errors import LayoutError
-from covey.layout import Layout
+from covey.layout import Layout, TensorSpec
 from covey.learning.data import held_on
+from covey.learning.entries import check_values
 from covey.learning.partition import part_of, partition_in
+from covey.learning.seeding import seed_torch
 from covey.learning.state import layout_of
 from covey.learning.task import NodeData, Task, load_task, task_errors
-from covey.methods.contract import METHODS, Method
+from covey.learning.transient import TransientState
+from covey.methods.contract import METHODS, Method, Part, RunForm, parts_of
 from covey.seeds import derive_seed
 from covey.spec import RunSpec, parse_json
 from covey.worker.program.local_tensors import LocalTensors
@@ -48,6 +50,8 @@ class RunContext:
         self._allow_path = allow_path
         self._data = NodeData(paths, options)
         self._indices: dict[tuple[int, int], Tensor] = {}
+        self._accepted = ""
+        """The layout as it came last, and was accepted."""
 
     @cached_property
     def task(self) -> Task:
@@ -60,11 +64,33 @@ class RunContext:
         return METHODS.make(self.spec.method.name, self.spec.method.options)
 
     @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """The run's parts."""
+        return parts_of(self.method, RunForm(self.spec, self.layout))
+
+    @cached_property
     def model(self) -> nn.Module:
         """The task's model; its first values come from the run's seed only. It is reused by every round."""
-        torch.manual_seed(derive_seed(self.spec.seed, "model"))
+        seed_torch(derive_seed(self.spec.seed, "model"))
         with task_errors("Task.model"):
-            return self.task.model()
+            model = self.task.model()
+        self._transient = TransientState(model)
+        return model
+
+    def fresh_model(self) -> nn.Module:
+        """The model for a new piece of work: what no model file holds is as it was made; the rest is to be loaded."""
+        model = self.model
+        self._transient.restore()
+        return model
+
+    def check_model(self) -> None:
+        """Refuse a model that cannot be exchanged, or that nothing could be trained of.
+
+        Raises:
+            LayoutError: The message names the tensor.
+        """
+        _ = self.layout
+        check_values(self.model, own_fit=self.task.own_fit)
 
     @cached_property
     def layout(self) -> Layout:
@@ -126,24 +152,37 @@ class RunContext:
         Raises:
             LayoutError: The task's own model has another one; the message names the first difference.
         """
+        if text == self._accepted:
+            return self.layout
         layout = Layout.from_json(text)
-        if layout != self.layout:
+        if set(layout.tensors) != set(self.layout.tensors):
             difference = _difference(self.layout, layout)
             raise LayoutError(
                 f"the model of task {self.spec.task.name!r} here is not the run's: {difference}; "
                 "install the same version of the task as the coordinator has"
             )
+        self.layout = layout  # the same tensors, in the run's order
+        vars(self).pop("parts", None)
+        self._accepted = text
         return layout
 
 
 def _difference(own: Layout, run: Layout) -> str:
-    for here, there in zip(own.tensors, run.tensors, strict=False):
-        if here != there:
-            return (
-                f"here {here.part} tensor {here.name!r} {here.dtype} {list(here.shape)}, "
-                f"in the run {there.part} tensor {there.name!r} {there.dtype} {list(there.shape)}"
-            )
-    return f"{len(own.tensors)} tensors here, {len(run.tensors)} in the run"
+    """What the first tensor is of which only one has such a one."""
+    mine = _beyond(own, run)
+    theirs = _beyond(run, own)
+    if not mine or not theirs:
+        return f"{_named((mine or theirs)[0])} is {'here' if mine else 'in the run'} only"
+    return f"here {_named(mine[0])}, in the run {_named(theirs[0])}"
+
+
+def _named(tensor: TensorSpec) -> str:
+    return f"{tensor.part} tensor {tensor.name!r} {tensor.dtype} {list(tensor.shape)}"
+
+
+def _beyond(one: Layout, other: Layout) -> list[TensorSpec]:
+    known = set(other.tensors)
+    return [tensor for tensor in one.tensors if tensor not in known]
 
 
 class Contexts:
@@ -151,13 +190,13 @@ class Contexts:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._runs: OrderedDict[str, tuple[str, RunContext]] = OrderedDict()
+        self._runs: OrderedDict[str, tuple[object, RunContext]] = OrderedDict()
 
     def get(
         self, run: str, spec_json: str, *, allow_path: bool, paths: Mapping[str, str], options: Mapping[str, JsonValue]
     ) -> RunContext:
         """The context of a run, kept from before if nothing about it changed."""
-        key = json.dumps([spec_json, allow_path, dict(paths), dict(options)], sort_keys=True)
+        key = spec_json, allow_path, dict(paths), dict(options)
         known = self._runs.get(run)
         if known is None or known[0] != key:
             context = RunContext(spec_json, self.device, paths=paths, options=options, allow_path=allow_path)
