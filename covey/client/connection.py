@@ -187,6 +187,12 @@ class Connection:
         """What each node of a run's roster did in it: how often it was asked, and what came of it."""
         return list(self._loop.iterate(paging.contributions(self._reading(), _id(run))))
 
+    def code_of(self, run: RunName) -> dict[str, str]:
+        """The digest of the task's code that each node of the run's newest round ran, by node, as it signed it."""
+        newest = self.rounds(run, limit=1, newest=True)
+        updates = self.round(run, newest[0].round).updates if newest else ()
+        return {update.node: update.code for update in updates if update.code}
+
     def version(self, run: RunName, version: VersionName = "newest") -> Version:
         """A version by its number, the newest, or the best by the run's metric.
 

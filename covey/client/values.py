@@ -138,6 +138,8 @@ class Update:
     received_at: float | None = None
     base_sha256: str = ""
     key_id: str = ""
+    code: str = ""
+    """SHA-256 (hex) of the task's code that trained, as the node signed it; empty: it did not say."""
     phase: int = 1
     """Of the round: which of the node's answers this is."""
     missing: Json = field(default_factory=dict)
