@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from covey.testing import forks
-from covey.testing.fork_server import NURSERY
+from covey.testing.forking import NURSERY
 from covey.testing.forks import DEFAULT_NAME, ForkedProcess, covey_arguments, mark_of
 
 POLL_S = 0.02
