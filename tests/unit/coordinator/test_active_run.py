@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from dataclasses import replace
 
 import pytest
@@ -195,3 +196,11 @@ async def test_an_eviction_in_a_round_that_is_tried_again_rejects_what_the_node_
         ("bob", 1, "rejected", "evicted"),
         ("bob", 2, "rejected", "evicted"),
     ]
+
+
+async def test_a_machine_that_only_enrolled_is_not_expected_and_has_no_place_in_the_roster(world):
+    for name in ("ann", "zoe"):
+        make.enrol(world.record, make.node_record(name))
+    world.record.seen("zoe", time.time())
+    active = world.active(world.submit().run)
+    assert set(await active._expected()) == {"ada", "bob", "zoe"}
