@@ -25,7 +25,7 @@ class Mode:
 
     name: str
     section: str
-    unit: Literal["rounds", "updates"]
+    unit: Literal["rounds", "updates", "steps"]
     count_key: str
     rule_kind: Literal["aggregator", "async-policy"]
     synchronous: bool

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 
 from covey.errors import SpecError
 from covey.spec.asynchronous import AsyncSpec
+from covey.spec.gossip import GossipSpec
 from covey.spec.mode import Mode
 from covey.spec.rounds import ROUNDS, RoundsSpec
 from covey.spec.run import RunSpec
 from covey.validation import explain, refusal
 
-MODELS: Mapping[str, type[RunSpec]] = {model.facts.name: model for model in (RoundsSpec, AsyncSpec)}
+MODELS: Mapping[str, type[RunSpec]] = {model.facts.name: model for model in (RoundsSpec, AsyncSpec, GossipSpec)}
 """Mode to the model of its specifications."""
 MODES: Mapping[str, Mode] = {name: model.facts for name, model in MODELS.items()}
 """Mode to its facts."""
