@@ -50,7 +50,7 @@ from covey.storage.sql.store import SqlStore, open_store
 from covey.telemetry import configure_logging
 from covey.wire.announcement import announce, withdraw
 from covey.wire.channels import Peer, renewing_credentials
-from covey.wire.connections import keep_bounded
+from covey.wire.connections import allow_many_files, keep_bounded
 from covey.wire.metrics_server import scrapable
 from covey.worker.client.supervisor import WorkerSupervisor
 
@@ -75,6 +75,7 @@ def run_coordinator(config: CoordinatorConfig) -> int:
 async def _main(config: CoordinatorConfig) -> int:
     config.data_dir.mkdir(parents=True, exist_ok=True)
     loop = asyncio.get_running_loop()
+    allow_many_files()
     check_folder(config.data_dir)
     keys = await asyncio.to_thread(open_keys, config.data_dir, time.time())
     env, own = await _environment(config, keys), OwnCertificate(config.data_dir, keys)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import AsyncGenerator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -14,6 +15,7 @@ from covey.client.channel import DEADLINE_S, AdminChannel
 from covey.client.export import OnBytes, write_version
 from covey.client.loop import LoopThread
 from covey.client.remote import RemoteRecord
+from covey.client.shares import capped_shares
 from covey.client.specification import Specification, request_of
 from covey.client.target import Target
 from covey.client.translation import change_of, node_detail_of, signed_of, value_of, version_of
@@ -178,7 +180,8 @@ class Connection:
 
     def round(self, run: RunName, number: int) -> RoundDetail:
         """One round: who sent what, whether it was accepted, why not, and the version it made."""
-        return self._loop.run(paging.round_detail(self._reading(), _id(run), number))
+        detail = self._loop.run(paging.round_detail(self._reading(), _id(run), number))
+        return replace(detail, capped=capped_shares(detail, self.run(run).spec))
 
     def contributions(self, run: RunName) -> list[Contribution]:
         """What each node of a run's roster did in it: how often it was asked, and what came of it."""

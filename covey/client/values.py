@@ -179,6 +179,8 @@ class RoundDetail:
     round: Round
     updates: tuple[Update, ...] = ()
     version: Version | None = None
+    capped: Json = field(default_factory=dict)
+    """The nodes that count less than their examples would have them (`weights.max_share`), with the share of these."""
 
 
 @dataclass(frozen=True)

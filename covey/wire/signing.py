@@ -35,6 +35,8 @@ __all__ = [
 DOMAIN = b"covey/statement/1\n"
 """What is signed begins with it, so that no signature made for another purpose passes for a statement's."""
 MAX_STATEMENT_BYTES = 1 << 20
+MAX_OFFERED_BYTES = 64 << 10
+"""Of an update's statement when it is offered: 16 parts and 200 metrics with names of usual length."""
 MAX_COMMIT_BYTES = 1 << 26
 MAX_PARTS = 16
 MAX_METRICS = 200
