@@ -20,6 +20,7 @@ GOSSIP = Mode(
     synchronous=False,
     whole_shares=False,
     keeps_policy_state=False,
+    coordinated=False,
 )
 UNREAD = ("rounds", "method", "aggregation", "server_optimizer", "weights", "keep")
 """Sections that a gossip run does not read: nobody aggregates, and each node keeps its own newest model."""
@@ -28,12 +29,12 @@ UNREAD = ("rounds", "method", "aggregation", "server_optimizer", "weights", "kee
 class GossipSection(Section):
     """[gossip]: the policy of gossip runs."""
 
-    protocol: Literal["sgp", "agp"] = "sgp"
-    """sgp: stochastic gradient push, in lock step or overlapped; agp: asynchronous gradient push, nobody waits."""
+    protocol: Literal["sgp"] = "sgp"
+    """sgp: stochastic gradient push, in lock step or overlapped."""
     steps: int = Field(default=100, ge=1)
     """Of each node: local training, then an exchange."""
     overlap: int = Field(default=0, ge=0, le=64)
-    """sgp: how many steps a model may be under way before its receiver waits for it; 0: lock step."""
+    """How many steps a model may be under way before its receiver waits for it; 0: lock step."""
     min_nodes: int = Field(default=2, ge=1)
     """The run begins with at least so many nodes."""
     max_in_flight: int = Field(default=2, ge=1, le=64)
@@ -42,12 +43,6 @@ class GossipSection(Section):
     """So long without a sign of life, a peer gets nothing and is not waited for."""
     topology: NamedSection = NamedSection(name="exponential")
     mixing: NamedSection = NamedSection(name="uniform")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> GossipSection:
-        if self.protocol == "agp" and self.overlap:
-            raise refusal("overlap", 'protocol "agp" never waits; leave it out', self.overlap)
-        return self
 
 
 class GossipSpec(RunSpec):

@@ -21,6 +21,7 @@ class Mode:
         whole_shares: Whether the shares of a version's accepted updates are of one whole: they sum to one, or to less
             where the rule clips or keeps something of earlier rounds.
         keeps_policy_state: Whether the record holds a state that each decision changes.
+        coordinated: Whether a coordinator runs it.
     """
 
     name: str
@@ -31,3 +32,4 @@ class Mode:
     synchronous: bool
     whole_shares: bool
     keeps_policy_state: bool
+    coordinated: bool = True

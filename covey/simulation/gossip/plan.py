@@ -83,15 +83,6 @@ class GossipPlan:
 
 
 @dataclass(frozen=True)
-class GossipProgress:
-    """How far a simulation is: steps of all nodes done, of how many."""
-
-    done: int
-    whole: int
-    loss: float | None
-
-
-@dataclass(frozen=True)
 class PeerOutcome:
     """What became of one node.
 

@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from covey.gossip.audit import audit
@@ -23,9 +23,9 @@ from covey.simulation.gossip.membership import Fates
 from covey.simulation.gossip.models import Model, ModelFolder
 from covey.simulation.gossip.network import VirtualNetwork
 from covey.simulation.gossip.peer import VirtualPeer, World
-from covey.simulation.gossip.plan import GossipOutcome, GossipPlan, GossipProgress, PeerOutcome
+from covey.simulation.gossip.plan import GossipOutcome, GossipPlan, PeerOutcome
 from covey.simulation.gossip.timeline import Timeline
-from covey.simulation.plan import names_of
+from covey.simulation.plan import Progress, Watch, names_of
 from covey.simulation.pool import LoggedSupervisor, Pool
 from covey.spec import GossipSection
 from covey.worker.jobs.evaluation import EvaluateJob
@@ -38,7 +38,6 @@ MODELS, SCRATCH, WORKERS = "models", "scratch", "workers"
 RUN = "gossip"
 MEAN = "mean.safetensors"
 """The file of the consensus model in the folder."""
-Watch = Callable[[GossipProgress], None]
 
 
 async def simulate_gossip(plan: GossipPlan, watch: Watch = lambda progress: None) -> GossipOutcome:
@@ -63,8 +62,7 @@ async def simulate_gossip(plan: GossipPlan, watch: Watch = lambda progress: None
 
 def policy_of(section: GossipSection) -> PushSumPolicy:
     """The machine's numbers, from a run's [gossip]."""
-    overlap = None if section.protocol == "agp" else section.overlap
-    return PushSumPolicy(section.steps, overlap, section.max_in_flight)
+    return PushSumPolicy(section.steps, section.overlap, section.max_in_flight)
 
 
 class GossipSimulation:
@@ -171,8 +169,10 @@ class GossipSimulation:
     def _note(self) -> None:
         losses = [peer.loss for peer in self._peers.values() if peer.loss is not None]
         done = sum(peer.machine.step for peer in self._peers.values())
-        loss = math.fsum(losses) / len(losses) if losses else None
-        self._watch(GossipProgress(done, self._plan.nodes * self._plan.spec.gossip.steps, loss))
+        metrics = {"loss": math.fsum(losses) / len(losses)} if losses else {}
+        self._watch(
+            Progress(self._plan.spec.mode, done, self._plan.nodes * self._plan.spec.gossip.steps, 0, 0, metrics)
+        )
 
     def _ended(self, peer: VirtualPeer) -> None:
         if peer.reason == "left":
