@@ -74,6 +74,8 @@ class TrainJob:
     """On a drill node only."""
     honest: Path | None = None
     """On a drill node of a group: where to write the vector that it would honestly send, raw float32."""
+    stall_s: float = 0.0
+    """How long it may go without a step; 0: the daemon's own limit only."""
 
 
 @dataclass(frozen=True)
@@ -104,3 +106,5 @@ class TrainResult:
     """The files of state that count whatever becomes of this update."""
     private: bool = False
     """Whether the update protects the data with noise: then it must never be made again."""
+    code: str = ""
+    """SHA-256 (hex) of the task's code that trained (`covey.code`)."""
