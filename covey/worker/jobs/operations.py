@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Never, TypeVar
 
 from covey.worker.jobs.evaluation import EvaluateJob, EvaluateResult
+from covey.worker.jobs.mixtures import MixJob, MixResult
 from covey.worker.jobs.runs import (
     CheckJob,
     CheckResult,
@@ -98,10 +99,16 @@ APPLY: Operation[ApplyJob, ApplyResult, Never] = Operation("apply", ApplyJob, Ap
 Raises LayoutError where a file is not of the run's layout, LimitExceeded where the change is too long.
 """
 
+MIX: Operation[MixJob, MixResult, Never] = Operation("mix", MixJob, MixResult, f"{EXECUTE}.mix_op:mix")
+"""Mix a node's model with those of peers, and with what training did, as a synced file.
+
+Raises LayoutError where a file is not of the run's layout, TaskError where the mixture is not finite.
+"""
+
 CHECK: Operation[CheckJob, CheckResult, Never] = Operation("check", CheckJob, CheckResult, f"{EXECUTE}.node_ops:check")
 """Train one local batch.
 
 Raises PluginError where the task is not installed or not allowed here, TaskError where its code failed.
 """
 
-OPERATIONS: tuple[Operation[Any, Any, Any], ...] = (HELLO, DESCRIBE, INITIAL, TRAIN, EVALUATE, STEP, APPLY, CHECK)
+OPERATIONS: tuple[Operation[Any, Any, Any], ...] = (HELLO, DESCRIBE, INITIAL, TRAIN, EVALUATE, STEP, APPLY, MIX, CHECK)
