@@ -28,7 +28,7 @@ from covey.coordinator.store_thread import StoreThread
 from covey.driver.background import Background
 from covey.driver.changes import Changes
 from covey.errors import Conflict, IdentityError, LimitExceeded, NotFound, NotReady, TransferError, VersionMismatch
-from covey.machines.protocol import NodeAnswered, NodeJoined, NodeLost
+from covey.machines.protocol import NodeAnswered, NodeJoined, NodeLost, NodeQueued
 from covey.metrics import Totals, why
 from covey.protos import coordinator_pb2 as pb
 from covey.storage.files.artifacts import ArtifactFiles
@@ -294,6 +294,8 @@ class CoordinatorService:
 
     def _progressed(self, node: str, progress: msg.Progress) -> None:
         run = self._services.runs.of(progress.run)
+        if run is not None and progress.phase == "queued" and run.evaluates(node, progress.round):
+            run.post(NodeQueued(node, self._services.clock()))
         if run is None or not run.collecting(node, progress.round):
             return
         phase = progress.phase if progress.phase in PHASES else "training"
