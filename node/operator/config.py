@@ -38,6 +38,9 @@ DEFAULT_SETTINGS = """\
 # payloads = ["parameters", "delta", "gradient"]
 
 [limits]
+# What the model and the files beside it may take on this disk for one run (bytes); without it, what is free.
+# assignment_bytes = 20_000_000_000
+
 # How long a job may go without a step (seconds); runs may ask for less ([training] stall_s), never for more.
 # stall_s = 540
 
@@ -77,6 +80,8 @@ class Limits(_Settings):
 
     stall_s: float = Field(default=math.inf, gt=0)
     """How long a job may go without a step, whatever its run says."""
+    assignment_bytes: int = Field(default=1 << 62, gt=0)
+    """How many bytes an assignment may bring: the model, and the files beside it. Never more than are free."""
 
 
 class NodeSettings(_Settings):
