@@ -38,6 +38,9 @@ class Run:
     def moved(self, node, progress):
         self.moves.append((node, progress))
 
+    def evaluates_later(self, node, version):
+        self.later = (node, version)
+
     async def node_evaluated(self, node, version, totals):
         self.evaluations.append((node, version, totals))
 
@@ -201,6 +204,7 @@ async def test_progress_is_shown_in_phases_that_are_known(service, sessions, run
     session = sessions.open("ada")
     await service.dispatch(session, msg.Progress("one", 1, phase, 3, 4, math.inf, 2.0))
     await service.dispatch(session, msg.Progress("one", 9, phase))
+    assert getattr(runs["one"], "later", None) == (("ada", 9) if phase == "queued" else None)
     ((node, progress),) = runs["one"].moves
     assert (node, progress.phase, progress.step, progress.steps, progress.seconds) == ("ada", shown, 3, 4, 2.0)
     assert math.isnan(progress.loss)
