@@ -16,8 +16,8 @@ from covey.wire.channels import secure_channel
 from covey.wire.identity import Identity
 from covey.wire.reach import NOT_SERVED, WRONG_PORT, why_unreachable
 from covey.worker.client.client import Worker
-from covey.worker.jobs.operations import CHECK
-from covey.worker.jobs.runs import CheckJob
+from covey.worker.jobs.operations import CHECK, HELLO
+from covey.worker.jobs.runs import CheckJob, HelloJob
 
 REACH_S = 5.0
 
@@ -41,8 +41,10 @@ async def check_node(config: NodeConfig, spec: RunSpec | None = None) -> list[Fi
     findings = [await _identity(config)]
     if findings[0].ok:
         findings.append(await _coordinator(config))
-    worker = await Worker.start(config.data_dir / "check", device=config.device)  # beside a running node's own
+    # beside a running node's own
+    worker = await Worker.start(config.data_dir / "check", device=config.device, confinement=config.confinement)
     try:
+        findings.append(await _worker(worker))
         for one in [spec] if spec is not None else list(_default_specs(config)):
             findings.append(await _task(config, worker, one))
     finally:
@@ -81,6 +83,14 @@ async def _coordinator(config: NodeConfig) -> Finding:
         return Finding("coordinator", False, f"{server} cannot be reached: {found}")
     finally:
         await channel.close()
+
+
+async def _worker(worker: Worker) -> Finding:
+    try:
+        hello = await worker.do(HELLO, HelloJob())
+    except CoveyError as error:
+        return Finding("worker", False, str(error))
+    return Finding("worker", True, f"computes on {hello.device}; {hello.confinement}")
 
 
 async def _task(config: NodeConfig, worker: Worker, spec: RunSpec) -> Finding:

@@ -24,6 +24,7 @@ import structlog
 
 from covey.errors import CoveyError, WorkerDied, WorkerError, WorkerStalled, by_code
 from covey.users_code import place_in
+from covey.worker.client.confinement import Confinement
 from covey.worker.client.patience import START_S, STOP_S, Patience
 from covey.worker.jobs.files import STACKS
 from covey.worker.jobs.operations import Operation
@@ -68,6 +69,7 @@ class Worker:
         log_format: str = "console",
         log_file: Path | None = None,
         log_name: str = "",
+        confinement: Confinement | None = None,
     ) -> Worker:
         """Spawn a worker; returns at once, while the child still imports torch (jobs wait for it).
 
@@ -78,7 +80,9 @@ class Worker:
             log_format: Of the child's log lines: `console` or `json`.
             log_file: Where the child's output goes (appended); default: this process's standard error.
             log_name: What people call that, for messages; default: `log_file`.
+            confinement: What it cannot read, and what it is given; default: nothing is hidden.
         """
+        confinement = confinement or Confinement()
         data_dir.mkdir(parents=True, exist_ok=True)
         ours, theirs = socket.socketpair()
         with contextlib.ExitStack() as stack:
@@ -86,6 +90,7 @@ class Worker:
             output = STANDARD_ERROR if log_file is None else stack.enter_context(log_file.open("ab")).fileno()
             command = [sys.executable, "-m", "covey.worker", "--fd", str(theirs.fileno()), "--device", device]
             command += ["--threads", str(threads), "--log-format", log_format, "--data-dir", str(data_dir)]
+            command += confinement.arguments()
             command += ["--log-name", log_name or str(log_file or "this program's output")]
             try:
                 process = await asyncio.create_subprocess_exec(
@@ -95,7 +100,7 @@ class Worker:
                     stderr=output,
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,
-                    env=_environment(threads),
+                    env=_environment(threads, confinement),
                 )
             except BaseException:
                 ours.close()
@@ -312,8 +317,8 @@ MALLOC = {
 }
 
 
-def _environment(threads: int) -> dict[str, str]:
-    return {**MALLOC, **os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+def _environment(threads: int, confinement: Confinement) -> dict[str, str]:
+    return {**MALLOC, **confinement.of(), "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
 
 
 def _error(fields: Mapping[str, str]) -> CoveyError:
