@@ -32,7 +32,7 @@ from covey.driver.changes import Changes
 from covey.errors import Conflict, IdentityError, NotFound, SpecError
 from covey.machines.protocol import NodeRemoved, PauseChanged, StopRequested
 from covey.protos import admin_pb2 as pb
-from covey.spec import parse_json, parse_toml
+from covey.spec import parse_json, parse_toml, written_in
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.record.contract import EventRecord, NodeRecord, RunRecord
 from covey.wire.channels import Context, peer_identity
@@ -102,9 +102,11 @@ class AdminService:
         if len(request.spec_toml) + len(request.spec_json) > MAX_SPEC_BYTES:
             raise SpecError(f"the specification is larger than {MAX_SPEC_BYTES} bytes")
         spec = parse_json(request.spec_json) if request.spec_json else parse_toml(request.spec_toml)
-        text = spec.to_json()
+        text, written = spec.to_json(), written_in(request.spec_toml)
         async with self._submission:
-            await self._env.worker.do(DESCRIBE, DescribeJob(text, self._env.allow_paths, submitted=True))
+            await self._env.worker.do(
+                DESCRIBE, DescribeJob(text, self._env.allow_paths, submitted=True, written=written)
+            )
         now = self._env.clock()
         record = RunRecord(secrets.token_hex(6), spec.name, spec.mode, text, spec.seed, "queued", "", now)
         await self._call(self._store.add_run, record)

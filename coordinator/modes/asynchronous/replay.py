@@ -80,7 +80,9 @@ class Replay:
             problems = await self._again(decision, arrived)
             on_progress(decision.decision, len(self._decisions))
         made = self._newest.version - bool(problems and self._newest.version)
-        return ReplayReport(self._run.run, self._state.decision, made, self._newest.sha256, tuple(problems))
+        return ReplayReport(
+            self._run.run, self._state.decision, made, self._newest.sha256, tuple(problems), "decisions"
+        )
 
     def _arrived(self, decision: DecisionRecord) -> PendingUpdate:
         update = self._store.updates(self._run.run, decision.round)[0]
