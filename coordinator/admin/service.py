@@ -102,11 +102,13 @@ class AdminService:
         if len(request.spec_toml) + len(request.spec_json) > MAX_SPEC_BYTES:
             raise SpecError(f"the specification is larger than {MAX_SPEC_BYTES} bytes")
         spec = parse_json(request.spec_json) if request.spec_json else parse_toml(request.spec_toml)
+        if not spec.facts.coordinated:
+            text = "is simulated only in this version (covey gossip simulate); a coordinator runs the other modes"
+            raise SpecError(f'mode: "{spec.mode}" {text}')
         text, written = spec.to_json(), written_in(request.spec_toml)
         async with self._submission:
-            await self._env.worker.do(
-                DESCRIBE, DescribeJob(text, self._env.allow_paths, submitted=True, written=written)
-            )
+            job = DescribeJob(text, self._env.allow_paths, submitted=True, written=written)
+            await self._env.worker.do(DESCRIBE, job)
         now = self._env.clock()
         record = RunRecord(secrets.token_hex(6), spec.name, spec.mode, text, spec.seed, "queued", "", now)
         await self._call(self._store.add_run, record)
@@ -144,7 +146,7 @@ class AdminService:
             seen, began = self._env.changes.count, time.monotonic()
             view = self._add_awaited(await self._call(self._queries.run, run))
             ended = view.state not in ("queued", "running")
-            async for changed in self._pages(rounds.changes(whole=ended)):
+            async for changed in self._pages(rounds.changes(last=ended)):
                 active = self._env.runs.of(run)
                 for item in changed:
                     at_work.add_received(active, item)

@@ -36,7 +36,7 @@ class RunSpec(Section, ABC):
     """
 
     facts: ClassVar[Mode]
-    unread: ClassVar[Mapping[str, str]]
+    unread: ClassVar[Mapping[str, str]] = {}
 
     name: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     mode: str

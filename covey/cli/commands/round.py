@@ -108,7 +108,10 @@ def _newest(connection: Connection, run: str) -> int:
 @json_option
 @target_options
 def show_round(run: str, number: int | None, as_json: bool, target: Target) -> None:
-    """Show round N of RUN (the newest, where none is named): who sent what, whether it was accepted, and why not; of an open round also who does what."""
+    """Show round N of RUN (the newest, where none is named).
+
+    Who sent what, whether it was accepted, and why not; of an open round also who does what.
+    """
     with connected(target) as connection:
         detail = connection.round(run, number or _newest(connection, run))
     if as_json:
