@@ -152,7 +152,7 @@ def test_a_second_daemon_on_a_data_directory_is_refused_in_words(federation, who
     ports = ("--listen", "127.0.0.1:0", "--enrol-listen", "127.0.0.1:0") if who == "coordinator" else ()
     with pytest.raises(FederationError, match="exit code 1") as failed:
         federation.cli(who, "start", "--data-dir", folder, *ports)
-    holder = federation.pids()["n0" if who == "node" else "coordinator"]
+    holder = federation.pids["n0" if who == "node" else "coordinator"]
     said = " ".join(str(failed.value).split())
     assert f"is in use by another daemon (process {holder}); stop that one, or give this {who} a --data-dir" in said
 
