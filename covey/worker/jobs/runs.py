@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from covey.metrics import Metrics
 from covey.parts import DeclaredPart
 from covey.worker.jobs.files import ArtifactField
 
@@ -100,3 +101,5 @@ class CheckResult:
     loss: float
     seconds_per_step: float
     device: str
+    evaluation: Metrics = field(default_factory=dict)
+    """Of one batch of the node's evaluation data, with the metrics that are missing."""
