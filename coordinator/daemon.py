@@ -37,10 +37,12 @@ from covey.coordinator.nodes.door import (
 )
 from covey.coordinator.nodes.enrolment import EnrolmentService
 from covey.coordinator.nodes.handlers import coordinator_handler
+from covey.coordinator.nodes.last_seen import keep_seen
 from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.service import CoordinatorService
 from covey.coordinator.nodes.sessions import Sessions
 from covey.coordinator.store_thread import StoreThread
+from covey.data_lock import held
 from covey.errors import CoveyError
 from covey.protos import coordinator_pb2_grpc
 from covey.storage.files.artifacts import ArtifactFiles
@@ -67,7 +69,8 @@ def run_coordinator(config: CoordinatorConfig) -> int:
     """Run the daemon until SIGTERM or SIGINT; returns the exit code."""
     configure_logging(config.log_format, config.log_level)
     try:
-        return asyncio.run(_main(config))
+        with held(config.data_dir, "coordinator"):
+            return asyncio.run(_main(config))
     except CoveyError as error:
         log.error("the coordinator cannot run", code=error.code, error=str(error))
         return 1
@@ -94,15 +97,20 @@ async def _main(config: CoordinatorConfig) -> int:
 
 async def _run(env: Environment, own: OwnCertificate, metrics_url: str) -> int:
     ready = asyncio.create_task(env.worker.ready())
-    if env.worker.may_lack_device:
-        await ready
-    servers = await _serve(env, own, metrics_url)
+    try:
+        if env.worker.may_lack_device:
+            await ready
+        servers = await _serve(env, own, metrics_url)
+    except BaseException:
+        await _shut_down(env, [], [ready])
+        raise
     renewal = asyncio.create_task(own.keep(env.config.advertise or env.addresses.listen))
     runs = asyncio.create_task(env.scheduler.serve())
     stop = asyncio.create_task(env.operation.stop.wait())
     bounds = {_port(env.addresses.listen): MAIN_CONNECTIONS, _port(env.addresses.enrol_listen): ENROLMENT_CONNECTIONS}
     bounded = asyncio.create_task(keep_bounded(bounds))
-    tasks: list[asyncio.Task[Any]] = [runs, stop, renewal, bounded]
+    seen = asyncio.create_task(keep_seen(env.store, env.sessions, env.now))
+    tasks: list[asyncio.Task[Any]] = [runs, stop, renewal, bounded, seen]
     if metrics_url:
         tasks.append(asyncio.create_task(keep_census(env.store, env.census)))
     code = 0

@@ -10,10 +10,13 @@ from covey.cli.framework.command import RootGroup
 SUBCOMMANDS = {
     "demo": "covey.cli.commands.demo:demo",
     "simulate": "covey.cli.commands.simulate:simulate",
+    "gossip": "covey.cli.commands.gossip:gossip",
     "coordinator": "covey.cli.commands.coordinator:coordinator",
     "node": "covey.cli.commands.node:node",
     "run": "covey.cli.commands.run:run",
     "round": "covey.cli.commands.round:round_group",
+    "events": "covey.cli.commands.events:events",
+    "admin": "covey.cli.commands.coordinator:admin_group",
     "store": "covey.cli.commands.store:store",
     "health": "covey.cli.commands.health:health",
     "plugins": "covey.cli.commands.plugins:plugins",

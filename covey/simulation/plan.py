@@ -28,6 +28,7 @@ class Plan:
         paths: Where the task finds the nodes' data: the same for all.
         staleness: Mode `async`: after how many versions updates arrive; None: in the order of their assignments.
         device: What the processes compute on.
+        events: The folder for the log of what the run's machine was told; None: there is none.
     """
 
     spec: RunSpec
@@ -38,6 +39,7 @@ class Plan:
     paths: Mapping[str, str] = field(default_factory=dict)
     staleness: Staleness | None = None
     device: str = "cpu"
+    events: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ def checked_attacks(plan: Plan) -> list[Attack]:
         SpecError: It cannot; the message says why.
         PluginError: An attack is not installed.
     """
+    if not plan.spec.facts.coordinated:
+        raise SpecError(f'mode: "{plan.spec.mode}" is simulated by covey gossip simulate')
     if not 1 <= plan.nodes <= MAX_NODES:
         raise SpecError(f"--nodes {plan.nodes}: from 1 to {MAX_NODES} nodes can be simulated")
     if plan.processes is not None and plan.processes < 1:

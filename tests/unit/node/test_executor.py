@@ -226,7 +226,7 @@ async def test_an_update_of_a_run_that_has_ended_goes_with_its_files(node, do):
         (Limits(round_s=0.05), r"took longer than the 0.05 s"),
     ],
 )
-async def test_what_the_operator_does_not_allow_is_declined(node, do, limits, why):
+async def test_work_above_the_operator_s_limits_is_declined(node, do, limits, why):
     node.worker.gates["a"] = asyncio.Event()
     config = replace(node.services.config, settings=NodeSettings(limits=limits))
     node.services = replace(node.services, config=config)
