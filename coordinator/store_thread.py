@@ -55,7 +55,7 @@ class StoreThread:
                 self.on_call(time.perf_counter() - began)
 
     async def persist(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """As `call`, but while the database is away, wait for it: for decisions that must not be lost."""
+        """Do something in the record's thread; while the database is away, wait for it: for what must not be lost."""
         while True:
             try:
                 return await self.call(method, *args, **kwargs)

@@ -2,6 +2,7 @@
 
 A point is reached by name; at its n-th passage (default the first) the process sends itself SIGKILL, as a power cut
 would. Without the environment variable a point costs one dictionary look-up. A comma separates several points.
+`method-finish:2:daemon`, at a point that a worker passes, kills the worker's daemon there, and not the worker.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from __future__ import annotations
 import os
 import signal
 
+_DAEMON = os.getppid()
 
-def _parse(text: str) -> dict[str, int]:
-    points: dict[str, int] = {}
+
+def _parse(text: str) -> dict[str, tuple[int, int]]:
+    """Point to how many passages are left, and the process that is killed then."""
+    points: dict[str, tuple[int, int]] = {}
     for item in filter(None, text.split(",")):
-        name, _, count = item.partition(":")
-        points[name] = int(count or 1)
+        name, count, victim, *_ = [*item.split(":"), "", ""]
+        points[name] = int(count or 1), _DAEMON if victim == "daemon" else os.getpid()
     return points
 
 
@@ -25,6 +29,8 @@ def reach(point: str) -> None:
     """Pass the fault point `point`: dies here if the environment says so, else does nothing."""
     if not _remaining or point not in _remaining:
         return
-    _remaining[point] -= 1
-    if _remaining[point] <= 0:
-        os.kill(os.getpid(), signal.SIGKILL)
+    left, victim = _remaining.pop(point)
+    if left > 1:
+        _remaining[point] = left - 1, victim
+    elif victim in (os.getpid(), os.getppid()):  # a daemon that is gone already is not looked for
+        os.kill(victim, signal.SIGKILL)

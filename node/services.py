@@ -6,6 +6,8 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 
+from typing_extensions import override
+
 from covey.driver.driver import Recorder
 from covey.node.operator.config import NodeConfig
 from covey.node.operator.metrics import NodeMetrics
@@ -13,15 +15,15 @@ from covey.node.ports import Bulk, Clock, Files, Link, Store, Worker
 from covey.wire.identity import Identity
 
 
-class SystemClock:
+class SystemClock(Clock):
     """The machine's own."""
 
+    @override
     def now(self) -> float:
-        """As `Clock.now`."""
         return time.monotonic()
 
+    @override
     async def sleep(self, seconds: float) -> None:
-        """As `Clock.sleep`."""
         await asyncio.sleep(seconds)
 
 

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 import structlog
+from typing_extensions import override
 
+from covey.driver.driver import Recorder
 from covey.machines.log import entry_line, opening_line
 from covey.machines.values import ValueTable
 
@@ -49,7 +51,7 @@ class _Line:
     is_opening: bool = False
 
 
-class EventLog:
+class EventLog(Recorder):
     """One machine's log (`covey.driver.driver.Recorder`). Its methods are called in one thread.
 
     Args:
@@ -80,8 +82,8 @@ class EventLog:
 
     # -- the recorder ---------------------------------------------------------------------------------------------
 
+    @override
     def opened(self, machine: object) -> None:
-        """As `Recorder.opened`."""
         try:
             self._thread.start()
         except RuntimeError as error:
@@ -89,8 +91,8 @@ class EventLog:
             say_end(self._name, "no thread can be started", error)
         self._open(machine)
 
+    @override
     def took(self, machine: object, event: object, actions: Sequence[object]) -> None:
-        """As `Recorder.took`."""
         if self._has_ended:
             return
         if self._has_gap:
@@ -103,8 +105,8 @@ class EventLog:
             self._writer.is_full.clear()
             self._open(machine)
 
+    @override
     def failed(self, event: object, error: Exception) -> None:
-        """As `Recorder.failed`."""
         if self.is_recording:
             self._add(lambda: entry_line(self._clock(), event, (), self._table, repr(error)))
 
@@ -117,8 +119,8 @@ class EventLog:
     def _has_ended(self) -> bool:
         return self._is_given_up or self._writer.is_stopped.is_set()
 
+    @override
     def closed(self) -> None:
-        """As `Recorder.closed`."""
         self._lines.put(None)
 
     def join(self, timeout_s: float) -> bool:

@@ -26,7 +26,7 @@ class Stat:
         return self.total / self.count if self.count else math.nan
 
     def to_json(self) -> list[float]:
-        """As `[total, count]`."""
+        """`[total, count]`, for JSON."""
         return [float(self.total), float(self.count)]
 
     @classmethod

@@ -8,10 +8,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from typing_extensions import override
+
 from covey import messages as msg
 from covey.artifact import Artifact, artifact_of_file
 from covey.errors import CorruptChunk, NotFound, StoreError
 from covey.node.assignments.local_state import RunStates
+from covey.node.ports import Files, Store
 from covey.node.updates import FinishedUpdate, State
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.files.spool import disk_errors
@@ -26,8 +29,9 @@ class CoordinatorFiles(ArtifactFiles):
     def __init__(self, root: Path) -> None:
         super().__init__(root, durable=False)
 
+    @override
     def adopt(self, path: Path, artifact: Artifact) -> Path:
-        """As `ArtifactFiles.adopt`, without waiting for the disk."""
+        """Nothing waits for the disk."""
         final = self.path(artifact.digest)
         if final.exists():
             self.discard(path)
@@ -56,7 +60,7 @@ class CoordinatorFiles(ArtifactFiles):
             self._delete(path)
 
 
-class NodeFiles:
+class NodeFiles(Files):
     """One virtual node's files: its own, and the models, which it reads where the coordinator has them.
 
     Args:
@@ -72,20 +76,22 @@ class NodeFiles:
     def _own_path(self, digest: str) -> Path:
         return self._folder / f"{self._node}-{digest}"
 
+    @override
     def path(self, digest: str) -> Path:
-        """As `ArtifactFiles.path`."""
         return self._own_path(digest) if digest in self._own else self._coordinator.path(digest)
 
+    @override
     def has(self, digest: str) -> bool:
-        """As `ArtifactFiles.has`."""
         return digest in self._own or self._coordinator.has(digest)
 
+    @override
     def offset(self, artifact: Artifact) -> int:
-        """As `ArtifactFiles.offset`: all of a file is here, or nothing."""
+        """All of a file is here, or nothing."""
         return artifact.size_bytes if self.has(artifact.digest) else 0
 
+    @override
     def put(self, artifact: Artifact, data: bytes) -> Path:
-        """As `ArtifactFiles.put`, without waiting for the disk."""
+        """Nothing waits for the disk."""
         path = self.scratch(len(data))
         with disk_errors(path):
             path.write_bytes(data)
@@ -94,12 +100,14 @@ class NodeFiles:
             raise CorruptChunk("a file that came along is not the announced one")
         return self.adopt(path, artifact)
 
+    @override
     def scratch(self, size_bytes: int) -> Path:
-        """As `ArtifactFiles.scratch`; the file is always new."""
+        """A new file, always."""
         return self._folder / uuid.uuid4().hex
 
+    @override
     def adopt(self, path: Path, artifact: Artifact) -> Path:
-        """As `ArtifactFiles.adopt`, without waiting for the disk."""
+        """Nothing waits for the disk."""
         final = self._own_path(artifact.digest)
         if artifact.digest in self._own:
             self.discard(path)
@@ -108,13 +116,14 @@ class NodeFiles:
         self._own.add(artifact.digest)
         return final
 
+    @override
     def discard(self, path: Path) -> None:
-        """As `ArtifactFiles.discard`."""
         with disk_errors(path):
             path.unlink(missing_ok=True)
 
+    @override
     def release(self, digests: Iterable[str]) -> None:
-        """As `ArtifactFiles.release`, of the node's own files only."""
+        """Only the node's own files go."""
         for digest in digests:
             if digest in self._own:
                 self.discard(self._own_path(digest))
@@ -135,56 +144,57 @@ def _move(path: Path, final: Path, artifact: Artifact) -> None:
         path.rename(final)
 
 
-class MemoryStore:
+class MemoryStore(Store):
     """A node's own record (`covey.node.ports.Store`) that lasts as long as this process."""
 
     def __init__(self) -> None:
         self._newest: dict[str, FinishedUpdate] = {}
         self._states = RunStates()
 
+    @override
     def finished(self, run: str, number: int, phase: int, base: str) -> FinishedUpdate | None:
-        """As `Store.finished`."""
         update = self._newest.get(run)
         is_wanted = update is not None and (update.round, update.phase, update.base) == (number, phase, base)
         return update if is_wanted else None
 
+    @override
     def holding(self, run: str, number: int, phase: int, base: str) -> FinishedUpdate | None:
-        """As `Store.holding`."""
         update = self._newest.get(run)
         is_same = update is not None and (update.round, update.base) == (number, base) and update.promises(phase)
         return update if is_same else None
 
+    @override
     def save(self, update: FinishedUpdate, state: State, own: State) -> None:
-        """As `Store.save`."""
         if state or own:
             self._states.stage(update, state, own)
         self._newest[update.run] = update
 
+    @override
     def delivered(self, update: FinishedUpdate) -> None:
-        """As `Store.delivered`. Only what is held back is needed any more: nobody restarts a virtual node."""
+        """Only what is held back is needed any more: nobody restarts a virtual node."""
         self._newest.pop(update.run, None)
         if update.held:
             self._newest[update.run] = replace(update, delivered=True)
 
+    @override
     def drop_update(self, run: str) -> None:
-        """As `Store.drop_update`."""
         self._newest.pop(run, None)
 
+    @override
     def settle(self, run: str, feedback: msg.Feedback, number: int) -> State:
-        """As `Store.settle`."""
         return self._states.settle(run, feedback, number)
 
+    @override
     def own_state(self, run: str) -> State:
-        """As `Store.own_state`."""
         return self._states.own_state(run)
 
+    @override
     def forget(self, run: str) -> None:
-        """As `Store.forget`."""
         self._states.forget(run)
         if run in self._newest and not self._newest[run].private:
             self.drop_update(run)
 
+    @override
     def needed(self) -> set[str]:
-        """As `Store.needed`."""
         waiting = [digest for update in list(self._newest.values()) for digest in update.needed]
         return self._states.digests().union(waiting)

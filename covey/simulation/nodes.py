@@ -15,14 +15,14 @@ from covey.coordinator.nodes.service import CoordinatorService
 from covey.coordinator.nodes.sessions import Session, Sessions
 from covey.errors import NotFound
 from covey.node.actor import NodeActor
-from covey.node.ports import OnBytes
+from covey.node.ports import Bulk, Link, OnBytes
 from covey.node.services import NodeServices
 from covey.simulation.adversaries import Adversaries
 from covey.simulation.files import NodeFiles
 from covey.wire.chunks import prefix
 
 
-class MemoryLink:
+class MemoryLink(Link):
     """A node's session (`covey.node.ports.Link`), always open.
 
     Args:
@@ -45,12 +45,13 @@ class MemoryLink:
         self._declined = declined
 
     @property
+    @override
     def up(self) -> bool:
-        """As `Link.up`."""
         return True
 
+    @override
     async def connected(self) -> None:
-        """As `Link.connected`: at once."""
+        """It always is."""
 
     def send(self, message: msg.NodeMessage) -> None:
         """Have the coordinator take a message; the files of an offer are there before it."""
@@ -71,14 +72,15 @@ class MemoryLink:
                     run.bytes_received += part.artifact.size_bytes
 
 
-class MemoryBulk:
+class MemoryBulk(Bulk):
     """A node's transfers (`covey.node.ports.Bulk`): what the coordinator has is here, and what it needs is there."""
 
     def __init__(self, files: NodeFiles) -> None:
         self._files = files
 
+    @override
     async def download(self, artifact: Artifact, on_bytes: OnBytes) -> None:
-        """As `Bulk.download`.
+        """Nothing moves: what the coordinator has is here.
 
         Raises:
             NotFound: The coordinator has no such file, so that nobody could have it sent.
@@ -86,8 +88,8 @@ class MemoryBulk:
         if not self._files.has(artifact.digest):
             raise NotFound(f"the coordinator has no file {artifact.digest}")
 
+    @override
     async def upload(self, path: Path, artifact: Artifact, offset: int, on_bytes: OnBytes) -> None:
-        """As `Bulk.upload`."""
         self._files.hand_over(artifact)
 
 

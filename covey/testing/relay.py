@@ -247,21 +247,21 @@ class RelayThread:
         return self._relay.cuts
 
     def bytes_carried(self, direction: Direction) -> int:
-        """As `Relay.bytes_carried`."""
+        """Bytes passed on in a direction since the start or `reset_counts`."""
         return self._relay.bytes_carried(direction)
 
     def reset_counts(self) -> None:
-        """As `Relay.reset_counts`."""
+        """Count bytes, cuts and connections from 0 again; a `cut_once` that waits is forgotten."""
         self.do(lambda relay: relay.reset_counts())
 
     def cut_once(self, direction: Direction, after_bytes: int) -> None:
-        """As `Relay.cut_once`."""
+        """Cut the connection that carries the byte after so many more, counted over all of them."""
         self.do(lambda relay: relay.cut_once(direction, after_bytes))
 
     def partition(self) -> None:
-        """As `Relay.partition`."""
+        """Cut every connection, and every new one as soon as it is made, until `heal`."""
         self.do(lambda relay: relay.partition())
 
     def heal(self) -> None:
-        """As `Relay.heal`."""
+        """End a partition."""
         self.do(lambda relay: relay.heal())

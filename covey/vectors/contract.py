@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 BLOCK_ELEMENTS = 1 << 18
 """Elements to read at a time: 1 MiB of float32, a core's second-level cache. Measured with 4 rows of 25 million: 65
@@ -73,8 +74,9 @@ class ComputedVector(Vector):
     def decode(self, columns: slice, out: Tensor) -> None:
         """Write elements `columns` (step 1, inside `0..d`) into `out`, float32 of that length."""
 
+    @override
     def read(self, columns: slice, out: Tensor | None = None) -> Tensor:
-        """As `Vector.read`: computed into `out`, or into memory that the next call uses again."""
+        """Computed into `out`, or into memory that the next call uses again."""
         if out is None:
             out = self._room(columns.stop - columns.start)
         self.decode(columns, out)

@@ -126,30 +126,30 @@ class LocalState:
         self._lock = threading.Lock()
 
     def settle(self, run: str, feedback: msg.Feedback, number: int) -> State:
-        """As `RunStates.settle`."""
+        """The state to train from in round `number`, now that the run has decided on an update; noted durably."""
         with self._lock:
             state = self._states.settle(run, feedback, number)
             self._write()
             return state
 
     def stage(self, update: FinishedUpdate, state: State, own: State) -> None:
-        """As `RunStates.stage`."""
+        """Note durably what a finished update brings, if it is accepted, and in any case."""
         with self._lock:
             self._states.stage(update, state, own)
             self._write()
 
     def own_state(self, run: str) -> State:
-        """As `RunStates.own_state`. Does not block."""
+        """The newest state that counts whatever became of the updates. Does not block."""
         return self._states.own_state(run)
 
     def forget(self, run: str) -> None:
-        """As `RunStates.forget`."""
+        """The run has ended; its state is dropped from the file, too."""
         with self._lock:
             self._states.forget(run)
             self._write()
 
     def digests(self) -> set[str]:
-        """As `RunStates.digests`. Does not block."""
+        """Of the files that are needed. Does not block."""
         return self._states.digests()
 
     def _write(self) -> None:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import grpc.aio
+from typing_extensions import override
 
 from covey.artifact import Artifact
 from covey.errors import TransferError
-from covey.node.ports import OnBytes
+from covey.node.ports import Bulk, OnBytes
 from covey.wire.channels import secure_channel
 from covey.wire.chunk_writer import Files
 from covey.wire.identity import Identity
@@ -19,7 +20,7 @@ from covey.wire.streams import download, upload
 STALL_S = 30.0
 
 
-class BulkChannels:
+class BulkChannels(Bulk):
     """`covey.node.ports.Bulk` over gRPC streams.
 
     Args:
@@ -34,13 +35,13 @@ class BulkChannels:
         self._downloads = secure_channel(server, identity, dummy="downloads")
         self._uploads = secure_channel(server, identity, dummy="uploads")
 
+    @override
     async def download(self, artifact: Artifact, on_bytes: OnBytes) -> None:
-        """As `Bulk.download`."""
         with _interrupted():
             await download(self._downloads, artifact, self._files, stall_s=self._stall_s, on_progress=on_bytes)
 
+    @override
     async def upload(self, path: Path, artifact: Artifact, offset: int, on_bytes: OnBytes) -> None:
-        """As `Bulk.upload`."""
         with _interrupted():
             await upload(self._uploads, path, artifact, offset, stall_s=self._stall_s, on_progress=on_bytes)
 

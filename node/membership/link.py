@@ -11,10 +11,12 @@ from typing import Any
 import grpc.aio
 import stamina
 import structlog
+from typing_extensions import override
 
 from covey import __version__
 from covey import messages as msg
 from covey.errors import CoveyError, IdentityError, Stalled, VersionMismatch
+from covey.node.ports import Link
 from covey.protos import coordinator_pb2 as pb
 from covey.protos import coordinator_pb2_grpc
 from covey.wire.channels import secure_channel
@@ -35,7 +37,7 @@ class Ended(CoveyError):
     code = "ended"
 
 
-class CoordinatorLink:
+class CoordinatorLink(Link):
     """`covey.node.ports.Link` over gRPC.
 
     Args:
@@ -62,18 +64,18 @@ class CoordinatorLink:
         self._channel = secure_channel(server, identity, dummy="control")
         self._stub: coordinator_pb2_grpc.CoordinatorAsyncStub = coordinator_pb2_grpc.CoordinatorStub(self._channel)
 
+    @override
     def send(self, message: msg.NodeMessage) -> None:
-        """As `Link.send`."""
         if self._connected.is_set():
             self._outbox.put_nowait(message)
 
     @property
+    @override
     def up(self) -> bool:
-        """As `Link.up`."""
         return self._connected.is_set()
 
+    @override
     async def connected(self) -> None:
-        """As `Link.connected`."""
         await self._connected.wait()
 
     async def run(self) -> None:

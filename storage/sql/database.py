@@ -127,7 +127,7 @@ class Database:
     # -- lease -----------------------------------------------------------------------------------------------
 
     def acquire_lease(self, holder: str) -> int:
-        """As `Store.acquire_lease`."""
+        """Take the lease that allows to write, for `holder`; its fencing number. Conflict: another process has it."""
         if self._epoch is not None:
             return self._epoch
         with self._writing, translated():

@@ -79,24 +79,28 @@ class AsyncMode(Mode):
 
     # -- the run's questions --------------------------------------------------------------------------------------
 
+    @override
     def open_round(self, node: str) -> int:
-        """As `Mode.open_round`: the node's own assignment."""
+        """The node's own assignment."""
         return self._open[node][0] if node in self._open else 0
 
+    @override
     def base_of(self, node: str, number: int) -> VersionRecord:
-        """As `Mode.base_of`: the version that the assignment was sent with."""
+        """The version that the assignment was sent with."""
         work = self._open.get(node)
         if work is None or work[0] != number:
             raise Late("this assignment is closed")
         return work[1]
 
+    @override
     def served(self, node: str, digest: str) -> Artifact | None:
-        """As `Mode.served`: the base of the node's assignment, and the newest version, for evaluation."""
+        """The base of the node's assignment, and the newest version, for evaluation."""
         versions = [self._run.base, self._open[node][1] if node in self._open else None]
         return next((v.artifact for v in versions if v is not None and v.artifact.digest == digest), None)
 
+    @override
     def moved(self, node: str, progress: NodeProgress) -> None:
-        """As `Mode.moved`: here, training is a sign of progress too."""
+        """Here, training is a sign of progress too."""
         self._run.post(TransferProgressed(node, self._services.clock()))
 
     # -- taking the run up ----------------------------------------------------------------------------------------

@@ -76,20 +76,24 @@ class RoundsMode(Mode):
 
     # -- the run's questions --------------------------------------------------------------------------------------
 
+    @override
     def open_round(self, node: str) -> int:
-        """As `Mode.open_round`: one round is open for all."""
+        """One round is open for all."""
         return self.machine.round if self.machine else 0
 
+    @override
     def open_phase(self, node: str) -> int:
-        """As `Mode.open_phase`: all are in the same one."""
+        """All are in the same one."""
         return self.machine.phase if self.machine else 1
 
+    @override
     def base_of(self, node: str, number: int) -> VersionRecord:
-        """As `Mode.base_of`: all start from the newest version."""
+        """All start from the newest version."""
         return self._run.newest()
 
+    @override
     def served(self, node: str, digest: str) -> Artifact | None:
-        """As `Mode.served`: the newest version, the change that led to it, or what the method keeps with it."""
+        """The newest version, the change that led to it, or what the method keeps with it."""
         base = self._run.base
         if base is None:
             return None
@@ -97,11 +101,13 @@ class RoundsMode(Mode):
         files = [base.artifact, _state(base, "change"), *brought]
         return next((file for file in files if file is not None and file.digest == digest), None)
 
+    @override
     def moved(self, node: str, progress: NodeProgress) -> None:
-        """As `Mode.moved`: here, only bytes of an upload are a sign of progress."""
+        """Here, only bytes of an upload are a sign of progress."""
 
+    @override
     def inputs(self, node: str) -> AssignmentInputs:
-        """As `Mode.inputs`: what codec and method have, and what became of the node's newest update."""
+        """What codec and method have, and what became of the node's newest update."""
         base, description, phase = self._run.newest(), self._run.ready().description, self.open_phase(node)
         if phase > 1:  # nothing is trained any more
             wanted, params = wanted_parts(description, phase), self._params.get(node, "")

@@ -16,7 +16,7 @@ FIELDS = ("daemon", "service", "status", "address", "reason")
 ANNOUNCEMENTS = {"coordinator": "coordinator.json", "node": "node.json"}
 IDENTITIES = {"coordinator": "admin", "node": "identity"}
 COORDINATOR_NAME = "coordinator.covey"
-"""As `covey.wire.authority` has it; importing that would double the time that this takes."""
+"""The same as in `covey.wire.authority`; importing that would double the time that this takes."""
 
 _REFUSALS = {"NOT_FOUND": "SERVICE_UNKNOWN", "PERMISSION_DENIED": "REFUSED"}
 

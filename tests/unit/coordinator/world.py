@@ -119,6 +119,8 @@ class Worker:
         """Operation to an event without which it is not done."""
         self.jobs = []
         self.rejected = {}
+        self.plans = {}
+        """(round, phase) to the further phase that the method opens once, when it has seen these answers."""
         self.makes_versions = True
         self._turn = asyncio.Lock()
 
@@ -143,6 +145,8 @@ class Worker:
         return InitialResult(make.LAYOUT, artifact, sha256)
 
     def _aggregate(self, job):
+        if (job.round, job.phase) in self.plans:
+            return AggregateResult(True, (), opens=self.plans.pop((job.round, job.phase)))
         verdicts = tuple(
             RowVerdict(row.node, row.node not in self.rejected, self.rejected.get(row.node, ""), 0.5, {"norm": 1.0})
             for row in job.rows
@@ -150,7 +154,7 @@ class Worker:
         rows = [row for row in job.rows if row.node not in self.rejected]
         if not rows:
             return AggregateResult(False, verdicts, rule="mean")
-        files = [job.base, *(row.parts["model"] for row in rows)]
+        files = [job.base, *(row.parts["model"] for row in rows if "model" in row.parts)]
         artifact, sha256 = written(job.out, *(path.read_bytes() for path in files))
         state = tuple(
             WrittenFile(name, path, written(path, name.encode(), sha256.encode())[0])
@@ -256,8 +260,9 @@ class World:
         """A node's offer, with its file, for an assignment; `changes` are those of the statement."""
         data = (content or f"{sender} {assignment.run} {assignment.round}".encode()).ljust(MODEL_BYTES, b".")
         data, signer = hashlib.sha256(data).digest()[:MODEL_BYTES], signer or self.keys[sender]
-        artifact, layout = artifact_of([data]), LAYOUT.part("model").sha256
-        part = PartStatement("model", "none", {}, layout, artifact.digest, artifact.size_bytes)
+        artifact, name = artifact_of([data]), self._part_of(assignment)
+        layout = LAYOUT.part("model").sha256 if name == "model" else ""
+        part = PartStatement(name, "none", {}, layout, artifact.digest, artifact.size_bytes)
         values = {
             "federation": FEDERATION,
             "run": assignment.run,
@@ -268,9 +273,14 @@ class World:
             "parts": (part,),
             "weight": 1.0,
             "metrics": {},
+            "phase": assignment.phase,
         }
         statement = UpdateStatement(**values | changes).to_bytes()
-        return msg.UpdateOffer(statement, signer.sign(statement), (msg.OfferedPart("model", "none", artifact, data),))
+        return msg.UpdateOffer(statement, signer.sign(statement), (msg.OfferedPart(name, "none", artifact, data),))
+
+    def _part_of(self, assignment):
+        """The part that the assignment asks for now: here, each phase has one."""
+        return next((part.name for part in assignment.wanted if not part.held), "model")
 
     async def work(self, run, stop=lambda: False):
         """Answer every assignment of a run, as it comes, until its task is done or `stop()` holds."""

@@ -1,0 +1,47 @@
+"""Fault points: which process dies at which passage."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+PASSES = """
+import os, sys
+sys.path[:0] = {path}
+from covey import faults
+for number in range(1, 5):
+    faults.reach("point")
+    faults.reach("other")
+    print("passed", number, flush=True)
+"""
+PARENT = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", {child!r}])
+print("child", child.wait(), flush=True)
+time.sleep(60)
+"""
+
+
+def run(program, points):
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "COVEY_FAULTS": points}, capture_output=True, timeout=50
+    )
+    return done.returncode, done.stdout.decode().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("points", "code", "passed"),
+    [("", 0, 4), ("elsewhere:1", 0, 4), ("point", -9, 0), ("point:3", -9, 2), ("other:2,point:4", -9, 1)],
+)
+def test_the_process_dies_at_that_passage(points, code, passed):
+    assert run(PASSES.format(path=sys.path), points) == (code, [f"passed {number + 1}" for number in range(passed)])
+
+
+def test_a_daemon_dies_of_what_its_worker_passes_and_the_worker_goes_on():
+    child = PASSES.format(path=sys.path)
+    code, lines = run(PARENT.format(child=child), "point:2:daemon")
+    assert code == -9
+    assert lines == [f"passed {number}" for number in range(1, 5)]
