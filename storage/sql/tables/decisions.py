@@ -98,6 +98,11 @@ class SqlDecisions(Steps):
             totals = {"b_received": bytes_received, "b_sent": bytes_sent, "b_at": decision.decided_at}
             connection.execute(_DECIDED, where | totals)
             _add_step(connection, decision, state, verdicts)
+            touched = self._db.touched(decision.run)
+            touched.steps.add(decision.decision)
+            touched.groups.update({decision.round, *(judged.round for judged in verdicts)})
+            if version is not None:
+                touched.versions.add(version.version)
 
 
 def _add_step(

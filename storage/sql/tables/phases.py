@@ -14,7 +14,7 @@ from covey.storage.sql.database import Database
 from covey.storage.sql.mapping import AnyRow, verdict_values
 from covey.storage.sql.schema import assignments, groups
 from covey.storage.sql.tables.rounds import no_round
-from covey.storage.sql.tables.steps import add_opening_step, newest_step
+from covey.storage.sql.tables.steps import add_opening_step, newest_number, newest_step
 
 _GROUP = and_(groups.c.run == bindparam("b_run"), groups.c.number == bindparam("b_round"))
 _STATE = select(groups.c.state, groups.c.phase, groups.c.base_version).where(_GROUP)
@@ -55,6 +55,7 @@ class SqlPhases(Rounds):
                 connection.execute(_REJECT, where | values)
             add_opening_step(connection, opening, row.base_version, [verdict_values(judged) for judged in rejected])
             connection.execute(_COLLECT, where | {"b_phase": opening.phase, "b_at": opening.opened_at})
+            self._db.touched(opening.run).steps.add(newest_number(connection, opening.run))
 
 
 def _is_recorded(connection: Connection, row: AnyRow, opening: OpeningRecord) -> bool:

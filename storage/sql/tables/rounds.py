@@ -14,7 +14,7 @@ from covey.storage.record.rounds import Rounds
 from covey.storage.sql.database import Database
 from covey.storage.sql.mapping import ROUND_COLUMNS, AnyRow, round_record, round_values, verdict_values
 from covey.storage.sql.schema import assignments, groups, runs, versions
-from covey.storage.sql.tables.steps import add_step_of_round
+from covey.storage.sql.tables.steps import add_step_of_round, newest_number
 from covey.storage.sql.tables.versions import same_version, write_version
 
 ENDED = ("committed", "decided", "failed")
@@ -193,6 +193,10 @@ class SqlRounds(Rounds):
             add_step_of_round(connection, number, _step_values(row, version, verdicts, at))
             totals = {"b_received": bytes_received, "b_sent": bytes_sent, "b_at": at}
             connection.execute(_COMMITTED, where | totals)
+            touched = self._db.touched(run)
+            touched.groups.add(number)
+            touched.versions.add(version.version)
+            touched.steps.add(newest_number(connection, run))
 
 
 def _check_run(connection: Connection, record: RoundRecord) -> None:

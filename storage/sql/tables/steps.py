@@ -64,6 +64,11 @@ _ADD_OF_OPENING = insert(steps).values(
 )
 
 
+def newest_number(connection: Connection, run: str) -> int:
+    """The number of a run's newest step; 0 before the first."""
+    return int(connection.execute(_NEWEST.with_only_columns(steps.c.number), {"b_run": run}).scalar() or 0)
+
+
 def newest_step(connection: Connection, run: str) -> StepRecord | None:
     """A run's newest step."""
     row = connection.execute(_NEWEST, {"b_run": run}).one_or_none()

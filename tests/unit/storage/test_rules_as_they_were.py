@@ -60,12 +60,12 @@ def test_specifications_name_the_rules_that_their_runs_had(url: str) -> None:
     engine = make_engine(database_url(url))
     try:
         with engine.connect().execution_options(**{WRITES: True}) as connection, connection.begin():
-            connection.execute(sa.text("UPDATE alembic_version SET version_num = '0003'"))
+            connection.execute(sa.text("UPDATE alembic_version SET version_num = '0004'"))
             go_to(connection, migrations.HEAD)
         with closing(open_store(url)) as store:
             specs = {name: store.run(name).spec for name in AGGREGATIONS}
         assert specs == {name: text(after) for name, (_, after) in AGGREGATIONS.items()}
         with engine.connect().execution_options(**{WRITES: True}) as connection, connection.begin():
-            go_to(connection, "0003")
+            go_to(connection, "0004")
     finally:
         engine.dispose()

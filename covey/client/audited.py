@@ -1,0 +1,116 @@
+"""What an audit is given: a run's rows as its record has them, without trust in what they hold."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from covey.client.signed import Commit, SignedRecord, SignedUpdate
+from covey.client.values import Run
+from covey.storage.record.seals import BYTES
+
+Row = Mapping[str, Any]
+
+
+def bytes_in(value: object) -> bytes | None:
+    """The bytes of a column that should hold some; None: it holds something else."""
+    if isinstance(value, dict) and value.keys() == {BYTES} and isinstance(value[BYTES], str):
+        try:
+            return bytes.fromhex(value[BYTES])
+        except ValueError:
+            return None
+    return None
+
+
+@dataclass
+class AuditedRun:
+    """A run's rows by table; `events` and `seals` of no run apart.
+
+    Attributes:
+        coordinator_key: Raw Ed25519 public key that the coordinator says that it signs with.
+    """
+
+    coordinator_key: bytes = b""
+    rows: dict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
+    common: dict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, table: str, values: Row) -> None:
+        """Take one more row."""
+        rows = self.common if values.get("run") == "" and table in ("events", "seals") else self.rows
+        rows[table].append(values)
+
+    @property
+    def run(self) -> Row:
+        """The row of the run itself; empty if there is none, or more than one."""
+        return self.rows["runs"][0] if len(self.rows["runs"]) == 1 else {}
+
+    def shown(self) -> Run:
+        """The run as far as its signed commits are compared with it."""
+        newest = max(self.rows["model_versions"], key=lambda row: _whole(row.get("version")), default={})
+        spec, run = self.run.get("spec"), self.run
+        return Run(
+            run=_text(run.get("run")),
+            name=_text(run.get("name")),
+            mode=_text(run.get("mode")),
+            state=_text(run.get("state")),
+            rounds_committed=max(0, _whole(newest.get("version"))),
+            model_sha256=_text(newest.get("model_sha256")),
+            spec=_spec(spec),
+        )
+
+    def first_sha256(self) -> str:
+        """The model of version 0; empty if it is not on record."""
+        return next((_text(r.get("model_sha256")) for r in self.rows["model_versions"] if r.get("version") == 0), "")
+
+    def signed(self) -> SignedRecord:
+        """The signed statements of commits and updates."""
+        keys = {row.get("key_id"): bytes_in(row.get("public_key")) or b"" for row in self.rows["keys"]}
+        return SignedRecord(self.coordinator_key, tuple(self._commits()), tuple(self._updates(keys)))
+
+    def _commits(self) -> Iterator[Commit]:
+        for row in self.rows["model_versions"]:
+            statement = bytes_in(row.get("statement"))
+            if statement != b"":
+                yield Commit(_whole(row.get("version")), statement or b"", bytes_in(row.get("signature")) or b"")
+
+    def _updates(self, keys: Mapping[Any, bytes]) -> Iterator[SignedUpdate]:
+        for row in self.rows["assignments"]:
+            if row.get("digest") == "" and bytes_in(row.get("statement")) == b"":
+                continue
+            yield SignedUpdate(
+                round=_whole(row.get("group_number")),
+                node=_text(row.get("node")),
+                statement=bytes_in(row.get("statement")) or b"",
+                signature=bytes_in(row.get("signature")) or b"",
+                signing_key=keys.get(row.get("key_id"), b"") if isinstance(row.get("key_id"), str) else b"",
+                verdict=_text(row.get("verdict")),
+                kept=bool(row.get("kept")),
+                base_version=_whole(row.get("base_version")),
+            )
+
+
+def audited(rows: Iterable[tuple[str, Row]], coordinator_key: bytes) -> AuditedRun:
+    """All rows of an audit."""
+    run = AuditedRun(coordinator_key)
+    for table, values in rows:
+        run.add(table, values)
+    return run
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else -1
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _spec(value: object) -> Mapping[str, Any]:
+    try:
+        found = json.loads(value) if isinstance(value, str) else None
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
