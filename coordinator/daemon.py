@@ -22,9 +22,19 @@ from covey.coordinator.admin.service import AdminService
 from covey.coordinator.backup.ownership import check_folder, check_record, take_over
 from covey.coordinator.config import CoordinatorConfig
 from covey.coordinator.environment import Environment
-from covey.coordinator.keys.keys import Keys, open_keys, write_admin_identity
+from covey.coordinator.keys.keys import Keys, open_keys, own_keys, write_admin_identity
 from covey.coordinator.keys.renewal import OwnCertificate
 from covey.coordinator.keys.sealer import RecordSealer
+from covey.coordinator.nodes.door import (
+    ENROLMENT_CONNECTIONS,
+    MAIN_CONNECTIONS,
+    MOST_CALLS,
+    end_all,
+    enrolment_guard,
+    enrolment_options,
+    main_guard,
+    main_options,
+)
 from covey.coordinator.nodes.enrolment import EnrolmentService
 from covey.coordinator.nodes.handlers import coordinator_handler
 from covey.coordinator.nodes.members import Members
@@ -39,13 +49,13 @@ from covey.storage.sql.engine import database_url, sqlite_path
 from covey.storage.sql.store import SqlStore, open_store
 from covey.telemetry import configure_logging
 from covey.wire.announcement import announce, withdraw
-from covey.wire.channels import renewing_credentials, server_options
+from covey.wire.channels import Peer, renewing_credentials
+from covey.wire.connections import keep_bounded
 from covey.wire.metrics_server import scrapable
 from covey.worker.client.supervisor import WorkerSupervisor
 
 log = structlog.get_logger(room="coordinator")
 GRACE_S = 1.0
-MAX_CONCURRENT_RPCS = 4096
 KEYS = "keys"
 EVENTS = "events"
 ANNOUNCEMENT = "coordinator.json"
@@ -72,7 +82,11 @@ async def _main(config: CoordinatorConfig) -> int:
         loop.add_signal_handler(number, env.operation.stop.set)
     registry = env.metrics.registry
     registry.register(CoordinatorGauges(env.gauge_sources(own)))
-    async with scrapable(registry, config.metrics, config.data_dir / KEYS, shut_out=env.members.evicted) as url:
+
+    def admit(peer: Peer) -> None:
+        env.members.admit(peer, env.now())
+
+    async with scrapable(registry, config.metrics, config.data_dir / KEYS, admit=admit) as url:
         return await _run(env, own, url)
 
 
@@ -82,7 +96,9 @@ async def _run(env: Environment, own: OwnCertificate, metrics_url: str) -> int:
     renewal = asyncio.create_task(own.keep(env.config.advertise or env.addresses.listen))
     runs = asyncio.create_task(env.scheduler.serve())
     stop = asyncio.create_task(env.operation.stop.wait())
-    tasks: list[asyncio.Task[None] | asyncio.Task[bool]] = [runs, stop, renewal]
+    bounds = {_port(env.addresses.listen): MAIN_CONNECTIONS, _port(env.addresses.enrol_listen): ENROLMENT_CONNECTIONS}
+    bounded = asyncio.create_task(keep_bounded(bounds))
+    tasks: list[asyncio.Task[None] | asyncio.Task[bool]] = [runs, stop, renewal, bounded]
     if metrics_url:
         tasks.append(asyncio.create_task(keep_census(env.store, env.census)))
     done, _ = await asyncio.wait([runs, stop], return_when=asyncio.FIRST_COMPLETED)
@@ -113,7 +129,8 @@ async def _environment(config: CoordinatorConfig, keys: Keys) -> Environment:
     await asyncio.to_thread(lambda: files.clean(record.referenced_digests()))
     identities = {role: record.nodes(role=role) for role in ROLES}
     metrics = CoordinatorMetrics()
-    evicted = {member.node for members in identities.values() for member in members if member.state != "active"}
+    everybody = [member for members in identities.values() for member in members]
+    evicted = {member.node for member in everybody if member.state != "active"}
     return Environment(
         config=config,
         store=store,
@@ -124,7 +141,7 @@ async def _environment(config: CoordinatorConfig, keys: Keys) -> Environment:
         authority=keys.authority,
         signing_key=keys.signing_key,
         sessions=Sessions(),
-        members=Members(store, evicted),
+        members=Members(store, evicted, everybody),
         operation=Operation(paused=record.setting("paused") == "true"),
         events=config.data_dir / EVENTS,
         metrics=metrics,
@@ -133,16 +150,20 @@ async def _environment(config: CoordinatorConfig, keys: Keys) -> Environment:
 
 
 async def _serve(env: Environment, own: OwnCertificate, metrics_url: str) -> list[grpc.aio.Server]:
-    main = grpc.aio.server(options=server_options(), maximum_concurrent_rpcs=MAX_CONCURRENT_RPCS)
+    guard = main_guard(env.members, env.now, env.connections)
+    env.members.on_evicted = lambda name: end_all(guard, name)
+    main = grpc.aio.server(options=main_options(), interceptors=[guard], maximum_concurrent_rpcs=MOST_CALLS)
     main.add_generic_rpc_handlers(
         (
             coordinator_handler(CoordinatorService(env.node_services())),
             admin_handler(AdminService(env.admin_services())),
-            CoordinatorHealth(env.store, env.members.evicted).handler(),
+            CoordinatorHealth(env.store, env.members).handler(),
         )
     )
     port = main.add_secure_port(env.config.listen, renewing_credentials(lambda: own.identity, mutual=True))
-    enrol = grpc.aio.server(options=server_options(), maximum_concurrent_rpcs=64)
+    enrol = grpc.aio.server(
+        options=enrolment_options(), interceptors=[enrolment_guard(env.connections)], maximum_concurrent_rpcs=MOST_CALLS
+    )
     coordinator_pb2_grpc.add_EnrolmentServicer_to_server(EnrolmentService(env.enrolment_services()), enrol)
     enrol_port = enrol.add_secure_port(
         env.config.enrol_listen, renewing_credentials(lambda: own.identity, mutual=False)
@@ -152,6 +173,7 @@ async def _serve(env: Environment, own: OwnCertificate, metrics_url: str) -> lis
     listen = env.addresses.listen = _address(env.config.listen, port)
     enrol_listen = env.addresses.enrol_listen = _address(env.config.enrol_listen, enrol_port)
     write_admin_identity(env.config.data_dir, own.keys, env.config.advertise or listen, env.now())
+    env.members.own_keys = own_keys(env.config.data_dir)
     where = {"listen": listen, "enrol": enrol_listen}
     if metrics_url:
         where["metrics"] = metrics_url
@@ -160,6 +182,10 @@ async def _serve(env: Environment, own: OwnCertificate, metrics_url: str) -> lis
     await env.store.persist(env.store.store.add_event, EventRecord(now, "coordinator-started"))
     log.info("ready", listen=listen, enrol=enrol_listen, federation=env.federation)
     return [main, enrol]
+
+
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2])
 
 
 def _address(configured: str, port: int) -> str:

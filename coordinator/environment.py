@@ -30,6 +30,7 @@ from covey.driver.background import Background
 from covey.driver.changes import Changes
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.wire.authority import Authority
+from covey.wire.connections import Connections
 from covey.wire.signing import SigningKey
 from covey.wire.streams import receive
 from covey.worker.client.supervisor import WorkerSupervisor
@@ -53,6 +54,7 @@ class Environment:
     runs: ActiveRuns = field(default_factory=ActiveRuns)
     changes: Changes = field(default_factory=Changes)
     background: Background = field(default_factory=Background)
+    connections: Connections = field(default_factory=Connections)
     addresses: Addresses = field(default_factory=Addresses)
     keeps_deadlines: bool = True
     events: Path | None = None

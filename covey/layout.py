@@ -11,7 +11,8 @@ import hashlib
 import json
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from covey.errors import LayoutError
@@ -46,6 +47,17 @@ MAX_NAME = 512
 _ALIGN = 64
 
 
+METADATA, ALIASES = "__metadata__", "aliases"
+"""In a model file's header: the entry that is no tensor, and in it the further names (JSON: further name to name)."""
+
+
+def safetensors_header(entries: Mapping[str, object]) -> bytes:
+    """A safetensors header: its length in 8 bytes, and JSON that is padded with spaces to a multiple of 64 bytes."""
+    text = _compact(entries).encode("ascii")
+    text += b" " * (-(len(text) + 8) % _ALIGN)
+    return len(text).to_bytes(8, "little") + text
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """One tensor of a layout: its state-dict name, dtype (torch's name without `torch.`), shape and part."""
@@ -68,12 +80,19 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Layout:
-    """The tensors of a model in exchange order: `model` before `buffers`, wider dtypes first, else as in the model."""
+    """The tensors of a model in exchange order: `model` before `buffers`, wider dtypes first, else as in the model.
+
+    Attributes:
+        tensors: Each once.
+        aliases: Further names of some of them (tied weights), as (further name, name), sorted. They stand in a model's
+            file, for those who load it; two layouts are equal whatever they are, and no hash of values covers them.
+    """
 
     tensors: tuple[TensorSpec, ...]
+    aliases: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     @classmethod
-    def of(cls, tensors: list[TensorSpec]) -> Layout:
+    def of(cls, tensors: list[TensorSpec], aliases: Mapping[str, str] | None = None) -> Layout:
         """Put tensors into exchange order (stable) and check them.
 
         Raises:
@@ -82,36 +101,49 @@ class Layout:
         if len(tensors) > MAX_TENSORS:
             raise LayoutError(f"{len(tensors)} tensors, at most {MAX_TENSORS} are accepted")
         for t in tensors:
-            if t.dtype not in DTYPE_BYTES or t.part not in PARTS or len(t.name) > MAX_NAME or not t.name:
+            if t.dtype not in DTYPE_BYTES or t.part not in PARTS:
                 raise LayoutError(f"tensor {t.name[:80]!r}: dtype {t.dtype!r}, part {t.part!r} are not accepted")
+            _check_name(t.name)
             if any(size < 0 for size in t.shape) or len(t.shape) > 16:
                 raise LayoutError(f"tensor {t.name!r}: shape {t.shape} is not accepted")
-        if len({t.name for t in tensors}) != len(tensors):
+        names = {t.name for t in tensors}
+        if len(names) != len(tensors):
             raise LayoutError("two tensors have the same name")
+        _check_aliases(aliases or {}, names)
         key = {part: i for i, part in enumerate(PARTS)}
-        return cls(tuple(sorted(tensors, key=lambda t: (key[t.part], -DTYPE_BYTES[t.dtype]))))
+        ordered = sorted(tensors, key=lambda t: (key[t.part], -DTYPE_BYTES[t.dtype]))
+        return cls(tuple(ordered), tuple(sorted((aliases or {}).items())))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Layout:
-        """Read the canonical form; the inverse of `canonical_bytes`.
+        """Read a layout's text; the inverse of `to_json`, and of `canonical_bytes`.
 
         Raises:
-            LayoutError: Not the canonical form of a layout.
+            LayoutError: Not the text of a layout.
         """
         try:
-            rows = json.loads(text)
+            found = json.loads(text)
+            rows, tied = (found["tensors"], found["aliases"]) if isinstance(found, dict) else (found, {})
             tensors = [TensorSpec(str(n), str(d), tuple(int(x) for x in s), str(p)) for n, d, s, p in rows]
-        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            aliases = {str(alias): str(name) for alias, name in tied.items()}
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             raise LayoutError(f"not a layout: {error}") from error
-        layout = cls.of(tensors)
+        layout = cls.of(tensors, aliases)
         if layout.tensors != tuple(tensors):
             raise LayoutError("the tensors are not in exchange order")
         return layout
 
     def canonical_bytes(self) -> bytes:
-        """The layout as compact ASCII JSON: `[[name, dtype, shape, part], ...]`; what is hashed and sent."""
-        rows = [[t.name, t.dtype, list(t.shape), t.part] for t in self.tensors]
-        return json.dumps(rows, separators=(",", ":")).encode("ascii")
+        """The layout as compact ASCII JSON: `[[name, dtype, shape, part], ...]`; what is hashed."""
+        return _compact(self._rows()).encode("ascii")
+
+    def to_json(self) -> str:
+        """The text that is kept and sent: the canonical bytes; with aliases `{"tensors": ..., "aliases": ...}`."""
+        rows = self._rows()
+        return _compact({"tensors": rows, "aliases": dict(self.aliases)} if self.aliases else rows)
+
+    def _rows(self) -> list[list[object]]:
+        return [[t.name, t.dtype, list(t.shape), t.part] for t in self.tensors]
 
     @cached_property
     def sha256(self) -> str:
@@ -139,7 +171,10 @@ class Layout:
     @cached_property
     def header(self) -> bytes:
         """The safetensors header (8-byte length and JSON, padded with spaces to a multiple of 64 bytes)."""
-        entries: dict[str, object] = {"__metadata__": {"format": "pt", "layout": self.sha256}}
+        about = {"format": "pt", "layout": self.sha256}
+        if self.aliases:
+            about[ALIASES] = _compact(dict(self.aliases))
+        entries: dict[str, object] = {METADATA: about}
         offset = 0
         for t in self.tensors:
             entries[t.name] = {
@@ -148,11 +183,31 @@ class Layout:
                 "data_offsets": [offset, offset + t.nbytes],
             }
             offset += t.nbytes
-        text = json.dumps(entries, separators=(",", ":")).encode("ascii")
-        text += b" " * (-(len(text) + 8) % _ALIGN)
-        return len(text).to_bytes(8, "little") + text
+        return safetensors_header(entries)
 
     @property
     def file_bytes(self) -> int:
         """Size in bytes of a model file with this layout."""
         return len(self.header) + self.nbytes
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _check_name(name: str) -> None:
+    if not name or len(name) > MAX_NAME:
+        raise LayoutError(
+            f"tensor {name[:80]!r}: a name of {len(name)} characters is not accepted (1 to {MAX_NAME} are)"
+        )
+    if name == METADATA:
+        raise LayoutError(f"tensor {name!r}: safetensors keeps this name for itself; choose another one")
+
+
+def _check_aliases(aliases: Mapping[str, str], names: set[str]) -> None:
+    if len(aliases) > MAX_TENSORS:
+        raise LayoutError(f"{len(aliases)} further names of tensors, at most {MAX_TENSORS} are accepted")
+    for alias, name in aliases.items():
+        _check_name(alias)
+        if alias in names or name not in names:
+            raise LayoutError(f"{alias!r} is no further name of a tensor {name[:80]!r}")

@@ -12,7 +12,7 @@ from typing import Literal
 from covey.artifact import Artifact
 
 Work = Literal["train", "evaluate"]
-WIRE = 2
+WIRE = 3
 """The version of these messages; each side says its own in its first message, and refuses another one in words."""
 
 
@@ -203,7 +203,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result of an evaluation: JSON, metric name to [total, count]."""
+    """The result of an evaluation: JSON, metric name to [total, count], or to the reason why it is missing."""
 
     run: str
     version: int

@@ -42,8 +42,8 @@ class Pluggable(ABC):
     Class attributes:
         Options: The model of its options.
         section: Where a run's file names one, for errors; the contract's `Kind` sets it.
-        declares: Method to the class attribute that a class which overrides it must set, so that what a plug-in can do
-            is known without looking at its methods.
+        declares: Method to the class attribute that is True of a class which overrides it, so that what a plug-in can
+            do is known without looking at its methods. It need not be written.
 
     Attributes:
         options: As checked.
@@ -57,16 +57,18 @@ class Pluggable(ABC):
     place: str
 
     def __init_subclass__(cls, **keywords: Any) -> None:
-        """Refuse a class that overrides a method without saying so.
+        """A class that overrides a method says so.
 
         Raises:
-            TypeError: It does; the message says what to write.
+            TypeError: It says the opposite.
         """
         super().__init_subclass__(**keywords)
         for method, attribute in cls.declares.items():
-            if getattr(cls, method) is not _first(cls, method) and not getattr(cls, attribute):
-                text = f"{cls.__qualname__} has its own `{method}`: write `{attribute} = True` in the class, so that "
-                raise TypeError(text + "it is known before the method is called")
+            if getattr(cls, method) is _first(cls, method) or getattr(cls, attribute):
+                continue
+            if attribute in vars(cls):
+                raise TypeError(f"{cls.__qualname__} has its own `{method}` and says `{attribute} = False`: remove one")
+            setattr(cls, attribute, True)
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
         """Check the options.

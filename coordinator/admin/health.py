@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Container
 
 import grpc
 
+from covey.coordinator.nodes.members import Members
 from covey.coordinator.store_thread import StoreThread
-from covey.errors import IdentityError, StoreError
+from covey.errors import StoreError
 from covey.wire.channels import Peer
 from covey.wire.health import HealthService
 
@@ -23,8 +23,8 @@ class CoordinatorHealth:
     Services: "" is serving while the daemon answers at all, "store" while its database can be reached.
     """
 
-    def __init__(self, store: StoreThread, evicted: Container[str]) -> None:
-        self._store, self._evicted = store, evicted
+    def __init__(self, store: StoreThread, members: Members) -> None:
+        self._store, self._members = store, members
         self._probe: asyncio.Task[bool] | None = None
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -32,10 +32,7 @@ class CoordinatorHealth:
         return HealthService(self._admit, {STORE: self.store_serves}).handler()
 
     def _admit(self, peer: Peer) -> None:
-        if peer.name in self._evicted:
-            raise IdentityError(f"{peer.name!r} was evicted")
-        if peer.expires_at <= time.time():  # the handshake was before
-            raise IdentityError(f"the certificate of {peer.name!r} has expired")
+        self._members.admit(peer, time.time())
 
     async def store_serves(self) -> bool:
         """Ask the database, one question at a time however many callers there are."""

@@ -80,7 +80,8 @@ class AdminService:
     def _authorised(self, context: Context, *, writes: bool = True) -> str:
         peer = peer_identity(context)
         allowed = ("admin",) if writes else ("admin", "auditor")
-        if peer.role not in allowed or peer.name in self._env.members.evicted or peer.expires_at <= self._env.clock():
+        self._env.members.admit(peer, self._env.clock())
+        if peer.role not in allowed:
             raise IdentityError(
                 f"{peer.name!r} (role {peer.role}) may not do this; it needs role {' or '.join(allowed)}"
             )
@@ -99,7 +100,7 @@ class AdminService:
         spec = parse_json(request.spec_json) if request.spec_json else parse_toml(request.spec_toml)
         text = spec.to_json()
         async with self._submission:
-            await self._env.worker.do(DESCRIBE, DescribeJob(text, self._env.allow_paths))
+            await self._env.worker.do(DESCRIBE, DescribeJob(text, self._env.allow_paths, submitted=True))
         now = self._env.clock()
         record = RunRecord(secrets.token_hex(6), spec.name, spec.mode, text, spec.seed, "queued", "", now)
         await self._call(self._store.add_run, record)
@@ -235,7 +236,7 @@ class AdminService:
         who = self._authorised(context)
         env, node, now = self._env, request.node, self._env.clock()
         await self._call(self._store.set_node_state, node, "evicted")
-        env.members.evicted.add(node)
+        env.members.evict(node)
         env.sessions.close(node, "evicted", f"evicted by {who}")
         await self._call(self._store.add_event, EventRecord(now, "node-evicted", node=node, detail={"by": who}))
         env.runs.post_all(NodeRemoved(node, now))

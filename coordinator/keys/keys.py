@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from covey.wire.authority import Authority
+from covey.wire.channels import key_sha256
 from covey.wire.identity import Identity, signing_key_in, tls_key_in
 from covey.wire.signing import SigningKey
 
 KEYS = "keys"
+ADMIN = "admin"
 COORDINATOR = "coordinator"
 FIRST_ADMIN = "local-admin"
 RENEW_BEFORE_S = 90 * 86400.0
@@ -43,7 +45,15 @@ def renewed(data_dir: Path, authority: Authority, signing_key: SigningKey, now: 
 
 def write_admin_identity(data_dir: Path, keys: Keys, server: str, now: float) -> None:
     """The identity with which the command line on this machine reaches the coordinator, in `admin/`."""
-    _issue(data_dir / "admin", keys.authority, keys.signing_key, FIRST_ADMIN, "admin", server, now)
+    _issue(data_dir / ADMIN, keys.authority, keys.signing_key, FIRST_ADMIN, "admin", server, now)
+
+
+def own_keys(data_dir: Path) -> dict[tuple[str, str], str]:
+    """Of the identities that this machine makes for itself, which are on no record: name and role to the key's hash.
+
+    Their certificates are made anew where they end or the address changes; the key stays.
+    """
+    return {(FIRST_ADMIN, "admin"): key_sha256(tls_key_in(data_dir / ADMIN / "tls.key").public_key())}
 
 
 def _issue(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from covey.errors import LayoutError, NotFound
+from covey.layout import Layout
 from covey.storage.record.contract import Json, RunRecord, UpdateRecord
 from covey.worker.client.client import Worker
 from covey.worker.jobs.operations import INITIAL
@@ -21,7 +22,7 @@ async def first_version(worker: Worker, run: RunRecord, out: Path, *, allow_path
         CoveyError: As the worker says.
     """
     made = await worker.do(INITIAL, InitialJob(run.run, run.spec, out, allow_path))
-    if made.layout != run.layout:
+    if Layout.from_json(made.layout) != Layout.from_json(run.layout):
         raise LayoutError("the task installed here makes another model than the run's")
     return made.model_sha256
 

@@ -14,14 +14,17 @@ import structlog
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from covey.coordinator.keys.keys import COORDINATOR, FIRST_ADMIN
 from covey.coordinator.nodes.members import Members
-from covey.coordinator.nodes.rate_limits import RateLimits, site_of
+from covey.coordinator.nodes.rate_limits import RateLimits
 from covey.coordinator.store_thread import StoreThread
 from covey.errors import Conflict, CoveyError, IdentityError, LimitExceeded, NotFound, SpecError
 from covey.protos import admin_pb2, coordinator_pb2_grpc
 from covey.protos import coordinator_pb2 as pb
 from covey.storage.record.contract import EventRecord, NodeRecord, Role, Store, TokenRecord
 from covey.wire.authority import Authority, check_name, key_of_request
+from covey.wire.channels import Peer
+from covey.wire.connections import site_of
 from covey.wire.errors import translated
 from covey.wire.identity import ENROL_DOMAIN
 from covey.wire.signing import SigningKey, key_id, verify
@@ -31,6 +34,7 @@ log = structlog.get_logger(room="coordinator")
 DEFAULT_EXPIRES_S = 3600.0
 MAX_EXPIRES_S = 30 * 86400.0
 MAX_CSR_BYTES = 8192
+RESERVED = (COORDINATOR, FIRST_ADMIN)
 ANY_HOST = ("0.0.0.0", "[::]")
 
 # What strangers are told. Nothing else of an error reaches them.
@@ -78,6 +82,8 @@ async def create_token(
     if role not in ROLES:
         raise SpecError(f"role {role!r} is unknown; choose one of {', '.join(ROLES)}")
     name = check_name(request.node or f"{role}-{secrets.token_hex(4)}")
+    if name in RESERVED:
+        raise Conflict(f"{name!r} is this coordinator's own; choose another name")
     expires_s = request.expires_s or DEFAULT_EXPIRES_S
     if not 0 < expires_s <= MAX_EXPIRES_S:
         raise SpecError(f"a token may live for at most {MAX_EXPIRES_S:g} seconds, not {expires_s:g}")
@@ -199,6 +205,7 @@ class EnrolmentService(coordinator_pb2_grpc.EnrolmentServicer):
         )
         token = await services.store.call(_enrol, services.store.store, token, keys.sha256, issued.pem, node)
         services.members.evicted.discard(token.name)
+        services.members.register(node)
         event = EventRecord(services.clock(), "enrolled", node=token.name, detail={"role": token.role})
         await services.store.call(services.store.store.add_event, event)
         log.info("enrolled", name=token.name, role=token.role)
@@ -224,14 +231,17 @@ def _enrol(store: Store, token: TokenRecord, keys: str, certificate: bytes, node
         raise Conflict(USED if other else TAKEN) from error
 
 
-async def renew(services: EnrolmentServices, node: str, request: pb.RenewRequest) -> pb.EnrolReply:
+async def renew(services: EnrolmentServices, peer: Peer, request: pb.RenewRequest) -> pb.EnrolReply:
     """A new certificate for an enrolled node's own name; its old signing key stays on record.
+
+    The certificate with which it asks is good until the new one is used, and a moment longer: a node that is killed
+    before it has the answer can ask again.
 
     Raises:
         IdentityError: The signing request or the proof is not valid, or the node is not enrolled any more.
         Conflict: The signing key is another identity's.
     """
-    keys, store = _proven(request), services.store
+    keys, store, node = _proven(request), services.store, peer.name
     if (await store.call(store.store.node, node)).state != "active":
         raise IdentityError(f"{node!r} is not enrolled any more")
     issued = services.authority.issue(node, "node", keys.tls)
@@ -243,7 +253,9 @@ async def renew(services: EnrolmentServices, node: str, request: pb.RenewRequest
         keys.signing,
         key_id(keys.signing),
         services.clock(),
+        previous_serial=peer.serial,
     )
+    services.members.renewed(node, issued.serial, peer.serial)
     services.members.forget_key(node)
     return _reply(services, node, "node", issued.pem)
 

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
@@ -18,7 +18,6 @@ from covey import messages as msg
 from covey.coordinator.nodes.adversaries import MAX_NAME, drill_event
 from covey.coordinator.nodes.enrolment import EnrolmentServices, renew
 from covey.coordinator.nodes.members import Members
-from covey.coordinator.nodes.rate_limits import Bucket
 from covey.coordinator.nodes.sessions import Session, Sessions
 from covey.coordinator.runs.active_runs import ActiveRuns
 from covey.coordinator.runs.assignments import is_small
@@ -29,9 +28,11 @@ from covey.driver.background import Background
 from covey.driver.changes import Changes
 from covey.errors import Conflict, IdentityError, NotFound, NotReady, VersionMismatch
 from covey.machines.protocol import NodeAnswered, NodeJoined, NodeLost
+from covey.metrics import Totals, why
 from covey.protos import coordinator_pb2 as pb
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.record.contract import EventRecord
+from covey.wire.buckets import Bucket
 from covey.wire.canonical import text
 from covey.wire.channels import Context, Peer, peer_identity
 from covey.wire.grants import Grants
@@ -89,15 +90,12 @@ class CoordinatorService:
         """The calling node.
 
         Raises:
-            IdentityError: Not a node, or an evicted or expired one.
+            IdentityError: Not a node, or as `Members.admit`.
         """
         peer = peer_identity(context)
         if peer.role != "node":
             raise IdentityError(f"{peer.name!r} is not a node")
-        if peer.name in self._services.members.evicted:
-            raise IdentityError(f"node {peer.name!r} was evicted")
-        if peer.expires_at <= self._services.clock():
-            raise IdentityError(f"the certificate of {peer.name!r} has expired")
+        self._services.members.admit(peer, self._services.clock())
         return peer
 
     # -- the session ----------------------------------------------------------------------------------------------
@@ -115,12 +113,15 @@ class CoordinatorService:
         peer = self.authorised(context)
         node = peer.name
         hello = await self._greeting(node, requests)
+        store = self._services.store
+        if self._services.members.settles(peer):
+            await store.persist(store.store.settle_node, node)
         session = self._services.sessions.open(node, peer.expires_at)
         self._services.metrics.connected(node)
         reader = asyncio.create_task(self._read(session, _after(hello, requests)))
         try:
             yield to_node(msg.Welcome(__version__, self._services.federation, node, HEARTBEAT_S))
-            async for message in self._outgoing(session, reader, peer.expires_at):
+            async for message in self._outgoing(session, reader, peer):
                 yield message
         finally:
             reader.cancel()
@@ -147,8 +148,9 @@ class CoordinatorService:
         return first
 
     async def _outgoing(
-        self, session: Session, reader: asyncio.Task[None], expires_at: float
+        self, session: Session, reader: asyncio.Task[None], peer: Peer
     ) -> AsyncIterator[pb.CoordinatorMessage]:
+        expires_at = peer.expires_at
         heartbeat = pb.CoordinatorMessage(heartbeat=pb.Heartbeat())
         while not reader.done():
             try:
@@ -159,6 +161,10 @@ class CoordinatorService:
                     log.warning("session is silent", node=session.node, seconds=SILENCE_S)
                     return
                 message = heartbeat
+                if (reason := self._superseded(peer)) != "":
+                    log.warning("certificate superseded", node=session.node)
+                    yield to_node(msg.Goodbye("superseded", reason))
+                    return
             if expires_at <= self._services.clock():
                 log.warning("certificate expired", node=session.node)
                 yield to_node(msg.Goodbye("expired", "the certificate has expired"))
@@ -166,6 +172,14 @@ class CoordinatorService:
             if message is None:
                 return
             yield message
+
+    def _superseded(self, peer: Peer) -> str:
+        """Why a session's certificate, which was good when it began, is so no more; one that expires is said apart."""
+        try:
+            self._services.members.admit(peer, min(self._services.clock(), peer.expires_at - 1))
+        except IdentityError as error:
+            return str(error)
+        return ""
 
     async def _read(self, session: Session, requests: AsyncIterator[pb.NodeMessage]) -> None:
         pace = Bucket(*MESSAGES, level=MESSAGES[0], at=time.monotonic())
@@ -270,14 +284,13 @@ class CoordinatorService:
             return
         try:
             totals = {
-                text(name[:MAX_METRIC_NAME], "the name of a metric"): (float(total), float(count))
-                for name, (total, count) in list(json.loads(evaluation.metrics or b"{}").items())[:100]
+                text(name[:MAX_METRIC_NAME], "the name of a metric"): _metric(value)
+                for name, value in list(json.loads(evaluation.metrics or b"{}").items())[:100]
             }
         except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, IdentityError):
             log.warning("unreadable evaluation", node=node)
             totals = {}
-        finite = {name: pair for name, pair in totals.items() if all(map(math.isfinite, pair)) and pair[1] >= 0}
-        await run.node_evaluated(node, evaluation.version, finite)
+        await run.node_evaluated(node, evaluation.version, totals)
 
     # -- bulk -----------------------------------------------------------------------------------------------------
 
@@ -338,13 +351,22 @@ class CoordinatorService:
 
     async def renew(self, request: pb.RenewRequest, context: Context) -> pb.EnrolReply:
         """A new certificate for the caller."""
-        return await renew(self._services.enrolment, self.authorised(context).name, request)
+        return await renew(self._services.enrolment, self.authorised(context), request)
 
 
 async def _after(first: pb.NodeMessage, rest: AsyncIterator[pb.NodeMessage]) -> AsyncIterator[pb.NodeMessage]:
     yield first
     async for message in rest:
         yield message
+
+
+def _metric(value: Any) -> Totals | str:
+    """A metric of a node's evaluation, or why it is missing."""
+    if isinstance(value, str):
+        return why(value)
+    total, count = map(float, value)
+    is_sound = math.isfinite(total) and math.isfinite(count) and count >= 0
+    return (total, count) if is_sound else why(f"it is {total:g} over {count:g}")
 
 
 def version_refusal(hello: msg.Hello) -> str:

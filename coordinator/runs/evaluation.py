@@ -12,13 +12,14 @@ from covey.coordinator.runs.facts import NODE_PREFIX, RunFacts
 from covey.coordinator.runs.ports import RunServices
 from covey.errors import CoveyError
 from covey.machines.evaluation import is_due
+from covey.metrics import counted, failed, merged, missing, ratios
 from covey.storage.record.contract import RunRecord, Store
 from covey.worker.jobs.evaluation import EvaluateJob
 from covey.worker.jobs.operations import EVALUATE
 
 log = structlog.get_logger(room="coordinator")
-NodeMetrics = Mapping[str, Sequence[float]]
-"""Metric name to [total, count], as nodes and workers report them."""
+NodeMetrics = Mapping[str, Sequence[float] | str]
+"""Metric name to [total, count], or why it is missing: as nodes and workers report them."""
 
 
 class RunEvaluation:
@@ -37,18 +38,21 @@ class RunEvaluation:
         self._log = log.bind(run=run.run, name=run.name)
 
     async def evaluate(self, version: int) -> None:
-        """Evaluate a version on the task's central data, if its file is kept; a failure is logged, and final."""
-        store, metrics = self._services.store, {}
+        """Evaluate a version on the task's central data, if its file is kept; a failure is put on record, and final."""
+        store, metrics = self._services.store, dict[str, float | str]()
         try:
             async with self._turn:
                 metrics = await self._measure(version)
         except CoveyError as error:
-            self._log.warning("evaluation failed", version=version, error=str(error))
+            metrics = ratios(failed(f"{error.code}: {error}"))
         await store.persist(store.store.record_metrics, self._run.run, version, metrics, evaluated=True)
         self._facts.note(metrics)
-        self._log.info("evaluated", version=version, **{name: round(value, 4) for name, value in metrics.items()})
+        shown = {name: round(value, 4) for name, value in counted(metrics).items()}
+        self._log.info("evaluated", version=version, **shown)
+        for name, reason in missing(metrics).items():
+            self._log.warning("a metric is missing", version=version, metric=name, reason=reason)
 
-    async def _measure(self, version: int) -> dict[str, float]:
+    async def _measure(self, version: int) -> dict[str, float | str]:
         services = self._services
         record = await services.store.persist(services.store.store.version, self._run.run, version)
         if not (record.kept and services.files.has(record.artifact.digest)):
@@ -62,15 +66,15 @@ class RunEvaluation:
         )
         with services.metrics.phase("evaluating"):
             result = await services.worker.do(EVALUATE, job)
-        return {name: total / count for name, (total, count) in result.metrics.items() if count}
+        return ratios(result.metrics)
 
     async def note_node(self, node: str, version: int, totals: NodeMetrics) -> None:
         """A node has evaluated the last version."""
         self._of_nodes[node] = totals
-        await self.note_merged(version, self._of_nodes.values())
+        await self.note_merged(version, self._of_nodes.items())
 
-    async def note_merged(self, version: int, metrics: Iterable[NodeMetrics], prefix: str = "") -> None:
-        """Put on record what several nodes measured of a version: the metrics whose names begin with `prefix`."""
+    async def note_merged(self, version: int, metrics: Iterable[tuple[str, NodeMetrics]], prefix: str = "") -> None:
+        """Put on record what several nodes, by name, measured of a version: the metrics that begin with `prefix`."""
         merged = merged_metrics(metrics, prefix)
         if merged:
             store = self._services.store
@@ -78,16 +82,9 @@ class RunEvaluation:
             self._facts.note(merged)
 
 
-def merged_metrics(parts: Iterable[NodeMetrics], prefix: str) -> dict[str, float]:
-    """Merge several nodes' metrics whose names begin with `prefix` into ratios named `nodes/NAME`."""
-    totals: dict[str, list[float]] = {}
-    for part in parts:
-        for name, (total, count) in part.items():
-            if name.startswith(prefix):
-                entry = totals.setdefault(name.removeprefix(prefix), [0.0, 0.0])
-                entry[0] += total
-                entry[1] += count
-    return {f"{NODE_PREFIX}{name}": total / count for name, (total, count) in totals.items() if count}
+def merged_metrics(parts: Iterable[tuple[str, NodeMetrics]], prefix: str) -> dict[str, float | str]:
+    """Merge several nodes' metrics whose names begin with `prefix` into ratios, or reasons, named `nodes/NAME`."""
+    return {f"{NODE_PREFIX}{name}": value for name, value in merged(parts, prefix).items()}
 
 
 def unevaluated_versions(store: Store, run: str, every: int, last: int) -> tuple[int, ...]:
@@ -101,6 +98,6 @@ def unevaluated_versions(store: Store, run: str, every: int, last: int) -> tuple
 
 def reported_loss(metrics: NodeMetrics) -> float | None:
     """The mean training loss among an update's metrics; None if there is none, or it is not a number."""
-    total, count = metrics.get("loss", (0.0, 0.0))
+    total, count = counted(metrics).get("loss", (0.0, 0.0))
     loss = total / count if count else math.nan
     return loss if math.isfinite(loss) else None

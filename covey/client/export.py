@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from covey.artifact import Artifact, chunk_count
+from covey.client.further_names import write_with_all_names
 from covey.client.values import Version
 from covey.errors import CorruptChunk, NotFound
 
@@ -20,7 +21,7 @@ OnBytes = Callable[[int, int], object]
 
 
 def write_version(version: Version, chunks: Iterator[bytes], path: Path, on_progress: OnBytes | None = None) -> None:
-    """Write a version's file; `path` is replaced at once, when all of it is there and synced.
+    """Write a version's file, tied weights under all of their names; `path` is replaced at once, when all is there.
 
     Args:
         version: As it was announced.
@@ -35,13 +36,17 @@ def write_version(version: Version, chunks: Iterator[bytes], path: Path, on_prog
     if not version.kept:
         raise NotFound(f"version {version.version} is no longer kept; see [keep] in the run's specification")
     version.artifact.validate(MAX_FILE_BYTES)
-    done = 0
     with _replacing(path) as file:
-        for data in _checked(chunks, version.artifact):
-            file.write(data)
-            done += len(data)
-            if on_progress is not None:
-                on_progress(done, version.bytes)
+        write_with_all_names(_reported(_checked(chunks, version.artifact), version.bytes, on_progress), file)
+
+
+def _reported(chunks: Iterator[bytes], size: int, on_progress: OnBytes | None) -> Iterator[bytes]:
+    done = 0
+    for data in chunks:
+        yield data
+        done += len(data)
+        if on_progress is not None:
+            on_progress(done, size)
 
 
 def _checked(chunks: Iterator[bytes], artifact: Artifact) -> Iterator[bytes]:

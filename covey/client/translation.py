@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -11,10 +11,13 @@ from google.protobuf.message import Message
 
 from covey.client.signed import Commit, SignedRecord, SignedUpdate
 from covey.client.values import Change, Event, Node, NodeDetail, NodeProgress, Round, RoundDetail, Run, Update, Version
+from covey.metrics import counted, missing
 from covey.protos import admin_pb2 as pb
 from covey.wire.artifacts import artifact_from
 
 V = TypeVar("V")
+MISSING = "missing"
+"""The field with the metrics that have no value."""
 _JSON_TEXT = frozenset({"metrics", "numbers", "detail", "spec"})
 _TIMES = frozenset({"submitted_at", "started_at", "ended_at", "committed_at", "received_at", "last_seen_at"})
 
@@ -22,9 +25,16 @@ _TIMES = frozenset({"submitted_at", "started_at", "ended_at", "committed_at", "r
 def value_of(kind: type[V], message: Message) -> V:
     """A flat message as a value of a dataclass, whose fields are called as the message's.
 
-    JSON text is parsed, lists become tuples, and a time that has not come yet is None.
+    JSON text is parsed, lists become tuples, and a time that has not come yet is None. Metrics that are missing are
+    told apart from those that have a value.
     """
-    return kind(**{item.name: _plain(item.name, getattr(message, item.name)) for item in fields(kind)})  # type: ignore[arg-type]
+    names = [item.name for item in fields(kind)]  # type: ignore[arg-type]
+    values = {name: _plain(name, getattr(message, name)) for name in names if name != MISSING}
+    return kind(**values | (_split(values["metrics"]) if MISSING in names else {}))
+
+
+def _split(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    return {"metrics": counted(metrics), MISSING: missing(metrics)}
 
 
 def values_of(kind: type[V], messages: Iterable[Message]) -> tuple[V, ...]:
@@ -46,10 +56,10 @@ def version_of(message: pb.Version) -> Version:
         message.version,
         message.model_sha256,
         artifact_from(message.artifact),
-        json.loads(message.metrics or "{}"),
-        message.created_at,
-        message.kept,
-        tuple(message.members),
+        created_at=message.created_at,
+        kept=message.kept,
+        members=tuple(message.members),
+        **_split(json.loads(message.metrics or "{}")),
     )
 
 

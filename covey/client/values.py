@@ -49,6 +49,8 @@ class Run:
     """The specification."""
     roster: tuple[str, ...] = ()
     """Nodes in the order of their first round."""
+    missing: Json = field(default_factory=dict)
+    """Why metrics have no value, by name."""
 
     @property
     def ended(self) -> bool:
@@ -98,6 +100,8 @@ class Round:
     """The version that it made, or that its update went into; 0: none (yet)."""
     arrival: int = 0
     """The order in which updates were recorded, from 1, where that counts; 0: there is none yet."""
+    missing: Json = field(default_factory=dict)
+    """Why metrics have no value, by name."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,8 @@ class Update:
     received_at: float | None = None
     base_sha256: str = ""
     key_id: str = ""
+    missing: Json = field(default_factory=dict)
+    """Why metrics have no value, by name."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +144,8 @@ class Version:
     """Whether the file is still on the coordinator's disk."""
     members: tuple[str, ...] = ()
     """In a run without a global model: the nodes whose own files the version keeps."""
+    missing: Json = field(default_factory=dict)
+    """Why metrics have no value, by name."""
 
     @property
     def digest(self) -> str:

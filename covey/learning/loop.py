@@ -17,8 +17,10 @@ from torch.utils.data import Dataset
 
 from covey.errors import SpecError, TaskError
 from covey.learning.data import batches, size_of
+from covey.learning.entries import unwrapped
 from covey.learning.optimizers import local_optimizer
 from covey.learning.recipe import PlainRecipe, Recipe, RecipeContext, RecipeInputs
+from covey.learning.returns import stats_of
 from covey.learning.state import layout_of
 from covey.learning.statistics import Stat, merge
 from covey.learning.task import FitResult, FitSettings, LossOutput, Progress, Task, task_errors
@@ -120,8 +122,11 @@ def evaluate(
     batch_size: int,
     device: torch.device,
     indices: Tensor | None = None,
+    each_batch: Callable[[], object] | None = None,
 ) -> dict[str, Stat]:
     """The task's metrics over a whole data set, or some of it; the model is put into evaluation mode.
+
+    A metric that is not a number in some batch is missing over the whole, and says so (`Stat.why_missing`).
 
     Args:
         task: Gives the metrics.
@@ -130,9 +135,10 @@ def evaluate(
         batch_size: Examples at a time.
         device: Where to compute.
         indices: int64 [n], the examples to look at; default all.
+        each_batch: Called after every batch; what it raises ends the evaluation.
 
     Raises:
-        TaskError: The task's code failed.
+        TaskError: The task's code failed, or `Task.evaluate` returned something else than metrics.
     """
     model.to(device).eval()
     metrics: dict[str, Stat] = {}
@@ -140,7 +146,8 @@ def evaluate(
     with torch.no_grad(), task_errors("evaluation"):
         order = torch.arange(size_of(dataset)) if indices is None else indices
         for batch in batches(dataset, order, batch_size, device):
-            metrics = merge(metrics, task.evaluate(model, batch))
+            metrics = merge(metrics, stats_of(task.evaluate(model, batch), "Task.evaluate"))
+            (each_batch or ignore)()
     return metrics
 
 
@@ -186,7 +193,7 @@ def _first_gradient(
     recipe.before_step(model)
     _clip(model, fit.training.clip_norm)
     loss = _finite(output.loss.item())
-    gradients = {name: _taken(p) for name, p in model.named_parameters() if p.requires_grad}
+    gradients = {name: _taken(p) for name, p in unwrapped(model).named_parameters() if p.requires_grad}
     metrics = {"loss": Stat(loss * output.examples, output.examples)}
     return gradients, FitResult(len(fit.indices), 1, metrics, recipe.finish())
 

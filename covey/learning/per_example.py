@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from covey.errors import SpecError, TaskError
 from covey.learning import loop
 from covey.learning.data import batches
+from covey.learning.entries import unwrapped
 from covey.learning.task import FitResult, FitSettings, Task
 from covey.spec import TrainingSection
 
@@ -75,6 +76,7 @@ def per_example_sum(
         SpecError: The task has a training of its own, or the model has layers that mix the examples (BatchNorm).
         TaskError: The task's code failed, a gradient is not finite, or there are no examples.
     """
+    model = unwrapped(model)
     _refuse_what_mixes(task, model)
     listener = each_step or loop.ignore
     fit = FitSettings(settings, indices, round, rounds, seed, roster_index, device, loop.ignore, listener)

@@ -11,11 +11,11 @@ from types import TracebackType
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from covey.artifact import CHUNK_BYTES, Artifact
 from covey.errors import LayoutError
 from covey.layout import Layout, TensorSpec
+from covey.learning.entries import entries_of
 
 
 @dataclass(frozen=True)
@@ -29,35 +29,26 @@ class ModelFile:
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     """Every parameter and persistent buffer by its state-dict name, detached, sharing memory with the model.
 
-    Tied tensors come once, under their first name.
+    Tied tensors come once, under their first name. The names are those of the user's own model, without torch's
+    wrappers.
 
     Raises:
-        LayoutError: A lazy module has no shapes yet.
+        LayoutError: An entry of the state_dict cannot be exchanged; the message names it.
     """
-    transient = {
-        f"{prefix}.{name}" if prefix else name
-        for prefix, module in model.named_modules()
-        for name in module._non_persistent_buffers_set
-    }
-    kept = [*model.named_parameters(), *((n, b) for n, b in model.named_buffers() if n not in transient)]
-    for name, tensor in kept:
-        if is_lazy(tensor):
-            raise LayoutError(f"tensor {name!r} has no shape yet: give lazy modules their sizes in Task.model")
-    return {name: tensor.detach() for name, tensor in kept}
+    return entries_of(model).tensors
 
 
 def layout_of(model: nn.Module) -> Layout:
     """The layout of a model: float parameters (trainable or not) are part `model`, the rest part `buffers`.
 
     Raises:
-        LayoutError: A tensor has a dtype that cannot be exchanged, or no shape yet (a lazy module).
+        LayoutError: An entry of the state_dict cannot be exchanged; the message names it.
     """
-    parameters = {name for name, _ in model.named_parameters()}
-    specs = []
-    for name, tensor in tensors_of(model).items():
-        part = "model" if name in parameters and tensor.is_floating_point() else "buffers"
+    entries, specs = entries_of(model), []
+    for name, tensor in entries.tensors.items():
+        part = "model" if name in entries.parameters and tensor.is_floating_point() else "buffers"
         specs.append(TensorSpec(name, _name(tensor.dtype), tuple(tensor.shape), part))
-    return Layout.of(specs)
+    return Layout.of(specs, entries.aliases)
 
 
 def map_file(path: Path, layout: Layout) -> Tensor:

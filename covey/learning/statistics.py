@@ -15,10 +15,24 @@ class Stat:
 
     total: float
     count: float
+    reason: str = ""
+    """Why it is missing; empty: it is not."""
+
+    @classmethod
+    def missing(cls, reason: str) -> Stat:
+        """A metric that is not defined here: of one class only, say. It costs nothing but itself."""
+        return cls(math.nan, 0.0, reason)
 
     def merge(self, other: Stat) -> Stat:
-        """The statistic over both."""
-        return Stat(self.total + other.total, self.count + other.count)
+        """The statistic over both; missing where one of them is."""
+        return Stat(self.total + other.total, self.count + other.count, self.reason or other.reason)
+
+    @property
+    def why_missing(self) -> str:
+        """Why there is no value to show; empty where there is one."""
+        if self.reason or not (math.isfinite(self.total) and math.isfinite(self.count)):
+            return self.reason or f"it is {self.total:g} over {self.count:g}"
+        return "" if self.count >= 0 else f"its count is {self.count:g}"
 
     @property
     def ratio(self) -> float:

@@ -121,8 +121,8 @@ class Task(Pluggable):
     node's round with a `TaskError` that carries the text.
 
     Class attributes:
-        own_fit: Whether it has a `fit` of its own; then nobody can ask it for one gradient.
-        has_keys: Whether it names the owner of each example (`keys`).
+        own_fit: Whether it has a `fit` of its own; then nobody can ask it for one gradient. Set with the method.
+        has_keys: Whether it names the owner of each example (`keys`). Set with the method.
     """
 
     declares: ClassVar[Mapping[str, str]] = {"fit": "own_fit", "keys": "has_keys"}
@@ -183,7 +183,7 @@ class Task(Pluggable):
         return None if labels.ndim != 1 or labels.is_floating_point() else labels
 
     def keys(self, dataset: Dataset[Any]) -> Sequence[Hashable] | None:
-        """The natural owner of each example (writer, speaker), for `partition = "key"`; declare `has_keys = True`."""
+        """The natural owner of each example (writer, speaker), for `partition = "key"`."""
         return None
 
     def split(self, model: nn.Module) -> Split | None:
@@ -191,7 +191,7 @@ class Task(Pluggable):
         return None
 
     def fit(self, model: nn.Module, data: Dataset[Any], settings: FitSettings) -> FitResult | None:
-        """Train `model` in place, instead of the built-in loop; declare `own_fit = True`.
+        """Train `model` in place, instead of the built-in loop.
 
         None (the default) leaves it to the loop.
         """
@@ -224,5 +224,7 @@ def task_errors(what: str) -> Iterator[None]:
         yield
     except CoveyError:
         raise
+    except SystemExit as error:
+        raise TaskError(f"{what}: the code called sys.exit({error.code!r})") from error
     except Exception as error:
         raise TaskError(f"{what}: {type(error).__name__}: {error}") from error

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from covey.errors import TaskError
 from covey.layout import Layout
+from covey.learning.entries import unwrapped
 from covey.learning.recipe import PlainRecipe, Recipe, RecipeContext
 from covey.learning.state import tensors_of, views
 from covey.methods.averaging import Averaging
@@ -94,7 +95,7 @@ class Corrected(PlainRecipe):
         correction = views((self._run - self._own).view(torch.uint8), whole)
         self._corrections = [
             (parameter, correction[name].to(parameter.device, parameter.dtype))
-            for name, parameter in context.model.named_parameters()
+            for name, parameter in unwrapped(context.model).named_parameters()
             if name in correction and parameter.requires_grad
         ]
 

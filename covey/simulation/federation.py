@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from covey import __version__
 from covey import messages as msg
@@ -18,6 +18,7 @@ from covey.coordinator.nodes.adversaries import NEWEST, drills_on_record
 from covey.coordinator.nodes.service import CoordinatorService
 from covey.coordinator.runs.active_run import ActiveRun
 from covey.machines.protocol import StopRequested
+from covey.metrics import counted
 from covey.node.operator.config import NodeConfig, NodeData, NodeSettings, Policy
 from covey.node.services import NodeServices
 from covey.simulation.adversaries import Adversaries, Attack, assigned
@@ -201,7 +202,8 @@ class VirtualFederation:
         metrics: Mapping[str, float] = {}
         for number in (machine.committed, machine.committed - 1):
             if number > 0 and not metrics:
-                metrics = (await store.call(store.store.version, run, number)).metrics  # type: ignore[assignment]
+                record = await store.call(store.store.version, run, number)
+                metrics = counted(cast(Mapping[str, float | str], record.metrics))
         is_async = not self._plan.spec.facts.synchronous
         done = machine.decided if is_async else machine.committed
         answered, invited = (0, 0) if is_async else (len(machine.answers), len(machine.invited))

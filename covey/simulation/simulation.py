@@ -53,7 +53,7 @@ async def simulate(plan: Plan, watch: Watch = lambda progress: None) -> RunRecor
         stack.push_async_callback(federation.close)
         await federation.start()
         text = plan.spec.to_json()
-        description = await env.worker.do(DESCRIBE, DescribeJob(text, allow_path=True))
+        description = await env.worker.do(DESCRIBE, DescribeJob(text, allow_path=True, submitted=True))
         require_enough(plan, description)
         with _stopping(env):
             return await federation.run(watch)

@@ -14,6 +14,7 @@ from torch.utils.data import TensorDataset
 from covey.layout import Layout
 from covey.learning.state import map_file, views
 from covey.learning.task import NodeData, Task
+from covey.metrics import counted
 from covey.parts import brought, collected, sent, slot
 from covey.spec import RunSpec, parse_data
 from covey.worker.execute.aggregation_op import aggregate
@@ -136,7 +137,7 @@ class MethodRounds:
         job: dict[str, Any] = {
             "run": "run",
             "spec_json": self._text,
-            "layout": self.layout.canonical_bytes().decode(),
+            "layout": self.layout.to_json(),
             "round": number,
             "roster_index": self.names.index(node),
             "num_partitions": len(self.names),
@@ -203,7 +204,7 @@ class MethodRounds:
     def _answer(self, name: str, phase: int, result: TrainResult) -> AnswerRow:
         wanted = {part.name for part in sent(self.description.parts, phase)}
         paths = {part.name: part.path for part in result.parts if part.name in wanted}
-        return AnswerRow(name, phase, "received", "", float(result.examples), result.metrics, paths)
+        return AnswerRow(name, phase, "received", "", float(result.examples), counted(result.metrics), paths)
 
     def _job(self, results: Mapping[str, TrainResult], answers: Sequence[AnswerRow], phase: int) -> AggregateJob:
         files: dict[str, dict[str, Path]] = {name: {} for name in results}
@@ -218,7 +219,7 @@ class MethodRounds:
         return AggregateJob(
             run="run",
             spec_json=self._text,
-            layout=self.layout.canonical_bytes().decode(),
+            layout=self.layout.to_json(),
             round=self.number,
             base=self.model,
             rows=tuple(rows),

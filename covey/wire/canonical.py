@@ -20,13 +20,14 @@ STRICT = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
 T = TypeVar("T")
 
 
-def _printable(value: str) -> str:
+def printable(value: str) -> str:
+    """The value, if it has no control characters. Raises ValueError."""
     if not value.isprintable():
         raise ValueError("not a printable text")
     return value
 
 
-Text = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_printable)]
+Text = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(printable)]
 """No control characters, which logs and databases would choke on."""
 Count = Annotated[int, Field(ge=0, lt=MAX_COUNT)]
 """A round or version."""

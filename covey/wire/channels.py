@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import Any, cast
 import grpc
 import grpc.aio
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import NameOID
 
 from covey.errors import IdentityError
@@ -24,14 +27,32 @@ WINDOW_BYTES = 8 << 20
 """How much of a stream may be under way before its receiver has taken it. gRPC's own estimate (BDP probing) grows
 without need on a fast link: with 8 nodes and models of 100 MB the coordinator held 230 MB in such buffers, and holds
 75 MB with this. It bounds one transfer to 8 MiB a round trip: 80 MB/s at 100 ms."""
+HANDSHAKE_MS = 10_000
+"""So long a stranger may take for its handshake."""
+AGE_GRACE_MS = 5000
 Options = list[tuple[str, Any]]
 Context = grpc.aio.ServicerContext[Any, Any]
 WINDOW: Options = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", WINDOW_BYTES)]
 
 
-def server_options() -> Options:
-    """Options of every server: clients may ping every ten seconds, also without calls."""
+def server_options(*, streams: int = 32, idle_s: float = 300.0, age_s: float | None = None) -> Options:
+    """Options of every server: clients may ping every ten seconds, also without calls.
+
+    Args:
+        streams: How many calls one connection may carry at once.
+        idle_s: A connection without a call ends after so long.
+        age_s: One that is older than this ends, whatever it carries; None: never.
+    """
+    ages = (
+        []
+        if age_s is None
+        else [("grpc.max_connection_age_ms", int(1000 * age_s)), ("grpc.max_connection_age_grace_ms", AGE_GRACE_MS)]
+    )
     return [
+        *ages,
+        ("grpc.max_concurrent_streams", streams),
+        ("grpc.max_connection_idle_ms", int(1000 * idle_s)),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
@@ -113,6 +134,10 @@ class Peer:
     name: str
     role: str
     expires_at: float
+    serial: str = ""
+    """Of the certificate, in hex."""
+    key_sha256: str = ""
+    """Of the certificate's public key (its SubjectPublicKeyInfo in DER), in hex."""
 
 
 def peer_identity(context: Context) -> Peer:
@@ -147,4 +172,11 @@ def certified_peer(shown: bytes) -> Peer:
     name, role = check_name(str(names[0].value)), str(roles[0].value)
     if role not in ROLES:
         raise IdentityError(f"the client certificate gives no role of Covey's: {role[:80]!r}")
-    return Peer(name, role, certificate.not_valid_after_utc.timestamp())
+    expires_at, serial = certificate.not_valid_after_utc.timestamp(), f"{certificate.serial_number:x}"
+    return Peer(name, role, expires_at, serial, key_sha256(certificate.public_key()))
+
+
+def key_sha256(key: CertificatePublicKeyTypes) -> str:
+    """The hash by which a public key is told from others: of its SubjectPublicKeyInfo in DER, in hex."""
+    encoding, form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    return hashlib.sha256(key.public_bytes(encoding, form)).hexdigest()

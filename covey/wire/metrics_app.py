@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -13,27 +13,32 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from covey.errors import IdentityError
 from covey.wire.bounded_server import CERTIFICATE
-from covey.wire.channels import certified_peer
+from covey.wire.channels import Peer, certified_peer
 
 log = structlog.get_logger(room="metrics")
 PATH = "/metrics"
 ROLES = ("admin", "auditor")
 """Who may scrape over the network."""
+Admit = Callable[[Peer], None]
 
 
-def metrics_app(registry: CollectorRegistry, shut_out: Container[str]) -> WSGIApplication:
+def admit_all(peer: Peer) -> None:
+    """Whoever the federation's authority certified in one of these roles: a node knows no more of others."""
+
+
+def metrics_app(registry: CollectorRegistry, admit: Admit) -> WSGIApplication:
     """Answers `GET /metrics`, for one client at a time, and nothing else.
 
     Args:
         registry: What is shown, in the format that the client prefers.
-        shut_out: Names whose certificates are not accepted any more.
+        admit: Raises `IdentityError` for who may not see them, whatever the role.
     """
     show: WSGIApplication = make_wsgi_app(registry, disable_compression=True)
     rendering = threading.Lock()
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start_response = _unversioned(start_response)
-        if not _admitted(environ[CERTIFICATE], shut_out):
+        if not _admitted(environ[CERTIFICATE], admit):
             return _refuse(start_response, HTTPStatus.FORBIDDEN, "a certificate with role admin or auditor is needed")
         if (environ["REQUEST_METHOD"], environ["PATH_INFO"]) != ("GET", PATH):
             return _refuse(start_response, HTTPStatus.NOT_FOUND, f"only GET {PATH} is served")
@@ -56,14 +61,15 @@ def _unversioned(start_response: StartResponse) -> StartResponse:
     return start
 
 
-def _admitted(certificate: bytes | None, shut_out: Container[str]) -> bool:
+def _admitted(certificate: bytes | None, admit: Admit) -> bool:
     if certificate is None:  # plain HTTP, on loopback only
         return True
     try:
         peer = certified_peer(certificate)
+        admit(peer)
     except IdentityError:
         return False
-    return peer.role in ROLES and peer.name not in shut_out
+    return peer.role in ROLES
 
 
 def _refuse(start_response: StartResponse, status: HTTPStatus, text: str) -> Iterable[bytes]:

@@ -10,7 +10,7 @@ import contextlib
 import ipaddress
 import socket
 import threading
-from collections.abc import AsyncIterator, Container
+from collections.abc import AsyncIterator
 from pathlib import Path
 from wsgiref.types import WSGIApplication
 
@@ -25,7 +25,7 @@ from prometheus_client import (
 
 from covey.errors import CoveyError
 from covey.wire.bounded_server import BoundedServer, tls_context
-from covey.wire.metrics_app import PATH, metrics_app
+from covey.wire.metrics_app import PATH, Admit, admit_all, metrics_app
 
 log = structlog.get_logger(room="metrics")
 DEADLINE_S = 10.0
@@ -42,7 +42,7 @@ class MetricsServer:
             any free one.
         identity: Folder with the daemon's `tls.key`, `tls.crt` and `authority.crt`, read for each connection: a
             renewed certificate counts at once. Only for addresses that are not loopback.
-        shut_out: Names whose certificates are not accepted any more.
+        admit: Raises `IdentityError` for who may not see them, whatever the role.
         deadline_s: How long one connection may take.
 
     Raises:
@@ -56,12 +56,12 @@ class MetricsServer:
         address: str,
         identity: Path,
         *,
-        shut_out: Container[str] = (),
+        admit: Admit = admit_all,
         deadline_s: float = DEADLINE_S,
     ) -> None:
         # Else each counter has a second series, which says nothing that its resets do not.
         disable_created_metrics()  # type: ignore[no-untyped-call]
-        self._server = _listen(metrics_app(registry, shut_out), address, identity, deadline_s)
+        self._server = _listen(metrics_app(registry, admit), address, identity, deadline_s)
         host, port = self._server.socket.getsockname()[:2]
         scheme = "https" if self._server.secure else "http"
         self.url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{PATH}"
@@ -80,7 +80,7 @@ class MetricsServer:
 
 @contextlib.asynccontextmanager
 async def scrapable(
-    registry: CollectorRegistry, address: str | None, identity: Path, *, shut_out: Container[str] = ()
+    registry: CollectorRegistry, address: str | None, identity: Path, *, admit: Admit = admit_all
 ) -> AsyncIterator[str]:
     """Serve a daemon's metrics inside the context; as `MetricsServer`, with what every process can say of itself.
 
@@ -88,7 +88,7 @@ async def scrapable(
         registry: What is shown beside that.
         address: As for `MetricsServer`; None: the operator does not want any.
         identity: As for `MetricsServer`.
-        shut_out: As for `MetricsServer`.
+        admit: As for `MetricsServer`.
 
     Yields:
         Where they can be scraped; empty: nowhere.
@@ -97,7 +97,7 @@ async def scrapable(
         yield ""
         return
     _add_process_metrics(registry)
-    server = await asyncio.to_thread(MetricsServer, registry, address, identity, shut_out=shut_out)
+    server = await asyncio.to_thread(MetricsServer, registry, address, identity, admit=admit)
     try:
         yield server.url
     finally:

@@ -13,10 +13,12 @@ from typing import Annotated, Any, Literal
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from pydantic import FailFast, Field, TypeAdapter, with_config
+from pydantic import AfterValidator, FailFast, Field, TypeAdapter, with_config
 
 from covey.errors import IdentityError, LimitExceeded
-from covey.wire.canonical import MAX_BYTES, STRICT, Count, Finite, Text, canonical_json, read_canonical
+from covey.metrics import MAX_REASON as MAX_METRIC_REASON
+from covey.metrics import counted, missing
+from covey.wire.canonical import MAX_BYTES, STRICT, Count, Finite, Text, canonical_json, printable, read_canonical
 
 __all__ = [
     "CommitStatement",
@@ -94,6 +96,9 @@ class PartStatement:
     bytes: Annotated[int, Field(ge=0, lt=MAX_BYTES)]
 
 
+MissingReason = Annotated[str, Field(min_length=1, max_length=MAX_METRIC_REASON), AfterValidator(printable)]
+
+
 @with_config(STRICT)
 @dataclass(frozen=True)
 class UpdateStatement:
@@ -107,7 +112,8 @@ class UpdateStatement:
     base: Text
     parts: Annotated[tuple[PartStatement, ...], Field(max_length=MAX_PARTS), FailFast()]
     weight: Finite
-    metrics: Annotated[Mapping[Text, tuple[Finite, Finite]], Field(max_length=MAX_METRICS)]
+    metrics: Annotated[Mapping[Text, tuple[Finite, Finite] | MissingReason], Field(max_length=MAX_METRICS)]
+    """(total, count) by name, or a text: why the metric is missing."""
     phase: Annotated[int, Field(ge=1, le=MAX_PHASE)] = 1
     """Of the round."""
     covey: Literal["update/1"] = field(default="update/1", kw_only=True, repr=False)
@@ -118,10 +124,11 @@ class UpdateStatement:
         Raises:
             LimitExceeded: The weight or a metric is not a finite number.
         """
-        for name, pair in (("the weight", (self.weight,)), *self.metrics.items()):
+        for name, pair in (("the weight", (self.weight,)), *counted(self.metrics).items()):
             if not all(map(math.isfinite, pair)):
                 raise LimitExceeded(f"{name} is not a finite number: the training has diverged")
-        metrics = {name: [float(total), float(count)] for name, (total, count) in self.metrics.items()}
+        pairs = {name: [float(total), float(count)] for name, (total, count) in counted(self.metrics).items()}
+        metrics = pairs | missing(self.metrics)
         parts = [vars(part) | {"options": dict(part.options)} for part in self.parts]
         fields = {name: value for name, value in vars(self).items() if name != "phase" or value > 1}
         return canonical_json({**fields, "parts": parts, "metrics": metrics})

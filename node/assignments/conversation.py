@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from covey import faults
 from covey import messages as msg
 from covey.artifact import Artifact
 from covey.errors import CoveyError, TransferError
+from covey.metrics import failed
 from covey.node.assignments.events import Answer, Stage
 from covey.node.operator.metrics import outcome_of
 from covey.node.ports import OnBytes
@@ -76,7 +78,8 @@ class Conversation:
         """The work came to nothing; after an answer to its update that is nobody else's concern."""
         assignment = self.assignment
         if assignment.work == "evaluate":
-            self.services.link.send(msg.Evaluation(assignment.run, assignment.version))
+            metrics = json.dumps(failed(f"{error.code}: {error}")).encode()
+            self.services.link.send(msg.Evaluation(assignment.run, assignment.version, metrics))
         elif not self.outcome:
             reason = str(error)[:MAX_REASON]
             decline = msg.Decline(assignment.run, assignment.round, assignment.attempt, error.code, reason)

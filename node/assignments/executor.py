@@ -91,6 +91,7 @@ class Executor:
             spec_json=assignment.spec,
             model=model,
             where="node",
+            layout=assignment.layout,
             node_paths=services.config.paths,
             node_options=services.config.options,
             allow_path=services.config.allows_path(spec.task.name),

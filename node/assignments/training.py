@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -128,7 +129,8 @@ class Training:
         """Train; files of a job that came to nothing are dropped once a later job shows that nobody writes them."""
 
         def progressed(now: TrainProgress) -> None:
-            self._services.metrics.loss.set(now.loss)
+            if math.isfinite(now.loss):
+                self._services.metrics.loss.set(now.loss)
             talk.report(msg.Progress(job.run, job.round, "training", now.step, now.steps, now.loss, now.seconds))
 
         try:
@@ -166,7 +168,7 @@ def _finished(services: NodeServices, assignment: msg.Assignment, spec: RunSpec,
         base=assignment.model_sha256,
         parts=tuple(_part_statement(file.part, file.layout, spec) for file in sent),
         weight=float(result.examples) if spec.weights.by == "examples" else 1.0,
-        metrics=dict(result.metrics) | {f"evaluation/{name}": pair for name, pair in result.evaluation.items()},
+        metrics=dict(result.metrics) | {f"evaluation/{name}": value for name, value in result.evaluation.items()},
         phase=assignment.phase,
     )
     kept = tuple(HeldPart(held[file.name], file.part, file.layout) for file in result.parts if file.name in held)

@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Summary
 
 from covey import __version__
 from covey.errors import CoveyError, StoreError, TransferError, WorkerError
+from covey.metrics import counted
 from covey.worker.jobs.training import TrainResult
 
 OUTCOMES = ("received", "declined", "refused", "failed", "cancelled")
@@ -46,7 +47,7 @@ class NodeMetrics:
     def trained(self, result: TrainResult) -> None:
         """A training is finished."""
         self.steps.inc(result.steps)
-        total, count = result.metrics.get("loss", (0.0, 0.0))
+        total, count = counted(result.metrics).get("loss", (0.0, 0.0))
         if count:
             self.loss.set(total / count)
 

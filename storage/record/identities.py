@@ -36,8 +36,32 @@ class Identities(ABC):
         """
 
     @abstractmethod
-    def renew_node(self, node: str, serial: str, expires_at: float, signing_key: bytes, key_id: str, at: float) -> None:
-        """Give a node a new certificate and signing key; the old key stays on record. Raises `NotFound`."""
+    def renew_node(
+        self,
+        node: str,
+        serial: str,
+        expires_at: float,
+        signing_key: bytes,
+        key_id: str,
+        at: float,
+        *,
+        previous_serial: str = "",
+    ) -> None:
+        """Give a node a new certificate and signing key; the old key stays on record. Raises `NotFound`.
+
+        Args:
+            node: Which one.
+            serial: Of its new certificate.
+            expires_at: When that ends.
+            signing_key: Raw public key.
+            key_id: Its id.
+            at: When it was renewed.
+            previous_serial: Of the certificate with which it asked, good until the new one is used.
+        """
+
+    @abstractmethod
+    def settle_node(self, node: str) -> None:
+        """The newest certificate of a node is in use: the one before is good no more. Raises `NotFound`."""
 
     @abstractmethod
     def signing_key(self, key_id: str) -> bytes:

@@ -266,6 +266,8 @@ class NodeRecord:
     last_seen_at: float | None = None
     certificate_serial: str = ""
     certificate_expires_at: float = 0.0
+    previous_serial: str = ""
+    """Of the certificate with which the newest one was asked for, until the newest one is used; then empty."""
     signing_key: bytes = b""
     """Raw Ed25519 public key in use now."""
     key_id: str = ""

@@ -233,6 +233,7 @@ class Node(Base):
     last_seen_at: Mapped[float | None]
     certificate_serial: Mapped[str]
     certificate_expires_at: Mapped[float]
+    previous_serial: Mapped[str]
     key_id: Mapped[str]
     version: Mapped[str] = mapped_column(FreeText)
     device: Mapped[str] = mapped_column(FreeText)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import cast
 
 from covey.coordinator.runs.evaluation import NodeMetrics, reported_loss
+from covey.metrics import counted
 from covey.parts import PartFile, collected, collected_name
 from covey.storage.record.contract import UpdateRecord, VersionRecord
 from covey.worker.jobs.aggregation import AggregateResult, AggregateRow, AnswerRow
-from covey.worker.jobs.evaluation import Metrics
 from covey.worker.jobs.runs import Description
 
 PathOf = Callable[[str], Path]
@@ -47,7 +47,7 @@ def answer_rows(answers: Sequence[UpdateRecord], roster: Sequence[str], path_of:
             answer.verdict,
             answer.reason,
             answer.weight,
-            {name: (total, count) for name, (total, count) in cast(Metrics, answer.metrics).items()},
+            {name: (total, count) for name, (total, count) in counted(cast(NodeMetrics, answer.metrics)).items()},
             _paths(answer, path_of),
         )
         for answer in in_order

@@ -355,7 +355,9 @@ class RoundsMode(Mode):
 
     async def _after_commit(self, number: int, verdicts: list[UpdateRecord]) -> None:
         """What can wait until the next round is on its way: the nodes' metrics of the base version, and retention."""
-        of_nodes = [cast(NodeMetrics, update.metrics) for update in verdicts if update.verdict == "accepted"]
+        of_nodes = [
+            (update.node, cast(NodeMetrics, update.metrics)) for update in verdicts if update.verdict == "accepted"
+        ]
         await self._run.evaluation.note_merged(number - 1, of_nodes, "evaluation/")
         await self._run.persist(self._run.prune, [number])
 

@@ -175,6 +175,7 @@ def _print(folder: Path, outcome: Simulated) -> None:
         ("progress", f"{done} of {whole} {what} in {tables.span(outcome.seconds)}"),
         ("model sha256", run.model_sha256),
         ("metrics", tables.metrics_line(run.metrics)),
+        *tables.missing_rows(run.missing),
     ]
     tables.show(tables.pairs(rows))
     where, covey = f"{run.run} --data-dir {shlex.quote(str(folder))}", running_program()

@@ -22,6 +22,7 @@ RUN_FIELDS = (
     "ended_at",
     "updates_decided",
     "updates",
+    "missing",
 )
 RUN_DETAIL_FIELDS = (*RUN_FIELDS, "spec", "roster")
 ROUND_FIELDS = (
@@ -41,6 +42,7 @@ ROUND_FIELDS = (
     "base_version",
     "version",
     "arrival",
+    "missing",
 )
 UPDATE_FIELDS = (
     "node",
@@ -55,8 +57,9 @@ UPDATE_FIELDS = (
     "received_at",
     "base_sha256",
     "key_id",
+    "missing",
 )
-VERSION_FIELDS = ("version", "model_sha256", "digest", "bytes", "metrics", "created_at", "kept")
+VERSION_FIELDS = ("version", "model_sha256", "digest", "bytes", "metrics", "created_at", "kept", "missing")
 NODE_FIELDS = (
     "node",
     "state",

@@ -115,7 +115,7 @@ class PlainLines(_Quiet):
 
     def _round(self, item: Round, name: str) -> None:
         shown = self._ended.get((item.round, item.attempt))
-        metrics = tables.metrics_line(item.metrics)
+        metrics = ", ".join(filter(None, (tables.metrics_line(item.metrics), *_missing(item))))
         self._ended[item.round, item.attempt] = metrics
         if shown is None:
             self._write(f"{name} {_end_of(item)}" + (f", {metrics}" if metrics else ""))
@@ -125,6 +125,10 @@ class PlainLines(_Quiet):
     def _write(self, line: str) -> None:
         click.echo(tables.said(line).plain)
         sys.stdout.flush()
+
+
+def _missing(item: Round) -> list[str]:
+    return [f"no {name} ({reason})" for name, reason in sorted(item.missing.items())]
 
 
 def _end_of(item: Round) -> str:

@@ -134,6 +134,11 @@ def metrics_line(metrics: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {number(value)}" for name, value in sorted(metrics.items()))
 
 
+def missing_rows(missing: Mapping[str, Any], of: str = "") -> list[tuple[str, str]]:
+    """Why metrics are missing, one row each; `of`: the node that lacks them."""
+    return [(f"no {name}{of}", str(reason)) for name, reason in sorted(missing.items())]
+
+
 def done_of(run: Run) -> tuple[int, int, str]:
     """How far a run is: so many of so many, and of what."""
     return run.done, run.whole, "updates decided on" if run.unit == "updates" else "rounds committed"
@@ -182,6 +187,7 @@ def run_details(run: Run) -> Table:
             ("model version", run.model_version),
             ("model sha256", run.model_sha256),
             ("metrics", metrics_line(run.metrics)),
+            *missing_rows(run.missing),
             ("submitted", when(run.submitted_at)),
             ("started", when(run.started_at)),
             ("ended", when(run.ended_at)),
@@ -274,6 +280,8 @@ def round_details(detail: RoundDetail) -> list[Table]:
             ("reason", detail.round.reason),
             ("model sha256", detail.version.model_sha256 if detail.version else ""),
             ("metrics", metrics_line(detail.round.metrics)),
+            *missing_rows(detail.round.missing),
+            *(row for update in detail.updates for row in missing_rows(update.missing, f" of {update.node}")),
         ]
     )
     return [round_table([detail.round]), updates, facts]

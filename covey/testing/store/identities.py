@@ -97,8 +97,14 @@ class IdentityConformance:
         assert (found.signing_key, found.key_id) == (second.signing_key, second.key_id)
         for node in (first, second):
             assert store.signing_key(node.key_id) == node.signing_key
-        store.renew_node("ada", "serial 3", 3e9, first.signing_key, first.key_id, 200.0)
-        assert store.node("ada").key_id == first.key_id
+        assert found.previous_serial == ""
+        store.renew_node("ada", "serial 3", 3e9, first.signing_key, first.key_id, 200.0, previous_serial="serial 2")
+        assert (store.node("ada").key_id, store.node("ada").previous_serial) == (first.key_id, "serial 2")
+        assert next(node for node in store.nodes() if node.node == "ada").previous_serial == "serial 2"
+        store.settle_node("ada")
+        assert (store.node("ada").certificate_serial, store.node("ada").previous_serial) == ("serial 3", "")
+        with pytest.raises(NotFound):
+            store.settle_node("bob")
         with pytest.raises(NotFound):
             store.renew_node("bob", *renewal)
 

@@ -195,7 +195,8 @@ class _Round:
         shares = torch.tensor([self.verdicts[row.node].share for row in used], dtype=torch.float64)
         if not used or not shares.sum() > 0:
             return None
-        return combine_buffers(layout_of(part), [row.tensors[part.name] for row in used], shares / shares.sum(), how)
+        rows, base = [row.tensors[part.name] for row in used], self.base.raw_buffers if part.in_model else None
+        return combine_buffers(layout_of(part), rows, shares / shares.sum(), how, base)
 
     def _method_state(self, combined: Mapping[str, Tensor | None]) -> list[WrittenFile]:
         """What the method keeps with the version."""

@@ -37,8 +37,11 @@ def describe(job: DescribeJob, host: Host) -> Description:
         PluginError: A name is not installed here.
         SpecError: An option is wrong, or a combination is impossible; the message names key and choices.
         TaskError: The task's code failed.
+        LayoutError: The model cannot be exchanged, or nothing in it can be trained.
     """
     context = RunContext(job.spec_json, host.device, paths={}, options={}, allow_path=job.allow_path)
+    if job.submitted:
+        context.check_model()
     spec, codec, optimizer = context.spec, load_codec(context.spec.exchange), load_server_optimizer(context.spec)
     by_policy = spec.facts.rule_kind == ASYNC_POLICIES.name
     rule, policy = (None, load_policy(spec)) if by_policy else (load_aggregator(spec), None)
@@ -109,5 +112,6 @@ def initial(job: InitialJob, host: Host) -> InitialResult:
     """
     # Always a new model: one that is held warm may have been loaded with a later version.
     context = RunContext(job.spec_json, host.device, paths={}, options={}, allow_path=job.allow_path)
+    context.check_model()
     made = state.write_model(job.out, context.layout, context.model)
-    return InitialResult(context.layout.canonical_bytes().decode("ascii"), made.artifact, made.model_sha256)
+    return InitialResult(context.layout.to_json(), made.artifact, made.model_sha256)

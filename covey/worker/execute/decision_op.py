@@ -200,7 +200,7 @@ class _Deciding:
         if step.mixing < 1:
             rows = [old, *rows]
             weights = torch.cat([torch.tensor([1 - step.mixing], dtype=torch.float64), weights])
-        return combine_buffers(layout_of(part), rows, weights, step.buffers)
+        return combine_buffers(layout_of(part), rows, weights, step.buffers, old)
 
     def _answer(
         self, decision: Decision[Any], made: ModelFile | None, state: tuple[WrittenFile, ...], recent: tuple[int, ...]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import structlog
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from covey import faults
+from covey.errors import TaskError
 from covey.layout import Layout
 from covey.learning import loop, state
 from covey.learning.data import size_of
@@ -19,6 +22,7 @@ from covey.learning.per_example import per_example_sum
 from covey.learning.recipe import RecipeInputs
 from covey.learning.statistics import Stat
 from covey.learning.task import FitResult
+from covey.metrics import Metrics, failed, why
 from covey.parts import slot
 from covey.spec import parse_json
 from covey.worker.execute.from_spec import load_codec, uses_root
@@ -26,13 +30,15 @@ from covey.worker.execute.next_version import open_change, write_model
 from covey.worker.execute.root_dataset import evaluation_indices
 from covey.worker.execute.write_parts import PartsWriter
 from covey.worker.files.mapped import MappedModel, map_float32
-from covey.worker.jobs.evaluation import EvaluateJob, EvaluateResult, Metrics
+from covey.worker.jobs.evaluation import EvaluateJob, EvaluateResult
 from covey.worker.jobs.runs import CheckJob, CheckResult, HelloJob, HelloResult
 from covey.worker.jobs.training import TrainJob, TrainProgress, TrainResult
 from covey.worker.jobs.versions import ApplyJob, ApplyResult
 from covey.worker.program.context import Contexts, RunContext
 from covey.worker.program.host import Host
 from covey.worker.program.local_tensors import LOCAL
+
+log = structlog.get_logger(room="worker")
 
 
 def hello(job: HelloJob, host: Host) -> HelloResult:
@@ -50,12 +56,15 @@ def train(job: TrainJob, host: Host) -> TrainResult:
     began = time.monotonic()
     context = _context(host.contexts, job)
     layout = context.require_layout(job.layout)
-    state.load_into(context.model, job.base, layout)
+    state.load_into(context.fresh_model(), job.base, layout)
     context.local.load_into(context.model, job.state.get(slot(LOCAL)))
     load_member(context, job.state)
     private = load_codec(context.spec.exchange).private
     tells = job.evaluate and not private  # what a node tells of its data would have to be paid for
-    evaluation = _evaluated(context, context.eval_data) if tells else {}
+    evaluation: Metrics = {}
+    if tells:
+        evaluation = _safely(lambda: _evaluated(context, context.eval_data, host))
+        host.report(TrainProgress(0, 0, math.nan, time.monotonic() - began))  # from here on it is the training
     writer = PartsWriter(context, job)
     inputs = writer.inputs()
     gradients, fit = _fit(context, job, inputs, host, began)
@@ -91,25 +100,37 @@ def apply(job: ApplyJob, host: Host) -> ApplyResult:
 def evaluate(job: EvaluateJob, host: Host) -> EvaluateResult:
     """Evaluate a model file on the task's central data, or on the node's own; no metrics without such data.
 
+    What the task's code gets wrong is the reason for which metrics are missing.
+
     Raises:
         LayoutError: The file is not of the task's model.
-        TaskError: The task's code failed.
     """
-    return EvaluateResult(_metrics(_context(host.contexts, job), job))
+    context = _context(host.contexts, job)
+    return EvaluateResult(_safely(lambda: _metrics(context, job, host)))
 
 
-def _metrics(context: RunContext, job: EvaluateJob) -> Metrics:
+def _safely(evaluation: Callable[[], Metrics]) -> Metrics:
+    """What an evaluation comes to: an error of the task's code costs the metrics, and nothing else."""
+    try:
+        return evaluation()
+    except TaskError as error:
+        log.warning("evaluation failed", error=str(error), exc_info=error.__cause__)
+        return failed(error)
+
+
+def _metrics(context: RunContext, job: EvaluateJob, host: Host) -> Metrics:
     if job.where == "node" and load_codec(context.spec.exchange).private:
         return {}  # what a node tells of its data would have to be paid for
     dataset = context.central_data if job.where == "central" else context.eval_data
     if dataset is None:
         return {}
-    state.load_into(context.model, job.model, context.layout)
+    layout = context.require_layout(job.layout) if job.layout else context.layout
+    state.load_into(context.fresh_model(), job.model, layout)
     if job.where == "node":
         context.local.load_into(context.model, job.state.get(slot(LOCAL)))
         load_member(context, job.state)
-        return _evaluated(context, dataset)
-    return _central(context, dataset)
+        return _evaluated(context, dataset, host)
+    return _central(context, dataset, host)
 
 
 def load_member(context: RunContext, state_files: Mapping[str, Path]) -> None:
@@ -124,16 +145,17 @@ def load_member(context: RunContext, state_files: Mapping[str, Path]) -> None:
             at += spec.numel
 
 
-def _central(context: RunContext, dataset: Dataset[Any]) -> Metrics:
+def _central(context: RunContext, dataset: Dataset[Any], host: Host) -> Metrics:
     if context.spec.facts.synchronous and uses_root(context.spec):
-        return _evaluated(context, dataset, evaluation_indices(context.spec, size_of(dataset)))
-    return _evaluated(context, dataset)
+        return _evaluated(context, dataset, host, evaluation_indices(context.spec, size_of(dataset)))
+    return _evaluated(context, dataset, host)
 
 
 def check(job: CheckJob, host: Host) -> CheckResult:
     """Train one local batch from the run's first model, and keep nothing."""
     paths, options = job.node_paths, job.node_options
     context = RunContext(job.spec_json, host.device, paths=paths, options=options, allow_path=job.allow_path)
+    context.check_model()
     spec = context.spec
     one_step = spec.training.model_copy(update={"local_epochs": None, "local_steps": 1})
     indices = context.indices(0, spec.data.parts or 1)
@@ -168,8 +190,11 @@ def device_name(device: torch.device) -> str:
 
 
 def totals(metrics: Mapping[str, Stat]) -> Metrics:
-    """Metrics as (total, count) by name."""
-    return {name: (float(stat.total), float(stat.count)) for name, stat in metrics.items()}
+    """Metrics as (total, count) by name, or why they are missing."""
+    return {
+        name: why(stat.why_missing) if stat.why_missing else (float(stat.total), float(stat.count))
+        for name, stat in metrics.items()
+    }
 
 
 def _context(contexts: Contexts, job: TrainJob | EvaluateJob) -> RunContext:
@@ -180,11 +205,11 @@ def _context(contexts: Contexts, job: TrainJob | EvaluateJob) -> RunContext:
     return context
 
 
-def _evaluated(context: RunContext, dataset: Dataset[Any] | None, indices: Tensor | None = None) -> Metrics:
+def _evaluated(context: RunContext, dataset: Dataset[Any] | None, host: Host, indices: Tensor | None = None) -> Metrics:
     if dataset is None:
         return {}
-    size = context.spec.evaluation.batch_size
-    return totals(loop.evaluate(context.task, context.model, dataset, size, context.device, indices))
+    task, model, size = context.task, context.model, context.spec.evaluation.batch_size
+    return totals(loop.evaluate(task, model, dataset, size, context.device, indices, host.check_cancelled))
 
 
 def _fit(

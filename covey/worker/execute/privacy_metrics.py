@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from covey.codecs.contract import Codec
 from covey.learning.privacy import spent
-from covey.worker.jobs.evaluation import Metrics
+from covey.metrics import Totals
 
 
-def spent_metrics(codec: Codec, rounds: int) -> Metrics:
+def spent_metrics(codec: Codec, rounds: int) -> dict[str, Totals]:
     """`privacy/epsilon` and `privacy/delta` of each node's examples after so many rounds; {} without a private codec.
 
     A node sends at most one message a round: what it has finished is sent again as it is, and never trained again.

@@ -121,7 +121,7 @@ def central_data_of(context: RunContext, who: str) -> Dataset[Any]:
 def moved_model(context: RunContext, layout: Layout, base: MappedModel, step: Vector | None) -> nn.Module:
     """The run's model at base, or moved by a step; against it, where nodes send gradients."""
     sign = -1.0 if context.spec.exchange.payload == "gradient" else 1.0
-    model = context.model.to(context.device)
+    model = context.fresh_model().to(context.device)
     own, at = state.tensors_of(model), 0
     for name, values in base.buffers.items():
         own[name].copy_(values)

@@ -89,7 +89,7 @@ def _open_part(
             raise LayoutError(f"more than {part.max_bytes} bytes of {part.name}")
         return files[part.name].read_bytes()
     raw = form.raw(part, files)
-    if not finite_buffers(part.layout, raw):
+    if not _acceptable(part, raw, base):
         raise LayoutError(NON_FINITE)
     return raw if part.in_model else raw.view(dtype_of(part.layout))
 
@@ -105,7 +105,13 @@ def _opened(row: AggregateRow, form: UpdateForm, base: MappedModel) -> Admitted:
             _open_part(row.node, part, row.parts, form, base)
     tensors = {part.name: form.raw(part, row.parts) for part in form.tensors}
     if not finite(Row(row.node, row.weight, reader)) or not all(
-        finite_buffers(layout_of(part), tensors[part.name]) for part in form.tensors
+        _acceptable(part, tensors[part.name], base) for part in form.tensors
     ):
         raise LayoutError(NON_FINITE)
     return Admitted(row.node, row.weight, reader, tensors)
+
+
+def _acceptable(part: Part, raw: Tensor, base: MappedModel) -> bool:
+    """Whether a part's values are finite; those of the model's own buffers may also be what they are in the base."""
+    before = base.raw_buffers if part.in_model and len(base.raw_buffers) == len(raw) else None
+    return finite_buffers(layout_of(part), raw, before)

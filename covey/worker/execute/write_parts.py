@@ -125,7 +125,8 @@ class PartsWriter:
             artifact, kept = write_update(self._context.spec, self._job, layout, vector, path, check_cancelled)
             self._state.extend(kept)
         elif part.in_model:
-            artifact = write_tensors(path, layout, tensors_of(self._context.model))
+            before = MappedModel(self._job.base, self._context.layout).buffers
+            artifact = write_tensors(path, layout, tensors_of(self._context.model), before)
         else:
             artifact = write_flat(path, layout, _made(fit.parts, part))
         return WrittenFile(part.name, path, artifact, part.codec, layout.sha256)

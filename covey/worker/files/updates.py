@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from covey.aggregation.buffers import not_finite_at
 from covey.artifact import Artifact
 from covey.codecs.contract import Buffer, Codec, CodecContext
 from covey.errors import TaskError
@@ -49,17 +50,26 @@ def write_bytes(path: Path, content: bytes) -> Artifact:
         return writer.close()
 
 
-def write_tensors(path: Path, layout: Layout, tensors: Mapping[str, Tensor]) -> Artifact:
+def write_tensors(path: Path, layout: Layout, tensors: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> Artifact:
     """Raw values of a layout's tensors in their own dtypes, into a synced file.
 
+    Args:
+        path: The file.
+        layout: Which tensors.
+        tensors: By name, on any device.
+        before: What they were, as far as that is known: values that were not finite (a mask) may stay as they were.
+
     Raises:
-        TaskError: A value is not finite.
+        TaskError: Another value is not finite.
     """
     with ArtifactWriter(path) as writer:
         for spec in layout.tensors:
-            values = tensors[spec.name].cpu().contiguous().reshape(-1)
-            if values.is_floating_point():
-                require_finite(values)
+            values, old = tensors[spec.name].cpu().contiguous().reshape(-1), before.get(spec.name)
+            if not_finite_at(values, None if old is None else old.contiguous().reshape(-1)) is not None:
+                raise TaskError(
+                    f"training diverged: the model's {spec.name!r} has values that are not finite, and were not so "
+                    "before; lower training.learning_rate, set training.clip_norm, or look for NaN in this node's data"
+                )
             writer.write(raw_bytes(values))
         return writer.close()
 

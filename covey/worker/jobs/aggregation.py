@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from covey.machines.protocol import Verdict
-from covey.worker.jobs.evaluation import Metrics
+from covey.metrics import Totals
 from covey.worker.jobs.files import ArtifactField, WrittenFile
 
 
@@ -101,6 +101,6 @@ class AggregateResult:
     seconds: float = 0.0
     rule: str = ""
     """The name of the rule that was applied: the run's, or its fallback."""
-    metrics: Metrics = field(default_factory=dict)
+    metrics: dict[str, Totals] = field(default_factory=dict)
     """Of the new version, known without evaluating it: the privacy spent."""
     opens: OpenedPhase | None = None

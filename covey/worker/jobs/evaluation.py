@@ -9,8 +9,7 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-Metrics = dict[str, tuple[float, float]]
-"""Metric name to (total, count): sums that can be merged over nodes, never ready means."""
+from covey.metrics import Metrics
 
 
 @dataclass(frozen=True)
@@ -25,12 +24,14 @@ class EvaluateJob:
     node_paths: Mapping[str, str] = field(default_factory=dict)
     node_options: Mapping[str, JsonValue] = field(default_factory=dict)
     allow_path: bool = False
+    layout: str = ""
+    """The run's layout as text; empty: that of the task's model, as on the coordinator."""
     state: Mapping[str, Path] = field(default_factory=dict)
     """On a node: the state that counts whatever became of its updates, as in `TrainJob`."""
 
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """What an evaluation came to; no metrics where there are no such data."""
+    """What an evaluation came to, with the metrics that are missing; none where there are no such data."""
 
     metrics: Metrics

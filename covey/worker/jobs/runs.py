@@ -31,6 +31,8 @@ class DescribeJob:
 
     spec_json: str
     allow_path: bool = False
+    submitted: bool = False
+    """Nobody has looked at the model yet: also make it, and look at its values."""
 
 
 @dataclass(frozen=True)

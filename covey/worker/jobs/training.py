@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from covey.worker.jobs.evaluation import Metrics
+from covey.metrics import Metrics
 from covey.worker.jobs.files import WrittenFile
 
 NODE_STATE = ("residual", "momentum")

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from covey.errors import LayoutError
-from covey.layout import Layout
+from covey.layout import Layout, TensorSpec
 from covey.learning.data import held_on
+from covey.learning.entries import check_values
 from covey.learning.partition import part_of, partition_in
 from covey.learning.state import layout_of
 from covey.learning.task import NodeData, Task, load_task, task_errors
+from covey.learning.transient import TransientState
 from covey.methods.contract import METHODS, Method
 from covey.seeds import derive_seed
 from covey.spec import RunSpec, parse_json
@@ -64,7 +66,24 @@ class RunContext:
         """The task's model; its first values come from the run's seed only. It is reused by every round."""
         torch.manual_seed(derive_seed(self.spec.seed, "model"))
         with task_errors("Task.model"):
-            return self.task.model()
+            model = self.task.model()
+        self._transient = TransientState(model)
+        return model
+
+    def fresh_model(self) -> nn.Module:
+        """The model for a new piece of work: what no model file holds is as it was made; the rest is to be loaded."""
+        model = self.model
+        self._transient.restore()
+        return model
+
+    def check_model(self) -> None:
+        """Refuse a model that cannot be exchanged, or that nothing could be trained of.
+
+        Raises:
+            LayoutError: The message names the tensor.
+        """
+        _ = self.layout
+        check_values(self.model, own_fit=self.task.own_fit)
 
     @cached_property
     def layout(self) -> Layout:
@@ -127,23 +146,32 @@ class RunContext:
             LayoutError: The task's own model has another one; the message names the first difference.
         """
         layout = Layout.from_json(text)
-        if layout != self.layout:
+        if set(layout.tensors) != set(self.layout.tensors):
             difference = _difference(self.layout, layout)
             raise LayoutError(
                 f"the model of task {self.spec.task.name!r} here is not the run's: {difference}; "
                 "install the same version of the task as the coordinator has"
             )
+        self.layout = layout  # the same tensors, in the run's order
         return layout
 
 
 def _difference(own: Layout, run: Layout) -> str:
-    for here, there in zip(own.tensors, run.tensors, strict=False):
-        if here != there:
-            return (
-                f"here {here.part} tensor {here.name!r} {here.dtype} {list(here.shape)}, "
-                f"in the run {there.part} tensor {there.name!r} {there.dtype} {list(there.shape)}"
-            )
-    return f"{len(own.tensors)} tensors here, {len(run.tensors)} in the run"
+    """What the first tensor is of which only one has such a one."""
+    mine = _beyond(own, run)
+    theirs = _beyond(run, own)
+    if not mine or not theirs:
+        return f"{_named((mine or theirs)[0])} is {'here' if mine else 'in the run'} only"
+    return f"here {_named(mine[0])}, in the run {_named(theirs[0])}"
+
+
+def _named(tensor: TensorSpec) -> str:
+    return f"{tensor.part} tensor {tensor.name!r} {tensor.dtype} {list(tensor.shape)}"
+
+
+def _beyond(one: Layout, other: Layout) -> list[TensorSpec]:
+    known = set(other.tensors)
+    return [tensor for tensor in one.tensors if tensor not in known]
 
 
 class Contexts:

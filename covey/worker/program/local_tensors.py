@@ -43,7 +43,10 @@ class LocalTensors:
 
     def without(self, layout: Layout) -> Layout:
         """A layout without these tensors."""
-        return Layout(tuple(tensor for tensor in layout.tensors if tensor.name not in self.names))
+        if not self.names:
+            return layout
+        kept = tuple(tensor for tensor in layout.tensors if tensor.name not in self.names)
+        return Layout(kept, tuple(pair for pair in layout.aliases if pair[1] not in self.names))
 
     def load_into(self, model: nn.Module, path: Path | None) -> None:
         """Copy a node's values into the model; without a file the first ones.
@@ -72,4 +75,4 @@ class LocalTensors:
         Raises:
             TaskError: A value is not finite.
         """
-        return write_tensors(path, self.layout, tensors_of(model))
+        return write_tensors(path, self.layout, tensors_of(model), self._first)

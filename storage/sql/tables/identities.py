@@ -87,10 +87,26 @@ class SqlIdentities(Identities):
             return _token(connection, secret_sha256)
 
     @override
-    def renew_node(self, node: str, serial: str, expires_at: float, signing_key: bytes, key_id: str, at: float) -> None:
+    def renew_node(
+        self,
+        node: str,
+        serial: str,
+        expires_at: float,
+        signing_key: bytes,
+        key_id: str,
+        at: float,
+        *,
+        previous_serial: str = "",
+    ) -> None:
+        certificate = {"certificate_serial": serial, "certificate_expires_at": expires_at}
         with self._db.writing() as connection:
-            _set(connection, node, certificate_serial=serial, certificate_expires_at=expires_at, key_id=key_id)
+            _set(connection, node, **certificate, previous_serial=previous_serial, key_id=key_id)
             _use_key(connection, node, signing_key, key_id, at)
+
+    @override
+    def settle_node(self, node: str) -> None:
+        with self._db.writing() as connection:
+            _set(connection, node, previous_serial="")
 
     @override
     def signing_key(self, key_id: str) -> bytes:

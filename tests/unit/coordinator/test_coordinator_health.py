@@ -9,9 +9,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from covey.coordinator.admin import health
 from covey.coordinator.admin.health import CoordinatorHealth
+from covey.coordinator.nodes.members import Members
 from covey.coordinator.store_thread import StoreThread
 from covey.errors import StoreUnavailable
-from covey.wire.channels import secure_channel, server_credentials
+from covey.storage.record.contract import NodeRecord
+from covey.wire.channels import certified_peer, secure_channel, server_credentials
 
 
 class Store:
@@ -41,20 +43,28 @@ async def store():
 
 
 @pytest.fixture
-def evicted():
-    return set()
+def members(store):
+    return Members(store)
 
 
 @pytest.fixture
-async def channel_of(store, identity, evicted):
+def evicted(members):
+    return members.evicted
+
+
+@pytest.fixture
+async def channel_of(store, identity, members):
     """Opens channels to a server: `channel_of(name, role)`."""
     server, open_ones = grpc.aio.server(), []
-    server.add_generic_rpc_handlers((CoordinatorHealth(store, evicted).handler(),))
+    server.add_generic_rpc_handlers((CoordinatorHealth(store, members).handler(),))
     port = server.add_secure_port("127.0.0.1:0", server_credentials(identity("coordinator", "coordinator")))
     await server.start()
 
     def make(name="boss", role="admin"):
-        open_ones.append(secure_channel(f"127.0.0.1:{port}", identity(name, role)))
+        caller = identity(name, role)
+        serial = certified_peer(caller.certificate_pem).serial
+        members.register(NodeRecord(name, role, "active", 1.0, certificate_serial=serial))
+        open_ones.append(secure_channel(f"127.0.0.1:{port}", caller))
         return open_ones[-1]
 
     yield make
@@ -85,8 +95,8 @@ async def test_the_store_is_looked_at_when_somebody_asks(channel_of, store):
     assert store.up
 
 
-async def test_many_callers_make_one_question(store, evicted):
-    service = CoordinatorHealth(store, evicted)
+async def test_many_callers_make_one_question(store, members):
+    service = CoordinatorHealth(store, members)
     store.store.free.clear()
     answers = [asyncio.create_task(service.store_serves()) for _ in range(20)]
     await asyncio.sleep(0)  # now all of them wait

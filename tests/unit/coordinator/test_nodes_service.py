@@ -214,7 +214,7 @@ async def test_progress_is_shown_in_phases_that_are_known(service, sessions, run
         (b'{"a\\nb":[1,2]}', {}),
         (b'{"accuracy":[1' + 400 * b"0" + b",2]}", {}),
         (b"[" * 100_000, {}),
-        (b'{"accuracy":[NaN,2],"loss":[3,4]}', {"loss": (3.0, 4.0)}),
+        (b'{"accuracy":[NaN,2],"loss":[3,4]}', {"accuracy": "it is nan over 2", "loss": (3.0, 4.0)}),
     ],
 )
 async def test_what_nodes_say_of_the_last_version(service, sessions, runs, text, expected):

@@ -16,7 +16,7 @@ from covey.coordinator.runs.assignments import (
     is_small,
 )
 from covey.coordinator.runs.commit import adopt_files, discard_scratch, signed_version
-from covey.coordinator.runs.evaluation import RunEvaluation, merged_metrics, unevaluated_versions
+from covey.coordinator.runs.evaluation import NodeMetrics, RunEvaluation, merged_metrics, unevaluated_versions
 from covey.coordinator.runs.facts import RunFacts
 from covey.coordinator.runs.preparation import prepare
 from covey.coordinator.runs.retention import Retention
@@ -123,9 +123,18 @@ async def test_of_a_step_that_makes_no_version_all_files_go(world, step):
 
 
 def test_metrics_of_nodes_are_merged_by_their_counts():
-    parts = [{"evaluation/accuracy": (3.0, 4.0), "loss": (1.0, 1.0)}, {"evaluation/accuracy": (1.0, 4.0)}]
+    ada = {"evaluation/accuracy": (3.0, 4.0), "loss": (1.0, 1.0)}
+    parts: list[tuple[str, NodeMetrics]] = [("ada", ada), ("bob", {"evaluation/accuracy": (1.0, 4.0)})]
     assert merged_metrics(parts, "evaluation/") == {"nodes/accuracy": 0.5}
-    assert merged_metrics([{"accuracy": (0.0, 0.0)}], "") == {}
+    assert merged_metrics([("ada", {"accuracy": (0.0, 0.0)})], "") == {"nodes/accuracy": "nothing was counted"}
+
+
+def test_a_metric_that_one_node_lacks_is_that_of_the_others_and_one_that_all_lack_says_why():
+    parts: list[tuple[str, NodeMetrics]] = [
+        ("ada", {"auc": "one class only", "loss": "no file"}),
+        ("bob", {"auc": (1.0, 2.0), "loss": "no disk"}),
+    ]
+    assert merged_metrics(parts, "") == {"nodes/auc": 0.5, "nodes/loss": "ada: no file (and 1 more)"}
 
 
 async def test_only_versions_that_are_due_and_kept_are_left_to_be_evaluated(world):

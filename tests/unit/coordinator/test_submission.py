@@ -13,6 +13,8 @@ from covey.coordinator.nodes.enrolment import Addresses, EnrolmentServices
 from covey.coordinator.nodes.sessions import Sessions
 from covey.errors import SpecError, TaskError
 from covey.protos import admin_pb2 as pb
+from covey.storage.record.contract import NodeRecord
+from covey.wire.channels import certified_peer
 from tests.unit.coordinator.world import ROUNDS, Worker
 
 
@@ -75,7 +77,10 @@ def submit(world, worker, authority, identity):
             store_name="SQLite",
         )
     )
-    call = cast(Any, Call(identity("alice", "admin")))
+    alice = identity("alice", "admin")
+    serial = certified_peer(alice.certificate_pem).serial
+    world.members.register(NodeRecord("alice", "admin", "active", 1.0, certificate_serial=serial))
+    call = cast(Any, Call(alice))
 
     def submit(name):
         text = ROUNDS.format(count=2, nodes=2, where="central").replace('name = "digits"', f'name = "{name}"', 1)

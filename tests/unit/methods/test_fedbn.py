@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from covey.errors import LayoutError, SpecError
 from covey.learning.state import layout_of
 from covey.methods.fedbn import FedBN
+from covey.metrics import counted
 from covey.testing.method_rounds import MethodRounds, NormedExample, spec_of
 from covey.worker.execute.node_ops import evaluate
 from covey.worker.jobs.evaluation import EvaluateJob
@@ -68,7 +69,7 @@ def test_a_node_evaluates_with_its_own_tensors(tmp_path: Path) -> None:
 
     def found(state: dict[str, Path]) -> float:
         job = EvaluateJob("run", spec.to_json(), run.model, "node", allow_path=True, state=state)
-        return evaluate(job, host).metrics["loss"][0] / 20
+        return counted(evaluate(job, host).metrics)["loss"][0] / 20
 
     def expected(own: dict[str, Tensor]) -> float:
         model = first_model(spec)

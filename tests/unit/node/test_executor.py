@@ -1,6 +1,7 @@
 """From an assignment to its end: what is trained, kept, delivered again, and declined."""
 
 import asyncio
+import json
 from dataclasses import replace
 
 import pytest
@@ -106,7 +107,8 @@ async def test_what_the_operator_does_not_allow_is_declined(node, do):
     assert decline.code == "declined"
     assert "allowed: digits" in decline.reason
     await do(assignment("a", spec=spec, work="evaluate"))
-    assert node.coordinator.of(msg.Evaluation) == [msg.Evaluation("a", 1)]
+    (answer,) = node.coordinator.of(msg.Evaluation)
+    assert "declined: task 'elsewhere' is not allowed" in json.loads(answer.metrics)["evaluation"]
 
 
 async def test_a_specification_that_cannot_be_read_is_declined(node, do):

@@ -114,7 +114,12 @@ def test_other_roles_learn_nothing(serve, someone, role, path):
 
 def test_an_evicted_auditor_is_shut_out_at_once(serve, someone):
     evicted = set()
-    server, context = serve(ANYWHERE, shut_out=evicted), someone("watcher", "auditor")
+
+    def admit(peer):
+        if peer.name in evicted:
+            raise IdentityError("evicted")
+
+    server, context = serve(ANYWHERE, admit=admit), someone("watcher", "auditor")
     assert get(server, context=context)[0] == 200
     evicted.add("watcher")
     assert get(server, context=context)[0] == 403

@@ -2,8 +2,9 @@
 
 import pytest
 
-from covey.coordinator.nodes.rate_limits import MAX_ADDRESSES, RateLimits, site_of
+from covey.coordinator.nodes.rate_limits import MAX_ADDRESSES, RateLimits
 from covey.errors import LimitExceeded
+from covey.wire.connections import site_of
 
 
 class Clock:
@@ -61,7 +62,7 @@ def test_many_addresses_take_no_endless_memory():
     limits = RateLimits(each=(1, 0.0), total=(10 * MAX_ADDRESSES, 0.0), clock=Clock())
     for number in range(2 * MAX_ADDRESSES):
         limits.admit(str(number))
-    assert len(limits._buckets) == MAX_ADDRESSES
+    assert len(limits._buckets._buckets) == MAX_ADDRESSES
     with pytest.raises(LimitExceeded):
         limits.admit(str(2 * MAX_ADDRESSES - 1))
 

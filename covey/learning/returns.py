@@ -1,0 +1,92 @@
+"""What the methods of a task must return: a wrong value is told what should be in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from covey.errors import TaskError
+from covey.learning.statistics import Stat
+
+T = TypeVar("T")
+EXAMPLE = 'such as {"loss": Stat(loss.item() * examples, examples)}'
+
+
+def described(value: object) -> str:
+    """A value as an error names it: its class, and what tells values of it apart."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {list(value.shape)}"
+    if value is None:
+        return "None"
+    kind = type(value).__name__
+    text = repr(value) if isinstance(value, bool | int | float | str) else ""
+    return f"the {kind} {text[:50]}" if text else f"a{'n' if kind[0] in 'aeiouAEIOU' else ''} {kind}"
+
+
+def require(value: object, kind: type[T], what: str, should: str) -> T:
+    """The value, which must be of a class.
+
+    Args:
+        value: What a method returned.
+        kind: What it must be.
+        what: The method, `Task.loss`.
+        should: What to return, as a whole clause.
+
+    Raises:
+        TaskError: It is something else.
+    """
+    if not isinstance(value, kind):
+        raise TaskError(f"{what} returned {described(value)}; {should}")
+    return value
+
+
+def model_of(value: object) -> nn.Module:
+    """What `Task.model` returned."""
+    return require(value, nn.Module, "Task.model", "return a torch.nn.Module (the object, not its class)")
+
+
+def stats_of(value: object, what: str) -> dict[str, Stat]:
+    """What `Task.evaluate` returned, or the metrics of `Task.fit`: each a sum and a count as plain numbers.
+
+    None in the place of a metric means that it is missing, as a total that is not a number does.
+
+    Raises:
+        TaskError: It is not a mapping of names to `Stat`.
+    """
+    should = f"return a mapping of names to Stat(total, count), {EXAMPLE}"
+    found = require(value, Mapping, what, should)
+    return {_name(name, what, should): _stat(name, stat, what, should) for name, stat in found.items()}
+
+
+def _name(name: object, what: str, should: str) -> str:
+    if not isinstance(name, str) or not name:
+        raise TaskError(f"{what} returned a metric called {name!r}; {should}")
+    return name
+
+
+def _stat(name: str, stat: object, what: str, should: str) -> Stat:
+    if stat is None:
+        return Stat.missing("it is None")
+    if not isinstance(stat, Stat):
+        raise TaskError(f"{what} returned {described(stat)} for {name!r}; {should}")
+    if stat.total is None or stat.count is None:
+        return Stat.missing("it is None")
+    try:
+        return Stat(float(stat.total), float(stat.count), stat.reason)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise TaskError(
+            f"{what} returned Stat({stat.total!r}, {stat.count!r}) for {name!r}: {error}; {should}"
+        ) from error
+
+
+def is_count(value: Any) -> bool:
+    """Whether a value counts things: a whole number above zero."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) > 0
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a real number."""
+    return isinstance(value, Real) and not isinstance(value, bool)
