@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from covey.client.signed import Commit, SignedRecord, SignedUpdate
 from covey.client.values import Run
-from covey.storage.record.seals import BYTES
+from covey.errors import IdentityError
+from covey.storage.record.seals import bytes_in
 
 Row = Mapping[str, Any]
-
-
-def bytes_in(value: object) -> bytes | None:
-    """The bytes of a column that should hold some; None: it holds something else."""
-    if isinstance(value, dict) and value.keys() == {BYTES} and isinstance(value[BYTES], str):
-        try:
-            return bytes.fromhex(value[BYTES])
-        except ValueError:
-            return None
-    return None
 
 
 @dataclass
@@ -67,7 +58,7 @@ class AuditedRun:
 
     def signed(self) -> SignedRecord:
         """The signed statements of commits and updates."""
-        keys = {row.get("key_id"): bytes_in(row.get("public_key")) or b"" for row in self.rows["keys"]}
+        keys = {_text(row.get("key_id")): bytes_in(row.get("public_key")) or b"" for row in self.rows["keys"]}
         return SignedRecord(self.coordinator_key, tuple(self._commits()), tuple(self._updates(keys)))
 
     def _commits(self) -> Iterator[Commit]:
@@ -76,7 +67,7 @@ class AuditedRun:
             if statement != b"":
                 yield Commit(_whole(row.get("version")), statement or b"", bytes_in(row.get("signature")) or b"")
 
-    def _updates(self, keys: Mapping[Any, bytes]) -> Iterator[SignedUpdate]:
+    def _updates(self, keys: Mapping[str, bytes]) -> Iterator[SignedUpdate]:
         for row in self.rows["assignments"]:
             if row.get("digest") == "" and bytes_in(row.get("statement")) == b"":
                 continue
@@ -85,19 +76,26 @@ class AuditedRun:
                 node=_text(row.get("node")),
                 statement=bytes_in(row.get("statement")) or b"",
                 signature=bytes_in(row.get("signature")) or b"",
-                signing_key=keys.get(row.get("key_id"), b"") if isinstance(row.get("key_id"), str) else b"",
+                signing_key=keys.get(_text(row.get("key_id")), b""),
                 verdict=_text(row.get("verdict")),
                 kept=bool(row.get("kept")),
                 base_version=_whole(row.get("base_version")),
             )
 
 
-def audited(rows: Iterable[tuple[str, Row]], coordinator_key: bytes) -> AuditedRun:
-    """All rows of an audit."""
-    run = AuditedRun(coordinator_key)
-    for table, values in rows:
-        run.add(table, values)
-    return run
+def row_in(text: bytes) -> Row:
+    """A row's values from its JSON object.
+
+    Raises:
+        IdentityError: It is none.
+    """
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise IdentityError("a row of the record is not JSON") from error
+    if not isinstance(found, dict):
+        raise IdentityError("a row of the record is not a JSON object")
+    return found
 
 
 def _whole(value: object) -> int:

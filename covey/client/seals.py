@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from covey.client.audited import AuditedRun, Row, bytes_in
+from covey.client.audited import AuditedRun, Row
 from covey.client.values import ENDED
 from covey.errors import CoveyError, IdentityError
-from covey.storage.record.seals import DOMAIN, KIND, SEALED, sealed
+from covey.storage.record.seals import DOMAIN, KIND, SEALED, bytes_in, sealed
 from covey.wire.signing import verify
 
 Key = tuple[Any, ...]
@@ -155,19 +155,27 @@ def _end(chain: Chain, audited: AuditedRun) -> Iterator[str]:
             yield f"the run ended with {count} rows of {table}, and {len(audited.rows[table])} are on record"
 
 
+def check_states(audited: AuditedRun) -> Iterator[str]:
+    """Whether the policy's states that are on record are those of the digests beside them."""
+    for row in audited.rows["steps"]:
+        state = row.get("state")
+        if state != "" and hashlib.sha256(str(state).encode()).hexdigest() != row.get("state_sha256"):
+            yield f"step {_printable(row.get('number'))}: its state is not the one of its digest"
+
+
 def _uncovered(chain: Chain, audited: AuditedRun) -> Iterator[str]:
     if not chain.count:
         yield (
-            "this run is from a version that sealed no rows: commits and updates are checked by their own statements, which "
-            "do not cover specification, seed, roster, times, weights, numbers, metrics, reasons of what was not "
-            "committed, events and the run's end"
+            "this run is from a version that sealed no rows: commits and updates are checked by their own statements, "
+            "which do not cover specification, seed, roster, times, weights, numbers, metrics, what was not committed, "
+            "events and the run's end"
         )
         return
     last = chain.before.get("groups", -1)
     if chain.before:
         yield (
-            f"rounds up to {max(last, 0)} are from a version that sealed no rows: of these, commits and updates are checked by "
-            "their own statements"
+            f"rounds up to {max(last, 0)} are from a version that sealed no rows: of these, commits and updates are "
+            "checked by their own statements"
         )
     still = [row for row in audited.rows["groups"] if row.get("state") in OPEN]
     if still:

@@ -116,6 +116,16 @@ def _marked(value: object) -> object:
     return [_marked(item) for item in value] if isinstance(value, list | tuple) else value
 
 
+def bytes_in(value: object) -> bytes | None:
+    """The bytes of a column of a `RawRow`; None: it holds something else."""
+    if isinstance(value, dict) and value.keys() == {BYTES} and isinstance(value[BYTES], str):
+        try:
+            return bytes.fromhex(value[BYTES])
+        except ValueError:
+            return None
+    return None
+
+
 def sealed(table: str, values: Values) -> dict[str, Any]:
     """A row as a seal lists it.
 
@@ -131,8 +141,8 @@ def sealed(table: str, values: Values) -> dict[str, Any]:
     for name, value in values.items():
         if name == "run" or (table, name) in LOCAL:
             continue
-        if isinstance(value, dict) and value.keys() == {BYTES}:
-            digests[name] = hashlib.sha256(bytes.fromhex(value[BYTES])).hexdigest()
+        if (raw := bytes_in(value)) is not None:
+            digests[name] = hashlib.sha256(raw).hexdigest()
         elif isinstance(value, int | float | None) and (not isinstance(value, float) or math.isfinite(value)):
             short[name] = value
         elif len(text := canonical(value)) > LONGEST:

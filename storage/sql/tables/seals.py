@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, Table, and_, bindparam, func, insert, select
 from typing_extensions import override
 
-from covey.storage.record.seals import Facts, RawRow, SealRecord, Sealer, Seals, sealed, statement_of
+from covey.storage.record.seals import Facts, RawRow, Sealer, SealRecord, Seals, sealed, statement_of
 from covey.storage.sql.database import Database
 from covey.storage.sql.raw_rows import raw_columns, raw_values
 from covey.storage.sql.schema import assignments, events, groups, keys, runs, seals, steps, versions

@@ -174,7 +174,7 @@ def test_who_runs_does_not_leave(listener, tmp_path):
     join(listener.token(), tmp_path / "node")
     with (
         alone(tmp_path / "node", "the node cannot start"),
-        pytest.raises(Conflict, match="hospital-a cannot leave yet: a node runs on .*; stop it first"),
+        pytest.raises(Conflict, match=r"hospital-a cannot leave yet: a node runs on .*; stop it first"),
     ):
         leave(tmp_path / "node")
     assert Identity.load(tmp_path / "node" / "identity").name == "hospital-a"
