@@ -70,7 +70,7 @@ def examine_record(
         audited: The rows.
         federation: The caller's federation.
         coordinator_key: The raw Ed25519 key that the caller knows the coordinator by.
-        receipts: Lines of `covey node receipts`: what the coordinator signed for updates that it had.
+        receipts: Lines of nodes' `receipts/RUN.jsonl`: what the coordinator signed for updates that it had.
     """
     shown = audited.shown()
     problems, notes = check_seals(audited, federation, coordinator_key)

@@ -214,7 +214,7 @@ class Connection:
 
         Args:
             run: The run.
-            receipts: What nodes were given for their updates (`covey node receipts`).
+            receipts: Lines of nodes' `receipts/RUN.jsonl`: what they were given for updates that must be on record.
 
         Raises:
             CoveyError: It cannot be read. What is wrong with it is in the report.

@@ -25,6 +25,8 @@ NAMES = {
     "steps": "step {0}",
     "events": "event {0}",
 }
+SEALED_COMMIT = b'"covey":"commit/2"'
+"""In a commit of a run whose rows are sealed; statements are canonical JSON, in which no text has bare quotes."""
 MOST_SHOWN = 60
 """Characters of a value in a finding."""
 
@@ -65,6 +67,9 @@ def check_seals(audited: AuditedRun, federation: str, key: bytes) -> tuple[list[
     chain = _chain(audited.rows["seals"], federation, name, key, problems)
     problems += _compared(chain, audited.rows, ended=audited.run.get("state") in ENDED)
     problems += _end(chain, audited)
+    statements = [bytes_in(row.get("statement")) or b"" for row in audited.rows["model_versions"]]
+    if not chain.count and any(SEALED_COMMIT in statement for statement in statements):
+        problems.append("the run's rows were sealed, as its commits say, but no seal is on record")
     common = _chain(audited.common["seals"], federation, "", key, problems)
     found = _compared(common, {"events": audited.common["events"]}, ended=False)
     problems += [f"{text} (an event of no run)" for text in found]

@@ -208,7 +208,7 @@ def export(run: str, path: Path, version: Any, node: str, as_json: bool, target:
         "covey run audit digits --data-dir /srv/covey",
         "covey run audit digits --json",
         "covey run audit digits.bundle --identity ~/audit",
-        "covey run audit digits --data-dir /srv/covey --receipts hospital-a.receipts",
+        "covey run audit digits --data-dir /srv/covey --receipts /srv/node/receipts/3f0c9a5d7e21.jsonl",
     ),
     json_fields=AUDIT_FIELDS,
 )
@@ -217,7 +217,7 @@ def export(run: str, path: Path, version: Any, node: str, as_json: bool, target:
     "--receipts",
     type=EXISTING_FILE,
     multiple=True,
-    help="What `covey node receipts` wrote: updates that the coordinator must have. May be repeated.",
+    help="A node's receipts/RUN.jsonl: updates that must be on record. May be repeated.",
 )
 @json_option
 @where_options
