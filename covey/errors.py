@@ -25,6 +25,7 @@ status and a safe public text. The message given at construction is for the log 
         WorkerDied           it ended before it answered
         TaskError            the task's own code failed
       RunFailed            a run cannot go on
+      LedgerError          an exchange between peers contradicts the account of mass
 """
 
 from __future__ import annotations
@@ -166,6 +167,12 @@ class RunFailed(CoveyError):
     """A run cannot go on; the message is its recorded reason."""
 
     code = "run-failed"
+
+
+class LedgerError(CoveyError):
+    """An exchange between peers contradicts the account of mass; the message names the peer and the batch."""
+
+    code = "ledger"
 
 
 def by_code() -> dict[str, type[CoveyError]]:

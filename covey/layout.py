@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from covey.errors import LayoutError
 
@@ -121,17 +121,7 @@ class Layout:
         Raises:
             LayoutError: Not the text of a layout.
         """
-        try:
-            found = json.loads(text)
-            rows, tied = (found["tensors"], found["aliases"]) if isinstance(found, dict) else (found, {})
-            tensors = [TensorSpec(str(n), str(d), tuple(int(x) for x in s), str(p)) for n, d, s, p in rows]
-            aliases = {str(alias): str(name) for alias, name in tied.items()}
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-            raise LayoutError(f"not a layout: {error}") from error
-        layout = cls.of(tensors, aliases)
-        if layout.tensors != tuple(tensors):
-            raise LayoutError("the tensors are not in exchange order")
-        return layout
+        return _read(text)
 
     def canonical_bytes(self) -> bytes:
         """The layout as compact ASCII JSON: `[[name, dtype, shape, part], ...]`; what is hashed."""
@@ -152,7 +142,11 @@ class Layout:
 
     def part(self, name: str) -> Layout:
         """The tensors of one part only."""
-        return Layout(tuple(t for t in self.tensors if t.part == name))
+        return self._by_part.get(name) or Layout(())
+
+    @cached_property
+    def _by_part(self) -> dict[str, Layout]:
+        return {name: Layout(tuple(t for t in self.tensors if t.part == name)) for name in PARTS}
 
     def matching(self, pattern: str) -> Layout:
         """The tensors whose names match a regular expression."""
@@ -189,6 +183,22 @@ class Layout:
     def file_bytes(self) -> int:
         """Size in bytes of a model file with this layout."""
         return len(self.header) + self.nbytes
+
+
+@lru_cache(maxsize=2)
+def _read(text: str | bytes) -> Layout:
+    """As `Layout.from_json`. A layout comes with every assignment of a run: it is read once, its header made once."""
+    try:
+        found = json.loads(text)
+        rows, tied = (found["tensors"], found["aliases"]) if isinstance(found, dict) else (found, {})
+        tensors = [TensorSpec(str(n), str(d), tuple(int(x) for x in s), str(p)) for n, d, s, p in rows]
+        aliases = {str(alias): str(name) for alias, name in tied.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        raise LayoutError(f"not a layout: {error}") from error
+    layout = Layout.of(tensors, aliases)
+    if layout.tensors != tuple(tensors):
+        raise LayoutError("the tensors are not in exchange order")
+    return layout
 
 
 def _compact(value: object) -> str:

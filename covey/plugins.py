@@ -30,6 +30,8 @@ GROUPS = {
     "local-optimizer": "covey.local_optimizers",
     "partition": "covey.partitions",
     "schedule": "covey.schedules",
+    "topology": "covey.topologies",
+    "mixing": "covey.mixings",
 }
 """Kind of plug-in to its entry-point group, known without importing a contract (a test holds them equal)."""
 KINDS_GROUP = "covey.kinds"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from covey.artifact import Artifact
+from covey.artifact import INLINE_BYTES, Artifact
 from covey.parts import PartFile
 
 State = Mapping[str, Artifact]
@@ -55,6 +55,11 @@ class FinishedUpdate:
     def digests(self) -> set[str]:
         """Of its files."""
         return {part.artifact.digest for part in self.parts}
+
+    @property
+    def is_small(self) -> bool:
+        """Whether its files come along with its offer."""
+        return sum(part.artifact.size_bytes for part in self.parts) <= INLINE_BYTES
 
     @property
     def needed(self) -> set[str]:

@@ -121,6 +121,48 @@ class RoundRequest(_message.Message):
     limit: int
     def __init__(self, run: _Optional[str] = ..., round: _Optional[int] = ..., after: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
 
+class ListContributionsRequest(_message.Message):
+    __slots__ = ("run", "after", "limit")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    after: str
+    limit: int
+    def __init__(self, run: _Optional[str] = ..., after: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class ListContributionsReply(_message.Message):
+    __slots__ = ("contributions", "next")
+    CONTRIBUTIONS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    contributions: _containers.RepeatedCompositeFieldContainer[Contribution]
+    next: str
+    def __init__(self, contributions: _Optional[_Iterable[_Union[Contribution, _Mapping]]] = ..., next: _Optional[str] = ...) -> None: ...
+
+class Contribution(_message.Message):
+    __slots__ = ("node", "asked", "accepted", "rejected", "declined", "lost", "late", "last_round", "last_verdict", "last_reason")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    ASKED_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_FIELD_NUMBER: _ClassVar[int]
+    DECLINED_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    LATE_FIELD_NUMBER: _ClassVar[int]
+    LAST_ROUND_FIELD_NUMBER: _ClassVar[int]
+    LAST_VERDICT_FIELD_NUMBER: _ClassVar[int]
+    LAST_REASON_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    asked: int
+    accepted: int
+    rejected: int
+    declined: int
+    lost: int
+    late: int
+    last_round: int
+    last_verdict: str
+    last_reason: str
+    def __init__(self, node: _Optional[str] = ..., asked: _Optional[int] = ..., accepted: _Optional[int] = ..., rejected: _Optional[int] = ..., declined: _Optional[int] = ..., lost: _Optional[int] = ..., late: _Optional[int] = ..., last_round: _Optional[int] = ..., last_verdict: _Optional[str] = ..., last_reason: _Optional[str] = ...) -> None: ...
+
 class ListRoundsRequest(_message.Message):
     __slots__ = ("run", "after", "limit", "newest")
     RUN_FIELD_NUMBER: _ClassVar[int]
@@ -142,7 +184,7 @@ class ListRoundsReply(_message.Message):
     def __init__(self, rounds: _Optional[_Iterable[_Union[Round, _Mapping]]] = ..., next: _Optional[int] = ...) -> None: ...
 
 class Round(_message.Message):
-    __slots__ = ("round", "state", "attempt", "started_at", "committed_at", "seconds", "accepted", "rejected", "bytes_received", "bytes_sent", "metrics", "reason", "invited", "base_version", "version", "arrival")
+    __slots__ = ("round", "state", "attempt", "started_at", "committed_at", "seconds", "accepted", "rejected", "bytes_received", "bytes_sent", "metrics", "reason", "invited", "base_version", "version", "arrival", "declined", "lost", "late", "received", "last_reason", "phase")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
@@ -159,6 +201,12 @@ class Round(_message.Message):
     BASE_VERSION_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ARRIVAL_FIELD_NUMBER: _ClassVar[int]
+    DECLINED_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    LATE_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    LAST_REASON_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
     round: int
     state: str
     attempt: int
@@ -175,7 +223,13 @@ class Round(_message.Message):
     base_version: int
     version: int
     arrival: int
-    def __init__(self, round: _Optional[int] = ..., state: _Optional[str] = ..., attempt: _Optional[int] = ..., started_at: _Optional[float] = ..., committed_at: _Optional[float] = ..., seconds: _Optional[float] = ..., accepted: _Optional[int] = ..., rejected: _Optional[int] = ..., bytes_received: _Optional[int] = ..., bytes_sent: _Optional[int] = ..., metrics: _Optional[str] = ..., reason: _Optional[str] = ..., invited: _Optional[_Iterable[str]] = ..., base_version: _Optional[int] = ..., version: _Optional[int] = ..., arrival: _Optional[int] = ...) -> None: ...
+    declined: int
+    lost: int
+    late: int
+    received: int
+    last_reason: str
+    phase: int
+    def __init__(self, round: _Optional[int] = ..., state: _Optional[str] = ..., attempt: _Optional[int] = ..., started_at: _Optional[float] = ..., committed_at: _Optional[float] = ..., seconds: _Optional[float] = ..., accepted: _Optional[int] = ..., rejected: _Optional[int] = ..., bytes_received: _Optional[int] = ..., bytes_sent: _Optional[int] = ..., metrics: _Optional[str] = ..., reason: _Optional[str] = ..., invited: _Optional[_Iterable[str]] = ..., base_version: _Optional[int] = ..., version: _Optional[int] = ..., arrival: _Optional[int] = ..., declined: _Optional[int] = ..., lost: _Optional[int] = ..., late: _Optional[int] = ..., received: _Optional[int] = ..., last_reason: _Optional[str] = ..., phase: _Optional[int] = ...) -> None: ...
 
 class RoundDetail(_message.Message):
     __slots__ = ("round", "updates", "version", "next")
@@ -190,7 +244,7 @@ class RoundDetail(_message.Message):
     def __init__(self, round: _Optional[_Union[Round, _Mapping]] = ..., updates: _Optional[_Iterable[_Union[Update, _Mapping]]] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., next: _Optional[str] = ...) -> None: ...
 
 class Update(_message.Message):
-    __slots__ = ("node", "verdict", "reason", "digest", "bytes", "weight", "share", "numbers", "metrics", "received_at", "base_sha256", "key_id")
+    __slots__ = ("node", "verdict", "reason", "digest", "bytes", "weight", "share", "numbers", "metrics", "received_at", "base_sha256", "key_id", "phase")
     NODE_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -203,6 +257,7 @@ class Update(_message.Message):
     RECEIVED_AT_FIELD_NUMBER: _ClassVar[int]
     BASE_SHA256_FIELD_NUMBER: _ClassVar[int]
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
     node: str
     verdict: str
     reason: str
@@ -215,7 +270,8 @@ class Update(_message.Message):
     received_at: float
     base_sha256: str
     key_id: str
-    def __init__(self, node: _Optional[str] = ..., verdict: _Optional[str] = ..., reason: _Optional[str] = ..., digest: _Optional[str] = ..., bytes: _Optional[int] = ..., weight: _Optional[float] = ..., share: _Optional[float] = ..., numbers: _Optional[str] = ..., metrics: _Optional[str] = ..., received_at: _Optional[float] = ..., base_sha256: _Optional[str] = ..., key_id: _Optional[str] = ...) -> None: ...
+    phase: int
+    def __init__(self, node: _Optional[str] = ..., verdict: _Optional[str] = ..., reason: _Optional[str] = ..., digest: _Optional[str] = ..., bytes: _Optional[int] = ..., weight: _Optional[float] = ..., share: _Optional[float] = ..., numbers: _Optional[str] = ..., metrics: _Optional[str] = ..., received_at: _Optional[float] = ..., base_sha256: _Optional[str] = ..., key_id: _Optional[str] = ..., phase: _Optional[int] = ...) -> None: ...
 
 class LocateVersionRequest(_message.Message):
     __slots__ = ("run", "version", "node")
@@ -318,7 +374,7 @@ class NodeRequest(_message.Message):
     def __init__(self, node: _Optional[str] = ...) -> None: ...
 
 class Node(_message.Message):
-    __slots__ = ("node", "state", "enrolled_at", "last_seen_at", "certificate_expires_at", "version", "device", "tasks", "accepted", "rejected", "drill")
+    __slots__ = ("node", "state", "enrolled_at", "last_seen_at", "certificate_expires_at", "version", "device", "tasks", "accepted", "rejected", "drill", "declined", "lost", "late", "last_reason")
     NODE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     ENROLLED_AT_FIELD_NUMBER: _ClassVar[int]
@@ -330,6 +386,10 @@ class Node(_message.Message):
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     REJECTED_FIELD_NUMBER: _ClassVar[int]
     DRILL_FIELD_NUMBER: _ClassVar[int]
+    DECLINED_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    LATE_FIELD_NUMBER: _ClassVar[int]
+    LAST_REASON_FIELD_NUMBER: _ClassVar[int]
     node: str
     state: str
     enrolled_at: float
@@ -341,7 +401,11 @@ class Node(_message.Message):
     accepted: int
     rejected: int
     drill: str
-    def __init__(self, node: _Optional[str] = ..., state: _Optional[str] = ..., enrolled_at: _Optional[float] = ..., last_seen_at: _Optional[float] = ..., certificate_expires_at: _Optional[float] = ..., version: _Optional[str] = ..., device: _Optional[str] = ..., tasks: _Optional[_Iterable[str]] = ..., accepted: _Optional[int] = ..., rejected: _Optional[int] = ..., drill: _Optional[str] = ...) -> None: ...
+    declined: int
+    lost: int
+    late: int
+    last_reason: str
+    def __init__(self, node: _Optional[str] = ..., state: _Optional[str] = ..., enrolled_at: _Optional[float] = ..., last_seen_at: _Optional[float] = ..., certificate_expires_at: _Optional[float] = ..., version: _Optional[str] = ..., device: _Optional[str] = ..., tasks: _Optional[_Iterable[str]] = ..., accepted: _Optional[int] = ..., rejected: _Optional[int] = ..., drill: _Optional[str] = ..., declined: _Optional[int] = ..., lost: _Optional[int] = ..., late: _Optional[int] = ..., last_reason: _Optional[str] = ...) -> None: ...
 
 class NodeDetail(_message.Message):
     __slots__ = ("node", "events")

@@ -80,6 +80,11 @@ class AdminStub:
                 request_serializer=covey_dot_protos_dot_admin__pb2.RoundRequest.SerializeToString,
                 response_deserializer=covey_dot_protos_dot_admin__pb2.RoundDetail.FromString,
                 _registered_method=True)
+        self.ListContributions = channel.unary_unary(
+                '/covey.v1.Admin/ListContributions',
+                request_serializer=covey_dot_protos_dot_admin__pb2.ListContributionsRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_admin__pb2.ListContributionsReply.FromString,
+                _registered_method=True)
         self.AuditRun = channel.unary_stream(
                 '/covey.v1.Admin/AuditRun',
                 request_serializer=covey_dot_protos_dot_admin__pb2.AuditRequest.SerializeToString,
@@ -187,6 +192,13 @@ class AdminServicer:
 
     def ShowRound(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListContributions(self, request, context):
+        """What each node of a run's roster did in it.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -302,6 +314,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.ShowRound,
                     request_deserializer=covey_dot_protos_dot_admin__pb2.RoundRequest.FromString,
                     response_serializer=covey_dot_protos_dot_admin__pb2.RoundDetail.SerializeToString,
+            ),
+            'ListContributions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListContributions,
+                    request_deserializer=covey_dot_protos_dot_admin__pb2.ListContributionsRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_admin__pb2.ListContributionsReply.SerializeToString,
             ),
             'AuditRun': grpc.unary_stream_rpc_method_handler(
                     servicer.AuditRun,
@@ -597,6 +614,33 @@ class Admin:
             '/covey.v1.Admin/ShowRound',
             covey_dot_protos_dot_admin__pb2.RoundRequest.SerializeToString,
             covey_dot_protos_dot_admin__pb2.RoundDetail.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListContributions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/covey.v1.Admin/ListContributions',
+            covey_dot_protos_dot_admin__pb2.ListContributionsRequest.SerializeToString,
+            covey_dot_protos_dot_admin__pb2.ListContributionsReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,8 @@ class AdminStub:
     DownloadVersion: _grpc.UnaryStreamMultiCallable[_admin_pb2.LocateVersionRequest, _tensors_pb2.Chunk]
     ListRounds: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListRoundsRequest, _admin_pb2.ListRoundsReply]
     ShowRound: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RoundRequest, _admin_pb2.RoundDetail]
+    ListContributions: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListContributionsRequest, _admin_pb2.ListContributionsReply]
+    """What each node of a run's roster did in it."""
     AuditRun: _grpc.UnaryStreamMultiCallable[_admin_pb2.AuditRequest, _admin_pb2.AuditReply]
     """What is signed of a run and what it is about, to be checked by the caller: the key, then every row as the record has
     it, with its seals; or, if no rows are asked for, the commits by version and the signed updates by round and node.
@@ -77,6 +79,8 @@ class AdminAsyncStub(AdminStub):
     DownloadVersion: _aio.UnaryStreamMultiCallable[_admin_pb2.LocateVersionRequest, _tensors_pb2.Chunk]  # type: ignore[assignment]
     ListRounds: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListRoundsRequest, _admin_pb2.ListRoundsReply]  # type: ignore[assignment]
     ShowRound: _aio.UnaryUnaryMultiCallable[_admin_pb2.RoundRequest, _admin_pb2.RoundDetail]  # type: ignore[assignment]
+    ListContributions: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListContributionsRequest, _admin_pb2.ListContributionsReply]  # type: ignore[assignment]
+    """What each node of a run's roster did in it."""
     AuditRun: _aio.UnaryStreamMultiCallable[_admin_pb2.AuditRequest, _admin_pb2.AuditReply]  # type: ignore[assignment]
     """What is signed of a run and what it is about, to be checked by the caller: the key, then every row as the record has
     it, with its seals; or, if no rows are asked for, the commits by version and the signed updates by round and node.
@@ -158,6 +162,14 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.RoundRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.RoundDetail, _abc.Awaitable[_admin_pb2.RoundDetail]]: ...
+
+    @_abc_1.abstractmethod
+    def ListContributions(
+        self,
+        request: _admin_pb2.ListContributionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ListContributionsReply, _abc.Awaitable[_admin_pb2.ListContributionsReply]]:
+        """What each node of a run's roster did in it."""
 
     @_abc_1.abstractmethod
     def AuditRun(

@@ -19,6 +19,7 @@ ADMIN_CALLS = {
     "LocateVersion": "locate_version",
     "ListRounds": "list_rounds",
     "ShowRound": "show_round",
+    "ListContributions": "list_contributions",
     "ListNodes": "list_nodes",
     "ShowNode": "show_node",
     "ListEvents": "list_events",

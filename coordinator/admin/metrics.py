@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 NODE_PHASES = ("invited", "queued", "downloading", "training", "uploading")
-VERDICTS = ("accepted", "rejected", "declined", "lost")
+VERDICTS = ("accepted", "rejected", "declined", "lost", "late")
 
 
 class CoordinatorMetrics(Collector):

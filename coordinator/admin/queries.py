@@ -84,6 +84,14 @@ class Queries:
             next=kept[-1].node if more else "",
         )
 
+    def contributions(self, run: str, after: str = "", limit: int = 0) -> pb.ListContributionsReply:
+        """A page of what each node of a run's roster did in it, in the roster's order."""
+        record, size = self._store.run(run), page_size(limit)
+        begin = record.roster.index(after) + 1 if after in record.roster else 0
+        counted = self._store.contributions(record.run, record.roster[begin : begin + size + 1])
+        kept, more = fitting(map(views.contribution_view, counted), size)
+        return pb.ListContributionsReply(contributions=kept, next=kept[-1].node if more else "")
+
     # -- versions
 
     def version(self, run: str, number: int, node: str = "") -> VersionRecord:

@@ -112,12 +112,22 @@ class AdminService:
     async def list_runs(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsReply:
         """Newest first."""
         self._authorised(context, writes=False)
-        return await self._call(self._queries.runs, request.limit, request.before)
+        reply = await self._call(self._queries.runs, request.limit, request.before)
+        for view in reply.runs:
+            self._add_awaited(view)
+        return reply
 
     async def show_run(self, request: pb.RunRequest, context: Context) -> pb.Run:
         """One run."""
         self._authorised(context, writes=False)
-        return await self._call(self._queries.run, request.run)
+        return self._add_awaited(await self._call(self._queries.run, request.run))
+
+    def _add_awaited(self, view: pb.Run) -> pb.Run:
+        """Where a run waits for nodes that are away, name them: the record does not, as they may be back any moment."""
+        active = self._env.runs.of(view.run)
+        if active is not None and view.state == "running":
+            view.reason = "; ".join(filter(None, [active.mode.waits_for(), view.reason]))
+        return view
 
     async def watch_run(self, request: pb.RunRequest, context: Context) -> AsyncIterator[pb.RunStatus]:
         """Now, and whenever something changed, at most ten times a second, until the run has ended."""
@@ -126,7 +136,7 @@ class AdminService:
         rounds = self._queries.watched(run)
         while True:
             seen, began = self._env.changes.count, time.monotonic()
-            view = await self._call(self._queries.run, run)
+            view = self._add_awaited(await self._call(self._queries.run, run))
             ended = view.state not in ("queued", "running")
             async for changed in self._pages(rounds.changes(whole=ended)):
                 yield pb.RunStatus(run=view, rounds=changed, nodes=self._progress(run))
@@ -206,6 +216,13 @@ class AdminService:
         """One round, a page of its updates with their verdicts, and the version it made."""
         self._authorised(context, writes=False)
         return await self._call(self._queries.round, request.run, request.round, request.after, request.limit)
+
+    async def list_contributions(
+        self, request: pb.ListContributionsRequest, context: Context
+    ) -> pb.ListContributionsReply:
+        """A page of what each node of a run did in it."""
+        self._authorised(context, writes=False)
+        return await self._call(self._queries.contributions, request.run, request.after, request.limit)
 
     async def audit_run(self, request: pb.AuditRequest, context: Context) -> AsyncIterator[pb.AuditReply]:
         """Every row of a run with its seals, or commits and updates that are signed, for the caller to check."""

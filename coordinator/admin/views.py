@@ -12,6 +12,7 @@ from covey.protos import admin_pb2 as pb
 from covey.spec.mode import Mode
 from covey.spec.modes import DEFAULT, MODES
 from covey.storage.record.contract import (
+    ContributionRecord,
     EventRecord,
     Json,
     NodeRecord,
@@ -73,6 +74,12 @@ def round_view(record: RoundRecord) -> pb.Round:
         base_version=record.base_version,
         version=record.version or 0,
         arrival=record.arrival or 0,
+        declined=record.declined,
+        lost=record.lost,
+        late=record.late,
+        received=record.received,
+        last_reason=record.last_reason,
+        phase=record.phase,
     )
 
 
@@ -91,6 +98,7 @@ def update_view(record: UpdateRecord) -> pb.Update:
         received_at=record.received_at or 0.0,
         base_sha256=record.base_sha256,
         key_id=record.key_id,
+        phase=record.phase,
     )
 
 
@@ -143,7 +151,16 @@ def node_view(record: NodeRecord, connected: bool, drill: str = "") -> pb.Node:
         tasks=record.tasks,
         accepted=record.accepted,
         rejected=record.rejected,
+        declined=record.declined,
+        lost=record.lost,
+        late=record.late,
+        last_reason=record.last_reason,
     )
+
+
+def contribution_view(record: ContributionRecord) -> pb.Contribution:
+    """What one node did in a run."""
+    return pb.Contribution(**vars(record))
 
 
 def event_view(record: EventRecord) -> pb.Event:

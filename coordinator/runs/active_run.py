@@ -15,6 +15,7 @@ import structlog
 from covey import faults
 from covey import messages as msg
 from covey.artifact import INLINE_BYTES
+from covey.coordinator.runs.absentees import left_out
 from covey.coordinator.runs.assignments import AssignmentInputs, assignment, evaluation_assignment
 from covey.coordinator.runs.commit import StepJob, StepResult, adopt_files, discard_scratch
 from covey.coordinator.runs.evaluation import NodeMetrics, RunEvaluation
@@ -29,6 +30,9 @@ from covey.storage.record.contract import EventRecord, RoundRecord, RunRecord, S
 
 P = ParamSpec("P")
 R = TypeVar("R")
+PRUNE_EVERY = 4
+PRUNE_BYTES = 4 << 20
+"""Files that are not needed any more wait for so many commits, or until so many bytes have come since the last time."""
 log = structlog.get_logger(room="coordinator")
 
 
@@ -62,6 +66,7 @@ class ActiveRun:
         self.base: VersionRecord | None = None
         """The newest version."""
         self._small_model = "", b""
+        self._unpruned_commits = self._unpruned_bytes = 0
 
     # -- what the outside tells and asks --------------------------------------------------------------------------
 
@@ -73,6 +78,12 @@ class ActiveRun:
     def is_idle(self) -> bool:
         """Whether no round is open."""
         return self.machine is None or self.machine.state == "idle"
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it can do nothing by itself now: it waits for nodes, and not for the operator."""
+        operator = self.services.operator
+        return self.facts.waiting and not (operator.paused or operator.draining)
 
     def collecting(self, node: str, number: int) -> bool:
         """Whether this node has a part in this round, and the round is open."""
@@ -167,6 +178,9 @@ class ActiveRun:
     async def _finish(self, action: pr.FinishRun) -> None:
         if action.state == "completed":
             await self.driver.settle()
+            if without := await self.persist(left_out, self.record, self.run.run, self.run.roster):
+                self.log.warning("the run is completed without some of its nodes", without=without)
+                action = replace(action, reason="; ".join(filter(None, [action.reason, without])))
         services, run, now = self.services, self.run.run, self.services.clock()
         await self.persist(self.record.finish_run, run, action.state, action.reason, now)
         self._count_end(action.state)
@@ -277,6 +291,13 @@ class ActiveRun:
         faults.reach("before-commit")
         record()
         discard_scratch(self.services.files, job, result)
+
+    async def prune_when_due(self, pinned: Sequence[int], added_bytes: int) -> None:
+        """As `prune`, after a commit that took in `added_bytes`; where they are few, not after every one."""
+        self._unpruned_commits, self._unpruned_bytes = self._unpruned_commits + 1, self._unpruned_bytes + added_bytes
+        if self._unpruned_commits >= PRUNE_EVERY or self._unpruned_bytes >= PRUNE_BYTES:
+            self._unpruned_commits = self._unpruned_bytes = 0
+            await self.persist(self.prune, pinned)
 
     def prune(self, pinned: Sequence[int]) -> None:
         """Let go of files that are not needed any more; those of the versions `pinned` are. In the record's thread."""

@@ -85,6 +85,10 @@ class Mode(ABC):
         """What this node's assignments carry beside the model."""
         return AssignmentInputs()
 
+    def waits_for(self) -> str:
+        """Who of those that the run waits for now is away, in words; empty: nobody."""
+        return ""
+
     @abstractmethod
     def moved(self, node: str, progress: NodeProgress) -> None:
         """A node said how far it is, other than that it works for another run first."""

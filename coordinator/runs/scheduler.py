@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 
@@ -13,6 +14,10 @@ from covey.coordinator.runs.ports import RunServices
 from covey.errors import CoveyError, Fenced
 from covey.storage.record.contract import RunRecord
 
+MOST_RUNS = 16
+"""Under care at once, those that wait for nodes included: of more a node keeps no state."""
+LOOK_AGAIN_S = 2.0
+"""How soon it is seen that a run has begun to wait for nodes, so that another one can be taken up."""
 log = structlog.get_logger(room="coordinator")
 
 
@@ -57,9 +62,14 @@ class Scheduler:
             while True:
                 self._wanted.clear()
                 await self._start_next()
+                room = self._room
                 if wanted.done():
                     wanted = asyncio.create_task(self._wanted.wait())
-                done, _ = await asyncio.wait([wanted, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+                done: set[asyncio.Task[Any]] = set()
+                while not done and self._room <= room:
+                    done, _ = await asyncio.wait(
+                        [wanted, *self._tasks], timeout=LOOK_AGAIN_S, return_when=asyncio.FIRST_COMPLETED
+                    )
                 for task in [task for task in self._tasks if task in done]:
                     await self._ended(task)
         finally:
@@ -67,14 +77,21 @@ class Scheduler:
 
     async def _start_next(self) -> None:
         """Take up as many runs as there is room for."""
-        if self._services.operator.draining or len(self._tasks) >= self._max_runs:
+        room = self._room
+        if self._services.operator.draining or room <= 0:
             return
         store = self._services.store
         records = await store.persist(store.store.runs, states=("running", "queued"), limit=1_000_000)
         waiting = [run for run in records if run.run not in self._runs.active and run.run not in self._given_up]
         waiting.sort(key=lambda run: (run.state != "running", run.submitted_at, run.run))
-        for record in waiting[: self._max_runs - len(self._tasks)]:
+        for record in waiting[:room]:
             await self._start(record)
+
+    @property
+    def _room(self) -> int:
+        """How many more runs may be taken up: one that waits for nodes keeps its place from no other."""
+        working = sum(not run.is_waiting for run in self._tasks.values())
+        return min(self._max_runs - working, MOST_RUNS - len(self._tasks))
 
     async def _start(self, record: RunRecord) -> None:
         log.info("run taken", run=record.run, name=record.name, state=record.state)

@@ -18,7 +18,20 @@ from covey.client.remote import RemoteRecord
 from covey.client.specification import Specification, request_of
 from covey.client.target import Target
 from covey.client.translation import audited_of, change_of, node_detail_of, signed_of, value_of, version_of
-from covey.client.values import Backup, Change, Event, Node, NodeDetail, Round, RoundDetail, Run, Status, Token, Version
+from covey.client.values import (
+    Backup,
+    Change,
+    Contribution,
+    Event,
+    Node,
+    NodeDetail,
+    Round,
+    RoundDetail,
+    Run,
+    Status,
+    Token,
+    Version,
+)
 from covey.client.watch import OnLost, follow
 from covey.errors import NotFound
 from covey.protos import admin_pb2 as pb
@@ -167,6 +180,10 @@ class Connection:
     def round(self, run: RunName, number: int) -> RoundDetail:
         """One round: who sent what, whether it was accepted, why not, and the version it made."""
         return self._loop.run(paging.round_detail(self._reading(), _id(run), number))
+
+    def contributions(self, run: RunName) -> list[Contribution]:
+        """What each node of a run's roster did in it: how often it was asked, and what came of it."""
+        return list(self._loop.iterate(paging.contributions(self._reading(), _id(run))))
 
     def version(self, run: RunName, version: VersionName = "newest") -> Version:
         """A version by its number, the newest, or the best by the run's metric.

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 
 from covey.client.record import Record
 from covey.client.translation import detail_of, value_of, values_of
-from covey.client.values import Event, Node, Round, RoundDetail, Run
+from covey.client.values import Contribution, Event, Node, Round, RoundDetail, Run
 from covey.protos import admin_pb2 as pb
 
 PAGE = 500
@@ -52,6 +52,17 @@ async def round_detail(record: Record, run: str, number: int) -> RoundDetail:
         page = await record.round(run, number, page.next)
         whole.updates.extend(page.updates)
     return detail_of(whole)
+
+
+async def contributions(record: Record, run: str) -> AsyncGenerator[Contribution]:
+    """What each node of a run's roster did in it, in the roster's order."""
+    reply = await record.contributions(run, "")
+    while True:
+        for contribution in values_of(Contribution, reply.contributions):
+            yield contribution
+        if not reply.next:
+            return
+        reply = await record.contributions(run, reply.next)
 
 
 async def nodes(record: Record) -> AsyncGenerator[Node]:

@@ -38,6 +38,10 @@ class Record(ABC):
         """One round, its version, and a page of its updates: of nodes after `after`."""
 
     @abstractmethod
+    async def contributions(self, run: str, after: str) -> pb.ListContributionsReply:
+        """A page of what each node of a run's roster did in it, after a node."""
+
+    @abstractmethod
     async def version(self, run: str, number: int, node: str = "") -> pb.Version:
         """A version by its number; -1: the newest, -2: the best. With `node`: with that node's own file."""
 

@@ -45,6 +45,11 @@ class RemoteRecord(Record):
         return cast(pb.RoundDetail, await self._channel.call("ShowRound", request))
 
     @override
+    async def contributions(self, run: str, after: str) -> pb.ListContributionsReply:
+        request = pb.ListContributionsRequest(run=run, after=after)
+        return cast(pb.ListContributionsReply, await self._channel.call("ListContributions", request))
+
+    @override
     async def version(self, run: str, number: int, node: str = "") -> pb.Version:
         request = pb.LocateVersionRequest(run=run, version=number, node=node)
         return cast(pb.Version, await self._channel.call("LocateVersion", request))

@@ -14,7 +14,7 @@ from pathlib import Path
 from covey.client.connection import Connection
 from covey.client.specification import Specification, parsed
 from covey.client.target import Target
-from covey.client.values import Round, Run
+from covey.client.values import Contribution, Round, Run
 from covey.errors import CoveyError
 from covey.simulation.adversaries import Attack
 from covey.simulation.arrival_order import Staleness
@@ -33,6 +33,8 @@ class Simulated:
     seconds: float
     data_dir: Path
     """Where the record is: `connect(data_dir)` reads it."""
+    contributions: tuple[Contribution, ...] = ()
+    """What each node did in the run."""
 
 
 def simulate(
@@ -86,4 +88,5 @@ def run_plan(plan: Plan, on_progress: Watch) -> Simulated:
         raise
     seconds = time.monotonic() - began
     with Connection(Target(plan.folder)) as connection:
-        return Simulated(connection.run(record.run), tuple(connection.rounds(record.run)), seconds, plan.folder)
+        run, rounds = connection.run(record.run), tuple(connection.rounds(record.run))
+        return Simulated(run, rounds, seconds, plan.folder, tuple(connection.contributions(record.run)))

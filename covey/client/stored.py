@@ -68,6 +68,10 @@ class StoredRecord(Record):
         return await asyncio.to_thread(self._queries.round, run, number, after)
 
     @override
+    async def contributions(self, run: str, after: str) -> pb.ListContributionsReply:
+        return await asyncio.to_thread(self._queries.contributions, run, after)
+
+    @override
     async def version(self, run: str, number: int, node: str = "") -> pb.Version:
         return views.version_view(await asyncio.to_thread(self._queries.version, run, number, node))
 

@@ -100,6 +100,18 @@ class Round:
     """The version that it made, or that its update went into; 0: none (yet)."""
     arrival: int = 0
     """The order in which updates were recorded, from 1, where that counts; 0: there is none yet."""
+    declined: int = 0
+    """Nodes that said that they send no update."""
+    lost: int = 0
+    """Nodes without a connection."""
+    late: int = 0
+    """Nodes with one, which did not answer in time."""
+    received: int = 0
+    """Nodes whose update is here, and was not decided on yet."""
+    last_reason: str = ""
+    """Of the newest answer that is no update that counts: which node, its verdict, and why."""
+    phase: int = 1
+    """Which answers it waits for now, or waited for last; a method that asks once a round has one."""
     missing: Json = field(default_factory=dict)
     """Why metrics have no value, by name."""
 
@@ -110,7 +122,7 @@ class Update:
 
     node: str
     verdict: str
-    """`received`, `accepted`, `rejected`, `held`, `declined` or `lost`."""
+    """`received`, `accepted`, `rejected`, `held`, `declined`, `lost` or `late`."""
     reason: str = ""
     digest: str = ""
     """SHA-256 (hex) of the signed statement; empty where there is none."""
@@ -126,6 +138,8 @@ class Update:
     received_at: float | None = None
     base_sha256: str = ""
     key_id: str = ""
+    phase: int = 1
+    """Of the round: which of the node's answers this is."""
     missing: Json = field(default_factory=dict)
     """Why metrics have no value, by name."""
 
@@ -182,6 +196,30 @@ class NodeProgress:
 
 
 @dataclass(frozen=True)
+class Contribution:
+    """What one node did in a run's rounds (or assignments); a round with several phases counts once."""
+
+    node: str
+    asked: int = 0
+    """Rounds in which it answered, or was given up."""
+    accepted: int = 0
+    """Rounds in which its update was accepted."""
+    rejected: int = 0
+    declined: int = 0
+    lost: int = 0
+    late: int = 0
+    last_round: int = 0
+    """The newest round in which it had no update that counts; 0: there is none."""
+    last_verdict: str = ""
+    last_reason: str = ""
+
+    @property
+    def is_short(self) -> bool:
+        """Whether it contributed to less than it was asked for."""
+        return self.rejected + self.declined + self.lost + self.late > 0 and self.accepted < self.asked
+
+
+@dataclass(frozen=True)
 class Change:
     """A run as it is now, the rounds that changed since the last `Change`, and what its nodes do."""
 
@@ -208,6 +246,14 @@ class Node:
     rejected: int = 0
     drill: str = ""
     """The attack that it said to be a drill for; empty: none."""
+    declined: int = 0
+    """Rounds, over all runs, without an update of it: it said so."""
+    lost: int = 0
+    """It had no connection."""
+    late: int = 0
+    """It had one, and did not answer in time."""
+    last_reason: str = ""
+    """Of its newest answer that was no update that counts: run, round, verdict and why."""
 
 
 @dataclass(frozen=True)

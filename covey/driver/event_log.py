@@ -25,7 +25,7 @@ from covey.machines.values import ValueTable
 
 log = structlog.get_logger(room="driver")
 MEBIBYTE = 1 << 20
-PAUSE_S = 0.02
+PAUSE_S = 0.2
 """How long the thread pauses when it has written all there is: if it woke for each event, the run would wait for it.
 
 What came in this time is lost where the process is killed."""

@@ -21,6 +21,7 @@ from covey.learning.entries import unwrapped
 from covey.learning.optimizers import local_optimizer
 from covey.learning.recipe import PlainRecipe, Recipe, RecipeContext, RecipeInputs
 from covey.learning.returns import stats_of
+from covey.learning.seeding import seed_torch
 from covey.learning.state import layout_of
 from covey.learning.statistics import Stat, merge
 from covey.learning.task import FitResult, FitSettings, LossOutput, Progress, Task, task_errors
@@ -266,7 +267,7 @@ def ready(model: nn.Module, fit: FitSettings, what: str) -> Iterator[None]:
 @contextmanager
 def _seeded(fit: FitSettings) -> Iterator[None]:
     seed = derive_seed(fit.seed, "training", fit.round, fit.roster_index)
-    torch.manual_seed(seed)
+    seed_torch(seed)
     # Data sets of the user's own may draw from either of these.
     random.seed(seed)
     np.random.seed(seed % 2**32)

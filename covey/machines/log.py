@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from covey.errors import StoreError
-from covey.machines.values import ValueTable
+from covey.machines.values import TextWriter, ValueTable
 
 FORMAT = 1
-_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 class Handles(Protocol):
@@ -68,22 +67,28 @@ class Replayed:
 
 def opening_line(at: float, kind: str, name: str, machine: object, table: ValueTable) -> bytes:
     """An opening as a line of a log. Raises TypeError as `ValueTable.to_json`."""
-    return _line({"format": FORMAT, "at": at, "kind": kind, "name": name, "machine": table.to_json(machine)})
+    text = TextWriter(table).text
+    fields = f'"at":{text(at)},"kind":{text(kind)},"name":{text(name)},"machine":{text(machine)}'
+    return f'{{"format":{FORMAT},{fields}}}\n'.encode()
 
 
 def entry_line(at: float, event: object, actions: Sequence[object], table: ValueTable, error: str = "") -> bytes:
     """An event as a line of a log. Raises TypeError as `ValueTable.to_json`."""
-    said = {"actions": [type(action).__name__ for action in actions], "sha256": digest_of(actions, table)}
-    return _line({"at": at, "event": table.to_json(event), **said, **({"error": error} if error else {})})
+    writer = TextWriter(table)
+    text = writer.text
+    names = text(tuple(type(action).__name__ for action in actions))
+    said = f'"at":{text(at)},"event":{text(event)},"actions":{names},"sha256":"{_digest(actions, writer)}"'
+    ending = f',"error":{text(error)}' if error else ""
+    return f"{{{said}{ending}}}\n".encode()
 
 
 def digest_of(actions: Sequence[object], table: ValueTable) -> str:
     """SHA-256 (16 hex digits of it) of actions in JSON."""
-    return hashlib.sha256(_line(table.to_json(tuple(actions)))).hexdigest()[:16]
+    return _digest(actions, TextWriter(table))
 
 
-def _line(value: object) -> bytes:
-    return _ENCODER.encode(value).encode() + b"\n"
+def _digest(actions: Sequence[object], writer: TextWriter) -> str:
+    return hashlib.sha256(f"{writer.text(tuple(actions))}\n".encode()).hexdigest()[:16]
 
 
 def read_log(lines: Iterable[bytes]) -> Iterator[Opening | Entry]:

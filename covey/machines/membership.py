@@ -78,3 +78,7 @@ class Membership:
     def connected(self) -> list[str]:
         """The nodes of the roster that are connected, in its order."""
         return [node for node in self.roster if node in self.present]
+
+    def absent(self) -> list[str]:
+        """The nodes of the roster that are not connected, but for those that were shut out."""
+        return [node for node in self.roster if node not in self.present and node not in self._removed]

@@ -11,8 +11,13 @@ from typing import Literal
 
 RunState = Literal["queued", "running", "completed", "failed", "stopped"]
 """The last three are terminal."""
-Verdict = Literal["received", "accepted", "rejected", "held", "declined", "lost"]
-"""What became of a node's part in a round: `received` and `held` are still to be decided on."""
+Verdict = Literal["received", "accepted", "rejected", "held", "declined", "lost", "late"]
+"""What became of a node's part in a round: `received` and `held` are still to be decided on.
+
+Without an update: `declined` (the node said so), `lost` (it has no connection), `late` (it has one; its time is up).
+"""
+NO_UPDATE: tuple[Verdict, ...] = ("declined", "lost", "late")
+"""Verdicts of those that sent nothing; a later update takes their place."""
 
 # -- events ---------------------------------------------------------------------------------------------------------
 

@@ -10,16 +10,24 @@ import base64
 import dataclasses
 import functools
 import inspect
+import json
 import math
 from collections.abc import Callable, Mapping
+from json.encoder import encode_basestring_ascii
 from types import ModuleType
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 KIND = "$"
-_PLAIN = frozenset({str, int, bool, type(None)})
-"""What is the same in JSON."""
+_PLAIN: Mapping[type, Callable[[Any], str]] = {
+    str: encode_basestring_ascii,
+    int: repr,
+    bool: lambda value: "true" if value else "false",
+    type(None): lambda value: "null",
+}
+"""What is the same in JSON, and how it is written."""
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 class ValueTable:
@@ -49,7 +57,7 @@ class ValueTable:
             TypeError: It holds something that has no place in the table.
         """
         kind = type(value)
-        if self._classes.get(kind.__name__) is kind:
+        if self.has(kind):
             fields = {name: item if type(item) in _PLAIN else self.to_json(item) for name, item in vars(value).items()}
             return {KIND: kind.__name__, **fields}
         match value:
@@ -68,6 +76,10 @@ class ValueTable:
             case Mapping():
                 return self._mapping(value)
         raise TypeError(f"{kind.__module__}.{kind.__name__} is not in the table of the machine's classes")
+
+    def has(self, kind: type) -> bool:
+        """Whether it is one of the machine's classes."""
+        return self._classes.get(kind.__name__) is kind
 
     def _bytes(self, value: bytes) -> Any:
         is_left_out = self._longest_bytes is not None and len(value) > self._longest_bytes
@@ -97,6 +109,46 @@ class ValueTable:
         if kind in _READERS:
             return _read_builtin(kind, fields)
         return _make(self._classes[kind], fields)
+
+
+class TextWriter:
+    """Writes values that belong together, as one event and its actions, as compact JSON.
+
+    The text is that of `ValueTable.to_json`, without the values in between. An object that comes again, as the message
+    in an event does in the action that passes it on, is not written twice: nothing may change meanwhile.
+
+    Args:
+        table: The machine's classes.
+    """
+
+    def __init__(self, table: ValueTable) -> None:
+        self._table = table
+        self._written: dict[int, str] = {}
+
+    def text(self, value: object) -> str:
+        """A value as JSON. Raises TypeError as `ValueTable.to_json`."""
+        kind = type(value)
+        if (plain := _PLAIN.get(kind)) is not None:
+            return plain(value)
+        if self._table.has(kind):
+            return self._object(kind.__name__, value)
+        if kind is float and math.isfinite(value):  # type: ignore[arg-type]
+            return repr(value)
+        if kind is tuple:
+            return f"[{','.join(map(self.text, value))}]"  # type: ignore[call-overload]
+        return _ENCODER.encode(self._table.to_json(value))
+
+    def _object(self, name: str, value: object) -> str:
+        known = self._written.get(id(value))
+        if known is None:
+            fields = "".join([f",{_key(field)}:{self.text(item)}" for field, item in vars(value).items()])
+            known = self._written[id(value)] = f'{{"{KIND}":"{name}"{fields}}}'
+        return known
+
+
+@functools.cache
+def _key(name: str) -> str:
+    return encode_basestring_ascii(name)
 
 
 _READERS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {

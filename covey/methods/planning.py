@@ -18,7 +18,7 @@ class Answer:
     Attributes:
         node: Its id.
         phase: From 1.
-        verdict: `received`; or `declined`, `lost` or `rejected`, and then `reason` says why.
+        verdict: `received`; or `declined`, `lost`, `late` or `rejected`, and then `reason` says why.
         reason: For people.
         weight: As the node declared it.
         metrics: Of its training, by name: (total, count).

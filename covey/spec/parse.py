@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from pydantic import ValidationError
@@ -42,11 +43,16 @@ def parse_data(data: Mapping[str, Any]) -> RunSpec:
 
 
 def parse_json(text: str | bytes) -> RunSpec:
-    """Read a specification from its canonical JSON.
+    """Read a specification from its canonical JSON. It comes with every assignment of a run, and is read once.
 
     Raises:
         SpecError: As `parse_data`, or it is not JSON.
     """
+    return _read(text)
+
+
+@lru_cache(maxsize=8)
+def _read(text: str | bytes) -> RunSpec:
     model = model_named(_mode_in(text))
     try:
         return model.model_validate_json(text)

@@ -6,7 +6,8 @@ section in its own specifications only.
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -21,6 +22,8 @@ class RoundsSection(Section):
     participants: float | int = Field(default=1.0, gt=0)
     """A fraction (a decimal, at most 1.0) or a number (an integer) of the eligible nodes, drawn from the seed."""
     min_nodes: int = Field(default=1, ge=1)
+    """A round is opened, and closed, with at least so many nodes; default: where `participants` is a number, as many as
+    the quorum takes of them, else 1. The rule may need more."""
     quorum: float = Field(default=1.0, gt=0, le=1)
     deadline_s: Positive = 600.0
     hard_deadline_s: Positive = 3600.0
@@ -29,6 +32,19 @@ class RoundsSection(Section):
     max_retries: int = Field(default=3, ge=0)
     short: Literal["wait", "fail"] = "wait"
     """What to do when the retries are used up: wait for more nodes, or fail the run."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_many_as_the_quorum(cls, data: Any) -> Any:
+        """A run of three participants, all of whose updates it wants, does not begin with one node."""
+        if not isinstance(data, dict) or "min_nodes" in data:
+            return data
+        wanted, quorum = data.get("participants"), data.get("quorum", 1.0)
+        if not isinstance(wanted, int) or isinstance(wanted, bool) or not isinstance(quorum, int | float):
+            return data
+        if wanted < 1 or not 0 < quorum <= 1:
+            return data  # the fields say what is wrong
+        return {**data, "min_nodes": math.ceil(quorum * wanted)}
 
     @model_validator(mode="after")
     def _consistent(self) -> RoundsSection:

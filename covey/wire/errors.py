@@ -44,6 +44,7 @@ TABLE: dict[str, tuple[grpc.StatusCode, str | None]] = {
     "worker": (Status.INTERNAL, "the coordinator's worker failed; see its log"),
     "worker-died": (Status.UNAVAILABLE, "the coordinator's worker died; try again"),
     "run-failed": (Status.FAILED_PRECONDITION, None),
+    "ledger": (Status.FAILED_PRECONDITION, None),
     "internal": (Status.INTERNAL, "internal error; see the coordinator's log"),
 }
 

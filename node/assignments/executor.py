@@ -70,7 +70,7 @@ class Executor:
             with self._services.metrics.phases.labels("uploading").time():
                 is_settled = await Delivery(talk, update).deliver()
             if is_settled:
-                await self.held.alone(self._delivered, update)
+                await (self.held.at_once if update.is_small else self.held.alone)(self._delivered, update)
                 return
             if update.private:
                 raise PolicyError("the update is lost, and new noise for the same round would cost privacy again")

@@ -39,6 +39,11 @@ class HeldFiles:
         """Digest of the file of the run's newest model that is here; empty: none."""
         return self._models.get(run, "")
 
+    async def at_once(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do work that hardly waits under the lock, without a thread: small files that are not synced."""
+        async with self.lock:
+            return work(*args, **kwargs)
+
     async def alone(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do blocking work in a thread, under the lock. If this is cancelled, the work still ends under the lock."""
         return await asyncio.shield(asyncio.create_task(self._alone(work, *args, **kwargs)))

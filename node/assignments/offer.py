@@ -6,7 +6,7 @@ import asyncio
 import random
 
 from covey import messages as msg
-from covey.artifact import INLINE_BYTES, artifact_of_file
+from covey.artifact import artifact_of_file
 from covey.errors import CorruptChunk, TransferError
 from covey.node.assignments.conversation import RETRY_S, STALL_S, Conversation
 from covey.node.updates import FinishedUpdate
@@ -35,7 +35,7 @@ class Delivery:
             IdentityError: The receipt is not signed by the coordinator.
             StoreError: A file cannot be read.
         """
-        message = await asyncio.to_thread(self._message)
+        message = self._message()
         self._talk.advanced("offered", self._update.digest)
         while True:
             await self._services.link.connected()
@@ -46,12 +46,11 @@ class Delivery:
                 return is_settled
 
     def _message(self) -> msg.UpdateOffer:
-        """The offer; small parts come along."""
+        """The offer; small parts, which were written just now, come along."""
         files, update = self._services.files, self._update
-        is_small = sum(part.artifact.size_bytes for part in update.parts) <= INLINE_BYTES
         parts = []
         for part in update.parts:
-            is_along = is_small and files.has(part.artifact.digest)
+            is_along = update.is_small and files.has(part.artifact.digest)
             data = files.path(part.artifact.digest).read_bytes() if is_along else b""
             parts.append(msg.OfferedPart(part.name, part.codec, part.artifact, data))
         return msg.UpdateOffer(update.statement, update.signature, tuple(parts))

@@ -16,6 +16,7 @@ from covey.storage.record.events import Events
 from covey.storage.record.identities import Identities
 from covey.storage.record.life import Life
 from covey.storage.record.records import (
+    ContributionRecord,
     DecisionRecord,
     EventRecord,
     Json,
@@ -45,6 +46,7 @@ from covey.storage.record.updates import Updates
 from covey.storage.record.versions import Versions
 
 __all__ = [
+    "ContributionRecord",
     "DecisionRecord",
     "EventRecord",
     "Json",

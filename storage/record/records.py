@@ -61,7 +61,7 @@ class RoundRecord:
     bytes_sent: int = 0
     reason: str = ""
     accepted: int = 0
-    """Updates with verdict accepted (counted from the updates)."""
+    """Nodes whose update has the verdict accepted (counted from the answers, as those that follow)."""
     rejected: int = 0
     metrics: Json = field(default_factory=dict)
     """Those of the version that this round made (`version`); empty until evaluated."""
@@ -71,6 +71,13 @@ class RoundRecord:
     """In an asynchronous run: the order in which updates were recorded, from 1. None: there is no update yet."""
     phase: int = 1
     """Which answers it waits for now; a further attempt begins with phase 1 again."""
+    declined: int = 0
+    lost: int = 0
+    late: int = 0
+    received: int = 0
+    """Nodes whose update is here, and was not decided on yet."""
+    last_reason: str = ""
+    """Of the newest answer that is no update that counts: which node, its verdict, and why."""
 
 
 PartRecord = PartFile
@@ -275,7 +282,32 @@ class NodeRecord:
     device: str = ""
     tasks: tuple[str, ...] = ()
     accepted: int = 0
+    """Rounds, over all runs, in which its update was accepted; and so on."""
     rejected: int = 0
+    declined: int = 0
+    lost: int = 0
+    late: int = 0
+    last_reason: str = ""
+    """Of its newest answer that was no update that counts: run, round, verdict and why."""
+
+
+@dataclass(frozen=True)
+class ContributionRecord:
+    """What one node did in the rounds (or assignments) of a run; a round with several phases counts once."""
+
+    node: str
+    asked: int = 0
+    """Rounds in which it answered, or was given up."""
+    accepted: int = 0
+    """Rounds in which its update was accepted."""
+    rejected: int = 0
+    declined: int = 0
+    lost: int = 0
+    late: int = 0
+    last_round: int = 0
+    """The newest round in which it had no update that counts; 0: there is none."""
+    last_verdict: str = ""
+    last_reason: str = ""
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ class Rounds(ABC):
     def open_round(self, record: RoundRecord) -> None:
         """Record a new round of a running run, or a new attempt of the same round; it then collects.
 
-        A new attempt keeps the round's `started_at`, and its updates and rejections; outcomes `declined` and
-        `lost` of those who are invited again are forgotten. Idempotent for the same attempt.
+        A new attempt keeps the round's `started_at`, and its updates and rejections; outcomes `declined`,
+        `lost` and `late` of those who are invited again are forgotten. Idempotent for the same attempt.
 
         Raises:
             Conflict: The run is not running, the round has ended, or is in a later attempt, or has another

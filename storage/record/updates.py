@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from covey.storage.record.records import SignedUpdateRecord, UpdateRecord
+from covey.storage.record.records import ContributionRecord, SignedUpdateRecord, UpdateRecord
 
 
 class Updates(ABC):
@@ -16,8 +16,8 @@ class Updates(ABC):
         """Record a durable update (verdict received).
 
         Returns True if it is new, False if the same digest is recorded already, in whatever state the round
-        is. Replaces an outcome `lost` or `declined` of the same node and round. In an asynchronous run the round
-        gets the next `arrival`.
+        is. Replaces an outcome `declined`, `lost` or `late` of the same node and round. In an asynchronous run the
+        round gets the next `arrival`.
 
         Raises:
             Conflict: This node has another update in this round, or was rejected, or the round is not
@@ -42,6 +42,13 @@ class Updates(ABC):
     @abstractmethod
     def updates_of(self, run: str, numbers: Sequence[int]) -> list[UpdateRecord]:
         """The updates of several rounds, by round, node and phase."""
+
+    @abstractmethod
+    def contributions(self, run: str, nodes: Sequence[str]) -> list[ContributionRecord]:
+        """What each of these nodes did in a run, in this order; zeros for one that was asked for nothing.
+
+        It costs as much as there are answers, which are counted in an index.
+        """
 
     @abstractmethod
     def close_round(self, outcome: UpdateRecord, *, discard: bool = False) -> bool:

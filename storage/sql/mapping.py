@@ -29,9 +29,11 @@ Values = dict[str, Any]
 AnyRow = Row[*tuple[Any, ...]]
 PHASE = 1
 """The first phase: the only one of an asynchronous run's assignment, and the one in which a round's nodes train."""
+COUNTED_VERDICTS = ("accepted", "rejected", "declined", "lost", "late", "received")
+"""Verdicts of which each round says how many nodes have them."""
 TRAIN = "train"
 """Kind of every assignment so far."""
-_COUNTED = frozenset({"accepted", "rejected", "metrics"})
+_COUNTED = frozenset({*COUNTED_VERDICTS, "last_reason", "metrics"})
 
 
 def _columns(table: Table, names: Iterable[str], number: str) -> tuple[ColumnElement[Any], ...]:
@@ -73,10 +75,11 @@ def round_values(record: RoundRecord) -> Values:
     return values | {"invited": list(record.invited)}
 
 
-def round_record(row: AnyRow) -> RoundRecord:
+def round_record(row: AnyRow, last_reason: str = "") -> RoundRecord:
     """A row, with its counts and its version's metrics, as a round."""
     values = dict(row._mapping)
-    return RoundRecord(**values | {"invited": tuple(values["invited"]), "metrics": values["metrics"] or {}})
+    values |= {"invited": tuple(values["invited"]), "metrics": values["metrics"] or {}}
+    return RoundRecord(**values, last_reason=last_reason)
 
 
 def update_values(record: UpdateRecord, attempt: int, base_version: int) -> Values:
@@ -191,9 +194,12 @@ def version_record(row: AnyRow) -> VersionRecord:
     return VersionRecord(artifact=artifact, **values | {"state": parts_from_json(values["state"])})
 
 
+_NODE_COUNTS = ("accepted", "rejected", "declined", "lost", "late")
+
+
 def node_values(record: NodeRecord) -> Values:
     """An identity as a row of `nodes`; its key has a row of its own."""
-    left_out = ("signing_key", "accepted", "rejected")
+    left_out = ("signing_key", *_NODE_COUNTS, "last_reason")
     values = {name: value for name, value in vars(record).items() if name not in left_out}
     return values | {"tasks": list(record.tasks)}
 
@@ -201,9 +207,8 @@ def node_values(record: NodeRecord) -> Values:
 def node_record(row: Mapping[str, Any]) -> NodeRecord:
     """A row, with its key and its counts, as an identity."""
     values = {name: value for name, value in row.items() if name != "token"}
-    counts = {name: int(values[name] or 0) for name in ("accepted", "rejected")}
     key = values["signing_key"] or b""
-    return NodeRecord(**values | counts | {"tasks": tuple(values["tasks"]), "signing_key": key})
+    return NodeRecord(**values | {"tasks": tuple(values["tasks"]), "signing_key": key})
 
 
 def token_record(row: AnyRow) -> TokenRecord:

@@ -28,7 +28,7 @@ def test_a_silent_node_does_not_hold_the_round_and_joins_a_later_one(federation)
     federation.wait_round(run, 1)
     detail = federation.admin.round(run, 1)
     verdicts = {u["node"]: u["verdict"] for u in detail["updates"]}
-    assert verdicts == {"n0": "accepted", "n1": "accepted", "n2": "lost"}
+    assert verdicts == {"n0": "accepted", "n1": "accepted", "n2": "late"}
     reason = next(u["reason"] for u in detail["updates"] if u["node"] == "n2")
     assert "deadline" in reason
     federation.node(2).resume()

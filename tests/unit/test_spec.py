@@ -377,3 +377,13 @@ def test_any_text_is_read_or_refused(text):
 @pytest.mark.parametrize("text", ["x = " + "[" * 5000, "a = 2020-13-01", "a = 1e999999\n[a]", "\ud800 = 1"])
 def test_hostile_toml_is_refused(text):
     assert refused("", text).startswith("not valid TOML: ")
+
+
+@pytest.mark.parametrize(
+    ("rounds", "needed"),
+    [("", 1), ("participants = 0.5", 1), ("participants = 3", 3), ("participants = 10\nquorum = 0.75", 8)],
+)
+def test_a_run_needs_as_many_nodes_as_its_quorum_takes_of_its_participants(rounds, needed):
+    spec = parse_toml(f'name = "a"\n[task]\nname = "digits"\n[rounds]\n{rounds}\n')
+    assert spec.min_nodes == needed
+    assert parse_json(spec.to_json()).min_nodes == needed

@@ -53,6 +53,7 @@ from covey.machines.protocol import (
     UpdateStored,
     Verdict,
 )
+from covey.machines.shortage import Refusals, all_declined_for_good, refusals_text
 
 
 @dataclass
@@ -70,6 +71,7 @@ class _Pause:
 
     until: float
     failures: int
+    verdict: Verdict
     reason: str
 
 
@@ -264,7 +266,8 @@ class AsyncMachine:
         for node, work in list(self.open.items()):
             if self._phase == "working" and self._now - work.moved_at >= self.policy.deadline_s:
                 self._cancel(node, work.number, "the assignment took too long")
-                self._close(node, "lost", f"no progress for {self.policy.deadline_s:g} s")
+                verdict: Verdict = "late" if node in self.members.present else "lost"
+                self._close(node, verdict, f"no progress for {self.policy.deadline_s:g} s")
 
     def _hand_out(self) -> None:
         if self._paused:
@@ -288,10 +291,16 @@ class AsyncMachine:
         """Why nothing comes, if nothing does: nobody is there, or every node refuses its work time and again."""
         if not self.members.present:
             return "" if self.deciding or self._now == self._started_at else "no node is connected"
-        pauses = [self._pauses[node] for node in eligible if node in self._pauses]
-        if len(pauses) < len(eligible) or min(pause.failures for pause in pauses) <= self.policy.max_retries:
+        pauses = {node: self._pauses[node] for node in eligible if node in self._pauses}
+        refusals: Refusals = {node: (pause.verdict, pause.reason) for node, pause in pauses.items()}
+        if len(pauses) < len(eligible):
             return ""
-        return f"no node delivers an update any more; the last one: {pauses[-1].reason}"
+        if all_declined_for_good(refusals):
+            return f"every node declines its work, and is asked again now and then; {refusals_text(refusals)}"
+        if min(pause.failures for pause in pauses.values()) <= self.policy.max_retries:
+            return ""
+        last, pause = list(pauses.items())[-1]
+        return f"no node delivers an update any more; the last one: {last} {pause.verdict}: {pause.reason}"
 
     def _is_free(self, node: str) -> bool:
         pause = self._pauses.get(node)
@@ -309,7 +318,7 @@ class AsyncMachine:
         self._actions.append(CloseAssignment(node, work.number, verdict, reason))
         failures = self._pauses[node].failures + 1 if node in self._pauses else 1
         wait = min(self.policy.retry_s * 2.0 ** min(failures - 1, 30), self.policy.retry_max_s)
-        self._pauses[node] = _Pause(self._now + wait, failures, f"{node} {verdict}: {reason}")
+        self._pauses[node] = _Pause(self._now + wait, failures, verdict, reason)
 
     def _begin_finishing(self) -> None:
         self._phase = "finishing"

@@ -37,6 +37,7 @@ from covey.coordinator.runs.preparation import Prepared
 from covey.coordinator.runs.verdict_feedback import VerdictFeedback
 from covey.errors import Conflict, CoveyError, Late
 from covey.machines.protocol import TransferProgressed, UpdateStored, Verdict
+from covey.machines.shortage import listed
 from covey.storage.record.contract import PolicyStateRecord, UpdateRecord, VersionRecord
 from covey.wire.signing import CommitVerdict
 from covey.worker.jobs.decisions import EVICTED, DecideJob, DecideResult
@@ -104,6 +105,11 @@ class AsyncMode(Mode):
         self._run.post(TransferProgressed(node, self._services.clock()))
 
     # -- taking the run up ----------------------------------------------------------------------------------------
+
+    @override
+    def waits_for(self) -> str:
+        absent = self.machine.members.absent() if self.machine is not None and self._run.is_waiting else []
+        return f"away: {listed(absent)}" if absent else ""
 
     @override
     async def begin(self, prepared: Prepared, expected: dict[str, float]) -> AsyncMachine:

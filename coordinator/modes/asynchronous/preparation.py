@@ -27,16 +27,16 @@ def async_run_policy_of(prepared: Prepared, *, keeps_deadlines: bool = True) -> 
 
 def restore(store: Store, run: str, policy: AsyncRunPolicy) -> AsyncRestored:
     """What the record knows of a run. Blocking."""
-    rounds, state = store.rounds(run), store.policy_state(run)
+    last, state = store.rounds(run, limit=1, newest=True), store.policy_state(run)
     decided, newest = state.decision if state else 0, store.version(run, -1).version
     unevaluated: tuple[int, ...] = ()
     if policy.evaluate_centrally:
-        last = newest if decided >= policy.updates else -1
-        unevaluated = unevaluated_versions(store, run, policy.evaluate_every, last)
-    collecting = [one for one in rounds if one.state == "collecting"]
+        newest_due = newest if decided >= policy.updates else -1
+        unevaluated = unevaluated_versions(store, run, policy.evaluate_every, newest_due)
+    collecting = store.rounds(run, states=("collecting",))
     return AsyncRestored(
         decided=decided,
-        last_number=rounds[-1].round if rounds else 0,
+        last_number=last[-1].round if last else 0,
         version=newest,
         open={_node(one): OpenWork(one.round, one.base_version) for one in collecting if one.arrival is None},
         undecided={one.round: _node(one) for one in collecting if one.arrival is not None},

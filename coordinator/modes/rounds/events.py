@@ -97,7 +97,7 @@ class RecordOutcome:
     verdict: Verdict
     reason: str
     phase: int = 1
-    """Declined or lost in this one; a node that is rejected is so in all."""
+    """Declined, lost or late in this one; a node that is rejected is so in all."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,9 @@ class Restored:
     aggregating: bool = False
     invited: tuple[str, ...] = ()
     answers: Mapping[str, Verdict] = field(default_factory=dict)
-    """Node to verdict in the round in progress (`received`, `rejected`, `declined`, `lost`), in its phase 1."""
+    """Node to verdict in the round in progress (`received`, `rejected` or one of `NO_UPDATE`), in its phase 1."""
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Node to why its answer does not count, of those."""
     phase: int = 1
     """Of the round in progress."""
     asked: tuple[str, ...] = ()

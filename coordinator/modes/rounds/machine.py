@@ -17,14 +17,15 @@ lost, with however many updates: the method decides what follows. A round that i
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Iterable, Mapping
 
 from covey.coordinator.modes.rounds import events as ev
+from covey.coordinator.modes.rounds.drawing import drawn, drawn_again
+from covey.coordinator.modes.rounds.waiting import deadline_of, hope_of, refusals_of
 from covey.machines import protocol as pr
 from covey.machines.evaluation import Evaluations
 from covey.machines.membership import Membership
-from covey.seeds import derive_seed
+from covey.machines.shortage import Refusals, refusals_text
 
 
 class RoundMachine:
@@ -53,6 +54,8 @@ class RoundMachine:
         self.invited = restored.invited
         self.answers = dict(restored.answers)
         """Those of phase 1."""
+        self._reasons = dict(restored.reasons)
+        """Of those that did not count, in whatever phase."""
         self.phase = restored.phase
         self._asked, self._phase_answers = restored.asked, dict(restored.phase_answers)
         """Of a later phase: who is asked, and what they answered."""
@@ -177,6 +180,8 @@ class RoundMachine:
         self.members.join(node)
         if self._stuck:
             self._stuck, self._retries = False, -1  # an attempt with a new node is no retry
+            if self.phase == 1 and self.answers.get(node) in pr.NO_UPDATE:  # perhaps its cause is mended
+                del self.answers[node]
         if (
             self.state == "collecting"
             and node in self.asked
@@ -228,7 +233,7 @@ class RoundMachine:
     def _round_committed(self) -> None:
         self.committed = self.round
         self.round = self.attempt = self._retries = 0
-        self.invited, self.answers, self._progress, self._queued = (), {}, {}, {}
+        self.invited, self.answers, self._reasons, self._progress, self._queued = (), {}, {}, {}, {}
         self.phase, self._asked, self._phase_answers = 1, (), {}
         self.state = "idle"
         last = self.committed >= self.policy.count
@@ -270,7 +275,7 @@ class RoundMachine:
             self._report_short(eligible)
             return
         self.round, self._retries = self.committed + 1, 0
-        self._open(1, self._draw(eligible, 1))
+        self._open(1, drawn(self.policy, eligible, self.round, 1))
 
     def _open(self, attempt: int, invited: tuple[str, ...]) -> None:
         self.state, self.attempt, self.invited, self._attempt_at = "collecting", attempt, invited, self._now
@@ -294,32 +299,42 @@ class RoundMachine:
         received = self._received()
         if self.phase > 1 or len(received) >= self._needed():
             for node in pending:
-                self._answer(node, "lost", "no update before the deadline")
+                self._answer(node, *self._overdue(node))
                 self._cancel(node, "the round was closed")
             self._aggregate()
         elif not self._stuck:
             late = [node for node in pending if node not in self.members.present]
             for node in late:
-                self._answer(node, "lost", "no update before the deadline")
+                self._answer(node, *self._overdue(node))
             self._retry(f"{len(received)} of {self._needed()} updates" + (" at the deadline" if pending else ""))
             if self.state == "collecting" and not self._stuck and not self._pending():
                 self._try_to_close()
 
     def _retry(self, why: str, *, is_free: bool = True) -> None:
-        refused = {node for node, verdict in self.answers.items() if verdict in ("declined", "rejected", "lost")}
-        received, eligible = self._received(), set(self.members.eligible()) - refused
+        refused = self._refusals()
+        received, eligible = self._received(), set(self.members.eligible()) - refused.keys()
         candidates = [node for node in self.members.roster if node in received or node in eligible]
         complete = len(candidates) == len(received)
         fresh = set(candidates) - set(self.invited) - set(self.answers)  # an attempt with a new node is no retry
         free = is_free and (complete or bool(fresh))
         if len(candidates) >= self.policy.min_nodes and (free or self._retries < self.policy.max_retries):
             self._retries += not free
-            self._open(self.attempt + 1, self._redraw(candidates))
+            chosen = drawn_again(self.policy, candidates, self.round, self.attempt + 1, received)
+            self._open(self.attempt + 1, tuple(node for node in self.members.roster if node in chosen))
         elif self.policy.fail_when_short:
-            self._finish("failed", f"round {self.round}: {why} after {self.attempt} attempts")
+            self._fail_short(why)
         else:
             self._stuck = True
-            self._report(f"round {self.round}: {why}; waiting for more nodes")
+            hope = hope_of(self._pending(), received, refused)
+            said = "; ".join(filter(None, [refusals_text(refused), why, hope]))
+            self._report(f"round {self.round}: {said}")
+
+    def _fail_short(self, why: str) -> None:
+        for node in self._pending():
+            self._answer(node, *self._overdue(node))
+            self._cancel(node, "the run has failed")
+        text = f"round {self.round}: {why} after {self.attempt} attempts"
+        self._finish("failed", "; ".join(filter(None, [text, refusals_text(self._refusals())])))
 
     def _aggregate(self) -> None:
         self.state = "aggregating"
@@ -351,36 +366,20 @@ class RoundMachine:
     def _needed(self) -> int:
         return max(self.policy.min_nodes, math.ceil(self.policy.quorum * len(self.invited)))
 
+    def _refusals(self) -> Refusals:
+        return refusals_of(self.answers, self._reasons)
+
+    def _overdue(self, node: str) -> tuple[pr.Verdict, str]:
+        """What is said of a node whose time is up."""
+        return ("late" if node in self.members.present else "lost"), "no update before the deadline"
+
     def _deadline(self) -> float:
-        policy, pending = self.policy, self._pending()
-        uploading = [self._progress[node] + policy.progress_s for node in pending if node in self._progress]
-        # A node that works for another run first has its time from when it is done there.
-        queued = [self._queued[node] + policy.deadline_s for node in pending if node in self._queued]
-        soft = max([self._attempt_at + policy.deadline_s, *uploading, *queued])
-        return min(self._attempt_at + policy.hard_deadline_s, soft)
-
-    def _draw(self, eligible: list[str], attempt: int) -> tuple[str, ...]:
-        wanted = self.policy.participants
-        number = math.ceil(wanted * len(eligible)) if isinstance(wanted, float) else min(wanted, len(eligible))
-        number = max(number, min(self.policy.min_nodes, len(eligible)))
-        if number == len(eligible):
-            return tuple(eligible)
-        rng = random.Random(derive_seed(self.policy.seed, "participants", self.round, attempt))
-        chosen = set(rng.sample(eligible, number))
-        return tuple(node for node in eligible if node in chosen)
-
-    def _redraw(self, eligible: list[str]) -> tuple[str, ...]:
-        """Those whose updates are kept, filled up with others to the wanted number."""
-        drawn = self._draw(eligible, self.attempt + 1)
-        kept = self._received()
-        others = [node for node in drawn if node not in kept]
-        chosen = set(kept) | set(others[: max(0, len(drawn) - len(kept))])
-        return tuple(node for node in self.members.roster if node in chosen)
+        return deadline_of(self.policy, self._attempt_at, self._pending(), self._progress, self._queued)
 
     # -- recording ------------------------------------------------------------------------------------------------
 
     def _answer(self, node: str, verdict: pr.Verdict, reason: str) -> None:
-        self._answers[node] = verdict
+        self._answers[node], self._reasons[node] = verdict, reason
         if verdict == "rejected":
             self.answers[node] = verdict
         self._actions.append(ev.RecordOutcome(node, self.round, verdict, reason, self.phase))

@@ -16,6 +16,7 @@ from covey.coordinator.modes.rounds import events as ev
 from covey.coordinator.modes.rounds.answers import aggregate_rows, answer_rows, collected_files, judged
 from covey.coordinator.modes.rounds.machine import RoundMachine
 from covey.coordinator.modes.rounds.preparation import opened_with, restore, round_policy_of
+from covey.coordinator.modes.rounds.waiting import awaited, away_text
 from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.runs.assignments import (
     AssignmentInputs,
@@ -104,6 +105,18 @@ class RoundsMode(Mode):
     @override
     def moved(self, node: str, progress: NodeProgress) -> None:
         """Here, only bytes of an upload are a sign of progress."""
+
+    @override
+    def waits_for(self) -> str:
+        machine = self.machine
+        if machine is None:
+            return ""
+        if self._run.is_waiting:
+            return away_text(machine.members)
+        if machine.state != "collecting":
+            return ""
+        pending = [node for node in machine.asked if machine.expects(node, machine.round)]
+        return awaited(machine.round, pending, machine.members.present, machine.policy.rejoin_s)
 
     @override
     def inputs(self, node: str) -> AssignmentInputs:
@@ -359,7 +372,7 @@ class RoundsMode(Mode):
             (update.node, cast(NodeMetrics, update.metrics)) for update in verdicts if update.verdict == "accepted"
         ]
         await self._run.evaluation.note_merged(number - 1, of_nodes, "evaluation/")
-        await self._run.persist(self._run.prune, [number])
+        await self._run.prune_when_due([number], sum(update.bytes for update in verdicts))
 
 
 def _state(version: VersionRecord, name: str) -> Artifact | None:

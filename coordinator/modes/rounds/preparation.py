@@ -32,7 +32,7 @@ def round_policy_of(prepared: Prepared, *, keeps_deadlines: bool = True) -> Roun
 
 def restore(store: Store, run: str, policy: RoundPolicy) -> Restored:
     """What the record knows of a run. Blocking."""
-    rounds = store.rounds(run)
+    rounds = store.rounds(run, limit=2, newest=True)  # the open one, and the last that ended before it
     committed = max((record.round for record in rounds if record.state == "committed"), default=0)
     unevaluated: tuple[int, ...] = ()
     if policy.evaluate_centrally:
@@ -49,6 +49,7 @@ def restore(store: Store, run: str, policy: RoundPolicy) -> Restored:
         aggregating=current.state == "aggregating",
         invited=current.invited,
         answers={answer.node: answer.verdict for answer in answers if answer.phase == 1},
+        reasons={answer.node: answer.reason for answer in answers if answer.reason},
         unevaluated=unevaluated,
         phase=current.phase,
         asked=tuple(params),

@@ -43,11 +43,24 @@ def plugins(ctx: click.Context, with_options: bool, as_json: bool) -> None:
         return
     from covey.cli.views import tables
 
-    columns = ["KIND", "NAME", "FROM", "PACKAGE", *(["OPTIONS"] if with_options else [])]
-    made = tables.table(columns)
-    for entry in found:
-        made.add_row(*(entry[name] for name in PLUGIN_FIELDS), *([_options_line(entry)] if with_options else []))
-    tables.show(made)
+    tables.show(*(_kind_lines(kind, [e for e in found if e["kind"] == kind], with_options) for kind in GROUPS))
+
+
+def _kind_lines(kind: str, entries: list[dict[str, Any]], with_options: bool) -> Any:
+    """What is installed of one kind: a line for each, its options indented below."""
+    from rich.text import Text
+
+    from covey.cli.views import tables
+
+    if not entries:
+        return None
+    width = max(len(entry["name"]) for entry in entries)
+    lines = [Text(kind, style="bold")]
+    for entry in entries:
+        package = "" if entry["package"] == "covey" else f"  ({entry['package']})"
+        lines.append(tables.said(f"  {entry['name']:<{width}}  {entry['target']}{package}"))
+        lines += [tables.said(f"    {_options_line(entry)}")] if with_options else []
+    return Text("\n").join(lines)
 
 
 @plugins.command(

@@ -11,6 +11,7 @@ import click
 from covey.cli.framework.command import Failure, Group, print_json
 from covey.cli.framework.connecting import connected
 from covey.cli.framework.fields import (
+    CONTRIBUTION_FIELDS,
     PROGRESS_FIELDS,
     ROUND_FIELDS,
     RUN_DETAIL_FIELDS,
@@ -111,24 +112,27 @@ def list_runs(before: str, limit: int | None, whole: bool, as_json: bool, target
 
 @run.command(
     examples=("covey run show digits --data-dir /srv/covey", "covey run show digits --json"),
-    json_fields=RUN_DETAIL_FIELDS,
+    json_fields=(*RUN_DETAIL_FIELDS, f"contributions (a list of: {', '.join(CONTRIBUTION_FIELDS)})"),
 )
 @click.argument("run")
 @json_option
 @target_options
 def show(run: str, as_json: bool, target: Target) -> None:
-    """Show RUN: its state, what it waits for, its newest model.
+    """Show RUN: its state, what it waits for, its newest model, and what each node contributed.
 
-    Also works while the coordinator is stopped.
+    It ends with a warning for each node that contributed to less than it was asked for. Also works while the
+    coordinator is stopped.
     """
     with connected(target) as connection:
         shown = connection.run(run)
+        contributions = connection.contributions(shown)
     if as_json:
-        print_json(plain(shown, RUN_DETAIL_FIELDS))
+        said = {"contributions": plain_list(contributions, CONTRIBUTION_FIELDS)}
+        print_json(plain(shown, RUN_DETAIL_FIELDS) | said)
         return
     from covey.cli.views import tables
 
-    tables.show(tables.run_details(shown))
+    tables.show(tables.run_views(shown, contributions))
 
 
 @run.command(
@@ -149,8 +153,11 @@ def watch(run: str, as_json: bool, target: Target) -> None:
 
 def _follow(connection: Connection, run: str, as_json: bool) -> None:
     from covey.cli.views.run_views import show_to_end, view_for
+    from covey.cli.views.tables import shortfalls
 
     ended = show_to_end(connection, run, view_for(as_json))
+    for line in shortfalls(ended, connection.contributions(ended)):
+        click.echo(line, err=as_json)  # JSON has it in the rounds
     if ended.state != "completed":
         raise Failure(f"run {ended.run} is {ended.state}: {ended.reason or 'no reason was given'}")
 

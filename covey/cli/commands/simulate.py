@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,7 +151,7 @@ def _simulated(plan: Plan) -> Simulated:
 
 
 def _fields(plan: Plan, outcome: Simulated) -> Mapping[str, Any]:
-    from covey.cli.framework.fields import plain, plain_list
+    from covey.cli.framework.fields import CONTRIBUTION_FIELDS, plain, plain_list
 
     return {
         "data_dir": str(plan.folder),
@@ -159,6 +160,7 @@ def _fields(plan: Plan, outcome: Simulated) -> Mapping[str, Any]:
         "seconds": round(outcome.seconds, 3),
         "run": plain(outcome.run, RUN_FIELDS),
         "rounds": plain_list(outcome.rounds, ROUND_FIELDS),
+        "contributions": plain_list(outcome.contributions, CONTRIBUTION_FIELDS),
     }
 
 
@@ -172,12 +174,18 @@ def _print(folder: Path, outcome: Simulated) -> None:
         ("run", run.run),
         ("name", tables.said(run.name)),
         ("state", tables.state_text(run.state)),
+        ("reason", run.reason),
         ("progress", f"{done} of {whole} {what} in {tables.span(outcome.seconds)}"),
         ("model sha256", run.model_sha256),
         ("metrics", tables.metrics_line(run.metrics)),
         *tables.missing_rows(run.missing),
     ]
-    tables.show(tables.pairs(rows))
+    answers: Counter[str] = Counter()
+    for one in outcome.contributions:
+        answers.update({name: getattr(one, name) for name in ("accepted", *tables.SHORT)})
+    rows.append(("answers", ", ".join(f"{count} {name}" for name, count in answers.items() if count)))
+    warnings = "\n".join(tables.shortfalls(run, outcome.contributions))
+    tables.show(tables.pairs(rows), tables.said_lines(warnings))
     where, covey = f"{run.run} --data-dir {shlex.quote(str(folder))}", running_program()
     click.echo(
         f"""\

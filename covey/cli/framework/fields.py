@@ -42,7 +42,25 @@ ROUND_FIELDS = (
     "base_version",
     "version",
     "arrival",
+    "declined",
+    "lost",
+    "late",
+    "received",
+    "last_reason",
+    "phase",
     "missing",
+)
+CONTRIBUTION_FIELDS = (
+    "node",
+    "asked",
+    "accepted",
+    "rejected",
+    "declined",
+    "lost",
+    "late",
+    "last_round",
+    "last_verdict",
+    "last_reason",
 )
 UPDATE_FIELDS = (
     "node",
@@ -57,6 +75,7 @@ UPDATE_FIELDS = (
     "received_at",
     "base_sha256",
     "key_id",
+    "phase",
     "missing",
 )
 VERSION_FIELDS = ("version", "model_sha256", "digest", "bytes", "metrics", "created_at", "kept", "missing")
@@ -72,6 +91,10 @@ NODE_FIELDS = (
     "accepted",
     "rejected",
     "drill",
+    "declined",
+    "lost",
+    "late",
+    "last_reason",
 )
 EVENT_FIELDS = ("at", "kind", "run", "node", "detail")
 PROGRESS_FIELDS = ("node", "phase", "step", "steps", "loss", "seconds")

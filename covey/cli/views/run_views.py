@@ -15,6 +15,7 @@ from rich.text import Text
 from covey.cli.framework.command import print_json_line
 from covey.cli.framework.fields import PROGRESS_FIELDS, ROUND_FIELDS, RUN_FIELDS, plain, plain_list
 from covey.cli.views import tables
+from covey.cli.views.contributions import counts_line
 from covey.client.errors import Unreachable
 from covey.client.values import Change, Round, Run
 
@@ -97,6 +98,7 @@ class PlainLines(_Quiet):
 
     def __init__(self) -> None:
         self._state = ""
+        self._said_why = ""
         self._ended: dict[tuple[int, int], str] = {}
         """Round and attempt that were shown as ended, with the metrics shown for it."""
 
@@ -119,6 +121,9 @@ class PlainLines(_Quiet):
         self._ended[item.round, item.attempt] = metrics
         if shown is None:
             self._write(f"{name} {_end_of(item)}" + (f", {metrics}" if metrics else ""))
+            if item.last_reason and item.last_reason != self._said_why:
+                self._said_why = item.last_reason
+                self._write(f"  {item.last_reason}")
         elif shown != metrics:
             self._write(f"{name} evaluated: {metrics}")
 
@@ -136,9 +141,8 @@ def _end_of(item: Round) -> str:
         return f"failed: {item.reason}"
     if item.state == "decided":
         return f"{tables.outcome_of(item)}, version {item.version}" if item.version else tables.outcome_of(item)
-    rejected = f", {item.rejected} rejected" if item.rejected else ""
-    received = tables.amount(item.bytes_received)
-    return f"committed in {tables.span(item.seconds)}: {item.accepted} accepted{rejected}, {received} received"
+    counts = ", ".join(filter(None, [f"{item.accepted} accepted", counts_line(item)]))
+    return f"committed in {tables.span(item.seconds)}: {counts}, {tables.amount(item.bytes_received)} received"
 
 
 class LiveTable:
@@ -176,7 +180,7 @@ class LiveTable:
         if change is None:
             return Stack(Text("waiting for the coordinator"))
         metrics = tables.main_metrics(self._metrics)
-        parts: list[Any] = [run_line(change.run), tables.round_table(list(self._rounds.values()), metrics)]
+        parts: list[Any] = [run_line(change.run), *tables.round_table(list(self._rounds.values()), metrics)]
         if change.nodes and not change.run.ended:
             parts.append(progress_table(change.nodes))
         if self._away:

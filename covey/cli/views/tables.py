@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import datetime
-import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from covey.client.values import Event, Node, NodeDetail, Round, RoundDetail, Run
+from covey.cli.views.contributions import SHORT, contribution_table, counts, counts_columns, counts_line, shortfalls
+from covey.cli.views.listing import Column, console, listing, said, said_lines, show, table
+from covey.client.values import Contribution, Event, Node, NodeDetail, Round, RoundDetail, Run
 
-PIPE_COLUMNS = 240
-"""Width of what does not go to a terminal: nothing is cut."""
+__all__ = ["SHORT", "console", "said", "said_lines", "shortfalls", "show", "table"]
 STYLES = {
     "completed": "green",
     "committed": "green",
@@ -29,55 +26,14 @@ STYLES = {
     "rejected": "red",
     "evicted": "red",
     "lost": "yellow",
+    "late": "yellow",
+    "interrupted": "yellow",
     "declined": "yellow",
     "stopped": "yellow",
     "away": "yellow",
     "left": "yellow",
 }
-WRAPPED = ("REASON", "DETAIL", "NUMBERS", "TASKS", "DEVICE", "METRICS", "FROM", "OPTIONS", "TYPE")
-NARROW_COLUMNS = 110
-"""On a narrower terminal only the first two metrics get columns."""
 MAIN_METRICS = ("accuracy", "loss", "nodes/accuracy", "nodes/loss")
-
-
-def console() -> Console:
-    """Standard output."""
-    width = None if sys.stdout.isatty() else PIPE_COLUMNS
-    return Console(width=width, highlight=False, markup=False, emoji=False, file=sys.stdout)
-
-
-def show(*things: Any) -> None:
-    """Print tables and lines, an empty line between them."""
-    output = console()
-    for number, thing in enumerate(things):
-        if number:
-            output.print()
-        output.print(thing)
-
-
-def table(columns: Sequence[str]) -> Table:
-    """An empty table; a column whose name begins with `>` is aligned to the right, long texts are wrapped."""
-    made = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    for name in columns:
-        justify: Literal["left", "right"] = "right" if name.startswith(">") else "left"
-        text = name.lstrip(">")
-        made.add_column(text, justify=justify, no_wrap=text not in WRAPPED, overflow="fold", min_width=len(text))
-    return made
-
-
-def filled_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
-    """A table without the columns that are empty in every row (unless there is no row)."""
-    lines = list(rows)
-    shown = [index for index in range(len(columns)) if not lines or any(line[index] for line in lines)]
-    made = table([columns[index] for index in shown])
-    for line in lines:
-        made.add_row(*(line[index] for index in shown))
-    return made
-
-
-def said(text: str) -> Text:
-    """What a node, or a user's code, said: nothing in it can steer the terminal."""
-    return Text("".join(char if char.isprintable() else " " for char in text))
 
 
 def state_text(state: str) -> Text:
@@ -91,8 +47,13 @@ def adversary_text(attack: str) -> Text:
 
 
 def when(seconds: float | None) -> str:
-    """A Unix time as local time; nothing for 0 and None."""
-    return f"{datetime.datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M:%S}" if seconds else ""
+    """A Unix time as local time, with its distance from UTC; nothing for 0 and None."""
+    return datetime.datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds") if seconds else ""
+
+
+def day(seconds: float | None) -> str:
+    """The day of a Unix time here; nothing for 0 and None."""
+    return when(seconds)[:10]
 
 
 def amount(count: int) -> str:
@@ -144,10 +105,18 @@ def done_of(run: Run) -> tuple[int, int, str]:
     return run.done, run.whole, "updates decided on" if run.unit == "updates" else "rounds committed"
 
 
-def run_table(runs: Iterable[Run]) -> Table:
-    """One line a run."""
-    return filled_table(
-        ["RUN", "NAME", "STATE", ">DONE", "SUBMITTED", "METRICS", "REASON"],
+def run_table(runs: Iterable[Run]) -> list[Any]:
+    """One line a run; metrics and reasons below."""
+    return listing(
+        [
+            Column("RUN"),
+            Column("NAME"),
+            Column("STATE"),
+            Column("DONE", right=True),
+            Column("SUBMITTED", below="narrow"),
+            Column("METRICS", below="always"),
+            Column("REASON", below="always"),
+        ],
         [
             (
                 run.run,
@@ -163,18 +132,17 @@ def run_table(runs: Iterable[Run]) -> Table:
     )
 
 
-def pairs(rows: Iterable[tuple[str, Any]]) -> Table:
+def pairs(rows: Iterable[tuple[str, Any]]) -> Text:
     """Names and values, one pair a line; without those that have no value."""
-    made = Table(box=None, show_header=False, pad_edge=False)
-    made.add_column(style="bold", no_wrap=True)
-    made.add_column(overflow="fold")
-    for name, value in rows:
-        if value not in ("", None):
-            made.add_row(name, value if isinstance(value, Text) else said(str(value)))
-    return made
+    shown = [(name, value) for name, value in rows if value not in ("", None)]
+    width = max((len(name) for name, _ in shown), default=0)
+    return Text("\n").join(
+        Text.assemble((name.ljust(width + 1), "bold"), value if isinstance(value, Text) else said(str(value)))
+        for name, value in shown
+    )
 
 
-def run_details(run: Run) -> Table:
+def run_details(run: Run) -> Text:
     """Everything about one run but its specification."""
     return pairs(
         [
@@ -196,7 +164,26 @@ def run_details(run: Run) -> Table:
     )
 
 
-def round_table(rounds: Sequence[Round], metrics: Sequence[str] | None = None) -> Table:
+def run_views(run: Run, contributions: Sequence[Contribution]) -> list[Any]:
+    """One run, what each node did in it, and a warning for each that contributed to less than it was asked for."""
+    nodes = contribution_table(contributions) if contributions else []
+    return [run_details(run), nodes, said_lines("\n".join(shortfalls(run, contributions)))]
+
+
+ROUND_COLUMNS = (
+    Column("ROUND", right=True),
+    Column("STATE"),
+    Column("PHASE", right=True),
+    Column("RECEIVED", right=True),
+    Column("ACCEPT", right=True),
+    *counts_columns(SHORT),
+    Column("IN", right=True),
+    Column("OUT", right=True),
+    Column("TIME", right=True),
+)
+
+
+def round_table(rounds: Sequence[Round], metrics: Sequence[str] | None = None) -> list[Any]:
     """One line a round; bytes are counted at the coordinator.
 
     Args:
@@ -204,45 +191,54 @@ def round_table(rounds: Sequence[Round], metrics: Sequence[str] | None = None) -
         metrics: Which metrics get a column; default: chosen by `metric_names`.
     """
     names = list(metric_names(rounds) if metrics is None else metrics)
-    if console().width < NARROW_COLUMNS:
-        del names[2:]
+    measured = [Column(name.upper(), right=True, below="narrow") for name in names]
     if any(item.arrival for item in rounds):
-        return assignment_table(rounds, names)
-    made = table([">ROUND", "STATE", ">ACCEPT", ">REJECT", ">IN", ">OUT", ">TIME", *(f">{n.upper()}" for n in names)])
-    for item in rounds:
-        values = item.metrics
-        state = item.state if item.attempt <= 1 else f"{item.state} (attempt {item.attempt})"
-        made.add_row(
-            str(item.round),
-            Text(state, style=STYLES.get(item.state, "")),
-            str(item.accepted),
-            str(item.rejected),
-            amount(item.bytes_received),
-            amount(item.bytes_sent),
-            span(item.seconds) if item.seconds else "",
-            *(number(values.get(name)) for name in names),
-        )
-    return made
-
-
-def assignment_table(rounds: Sequence[Round], metrics: Sequence[str]) -> Table:
-    """One line an assignment of an asynchronous run: from which version, what became of it, and in which version."""
-    made = table(
-        [">ROUND", "NODE", "OUTCOME", ">BASE", ">VERSION", ">IN", ">TIME", *(f">{n.upper()}" for n in metrics)]
+        return assignment_table(rounds, names, measured)
+    return listing(
+        [*ROUND_COLUMNS, *measured, Column("LAST REASON", below="always")],
+        [
+            (
+                str(item.round),
+                Text(
+                    item.state if item.attempt <= 1 else f"{item.state} (attempt {item.attempt})",
+                    style=STYLES.get(item.state, ""),
+                ),
+                str(item.phase) if item.phase > 1 else "",
+                str(item.received) if item.received else "",
+                str(item.accepted),
+                *counts(item),
+                amount(item.bytes_received),
+                amount(item.bytes_sent),
+                span(item.seconds) if item.seconds else "",
+                *(number(item.metrics.get(name)) for name in names),
+                said(item.last_reason),
+            )
+            for item in rounds
+        ],
     )
-    for item in rounds:
-        values = item.metrics
-        made.add_row(
-            str(item.round),
-            item.invited[0],
-            state_text(outcome_of(item)),
-            str(item.base_version),
-            str(item.version) if item.version else "",
-            amount(item.bytes_received),
-            span(item.seconds) if item.seconds else "",
-            *(number(values.get(name)) for name in metrics),
-        )
-    return made
+
+
+def assignment_table(rounds: Sequence[Round], names: Sequence[str], measured: Sequence[Column]) -> list[Any]:
+    """One line an assignment of an asynchronous run: from which version, what became of it, and in which version."""
+    columns = [Column("ROUND", right=True), Column("NODE"), Column("OUTCOME"), Column("BASE", right=True)]
+    columns += [Column(name, right=True) for name in ("VERSION", "IN", "TIME")]
+    return listing(
+        [*columns, *measured, Column("LAST REASON", below="always")],
+        [
+            (
+                str(item.round),
+                item.invited[0],
+                state_text(outcome_of(item)),
+                str(item.base_version),
+                str(item.version) if item.version else "",
+                amount(item.bytes_received),
+                span(item.seconds) if item.seconds else "",
+                *(number(item.metrics.get(name)) for name in names),
+                said(item.last_reason or (item.reason if item.state == "failed" else "")),
+            )
+            for item in rounds
+        ],
+    )
 
 
 def outcome_of(item: Round) -> str:
@@ -252,13 +248,25 @@ def outcome_of(item: Round) -> str:
     return "accepted" if item.accepted else "rejected" if item.rejected else "held"
 
 
-def round_details(detail: RoundDetail) -> list[Table]:
+def round_details(detail: RoundDetail) -> list[Any]:
     """One round: its own line, and one line an update."""
-    updates = filled_table(
-        ["NODE", "VERDICT", ">WEIGHT", ">SHARE", ">BYTES", "RECEIVED", "UPDATE", "NUMBERS", "REASON"],
+    updates = listing(
+        [
+            Column("NODE"),
+            Column("PHASE", right=True),
+            Column("VERDICT"),
+            Column("WEIGHT", right=True),
+            Column("SHARE", right=True),
+            Column("BYTES", right=True),
+            Column("RECEIVED"),
+            Column("UPDATE", below="narrow"),
+            Column("NUMBERS", below="always"),
+            Column("REASON", below="always"),
+        ],
         [
             (
                 update.node,
+                str(update.phase) if any(other.phase > 1 for other in detail.updates) else "",
                 state_text(update.verdict),
                 f"{update.weight:g}",
                 f"{update.share:.4f}",
@@ -287,21 +295,22 @@ def round_details(detail: RoundDetail) -> list[Table]:
     return [round_table([detail.round]), updates, facts]
 
 
-def node_table(nodes: Iterable[Node]) -> Table:
+def node_table(nodes: Iterable[Node]) -> list[Any]:
     """One line a node; with a column DRILL where there is an adversary."""
     found = list(nodes)
     drills = any(node.drill for node in found)
-    return filled_table(
+    return listing(
         [
-            "NODE",
-            "STATE",
-            *(["DRILL"] if drills else []),
-            "LAST SEEN",
-            ">ACCEPT",
-            ">REJECT",
-            "VERSION",
-            "VALID UNTIL",
-            "DEVICE",
+            Column("NODE"),
+            Column("STATE"),
+            *([Column("DRILL")] if drills else []),
+            Column("LAST SEEN"),
+            Column("ACCEPT", right=True),
+            *counts_columns(SHORT),
+            Column("VERSION", below="narrow"),
+            Column("VALID UNTIL", below="narrow"),
+            Column("DEVICE", below="narrow"),
+            Column("LAST REASON", below="always"),
         ],
         [
             (
@@ -310,17 +319,18 @@ def node_table(nodes: Iterable[Node]) -> Table:
                 *([adversary_text(node.drill)] if drills else []),
                 when(node.last_seen_at),
                 str(node.accepted),
-                str(node.rejected),
+                *counts(node),
                 said(node.version),
-                when(node.certificate_expires_at)[:10],
+                day(node.certificate_expires_at),
                 said(node.device),
+                said(node.last_reason),
             )
             for node in found
         ],
     )
 
 
-def node_details(detail: NodeDetail) -> list[Table]:
+def node_details(detail: NodeDetail) -> list[Any]:
     """One node, and what happened to it."""
     node = detail.node
     facts = pairs(
@@ -334,18 +344,22 @@ def node_details(detail: NodeDetail) -> list[Table]:
             ("device", node.device),
             ("tasks", ", ".join(node.tasks)),
             ("drill", adversary_text(node.drill) if node.drill else ""),
-            ("updates", f"{node.accepted} accepted, {node.rejected} rejected"),
+            ("updates", ", ".join(filter(None, [f"{node.accepted} accepted", counts_line(node)]))),
+            ("last reason", node.last_reason),
         ]
     )
-    return [facts, event_table(detail.events)]
+    return [facts, event_lines(detail.events)]
 
 
-def event_table(events: Iterable[Event]) -> Table:
+def event_lines(events: Iterable[Event]) -> Text:
     """One line an event."""
-    return filled_table(
-        ["WHEN", "WHAT", "RUN", "DETAIL"],
-        [(when(item.at), item.kind, item.run, said(_detail(item.detail))) for item in events],
-    )
+    return Text("\n").join(_event(item) for item in events)
+
+
+def _event(item: Event) -> Text:
+    of = "  ".join(filter(None, [when(item.at), item.kind, item.node, item.run and f"run {item.run}"]))
+    detail = _detail(item.detail)
+    return said(f"{of}  {detail}" if detail else of)
 
 
 def _detail(detail: Mapping[str, Any]) -> str:

@@ -56,6 +56,8 @@ class PhasesConformance:
         assert store.steps(run)[1].cause == ((1, 2),)
         assert store.steps(run)[1].accepted == len(answers)
         assert {answer.verdict for answer in store.updates(run, 1)} == {"accepted"}
+        assert store.round(run, 1).accepted == len({answer.node for answer in answers})  # once, not once a phase
+        assert [one.accepted for one in store.contributions(run, make.NODES)] == [2] * len(make.NODES)
         assert store.check() == []
 
     def test_the_same_opening_again_changes_nothing_and_another_is_refused(self, store: Store) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from covey.errors import NotFound
-from covey.storage.record.contract import EventRecord, RunSummary, Store
+from covey.storage.record.contract import ContributionRecord, EventRecord, RunSummary, Store
 from covey.testing.store import records as make
 from covey.testing.store.asynchronous import arrive, decide, start_async_run
 
@@ -45,6 +45,31 @@ class ReadingConformance:
         assert store.rounds(run, after=5, limit=2, newest=True) == everything[5:]
         assert store.rounds(run, after=6) == []
         assert store.rounds(run, states=("collecting", "aggregating")) == everything[5:]
+
+    def test_what_each_node_contributed_is_counted_a_round_once(self, store: Store) -> None:
+        run = make.start_run(store)
+        make.enrol(store, make.node_record("bob"))
+        make.play_round(store, run, 1)
+        store.open_round(make.round_record(run, 2))
+        first = make.update_record(run, 2, "ada")
+        store.record_update(first)
+        store.record_outcome(make.outcome_record(run, 2, "bob", "declined", "no GPU"))
+        store.record_outcome(make.outcome_record(run, 2, "cyd", "late", "no update before the deadline"))
+        shown = store.round(run, 2)
+        assert (shown.received, shown.declined, shown.late, shown.lost) == (1, 1, 1, 0)
+        assert shown.bytes_received == first.bytes
+        assert shown.last_reason == "cyd late: no update before the deadline"
+        assert store.rounds(run)[1] == shown
+        assert store.rounds(run)[0].last_reason == ""
+        ada, bob, eve = store.contributions(run, ["ada", "bob", "eve"])
+        assert (ada.node, ada.asked, ada.accepted, ada.last_reason) == ("ada", 2, 1, "")
+        assert (bob.asked, bob.accepted, bob.declined) == (2, 1, 1)
+        assert (bob.last_round, bob.last_verdict, bob.last_reason) == (2, "declined", "no GPU")
+        assert eve == ContributionRecord("eve")
+        node = store.node("bob")
+        assert (node.accepted, node.declined) == (1, 1)
+        assert node.last_reason == f"run {run}, round 2: declined: no GPU"
+        assert store.nodes() == [node]
 
     def test_versions_come_in_pages(self, store: Store) -> None:
         run = make.start_run(store)

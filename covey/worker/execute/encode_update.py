@@ -18,7 +18,7 @@ from covey.layout import Layout
 from covey.seeds import derive_seed
 from covey.spec import RunSpec
 from covey.vectors import LinearCombination, TensorVector, Vector
-from covey.worker.execute.from_spec import load_codec, uses_feedback
+from covey.worker.execute.from_spec import uses_feedback
 from covey.worker.files.mapped import map_bytes, map_float32
 from covey.worker.files.updates import write_raw, write_vector
 from covey.worker.jobs.files import WrittenFile
@@ -34,12 +34,19 @@ def node_state(spec: RunSpec, codec: Codec) -> tuple[str, ...]:
 
 
 def write_update(
-    spec: RunSpec, job: TrainJob, layout: Layout, source: Vector, path: Path, check_cancelled: Callable[[], object]
+    spec: RunSpec,
+    codec: Codec,
+    job: TrainJob,
+    layout: Layout,
+    source: Vector,
+    path: Path,
+    check_cancelled: Callable[[], object],
 ) -> tuple[Artifact, tuple[WrittenFile, ...]]:
     """Write the part of an update that is under the rule, and the node's state that goes with it.
 
     Args:
         spec: The run's.
+        codec: The run's.
         job: Names the files of state.
         layout: Of the part.
         source: The node's own vector.
@@ -50,7 +57,7 @@ def write_update(
         TaskError: A value is not finite.
         WorkerError: No file was named for the state.
     """
-    codec, kept = load_codec(spec.exchange), []
+    kept = []
     if spec.exchange.worker_momentum:
         source, file = _with_momentum(spec, job, source)
         kept.append(file)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from covey import faults
+from covey.codecs.contract import Codec
 from covey.errors import TaskError
 from covey.layout import Layout
 from covey.learning import loop, state
@@ -59,15 +60,15 @@ def train(job: TrainJob, host: Host) -> TrainResult:
     state.load_into(context.fresh_model(), job.base, layout)
     context.local.load_into(context.model, job.state.get(slot(LOCAL)))
     load_member(context, job.state)
-    private = load_codec(context.spec.exchange).private
-    tells = job.evaluate and not private  # what a node tells of its data would have to be paid for
+    codec = load_codec(context.spec.exchange)
+    tells = job.evaluate and not codec.private  # what a node tells of its data would have to be paid for
     evaluation: Metrics = {}
     if tells:
         evaluation = _safely(lambda: _evaluated(context, context.eval_data, host))
         host.report(TrainProgress(0, 0, math.nan, time.monotonic() - began))  # from here on it is the training
-    writer = PartsWriter(context, job)
+    writer = PartsWriter(context, job, codec)
     inputs = writer.inputs()
-    gradients, fit = _fit(context, job, inputs, host, began)
+    gradients, fit = _fit(context, job, codec, inputs, host, began)
     host.check_cancelled()
     written = writer.write(gradients, fit, inputs, host.check_cancelled)
     return TrainResult(
@@ -79,7 +80,7 @@ def train(job: TrainJob, host: Host) -> TrainResult:
         evaluation=evaluation,
         state=written.state,
         own_state=written.own_state,
-        private=private,
+        private=codec.private,
     )
 
 
@@ -213,7 +214,7 @@ def _evaluated(context: RunContext, dataset: Dataset[Any] | None, host: Host, in
 
 
 def _fit(
-    context: RunContext, job: TrainJob, inputs: RecipeInputs, host: Host, began: float
+    context: RunContext, job: TrainJob, codec: Codec, inputs: RecipeInputs, host: Host, began: float
 ) -> tuple[dict[str, Tensor] | None, FitResult]:
     """Train locally, or take one gradient (which leaves the parameters as they are)."""
     spec, model, data = context.spec, context.model, _training_data(context, job)
@@ -226,8 +227,7 @@ def _fit(
         faults.reach("training-step")
         host.check_cancelled()
 
-    per_example = load_codec(spec.exchange).per_example
-    if per_example is not None:
+    if (per_example := codec.per_example) is not None:
         return per_example_sum(
             context.task,
             model,

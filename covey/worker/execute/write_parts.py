@@ -8,12 +8,13 @@ from pathlib import Path
 
 from torch import Tensor
 
+from covey.codecs.contract import Codec
 from covey.errors import TaskError, WorkerError
 from covey.layout import Layout
 from covey.learning.recipe import RecipeInputs
 from covey.learning.state import tensors_of
 from covey.learning.task import FitResult
-from covey.methods.contract import Part, RunForm, parts_of
+from covey.methods.contract import Part
 from covey.parts import RULE, slot
 from covey.worker.execute.encode_update import write_update
 from covey.worker.files.mapped import MappedModel, map_flat
@@ -60,11 +61,12 @@ class PartsWriter:
     Args:
         context: The run.
         job: Names the files.
+        codec: The run's.
     """
 
-    def __init__(self, context: RunContext, job: TrainJob) -> None:
-        self._context, self._job = context, job
-        self._parts = parts_of(context.method, RunForm(context.spec, context.layout))
+    def __init__(self, context: RunContext, job: TrainJob, codec: Codec) -> None:
+        self._context, self._job, self._codec = context, job, codec
+        self._parts = context.parts
         self._state: list[WrittenFile] = []
         self._own_state: list[WrittenFile] = []
 
@@ -122,7 +124,8 @@ class PartsWriter:
         layout = part.layout
         if part.combine == RULE:
             vector = self._vector(layout, gradients)
-            artifact, kept = write_update(self._context.spec, self._job, layout, vector, path, check_cancelled)
+            context = self._context
+            artifact, kept = write_update(context.spec, self._codec, self._job, layout, vector, path, check_cancelled)
             self._state.extend(kept)
         elif part.in_model:
             before = MappedModel(self._job.base, self._context.layout).buffers

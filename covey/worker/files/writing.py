@@ -86,15 +86,25 @@ class ArtifactWriter:
 class Overlap:
     """Does work in order in one thread while the caller computes on; at most `DEPTH` pieces wait.
 
-    Hashing and writing release the interpreter's lock, so both cores are used.
+    Hashing and writing release the interpreter's lock, so both cores are used. A single piece has nothing to overlap
+    with: it is done by the caller at the end, and no thread is started.
     """
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="write")
+        self._first: Callable[[], None] | None = None
+        self._thread: ThreadPoolExecutor | None = None
         self._pending: deque[Future[None]] = deque()
 
     def submit(self, work: Callable[[], None]) -> None:
         """Queue a piece of work; raises what an earlier piece raised."""
+        if self._thread is None and self._first is None:
+            self._first = work
+            return
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="write")
+        if self._first is not None:
+            self._pending.append(self._thread.submit(self._first))
+            self._first = None
         if len(self._pending) >= DEPTH:
             self._pending.popleft().result()
         self._pending.append(self._thread.submit(work))
@@ -106,7 +116,10 @@ class Overlap:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            if self._first is not None and error is None:
+                self._first()
             while self._pending and error is None:
                 self._pending.popleft().result()
         finally:
-            self._thread.shutdown(wait=True, cancel_futures=True)
+            if self._thread is not None:
+                self._thread.shutdown(wait=True, cancel_futures=True)

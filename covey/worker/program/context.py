@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from functools import cached_property
@@ -19,10 +18,11 @@ from covey.layout import Layout, TensorSpec
 from covey.learning.data import held_on
 from covey.learning.entries import check_values
 from covey.learning.partition import part_of, partition_in
+from covey.learning.seeding import seed_torch
 from covey.learning.state import layout_of
 from covey.learning.task import NodeData, Task, load_task, task_errors
 from covey.learning.transient import TransientState
-from covey.methods.contract import METHODS, Method
+from covey.methods.contract import METHODS, Method, Part, RunForm, parts_of
 from covey.seeds import derive_seed
 from covey.spec import RunSpec, parse_json
 from covey.worker.program.local_tensors import LocalTensors
@@ -50,6 +50,8 @@ class RunContext:
         self._allow_path = allow_path
         self._data = NodeData(paths, options)
         self._indices: dict[tuple[int, int], Tensor] = {}
+        self._accepted = ""
+        """The layout as it came last, and was accepted."""
 
     @cached_property
     def task(self) -> Task:
@@ -62,9 +64,14 @@ class RunContext:
         return METHODS.make(self.spec.method.name, self.spec.method.options)
 
     @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """The run's parts."""
+        return parts_of(self.method, RunForm(self.spec, self.layout))
+
+    @cached_property
     def model(self) -> nn.Module:
         """The task's model; its first values come from the run's seed only. It is reused by every round."""
-        torch.manual_seed(derive_seed(self.spec.seed, "model"))
+        seed_torch(derive_seed(self.spec.seed, "model"))
         with task_errors("Task.model"):
             model = self.task.model()
         self._transient = TransientState(model)
@@ -145,6 +152,8 @@ class RunContext:
         Raises:
             LayoutError: The task's own model has another one; the message names the first difference.
         """
+        if text == self._accepted:
+            return self.layout
         layout = Layout.from_json(text)
         if set(layout.tensors) != set(self.layout.tensors):
             difference = _difference(self.layout, layout)
@@ -153,6 +162,8 @@ class RunContext:
                 "install the same version of the task as the coordinator has"
             )
         self.layout = layout  # the same tensors, in the run's order
+        vars(self).pop("parts", None)
+        self._accepted = text
         return layout
 
 
@@ -179,13 +190,13 @@ class Contexts:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._runs: OrderedDict[str, tuple[str, RunContext]] = OrderedDict()
+        self._runs: OrderedDict[str, tuple[object, RunContext]] = OrderedDict()
 
     def get(
         self, run: str, spec_json: str, *, allow_path: bool, paths: Mapping[str, str], options: Mapping[str, JsonValue]
     ) -> RunContext:
         """The context of a run, kept from before if nothing about it changed."""
-        key = json.dumps([spec_json, allow_path, dict(paths), dict(options)], sort_keys=True)
+        key = spec_json, allow_path, dict(paths), dict(options)
         known = self._runs.get(run)
         if known is None or known[0] != key:
             context = RunContext(spec_json, self.device, paths=paths, options=options, allow_path=allow_path)

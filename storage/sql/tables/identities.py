@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from sqlalchemy import Connection, bindparam, case, func, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 from typing_extensions import override
 
 from covey.errors import Conflict, NotFound
@@ -14,7 +14,8 @@ from covey.storage.record.identities import Identities
 from covey.storage.sql.database import Database
 from covey.storage.sql.dialects import ByCodePoint
 from covey.storage.sql.mapping import node_record, node_values, token_record
-from covey.storage.sql.schema import assignments, keys, nodes, tokens
+from covey.storage.sql.schema import keys, nodes, tokens
+from covey.storage.sql.tables.tallies import tallies
 
 _ADD_TOKEN = insert(tokens)
 _TOKEN = select(tokens).where(tokens.c.secret_sha256 == bindparam("b_secret"))
@@ -35,19 +36,8 @@ _RETIRE_KEYS = (
     .values(valid_until=bindparam("b_at"))
 )
 _REINSTATE_KEY = update(keys).where(keys.c.key_id == bindparam("b_key_id")).values(valid_until=None)
-_COUNTS = select(
-    assignments.c.node,
-    func.sum(case((assignments.c.verdict == "accepted", 1), else_=0)).label("accepted"),
-    func.sum(case((assignments.c.verdict == "rejected", 1), else_=0)).label("rejected"),
-).group_by(assignments.c.node)
-_COUNTS_OF = _COUNTS.where(assignments.c.node.in_(bindparam("b_nodes", expanding=True)))
-_count = _COUNTS.where(assignments.c.node == bindparam("b_node")).subquery()
 _WITH_KEY = select(nodes, keys.c.public_key.label("signing_key")).outerjoin(keys, keys.c.key_id == nodes.c.key_id)
-_ONE = (
-    _WITH_KEY.add_columns(_count.c.accepted, _count.c.rejected)
-    .outerjoin(_count, _count.c.node == nodes.c.node)
-    .where(_WHERE)
-)
+_ONE = _WITH_KEY.where(_WHERE)
 _by_name = ByCodePoint(nodes.c.node)
 _OF_ROLE = _WITH_KEY.where(nodes.c.role == bindparam("b_role"), _by_name > bindparam("b_after")).order_by(_by_name)
 
@@ -119,19 +109,19 @@ class SqlIdentities(Identities):
     @override
     def node(self, node: str) -> NodeRecord:
         with self._db.reading() as connection:
-            row = connection.execute(_ONE, {"b_node": node}).one_or_none()
-        if row is None:
-            raise _no_node(node)
-        return node_record(dict(row._mapping))
+            row = connection.execute(_ONE, {"b_node": node}).mappings().one_or_none()
+            if row is None:
+                raise _no_node(node)
+            counts = tallies(connection, [node])[node]
+        return node_record({**row, **counts.of_node})
 
     @override
     def nodes(self, *, role: Role = "node", after: str = "", limit: int | None = None) -> list[NodeRecord]:
         query = _OF_ROLE if limit is None else _OF_ROLE.limit(limit)
         with self._db.reading() as connection:
             rows = connection.execute(query, {"b_role": role, "b_after": after}).mappings().all()
-            shown = {"b_nodes": [row["node"] for row in rows]}
-            counts = {row["node"]: row for row in connection.execute(_COUNTS_OF, shown).mappings()}
-        return [node_record({"accepted": 0, "rejected": 0, **row, **counts.get(row["node"], {})}) for row in rows]
+            counts = tallies(connection, [row["node"] for row in rows])
+        return [node_record({**row, **counts[row["node"]].of_node}) for row in rows]
 
     @override
     def seen(

@@ -5,16 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, delete, func, insert, select, update
 from typing_extensions import override
 
 from covey.errors import Conflict, NotFound
+from covey.machines.protocol import NO_UPDATE
 from covey.storage.record.contract import RoundRecord, RoundState, UpdateRecord, VersionRecord
 from covey.storage.record.rounds import Rounds
 from covey.storage.sql.database import Database
-from covey.storage.sql.mapping import ROUND_COLUMNS, AnyRow, round_record, round_values, verdict_values
+from covey.storage.sql.mapping import (
+    COUNTED_VERDICTS,
+    ROUND_COLUMNS,
+    AnyRow,
+    round_record,
+    round_values,
+    verdict_values,
+)
 from covey.storage.sql.schema import assignments, groups, runs, versions
 from covey.storage.sql.tables.steps import add_step_of_round, newest_number
+from covey.storage.sql.tables.tallies import SHORTFALL, last_reasons
 from covey.storage.sql.tables.versions import same_version, write_version
 
 ENDED = ("committed", "decided", "failed")
@@ -42,9 +51,7 @@ _NEW_ATTEMPT = (
 )
 _IN_GROUP = and_(assignments.c.run == bindparam("b_run"), assignments.c.group_number == bindparam("b_round"))
 _FORGET = delete(assignments).where(
-    _IN_GROUP,
-    assignments.c.verdict.in_(("declined", "lost")),
-    assignments.c.node.in_(bindparam("b_nodes", expanding=True)),
+    _IN_GROUP, assignments.c.verdict.in_(NO_UPDATE), assignments.c.node.in_(bindparam("b_nodes", expanding=True))
 )
 _AGGREGATING = update(groups).where(_WHERE).values(state="aggregating")
 _COMMITTED = (
@@ -77,9 +84,9 @@ _JUDGE = (
 
 
 def _counted(verdict: str) -> ColumnElement[int]:
-    """How many answers of a group have a verdict: found in an index, for each group that is shown."""
+    """How many nodes of a group have a verdict, in whatever phase: found in an index, for each group that is shown."""
     return (
-        select(func.count())
+        select(func.count(assignments.c.node.distinct()))
         .where(
             assignments.c.run == groups.c.run,
             assignments.c.group_number == groups.c.number,
@@ -91,13 +98,31 @@ def _counted(verdict: str) -> ColumnElement[int]:
     )
 
 
+_RECEIVED_BYTES = (
+    select(func.coalesce(func.sum(assignments.c.bytes), 0))
+    .where(assignments.c.run == groups.c.run, assignments.c.group_number == groups.c.number)
+    .correlate(groups)
+    .scalar_subquery()
+)
+_SO_FAR = case((groups.c.state.in_(("collecting", "aggregating")), _RECEIVED_BYTES), else_=groups.c.bytes_received)
+"""What an open round has received is in its answers: the sum is written with its end."""
 _SHOWN = (
-    select(*ROUND_COLUMNS, _counted("accepted"), _counted("rejected"), versions.c.metrics)
+    select(
+        *(column for column in ROUND_COLUMNS if column.name != "bytes_received"),
+        _SO_FAR.label("bytes_received"),
+        *map(_counted, COUNTED_VERDICTS),
+        versions.c.metrics,
+    )
     .select_from(groups)
     .outerjoin(versions, and_(versions.c.run == groups.c.run, versions.c.version == groups.c.version))
 )
 _ONE = _SHOWN.where(_WHERE)
 _OF_RUN = _SHOWN.where(_IN_RUN)
+
+
+def _has_shortfall(row: AnyRow) -> bool:
+    """Whether some node of a round has no update that counts."""
+    return any(row._mapping[verdict] for verdict in SHORTFALL)
 
 
 def no_round(run: str, number: int) -> NotFound:
@@ -143,15 +168,17 @@ class SqlRounds(Rounds):
         query = query if limit is None else query.limit(limit)
         with self._db.reading() as connection:
             rows = connection.execute(query, {"b_run": run}).all()
-        return [round_record(row) for row in (reversed(rows) if newest else rows)]
+            reasons = last_reasons(connection, run, [row.round for row in rows if _has_shortfall(row)])
+        return [round_record(row, reasons.get(row.round, "")) for row in (reversed(rows) if newest else rows)]
 
     @override
     def round(self, run: str, number: int) -> RoundRecord:
         with self._db.reading() as connection:
             row = connection.execute(_ONE, {"b_run": run, "b_round": number}).one_or_none()
-        if row is None:
-            raise no_round(run, number)
-        return round_record(row)
+            if row is None:
+                raise no_round(run, number)
+            reasons = last_reasons(connection, run, [number] if _has_shortfall(row) else [])
+        return round_record(row, reasons.get(number, ""))
 
     @override
     def begin_aggregation(self, run: str, number: int) -> None:

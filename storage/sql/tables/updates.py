@@ -9,13 +9,15 @@ from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select
 from typing_extensions import override
 
 from covey.errors import Conflict, StoreError
+from covey.machines.protocol import NO_UPDATE
 from covey.spec.modes import mode_named
-from covey.storage.record.contract import UpdateRecord
+from covey.storage.record.contract import ContributionRecord, UpdateRecord
 from covey.storage.record.updates import Updates
 from covey.storage.sql.database import Database
 from covey.storage.sql.mapping import UPDATE_COLUMNS, AnyRow, update_record, update_values
 from covey.storage.sql.schema import assignments, file_references, groups, runs
 from covey.storage.sql.tables.rounds import ENDED, no_round
+from covey.storage.sql.tables.tallies import tallies
 from covey.storage.sql.tables.versions import add_references
 
 _ADD = insert(assignments)
@@ -66,7 +68,7 @@ _REFERENCED = select(file_references.c.digest).where(
     file_references.c.number == bindparam("b_round"),
     file_references.c.node == bindparam("b_node"),
 )
-_REPLACEABLE = (None, "lost", "declined")
+_REPLACEABLE = (None, *NO_UPDATE)
 
 
 class SqlUpdates(Updates):
@@ -95,11 +97,17 @@ class SqlUpdates(Updates):
 
     @override
     def record_outcome(self, update: UpdateRecord) -> bool:
-        if update.verdict not in ("declined", "lost", "rejected"):
+        if update.verdict not in (*NO_UPDATE, "rejected"):
             raise StoreError(f"{update.verdict!r} is not an outcome; record the update instead")
         with self._db.writing() as connection:
             row = _group_and_answer(connection, update)
             return row.state in ("collecting", "aggregating") and _write_outcome(connection, update, row)
+
+    @override
+    def contributions(self, run: str, nodes: Sequence[str]) -> list[ContributionRecord]:
+        with self._db.reading() as connection:
+            counted = tallies(connection, nodes, run)
+        return [counted[node].contribution(node) for node in nodes]
 
     @override
     def close_round(self, outcome: UpdateRecord, *, discard: bool = False) -> bool:

@@ -111,7 +111,7 @@ def test_an_update_from_another_base_does_not_count(federation, hostile):
     finish(federation, hostile, run)
     first = outcomes(federation, run, 1)
     assert first["n0"][0] == "accepted"
-    assert first["n1"][0] in ("lost", "rejected")
+    assert first["n1"][0] in ("late", "rejected")
     assert first["n1"][1]
 
 

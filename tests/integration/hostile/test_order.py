@@ -120,4 +120,4 @@ def test_a_flood_of_messages_is_read_at_a_pace_that_leaves_room_for_others(feder
     hostile.session.send(decline=pb.Decline(run=run, round=work.round, code="flood", reason="the last message"))
     assert federation.wait(run)["rounds_committed"] == 2
     # What came after the flood had its turn only after it: the rest of it was not even read yet.
-    assert outcomes(federation, run, 1)["n1"][0] == "lost"
+    assert outcomes(federation, run, 1)["n1"][0] == "late"

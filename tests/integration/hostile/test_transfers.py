@@ -58,7 +58,7 @@ def test_a_node_that_never_uploads_what_it_offered_is_lost(federation, hostile):
     federation.wait(run)
     first = outcomes(federation, run, 1)
     assert first["n0"][0] == "accepted"
-    assert first["n1"][0] == "lost"
+    assert first["n1"][0] == "late"
     assert first["n1"][1]
 
 

@@ -1,7 +1,7 @@
 import pytest
 
-from covey.cli.views import tables
-from covey.client.values import Round, RoundDetail, Run, Update
+from covey.cli.views import contributions, tables
+from covey.client.values import Contribution, Node, Round, RoundDetail, Run, Update
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,61 @@ def test_nothing_is_cut_in_a_pipe(capsys):
     reason = "waiting for 4 nodes; " * 5
     tables.show(tables.run_table([Run("3f9a01c2d4e5", "digits", "rounds", "running", reason)]))
     assert reason.strip() in capsys.readouterr().out
+
+
+LONG = "task-failed: ValueError: Expected more than 1 value per channel when training, got input size [1, 64]; " * 2
+SHORT_ROUND = Round(
+    10,
+    "committed",
+    attempt=2,
+    accepted=10,
+    declined=1,
+    lost=1,
+    late=1,
+    bytes_received=123_400_000,
+    bytes_sent=123_400_000,
+    seconds=12.5,
+    metrics={"accuracy": 0.5, "loss": 0.5, "nodes/accuracy": 0.5, "nodes/loss": 0.5},
+    last_reason=f"hospital-a declined: {LONG}",
+)
+TABLES = {
+    "runs": lambda: tables.run_table([Run("3f9a01c2d4e5", "digits-of-all-sites", "rounds", "interrupted", LONG, 100)]),
+    "rounds": lambda: tables.round_table([SHORT_ROUND]),
+    "round": lambda: tables.round_details(
+        RoundDetail(SHORT_ROUND, (Update("hospital-a", "declined", LONG, received_at=1.8e9, phase=2),))
+    )[:2],
+    "nodes": lambda: tables.node_table(
+        [Node("hospital-north", "connected", last_seen_at=1.8e9, accepted=10, declined=2, late=3, last_reason=LONG)]
+    ),
+    "contributions": lambda: contributions.contribution_table([Contribution("hospital-north", 999, 1, 2, 3, 4, 5)]),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("columns", [None, "80", "60"])
+def test_a_table_fits_the_columns_and_long_texts_stand_below_it(capsys, monkeypatch, name, columns):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns:
+        monkeypatch.setenv("COLUMNS", columns)
+    tables.show(TABLES[name]())
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= int(columns or 80) for line in lines if LONG.strip() not in line and ": " not in line)
+    if name != "contributions":
+        assert any(LONG.strip() in line for line in lines)
+
+
+def test_a_node_that_contributed_to_less_than_it_was_asked_for_is_warned_of():
+    run = Run("3f9a", "digits", "rounds", "completed")
+    short = Contribution("n0", 3, 1, declined=2, last_round=3, last_verdict="declined", last_reason="task-failed: no")
+    assert tables.shortfalls(run, [short, Contribution("n1", 3, 3), Contribution("n2")]) == [
+        "warning: n0 contributed to 1 of the 3 rounds that it was asked for (2 declined); "
+        "the last, 3: declined: task-failed: no"
+    ]
+    many = [Contribution(f"n{index}", 1, 0, lost=1, last_round=1, last_verdict="lost") for index in range(30)]
+    assert len(tables.shortfalls(run, many)) == contributions.MOST_WARNINGS + 1
+    assert "10 more nodes" in tables.shortfalls(run, many)[-1]
+
+
+def test_times_carry_their_zone():
+    assert tables.when(1.8e9)[-6] in "+-"
+    assert tables.when(None) == ""

@@ -152,7 +152,7 @@ def test_an_assignment_without_progress_is_given_up():
     actions = made.handle(Tick(100))
     assert actions[:2] == [
         Cancel("b", 2, "the assignment took too long"),
-        CloseAssignment("b", 2, "lost", "no progress for 100 s"),
+        CloseAssignment("b", 2, "late", "no progress for 100 s"),
     ]
     assert made.expects("a", 1)
     assert not made.expects("b", 2)
@@ -298,3 +298,14 @@ def test_waiting_for_another_run_is_a_sign_of_life():
     assert "b" not in made.open
     made.handle(Tick(190))
     assert "a" not in made.open
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_declines_that_will_not_change_are_said_at_once(fails):
+    made, _ = started(replace(POLICY, fail_when_short=fails))
+    seen = []
+    for node in ("a", "b"):
+        answer = NodeAnswered(node, made.open[node].number, "declined", "task-failed: broken", 1)
+        seen += made.handle(answer)
+    reason = "every node declines its work, and is asked again now and then; a and b declined: task-failed: broken"
+    assert (FinishRun("failed", reason) if fails else Report(reason)) in seen

@@ -270,7 +270,7 @@ async def test_the_census_outlives_a_database_that_is_away(store, monkeypatch):
 def test_a_nodes_counters_begin_at_zero_so_that_a_rate_sees_the_first_event(metrics):
     metrics.connected("a")
     assert value(metrics, "covey_node_sessions_total", node="a") == 1.0
-    for verdict in ("accepted", "rejected", "declined", "lost"):
+    for verdict in ("accepted", "rejected", "declined", "lost", "late"):
         assert value(metrics, "covey_updates_total", node="a", verdict=verdict) == 0.0
     assert value(metrics, "covey_node_received_bytes_total", node="a") == 0.0
     assert value(metrics, "covey_node_phase_seconds_count", node="a", phase="training") == 0.0

@@ -92,7 +92,7 @@ def test_a_decline_or_the_deadline_closes_the_phase():
     assert kinds(made.handle(NodeAnswered("b", 1, "declined", "no", 3, 2)), Aggregate) == []
     assert made.wake_at == 102
     actions = made.handle(Tick(102))
-    assert RecordOutcome("c", 1, "lost", "no update before the deadline", 2) in actions
+    assert RecordOutcome("c", 1, "late", "no update before the deadline", 2) in actions
     assert kinds(actions, Aggregate) == [Aggregate(1, ("a", "b", "c"))]
 
 

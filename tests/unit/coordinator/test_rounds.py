@@ -201,3 +201,54 @@ def test_an_evicted_node_does_not_count_even_if_its_update_was_on_its_way():
     assert made.handle(UpdateStored("c", 1, 2)) == []
     made.handle(UpdateStored("a", 1, 3))
     assert made.handle(UpdateStored("b", 1, 3))[-1] == Aggregate(1, ("a", "b"))
+
+
+def test_a_run_whose_nodes_all_decline_for_good_says_why_and_asks_for_no_more_nodes():
+    made, _ = started(nodes=("a", "b"))
+    made.handle(NodeAnswered("a", 1, "declined", "task-failed: labels are strings", 1))
+    actions = made.handle(NodeAnswered("b", 1, "declined", "task-failed: labels are strings", 2))
+    (report,) = kinds(actions, Report)
+    assert "a and b declined: task-failed: labels are strings" in report.reason
+    assert "no node that is here can do this work" in report.reason
+    assert "more nodes" not in report.reason
+    # Its operator has mended the task and started the node again: it is asked once more.
+    assert kinds(made.handle(NodeJoined("a", 9)), Assign) == [Assign("a", 1, 1)]
+
+
+def test_it_fails_with_that_reason_if_the_specification_says_so():
+    made, _ = started(replace(POLICY, fail_when_short=True), nodes=("a", "b"))
+    made.handle(NodeAnswered("a", 1, "declined", "declined: task not allowed", 1))
+    (finish,) = kinds(made.handle(NodeAnswered("b", 1, "declined", "invalid-spec: no labels", 2)), FinishRun)
+    assert finish.state == "failed"
+    assert "a declined: declined: task not allowed; b declined: invalid-spec: no labels" in finish.reason
+
+
+def test_more_nodes_are_waited_for_where_they_would_help():
+    made, _ = started(nodes=("a", "b"))
+    made.handle(UpdateStored("a", 1, 1))
+    (report,) = kinds(made.handle(NodeAnswered("b", 1, "declined", "task-failed: no data", 2)), Report)
+    assert report.reason == "round 1: b declined: task-failed: no data; 1 of 2 updates; waiting for more nodes"
+
+
+def test_a_node_that_was_left_out_of_a_later_attempt_is_asked_when_it_is_started_again():
+    made, _ = started()
+    made.handle(NodeAnswered("a", 1, "declined", "task-failed: broken", 1))
+    made.handle(UpdateStored("b", 1, 1))
+    made.handle(UpdateStored("c", 1, 1))
+    assert made.invited == ("b", "c")
+    made.handle(Aggregated(1, False, {"b": "non-finite"}, 2))
+    made.handle(NodeLost("a", 3))
+    assert kinds(made.handle(NodeJoined("a", 4)), OpenRound)[0].invited == ("a", "c")
+
+
+def test_why_nodes_refused_is_known_after_a_restart():
+    restored = Restored(
+        round=1,
+        attempt=1,
+        invited=("a", "b"),
+        answers={"a": "declined", "b": "declined"},
+        reasons={"a": "task-failed: broken", "b": "task-failed: broken"},
+    )
+    made, actions = machine(nodes=(), restored=restored)
+    assert "a and b declined: task-failed: broken" in kinds(actions, Report)[-1].reason
+    assert kinds(made.handle(NodeJoined("a", 1)), Assign) == [Assign("a", 1, 1)]  # perhaps its cause is mended

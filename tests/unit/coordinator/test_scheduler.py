@@ -154,3 +154,14 @@ async def test_real_runs_share_the_nodes_and_each_goes_its_way(world):
     for run in ("one", "two"):
         assert world.record.run(run).state == "completed"
         assert all(len(world.record.updates(run, number)) == 2 for number in (1, 2))
+
+
+async def test_a_run_that_waits_for_nodes_keeps_its_place_from_no_other(world, scheduled, outcomes, monkeypatch):
+    monkeypatch.setattr("covey.coordinator.runs.scheduler.LOOK_AGAIN_S", 0.01)
+    scheduler, _ = scheduled(1)
+    world.submit("stuck", submitted_at=1.0)
+    world.submit("next", submitted_at=2.0)
+    scheduler.wake()
+    await active(world, "stuck")
+    world.runs.of("stuck").facts.waiting = True
+    await active(world, "stuck", "next")

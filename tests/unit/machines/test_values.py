@@ -16,6 +16,7 @@ from covey.coordinator.modes.asynchronous.events import AsyncAction, AsyncEvent,
 from covey.coordinator.modes.registry import ASYNC, ROUNDS
 from covey.coordinator.modes.rounds.events import Restored, RoundAction, RoundEvent, RoundPolicy
 from covey.machines.protocol import NodeAnswered, NodeJoined, Tick
+from covey.machines.values import TextWriter
 
 MODES = [
     (ROUNDS, (*typing.get_args(RoundEvent), *typing.get_args(RoundAction), RoundPolicy, Restored)),
@@ -46,6 +47,9 @@ def through_json(table, value):
 def test_every_event_and_action_survives(table, cls, data):
     value = data.draw(values_of(cls))
     assert repr(through_json(table, value)) == repr(value)  # so that not-a-number equals itself
+    compact = json.dumps(table.to_json(value), separators=(",", ":"))
+    assert TextWriter(table).text(value) == compact
+    assert TextWriter(table).text(((value, 1), value)) == f"[[{compact},1],{compact}]"
 
 
 @given(values=st.lists(st.one_of(*map(values_of, MODES[0][1])), max_size=8))

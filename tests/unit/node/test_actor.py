@@ -172,10 +172,11 @@ async def test_work_that_is_cancelled_after_its_answer_was_answered(node, monkey
         delivered(update)
 
     monkeypatch.setattr(node.store, "delivered", slowly)
-    node.actor.receive(assignment("a", 1, layout=LARGE, model_data=b"\0" * LARGE.file_bytes))
+    large = {"layout": LARGE, "model_data": b"\0" * LARGE.file_bytes}
+    node.actor.receive(assignment("a", 1, **large))
     await asyncio.wait_for(entered.wait(), 20)
     node.actor.receive(msg.Cancel("a", 1, "late"))
-    node.actor.receive(assignment("a", 2))
+    node.actor.receive(assignment("a", 2, **large))
     free.set()
     await node.idle()
     assert node.outcomes() == {"received": 2.0}

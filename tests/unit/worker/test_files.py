@@ -49,3 +49,20 @@ def test_what_fails_in_the_thread_fails_the_caller() -> None:
 
     with pytest.raises(OSError, match="disk full"), Overlap() as overlap:
         overlap.submit(fail)
+
+
+def test_one_piece_is_written_by_the_caller_and_not_after_an_error() -> None:
+    threads: list[str] = []
+    with Overlap() as overlap:
+        overlap.submit(lambda: threads.append(threading.current_thread().name))
+        assert threads == []
+    assert threads == [threading.current_thread().name]
+
+    def fail() -> None:
+        with Overlap() as overlap:
+            overlap.submit(lambda: threads.append("too late"))
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail()
+    assert len(threads) == 1

@@ -1,0 +1,60 @@
+"""What an open round waits for, until when, and what can still bring it on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from covey.coordinator.modes.rounds.events import RoundPolicy
+from covey.machines.membership import Membership
+from covey.machines.protocol import NO_UPDATE, Verdict
+from covey.machines.shortage import Refusals, all_declined_for_good, listed
+
+
+def refusals_of(answers: Mapping[str, Verdict], reasons: Mapping[str, str]) -> Refusals:
+    """Who has answered without an update that counts, and why."""
+    refused = {node: verdict for node, verdict in answers.items() if verdict in (*NO_UPDATE, "rejected")}
+    return {node: (verdict, reasons.get(node, "no reason was kept")) for node, verdict in refused.items()}
+
+
+def hope_of(pending: Sequence[str], received: Sequence[str], refusals: Refusals) -> str:
+    """What can bring a round on that is open, and short."""
+    if pending:
+        return f"waiting for {listed(pending)}"
+    if not received and all_declined_for_good(refusals):
+        return "no node that is here can do this work; it goes on when one is started again, or another one joins"
+    return "waiting for more nodes"
+
+
+def awaited(number: int, pending: Sequence[str], present: Collection[str], rejoin_s: float) -> str:
+    """Whom an open round waits for, where none of them is here; empty: somebody is, or nobody is waited for."""
+    if not pending or any(node in present for node in pending):
+        return ""
+    return f"round {number}: waiting for {listed(pending)} to come back, for up to {rejoin_s:g} s without a connection"
+
+
+def away_text(members: Membership) -> str:
+    """Who of a run that waits for nodes is not here; empty: nobody."""
+    absent = members.absent()
+    return f"away: {listed(absent)}" if absent else ""
+
+
+def deadline_of(
+    policy: RoundPolicy,
+    since: float,
+    pending: Sequence[str],
+    progress: Mapping[str, float],
+    queued: Mapping[str, float],
+) -> float:
+    """When a round's time is up.
+
+    Args:
+        policy: The run's.
+        since: When the attempt, or phase, began.
+        pending: Who has not answered.
+        progress: Node to the time when bytes of its upload came last.
+        queued: Node to the time when it last said that it works for another run first.
+    """
+    uploading = [progress[node] + policy.progress_s for node in pending if node in progress]
+    # A node that works for another run first has its time from when it is done there.
+    later = [queued[node] + policy.deadline_s for node in pending if node in queued]
+    return min(since + policy.hard_deadline_s, max([since + policy.deadline_s, *uploading, *later]))

@@ -1,0 +1,51 @@
+"""What nodes contributed, and how often they did not, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from covey.cli.views.listing import Column, listing, said
+from covey.client.values import Contribution, Node, Round, Run
+
+COUNT_HEADS = {"accepted": "ACCEPT", "rejected": "REJECT"}
+SHORT = ("rejected", "declined", "lost", "late")
+"""How nodes answer without an update that counts, in the order in which it is shown."""
+MOST_WARNINGS = 20
+
+
+def contribution_table(contributions: Iterable[Contribution]) -> list[Any]:
+    """One line a node of a run: in how many rounds it was asked, and what came of it."""
+    counted = ("asked", "accepted", "rejected", "declined", "lost", "late")
+    return listing(
+        [Column("NODE"), *counts_columns(counted)],
+        [(one.node, str(one.asked), str(one.accepted), *counts(one)) for one in contributions],
+    )
+
+
+def counts_columns(verdicts: Iterable[str]) -> list[Column]:
+    """Their columns."""
+    return [Column(COUNT_HEADS.get(name, name.upper()), right=True) for name in verdicts]
+
+
+def counts(item: Contribution | Round | Node) -> list[str]:
+    """How often each of `SHORT` happened; nothing for never."""
+    return [str(count) if (count := getattr(item, name)) else "" for name in SHORT]
+
+
+def counts_line(item: Contribution | Round | Node) -> str:
+    """The same in a sentence."""
+    return ", ".join(f"{count} {name}" for name, count in zip(SHORT, counts(item), strict=True) if count)
+
+
+def shortfalls(run: Run, contributions: Iterable[Contribution]) -> list[str]:
+    """A warning for each node that contributed to less than it was asked for."""
+    short = [one for one in contributions if one.is_short]
+    what = "updates" if run.unit == "updates" else "rounds"
+    lines = [
+        f"warning: {one.node} contributed to {one.accepted} of the {one.asked} {what} that it was asked for "
+        f"({counts_line(one)}); the last, {one.last_round}: {one.last_verdict}: {said(one.last_reason).plain}"
+        for one in short[:MOST_WARNINGS]
+    ]
+    more = len(short) - len(lines)
+    return [*lines, f"warning: {more} more nodes contributed to less than they were asked for"] if more else lines

@@ -1,0 +1,95 @@
+"""Comparing the accounts of nodes: whether mass was made or lost anywhere, and by whom.
+
+It proves the weights w, never the models: a node that lies about its model keeps a right account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from covey.gossip.ledger import Incarnation, InEdge, Ledger, OutEdge
+
+
+@dataclass(frozen=True)
+class MassAudit:
+    """What the accounts of a run's nodes come to, in whole units.
+
+    Attributes:
+        live: What the nodes have.
+        in_flight: What was given and has not arrived.
+        minted: What all incarnations began with, those that are gone included.
+        lost: What those that are gone took with them; below 0 where they gave away more than they had.
+        uncertain: Up to how much of `lost` may not be: what was taken back from those that are gone.
+        findings: What contradicts what, for people; empty: everything agrees.
+    """
+
+    live: int
+    in_flight: int
+    minted: int
+    lost: int
+    uncertain: int
+    findings: tuple[str, ...]
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether nothing contradicts anything, and all mass is accounted for."""
+        return not self.findings and self.live + self.in_flight == self.minted - self.lost
+
+
+def audit(accounts: Mapping[Incarnation, Ledger], gone: Mapping[Incarnation, int] | None = None) -> MassAudit:
+    """Compare accounts that were read at one moment (while nothing is written, or on a consistent cut).
+
+    Args:
+        accounts: Of the nodes that are there, or that left in order.
+        gone: Incarnations without an account (evicted, dead), and the units that each of them began with.
+    """
+    gone = gone or {}
+    findings = [text for me, ledger in sorted(accounts.items()) for text in _own(me, ledger)]
+    in_flight = 0
+    for sender, ledger in sorted(accounts.items()):
+        for receiver, other in sorted(accounts.items()):
+            open_units, finding = _edge(sender, receiver, ledger.out.get(receiver), other.into.get(sender))
+            in_flight += open_units
+            findings += finding
+    lost_by_gone = sum(minted + _balance_of_gone(who, accounts) for who, minted in gone.items())
+    uncertain = sum(edge.reclaimed for ledger in accounts.values() for to, edge in ledger.out.items() if to in gone)
+    if lost_by_gone < -uncertain:  # what was taken back may have been had and passed on: so much is no contradiction
+        who = " and ".join(map(str, sorted(gone)))
+        findings.append(f"{who} gave away {-lost_by_gone} units more than they had, and {uncertain} were taken back")
+    return MassAudit(
+        live=sum(ledger.live for ledger in accounts.values()),
+        in_flight=in_flight,
+        minted=sum(ledger.minted for ledger in accounts.values()) + sum(gone.values()),
+        lost=lost_by_gone + sum(ledger.lost for ledger in accounts.values()),
+        uncertain=uncertain,
+        findings=tuple(findings),
+    )
+
+
+def _own(me: Incarnation, ledger: Ledger) -> list[str]:
+    if ledger.live != ledger.balance:
+        return [f"{me} has {ledger.live} units, and {ledger.balance} by what it had and gave"]
+    return [f"{me} has {ledger.live} units"] if ledger.live < 0 else []
+
+
+def _edge(
+    sender: Incarnation, receiver: Incarnation, given: OutEdge | None, had: InEdge | None
+) -> tuple[int, list[str]]:
+    """The units on their way along an edge, and what is wrong there."""
+    given, had = given or OutEdge(), had or InEdge()
+    open_units = given.sent - given.reclaimed - had.applied
+    expected = given.waiting if had.sequence < given.sequence else 0
+    if open_units == expected and given.sequence - had.sequence in (0, 1):
+        return open_units, []
+    text = f"{sender} gave {receiver} {given.sent} units in {given.sequence} batches (took back {given.reclaimed}), "
+    return open_units, [f"{text}and {receiver} had {had.applied} units in {had.sequence}"]
+
+
+def _balance_of_gone(who: Incarnation, accounts: Mapping[Incarnation, Ledger]) -> int:
+    """What somebody without an account had from the others, less what it gave them."""
+    had = sum(
+        edge.sent - edge.reclaimed for ledger in accounts.values() for to, edge in ledger.out.items() if to == who
+    )
+    gave = sum(edge.applied for ledger in accounts.values() for peer, edge in ledger.into.items() if peer == who)
+    return had - gave

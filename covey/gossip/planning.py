@@ -1,0 +1,64 @@
+"""What a step's topology and mixing weights mean for one node: who gets what share, and who sends to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+from covey.gossip.graph import Graph, in_neighbours, is_symmetric
+from covey.gossip.ledger import Incarnation
+from covey.gossip.mixing import Mixing
+from covey.gossip.push_sum.events import Planned, Share
+from covey.gossip.topologies.contract import LinkQuality, Swarm, Topology
+
+
+class Planner:
+    """Answers `Plan`, from a run's topology and mixing weights.
+
+    Args:
+        topology: Of the run.
+        mixing: Of the run.
+        seed: The run's.
+        sites: The site of a node, where one is known.
+        links: What is measured of (from, to); looked up anew for each step.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        mixing: Mixing,
+        seed: int,
+        sites: Mapping[str, str] | None = None,
+        links: Mapping[tuple[str, str], LinkQuality] | None = None,
+    ) -> None:
+        self._topology, self._mixing, self._seed = topology, mixing, seed
+        self._sites, self._links = sites or {}, links if links is not None else {}
+        self._graph = lru_cache(maxsize=8)(self._drawn)
+
+    def plan(self, step: int, me: Incarnation, peers: Sequence[Incarnation]) -> Planned:
+        """A node's shares and senders in a step.
+
+        Args:
+            step: Counts from 0.
+            me: The node.
+            peers: Who is there, this node included, in the order that all nodes share.
+
+        Raises:
+            ValueError: The mixing weights need a topology whose edges go both ways, and this one's do not.
+        """
+        graph, sources = self._graph(step, tuple(peer.node for peer in peers), tuple(self._links.items()))
+        if self._mixing.needs_symmetric and not is_symmetric(graph):
+            raise ValueError(f"the edges of {type(self._topology).__name__} do not all go both ways")
+        place = list(peers).index(me)
+        shares = self._mixing.shares(graph, place)
+        return Planned(
+            step,
+            tuple(Share(peers[target], share.numerator, share.denominator) for target, share in sorted(shares.items())),
+            tuple(peers[source] for source in sources[place]),
+        )
+
+    def _drawn(
+        self, step: int, nodes: tuple[str, ...], links: tuple[tuple[tuple[str, str], LinkQuality], ...]
+    ) -> tuple[Graph, Graph]:
+        graph = self._topology.graph(step, Swarm(nodes, self._seed, self._sites, dict(links)))
+        return graph, in_neighbours(graph)

@@ -1,0 +1,170 @@
+"""What one node gave to whom and had from whom, and what it knows of its peers: what all phases of a machine share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from covey.errors import LedgerError
+from covey.gossip.ledger import Batch, Incarnation, InEdge, Ledger, OutEdge
+from covey.gossip.push_sum.actions import Accept, AcknowledgeAgain, Action, Portion, Refuse, Retire, Send
+from covey.gossip.push_sum.events import Arrived, Progressed
+
+
+@dataclass
+class Peer:
+    """What is known of a peer."""
+
+    is_trusted: bool = False
+    """It shows signs of life: things are sent to it, and waited for."""
+    is_known: bool = False
+    """It was heard, or is known to be silent, since this node began or restarted."""
+    step: int = -1
+    """It sends nothing more of steps up to this one, but what it sent up to batch `sequence`."""
+    sequence: int = 0
+    is_finished: bool = False
+    newest_step: int = -1
+    """Of the batches that came from it."""
+
+
+class Exchange:
+    """The account, the peers, and what waits to be mixed in.
+
+    Args:
+        me: Whose.
+        peers: Who takes part besides.
+        minted: The units that the node begins with.
+        total: All units that were ever minted, this node's included.
+    """
+
+    def __init__(self, me: Incarnation, peers: Iterable[Incarnation], minted: int, total: int) -> None:
+        self.me, self.total = me, total
+        self.peers = {peer: Peer() for peer in peers if peer != me}
+        self.ledger = Ledger()
+        self.ledger.mint(minted)
+        self.pending: list[Portion] = []
+        self.published: dict[Incarnation, int] = {}
+        """The step whose publication is the body of the batch on its way to a peer."""
+        self.uncertain = 0
+        """Units that were taken back from evicted peers, whose fate is not known."""
+        self.has_news = True
+        """Something came since the last batch was given."""
+
+    @property
+    def kept(self) -> int:
+        """Units that are part of the model z."""
+        return self.ledger.live - sum(portion.units for portion in self.pending)
+
+    @property
+    def mean(self) -> int:
+        """The mass of a node on average."""
+        return self.total // (1 + len(self.peers))
+
+    # -- giving -----------------------------------------------------------------------------------------------------
+
+    def give(self, parts: Mapping[Incarnation, int], step: int) -> tuple[Batch, ...]:
+        """Commit mass to peers, with a step's publication as its body. Raises LedgerError as `Ledger.commit`."""
+        batches = tuple(self.ledger.commit(parts))
+        self.published |= dict.fromkeys((batch.peer for batch in batches), step)
+        self.has_news = self.has_news and not batches
+        return batches
+
+    def send(self, peer: Incarnation) -> Send:
+        """The batch on its way to a peer, to be sent (again)."""
+        edge = self.ledger.out[peer]
+        return Send(Batch(peer, edge.sequence, edge.waiting), self.published[peer])
+
+    def delivered(self, peer: Incarnation, sequence: int) -> None:
+        """A peer has a batch durably. Raises LedgerError as `Ledger.acknowledged`."""
+        if self.ledger.acknowledged(peer, sequence):
+            self.published.pop(peer, None)
+
+    def take_back(self, peer: Incarnation) -> int:
+        """A peer is gone: what is on its way to it comes back, with the model that it was sent with; how much it is."""
+        units = self.ledger.evict(peer)
+        step = self.published.pop(peer, 0)
+        if units:
+            self.pending.append(Portion(self.me, step, units, step))
+            self.has_news = True
+        return units
+
+    def is_usable(self, name: Incarnation) -> bool:
+        """Whether mass may be given to a peer now."""
+        peer = self.peers.get(name)
+        return peer is not None and peer.is_trusted and self.ledger.is_free(name)
+
+    def is_busy(self, name: Incarnation) -> bool:
+        """Whether a peer that is there has not acknowledged the batch before."""
+        peer = self.peers.get(name)
+        return peer is not None and peer.is_trusted and not self.ledger.is_free(name)
+
+    def is_full(self, most: int) -> bool:
+        """Whether `most` publications are on their way; those to peers that are away do not count."""
+        return len({step for peer, step in self.published.items() if self.peers[peer].is_trusted}) >= most
+
+    # -- having -----------------------------------------------------------------------------------------------------
+
+    def arrived(self, event: Arrived) -> Action:
+        """A batch came: taken once, acknowledged as often as it comes, refused where it cannot be."""
+        try:
+            if event.peer not in self.peers:
+                raise LedgerError(f"{event.peer} takes no part in this run")
+            outcome = self.ledger.apply(event.peer, event.sequence, event.units, self.total)
+        except LedgerError as error:
+            return Refuse(event.peer, event.sequence, str(error))
+        if outcome == "double":
+            return AcknowledgeAgain(event.peer, event.sequence)
+        self.pending.append(Portion(event.peer, event.sequence, event.units, event.step))
+        self.peers[event.peer].newest_step = max(self.peers[event.peer].newest_step, event.step)
+        self.has_news = True
+        return Accept(event.peer, event.sequence)
+
+    def is_awaited(self, sender: Incarnation, step: int) -> bool:
+        """Whether what a peer sends in a step is still to come."""
+        peer = self.peers.get(sender)
+        if peer is None or not peer.is_trusted or peer.newest_step >= step:
+            return False
+        had = self.ledger.into.get(sender, InEdge())
+        return not (peer.step >= step and had.sequence >= peer.sequence)
+
+    # -- peers ------------------------------------------------------------------------------------------------------
+
+    def progressed(self, event: Progressed) -> Retire | None:
+        """A peer says where it is; `Retire` where it has had more than this record knows of."""
+        peer = self.peers[event.peer]
+        given, had = self.ledger.out.get(event.peer, OutEdge()), self.ledger.into.get(event.peer, InEdge())
+        if event.applied > given.sequence or event.acknowledged > had.sequence:
+            text = f"{event.peer} has exchanged more with this node than its record knows of"
+            return Retire(f"{text}: the record is an older one")
+        peer.is_trusted = peer.is_known = True
+        if event.step >= peer.step:  # else it comes late, and says what was once so
+            peer.step, peer.sequence, peer.is_finished = event.step, event.sequence, event.is_finished
+        if event.applied == given.sequence:
+            self.delivered(event.peer, event.applied)
+        return None
+
+    def left(self, peer: Incarnation, applied: int) -> None:
+        """A peer left in order; `applied` is the newest batch that it had."""
+        if applied >= self.ledger.out.get(peer, OutEdge()).sequence:
+            self.delivered(peer, applied)
+        self.take_back(peer)
+        del self.peers[peer]
+
+    def evicted(self, peer: Incarnation) -> None:
+        """A peer is out for good."""
+        if peer in self.peers:
+            self.uncertain += self.take_back(peer)
+            self.total -= self.mean
+            del self.peers[peer]
+        self.ledger.evicted.add(peer)
+
+    def joined(self, peer: Incarnation, minted: int) -> None:
+        """A peer takes part from now on."""
+        if peer not in self.peers and peer != self.me and peer not in self.ledger.evicted:
+            self.peers[peer] = Peer()
+            self.total += minted
+
+    def unheard(self) -> list[Incarnation]:
+        """Peers that something was exchanged with, of whom nothing is known since the restart."""
+        met = self.ledger.out.keys() | self.ledger.into.keys()
+        return sorted(name for name in met if name in self.peers and not self.peers[name].is_known)

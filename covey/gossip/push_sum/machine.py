@@ -1,0 +1,336 @@
+"""One node's part in push-sum learning: train at z, give shares of the mass away, mix in what comes.
+
+The state is (z, w): the model, and its mass in whole units. A batch's body is the model z at the time of sending, and
+with it travel the units that go; the receiver mixes both with its own by their units. That is push-sum with x = w z
+(Assran et al. 2019, Algorithm 1; Kempe et al. 2003), written so that a mixture is always a weighted mean, that one body
+serves every edge, and that what was published last is what a restart begins with.
+
+A step: train, plan, publish (model, account and batches durable in one), send, wait for what the step needs, mix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+from covey.gossip.ledger import Incarnation
+from covey.gossip.mass import ONE, part_of
+from covey.gossip.push_sum.actions import (
+    Action,
+    Announce,
+    Finish,
+    Mix,
+    Plan,
+    Portion,
+    Publish,
+    Refuse,
+    Report,
+    Send,
+    Train,
+)
+from covey.gossip.push_sum.events import (
+    Acknowledged,
+    Arrived,
+    Begun,
+    Event,
+    LeaveAsked,
+    Mixed,
+    PeerEvicted,
+    PeerJoined,
+    PeerLeft,
+    PeerSuspected,
+    Planned,
+    Progressed,
+    Published,
+    Share,
+    Trained,
+)
+from covey.gossip.push_sum.exchange import Exchange
+
+Phase = Literal[
+    "new", "settling", "training", "planning", "sharing", "publishing", "collecting", "mixing", "lingering", "over"
+]
+HALF = 2
+"""A node with less than the mean by this factor pushes only after something came: else it would run dry."""
+
+
+@dataclass(frozen=True)
+class PushSumPolicy:
+    """The numbers of a run.
+
+    Attributes:
+        steps: How many steps a node makes.
+        overlap: How many steps a batch may be late before the node waits for it: 0 in lock step; None: it never waits.
+        max_in_flight: Publications that may have unacknowledged batches.
+        least: Units that a node keeps at least: below, it stops pushing.
+        most_scale: The largest factor on the learning rate of a node with little mass.
+    """
+
+    steps: int
+    overlap: int | None = 0
+    max_in_flight: int = 2
+    least: int = ONE >> 10
+    most_scale: float = 4.0
+
+
+class PushSum:
+    """The machine of one incarnation.
+
+    Args:
+        me: Which one.
+        policy: The run's numbers.
+        peers: Who takes part besides; nothing is exchanged with one before it was heard (`Progressed`).
+        minted: The units that the node begins with.
+        total: All units that were ever minted, this node's included; 0: every peer began with `ONE`.
+    """
+
+    def __init__(
+        self, me: Incarnation, policy: PushSumPolicy, peers: Iterable[Incarnation], minted: int = ONE, total: int = 0
+    ) -> None:
+        others = [peer for peer in peers if peer != me]
+        self.me, self.policy = me, policy
+        self.exchange = Exchange(me, others, minted, total or minted + ONE * len(others))
+        self.step = 0
+        self.phase: Phase = "new"
+        self.mixing: tuple[Portion, ...] = ()
+        self.is_leaving = False
+        self.has_finished = False
+        """All steps are done here and elsewhere; what still comes is taken all the same."""
+        self._shares: tuple[Share, ...] = ()
+        self._senders: dict[int, tuple[Incarnation, ...]] = {}
+        self._reason = ""
+
+    def unacknowledged(self) -> list[Send]:
+        """The batches that are to be sent again, to peers that are there."""
+        there = [peer for peer in self.exchange.published if self.exchange.peers[peer].is_trusted]
+        return [self.exchange.send(peer) for peer in there if not self._is_being_published(peer)]
+
+    # -- events -----------------------------------------------------------------------------------------------------
+
+    def handle(self, event: Event) -> list[Action]:
+        """Take one event; what is to be done, in order.
+
+        Raises:
+            LedgerError: A peer acknowledges what was never sent.
+        """
+        if self.phase == "over":
+            return [Refuse(event.peer, event.sequence, "this node has left")] if isinstance(event, Arrived) else []
+        actions = self._take(event)
+        while transition := self._advance():
+            actions += transition
+        return actions + self._report()
+
+    def _take(self, event: Event) -> list[Action]:
+        match event:
+            case Begun():
+                return self._begin()
+            case Trained(step=step) if self.phase == "training" and step == self.step:
+                self.phase = "planning"
+                return [Plan(self.step, self._reachable())]
+            case Planned(step=step) if self.phase == "planning" and step == self.step:
+                self._shares, self._senders[step] = event.shares, event.senders
+                self.phase = "sharing"
+            case Published(step=step) if self.phase == "publishing" and step == self.step:
+                return self._sends()
+            case Mixed(step=step) if self.mixing and step == self.step:
+                return self._mixed()
+            case Arrived():
+                return [self.exchange.arrived(event)]
+            case Acknowledged(peer=peer, sequence=sequence):
+                self.exchange.delivered(peer, sequence)
+            case Progressed():
+                return self._progressed(event)
+            case _:
+                return self._membership(event)
+        return []
+
+    def _membership(self, event: Event) -> list[Action]:
+        peers = self.exchange.peers
+        match event:
+            case PeerJoined(peer=peer, minted=minted):
+                self.exchange.joined(peer, minted)
+            case PeerSuspected(peer=peer) if peer in peers:
+                peers[peer].is_trusted, peers[peer].is_known = False, True
+            case PeerEvicted(peer=peer) if peer == self.me:
+                self.exchange.ledger.lose()
+                return self._end("evicted")
+            case PeerEvicted(peer=peer):
+                self.exchange.evicted(peer)
+            case PeerLeft(peer=peer, applied=applied) if peer in peers:
+                self.exchange.left(peer, applied)
+            case LeaveAsked():
+                self.is_leaving = True
+        return []
+
+    def _progressed(self, event: Progressed) -> list[Action]:
+        peer = self.exchange.peers.get(event.peer)
+        if peer is None:
+            return []
+        was_trusted = peer.is_trusted
+        if retire := self.exchange.progressed(event):
+            self.phase = "over"
+            return [retire]
+        is_open = event.peer in self.exchange.published and not self._is_being_published(event.peer)
+        return [self.exchange.send(event.peer)] if is_open and not was_trusted else []
+
+    def _is_being_published(self, peer: Incarnation) -> bool:
+        return self.phase == "publishing" and self.exchange.published.get(peer) == self.step
+
+    # -- the step ---------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> list[Action]:
+        if self.phase == "new":
+            return self._train()
+        self.mixing = ()
+        for peer in self.exchange.peers.values():
+            peer.is_trusted = peer.is_known = False
+        self.phase = "settling"  # the newest publication is on record: what it sent, and to whom, is to be confirmed
+        return []
+
+    def _advance(self) -> list[Action]:
+        """The next transition that needs no event; none: empty."""
+        match self.phase:
+            case "settling" if not self.exchange.unheard():
+                self.phase = "collecting"
+                return [Announce(self.step)]
+            case "sharing" if self.is_leaving:
+                return self._hand_over()
+            case "sharing" if self.policy.overlap != 0 or not self._waits_for_room():
+                return self._publish(self._parts())
+            case "collecting" if not self._missing():
+                self.phase = "mixing"
+                return self._mix() or self._next()
+            case "lingering" if not self.mixing:
+                return self._mix() or self._linger()
+        return []
+
+    def _train(self) -> list[Action]:
+        self.phase = "training"
+        scale = self.exchange.mean / self.exchange.kept if self.exchange.kept > 0 else 0.0
+        return [Train(self.step, min(scale, self.policy.most_scale))]
+
+    def _waits_for_room(self) -> bool:
+        """Whether a batch before is still on its way where the step sends to; who is away is not waited for."""
+        is_full = self.exchange.is_full(self.policy.max_in_flight)
+        return is_full or any(self.exchange.is_busy(share.peer) for share in self._shares)
+
+    def _parts(self) -> dict[Incarnation, int]:
+        """The units for each peer that can have any now."""
+        kept, exchange = self.exchange.kept, self.exchange
+        may_push = self.policy.overlap is not None or exchange.has_news or kept * HALF >= exchange.mean
+        if exchange.is_full(self.policy.max_in_flight) or not may_push:
+            return {}
+        usable = [share for share in self._shares if exchange.is_usable(share.peer)]
+        parts = {share.peer: part_of(kept, Fraction(share.numerator, share.denominator)) for share in usable}
+        return parts if kept - sum(parts.values()) >= self.policy.least else {}
+
+    def _publish(self, parts: dict[Incarnation, int]) -> list[Action]:
+        batches = self.exchange.give(parts, self.step)
+        self.phase = "publishing"
+        return [Publish(self.step, batches, self.exchange.kept)]
+
+    def _sends(self) -> list[Action]:
+        self.phase = "collecting"
+        new = [peer for peer, step in self.exchange.published.items() if step == self.step]
+        return [*map(self.exchange.send, new), Announce(self.step)]
+
+    def _missing(self) -> list[Incarnation]:
+        """The peers whose batches the step waits for."""
+        if self.policy.overlap is None or self.is_leaving:
+            return []
+        senders = self._senders.get(self._needed, ())
+        return [sender for sender in senders if self.exchange.is_awaited(sender, self._needed)]
+
+    @property
+    def _needed(self) -> int:
+        """The step whose batches must have come before this one ends."""
+        return self.step - (self.policy.overlap or 0)
+
+    def _mix(self) -> list[Action]:
+        """Mix in what has come; in lock step only what belongs to this step, in an order that all runs share."""
+        is_any = self.policy.overlap != 0 or self.phase == "lingering" or self.is_leaving
+        due = [portion for portion in self.exchange.pending if is_any or portion.step <= self.step]
+        self.mixing = tuple(sorted(due, key=lambda portion: (portion.source, portion.number)))
+        return [Mix(self.step, self.exchange.kept, self.mixing)] if self.mixing else []
+
+    def _mixed(self) -> list[Action]:
+        mixed, self.mixing = set(self.mixing), ()
+        self.exchange.pending = [portion for portion in self.exchange.pending if portion not in mixed]
+        return self._next() if self.phase == "mixing" else []
+
+    def _next(self) -> list[Action]:
+        self._senders.pop(self._needed, None)
+        if self.is_leaving:
+            self.phase = "sharing"
+            return []
+        self.step += 1
+        if self.step < self.policy.steps:
+            return self._train()
+        self.phase = "lingering"
+        return [Announce(self.step, is_finished=True)]
+
+    def _reachable(self) -> tuple[Incarnation, ...]:
+        """This node, and the peers that something can be sent to, in order.
+
+        Who has finished pushes nothing back, so where nodes do not wait for each other it gets nothing any more.
+        """
+        takes_late = self.policy.overlap is not None
+        peers = self.exchange.peers.items()
+        there = [name for name, peer in peers if peer.is_trusted and (takes_late or not peer.is_finished)]
+        return tuple(sorted([self.me, *there]))
+
+    # -- the end ----------------------------------------------------------------------------------------------------
+
+    def _linger(self) -> list[Action]:
+        """All steps are done: stay until the others are, and until all that was sent has come."""
+        others = all(peer.is_finished or not peer.is_trusted for peer in self.exchange.peers.values())
+        if self.has_finished or not others or self.exchange.ledger.in_flight:
+            return []
+        self.has_finished = True
+        return [Finish("completed")]
+
+    def _hand_over(self) -> list[Action]:
+        """Leave in order: all mass goes to one peer, and the node stays until it is there."""
+        if self.exchange.ledger.in_flight:
+            return []
+        if not self.exchange.ledger.live:
+            return self._end("left")
+        if self.exchange.pending:
+            self.phase = "mixing"
+            return self._mix()
+        heirs = sorted(peer for peer in self.exchange.peers if self.exchange.is_usable(peer))
+        return self._publish({heirs[0]: self.exchange.kept}) if heirs else []
+
+    def _end(self, reason: str) -> list[Action]:
+        self.phase = "over"
+        return [Finish(reason)]
+
+    # -- what is waited for -----------------------------------------------------------------------------------------
+
+    def _report(self) -> list[Action]:
+        reason = self._waits_for()
+        if reason == self._reason:
+            return []
+        self._reason = reason
+        return [Report(reason)]
+
+    def _waits_for(self) -> str:
+        match self.phase:
+            case "settling":
+                return f"waiting to hear from {_listed(self.exchange.unheard())} after a restart"
+            case "sharing" if self.is_leaving:
+                return "waiting until all mass is handed over"
+            case "sharing":
+                busy = [peer for peer in self.exchange.published if self.exchange.is_busy(peer)]
+                return f"waiting until {_listed(busy)} has the batch before"
+            case "collecting":
+                return f"waiting for what {_listed(self._missing())} sends in step {self._needed}"
+            case "lingering":
+                return "all steps are done; waiting for the others"
+        return ""
+
+
+def _listed(peers: Iterable[Incarnation]) -> str:
+    return ", ".join(map(str, peers)) or "nobody"

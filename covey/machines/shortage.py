@@ -1,0 +1,48 @@
+"""Why a run has too few updates, in words that name nodes; and which of the reasons will not change by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from covey.errors import LayoutError, PluginError, PolicyError, SpecError, TaskError
+from covey.machines.protocol import Verdict
+
+Refusals = Mapping[str, tuple[Verdict, str]]
+"""Node to how it answered without an update that counts, and why."""
+_LASTING = frozenset(error.code for error in (LayoutError, PluginError, PolicyError, SpecError, TaskError))
+"""Codes of declines that a node gives again and again until its operator, or the run, is another."""
+_NAMED = 5
+"""Groups of nodes that are named; the record has the rest."""
+_REASON_CHARS = 400
+
+
+def will_not_change(verdict: Verdict, reason: str) -> bool:
+    """Whether a node would answer the same if it were asked again; a decline's reason begins with its code."""
+    return verdict == "declined" and reason.partition(":")[0] in _LASTING
+
+
+def all_declined_for_good(refusals: Refusals) -> bool:
+    """Whether every node that could answer has declined for a reason that will not change; one that is lost cannot."""
+    answered = [refusal for refusal in refusals.values() if refusal[0] != "lost"]
+    return bool(answered) and all(will_not_change(*refusal) for refusal in answered)
+
+
+def refusals_text(refusals: Refusals) -> str:
+    """Who answered how, and why: nodes with the same answer together."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for node, (verdict, reason) in refusals.items():
+        groups.setdefault((verdict, reason), []).append(node)
+    said = [f"{listed(nodes)} {verdict}: {_cut(reason)}" for (verdict, reason), nodes in groups.items()]
+    more = [f"and {len(said) - _NAMED} more kinds of answers"] if len(said) > _NAMED else []
+    return "; ".join(said[:_NAMED] + more)
+
+
+def listed(nodes: Iterable[str]) -> str:
+    """Names of nodes in a sentence: `n0`, `n0 and n1`, `n0, n1 and 7 more`."""
+    names = list(nodes)
+    shown = names if len(names) <= _NAMED + 1 else [*names[:_NAMED], f"{len(names) - _NAMED} more"]
+    return " and ".join(filter(None, [", ".join(shown[:-1]), *shown[-1:]]))
+
+
+def _cut(reason: str) -> str:
+    return reason if len(reason) <= _REASON_CHARS else reason[:_REASON_CHARS] + "..."

@@ -1,0 +1,102 @@
+"""Sites that cannot do their part: everybody sees it, and nobody waits for them without a word."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from covey.client import connect
+from covey.testing.federation import Federation
+from tests.integration.specs import async_spec, spec
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
+
+TASK = """
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from covey.learning.task import NodeData, Task
+
+
+class Line(Task):
+    def model(self):
+        return nn.Linear(4, 2)
+
+    def train_data(self, data: NodeData):
+        if data.options.get("broken"):
+            raise ValueError("the column 'age' is missing")
+        return TensorDataset(torch.ones(8, 4), torch.zeros(8, dtype=torch.long))
+
+
+class Broken(Line):
+    def train_data(self, data: NodeData):
+        raise ValueError("labels are strings")
+"""
+LOCAL = '[data]\npartition = "local"'
+MISSING = "ValueError: the column 'age' is missing"
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory):
+    """Three nodes, of which n0 lacks a column."""
+    folder = tmp_path_factory.mktemp("sites")
+    (folder / "site_tasks.py").write_text(TASK)
+    env = {"PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    with Federation(folder / "federation", nodes=3, env=env) as made:
+        made.start_coordinator(options=["--allow-paths", "--max-runs", "1"])
+        made.join()
+        for index in range(3):
+            broken = "true" if index == 0 else "false"
+            text = (
+                f'[policy]\nallow_paths = ["site_tasks:Line", "site_tasks:Broken"]\n[data.options]\nbroken = {broken}\n'
+            )
+            (made.node_dir(index) / "node.toml").write_text(text)
+            made.start_node(index)
+        made.wait_connected(3)
+        yield made
+
+
+def test_a_site_that_fails_in_every_round_is_seen_everywhere(federation):
+    path = federation.root / "run.toml"
+    path.write_text(spec("sites", task="site_tasks:Line", rounds=2, extra=LOCAL))
+    where = ("--data-dir", federation.coordinator_dir)
+    watched = federation.cli("run", "submit", path, "--watch", *where)
+    run = watched.split()[0]
+    assert "2 accepted, 1 declined" in watched
+    assert sum(line.startswith("  n0 declined: task-failed: ") for line in watched.splitlines()) == 1
+    assert "completed: without n0, which took part in no round (2 declined" in watched
+    assert "warning: n0 contributed to 0 of the 2 rounds that it was asked for (2 declined)" in watched
+    assert MISSING in watched
+    shown = federation.cli("run", "show", run, *where)
+    assert shown.splitlines()[-1].startswith("warning: n0 contributed to 0 of the 2 rounds")
+    said = json.loads(federation.cli("run", "show", run, "--json", *where))
+    counts = {one["node"]: (one["asked"], one["accepted"], one["declined"]) for one in said["contributions"]}
+    assert counts == {"n0": (2, 0, 2), "n1": (2, 2, 0), "n2": (2, 2, 0)}
+    assert "DECLINED" in federation.cli("round", "list", run, *where)
+    assert MISSING in federation.cli("node", "list", *where)
+    with connect(federation.coordinator_dir) as connection:
+        assert [(r.accepted, r.declined, r.received) for r in connection.rounds(run)] == [(2, 1, 0)] * 2
+        node = connection.node("n0").node
+        assert (node.declined, MISSING in node.last_reason) == (2, True)
+
+
+@pytest.mark.parametrize("mode", ["rounds", "async"])
+def test_a_run_that_no_node_can_do_says_why_and_the_queue_goes_on(federation, mode):
+    make = {
+        "rounds": lambda name, short: spec(name, task="site_tasks:Broken", policy=f'short = "{short}"', extra=LOCAL),
+        "async": lambda name, short: async_spec(name, rounds=f'short = "{short}"', extra=LOCAL).replace(
+            'name = "digits"\n[training]', 'name = "site_tasks:Broken"\n[training]'
+        ),
+    }[mode]
+    failed = federation.wait(federation.submit(make("fails", "fail")), states=("failed",))
+    assert "ValueError: labels are strings" in failed["reason"]
+    waiting = federation.submit(make("waits", "wait"))
+    federation.until(lambda: "labels are strings" in federation.show(waiting)["reason"], 60, "it does not say why")
+    assert "more nodes" not in federation.show(waiting)["reason"]
+    after = federation.submit(spec("after", task="site_tasks:Line", rounds=1, extra=LOCAL))  # --max-runs is 1
+    assert federation.wait(after)["state"] == "completed"
+    assert federation.show(waiting)["state"] == "running"
+    assert federation.admin.stop_run(waiting)["state"] == "stopped"

@@ -1,0 +1,251 @@
+"""Push-sum on a network that loses, doubles, delays and reorders: what is kept, and what it costs.
+
+The thresholds are those of the methods' own figures: mass is compared with ==.
+"""
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from covey.gossip.ledger import Incarnation
+from covey.gossip.mass import ONE
+from covey.gossip.mixing import Uniform
+from covey.gossip.planning import Planner
+from covey.gossip.push_sum import events as ev
+from covey.gossip.push_sum.machine import PushSumPolicy
+from covey.gossip.topologies.contract import Topology
+from covey.gossip.topologies.given import Given
+from covey.gossip.topologies.random import Random
+from covey.gossip.topologies.regular import Complete, Exponential, Ring
+from covey.testing.swarms import VirtualSwarm, uneven
+
+D = 3
+
+
+def swarm_of(n: int, topology: Topology, *, steps: int, dtype: Any = np.float64, **policy: Any) -> VirtualSwarm:
+    rng = np.random.default_rng(n)
+    models = {f"node-{i}": rng.standard_normal(D).astype(dtype) for i in range(n)}
+    return VirtualSwarm(models, Planner(topology, Uniform(), 7), PushSumPolicy(steps, **policy))
+
+
+def models_of(swarm: VirtualSwarm) -> dict[str, Any]:
+    return {node.me.node: node.z for node in swarm.nodes.values()}
+
+
+@pytest.mark.parametrize("n", [2, 4, 8, 16, 32])
+def test_one_peer_exponential_averages_exactly_in_log2_n_steps(n: int) -> None:
+    swarm = swarm_of(n, Exponential(), steps=(n - 1).bit_length())
+    mean = np.mean([node.z for node in swarm.nodes.values()], axis=0)
+    swarm.begin()
+    swarm.run()
+    assert all(node.finished == "completed" and node.ledger.live == ONE for node in swarm.nodes.values())
+    assert max(np.abs(node.z - mean).max() for node in swarm.nodes.values()) < 1e-14
+
+
+def test_an_irregular_directed_graph_comes_to_the_mean_because_the_weight_is_divided_out() -> None:
+    edges = [(f"node-{a}", f"node-{b}") for a in range(8) for b in ((a + 1) % 8, (a * a + 3) % 8, 0) if a != b]
+    swarm = swarm_of(8, Given({"edges": edges}), steps=50)
+    mean = np.mean([node.z for node in swarm.nodes.values()], axis=0)
+    swarm.begin()
+    swarm.run()
+    assert swarm.audit().is_exact
+    assert swarm.audit().live == 8 * ONE
+    weights = [node.machine.exchange.kept / ONE for node in swarm.nodes.values()]
+    assert max(weights) > 2 * min(weights)  # so the models alone, undivided, would be far off
+    assert max(np.abs(node.z - mean).max() for node in swarm.nodes.values()) < 1e-9
+
+
+@pytest.mark.parametrize("overlap", [0, 2, None])
+def test_a_fifth_of_the_messages_lost_changes_no_mass_and_keeps_the_mean(overlap: int | None) -> None:
+    swarm = swarm_of(8, Random({"peers": 2}), steps=120, overlap=overlap, dtype=np.float32)
+    mean = np.mean([node.z for node in swarm.nodes.values()], axis=0, dtype=np.float64)
+    swarm.begin()
+    run_lossy(swarm, random.Random(5), loss=0.2)
+    audit = swarm.audit()
+    assert audit.is_exact
+    assert audit.live == 8 * ONE
+    assert audit.in_flight == 0
+    assert np.abs(swarm.sum_of_models() / 8 - mean).max() < 1e-5
+    assert uneven(models_of(swarm)) < 1e-3
+
+
+def run_lossy(swarm: VirtualSwarm, rng: random.Random, loss: float) -> None:
+    """Until all are finished: messages in any order, some lost, some twice."""
+    while not all(node.finished for node in swarm.nodes.values()):
+        for _ in range(len(swarm.messages)):
+            index = rng.randrange(len(swarm.messages))
+            if rng.random() < loss:
+                swarm.messages.pop(index)
+            else:
+                swarm.deliver(index, keep=rng.random() < 0.1)
+        for node in swarm.up:
+            if node.work and rng.random() < 0.8:
+                node.finish_work()
+        if rng.random() < 0.1:
+            for node in swarm.up:
+                node.heartbeat()
+    swarm.settle()
+
+
+def test_in_lock_step_the_order_of_messages_changes_not_one_bit() -> None:
+    results = []
+    for seed in (1, 2):
+        swarm = swarm_of(5, Ring(), steps=20, dtype=np.float32)
+        swarm.begin()
+        run_lossy(swarm, random.Random(seed), loss=0.0 if seed == 1 else 0.3)
+        results.append({name: z.tobytes() for name, z in models_of(swarm).items()})
+    assert results[0] == results[1]
+
+
+def test_a_dead_peer_takes_what_it_has_and_no_more() -> None:
+    swarm = swarm_of(8, Random({"peers": 2}), steps=200, overlap=None)
+    swarm.begin()
+    dead = Incarnation("node-3")
+    for _ in range(40):
+        tick(swarm)
+    swarm.nodes[dead].crash()
+    for node in swarm.up:
+        node.take(ev.PeerSuspected(dead, 0.0))
+    for _ in range(100):
+        tick(swarm)
+    survivors = sum(node.ledger.live + node.ledger.in_flight for node in swarm.up)
+    assert survivors >= 6 * ONE  # a mass sink would have taken nearly all of it
+    swarm.evict(dead)
+    for _ in range(100):
+        tick(swarm)
+    swarm.settle()
+    audit = swarm.audit()
+    assert audit.is_exact
+    assert audit.in_flight == 0
+    assert audit.lost == 8 * ONE - audit.live
+    assert uneven(models_of(swarm)) < 1e-6
+
+
+def tick(swarm: VirtualSwarm) -> None:
+    for _ in range(len(swarm.messages)):
+        swarm.deliver()
+    for node in swarm.up:
+        if node.work:
+            node.finish_work()
+
+
+def test_a_cut_off_node_keeps_its_mass() -> None:
+    swarm = swarm_of(4, Complete(), steps=60, overlap=None)
+    swarm.begin()
+    swarm.messages.clear()
+    lonely = next(iter(swarm.nodes.values()))
+    for peer in list(lonely.machine.exchange.peers):
+        lonely.take(ev.PeerSuspected(peer, 0.0))
+    while lonely.work:
+        lonely.finish_work()
+    assert lonely.machine.exchange.kept + lonely.ledger.in_flight == ONE
+    assert lonely.machine.exchange.kept >= ONE // 4  # one batch an edge, and nothing piles up behind it
+
+
+def test_a_node_that_leaves_hands_over_everything() -> None:
+    swarm = swarm_of(5, Exponential(), steps=30, overlap=None)
+    total = swarm.sum_of_models()
+    swarm.begin()
+    leaver = swarm.nodes[Incarnation("node-2")]
+    for _ in range(10):
+        tick(swarm)
+    leaver.take(ev.LeaveAsked(0.0))
+    for _ in range(200):
+        tick(swarm)
+    assert leaver.finished == "left"
+    assert leaver.ledger.live == 0
+    swarm.settle()
+    audit = swarm.audit()
+    assert audit.is_exact
+    assert audit.lost == 0
+    assert audit.live == 5 * ONE
+    assert np.abs(swarm.sum_of_models() - total).max() < 1e-12
+
+
+def test_a_record_that_is_older_than_what_peers_had_is_noticed() -> None:
+    swarm = swarm_of(3, Ring(), steps=30, overlap=None)
+    swarm.begin()
+    node = swarm.nodes[Incarnation("node-1")]
+    for _ in range(8):
+        tick(swarm)
+    old = node.disk.copy()
+    for _ in range(8):
+        tick(swarm)
+    node.crash()
+    node.disk = old
+    node.restart()
+    sent = node.ledger.in_flight
+    for peer in swarm.up:
+        peer.heartbeat()
+    while swarm.messages:
+        swarm.deliver()
+    assert "older one" in node.finished
+    assert node.ledger.in_flight == sent
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    seed=st.integers(0, 2**32),
+    n=st.integers(2, 5),
+    overlap=st.sampled_from([0, 1, 3, None]),
+    topology=st.sampled_from([Exponential(), Ring(), Complete(), Random()]),
+)
+def test_whatever_happens_no_mass_is_made_or_lost(seed: int, n: int, overlap: int | None, topology: Topology) -> None:
+    rng = random.Random(seed)
+    swarm = swarm_of(n, topology, steps=12, overlap=overlap)
+    total = swarm.sum_of_models()
+    swarm.begin()
+    can_die, evicted, joined = rng.random() < 0.3, False, 0
+    for _ in range(rng.randrange(20, 250)):
+        match rng.choices(
+            ["deliver", "drop", "double", "work", "crash", "restart", "suspect", "beat", "evict", "join", "leave"],
+            [40, 6, 6, 40, 2, 6, 3, 5, 0.3 if can_die else 0, 0.3, 0.2],
+        )[0]:
+            case "deliver" if swarm.messages:
+                swarm.deliver(rng.randrange(len(swarm.messages)))
+            case "drop" if swarm.messages:
+                swarm.messages.pop(rng.randrange(len(swarm.messages)))
+            case "double" if swarm.messages:
+                swarm.deliver(rng.randrange(len(swarm.messages)), keep=True)
+            case "work":
+                if busy := [node for node in swarm.up if node.work]:
+                    rng.choice(busy).finish_work()
+            case "crash" if swarm.up:
+                rng.choice(swarm.up).crash()
+            case "restart":
+                if down := [node for node in swarm.nodes.values() if not node.is_up]:
+                    rng.choice(down).restart()
+            case "suspect" if swarm.up:
+                node = rng.choice(swarm.up)
+                node.take(ev.PeerSuspected(rng.choice(list(node.machine.exchange.peers) or [node.me]), 0.0))
+            case "beat" if swarm.up:
+                rng.choice(swarm.up).heartbeat()
+            case "evict" if len(swarm.nodes) > 2:
+                swarm.evict(rng.choice(list(swarm.nodes)))
+                evicted = True
+            case "join" if joined < 2 and swarm.up:
+                joined += 1
+                swarm.join(Incarnation(f"late-{joined}"), rng.choice(swarm.up).z)
+            case "leave" if len(swarm.up) > 2:
+                rng.choice(swarm.up).take(ev.LeaveAsked(0.0))
+        for node in swarm.up:
+            assert node.ledger.live == node.ledger.balance
+            assert node.machine.exchange.kept >= 0
+    for node in swarm.nodes.values():
+        if not node.is_up:
+            node.restart()
+    swarm.settle()
+    audit = swarm.audit()
+    assert audit.is_exact, audit.findings
+    assert audit.in_flight == 0
+    assert all(node.finished in ("completed", "left") for node in swarm.nodes.values()), [
+        (node.me, node.machine.phase, node.machine.step) for node in swarm.nodes.values()
+    ]
+    if not evicted and not joined:
+        assert audit.live == n * ONE
+        assert audit.lost == 0
+        assert np.abs(swarm.sum_of_models() - total).max() < 1e-9
