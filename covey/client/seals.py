@@ -114,8 +114,7 @@ def _compared(chain: Chain, rows: Mapping[str, list[Row]], *, ended: bool) -> It
             if not _may_be_unsealed(table, key, found, chain, ended):
                 yield f"{_named(table, key)} is on record, but was never sealed"
         for key in chain.rows[table].keys() - found[table].keys():
-            if table in rows or table != "events":
-                yield f"{_named(table, key)} was sealed, but is not on record"
+            yield f"{_named(table, key)} was sealed, but is not on record"
 
 
 def _different(table: str, key: Key, shown: Row, signed: Row) -> Iterator[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import JSON, Boolean, Double, Label, Table, type_coerce
+from sqlalchemy import JSON, Boolean, Connection, Double, Label, Table, type_coerce
 from sqlalchemy.types import NullType
 
 from covey.storage.record.seals import BYTES
@@ -22,6 +24,20 @@ def raw_columns(table: Table) -> list[Label[Any]]:
 def raw_values(table: Table, row: Row) -> dict[str, Any]:
     """A row of `raw_columns`: bytes as `{"$bytes": hex}`, JSON parsed, the same from either back end."""
     return {column.name: _READ.get(type(column.type), _as_it_is)(row[column.name]) for column in table.c}
+
+
+@contextmanager
+def any_text(connection: Connection) -> Iterator[None]:
+    """Read texts of SQLite that are not UTF-8 too, as somebody else may have put there; bytes become surrogates."""
+    raw = connection.connection.dbapi_connection
+    if not isinstance(raw, sqlite3.Connection):
+        yield
+        return
+    raw.text_factory = lambda data: data.decode(errors="surrogateescape")
+    try:
+        yield
+    finally:
+        raw.text_factory = str
 
 
 def _as_it_is(value: Any) -> Any:

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from covey.storage.record.seals import Facts, RawRow, Sealer, SealRecord, Seals, sealed, statement_of
 from covey.storage.sql.database import Database
-from covey.storage.sql.raw_rows import raw_columns, raw_values
+from covey.storage.sql.raw_rows import any_text, raw_columns, raw_values
 from covey.storage.sql.schema import assignments, events, groups, keys, runs, seals, steps, versions
 from covey.storage.sql.touched import Touched
 
@@ -118,12 +118,18 @@ class SqlSeals(Seals):
     @override
     def audited_rows(self, run: str) -> Iterator[RawRow]:
         with self._db.reading() as connection:
-            for table in TABLES:
-                yield from _of_run(connection, table, run)
-            yield from _keys(connection, run)
-            yield from _of_run(connection, seals, run)
-            for table in (events, seals):
-                yield from _of_run(connection, table, "")
+            yield from audited_rows(connection, run)
+
+
+def audited_rows(connection: Connection, run: str) -> Iterator[RawRow]:
+    """See `Seals.audited_rows`."""
+    with any_text(connection):
+        for table in TABLES:
+            yield from _of_run(connection, table, run)
+        yield from _keys(connection, run)
+        yield from _of_run(connection, seals, run)
+        for table in (events, seals):
+            yield from _of_run(connection, table, "")
 
 
 def _of_run(connection: Connection, table: Table, run: str) -> Iterator[RawRow]:
