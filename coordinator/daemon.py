@@ -41,7 +41,6 @@ from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.service import CoordinatorService
 from covey.coordinator.nodes.sessions import Sessions
 from covey.coordinator.store_thread import StoreThread
-from covey.driver import event_loop
 from covey.errors import CoveyError
 from covey.protos import coordinator_pb2_grpc
 from covey.storage.files.artifacts import ArtifactFiles
@@ -51,7 +50,7 @@ from covey.storage.sql.store import SqlStore, open_store
 from covey.telemetry import configure_logging
 from covey.wire.announcement import announce, withdraw
 from covey.wire.channels import Peer, renewing_credentials
-from covey.wire.connections import keep_bounded
+from covey.wire.connections import allow_many_files, keep_bounded
 from covey.wire.metrics_server import scrapable
 from covey.worker.client.supervisor import WorkerSupervisor
 
@@ -67,7 +66,7 @@ def run_coordinator(config: CoordinatorConfig) -> int:
     """Run the daemon until SIGTERM or SIGINT; returns the exit code."""
     configure_logging(config.log_format, config.log_level)
     try:
-        return event_loop.run(_main(config))
+        return asyncio.run(_main(config))
     except CoveyError as error:
         log.error("the coordinator cannot run", code=error.code, error=str(error))
         return 1
@@ -76,6 +75,7 @@ def run_coordinator(config: CoordinatorConfig) -> int:
 async def _main(config: CoordinatorConfig) -> int:
     config.data_dir.mkdir(parents=True, exist_ok=True)
     loop = asyncio.get_running_loop()
+    allow_many_files()
     check_folder(config.data_dir)
     keys = await asyncio.to_thread(open_keys, config.data_dir, time.time())
     env, own = await _environment(config, keys), OwnCertificate(config.data_dir, keys)

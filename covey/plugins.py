@@ -15,6 +15,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ClassVar, Generic, TypeVar
 
+from covey.code import note
 from covey.errors import PluginError
 from covey.options import Placed, PluginOptions, place_of, validated
 
@@ -164,6 +165,7 @@ class Kind(Generic[T]):
         if not (inspect.isclass(loaded) and issubclass(loaded, self.base)):
             base = f"{self.base.__module__}.{self.base.__qualname__}"
             raise PluginError(f"{key}{self.name} {name!r} is not a subclass of {base}")
+        note(loaded.__module__)
         return loaded
 
     def make(self, name: str, options: Mapping[str, Any] | None = None, at: str = "", *, allow_path: bool = False) -> T:

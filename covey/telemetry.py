@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-import structlog
+if TYPE_CHECKING:
+    import structlog
 
 LogFormat = Literal["console", "json"]
 
 
+def import_without_rich(module: str = "structlog") -> None:
+    """Import a module that imports rich wherever it is installed, as if it were not; rich can be imported afterwards.
+
+    It is 4 MB of each process, for tracebacks that nobody asks for. A daemon or worker calls this before it imports
+    anything that logs; afterwards it does nothing.
+    """
+    if "rich" in sys.modules or module in sys.modules:
+        return
+    sys.modules["rich"] = cast(Any, None)
+    try:
+        importlib.import_module(module)
+    finally:
+        del sys.modules["rich"]
+
+
 def configure_logging(log_format: LogFormat = "console", level: str = "info") -> None:
     """Set up logging once, at the start of a program."""
+    import structlog
+
     renderer: structlog.types.Processor = (
         structlog.processors.JSONRenderer()
         if log_format == "json"

@@ -244,7 +244,7 @@ class RoundDetail(_message.Message):
     def __init__(self, round: _Optional[_Union[Round, _Mapping]] = ..., updates: _Optional[_Iterable[_Union[Update, _Mapping]]] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., next: _Optional[str] = ...) -> None: ...
 
 class Update(_message.Message):
-    __slots__ = ("node", "verdict", "reason", "digest", "bytes", "weight", "share", "numbers", "metrics", "received_at", "base_sha256", "key_id", "phase")
+    __slots__ = ("node", "verdict", "reason", "digest", "bytes", "weight", "share", "numbers", "metrics", "received_at", "base_sha256", "key_id", "phase", "code")
     NODE_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -258,6 +258,7 @@ class Update(_message.Message):
     BASE_SHA256_FIELD_NUMBER: _ClassVar[int]
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
     node: str
     verdict: str
     reason: str
@@ -271,7 +272,8 @@ class Update(_message.Message):
     base_sha256: str
     key_id: str
     phase: int
-    def __init__(self, node: _Optional[str] = ..., verdict: _Optional[str] = ..., reason: _Optional[str] = ..., digest: _Optional[str] = ..., bytes: _Optional[int] = ..., weight: _Optional[float] = ..., share: _Optional[float] = ..., numbers: _Optional[str] = ..., metrics: _Optional[str] = ..., received_at: _Optional[float] = ..., base_sha256: _Optional[str] = ..., key_id: _Optional[str] = ..., phase: _Optional[int] = ...) -> None: ...
+    code: str
+    def __init__(self, node: _Optional[str] = ..., verdict: _Optional[str] = ..., reason: _Optional[str] = ..., digest: _Optional[str] = ..., bytes: _Optional[int] = ..., weight: _Optional[float] = ..., share: _Optional[float] = ..., numbers: _Optional[str] = ..., metrics: _Optional[str] = ..., received_at: _Optional[float] = ..., base_sha256: _Optional[str] = ..., key_id: _Optional[str] = ..., phase: _Optional[int] = ..., code: _Optional[str] = ...) -> None: ...
 
 class LocateVersionRequest(_message.Message):
     __slots__ = ("run", "version", "node")

@@ -99,7 +99,16 @@ def update_view(record: UpdateRecord) -> pb.Update:
         base_sha256=record.base_sha256,
         key_id=record.key_id,
         phase=record.phase,
+        code=_code_of(record.statement),
     )
+
+
+def _code_of(statement: bytes) -> str:
+    """The digest of the code that an update's node says it ran; empty: it says none."""
+    try:
+        return str(json.loads(statement)["code"])
+    except (ValueError, KeyError, TypeError):  # older, or none
+        return ""
 
 
 def version_view(record: VersionRecord) -> pb.Version:

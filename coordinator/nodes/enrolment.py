@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -23,6 +24,7 @@ from covey.protos import admin_pb2, coordinator_pb2_grpc
 from covey.protos import coordinator_pb2 as pb
 from covey.storage.record.contract import EventRecord, NodeRecord, Role, Store, TokenRecord
 from covey.wire.authority import Authority, check_name, key_of_request
+from covey.wire.buckets import Buckets
 from covey.wire.channels import Peer
 from covey.wire.connections import site_of
 from covey.wire.errors import translated
@@ -34,6 +36,10 @@ log = structlog.get_logger(room="coordinator")
 DEFAULT_EXPIRES_S = 3600.0
 MAX_EXPIRES_S = 30 * 86400.0
 MAX_CSR_BYTES = 8192
+NOTES = (20, 1 / 30)
+"""How many refusals of one address are put on record at once, and how many a second after that."""
+RENEWALS = (5, 1 / 60)
+"""How often one node's certificate is renewed at once, and how often a second after that."""
 RESERVED = (COORDINATOR, FIRST_ADMIN)
 ANY_HOST = ("0.0.0.0", "[::]")
 
@@ -154,6 +160,7 @@ class EnrolmentService(coordinator_pb2_grpc.EnrolmentServicer):
 
     def __init__(self, services: EnrolmentServices, limits: RateLimits | None = None) -> None:
         self._services, self._limits = services, limits or RateLimits()
+        self._notes = Buckets(*NOTES)
         self._enrol = translated(self._answer)
 
     async def Enrol(self, request: pb.EnrolRequest, context: grpc.aio.ServicerContext[Any, Any]) -> pb.EnrolReply:
@@ -215,6 +222,8 @@ class EnrolmentService(coordinator_pb2_grpc.EnrolmentServicer):
         """Remember who was turned away, and why: what the caller is not told."""
         services, cause = self._services, error.__cause__
         detail = {"peer": site, "reason": str(error), "cause": str(cause or "")}
+        if not self._notes.take(site, time.monotonic()):
+            return
         event = EventRecord(services.clock(), "enrolment-refused", node=name, detail=detail)
         await services.store.call(services.store.store.add_event, event)
 

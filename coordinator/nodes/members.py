@@ -57,6 +57,7 @@ class Members:
     def register(self, record: NodeRecord) -> None:
         """An identity is on record, with its newest certificate."""
         self._registered[record.node] = Registration(record.role, record.certificate_serial, record.previous_serial)
+        self.forget_key(record.node)
 
     def evict(self, name: str) -> None:
         """Shut somebody out."""
@@ -105,20 +106,13 @@ class Members:
             known.settled = True
         return due
 
-    async def signing_key(self, node: str, key_id: str) -> bytes:
-        """The raw public key with which a node signs now.
-
-        Raises:
-            IdentityError: Its present key has another id.
-            NotFound: It is not enrolled.
-        """
+    async def present_key(self, node: str) -> tuple[str, bytes]:
+        """Id and raw bytes of the public key with which a node signs now. Raises `NotFound`: it is not enrolled."""
         known = self.keys.get(node)
-        if known is None or known[0] != key_id:
+        if known is None:
             record = await self._store.call(self._store.store.node, node)
             known = self.keys[node] = (record.key_id, record.signing_key)
-        if known[0] != key_id:
-            raise IdentityError("the statement is not signed with this node's present key")
-        return known[1]
+        return known
 
     def forget_key(self, node: str) -> None:
         """A node has a new signing key."""

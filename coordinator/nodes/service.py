@@ -16,23 +16,23 @@ import structlog
 from covey import __version__, faults
 from covey import messages as msg
 from covey.coordinator.nodes.adversaries import MAX_NAME, drill_event
-from covey.coordinator.nodes.enrolment import EnrolmentServices, renew
+from covey.coordinator.nodes.enrolment import RENEWALS, EnrolmentServices, renew
 from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.sessions import Session, Sessions
 from covey.coordinator.runs.active_runs import ActiveRuns
 from covey.coordinator.runs.assignments import is_small
 from covey.coordinator.runs.facts import MAX_METRIC_NAME, NodeProgress
-from covey.coordinator.runs.offers import STALL_S, Offers
+from covey.coordinator.runs.offers import LOOK_S, STALL_S, Offers
 from covey.coordinator.store_thread import StoreThread
 from covey.driver.background import Background
 from covey.driver.changes import Changes
-from covey.errors import Conflict, IdentityError, NotFound, NotReady, VersionMismatch
+from covey.errors import Conflict, IdentityError, LimitExceeded, NotFound, NotReady, TransferError, VersionMismatch
 from covey.machines.protocol import NodeAnswered, NodeJoined, NodeLost
 from covey.metrics import Totals, why
 from covey.protos import coordinator_pb2 as pb
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.record.contract import EventRecord
-from covey.wire.buckets import Bucket
+from covey.wire.buckets import Buckets
 from covey.wire.canonical import text
 from covey.wire.channels import Context, Peer, peer_identity
 from covey.wire.grants import Grants
@@ -45,7 +45,15 @@ GREETING_S = 10.0
 """How long a session may go without its first message."""
 SILENCE_S = 3 * HEARTBEAT_S
 MESSAGES = (500, 200.0)
-"""How many messages of one session are taken at once, and how many a second after that."""
+"""How many messages of one node are taken at once, and how many a second after that; in one session or in several."""
+COSTS: dict[type, int] = {msg.Hello: 20, msg.UpdateOffer: 4, msg.Evaluation: 4, msg.DownloadAsk: 4}
+"""For how many messages one counts that costs more than to be read."""
+SESSIONS = (30, 1.0)
+"""How many sessions a node may open at once, and how many a second after that."""
+NOTES = (10, 1 / 60)
+"""How many events about one node are put on record because of what it says of itself; and a second after that."""
+MAX_HELLOS = 20
+"""Of one session: what a node says of itself changes once, when its worker has found out what it computes on."""
 MAX_TEXT = 2000
 PHASES = ("queued", "downloading", "training", "uploading")
 WIRE_REFUSED = "wire-version-refused"
@@ -85,6 +93,10 @@ class CoordinatorService:
         self._downloads: Grants[tuple[str, str]] = Grants()
         """By (node, digest)."""
         self._downloading: set[tuple[str, str]] = set()
+        self._watched: set[tuple[str, str]] = set()
+        self._messages, self._sessions, self._notes = Buckets(*MESSAGES), Buckets(*SESSIONS), Buckets(*NOTES)
+        self._renewals = Buckets(*RENEWALS)
+        """By node: whoever opens another session goes on with what is left."""
 
     def authorised(self, context: Context) -> Peer:
         """The calling node.
@@ -112,6 +124,8 @@ class CoordinatorService:
         """
         peer = self.authorised(context)
         node = peer.name
+        if not self._sessions.take(node, time.monotonic()):
+            raise NotReady("this node opens too many sessions; come back more slowly")
         hello = await self._greeting(node, requests)
         store = self._services.store
         if self._services.members.settles(peer):
@@ -182,7 +196,7 @@ class CoordinatorService:
         return ""
 
     async def _read(self, session: Session, requests: AsyncIterator[pb.NodeMessage]) -> None:
-        pace = Bucket(*MESSAGES, level=MESSAGES[0], at=time.monotonic())
+        pace = self._messages.of(session.node, time.monotonic())
         try:
             async for message in requests:
                 session.heard_at = time.monotonic()
@@ -190,7 +204,7 @@ class CoordinatorService:
                 if plain is not None:
                     await self.dispatch(session, plain)
                 # What is not read is not sent: flow control makes a flood the flooder's own problem.
-                wait_s = pace.take(time.monotonic())
+                wait_s = pace.take(time.monotonic(), COSTS.get(type(plain), 1))
                 if wait_s > 0:
                     await asyncio.sleep(wait_s)
         except asyncio.CancelledError:
@@ -230,6 +244,9 @@ class CoordinatorService:
 
     async def _hello(self, session: Session, hello: msg.Hello) -> None:
         services, store, node = self._services, self._services.store, session.node
+        if session.greeted and session.hellos >= MAX_HELLOS:
+            return
+        session.hellos += 1
         tasks = [task[:200] for task in hello.tasks[:1000]]
         version, device = hello.version[:50], hello.device[:200]
         await store.persist(store.store.seen, node, services.clock(), version=version, device=device, tasks=tasks)
@@ -247,8 +264,7 @@ class CoordinatorService:
         reason = version_refusal(hello)
         log.warning("node refused", node=node, reason=reason)
         detail = {"node": hello.wire, "coordinator": msg.WIRE}
-        event = EventRecord(self._services.clock(), WIRE_REFUSED, node=node, detail=detail)
-        await self._services.store.persist(self._services.store.store.add_event, event)
+        await self._note(EventRecord(self._services.clock(), WIRE_REFUSED, node=node, detail=detail))
         raise VersionMismatch(reason)
 
     async def _note_drill(self, node: str, attack: str) -> None:
@@ -260,7 +276,12 @@ class CoordinatorService:
             log.warning("DRILL: a node joined as an adversary", node=node, attack=attack)
         event = drill_event(node, before, attack, services.clock())
         if event is not None:
-            await services.store.persist(services.store.store.add_event, event)
+            await self._note(event)
+
+    async def _note(self, event: EventRecord) -> None:
+        """Put on record what a node says of itself, unless it says so all the time."""
+        if self._notes.take(event.node, time.monotonic()):
+            await self._services.store.persist(self._services.store.store.add_event, event)
 
     def _declined(self, node: str, decline: msg.Decline) -> None:
         run = self._services.runs.of(decline.run)
@@ -298,12 +319,14 @@ class CoordinatorService:
         """A node asks for a place in the queue of downloads."""
         if self._services.runs.served(node, digest) is None:
             return  # an old base: its work was cancelled, or will be
-        if self._downloads.request((node, digest), node):
+        if self._downloads.request((node, digest), node, now=time.monotonic()):
             self._grant_downloads([(node, digest)])
 
     def _grant_downloads(self, keys: list[tuple[str, str]]) -> None:
         for node, digest in keys:
-            self._services.background.spawn(self._watch_download((node, digest)))
+            if (node, digest) not in self._watched:
+                self._watched.add((node, digest))
+                self._services.background.spawn(self._watch_download((node, digest)))
             if not self._services.sessions.send(node, msg.DownloadGrant(digest)):
                 self._grant_downloads(self._downloads.release((node, digest)))
 
@@ -325,8 +348,12 @@ class CoordinatorService:
                 path = self._services.files.path(request.digest)
                 async for chunk in serve_download(path, artifact, request.offset):
                     faults.reach("download-chunk")
+                    if not is_small(artifact) and not self._downloads.holds(key):
+                        raise TransferError("others wait: ask again, and go on where this ended")
+                    self._downloads.moved(key, len(chunk), time.monotonic())
                     run.sent(node, len(chunk))
                     yield chunk
+                self._downloads.succeeded(node)
             finally:
                 self._downloading.discard(key)
         finally:
@@ -334,10 +361,22 @@ class CoordinatorService:
                 self._grant_downloads(self._downloads.release(key))
 
     async def _watch_download(self, key: tuple[str, str]) -> None:
-        """Take a grant back from a node that does nothing with it; a stream that stalls ends by itself."""
-        await asyncio.sleep(STALL_S)
-        if self._downloads.holds(key) and key not in self._downloading:
-            self._grant_downloads(self._downloads.release(key))
+        """Take a grant back from a node that does nothing with it, or keeps others waiting for too long."""
+        try:
+            await self._hold_to_its_turn(key)
+        finally:
+            self._watched.discard(key)
+
+    async def _hold_to_its_turn(self, key: tuple[str, str]) -> None:
+        began = time.monotonic()
+        while self._downloads.holds(key):
+            await asyncio.sleep(LOOK_S)
+            now = time.monotonic()
+            if key not in self._downloading and now - began > STALL_S:  # a stream that stalls ends by itself
+                self._grant_downloads(self._downloads.release(key))
+            elif self._downloads.overdue(key, now):
+                log.info("download interrupted: others wait", node=key[0])
+                self._grant_downloads(self._downloads.take_back(key))
 
     async def upload(self, stream: AsyncIterator[memoryview], context: Context) -> pb.UploadReply:
         """Take one part of an offered update."""
@@ -351,7 +390,10 @@ class CoordinatorService:
 
     async def renew(self, request: pb.RenewRequest, context: Context) -> pb.EnrolReply:
         """A new certificate for the caller."""
-        return await renew(self._services.enrolment, self.authorised(context), request)
+        peer = self.authorised(context)
+        if not self._renewals.take(peer.name, time.monotonic()):
+            raise LimitExceeded("this certificate was renewed several times just now; try again in a minute")
+        return await renew(self._services.enrolment, peer, request)
 
 
 async def _after(first: pb.NodeMessage, rest: AsyncIterator[pb.NodeMessage]) -> AsyncIterator[pb.NodeMessage]:

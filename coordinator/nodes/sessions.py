@@ -22,6 +22,8 @@ class Session:
     outbox: asyncio.Queue[pb.CoordinatorMessage | None] = field(default_factory=lambda: asyncio.Queue(QUEUE_MESSAGES))
     greeted: bool = False
     """Whether the node has said hello, in our version (it may again, when it knows more of itself)."""
+    hellos: int = 0
+    """How often it has."""
     heard_at: float = field(default_factory=time.monotonic)
     expires_at: float = math.inf
     """When the certificate ends with which it was opened, in Unix seconds."""

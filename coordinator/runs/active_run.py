@@ -119,6 +119,8 @@ class ActiveRun:
 
     async def node_evaluated(self, node: str, version: int, totals: NodeMetrics) -> None:
         """A node answered an evaluation of the last version."""
+        if not self.evaluation.answers(node, version):
+            return
         if self.machine and self.machine.state == "finishing" and version == self.machine.committed:
             await self.evaluation.note_node(node, version, totals)
         self.post(pr.NodeEvaluated(node, version, self.services.clock()))
@@ -224,6 +226,7 @@ class ActiveRun:
 
     def _assign_evaluation(self, node: str) -> None:
         base, inputs = self.newest(), self.mode.inputs(node)
+        self.evaluation.asked[node] = base.version
         data = self._inline(base, node) if inputs.change is None else b""
         self.services.nodes.send(node, evaluation_assignment(self.run, base, data, self._index(node), inputs))
 

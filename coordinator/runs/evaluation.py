@@ -34,6 +34,8 @@ class RunEvaluation:
     def __init__(self, services: RunServices, run: RunRecord, facts: RunFacts) -> None:
         self._services, self._run, self._facts = services, run, facts
         self._turn = asyncio.Lock()
+        self.asked: dict[str, int] = {}
+        """Nodes that were asked to evaluate a version, and have not answered."""
         self._of_nodes: dict[str, NodeMetrics] = {}
         self._log = log.bind(run=run.run, name=run.name)
 
@@ -67,6 +69,13 @@ class RunEvaluation:
         with services.metrics.phase("evaluating"):
             result = await services.worker.do(EVALUATE, job)
         return ratios(result.metrics)
+
+    def answers(self, node: str, version: int) -> bool:
+        """Whether a node was asked what it says now of a version; true once."""
+        if self.asked.get(node) != version:
+            return False
+        del self.asked[node]
+        return True
 
     async def note_node(self, node: str, version: int, totals: NodeMetrics) -> None:
         """A node has evaluated the last version."""

@@ -19,6 +19,7 @@ from covey import messages as msg
 from covey.artifact import INLINE_BYTES, Artifact, chunk_count
 from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.runs.active_runs import ActiveRuns
+from covey.coordinator.runs.claims import opened, run_named
 from covey.coordinator.runs.facts import NodeProgress
 from covey.coordinator.runs.ports import Receive, RunServices
 from covey.driver.background import Background
@@ -37,11 +38,13 @@ from covey.errors import (
 from covey.machines.protocol import NodeAnswered, TransferProgressed, UpdateStored
 from covey.storage.record.contract import PartRecord, UpdateRecord
 from covey.wire.grants import Grants
-from covey.wire.signing import ReceiptStatement, UpdateStatement, verify
+from covey.wire.signing import ReceiptStatement, UpdateStatement
 
 log = structlog.get_logger(room="coordinator")
 MAX_WEIGHT = 1e12
 STALL_S = 30.0
+LOOK_S = 2.0
+"""How often it is looked at whether a transfer has its slot for too long."""
 
 
 @dataclass
@@ -55,6 +58,8 @@ class Offer:
     signature: bytes
     parts: tuple[PartRecord, ...]
     run: ActiveRun
+    granting: bool = False
+    """Whether it is just being found out from where it is to be sent."""
     moved_at: float = 0.0
     """When its grant was sent, or its last byte came (monotonic seconds)."""
 
@@ -99,14 +104,16 @@ class Offers:
             offer = await self._check(node, digest, message)
             if offer is not None:
                 before = self._offers.get(offer.key)
-                self._offers[offer.key] = offer
-                if before is not None and before.digest != digest:
+                if before is not None and before.digest == digest:
+                    offer = before
+                elif before is not None:
                     self.released(before.digest)
+                self._offers[offer.key] = offer
                 await self._take(offer, message)
         except (InvalidUpdate, IdentityError, Conflict, CorruptChunk) as error:
             log.warning("offer refused", node=node, code=error.code, error=str(error))
             self._refuse(node, digest, error.code, str(error))
-            self._reject(node, message, error)
+            await self._reject(node, message, error)
         except CoveyError as error:
             log.warning("offer not taken now", node=node, code=error.code, error=str(error))
             self._refuse(node, digest, error.code, str(error))
@@ -117,16 +124,15 @@ class Offers:
         data = {part.artifact.digest: part.data for part in message.parts if part.data}
         if all(part.artifact.digest in here or part.artifact.digest in data for part in offer.parts):
             await self._complete(offer, data)
-        elif self._uploads.request(offer.digest, offer.holder, small=offer.small):
+        elif self._uploads.request(offer.digest, offer.holder, small=offer.small, now=time.monotonic()):
             self.granted(offer.digest)
 
     async def _check(self, node: str, digest: str, message: msg.UpdateOffer) -> Offer | None:
         services = self._services
-        statement = _statement(message.statement)
+        key = await services.members.present_key(node)
+        statement = await asyncio.to_thread(opened, key, message.statement, message.signature)
         if statement.node != node or statement.federation != services.federation:
             raise IdentityError("the statement names another node or federation")
-        key = await services.members.signing_key(node, statement.key)
-        verify(key, message.statement, message.signature)
         run = self._runs.of(statement.run)
         expected = run is not None and run.expects(node, statement.round)
         expected = expected and run is not None and statement.phase == run.mode.open_phase(node)
@@ -181,14 +187,19 @@ class Offers:
         offer = self._by_digest(digest)
         if offer is None:
             self.released(digest)
-            return
-        self._background.spawn(self._send_grant(offer))
+        elif not offer.granting:  # once for any number of the same offers
+            offer.granting = True
+            self._background.spawn(self._send_grant(offer))
 
     async def _send_grant(self, offer: Offer) -> None:
         # In a thread: what a crash left of a file is read and hashed to find where to go on.
-        wanted = await asyncio.to_thread(self._offsets, offer)
+        try:
+            wanted = await asyncio.to_thread(self._offsets, offer)
+        finally:
+            offer.granting = False
+        if not offer.moved_at:
+            self._background.spawn(self._watch(offer))
         offer.moved_at = time.monotonic()
-        self._background.spawn(self._watch(offer))
         if not self._services.nodes.send(offer.node, msg.UploadGrant(offer.digest, wanted)):
             self.released(offer.digest)
 
@@ -231,6 +242,7 @@ class Offers:
             if self._offers.get(offer.key) is not offer:
                 raise TransferError("this upload was given up: offer the update again")
             offer.moved_at = time.monotonic()
+            self._uploads.moved(offer.digest, count, offer.moved_at)
             offer.run.received(offer.node, count)
             offer.run.post(TransferProgressed(offer.node, self._services.clock()))
             faults.reach("upload-chunk")
@@ -251,6 +263,7 @@ class Offers:
         finally:
             if self._offers.get(offer.key) is offer:
                 self._drop(offer)
+        self._uploads.succeeded(offer.holder)
         faults.reach("update-recorded")
         offer.run.received(offer.node, sum(map(len, (data or {}).values())))
         self._receipt(offer.node, offer.digest, statement)
@@ -310,23 +323,22 @@ class Offers:
     def _refuse(self, node: str, digest: str, code: str, reason: str) -> None:
         self._services.nodes.send(node, msg.Refusal(digest, code, reason))
 
-    def _reject(self, node: str, message: msg.UpdateOffer, error: CoveyError) -> None:
+    async def _reject(self, node: str, message: msg.UpdateOffer, error: CoveyError) -> None:
         """A wrong update of an invited node is its answer for this round."""
         if isinstance(error, Conflict):
             return
-        run = self._meant(node, message)
+        run = await self._meant(node, message)
         if run is not None:
             number = run.mode.open_round(node)
             reason = f"{error.code}: {error}"
             phase = run.mode.open_phase(node)
             run.post(NodeAnswered(node, number, "rejected", reason, self._services.clock(), phase))
 
-    def _meant(self, node: str, message: msg.UpdateOffer) -> ActiveRun | None:
+    async def _meant(self, node: str, message: msg.UpdateOffer) -> ActiveRun | None:
         """The run for which an offer is; where it does not say, the only one in which the node has an open round."""
         runs = [run for run in self._runs.active.values() if run.collecting(node, run.mode.open_round(node))]
-        try:
-            named = UpdateStatement.from_bytes(message.statement).run
-        except CoveyError:
+        named = await asyncio.to_thread(run_named, message.statement)
+        if not named:
             return runs[0] if len(runs) == 1 else None
         return next((run for run in runs if run.run.run == named), None)
 
@@ -342,25 +354,29 @@ class Offers:
             self.granted(key)
 
     async def _watch(self, offer: Offer) -> None:
-        """Take a grant back from a node that does nothing with it."""
+        """Take a grant back from a node that does nothing with it, or keeps others waiting for too long."""
         while self._offers.get(offer.key) is offer:
-            await asyncio.sleep(STALL_S / 2)
-            if self._offers.get(offer.key) is offer and time.monotonic() - offer.moved_at > STALL_S:
-                self._drop(offer)
-                self._refuse(offer.node, offer.digest, NotReady.code, "no byte came for too long; offer again")
+            await asyncio.sleep(LOOK_S)
+            if self._offers.get(offer.key) is not offer:
+                return
+            now = time.monotonic()
+            if now - offer.moved_at > STALL_S:
+                self._give_up(offer, "no byte came for too long; offer again")
+            elif self._uploads.overdue(offer.digest, now):
+                log.info("upload interrupted: others wait", node=offer.node, run=offer.statement.run)
+                for key in self._uploads.take_back(offer.digest):
+                    self.granted(key)
+                self._give_up(offer, "others wait: offer again, and go on where this ended")
+
+    def _give_up(self, offer: Offer, reason: str) -> None:
+        self._drop(offer)
+        self._refuse(offer.node, offer.digest, NotReady.code, reason)
 
     def _missing(self, offer: Offer) -> list[PartRecord]:
         return [part for part in offer.parts if not self._services.files.has(part.artifact.digest)]
 
     def _by_digest(self, digest: str) -> Offer | None:
         return next((offer for offer in self._offers.values() if offer.digest == digest), None)
-
-
-def _statement(raw: bytes) -> UpdateStatement:
-    try:
-        return UpdateStatement.from_bytes(raw)
-    except LimitExceeded as error:
-        raise InvalidUpdate(str(error)) from error
 
 
 def _validate(artifact: Artifact, size_bytes: int) -> None:

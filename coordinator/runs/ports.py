@@ -47,13 +47,8 @@ class Members(Protocol):
     def evicted(self) -> Collection[str]:
         """Who was shut out for good."""
 
-    async def signing_key(self, node: str, key_id: str) -> bytes:
-        """The raw public key with which a node signs now.
-
-        Raises:
-            IdentityError: Its present key has another id.
-            NotFound: It is not enrolled.
-        """
+    async def present_key(self, node: str) -> tuple[str, bytes]:
+        """Id and raw bytes of the public key with which a node signs now. Raises `NotFound`: it is not enrolled."""
 
 
 class Record(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import AsyncGenerator, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -15,6 +16,7 @@ from covey.client.channel import DEADLINE_S, AdminChannel
 from covey.client.export import OnBytes, write_version
 from covey.client.loop import LoopThread
 from covey.client.remote import RemoteRecord
+from covey.client.shares import capped_shares
 from covey.client.specification import Specification, request_of
 from covey.client.target import Target
 from covey.client.translation import audited_of, change_of, node_detail_of, signed_of, value_of, version_of
@@ -179,11 +181,18 @@ class Connection:
 
     def round(self, run: RunName, number: int) -> RoundDetail:
         """One round: who sent what, whether it was accepted, why not, and the version it made."""
-        return self._loop.run(paging.round_detail(self._reading(), _id(run), number))
+        detail = self._loop.run(paging.round_detail(self._reading(), _id(run), number))
+        return replace(detail, capped=capped_shares(detail, self.run(run).spec))
 
     def contributions(self, run: RunName) -> list[Contribution]:
         """What each node of a run's roster did in it: how often it was asked, and what came of it."""
         return list(self._loop.iterate(paging.contributions(self._reading(), _id(run))))
+
+    def code_of(self, run: RunName) -> dict[str, str]:
+        """The digest of the task's code that each node of the run's newest round ran, by node, as it signed it."""
+        newest = self.rounds(run, limit=1, newest=True)
+        updates = self.round(run, newest[0].round).updates if newest else ()
+        return {update.node: update.code for update in updates if update.code}
 
     def version(self, run: RunName, version: VersionName = "newest") -> Version:
         """A version by its number, the newest, or the best by the run's metric.

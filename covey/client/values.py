@@ -138,6 +138,8 @@ class Update:
     received_at: float | None = None
     base_sha256: str = ""
     key_id: str = ""
+    code: str = ""
+    """SHA-256 (hex) of the task's code that trained, as the node signed it; empty: it did not say."""
     phase: int = 1
     """Of the round: which of the node's answers this is."""
     missing: Json = field(default_factory=dict)
@@ -179,6 +181,8 @@ class RoundDetail:
     round: Round
     updates: tuple[Update, ...] = ()
     version: Version | None = None
+    capped: Json = field(default_factory=dict)
+    """The nodes that count less than their examples would have them (`weights.max_share`), with the share of these."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -91,11 +93,32 @@ class ExchangeSection(Section):
     options: Options = {}
 
 
+_ROUNDING = 1e-6
+"""Shares that differ by less are the same."""
+
+
 class WeightsSection(Section):
     """[weights]: how much each node counts in a round."""
 
     by: Literal["examples", "equal"] = "examples"
-    max_share: float = Field(default=0.5, gt=0, le=1)
+    max_share: float = Field(default=1.0, gt=0, le=1)
+    """No node counts more than this; 1: its examples decide. Specifications of earlier versions have 0.5 by default."""
+
+    def capped(self, counted: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+        """The nodes of a round that `max_share` bounds, with the share that their examples are.
+
+        Args:
+            counted: The declared weight and the share in the result, by node, of those that have one.
+        """
+        whole = sum(weight for weight, _ in counted.values())
+        if self.by == "equal" or not 0 < whole < math.inf:
+            return {}
+        bound = max(self.max_share, 1 / sum(weight > 0 for weight, _ in counted.values()))
+        return {
+            node: weight / whole
+            for node, (weight, share) in counted.items()
+            if weight / whole > bound + _ROUNDING and abs(share - bound) < _ROUNDING
+        }
 
 
 class EvaluationSection(Section):

@@ -23,9 +23,9 @@ class Bucket:
         self.at = now
         return self.level
 
-    def take(self, now: float) -> float:
-        """Take one, whether it is there or not; how many seconds it has to be waited for."""
-        self.level = self.refill(now) - 1
+    def take(self, now: float, count: float = 1) -> float:
+        """Take so many, whether they are there or not; how many seconds they have to be waited for."""
+        self.level = self.refill(now) - count
         return max(0.0, -self.level / self.per_second)
 
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import ipaddress
 import os
+import resource
 import socket
 import stat
 from collections import defaultdict
@@ -22,11 +23,24 @@ FOLDER = "/proc/self/fd"
 FAREWELL_S = 1.0
 """So long a caller has to read why, before its connection is ended."""
 LOOK_EVERY_S = 2.0
+ENOUGH_FILES = 8192
 FEW = 256
 """With fewer open files than this nobody is looked for who has too many connections."""
 IPV6_SITE_BITS = 64
 """Whoever has one IPv6 address has this whole network of them."""
 Place = tuple[str, int]
+
+
+def allow_many_files() -> None:
+    """Let this process have as many open files as its machine allows: each connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    if soft < ENOUGH_FILES:
+        log.warning(
+            "few files may be open at once; raise LimitNOFILE (or ulimit -n)", allowed=soft, wanted=ENOUGH_FILES
+        )
 
 
 def place_of(peer: str) -> Place | None:

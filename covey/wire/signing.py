@@ -35,6 +35,8 @@ __all__ = [
 DOMAIN = b"covey/statement/1\n"
 """What is signed begins with it, so that no signature made for another purpose passes for a statement's."""
 MAX_STATEMENT_BYTES = 1 << 20
+MAX_OFFERED_BYTES = 64 << 10
+"""Of an update's statement when it is offered: 16 parts and 200 metrics with names of usual length."""
 MAX_COMMIT_BYTES = 1 << 26
 MAX_PARTS = 16
 MAX_METRICS = 200
@@ -116,10 +118,12 @@ class UpdateStatement:
     """(total, count) by name, or a text: why the metric is missing."""
     phase: Annotated[int, Field(ge=1, le=MAX_PHASE)] = 1
     """Of the round."""
+    code: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")] = ""
+    """SHA-256 (hex) of the task's code that trained; empty: not said."""
     covey: Literal["update/1"] = field(default="update/1", kw_only=True, repr=False)
 
     def to_bytes(self) -> bytes:
-        """The statement's canonical bytes; a phase of 1 is left out.
+        """The statement's canonical bytes; a phase of 1 and an empty `code` are left out.
 
         Raises:
             LimitExceeded: The weight or a metric is not a finite number.
@@ -130,7 +134,8 @@ class UpdateStatement:
         pairs = {name: [float(total), float(count)] for name, (total, count) in counted(self.metrics).items()}
         metrics = pairs | missing(self.metrics)
         parts = [vars(part) | {"options": dict(part.options)} for part in self.parts]
-        fields = {name: value for name, value in vars(self).items() if name != "phase" or value > 1}
+        usual = {"phase": 1, "code": ""}
+        fields = {name: value for name, value in vars(self).items() if name not in usual or value != usual[name]}
         return canonical_json({**fields, "parts": parts, "metrics": metrics})
 
     @classmethod

@@ -9,9 +9,7 @@ import sys
 from pathlib import Path
 from typing import IO
 
-import structlog
-
-from covey.telemetry import configure_logging
+from covey.telemetry import configure_logging, import_without_rich
 from covey.worker.program.pipe import Channel
 
 
@@ -25,6 +23,7 @@ def main() -> None:
     parser.add_argument("--log-format", choices=["console", "json"], default="console")
     options = parser.parse_args()
     channel = Channel(options.fd)
+    import_without_rich()
     configure_logging(options.log_format)
     sys.stdout = sys.stderr
     gc.disable()  # importing torch makes a million objects that stay: looking through them costs a sixth of it
@@ -39,6 +38,8 @@ def main() -> None:
 
 
 def _only_one(lock: IO[str]) -> None:
+    import structlog
+
     # After a crash of the daemon its old worker may still be at its last write, into the same scratch files.
     # A POSIX lock ends with the process, and processes that the user's code forks do not inherit it.
     try:

@@ -170,6 +170,7 @@ def _finished(services: NodeServices, assignment: msg.Assignment, spec: RunSpec,
         weight=float(result.examples) if spec.weights.by == "examples" else 1.0,
         metrics=dict(result.metrics) | {f"evaluation/{name}": value for name, value in result.evaluation.items()},
         phase=assignment.phase,
+        code=result.code,
     )
     kept = tuple(HeldPart(held[file.name], file.part, file.layout) for file in result.parts if file.name in held)
     return _signed(services, statement, tuple(file.part for file in sent), kept, private=result.private)

@@ -281,8 +281,21 @@ def test_a_mode_that_a_record_cannot_have_is_refused_in_words(name, text):
 def test_stored_json_has_the_sections_of_both_first_modes_as_it_always_had(mode):
     """Golden: the canonical JSON of earlier versions; hashes and statements depend on its bytes."""
     text = f'mode = "{mode}"\n{LEAST}[rounds]\ncount = 3\n[async]\nupdates = 7\n'
-    assert parse_toml(text).to_json() == STORED.replace("MODE", mode)
+    assert parse_toml(text + "[weights]\nmax_share = 0.5").to_json() == STORED.replace("MODE", mode)
     assert parse_json(STORED.replace("MODE", mode)).to_json() == STORED.replace("MODE", mode)
+
+
+def test_examples_decide_unless_a_cap_is_asked_for_and_a_cap_that_binds_is_known():
+    weights = parse_toml(LEAST).weights
+    assert (weights.max_share, weights.capped({"a": (900, 0.9), "b": (100, 0.1)})) == (1.0, {})
+    capped = parse_toml(LEAST + "[weights]\nmax_share = 0.5").weights
+    assert capped.capped({"a": (900, 0.5), "b": (100, 0.5)}) == {"a": 0.9}
+    assert capped.capped({"a": (900, 0.3), "b": (100, 0.7)}) == {}, "a rule that goes by something else"
+    assert (
+        capped.capped({"a": (100, 0.5), "b": (100, 0.5)}) == capped.capped({}) == capped.capped({"a": (0.0, 1)}) == {}
+    )
+    equal = parse_toml(LEAST + '[weights]\nby = "equal"\nmax_share = 0.5').weights
+    assert equal.capped({"a": (900, 0.5), "b": (100, 0.5)}) == {}
 
 
 def test_options_of_a_plug_in_beside_a_sections_own_keys_are_stored_where_there_are_any():

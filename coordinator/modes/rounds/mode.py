@@ -333,11 +333,18 @@ class RoundsMode(Mode):
         self._feedback.note(verdicts)
         self._count_commit(version, verdicts)
         self._holders = {update.node for update in verdicts}
+        self._note_cap(action.round, verdicts)
         await self._note_fallback(action.round, result.rule)
         accepted = sum(update.verdict == "accepted" for update in verdicts)
         run.log.info("round committed", round=action.round, accepted=accepted, model=version.model_sha256[:12])
         await run.driver.take(ev.RoundCommitted(action.round, self._services.clock()))
         run.driver.spawn(self._after_commit(action.round, verdicts))
+
+    def _note_cap(self, number: int, verdicts: list[UpdateRecord]) -> None:
+        counted = {u.node: (u.weight, u.share) for u in verdicts if u.verdict == "accepted" and u.share > 0}
+        if capped := self._run.ready().spec.weights.capped(counted):
+            shares = {node: round(share, 4) for node, share in capped.items()}
+            self._run.log.warning("weights.max_share bounds nodes", round=number, share_of_examples=shares)
 
     def _record_commit(self, number: int, version: VersionRecord, verdicts: list[UpdateRecord]) -> None:
         run = self._run

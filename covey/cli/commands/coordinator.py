@@ -65,6 +65,9 @@ def coordinator() -> None:
 def start(ctx: click.Context, /, quota: int | None, **options: Any) -> None:
     """Run the coordinator until SIGTERM or Ctrl-C. It resumes whatever was in progress."""
     from covey.cli.framework.processes import tame_malloc
+    from covey.telemetry import import_without_rich
+
+    import_without_rich()
     from covey.coordinator.config import CoordinatorConfig
     from covey.coordinator.daemon import run_coordinator
 

@@ -148,6 +148,9 @@ def start(
     if not (data_dir / "identity").is_dir():
         raise Failure(f"{data_dir} has not joined a federation; first: covey node join TOKEN --data-dir {data_dir}")
     from covey.cli.framework.processes import tame_malloc
+    from covey.telemetry import import_without_rich
+
+    import_without_rich()
     from covey.node.daemon import run_node
     from covey.node.operator.config import NodeConfig
 

@@ -75,6 +75,7 @@ def _page(
         *ROUND_FIELDS,
         f"updates (a list of: {', '.join(UPDATE_FIELDS)})",
         f"version ({', '.join(VERSION_FIELDS)}; null before the commit)",
+        "capped (the share of the examples, by node, of those that weights.max_share bounds)",
     ),
 )
 @click.argument("run")
@@ -88,7 +89,9 @@ def show_round(run: str, number: int, as_json: bool, target: Target) -> None:
     if as_json:
         version = plain(detail.version, VERSION_FIELDS) if detail.version is not None else None
         updates = plain_list(detail.updates, UPDATE_FIELDS)
-        print_json({**plain(detail.round, ROUND_FIELDS), "updates": updates, "version": version})
+        print_json(
+            {**plain(detail.round, ROUND_FIELDS), "updates": updates, "version": version, "capped": dict(detail.capped)}
+        )
         return
     from covey.cli.views import tables
 

@@ -112,7 +112,11 @@ def list_runs(before: str, limit: int | None, whole: bool, as_json: bool, target
 
 @run.command(
     examples=("covey run show digits --data-dir /srv/covey", "covey run show digits --json"),
-    json_fields=(*RUN_DETAIL_FIELDS, f"contributions (a list of: {', '.join(CONTRIBUTION_FIELDS)})"),
+    json_fields=(
+        *RUN_DETAIL_FIELDS,
+        f"contributions (a list of: {', '.join(CONTRIBUTION_FIELDS)})",
+        "code (the digest of the task's code, by node of the newest round)",
+    ),
 )
 @click.argument("run")
 @json_option
@@ -126,8 +130,9 @@ def show(run: str, as_json: bool, target: Target) -> None:
     with connected(target) as connection:
         shown = connection.run(run)
         contributions = connection.contributions(shown)
+        code = connection.code_of(shown)
     if as_json:
-        said = {"contributions": plain_list(contributions, CONTRIBUTION_FIELDS)}
+        said = {"contributions": plain_list(contributions, CONTRIBUTION_FIELDS), "code": code}
         print_json(plain(shown, RUN_DETAIL_FIELDS) | said)
         return
     from covey.cli.views import tables

@@ -75,6 +75,7 @@ UPDATE_FIELDS = (
     "received_at",
     "base_sha256",
     "key_id",
+    "code",
     "phase",
     "missing",
 )

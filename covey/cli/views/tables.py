@@ -288,11 +288,30 @@ def round_details(detail: RoundDetail) -> list[Any]:
             ("reason", detail.round.reason),
             ("model sha256", detail.version.model_sha256 if detail.version else ""),
             ("metrics", metrics_line(detail.round.metrics)),
+            ("capped", _capped(detail)),
+            ("task's code", _code(detail)),
             *missing_rows(detail.round.missing),
             *(row for update in detail.updates for row in missing_rows(update.missing, f" of {update.node}")),
         ]
     )
     return [round_table([detail.round]), updates, facts]
+
+
+def _code(detail: RoundDetail) -> str:
+    """The digest of the code that the nodes ran; by node where they differ."""
+    by_node = {update.node: update.code[:12] for update in detail.updates if update.code}
+    if len(set(by_node.values())) < 2:
+        return next(iter(by_node.values()), "")
+    return "not the same on all nodes: " + ", ".join(f"{node} {code}" for node, code in by_node.items())
+
+
+def _capped(detail: RoundDetail) -> str:
+    """Said where weights.max_share makes a difference; empty: it makes none."""
+    shares = {update.node: update.share for update in detail.updates}
+    lines = [
+        f"{node} has {share:.0%} of the examples and counts {shares[node]:.0%}" for node, share in detail.capped.items()
+    ]
+    return "weights.max_share binds: " + ", ".join(lines) if lines else ""
 
 
 def node_table(nodes: Iterable[Node]) -> list[Any]:

@@ -81,6 +81,7 @@ def train(job: TrainJob, host: Host) -> TrainResult:
         state=written.state,
         own_state=written.own_state,
         private=codec.private,
+        code=context.code,
     )
 
 

@@ -104,3 +104,5 @@ class TrainResult:
     """The files of state that count whatever becomes of this update."""
     private: bool = False
     """Whether the update protects the data with noise: then it must never be made again."""
+    code: str = ""
+    """SHA-256 (hex) of the task's code that trained (`covey.code`)."""

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
+import structlog
 import torch
 from pydantic import JsonValue
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from covey.code import code_digest, forget_edited
 from covey.errors import LayoutError
 from covey.layout import Layout, TensorSpec
 from covey.learning.data import held_on
@@ -27,6 +29,7 @@ from covey.seeds import derive_seed
 from covey.spec import RunSpec, parse_json
 from covey.worker.program.local_tensors import LocalTensors
 
+log = structlog.get_logger(room="worker")
 MAX_RUNS = 2
 """A run and its successor; more would only hold memory."""
 MAX_PARTS = 10_000
@@ -45,6 +48,8 @@ class RunContext:
         options: Mapping[str, JsonValue],
         allow_path: bool,
     ) -> None:
+        if edited := forget_edited():
+            log.info("edited modules are imported anew", modules=sorted(edited))
         self.spec: RunSpec = parse_json(spec_json)
         self.device = device
         self._allow_path = allow_path
@@ -57,6 +62,11 @@ class RunContext:
     def task(self) -> Task:
         """The run's task."""
         return load_task(self.spec.task, allow_path=self._allow_path)
+
+    @cached_property
+    def code(self) -> str:
+        """SHA-256 (hex) of the task's code as it is in memory."""
+        return code_digest(type(self.task))
 
     @cached_property
     def method(self) -> Method:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import threading
 
+import grpc
 import pytest
 
-from tests.integration.hostile.node import flipped, messages, name_of
+from covey.node.membership.enrolment import enrol
+from covey.protos import coordinator_pb2 as pb
+from tests.integration.hostile.node import Hostile, flipped, messages, name_of
 from tests.integration.hostile.runs import LARGE, SHORT, STATUS, finish, outcomes, status_of, submit
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
@@ -74,3 +79,47 @@ def test_only_the_base_model_can_be_downloaded(federation, hostile):
         assert refused not in (STATUS.INTERNAL, STATUS.UNKNOWN)
     hostile.honest(assignment)
     finish(federation, hostile, run)
+
+
+def trickle(node, digest, data, ended):
+    """Upload one chunk, and then nothing until told to end, or refused."""
+
+    def slowly():
+        yield messages(data)[0]
+        ended.wait(60)
+
+    with contextlib.suppress(grpc.RpcError):
+        node.upload(digest, slowly())
+
+
+def test_two_that_trickle_do_not_keep_others_from_uploading(federation, hostile, tmp_path):
+    enrol(federation.admin.create_token("trickle"), tmp_path / "identity")
+    federation.node(0).suspend()
+    ended, threads = threading.Event(), []
+    with Hostile(tmp_path / "identity", federation.coordinator_address) as second:
+        federation.wait_connected(3)
+        run = submit(federation, "trickle", policy="quorum = 0.3\nrejoin_s = 1", **LARGE)
+        offers = {}
+        try:
+            for node in (hostile, second):
+                claim, data = node.update(node.assignment(run, 1))
+                offers[node] = node.offer(claim, data, inline=False)
+                node.session.send(offer=offers[node])
+                node.session.take("upload")
+                digest = claim["parts"][0]["digest"]
+                threads.append(threading.Thread(target=trickle, args=(node, digest, data, ended)))
+                threads[-1].start()
+        finally:
+            federation.node(0).resume()
+        federation.until(lambda: outcomes(federation, run, 1).get("n0", ("",))[0] == "received", 60, "no upload of n0")
+        # Who was interrupted goes on where it ended, once there is room.
+        ended.set()
+        for thread in threads:
+            thread.join()
+        for node in (hostile, second):
+            node.session.send(offer=offers[node])
+            (left,) = node.session.take("upload", lambda grant, of=node: grant.parts[0].offset == 1 << 20).parts
+            assert left.offset == 1 << 20
+            node.session.send(decline=pb.Decline(run=run, round=1, attempt=1, code="declined", reason="enough"))
+        federation.wait(run)
+    assert outcomes(federation, run, 1)["n0"][0] == "accepted"

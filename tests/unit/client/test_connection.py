@@ -9,7 +9,8 @@ import pytest
 
 from covey.client import connect, paging
 from covey.client.errors import Unreachable
-from covey.client.values import Run
+from covey.client.shares import capped_shares
+from covey.client.values import Round, RoundDetail, Run, Update
 from covey.errors import NotFound, SpecError
 from covey.storage.record.contract import EventRecord
 
@@ -85,6 +86,14 @@ def test_a_round_with_its_updates_and_version(recorder, connection):
     assert (detail.round.base_version, detail.version) == (1, connection.version("run"))
     recorder.open("run", 3)
     assert connection.round("run", 3).version is None
+    assert detail.capped == {}
+
+
+def test_a_cap_that_binds_is_said():
+    updates = (Update("ada", "accepted", weight=900, share=0.5), Update("bob", "accepted", weight=100, share=0.5))
+    detail = RoundDetail(Round(1, "committed", 1), (*updates, Update("cy", "rejected", weight=10_000)))
+    assert capped_shares(detail, {"weights": {"by": "examples", "max_share": 0.5}}) == {"ada": 0.9}
+    assert capped_shares(detail, {}) == capped_shares(detail, {"weights": {"by": "something newer"}}) == {}
 
 
 def test_a_version_is_exported_with_progress(recorder, connection, tmp_path):

@@ -12,8 +12,9 @@ from covey.coordinator.nodes.enrolment import Addresses, EnrolmentServices
 from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.service import WIRE_REFUSED, CoordinatorService, NodeServices, version_refusal
 from covey.coordinator.nodes.sessions import QUEUE_MESSAGES, Sessions
-from covey.errors import IdentityError, NotReady, VersionMismatch
+from covey.errors import NotReady, VersionMismatch
 from covey.machines.protocol import NodeAnswered, NodeJoined, NodeLost
+from covey.storage.record.contract import NodeRecord
 from covey.wire.translation import from_coordinator, from_node, to_coordinator
 
 
@@ -241,11 +242,10 @@ async def test_a_file_is_granted_to_whom_a_run_serves_it(service, sessions, runs
 
 async def test_a_signing_key_is_looked_up_again_when_it_has_changed(world):
     members, old = Members(world.store), world.keys["ada"]
-    assert await members.signing_key("ada", old.key_id) == old.public_bytes
-    new = world.keys["bob"]
-    with pytest.raises(IdentityError, match="present key"):
-        await members.signing_key("ada", new.key_id)
+    assert await members.present_key("ada") == (old.key_id, old.public_bytes)
     members.keys["ada"] = ("outdated", b"")
-    assert await members.signing_key("ada", old.key_id) == old.public_bytes
+    assert await members.present_key("ada") == ("outdated", b"")
     members.forget_key("ada")
+    assert await members.present_key("ada") == (old.key_id, old.public_bytes)
+    members.register(NodeRecord("ada", "node", "active", 1.0))
     assert members.keys == {}

@@ -1,0 +1,34 @@
+"""Daemons and workers log without rich, which others may still use."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import sys
+from covey.telemetry import configure_logging, import_without_rich
+import_without_rich()
+configure_logging({format!r}, "info")
+import structlog
+structlog.get_logger(room="test").info("said", number=7)
+try:
+    1 / 0
+except ZeroDivisionError:
+    structlog.get_logger().exception("failed")
+loaded = "rich" in sys.modules
+import rich.console
+print(loaded, bool(rich.console.Console), import_without_rich())
+"""
+
+
+@pytest.mark.parametrize("format", ["console", "json"])
+def test_lines_and_tracebacks_are_written_without_rich(format):
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(format=format)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False True None\n"
+    assert "said" in done.stderr
+    assert "ZeroDivisionError: division by zero" in done.stderr
