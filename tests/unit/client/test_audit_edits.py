@@ -62,7 +62,7 @@ SHOWN: dict[str, dict[str, str]] = {
             *("base_sha256", "key_id", "phase"),
         )
     }
-    | {"missing": "assignments.metrics"},
+    | {"missing": "assignments.metrics", "code": "assignments.statement"},
     "VERSION_FIELDS": {
         **{name: f"model_versions.{name}" for name in ("version", "model_sha256", "digest", "metrics", "created_at")},
         "bytes": "model_versions.size_bytes",
