@@ -142,7 +142,7 @@ class AdminService:
             seen, began = self._env.changes.count, time.monotonic()
             view = self._add_awaited(await self._call(self._queries.run, run))
             ended = view.state not in ("queued", "running")
-            async for changed in self._pages(rounds.changes(whole=ended)):
+            async for changed in self._pages(rounds.changes(last=ended)):
                 active = self._env.runs.of(run)
                 for item in changed:
                     at_work.add_received(active, item)

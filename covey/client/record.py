@@ -54,7 +54,7 @@ class Record(ABC):
         """Every row of a run with its seals; of an older coordinator its signed statements."""
 
     @abstractmethod
-    async def nodes(self, after: str, role: str = "node") -> pb.ListNodesReply:
+    async def nodes(self, after: str, limit: int = 0, role: str = "node") -> pb.ListNodesReply:
         """A page of nodes, or of identities of another role, by name."""
 
     @abstractmethod
