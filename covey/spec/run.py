@@ -50,6 +50,18 @@ class RunSpec(Section, ABC):
     keep: KeepSection = KeepSection()
     rounds: RoundsSection = RoundsSection()
 
+    def node_paths(self) -> dict[str, str]:
+        """The import paths of what a node runs, by key of the specification; what has a registered name is not there."""
+        named = {
+            "task.name": self.task.name,
+            "data.partition": self.data.partition,
+            "training.optimizer": self.training.optimizer,
+            "method.name": self.method.name,
+            "exchange.codec": self.exchange.codec,
+        }
+        named |= {f"training.schedule.{name}.kind": one.kind for name, one in self.training.schedule.items()}
+        return {key: name for key, name in named.items() if ":" in name}
+
     @property
     @abstractmethod
     def rounds_in_all(self) -> int:

@@ -98,7 +98,14 @@ class BaseModels:
         await self._expect(assignment.run, change.artifact.digest)
         path = await talk.download(change.artifact, change.data, granted=False)
         base = services.files.path(change.base)
-        job = ApplyJob(spec_json=assignment.spec, layout=assignment.layout, base=base, change=path, out=out)
+        job = ApplyJob(
+            spec_json=assignment.spec,
+            layout=assignment.layout,
+            base=base,
+            change=path,
+            out=out,
+            allow_path=services.config.allows_paths(parse_json(assignment.spec)),
+        )
         return (await services.worker.do(APPLY, job)).artifact
 
 
@@ -111,6 +118,6 @@ async def _inputs(talk: Conversation) -> Inputs:
 
 async def _from_seed(talk: Conversation, out: Path) -> Artifact:
     assignment, services = talk.assignment, talk.services
-    allowed = services.config.allows_path(parse_json(assignment.spec).task.name)
+    allowed = services.config.allows_paths(parse_json(assignment.spec))
     job = InitialJob(assignment.run, assignment.spec, out, allowed)
     return (await services.worker.do(INITIAL, job)).artifact

@@ -94,7 +94,7 @@ class Executor:
             layout=assignment.layout,
             node_paths=services.config.paths,
             node_options=services.config.options,
-            allow_path=services.config.allows_path(spec.task.name),
+            allow_path=services.config.allows_paths(spec),
             state={name: services.files.path(artifact.digest) for name, artifact in own.items()},
         )
         metrics = json.dumps((await services.worker.do(EVALUATE, job)).metrics).encode()

@@ -87,7 +87,7 @@ async def _task(config: NodeConfig, worker: Worker, spec: RunSpec) -> Finding:
             spec_json=spec.to_json(),
             node_paths=config.paths,
             node_options=config.options,
-            allow_path=config.allows_path(spec.task.name),
+            allow_path=config.allows_paths(spec),
         )
         found = await worker.do(CHECK, job)
     except CoveyError as error:

@@ -49,6 +49,7 @@ class DecideJob:
     """All nodes of the run, in order."""
     evicted: tuple[str, ...] = ()
     """Nodes whose held updates are rejected with reason `EVICTED` before the policy sees the arrival."""
+    allow_path: bool = False
 
 
 EVICTED = "evicted"
