@@ -37,7 +37,8 @@ class CoordinatorConfig:
     """Where Prometheus may scrape; None: nowhere. On loopback without TLS, else for admins' certificates only."""
     allow_paths: bool = False
     """Whether a run may name a task that is installed here by its import path, `package.module:Class`."""
-
+    stall_s: float = 900.0
+    """How long a job of the worker (an aggregation, an evaluation) may go without a step; then its worker is ended."""
     max_runs: int = 4
     """How many runs are taken care of at once."""
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import grpc.aio
 import structlog
@@ -49,9 +50,10 @@ from covey.storage.sql.store import SqlStore, open_store
 from covey.telemetry import configure_logging
 from covey.wire.announcement import announce, withdraw
 from covey.wire.channels import Peer, renewing_credentials
+from covey.wire.channels import listen as listen_on
 from covey.wire.connections import allow_many_files, keep_bounded
 from covey.wire.metrics_server import scrapable
-from covey.worker.client.supervisor import WorkerSupervisor
+from covey.worker.client.supervisor import WorkerSupervisor, first_ended
 
 log = structlog.get_logger(room="coordinator")
 GRACE_S = 1.0
@@ -91,23 +93,25 @@ async def _main(config: CoordinatorConfig) -> int:
 
 
 async def _run(env: Environment, own: OwnCertificate, metrics_url: str) -> int:
-    await env.worker.start()
+    ready = asyncio.create_task(env.worker.ready())
+    if env.worker.may_lack_device:
+        await ready
     servers = await _serve(env, own, metrics_url)
     renewal = asyncio.create_task(own.keep(env.config.advertise or env.addresses.listen))
     runs = asyncio.create_task(env.scheduler.serve())
     stop = asyncio.create_task(env.operation.stop.wait())
     bounds = {_port(env.addresses.listen): MAIN_CONNECTIONS, _port(env.addresses.enrol_listen): ENROLMENT_CONNECTIONS}
     bounded = asyncio.create_task(keep_bounded(bounds))
-    tasks: list[asyncio.Task[None] | asyncio.Task[bool]] = [runs, stop, renewal, bounded]
+    tasks: list[asyncio.Task[Any]] = [runs, stop, renewal, bounded]
     if metrics_url:
         tasks.append(asyncio.create_task(keep_census(env.store, env.census)))
-    done, _ = await asyncio.wait([runs, stop], return_when=asyncio.FIRST_COMPLETED)
-    log.info("stopping")
     code = 0
-    if runs in done and runs.exception() is not None:
-        log.error("the coordinator stops", error=str(runs.exception()))
-        code = 1
-    await _shut_down(env, servers, tasks)
+    for task in await first_ended([runs, stop], ready):
+        if task.exception() is not None:
+            log.error("the coordinator stops", error=str(task.exception()))
+            code = 1
+    log.info("stopping")
+    await _shut_down(env, servers, [*tasks, ready])
     return code
 
 
@@ -135,7 +139,12 @@ async def _environment(config: CoordinatorConfig, keys: Keys) -> Environment:
         store=store,
         files=files,
         worker=WorkerSupervisor(
-            config.data_dir, device=config.device, log_format=config.log_format, on_replaced=metrics.worker_restarts.inc
+            config.data_dir,
+            device=config.device,
+            log_format=config.log_format,
+            on_replaced=metrics.worker_restarts.inc,
+            stall_s=config.stall_s,
+            log_name="the coordinator's log",
         ),
         authority=keys.authority,
         signing_key=keys.signing_key,
@@ -159,14 +168,13 @@ async def _serve(env: Environment, own: OwnCertificate, metrics_url: str) -> lis
             CoordinatorHealth(env.store, env.members).handler(),
         )
     )
-    port = main.add_secure_port(env.config.listen, renewing_credentials(lambda: own.identity, mutual=True))
+    port = listen_on(main, env.config.listen, renewing_credentials(lambda: own.identity, mutual=True), "--listen")
     enrol = grpc.aio.server(
         options=enrolment_options(), interceptors=[enrolment_guard(env.connections)], maximum_concurrent_rpcs=MOST_CALLS
     )
     coordinator_pb2_grpc.add_EnrolmentServicer_to_server(EnrolmentService(env.enrolment_services()), enrol)
-    enrol_port = enrol.add_secure_port(
-        env.config.enrol_listen, renewing_credentials(lambda: own.identity, mutual=False)
-    )
+    anybody = renewing_credentials(lambda: own.identity, mutual=False)
+    enrol_port = listen_on(enrol, env.config.enrol_listen, anybody, "--enrol-listen")
     await main.start()
     await enrol.start()
     listen = env.addresses.listen = _address(env.config.listen, port)
@@ -191,9 +199,7 @@ def _address(configured: str, port: int) -> str:
     return f"{configured.rpartition(':')[0]}:{port}"
 
 
-async def _shut_down(
-    env: Environment, servers: list[grpc.aio.Server], tasks: Sequence[asyncio.Task[None] | asyncio.Task[bool]]
-) -> None:
+async def _shut_down(env: Environment, servers: list[grpc.aio.Server], tasks: Sequence[asyncio.Task[Any]]) -> None:
     env.sessions.close_all("stopping", "the coordinator stops; come back")
     for task in tasks:
         task.cancel()

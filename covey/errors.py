@@ -23,6 +23,7 @@ status and a safe public text. The message given at construction is for the log 
         Fenced               another coordinator holds the lease
       WorkerError          the child program with the tensors
         WorkerDied           it ended before it answered
+        WorkerStalled        a job made no step for too long, and it was ended
         TaskError            the task's own code failed
       RunFailed            a run cannot go on
       LedgerError          an exchange between peers contradicts the account of mass
@@ -155,6 +156,12 @@ class WorkerDied(WorkerError):
     """The worker process ended before it answered (killed, or out of memory)."""
 
     code = "worker-died"
+
+
+class WorkerStalled(WorkerError):
+    """A job made no step for too long; the worker was ended, and the next job gets a new one."""
+
+    code = "worker-stalled"
 
 
 class TaskError(WorkerError):

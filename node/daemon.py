@@ -27,9 +27,8 @@ from covey.storage.files.artifacts import ArtifactFiles
 from covey.telemetry import configure_logging
 from covey.wire.identity import Identity
 from covey.wire.metrics_server import scrapable
-from covey.worker.client.supervisor import WorkerSupervisor
-from covey.worker.jobs.operations import HELLO
-from covey.worker.jobs.runs import HelloJob
+from covey.worker.client.supervisor import WorkerSupervisor, first_ended
+from covey.worker.jobs.runs import HelloResult
 
 log = structlog.get_logger(room="node")
 EVENTS = "events"
@@ -83,7 +82,12 @@ class NodeDaemon:
         self._config, self._identity, self._device = config, identity, config.device
         self._server = config.server or identity.server
         self._worker = WorkerSupervisor(
-            config.data_dir, device=config.device, log_format=config.log_format, on_replaced=metrics.worker_restarts.inc
+            config.data_dir,
+            device=config.device,
+            log_format=config.log_format,
+            on_replaced=metrics.worker_restarts.inc,
+            stall_s=config.settings.limits.stall_s,
+            log_name=f"the log of node {identity.name}",
         )
         self._files = ArtifactFiles(config.data_dir / "files", durable=False)  # models can be had again
         self._store = NodeStore(config.data_dir)
@@ -109,13 +113,16 @@ class NodeDaemon:
         if self._config.drill is not None:
             log.warning(f"DRILL: this node is an adversary; {self._config.drill.describe()}")
         await asyncio.to_thread(lambda: self._files.clean(self._store.needed()))
-        await self._worker.start()
+        introduced = asyncio.create_task(self._introduce())
+        if self._worker.may_lack_device:
+            await introduced
         link, stopped = asyncio.create_task(self._link.run()), asyncio.create_task(stop.wait())
         folder = self._config.data_dir / IDENTITY_FOLDER
         renewed = asyncio.create_task(renew_when_due(self._identity, folder, self._server))
-        others = [asyncio.create_task(work) for work in (self._introduce(), self._actor.report_waiting())]
-        done, _ = await asyncio.wait([link, stopped, renewed], return_when=asyncio.FIRST_COMPLETED)
-        code = _exit_code(link if link in done else None, renewed if renewed in done else None)
+        others = [asyncio.create_task(self._actor.report_waiting()), introduced]
+        done = await first_ended([link, stopped, renewed], introduced)
+        failed = [task for task in (link, introduced) if task in done and task.exception() is not None]
+        code = _exit_code(failed, renewed if renewed in done else None)
         log.info("stopping")
         await self._stop([link, stopped, renewed, *others])
         return code
@@ -128,21 +135,26 @@ class NodeDaemon:
         await self._bulk.close()
         await self._worker.stop()
 
-    async def _introduce(self) -> None:
-        """Say what this node computes on, once its worker has found out."""
-        hello = await self._worker.do(HELLO, HelloJob())
+    async def _introduce(self) -> HelloResult:
+        """Say what this node computes on, once its worker has found out.
+
+        Raises:
+            WorkerError: It cannot compute.
+        """
+        hello = await self._worker.ready()
         self._device = hello.device
         self._link.send(self._hello())
+        return hello
 
     def _hello(self) -> msg.Hello:
         drill = self._config.drill.attack if self._config.drill is not None else ""
         return msg.Hello(__version__, self._config.policy.tasks, self._device, drill)
 
 
-def _exit_code(link: asyncio.Task[None] | None, renewed: asyncio.Task[None] | None) -> int:
+def _exit_code(failed: Sequence[asyncio.Task[Any]], renewed: asyncio.Task[None] | None) -> int:
     """How the daemon ends, by which of its tasks have ended by themselves."""
-    if link is not None:
-        log.error("the node stops", error=str(link.exception()))
+    if failed:
+        log.error("the node stops", error=str(failed[0].exception()))
         return 1
     if renewed is None:
         return 0

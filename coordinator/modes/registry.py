@@ -18,12 +18,12 @@ from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.runs.ports import RunServices
 from covey.driver.event_log import EventLog
 from covey.errors import SpecError
-from covey.machines import evaluation, membership, protocol
+from covey.machines import attendance, evaluation, membership, protocol
 from covey.machines.values import ValueTable
 from covey.storage.record.contract import RunRecord, Store
 from covey.worker.client.client import Worker
 
-SHARED = protocol, membership, evaluation
+SHARED = protocol, membership, evaluation, attendance
 """Where the values of all modes' machines are defined."""
 ROUNDS = ValueTable(*SHARED, rounds_events, rounds_machine)
 ASYNC = ValueTable(*SHARED, async_events, async_machine)

@@ -167,9 +167,9 @@ class ActiveRun:
         """The nodes that are here or may come back, with the time each was last seen."""
         services = self.services
         return {
-            node.node: max(node.last_seen_at or node.enrolled_at, services.started_at)
+            node.node: max(node.last_seen_at, services.started_at)
             for node in await self.persist(self.record.nodes)
-            if node.state == "active"
+            if node.state == "active" and node.last_seen_at is not None  # else it only enrolled
         } | dict.fromkeys(services.nodes.nodes(), services.clock())
 
     def _handled(self) -> None:

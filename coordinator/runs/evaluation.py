@@ -13,6 +13,7 @@ from covey.coordinator.runs.ports import RunServices
 from covey.errors import CoveyError
 from covey.machines.evaluation import is_due
 from covey.metrics import counted, failed, merged, missing, ratios
+from covey.spec import parse_json
 from covey.storage.record.contract import RunRecord, Store
 from covey.worker.jobs.evaluation import EvaluateJob
 from covey.worker.jobs.operations import EVALUATE
@@ -64,6 +65,7 @@ class RunEvaluation:
             spec_json=self._run.spec,
             model=services.files.path(record.artifact.digest),
             where="central",
+            stall_s=parse_json(self._run.spec).training.stall_s,
             allow_path=services.allow_paths,
         )
         with services.metrics.phase("evaluating"):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,9 +12,11 @@ import grpc.aio
 from covey.client.errors import Unreachable
 from covey.errors import CoveyError, IdentityError
 from covey.protos.admin_pb2_grpc import AdminStub
+from covey.texts import read_pem
 from covey.wire.authority import COORDINATOR_NAME
 from covey.wire.errors import CODE_KEY, from_rpc_error
 from covey.wire.identity import Identity
+from covey.wire.reach import NOT_SERVED, WRONG_PORT, proxy_options, why_unreachable
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -63,8 +64,10 @@ class AdminChannel:
             Unreachable: No answer within the deadline; where the own certificate explains it, IdentityError.
             CoveyError: What the coordinator said, as the class of its code.
         """
-        with self._translated():
+        try:
             return await getattr(self._stub(), method)(request, timeout=deadline_s)
+        except grpc.RpcError as error:
+            raise await self._explained(error) from error
 
     async def stream(self, method: str, request: Message) -> AsyncGenerator[Any]:
         """Call one streaming method; its messages. No deadline: a run may last for days.
@@ -74,9 +77,10 @@ class AdminChannel:
         """
         call = getattr(self._stub(), method)(request)
         try:
-            with self._translated():
-                async for message in call:
-                    yield message
+            async for message in call:
+                yield message
+        except grpc.RpcError as error:
+            raise await self._explained(error) from error
         finally:
             call.cancel()
 
@@ -88,31 +92,28 @@ class AdminChannel:
                 [
                     ("grpc.ssl_target_name_override", COORDINATOR_NAME),
                     ("grpc.max_reconnect_backoff_ms", MAX_RECONNECT_MS),
+                    *proxy_options(self.address),
                 ],
             )
         return cast(Any, AdminStub)(self._channel)
 
-    @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except grpc.RpcError as error:
-            raise self._explained(error) from error
-
-    def _explained(self, error: grpc.RpcError) -> CoveyError:
+    async def _explained(self, error: grpc.RpcError) -> CoveyError:
         status = error.code()
         said_by_covey = CODE_KEY in dict(cast(Any, error.trailing_metadata()) or ())
+        if status == NOT_SERVED and not said_by_covey:
+            return Unreachable(f"{self.address} {WRONG_PORT}")
         if said_by_covey or status not in AWAY:
             return from_rpc_error(error)
         reason = self.identity.explain()
         if reason:
             return IdentityError(reason)
-        return Unreachable(f"the coordinator at {self.address} does not answer: {error.details()}")
+        found = await why_unreachable(self.address, read_pem(self.folder / "authority.crt"))
+        return Unreachable(f"the coordinator at {self.address} does not answer: {found}")
 
 
 def _credentials(folder: Path) -> grpc.ChannelCredentials:
     try:
-        key, certificate, authority = ((folder / name).read_bytes() for name in ("tls.key", "tls.crt", "authority.crt"))
+        key, certificate, authority = (read_pem(folder / name) for name in ("tls.key", "tls.crt", "authority.crt"))
     except OSError as error:
         raise IdentityError(
             f"{folder} is not an identity: {error.strerror} ({error.filename}); "

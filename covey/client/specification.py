@@ -10,6 +10,7 @@ from typing import Any
 from covey.errors import NotFound, SpecError
 from covey.protos import admin_pb2 as pb
 from covey.spec import RunSpec, parse_json, parse_toml
+from covey.texts import read_text
 
 Specification = Path | str | Mapping[str, Any]
 """A TOML file's path; a string with its path or, where it holds an equals sign, its text; the same as a mapping."""
@@ -45,7 +46,7 @@ def _toml(spec: Path | str) -> str:
         return spec
     path = Path(spec)
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     except UnicodeDecodeError as error:
         raise SpecError(f"{path} is not a text file: {error}") from error
     except OSError as error:

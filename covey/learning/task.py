@@ -18,6 +18,7 @@ from covey.learning.statistics import Stat
 from covey.options import PluginOptions
 from covey.plugins import Kind, Pluggable
 from covey.spec import TaskSection, TrainingSection
+from covey.users_code import place_of
 
 __all__ = [
     "FitResult",
@@ -227,4 +228,5 @@ def task_errors(what: str) -> Iterator[None]:
     except SystemExit as error:
         raise TaskError(f"{what}: the code called sys.exit({error.code!r})") from error
     except Exception as error:
-        raise TaskError(f"{what}: {type(error).__name__}: {error}") from error
+        at = place_of(error)
+        raise TaskError(f"{what}: {type(error).__name__}: {error}" + (f" ({at})" if at else "")) from error

@@ -13,6 +13,7 @@ from pydantic_core import from_json
 from covey.errors import SpecError
 from covey.spec.modes import DEFAULT, model_named
 from covey.spec.run import RunSpec
+from covey.texts import BOM
 from covey.validation import explain
 
 
@@ -23,7 +24,7 @@ def parse_toml(text: str) -> RunSpec:
         SpecError: Not TOML, or a key is unknown, missing or has a wrong value; the message says which and why.
     """
     try:
-        data = tomllib.loads(text)
+        data = tomllib.loads(text.removeprefix(BOM))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise SpecError(f"not valid TOML: {error}") from error
     return parse_data(data)

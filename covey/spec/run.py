@@ -51,7 +51,7 @@ class RunSpec(Section, ABC):
     rounds: RoundsSection = RoundsSection()
 
     def node_paths(self) -> dict[str, str]:
-        """The import paths of what a node runs, by key of the specification; what has a registered name is not there."""
+        """What a node runs that is named by an import path, by key of the specification."""
         named = {
             "task.name": self.task.name,
             "data.partition": self.data.partition,

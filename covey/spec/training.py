@@ -44,6 +44,8 @@ class TrainingSection(Section):
     """bf16: autocast where the device has it, else float32."""
     deterministic: Literal["require", "best-effort"] = "best-effort"
     threads: int = Field(default=1, ge=1, le=256)
+    stall_s: Positive = 540.0
+    """How long training or evaluation may go without a step (loading the data counts): then its worker is ended."""
     schedule: dict[Literal["learning_rate", "momentum", "weight_decay"], Schedule] = Field(default={})
     options: ExtraOptions = Field(default={})
     """Options of an optimizer that is not one of Covey's own."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import NameOID
 
-from covey.errors import IdentityError
+from covey.errors import CoveyError, IdentityError
 from covey.wire.authority import COORDINATOR_NAME, ROLES, check_name
 from covey.wire.identity import Identity
+from covey.wire.reach import host_and_port, proxy_options
 
 KEEPALIVE_MS = 20_000
 KEEPALIVE_TIMEOUT_MS = 30_000
@@ -87,7 +89,43 @@ def secure_channel(
     address: str, identity: Identity, *, server_name: str = COORDINATOR_NAME, dummy: str = ""
 ) -> grpc.aio.Channel:
     """A mutually authenticated channel that accepts only `server_name`."""
-    return grpc.aio.secure_channel(address, channel_credentials(identity), options=channel_options(server_name, dummy))
+    options = [*channel_options(server_name, dummy), *proxy_options(address)]
+    return grpc.aio.secure_channel(address, channel_credentials(identity), options=options)
+
+
+def listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials, option: str) -> int:
+    """Bind a server; the port.
+
+    Args:
+        server: Not yet started.
+        address: `HOST:PORT`; port 0 takes any.
+        credentials: What it shows and wants.
+        option: Of the command line, for the message.
+
+    Raises:
+        CoveyError: The address cannot be had; the message says why, and what to do.
+    """
+    try:
+        return server.add_secure_port(address, credentials)
+    except RuntimeError:
+        raise CoveyError(
+            f"{option} {address} cannot be listened on: {_why_not(address)}; "
+            f"end what uses it, or give {option} an address of this machine and a free port (port 0 takes any)"
+        ) from None
+
+
+def _why_not(address: str) -> str:
+    host, port = host_and_port(address)
+    problem = "it has no address"
+    try:
+        for family, kind, protocol, _, place in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(place)
+                probe.listen(1)
+    except (OSError, OverflowError) as error:
+        problem = getattr(error, "strerror", None) or str(error)
+    return problem
 
 
 def server_credentials(identity: Identity) -> grpc.ServerCredentials:

@@ -43,6 +43,7 @@ TABLE: dict[str, tuple[grpc.StatusCode, str | None]] = {
     "store": (Status.INTERNAL, "the coordinator's record refused this; see its log"),
     "worker": (Status.INTERNAL, "the coordinator's worker failed; see its log"),
     "worker-died": (Status.UNAVAILABLE, "the coordinator's worker died; try again"),
+    "worker-stalled": (Status.DEADLINE_EXCEEDED, None),
     "run-failed": (Status.FAILED_PRECONDITION, None),
     "ledger": (Status.FAILED_PRECONDITION, None),
     "internal": (Status.INTERNAL, "internal error; see the coordinator's log"),

@@ -20,6 +20,7 @@ from cryptography.x509.oid import NameOID
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from covey.errors import IdentityError
+from covey.texts import read_pem
 from covey.validation import explain
 from covey.wire.authority import check_name, federation_of, private_pem, write_private
 from covey.wire.signing import SigningKey
@@ -52,7 +53,7 @@ def tls_key_in(path: Path) -> ec.EllipticCurvePrivateKey:
 
 def _key_in(path: Path) -> PrivateKeyTypes:
     try:
-        return serialization.load_pem_private_key(path.read_bytes(), None)
+        return serialization.load_pem_private_key(read_pem(path), None)
     except (ValueError, TypeError, UnsupportedAlgorithm, OSError) as error:
         raise IdentityError(f"{path} cannot be read as a private key (PEM, without a password): {error}") from error
 
@@ -128,9 +129,9 @@ class Identity:
             if not (folder / name).exists():
                 raise IdentityError(f"the identity in {folder} has no {name}; join again with a new token")
         try:
-            facts = _Facts.model_validate_json((folder / "federation.json").read_bytes())
-            certificate_pem = (folder / "tls.crt").read_bytes()
-            authority_pem = (folder / "authority.crt").read_bytes()
+            facts = _Facts.model_validate_json(read_pem(folder / "federation.json"))
+            certificate_pem = read_pem(folder / "tls.crt")
+            authority_pem = read_pem(folder / "authority.crt")
             x509.load_pem_x509_certificate(authority_pem)
             return cls(
                 name=facts.name,
@@ -138,7 +139,7 @@ class Identity:
                 federation=facts.federation,
                 server=facts.server,
                 coordinator_key=bytes.fromhex(facts.coordinator_key),
-                key_pem=(folder / "tls.key").read_bytes(),
+                key_pem=read_pem(folder / "tls.key"),
                 certificate_pem=certificate_pem,
                 authority_pem=authority_pem,
                 signing_key=signing_key_in(folder / "signing.key"),

@@ -15,6 +15,7 @@ from cryptography import x509
 from pydantic import AfterValidator, BaseModel, Field
 
 from covey.errors import IdentityError
+from covey.texts import BOM, read_text
 from covey.wire.authority import check_name
 from covey.wire.canonical import STRICT, Finite
 
@@ -28,6 +29,8 @@ TOKEN_SUFFIX = ".token"
 """In a folder of tokens: an unused one, NAME.token."""
 TAKEN_MARK = ".taken-"
 """There: one that a machine has claimed, NAME.taken-RANDOM."""
+_AROUND = BOM + "\"'`\u200b\u2018\u2019\u201c\u201d<>"
+"""What mail programs and editors put around it."""
 _ADDRESS = re.compile(r"[^\s:/]+:[0-9]{1,5}|\[[0-9a-fA-F:.%]+\]:[0-9]{1,5}")
 
 
@@ -69,7 +72,7 @@ class JoinToken:
         Raises:
             IdentityError: It is not a whole token.
         """
-        text = "".join(text.split())
+        text = "".join(text.split()).strip(_AROUND)
         if not text.startswith(PREFIX):
             raise IdentityError("this is not a join token: it should begin with covey1.")
         body = text.removeprefix(PREFIX)
@@ -92,7 +95,10 @@ def read_token(path: Path) -> JoinToken:
     found = path.lstat()
     if not stat.S_ISREG(found.st_mode) or found.st_size > 2 * MAX_TEXT:
         raise IdentityError("this is not a file with a join token")
-    return JoinToken.decode(path.read_text(errors="replace"))
+    try:
+        return JoinToken.decode(read_text(path))
+    except UnicodeDecodeError:
+        raise IdentityError("this is not a text file with a join token") from None
 
 
 def _address(value: str) -> str:

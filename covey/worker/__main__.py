@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import fcntl
 import gc
+import signal
 import sys
 from pathlib import Path
 from typing import IO
 
+from covey.errors import WorkerError
 from covey.telemetry import configure_logging, import_without_rich
+from covey.worker.jobs.files import STACKS
 from covey.worker.program.pipe import Channel
 
 
@@ -20,18 +24,25 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True, help="one worker at a time works in it")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or auto")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--log-name", default="this program's output", help="what people call it")
     parser.add_argument("--log-format", choices=["console", "json"], default="console")
     options = parser.parse_args()
     channel = Channel(options.fd)
     import_without_rich()
     configure_logging(options.log_format)
+    stacks = (options.data_dir / STACKS).open("w")
+    faulthandler.register(signal.SIGUSR1, stacks, all_threads=True)  # the daemon asks where a job hangs
     sys.stdout = sys.stderr
     gc.disable()  # importing torch makes a million objects that stay: looking through them costs a sixth of it
     from covey.worker.program.loop import Program
 
     gc.freeze()
     gc.enable()
-    program = Program(channel, device=options.device, threads=options.threads)
+    try:
+        program = Program(channel, device=options.device, threads=options.threads, log_name=options.log_name)
+    except WorkerError as error:
+        channel.refuse(error)
+        sys.exit(str(error))
     with (options.data_dir / "worker.lock").open("a") as lock:
         _only_one(lock)
         program.run()

@@ -91,6 +91,7 @@ class Executor:
             spec_json=assignment.spec,
             model=model,
             where="node",
+            stall_s=spec.training.stall_s,
             layout=assignment.layout,
             node_paths=services.config.paths,
             node_options=services.config.options,

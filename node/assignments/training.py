@@ -5,13 +5,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import structlog
+
 from covey import faults
 from covey import messages as msg
-from covey.errors import PolicyError
+from covey.errors import PolicyError, WorkerDied, WorkerStalled
 from covey.layout import Layout
+from covey.metrics import failed
 from covey.node.assignments.base_model import BaseModels, Inputs
 from covey.node.assignments.conversation import Conversation
 from covey.node.assignments.held_files import HeldFiles
@@ -24,6 +28,8 @@ from covey.spec import RunSpec
 from covey.wire.signing import PartStatement, UpdateStatement
 from covey.worker.jobs.operations import TRAIN
 from covey.worker.jobs.training import TrainJob, TrainProgress, TrainResult
+
+log = structlog.get_logger(room="node")
 
 
 class Training:
@@ -107,6 +113,7 @@ class Training:
             allow_path=services.config.allows_paths(spec),
             broadcast=base64.b64encode(assignment.broadcast).decode(),
             state={name: files.path(artifact.digest) for name, artifact in state.items()},
+            stall_s=spec.training.stall_s,
             out_state={name: files.scratch(state_bytes(layout)) for name in assignment.node_state},
         )
         drill = services.config.drill
@@ -134,7 +141,7 @@ class Training:
             talk.report(msg.Progress(job.run, job.round, "training", now.step, now.steps, now.loss, now.seconds))
 
         try:
-            result = await self._services.worker.do(TRAIN, job, progressed)
+            result = await self._train_safely(job, progressed)
         except BaseException:
             self._held.abandon((*job.scratch.values(), *job.out_state.values()))
             raise
@@ -142,6 +149,24 @@ class Training:
         self._held.abandon(path for name, path in job.out_state.items() if name not in written)
         self._held.discard_abandoned()
         return result
+
+    async def _train_safely(self, job: TrainJob, progressed: Callable[[TrainProgress], object]) -> TrainResult:
+        """Train; where the evaluation that comes first hangs, or kills its worker, train without it."""
+        is_training = not job.evaluate
+
+        def heard(now: TrainProgress) -> None:
+            nonlocal is_training
+            is_training = True
+            progressed(now)
+
+        try:
+            return await self._services.worker.do(TRAIN, job, heard)
+        except (WorkerDied, WorkerStalled) as error:
+            if is_training:
+                raise
+            log.warning("the evaluation failed; training without it", run=job.run, round=job.round, error=str(error))
+            result = await self._services.worker.do(TRAIN, replace(job, evaluate=False), progressed)
+            return replace(result, evaluation=failed(f"{error.code}: {error}"))
 
     def _make_durable(self, result: TrainResult, update: FinishedUpdate) -> None:
         written = [(part.path, part.artifact) for part in result.parts]

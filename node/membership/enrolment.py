@@ -19,6 +19,7 @@ from covey.protos.coordinator_pb2_grpc import EnrolmentStub
 from covey.wire.authority import COORDINATOR_NAME
 from covey.wire.errors import CODE_KEY, from_rpc_error
 from covey.wire.identity import Identity, signing_key_in, signing_request, tls_key_in
+from covey.wire.reach import proxy_options, why
 from covey.wire.tokens import JoinToken
 
 DEADLINE_S = 20.0
@@ -96,7 +97,7 @@ def enrol(token: str, folder: Path) -> Identity:
 @stamina.retry(on=LimitExceeded, attempts=None, timeout=BUSY_S, wait_initial=0.2, wait_max=5.0)
 def _ask(token: JoinToken, request: pb.EnrolRequest) -> pb.EnrolReply:
     credentials = grpc.ssl_channel_credentials(token.authority_pem)
-    options = [("grpc.ssl_target_name_override", COORDINATOR_NAME)]
+    options = [("grpc.ssl_target_name_override", COORDINATOR_NAME), *proxy_options(token.enrol)]
     with grpc.secure_channel(token.enrol, credentials, options) as channel:
         try:
             reply: pb.EnrolReply = EnrolmentStub(channel).Enrol(request, timeout=DEADLINE_S)
@@ -108,8 +109,9 @@ def _ask(token: JoinToken, request: pb.EnrolRequest) -> pb.EnrolReply:
 def _explained(token: JoinToken, error: grpc.RpcError) -> CoveyError:
     if CODE_KEY in dict(cast(Any, error.trailing_metadata()) or ()):
         return from_rpc_error(error)
+    found = why(token.enrol, token.authority_pem, enrolling=True)
     return EnrolmentUnreachable(
-        f"the coordinator cannot be reached at {token.enrol} to enrol ({error.details()}); "
+        f"the coordinator cannot be reached at {token.enrol} to enrol: {found}; "
         "if it is reached at another address, its operator starts it with --advertise and --advertise-enrol"
     )
 

@@ -21,6 +21,7 @@ from covey import faults
 from covey.errors import Conflict, CoveyError, IdentityError
 from covey.node.membership.enrolment import check_keys, join
 from covey.node.operator.config import IDENTITY_FOLDER
+from covey.texts import read_pem, read_text
 from covey.wire.authority import federation_of, write_private
 from covey.wire.tokens import TAKEN_MARK, TOKEN_SUFFIX, JoinToken, read_token
 
@@ -75,7 +76,7 @@ def _trusted(authority: Path | None) -> str:
     if authority is None:
         return ""
     try:
-        return federation_of(x509.load_pem_x509_certificate(authority.read_bytes()))
+        return federation_of(x509.load_pem_x509_certificate(read_pem(authority)))
     except (OSError, ValueError) as error:
         raise NoToken(f"{authority} is not an authority's certificate (PEM): {error}") from error
 
@@ -100,22 +101,22 @@ def _own_token(data_dir: Path, source: Path, trusted: str) -> str:
     with contextlib.suppress(OSError):  # the folder may be gone by now: this machine needs it no more
         for claimed in source.glob(f"*{TAKEN_MARK}{tag}"):
             claimed.unlink()
-    return kept.read_text()
+    return read_text(kept)
 
 
 def _tag(data_dir: Path) -> str:
     path = data_dir / CLAIM_FILE
     if not path.exists():
         write_private(path, secrets.token_hex(8).encode())
-    return path.read_text().strip()
+    return read_text(path).strip()
 
 
 def _take(source: Path, tag: str, trusted: str) -> str:
     if source.is_dir():
         mine = next(source.glob(f"*{TAKEN_MARK}{tag}"), None) or _claim(source, tag, trusted)
-        return mine.read_text(errors="replace")
+        return read_text(mine)
     if source.exists():
-        return source.read_text(errors="replace")
+        return read_text(source)
     raise NoToken(f"{source} is not there; give --join a file with a join token, or a folder of *.token files")
 
 

@@ -20,12 +20,14 @@ from covey.node.ports import Link
 from covey.protos import coordinator_pb2 as pb
 from covey.protos import coordinator_pb2_grpc
 from covey.wire.channels import secure_channel
-from covey.wire.errors import from_rpc_error
+from covey.wire.errors import CODE_KEY, from_rpc_error
 from covey.wire.identity import Identity
+from covey.wire.reach import NOT_SERVED, WRONG_PORT, why_unreachable
 from covey.wire.translation import from_coordinator, to_coordinator
 
 log = structlog.get_logger(room="node")
 FIRST_WAIT_S, MAX_WAIT_S = 0.1, 10.0
+TELL_S = 60.0
 FINAL = ("evicted", "replaced")
 """Goodbyes after which coming back would not help."""
 Call = grpc.aio.StreamStreamCall[pb.NodeMessage, pb.CoordinatorMessage]
@@ -61,6 +63,7 @@ class CoordinatorLink(Link):
         self._outbox: asyncio.Queue[msg.NodeMessage | None] = asyncio.Queue()
         self._connected = asyncio.Event()
         self._heartbeat_s = 10.0
+        self._told, self._told_at = "", 0.0
         self._channel = secure_channel(server, identity, dummy="control")
         self._stub: coordinator_pb2_grpc.CoordinatorAsyncStub = coordinator_pb2_grpc.CoordinatorStub(self._channel)
 
@@ -106,7 +109,8 @@ class CoordinatorLink(Link):
             await self._listen(call)
         except grpc.aio.AioRpcError as error:
             if self._connected.is_set():
-                log.warning("connection lost", reason=error.details() or error.code().name)
+                log.warning("connection lost; connecting again", server=self.server)
+                log.debug("how it was lost", status=error.code().name, details=error.details())
                 return
             reason = self._identity.explain()
             if reason:
@@ -114,7 +118,7 @@ class CoordinatorLink(Link):
             refusal = from_rpc_error(error)
             if isinstance(refusal, VersionMismatch):
                 raise Ended(str(refusal)) from error
-            log.warning("cannot connect", server=self.server, reason=error.details() or error.code().name)
+            await self._tell(error)
             raise refusal from error
         finally:
             was_connected = self._connected.is_set()
@@ -123,6 +127,20 @@ class CoordinatorLink(Link):
             call.cancel()
             if was_connected:
                 self._on_lost()
+
+    async def _tell(self, error: grpc.aio.AioRpcError) -> None:
+        """Say why there is no connection: when that changes, and every minute."""
+        raw, now = f"{error.code().name} {error.details()}", asyncio.get_running_loop().time()
+        if (raw, now < self._told_at + TELL_S) == (self._told, True):
+            return
+        self._told, self._told_at = raw, now
+        is_said = CODE_KEY in dict(error.trailing_metadata() or ())
+        if error.code() == NOT_SERVED and not is_said:
+            reason = f"this {WRONG_PORT}"
+        else:
+            found = await why_unreachable(self.server, self._identity.authority_pem) if not is_said else ""
+            reason = found or error.details() or error.code().name
+        log.warning("cannot connect; trying again", server=self.server, reason=reason)
 
     async def _listen(self, call: Call) -> None:
         silence_s = 30.0

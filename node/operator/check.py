@@ -14,6 +14,7 @@ from covey.node.operator.config import IDENTITY_FOLDER, NodeConfig
 from covey.spec import RoundsSpec, RunSpec, TaskSection
 from covey.wire.channels import secure_channel
 from covey.wire.identity import Identity
+from covey.wire.reach import NOT_SERVED, WRONG_PORT, why_unreachable
 from covey.worker.client.client import Worker
 from covey.worker.jobs.operations import CHECK
 from covey.worker.jobs.runs import CheckJob
@@ -74,7 +75,10 @@ async def _coordinator(config: NodeConfig) -> Finding:
         ok = reply.status == health_pb2.HealthCheckResponse.SERVING
         return Finding("coordinator", ok, f"{server} answers" if ok else f"{server} is not serving")
     except grpc.aio.AioRpcError as error:
-        return Finding("coordinator", False, f"{server} cannot be reached: {error.details() or error.code().name}")
+        if error.code() == NOT_SERVED:
+            return Finding("coordinator", False, f"{server} {WRONG_PORT}")
+        found = await why_unreachable(server, identity.authority_pem)
+        return Finding("coordinator", False, f"{server} cannot be reached: {found}")
     finally:
         await channel.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from covey.errors import PolicyError, SpecError
 from covey.node.operator.adversary import Drill
 from covey.spec import RunSpec
 from covey.telemetry import LogFormat
+from covey.texts import read_text
 from covey.validation import explain
 
 SETTINGS_FILE = "node.toml"
@@ -34,6 +36,10 @@ DEFAULT_SETTINGS = """\
 
 # What may leave this node: whole parameters, the change of them, or one gradient.
 # payloads = ["parameters", "delta", "gradient"]
+
+[limits]
+# How long a job may go without a step (seconds); runs may ask for less ([training] stall_s), never for more.
+# stall_s = 540
 
 [data.paths]
 # Where a task finds this node's data. Never sent to anyone.
@@ -66,10 +72,18 @@ class NodeData(_Settings):
     options: dict[str, JsonValue] = Field(default_factory=dict)
 
 
+class Limits(_Settings):
+    """[limits]: what work on this node may take."""
+
+    stall_s: float = Field(default=math.inf, gt=0)
+    """How long a job may go without a step, whatever its run says."""
+
+
 class NodeSettings(_Settings):
     """The whole of `node.toml`."""
 
     policy: Policy = Policy()
+    limits: Limits = Limits()
     data: NodeData = NodeData()
 
 
@@ -80,7 +94,7 @@ def read_settings(path: Path) -> NodeSettings:
         SpecError: Not TOML, an unknown key or a wrong value; the message names file, key and choices.
     """
     try:
-        return NodeSettings.model_validate(tomllib.loads(path.read_text()))
+        return NodeSettings.model_validate(tomllib.loads(read_text(path)))
     except FileNotFoundError:
         return NodeSettings()
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

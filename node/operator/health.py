@@ -9,9 +9,9 @@ from pathlib import Path
 import grpc
 import grpc.aio
 
-from covey.errors import CoveyError, IdentityError
+from covey.errors import IdentityError
 from covey.wire.announcement import announce, withdraw
-from covey.wire.channels import Options, Peer, server_credentials, server_options
+from covey.wire.channels import Options, Peer, listen, server_credentials, server_options
 from covey.wire.health import HealthService
 from covey.wire.identity import Identity
 
@@ -58,10 +58,7 @@ async def listening(identity: Identity, data_dir: Path, session_up: Callable[[],
     """
     server = grpc.aio.server(options=[*server_options(), *LIMITS], maximum_concurrent_rpcs=MAX_CONCURRENT_RPCS)
     server.add_generic_rpc_handlers((NodeHealth(identity.name, session_up).handler(),))
-    try:
-        port = server.add_secure_port(LOOPBACK, server_credentials(identity))
-    except RuntimeError as error:
-        raise CoveyError(f"no port of 127.0.0.1 can be taken for health checks: {error}") from error
+    port = listen(server, LOOPBACK, server_credentials(identity), "for health checks:")
     await server.start()
     address = f"127.0.0.1:{port}"
     announce(data_dir / ANNOUNCEMENT, listen=address)

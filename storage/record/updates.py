@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from covey.storage.record.records import ContributionRecord, SignedUpdateRecord, UpdateRecord
+from covey.storage.record.records import ContributionRecord, SignedUpdateRecord, UpdateRecord, Verdict
 
 
 class Updates(ABC):
@@ -42,6 +42,10 @@ class Updates(ABC):
     @abstractmethod
     def updates_of(self, run: str, numbers: Sequence[int]) -> list[UpdateRecord]:
         """The updates of several rounds, by round, node and phase."""
+
+    @abstractmethod
+    def verdicts(self, run: str, *, after: int = 0, upto: int) -> list[tuple[int, str, Verdict]]:
+        """Round, node and verdict in phase 1 of the rounds from `after` (excluded) to `upto`, in this order."""
 
     @abstractmethod
     def contributions(self, run: str, nodes: Sequence[str]) -> list[ContributionRecord]:

@@ -167,5 +167,7 @@ class Restored:
     """The nodes that were asked in a phase after the first."""
     phase_answers: Mapping[str, Verdict] = field(default_factory=dict)
     """Node to verdict in a phase after the first, of those that were asked."""
+    attendance: tuple[tuple[int, str, Verdict], ...] = ()
+    """Round, node and verdict in phase 1 of the rounds committed last, in their order."""
     unevaluated: tuple[int, ...] = ()
     """Committed versions whose central evaluation is still to be done."""

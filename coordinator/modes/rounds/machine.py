@@ -21,8 +21,9 @@ from collections.abc import Iterable, Mapping
 
 from covey.coordinator.modes.rounds import events as ev
 from covey.coordinator.modes.rounds.drawing import drawn, drawn_again
-from covey.coordinator.modes.rounds.waiting import deadline_of, hope_of, refusals_of
+from covey.coordinator.modes.rounds.waiting import deadline_of, hope_of, overdue_text, refusals_of, short_text
 from covey.machines import protocol as pr
+from covey.machines.attendance import Attendance
 from covey.machines.evaluation import Evaluations
 from covey.machines.membership import Membership
 from covey.machines.shortage import Refusals, refusals_text
@@ -48,6 +49,7 @@ class RoundMachine:
         restored = restored or ev.Restored()
         self.policy = policy
         self.members = Membership(roster, expected)
+        self.attendance = Attendance(restored.attendance)
         self.committed = restored.committed
         self.round = restored.round
         self.attempt = restored.attempt
@@ -232,6 +234,7 @@ class RoundMachine:
 
     def _round_committed(self) -> None:
         self.committed = self.round
+        self.attendance.committed(self.round, self.answers)
         self.round = self.attempt = self._retries = 0
         self.invited, self.answers, self._reasons, self._progress, self._queued = (), {}, {}, {}, {}
         self.phase, self._asked, self._phase_answers = 1, (), {}
@@ -272,10 +275,12 @@ class RoundMachine:
             return
         eligible = self.members.eligible()
         if len(eligible) < self.policy.min_nodes or not self.members.present.intersection(eligible):
-            self._report_short(eligible)
+            self._report(short_text(self.committed + 1, self.policy.min_nodes, eligible, self.members.present))
             return
         self.round, self._retries = self.committed + 1, 0
-        self._open(1, drawn(self.policy, eligible, self.round, 1))
+        self._open(
+            1, drawn(self.policy, self.attendance.willing(eligible, self.round, self.policy.min_nodes), self.round, 1)
+        )
 
     def _open(self, attempt: int, invited: tuple[str, ...]) -> None:
         self.state, self.attempt, self.invited, self._attempt_at = "collecting", attempt, invited, self._now
@@ -312,7 +317,8 @@ class RoundMachine:
 
     def _retry(self, why: str, *, is_free: bool = True) -> None:
         refused = self._refusals()
-        received, eligible = self._received(), set(self.members.eligible()) - refused.keys()
+        able = [node for node in self.members.eligible() if node not in refused]
+        received, eligible = self._received(), set(self.attendance.willing(able, self.round, self.policy.min_nodes))
         candidates = [node for node in self.members.roster if node in received or node in eligible]
         complete = len(candidates) == len(received)
         fresh = set(candidates) - set(self.invited) - set(self.answers)  # an attempt with a new node is no retry
@@ -344,7 +350,8 @@ class RoundMachine:
     def _begin_finishing(self) -> None:
         self.state = "finishing"
         self._report("")
-        asked = self._evaluations.ask_nodes(self.policy, self.committed, self.members.connected(), self._now)
+        here = self.attendance.willing(self.members.connected(), self.committed, 0)
+        asked = self._evaluations.ask_nodes(self.policy, self.committed, here, self._now)
         self._actions += asked
 
     def _try_to_finish(self) -> None:
@@ -370,8 +377,8 @@ class RoundMachine:
         return refusals_of(self.answers, self._reasons)
 
     def _overdue(self, node: str) -> tuple[pr.Verdict, str]:
-        """What is said of a node whose time is up."""
-        return ("late" if node in self.members.present else "lost"), "no update before the deadline"
+        verdict: pr.Verdict = "late" if node in self.members.present else "lost"
+        return verdict, overdue_text(self.attendance.next(node, self.round) if verdict == "late" else None)
 
     def _deadline(self) -> float:
         return deadline_of(self.policy, self._attempt_at, self._pending(), self._progress, self._queued)
@@ -392,8 +399,3 @@ class RoundMachine:
         if reason != self._reason:
             self._reason = reason
             self._actions.append(pr.Report(reason))
-
-    def _report_short(self, eligible: list[str]) -> None:
-        away = sum(node not in self.members.present for node in eligible)
-        text = f"round {self.committed + 1} needs {self.policy.min_nodes} nodes; {len(eligible) - away} connected"
-        self._report(text + (f", {away} expected back" if away else ""))

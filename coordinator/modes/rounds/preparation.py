@@ -6,6 +6,7 @@ from covey.coordinator.modes.rounds.events import Restored, RoundPolicy
 from covey.coordinator.runs.evaluation import unevaluated_versions
 from covey.coordinator.runs.ports import FOREVER_S
 from covey.coordinator.runs.preparation import Prepared
+from covey.machines.attendance import WINDOW_ROUNDS
 from covey.storage.record.contract import RoundRecord, Store
 
 
@@ -37,9 +38,10 @@ def restore(store: Store, run: str, policy: RoundPolicy) -> Restored:
     unevaluated: tuple[int, ...] = ()
     if policy.evaluate_centrally:
         unevaluated = unevaluated_versions(store, run, policy.evaluate_every, policy.count)
+    attendance = tuple(store.verdicts(run, after=max(0, committed - WINDOW_ROUNDS), upto=committed))
     current = next((record for record in rounds if record.round == committed + 1), None)
     if current is None or current.state not in ("collecting", "aggregating"):
-        return Restored(committed=committed, unevaluated=unevaluated)
+        return Restored(committed=committed, attendance=attendance, unevaluated=unevaluated)
     answers = store.updates(run, current.round)
     params = opened_with(store, current)
     return Restored(
@@ -50,6 +52,7 @@ def restore(store: Store, run: str, policy: RoundPolicy) -> Restored:
         invited=current.invited,
         answers={answer.node: answer.verdict for answer in answers if answer.phase == 1},
         reasons={answer.node: answer.reason for answer in answers if answer.reason},
+        attendance=attendance,
         unevaluated=unevaluated,
         phase=current.phase,
         asked=tuple(params),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from covey.coordinator.modes.rounds.events import RoundPolicy
+from covey.machines.attendance import Missed
 from covey.machines.membership import Membership
 from covey.machines.protocol import NO_UPDATE, Verdict
 from covey.machines.shortage import Refusals, all_declined_for_good, listed
@@ -30,6 +31,21 @@ def awaited(number: int, pending: Sequence[str], present: Collection[str], rejoi
     if not pending or any(node in present for node in pending):
         return ""
     return f"round {number}: waiting for {listed(pending)} to come back, for up to {rejoin_s:g} s without a connection"
+
+
+def overdue_text(missed: Missed | None) -> str:
+    """What is said of a node whose time is up; `missed`: it is connected, and what will be known of it."""
+    text = "no update before the deadline"
+    if missed is None:
+        return text
+    return f"{text}; in the next {missed.rest_rounds} rounds it is asked only where it is needed"
+
+
+def short_text(number: int, min_nodes: int, eligible: Sequence[str], present: Collection[str]) -> str:
+    """Why a round cannot be opened yet."""
+    away = sum(node not in present for node in eligible)
+    text = f"round {number} needs {min_nodes} nodes; {len(eligible) - away} connected"
+    return text + (f", {away} expected back" if away else "")
 
 
 def away_text(members: Membership) -> str:

@@ -59,6 +59,9 @@ def coordinator() -> None:
 )
 @click.option("--metrics", type=Address(), help="Where Prometheus may scrape: no TLS on loopback, else mutual TLS.")
 @click.option("--allow-paths", is_flag=True, help="Let runs name tasks installed here as package.module:Class.")
+@click.option(
+    "--stall", "stall_s", type=Duration(), default="15m", show_default=True, help="Longest step of its worker."
+)
 @click.option("--max-runs", type=click.IntRange(1, 16), default=4, show_default=True, help="How many runs at once.")
 @log_options
 @click.pass_context

@@ -122,7 +122,7 @@ def _why(daemon: _Daemon, service: str, error: Any) -> str:
         if reason:
             return reason
     return (
-        f"the {daemon.kind} does not answer at {daemon.address} ({error.details() or status.name}); if it was killed, "
+        f"the {daemon.kind} does not answer at {daemon.address} ({status.name}); if it was killed, "
         f"start it again: covey {daemon.kind} start"
     )
 

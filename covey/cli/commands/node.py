@@ -94,10 +94,11 @@ def check(data_dir: Path, device: str, server: str | None, spec: Path | None, ta
 
 
 def _spec_to_check(spec: Path | None, task: str | None) -> Any:
-    from covey.spec import RoundsSpec, TaskSection, parse_toml
+    from covey.client.specification import parsed
+    from covey.spec import RoundsSpec, TaskSection
 
     if spec is not None:
-        return parse_toml(spec.read_text(encoding="utf-8"))
+        return parsed(spec)
     return RoundsSpec(name="check", task=TaskSection(name=task)) if task else None
 
 

@@ -56,10 +56,15 @@ class Address(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Check an address."""
-        host, _, port = str(value).rpartition(":")
-        if not host or not port.isdigit() or int(port) > 65535:
-            self.fail(f"{value!r} is not HOST:PORT; write for example 127.0.0.1:7400", param, ctx)
-        return str(value)
+        text = str(value)
+        host, _, port = text.rpartition(":")
+        if "://" in text:
+            self.fail(f"{text!r} is a URL; write HOST:PORT only, as train.example.org:7400", param, ctx)
+        if not host or not port.isdecimal() or int(port) > 65535 or any(char.isspace() for char in host):
+            self.fail(f"{text!r} is not HOST:PORT; write for example 127.0.0.1:7400", param, ctx)
+        if ":" in host and not (host.startswith("[") and host.endswith("]")):
+            self.fail(f"{text!r}: an IPv6 address stands in brackets: [{host}]:{port}", param, ctx)
+        return text
 
 
 def target_of(data_dir: Path | None, server: str | None, identity: Path | None) -> Target:

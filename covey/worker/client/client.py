@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
+import signal
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, Process
@@ -20,7 +22,10 @@ from typing import Any, TypeVar
 
 import structlog
 
-from covey.errors import CoveyError, WorkerDied, WorkerError, by_code
+from covey.errors import CoveyError, WorkerDied, WorkerError, WorkerStalled, by_code
+from covey.users_code import place_in
+from covey.worker.client.patience import START_S, STOP_S, Patience
+from covey.worker.jobs.files import STACKS
 from covey.worker.jobs.operations import Operation
 from covey.worker.jobs.serialization import from_json, to_json
 
@@ -39,9 +44,14 @@ LAST_WORDS_S = 0.5
 class Worker:
     """One living child program with the tensors. Make it with `start`."""
 
-    def __init__(self, process: Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._process, self._reader, self._writer = process, reader, writer
+    def __init__(
+        self, process: Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stacks: Path
+    ) -> None:
+        self._process, self._reader, self._writer, self._stacks = process, reader, writer, stacks
         self._calls: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._patience: dict[int, Patience] = {}
+        self._leaving: dict[int, asyncio.Task[None]] = {}
+        """Of jobs that were given up and have not ended yet."""
         self._progress: dict[int, OnProgress] = {}
         self._last_id = 0
         self._stopping = False
@@ -57,6 +67,7 @@ class Worker:
         threads: int = 1,
         log_format: str = "console",
         log_file: Path | None = None,
+        log_name: str = "",
     ) -> Worker:
         """Spawn a worker; returns at once, while the child still imports torch (jobs wait for it).
 
@@ -66,6 +77,7 @@ class Worker:
             threads: Compute threads; part of what makes results repeatable.
             log_format: Of the child's log lines: `console` or `json`.
             log_file: Where the child's output goes (appended); default: this process's standard error.
+            log_name: What people call that, for messages; default: `log_file`.
         """
         data_dir.mkdir(parents=True, exist_ok=True)
         ours, theirs = socket.socketpair()
@@ -74,6 +86,7 @@ class Worker:
             output = STANDARD_ERROR if log_file is None else stack.enter_context(log_file.open("ab")).fileno()
             command = [sys.executable, "-m", "covey.worker", "--fd", str(theirs.fileno()), "--device", device]
             command += ["--threads", str(threads), "--log-format", log_format, "--data-dir", str(data_dir)]
+            command += ["--log-name", log_name or str(log_file or "this program's output")]
             try:
                 process = await asyncio.create_subprocess_exec(
                     *command,
@@ -88,7 +101,7 @@ class Worker:
                 ours.close()
                 raise
         reader, writer = await asyncio.open_connection(sock=ours, limit=MAX_LINE_BYTES)
-        return cls(process, reader, writer)
+        return cls(process, reader, writer, data_dir / STACKS)
 
     # -- life
 
@@ -122,30 +135,41 @@ class Worker:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
             raise
-        await asyncio.gather(self._listener, self._watcher)
+        await asyncio.gather(self._listener, self._watcher, *self._leaving.values(), return_exceptions=True)
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
 
     # -- calls
 
-    async def do(self, operation: Operation[J, R, P], job: J, on_progress: Callable[[P], object] | None = None) -> R:
+    async def do(
+        self,
+        operation: Operation[J, R, P],
+        job: J,
+        on_progress: Callable[[P], object] | None = None,
+        *,
+        stall_s: float = math.inf,
+    ) -> R:
         """Have one job done.
 
         Args:
             operation: A row of `covey.worker.jobs.operations`, which says what it raises.
             job: Its job.
             on_progress: Told how far it is, where the operation reports that.
+            stall_s: How long it may go without a step.
 
         Raises:
             WorkerDied: The child ended before it answered.
+            WorkerStalled: It made no step for `stall_s`; the child was killed.
             CoveyError: What the child reported, as the class of its code (TaskError: the user's code failed).
         """
         relay, kind = None, operation.progress
         if on_progress is not None and kind is not None:
             relay = lambda fields: on_progress(from_json(kind, fields))  # noqa: E731
-        return from_json(operation.result, await self._call(operation.name, to_json(job), relay))
+        return from_json(operation.result, await self._call(operation.name, to_json(job), relay, stall_s))
 
-    async def _call(self, op: str, args: Mapping[str, Any], on_progress: OnProgress | None = None) -> dict[str, Any]:
+    async def _call(
+        self, op: str, args: Mapping[str, Any], on_progress: OnProgress | None, stall_s: float
+    ) -> dict[str, Any]:
         if not self.alive:
             raise WorkerDied(await self._epitaph())
         self._last_id += 1
@@ -154,20 +178,71 @@ class Worker:
         self._calls[number] = answer
         if on_progress is not None:
             self._progress[number] = on_progress
+        patience = self._patience[number] = Patience()
         try:
             self._send({"id": number, "op": op, "args": args})
-            return await answer
+            return await patience.wait(answer, stall_s)
+        except TimeoutError:
+            raise await self._end_stalled(op, patience.begun, stall_s) from None
         except asyncio.CancelledError:
-            self._send({"cancel": number})
+            self._give_up(number, op, answer)
             raise
         finally:
-            self._calls.pop(number, None)
             self._progress.pop(number, None)
+            if number not in self._leaving:
+                self._forget(number)
 
     def cancel(self) -> None:
         """Stop every job given so far, at its next step; their callers get a WorkerError."""
         for number in self._calls:
             self._send({"cancel": number})
+
+    def _forget(self, number: int) -> None:
+        for kept in (self._calls, self._patience, self._leaving):
+            kept.pop(number, None)
+
+    def _give_up(self, number: int, op: str, answer: asyncio.Future[dict[str, Any]]) -> None:
+        """Cancel a job; if it does not stop at a step, the child ends."""
+        self._send({"cancel": number})
+
+        async def see_it_end() -> None:
+            try:
+                await self._patience[number].wait(answer, STOP_S)
+            except TimeoutError:
+                log.warning("a job that was given up does not stop: its worker is ended", op=op, seconds=STOP_S)
+                self._kill()
+            except CoveyError:
+                pass
+            finally:
+                self._forget(number)
+
+        self._leaving[number] = asyncio.create_task(see_it_end())
+
+    async def _end_stalled(self, op: str, begun: bool, stall_s: float) -> WorkerStalled:
+        """Kill the child; the error says what it was doing."""
+        if not begun:
+            self._kill()
+            return WorkerStalled(f"the worker did not begin {op!r} within {START_S:g} s; its output is in the log")
+        where = await self._where()
+        self._kill()
+        at = f" (it was at {where})" if where else ""
+        log.warning("a job made no step: its worker is ended", op=op, seconds=stall_s, where=where)
+        return WorkerStalled(f"{op!r} made no step for {stall_s:g} s{at}; its worker was ended")
+
+    async def _where(self) -> str:
+        """Where in the user's code the child is now; empty: not known."""
+        with contextlib.suppress(OSError):
+            os.kill(self.pid, signal.SIGUSR1)
+            for _ in range(10):
+                await asyncio.sleep(0.05)
+                if dump := await asyncio.to_thread(self._stacks.read_text, errors="replace"):
+                    return place_in(dump)
+        return ""
+
+    def _kill(self) -> None:
+        """End the child, and what the user's code has forked, at once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
 
     def _send(self, message: Mapping[str, Any]) -> None:
         if not self._writer.is_closing():
@@ -195,6 +270,10 @@ class Worker:
 
     def _take(self, message: dict[str, Any]) -> None:
         number = message["id"]
+        if number in self._patience:
+            self._patience[number].heard()
+        if "alive" in message:
+            return
         if "progress" in message:
             self._tell(self._progress.get(number), message["progress"])
             return

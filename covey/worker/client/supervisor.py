@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
 from covey.errors import WorkerDied
 from covey.worker.client.client import Worker
-from covey.worker.jobs.operations import Operation
+from covey.worker.jobs.operations import HELLO, Operation
+from covey.worker.jobs.runs import HelloJob, HelloResult
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -20,14 +22,38 @@ log = structlog.get_logger(room="worker")
 ATTEMPTS = 3
 
 
+async def first_ended(tasks: Sequence[asyncio.Task[Any]], ready: asyncio.Task[HelloResult]) -> set[asyncio.Task[Any]]:
+    """Wait for the first of a daemon's tasks that ends, or for a worker that cannot start; which ended."""
+    done, _ = await asyncio.wait([*tasks, ready], return_when=asyncio.FIRST_COMPLETED)
+    if done == {ready} and ready.exception() is None:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    return done
+
+
 class WorkerSupervisor:
-    """One warm worker, started at once and replaced when it dies; `on_replaced` is told of that."""
+    """One warm worker, started at once and replaced when it dies.
+
+    Args:
+        data_dir: Its folder.
+        device: What it computes on.
+        log_format: Of its log.
+        on_replaced: Told when another one had to be started.
+        stall_s: How long any job may go without a step; a job may say less (its `stall_s`).
+        log_name: What people call its log.
+    """
 
     def __init__(
-        self, data_dir: Path, *, device: str, log_format: str, on_replaced: Callable[[], None] = lambda: None
+        self,
+        data_dir: Path,
+        *,
+        device: str,
+        log_format: str,
+        on_replaced: Callable[[], None] = lambda: None,
+        stall_s: float = math.inf,
+        log_name: str = "",
     ) -> None:
-        self._data_dir, self._device, self._log_format = data_dir, device, log_format
-        self._on_replaced = on_replaced
+        self._data_dir, self._device, self._log_format, self._log_name = data_dir, device, log_format, log_name
+        self._on_replaced, self._stall_s = on_replaced, stall_s
         self._worker: Worker | None = None
         self._lock, self._turn = asyncio.Lock(), asyncio.Lock()
 
@@ -41,25 +67,44 @@ class WorkerSupervisor:
                 self._worker = await self._started()
             return self._worker
 
+    @property
+    def may_lack_device(self) -> bool:
+        """Whether the device that was asked for may not be there, so that `ready` should be awaited first."""
+        return self._device not in ("cpu", "auto")
+
+    async def ready(self) -> HelloResult:
+        """Wait until the worker can compute.
+
+        Raises:
+            WorkerError: It cannot; the message says why.
+        """
+        return await self.do(HELLO, HelloJob())
+
     async def _started(self) -> Worker:
-        return await Worker.start(self._data_dir, device=self._device, log_format=self._log_format)
+        return await Worker.start(
+            self._data_dir, device=self._device, log_format=self._log_format, log_name=self._log_name
+        )
 
     async def do(self, operation: Operation[J, R, P], job: J, on_progress: Callable[[P], object] | None = None) -> R:
         """Have a job done; if the worker dies of it, try again with a new one.
 
         Raises:
             WorkerDied: It died each time.
+            WorkerStalled: The job made no step for too long; it is not tried again.
             CoveyError: As `Worker.do`.
         """
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 async with self._turn:  # else one job's crash would be charged to those that wait behind it
-                    return await (await self.start()).do(operation, job, on_progress)
+                    return await (await self.start()).do(operation, job, on_progress, stall_s=self._patience(job))
             except WorkerDied as error:
                 log.warning("the worker died", attempt=attempt, attempts=ATTEMPTS, error=str(error))
                 if attempt == ATTEMPTS:
                     raise
         raise AssertionError("unreachable")
+
+    def _patience(self, job: object) -> float:
+        return min(self._stall_s, getattr(job, "stall_s", 0.0) or math.inf)
 
     async def stop(self) -> None:
         """End the worker, if there is one."""

@@ -11,6 +11,8 @@ from pydantic import PlainSerializer, PlainValidator
 from covey.artifact import Artifact, artifact_from_json, artifact_to_json
 from covey.parts import PartFile
 
+STACKS = "worker.stacks"
+"""In a worker's data directory: what it was doing when it was asked."""
 ArtifactField = Annotated[Artifact, PlainSerializer(artifact_to_json), PlainValidator(artifact_from_json)]
 
 

@@ -1,8 +1,8 @@
 """Jobs and results as JSON.
 
 One JSON object a line. To the worker: `{"id", "op", "args"}` and `{"cancel": id}`. From it:
-`{"id", "progress"}`, `{"id", "result"}` and `{"id", "error": {"code", "message"}}`. Tensors travel as files,
-named by their paths.
+`{"id", "alive"}` (it began, or made a step), `{"id", "progress"}`, `{"id", "result"}` and
+`{"id", "error": {"code", "message"}}`. Tensors travel as files, named by their paths.
 """
 
 from __future__ import annotations

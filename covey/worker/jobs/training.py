@@ -74,6 +74,8 @@ class TrainJob:
     """On a drill node only."""
     honest: Path | None = None
     """On a drill node of a group: where to write the vector that it would honestly send, raw float32."""
+    stall_s: float = 0.0
+    """How long it may go without a step; 0: the daemon's own limit only."""
 
 
 @dataclass(frozen=True)

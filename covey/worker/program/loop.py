@@ -11,6 +11,7 @@ import torch
 
 from covey.errors import CoveyError, TaskError, WorkerError
 from covey.plugins import by_path
+from covey.users_code import place_of
 from covey.worker.jobs.operations import OPERATIONS, Operation
 from covey.worker.jobs.serialization import from_json, to_json
 from covey.worker.program.host import Host
@@ -34,9 +35,9 @@ KNOWN = {operation.name: (operation, function_of(operation)) for operation in OP
 class Program:
     """What the worker is: a device, the runs that it holds warm, and its operations."""
 
-    def __init__(self, channel: Channel, *, device: str, threads: int) -> None:
+    def __init__(self, channel: Channel, *, device: str, threads: int, log_name: str = "its log") -> None:
         torch.set_num_threads(threads)
-        self._channel = channel
+        self._channel, self._log_name = channel, log_name
         self._host = Host(
             _device(device), channel.check_cancelled, lambda progress: channel.progress(to_json(progress))
         )
@@ -55,12 +56,17 @@ class Program:
             self._channel.fail(WorkerError("cancelled"))
         except CoveyError as error:
             log.warning("failed", op=request.op, code=error.code, error=str(error), exc_info=_cause(error))
-            self._channel.fail(error)
+            self._channel.fail(error if _cause(error) is None else TaskError(self._with_log(str(error))))
         except SystemExit as error:
             self._channel.fail(TaskError(f"{request.op}: the task's code called sys.exit({error.code!r})"))
         except Exception as error:
             log.exception("failed", op=request.op)
-            self._channel.fail(WorkerError(f"{request.op}: {type(error).__name__}: {error}"))
+            at = place_of(error)
+            text = f"{request.op}: {type(error).__name__}: {error}" + (f" ({at})" if at else "")
+            self._channel.fail(WorkerError(self._with_log(text)))
+
+    def _with_log(self, text: str) -> str:
+        return f"{text}; the whole traceback is in {self._log_name}"
 
     def _done(self, request: Request) -> object:
         if request.op not in KNOWN:
@@ -80,5 +86,15 @@ def _device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise SystemExit(f"the worker cannot compute on {name!r}: torch {torch.__version__} sees no CUDA device here")
-    return torch.device(name)
+        raise WorkerError(
+            f"the worker cannot compute on {name!r}: torch {torch.__version__} sees no CUDA device here; "
+            "start with --device cpu, or install a driver and a torch with CUDA"
+        )
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise WorkerError(
+            f"the worker cannot compute on {name!r}: {str(error).splitlines()[0]}; choose cpu, cuda, cuda:N or auto"
+        ) from error
+    return device

@@ -7,12 +7,14 @@ import os
 import queue
 import socket
 import threading
+import time
 from dataclasses import dataclass
 from typing import Any
 
 from covey.errors import CoveyError
 
-INTERNAL = "worker"
+ALIVE_S = 1.0
+"""How often a job that makes steps says so."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Channel:
         self._waiting: set[int] = set()
         self._cancelled: set[int] = set()
         self._current = 0
+        self._alive_due = 0.0
         threading.Thread(target=self._read, name="pipe", daemon=True).start()
 
     def _read(self) -> None:
@@ -62,12 +65,22 @@ class Channel:
         """Wait for the next request, which becomes the current one."""
         request = self._requests.get()
         self._current = request.number
+        self._say_alive()
         return request
 
     def check_cancelled(self) -> None:
-        """Raise `Cancelled` if the daemon cancelled the current request. Costs next to nothing."""
+        """Raise `Cancelled` if the daemon cancelled the current request; it is told that a step was made.
+
+        Costs next to nothing: it is said about once a second.
+        """
         if self._cancelled and self._current in self._cancelled:
             raise Cancelled
+        if time.monotonic() >= self._alive_due:
+            self._say_alive()
+
+    def _say_alive(self) -> None:
+        self._alive_due = time.monotonic() + ALIVE_S
+        self._send({"id": self._current, "alive": True})
 
     def progress(self, fields: dict[str, Any]) -> None:
         """Report progress of the current request."""
@@ -80,6 +93,11 @@ class Channel:
     def fail(self, error: CoveyError) -> None:
         """End the current request with an error."""
         self._finish({"id": self._current, "error": {"code": error.code, "message": str(error)}})
+
+    def refuse(self, error: CoveyError) -> None:
+        """Answer the first request with an error: this program cannot do any."""
+        self.next()
+        self.fail(error)
 
     def _finish(self, message: dict[str, Any]) -> None:
         self._waiting.discard(self._current)

@@ -11,7 +11,7 @@ from typing_extensions import override
 from covey.errors import Conflict, StoreError
 from covey.machines.protocol import NO_UPDATE
 from covey.spec.modes import mode_named
-from covey.storage.record.contract import ContributionRecord, UpdateRecord
+from covey.storage.record.contract import ContributionRecord, UpdateRecord, Verdict
 from covey.storage.record.updates import Updates
 from covey.storage.sql.database import Database
 from covey.storage.sql.mapping import UPDATE_COLUMNS, AnyRow, update_record, update_values
@@ -52,6 +52,12 @@ _REJECT = (
     .values(verdict="rejected", reason=bindparam("b_reason"), numbers=bindparam("b_numbers"))
 )
 _OF_GROUP = select(*UPDATE_COLUMNS).where(_IN_GROUP)
+_VERDICTS = select(assignments.c.group_number, assignments.c.node, assignments.c.verdict).where(
+    assignments.c.run == bindparam("b_run"),
+    assignments.c.phase == 1,
+    assignments.c.group_number > bindparam("b_after"),
+    assignments.c.group_number <= bindparam("b_upto"),
+)
 _OF_GROUPS = (
     select(*UPDATE_COLUMNS)
     .where(
@@ -102,6 +108,12 @@ class SqlUpdates(Updates):
         with self._db.writing() as connection:
             row = _group_and_answer(connection, update)
             return row.state in ("collecting", "aggregating") and _write_outcome(connection, update, row)
+
+    @override
+    def verdicts(self, run: str, *, after: int = 0, upto: int) -> list[tuple[int, str, Verdict]]:
+        with self._db.reading() as connection:
+            rows = connection.execute(_VERDICTS, {"b_run": run, "b_after": after, "b_upto": upto}).all()
+        return sorted((row.group_number, row.node, row.verdict) for row in rows)
 
     @override
     def contributions(self, run: str, nodes: Sequence[str]) -> list[ContributionRecord]:

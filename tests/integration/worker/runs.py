@@ -7,6 +7,7 @@ from typing import Any
 
 from covey.spec import parse_data
 from covey.worker.client.client import Worker
+from covey.worker.client.supervisor import WorkerSupervisor
 from covey.worker.jobs.aggregation import AggregateJob, AggregateResult, AggregateRow
 from covey.worker.jobs.operations import AGGREGATE, INITIAL, TRAIN
 from covey.worker.jobs.runs import InitialJob, InitialResult
@@ -25,7 +26,7 @@ def spec_of(task: str = "Normed", /, **sections: Any) -> str:
 class Run:
     """A run on one worker, its files in one folder."""
 
-    def __init__(self, worker: Worker, folder: Path, spec: str, name: str = "run") -> None:
+    def __init__(self, worker: Worker | WorkerSupervisor, folder: Path, spec: str, name: str = "run") -> None:
         self.worker, self.folder, self.spec, self.name = worker, folder, spec, name
         self.base, self.layout, self.state = folder / "base", "", {}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from dataclasses import replace
 
 import pytest
@@ -39,7 +40,7 @@ async def test_a_run_goes_from_its_submission_to_a_chain_of_signed_versions(worl
     assert [statement.model_sha256 for statement in statements] == [version.model_sha256 for version in versions[1:]]
     assert all([verdict.verdict for verdict in statement.verdicts] == ["accepted"] * 2 for statement in statements)
     assert [version.metrics["accuracy"] for version in versions[1:]] == [0.75] * 3
-    assert "nothing" not in versions[1].metrics
+    assert versions[1].metrics["nothing"] == "nothing was counted"
     for node in ("ada", "bob"):
         assert [a.round for a in world.nodes.got(msg.Assignment, node)] == [1, 2, 3]
         assert len(world.nodes.got(msg.Receipt, node)) == 3
@@ -195,3 +196,11 @@ async def test_an_eviction_in_a_round_that_is_tried_again_rejects_what_the_node_
         ("bob", 1, "rejected", "evicted"),
         ("bob", 2, "rejected", "evicted"),
     ]
+
+
+async def test_a_machine_that_only_enrolled_is_not_expected_and_has_no_place_in_the_roster(world):
+    for name in ("ann", "zoe"):
+        make.enrol(world.record, make.node_record(name))
+    world.record.seen("zoe", time.time())
+    active = world.active(world.submit().run)
+    assert set(await active._expected()) == {"ada", "bob", "zoe"}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from covey.coordinator.modes.rounds.events import Aggregate, Assign, OpenRound, RecordOutcome
+from covey.coordinator.modes.rounds.events import Aggregate, Assign, OpenRound, RecordOutcome, Restored
+from covey.coordinator.modes.rounds.machine import RoundMachine
 from covey.machines.protocol import (
     Cancel,
     NodeJoined,
@@ -12,11 +13,12 @@ from covey.machines.protocol import (
     NodeQueued,
     NodeRemoved,
     Report,
+    Started,
     Tick,
     TransferProgressed,
     UpdateStored,
 )
-from tests.unit.coordinator.round_machine import POLICY, commit, kinds, started
+from tests.unit.coordinator.round_machine import LATE, POLICY, commit, kinds, started
 
 
 def test_a_node_that_returns_within_the_grace_takes_part():
@@ -60,7 +62,7 @@ def test_the_deadline_closes_a_round_with_a_quorum():
     made.handle(UpdateStored("b", 1, 1))
     assert made.handle(Tick(99)) == []
     actions = made.handle(Tick(100))
-    assert RecordOutcome("c", 1, "late", "no update before the deadline") in actions
+    assert RecordOutcome("c", 1, "late", LATE) in actions
     assert Cancel("c", 1, "the round was closed") in actions
     assert actions[-1] == Aggregate(1, ("a", "b"))
 
@@ -131,3 +133,44 @@ def test_who_is_not_waited_for_extends_nothing():
     made.handle(NodeQueued("a", 90))
     made.handle(NodeQueued("stranger", 90))
     assert made.wake_at == POLICY.deadline_s
+
+
+def updates(made, nodes, now):
+    actions = []
+    for node in nodes:
+        actions += made.handle(UpdateStored(node, made.round, now))
+    return actions
+
+
+def test_a_silent_node_costs_one_deadline_and_not_one_each_round():
+    made, _ = started(replace(POLICY, count=20, quorum=0.5))
+    updates(made, "ab", 1)
+    actions = made.handle(Tick(100))
+    assert RecordOutcome("c", 1, "late", LATE) in actions
+    actions, now = commit(made, 101), 101.0
+    for _ in range(8):
+        assert kinds(actions, OpenRound)[0].invited == ("a", "b")
+        now += 1
+        assert kinds(updates(made, "ab", now), Aggregate)  # at once: nobody is waited for
+        actions = commit(made, now)
+    assert made.round == 10
+    assert kinds(actions, OpenRound)[0].invited == ("a", "b", "c")  # perhaps it answers again
+    assert kinds(updates(made, "abc", now), Aggregate)
+    assert kinds(commit(made, now), OpenRound)[0].invited == ("a", "b", "c")
+
+
+def test_after_a_restart_the_record_says_who_is_silent():
+    restored = Restored(committed=1, attendance=((1, "a", "accepted"), (1, "b", "accepted"), (1, "c", "late")))
+    made = RoundMachine(replace(POLICY, count=20, quorum=0.5), "abc", restored=restored)
+    actions = made.handle(Started(200))
+    for node in "abc":
+        actions += made.handle(NodeJoined(node, 200))
+    assert kinds(actions, OpenRound)[0].invited == ("a", "b")
+
+
+def test_a_silent_node_that_is_needed_is_asked_all_the_same():
+    made, _ = started(replace(POLICY, count=20, min_nodes=3, quorum=0.5))
+    updates(made, "ab", 1)
+    made.handle(Tick(100))
+    updates(made, "c", 110)
+    assert kinds(commit(made, 111), OpenRound)[0].invited == ("a", "b", "c")

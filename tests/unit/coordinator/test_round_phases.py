@@ -18,7 +18,7 @@ from covey.coordinator.modes.rounds.events import (
 )
 from covey.coordinator.modes.rounds.machine import RoundMachine
 from covey.machines.protocol import NodeAnswered, NodeJoined, NodeLost, NodeRemoved, Report, Started, Tick, UpdateStored
-from tests.unit.coordinator.round_machine import POLICY, commit, kinds, started
+from tests.unit.coordinator.round_machine import LATE, POLICY, commit, kinds, started
 
 PHASED = replace(POLICY, phases=2)
 
@@ -92,7 +92,7 @@ def test_a_decline_or_the_deadline_closes_the_phase():
     assert kinds(made.handle(NodeAnswered("b", 1, "declined", "no", 3, 2)), Aggregate) == []
     assert made.wake_at == 102
     actions = made.handle(Tick(102))
-    assert RecordOutcome("c", 1, "late", "no update before the deadline", 2) in actions
+    assert RecordOutcome("c", 1, "late", LATE, 2) in actions
     assert kinds(actions, Aggregate) == [Aggregate(1, ("a", "b", "c"))]
 
 

@@ -12,6 +12,7 @@ from covey.protos import coordinator_pb2 as pb
 from covey.wire.authority import Authority
 from tests.unit.node.served import END, WELCOME
 
+NEWER = msg.WIRE + 1
 HELLO = msg.Hello("1.0", ("digits",), "cpu")
 
 
@@ -106,7 +107,11 @@ async def test_after_other_goodbyes_the_node_comes_back(served, open_link):
 
 @pytest.mark.parametrize(
     ("wire", "said", "older"),
-    [(0, "version 1", "coordinator"), (1, "version 1", "coordinator"), (3, "version 3", "node")],
+    [
+        (0, "version 1", "coordinator"),
+        (1, "version 1", "coordinator"),
+        (msg.WIRE + 1, f"version {msg.WIRE + 1}", "node"),
+    ],
 )
 async def test_a_coordinator_of_another_version_ends_the_node_in_words(served, open_link, wire, said, older):
     served.scripts = [[replace(WELCOME, wire=wire)]]

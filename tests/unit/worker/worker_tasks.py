@@ -1,11 +1,12 @@
 import sys
+import time
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
-from covey.learning.task import FitResult, FitSettings, NodeData, Task
+from covey.learning.task import FitResult, FitSettings, LossOutput, NodeData, Task
 
 
 class Normed(Task):
@@ -56,3 +57,31 @@ class Exploding(Normed):
         with torch.no_grad():
             next(model.parameters())[0, 0] = float("nan")
         return FitResult(len(settings.indices), 1, {})
+
+
+class Hanging(Normed):
+    """Waits for ever in its loss, or in its evaluation, as the node's option `hangs` says."""
+
+    hangs = ""
+
+    def train_data(self, data: NodeData) -> TensorDataset:
+        self.hangs = str(data.options["hangs"])
+        return super().train_data(data)
+
+    def eval_data(self, data: NodeData) -> TensorDataset | None:
+        self.hangs = str(data.options["hangs"])
+        return made(20, 2)
+
+    def loss(self, model: nn.Module, batch: Any) -> LossOutput:
+        if self.hangs == ("loss" if model.training else "evaluate"):
+            time.sleep(10_000)
+        return super().loss(model, batch)
+
+
+class Deaf(Normed):
+    """Its own training says that it has begun, and hears of nothing any more."""
+
+    def fit(self, model: nn.Module, data: Dataset[Any], settings: FitSettings) -> FitResult:
+        settings.progress(1, 2, 0.0)
+        time.sleep(10_000)
+        raise AssertionError("unreachable")

@@ -1,0 +1,38 @@
+"""Text files as people have them: with a byte order mark, in UTF-16, with line ends of Windows."""
+
+from __future__ import annotations
+
+import codecs
+from pathlib import Path
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+BOM = "\ufeff"
+
+
+def decoded(raw: bytes) -> str:
+    """Text in UTF-8, or in what its byte order mark says (as PowerShell writes it); with line ends of Unix.
+
+    Raises:
+        UnicodeDecodeError: It is not.
+    """
+    mark, encoding = next(((mark, name) for mark, name in _MARKS if raw.startswith(mark)), (b"", "utf-8"))
+    return raw[len(mark) :].decode(encoding).replace("\r\n", "\n")
+
+
+def read_text(path: Path) -> str:
+    """A text file. Raises `UnicodeDecodeError` as `decoded`, and `OSError`."""
+    return decoded(path.read_bytes())
+
+
+def read_pem(path: Path) -> bytes:
+    """A PEM file as programs want it; what is no text is given back as it is. Raises `OSError`."""
+    raw = path.read_bytes()
+    try:
+        return decoded(raw).encode()
+    except UnicodeDecodeError:
+        return raw
