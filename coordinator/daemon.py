@@ -37,6 +37,7 @@ from covey.coordinator.nodes.door import (
 )
 from covey.coordinator.nodes.enrolment import EnrolmentService
 from covey.coordinator.nodes.handlers import coordinator_handler
+from covey.coordinator.nodes.last_seen import keep_seen
 from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.service import CoordinatorService
 from covey.coordinator.nodes.sessions import Sessions
@@ -102,7 +103,8 @@ async def _run(env: Environment, own: OwnCertificate, metrics_url: str) -> int:
     stop = asyncio.create_task(env.operation.stop.wait())
     bounds = {_port(env.addresses.listen): MAIN_CONNECTIONS, _port(env.addresses.enrol_listen): ENROLMENT_CONNECTIONS}
     bounded = asyncio.create_task(keep_bounded(bounds))
-    tasks: list[asyncio.Task[Any]] = [runs, stop, renewal, bounded]
+    seen = asyncio.create_task(keep_seen(env.store, env.sessions, env.now))
+    tasks: list[asyncio.Task[Any]] = [runs, stop, renewal, bounded, seen]
     if metrics_url:
         tasks.append(asyncio.create_task(keep_census(env.store, env.census)))
     code = 0

@@ -21,6 +21,7 @@ from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.service import NodeServices
 from covey.coordinator.nodes.sessions import Sessions
 from covey.coordinator.runs.active_runs import ActiveRuns
+from covey.coordinator.runs.deletion import DeletionServices
 from covey.coordinator.runs.offers import Offers
 from covey.coordinator.runs.ports import RunServices
 from covey.coordinator.runs.retention import Retention
@@ -138,6 +139,7 @@ class Environment:
             enrolment=self.enrolment_services(),
             backup=BackupServices(self.config.data_dir, self.store, self.files, self.retention, self.background),
             operation=self.operation,
+            deletion=DeletionServices(self.store.store, self.files, self.retention, self.events),
             changes=self.changes,
             clock=self.now,
             store_name="PostgreSQL" if (self.config.store_url or "").startswith("postgres") else "SQLite",

@@ -75,6 +75,16 @@ class Run(_message.Message):
     updates: int
     def __init__(self, run: _Optional[str] = ..., name: _Optional[str] = ..., mode: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., rounds_committed: _Optional[int] = ..., rounds: _Optional[int] = ..., model_version: _Optional[int] = ..., model_sha256: _Optional[str] = ..., metrics: _Optional[str] = ..., submitted_at: _Optional[float] = ..., started_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., spec: _Optional[str] = ..., roster: _Optional[_Iterable[str]] = ..., updates_decided: _Optional[int] = ..., updates: _Optional[int] = ...) -> None: ...
 
+class DeleteRunReply(_message.Message):
+    __slots__ = ("run", "files", "bytes")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    files: int
+    bytes: int
+    def __init__(self, run: _Optional[str] = ..., files: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
+
 class RunStatus(_message.Message):
     __slots__ = ("run", "rounds", "nodes")
     RUN_FIELD_NUMBER: _ClassVar[int]
@@ -86,20 +96,48 @@ class RunStatus(_message.Message):
     def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ..., rounds: _Optional[_Iterable[_Union[Round, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[NodeProgress, _Mapping]]] = ...) -> None: ...
 
 class NodeProgress(_message.Message):
-    __slots__ = ("node", "phase", "step", "steps", "loss", "seconds")
+    __slots__ = ("node", "phase", "step", "steps", "loss", "seconds", "since", "bytes_received", "bytes_sent")
     NODE_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
     SECONDS_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    BYTES_RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    BYTES_SENT_FIELD_NUMBER: _ClassVar[int]
     node: str
     phase: str
     step: int
     steps: int
     loss: float
     seconds: float
-    def __init__(self, node: _Optional[str] = ..., phase: _Optional[str] = ..., step: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ..., seconds: _Optional[float] = ...) -> None: ...
+    since: float
+    bytes_received: int
+    bytes_sent: int
+    def __init__(self, node: _Optional[str] = ..., phase: _Optional[str] = ..., step: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ..., seconds: _Optional[float] = ..., since: _Optional[float] = ..., bytes_received: _Optional[int] = ..., bytes_sent: _Optional[int] = ...) -> None: ...
+
+class NodeWork(_message.Message):
+    __slots__ = ("run", "name", "round", "phase", "step", "steps", "since", "bytes_received", "bytes_sent")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    BYTES_RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    BYTES_SENT_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    name: str
+    round: int
+    phase: str
+    step: int
+    steps: int
+    since: float
+    bytes_received: int
+    bytes_sent: int
+    def __init__(self, run: _Optional[str] = ..., name: _Optional[str] = ..., round: _Optional[int] = ..., phase: _Optional[str] = ..., step: _Optional[int] = ..., steps: _Optional[int] = ..., since: _Optional[float] = ..., bytes_received: _Optional[int] = ..., bytes_sent: _Optional[int] = ...) -> None: ...
 
 class RoundRequest(_message.Message):
     __slots__ = ("run", "round", "after", "limit")
@@ -224,16 +262,18 @@ class Round(_message.Message):
     def __init__(self, round: _Optional[int] = ..., state: _Optional[str] = ..., attempt: _Optional[int] = ..., started_at: _Optional[float] = ..., committed_at: _Optional[float] = ..., seconds: _Optional[float] = ..., accepted: _Optional[int] = ..., rejected: _Optional[int] = ..., bytes_received: _Optional[int] = ..., bytes_sent: _Optional[int] = ..., metrics: _Optional[str] = ..., reason: _Optional[str] = ..., invited: _Optional[_Iterable[str]] = ..., base_version: _Optional[int] = ..., version: _Optional[int] = ..., arrival: _Optional[int] = ..., declined: _Optional[int] = ..., lost: _Optional[int] = ..., late: _Optional[int] = ..., received: _Optional[int] = ..., last_reason: _Optional[str] = ..., phase: _Optional[int] = ...) -> None: ...
 
 class RoundDetail(_message.Message):
-    __slots__ = ("round", "updates", "version", "next")
+    __slots__ = ("round", "updates", "version", "next", "nodes")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     UPDATES_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     NEXT_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
     round: Round
     updates: _containers.RepeatedCompositeFieldContainer[Update]
     version: Version
     next: str
-    def __init__(self, round: _Optional[_Union[Round, _Mapping]] = ..., updates: _Optional[_Iterable[_Union[Update, _Mapping]]] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., next: _Optional[str] = ...) -> None: ...
+    nodes: _containers.RepeatedCompositeFieldContainer[NodeProgress]
+    def __init__(self, round: _Optional[_Union[Round, _Mapping]] = ..., updates: _Optional[_Iterable[_Union[Update, _Mapping]]] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., next: _Optional[str] = ..., nodes: _Optional[_Iterable[_Union[NodeProgress, _Mapping]]] = ...) -> None: ...
 
 class Update(_message.Message):
     __slots__ = ("node", "verdict", "reason", "digest", "bytes", "weight", "share", "numbers", "metrics", "received_at", "base_sha256", "key_id", "phase", "code")
@@ -336,12 +376,14 @@ class SignedUpdate(_message.Message):
     def __init__(self, round: _Optional[int] = ..., node: _Optional[str] = ..., statement: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., signing_key: _Optional[bytes] = ..., verdict: _Optional[str] = ..., kept: _Optional[bool] = ..., base_version: _Optional[int] = ...) -> None: ...
 
 class ListNodesRequest(_message.Message):
-    __slots__ = ("after", "limit")
+    __slots__ = ("after", "limit", "role")
     AFTER_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
     after: str
     limit: int
-    def __init__(self, after: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+    role: str
+    def __init__(self, after: _Optional[str] = ..., limit: _Optional[int] = ..., role: _Optional[str] = ...) -> None: ...
 
 class ListNodesReply(_message.Message):
     __slots__ = ("nodes", "next")
@@ -358,7 +400,7 @@ class NodeRequest(_message.Message):
     def __init__(self, node: _Optional[str] = ...) -> None: ...
 
 class Node(_message.Message):
-    __slots__ = ("node", "state", "enrolled_at", "last_seen_at", "certificate_expires_at", "version", "device", "tasks", "accepted", "rejected", "drill", "declined", "lost", "late", "last_reason")
+    __slots__ = ("node", "state", "enrolled_at", "last_seen_at", "certificate_expires_at", "version", "device", "tasks", "accepted", "rejected", "drill", "declined", "lost", "late", "last_reason", "work")
     NODE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     ENROLLED_AT_FIELD_NUMBER: _ClassVar[int]
@@ -374,6 +416,7 @@ class Node(_message.Message):
     LOST_FIELD_NUMBER: _ClassVar[int]
     LATE_FIELD_NUMBER: _ClassVar[int]
     LAST_REASON_FIELD_NUMBER: _ClassVar[int]
+    WORK_FIELD_NUMBER: _ClassVar[int]
     node: str
     state: str
     enrolled_at: float
@@ -389,7 +432,8 @@ class Node(_message.Message):
     lost: int
     late: int
     last_reason: str
-    def __init__(self, node: _Optional[str] = ..., state: _Optional[str] = ..., enrolled_at: _Optional[float] = ..., last_seen_at: _Optional[float] = ..., certificate_expires_at: _Optional[float] = ..., version: _Optional[str] = ..., device: _Optional[str] = ..., tasks: _Optional[_Iterable[str]] = ..., accepted: _Optional[int] = ..., rejected: _Optional[int] = ..., drill: _Optional[str] = ..., declined: _Optional[int] = ..., lost: _Optional[int] = ..., late: _Optional[int] = ..., last_reason: _Optional[str] = ...) -> None: ...
+    work: _containers.RepeatedCompositeFieldContainer[NodeWork]
+    def __init__(self, node: _Optional[str] = ..., state: _Optional[str] = ..., enrolled_at: _Optional[float] = ..., last_seen_at: _Optional[float] = ..., certificate_expires_at: _Optional[float] = ..., version: _Optional[str] = ..., device: _Optional[str] = ..., tasks: _Optional[_Iterable[str]] = ..., accepted: _Optional[int] = ..., rejected: _Optional[int] = ..., drill: _Optional[str] = ..., declined: _Optional[int] = ..., lost: _Optional[int] = ..., late: _Optional[int] = ..., last_reason: _Optional[str] = ..., work: _Optional[_Iterable[_Union[NodeWork, _Mapping]]] = ...) -> None: ...
 
 class NodeDetail(_message.Message):
     __slots__ = ("node", "events")
@@ -468,7 +512,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class CoordinatorStatus(_message.Message):
-    __slots__ = ("version", "federation", "state", "nodes_connected", "current_run", "store", "active_runs")
+    __slots__ = ("version", "federation", "state", "nodes_connected", "current_run", "store", "active_runs", "waits_for")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     FEDERATION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -476,6 +520,7 @@ class CoordinatorStatus(_message.Message):
     CURRENT_RUN_FIELD_NUMBER: _ClassVar[int]
     STORE_FIELD_NUMBER: _ClassVar[int]
     ACTIVE_RUNS_FIELD_NUMBER: _ClassVar[int]
+    WAITS_FOR_FIELD_NUMBER: _ClassVar[int]
     version: str
     federation: str
     state: str
@@ -483,7 +528,8 @@ class CoordinatorStatus(_message.Message):
     current_run: str
     store: str
     active_runs: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, version: _Optional[str] = ..., federation: _Optional[str] = ..., state: _Optional[str] = ..., nodes_connected: _Optional[int] = ..., current_run: _Optional[str] = ..., store: _Optional[str] = ..., active_runs: _Optional[_Iterable[str]] = ...) -> None: ...
+    waits_for: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, version: _Optional[str] = ..., federation: _Optional[str] = ..., state: _Optional[str] = ..., nodes_connected: _Optional[int] = ..., current_run: _Optional[str] = ..., store: _Optional[str] = ..., active_runs: _Optional[_Iterable[str]] = ..., waits_for: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class BackupRequest(_message.Message):
     __slots__ = ("folder",)
@@ -492,9 +538,11 @@ class BackupRequest(_message.Message):
     def __init__(self, folder: _Optional[str] = ...) -> None: ...
 
 class BackupReply(_message.Message):
-    __slots__ = ("folder", "bytes")
+    __slots__ = ("folder", "bytes", "machine")
     FOLDER_FIELD_NUMBER: _ClassVar[int]
     BYTES_FIELD_NUMBER: _ClassVar[int]
+    MACHINE_FIELD_NUMBER: _ClassVar[int]
     folder: str
     bytes: int
-    def __init__(self, folder: _Optional[str] = ..., bytes: _Optional[int] = ...) -> None: ...
+    machine: str
+    def __init__(self, folder: _Optional[str] = ..., bytes: _Optional[int] = ..., machine: _Optional[str] = ...) -> None: ...

@@ -60,6 +60,11 @@ class AdminStub:
                 request_serializer=covey_dot_protos_dot_admin__pb2.RunRequest.SerializeToString,
                 response_deserializer=covey_dot_protos_dot_admin__pb2.Run.FromString,
                 _registered_method=True)
+        self.DeleteRun = channel.unary_unary(
+                '/covey.v1.Admin/DeleteRun',
+                request_serializer=covey_dot_protos_dot_admin__pb2.RunRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_admin__pb2.DeleteRunReply.FromString,
+                _registered_method=True)
         self.LocateVersion = channel.unary_unary(
                 '/covey.v1.Admin/LocateVersion',
                 request_serializer=covey_dot_protos_dot_admin__pb2.LocateVersionRequest.SerializeToString,
@@ -167,6 +172,13 @@ class AdminServicer:
 
     def StopRun(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteRun(self, request, context):
+        """For ever, with its files; only one that has ended.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -294,6 +306,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.StopRun,
                     request_deserializer=covey_dot_protos_dot_admin__pb2.RunRequest.FromString,
                     response_serializer=covey_dot_protos_dot_admin__pb2.Run.SerializeToString,
+            ),
+            'DeleteRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteRun,
+                    request_deserializer=covey_dot_protos_dot_admin__pb2.RunRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_admin__pb2.DeleteRunReply.SerializeToString,
             ),
             'LocateVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.LocateVersion,
@@ -506,6 +523,33 @@ class Admin:
             '/covey.v1.Admin/StopRun',
             covey_dot_protos_dot_admin__pb2.RunRequest.SerializeToString,
             covey_dot_protos_dot_admin__pb2.Run.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/covey.v1.Admin/DeleteRun',
+            covey_dot_protos_dot_admin__pb2.RunRequest.SerializeToString,
+            covey_dot_protos_dot_admin__pb2.DeleteRunReply.FromString,
             options,
             channel_credentials,
             insecure,

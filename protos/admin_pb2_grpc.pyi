@@ -42,6 +42,8 @@ class AdminStub:
     WatchRun: _grpc.UnaryStreamMultiCallable[_admin_pb2.RunRequest, _admin_pb2.RunStatus]
     """Now, and then whenever something changed; ends when the run is in a terminal state."""
     StopRun: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RunRequest, _admin_pb2.Run]
+    DeleteRun: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RunRequest, _admin_pb2.DeleteRunReply]
+    """For ever, with its files; only one that has ended."""
     LocateVersion: _grpc.UnaryUnaryMultiCallable[_admin_pb2.LocateVersionRequest, _admin_pb2.Version]
     """Which file holds a version; then Download it (offset 0)."""
     DownloadVersion: _grpc.UnaryStreamMultiCallable[_admin_pb2.LocateVersionRequest, _tensors_pb2.Chunk]
@@ -74,6 +76,8 @@ class AdminAsyncStub(AdminStub):
     WatchRun: _aio.UnaryStreamMultiCallable[_admin_pb2.RunRequest, _admin_pb2.RunStatus]  # type: ignore[assignment]
     """Now, and then whenever something changed; ends when the run is in a terminal state."""
     StopRun: _aio.UnaryUnaryMultiCallable[_admin_pb2.RunRequest, _admin_pb2.Run]  # type: ignore[assignment]
+    DeleteRun: _aio.UnaryUnaryMultiCallable[_admin_pb2.RunRequest, _admin_pb2.DeleteRunReply]  # type: ignore[assignment]
+    """For ever, with its files; only one that has ended."""
     LocateVersion: _aio.UnaryUnaryMultiCallable[_admin_pb2.LocateVersionRequest, _admin_pb2.Version]  # type: ignore[assignment]
     """Which file holds a version; then Download it (offset 0)."""
     DownloadVersion: _aio.UnaryStreamMultiCallable[_admin_pb2.LocateVersionRequest, _tensors_pb2.Chunk]  # type: ignore[assignment]
@@ -133,6 +137,14 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.RunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.Run, _abc.Awaitable[_admin_pb2.Run]]: ...
+
+    @_abc_1.abstractmethod
+    def DeleteRun(
+        self,
+        request: _admin_pb2.RunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.DeleteRunReply, _abc.Awaitable[_admin_pb2.DeleteRunReply]]:
+        """For ever, with its files; only one that has ended."""
 
     @_abc_1.abstractmethod
     def LocateVersion(

@@ -16,6 +16,7 @@ ADMIN_CALLS = {
     "ListRuns": "list_runs",
     "ShowRun": "show_run",
     "StopRun": "stop_run",
+    "DeleteRun": "delete_run",
     "LocateVersion": "locate_version",
     "ListRounds": "list_rounds",
     "ShowRound": "show_round",

@@ -39,7 +39,7 @@ class Queries:
     # -- runs
 
     def run(self, run: str) -> pb.Run:
-        """A run by its id, or by its name if exactly one run has that name. Raises `NotFound`, `Conflict`."""
+        """A run by its id, or the newest of that name. Raises `NotFound`."""
         record = self._store.run(run)
         return self._run_views([record])[0]
 
@@ -147,9 +147,10 @@ class Queries:
 
     # -- nodes and events
 
-    def nodes(self, after: str = "", limit: int = 0) -> pb.ListNodesReply:
-        """A page of nodes by name."""
-        records = (record for record in self._store.nodes() if record.node > after)
+    def nodes(self, after: str = "", limit: int = 0, role: str = "") -> pb.ListNodesReply:
+        """A page of nodes, or of identities of another role, by name."""
+        of_role = role if role in ("admin", "auditor") else "node"
+        records = (record for record in self._store.nodes(role=of_role) if record.node > after)  # type: ignore[arg-type]
         nodes, more = fitting(map(self._node_view, records), page_size(limit))
         return pb.ListNodesReply(nodes=nodes, next=nodes[-1].node if more else "")
 

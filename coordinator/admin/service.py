@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -14,14 +15,16 @@ from typing import TypeVar
 import structlog
 
 from covey import __version__
-from covey.coordinator.admin import views
+from covey.coordinator.admin import at_work, views
 from covey.coordinator.admin.operation import Operation
 from covey.coordinator.admin.queries import Queries
 from covey.coordinator.backup.backup import BackupServices, back_up
 from covey.coordinator.nodes.enrolment import EnrolmentServices, create_token
+from covey.coordinator.nodes.last_seen import heard_at
 from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.sessions import Sessions
 from covey.coordinator.runs.active_runs import ActiveRuns
+from covey.coordinator.runs.deletion import DeletionServices, delete_run
 from covey.coordinator.runs.ports import Worker
 from covey.coordinator.runs.scheduler import Scheduler
 from covey.coordinator.store_thread import StoreThread
@@ -60,6 +63,7 @@ class AdminServices:
     enrolment: EnrolmentServices
     backup: BackupServices
     operation: Operation
+    deletion: DeletionServices
     changes: Changes
     clock: Callable[[], float]
     store_name: str
@@ -139,7 +143,10 @@ class AdminService:
             view = self._add_awaited(await self._call(self._queries.run, run))
             ended = view.state not in ("queued", "running")
             async for changed in self._pages(rounds.changes(whole=ended)):
-                yield pb.RunStatus(run=view, rounds=changed, nodes=self._progress(run))
+                active = self._env.runs.of(run)
+                for item in changed:
+                    at_work.add_received(active, item)
+                yield pb.RunStatus(run=view, rounds=changed, nodes=at_work.progress_views(active, self._env.sessions))
             if ended:
                 return
             # Reading takes the store's time: whoever watches must not keep it busy.
@@ -157,14 +164,6 @@ class AdminService:
             last = page or last
         yield last
 
-    def _progress(self, run: str) -> list[pb.NodeProgress]:
-        """What the nodes of a run's open round do now."""
-        active = self._env.runs.of(run)
-        return [
-            pb.NodeProgress(node=n, phase=s.phase, step=s.step, steps=s.steps, loss=s.loss, seconds=s.seconds)
-            for n, s in sorted(active.progress.items() if active is not None else ())
-        ]
-
     async def stop_run(self, request: pb.RunRequest, context: Context) -> pb.Run:
         """Stop a queued or running run; it ends as `stopped`."""
         who = self._authorised(context)
@@ -178,6 +177,18 @@ class AdminService:
         else:
             await self._call(self._store.finish_run, record.run, "stopped", reason, self._env.clock())
         return await self._call(self._queries.run, record.run)
+
+    async def delete_run(self, request: pb.RunRequest, context: Context) -> pb.DeleteRunReply:
+        """Delete a run that has ended, with its files."""
+        who = self._authorised(context)
+        record = await self._run(request.run)
+        deleted = await self._call(delete_run, self._env.deletion, record.run)
+        detail = {"by": who, "name": record.name, "state": record.state}
+        event = EventRecord(self._env.clock(), "run-deleted", record.run, detail=detail)
+        await self._call(self._store.add_event, event)
+        log.info("run deleted", run=record.run, name=record.name, by=who, files=deleted.files)
+        self._env.changes.notify()
+        return pb.DeleteRunReply(run=record.run, files=deleted.files, bytes=deleted.bytes)
 
     async def _ended(self, run: str) -> None:
         while True:
@@ -210,12 +221,22 @@ class AdminService:
     async def list_rounds(self, request: pb.ListRoundsRequest, context: Context) -> pb.ListRoundsReply:
         """A page of a run's rounds."""
         self._authorised(context, writes=False)
-        return await self._call(self._queries.rounds, request.run, request.after, request.limit, newest=request.newest)
+        run = (await self._run(request.run)).run
+        reply = await self._call(self._queries.rounds, run, request.after, request.limit, newest=request.newest)
+        for view in reply.rounds:
+            at_work.add_received(self._env.runs.of(run), view)
+        return reply
 
     async def show_round(self, request: pb.RoundRequest, context: Context) -> pb.RoundDetail:
         """One round, a page of its updates with their verdicts, and the version it made."""
         self._authorised(context, writes=False)
-        return await self._call(self._queries.round, request.run, request.round, request.after, request.limit)
+        run = (await self._run(request.run)).run
+        detail = await self._call(self._queries.round, run, request.round, request.after, request.limit)
+        active = self._env.runs.of(run)
+        at_work.add_received(active, detail.round)
+        if not request.after and detail.round.state in ("collecting", "aggregating"):
+            detail.nodes.extend(at_work.progress_views(active, self._env.sessions, request.round))
+        return detail
 
     async def list_contributions(
         self, request: pb.ListContributionsRequest, context: Context
@@ -236,7 +257,7 @@ class AdminService:
     async def list_nodes(self, request: pb.ListNodesRequest, context: Context) -> pb.ListNodesReply:
         """A page of the enrolled nodes."""
         self._authorised(context, writes=False)
-        return await self._call(self._queries.nodes, request.after, request.limit)
+        return await self._call(self._queries.nodes, request.after, request.limit, request.role)
 
     async def show_node(self, request: pb.NodeRequest, context: Context) -> pb.NodeDetail:
         """One node and what happened to it."""
@@ -260,8 +281,12 @@ class AdminService:
         return views.node_view(await self._node(node), False)
 
     def _node_view(self, record: NodeRecord) -> pb.Node:
-        env = self._env
-        return views.node_view(record, record.node in env.sessions, env.members.drills.get(record.node, ""))
+        env, session = self._env, self._env.sessions.live().get(record.node)
+        view = views.node_view(record, record.node in env.sessions, env.members.drills.get(record.node, ""))
+        if session is not None:
+            view.last_seen_at = heard_at(session, env.clock())
+            view.work.extend(at_work.works_of(env.runs, record.node))
+        return view
 
     async def _node(self, node: str) -> NodeRecord:
         return await self._call(self._store.node, node)
@@ -275,23 +300,26 @@ class AdminService:
 
     async def pause(self, request: pb.PauseRequest, context: Context) -> pb.CoordinatorStatus:
         """Open no new round, or go on; survives a restart."""
-        self._authorised(context)
-        env = self._env
+        who, env = self._authorised(context), self._env
         await self._call(self._store.set_setting, "paused", "true" if request.paused else "false")
+        await self._note("paused" if request.paused else "resumed", who)
         env.operation.paused = request.paused
         env.runs.post_all(PauseChanged(request.paused or env.operation.draining, env.clock()))
         return self._coordinator_status()
 
     async def drain(self, request: pb.DrainRequest, context: Context) -> pb.CoordinatorStatus:
         """Stop once the rounds in progress are committed; a restart goes on."""
-        self._authorised(context)
-        env = self._env
+        who, env = self._authorised(context), self._env
+        await self._note("draining", who)
         env.operation.draining = True
         env.runs.post_all(PauseChanged(True, env.clock()))
         task = asyncio.create_task(self._stop_when_idle())
         task.add_done_callback(lambda _: None)
         self._draining = task
         return self._coordinator_status()
+
+    async def _note(self, kind: str, who: str) -> None:
+        await self._call(self._store.add_event, EventRecord(self._env.clock(), kind, detail={"by": who}))
 
     async def _stop_when_idle(self) -> None:
         env = self._env
@@ -314,6 +342,7 @@ class AdminService:
             current_run=next(iter(env.runs.active), ""),
             active_runs=list(env.runs.active),
             store=env.store_name,
+            waits_for=at_work.awaited_by(env.runs) if env.operation.draining else (),
         )
 
     async def backup(self, request: pb.BackupRequest, context: Context) -> pb.BackupReply:
@@ -322,4 +351,4 @@ class AdminService:
         if not request.folder:
             raise Conflict("name the folder to write the backup into")
         size = await back_up(self._env.backup, Path(request.folder))
-        return pb.BackupReply(folder=request.folder, bytes=size)
+        return pb.BackupReply(folder=request.folder, bytes=size, machine=socket.gethostname())

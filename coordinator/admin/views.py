@@ -146,7 +146,7 @@ def signed_view(record: SignedUpdateRecord) -> pb.SignedUpdate:
 def node_view(record: NodeRecord, connected: bool, drill: str = "") -> pb.Node:
     """A node; one that is neither evicted nor gone is `connected` or `away`. `drill`: as in `pb.Node`."""
     state: str = record.state
-    if state == "active":
+    if state == "active" and record.role == "node":
         state = "connected" if connected else "away"
     return pb.Node(
         node=record.node,

@@ -17,6 +17,7 @@ from covey import __version__, faults
 from covey import messages as msg
 from covey.coordinator.nodes.adversaries import MAX_NAME, drill_event
 from covey.coordinator.nodes.enrolment import RENEWALS, EnrolmentServices, renew
+from covey.coordinator.nodes.last_seen import heard_at
 from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.sessions import Session, Sessions
 from covey.coordinator.runs.active_runs import ActiveRuns
@@ -223,7 +224,7 @@ class CoordinatorService:
         services.runs.post_all(NodeLost(node, services.clock()))
         services.changes.notify()
         store = services.store
-        services.background.spawn(store.persist(store.store.seen, node, services.clock()))
+        services.background.spawn(store.persist(store.store.seen, node, heard_at(session, services.clock())))
 
     async def dispatch(self, session: Session, message: msg.NodeMessage) -> None:
         """Take one message of a node."""

@@ -104,17 +104,27 @@ class ActiveRun:
 
     def entered(self, node: str, progress: NodeProgress) -> None:
         """This is what a node does in its open round, or how its part ended."""
-        self.progress[node] = progress
+        before = self.progress.get(node)
+        if before is None or progress.phase == "invited":
+            before = NodeProgress("")
+        since = before.since if before.phase == progress.phase else self.services.clock()
+        self.progress[node] = replace(
+            progress, since=since, bytes_received=before.bytes_received, bytes_sent=before.bytes_sent
+        )
         self.services.metrics.entered(self.run.run, node, progress.phase)
 
     def received(self, node: str, count: int) -> None:
         """So many bytes of an update came from a node."""
         self.bytes_received += count
+        if (progress := self.progress.get(node)) is not None:
+            self.progress[node] = replace(progress, bytes_received=progress.bytes_received + count)
         self.services.metrics.count_received(node, count)
 
     def sent(self, node: str, count: int) -> None:
         """So many bytes of a model went to a node."""
         self.bytes_sent += count
+        if (progress := self.progress.get(node)) is not None:
+            self.progress[node] = replace(progress, bytes_sent=progress.bytes_sent + count)
         self.services.metrics.count_sent(node, count)
 
     async def node_evaluated(self, node: str, version: int, totals: NodeMetrics) -> None:
@@ -147,6 +157,9 @@ class ActiveRun:
     async def _execute(self) -> None:
         services = self.services
         self.prepared = prepared = await prepare(services, self.run)
+        if self.run.state == "queued":
+            began = EventRecord(services.clock(), "run-started", self.run.run)
+            await self.persist(self.record.add_event, began)
         self.run, self.base = prepared.run, prepared.newest
         machine = await self.mode.begin(prepared, await self._expected())
         await self._show_facts()

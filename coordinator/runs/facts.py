@@ -24,6 +24,11 @@ class NodeProgress:
     steps: int = 0
     loss: float = math.nan
     seconds: float = 0.0
+    since: float = 0.0
+    """When this phase began, in Unix seconds."""
+    bytes_received: int = 0
+    """From the node, since it was invited."""
+    bytes_sent: int = 0
 
 
 @dataclass

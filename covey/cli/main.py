@@ -14,6 +14,8 @@ SUBCOMMANDS = {
     "node": "covey.cli.commands.node:node",
     "run": "covey.cli.commands.run:run",
     "round": "covey.cli.commands.round:round_group",
+    "events": "covey.cli.commands.events:events",
+    "admin": "covey.cli.commands.coordinator:admin_group",
     "store": "covey.cli.commands.store:store",
     "health": "covey.cli.commands.health:health",
     "plugins": "covey.cli.commands.plugins:plugins",

@@ -15,15 +15,19 @@ from covey.client.channel import DEADLINE_S, AdminChannel
 from covey.client.export import OnBytes, write_version
 from covey.client.loop import LoopThread
 from covey.client.remote import RemoteRecord
+from covey.client.run_log import log_of
 from covey.client.shares import capped_shares
 from covey.client.specification import Specification, request_of
 from covey.client.target import Target
 from covey.client.translation import change_of, node_detail_of, signed_of, value_of, version_of
 from covey.client.values import (
+    Admin,
     Backup,
     Change,
     Contribution,
+    Deleted,
     Event,
+    LogLine,
     Node,
     NodeDetail,
     Round,
@@ -47,11 +51,12 @@ SUBMIT_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 20.0
 """The coordinator answers when the run has ended, after ten seconds at the latest."""
 BACKUP_DEADLINE_S = 3600.0
+DELETE_DEADLINE_S = 600.0
 NEWEST, BEST = -1, -2
 """Versions without a number, as the wire names them."""
 VersionName = int | Literal["newest", "best"]
 RunName = str | Run
-"""A run, its id, or its name if only one run has it."""
+"""A run, its id, or its name: the newest run of that name."""
 
 
 def connect(
@@ -154,6 +159,20 @@ class Connection:
     def _changes(self, run: str) -> Iterator[Change]:
         """A run's changes over a channel of its own."""
         return self._loop.iterate(_changes(self._open(), run))
+
+    def run_log(self, run: RunName, *, rounds: int | None = 100) -> list[LogLine]:
+        """What happened to a run, by time: its events, newest `rounds` (None: all), and answers that did not count."""
+        shown = self.run(run)
+        newest = self.rounds(shown) if rounds is None else self.rounds(shown, limit=rounds, newest=True)
+        return log_of(self.events(run=shown, limit=None), newest, lambda number: self.round(shown, number))
+
+    def delete(self, run: RunName) -> Deleted:
+        """Delete a run that has ended, for ever: its record, model and update files, and its event log.
+
+        Raises:
+            Conflict: It has not ended; stop it first.
+        """
+        return value_of(Deleted, self._call("DeleteRun", pb.RunRequest(run=_id(run)), DELETE_DEADLINE_S))
 
     def stop(self, run: RunName) -> Run:
         """Stop a run; its committed versions stay."""
@@ -283,6 +302,10 @@ class Connection:
         """A one-time join token; without a name, for a random one. `role`: `node`, `admin` or `auditor`."""
         request = pb.CreateTokenRequest(node=node, role=role, expires_s=expires_s)
         return value_of(Token, self._call("CreateToken", request))
+
+    def admins(self) -> list[Admin]:
+        """Admins and auditors, by name."""
+        return list(self._loop.iterate(paging.admins(self._reading())))
 
     def evict(self, node: str) -> Node:
         """Shut a node out, at once and for good."""

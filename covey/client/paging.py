@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 
 from covey.client.record import Record
 from covey.client.translation import detail_of, value_of, values_of
-from covey.client.values import Contribution, Event, Node, Round, RoundDetail, Run
+from covey.client.values import Admin, Contribution, Event, Node, Round, RoundDetail, Run
 from covey.protos import admin_pb2 as pb
 
 PAGE = 500
@@ -63,6 +63,18 @@ async def contributions(record: Record, run: str) -> AsyncGenerator[Contribution
         if not reply.next:
             return
         reply = await record.contributions(run, reply.next)
+
+
+async def admins(record: Record) -> AsyncGenerator[Admin]:
+    """Admins, then auditors, by name."""
+    for role in ("admin", "auditor"):
+        reply = await record.nodes("", role)
+        while True:
+            for one in reply.nodes:
+                yield Admin(one.node, role, one.state, one.enrolled_at, one.certificate_expires_at)
+            if not reply.next:
+                break
+            reply = await record.nodes(reply.next, role)
 
 
 async def nodes(record: Record) -> AsyncGenerator[Node]:

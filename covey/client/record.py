@@ -12,7 +12,7 @@ from covey.wire.identity import Identity
 class Record(ABC):
     """The record of a federation, read through its coordinator or from its data directory.
 
-    Names of runs are ids, or names that only one run has. Methods raise `NotFound` for what there is not, and
+    Names of runs are ids, or names: the newest run of that name. Methods raise `NotFound` for what there is not, and
     `Conflict` for a name that several runs have.
     """
 
@@ -54,8 +54,8 @@ class Record(ABC):
         """Every signed statement of a run."""
 
     @abstractmethod
-    async def nodes(self, after: str) -> pb.ListNodesReply:
-        """A page of nodes by name."""
+    async def nodes(self, after: str, role: str = "node") -> pb.ListNodesReply:
+        """A page of nodes, or of identities of another role, by name."""
 
     @abstractmethod
     async def node(self, node: str) -> pb.NodeDetail:

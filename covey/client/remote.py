@@ -66,8 +66,9 @@ class RemoteRecord(Record):
         return self._channel.stream("AuditRun", pb.RunRequest(run=run))
 
     @override
-    async def nodes(self, after: str) -> pb.ListNodesReply:
-        return cast(pb.ListNodesReply, await self._channel.call("ListNodes", pb.ListNodesRequest(after=after)))
+    async def nodes(self, after: str, role: str = "node") -> pb.ListNodesReply:
+        request = pb.ListNodesRequest(after=after, role=role)
+        return cast(pb.ListNodesReply, await self._channel.call("ListNodes", request))
 
     @override
     async def node(self, node: str) -> pb.NodeDetail:

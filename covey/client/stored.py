@@ -20,6 +20,8 @@ from covey.storage.record.contract import NodeRecord
 from covey.storage.sql.store import open_store
 from covey.wire.identity import Identity
 
+INTERRUPTED = "interrupted"
+"""State of a run that was running when the coordinator ended."""
 ARTIFACTS = Path("files") / "artifacts"
 """Where, in a coordinator's data directory, the model and update files are, named by digest."""
 
@@ -53,11 +55,22 @@ class StoredRecord(Record):
 
     @override
     async def runs(self, limit: int, before: str) -> pb.ListRunsReply:
-        return await asyncio.to_thread(self._queries.runs, limit, before)
+        reply = await asyncio.to_thread(self._queries.runs, limit, before)
+        for view in reply.runs:
+            self._interrupted(view)
+        return reply
 
     @override
     async def run(self, run: str) -> pb.Run:
-        return await asyncio.to_thread(self._queries.run, run)
+        return self._interrupted(await asyncio.to_thread(self._queries.run, run))
+
+    def _interrupted(self, view: pb.Run) -> pb.Run:
+        """Nobody works on a run that was in progress when the coordinator ended."""
+        if view.state == "running":
+            view.state = INTERRUPTED
+            why = f"no coordinator is running on {self._data_dir}; its next start goes on with this run"
+            view.reason = "; ".join(filter(None, [why, view.reason]))
+        return view
 
     @override
     async def rounds(self, run: str, after: int, limit: int, newest: bool) -> pb.ListRoundsReply:
@@ -93,8 +106,8 @@ class StoredRecord(Record):
             yield page
 
     @override
-    async def nodes(self, after: str) -> pb.ListNodesReply:
-        return await asyncio.to_thread(self._queries.nodes, after)
+    async def nodes(self, after: str, role: str = "node") -> pb.ListNodesReply:
+        return await asyncio.to_thread(self._queries.nodes, after, role=role)
 
     @override
     async def node(self, node: str) -> pb.NodeDetail:

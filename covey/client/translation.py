@@ -10,7 +10,19 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 
 from covey.client.signed import Commit, SignedRecord, SignedUpdate
-from covey.client.values import Change, Event, Node, NodeDetail, NodeProgress, Round, RoundDetail, Run, Update, Version
+from covey.client.values import (
+    Change,
+    Event,
+    Node,
+    NodeDetail,
+    NodeProgress,
+    NodeWork,
+    Round,
+    RoundDetail,
+    Run,
+    Update,
+    Version,
+)
 from covey.metrics import counted, missing
 from covey.protos import admin_pb2 as pb
 from covey.wire.artifacts import artifact_from
@@ -19,7 +31,7 @@ V = TypeVar("V")
 MISSING = "missing"
 """The field with the metrics that have no value."""
 _JSON_TEXT = frozenset({"metrics", "numbers", "detail", "spec"})
-_TIMES = frozenset({"submitted_at", "started_at", "ended_at", "committed_at", "received_at", "last_seen_at"})
+_TIMES = frozenset({"submitted_at", "started_at", "ended_at", "committed_at", "received_at", "last_seen_at", "since"})
 
 
 def value_of(kind: type[V], message: Message) -> V:
@@ -47,6 +59,8 @@ def _plain(name: str, value: Any) -> Any:
         return value or None
     if name in _JSON_TEXT:
         return json.loads(value or "{}")
+    if name == "work":
+        return values_of(NodeWork, value)
     return value if isinstance(value, str | bytes | bool | int | float) else tuple(value)
 
 
@@ -66,7 +80,12 @@ def version_of(message: pb.Version) -> Version:
 def detail_of(message: pb.RoundDetail) -> RoundDetail:
     """A round with its updates."""
     version = version_of(message.version) if message.HasField("version") else None
-    return RoundDetail(value_of(Round, message.round), values_of(Update, message.updates), version)
+    return RoundDetail(
+        value_of(Round, message.round),
+        values_of(Update, message.updates),
+        version,
+        values_of(NodeProgress, message.nodes),
+    )
 
 
 def change_of(message: pb.RunStatus) -> Change:

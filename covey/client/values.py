@@ -27,7 +27,8 @@ class Run:
     name: str
     mode: str
     state: str
-    """`queued`, `running`, `completed`, `failed` or `stopped`."""
+    """`queued`, `running`, `completed`, `failed` or `stopped`; read while no coordinator runs: `interrupted`, which its
+    next start ends, instead of `running`."""
     reason: str = ""
     """Why it is in that state, or what it waits for."""
     rounds_committed: int = 0
@@ -181,6 +182,8 @@ class RoundDetail:
     round: Round
     updates: tuple[Update, ...] = ()
     version: Version | None = None
+    nodes: tuple[NodeProgress, ...] = ()
+    """Of an open round: what each node does now."""
     capped: Json = field(default_factory=dict)
     """The nodes that count less than their examples would have them (`weights.max_share`), with the share of these."""
 
@@ -191,12 +194,34 @@ class NodeProgress:
 
     node: str
     phase: str
-    """`invited`, `downloading`, `training`, `uploading`, `received`, `declined`, `lost` or `away`."""
+    """`invited`, `queued`, `downloading`, `training`, `uploading` or `away`; a verdict, where its part has ended."""
     step: int = 0
     steps: int = 0
-    """Of the local training; 0: none is on."""
+    """Of the local training; of a transfer, MiB; 0: none is on."""
     loss: float = 0.0
     seconds: float = 0.0
+    since: float | None = None
+    """When this phase began."""
+    bytes_received: int = 0
+    """From the node, since it was invited."""
+    bytes_sent: int = 0
+
+
+@dataclass(frozen=True)
+class NodeWork:
+    """What a node works on now, for one run."""
+
+    run: str
+    name: str
+    """Of the run."""
+    round: int
+    phase: str
+    """As in `NodeProgress`."""
+    step: int = 0
+    steps: int = 0
+    since: float | None = None
+    bytes_received: int = 0
+    bytes_sent: int = 0
 
 
 @dataclass(frozen=True)
@@ -258,6 +283,8 @@ class Node:
     """It had one, and did not answer in time."""
     last_reason: str = ""
     """Of its newest answer that was no update that counts: run, round, verdict and why."""
+    work: tuple[NodeWork, ...] = ()
+    """Of a connected node: what it does now, run by run."""
 
 
 @dataclass(frozen=True)
@@ -269,6 +296,42 @@ class Event:
     run: str = ""
     node: str = ""
     detail: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """Something that happened to a run."""
+
+    at: float
+    what: str
+    """`opened`, `committed`, `decided` or `failed` (a round), a verdict (of a node), or the kind of an event."""
+    round: int = 0
+    """0: it is not about a round."""
+    node: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """A run that was deleted."""
+
+    run: str
+    files: int = 0
+    """Model and update files that no other run needs, and its event log's."""
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Admin:
+    """Who may operate a coordinator."""
+
+    name: str
+    role: str
+    """`admin`, or `auditor`, who may look at everything and change nothing."""
+    state: str
+    """`active` or `evicted`."""
+    enrolled_at: float = 0.0
+    certificate_expires_at: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -293,6 +356,8 @@ class Status:
     store: str = ""
     active_runs: tuple[str, ...] = ()
     """The runs that are taken care of now, in the order in which they were submitted."""
+    waits_for: tuple[str, ...] = ()
+    """While it drains: the open rounds that it waits for, in words."""
 
 
 @dataclass(frozen=True)
@@ -311,3 +376,5 @@ class Backup:
 
     folder: str
     bytes: int = 0
+    machine: str = ""
+    """The coordinator's: where the folder is."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from covey.storage.record.records import NodeRecord, Role, TokenRecord
@@ -86,6 +86,10 @@ class Identities(ABC):
         self, node: str, at: float, *, version: str = "", device: str = "", tasks: Sequence[str] | None = None
     ) -> None:
         """Note that a node was here, and what it said of itself (empty: as before). Raises `NotFound`."""
+
+    @abstractmethod
+    def note_seen(self, times: Mapping[str, float]) -> None:
+        """Note when nodes were heard last, all at once; names that are not there are passed over."""
 
     @abstractmethod
     def set_node_state(self, node: str, state: Literal["active", "evicted", "left"]) -> None:

@@ -34,5 +34,16 @@ class Retention(ABC):
         """
 
     @abstractmethod
+    def delete_run(self, run: str) -> list[str]:
+        """Delete all that is recorded of a run that has ended, but its events.
+
+        Returns the digests of files that no kept record of any run needs any more. Deleting them is the caller's.
+
+        Raises:
+            Conflict: It has not ended.
+            NotFound: No such run.
+        """
+
+    @abstractmethod
     def referenced_digests(self) -> set[str]:
         """Digests of every file that some kept record needs (for cleaning up after a crash)."""

@@ -17,12 +17,7 @@ class Runs(ABC):
 
     @abstractmethod
     def run(self, run: str) -> RunRecord:
-        """A run by its id, or by its name if exactly one run has that name.
-
-        Raises:
-            NotFound: No such run.
-            Conflict: Several runs have this name; the message lists their ids.
-        """
+        """A run by its id, or the newest of the runs of that name. Raises `NotFound`."""
 
     @abstractmethod
     def runs(

@@ -1,7 +1,8 @@
 """The tables of the record, as SQLAlchemy typed models.
 
 The database holds no tensors: model and update files lie beside it and are named here by digest. What was
-decided is never deleted; only `file_references` shrinks, when retention lets files go.
+decided is never deleted, but with its whole run on an admin's order; else only `file_references` shrinks, when
+retention lets files go.
 """
 
 from __future__ import annotations

@@ -185,7 +185,7 @@ def test_a_drained_coordinator_ends_between_two_rounds(federation, undisturbed):
     assert federation.coordinator.wait(30) == 0
     shown = operate(federation, "run", "show", run)
     states = [r["state"] for r in operate(federation, "round", "list", run)]
-    assert shown["state"] == "running"
+    assert shown["state"] == "interrupted"
     assert 1 <= shown["rounds_committed"] < ROUNDS
     assert states == ["committed"] * shown["rounds_committed"]
     federation.start_coordinator(options=JSON_LOG)

@@ -198,7 +198,8 @@ class RoundsMode(Mode):
             self._services.metrics.round_ended("retried")
         self._collecting_since, self._params = time.monotonic(), {}
         for node in action.invited:
-            run.progress.setdefault(node, NodeProgress("invited" if node in self._services.nodes else "away"))
+            phase = "invited" if node in self._services.nodes else "away"
+            run.progress.setdefault(node, NodeProgress(phase, since=now))
         run.log.info("round opened", round=action.round, attempt=action.attempt, invited=len(action.invited))
 
     async def _open_phase(self, action: ev.OpenPhase) -> None:

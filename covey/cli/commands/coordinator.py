@@ -9,7 +9,7 @@ import click
 
 from covey.cli.framework.command import Command, Group, print_json
 from covey.cli.framework.connecting import connected
-from covey.cli.framework.fields import STATUS_FIELDS, plain
+from covey.cli.framework.fields import STATUS_FIELDS, plain, plain_list
 from covey.cli.framework.options import (
     EXISTING_FOLDER,
     FOLDER,
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 ISSUE_S = 600.0
 """How long a token may take to be redeemed, where that happens at once."""
+ADMIN_FIELDS = ("name", "role", "state", "enrolled_at", "certificate_expires_at")
+BACKUP_FIELDS = ("folder", "bytes", "machine")
 TOKEN_FIELDS = ("token", "node", "expires_at")
 
 
@@ -118,7 +120,10 @@ def resume(as_json: bool, target: Target) -> None:
 @json_option
 @target_options
 def drain(as_json: bool, target: Target) -> None:
-    """Stop the coordinator once the round in progress is committed; its next start goes on from there."""
+    """Stop the coordinator once the rounds in progress are committed; its next start goes on from there.
+
+    It says what the coordinator waits for; `covey coordinator status` says so until it has stopped.
+    """
     with connected(target) as connection:
         _show_status(connection.drain(), as_json)
 
@@ -130,11 +135,16 @@ def _show_status(status: Status, as_json: bool) -> None:
     from covey.cli.views import tables
 
     shown = plain(status, STATUS_FIELDS) | {"active_runs": ", ".join(status.active_runs)}
+    del shown["waits_for"]
     tables.show(tables.pairs([(name.replace("_", " "), value) for name, value in shown.items()]))
+    if status.state == "draining":
+        click.echo("it stops when these have ended:" if status.waits_for else "no round is open: it stops now")
+        for text in status.waits_for:
+            click.echo(f"  {tables.said(text).plain}")
 
 
 @coordinator.command(
-    examples=("covey coordinator backup --to /backup/monday --data-dir /srv/covey",), json_fields=("folder", "bytes")
+    examples=("covey coordinator backup --to /backup/monday --data-dir /srv/covey",), json_fields=BACKUP_FIELDS
 )
 @click.option("--to", "folder", required=True, type=FOLDER, help="A new folder on the coordinator's machine.")
 @json_option
@@ -147,9 +157,9 @@ def backup(folder: Path, as_json: bool, target: Target) -> None:
     with connected(target) as connection:
         written = connection.backup(folder)
     if as_json:
-        print_json(plain(written, ("folder", "bytes")))
+        print_json(plain(written, BACKUP_FIELDS))
     else:
-        click.echo(f"{written.bytes} bytes written to {written.folder}")
+        click.echo(f"{written.bytes} bytes written to {written.folder} on {written.machine}, the coordinator's machine")
 
 
 @coordinator.command(
@@ -235,10 +245,35 @@ def _when(seconds: float) -> str:
 
 
 @coordinator.group(
-    "admin", cls=Group, examples=("covey coordinator admin issue alice --to ~/alice --data-dir /srv/covey",)
+    "admin",
+    cls=Group,
+    examples=("covey admin issue alice --to ~/alice --data-dir /srv/covey", "covey admin list --data-dir /srv/covey"),
 )
 def admin_group() -> None:
-    """Who may operate this coordinator."""
+    """Who may operate this coordinator (also: covey admin)."""
+
+
+@admin_group.command(
+    "list",
+    cls=Command,
+    examples=("covey admin list --data-dir /srv/covey", "covey coordinator admin list --json"),
+    json_fields=("(a list)", *ADMIN_FIELDS),
+)
+@json_option
+@target_options
+def list_admins(as_json: bool, target: Target) -> None:
+    """List admins and auditors. Also works while the coordinator is stopped.
+
+    Whoever can read the coordinator's data directory is an admin, too: its folder `admin` holds an identity.
+    """
+    with connected(target) as connection:
+        found = connection.admins()
+    if as_json:
+        print_json(plain_list(found, ADMIN_FIELDS))
+        return
+    from covey.cli.views import tables
+
+    tables.show(tables.admin_table(found))
 
 
 @admin_group.command(

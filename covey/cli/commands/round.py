@@ -8,7 +8,7 @@ import click
 
 from covey.cli.framework.command import Group, print_json
 from covey.cli.framework.connecting import connected
-from covey.cli.framework.fields import ROUND_FIELDS, UPDATE_FIELDS, VERSION_FIELDS, plain, plain_list
+from covey.cli.framework.fields import PROGRESS_FIELDS, ROUND_FIELDS, UPDATE_FIELDS, VERSION_FIELDS, plain, plain_list
 from covey.cli.framework.options import json_option, target_options
 from covey.cli.framework.pages import DEFAULT_PAGE, note_more, page_options
 
@@ -41,7 +41,7 @@ def round_group() -> None:
 @json_option
 @target_options
 def list_rounds(run: str, after: int | None, limit: int | None, whole: bool, as_json: bool, target: Target) -> None:
-    """List the newest rounds of RUN (its id, or its name if only one run has it)."""
+    """List the newest rounds of RUN (its id, or its name: the newest run of that name)."""
     with connected(target) as connection:
         rounds, note = _page(connection, run, after, None if whole else limit or DEFAULT_PAGE)
     if as_json:
@@ -75,6 +75,7 @@ def _page(
         *ROUND_FIELDS,
         f"updates (a list of: {', '.join(UPDATE_FIELDS)})",
         f"version ({', '.join(VERSION_FIELDS)}; null before the commit)",
+        f"nodes (of an open round; a list of: {', '.join(PROGRESS_FIELDS)})",
         "capped (the share of the examples, by node, of those that weights.max_share bounds)",
     ),
 )
@@ -83,15 +84,15 @@ def _page(
 @json_option
 @target_options
 def show_round(run: str, number: int, as_json: bool, target: Target) -> None:
-    """Show round N of RUN: who sent what, whether it was accepted, and why not."""
+    """Show round N of RUN: who sent what, whether it was accepted, and why not; of an open round also who does what."""
     with connected(target) as connection:
         detail = connection.round(run, number)
     if as_json:
         version = plain(detail.version, VERSION_FIELDS) if detail.version is not None else None
         updates = plain_list(detail.updates, UPDATE_FIELDS)
-        print_json(
-            {**plain(detail.round, ROUND_FIELDS), "updates": updates, "version": version, "capped": dict(detail.capped)}
-        )
+        nodes = plain_list(detail.nodes, PROGRESS_FIELDS)
+        said = {"updates": updates, "version": version, "nodes": nodes, "capped": dict(detail.capped)}
+        print_json({**plain(detail.round, ROUND_FIELDS), **said})
         return
     from covey.cli.views import tables
 

@@ -35,6 +35,8 @@ WATCH_FIELDS = (
     f"nodes ({', '.join(PROGRESS_FIELDS)})",
 )
 REPLAY_FIELDS = ("run", "ok", "decisions", "versions", "model_sha256", "problems")
+LOG_FIELDS = ("at", "what", "round", "node", "text")
+DELETED_FIELDS = ("run", "files", "bytes")
 AUDIT_FIELDS = ("run", "ok", "commits", "updates", "pruned", "problems")
 
 
@@ -42,7 +44,7 @@ AUDIT_FIELDS = ("run", "ok", "commits", "updates", "pruned", "problems")
 def run() -> None:
     """Submit runs and look at them.
 
-    RUN is a run's id, or its name if only one run has it.
+    RUN is a run's id, or its name: the newest run of that name.
     """
 
 
@@ -171,6 +173,58 @@ def stop(run: str, as_json: bool, target: Target) -> None:
     else:
         stopping = "" if stopped.state == "stopped" else "; it stops as soon as it can"
         click.echo(f"run {stopped.run} is {stopped.state}{stopping}")
+
+
+@run.command(
+    examples=(
+        "covey run logs digits --data-dir /srv/covey",
+        "covey run logs digits --limit 5",
+        "covey run logs digits --json",
+    ),
+    json_fields=("(a list)", *LOG_FIELDS),
+)
+@click.argument("run")
+@page_options("rounds")
+@json_option
+@target_options
+def logs(run: str, limit: int | None, whole: bool, as_json: bool, target: Target) -> None:
+    """Show what happened to RUN, the newest last: its events, its newest rounds, and why nodes contributed nothing.
+
+    Also works while the coordinator is stopped.
+    """
+    with connected(target) as connection:
+        lines = connection.run_log(run, rounds=None if whole else limit or DEFAULT_PAGE)
+    if as_json:
+        print_json(plain_list(lines, LOG_FIELDS))
+        return
+    from covey.cli.views import tables
+
+    tables.show(tables.log_lines(lines))
+
+
+@run.command(
+    examples=("covey run delete digits --data-dir /srv/covey", "covey run delete 3f9a01c2d4e5 --yes --json"),
+    json_fields=DELETED_FIELDS,
+)
+@click.argument("run")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+@target_options
+def delete(run: str, yes: bool, as_json: bool, target: Target) -> None:
+    """Delete RUN, which has ended, for ever: its record, models, updates and event log.
+
+    What it was asked for and that it was deleted stay among the coordinator's events.
+    """
+    with connected(target) as connection:
+        shown = connection.run(run)
+        what = f"run {shown.run} ({shown.name}, {shown.state}, {shown.done} of {shown.whole} {shown.unit})"
+        if shown.ended and not yes:
+            click.confirm(f"delete {what} with its models and updates, for ever?", abort=True, err=True)
+        deleted = connection.delete(shown)
+    if as_json:
+        print_json(plain(deleted, DELETED_FIELDS))
+    else:
+        click.echo(f"{what} is deleted: {deleted.files} files, {deleted.bytes} bytes")
 
 
 @run.command(

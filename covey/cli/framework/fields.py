@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from covey.client.values import NodeWork
+
 RUN_FIELDS = (
     "run",
     "name",
@@ -96,10 +98,21 @@ NODE_FIELDS = (
     "lost",
     "late",
     "last_reason",
+    "work",
 )
 EVENT_FIELDS = ("at", "kind", "run", "node", "detail")
-PROGRESS_FIELDS = ("node", "phase", "step", "steps", "loss", "seconds")
-STATUS_FIELDS = ("version", "federation", "state", "nodes_connected", "current_run", "active_runs", "store")
+PROGRESS_FIELDS = ("node", "phase", "step", "steps", "loss", "seconds", "since", "bytes_received", "bytes_sent")
+WORK_FIELDS = ("run", "name", "round", "phase", "step", "steps", "since", "bytes_received", "bytes_sent")
+STATUS_FIELDS = (
+    "version",
+    "federation",
+    "state",
+    "nodes_connected",
+    "current_run",
+    "active_runs",
+    "store",
+    "waits_for",
+)
 
 
 def plain(value: object, names: Iterable[str]) -> dict[str, Any]:
@@ -116,6 +129,8 @@ def _finite(value: Any) -> Any:
     """JSON knows no NaN and no infinity: None stands for them."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, NodeWork):
+        return plain(value, WORK_FIELDS)
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -114,3 +114,13 @@ def _width(made: Table) -> int:
 def _line(columns: Sequence[Column], texts: Sequence[int], row: Sequence[Cell]) -> Text | None:
     said = [Text.assemble(f"{columns[index].name.lower()} ", row[index]) for index in texts if row[index]]
     return Text.assemble(row[0], ": ", Text("; ").join(said)) if said else None
+
+
+def pairs(rows: Iterable[tuple[str, Any]]) -> Text:
+    """Names and values, one pair a line; without those that have no value."""
+    shown = [(name, value) for name, value in rows if value not in ("", None)]
+    width = max((len(name) for name, _ in shown), default=0)
+    return Text("\n").join(
+        Text.assemble((name.ljust(width + 1), "bold"), value if isinstance(value, Text) else said(str(value)))
+        for name, value in shown
+    )

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 from rich.console import Group as Stack
 from rich.live import Live
-from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from covey.cli.framework.command import print_json_line
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from covey.client.connection import Connection
 
 SHOWN_ROUNDS = 12
-BAR_COLUMNS = 24
 
 
 class View(Protocol):
@@ -74,9 +72,13 @@ class _Quiet:
     def __exit__(self, *_: object) -> None:
         return None
 
+    _is_lost = False
+
     def lost(self, error: Unreachable) -> None:
-        """Say on standard error that the coordinator is away."""
-        click.echo(f"waiting for the coordinator: {error}", err=True)
+        """Say on standard error that the coordinator is away; once, until it is back."""
+        if not self._is_lost:
+            click.echo(f"waiting for the coordinator: {error}", err=True)
+        self._is_lost = True
 
 
 class JsonLines(_Quiet):
@@ -84,6 +86,7 @@ class JsonLines(_Quiet):
 
     def update(self, change: Change) -> None:
         """Write the change."""
+        self._is_lost = False
         print_json_line(
             {
                 "run": plain(change.run, RUN_FIELDS),
@@ -98,12 +101,15 @@ class PlainLines(_Quiet):
 
     def __init__(self) -> None:
         self._state = ""
+        self._waited = ""
+        """What it waited for when that was said last: the same is not said again."""
         self._said_why = ""
         self._ended: dict[tuple[int, int], str] = {}
         """Round and attempt that were shown as ended, with the metrics shown for it."""
 
     def update(self, change: Change) -> None:
         """Write what is new."""
+        self._is_lost = False
         for item in change.rounds:
             if item.state == "decided":
                 self._round(item, f"update {item.round} of {item.invited[0]}")
@@ -111,8 +117,9 @@ class PlainLines(_Quiet):
                 whole = f"/{change.run.rounds}" if change.run.rounds else ""
                 self._round(item, f"round {item.round}{whole}")
         state = change.run.state + (f": {change.run.reason}" if change.run.reason else "")
-        if state != self._state:
+        if state not in (self._state, self._waited):
             self._state = state
+            self._waited = state if change.run.reason else self._waited
             self._write(f"run {change.run.run} ({change.run.name}) {state}")
 
     def _round(self, item: Round, name: str) -> None:
@@ -182,7 +189,7 @@ class LiveTable:
         metrics = tables.main_metrics(self._metrics)
         parts: list[Any] = [run_line(change.run), *tables.round_table(list(self._rounds.values()), metrics)]
         if change.nodes and not change.run.ended:
-            parts.append(progress_table(change.nodes))
+            parts += tables.progress_table(change.nodes)
         if self._away:
             parts.append(Text(self._away, style="yellow"))
         return Stack(*parts)
@@ -194,19 +201,3 @@ def run_line(run: Run) -> Text:
     done, whole, what = tables.done_of(run)
     line.append(f"  {done} of {whole} {what}" if run.unit == "updates" else f"  round {done} of {whole}")
     return line.append_text(Text("  ") + tables.said(run.reason)) if run.reason else line
-
-
-def progress_table(nodes: Any) -> Any:
-    """What each node does now, with the progress of its local training."""
-    made = tables.table(["NODE", "DOES", "PROGRESS", ">STEP", ">LOSS", ">TIME"])
-    for node in nodes:
-        training = node.steps > 0
-        made.add_row(
-            node.node,
-            tables.state_text(node.phase),
-            ProgressBar(total=max(1, node.steps), completed=node.step, width=BAR_COLUMNS),
-            f"{node.step}/{node.steps}" if training else "",
-            f"{node.loss:.4f}" if training else "",
-            f"{node.seconds:.1f} s" if training else "",
-        )
-    return made

@@ -2,81 +2,44 @@
 
 from __future__ import annotations
 
-import datetime
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.text import Text
 
 from covey.cli.views.contributions import SHORT, contribution_table, counts, counts_columns, counts_line, shortfalls
-from covey.cli.views.listing import Column, console, listing, said, said_lines, show, table
-from covey.client.values import Contribution, Event, Node, NodeDetail, Round, RoundDetail, Run
+from covey.cli.views.event_lines import event_lines, log_lines
+from covey.cli.views.listing import Column, console, listing, pairs, said, said_lines, show, table
+from covey.cli.views.node_tables import admin_table, node_details, node_table
+from covey.cli.views.times import when
+from covey.cli.views.words import STYLES, adversary_text, amount, number, span, state_text
+from covey.client.values import Contribution, NodeProgress, Round, RoundDetail, Run
 
-__all__ = ["SHORT", "console", "said", "said_lines", "shortfalls", "show", "table"]
-STYLES = {
-    "completed": "green",
-    "committed": "green",
-    "accepted": "green",
-    "connected": "green",
-    "running": "cyan",
-    "collecting": "cyan",
-    "aggregating": "cyan",
-    "held": "cyan",
-    "failed": "red",
-    "rejected": "red",
-    "evicted": "red",
-    "lost": "yellow",
-    "late": "yellow",
-    "interrupted": "yellow",
-    "declined": "yellow",
-    "stopped": "yellow",
-    "away": "yellow",
-    "left": "yellow",
-}
+__all__ = [
+    "SHORT",
+    "STYLES",
+    "admin_table",
+    "adversary_text",
+    "amount",
+    "console",
+    "counts_line",
+    "event_lines",
+    "log_lines",
+    "node_details",
+    "node_table",
+    "number",
+    "pairs",
+    "said",
+    "said_lines",
+    "shortfalls",
+    "show",
+    "span",
+    "state_text",
+    "table",
+    "when",
+]
 MAIN_METRICS = ("accuracy", "loss", "nodes/accuracy", "nodes/loss")
-
-
-def state_text(state: str) -> Text:
-    """A state or verdict in its colour."""
-    return Text(state, style=STYLES.get(state, ""))
-
-
-def adversary_text(attack: str) -> Text:
-    """The attack of a drill node, to be seen."""
-    return Text(said(attack).plain, style="bold red")
-
-
-def when(seconds: float | None) -> str:
-    """A Unix time as local time, with its distance from UTC; nothing for 0 and None."""
-    return datetime.datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds") if seconds else ""
-
-
-def day(seconds: float | None) -> str:
-    """The day of a Unix time here; nothing for 0 and None."""
-    return when(seconds)[:10]
-
-
-def amount(count: int) -> str:
-    """A number of bytes."""
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
-
-
-def span(seconds: float) -> str:
-    """A time span."""
-    if seconds < 120:
-        return f"{seconds:.2f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def number(value: object) -> str:
-    """A metric."""
-    return f"{value:.4f}" if isinstance(value, int | float) else ""
 
 
 def metric_names(rounds: Iterable[Round]) -> list[str]:
@@ -129,16 +92,6 @@ def run_table(runs: Iterable[Run]) -> list[Any]:
             )
             for run in runs
         ],
-    )
-
-
-def pairs(rows: Iterable[tuple[str, Any]]) -> Text:
-    """Names and values, one pair a line; without those that have no value."""
-    shown = [(name, value) for name, value in rows if value not in ("", None)]
-    width = max((len(name) for name, _ in shown), default=0)
-    return Text("\n").join(
-        Text.assemble((name.ljust(width + 1), "bold"), value if isinstance(value, Text) else said(str(value)))
-        for name, value in shown
     )
 
 
@@ -294,7 +247,27 @@ def round_details(detail: RoundDetail) -> list[Any]:
             *(row for update in detail.updates for row in missing_rows(update.missing, f" of {update.node}")),
         ]
     )
-    return [round_table([detail.round]), updates, facts]
+    return [round_table([detail.round]), updates, progress_table(detail.nodes) if detail.nodes else None, facts]
+
+
+def progress_table(nodes: Iterable[NodeProgress]) -> list[Any]:
+    """What each node of an open round does now, and since when."""
+    columns = [Column("NODE"), Column("DOES"), *(Column(name, right=True) for name in ("STEP", "LOSS", "IN", "OUT"))]
+    return listing(
+        [*columns, Column("SINCE")],
+        [
+            (
+                node.node,
+                state_text(node.phase),
+                f"{node.step}/{node.steps}" if node.steps else "",
+                f"{node.loss:.4f}" if node.steps and math.isfinite(node.loss) else "",
+                amount(node.bytes_received) if node.bytes_received else "",
+                amount(node.bytes_sent) if node.bytes_sent else "",
+                when(node.since),
+            )
+            for node in nodes
+        ],
+    )
 
 
 def _code(detail: RoundDetail) -> str:
@@ -312,74 +285,3 @@ def _capped(detail: RoundDetail) -> str:
         f"{node} has {share:.0%} of the examples and counts {shares[node]:.0%}" for node, share in detail.capped.items()
     ]
     return "weights.max_share binds: " + ", ".join(lines) if lines else ""
-
-
-def node_table(nodes: Iterable[Node]) -> list[Any]:
-    """One line a node; with a column DRILL where there is an adversary."""
-    found = list(nodes)
-    drills = any(node.drill for node in found)
-    return listing(
-        [
-            Column("NODE"),
-            Column("STATE"),
-            *([Column("DRILL")] if drills else []),
-            Column("LAST SEEN"),
-            Column("ACCEPT", right=True),
-            *counts_columns(SHORT),
-            Column("VERSION", below="narrow"),
-            Column("VALID UNTIL", below="narrow"),
-            Column("DEVICE", below="narrow"),
-            Column("LAST REASON", below="always"),
-        ],
-        [
-            (
-                node.node,
-                state_text(node.state),
-                *([adversary_text(node.drill)] if drills else []),
-                when(node.last_seen_at),
-                str(node.accepted),
-                *counts(node),
-                said(node.version),
-                day(node.certificate_expires_at),
-                said(node.device),
-                said(node.last_reason),
-            )
-            for node in found
-        ],
-    )
-
-
-def node_details(detail: NodeDetail) -> list[Any]:
-    """One node, and what happened to it."""
-    node = detail.node
-    facts = pairs(
-        [
-            ("node", node.node),
-            ("state", state_text(node.state)),
-            ("enrolled", when(node.enrolled_at)),
-            ("last seen", when(node.last_seen_at)),
-            ("certificate until", when(node.certificate_expires_at)),
-            ("covey", node.version),
-            ("device", node.device),
-            ("tasks", ", ".join(node.tasks)),
-            ("drill", adversary_text(node.drill) if node.drill else ""),
-            ("updates", ", ".join(filter(None, [f"{node.accepted} accepted", counts_line(node)]))),
-            ("last reason", node.last_reason),
-        ]
-    )
-    return [facts, event_lines(detail.events)]
-
-
-def event_lines(events: Iterable[Event]) -> Text:
-    """One line an event."""
-    return Text("\n").join(_event(item) for item in events)
-
-
-def _event(item: Event) -> Text:
-    of = "  ".join(filter(None, [when(item.at), item.kind, item.node, item.run and f"run {item.run}"]))
-    detail = _detail(item.detail)
-    return said(f"{of}  {detail}" if detail else of)
-
-
-def _detail(detail: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in detail.items())

@@ -139,6 +139,9 @@ class IdentityConformance:
         found = store.node("ada")
         assert (found.last_seen_at, found.device, found.tasks) == (30.5, "cuda", ("digits",))
         assert found.version.startswith("0.1")
+        store.note_seen({"ada": 30.75, "nobody": 1.0})
+        store.note_seen({})
+        assert store.node("ada").last_seen_at == 30.75
         store.seen("ada", 31.0, tasks=[])
         assert store.node("ada").tasks == ()
         with pytest.raises(NotFound):

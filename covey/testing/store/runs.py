@@ -25,13 +25,13 @@ class RunConformance:
             store.add_run(make.run_record("run-1", name="other"))
         assert store.run("run-1").name == "name of run-1"
 
-    def test_a_run_is_found_by_its_name_if_only_one_has_it(self, store: Store) -> None:
-        for run in ("a", "b"):
-            store.add_run(make.run_record(run, name="digits"))
-        store.add_run(make.run_record("c", name="mnist"))
-        assert store.run("mnist").run == "c"
-        with pytest.raises(Conflict, match=r"a, b"):
-            store.run("digits")
+    def test_a_name_means_the_newest_run_of_that_name(self, store: Store) -> None:
+        for index, run in enumerate(("a", "c", "b")):
+            store.add_run(make.run_record(run, name="digits", submitted_at=10.0 + index))
+        store.add_run(make.run_record("d", name="mnist"))
+        assert store.run("mnist").run == "d"
+        assert store.run("digits").run == "b"
+        assert store.run("a").run == "a"
         with pytest.raises(NotFound):
             store.run("nothing")
 
@@ -50,6 +50,28 @@ class RunConformance:
         assert store.count_runs(("queued",)) == 2
         assert store.count_runs(("queued", "stopped")) == 3
         assert store.count_runs(("running",)) == store.count_runs(()) == 0
+
+    def test_a_run_that_has_ended_is_deleted_with_what_only_it_needs(self, store: Store) -> None:
+        run = make.start_run(store)
+        played = make.play_round(store, run, 1)
+        files = {digest for update in store.updates(run, 1) for digest in make.files_of(update)}
+        files |= make.files_of(played) | make.files_of(store.version(run, 0))
+        store.add_event(EventRecord(1.0, "run-submitted", run))
+        other = make.start_run(store, "other")
+        needed = store.referenced_digests() - files
+        with pytest.raises(Conflict, match="stop it first"):
+            store.delete_run(run)
+        store.finish_run(run, "stopped", "", 2000.0)
+        assert set(store.delete_run(run)) == files
+        assert store.referenced_digests() == needed
+        with pytest.raises(NotFound):
+            store.run(run)
+        assert (store.rounds(run), store.versions(run), store.steps(run)) == ([], [], [])
+        assert [event.kind for event in store.events(run=run)] == ["run-submitted"]
+        assert store.run(other).state == "running"
+        assert store.check() == []
+        with pytest.raises(NotFound):
+            store.delete_run(run)
 
     def test_starting_a_run_is_one_step_and_can_be_repeated(self, store: Store) -> None:
         run = make.start_run(store)

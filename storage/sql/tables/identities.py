@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from sqlalchemy import Connection, bindparam, insert, select, update
@@ -27,6 +27,7 @@ _REDEEM = (
 _ADD_NODE = insert(nodes)
 _WHERE = nodes.c.node == bindparam("b_node")
 _UPDATE = update(nodes).where(_WHERE)
+_SEEN = _UPDATE.values(last_seen_at=bindparam("b_at"))
 _STATE = select(nodes.c.state).where(_WHERE)
 _KEY = select(keys).where(keys.c.key_id == bindparam("b_key_id"))
 _ADD_KEY = insert(keys)
@@ -132,6 +133,13 @@ class SqlIdentities(Identities):
         said |= {"tasks": list(tasks)} if tasks is not None else {}
         with self._db.writing() as connection:
             _set(connection, node, last_seen_at=at, **said)
+
+    @override
+    def note_seen(self, times: Mapping[str, float]) -> None:
+        if not times:
+            return
+        with self._db.writing() as connection:
+            connection.execute(_SEEN, [{"b_node": node, "b_at": at} for node, at in times.items()])
 
     @override
     def set_node_state(self, node: str, state: Literal["active", "evicted", "left"]) -> None:

@@ -22,11 +22,13 @@ from sqlalchemy import (
 )
 from typing_extensions import override
 
+from covey.errors import Conflict
 from covey.storage.record.contract import Json
 from covey.storage.record.retention import Retention
 from covey.storage.sql.database import Database
-from covey.storage.sql.schema import assignments, file_references, groups, steps, versions
+from covey.storage.sql.schema import Base, assignments, events, file_references, groups, steps, versions
 from covey.storage.sql.tables.rounds import ENDED
+from covey.storage.sql.tables.runs import TERMINAL, run_row
 
 _RUN: BindParameter[str] = bindparam("b_run")
 _VERSIONS: BindParameter[int] = bindparam("b_versions", expanding=True)
@@ -95,6 +97,20 @@ _MARK_UPDATES = (
     .values(kept=False)
 )
 _REFERENCED = select(file_references.c.digest).distinct()
+_ONLY_OF_RUN = (
+    select(file_references.c.digest)
+    .where(
+        file_references.c.run == _RUN,
+        not_(exists().where(_other.c.digest == file_references.c.digest, _other.c.run != _RUN)),
+    )
+    .distinct()
+)
+_DELETE_RUN = [
+    delete(table).where(table.c.run == _RUN)
+    for table in reversed(Base.metadata.sorted_tables)
+    if "run" in table.c and table is not events
+]
+"""Everything of a run but its events, what refers to something before it."""
 
 
 class SqlRetention(Retention):
@@ -125,6 +141,17 @@ class SqlRetention(Retention):
                 "b_rounds": sorted(old - set(pins.pinned_updates if pins else ())),
             }
             return _release(connection, gone) if gone["b_versions"] or gone["b_rounds"] else []
+
+    @override
+    def delete_run(self, run: str) -> list[str]:
+        with self._db.writing() as connection:
+            state = run_row(connection, run).state
+            if state not in TERMINAL:
+                raise Conflict(f"run {run} is {state}; stop it first: covey run stop {run}")
+            unneeded = sorted(connection.execute(_ONLY_OF_RUN, {"b_run": run}).scalars())
+            for delete_all in _DELETE_RUN:
+                connection.execute(delete_all, {"b_run": run})
+            return unneeded
 
     @override
     def referenced_digests(self) -> set[str]:

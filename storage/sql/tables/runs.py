@@ -18,7 +18,9 @@ from covey.storage.sql.tables.versions import same_version, write_version
 TERMINAL = ("completed", "failed", "stopped")
 _ADD = insert(runs)
 _BY_ID = select(runs).where(runs.c.run == bindparam("b_run"))
-_BY_NAME = select(runs).where(runs.c.name == bindparam("b_name")).order_by(runs.c.submitted_at, runs.c.run)
+_BY_NAME = (
+    select(runs).where(runs.c.name == bindparam("b_name")).order_by(runs.c.submitted_at.desc(), runs.c.run.desc())
+)
 _NEWEST_FIRST = select(runs).order_by(runs.c.submitted_at.desc(), runs.c.run.desc())
 _PLACE = select(runs.c.submitted_at).where(runs.c.run == bindparam("b_run"))
 _COUNT = select(func.count()).select_from(runs).where(runs.c.state.in_(bindparam("b_states", expanding=True)))
@@ -78,10 +80,8 @@ class SqlRuns(Runs):
             row = connection.execute(_BY_ID, {"b_run": run}).one_or_none()
             if row is not None:
                 return run_record(row)
-            named = connection.execute(_BY_NAME, {"b_name": run}).all()
-            if len(named) > 1:
-                raise Conflict(f"several runs are named {run!r}; say which: {', '.join(row.run for row in named)}")
-            return run_record(named[0] if named else run_row(connection, run))
+            named = connection.execute(_BY_NAME, {"b_name": run}).first()
+            return run_record(named if named is not None else run_row(connection, run))
 
     @override
     def runs(

@@ -5,6 +5,7 @@ from rich.console import Console
 
 from covey.cli.views import tables
 from covey.cli.views.run_views import SHOWN_ROUNDS, JsonLines, LiveTable, PlainLines
+from covey.client.errors import Unreachable
 from covey.client.values import Change, NodeProgress, Round, Run
 
 
@@ -45,7 +46,9 @@ def test_json_lines_are_one_object_a_change(capsys):
     first, last = map(json.loads, capsys.readouterr().out.splitlines())
     assert first["run"]["state"] == "running"
     assert first["rounds"][0]["round"] == 1
-    assert first["nodes"] == [{"node": "a", "phase": "training", "step": 3, "steps": 9, "loss": 0.5, "seconds": 1.0}]
+    (node,) = first["nodes"]
+    assert (node["node"], node["phase"], node["step"], node["steps"]) == ("a", "training", 3, 9)
+    assert (node["loss"], node["seconds"], node["since"], node["bytes_received"]) == (0.5, 1.0, None, 0)
     assert (last["run"]["state"], last["rounds"]) == ("completed", [])
 
 
@@ -84,3 +87,15 @@ def test_what_a_node_says_cannot_steer_the_terminal(capsys):
     with PlainLines() as view:
         view.update(status(reason="declined \x1b[2J\x07[bold]here"))
     assert capsys.readouterr().out == "run 3f9a (digits) running: declined  [2J [bold]here\n"
+
+
+def test_a_wait_is_said_once_until_something_else_happened(capsys):
+    with PlainLines() as view:
+        for _ in range(3):
+            view.update(status(reason="waiting for n1"))
+            view.update(status())
+        for _ in range(3):
+            view.lost(Unreachable("the coordinator does not answer"))
+    said = capsys.readouterr()
+    assert said.out.count("waiting for n1") == 1
+    assert said.err.count("does not answer") == 1

@@ -38,7 +38,13 @@ def test_runs_are_values(recorder, connection):
     recorder.run("first", rounds=3)
     recorder.run("second")
     second, first = connection.runs()
-    assert (second.run, second.state, second.done, second.whole, second.unit) == ("second", "running", 0, 20, "rounds")
+    assert (second.run, second.state, second.done, second.whole, second.unit) == (
+        "second",
+        "interrupted",
+        0,
+        20,
+        "rounds",
+    )
     assert (first.rounds_committed, first.model_sha256) == (3, recorder.version("first", 3).model_sha256)
     assert (first.started_at, first.ended_at, first.roster) == (200.0, None, ("ada", "bob"))
     assert first.spec["rounds"] == {"count": 20}

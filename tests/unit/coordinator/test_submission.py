@@ -11,6 +11,7 @@ from covey.coordinator.admin.service import AdminService, AdminServices
 from covey.coordinator.backup.backup import BackupServices
 from covey.coordinator.nodes.enrolment import Addresses, EnrolmentServices
 from covey.coordinator.nodes.sessions import Sessions
+from covey.coordinator.runs.deletion import DeletionServices
 from covey.errors import SpecError, TaskError
 from covey.protos import admin_pb2 as pb
 from covey.storage.record.contract import NodeRecord
@@ -72,6 +73,7 @@ def submit(world, worker, authority, identity):
             ),
             backup=BackupServices(world.folder, world.store, world.files, world.retention, world.background),
             operation=world.operation,
+            deletion=DeletionServices(world.record, world.files, world.retention),
             changes=world.changes,
             clock=given.clock,
             store_name="SQLite",

@@ -1,0 +1,74 @@
+"""Who does what now: what only the coordinator knows that is running, beside what is on record."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+
+from covey.coordinator.runs.active_run import ActiveRun
+from covey.coordinator.runs.active_runs import ActiveRuns
+from covey.coordinator.runs.facts import NodeProgress
+from covey.machines.shortage import listed
+from covey.protos import admin_pb2 as pb
+
+_AT_WORK = ("invited", "queued", "downloading", "training", "uploading")
+
+
+def progress_views(run: ActiveRun | None, here: Container[str], number: int = 0) -> list[pb.NodeProgress]:
+    """What the nodes of a run's open round do now; with `number`, those for which this round is open."""
+    if run is None:
+        return []
+    return [
+        _progress_view(node, progress, here)
+        for node, progress in sorted(run.progress.items())
+        if not number or run.mode.open_round(node) == number
+    ]
+
+
+def _progress_view(node: str, progress: NodeProgress, here: Container[str]) -> pb.NodeProgress:
+    fields = vars(progress) | {"phase": _phase(node, progress, here)}
+    return pb.NodeProgress(node=node, **fields)
+
+
+def _phase(node: str, progress: NodeProgress, here: Container[str]) -> str:
+    """What a node does; one that has work and no connection is away."""
+    return "away" if progress.phase in _AT_WORK and node not in here else progress.phase
+
+
+def works_of(runs: ActiveRuns, node: str) -> list[pb.NodeWork]:
+    """What a connected node works on now, run by run."""
+    return [
+        pb.NodeWork(
+            run=run.run.run,
+            name=run.run.name,
+            round=run.mode.open_round(node),
+            phase=progress.phase,
+            step=progress.step,
+            steps=progress.steps,
+            since=progress.since,
+            bytes_received=progress.bytes_received,
+            bytes_sent=progress.bytes_sent,
+        )
+        for run in runs.active.values()
+        if (progress := run.progress.get(node)) is not None
+        if progress.phase in _AT_WORK and run.collecting(node, run.mode.open_round(node))
+    ]
+
+
+def add_received(run: ActiveRun | None, view: pb.Round) -> pb.Round:
+    """An open round with the bytes that came in, those of unfinished uploads too."""
+    if run is not None and view.state == "collecting":
+        open_ones = (p for node, p in list(run.progress.items()) if run.mode.open_round(node) == view.round)
+        view.bytes_received = max(view.bytes_received, sum(progress.bytes_received for progress in open_ones))
+    return view
+
+
+def awaited_by(runs: ActiveRuns) -> Iterator[str]:
+    """The open rounds, and evaluations, in words: what a coordinator that is to stop waits for."""
+    for run in runs.active.values():
+        if run.is_idle:
+            continue
+        state = run.machine.state if run.machine is not None else "starting"
+        busy = [f"{node} ({progress.phase})" for node, progress in run.progress.items() if progress.phase in _AT_WORK]
+        of = f": {listed(busy)}" if busy and state != "finishing" else ""
+        waits = f"; {said}" if (said := run.mode.waits_for()) else ""
+        yield f"run {run.run.name} ({run.run.run}) is {state}{of}{waits}"

@@ -1,0 +1,63 @@
+"""Deleting a run that has ended: its record, then the files that no other run needs, and its event log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from covey.coordinator.runs.retention import Retention
+from covey.storage.record.contract import Store
+
+
+class Sized(Protocol):
+    """Where the files are."""
+
+    def path(self, digest: str) -> Path:
+        """Where the file of a digest lies."""
+
+
+@dataclass(frozen=True)
+class DeletionServices:
+    """What deleting is given.
+
+    Attributes:
+        store: The record.
+        files: Model and update files.
+        retention: Drops them.
+        events: The folder of event logs; None: there are none.
+    """
+
+    store: Store
+    files: Sized
+    retention: Retention
+    events: Path | None = None
+
+
+@dataclass(frozen=True)
+class DeletedRun:
+    """What was deleted."""
+
+    files: int
+    bytes: int
+
+
+def delete_run(services: DeletionServices, run: str) -> DeletedRun:
+    """Delete a run by its id. In the record's thread: nobody refers to its files meanwhile.
+
+    Raises:
+        Conflict: It has not ended.
+        NotFound: There is no such run.
+    """
+    digests = services.store.delete_run(run)
+    logs = sorted(services.events.glob(f"{run}.*jsonl")) if services.events is not None else []
+    sizes = _sizes([*map(services.files.path, digests), *logs])
+    services.retention.drop(digests)
+    for path in logs:
+        path.unlink(missing_ok=True)
+    return DeletedRun(len(sizes), sum(sizes))
+
+
+def _sizes(paths: Iterable[Path]) -> list[int]:
+    return [path.stat().st_size for path in paths if path.exists()]

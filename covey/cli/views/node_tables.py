@@ -1,0 +1,96 @@
+"""Nodes and admins, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from covey.cli.views.contributions import SHORT, counts, counts_columns, counts_line
+from covey.cli.views.event_lines import event_lines
+from covey.cli.views.listing import Column, listing, pairs, said
+from covey.cli.views.times import day, when
+from covey.cli.views.words import adversary_text, amount, state_text
+from covey.client.values import Admin, Node, NodeDetail, NodeWork
+
+
+def node_table(nodes: Iterable[Node]) -> list[Any]:
+    """One line a node; with a column DRILL where there is an adversary."""
+    found = list(nodes)
+    drills = any(node.drill for node in found)
+    return listing(
+        [
+            Column("NODE"),
+            Column("STATE"),
+            *([Column("DRILL")] if drills else []),
+            Column("LAST SEEN"),
+            Column("ACCEPT", right=True),
+            *counts_columns(SHORT),
+            Column("VERSION", below="narrow"),
+            Column("VALID UNTIL", below="narrow"),
+            Column("DEVICE", below="narrow"),
+            Column("DOES", below="always"),
+            Column("LAST REASON", below="always"),
+        ],
+        [
+            (
+                node.node,
+                state_text(node.state),
+                *([adversary_text(node.drill)] if drills else []),
+                when(node.last_seen_at),
+                str(node.accepted),
+                *counts(node),
+                said(node.version),
+                day(node.certificate_expires_at),
+                said(node.device),
+                said(work_text(node.work)),
+                said(node.last_reason),
+            )
+            for node in found
+        ],
+    )
+
+
+def admin_table(admins: Iterable[Admin]) -> list[Any]:
+    """One line an admin or auditor."""
+    return listing(
+        [Column(name) for name in ("NAME", "ROLE", "STATE", "ENROLLED", "VALID UNTIL")],
+        [
+            (one.name, one.role, state_text(one.state), when(one.enrolled_at), day(one.certificate_expires_at))
+            for one in admins
+        ],
+    )
+
+
+def node_details(detail: NodeDetail) -> list[Any]:
+    """One node, and what happened to it."""
+    node = detail.node
+    facts = pairs(
+        [
+            ("node", node.node),
+            ("state", state_text(node.state)),
+            ("enrolled", when(node.enrolled_at)),
+            ("last seen", when(node.last_seen_at)),
+            ("certificate until", when(node.certificate_expires_at)),
+            ("covey", node.version),
+            ("device", node.device),
+            ("tasks", ", ".join(node.tasks)),
+            ("drill", adversary_text(node.drill) if node.drill else ""),
+            ("updates", ", ".join(filter(None, [f"{node.accepted} accepted", counts_line(node)]))),
+            ("does", work_text(node.work)),
+            ("last reason", node.last_reason),
+        ]
+    )
+    return [facts, event_lines(detail.events)]
+
+
+def work_text(work: Iterable[NodeWork]) -> str:
+    """What a node does now, run by run, on one line."""
+    return "; ".join(_work(item) for item in work)
+
+
+def _work(item: NodeWork) -> str:
+    step = f" {item.step}/{item.steps}" if item.steps else ""
+    moved = [f"{amount(item.bytes_received)} received"] if item.bytes_received else []
+    moved += [f"{amount(item.bytes_sent)} sent"] if item.bytes_sent else []
+    of = f"{item.phase}{step} for round {item.round} of {item.name} ({item.run}) since {when(item.since)}"
+    return ", ".join([of, *moved])
