@@ -25,6 +25,7 @@ from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.sessions import Sessions
 from covey.coordinator.runs.active_runs import ActiveRuns
 from covey.coordinator.runs.deletion import DeletionServices, delete_run
+from covey.coordinator.runs.layouts import refuse_oversized
 from covey.coordinator.runs.ports import Worker
 from covey.coordinator.runs.scheduler import Scheduler
 from covey.coordinator.store_thread import StoreThread
@@ -104,7 +105,8 @@ class AdminService:
         spec = parse_json(request.spec_json) if request.spec_json else parse_toml(request.spec_toml)
         text = spec.to_json()
         async with self._submission:
-            await self._env.worker.do(DESCRIBE, DescribeJob(text, self._env.allow_paths, submitted=True))
+            said = await self._env.worker.do(DESCRIBE, DescribeJob(text, self._env.allow_paths, submitted=True))
+        refuse_oversized(text, said)
         now = self._env.clock()
         record = RunRecord(secrets.token_hex(6), spec.name, spec.mode, text, spec.seed, "queued", "", now)
         await self._call(self._store.add_run, record)

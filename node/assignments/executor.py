@@ -35,6 +35,7 @@ class Executor:
         try:
             spec = parse_json(talk.assignment.spec)
             self._services.config.check_run(spec)
+            await self._bases.bring_layout(talk)
             if talk.assignment.work == "evaluate":
                 await self._evaluate(talk, spec)
             else:
