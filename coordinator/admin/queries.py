@@ -150,8 +150,9 @@ class Queries:
     def nodes(self, after: str = "", limit: int = 0, role: str = "") -> pb.ListNodesReply:
         """A page of nodes, or of identities of another role, by name."""
         of_role = role if role in ("admin", "auditor") else "node"
-        records = (record for record in self._store.nodes(role=of_role) if record.node > after)  # type: ignore[arg-type]
-        nodes, more = fitting(map(self._node_view, records), page_size(limit))
+        size = page_size(limit)
+        records = self._store.nodes(role=of_role, after=after, limit=size + 1)  # type: ignore[arg-type]
+        nodes, more = fitting(map(self._node_view, records), size)
         return pb.ListNodesReply(nodes=nodes, next=nodes[-1].node if more else "")
 
     def node(self, node: str) -> pb.NodeDetail:

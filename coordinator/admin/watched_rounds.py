@@ -13,13 +13,16 @@ from covey.storage.record.contract import RoundRecord, Store
 class WatchedRounds:
     """Which rounds of a run have changed since this was last asked, without reading all of them each time.
 
-    Rounds up to a mark have ended, but for a few; these and the rounds after the mark are read again. A round changes
-    after its end when its version is evaluated: the mark stays `RECENT` rounds behind the newest, and what comes later
-    still is seen when the run has ended, when all are read once more.
+    The first time the newest `WINDOW` rounds are told, and those before that are still open: who wants older ones asks
+    for them. After that, rounds up to a mark have ended, but for a few; these and the rounds after the mark are read
+    again. A round changes after its end when its version is evaluated: the mark is `RECENT` rounds behind the newest,
+    and what comes later still is seen when the run has ended, when the newest `WINDOW` are read once more. So no look
+    takes longer because a run is long.
     """
 
     RECENT = 32
     PAGE = 200
+    WINDOW = 1000
 
     def __init__(self, store: Store, run: str) -> None:
         self._store, self._run = store, run
@@ -28,9 +31,12 @@ class WatchedRounds:
         self._unsettled: set[int] = set()
         self._newest = 0
 
-    def changes(self, *, whole: bool = False) -> Iterator[list[pb.Round]]:
-        """What changed, in lists that fit a message; some are empty. `whole`: look at every round."""
-        mark = 0 if whole else max(0, self._newest - max(self.RECENT, 2 * len(self._unsettled)))
+    def changes(self, *, last: bool = False) -> Iterator[list[pb.Round]]:
+        """What changed, in lists that fit a message; some are empty. `last`: the run has ended."""
+        if not self._newest:
+            self._look_first()
+        behind = self.WINDOW if last or not self._told else max(self.RECENT, 2 * len(self._unsettled))
+        mark = max(0, self._newest - behind)
         stragglers = [self._store.round(self._run, number) for number in sorted(self._unsettled) if number <= mark]
         page = stragglers + self._store.rounds(self._run, after=mark, limit=self.PAGE)
         while page:
@@ -40,6 +46,13 @@ class WatchedRounds:
             page = page[len(rounds) :] or self._store.rounds(
                 self._run, after=max(mark, page[-1].round), limit=self.PAGE
             )
+
+    def _look_first(self) -> None:
+        """Where the rounds end, and which of the older ones are open."""
+        newest = self._store.rounds(self._run, limit=1, newest=True)
+        self._newest = newest[0].round if newest else 0
+        if self._newest > self.WINDOW:
+            self._note(self._store.rounds(self._run, states=("collecting", "aggregating")))
 
     def _note(self, records: list[RoundRecord]) -> None:
         for record in records:
@@ -54,6 +67,8 @@ class WatchedRounds:
         if self._told.get(message.round) == told:
             return False
         self._told[message.round] = told
+        while len(self._told) > 2 * self.WINDOW:
+            del self._told[next(iter(self._told))]
         return True
 
 

@@ -149,7 +149,7 @@ class Connection:
             on_lost: Called with the reason each time that the coordinator is gone; it is then tried again.
 
         Yields:
-            What changed. At first all rounds, in as many steps as that takes.
+            What changed. At first the newest 1,000 rounds and those still open, in as many steps as that takes.
 
         Raises:
             Unreachable: The coordinator does not answer: at first, or for two minutes.
@@ -285,9 +285,13 @@ class Connection:
 
     # -- nodes
 
-    def nodes(self) -> list[Node]:
-        """All nodes by name."""
-        return list(self._loop.iterate(paging.nodes(self._reading())))
+    def nodes(self, limit: int | None = None, *, after: str = "") -> list[Node]:
+        """Nodes by name: at most `limit`, after one of them (its name)."""
+        return list(self.every_node(limit, after=after))
+
+    def every_node(self, limit: int | None = None, *, after: str = "") -> Iterator[Node]:
+        """As `nodes`, each page read when it is needed."""
+        return self._loop.iterate(paging.nodes(self._reading(), after, limit))
 
     def node(self, node: str) -> NodeDetail:
         """One node, and the newest of what happened to it."""

@@ -68,24 +68,25 @@ async def contributions(record: Record, run: str) -> AsyncGenerator[Contribution
 async def admins(record: Record) -> AsyncGenerator[Admin]:
     """Admins, then auditors, by name."""
     for role in ("admin", "auditor"):
-        reply = await record.nodes("", role)
+        reply = await record.nodes("", role=role)
         while True:
             for one in reply.nodes:
                 yield Admin(one.node, role, one.state, one.enrolled_at, one.certificate_expires_at)
             if not reply.next:
                 break
-            reply = await record.nodes(reply.next, role)
+            reply = await record.nodes(reply.next, role=role)
 
 
-async def nodes(record: Record) -> AsyncGenerator[Node]:
-    """All nodes by name."""
-    reply = await record.nodes("")
-    while True:
+async def nodes(record: Record, after: str = "", limit: int | None = None) -> AsyncGenerator[Node]:
+    """Nodes by name: at most `limit`, after one of them (its name)."""
+    left = limit
+    while left is None or left > 0:
+        reply = await record.nodes(after, _page(left))
         for node in values_of(Node, reply.nodes):
             yield node
-        if not reply.next:
+        left, after = _less(left, len(reply.nodes)), reply.next
+        if not after:
             return
-        reply = await record.nodes(reply.next)
 
 
 async def events(record: Record, run: str, node: str, limit: int | None) -> AsyncGenerator[Event]:

@@ -54,7 +54,7 @@ class Record(ABC):
         """Every signed statement of a run."""
 
     @abstractmethod
-    async def nodes(self, after: str, role: str = "node") -> pb.ListNodesReply:
+    async def nodes(self, after: str, limit: int = 0, role: str = "node") -> pb.ListNodesReply:
         """A page of nodes, or of identities of another role, by name."""
 
     @abstractmethod

@@ -66,8 +66,8 @@ class RemoteRecord(Record):
         return self._channel.stream("AuditRun", pb.RunRequest(run=run))
 
     @override
-    async def nodes(self, after: str, role: str = "node") -> pb.ListNodesReply:
-        request = pb.ListNodesRequest(after=after, role=role)
+    async def nodes(self, after: str, limit: int = 0, role: str = "node") -> pb.ListNodesReply:
+        request = pb.ListNodesRequest(after=after, limit=limit, role=role)
         return cast(pb.ListNodesReply, await self._channel.call("ListNodes", request))
 
     @override

@@ -106,8 +106,8 @@ class StoredRecord(Record):
             yield page
 
     @override
-    async def nodes(self, after: str, role: str = "node") -> pb.ListNodesReply:
-        return await asyncio.to_thread(self._queries.nodes, after, role=role)
+    async def nodes(self, after: str, limit: int = 0, role: str = "node") -> pb.ListNodesReply:
+        return await asyncio.to_thread(self._queries.nodes, after, limit, role=role)
 
     @override
     async def node(self, node: str) -> pb.NodeDetail:

@@ -19,7 +19,7 @@ def follow(attempt: Callable[[], Iterator[Change]], on_lost: OnLost | None = Non
     """A run's changes until it has ended.
 
     Args:
-        attempt: Connects, and gives the changes from then on; the first one has all rounds.
+        attempt: Connects, and gives the changes from then on; the first ones have the newest rounds.
         on_lost: Called each time that the connection is gone.
 
     Raises:

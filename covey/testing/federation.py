@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 import uuid
@@ -26,6 +25,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from covey.errors import CoveyError
+from covey.testing.forks import run_covey
 from covey.testing.processes import STOP_S, Daemon, children_of, end_all, wait_until
 
 if TYPE_CHECKING:
@@ -50,12 +50,20 @@ class Federation:
         nodes: How many nodes; their names are n0, n1, ... with as many digits as the last one needs.
         store_url: The coordinator's store; default: SQLite in its data directory.
         env: Added to the environment of every daemon.
+        fork: Whether daemons may be copies of a process that has imported everything, where that is enabled
+            (`covey.testing.forks`); else they are executed as a user's.
     """
 
     def __init__(
-        self, root: Path, nodes: int = 4, *, store_url: str | None = None, env: Mapping[str, str] | None = None
+        self,
+        root: Path,
+        nodes: int = 4,
+        *,
+        store_url: str | None = None,
+        env: Mapping[str, str] | None = None,
+        fork: bool = True,
     ) -> None:
-        self.root, self.store_url = root, store_url
+        self.root, self.store_url, self._fork = root, store_url, fork
         width = len(str(max(nodes - 1, 0)))
         self.names = tuple(f"n{index:0{width}}" for index in range(nodes))
         self.coordinator: Daemon | None = None
@@ -178,7 +186,7 @@ class Federation:
 
     def _spawn(self, name: str, command: Sequence[str], env: Mapping[str, str] | None) -> Daemon:
         whole = {**os.environ, **self._env, **(env or {})}
-        return Daemon(name, command, self._log(name), whole, may_die="COVEY_FAULTS" in whole)
+        return Daemon(name, command, self._log(name), whole, may_die="COVEY_FAULTS" in whole, fork=self._fork)
 
     # -- processes
 
@@ -303,7 +311,7 @@ class Federation:
             FederationError: It failed (with `check`); the message holds its output.
         """
         env = {**os.environ, **self._env}
-        done = subprocess.run(_command(arguments), capture_output=True, text=True, env=env, timeout=timeout_s)
+        done = run_covey(arguments, env=env, timeout_s=timeout_s)
         if check and done.returncode != 0:
             text = " ".join(map(str, arguments))
             raise FederationError(f"covey {text}: exit code {done.returncode}\n{done.stdout}{done.stderr}")

@@ -9,6 +9,11 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
+
+from covey.testing import forks
+from covey.testing.forking import NURSERY
+from covey.testing.forks import DEFAULT_NAME, ForkedProcess, covey_arguments, mark_of
 
 POLL_S = 0.02
 TAIL_LINES = 30
@@ -28,22 +33,28 @@ def process_ids() -> list[int]:
 
 
 def children_of(*parents: int) -> dict[int, list[int]]:
-    """Living direct children of each of these processes, the oldest id first; none if it is gone."""
+    """Living direct children of each of these processes, the oldest id first; none if it is gone. Nurseries apart."""
     found: dict[int, list[int]] = {pid: [] for pid in parents}
     for candidate in sorted(process_ids()):
         with contextlib.suppress(OSError):
-            parent = living_parent_of(Path(f"/proc/{candidate}/stat").read_text(errors="replace"))
-            if parent is not None and parent in found:
+            stat = Path(f"/proc/{candidate}/stat").read_text(errors="replace")
+            parent = living_parent_of(stat)
+            if parent is not None and parent in found and f"{NURSERY})" not in stat:
                 found[parent].append(candidate)
     return found
 
 
 def marked_processes(name: str, value: str) -> list[int]:
     """Living processes whose environment holds `name=value`, whatever their parent is by now."""
-    wanted, found = f"{name}={value}".encode(), []
+    wanted, called, found = f"{name}={value}".encode(), mark_of({name: value}), []
     for candidate in process_ids():
         with contextlib.suppress(OSError):
-            if wanted in Path(f"/proc/{candidate}/environ").read_bytes().split(b"\0"):
+            folder = Path(f"/proc/{candidate}")
+            # What was forked shows the environment of the process that it is a copy of, and has a name instead.
+            is_called = called != DEFAULT_NAME and (folder / "comm").read_text().startswith(called)
+            if (is_called and living_parent_of((folder / "stat").read_text()) is not None) or (
+                wanted in (folder / "environ").read_bytes().split(b"\0")
+            ):
                 found.append(candidate)
     return sorted(found)
 
@@ -58,10 +69,25 @@ def wait_until(condition: Callable[[], bool], timeout_s: float, *, poll_s: float
     return True
 
 
+Process = subprocess.Popen[bytes] | ForkedProcess
+
+
+def _started(command: Sequence[str], output: BinaryIO, env: Mapping[str, str], *, fork: bool) -> Process:
+    arguments = covey_arguments(command)
+    server = forks.server() if fork and arguments is not None else None
+    if arguments is not None and server is not None:
+        return server.start(arguments, output, output, env)
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, start_new_session=True
+    )
+
+
 class Daemon:
     """One started program and its log; usable until it has ended, and started again by making another one."""
 
-    def __init__(self, name: str, command: Sequence[str], log: Path, env: Mapping[str, str], *, may_die: bool) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], log: Path, env: Mapping[str, str], *, may_die: bool, fork: bool = True
+    ) -> None:
         """Start the program.
 
         Args:
@@ -70,13 +96,13 @@ class Daemon:
             log: Where its output goes, appended.
             env: Its whole environment.
             may_die: Whether it may end by itself (a drill told it to).
+            fork: Whether it may be a copy of a process that has imported it, where that is enabled
+                (`covey.testing.forks`).
         """
         self.name, self.log, self.may_die = name, log, may_die
         self.command = tuple(command)
         with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, start_new_session=True
-            )
+            self._process = _started(command, output, env, fork=fork)
 
     @property
     def pid(self) -> int:
@@ -152,6 +178,13 @@ def end_all(daemons: Sequence[Daemon], name: str, value: str) -> list[str]:
 
 
 def _kill_orphans(name: str, value: str) -> list[str]:
+    try:
+        return _orphans_killed(name, value)
+    finally:
+        forks.reap(mark_of({name: value}))
+
+
+def _orphans_killed(name: str, value: str) -> list[str]:
     if wait_until(lambda: not marked_processes(name, value), ORPHANS_S):
         return []
     orphans = marked_processes(name, value)

@@ -15,10 +15,17 @@ from tests.integration.specs import BIG, spec
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
 
 
-@pytest.fixture
-def federation(tmp_path):
-    with Federation(tmp_path / "federation", nodes=3) as made:
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    with Federation(tmp_path_factory.mktemp("absence"), nodes=3) as made:
         yield made.start()
+
+
+@pytest.fixture
+def federation(shared):
+    """Three nodes are connected; each test leaves them so, but for the last one."""
+    shared.wait_connected(3)
+    return shared
 
 
 def test_a_silent_node_does_not_hold_the_round_and_joins_a_later_one(federation):

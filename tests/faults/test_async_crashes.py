@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 
@@ -9,19 +10,21 @@ import pytest
 
 from covey.storage.sql.store import open_store
 from covey.testing.federation import Federation
+from tests.faults.chain import PATIENT, run_along
 from tests.integration.specs import async_spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]
 UPDATES = 16
 NODES = 3
-
-COORDINATOR_POINTS = [
-    "invite:5",  # an assignment is recorded, but not sent
-    "update-recorded:6",  # an update is recorded, but not acknowledged
-    "aggregate:6",  # it is acknowledged, and the policy is about to be asked
-    "before-commit:6",  # the files of the decision are there, their record is not
-    "after-commit:6",  # it is recorded, and nobody was told
+KARDAM_POINTS = [
+    "invite:3",  # an assignment is recorded, but not sent
+    "update-recorded:3",  # an update is recorded, but not acknowledged
+    "aggregate:3",  # it is acknowledged, and the policy is about to be asked
+    "before-commit:3",  # the files of the decision are there, their record is not
+    "after-commit:3",  # it is recorded, and nobody was told
+    "aggregate-block:3,after-commit:4",  # the worker first, in the middle of a decision
 ]
+BUFFERED_POINTS = ["aggregate:5", "before-commit:3"]
 RULES = {
     "kardam": {"policy": "kardam", "options": "f = 0"},
     "buffered": {"policy": "buffered", "options": "k = 3", "extra": '[server_optimizer]\nname = "momentum"'},
@@ -34,8 +37,8 @@ def federation(tmp_path_factory):
         yield made.start()
 
 
-def run_spec(name, rule="kardam"):
-    return async_spec(name, updates=UPDATES, min_nodes=NODES, **RULES[rule])
+def run_spec(name, rule="kardam", updates=UPDATES):
+    return async_spec(name, updates=updates, min_nodes=NODES, rounds=PATIENT, **RULES[rule])
 
 
 def examine(federation, run, updates=UPDATES):
@@ -58,24 +61,28 @@ def examine(federation, run, updates=UPDATES):
     return rounds
 
 
-@pytest.mark.parametrize(
-    ("point", "rule"),
-    [
-        *((point, "kardam") for point in COORDINATOR_POINTS),
-        ("aggregate:5", "buffered"),
-        ("before-commit:6", "buffered"),
-    ],
-)
-def test_coordinator(federation, point, rule):
-    federation.stop_coordinator()
-    federation.start_coordinator(env={"COVEY_FAULTS": point})
-    federation.wait_connected(NODES)
-    run = federation.submit(run_spec(f"{rule}-{point.replace(':', '-')}", rule))
-    assert federation.coordinator.wait(60) == -9
-    federation.start_coordinator()
-    rounds = examine(federation, run)
-    # Nobody was given up: every assignment came to an update, but for those that were out at the end.
-    assert all(r["state"] == "decided" or r["reason"] == "the run is completed" for r in rounds)
+@pytest.fixture(scope="module")
+def killed(federation):
+    """The coordinator was killed at every point of this run."""
+    updates = 4 * UPDATES
+    run = run_along(federation, run_spec("killed", updates=updates), coordinator=KARDAM_POINTS)["run"]
+    assert "the worker died" in federation.coordinator.log.read_text()
+    return run, examine(federation, run, updates)
+
+
+def only_at_the_end(rounds):
+    """Nobody was given up: every assignment came to an update, but for those that were out at the end."""
+    return all(r["state"] == "decided" or r["reason"] == "the run is completed" for r in rounds)
+
+
+def test_a_coordinator_that_is_killed_at_every_point(killed):
+    _, rounds = killed
+    assert only_at_the_end(rounds)
+
+
+def test_a_coordinator_that_is_killed_while_updates_are_held(federation):
+    run = run_along(federation, run_spec("held", "buffered", 2 * UPDATES), coordinator=BUFFERED_POINTS)["run"]
+    assert only_at_the_end(examine(federation, run, 2 * UPDATES))
 
 
 def test_node(federation):
@@ -83,7 +90,8 @@ def test_node(federation):
     federation.stop_node(1)
     federation.start_node(1, env={"COVEY_FAULTS": "trained:2"})
     federation.wait_connected(NODES)
-    text = async_spec("node", updates=60, min_nodes=NODES).replace('payload = "gradient"', 'payload = "delta"')
+    text = async_spec("node", updates=60, min_nodes=NODES, rounds=PATIENT)
+    text = text.replace('payload = "gradient"', 'payload = "delta"')
     slow = '[task]\nname = "synthetic"\noptions = { train_seconds = 0.5 }'
     run = federation.submit(text.replace('[task]\nname = "digits"', slow))
     assert federation.node(1).wait(60) == -9
@@ -94,29 +102,22 @@ def test_node(federation):
     assert next(r for r in rounds if r["round"] == open_then[0])["state"] == "decided"
 
 
-def test_worker_of_the_coordinator_in_the_middle_of_a_decision(federation):
+def test_a_changed_record_does_not_pass_a_replay(federation, killed):
+    run, _ = killed
     federation.stop_coordinator()
-    federation.start_coordinator(env={"COVEY_FAULTS": "aggregate-block:5"})
-    federation.wait_connected(NODES)
-    run = federation.submit(run_spec("worker"))
-    examine(federation, run)
-    assert "the worker died" in federation.coordinator.log.read_text()
-
-
-def test_a_changed_record_does_not_pass_a_replay(federation):
-    run = federation.submit(run_spec("changed"))
-    examine(federation, run)
-    federation.stop_coordinator()
-    try:
-        with sqlite3.connect(federation.coordinator_dir / "covey.db") as database:
-            database.execute(
-                "UPDATE model_versions SET model_sha256 = ? WHERE run = ? AND version = 3", ("0" * 64, run)
-            )
+    with contextlib.closing(sqlite3.connect(federation.coordinator_dir / "covey.db")) as database:
+        (right,) = database.execute("SELECT model_sha256 FROM model_versions WHERE run = ? AND version = 3", (run,))
+        change(database, run, "0" * 64)
         printed = federation.cli("run", "replay", run, "--data-dir", federation.coordinator_dir, check=False)
-        assert "the model came out as" in printed
-    finally:
-        federation.start_coordinator()
-        federation.wait_connected(NODES)
+        change(database, run, *right)
+    assert "the model came out as" in printed
+    federation.start_coordinator()
+    federation.wait_connected(NODES)
+
+
+def change(database, run, sha256):
+    with database:
+        database.execute("UPDATE model_versions SET model_sha256 = ? WHERE run = ? AND version = 3", (sha256, run))
 
 
 def test_coordinator_on_postgresql(tmp_path, postgres_database):

@@ -1,24 +1,26 @@
-"""kill -9 at every named point: the run goes on by itself, and ends with the model of the undisturbed run."""
+"""kill -9 at every named point, one after the other: the run goes on by itself, and ends with the undisturbed model."""
 
 from __future__ import annotations
 
 import pytest
 
 from covey.testing.federation import Federation
+from tests.faults.chain import PATIENT, run_along
 from tests.integration.specs import BIG, spec
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]
-ROUNDS = 4
-
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
+ROUNDS = 14
 COORDINATOR_POINTS = [
-    "invite:4",  # one of round 2's two invitations is out
-    "update-recorded:3",  # one of round 2's two updates is in
-    "upload-chunk:30",  # in the middle of an upload of round 2
-    "aggregate:2",
-    "before-commit:2",
-    "after-commit:2",
+    "invite:2",  # one of a round's two invitations is out
+    "update-recorded:1",  # one of its two updates is in
+    "upload-chunk:6",  # in the middle of an upload
+    "download-chunk:6",  # in the middle of a download
+    "aggregate:1",
+    "before-commit:1",
+    "after-commit:1",
 ]
-NODE_POINTS = ["assigned:2", "downloaded:2", "trained:2"]
+NODE_POINTS = ["assigned:1", "node-download-chunk:6", "downloaded:1", "trained:1"]
+"""Where nothing is finished that would not have to be done again; see test_journal.py for the others."""
 
 
 @pytest.fixture(scope="module")
@@ -29,16 +31,19 @@ def federation(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(federation):
-    return federation.wait(federation.submit(spec("undisturbed", rounds=ROUNDS, **BIG)))["model_sha256"]
+    return federation.wait(federation.submit(text_of("undisturbed")))["model_sha256"]
+
+
+def text_of(name):
+    few = {"training": "local_steps = 4", "extra": "[evaluation]\nevery = 10"}
+    return spec(name, rounds=ROUNDS, policy=PATIENT, **few, **BIG)
 
 
 def finish(federation, run, undisturbed):
     shown = federation.wait(run)
     assert shown["model_sha256"] == undisturbed
-    rounds = federation.rounds(run)
-    assert [(r["round"], r["state"], r["accepted"]) for r in rounds] == [
-        (n, "committed", 2) for n in range(1, ROUNDS + 1)
-    ]
+    committed = [(r["round"], r["state"], r["accepted"]) for r in federation.rounds(run)]
+    assert committed == [(n, "committed", 2) for n in range(1, ROUNDS + 1)]
 
 
 def count_deliveries(federation, run):
@@ -50,57 +55,28 @@ def count_deliveries(federation, run):
     ]
 
 
-@pytest.mark.parametrize("point", COORDINATOR_POINTS)
-def test_coordinator(federation, undisturbed, point):
+def test_a_coordinator_and_a_node_that_are_killed_at_every_point(federation, undisturbed):
+    run = run_along(federation, text_of("killed"), coordinator=COORDINATOR_POINTS, node=NODE_POINTS)["run"]
+    finish(federation, run, undisturbed)
+    trained, delivered = count_deliveries(federation, run)[0]  # of the node that lived on
+    assert trained == ROUNDS  # nothing received was asked for again
+    assert delivered <= ROUNDS  # a receipt may have been overtaken by the next round
+
+
+def test_workers_that_are_killed_at_any_time(federation, undisturbed):
+    run = federation.submit(text_of("workers"))
+    for number, name in enumerate(["n0", "coordinator", "n1", "coordinator"], start=1):
+        federation.wait_round(run, 3 * number)
+        federation.kill_worker(name)
+    finish(federation, run, undisturbed)
+
+
+def test_workers_in_the_middle_of_training_and_of_aggregating(federation, undisturbed):
     federation.stop_coordinator()
-    federation.start_coordinator(env={"COVEY_FAULTS": point})
-    federation.wait_connected(2)
-    run = federation.submit(spec(point.replace(":", "-"), rounds=ROUNDS, **BIG))
-    assert federation.coordinator.wait(60) == -9
-    federation.start_coordinator()
-    finish(federation, run, undisturbed)
-    for trained, delivered in count_deliveries(federation, run):  # nothing received was asked for again
-        assert trained == ROUNDS
-        assert delivered <= ROUNDS  # one receipt may have been overtaken by the next round
-
-
-@pytest.mark.parametrize("point", NODE_POINTS)
-def test_node(federation, undisturbed, point):
     federation.stop_node(1)
-    federation.start_node(1, env={"COVEY_FAULTS": point})
+    federation.start_coordinator(env={"COVEY_FAULTS": "aggregate-block:100"})  # a round has 12 blocks
+    federation.start_node(1, env={"COVEY_FAULTS": "training-step:30"})  # and 4 steps
     federation.wait_connected(2)
-    run = federation.submit(spec(point.replace(":", "-"), rounds=ROUNDS, **BIG))
-    assert federation.node(1).wait(60) == -9
-    federation.start_node(1)
-    finish(federation, run, undisturbed)
-
-
-def test_worker_of_a_node(federation, undisturbed):
-    run = federation.submit(spec("worker-of-node", rounds=ROUNDS, **BIG))
-    federation.wait_round(run, 1)
-    federation.kill_worker("n0")
-    finish(federation, run, undisturbed)
-
-
-def test_worker_of_the_coordinator(federation, undisturbed):
-    run = federation.submit(spec("worker-of-coordinator", rounds=ROUNDS, **BIG))
-    federation.wait_round(run, 1)
-    federation.kill_worker("coordinator")
-    finish(federation, run, undisturbed)
-
-
-def test_worker_in_the_middle_of_training(federation):
-    undisturbed = federation.wait(federation.submit(spec("trained", rounds=ROUNDS)))["model_sha256"]
-    federation.stop_node(1)
-    federation.start_node(1, env={"COVEY_FAULTS": "training-step:30"})  # a round has 23 steps
-    federation.wait_connected(2)
-    finish(federation, federation.submit(spec("killed-in-training", rounds=ROUNDS)), undisturbed)
-    assert "the worker died" in federation.node(1).log.read_text()
-
-
-def test_worker_in_the_middle_of_aggregating(federation, undisturbed):
-    federation.stop_coordinator()
-    federation.start_coordinator(env={"COVEY_FAULTS": "aggregate-block:20"})  # a round has 12 blocks
-    federation.wait_connected(2)
-    finish(federation, federation.submit(spec("killed-in-aggregation", rounds=ROUNDS, **BIG)), undisturbed)
-    assert "the worker died" in federation.coordinator.log.read_text()
+    finish(federation, federation.submit(text_of("killed-within")), undisturbed)
+    for daemon in (federation.coordinator, federation.node(1)):
+        assert "the worker died" in daemon.log.read_text()

@@ -7,40 +7,31 @@ import re
 import pytest
 
 from covey.testing.federation import Federation
+from tests.faults.chain import PATIENT, run_along
 from tests.integration.specs import BIG, spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
-ROUNDS = 3
+ROUNDS = 8
 POINTS = [
-    "journaled:2",  # round 2's update is finished, and not offered yet
-    "node-upload-chunk:15",  # two of its twelve chunks were read for sending
+    "journaled:2",  # a round's update is finished, and not offered yet
+    "node-upload-chunk:15",  # two of the next one's twelve chunks were read for sending
+    "journaled:1",
 ]
 
 
-@pytest.fixture(scope="module")
-def federation(tmp_path_factory):
-    with Federation(tmp_path_factory.mktemp("journal"), nodes=2) as made:
-        yield made.start()
+def text_of(name):
+    return spec(name, rounds=ROUNDS, policy=PATIENT, training="local_steps = 4", **BIG)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(federation):
-    return federation.wait(federation.submit(spec("undisturbed", rounds=ROUNDS, **BIG)))["model_sha256"]
-
-
-@pytest.mark.parametrize("point", POINTS)
-def test_a_finished_update_is_not_trained_again(federation, undisturbed, point):
-    federation.stop_node(1)
-    federation.start_node(1, env={"COVEY_FAULTS": point})
-    federation.wait_connected(2)
-    run = federation.submit(spec(point.replace(":", "-"), rounds=ROUNDS, **BIG))
-    assert federation.node(1).wait(60) == -9
-    assert rounds_trained(federation, run) == [1, 2]
-    assert federation.show(run)["rounds_committed"] == 1
-    federation.start_node(1)
-    assert federation.wait(run)["model_sha256"] == undisturbed
-    assert rounds_trained(federation, run) == [1, 2, 3]
-    assert [(r["state"], r["attempt"], r["accepted"]) for r in federation.rounds(run)] == [("committed", 1, 2)] * ROUNDS
+def test_a_finished_update_is_not_trained_again(tmp_path):
+    with Federation(tmp_path, nodes=2) as federation:
+        federation.start()
+        undisturbed = federation.wait(federation.submit(text_of("undisturbed")))
+        run = run_along(federation, text_of("killed"), node=POINTS)
+        assert run["model_sha256"] == undisturbed["model_sha256"]
+        assert rounds_trained(federation, run["run"]) == list(range(1, ROUNDS + 1))
+        rounds = federation.rounds(run["run"])
+        assert [(r["state"], r["attempt"], r["accepted"]) for r in rounds] == [("committed", 1, 2)] * ROUNDS
 
 
 def rounds_trained(federation, run):

@@ -16,6 +16,7 @@ from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from covey.testing.federation import Federation
+from covey.testing.forks import run_covey
 from covey.wire.authority import Authority
 from covey.wire.identity import tls_key_in
 
@@ -31,8 +32,8 @@ def federation(tmp_path_factory):
 
 def health(folder, service="", **env):
     """The exit code, and what `covey health --json` says; its reason without --json is the one line of the error."""
-    command = [sys.executable, "-m", "covey.cli.main", "health", "--data-dir", folder, "--service", service]
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, env={**os.environ, **env})
+    command = ["health", "--data-dir", folder, "--service", service, "--json"]
+    done = run_covey(command, env={**os.environ, **env})
     said = json.loads(done.stdout) if done.stdout else {"status": "", "reason": done.stderr}
     assert said["reason"] in done.stderr
     assert done.stderr.count("\n") == done.returncode

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import textwrap
 
 import pytest
 from safetensors import safe_open
 
 from covey.testing.federation import Federation
+from covey.testing.forks import run_covey
+from tests.faults.chain import PATIENT, run_along
 from tests.integration.specs import spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
@@ -60,15 +60,14 @@ def federation(tmp_path_factory, search):
         yield made
 
 
-def text_of(method, name=""):
-    policy = "participants = 2" if method.endswith("some") else ""
-    needed = 2 if policy else NODES
+def text_of(method, name="", rounds=ROUNDS):
+    needed, policy = (2, "participants = 2\n") if method.endswith("some") else (NODES, "")
     return spec(
         name or method,
         task="method_tasks:Normed",
-        rounds=ROUNDS,
+        rounds=rounds,
         min_nodes=needed,
-        policy=policy,
+        policy=policy + PATIENT,
         extra='[data]\npartition = "dirichlet"\nalpha = 1.0\n' + METHODS[method],
     )
 
@@ -82,21 +81,9 @@ def simulated(tmp_path_factory, search):
         if method not in known:
             folder = tmp_path_factory.mktemp("simulated")
             (folder / "spec.toml").write_text(text_of(method))
-            command = [
-                sys.executable,
-                "-m",
-                "covey.cli.main",
-                "simulate",
-                folder / "spec.toml",
-                "--nodes",
-                NODES,
-                "--json",
-            ]
-            command += ["--data-dir", folder / "simulation"]
-            environment = {**os.environ, "PYTHONPATH": search}
-            done = subprocess.run(
-                list(map(str, command)), capture_output=True, text=True, timeout=200, env=environment, check=False
-            )
+            arguments = ["simulate", folder / "spec.toml", "--nodes", NODES, "--processes", 1, "--json"]
+            arguments += ["--data-dir", folder / "simulation"]
+            done = run_covey(arguments, env={**os.environ, "PYTHONPATH": search}, timeout_s=200)
             assert done.returncode == 0, done.stderr
             known[method] = json.loads(done.stdout)
         return known[method]
@@ -136,34 +123,15 @@ def test_an_unknown_method_is_refused_with_the_list(federation):
         federation.admin.submit(text)
 
 
-@pytest.mark.parametrize("method", ["scaffold", "fedbn"])
-@pytest.mark.parametrize("point", ["trained:2", "journaled:2", "assigned:3"])
-def test_a_node_that_is_killed_goes_on_with_what_it_keeps(federation, simulated, method, point):
-    federation.stop_node(1)
-    federation.start_node(1, env={"COVEY_FAULTS": point})
-    federation.wait_connected(NODES)
-    run = federation.submit(text_of(method, f"{method}-{point.replace(':', '-')}"))
-    assert federation.node(1).wait(90) == -9
-    federation.start_node(1)
-    assert federation.wait(run, timeout_s=120)["model_sha256"] == simulated(method)["run"]["model_sha256"]
-
-
 @pytest.mark.parametrize("method", ["scaffold-some", "fedbn"])
-@pytest.mark.parametrize("point", ["before-commit:2", "after-commit:2", "aggregate:3"])
-def test_a_coordinator_that_is_killed_goes_on_with_what_it_keeps(federation, simulated, method, point):
-    federation.stop_coordinator()
-    federation.start_coordinator(env={"COVEY_FAULTS": point}, options=["--allow-paths"])
-    federation.wait_connected(NODES)
-    run = federation.submit(text_of(method, f"{method}-{point.replace(':', '-')}"))
-    assert federation.coordinator.wait(90) == -9
-    federation.start_coordinator(options=["--allow-paths"])
-    assert federation.wait(run, timeout_s=120)["model_sha256"] == simulated(method)["run"]["model_sha256"]
-
-
-def test_a_worker_that_is_killed_when_the_method_has_finished_a_round_finishes_it_the_same_again(federation, simulated):
-    federation.stop_coordinator()
-    federation.start_coordinator(env={"COVEY_FAULTS": "method-finish:2"}, options=["--allow-paths"])
-    federation.wait_connected(NODES)
-    run = federation.submit(text_of("scaffold", "method-finish"))
-    assert federation.wait(run, timeout_s=120)["model_sha256"] == simulated("scaffold")["run"]["model_sha256"]
-    assert "the worker died" in federation.coordinator.log.read_text()
+def test_killed_daemons_go_on_with_what_they_keep(federation, method):
+    """Every point, and those inside of a method's own work: tests/methods/test_crashes.py."""
+    whole = federation.wait(federation.submit(text_of(method, f"{method}-whole", 14)), timeout_s=120)
+    run = run_along(
+        federation,
+        text_of(method, f"{method}-killed", 14),
+        coordinator=["before-commit:2", "after-commit:1", "aggregate:2"],
+        node=["trained:1", "journaled:1", "assigned:2"],
+        options=["--allow-paths"],
+    )
+    assert run["model_sha256"] == whole["model_sha256"]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from contextlib import closing
 
 import pytest
@@ -14,6 +12,7 @@ from covey.coordinator.config import sqlite_url
 from covey.protos.admin_pb2 import BackupRequest
 from covey.storage.sql.store import open_store
 from covey.testing.federation import Federation, FederationError
+from covey.testing.forks import run_covey
 from tests.integration.specs import spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]
@@ -167,8 +166,7 @@ def test_no_coordinator_starts_on_a_restore_that_was_killed(federation, undistur
     identity = federation.admin.status()["federation"]
     with Federation(tmp_path / "restored", nodes=0) as restored:
         restoring = ("coordinator", "restore", backup, "--data-dir", restored.coordinator_dir)
-        command = [sys.executable, "-m", "covey.cli.main", *map(str, restoring)]
-        assert subprocess.run(command, env={**os.environ, "COVEY_FAULTS": point}, timeout=60).returncode == -9
+        assert run_covey(restoring, env={**os.environ, "COVEY_FAULTS": point}).returncode == -9
         before = sorted(path.name for path in restored.coordinator_dir.iterdir())
         refused(restored, "was interrupted, or still goes on: give the same command again")
         assert sorted(path.name for path in restored.coordinator_dir.iterdir()) == before

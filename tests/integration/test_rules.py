@@ -29,8 +29,13 @@ RULES = {  # fltrust cuts updates to the length of its own, so it trains on as m
     "minimum-diameter": "options = { f = 1 }",
     "fltrust": "root_examples = 200",
     "zeno": "root_examples = 50\noptions = { f = 1 }",
+    "meamed": "options = { f = 1 }",
+    "monna": "root_examples = 200\noptions = { f = 1 }",
+    "caf": "options = { f = 1 }",
+    "smea": "options = { f = 1 }",
 }
-SELECTS = ("krum", "multi-krum", "minimum-diameter", "fltrust", "zeno")
+BY_DISTANCE = ("monna", "caf", "smea")
+SELECTS = ("krum", "multi-krum", "minimum-diameter", "fltrust", "zeno", *BY_DISTANCE)
 """They leave whole updates out, and say which."""
 
 
@@ -67,6 +72,16 @@ def test_a_rule_stands(federation, rule):
         assert attacker["reason"]
         assert attacker["numbers"]
         assert attacker["share"] == 0
+    if rule in BY_DISTANCE:
+        accepted = [update["numbers"] for update in updates.values() if update["verdict"] == "accepted"]
+        assert attacker["numbers"]["distance"] > max(numbers["distance"] for numbers in accepted)
+
+
+def test_fairness_weighs_each_update_by_its_loss(federation):
+    run, _ = train(federation, "q-fedavg", "options = { q = 0.5, learning_rate = 0.1 }", rounds=2)
+    updates = federation.admin.round(run, 2)["updates"]
+    assert all(update["numbers"]["loss"] > 0 for update in updates)
+    assert 0 < sum(update["share"] for update in updates) < 1
 
 
 @pytest.mark.parametrize(
@@ -74,6 +89,8 @@ def test_a_rule_stands(federation, rule):
     [
         ('name = "nearest-neighbour-mixing"\noptions = { f = 1 }', "trimmed-mean"),
         ('name = "bucketing"\noptions = { s = 2 }', "centered-clip"),
+        ('name = "static-clip"\noptions = { c = 0.5 }', "trimmed-mean"),
+        ('name = "arc"\noptions = { f = 1 }', "trimmed-mean"),
     ],
 )
 def test_a_rule_behind_a_pre_aggregator_stands(federation, before, rule):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 import pytest
 
 from covey.testing.federation import Federation
@@ -15,14 +18,55 @@ HASTY = 'short = "fail"\nmax_retries = 0\ndeadline_s = 0.001\nhard_deadline_s = 
 """A run that fails: no node is ever so fast."""
 
 
-def text_of(seed: int, rounds: int = 4) -> str:
-    return spec(name=f"seed-{seed}", seed=seed, rounds=rounds, min_nodes=NODES)
+KEEPS = {
+    "scaffold": '[method]\nname = "scaffold"\n[weights]\nby = "equal"',
+    "top-k": '[exchange]\ncodec = "top-k"\n[exchange.options]\nfraction = 0.1',
+}
+"""What nodes keep from update to update: a control variate, and what the codec has lost."""
+BLOCK = "COVEY_TEST_BLOCK"
+TASKS = f'''
+import os
+import time
+from pathlib import Path
+
+from covey.learning.tasks.digits import Digits
 
 
-@pytest.fixture
-def federation(tmp_path):
-    with Federation(tmp_path, nodes=NODES) as federation:
-        yield federation.start()
+class Blocked(Digits):
+    """Its evaluation on the coordinator lasts as long as there is a certain file."""
+
+    def evaluate(self, model, batch):
+        block = Path(os.environ["{BLOCK}"])
+        while block.exists():
+            block.with_name("seen").touch()
+            time.sleep(0.01)
+        return super().evaluate(model, batch)
+'''
+
+
+def text_of(seed: int, rounds: int = 4, extra: str = "") -> str:
+    return spec(name=f"seed-{seed}", seed=seed, rounds=rounds, min_nodes=NODES, extra=extra)
+
+
+@pytest.fixture(scope="module")
+def block(tmp_path_factory):
+    """While this file exists, no evaluation of a `Blocked` run ends."""
+    return tmp_path_factory.mktemp("block") / "block"
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory, block):
+    folder = tmp_path_factory.mktemp("several")
+    (folder / "blocked_tasks.py").write_text(TASKS)
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with Federation(folder, nodes=NODES, env={"PYTHONPATH": path, BLOCK: str(block)}) as made:
+        made.start_coordinator(options=["--allow-paths"])
+        made.join()
+        for index in range(NODES):
+            (made.node_dir(index) / "node.toml").write_text('[policy]\nallow_paths = ["blocked_tasks:Blocked"]\n')
+            made.start_node(index)
+        made.wait_connected(NODES)
+        yield made
 
 
 def final(federation: Federation, run: str) -> str:
@@ -41,11 +85,9 @@ def overlap(federation: Federation, runs: list[str]) -> bool:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
+def alone(federation):
     """Seed to the final model of a run that has the nodes for itself."""
-    with Federation(tmp_path_factory.mktemp("alone"), nodes=NODES) as federation:
-        federation.start()
-        return {seed: final(federation, federation.submit(text_of(seed))) for seed in SEEDS}
+    return {seed: final(federation, federation.submit(text_of(seed))) for seed in SEEDS}
 
 
 def test_two_runs_at_once_come_to_the_models_that_they_have_alone(federation, alone):
@@ -61,8 +103,50 @@ def test_a_killed_coordinator_goes_on_with_all_its_runs(federation, alone):
     for run in runs:
         federation.wait_round(run, 1, PATIENCE_S)
     federation.kill_coordinator()
-    federation.start_coordinator()
+    federation.start_coordinator(options=["--allow-paths"])
     assert {seed: final(federation, run) for seed, run in zip(SEEDS, runs, strict=True)} == alone
+
+
+def test_what_nodes_keep_of_a_run_survives_the_others(federation):
+    """Also a node that is killed while it works for both."""
+    texts = [text_of(SEEDS[0], 6, extra) for extra in KEEPS.values()]
+    alone = [final(federation, federation.submit(text)) for text in texts]
+    runs = [federation.submit(text) for text in texts]
+    for run in runs:
+        federation.wait_round(run, 2, PATIENCE_S)
+    federation.kill_node(1)
+    federation.start_node(1)
+    assert [final(federation, run) for run in runs] == alone
+    assert overlap(federation, runs)
+    for run in runs:
+        assert all(r["accepted"] == NODES for r in federation.rounds(run))
+
+
+def test_a_long_step_of_one_run_costs_the_other_no_more_than_that_step(federation, block):
+    """While the worker is busy for one run, the other's nodes train and deliver; then steps take turns."""
+    texts = [spec(f"blocked-{n}", task="blocked_tasks:Blocked", rounds=40, min_nodes=NODES, seed=n) for n in SEEDS]
+    runs = [federation.submit(text) for text in texts]
+    for run in runs:
+        federation.wait_round(run, 1, PATIENCE_S)
+    block.touch()
+    federation.until(block.with_name("seen").exists, PATIENCE_S, "nothing was evaluated")
+    waiting = [open_step(federation, run) for run in runs]
+    block.unlink()
+    for run in runs:
+        final(federation, run)
+    ended = [{r["round"]: r["committed_at"] for r in federation.rounds(run)} for run in runs]
+    for (one, other), (mine, others) in zip([(0, 1), (1, 0)], [waiting, waiting[::-1]], strict=True):
+        assert ended[one][mine] < ended[other][others + 1]  # not two steps of the other before it
+
+
+def open_step(federation: Federation, run: str) -> int:
+    """The round of which all updates are in, and which waits for the worker."""
+
+    def newest() -> dict[str, Any]:
+        return federation.rounds(run)[-1]
+
+    federation.until(lambda: newest()["state"] == "aggregating", PATIENCE_S, "the nodes did not deliver")
+    return int(newest()["round"])
 
 
 def test_there_are_as_many_at_once_as_the_operator_says_and_the_oldest_first(tmp_path):
@@ -98,5 +182,6 @@ def test_modes_run_side_by_side_and_a_drain_waits_for_all(federation, alone):
     federation.ask(lambda admin: admin.drain())
     assert federation.coordinator is not None
     assert federation.coordinator.wait(PATIENCE_S) == 0
-    federation.start_coordinator()
+    federation.start_coordinator(options=["--allow-paths"])
     federation.until(lambda: active(federation) == [slow], 60, "the asynchronous run does not go on")
+    federation.ask(lambda admin: admin.stop_run(slow))

@@ -12,6 +12,7 @@ import time
 import pytest
 
 from covey.testing.federation import Federation
+from covey.testing.forks import run_covey
 from tests.integration.specs import spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
@@ -52,8 +53,9 @@ def command(tmp_path, text, *options):
     return [sys.executable, "-m", "covey.cli.main", "simulate", *map(str, (path, *where, *options))]
 
 
-def simulated(tmp_path, text, *options, code=0):
-    done = subprocess.run(command(tmp_path, text, *options, "--json"), capture_output=True, text=True, timeout=200)
+def simulated(tmp_path, text, *options, processes=1, code=0):
+    line = command(tmp_path, text, *options, "--processes", processes, "--json")
+    done = run_covey(line[3:], timeout_s=200)
     assert done.returncode == code, done.stderr
     return json.loads(done.stdout) if done.stdout else done.stderr
 
@@ -75,7 +77,7 @@ def test_one_process_and_three_give_the_same_model(tmp_path):
     for processes in (1, 3):
         folder = tmp_path / str(processes)
         folder.mkdir()
-        outcome = simulated(folder, text_of("mean"), "--nodes", 7, "--processes", processes)
+        outcome = simulated(folder, text_of("mean"), "--nodes", 7, processes=processes)
         models.add(outcome["run"]["model_sha256"])
     assert len(models) == 1
 
@@ -85,8 +87,9 @@ def test_the_record_can_be_inspected_afterwards(tmp_path):
     where = ["--data-dir", outcome["data_dir"]]
 
     def covey(*arguments):
-        line = [sys.executable, "-m", "covey.cli.main", *map(str, arguments), *where]
-        return subprocess.run(line, capture_output=True, text=True, check=True, timeout=60).stdout
+        done = run_covey([*arguments, *where])
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     run = outcome["run"]["run"]
     assert json.loads(covey("run", "show", run, "--json"))["model_sha256"] == outcome["run"]["model_sha256"]
@@ -106,8 +109,9 @@ def test_a_run_whose_updates_are_clipped_around_a_centre_passes_its_audit(tmp_pa
     where, run = ["--data-dir", outcome["data_dir"]], outcome["run"]["run"]
 
     def covey(*arguments):
-        line = [sys.executable, "-m", "covey.cli.main", *arguments, *where]
-        return subprocess.run(line, capture_output=True, text=True, check=True, timeout=60).stdout
+        done = run_covey([*arguments, *where])
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     rounds = [json.loads(covey("round", "show", run, str(number), "--json"))["updates"] for number in (1, 2, 3)]
     assert all(update["numbers"]["factor"] < 1 for updates in rounds for update in updates)
@@ -153,8 +157,8 @@ def test_an_asynchronous_simulation_is_repeatable(tmp_path):
     for number, processes in enumerate((1, 3)):
         folder = tmp_path / str(number)
         folder.mkdir()
-        options = ("--nodes", 5, "--processes", processes, "--staleness", "normal:4,2")
-        models.append(simulated(folder, text, *options)["run"]["model_sha256"])
+        options = ("--nodes", 5, "--staleness", "normal:4,2")
+        models.append(simulated(folder, text, *options, processes=processes)["run"]["model_sha256"])
     assert models[0] == models[1]
 
 
@@ -167,7 +171,7 @@ def test_too_few_nodes_are_refused_at_once(tmp_path):
 
 def test_a_run_that_no_node_can_do_ends_with_the_reason(tmp_path):
     text = spec(name="cut", extra="[data]\nparts = 100000")
-    outcome = subprocess.run(command(tmp_path, text, "--nodes", 3), capture_output=True, text=True, timeout=100)
+    outcome = run_covey(command(tmp_path, text, "--nodes", 3)[3:], timeout_s=100)
     assert outcome.returncode == 1
     assert "1437 examples cannot be cut into 100000 parts" in outcome.stderr
 
@@ -182,9 +186,7 @@ def test_an_interrupted_simulation_stops_cleanly(tmp_path):
     finally:
         process.kill()
     assert process.returncode == 130, errors
-    shown = [sys.executable, "-m", "covey.cli.main", "run", "show", "long", "--json"]
-    done = subprocess.run([*shown, "--data-dir", str(tmp_path / "simulation")], capture_output=True, check=True)
-    run = json.loads(done.stdout)
+    run = json.loads(run_covey(["run", "show", "long", "--json", "--data-dir", tmp_path / "simulation"]).stdout)
     assert (run["state"], run["reason"]) == ("stopped", "interrupted")
     assert run["rounds_committed"] >= 1
     assert not (tmp_path / "simulation" / "workers").exists()

@@ -1,4 +1,4 @@
-"""Two phases on real daemons: a bid, then one upload that is audited; and every crash in between."""
+"""Two phases on real daemons: a bid, then one upload that is audited. Crashes in between: test_crashes.py."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from covey.coordinator.config import sqlite_url
 from covey.storage.record.contract import StepRecord
 from covey.storage.sql.store import open_store
 from covey.testing.federation import Federation
+from covey.testing.forks import run_covey
 from tests.integration.specs import spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
@@ -33,10 +34,9 @@ def simulated(tmp_path_factory: pytest.TempPathFactory, search: str) -> tuple[st
     """What a simulation comes to: the model, and the steps."""
     folder = tmp_path_factory.mktemp("simulated")
     (folder / "spec.toml").write_text(text_of("bid"))
-    command = [sys.executable, "-m", "covey.cli.main", "simulate", str(folder / "spec.toml"), "--nodes", str(NODES)]
-    command += ["--json", "--data-dir", str(folder / "simulation")]
-    environment = {**os.environ, "PYTHONPATH": search}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment, check=False)
+    arguments = ["simulate", folder / "spec.toml", "--nodes", NODES, "--processes", 1, "--json"]
+    arguments += ["--data-dir", folder / "simulation"]
+    done = run_covey(arguments, env={**os.environ, "PYTHONPATH": search}, timeout_s=200)
     assert done.returncode == 0, done.stderr
     outcome = json.loads(done.stdout)["run"]
     return outcome["model_sha256"], steps_of(folder / "simulation", outcome["run"])
@@ -76,49 +76,6 @@ def test_the_best_bidder_alone_uploads_and_the_run_learns(
     assert "every signature is valid" in audit
     replayed = federation.cli("run", "replay", run["run"], "--data-dir", federation.coordinator_dir)
     assert f"all {ROUNDS} versions came out the same" in replayed
-
-
-@pytest.mark.parametrize(
-    "point",
-    ["before-phase:1", "after-phase:1", "before-phase:2", "aggregate:2", "update-recorded:4", "before-commit:2"],
-)
-def test_a_coordinator_that_is_killed_between_and_in_the_phases(
-    federation: Federation, simulated: tuple[str, list[StepRecord]], point: str
-) -> None:
-    federation.stop_coordinator()
-    coordinator = federation.start_coordinator(env={"COVEY_FAULTS": point})
-    federation.wait_connected(NODES)
-    run = federation.submit(text_of(point.replace(":", "-")))
-    assert coordinator.wait(90) == -9
-    federation.start_coordinator()
-    assert federation.wait(run, timeout_s=120)["model_sha256"] == simulated[0]
-    assert leaders(steps_of(federation.coordinator_dir, run)) == leaders(simulated[1])
-
-
-def test_a_worker_that_is_killed_when_the_method_has_planned_plans_the_same_again(
-    federation: Federation, simulated: tuple[str, list[StepRecord]]
-) -> None:
-    federation.stop_coordinator()
-    coordinator = federation.start_coordinator(env={"COVEY_FAULTS": "method-plan:3"})  # a round has two plans
-    federation.wait_connected(NODES)
-    run = federation.submit(text_of("method-plan"))
-    assert federation.wait(run, timeout_s=120)["model_sha256"] == simulated[0]
-    assert "the worker died" in coordinator.log.read_text()
-    assert leaders(steps_of(federation.coordinator_dir, run)) == leaders(simulated[1])
-
-
-@pytest.mark.parametrize("point", ["assigned:2", "journaled:2"])
-def test_a_leader_that_is_killed_between_the_phases_goes_on_with_what_it_held_back(
-    federation: Federation, simulated: tuple[str, list[StepRecord]], point: str
-) -> None:
-    leader = federation.names.index(leaders(simulated[1])[0])
-    federation.stop_node(leader)
-    node = federation.start_node(leader, env={"COVEY_FAULTS": point})
-    federation.wait_connected(NODES)
-    run = federation.submit(text_of(f"leader-{point.replace(':', '-')}"))
-    assert node.wait(90) == -9
-    federation.start_node(leader)
-    assert federation.wait(run, timeout_s=120)["model_sha256"] == simulated[0]
 
 
 def test_a_leader_that_stays_away_gives_way_to_the_next_bidder(

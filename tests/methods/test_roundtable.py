@@ -17,7 +17,9 @@ from covey.coordinator.config import sqlite_url
 from covey.errors import CoveyError
 from covey.storage.sql.store import open_store
 from covey.testing.federation import Federation
+from covey.testing.forks import run_covey
 from covey.wire.signing import CommitStatement
+from tests.faults.chain import PATIENT, run_along
 from tests.integration.specs import spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
@@ -40,9 +42,9 @@ class Evaluated(Digits):
 Shas = list[tuple[str, dict[str, str]]]
 
 
-def text_of(name: str, extra: str = "", policy: str = "") -> str:
+def text_of(name: str, extra: str = "", rounds: int = ROUNDS) -> str:
     text = '[data]\npartition = "dirichlet"\nalpha = 1.0\n[method]\nname = "roundtable"\n[keep]\nupdates = 100\n'
-    return spec(name, task="round_tasks:Evaluated", rounds=ROUNDS, min_nodes=2, policy=policy, extra=text + extra)
+    return spec(name, task="round_tasks:Evaluated", rounds=rounds, min_nodes=2, policy=PATIENT, extra=text + extra)
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +83,9 @@ def simulated(tmp_path_factory: pytest.TempPathFactory, path: str) -> tuple[dict
     """What a simulation comes to: metrics and shas."""
     folder = tmp_path_factory.mktemp("simulated")
     (folder / "spec.toml").write_text(text_of("roundtable"))
-    command = [sys.executable, "-m", "covey.cli.main", "simulate", str(folder / "spec.toml"), "--nodes", str(NODES)]
-    command += ["--json", "--data-dir", str(folder / "simulation")]
-    environment = {**os.environ, "PYTHONPATH": path}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment, check=False)
+    arguments = ["simulate", folder / "spec.toml", "--nodes", NODES, "--processes", 1, "--json"]
+    arguments += ["--data-dir", folder / "simulation"]
+    done = run_covey(arguments, env={**os.environ, "PYTHONPATH": path}, timeout_s=200)
     assert done.returncode == 0, done.stderr
     outcome = json.loads(done.stdout)["run"]
     return outcome["metrics"], shas_of(folder / "simulation", outcome["run"])
@@ -112,30 +113,17 @@ def test_the_first_model_stays_and_every_member_is_another(simulated: tuple[dict
     assert len(set(digests)) == len(digests)
 
 
-@pytest.mark.parametrize("point", ["trained:2", "journaled:2", "assigned:3", "node-download-chunk:3"])
-def test_a_node_that_is_killed(federation: Federation, simulated: tuple[dict[str, float], Shas], point: str) -> None:
-    federation.stop_node(1)
-    node = federation.start_node(1, env={"COVEY_FAULTS": point})
-    federation.wait_connected(NODES)
-    run = federation.submit(text_of(f"node-{point.replace(':', '-')}"))
-    assert node.wait(90) == -9
-    federation.start_node(1)
-    federation.wait(run, timeout_s=120)
-    assert shas_of(federation.coordinator_dir, run) == simulated[1]
-
-
-@pytest.mark.parametrize("point", ["aggregate:2", "before-commit:2", "after-commit:2", "update-recorded:4"])
-def test_a_coordinator_that_is_killed(
-    federation: Federation, simulated: tuple[dict[str, float], Shas], point: str
-) -> None:
-    federation.stop_coordinator()
-    coordinator = federation.start_coordinator(env={"COVEY_FAULTS": point}, options=["--allow-paths"])
-    federation.wait_connected(NODES)
-    run = federation.submit(text_of(f"coordinator-{point.replace(':', '-')}"))
-    assert coordinator.wait(90) == -9
-    federation.start_coordinator(options=["--allow-paths"])
-    federation.wait(run, timeout_s=120)
-    assert shas_of(federation.coordinator_dir, run) == simulated[1]
+def test_daemons_that_are_killed(federation: Federation) -> None:
+    undisturbed = federation.wait(federation.submit(text_of("undisturbed", rounds=14)), timeout_s=120)["run"]
+    disturbed = run_along(
+        federation,
+        text_of("disturbed", rounds=14),
+        coordinator=["aggregate:2", "before-commit:1", "after-commit:1", "update-recorded:2"],
+        node=["trained:1", "journaled:1", "assigned:2", "node-download-chunk:3"],
+        options=["--allow-paths"],
+    )["run"]
+    folder = federation.coordinator_dir
+    assert shas_of(folder, disturbed) == shas_of(folder, undisturbed)
 
 
 def test_what_needs_a_global_model_is_refused_in_words(federation: Federation) -> None:

@@ -48,9 +48,9 @@ def stored(federation, *command):
 def test_a_run_goes_on_from_what_an_older_covey_left(dump, federation):
     facts, run = dump.facts, dump.facts["run"]
     federation.wait(run, timeout_s=WAIT_S)
-    shown = asked(federation, "run", "show", run)
+    shown = federation.show(run)
     check_final(shown, facts["final"])
-    check_rounds(asked(federation, "round", "list", run), facts)
+    check_rounds(federation.rounds(run), facts)
     check_nothing_made_again(federation, facts)
     check_record(federation, facts, shown)
 
@@ -79,7 +79,7 @@ def check_rounds(rounds, facts):
 def check_nothing_made_again(federation, facts):
     """What nodes had finished is what the record has of those rounds, and they did not train for it."""
     for name, update in facts["undelivered"].items():
-        recorded = asked(federation, "round", "show", facts["run"], update["round"])["updates"]
+        recorded = federation.admin.round(facts["run"], update["round"])["updates"]
         assert [one["digest"] for one in recorded if one["node"] == name] == [update["digest"]]
         log = (federation.root / "logs" / f"{name}.log").read_text().splitlines()
         own = [line for line in log if f"run={facts['run']}" in line and f"round={update['round']}" in line.split()]
@@ -92,7 +92,7 @@ def check_record(federation, facts, shown):
     for run in (facts["run"], *(earlier["run"] for earlier in [facts["earlier"]] if earlier)):
         assert asked(federation, "run", "audit", run)["ok"]
     if facts["earlier"]:
-        assert asked(federation, "run", "show", facts["earlier"]["run"])["model_sha256"] == shown["model_sha256"]
+        assert federation.show(facts["earlier"]["run"])["model_sha256"] == shown["model_sha256"]
     assert stored(federation, "store", "check")["problems"] == []
     if facts["final"]["mode"] == "async":
         replayed = stored(federation, "run", "replay", facts["run"])

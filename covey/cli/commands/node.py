@@ -11,6 +11,7 @@ from covey.cli.framework.command import Failure, Group, print_json
 from covey.cli.framework.connecting import connected
 from covey.cli.framework.fields import EVENT_FIELDS, NODE_FIELDS, plain, plain_list
 from covey.cli.framework.options import EXISTING_FILE, FOLDER, Address, json_option, log_options, target_options
+from covey.cli.framework.pages import DEFAULT_PAGE, note_more, page_options
 
 if TYPE_CHECKING:
     from covey.client.target import Target
@@ -211,21 +212,28 @@ def leave(data_dir: Path, as_json: bool) -> None:
 
 @node.command(
     "list",
-    examples=("covey node list --data-dir /srv/covey", "covey node list --json"),
+    examples=("covey node list --data-dir /srv/covey", "covey node list --json", "covey node list --all"),
     json_fields=("(a list)", *NODE_FIELDS),
 )
+@click.option("--after", default="", metavar="NODE", help="Only nodes whose names come after this one.")
+@page_options("nodes")
 @json_option
 @target_options
-def list_nodes(as_json: bool, target: Target) -> None:
-    """List a coordinator's nodes. Also works while it is stopped."""
+def list_nodes(after: str, limit: int | None, whole: bool, as_json: bool, target: Target) -> None:
+    """List a coordinator's nodes by name. Also works while it is stopped."""
+    size = None if whole else limit or DEFAULT_PAGE
     with connected(target) as connection:
-        nodes = connection.nodes()
+        nodes = connection.nodes(None if size is None else size + 1, after=after)
+    more = size is not None and len(nodes) > size
+    nodes = nodes[:size]
     if as_json:
         print_json(plain_list(nodes, NODE_FIELDS))
-        return
-    from covey.cli.views import tables
+    else:
+        from covey.cli.views import tables
 
-    tables.show(tables.node_table(nodes))
+        tables.show(tables.node_table(nodes))
+    if more:
+        note_more(f"the first {len(nodes)} nodes are shown", f"--after {nodes[-1].node}")
 
 
 @node.command(

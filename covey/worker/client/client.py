@@ -15,10 +15,10 @@ import os
 import signal
 import socket
 import sys
-from asyncio.subprocess import DEVNULL, Process
-from collections.abc import Callable, Mapping
+from asyncio.subprocess import DEVNULL
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
@@ -41,11 +41,50 @@ LAST_WORDS_S = 0.5
 """How long after the child's end its pipe is still read."""
 
 
+class Child(Protocol):
+    """The worker's process; the part of `asyncio.subprocess.Process` that is needed of it."""
+
+    @property
+    def pid(self) -> int:
+        """Its id."""
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code, negative for a signal; None while it runs."""
+
+    async def wait(self) -> int:
+        """Wait for its end; the exit code."""
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+
+    def kill(self) -> None:
+        """SIGKILL."""
+
+
+class StartProgram(Protocol):
+    """Starts the worker's program."""
+
+    async def __call__(self, arguments: Sequence[str], pipe: int, output: int, env: Mapping[str, str]) -> Child:
+        """With these arguments, this end of the pipe, files for what it prints, and this environment."""
+
+
+async def _execute(arguments: Sequence[str], pipe: int, output: int, env: Mapping[str, str]) -> Child:
+    command = [sys.executable, "-m", "covey.worker", "--fd", str(pipe), *arguments]
+    return await asyncio.create_subprocess_exec(
+        *command, stdin=DEVNULL, stdout=output, stderr=output, pass_fds=(pipe,), start_new_session=True, env=env
+    )
+
+
+start_program: StartProgram = _execute
+"""How workers are started; `covey.testing.forks` has a quicker way."""
+
+
 class Worker:
     """One living child program with the tensors. Make it with `start`."""
 
     def __init__(
-        self, process: Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stacks: Path
+        self, process: Child, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stacks: Path
     ) -> None:
         self._process, self._reader, self._writer, self._stacks = process, reader, writer, stacks
         self._calls: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -84,19 +123,15 @@ class Worker:
         with contextlib.ExitStack() as stack:
             stack.callback(theirs.close)
             output = STANDARD_ERROR if log_file is None else stack.enter_context(log_file.open("ab")).fileno()
-            command = [sys.executable, "-m", "covey.worker", "--fd", str(theirs.fileno()), "--device", device]
-            command += ["--threads", str(threads), "--log-format", log_format, "--data-dir", str(data_dir)]
-            command += ["--log-name", log_name or str(log_file or "this program's output")]
+            arguments = ["--device", device, "--threads", str(threads), "--log-format", log_format]
+            arguments += [
+                "--data-dir",
+                str(data_dir),
+                "--log-name",
+                log_name or str(log_file or "this program's output"),
+            ]
             try:
-                process = await asyncio.create_subprocess_exec(
-                    *command,
-                    stdin=DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    pass_fds=(theirs.fileno(),),
-                    start_new_session=True,
-                    env=_environment(threads),
-                )
+                process = await start_program(arguments, theirs.fileno(), output, _environment(threads))
             except BaseException:
                 ours.close()
                 raise

@@ -8,9 +8,9 @@ from covey.testing.federation import Federation
 from tests.integration.hostile.node import Hostile
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def federation(tmp_path_factory):
-    """An honest node n0, and n1, whose identity the tests use themselves."""
+    """An honest node n0, and n1, whose identity the tests use themselves; each test leaves them as they were."""
     with Federation(tmp_path_factory.mktemp("federation"), nodes=2) as made:
         made.start_coordinator()
         made.join()

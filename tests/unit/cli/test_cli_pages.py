@@ -15,6 +15,7 @@ from covey.cli.main import covey
 def call(recorder, monkeypatch):
     monkeypatch.setattr("covey.cli.commands.run.DEFAULT_PAGE", 3)
     monkeypatch.setattr("covey.cli.commands.round.DEFAULT_PAGE", 3)
+    monkeypatch.setattr("covey.cli.commands.node.DEFAULT_PAGE", 3)
 
     def invoke(*arguments, code=0):
         done = CliRunner().invoke(covey, [*map(str, arguments), "--data-dir", str(recorder.data_dir)])
@@ -87,3 +88,19 @@ def test_a_hundred_are_shown_by_default():
     assert pages.DEFAULT_PAGE == 100
     for command in ("run", "round"):
         assert "[default: 100]" in CliRunner().invoke(covey, [command, "list", "--help"]).stdout
+
+
+def test_nodes_come_in_pages_by_name(call, recorder):
+    recorder.enrol(*(f"node-{name}" for name in "eadbc"))
+    everybody = [f"node-{name}" for name in "abcde"]
+
+    def nodes(done):
+        return [item["node"] for item in json.loads(done.stdout) if item["node"] in everybody]
+
+    known = [item["node"] for item in json.loads(call("node", "list", "--json", "--all").stdout)]
+    assert [node for node in known if node in everybody] == everybody
+    done = call("node", "list", "--json", "--after", "node-a")
+    assert nodes(done) == everybody[1:4]
+    assert done.stderr == "the first 3 nodes are shown; go on with --after node-d, or see all of them with --all\n"
+    assert nodes(call("node", "list", "--json", "--after", "node-d")) == ["node-e"]
+    assert len(json.loads(call("node", "list", "--json", "--limit", 1).stdout)) == 1

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 
 import pytest
@@ -13,6 +11,7 @@ from covey.client.replay import replay_run
 from covey.client.stored import StoredRecord
 from covey.coordinator.config import DATABASE, sqlite_url
 from covey.errors import NotFound, StoreError
+from covey.testing.forks import run_covey
 from tests.unit.storage.schema_0002 import REFUSAL, write
 
 READERS = {"inspecting": StoredRecord, "replaying": lambda data_dir: replay_run(data_dir, "sync-completed")}
@@ -42,8 +41,7 @@ def test_it_is_refused_with_what_to_do(old, reader):
 @pytest.mark.parametrize("command", [("run", "list"), ("store", "check")])
 def test_commands_say_so(old, command):
     before = contents(old)
-    line = [sys.executable, "-m", "covey.cli.main", *command, "--data-dir", str(old)]
-    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
+    done = run_covey([*command, "--data-dir", old])
     assert done.returncode != 0
     assert REFUSAL in " ".join(done.stderr.split())
     assert contents(old) == before

@@ -56,13 +56,31 @@ def test_a_round_that_was_evaluated_late_is_told_at_once_if_recent_else_at_the_e
     assert told(watched) == [95]
     recorder.store.record_metrics("run", 10, {"accuracy": 0.25}, evaluated=True)
     assert told(watched) == []
-    assert told(watched, whole=True) == [10]
+    assert told(watched, last=True) == [10]
 
 
 def test_a_long_run_comes_in_several_pages(recorder, store):
     recorder.run("run", rounds=WatchedRounds.PAGE + 5)
     pages = list(WatchedRounds(store, "run").changes())
     assert [len(page) for page in pages] == [WatchedRounds.PAGE, 5]
+
+
+def test_of_a_very_long_run_the_newest_rounds_are_told_and_looked_at_once_more(recorder, store, monkeypatch):
+    monkeypatch.setattr(WatchedRounds, "WINDOW", 40)
+    recorder.run("run", rounds=100)
+    watched = WatchedRounds(store, "run")
+    assert told(watched) == list(range(61, 101))
+    recorder.store.record_metrics("run", 10, {"accuracy": 0.25}, evaluated=True)
+    recorder.store.record_metrics("run", 62, {"accuracy": 0.25}, evaluated=True)
+    store.read = 0
+    assert told(watched, last=True) == [62]
+    assert store.read <= 41
+    recorder.open("run", 101)
+    for number in range(101, 200):
+        recorder.commit("run", number)
+        recorder.open("run", number + 1)
+        assert told(watched)
+    assert len(watched._told) <= 80
 
 
 def assign(store, number, node):

@@ -1,0 +1,59 @@
+"""What is forked for tests behaves as what is executed: exit codes, output, environment, children, and their ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+
+import psutil
+import pytest
+
+from covey.testing import forks
+from covey.testing.federation import MARK, Federation
+from covey.testing.forks import covey_arguments, run_covey
+from covey.testing.processes import marked_processes, wait_until
+
+pytestmark = pytest.mark.processes
+
+
+def test_only_the_command_itself_with_this_interpreter_is_forked():
+    import sys
+
+    assert covey_arguments([sys.executable, "-m", "covey.cli.main", "run", "list"]) == ["run", "list"]
+    assert covey_arguments([sys.executable, "-X", "dev", "-m", "covey.cli.main", "run"]) is None
+    assert covey_arguments(["/usr/bin/python", "-m", "covey.cli.main"]) is None
+
+
+def test_a_command_has_its_exit_code_its_output_and_its_environment(tmp_path):
+    done = run_covey(["--version"])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("covey, version")
+    wrong = run_covey(["run", "lst"])
+    assert wrong.returncode == 2
+    assert "lst" in wrong.stderr
+    home = run_covey(["run", "list"], env={**os.environ, "COVEY_HOME": str(tmp_path / "nowhere")})
+    assert home.returncode == 1
+    assert "nowhere" in home.stderr
+
+
+def test_a_command_that_takes_too_long_is_killed(tmp_path):
+    with pytest.raises(subprocess.TimeoutExpired):
+        run_covey(["coordinator", "start", "--data-dir", tmp_path, "--listen", "127.0.0.1:0"], timeout_s=0.5)
+
+
+@pytest.mark.parametrize("fork", [True, False])
+def test_a_daemon_has_its_worker_as_its_child_and_nothing_outlives_it(tmp_path, fork):
+    with Federation(tmp_path, nodes=0, fork=fork) as federation:
+        daemon = federation.start_coordinator()
+        assert isinstance(daemon._process, forks.ForkedProcess) is fork
+        first = federation.worker_pids["coordinator"]
+        assert psutil.Process(first).ppid() == daemon.pid
+        assert psutil.Process(daemon.pid).ppid() == os.getpid()
+        left = {daemon.pid, first}
+        assert left <= set(marked_processes(MARK, federation._mark))
+        daemon.kill()
+        assert daemon.exit_code == -signal.SIGKILL
+        assert wait_until(lambda: not marked_processes(MARK, federation._mark), 20)
+        federation.start_coordinator()
+        assert federation.stop_coordinator() == 0
