@@ -20,6 +20,7 @@ from covey.simulation.adversaries import Attack
 from covey.simulation.arrival_order import Staleness
 from covey.simulation.plan import Plan, Progress, Watch
 from covey.simulation.simulation import simulate as run_simulation
+from covey.telemetry import quiet_by_default
 
 __all__ = ["Attack", "Plan", "Progress", "Simulated", "Staleness", "new_folder", "run_plan", "simulate"]
 
@@ -81,7 +82,8 @@ def run_plan(plan: Plan, on_progress: Watch) -> Simulated:
     began = time.monotonic()
     existed = plan.folder.exists()
     try:
-        record = asyncio.run(run_simulation(plan, on_progress))
+        with quiet_by_default():
+            record = asyncio.run(run_simulation(plan, on_progress))
     except CoveyError:
         if not existed:  # nothing worth looking at
             shutil.rmtree(plan.folder, ignore_errors=True)

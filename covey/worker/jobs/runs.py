@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from covey.metrics import Metrics
 from covey.parts import DeclaredPart
 from covey.worker.jobs.files import ArtifactField
 
@@ -98,3 +99,5 @@ class CheckResult:
     loss: float
     seconds_per_step: float
     device: str
+    evaluation: Metrics = field(default_factory=dict)
+    """Of one batch of the node's evaluation data, with the metrics that are missing."""
