@@ -48,6 +48,7 @@ def simulate(
     paths: Mapping[str, str] | None = None,
     staleness: Staleness | None = None,
     device: str = "cpu",
+    events: str | Path | None = None,
     on_progress: Watch = lambda progress: None,
 ) -> Simulated:
     """Run a specification with many nodes in this process, from its main thread. SIGINT and SIGTERM stop the run.
@@ -61,6 +62,7 @@ def simulate(
         paths: Where the task finds the nodes' data.
         staleness: Of an asynchronous run: how many versions old updates are.
         device: What to train on: cpu, cuda or cuda:N.
+        events: The folder for the log of what the run's machine was told; default: none is written.
         on_progress: Called a few times a second.
 
     Raises:
@@ -68,7 +70,8 @@ def simulate(
         PluginError: Something that is named is not installed.
     """
     folder = Path(data_dir) if data_dir is not None else new_folder()
-    plan = Plan(parsed(spec), nodes, folder.absolute(), processes, attacks, paths or {}, staleness, device)
+    logs = Path(events).absolute() if events is not None else None
+    plan = Plan(parsed(spec), nodes, folder.absolute(), processes, attacks, paths or {}, staleness, device, logs)
     return run_plan(plan, on_progress)
 
 

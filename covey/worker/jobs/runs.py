@@ -34,6 +34,8 @@ class DescribeJob:
     allow_path: bool = False
     submitted: bool = False
     """Nobody has looked at the model yet: also make it, and look at its values."""
+    written: tuple[str, ...] = ()
+    """The keys that the user wrote, with dots: those that nothing reads are refused."""
 
 
 @dataclass(frozen=True)
