@@ -34,6 +34,7 @@ def main() -> None:
     options = parser.parse_args()
     confinement = confined(options.hide, options.memory_bytes, options.data_dir)  # before there is a second thread
     channel = Channel(options.fd)
+    sys.path.append(str(Path.cwd()))  # for the user's tasks; behind everything else, so that it hides nothing
     import_without_rich()
     configure_logging(options.log_format)
     stacks = (options.data_dir / STACKS).open("w")
