@@ -25,6 +25,7 @@ from covey.coordinator.config import CoordinatorConfig
 from covey.coordinator.environment import Environment
 from covey.coordinator.keys.keys import Keys, open_keys, own_keys, write_admin_identity
 from covey.coordinator.keys.renewal import OwnCertificate
+from covey.coordinator.keys.sealer import RecordSealer
 from covey.coordinator.nodes.door import (
     ENROLMENT_CONNECTIONS,
     MAIN_CONNECTIONS,
@@ -42,6 +43,7 @@ from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.service import CoordinatorService
 from covey.coordinator.nodes.sessions import Sessions
 from covey.coordinator.store_thread import StoreThread
+from covey.data_lock import held
 from covey.errors import CoveyError
 from covey.protos import coordinator_pb2_grpc
 from covey.storage.files.artifacts import ArtifactFiles
@@ -68,7 +70,8 @@ def run_coordinator(config: CoordinatorConfig) -> int:
     """Run the daemon until SIGTERM or SIGINT; returns the exit code."""
     configure_logging(config.log_format, config.log_level)
     try:
-        return asyncio.run(_main(config))
+        with held(config.data_dir, "coordinator"):
+            return asyncio.run(_main(config))
     except CoveyError as error:
         log.error("the coordinator cannot run", code=error.code, error=str(error))
         return 1
@@ -133,6 +136,7 @@ def _take_over(config: CoordinatorConfig) -> SqlStore:
 
 async def _environment(config: CoordinatorConfig, keys: Keys) -> Environment:
     record = await asyncio.to_thread(_take_over, config)
+    record.seal_with(RecordSealer(keys.authority.federation, keys.signing_key))
     store = StoreThread(record)
     files = ArtifactFiles(config.data_dir / "files", quota_bytes=config.quota_bytes)
     await asyncio.to_thread(lambda: files.clean(record.referenced_digests()))
@@ -151,6 +155,7 @@ async def _environment(config: CoordinatorConfig, keys: Keys) -> Environment:
             on_replaced=metrics.worker_restarts.inc,
             stall_s=config.stall_s,
             log_name="the coordinator's log",
+            confinement=config.confinement,
         ),
         authority=keys.authority,
         signing_key=keys.signing_key,

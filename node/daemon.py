@@ -12,6 +12,7 @@ import structlog
 
 from covey import __version__
 from covey import messages as msg
+from covey.data_lock import held
 from covey.errors import CoveyError, IdentityError
 from covey.node.actor import NodeActor
 from covey.node.assignments.recording import assignments_log
@@ -22,6 +23,7 @@ from covey.node.membership.renewal import renew_when_due
 from covey.node.operator.config import IDENTITY_FOLDER, NodeConfig
 from covey.node.operator.health import listening
 from covey.node.operator.metrics import NodeMetrics
+from covey.node.operator.one_daemon import alone
 from covey.node.services import NodeServices
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.telemetry import configure_logging
@@ -41,7 +43,8 @@ def run_node(config: NodeConfig) -> int:
     configure_logging(config.log_format, config.log_level)
     stamina.instrumentation.set_on_retry_hooks([])  # the link says itself what it waits for
     try:
-        return asyncio.run(_main(config))
+        with held(config.data_dir, "node"):
+            return asyncio.run(_main(config))
     except CoveyError as error:
         log.error("the node cannot run", code=error.code, error=str(error))
         return 1
@@ -54,8 +57,9 @@ async def _main(config: NodeConfig) -> int:
     metrics = NodeMetrics()
     if config.drill is not None:
         metrics.drill.labels(config.drill.attack).set(1)
-    async with scrapable(metrics.registry, config.metrics, config.data_dir / IDENTITY_FOLDER):
-        return await _until_stopped(config, metrics, stop)
+    with alone(config.data_dir, "the node cannot start"):
+        async with scrapable(metrics.registry, config.metrics, config.data_dir / IDENTITY_FOLDER):
+            return await _until_stopped(config, metrics, stop)
 
 
 async def _until_stopped(config: NodeConfig, metrics: NodeMetrics, stop: asyncio.Event) -> int:
@@ -88,6 +92,7 @@ class NodeDaemon:
             on_replaced=metrics.worker_restarts.inc,
             stall_s=config.settings.limits.stall_s,
             log_name=f"the log of node {identity.name}",
+            confinement=config.confinement,
         )
         self._files = ArtifactFiles(config.data_dir / "files", durable=False)  # models can be had again
         self._store = NodeStore(config.data_dir)

@@ -26,7 +26,7 @@ from covey.aggregation.matrix import Row, UpdateMatrix
 from covey.errors import CoveyError, TaskError
 from covey.layout import Layout
 from covey.learning.data import batches
-from covey.learning.task import Task, loss_of, task_errors
+from covey.learning.task import Task, collate_of, loss_of, task_errors
 from covey.outgoing.contract import LocalState, Stage
 from covey.spec import RunSpec
 from covey.vectors import FunctionVector, TensorVector, Vector
@@ -51,7 +51,7 @@ def load_attack(order: AttackOrder) -> Attack:
         PluginError: Not installed here.
         SpecError: Its options are wrong.
     """
-    return ATTACKS.make(order.name, order.options)
+    return ATTACKS.make(order.name, order.options, allow_path=True)  # it is this machine's operator who orders it
 
 
 class HonestCopy(Stage):
@@ -257,7 +257,7 @@ def flipped(task: Task, model: nn.Module, dataset: Dataset[Any], device: torch.d
 def _classes(task: Task, model: nn.Module, dataset: Dataset[Any], device: torch.device) -> int:
     model.to(device).eval()
     with torch.no_grad(), task_errors("label-flip: Task.loss"):
-        batch = next(batches(dataset, torch.zeros(1, dtype=torch.int64), 1, device))
+        batch = next(batches(dataset, torch.zeros(1, dtype=torch.int64), 1, device, collate_of(task)))
         if not isinstance(batch, tuple) or len(batch) < 2:
             raise TaskError("label-flip needs batches (inputs, labels); the task has others")
         output = loss_of(task, model, batch)

@@ -27,6 +27,7 @@ from covey.metrics import Metrics, failed, why
 from covey.parts import slot
 from covey.spec import parse_json
 from covey.worker.execute.from_spec import load_codec, uses_root
+from covey.worker.execute.limits import check_limits
 from covey.worker.execute.next_version import open_change, write_model
 from covey.worker.execute.root_dataset import evaluation_indices
 from covey.worker.execute.write_parts import PartsWriter
@@ -44,7 +45,7 @@ log = structlog.get_logger(room="worker")
 
 def hello(job: HelloJob, host: Host) -> HelloResult:
     """What this worker computes on."""
-    return HelloResult(device_name(host.device))
+    return HelloResult(device_name(host.device), host.confinement)
 
 
 def train(job: TrainJob, host: Host) -> TrainResult:
@@ -68,6 +69,7 @@ def train(job: TrainJob, host: Host) -> TrainResult:
         host.report(TrainProgress(0, 0, math.nan, time.monotonic() - began))  # from here on it is the training
     writer = PartsWriter(context, job, codec)
     inputs = writer.inputs()
+    check_limits(job.limits, context.spec, len(context.indices(job.roster_index, job.num_partitions)))
     gradients, fit = _fit(context, job, codec, inputs, host, began)
     host.check_cancelled()
     written = writer.write(gradients, fit, inputs, host.check_cancelled)
@@ -154,7 +156,7 @@ def _central(context: RunContext, dataset: Dataset[Any], host: Host) -> Metrics:
 
 
 def check(job: CheckJob, host: Host) -> CheckResult:
-    """Train one local batch from the run's first model, and keep nothing."""
+    """Train one local batch from the run's first model, evaluate one, and keep nothing."""
     paths, options = job.node_paths, job.node_options
     context = RunContext(job.spec_json, host.device, paths=paths, options=options, allow_path=job.allow_path)
     context.check_model()
@@ -183,7 +185,16 @@ def check(job: CheckJob, host: Host) -> CheckResult:
         loss=fit.metrics["loss"].ratio if "loss" in fit.metrics else 0.0,
         seconds_per_step=seconds / max(1, fit.steps),
         device=device_name(context.device),
+        evaluation=_safely(lambda: _first_batch(context, host)),
     )
+
+
+def _first_batch(context: RunContext, host: Host) -> Metrics:
+    """The evaluation of one batch."""
+    dataset = context.eval_data
+    if dataset is None:
+        return {}
+    return _evaluated(context, dataset, host, torch.arange(min(size_of(dataset), context.spec.evaluation.batch_size)))
 
 
 def device_name(device: torch.device) -> str:
