@@ -46,7 +46,7 @@ async def test_a_run_goes_from_its_submission_to_a_chain_of_signed_versions(worl
         assert len(world.nodes.got(msg.Receipt, node)) == 3
         assert world.nodes.got(msg.Cancel, node) == [msg.Cancel("run", 0, "the run is completed")]
     events = [event.kind for event in world.record.events(run="run")]
-    assert events == ["run-finished"]
+    assert events == ["run-finished", "run-started"]
 
 
 async def test_the_nodes_evaluate_the_last_version(world):

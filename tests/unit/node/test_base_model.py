@@ -86,7 +86,7 @@ async def test_what_would_not_fit_is_refused_in_words_before_any_of_it_comes(nod
     settings = NodeSettings(limits=Limits(disk_gib=(needed - 2) / 2**30))
     config = dataclasses.replace(node.services.config, settings=settings)
     node.services = dataclasses.replace(node.services, config=config)
-    with pytest.raises(LimitExceeded, match=r"limits.disk_gib in this node.s node.toml allows 0.00149 GiB"):
+    with pytest.raises(LimitExceeded, match=r"limits.disk_gib in this node.s node.toml allows 0.00149083 GiB"):
         await bring(large(inputs=others))
     hostile = (msg.InputFile("peer", "n0", Artifact("0" * 64, -(1 << 40), b"")),)
     with pytest.raises(CoveyError):
