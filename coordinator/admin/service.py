@@ -26,6 +26,7 @@ from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.sessions import Sessions
 from covey.coordinator.runs.active_runs import ActiveRuns
 from covey.coordinator.runs.deletion import DeletionServices, delete_run
+from covey.coordinator.runs.layouts import refuse_oversized
 from covey.coordinator.runs.ports import Worker
 from covey.coordinator.runs.scheduler import Scheduler
 from covey.coordinator.store_thread import StoreThread
@@ -111,7 +112,7 @@ class AdminService:
         text, written = spec.to_json(), written_in(request.spec_toml)
         async with self._submission:
             job = DescribeJob(text, self._env.allow_paths, submitted=True, written=written)
-            await self._env.worker.do(DESCRIBE, job)
+            refuse_oversized(text, await self._env.worker.do(DESCRIBE, job))
         now = self._env.clock()
         record = RunRecord(secrets.token_hex(6), spec.name, spec.mode, text, spec.seed, "queued", "", now)
         await self._call(self._store.add_run, record)

@@ -74,6 +74,7 @@ def describe(job: DescribeJob, host: Host) -> Description:
         parts=tuple(part.declared(codec) for part in declared),
         phases=context.method.phases,
         global_model=context.method.global_model,
+        model_bytes=layout.file_bytes,
         node_state=(*node_state(spec, codec), *_kept_on_nodes(declared), *([slot(LOCAL)] if local else [])),
     )
 
