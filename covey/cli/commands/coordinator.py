@@ -19,9 +19,9 @@ from covey.cli.framework.options import (
     Size,
     json_option,
     log_options,
-    target_flags,
     target_of,
     target_options,
+    where_options,
 )
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def restore(folder: Path, data_dir: Path, store_url: str | None, as_json: bool) 
 @click.option("--prefix", help="With --to: the nodes' names are PREFIX-1, PREFIX-2, ... [default: node].")
 @click.option("--expires", type=Duration(), default="1h", show_default=True, help="How long it can be used.")
 @json_option
-@target_flags
+@where_options
 @click.pass_context
 def token(
     ctx: click.Context,

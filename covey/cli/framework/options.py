@@ -81,18 +81,21 @@ def target_of(data_dir: Path | None, server: str | None, identity: Path | None) 
     return Target(data_dir)
 
 
-def target_flags(command: F) -> F:
-    """Give a command the same options as they were given; `target_of` makes the target of them."""
-    data_dir = click.option("--data-dir", type=FOLDER, envvar="COVEY_HOME", help="The coordinator's data directory.")
-    server = click.option("--server", type=Address(), help="The coordinator's address, from another machine.")
-    identity = click.option("--identity", type=FOLDER, help="With --server: folder with your key and certificate.")
-    return data_dir(server(identity(command)))
+def where_options(command: F) -> F:
+    """Give a command `--data-dir`, `--server` and `--identity`, as they are."""
+    for option in (
+        click.option("--identity", type=FOLDER, help="With --server: folder with your key and certificate."),
+        click.option("--server", type=Address(), help="The coordinator's address, from another machine."),
+        click.option("--data-dir", type=FOLDER, envvar="COVEY_HOME", help="The coordinator's data directory."),
+    ):
+        command = option(command)
+    return command
 
 
 def target_options(command: F) -> F:
     """Give a command the options that say which coordinator is meant, as `target: Target`."""
 
-    @target_flags
+    @where_options
     @functools.wraps(command)
     def wrapped(*args: Any, data_dir: Path | None, server: str | None, identity: Path | None, **kwargs: Any) -> Any:
         return command(*args, target=target_of(data_dir, server, identity), **kwargs)
