@@ -335,13 +335,9 @@ class Connection:
                 return found
 
     def revoke_token(self, token: str) -> list[TokenInfo]:
-        """Let unused tokens be redeemed no more; what was enrolled stays.
+        """Let unused tokens be redeemed no more: by an id (8 characters will do), or by the name that they are for.
 
-        Args:
-            token: An id (or its first 8 characters), or the name that tokens are for.
-
-        Raises:
-            NotFound: There is no such unused token.
+        Raises `NotFound` where there is no such unused token. What was enrolled stays.
         """
         return list(values_of(TokenInfo, self._call("RevokeToken", pb.RevokeTokenRequest(token=token)).tokens))
 
