@@ -250,10 +250,11 @@ class AdminService:
         self._authorised(context, writes=False)
         return await self._call(self._queries.contributions, request.run, request.after, request.limit)
 
-    async def audit_run(self, request: pb.RunRequest, context: Context) -> AsyncIterator[pb.AuditReply]:
-        """The chain of signed commits and every signed update, for the caller to check."""
+    async def audit_run(self, request: pb.AuditRequest, context: Context) -> AsyncIterator[pb.AuditReply]:
+        """Every row of a run with its seals, or commits and updates that are signed, for the caller to check."""
         self._authorised(context, writes=False)
-        pages = self._queries.signed(request.run, self._env.signing_key.public_bytes)
+        ask = self._queries.audited if request.rows else self._queries.signed
+        pages = ask(request.run, self._env.signing_key.public_bytes)
         while (page := await self._call(next, pages, None)) is not None:
             yield page
 

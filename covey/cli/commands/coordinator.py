@@ -64,6 +64,8 @@ def coordinator() -> None:
 @click.option(
     "--stall", "stall_s", type=Duration(), default="15m", show_default=True, help="Longest step of its worker."
 )
+@click.option("--worker-memory", "worker_memory_bytes", type=Size(), help="Most memory of its worker, as 16GiB.")
+@click.option("--worker-env", multiple=True, metavar="NAME", help="A variable that its worker may see; repeatable.")
 @click.option("--max-runs", type=click.IntRange(1, 16), default=4, show_default=True, help="How many runs at once.")
 @log_options
 @click.pass_context

@@ -36,6 +36,18 @@ class AttackOrder:
 
 
 @dataclass(frozen=True)
+class TrainLimits:
+    """What a node's operator allows, as far as it depends on the data."""
+
+    epochs: float = 1e9
+    """Most passes over the data in a round."""
+    batch_size: int = 1
+    """Least examples of a step."""
+    examples: int = 1
+    """Least examples behind an update."""
+
+
+@dataclass(frozen=True)
 class TrainJob:
     """Train locally from a base model, and write the update's parts."""
 
@@ -78,6 +90,8 @@ class TrainJob:
     """On a drill node of a group: where to write the vector that it would honestly send, raw float32."""
     stall_s: float = 0.0
     """How long it may go without a step; 0: the daemon's own limit only."""
+    limits: TrainLimits = TrainLimits()
+    """The operator's."""
 
 
 @dataclass(frozen=True)
