@@ -242,7 +242,7 @@ def _fit(
         "task": context.task,
         "model": context.model,
         "dataset": _training_data(context, job),
-        "indices": context.indices(job.roster_index, job.num_partitions),
+        "indices": context.indices(job.roster_index if job.part < 0 else job.part, job.num_partitions),
         "settings": spec.training,
         "round": job.round,
         "rounds": spec.rounds_in_all,
