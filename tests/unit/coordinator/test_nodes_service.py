@@ -38,6 +38,9 @@ class Run:
     def moved(self, node, progress):
         self.moves.append((node, progress))
 
+    def served(self, node, digest):
+        return self.mode.served(node, digest)
+
     def evaluates_later(self, node, version):
         self.later = (node, version)
 
