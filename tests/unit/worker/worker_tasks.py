@@ -85,3 +85,11 @@ class Deaf(Normed):
         settings.progress(1, 2, 0.0)
         time.sleep(10_000)
         raise AssertionError("unreachable")
+
+
+class Endless(Normed):
+    """Its model is never made."""
+
+    def model(self) -> nn.Module:
+        time.sleep(10_000)
+        raise AssertionError("unreachable")
