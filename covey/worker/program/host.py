@@ -21,6 +21,7 @@ class Host:
         check_cancelled: Called in every step; raises if the daemon has given the job up.
         report: Takes the progress of the job, as its operation declares it.
         log_name: What people call the log of this program.
+        confinement: What it cannot read, for people; empty: nothing was to be hidden.
 
     Attributes:
         contexts: The runs that are held warm.
@@ -31,11 +32,13 @@ class Host:
         device: torch.device,
         check_cancelled: Callable[[], object] = _nothing,
         report: Callable[[object], object] = _nothing,
+        *,
         log_name: str = "",
+        confinement: str = "",
     ) -> None:
         self.device, self.contexts = device, Contexts(device)
         self.check_cancelled, self.report = check_cancelled, report
-        self._log_name = log_name
+        self.confinement, self._log_name = confinement, log_name
 
     def with_log(self, text: str) -> str:
         """What went wrong, and where its whole traceback is."""
