@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Sequence
 from typing import Any
@@ -51,6 +52,7 @@ def run_node(config: NodeConfig) -> int:
 
 
 async def _main(config: NodeConfig) -> int:
+    os.umask(0o077)  # data, updates and keys are nobody else's
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
