@@ -101,6 +101,7 @@ class Training:
             round=assignment.round,
             roster_index=assignment.roster_index,
             num_partitions=assignment.num_partitions,
+            part=assignment.part,
             base=base,
             phase=assignment.phase,
             inputs={part: path for (part, source), path in inputs.items() if not source},

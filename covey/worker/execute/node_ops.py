@@ -230,7 +230,7 @@ def _fit(
 ) -> tuple[dict[str, Tensor] | None, FitResult]:
     """Train locally, or take one gradient (which leaves the parameters as they are)."""
     spec, model, data = context.spec, context.model, _training_data(context, job)
-    indices = context.indices(job.roster_index, job.num_partitions)
+    indices = context.indices(job.roster_index if job.part < 0 else job.part, job.num_partitions)
 
     def progress(step: int, steps: int, loss: float) -> None:
         host.report(TrainProgress(step, steps, loss, time.monotonic() - began))
