@@ -6,6 +6,7 @@ the worker does goes on beside the events.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
@@ -18,6 +19,7 @@ from covey.artifact import INLINE_BYTES
 from covey.coordinator.runs.absentees import left_out
 from covey.coordinator.runs.assignments import AssignmentInputs, assignment, evaluation_assignment
 from covey.coordinator.runs.commit import StepJob, StepResult, adopt_files, discard_scratch
+from covey.coordinator.runs.damage import check_run
 from covey.coordinator.runs.evaluation import NodeMetrics, RunEvaluation
 from covey.coordinator.runs.facts import NodeProgress, RunFacts
 from covey.coordinator.runs.mode import Mode, RunMachine
@@ -161,6 +163,7 @@ class ActiveRun:
             began = EventRecord(services.clock(), "run-started", self.run.run)
             await self.persist(self.record.add_event, began)
         self.run, self.base = prepared.run, prepared.newest
+        await asyncio.to_thread(self._check_files)
         machine = await self.mode.begin(prepared, await self._expected())
         await self._show_facts()
         self.machine = machine
@@ -168,6 +171,10 @@ class ActiveRun:
         first: list[pr.SharedEvent] = [pr.PauseChanged(operator.paused or operator.draining, now), pr.Started(now)]
         first += [pr.NodeJoined(node, now) for node in services.nodes.nodes()]
         await self.driver.drive(machine, first)
+
+    def _check_files(self) -> None:
+        """Before anything from before a restart is used."""
+        check_run(self.record, self.services.files, self.run.run, self.services.clock())
 
     async def _show_facts(self) -> None:
         """What metrics show of the run, from the record."""

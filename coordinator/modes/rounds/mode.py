@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, cast
 
 from typing_extensions import override
@@ -26,6 +27,7 @@ from covey.coordinator.runs.assignments import (
     wanted_parts,
 )
 from covey.coordinator.runs.commit import discard_scratch, signed_version
+from covey.coordinator.runs.damage import intact, reject_damaged
 from covey.coordinator.runs.evaluation import NodeMetrics
 from covey.coordinator.runs.facts import Counted, NodeProgress
 from covey.coordinator.runs.mode import Mode
@@ -266,8 +268,10 @@ class RoundsMode(Mode):
         self._run.driver.spawn(self._aggregate(action))
 
     def _close_round(self, number: int) -> list[UpdateRecord]:
-        self._run.record.begin_aggregation(self._run.run.run, number)
-        return self._run.record.updates(self._run.run.run, number)
+        record, run = self._run.record, self._run.run.run
+        record.begin_aggregation(run, number)
+        answers = record.updates(run, number)
+        return record.updates(run, number) if reject_damaged(record, self._services.files, answers) else answers
 
     async def _aggregate(self, action: ev.Aggregate) -> None:
         run, closing = self._run, self._closing
@@ -297,16 +301,17 @@ class RoundsMode(Mode):
     def _job(self, number: int) -> AggregateJob:
         run, files, base, prepared = self._run.run, self._services.files, self._run.newest(), self._run.ready()
         is_asked, closing = prepared.description.phases > 1, self._closing
+        path = partial(intact, files)
         return AggregateJob(
             run=run.run,
             spec_json=run.spec,
             layout=run.layout,
             round=number,
-            base=files.path(base.artifact.digest),
-            rows=aggregate_rows(closing.updates, run.roster, files.path),
+            base=path(base.artifact.digest),
+            rows=aggregate_rows(closing.updates, run.roster, path),
             answers=answer_rows(closing.answers, run.roster, files.path) if is_asked else (),
             phase=self.open_phase(""),
-            state={part.name: files.path(part.artifact.digest) for part in base.state},
+            state={part.name: path(part.artifact.digest) for part in base.state},
             out=files.scratch(prepared.layout.file_bytes),
             out_state={slot: files.scratch(size) for slot, size in prepared.slot_bytes().items()},
             roster=run.roster,
