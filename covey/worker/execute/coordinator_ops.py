@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from covey.aggregation.asynchronous.contract import ASYNC_POLICIES
 from covey.learning import state
 from covey.learning.data import size_of
 from covey.learning.optimizers import local_optimizer
@@ -12,13 +11,14 @@ from covey.learning.partition import partition_in
 from covey.methods.contract import Combination, Part, RunForm, parts_of
 from covey.parts import COLLECT, slot
 from covey.worker.execute.compatibility import refuse_impossible
-from covey.worker.execute.decision_op import load_policy
 from covey.worker.execute.encode_update import node_state
 from covey.worker.execute.from_spec import (
+    by_policy,
     change_codec,
     load_aggregator,
     load_codec,
     load_fallback,
+    load_policy,
     load_server_optimizer,
 )
 from covey.worker.execute.next_version import AGGREGATOR, BROADCAST, CHANGE, OPTIMIZER, RESIDUAL
@@ -43,8 +43,7 @@ def describe(job: DescribeJob, host: Host) -> Description:
     if job.submitted:
         context.check_model()
     spec, codec, optimizer = context.spec, load_codec(context.spec.exchange), load_server_optimizer(context.spec)
-    by_policy = spec.facts.rule_kind == ASYNC_POLICIES.name
-    rule, policy = (None, load_policy(spec)) if by_policy else (load_aggregator(spec), None)
+    rule, policy = (None, load_policy(spec)) if by_policy(spec) else (load_aggregator(spec), None)
     central, (layout, local) = context.central_data, context.form()
     parts = Combination(
         spec=spec,

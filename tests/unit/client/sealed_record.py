@@ -12,15 +12,15 @@ from covey.client.audit import AuditReport, examine_record
 from covey.client.audited import AuditedRun
 from covey.coordinator.keys.sealer import RecordSealer
 from covey.storage.record.contract import (
-    DecisionRecord,
     EventRecord,
     NodeRecord,
-    PolicyStateRecord,
     RunRecord,
+    StepRecord,
     Store,
     UpdateRecord,
     Verdict,
     VersionRecord,
+    step_verdict,
 )
 from covey.storage.sql.store import SqlStore, open_store
 from covey.testing.store import records as make
@@ -110,9 +110,8 @@ class Builder:
             replace(second, verdict="rejected", reason="too far", numbers={"distance": 9.0}),
         ]
         version = self.version(number, judged, whole=True)
-        self.store.commit_round(
-            self.run, number, version, judged, bytes_received=11 * number, bytes_sent=22, at=4000.0 + number
-        )
+        step = make.commit_step_of(self.store, version, judged)
+        self.store.commit_step(step, judged, version, bytes_received=11 * number, bytes_sent=22)
         self.store.record_metrics(self.run, version.version, {"accuracy": 0.5 + number / 10}, evaluated=True)
 
     def decision(self, number: int, node: str, verdict: Verdict, decision: int) -> None:
@@ -125,17 +124,21 @@ class Builder:
         version = self.version(number, [judged], whole=False) if accepted else None
         state = json.dumps({"seen": decision})
         digest = hashlib.sha256(state.encode()).hexdigest()
-        says = {"round": number, "node": node, "verdict": verdict, "reason": "", "share": judged.share, "numbers": {}}
-        made = None if version is None else version.version
-        step = DecisionRecord(self.run, decision, number, base.version, made, 3, (says,), digest, 4000.0 + decision)
-        self.store.decide(
-            step,
-            PolicyStateRecord(self.run, decision, state, (number,), (base.version,)),
-            [judged],
-            version,
-            bytes_received=5,
-            bytes_sent=6,
+        step = StepRecord(
+            run=self.run,
+            number=decision,
+            cause=((number, 1),),
+            newest=base.version,
+            version=None if version is None else version.version,
+            roster=3,
+            verdicts=(step_verdict(judged),),
+            decided_at=4000.0 + decision,
+            state=state,
+            state_sha256=digest,
+            pinned_updates=(number,),
+            pinned_versions=(base.version,),
         )
+        self.store.commit_step(step, [judged], version, bytes_received=5, bytes_sent=6)
 
     def end(self, state: str, reason: str = "") -> None:
         """The end of the run."""

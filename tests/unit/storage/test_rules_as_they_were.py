@@ -7,7 +7,6 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from covey.storage.sql.engine import WRITES, database_url, make_engine
 from covey.storage.sql.migrations import migrate as migrations
@@ -60,7 +59,7 @@ def test_specifications_name_the_rules_that_their_runs_had(url: str) -> None:
     engine = make_engine(database_url(url))
     try:
         with engine.connect().execution_options(**{WRITES: True}) as connection, connection.begin():
-            connection.execute(sa.text("UPDATE alembic_version SET version_num = '0004'"))
+            go_to(connection, "0004")
             go_to(connection, migrations.HEAD)
         with closing(open_store(url)) as store:
             specs = {name: store.run(name).spec for name in AGGREGATIONS}
