@@ -189,7 +189,10 @@ class Kind(Generic[T]):
 
 def _hint(name: str) -> str:
     if ":" in name:
-        return " (a name with a colon is an import path, which the operator here does not allow)"
+        return (
+            "; a name with a colon is an import path, which the operator here must allow: --allow-paths of a "
+            "coordinator and of `covey run replay`, [policy] allow_paths of a node"
+        )
     return "; what was installed while a daemon runs is found after its restart"
 
 

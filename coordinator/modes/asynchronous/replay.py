@@ -80,7 +80,8 @@ class Replay:
             problems = await self._again(step, arrived)
             on_progress(step.number, len(self._steps))
         made = self._newest.version - bool(problems and self._newest.version)
-        return ReplayReport(self._run.run, self._last.number, made, self._newest.sha256, tuple(problems))
+        sha256, wrong = self._newest.sha256, tuple(problems)
+        return ReplayReport(self._run.run, self._last.number, made, sha256, wrong, "decisions")
 
     def _arrived(self, step: StepRecord) -> PendingUpdate:
         update = self._store.updates(self._run.run, step.group)[0]

@@ -23,6 +23,7 @@ from covey.worker.execute.from_spec import (
 )
 from covey.worker.execute.next_version import AGGREGATOR, BROADCAST, CHANGE, OPTIMIZER, RESIDUAL
 from covey.worker.execute.privacy_metrics import spent_metrics
+from covey.worker.execute.unread_keys import unread_keys
 from covey.worker.files.mapped import FLOAT32_BYTES
 from covey.worker.jobs.runs import DescribeJob, Description, InitialJob, InitialResult
 from covey.worker.program.context import RunContext
@@ -58,7 +59,7 @@ def describe(job: DescribeJob, host: Host) -> Description:
         method=context.method,
         local=local,
     )
-    refuse_impossible(parts)
+    refuse_impossible(parts, unread_keys(parts, frozenset(job.written)))
     declared = parts_of(context.method, RunForm(spec, layout))
     spent_metrics(codec, 1)  # refuses where the package for it is missing
     last = spec.rounds_in_all if "momentum" in spec.training.schedule else 1

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from covey.metrics import Metrics
 from covey.parts import DeclaredPart
 from covey.worker.jobs.files import ArtifactField
 
@@ -33,6 +34,8 @@ class DescribeJob:
     allow_path: bool = False
     submitted: bool = False
     """Nobody has looked at the model yet: also make it, and look at its values."""
+    written: tuple[str, ...] = ()
+    """The keys that the user wrote, with dots: those that nothing reads are refused."""
 
 
 @dataclass(frozen=True)
@@ -98,3 +101,5 @@ class CheckResult:
     loss: float
     seconds_per_step: float
     device: str
+    evaluation: Metrics = field(default_factory=dict)
+    """Of one batch of the node's evaluation data, with the metrics that are missing."""

@@ -54,7 +54,9 @@ class Program:
             log.info("cancelled", op=request.op)
             self._channel.fail(WorkerError("cancelled"))
         except CoveyError as error:
-            log.warning("failed", op=request.op, code=error.code, error=str(error), exc_info=_cause(error))
+            # Whoever asked logs the refusal itself; only here is where the task's code failed.
+            say = log.debug if _cause(error) is None else log.warning
+            say("failed", op=request.op, code=error.code, error=str(error), exc_info=_cause(error))
             self._channel.fail(error if _cause(error) is None else TaskError(self._with_log(str(error))))
         except SystemExit as error:
             self._channel.fail(TaskError(f"{request.op}: the task's code called sys.exit({error.code!r})"))
