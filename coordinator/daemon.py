@@ -155,6 +155,7 @@ async def _environment(config: CoordinatorConfig, keys: Keys) -> Environment:
             on_replaced=metrics.worker_restarts.inc,
             stall_s=config.stall_s,
             log_name="the coordinator's log",
+            confinement=config.confinement,
         ),
         authority=keys.authority,
         signing_key=keys.signing_key,

@@ -92,6 +92,7 @@ class NodeDaemon:
             on_replaced=metrics.worker_restarts.inc,
             stall_s=config.settings.limits.stall_s,
             log_name=f"the log of node {identity.name}",
+            confinement=config.confinement,
         )
         self._files = ArtifactFiles(config.data_dir / "files", durable=False)  # models can be had again
         self._store = NodeStore(config.data_dir)

@@ -6,7 +6,7 @@ the worker does goes on beside the events.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
@@ -16,7 +16,7 @@ from covey import faults
 from covey import messages as msg
 from covey.artifact import INLINE_BYTES, Artifact
 from covey.coordinator.runs.absentees import left_out
-from covey.coordinator.runs.assignments import AssignmentInputs, assignment, evaluation_assignment
+from covey.coordinator.runs.assignments import AssignmentInputs, assignment, evaluation_assignment, free_part
 from covey.coordinator.runs.commit import MadeStep, adopt_files, discard_scratch
 from covey.coordinator.runs.damage import check_run
 from covey.coordinator.runs.evaluation import NodeMetrics, RunEvaluation
@@ -295,6 +295,7 @@ class ActiveRun:
         base: VersionRecord,
         inputs: AssignmentInputs,
         *,
+        present: Collection[str],
         evaluate: bool = False,
         has_change: bool = False,
     ) -> None:
@@ -306,12 +307,14 @@ class ActiveRun:
             attempt: Of the round.
             base: The version to train from.
             inputs: What comes along beside it.
+            present: The nodes that work now; a newcomer takes the part of the data of one that does not.
             evaluate: Whether to evaluate the base first.
             has_change: Whether the node will make the base from the change: the model need not come along.
         """
         faults.reach("invite")
         data = b"" if has_change else self._inline(base, node)
-        message = assignment(self.run, base, data, self._index(node), number, attempt, inputs, evaluate=evaluate)
+        index, part = self._index(node), free_part(self.run.roster, self.run.parts, present, node)
+        message = assignment(self.run, base, data, index, number, attempt, inputs, evaluate=evaluate, part=part)
         self.entered(node, NodeProgress("invited"))
         self.services.nodes.send(node, message)
 

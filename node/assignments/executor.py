@@ -9,6 +9,7 @@ from covey import faults
 from covey import messages as msg
 from covey.errors import CoveyError, PolicyError, WorkerError
 from covey.layout import Layout
+from covey.node.assignments.allowed_time import allowed_time
 from covey.node.assignments.base_model import BaseModels
 from covey.node.assignments.conversation import Conversation
 from covey.node.assignments.held_files import HeldFiles
@@ -85,7 +86,9 @@ class Executor:
 
     async def _evaluate(self, talk: Conversation, spec: RunSpec) -> None:
         assignment, services = talk.assignment, self._services
-        model, _ = await self._bases.bring(talk, Layout.from_json(assignment.layout))
+        layout = Layout.from_json(assignment.layout)
+        services.config.check_layout(layout)
+        model, _ = await self._bases.bring(talk, layout)
         talk.advanced("has-base", "")
         own = services.store.own_state(assignment.run)
         job = EvaluateJob(
@@ -100,5 +103,7 @@ class Executor:
             allow_path=services.config.allows_paths(spec),
             state={name: kept_file(services.files, assignment.run, name, item) for name, item in own.items()},
         )
-        metrics = json.dumps((await services.worker.do(EVALUATE, job)).metrics).encode()
+        async with allowed_time(services.config.limits.round_s):
+            result = await services.worker.do(EVALUATE, job)
+        metrics = json.dumps(result.metrics).encode()
         services.link.send(msg.Evaluation(assignment.run, assignment.version, metrics))

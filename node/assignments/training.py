@@ -16,6 +16,7 @@ from covey import messages as msg
 from covey.errors import PolicyError, WorkerDied, WorkerStalled
 from covey.layout import Layout
 from covey.metrics import failed
+from covey.node.assignments.allowed_time import allowed_time
 from covey.node.assignments.base_model import BaseModels, Inputs
 from covey.node.assignments.conversation import Conversation
 from covey.node.assignments.held_files import HeldFiles
@@ -52,6 +53,7 @@ class Training:
             CoveyError: It cannot be done; the message is for the coordinator too.
         """
         services, layout = self._services, Layout.from_json(talk.assignment.layout)
+        services.config.check_layout(layout)
         with services.metrics.phases.labels("downloading").time():
             base, inputs = await self._bases.bring(talk, layout)
         faults.reach("downloaded")
@@ -100,6 +102,7 @@ class Training:
             round=assignment.round,
             roster_index=assignment.roster_index,
             num_partitions=assignment.num_partitions,
+            part=assignment.part,
             base=base,
             phase=assignment.phase,
             inputs={part: path for (part, source), path in inputs.items() if not source},
@@ -115,6 +118,7 @@ class Training:
             broadcast=base64.b64encode(assignment.broadcast).decode(),
             state={name: kept_file(files, assignment.run, name, artifact) for name, artifact in state.items()},
             stall_s=spec.training.stall_s,
+            limits=services.config.train_limits,
             out_state={name: files.scratch(state_bytes(layout)) for name in assignment.node_state},
         )
         drill = services.config.drill
@@ -142,7 +146,8 @@ class Training:
             talk.report(msg.Progress(job.run, job.round, "training", now.step, now.steps, now.loss, now.seconds))
 
         try:
-            result = await self._train_safely(job, progressed)
+            async with allowed_time(self._services.config.limits.round_s):
+                result = await self._train_safely(job, progressed)
         except BaseException:
             self._held.abandon((*job.scratch.values(), *job.out_state.values()))
             raise

@@ -80,7 +80,11 @@ def enrol(token: str, folder: Path) -> Identity:
         name = Identity.load(folder).name
         raise Conflict(f"{folder} holds the identity of {name!r} already; name a new folder")
     if decoded.expires_at <= time.time() and not (folder / "tls.key").exists():
-        raise IdentityError("the join token has expired; ask the coordinator's operator for a new one")
+        now, ended = (time.strftime("%Y-%m-%d %H:%M", time.gmtime(t)) for t in (time.time(), decoded.expires_at))
+        raise IdentityError(
+            f"the join token has expired, at {ended} UTC (this machine's clock says {now} UTC; is it right?); "
+            "ask the coordinator's operator for a new one"
+        )
     try:
         csr, signing_key, proof = signing_request(folder, decoded.name)
     except OSError as error:

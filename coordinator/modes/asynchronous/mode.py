@@ -157,7 +157,7 @@ class AsyncMode(Mode):
             feedback=self._feedback.of(action.node), node_state=description.node_state, wanted=wanted_parts(description)
         )
         # Versions outnumber rounds by far: only the last one is evaluated on the nodes.
-        self._run.assign(action.node, number, 1, base, inputs)
+        self._run.assign(action.node, number, 1, base, inputs, present=set(self._services.nodes.nodes()))
 
     async def _close(self, action: ev.CloseAssignment) -> None:
         run = self._run

@@ -227,6 +227,13 @@ class RoundsMode(Mode):
         self._services.metrics.judged((update.node, "rejected") for update in rejected)
         run.log.info("phase opened", round=action.round, phase=action.phase, asked=list(action.params))
 
+    def _at_work(self) -> set[str]:
+        """The nodes that have a part in the open round."""
+        machine = self.machine
+        if machine is None:
+            return set()
+        return {*machine.invited, *(node for node, answer in machine.answers.items() if answer == "received")}
+
     def _assign(self, action: ev.Assign) -> None:
         base, inputs, is_first = self._run.newest(), self.inputs(action.node), self.open_phase(action.node) == 1
         self._run.assign(
@@ -235,6 +242,7 @@ class RoundsMode(Mode):
             action.attempt,
             base,
             inputs,
+            present=self._at_work(),
             evaluate=is_first and evaluates_first(self._run.ready().spec, base),
             has_change=not is_first or (inputs.change is not None and action.node in self._holders),
         )
