@@ -24,7 +24,7 @@ def text_of(name):
 
 
 def test_a_finished_update_is_not_trained_again(tmp_path):
-    with Federation(tmp_path, nodes=2) as federation:
+    with Federation(tmp_path, nodes=2, fork=False) as federation:  # programs as a user starts them
         federation.start()
         undisturbed = federation.wait(federation.submit(text_of("undisturbed")))
         run = run_along(federation, text_of("killed"), node=POINTS)
