@@ -111,6 +111,10 @@ class Store(Protocol):
         """Note that the coordinator has it. If the note is lost, the update is offered once more."""
         ...
 
+    def keep_receipt(self, run: str, statement: bytes, signature: bytes) -> None:
+        """Keep what the coordinator signed for an update, for audits; a store of no lasting use need not."""
+        ...
+
     def drop_update(self, run: str) -> None:
         """Forget a run's finished update: its files are gone."""
         ...

@@ -92,7 +92,7 @@ class AdminStub:
                 _registered_method=True)
         self.AuditRun = channel.unary_stream(
                 '/covey.v1.Admin/AuditRun',
-                request_serializer=covey_dot_protos_dot_admin__pb2.RunRequest.SerializeToString,
+                request_serializer=covey_dot_protos_dot_admin__pb2.AuditRequest.SerializeToString,
                 response_deserializer=covey_dot_protos_dot_admin__pb2.AuditReply.FromString,
                 _registered_method=True)
         self.ListNodes = channel.unary_unary(
@@ -216,8 +216,8 @@ class AdminServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AuditRun(self, request, context):
-        """The chain of signed commits and every signed update, to be checked by the caller: the key, then the commits by
-        version, then the updates by round and node.
+        """What is signed of a run and what it is about, to be checked by the caller: the key, then every row as the record has
+        it, with its seals; or, if no rows are asked for, the commits by version and the signed updates by round and node.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -339,7 +339,7 @@ def add_AdminServicer_to_server(servicer, server):
             ),
             'AuditRun': grpc.unary_stream_rpc_method_handler(
                     servicer.AuditRun,
-                    request_deserializer=covey_dot_protos_dot_admin__pb2.RunRequest.FromString,
+                    request_deserializer=covey_dot_protos_dot_admin__pb2.AuditRequest.FromString,
                     response_serializer=covey_dot_protos_dot_admin__pb2.AuditReply.SerializeToString,
             ),
             'ListNodes': grpc.unary_unary_rpc_method_handler(
@@ -710,7 +710,7 @@ class Admin:
             request,
             target,
             '/covey.v1.Admin/AuditRun',
-            covey_dot_protos_dot_admin__pb2.RunRequest.SerializeToString,
+            covey_dot_protos_dot_admin__pb2.AuditRequest.SerializeToString,
             covey_dot_protos_dot_admin__pb2.AuditReply.FromString,
             options,
             channel_credentials,

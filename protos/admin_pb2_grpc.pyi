@@ -51,9 +51,9 @@ class AdminStub:
     ShowRound: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RoundRequest, _admin_pb2.RoundDetail]
     ListContributions: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListContributionsRequest, _admin_pb2.ListContributionsReply]
     """What each node of a run's roster did in it."""
-    AuditRun: _grpc.UnaryStreamMultiCallable[_admin_pb2.RunRequest, _admin_pb2.AuditReply]
-    """The chain of signed commits and every signed update, to be checked by the caller: the key, then the commits by
-    version, then the updates by round and node.
+    AuditRun: _grpc.UnaryStreamMultiCallable[_admin_pb2.AuditRequest, _admin_pb2.AuditReply]
+    """What is signed of a run and what it is about, to be checked by the caller: the key, then every row as the record has
+    it, with its seals; or, if no rows are asked for, the commits by version and the signed updates by round and node.
     """
     ListNodes: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListNodesRequest, _admin_pb2.ListNodesReply]
     ShowNode: _grpc.UnaryUnaryMultiCallable[_admin_pb2.NodeRequest, _admin_pb2.NodeDetail]
@@ -85,9 +85,9 @@ class AdminAsyncStub(AdminStub):
     ShowRound: _aio.UnaryUnaryMultiCallable[_admin_pb2.RoundRequest, _admin_pb2.RoundDetail]  # type: ignore[assignment]
     ListContributions: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListContributionsRequest, _admin_pb2.ListContributionsReply]  # type: ignore[assignment]
     """What each node of a run's roster did in it."""
-    AuditRun: _aio.UnaryStreamMultiCallable[_admin_pb2.RunRequest, _admin_pb2.AuditReply]  # type: ignore[assignment]
-    """The chain of signed commits and every signed update, to be checked by the caller: the key, then the commits by
-    version, then the updates by round and node.
+    AuditRun: _aio.UnaryStreamMultiCallable[_admin_pb2.AuditRequest, _admin_pb2.AuditReply]  # type: ignore[assignment]
+    """What is signed of a run and what it is about, to be checked by the caller: the key, then every row as the record has
+    it, with its seals; or, if no rows are asked for, the commits by version and the signed updates by round and node.
     """
     ListNodes: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListNodesRequest, _admin_pb2.ListNodesReply]  # type: ignore[assignment]
     ShowNode: _aio.UnaryUnaryMultiCallable[_admin_pb2.NodeRequest, _admin_pb2.NodeDetail]  # type: ignore[assignment]
@@ -186,11 +186,11 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def AuditRun(
         self,
-        request: _admin_pb2.RunRequest,
+        request: _admin_pb2.AuditRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_admin_pb2.AuditReply], _abc.AsyncIterator[_admin_pb2.AuditReply]]:
-        """The chain of signed commits and every signed update, to be checked by the caller: the key, then the commits by
-        version, then the updates by round and node.
+        """What is signed of a run and what it is about, to be checked by the caller: the key, then every row as the record has
+        it, with its seals; or, if no rows are asked for, the commits by version and the signed updates by round and node.
         """
 
     @_abc_1.abstractmethod

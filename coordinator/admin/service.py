@@ -25,6 +25,7 @@ from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.sessions import Sessions
 from covey.coordinator.runs.active_runs import ActiveRuns
 from covey.coordinator.runs.deletion import DeletionServices, delete_run
+from covey.coordinator.runs.layouts import refuse_oversized
 from covey.coordinator.runs.ports import Worker
 from covey.coordinator.runs.scheduler import Scheduler
 from covey.coordinator.store_thread import StoreThread
@@ -108,7 +109,7 @@ class AdminService:
         text, written = spec.to_json(), written_in(request.spec_toml)
         async with self._submission:
             job = DescribeJob(text, self._env.allow_paths, submitted=True, written=written)
-            await self._env.worker.do(DESCRIBE, job)
+            refuse_oversized(text, await self._env.worker.do(DESCRIBE, job))
         now = self._env.clock()
         record = RunRecord(secrets.token_hex(6), spec.name, spec.mode, text, spec.seed, "queued", "", now)
         await self._call(self._store.add_run, record)
@@ -249,10 +250,11 @@ class AdminService:
         self._authorised(context, writes=False)
         return await self._call(self._queries.contributions, request.run, request.after, request.limit)
 
-    async def audit_run(self, request: pb.RunRequest, context: Context) -> AsyncIterator[pb.AuditReply]:
-        """The chain of signed commits and every signed update, for the caller to check."""
+    async def audit_run(self, request: pb.AuditRequest, context: Context) -> AsyncIterator[pb.AuditReply]:
+        """Every row of a run with its seals, or commits and updates that are signed, for the caller to check."""
         self._authorised(context, writes=False)
-        pages = self._queries.signed(request.run, self._env.signing_key.public_bytes)
+        ask = self._queries.audited if request.rows else self._queries.signed
+        pages = ask(request.run, self._env.signing_key.public_bytes)
         while (page := await self._call(next, pages, None)) is not None:
             yield page
 

@@ -14,12 +14,13 @@ import structlog
 
 from covey import faults
 from covey import messages as msg
-from covey.artifact import INLINE_BYTES
+from covey.artifact import INLINE_BYTES, Artifact
 from covey.coordinator.runs.absentees import left_out
 from covey.coordinator.runs.assignments import AssignmentInputs, assignment, evaluation_assignment
 from covey.coordinator.runs.commit import MadeStep, adopt_files, discard_scratch
 from covey.coordinator.runs.evaluation import NodeMetrics, RunEvaluation
 from covey.coordinator.runs.facts import NodeProgress, RunFacts
+from covey.coordinator.runs.layouts import keep_layout, layout_file
 from covey.coordinator.runs.mode import Mode, RunMachine
 from covey.coordinator.runs.ports import RunServices
 from covey.coordinator.runs.preparation import Prepared, prepare
@@ -159,6 +160,7 @@ class ActiveRun:
     async def _execute(self) -> None:
         services = self.services
         self.prepared = prepared = await prepare(services, self.run)
+        await keep_layout(services.files, prepared.run.layout)
         if self.run.state == "queued":
             began = EventRecord(services.clock(), "run-started", self.run.run)
             await self.persist(self.record.add_event, began)
@@ -273,6 +275,11 @@ class ActiveRun:
         parts = self.run.parts or self.ready().spec.data.parts or len(roster)
         await self.persist(self.record.extend_roster, self.run.run, roster, parts)
         self.run = replace(self.run, roster=roster, parts=parts)
+
+    def served(self, node: str, digest: str) -> Artifact | None:
+        """The file of this digest, if the node may download it now."""
+        file = layout_file(self.run.layout)
+        return file if file is not None and file.digest == digest else self.mode.served(node, digest)
 
     def assign(
         self,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from covey.client import paging
-from covey.client.audit import AuditReport, examine
+from covey.client.audit import AuditReport, examine, examine_record
+from covey.client.bundle import write_bundle
 from covey.client.channel import DEADLINE_S, AdminChannel
 from covey.client.export import OnBytes, write_version
 from covey.client.loop import LoopThread
@@ -19,7 +20,7 @@ from covey.client.run_log import log_of
 from covey.client.shares import capped_shares
 from covey.client.specification import Specification, request_of
 from covey.client.target import Target
-from covey.client.translation import change_of, node_detail_of, signed_of, value_of, version_of
+from covey.client.translation import audited_of, change_of, node_detail_of, signed_of, value_of, version_of
 from covey.client.values import (
     Admin,
     Backup,
@@ -255,22 +256,40 @@ class Connection:
 
     # -- checking
 
-    def audit(self, run: RunName) -> AuditReport:
-        """Check every signature of a run and the chain of its commits, with the keys that `identity` trusts.
+    def audit(self, run: RunName, receipts: Iterable[bytes] = ()) -> AuditReport:
+        """Compare everything that is shown of a run with what was signed of it, by the keys that `identity` trusts.
+
+        Args:
+            run: The run.
+            receipts: Lines of nodes' `receipts/RUN.jsonl`: what they were given for updates that must be on record.
 
         Raises:
             CoveyError: It cannot be read. What is wrong with it is in the report.
         """
-        shown, identity = self.run(run), self.identity
-        signed = signed_of(self._loop.iterate(self._reading().signed(shown.run)))
-        first_sha256 = self._first_sha256(shown)
-        return examine(signed, shown, identity.federation, identity.coordinator_key, first_sha256)
+        identity = self.identity
+        found = audited_of(self._loop.iterate(self._reading().signed(_id(run))))
+        if found.rows or found.coordinator_key == b"":
+            return examine_record(found, identity.federation, identity.coordinator_key, receipts)
+        return self._audit_statements(self.run(run))
 
-    def _first_sha256(self, run: Run) -> str:
+    def _audit_statements(self, run: Run) -> AuditReport:
+        """Of a coordinator that gives no rows."""
+        signed = signed_of(self._loop.iterate(self._reading().signed(run.run)))
         try:
-            return self.version(run, 0).model_sha256
+            first_sha256 = self.version(run, 0).model_sha256
         except NotFound:
-            return ""
+            first_sha256 = ""
+        return examine(signed, run, self.identity.federation, self.identity.coordinator_key, first_sha256)
+
+    def bundle(self, run: RunName, to: Path | str) -> int:
+        """Write everything that an audit of a run needs into one file; how many rows it has.
+
+        Raises:
+            NotFound: There is no such run, or the folder does not exist.
+            Conflict: The file exists.
+        """
+        replies = self._loop.iterate(self._reading().signed(_id(run)))
+        return write_bundle(Path(to), audited_of(replies), self.identity.federation)
 
     def replay(self, run: RunName, *, store_url: str | None = None, allow_path: bool = False) -> ReplayReport:
         """Make every round, or decision, of a run again from its stored updates; needs the data directory.

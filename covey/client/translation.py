@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
+from covey.client.audited import AuditedRun, row_in
 from covey.client.signed import Commit, SignedRecord, SignedUpdate
 from covey.client.values import (
     Change,
@@ -96,6 +97,16 @@ def change_of(message: pb.RunStatus) -> Change:
 def node_detail_of(message: pb.NodeDetail) -> NodeDetail:
     """A node with its events."""
     return NodeDetail(value_of(Node, message.node), values_of(Event, message.events))
+
+
+def audited_of(messages: Iterable[pb.AuditReply]) -> AuditedRun:
+    """Every row that an audit looks at, from the messages that they came in."""
+    run = AuditedRun()
+    for message in messages:
+        run.coordinator_key = message.coordinator_key or run.coordinator_key
+        for row in message.rows:
+            run.add(row.table, row_in(row.values))
+    return run
 
 
 def signed_of(messages: Iterable[pb.AuditReply]) -> SignedRecord:

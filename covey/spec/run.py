@@ -53,6 +53,18 @@ class RunSpec(Section, ABC):
     keep: KeepSection = KeepSection()
     rounds: RoundsSection = RoundsSection()
 
+    def node_paths(self) -> dict[str, str]:
+        """What a node runs that is named by an import path, by key of the specification."""
+        named = {
+            "task.name": self.task.name,
+            "data.partition": self.data.partition,
+            "training.optimizer": self.training.optimizer,
+            "method.name": self.method.name,
+            "exchange.codec": self.exchange.codec,
+        }
+        named |= {f"training.schedule.{name}.kind": one.kind for name, one in self.training.schedule.items()}
+        return {key: name for key, name in named.items() if ":" in name}
+
     @property
     @abstractmethod
     def rounds_in_all(self) -> int:

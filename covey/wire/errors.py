@@ -50,6 +50,14 @@ TABLE: dict[str, tuple[grpc.StatusCode, str | None]] = {
 }
 
 
+_BROKEN = {
+    Status.UNAVAILABLE: "the connection broke, or there is none",
+    Status.DEADLINE_EXCEEDED: "no answer came in time",
+    Status.CANCELLED: "the call was cut off",
+}
+"""What gRPC says by itself, in words; its own texts are about its insides."""
+
+
 def public(error: Exception) -> tuple[grpc.StatusCode, str, str]:
     """What a caller may see of an error: status, text, code (its parent's where the table has none)."""
     codes = (vars(kind).get("code") for kind in type(error).__mro__ if issubclass(kind, CoveyError))
@@ -106,5 +114,7 @@ def translated_stream(method: Callable[..., AsyncIterator[Any]]) -> Callable[...
 def from_rpc_error(error: grpc.RpcError) -> CoveyError:
     """The error that the other side meant, on the caller's side."""
     trailing: Any = error.trailing_metadata()
-    kind = by_code().get(str(dict(trailing or ()).get(CODE_KEY, "")), CoveyError)
-    return kind(error.details() or error.code().name)
+    code = str(dict(trailing or ()).get(CODE_KEY, ""))
+    if not code and error.code() in _BROKEN:
+        return CoveyError(_BROKEN[error.code()])
+    return by_code().get(code, CoveyError)(error.details() or error.code().name)

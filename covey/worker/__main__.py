@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--log-format", choices=["console", "json"], default="console")
     options = parser.parse_args()
     channel = Channel(options.fd)
+    sys.path.append(str(Path.cwd()))  # for the user's tasks; behind everything else, so that it hides nothing
     import_without_rich()
     configure_logging(options.log_format)
     stacks = (options.data_dir / STACKS).open("w")

@@ -78,7 +78,7 @@ def check_drill(drill: Drill, node: str) -> None:
         SpecError: Its options, or those of its group, are wrong.
     """
     known = [plugin.name for plugin in installed("attack")]
-    if drill.attack not in known:
+    if drill.attack not in known and ":" not in drill.attack:
         raise PluginError(f"--attack: no attack named {drill.attack!r} is installed here; choose {', '.join(known)}")
     if (drill.group is None) != (not drill.members):
         raise SpecError("--attack-group and --attack-members go together: the shared folder, and who shares it")
@@ -100,7 +100,7 @@ def _check_members(members: tuple[str, ...], node: str) -> None:
 
 def _asked(drill: Drill) -> dict[str, JsonValue]:
     question = json.dumps({"name": drill.attack, "options": dict(drill.options)})
-    command = [sys.executable, "-m", "covey.worker.execute.adversary"]
+    command = [sys.executable, "-P", "-m", "covey.worker.execute.adversary"]
     done = subprocess.run(command, input=question, capture_output=True, text=True, timeout=CHECK_S, check=False)
     if done.returncode != 0:
         raise PluginError(f"--attack {drill.attack}: the program that imports it failed: {done.stderr[-1000:]}")

@@ -109,7 +109,7 @@ async def _task(config: NodeConfig, worker: Worker, spec: RunSpec) -> list[Findi
             spec_json=spec.to_json(),
             node_paths=config.paths,
             node_options=config.options,
-            allow_path=config.allows_path(spec.task.name),
+            allow_path=config.allows_paths(spec),
         )
         found = await worker.do(CHECK, job, stall_s=min(spec.training.stall_s, config.settings.limits.stall_s))
     except CoveyError as error:

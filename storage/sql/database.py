@@ -18,8 +18,9 @@ from sqlalchemy import URL, Connection, exc, select, update
 
 from covey.errors import Conflict, Fenced, StoreError, StoreUnavailable
 from covey.storage.sql.engine import WRITES, make_engine, sqlite_path, translated
-from covey.storage.sql.locks import AdvisoryLock, FileLock
+from covey.storage.sql.locks import AdvisoryLock, DatabaseFileLock
 from covey.storage.sql.schema import LEASE_ROW, lease
+from covey.storage.sql.touched import Seal, Touched
 
 _TAKE_ROW = select(lease.c.epoch, lease.c.holder).where(lease.c.id == LEASE_ROW).with_for_update()
 _READ_ROW = select(lease.c.epoch, lease.c.holder).where(lease.c.id == LEASE_ROW)
@@ -38,11 +39,14 @@ class Database:
         path = sqlite_path(url)
         one_state = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
         self._reads = self.engine if path else self.engine.execution_options(**one_state)
-        self._lock: FileLock | AdvisoryLock = FileLock(path) if path else AdvisoryLock()
+        self._lock: DatabaseFileLock | AdvisoryLock = DatabaseFileLock(path) if path else AdvisoryLock()
         self._writing = threading.Lock()
         self._writer: Connection | None = None
         self._epoch: int | None = None
         self._closed = False
+        self._touched: dict[str, Touched] = {}
+        self.seal: Seal | None = None
+        """Called at the end of a transaction, for each run of which something was `touched`."""
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -60,8 +64,19 @@ class Database:
         """
         with self._writing:
             self._check_open()
+            self._touched = {}
             with translated(), self._begun() as connection:
                 yield connection
+                self._seal(connection)
+
+    def touched(self, run: str) -> Touched:
+        """Where a method notes what it changes of a run in the transaction that writes; "": what belongs to no run."""
+        return self._touched.setdefault(run, Touched())
+
+    def _seal(self, connection: Connection) -> None:
+        if self.seal is not None:
+            for run, touched in sorted(self._touched.items()):
+                self.seal(connection, run, touched)
 
     @contextlib.contextmanager
     def _begun(self) -> Iterator[Connection]:

@@ -55,7 +55,7 @@ class DecisionInput:
         """How many versions older the update's base is than the newest one."""
         return self.version - self.arrived.base_version
 
-    def job(self, files: Mapping[str, Path], out: Path, out_state: Mapping[str, Path]) -> StepJob:
+    def job(self, files: Mapping[str, Path], out: Path, out_state: Mapping[str, Path], *, allow_path: bool) -> StepJob:
         """The worker's job; `files` maps digests to paths."""
         held = sorted((a for a in self.earlier.values() if a.update.verdict == "held"), key=lambda a: a.order)
         return StepJob(
@@ -73,6 +73,7 @@ class DecisionInput:
             out_state=out_state,
             roster=self.run.roster,
             evicted=self.evicted,
+            allow_path=allow_path,
         )
 
     def digests(self) -> set[str]:

@@ -232,6 +232,7 @@ class AsyncMode(Mode):
             {digest: files.path(digest) for digest in given.digests()},
             files.scratch(prepared.layout.file_bytes),
             {slot: files.scratch(size) for slot, size in prepared.slot_bytes().items()},
+            allow_path=services.allow_paths,
         )
         faults.reach("aggregate")
         try:

@@ -110,7 +110,9 @@ class Replay:
         number = given.version + 1
         out = self._folder / f"version-{number}"
         slots = {slot: self._folder / f"{slot.replace('/', '-')}-{number}" for slot in self._slots}
-        job = given.job({digest: self._artifacts / digest for digest in given.digests()}, out, slots)
+        job = given.job(
+            {digest: self._artifacts / digest for digest in given.digests()}, out, slots, allow_path=self._allow_path
+        )
         result = await self._worker.do(STEP, job)
         made = given.step(result, step.decided_at)
         self._advance(given, result, made, out)

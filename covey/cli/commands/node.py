@@ -199,7 +199,10 @@ def _adversary(
 @data_dir_option
 @json_option
 def leave(data_dir: Path, as_json: bool) -> None:
-    """Delete this node's keys, so that it cannot connect any more; its data and settings stay."""
+    """Delete this node's keys, so that it cannot connect any more; its data and settings stay.
+
+    Refused while the node runs: stop it first.
+    """
     from covey.node.membership.enrolment import leave as leave_federation
 
     identity = leave_federation(data_dir)

@@ -70,7 +70,8 @@ class StartProgram(Protocol):
 
 
 async def _execute(arguments: Sequence[str], pipe: int, output: int, env: Mapping[str, str]) -> Child:
-    command = [sys.executable, "-m", "covey.worker", "--fd", str(pipe), *arguments]
+    # -P: what lies in the current folder (a signal.py, a node.py) is no module of ours; the child looks there last.
+    command = [sys.executable, "-P", "-m", "covey.worker", "--fd", str(pipe), *arguments]
     return await asyncio.create_subprocess_exec(
         *command, stdin=DEVNULL, stdout=output, stderr=output, pass_fds=(pipe,), start_new_session=True, env=env
     )

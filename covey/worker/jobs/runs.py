@@ -58,6 +58,8 @@ class Description:
     """How many answers of a node a round may have."""
     global_model: bool = True
     """Whether there is a model that is the same for all; without one every version has the first model's file."""
+    model_bytes: int = 0
+    """How large a version's file is; 0: not said."""
 
 
 @dataclass(frozen=True)

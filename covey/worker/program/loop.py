@@ -10,6 +10,7 @@ import structlog
 import torch
 
 from covey.errors import CoveyError, TaskError, WorkerError
+from covey.plugins import by_path
 from covey.users_code import place_of
 from covey.worker.jobs.operations import OPERATIONS, Operation
 from covey.worker.jobs.serialization import from_json, to_json
@@ -73,7 +74,9 @@ class Program:
         if request.op not in KNOWN:
             raise WorkerError(f"no operation {request.op!r}; there are: {', '.join(KNOWN)}")
         operation, function = KNOWN[request.op]
-        return function(from_json(operation.job, request.args), self._host)
+        job = from_json(operation.job, request.args)
+        with by_path(getattr(job, "allow_path", False)):
+            return function(job, self._host)
 
 
 def _cause(error: CoveyError) -> BaseException | None:

@@ -132,6 +132,7 @@ class SqlUpdates(Updates):
             _write_outcome(connection, outcome, row)
             reason = f"{outcome.verdict}: {outcome.reason}"
             connection.execute(_FAILED, {"b_run": outcome.run, "b_round": outcome.round, "b_reason": reason})
+            self._db.touched(outcome.run).groups.add(outcome.round)
             return True
 
     @override

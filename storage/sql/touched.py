@@ -1,0 +1,28 @@
+"""What a transaction changed of what is shown: noted by the methods that write, for the seal at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection
+
+
+@dataclass
+class Touched:
+    """What a transaction changed of one run."""
+
+    row: bool = False
+    """Of the run itself."""
+    new: bool = False
+    """The run is new: there is nothing before its first seal."""
+    ended: bool = False
+    groups: set[int] = field(default_factory=set)
+    """With their assignments."""
+    versions: set[int] = field(default_factory=set)
+    steps: set[int] = field(default_factory=set)
+    events: set[int] = field(default_factory=set)
+
+
+Seal = Callable[[Connection, str, Touched], None]
+"""Seals what was changed of a run, in the transaction that changed it."""
