@@ -515,6 +515,44 @@ class CreateTokenReply(_message.Message):
     expires_at: float
     def __init__(self, token: _Optional[str] = ..., node: _Optional[str] = ..., expires_at: _Optional[float] = ...) -> None: ...
 
+class ListTokensRequest(_message.Message):
+    __slots__ = ("limit", "skip")
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    SKIP_FIELD_NUMBER: _ClassVar[int]
+    limit: int
+    skip: int
+    def __init__(self, limit: _Optional[int] = ..., skip: _Optional[int] = ...) -> None: ...
+
+class ListTokensReply(_message.Message):
+    __slots__ = ("tokens", "next")
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    tokens: _containers.RepeatedCompositeFieldContainer[TokenInfo]
+    next: int
+    def __init__(self, tokens: _Optional[_Iterable[_Union[TokenInfo, _Mapping]]] = ..., next: _Optional[int] = ...) -> None: ...
+
+class RevokeTokenRequest(_message.Message):
+    __slots__ = ("token",)
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    def __init__(self, token: _Optional[str] = ...) -> None: ...
+
+class TokenInfo(_message.Message):
+    __slots__ = ("id", "node", "role", "state", "created_at", "expires_at")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    node: str
+    role: str
+    state: str
+    created_at: float
+    expires_at: float
+    def __init__(self, id: _Optional[str] = ..., node: _Optional[str] = ..., role: _Optional[str] = ..., state: _Optional[str] = ..., created_at: _Optional[float] = ..., expires_at: _Optional[float] = ...) -> None: ...
+
 class PauseRequest(_message.Message):
     __slots__ = ("paused",)
     PAUSED_FIELD_NUMBER: _ClassVar[int]

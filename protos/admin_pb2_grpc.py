@@ -120,6 +120,16 @@ class AdminStub:
                 request_serializer=covey_dot_protos_dot_admin__pb2.CreateTokenRequest.SerializeToString,
                 response_deserializer=covey_dot_protos_dot_admin__pb2.CreateTokenReply.FromString,
                 _registered_method=True)
+        self.ListTokens = channel.unary_unary(
+                '/covey.v1.Admin/ListTokens',
+                request_serializer=covey_dot_protos_dot_admin__pb2.ListTokensRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_admin__pb2.ListTokensReply.FromString,
+                _registered_method=True)
+        self.RevokeToken = channel.unary_unary(
+                '/covey.v1.Admin/RevokeToken',
+                request_serializer=covey_dot_protos_dot_admin__pb2.RevokeTokenRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_admin__pb2.ListTokensReply.FromString,
+                _registered_method=True)
         self.Pause = channel.unary_unary(
                 '/covey.v1.Admin/Pause',
                 request_serializer=covey_dot_protos_dot_admin__pb2.PauseRequest.SerializeToString,
@@ -253,6 +263,19 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListTokens(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeToken(self, request, context):
+        """So that it cannot be redeemed any more; what was enrolled with it stays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Pause(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -366,6 +389,16 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.CreateToken,
                     request_deserializer=covey_dot_protos_dot_admin__pb2.CreateTokenRequest.FromString,
                     response_serializer=covey_dot_protos_dot_admin__pb2.CreateTokenReply.SerializeToString,
+            ),
+            'ListTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTokens,
+                    request_deserializer=covey_dot_protos_dot_admin__pb2.ListTokensRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_admin__pb2.ListTokensReply.SerializeToString,
+            ),
+            'RevokeToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeToken,
+                    request_deserializer=covey_dot_protos_dot_admin__pb2.RevokeTokenRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_admin__pb2.ListTokensReply.SerializeToString,
             ),
             'Pause': grpc.unary_unary_rpc_method_handler(
                     servicer.Pause,
@@ -847,6 +880,60 @@ class Admin:
             '/covey.v1.Admin/CreateToken',
             covey_dot_protos_dot_admin__pb2.CreateTokenRequest.SerializeToString,
             covey_dot_protos_dot_admin__pb2.CreateTokenReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/covey.v1.Admin/ListTokens',
+            covey_dot_protos_dot_admin__pb2.ListTokensRequest.SerializeToString,
+            covey_dot_protos_dot_admin__pb2.ListTokensReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/covey.v1.Admin/RevokeToken',
+            covey_dot_protos_dot_admin__pb2.RevokeTokenRequest.SerializeToString,
+            covey_dot_protos_dot_admin__pb2.ListTokensReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -60,6 +60,9 @@ class AdminStub:
     ListEvents: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListEventsRequest, _admin_pb2.ListEventsReply]
     EvictNode: _grpc.UnaryUnaryMultiCallable[_admin_pb2.NodeRequest, _admin_pb2.Node]
     CreateToken: _grpc.UnaryUnaryMultiCallable[_admin_pb2.CreateTokenRequest, _admin_pb2.CreateTokenReply]
+    ListTokens: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListTokensRequest, _admin_pb2.ListTokensReply]
+    RevokeToken: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RevokeTokenRequest, _admin_pb2.ListTokensReply]
+    """So that it cannot be redeemed any more; what was enrolled with it stays."""
     Pause: _grpc.UnaryUnaryMultiCallable[_admin_pb2.PauseRequest, _admin_pb2.CoordinatorStatus]
     Status: _grpc.UnaryUnaryMultiCallable[_admin_pb2.StatusRequest, _admin_pb2.CoordinatorStatus]
     Drain: _grpc.UnaryUnaryMultiCallable[_admin_pb2.DrainRequest, _admin_pb2.CoordinatorStatus]
@@ -94,6 +97,9 @@ class AdminAsyncStub(AdminStub):
     ListEvents: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListEventsRequest, _admin_pb2.ListEventsReply]  # type: ignore[assignment]
     EvictNode: _aio.UnaryUnaryMultiCallable[_admin_pb2.NodeRequest, _admin_pb2.Node]  # type: ignore[assignment]
     CreateToken: _aio.UnaryUnaryMultiCallable[_admin_pb2.CreateTokenRequest, _admin_pb2.CreateTokenReply]  # type: ignore[assignment]
+    ListTokens: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListTokensRequest, _admin_pb2.ListTokensReply]  # type: ignore[assignment]
+    RevokeToken: _aio.UnaryUnaryMultiCallable[_admin_pb2.RevokeTokenRequest, _admin_pb2.ListTokensReply]  # type: ignore[assignment]
+    """So that it cannot be redeemed any more; what was enrolled with it stays."""
     Pause: _aio.UnaryUnaryMultiCallable[_admin_pb2.PauseRequest, _admin_pb2.CoordinatorStatus]  # type: ignore[assignment]
     Status: _aio.UnaryUnaryMultiCallable[_admin_pb2.StatusRequest, _admin_pb2.CoordinatorStatus]  # type: ignore[assignment]
     Drain: _aio.UnaryUnaryMultiCallable[_admin_pb2.DrainRequest, _admin_pb2.CoordinatorStatus]  # type: ignore[assignment]
@@ -227,6 +233,21 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.CreateTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.CreateTokenReply, _abc.Awaitable[_admin_pb2.CreateTokenReply]]: ...
+
+    @_abc_1.abstractmethod
+    def ListTokens(
+        self,
+        request: _admin_pb2.ListTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ListTokensReply, _abc.Awaitable[_admin_pb2.ListTokensReply]]: ...
+
+    @_abc_1.abstractmethod
+    def RevokeToken(
+        self,
+        request: _admin_pb2.RevokeTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ListTokensReply, _abc.Awaitable[_admin_pb2.ListTokensReply]]:
+        """So that it cannot be redeemed any more; what was enrolled with it stays."""
 
     @_abc_1.abstractmethod
     def Pause(

@@ -26,6 +26,8 @@ ADMIN_CALLS = {
     "ListEvents": "list_events",
     "EvictNode": "evict_node",
     "CreateToken": "create_token",
+    "ListTokens": "list_tokens",
+    "RevokeToken": "revoke_token",
     "Pause": "pause",
     "Status": "status",
     "Drain": "drain",

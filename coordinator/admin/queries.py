@@ -194,6 +194,13 @@ class Queries:
         kept, more = fitting(map(views.event_view, records), size)
         return pb.ListEventsReply(events=kept, next=records[len(kept) - 1].id if more else 0)
 
+    def tokens(self, now: float, limit: int = 0, skip: int = 0) -> pb.ListTokensReply:
+        """A page of join tokens, the newest first."""
+        size = page_size(limit)
+        records = self._store.tokens(skip=skip, limit=size + 1)
+        kept, more = fitting((views.token_view(record, now) for record in records), size)
+        return pb.ListTokensReply(tokens=kept, next=skip + len(kept) if more else 0)
+
     # -- watching
 
     def watched(self, run: str) -> WatchedRounds:
