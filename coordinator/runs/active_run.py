@@ -18,6 +18,7 @@ from covey.artifact import INLINE_BYTES, Artifact
 from covey.coordinator.runs.absentees import left_out
 from covey.coordinator.runs.assignments import AssignmentInputs, assignment, evaluation_assignment, free_part
 from covey.coordinator.runs.commit import MadeStep, adopt_files, discard_scratch
+from covey.coordinator.runs.damage import check_run
 from covey.coordinator.runs.evaluation import NodeMetrics, RunEvaluation
 from covey.coordinator.runs.facts import NodeProgress, RunFacts
 from covey.coordinator.runs.layouts import keep_layout, layout_file
@@ -165,6 +166,7 @@ class ActiveRun:
             began = EventRecord(services.clock(), "run-started", self.run.run)
             await self.persist(self.record.add_event, began)
         self.run, self.base = prepared.run, prepared.newest
+        await self.persist(self._check_files)
         last: StepRecord | None = await self.persist(self.record.last_step, self.run.run)
         self.step = last or self.step
         machine = await self.mode.begin(prepared, await self._expected())
@@ -176,6 +178,10 @@ class ActiveRun:
         first.append(pr.Started(now))
         first += [pr.NodeJoined(node, now) for node in services.nodes.nodes()]
         await self.driver.drive(machine, first)
+
+    def _check_files(self) -> None:
+        """Before anything from before a restart is used."""
+        check_run(self.record, self.services.files, self.run.run, self.services.clock())
 
     async def _show_facts(self) -> None:
         """What metrics show of the run, from the record."""
