@@ -95,9 +95,13 @@ async def _main(config: CoordinatorConfig) -> int:
 
 async def _run(env: Environment, own: OwnCertificate, metrics_url: str) -> int:
     ready = asyncio.create_task(env.worker.ready())
-    if env.worker.may_lack_device:
-        await ready
-    servers = await _serve(env, own, metrics_url)
+    try:
+        if env.worker.may_lack_device:
+            await ready
+        servers = await _serve(env, own, metrics_url)
+    except BaseException:
+        await _shut_down(env, [], [ready])
+        raise
     renewal = asyncio.create_task(own.keep(env.config.advertise or env.addresses.listen))
     runs = asyncio.create_task(env.scheduler.serve())
     stop = asyncio.create_task(env.operation.stop.wait())

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from covey.code import note
 from covey.errors import PluginError
 from covey.options import Placed, PluginOptions, place_of, validated
+from covey.users_code import place_of as place_of_error
 
 GROUPS = {
     "task": "covey.tasks",
@@ -157,11 +158,12 @@ class Kind(Generic[T]):
         entry = entries.get(name)
         if entry is None and not (allow_path and ":" in name):
             known = ", ".join(sorted(entries)) or "none"
-            raise PluginError(f"{key}no {self.name} named {name!r} is installed here; installed: {known}")
+            raise PluginError(f"{key}no {self.name} named {name!r} is installed here; installed: {known}{_hint(name)}")
         try:
             loaded = _imported(name) if entry is None else entry.load()
         except Exception as error:
-            raise PluginError(f"{key}{self.name} {name!r} cannot be loaded: {error}") from error
+            text = f"{key}{self.name} {name!r} cannot be loaded: {_why(error, name)}"
+            raise PluginError(text) from error
         if not (inspect.isclass(loaded) and issubclass(loaded, self.base)):
             base = f"{self.base.__module__}.{self.base.__qualname__}"
             raise PluginError(f"{key}{self.name} {name!r} is not a subclass of {base}")
@@ -183,6 +185,26 @@ class Kind(Generic[T]):
         """
         at = at or self.section
         return self.load(name, at, allow_path=allow_path)(Placed(options or {}, f"{at}.options"))
+
+
+def _hint(name: str) -> str:
+    if ":" in name:
+        return " (a name with a colon is an import path, which the operator here does not allow)"
+    return "; what was installed while a daemon runs is found after its restart"
+
+
+def _why(error: Exception, name: str) -> str:
+    """Why an import failed, and what to do."""
+    if isinstance(error, ModuleNotFoundError) and error.name and name.split(":")[0].split(".")[0] == error.name:
+        return (
+            f"{error}; put its folder on PYTHONPATH of this machine's daemon, or install it as a package, and restart "
+            "the daemon"
+        )
+    if isinstance(error, AttributeError) and ":" in name:
+        return f"{error}; after the colon stands the name of the class"
+    at = place_of_error(error)
+    kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
+    return f"{kind}{error}" + (f" ({at})" if at else "")
 
 
 def _imported(path: str) -> Any:

@@ -102,6 +102,9 @@ class AdminService:
         if len(request.spec_toml) + len(request.spec_json) > MAX_SPEC_BYTES:
             raise SpecError(f"the specification is larger than {MAX_SPEC_BYTES} bytes")
         spec = parse_json(request.spec_json) if request.spec_json else parse_toml(request.spec_toml)
+        if not spec.facts.coordinated:
+            text = "is simulated only in this version (covey gossip simulate); a coordinator runs the other modes"
+            raise SpecError(f'mode: "{spec.mode}" {text}')
         text = spec.to_json()
         async with self._submission:
             await self._env.worker.do(DESCRIBE, DescribeJob(text, self._env.allow_paths, submitted=True))

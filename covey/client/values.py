@@ -59,7 +59,7 @@ class Run:
         return self.state in ENDED
 
     @property
-    def unit(self) -> Literal["rounds", "updates"]:
+    def unit(self) -> Literal["rounds", "updates", "steps"]:
         """What it is counted in; of a mode that only a newer coordinator has, rounds."""
         return MODES.get(self.mode, MODES[DEFAULT]).unit
 

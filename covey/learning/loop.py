@@ -20,11 +20,11 @@ from covey.learning.data import batches, size_of
 from covey.learning.entries import unwrapped
 from covey.learning.optimizers import local_optimizer
 from covey.learning.recipe import PlainRecipe, Recipe, RecipeContext, RecipeInputs
-from covey.learning.returns import stats_of
+from covey.learning.returns import method_of, stats_of
 from covey.learning.seeding import seed_torch
 from covey.learning.state import layout_of
 from covey.learning.statistics import Stat, merge
-from covey.learning.task import FitResult, FitSettings, LossOutput, Progress, Task, task_errors
+from covey.learning.task import FitResult, FitSettings, LossOutput, Progress, Task, fit_of, loss_of, task_errors
 from covey.seeds import derive_seed
 from covey.spec import TrainingSection
 
@@ -76,7 +76,7 @@ def train(
     listeners = progress or ignore, each_step or ignore
     fit = FitSettings(settings, indices, round, rounds, seed, roster_index, device, *listeners)
     with ready(model, fit, "local training"):
-        result = task.fit(model, dataset, fit)
+        result = fit_of(task, model, dataset, fit)
         return result if result is not None else _loop(task, model, dataset, fit, recipe or PlainRecipe(), inputs)
 
 
@@ -147,7 +147,7 @@ def evaluate(
     with torch.no_grad(), task_errors("evaluation"):
         order = torch.arange(size_of(dataset)) if indices is None else indices
         for batch in batches(dataset, order, batch_size, device):
-            metrics = merge(metrics, stats_of(task.evaluate(model, batch), "Task.evaluate"))
+            metrics = merge(metrics, stats_of(task.evaluate(model, batch), method_of(task, "evaluate")))
             (each_batch or ignore)()
     return metrics
 
@@ -203,8 +203,13 @@ def _backward(
     task: Task, model: nn.Module, batch: Any, recipe: Recipe, precision: AbstractContextManager[object]
 ) -> LossOutput:
     with precision:
-        output = task.loss(model, batch)
+        output = loss_of(task, model, batch)
         loss = recipe.loss(model, batch, output)
+    if not loss.requires_grad:
+        raise TaskError(
+            f"the loss of {method_of(task, 'loss')} does not depend on a trainable parameter: it must not be detached, "
+            "made into a number, or computed under torch.no_grad()"
+        )
     loss.backward()  # type: ignore[no-untyped-call]
     return output
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from covey.errors import SpecError
 from covey.learning.data import size_of
+from covey.learning.returns import method_of, require
 from covey.learning.section_plugins import SectionPlugin, make_in
 from covey.learning.task import Task, task_errors
 from covey.plugins import Kind
@@ -84,6 +85,10 @@ def part_of(task: Task, dataset: Dataset[Any], section: DataSection, part: int, 
     with task_errors("labels and keys of the data"):
         labels = task.labels(dataset) if needs == "labels" else None
         keys = task.keys(dataset) if needs == "keys" else None
+    if labels is not None:
+        require(labels, Tensor, method_of(task, "labels"), "return a tensor of integers, one for each example")
+    if keys is not None:
+        require(keys, Sized, method_of(task, "keys"), "return a list with the owner of each example")
     return partition(section, part, parts, seed, examples=size_of(dataset), labels=labels, keys=keys)
 
 

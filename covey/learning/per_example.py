@@ -20,7 +20,7 @@ from covey.errors import SpecError, TaskError
 from covey.learning import loop
 from covey.learning.data import batches
 from covey.learning.entries import unwrapped
-from covey.learning.task import FitResult, FitSettings, Task
+from covey.learning.task import FitResult, FitSettings, Task, loss_of
 from covey.spec import TrainingSection
 
 GRADIENTS_BYTES = 16 << 20
@@ -131,7 +131,7 @@ class _Loss(nn.Module):
         self._task = task
 
     def forward(self, batch: Any) -> Tensor:
-        loss: Tensor = self._task.loss(self.model, batch).loss
+        loss: Tensor = loss_of(self._task, self.model, batch).loss
         return loss
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
-from numbers import Integral, Real
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from covey.errors import TaskError
 from covey.learning.statistics import Stat
+from covey.users_code import shown
 
 T = TypeVar("T")
 EXAMPLE = 'such as {"loss": Stat(loss.item() * examples, examples)}'
@@ -43,9 +45,36 @@ def require(value: object, kind: type[T], what: str, should: str) -> T:
     return value
 
 
-def model_of(value: object) -> nn.Module:
-    """What `Task.model` returned."""
-    return require(value, nn.Module, "Task.model", "return a torch.nn.Module (the object, not its class)")
+def method_of(task: object, name: str) -> str:
+    """A method of a task as an error names it, with its place: `Tumours.loss (my_tasks.py:31)`."""
+    function = inspect.unwrap(getattr(type(task), name))
+    code = getattr(function, "__code__", None)
+    at = f" ({shown(code.co_filename)}:{code.co_firstlineno})" if code is not None else ""
+    return f"{type(task).__qualname__}.{name}{at}"
+
+
+def model_of(value: object, what: str) -> nn.Module:
+    """What `Task.model` returned. Raises `TaskError` where that is no model."""
+    return require(value, nn.Module, what, "return a torch.nn.Module (an object of it, not the class)")
+
+
+def data_of(value: Any, what: str) -> Any:
+    """What `Task.train_data` returned, or another method that gives examples.
+
+    Raises:
+        TaskError: It is no data set; the message says what to make of it.
+    """
+    should = "return a data set with __len__ and __getitem__, such as TensorDataset(x, y)"
+    if isinstance(value, DataLoader):
+        should = "return its data set (loader.dataset): batches are made by Covey, as [training] says"
+    elif isinstance(value, Tensor) or (isinstance(value, tuple) and any(isinstance(item, Tensor) for item in value)):
+        should = "put the tensors into torch.utils.data.TensorDataset(x, y)"
+    elif isinstance(value, Dataset) or (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
+        if not isinstance(value, str | bytes | Mapping):
+            return value
+    elif value is None:
+        should += "; where a node has no data, raise an error that says so"
+    raise TaskError(f"{what} returned {described(value)}; {should}")
 
 
 def stats_of(value: object, what: str) -> dict[str, Stat]:
@@ -80,13 +109,3 @@ def _stat(name: str, stat: object, what: str, should: str) -> Stat:
         raise TaskError(
             f"{what} returned Stat({stat.total!r}, {stat.count!r}) for {name!r}: {error}; {should}"
         ) from error
-
-
-def is_count(value: Any) -> bool:
-    """Whether a value counts things: a whole number above zero."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) > 0
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value is a real number."""
-    return isinstance(value, Real) and not isinstance(value, bool)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
 from pydantic import JsonValue
@@ -14,6 +15,7 @@ from torch.nn import functional
 from torch.utils.data import Dataset, TensorDataset
 
 from covey.errors import CoveyError, TaskError
+from covey.learning.returns import described, method_of, require, stats_of
 from covey.learning.statistics import Stat
 from covey.options import PluginOptions
 from covey.plugins import Kind, Pluggable
@@ -29,7 +31,9 @@ __all__ = [
     "Split",
     "Stat",
     "Task",
+    "fit_of",
     "load_task",
+    "loss_of",
     "task_errors",
 ]
 
@@ -166,7 +170,7 @@ class Task(Pluggable):
 
     def evaluate(self, model: nn.Module, batch: Any) -> Mapping[str, Stat]:
         """Metrics of a batch; by default the loss, and the accuracy where `loss` gives logits and targets."""
-        output = self.loss(model, batch)
+        output = loss_of(self, model, batch)
         stats = {"loss": Stat(output.loss.item() * output.examples, output.examples)}
         if output.logits is not None and output.targets is not None:
             correct = output.logits.argmax(1) == output.targets
@@ -197,6 +201,43 @@ class Task(Pluggable):
         None (the default) leaves it to the loop.
         """
         return None
+
+
+def loss_of(task: Task, model: nn.Module, batch: Any) -> LossOutput:
+    """What a task's `loss` says of a batch.
+
+    Raises:
+        TaskError: It returned something else than a `LossOutput` with a scalar; the message says what to return.
+    """
+    output, what = task.loss(model, batch), method_of(task, "loss")
+    require(output, LossOutput, what, "return LossOutput(loss, examples), and logits and targets if there are any")
+    if not isinstance(output.loss, Tensor) or output.loss.ndim:
+        should = "its loss is one number, the mean over the batch, such as functional.cross_entropy(logits, y)"
+        raise TaskError(f"{what} returned a LossOutput whose loss is {described(output.loss)}; {should}")
+    if isinstance(output.examples, bool) or not isinstance(output.examples, Real | Tensor) or not output.examples > 0:
+        raise TaskError(
+            f"{what} returned a LossOutput with {described(output.examples)} as examples; give how many examples the "
+            "loss is the mean of, such as len(y)"
+        )
+    return output
+
+
+def fit_of(task: Task, model: nn.Module, data: Dataset[Any], settings: FitSettings) -> FitResult | None:
+    """A task's own training, if it has one.
+
+    Raises:
+        TaskError: It returned something else than a `FitResult`; the message says what to return.
+    """
+    result = task.fit(model, data, settings)
+    if result is None:
+        return None
+    what = method_of(task, "fit")
+    require(result, FitResult, what, 'return FitResult(examples, steps, {"loss": Stat(total, count)}), or None')
+    for name, least in (("examples", 1), ("steps", 0)):
+        value = getattr(result, name)
+        if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
+            raise TaskError(f"{what} returned a FitResult with {described(value)} as {name}; give a whole number")
+    return replace(result, metrics=stats_of(result.metrics, what))
 
 
 TASKS = Kind("task", "covey.tasks", Task, "task")

@@ -18,7 +18,7 @@ class Averaging(Method):
     where there are any (BatchNorm statistics), the raw values of the model's other tensors.
     """
 
-    modes: ClassVar[frozenset[str]] = frozenset({"rounds", "async"})
+    modes: ClassVar[frozenset[str]] = frozenset({"rounds", "async", "gossip"})
 
     def parts(self, form: RunForm) -> Sequence[Part]:
         """Part `model`, and `buffers` where the model has any."""

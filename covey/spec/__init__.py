@@ -5,6 +5,7 @@ refuses unknown keys; an error names the key, the value and the choices.
 """
 
 from covey.spec.asynchronous import AsyncSpec
+from covey.spec.gossip import GossipSection, GossipSpec
 from covey.spec.mode import Mode
 from covey.spec.parse import parse_data, parse_json, parse_toml
 from covey.spec.policies import AsyncSection, RoundsSection
@@ -32,6 +33,8 @@ __all__ = [
     "DataSection",
     "EvaluationSection",
     "ExchangeSection",
+    "GossipSection",
+    "GossipSpec",
     "KeepSection",
     "MethodSection",
     "Mode",

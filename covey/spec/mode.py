@@ -21,13 +21,15 @@ class Mode:
         whole_shares: Whether the shares of a version's accepted updates are of one whole: they sum to one, or to less
             where the rule clips or keeps something of earlier rounds.
         keeps_policy_state: Whether the record holds a state that each decision changes.
+        coordinated: Whether a coordinator runs it.
     """
 
     name: str
     section: str
-    unit: Literal["rounds", "updates"]
+    unit: Literal["rounds", "updates", "steps"]
     count_key: str
     rule_kind: Literal["aggregator", "async-policy"]
     synchronous: bool
     whole_shares: bool
     keeps_policy_state: bool
+    coordinated: bool = True

@@ -6,19 +6,18 @@ from collections.abc import Mapping
 
 from covey.errors import SpecError
 from covey.spec.asynchronous import AsyncSpec
+from covey.spec.gossip import GossipSpec
 from covey.spec.mode import Mode
 from covey.spec.rounds import ROUNDS, RoundsSpec
 from covey.spec.run import RunSpec
 from covey.validation import explain, refusal
 
-MODELS: Mapping[str, type[RunSpec]] = {model.facts.name: model for model in (RoundsSpec, AsyncSpec)}
+MODELS: Mapping[str, type[RunSpec]] = {model.facts.name: model for model in (RoundsSpec, AsyncSpec, GossipSpec)}
 """Mode to the model of its specifications."""
 MODES: Mapping[str, Mode] = {name: model.facts for name, model in MODELS.items()}
 """Mode to its facts."""
 DEFAULT = ROUNDS.name
 """The mode of a specification that names none."""
-LATER: Mapping[str, str] = {"gossip": 'not available in this version; choose "rounds" or "async"'}
-"""Modes that have a name, but no model yet: why there is no run of them."""
 
 
 def mode_named(name: str) -> Mode:
@@ -42,5 +41,4 @@ def model_named(name: object) -> type[RunSpec]:
     if isinstance(name, str) and name in MODELS:
         return MODELS[name]
     choices = "Input should be " + " or ".join(map(repr, MODELS))
-    text = LATER.get(name, choices) if isinstance(name, str) else choices
-    raise SpecError(explain(refusal("mode", text, name), RunSpec))
+    raise SpecError(explain(refusal("mode", choices, name), RunSpec))

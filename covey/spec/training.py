@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from covey.spec.sections import Beta, ExtraOptions, NonNegative, PluginName, Positive, Section
 from covey.validation import refusal
+
+STALL_S = 540.0
+"""[training] stall_s where a run says nothing; then it is left out of the JSON, as stored specifications have it."""
 
 
 class Schedule(Section):
@@ -44,7 +47,7 @@ class TrainingSection(Section):
     """bf16: autocast where the device has it, else float32."""
     deterministic: Literal["require", "best-effort"] = "best-effort"
     threads: int = Field(default=1, ge=1, le=256)
-    stall_s: Positive = 540.0
+    stall_s: Annotated[Positive, Field(exclude_if=lambda stall_s: stall_s == STALL_S)] = STALL_S
     """How long training or evaluation may go without a step (loading the data counts): then its worker is ended."""
     schedule: dict[Literal["learning_rate", "momentum", "weight_decay"], Schedule] = Field(default={})
     options: ExtraOptions = Field(default={})

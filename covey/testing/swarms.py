@@ -121,17 +121,17 @@ class VirtualNode:
                 self.swarm.send(Message(self.me, batch.peer, arrived, self.disk.bodies[step]))
             case act.Accept(peer=peer, sequence=sequence) | act.AcknowledgeAgain(peer=peer, sequence=sequence):
                 self.swarm.send(Message(self.me, peer, ev.Acknowledged(self.me, sequence)))
-            case act.Announce(step=step, is_finished=is_finished):
-                self.announce(step, is_finished)
+            case act.Announce(step=step, to=to, is_finished=is_finished):
+                self.announce(step, is_finished, to)
             case act.Finish(reason=reason) | act.Retire(reason=reason):
                 self.finished = reason
                 if reason == "left":
                     self._save()  # before anybody is told: it takes nothing from now on, whatever happens to it
                     self.swarm.left(self)
 
-    def announce(self, step: int, is_finished: bool) -> None:
-        """Tell everybody where this node is."""
-        for peer in self.machine.exchange.peers:
+    def announce(self, step: int, is_finished: bool, to: tuple[Incarnation, ...] = ()) -> None:
+        """Tell some, or everybody, where this node is."""
+        for peer in to or self.machine.exchange.peers:
             self.swarm.send(Message(self.me, peer, self.progress(peer, step, is_finished)))
 
     def progress(self, peer: Incarnation, step: int, is_finished: bool) -> ev.Progressed:

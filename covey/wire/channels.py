@@ -105,24 +105,32 @@ def listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCreden
     Raises:
         CoveyError: The address cannot be had; the message says why, and what to do.
     """
+    problem = _why_not(address)  # gRPC would write of it to standard error
     try:
-        return server.add_secure_port(address, credentials)
+        if not problem:
+            return server.add_secure_port(address, credentials)
     except RuntimeError:
-        raise CoveyError(
-            f"{option} {address} cannot be listened on: {_why_not(address)}; "
-            f"end what uses it, or give {option} an address of this machine and a free port (port 0 takes any)"
-        ) from None
+        problem = "gRPC refuses it"
+    raise CoveyError(
+        f"{option} {address} cannot be listened on: {problem}; "
+        f"end what uses it, or give {option} an address of this machine and a free port (port 0 takes any)"
+    )
 
 
 def _why_not(address: str) -> str:
+    """Why nobody can listen on an address; empty: one of those that it stands for is free."""
     host, port = host_and_port(address)
     problem = "it has no address"
     try:
         for family, kind, protocol, _, place in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-            with socket.socket(family, kind, protocol) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(place)
-                probe.listen(1)
+            try:
+                with socket.socket(family, kind, protocol) as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind(place)
+                    probe.listen(1)
+                    return ""
+            except OSError as error:
+                problem = error.strerror or str(error)
     except (OSError, OverflowError) as error:
         problem = getattr(error, "strerror", None) or str(error)
     return problem

@@ -229,14 +229,24 @@ def test_an_impossible_combination_names_the_key_to_change(extra, message):
     assert refused(extra) == message
 
 
-def test_a_mode_of_later_versions_is_refused_by_its_key():
-    message = refused("", f'mode = "gossip"\n{LEAST}')
-    assert message == 'mode: not available in this version; choose "rounds" or "async" (given: "gossip")'
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[gossip]\nsteps = 0", "gossip.steps"),
+        ('[gossip]\nprotocol = "agp"', "'sgp'"),
+        ("[rounds]\ncount = 5", 'rounds: mode "gossip" does not read this section'),
+        ('[aggregation]\nname = "krum"', 'aggregation: mode "gossip" does not read this section'),
+        ('[exchange]\ncodec = "qsgd"', 'exchange: in mode "gossip" models travel as they are'),
+    ],
+)
+def test_what_gossip_does_not_do_is_refused_by_its_key(text, words):
+    assert words in refused("", f'mode = "gossip"\n{LEAST}\n{text}')
 
 
 def test_an_unknown_mode_is_refused_by_its_key_with_the_choices():
-    assert refused("", f'mode = "round"\n{LEAST}') == "mode: Input should be 'rounds' or 'async' (given: \"round\")"
-    assert refused("", f"mode = 3\n{LEAST}") == "mode: Input should be 'rounds' or 'async' (given: 3)"
+    choices = "mode: Input should be 'rounds' or 'async' or 'gossip'"
+    assert refused("", f'mode = "round"\n{LEAST}') == f'{choices} (given: "round")'
+    assert refused("", f"mode = 3\n{LEAST}") == f"{choices} (given: 3)"
     with pytest.raises(SpecError, match=r"^mode: Input should be"):
         parse_json('{"name": "r", "mode": null, "task": {"name": "t"}}')
 
@@ -270,7 +280,7 @@ def test_the_facts_of_a_mode_fit_its_model():
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("gossip", "not available in this version"), ("ring", "'rounds' or 'async'")]
+    ("name", "text"), [("", "'rounds' or 'async' or 'gossip'"), ("ring", "'rounds' or 'async' or 'gossip'")]
 )
 def test_a_mode_that_a_record_cannot_have_is_refused_in_words(name, text):
     with pytest.raises(SpecError, match=f"mode: .*{text}"):

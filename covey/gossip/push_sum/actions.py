@@ -91,9 +91,11 @@ class Mix:
 
 @dataclass(frozen=True)
 class Announce:
-    """Tell the peers where this node is (`Progressed`)."""
+    """Tell peers where this node is (`Progressed`)."""
 
     step: int
+    to: tuple[Incarnation, ...] = ()
+    """Whom; empty: all."""
     is_finished: bool = False
 
 

@@ -35,11 +35,14 @@ class Exchange:
         peers: Who takes part besides.
         minted: The units that the node begins with.
         total: All units that were ever minted, this node's included.
+        is_met: Whether the peers were heard already.
     """
 
-    def __init__(self, me: Incarnation, peers: Iterable[Incarnation], minted: int, total: int) -> None:
+    def __init__(
+        self, me: Incarnation, peers: Iterable[Incarnation], minted: int, total: int, *, is_met: bool = False
+    ) -> None:
         self.me, self.total = me, total
-        self.peers = {peer: Peer() for peer in peers if peer != me}
+        self.peers = {peer: Peer(is_met, is_met) for peer in peers if peer != me}
         self.ledger = Ledger()
         self.ledger.mint(minted)
         self.pending: list[Portion] = []

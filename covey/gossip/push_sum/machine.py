@@ -84,14 +84,22 @@ class PushSum:
         peers: Who takes part besides; nothing is exchanged with one before it was heard (`Progressed`).
         minted: The units that the node begins with.
         total: All units that were ever minted, this node's included; 0: every peer began with `ONE`.
+        is_met: Whether the peers were heard already.
     """
 
     def __init__(
-        self, me: Incarnation, policy: PushSumPolicy, peers: Iterable[Incarnation], minted: int = ONE, total: int = 0
+        self,
+        me: Incarnation,
+        policy: PushSumPolicy,
+        peers: Iterable[Incarnation],
+        minted: int = ONE,
+        total: int = 0,
+        *,
+        is_met: bool = False,
     ) -> None:
         others = [peer for peer in peers if peer != me]
         self.me, self.policy = me, policy
-        self.exchange = Exchange(me, others, minted, total or minted + ONE * len(others))
+        self.exchange = Exchange(me, others, minted, total or minted + ONE * len(others), is_met=is_met)
         self.step = 0
         self.phase: Phase = "new"
         self.mixing: tuple[Portion, ...] = ()
@@ -101,6 +109,11 @@ class PushSum:
         self._shares: tuple[Share, ...] = ()
         self._senders: dict[int, tuple[Incarnation, ...]] = {}
         self._reason = ""
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is to be done any more, but to answer peers."""
+        return self.has_finished or self.phase == "over"
 
     def unacknowledged(self) -> list[Send]:
         """The batches that are to be sent again, to peers that are there."""
@@ -234,7 +247,9 @@ class PushSum:
     def _sends(self) -> list[Action]:
         self.phase = "collecting"
         new = [peer for peer, step in self.exchange.published.items() if step == self.step]
-        return [*map(self.exchange.send, new), Announce(self.step)]
+        without = tuple(share.peer for share in self._shares if share.peer not in new)
+        news: list[Action] = [Announce(self.step, without)] if without else []
+        return [*map(self.exchange.send, new), *news]
 
     def _missing(self) -> list[Incarnation]:
         """The peers whose batches the step waits for."""
@@ -279,7 +294,7 @@ class PushSum:
         takes_late = self.policy.overlap is not None
         peers = self.exchange.peers.items()
         there = [name for name, peer in peers if peer.is_trusted and (takes_late or not peer.is_finished)]
-        return tuple(sorted([self.me, *there]))
+        return tuple(sorted([self.me, *there], key=lambda peer: (peer.node, peer.number)))
 
     # -- the end ----------------------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from covey.aggregation.matrix import Row, UpdateMatrix
 from covey.errors import CoveyError, TaskError
 from covey.layout import Layout
 from covey.learning.data import batches
-from covey.learning.task import Task, task_errors
+from covey.learning.task import Task, loss_of, task_errors
 from covey.spec import RunSpec
 from covey.vectors import FunctionVector, TensorVector, Vector
 from covey.worker.files.mapped import FLOAT32_BYTES, MappedModel, map_float32
@@ -224,7 +224,7 @@ def _classes(task: Task, model: nn.Module, dataset: Dataset[Any], device: torch.
         batch = next(batches(dataset, torch.zeros(1, dtype=torch.int64), 1, device))
         if not isinstance(batch, tuple) or len(batch) < 2:
             raise TaskError("label-flip needs batches (inputs, labels); the task has others")
-        output = task.loss(model, batch)
+        output = loss_of(task, model, batch)
     if output.logits is None or output.targets is None:
         raise TaskError("label-flip needs a task that classifies: its loss must give logits and targets")
     return output.logits.shape[1]

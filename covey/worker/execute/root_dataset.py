@@ -13,6 +13,7 @@ from covey.errors import SpecError
 from covey.layout import Layout
 from covey.learning import loop, state
 from covey.learning.data import batches, size_of
+from covey.learning.task import loss_of, task_errors
 from covey.seeds import derive_seed
 from covey.spec import RunSpec
 from covey.vectors import BLOCK_ELEMENTS, Vector, spans
@@ -98,10 +99,10 @@ class Root:
         context = self._context
         model = moved_model(context, self._layout, self._base, step).eval()
         total = examples = 0.0
-        with torch.no_grad():
+        with torch.no_grad(), task_errors("the loss over the root data"):
             size = context.spec.evaluation.batch_size
             for batch in batches(self._data, self._indices, size, context.device):
-                output = context.task.loss(model, batch)
+                output = loss_of(context.task, model, batch)
                 total += output.loss.item() * output.examples
                 examples += output.examples
         return total / examples

@@ -11,6 +11,7 @@ from typing import Any, Generic, Never, TypeVar
 from covey.worker.jobs.aggregation import AggregateJob, AggregateResult
 from covey.worker.jobs.decisions import DecideJob, DecideResult
 from covey.worker.jobs.evaluation import EvaluateJob, EvaluateResult
+from covey.worker.jobs.mixtures import MixJob, MixResult
 from covey.worker.jobs.runs import (
     CheckJob,
     CheckResult,
@@ -108,6 +109,12 @@ APPLY: Operation[ApplyJob, ApplyResult, Never] = Operation("apply", ApplyJob, Ap
 Raises LayoutError where a file is not of the run's layout, LimitExceeded where the change is too long.
 """
 
+MIX: Operation[MixJob, MixResult, Never] = Operation("mix", MixJob, MixResult, f"{EXECUTE}.mix_op:mix")
+"""Mix a node's model with those of peers, and with what training did, as a synced file.
+
+Raises LayoutError where a file is not of the run's layout, TaskError where the mixture is not finite.
+"""
+
 CHECK: Operation[CheckJob, CheckResult, Never] = Operation("check", CheckJob, CheckResult, f"{EXECUTE}.node_ops:check")
 """Train one local batch.
 
@@ -123,5 +130,6 @@ OPERATIONS: tuple[Operation[Any, Any, Any], ...] = (
     AGGREGATE,
     DECIDE,
     APPLY,
+    MIX,
     CHECK,
 )

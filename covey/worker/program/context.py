@@ -20,6 +20,7 @@ from covey.layout import Layout, TensorSpec
 from covey.learning.data import held_on
 from covey.learning.entries import check_values
 from covey.learning.partition import part_of, partition_in
+from covey.learning.returns import data_of, method_of, model_of
 from covey.learning.seeding import seed_torch
 from covey.learning.state import layout_of
 from covey.learning.task import NodeData, Task, load_task, task_errors
@@ -83,7 +84,7 @@ class RunContext:
         """The task's model; its first values come from the run's seed only. It is reused by every round."""
         seed_torch(derive_seed(self.spec.seed, "model"))
         with task_errors("Task.model"):
-            model = self.task.model()
+            model = model_of(self.task.model(), method_of(self.task, "model"))
         self._transient = TransientState(model)
         return model
 
@@ -124,22 +125,22 @@ class RunContext:
     def train_data(self) -> Dataset[Any]:
         """The node's training examples, on the device where that is possible."""
         with task_errors("Task.train_data"):
-            return held_on(self.task.train_data(self._data), self.device)
+            return held_on(data_of(self.task.train_data(self._data), method_of(self.task, "train_data")), self.device)
 
     @cached_property
     def eval_data(self) -> Dataset[Any] | None:
         """The node's evaluation examples."""
         with task_errors("Task.eval_data"):
-            return self._held(self.task.eval_data(self._data))
+            return self._held(self.task.eval_data(self._data), "eval_data")
 
     @cached_property
     def central_data(self) -> Dataset[Any] | None:
         """The coordinator's evaluation examples."""
         with task_errors("Task.central_data"):
-            return self._held(self.task.central_data())
+            return self._held(self.task.central_data(), "central_data")
 
-    def _held(self, dataset: Dataset[Any] | None) -> Dataset[Any] | None:
-        return None if dataset is None else held_on(dataset, self.device)
+    def _held(self, dataset: Dataset[Any] | None, method: str) -> Dataset[Any] | None:
+        return None if dataset is None else held_on(data_of(dataset, method_of(self.task, method)), self.device)
 
     def indices(self, part: int, parts: int) -> Tensor:
         """This node's part of the training examples: int64 `[n]`.

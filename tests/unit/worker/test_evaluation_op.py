@@ -78,10 +78,10 @@ TOLD = {
     "none": "it is None",
     "said": "one class only",
     "no file": "Task.eval_data: FileNotFoundError",
-    "float": r"Task.evaluate returned the float 0.7 for 'auc'; return a mapping of names to Stat\(total, count\)",
+    "float": r"Odd.evaluate \(.*\.py:\d+\) returned the float 0.7 for 'auc'; return a mapping of names to Stat",
     "raises": "ValueError: only one class present in y_true",
     "exits": r"called sys.exit\(3\)",
-    "list": "Task.evaluate returned a list; return a mapping of names to Stat",
+    "list": r"Odd.evaluate \(.*\.py:\d+\) returned a list; return a mapping of names to Stat",
 }
 
 

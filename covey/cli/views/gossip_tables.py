@@ -1,0 +1,72 @@
+"""What people see of a gossip run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from covey.cli.views.tables import metrics_line, number, pairs, span
+from covey.gossip.mass import weight
+
+if TYPE_CHECKING:
+    from covey.client.gossip import GossipOutcome
+    from covey.gossip.audit import MassAudit
+
+PEERS_SHOWN = 32
+"""Of a large run the first ones are listed; `--json` has all."""
+
+
+def summary(outcome: GossipOutcome) -> Text:
+    """The run as a whole."""
+    finals = [peer for peer in outcome.peers if peer.distance is not None]
+    trained = sum(peer.trained for peer in outcome.peers)
+    blocked = sum(peer.blocked for peer in outcome.peers)
+    size = f"{outcome.model_bytes / 1e6:.2f} MB each"
+    lost = f", {outcome.lost_messages} of them lost" if outcome.lost_messages else ""
+    return pairs(
+        [
+            ("consensus", metrics_line(outcome.metrics)),
+            ("model sha256", outcome.model_sha256),
+            ("spread", f"at most {max((peer.distance or 0.0) for peer in finals):.4f} from the mean" if finals else ""),
+            ("mass", mass_line(outcome.mass)),
+            ("models sent", f"{outcome.messages} ({size}){lost}"),
+            ("time", f"{outcome.virtual_time:.1f} steps of training, {span(outcome.seconds)} here"),
+            ("goodput", f"{trained / (trained + blocked):.1%} of the nodes' time was training" if trained else ""),
+        ]
+    )
+
+
+def mass_line(mass: MassAudit) -> str:
+    """The audit on one line; exact sums in units of a node's first mass."""
+    verdict = "exact" if mass.is_exact else "CONTRADICTORY"
+    parts = [f"{weight(mass.live):g} live", f"{weight(mass.minted):g} minted"]
+    parts += [f"{weight(mass.in_flight):g} in flight"] if mass.in_flight else []
+    parts += [f"{weight(mass.lost):g} lost"] if mass.lost else []
+    parts += [f"up to {weight(mass.uncertain):g} uncertain"] if mass.uncertain else []
+    return f"{verdict}: {', '.join(parts)}"
+
+
+def peers(outcome: GossipOutcome) -> Table:
+    """A line a node."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("NODE", "ENDED", "STEPS", "WEIGHT", "LOSS", "SPREAD", "ACCURACY", "BLOCKED", "SENT"):
+        table.add_column(name, justify="left" if name in ("NODE", "ENDED") else "right")
+    for peer in outcome.peers[:PEERS_SHOWN]:
+        accuracy = peer.metrics.get("accuracy")
+        share = peer.blocked / (peer.trained + peer.blocked) if peer.trained else 0.0
+        table.add_row(
+            peer.node,
+            peer.reason,
+            str(peer.steps),
+            f"{peer.weight:.3f}",
+            number(peer.loss),
+            number(peer.distance),
+            number(accuracy),
+            f"{share:.1%}",
+            str(peer.batches),
+        )
+    if len(outcome.peers) > PEERS_SHOWN:
+        table.caption = f"the first {PEERS_SHOWN} of {len(outcome.peers)} nodes; --json has all"
+    return table

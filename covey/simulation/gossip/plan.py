@@ -1,0 +1,140 @@
+"""What a simulation of gossip is told, and what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from covey.errors import SpecError
+from covey.gossip.audit import MassAudit
+from covey.simulation.plan import MAX_NODES, names_of
+from covey.spec import GossipSpec
+
+
+@dataclass(frozen=True)
+class Network:
+    """What the network and the machines do to a run.
+
+    Time is virtual: a step of training takes 1 on a machine of speed 1.
+
+    Attributes:
+        loss: The chance of each message (a model too) to be lost.
+        delay: How long a message is under way, on average; each one takes between half and one and a half of it.
+        speeds: Of nodes that are not of speed 1.
+        dies: Nodes that end for good, without a word, when they have done so many steps.
+        leaves: Nodes that leave in order when they have done so many steps.
+    """
+
+    loss: float = 0.0
+    delay: float = 0.0
+    speeds: Mapping[str, float] = field(default_factory=dict)
+    dies: Mapping[str, int] = field(default_factory=dict)
+    leaves: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class GossipPlan:
+    """What to simulate.
+
+    Attributes:
+        spec: The run.
+        nodes: How many nodes.
+        folder: Where models and accounts are kept; new, or an earlier simulation's.
+        network: What happens to messages and machines.
+        processes: How many train at a time; None: one for each core.
+        paths: Where the task finds the nodes' data: the same for all.
+        device: What the processes compute on.
+        evaluated: How many nodes' final models are evaluated, beside the mean of all.
+    """
+
+    spec: GossipSpec
+    nodes: int
+    folder: Path
+    network: Network = Network()
+    processes: int | None = None
+    paths: Mapping[str, str] = field(default_factory=dict)
+    device: str = "cpu"
+    evaluated: int = 8
+
+    def require_possible(self) -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            SpecError: The message says what, and why.
+        """
+        if not self.spec.min_nodes <= self.nodes <= MAX_NODES:
+            text = f"the run needs at least {self.spec.min_nodes}; at most {MAX_NODES} can be simulated"
+            raise SpecError(f"--nodes {self.nodes}: {text}")
+        if not 0 <= self.network.loss < 1:
+            raise SpecError(f"--loss {self.network.loss:g}: a chance of 0 or more, and below 1")
+        if self.network.delay < 0:
+            raise SpecError(f"--delay {self.network.delay:g}: 0 or more steps")
+        for option, values in (
+            ("--slow", self.network.speeds),
+            ("--dies", self.network.dies),
+            ("--leaves", self.network.leaves),
+        ):
+            if unknown := sorted(set(values) - set(names_of(self.nodes))):
+                names = names_of(self.nodes)
+                raise SpecError(f"{option} {unknown[0]}: the nodes are {names[0]} to {names[-1]}")
+        if len({*self.network.dies, *self.network.leaves}) >= self.nodes:
+            raise SpecError("--dies, --leaves: at least one node must stay")
+
+
+@dataclass(frozen=True)
+class PeerOutcome:
+    """What became of one node.
+
+    Attributes:
+        node: Its name.
+        reason: How it ended: completed, left, died; or what it waited for.
+        steps: How many it did.
+        weight: Its mass at the end, 1.0 is what it began with.
+        loss: Of its last training; None: it did none.
+        distance: Of its model from the mean of all, Euclidean; None: it is gone.
+        metrics: Of its final model on the task's central data; empty: not evaluated.
+        trained: Virtual time that it trained.
+        blocked: Virtual time that it waited for peers.
+        batches: Models that it gave.
+        model_sha256: Of its final model.
+    """
+
+    node: str
+    reason: str
+    steps: int
+    weight: float
+    loss: float | None
+    distance: float | None
+    metrics: Mapping[str, float]
+    trained: float
+    blocked: float
+    batches: int
+    model_sha256: str
+
+
+@dataclass(frozen=True)
+class GossipOutcome:
+    """What came out of a simulation.
+
+    Attributes:
+        peers: In the order of the roster.
+        mass: The audit of all accounts.
+        metrics: Of the mean of the nodes' final models, weighted by their mass.
+        model_sha256: Of that mean.
+        virtual_time: How long the run took, where a step of training takes 1.
+        messages: How many models were sent, those that were lost or sent again included.
+        lost_messages: How many of them were lost.
+        model_bytes: Size of one.
+        seconds: Wall time.
+    """
+
+    peers: tuple[PeerOutcome, ...]
+    mass: MassAudit
+    metrics: Mapping[str, float]
+    model_sha256: str
+    virtual_time: float
+    messages: int
+    lost_messages: int
+    model_bytes: int
+    seconds: float

@@ -1,0 +1,235 @@
+"""One simulated gossip run from its plan to its outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from covey.gossip.audit import audit
+from covey.gossip.ledger import Incarnation
+from covey.gossip.mass import ONE, weight
+from covey.gossip.mixing import MIXINGS
+from covey.gossip.planning import Planner
+from covey.gossip.push_sum.machine import PushSum, PushSumPolicy
+from covey.gossip.topologies.contract import TOPOLOGIES
+from covey.metrics import counted, ratios
+from covey.simulation.data_dir import LOG, prepared_folder
+from covey.simulation.gossip.membership import Fates
+from covey.simulation.gossip.models import Model, ModelFolder
+from covey.simulation.gossip.network import VirtualNetwork
+from covey.simulation.gossip.peer import VirtualPeer, World
+from covey.simulation.gossip.plan import GossipOutcome, GossipPlan, PeerOutcome
+from covey.simulation.gossip.timeline import Timeline
+from covey.simulation.plan import Progress, Watch, names_of
+from covey.simulation.pool import LoggedSupervisor, Pool
+from covey.spec import GossipSection
+from covey.worker.jobs.evaluation import EvaluateJob
+from covey.worker.jobs.mixtures import MixJob, MixResult, Portion
+from covey.worker.jobs.operations import DESCRIBE, EVALUATE, INITIAL, MIX, TRAIN
+from covey.worker.jobs.runs import DescribeJob, InitialJob, InitialResult
+from covey.worker.jobs.training import TrainJob, TrainResult
+
+MODELS, SCRATCH, WORKERS = "models", "scratch", "workers"
+RUN = "gossip"
+MEAN = "mean.safetensors"
+"""The file of the consensus model in the folder."""
+
+
+async def simulate_gossip(plan: GossipPlan, watch: Watch = lambda progress: None) -> GossipOutcome:
+    """Run a gossip simulation to its end.
+
+    Args:
+        plan: What to simulate.
+        watch: Called after each step of a node.
+
+    Raises:
+        SpecError: The plan cannot work; the message says why.
+        PluginError: Something that is named is not installed.
+        TaskError: The task's code failed, or training diverged.
+    """
+    plan.require_possible()
+    simulation = GossipSimulation(plan, await asyncio.to_thread(prepared_folder, plan.folder, {"nodes": plan.nodes}))
+    try:
+        return await simulation.run(watch)
+    finally:
+        await simulation.close()
+
+
+def policy_of(section: GossipSection) -> PushSumPolicy:
+    """The machine's numbers, from a run's [gossip]."""
+    return PushSumPolicy(section.steps, section.overlap, section.max_in_flight)
+
+
+class GossipSimulation:
+    """The nodes, their processes and files.
+
+    Args:
+        plan: What to simulate.
+        folder: Where.
+    """
+
+    def __init__(self, plan: GossipPlan, folder: Path) -> None:
+        self._plan, self._folder, self._spec_json = plan, folder, plan.spec.to_json()
+        count = plan.processes or len(os.sched_getaffinity(0))
+        self._pool = Pool(
+            [LoggedSupervisor(folder / WORKERS / str(k), folder / LOG, device=plan.device) for k in range(count)]
+        )
+        self._timeline = Timeline()
+        self._peers: dict[Incarnation, VirtualPeer] = {}
+        self._network = VirtualNetwork(self._timeline, plan.network, plan.spec.seed, self._peers)
+        self._fates = Fates(self._timeline, plan.network, self._peers)
+        self._places = {name: place for place, name in enumerate(names_of(plan.nodes))}
+        self._watch: Watch = lambda progress: None
+        self._layout = ""
+
+    async def run(self, watch: Watch) -> GossipOutcome:
+        """From the first model to the outcome."""
+        began, self._watch = time.monotonic(), watch
+        await self._pool.start()
+        async with self._pool.worker() as worker:
+            await worker.do(DESCRIBE, DescribeJob(self._spec_json, allow_path=True))
+        first = await self._first_model()
+        self._populate(first)
+        self._fates.watch()
+        for peer in self._peers.values():
+            peer.begin()
+        await self._timeline.run(lambda: all(peer.reason for peer in self._peers.values()))
+        return await self._outcome(began)
+
+    async def close(self) -> None:
+        """End the processes, and drop what nobody needs."""
+        await self._timeline.close()
+        await self._pool.stop()
+        for name in (MODELS, SCRATCH, WORKERS):
+            await asyncio.to_thread(shutil.rmtree, self._folder / name, ignore_errors=True)
+
+    async def _first_model(self) -> InitialResult:
+        path = self._folder / "first.safetensors"
+        async with self._pool.worker() as worker:
+            first = await worker.do(INITIAL, InitialJob(RUN, self._spec_json, path, allow_path=True))
+        self._layout = first.layout
+        return first
+
+    def _populate(self, first: InitialResult) -> None:
+        plan, section = self._plan, self._plan.spec.gossip
+        topology = TOPOLOGIES.make(section.topology.name, section.topology.options, allow_path=True)
+        mixing = MIXINGS.make(section.mixing.name, section.mixing.options, allow_path=True)
+        world = World(
+            self._timeline,
+            self,
+            Planner(topology, mixing, plan.spec.seed),
+            ModelFolder(self._folder / MODELS),
+            self._layout,
+            self._network.send,
+            self._train_job,
+            self._ended,
+        )
+        names = [Incarnation(name) for name in self._places]
+        model = Model(self._folder / "first.safetensors", first.model_sha256, holders=len(names) + 1)
+        for me in names:
+            machine = PushSum(me, policy_of(section), names, is_met=True)
+            speed = plan.network.speeds.get(me.node, 1.0)
+            self._peers[me] = VirtualPeer(machine, model, world, self._folder / SCRATCH / me.node, speed)
+
+    # -- work -------------------------------------------------------------------------------------------------------
+
+    async def train(self, job: TrainJob) -> TrainResult:
+        """Train, by any process."""
+        async with self._pool.worker() as worker:
+            return await worker.do(TRAIN, job)
+
+    async def mix(self, job: MixJob) -> MixResult:
+        """Mix, by any process."""
+        async with self._pool.worker() as worker:
+            return await worker.do(MIX, job)
+
+    def _train_job(self, node: str, step: int, base: Path, scratch: Path) -> TrainJob:
+        plan = self._plan
+        scratch.mkdir(parents=True, exist_ok=True)
+        self._note()
+        self._fates.look(self._peers[Incarnation(node)])
+        return TrainJob(
+            run=RUN,
+            spec_json=self._spec_json,
+            layout=self._layout,
+            round=step + 1,
+            roster_index=self._places[node],
+            num_partitions=plan.spec.data.parts or plan.nodes,
+            base=base,
+            scratch={part: scratch / part for part in ("model", "buffers")},
+            node_paths=plan.paths,
+            allow_path=True,
+        )
+
+    def _note(self) -> None:
+        losses = [peer.loss for peer in self._peers.values() if peer.loss is not None]
+        done = sum(peer.machine.step for peer in self._peers.values())
+        metrics = {"loss": math.fsum(losses) / len(losses)} if losses else {}
+        self._watch(
+            Progress(self._plan.spec.mode, done, self._plan.nodes * self._plan.spec.gossip.steps, 0, 0, metrics)
+        )
+
+    def _ended(self, peer: VirtualPeer) -> None:
+        if peer.reason == "left":
+            self._fates.left(peer)
+
+    # -- the outcome ------------------------------------------------------------------------------------------------
+
+    async def _outcome(self, began: float) -> GossipOutcome:
+        there = {me: peer for me, peer in self._peers.items() if peer.reason not in ("died", "left")}
+        accounts = {me: peer.ledger for me, peer in self._peers.items() if peer.reason != "died"}
+        mass = audit(accounts, dict.fromkeys(self._fates.gone, ONE))
+        mean = await self._mean(there)
+        path = self._folder / MEAN
+        distances = {me: (await self._distance(peer, path)) for me, peer in there.items()}
+        evaluated = dict.fromkeys(list(there)[: self._plan.evaluated])
+        metrics = {me: await self._evaluate(self._peers[me].model.path) for me in evaluated}
+        return GossipOutcome(
+            peers=tuple(
+                PeerOutcome(
+                    node=me.node,
+                    reason=peer.reason,
+                    steps=peer.machine.step,
+                    weight=weight(peer.ledger.live) if me in accounts else 0.0,
+                    loss=peer.loss,
+                    distance=distances.get(me),
+                    metrics=metrics.get(me, {}),
+                    trained=peer.trained,
+                    blocked=peer.blocked,
+                    batches=sum(edge.sequence for edge in peer.ledger.out.values()),
+                    model_sha256=peer.model.sha256 if me in there else "",
+                )
+                for me, peer in self._peers.items()
+            ),
+            mass=mass,
+            metrics=await self._evaluate(path),
+            model_sha256=mean.model_sha256,
+            virtual_time=self._timeline.now,
+            messages=self._network.models,
+            lost_messages=self._network.lost_models,
+            model_bytes=mean.artifact.size_bytes,
+            seconds=time.monotonic() - began,
+        )
+
+    async def _mean(self, there: Mapping[Incarnation, VirtualPeer]) -> MixResult:
+        """The mean of all final models, weighted by their mass: the consensus model."""
+        whole = sum(peer.ledger.live for peer in there.values())
+        portions = tuple(Portion(peer.model.path, peer.ledger.live / whole) for peer in there.values())
+        first = next(iter(there.values())).model.path
+        return await self.mix(MixJob(self._layout, first, self._folder / MEAN, portions))
+
+    async def _distance(self, peer: VirtualPeer, mean: Path) -> float:
+        out = self._folder / SCRATCH / "distance.safetensors"
+        return (await self.mix(MixJob(self._layout, peer.model.path, out, (Portion(mean, 1.0),)))).moved
+
+    async def _evaluate(self, model: Path) -> Mapping[str, float]:
+        job = EvaluateJob(
+            run=RUN, spec_json=self._spec_json, layout=self._layout, model=model, where="central", allow_path=True
+        )
+        async with self._pool.worker() as worker:
+            return counted(ratios((await worker.do(EVALUATE, job)).metrics))

@@ -1,0 +1,79 @@
+"""Mode "gossip": nodes exchange models with each other, without a server in the path."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from covey.spec.mode import Mode
+from covey.spec.run import RunSpec
+from covey.spec.sections import NamedSection, Positive, Section
+from covey.validation import refusal
+
+GOSSIP = Mode(
+    name="gossip",
+    section="gossip",
+    unit="steps",
+    count_key="steps",
+    rule_kind="aggregator",
+    synchronous=False,
+    whole_shares=False,
+    keeps_policy_state=False,
+    coordinated=False,
+)
+UNREAD = ("rounds", "method", "aggregation", "server_optimizer", "weights", "keep")
+"""Sections that a gossip run does not read: nobody aggregates, and each node keeps its own newest model."""
+
+
+class GossipSection(Section):
+    """[gossip]: the policy of gossip runs."""
+
+    protocol: Literal["sgp"] = "sgp"
+    """sgp: stochastic gradient push, in lock step or overlapped."""
+    steps: int = Field(default=100, ge=1)
+    """Of each node: local training, then an exchange."""
+    overlap: int = Field(default=0, ge=0, le=64)
+    """How many steps a model may be under way before its receiver waits for it; 0: lock step."""
+    min_nodes: int = Field(default=2, ge=1)
+    """The run begins with at least so many nodes."""
+    max_in_flight: int = Field(default=2, ge=1, le=64)
+    """Exchanges of a node that may be unacknowledged; each keeps a model on its disk."""
+    suspect_s: Positive = 30.0
+    """So long without a sign of life, a peer gets nothing and is not waited for."""
+    topology: NamedSection = NamedSection(name="exponential")
+    mixing: NamedSection = NamedSection(name="uniform")
+
+
+class GossipSpec(RunSpec):
+    """A run of mode "gossip"."""
+
+    facts: ClassVar[Mode] = GOSSIP
+    mode: Literal["gossip"]
+    gossip: GossipSection = GossipSection()
+
+    @property
+    def rounds_in_all(self) -> int:
+        """[gossip] steps."""
+        return self.gossip.steps
+
+    @property
+    def min_nodes(self) -> int:
+        """[gossip] min_nodes."""
+        return self.gossip.min_nodes
+
+    @property
+    def deadline_s(self) -> float:
+        """[gossip] suspect_s."""
+        return self.gossip.suspect_s
+
+    @model_validator(mode="after")
+    def _nothing_unread(self) -> GossipSpec:
+        for name in UNREAD:
+            section = getattr(self, name)
+            if section != type(self).model_fields[name].default:
+                raise refusal(name, 'mode "gossip" does not read this section; leave it out', section.model_dump())
+        if self.exchange != type(self).model_fields["exchange"].default:
+            text = 'in mode "gossip" models travel as they are; leave the section out'
+            raise refusal("exchange", text, self.exchange.model_dump(exclude_defaults=True))
+        return self

@@ -1,0 +1,74 @@
+"""Files from Windows, and where in the user's code something happened."""
+
+from __future__ import annotations
+
+import codecs
+import faulthandler
+from pathlib import Path
+
+import pytest
+
+from covey.errors import IdentityError
+from covey.node.operator.config import read_settings
+from covey.spec import parse_toml
+from covey.texts import decoded, read_pem
+from covey.users_code import place_in, place_of
+from covey.wire.tokens import JoinToken
+
+TEXT = '# größe\nname = "mine"\n[task]\nname = "digits"\n'
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        TEXT.encode(),
+        codecs.BOM_UTF8 + TEXT.encode(),
+        TEXT.replace("\n", "\r\n").encode(),
+        codecs.BOM_UTF16_LE + TEXT.encode("utf-16-le"),
+        codecs.BOM_UTF16_BE + TEXT.encode("utf-16-be"),
+        codecs.BOM_UTF32_LE + TEXT.encode("utf-32-le"),
+    ],
+)
+def test_marks_and_line_ends_of_windows_are_read(raw: bytes) -> None:
+    assert decoded(raw) == TEXT
+    assert parse_toml(decoded(raw)).name == "mine"
+
+
+def test_a_mark_in_text_that_is_passed_on_is_skipped() -> None:
+    assert parse_toml("\ufeff" + TEXT).name == "mine"
+
+
+def test_settings_and_certificates_with_a_mark(tmp_path: Path) -> None:
+    (tmp_path / "node.toml").write_bytes(codecs.BOM_UTF8 + b"[policy]\r\ntasks = []\r\n")
+    assert read_settings(tmp_path / "node.toml").policy.tasks == ()
+    (tmp_path / "a.crt").write_bytes(codecs.BOM_UTF8 + b"-----BEGIN CERTIFICATE-----\r\n")
+    assert read_pem(tmp_path / "a.crt") == b"-----BEGIN CERTIFICATE-----\n"
+    (tmp_path / "odd").write_bytes(b"\xff\x00\x80")
+    assert read_pem(tmp_path / "odd") == b"\xff\x00\x80"
+
+
+@pytest.mark.parametrize("around", ['"{}"', "\ufeff{}\r\n", "“{}”", "<{}>", "`{}`", "'{}'"])
+def test_what_mail_puts_around_a_token_is_no_part_of_it(around: str) -> None:
+    with pytest.raises(IdentityError, match="damaged"):  # so it was seen to be a token
+        JoinToken.decode(around.format("covey1.abc"))
+
+
+def fails() -> None:
+    raise ValueError("no")
+
+
+def test_an_error_has_a_place() -> None:
+    with pytest.raises(ValueError, match="no") as caught:
+        fails()
+    line = fails.__code__.co_firstlineno + 1
+    assert place_of(caught.value).endswith(f"test_texts.py:{line}, in fails")
+    with pytest.raises(ValueError, match="invalid literal") as elsewhere:
+        int("x")
+    assert place_of(elsewhere.value).endswith("in test_an_error_has_a_place")
+
+
+def test_a_dump_of_stacks_has_a_place(tmp_path: Path) -> None:
+    with (tmp_path / "stacks").open("w+") as file:
+        faulthandler.dump_traceback(file)
+        file.seek(0)
+        assert place_in(file.read()).endswith("in test_a_dump_of_stacks_has_a_place")
