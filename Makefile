@@ -17,7 +17,7 @@ demo: setup
 	$(BIN)/covey demo
 
 # The files of tests in their order, each by one of these processes: real daemons wait for each other a good deal.
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= 3
 
 test: setup
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --ignore=tests/testbed

@@ -62,9 +62,9 @@ class Bulyan(Aggregator):
         direction = NarrowBlocks(updates, lambda slab: near_median(slab, chosen, sort, theta - 2 * f))
         numbers = numbers_of(score=krum_scores(distances, n - f - 2))
         verdicts = [
-            Verdict(node, True, weight=1 / theta, numbers=numbers[i])
+            Verdict(node, "accepted", share=1 / theta, numbers=numbers[i])
             if i in chosen
-            else Verdict(node, False, _REASON.format(theta=theta), numbers=numbers[i])
+            else Verdict(node, "rejected", _REASON.format(theta=theta), numbers=numbers[i])
             for i, node in enumerate(updates.nodes)
         ]
         return Aggregate(direction, tuple(verdicts))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, ByzantineOptions, Verdict
+from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, ByzantineOptions, Verdict, word_for
 from covey.aggregation.covariance import Matrix, principal
 from covey.aggregation.gram import distances_to, numbers_of, squared_distances
 from covey.aggregation.matrix import UpdateMatrix
@@ -55,7 +55,7 @@ class CAF(Aggregator):
         weights = kept / kept.sum()
         numbers = numbers_of(kept=kept, distance=distances_to(gram, weights))
         verdicts = [
-            Verdict(node, accepted=weight > 0, reason="" if weight > 0 else _REASON, weight=weight, numbers=measured)
+            Verdict(node, word_for(weight > 0), reason="" if weight > 0 else _REASON, share=weight, numbers=measured)
             for node, weight, measured in zip(updates.nodes, weights.tolist(), numbers, strict=True)
         ]
         return Aggregate(updates.weighted_sum(weights), tuple(verdicts))

@@ -65,7 +65,7 @@ class CenteredClip(Aggregator):
             weights[:n] += factors / n
         direction = _Once(matrix.weighted_sum(weights))
         verdicts = [
-            Verdict(node, accepted=True, weight=weight, numbers=measured)
+            Verdict(node, "accepted", share=weight, numbers=measured)
             for node, weight, measured in zip(
                 updates.nodes, weights[:n].tolist(), numbers_of(distance=distances, factor=factors), strict=True
             )

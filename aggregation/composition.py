@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, PreAggregator, Verdict
+from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, PreAggregator, Verdict, word_for
 from covey.aggregation.matrix import GRAM_COLUMNS, Row, UpdateMatrix
 from covey.errors import LayoutError, RunFailed, SpecError
 from covey.vectors import ComputedVector, LinearCombination, spans
@@ -199,7 +199,7 @@ class _Mixed:
 
     def verdicts(self, nodes: Sequence[str], of_rows: Sequence[Verdict]) -> tuple[Verdict, ...]:
         """The nodes' verdicts, from those on the mixed rows."""
-        weights = torch.tensor([verdict.weight for verdict in of_rows], dtype=torch.float64)
+        weights = torch.tensor([verdict.share for verdict in of_rows], dtype=torch.float64)
         shares = (self.mixing.T @ weights).clamp(0, 1).tolist()
         taken = torch.tensor([verdict.accepted for verdict in of_rows])
         parts = ((self.mixing > 0) & taken[:, None]).any(0).tolist()
@@ -213,4 +213,4 @@ class _Mixed:
         if not self.own:
             numbers["bucket"] = float(self.home[j])
             reason = reason and f"of its bucket, not of this update alone: {reason}"
-        return Verdict(node, accepted=accepted, reason=reason, weight=share, numbers=numbers)
+        return Verdict(node, word_for(accepted), reason=reason, share=share, numbers=numbers)

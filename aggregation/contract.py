@@ -16,6 +16,7 @@ from torch import Tensor
 
 from covey.aggregation.directions import BlockRule
 from covey.aggregation.matrix import UpdateMatrix
+from covey.aggregation.verdicts import Verdict, word_for
 from covey.errors import RunFailed
 from covey.options import PluginOptions
 from covey.plugins import Kind, Pluggable
@@ -35,27 +36,8 @@ __all__ = [
     "TensorVector",
     "Vector",
     "Verdict",
+    "word_for",
 ]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a rule made of one update, for the record.
-
-    Attributes:
-        node: The node's id.
-        accepted: Whether the update has any part in the direction.
-        reason: Why not, for people; empty if accepted.
-        weight: Its effective share of the direction, 0 if rejected; where a rule has no shares (median), the
-            row's own.
-        numbers: What the rule measured of it (distance, score, clipping factor), by name.
-    """
-
-    node: str
-    accepted: bool
-    reason: str = ""
-    weight: float = 0.0
-    numbers: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, RootData, Verdict
+from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, RootData, Verdict, word_for
 from covey.aggregation.gram import numbers_of
 from covey.aggregation.matrix import UpdateMatrix
 from covey.errors import RunFailed
@@ -60,7 +60,7 @@ class FLTrust(Aggregator):
         shares = trust / trust.sum() if trust.sum() > 0 else trust
         numbers = numbers_of(cosine=cosines, factor=factors)
         verdicts = [
-            Verdict(node, accepted=share > 0, reason=_reason(share, one), weight=share, numbers=one)
+            Verdict(node, word_for(share > 0), reason=_reason(share, one), share=share, numbers=one)
             for node, share, one in zip(updates.nodes, shares.tolist(), numbers, strict=True)
         ]
         return Aggregate(updates.weighted_sum(shares * factors), tuple(verdicts))

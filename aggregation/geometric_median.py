@@ -59,7 +59,7 @@ class GeometricMedian(Aggregator):
         found = torch.from_numpy(weights)
         numbers = numbers_of(distance=torch.from_numpy(distances))
         verdicts = [
-            Verdict(node, accepted=True, weight=weight, numbers=measured)
+            Verdict(node, "accepted", share=weight, numbers=measured)
             for node, weight, measured in zip(updates.nodes, weights.tolist(), numbers, strict=True)
         ]
         return Aggregate(updates.weighted_sum(found), tuple(verdicts))

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from covey.aggregation.contract import Aggregate, Verdict
+from covey.aggregation.contract import Aggregate, Verdict, word_for
 from covey.aggregation.matrix import UpdateMatrix
 
 
@@ -59,7 +59,7 @@ def mean_of(
     weights = torch.zeros(updates.n, dtype=torch.float64)
     weights[list(chosen)] = 1.0 / max(len(chosen), 1)
     verdicts = [
-        Verdict(node, accepted=weight > 0, reason="" if weight > 0 else reason, weight=weight, numbers=measured)
+        Verdict(node, word_for(weight > 0), reason="" if weight > 0 else reason, share=weight, numbers=measured)
         for node, weight, measured in zip(updates.nodes, weights.tolist(), numbers, strict=True)
     ]
     return Aggregate(updates.weighted_sum(weights), tuple(verdicts))

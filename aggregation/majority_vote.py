@@ -99,7 +99,7 @@ class MajorityVote(Aggregator):
         result = PackedSigns(bits, updates.d)
         shares = ballot.weights / ballot.weights.sum()
         verdicts = [
-            Verdict(node, accepted=True, weight=share, numbers={"agreement": agreement} | numbers)
+            Verdict(node, "accepted", share=share, numbers={"agreement": agreement} | numbers)
             for node, share, agreement, numbers in zip(
                 updates.nodes, shares.tolist(), agreements.tolist(), self._numbers(credits, updates.n), strict=True
             )

@@ -46,5 +46,5 @@ class MeaMed(Aggregator):
         every, kept = list(range(n)), n - self.options.f
         sort = network(n, frozenset(every), ordered=True)
         direction = NarrowBlocks(updates, lambda slab: near_median(slab, every, sort, kept))
-        verdicts = [Verdict(row.node, accepted=True, weight=row.weight) for row in updates.rows]
+        verdicts = [Verdict(row.node, "accepted", share=row.weight) for row in updates.rows]
         return Aggregate(direction, tuple(verdicts))

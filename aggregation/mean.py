@@ -36,7 +36,6 @@ class Mean(Aggregator):
             raise RunFailed("the updates' weights sum to zero: there is no mean of them")
         shares = updates.weights / total
         verdicts = [
-            Verdict(node, accepted=True, weight=share)
-            for node, share in zip(updates.nodes, shares.tolist(), strict=True)
+            Verdict(node, "accepted", share=share) for node, share in zip(updates.nodes, shares.tolist(), strict=True)
         ]
         return Aggregate(updates.weighted_sum(shares), tuple(verdicts))

@@ -39,5 +39,5 @@ class Median(Aggregator):
         """
         self.require(updates)
         middle = frozenset({(updates.n - 1) // 2, updates.n // 2})
-        verdicts = [Verdict(row.node, accepted=True, weight=row.weight) for row in updates.rows]
+        verdicts = [Verdict(row.node, "accepted", share=row.weight) for row in updates.rows]
         return Aggregate(mean_of_ranks(updates, middle), tuple(verdicts))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, ByzantineOptions, Verdict
+from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, ByzantineOptions, Verdict, word_for
 from covey.aggregation.fltrust import root_of
 from covey.aggregation.gram import least, numbers_of
 from covey.aggregation.matrix import GRAM_COLUMNS, UpdateMatrix
@@ -58,7 +58,7 @@ class MoNNA(Aggregator):
         weights[[*least(distances, count), updates.n]] = 1.0 / (count + 1)
         reason = f"not among the {count} updates nearest to the one from the trusted data"
         verdicts = [
-            Verdict(node, accepted=weight > 0, reason="" if weight > 0 else reason, weight=weight, numbers=measured)
+            Verdict(node, word_for(weight > 0), reason="" if weight > 0 else reason, share=weight, numbers=measured)
             for node, weight, measured in zip(
                 updates.nodes, weights[:-1].tolist(), numbers_of(distance=distances.sqrt()), strict=True
             )

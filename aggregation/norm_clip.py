@@ -41,7 +41,7 @@ class NormClip(Aggregator):
         factors = torch.where(norms > median, median / norms, 1.0)
         weights = updates.weights / total * factors
         verdicts = [
-            Verdict(node, accepted=True, weight=weight, numbers=measured)
+            Verdict(node, "accepted", share=weight, numbers=measured)
             for node, weight, measured in zip(
                 updates.nodes, weights.tolist(), numbers_of(norm=norms, factor=factors), strict=True
             )

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, PluginOptions, Verdict
+from covey.aggregation.contract import Aggregate, AggregationContext, Aggregator, PluginOptions, Verdict, word_for
 from covey.aggregation.gram import numbers_of
 from covey.aggregation.matrix import UpdateMatrix
 from covey.errors import RunFailed
@@ -71,7 +71,7 @@ class QFedAvg(Aggregator):
         weights = self._weights(shares, losses.nan_to_num(), squared_norms)
         numbers = numbers_of(loss=losses, norm=squared_norms.sqrt())
         verdicts = [
-            Verdict(node, accepted=known, reason="" if known else _REASON, weight=weight, numbers=measured)
+            Verdict(node, word_for(known), reason="" if known else _REASON, share=weight, numbers=measured)
             for node, known, weight, measured in zip(
                 updates.nodes, usable.tolist(), weights.tolist(), numbers, strict=True
             )

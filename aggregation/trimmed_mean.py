@@ -38,5 +38,5 @@ class TrimmedMean(Aggregator):
         """
         self.require(updates)
         kept = frozenset(range(self.options.f, updates.n - self.options.f))
-        verdicts = [Verdict(row.node, accepted=True, weight=row.weight) for row in updates.rows]
+        verdicts = [Verdict(row.node, "accepted", share=row.weight) for row in updates.rows]
         return Aggregate(mean_of_ranks(updates, kept), tuple(verdicts))

@@ -13,13 +13,12 @@ from sqlalchemy import Table, insert
 
 from covey.artifact import artifact_of
 from covey.storage.record.contract import (
-    DecisionRecord,
     EventRecord,
     NodeRecord,
     PartRecord,
-    PolicyStateRecord,
     RoundRecord,
     RunRecord,
+    StepRecord,
     UpdateRecord,
     VersionRecord,
 )
@@ -171,13 +170,14 @@ def _verdict(number: int, node: str) -> dict[str, Any]:
 def _decision(size: Size, number: int) -> dict[str, Any]:
     version = number // UPDATES_A_VERSION if number % UPDATES_A_VERSION == 0 else None
     verdicts = (_verdict(number, _sender(size, number)),)
-    record = DecisionRecord(ASYNC, number, number, _base(number), version, size.nodes, verdicts, "0" * 64, 2000.5)
-    state = PolicyStateRecord(ASYNC, number, "{}" if number == size.updates else "")
-    return mapping.decision_values(record, state) | {"accepted": number, "rejected": 0}
+    state = "{}" if number == size.updates else ""
+    cause = ((number, 1),)
+    record = StepRecord(ASYNC, number, cause, _base(number), version, size.nodes, verdicts, 2000.5, state, "0" * 64)
+    return mapping.step_values(record) | {"accepted": number, "rejected": 0}
 
 
 def _commit(run: str, number: int, names: tuple[str, ...]) -> dict[str, Any]:
     judged = tuple(_verdict(number, node) for node in names)
-    record = DecisionRecord(run, number, number, number - 1, number, len(names), judged, "", 2000.5 + number)
+    record = StepRecord(run, number, ((number, 1),), number - 1, number, len(names), judged, 2000.5 + number)
     counts = {"accepted": number * len(names), "rejected": 0}
-    return mapping.decision_values(record, PolicyStateRecord(run, number, "")) | counts
+    return mapping.step_values(record) | counts

@@ -42,6 +42,7 @@ from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.service import CoordinatorService
 from covey.coordinator.nodes.sessions import Sessions
 from covey.coordinator.store_thread import StoreThread
+from covey.data_lock import held
 from covey.errors import CoveyError
 from covey.protos import coordinator_pb2_grpc
 from covey.storage.files.artifacts import ArtifactFiles
@@ -68,7 +69,8 @@ def run_coordinator(config: CoordinatorConfig) -> int:
     """Run the daemon until SIGTERM or SIGINT; returns the exit code."""
     configure_logging(config.log_format, config.log_level)
     try:
-        return asyncio.run(_main(config))
+        with held(config.data_dir, "coordinator"):
+            return asyncio.run(_main(config))
     except CoveyError as error:
         log.error("the coordinator cannot run", code=error.code, error=str(error))
         return 1

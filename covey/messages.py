@@ -85,7 +85,7 @@ class Assignment:
         attempt: Of the round.
         work: `train`: train from the base model and offer an update; `evaluate`: evaluate the base model only.
         spec: The run specification, canonical JSON.
-        layout: The model's layout, canonical JSON.
+        layout: The model's layout, JSON (`covey.layout`); empty where it is a file.
         version: The base version's number.
         model_sha256: Of the base version.
         model: Its file.
@@ -102,6 +102,7 @@ class Assignment:
         inputs: Files beside the model.
         wanted: The parts to send, and those to hold back.
         params: JSON of the method's own.
+        layout_file: The file of a layout that is too long for a message.
     """
 
     run: str
@@ -126,6 +127,7 @@ class Assignment:
     inputs: tuple[InputFile, ...] = ()
     wanted: tuple[WantedPart, ...] = ()
     params: str = ""
+    layout_file: Artifact | None = None
 
     @property
     def key(self) -> tuple[str, int, int, str, Work]:

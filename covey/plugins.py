@@ -9,7 +9,9 @@ from __future__ import annotations
 import importlib
 import inspect
 from abc import ABC
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -112,6 +114,19 @@ def installed(kind: str) -> list[Plugin]:
     ]
 
 
+_by_path: ContextVar[bool] = ContextVar("by_path", default=False)
+
+
+@contextmanager
+def by_path(allowed: bool) -> Iterator[None]:
+    """Whether plug-ins of all kinds may be named by an import path in what is done meanwhile."""
+    before = _by_path.set(allowed)
+    try:
+        yield
+    finally:
+        _by_path.reset(before)
+
+
 T = TypeVar("T", bound=Pluggable)
 
 
@@ -147,7 +162,8 @@ class Kind(Generic[T]):
         Args:
             name: A registered name; with `allow_path` also an import path.
             at: Where the name stands in the user's file, for errors: `aggregation.fallback`.
-            allow_path: Whether an import path is acceptable; the operator's decision, never the run's.
+            allow_path: Whether an import path is acceptable, as it is within `by_path`; the operator's decision, never
+                the run's.
 
         Raises:
             PluginError: Unknown name (the message lists the known ones), the import failed, or what was imported is
@@ -156,7 +172,7 @@ class Kind(Generic[T]):
         key = f"{at}.{self.key}: " if at else ""
         entries = _entries(self.group)
         entry = entries.get(name)
-        if entry is None and not (allow_path and ":" in name):
+        if entry is None and not ((allow_path or _by_path.get()) and ":" in name):
             known = ", ".join(sorted(entries)) or "none"
             raise PluginError(f"{key}no {self.name} named {name!r} is installed here; installed: {known}{_hint(name)}")
         try:
@@ -189,7 +205,10 @@ class Kind(Generic[T]):
 
 def _hint(name: str) -> str:
     if ":" in name:
-        return " (a name with a colon is an import path, which the operator here does not allow)"
+        return (
+            "; a name with a colon is an import path, which the operator here must allow: --allow-paths of a "
+            "coordinator and of `covey run replay`, [policy] allow_paths of a node"
+        )
     return "; what was installed while a daemon runs is found after its restart"
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 if TYPE_CHECKING:
@@ -26,6 +28,21 @@ def import_without_rich(module: str = "structlog") -> None:
         importlib.import_module(module)
     finally:
         del sys.modules["rich"]
+
+
+@contextlib.contextmanager
+def quiet_by_default() -> Iterator[None]:
+    """Log nothing inside the context, unless the program has set up logging of its own: for library calls."""
+    import structlog
+
+    if structlog.is_configured():
+        yield
+        return
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL + 1))
+    try:
+        yield
+    finally:
+        structlog.reset_defaults()
 
 
 def configure_logging(log_format: LogFormat = "console", level: str = "info") -> None:

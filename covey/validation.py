@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -23,9 +24,18 @@ def refusal(key: str, text: str, given: object) -> ValidationError:
         text: What to do instead.
         given: Its value.
     """
-    kind = PydanticCustomError("combination", "{text}", {"text": text})
-    details = InitErrorDetails(type=kind, loc=tuple(key.split(".")), input=given)
-    return ValidationError.from_exception_data("refusal", [details])
+    return refusals([(key, text, given)])
+
+
+def refusals(wrong: Iterable[tuple[str, str, object]]) -> ValidationError:
+    """The same for several keys: all are said at once."""
+    details = [
+        InitErrorDetails(
+            type=PydanticCustomError("combination", "{text}", {"text": text}), loc=tuple(key.split(".")), input=given
+        )
+        for key, text, given in wrong
+    ]
+    return ValidationError.from_exception_data("refusal", details)
 
 
 def explain(error: ValidationError, model: type[BaseModel], section: str = "") -> str:
@@ -41,20 +51,66 @@ def explain(error: ValidationError, model: type[BaseModel], section: str = "") -
         names, owner = _place(model, item["loc"])
         key = ".".join(filter(None, [section, *names])) or "this"
         # Where a value may be of several types, there is an error for each.
-        lines.setdefault(key, _text(dict(item), owner))
+        lines.setdefault(key, _text(dict(item), owner, key, model))
     return "; ".join(f"{key}: {text}" for key, text in lines.items())
 
 
-def _text(item: Mapping[str, Any], owner: Any) -> str:
-    if item["type"] == "extra_forbidden":
-        fields = getattr(owner, "model_fields", {})
-        return f"unknown key; known keys: {', '.join(sorted(f.alias or name for name, f in fields.items())) or 'none'}"
-    if item["type"] == "missing":
+def _text(item: Mapping[str, Any], owner: Any, key: str, model: type[BaseModel]) -> str:
+    name, kind = key.rpartition(".")[2], item["type"]
+    if kind == "extra_forbidden":
+        known = sorted(_fields(owner))
+        return f"unknown key; known keys: {', '.join(known) or 'none'}" + _meant(name, key, known, model)
+    if kind == "missing":
         return "this key is required"
     unsaid = item["input"] is None or isinstance(item["input"], Mapping)
     given = "" if unsaid else json.dumps(item["input"], default=str)
     shown = f" (given: {given})" if 0 < len(given) <= _SHOWN else ""
+    if kind in _TABLE_WANTED:
+        return _table_wanted(key, item["input"], owner) + shown
+    if kind in _LIST_WANTED:
+        return _list_wanted(key, owner) + shown
     return str(item["msg"]).removeprefix("Value error, ") + shown
+
+
+_TABLE_WANTED = ("model_type", "model_attributes_type", "dict_type", "mapping_type", "dataclass_type")
+_LIST_WANTED = ("tuple_type", "list_type", "set_type", "frozen_set_type", "iterable_type")
+
+
+def _table_wanted(key: str, given: object, owner: Any) -> str:
+    """What to write where a section, or a table of options, was expected."""
+    name = key.rpartition(".")[2]
+    field = _fields(owner).get(name)
+    inside = _container(field.annotation) if field is not None else None
+    if isinstance(given, str) and "name" in _fields(inside):
+        return f'write a section: [{key}] with name = "{given}"'
+    return f"write a section: [{key}] with keys of its own"
+
+
+def _list_wanted(key: str, owner: Any) -> str:
+    field = _fields(owner).get(key.rpartition(".")[2])
+    inner = [kind for kind in get_args(field.annotation) if _is_model(kind)] if field is not None else []
+    return f"write a section for each: [[{key}]]" if inner else "write a list: [...]"
+
+
+def _fields(model: Any) -> Mapping[str, Any]:
+    """The fields of a model by the names that users write; none of what is no model."""
+    return {field.alias or name: field for name, field in getattr(model, "model_fields", {}).items()}
+
+
+def _meant(name: str, key: str, known: Sequence[str], model: type[BaseModel]) -> str:
+    """What a user may have meant by an unknown key: one like it here, or the same one elsewhere."""
+    if close := difflib.get_close_matches(name, known, 1, cutoff=0.7):
+        return f"; did you mean {close[0]!r}?"
+    top = _fields(model)
+    if "." in key and name in top:
+        section = _container(top[name].annotation) is not None
+        return (
+            f"; did you mean the section [{name}]?"
+            if section
+            else f"; did you mean {name!r} above the first [section]?"
+        )
+    places = [f"[{section}] {name}" for section, field in top.items() if name in _fields(_container(field.annotation))]
+    return f"; did you mean {' or '.join(places)}?" if places else ""
 
 
 def _place(model: type[BaseModel], location: Sequence[int | str]) -> tuple[list[str], Any]:

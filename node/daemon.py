@@ -12,6 +12,7 @@ import structlog
 
 from covey import __version__
 from covey import messages as msg
+from covey.data_lock import held
 from covey.errors import CoveyError, IdentityError
 from covey.node.actor import NodeActor
 from covey.node.assignments.recording import assignments_log
@@ -41,7 +42,8 @@ def run_node(config: NodeConfig) -> int:
     configure_logging(config.log_format, config.log_level)
     stamina.instrumentation.set_on_retry_hooks([])  # the link says itself what it waits for
     try:
-        return asyncio.run(_main(config))
+        with held(config.data_dir, "node"):
+            return asyncio.run(_main(config))
     except CoveyError as error:
         log.error("the node cannot run", code=error.code, error=str(error))
         return 1

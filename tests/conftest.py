@@ -22,6 +22,12 @@ forks.enable()
 TEMPLATE = "covey_template"
 
 
+def pytest_collection_modifyitems(items):
+    """The long files first: where several processes share the tests, none is left with one of them at the end."""
+    last = Path(__file__).parent / "unit"
+    items.sort(key=lambda item: item.path.is_relative_to(last))
+
+
 @pytest.fixture(scope="session")
 def postgres_server():
     """The server, listening on a Unix socket only; its data is deleted at the end."""

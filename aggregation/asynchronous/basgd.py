@@ -12,12 +12,11 @@ from covey.aggregation.asynchronous.contract import (
     AsyncContext,
     AsyncPolicy,
     AsyncStep,
-    AsyncVerdict,
     Decision,
     Pinned,
+    Verdict,
 )
 from covey.aggregation.asynchronous.holding import Combined, HeldState, RuleOptions, apply_rule, load_rule, opened, take
-from covey.aggregation.contract import Verdict
 from covey.aggregation.matrix import Row
 from covey.options import PluginOptions
 
@@ -93,7 +92,7 @@ class BASGD(AsyncPolicy[HeldState]):
                 "buffer": float(dealt[arrival.node]),
                 "filled": float(filled),
             }
-            verdict = AsyncVerdict(arrival.number, arrival.node, "held", numbers=numbers)
+            verdict = Verdict(arrival.node, "held", numbers=numbers, number=arrival.number)
             return Decision((verdict, *replaced), HeldState(held=held, arrivals=arrivals))
         verdicts, step = self._release(opened(arrival, held, context), dealt, context)
         first = [v for v in verdicts if v.number == arrival.number]
@@ -111,28 +110,21 @@ class BASGD(AsyncPolicy[HeldState]):
 
     def _release(
         self, arrivals: list[Arrival], dealt: Mapping[str, int], context: AsyncContext
-    ) -> tuple[list[AsyncVerdict], AsyncStep]:
+    ) -> tuple[list[Verdict], AsyncStep]:
         buffers = [[one for one in arrivals if dealt[one.node] == b] for b in range(self.options.buffers)]
         rows = [
             Row(f"buffer-{b}", 1.0 / len(buffers), Combined([(one.reader, 1.0 / len(ones)) for one in ones]))
             for b, ones in enumerate(buffers)
         ]
         result = apply_rule(self._rule, rows, context)
-        verdicts: list[AsyncVerdict] = []
+        verdicts: list[Verdict] = []
         for b, (ones, mean) in enumerate(zip(buffers, result.verdicts, strict=True)):
             verdicts += [_verdict(one, mean, b, len(ones), context) for one in ones]
         shares = {v.number: v.share for v in verdicts}
         return verdicts, AsyncStep(result.direction, shares, buffers="median")
 
 
-def _verdict(one: Arrival, mean: Verdict, buffer: int, size: int, context: AsyncContext) -> AsyncVerdict:
+def _verdict(one: Arrival, mean: Verdict, buffer: int, size: int, context: AsyncContext) -> Verdict:
     """An update's verdict is that of its buffer's mean, its share a part of the mean's."""
     numbers = {"staleness": float(context.staleness(one)), "buffer": float(buffer), "in_buffer": float(size)}
-    return AsyncVerdict(
-        one.number,
-        one.node,
-        "accepted" if mean.accepted else "rejected",
-        mean.reason,
-        mean.weight / size,
-        {**mean.numbers, **numbers},
-    )
+    return Verdict(one.node, mean.verdict, mean.reason, mean.share / size, {**mean.numbers, **numbers}, one.number)

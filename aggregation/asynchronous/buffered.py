@@ -7,14 +7,7 @@ from collections.abc import Collection, Mapping
 from pydantic import Field, JsonValue
 from typing_extensions import override
 
-from covey.aggregation.asynchronous.contract import (
-    Arrival,
-    AsyncContext,
-    AsyncPolicy,
-    AsyncStep,
-    AsyncVerdict,
-    Decision,
-)
+from covey.aggregation.asynchronous.contract import Arrival, AsyncContext, AsyncPolicy, AsyncStep, Decision, Verdict
 from covey.aggregation.asynchronous.contract import Pinned as Pinned
 from covey.aggregation.asynchronous.dampening import DampeningOptions, Kind
 from covey.aggregation.asynchronous.holding import Combined, HeldState, RuleOptions, apply_rule, load_rule, opened, take
@@ -86,7 +79,7 @@ class Buffered(AsyncPolicy[HeldState]):
         tau = context.staleness(arrival)
         if len(held) < self.options.k:
             numbers = {"staleness": float(tau), "waiting": float(len(held))}
-            verdict = AsyncVerdict(arrival.number, arrival.node, "held", numbers=numbers)
+            verdict = Verdict(arrival.node, "held", numbers=numbers, number=arrival.number)
             return Decision((verdict, *replaced), HeldState(held=held, arrivals=state.arrivals + 1))
         rows = opened(arrival, held, context)
         verdicts, step = self._release(rows, context)
@@ -94,7 +87,7 @@ class Buffered(AsyncPolicy[HeldState]):
         others = [v for v in verdicts if v.number != arrival.number]
         return Decision((*first, *replaced, *others), HeldState(), step)
 
-    def _release(self, arrivals: list[Arrival], context: AsyncContext) -> tuple[list[AsyncVerdict], AsyncStep]:
+    def _release(self, arrivals: list[Arrival], context: AsyncContext) -> tuple[list[Verdict], AsyncStep]:
         taus = [context.staleness(one) for one in arrivals]
         factors = [self.options.factor(tau) for tau in taus]
         shares = effective_shares([one.weight for one in arrivals], context.weights_by, context.max_share).tolist()
@@ -107,15 +100,15 @@ class Buffered(AsyncPolicy[HeldState]):
             context,
         )
         verdicts = [
-            AsyncVerdict(
-                one.number,
+            Verdict(
                 one.node,
-                "accepted" if verdict.accepted else "rejected",
+                verdict.verdict,
                 verdict.reason,
-                verdict.weight * factor,
+                verdict.share * factor,
                 {**verdict.numbers, "staleness": float(tau), "dampening": factor},
+                one.number,
             )
             for one, verdict, tau, factor in zip(arrivals, result.verdicts, taus, factors, strict=True)
         ]
-        used = {one.number: verdict.weight for one, verdict in zip(arrivals, result.verdicts, strict=True)}
+        used = {one.number: verdict.share for one, verdict in zip(arrivals, result.verdicts, strict=True)}
         return verdicts, AsyncStep(result.direction, used, buffers="median" if self._rule.robust else "mean")

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from covey.aggregation.verdicts import Verdict
 from covey.errors import RunFailed, SpecError
 from covey.options import PluginOptions
 from covey.plugins import Kind, Pluggable
@@ -27,13 +28,13 @@ __all__ = [
     "AsyncContext",
     "AsyncPolicy",
     "AsyncStep",
-    "AsyncVerdict",
     "Decision",
     "Pinned",
     "PluginOptions",
     "PolicyState",
     "Records",
     "Vector",
+    "Verdict",
 ]
 
 
@@ -110,27 +111,6 @@ class AsyncContext:
 
 
 @dataclass(frozen=True)
-class AsyncVerdict:
-    """What became of one update: of the arrival by every decision, of a held one when it leaves.
-
-    Attributes:
-        number: The assignment's number.
-        node: The node's id.
-        verdict: `held` is not final: another decision will accept or reject it.
-        reason: Why it was rejected, or what was special about its acceptance, for people.
-        share: Its effective share of the step, 0 if it has none.
-        numbers: What the policy measured of it, by name; finite.
-    """
-
-    number: int
-    node: str
-    verdict: Literal["accepted", "rejected", "held"]
-    reason: str = ""
-    share: float = 0.0
-    numbers: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class AsyncStep:
     """What makes the next version.
 
@@ -163,12 +143,12 @@ class Decision(Generic[S]):
     """What a policy decided.
 
     Attributes:
-        verdicts: The arrival's first, then those of held updates that leave.
+        verdicts: The arrival's first, then those of held updates that leave; each with its assignment's number.
         state: What to remember.
         step: What makes the next version; None: there is none.
     """
 
-    verdicts: tuple[AsyncVerdict, ...]
+    verdicts: tuple[Verdict, ...]
     state: S
     step: AsyncStep | None = None
 

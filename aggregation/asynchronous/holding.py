@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, JsonValue
 from torch import Tensor
 
-from covey.aggregation.asynchronous.contract import Arrival, AsyncContext, AsyncVerdict, Pinned, PolicyState
+from covey.aggregation.asynchronous.contract import Arrival, AsyncContext, Pinned, PolicyState, Verdict
 from covey.aggregation.contract import AGGREGATORS, Aggregate, AggregationContext, Aggregator
 from covey.aggregation.matrix import Row, UpdateMatrix
 from covey.errors import SpecError
@@ -75,14 +75,14 @@ def apply_rule(rule: Aggregator, rows: Sequence[Row], context: AsyncContext) -> 
     return rule.aggregate(UpdateMatrix(rows), {}, AggregationContext(context.version + 1, context.seed))
 
 
-def take(arrival: Arrival, held: Mapping[str, int]) -> tuple[dict[str, int], tuple[AsyncVerdict, ...]]:
+def take(arrival: Arrival, held: Mapping[str, int]) -> tuple[dict[str, int], tuple[Verdict, ...]]:
     """Hold an update in place of the node's older one, if there is one, which is then rejected."""
     old = held.get(arrival.node)
     now = {**held, arrival.node: arrival.number}
     if old is None:
         return now, ()
     reason = f"replaced by update {arrival.number} of the same node before it was used"
-    return now, (AsyncVerdict(old, arrival.node, "rejected", reason),)
+    return now, (Verdict(arrival.node, "rejected", reason, number=old),)
 
 
 def opened(arrival: Arrival, held: Mapping[str, int], context: AsyncContext) -> list[Arrival]:

@@ -13,10 +13,10 @@ from covey.aggregation.asynchronous.contract import (
     AsyncContext,
     AsyncPolicy,
     AsyncStep,
-    AsyncVerdict,
     Decision,
     Pinned,
     PolicyState,
+    Verdict,
 )
 from covey.aggregation.asynchronous.dampening import DampeningOptions, Kind
 from covey.aggregation.asynchronous.kardam_filters import (
@@ -242,7 +242,7 @@ class Kardam(AsyncPolicy[KardamState]):
         if finding.escaped:
             numbers["escape"] = 1.0
             reason = f"escaped the Lipschitz filter after {seen.rejections} rejections in a row"
-        verdict = AsyncVerdict(arrival.number, arrival.node, "accepted", reason, factor, numbers)
+        verdict = Verdict(arrival.node, "accepted", reason, factor, numbers, arrival.number)
         row = UpdateMatrix([Row(arrival.node, 1.0, arrival.reader)])
         direction = row.weighted_sum(torch.tensor([factor], dtype=torch.float64))
         # A gradient steps in full; running statistics take the node's part of the mean over all nodes.
@@ -260,4 +260,4 @@ def _against_accepted(arrival: Arrival, state: KardamState, context: AsyncContex
 
 
 def _rejected(arrival: Arrival, state: KardamState, reason: str, numbers: dict[str, float]) -> Decision[KardamState]:
-    return Decision((AsyncVerdict(arrival.number, arrival.node, "rejected", reason, 0.0, numbers),), state)
+    return Decision((Verdict(arrival.node, "rejected", reason, 0.0, numbers, arrival.number),), state)

@@ -12,9 +12,9 @@ from covey.aggregation.asynchronous.contract import (
     AsyncContext,
     AsyncPolicy,
     AsyncStep,
-    AsyncVerdict,
     Decision,
     PolicyState,
+    Verdict,
 )
 from covey.aggregation.asynchronous.dampening import DampeningOptions, Kind
 from covey.aggregation.matrix import Row, UpdateMatrix
@@ -62,4 +62,4 @@ class StalenessMean(AsyncPolicy[PolicyState]):
         step = AsyncStep(
             row.weighted_sum(torch.tensor([share], dtype=torch.float64)), {arrival.number: 1.0}, mixing=share
         )
-        return Decision((AsyncVerdict(arrival.number, arrival.node, "accepted", "", share, numbers),), state, step)
+        return Decision((Verdict(arrival.node, "accepted", "", share, numbers, arrival.number),), state, step)

@@ -25,6 +25,7 @@ from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.sessions import Sessions
 from covey.coordinator.runs.active_runs import ActiveRuns
 from covey.coordinator.runs.deletion import DeletionServices, delete_run
+from covey.coordinator.runs.layouts import refuse_oversized
 from covey.coordinator.runs.ports import Worker
 from covey.coordinator.runs.scheduler import Scheduler
 from covey.coordinator.store_thread import StoreThread
@@ -32,7 +33,7 @@ from covey.driver.changes import Changes
 from covey.errors import Conflict, IdentityError, NotFound, SpecError
 from covey.machines.protocol import NodeRemoved, PauseChanged, StopRequested
 from covey.protos import admin_pb2 as pb
-from covey.spec import parse_json, parse_toml
+from covey.spec import parse_json, parse_toml, written_in
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.record.contract import EventRecord, NodeRecord, RunRecord
 from covey.wire.channels import Context, peer_identity
@@ -105,9 +106,10 @@ class AdminService:
         if not spec.facts.coordinated:
             text = "is simulated only in this version (covey gossip simulate); a coordinator runs the other modes"
             raise SpecError(f'mode: "{spec.mode}" {text}')
-        text = spec.to_json()
+        text, written = spec.to_json(), written_in(request.spec_toml)
         async with self._submission:
-            await self._env.worker.do(DESCRIBE, DescribeJob(text, self._env.allow_paths, submitted=True))
+            job = DescribeJob(text, self._env.allow_paths, submitted=True, written=written)
+            refuse_oversized(text, await self._env.worker.do(DESCRIBE, job))
         now = self._env.clock()
         record = RunRecord(secrets.token_hex(6), spec.name, spec.mode, text, spec.seed, "queued", "", now)
         await self._call(self._store.add_run, record)

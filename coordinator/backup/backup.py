@@ -18,6 +18,7 @@ from covey.coordinator.backup.ownership import FILE, UNFINISHED
 from covey.coordinator.config import DATABASE, sqlite_url
 from covey.coordinator.runs.retention import Retention
 from covey.coordinator.store_thread import StoreThread
+from covey.data_lock import LOCK_FILE
 from covey.driver.background import Background
 from covey.errors import Conflict, NotFound
 from covey.storage.files.artifacts import ArtifactFiles
@@ -156,7 +157,7 @@ def restore(backup: Path, data_dir: Path, store_url: str | None = None) -> None:
 
 
 def _check_empty(backup: Path, data_dir: Path) -> None:
-    found = {path.name for path in data_dir.iterdir()} if data_dir.exists() else set()
+    found = {path.name for path in data_dir.iterdir()} - {LOCK_FILE} if data_dir.exists() else set()
     if not found:
         return
     ours = {UNFINISHED, *(path.name for path in backup.iterdir()), "keys"}

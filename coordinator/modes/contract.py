@@ -29,6 +29,8 @@ class ReplayReport:
     """Of the last version that came out."""
     problems: tuple[str, ...] = ()
     """The first decision that came out differently, and how; a replay ends there."""
+    unit: str = "rounds"
+    """What `decisions` counts: `rounds`, or `decisions` of an asynchronous run."""
 
     @property
     def ok(self) -> bool:

@@ -14,19 +14,20 @@ import structlog
 
 from covey import faults
 from covey import messages as msg
-from covey.artifact import INLINE_BYTES
+from covey.artifact import INLINE_BYTES, Artifact
 from covey.coordinator.runs.absentees import left_out
 from covey.coordinator.runs.assignments import AssignmentInputs, assignment, evaluation_assignment
-from covey.coordinator.runs.commit import StepJob, StepResult, adopt_files, discard_scratch
+from covey.coordinator.runs.commit import MadeStep, adopt_files, discard_scratch
 from covey.coordinator.runs.evaluation import NodeMetrics, RunEvaluation
 from covey.coordinator.runs.facts import NodeProgress, RunFacts
+from covey.coordinator.runs.layouts import keep_layout, layout_file
 from covey.coordinator.runs.mode import Mode, RunMachine
 from covey.coordinator.runs.ports import RunServices
 from covey.coordinator.runs.preparation import Prepared, prepare
 from covey.driver.driver import Driver
 from covey.errors import CoveyError, Fenced
 from covey.machines import protocol as pr
-from covey.storage.record.contract import EventRecord, RoundRecord, RunRecord, Store, VersionRecord
+from covey.storage.record.contract import EventRecord, RoundRecord, RunRecord, StepRecord, Store, VersionRecord
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -65,6 +66,8 @@ class ActiveRun:
         self.prepared: Prepared | None = None
         self.base: VersionRecord | None = None
         """The newest version."""
+        self.step = StepRecord.before_first(run.run)
+        """The newest step."""
         self._small_model = "", b""
         self._unpruned_commits = self._unpruned_bytes = 0
 
@@ -157,15 +160,20 @@ class ActiveRun:
     async def _execute(self) -> None:
         services = self.services
         self.prepared = prepared = await prepare(services, self.run)
+        await keep_layout(services.files, prepared.run.layout)
         if self.run.state == "queued":
             began = EventRecord(services.clock(), "run-started", self.run.run)
             await self.persist(self.record.add_event, began)
         self.run, self.base = prepared.run, prepared.newest
+        last: StepRecord | None = await self.persist(self.record.last_step, self.run.run)
+        self.step = last or self.step
         machine = await self.mode.begin(prepared, await self._expected())
         await self._show_facts()
         self.machine = machine
         now, operator = services.clock(), services.operator
-        first: list[pr.SharedEvent] = [pr.PauseChanged(operator.paused or operator.draining, now), pr.Started(now)]
+        first: list[pr.SharedEvent] = [pr.PauseChanged(operator.paused or operator.draining, now)]
+        first += [pr.NodeRemoved(node, now) for node in self.run.roster if node in services.members.evicted]
+        first.append(pr.Started(now))
         first += [pr.NodeJoined(node, now) for node in services.nodes.nodes()]
         await self.driver.drive(machine, first)
 
@@ -268,6 +276,11 @@ class ActiveRun:
         await self.persist(self.record.extend_roster, self.run.run, roster, parts)
         self.run = replace(self.run, roster=roster, parts=parts)
 
+    def served(self, node: str, digest: str) -> Artifact | None:
+        """The file of this digest, if the node may download it now."""
+        file = layout_file(self.run.layout)
+        return file if file is not None and file.digest == digest else self.mode.served(node, digest)
+
     def assign(
         self,
         node: str,
@@ -296,17 +309,24 @@ class ActiveRun:
         self.entered(node, NodeProgress("invited"))
         self.services.nodes.send(node, message)
 
-    async def commit(self, job: StepJob, result: StepResult, record: Callable[[], None]) -> None:
-        """Put a step's files under their names, then `record` it, which is called in the record's thread."""
-        with self.services.metrics.phase("committing"):
-            await self.persist(self._make_permanent, job, result, record)
-        faults.reach("after-commit")
+    async def commit(self, made: MadeStep, *, bytes_received: int) -> None:
+        """Put a step's files under their names, then record it, with all that changes with it: in every mode so.
 
-    def _make_permanent(self, job: StepJob, result: StepResult, record: Callable[[], None]) -> None:
-        adopt_files(self.services.files, job, result)
-        faults.reach("before-commit")
-        record()
-        discard_scratch(self.services.files, job, result)
+        `bytes_received` are those of the answers that it took.
+        """
+        what = "phase" if made.record.opens else "commit"
+        with self.services.metrics.phase("committing"):
+            await self.persist(self._make_permanent, made, bytes_received, f"before-{what}")
+        faults.reach(f"after-{what}")
+        self.step = made.record
+        self.base = made.version or self.base
+
+    def _make_permanent(self, made: MadeStep, bytes_received: int, fault: str) -> None:
+        adopt_files(self.services.files, made.job, made.result)
+        faults.reach(fault)
+        totals = {"bytes_received": bytes_received, "bytes_sent": self.bytes_sent}
+        self.record.commit_step(made.record, made.judged, made.version, **totals)
+        discard_scratch(self.services.files, made.job, made.result)
 
     async def prune_when_due(self, pinned: Sequence[int], added_bytes: int) -> None:
         """As `prune`, after a commit that took in `added_bytes`; where they are few, not after every one."""

@@ -41,7 +41,7 @@ class ActiveRuns:
     def served(self, node: str, digest: str) -> tuple[ActiveRun, Artifact] | None:
         """The file of this digest, if the node may download it now, and the run for which."""
         for run in self.active.values():
-            artifact = run.mode.served(node, digest)
+            artifact = run.served(node, digest)
             if artifact is not None:
                 return run, artifact
         return None

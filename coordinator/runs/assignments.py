@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from covey import messages as msg
 from covey.artifact import INLINE_BYTES, Artifact, chunk_count
+from covey.coordinator.runs.layouts import layout_file
 from covey.machines.evaluation import is_due
 from covey.messages import InputFile, WantedPart
 from covey.parts import COLLECT, DeclaredPart, brought, collected_name, sent, slot
@@ -108,13 +109,15 @@ def assignment(
     evaluate: bool = False,
 ) -> msg.Assignment:
     """Train for round `number` from version `base`, whose file is `data` if it is small enough to come along."""
+    file = layout_file(run.layout)
     return msg.Assignment(
         run=run.run,
         round=number,
         attempt=attempt,
         work="train",
         spec=run.spec,
-        layout=run.layout,
+        layout="" if file else run.layout,
+        layout_file=file,
         version=base.version,
         model_sha256=base.model_sha256,
         model=base.artifact,
@@ -138,13 +141,15 @@ def evaluation_assignment(
     run: RunRecord, base: VersionRecord, data: bytes, roster_index: int, inputs: AssignmentInputs = AssignmentInputs()
 ) -> msg.Assignment:
     """Evaluate version `base` only."""
+    file = layout_file(run.layout)
     return msg.Assignment(
         run=run.run,
         round=base.version,
         attempt=0,
         work="evaluate",
         spec=run.spec,
-        layout=run.layout,
+        layout="" if file else run.layout,
+        layout_file=file,
         version=base.version,
         model_sha256=base.model_sha256,
         model=base.artifact,

@@ -4,44 +4,34 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from covey.artifact import Artifact
 from covey.coordinator.runs.ports import Files, RunServices
 from covey.errors import WorkerError
 from covey.parts import PartFile
-from covey.storage.record.contract import VersionRecord
+from covey.storage.record.contract import StepRecord, UpdateRecord, VersionRecord
 from covey.wire.signing import CommitStatement, CommitVerdict
-from covey.worker.jobs.files import WrittenFile
+from covey.worker.jobs.steps import StepJob, StepResult
 
 
-class StepJob(Protocol):
-    """A job that may make a version: where it writes the model, and the files that a version has beside it."""
+@dataclass(frozen=True)
+class MadeStep:
+    """A step that was made, and is to be committed.
 
-    @property
-    def out(self) -> Path:
-        """The model's."""
+    Attributes:
+        job: What the worker was asked.
+        result: What came out.
+        record: The step, as it is to be recorded.
+        judged: The updates that were judged, with their verdicts.
+        version: What it made.
+    """
 
-    @property
-    def out_state(self) -> Mapping[str, Path]:
-        """The others, by name."""
-
-
-class StepResult(Protocol):
-    """What such a job made."""
-
-    @property
-    def artifact(self) -> Artifact | None:
-        """The model's file; None: it makes no version."""
-
-    @property
-    def model_sha256(self) -> str:
-        """Of the model."""
-
-    @property
-    def state(self) -> Sequence[WrittenFile]:
-        """The files beside it that were written."""
+    job: StepJob
+    result: StepResult
+    record: StepRecord
+    judged: Sequence[UpdateRecord]
+    version: VersionRecord | None = None
 
 
 def signed_version(

@@ -71,11 +71,13 @@ def connect(
         identity: With `server`: a folder with the caller's key and certificate.
 
     Raises:
-        ValueError: Neither a data directory nor an address with an identity is given.
+        ValueError: Neither a data directory nor an address with an identity is given, or both are.
     """
+    if data_dir is not None and (server is not None or identity is not None):
+        raise ValueError("data_dir says which coordinator, and so do server and identity: give one of the two")
     if server is not None and identity is not None:
         return Connection(Target(None, server, Path(identity).expanduser()))
-    if data_dir is None or server is not None or identity is not None:
+    if data_dir is None:
         raise ValueError("name the coordinator's data_dir, or server and identity together")
     return Connection(Target(Path(data_dir).expanduser()))
 

@@ -42,6 +42,20 @@ def debug_log(path: Path) -> Iterator[Opening | Replayed | MachineState]:
         yield MachineState(table.to_json(machine))
 
 
+def unfinished_lines(path: Path) -> list[int]:
+    """The numbers, from 1, of the lines of a log that a crash left unfinished; a replay leaves them out."""
+    with path.open("rb") as file:
+        return [number for number, line in enumerate(file, start=1) if not _is_whole(line)]
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
 def _parts(path: Path) -> Iterator[tuple[Opening, list[Entry]]]:
     try:
         with path.open("rb") as file:

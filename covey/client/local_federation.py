@@ -91,6 +91,21 @@ class LocalFederation:
                 arguments = ["node", "start", "--data-dir", data_dir, "--device", "cpu"]
                 self.daemons.start(name, arguments, self._log(name))
 
+    def wait_connected(self, nodes: int) -> None:
+        """Wait until so many nodes are connected.
+
+        Raises:
+            DaemonFailed: A daemon ended.
+            Unreachable: It takes longer than `READY_S`.
+        """
+        give_up_at = time.monotonic() + READY_S
+        with self.connect() as connection:
+            while connection.status().nodes_connected < nodes:
+                self.check()
+                if time.monotonic() > give_up_at:
+                    raise Unreachable(f"the nodes are not connected after {READY_S:g} s; see {self.logs}")
+                time.sleep(POLL_S)
+
     def _log(self, name: str) -> Path:
         return self.logs / f"{name}.log"
 
@@ -99,7 +114,7 @@ class LocalFederation:
 def local(nodes: int = 4, *, folder: str | Path | None = None) -> Iterator[LocalFederation]:
     """Start a coordinator and nodes, and end them with the context.
 
-    A run begins when the nodes that it asks for (`min_nodes`) have connected.
+    All nodes are connected when the context begins.
 
     Args:
         nodes: How many; they are called node-1, node-2 and so on.
@@ -107,7 +122,7 @@ def local(nodes: int = 4, *, folder: str | Path | None = None) -> Iterator[Local
 
     Raises:
         DaemonFailed: A daemon ended by itself; the message holds the end of its log.
-        Unreachable: The coordinator does not get ready.
+        Unreachable: The coordinator does not get ready, or the nodes do not connect.
     """
     place = Path(folder).absolute() if folder is not None else Path(tempfile.mkdtemp(prefix="covey-local-"))
     try:
@@ -120,6 +135,7 @@ def local(nodes: int = 4, *, folder: str | Path | None = None) -> Iterator[Local
 
             federation.wait_ready(coordinator)
             federation.start_nodes([f"node-{number}" for number in range(1, nodes + 1)])
+            federation.wait_connected(nodes)
             yield federation
     finally:
         if folder is None:

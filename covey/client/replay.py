@@ -12,7 +12,8 @@ from covey.client.stored import ARTIFACTS
 from covey.coordinator.config import DATABASE, sqlite_url
 from covey.coordinator.modes.contract import ReplayReport
 from covey.coordinator.modes.registry import replay_of
-from covey.errors import NotFound
+from covey.errors import NotFound, PluginError
+from covey.spec import parse_json
 from covey.storage.record.contract import Store
 from covey.storage.sql.store import open_store
 from covey.worker.client.client import Worker
@@ -68,6 +69,12 @@ async def _replay(
     store: Store, run: str, artifacts: Path, folder: Path, allow_path: bool, on_progress: OnDecision
 ) -> ReplayReport:
     record = store.run(run)
+    task = parse_json(record.spec).task.name
+    if ":" in task and not allow_path:
+        raise PluginError(
+            f"the run names its task by the import path {task!r}; to run its code here give --allow-paths "
+            "(from Python: allow_path=True), with its folder on PYTHONPATH"
+        )
     worker = await Worker.start(folder / "worker", log_file=folder / LOG_FILE)
     try:
         return await replay_of(store, record, artifacts, worker, folder, allow_path=allow_path).run(on_progress)

@@ -20,6 +20,7 @@ from covey.simulation.adversaries import Attack
 from covey.simulation.arrival_order import Staleness
 from covey.simulation.plan import Plan, Progress, Watch
 from covey.simulation.simulation import simulate as run_simulation
+from covey.telemetry import quiet_by_default
 
 __all__ = ["Attack", "Plan", "Progress", "Simulated", "Staleness", "new_folder", "run_plan", "simulate"]
 
@@ -47,6 +48,7 @@ def simulate(
     paths: Mapping[str, str] | None = None,
     staleness: Staleness | None = None,
     device: str = "cpu",
+    events: str | Path | None = None,
     on_progress: Watch = lambda progress: None,
 ) -> Simulated:
     """Run a specification with many nodes in this process, from its main thread. SIGINT and SIGTERM stop the run.
@@ -60,6 +62,7 @@ def simulate(
         paths: Where the task finds the nodes' data.
         staleness: Of an asynchronous run: how many versions old updates are.
         device: What to train on: cpu, cuda or cuda:N.
+        events: The folder for the log of what the run's machine was told; default: none is written.
         on_progress: Called a few times a second.
 
     Raises:
@@ -67,7 +70,8 @@ def simulate(
         PluginError: Something that is named is not installed.
     """
     folder = Path(data_dir) if data_dir is not None else new_folder()
-    plan = Plan(parsed(spec), nodes, folder.absolute(), processes, attacks, paths or {}, staleness, device)
+    logs = Path(events).absolute() if events is not None else None
+    plan = Plan(parsed(spec), nodes, folder.absolute(), processes, attacks, paths or {}, staleness, device, logs)
     return run_plan(plan, on_progress)
 
 
@@ -81,7 +85,8 @@ def run_plan(plan: Plan, on_progress: Watch) -> Simulated:
     began = time.monotonic()
     existed = plan.folder.exists()
     try:
-        record = asyncio.run(run_simulation(plan, on_progress))
+        with quiet_by_default():
+            record = asyncio.run(run_simulation(plan, on_progress))
     except CoveyError:
         if not existed:  # nothing worth looking at
             shutil.rmtree(plan.folder, ignore_errors=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from covey.errors import NotFound, SpecError
 from covey.protos import admin_pb2 as pb
-from covey.spec import RunSpec, parse_json, parse_toml
+from covey.spec import RunSpec, parse_data, parse_toml
 from covey.texts import read_text
 
 Specification = Path | str | Mapping[str, Any]
@@ -23,7 +23,9 @@ def parsed(spec: Specification) -> RunSpec:
         SpecError: It is wrong; the message names the key.
         NotFound: There is no such file.
     """
-    return parse_json(_json(spec)) if isinstance(spec, Mapping) else parse_toml(_toml(spec))
+    if not isinstance(spec, Mapping):
+        return parse_toml(_toml(spec))
+    return parse_data(json.loads(_json(spec)))
 
 
 def request_of(spec: Specification) -> pb.SubmitRunRequest:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, TensorDataset, default_collate
+from torch.utils.data import Dataset, IterableDataset, TensorDataset, default_collate
 
 from covey.errors import TaskError
 
+MAX_STREAMED = 1_000_000
+"""So many examples of an `IterableDataset` are kept."""
 GATHER_BYTES = 4 << 20
 """Rows are gathered for several batches at once, up to this size: fewer calls, and still within the cache."""
 
@@ -22,7 +25,7 @@ def held_on(dataset: Dataset[Any], device: torch.device) -> Dataset[Any]:
     Done once for a run; training would otherwise copy the tensors in every round. What else the data set
     knows (the owners of its examples) is kept.
     """
-    if not _plain(dataset) or all(t.device == device for t in dataset.tensors):  # type: ignore[attr-defined]
+    if not is_plain(dataset) or all(t.device == device for t in dataset.tensors):  # type: ignore[attr-defined]
         return dataset
     moved: Any = copy.copy(dataset)
     moved.tensors = tuple(t.to(device) for t in moved.tensors)
@@ -43,7 +46,43 @@ def size_of(dataset: Dataset[Any]) -> int:
         ) from error
 
 
-def batches(dataset: Dataset[Any], order: Tensor, batch_size: int, device: torch.device) -> Iterator[Any]:
+def in_memory(dataset: Dataset[Any]) -> Dataset[Any]:
+    """A data set that can be asked for any example: an `IterableDataset` is read to its end.
+
+    Raises:
+        TaskError: It has more examples than are kept.
+    """
+    if not isinstance(dataset, IterableDataset):
+        return dataset
+    examples = list(itertools.islice(iter(dataset), MAX_STREAMED + 1))
+    if len(examples) > MAX_STREAMED:
+        raise TaskError(
+            f"the IterableDataset {type(dataset).__name__} has more than {MAX_STREAMED} examples, which are not all "
+            "kept in memory; give a map-style data set (__len__ and __getitem__)"
+        )
+    return Listed(examples)
+
+
+class Listed(Dataset[Any]):
+    """Examples in a list."""
+
+    def __init__(self, examples: Sequence[Any]) -> None:
+        self._examples = examples
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._examples[index]
+
+
+def batches(
+    dataset: Dataset[Any],
+    order: Tensor,
+    batch_size: int,
+    device: torch.device,
+    collate: Callable[[list[Any]], Any] | None = None,
+) -> Iterator[Any]:
     """The examples of a data set in the given order, batch by batch; the last batch may be shorter.
 
     Args:
@@ -51,13 +90,15 @@ def batches(dataset: Dataset[Any], order: Tensor, batch_size: int, device: torch
         order: int64 [n], indices into the data set, on the CPU.
         batch_size: Examples in a batch.
         device: Where the batches shall be.
+        collate: Makes a batch of a list of examples; None: torch's own.
     """
-    if _plain(dataset):
+    if collate is None and is_plain(dataset):
         return _from_tensors(dataset.tensors, order, batch_size, device)  # type: ignore[attr-defined]
-    return _collated(dataset, order, batch_size, device)
+    return (moved(made_of(dataset, rows, collate), device) for rows in torch.split(order, batch_size))
 
 
-def _plain(dataset: Dataset[Any]) -> bool:
+def is_plain(dataset: Dataset[Any]) -> bool:
+    """Whether it is just tensors, of which batches can be cut."""
     # A subclass that changes what an example is must be asked for each of them.
     if not isinstance(dataset, TensorDataset) or hasattr(dataset, "__getitems__"):
         return False
@@ -76,21 +117,28 @@ def _from_tensors(
         yield from zip(*(torch.split(t.index_select(0, rows), batch_size) for t in tensors), strict=True)
 
 
-def _collated(dataset: Dataset[Any], order: Tensor, batch_size: int, device: torch.device) -> Iterator[Any]:
-    fetch = getattr(dataset, "__getitems__", None)
-    for rows in torch.split(order, batch_size):
-        indices = rows.tolist()
-        examples = fetch(indices) if fetch else [dataset[i] for i in indices]
-        yield _moved(default_collate(examples), device)
+def made_of(dataset: Dataset[Any], rows: Tensor, collate: Callable[[list[Any]], Any] | None) -> Any:
+    """One batch of examples, collated.
+
+    Args:
+        dataset: Map-style.
+        rows: int64 `[b]`, on the CPU.
+        collate: As for `batches`.
+    """
+    fetch, indices = getattr(dataset, "__getitems__", None), rows.tolist()
+    examples = list(fetch(indices)) if fetch else [dataset[i] for i in indices]
+    return default_collate(examples) if collate is None else collate(examples)
 
 
-def _moved(batch: Any, device: torch.device) -> Any:
+def moved(batch: Any, device: torch.device) -> Any:
+    """A batch on a device: tensors, mappings, tuples and lists (which become tuples) of them, and what has a `to`."""
     if isinstance(batch, Tensor):
         return batch.to(device)
     if isinstance(batch, Mapping):
-        return {key: _moved(value, device) for key, value in batch.items()}
+        return {key: moved(value, device) for key, value in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(_moved(value, device) for value in batch))
+        return type(batch)(*(moved(value, device) for value in batch))
     if isinstance(batch, (list, tuple)):
-        return tuple(_moved(value, device) for value in batch)
-    return batch
+        return tuple(moved(value, device) for value in batch)
+    to = getattr(batch, "to", None)
+    return to(device) if callable(to) else batch

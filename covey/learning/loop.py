@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import random
@@ -16,15 +17,26 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from covey.errors import SpecError, TaskError
-from covey.learning.data import batches, size_of
+from covey.learning.data import batches, is_plain, size_of
 from covey.learning.entries import unwrapped
 from covey.learning.optimizers import local_optimizer
+from covey.learning.prefetch import prefetched
 from covey.learning.recipe import PlainRecipe, Recipe, RecipeContext, RecipeInputs
 from covey.learning.returns import method_of, stats_of
 from covey.learning.seeding import seed_torch
 from covey.learning.state import layout_of
 from covey.learning.statistics import Stat, merge
-from covey.learning.task import FitResult, FitSettings, LossOutput, Progress, Task, fit_of, loss_of, task_errors
+from covey.learning.task import (
+    FitResult,
+    FitSettings,
+    LossOutput,
+    Progress,
+    Task,
+    collate_of,
+    fit_of,
+    loss_of,
+    task_errors,
+)
 from covey.seeds import derive_seed
 from covey.spec import TrainingSection
 
@@ -146,7 +158,7 @@ def evaluate(
     # Not inference_mode: what a module caches in it could not be used when the model is trained afterwards.
     with torch.no_grad(), task_errors("evaluation"):
         order = torch.arange(size_of(dataset)) if indices is None else indices
-        for batch in batches(dataset, order, batch_size, device):
+        for batch in batches(dataset, order, batch_size, device, collate_of(task)):
             metrics = merge(metrics, stats_of(task.evaluate(model, batch), method_of(task, "evaluate")))
             (each_batch or ignore)()
     return metrics
@@ -156,7 +168,9 @@ def steps_in_round(settings: TrainingSection, examples: int) -> int:
     """How many optimizer steps one round of local training takes."""
     if settings.local_steps is not None:
         return settings.local_steps
-    return (settings.local_epochs or 1) * -(-examples // settings.batch_size)
+    size = settings.batch_size
+    in_epoch = max(1, examples // size) if settings.drop_last else -(-examples // size)
+    return (settings.local_epochs or 1) * in_epoch
 
 
 def _loop(
@@ -170,7 +184,7 @@ def _loop(
     # The sum stays on the device: reading it in every step would wait for the device in every step.
     total, examples = torch.zeros((), dtype=torch.float64, device=fit.device), 0
     due = time.monotonic() + PROGRESS_INTERVAL_S
-    for step, batch in zip(range(1, steps + 1), _endless(dataset, fit), strict=False):
+    for step, batch in zip(range(1, steps + 1), _batches(task, dataset, fit, steps), strict=False):
         output = _backward(task, model, batch, recipe, precision)
         recipe.before_step(model)
         _clip(model, settings.clip_norm)
@@ -190,7 +204,7 @@ def _first_gradient(
     task: Task, model: nn.Module, dataset: Dataset[Any], fit: FitSettings, recipe: Recipe, inputs: RecipeInputs | None
 ) -> tuple[dict[str, Tensor], FitResult]:
     recipe.begin(_context(model, fit, inputs))
-    output = _backward(task, model, next(_endless(dataset, fit)), recipe, autocast(fit))
+    output = _backward(task, model, next(_batches(task, dataset, fit, 1)), recipe, autocast(fit))
     recipe.before_step(model)
     _clip(model, fit.training.clip_norm)
     loss = _finite(output.loss.item())
@@ -203,7 +217,8 @@ def _backward(
     task: Task, model: nn.Module, batch: Any, recipe: Recipe, precision: AbstractContextManager[object]
 ) -> LossOutput:
     with precision:
-        output = loss_of(task, model, batch)
+        with _single_example_hint():
+            output = loss_of(task, model, batch)
         loss = recipe.loss(model, batch, output)
     if not loss.requires_grad:
         raise TaskError(
@@ -214,9 +229,37 @@ def _backward(
     return output
 
 
-def _endless(dataset: Dataset[Any], fit: FitSettings) -> Iterator[Any]:
+@contextmanager
+def _single_example_hint() -> Iterator[None]:
+    """Say what to do where BatchNorm gets a batch of one example."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise TaskError(
+            f"{error}: BatchNorm cannot be trained on a batch of one example, such as the last one of an epoch; write "
+            "training.drop_last = true, choose another batch_size, or use GroupNorm or LayerNorm"
+        ) from error
+
+
+def _batches(task: Task, dataset: Dataset[Any], fit: FitSettings, steps: int) -> Iterator[Any]:
+    """The batches of so many steps, or more."""
+    workers, size, collate = fit.training.workers, fit.training.batch_size, collate_of(task)
+    if not workers or (collate is None and is_plain(dataset)):
+        for order in _epochs(fit):
+            yield from batches(dataset, order, size, fit.device, collate)
+    rows = itertools.islice((rows for order in _epochs(fit) for rows in torch.split(order, size)), steps)
+    seed = derive_seed(fit.seed, "loading", fit.round, fit.roster_index)
+    yield from prefetched(dataset, rows, fit.device, collate, workers=workers, seed=seed)
+
+
+def _epochs(fit: FitSettings) -> Iterator[Tensor]:
+    """The examples of each epoch in their order, as places in the data set; without end."""
+    size, count = fit.training.batch_size, len(fit.indices)
+    used = count - count % size if fit.training.drop_last and count > size else count
     for order in orders(fit):
-        yield from batches(dataset, fit.indices[order], fit.training.batch_size, fit.device)
+        yield fit.indices[order[:used]]
 
 
 def orders(fit: FitSettings) -> Iterator[Tensor]:

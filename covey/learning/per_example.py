@@ -20,7 +20,7 @@ from covey.errors import SpecError, TaskError
 from covey.learning import loop
 from covey.learning.data import batches
 from covey.learning.entries import unwrapped
-from covey.learning.task import FitResult, FitSettings, Task, loss_of
+from covey.learning.task import FitResult, FitSettings, Task, collate_of, loss_of
 from covey.spec import TrainingSection
 
 GRADIENTS_BYTES = 16 << 20
@@ -128,10 +128,10 @@ class _Loss(nn.Module):
     def __init__(self, task: Task, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self._task = task
+        self.task = task
 
     def forward(self, batch: Any) -> Tensor:
-        loss: Tensor = loss_of(self._task, self.model, batch).loss
+        loss: Tensor = loss_of(self.task, self.model, batch).loss
         return loss
 
 
@@ -143,16 +143,16 @@ def _each(
     width = max(1, GRADIENTS_BYTES // max(1, size))
     if not parameters:
         return
-    one_by_one = width == 1
+    one_by_one, collate = width == 1, collate_of(loss.task)
     for rows in torch.split(chosen, width):
         if not one_by_one:
             try:
-                yield _together(loss, parameters, next(iter(batches(dataset, rows, len(rows), fit.device))))
+                yield _together(loss, parameters, next(iter(batches(dataset, rows, len(rows), fit.device, collate))))
                 continue
             except (RuntimeError, ValueError, TypeError):
                 # Not every task's code can be mapped over examples; an error of its own comes again below.
                 one_by_one = True
-        for batch in batches(dataset, rows, 1, fit.device):
+        for batch in batches(dataset, rows, 1, fit.device, collate):
             yield _alone(loss, parameters, batch)
 
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from pydantic import JsonValue
 from torch import Tensor, device, nn
 from torch.nn import functional
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset, TensorDataset, default_collate
 
 from covey.errors import CoveyError, TaskError
 from covey.learning.returns import described, method_of, require, stats_of
@@ -128,9 +128,11 @@ class Task(Pluggable):
     Class attributes:
         own_fit: Whether it has a `fit` of its own; then nobody can ask it for one gradient. Set with the method.
         has_keys: Whether it names the owner of each example (`keys`). Set with the method.
+        own_collate: Whether it makes batches of examples itself (`collate`). Set with the method.
     """
 
-    declares: ClassVar[Mapping[str, str]] = {"fit": "own_fit", "keys": "has_keys"}
+    declares: ClassVar[Mapping[str, str]] = {"fit": "own_fit", "keys": "has_keys", "collate": "own_collate"}
+    own_collate: ClassVar[bool] = False
     own_fit: ClassVar[bool] = False
     has_keys: ClassVar[bool] = False
 
@@ -145,7 +147,7 @@ class Task(Pluggable):
 
     @abstractmethod
     def train_data(self, data: NodeData) -> Dataset[Any]:
-        """The node's training examples: a map-style data set.
+        """The node's training examples: a map-style data set, or an `IterableDataset` that is read to its end once.
 
         A plain `TensorDataset` is fastest: its tensors stay on the device and batches are cut from them.
         """
@@ -162,8 +164,21 @@ class Task(Pluggable):
         """Examples that are the same on every node, if there are any."""
         return None
 
+    def collate(self, examples: list[Any]) -> Any:
+        """A batch of a list of examples, in training and evaluation; by default torch's `default_collate`.
+
+        Here texts or boxes of different lengths are padded, or kept as lists. Tensors in tuples, lists, mappings, and
+        what has a method `to`, are moved to the device.
+        """
+        return default_collate(examples)
+
     def loss(self, model: nn.Module, batch: Any) -> LossOutput:
         """The loss of a batch; by default the cross entropy of `model(x)` for a batch (x, y)."""
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            what = (
+                f"a mapping with {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else type(batch).__name__
+            )
+            raise TaskError(f"batches are {what}, and not pairs (x, y): give the task a `loss` of its own")
         x, y = batch
         logits = model(x)
         return LossOutput(functional.cross_entropy(logits, y), len(y), logits, y)
@@ -257,6 +272,11 @@ def load_task(section: TaskSection, *, allow_path: bool = False) -> Task:
     """
     with task_errors(f"task {section.name!r}"):
         return TASKS.make(section.name, section.options, allow_path=allow_path)
+
+
+def collate_of(task: Task) -> Callable[[list[Any]], Any] | None:
+    """What makes batches of the task's examples; None: torch's own."""
+    return task.collate if task.own_collate else None
 
 
 @contextmanager

@@ -25,12 +25,15 @@ class Membership:
         self._removed: set[str] = set()
 
     def start(self, now: float, at_work: Iterable[str] = ()) -> None:
-        """The run is taken up: the roster is expected, and whoever was `at_work` before is so from now on."""
+        """The run is taken up: the roster is expected, and whoever was `at_work` before is so from now on.
+
+        Who was removed before is not.
+        """
         for node in self.roster:
-            if node not in self.present:
+            if node not in self.present and node not in self._removed:
                 self._away.setdefault(node, now)
         for node in at_work:
-            if node not in self.present:
+            if node not in self.present and node not in self._removed:
                 self._away[node] = now
 
     def join(self, node: str) -> None:

@@ -52,7 +52,7 @@ def checked(attacks: Sequence[Attack], nodes: int) -> list[Attack]:
     """
     known = [plugin.name for plugin in installed("attack")]
     for attack in attacks:
-        if attack.name not in known:
+        if attack.name not in known and ":" not in attack.name:
             raise PluginError(f"--attack: no attack named {attack.name!r} is installed; choose {', '.join(known)}")
         if attack.count < 1:
             raise SpecError(f"--attack {attack.name}={attack.count}: at least one node must attack")

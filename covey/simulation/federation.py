@@ -117,8 +117,8 @@ class VirtualFederation:
         return files
 
     def _config(self, name: str) -> NodeConfig:
-        task = self._plan.spec.task.name
-        policy = Policy(tasks=(task,), allow_paths=(task,))
+        spec = self._plan.spec
+        policy = Policy(tasks=(spec.task.name,), allow_paths=tuple(spec.node_paths().values()))
         data = NodeData(paths=dict(self._plan.paths))
         return NodeConfig(self._folder / NODES, self._plan.device, settings=NodeSettings(policy=policy, data=data))
 

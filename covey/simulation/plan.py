@@ -28,6 +28,7 @@ class Plan:
         paths: Where the task finds the nodes' data: the same for all.
         staleness: Mode `async`: after how many versions updates arrive; None: in the order of their assignments.
         device: What the processes compute on.
+        events: The folder for the log of what the run's machine was told; None: there is none.
     """
 
     spec: RunSpec
@@ -38,6 +39,7 @@ class Plan:
     paths: Mapping[str, str] = field(default_factory=dict)
     staleness: Staleness | None = None
     device: str = "cpu"
+    events: Path | None = None
 
 
 @dataclass(frozen=True)

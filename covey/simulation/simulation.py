@@ -80,6 +80,7 @@ async def _environment(plan: Plan, folder: Path, stack: AsyncExitStack) -> Envir
         members=Members(store),
         operation=Operation(),
         keeps_deadlines=False,
+        events=plan.events,
     )
 
 

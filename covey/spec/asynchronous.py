@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -26,6 +27,14 @@ class AsyncSpec(RunSpec):
     """A run of mode "async". Of [rounds] it has `rejoin_s`, `max_retries` and `short`."""
 
     facts: ClassVar[Mode] = ASYNC
+    unread: ClassVar[Mapping[str, str]] = {
+        "rounds.count": "write [async] updates",
+        "rounds.participants": "every node gets its next assignment when it is free",
+        "rounds.min_nodes": "write [async] min_nodes",
+        "rounds.quorum": "each update is decided on by itself",
+        "rounds.deadline_s": "write [async] deadline_s",
+        "rounds.hard_deadline_s": "write [async] deadline_s",
+    }
     mode: Literal["async"]
     asynchronous: AsyncSection = Field(default=AsyncSection(), alias="async")
 

@@ -13,6 +13,7 @@ from pydantic_core import from_json
 from covey.errors import SpecError
 from covey.spec.modes import DEFAULT, model_named
 from covey.spec.run import RunSpec
+from covey.spec.unread import chosen_keys, refuse_unread, written_keys
 from covey.texts import BOM
 from covey.validation import explain
 
@@ -27,15 +28,31 @@ def parse_toml(text: str) -> RunSpec:
         data = tomllib.loads(text.removeprefix(BOM))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise SpecError(f"not valid TOML: {error}") from error
-    return parse_data(data)
+    spec = _validated(data)
+    refuse_unread(spec, tuple(written_keys(data)))
+    return spec
+
+
+def written_in(text_toml: str) -> tuple[str, ...]:
+    """The keys of a specification in TOML that somebody wrote, with dots; none of what is no TOML."""
+    try:
+        return tuple(written_keys(tomllib.loads(text_toml)))
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return ()
 
 
 def parse_data(data: Mapping[str, Any]) -> RunSpec:
     """Read a specification that is a mapping already.
 
     Raises:
-        SpecError: A key is unknown, missing or has a wrong value; the message says which and why.
+        SpecError: A key is unknown, missing, not read or has a wrong value; the message says which and why.
     """
+    spec = _validated(data)
+    refuse_unread(spec, chosen_keys(spec, data))
+    return spec
+
+
+def _validated(data: Mapping[str, Any]) -> RunSpec:
     model = model_named(data.get("mode", DEFAULT))
     try:
         return model.model_validate(data)

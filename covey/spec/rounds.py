@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -26,9 +27,15 @@ class RoundsSpec(RunSpec):
     """A run of mode "rounds"."""
 
     facts: ClassVar[Mode] = ROUNDS
+    unread: ClassVar[Mapping[str, str]] = {
+        "async.updates": 'write [rounds] count, or mode = "async" at the top',
+        "async.min_nodes": 'write [rounds] min_nodes, or mode = "async" at the top',
+        "async.max_staleness": 'nothing is stale in rounds; or write mode = "async" at the top',
+        "async.deadline_s": 'write [rounds] deadline_s, or mode = "async" at the top',
+    }
     mode: Literal["rounds"] = "rounds"
     unused_async: AsyncSection = Field(default=AsyncSection(), alias="async")
-    """Has no meaning here, but may be written, and is in every stored specification."""
+    """Has no meaning here, but is in every stored specification."""
 
     @property
     def rounds_in_all(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from pydantic import Field, model_validator
@@ -23,7 +24,7 @@ from covey.spec.sections import (
     WeightsSection,
 )
 from covey.spec.training import TrainingSection
-from covey.validation import refusal
+from covey.validation import refusals
 
 
 class RunSpec(Section, ABC):
@@ -31,9 +32,11 @@ class RunSpec(Section, ABC):
 
     Class attributes:
         facts: What is so of every run of the mode.
+        unread: Keys that its runs do not read, with dots, and what to write instead.
     """
 
     facts: ClassVar[Mode]
+    unread: ClassVar[Mapping[str, str]] = {}
 
     name: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     mode: str
@@ -49,6 +52,18 @@ class RunSpec(Section, ABC):
     evaluation: EvaluationSection = EvaluationSection()
     keep: KeepSection = KeepSection()
     rounds: RoundsSection = RoundsSection()
+
+    def node_paths(self) -> dict[str, str]:
+        """What a node runs that is named by an import path, by key of the specification."""
+        named = {
+            "task.name": self.task.name,
+            "data.partition": self.data.partition,
+            "training.optimizer": self.training.optimizer,
+            "method.name": self.method.name,
+            "exchange.codec": self.exchange.codec,
+        }
+        named |= {f"training.schedule.{name}.kind": one.kind for name, one in self.training.schedule.items()}
+        return {key: name for key, name in named.items() if ":" in name}
 
     @property
     @abstractmethod
@@ -76,20 +91,21 @@ class RunSpec(Section, ABC):
 
     @model_validator(mode="after")
     def _combinations(self) -> RunSpec:
-        if self.exchange.payload == "gradient":
-            self._one_gradient()
+        wrong = list(self._one_gradient() if self.exchange.payload == "gradient" else ())
         if self.exchange.share != ("*",):
-            raise refusal("exchange.share", 'not available in this version; choose ["*"]', self.exchange.share)
+            wrong.append(("exchange.share", 'not available in this version; choose ["*"]', self.exchange.share))
+        if wrong:
+            raise refusals(wrong)
         return self
 
-    def _one_gradient(self) -> None:
+    def _one_gradient(self) -> Iterator[tuple[str, str, object]]:
         training = self.training
         if training.local_steps != 1:
             text = 'payload "gradient" needs local_steps = 1: one gradient, no local training'
-            raise refusal("training.local_steps", text, training.local_steps)
+            yield "training.local_steps", text, training.local_steps
         if training.weight_decay:
             text = 'with payload "gradient" the node takes no step that could decay weights; write 0'
-            raise refusal("training.weight_decay", text, training.weight_decay)
+            yield "training.weight_decay", text, training.weight_decay
         if training.optimizer != "sgd":
             text = 'with payload "gradient" the node takes no step; choose "sgd"'
-            raise refusal("training.optimizer", text, training.optimizer)
+            yield "training.optimizer", text, training.optimizer

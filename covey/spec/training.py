@@ -39,6 +39,10 @@ class TrainingSection(Section):
     """Used by optimizer = "adam" and "adamw"."""
     weight_decay: NonNegative = 0.0
     batch_size: int = Field(default=32, ge=1)
+    drop_last: Annotated[bool, Field(exclude_if=lambda drop_last: not drop_last)] = False
+    """Leave out an epoch's last batch where it is shorter than the others (unless it is the only one)."""
+    workers: Annotated[int, Field(ge=0, le=64, exclude_if=lambda workers: not workers)] = 0
+    """Processes beside the training that load examples ahead of it; 0: the training loads them itself."""
     local_epochs: int | None = Field(default=None, ge=1)
     local_steps: int | None = Field(default=None, ge=1)
     clip_norm: Positive | None = None

@@ -112,8 +112,8 @@ class AggregatorConformance(ABC):
         verdicts = self.aggregate(updates).verdicts
         assert tuple(verdict.node for verdict in verdicts) == updates.nodes
         assert all(verdict.accepted or verdict.reason for verdict in verdicts)
-        assert all(verdict.accepted or verdict.weight == 0 for verdict in verdicts)
-        assert all(0 <= verdict.weight <= 1 for verdict in verdicts)
+        assert all(verdict.accepted or verdict.share == 0 for verdict in verdicts)
+        assert all(0 <= verdict.share <= 1 for verdict in verdicts)
 
     def test_block_size_does_not_change_the_result(self) -> None:
         """A rule works on any cut into blocks."""
@@ -189,7 +189,7 @@ class AggregatorConformance(ABC):
         aggregate = self.aggregate(updates)
         assert aggregate.direction.dense().isfinite().all()
         for verdict in aggregate.verdicts:
-            assert 0 <= verdict.weight <= 1
+            assert 0 <= verdict.share <= 1
             assert all(math.isfinite(number) for number in verdict.numbers.values())
 
 

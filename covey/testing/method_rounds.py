@@ -11,17 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from covey.aggregation.verdicts import Verdict
 from covey.layout import Layout
 from covey.learning.state import map_file, views
 from covey.learning.task import NodeData, Task
 from covey.metrics import counted
 from covey.parts import brought, collected, sent, slot
 from covey.spec import RunSpec, parse_data
-from covey.worker.execute.aggregation_op import aggregate
 from covey.worker.execute.coordinator_ops import describe, initial
 from covey.worker.execute.node_ops import train
-from covey.worker.jobs.aggregation import AggregateJob, AggregateResult, AggregateRow, AnswerRow, RowVerdict
+from covey.worker.execute.step_op import step
 from covey.worker.jobs.runs import DescribeJob, InitialJob
+from covey.worker.jobs.steps import StepAnswer, StepJob, StepResult
 from covey.worker.jobs.training import TrainJob, TrainResult
 from covey.worker.program.host import Host
 
@@ -155,7 +156,7 @@ class MethodRounds:
         }
         return train(TrainJob(**{**job, **fields}), self._host)
 
-    def round(self, invited: Sequence[str] | None = None, spoilt: Collection[str] = ()) -> AggregateResult:
+    def round(self, invited: Sequence[str] | None = None, spoilt: Collection[str] = ()) -> StepResult:
         """One round: all invited nodes train, and their updates become the next version.
 
         Args:
@@ -185,50 +186,40 @@ class MethodRounds:
             if part.name in names:
                 self.members[part.name] = dict(sorted({**self.members.get(part.name, {}), node: part.path}.items()))
 
-    def _aggregated(self, results: Mapping[str, TrainResult]) -> AggregateResult:
+    def _aggregated(self, results: Mapping[str, TrainResult]) -> StepResult:
         """All phases, until the method closes the round; its rejections on the way are among the verdicts."""
         phase, answers, rejected = 1, [self._answer(name, 1, results[name]) for name in results], dict[str, str]()
         while True:
-            result = aggregate(self._job(results, answers, phase), self._host)
+            result = step(self._job(answers, phase), self._host)
             if result.opens is None:
                 break
             phase, asked, rejected = result.opens.phase, result.opens.params, {**rejected, **result.opens.rejected}
             answers += [self._answer(name, phase, results[name]) for name in asked]
             answers = [replace(a, verdict="rejected") if a.node in rejected else a for a in answers]
         verdicts = {verdict.node: verdict for verdict in result.verdicts}
-        verdicts |= {name: RowVerdict(name, False, reason, 0.0, {}) for name, reason in rejected.items()}
+        verdicts |= {name: Verdict(name, "rejected", reason) for name, reason in rejected.items()}
         self.version_state = {file.name: file.path for file in result.state}
         self.model, self.model_sha256 = self._folder / f"version-{self.number}", result.model_sha256
         return replace(result, verdicts=tuple(verdicts[name] for name in results))
 
-    def _answer(self, name: str, phase: int, result: TrainResult) -> AnswerRow:
+    def _answer(self, name: str, phase: int, result: TrainResult) -> StepAnswer:
         wanted = {part.name for part in sent(self.description.parts, phase)}
         paths = {part.name: part.path for part in result.parts if part.name in wanted}
-        return AnswerRow(name, phase, "received", "", float(result.examples), counted(result.metrics), paths)
+        return StepAnswer(name, float(result.examples), paths, phase=phase, metrics=counted(result.metrics))
 
-    def _job(self, results: Mapping[str, TrainResult], answers: Sequence[AnswerRow], phase: int) -> AggregateJob:
-        files: dict[str, dict[str, Path]] = {name: {} for name in results}
-        for answer in answers:
-            files[answer.node] |= answer.parts
-        left_out = {answer.node for answer in answers if answer.verdict == "rejected"}
-        rows = [
-            AggregateRow(name, float(result.examples), files[name])
-            for name, result in results.items()
-            if name not in left_out
-        ]
-        return AggregateJob(
+    def _job(self, answers: Sequence[StepAnswer], phase: int) -> StepJob:
+        return StepJob(
             run="run",
             spec_json=self._text,
             layout=self.layout.to_json(),
-            round=self.number,
-            base=self.model,
-            rows=tuple(rows),
+            version=self.number - 1,
+            models={self.number - 1: self.model},
+            answers=tuple(answers),
             state=self.version_state,
             out=self._folder / f"version-{self.number}",
             out_state={name: self._path(f"{self.number}", "version", name) for name in self.description.slots},
             roster=tuple(self.names),
             allow_path=True,
-            answers=tuple(answers) if self.description.phases > 1 else (),
             phase=phase,
         )
 

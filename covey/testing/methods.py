@@ -116,7 +116,7 @@ class MethodConformance:
         run = self.rounds(tmp_path / "rounds")
         for _ in range(ROUNDS):
             run.round()
-        plan = Plan(self.spec(), len(run.names), tmp_path / "simulation", processes=2)
+        plan = Plan(self.spec(), len(run.names), tmp_path / "simulation", processes=1)
         record = asyncio.run(simulate(plan))
         assert (record.state, record.reason) == ("completed", "")
         assert _newest_sha256(plan, record.run) == run.model_sha256

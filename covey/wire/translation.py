@@ -122,6 +122,8 @@ def _assignment_message(one: msg.Assignment) -> pb.Assignment:
     if one.change is not None:
         message.change.CopyFrom(artifact_message(one.change.artifact))
         message.change_base, message.change_data = one.change.base, one.change.data
+    if one.layout_file is not None:
+        message.layout_file.CopyFrom(artifact_message(one.layout_file))
     return message
 
 
@@ -152,6 +154,7 @@ def _assignment_from(message: pb.Assignment) -> msg.Assignment:
         inputs=tuple(msg.InputFile(i.part, i.source, artifact_from(i.artifact), bytes(i.data)) for i in message.inputs),
         wanted=tuple(msg.WantedPart(w.name, w.codec, w.size_bytes, w.exact, w.held) for w in message.wanted),
         params=message.params.decode(),
+        layout_file=artifact_from(message.layout_file) if message.HasField("layout_file") else None,
     )
 
 

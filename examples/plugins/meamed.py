@@ -27,5 +27,5 @@ class MeaMed(Aggregator):
             nearest = (slab - median).abs_().topk(keep, dim=0, largest=False).indices
             return slab.gather(0, nearest).mean(dim=0)
 
-        verdicts = tuple(Verdict(row.node, accepted=True, weight=row.weight) for row in updates.rows)
+        verdicts = tuple(Verdict(row.node, "accepted", share=row.weight) for row in updates.rows)
         return Aggregate(BlockRule(updates, rule), verdicts)

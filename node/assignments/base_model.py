@@ -7,6 +7,7 @@ way the file must come out with the announced digest, or it is downloaded whole.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 from covey import messages as msg
@@ -21,6 +22,7 @@ from covey.worker.jobs.runs import InitialJob
 from covey.worker.jobs.versions import ApplyJob
 
 MAX_FILE_BYTES = 1 << 40
+MAX_LAYOUT_BYTES = 1 << 28
 MAX_CHANGE_FACTOR = 2
 """A change may be so many times as large as the model: some codecs write more than they read where little is zero."""
 Inputs = dict[tuple[str, str], Path]
@@ -37,6 +39,22 @@ class BaseModels:
     def __init__(self, held: HeldFiles) -> None:
         self._held = held
 
+    async def bring_layout(self, talk: Conversation) -> None:
+        """Put the layout into the assignment where it is a file.
+
+        Raises:
+            LimitExceeded, CorruptChunk: What is announced is no such file.
+            StoreError: The disk is full, or refuses.
+        """
+        assignment, artifact = talk.assignment, talk.assignment.layout_file
+        if artifact is None:
+            return
+        artifact.validate(MAX_LAYOUT_BYTES)
+        await self._expect(assignment.run, artifact.digest)
+        path = await talk.download(artifact, b"", granted=False)
+        text = await asyncio.to_thread(path.read_text, "utf-8", "replace")
+        talk.assignment = replace(assignment, layout=text)
+
     async def bring(self, talk: Conversation, layout: Layout) -> tuple[Path, Inputs]:
         """The file of the assignment's base model, and the files that go with it; the run's older ones are dropped.
 
@@ -52,6 +70,7 @@ class BaseModels:
         for item in assignment.inputs:
             item.artifact.validate(MAX_FILE_BYTES)
         others = [item.artifact.digest for item in assignment.inputs]
+        others += [assignment.layout_file.digest] if assignment.layout_file else []
         await self._expect(assignment.run, artifact.digest, *others)
         if not talk.services.files.has(artifact.digest):
             await self._make_here(talk)
@@ -98,7 +117,14 @@ class BaseModels:
         await self._expect(assignment.run, change.artifact.digest)
         path = await talk.download(change.artifact, change.data, granted=False)
         base = services.files.path(change.base)
-        job = ApplyJob(spec_json=assignment.spec, layout=assignment.layout, base=base, change=path, out=out)
+        job = ApplyJob(
+            spec_json=assignment.spec,
+            layout=assignment.layout,
+            base=base,
+            change=path,
+            out=out,
+            allow_path=services.config.allows_paths(parse_json(assignment.spec)),
+        )
         return (await services.worker.do(APPLY, job)).artifact
 
 
@@ -111,6 +137,6 @@ async def _inputs(talk: Conversation) -> Inputs:
 
 async def _from_seed(talk: Conversation, out: Path) -> Artifact:
     assignment, services = talk.assignment, talk.services
-    allowed = services.config.allows_path(parse_json(assignment.spec).task.name)
+    allowed = services.config.allows_paths(parse_json(assignment.spec))
     job = InitialJob(assignment.run, assignment.spec, out, allowed)
     return (await services.worker.do(INITIAL, job)).artifact

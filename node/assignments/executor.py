@@ -35,6 +35,7 @@ class Executor:
         try:
             spec = parse_json(talk.assignment.spec)
             self._services.config.check_run(spec)
+            await self._bases.bring_layout(talk)
             if talk.assignment.work == "evaluate":
                 await self._evaluate(talk, spec)
             else:
@@ -95,7 +96,7 @@ class Executor:
             layout=assignment.layout,
             node_paths=services.config.paths,
             node_options=services.config.options,
-            allow_path=services.config.allows_path(spec.task.name),
+            allow_path=services.config.allows_paths(spec),
             state={name: services.files.path(artifact.digest) for name, artifact in own.items()},
         )
         metrics = json.dumps((await services.worker.do(EVALUATE, job)).metrics).encode()

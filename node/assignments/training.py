@@ -110,7 +110,7 @@ class Training:
             scratch={part.name: files.scratch(part.size_bytes) for part in wanted_parts(assignment)},
             node_paths=services.config.paths,
             node_options=services.config.options,
-            allow_path=services.config.allows_path(spec.task.name),
+            allow_path=services.config.allows_paths(spec),
             broadcast=base64.b64encode(assignment.broadcast).decode(),
             state={name: files.path(artifact.digest) for name, artifact in state.items()},
             stall_s=spec.training.stall_s,

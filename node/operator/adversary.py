@@ -78,7 +78,7 @@ def check_drill(drill: Drill, node: str) -> None:
         SpecError: Its options, or those of its group, are wrong.
     """
     known = [plugin.name for plugin in installed("attack")]
-    if drill.attack not in known:
+    if drill.attack not in known and ":" not in drill.attack:
         raise PluginError(f"--attack: no attack named {drill.attack!r} is installed here; choose {', '.join(known)}")
     if (drill.group is None) != (not drill.members):
         raise SpecError("--attack-group and --attack-members go together: the shared folder, and who shares it")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from covey.errors import CoveyError
-from covey.node.operator.config import IDENTITY_FOLDER, NodeConfig
+from covey.metrics import missing
+from covey.node.operator.config import BUILT_IN_TASKS, IDENTITY_FOLDER, NodeConfig
 from covey.spec import RoundsSpec, RunSpec, TaskSection
 from covey.wire.channels import secure_channel
 from covey.wire.identity import Identity
@@ -29,6 +30,8 @@ class Finding:
     what: str
     ok: bool
     text: str
+    skipped: bool = False
+    """Whether it is no failure: a task that nobody has set up here."""
 
 
 async def check_node(config: NodeConfig, spec: RunSpec | None = None) -> list[Finding]:
@@ -37,21 +40,36 @@ async def check_node(config: NodeConfig, spec: RunSpec | None = None) -> list[Fi
     Args:
         config: The node's configuration.
         spec: The run that the node is to take part in; default: every task that its policy allows.
+
+    Of the tasks that come with Covey, and are allowed because the operator has said nothing, those without data here
+    are skipped; all others must work.
     """
     findings = [await _identity(config)]
     if findings[0].ok:
         findings.append(await _coordinator(config))
-    worker = await Worker.start(config.data_dir / "check", device=config.device)  # beside a running node's own
+    folder = config.data_dir / "check"  # beside a running node's own
+    folder.mkdir(parents=True, exist_ok=True)
+    log_file = folder / "worker.log"
+    worker = await Worker.start(folder, device=config.device, log_file=log_file)
     try:
-        for one in [spec] if spec is not None else list(_default_specs(config)):
-            findings.append(await _task(config, worker, one))
+        tasks = [
+            found
+            for one in ([spec] if spec is not None else list(_default_specs(config)))
+            for found in await _task(config, worker, one)
+        ]
     finally:
         await worker.stop()
-    return findings
+    return findings + (tasks if spec is not None else [_judged(config, found, tasks) for found in tasks])
+
+
+def _judged(config: NodeConfig, found: Finding, tasks: list[Finding]) -> Finding:
+    is_default = "tasks" not in config.policy.model_fields_set and found.what in {f"task {t}" for t in BUILT_IN_TASKS}
+    works = any(one.ok for one in tasks)
+    return replace(found, skipped=True) if not found.ok and is_default and works else found
 
 
 def _default_specs(config: NodeConfig) -> Iterator[RunSpec]:
-    for name in config.policy.tasks:
+    for name in (*config.policy.tasks, *config.policy.allow_paths):
         options = {"parameters": 1000} if name == "synthetic" else {}
         yield RoundsSpec(name="check", task=TaskSection(name=name, options=options))
 
@@ -83,7 +101,7 @@ async def _coordinator(config: NodeConfig) -> Finding:
         await channel.close()
 
 
-async def _task(config: NodeConfig, worker: Worker, spec: RunSpec) -> Finding:
+async def _task(config: NodeConfig, worker: Worker, spec: RunSpec) -> list[Finding]:
     what = f"task {spec.task.name}"
     try:
         config.check_run(spec)
@@ -91,16 +109,17 @@ async def _task(config: NodeConfig, worker: Worker, spec: RunSpec) -> Finding:
             spec_json=spec.to_json(),
             node_paths=config.paths,
             node_options=config.options,
-            allow_path=config.allows_path(spec.task.name),
+            allow_path=config.allows_paths(spec),
         )
-        found = await worker.do(CHECK, job)
+        found = await worker.do(CHECK, job, stall_s=min(spec.training.stall_s, config.settings.limits.stall_s))
     except CoveyError as error:
-        return Finding(what, False, str(error))
+        return [Finding(what, False, str(error))]
     text = (
         f"{found.examples} examples, {found.parameters:,} parameters, loss {found.loss:.4g}, "
         f"{found.seconds_per_step * 1000:.1f} ms a step on {found.device}"
     )
-    return Finding(what, True, text)
+    problems = [f"no {name}: {reason}" for name, reason in sorted(missing(found.evaluation).items())]
+    return [Finding(what, True, text), *(Finding(f"evaluation of {spec.task.name}", False, text) for text in problems)]
 
 
 def run_check(config: NodeConfig, spec: RunSpec | None = None) -> list[Finding]:

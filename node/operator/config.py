@@ -155,9 +155,14 @@ class NodeConfig:
         """What a task is told about this node."""
         return self.settings.data.options
 
-    def allows_path(self, task: str) -> bool:
-        """Whether the operator allows this task by its import path."""
-        return task in self.policy.allow_paths
+    def allows_path(self, name: str) -> bool:
+        """Whether the operator allows this task, codec or other plug-in by its import path."""
+        return name in self.policy.allow_paths
+
+    def allows_paths(self, spec: RunSpec) -> bool:
+        """Whether a run names something by an import path, and the operator allows all that it names so."""
+        paths = spec.node_paths().values()
+        return bool(paths) and all(map(self.allows_path, paths))
 
     def check_run(self, spec: RunSpec) -> None:
         """Hold a run against the operator's policy.
@@ -173,6 +178,12 @@ class NodeConfig:
                 f"task {task!r} is not allowed on this node (allowed: {allowed}); "
                 f"its operator can add it to [policy] {key} in {SETTINGS_FILE}"
             )
+        for key, path in spec.node_paths().items():
+            if not self.allows_path(path):
+                raise PolicyError(
+                    f"{key} {path!r} is not allowed on this node; its operator can add it to [policy] allow_paths in "
+                    f"{SETTINGS_FILE}"
+                )
         if payload not in self.policy.payloads:
             allowed = ", ".join(self.policy.payloads) or "none"
             raise PolicyError(

@@ -17,13 +17,10 @@ from covey.storage.record.identities import Identities
 from covey.storage.record.life import Life
 from covey.storage.record.records import (
     ContributionRecord,
-    DecisionRecord,
     EventRecord,
     Json,
     NodeRecord,
-    OpeningRecord,
     PartRecord,
-    PolicyStateRecord,
     Role,
     RoundRecord,
     RoundState,
@@ -36,6 +33,7 @@ from covey.storage.record.records import (
     UpdateRecord,
     Verdict,
     VersionRecord,
+    step_verdict,
 )
 from covey.storage.record.retention import Retention
 from covey.storage.record.rounds import Rounds
@@ -46,13 +44,10 @@ from covey.storage.record.versions import Versions
 
 __all__ = [
     "ContributionRecord",
-    "DecisionRecord",
     "EventRecord",
     "Json",
     "NodeRecord",
-    "OpeningRecord",
     "PartRecord",
-    "PolicyStateRecord",
     "Role",
     "RoundRecord",
     "RoundState",
@@ -66,6 +61,7 @@ __all__ = [
     "UpdateRecord",
     "Verdict",
     "VersionRecord",
+    "step_verdict",
 ]
 
 

@@ -113,24 +113,11 @@ class UpdateRecord:
     """Of the round: which of its answers this is."""
 
 
-@dataclass(frozen=True)
-class OpeningRecord:
-    """A further phase of a round: who is asked, and with what."""
-
-    run: str
-    round: int
-    closed: int
-    """The phase whose answers led to it."""
-    phase: int
-    """From 2; it may be the closed one again, for other nodes."""
-    params: Mapping[str, str]
-    """Node to JSON of the method's own."""
-    opened_at: float
-
-    @property
-    def opens(self) -> tuple[Json, ...]:
-        """As a step records it."""
-        return tuple({"phase": self.phase, "node": node, "params": text} for node, text in self.params.items())
+def step_verdict(update: UpdateRecord) -> Json:
+    """What a step's `verdicts` say of an update that is judged in it; the phase is named where it is not the first."""
+    names = ("round", "node", "verdict", "reason", "share")
+    phase = {"phase": update.phase} if update.phase > 1 else {}
+    return {name: getattr(update, name) for name in names} | {"numbers": dict(update.numbers)} | phase
 
 
 @dataclass(frozen=True)
@@ -204,44 +191,18 @@ class StepRecord:
     opens: tuple[Json, ...] = ()
     """`{"phase", "node", "params"}` of each assignment that it opens: a round goes on with these nodes."""
     accepted: int = 0
-    """How many updates of the run had been accepted when it was made."""
+    """How many updates of the run had been accepted with it; counted by the store when the step is committed."""
     rejected: int = 0
 
+    @property
+    def group(self) -> int:
+        """The round, or the assignment, whose answers it took."""
+        return self.cause[-1][0]
 
-@dataclass(frozen=True)
-class DecisionRecord:
-    """One decision of an asynchronous run: what became of an update, and of those held before, at that moment."""
-
-    run: str
-    decision: int
-    """From 1, in the order of arrival."""
-    round: int
-    """The assignment whose update was decided on."""
-    newest: int
-    """The newest version before the decision."""
-    version: int | None
-    """The version that it made; None: none."""
-    roster: int
-    """How many nodes the run's roster had."""
-    verdicts: tuple[Json, ...]
-    """`{"round", "node", "verdict", "reason", "share", "numbers"}` of each update that was judged."""
-    state_sha256: str
-    """Of the policy's state after it (UTF-8 of the JSON text)."""
-    decided_at: float
-
-
-@dataclass(frozen=True)
-class PolicyStateRecord:
-    """The state of an asynchronous run's policy after its last decision."""
-
-    run: str
-    decision: int
-    state: str
-    """Canonical JSON; the policy's own."""
-    pinned_updates: tuple[int, ...] = ()
-    """Assignments whose update's files it refers to."""
-    pinned_versions: tuple[int, ...] = ()
-    """Versions that it refers to."""
+    @classmethod
+    def before_first(cls, run: str) -> StepRecord:
+        """What there is before a run's first step."""
+        return cls(run, 0, (), newest=0, version=None, roster=0, verdicts=(), decided_at=0.0)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""Rounds, and the assignments of asynchronous runs: opened, closed, committed."""
+"""Rounds, and the assignments of asynchronous runs: opened and closed. They end with a step (`Steps`)."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from covey.storage.record.records import OpeningRecord, RoundRecord, RoundState, UpdateRecord, VersionRecord
+from covey.storage.record.records import RoundRecord, RoundState
 
 
 class Rounds(ABC):
@@ -53,37 +53,4 @@ class Rounds(ABC):
         """From collecting to aggregating: from now on no update is added to the round. Idempotent.
 
         Raises `Conflict` if the round has ended, `NotFound` if there is none.
-        """
-
-    @abstractmethod
-    def open_phase(self, opening: OpeningRecord, rejected: Sequence[UpdateRecord]) -> None:
-        """From aggregating back to collecting, in a further phase; with the next step, which says who is asked.
-
-        The updates `rejected`, in whatever phase, get that verdict with their reason. Idempotent for the same opening.
-
-        Raises:
-            Conflict: The round is not aggregating the answers of the phase that was closed.
-            NotFound: No such round.
-        """
-
-    @abstractmethod
-    def commit_round(
-        self,
-        run: str,
-        number: int,
-        version: VersionRecord,
-        verdicts: Sequence[UpdateRecord],
-        *,
-        bytes_received: int,
-        bytes_sent: int,
-        at: float,
-    ) -> None:
-        """From aggregating to committed, with the version, and each update's verdict, share and numbers.
-
-        All at once, with the next step. Idempotent for the same version.
-
-        Raises:
-            Conflict: Another version is recorded under this number, the round is not aggregating, or a
-                verdict is about an update that is not recorded.
-            NotFound: No such round.
         """

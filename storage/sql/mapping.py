@@ -10,11 +10,9 @@ from sqlalchemy import ColumnElement, Row, Table
 
 from covey.artifact import Artifact, artifact_from_json, artifact_to_json
 from covey.storage.record.contract import (
-    DecisionRecord,
     EventRecord,
     NodeRecord,
     PartRecord,
-    PolicyStateRecord,
     RoundRecord,
     RunRecord,
     SignedUpdateRecord,
@@ -110,35 +108,14 @@ def signed_record(row: AnyRow) -> SignedUpdateRecord:
     )
 
 
-def verdict_values(record: UpdateRecord) -> Values:
-    """What a step's `verdicts` say of an update."""
-    return {
-        "round": record.round,
-        "node": record.node,
-        "verdict": record.verdict,
-        "reason": record.reason,
-        "share": record.share,
-        "numbers": dict(record.numbers),
-        **({"phase": record.phase} if record.phase != PHASE else {}),
-    }
-
-
-def decision_values(record: DecisionRecord, state: PolicyStateRecord) -> Values:
-    """A decision and the state after it as a row of `steps`, but for what is counted."""
-    return {
-        "run": record.run,
-        "number": record.decision,
-        "cause": [[record.round, PHASE]],
-        "newest": record.newest,
-        "version": record.version,
-        "roster": record.roster,
+def step_values(record: StepRecord) -> Values:
+    """A step as a row, but for what is counted."""
+    values = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(record).items()}
+    del values["accepted"], values["rejected"]
+    return values | {
+        "cause": [list(answers) for answers in record.cause],
         "verdicts": [dict(verdict) for verdict in record.verdicts],
-        "state": state.state,
-        "state_sha256": record.state_sha256,
-        "pinned_updates": list(state.pinned_updates),
-        "pinned_versions": list(state.pinned_versions),
-        "opens": [],
-        "decided_at": record.decided_at,
+        "opens": [dict(assignment) for assignment in record.opens],
     }
 
 
@@ -150,26 +127,6 @@ def step_record(row: AnyRow) -> StepRecord:
     values = dict(row._mapping)
     cause = tuple((group, phase) for group, phase in values["cause"])
     return StepRecord(**values | {"cause": cause} | {name: tuple(values[name]) for name in _TUPLES})
-
-
-def decision_record(row: AnyRow) -> DecisionRecord:
-    """A row of `steps` as a decision."""
-    return DecisionRecord(
-        run=row.run,
-        decision=row.number,
-        round=row.cause[0][0],
-        newest=row.newest,
-        version=row.version,
-        roster=row.roster,
-        verdicts=tuple(row.verdicts),
-        state_sha256=row.state_sha256,
-        decided_at=row.decided_at,
-    )
-
-
-def policy_state_record(row: AnyRow) -> PolicyStateRecord:
-    """A row of `steps` as a policy's state."""
-    return PolicyStateRecord(row.run, row.number, row.state, tuple(row.pinned_updates), tuple(row.pinned_versions))
 
 
 def version_values(record: VersionRecord) -> Values:

@@ -10,10 +10,9 @@ from covey.storage.sql.database import Database
 from covey.storage.sql.engine import database_url
 from covey.storage.sql.migrations import migrate as migrations
 from covey.storage.sql.migrations.migrate import migrate
-from covey.storage.sql.tables.decisions import SqlDecisions
+from covey.storage.sql.tables.commits import SqlCommits
 from covey.storage.sql.tables.events import SqlEvents
 from covey.storage.sql.tables.identities import SqlIdentities
-from covey.storage.sql.tables.phases import SqlPhases
 from covey.storage.sql.tables.retention import SqlRetention
 from covey.storage.sql.tables.rounds import SqlRounds
 from covey.storage.sql.tables.runs import SqlRuns
@@ -30,10 +29,9 @@ class SqlStore(
     SqlRuns,
     SqlSummaries,
     SqlRounds,
-    SqlPhases,
     SqlUpdates,
     SqlSigned,
-    SqlDecisions,
+    SqlCommits,
     SqlSteps,
     SqlVersions,
     SqlRetention,

@@ -147,10 +147,20 @@ def test_when_it_has_ended_the_record_is_read_from_its_folder(tmp_path):
         nodes = [node.node for node in federation.nodes()]
     with connect(machine.data_dir) as record:
         assert record.run("digits") == last.run
-        assert [node.node for node in record.nodes()] == nodes
+        assert [node.node for node in record.nodes()] == nodes == ["node-1"]
         assert record.audit("digits").ok
         with pytest.raises(Unreachable, match="no coordinator is running"):
             record.stop("digits")
+
+
+def test_a_federation_begins_with_its_nodes(federation):
+    assert federation.status().nodes_connected == 2
+
+
+@pytest.mark.parametrize("more", [{"server": "h:7400", "identity": "i"}, {"server": "h:7400"}, {"identity": "i"}])
+def test_arguments_that_contradict_each_other_are_refused(more, tmp_path):
+    with pytest.raises(ValueError, match="give one of the two"):
+        connect(data_dir=tmp_path, **more)
 
 
 def test_without_a_folder_nothing_stays():

@@ -100,3 +100,11 @@ def test_a_run_that_no_node_can_do_says_why_and_the_queue_goes_on(federation, mo
     assert federation.wait(after)["state"] == "completed"
     assert federation.show(waiting)["state"] == "running"
     assert federation.admin.stop_run(waiting)["state"] == "stopped"
+
+
+def test_what_came_to_nothing_at_the_end_of_an_asynchronous_run_says_why(federation):
+    run = federation.submit(async_spec("ends", updates=6, min_nodes=2))
+    federation.wait(run)
+    open_ones = [r for r in federation.rounds(run) if r["state"] == "failed"]
+    assert all(r["reason"] == "not needed any more: the run is completed" for r in open_ones if not r["declined"])
+    assert "failed" not in federation.cli("round", "list", run, "--data-dir", federation.coordinator_dir)

@@ -131,6 +131,7 @@ def test_a_good_node_checks_itself(federation):
         ("task synthetic", True),
     ]
     assert "examples" in findings[2]["text"]
+    assert not any(f["skipped"] for f in findings)
     assert federation.coordinator_address in findings[1]["text"]
 
 
@@ -143,6 +144,17 @@ def test_a_node_says_before_a_run_that_its_policy_forbids_it(federation, tmp_pat
     assert "FAIL task my_package.tasks:Tumours: task 'my_package.tasks:Tumours' is not allowed on this node" in text
     assert "[policy] allow_paths in node.toml" in text
     assert "ok identity" in text
+
+
+@pytest.mark.parametrize("who", ["node", "coordinator"])
+def test_a_second_daemon_on_a_data_directory_is_refused_in_words(federation, who):
+    folder = federation.node_dir(0) if who == "node" else federation.coordinator_dir
+    ports = ("--listen", "127.0.0.1:0", "--enrol-listen", "127.0.0.1:0") if who == "coordinator" else ()
+    with pytest.raises(FederationError, match="exit code 1") as failed:
+        federation.cli(who, "start", "--data-dir", folder, *ports)
+    holder = federation.pids["n0" if who == "node" else "coordinator"]
+    said = " ".join(str(failed.value).split())
+    assert f"is in use by another daemon (process {holder}); stop that one, or give this {who} a --data-dir" in said
 
 
 def test_training_is_seen_while_it_lasts(federation):

@@ -1,6 +1,7 @@
 """A federation's authority, identities that it certified, and a coordinator's record of runs."""
 
 import hashlib
+from dataclasses import replace
 
 import pytest
 
@@ -8,6 +9,7 @@ from covey.artifact import artifact_of
 from covey.coordinator.config import sqlite_url
 from covey.storage.record.contract import NodeRecord, RoundRecord, RunRecord, TokenRecord, UpdateRecord, VersionRecord
 from covey.storage.sql.store import open_store
+from covey.testing.store import records as make
 from covey.wire.authority import Authority
 from covey.wire.identity import Identity, signing_request, tls_key_in
 
@@ -92,7 +94,8 @@ class Recorder:
         self.store.begin_aggregation(run, number)
         verdicts = [UpdateRecord(run, number, node, "accepted", share=1 / len(nodes)) for node in nodes]
         version = self.version(run, number, **values)
-        self.store.commit_round(run, number, version, verdicts, bytes_received=10, bytes_sent=20, at=302.0)
+        step = make.commit_step_of(self.store, version, verdicts)
+        self.store.commit_step(replace(step, decided_at=302.0), verdicts, version, bytes_received=10, bytes_sent=20)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from covey.learning.partition import partition
 from covey.learning.schedules import factor
 from covey.learning.task import TASKS, Task
 from covey.options import Placed
-from covey.plugins import GROUPS, KINDS_GROUP, Kind, Pluggable, kind_named
+from covey.plugins import GROUPS, KINDS_GROUP, Kind, Pluggable, by_path, kind_named
 from covey.spec import DataSection, Schedule, TrainingSection, parse_toml
 from covey.worker.execute.from_spec import load_aggregator, load_codec, load_fallback, load_server_optimizer
 
@@ -336,3 +336,15 @@ def test_an_option_that_is_a_key_of_the_section_is_not_taken_twice():
         partition(DataSection(partition="dirichlet", options={"alpha": 1.0}), 0, 2, 1, examples=4)
     with pytest.raises(SpecError, match=r"^data\.options\.beta: unknown key; known keys: alpha$"):
         partition(DataSection(partition="dirichlet", options={"beta": 1.0}), 0, 2, 1, examples=4)
+
+
+def test_import_paths_count_where_the_operator_allows_them():
+    path = "covey.aggregation.krum:Krum"
+    with pytest.raises(PluginError, match="no aggregator named"):
+        AGGREGATORS.load(path)
+    with by_path(True):
+        assert AGGREGATORS.load(path) is Krum
+        with pytest.raises(PluginError, match="not a subclass"):
+            AGGREGATORS.load("collections:OrderedDict")
+    with by_path(False), pytest.raises(PluginError, match="no aggregator named"):
+        AGGREGATORS.load(path)

@@ -258,7 +258,7 @@ def test_an_unknown_mode_is_refused_by_its_key_with_the_choices():
 def test_a_mode_has_a_model_that_says_what_callers_ask(mode, model, whole, min_nodes, deadline_s, max_staleness):
     rounds = "[rounds]\ncount = 3\nmin_nodes = 2\ndeadline_s = 5\n"
     policy = "[async]\nupdates = 70\nmin_nodes = 4\ndeadline_s = 6\nmax_staleness = 8\n"
-    spec = parse_toml(f'mode = "{mode}"\n{LEAST}{rounds}{policy}')
+    spec = parse_toml(f'mode = "{mode}"\n{LEAST}{rounds if mode == "rounds" else policy}')
     assert type(spec) is model
     assert (spec.rounds_in_all, spec.min_nodes, spec.deadline_s, spec.max_staleness) == (
         whole,
@@ -290,8 +290,11 @@ def test_a_mode_that_a_record_cannot_have_is_refused_in_words(name, text):
 @pytest.mark.parametrize("mode", ["rounds", "async"])
 def test_stored_json_has_the_sections_of_both_first_modes_as_it_always_had(mode):
     """Golden: the canonical JSON of earlier versions; hashes and statements depend on its bytes."""
-    text = f'mode = "{mode}"\n{LEAST}[rounds]\ncount = 3\n[async]\nupdates = 7\n'
-    assert parse_toml(text + "[weights]\nmax_share = 0.5").to_json() == STORED.replace("MODE", mode)
+    read = {"rounds": "[rounds]\ncount = 3\n", "async": "[async]\nupdates = 7\n"}[mode]
+    stored = STORED.replace('"updates":7', '"updates":1000' if mode == "rounds" else '"updates":7')
+    stored = stored.replace('"count":3', '"count":20' if mode == "async" else '"count":3').replace("MODE", mode)
+    text = f'mode = "{mode}"\n{LEAST}{read}[weights]\nmax_share = 0.5'
+    assert parse_toml(text).to_json() == stored
     assert parse_json(STORED.replace("MODE", mode)).to_json() == STORED.replace("MODE", mode)
 
 
@@ -410,3 +413,57 @@ def test_a_run_needs_as_many_nodes_as_its_quorum_takes_of_its_participants(round
     spec = parse_toml(f'name = "a"\n[task]\nname = "digits"\n[rounds]\n{rounds}\n')
     assert spec.min_nodes == needed
     assert parse_json(spec.to_json()).min_nodes == needed
+
+
+@pytest.mark.parametrize(
+    ("mode", "extra", "message"),
+    [
+        (
+            "async",
+            "[rounds]\ncount = 20",
+            'rounds.count: a run of mode "async" does not read it; write [async] updates',
+        ),
+        ("async", "[rounds]\nquorum = 0.5\nmin_nodes = 2", 'rounds.min_nodes: a run of mode "async" does not read it'),
+        ("rounds", "[async]\nupdates = 1000", 'async.updates: a run of mode "rounds" does not read it'),
+    ],
+)
+def test_what_the_mode_does_not_read_is_refused_even_where_it_is_the_default(mode, extra, message):
+    assert message in refused(extra, f'mode = "{mode}"\n{LEAST}')
+
+
+def test_a_whole_specification_can_be_submitted_again_and_what_was_changed_in_it_is_looked_at():
+    data = json.loads(parse_toml(f'mode = "async"\n{LEAST}[async]\nupdates = 7').to_json())
+    assert parse_data(data).rounds_in_all == 7
+    data["rounds"]["count"] = 3
+    with pytest.raises(SpecError, match=r"rounds\.count"):
+        parse_data(data)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (LEAST + "[rounds]\ncounts = 3", "did you mean 'count'?"),
+        (LEAST + "[round]\ncount = 3", "did you mean 'rounds'?"),
+        (LEAST + 'mode = "async"', "did you mean 'mode' above the first [section]?"),
+        (LEAST + "learning_rate = 0.1", "did you mean [training] learning_rate?"),
+        ("count = 3\n" + LEAST, "did you mean [rounds] count?"),
+        (LEAST + "[task.aggregation]\n", "did you mean the section [aggregation]?"),
+        ('method = "scaffold"\n' + LEAST, 'method: write a section: [method] with name = "scaffold"'),
+        (LEAST + '[aggregation]\nfallback = "mean"', '[aggregation.fallback] with name = "mean"'),
+        (LEAST + '[aggregation]\npre = "bucketing"', "write a section for each: [[aggregation.pre]]"),
+        (LEAST + "[training]\nbetas = 3", "training.betas: write a list: [...]"),
+        (LEAST + '[exchange]\nshare = "x"', "exchange.share: write a list: [...]"),
+        (LEAST + "options = 3", "task.options: write a section: [task.options]"),
+    ],
+)
+def test_a_wrong_place_or_form_is_named_in_the_words_of_the_file(text, said):
+    message = refused("", text)
+    assert said in message
+    assert not any(word in message for word in ("dictionary", "tuple", "instance", "Section", "model"))
+
+
+def test_all_that_a_gradient_rules_out_is_said_at_once():
+    extra = '[exchange]\npayload = "gradient"\nshare = ["a"]\n[training]\nweight_decay = 1\noptimizer = "adam"'
+    message = refused(extra)
+    keys = ("training.local_steps", "training.weight_decay", "training.optimizer", "exchange.share")
+    assert all(f"{key}: " in message for key in keys)

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import tarfile
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509 import load_pem_x509_certificate
 
 from covey.wire.authority import Authority
 
@@ -53,7 +56,7 @@ def all_dumps() -> list[Dump]:
 
 
 def certify_again(root: Path) -> None:
-    """New certificates for the nodes' own keys; the coordinator renews its own and its admin's when it starts."""
+    """New certificates for the nodes' own keys, also on record; the coordinator renews its own and its admin's."""
     authority = Authority.open(root / "coordinator" / "keys")
     for folder in sorted(root.glob("nodes/*/identity")):
         key = load_pem_private_key((folder / "tls.key").read_bytes(), None)
@@ -61,6 +64,16 @@ def certify_again(root: Path) -> None:
             raise TypeError(f"{folder} holds another kind of key")
         name = json.loads((folder / "federation.json").read_text())["name"]
         (folder / "tls.crt").write_bytes(authority.issue(name, "node", key.public_key()).pem)
+    with closing(sqlite3.connect(root / "coordinator" / "covey.db")) as connection, connection:
+        connection.executemany("UPDATE nodes SET certificate_serial = ? WHERE node = ?", serials(root))
+
+
+def serials(root: Path) -> list[tuple[str, str]]:
+    """(serial, node) of each node's certificate."""
+    folders = sorted(root.glob("nodes/*/identity"))
+    names = [json.loads((folder / "federation.json").read_text())["name"] for folder in folders]
+    found = [load_pem_x509_certificate((folder / "tls.crt").read_bytes()).serial_number for folder in folders]
+    return [(f"{serial:x}", name) for serial, name in zip(found, names, strict=True)]
 
 
 def use_postgresql(root: Path, url: str) -> None:
@@ -69,5 +82,6 @@ def use_postgresql(root: Path, url: str) -> None:
 
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute((root / SQL).read_bytes())
+        connection.cursor().executemany("UPDATE nodes SET certificate_serial = %s WHERE node = %s", serials(root))
     for path in (root / "coordinator").glob("covey.db*"):
         path.unlink()

@@ -10,9 +10,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from covey.storage.record.contract import DecisionRecord, Json, PolicyStateRecord, RunRecord, Store, UpdateRecord
+from covey.aggregation.verdicts import Verdict
+from covey.storage.record.contract import Json, RunRecord, StepRecord, Store, UpdateRecord
 from covey.wire.signing import CommitVerdict
-from covey.worker.jobs.decisions import EVICTED, AsyncArrival, AsyncVerdict, DecideJob, DecideResult
+from covey.worker.jobs.steps import EVICTED, StepAnswer, StepJob, StepResult
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,11 @@ class PendingUpdate:
     order: int
     """Of its arrival in the run, from 1."""
 
-    def message(self, files: Mapping[str, Path]) -> AsyncArrival:
+    def message(self, files: Mapping[str, Path]) -> StepAnswer:
         """As the worker is told of it; `files` maps digests to paths."""
         update = self.update
-        return AsyncArrival(update.round, update.node, update.weight, _paths(update, files), self.base_version)
+        paths = _paths(update, files)
+        return StepAnswer(update.node, update.weight, paths, number=update.round, base_version=self.base_version)
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class DecisionInput:
     arrived: PendingUpdate
     version: int
     """The newest one."""
-    state: PolicyStateRecord
-    """After the decision before; its `state` is empty at first."""
+    last: StepRecord
+    """The step before, with the policy's state after it."""
     earlier: Mapping[int, PendingUpdate]
     """The updates that the state refers to, by assignment."""
     models: Mapping[int, Path]
@@ -53,24 +55,25 @@ class DecisionInput:
         """How many versions older the update's base is than the newest one."""
         return self.version - self.arrived.base_version
 
-    def job(self, files: Mapping[str, Path], out: Path, out_state: Mapping[str, Path]) -> DecideJob:
+    def job(self, files: Mapping[str, Path], out: Path, out_state: Mapping[str, Path], *, allow_path: bool) -> StepJob:
         """The worker's job; `files` maps digests to paths."""
         held = sorted((a for a in self.earlier.values() if a.update.verdict == "held"), key=lambda a: a.order)
-        return DecideJob(
+        return StepJob(
             run=self.run.run,
             spec_json=self.run.spec,
             layout=self.run.layout,
-            arrival=self.arrived.message(files),
+            answers=(self.arrived.message(files),),
             version=self.version,
             held=tuple(one.message(files) for one in held),
             updates={number: _paths(one.update, files) for number, one in self.earlier.items()},
             models=self.models,
-            state_json=self.state.state,
+            state_json=self.last.state,
             state=self.slots,
             out=out,
             out_state=out_state,
             roster=self.run.roster,
             evicted=self.evicted,
+            allow_path=allow_path,
         )
 
     def digests(self) -> set[str]:
@@ -78,35 +81,32 @@ class DecisionInput:
         known = [self.arrived, *self.earlier.values()]
         return {part.artifact.digest for one in known for part in one.update.parts}
 
-    def judged(self, result: DecideResult) -> list[PendingUpdate]:
+    def judged(self, result: StepResult) -> list[PendingUpdate]:
         """The updates that were judged, with their verdicts."""
         known = {**self.earlier, self.arrived.update.round: self.arrived}
         return [self._judged(known[verdict.number], verdict) for verdict in result.verdicts]
 
-    def _judged(self, one: PendingUpdate, verdict: AsyncVerdict) -> PendingUpdate:
+    def _judged(self, one: PendingUpdate, verdict: Verdict) -> PendingUpdate:
         own = {"staleness": float(self.staleness)} if one is self.arrived else {}
         numbers = {**one.update.numbers, **own, **verdict.numbers}
         changes = {"verdict": verdict.verdict, "reason": verdict.reason, "share": verdict.share, "numbers": numbers}
         return replace(one, update=UpdateRecord(**{**vars(one.update), **changes}))
 
-    def after(self, result: DecideResult) -> PolicyStateRecord:
-        """The policy's state after the decision."""
-        return PolicyStateRecord(
-            self.run.run, self.state.decision + 1, result.state_json, result.pinned_updates, result.pinned_versions
-        )
-
-    def decision(self, result: DecideResult, at: float) -> DecisionRecord:
-        """What is recorded of the decision."""
-        return DecisionRecord(
+    def step(self, result: StepResult, at: float) -> StepRecord:
+        """What is recorded of the decision, with the policy's state after it."""
+        return StepRecord(
             run=self.run.run,
-            decision=self.state.decision + 1,
-            round=self.arrived.update.round,
+            number=self.last.number + 1,
+            cause=((self.arrived.update.round, 1),),
             newest=self.version,
             version=self.version + 1 if result.artifact is not None else None,
             roster=len(self.run.roster),
             verdicts=tuple(map(verdict_json, result.verdicts)),
-            state_sha256=hashlib.sha256(result.state_json.encode()).hexdigest(),
             decided_at=at,
+            state=result.state_json,
+            state_sha256=hashlib.sha256(result.state_json.encode()).hexdigest(),
+            pinned_updates=result.pinned_updates,
+            pinned_versions=result.pinned_versions,
         )
 
 
@@ -116,9 +116,9 @@ def evicted_holders(earlier: Mapping[int, PendingUpdate], evicted: Collection[st
     return tuple(sorted(holders.intersection(evicted)))
 
 
-def recorded_evictions(decision: DecisionRecord) -> tuple[str, ...]:
+def recorded_evictions(step: StepRecord) -> tuple[str, ...]:
     """The nodes whose held updates were rejected by a recorded decision since they were evicted."""
-    held = (verdict for verdict in decision.verdicts if verdict["round"] != decision.round)
+    held = (verdict for verdict in step.verdicts if verdict["round"] != step.group)
     return tuple(sorted(str(one["node"]) for one in held if (one["verdict"], one["reason"]) == ("rejected", EVICTED)))
 
 
@@ -127,8 +127,8 @@ def _paths(update: UpdateRecord, files: Mapping[str, Path]) -> dict[str, Path]:
     return {part.name: files[part.artifact.digest] for part in update.parts}
 
 
-def verdict_json(verdict: AsyncVerdict) -> Json:
-    """A verdict as a decision's record has it."""
+def verdict_json(verdict: Verdict) -> Json:
+    """A verdict as the step's record has it: with what was measured in this decision alone."""
     return {
         "round": verdict.number,
         "node": verdict.node,
@@ -140,16 +140,16 @@ def verdict_json(verdict: AsyncVerdict) -> Json:
 
 
 def kept_after(
-    known: Mapping[int, PendingUpdate], judged: Iterable[PendingUpdate], state: PolicyStateRecord
+    known: Mapping[int, PendingUpdate], judged: Iterable[PendingUpdate], step: StepRecord
 ) -> dict[int, PendingUpdate]:
-    """The updates that the policy's state refers to after a decision."""
+    """The updates that the policy's state refers to after a step."""
     now = {**known, **{one.update.round: one for one in judged}}
-    return {number: now[number] for number in state.pinned_updates}
+    return {number: now[number] for number in step.pinned_updates}
 
 
-def load_earlier(store: Store, run: str, state: PolicyStateRecord) -> dict[int, PendingUpdate]:
-    """The updates that a recorded state refers to. Blocking."""
-    return {update.round: load_pending(store, update) for update in store.updates_of(run, state.pinned_updates)}
+def load_earlier(store: Store, run: str, step: StepRecord) -> dict[int, PendingUpdate]:
+    """The updates that a step's state refers to. Blocking."""
+    return {update.round: load_pending(store, update) for update in store.updates_of(run, step.pinned_updates)}
 
 
 def load_pending(store: Store, update: UpdateRecord) -> PendingUpdate:
@@ -169,9 +169,9 @@ def signed_verdicts(judged: Sequence[PendingUpdate]) -> list[CommitVerdict]:
 
 def load_unsigned(store: Store, run: str) -> list[CommitVerdict]:
     """The final verdicts since the decision that made the newest version: no commit names them yet. Blocking."""
-    decisions = store.decisions(run)
-    last = max((one.decision for one in decisions if one.version is not None), default=0)
-    since = [verdict for one in decisions if one.decision > last for verdict in one.verdicts]
+    steps = store.steps(run)
+    last = max((step.number for step in steps if step.version is not None), default=0)
+    since = [verdict for step in steps if step.number > last for verdict in step.verdicts]
     numbers = [int(str(verdict["round"])) for verdict in since if verdict["verdict"] != "held"]
     updates = {update.round: update for update in store.updates_of(run, numbers)}
     return [

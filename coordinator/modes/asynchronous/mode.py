@@ -30,7 +30,7 @@ from covey.coordinator.modes.asynchronous.machine import AsyncMachine
 from covey.coordinator.modes.asynchronous.preparation import async_run_policy_of, restore
 from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.runs.assignments import AssignmentInputs, wanted_parts
-from covey.coordinator.runs.commit import discard_scratch, signed_version
+from covey.coordinator.runs.commit import MadeStep, discard_scratch, signed_version
 from covey.coordinator.runs.facts import Counted, NodeProgress
 from covey.coordinator.runs.mode import Mode
 from covey.coordinator.runs.preparation import Prepared
@@ -38,10 +38,10 @@ from covey.coordinator.runs.verdict_feedback import VerdictFeedback
 from covey.errors import Conflict, CoveyError, Late
 from covey.machines.protocol import TransferProgressed, UpdateStored, Verdict
 from covey.machines.shortage import listed
-from covey.storage.record.contract import PolicyStateRecord, UpdateRecord, VersionRecord
+from covey.storage.record.contract import UpdateRecord, VersionRecord
 from covey.wire.signing import CommitVerdict
-from covey.worker.jobs.decisions import EVICTED, DecideJob, DecideResult
-from covey.worker.jobs.operations import DECIDE
+from covey.worker.jobs.operations import STEP
+from covey.worker.jobs.steps import EVICTED
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,8 @@ class DecisionOutcome:
     """A decision that is ready to be recorded."""
 
     given: DecisionInput
-    job: DecideJob
-    result: DecideResult
     judged: list[PendingUpdate]
-    version: VersionRecord | None
+    made: MadeStep
 
 
 class AsyncMode(Mode):
@@ -69,7 +67,6 @@ class AsyncMode(Mode):
         self.machine: AsyncMachine | None = None
         self._open: dict[str, tuple[int, VersionRecord]] = {}
         """Node to its open assignment and the version that it starts from."""
-        self._state = PolicyStateRecord(run.run.run, 0, "")
         self._earlier: dict[int, PendingUpdate] = {}
         """The updates that the policy's state refers to."""
         self._unsigned: list[CommitVerdict] = []
@@ -125,8 +122,7 @@ class AsyncMode(Mode):
         """In the record's thread: what it has of the run's progress."""
         store, run = self._run.record, self._run.run.run
         self._open = {node: (w.number, store.version(run, w.base_version)) for node, w in restored.open.items()}
-        self._state = store.policy_state(run) or self._state
-        self._earlier = load_earlier(store, run, self._state)
+        self._earlier = load_earlier(store, run, self._run.step)
         self._unsigned = load_unsigned(store, run)
         if self._run.ready().description.node_state:
             self._feedback = VerdictFeedback.load(store, run, self._run.run.roster, restored.last_number)
@@ -203,7 +199,7 @@ class AsyncMode(Mode):
             run.post(ev.DecisionFailed(pending.update.round, str(error)))
             return
         try:
-            await run.commit(outcome.job, outcome.result, lambda: self._record_decision(outcome))
+            await run.commit(outcome.made, bytes_received=pending.update.bytes)
         except Conflict:
             if self.machine is None or not self.machine.done:
                 raise
@@ -214,7 +210,7 @@ class AsyncMode(Mode):
 
     async def _decision_input(self, pending: PendingUpdate) -> DecisionInput:
         run, newest, path = self._run, self._run.newest(), self._services.files.path
-        wanted = {newest.version, pending.base_version, *self._state.pinned_versions}
+        wanted = {newest.version, pending.base_version, *run.step.pinned_versions}
         versions = [
             newest if number == newest.version else await run.persist(run.record.version, run.run.run, number)
             for number in wanted
@@ -223,7 +219,7 @@ class AsyncMode(Mode):
             run=run.run,
             arrived=pending,
             version=newest.version,
-            state=self._state,
+            last=run.step,
             earlier=self._earlier,
             models={version.version: path(version.artifact.digest) for version in versions},
             slots={part.name: path(part.artifact.digest) for part in newest.state},
@@ -236,11 +232,12 @@ class AsyncMode(Mode):
             {digest: files.path(digest) for digest in given.digests()},
             files.scratch(prepared.layout.file_bytes),
             {slot: files.scratch(size) for slot, size in prepared.slot_bytes().items()},
+            allow_path=services.allow_paths,
         )
         faults.reach("aggregate")
         try:
             with services.metrics.phase("aggregating"):
-                result = await services.worker.do(DECIDE, job)
+                result = await services.worker.do(STEP, job)
         except CoveyError:
             discard_scratch(files, job)
             raise
@@ -249,28 +246,17 @@ class AsyncMode(Mode):
         if result.artifact is not None:
             verdicts = [*self._unsigned, *signed_verdicts(judged)]
             version = signed_version(services, self._run.newest(), result, verdicts, round=given.arrived.update.round)
-        return DecisionOutcome(given, job, result, judged, version)
-
-    def _record_decision(self, outcome: DecisionOutcome) -> None:
-        """In the record's thread."""
-        given, result = outcome.given, outcome.result
-        self._run.record.decide(
-            given.decision(result, self._services.clock()),
-            given.after(result),
-            [pending.update for pending in outcome.judged],
-            outcome.version,
-            bytes_received=given.arrived.update.bytes,
-            bytes_sent=self._run.bytes_sent,
-        )
+        record = given.step(result, services.clock())
+        made = MadeStep(job, result, record, [pending.update for pending in judged], version)
+        return DecisionOutcome(given, judged, made)
 
     def _note(self, outcome: DecisionOutcome) -> None:
         """What was recorded is what is."""
-        self._state = outcome.given.after(outcome.result)
-        self._earlier = kept_after(self._earlier, outcome.judged, self._state)
-        self._unsigned = [] if outcome.version else [*self._unsigned, *signed_verdicts(outcome.judged)]
-        self._run.base = outcome.version or self._run.base
+        made = outcome.made
+        self._earlier = kept_after(self._earlier, outcome.judged, made.record)
+        self._unsigned = [] if made.version else [*self._unsigned, *signed_verdicts(outcome.judged)]
         self._run.bytes_sent = 0
-        updates = [pending.update for pending in outcome.judged]
+        updates = list(made.judged)
         self._feedback.note(updates)
         self._count_decision(outcome, updates)
         for update in updates:
@@ -284,8 +270,8 @@ class AsyncMode(Mode):
         metrics.round_ended("committed", None if opened_at is None else time.monotonic() - opened_at)
         metrics.judged((update.node, update.verdict) for update in updates)
         facts.decided += 1
-        if outcome.version is not None:
-            facts.note(outcome.version.metrics)
+        if outcome.made.version is not None:
+            facts.note(outcome.made.version.metrics)
 
     def _settle(self, update: UpdateRecord, *, counted: bool) -> None:
         if self.open_round(update.node) == update.round:

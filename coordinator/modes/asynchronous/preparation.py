@@ -27,8 +27,8 @@ def async_run_policy_of(prepared: Prepared, *, keeps_deadlines: bool = True) -> 
 
 def restore(store: Store, run: str, policy: AsyncRunPolicy) -> AsyncRestored:
     """What the record knows of a run. Blocking."""
-    last, state = store.rounds(run, limit=1, newest=True), store.policy_state(run)
-    decided, newest = state.decision if state else 0, store.version(run, -1).version
+    last, step = store.rounds(run, limit=1, newest=True), store.last_step(run)
+    decided, newest = step.number if step else 0, store.version(run, -1).version
     unevaluated: tuple[int, ...] = ()
     if policy.evaluate_centrally:
         newest_due = newest if decided >= policy.updates else -1

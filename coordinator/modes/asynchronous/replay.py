@@ -19,11 +19,11 @@ from covey.coordinator.modes.asynchronous.decisions import (
 )
 from covey.coordinator.modes.contract import ReplayReport
 from covey.coordinator.modes.replaying import different, first_version, require_kept, text_of
-from covey.storage.record.contract import DecisionRecord, PolicyStateRecord, RunRecord, Store, VersionRecord
+from covey.storage.record.contract import RunRecord, StepRecord, Store, VersionRecord
 from covey.worker.client.client import Worker
-from covey.worker.jobs.decisions import DecideResult
-from covey.worker.jobs.operations import DECIDE, DESCRIBE
+from covey.worker.jobs.operations import DESCRIBE, STEP
 from covey.worker.jobs.runs import DescribeJob
+from covey.worker.jobs.steps import StepResult
 
 
 @dataclass
@@ -52,11 +52,11 @@ class Replay:
     ) -> None:
         self._store, self._run, self._artifacts, self._worker = store, run, artifacts, worker
         self._folder, self._allow_path = folder, allow_path
-        self._decisions = store.decisions(run.run)
+        self._steps = store.steps(run.run)
         self._versions = {version.version: version for version in store.versions(run.run)}
         self._last_use: dict[int, int] = {}
         """Version to the last decision on an update that started from it."""
-        self._state = PolicyStateRecord(run.run, 0, "")
+        self._last = StepRecord.before_first(run.run)
         self._earlier: dict[int, PendingUpdate] = {}
         self._models: dict[int, Path] = {}
         self._newest = _Model(0, "")
@@ -69,21 +69,22 @@ class Replay:
             NotFound: The files of an update are not kept any more (`[keep] updates`).
             CoveyError: The worker could not make a decision again.
         """
-        arrivals = [self._arrived(decision) for decision in self._decisions]
+        arrivals = [self._arrived(step) for step in self._steps]
         self._last_use = {one.base_version: number for number, one in enumerate(arrivals, start=1)}
         said = await self._worker.do(DESCRIBE, DescribeJob(self._run.spec, self._allow_path))
         self._slots = tuple(said.slots)
         problems = await self._first_version()
-        for decision, arrived in zip(self._decisions, arrivals, strict=True):
+        for step, arrived in zip(self._steps, arrivals, strict=True):
             if problems:
                 break
-            problems = await self._again(decision, arrived)
-            on_progress(decision.decision, len(self._decisions))
+            problems = await self._again(step, arrived)
+            on_progress(step.number, len(self._steps))
         made = self._newest.version - bool(problems and self._newest.version)
-        return ReplayReport(self._run.run, self._state.decision, made, self._newest.sha256, tuple(problems))
+        sha256, wrong = self._newest.sha256, tuple(problems)
+        return ReplayReport(self._run.run, self._last.number, made, sha256, wrong, "decisions")
 
-    def _arrived(self, decision: DecisionRecord) -> PendingUpdate:
-        update = self._store.updates(self._run.run, decision.round)[0]
+    def _arrived(self, step: StepRecord) -> PendingUpdate:
+        update = self._store.updates(self._run.run, step.group)[0]
         require_kept(update, self._artifacts)
         # As it was when it came: no verdict yet.
         found = load_pending(self._store, update)
@@ -95,45 +96,47 @@ class Replay:
         self._newest, self._models = _Model(0, sha256), {0: out}
         return different("version 0: the model", sha256, self._versions[0].model_sha256)
 
-    async def _again(self, decision: DecisionRecord, arrived: PendingUpdate) -> list[str]:
+    async def _again(self, step: StepRecord, arrived: PendingUpdate) -> list[str]:
         given = DecisionInput(
-            run=replace(self._run, roster=self._run.roster[: decision.roster]),
+            run=replace(self._run, roster=self._run.roster[: step.roster]),
             arrived=arrived,
             version=self._newest.version,
-            state=self._state,
+            last=self._last,
             earlier=self._earlier,
             models=self._models,
             slots=self._newest.slots,
-            evicted=recorded_evictions(decision),
+            evicted=recorded_evictions(step),
         )
         number = given.version + 1
         out = self._folder / f"version-{number}"
         slots = {slot: self._folder / f"{slot.replace('/', '-')}-{number}" for slot in self._slots}
-        job = given.job({digest: self._artifacts / digest for digest in given.digests()}, out, slots)
-        result = await self._worker.do(DECIDE, job)
-        self._advance(given, result, decision, out)
-        return [f"decision {decision.decision}: {text}" for text in self._compare(decision, given, result)]
+        job = given.job(
+            {digest: self._artifacts / digest for digest in given.digests()}, out, slots, allow_path=self._allow_path
+        )
+        result = await self._worker.do(STEP, job)
+        made = given.step(result, step.decided_at)
+        self._advance(given, result, made, out)
+        return [f"decision {step.number}: {text}" for text in self._compare(step, made, result)]
 
-    def _advance(self, given: DecisionInput, result: DecideResult, decision: DecisionRecord, out: Path) -> None:
-        self._state = given.after(result)
-        self._earlier = kept_after(self._earlier, given.judged(result), self._state)
+    def _advance(self, given: DecisionInput, result: StepResult, made: StepRecord, out: Path) -> None:
+        self._last = made
+        self._earlier = kept_after(self._earlier, given.judged(result), made)
         if result.artifact is not None:
             for path in self._newest.slots.values():
                 path.unlink(missing_ok=True)
             self._newest = _Model(given.version + 1, result.model_sha256, {p.name: p.path for p in result.state})
             self._models[self._newest.version] = out
-        wanted = {self._newest.version, *self._state.pinned_versions}
+        wanted = {self._newest.version, *made.pinned_versions}
         for version in set(self._models) - wanted:
-            if self._last_use.get(version, 0) <= decision.decision:
+            if self._last_use.get(version, 0) <= made.number:
                 self._models.pop(version).unlink(missing_ok=True)
 
-    def _compare(self, decision: DecisionRecord, given: DecisionInput, result: DecideResult) -> list[str]:
-        made = given.decision(result, decision.decided_at)
-        problems = different("the newest version before it", made.newest, decision.newest)
-        problems += different("the version made", made.version, decision.version)
-        problems += different("the verdicts", text_of(made.verdicts), text_of(decision.verdicts))
-        problems += different("the policy's state", made.state_sha256, decision.state_sha256)
-        recorded: VersionRecord | None = self._versions.get(made.version or -1)
-        if recorded is not None:
-            problems += different("the model", result.model_sha256, recorded.model_sha256)
+    def _compare(self, recorded: StepRecord, made: StepRecord, result: StepResult) -> list[str]:
+        problems = different("the newest version before it", made.newest, recorded.newest)
+        problems += different("the version made", made.version, recorded.version)
+        problems += different("the verdicts", text_of(made.verdicts), text_of(recorded.verdicts))
+        problems += different("the policy's state", made.state_sha256, recorded.state_sha256)
+        version: VersionRecord | None = self._versions.get(made.version or -1)
+        if version is not None:
+            problems += different("the model", result.model_sha256, version.model_sha256)
         return problems

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -11,50 +11,46 @@ from covey.coordinator.runs.evaluation import NodeMetrics, reported_loss
 from covey.metrics import counted
 from covey.parts import PartFile, collected, collected_name
 from covey.storage.record.contract import UpdateRecord, VersionRecord
-from covey.worker.jobs.aggregation import AggregateResult, AggregateRow, AnswerRow
 from covey.worker.jobs.runs import Description
+from covey.worker.jobs.steps import StepAnswer, StepResult
 
 PathOf = Callable[[str], Path]
 """Where the file of a digest lies."""
 
 
-def aggregate_rows(updates: Sequence[UpdateRecord], roster: Sequence[str], path_of: PathOf) -> tuple[AggregateRow, ...]:
-    """What each node has sent in all phases, in roster order; weight and loss are those of its first answer."""
-    by_node: dict[str, list[UpdateRecord]] = {}
-    for update in sorted(updates, key=lambda each: each.phase):
-        by_node.setdefault(update.node, []).append(update)
-    return tuple(_row(by_node[node], path_of) for node in roster if node in by_node)
+def step_answers(
+    answers: Sequence[UpdateRecord], roster: Sequence[str], path_of: PathOf, *, for_method: bool
+) -> tuple[StepAnswer, ...]:
+    """A round's answers for the worker, by phase and in roster order.
 
-
-def _row(updates: Sequence[UpdateRecord], path_of: PathOf) -> AggregateRow:
-    paths = {name: path for update in updates for name, path in _paths(update, path_of).items()}
-    first = updates[0]
-    return AggregateRow(first.node, first.weight, paths, reported_loss(cast(NodeMetrics, first.metrics)))
-
-
-def _paths(update: UpdateRecord, path_of: PathOf) -> Mapping[str, Path]:
-    return {part.name: path_of(part.artifact.digest) for part in update.parts}
-
-
-def answer_rows(answers: Sequence[UpdateRecord], roster: Sequence[str], path_of: PathOf) -> tuple[AnswerRow, ...]:
-    """All answers, for the method to look at: by phase, in roster order."""
+    A method with phases looks at all of them (`for_method`), with what nodes reported; else only updates are named.
+    """
     places = {node: place for place, node in enumerate(roster)}
-    in_order = sorted((a for a in answers if a.node in places), key=lambda a: (a.phase, places[a.node]))
+    wanted = (a for a in answers if a.node in places and (for_method or a.verdict == "received"))
     return tuple(
-        AnswerRow(
-            answer.node,
-            answer.phase,
-            answer.verdict,
-            answer.reason,
-            answer.weight,
-            {name: (total, count) for name, (total, count) in counted(cast(NodeMetrics, answer.metrics)).items()},
-            _paths(answer, path_of),
-        )
-        for answer in in_order
+        _answer(answer, path_of, for_method=for_method)
+        for answer in sorted(wanted, key=lambda answer: (answer.phase, places[answer.node]))
     )
 
 
-def judged(updates: Sequence[UpdateRecord], result: AggregateResult, rule_phase: int) -> list[UpdateRecord]:
+def _answer(answer: UpdateRecord, path_of: PathOf, *, for_method: bool) -> StepAnswer:
+    paths = {part.name: path_of(part.artifact.digest) for part in answer.parts}
+    loss = reported_loss(cast(NodeMetrics, answer.metrics))
+    if not for_method:
+        return StepAnswer(answer.node, answer.weight, paths, loss)
+    return StepAnswer(
+        answer.node,
+        answer.weight,
+        paths,
+        loss,
+        phase=answer.phase,
+        verdict=answer.verdict,
+        reason=answer.reason,
+        metrics={name: (total, count) for name, (total, count) in counted(cast(NodeMetrics, answer.metrics)).items()},
+    )
+
+
+def judged(updates: Sequence[UpdateRecord], result: StepResult, rule_phase: int) -> list[UpdateRecord]:
     """The updates that were looked at, with their verdicts: all of a node's have the same.
 
     The share in the result is that of the update with the part under the rule, which nodes send in `rule_phase`.
@@ -63,7 +59,7 @@ def judged(updates: Sequence[UpdateRecord], result: AggregateResult, rule_phase:
     return [
         replace(
             update,
-            verdict="accepted" if verdict.accepted else "rejected",
+            verdict=verdict.verdict,
             reason=verdict.reason,
             share=verdict.share if update.phase == rule_phase else 0.0,
             numbers=dict(verdict.numbers),

@@ -209,8 +209,9 @@ class RoundMachine:
         self._reopen()
 
     def _open_phase(self, event: ev.PhasePlanned) -> None:
-        self._actions.append(ev.OpenPhase(self.round, self.phase, event.phase, event.params, event.rejected))
-        self.answers |= dict.fromkeys(event.rejected, "rejected")
+        rejected = {**dict.fromkeys(self._evicted(), "evicted"), **event.rejected}
+        self._actions.append(ev.OpenPhase(self.round, self.phase, event.phase, event.params, rejected))
+        self.answers |= dict.fromkeys(rejected, "rejected")
         self.state, self.phase, self._asked, self._phase_answers = "collecting", event.phase, tuple(event.params), {}
         self._attempt_at, self._stuck = self._now, False
         self._lose_the_gone()
@@ -226,6 +227,8 @@ class RoundMachine:
 
     def _reopen(self) -> None:
         self.state, self.phase, self._asked, self._phase_answers = "collecting", 1, (), {}
+        for node in self._evicted():
+            self._answer(node, "rejected", "evicted")
         # Where the method decides, all that came may be the same as before: each try counts.
         self._retry("too few updates were left after the rule's rejections", is_free=self.policy.phases == 1)
         if self._stuck:  # open again for updates that may still come
@@ -369,6 +372,10 @@ class RoundMachine:
 
     def _received(self) -> list[str]:
         return [node for node in self.members.roster if self.answers.get(node) == "received"]
+
+    def _evicted(self) -> list[str]:
+        """Who was evicted while the worker looked at its answer: it does not count in what follows."""
+        return [node for node in self._received() if self.members.why_gone(node) == "removed"]
 
     def _needed(self) -> int:
         return max(self.policy.min_nodes, math.ceil(self.policy.quorum * len(self.invited)))

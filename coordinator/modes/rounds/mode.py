@@ -13,7 +13,7 @@ from covey import faults
 from covey import messages as msg
 from covey.artifact import INLINE_BYTES, Artifact
 from covey.coordinator.modes.rounds import events as ev
-from covey.coordinator.modes.rounds.answers import aggregate_rows, answer_rows, collected_files, judged
+from covey.coordinator.modes.rounds.answers import collected_files, judged, step_answers
 from covey.coordinator.modes.rounds.machine import RoundMachine
 from covey.coordinator.modes.rounds.preparation import opened_with, restore, round_policy_of
 from covey.coordinator.modes.rounds.waiting import awaited, away_text
@@ -25,7 +25,7 @@ from covey.coordinator.runs.assignments import (
     method_files,
     wanted_parts,
 )
-from covey.coordinator.runs.commit import discard_scratch, signed_version
+from covey.coordinator.runs.commit import MadeStep, discard_scratch, signed_version
 from covey.coordinator.runs.evaluation import NodeMetrics
 from covey.coordinator.runs.facts import Counted, NodeProgress
 from covey.coordinator.runs.mode import Mode
@@ -33,10 +33,10 @@ from covey.coordinator.runs.preparation import Prepared
 from covey.coordinator.runs.verdict_feedback import VerdictFeedback
 from covey.errors import CoveyError, NotFound
 from covey.parts import rule_phase
-from covey.storage.record.contract import EventRecord, OpeningRecord, UpdateRecord, VersionRecord
+from covey.storage.record.contract import EventRecord, StepRecord, UpdateRecord, VersionRecord, step_verdict
 from covey.wire.signing import CommitVerdict
-from covey.worker.jobs.aggregation import AggregateJob, AggregateResult
-from covey.worker.jobs.operations import AGGREGATE
+from covey.worker.jobs.operations import STEP
+from covey.worker.jobs.steps import StepJob, StepResult
 
 
 @dataclass
@@ -46,8 +46,14 @@ class _Closing:
     updates: list[UpdateRecord] = field(default_factory=list)
     answers: list[UpdateRecord] = field(default_factory=list)
     """The same, and those who sent none, or one that does not count."""
-    job: AggregateJob | None = None
-    result: AggregateResult | None = None
+    job: StepJob | None = None
+    result: StepResult | None = None
+
+    def made(self) -> tuple[StepJob, StepResult]:
+        """The job, and what came out."""
+        if self.job is None or self.result is None:
+            raise RuntimeError("a step without a result")
+        return self.job, self.result
 
 
 class RoundsMode(Mode):
@@ -203,16 +209,16 @@ class RoundsMode(Mode):
         run.log.info("round opened", round=action.round, attempt=action.attempt, invited=len(action.invited))
 
     async def _open_phase(self, action: ev.OpenPhase) -> None:
-        run, now = self._run, self._services.clock()
-        faults.reach("before-phase")
-        opening = OpeningRecord(run.run.run, action.round, action.closed, action.phase, action.params, now)
+        run, job, result = self._run, *self._closing.made()
         rejected = [
             replace(update, verdict="rejected", reason=action.rejected[update.node])
             for update in self._closing.updates
             if update.node in action.rejected
         ]
-        await run.persist(run.record.open_phase, opening, rejected)
-        faults.reach("after-phase")
+        opens = [{"phase": action.phase, "node": node, "params": text} for node, text in action.params.items()]
+        record = self._step(action.round, action.closed, rejected, self._services.clock())
+        made = MadeStep(job, result, replace(record, opens=tuple(opens)), rejected)
+        await run.commit(made, bytes_received=run.bytes_received)
         self._params, self._closing, self._collecting_since = dict(action.params), _Closing(), time.monotonic()
         for node in {update.node for update in rejected}:
             run.entered(node, NodeProgress("rejected"))
@@ -273,9 +279,9 @@ class RoundsMode(Mode):
         run, closing = self._run, self._closing
         try:
             with self._services.metrics.phase("aggregating"):
-                closing.job = job = self._job(action.round)
+                closing.job = job = self._job()
                 faults.reach("aggregate")
-                closing.result = result = await self._services.worker.do(AGGREGATE, job)
+                closing.result = result = await self._services.worker.do(STEP, job)
         except CoveyError as error:
             run.log.exception("aggregation failed", round=action.round)
             self._discard(closing)
@@ -294,17 +300,16 @@ class RoundsMode(Mode):
         if closing.job is not None:
             discard_scratch(self._services.files, closing.job)
 
-    def _job(self, number: int) -> AggregateJob:
+    def _job(self) -> StepJob:
         run, files, base, prepared = self._run.run, self._services.files, self._run.newest(), self._run.ready()
-        is_asked, closing = prepared.description.phases > 1, self._closing
-        return AggregateJob(
+        closing = self._closing
+        return StepJob(
             run=run.run,
             spec_json=run.spec,
             layout=run.layout,
-            round=number,
-            base=files.path(base.artifact.digest),
-            rows=aggregate_rows(closing.updates, run.roster, files.path),
-            answers=answer_rows(closing.answers, run.roster, files.path) if is_asked else (),
+            version=base.version,
+            models={base.version: files.path(base.artifact.digest)},
+            answers=step_answers(closing.answers, run.roster, files.path, for_method=prepared.description.phases > 1),
             phase=self.open_phase(""),
             state={part.name: files.path(part.artifact.digest) for part in base.state},
             out=files.scratch(prepared.layout.file_bytes),
@@ -316,9 +321,7 @@ class RoundsMode(Mode):
     # -- commit ---------------------------------------------------------------------------------------------------
 
     async def _commit(self, action: ev.Commit) -> None:
-        run, result, job = self._run, self._closing.result, self._closing.job
-        if result is None or job is None:
-            raise RuntimeError("commit without a result")
+        run, job, result = self._run, *self._closing.made()
         verdicts = judged(self._closing.updates, result, rule_phase(run.ready().description.parts))
         version = signed_version(
             self._services,
@@ -329,8 +332,11 @@ class RoundsMode(Mode):
             metrics={name: total / count for name, (total, count) in result.metrics.items()},
             collected=collected_files(run.ready().description, run.newest(), verdicts),
         )
-        await run.commit(job, result, lambda: self._record_commit(action.round, version, verdicts))
-        self._before, run.base, self._closing = run.base, version, _Closing()
+        record = self._step(action.round, self.open_phase(""), verdicts, version.created_at)
+        made = MadeStep(job, result, replace(record, version=version.version), verdicts, version)
+        self._before = run.base
+        await run.commit(made, bytes_received=run.bytes_received)
+        self._closing = _Closing()
         self._feedback.note(verdicts)
         self._count_commit(version, verdicts)
         self._holders = {update.node for update in verdicts}
@@ -347,16 +353,18 @@ class RoundsMode(Mode):
             shares = {node: round(share, 4) for node, share in capped.items()}
             self._run.log.warning("weights.max_share bounds nodes", round=number, share_of_examples=shares)
 
-    def _record_commit(self, number: int, version: VersionRecord, verdicts: list[UpdateRecord]) -> None:
+    def _step(self, number: int, phase: int, verdicts: list[UpdateRecord], at: float) -> StepRecord:
+        """The step that follows from a phase's answers."""
         run = self._run
-        run.record.commit_round(
-            run.run.run,
-            number,
-            version,
-            verdicts,
-            bytes_received=run.bytes_received,
-            bytes_sent=run.bytes_sent,
-            at=version.created_at,
+        return StepRecord(
+            run=run.run.run,
+            number=run.step.number + 1,
+            cause=((number, phase),),
+            newest=run.newest().version,
+            version=None,
+            roster=len(run.run.roster),
+            verdicts=tuple(map(step_verdict, verdicts)),
+            decided_at=at,
         )
 
     def _count_commit(self, version: VersionRecord, verdicts: list[UpdateRecord]) -> None:

@@ -17,16 +17,16 @@ from typing import cast
 from covey.artifact import artifact_of_file
 from covey.coordinator.modes.contract import ReplayReport
 from covey.coordinator.modes.replaying import different, first_version, require_kept, text_of
-from covey.coordinator.modes.rounds.answers import aggregate_rows, answer_rows, collected_files, judged
+from covey.coordinator.modes.rounds.answers import collected_files, judged, step_answers
 from covey.coordinator.runs.evaluation import NodeMetrics, reported_loss
 from covey.errors import CoveyError
 from covey.parts import PartFile, rule_phase
 from covey.storage.record.contract import Json, RunRecord, StepRecord, Store, UpdateRecord, VersionRecord
 from covey.wire.signing import UpdateStatement
 from covey.worker.client.client import Worker
-from covey.worker.jobs.aggregation import AggregateJob, AggregateResult
-from covey.worker.jobs.operations import AGGREGATE, DESCRIBE
+from covey.worker.jobs.operations import DESCRIBE, STEP
 from covey.worker.jobs.runs import DescribeJob, Description
+from covey.worker.jobs.steps import StepJob, StepResult
 
 
 @dataclass
@@ -109,7 +109,7 @@ class RoundsReplay:
         if problems:
             return problems
         job = self._job(step, rows)
-        result = await self._worker.do(AGGREGATE, job)
+        result = await self._worker.do(STEP, job)
         if result.artifact is None:
             return ["too few updates are left for the rule, and a version is recorded"]
         problems = self._compare(step, rows, result)
@@ -140,21 +140,22 @@ class RoundsReplay:
             problems += different(f"the digest of part {part.name!r} of {who}", digest, part.artifact.digest)
         return problems
 
-    def _job(self, step: StepRecord, rows: list[UpdateRecord]) -> AggregateJob:
+    def _job(self, step: StepRecord, rows: list[UpdateRecord]) -> StepJob:
         run, base, ((number, phase), *_) = self._run, self._newest, reversed(step.cause)
         looked_at = {(row.node, row.phase) for row in rows}
         answers = [
             replace(answer, verdict="received", reason="") if (answer.node, answer.phase) in looked_at else answer
             for answer in self._answers(step)
         ]
-        return AggregateJob(
+        return StepJob(
             run=run.run,
             spec_json=run.spec,
             layout=run.layout,
-            round=number,
-            base=base.model,
-            rows=aggregate_rows(rows, run.roster, self._artifacts.joinpath),
-            answers=answer_rows(answers, run.roster, self._artifacts.joinpath) if self._description.phases > 1 else (),
+            version=base.version,
+            models={base.version: base.model},
+            answers=step_answers(
+                answers, run.roster, self._artifacts.joinpath, for_method=self._description.phases > 1
+            ),
             phase=phase,
             state=base.state,
             out=self._folder / f"version-{number}",
@@ -163,7 +164,7 @@ class RoundsReplay:
             allow_path=self._allow_path,
         )
 
-    def _compare(self, step: StepRecord, rows: list[UpdateRecord], result: AggregateResult) -> list[str]:
+    def _compare(self, step: StepRecord, rows: list[UpdateRecord], result: StepResult) -> list[str]:
         number = self._newest.version + 1
         made = judged(rows, result, rule_phase(self._description.parts))
         verdicts = text_of(_recorded_of(made))
@@ -178,7 +179,7 @@ class RoundsReplay:
         return problems + _compare_version(result, collected, recorded)
 
 
-def _compare_version(result: AggregateResult, collected: Sequence[PartFile], recorded: VersionRecord) -> list[str]:
+def _compare_version(result: StepResult, collected: Sequence[PartFile], recorded: VersionRecord) -> list[str]:
     problems = different("the model", result.model_sha256, recorded.model_sha256)
     made = result.artifact.digest if result.artifact else ""
     problems += different("the model's file", made, recorded.artifact.digest)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +12,7 @@ from covey.cli.framework.connecting import connected
 from covey.cli.framework.fields import PROGRESS_FIELDS, ROUND_FIELDS, UPDATE_FIELDS, VERSION_FIELDS, plain, plain_list
 from covey.cli.framework.options import json_option, target_options
 from covey.cli.framework.pages import DEFAULT_PAGE, note_more, page_options
+from covey.errors import NotFound
 
 if TYPE_CHECKING:
     from covey.client.connection import Connection
@@ -64,13 +66,35 @@ def _page(
     if len(rounds) <= limit:
         return rounds, None
     if after is None:
-        return rounds[1:], (f"the newest {limit} rounds are shown", "--after 0 from the first one")
+        shown = "the newest round is shown" if limit == 1 else f"the newest {limit} rounds are shown"
+        return rounds[1:], (shown, "--after 0 from the first one")
     return rounds[:limit], (f"rounds after {after} are shown", f"--after {rounds[limit - 1].round}")
+
+
+class RoundNumber(click.ParamType[Any]):
+    """The number of a round, from 1, or `newest` (None)."""
+
+    name = "round"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        """Check a round's number."""
+        if value == "newest":
+            return None
+        if not re.fullmatch(r"\d{1,9}", str(value)) or int(value) == 0:
+            self.fail(f"{value!r} is not a round; write its number, from 1, or `newest`", param, ctx)
+        return int(value)
+
+
+def _newest(connection: Connection, run: str) -> int:
+    newest = connection.rounds(run, limit=1, newest=True)
+    if not newest:
+        raise NotFound(f"run {connection.run(run).run} has no round yet")
+    return newest[0].round
 
 
 @round_group.command(
     "show",
-    examples=("covey round show digits 3 --data-dir /srv/covey", "covey round show digits 3 --json"),
+    examples=("covey round show digits 3 --data-dir /srv/covey", "covey round show digits --json"),
     json_fields=(
         *ROUND_FIELDS,
         f"updates (a list of: {', '.join(UPDATE_FIELDS)})",
@@ -80,13 +104,16 @@ def _page(
     ),
 )
 @click.argument("run")
-@click.argument("number", metavar="N", type=click.IntRange(min=1))
+@click.argument("number", metavar="[N]", type=RoundNumber(), default="newest")
 @json_option
 @target_options
-def show_round(run: str, number: int, as_json: bool, target: Target) -> None:
-    """Show round N of RUN: who sent what, whether it was accepted, and why not; of an open round also who does what."""
+def show_round(run: str, number: int | None, as_json: bool, target: Target) -> None:
+    """Show round N of RUN (the newest, where none is named).
+
+    Who sent what, whether it was accepted, and why not; of an open round also who does what.
+    """
     with connected(target) as connection:
-        detail = connection.round(run, number)
+        detail = connection.round(run, number or _newest(connection, run))
     if as_json:
         version = plain(detail.version, VERSION_FIELDS) if detail.version is not None else None
         updates = plain_list(detail.updates, UPDATE_FIELDS)

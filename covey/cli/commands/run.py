@@ -100,7 +100,10 @@ def list_runs(before: str, limit: int | None, whole: bool, as_json: bool, target
 
         tables.show(tables.run_table(runs))
     if more:
-        note_more(f"the newest {len(runs)} runs are shown", f"--before {runs[-1].run}")
+        note_more(
+            "the newest run is shown" if len(runs) == 1 else f"the newest {len(runs)} runs are shown",
+            f"--before {runs[-1].run}",
+        )
 
 
 @run.command(
@@ -324,7 +327,10 @@ def debug(log: Path) -> None:
     other actions than were recorded.
     """
     from covey.cli.views.debugging import print_log
+    from covey.client.event_log import unfinished_lines
 
     differences = print_log(log, click.echo)
+    for number in unfinished_lines(log):
+        click.echo(f"line {number} is unfinished, as a crash leaves it: what came after it is not in the log", err=True)
     if differences:
         raise Failure(f"{differences} events led to other actions than were recorded in {log}")

@@ -38,6 +38,7 @@ SIMULATE_FIELDS = (
         "covey simulate digits.toml --nodes 25 --attack alie=5 --attack-option alie.z=1.5 --data-dir ~/alie",
         "covey simulate digits.toml --nodes 9 --attack sign-flip=2 --attack nan=1 --json",
         "covey simulate mnist.toml --nodes 31 --path images=/srv/mnist",
+        "covey simulate digits.toml --nodes 9 --events ./events && covey run debug ./events/RUN.jsonl",
     ),
     json_fields=SIMULATE_FIELDS,
 )
@@ -52,6 +53,7 @@ SIMULATE_FIELDS = (
 @click.option("--staleness", metavar="normal:MEAN,SD", help="Mode async: how many versions old updates are.")
 @click.option("--device", default="cpu", show_default=True, help="What to train on: cpu, cuda or cuda:N.")
 @click.option("--data-dir", type=FOLDER, help="The folder for the record [default: a new temporary one].")
+@click.option("--events", type=FOLDER, help="Also log what the run's machine is told there, for `covey run debug`.")
 @json_option
 def simulate(
     spec: Path,
@@ -63,6 +65,7 @@ def simulate(
     staleness: str | None,
     device: str,
     data_dir: Path | None,
+    events: Path | None,
     as_json: bool,
 ) -> None:
     """Run SPEC.toml with many nodes in one process.
@@ -84,6 +87,7 @@ def simulate(
         paths=dict(_pair(text, "--path", "NAME=PATH") for text in paths),
         staleness=parse_staleness(staleness) if staleness else None,
         device=device,
+        events=events.absolute() if events is not None else None,
     )
     outcome = _simulated(plan)
     if as_json:

@@ -33,6 +33,9 @@ local_epochs = 1
 [rounds]
 count = {rounds}
 min_nodes = {nodes}
+
+[keep]
+updates = {rounds}
 """
 
 

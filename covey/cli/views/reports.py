@@ -16,7 +16,7 @@ def audit_text(report: AuditReport) -> str:
 
 def replay_text(report: ReplayReport) -> str:
     """A replay's report."""
-    lines = [f"{report.decisions} decisions of run {report.run} were made again from the stored updates"]
+    lines = [f"{report.decisions} {report.unit} of run {report.run} were made again from the stored updates"]
     if report.ok:
         lines.append(f"every verdict and all {report.versions} versions came out the same: {report.model_sha256}")
     return "\n".join([*lines, *report.problems])

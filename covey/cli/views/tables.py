@@ -196,6 +196,8 @@ def assignment_table(rounds: Sequence[Round], names: Sequence[str], measured: Se
 
 def outcome_of(item: Round) -> str:
     """What became of an asynchronous assignment: its verdict, once there was a decision."""
+    if item.state == "failed":
+        return next((name for name in SHORT if getattr(item, name)), "unfinished")
     if item.state != "decided":
         return item.state
     return "accepted" if item.accepted else "rejected" if item.rejected else "held"

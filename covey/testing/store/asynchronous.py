@@ -13,14 +13,7 @@ from typing import Any
 import pytest
 
 from covey.errors import Conflict, NotFound
-from covey.storage.record.contract import (
-    DecisionRecord,
-    PolicyStateRecord,
-    StepRecord,
-    Store,
-    UpdateRecord,
-    VersionRecord,
-)
+from covey.storage.record.contract import StepRecord, Store, UpdateRecord, VersionRecord, step_verdict
 from covey.testing.store import records as make
 
 THREADS = 8
@@ -45,33 +38,34 @@ def arrive(store: Store, run: str, number: int, node: str, base: int = 0) -> Upd
 def decide(
     store: Store,
     run: str,
-    decision: int,
+    number: int,
     judged: Sequence[UpdateRecord],
     version: VersionRecord | None = None,
-    state: PolicyStateRecord | None = None,
-) -> DecisionRecord:
-    """Record a decision on the last of the updates."""
-    state = state or PolicyStateRecord(run, decision, f'{{"after":{decision}}}')
-    record = DecisionRecord(
+    **fields: Any,
+) -> StepRecord:
+    """Record a decision on the last of the updates; the step as it is recorded, but for what is counted."""
+    state = fields.setdefault("state", f'{{"after":{number}}}')
+    step = StepRecord(
         run=run,
-        decision=decision,
-        round=judged[-1].round,
+        number=number,
+        cause=((judged[-1].round, 1),),
         newest=store.version(run, -1).version,
         version=version.version if version else None,
         roster=len(make.NODES),
-        verdicts=tuple(map(make.verdict_of, judged)),
-        state_sha256=make.sha256(state.state),
+        verdicts=tuple(map(step_verdict, judged)),
         decided_at=5000.5,
+        state_sha256=make.sha256(state),
+        **fields,
     )
-    store.decide(record, state, judged, version, bytes_received=7, bytes_sent=8)
-    return record
+    store.commit_step(step, judged, version, bytes_received=7, bytes_sent=8)
+    return step
 
 
 def snapshot(store: Store, run: str) -> tuple[object, ...]:
     """Everything that a decision changes."""
     rounds = store.rounds(run)
     updates = [store.updates(run, one.round) for one in rounds]
-    return rounds, updates, store.versions(run), store.steps(run), store.decisions(run), store.policy_state(run)
+    return rounds, updates, store.versions(run), store.steps(run), store.last_step(run)
 
 
 class AsyncConformance:
@@ -95,38 +89,23 @@ class AsyncConformance:
         run = make.start_run(store)
         make.play_round(store, run, 1)
         assert (store.round(run, 1).arrival, store.round(run, 1).version) == (None, 1)
-        assert (store.next_arrival(run), store.decisions(run), store.policy_state(run)) == (None, [], None)
+        assert store.next_arrival(run) is None
+        assert [(step.state, step.state_sha256) for step in store.steps(run)] == [("", "")]
 
     def test_a_decision_records_verdict_state_and_version_at_once(self, store: Store) -> None:
         run = start_async_run(store)
         update = arrive(store, run, 1, "ada")
         version, judged = make.version_record(run, 1), make.accepted(update, 0.25)
-        state = PolicyStateRecord(run, 1, '{"é":[1]}', (1,), (0, 1))
-        record = decide(store, run, 1, [judged], version, state)
+        pinned = {"pinned_updates": (1,), "pinned_versions": (0, 1)}
+        step = decide(store, run, 1, [judged], version, state='{"é":[1]}', **pinned)
         found = store.round(run, 1)
         assert (found.state, found.version, found.accepted, found.rejected) == ("decided", 1, 1, 0)
-        assert (found.committed_at, found.bytes_received, found.bytes_sent) == (record.decided_at, 7, 8)
+        assert (found.committed_at, found.bytes_received, found.bytes_sent) == (step.decided_at, 7, 8)
         assert store.updates(run, 1) == [judged]
         assert store.version(run, -1) == version
-        assert store.decisions(run) == [record]
-        assert store.policy_state(run) == state
-        assert store.steps(run) == [
-            StepRecord(
-                run,
-                1,
-                cause=((1, 1),),
-                newest=0,
-                version=1,
-                roster=3,
-                verdicts=record.verdicts,
-                decided_at=record.decided_at,
-                state=state.state,
-                state_sha256=record.state_sha256,
-                pinned_updates=(1,),
-                pinned_versions=(0, 1),
-                accepted=1,
-            )
-        ]
+        assert store.steps(run) == [replace(step, accepted=1)]
+        assert (step.cause, step.newest, step.version, step.roster) == (((1, 1),), 0, 1, 3)
+        assert store.last_step(run) == replace(step, accepted=1)
         assert store.referenced_digests() >= make.files_of(version)
         assert store.check() == []
 
@@ -134,7 +113,7 @@ class AsyncConformance:
         run = start_async_run(store)
         first = arrive(store, run, 1, "ada")
         held = replace(first, verdict="held", reason="1 of 2", numbers={"staleness": 0.0})
-        record = decide(store, run, 1, [held], state=PolicyStateRecord(run, 1, "{}", (1,)))
+        step = decide(store, run, 1, [held], state="{}", pinned_updates=(1,))
         assert (store.round(run, 1).state, store.round(run, 1).version) == ("decided", None)
         assert store.updates(run, 1) == [held]
         second = arrive(store, run, 2, "bob")
@@ -142,9 +121,8 @@ class AsyncConformance:
         other = decide(store, run, 2, judged, make.version_record(run, 1))
         assert [one.version for one in store.rounds(run)] == [1, None]
         assert store.updates_of(run, [2, 1, 7]) == judged
-        assert store.decisions(run) == [record, other]
-        assert store.decisions(run, after=1) == [other]
         steps = store.steps(run)
+        assert steps == [replace(step, state=""), replace(other, accepted=1, rejected=1)]
         assert [(step.number, step.cause, step.version) for step in steps] == [(1, ((1, 1),), None), (2, ((2, 1),), 1)]
         assert [(step.accepted, step.rejected) for step in steps] == [(0, 0), (1, 1)]
         assert [step.state for step in steps] == ["", '{"after":2}']
@@ -155,16 +133,18 @@ class AsyncConformance:
     def test_a_decision_can_be_repeated_and_no_other_takes_its_place(self, store: Store) -> None:
         run = start_async_run(store)
         update = arrive(store, run, 1, "ada")
-        record = decide(store, run, 1, [make.accepted(update)], make.version_record(run, 1))
+        version = make.version_record(run, 1)
+        step = decide(store, run, 1, [make.accepted(update)], version)
+        arrive(store, run, 2, "bob")
         before = snapshot(store, run)
-        state = PolicyStateRecord(run, 1, "other")
-        store.decide(
-            record, state, [make.accepted(update)], make.version_record(run, 1), bytes_received=0, bytes_sent=0
-        )
+        store.commit_step(step, [make.accepted(update)], version)
         assert snapshot(store, run) == before
-        for other in (replace(record, state_sha256="0"), replace(record, round=2), replace(record, decision=3)):
+        others: list[dict[str, Any]] = [{"state_sha256": "0"}, {"cause": ((2, 1),)}, {"number": 3}, {"version": None}]
+        for changes in others:
             with pytest.raises(Conflict):
-                store.decide(other, state, [], None, bytes_received=0, bytes_sent=0)
+                store.commit_step(replace(step, **changes))
+        with pytest.raises(Conflict, match="another version 1"):
+            store.commit_step(step, [make.accepted(update)], make.version_record(run, 1, "other"))
         assert snapshot(store, run) == before
 
     def test_nobody_is_decided_on_before_who_came_first(self, store: Store) -> None:
@@ -235,8 +215,8 @@ class AsyncConformance:
         decided = []
         for number in (1, 2, 3, 4):
             update = arrive(store, run, number, "ada", base=number - 1)
-            state = PolicyStateRecord(run, number, "{}", (1,), (2,)) if number == 4 else None
-            decide(store, run, number, [make.accepted(update)], make.version_record(run, number), state)
+            pinned = {"pinned_updates": (1,), "pinned_versions": (2,)} if number == 4 else {}
+            decide(store, run, number, [make.accepted(update)], make.version_record(run, number), **pinned)
             decided.append(update)
         waiting = arrive(store, run, 5, "bob", base=1)
         store.prune(run, **KEEP)

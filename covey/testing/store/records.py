@@ -9,16 +9,17 @@ from typing import Any
 
 from covey.artifact import Artifact, artifact_of
 from covey.storage.record.contract import (
-    Json,
     NodeRecord,
     PartRecord,
     RoundRecord,
     RunRecord,
     SignedUpdateRecord,
+    StepRecord,
     Store,
     TokenRecord,
     UpdateRecord,
     VersionRecord,
+    step_verdict,
 )
 
 NODES = ("ada", "bob", "cyd")
@@ -137,8 +138,24 @@ def commit(store: Store, run: str, number: int, verdicts: Sequence[UpdateRecord]
     """Close and commit an open round; returns its version."""
     version = version_record(run, number)
     store.begin_aggregation(run, number)
-    store.commit_round(run, number, version, verdicts, bytes_received=11, bytes_sent=22, at=4000.0 + number)
+    store.commit_step(commit_step_of(store, version, verdicts), verdicts, version, bytes_received=11, bytes_sent=22)
     return version
+
+
+def commit_step_of(store: Store, version: VersionRecord, verdicts: Sequence[UpdateRecord] = ()) -> StepRecord:
+    """The step by which the round that is aggregating makes a version; the run's next one."""
+    run, number = version.run, version.version
+    last, phase = store.last_step(run), next((r.phase for r in store.rounds(run) if r.round == number), 1)
+    return StepRecord(
+        run,
+        last.number + 1 if last else 1,
+        cause=((number, phase),),
+        newest=number - 1,
+        version=number,
+        roster=len(store.run(run).roster),
+        verdicts=tuple(map(step_verdict, verdicts)),
+        decided_at=4000.0 + number,
+    )
 
 
 def play_round(store: Store, run: str, number: int, nodes: Sequence[str] = NODES) -> VersionRecord:
@@ -158,11 +175,6 @@ def accepted(update: UpdateRecord, share: float = 1 / 3) -> UpdateRecord:
 def without_key(update: SignedUpdateRecord) -> UpdateRecord:
     """The update without what an audit needs beside it."""
     return UpdateRecord(**{field.name: getattr(update, field.name) for field in fields(UpdateRecord)})
-
-
-def verdict_of(update: UpdateRecord) -> Json:
-    """What a decision or a step says of an update that it judged."""
-    return {name: getattr(update, name) for name in ("round", "node", "verdict", "reason", "share", "numbers")}
 
 
 def files_of(record: UpdateRecord | VersionRecord) -> set[str]:

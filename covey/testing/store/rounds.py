@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from covey.errors import Conflict, NotFound, StoreError
-from covey.storage.record.contract import StepRecord, Store
+from covey.storage.record.contract import StepRecord, Store, step_verdict
 from covey.testing.store import records as make
 
 THREADS = 8
@@ -95,6 +95,14 @@ class RoundConformance:
         assert store.record_update(update)
         assert store.updates(run, 1) == [update]
         assert store.referenced_digests() >= make.files_of(update)
+
+    def test_an_open_round_says_how_many_bytes_came(self, store: Store) -> None:
+        run = make.start_run(store)
+        store.open_round(make.round_record(run, 1))
+        updates = [make.update_record(run, 1, node, bytes=2**40 + 1) for node in ("ada", "bob")]
+        assert all(store.record_update(update) for update in updates)
+        received = store.round(run, 1).bytes_received
+        assert (received, type(received)) == (2**41 + 2, int)
 
     def test_not_a_number_survives(self, store: Store) -> None:
         run = make.start_run(store)
@@ -210,7 +218,7 @@ class RoundConformance:
             newest=0,
             version=1,
             roster=3,
-            verdicts=tuple(map(make.verdict_of, verdicts)),
+            verdicts=tuple(map(step_verdict, verdicts)),
             decided_at=4001.0,
             accepted=2,
             rejected=1,
@@ -222,13 +230,12 @@ class RoundConformance:
         run = make.start_run(store)
         version = make.play_round(store, run, 1)
         before = (store.rounds(run), store.updates(run, 1), store.versions(run), store.steps(run))
-        for again, error in ((version, None), (make.version_record(run, 1, "other"), Conflict)):
-            if error is None:
-                store.commit_round(run, 1, again, (), bytes_received=0, bytes_sent=0, at=1.0)
-            else:
-                with pytest.raises(error):
-                    store.commit_round(run, 1, again, (), bytes_received=0, bytes_sent=0, at=1.0)
-            assert (store.rounds(run), store.updates(run, 1), store.versions(run), store.steps(run)) == before
+        (step,) = store.steps(run)
+        store.commit_step(step, (), version)
+        for again, other in ((step, make.version_record(run, 1, "other")), (replace(step, number=2), version)):
+            with pytest.raises(Conflict):
+                store.commit_step(again, (), other)
+        assert (store.rounds(run), store.updates(run, 1), store.versions(run), store.steps(run)) == before
 
     def test_a_commit_is_all_or_nothing(self, store: Store) -> None:
         run = make.start_run(store)
@@ -247,13 +254,24 @@ class RoundConformance:
     def test_only_an_aggregating_round_is_committed(self, store: Store) -> None:
         run = make.start_run(store)
         store.open_round(make.round_record(run, 1))
-        totals = {"bytes_received": 0, "bytes_sent": 0}
+        version = make.version_record(run, 1)
+        step = make.commit_step_of(store, version)
         with pytest.raises(Conflict, match="collecting"):
-            store.commit_round(run, 1, make.version_record(run, 1), (), **totals, at=1.0)
+            store.commit_step(step, (), version)
         with pytest.raises(NotFound):
-            store.commit_round(run, 2, make.version_record(run, 2), (), **totals, at=1.0)
-        with pytest.raises(Conflict):
-            store.commit_round(run, 1, make.version_record(run, 2), (), **totals, at=1.0)
+            store.commit_step(replace(step, cause=((2, 1),)), (), version)
+        store.begin_aggregation(run, 1)
+        with pytest.raises(Conflict, match="phase 1"):
+            store.commit_step(replace(step, cause=((1, 2),)), (), version)
+        with pytest.raises(Conflict, match="version 0"):
+            store.commit_step(replace(step, newest=1, version=2), (), make.version_record(run, 2))
+        with pytest.raises(Conflict, match="cannot make version 2"):
+            store.commit_step(replace(step, version=2), (), make.version_record(run, 2))
+        with pytest.raises(Conflict, match="cannot make version None"):
+            store.commit_step(step)
+        with pytest.raises(Conflict, match="step 1 of"):
+            store.commit_step(replace(step, number=2), (), version)
+        assert store.steps(run) == []
 
     def test_metrics_are_merged_and_shown_with_the_round(self, store: Store) -> None:
         run = make.start_run(store)

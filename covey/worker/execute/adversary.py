@@ -25,7 +25,7 @@ from covey.aggregation.matrix import Row, UpdateMatrix
 from covey.errors import CoveyError, TaskError
 from covey.layout import Layout
 from covey.learning.data import batches
-from covey.learning.task import Task, loss_of, task_errors
+from covey.learning.task import Task, collate_of, loss_of, task_errors
 from covey.spec import RunSpec
 from covey.vectors import FunctionVector, TensorVector, Vector
 from covey.worker.files.mapped import FLOAT32_BYTES, MappedModel, map_float32
@@ -49,7 +49,7 @@ def load_attack(order: AttackOrder) -> Attack:
         PluginError: Not installed here.
         SpecError: Its options are wrong.
     """
-    return ATTACKS.make(order.name, order.options)
+    return ATTACKS.make(order.name, order.options, allow_path=True)  # it is this machine's operator who orders it
 
 
 def attacked(
@@ -221,7 +221,7 @@ def flipped(task: Task, model: nn.Module, dataset: Dataset[Any], device: torch.d
 def _classes(task: Task, model: nn.Module, dataset: Dataset[Any], device: torch.device) -> int:
     model.to(device).eval()
     with torch.no_grad(), task_errors("label-flip: Task.loss"):
-        batch = next(batches(dataset, torch.zeros(1, dtype=torch.int64), 1, device))
+        batch = next(batches(dataset, torch.zeros(1, dtype=torch.int64), 1, device, collate_of(task)))
         if not isinstance(batch, tuple) or len(batch) < 2:
             raise TaskError("label-flip needs batches (inputs, labels); the task has others")
         output = loss_of(task, model, batch)

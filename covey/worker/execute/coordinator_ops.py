@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from covey.aggregation.asynchronous.contract import ASYNC_POLICIES
 from covey.learning import state
 from covey.learning.data import size_of
 from covey.learning.optimizers import local_optimizer
@@ -12,17 +11,19 @@ from covey.learning.partition import partition_in
 from covey.methods.contract import Combination, Part, RunForm, parts_of
 from covey.parts import COLLECT, slot
 from covey.worker.execute.compatibility import refuse_impossible
-from covey.worker.execute.decision_op import load_policy
 from covey.worker.execute.encode_update import node_state
 from covey.worker.execute.from_spec import (
+    by_policy,
     change_codec,
     load_aggregator,
     load_codec,
     load_fallback,
+    load_policy,
     load_server_optimizer,
 )
 from covey.worker.execute.next_version import AGGREGATOR, BROADCAST, CHANGE, OPTIMIZER, RESIDUAL
 from covey.worker.execute.privacy_metrics import spent_metrics
+from covey.worker.execute.unread_keys import unread_keys
 from covey.worker.files.mapped import FLOAT32_BYTES
 from covey.worker.jobs.runs import DescribeJob, Description, InitialJob, InitialResult
 from covey.worker.program.context import RunContext
@@ -43,8 +44,7 @@ def describe(job: DescribeJob, host: Host) -> Description:
     if job.submitted:
         context.check_model()
     spec, codec, optimizer = context.spec, load_codec(context.spec.exchange), load_server_optimizer(context.spec)
-    by_policy = spec.facts.rule_kind == ASYNC_POLICIES.name
-    rule, policy = (None, load_policy(spec)) if by_policy else (load_aggregator(spec), None)
+    rule, policy = (None, load_policy(spec)) if by_policy(spec) else (load_aggregator(spec), None)
     central, (layout, local) = context.central_data, context.form()
     parts = Combination(
         spec=spec,
@@ -59,7 +59,7 @@ def describe(job: DescribeJob, host: Host) -> Description:
         method=context.method,
         local=local,
     )
-    refuse_impossible(parts)
+    refuse_impossible(parts, unread_keys(parts, frozenset(job.written)))
     declared = parts_of(context.method, RunForm(spec, layout))
     spent_metrics(codec, 1)  # refuses where the package for it is missing
     last = spec.rounds_in_all if "momentum" in spec.training.schedule else 1
@@ -74,6 +74,7 @@ def describe(job: DescribeJob, host: Host) -> Description:
         parts=tuple(part.declared(codec) for part in declared),
         phases=context.method.phases,
         global_model=context.method.global_model,
+        model_bytes=layout.file_bytes,
         node_state=(*node_state(spec, codec), *_kept_on_nodes(declared), *([slot(LOCAL)] if local else [])),
     )
 

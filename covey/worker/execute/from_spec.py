@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from covey.aggregation.asynchronous.contract import ASYNC_POLICIES, AsyncPolicy
 from covey.aggregation.composition import Composed
 from covey.aggregation.contract import AGGREGATORS, PRE_AGGREGATORS, Aggregator
 from covey.aggregation.server_optimizers import SERVER_OPTIMIZERS, ServerOptimizer
@@ -46,6 +49,21 @@ def load_fallback(spec: RunSpec) -> Aggregator | None:
     """
     section = spec.aggregation.fallback
     return AGGREGATORS.make(section.name, section.options, "aggregation.fallback") if section else None
+
+
+def by_policy(spec: RunSpec) -> bool:
+    """Whether updates are decided on one at a time, by a policy, instead of by a rule."""
+    return spec.facts.rule_kind == ASYNC_POLICIES.name
+
+
+def load_policy(spec: RunSpec) -> AsyncPolicy[Any]:
+    """The run's policy.
+
+    Raises:
+        PluginError: Not installed here.
+        SpecError: Its options are wrong.
+    """
+    return ASYNC_POLICIES.make(spec.aggregation.name, spec.aggregation.options)
 
 
 def uses_root(spec: RunSpec) -> bool:

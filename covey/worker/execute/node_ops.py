@@ -154,7 +154,7 @@ def _central(context: RunContext, dataset: Dataset[Any], host: Host) -> Metrics:
 
 
 def check(job: CheckJob, host: Host) -> CheckResult:
-    """Train one local batch from the run's first model, and keep nothing."""
+    """Train one local batch from the run's first model, evaluate one, and keep nothing."""
     paths, options = job.node_paths, job.node_options
     context = RunContext(job.spec_json, host.device, paths=paths, options=options, allow_path=job.allow_path)
     context.check_model()
@@ -183,7 +183,16 @@ def check(job: CheckJob, host: Host) -> CheckResult:
         loss=fit.metrics["loss"].ratio if "loss" in fit.metrics else 0.0,
         seconds_per_step=seconds / max(1, fit.steps),
         device=device_name(context.device),
+        evaluation=_safely(lambda: _first_batch(context, host)),
     )
+
+
+def _first_batch(context: RunContext, host: Host) -> Metrics:
+    """The evaluation of one batch."""
+    dataset = context.eval_data
+    if dataset is None:
+        return {}
+    return _evaluated(context, dataset, host, torch.arange(min(size_of(dataset), context.spec.evaluation.batch_size)))
 
 
 def device_name(device: torch.device) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from covey import faults
 from covey.errors import LayoutError, LimitExceeded, RunFailed
@@ -12,12 +12,10 @@ from covey.learning.data import size_of
 from covey.methods.contract import Answer, Close, Open, PlanContext
 from covey.vectors import Vector
 from covey.worker.execute.from_spec import uses_root
+from covey.worker.execute.open_step import OpenStep
 from covey.worker.execute.root_dataset import central_data_of, evaluation_indices, moved_model
-from covey.worker.execute.update_form import UpdateForm
 from covey.worker.execute.validate_updates import open_parts
-from covey.worker.files.mapped import MappedModel
-from covey.worker.jobs.aggregation import AggregateJob, AnswerRow, OpenedPhase
-from covey.worker.program.host import Host
+from covey.worker.jobs.steps import OpenedPhase, StepAnswer
 
 MAX_PARAMS_BYTES = 1 << 16
 
@@ -26,15 +24,14 @@ class Planner:
     """One round, as its method sees it.
 
     Args:
-        job: The round.
-        form: Of the run's updates.
-        base: The round's base version.
-        host: Has the task's central data.
+        step: Its job, opened.
+        updates: What each node sent in all phases.
     """
 
-    def __init__(self, job: AggregateJob, form: UpdateForm, base: MappedModel, host: Host) -> None:
-        self._job, self._form, self._base, self._host = job, form, base, host
-        self._broken = _half_rejected(job.answers)
+    def __init__(self, step: OpenStep, updates: Sequence[StepAnswer]) -> None:
+        self._step, self._job, self._form = step, step.job, step.form
+        self._sent = {update.node: set(update.parts) for update in updates}
+        self._broken = _half_rejected(step.job.answers)
 
     def plan(self) -> OpenedPhase | Close:
         """What the method decides; answers that cannot be opened are rejected.
@@ -45,7 +42,7 @@ class Planner:
         """
         job, method = self._job, self._form.method
         answers = self._answers()
-        context = PlanContext(job.round, self._form.run, job.roster, self._audit)
+        context = PlanContext(self._step.number, self._form.run, job.roster, self._audit)
         plan = method.plan(job.phase, answers, self._form.state(job.state), context)
         faults.reach("method-plan")
         rejected = {**plan.rejected, **self._broken}
@@ -63,18 +60,18 @@ class Planner:
             Answer(a.node, a.phase, "rejected", self._broken[a.node]) if a.node in self._broken else a for a in opened
         )
 
-    def _opened(self, row: AnswerRow) -> Answer:
+    def _opened(self, row: StepAnswer) -> Answer:
         parts: Mapping[str, object] = {}
         if row.verdict == "received":
             try:
-                parts = open_parts(row.node, row.parts, self._form, self._base, (row.phase,))
+                parts = open_parts(row.node, row.parts, self._form, self._step.base, (row.phase,))
             except (LayoutError, LimitExceeded) as error:
                 self._broken[row.node] = str(error)
         return Answer(row.node, row.phase, row.verdict, row.reason, row.weight, row.metrics, parts)
 
     def _mistake(self, plan: Open | Close, usable: set[str], answers: tuple[Answer, ...]) -> str:
         if isinstance(plan, Close):
-            wrong = [node for node in plan.nodes if set(self._sent(node)) != {part.name for part in self._form.sent}]
+            wrong = [node for node in plan.nodes if self._sent.get(node) != {part.name for part in self._form.sent}]
             strange = sorted({*wrong, *(set(plan.nodes) - usable)})
             return f"closes the round with {', '.join(strange)}, which did not send every part" if strange else ""
         if not max(2, self._job.phase) <= plan.phase <= self._form.method.phases:
@@ -87,20 +84,17 @@ class Planner:
         )
         return f"asks with what is not JSON of at most {MAX_PARAMS_BYTES} bytes" if too_long else ""
 
-    def _sent(self, node: str) -> Mapping[str, object]:
-        return next((row.parts for row in self._job.rows if row.node == node), {})
-
     def _audit(self, step: Vector | None) -> Mapping[str, float]:
         job = self._job
-        run = self._host.contexts.get(job.run, job.spec_json, allow_path=job.allow_path, paths={}, options={})
+        run = self._step.host.contexts.get(job.run, job.spec_json, allow_path=job.allow_path, paths={}, options={})
         data = central_data_of(run, f"method {run.spec.method.name!r}")
         indices = evaluation_indices(run.spec, size_of(data)) if uses_root(run.spec) else None
-        model = moved_model(run, self._form.run.layout, self._base, step)
-        found = loop.evaluate(run.task, model, data, run.spec.evaluation.batch_size, run.device, indices)
-        return {name: stat.ratio for name, stat in found.items()}
+        model = moved_model(run, self._form.run.layout, self._step.base, step)
+        stats = loop.evaluate(run.task, model, data, run.spec.evaluation.batch_size, run.device, indices)
+        return {name: stat.ratio for name, stat in stats.items()}
 
 
-def _half_rejected(answers: Iterable[AnswerRow]) -> dict[str, str]:
+def _half_rejected(answers: Iterable[StepAnswer]) -> dict[str, str]:
     """Nodes with an answer that was rejected and one that was not, and why: a node is rejected in all phases."""
     received = {row.node for row in answers if row.verdict == "received"}
     return {row.node: row.reason for row in answers if row.verdict == "rejected" and row.node in received}

@@ -13,7 +13,7 @@ from covey.errors import SpecError
 from covey.layout import Layout
 from covey.learning import loop, state
 from covey.learning.data import batches, size_of
-from covey.learning.task import loss_of, task_errors
+from covey.learning.task import collate_of, loss_of, task_errors
 from covey.seeds import derive_seed
 from covey.spec import RunSpec
 from covey.vectors import BLOCK_ELEMENTS, Vector, spans
@@ -101,7 +101,7 @@ class Root:
         total = examples = 0.0
         with torch.no_grad(), task_errors("the loss over the root data"):
             size = context.spec.evaluation.batch_size
-            for batch in batches(self._data, self._indices, size, context.device):
+            for batch in batches(self._data, self._indices, size, context.device, collate_of(context.task)):
                 output = loss_of(context.task, model, batch)
                 total += output.loss.item() * output.examples
                 examples += output.examples

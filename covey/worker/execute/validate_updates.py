@@ -11,6 +11,7 @@ from torch import Tensor
 
 from covey.aggregation.buffers import finite_buffers
 from covey.aggregation.matrix import Row, finite
+from covey.aggregation.verdicts import Verdict
 from covey.aggregation.weights import effective_shares
 from covey.errors import LayoutError, LimitExceeded
 from covey.methods.contract import Part
@@ -18,7 +19,7 @@ from covey.parts import COLLECT, RULE
 from covey.vectors import TensorVector, Vector
 from covey.worker.execute.update_form import UpdateForm, layout_of
 from covey.worker.files.mapped import MappedModel, dtype_of
-from covey.worker.jobs.aggregation import AggregateRow, RowVerdict
+from covey.worker.jobs.steps import StepAnswer
 
 NON_FINITE = "non-finite"
 
@@ -40,13 +41,11 @@ class Admitted:
     tensors: Mapping[str, Tensor]
 
 
-def admit(
-    rows: Sequence[AggregateRow], form: UpdateForm, base: MappedModel
-) -> tuple[list[Admitted], dict[str, RowVerdict]]:
+def admit(rows: Sequence[StepAnswer], form: UpdateForm, base: MappedModel) -> tuple[list[Admitted], dict[str, Verdict]]:
     """Open the updates' files.
 
     Args:
-        rows: In roster order.
+        rows: With the parts of all phases, in roster order.
         form: Of the run's updates.
         base: The round's base version.
 
@@ -58,7 +57,7 @@ def admit(
         try:
             admitted.append(_opened(row, form, base))
         except (LayoutError, LimitExceeded) as error:
-            verdicts[row.node] = RowVerdict(row.node, False, str(error), 0.0, {})
+            verdicts[row.node] = Verdict(row.node, "rejected", str(error))
     return admitted, verdicts
 
 
@@ -94,7 +93,7 @@ def _open_part(
     return raw if part.in_model else raw.view(dtype_of(part.layout))
 
 
-def _opened(row: AggregateRow, form: UpdateForm, base: MappedModel) -> Admitted:
+def _opened(row: StepAnswer, form: UpdateForm, base: MappedModel) -> Admitted:
     expected = {part.name for part in form.sent}
     if set(row.parts) != expected:
         raise LayoutError(f"parts {sorted(row.parts)} instead of {sorted(expected)}")

@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Generic, Never, TypeVar
 
-from covey.worker.jobs.aggregation import AggregateJob, AggregateResult
-from covey.worker.jobs.decisions import DecideJob, DecideResult
 from covey.worker.jobs.evaluation import EvaluateJob, EvaluateResult
 from covey.worker.jobs.mixtures import MixJob, MixResult
 from covey.worker.jobs.runs import (
@@ -22,6 +20,7 @@ from covey.worker.jobs.runs import (
     InitialJob,
     InitialResult,
 )
+from covey.worker.jobs.steps import StepJob, StepResult
 from covey.worker.jobs.training import TrainJob, TrainProgress, TrainResult
 from covey.worker.jobs.versions import ApplyJob, ApplyResult
 
@@ -87,20 +86,11 @@ EVALUATE: Operation[EvaluateJob, EvaluateResult, Never] = Operation(
 Raises LayoutError where the file is not one of the task's model, TaskError where the task's code failed.
 """
 
-AGGREGATE: Operation[AggregateJob, AggregateResult, Never] = Operation(
-    "aggregate", AggregateJob, AggregateResult, f"{EXECUTE}.aggregation_op:aggregate"
-)
-"""Make the next version of a run from the updates of a round, as synced files.
+STEP: Operation[StepJob, StepResult, Never] = Operation("step", StepJob, StepResult, f"{EXECUTE}.step_op:step")
+"""Judge a run's answers: of a round, or of one node; the next version, if there is one, as synced files.
 
-Raises LayoutError where the base or a state file is not of the layout, RunFailed where the rule refuses the round.
-"""
-
-DECIDE: Operation[DecideJob, DecideResult, Never] = Operation(
-    "decide", DecideJob, DecideResult, f"{EXECUTE}.decision_op:decide"
-)
-"""Decide on one update of an asynchronous run; the next version, if there is one, as synced files.
-
-Raises LayoutError where a version or a state file is not of the layout, RunFailed where the policy cannot be applied.
+Raises LayoutError where a version or a state file is not of the layout, RunFailed where rule or policy cannot be
+applied.
 """
 
 APPLY: Operation[ApplyJob, ApplyResult, Never] = Operation("apply", ApplyJob, ApplyResult, f"{EXECUTE}.node_ops:apply")
@@ -121,15 +111,4 @@ CHECK: Operation[CheckJob, CheckResult, Never] = Operation("check", CheckJob, Ch
 Raises PluginError where the task is not installed or not allowed here, TaskError where its code failed.
 """
 
-OPERATIONS: tuple[Operation[Any, Any, Any], ...] = (
-    HELLO,
-    DESCRIBE,
-    INITIAL,
-    TRAIN,
-    EVALUATE,
-    AGGREGATE,
-    DECIDE,
-    APPLY,
-    MIX,
-    CHECK,
-)
+OPERATIONS: tuple[Operation[Any, Any, Any], ...] = (HELLO, DESCRIBE, INITIAL, TRAIN, EVALUATE, STEP, APPLY, MIX, CHECK)

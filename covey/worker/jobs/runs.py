@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from covey.metrics import Metrics
 from covey.parts import DeclaredPart
 from covey.worker.jobs.files import ArtifactField
 
@@ -33,6 +34,8 @@ class DescribeJob:
     allow_path: bool = False
     submitted: bool = False
     """Nobody has looked at the model yet: also make it, and look at its values."""
+    written: tuple[str, ...] = ()
+    """The keys that the user wrote, with dots: those that nothing reads are refused."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class Description:
     """How many answers of a node a round may have."""
     global_model: bool = True
     """Whether there is a model that is the same for all; without one every version has the first model's file."""
+    model_bytes: int = 0
+    """How large a version's file is; 0: not said."""
 
 
 @dataclass(frozen=True)
@@ -98,3 +103,5 @@ class CheckResult:
     loss: float
     seconds_per_step: float
     device: str
+    evaluation: Metrics = field(default_factory=dict)
+    """Of one batch of the node's evaluation data, with the metrics that are missing."""

@@ -17,6 +17,7 @@ class ApplyJob:
     base: Path
     change: Path
     out: Path
+    allow_path: bool = False
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from covey.code import code_digest, forget_edited
 from covey.errors import LayoutError
 from covey.layout import Layout, TensorSpec
-from covey.learning.data import held_on
+from covey.learning.data import held_on, in_memory
 from covey.learning.entries import check_values
 from covey.learning.partition import part_of, partition_in
 from covey.learning.returns import data_of, method_of, model_of
@@ -125,7 +125,8 @@ class RunContext:
     def train_data(self) -> Dataset[Any]:
         """The node's training examples, on the device where that is possible."""
         with task_errors("Task.train_data"):
-            return held_on(data_of(self.task.train_data(self._data), method_of(self.task, "train_data")), self.device)
+            dataset = data_of(self.task.train_data(self._data), method_of(self.task, "train_data"))
+            return held_on(in_memory(dataset), self.device)
 
     @cached_property
     def eval_data(self) -> Dataset[Any] | None:
@@ -140,7 +141,9 @@ class RunContext:
             return self._held(self.task.central_data(), "central_data")
 
     def _held(self, dataset: Dataset[Any] | None, method: str) -> Dataset[Any] | None:
-        return None if dataset is None else held_on(data_of(dataset, method_of(self.task, method)), self.device)
+        if dataset is None:
+            return None
+        return held_on(in_memory(data_of(dataset, method_of(self.task, method))), self.device)
 
     def indices(self, part: int, parts: int) -> Tensor:
         """This node's part of the training examples: int64 `[n]`.

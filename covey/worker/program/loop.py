@@ -10,6 +10,7 @@ import structlog
 import torch
 
 from covey.errors import CoveyError, TaskError, WorkerError
+from covey.plugins import by_path
 from covey.users_code import place_of
 from covey.worker.jobs.operations import OPERATIONS, Operation
 from covey.worker.jobs.serialization import from_json, to_json
@@ -54,7 +55,9 @@ class Program:
             log.info("cancelled", op=request.op)
             self._channel.fail(WorkerError("cancelled"))
         except CoveyError as error:
-            log.warning("failed", op=request.op, code=error.code, error=str(error), exc_info=_cause(error))
+            # Whoever asked logs the refusal itself; only here is where the task's code failed.
+            say = log.debug if _cause(error) is None else log.warning
+            say("failed", op=request.op, code=error.code, error=str(error), exc_info=_cause(error))
             self._channel.fail(error if _cause(error) is None else TaskError(self._with_log(str(error))))
         except SystemExit as error:
             self._channel.fail(TaskError(f"{request.op}: the task's code called sys.exit({error.code!r})"))
@@ -71,7 +74,9 @@ class Program:
         if request.op not in KNOWN:
             raise WorkerError(f"no operation {request.op!r}; there are: {', '.join(KNOWN)}")
         operation, function = KNOWN[request.op]
-        return function(from_json(operation.job, request.args), self._host)
+        job = from_json(operation.job, request.args)
+        with by_path(getattr(job, "allow_path", False)):
+            return function(job, self._host)
 
 
 def _cause(error: CoveyError) -> BaseException | None:

@@ -1,30 +1,33 @@
-"""Rounds in SQL: open, close, commit."""
+"""Rounds in SQL: open and close."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, delete, func, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    and_,
+    bindparam,
+    case,
+    cast,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 from typing_extensions import override
 
 from covey.errors import Conflict, NotFound
 from covey.machines.protocol import NO_UPDATE
-from covey.storage.record.contract import RoundRecord, RoundState, UpdateRecord, VersionRecord
+from covey.storage.record.contract import RoundRecord, RoundState
 from covey.storage.record.rounds import Rounds
 from covey.storage.sql.database import Database
-from covey.storage.sql.mapping import (
-    COUNTED_VERDICTS,
-    ROUND_COLUMNS,
-    AnyRow,
-    round_record,
-    round_values,
-    verdict_values,
-)
+from covey.storage.sql.mapping import COUNTED_VERDICTS, ROUND_COLUMNS, AnyRow, round_record, round_values
 from covey.storage.sql.schema import assignments, groups, runs, versions
-from covey.storage.sql.tables.steps import add_step_of_round
 from covey.storage.sql.tables.tallies import SHORTFALL, last_reasons
-from covey.storage.sql.tables.versions import same_version, write_version
 
 ENDED = ("committed", "decided", "failed")
 _ADD = insert(groups)
@@ -54,33 +57,6 @@ _FORGET = delete(assignments).where(
     _IN_GROUP, assignments.c.verdict.in_(NO_UPDATE), assignments.c.node.in_(bindparam("b_nodes", expanding=True))
 )
 _AGGREGATING = update(groups).where(_WHERE).values(state="aggregating")
-_COMMITTED = (
-    update(groups)
-    .where(_WHERE)
-    .values(
-        state="committed",
-        version=groups.c.number,
-        committed_at=bindparam("b_at"),
-        bytes_received=bindparam("b_received"),
-        bytes_sent=bindparam("b_sent"),
-    )
-)
-_SENDERS = select(assignments.c.node).where(_IN_GROUP, assignments.c.digest != "")
-_JUDGE = (
-    update(assignments)
-    .where(
-        _IN_GROUP,
-        assignments.c.phase == bindparam("b_phase"),
-        assignments.c.node == bindparam("b_node"),
-        assignments.c.digest != "",
-    )
-    .values(
-        verdict=bindparam("b_verdict"),
-        reason=bindparam("b_reason"),
-        share=bindparam("b_share"),
-        numbers=bindparam("b_numbers"),
-    )
-)
 
 
 def _counted(verdict: str) -> ColumnElement[int]:
@@ -99,7 +75,7 @@ def _counted(verdict: str) -> ColumnElement[int]:
 
 
 _RECEIVED_BYTES = (
-    select(func.coalesce(func.sum(assignments.c.bytes), 0))
+    select(cast(func.coalesce(func.sum(assignments.c.bytes), 0), BigInteger))
     .where(assignments.c.run == groups.c.run, assignments.c.group_number == groups.c.number)
     .correlate(groups)
     .scalar_subquery()
@@ -192,35 +168,6 @@ class SqlRounds(Rounds):
             elif row.state != "aggregating":
                 raise Conflict(f"round {number} of run {run} is {row.state}")
 
-    @override
-    def commit_round(
-        self,
-        run: str,
-        number: int,
-        version: VersionRecord,
-        verdicts: Sequence[UpdateRecord],
-        *,
-        bytes_received: int,
-        bytes_sent: int,
-        at: float,
-    ) -> None:
-        where = {"b_run": run, "b_round": number}
-        if (version.run, version.version) != (run, number):
-            raise Conflict(f"round {number} of run {run} cannot make version {version.version} of run {version.run}")
-        with self._db.writing() as connection:
-            row = connection.execute(_BARE, where).one_or_none()
-            if row is None:
-                raise no_round(run, number)
-            if row.state == "committed" and same_version(connection, version):
-                return
-            if row.state != "aggregating":
-                raise Conflict(f"round {number} of run {run} is {row.state}, not aggregating")
-            write_version(connection, version)
-            _judge(connection, where, verdicts)
-            add_step_of_round(connection, number, _step_values(row, version, verdicts, at))
-            totals = {"b_received": bytes_received, "b_sent": bytes_sent, "b_at": at}
-            connection.execute(_COMMITTED, where | totals)
-
 
 def _check_run(connection: Connection, record: RoundRecord) -> None:
     where = {"b_run": record.run, "b_version": record.base_version}
@@ -242,33 +189,3 @@ def _is_new_attempt(row: AnyRow, record: RoundRecord) -> bool:
     if record.attempt < row.attempt:
         raise Conflict(f"round {record.round} of run {record.run} is in attempt {row.attempt} already")
     return bool(record.attempt > row.attempt)
-
-
-def _judge(connection: Connection, where: dict[str, Any], verdicts: Sequence[UpdateRecord]) -> None:
-    judged = [
-        where
-        | {"b_node": update.node, "b_verdict": update.verdict, "b_reason": update.reason, "b_share": update.share}
-        | {"b_numbers": dict(update.numbers), "b_phase": update.phase}
-        for update in verdicts
-    ]
-    if judged and connection.execute(_JUDGE, judged).rowcount != len(judged):
-        senders = set(connection.execute(_SENDERS, where).scalars())
-        unknown = sorted({update.node for update in verdicts} - senders)
-        raise Conflict(f"round {where['b_round']} of run {where['b_run']} has no update of {', '.join(unknown)}")
-
-
-def _step_values(row: AnyRow, version: VersionRecord, verdicts: Sequence[UpdateRecord], at: float) -> dict[str, Any]:
-    """The commit of a round as a row of `steps`, but for its number, the roster and what is counted."""
-    return {
-        "run": version.run,
-        "cause": [[version.version, row.phase]],
-        "newest": row.base_version,
-        "version": version.version,
-        "verdicts": [verdict_values(update) for update in verdicts],
-        "state": "",
-        "state_sha256": "",
-        "pinned_updates": [],
-        "pinned_versions": [],
-        "opens": [],
-        "decided_at": at,
-    }

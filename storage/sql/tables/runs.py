@@ -139,5 +139,7 @@ class SqlRuns(Runs):
         with self._db.writing() as connection:
             if run_row(connection, run).state in TERMINAL:
                 return
+            # What a completed run's reason says is not why a last assignment came to nothing.
+            over = f"not needed any more: the run is {state}" if state == "completed" or not reason else reason
             connection.execute(_FINISH, {"b_run": run, "b_state": state, "b_reason": reason, "b_at": at})
-            connection.execute(_FAIL_ROUNDS, {"b_run": run, "b_reason": reason or f"the run is {state}"})
+            connection.execute(_FAIL_ROUNDS, {"b_run": run, "b_reason": over})

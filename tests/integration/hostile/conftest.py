@@ -8,7 +8,7 @@ from covey.testing.federation import Federation
 from tests.integration.hostile.node import Hostile
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def federation(tmp_path_factory):
     """An honest node n0, and n1, whose identity the tests use themselves; each test leaves them as they were."""
     with Federation(tmp_path_factory.mktemp("federation"), nodes=2) as made:

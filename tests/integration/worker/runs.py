@@ -8,9 +8,9 @@ from typing import Any
 from covey.spec import parse_data
 from covey.worker.client.client import Worker
 from covey.worker.client.supervisor import WorkerSupervisor
-from covey.worker.jobs.aggregation import AggregateJob, AggregateResult, AggregateRow
-from covey.worker.jobs.operations import AGGREGATE, INITIAL, TRAIN
+from covey.worker.jobs.operations import INITIAL, STEP, TRAIN
 from covey.worker.jobs.runs import InitialJob, InitialResult
+from covey.worker.jobs.steps import StepAnswer, StepJob, StepResult
 from covey.worker.jobs.training import TrainJob, TrainResult
 
 NODES = 3
@@ -51,21 +51,19 @@ class Run:
     async def train(self, index: int, number: int = 1, **fields: Any) -> TrainResult:
         return await self.worker.do(TRAIN, self.job(index, number, **fields))
 
-    def row(self, index: int, result: TrainResult) -> AggregateRow:
-        return AggregateRow(f"node-{index}", result.examples, {p.name: p.path for p in result.parts})
+    def row(self, index: int, result: TrainResult) -> StepAnswer:
+        return StepAnswer(f"node-{index}", result.examples, {p.name: p.path for p in result.parts})
 
-    async def aggregate(
-        self, rows: list[AggregateRow], number: int = 1, slots: tuple[str, ...] = ()
-    ) -> AggregateResult:
+    async def aggregate(self, rows: list[StepAnswer], number: int = 1, slots: tuple[str, ...] = ()) -> StepResult:
         result = await self.worker.do(
-            AGGREGATE,
-            AggregateJob(
+            STEP,
+            StepJob(
                 run=self.name,
                 spec_json=self.spec,
                 layout=self.layout,
-                round=number,
-                base=self.base,
-                rows=tuple(rows),
+                version=number - 1,
+                models={number - 1: self.base},
+                answers=tuple(rows),
                 state=self.state,
                 out=self.folder / f"version-{number}",
                 out_state={slot: self.folder / f"{slot.replace('/', '-')}-{number}" for slot in slots},
@@ -74,7 +72,7 @@ class Run:
         self.state = {part.name: part.path for part in result.state}
         return result
 
-    async def round(self, number: int, slots: tuple[str, ...] = ()) -> AggregateResult:
+    async def round(self, number: int, slots: tuple[str, ...] = ()) -> StepResult:
         rows = [self.row(i, await self.train(i, number)) for i in range(NODES)]
         result = await self.aggregate(rows, number, slots)
         self.base = self.folder / f"version-{number}"

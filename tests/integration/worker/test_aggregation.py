@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from covey.worker.client.client import Worker
-from covey.worker.jobs.aggregation import AggregateRow
+from covey.worker.jobs.steps import StepAnswer
 from tests.integration.worker.runs import NODES, Run, spec_of
 
 pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="module")]
@@ -24,9 +24,9 @@ async def test_bad_updates_cost_themselves_only(worker: Worker, tmp_path: Path) 
     spoil(rows[2].parts["buffers"], np.float32(np.inf), -1)
     short = tmp_path / "short"
     short.write_bytes(b"\0" * 8)
-    rows.append(AggregateRow("node-3", 10, {**rows[0].parts, "model": short}))
-    rows.append(AggregateRow("node-4", 10, {"model": rows[0].parts["model"]}))
-    rows.append(AggregateRow("node-5", -1.0, rows[0].parts))
+    rows.append(StepAnswer("node-3", 10, {**rows[0].parts, "model": short}))
+    rows.append(StepAnswer("node-4", 10, {"model": rows[0].parts["model"]}))
+    rows.append(StepAnswer("node-5", -1.0, rows[0].parts))
     result = await run.aggregate(rows)
     assert result.model_sha256 == good.model_sha256
     assert [(v.node, v.accepted, v.share) for v in result.verdicts] == [
@@ -58,7 +58,7 @@ async def test_shares_are_bounded_and_sum_to_one(worker: Worker, tmp_path: Path)
     run = Run(worker, tmp_path, spec_of(weights={"max_share": 0.4}))
     await run.initial()
     rows = [run.row(i, await run.train(i)) for i in range(NODES)]
-    rows[0] = AggregateRow(rows[0].node, 1e12, rows[0].parts)
+    rows[0] = StepAnswer(rows[0].node, 1e12, rows[0].parts)
     shares = [v.share for v in (await run.aggregate(rows)).verdicts]
     assert shares == pytest.approx([0.4, 0.3, 0.3])
 
@@ -73,7 +73,7 @@ async def test_aggregation_holds_blocks_and_not_models(worker: Worker, tmp_path:
     rng = np.random.default_rng(0)
     for i in range(n):
         (rng.standard_normal(d, dtype=np.float32) * 1e-3).tofile(tmp_path / f"row-{i}")
-    rows = [AggregateRow(f"node-{i}", 1.0, {"model": tmp_path / f"row-{i}"}) for i in range(n)]
+    rows = [StepAnswer(f"node-{i}", 1.0, {"model": tmp_path / f"row-{i}"}) for i in range(n)]
     slots = ("optimizer/first_moment", "optimizer/second_moment")
     await run.aggregate(rows[:1], 1, slots)
     with AnonymousMemory(worker.pid) as memory:

@@ -85,10 +85,11 @@ async def test_a_description_of_what_the_run_needs(worker: Worker, tmp_path: Pat
     layout = (await Run(worker, tmp_path, spec_of("digits")).initial()).layout
     sha256 = Layout.from_json(layout).part("model").sha256
     part = DeclaredPart("model", "none", sha256, 4 * 4810, True, 1, None, "all", "rule", (), in_model=True)
-    assert await worker.do(DESCRIBE, DescribeJob(spec_of("digits"))) == Description(True, 1, {}, (part,))
+    said = await worker.do(DESCRIBE, DescribeJob(spec_of("digits")))
+    assert said == Description(True, 1, {}, (part,), model_bytes=Layout.from_json(layout).file_bytes)
     adam = await worker.do(DESCRIBE, DescribeJob(spec_of(server_optimizer={"name": "adam"}), True))
     slots = dict.fromkeys(("optimizer/first_moment", "optimizer/second_moment"), adam.parts[0].size_bytes)
-    assert adam == Description(False, 1, slots, adam.parts)
+    assert adam == Description(False, 1, slots, adam.parts, model_bytes=adam.model_bytes)
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_verdicts_have_reason_and_number() -> None:
     rows = torch.randn(11, 20, generator=torch.Generator().manual_seed(3))
     rows[4] += 50
     verdicts = Bulyan({"f": 2}).aggregate(UpdateMatrix.of(rows), {}, ROUND).verdicts
-    assert [v.weight for v in verdicts if v.accepted] == [1 / 7] * 7
+    assert [v.share for v in verdicts if v.accepted] == [1 / 7] * 7
     assert "7 updates" in verdicts[4].reason
     assert verdicts[4].numbers["score"] == max(v.numbers["score"] for v in verdicts)
 

@@ -82,7 +82,7 @@ def test_far_rows_are_filtered_out_with_their_numbers() -> None:
     assert verdicts[3].numbers["kept"] == 0
     assert verdicts[3].numbers["distance"] > 300
     assert "filtered out" in verdicts[3].reason
-    assert sum(v.weight for v in verdicts) == pytest.approx(1)
+    assert sum(v.share for v in verdicts) == pytest.approx(1)
     assert sum(v.accepted for v in verdicts) >= 7
 
 

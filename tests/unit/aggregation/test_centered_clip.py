@@ -85,7 +85,7 @@ def test_a_large_radius_is_the_mean_and_forgets_the_centre() -> None:
     rows = torch.randn(6, 40, generator=torch.Generator().manual_seed(2))
     result = CenteredClip({"tau": 1e6}).aggregate(UpdateMatrix.of(rows), {"center": torch.full((40,), 7.0)}, ROUND)
     torch.testing.assert_close(result.direction.dense(), rows.mean(0), rtol=1e-5, atol=1e-5)
-    assert [v.weight for v in result.verdicts] == pytest.approx([1 / 6] * 6)
+    assert [v.share for v in result.verdicts] == pytest.approx([1 / 6] * 6)
 
 
 def test_it_converges_over_rounds_on_a_far_mean_in_spite_of_attackers() -> None:
@@ -104,7 +104,7 @@ def test_verdicts_show_what_was_cut() -> None:
     rows[3, 0] = 8.0
     verdicts = CenteredClip({"tau": 2.0, "iterations": 1}).aggregate(UpdateMatrix.of(rows), {}, ROUND).verdicts
     assert verdicts[3].numbers == pytest.approx({"distance": 8.0, "factor": 0.25})
-    assert verdicts[3].weight == pytest.approx(0.25 / 4)
+    assert verdicts[3].share == pytest.approx(0.25 / 4)
     assert verdicts[0].numbers == pytest.approx({"distance": 0.0, "factor": 1.0})
 
 

@@ -169,7 +169,7 @@ def test_shares_are_those_with_which_the_nodes_rows_enter_the_result() -> None:
     rows = rows_of(12, 30, seed=2)
     for pre in ([NearestNeighbourMixing({"f": 2})], [Bucketing({"s": 2}), NearestNeighbourMixing({"f": 1})]):
         result = Composed(pre, MultiKrum({"f": 1})).aggregate(UpdateMatrix.of(rows), {}, ROUND)
-        shares = torch.tensor([v.weight for v in result.verdicts], dtype=torch.float64)
+        shares = torch.tensor([v.share for v in result.verdicts], dtype=torch.float64)
         assert float(shares.sum()) == pytest.approx(1.0)
         torch.testing.assert_close(result.direction.dense(), (shares @ rows.double()).float(), rtol=1e-5, atol=1e-6)
         assert [v.accepted for v in result.verdicts] == (shares > 0).tolist()
@@ -185,7 +185,7 @@ def test_behind_mixing_a_node_has_its_own_numbers() -> None:
     assert sum(v.accepted for v in verdicts) == 9
     assert not verdicts[4].accepted
     assert verdicts[4].reason == alone.verdicts[4].reason
-    assert verdicts[4].weight == 0
+    assert verdicts[4].share == 0
 
 
 def test_behind_bucketing_nodes_share_the_verdict_of_their_bucket() -> None:
@@ -197,8 +197,8 @@ def test_behind_bucketing_nodes_share_the_verdict_of_their_bucket() -> None:
         first, second = (verdicts[j] for j in members.nonzero().flatten().tolist())
         assert first.numbers == second.numbers
         assert first.numbers["bucket"] == bucket
-        assert (first.accepted, first.weight, first.reason) == (second.accepted, second.weight, second.reason)
-    assert sorted(v.weight for v in verdicts)[-3:] == [0, 0.5, 0.5]
+        assert (first.accepted, first.share, first.reason) == (second.accepted, second.share, second.reason)
+    assert sorted(v.share for v in verdicts)[-3:] == [0, 0.5, 0.5]
     assert verdicts[9].reason.startswith("of its bucket, not of this update alone: ")
 
 
@@ -207,7 +207,7 @@ def test_two_times_bucketing_still_finds_the_bucket_of_a_node() -> None:
     pre = [Bucketing({"s": 2}), Bucketing({"s": 2})]
     verdicts = Composed(pre, Mean()).aggregate(UpdateMatrix.of(rows), {}, ROUND).verdicts
     assert sorted(v.numbers["bucket"] for v in verdicts) == [0.0] * 4 + [1.0] * 4
-    assert [v.weight for v in verdicts] == pytest.approx([1 / 8] * 8)
+    assert [v.share for v in verdicts] == pytest.approx([1 / 8] * 8)
 
 
 def test_it_is_used_like_the_rule() -> None:
@@ -216,7 +216,7 @@ def test_it_is_used_like_the_rule() -> None:
     assert trust.needs_root
     assert Composed([Bucketing()], Mean()).weighs
     assert clip.options is clip.rule.options
-    assert Composed([], Mean()).aggregate(UpdateMatrix.of(torch.ones(2, 3)), {}, ROUND).verdicts[0].weight == 0.5
+    assert Composed([], Mean()).aggregate(UpdateMatrix.of(torch.ones(2, 3)), {}, ROUND).verdicts[0].share == 0.5
 
 
 def test_state_goes_through_in_both_directions() -> None:

@@ -44,7 +44,7 @@ def test_equals_the_naive_formula(seed: int, n: int) -> None:
     everything = sum(trusts) or 1.0
     expected = torch.tensor([t / everything for t in total])
     torch.testing.assert_close(result.direction.dense(), expected, rtol=1e-4, atol=1e-5)
-    assert [v.weight for v in result.verdicts] == pytest.approx([t / everything for t in trusts], abs=1e-6)
+    assert [v.share for v in result.verdicts] == pytest.approx([t / everything for t in trusts], abs=1e-6)
     assert [v.accepted for v in result.verdicts] == [t > 0 for t in trusts]
 
 

@@ -88,10 +88,10 @@ def test_weights_sum_to_one_and_far_rows_have_less() -> None:
     rows = torch.randn(8, 30, generator=torch.Generator().manual_seed(2))
     rows[7] *= 100
     verdicts = GeometricMedian().aggregate(UpdateMatrix.of(rows), {}, ROUND).verdicts
-    assert sum(v.weight for v in verdicts) == pytest.approx(1.0)
-    assert verdicts[7].weight == min(v.weight for v in verdicts)
+    assert sum(v.share for v in verdicts) == pytest.approx(1.0)
+    assert verdicts[7].share == min(v.share for v in verdicts)
     assert verdicts[7].numbers["distance"] > 100
-    products = [v.weight * v.numbers["distance"] for v in verdicts]
+    products = [v.share * v.numbers["distance"] for v in verdicts]
     assert products == pytest.approx([products[0]] * 8, rel=1e-3)
 
 
@@ -110,7 +110,7 @@ def test_a_row_that_is_the_median_is_found_at_once() -> None:
     rows = torch.cat([middle, middle + others, middle - 5 * others])
     aggregate = GeometricMedian().aggregate(UpdateMatrix.of(rows), {}, ROUND)
     assert torch.equal(aggregate.direction.dense(), middle[0])
-    assert [v.weight for v in aggregate.verdicts] == [1.0] + [0.0] * 8
+    assert [v.share for v in aggregate.verdicts] == [1.0] + [0.0] * 8
 
 
 def test_fewer_iterations_are_less_exact_and_never_worse_than_a_row() -> None:

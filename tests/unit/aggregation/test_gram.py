@@ -53,7 +53,7 @@ def test_mean_of_nothing_is_zero_and_rejects_all() -> None:
     updates = UpdateMatrix.of(torch.ones(2, 3))
     result = mean_of(updates, [], [{"score": 1.0}, {}], "far")
     assert torch.equal(result.direction.dense(), torch.zeros(3))
-    assert [(v.accepted, v.reason, v.weight, v.numbers) for v in result.verdicts] == [
+    assert [(v.accepted, v.reason, v.share, v.numbers) for v in result.verdicts] == [
         (False, "far", 0.0, {"score": 1.0}),
         (False, "far", 0.0, {}),
     ]

@@ -74,7 +74,7 @@ def test_equals_the_naive_formula(seed: int, n: int, d: int) -> None:
     assert torch.equal(result.direction.dense(), expected)
     agreement = (signs(rows) == expected).double().mean(1).tolist()
     assert [verdict.numbers["agreement"] for verdict in result.verdicts] == pytest.approx(agreement)
-    assert all(verdict.accepted and verdict.weight == pytest.approx(1 / n) for verdict in result.verdicts)
+    assert all(verdict.accepted and verdict.share == pytest.approx(1 / n) for verdict in result.verdicts)
 
 
 class SignsOnly(PackedSigns):
@@ -167,7 +167,7 @@ def test_credit_follows_agreement_and_weighs_votes() -> None:
         agreement = torch.tensor([verdict.numbers["agreement"] for verdict in result.verdicts])
         torch.testing.assert_close(state[CREDIT][:5], 0.6 * before[:5] + agreement, rtol=0, atol=1 / 1024)
         assert state[CREDIT][5] == 1.0
-        shares = [verdict.weight for verdict in result.verdicts]
+        shares = [verdict.share for verdict in result.verdicts]
         assert shares == pytest.approx((before[:5] / before[:5].sum()).tolist())
         u = torch.einsum("m,mj->j", before[:5], torch.cat([good, noisy]))
         assert torch.equal(result.direction.dense(), signs(u))
@@ -187,7 +187,7 @@ def test_a_growing_roster_keeps_credits_and_gives_newcomers_the_first() -> None:
     assert second.state[CREDIT].dense().tolist() == pytest.approx([1.6, 1.96, 0.6, 1.6], abs=2 / 1024)
     nobody = {CREDIT: torch.zeros(4)}
     alone = rule.aggregate(UpdateMatrix.of(rows[2:], nodes=["c"]), nobody, grown)
-    assert (alone.direction.dense().item(), alone.verdicts[0].weight) == (-1.0, 1.0)
+    assert (alone.direction.dense().item(), alone.verdicts[0].share) == (-1.0, 1.0)
 
 
 def test_credit_needs_the_roster() -> None:

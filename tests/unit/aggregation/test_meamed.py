@@ -80,4 +80,4 @@ def test_every_coordinate_stays_near_the_honest_values(seed: int) -> None:
 def test_all_are_accepted_with_their_own_weight() -> None:
     rows = UpdateMatrix.of(torch.randn(3, 5), weights=[0.5, 0.3, 0.2])
     verdicts = MeaMed({"f": 1}).aggregate(rows, {}, ROUND).verdicts
-    assert [(v.accepted, v.weight) for v in verdicts] == [(True, 0.5), (True, 0.3), (True, 0.2)]
+    assert [(v.accepted, v.share) for v in verdicts] == [(True, 0.5), (True, 0.3), (True, 0.2)]

@@ -24,7 +24,7 @@ def test_equals_the_naive_weighted_sum() -> None:
     naive = [sum(w * float(rows[i, j]) for i, w in enumerate(examples)) / sum(examples) for j in range(300)]
     aggregate = Mean().aggregate(UpdateMatrix.of(rows, weights=examples), {}, ROUND)
     torch.testing.assert_close(aggregate.direction.dense(), torch.tensor(naive), rtol=1e-5, atol=1e-6)
-    assert [v.weight for v in aggregate.verdicts] == pytest.approx([w / 100 for w in examples])
+    assert [v.share for v in aggregate.verdicts] == pytest.approx([w / 100 for w in examples])
 
 
 def test_with_sgd_at_learning_rate_one_it_is_federated_averaging_exactly() -> None:

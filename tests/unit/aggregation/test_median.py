@@ -68,7 +68,7 @@ def test_weights_have_no_part_but_are_recorded() -> None:
     rows = torch.tensor([[1.0], [2.0], [9.0]])
     result = Median().aggregate(UpdateMatrix.of(rows, weights=[0.1, 0.1, 0.8]), {}, ROUND)
     assert result.direction.dense().tolist() == [2.0]
-    assert [verdict.weight for verdict in result.verdicts] == [0.1, 0.1, 0.8]
+    assert [verdict.share for verdict in result.verdicts] == [0.1, 0.1, 0.8]
 
 
 def test_half_byzantine_is_refused() -> None:

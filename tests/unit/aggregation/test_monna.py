@@ -48,7 +48,7 @@ def test_equals_the_naive_formula(seed: int, f: int, extra: int) -> None:
 def test_the_trusted_update_has_one_share() -> None:
     result = aggregate(torch.tensor([[1.0], [2.0], [9.0]]), torch.tensor([0.0]), 1)
     assert result.direction.dense().item() == 1.0
-    assert [v.weight for v in result.verdicts] == pytest.approx([1 / 3, 1 / 3, 0])
+    assert [v.share for v in result.verdicts] == pytest.approx([1 / 3, 1 / 3, 0])
     assert "2 updates nearest to the one from the trusted data" in result.verdicts[2].reason
 
 

@@ -52,7 +52,7 @@ def test_rows_of_one_norm_give_the_mean_to_the_bit_of_the_weights() -> None:
     rows = torch.tensor([[3.0, 4.0], [-5.0, 0.0], [0.0, 5.0]])
     result = NormClip().aggregate(UpdateMatrix.of(rows, weights=[0.5, 0.25, 0.25]), {}, ROUND)
     assert result.direction.dense().tolist() == [0.25, 3.25]
-    assert [v.weight for v in result.verdicts] == [0.5, 0.25, 0.25]
+    assert [v.share for v in result.verdicts] == [0.5, 0.25, 0.25]
 
 
 def test_weights_of_zero_are_refused() -> None:

@@ -64,14 +64,14 @@ def test_without_fairness_it_is_the_weighted_mean() -> None:
     rows = UpdateMatrix.of(torch.randn(4, 10), weights=[0.4, 0.3, 0.2, 0.1])
     found = aggregate(rows, [5.0, 0.1, 1.0, 0.0], q=0)
     torch.testing.assert_close(found.direction.dense(), Mean().aggregate(rows, {}, ROUND).direction.dense())
-    assert [v.weight for v in found.verdicts] == pytest.approx([0.4, 0.3, 0.2, 0.1])
+    assert [v.share for v in found.verdicts] == pytest.approx([0.4, 0.3, 0.2, 0.1])
 
 
 def test_the_more_fairness_the_more_the_highest_loss_counts() -> None:
     rows = UpdateMatrix.of(1e-3 * torch.eye(3))
     parts = []
     for q in (0, 0.5, 1, 4):
-        weights = [v.weight for v in aggregate(rows, [1.0, 2.0, 4.0], q=q).verdicts]
+        weights = [v.share for v in aggregate(rows, [1.0, 2.0, 4.0], q=q).verdicts]
         parts.append(weights[2] / sum(weights))
     assert parts == sorted(parts)
     assert parts[0] == pytest.approx(1 / 3)
@@ -83,7 +83,7 @@ def test_losses_of_any_size_give_numbers() -> None:
     for losses in ([0.0, 0.0, 0.0], [1e300, 1.0, 0.0], [1e-300, 1e-12, 5.0]):
         found = aggregate(rows, losses, q=5)
         assert found.direction.dense().isfinite().all()
-        assert all(0 <= v.weight <= 1 for v in found.verdicts)
+        assert all(0 <= v.share <= 1 for v in found.verdicts)
 
 
 def test_an_update_without_a_usable_loss_is_rejected() -> None:

@@ -47,7 +47,7 @@ def test_a_clipped_row_keeps_its_weight() -> None:
     rows = UpdateMatrix.of(torch.tensor([[10.0, 0.0], [0.0, 1.0]]), weights=[0.75, 0.25])
     result = Composed([StaticClip({"c": 2.0})], Mean()).aggregate(rows, {}, ROUND)
     assert result.direction.dense().tolist() == pytest.approx([0.75 * 2, 0.25 * 1])
-    assert [v.weight for v in result.verdicts] == pytest.approx([0.75 * 0.2, 0.25])
+    assert [v.share for v in result.verdicts] == pytest.approx([0.75 * 0.2, 0.25])
 
 
 def test_clipped_before_they_are_mixed_rows_keep_their_weights() -> None:

@@ -13,8 +13,8 @@ from covey import messages as msg
 from covey.artifact import artifact_of
 from covey.errors import Fenced, TaskError
 from covey.machines.protocol import NodeRemoved, StopRequested
-from covey.storage.record.contract import OpeningRecord
 from covey.testing.store import records as make
+from covey.testing.store.phases import open_phase
 from covey.wire.signing import CommitStatement
 from tests.unit.coordinator.world import ROUNDS, UPDATES, World
 
@@ -72,7 +72,7 @@ async def test_a_run_that_was_cut_off_goes_on_to_the_same_version(world, tmp_pat
     assert world.record.run("cut").state == "completed"
     # What each node sends depends on the run's id, and so do the versions; how they are made does not.
     assert len(world.record.versions("cut")) == len(world.record.versions("whole"))
-    assert [len(job.rows) for job in world.worker.done("aggregate")] == [2] * 4
+    assert [len(job.answers) for job in world.worker.done("step")] == [2] * 4
     assert active.bytes_received > 0
 
 
@@ -97,9 +97,9 @@ async def test_what_the_worker_refuses_is_the_reason(world):
 
 async def test_a_crash_beside_the_events_fails_the_run(world):
     world.submit()
-    world.worker.errors["aggregate"] = ZeroDivisionError("in the rule")
+    world.worker.errors["step"] = ZeroDivisionError("in the rule")
     _, task = world.execute("run")
-    await world.work("run", stop=lambda: bool(world.worker.done("aggregate")))
+    await world.work("run", stop=lambda: bool(world.worker.done("step")))
     await task
     assert world.record.run("run").state == "failed"
     assert "ZeroDivisionError" in world.record.run("run").reason
@@ -182,7 +182,7 @@ async def test_an_eviction_in_a_round_that_is_tried_again_rejects_what_the_node_
     record.open_round(make.round_record("run", 1, invited=("ada", "bob")))
     record.record_update(make.update_record("run", 1, "bob"))
     record.begin_aggregation("run", 1)
-    record.open_phase(OpeningRecord("run", 1, 1, 2, {"bob": ""}, 1002.0), [])
+    open_phase(record, "run", {"bob": ""}, roster=2)
     record.record_update(make.update_record("run", 1, "bob", "later", phase=2))
     record.begin_aggregation("run", 1)
     record.open_round(make.round_record("run", 1, 2, invited=("ada", "bob")))

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from covey.coordinator.modes.asynchronous.decisions import PendingUpdate, evicted_holders, recorded_evictions
-from covey.storage.record.contract import DecisionRecord, Verdict
+from covey.storage.record.contract import StepRecord, Verdict
 from covey.testing.store import records as make
 
 
@@ -11,10 +11,10 @@ def arrived(number: int, node: str, verdict: Verdict) -> PendingUpdate:
     return PendingUpdate(replace(make.update_record("run", number, node), verdict=verdict), 0, number)
 
 
-def decision(*verdicts: tuple[int, str, str, str]) -> DecisionRecord:
+def decision(*verdicts: tuple[int, str, str, str]) -> StepRecord:
     names = ("round", "node", "verdict", "reason")
     judged = tuple(dict(zip(names, verdict, strict=True)) for verdict in verdicts)
-    return DecisionRecord("run", 5, 5, 0, None, 3, judged, "", 1.0)
+    return StepRecord("run", 5, ((5, 1),), 0, None, 3, judged, 1.0)
 
 
 def test_only_nodes_with_a_held_update_are_named() -> None:

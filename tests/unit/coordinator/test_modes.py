@@ -62,8 +62,8 @@ async def test_rounds_that_are_replayed_come_to_the_same_and_a_change_is_found(w
     report = await replayed(world, tmp_path / "same")
     assert (report.decisions, report.versions, report.problems) == (3, 3, ())
     assert report.model_sha256 == world.record.version("run", 3).model_sha256
-    bases = [job.base.read_bytes() if job.base.exists() else None for job in world.worker.done("aggregate")[3:]]
-    assert bases == [None, None, None]  # of the versions that came out, only the newest one is there
+    bases = [job.models[job.version] for job in world.worker.done("step")[3:]]
+    assert [base.exists() for base in bases] == [False] * 3  # only the newest one is there
     world.worker.rejected = {"bob": "too far away"}
     report = await replayed(world, tmp_path / "other")
     assert (report.decisions, report.versions) == (1, 0)
@@ -144,11 +144,11 @@ async def test_rows_that_the_rule_rejects_are_recorded_with_its_reason(world):
 
 
 async def test_what_the_worker_cannot_aggregate_fails_the_run_and_leaves_no_file(world):
-    world.worker.errors["aggregate"] = TaskError("the rule refuses")
+    world.worker.errors["step"] = TaskError("the rule refuses")
     await played(world)
     record = world.record.run("run")
     assert (record.state, record.reason) == ("failed", "round 1 cannot be aggregated: the rule refuses")
-    (job,) = world.worker.done("aggregate")
+    (job,) = world.worker.done("step")
     assert not job.out.exists()
 
 
@@ -166,8 +166,8 @@ async def test_in_rounds_the_newest_version_is_served_and_nothing_else(world):
 
 async def test_each_update_is_decided_on_and_makes_a_version(world):
     await played(world, mode=UPDATES, count=5)
-    decisions = world.record.decisions("run")
-    assert [decision.version for decision in decisions] == [1, 2, 3, 4, 5]
+    steps = world.record.steps("run")
+    assert [step.version for step in steps] == [1, 2, 3, 4, 5]
     assert world.record.run("run").state == "completed"
     assert [version.evaluated for version in world.record.versions("run")] == [False] + [True] * 5
 
@@ -175,7 +175,7 @@ async def test_each_update_is_decided_on_and_makes_a_version(world):
 async def test_decisions_that_make_no_version_are_named_by_the_next_commit(world):
     world.worker.makes_versions = False
     active = await played(world, mode=UPDATES, count=3)
-    assert [decision.version for decision in world.record.decisions("run")] == [None] * 3
+    assert [step.version for step in world.record.steps("run")] == [None] * 3
     assert len(active.mode._unsigned) == 3
     assert [version.version for version in world.record.versions("run")] == [0]
 
@@ -183,10 +183,10 @@ async def test_decisions_that_make_no_version_are_named_by_the_next_commit(world
 async def test_an_asynchronous_run_goes_on_where_it_was(world):
     world.submit("run", mode=UPDATES, count=6)
     _, task = world.execute("run")
-    await world.work("run", stop=lambda: len(world.record.decisions("run")) >= 2)
+    await world.work("run", stop=lambda: len(world.record.steps("run")) >= 2)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    decided = len(world.record.decisions("run"))
+    decided = len(world.record.steps("run"))
     policy = async_run_policy_of(await prepare(world.services, world.record.run("run")))
     restored = restore_async(world.record, "run", policy)
     assert (restored.decided, restored.version) == (decided, decided)
@@ -195,12 +195,12 @@ async def test_an_asynchronous_run_goes_on_where_it_was(world):
     assert active.facts.decided == 0
     await world.work("run")
     await task
-    assert [decision.decision for decision in world.record.decisions("run")] == [1, 2, 3, 4, 5, 6]
+    assert [step.number for step in world.record.steps("run")] == [1, 2, 3, 4, 5, 6]
     assert active.facts.decided == 6
 
 
 async def test_a_policy_that_cannot_be_applied_fails_the_run(world):
-    world.worker.errors["decide"] = TaskError("no policy")
+    world.worker.errors["step"] = TaskError("no policy")
     await played(world, mode=UPDATES)
     assert "cannot be decided on: no policy" in world.record.run("run").reason
 

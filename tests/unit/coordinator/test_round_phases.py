@@ -17,7 +17,17 @@ from covey.coordinator.modes.rounds.events import (
     Restored,
 )
 from covey.coordinator.modes.rounds.machine import RoundMachine
-from covey.machines.protocol import NodeAnswered, NodeJoined, NodeLost, NodeRemoved, Report, Started, Tick, UpdateStored
+from covey.machines.protocol import (
+    NodeAnswered,
+    NodeJoined,
+    NodeLost,
+    NodeRemoved,
+    Report,
+    Started,
+    Tick,
+    UpdateStored,
+    Verdict,
+)
 from tests.unit.coordinator.round_machine import LATE, POLICY, commit, kinds, started
 
 PHASED = replace(POLICY, phases=2)
@@ -72,11 +82,37 @@ def test_who_was_evicted_since_it_answered_is_rejected_at_once_in_a_later_phase(
     assert made.handle(NodeRemoved("b", 2)) == []
     actions = made.handle(PhasePlanned(1, 2, {"b": "", "c": ""}, {}, 3))
     assert actions == [
-        OpenPhase(1, 1, 2, {"b": "", "c": ""}, {}),
+        OpenPhase(1, 1, 2, {"b": "", "c": ""}, {"b": "evicted"}),
         RecordOutcome("b", 1, "rejected", "evicted", 2),
         Assign("c", 1, 1),
     ]
     assert made.handle(UpdateStored("c", 1, 4, 2)) == [Aggregate(1, ("a", "c"))]
+
+
+def test_who_was_evicted_while_its_answer_was_looked_at_does_not_count_though_it_is_not_asked_again():
+    made = bidding()
+    made.handle(NodeRemoved("a", 2))
+    actions = made.handle(PhasePlanned(1, 2, {"c": ""}, {"b": "lied"}, 3))
+    assert actions == [OpenPhase(1, 1, 2, {"c": ""}, {"a": "evicted", "b": "lied"}), Assign("c", 1, 1)]
+    assert made.handle(UpdateStored("c", 1, 4, 2)) == [Aggregate(1, ("c",))]
+
+
+def test_who_was_evicted_while_its_answer_was_looked_at_does_not_count_in_another_attempt():
+    made = bidding()
+    made.handle(NodeRemoved("a", 2))
+    actions = made.handle(Aggregated(1, False, {}, 3))
+    assert actions[0] == RecordOutcome("a", 1, "rejected", "evicted")
+    assert kinds(actions, Aggregate)[-1] == Aggregate(1, ("b", "c"))
+
+
+def test_who_was_evicted_before_a_restart_is_not_expected():
+    answers: dict[str, Verdict] = dict.fromkeys("abc", "received")
+    restored = Restored(round=1, attempt=1, invited=("a", "b", "c"), answers=answers, aggregating=True)
+    made = RoundMachine(PHASED, ("a", "b", "c"), restored=restored)
+    assert made.handle(NodeRemoved("a", 0)) == []
+    made.handle(Started(0))
+    assert made.members.eligible() == ["b", "c"]
+    assert made.handle(PhasePlanned(1, 2, {"b": ""}, {}, 1))[0] == OpenPhase(1, 1, 2, {"b": ""}, {"a": "evicted"})
 
 
 def test_who_is_expected_back_is_waited_for_in_a_later_phase():

@@ -25,8 +25,8 @@ from covey.errors import Conflict, WorkerError
 from covey.spec import parse_toml
 from covey.testing.store import records as make
 from covey.wire.signing import CommitStatement, CommitVerdict
-from covey.worker.jobs.aggregation import AggregateJob, AggregateResult
 from covey.worker.jobs.files import WrittenFile
+from covey.worker.jobs.steps import StepJob, StepResult
 from tests.unit.coordinator.world import FEDERATION
 
 # -- assignments
@@ -77,9 +77,9 @@ def step(world):
     for name, path in paths.items():
         path.write_bytes(name.encode().ljust(8))
     state = {name: paths[name] for name in ("momentum", "unused")}
-    job = AggregateJob("run", "", "", 1, world.folder, (), {}, paths["model"], state)
+    job = StepJob("run", "", "", 0, {0: world.folder}, (), {}, paths["model"], state)
     written = WrittenFile("momentum", paths["momentum"], artifact_of_file(paths["momentum"]))
-    return job, AggregateResult(True, (), artifact_of_file(paths["model"]), "a" * 64, (written,))
+    return job, StepResult((), artifact=artifact_of_file(paths["model"]), model_sha256="a" * 64, state=(written,))
 
 
 async def test_a_version_is_signed_and_chained_to_the_one_before(world, step):
@@ -98,7 +98,7 @@ async def test_a_version_is_signed_and_chained_to_the_one_before(world, step):
 
 async def test_without_a_file_there_is_no_version(world):
     with pytest.raises(WorkerError):
-        signed_version(world.services, make.version_record("run", 0), AggregateResult(True, ()), [], round=1)
+        signed_version(world.services, make.version_record("run", 0), StepResult(()), [], round=1)
 
 
 async def test_files_get_their_names_and_what_is_left_over_goes_however_often(world, step):
@@ -113,7 +113,7 @@ async def test_files_get_their_names_and_what_is_left_over_goes_however_often(wo
 
 async def test_of_a_step_that_makes_no_version_all_files_go(world, step):
     job, result = step
-    none = AggregateResult(False, (), None, "", result.state)
+    none = StepResult((), enough=False, state=result.state)
     adopt_files(world.files, job, none)
     discard_scratch(world.files, job, none)
     assert not any(path.exists() for path in (job.out, *job.out_state.values()))

@@ -7,7 +7,7 @@ import pytest
 from covey.coordinator.admin import views
 from covey.coordinator.admin.queries import Queries
 from covey.coordinator.admin.watched_rounds import WatchedRounds
-from covey.storage.record.contract import DecisionRecord, PolicyStateRecord, RoundRecord, RunRecord, UpdateRecord
+from covey.storage.record.contract import RoundRecord, RunRecord, StepRecord, UpdateRecord
 
 
 class Counting:
@@ -91,8 +91,7 @@ def decide(store, number, decision, verdict):
     update = UpdateRecord("run", number, "ada", "received", digest=f"{number:064x}", statement=b"s")
     store.record_update(update)
     judged = UpdateRecord("run", number, "ada", verdict)
-    made = DecisionRecord("run", decision, number, 0, None, 1, (), f"{decision:064x}", 400.0)
-    store.decide(made, PolicyStateRecord("run", decision, "{}"), [judged], None, bytes_received=1, bytes_sent=1)
+    store.commit_step(StepRecord("run", decision, ((number, 1),), 0, None, 1, (), 400.0, "{}"), [judged])
 
 
 def test_an_assignment_that_stays_open_or_held_is_still_told_when_it_ends(recorder, store):
@@ -111,9 +110,8 @@ def test_an_assignment_that_stays_open_or_held_is_still_told_when_it_ends(record
     assign(record, 120, "ada")
     judged = UpdateRecord("run", 2, "ada", "accepted")
     record.record_update(UpdateRecord("run", 120, "ada", "received", digest="ab" * 32, statement=b"s"))
-    made = DecisionRecord("run", 119, 120, 0, None, 1, (), "cd" * 32, 400.0)
     verdicts = [judged, UpdateRecord("run", 120, "ada", "rejected")]
-    record.decide(made, PolicyStateRecord("run", 119, "{}"), verdicts, None, bytes_received=1, bytes_sent=1)
+    record.commit_step(StepRecord("run", 119, ((120, 1),), 0, None, 1, (), 400.0, "{}"), verdicts)
     record.close_round(UpdateRecord("run", 1, "bob", "lost", "away"))
     assert told(watched) == [1, 2, 120]
     assert store.read < WatchedRounds.RECENT + 5

@@ -12,6 +12,7 @@ import json
 import time
 
 from covey import messages as msg
+from covey.aggregation.verdicts import Verdict, word_for
 from covey.artifact import artifact_of, artifact_of_file
 from covey.coordinator.admin.metrics import CoordinatorMetrics
 from covey.coordinator.admin.operation import Operation
@@ -33,11 +34,10 @@ from covey.storage.record.contract import NodeRecord, RunRecord
 from covey.storage.sql.store import open_store
 from covey.testing.store import records as make
 from covey.wire.signing import PartStatement, SigningKey, UpdateStatement
-from covey.worker.jobs.aggregation import AggregateResult, RowVerdict
-from covey.worker.jobs.decisions import AsyncVerdict, DecideResult
 from covey.worker.jobs.evaluation import EvaluateResult
 from covey.worker.jobs.files import WrittenFile
 from covey.worker.jobs.runs import Description, InitialResult
+from covey.worker.jobs.steps import StepResult, updates_of
 
 FEDERATION = "f" * 16
 LAYOUT = Layout.from_json(make.LAYOUT)
@@ -144,32 +144,37 @@ class Worker:
         artifact, sha256 = written(job.out, job.spec_json.encode())
         return InitialResult(make.LAYOUT, artifact, sha256)
 
+    def _step(self, job):
+        return self._decide(job) if job.answers[0].number else self._aggregate(job)
+
     def _aggregate(self, job):
-        if (job.round, job.phase) in self.plans:
-            return AggregateResult(True, (), opens=self.plans.pop((job.round, job.phase)))
+        asked = job.version + 1, job.phase
+        if asked in self.plans:
+            return StepResult((), opens=self.plans.pop(asked))
         verdicts = tuple(
-            RowVerdict(row.node, row.node not in self.rejected, self.rejected.get(row.node, ""), 0.5, {"norm": 1.0})
-            for row in job.rows
+            Verdict(a.node, word_for(a.node not in self.rejected), self.rejected.get(a.node, ""), 0.5, {"norm": 1.0})
+            for a in updates_of(job)
         )
-        rows = [row for row in job.rows if row.node not in self.rejected]
+        rows = [row for row in updates_of(job) if row.node not in self.rejected]
         if not rows:
-            return AggregateResult(False, verdicts, rule="mean")
-        files = [job.base, *(row.parts["model"] for row in rows if "model" in row.parts)]
+            return StepResult(verdicts, enough=False, rule="mean")
+        files = [job.models[job.version], *(row.parts["model"] for row in rows if "model" in row.parts)]
         artifact, sha256 = written(job.out, *(path.read_bytes() for path in files))
         state = tuple(
             WrittenFile(name, path, written(path, name.encode(), sha256.encode())[0])
             for name, path in job.out_state.items()
         )
-        return AggregateResult(True, verdicts, artifact, sha256, state, rule="mean")
+        return StepResult(verdicts, artifact=artifact, model_sha256=sha256, state=state, rule="mean")
 
     def _decide(self, job):
-        verdict = AsyncVerdict(job.arrival.number, job.arrival.node, "accepted", "", 1.0, {})
-        state = json.dumps({"decided": job.arrival.number})
+        (arrival,) = job.answers
+        verdict = Verdict(arrival.node, "accepted", share=1.0, number=arrival.number)
+        state = json.dumps({"decided": arrival.number})
         if not self.makes_versions:
-            return DecideResult((verdict,), state, (), ())
-        update = job.arrival.parts["model"].read_bytes()
+            return StepResult((verdict,), state_json=state)
+        update = arrival.parts["model"].read_bytes()
         artifact, sha256 = written(job.out, job.models[job.version].read_bytes(), update)
-        return DecideResult((verdict,), state, (), (), artifact, sha256)
+        return StepResult((verdict,), state_json=state, artifact=artifact, model_sha256=sha256)
 
     def _evaluate(self, job):
         return EvaluateResult({"accuracy": (3.0, 4.0), "nothing": (0.0, 0.0)})

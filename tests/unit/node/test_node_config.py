@@ -13,8 +13,8 @@ def config(tmp_path, text=None):
     return NodeConfig.load(tmp_path)
 
 
-def spec(task="digits", payload="delta"):
-    return RoundsSpec(name="r", task=TaskSection(name=task), exchange=ExchangeSection(payload=payload))
+def spec(task="digits", payload="delta", codec="none"):
+    return RoundsSpec(name="r", task=TaskSection(name=task), exchange=ExchangeSection(payload=payload, codec=codec))
 
 
 def test_without_a_file_the_built_in_tasks_are_allowed(tmp_path):
@@ -50,12 +50,16 @@ def test_settings_are_read(tmp_path):
     assert found.allows_path("a.b:C")
     assert not found.allows_path("a.b:D")
     assert not found.allows_path("digits")
+    assert found.allows_paths(spec("a.b:C"))
+    assert not found.allows_paths(spec("a.b:C", codec="a.b:D"))
+    assert not found.allows_paths(spec("digits"))
 
 
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
         (spec("idx-images"), r"'idx-images' is not allowed.*allowed: digits.*\[policy\] tasks in node.toml"),
+        (spec("digits", codec="my.codecs:Half"), r"exchange.codec .my.codecs:Half. is not allowed.*allow_paths"),
         (spec("a.b:C"), r"'a.b:C' is not allowed.*\[policy\] allow_paths in node.toml"),
         (spec(payload="parameters"), r"'parameters' is not allowed.*allowed: delta.*payloads in node.toml"),
     ],
@@ -70,7 +74,7 @@ def test_a_run_that_asks_for_more_is_declined_with_what_to_change(tmp_path, aske
     ("text", "message"),
     [
         ("[policy]\ntask = []", r"node.toml: policy.task: unknown key; known keys: allow_paths, payloads, tasks"),
-        ("[polity]\n", r"polity: unknown key; known keys: data, policy"),
+        ("[polity]\n", r"polity: unknown key; known keys: data, limits, policy"),
         ("[data]\nimages = 1", r"data.images: unknown key; known keys: options, paths"),
         ('[policy]\npayloads = ["all"]', r"policy.payloads.0: .*'parameters', 'delta' or 'gradient'.*given: \"all\""),
         ('[policy]\ntasks = "digits"', r"policy.tasks: .*given: \"digits\""),

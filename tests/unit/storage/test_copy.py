@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import DDL, JSON, Text, cast, create_engine, func, inspect, select, update
 
 from covey.errors import Conflict, NotFound, StoreError
-from covey.storage.record.contract import EventRecord, PolicyStateRecord
+from covey.storage.record.contract import EventRecord
 from covey.storage.sql.copy import copy_store
 from covey.storage.sql.engine import database_url
 from covey.storage.sql.migrations.migrate import _VERSION
@@ -37,8 +37,8 @@ def fill(store):
     store.set_reason(run, "waits for \0 Größe \U0001f40e")
     other = start_async_run(store, "async")
     first = arrive(store, other, 1, "ada")
-    state = PolicyStateRecord(other, 1, '{"held":[1e308]}', (), (0,))
-    decide(store, other, 1, [make.accepted(first)], make.version_record(other, 1), state)
+    judged, version = [make.accepted(first)], make.version_record(other, 1)
+    decide(store, other, 1, judged, version, state='{"held":[1e308]}', pinned_versions=(0,))
     arrive(store, other, 2, "bob")
     for name in ("ada", "bob"):
         make.enrol(store, make.node_record(name))

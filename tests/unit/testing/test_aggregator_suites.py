@@ -25,7 +25,7 @@ class Unnormed(Mean):
         if not updates.n:
             raise RunFailed("needs 1")
         rows = updates.dense()
-        verdicts = tuple(Verdict(node, accepted=True, weight=1 / updates.n) for node in updates.nodes)
+        verdicts = tuple(Verdict(node, "accepted", share=1 / updates.n) for node in updates.nodes)
         return Aggregate(TensorVector((rows / rows.norm(dim=1, keepdim=True)).mean(0)), verdicts)
 
 

@@ -1,10 +1,12 @@
 """Combinations that are refused at submission, asked of the worker's own operation."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from covey.errors import PluginError, SpecError
-from covey.spec import parse_toml
+from covey.spec import parse_toml, written_in
 from covey.worker.execute.coordinator_ops import describe
 from covey.worker.jobs.runs import DescribeJob
 from covey.worker.program.host import Host
@@ -120,3 +122,26 @@ def test_the_mode_says_which_kind_the_section_aggregation_names(mode, kind):
     spec = parse_toml(f'mode = "{mode}"\n{LEAST}[aggregation]\nname = "mode"\n')
     with pytest.raises(PluginError, match=f"^aggregation.name: no {kind} named 'mode' is installed here"):
         describe(DescribeJob(spec.to_json()), Host(torch.device("cpu")))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[training]\nmomentum = 0.9", 'training.momentum: "sgd" does not read it, but "momentum" does'),
+        ('[training]\noptimizer = "adam"\nnesterov = true', 'training.nesterov: "adam" does not read it'),
+        ("[data]\nalpha = 0.5", 'data.alpha: "iid" does not read it, but "dirichlet" does'),
+        ('[data]\npartition = "local"\nparts = 3', "data.parts: "),
+        ("[aggregation]\nroot_examples = 50", "aggregation.root_examples: 'mean' takes no trusted examples"),
+        (
+            '[training.schedule.learning_rate]\nkind = "cosine"\nevery = 2',
+            'training.schedule.learning_rate.every: "cosine" does not read it, but "step" does',
+        ),
+    ],
+)
+def test_what_nothing_reads_is_refused_where_the_user_wrote_it(text, said):
+    whole = f'name = "r"\n[task]\nname = "digits"\n{text}\n'
+    job = DescribeJob(parse_toml(whole).to_json(), written=written_in(whole))
+    with pytest.raises(SpecError) as caught:
+        describe(job, Host(torch.device("cpu")))
+    assert said in str(caught.value)
+    describe(replace(job, written=()), Host(torch.device("cpu")))  # a run from before is taken up as it is

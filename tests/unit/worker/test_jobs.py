@@ -5,14 +5,15 @@ from typing import Any, get_type_hints
 
 import pytest
 
+from covey.aggregation.verdicts import Verdict
 from covey.artifact import artifact_from_json, artifact_of
 from covey.errors import WorkerError
 from covey.parts import DeclaredPart
-from covey.worker.jobs.aggregation import AggregateJob, AggregateResult, AggregateRow, RowVerdict
 from covey.worker.jobs.files import WrittenFile
 from covey.worker.jobs.operations import OPERATIONS, Operation
 from covey.worker.jobs.runs import DescribeJob, Description, InitialResult
 from covey.worker.jobs.serialization import from_json, to_json
+from covey.worker.jobs.steps import OpenedPhase, StepAnswer, StepJob, StepResult
 from covey.worker.jobs.training import TrainJob, TrainProgress, TrainResult
 from covey.worker.program.host import Host
 from covey.worker.program.loop import function_of
@@ -31,11 +32,15 @@ def through_json(value: object) -> object:
     [
         TrainJob("r", "{}", "[]", 1, 0, 4, Path("/b"), {"model": Path("/m")}, node_options={"a": [1, None]}),
         TrainResult((WrittenFile("model", Path("/m"), ARTIFACT),), 3, 4, 0.5, {"loss": (1.5, 3)}, {}),
-        AggregateJob(
-            "r", "{}", "[]", 2, Path("/b"), (AggregateRow("n", 2.0, {"model": Path("/m")}, 0.5),), {}, Path("/o"), {}
+        StepJob(
+            "r", "{}", "[]", 1, {1: Path("/b")}, (StepAnswer("n", 2.0, {"m": Path("/m")}, 0.5),), {}, Path("/o"), {}
         ),
-        AggregateResult(False, (RowVerdict("n", False, "non-finite", 0.0, {}),)),
-        AggregateResult(True, (), ARTIFACT, "ab", (WrittenFile("momentum", Path("/s"), ARTIFACT),)),
+        StepJob(
+            "r", "{}", "[]", 1, {1: Path("/b"), 0: Path("/a")}, (), {}, Path("/o"), {}, updates={3: {"m": Path("/m")}}
+        ),
+        StepResult((Verdict("n", "rejected", "non-finite"), Verdict("o", "held", number=3)), False),
+        StepResult((), opens=OpenedPhase(2, {"n": "{}"}, {"o": "lied"})),
+        StepResult((), artifact=ARTIFACT, model_sha256="ab", state=(WrittenFile("momentum", Path("/s"), ARTIFACT),)),
         InitialResult("[]", ARTIFACT, "ab"),
         Description(True, 2, {"a": 3}, (PART,), ("residual",)),
     ],

@@ -17,10 +17,9 @@ from covey.learning.state import layout_of, write_model
 from covey.methods.averaging import Averaging
 from covey.methods.contract import Answer, Close, Open, Part, PlanContext, RunForm, parts_of
 from covey.testing.method_rounds import PlainExample, spec_of
+from covey.worker.execute.open_step import OpenStep
 from covey.worker.execute.plan_round import Planner
-from covey.worker.execute.update_form import UpdateForm
-from covey.worker.files.mapped import MappedModel
-from covey.worker.jobs.aggregation import AggregateJob, AggregateRow, AnswerRow, OpenedPhase
+from covey.worker.jobs.steps import OpenedPhase, StepAnswer, StepJob, updates_of
 from covey.worker.program.host import Host
 
 TASK = {"name": "covey.testing.method_rounds:PlainExample"}
@@ -52,45 +51,41 @@ def ask(tmp_path: Path) -> Any:
     model = PlainExample().model()
     layout: Layout = layout_of(model)
     write_model(tmp_path / "base", layout, model)
-    base = MappedModel(tmp_path / "base", layout)
-    form = UpdateForm(SPEC, layout)
-    form.method = Told()
-    form.parts = parts_of(form.method, form.run)
 
     def ask(plan: Open | Close, *given: tuple[Any, ...]) -> Any:
         Told.answer, Told.seen = plan, []
         answers = [_answer(tmp_path, *each) for each in given]
-        files: dict[str, dict[str, Path]] = {}
-        for answer in answers:
-            files.setdefault(answer.node, {}).update(answer.parts)
-        job = AggregateJob(
+        job = StepJob(
             run="r",
             spec_json=SPEC.to_json(),
             layout=layout.canonical_bytes().decode(),
-            round=1,
-            base=tmp_path / "base",
-            rows=tuple(AggregateRow(node, 1.0, parts) for node, parts in files.items()),
+            version=0,
+            models={0: tmp_path / "base"},
+            answers=tuple(answers),
             state={},
             out=tmp_path / "out",
             out_state={},
             roster=("a", "b", "c"),
             allow_path=True,
-            answers=tuple(answers),
             phase=max(answer.phase for answer in answers),
         )
-        return Planner(job, form, base, Host(torch.device("cpu"))).plan()
+        step = OpenStep(job, Host(torch.device("cpu")))
+        step.form.method = Told()
+        step.form.parts = parts_of(step.form.method, step.form.run)
+        return Planner(step, updates_of(job)).plan()
 
     ask.d = layout.part("model").numel  # type: ignore[attr-defined]
     return ask
 
 
-def _answer(folder: Path, node: str, phase: int, content: bytes | None, verdict: Any = "received") -> AnswerRow:
+def _answer(folder: Path, node: str, phase: int, content: bytes | None, verdict: Any = "received") -> StepAnswer:
     if content is None:
-        return AnswerRow(node, phase, "lost", "gone", 0.0, {}, {})
+        return StepAnswer(node, 0.0, {}, phase=phase, verdict="lost", reason="gone")
     path = folder / f"{node}-{phase}"
     path.write_bytes(content)
     reason = "evicted" if verdict == "rejected" else ""
-    return AnswerRow(node, phase, verdict, reason, 1.0, {}, {"word" if phase == 1 else "model": path})
+    parts = {"word" if phase == 1 else "model": path}
+    return StepAnswer(node, 1.0, parts, phase=phase, verdict=verdict, reason=reason)
 
 
 A, B = ("a", 1, b"one"), ("b", 1, b"two")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from covey.coordinator.modes.rounds.answers import aggregate_rows, answer_rows, collected_files, judged
+from covey.aggregation.verdicts import Verdict
+from covey.coordinator.modes.rounds.answers import collected_files, judged, step_answers
 from covey.parts import COLLECT, DeclaredPart, PartFile
 from covey.storage.record.contract import PartRecord
 from covey.testing.store import records as make
-from covey.worker.jobs.aggregation import AggregateResult, RowVerdict
 from covey.worker.jobs.runs import Description
+from covey.worker.jobs.steps import StepJob, StepResult, updates_of
 
 ROSTER = ("cyd", "ada", "bob")
 
@@ -31,7 +32,8 @@ def test_a_row_is_all_that_a_node_sent_in_roster_order_with_the_weight_of_its_fi
         answer("ada", 1, "bid", weight=1.0, metrics={"loss": [3.0, 2.0]}),
         answer("eve"),  # is not of this run
     ]
-    rows = aggregate_rows(updates, ROSTER, path_of)
+    answers = step_answers(updates, ROSTER, path_of, for_method=True)
+    rows = updates_of(StepJob("run", "{}", "[]", 0, {}, answers, {}, Path("/out"), {}, ROSTER))
     assert [(row.node, row.weight, row.loss) for row in rows] == [("ada", 1.0, 1.5), ("bob", 2.0, None)]
     assert rows[0].parts == {
         "bid": path_of(make.artifact("ada bid").digest),
@@ -39,9 +41,20 @@ def test_a_row_is_all_that_a_node_sent_in_roster_order_with_the_weight_of_its_fi
     }
 
 
+def test_without_a_method_that_looks_only_updates_are_named_and_nothing_but_what_the_rule_needs():
+    lost = make.outcome_record("run", 1, "cyd", "lost", "no connection")
+    rows = step_answers([answer("bob", weight=3.0), lost, answer("ada", weight=2.0)], ROSTER, path_of, for_method=False)
+    assert [(row.node, row.weight, row.loss, row.metrics) for row in rows] == [
+        ("ada", 2.0, 0.15, {}),
+        ("bob", 3.0, 0.15, {}),
+    ]
+
+
 def test_the_method_sees_every_answer_by_phase_and_then_in_roster_order():
     lost = make.outcome_record("run", 1, "cyd", "lost", "no connection")
-    rows = answer_rows([answer("bob"), answer("ada", 2), answer("ada"), lost, answer("eve")], ROSTER, path_of)
+    rows = step_answers(
+        [answer("bob"), answer("ada", 2), answer("ada"), lost, answer("eve")], ROSTER, path_of, for_method=True
+    )
     assert [(row.node, row.phase, row.verdict, row.reason) for row in rows] == [
         ("cyd", 1, "lost", "no connection"),
         ("ada", 1, "received", ""),
@@ -52,9 +65,9 @@ def test_the_method_sees_every_answer_by_phase_and_then_in_roster_order():
 
 
 def test_all_updates_of_a_node_have_its_verdict_and_one_of_them_its_share():
-    verdicts = (RowVerdict("ada", True, "", 0.75, {"norm": 1.0}), RowVerdict("bob", False, "too far away", 0.0, {}))
+    verdicts = (Verdict("ada", "accepted", "", 0.75, {"norm": 1.0}), Verdict("bob", "rejected", "too far away"))
     updates = [answer("ada"), answer("ada", 2), answer("bob"), answer("cyd")]
-    done = judged(updates, AggregateResult(True, verdicts), rule_phase=2)
+    done = judged(updates, StepResult(verdicts), rule_phase=2)
     assert [(u.node, u.phase, u.verdict, u.reason, u.share) for u in done] == [
         ("ada", 1, "accepted", "", 0.0),
         ("ada", 2, "accepted", "", 0.75),

@@ -25,7 +25,7 @@ async def begun(world, count=20):
 
 
 async def decided(world, active, number):
-    while len(world.record.decisions("run")) < number:
+    while len(world.record.steps("run")) < number:
         await world.changed(active)
 
 
@@ -94,7 +94,7 @@ async def test_verdicts_of_decisions_without_a_version_are_signed_with_the_next_
 
 
 async def test_what_was_sent_by_a_node_that_is_evicted_meanwhile_is_not_decided_on(world):
-    world.worker.gates["decide"] = gate = asyncio.Event()
+    world.worker.gates["step"] = gate = asyncio.Event()
     active, task, assignments = await begun(world)
     await world.offers.offer("ada", world.update_of("ada", assignments["ada"]))
     await world.offers.offer("bob", world.update_of("bob", assignments["bob"]))
@@ -105,7 +105,7 @@ async def test_what_was_sent_by_a_node_that_is_evicted_meanwhile_is_not_decided_
         await world.changed(active)
     (update,) = world.record.updates("run", assignments["bob"].round)
     assert (update.verdict, update.reason) == ("rejected", "evicted")
-    assert [decision.round for decision in world.record.decisions("run")] == [assignments["ada"].round]
+    assert [step.group for step in world.record.steps("run")] == [assignments["ada"].round]
     task.cancel()
 
 

@@ -14,7 +14,7 @@ from covey.coordinator.runs.assignments import AssignmentInputs
 from covey.coordinator.runs.facts import NodeProgress
 from covey.parts import DeclaredPart
 from covey.wire.signing import CommitStatement
-from covey.worker.jobs.aggregation import OpenedPhase
+from covey.worker.jobs.steps import OpenedPhase
 from tests.unit.coordinator.world import MODEL, MODEL_BYTES, ROUNDS
 
 BID = DeclaredPart("bid", "none", "", MODEL_BYTES, True, 1, None, "all", "collect")

@@ -12,7 +12,7 @@ from covey.coordinator.modes.rounds.replay import RoundsReplay
 from covey.errors import NotFound
 from covey.parts import DeclaredPart
 from covey.testing.store import records as make
-from covey.worker.jobs.aggregation import OpenedPhase
+from covey.worker.jobs.steps import OpenedPhase, updates_of
 from tests.unit.coordinator.world import MODEL, MODEL_BYTES, ROUNDS, written
 
 KEPT = f"{ROUNDS}[keep]\nupdates = 100\n"
@@ -73,7 +73,7 @@ async def test_a_first_version_that_comes_out_differently_ends_it_at_once(world,
     report = await replayed(world, tmp_path / "replay")
     assert (report.decisions, report.versions, len(report.problems)) == (0, 0, 1)
     assert report.problems[0].startswith("version 0: the model came out as")
-    assert not world.worker.done("aggregate")[2:]
+    assert not world.worker.done("step")[2:]
 
 
 async def test_updates_that_are_gone_are_noticed_before_anything_is_made(world, tmp_path):
@@ -95,14 +95,14 @@ async def test_the_method_is_asked_once_more_what_followed_from_all_answers(worl
     assert state.name == "method/member/bob"  # ada's was rejected
     report = await replayed(world, tmp_path / "replay")
     assert (report.ok, report.versions) == (True, 1)
-    (job,) = world.worker.done("aggregate")[2:]
+    (job,) = world.worker.done("step")[2:]
     assert job.phase == 2
     assert [(a.node, a.phase, a.verdict) for a in job.answers] == [
         ("ada", 1, "rejected"),
         ("bob", 1, "received"),
         ("bob", 2, "received"),
     ]
-    assert [row.node for row in job.rows] == ["bob"]
+    assert [update.node for update in updates_of(job)] == ["bob"]
 
 
 async def test_a_run_without_a_committed_round_comes_to_its_first_version(world, tmp_path):

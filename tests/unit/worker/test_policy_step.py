@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,8 @@ from covey.vectors import TensorVector
 from covey.worker.client.client import Worker
 from covey.worker.execute.from_spec import load_codec
 from covey.worker.files.mapped import MappedModel, map_float32
-from covey.worker.jobs import decisions as dm
-from covey.worker.jobs.aggregation import AggregateJob, AggregateRow
-from covey.worker.jobs.operations import AGGREGATE, DECIDE
+from covey.worker.jobs.operations import STEP
+from covey.worker.jobs.steps import StepAnswer, StepJob, StepResult
 
 pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="module")]
 
@@ -62,9 +62,9 @@ class AsyncRun:
         self.layout = layout_of(small_model())
         self.version, self.number, self.state_json = 0, 0, ""
         self.models = {0: folder / "version-0"}
-        self.updates: dict[int, dm.AsyncArrival] = {}
+        self.updates: dict[int, StepAnswer] = {}
         self.held: list[int] = []
-        self.pinned = dm.DecideResult((), "", (), ())
+        self.pinned = StepResult(())
         self.state: dict[str, Path] = {}
         write_model(self.models[0], self.layout, small_model())
         self.d = self.layout.part("model").numel
@@ -76,7 +76,7 @@ class AsyncRun:
     def parameters(self, version: int) -> Tensor:
         return self.model(version).read(slice(0, self.d)).clone()
 
-    def arrival(self, node: str, vector: Tensor, base: int, mean: float = 2.0, weight: float = 1.0) -> dm.AsyncArrival:
+    def arrival(self, node: str, vector: Tensor, base: int, mean: float = 2.0, weight: float = 1.0) -> StepAnswer:
         self.number += 1
         model, buffers = (self.folder / f"{part}-{self.number}" for part in ("model", "buffers"))
         context = CodecContext(seed=self.number, round=self.number, layout=self.layout.part("model"))
@@ -86,17 +86,17 @@ class AsyncRun:
             values.get(t.name, torch.tensor(7)).to(getattr(torch, t.dtype)) for t in self.layout.part("buffers").tensors
         ]
         buffers.write_bytes(b"".join(tensor.numpy().tobytes() for tensor in tensors))
-        found = dm.AsyncArrival(self.number, node, weight, {"model": model, "buffers": buffers}, base)
+        found = StepAnswer(node, weight, {"model": model, "buffers": buffers}, number=self.number, base_version=base)
         self.updates[self.number] = found
         return found
 
-    def job(self, arrival: dm.AsyncArrival, **fields: Any) -> dm.DecideJob:
+    def job(self, arrival: StepAnswer, **fields: Any) -> StepJob:
         versions = {*self.pinned.pinned_versions, arrival.base_version, self.version} & set(self.models)
         job: dict[str, Any] = {
             "run": "run",
             "spec_json": self.spec,
             "layout": self.layout.canonical_bytes().decode(),
-            "arrival": arrival,
+            "answers": (arrival,),
             "version": self.version,
             "held": tuple(self.updates[number] for number in self.held),
             "updates": {number: self.updates[number].parts for number in self.pinned.pinned_updates},
@@ -107,9 +107,9 @@ class AsyncRun:
             "out_state": {slot: self.folder / f"{slot.replace('/', '-')}-{self.version + 1}" for slot in self.slots},
             "roster": NODES,
         }
-        return dm.DecideJob(**{**job, **fields})
+        return StepJob(**{**job, **fields})
 
-    def take(self, result: dm.DecideResult) -> None:
+    def take(self, result: StepResult) -> None:
         """What the coordinator does after a decision."""
         self.state_json, self.pinned = result.state_json, result
         for verdict in result.verdicts:
@@ -122,8 +122,8 @@ class AsyncRun:
             assert artifact_of_file(self.models[self.version]) == result.artifact
             assert model_sha256(self.models[self.version], self.layout) == result.model_sha256
 
-    async def deliver(self, node: str, vector: Tensor, base: int, **fields: Any) -> dm.DecideResult:
-        result = await self.worker.do(DECIDE, self.job(self.arrival(node, vector, base, **fields)))
+    async def deliver(self, node: str, vector: Tensor, base: int, **fields: Any) -> StepResult:
+        result = await self.worker.do(STEP, self.job(self.arrival(node, vector, base, **fields)))
         self.take(result)
         return result
 
@@ -195,20 +195,20 @@ async def test_a_full_buffer_without_staleness_is_a_round_of_mean_to_the_bit(wor
     assert [[v.verdict for v in result.verdicts] for result in results] == [["held"]] * 3 + [["accepted"] * 4]
     assert [result.pinned_updates for result in results] == [(1,), (1, 2), (1, 2, 3), ()]
     by_node = {one.node: one for one in run.updates.values()}
-    rows = tuple(AggregateRow(node, weights[node], by_node[node].parts) for node in NODES)
+    rows = tuple(StepAnswer(node, weights[node], by_node[node].parts) for node in NODES)
     rounds = {"name": "test", "task": {"name": "digits"}}
-    job = AggregateJob(
+    job = StepJob(
         run="round",
         spec_json=parse_data(rounds).to_json(),
         layout=run.job(by_node["ada"]).layout,
-        round=1,
-        base=run.models[0],
-        rows=rows,
+        version=0,
+        models={0: run.models[0]},
+        answers=rows,
         state={},
         out=tmp_path / "round",
         out_state={},
     )
-    made = await worker.do(AGGREGATE, job)
+    made = await worker.do(STEP, job)
     assert made.model_sha256 == results[-1].model_sha256
     shares = {verdict.node: verdict.share for verdict in results[-1].verdicts}
     assert shares == {verdict.node: verdict.share for verdict in made.verdicts}
@@ -229,8 +229,8 @@ async def test_kardam_steps_against_the_gradient_and_can_be_repeated(worker: Wor
         before, version = run.parameters(run.version), run.version
         arrival = run.arrival(node, gradient, bases[node])
         job = run.job(arrival)
-        result = await worker.do(DECIDE, job)
-        again = await worker.do(DECIDE, run.job(arrival, out=tmp_path / "again"))
+        result = await worker.do(STEP, job)
+        again = await worker.do(STEP, run.job(arrival, out=tmp_path / "again"))
         assert (again.verdicts, again.state_json, again.artifact) == (
             result.verdicts,
             result.state_json,
@@ -287,7 +287,7 @@ async def test_held_updates_of_evicted_nodes_are_rejected_first(worker: Worker, 
     ada, bob, cy, dee = vectors(run, 4)
     await run.deliver("ada", ada, 0)
     await run.deliver("bob", -1e6 * bob, 0, mean=1e6)
-    result = await worker.do(DECIDE, run.job(run.arrival("cy", cy, 0), evicted=("bob", "dee")))
+    result = await worker.do(STEP, run.job(run.arrival("cy", cy, 0), evicted=("bob", "dee")))
     run.take(result)
     assert [(v.number, v.verdict, v.reason) for v in result.verdicts] == [(3, "held", ""), (2, "rejected", "evicted")]
     assert (result.pinned_updates, result.artifact) == ((1, 3), None)
@@ -302,7 +302,7 @@ async def test_an_eviction_counts_even_if_the_policy_does_not_see_the_arrival(wo
     good, bad = vectors(run, 2)
     bad[3] = float("nan")
     await run.deliver("ada", good, 0)
-    result = await worker.do(DECIDE, run.job(run.arrival("bob", bad, 0), evicted=("ada",)))
+    result = await worker.do(STEP, run.job(run.arrival("bob", bad, 0), evicted=("ada",)))
     assert [(v.number, v.reason) for v in result.verdicts] == [(2, "non-finite"), (1, "evicted")]
     assert result.pinned_updates == ()
     assert json.loads(result.state_json)["policy"]["held"] == {}
@@ -352,27 +352,27 @@ async def test_a_job_that_does_not_fit_is_refused(worker: Worker, tmp_path: Path
     await run.deliver("ada", first, 0)
     arrival = run.arrival("bob", second, 0)
     with pytest.raises(WorkerError, match=r"update 1 is held .* was not named"):
-        await worker.do(DECIDE, run.job(arrival, held=()))
+        await worker.do(STEP, run.job(arrival, held=()))
     with pytest.raises(WorkerError, match="no file was named for version 0"):
-        await worker.do(DECIDE, run.job(arrival, models={}))
+        await worker.do(STEP, run.job(arrival, models={}))
     with pytest.raises(RunFailed, match="'bob' is not in the run's roster"):
-        await worker.do(DECIDE, run.job(arrival, roster=("ada",)))
+        await worker.do(STEP, run.job(arrival, roster=("ada",)))
     with pytest.raises(WorkerError, match="version 1, which is yet to come"):
-        await worker.do(DECIDE, run.job(dm.AsyncArrival(3, "bob", 1.0, arrival.parts, 1), models=run.models))
+        await worker.do(STEP, run.job(replace(arrival, base_version=1), models=run.models))
     with pytest.raises(RunFailed, match="not a state of Buffered"):
-        await worker.do(DECIDE, run.job(arrival, state_json='{"policy":{"held":3},"staleness":[]}'))
+        await worker.do(STEP, run.job(arrival, state_json='{"policy":{"held":3},"staleness":[]}'))
     spec = spec_of("staleness-mean", {}, server_optimizer={"name": "momentum"})
     with pytest.raises(LayoutError, match="no file was named for the state"):
-        await worker.do(DECIDE, run.job(arrival, spec_json=spec, state_json=""))
+        await worker.do(STEP, run.job(arrival, spec_json=spec, state_json=""))
 
 
 async def test_too_few_nodes_for_kardam(worker: Worker, tmp_path: Path) -> None:
     run = AsyncRun(worker, tmp_path, spec_of("kardam", {"f": 1}, exchange={"payload": "gradient"}))
     with pytest.raises(RunFailed, match="kardam with f = 1 needs more than 3 nodes, the roster has 3"):
-        await worker.do(DECIDE, run.job(run.arrival("ada", vectors(run, 1)[0], 0), roster=NODES[:3]))
+        await worker.do(STEP, run.job(run.arrival("ada", vectors(run, 1)[0], 0), roster=NODES[:3]))
 
 
 async def test_wrong_options_are_named(worker: Worker, tmp_path: Path) -> None:
     run = AsyncRun(worker, tmp_path, spec_of("kardam", {"variant": "other"}))
     with pytest.raises(SpecError, match=r"aggregation.options.variant: .*'self', 'server' or 'official'"):
-        await worker.do(DECIDE, run.job(run.arrival("ada", vectors(run, 1)[0], 0)))
+        await worker.do(STEP, run.job(run.arrival("ada", vectors(run, 1)[0], 0)))

@@ -1,0 +1,57 @@
+"""Layouts that are too long for a message: files by digest, which nodes download as they do models."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import lru_cache
+
+from covey.artifact import CHUNK_BYTES, INLINE_BYTES, Artifact, artifact_of, chunk_count
+from covey.coordinator.runs.ports import Files
+from covey.errors import LimitExceeded
+from covey.parts import METHOD
+from covey.worker.jobs.runs import Description
+
+MAX_MESSAGE_BYTES = 4 << 20
+"""What gRPC takes at the most."""
+SLACK_BYTES = 4 * INLINE_BYTES
+"""For small files that come along, numbers and names."""
+CHANGE = "change"
+"""Among the files of a version: the change that leads to it."""
+TABLE_BYTES = 32
+"""Of a chunk, in the table of a file that is announced."""
+
+
+@lru_cache(maxsize=32)
+def layout_file(layout: str) -> Artifact | None:
+    """The file of a layout; None: it goes into the message."""
+    return artifact_of(_chunks(layout)) if len(layout) > INLINE_BYTES else None
+
+
+async def keep_layout(files: Files, layout: str) -> None:
+    """Have the file of a layout ready, if it has one. It can be made again from the record at any time."""
+    artifact = layout_file(layout)
+    if artifact is not None and not files.has(artifact.digest):
+        await asyncio.to_thread(files.put, artifact, layout.encode())
+
+
+def refuse_oversized(spec_json: str, description: Description) -> None:
+    """Refuse a run whose assignments could not be sent.
+
+    Raises:
+        LimitExceeded: The message says how long one would be, and what of it is how long.
+    """
+    model = description.model_bytes
+    brought = [size for name, size in description.slots.items() if name == CHANGE or name.startswith(METHOD)]
+    tables = TABLE_BYTES * sum(map(chunk_count, [model, *brought]))
+    size = len(spec_json) + tables + SLACK_BYTES
+    if size > MAX_MESSAGE_BYTES:
+        raise LimitExceeded(
+            f"an assignment of this run would have about {size} bytes ({len(spec_json)} of the specification, {tables} "
+            f"of the checksums of a model of {model} bytes and what goes with it), and a message has at most "
+            f"{MAX_MESSAGE_BYTES}; choose a smaller model"
+        )
+
+
+def _chunks(layout: str) -> list[bytes]:
+    data = layout.encode()
+    return [data[at : at + CHUNK_BYTES] for at in range(0, len(data), CHUNK_BYTES)]

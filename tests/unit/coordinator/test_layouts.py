@@ -1,0 +1,43 @@
+"""Long layouts are files; a run whose messages would be too long is refused with numbers."""
+
+import pytest
+
+from covey.artifact import INLINE_BYTES, artifact_of
+from covey.coordinator.runs.assignments import assignment, evaluation_assignment
+from covey.coordinator.runs.layouts import MAX_MESSAGE_BYTES, layout_file, refuse_oversized
+from covey.errors import LimitExceeded
+from covey.layout import Layout, TensorSpec
+from covey.storage.record.contract import RunRecord, VersionRecord
+from covey.wire.translation import from_coordinator, to_node
+from covey.worker.jobs.runs import Description
+
+SHORT = Layout.of([TensorSpec("weight", "float32", (2, 3))]).to_json()
+LONG = Layout.of([TensorSpec(f"{i}-{'x' * 400}", "float32", (2,)) for i in range(20_000)]).to_json()
+
+
+def record(layout):
+    return RunRecord("run", "name", "rounds", "{}", 1, "running", "", 1.0, layout=layout)
+
+
+@pytest.mark.parametrize("make", [lambda run, base: assignment(run, base, b"", 0, 1, 1), None])
+def test_a_layout_of_any_size_fits_an_assignment(make):
+    make = make or (lambda run, base: evaluation_assignment(run, base, b"", 0))
+    base = VersionRecord("run", 0, "a" * 64, artifact_of([b"model"]), 1.0)
+    short, long = make(record(SHORT), base), make(record(LONG), base)
+    assert (short.layout, short.layout_file) == (SHORT, None)
+    assert len(LONG) > 2 * MAX_MESSAGE_BYTES
+    assert (long.layout, long.layout_file) == ("", layout_file(LONG))
+    assert long.layout_file is not None
+    assert long.layout_file.size_bytes == len(LONG)
+    for message in (short, long):
+        sent = to_node(message)
+        assert sent.ByteSize() < INLINE_BYTES
+        assert from_coordinator(sent) == message
+
+
+def test_a_model_whose_table_of_checksums_fills_a_message_is_refused_with_numbers():
+    refuse_oversized("{}", Description(True, 1, {}, model_bytes=40 << 30))
+    with pytest.raises(LimitExceeded, match=r"about \d{8} bytes .*429496729600 bytes .*at most 4194304"):
+        refuse_oversized("{}", Description(True, 1, {}, model_bytes=400 << 30))
+    with pytest.raises(LimitExceeded, match="5000000 of the specification"):
+        refuse_oversized("x" * 5_000_000, Description(True, 1, {}))
