@@ -23,7 +23,7 @@ CREDIT = "credit"
 FIRST_CREDIT = 1.0
 CREDIT_DECAY = 0.6
 CREDIT_STEPS = 1024
-"""Credits are multiples of 1 / 1024, at most 2.5: so float32 sums of up to 6,553 of them are exact in any order."""
+"""Credits are multiples of 1 / 1024, from -2.5 to 2.5: so float32 sums of 6,553 of them are exact in any order."""
 
 
 class MajorityVote(Aggregator):
@@ -39,15 +39,19 @@ class MajorityVote(Aggregator):
     `error_feedback = "server"`: v = mean_m q_m + e, u = sign(v), e <- v - u / M, where q_m are the n = M votes and e,
     kept as the state `feedback`, is zero at first. So sum_t u_t / M + e_T = sum_t mean_m q_tm. With `rho`: e <- (1 -
     rho) (mean_m q_m - u / M) + rho e. Jin, Huang, He, Dai, Wu, "Stochastic-Sign SGD for Federated Learning with
-    Theoretical Guarantees" (arXiv 2002.10940), as its authors' code has it; `rho` is of Lyu's code (0.5 there).
+    Theoretical Guarantees" (arXiv 2002.10940), as its authors' code has it; `rho` is of Lyu's code (0.5 in its
+    README, 1 by default).
 
-    `credit`: a vote weighs credit_m, and credit_m <- 0.6 credit_m + (the part of the coordinates in which the node
-    voted like the result), kept as the state `credit`, float32 `[nodes of the roster]`. From the same authors' code.
-    Our own: the first credit is 1, credits are rounded to 1/1024, and if all are zero each vote counts the same. A node
-    that is not in a round keeps its credit.
+    `credit`: a vote weighs credit_m, and credit_m <- 0.6 credit_m + mean_j (+1 where the node voted like the
+    result, -1 where not), kept as the state `credit`, float32 `[nodes of the roster]`. From the same authors' code.
+    So who votes at random comes to weigh nothing, and a vote of negative credit counts for the opposite of what it
+    says. Our own: the first credit is 1, credits are rounded to 1/1024, and if all are zero each vote counts the
+    same. A node that is not in a round keeps its credit. `credit = "agreement"` adds the part of the coordinates in
+    which the node voted like the result, 0 to 1, so that credits are never negative: what `true` meant before, kept
+    for the runs that had it.
 
-    Every node is accepted; a verdict's weight is the vote's share, `agreement` the part of the coordinates in which
-    the node voted like the result, `credit` what its vote weighed.
+    Every node is accepted; a verdict's weight is the vote's share (0 with a negative credit), `agreement` the part of
+    the coordinates in which the node voted like the result, `credit` what its vote weighed.
     """
 
     class Options(ByzantineOptions):
@@ -59,8 +63,9 @@ class MajorityVote(Aggregator):
         """Whether what the sign loses of the mean vote is added to the next round's."""
         rho: float | None = Field(default=None, ge=0, lt=1)
         """With error feedback: how much of the old error stays, the rest being this round's alone."""
-        credit: bool = False
-        """Whether a vote weighs more, the more the node agreed with earlier results."""
+        credit: bool | Literal["agreement"] = False
+        """Whether a vote weighs more, the more the node agreed with earlier results; `agreement`: and never less than
+        nothing."""
 
         @model_validator(mode="after")
         def _check(self) -> MajorityVote.Options:
@@ -78,7 +83,7 @@ class MajorityVote(Aggregator):
             SpecError: An option is unknown or has a wrong value.
         """
         super().__init__(options)
-        kept = {FEEDBACK: self.options.error_feedback == "server", CREDIT: self.options.credit}
+        kept = {FEEDBACK: self.options.error_feedback == "server", CREDIT: bool(self.options.credit)}
         self.state_names = tuple(name for name, used in kept.items() if used)  # type: ignore[misc]
 
     def min_updates(self) -> int:
@@ -97,7 +102,7 @@ class MajorityVote(Aggregator):
         ballot = Ballot(updates, self._ties(context), credits, self._error(updates, state))
         bits, agreements = elect(updates, ballot)
         result = PackedSigns(bits, updates.d)
-        shares = ballot.weights / ballot.weights.sum()
+        shares = ballot.weights.clamp(min=0) / ballot.weights.abs().sum()
         verdicts = [
             Verdict(node, "accepted", share=share, numbers={"agreement": agreement} | numbers)
             for node, share, agreement, numbers in zip(
@@ -125,7 +130,7 @@ class MajorityVote(Aggregator):
         if not self.options.credit:
             return None
         credits = _credit_of_roster(state, context)[_places(updates, context)]
-        return credits if credits.sum() > 0 else torch.ones(updates.n)
+        return credits if credits.any() else torch.ones(updates.n)
 
     def _numbers(self, credits: Tensor | None, n: int) -> list[dict[str, float]]:
         return [{}] * n if credits is None else [{CREDIT: credit} for credit in credits.tolist()]
@@ -145,7 +150,8 @@ class MajorityVote(Aggregator):
         if self.options.credit:
             credits = _credit_of_roster(state, context)
             places = _places(updates, context)
-            new = CREDIT_DECAY * credits[places].double() + torch.from_numpy(agreements)
+            earned = agreements if self.options.credit == "agreement" else 2 * agreements - 1
+            new = CREDIT_DECAY * credits[places].double() + torch.from_numpy(earned)
             credits[places] = ((new * CREDIT_STEPS).round() / CREDIT_STEPS).float()
             kept[CREDIT] = TensorVector(credits)
         return kept

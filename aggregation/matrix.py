@@ -25,6 +25,8 @@ GRAM_ROWS = 16
 of the time of the whole product; 8 and 32 rows take longer."""
 MANY_ROWS = 64
 """With more rows a slab of `SLAB_COLUMNS` is more than 16 MiB."""
+SMALL = 1e-30
+"""A mean of products below which float32 may have lost some of them, as squares of elements below 1e-19 are."""
 CLOSE = 1e-3
 """Rows whose squared distance is below this part of their squared norms are measured again from differences:
 the distance that follows from float32 products has lost half of its digits there."""
@@ -129,7 +131,8 @@ class UpdateMatrix:
     def gram(self) -> Tensor:
         """All scalar products of rows, float64 `[n, n]`, symmetric.
 
-        Products are float32 over `GRAM_COLUMNS`, their sums float64 (both float64 where float32 overflows).
+        Products are float32 over `GRAM_COLUMNS`, their sums float64 (both float64 where float32 overflows, or where a
+        row is so short that its squares underflow).
         Rows are deltas, so this is relative to the base model, and never to one of the rows: an attacker's
         huge row as the reference would destroy the precision of all others. The squared distance of rows i
         and j is `g[i, i] + g[j, j] - 2 g[i, j]`; where that is below `CLOSE` of their squared norms it is
@@ -142,11 +145,27 @@ class UpdateMatrix:
     @cached_property
     def _gram(self) -> Tensor:
         total = self._grams(torch.float32)
-        if not torch.isfinite(total).all():
+        if self._imprecise(total, total.diagonal()):
             total = self._grams(torch.float64)
         if groups := _close_groups(total):
             self._sharpen(total, groups)
         return total
+
+    def _imprecise(self, total: Tensor, each: Tensor) -> bool:
+        """Whether float32 did not hold the products that were summed up to `total`.
+
+        Args:
+            total: Sums over all columns, float64.
+            each: Those of them, `[n]`, that are far from zero unless row i is all but zero.
+        """
+        if not torch.isfinite(total).all():
+            return True
+        small = (each.abs() < self.d * SMALL).nonzero().flatten().tolist()
+        return any(each[i] != 0 or not self._is_zero(i) for i in small)
+
+    def _is_zero(self, i: int) -> bool:
+        reader = self.rows[i].reader
+        return not any(bool(reader.read(columns).any()) for columns in spans(self.d, BLOCK_ELEMENTS))
 
     def _grams(self, dtype: torch.dtype) -> Tensor:
         total = torch.zeros(self.n, self.n, dtype=torch.float64)
@@ -180,7 +199,7 @@ class UpdateMatrix:
     def squared_norms(self) -> Tensor:
         """The rows' squared l2 norms, float64 `[n]`: the diagonal of `gram`, for n instead of n^2 products."""
         total = self._squares(torch.float32)
-        return total if torch.isfinite(total).all() else self._squares(torch.float64)
+        return self._squares(torch.float64) if self._imprecise(total, total) else total
 
     def _squares(self, dtype: torch.dtype) -> Tensor:
         total = torch.zeros(self.n, dtype=torch.float64)
@@ -198,7 +217,12 @@ class UpdateMatrix:
         if vector.shape != (self.d,):
             raise LayoutError(f"rows of {self.d} elements cannot be multiplied by {tuple(vector.shape)}")
         total = self._products_with(vector, torch.float32)
-        return total if torch.isfinite(total).all() else self._products_with(vector, torch.float64)
+        small = self.d * SMALL
+        short = torch.linalg.vector_norm(vector, dtype=torch.float64).square() < small
+        # A product of exactly zero is one of sparse rows, as a rule.
+        if short or not torch.isfinite(total).all() or ((total != 0) & (total.abs() < small)).any():
+            return self._products_with(vector, torch.float64)
+        return total
 
     def _products_with(self, vector: Tensor, dtype: torch.dtype) -> Tensor:
         total = torch.zeros(self.n, dtype=torch.float64)

@@ -42,7 +42,7 @@ def count(rows: Iterable[Words]) -> list[Words]:
 
     Three words of one weight make one of that weight and one of twice the weight (a full adder), until there is one of
     each: about five operations a row and word, however many planes there are. Carry-save addition, as in Warren,
-    "Hacker's Delight", section 5-1 (Harley-Seal; from memory, unconfirmed).
+    "Hacker's Delight", second edition, section 5-1 (Harley-Seal; the first edition has a slower method).
     """
     waiting: list[list[Words]] = [[]]
     for row in rows:
@@ -97,7 +97,8 @@ def random_words(key: int, first: int, length: int) -> Words:
     """64 random bits for each of the words `first`, `first + 1`, ...: uint64 `[length]`, wherever one begins.
 
     SplitMix64 as a hash of (key, index of the word): Steele, Lea, Flood, "Fast Splittable Pseudorandom Number
-    Generators" (OOPSLA 2014), with Vigna's constants (from memory; a test has the published first output of seed 0).
+    Generators" (OOPSLA 2014), as Vigna's C code has it, with the multipliers of Stafford's Mix13; a test has the
+    published first output of seed 0.
     """
     index = np.arange(first + 1, first + length + 1, dtype=np.uint64)
     z = np.uint64(key) + index * np.uint64(0x9E3779B97F4A7C15)
@@ -154,7 +155,8 @@ class Ballot:
     Args:
         matrix: n rows, n >= 1, of which the signs are read.
         ties: Who wins where no side has more.
-        credits: What each vote weighs, float32 `[n]`; None: all the same.
+        credits: What each vote weighs, float32 `[n]`, not all zero; a negative one counts for the opposite of the
+            vote. None: all the same.
         error: Added to the mean vote before its sign is taken, float32 `[d]`; None: nothing.
     """
 
@@ -182,13 +184,13 @@ class Ballot:
 
     def mean(self, words: Words, b: int) -> Tensor:
         """The (weighted) mean vote, float32 `[b]`, from -1 to 1: exactly zero where both sides weigh the same."""
-        total = float(self.weights.sum())
+        total, whole = float(self.weights.sum()), float(self.weights.abs().sum())
         if self._equal:
             return (totals(count(words), b) * 2 - total) / total
         positive = torch.zeros(b)
         for row, weight in zip(words, self.weights.tolist(), strict=True):
             positive.add_(torch.from_numpy(unpacked(row.view(np.uint8))[:b]), alpha=weight)
-        return (positive * 2 - total) / total
+        return (positive * 2 - total) / whole
 
 
 class ServerFeedback(Vector):

@@ -15,6 +15,8 @@ from covey.aggregation.fltrust import root_of
 from covey.aggregation.gram import least, mean_of, numbers_of
 from covey.aggregation.matrix import UpdateMatrix
 
+RHO_PARTS = 200
+"""rho is gamma by so many, if nothing else is said: 0.0005 at gamma 0.1."""
 _REASON = "its score (fall of the loss on the trusted data, less rho times its squared norm) is among the f lowest"
 _NOT_FINITE = "the loss on the trusted data would not be finite"
 
@@ -30,7 +32,8 @@ class Zeno(Aggregator):
     Deviations: L is of the whole trusted data, not of a sample drawn in every round. A row after which the loss is not
     finite is never used; if that leaves none, the direction is zero and every row is rejected. Equal scores: the
     earlier rows are kept. The updates' weights have no part in it. Costs an evaluation on the trusted data for each
-    update.
+    update. The authors' code multiplies rho by the mean of the squared elements, not by their sum as the definition
+    has it (here too): with the same rho it marks long updates down d times less.
 
     A verdict's numbers are `score`, and `gain`, the fall of the loss; both are missing where the loss is not finite.
     """
@@ -38,8 +41,8 @@ class Zeno(Aggregator):
     class Options(ByzantineOptions):
         """Options of Zeno."""
 
-        rho: float = Field(default=0.0005, ge=0)
-        """How much long updates are marked down; the default is the paper's experiments' (from memory, unconfirmed)."""
+        rho: float | None = Field(default=None, ge=0)
+        """How much long updates are marked down; default: gamma / 200, as in the authors' experiments."""
 
     options: Options
     needs_root = True
@@ -56,7 +59,8 @@ class Zeno(Aggregator):
         """
         self.require(updates)
         gains = self._gains(updates, context)
-        scores = gains - self.options.rho * updates.squared_norms()
+        rho = context.learning_rate / RHO_PARTS if self.options.rho is None else self.options.rho
+        scores = gains - rho * updates.squared_norms()
         best = least(-scores, updates.n - self.options.f)
         chosen = [i for i in best if math.isfinite(scores[i])]
         result = mean_of(updates, chosen, numbers_of(score=scores, gain=gains), _REASON)

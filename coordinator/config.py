@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from covey.telemetry import LogFormat
+from covey.worker.client.confinement import Confinement
 
 DEFAULT_LISTEN = "127.0.0.1:7400"
 DEFAULT_ENROL_LISTEN = "127.0.0.1:7401"
@@ -39,8 +40,18 @@ class CoordinatorConfig:
     """Whether a run may name a task that is installed here by its import path, `package.module:Class`."""
     stall_s: float = 900.0
     """How long a job of the worker (an aggregation, an evaluation) may go without a step; then its worker is ended."""
+    worker_memory_bytes: int | None = None
+    """Most memory of the worker's own; None: as much as there is."""
+    worker_env: tuple[str, ...] = ()
+    """Variables of the daemon's environment that the worker sees beside the usual ones."""
     max_runs: int = 4
     """How many runs are taken care of at once."""
+
+    @property
+    def confinement(self) -> Confinement:
+        """What the worker cannot read, and what it is given."""
+        hidden = (self.data_dir / "keys", self.data_dir / "admin")
+        return Confinement(hidden, self.worker_memory_bytes, self.worker_env)
 
     @property
     def database_url(self) -> str:

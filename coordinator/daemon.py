@@ -21,10 +21,11 @@ from covey.coordinator.admin.operation import Operation
 from covey.coordinator.admin.record_snapshot import Census, keep_census
 from covey.coordinator.admin.service import AdminService
 from covey.coordinator.backup.ownership import check_folder, check_record, take_over
-from covey.coordinator.config import CoordinatorConfig
+from covey.coordinator.config import DATABASE, CoordinatorConfig
 from covey.coordinator.environment import Environment
 from covey.coordinator.keys.keys import Keys, open_keys, own_keys, write_admin_identity
 from covey.coordinator.keys.renewal import OwnCertificate
+from covey.coordinator.keys.sealer import RecordSealer
 from covey.coordinator.nodes.door import (
     ENROLMENT_CONNECTIONS,
     MAIN_CONNECTIONS,
@@ -77,7 +78,10 @@ def run_coordinator(config: CoordinatorConfig) -> int:
 
 
 async def _main(config: CoordinatorConfig) -> int:
+    os.umask(0o077)  # record, models and keys are nobody else's
     config.data_dir.mkdir(parents=True, exist_ok=True)
+    for path in config.data_dir.glob(f"{DATABASE}*"):  # of a version that left them open to others
+        path.chmod(0o600)
     loop = asyncio.get_running_loop()
     allow_many_files()
     check_folder(config.data_dir)
@@ -135,6 +139,7 @@ def _take_over(config: CoordinatorConfig) -> SqlStore:
 
 async def _environment(config: CoordinatorConfig, keys: Keys) -> Environment:
     record = await asyncio.to_thread(_take_over, config)
+    record.seal_with(RecordSealer(keys.authority.federation, keys.signing_key))
     store = StoreThread(record)
     files = ArtifactFiles(config.data_dir / "files", quota_bytes=config.quota_bytes)
     await asyncio.to_thread(lambda: files.clean(record.referenced_digests()))
@@ -153,6 +158,7 @@ async def _environment(config: CoordinatorConfig, keys: Keys) -> Environment:
             on_replaced=metrics.worker_restarts.inc,
             stall_s=config.stall_s,
             log_name="the coordinator's log",
+            confinement=config.confinement,
         ),
         authority=keys.authority,
         signing_key=keys.signing_key,

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from covey.texts import printable
+
 if TYPE_CHECKING:
     import structlog
 
@@ -45,6 +47,16 @@ def quiet_by_default() -> Iterator[None]:
         structlog.reset_defaults()
 
 
+def _printable_values(logger: object, name: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """Much of what is logged was written by others: none of it steers the terminal that it is read on."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = printable(value)
+        elif not isinstance(value, int | float | None):
+            event[key] = printable(str(value)) if isinstance(value, BaseException) else value
+    return event
+
+
 def configure_logging(log_format: LogFormat = "console", level: str = "info") -> None:
     """Set up logging once, at the start of a program."""
     import structlog
@@ -61,6 +73,7 @@ def configure_logging(log_format: LogFormat = "console", level: str = "info") ->
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.StackInfoRenderer(),
             structlog.processors.format_exc_info,
+            _printable_values,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +24,7 @@ from covey.node.membership.renewal import renew_when_due
 from covey.node.operator.config import IDENTITY_FOLDER, NodeConfig
 from covey.node.operator.health import listening
 from covey.node.operator.metrics import NodeMetrics
+from covey.node.operator.one_daemon import alone
 from covey.node.services import NodeServices
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.telemetry import configure_logging
@@ -50,14 +52,16 @@ def run_node(config: NodeConfig) -> int:
 
 
 async def _main(config: NodeConfig) -> int:
+    os.umask(0o077)  # data, updates and keys are nobody else's
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     metrics = NodeMetrics()
     if config.drill is not None:
         metrics.drill.labels(config.drill.attack).set(1)
-    async with scrapable(metrics.registry, config.metrics, config.data_dir / IDENTITY_FOLDER):
-        return await _until_stopped(config, metrics, stop)
+    with alone(config.data_dir, "the node cannot start"):
+        async with scrapable(metrics.registry, config.metrics, config.data_dir / IDENTITY_FOLDER):
+            return await _until_stopped(config, metrics, stop)
 
 
 async def _until_stopped(config: NodeConfig, metrics: NodeMetrics, stop: asyncio.Event) -> int:
@@ -90,6 +94,7 @@ class NodeDaemon:
             on_replaced=metrics.worker_restarts.inc,
             stall_s=config.settings.limits.stall_s,
             log_name=f"the log of node {identity.name}",
+            confinement=config.confinement,
         )
         self._files = ArtifactFiles(config.data_dir / "files", durable=False)  # models can be had again
         self._store = NodeStore(config.data_dir)
@@ -114,7 +119,7 @@ class NodeDaemon:
         """Serve until `stop` is set, or until the coordinator ends this node's membership."""
         if self._config.drill is not None:
             log.warning(f"DRILL: this node is an adversary; {self._config.drill.describe()}")
-        await asyncio.to_thread(lambda: self._files.clean(self._store.needed()))
+        await asyncio.to_thread(self._check_files)
         introduced = asyncio.create_task(self._introduce())
         if self._worker.may_lack_device:
             await introduced
@@ -128,6 +133,13 @@ class NodeDaemon:
         log.info("stopping")
         await self._stop([link, stopped, renewed, *others])
         return code
+
+    def _check_files(self) -> None:
+        """Before anything from before a restart is used: what is not needed goes, and so does what is damaged."""
+        needed = self._store.needed()
+        self._files.clean(needed)
+        for digest in needed:
+            self._files.check(digest)
 
     async def _stop(self, tasks: Sequence[asyncio.Task[Any]]) -> None:
         for task in tasks:

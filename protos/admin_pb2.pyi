@@ -21,6 +21,14 @@ class RunRequest(_message.Message):
     run: str
     def __init__(self, run: _Optional[str] = ...) -> None: ...
 
+class AuditRequest(_message.Message):
+    __slots__ = ("run", "rows")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    rows: bool
+    def __init__(self, run: _Optional[str] = ..., rows: _Optional[bool] = ...) -> None: ...
+
 class ListRunsRequest(_message.Message):
     __slots__ = ("limit", "before")
     LIMIT_FIELD_NUMBER: _ClassVar[int]
@@ -336,14 +344,24 @@ class Version(_message.Message):
     def __init__(self, version: _Optional[int] = ..., model_sha256: _Optional[str] = ..., artifact: _Optional[_Union[_tensors_pb2.Artifact, _Mapping]] = ..., metrics: _Optional[str] = ..., created_at: _Optional[float] = ..., kept: _Optional[bool] = ..., members: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class AuditReply(_message.Message):
-    __slots__ = ("coordinator_key", "commits", "updates")
+    __slots__ = ("coordinator_key", "commits", "updates", "rows")
     COORDINATOR_KEY_FIELD_NUMBER: _ClassVar[int]
     COMMITS_FIELD_NUMBER: _ClassVar[int]
     UPDATES_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
     coordinator_key: bytes
     commits: _containers.RepeatedCompositeFieldContainer[Commit]
     updates: _containers.RepeatedCompositeFieldContainer[SignedUpdate]
-    def __init__(self, coordinator_key: _Optional[bytes] = ..., commits: _Optional[_Iterable[_Union[Commit, _Mapping]]] = ..., updates: _Optional[_Iterable[_Union[SignedUpdate, _Mapping]]] = ...) -> None: ...
+    rows: _containers.RepeatedCompositeFieldContainer[AuditedRow]
+    def __init__(self, coordinator_key: _Optional[bytes] = ..., commits: _Optional[_Iterable[_Union[Commit, _Mapping]]] = ..., updates: _Optional[_Iterable[_Union[SignedUpdate, _Mapping]]] = ..., rows: _Optional[_Iterable[_Union[AuditedRow, _Mapping]]] = ...) -> None: ...
+
+class AuditedRow(_message.Message):
+    __slots__ = ("table", "values")
+    TABLE_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    table: str
+    values: bytes
+    def __init__(self, table: _Optional[str] = ..., values: _Optional[bytes] = ...) -> None: ...
 
 class Commit(_message.Message):
     __slots__ = ("version", "statement", "signature")
@@ -496,6 +514,44 @@ class CreateTokenReply(_message.Message):
     node: str
     expires_at: float
     def __init__(self, token: _Optional[str] = ..., node: _Optional[str] = ..., expires_at: _Optional[float] = ...) -> None: ...
+
+class ListTokensRequest(_message.Message):
+    __slots__ = ("limit", "skip")
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    SKIP_FIELD_NUMBER: _ClassVar[int]
+    limit: int
+    skip: int
+    def __init__(self, limit: _Optional[int] = ..., skip: _Optional[int] = ...) -> None: ...
+
+class ListTokensReply(_message.Message):
+    __slots__ = ("tokens", "next")
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    tokens: _containers.RepeatedCompositeFieldContainer[TokenInfo]
+    next: int
+    def __init__(self, tokens: _Optional[_Iterable[_Union[TokenInfo, _Mapping]]] = ..., next: _Optional[int] = ...) -> None: ...
+
+class RevokeTokenRequest(_message.Message):
+    __slots__ = ("token",)
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    def __init__(self, token: _Optional[str] = ...) -> None: ...
+
+class TokenInfo(_message.Message):
+    __slots__ = ("id", "node", "role", "state", "created_at", "expires_at")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    node: str
+    role: str
+    state: str
+    created_at: float
+    expires_at: float
+    def __init__(self, id: _Optional[str] = ..., node: _Optional[str] = ..., role: _Optional[str] = ..., state: _Optional[str] = ..., created_at: _Optional[float] = ..., expires_at: _Optional[float] = ...) -> None: ...
 
 class PauseRequest(_message.Message):
     __slots__ = ("paused",)

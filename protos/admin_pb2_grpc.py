@@ -92,7 +92,7 @@ class AdminStub:
                 _registered_method=True)
         self.AuditRun = channel.unary_stream(
                 '/covey.v1.Admin/AuditRun',
-                request_serializer=covey_dot_protos_dot_admin__pb2.RunRequest.SerializeToString,
+                request_serializer=covey_dot_protos_dot_admin__pb2.AuditRequest.SerializeToString,
                 response_deserializer=covey_dot_protos_dot_admin__pb2.AuditReply.FromString,
                 _registered_method=True)
         self.ListNodes = channel.unary_unary(
@@ -119,6 +119,16 @@ class AdminStub:
                 '/covey.v1.Admin/CreateToken',
                 request_serializer=covey_dot_protos_dot_admin__pb2.CreateTokenRequest.SerializeToString,
                 response_deserializer=covey_dot_protos_dot_admin__pb2.CreateTokenReply.FromString,
+                _registered_method=True)
+        self.ListTokens = channel.unary_unary(
+                '/covey.v1.Admin/ListTokens',
+                request_serializer=covey_dot_protos_dot_admin__pb2.ListTokensRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_admin__pb2.ListTokensReply.FromString,
+                _registered_method=True)
+        self.RevokeToken = channel.unary_unary(
+                '/covey.v1.Admin/RevokeToken',
+                request_serializer=covey_dot_protos_dot_admin__pb2.RevokeTokenRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_admin__pb2.ListTokensReply.FromString,
                 _registered_method=True)
         self.Pause = channel.unary_unary(
                 '/covey.v1.Admin/Pause',
@@ -216,8 +226,8 @@ class AdminServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AuditRun(self, request, context):
-        """The chain of signed commits and every signed update, to be checked by the caller: the key, then the commits by
-        version, then the updates by round and node.
+        """What is signed of a run and what it is about, to be checked by the caller: the key, then every row as the record has
+        it, with its seals; or, if no rows are asked for, the commits by version and the signed updates by round and node.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -249,6 +259,19 @@ class AdminServicer:
 
     def CreateToken(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTokens(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeToken(self, request, context):
+        """So that it cannot be redeemed any more; what was enrolled with it stays.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -339,7 +362,7 @@ def add_AdminServicer_to_server(servicer, server):
             ),
             'AuditRun': grpc.unary_stream_rpc_method_handler(
                     servicer.AuditRun,
-                    request_deserializer=covey_dot_protos_dot_admin__pb2.RunRequest.FromString,
+                    request_deserializer=covey_dot_protos_dot_admin__pb2.AuditRequest.FromString,
                     response_serializer=covey_dot_protos_dot_admin__pb2.AuditReply.SerializeToString,
             ),
             'ListNodes': grpc.unary_unary_rpc_method_handler(
@@ -366,6 +389,16 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.CreateToken,
                     request_deserializer=covey_dot_protos_dot_admin__pb2.CreateTokenRequest.FromString,
                     response_serializer=covey_dot_protos_dot_admin__pb2.CreateTokenReply.SerializeToString,
+            ),
+            'ListTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTokens,
+                    request_deserializer=covey_dot_protos_dot_admin__pb2.ListTokensRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_admin__pb2.ListTokensReply.SerializeToString,
+            ),
+            'RevokeToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeToken,
+                    request_deserializer=covey_dot_protos_dot_admin__pb2.RevokeTokenRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_admin__pb2.ListTokensReply.SerializeToString,
             ),
             'Pause': grpc.unary_unary_rpc_method_handler(
                     servicer.Pause,
@@ -710,7 +743,7 @@ class Admin:
             request,
             target,
             '/covey.v1.Admin/AuditRun',
-            covey_dot_protos_dot_admin__pb2.RunRequest.SerializeToString,
+            covey_dot_protos_dot_admin__pb2.AuditRequest.SerializeToString,
             covey_dot_protos_dot_admin__pb2.AuditReply.FromString,
             options,
             channel_credentials,
@@ -847,6 +880,60 @@ class Admin:
             '/covey.v1.Admin/CreateToken',
             covey_dot_protos_dot_admin__pb2.CreateTokenRequest.SerializeToString,
             covey_dot_protos_dot_admin__pb2.CreateTokenReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/covey.v1.Admin/ListTokens',
+            covey_dot_protos_dot_admin__pb2.ListTokensRequest.SerializeToString,
+            covey_dot_protos_dot_admin__pb2.ListTokensReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/covey.v1.Admin/RevokeToken',
+            covey_dot_protos_dot_admin__pb2.RevokeTokenRequest.SerializeToString,
+            covey_dot_protos_dot_admin__pb2.ListTokensReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,15 +51,18 @@ class AdminStub:
     ShowRound: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RoundRequest, _admin_pb2.RoundDetail]
     ListContributions: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListContributionsRequest, _admin_pb2.ListContributionsReply]
     """What each node of a run's roster did in it."""
-    AuditRun: _grpc.UnaryStreamMultiCallable[_admin_pb2.RunRequest, _admin_pb2.AuditReply]
-    """The chain of signed commits and every signed update, to be checked by the caller: the key, then the commits by
-    version, then the updates by round and node.
+    AuditRun: _grpc.UnaryStreamMultiCallable[_admin_pb2.AuditRequest, _admin_pb2.AuditReply]
+    """What is signed of a run and what it is about, to be checked by the caller: the key, then every row as the record has
+    it, with its seals; or, if no rows are asked for, the commits by version and the signed updates by round and node.
     """
     ListNodes: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListNodesRequest, _admin_pb2.ListNodesReply]
     ShowNode: _grpc.UnaryUnaryMultiCallable[_admin_pb2.NodeRequest, _admin_pb2.NodeDetail]
     ListEvents: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListEventsRequest, _admin_pb2.ListEventsReply]
     EvictNode: _grpc.UnaryUnaryMultiCallable[_admin_pb2.NodeRequest, _admin_pb2.Node]
     CreateToken: _grpc.UnaryUnaryMultiCallable[_admin_pb2.CreateTokenRequest, _admin_pb2.CreateTokenReply]
+    ListTokens: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListTokensRequest, _admin_pb2.ListTokensReply]
+    RevokeToken: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RevokeTokenRequest, _admin_pb2.ListTokensReply]
+    """So that it cannot be redeemed any more; what was enrolled with it stays."""
     Pause: _grpc.UnaryUnaryMultiCallable[_admin_pb2.PauseRequest, _admin_pb2.CoordinatorStatus]
     Status: _grpc.UnaryUnaryMultiCallable[_admin_pb2.StatusRequest, _admin_pb2.CoordinatorStatus]
     Drain: _grpc.UnaryUnaryMultiCallable[_admin_pb2.DrainRequest, _admin_pb2.CoordinatorStatus]
@@ -85,15 +88,18 @@ class AdminAsyncStub(AdminStub):
     ShowRound: _aio.UnaryUnaryMultiCallable[_admin_pb2.RoundRequest, _admin_pb2.RoundDetail]  # type: ignore[assignment]
     ListContributions: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListContributionsRequest, _admin_pb2.ListContributionsReply]  # type: ignore[assignment]
     """What each node of a run's roster did in it."""
-    AuditRun: _aio.UnaryStreamMultiCallable[_admin_pb2.RunRequest, _admin_pb2.AuditReply]  # type: ignore[assignment]
-    """The chain of signed commits and every signed update, to be checked by the caller: the key, then the commits by
-    version, then the updates by round and node.
+    AuditRun: _aio.UnaryStreamMultiCallable[_admin_pb2.AuditRequest, _admin_pb2.AuditReply]  # type: ignore[assignment]
+    """What is signed of a run and what it is about, to be checked by the caller: the key, then every row as the record has
+    it, with its seals; or, if no rows are asked for, the commits by version and the signed updates by round and node.
     """
     ListNodes: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListNodesRequest, _admin_pb2.ListNodesReply]  # type: ignore[assignment]
     ShowNode: _aio.UnaryUnaryMultiCallable[_admin_pb2.NodeRequest, _admin_pb2.NodeDetail]  # type: ignore[assignment]
     ListEvents: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListEventsRequest, _admin_pb2.ListEventsReply]  # type: ignore[assignment]
     EvictNode: _aio.UnaryUnaryMultiCallable[_admin_pb2.NodeRequest, _admin_pb2.Node]  # type: ignore[assignment]
     CreateToken: _aio.UnaryUnaryMultiCallable[_admin_pb2.CreateTokenRequest, _admin_pb2.CreateTokenReply]  # type: ignore[assignment]
+    ListTokens: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListTokensRequest, _admin_pb2.ListTokensReply]  # type: ignore[assignment]
+    RevokeToken: _aio.UnaryUnaryMultiCallable[_admin_pb2.RevokeTokenRequest, _admin_pb2.ListTokensReply]  # type: ignore[assignment]
+    """So that it cannot be redeemed any more; what was enrolled with it stays."""
     Pause: _aio.UnaryUnaryMultiCallable[_admin_pb2.PauseRequest, _admin_pb2.CoordinatorStatus]  # type: ignore[assignment]
     Status: _aio.UnaryUnaryMultiCallable[_admin_pb2.StatusRequest, _admin_pb2.CoordinatorStatus]  # type: ignore[assignment]
     Drain: _aio.UnaryUnaryMultiCallable[_admin_pb2.DrainRequest, _admin_pb2.CoordinatorStatus]  # type: ignore[assignment]
@@ -186,11 +192,11 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def AuditRun(
         self,
-        request: _admin_pb2.RunRequest,
+        request: _admin_pb2.AuditRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_admin_pb2.AuditReply], _abc.AsyncIterator[_admin_pb2.AuditReply]]:
-        """The chain of signed commits and every signed update, to be checked by the caller: the key, then the commits by
-        version, then the updates by round and node.
+        """What is signed of a run and what it is about, to be checked by the caller: the key, then every row as the record has
+        it, with its seals; or, if no rows are asked for, the commits by version and the signed updates by round and node.
         """
 
     @_abc_1.abstractmethod
@@ -227,6 +233,21 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.CreateTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.CreateTokenReply, _abc.Awaitable[_admin_pb2.CreateTokenReply]]: ...
+
+    @_abc_1.abstractmethod
+    def ListTokens(
+        self,
+        request: _admin_pb2.ListTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ListTokensReply, _abc.Awaitable[_admin_pb2.ListTokensReply]]: ...
+
+    @_abc_1.abstractmethod
+    def RevokeToken(
+        self,
+        request: _admin_pb2.RevokeTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ListTokensReply, _abc.Awaitable[_admin_pb2.ListTokensReply]]:
+        """So that it cannot be redeemed any more; what was enrolled with it stays."""
 
     @_abc_1.abstractmethod
     def Pause(

@@ -29,8 +29,9 @@ class BufferedOptions(DampeningOptions):
 class Buffered(AsyncPolicy[HeldState]):
     """K updates at a time: x <- x + lr rule(s(tau_1) d_1, ..., s(tau_K) d_K).
 
-    Nguyen et al., "Federated Learning with Buffered Asynchronous Aggregation" (AISTATS 2022, arXiv 2106.06639;
-    its Algorithm 1 and the scaling 1 / sqrt(1 + tau) are from memory, unconfirmed). With the rule `mean`, equal
+    Nguyen et al., "Federated Learning with Buffered Asynchronous Aggregation" (AISTATS 2022, arXiv 2106.06639).
+    The form (1 + tau)^-e of the scaling is that of its authors' code (FLSim), which has no default for e and divides by
+    the value at the average staleness; the default 1 / 2 is our own choice. With the rule `mean`, equal
     weights and the server optimizer `sgd` this is FedBuff; the shares follow `[weights]`, as in rounds, so with
     K = n and no staleness it is a round of `mean`, to the bit.
 

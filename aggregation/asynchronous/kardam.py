@@ -24,7 +24,9 @@ from covey.aggregation.asynchronous.kardam_filters import (
     coefficient,
     fraction_quantile,
     gradient_norms,
+    interpolated_quantile,
     model_distance,
+    model_norm,
     next_window,
     quantile,
     too_frequent,
@@ -33,13 +35,14 @@ from covey.aggregation.matrix import Row, UpdateMatrix
 from covey.errors import RunFailed
 
 HISTORY = 25
-"""Coefficients of each worker that variant `official` keeps, as in the authors' code."""
+"""Coefficients of each worker that variant `official-25` keeps."""
 OFFICIAL_FRACTION = 2 / 3
 """The quantile that the authors' code has whatever n and f are."""
+OFFICIAL = ("official", "official-25")
 
 
 class WorkerRecord(PolicyState):
-    """A worker's last update (accepted or not), and its last coefficients, newest last."""
+    """A worker's last update (accepted or not), and its last coefficients, newest last; of `official` its largest."""
 
     number: int
     version: int
@@ -66,7 +69,7 @@ class KardamOptions(DampeningOptions):
 
     f: int = Field(default=1, ge=0)
     """How many of the nodes may be Byzantine; the run needs more than 3 f nodes."""
-    variant: Literal["self", "server", "official"] = "self"
+    variant: Literal["self", "server", "official", "official-25"] = "self"
     """What an update is compared with: the node's own last one, or the last accepted one."""
     frequency: Frequency = "off"
     """The frequency filter."""
@@ -104,7 +107,10 @@ class Kardam(AsyncPolicy[KardamState]):
     - `server`: K = ||g - g_last|| / ||x_t - x_{t-1}||, g_last the last accepted update, x_t the newest version: the
       literal reading. Noise of two nodes' batches over one small step is compared with that over many steps, and
       nearly everything is rejected.
-    - `official`: as `server`, but K_p is the largest of p's last 25, and the quantile is 2/3 (the authors' code).
+    - `official`: as `server`, but K_p is the largest that p ever had, the quantile is that of 2/3, interpolated, and
+      the first K is ||g|| / ||x_t|| (the authors' code: its lists of 26 lose the smallest, not the oldest).
+    - `official-25`: as `official`, but K_p is the largest of p's last 25, the quantile is the ceil(2 m / 3)-th
+      smallest, and where there is no K the update is accepted. What `official` was before, for the runs that had it.
 
     Where there is no K (a node's first update, or no version in between), `official` accepts; the others accept
     an update whose norm is at most the (n - f)-th smallest of the nodes' newest norms. This is a deviation: it keeps
@@ -162,7 +168,7 @@ class Kardam(AsyncPolicy[KardamState]):
         if too_frequent(arrival.node, state.window, self.options.f, self.options.frequency):
             numbers["in_window"] = float(state.window.count(arrival.node))
             return _rejected(arrival, seen, "too frequent among the last accepted updates", numbers)
-        own = fresh if self.options.variant == "self" else _against_accepted(arrival, state, context)
+        own = fresh if self.options.variant == "self" else self._against_accepted(arrival, record, state, context)
         finding = self._lipschitz(arrival.node, own, seen, len(context.roster), numbers)
         if finding.refused:
             counted = seen.model_copy(update={"rejections": state.rejections + 1})
@@ -180,15 +186,17 @@ class Kardam(AsyncPolicy[KardamState]):
             return WorkerRecord(number=number, version=version, norm=norm, coefficients=kept), None
         norm, change = gradient_norms(arrival.reader, context.records.update(old.number))
         fresh = coefficient(change, model_distance(context.records.model(version), context.records.model(old.version)))
-        history = HISTORY if self.options.variant == "official" else 1
+        history = {"official": 2, "official-25": HISTORY}.get(self.options.variant, 1)
         kept = old.coefficients if fresh is None else (*old.coefficients, fresh)[-history:]
+        if self.options.variant == "official" and kept:
+            kept = (max(kept),)
         return WorkerRecord(number=number, version=version, norm=norm, coefficients=kept), fresh
 
     def _lipschitz(
         self, node: str, own: float | None, seen: KardamState, n: int, numbers: dict[str, float]
     ) -> _Finding:
         """Judge a node's newest update by its coefficient `own`; `seen` has it already."""
-        limit, official = self._limit(seen), self.options.variant == "official"
+        limit, official = self._limit(seen), self.options.variant in OFFICIAL
         numbers |= {name: value for name, value in (("coefficient", own), ("quantile", limit)) if value is not None}
         if (bound := self._norm_bound()) and (refused := self._too_large(node, seen, numbers, bound)):
             return _Finding(refused)
@@ -203,9 +211,21 @@ class Kardam(AsyncPolicy[KardamState]):
 
     def _limit(self, seen: KardamState) -> float | None:
         known = [max(worker.coefficients) for worker in seen.workers.values() if worker.coefficients]
-        if self.options.variant == "official":
-            return fraction_quantile(known, OFFICIAL_FRACTION)
+        if self.options.variant in OFFICIAL:
+            named = interpolated_quantile if self.options.variant == "official" else fraction_quantile
+            return named(known, OFFICIAL_FRACTION)
         return quantile(known, self.options.f)
+
+    def _against_accepted(
+        self, arrival: Arrival, record: WorkerRecord, state: KardamState, context: AsyncContext
+    ) -> float | None:
+        """The server's coefficient: from the last accepted update to this one, over the last step of the model."""
+        records = context.records
+        if state.accepted is None or state.before is None:
+            first = self.options.variant == "official"
+            return coefficient(record.norm, model_norm(records.model(context.version))) if first else None
+        _, change = gradient_norms(arrival.reader, records.update(state.accepted))
+        return coefficient(change, model_distance(records.model(context.version), records.model(state.before)))
 
     def _norm_bound(self) -> float:
         given = self.options.norm_bound
@@ -248,15 +268,6 @@ class Kardam(AsyncPolicy[KardamState]):
         # A gradient steps in full; running statistics take the node's part of the mean over all nodes.
         step = AsyncStep(direction, {arrival.number: 1.0}, mixing=factor / len(context.roster))
         return Decision((verdict,), state, step)
-
-
-def _against_accepted(arrival: Arrival, state: KardamState, context: AsyncContext) -> float | None:
-    """The server's coefficient: from the last accepted update to this one, over the last step of the model."""
-    if state.accepted is None or state.before is None:
-        return None
-    records = context.records
-    _, change = gradient_norms(arrival.reader, records.update(state.accepted))
-    return coefficient(change, model_distance(records.model(context.version), records.model(state.before)))
 
 
 def _rejected(arrival: Arrival, state: KardamState, reason: str, numbers: dict[str, float]) -> Decision[KardamState]:

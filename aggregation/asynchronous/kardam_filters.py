@@ -32,6 +32,11 @@ def model_distance(a: Vector, b: Vector) -> float:
     return _norm(a.d, lambda columns: a.read(columns).double() - b.read(columns).double())
 
 
+def model_norm(model: Vector) -> float:
+    """l2 norm of a model; sums are float64."""
+    return _norm(model.d, model.read)
+
+
 def _norm(d: int, read: Blocks) -> float:
     total = 0.0
     for columns in spans(d, BLOCK_ELEMENTS):
@@ -62,6 +67,19 @@ def quantile(values: Sequence[float], f: int) -> float | None:
 def fraction_quantile(values: Sequence[float], fraction: float) -> float | None:
     """The ceil(fraction m)-th smallest of m values; None of none."""
     return sorted(values)[math.ceil(fraction * len(values)) - 1] if values else None
+
+
+def interpolated_quantile(values: Sequence[float], fraction: float) -> float | None:
+    """The value at place fraction (m + 1) of m sorted ones, between two neighbours in proportion; None of none.
+
+    As `Percentile` of Apache Commons Math has it by default; a place before the first or behind the last is that one.
+    """
+    ordered, place = sorted(values), fraction * (len(values) + 1)
+    below = math.floor(place)
+    if not ordered or not 1 <= below < len(ordered):
+        return (ordered[0] if below < 1 else ordered[-1]) if ordered else None
+    low, high = ordered[below - 1], ordered[below]
+    return low + (place - below) * (high - low)
 
 
 def too_frequent(node: str, window: Sequence[str], f: int, how: Frequency) -> bool:

@@ -24,8 +24,8 @@ class StalenessMean(AsyncPolicy[PolicyState]):
     """x <- (1 - a_t) x + a_t x_new with a_t = alpha s(tau): the mixing of FedAsync.
 
     Xie, Koyejo & Gupta, "Asynchronous Federated Optimization" (arXiv 1903.03934, Algorithm 1 and section 5.2);
-    the functions s are checked against a port of it, the defaults (alpha = 0.6, s polynomial with a = 1/2) are from
-    memory, unconfirmed.
+    the functions s are those of its authors' code. The defaults (alpha = 0.6, s polynomial with a = 1/2) are not: their
+    code has alpha = 0.9 (0.8 in its script, halved at step 800) and s = 1.
 
     With payload `parameters` and the server optimizer `sgd` at learning rate 1 this is the formula. With payload
     `delta` it is x + a_t (x_new - x_base): the node's change against the version it had, which leaves alone what

@@ -54,8 +54,8 @@ class ALIE(Attack):
     """A little is enough: mu - z s, elementwise mean and standard deviation: hidden within the honest spread.
 
     Baruch, Baruch, Goldberg, "A Little Is Enough: Circumventing Defenses For Distributed Learning" (NeurIPS 2019),
-    Algorithm 3. s divides by k, as numpy does in the authors' code (from memory, unconfirmed). The paper's z is
-    `"auto"` (0.25 for n = 25, f = 5); other work fixes 1.5, the default.
+    Algorithm 3. s divides by k, as in the authors' code, where mean and deviation are of the attackers' own honest
+    vectors. The paper's z is `"auto"` (0.25 for n = 25, f = 5); their code's default is 1.5, as here.
     """
 
     class Options(PluginOptions):
@@ -106,14 +106,15 @@ class IPM(Attack):
 class Mimic(Attack):
     """All adversaries copy one honest node, the one that gives the most weight to a direction in which nodes differ.
 
-    Karimireddy, He, Jaggi, "Byzantine-Robust Learning on Heterogeneous Datasets via Bucketing" (ICLR 2022), appendix
-    (equations from memory, unconfirmed). In a warm-up they follow the direction z of the largest variance between
-    honest nodes, one step of power iteration a round: z <- t/(t+1) z + 1/(t+1) v, v = sum_i <x_i - m, z> (x_i - m), m
-    the mean over rounds; and sum up the scores <x_i, z>. They copy the node with the largest |score|, of equal ones the
-    first; after the warm-up that node does not change any more.
+    Karimireddy, He, Jaggi, "Byzantine-Robust Learning on Heterogeneous Datasets via Bucketing" (ICLR 2022), appendix,
+    as its authors' code has it. In a warm-up they follow the direction z of the largest variance between honest nodes,
+    one step of power iteration a round, t = 0, 1, ...: m <- t/(t+1) m + 1/(t+1) mean_i x_i; v = sum_i <x_i - m, z>
+    (x_i - m), scaled to length one; z <- t/(t+1) z + 1/(t+1) v, scaled to length one. So the random z that it begins
+    with, the same for all adversaries, is gone after the first step.
 
-    Deviation: v is scaled to length one before it is mixed in, so that the attack does not depend on the vectors'
-    units. The first z is random, the same for all adversaries.
+    Deviation: they sum up the scores <x_i, z> over the warm-up, and copy the node with the largest |score|, of equal
+    ones the first; the authors copy the node with the largest <x_i, z> of the round alone. After the warm-up that node
+    does not change any more.
 
     What it remembers: `mean` and `direction` `[d]`, `scores` `[k]`. It begins anew where the number of known vectors
     changes.
@@ -142,7 +143,7 @@ class Mimic(Attack):
         known = context.require_known(1, "mimic")
         learned = self._learned(known, context)
         if context.round <= self.options.warmup:
-            learned = learned.next(known, context.round)
+            learned = learned.next(known, context.round - 1)
         return {name: TensorVector(getattr(learned, name)) for name in ("mean", "direction", "scores")}
 
     def _learned(self, known: UpdateMatrix, context: AttackContext) -> _Learned:
@@ -150,7 +151,7 @@ class Mimic(Attack):
         kept = context.memory
         if "scores" not in kept or len(kept["scores"]) != known.n:
             z = normal(known.d, 1.0, derive_seed(context.seed, "mimic")).read(slice(0, known.d))
-            return _Learned(_mean(known).dense(), _unit(z), torch.zeros(known.n)).scored(known)
+            return _Learned(_mean(known).dense(), _unit(z), torch.zeros(known.n), fresh=True).scored(known)
         if len(kept["mean"]) != known.d:
             raise LayoutError(f"the remembered mean has {len(kept['mean'])} elements, the vectors have {known.d}")
         learned = _Learned(kept["mean"], kept["direction"], kept["scores"])
@@ -169,13 +170,18 @@ class _Learned:
         """With the scores of one more round."""
         return replace(self, scores=self.scores + known.products(self.direction).float())
 
+    fresh: bool = False
+    """Whether nothing was remembered: z is random yet."""
+
     def next(self, known: UpdateMatrix, t: int) -> _Learned:
-        """After one more round, the t-th."""
-        share = 1.0 / (t + 1)
-        coefficients = known.products(self.direction) - torch.dot(self.mean.double(), self.direction.double())
-        v = known.weighted_sum(coefficients).dense() - coefficients.sum().float() * self.mean
+        """After one more round; t rounds came before it."""
+        share = 1.0 if self.fresh else 1.0 / (t + 1)
         mean = self.mean * (1 - share) + _mean(known).dense() * share
-        return _Learned(mean, _unit(self.direction * (1 - share) + _unit(v) * share), self.scores)
+        coefficients = known.products(self.direction) - torch.dot(mean.double(), self.direction.double())
+        v = _unit(known.weighted_sum(coefficients).dense() - coefficients.sum().float() * mean)
+        if not v.any():
+            return _Learned(mean, self.direction, self.scores)
+        return _Learned(mean, _unit(self.direction * (1 - share) + v * share), self.scores)
 
 
 def _mean(known: UpdateMatrix) -> Vector:

@@ -48,7 +48,7 @@ class SignFlip(Attack):
     """-scale x own vector: a step the wrong way, of the honest length by default.
 
     Known as sign flipping or reversed gradient; e.g. Li et al., "RSA: Byzantine-Robust Stochastic Aggregation Methods"
-    (AAAI 2019), section 5 (from memory, unconfirmed). Filters that compare lengths of changes cannot see it: lengths
+    (AAAI 2019). Filters that compare lengths of changes cannot see it: lengths
     are the honest ones.
     """
 
@@ -180,8 +180,8 @@ class LazyCopy(Attack):
     """Does not contribute: sends what another has sent, or what the federation did last, as if it had trained.
 
     With known vectors it copies the first of them, without it copies the last round's change of the model (zero in the
-    first round), and adds noise so as not to be found out. Free riding as in Li et al., "Blockchain Assisted
-    Decentralized Federated Learning (BLADE-FL)", lazy clients (from memory, unconfirmed).
+    first round), and adds noise so as not to be found out. Free riding as of the lazy clients in Li et al., "Blockchain
+    Assisted Decentralized Federated Learning (BLADE-FL)" (arXiv 2012.02044).
 
     A drill node trains nevertheless, and does not use the result.
     """

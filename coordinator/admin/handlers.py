@@ -26,6 +26,8 @@ ADMIN_CALLS = {
     "ListEvents": "list_events",
     "EvictNode": "evict_node",
     "CreateToken": "create_token",
+    "ListTokens": "list_tokens",
+    "RevokeToken": "revoke_token",
     "Pause": "pause",
     "Status": "status",
     "Drain": "drain",
@@ -48,7 +50,7 @@ def admin_handler(service: AdminService) -> grpc.GenericRpcHandler:
     for name, stream in (("WatchRun", service.watch_run), ("AuditRun", service.audit_run)):
         methods[name] = grpc.unary_stream_rpc_method_handler(
             translated_stream(stream),
-            request_deserializer=admin_pb2.RunRequest.FromString,
+            request_deserializer=getattr(admin_pb2, types[name].input_type.name).FromString,
             response_serializer=getattr(admin_pb2, types[name].output_type.name).SerializeToString,
         )
     methods["DownloadVersion"] = download_version_handler(translated_stream(service.download_version))

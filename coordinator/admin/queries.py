@@ -6,15 +6,18 @@ Every method is one call in the store's thread. None reads all rounds or version
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import IO
 
 from covey.coordinator.admin import views
-from covey.coordinator.admin.pages import fitting, page_size
+from covey.coordinator.admin.pages import MAX_PAGE_BYTES, fitting, page_size
 from covey.coordinator.admin.watched_rounds import WatchedRounds
-from covey.errors import NotFound
+from covey.errors import CoveyError, NotFound
 from covey.protos import admin_pb2 as pb
 from covey.storage.record.contract import NodeRecord, RunRecord, Store, VersionRecord
+from covey.storage.record.seals import canonical
 
 BEST = -2
 """Instead of a version's number: the best one by the run's metric."""
@@ -131,6 +134,29 @@ class Queries:
         yield from self._commits(run_id)
         yield from self._signed_updates(run_id)
 
+    def audited(self, run: str, coordinator_key: bytes) -> Iterator[pb.AuditReply]:
+        """Every row of a run, as it is on record at one moment, with its seals; in messages of a bounded size.
+
+        Args:
+            run: Its id or name.
+            coordinator_key: The raw Ed25519 public key of the coordinator.
+        """
+        yield pb.AuditReply(coordinator_key=coordinator_key)
+        with tempfile.TemporaryFile() as spool:  # who reads slowly keeps no transaction open
+            for row in self._store.audited_rows(self._run_id(run)):
+                spool.write(row.table.encode() + b" " + canonical(row.values) + b"\n")
+            spool.seek(0)
+            yield from _audited_pages(spool)
+
+    def _run_id(self, run: str) -> str:
+        """A run's id, also where its row cannot be read as a run's."""
+        try:
+            return self._store.run(run).run
+        except CoveyError:
+            raise
+        except (ValueError, TypeError, LookupError):
+            return run
+
     def _commits(self, run: str) -> Iterator[pb.AuditReply]:
         page = self._store.versions(run, limit=SCANNED)
         while page:
@@ -168,8 +194,28 @@ class Queries:
         kept, more = fitting(map(views.event_view, records), size)
         return pb.ListEventsReply(events=kept, next=records[len(kept) - 1].id if more else 0)
 
+    def tokens(self, now: float, limit: int = 0, skip: int = 0) -> pb.ListTokensReply:
+        """A page of join tokens, the newest first."""
+        size = page_size(limit)
+        records = self._store.tokens(skip=skip, limit=size + 1)
+        kept, more = fitting((views.token_view(record, now) for record in records), size)
+        return pb.ListTokensReply(tokens=kept, next=skip + len(kept) if more else 0)
+
     # -- watching
 
     def watched(self, run: str) -> WatchedRounds:
         """A run's rounds (by its id), for one who watches them."""
         return WatchedRounds(self._store, run)
+
+
+def _audited_pages(spool: IO[bytes]) -> Iterator[pb.AuditReply]:
+    rows: list[pb.AuditedRow] = []
+    size_bytes = 0
+    for line in spool:
+        table, _, values = line.rstrip(b"\n").partition(b" ")
+        rows.append(pb.AuditedRow(table=table.decode(), values=values))
+        size_bytes += len(line)
+        if size_bytes > MAX_PAGE_BYTES:
+            yield pb.AuditReply(rows=rows)
+            rows, size_bytes = [], 0
+    yield pb.AuditReply(rows=rows)

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from re import fullmatch
 from typing import TypeVar
 
 import structlog
@@ -44,6 +45,8 @@ from covey.worker.jobs.runs import DescribeJob
 
 R = TypeVar("R")
 log = structlog.get_logger(room="coordinator")
+LEAST_TOKEN_ID = 8
+"""Characters of a token's id by which one may be revoked."""
 WATCH_INTERVAL_S = 0.1
 MAX_SPEC_BYTES = 1 << 20
 
@@ -216,8 +219,10 @@ class AdminService:
         """The version's safetensors file."""
         self._authorised(context, writes=False)
         version = await self._call(self._queries.version, request.run, request.version, request.node)
-        if not version.kept or not self._env.files.has(version.artifact.digest):
+        if not version.kept:
             raise NotFound(f"version {version.version} is no longer kept; see [keep] in the specification")
+        if not await asyncio.to_thread(self._env.files.check, version.artifact.digest):
+            raise NotFound(f"the file of version {version.version} is damaged or missing; restore a backup")
         async for chunk in serve_download(self._env.files.path(version.artifact.digest), version.artifact, 0):
             yield chunk
 
@@ -250,10 +255,11 @@ class AdminService:
         self._authorised(context, writes=False)
         return await self._call(self._queries.contributions, request.run, request.after, request.limit)
 
-    async def audit_run(self, request: pb.RunRequest, context: Context) -> AsyncIterator[pb.AuditReply]:
-        """The chain of signed commits and every signed update, for the caller to check."""
+    async def audit_run(self, request: pb.AuditRequest, context: Context) -> AsyncIterator[pb.AuditReply]:
+        """Every row of a run with its seals, or commits and updates that are signed, for the caller to check."""
         self._authorised(context, writes=False)
-        pages = self._queries.signed(request.run, self._env.signing_key.public_bytes)
+        ask = self._queries.audited if request.rows else self._queries.signed
+        pages = ask(request.run, self._env.signing_key.public_bytes)
         while (page := await self._call(next, pages, None)) is not None:
             yield page
 
@@ -300,6 +306,23 @@ class AdminService:
         """A one-time join token."""
         self._authorised(context)
         return await create_token(self._env.enrolment, request)
+
+    async def list_tokens(self, request: pb.ListTokensRequest, context: Context) -> pb.ListTokensReply:
+        """A page of join tokens, without their secrets."""
+        self._authorised(context, writes=False)
+        return await self._call(self._queries.tokens, self._env.clock(), request.limit, request.skip)
+
+    async def revoke_token(self, request: pb.RevokeTokenRequest, context: Context) -> pb.ListTokensReply:
+        """Let unused tokens be redeemed no more."""
+        who, now = self._authorised(context), self._env.clock()
+        by_id = fullmatch(r"[0-9a-f]+", request.token) is not None
+        if by_id and len(request.token) < LEAST_TOKEN_ID:
+            raise NotFound(f"give at least {LEAST_TOKEN_ID} characters of a token's id, or the name that it is for")
+        revoked = await self._call(self._store.revoke_tokens, request.token)
+        for record in revoked:
+            detail = {"by": who, "token": record.secret_sha256[: views.TOKEN_ID_CHARS]}
+            await self._call(self._store.add_event, EventRecord(now, "token-revoked", node=record.name, detail=detail))
+        return pb.ListTokensReply(tokens=[views.token_view(record, now) for record in revoked])
 
     # -- the daemon -----------------------------------------------------------------------------------------------
 

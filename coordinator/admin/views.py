@@ -20,6 +20,7 @@ from covey.storage.record.contract import (
     RunRecord,
     RunSummary,
     SignedUpdateRecord,
+    TokenRecord,
     UpdateRecord,
     VersionRecord,
 )
@@ -170,6 +171,28 @@ def node_view(record: NodeRecord, connected: bool, drill: str = "") -> pb.Node:
 def contribution_view(record: ContributionRecord) -> pb.Contribution:
     """What one node did in a run."""
     return pb.Contribution(**vars(record))
+
+
+TOKEN_ID_CHARS = 12
+"""Of the hash of a token's secret: what names it among others, and says nothing of the secret."""
+
+
+def token_view(record: TokenRecord, now: float) -> pb.TokenInfo:
+    """A join token, without its secret."""
+    if record.csr_key_sha256:
+        state = "used"
+    elif not record.expires_at:
+        state = "revoked"
+    else:
+        state = "unused" if record.expires_at > now else "expired"
+    return pb.TokenInfo(
+        id=record.secret_sha256[:TOKEN_ID_CHARS],
+        node=record.name,
+        role=record.role,
+        state=state,
+        created_at=record.created_at,
+        expires_at=record.expires_at,
+    )
 
 
 def event_view(record: EventRecord) -> pb.Event:

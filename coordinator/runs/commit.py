@@ -64,6 +64,7 @@ def signed_version(
         parent=hashlib.sha256(base.statement).hexdigest() if base.statement else "",
         verdicts=tuple(verdicts),
         state=tuple(part.artifact.digest for part in state),
+        covey="commit/2",
     ).to_bytes()
     return VersionRecord(
         run=base.run,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from covey.client.audited import AuditedRun
+from covey.client.receipts import check_receipts
+from covey.client.seals import check_seals, check_states
 from covey.client.signed import SignedRecord, SignedUpdate
 from covey.client.values import Run
 from covey.errors import CoveyError
@@ -31,6 +34,8 @@ class AuditReport:
     pruned: int
     """Updates whose payload files are gone (retention); the rest of them is checked all the same."""
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What of the run no signature covers, and why."""
 
     @property
     def ok(self) -> bool:
@@ -54,6 +59,30 @@ def examine(
     problems = tuple(audit.examine(signed))
     pruned = sum(not update.kept for update in signed.updates)
     return AuditReport(run.run, len(signed.commits), len(signed.updates), pruned, problems)
+
+
+def examine_record(
+    audited: AuditedRun, federation: str, coordinator_key: bytes, receipts: Iterable[bytes] = ()
+) -> AuditReport:
+    """Compare every row of a run with what was signed of it.
+
+    Args:
+        audited: The rows.
+        federation: The caller's federation.
+        coordinator_key: The raw Ed25519 key that the caller knows the coordinator by.
+        receipts: Lines of nodes' `receipts/RUN.jsonl`: what the coordinator signed for updates that it had.
+    """
+    shown = audited.shown()
+    problems, notes = check_seals(audited, federation, coordinator_key)
+    if not audited.run:
+        problems.append(f"the run has {len(audited.rows['runs'])} rows on record, not one")
+    try:
+        report = examine(audited.signed(), shown, federation, coordinator_key, audited.first_sha256())
+    except CoveyError as error:  # such as a mode that nobody has
+        return AuditReport(shown.run, 0, 0, 0, (*problems, str(error)), tuple(notes))
+    problems += check_states(audited)
+    problems += check_receipts(receipts, audited, federation, coordinator_key)
+    return replace(report, problems=(*report.problems, *problems), notes=tuple(notes))
 
 
 class _Audit:

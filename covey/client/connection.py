@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from covey.client import paging
-from covey.client.audit import AuditReport, examine
+from covey.client.audit import AuditReport, examine, examine_record
+from covey.client.bundle import write_bundle
 from covey.client.channel import DEADLINE_S, AdminChannel
 from covey.client.export import OnBytes, write_version
 from covey.client.loop import LoopThread
+from covey.client.names import RunName, VersionName, run_id, version_number
 from covey.client.remote import RemoteRecord
 from covey.client.run_log import log_of
 from covey.client.shares import capped_shares
 from covey.client.specification import Specification, request_of
 from covey.client.target import Target
-from covey.client.translation import change_of, node_detail_of, signed_of, value_of, version_of
+from covey.client.translation import audited_of, node_detail_of, signed_of, value_of, values_of, version_of
 from covey.client.values import (
     Admin,
     Backup,
@@ -35,9 +36,10 @@ from covey.client.values import (
     Run,
     Status,
     Token,
+    TokenInfo,
     Version,
 )
-from covey.client.watch import OnLost, follow
+from covey.client.watch import OnLost, changes_over, follow
 from covey.errors import NotFound
 from covey.protos import admin_pb2 as pb
 
@@ -52,11 +54,6 @@ STOP_DEADLINE_S = 20.0
 """The coordinator answers when the run has ended, after ten seconds at the latest."""
 BACKUP_DEADLINE_S = 3600.0
 DELETE_DEADLINE_S = 600.0
-NEWEST, BEST = -1, -2
-"""Versions without a number, as the wire names them."""
-VersionName = int | Literal["newest", "best"]
-RunName = str | Run
-"""A run, its id, or its name: the newest run of that name."""
 
 
 def connect(
@@ -141,7 +138,7 @@ class Connection:
 
     def run(self, run: RunName) -> Run:
         """A run as it is now."""
-        return value_of(Run, self._loop.run(self._reading().run(_id(run))))
+        return value_of(Run, self._loop.run(self._reading().run(run_id(run))))
 
     def watch(self, run: RunName, *, on_lost: OnLost | None = None) -> Iterator[Change]:
         """Follow a run until it has ended, across restarts of the coordinator.
@@ -156,11 +153,11 @@ class Connection:
         Raises:
             Unreachable: The coordinator does not answer: at first, or for two minutes.
         """
-        return follow(lambda: self._changes(_id(run)), on_lost)
+        return follow(lambda: self._changes(run_id(run)), on_lost)
 
     def _changes(self, run: str) -> Iterator[Change]:
         """A run's changes over a channel of its own."""
-        return self._loop.iterate(_changes(self._open(), run))
+        return self._loop.iterate(changes_over(self._open(), run))
 
     def run_log(self, run: RunName, *, rounds: int | None = 100) -> list[LogLine]:
         """What happened to a run, by time: its events, newest `rounds` (None: all), and answers that did not count."""
@@ -174,11 +171,11 @@ class Connection:
         Raises:
             Conflict: It has not ended; stop it first.
         """
-        return value_of(Deleted, self._call("DeleteRun", pb.RunRequest(run=_id(run)), DELETE_DEADLINE_S))
+        return value_of(Deleted, self._call("DeleteRun", pb.RunRequest(run=run_id(run)), DELETE_DEADLINE_S))
 
     def stop(self, run: RunName) -> Run:
         """Stop a run; its committed versions stay."""
-        return value_of(Run, self._call("StopRun", pb.RunRequest(run=_id(run)), STOP_DEADLINE_S))
+        return value_of(Run, self._call("StopRun", pb.RunRequest(run=run_id(run)), STOP_DEADLINE_S))
 
     # -- rounds and versions
 
@@ -192,21 +189,21 @@ class Connection:
             newest: With `limit`: the last ones instead.
         """
         if newest and limit is not None:
-            return list(self._loop.iterate(paging.newest_rounds(self._reading(), _id(run), after, limit)))
-        return list(self._loop.iterate(paging.rounds(self._reading(), _id(run), after, limit)))
+            return list(self._loop.iterate(paging.newest_rounds(self._reading(), run_id(run), after, limit)))
+        return list(self._loop.iterate(paging.rounds(self._reading(), run_id(run), after, limit)))
 
     def every_round(self, run: RunName, *, after: int = 0) -> Iterator[Round]:
         """A run's rounds in order, read as they are taken."""
-        return self._loop.iterate(paging.rounds(self._reading(), _id(run), after))
+        return self._loop.iterate(paging.rounds(self._reading(), run_id(run), after))
 
     def round(self, run: RunName, number: int) -> RoundDetail:
         """One round: who sent what, whether it was accepted, why not, and the version it made."""
-        detail = self._loop.run(paging.round_detail(self._reading(), _id(run), number))
+        detail = self._loop.run(paging.round_detail(self._reading(), run_id(run), number))
         return replace(detail, capped=capped_shares(detail, self.run(run).spec))
 
     def contributions(self, run: RunName) -> list[Contribution]:
         """What each node of a run's roster did in it: how often it was asked, and what came of it."""
-        return list(self._loop.iterate(paging.contributions(self._reading(), _id(run))))
+        return list(self._loop.iterate(paging.contributions(self._reading(), run_id(run))))
 
     def code_of(self, run: RunName) -> dict[str, str]:
         """The digest of the task's code that each node of the run's newest round ran, by node, as it signed it."""
@@ -220,7 +217,7 @@ class Connection:
         Raises:
             NotFound: There is none.
         """
-        return version_of(self._loop.run(self._reading().version(_id(run), _number(version))))
+        return version_of(self._loop.run(self._reading().version(run_id(run), version_number(version))))
 
     def export(
         self,
@@ -245,32 +242,50 @@ class Connection:
                 its file is not kept any more, or the folder does not exist.
             CorruptChunk: What came is not what was announced.
         """
-        chosen = version_of(self._loop.run(self._reading().version(_id(run), _number(version), node)))
+        chosen = version_of(self._loop.run(self._reading().version(run_id(run), version_number(version), node)))
         if chosen.members and not node:
             nodes = ", ".join(chosen.members)
             raise NotFound(f"the run has no global model; name the node whose own you want (--node, one of {nodes})")
-        chunks = self._loop.iterate(self._reading().chunks(_id(run), chosen.version, node))
+        chunks = self._loop.iterate(self._reading().chunks(run_id(run), chosen.version, node))
         write_version(chosen, chunks, Path(to), on_progress)
         return chosen
 
     # -- checking
 
-    def audit(self, run: RunName) -> AuditReport:
-        """Check every signature of a run and the chain of its commits, with the keys that `identity` trusts.
+    def audit(self, run: RunName, receipts: Iterable[bytes] = ()) -> AuditReport:
+        """Compare everything that is shown of a run with what was signed of it, by the keys that `identity` trusts.
+
+        Args:
+            run: The run.
+            receipts: Lines of nodes' `receipts/RUN.jsonl`: what they were given for updates that must be on record.
 
         Raises:
             CoveyError: It cannot be read. What is wrong with it is in the report.
         """
-        shown, identity = self.run(run), self.identity
-        signed = signed_of(self._loop.iterate(self._reading().signed(shown.run)))
-        first_sha256 = self._first_sha256(shown)
-        return examine(signed, shown, identity.federation, identity.coordinator_key, first_sha256)
+        identity = self.identity
+        found = audited_of(self._loop.iterate(self._reading().signed(run_id(run))))
+        if found.rows or found.coordinator_key == b"":
+            return examine_record(found, identity.federation, identity.coordinator_key, receipts)
+        return self._audit_statements(self.run(run))
 
-    def _first_sha256(self, run: Run) -> str:
+    def _audit_statements(self, run: Run) -> AuditReport:
+        """Of a coordinator that gives no rows."""
+        signed = signed_of(self._loop.iterate(self._reading().signed(run.run)))
         try:
-            return self.version(run, 0).model_sha256
+            first_sha256 = self.version(run, 0).model_sha256
         except NotFound:
-            return ""
+            first_sha256 = ""
+        return examine(signed, run, self.identity.federation, self.identity.coordinator_key, first_sha256)
+
+    def bundle(self, run: RunName, to: Path | str) -> int:
+        """Write everything that an audit of a run needs into one file; how many rows it has.
+
+        Raises:
+            NotFound: There is no such run, or the folder does not exist.
+            Conflict: The file exists.
+        """
+        replies = self._loop.iterate(self._reading().signed(run_id(run)))
+        return write_bundle(Path(to), audited_of(replies), self.identity.federation)
 
     def replay(self, run: RunName, *, store_url: str | None = None, allow_path: bool = False) -> ReplayReport:
         """Make every round, or decision, of a run again from its stored updates; needs the data directory.
@@ -283,7 +298,7 @@ class Connection:
 
         if self.target.data_dir is None:
             raise NotFound("a run is replayed from its files: connect with the coordinator's data_dir")
-        return replay_run(self.target.data_dir, _id(run), store_url=store_url, allow_path=allow_path)
+        return replay_run(self.target.data_dir, run_id(run), store_url=store_url, allow_path=allow_path)
 
     # -- nodes
 
@@ -301,13 +316,30 @@ class Connection:
 
     def events(self, *, run: RunName = "", node: str = "", limit: int | None = 100) -> list[Event]:
         """The newest events, the newest first, optionally of one run or node; `limit` None: all."""
-        run_id = self.run(run).run if run else ""
-        return list(self._loop.iterate(paging.events(self._reading(), run_id, node, limit)))
+        of = self.run(run).run if run else ""
+        return list(self._loop.iterate(paging.events(self._reading(), of, node, limit)))
 
     def token(self, node: str = "", *, role: str = "node", expires_s: float = 3600.0) -> Token:
         """A one-time join token; without a name, for a random one. `role`: `node`, `admin` or `auditor`."""
         request = pb.CreateTokenRequest(node=node, role=role, expires_s=expires_s)
         return value_of(Token, self._call("CreateToken", request))
+
+    def tokens(self) -> list[TokenInfo]:
+        """Join tokens, the newest first, without their secrets."""
+        found, skip = list[TokenInfo](), 0
+        while True:
+            reply: pb.ListTokensReply = self._call("ListTokens", pb.ListTokensRequest(skip=skip))
+            found += values_of(TokenInfo, reply.tokens)
+            skip = reply.next
+            if not skip:
+                return found
+
+    def revoke_token(self, token: str) -> list[TokenInfo]:
+        """Let unused tokens be redeemed no more: by an id (8 characters will do), or by the name that they are for.
+
+        Raises `NotFound` where there is no such unused token. What was enrolled stays.
+        """
+        return list(values_of(TokenInfo, self._call("RevokeToken", pb.RevokeTokenRequest(token=token)).tokens))
 
     def admins(self) -> list[Admin]:
         """Admins and auditors, by name."""
@@ -366,25 +398,3 @@ class Connection:
             return StoredRecord(data_dir)
         self._channel = self._channel or self._open()
         return RemoteRecord(self._channel)
-
-
-async def _changes(channel: AdminChannel, run: str) -> AsyncGenerator[Change]:
-    try:
-        async with contextlib.aclosing(channel.stream("WatchRun", pb.RunRequest(run=run))) as messages:
-            async for message in messages:
-                yield change_of(message)
-    finally:
-        await channel.close()
-
-
-def _id(run: RunName) -> str:
-    return run.run if isinstance(run, Run) else run
-
-
-def _number(version: VersionName) -> int:
-    """A version as the wire names it."""
-    named: dict[object, int] = {"newest": NEWEST, "best": BEST}
-    number = named.get(version, version)
-    if not isinstance(number, int):
-        raise NotFound(f"{version!r} is not a version; choose a number, 'newest' or 'best'")
-    return number

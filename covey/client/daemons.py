@@ -28,7 +28,7 @@ class LocalDaemon:
         """
         self.name, self.log = name, log
         log.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "covey.cli.main", *map(str, arguments)]
+        command = [sys.executable, "-P", "-m", "covey.cli.main", *map(str, arguments)]
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True

@@ -51,7 +51,7 @@ class Record(ABC):
 
     @abstractmethod
     def signed(self, run: str) -> AsyncGenerator[pb.AuditReply]:
-        """Every signed statement of a run."""
+        """Every row of a run with its seals; of an older coordinator its signed statements."""
 
     @abstractmethod
     async def nodes(self, after: str, limit: int = 0, role: str = "node") -> pb.ListNodesReply:

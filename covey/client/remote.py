@@ -63,7 +63,7 @@ class RemoteRecord(Record):
 
     @override
     def signed(self, run: str) -> AsyncGenerator[pb.AuditReply]:
-        return self._channel.stream("AuditRun", pb.RunRequest(run=run))
+        return self._channel.stream("AuditRun", pb.AuditRequest(run=run, rows=True))
 
     @override
     async def nodes(self, after: str, limit: int = 0, role: str = "node") -> pb.ListNodesReply:

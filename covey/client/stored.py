@@ -101,7 +101,7 @@ class StoredRecord(Record):
 
     @override
     async def signed(self, run: str) -> AsyncGenerator[pb.AuditReply]:
-        pages = self._queries.signed(run, self.identity.signing_key.public_bytes)
+        pages = self._queries.audited(run, self.identity.signing_key.public_bytes)
         while (page := await asyncio.to_thread(next, pages, None)) is not None:
             yield page
 

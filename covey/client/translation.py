@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
+from covey.client.audited import AuditedRun, row_in
 from covey.client.signed import Commit, SignedRecord, SignedUpdate
 from covey.client.values import (
     Change,
@@ -25,6 +26,7 @@ from covey.client.values import (
 )
 from covey.metrics import counted, missing
 from covey.protos import admin_pb2 as pb
+from covey.texts import printable
 from covey.wire.artifacts import artifact_from
 
 V = TypeVar("V")
@@ -61,7 +63,9 @@ def _plain(name: str, value: Any) -> Any:
         return json.loads(value or "{}")
     if name == "work":
         return values_of(NodeWork, value)
-    return value if isinstance(value, str | bytes | bool | int | float) else tuple(value)
+    if isinstance(value, str):
+        return printable(value)
+    return value if isinstance(value, bytes | bool | int | float) else tuple(value)
 
 
 def version_of(message: pb.Version) -> Version:
@@ -96,6 +100,16 @@ def change_of(message: pb.RunStatus) -> Change:
 def node_detail_of(message: pb.NodeDetail) -> NodeDetail:
     """A node with its events."""
     return NodeDetail(value_of(Node, message.node), values_of(Event, message.events))
+
+
+def audited_of(messages: Iterable[pb.AuditReply]) -> AuditedRun:
+    """Every row that an audit looks at, from the messages that they came in."""
+    run = AuditedRun()
+    for message in messages:
+        run.coordinator_key = message.coordinator_key or run.coordinator_key
+        for row in message.rows:
+            run.add(row.table, row_in(row.values))
+    return run
 
 
 def signed_of(messages: Iterable[pb.AuditReply]) -> SignedRecord:

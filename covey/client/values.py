@@ -371,6 +371,20 @@ class Token:
 
 
 @dataclass(frozen=True)
+class TokenInfo:
+    """A join token, without its secret."""
+
+    id: str
+    node: str = ""
+    """The name that it is for."""
+    role: str = "node"
+    state: str = ""
+    """`unused`, `used`, `expired` or `revoked`."""
+    created_at: float = 0.0
+    expires_at: float = 0.0
+
+
+@dataclass(frozen=True)
 class Backup:
     """A backup that was written on the coordinator's machine."""
 

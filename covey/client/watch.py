@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 
+from covey.client.channel import AdminChannel
 from covey.client.errors import Unreachable
+from covey.client.translation import change_of
 from covey.client.values import Change
+from covey.protos import admin_pb2 as pb
 
 RETRY_S = 1.0
 AWAY_S = 120.0
@@ -42,3 +46,13 @@ def follow(attempt: Callable[[], Iterator[Change]], on_lost: OnLost | None = Non
             if on_lost is not None:
                 on_lost(error)
         time.sleep(RETRY_S)
+
+
+async def changes_over(channel: AdminChannel, run: str) -> AsyncGenerator[Change]:
+    """A run's changes over a channel, which is closed at their end."""
+    try:
+        async with contextlib.aclosing(channel.stream("WatchRun", pb.RunRequest(run=run))) as messages:
+            async for message in messages:
+                yield change_of(message)
+    finally:
+        await channel.close()

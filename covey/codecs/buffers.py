@@ -23,14 +23,24 @@ def as_bytes(buffer: Buffer | Tensor, size: int, what: str) -> Tensor:
         LimitExceeded: It has more bytes.
         LayoutError: It has fewer.
     """
+    data = at_most_bytes(buffer, size, what)
+    if len(data) < size:
+        raise LayoutError(f"{len(data)} bytes are too few for {what}, which takes {size}")
+    return data
+
+
+def at_most_bytes(buffer: Buffer | Tensor, size: int, what: str) -> Tensor:
+    """An encoded vector as uint8 `[b]`, without copying it; as `as_bytes`, but `size` is the most that it may have.
+
+    Raises:
+        LimitExceeded: It has more bytes.
+    """
     given = buffer.nbytes if isinstance(buffer, Tensor) else memoryview(buffer).nbytes
     if given > size:
         raise LimitExceeded(f"{given} bytes for {what}, which takes {size}")
-    if given < size:
-        raise LayoutError(f"{given} bytes are too few for {what}, which takes {size}")
     if isinstance(buffer, Tensor):
         return buffer.reshape(-1).view(torch.uint8)
-    if not size:
+    if not given:
         return torch.empty(0, dtype=torch.uint8)
     with warnings.catch_warnings():
         # torch has no read-only tensors and warns of a read-only buffer; a reader never writes.

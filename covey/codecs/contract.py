@@ -92,7 +92,7 @@ class Codec(Pluggable):
     declares: ClassVar[Mapping[str, str]] = {"summary": "summarises", "per_example": "private", "privacy": "private"}
 
     lossless: ClassVar[bool] = False
-    fixed_size: ClassVar[bool] = True
+    fixed_size: bool = True
     signs: ClassVar[bool] = False
     stochastic: ClassVar[bool] = False
     private: ClassVar[bool] = False

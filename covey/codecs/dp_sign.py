@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -86,12 +86,14 @@ class DpSign(Codec):
     """The sign of the vector plus noise: P(+1) = Phi(g / sigma), or 1/2 + sign(g) (1 - e^(-|g| / lambda)) / 2.
 
     `gaussian`: sigma = sqrt(2 ln(1.25 / delta)) C / epsilon (Dwork and Roth, theorem A.1, for epsilon < 1), as the
-    authors have it; `analytic-gaussian`: the least sigma there is (Balle and Wang, ICML 2018, theorem 8).
-    Deviation: the authors' last script clips each tensor apart, which makes the sum's sensitivity C times the root of
-    the number of tensors; here one norm goes over all tensors.
+    authors have it; `analytic-gaussian`: the least sigma there is (Balle and Wang, ICML 2018, theorem 8). One norm goes
+    over all tensors, as in the authors' main loop.
 
-    The random numbers are AES-256 in counter mode, keyed with the SHA-256 of the context's seed, and have 32 bits:
-    a probability is exact to 2^-32, which no delta counts; with Laplace noise none is 0 or 1. Decodes to +1 and -1.
+    The random numbers are AES-256 in counter mode, keyed with the SHA-256 of the context's seed, and have 32 bits;
+    where these do not decide, as many more are drawn as it takes. What is compared with them is the probability of
+    the less likely sign, which float64 holds to 16 digits however small it is: so with Laplace noise no sign is
+    ever impossible, and the ratio of any two probabilities is right, as pure epsilon-privacy needs it. Decodes to
+    +1 and -1.
     """
 
     Options = DpSignOptions
@@ -121,12 +123,15 @@ class DpSign(Codec):
         Raises:
             TaskError: A value is not finite.
         """
-        stream = _secret_stream(context.seed)
+        first, further = _secret_stream(context.seed), _secret_stream(context.seed, "/further")
         noise, laplace = self.options.noise, self.options.mechanism == "laplace"
         for columns in spans(source.d, BLOCK_ELEMENTS):
             ratio = require_finite_values(source.read(columns)).to(torch.float64) / noise
-            likelihood = _laplace(ratio) if laplace else torch.special.ndtr(ratio)
-            yield packed(next(stream)[: len(ratio)] < likelihood)
+            other = laplace_tail(ratio) if laplace else torch.special.ndtr(-ratio.abs())
+            positive, drawn = ratio > 0, next(first)[: len(ratio)]
+            # As when one number is compared with P(+1): those at the upper end give -1.
+            drawn = torch.where(positive, _LARGEST - drawn, drawn)
+            yield packed(below(drawn, other, lambda: next(further)) ^ positive)
 
     def downlink(self) -> Codec:
         """`sign`: a vote has one bit an element."""
@@ -163,18 +168,37 @@ def gaussian_delta(epsilon: float, sigma: float) -> float:
     return math.exp(first) - math.exp(min(epsilon + second, 0.0))
 
 
-_LEAST = 2.0**-32
+_DIGIT = 2.0**32
+_LARGEST = _DIGIT - 1
+_FARTHEST = 700.0
+"""A ratio is cut to it, which takes no privacy: beyond about 745, e^-ratio is 0 in float64."""
 
 
-def _laplace(ratio: Tensor) -> Tensor:
-    likelihood = 0.5 - 0.5 * ratio.sign() * torch.expm1(-ratio.abs())
-    return likelihood.clamp(_LEAST, 1 - _LEAST)  # neither sign is ever impossible: that alone would give it away
+def laplace_tail(ratio: Tensor) -> Tensor:
+    """The probability of the less likely sign with Laplace noise, float64 `[n]`."""
+    return 0.5 * torch.exp(-ratio.abs().clamp(max=_FARTHEST))
 
 
-def _secret_stream(seed: int) -> Iterator[Tensor]:
-    """Numbers drawn evenly from 0 to 1, multiples of 2^-32: float64 `[BLOCK_ELEMENTS]` at a time."""
-    key = hashlib.sha256(f"dp-sign/{seed}".encode()).digest()
+def below(digits: Tensor, probabilities: Tensor, further: Callable[[], Tensor]) -> Tensor:
+    """Whether numbers drawn evenly from 0 to 1 are below probabilities, exactly: bool `[n]`.
+
+    Args:
+        digits: The first 32 bits of each number: whole float64 `[n]` below 2^32.
+        probabilities: float64 `[n]`, from 0 to 1/2.
+        further: Gives more of 32 bits, float64 `[m]` with m >= n, where these do not decide.
+    """
+    scaled = probabilities * _DIGIT  # exact, as it is a power of two
+    whole = scaled.floor()
+    decided, open_ = digits < whole, ((digits == whole) & (scaled > whole)).nonzero().flatten()
+    if len(open_):
+        decided[open_] = below(further()[: len(open_)], (scaled - whole)[open_], further)
+    return decided
+
+
+def _secret_stream(seed: int, purpose: str = "") -> Iterator[Tensor]:
+    """Numbers of 32 bits, drawn evenly: whole float64 `[BLOCK_ELEMENTS]` at a time."""
+    key = hashlib.sha256(f"dp-sign/{seed}{purpose}".encode()).digest()
     cipher = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
     zeros = bytes(4 * BLOCK_ELEMENTS)
     while True:
-        yield torch.from_numpy(np.frombuffer(cipher.update(zeros), "<u4") * 2.0**-32)
+        yield torch.from_numpy(np.frombuffer(cipher.update(zeros), "<u4").astype(np.float64))

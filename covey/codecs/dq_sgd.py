@@ -122,7 +122,8 @@ class DQSGD(Codec):
     """QSGD with B_n = log2(t ||g_n|| + 1) + 1 bits an element in round n, a whole number from 2 to 16.
 
     Vector: Yan, Huang, Lan, Song, "DQ-SGD", arXiv 2107.14575, in the form of the submission "DQSGD" (ICLR 2021), the
-    rule for non-convex losses; quantizer and E||Q - g||^2 = d / (6 s^2) ||g||^2 from there.
+    rule for non-convex losses; quantizer from there, and E||Q - g||^2 of about
+    d / (6 s^2) ||g||^2, which holds at many levels (with few, and heavy tails, it is 0.2 to 0.6 of that).
 
     Deviations: the paper's t needs the norms of all rounds beforehand; here it is set anew each round from what
     is left of the budget and how the norm fell so far (`Budget.bits`). The first round, and a run whose number of

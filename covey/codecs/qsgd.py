@@ -41,9 +41,9 @@ class QSGD(Codec):
     """Q(x) = m sign(x) z, where z is a neighbour of |x| / m among 0, 1/s, ..., 1, drawn so that E[Q(x)] = x.
 
     Vector: Alistarh, Grubic, Li, Tomioka, Vojnovic, "QSGD", NeurIPS 2017, arXiv 1610.02132, section 3.1. For each
-    bucket v, E||Q - v||^2 <= min(n / s^2, sqrt(n) / s) ||v||^2 with norm l2 and n elements (Lemma 3.1, from memory,
-    unconfirmed). Deviations: codes of fixed length, not Elias codes; default norm is the maximum, as in the
-    paper's experiments.
+    bucket v, E||Q - v||^2 <= min(n / s^2, sqrt(n) / s) ||v||^2 with norm l2 and n elements: it is the sum of
+    (norm / s)^2 p (1 - p), and p (1 - p) <= min(1 / 4, p). Deviations: codes of fixed length, not Elias codes; default
+    norm is the maximum, as in the paper's experiments.
     """
 
     stochastic = True

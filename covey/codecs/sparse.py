@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,7 +18,8 @@ from pydantic import Field, JsonValue, model_validator
 from torch import Tensor
 
 from covey.codecs.blocked import require_finite_values
-from covey.codecs.buffers import as_bytes
+from covey.codecs.buffers import as_bytes, at_most_bytes
+from covey.codecs.coded_pairs import SEGMENT, CodedPairs, ValueBits, counts_header, encoded_segment, most_bytes
 from covey.codecs.contract import Buffer, Codec, CodecContext
 from covey.codecs.threshold import Cut, Selector, cut
 from covey.errors import LayoutError
@@ -66,23 +68,44 @@ class SparseOptions(PluginOptions):
         return min(wanted, d)
 
 
+class TopKOptions(SparseOptions):
+    """`[exchange.options]` of `top-k`."""
+
+    indices: Literal["int32", "elias-fano"] = "int32"
+    """How the indices travel: 32 bits each, or about log2(d / k) + 2."""
+    value_bits: ValueBits = 32
+    """Of each value; 2 (a sign, and one of two magnitudes of its segment) needs `elias-fano`."""
+
+    @model_validator(mode="after")
+    def _form(self) -> TopKOptions:
+        if self.value_bits != 32 and self.indices == "int32":
+            raise refusal("value_bits", 'fewer than 32 need indices = "elias-fano"', self.value_bits)
+        return self
+
+
 class TopK(Codec):
     """The k elements of largest magnitude, ties to the lowest index; all others are 0.
 
-    Format: k pairs of a little-endian int32 index and a float32 value, indices strictly increasing. They are found
-    by a threshold (`covey.codecs.threshold`) in three passes over the source, without a sort.
+    Format: k pairs of a little-endian int32 index and a float32 value, indices strictly increasing; or with `indices =
+    "elias-fano"` as in `covey.codecs.coded_pairs`, whose size depends on where the elements lie. They are found by a
+    threshold (`covey.codecs.threshold`) in three passes over the source, without a sort.
     """
 
-    Options = SparseOptions
+    Options = TopKOptions
     feedback = True
-    options: SparseOptions
+    options: TopKOptions
+
+    def __init__(self, options: Mapping[str, JsonValue] | None = None) -> None:
+        super().__init__(options)
+        self.fixed_size = self.options.indices == "int32"
 
     def encoded_bytes(self, d: int, layout: Layout | None = None) -> int:
-        """Exactly 8 bytes for each of the k elements."""
-        return _PAIR.itemsize * self.options.count(d)
+        """Exactly 8 bytes for each of the k elements; with `elias-fano` at most what evenly spread ones take."""
+        k = self.options.count(d)
+        return _PAIR.itemsize * k if self.fixed_size else most_bytes(d, k, self.options.value_bits)
 
     def encode(self, source: Vector, context: CodecContext) -> Iterator[memoryview]:
-        """The pairs of one block of the source at a time; reads the source three times.
+        """The pairs of one block of the source at a time; reads the source three times, or with `elias-fano` four.
 
         Raises:
             TaskError: A value is not finite.
@@ -90,13 +113,16 @@ class TopK(Codec):
         k = self.options.count(source.d)
         if not k:
             return
-        selector = Selector(cut(lambda columns: _magnitudes(_read(source, columns)), source.d, k))
-        for columns in spans(source.d, BLOCK_ELEMENTS):
-            block = _read(source, columns)
-            positions = selector.next(_magnitudes(block))
-            pairs = np.empty(len(positions), _PAIR)
-            pairs["index"], pairs["value"] = positions + columns.start, block[positions]
-            yield pairs.view(np.uint8).data
+        found = cut(lambda columns: _magnitudes(_read(source, columns)), source.d, k)
+        if self.fixed_size:
+            for columns, positions, values in _selected(source, found, BLOCK_ELEMENTS):
+                pairs = np.empty(len(positions), _PAIR)
+                pairs["index"], pairs["value"] = positions + columns.start, values
+                yield pairs.view(np.uint8).data
+            return
+        yield counts_header(np.array([len(positions) for _, positions, _ in _selected(source, found, SEGMENT)]))
+        for columns, positions, values in _selected(source, found, SEGMENT):
+            yield from encoded_segment(positions, values, columns.stop - columns.start, self.options.value_bits)
 
     def reader(self, buffer: Buffer | Tensor, d: int, layout: Layout | None = None) -> Vector:
         """See `Codec.reader`.
@@ -105,6 +131,9 @@ class TopK(Codec):
             LimitExceeded: More than `encoded_bytes(d)`.
             LayoutError: Fewer; indices that do not increase or are not in `0..d`; a value that is not finite.
         """
+        if not self.fixed_size:
+            coded = at_most_bytes(buffer, self.encoded_bytes(d), f"{self.options.count(d)} of {d} elements")
+            return CodedPairs(coded.numpy(), d, self.options.count(d), self.options.value_bits)
         data = as_bytes(buffer, self.encoded_bytes(d), f"{self.options.count(d)} of {d} elements")
         return _Pairs(data.numpy(), d)
 
@@ -220,6 +249,15 @@ class _Seeded(ComputedVector):
         selector = Selector(self._starts[cell][1])
         keys = _keys(self._seed, slice(cell * _CELL, min((cell + 1) * _CELL, self.d)))
         return selector.next(keys), selector.left
+
+
+def _selected(source: Vector, found: Cut, width: int) -> Iterator[tuple[slice, Positions, Numbers]]:
+    """The selected elements, so many columns at a time: the columns, positions in them, values."""
+    selector = Selector(found)
+    for columns in spans(source.d, width):
+        block = _read(source, columns)
+        positions = selector.next(_magnitudes(block))
+        yield columns, positions, block[positions]
 
 
 def _read(source: Vector, columns: slice) -> Numbers:

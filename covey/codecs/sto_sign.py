@@ -33,7 +33,7 @@ from covey.vectors import BLOCK_ELEMENTS, Vector, spans
 from covey.vectors.signs import PackedSigns, packed, packed_bytes
 
 LEAST_BOUND = 1e-6
-"""No bound is smaller, as in the authors' code: it is divided by."""
+"""No bound is smaller, as in two of the authors' scripts (their newest has 1e-20): it is divided by."""
 _FLOAT_BYTES = 4
 
 

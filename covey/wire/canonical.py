@@ -47,7 +47,7 @@ def canonical_json(value: object) -> bytes:
     return text.encode("ascii")
 
 
-def read_canonical(reader: TypeAdapter[T], raw: bytes, kind: str, max_bytes: int) -> T:
+def read_canonical(reader: TypeAdapter[T], raw: bytes, kind: str | tuple[str, ...], max_bytes: int) -> T:
     """A statement from anybody.
 
     Only canonical bytes are read: any two readers understand the same, also where a key stands twice.
@@ -55,7 +55,7 @@ def read_canonical(reader: TypeAdapter[T], raw: bytes, kind: str, max_bytes: int
     Args:
         reader: Of a type whose field `covey` is the statement's kind.
         raw: The bytes.
-        kind: What `covey` must say (the statement's kind and version).
+        kind: What `covey` must say (the statement's kind and version), or several of which it may say one.
         max_bytes: How long they may be.
 
     Raises:
@@ -69,8 +69,9 @@ def read_canonical(reader: TypeAdapter[T], raw: bytes, kind: str, max_bytes: int
         canonical = canonical_json(data) == raw
     except (ValueError, RecursionError, LimitExceeded) as error:
         raise IdentityError("a statement is not JSON") from error
-    if not isinstance(data, dict) or data.get("covey") != kind:
-        raise IdentityError(f"not a statement of kind {kind!r}")
+    kinds = (kind,) if isinstance(kind, str) else kind
+    if not isinstance(data, dict) or data.get("covey") not in kinds:
+        raise IdentityError(f"not a statement of kind {kinds[-1]!r}")
     if not canonical:
         raise IdentityError("a statement is not in canonical form")
     try:

@@ -12,6 +12,7 @@ import grpc.aio
 import structlog
 
 from covey.errors import CoveyError, by_code
+from covey.texts import printable
 
 log = structlog.get_logger(room="wire")
 Status = grpc.StatusCode
@@ -48,6 +49,14 @@ TABLE: dict[str, tuple[grpc.StatusCode, str | None]] = {
     "ledger": (Status.FAILED_PRECONDITION, None),
     "internal": (Status.INTERNAL, "internal error; see the coordinator's log"),
 }
+
+
+_BROKEN = {
+    Status.UNAVAILABLE: "the connection broke, or there is none",
+    Status.DEADLINE_EXCEEDED: "no answer came in time",
+    Status.CANCELLED: "the call was cut off",
+}
+"""What gRPC says by itself, in words; its own texts are about its insides."""
 
 
 def public(error: Exception) -> tuple[grpc.StatusCode, str, str]:
@@ -106,5 +115,7 @@ def translated_stream(method: Callable[..., AsyncIterator[Any]]) -> Callable[...
 def from_rpc_error(error: grpc.RpcError) -> CoveyError:
     """The error that the other side meant, on the caller's side."""
     trailing: Any = error.trailing_metadata()
-    kind = by_code().get(str(dict(trailing or ()).get(CODE_KEY, "")), CoveyError)
-    return kind(error.details() or error.code().name)
+    code = str(dict(trailing or ()).get(CODE_KEY, ""))
+    if not code and error.code() in _BROKEN:
+        return CoveyError(_BROKEN[error.code()])
+    return by_code().get(code, CoveyError)(printable(error.details() or error.code().name))

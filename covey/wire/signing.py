@@ -201,7 +201,10 @@ class CommitVerdict:
 @with_config(STRICT)
 @dataclass(frozen=True)
 class CommitStatement:
-    """What the coordinator says of a version, chained to the one before."""
+    """What the coordinator says of a version, chained to the one before.
+
+    Version 2 says the same, and that the rows of the record are sealed (`covey.storage.record.seals`).
+    """
 
     federation: Text
     run: Text
@@ -212,7 +215,7 @@ class CommitStatement:
     parent: Text
     verdicts: Annotated[tuple[CommitVerdict, ...], Field(max_length=MAX_NODES), FailFast()]
     state: Annotated[tuple[Text, ...], Field(max_length=MAX_STATE), FailFast()]
-    covey: Literal["commit/1"] = field(default="commit/1", kw_only=True, repr=False)
+    covey: Literal["commit/1", "commit/2"] = field(default="commit/1", kw_only=True, repr=False)
 
     def to_bytes(self) -> bytes:
         """The statement's canonical bytes."""
@@ -227,7 +230,7 @@ class CommitStatement:
             IdentityError: It is none.
             LimitExceeded: It is too long.
         """
-        return read_canonical(_COMMIT, raw, "commit/1", MAX_COMMIT_BYTES)
+        return read_canonical(_COMMIT, raw, ("commit/1", "commit/2"), MAX_COMMIT_BYTES)
 
 
 _UPDATE = TypeAdapter(UpdateStatement)

@@ -8,6 +8,8 @@ import fcntl
 import gc
 import signal
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -15,6 +17,7 @@ from covey.errors import WorkerError
 from covey.telemetry import configure_logging, import_without_rich
 from covey.worker.jobs.files import STACKS
 from covey.worker.program.pipe import Channel
+from covey.worker.program.sandbox import hide, limit_memory
 
 
 def main() -> None:
@@ -26,26 +29,76 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--log-name", default="this program's output", help="what people call it")
     parser.add_argument("--log-format", choices=["console", "json"], default="console")
+    parser.add_argument("--hide", type=Path, action="append", default=[], help="a folder that it must not read")
+    parser.add_argument("--memory-bytes", type=int, help="most memory of its own")
     options = parser.parse_args()
+    confinement = confined(options.hide, options.memory_bytes, options.data_dir)  # before there is a second thread
     channel = Channel(options.fd)
+    sys.path.append(str(Path.cwd()))  # for the user's tasks; behind everything else, so that it hides nothing
     import_without_rich()
     configure_logging(options.log_format)
     stacks = (options.data_dir / STACKS).open("w")
     faulthandler.register(signal.SIGUSR1, stacks, all_threads=True)  # the daemon asks where a job hangs
     sys.stdout = sys.stderr
+    confinement.say()
     gc.disable()  # importing torch makes a million objects that stay: looking through them costs a sixth of it
     from covey.worker.program.loop import Program
 
     gc.freeze()
     gc.enable()
     try:
-        program = Program(channel, device=options.device, threads=options.threads, log_name=options.log_name)
+        program = Program(
+            channel,
+            device=options.device,
+            threads=options.threads,
+            log_name=options.log_name,
+            confinement=confinement.text,
+        )
     except WorkerError as error:
         channel.refuse(error)
         sys.exit(str(error))
-    with (options.data_dir / "worker.lock").open("a") as lock:
+    with (options.data_dir / LOCK).open("a") as lock:
         _only_one(lock)
         program.run()
+
+
+LOCK = "worker.lock"
+
+
+@dataclass(frozen=True)
+class Confined:
+    """What became of the worker's confinement: its folders are hidden by this, and why not by something better."""
+
+    hidden: Sequence[Path]
+    by: str
+    reason: str
+
+    @property
+    def text(self) -> str:
+        """For people; empty: nothing was to be hidden."""
+        names = " and ".join(f"{folder.name}/" for folder in self.hidden)
+        if not self.hidden:
+            return ""
+        if self.by:
+            return f"cannot read {names} ({self.by})" + (f"; {self.reason}" if self.reason else "")
+        return f"NOT confined, it can read {names}: {self.reason}"
+
+    def say(self) -> None:
+        """In the log."""
+        import structlog
+
+        if self.hidden:
+            log = structlog.get_logger(room="worker")
+            (log.info if self.by else log.warning)("the worker", confinement=self.text)
+
+
+def confined(hidden: Sequence[Path], memory_bytes: int | None, data_dir: Path) -> Confined:
+    """Confine this process."""
+    if memory_bytes is not None:
+        limit_memory(memory_bytes)
+    for name in (LOCK, STACKS):  # what is there before can be used afterwards
+        (data_dir / name).touch()
+    return Confined(hidden, *hide(hidden, data_dir)) if hidden else Confined(hidden, "", "")
 
 
 def _only_one(lock: IO[str]) -> None:

@@ -9,9 +9,11 @@ from covey import faults
 from covey import messages as msg
 from covey.errors import CoveyError, PolicyError, WorkerError
 from covey.layout import Layout
+from covey.node.assignments.allowed_time import allowed_time
 from covey.node.assignments.base_model import BaseModels
 from covey.node.assignments.conversation import Conversation
 from covey.node.assignments.held_files import HeldFiles
+from covey.node.assignments.kept import kept_file
 from covey.node.assignments.offer import Delivery
 from covey.node.assignments.training import Training
 from covey.node.services import NodeServices
@@ -84,7 +86,9 @@ class Executor:
 
     async def _evaluate(self, talk: Conversation, spec: RunSpec) -> None:
         assignment, services = talk.assignment, self._services
-        model, _ = await self._bases.bring(talk, Layout.from_json(assignment.layout))
+        layout = Layout.from_json(assignment.layout)
+        services.config.check_layout(layout)
+        model, _ = await self._bases.bring(talk, layout)
         talk.advanced("has-base", "")
         own = services.store.own_state(assignment.run)
         job = EvaluateJob(
@@ -97,7 +101,9 @@ class Executor:
             node_paths=services.config.paths,
             node_options=services.config.options,
             allow_path=services.config.allows_paths(spec),
-            state={name: services.files.path(artifact.digest) for name, artifact in own.items()},
+            state={name: kept_file(services.files, assignment.run, name, item) for name, item in own.items()},
         )
-        metrics = json.dumps((await services.worker.do(EVALUATE, job)).metrics).encode()
+        async with allowed_time(services.config.limits.round_s):
+            result = await services.worker.do(EVALUATE, job)
+        metrics = json.dumps(result.metrics).encode()
         services.link.send(msg.Evaluation(assignment.run, assignment.version, metrics))

@@ -107,6 +107,7 @@ class Delivery:
         verify(self._services.identity.coordinator_key, receipt.statement, receipt.signature)
         if ReceiptStatement.from_bytes(receipt.statement).update != self._update.digest:
             raise CorruptChunk("the receipt is for another update")
+        self._services.store.keep_receipt(self._update.run, receipt.statement, receipt.signature)
         self._talk.log.info("update delivered")
         self._settle("received")
         return True

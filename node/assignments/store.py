@@ -9,6 +9,7 @@ from typing_extensions import override
 from covey import messages as msg
 from covey.node.assignments.journal import Journal
 from covey.node.assignments.local_state import LocalState
+from covey.node.assignments.receipts import Receipts
 from covey.node.ports import Store
 from covey.node.updates import FinishedUpdate, State
 
@@ -19,6 +20,7 @@ class NodeStore(Store):
     def __init__(self, data_dir: Path) -> None:
         self._journal = Journal(data_dir / "journal")
         self._state = LocalState(data_dir / "state")
+        self._receipts = Receipts(data_dir / "receipts")
 
     @override
     def finished(self, run: str, number: int, phase: int, base: str) -> FinishedUpdate | None:
@@ -37,6 +39,10 @@ class NodeStore(Store):
     @override
     def delivered(self, update: FinishedUpdate) -> None:
         self._journal.delivered(update)
+
+    @override
+    def keep_receipt(self, run: str, statement: bytes, signature: bytes) -> None:
+        self._receipts.keep(run, statement, signature)
 
     @override
     def drop_update(self, run: str) -> None:

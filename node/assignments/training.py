@@ -16,9 +16,11 @@ from covey import messages as msg
 from covey.errors import PolicyError, WorkerDied, WorkerStalled
 from covey.layout import Layout
 from covey.metrics import failed
+from covey.node.assignments.allowed_time import allowed_time
 from covey.node.assignments.base_model import BaseModels, Inputs
 from covey.node.assignments.conversation import Conversation
 from covey.node.assignments.held_files import HeldFiles
+from covey.node.assignments.kept import kept_file
 from covey.node.assignments.wanted_parts import state_bytes, wanted_parts
 from covey.node.operator.adversary import ordered
 from covey.node.services import NodeServices
@@ -51,6 +53,7 @@ class Training:
             CoveyError: It cannot be done; the message is for the coordinator too.
         """
         services, layout = self._services, Layout.from_json(talk.assignment.layout)
+        services.config.check_layout(layout)
         with services.metrics.phases.labels("downloading").time():
             base, inputs = await self._bases.bring(talk, layout)
         faults.reach("downloaded")
@@ -76,7 +79,7 @@ class Training:
         before = services.store.holding(asked.run, asked.round, asked.phase, asked.model_sha256)
         held = () if before is None else tuple(item for item in before.held if item.phase == asked.phase)
         wanted = [(part.name, part.codec) for part in asked.wanted]
-        is_here = all(services.files.has(item.part.artifact.digest) for item in held)
+        is_here = all(services.files.check(item.part.artifact.digest) for item in held)
         if before is None or not is_here or [(item.part.name, item.part.codec) for item in held] != wanted:
             raise PolicyError(
                 f"phase {asked.phase} of round {asked.round} asks for what this node made in phase 1, and it has that "
@@ -99,6 +102,7 @@ class Training:
             round=assignment.round,
             roster_index=assignment.roster_index,
             num_partitions=assignment.num_partitions,
+            part=assignment.part,
             base=base,
             phase=assignment.phase,
             inputs={part: path for (part, source), path in inputs.items() if not source},
@@ -112,8 +116,9 @@ class Training:
             node_options=services.config.options,
             allow_path=services.config.allows_paths(spec),
             broadcast=base64.b64encode(assignment.broadcast).decode(),
-            state={name: files.path(artifact.digest) for name, artifact in state.items()},
+            state={name: kept_file(files, assignment.run, name, artifact) for name, artifact in state.items()},
             stall_s=spec.training.stall_s,
+            limits=services.config.train_limits,
             out_state={name: files.scratch(state_bytes(layout)) for name in assignment.node_state},
         )
         drill = services.config.drill
@@ -141,7 +146,8 @@ class Training:
             talk.report(msg.Progress(job.run, job.round, "training", now.step, now.steps, now.loss, now.seconds))
 
         try:
-            result = await self._train_safely(job, progressed)
+            async with allowed_time(self._services.config.limits.round_s):
+                result = await self._train_safely(job, progressed)
         except BaseException:
             self._held.abandon((*job.scratch.values(), *job.out_state.values()))
             raise

@@ -14,6 +14,7 @@ from covey.errors import TransferError
 from covey.node.ports import Bulk, OnBytes
 from covey.wire.channels import secure_channel
 from covey.wire.chunk_writer import Files
+from covey.wire.errors import from_rpc_error
 from covey.wire.identity import Identity
 from covey.wire.streams import download, upload
 
@@ -57,4 +58,4 @@ def _interrupted() -> Iterator[None]:
     try:
         yield
     except grpc.aio.AioRpcError as error:
-        raise TransferError(error.details() or error.code().name) from error
+        raise TransferError(str(from_rpc_error(error))) from error

@@ -14,6 +14,7 @@ from cryptography import x509
 from covey import faults
 from covey.errors import Conflict, CoveyError, IdentityError, LimitExceeded
 from covey.node.operator.config import DEFAULT_SETTINGS, IDENTITY_FOLDER, SETTINGS_FILE
+from covey.node.operator.one_daemon import alone
 from covey.protos import coordinator_pb2 as pb
 from covey.protos.coordinator_pb2_grpc import EnrolmentStub
 from covey.wire.authority import COORDINATOR_NAME
@@ -79,7 +80,11 @@ def enrol(token: str, folder: Path) -> Identity:
         name = Identity.load(folder).name
         raise Conflict(f"{folder} holds the identity of {name!r} already; name a new folder")
     if decoded.expires_at <= time.time() and not (folder / "tls.key").exists():
-        raise IdentityError("the join token has expired; ask the coordinator's operator for a new one")
+        now, ended = (time.strftime("%Y-%m-%d %H:%M", time.gmtime(t)) for t in (time.time(), decoded.expires_at))
+        raise IdentityError(
+            f"the join token has expired, at {ended} UTC (this machine's clock says {now} UTC; is it right?); "
+            "ask the coordinator's operator for a new one"
+        )
     try:
         csr, signing_key, proof = signing_request(folder, decoded.name)
     except OSError as error:
@@ -139,7 +144,9 @@ def leave(data_dir: Path) -> Identity:
 
     Raises:
         IdentityError: It has not joined.
+        Conflict: Its daemon runs: it has the keys in memory, and would stay.
     """
     identity = Identity.load(data_dir / IDENTITY_FOLDER)
-    shutil.rmtree(data_dir / IDENTITY_FOLDER)
+    with alone(data_dir, f"{identity.name} cannot leave yet"):
+        shutil.rmtree(data_dir / IDENTITY_FOLDER)
     return identity

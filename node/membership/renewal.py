@@ -14,6 +14,7 @@ from covey.errors import CoveyError
 from covey.protos import coordinator_pb2 as pb
 from covey.protos.coordinator_pb2_grpc import CoordinatorStub
 from covey.wire.channels import secure_channel
+from covey.wire.errors import from_rpc_error
 from covey.wire.identity import Identity, signing_request
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ async def renew_when_due(identity: Identity, folder: Path, server: str) -> None:
                     return
                 log.warning("the authority itself ends soon: a new certificate lasts no longer than the old one")
             except (grpc.aio.AioRpcError, CoveyError, OSError) as error:
-                reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
+                reason = str(from_rpc_error(error) if isinstance(error, grpc.aio.AioRpcError) else error)
                 log.warning("the certificate could not be renewed yet", reason=reason)
         await asyncio.sleep(LOOK_AGAIN_S)
 

@@ -17,8 +17,8 @@ from covey.wire.channels import secure_channel
 from covey.wire.identity import Identity
 from covey.wire.reach import NOT_SERVED, WRONG_PORT, why_unreachable
 from covey.worker.client.client import Worker
-from covey.worker.jobs.operations import CHECK
-from covey.worker.jobs.runs import CheckJob
+from covey.worker.jobs.operations import CHECK, HELLO
+from covey.worker.jobs.runs import CheckJob, HelloJob
 
 REACH_S = 5.0
 
@@ -50,8 +50,9 @@ async def check_node(config: NodeConfig, spec: RunSpec | None = None) -> list[Fi
     folder = config.data_dir / "check"  # beside a running node's own
     folder.mkdir(parents=True, exist_ok=True)
     log_file = folder / "worker.log"
-    worker = await Worker.start(folder, device=config.device, log_file=log_file)
+    worker = await Worker.start(folder, device=config.device, log_file=log_file, confinement=config.confinement)
     try:
+        findings.append(await _worker(worker))
         tasks = [
             found
             for one in ([spec] if spec is not None else list(_default_specs(config)))
@@ -99,6 +100,14 @@ async def _coordinator(config: NodeConfig) -> Finding:
         return Finding("coordinator", False, f"{server} cannot be reached: {found}")
     finally:
         await channel.close()
+
+
+async def _worker(worker: Worker) -> Finding:
+    try:
+        hello = await worker.do(HELLO, HelloJob())
+    except CoveyError as error:
+        return Finding("worker", False, str(error))
+    return Finding("worker", True, f"computes on {hello.device}; {hello.confinement}")
 
 
 async def _task(config: NodeConfig, worker: Worker, spec: RunSpec) -> list[Finding]:

@@ -11,11 +11,14 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from covey.errors import PolicyError, SpecError
+from covey.layout import Layout
 from covey.node.operator.adversary import Drill
 from covey.spec import RunSpec
 from covey.telemetry import LogFormat
 from covey.texts import read_text
 from covey.validation import explain
+from covey.worker.client.confinement import Confinement
+from covey.worker.jobs.training import TrainLimits
 
 SETTINGS_FILE = "node.toml"
 IDENTITY_FOLDER = "identity"
@@ -40,6 +43,21 @@ DEFAULT_SETTINGS = """\
 [limits]
 # How long a job may go without a step (seconds); runs may ask for less ([training] stall_s), never for more.
 # stall_s = 540
+# Most memory of the worker's own, in GiB, the program itself (about 1) included; mapped files and a GPU's memory apart.
+# memory_gib = 16
+# How long one training, or one evaluation, may take (seconds).
+# round_s = 3600
+# Most parameters of a model; most passes over the data in one round.
+# parameters = 1_000_000_000
+# epochs = 5
+# Least examples of one step, and behind one update or gradient: of very few, one can be read off.
+# least_batch_size = 8
+# least_examples = 32
+
+[worker]
+# Variables of this program's environment that the tasks' code may see, beside paths, locale and those of Python,
+# PyTorch and CUDA.
+# environment = ["MY_DATA"]
 
 [data.paths]
 # Where a task finds this node's data. Never sent to anyone.
@@ -77,6 +95,25 @@ class Limits(_Settings):
 
     stall_s: float = Field(default=math.inf, gt=0)
     """How long a job may go without a step, whatever its run says."""
+    memory_gib: float = Field(default=math.inf, gt=0)
+    """Most memory of the worker's own."""
+    round_s: float = Field(default=math.inf, gt=0)
+    """How long one training or evaluation may take."""
+    parameters: float = Field(default=math.inf, gt=0)
+    """Most parameters of a model."""
+    epochs: float = Field(default=math.inf, gt=0)
+    """Most passes over the data in one round."""
+    least_batch_size: int = Field(default=1, ge=1)
+    """Least examples of one step."""
+    least_examples: int = Field(default=1, ge=1)
+    """Least examples behind one update or gradient."""
+
+
+class WorkerSettings(_Settings):
+    """[worker]: what the program is given that runs the tasks' code."""
+
+    environment: tuple[str, ...] = ()
+    """Variables of the daemon's environment that it sees."""
 
 
 class NodeSettings(_Settings):
@@ -84,6 +121,7 @@ class NodeSettings(_Settings):
 
     policy: Policy = Policy()
     limits: Limits = Limits()
+    worker: WorkerSettings = WorkerSettings()
     data: NodeData = NodeData()
 
 
@@ -155,6 +193,40 @@ class NodeConfig:
         """What a task is told about this node."""
         return self.settings.data.options
 
+    @property
+    def limits(self) -> Limits:
+        """What work on this node may take."""
+        return self.settings.limits
+
+    @property
+    def confinement(self) -> Confinement:
+        """What the worker cannot read, and what it is given."""
+        gib = self.limits.memory_gib
+        return Confinement(
+            hidden=(self.data_dir / IDENTITY_FOLDER,),
+            memory_bytes=int(gib * (1 << 30)) if math.isfinite(gib) else None,
+            environment=self.settings.worker.environment,
+        )
+
+    @property
+    def train_limits(self) -> TrainLimits:
+        """What only the worker can hold against the data."""
+        limits = self.limits
+        return TrainLimits(min(limits.epochs, TrainLimits.epochs), limits.least_batch_size, limits.least_examples)
+
+    def check_layout(self, layout: Layout) -> None:
+        """Hold a model against the operator's limits.
+
+        Raises:
+            PolicyError: It is larger.
+        """
+        numel = layout.part("model").numel
+        if numel > self.limits.parameters:
+            raise PolicyError(
+                f"a model of {numel:,} parameters; this node's operator allows {self.limits.parameters:,.0f} "
+                f"([limits] parameters in {SETTINGS_FILE})"
+            )
+
     def allows_path(self, name: str) -> bool:
         """Whether the operator allows this task, codec or other plug-in by its import path."""
         return name in self.policy.allow_paths
@@ -189,4 +261,15 @@ class NodeConfig:
             raise PolicyError(
                 f"payload {payload!r} is not allowed on this node (allowed: {allowed}); "
                 f"its operator can add it to [policy] payloads in {SETTINGS_FILE}"
+            )
+        training, limits = spec.training, self.limits
+        if training.batch_size < limits.least_batch_size:
+            raise PolicyError(
+                f"batches of {training.batch_size} examples; this node's operator allows none below "
+                f"{limits.least_batch_size} ([limits] least_batch_size in {SETTINGS_FILE})"
+            )
+        if payload != "gradient" and (training.local_epochs or 0) > limits.epochs:
+            raise PolicyError(
+                f"{training.local_epochs} epochs a round; this node's operator allows {limits.epochs:g} "
+                f"([limits] epochs in {SETTINGS_FILE})"
             )

@@ -38,6 +38,7 @@ from covey.storage.record.records import (
 from covey.storage.record.retention import Retention
 from covey.storage.record.rounds import Rounds
 from covey.storage.record.runs import Runs
+from covey.storage.record.seals import Seals
 from covey.storage.record.steps import Steps
 from covey.storage.record.updates import Updates
 from covey.storage.record.versions import Versions
@@ -65,5 +66,5 @@ __all__ = [
 ]
 
 
-class Store(Life, Runs, Rounds, Updates, Steps, Versions, Retention, Identities, Events):
-    """The record of nodes, tokens, runs, rounds, updates, steps, versions and events."""
+class Store(Life, Runs, Rounds, Updates, Steps, Versions, Retention, Identities, Events, Seals):
+    """The record of nodes, tokens, runs, rounds, updates, steps, versions, events and seals."""

@@ -21,6 +21,26 @@ class Identities(ABC):
         """A token by the hash of its secret. Raises `NotFound`."""
 
     @abstractmethod
+    def tokens(self, *, skip: int = 0, limit: int | None = None) -> list[TokenRecord]:
+        """Join tokens, the newest first.
+
+        Args:
+            skip: How many of the newest are passed over.
+            limit: At most so many; None: all.
+        """
+
+    @abstractmethod
+    def revoke_tokens(self, token: str) -> list[TokenRecord]:
+        """Let unused tokens be redeemed no more: they expire at 0. Returns them as they are then.
+
+        Args:
+            token: The beginning of a secret's hash, or the name that tokens are for.
+
+        Raises:
+            NotFound: No such token, or none of them is unused.
+        """
+
+    @abstractmethod
     def redeem_token(
         self, secret_sha256: str, csr_key_sha256: str, certificate: bytes, node: NodeRecord
     ) -> TokenRecord:

@@ -19,8 +19,9 @@ from sqlalchemy import URL, Connection, exc, select, update
 from covey.errors import Conflict, Fenced, StoreError, StoreUnavailable
 from covey.storage.sql.engine import WRITES, make_engine, sqlite_path, translated
 from covey.storage.sql.hot import HotStatement
-from covey.storage.sql.locks import AdvisoryLock, FileLock
+from covey.storage.sql.locks import AdvisoryLock, DatabaseFileLock
 from covey.storage.sql.schema import LEASE_ROW, lease
+from covey.storage.sql.touched import Ledger, Touched
 
 _TAKE_ROW = HotStatement(select(lease.c.epoch, lease.c.holder).where(lease.c.id == LEASE_ROW).with_for_update())
 _READ_ROW = select(lease.c.epoch, lease.c.holder).where(lease.c.id == LEASE_ROW)
@@ -39,11 +40,14 @@ class Database:
         path = sqlite_path(url)
         one_state = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
         self._reads = self.engine if path else self.engine.execution_options(**one_state)
-        self._lock: FileLock | AdvisoryLock = FileLock(path) if path else AdvisoryLock()
+        self._lock: DatabaseFileLock | AdvisoryLock = DatabaseFileLock(path) if path else AdvisoryLock()
         self._writing = threading.Lock()
         self._writer: Connection | None = None
         self._epoch: int | None = None
         self._closed = False
+        self._touched: dict[str, Touched] = {}
+        self.ledger: Ledger | None = None
+        """Seals, at the end of a transaction, each run of which something was `touched`."""
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -61,8 +65,24 @@ class Database:
         """
         with self._writing:
             self._check_open()
-            with translated(), self._begun() as connection:
-                yield connection
+            self._touched = {}
+            try:
+                with translated(), self._begun() as connection:
+                    yield connection
+                    self._seal(connection)
+            except BaseException:
+                if self.ledger is not None:
+                    self.ledger.forget()
+                raise
+
+    def touched(self, run: str) -> Touched:
+        """Where a method notes what it changes of a run in the transaction that writes; "": what belongs to no run."""
+        return self._touched.setdefault(run, Touched())
+
+    def _seal(self, connection: Connection) -> None:
+        if self.ledger is not None:
+            for run, touched in sorted(self._touched.items()):
+                self.ledger.seal(connection, run, touched)
 
     @contextlib.contextmanager
     def _begun(self) -> Iterator[Connection]:

@@ -7,6 +7,7 @@ retention lets files go.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import (
@@ -29,6 +30,20 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 LEASE_ROW = 1
 """The only row of `lease`: whoever writes locks it first, so that one writes at a time on every back end."""
+
+
+class StoredBytes(LargeBinary):
+    """Bytes; text in their place, which somebody else must have put there, is read as its UTF-8."""
+
+    cache_ok = True
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], bytes | None]:
+        """What is read."""
+        return lambda value: value.encode(errors="surrogateescape") if isinstance(value, str) else _bytes(value)
+
+
+def _bytes(value: Any) -> bytes | None:
+    return None if value is None else bytes(value)
 
 
 class FreeText(TypeDecorator[str]):
@@ -56,7 +71,7 @@ class Base(DeclarativeBase):
         str: String(),
         int: BigInteger(),
         float: Double(),
-        bytes: LargeBinary(),
+        bytes: StoredBytes(),
         dict[str, Any]: JSON(),
         list[Any]: JSON(),
     }
@@ -264,6 +279,16 @@ class Event(Base):
     __table_args__ = (Index(None, "run", "id"), Index(None, "node", "id"))
 
 
+class Seal(Base):
+    """What was signed of rows that are shown; see `covey.storage.record.seals`. `run` is empty for events of no run."""
+
+    __tablename__ = "seals"
+    run: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    statement: Mapped[bytes]
+    signature: Mapped[bytes]
+
+
 class Setting(Base):
     """A small persistent setting."""
 
@@ -291,5 +316,6 @@ nodes = table_of(Node)
 keys = table_of(Key)
 tokens = table_of(Token)
 events = table_of(Event)
+seals = table_of(Seal)
 settings = table_of(Setting)
 lease = table_of(Lease)

@@ -16,6 +16,7 @@ from covey.storage.sql.tables.identities import SqlIdentities
 from covey.storage.sql.tables.retention import SqlRetention
 from covey.storage.sql.tables.rounds import SqlRounds
 from covey.storage.sql.tables.runs import SqlRuns
+from covey.storage.sql.tables.seals import SqlSeals
 from covey.storage.sql.tables.signed import SqlSigned
 from covey.storage.sql.tables.steps import SqlSteps
 from covey.storage.sql.tables.summaries import SqlSummaries
@@ -37,6 +38,7 @@ class SqlStore(
     SqlRetention,
     SqlIdentities,
     SqlEvents,
+    SqlSeals,
     Store,
 ):
     """A `Store` on a database that is at this version's schema; made by `open_store`."""

@@ -92,6 +92,20 @@ def test_events_logs_and_admins(federation, covey):
     assert "alice" in covey("coordinator", "admin", "list")
 
 
+def test_tokens_are_listed_without_their_secrets_and_revoked(federation, covey):
+    secret = covey("coordinator", "token", "--node", "late").strip().splitlines()[-1]
+    listed = {token["node"]: token for token in json.loads(covey("coordinator", "token", "list", "--json"))}
+    assert (listed["late"]["state"], listed["n0"]["state"]) == ("unused", "used")
+    assert listed["late"]["id"] not in secret
+    assert "late" in covey("coordinator", "token", "list")
+    (revoked,) = json.loads(covey("coordinator", "token", "revoke", "late", "--json"))
+    assert revoked["state"] == "revoked"
+    done = CliRunner().invoke(command, ["node", "join", secret, "--data-dir", str(federation.root / "late")])
+    assert done.exit_code == 1
+    covey("coordinator", "token", "revoke", "n0", code=1)
+    assert "token-revoked" in covey("events", "--node", "late")
+
+
 def test_a_name_is_the_newest_run_and_a_deleted_one_is_gone(federation, covey):
     first, second = (federation.submit(spec("twin", rounds=1, seed=seed)) for seed in (1, 2))
     for run in (first, second):

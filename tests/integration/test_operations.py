@@ -286,3 +286,13 @@ def test_the_record_is_consistent(federation, undisturbed):
     assert checked["problems"] == []
     federation.start_coordinator(options=JSON_LOG)
     federation.wait_connected(2)
+
+
+def test_a_node_that_runs_does_not_leave_and_is_not_started_twice(federation):
+    """Its daemon has the keys in memory, and would stay a member."""
+    folder = federation.node_dir(1)
+    for command, says in (("leave", "node-1 cannot leave yet"), ("start", "the node cannot start")):
+        with pytest.raises(FederationError, match=f"{says}: a node runs on {folder}"):
+            federation.cli("node", command, "--data-dir", folder)
+    assert (folder / "identity").is_dir()
+    assert federation.node(1).alive

@@ -152,6 +152,57 @@ def test_a_demo_runs_where_the_user_has_modules_of_these_names(
     assert (answer["run"]["state"], answer["run"]["rounds_committed"]) == ("completed", 1)
 
 
+IMPORTS = """
+import importlib, pkgutil, sys, covey
+for found in pkgutil.walk_packages(covey.__path__, "covey."):
+    if not found.name.startswith(("covey.testing", "covey.storage.sql.migrations")) and "__main__" not in found.name:
+        importlib.import_module(found.name)
+print(sorted(name for name in sys.modules if name in OLD))
+"""
+TASK = """
+import torch
+from torch.utils.data import TensorDataset
+from covey.learning.task import Task
+
+
+class Mine(Task):
+    def model(self):
+        return torch.nn.Linear(2, 2)
+
+    def train_data(self, data):
+        return TensorDataset(torch.randn(8, 2), torch.zeros(8, dtype=torch.long))
+"""
+RUN = """
+name = "mine"
+[task]
+name = "my_task:Mine"
+[rounds]
+count = 1
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(180)
+def test_a_folder_of_the_users_hides_nothing_in_any_module_nor_in_the_worker(
+    installed: Installed, hostile: Path, tmp_path: Path
+) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(hostile)}
+    programs = installed.folder / "bin"
+    text = IMPORTS.replace("OLD", repr(OLD_NAMES))
+    assert succeed([str(programs / "python"), "-P", "-c", text], hostile, environment).splitlines()[-1] == "[]"
+    project = tmp_path / "project"
+    project.mkdir()
+    for name in (*OLD_NAMES, "signal", "random", "statistics", "logging", "torch", "numpy", "queue"):
+        (project / f"{name}.py").write_text(f"raise RuntimeError('the user has a module {name} of their own')\n")
+    (project / "my_task.py").write_text(TASK)
+    (project / "run.toml").write_text(RUN)
+    covey, plain = str(programs / "covey"), {**os.environ, "PYTHONPATH": ""}
+    command = [covey, "simulate", "run.toml", "--nodes", "2", "--processes", "1", "--json"]
+    answer = json.loads(succeed([*command, "--data-dir", str(tmp_path / "record")], project, plain))
+    assert answer["run"]["state"] == "completed"
+    assert "mean" in succeed([covey, "plugins"], project, plain)
+
+
 # -- a checkout
 
 

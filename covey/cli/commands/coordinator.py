@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +19,20 @@ from covey.cli.framework.options import (
     Size,
     json_option,
     log_options,
+    target_of,
     target_options,
+    where_options,
 )
 
 if TYPE_CHECKING:
     from covey.client.target import Target
-    from covey.client.values import Status
+    from covey.client.values import Status, TokenInfo
 
 ISSUE_S = 600.0
 """How long a token may take to be redeemed, where that happens at once."""
 ADMIN_FIELDS = ("name", "role", "state", "enrolled_at", "certificate_expires_at")
 BACKUP_FIELDS = ("folder", "bytes", "machine")
+TOKEN_INFO_FIELDS = ("id", "node", "role", "state", "created_at", "expires_at")
 TOKEN_FIELDS = ("token", "node", "expires_at")
 
 
@@ -64,6 +68,8 @@ def coordinator() -> None:
 @click.option(
     "--stall", "stall_s", type=Duration(), default="15m", show_default=True, help="Longest step of its worker."
 )
+@click.option("--worker-memory", "worker_memory_bytes", type=Size(), help="Most memory of its worker, as 16GiB.")
+@click.option("--worker-env", multiple=True, metavar="NAME", help="A variable that its worker may see; repeatable.")
 @click.option("--max-runs", type=click.IntRange(1, 16), default=4, show_default=True, help="How many runs at once.")
 @log_options
 @click.pass_context
@@ -191,11 +197,15 @@ def restore(folder: Path, data_dir: Path, store_url: str | None, as_json: bool) 
     click.echo(f"restored; go on with: covey coordinator start --data-dir {data_dir}{on}")
 
 
-@coordinator.command(
+@coordinator.group(
+    cls=Group,
+    invoke_without_command=True,
     examples=(
         "covey coordinator token --node hospital-a --data-dir /srv/covey",
         "TOKEN=$(covey coordinator token --node hospital-a --expires 15m)",
         "covey coordinator token --to /srv/tokens --count 8 --expires 7d --data-dir /srv/covey",
+        "covey coordinator token list --data-dir /srv/covey",
+        "covey coordinator token revoke hospital-a --data-dir /srv/covey",
     ),
     json_fields=(*TOKEN_FIELDS, "or with --to: folder, made (names), unused"),
 )
@@ -205,9 +215,23 @@ def restore(folder: Path, data_dir: Path, store_url: str | None, as_json: bool) 
 @click.option("--prefix", help="With --to: the nodes' names are PREFIX-1, PREFIX-2, ... [default: node].")
 @click.option("--expires", type=Duration(), default="1h", show_default=True, help="How long it can be used.")
 @json_option
-@target_options
-def token(node: str, expires: float, as_json: bool, target: Target, **filling: Any) -> None:
+@where_options
+@click.pass_context
+def token(
+    ctx: click.Context,
+    /,
+    node: str,
+    expires: float,
+    as_json: bool,
+    data_dir: Path | None,
+    server: str | None,
+    identity: Path | None,
+    **filling: Any,
+) -> None:
     """Print a one-time join token for `covey node join`, or keep a folder of them for `covey node start --join`."""
+    if ctx.invoked_subcommand is not None:
+        return
+    target = target_of(data_dir, server, identity)
     if filling["folder"] is not None:
         if node:
             raise click.UsageError("--node is for one token; with --to the names are --prefix and a number")
@@ -236,6 +260,46 @@ def _fill_tokens(
     else:
         click.echo(f"{len(filled.made)} made ({', '.join(filled.made) or 'none was missing'})")
         click.echo(f"{filled.unused} unused tokens in {folder}; each is a secret")
+
+
+@token.command(
+    "list",
+    examples=("covey coordinator token list --data-dir /srv/covey", "covey coordinator token list --json"),
+    json_fields=("(a list)", *TOKEN_INFO_FIELDS),
+)
+@json_option
+@target_options
+def list_tokens(as_json: bool, target: Target) -> None:
+    """List join tokens, the newest first: for whom each is, and whether it is unused, used, expired or revoked."""
+    with connected(target) as connection:
+        found = connection.tokens()
+    _show_tokens(found, as_json)
+
+
+@token.command(
+    examples=(
+        "covey coordinator token revoke hospital-a --data-dir /srv/covey",
+        "covey coordinator token revoke 3f9a01c2d4e5 --json",
+    ),
+    json_fields=("(a list)", *TOKEN_INFO_FIELDS),
+)
+@click.argument("token_or_name", metavar="ID|NAME")
+@json_option
+@target_options
+def revoke(token_or_name: str, as_json: bool, target: Target) -> None:
+    """Let unused tokens be redeemed no more: one by its ID, or all that are for NAME. What was enrolled stays."""
+    with connected(target) as connection:
+        revoked = connection.revoke_token(token_or_name)
+    _show_tokens(revoked, as_json)
+
+
+def _show_tokens(found: Sequence[TokenInfo], as_json: bool) -> None:
+    if as_json:
+        print_json(plain_list(found, TOKEN_INFO_FIELDS))
+        return
+    from covey.cli.views import tables
+
+    tables.show(tables.token_table(found))
 
 
 def _when(seconds: float) -> str:

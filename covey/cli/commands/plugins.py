@@ -91,7 +91,7 @@ def describe(wanted: list[tuple[str, str]]) -> list[dict[str, Any]]:
     Raises:
         Failure: The child ended before it answered.
     """
-    command = [sys.executable, "-m", "covey.cli.commands.plugin_options"]
+    command = [sys.executable, "-P", "-m", "covey.cli.commands.plugin_options"]
     done = subprocess.run(
         command, input=json.dumps(wanted), stdout=subprocess.PIPE, text=True, timeout=LOAD_TIMEOUT_S, check=False
     )

@@ -20,7 +20,16 @@ from covey.cli.framework.fields import (
     plain,
     plain_list,
 )
-from covey.cli.framework.options import EXISTING_FILE, FILE, FOLDER, VersionName, json_option, target_options
+from covey.cli.framework.options import (
+    EXISTING_FILE,
+    FILE,
+    FOLDER,
+    VersionName,
+    json_option,
+    target_of,
+    target_options,
+    where_options,
+)
 from covey.cli.framework.pages import DEFAULT_PAGE, note_more, page_options
 
 if TYPE_CHECKING:
@@ -37,7 +46,7 @@ WATCH_FIELDS = (
 REPLAY_FIELDS = ("run", "ok", "decisions", "versions", "model_sha256", "problems")
 LOG_FIELDS = ("at", "what", "round", "node", "text")
 DELETED_FIELDS = ("run", "files", "bytes")
-AUDIT_FIELDS = ("run", "ok", "commits", "updates", "pruned", "problems")
+AUDIT_FIELDS = ("run", "ok", "commits", "updates", "pruned", "problems", "notes")
 
 
 @click.group(cls=Group, examples=("covey run submit digits.toml --watch", "covey run show digits --json"))
@@ -264,26 +273,77 @@ def export(run: str, path: Path, version: Any, node: str, as_json: bool, target:
 
 
 @run.command(
-    examples=("covey run audit digits --data-dir /srv/covey", "covey run audit digits --json"), json_fields=AUDIT_FIELDS
+    examples=(
+        "covey run audit digits --data-dir /srv/covey",
+        "covey run audit digits --json",
+        "covey run audit digits.bundle --identity ~/audit",
+        "covey run audit digits --data-dir /srv/covey --receipts /srv/node/receipts/3f0c9a5d7e21.jsonl",
+    ),
+    json_fields=AUDIT_FIELDS,
 )
-@click.argument("run")
+@click.argument("run", metavar="RUN|BUNDLE")
+@click.option(
+    "--receipts",
+    type=EXISTING_FILE,
+    multiple=True,
+    help="A node's receipts/RUN.jsonl: updates that must be on record. May be repeated.",
+)
 @json_option
-@target_options
-def audit(run: str, as_json: bool, target: Target) -> None:
-    """Check every signature of RUN and the chain of its commits. Exit code 1 if anything is wrong.
+@where_options
+def audit(
+    run: str,
+    receipts: tuple[Path, ...],
+    as_json: bool,
+    data_dir: Path | None,
+    server: str | None,
+    identity: Path | None,
+) -> None:
+    """Compare what is shown of RUN with what was signed of it. Exit code 1 if anything is wrong.
 
-    Also works while the coordinator is stopped.
+    Also works while the coordinator is stopped, and with a BUNDLE (a file that `covey run bundle` wrote) without any
+    coordinator: --identity is then the folder of an admin or auditor, whose keys are trusted.
     """
     from covey.cli.views.reports import audit_text
 
-    with connected(target) as connection:
-        report = connection.audit(run)
+    lines = [line for path in receipts for line in path.read_bytes().splitlines()]
+    if Path(run).is_file():
+        from covey.client.bundle import audit_bundle
+
+        trusted = identity if identity is not None or data_dir is None else data_dir / "admin"
+        if trusted is None:
+            raise click.UsageError("say whose keys to trust: --identity DIR, the folder of an admin or auditor")
+        report = audit_bundle(Path(run), trusted, lines)
+    else:
+        with connected(target_of(data_dir, server, identity)) as connection:
+            report = connection.audit(run, lines)
     if as_json:
         print_json(plain(report, AUDIT_FIELDS))
     else:
         click.echo(audit_text(report))
     if not report.ok:
         raise Failure(f"{len(report.problems)} problems were found in run {report.run}")
+
+
+@run.command(
+    examples=("covey run bundle digits --to digits.bundle --data-dir /srv/covey",), json_fields=("run", "file", "rows")
+)
+@click.argument("run")
+@click.option("--to", "path", type=FILE, required=True, help="The file to write.")
+@json_option
+@target_options
+def bundle(run: str, path: Path, as_json: bool, target: Target) -> None:
+    """Write all that an audit of RUN needs into one file, for somebody who cannot reach the coordinator.
+
+    It holds the record of the run and its signatures, no models and no updates.
+    """
+    with connected(target) as connection:
+        rows = connection.bundle(run, path)
+    if as_json:
+        print_json({"run": run, "file": str(path), "rows": rows})
+    else:
+        click.echo(
+            f"{rows} rows of run {run} written to {path}; check them with: covey run audit {path} --identity DIR"
+        )
 
 
 @run.command(

@@ -81,12 +81,21 @@ def target_of(data_dir: Path | None, server: str | None, identity: Path | None) 
     return Target(data_dir)
 
 
+def where_options(command: F) -> F:
+    """Give a command `--data-dir`, `--server` and `--identity`, as they are."""
+    for option in (
+        click.option("--identity", type=FOLDER, help="With --server: folder with your key and certificate."),
+        click.option("--server", type=Address(), help="The coordinator's address, from another machine."),
+        click.option("--data-dir", type=FOLDER, envvar="COVEY_HOME", help="The coordinator's data directory."),
+    ):
+        command = option(command)
+    return command
+
+
 def target_options(command: F) -> F:
     """Give a command the options that say which coordinator is meant, as `target: Target`."""
 
-    @click.option("--data-dir", type=FOLDER, envvar="COVEY_HOME", help="The coordinator's data directory.")
-    @click.option("--server", type=Address(), help="The coordinator's address, from another machine.")
-    @click.option("--identity", type=FOLDER, help="With --server: folder with your key and certificate.")
+    @where_options
     @functools.wraps(command)
     def wrapped(*args: Any, data_dir: Path | None, server: str | None, identity: Path | None, **kwargs: Any) -> Any:
         return command(*args, target=target_of(data_dir, server, identity), **kwargs)

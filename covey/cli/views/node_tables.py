@@ -10,7 +10,7 @@ from covey.cli.views.event_lines import event_lines
 from covey.cli.views.listing import Column, listing, pairs, said
 from covey.cli.views.times import day, when
 from covey.cli.views.words import adversary_text, amount, state_text
-from covey.client.values import Admin, Node, NodeDetail, NodeWork
+from covey.client.values import Admin, Node, NodeDetail, NodeWork, TokenInfo
 
 
 def node_table(nodes: Iterable[Node]) -> list[Any]:
@@ -57,6 +57,17 @@ def admin_table(admins: Iterable[Admin]) -> list[Any]:
         [
             (one.name, one.role, state_text(one.state), when(one.enrolled_at), day(one.certificate_expires_at))
             for one in admins
+        ],
+    )
+
+
+def token_table(tokens: Iterable[TokenInfo]) -> list[Any]:
+    """One line a join token."""
+    return listing(
+        [*(Column(name) for name in ("TOKEN", "NODE", "ROLE", "STATE", "EXPIRES")), Column("CREATED", below="narrow")],
+        [
+            (one.id, one.node, one.role, state_text(one.state), when(one.expires_at), when(one.created_at))
+            for one in tokens
         ],
     )
 

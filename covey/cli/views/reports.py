@@ -10,8 +10,9 @@ def audit_text(report: AuditReport) -> str:
     """An audit's report."""
     counts = f"{report.commits} commits and {report.updates} updates of run {report.run} were checked"
     pruned = f"{report.pruned} of the updates have no payload files any more (retention)" if report.pruned else ""
-    verdict = "every signature is valid, and the chain of commits is whole" if report.ok else ""
-    return "\n".join(filter(None, [counts, pruned, verdict, *report.problems]))
+    verdict = "every signature is valid, and what is on record is what was signed" if report.ok else ""
+    notes = [f"note: {note}" for note in report.notes]
+    return "\n".join(filter(None, [counts, pruned, verdict, *notes, *report.problems]))
 
 
 def replay_text(report: ReplayReport) -> str:

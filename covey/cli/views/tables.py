@@ -11,7 +11,7 @@ from rich.text import Text
 from covey.cli.views.contributions import SHORT, contribution_table, counts, counts_columns, counts_line, shortfalls
 from covey.cli.views.event_lines import event_lines, log_lines
 from covey.cli.views.listing import Column, console, listing, pairs, said, said_lines, show, table
-from covey.cli.views.node_tables import admin_table, node_details, node_table
+from covey.cli.views.node_tables import admin_table, node_details, node_table, token_table
 from covey.cli.views.times import when
 from covey.cli.views.words import STYLES, adversary_text, amount, number, span, state_text
 from covey.client.values import Contribution, NodeProgress, Round, RoundDetail, Run
@@ -37,6 +37,7 @@ __all__ = [
     "span",
     "state_text",
     "table",
+    "token_table",
     "when",
 ]
 MAIN_METRICS = ("accuracy", "loss", "nodes/accuracy", "nodes/loss")

@@ -150,3 +150,20 @@ class IdentityConformance:
             store.set_node_state("bob", "left")
         with pytest.raises(NotFound):
             store.node("bob")
+
+    def test_tokens_are_listed_and_an_unused_one_is_revoked(self, store: Store) -> None:
+        tokens = [make.token_record(name, created_at=float(at)) for at, name in enumerate(("ada", "bob", "cyd"))]
+        for token in tokens:
+            store.add_token(token)
+        assert store.tokens() == tokens[::-1]
+        assert store.tokens(skip=1, limit=1) == [tokens[1]]
+        used = make.node_record("ada")
+        store.redeem_token(tokens[0].secret_sha256, "k" * 64, b"certificate", used)
+        with pytest.raises(NotFound):
+            store.revoke_tokens("ada")
+        assert store.revoke_tokens(tokens[1].secret_sha256[:12]) == [replace(tokens[1], expires_at=0.0)]
+        assert store.token(tokens[1].secret_sha256).expires_at == 0
+        assert [token.name for token in store.revoke_tokens("cyd")] == ["cyd"]
+        for gone in ("cyd", "nobody", tokens[1].secret_sha256):
+            with pytest.raises(NotFound):
+                store.revoke_tokens(gone)

@@ -24,6 +24,7 @@ import structlog
 
 from covey.errors import CoveyError, WorkerDied, WorkerError, WorkerStalled, by_code
 from covey.users_code import place_in
+from covey.worker.client.confinement import Confinement
 from covey.worker.client.patience import START_S, STOP_S, Patience
 from covey.worker.jobs.files import STACKS
 from covey.worker.jobs.operations import Operation
@@ -36,6 +37,8 @@ P = TypeVar("P")
 OnProgress = Callable[[dict[str, Any]], object]
 MAX_LINE_BYTES = 1 << 28
 """A line holds at most a layout of very many tensors, or the chunk table of a huge model."""
+MAX_MESSAGE = 20_000
+"""Of an error's text no more is taken: the task's code may have written it."""
 STANDARD_ERROR = 2
 LAST_WORDS_S = 0.5
 """How long after the child's end its pipe is still read."""
@@ -70,7 +73,8 @@ class StartProgram(Protocol):
 
 
 async def _execute(arguments: Sequence[str], pipe: int, output: int, env: Mapping[str, str]) -> Child:
-    command = [sys.executable, "-m", "covey.worker", "--fd", str(pipe), *arguments]
+    # -P: what lies in the current folder (a signal.py, a node.py) is no module of ours; the child looks there last.
+    command = [sys.executable, "-P", "-m", "covey.worker", "--fd", str(pipe), *arguments]
     return await asyncio.create_subprocess_exec(
         *command, stdin=DEVNULL, stdout=output, stderr=output, pass_fds=(pipe,), start_new_session=True, env=env
     )
@@ -107,6 +111,7 @@ class Worker:
         log_format: str = "console",
         log_file: Path | None = None,
         log_name: str = "",
+        confinement: Confinement | None = None,
     ) -> Worker:
         """Spawn a worker; returns at once, while the child still imports torch (jobs wait for it).
 
@@ -117,7 +122,9 @@ class Worker:
             log_format: Of the child's log lines: `console` or `json`.
             log_file: Where the child's output goes (appended); default: this process's standard error.
             log_name: What people call that, for messages; default: `log_file`.
+            confinement: What it cannot read, and what it is given; default: nothing is hidden.
         """
+        confinement = confinement or Confinement()
         data_dir.mkdir(parents=True, exist_ok=True)
         ours, theirs = socket.socketpair()
         with contextlib.ExitStack() as stack:
@@ -130,8 +137,10 @@ class Worker:
                 "--log-name",
                 log_name or str(log_file or "this program's output"),
             ]
+            arguments += confinement.arguments()
+            environment = _environment(threads, confinement)
             try:
-                process = await start_program(arguments, theirs.fileno(), output, _environment(threads))
+                process = await start_program(arguments, theirs.fileno(), output, environment)
             except BaseException:
                 ours.close()
                 raise
@@ -347,10 +356,10 @@ MALLOC = {
 }
 
 
-def _environment(threads: int) -> dict[str, str]:
-    return {**MALLOC, **os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+def _environment(threads: int, confinement: Confinement) -> dict[str, str]:
+    return {**MALLOC, **confinement.of(), "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
 
 
 def _error(fields: Mapping[str, str]) -> CoveyError:
     kind = by_code().get(fields["code"], WorkerError)
-    return kind(fields["message"])
+    return kind(fields["message"][:MAX_MESSAGE])

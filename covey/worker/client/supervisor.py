@@ -12,6 +12,7 @@ import structlog
 
 from covey.errors import WorkerDied
 from covey.worker.client.client import Worker
+from covey.worker.client.confinement import Confinement
 from covey.worker.jobs.operations import HELLO, Operation
 from covey.worker.jobs.runs import HelloJob, HelloResult
 
@@ -40,6 +41,7 @@ class WorkerSupervisor:
         on_replaced: Told when another one had to be started.
         stall_s: How long any job may go without a step; a job may say less (its `stall_s`).
         log_name: What people call its log.
+        confinement: As for `Worker.start`.
     """
 
     def __init__(
@@ -51,9 +53,10 @@ class WorkerSupervisor:
         on_replaced: Callable[[], None] = lambda: None,
         stall_s: float = math.inf,
         log_name: str = "",
+        confinement: Confinement | None = None,
     ) -> None:
         self._data_dir, self._device, self._log_format, self._log_name = data_dir, device, log_format, log_name
-        self._on_replaced, self._stall_s = on_replaced, stall_s
+        self._on_replaced, self._stall_s, self._confinement = on_replaced, stall_s, confinement
         self._worker: Worker | None = None
         self._lock, self._turn = asyncio.Lock(), asyncio.Lock()
 
@@ -82,7 +85,11 @@ class WorkerSupervisor:
 
     async def _started(self) -> Worker:
         return await Worker.start(
-            self._data_dir, device=self._device, log_format=self._log_format, log_name=self._log_name
+            self._data_dir,
+            device=self._device,
+            log_format=self._log_format,
+            log_name=self._log_name,
+            confinement=self._confinement,
         )
 
     async def do(self, operation: Operation[J, R, P], job: J, on_progress: Callable[[P], object] | None = None) -> R:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from covey.errors import TaskError
 from covey.learning import state
 from covey.learning.data import size_of
 from covey.learning.optimizers import local_optimizer
@@ -20,6 +21,7 @@ from covey.worker.execute.from_spec import (
     load_fallback,
     load_policy,
     load_server_optimizer,
+    uses_root,
 )
 from covey.worker.execute.next_version import AGGREGATOR, BROADCAST, CHANGE, OPTIMIZER, RESIDUAL
 from covey.worker.execute.privacy_metrics import spent_metrics
@@ -45,7 +47,7 @@ def describe(job: DescribeJob, host: Host) -> Description:
         context.check_model()
     spec, codec, optimizer = context.spec, load_codec(context.spec.exchange), load_server_optimizer(context.spec)
     rule, policy = (None, load_policy(spec)) if by_policy(spec) else (load_aggregator(spec), None)
-    central, (layout, local) = context.central_data, context.form()
+    central, (layout, local) = _central(context, job), context.form()
     parts = Combination(
         spec=spec,
         task=context.task,
@@ -55,7 +57,7 @@ def describe(job: DescribeJob, host: Host) -> Description:
         fallback=load_fallback(spec),
         codec=codec,
         optimizer=optimizer,
-        central=0 if central is None else size_of(central),
+        central=central,
         method=context.method,
         local=local,
     )
@@ -68,7 +70,7 @@ def describe(job: DescribeJob, host: Host) -> Description:
     partition_in(spec.data)
     return Description(
         # What stays on the nodes cannot be evaluated here.
-        central=central is not None and not local and context.method.global_model,
+        central=central > 0 and not local and context.method.global_model,
         aggregator_min=_needed(parts),
         slots=state_slots(parts, declared),
         parts=tuple(part.declared(codec) for part in declared),
@@ -77,6 +79,17 @@ def describe(job: DescribeJob, host: Host) -> Description:
         model_bytes=layout.file_bytes,
         node_state=(*node_state(spec, codec), *_kept_on_nodes(declared), *([slot(LOCAL)] if local else [])),
     )
+
+
+def _central(context: RunContext, job: DescribeJob) -> int:
+    """How many central examples there are. Of a run that was accepted, data that are gone cost its evaluation only."""
+    try:
+        data = context.central_data
+    except TaskError:
+        if job.submitted or uses_root(context.spec):
+            raise
+        return 1
+    return 0 if data is None else max(1, size_of(data))
 
 
 def state_slots(run: Combination, declared: Sequence[Part]) -> dict[str, int]:

@@ -27,6 +27,7 @@ from covey.metrics import Metrics, failed, why
 from covey.parts import slot
 from covey.spec import parse_json
 from covey.worker.execute.from_spec import load_codec, uses_root
+from covey.worker.execute.limits import check_limits
 from covey.worker.execute.next_version import open_change, write_model
 from covey.worker.execute.root_dataset import evaluation_indices
 from covey.worker.execute.write_parts import PartsWriter
@@ -44,7 +45,7 @@ log = structlog.get_logger(room="worker")
 
 def hello(job: HelloJob, host: Host) -> HelloResult:
     """What this worker computes on."""
-    return HelloResult(device_name(host.device))
+    return HelloResult(device_name(host.device), host.confinement)
 
 
 def train(job: TrainJob, host: Host) -> TrainResult:
@@ -68,6 +69,7 @@ def train(job: TrainJob, host: Host) -> TrainResult:
         host.report(TrainProgress(0, 0, math.nan, time.monotonic() - began))  # from here on it is the training
     writer = PartsWriter(context, job, codec)
     inputs = writer.inputs()
+    check_limits(job.limits, context.spec, len(context.indices(job.roster_index, job.num_partitions)))
     gradients, fit = _fit(context, job, codec, inputs, host, began)
     host.check_cancelled()
     written = writer.write(gradients, fit, inputs, host.check_cancelled)
@@ -228,7 +230,7 @@ def _fit(
 ) -> tuple[dict[str, Tensor] | None, FitResult]:
     """Train locally, or take one gradient (which leaves the parameters as they are)."""
     spec, model, data = context.spec, context.model, _training_data(context, job)
-    indices = context.indices(job.roster_index, job.num_partitions)
+    indices = context.indices(job.roster_index if job.part < 0 else job.part, job.num_partitions)
 
     def progress(step: int, steps: int, loss: float) -> None:
         host.report(TrainProgress(step, steps, loss, time.monotonic() - began))

@@ -24,6 +24,8 @@ class HelloResult:
 
     device: str
     """`cpu`, or `cuda (NAME)`."""
+    confinement: str = ""
+    """What the worker cannot read, and by what; or that it is not confined, and why. Empty: nothing is hidden."""
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,18 @@ class AttackOrder:
 
 
 @dataclass(frozen=True)
+class TrainLimits:
+    """What a node's operator allows, as far as it depends on the data."""
+
+    epochs: float = 1e9
+    """Most passes over the data in a round."""
+    batch_size: int = 1
+    """Least examples of a step."""
+    examples: int = 1
+    """Least examples behind an update."""
+
+
+@dataclass(frozen=True)
 class TrainJob:
     """Train locally from a base model, and write the update's parts."""
 
@@ -52,6 +64,8 @@ class TrainJob:
     """The base model's file."""
     scratch: Mapping[str, Path]
     """Part name to the file to write it into; old contents of any size are overwritten."""
+    part: int = -1
+    """Which of the parts of the data is this node's; -1: the one of its roster index."""
     evaluate: bool = False
     """Also evaluate the base model on the node's evaluation data, before training."""
     node_paths: Mapping[str, str] = field(default_factory=dict)
@@ -76,6 +90,8 @@ class TrainJob:
     """On a drill node of a group: where to write the vector that it would honestly send, raw float32."""
     stall_s: float = 0.0
     """How long it may go without a step; 0: the daemon's own limit only."""
+    limits: TrainLimits = TrainLimits()
+    """The operator's."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ class Host:
         device: Where to compute.
         check_cancelled: Called in every step; raises if the daemon has given the job up.
         report: Takes the progress of the job, as its operation declares it.
+        confinement: What it cannot read, for people; empty: nothing was to be hidden.
 
     Attributes:
         contexts: The runs that are held warm.
@@ -30,6 +31,9 @@ class Host:
         device: torch.device,
         check_cancelled: Callable[[], object] = _nothing,
         report: Callable[[object], object] = _nothing,
+        *,
+        confinement: str = "",
     ) -> None:
         self.device, self.contexts = device, Contexts(device)
         self.check_cancelled, self.report = check_cancelled, report
+        self.confinement = confinement

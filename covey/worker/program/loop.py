@@ -35,11 +35,16 @@ KNOWN = {operation.name: (operation, function_of(operation)) for operation in OP
 class Program:
     """What the worker is: a device, the runs that it holds warm, and its operations."""
 
-    def __init__(self, channel: Channel, *, device: str, threads: int, log_name: str = "its log") -> None:
+    def __init__(
+        self, channel: Channel, *, device: str, threads: int, log_name: str = "its log", confinement: str = ""
+    ) -> None:
         torch.set_num_threads(threads)
         self._channel, self._log_name = channel, log_name
         self._host = Host(
-            _device(device), channel.check_cancelled, lambda progress: channel.progress(to_json(progress))
+            _device(device),
+            channel.check_cancelled,
+            lambda progress: channel.progress(to_json(progress)),
+            confinement=confinement,
         )
 
     def run(self) -> None:

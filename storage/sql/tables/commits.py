@@ -119,12 +119,22 @@ class SqlCommits(Steps):
                 write_version(connection, version)
             _judge(connection, judged)
             _add(connection, before, step, judged)
+            self._touch(step, judged, version)
             if step.opens:
                 connection.execute(_OPEN, where | {"b_phase": step.opens[0]["phase"], "b_at": step.decided_at})
                 return
             totals = {"b_at": step.decided_at, "b_received": bytes_received, "b_sent": bytes_sent}
             _END.run(connection, where | totals | _end_of_group(before, step, judged))
             _note_version(connection, step, judged)
+
+    def _touch(self, step: StepRecord, judged: Sequence[UpdateRecord], version: VersionRecord | None) -> None:
+        """What the step changes for good; a round that goes on in another phase may change yet."""
+        touched = self._db.touched(step.run)
+        touched.steps.add(step.number)
+        if version is not None:
+            touched.versions.add(version.version)
+        if not step.opens:
+            touched.groups.update({step.group, *(one.round for one in judged)})
 
 
 def _is_recorded(connection: Connection, before: AnyRow, step: StepRecord, version: VersionRecord | None) -> bool:

@@ -26,7 +26,8 @@ class SqlEvents(Events):
     @override
     def add_event(self, event: EventRecord) -> None:
         with self._db.writing() as connection:
-            connection.execute(_ADD, event_values(event))
+            (number,) = connection.execute(_ADD, event_values(event)).inserted_primary_key or (0,)
+            self._db.touched(event.run).events.add(number)
 
     @override
     def events(self, *, run: str = "", node: str = "", before_id: int = 0, limit: int = 100) -> list[EventRecord]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, insert, or_, select, update
 from typing_extensions import override
 
 from covey.errors import Conflict, NotFound
@@ -19,6 +20,14 @@ from covey.storage.sql.tables.tallies import tallies
 
 _ADD_TOKEN = insert(tokens)
 _TOKEN = select(tokens).where(tokens.c.secret_sha256 == bindparam("b_secret"))
+_TOKENS = select(tokens).order_by(tokens.c.created_at.desc(), tokens.c.secret_sha256)
+_MEANT = and_(
+    tokens.c.csr_key_sha256 == "",
+    tokens.c.expires_at > 0,
+    or_(tokens.c.name == bindparam("b_token"), tokens.c.secret_sha256.like(bindparam("b_prefix"))),
+)
+_UNUSED = select(tokens).where(_MEANT).order_by(tokens.c.secret_sha256)
+_EXPIRE = update(tokens).where(_MEANT).values(expires_at=0.0)
 _REDEEM = (
     update(tokens)
     .where(tokens.c.secret_sha256 == bindparam("b_secret"))
@@ -59,6 +68,22 @@ class SqlIdentities(Identities):
     def token(self, secret_sha256: str) -> TokenRecord:
         with self._db.reading() as connection:
             return _token(connection, secret_sha256)
+
+    @override
+    def tokens(self, *, skip: int = 0, limit: int | None = None) -> list[TokenRecord]:
+        query = _TOKENS.offset(skip) if limit is None else _TOKENS.offset(skip).limit(limit)
+        with self._db.reading() as connection:
+            return [token_record(row) for row in connection.execute(query)]
+
+    @override
+    def revoke_tokens(self, token: str) -> list[TokenRecord]:
+        with self._db.writing() as connection:
+            meant = {"b_token": token, "b_prefix": token + "%"}
+            found = [token_record(row) for row in connection.execute(_UNUSED, meant)]
+            if not found:
+                raise NotFound(f"no unused token is {token!r}, or for a node of this name; see the list of tokens")
+            connection.execute(_EXPIRE, meant)
+            return [replace(record, expires_at=0.0) for record in found]
 
     @override
     def redeem_token(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, bindparam, func, insert, select, tuple_, update
+from sqlalchemy import Connection, and_, bindparam, func, insert, select, tuple_, update
 from typing_extensions import override
 
 from covey.errors import Conflict, NotFound, StoreError
@@ -36,11 +36,9 @@ _START = _UPDATE.values(
 _ROSTER = _UPDATE.values(roster=bindparam("b_roster"), parts=bindparam("b_parts"))
 _REASON = _UPDATE.values(reason=bindparam("b_reason"))
 _FINISH = _UPDATE.values(state=bindparam("b_state"), reason=bindparam("b_reason"), ended_at=bindparam("b_at"))
-_FAIL_ROUNDS = (
-    update(groups)
-    .where(groups.c.run == bindparam("b_run"), groups.c.state.in_(("collecting", "aggregating")))
-    .values(state="failed", reason=bindparam("b_reason"))
-)
+_OPEN = and_(groups.c.run == bindparam("b_run"), groups.c.state.in_(("collecting", "aggregating")))
+_OPEN_ROUNDS = select(groups.c.number).where(_OPEN)
+_FAIL_ROUNDS = update(groups).where(_OPEN).values(state="failed", reason=bindparam("b_reason"))
 
 
 def run_row(connection: Connection, run: str) -> AnyRow:
@@ -73,6 +71,8 @@ class SqlRuns(Runs):
             if connection.execute(_BY_ID, {"b_run": run.run}).one_or_none() is not None:
                 raise Conflict(f"run {run.run!r} exists already")
             connection.execute(_ADD, run_values(run))
+            touched = self._db.touched(run.run)
+            touched.row = touched.new = True
 
     @override
     def run(self, run: str) -> RunRecord:
@@ -114,6 +114,8 @@ class SqlRuns(Runs):
             write_version(connection, first)
             values = {"b_roster": list(roster), "b_parts": parts, "b_layout": layout, "b_at": at}
             connection.execute(_START, {"b_run": run} | values)
+            self._db.touched(run).row = True
+            self._db.touched(run).versions.add(first.version)
 
     @override
     def extend_roster(self, run: str, nodes: Sequence[str], parts: int = 0) -> tuple[str, ...]:
@@ -123,6 +125,7 @@ class SqlRuns(Runs):
             fixed = row.parts or parts
             if roster != row.roster or fixed != row.parts:
                 connection.execute(_ROSTER, {"b_run": run, "b_roster": roster, "b_parts": fixed})
+                self._db.touched(run).row = True
             return tuple(roster)
 
     @override
@@ -131,6 +134,7 @@ class SqlRuns(Runs):
             row = run_row(connection, run)
             if row.state not in TERMINAL and row.reason != reason:
                 connection.execute(_REASON, {"b_run": run, "b_reason": reason})
+                self._db.touched(run).row = True
 
     @override
     def finish_run(self, run: str, state: RunState, reason: str, at: float) -> None:
@@ -142,4 +146,7 @@ class SqlRuns(Runs):
             # What a completed run's reason says is not why a last assignment came to nothing.
             over = f"not needed any more: the run is {state}" if state == "completed" or not reason else reason
             connection.execute(_FINISH, {"b_run": run, "b_state": state, "b_reason": reason, "b_at": at})
+            touched = self._db.touched(run)
+            touched.row = touched.ended = True
+            touched.groups.update(connection.execute(_OPEN_ROUNDS, {"b_run": run}).scalars())
             connection.execute(_FAIL_ROUNDS, {"b_run": run, "b_reason": over})

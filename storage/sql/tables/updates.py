@@ -75,6 +75,14 @@ _REFERENCED = select(file_references.c.digest).where(
     file_references.c.number == bindparam("b_round"),
     file_references.c.node == bindparam("b_node"),
 )
+_LET_GO = delete(file_references).where(
+    file_references.c.run == bindparam("b_run"),
+    file_references.c.kind == "update",
+    file_references.c.number == bindparam("b_round"),
+    file_references.c.node == bindparam("b_node"),
+    file_references.c.digest.in_(bindparam("b_digests", expanding=True)),
+)
+_COLLECT_AGAIN = update(groups).where(_GROUP).values(state="collecting", arrival=None)
 _REPLACEABLE = (None, *NO_UPDATE)
 
 
@@ -123,6 +131,20 @@ class SqlUpdates(Updates):
         return [counted[node].contribution(node) for node in nodes]
 
     @override
+    def forget_update(self, update: UpdateRecord) -> bool:
+        with self._db.writing() as connection:
+            row = _group_and_answer(connection, update)
+            if row.state not in ("collecting", "aggregating") or (row.verdict, row.digest) != (
+                "received",
+                update.digest,
+            ):
+                return False
+            connection.execute(_FORGET, _key(update))
+            connection.execute(_LET_GO, _key(update) | {"b_digests": [p.artifact.digest for p in update.parts]})
+            connection.execute(_COLLECT_AGAIN, _key(update))
+            return True
+
+    @override
     def close_round(self, outcome: UpdateRecord, *, discard: bool = False) -> bool:
         with self._db.writing() as connection:
             row = _group_and_answer(connection, outcome)
@@ -133,6 +155,7 @@ class SqlUpdates(Updates):
             _write_outcome(connection, outcome, row)
             reason = f"{outcome.verdict}: {outcome.reason}"
             connection.execute(_FAILED, {"b_run": outcome.run, "b_round": outcome.round, "b_reason": reason})
+            self._db.touched(outcome.run).groups.add(outcome.round)
             return True
 
     @override

@@ -74,6 +74,7 @@ class SqlVersions(Versions):
             if connection.execute(_RUN_EXISTS, {"b_run": version.run}).one_or_none() is None:
                 raise NotFound(f"there is no run {version.run!r}")
             write_version(connection, version)
+            self._db.touched(version.run).versions.add(version.version)
 
     @override
     def versions(
@@ -107,3 +108,4 @@ class SqlVersions(Versions):
             merged = row.metrics | metrics
             values = {"b_metrics": merged, "b_measured": bool(merged), "b_evaluated": row.evaluated or evaluated}
             connection.execute(_SET_METRICS, where | values)
+            self._db.touched(run).versions.add(version)

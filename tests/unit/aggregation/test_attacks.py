@@ -20,8 +20,10 @@ from covey.aggregation.attacks import (
     StaleReplay,
 )
 from covey.aggregation.attacks.omniscient import auto_z
+from covey.aggregation.attacks.single import normal
 from covey.aggregation.matrix import UpdateMatrix
 from covey.errors import LayoutError, RunFailed
+from covey.seeds import derive_seed
 from covey.testing.attacks import AttackConformance
 from covey.vectors import TensorVector
 
@@ -299,6 +301,18 @@ def test_the_direction_of_mimic_becomes_that_of_the_largest_variance():
     top = torch.linalg.svd(everything, full_matrices=False).Vh[0]
     assert abs(torch.dot(top, memory["direction"])) > 0.99
     assert memory["direction"].norm().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_the_first_step_of_mimic_leaves_nothing_of_the_random_direction():
+    rows = skewed(1)[0]
+    learned = Mimic().remembered(TensorVector(torch.zeros(50)), context(rows, round=1))
+    found = dense(learned["direction"])
+    centred = rows - rows.mean(0)
+    z = normal(50, 1.0, derive_seed(context(rows).seed, "mimic")).read(slice(0, 50))
+    v = (centred @ (z / z.norm())) @ centred
+    torch.testing.assert_close(found, v / v.norm(), rtol=1e-4, atol=1e-5)
+    again = Mimic().remembered(TensorVector(torch.zeros(50)), context(rows, round=9))  # it begins anew in any round
+    torch.testing.assert_close(dense(again["direction"]), found)
 
 
 def test_mimic_begins_anew_when_other_nodes_take_part():

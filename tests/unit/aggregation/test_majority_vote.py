@@ -152,9 +152,15 @@ def test_rho_keeps_a_part_of_the_old_error() -> None:
     torch.testing.assert_close(result.state[FEEDBACK].dense(), 0.75 * (mean - u / 5) + 0.25 * error)
 
 
-def test_credit_follows_agreement_and_weighs_votes() -> None:
+class TestCreditOfAgreementConforms(TestCreditConforms):
+    def make(self) -> Aggregator:
+        return MajorityVote({"credit": "agreement", "tie": "random", "error_feedback": "server"})
+
+
+@pytest.mark.parametrize("credit", [True, "agreement"])
+def test_credit_follows_agreement_and_weighs_votes(credit: JsonValue) -> None:
     # Three who disagree with a reliable pair outvote it at first; later they do not.
-    rule, roster = MajorityVote({"credit": True}), ("a", "b", "x", "y", "z", "late")
+    rule, roster = MajorityVote({"credit": credit}), ("a", "b", "x", "y", "z", "late")
     context = replace(ROUND, roster=roster)
     good = torch.ones(2, 100)
     state: dict[str, torch.Tensor] = {}
@@ -165,15 +171,16 @@ def test_credit_follows_agreement_and_weighs_votes() -> None:
         result = rule.aggregate(rows, state, context)
         state = {CREDIT: result.state[CREDIT].dense()}
         agreement = torch.tensor([verdict.numbers["agreement"] for verdict in result.verdicts])
-        torch.testing.assert_close(state[CREDIT][:5], 0.6 * before[:5] + agreement, rtol=0, atol=1 / 1024)
+        earned = agreement if credit == "agreement" else 2 * agreement - 1
+        torch.testing.assert_close(state[CREDIT][:5], 0.6 * before[:5] + earned, rtol=0, atol=1 / 1024)
         assert state[CREDIT][5] == 1.0
         shares = [verdict.share for verdict in result.verdicts]
-        assert shares == pytest.approx((before[:5] / before[:5].sum()).tolist())
+        assert shares == pytest.approx((before[:5].clamp(min=0) / before[:5].abs().sum()).tolist())
         u = torch.einsum("m,mj->j", before[:5], torch.cat([good, noisy]))
         assert torch.equal(result.direction.dense(), signs(u))
-    credit = torch.tensor([1.0, 1.0, 0.5, 0.5, 0.5, 1.0])
+    credits = torch.tensor([1.0, 1.0, 0.5, 0.5, 0.5, 1.0])
     split = UpdateMatrix.of(torch.tensor([[1.0], [1.0], [-1.0], [-1.0], [-1.0]]), nodes=roster[:5])
-    assert rule.aggregate(split, {CREDIT: credit}, context).direction.dense().item() == 1.0
+    assert rule.aggregate(split, {CREDIT: credits}, context).direction.dense().item() == 1.0
     assert rule.aggregate(split, {}, context).direction.dense().item() == -1.0
 
 
@@ -181,13 +188,55 @@ def test_a_growing_roster_keeps_credits_and_gives_newcomers_the_first() -> None:
     rule, rows = MajorityVote({"credit": True}), torch.tensor([[1.0], [1.0], [-1.0]])
     first = rule.aggregate(UpdateMatrix.of(rows, nodes=["a", "b", "c"]), {}, replace(ROUND, roster=("a", "b", "c")))
     kept = {CREDIT: first.state[CREDIT].dense()}
-    assert kept[CREDIT].tolist() == pytest.approx([1.6, 1.6, 0.6], abs=1 / 1024)
+    assert kept[CREDIT].tolist() == pytest.approx([1.6, 1.6, -0.4], abs=1 / 1024)
     grown = replace(ROUND, roster=("a", "b", "c", "d"))
     second = rule.aggregate(UpdateMatrix.of(rows[:2], nodes=["b", "d"]), kept, grown)
-    assert second.state[CREDIT].dense().tolist() == pytest.approx([1.6, 1.96, 0.6, 1.6], abs=2 / 1024)
+    assert second.state[CREDIT].dense().tolist() == pytest.approx([1.6, 1.96, -0.4, 1.6], abs=2 / 1024)
     nobody = {CREDIT: torch.zeros(4)}
     alone = rule.aggregate(UpdateMatrix.of(rows[2:], nodes=["c"]), nobody, grown)
     assert (alone.direction.dense().item(), alone.verdicts[0].share) == (-1.0, 1.0)
+
+
+def crowd(number: int, right: float, honest: int, random: int, opposite: int, d: int = 200) -> torch.Tensor:
+    """Votes on signs that are all +1: honest ones are right with a probability, the last ones vote against them."""
+    generator = torch.Generator().manual_seed(number)
+    chances = [right] * honest + [0.5] * random
+    votes = torch.bernoulli(torch.tensor(chances)[:, None].expand(-1, d), generator=generator) * 2 - 1
+    return torch.cat([votes, -torch.ones(opposite, d)])
+
+
+def right_signs(credit: JsonValue, honest: int, random: int, opposite: int) -> tuple[float, torch.Tensor]:
+    """The share of right signs in the last 10 of 30 rounds, and the credits after them."""
+    n = honest + random + opposite
+    rule, context = MajorityVote({"credit": credit}), replace(ROUND, roster=ROSTER[:n])
+    state: dict[str, torch.Tensor] = {}
+    right = 0.0
+    for number in range(1, 31):
+        rows = UpdateMatrix.of(crowd(number, 0.7, honest, random, opposite), nodes=ROSTER[:n])
+        result = rule.aggregate(rows, state, context)
+        state = {name: vector.dense() for name, vector in result.state.items()}
+        right += float((result.direction.dense() > 0).double().mean()) / 10 if number > 20 else 0
+    return right, state[CREDIT]
+
+
+def test_who_always_opposes_comes_to_have_a_negative_credit_and_who_votes_at_random_none() -> None:
+    share, credits = right_signs(True, honest=5, random=2, opposite=2)
+    assert (credits[:5] > 0.7).all()
+    assert (credits[5:7].abs() < 0.7).all()
+    assert (credits[7:] < -2).all()
+    before, unsigned = right_signs("agreement", honest=5, random=2, opposite=2)
+    assert (unsigned > 0).all()  # the liars too
+    assert share > 0.99 > before + 0.1
+
+
+def test_a_vote_of_negative_credit_counts_for_the_opposite_and_has_no_share() -> None:
+    rule, context = MajorityVote({"credit": True, "error_feedback": "server"}), replace(ROUND, roster=ROSTER[:3])
+    rows = torch.tensor([[1.0, -1.0], [1.0, 1.0], [-1.0, -1.0]])
+    result = rule.aggregate(UpdateMatrix.of(rows), {CREDIT: torch.tensor([1.0, 0.5, -2.0])}, context)
+    assert result.direction.dense().tolist() == [1.0, 1.0]
+    assert [verdict.share for verdict in result.verdicts] == pytest.approx([1 / 3.5, 0.5 / 3.5, 0])
+    mean = torch.tensor([(1 + 0.5 + 2) / 3.5, (-1 + 0.5 + 2) / 3.5])
+    torch.testing.assert_close(result.state[FEEDBACK].dense(), mean - 1 / 3)
 
 
 def test_credit_needs_the_roster() -> None:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from covey.aggregation.contract import BlockRule
+from covey.aggregation.contract import AggregationContext, BlockRule
+from covey.aggregation.krum import Krum
 from covey.aggregation.matrix import Row, UpdateMatrix, finite
 from covey.codecs.none import NoCodec
 from covey.errors import LayoutError
@@ -117,6 +118,35 @@ def test_two_groups_of_near_rows_are_each_measured() -> None:
     measured = squared_distances(UpdateMatrix.of(rows).gram())
     exact = (rows[:, None].double() - rows[None].double()).square().sum(2)
     torch.testing.assert_close(measured, exact, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("scale", [1e-15, 1e-20, 1e-22, 1e-25, 1e-37])
+def test_distances_of_rows_whose_squares_underflow(scale: float) -> None:
+    rows = torch.randn(7, 3000, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    rows[0] *= 100
+    short = (rows * scale).float()
+    matrix, exact = UpdateMatrix.of(short), torch.cdist(short.double(), short.double()).square()
+    torch.testing.assert_close(squared_distances(matrix.gram()), exact, rtol=1e-5, atol=0)
+    torch.testing.assert_close(matrix.squared_norms(), short.double().square().sum(1), rtol=1e-5, atol=0)
+    torch.testing.assert_close(matrix.products(short[1]), short.double() @ short[1].double(), rtol=1e-3, atol=0)
+    # The outlier is in the first row, which a rule that saw no distances would take.
+    chosen = Krum({"f": 1}).aggregate(matrix, {}, AggregationContext(round=1, seed=1))
+    assert not chosen.verdicts[0].accepted
+
+
+def test_rows_of_zeros_cost_no_second_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = torch.randn(4, 500)
+    rows[2] = 0
+    asked: list[torch.dtype] = []
+    once = UpdateMatrix._grams
+
+    def noted(self: UpdateMatrix, dtype: torch.dtype) -> torch.Tensor:
+        asked.append(dtype)
+        return once(self, dtype)
+
+    monkeypatch.setattr(UpdateMatrix, "_grams", noted)
+    assert UpdateMatrix.of(rows).gram()[2].tolist() == [0, 0, 0, 0]
+    assert asked == [torch.float32]
 
 
 def test_gram_of_identical_rows_and_of_rows_beyond_float32_squares() -> None:

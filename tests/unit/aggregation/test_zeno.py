@@ -27,7 +27,7 @@ class BoundedRoot(QuadraticRoot):
 
 
 def aggregate(
-    rows: torch.Tensor, root: QuadraticRoot, f: int, rho: float = 0.0005, learning_rate: float = 1.0
+    rows: torch.Tensor, root: QuadraticRoot, f: int, rho: float | None = 0.0005, learning_rate: float = 1.0
 ) -> Aggregate:
     context = AggregationContext(round=1, seed=0, root=root, learning_rate=learning_rate)
     return Zeno({"f": f, "rho": rho}).aggregate(UpdateMatrix.of(rows), {}, context)
@@ -70,6 +70,13 @@ def test_a_row_that_makes_the_loss_no_number_is_never_used() -> None:
     nothing = aggregate(rows[1:2], BoundedRoot(target), f=0)
     assert torch.equal(nothing.direction.dense(), torch.zeros(4))
     assert not nothing.verdicts[0].accepted
+
+
+def test_by_default_rho_follows_the_learning_rate() -> None:
+    rows = torch.randn(6, 20, generator=torch.Generator().manual_seed(5))
+    for gamma in (0.1, 2.0):
+        default, named = (aggregate(rows, QuadraticRoot(torch.ones(20)), 1, rho, gamma) for rho in (None, gamma / 200))
+        assert default.verdicts == named.verdicts
 
 
 def test_equal_scores_keep_the_earlier_rows() -> None:

@@ -169,7 +169,7 @@ def test_a_run_is_submitted_shown_stopped_and_audited(call, spec):
     assert json.loads(watched.stdout.splitlines()[-1])["run"]["state"] == "stopped"
     assert f"run {run} is stopped" in watched.stderr
     report = read(call("run", "audit", run, "--json"))
-    assert report == {"run": run, "ok": True, "commits": 0, "updates": 0, "pruned": 0, "problems": []}
+    assert report == {"run": run, "ok": True, "commits": 0, "updates": 0, "pruned": 0, "problems": [], "notes": []}
 
 
 def test_what_the_coordinator_refuses_is_told(call, tmp_path):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from covey.codecs.contract import Codec, CodecContext
-from covey.codecs.dp_sign import DpSign, analytic_gaussian
+from covey.codecs.dp_sign import DpSign, analytic_gaussian, below, laplace_tail
 from covey.codecs.sign import Sign
 from covey.errors import SpecError, TaskError
 from covey.testing.codecs import CodecConformance, decoded, encoded
@@ -116,6 +116,45 @@ def test_the_analytic_noise_is_less_than_the_classical() -> None:
         given: Options = {"epsilon": epsilon, "delta": 1e-5, "clip": 3.0}
         analytic = DpSign({**given, "mechanism": "analytic-gaussian"})
         assert analytic.options.noise < DpSign(given).options.noise
+
+
+def test_a_number_is_below_a_probability_exactly_however_small_that_is() -> None:
+    digits, tail = torch.zeros(4, dtype=torch.float64), torch.tensor([0.0, 3.0, 4.0, 5.0], dtype=torch.float64)
+    asked = 0
+
+    def further() -> Tensor:
+        nonlocal asked
+        asked += 1
+        return tail
+
+    # 4 x 2^-64 is above numbers of 64 bits that are 0 to 3, and so on, whatever float32 or 32 bits would hold.
+    assert below(digits, torch.full((4,), 4 * 2.0**-64, dtype=torch.float64), further).tolist() == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert asked == 1
+    assert below(digits, torch.full((4,), 3 * 2.0**-33, dtype=torch.float64), further).tolist() == [True] * 4
+    halves = torch.full((2,), 2.0**31 - 1, dtype=torch.float64)
+    assert below(halves + torch.tensor([0.0, 1.0]), torch.full((2,), 0.5, dtype=torch.float64), further).tolist() == [
+        True,
+        False,
+    ]
+    # What 64 bits do not decide takes 96.
+    equal = iter([torch.tensor([4.0]), torch.tensor([7.0])])
+    tiny = torch.tensor([4 * 2.0**-64 + 8 * 2.0**-96], dtype=torch.float64)
+    assert below(digits[:1], tiny, lambda: next(equal).double()).tolist() == [True]
+
+
+def test_near_the_floor_neighbours_have_log_odds_of_epsilon() -> None:
+    """With 32 bits alone they were ln 2 = 0.69 apart at epsilon = 0.1."""
+    scale = DpSign({"epsilon": 0.1, "delta": 0.0, "clip": 1.0, "mechanism": "laplace"}).options.noise
+    sums = torch.tensor([-214.875, -215.875, -6900.0, -6901.0], dtype=torch.float64)
+    first, second, third, fourth = laplace_tail(sums / scale).log().tolist()
+    assert first - second == pytest.approx(0.1, abs=1e-12)
+    assert third - fourth == pytest.approx(0.1, abs=1e-12)
+    assert math.isfinite(float(laplace_tail(torch.tensor([1e30], dtype=torch.float64)).log()))
 
 
 def test_nothing_but_the_bits_travels() -> None:

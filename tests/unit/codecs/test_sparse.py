@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import JsonValue
 from torch import Tensor
 
 from covey.codecs import threshold as selection
@@ -26,6 +27,18 @@ class TestTopK(CodecConformance):
 
     def make(self) -> Codec:
         return TopK({"fraction": 0.1})
+
+
+class TestCodedTopK(CodecConformance):
+    idempotent = True
+
+    def make(self) -> Codec:
+        return TopK({"fraction": 0.1, "indices": "elias-fano"})
+
+
+class TestCodedTopKOfTwoBits(CodecConformance):
+    def make(self) -> Codec:
+        return TopK({"fraction": 0.03, "indices": "elias-fano", "value_bits": 2})
 
 
 class TestRandomK(CodecConformance):
@@ -76,6 +89,87 @@ def test_top_k_over_several_blocks_with_many_ties(d: int) -> None:
 def test_top_k_format() -> None:
     data = encoded(TopK({"k": 2}), TensorVector(torch.tensor([1.0, -5.0, 0.0, 2.5])), CONTEXT)
     assert data == struct.pack("<ifif", 1, -5.0, 3, 2.5)
+
+
+CODED = {"indices": "elias-fano"}
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 300), st.integers(0, 10**6), st.data())
+def test_coded_pairs_decode_to_what_plain_ones_do(d: int, seed: int, data: st.DataObject) -> None:
+    k, p = data.draw(st.integers(1, d)), gaussian(d, seed)
+    assert torch.equal(sent(TopK({"k": k, **CODED}), p), sent(TopK({"k": k}), p))
+    two = sent(TopK({"k": k, **CODED, "value_bits": 2}), p)
+    kept = sent(TopK({"k": k}), p)
+    assert torch.equal(two.sign(), kept.sign())
+    assert (p - two).double().square().sum() <= p.double().square().sum() * (1 + 1e-6)
+    assert len(two[two != 0].abs().unique()) <= 2
+
+
+@pytest.mark.parametrize("place", ["even", "crowded", "all"])
+def test_coded_pairs_over_several_segments(place: str) -> None:
+    d = (1 << 18) + (1 << 16) + 77
+    p = torch.randn(d, generator=torch.Generator().manual_seed(2))
+    if place == "crowded":
+        p[70_000:] *= 1e-6
+    for k in (1, d // 300, d // 3) if place != "all" else (d,):
+        codec = TopK({"k": k, **CODED})
+        data = encoded(codec, TensorVector(p), CONTEXT)
+        assert len(data) <= codec.encoded_bytes(d)
+        assert torch.equal(decoded(codec, data, d), largest(p, k))
+
+
+@pytest.mark.parametrize(("fraction", "plain", "coded", "two"), [(0.01, 64, 41.1, 11.1), (0.1, 64, 37.4, 7.4)])
+def test_bits_a_pair(fraction: float, plain: float, coded: float, two: float) -> None:
+    """With Rice's code of the gaps an index would take 8.1 and 4.9 bits: 1 to 7 % of the message less."""
+    p = torch.randn(1_000_000, generator=torch.Generator().manual_seed(3))
+    forms: list[dict[str, JsonValue]] = [{}, {**CODED}, {**CODED, "value_bits": 2}]
+    sizes = [len(encoded(TopK({"fraction": fraction, **form}), TensorVector(p), CONTEXT)) for form in forms]
+    bits = [8 * size / (1_000_000 * fraction) for size in sizes]
+    assert bits[0] == plain
+    assert bits[1] <= coded
+    assert bits[2] <= two
+
+
+def test_coded_format() -> None:
+    # 2 of 4 elements at 1 and 3: l = 1, lower bits 1, 1; upper parts 0 and 1, so bits 0 and 2 of (3 >> 1) + 2.
+    vector = TensorVector(torch.tensor([1.0, -5.0, 0.0, 2.5]))
+    data = encoded(TopK({"k": 2, **CODED}), vector, CONTEXT)
+    assert data == struct.pack("<IBBff", 2, 0b11, 0b101, -5.0, 2.5)
+    # Magnitudes 5 and 2.5: codes 3 (negative, above their mean) and 0.
+    two = encoded(TopK({"k": 2, **CODED, "value_bits": 2}), vector, CONTEXT)
+    assert two == struct.pack("<IBBffB", 2, 0b11, 0b101, 2.5, 5.0, 0b0011)
+
+
+@pytest.mark.parametrize(
+    ("message", "error", "says"),
+    [
+        (struct.pack("<IBBff", 3, 0b11, 0b101, -5.0, 2.5), LayoutError, "counts"),
+        (struct.pack("<IBBff", 2, 0b11, 0b100, -5.0, 2.5), LayoutError, "1 indices, and 2 values"),
+        (struct.pack("<IBBff", 2, 0b11, 0b011, -5.0, 2.5), LayoutError, "do not increase"),
+        (struct.pack("<IBBff", 2, 0b111, 0b101, -5.0, 2.5), LayoutError, "behind the last code"),
+        (struct.pack("<IBBff", 2, 0b11, 0b100101, -5.0, 2.5), LayoutError, "behind the last code"),
+        (struct.pack("<IBBff", 2, 0b11, 0b101, -5.0, float("inf")), LayoutError, "not finite"),
+        (struct.pack("<IBBf", 2, 0b11, 0b101, -5.0), LayoutError, "too few"),
+        (struct.pack("<IBBfff", 2, 0b11, 0b101, -5.0, 2.5, 1.0), LimitExceeded, "bytes for 2 of 4 elements"),
+        (b"\x02", LayoutError, "too few for the counts"),
+    ],
+)
+def test_coded_pairs_of_another_form_are_refused(message: bytes, error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        TopK({"k": 2, **CODED}).reader(message, 4)
+
+
+@pytest.mark.parametrize("levels", [(5.0, 2.5), (-0.0, 2.5), (1.0, float("nan"))])
+def test_magnitudes_out_of_order_are_refused(levels: tuple[float, float]) -> None:
+    data = struct.pack("<IBBffB", 2, 0b11, 0b101, *levels, 0b0011)
+    with pytest.raises(LayoutError, match="not in order, or not finite"):
+        TopK({"k": 2, **CODED, "value_bits": 2}).reader(data, 4)
+
+
+def test_two_bits_need_the_coded_form() -> None:
+    with pytest.raises(SpecError, match=r"value_bits: .*elias-fano"):
+        TopK({"k": 2, "value_bits": 2})
 
 
 def test_ties_go_to_the_lowest_index() -> None:

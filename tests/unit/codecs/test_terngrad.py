@@ -28,6 +28,13 @@ class TestTernGradClipped(CodecConformance):
         return TernGrad({"clip": 2.5})
 
 
+class TestTrits(CodecConformance):
+    unbiased = True
+
+    def make(self) -> Codec:
+        return TernGrad({"packing": "trits"})
+
+
 def layout_of(*counts: int) -> Layout:
     return Layout(tuple(TensorSpec(f"t{i}", "float32", (count,)) for i, count in enumerate(counts)))
 
@@ -81,6 +88,28 @@ def test_the_form_is_scales_then_two_bits_an_element() -> None:
     # Codes 2, 0, 1, 2 | 0: two bits each, the first lowest.
     assert data[12:] == bytes([0b10_01_00_10, 0b00])
     assert decoded(TernGrad(), data, 5, layout).tolist() == vector.tolist()
+
+
+def test_trits_are_five_elements_a_byte_and_decode_to_the_same() -> None:
+    vector, layout = torch.tensor([2.0, -2.0, 0.0, 0.5, -0.5, 0.5]), layout_of(3, 0, 3)
+    codec = TernGrad({"packing": "trits"})
+    data = encoded(codec, TensorVector(vector), CodecContext(seed=0, round=1, layout=layout))
+    # Codes 2, 0, 1, 2, 0 | 2.
+    assert data[12:] == bytes([2 + 0 * 3 + 1 * 9 + 2 * 27 + 0 * 81, 2])
+    assert decoded(codec, data, 6, layout).tolist() == vector.tolist()
+    long = gaussian(200_003)
+    context = CodecContext(seed=4, round=1)
+    small, plain = encoded(codec, TensorVector(long), context), encoded(TernGrad(), TensorVector(long), context)
+    assert len(small) == 4 + 40_001 < 0.81 * len(plain)
+    assert torch.equal(decoded(codec, small, 200_003), decoded(TernGrad(), plain, 200_003))
+
+
+def test_trits_without_meaning_are_refused() -> None:
+    codec, scale = TernGrad({"packing": "trits"}), struct.pack("<f", 1.0)
+    with pytest.raises(LayoutError, match="no meaning"):
+        codec.reader(scale + bytes([243]), 5)
+    with pytest.raises(LayoutError, match="behind the last one"):
+        codec.reader(scale + bytes([9]), 2)
 
 
 def test_a_code_without_meaning_and_padding_are_refused() -> None:

@@ -10,6 +10,7 @@ from covey import messages as msg
 from covey.artifact import artifact_of
 from covey.node.assignments.conversation import Conversation
 from covey.node.assignments.executor import Executor
+from covey.node.operator.config import Limits, NodeSettings
 from covey.spec import RoundsSpec, TaskSection
 from covey.wire.signing import UpdateStatement
 from covey.worker.jobs.files import WrittenFile
@@ -214,3 +215,22 @@ async def test_an_update_of_a_run_that_has_ended_goes_with_its_files(node, do):
     await Executor(node.services).forget("a")
     assert not update.digests & node.on_disk()
     assert node.store.needed() == set()
+
+
+@pytest.mark.parametrize(
+    ("limits", "why"),
+    [
+        (Limits(parameters=4), "a model of 5 parameters; this node's operator allows 4"),
+        (Limits(epochs=0.5), "1 epochs a round"),
+        (Limits(least_batch_size=64), "batches of 32 examples"),
+        (Limits(round_s=0.05), r"took longer than the 0.05 s"),
+    ],
+)
+async def test_work_above_the_operator_s_limits_is_declined(node, do, limits, why):
+    node.worker.gates["a"] = asyncio.Event()
+    config = replace(node.services.config, settings=NodeSettings(limits=limits))
+    node.services = replace(node.services, config=config)
+    await do(assignment("a"))
+    [decline] = node.coordinator.of(msg.Decline)
+    assert decline.code == "declined"
+    assert why in decline.reason

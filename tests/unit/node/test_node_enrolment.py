@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from covey.errors import Conflict, CoveyError, IdentityError
 from covey.node.membership.enrolment import EnrolmentUnreachable, enrol, join, leave
 from covey.node.operator.config import NodeConfig
+from covey.node.operator.one_daemon import alone
 from covey.protos import coordinator_pb2 as pb
 from covey.protos import coordinator_pb2_grpc
 from covey.wire.authority import Authority, key_of_request
@@ -169,11 +170,21 @@ def test_enrol_makes_only_the_identity(listener, tmp_path):
     assert not (tmp_path / "me" / "node.toml").exists()
 
 
+def test_who_runs_does_not_leave(listener, tmp_path):
+    join(listener.token(), tmp_path / "node")
+    with (
+        alone(tmp_path / "node", "the node cannot start"),
+        pytest.raises(Conflict, match=r"hospital-a cannot leave yet: a node runs on .*; stop it first"),
+    ):
+        leave(tmp_path / "node")
+    assert Identity.load(tmp_path / "node" / "identity").name == "hospital-a"
+
+
 def test_leaving_deletes_the_keys_and_keeps_the_rest(listener, tmp_path):
     join(listener.token(), tmp_path / "node")
     (tmp_path / "node" / "data.bin").write_bytes(b"mine")
     assert leave(tmp_path / "node").name == "hospital-a"
     assert not (tmp_path / "node" / "identity").exists()
-    assert sorted(path.name for path in (tmp_path / "node").iterdir()) == ["data.bin", "node.toml"]
+    assert sorted(path.name for path in (tmp_path / "node").iterdir()) == ["data.bin", "node.lock", "node.toml"]
     with pytest.raises(IdentityError, match="there is no identity"):
         leave(tmp_path / "node")

@@ -17,7 +17,7 @@ from covey.storage.sql.migrations import migrate as migrations
 DUMP = json.loads((Path(__file__).parent / "data" / "schema_0002.json").read_text())
 TABLES, READINGS = DUMP["tables"], DUMP["readings"]
 REFUSAL = (
-    "start the coordinator, or run `covey store migrate`, to bring the record from revision 0002 to 0004 "
+    f"start the coordinator, or run `covey store migrate`, to bring the record from revision 0002 to {migrations.HEAD} "
     "(make a backup first)"
 )
 

@@ -1,5 +1,8 @@
+import os
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -85,3 +88,23 @@ class Deaf(Normed):
         settings.progress(1, 2, 0.0)
         time.sleep(10_000)
         raise AssertionError("unreachable")
+
+
+class Prying(Normed):
+    """Looks at what is none of its business, and tells."""
+
+    def train_data(self, data: NodeData) -> TensorDataset:
+        found = {
+            "read": self._works(lambda: Path(data.paths["secret"]).read_text()),
+            "store": "COVEY_STORE" in os.environ,
+            "memory": self._works(lambda: torch.zeros(4 << 30, dtype=torch.uint8)),
+        }
+        raise ValueError("found out: " + ", ".join(f"{name}: {value}" for name, value in found.items()))
+
+    @staticmethod
+    def _works(look: Callable[[], object]) -> bool:
+        try:
+            look()
+        except (OSError, RuntimeError, MemoryError):
+            return False
+        return True

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,6 +19,7 @@ from covey.aggregation.asynchronous.kardam_filters import (
     coefficient,
     fraction_quantile,
     gradient_norms,
+    interpolated_quantile,
     model_distance,
     next_window,
     quantile,
@@ -269,18 +271,48 @@ def test_the_literal_server_side_reading_starves() -> None:
     assert part(literal[False], "accepted") < 0.5 * part(own[False], "accepted")
 
 
-def test_the_official_variant_rejects_the_attack_but_for_its_hatch() -> None:
-    _, counts = learned({"variant": "official", "patience": 10**6}, attack=-10.0)
+@pytest.mark.parametrize(("variant", "kept", "most"), [("official", 1, 0.4), ("official-25", 25, 0.3)])
+def test_the_official_variant_rejects_the_attack_but_for_its_hatch(variant: str, kept: int, most: float) -> None:
+    _, counts = learned({"variant": variant, "patience": 10**6}, attack=-10.0)
     assert part(counts[True], "rejected") > 0.9
-    run, open_hatch = learned({"variant": "official"}, attack=-10.0)
-    assert {len(worker.coefficients) for worker in state_of(run).workers.values()} == {25}
-    assert part(counts[True], "accepted") < part(open_hatch[True], "accepted") < 0.3
+    run, open_hatch = learned({"variant": variant}, attack=-10.0)
+    assert {len(worker.coefficients) for worker in state_of(run).workers.values()} == {kept}
+    assert part(counts[True], "accepted") < part(open_hatch[True], "accepted") < most
     assert part(counts[False], "accepted") < 0.1 < 0.5 < part(open_hatch[False], "accepted")
 
 
-def test_the_official_variant_accepts_what_it_cannot_compare() -> None:
-    run = PolicyRun(Kardam({"f": 1, "variant": "official"}), torch.zeros(D), 4)
+@pytest.mark.parametrize("variant", ["official", "official-25"])
+def test_the_official_variant_accepts_what_it_cannot_compare(variant: str) -> None:
+    run = PolicyRun(Kardam({"f": 1, "variant": variant}), torch.zeros(D), 4)
     assert run.deliver("node-0", torch.full((D,), 1e6)).verdicts[0].verdict == "accepted"
+
+
+@pytest.mark.parametrize(("variant", "remembers"), [("official", True), ("official-25", False)])
+def test_a_large_coefficient_rules_for_ever_in_the_authors_code(variant: str, remembers: bool) -> None:
+    run = PolicyRun(Kardam({"f": 0, "variant": variant, "patience": 1}), torch.full((D,), 3.0), 1)
+    generator = torch.Generator().manual_seed(5)
+    for number in range(60):
+        scale = 50.0 if number == 10 else 1.0
+        run.deliver("node-0", scale * (run.base("node-0") + 0.1 * torch.randn(D, generator=generator)))
+        if number == 11:
+            largest = max(state_of(run).workers["node-0"].coefficients)
+    assert (max(state_of(run).workers["node-0"].coefficients) == largest) is remembers
+
+
+@given(st.lists(st.floats(0, 1e6), max_size=12), st.floats(0.01, 0.99))
+def test_the_interpolated_quantile_is_numpys_weibull(values: list[float], fraction: float) -> None:
+    found = interpolated_quantile(values, fraction)
+    if not values:
+        assert found is None
+        return
+    assert found == pytest.approx(float(np.quantile(values, fraction, method="weibull")), rel=1e-9, abs=1e-9)
+
+
+def test_the_first_official_coefficient_is_that_of_the_gradient_and_the_model() -> None:
+    run = PolicyRun(Kardam({"f": 1, "variant": "official"}), torch.full((D,), 2.0), 4)
+    verdict = run.deliver("node-0", torch.full((D,), 6.0)).verdicts[0]
+    assert verdict.verdict == "accepted"
+    assert verdict.numbers["coefficient"] == pytest.approx(3.0)
 
 
 def state_of(run: PolicyRun) -> KardamState:

@@ -1,0 +1,40 @@
+"""Limits of a node's operator that can only be held against the data: known to the worker alone."""
+
+from __future__ import annotations
+
+from covey.errors import PolicyError
+from covey.learning.loop import steps_in_round
+from covey.spec import RunSpec
+from covey.worker.jobs.training import TrainLimits
+
+
+def check_limits(limits: TrainLimits, spec: RunSpec, examples: int) -> None:
+    """Hold a training against the operator's limits, before it begins.
+
+    Args:
+        limits: The operator's.
+        spec: The run.
+        examples: Of the node's part of the data.
+
+    Raises:
+        PolicyError: It asks for more; the message says what would have to change.
+    """
+    if not examples:
+        return  # which the training itself says
+    batch = min(spec.training.batch_size, examples)
+    steps = 1 if spec.exchange.payload == "gradient" else steps_in_round(spec.training, examples)
+    if batch < limits.batch_size:
+        raise PolicyError(
+            f"a batch of {batch} examples; this node's operator allows none below {limits.batch_size} "
+            "([limits] least_batch_size in node.toml)"
+        )
+    if min(examples, steps * batch) < limits.examples:
+        raise PolicyError(
+            f"an update behind which are {min(examples, steps * batch)} examples; this node's operator allows none of "
+            f"fewer than {limits.examples} ([limits] least_examples in node.toml)"
+        )
+    if steps > limits.epochs * -(-examples // batch):
+        raise PolicyError(
+            f"{steps} steps of {batch} over {examples} examples; this node's operator allows {limits.epochs:g} epochs "
+            "([limits] epochs in node.toml)"
+        )
