@@ -32,6 +32,12 @@ def import_without_rich(module: str = "structlog") -> None:
         del sys.modules["rich"]
 
 
+def _drop(*_: Any) -> Any:
+    import structlog
+
+    raise structlog.DropEvent
+
+
 @contextlib.contextmanager
 def quiet_by_default() -> Iterator[None]:
     """Log nothing inside the context, unless the program has set up logging of its own: for library calls."""
@@ -40,7 +46,7 @@ def quiet_by_default() -> Iterator[None]:
     if structlog.is_configured():
         yield
         return
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL + 1))
+    structlog.configure(processors=[_drop])
     try:
         yield
     finally:

@@ -34,6 +34,8 @@ class DescribeJob:
 
     spec_json: str
     allow_path: bool = False
+    data_paths: Mapping[str, str] = field(default_factory=dict)
+    """Where the task finds the coordinator's own data, by name."""
     submitted: bool = False
     """Nobody has looked at the model yet: also make it, and look at its values."""
     written: tuple[str, ...] = ()
