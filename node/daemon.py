@@ -24,7 +24,6 @@ from covey.node.membership.renewal import renew_when_due
 from covey.node.operator.config import IDENTITY_FOLDER, NodeConfig
 from covey.node.operator.health import listening
 from covey.node.operator.metrics import NodeMetrics
-from covey.node.operator.one_daemon import alone
 from covey.node.services import NodeServices
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.telemetry import configure_logging
@@ -59,9 +58,8 @@ async def _main(config: NodeConfig) -> int:
     metrics = NodeMetrics()
     if config.drill is not None:
         metrics.drill.labels(config.drill.attack).set(1)
-    with alone(config.data_dir, "the node cannot start"):
-        async with scrapable(metrics.registry, config.metrics, config.data_dir / IDENTITY_FOLDER):
-            return await _until_stopped(config, metrics, stop)
+    async with scrapable(metrics.registry, config.metrics, config.data_dir / IDENTITY_FOLDER):
+        return await _until_stopped(config, metrics, stop)
 
 
 async def _until_stopped(config: NodeConfig, metrics: NodeMetrics, stop: asyncio.Event) -> int:

@@ -46,7 +46,7 @@ async def test_a_run_goes_from_its_submission_to_a_chain_of_signed_versions(worl
         assert len(world.nodes.got(msg.Receipt, node)) == 3
         assert world.nodes.got(msg.Cancel, node) == [msg.Cancel("run", 0, "the run is completed")]
     events = [event.kind for event in world.record.events(run="run")]
-    assert events == ["run-finished"]
+    assert events == ["run-finished", "run-started"]
 
 
 async def test_the_nodes_evaluate_the_last_version(world):
@@ -74,6 +74,22 @@ async def test_a_run_that_was_cut_off_goes_on_to_the_same_version(world, tmp_pat
     assert len(world.record.versions("cut")) == len(world.record.versions("whole"))
     assert [len(job.answers) for job in world.worker.done("step")] == [2] * 4
     assert active.bytes_received > 0
+
+
+async def test_a_node_that_works_for_another_run_first_is_waited_for_with_its_last_evaluation(world):
+    world.submit(where="nodes")
+    active, _ = world.execute("run")
+    await world.work("run", stop=lambda: active.machine is not None and active.machine.state == "finishing")
+    before = active.machine.wake_at
+    active.evaluates_later("ada", 1)  # of another version
+    active.evaluates_later("ada", 2)
+    await world.changed(active)
+    assert active.machine.state == "finishing"
+    assert active.machine.wake_at == before  # bob's time is as it was
+    await active.node_evaluated("bob", 2, {"accuracy": (1.0, 2.0)})
+    while active.machine.wake_at == before:
+        await world.changed(active)
+    assert active.machine.wake_at > before
 
 
 async def test_an_error_that_nobody_expected_fails_the_run_in_words(world):
