@@ -21,7 +21,7 @@ from covey.coordinator.admin.operation import Operation
 from covey.coordinator.admin.record_snapshot import Census, keep_census
 from covey.coordinator.admin.service import AdminService
 from covey.coordinator.backup.ownership import check_folder, check_record, take_over
-from covey.coordinator.config import CoordinatorConfig
+from covey.coordinator.config import DATABASE, CoordinatorConfig
 from covey.coordinator.environment import Environment
 from covey.coordinator.keys.keys import Keys, open_keys, own_keys, write_admin_identity
 from covey.coordinator.keys.renewal import OwnCertificate
@@ -78,7 +78,10 @@ def run_coordinator(config: CoordinatorConfig) -> int:
 
 
 async def _main(config: CoordinatorConfig) -> int:
+    os.umask(0o077)  # record, models and keys are nobody else's
     config.data_dir.mkdir(parents=True, exist_ok=True)
+    for path in config.data_dir.glob(f"{DATABASE}*"):  # of a version that left them open to others
+        path.chmod(0o600)
     loop = asyncio.get_running_loop()
     allow_many_files()
     check_folder(config.data_dir)

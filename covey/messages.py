@@ -91,6 +91,7 @@ class Assignment:
         model: Its file.
         roster_index: This node's place in the run's roster.
         num_partitions: Into how many parts experiment data is cut.
+        part: Which of them is this node's, from 0; -1: the one of its place in the roster.
         phase: Of the round, from 1; methods that ask for one answer have one phase.
         download_granted: The model may be downloaded without asking.
         evaluate: Also evaluate the base model on the node's own data before training.
@@ -128,6 +129,7 @@ class Assignment:
     wanted: tuple[WantedPart, ...] = ()
     params: str = ""
     layout_file: Artifact | None = None
+    part: int = -1
 
     @property
     def key(self) -> tuple[str, int, int, str, Work]:

@@ -7,7 +7,8 @@ pipe, in signed statements, in the record. It costs nothing but itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 Totals = tuple[float, float]
@@ -15,6 +16,8 @@ Totals = tuple[float, float]
 Metrics = Mapping[str, Totals | str]
 """Metric name to its totals, or to the reason why it is missing."""
 V = TypeVar("V")
+_BIN = re.compile(r"(?P<curve>.+)/bin-(?P<bin>[0-9]{1,4})")
+"""The name of one bin of a curve: (positives, examples) with scores in it."""
 EVALUATION = "evaluation"
 """Stands for all metrics of an evaluation that failed as a whole."""
 MAX_REASON = 500
@@ -44,7 +47,8 @@ def missing(metrics: Mapping[str, Any]) -> dict[str, str]:
 
 def ratios(metrics: Mapping[str, Totals | str]) -> dict[str, float | str]:
     """Each metric's mean, or the reason why there is none."""
-    return {name: value if isinstance(value, str) else _ratio(*value) for name, value in metrics.items()}
+    found = {name: _ratio(*value) for name, value in counted(metrics).items()}
+    return _with_curves(found, counted(metrics)) | missing(metrics)
 
 
 def _ratio(total: float, count: float) -> float | str:
@@ -76,9 +80,34 @@ def merged(parts: Iterable[tuple[str, Mapping[str, Any]]], prefix: str = "") -> 
             entry = totals.setdefault(short, [0.0, 0.0])
             entry[0] += value[0]
             entry[1] += value[1]
-    found = {name: _ratio(*pair) for name, pair in totals.items()}
+    found = _with_curves({name: _ratio(*pair) for name, pair in totals.items()}, totals)
     told = {name: texts[0] + _others(len(texts) - 1) for name, texts in reasons.items()}
     return found | {name: text for name, text in told.items() if isinstance(found.get(name, text), str)}
+
+
+def _with_curves(found: dict[str, float | str], totals: Mapping[str, Sequence[float]]) -> dict[str, float | str]:
+    """The same with an area under a curve in the place of its bins (`covey.learning.statistics.binned_auroc`)."""
+    curves: dict[str, dict[int, Sequence[float]]] = {}
+    for name, pair in totals.items():
+        if match := _BIN.fullmatch(name):
+            del found[name]
+            curves.setdefault(match["curve"], {})[int(match["bin"])] = pair
+    for name, bins in curves.items():
+        found |= _area(name, [bins[number] for number in sorted(bins)])
+    return found
+
+
+def _area(name: str, bins: Sequence[Sequence[float]]) -> dict[str, float | str]:
+    """The area from (positives, examples) of each bin, lowest scores first, and by how much it may be off."""
+    positives = sum(positive for positive, _ in bins)
+    pairs = positives * (sum(count for _, count in bins) - positives)
+    if not 0 < pairs < math.inf:
+        return {name: "all examples are of one class"}
+    below = won = tied = 0.0
+    for positive, count in bins:
+        won, tied = won + positive * below, tied + positive * (count - positive)
+        below += count - positive
+    return {name: (won + tied / 2) / pairs, f"{name}-error": tied / 2 / pairs}
 
 
 def _others(count: int) -> str:

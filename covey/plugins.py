@@ -6,10 +6,11 @@ the installed classes. What needs names only (daemons, which never import torch)
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 from abc import ABC
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -174,7 +175,9 @@ class Kind(Generic[T]):
         entry = entries.get(name)
         if entry is None and not ((allow_path or _by_path.get()) and ":" in name):
             known = ", ".join(sorted(entries)) or "none"
-            raise PluginError(f"{key}no {self.name} named {name!r} is installed here; installed: {known}{_hint(name)}")
+            raise PluginError(
+                f"{key}no {self.name} named {name!r} is installed here; installed: {known}{_hint(name, entries)}"
+            )
         try:
             loaded = _imported(name) if entry is None else entry.load()
         except Exception as error:
@@ -203,13 +206,16 @@ class Kind(Generic[T]):
         return self.load(name, at, allow_path=allow_path)(Placed(options or {}, f"{at}.options"))
 
 
-def _hint(name: str) -> str:
+def _hint(name: str, known: Iterable[str]) -> str:
+    """What to do where a name is not known here."""
     if ":" in name:
         return (
             "; a name with a colon is an import path, which the operator here must allow: --allow-paths of a "
             "coordinator and of `covey run replay`, [policy] allow_paths of a node"
         )
-    return "; what was installed while a daemon runs is found after its restart"
+    close = difflib.get_close_matches(name, known, 1)
+    meant = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{meant}; what was installed while a daemon runs is found after its restart"
 
 
 def _why(error: Exception, name: str) -> str:

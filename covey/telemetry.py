@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from covey.texts import printable
+
 if TYPE_CHECKING:
     import structlog
 
@@ -30,6 +32,12 @@ def import_without_rich(module: str = "structlog") -> None:
         del sys.modules["rich"]
 
 
+def _drop(*_: Any) -> Any:
+    import structlog
+
+    raise structlog.DropEvent
+
+
 @contextlib.contextmanager
 def quiet_by_default() -> Iterator[None]:
     """Log nothing inside the context, unless the program has set up logging of its own: for library calls."""
@@ -38,11 +46,21 @@ def quiet_by_default() -> Iterator[None]:
     if structlog.is_configured():
         yield
         return
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL + 1))
+    structlog.configure(processors=[_drop])
     try:
         yield
     finally:
         structlog.reset_defaults()
+
+
+def _printable_values(logger: object, name: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """Much of what is logged was written by others: none of it steers the terminal that it is read on."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = printable(value)
+        elif not isinstance(value, int | float | None):
+            event[key] = printable(str(value)) if isinstance(value, BaseException) else value
+    return event
 
 
 def configure_logging(log_format: LogFormat = "console", level: str = "info") -> None:
@@ -61,6 +79,7 @@ def configure_logging(log_format: LogFormat = "console", level: str = "info") ->
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.StackInfoRenderer(),
             structlog.processors.format_exc_info,
+            _printable_values,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from pathlib import Path
 
 _MARKS = (
@@ -12,6 +13,13 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 BOM = "\ufeff"
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""What steers a terminal, or the order in which it shows letters; line ends and tabs apart."""
+
+
+def printable(text: str) -> str:
+    """Text of somebody else's, as it may be shown: what would steer the terminal is escaped."""
+    return _STEERING.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
 
 
 def decoded(raw: bytes) -> str:

@@ -14,9 +14,9 @@ _FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<func
 _LIBRARIES = ("torch", "torchvision", "numpy", "pandas", "sklearn", "PIL", "scipy", "pydantic", "pydantic_core")
 _COVEY = Path(__file__).resolve().parent.parent
 """Of a clone also the folders that `covey` links to."""
-_OWN = tuple(str(_COVEY / name) for name in ("covey", "coordinator", "node", "aggregation", "storage", "protos"))
+_OWN = tuple(f"{_COVEY / name}/" for name in ("covey", "coordinator", "node", "aggregation", "storage", "protos"))
 _STANDARD = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib")})
-_SITE = tuple({sysconfig.get_path(name) for name in ("purelib", "platlib")})
+_INSTALLED = re.compile(r"/(?:site|dist)-packages/([^/]+)")
 
 Frame = tuple[str, int, str]
 """File, line, function."""
@@ -42,15 +42,16 @@ def _frames(traceback: TracebackType | None) -> Iterator[Frame]:
 def _innermost(frames: Iterable[Frame]) -> str:
     """The first frame that is the user's, from the innermost on; packages that they installed come second."""
     theirs = [frame for frame in frames if _is_users(frame[0])]
-    chosen = next((frame for frame in theirs if not frame[0].startswith(_SITE)), theirs[0] if theirs else None)
+    chosen = next((frame for frame in theirs if not _INSTALLED.search(frame[0])), theirs[0] if theirs else None)
     return f"{shown(chosen[0])}:{chosen[1]}, in {chosen[2]}" if chosen else ""
 
 
 def _is_users(file: str) -> bool:
     if file.startswith("<") or str(Path(file).resolve()).startswith(_OWN):
         return False
-    if file.startswith(_SITE):
-        return not file.startswith(tuple(f"{site}/{name}" for site in _SITE for name in (*_LIBRARIES, "covey")))
+    installed = _INSTALLED.search(file)
+    if installed is not None:
+        return installed[1].removesuffix(".py") not in (*_LIBRARIES, "covey")
     return not file.startswith(_STANDARD)
 
 

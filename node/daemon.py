@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Sequence
 from typing import Any
@@ -51,6 +52,7 @@ def run_node(config: NodeConfig) -> int:
 
 
 async def _main(config: NodeConfig) -> int:
+    os.umask(0o077)  # data, updates and keys are nobody else's
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -117,7 +119,7 @@ class NodeDaemon:
         """Serve until `stop` is set, or until the coordinator ends this node's membership."""
         if self._config.drill is not None:
             log.warning(f"DRILL: this node is an adversary; {self._config.drill.describe()}")
-        await asyncio.to_thread(lambda: self._files.clean(self._store.needed()))
+        await asyncio.to_thread(self._check_files)
         introduced = asyncio.create_task(self._introduce())
         if self._worker.may_lack_device:
             await introduced
@@ -131,6 +133,13 @@ class NodeDaemon:
         log.info("stopping")
         await self._stop([link, stopped, renewed, *others])
         return code
+
+    def _check_files(self) -> None:
+        """Before anything from before a restart is used: what is not needed goes, and so does what is damaged."""
+        needed = self._store.needed()
+        self._files.clean(needed)
+        for digest in needed:
+            self._files.check(digest)
 
     async def _stop(self, tasks: Sequence[asyncio.Task[Any]]) -> None:
         for task in tasks:

@@ -219,8 +219,10 @@ class AdminService:
         """The version's safetensors file."""
         self._authorised(context, writes=False)
         version = await self._call(self._queries.version, request.run, request.version, request.node)
-        if not version.kept or not self._env.files.has(version.artifact.digest):
+        if not version.kept:
             raise NotFound(f"version {version.version} is no longer kept; see [keep] in the specification")
+        if not await asyncio.to_thread(self._env.files.check, version.artifact.digest):
+            raise NotFound(f"the file of version {version.version} is damaged or missing; restore a backup")
         async for chunk in serve_download(self._env.files.path(version.artifact.digest), version.artifact, 0):
             yield chunk
 

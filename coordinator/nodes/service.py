@@ -347,6 +347,8 @@ class CoordinatorService:
             self._downloading.add(key)
             try:
                 path = self._services.files.path(request.digest)
+                if not await asyncio.to_thread(self._services.files.check, request.digest):
+                    raise NotFound("the coordinator's file is damaged or missing; its operator must restore a backup")
                 async for chunk in serve_download(path, artifact, request.offset):
                     faults.reach("download-chunk")
                     if not is_small(artifact) and not self._downloads.holds(key):

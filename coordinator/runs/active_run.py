@@ -6,7 +6,7 @@ the worker does goes on beside the events.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
@@ -16,8 +16,9 @@ from covey import faults
 from covey import messages as msg
 from covey.artifact import INLINE_BYTES, Artifact
 from covey.coordinator.runs.absentees import left_out
-from covey.coordinator.runs.assignments import AssignmentInputs, assignment, evaluation_assignment
+from covey.coordinator.runs.assignments import AssignmentInputs, assignment, evaluation_assignment, free_part
 from covey.coordinator.runs.commit import MadeStep, adopt_files, discard_scratch
+from covey.coordinator.runs.damage import check_run
 from covey.coordinator.runs.evaluation import NodeMetrics, RunEvaluation
 from covey.coordinator.runs.facts import NodeProgress, RunFacts
 from covey.coordinator.runs.layouts import keep_layout, layout_file
@@ -180,6 +181,7 @@ class ActiveRun:
             began = EventRecord(services.clock(), "run-started", self.run.run)
             await self.persist(self.record.add_event, began)
         self.run, self.base = prepared.run, prepared.newest
+        await self.persist(self._check_files)
         last: StepRecord | None = await self.persist(self.record.last_step, self.run.run)
         self.step = last or self.step
         machine = await self.mode.begin(prepared, await self._expected())
@@ -191,6 +193,10 @@ class ActiveRun:
         first.append(pr.Started(now))
         first += [pr.NodeJoined(node, now) for node in services.nodes.nodes()]
         await self.driver.drive(machine, first)
+
+    def _check_files(self) -> None:
+        """Before anything from before a restart is used."""
+        check_run(self.record, self.services.files, self.run.run, self.services.clock())
 
     async def _show_facts(self) -> None:
         """What metrics show of the run, from the record."""
@@ -305,6 +311,7 @@ class ActiveRun:
         base: VersionRecord,
         inputs: AssignmentInputs,
         *,
+        present: Collection[str],
         evaluate: bool = False,
         has_change: bool = False,
     ) -> None:
@@ -316,12 +323,14 @@ class ActiveRun:
             attempt: Of the round.
             base: The version to train from.
             inputs: What comes along beside it.
+            present: The nodes that work now; a newcomer takes the part of the data of one that does not.
             evaluate: Whether to evaluate the base first.
             has_change: Whether the node will make the base from the change: the model need not come along.
         """
         faults.reach("invite")
         data = b"" if has_change else self._inline(base, node)
-        message = assignment(self.run, base, data, self._index(node), number, attempt, inputs, evaluate=evaluate)
+        index, part = self._index(node), free_part(self.run.roster, self.run.parts, present, node)
+        message = assignment(self.run, base, data, index, number, attempt, inputs, evaluate=evaluate, part=part)
         self.entered(node, NodeProgress("invited"))
         self.services.nodes.send(node, message)
 

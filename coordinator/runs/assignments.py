@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from covey import messages as msg
@@ -97,6 +97,25 @@ def evaluates_first(spec: RunSpec, base: VersionRecord) -> bool:
     return spec.evaluation.where != "central" and is_due(base.version, spec.evaluation.every)
 
 
+def free_part(roster: Sequence[str], parts: int, present: Collection[str], node: str) -> int:
+    """Which part of experiment data a node has that came when all were dealt: one whose node is not there.
+
+    Newcomers take them in the roster's order. -1: the part of the node's place in the roster, if there is one.
+
+    Args:
+        roster: The run's nodes in the order of their first round.
+        parts: Into how many parts the data are cut.
+        present: The nodes that work now; of a round those that were invited.
+        node: One of them.
+    """
+    if roster.index(node) < parts:
+        return -1
+    free = [part for part, owner in enumerate(roster[:parts]) if owner not in present]
+    newcomers = [one for one in roster[parts:] if one in present]
+    place = newcomers.index(node) if node in newcomers else len(free)
+    return free[place] if place < len(free) else -1
+
+
 def assignment(
     run: RunRecord,
     base: VersionRecord,
@@ -107,6 +126,7 @@ def assignment(
     inputs: AssignmentInputs = AssignmentInputs(),
     *,
     evaluate: bool = False,
+    part: int = -1,
 ) -> msg.Assignment:
     """Train for round `number` from version `base`, whose file is `data` if it is small enough to come along."""
     file = layout_file(run.layout)
@@ -134,6 +154,7 @@ def assignment(
         wanted=inputs.wanted,
         phase=inputs.phase,
         params=inputs.params,
+        part=part,
     )
 
 

@@ -58,7 +58,7 @@ class RunEvaluation:
     async def _measure(self, version: int) -> dict[str, float | str]:
         services = self._services
         record = await services.store.persist(services.store.store.version, self._run.run, version)
-        if not (record.kept and services.files.has(record.artifact.digest)):
+        if not (record.kept and await asyncio.to_thread(services.files.check, record.artifact.digest)):
             return {}
         job = EvaluateJob(
             run=self._run.run,

@@ -26,6 +26,7 @@ from covey.client.values import (
 )
 from covey.metrics import counted, missing
 from covey.protos import admin_pb2 as pb
+from covey.texts import printable
 from covey.wire.artifacts import artifact_from
 
 V = TypeVar("V")
@@ -62,7 +63,9 @@ def _plain(name: str, value: Any) -> Any:
         return json.loads(value or "{}")
     if name == "work":
         return values_of(NodeWork, value)
-    return value if isinstance(value, str | bytes | bool | int | float) else tuple(value)
+    if isinstance(value, str):
+        return printable(value)
+    return value if isinstance(value, bytes | bool | int | float) else tuple(value)
 
 
 def version_of(message: pb.Version) -> Version:

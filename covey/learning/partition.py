@@ -128,7 +128,10 @@ def partition(
     if kind.whole:
         return torch.arange(examples)
     if not 0 <= part < parts:
-        raise SpecError(f"data.parts: the data are cut into {parts} parts, and this is node {part + 1} of the roster")
+        raise SpecError(
+            f"data.parts: the data are cut into {parts} parts, and this is node {part + 1} of the roster; "
+            "it takes the part of a node that is lost, once there is one"
+        )
     if examples < parts:
         raise SpecError(f"data.parts: {examples} examples cannot be cut into {parts} parts")
     known = Examples(

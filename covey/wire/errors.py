@@ -12,6 +12,7 @@ import grpc.aio
 import structlog
 
 from covey.errors import CoveyError, by_code
+from covey.texts import printable
 
 log = structlog.get_logger(room="wire")
 Status = grpc.StatusCode
@@ -117,4 +118,4 @@ def from_rpc_error(error: grpc.RpcError) -> CoveyError:
     code = str(dict(trailing or ()).get(CODE_KEY, ""))
     if not code and error.code() in _BROKEN:
         return CoveyError(_BROKEN[error.code()])
-    return by_code().get(code, CoveyError)(error.details() or error.code().name)
+    return by_code().get(code, CoveyError)(printable(error.details() or error.code().name))

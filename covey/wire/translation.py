@@ -116,6 +116,7 @@ def _assignment_message(one: msg.Assignment) -> pb.Assignment:
         settled_accepted=one.feedback.accepted,
         node_state=one.node_state,
         params=one.params.encode(),
+        part=one.part + 1,
         inputs=[input_message(item) for item in one.inputs],
         wanted=[pb.WantedPart(**vars(part)) for part in one.wanted],
     )
@@ -155,6 +156,7 @@ def _assignment_from(message: pb.Assignment) -> msg.Assignment:
         wanted=tuple(msg.WantedPart(w.name, w.codec, w.size_bytes, w.exact, w.held) for w in message.wanted),
         params=message.params.decode(),
         layout_file=artifact_from(message.layout_file) if message.HasField("layout_file") else None,
+        part=message.part - 1,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import faulthandler
 import fcntl
 import gc
@@ -34,7 +35,8 @@ def main() -> None:
     options = parser.parse_args()
     confinement = confined(options.hide, options.memory_bytes, options.data_dir)  # before there is a second thread
     channel = Channel(options.fd)
-    sys.path.append(str(Path.cwd()))  # for the user's tasks; behind everything else, so that it hides nothing
+    with contextlib.suppress(OSError):  # the folder may be gone
+        sys.path.append(str(Path.cwd()))  # for the user's tasks; behind everything else, so that it hides nothing
     import_without_rich()
     configure_logging(options.log_format)
     stacks = (options.data_dir / STACKS).open("w")

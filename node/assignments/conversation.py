@@ -131,12 +131,12 @@ class Conversation:
             StoreError: The disk is full, or refuses.
         """
         services, files = self.services, self.services.files
-        if data and not files.has(artifact.digest):
+        if data and not files.check(artifact.digest):
             services.metrics.received.inc(len(data))
             if len(data) <= INLINE_BYTES:  # not synced: it can be had again
                 return files.put(artifact, data)
             return await asyncio.to_thread(files.put, artifact, data)
-        while not files.has(artifact.digest):
+        while not files.check(artifact.digest):
             await services.link.connected()
             if not granted and not await self._ask(artifact.digest):
                 continue

@@ -13,6 +13,7 @@ from covey.node.assignments.allowed_time import allowed_time
 from covey.node.assignments.base_model import BaseModels
 from covey.node.assignments.conversation import Conversation
 from covey.node.assignments.held_files import HeldFiles
+from covey.node.assignments.kept import kept_file
 from covey.node.assignments.offer import Delivery
 from covey.node.assignments.training import Training
 from covey.node.services import NodeServices
@@ -100,7 +101,7 @@ class Executor:
             node_paths=services.config.paths,
             node_options=services.config.options,
             allow_path=services.config.allows_paths(spec),
-            state={name: services.files.path(artifact.digest) for name, artifact in own.items()},
+            state={name: kept_file(services.files, assignment.run, name, item) for name, item in own.items()},
         )
         async with allowed_time(services.config.limits.round_s):
             result = await services.worker.do(EVALUATE, job)

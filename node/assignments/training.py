@@ -20,6 +20,7 @@ from covey.node.assignments.allowed_time import allowed_time
 from covey.node.assignments.base_model import BaseModels, Inputs
 from covey.node.assignments.conversation import Conversation
 from covey.node.assignments.held_files import HeldFiles
+from covey.node.assignments.kept import kept_file
 from covey.node.assignments.wanted_parts import state_bytes, wanted_parts
 from covey.node.operator.adversary import ordered
 from covey.node.services import NodeServices
@@ -78,7 +79,7 @@ class Training:
         before = services.store.holding(asked.run, asked.round, asked.phase, asked.model_sha256)
         held = () if before is None else tuple(item for item in before.held if item.phase == asked.phase)
         wanted = [(part.name, part.codec) for part in asked.wanted]
-        is_here = all(services.files.has(item.part.artifact.digest) for item in held)
+        is_here = all(services.files.check(item.part.artifact.digest) for item in held)
         if before is None or not is_here or [(item.part.name, item.part.codec) for item in held] != wanted:
             raise PolicyError(
                 f"phase {asked.phase} of round {asked.round} asks for what this node made in phase 1, and it has that "
@@ -101,6 +102,7 @@ class Training:
             round=assignment.round,
             roster_index=assignment.roster_index,
             num_partitions=assignment.num_partitions,
+            part=assignment.part,
             base=base,
             phase=assignment.phase,
             inputs={part: path for (part, source), path in inputs.items() if not source},
@@ -114,7 +116,7 @@ class Training:
             node_options=services.config.options,
             allow_path=services.config.allows_paths(spec),
             broadcast=base64.b64encode(assignment.broadcast).decode(),
-            state={name: files.path(artifact.digest) for name, artifact in state.items()},
+            state={name: kept_file(files, assignment.run, name, artifact) for name, artifact in state.items()},
             stall_s=spec.training.stall_s,
             limits=services.config.train_limits,
             out_state={name: files.scratch(state_bytes(layout)) for name in assignment.node_state},

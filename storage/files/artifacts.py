@@ -18,7 +18,9 @@ import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
-from covey.artifact import CHUNK_BYTES, Artifact, valid_prefix
+import structlog
+
+from covey.artifact import CHUNK_BYTES, Artifact, artifact_of_file, valid_prefix
 from covey.errors import LimitExceeded, NotFound, StoreError
 from covey.storage.files.recycled import FreeFiles
 from covey.storage.files.spool import DiskFull, Spool, disk_errors, sync_folder
@@ -26,6 +28,7 @@ from covey.storage.files.spool import DiskFull, Spool, disk_errors, sync_folder
 MAX_IDLE_PARTS = 32
 """Broken transfers that may wait to be resumed; beyond, the longest idle one is dropped."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+log = structlog.get_logger(room="files")
 
 
 class ArtifactFiles:
@@ -44,6 +47,8 @@ class ArtifactFiles:
         self._artifacts, self._spool, self._scratch = root / "artifacts", root / "spool", root / "scratch"
         self._lock, self._beginning = threading.Lock(), threading.Lock()
         self._live: dict[str, Spool] = {}
+        self._intact: dict[str, tuple[int, int, int]] = {}
+        """Of the files whose content is known to be theirs: what the disk said of them then."""
         with disk_errors(root):
             for folder in (self._artifacts, self._spool, self._scratch):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -72,6 +77,27 @@ class ArtifactFiles:
     def has(self, digest: str) -> bool:
         """Whether the whole file is here."""
         return self.path(digest).exists()
+
+    def check(self, digest: str) -> bool:
+        """Whether the file is here, and is what its name says; one that is not is dropped, for nobody may use it.
+
+        A file that this process has written, received or checked is read again only if the disk says that it was
+        changed since. Else it is read and hashed: once after a start, for a file that is used then.
+        """
+        path = self.path(digest)
+        try:
+            if self._intact.get(digest) == (now := _stamp(path)):
+                return True
+            if artifact_of_file(path).digest == digest:
+                self._intact[digest] = now
+                return True
+        except FileNotFoundError:
+            return False
+        except OSError as error:  # a disk that cannot read it
+            log.error("a file cannot be read", file=str(path), error=str(error))
+        log.error("a file is damaged and is not used: its content is not the one of its name", file=str(path))
+        self._delete(path)
+        return False
 
     def offset(self, artifact: Artifact) -> int:
         """How many bytes of a file are here: where its sender goes on.
@@ -166,6 +192,7 @@ class ArtifactFiles:
             del self._live[digest]
             if spool.finished:
                 self._sizes[spool.final] = self._sizes.pop(part)
+                self._intact[digest] = _stamp(spool.final)
             elif spool.offset:
                 self._idle[digest] = spool.offset
             surplus = [self._part(idle) for idle in list(self._idle)[: max(0, len(self._idle) - MAX_IDLE_PARTS)]]
@@ -216,6 +243,7 @@ class ArtifactFiles:
         with self._lock:
             self._sizes.pop(path, None)
             self._sizes[final] = artifact.size_bytes
+        self._intact[artifact.digest] = _stamp(final)
         return final
 
     def discard(self, path: Path) -> None:
@@ -244,6 +272,7 @@ class ArtifactFiles:
             with self._lock:
                 self._sizes.pop(path, None)
                 self._idle.pop(path.stem, None)
+                self._intact.pop(path.name, None)
             with disk_errors(path):
                 if path.exists():
                     self._free.put(path, path.stat().st_size)
@@ -251,6 +280,7 @@ class ArtifactFiles:
     def _delete(self, path: Path) -> None:
         with self._lock:
             self._sizes.pop(path, None)
+            self._intact.pop(path.name, None)
         with disk_errors(path):
             path.unlink(missing_ok=True)
 
@@ -286,6 +316,12 @@ class ArtifactFiles:
                 del self._idle[digest]
         if digest is not None:
             self._delete(self._part(digest))
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """What changes when somebody writes into a file, or puts another one in its place."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _open_sized(part: Path, size_bytes: int) -> int:

@@ -19,7 +19,7 @@ DOMAIN = b"covey/seal/1\n"
 """What is signed begins with it, so that no signature made for another purpose passes for a seal's."""
 KIND = "seal/1"
 LONGEST = 200
-"""Characters of a value in canonical JSON; of a longer one the seal has the SHA-256."""
+"""Characters of a text, or of another value in canonical JSON; of a longer one the seal has the SHA-256."""
 BYTES = "$bytes"
 LOCAL = {
     ("assignments", "kept"): "retention lets files go later; whether they are there is seen on the disk",
@@ -99,12 +99,15 @@ class Seals(ABC):
         """
 
 
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+
+
 def canonical(value: object) -> bytes:
     """Canonical JSON: sorted keys, no spaces, ASCII; infinities and NaN as `{"$float": "inf"}`."""
     try:
-        text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        text = _encode(value)
     except ValueError:
-        text = json.dumps(_marked(value), sort_keys=True, separators=(",", ":"))
+        text = _encode(_marked(value))
     return text.encode("ascii")
 
 
@@ -141,14 +144,14 @@ def sealed(table: str, values: Values) -> dict[str, Any]:
     for name, value in values.items():
         if name == "run" or (table, name) in LOCAL:
             continue
-        if (raw := bytes_in(value)) is not None:
-            digests[name] = hashlib.sha256(raw).hexdigest()
-        elif isinstance(value, int | float | None) and (not isinstance(value, float) or math.isfinite(value)):
+        if value is None or type(value) is int or (type(value) is str and len(value) <= LONGEST):
             short[name] = value
+        elif (raw := bytes_in(value)) is not None:
+            digests[name] = hashlib.sha256(raw).hexdigest()
         elif len(text := canonical(value)) > LONGEST:
             digests[name] = "json:" + hashlib.sha256(text).hexdigest()
         else:
-            short[name] = json.loads(text)
+            short[name] = json.loads(text) if b"$float" in text else value
     return {"table": table, "key": [values.get(name) for name in SEALED[table]], "values": short, "digests": digests}
 
 

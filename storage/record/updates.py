@@ -36,6 +36,14 @@ class Updates(ABC):
         """
 
     @abstractmethod
+    def forget_update(self, update: UpdateRecord) -> bool:
+        """Drop an update that was recorded and cannot be used, as its files are damaged: its node is asked again.
+
+        Only of an open round, and only one that has no verdict yet; the round collects again, and an assignment of an
+        asynchronous run loses its place in the order of arrival. False: there is nothing to drop. Raises `NotFound`.
+        """
+
+    @abstractmethod
     def updates(self, run: str, number: int) -> list[UpdateRecord]:
         """One round's updates and outcomes, by node id and phase."""
 

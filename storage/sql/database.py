@@ -20,7 +20,7 @@ from covey.errors import Conflict, Fenced, StoreError, StoreUnavailable
 from covey.storage.sql.engine import WRITES, make_engine, sqlite_path, translated
 from covey.storage.sql.locks import AdvisoryLock, DatabaseFileLock
 from covey.storage.sql.schema import LEASE_ROW, lease
-from covey.storage.sql.touched import Seal, Touched
+from covey.storage.sql.touched import Ledger, Touched
 
 _TAKE_ROW = select(lease.c.epoch, lease.c.holder).where(lease.c.id == LEASE_ROW).with_for_update()
 _READ_ROW = select(lease.c.epoch, lease.c.holder).where(lease.c.id == LEASE_ROW)
@@ -45,8 +45,8 @@ class Database:
         self._epoch: int | None = None
         self._closed = False
         self._touched: dict[str, Touched] = {}
-        self.seal: Seal | None = None
-        """Called at the end of a transaction, for each run of which something was `touched`."""
+        self.ledger: Ledger | None = None
+        """Seals, at the end of a transaction, each run of which something was `touched`."""
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -65,18 +65,23 @@ class Database:
         with self._writing:
             self._check_open()
             self._touched = {}
-            with translated(), self._begun() as connection:
-                yield connection
-                self._seal(connection)
+            try:
+                with translated(), self._begun() as connection:
+                    yield connection
+                    self._seal(connection)
+            except BaseException:
+                if self.ledger is not None:
+                    self.ledger.forget()
+                raise
 
     def touched(self, run: str) -> Touched:
         """Where a method notes what it changes of a run in the transaction that writes; "": what belongs to no run."""
         return self._touched.setdefault(run, Touched())
 
     def _seal(self, connection: Connection) -> None:
-        if self.seal is not None:
+        if self.ledger is not None:
             for run, touched in sorted(self._touched.items()):
-                self.seal(connection, run, touched)
+                self.ledger.seal(connection, run, touched)
 
     @contextlib.contextmanager
     def _begun(self) -> Iterator[Connection]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from sqlalchemy import JSON, Boolean, Connection, Double, Label, Table, type_coerce
@@ -23,7 +24,12 @@ def raw_columns(table: Table) -> list[Label[Any]]:
 
 def raw_values(table: Table, row: Row) -> dict[str, Any]:
     """A row of `raw_columns`: bytes as `{"$bytes": hex}`, JSON parsed, the same from either back end."""
-    return {column.name: _READ.get(type(column.type), _as_it_is)(row[column.name]) for column in table.c}
+    return {name: read(row[name]) for name, read in _readers(table)}
+
+
+@cache
+def _readers(table: Table) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
+    return tuple((column.name, _READ.get(type(column.type), _as_it_is)) for column in table.c)
 
 
 @contextmanager
@@ -45,6 +51,8 @@ def _as_it_is(value: Any) -> Any:
 
 
 def _json(value: Any) -> Any:
+    if value in ("{}", "[]"):
+        return {} if value == "{}" else []
     if not isinstance(value, str | bytes):
         return value
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
@@ -24,5 +24,13 @@ class Touched:
     events: set[int] = field(default_factory=set)
 
 
-Seal = Callable[[Connection, str, Touched], None]
-"""Seals what was changed of a run, in the transaction that changed it."""
+class Ledger(ABC):
+    """Where what was changed is sealed."""
+
+    @abstractmethod
+    def seal(self, connection: Connection, run: str, touched: Touched) -> None:
+        """Seal what a transaction changed of a run, in that transaction."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """A transaction came to nothing: what is known of the newest seals may not be so."""

@@ -32,3 +32,17 @@ def test_lines_and_tracebacks_are_written_without_rich(format):
     assert done.stdout == "False True None\n"
     assert "said" in done.stderr
     assert "ZeroDivisionError: division by zero" in done.stderr
+
+
+@pytest.mark.parametrize("format", ["console", "json"])
+def test_what_others_wrote_does_not_steer_the_terminal_of_who_reads_the_log(format):
+    program = f"""
+from covey.telemetry import configure_logging
+import structlog
+configure_logging({format!r}, "info")
+structlog.get_logger().warning("declined \\x1b[2J", reason="\\x1b]0;owned\\x07", error=ValueError("\\x1b[31m"))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "\x1b" not in done.stderr
+    assert "\x07" not in done.stderr
+    assert "owned" in done.stderr

@@ -11,7 +11,7 @@ import pytest
 from covey.errors import IdentityError
 from covey.node.operator.config import read_settings
 from covey.spec import parse_toml
-from covey.texts import decoded, read_pem
+from covey.texts import decoded, printable, read_pem
 from covey.users_code import place_in, place_of
 from covey.wire.tokens import JoinToken
 
@@ -72,3 +72,17 @@ def test_a_dump_of_stacks_has_a_place(tmp_path: Path) -> None:
         faulthandler.dump_traceback(file)
         file.seek(0)
         assert place_in(file.read()).endswith("in test_a_dump_of_stacks_has_a_place")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("accuracy 0.9", "accuracy 0.9"),
+        ("two\n\tlines, ä, 漢", "two\n\tlines, ä, 漢"),
+        ("\x1b]0;owned\x07\x1b[2J", "\\x1b]0;owned\\x07\\x1b[2J"),
+        ("\r\x9b31m\x7f", "\\r\\x9b31m\\x7f"),
+        ("gnp.\u202eexe", "gnp.\\u202eexe"),
+    ],
+)
+def test_text_of_others_does_not_steer_the_terminal(text, shown):
+    assert printable(text) == shown

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from typing_extensions import override
@@ -31,6 +32,7 @@ from covey.coordinator.modes.asynchronous.preparation import async_run_policy_of
 from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.runs.assignments import AssignmentInputs, wanted_parts
 from covey.coordinator.runs.commit import MadeStep, discard_scratch, signed_version
+from covey.coordinator.runs.damage import intact
 from covey.coordinator.runs.facts import Counted, NodeProgress
 from covey.coordinator.runs.mode import Mode
 from covey.coordinator.runs.preparation import Prepared
@@ -155,7 +157,7 @@ class AsyncMode(Mode):
             feedback=self._feedback.of(action.node), node_state=description.node_state, wanted=wanted_parts(description)
         )
         # Versions outnumber rounds by far: only the last one is evaluated on the nodes.
-        self._run.assign(action.node, number, 1, base, inputs)
+        self._run.assign(action.node, number, 1, base, inputs, present=set(self._services.nodes.nodes()))
 
     async def _close(self, action: ev.CloseAssignment) -> None:
         run = self._run
@@ -209,7 +211,7 @@ class AsyncMode(Mode):
         await run.persist(self._retain)
 
     async def _decision_input(self, pending: PendingUpdate) -> DecisionInput:
-        run, newest, path = self._run, self._run.newest(), self._services.files.path
+        run, newest, path = self._run, self._run.newest(), partial(intact, self._services.files)
         wanted = {newest.version, pending.base_version, *run.step.pinned_versions}
         versions = [
             newest if number == newest.version else await run.persist(run.record.version, run.run.run, number)
@@ -229,7 +231,7 @@ class AsyncMode(Mode):
     async def _ask_policy(self, given: DecisionInput) -> DecisionOutcome:
         files, prepared, services = self._services.files, self._run.ready(), self._services
         job = given.job(
-            {digest: files.path(digest) for digest in given.digests()},
+            {digest: intact(files, digest) for digest in given.digests()},
             files.scratch(prepared.layout.file_bytes),
             {slot: files.scratch(size) for slot, size in prepared.slot_bytes().items()},
             allow_path=services.allow_paths,

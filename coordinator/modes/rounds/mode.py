@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, cast
 
 from typing_extensions import override
@@ -26,6 +27,7 @@ from covey.coordinator.runs.assignments import (
     wanted_parts,
 )
 from covey.coordinator.runs.commit import MadeStep, discard_scratch, signed_version
+from covey.coordinator.runs.damage import intact, reject_damaged
 from covey.coordinator.runs.evaluation import NodeMetrics
 from covey.coordinator.runs.facts import Counted, NodeProgress
 from covey.coordinator.runs.mode import Mode
@@ -225,6 +227,13 @@ class RoundsMode(Mode):
         self._services.metrics.judged((update.node, "rejected") for update in rejected)
         run.log.info("phase opened", round=action.round, phase=action.phase, asked=list(action.params))
 
+    def _at_work(self) -> set[str]:
+        """The nodes that have a part in the open round."""
+        machine = self.machine
+        if machine is None:
+            return set()
+        return {*machine.invited, *(node for node, answer in machine.answers.items() if answer == "received")}
+
     def _assign(self, action: ev.Assign) -> None:
         base, inputs, is_first = self._run.newest(), self.inputs(action.node), self.open_phase(action.node) == 1
         self._run.assign(
@@ -233,6 +242,7 @@ class RoundsMode(Mode):
             action.attempt,
             base,
             inputs,
+            present=self._at_work(),
             evaluate=is_first and evaluates_first(self._run.ready().spec, base),
             has_change=not is_first or (inputs.change is not None and action.node in self._holders),
         )
@@ -272,8 +282,10 @@ class RoundsMode(Mode):
         self._run.driver.spawn(self._aggregate(action))
 
     def _close_round(self, number: int) -> list[UpdateRecord]:
-        self._run.record.begin_aggregation(self._run.run.run, number)
-        return self._run.record.updates(self._run.run.run, number)
+        record, run = self._run.record, self._run.run.run
+        record.begin_aggregation(run, number)
+        answers = record.updates(run, number)
+        return record.updates(run, number) if reject_damaged(record, self._services.files, answers) else answers
 
     async def _aggregate(self, action: ev.Aggregate) -> None:
         run, closing = self._run, self._closing
@@ -302,16 +314,16 @@ class RoundsMode(Mode):
 
     def _job(self) -> StepJob:
         run, files, base, prepared = self._run.run, self._services.files, self._run.newest(), self._run.ready()
-        closing = self._closing
+        closing, path = self._closing, partial(intact, files)
         return StepJob(
             run=run.run,
             spec_json=run.spec,
             layout=run.layout,
             version=base.version,
-            models={base.version: files.path(base.artifact.digest)},
+            models={base.version: path(base.artifact.digest)},
             answers=step_answers(closing.answers, run.roster, files.path, for_method=prepared.description.phases > 1),
             phase=self.open_phase(""),
-            state={part.name: files.path(part.artifact.digest) for part in base.state},
+            state={part.name: path(part.artifact.digest) for part in base.state},
             out=files.scratch(prepared.layout.file_bytes),
             out_state={slot: files.scratch(size) for slot, size in prepared.slot_bytes().items()},
             roster=run.roster,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from covey.telemetry import LogFormat
 
 IDENTITY_FIELDS = ("node", "federation", "server", "data_dir")
+TOKEN_PREFIX, MAX_TOKEN_CHARS = "covey1.", 16_384
+"""As `covey.wire.tokens` has them; importing that would slow every command down."""
 data_dir_option = click.option("--data-dir", type=FOLDER, required=True, help="This node's own folder.")
 device_option = click.option(
     "--device", default="auto", show_default=True, help="What trains: auto, cpu, cuda or cuda:N."
@@ -37,18 +40,39 @@ def node() -> None:
     """Be a node, or look after nodes."""
 
 
-@node.command(examples=("covey node join TOKEN --data-dir /srv/node",), json_fields=IDENTITY_FIELDS)
+def token_text(given: str) -> str:
+    """A join token as it was given: itself, in a file, or on standard input."""
+    if given == "-":
+        return sys.stdin.read(2 * MAX_TOKEN_CHARS)
+    if given.lstrip().startswith(TOKEN_PREFIX):
+        return given
+    try:
+        with open(given, encoding="utf-8", errors="replace") as file:
+            return file.read(2 * MAX_TOKEN_CHARS)
+    except OSError:
+        return given  # which is said to be no token
+
+
+@node.command(
+    examples=(
+        "covey node join TOKEN --data-dir /srv/node",
+        "covey node join - --data-dir /srv/node < token.txt",
+        "covey node join token.txt --data-dir /srv/node",
+    ),
+    json_fields=IDENTITY_FIELDS,
+)
 @click.argument("token")
 @data_dir_option
 @json_option
 def join(token: str, data_dir: Path, as_json: bool) -> None:
     """Make keys here and have them certified with TOKEN; the keys never leave this machine.
 
-    If the answer is lost on the way, the same command can be given again.
+    TOKEN is the token itself, a file that holds it, or - for standard input: what is given on the command line can be
+    seen by every user of this machine. If the answer is lost on the way, the same command can be given again.
     """
     from covey.node.membership.enrolment import join as join_federation
 
-    identity = join_federation(token, data_dir)
+    identity = join_federation(token_text(token), data_dir)
     if as_json:
         values = (identity.name, identity.federation, identity.server, str(data_dir))
         print_json(dict(zip(IDENTITY_FIELDS, values, strict=True)))

@@ -153,6 +153,26 @@ class RoundConformance:
             store.record_update(make.update_record(run, 1, "cyd"))
         assert [u.verdict for u in store.updates(run, 1)] == ["received", "received", "rejected"]
 
+    def test_an_update_that_cannot_be_used_is_forgotten_and_may_come_again(self, store: Store) -> None:
+        run = make.start_run(store)
+        store.open_round(make.round_record(run, 1))
+        ada, bob = (make.update_record(run, 1, node) for node in ("ada", "bob"))
+        for update in (ada, bob):
+            store.record_update(update)
+        store.begin_aggregation(run, 1)
+        assert not store.forget_update(replace(ada, digest="of another"))
+        assert store.forget_update(ada)
+        assert not store.forget_update(ada)
+        assert store.round(run, 1).state == "collecting"
+        assert store.updates(run, 1) == [bob]
+        assert not make.files_of(ada) & store.referenced_digests()
+        assert make.files_of(bob) <= store.referenced_digests()
+        assert store.record_update(ada)
+        make.commit(store, run, 1, [make.accepted(ada), make.accepted(bob)])
+        assert not store.forget_update(bob)
+        with pytest.raises(NotFound):
+            store.forget_update(make.update_record(run, 9, "ada"))
+
     def test_a_received_update_can_only_become_rejected(self, store: Store) -> None:
         run = make.start_run(store)
         store.open_round(make.round_record(run, 1))

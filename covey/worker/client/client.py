@@ -37,6 +37,8 @@ P = TypeVar("P")
 OnProgress = Callable[[dict[str, Any]], object]
 MAX_LINE_BYTES = 1 << 28
 """A line holds at most a layout of very many tensors, or the chunk table of a huge model."""
+MAX_MESSAGE = 20_000
+"""Of an error's text no more is taken: the task's code may have written it."""
 STANDARD_ERROR = 2
 LAST_WORDS_S = 0.5
 """How long after the child's end its pipe is still read."""
@@ -360,4 +362,4 @@ def _environment(threads: int, confinement: Confinement) -> dict[str, str]:
 
 def _error(fields: Mapping[str, str]) -> CoveyError:
     kind = by_code().get(fields["code"], WorkerError)
-    return kind(fields["message"])
+    return kind(fields["message"][:MAX_MESSAGE])

@@ -65,7 +65,7 @@ def train(job: TrainJob, host: Host) -> TrainResult:
     tells = job.evaluate and not codec.private  # what a node tells of its data would have to be paid for
     evaluation: Metrics = {}
     if tells:
-        evaluation = _safely(lambda: _evaluated(context, context.eval_data, host))
+        evaluation = _safely(host, lambda: _evaluated(context, context.eval_data, host))
         host.report(TrainProgress(0, 0, math.nan, time.monotonic() - began))  # from here on it is the training
     writer = PartsWriter(context, job, codec)
     inputs = writer.inputs()
@@ -110,16 +110,16 @@ def evaluate(job: EvaluateJob, host: Host) -> EvaluateResult:
         LayoutError: The file is not of the task's model.
     """
     context = _context(host.contexts, job)
-    return EvaluateResult(_safely(lambda: _metrics(context, job, host)))
+    return EvaluateResult(_safely(host, lambda: _metrics(context, job, host)))
 
 
-def _safely(evaluation: Callable[[], Metrics]) -> Metrics:
+def _safely(host: Host, evaluation: Callable[[], Metrics]) -> Metrics:
     """What an evaluation comes to: an error of the task's code costs the metrics, and nothing else."""
     try:
         return evaluation()
     except TaskError as error:
         log.warning("evaluation failed", error=str(error), exc_info=error.__cause__)
-        return failed(error)
+        return failed(host.with_log(str(error)) if error.__cause__ is not None else error)
 
 
 def _metrics(context: RunContext, job: EvaluateJob, host: Host) -> Metrics:
@@ -185,7 +185,7 @@ def check(job: CheckJob, host: Host) -> CheckResult:
         loss=fit.metrics["loss"].ratio if "loss" in fit.metrics else 0.0,
         seconds_per_step=seconds / max(1, fit.steps),
         device=device_name(context.device),
-        evaluation=_safely(lambda: _first_batch(context, host)),
+        evaluation=_safely(host, lambda: _first_batch(context, host)),
     )
 
 
@@ -230,7 +230,7 @@ def _fit(
 ) -> tuple[dict[str, Tensor] | None, FitResult]:
     """Train locally, or take one gradient (which leaves the parameters as they are)."""
     spec, model, data = context.spec, context.model, _training_data(context, job)
-    indices = context.indices(job.roster_index, job.num_partitions)
+    indices = context.indices(job.roster_index if job.part < 0 else job.part, job.num_partitions)
 
     def progress(step: int, steps: int, loss: float) -> None:
         host.report(TrainProgress(step, steps, loss, time.monotonic() - began))

@@ -64,6 +64,8 @@ class TrainJob:
     """The base model's file."""
     scratch: Mapping[str, Path]
     """Part name to the file to write it into; old contents of any size are overwritten."""
+    part: int = -1
+    """Which of the parts of the data is this node's; -1: the one of its roster index."""
     evaluate: bool = False
     """Also evaluate the base model on the node's evaluation data, before training."""
     node_paths: Mapping[str, str] = field(default_factory=dict)

@@ -20,6 +20,7 @@ class Host:
         device: Where to compute.
         check_cancelled: Called in every step; raises if the daemon has given the job up.
         report: Takes the progress of the job, as its operation declares it.
+        log_name: What people call the log of this program.
         confinement: What it cannot read, for people; empty: nothing was to be hidden.
 
     Attributes:
@@ -32,8 +33,13 @@ class Host:
         check_cancelled: Callable[[], object] = _nothing,
         report: Callable[[object], object] = _nothing,
         *,
+        log_name: str = "",
         confinement: str = "",
     ) -> None:
         self.device, self.contexts = device, Contexts(device)
         self.check_cancelled, self.report = check_cancelled, report
-        self.confinement = confinement
+        self.confinement, self._log_name = confinement, log_name
+
+    def with_log(self, text: str) -> str:
+        """What went wrong, and where its whole traceback is."""
+        return f"{text}; the whole traceback is in {self._log_name}" if self._log_name else text

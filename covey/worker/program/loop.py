@@ -39,11 +39,12 @@ class Program:
         self, channel: Channel, *, device: str, threads: int, log_name: str = "its log", confinement: str = ""
     ) -> None:
         torch.set_num_threads(threads)
-        self._channel, self._log_name = channel, log_name
+        self._channel = channel
         self._host = Host(
             _device(device),
             channel.check_cancelled,
             lambda progress: channel.progress(to_json(progress)),
+            log_name=log_name,
             confinement=confinement,
         )
 
@@ -63,17 +64,14 @@ class Program:
             # Whoever asked logs the refusal itself; only here is where the task's code failed.
             say = log.debug if _cause(error) is None else log.warning
             say("failed", op=request.op, code=error.code, error=str(error), exc_info=_cause(error))
-            self._channel.fail(error if _cause(error) is None else TaskError(self._with_log(str(error))))
+            self._channel.fail(error if _cause(error) is None else TaskError(self._host.with_log(str(error))))
         except SystemExit as error:
             self._channel.fail(TaskError(f"{request.op}: the task's code called sys.exit({error.code!r})"))
         except Exception as error:
             log.exception("failed", op=request.op)
             at = place_of(error)
             text = f"{request.op}: {type(error).__name__}: {error}" + (f" ({at})" if at else "")
-            self._channel.fail(WorkerError(self._with_log(text)))
-
-    def _with_log(self, text: str) -> str:
-        return f"{text}; the whole traceback is in {self._log_name}"
+            self._channel.fail(WorkerError(self._host.with_log(text)))
 
     def _done(self, request: Request) -> object:
         if request.op not in KNOWN:

@@ -6,16 +6,17 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, Table, and_, bindparam, func, insert, select
+from sqlalchemy import Connection, Select, Table, bindparam, func, insert, select
 from typing_extensions import override
 
 from covey.storage.record.seals import Facts, RawRow, Sealer, SealRecord, Seals, sealed, statement_of
 from covey.storage.sql.database import Database
 from covey.storage.sql.raw_rows import any_text, raw_columns, raw_values
 from covey.storage.sql.schema import assignments, events, groups, keys, runs, seals, steps, versions
-from covey.storage.sql.touched import Touched
+from covey.storage.sql.touched import Ledger, Touched
 
 PAGE = 500
+MOST_RUNS = 1000
 TABLES: tuple[Table, ...] = (runs, groups, assignments, versions, steps, events)
 _ADD = insert(seals)
 _LAST = (
@@ -27,9 +28,11 @@ _LAST = (
 _RUN = select(*raw_columns(runs)).where(runs.c.run == bindparam("b_run"))
 
 
-def _numbered(table: Table, column: str) -> Select[Any]:
-    where = and_(table.c.run == bindparam("b_run"), table.c[column].in_(bindparam("b_numbers", expanding=True)))
-    return select(*raw_columns(table)).where(where).order_by(*table.primary_key)
+def _numbered(table: Table, column: str) -> tuple[Select[Any], Select[Any]]:
+    """Rows by one number, which is what most transactions change and costs less, and by several."""
+    of_run = select(*raw_columns(table)).where(table.c.run == bindparam("b_run")).order_by(*table.primary_key)
+    several = table.c[column].in_(bindparam("b_numbers", expanding=True))
+    return of_run.where(table.c[column] == bindparam("b_number")), of_run.where(several)
 
 
 _GROUPS = _numbered(groups, "number")
@@ -43,7 +46,7 @@ _COUNTS = {
 }
 
 
-class Ledger:
+class SignedLedger(Ledger):
     """The seals of one database's writer.
 
     Args:
@@ -52,19 +55,34 @@ class Ledger:
 
     def __init__(self, sealer: Sealer) -> None:
         self._sealer = sealer
+        self._last: dict[str, tuple[int, str]] = {}
+        """Of runs that were sealed last: the number of the newest seal, and its digest."""
 
+    @override
+    def forget(self) -> None:
+        self._last.clear()
+
+    @override
     def seal(self, connection: Connection, run: str, touched: Touched) -> None:
-        """Seal what a transaction changed of a run, in that transaction."""
         rows = [sealed(table.name, raw_values(table, row)) for table, row in _rows_of(connection, run, touched)]
-        last = connection.execute(_LAST, {"b_run": run}).one_or_none()
-        number, parent = (1, "") if last is None else (last.number + 1, hashlib.sha256(last.statement).hexdigest())
+        last, parent = self._last.get(run) or _newest(connection, run)
+        number = last + 1
         facts = Facts(
-            before=_before(connection, run, touched) if last is None and run and not touched.new else {},
+            before=_before(connection, run, touched) if not last and run and not touched.new else {},
             end=_end(connection, run) if touched.ended else {},
         )
         statement = statement_of(self._sealer, run, number, parent, rows, facts)
         record = SealRecord(run, number, statement, self._sealer.sign(statement))
         connection.execute(_ADD, vars(record))
+        if len(self._last) > MOST_RUNS:
+            self._last.clear()
+        self._last[run] = number, hashlib.sha256(statement).hexdigest()
+
+
+def _newest(connection: Connection, run: str) -> tuple[int, str]:
+    """The number of a run's newest seal, and its digest; 0 and nothing before the first."""
+    last = connection.execute(_LAST, {"b_run": run}).one_or_none()
+    return (0, "") if last is None else (last.number, hashlib.sha256(last.statement).hexdigest())
 
 
 def _rows_of(connection: Connection, run: str, touched: Touched) -> Iterator[tuple[Table, Any]]:
@@ -77,10 +95,14 @@ def _rows_of(connection: Connection, run: str, touched: Touched) -> Iterator[tup
     )
     if touched.row:
         yield from ((runs, row) for row in connection.execute(_RUN, {"b_run": run}).mappings())
-    for table, query, numbers in wanted:
-        if numbers:
-            found = connection.execute(query, {"b_run": run, "b_numbers": sorted(numbers)}).mappings()
-            yield from ((table, row) for row in found)
+    for table, (of_one, of_several), numbers in wanted:
+        if len(numbers) == 1:
+            found = connection.execute(of_one, {"b_run": run, "b_number": next(iter(numbers))})
+        elif numbers:
+            found = connection.execute(of_several, {"b_run": run, "b_numbers": sorted(numbers)})
+        else:
+            continue
+        yield from ((table, row) for row in found.mappings())
 
 
 def _before(connection: Connection, run: str, touched: Touched) -> dict[str, int]:
@@ -112,8 +134,7 @@ class SqlSeals(Seals):
 
     @override
     def seal_with(self, sealer: Sealer) -> None:
-        ledger = Ledger(sealer)
-        self._db.seal = ledger.seal
+        self._db.ledger = SignedLedger(sealer)
 
     @override
     def audited_rows(self, run: str) -> Iterator[RawRow]:

@@ -74,6 +74,14 @@ _REFERENCED = select(file_references.c.digest).where(
     file_references.c.number == bindparam("b_round"),
     file_references.c.node == bindparam("b_node"),
 )
+_LET_GO = delete(file_references).where(
+    file_references.c.run == bindparam("b_run"),
+    file_references.c.kind == "update",
+    file_references.c.number == bindparam("b_round"),
+    file_references.c.node == bindparam("b_node"),
+    file_references.c.digest.in_(bindparam("b_digests", expanding=True)),
+)
+_COLLECT_AGAIN = update(groups).where(_GROUP).values(state="collecting", arrival=None)
 _REPLACEABLE = (None, *NO_UPDATE)
 
 
@@ -120,6 +128,20 @@ class SqlUpdates(Updates):
         with self._db.reading() as connection:
             counted = tallies(connection, nodes, run)
         return [counted[node].contribution(node) for node in nodes]
+
+    @override
+    def forget_update(self, update: UpdateRecord) -> bool:
+        with self._db.writing() as connection:
+            row = _group_and_answer(connection, update)
+            if row.state not in ("collecting", "aggregating") or (row.verdict, row.digest) != (
+                "received",
+                update.digest,
+            ):
+                return False
+            connection.execute(_FORGET, _key(update))
+            connection.execute(_LET_GO, _key(update) | {"b_digests": [p.artifact.digest for p in update.parts]})
+            connection.execute(_COLLECT_AGAIN, _key(update))
+            return True
 
     @override
     def close_round(self, outcome: UpdateRecord, *, discard: bool = False) -> bool:

@@ -159,3 +159,9 @@ def test_after_a_renewal_the_old_certificate_ends_when_the_new_one_is_used(feder
     with contextlib.closing(sqlite3.connect(federation.coordinator_dir / "covey.db")) as record:
         found = record.execute("SELECT previous_serial FROM nodes WHERE node = 'renewing'").fetchall()
     assert found == [("",)]
+
+
+def test_nobody_else_on_the_machine_can_read_what_the_coordinator_keeps(federation, hostile):
+    folder = federation.coordinator_dir
+    open_ones = [path for path in (folder, *folder.rglob("*")) if path.lstat().st_mode & 0o077]
+    assert open_ones == []

@@ -42,6 +42,16 @@ async def test_a_job_that_hangs_is_ended_and_says_where(tasks_path: None, tmp_pa
         await supervisor.stop()
 
 
+async def test_a_daemon_has_a_limit_of_its_own_for_jobs_that_have_none(tasks_path: None, tmp_path: Path) -> None:
+    supervisor = WorkerSupervisor(tmp_path, device="cpu", log_format="console", stall_s=2.0)
+    try:
+        with pytest.raises(WorkerStalled, match=r"'initial' made no step for 2 s \(it was at .*:\d+, in model\)"):
+            await Run(supervisor, tmp_path, spec_of("Endless")).initial()
+        assert (await Run(supervisor, tmp_path, spec_of()).initial()).layout
+    finally:
+        await supervisor.stop()
+
+
 async def test_a_job_that_was_given_up_and_does_not_stop_costs_its_worker_only(
     tasks_path: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

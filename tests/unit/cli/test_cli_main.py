@@ -1,3 +1,4 @@
+import io
 import subprocess
 import sys
 
@@ -6,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from covey import __version__
+from covey.cli.commands.node import token_text
 from covey.cli.framework.command import INTERRUPTED, Command, Group, RootGroup
 from covey.cli.main import SUBCOMMANDS, covey
 from covey.errors import NotFound
@@ -168,3 +170,12 @@ def test_subcommands_are_listed_in_their_order():
     done = CliRunner().invoke(covey, ["--help"])
     places = [done.stdout.index(f"\n  {name} ") for name in SUBCOMMANDS]
     assert places == sorted(places)
+
+
+def test_a_token_is_taken_from_a_file_or_standard_input(tmp_path, monkeypatch):
+    (tmp_path / "token").write_text("covey1.in-a-file\n")
+    monkeypatch.setattr("sys.stdin", io.StringIO("covey1.by-hand\n"))
+    assert token_text("covey1.itself") == "covey1.itself"
+    assert token_text(str(tmp_path / "token")) == "covey1.in-a-file\n"
+    assert token_text("-") == "covey1.by-hand\n"
+    assert token_text("absent") == "absent"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from covey import messages as msg
 from covey.artifact import INLINE_BYTES, Artifact, artifact_of
-from covey.coordinator.runs.assignments import input_files, method_files, wanted_parts
+from covey.coordinator.runs.assignments import free_part, input_files, method_files, wanted_parts
 from covey.parts import Audience, DeclaredPart, PartFile
 from covey.storage.record.contract import VersionRecord
 from covey.worker.jobs.runs import Description
@@ -48,3 +48,14 @@ def test_other_nodes_files_come_by_node_and_for_download() -> None:
         description = replace(DESCRIPTION, parts=(replace(member, audience=audience),))
         found = input_files(description, base, "a", lambda artifact: b"ctrl")
         assert found == tuple(msg.InputFile("m", source, FILES["c"]) for source in sources)
+
+
+def test_a_newcomer_takes_the_part_of_a_node_that_is_not_there() -> None:
+    roster = ("a", "b", "c", "d", "e")
+    whole = [free_part(roster, 5, roster, node) for node in roster]
+    assert whole == [-1] * 5, "each has the part of its own place"
+    assert free_part(roster, 3, {"a", "c", "d"}, "c") == -1
+    assert free_part(roster, 3, {"a", "c", "d"}, "d") == 1
+    assert (free_part(roster, 3, {"c", "d", "e"}, "d"), free_part(roster, 3, {"c", "d", "e"}, "e")) == (0, 1)
+    assert free_part(roster, 3, {"b", "c", "d", "e"}, "e") == -1, "one part is free, and another newcomer has it"
+    assert free_part(roster, 3, {"a", "b", "c", "d"}, "d") == -1

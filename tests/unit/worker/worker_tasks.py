@@ -90,6 +90,14 @@ class Deaf(Normed):
         raise AssertionError("unreachable")
 
 
+class Endless(Normed):
+    """Its model is never made."""
+
+    def model(self) -> nn.Module:
+        time.sleep(10_000)
+        raise AssertionError("unreachable")
+
+
 class Prying(Normed):
     """Looks at what is none of its business, and tells."""
 

@@ -1,0 +1,96 @@
+"""After a restart: whether the files that a run goes on from are what its record says.
+
+What this process receives or makes is checked as it comes. A file from before is hashed once, before it is used. An
+update whose files are damaged or missing is asked for again; without its newest version a run cannot go on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+
+from covey.coordinator.runs.ports import Files
+from covey.errors import CorruptChunk
+from covey.storage.record.contract import EventRecord, Store, UpdateRecord, VersionRecord
+
+log = structlog.get_logger(room="coordinator")
+OPEN = ("collecting", "aggregating")
+PAGE = 1000
+"""Rounds, or assignments, from the newest on that may be open: there is one for each node."""
+RESTORE = "restore a backup of the coordinator, or submit the run anew"
+
+
+def check_run(store: Store, files: Files, run: str, now: float) -> list[UpdateRecord]:
+    """Check all that a running run needs now; the updates that its nodes are asked for again. Blocking.
+
+    Raises:
+        CorruptChunk: What cannot be had again is damaged or missing.
+    """
+    _check_versions(store, files, run)
+    lost = [update for update in _undecided(store, run) if not _is_whole(update, files)]
+    for update in lost:
+        reason = "its files were damaged or missing after a restart: the node is asked for it again"
+        if store.forget_update(update):
+            detail = {"round": update.round, "phase": update.phase, "reason": reason}
+            store.add_event(EventRecord(now, "update-lost", run, update.node, detail))
+            log.error("an update is lost", run=run, node=update.node, round=update.round, reason=reason)
+    return lost
+
+
+def reject_damaged(store: Store, files: Files, answers: Sequence[UpdateRecord]) -> bool:
+    """Record that updates whose files were damaged meanwhile do not count; whether there are some. Blocking."""
+    lost = [a for a in answers if a.verdict == "received" and a.parts and not _is_whole(a, files)]
+    for update in lost:
+        reason = "lost: its files were damaged or missing on the coordinator when the round was closed"
+        store.record_outcome(replace(update, verdict="rejected", reason=reason))
+        log.error("an update is lost", run=update.run, node=update.node, round=update.round, reason=reason)
+    return bool(lost)
+
+
+def intact(files: Files, digest: str) -> Path:
+    """The path of a file that is to be read now.
+
+    Raises:
+        CorruptChunk: It is damaged or missing.
+    """
+    if not files.check(digest):
+        raise CorruptChunk(f"the file {files.path(digest)} is damaged or missing; {RESTORE}")
+    return files.path(digest)
+
+
+def _undecided(store: Store, run: str) -> Iterable[UpdateRecord]:
+    """Updates of open rounds that have no verdict yet."""
+    page = store.rounds(run, limit=PAGE, newest=True)
+    for record in page:
+        if record.state in OPEN:
+            yield from (u for u in store.updates(run, record.round) if u.verdict == "received" and u.parts)
+
+
+def _is_whole(update: UpdateRecord, files: Files) -> bool:
+    found = [files.check(part.artifact.digest) for part in update.parts]  # each damaged one is dropped
+    return all(found)
+
+
+def _check_versions(store: Store, files: Files, run: str) -> None:
+    newest, step = store.version(run, -1), store.last_step(run)
+    _require(files, newest, f"the newest version ({newest.version})")
+    if step is None:
+        return
+    if step.state and hashlib.sha256(step.state.encode()).hexdigest() != step.state_sha256:
+        raise CorruptChunk(f"the policy's state after step {step.number} is not the one that was recorded; {RESTORE}")
+    for number in step.pinned_versions:
+        _require(files, store.version(run, number), f"version {number}, which the policy compares with")
+    for update in store.updates_of(run, step.pinned_updates):
+        if update.verdict != "received" and not _is_whole(update, files):
+            what = f"the update of {update.node} in round {update.round}, which the policy refers to"
+            raise CorruptChunk(f"a file of {what}, is damaged or missing; {RESTORE}")
+
+
+def _require(files: Files, version: VersionRecord, what: str) -> None:
+    for digest in (version.artifact.digest, *(part.artifact.digest for part in version.state)):
+        if not files.check(digest):
+            raise CorruptChunk(f"a file of {what} is damaged or missing ({digest}); {RESTORE}")

@@ -1,0 +1,38 @@
+"""A node that is lost for good is replaced: the newcomer takes its part of the data."""
+
+from __future__ import annotations
+
+import pytest
+
+from covey.testing.federation import Federation
+from tests.integration.specs import spec
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
+
+
+def test_the_newcomer_takes_the_free_part(tmp_path):
+    policy = "rejoin_s = 1\nquorum = 1.0"
+    with Federation(tmp_path, nodes=3) as federation:
+        federation.start_coordinator()
+        federation.join()
+        for index in range(2):
+            federation.start_node(index)
+        federation.wait_connected(2)
+        run = federation.submit(spec(rounds=400, policy=policy, extra='[data]\npartition = "iid"\nparts = 2'))
+        federation.wait_round(run, 2)
+        lost = {update["node"]: update["weight"] for update in federation.admin.round(run, 1)["updates"]}["n1"]
+        federation.kill_node(1)
+        federation.start_node(2)
+        federation.until(lambda: took_part(federation, run, "n2"), 60, "n2 took no part")
+        rounds = [federation.admin.round(run, one["round"])["updates"] for one in federation.rounds(run)[:-1]]
+        together = [{u["node"]: u["weight"] for u in updates if u["verdict"] == "accepted"} for updates in rounds]
+        assert {n: w for n, w in together[0].items() if n != "n0"} == {"n1": lost}
+        assert [weights["n2"] for weights in together if "n2" in weights][:1] == [lost]
+        assert all(len(weights) == 2 for weights in together)
+        federation.cli("run", "stop", run, "--data-dir", federation.coordinator_dir)
+
+
+def took_part(federation, run, node):
+    rounds = federation.rounds(run)
+    updates = federation.admin.round(run, rounds[-2]["round"])["updates"] if len(rounds) > 1 else []
+    return any(update["node"] == node and update["verdict"] == "accepted" for update in updates)
