@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from covey.telemetry import LogFormat
@@ -44,6 +45,8 @@ class CoordinatorConfig:
     """Most memory of the worker's own; None: as much as there is."""
     worker_env: tuple[str, ...] = ()
     """Variables of the daemon's environment that the worker sees beside the usual ones."""
+    data_paths: Mapping[str, str] = field(default_factory=dict)
+    """Where a task finds the coordinator's own data (`Task.central_data`), by name."""
     max_runs: int = 4
     """How many runs are taken care of at once."""
 

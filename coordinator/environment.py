@@ -97,6 +97,7 @@ class Environment:
             clock=self.now,
             started_at=self.now(),
             allow_paths=self.config.allow_paths,
+            data_paths=self.config.data_paths,
             keeps_deadlines=self.keeps_deadlines,
             record_events=partial(event_log, self.events, self.now) if self.events is not None else None,
         )
@@ -144,6 +145,7 @@ class Environment:
             clock=self.now,
             store_name="PostgreSQL" if (self.config.store_url or "").startswith("postgres") else "SQLite",
             allow_paths=self.config.allow_paths,
+            data_paths=self.config.data_paths,
         )
 
     def gauge_sources(self, own: OwnCertificate) -> GaugeSources:

@@ -40,6 +40,11 @@ class Artifact:
     size_bytes: int
     chunk_sha256: bytes
 
+    @property
+    def is_without_table(self) -> bool:
+        """Whether it was announced without its table of contents, which is to be asked for."""
+        return bool(self.size_bytes) and not self.chunk_sha256
+
     def validate(self, max_bytes: int) -> None:
         """Check an announced artifact before anything is allocated for it.
 

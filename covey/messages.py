@@ -23,7 +23,7 @@ class InputFile:
     Attributes:
         part: The part's name, as the run's method declares it.
         source: The node whose file it is; empty: the run's own.
-        artifact: The file.
+        artifact: The file; another node's may be without its chunk digests, which then come with the download's grant.
         data: The file itself, if it is small enough to come along.
     """
 
@@ -156,6 +156,8 @@ class DownloadAsk:
     """A node asks for a place in the queue of downloads."""
 
     digest: str
+    with_table: bool = False
+    """Whether the file was announced without its chunk digests, so that the grant has to bring them."""
 
 
 @dataclass(frozen=True)
@@ -235,6 +237,8 @@ class DownloadGrant:
     """This file may be downloaded now."""
 
     digest: str
+    chunk_sha256: bytes = b""
+    """The chunks' digests, where they were asked for."""
 
 
 @dataclass(frozen=True)

@@ -211,16 +211,20 @@ class WantedPart(_message.Message):
     def __init__(self, name: _Optional[str] = ..., codec: _Optional[str] = ..., size_bytes: _Optional[int] = ..., exact: _Optional[bool] = ..., held: _Optional[int] = ...) -> None: ...
 
 class DownloadAsk(_message.Message):
-    __slots__ = ("digest",)
+    __slots__ = ("digest", "with_table")
     DIGEST_FIELD_NUMBER: _ClassVar[int]
+    WITH_TABLE_FIELD_NUMBER: _ClassVar[int]
     digest: str
-    def __init__(self, digest: _Optional[str] = ...) -> None: ...
+    with_table: bool
+    def __init__(self, digest: _Optional[str] = ..., with_table: _Optional[bool] = ...) -> None: ...
 
 class DownloadGrant(_message.Message):
-    __slots__ = ("digest",)
+    __slots__ = ("digest", "chunk_sha256")
     DIGEST_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_SHA256_FIELD_NUMBER: _ClassVar[int]
     digest: str
-    def __init__(self, digest: _Optional[str] = ...) -> None: ...
+    chunk_sha256: bytes
+    def __init__(self, digest: _Optional[str] = ..., chunk_sha256: _Optional[bytes] = ...) -> None: ...
 
 class DownloadRequest(_message.Message):
     __slots__ = ("digest", "offset")

@@ -7,8 +7,8 @@ import contextlib
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from re import fullmatch
 from typing import TypeVar
@@ -73,6 +73,7 @@ class AdminServices:
     store_name: str
     """For people: the kind of database."""
     allow_paths: bool = False
+    data_paths: Mapping[str, str] = field(default_factory=dict)
 
 
 class AdminService:
@@ -111,7 +112,9 @@ class AdminService:
             raise SpecError(f'mode: "{spec.mode}" {text}')
         text, written = spec.to_json(), written_in(request.spec_toml)
         async with self._submission:
-            job = DescribeJob(text, self._env.allow_paths, submitted=True, written=written)
+            job = DescribeJob(
+                text, self._env.allow_paths, data_paths=self._env.data_paths, submitted=True, written=written
+            )
             refuse_oversized(text, await self._env.worker.do(DESCRIBE, job))
         now = self._env.clock()
         record = RunRecord(secrets.token_hex(6), spec.name, spec.mode, text, spec.seed, "queued", "", now)

@@ -95,6 +95,8 @@ class CoordinatorService:
         """By (node, digest)."""
         self._downloading: set[tuple[str, str]] = set()
         self._watched: set[tuple[str, str]] = set()
+        self._without_table: set[tuple[str, str]] = set()
+        """Node and file, where the grant has to bring the chunks' digests."""
         self._messages, self._sessions, self._notes = Buckets(*MESSAGES), Buckets(*SESSIONS), Buckets(*NOTES)
         self._renewals = Buckets(*RENEWALS)
         """By node: whoever opens another session goes on with what is left."""
@@ -220,6 +222,7 @@ class CoordinatorService:
             return
         log.info("node disconnected", node=node)
         services.offers.drop(node)
+        self._without_table = {key for key in self._without_table if key[0] != node}
         self._grant_downloads(self._downloads.drop(node))
         services.runs.post_all(NodeLost(node, services.clock()))
         services.changes.notify()
@@ -232,8 +235,8 @@ class CoordinatorService:
         match message:
             case msg.Hello():
                 await self._hello(session, message)
-            case msg.DownloadAsk(digest=digest):
-                self._asked(node, digest)
+            case msg.DownloadAsk():
+                self._asked(node, message)
             case msg.UpdateOffer():
                 await self._services.offers.offer(node, message)
             case msg.Decline():
@@ -294,7 +297,11 @@ class CoordinatorService:
 
     def _progressed(self, node: str, progress: msg.Progress) -> None:
         run = self._services.runs.of(progress.run)
-        if run is None or not run.collecting(node, progress.round):
+        if run is None:
+            return
+        if not run.collecting(node, progress.round):
+            if progress.phase == "queued":
+                run.evaluates_later(node, progress.round)
             return
         phase = progress.phase if progress.phase in PHASES else "training"
         loss = progress.loss if math.isfinite(progress.loss) else math.nan
@@ -316,10 +323,13 @@ class CoordinatorService:
 
     # -- bulk -----------------------------------------------------------------------------------------------------
 
-    def _asked(self, node: str, digest: str) -> None:
+    def _asked(self, node: str, ask: msg.DownloadAsk) -> None:
         """A node asks for a place in the queue of downloads."""
+        digest = ask.digest
         if self._services.runs.served(node, digest) is None:
             return  # an old base: its work was cancelled, or will be
+        if ask.with_table:
+            self._without_table.add((node, digest))
         if self._downloads.request((node, digest), node, now=time.monotonic()):
             self._grant_downloads([(node, digest)])
 
@@ -328,8 +338,15 @@ class CoordinatorService:
             if (node, digest) not in self._watched:
                 self._watched.add((node, digest))
                 self._services.background.spawn(self._watch_download((node, digest)))
-            if not self._services.sessions.send(node, msg.DownloadGrant(digest)):
+            if not self._services.sessions.send(node, self._grant(node, digest)):
                 self._grant_downloads(self._downloads.release((node, digest)))
+
+    def _grant(self, node: str, digest: str) -> msg.DownloadGrant:
+        """With the chunks' digests, where the node asked for them."""
+        wanted = (node, digest) in self._without_table
+        self._without_table.discard((node, digest))
+        served = self._services.runs.served(node, digest) if wanted else None
+        return msg.DownloadGrant(digest, served[1].chunk_sha256 if served is not None else b"")
 
     async def download(self, request: pb.DownloadRequest, context: Context) -> AsyncIterator[bytes]:
         """Stream the current base model from an offset."""

@@ -107,6 +107,11 @@ class ActiveRun:
         """Whether this node has a part in this round, and the round is open."""
         return self.machine is not None and self.machine.collects(node, number)
 
+    def evaluates_later(self, node: str, version: int) -> None:
+        """A node says that it works for another run first; of interest here if it is to evaluate the last version."""
+        if self.machine is not None and self.machine.state == "finishing" and version == self.machine.committed:
+            self.post(pr.NodeQueued(node, self.services.clock()))
+
     def expects(self, node: str, number: int) -> bool:
         """Whether this node's update for this round is still to come: the record has none of it."""
         return self.machine is not None and self.machine.expects(node, number)

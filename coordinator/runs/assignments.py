@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from covey import messages as msg
 from covey.artifact import INLINE_BYTES, Artifact, chunk_count
@@ -16,6 +16,8 @@ from covey.storage.record.contract import RunRecord, VersionRecord
 from covey.worker.jobs.runs import Description
 
 NO_FEEDBACK = msg.Feedback()
+MAX_TABLES_BYTES = 1 << 20
+"""Chunk digests of other nodes' files that an assignment has; of more each comes with the grant of its download."""
 
 
 def is_small(artifact: Artifact) -> bool:
@@ -84,11 +86,15 @@ def input_files(
 ) -> tuple[InputFile, ...]:
     """The same as they go into an assignment; `read` gives the content of a small file.
 
-    Other nodes' files are downloaded: there may be many.
+    Other nodes' files are downloaded: there may be many. Their chunk digests come along as long as they are few.
     """
+    files = method_files(description, version, node, phase)
+    has_tables = sum(len(artifact.chunk_sha256) for _, source, artifact in files if source) <= MAX_TABLES_BYTES
     return tuple(
-        InputFile(name, source, artifact, read(artifact) if not source and artifact.size_bytes <= INLINE_BYTES else b"")
-        for name, source, artifact in method_files(description, version, node, phase)
+        InputFile(name, source, artifact if has_tables or not source else replace(artifact, chunk_sha256=b""))
+        if source or artifact.size_bytes > INLINE_BYTES
+        else InputFile(name, source, artifact, read(artifact))
+        for name, source, artifact in files
     )
 
 

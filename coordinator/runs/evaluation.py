@@ -65,6 +65,7 @@ class RunEvaluation:
             spec_json=self._run.spec,
             model=services.files.path(record.artifact.digest),
             where="central",
+            node_paths=services.data_paths,
             stall_s=parse_json(self._run.spec).training.stall_s,
             allow_path=services.allow_paths,
         )

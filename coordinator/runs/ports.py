@@ -5,9 +5,9 @@ The daemon, the simulation and the tests implement them.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ParamSpec, Protocol, TypeVar
 
@@ -183,6 +183,7 @@ class RunServices:
         clock: Unix time in seconds.
         started_at: When the coordinator started: every enrolled node is expected back for a while after this.
         allow_paths: Whether a run may name a task by its import path.
+        data_paths: Where a task finds the coordinator's own data, by name.
         keeps_deadlines: Whether nodes that are silent for too long are given up.
         record_events: Makes what records the events of a run; None: nothing does.
     """
@@ -201,5 +202,6 @@ class RunServices:
     clock: Callable[[], float]
     started_at: float
     allow_paths: bool = False
+    data_paths: Mapping[str, str] = field(default_factory=dict)
     keeps_deadlines: bool = True
     record_events: Callable[[RunRecord], Recorder] | None = None

@@ -50,7 +50,8 @@ async def prepare(services: RunServices, run: RunRecord) -> Prepared:
         CoveyError: The task, rule, codec or optimizer cannot be used here.
     """
     spec = parse_json(run.spec)
-    description = await services.worker.do(DESCRIBE, DescribeJob(run.spec, services.allow_paths))
+    describe_job = DescribeJob(run.spec, services.allow_paths, data_paths=services.data_paths)
+    description = await services.worker.do(DESCRIBE, describe_job)
     if run.state == "queued":
         run = await _start(services, run, spec)
     newest = await services.store.persist(services.store.store.version, run.run, -1)

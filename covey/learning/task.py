@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -157,7 +158,11 @@ class Task(Pluggable):
         return None
 
     def central_data(self) -> Dataset[Any] | None:
-        """Examples for evaluation on the coordinator, if there are any."""
+        """Examples for evaluation on the coordinator, if there are any.
+
+        A task whose operator says where they are (`covey coordinator start --path NAME=PATH`) writes
+        `def central_data(self, data: NodeData | None = None)`, and finds them in `data.paths`.
+        """
         return None
 
     def common_data(self) -> Dataset[Any] | None:
@@ -272,6 +277,12 @@ def load_task(section: TaskSection, *, allow_path: bool = False) -> Task:
     """
     with task_errors(f"task {section.name!r}"):
         return TASKS.make(section.name, section.options, allow_path=allow_path)
+
+
+def central_data_of(task: Task, data: NodeData) -> Dataset[Any] | None:
+    """The task's central data; a method that takes an argument is told where they are."""
+    takes: Callable[..., Dataset[Any] | None] = task.central_data
+    return takes(data) if inspect.signature(takes).parameters else takes()
 
 
 def collate_of(task: Task) -> Callable[[list[Any]], Any] | None:

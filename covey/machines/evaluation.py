@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -26,7 +25,11 @@ class EvaluationPolicy(Protocol):
 
     @property
     def deadline_s(self) -> float:
-        """How long the nodes have for that."""
+        """How long each node has for that, from when it was asked, or last said that it works for another run first."""
+
+    @property
+    def hard_deadline_s(self) -> float:
+        """How long all of them have at the most, whatever they say."""
 
 
 def is_due(version: int, every: int, *, last: bool = False) -> bool:
@@ -43,9 +46,9 @@ class Evaluations:
 
     def __init__(self, unevaluated: Iterable[int] = ()) -> None:
         self._unevaluated = set(unevaluated)
-        self._asked: set[str] = set()
-        """Nodes whose evaluation of the last version is to come."""
-        self._until = math.inf
+        self._asked: dict[str, float] = {}
+        """Node whose evaluation of the last version is to come, to the time until which it is waited for."""
+        self._deadline_s = self._latest = 0.0
 
     @property
     def unevaluated(self) -> tuple[int, ...]:
@@ -69,8 +72,15 @@ class Evaluations:
         """The work is done: the connected nodes evaluate the last version."""
         if not (policy.evaluate_on_nodes and is_due(version, policy.evaluate_every, last=True)):
             return []
-        self._asked, self._until = set(nodes), now + policy.deadline_s
+        self._deadline_s = policy.deadline_s
+        self._latest = now + max(policy.deadline_s, policy.hard_deadline_s)
+        self._asked = dict.fromkeys(nodes, now + policy.deadline_s)
         return [AssignEvaluation(node, version) for node in sorted(self._asked)]
+
+    def queued(self, node: str, now: float) -> None:
+        """A node works for another run first: its time begins when it is done there, within the hard deadline."""
+        if node in self._asked:
+            self._asked[node] = min(self._latest, max(self._asked[node], now + self._deadline_s))
 
     def evaluated(self, version: int) -> None:
         """A central evaluation ended."""
@@ -78,14 +88,13 @@ class Evaluations:
 
     def answered(self, node: str) -> None:
         """A node has answered, or will not any more."""
-        self._asked.discard(node)
+        self._asked.pop(node, None)
 
     def wake_times(self) -> list[float]:
         """When the nodes' time is up."""
-        return [self._until] if math.isfinite(self._until) else []
+        return [min(self._asked.values())] if self._asked else []
 
     def all_done(self, now: float) -> bool:
         """Whether nothing is waited for any more; nodes that have not answered in time are not."""
-        if now >= self._until:
-            self._asked.clear()
+        self._asked = {node: until for node, until in self._asked.items() if now < until}
         return not self._unevaluated and not self._asked

@@ -53,7 +53,9 @@ async def simulate(plan: Plan, watch: Watch = lambda progress: None) -> RunRecor
         stack.push_async_callback(federation.close)
         await federation.start()
         text = plan.spec.to_json()
-        description = await env.worker.do(DESCRIBE, DescribeJob(text, allow_path=True, submitted=True))
+        description = await env.worker.do(
+            DESCRIBE, DescribeJob(text, allow_path=True, data_paths=plan.paths, submitted=True)
+        )
         require_enough(plan, description)
         with _stopping(env):
             return await federation.run(watch)
@@ -70,7 +72,7 @@ async def _environment(plan: Plan, folder: Path, stack: AsyncExitStack) -> Envir
     files = CoordinatorFiles(folder / "files")
     files.clean(await store.call(store.store.referenced_digests))
     return Environment(
-        config=CoordinatorConfig(folder, device=plan.device, allow_paths=True),
+        config=CoordinatorConfig(folder, device=plan.device, allow_paths=True, data_paths=plan.paths),
         store=store,
         files=files,
         worker=worker,

@@ -18,12 +18,14 @@ import sys
 import threading
 from collections.abc import Callable
 
-from covey.testing.forking import NURSERY, WORKER, Order, adopt_orphans, serve, take_name
+from covey.testing.forking import NURSERY, WORKER, Order, adopt_orphans, end_with_parent, serve, take_name
 
 
 def become(order: Order) -> Callable[[], None]:
     """Make this process what the order says; what it then runs."""
     os.setsid()
+    if order.program != WORKER:  # a worker notices by itself that its daemon is gone
+        end_with_parent()
     take_name(order.name)
     os.chdir(order.folder)
     os.environ.clear()

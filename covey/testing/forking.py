@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import signal
 import socket
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 MAX_ORDER_BYTES = 1 << 17
 NURSERY = "-nursery"
 WORKER = "covey.worker"
-_SET_NAME, _SET_SUBREAPER = 15, 36
+_SET_DEATH_SIGNAL, _SET_NAME, _SET_SUBREAPER = 1, 15, 36
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -34,6 +35,11 @@ def adopt_orphans() -> None:
     """Become the parent of every descendant that loses its own."""
     if _LIBC.prctl(_SET_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "this process cannot take care of orphans")
+
+
+def end_with_parent() -> None:
+    """Have the system kill this process when its parent ends."""
+    _LIBC.prctl(_SET_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
 
 
 def take_name(name: str) -> None:

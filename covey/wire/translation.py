@@ -16,7 +16,7 @@ def to_coordinator(message: msg.NodeMessage) -> pb.NodeMessage:
         case msg.Hello():
             return pb.NodeMessage(hello=pb.Hello(**vars(message)))
         case msg.DownloadAsk():
-            return pb.NodeMessage(download=pb.DownloadAsk(digest=message.digest))
+            return pb.NodeMessage(download=pb.DownloadAsk(**vars(message)))
         case msg.UpdateOffer():
             parts = [
                 pb.Part(name=p.name, codec=p.codec, artifact=artifact_message(p.artifact), data=p.data)
@@ -39,7 +39,7 @@ def from_node(message: pb.NodeMessage) -> msg.NodeMessage | None:
             hello = message.hello
             return msg.Hello(hello.version, tuple(hello.tasks), hello.device, hello.drill, hello.wire)
         case "download":
-            return msg.DownloadAsk(message.download.digest)
+            return msg.DownloadAsk(message.download.digest, message.download.with_table)
         case "offer":
             offer = message.offer
             parts = tuple(
@@ -67,7 +67,7 @@ def to_node(message: msg.CoordinatorMessage) -> pb.CoordinatorMessage:
         case msg.Assignment():
             return pb.CoordinatorMessage(assignment=_assignment_message(message))
         case msg.DownloadGrant():
-            return pb.CoordinatorMessage(download=pb.DownloadGrant(digest=message.digest))
+            return pb.CoordinatorMessage(download=pb.DownloadGrant(**vars(message)))
         case msg.UploadGrant():
             parts = [pb.PartOffset(digest=digest, offset=offset) for digest, offset in message.offsets]
             return pb.CoordinatorMessage(upload=pb.UploadGrant(update=message.update, parts=parts))
@@ -163,7 +163,7 @@ def _assignment_from(message: pb.Assignment) -> msg.Assignment:
 _READ: dict[str, Callable[[Any], msg.CoordinatorMessage]] = {
     "welcome": lambda m: msg.Welcome(m.version, m.federation, m.node, m.heartbeat_s, m.wire),
     "assignment": _assignment_from,
-    "download": lambda m: msg.DownloadGrant(m.digest),
+    "download": lambda m: msg.DownloadGrant(m.digest, bytes(m.chunk_sha256)),
     "upload": lambda m: msg.UploadGrant(m.update, tuple((part.digest, part.offset) for part in m.parts)),
     "receipt": lambda m: msg.Receipt(m.update, bytes(m.statement), bytes(m.signature)),
     "refusal": lambda m: msg.Refusal(m.update, m.code, m.reason),

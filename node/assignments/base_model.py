@@ -12,11 +12,12 @@ from pathlib import Path
 
 from covey import messages as msg
 from covey.artifact import Artifact
-from covey.errors import CoveyError, PolicyError
+from covey.errors import CoveyError, LimitExceeded, PolicyError
 from covey.layout import Layout
 from covey.node.assignments.conversation import Conversation
 from covey.node.assignments.held_files import HeldFiles
 from covey.spec import parse_json
+from covey.storage.files.spool import DiskFull
 from covey.worker.jobs.operations import APPLY, INITIAL
 from covey.worker.jobs.runs import InitialJob
 from covey.worker.jobs.versions import ApplyJob
@@ -60,7 +61,7 @@ class BaseModels:
 
         Raises:
             PolicyError: What is announced does not fit together.
-            LimitExceeded, CorruptChunk: What is announced, or came along, is no such file.
+            LimitExceeded, CorruptChunk: What is announced, or came along, is no such file, or it is too much in all.
             StoreError: The disk is full, or refuses.
         """
         assignment, artifact = talk.assignment, talk.assignment.model
@@ -68,7 +69,9 @@ class BaseModels:
         if artifact.size_bytes != layout.file_bytes:
             raise PolicyError(f"the announced model has {artifact.size_bytes} bytes, its layout {layout.file_bytes}")
         for item in assignment.inputs:
-            item.artifact.validate(MAX_FILE_BYTES)
+            if not (item.source and item.artifact.is_without_table):
+                item.artifact.validate(MAX_FILE_BYTES)
+        self._require_room(talk)
         others = [item.artifact.digest for item in assignment.inputs]
         others += [assignment.layout_file.digest] if assignment.layout_file else []
         await self._expect(assignment.run, artifact.digest, *others)
@@ -79,6 +82,18 @@ class BaseModels:
         async with self._held.lock:
             self._held.hold(assignment.run, artifact.digest, others)
         return path, inputs
+
+    def _require_room(self, talk: Conversation) -> None:
+        """Refuse what would not fit before any of it comes: the model and all files beside it, once each."""
+        assignment, files = talk.assignment, talk.services.files
+        artifacts = [assignment.model, *(item.artifact for item in assignment.inputs)]
+        missing = {one.digest: one.size_bytes for one in artifacts if not files.has(one.digest)}
+        needed, limit = sum(missing.values()), talk.services.config.settings.limits.disk_gib
+        text = f"the model and the {len(artifacts) - 1} files beside it take {needed} bytes"
+        if min(missing.values(), default=0) < 0 or needed > limit * 2**30:
+            raise LimitExceeded(f"{text}, and limits.disk_gib in this node's node.toml allows {limit:g} GiB")
+        if needed > (free := files.free_bytes()):
+            raise DiskFull(f"{text}, and {free} are free on this node's disk; free some")
 
     async def _expect(self, run: str, *digests: str) -> None:
         """Before a file comes: if this is cancelled meanwhile, it goes with the run's next model, or with the run."""

@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -131,6 +132,8 @@ class Conversation:
             StoreError: The disk is full, or refuses.
         """
         services, files = self.services, self.services.files
+        if artifact.is_without_table and not files.check(artifact.digest):
+            artifact, granted = await self._with_table(artifact), True
         if data and not files.check(artifact.digest):
             services.metrics.received.inc(len(data))
             if len(data) <= INLINE_BYTES:  # not synced: it can be had again
@@ -138,7 +141,7 @@ class Conversation:
             return await asyncio.to_thread(files.put, artifact, data)
         while not files.check(artifact.digest):
             await services.link.connected()
-            if not granted and not await self._ask(artifact.digest):
+            if not granted and await self._ask(artifact.digest) is None:
                 continue
             try:
                 meter = self.meter("downloading", files.offset(artifact), artifact, "node-download-chunk")
@@ -148,12 +151,23 @@ class Conversation:
                 await self.back_off("download", error)
         return files.path(artifact.digest)
 
-    async def _ask(self, digest: str) -> bool:
-        self.services.link.send(msg.DownloadAsk(digest))
+    async def _ask(self, digest: str, *, with_table: bool = False) -> msg.DownloadGrant | None:
+        """Ask for a download; None: there was no grant in time."""
+        self.services.link.send(msg.DownloadAsk(digest, with_table))
         while (answer := await self.answer_within(STALL_S)) is not None:
-            if answer == msg.DownloadGrant(digest):
-                return True
-        return False
+            if isinstance(answer, msg.DownloadGrant) and answer.digest == digest:
+                return answer
+        return None
+
+    async def _with_table(self, artifact: Artifact) -> Artifact:
+        """A file that was announced without its chunk digests, with those that its grant brings."""
+        while True:
+            await self.services.link.connected()
+            grant = await self._ask(artifact.digest, with_table=True)
+            if grant is not None and grant.chunk_sha256:
+                whole = replace(artifact, chunk_sha256=grant.chunk_sha256)
+                whole.validate(artifact.size_bytes)
+                return whole
 
     async def back_off(self, what: str, error: CoveyError) -> None:
         """A transfer broke: say so, and wait a little."""

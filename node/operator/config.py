@@ -41,6 +41,8 @@ DEFAULT_SETTINGS = """\
 # payloads = ["parameters", "delta", "gradient"]
 
 [limits]
+# Most disk for the model of one run, and the files that come beside it, in GiB; without it, what is free.
+# disk_gib = 20
 # How long a job may go without a step (seconds); runs may ask for less ([training] stall_s), never for more.
 # stall_s = 540
 # Most memory of the worker's own, in GiB, the program itself (about 1) included; mapped files and a GPU's memory apart.
@@ -95,6 +97,8 @@ class Limits(_Settings):
 
     stall_s: float = Field(default=math.inf, gt=0)
     """How long a job may go without a step, whatever its run says."""
+    disk_gib: float = Field(default=math.inf, gt=0)
+    """Most disk for the model of a run, and the files beside it. Never more than is free."""
     memory_gib: float = Field(default=math.inf, gt=0)
     """Most memory of the worker's own."""
     round_s: float = Field(default=math.inf, gt=0)

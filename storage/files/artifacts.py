@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import threading
 import uuid
 from collections.abc import Iterable
@@ -116,6 +117,14 @@ class ArtifactFiles:
                 if artifact.digest in self._idle:
                     self._idle[artifact.digest] = known
         return known
+
+    def free_bytes(self) -> int:
+        """How much more fits on the disk, or within the quota, with what is only kept to be used again."""
+        with self._lock:
+            broken = [size for path, size in self._sizes.items() if path.parent == self._spool]
+            spare, used = self._free.bytes_used + sum(broken), self._free.bytes_used + sum(self._sizes.values())
+        free = shutil.disk_usage(self.root).free
+        return spare + (free if self.quota_bytes is None else max(0, min(free, self.quota_bytes - used)))
 
     @property
     def bytes_used(self) -> int:

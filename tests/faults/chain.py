@@ -12,7 +12,8 @@ from covey.testing.federation import TERMINAL, Federation
 from covey.testing.processes import Daemon
 
 POLL_S = 0.05
-PATIENT = "rejoin_s = 120.0\ndeadline_s = 1800.0\nhard_deadline_s = 3600.0"
+REJOINS = "rejoin_s = 120.0"
+PATIENT = f"{REJOINS}\ndeadline_s = 1800.0\nhard_deadline_s = 3600.0"
 """Nobody is given up while others are started."""
 
 

@@ -31,7 +31,7 @@ def federation(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(federation):
-    return federation.wait(federation.submit(text_of("undisturbed")))["model_sha256"]
+    return federation.wait(federation.submit(text_of("undisturbed")), timeout_s=180)["model_sha256"]
 
 
 def text_of(name):
@@ -40,7 +40,7 @@ def text_of(name):
 
 
 def finish(federation, run, undisturbed):
-    shown = federation.wait(run)
+    shown = federation.wait(run, timeout_s=180)
     assert shown["model_sha256"] == undisturbed
     committed = [(r["round"], r["state"], r["accepted"]) for r in federation.rounds(run)]
     assert committed == [(n, "committed", 2) for n in range(1, ROUNDS + 1)]

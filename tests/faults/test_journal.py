@@ -24,9 +24,9 @@ def text_of(name):
 
 
 def test_a_finished_update_is_not_trained_again(tmp_path):
-    with Federation(tmp_path, nodes=2) as federation:
+    with Federation(tmp_path, nodes=2, fork=False) as federation:  # programs as a user starts them
         federation.start()
-        undisturbed = federation.wait(federation.submit(text_of("undisturbed")))
+        undisturbed = federation.wait(federation.submit(text_of("undisturbed")), timeout_s=180)
         run = run_along(federation, text_of("killed"), node=POINTS)
         assert run["model_sha256"] == undisturbed["model_sha256"]
         assert rounds_trained(federation, run["run"]) == list(range(1, ROUNDS + 1))

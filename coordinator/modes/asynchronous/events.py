@@ -95,6 +95,8 @@ class AsyncRunPolicy:
     min_nodes: int = 1
     deadline_s: float = 600.0
     """How long an assignment may go without a sign of progress."""
+    hard_deadline_s: float = 3600.0
+    """How long the nodes have at the most for the evaluation of the last version."""
     rejoin_s: float = 30.0
     """How long a node without a connection is still expected back."""
     retry_s: float = 1.0

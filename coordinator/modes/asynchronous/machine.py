@@ -181,6 +181,8 @@ class AsyncMachine:
             case TransferProgressed(node=node, now=now) | NodeQueued(node=node, now=now):
                 if node in self.open:  # told of late, perhaps
                     self.open[node].moved_at = max(self.open[node].moved_at, now)
+                if isinstance(event, NodeQueued):
+                    self._evaluations.queued(node, self._now)
             case Decided():
                 self._settled(event)
             case NothingToDecide():

@@ -16,6 +16,7 @@ def async_run_policy_of(prepared: Prepared, *, keeps_deadlines: bool = True) -> 
         updates=spec.rounds_in_all,
         min_nodes=max(spec.min_nodes, prepared.description.aggregator_min),
         deadline_s=spec.deadline_s if keeps_deadlines else FOREVER_S,
+        hard_deadline_s=spec.rounds.hard_deadline_s if keeps_deadlines else FOREVER_S,
         rejoin_s=spec.rounds.rejoin_s,
         max_retries=spec.rounds.max_retries,
         fail_when_short=spec.rounds.short == "fail",

@@ -145,6 +145,7 @@ class RoundMachine:
                 self._progress[node] = max(self._progress.get(node, now), now)  # told of late, perhaps
             case pr.NodeQueued(node=node):
                 self._queued[node] = self._now
+                self._evaluations.queued(node, self._now)
             case ev.PhasePlanned(round=number) if self.state == "aggregating" and number == self.round:
                 self._open_phase(event)
             case ev.Aggregated(round=number) if self.state == "aggregating" and number == self.round:

@@ -328,6 +328,7 @@ class RoundsMode(Mode):
             out_state={slot: files.scratch(size) for slot, size in prepared.slot_bytes().items()},
             roster=run.roster,
             allow_path=self._services.allow_paths,
+            data_paths=self._services.data_paths,
         )
 
     # -- commit ---------------------------------------------------------------------------------------------------

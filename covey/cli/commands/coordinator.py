@@ -70,10 +70,11 @@ def coordinator() -> None:
 )
 @click.option("--worker-memory", "worker_memory_bytes", type=Size(), help="Most memory of its worker, as 16GiB.")
 @click.option("--worker-env", multiple=True, metavar="NAME", help="A variable that its worker may see; repeatable.")
+@click.option("--path", "paths", multiple=True, metavar="NAME=PATH", help="Where tasks find central data.")
 @click.option("--max-runs", type=click.IntRange(1, 16), default=4, show_default=True, help="How many runs at once.")
 @log_options
 @click.pass_context
-def start(ctx: click.Context, /, quota: int | None, **options: Any) -> None:
+def start(ctx: click.Context, /, quota: int | None, paths: tuple[str, ...], **options: Any) -> None:
     """Run the coordinator until SIGTERM or Ctrl-C. It resumes whatever was in progress."""
     from covey.cli.framework.processes import tame_malloc
     from covey.telemetry import import_without_rich
@@ -84,7 +85,14 @@ def start(ctx: click.Context, /, quota: int | None, **options: Any) -> None:
 
     tame_malloc()
     options["advertise_enrol"] = options["advertise_enrol"] or _same_host(options["advertise"], options["enrol_listen"])
-    ctx.exit(run_coordinator(CoordinatorConfig(quota_bytes=quota, **options)))
+    ctx.exit(run_coordinator(CoordinatorConfig(quota_bytes=quota, data_paths=_data_paths(paths), **options)))
+
+
+def _data_paths(texts: tuple[str, ...]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in texts]
+    if wrong := [text for text, (name, _, path) in zip(texts, pairs, strict=True) if not (name and path)]:
+        raise click.UsageError(f"--path {wrong[0]!r}: write NAME=PATH")
+    return {name: path for name, _, path in pairs}
 
 
 def _same_host(advertise: str | None, enrol_listen: str) -> str | None:

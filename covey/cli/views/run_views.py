@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 SHOWN_ROUNDS = 12
 
 
-class View(Protocol):
+class RunViewer(Protocol):
     """Where a run's changes are shown."""
 
-    def __enter__(self) -> View: ...
+    def __enter__(self) -> RunViewer: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -40,7 +40,7 @@ class View(Protocol):
         """The coordinator does not answer; it is being tried again."""
 
 
-def show_to_end(connection: Connection, run: str, view: View) -> Run:
+def show_to_end(connection: Connection, run: str, view: RunViewer) -> Run:
     """Show a run until it has ended, across restarts of the coordinator; the run then.
 
     Raises:
@@ -56,7 +56,7 @@ def show_to_end(connection: Connection, run: str, view: View) -> Run:
     return last
 
 
-def view_for(as_json: bool) -> View:
+def view_for(as_json: bool) -> RunViewer:
     """The view that suits standard output."""
     if as_json:
         return JsonLines()

@@ -22,10 +22,10 @@ LINE_S = 2.0
 """Between two lines, where there is no terminal."""
 
 
-class View(Protocol):
+class SimulationViewer(Protocol):
     """Where a simulation's progress is shown."""
 
-    def __enter__(self) -> View: ...
+    def __enter__(self) -> SimulationViewer: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -35,7 +35,7 @@ class View(Protocol):
         """Show it."""
 
 
-def view() -> View:
+def view() -> SimulationViewer:
     """The view that suits standard error."""
     return Bars() if sys.stderr.isatty() else Lines()
 

@@ -19,6 +19,7 @@ import structlog
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
+from typing_extensions import override
 
 from covey.aggregation.attacks import ATTACKS, Attack, AttackContext
 from covey.aggregation.matrix import Row, UpdateMatrix
@@ -26,6 +27,7 @@ from covey.errors import CoveyError, TaskError
 from covey.layout import Layout
 from covey.learning.data import batches
 from covey.learning.task import Task, collate_of, loss_of, task_errors
+from covey.outgoing.contract import LocalState, Stage
 from covey.spec import RunSpec
 from covey.vectors import FunctionVector, TensorVector, Vector
 from covey.worker.files.mapped import FLOAT32_BYTES, MappedModel, map_float32
@@ -50,6 +52,40 @@ def load_attack(order: AttackOrder) -> Attack:
         SpecError: Its options are wrong.
     """
     return ATTACKS.make(order.name, order.options, allow_path=True)  # it is this machine's operator who orders it
+
+
+class HonestCopy(Stage):
+    """Shows the rest of a group what the node would honestly send.
+
+    Args:
+        path: Where to write it, raw float32.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @override
+    def leave(self, vector: Vector, state: LocalState) -> Vector:
+        write_raw(self._path, vector)
+        return vector
+
+
+class Attacked(Stage):
+    """The attack takes the vector's place.
+
+    Args:
+        order: The attack.
+        spec: The run's.
+        job: The round's.
+        check_cancelled: As for `attacked`.
+    """
+
+    def __init__(self, order: AttackOrder, spec: RunSpec, job: TrainJob, check_cancelled: Callable[[], object]) -> None:
+        self._order, self._spec, self._job, self._check_cancelled = order, spec, job, check_cancelled
+
+    @override
+    def leave(self, vector: Vector, state: LocalState) -> Vector:
+        return attacked(self._order, vector, self._spec, self._job, self._check_cancelled)
 
 
 def attacked(

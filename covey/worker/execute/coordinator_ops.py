@@ -42,7 +42,7 @@ def describe(job: DescribeJob, host: Host) -> Description:
         TaskError: The task's code failed.
         LayoutError: The model cannot be exchanged, or nothing in it can be trained.
     """
-    context = RunContext(job.spec_json, host.device, paths={}, options={}, allow_path=job.allow_path)
+    context = RunContext(job.spec_json, host.device, paths=job.data_paths, options={}, allow_path=job.allow_path)
     if job.submitted:
         context.check_model()
     spec, codec, optimizer = context.spec, load_codec(context.spec.exchange), load_server_optimizer(context.spec)

@@ -1,36 +1,85 @@
-"""From a node's vector to what it sends: worker momentum, error feedback, the codec; on a drill node the attack.
+"""From a node's vector to what it sends: the run's stages (`covey.outgoing`), put together here, and the codec.
 
-What a node keeps from one update to the next (`jobs.training.NODE_STATE`) comes from its last *accepted* update and is
-written to new files, which count only once this update is accepted too. So a rejected or lost update changes nothing.
+What a node keeps from one update to the next comes from its last *accepted* update and is written to new files, which
+count only once this update is accepted too. So a rejected or lost update changes nothing.
 """
 
 from __future__ import annotations
 
 import base64
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+from typing_extensions import override
 
 from covey.artifact import Artifact
 from covey.codecs.contract import Codec, CodecContext
 from covey.errors import WorkerError
 from covey.layout import Layout
+from covey.outgoing.contract import LocalState, Stage, send
+from covey.outgoing.error_feedback import RESIDUAL, ErrorFeedback
+from covey.outgoing.momentum import MOMENTUM, WorkerMomentum
 from covey.seeds import derive_seed
 from covey.spec import RunSpec
-from covey.vectors import LinearCombination, TensorVector, Vector
+from covey.vectors import TensorVector, Vector
 from covey.worker.execute.from_spec import uses_feedback
 from covey.worker.files.mapped import map_bytes, map_float32
 from covey.worker.files.updates import write_raw, write_vector
 from covey.worker.jobs.files import WrittenFile
-from covey.worker.jobs.training import NODE_STATE, TrainJob
+from covey.worker.jobs.training import TrainJob
 
-RESIDUAL, MOMENTUM = NODE_STATE
+LOCAL_STATE = (RESIDUAL, MOMENTUM)
+"""All that stages may keep on a node, in the order in which a run names it."""
+
+
+def stages_of(
+    spec: RunSpec, codec: Codec, *, copies: Sequence[Stage] = (), attack: Stage | None = None
+) -> tuple[Stage, ...]:
+    """What an update of a run passes before the codec, in order.
+
+    Args:
+        spec: The run's.
+        codec: The run's.
+        copies: In a drill: shows others what the node would honestly send.
+        attack: Of a drill node: an adversary keeps no account of what its codec loses.
+    """
+    momentum = [WorkerMomentum(spec.exchange.worker_momentum)] if spec.exchange.worker_momentum else []
+    feedback = [ErrorFeedback()] if attack is None and uses_feedback(spec.exchange, codec) else []
+    return (*momentum, *copies, *([] if attack is None else [attack]), *feedback)
 
 
 def node_state(spec: RunSpec, codec: Codec) -> tuple[str, ...]:
-    """Which of `NODE_STATE` a run's nodes keep."""
-    used = {RESIDUAL: uses_feedback(spec.exchange, codec), MOMENTUM: spec.exchange.worker_momentum > 0}
-    return tuple(name for name in NODE_STATE if used[name])
+    """Which of `LOCAL_STATE` a run's nodes keep."""
+    kept = {name for stage in stages_of(spec, codec) for name in stage.keeps}
+    return tuple(name for name in LOCAL_STATE if name in kept)
+
+
+class StateFiles(LocalState):
+    """What a node keeps, in the files that its job names.
+
+    Args:
+        job: The job.
+        d: The length of the vectors.
+    """
+
+    def __init__(self, job: TrainJob, d: int) -> None:
+        self._job, self._d = job, d
+        self.written: list[WrittenFile] = []
+
+    @override
+    def before(self, name: str) -> Vector | None:
+        path = self._job.state.get(name)
+        return None if path is None else TensorVector(map_float32(path, self._d))
+
+    @override
+    def keep(self, name: str, vector: Vector) -> Vector:
+        path = self._job.out_state.get(name)
+        if path is None:
+            raise WorkerError(f"no file was named for the node's state {name!r}")
+        self.written.append(WrittenFile(name, path, write_raw(path, vector)))
+        return TensorVector(map_float32(path, self._d))
 
 
 def write_update(
@@ -57,27 +106,26 @@ def write_update(
         TaskError: A value is not finite.
         WorkerError: No file was named for the state.
     """
-    kept = []
-    if spec.exchange.worker_momentum:
-        source, file = _with_momentum(spec, job, source)
-        kept.append(file)
-    if job.honest is not None:
-        write_raw(job.honest, source)
-    feedback = uses_feedback(spec.exchange, codec)
-    if job.attack is not None:
-        from covey.worker.execute.adversary import attacked
+    artifacts: list[Artifact] = []
+    context, state = coding(spec, job, layout, codec), StateFiles(job, source.d)
+    send(
+        source,
+        stages_of(spec, codec, **_drill(spec, job, check_cancelled)),
+        state,
+        encode=lambda vector: artifacts.append(write_vector(path, codec, vector, context)),
+        decoded=lambda: codec.reader(map_bytes(path), source.d, layout),
+    )
+    return artifacts[0], tuple(state.written)
 
-        source, feedback = attacked(job.attack, source, spec, job, check_cancelled), False
-    if feedback:
-        from covey.codecs.feedback import lost, with_residual
 
-        source = with_residual(source, _old(job, RESIDUAL, source.d))
-    artifact = write_vector(path, codec, source, coding(spec, job, layout, codec))
-    if feedback:
-        out = _out(job, RESIDUAL)
-        residual = write_raw(out, lost(source, codec.reader(map_bytes(path), source.d, layout)))
-        kept.append(WrittenFile(RESIDUAL, out, residual))
-    return artifact, tuple(kept)
+def _drill(spec: RunSpec, job: TrainJob, check_cancelled: Callable[[], object]) -> dict[str, Any]:
+    """The stages of a drill, by argument of `stages_of`; the code for them is read only where there is one."""
+    if job.attack is None and job.honest is None:
+        return {}
+    from covey.worker.execute.adversary import Attacked, HonestCopy
+
+    attack = None if job.attack is None else Attacked(job.attack, spec, job, check_cancelled)
+    return {"copies": [] if job.honest is None else [HonestCopy(job.honest)], "attack": attack}
 
 
 def coding(spec: RunSpec, job: TrainJob, layout: Layout, codec: Codec) -> CodecContext:
@@ -90,22 +138,3 @@ def coding(spec: RunSpec, job: TrainJob, layout: Layout, codec: Codec) -> CodecC
         layout=layout,
         broadcast=base64.b64decode(job.broadcast),
     )
-
-
-def _with_momentum(spec: RunSpec, job: TrainJob, source: Vector) -> tuple[Vector, WrittenFile]:
-    out = _out(job, MOMENTUM)
-    old = _old(job, MOMENTUM, source.d)
-    beta = spec.exchange.worker_momentum
-    terms = [(source, 1 - beta)] if old is None else [(source, 1 - beta), (old, beta)]
-    artifact = write_raw(out, LinearCombination(terms))
-    return TensorVector(map_float32(out, source.d)), WrittenFile(MOMENTUM, out, artifact)
-
-
-def _old(job: TrainJob, name: str, d: int) -> Vector | None:
-    return TensorVector(map_float32(job.state[name], d)) if name in job.state else None
-
-
-def _out(job: TrainJob, name: str) -> Path:
-    if name not in job.out_state:
-        raise WorkerError(f"no file was named for the node's state {name!r}")
-    return job.out_state[name]

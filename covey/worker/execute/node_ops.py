@@ -229,8 +229,7 @@ def _fit(
     context: RunContext, job: TrainJob, codec: Codec, inputs: RecipeInputs, host: Host, began: float
 ) -> tuple[dict[str, Tensor] | None, FitResult]:
     """Train locally, or take one gradient (which leaves the parameters as they are)."""
-    spec, model, data = context.spec, context.model, _training_data(context, job)
-    indices = context.indices(job.roster_index if job.part < 0 else job.part, job.num_partitions)
+    spec = context.spec
 
     def progress(step: int, steps: int, loss: float) -> None:
         host.report(TrainProgress(step, steps, loss, time.monotonic() - began))
@@ -239,55 +238,26 @@ def _fit(
         faults.reach("training-step")
         host.check_cancelled()
 
+    which: Any = {
+        "task": context.task,
+        "model": context.model,
+        "dataset": _training_data(context, job),
+        "indices": context.indices(job.roster_index if job.part < 0 else job.part, job.num_partitions),
+        "settings": spec.training,
+        "round": job.round,
+        "rounds": spec.rounds_in_all,
+        "seed": spec.seed,
+        "roster_index": job.roster_index,
+        "device": context.device,
+    }
+    method: Any = {"recipe": context.method.recipe(job.phase), "inputs": inputs}
     if (per_example := codec.per_example) is not None:
-        return per_example_sum(
-            context.task,
-            model,
-            data,
-            indices,
-            spec.training,
-            round=job.round,
-            rounds=spec.rounds_in_all,
-            seed=spec.seed,
-            roster_index=job.roster_index,
-            device=context.device,
-            clip=per_example.clip,
-            norm=per_example.norm,
-            each_step=each_step,
-        )
+        return per_example_sum(**which, clip=per_example.clip, norm=per_example.norm, each_step=each_step)
     if spec.exchange.payload == "gradient":
-        gradients, fit = loop.gradient(
-            context.task,
-            model,
-            data,
-            indices,
-            spec.training,
-            round=job.round,
-            rounds=spec.rounds_in_all,
-            seed=spec.seed,
-            roster_index=job.roster_index,
-            device=context.device,
-            recipe=context.method.recipe(job.phase),
-            inputs=inputs,
-        )
+        gradients, fit = loop.gradient(**which, **method)
         each_step()
         return gradients, fit
-    return None, loop.train(
-        context.task,
-        model,
-        data,
-        indices,
-        spec.training,
-        round=job.round,
-        rounds=spec.rounds_in_all,
-        seed=spec.seed,
-        roster_index=job.roster_index,
-        device=context.device,
-        recipe=context.method.recipe(job.phase),
-        inputs=inputs,
-        progress=progress,
-        each_step=each_step,
-    )
+    return None, loop.train(**which, **method, progress=progress, each_step=each_step)
 
 
 def _training_data(context: RunContext, job: TrainJob) -> Dataset[Any]:

@@ -86,7 +86,9 @@ class Planner:
 
     def _audit(self, step: Vector | None) -> Mapping[str, float]:
         job = self._job
-        run = self._step.host.contexts.get(job.run, job.spec_json, allow_path=job.allow_path, paths={}, options={})
+        run = self._step.host.contexts.get(
+            job.run, job.spec_json, allow_path=job.allow_path, paths=job.data_paths, options={}
+        )
         data = central_data_of(run, f"method {run.spec.method.name!r}")
         indices = evaluation_indices(run.spec, size_of(data)) if uses_root(run.spec) else None
         model = moved_model(run, self._form.run.layout, self._step.base, step)

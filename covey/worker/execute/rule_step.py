@@ -149,7 +149,9 @@ class RuleStep:
         terms = [Row(row.node, share, row.reader) for row, share in zip(self._rows, shares.tolist(), strict=True)]
         root = None
         if rule.needs_root:
-            run = self._step.host.contexts.get(job.run, job.spec_json, allow_path=job.allow_path, paths={}, options={})
+            run = self._step.host.contexts.get(
+                job.run, job.spec_json, allow_path=job.allow_path, paths=job.data_paths, options={}
+            )
             root = Root(run, self._step.layout, self._step.base, self._step.number)
         context = AggregationContext(
             self._step.number,

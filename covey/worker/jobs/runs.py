@@ -34,6 +34,8 @@ class DescribeJob:
 
     spec_json: str
     allow_path: bool = False
+    data_paths: Mapping[str, str] = field(default_factory=dict)
+    """Where the task finds the coordinator's own data, by name."""
     submitted: bool = False
     """Nobody has looked at the model yet: also make it, and look at its values."""
     written: tuple[str, ...] = ()
@@ -55,7 +57,7 @@ class Description:
     parts: tuple[DeclaredPart, ...] = ()
     """What the method declares, in the order in which parts are signed."""
     node_state: tuple[str, ...] = ()
-    """What the run's nodes keep: names of `NODE_STATE`, and what the method keeps on them."""
+    """What the run's nodes keep: what the stages of `covey.outgoing` keep, and the method."""
     phases: int = 1
     """How many answers of a node a round may have."""
     global_model: bool = True

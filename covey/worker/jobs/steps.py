@@ -64,6 +64,8 @@ class StepJob:
     """All nodes of the run, in order."""
     allow_path: bool = False
     """Whether the operator allows a task named by import path (trusted data are the task's)."""
+    data_paths: Mapping[str, str] = field(default_factory=dict)
+    """Where the task finds the coordinator's own data, by name."""
     phase: int = 1
     """Of the round: the one whose answers are in."""
     state_json: str = ""

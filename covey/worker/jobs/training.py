@@ -11,10 +11,6 @@ from pydantic import JsonValue
 from covey.metrics import Metrics
 from covey.worker.jobs.files import WrittenFile
 
-NODE_STATE = ("residual", "momentum")
-"""What a node may keep between accepted updates whatever the method, each float32 `[d]`: what the codec lost, and
-worker momentum. What the method keeps is named by `covey.parts.slot`."""
-
 
 @dataclass(frozen=True)
 class AttackOrder:

@@ -23,7 +23,7 @@ from covey.learning.partition import part_of, partition_in
 from covey.learning.returns import data_of, method_of, model_of
 from covey.learning.seeding import seed_torch
 from covey.learning.state import layout_of
-from covey.learning.task import NodeData, Task, load_task, task_errors
+from covey.learning.task import NodeData, Task, central_data_of, load_task, task_errors
 from covey.learning.transient import TransientState
 from covey.methods.contract import METHODS, Method, Part, RunForm, parts_of
 from covey.seeds import derive_seed
@@ -138,7 +138,7 @@ class RunContext:
     def central_data(self) -> Dataset[Any] | None:
         """The coordinator's evaluation examples."""
         with task_errors("Task.central_data"):
-            return self._held(self.task.central_data(), "central_data")
+            return self._held(central_data_of(self.task, self._data), "central_data")
 
     def _held(self, dataset: Dataset[Any] | None, method: str) -> Dataset[Any] | None:
         if dataset is None:

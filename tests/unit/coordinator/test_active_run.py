@@ -76,6 +76,22 @@ async def test_a_run_that_was_cut_off_goes_on_to_the_same_version(world, tmp_pat
     assert active.bytes_received > 0
 
 
+async def test_a_node_that_works_for_another_run_first_is_waited_for_with_its_last_evaluation(world):
+    world.submit(where="nodes")
+    active, _ = world.execute("run")
+    await world.work("run", stop=lambda: active.machine is not None and active.machine.state == "finishing")
+    before = active.machine.wake_at
+    active.evaluates_later("ada", 1)  # of another version
+    active.evaluates_later("ada", 2)
+    await world.changed(active)
+    assert active.machine.state == "finishing"
+    assert active.machine.wake_at == before  # bob's time is as it was
+    await active.node_evaluated("bob", 2, {"accuracy": (1.0, 2.0)})
+    while active.machine.wake_at == before:
+        await world.changed(active)
+    assert active.machine.wake_at > before
+
+
 async def test_an_error_that_nobody_expected_fails_the_run_in_words(world):
     world.submit()
     world.worker.errors["describe"] = ZeroDivisionError("in a plug-in")

@@ -9,6 +9,7 @@ from covey.artifact import INLINE_BYTES, Artifact, artifact_of
 from covey.coordinator.runs.assignments import free_part, input_files, method_files, wanted_parts
 from covey.parts import Audience, DeclaredPart, PartFile
 from covey.storage.record.contract import VersionRecord
+from covey.wire.translation import input_message
 from covey.worker.jobs.runs import Description
 
 MODEL = DeclaredPart("m", "int8", "ab", 40, False, 1, None, "all", "rule", (), in_model=True)
@@ -48,6 +49,23 @@ def test_other_nodes_files_come_by_node_and_for_download() -> None:
         description = replace(DESCRIPTION, parts=(replace(member, audience=audience),))
         found = input_files(description, base, "a", lambda artifact: b"ctrl")
         assert found == tuple(msg.InputFile("m", source, FILES["c"]) for source in sources)
+
+
+def test_the_chunk_digests_of_many_large_files_of_others_come_with_their_downloads() -> None:
+    """A gigabyte each: the digests of all of them would not fit one message of 4 MiB."""
+    member = DeclaredPart("m", "none", "", 1 << 30, True, 1, 1, "others", "collect", ("version",))
+    large = Artifact("0" * 64, 1 << 30, bytes(32 << 10))
+    for nodes, has_tables in ((33, True), (34, False), (200, False)):
+        state = tuple(PartFile(f"method/m/n{k}", "none", large) for k in range(nodes))
+        own = PartFile("method/g", "none", replace(large, digest="1" * 64))
+        base = replace(version(), state=(*state, own))
+        description = replace(DESCRIPTION, parts=(member, LARGE))
+        found = input_files(description, base, "n0", lambda artifact: b"")
+        others = [item for item in found if item.source]
+        assert len(others) == nodes - 1
+        assert {bool(item.artifact.chunk_sha256) for item in others} == {has_tables}
+        assert all(item.artifact.chunk_sha256 for item in found if not item.source)
+        assert sum(input_message(item).ByteSize() for item in found) < 2 << 20
 
 
 def test_a_newcomer_takes_the_part_of_a_node_that_is_not_there() -> None:

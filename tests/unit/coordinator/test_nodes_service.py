@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from covey import messages as msg
+from covey.artifact import artifact_of
 from covey.coordinator.nodes.enrolment import Addresses, EnrolmentServices
 from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.service import WIRE_REFUSED, CoordinatorService, NodeServices, version_refusal
@@ -36,6 +37,12 @@ class Run:
 
     def moved(self, node, progress):
         self.moves.append((node, progress))
+
+    def served(self, node, digest):
+        return self.mode.served(node, digest)
+
+    def evaluates_later(self, node, version):
+        self.later = (node, version)
 
     async def node_evaluated(self, node, version, totals):
         self.evaluations.append((node, version, totals))
@@ -200,6 +207,7 @@ async def test_progress_is_shown_in_phases_that_are_known(service, sessions, run
     session = sessions.open("ada")
     await service.dispatch(session, msg.Progress("one", 1, phase, 3, 4, math.inf, 2.0))
     await service.dispatch(session, msg.Progress("one", 9, phase))
+    assert getattr(runs["one"], "later", None) == (("ada", 9) if phase == "queued" else None)
     ((node, progress),) = runs["one"].moves
     assert (node, progress.phase, progress.step, progress.steps, progress.seconds) == ("ada", shown, 3, 4, 2.0)
     assert math.isnan(progress.loss)
@@ -235,6 +243,17 @@ async def test_a_file_is_granted_to_whom_a_run_serves_it(service, sessions, runs
     await service.dispatch(sessions.open("bob"), msg.DownloadAsk("d"))
     assert service._downloads.holds(("ada", "d"))
     assert not service._downloads.holds(("bob", "d"))
+
+
+async def test_a_grant_brings_the_chunks_digests_to_whom_lacks_them(service, sessions, runs):
+    session, file = sessions.open("ada"), artifact_of([b"a file of another node"])
+    runs["two"].mode.served = lambda node, digest: file if digest == file.digest else None
+    await service.dispatch(session, msg.DownloadAsk(file.digest, with_table=True))
+    assert messages(session) == [msg.DownloadGrant(file.digest, file.chunk_sha256)]
+    await service.dispatch(session, msg.DownloadAsk(file.digest))
+    assert messages(session) == [msg.DownloadGrant(file.digest)]
+    await service.dispatch(session, msg.DownloadAsk("e", with_table=True))
+    assert service._without_table == set()
 
 
 # -- members

@@ -12,7 +12,7 @@ from covey.errors import TaskError
 from covey.learning import data
 from covey.learning.data import batches, in_memory, moved, size_of
 from covey.learning.loop import evaluate, gradient, steps_in_round, train
-from covey.learning.task import LossOutput, Task
+from covey.learning.task import LossOutput, NodeData, Task, central_data_of
 from covey.spec import TrainingSection
 
 CPU = torch.device("cpu")
@@ -131,3 +131,14 @@ def test_mappings_and_other_containers_are_moved_whole():
     assert moved({"g": Graph(), "names": ["a"]}, CPU) == {"g": ("moved", CPU), "names": ("a",)}
     with pytest.raises(TaskError, match=r"a mapping with tokens, label, and not pairs.*`loss` of its own"):
         Normed().loss(nn.Linear(1, 1), batch)
+
+
+def test_central_data_are_told_where_they_are_if_they_ask():
+    class Asks(Normed):
+        def central_data(self, data=None):
+            return data.paths["table"]
+
+    where = NodeData(paths={"table": "/srv/table.csv"})
+    found: Any = central_data_of(Asks(), where)
+    assert found == "/srv/table.csv"
+    assert central_data_of(Normed(), where) is None

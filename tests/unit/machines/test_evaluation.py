@@ -14,6 +14,7 @@ class Policy:
     evaluate_centrally: bool = True
     evaluate_on_nodes: bool = True
     deadline_s: float = 10.0
+    hard_deadline_s: float = 25.0
 
 
 @pytest.mark.parametrize(
@@ -60,6 +61,18 @@ def test_nodes_that_are_asked_have_a_deadline():
     evaluations.answered("a")
     assert not evaluations.all_done(109.0)
     assert evaluations.all_done(110.0)
+
+
+def test_a_node_that_works_for_another_run_first_has_its_time_when_it_is_done_there():
+    evaluations = Evaluations()
+    evaluations.ask_nodes(Policy(), 3, ["a", "b"], 100.0)
+    evaluations.queued("b", 108.0)
+    evaluations.queued("c", 108.0)  # was not asked
+    assert not evaluations.all_done(110.0)  # a's time is up
+    assert evaluations.wake_times() == [118.0]
+    evaluations.queued("b", 117.0)
+    assert evaluations.wake_times() == [125.0]  # the hard deadline
+    assert evaluations.all_done(125.0)
 
 
 @pytest.mark.parametrize(

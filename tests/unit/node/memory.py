@@ -159,6 +159,8 @@ class Coordinator:
     def __init__(self, node_files):
         self.files, self.heard, self.refusals, self.breaks, self.answers = {}, [], [], 0, True
         self.received, self.offsets = {}, []
+        self.tables = []
+        """What the grants to come bring of chunks' digests."""
         self.up, self._node_files = True, node_files
         self._session = asyncio.Event()
         self._session.set()
@@ -177,7 +179,7 @@ class Coordinator:
         if self.answers:
             match message:
                 case msg.DownloadAsk():
-                    self._tell(msg.DownloadGrant(message.digest))
+                    self._tell(msg.DownloadGrant(message.digest, self.tables.pop(0) if self.tables else b""))
                 case msg.UpdateOffer():
                     self._take(message)
 

@@ -6,12 +6,13 @@ import dataclasses
 import pytest
 
 from covey import messages as msg
-from covey.artifact import artifact_of
-from covey.errors import LimitExceeded, PolicyError, WorkerError
+from covey.artifact import Artifact, artifact_of
+from covey.errors import CoveyError, LimitExceeded, PolicyError, StoreError, WorkerError
 from covey.layout import Layout
 from covey.node.assignments.base_model import BaseModels
 from covey.node.assignments.conversation import Conversation
 from covey.node.assignments.held_files import HeldFiles
+from covey.node.operator.config import Limits, NodeSettings
 from tests.unit.node.memory import LARGE, assignment, model_bytes
 
 CHANGE = b"the change"
@@ -71,6 +72,25 @@ async def test_a_large_model_is_asked_for_and_downloaded_once(node, bring):
 async def test_what_is_granted_at_once_is_not_asked_for(node, bring):
     served(node, 0)
     await bring(large(download_granted=True))
+    assert asked_for(node) == []
+
+
+async def test_what_would_not_fit_is_refused_in_words_before_any_of_it_comes(node, bring, monkeypatch):
+    served(node, 0)
+    content = model_bytes(LARGE, 1)
+    others = tuple(msg.InputFile("peer", f"n{k}", artifact_of([content[k:]])) for k in range(3))
+    needed = large().model.size_bytes + sum(item.artifact.size_bytes for item in others)
+    monkeypatch.setattr(type(node.files), "free_bytes", lambda files: needed - 1)
+    with pytest.raises(StoreError, match=f"the 3 files beside it take {needed} bytes, and {needed - 1} are free"):
+        await bring(large(inputs=others))
+    settings = NodeSettings(limits=Limits(disk_gib=(needed - 2) / 2**30))
+    config = dataclasses.replace(node.services.config, settings=settings)
+    node.services = dataclasses.replace(node.services, config=config)
+    with pytest.raises(LimitExceeded, match=r"limits.disk_gib in this node.s node.toml allows 0.00149083 GiB"):
+        await bring(large(inputs=others))
+    hostile = (msg.InputFile("peer", "n0", Artifact("0" * 64, -(1 << 40), b"")),)
+    with pytest.raises(CoveyError):
+        await bring(large(inputs=hostile))
     assert asked_for(node) == []
 
 

@@ -1,6 +1,7 @@
 """Downloads that break, and reports of how far they are."""
 
 import asyncio
+import dataclasses
 
 import pytest
 
@@ -32,6 +33,20 @@ async def test_a_broken_download_is_asked_for_again(node, talk):
     assert path.read_bytes() == FILE
     assert len(asks(node)) == 2  # the first try was granted without
     assert all(0.25 <= seconds <= 0.75 for seconds in node.clock.slept)
+
+
+async def test_a_file_without_its_table_is_asked_for_until_the_grant_brings_it(node, talk):
+    node.coordinator.tables = [b"", ARTIFACT.chunk_sha256]
+    path = await talk.download(dataclasses.replace(ARTIFACT, chunk_sha256=b""), b"", granted=False)
+    assert path.read_bytes() == FILE
+    assert [ask.with_table for ask in asks(node)] == [True, True]
+
+
+@pytest.mark.parametrize("table", [bytes(32), ARTIFACT.chunk_sha256 * 2])
+async def test_a_table_that_is_not_the_files_is_refused(node, talk, table):
+    node.coordinator.tables = [table]
+    with pytest.raises(CorruptChunk):
+        await talk.download(dataclasses.replace(ARTIFACT, chunk_sha256=b""), b"", granted=False)
 
 
 async def test_what_was_asked_in_a_session_that_is_gone_is_asked_again(node, talk):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 
 import psutil
 import pytest
@@ -18,8 +19,6 @@ pytestmark = pytest.mark.processes
 
 
 def test_only_the_command_itself_with_this_interpreter_is_forked():
-    import sys
-
     assert covey_arguments([sys.executable, "-m", "covey.cli.main", "run", "list"]) == ["run", "list"]
     assert covey_arguments([sys.executable, "-X", "dev", "-m", "covey.cli.main", "run"]) is None
     assert covey_arguments(["/usr/bin/python", "-m", "covey.cli.main"]) is None
@@ -57,3 +56,25 @@ def test_a_daemon_has_its_worker_as_its_child_and_nothing_outlives_it(tmp_path, 
         assert wait_until(lambda: not marked_processes(MARK, federation._mark), 20)
         federation.start_coordinator()
         assert federation.stop_coordinator() == 0
+
+
+PARENT = """
+import sys, time
+from pathlib import Path
+from covey.testing import forks
+from covey.testing.federation import Federation
+
+forks.enable()
+with Federation(Path(sys.argv[1]), nodes=0) as federation:
+    print(federation.start_coordinator().pid, federation.worker_pids["coordinator"], flush=True)
+    time.sleep(60)
+"""
+
+
+def test_nothing_outlives_a_test_process_that_is_killed(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", PARENT, tmp_path], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        started = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
+        assert len(started) == 2
+        parent.kill()
+    assert wait_until(lambda: not any(process.is_running() and process.status() != "zombie" for process in started), 20)

@@ -15,6 +15,7 @@ FILE = artifact_of([b"some bytes"])
 FROM_NODE = [
     msg.Hello("1.2", ("digits", "mine"), "cuda (X)", "sign-flip"),
     msg.DownloadAsk("ab"),
+    msg.DownloadAsk("ab", with_table=True),
     msg.UpdateOffer(
         b"{}", b"sig", (msg.OfferedPart("model", "int8", FILE, b"data"), msg.OfferedPart("x", "none", FILE))
     ),
@@ -51,6 +52,7 @@ FROM_COORDINATOR = [
     FULL,
     msg.Assignment("r", 2, 0, "evaluate", "{}", "[]", 2, "sha", FILE, 0, 4),
     msg.DownloadGrant("ab"),
+    msg.DownloadGrant("ab", b"digests"),
     msg.UploadGrant("u", (("ab", 0), ("cd", 1 << 20))),
     msg.Receipt("u", b"s", b"sig"),
     msg.Refusal("u", "late", "too late"),

@@ -7,15 +7,42 @@ up to the sum of all vectors, but for float32 rounding.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
+from typing_extensions import override
 
 from covey.errors import TaskError
+from covey.outgoing.contract import LocalState, Stage
 from covey.vectors import LinearCombination, Vector, is_finite
+
+RESIDUAL = "residual"
+
+
+class ErrorFeedback(Stage):
+    """Adds what was lost of the last accepted update, and keeps what is lost of this one."""
+
+    keeps: ClassVar[tuple[str, ...]] = (RESIDUAL,)
+
+    def __init__(self) -> None:
+        self._sent: Vector | None = None
+
+    @override
+    def leave(self, vector: Vector, state: LocalState) -> Vector:
+        self._sent = with_residual(vector, state.before(RESIDUAL))
+        return self._sent
+
+    @override
+    def after(self, decoded: Vector, state: LocalState) -> None:
+        if self._sent is None:
+            raise RuntimeError("nothing has passed")
+        state.keep(RESIDUAL, lost(self._sent, decoded))
 
 
 class Accumulated(LinearCombination):
     """Vectors added up, of which the result must be finite."""
 
+    @override
     def decode(self, columns: slice, out: Tensor) -> None:
         """Write elements `columns` of the sum into `out`.
 

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 
 from covey.codecs.contract import Codec, CodecContext
-from covey.codecs.feedback import lost, with_residual
 from covey.codecs.scaled_sign import ScaledSign
 from covey.codecs.sparse import RandomK, TopK
 from covey.errors import TaskError
+from covey.outgoing.error_feedback import lost, with_residual
 from covey.testing.codecs import StrictSource, encoded, gaussian
 from covey.vectors import TensorVector, spans
 
