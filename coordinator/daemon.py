@@ -69,6 +69,7 @@ ROLES: tuple[Role, ...] = ("node", "admin", "auditor")
 def run_coordinator(config: CoordinatorConfig) -> int:
     """Run the daemon until SIGTERM or SIGINT; returns the exit code."""
     configure_logging(config.log_format, config.log_level)
+    os.umask(0o077)  # record, models and keys are nobody else's
     try:
         with held(config.data_dir, "coordinator"):
             return asyncio.run(_main(config))
@@ -78,7 +79,6 @@ def run_coordinator(config: CoordinatorConfig) -> int:
 
 
 async def _main(config: CoordinatorConfig) -> int:
-    os.umask(0o077)  # record, models and keys are nobody else's
     config.data_dir.mkdir(parents=True, exist_ok=True)
     for path in config.data_dir.glob(f"{DATABASE}*"):  # of a version that left them open to others
         path.chmod(0o600)

@@ -24,7 +24,6 @@ from covey.node.membership.renewal import renew_when_due
 from covey.node.operator.config import IDENTITY_FOLDER, NodeConfig
 from covey.node.operator.health import listening
 from covey.node.operator.metrics import NodeMetrics
-from covey.node.operator.one_daemon import alone
 from covey.node.services import NodeServices
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.telemetry import configure_logging
@@ -42,6 +41,7 @@ RENEWED = -1
 def run_node(config: NodeConfig) -> int:
     """Run the daemon until SIGTERM or SIGINT; returns the exit code."""
     configure_logging(config.log_format, config.log_level)
+    os.umask(0o077)  # data, updates and keys are nobody else's
     stamina.instrumentation.set_on_retry_hooks([])  # the link says itself what it waits for
     try:
         with held(config.data_dir, "node"):
@@ -52,16 +52,14 @@ def run_node(config: NodeConfig) -> int:
 
 
 async def _main(config: NodeConfig) -> int:
-    os.umask(0o077)  # data, updates and keys are nobody else's
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     metrics = NodeMetrics()
     if config.drill is not None:
         metrics.drill.labels(config.drill.attack).set(1)
-    with alone(config.data_dir, "the node cannot start"):
-        async with scrapable(metrics.registry, config.metrics, config.data_dir / IDENTITY_FOLDER):
-            return await _until_stopped(config, metrics, stop)
+    async with scrapable(metrics.registry, config.metrics, config.data_dir / IDENTITY_FOLDER):
+        return await _until_stopped(config, metrics, stop)
 
 
 async def _until_stopped(config: NodeConfig, metrics: NodeMetrics, stop: asyncio.Event) -> int:

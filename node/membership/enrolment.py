@@ -12,9 +12,9 @@ import stamina
 from cryptography import x509
 
 from covey import faults
+from covey.data_lock import held
 from covey.errors import Conflict, CoveyError, IdentityError, LimitExceeded
 from covey.node.operator.config import DEFAULT_SETTINGS, IDENTITY_FOLDER, SETTINGS_FILE
-from covey.node.operator.one_daemon import alone
 from covey.protos import coordinator_pb2 as pb
 from covey.protos.coordinator_pb2_grpc import EnrolmentStub
 from covey.wire.authority import COORDINATOR_NAME
@@ -147,6 +147,9 @@ def leave(data_dir: Path) -> Identity:
         Conflict: Its daemon runs: it has the keys in memory, and would stay.
     """
     identity = Identity.load(data_dir / IDENTITY_FOLDER)
-    with alone(data_dir, f"{identity.name} cannot leave yet"):
-        shutil.rmtree(data_dir / IDENTITY_FOLDER)
+    try:
+        with held(data_dir, "node"):
+            shutil.rmtree(data_dir / IDENTITY_FOLDER)
+    except Conflict as error:
+        raise Conflict(f"{identity.name} cannot leave while its daemon runs: {error}") from error
     return identity

@@ -18,7 +18,7 @@ from sqlalchemy import URL, Connection, exc, select, update
 
 from covey.errors import Conflict, Fenced, StoreError, StoreUnavailable
 from covey.storage.sql.engine import WRITES, make_engine, sqlite_path, translated
-from covey.storage.sql.locks import AdvisoryLock, DatabaseFileLock
+from covey.storage.sql.locks import AdvisoryLock, FileLock
 from covey.storage.sql.schema import LEASE_ROW, lease
 from covey.storage.sql.touched import Ledger, Touched
 
@@ -39,7 +39,7 @@ class Database:
         path = sqlite_path(url)
         one_state = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
         self._reads = self.engine if path else self.engine.execution_options(**one_state)
-        self._lock: DatabaseFileLock | AdvisoryLock = DatabaseFileLock(path) if path else AdvisoryLock()
+        self._lock: FileLock | AdvisoryLock = FileLock(path) if path else AdvisoryLock()
         self._writing = threading.Lock()
         self._writer: Connection | None = None
         self._epoch: int | None = None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from pathlib import Path
 
 from sqlalchemy import Connection, exc, func, select
 
-from covey.storage.files.lock import FileLock
+from covey.errors import StoreError
 
 ADVISORY_KEY = 0x636F766579
 """Of PostgreSQL's advisory lock, which is one for each database ("covey" in ASCII)."""
@@ -16,11 +18,12 @@ LOCK_TIMEOUT = "55P03"
 """PostgreSQL's code where a lock was not had in time."""
 
 
-class DatabaseFileLock:
-    """An exclusive flock on `DATABASE.lock`."""
+class FileLock:
+    """An exclusive flock on `DATABASE.lock`. No child process inherits it."""
 
     def __init__(self, database: Path) -> None:
-        self._lock = FileLock(Path(f"{database}.lock"))
+        self._path = Path(f"{database}.lock")
+        self._file: int | None = None
 
     def take(self, connection: Connection) -> bool:
         """Take the lock, or say that another one has it. Taking it again changes nothing.
@@ -28,11 +31,27 @@ class DatabaseFileLock:
         Raises:
             StoreError: The lock file cannot be made.
         """
-        return self._lock.take()
+        if self._file is not None:
+            return True
+        try:
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreError(
+                f"{self._path} cannot be made ({error.strerror}): give this user the right to write there"
+            ) from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            return False
+        self._file = file
+        return True
 
     def release(self) -> None:
         """Let the lock go."""
-        self._lock.release()
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
 
 
 class AdvisoryLock:

@@ -12,7 +12,7 @@ from sqlalchemy import Column, Connection, MetaData, String, Table, exc, func, i
 from covey import __version__
 from covey.errors import Conflict, NotFound, StoreError
 from covey.storage.sql.engine import WRITES, database_url, make_engine, sqlite_path, translated
-from covey.storage.sql.locks import ADVISORY_KEY, LOCK_TIMEOUT, PATIENCE_MS, DatabaseFileLock
+from covey.storage.sql.locks import ADVISORY_KEY, LOCK_TIMEOUT, PATIENCE_MS, FileLock
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -124,7 +124,7 @@ def _without_coordinator(connection: Connection) -> Iterator[None]:
         _lock_in_transaction(connection)
         yield
         return
-    lock = DatabaseFileLock(path)
+    lock = FileLock(path)
     if not lock.take(connection):
         raise Conflict(_IN_USE)
     try:

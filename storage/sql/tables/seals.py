@@ -68,7 +68,7 @@ class SignedLedger(Ledger):
         last, parent = self._last.get(run) or _newest(connection, run)
         number = last + 1
         facts = Facts(
-            before=_before(connection, run, touched) if not last and run and not touched.new else {},
+            before=_before(connection, run, touched) if not last and not touched.new else {},
             end=_end(connection, run) if touched.ended else {},
         )
         statement = statement_of(self._sealer, run, number, parent, rows, facts)

@@ -20,9 +20,10 @@ from covey.client.audited import AuditedRun, row_in
 from covey.client.bundle import read_bundle, write_bundle
 from covey.errors import Conflict, IdentityError, LimitExceeded, NotFound
 from covey.storage.record.seals import canonical
+from covey.storage.sql.copy import copy_store
 from covey.storage.sql.store import open_store
 from covey.wire.signing import ReceiptStatement
-from tests.unit.client.sealed_record import COORDINATOR, FEDERATION, SYNC, audit, write_record
+from tests.unit.client.sealed_record import ASYNC, COORDINATOR, FEDERATION, GOING, SYNC, audit, write_record
 
 
 @pytest.fixture(scope="module")
@@ -182,3 +183,17 @@ def test_receipts_find_what_was_cut_off(database: Path) -> None:
     forged = receipt(known).replace(b'"a\\"', b'"b\\"')
     for line in (forged, b"no JSON", b'{"statement": 5}', b"[" * 10_000):
         assert not audit(database, SYNC, [line]).ok
+
+
+def test_a_record_that_was_copied_to_another_back_end_is_as_it_was_sealed(database: Path, empty_postgres: str) -> None:
+    copy_store(f"sqlite:///{database}", empty_postgres)
+    for run in (SYNC, ASYNC, GOING):
+        report = audit(empty_postgres, run)
+        assert report.ok, report.problems
+
+
+def test_a_record_that_is_written_to_postgresql_is_sealed_alike(empty_postgres: str) -> None:
+    write_record(empty_postgres)
+    for run in (SYNC, ASYNC, GOING):
+        report = audit(empty_postgres, run)
+        assert report.ok, report.problems

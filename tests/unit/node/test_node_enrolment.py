@@ -7,10 +7,10 @@ import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from covey.data_lock import held
 from covey.errors import Conflict, CoveyError, IdentityError
 from covey.node.membership.enrolment import EnrolmentUnreachable, enrol, join, leave
 from covey.node.operator.config import NodeConfig
-from covey.node.operator.one_daemon import alone
 from covey.protos import coordinator_pb2 as pb
 from covey.protos import coordinator_pb2_grpc
 from covey.wire.authority import Authority, key_of_request
@@ -173,8 +173,8 @@ def test_enrol_makes_only_the_identity(listener, tmp_path):
 def test_who_runs_does_not_leave(listener, tmp_path):
     join(listener.token(), tmp_path / "node")
     with (
-        alone(tmp_path / "node", "the node cannot start"),
-        pytest.raises(Conflict, match=r"hospital-a cannot leave yet: a node runs on .*; stop it first"),
+        held(tmp_path / "node", "node"),
+        pytest.raises(Conflict, match=r"hospital-a cannot leave while its daemon runs: .* stop that one"),
     ):
         leave(tmp_path / "node")
     assert Identity.load(tmp_path / "node" / "identity").name == "hospital-a"
@@ -185,6 +185,6 @@ def test_leaving_deletes_the_keys_and_keeps_the_rest(listener, tmp_path):
     (tmp_path / "node" / "data.bin").write_bytes(b"mine")
     assert leave(tmp_path / "node").name == "hospital-a"
     assert not (tmp_path / "node" / "identity").exists()
-    assert sorted(path.name for path in (tmp_path / "node").iterdir()) == ["data.bin", "node.lock", "node.toml"]
+    assert sorted(path.name for path in (tmp_path / "node").iterdir()) == ["daemon.lock", "data.bin", "node.toml"]
     with pytest.raises(IdentityError, match="there is no identity"):
         leave(tmp_path / "node")
