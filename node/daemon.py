@@ -41,6 +41,7 @@ RENEWED = -1
 def run_node(config: NodeConfig) -> int:
     """Run the daemon until SIGTERM or SIGINT; returns the exit code."""
     configure_logging(config.log_format, config.log_level)
+    os.umask(0o077)  # data, updates and keys are nobody else's
     stamina.instrumentation.set_on_retry_hooks([])  # the link says itself what it waits for
     try:
         with held(config.data_dir, "node"):
@@ -51,7 +52,6 @@ def run_node(config: NodeConfig) -> int:
 
 
 async def _main(config: NodeConfig) -> int:
-    os.umask(0o077)  # data, updates and keys are nobody else's
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)

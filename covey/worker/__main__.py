@@ -7,6 +7,7 @@ import contextlib
 import faulthandler
 import fcntl
 import gc
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -96,6 +97,7 @@ class Confined:
 
 def confined(hidden: Sequence[Path], memory_bytes: int | None, data_dir: Path) -> Confined:
     """Confine this process."""
+    os.umask(0o077)
     if memory_bytes is not None:
         limit_memory(memory_bytes)
     for name in (LOCK, STACKS):  # what is there before can be used afterwards
