@@ -141,7 +141,7 @@ class AdminService:
         """Where a run waits for nodes that are away, name them: the record does not, as they may be back any moment."""
         active = self._env.runs.of(view.run)
         if active is not None and view.state == "running":
-            view.reason = "; ".join(filter(None, [active.mode.waits_for(), view.reason]))
+            view.reason = "; ".join(filter(None, [active.awaited, view.reason]))
         return view
 
     async def watch_run(self, request: pb.RunRequest, context: Context) -> AsyncIterator[pb.RunStatus]:
