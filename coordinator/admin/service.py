@@ -115,7 +115,9 @@ class AdminService:
             job = DescribeJob(
                 text, self._env.allow_paths, data_paths=self._env.data_paths, submitted=True, written=written
             )
-            refuse_oversized(text, await self._env.worker.do(DESCRIBE, job))
+            description = await self._env.worker.do(DESCRIBE, job)
+        active = sum(node.state == "active" for node in await self._call(self._store.nodes))
+        refuse_oversized(text, description, active)
         now = self._env.clock()
         record = RunRecord(secrets.token_hex(6), spec.name, spec.mode, text, spec.seed, "queued", "", now)
         await self._call(self._store.add_run, record)
