@@ -68,6 +68,7 @@ class Work:
         rule: The aggregator.
         f: How many Byzantine nodes it is told to assume; None: a rule without that option.
         codec: The codec.
+        server_optimizer: What makes the next model of what the rule gives.
     """
 
     nodes: int = 4
@@ -83,6 +84,7 @@ class Work:
     rule: str = "mean"
     f: int | None = None
     codec: str = "none"
+    server_optimizer: str = "sgd"
 
     @property
     def model_bytes(self) -> int:
@@ -96,6 +98,7 @@ class Work:
         numbers = {"parameters": self.parameters, "tensors": self.tensors, "rounds": self.rounds, "nodes": self.nodes}
         options = "" if self.f is None else f"[aggregation.options]\nf = {self.f}\n"
         rule = f'[aggregation]\nname = "{self.rule}"\n{options}[exchange]\ncodec = "{self.codec}"\n'
+        rule += f'[server_optimizer]\nname = "{self.server_optimizer}"\n'
         return template.format(**numbers) + rule
 
 

@@ -2,6 +2,7 @@
 
     python -m benchmarks.memory --nodes 4 8 16 --parameters 25000000
     python -m benchmarks.memory --nodes 16 --rule krum --f 3
+    python -m benchmarks.memory --nodes 4 --parameters 250000000 --server-optimizer adam --rounds 2 --timeout 1800
 
 Every node is a real daemon with its worker, so this machine must hold them all; a size that does not fit is
 skipped, with the reason.
@@ -91,11 +92,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--nodes", type=int, nargs="+", default=[4, 8, 16])
     parser.add_argument("--parameters", type=int, default=25_000_000)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS", help="for each run")
     add_exchange(parser)
     parser.add_argument("--json", action="store_true", help="one object with a list `peaks`")
     given = parser.parse_args(arguments)
-    kind = {"rule": given.rule, "f": given.f, "codec": given.codec}
-    size = {"parameters": given.parameters, "rounds": ROUNDS, "floor": False}
+    kind = {"rule": given.rule, "f": given.f, "codec": given.codec, "server_optimizer": given.server_optimizer}
+    size = {"parameters": given.parameters, "rounds": given.rounds, "floor": False, "timeout_s": given.timeout}
     peaks = [measure_peak(Work(nodes=nodes, **size, **kind)) for nodes in given.nodes]
     if given.json:
         print(json.dumps({"parameters": given.parameters, "peaks": [vars(peak) for peak in peaks]}))

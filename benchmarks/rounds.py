@@ -57,6 +57,7 @@ def add_exchange(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rule", default="mean", help="the aggregator")
     parser.add_argument("--f", type=int, help="how many Byzantine nodes the rule assumes")
     parser.add_argument("--codec", default="none")
+    parser.add_argument("--server-optimizer", default="sgd")
 
 
 def work_of(given: argparse.Namespace) -> Work:
@@ -75,6 +76,7 @@ def work_of(given: argparse.Namespace) -> Work:
         rule=given.rule,
         f=given.f,
         codec=given.codec,
+        server_optimizer=given.server_optimizer,
     )
 
 

@@ -18,7 +18,7 @@ from covey.coordinator.admin.handlers import admin_handler
 from covey.coordinator.admin.health import CoordinatorHealth
 from covey.coordinator.admin.metrics import CoordinatorMetrics
 from covey.coordinator.admin.operation import Operation
-from covey.coordinator.admin.record_snapshot import Census, keep_census
+from covey.coordinator.admin.record_snapshot import RecordSnapshot, keep_snapshot
 from covey.coordinator.admin.service import AdminService
 from covey.coordinator.backup.ownership import check_folder, check_record, take_over
 from covey.coordinator.config import DATABASE, CoordinatorConfig
@@ -116,7 +116,7 @@ async def _run(env: Environment, own: OwnCertificate, metrics_url: str) -> int:
     seen = asyncio.create_task(keep_seen(env.store, env.sessions, env.now))
     tasks: list[asyncio.Task[Any]] = [runs, stop, renewal, bounded, seen]
     if metrics_url:
-        tasks.append(asyncio.create_task(keep_census(env.store, env.census)))
+        tasks.append(asyncio.create_task(keep_snapshot(env.store, env.snapshot)))
     code = 0
     for task in await first_ended([runs, stop], ready):
         if task.exception() is not None:
@@ -167,7 +167,7 @@ async def _environment(config: CoordinatorConfig, keys: Keys) -> Environment:
         operation=Operation(paused=record.setting("paused") == "true"),
         events=config.data_dir / EVENTS,
         metrics=metrics,
-        census=Census({node.node for node in identities["node"]}),
+        snapshot=RecordSnapshot({node.node for node in identities["node"]}),
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from covey.coordinator.admin.gauges import GaugeSources
 from covey.coordinator.admin.metrics import CoordinatorMetrics
 from covey.coordinator.admin.operation import Operation
-from covey.coordinator.admin.record_snapshot import Census
+from covey.coordinator.admin.record_snapshot import RecordSnapshot
 from covey.coordinator.admin.service import AdminServices
 from covey.coordinator.backup.backup import BackupServices
 from covey.coordinator.config import CoordinatorConfig
@@ -51,7 +51,7 @@ class Environment:
     members: Members
     operation: Operation
     metrics: CoordinatorMetrics = field(default_factory=CoordinatorMetrics)
-    census: Census = field(default_factory=Census)
+    snapshot: RecordSnapshot = field(default_factory=RecordSnapshot)
     runs: ActiveRuns = field(default_factory=ActiveRuns)
     changes: Changes = field(default_factory=Changes)
     background: Background = field(default_factory=Background)
@@ -155,7 +155,7 @@ class Environment:
             store=self.store,
             files=self.files,
             quota_bytes=self.config.quota_bytes,
-            census=self.census,
+            snapshot=self.snapshot,
             sessions=self.sessions,
             members=self.members,
             runs=self.runs,

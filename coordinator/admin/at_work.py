@@ -70,5 +70,5 @@ def awaited_by(runs: ActiveRuns) -> Iterator[str]:
         state = run.machine.state if run.machine is not None else "starting"
         busy = [f"{node} ({progress.phase})" for node, progress in run.progress.items() if progress.phase in _AT_WORK]
         of = f": {listed(busy)}" if busy and state != "finishing" else ""
-        waits = f"; {said}" if (said := run.mode.waits_for()) else ""
+        waits = f"; {said}" if (said := run.awaited) else ""
         yield f"run {run.run.name} ({run.run.run}) is {state}{of}{waits}"

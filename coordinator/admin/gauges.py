@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from covey import __version__
 from covey.coordinator.admin.operation import Operation
-from covey.coordinator.admin.record_snapshot import Census
+from covey.coordinator.admin.record_snapshot import RecordSnapshot
 from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.sessions import Sessions
 from covey.coordinator.runs.active_runs import ActiveRuns
@@ -48,7 +48,7 @@ class GaugeSources:
     store: StoreThread
     files: ArtifactFiles
     quota_bytes: int | None
-    census: Census
+    snapshot: RecordSnapshot
     sessions: Sessions
     members: Members
     runs: ActiveRuns
@@ -77,7 +77,7 @@ class CoordinatorGauges(Collector):
         yield gauge("covey_build_info", "The version.", ("version",), [((__version__,), 1.0)])
         yield gauge("covey_coordinator_state", "1 for the present state.", ("state",), _by_name(states))
         yield single("covey_store_up", "Whether the database answered when it was last asked.", float(sources.store.up))
-        yield single("covey_runs_queued", "Runs that wait for their turn.", sources.census.queued)
+        yield single("covey_runs_queued", "Runs that wait for their turn.", sources.snapshot.queued)
         yield single(
             "covey_certificate_expiry_timestamp_seconds",
             "End of the coordinator's certificate, in Unix time.",
@@ -90,7 +90,7 @@ class CoordinatorGauges(Collector):
     def _nodes(self) -> Iterator[Metric]:
         sources = self._sources
         evicted, live = sources.members.evicted.copy(), sources.sessions.live()
-        known = sources.census.nodes | live.keys()
+        known = sources.snapshot.nodes | live.keys()
         active = known - evicted
         connected = {node: float(node in live) for node in sorted(active)}
         here = sum(connected.values())

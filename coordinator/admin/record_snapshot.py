@@ -18,7 +18,7 @@ NEWEST = 500
 
 
 @dataclass
-class Census:
+class RecordSnapshot:
     """What the record said when it was last read."""
 
     nodes: set[str] = field(default_factory=set)
@@ -27,18 +27,18 @@ class Census:
     """Runs that wait for their turn."""
 
 
-def take(store: Store, known: set[str]) -> Census:
-    """Read the record. Blocking. `known`: nodes from before; counting all nodes' verdicts again would be dear."""
+def take(store: Store, known: set[str]) -> RecordSnapshot:
+    """Read the record. Blocking. `known`: nodes from before; counting all nodes' verdicts again would be expensive."""
     enrolled = {e.node for e in store.events(limit=NEWEST) if e.kind == "enrolled" and e.detail.get("role") == "node"}
-    return Census(known | enrolled, store.count_runs(("queued",)))
+    return RecordSnapshot(known | enrolled, store.count_runs(("queued",)))
 
 
-async def keep_census(store: StoreThread, census: Census) -> None:
-    """Read the record into `census` again and again until cancelled; while it cannot be read, what was read stays."""
+async def keep_snapshot(store: StoreThread, snapshot: RecordSnapshot) -> None:
+    """Read the record into `snapshot` again and again until cancelled; while it cannot be read, what was read stays."""
     while True:
         try:
-            newest = await store.call(take, store.store, census.nodes)
-            census.nodes, census.queued = newest.nodes, newest.queued
+            newest = await store.call(take, store.store, snapshot.nodes)
+            snapshot.nodes, snapshot.queued = newest.nodes, newest.queued
         except StoreError as error:
             log.debug("the record cannot be read now", error=str(error))
         await asyncio.sleep(EVERY_S)

@@ -115,7 +115,9 @@ class AdminService:
             job = DescribeJob(
                 text, self._env.allow_paths, data_paths=self._env.data_paths, submitted=True, written=written
             )
-            refuse_oversized(text, await self._env.worker.do(DESCRIBE, job))
+            description = await self._env.worker.do(DESCRIBE, job)
+        active = sum(node.state == "active" for node in await self._call(self._store.nodes))
+        refuse_oversized(text, description, active)
         now = self._env.clock()
         record = RunRecord(secrets.token_hex(6), spec.name, spec.mode, text, spec.seed, "queued", "", now)
         await self._call(self._store.add_run, record)
@@ -141,7 +143,7 @@ class AdminService:
         """Where a run waits for nodes that are away, name them: the record does not, as they may be back any moment."""
         active = self._env.runs.of(view.run)
         if active is not None and view.state == "running":
-            view.reason = "; ".join(filter(None, [active.mode.waits_for(), view.reason]))
+            view.reason = "; ".join(filter(None, [active.awaited, view.reason]))
         return view
 
     async def watch_run(self, request: pb.RunRequest, context: Context) -> AsyncIterator[pb.RunStatus]:

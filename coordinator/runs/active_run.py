@@ -28,6 +28,7 @@ from covey.coordinator.runs.preparation import Prepared, prepare
 from covey.driver.driver import Driver
 from covey.errors import CoveyError, Fenced
 from covey.machines import protocol as pr
+from covey.machines.shortage import listed
 from covey.storage.record.contract import EventRecord, RoundRecord, RunRecord, StepRecord, Store, VersionRecord
 
 P = ParamSpec("P")
@@ -36,6 +37,8 @@ PRUNE_EVERY = 4
 PRUNE_BYTES = 4 << 20
 """Files that are not needed any more wait for so many commits, or until so many bytes have come since the last time."""
 log = structlog.get_logger(room="coordinator")
+LONG_S = 10.0
+"""An evaluation at the end that takes longer is said."""
 
 
 class ActiveRun:
@@ -70,6 +73,8 @@ class ActiveRun:
         self.step = StepRecord.before_first(run.run)
         """The newest step."""
         self._small_model = "", b""
+        self._evaluating: dict[str, float] = {}
+        """Nodes that were asked to evaluate the last version, and have not answered, with the time of asking."""
         self._unpruned_commits = self._unpruned_bytes = 0
 
     # -- what the outside tells and asks --------------------------------------------------------------------------
@@ -88,6 +93,15 @@ class ActiveRun:
         """Whether it can do nothing by itself now: it waits for nodes, and not for the operator."""
         operator = self.services.operator
         return self.facts.waiting and not (operator.paused or operator.draining)
+
+    @property
+    def awaited(self) -> str:
+        """Who of those that the run waits for now is away, or takes long at the end, in words; empty: nobody."""
+        if self.machine is None or self.machine.state != "finishing":
+            return self.mode.waits_for()
+        late = self.services.clock() - LONG_S
+        nodes = [node for node, since in self._evaluating.items() if since < late and node in self.services.nodes]
+        return f"waiting for {listed(nodes)} to evaluate version {self.machine.committed}" if nodes else ""
 
     def collecting(self, node: str, number: int) -> bool:
         """Whether this node has a part in this round, and the round is open."""
@@ -142,6 +156,7 @@ class ActiveRun:
             return
         if self.machine and self.machine.state == "finishing" and version == self.machine.committed:
             await self.evaluation.note_node(node, version, totals)
+        self._evaluating.pop(node, None)
         self.post(pr.NodeEvaluated(node, version, self.services.clock()))
 
     # -- from its taking up to its end ----------------------------------------------------------------------------
@@ -257,6 +272,7 @@ class ActiveRun:
         self.post(pr.Evaluated(version, self.services.clock()))
 
     def _assign_evaluation(self, node: str) -> None:
+        self._evaluating[node] = self.services.clock()
         base, inputs = self.newest(), self.mode.inputs(node)
         self.evaluation.asked[node] = base.version
         data = self._inline(base, node) if inputs.change is None else b""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from covey import messages as msg
 from covey.artifact import INLINE_BYTES, Artifact, chunk_count
-from covey.coordinator.runs.layouts import layout_file
+from covey.coordinator.runs.layouts import MAX_TABLES_BYTES, layout_file
 from covey.machines.evaluation import is_due
 from covey.messages import InputFile, WantedPart
 from covey.parts import COLLECT, DeclaredPart, brought, collected_name, sent, slot
@@ -16,8 +16,6 @@ from covey.storage.record.contract import RunRecord, VersionRecord
 from covey.worker.jobs.runs import Description
 
 NO_FEEDBACK = msg.Feedback()
-MAX_TABLES_BYTES = 1 << 20
-"""Chunk digests of other nodes' files that an assignment has; of more each comes with the grant of its download."""
 
 
 def is_small(artifact: Artifact) -> bool:

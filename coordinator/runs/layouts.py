@@ -8,7 +8,7 @@ from functools import lru_cache
 from covey.artifact import CHUNK_BYTES, INLINE_BYTES, Artifact, artifact_of, chunk_count
 from covey.coordinator.runs.ports import Files
 from covey.errors import LimitExceeded
-from covey.parts import METHOD
+from covey.parts import METHOD, collected
 from covey.worker.jobs.runs import Description
 
 MAX_MESSAGE_BYTES = 4 << 20
@@ -19,6 +19,10 @@ CHANGE = "change"
 """Among the files of a version: the change that leads to it."""
 TABLE_BYTES = 32
 """Of a chunk, in the table of a file that is announced."""
+MAX_TABLES_BYTES = 1 << 20
+"""Of such tables, those of other nodes' files; of more each comes with the grant of its download."""
+ENTRY_BYTES = 224
+"""Another node's file that is announced: its digest, its size, and names as long as they may be."""
 
 
 @lru_cache(maxsize=32)
@@ -34,8 +38,13 @@ async def keep_layout(files: Files, layout: str) -> None:
         await asyncio.to_thread(files.put, artifact, layout.encode())
 
 
-def refuse_oversized(spec_json: str, description: Description) -> None:
+def refuse_oversized(spec_json: str, description: Description, nodes: int = 0) -> None:
     """Refuse a run whose assignments could not be sent.
+
+    Args:
+        spec_json: Its specification.
+        description: Of it.
+        nodes: How many nodes there are: some methods bring the file of each to the others.
 
     Raises:
         LimitExceeded: The message says how long one would be, and what of it is how long.
@@ -43,7 +52,14 @@ def refuse_oversized(spec_json: str, description: Description) -> None:
     model = description.model_bytes
     brought = [size for name, size in description.slots.items() if name == CHANGE or name.startswith(METHOD)]
     tables = TABLE_BYTES * sum(map(chunk_count, [model, *brought]))
-    size = len(spec_json) + tables + SLACK_BYTES
+    peers = [part for part in collected(description.parts) if part.down is not None and part.audience != "own"]
+    others = len(peers) * nodes * ENTRY_BYTES + (MAX_TABLES_BYTES if peers else 0)
+    size = len(spec_json) + tables + others + SLACK_BYTES
+    if size > MAX_MESSAGE_BYTES and others > size - others:
+        raise LimitExceeded(
+            f"an assignment of this run would have about {size} bytes ({others} to name the {len(peers)} files of "
+            f"each of {nodes} nodes), and a message has at most {MAX_MESSAGE_BYTES}; this method is for fewer nodes"
+        )
     if size > MAX_MESSAGE_BYTES:
         raise LimitExceeded(
             f"an assignment of this run would have about {size} bytes ({len(spec_json)} of the specification, {tables} "

@@ -50,6 +50,6 @@ def _toml(spec: Path | str) -> str:
     try:
         return read_text(path)
     except UnicodeDecodeError as error:
-        raise SpecError(f"{path} is not a text file: {error}") from error
+        raise SpecError(f"{path} is not a text file in UTF-8 ({error}); save it as UTF-8") from error
     except OSError as error:
         raise NotFound(f"{path} cannot be read: {error.strerror}") from error

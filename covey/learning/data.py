@@ -124,10 +124,21 @@ def made_of(dataset: Dataset[Any], rows: Tensor, collate: Callable[[list[Any]], 
         dataset: Map-style.
         rows: int64 `[b]`, on the CPU.
         collate: As for `batches`.
+
+    Raises:
+        TaskError: The examples do not fit together, and the task does not say how to make a batch of them.
     """
     fetch, indices = getattr(dataset, "__getitems__", None), rows.tolist()
     examples = list(fetch(indices)) if fetch else [dataset[i] for i in indices]
-    return default_collate(examples) if collate is None else collate(examples)
+    if collate is not None:
+        return collate(examples)
+    try:
+        return default_collate(examples)
+    except (RuntimeError, TypeError) as error:
+        raise TaskError(
+            f"torch cannot make a batch of these examples ({error}); give the task a `collate(self, examples)` that "
+            "does: pads them, say, or keeps them in a list"
+        ) from error
 
 
 def moved(batch: Any, device: torch.device) -> Any:

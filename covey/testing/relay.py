@@ -1,4 +1,4 @@
-"""A TCP relay that fails on command: cut, stall, delay, throttle, partition.
+"""A TCP relay that fails on command: cut, stall, delay, throttle, partition; or that is only far away (latency).
 
 It stands between two processes that talk over real sockets, for example a node and its coordinator (whose TLS
 it passes on unread). Directions: `up` from who connected to the target, `down` back.
@@ -16,7 +16,7 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, TypeVar
@@ -24,6 +24,8 @@ from typing import Literal, TypeVar
 R = TypeVar("R")
 Direction = Literal["up", "down"]
 PIECE_BYTES = 1 << 16
+UNDER_WAY = 4096
+"""Pieces that may be on a long way at once: with all of them full 256 MiB."""
 BUFFER_BYTES = 1 << 17
 """Kernel buffers of the relay's sockets: what lies in them when a link is cut was passed on, but lost."""
 
@@ -36,6 +38,7 @@ class _Flow:
     cut_once_at: int | None = None
     cut_each_after: int | None = None
     delay_s: float = 0.0
+    latency_s: float = 0.0
     bytes_per_s: float | None = None
     going: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -110,6 +113,10 @@ class Relay:
         """Hold each piece (at most 64 KiB) for so long before it goes on."""
         self._flows[direction].delay_s = seconds
 
+    def latency(self, direction: Direction, seconds: float) -> None:
+        """Let each piece arrive so long after it was sent, as many as there are at once; for connections to come."""
+        self._flows[direction].latency_s = seconds
+
     def throttle(self, direction: Direction, bytes_per_s: float | None) -> None:
         """Limit each connection's rate in a direction; None: no limit."""
         self._flows[direction].bytes_per_s = bytes_per_s
@@ -174,7 +181,7 @@ class Relay:
 
     async def _pass_on(self, direction: Direction, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         flow, carried = self._flows[direction], 0
-        while piece := await reader.read(PIECE_BYTES):
+        async for piece in _far(reader, flow.latency_s) if flow.latency_s else _near(reader):
             await asyncio.sleep(flow.delay_s + (len(piece) / flow.bytes_per_s if flow.bytes_per_s else 0.0))
             await flow.going.wait()
             left = flow.bytes_until_cut(carried)
@@ -189,6 +196,37 @@ class Relay:
                 raise ConnectionAbortedError("cut, as was asked for")
             await writer.drain()
         writer.write_eof()
+
+
+async def _near(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    while piece := await reader.read(PIECE_BYTES):
+        yield piece
+
+
+async def _far(reader: asyncio.StreamReader, latency_s: float) -> AsyncIterator[bytes]:
+    """What comes, so long after it came; the reading does not wait for that."""
+    loop, under_way = asyncio.get_running_loop(), asyncio.Queue[tuple[float, bytes | OSError]](UNDER_WAY)
+
+    async def read() -> None:
+        try:
+            async for piece in _near(reader):
+                await under_way.put((loop.time() + latency_s, piece))
+            await under_way.put((loop.time() + latency_s, b""))
+        except OSError as error:
+            await under_way.put((0.0, error))
+
+    reading = asyncio.create_task(read())
+    try:
+        while True:
+            due, piece = await under_way.get()
+            if isinstance(piece, OSError):
+                raise piece
+            await asyncio.sleep(due - loop.time())
+            if not piece:
+                return
+            yield piece
+    finally:
+        reading.cancel()
 
 
 def _keep_short(writer: asyncio.StreamWriter) -> None:

@@ -18,11 +18,12 @@ from sqlalchemy import URL, Connection, exc, select, update
 
 from covey.errors import Conflict, Fenced, StoreError, StoreUnavailable
 from covey.storage.sql.engine import WRITES, make_engine, sqlite_path, translated
+from covey.storage.sql.hot import HotStatement
 from covey.storage.sql.locks import AdvisoryLock, FileLock
 from covey.storage.sql.schema import LEASE_ROW, lease
 from covey.storage.sql.touched import Ledger, Touched
 
-_TAKE_ROW = select(lease.c.epoch, lease.c.holder).where(lease.c.id == LEASE_ROW).with_for_update()
+_TAKE_ROW = HotStatement(select(lease.c.epoch, lease.c.holder).where(lease.c.id == LEASE_ROW).with_for_update())
 _READ_ROW = select(lease.c.epoch, lease.c.holder).where(lease.c.id == LEASE_ROW)
 
 
@@ -110,7 +111,7 @@ class Database:
     def _try_take_row(self) -> tuple[Connection, str, int]:
         connection = self._connected()
         try:
-            row = connection.execute(_TAKE_ROW).one()
+            [row] = _TAKE_ROW.rows(connection, {})
         except BaseException as error:
             self._give_up(connection, error)
             raise

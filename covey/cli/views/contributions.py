@@ -11,7 +11,7 @@ from covey.client.values import Contribution, Node, Round, Run
 COUNT_HEADS = {"accepted": "ACCEPT", "rejected": "REJECT"}
 SHORT = ("rejected", "declined", "lost", "late")
 """How nodes answer without an update that counts, in the order in which it is shown."""
-MOST_WARNINGS = 20
+MOST_WARNINGS = 200
 
 
 def contribution_table(contributions: Iterable[Contribution]) -> list[Any]:

@@ -206,7 +206,7 @@ class AsyncConformance:
         update = arrive(store, run, 1, "ada")
         store.finish_run(run, "completed", "", 9.0)
         assert store.next_arrival(run) is None
-        assert store.round(run, 1).reason == "the run is completed"
+        assert store.round(run, 1).reason == "not needed any more: the run is completed"
         with pytest.raises(Conflict, match="failed"):
             decide(store, run, 1, [make.accepted(update)])
 

@@ -12,6 +12,7 @@ from covey.errors import Conflict
 from covey.storage.record.contract import StepRecord, UpdateRecord, VersionRecord
 from covey.storage.record.steps import Steps
 from covey.storage.sql.database import Database
+from covey.storage.sql.hot import HotStatement
 from covey.storage.sql.mapping import AnyRow, step_values
 from covey.storage.sql.schema import assignments, groups, steps
 from covey.storage.sql.tables.rounds import no_round
@@ -21,7 +22,7 @@ from covey.storage.sql.tables.versions import same_version, write_version
 _earlier = steps.alias()
 _GROUP = and_(groups.c.run == bindparam("b_run"), groups.c.number == bindparam("b_round"))
 _NEWEST = select(func.max(_earlier.c.number)).where(_earlier.c.run == bindparam("b_run")).scalar_subquery()
-_BEFORE = (
+_BEFORE = HotStatement(
     select(
         groups.c.state.label("group_state"),
         groups.c.phase,
@@ -40,7 +41,7 @@ _ANSWER = and_(
     assignments.c.node == bindparam("b_node"),
     assignments.c.digest != "",
 )
-_JUDGE = (
+_JUDGE = HotStatement(
     update(assignments)
     .where(_ANSWER)
     .values(
@@ -54,7 +55,7 @@ _IS_SENT = select(assignments.c.node).where(_ANSWER)
 _OPEN = (
     update(groups).where(_GROUP).values(state="collecting", phase=bindparam("b_phase"), attempt_at=bindparam("b_at"))
 )
-_END = (
+_END = HotStatement(
     update(groups)
     .where(_GROUP)
     .values(
@@ -83,8 +84,11 @@ def _in_group(verdict: str) -> ColumnElement[int]:
     )
 
 
-_ADD = insert(steps).values(
-    accepted=bindparam("b_accepted") + _in_group("accepted"), rejected=bindparam("b_rejected") + _in_group("rejected")
+_ADD = HotStatement(
+    insert(steps).values(
+        accepted=bindparam("b_accepted") + _in_group("accepted"),
+        rejected=bindparam("b_rejected") + _in_group("rejected"),
+    )
 )
 
 
@@ -105,7 +109,7 @@ class SqlCommits(Steps):
     ) -> None:
         where = {"b_run": step.run, "b_round": step.group}
         with self._db.writing() as connection:
-            before = connection.execute(_BEFORE, where).one_or_none()
+            before: AnyRow | None = _BEFORE.row(connection, where)
             if before is None:
                 raise no_round(step.run, step.group)
             if _is_recorded(connection, before, step, version):
@@ -120,7 +124,7 @@ class SqlCommits(Steps):
                 connection.execute(_OPEN, where | {"b_phase": step.opens[0]["phase"], "b_at": step.decided_at})
                 return
             totals = {"b_at": step.decided_at, "b_received": bytes_received, "b_sent": bytes_sent}
-            connection.execute(_END, where | totals | _end_of_group(before, step, judged))
+            _END.run(connection, where | totals | _end_of_group(before, step, judged))
             _note_version(connection, step, judged)
 
     def _touch(self, step: StepRecord, judged: Sequence[UpdateRecord], version: VersionRecord | None) -> None:
@@ -172,7 +176,7 @@ def _judge(connection: Connection, judged: Sequence[UpdateRecord]) -> None:
         | {"b_verdict": one.verdict, "b_reason": one.reason, "b_share": one.share, "b_numbers": dict(one.numbers)}
         for one in judged
     ]
-    if rows and connection.execute(_JUDGE, rows).rowcount != len(rows):
+    if rows and _JUDGE.run(connection, rows) != len(rows):
         sent = [connection.execute(_IS_SENT, row).one_or_none() is not None for row in rows]
         nodes = ", ".join(sorted({one.node for one, is_sent in zip(judged, sent, strict=True) if not is_sent}))
         raise Conflict(f"round {judged[0].round} of run {judged[0].run} has no update of {nodes}")
@@ -186,7 +190,7 @@ def _add(connection: Connection, before: AnyRow, step: StepRecord, judged: Seque
         "b_accepted": (before.accepted or 0) + others.count("accepted"),
         "b_rejected": (before.rejected or 0) + others.count("rejected"),
     }
-    connection.execute(_ADD, values | counts)
+    _ADD.run(connection, values | counts)
     if step.state and step.number > 1:
         connection.execute(_DROP_STATE, {"b_run": step.run, "b_number": step.number - 1})
 

@@ -25,16 +25,17 @@ from covey.machines.protocol import NO_UPDATE
 from covey.storage.record.contract import RoundRecord, RoundState
 from covey.storage.record.rounds import Rounds
 from covey.storage.sql.database import Database
+from covey.storage.sql.hot import HotStatement
 from covey.storage.sql.mapping import COUNTED_VERDICTS, ROUND_COLUMNS, AnyRow, round_record, round_values
 from covey.storage.sql.schema import assignments, groups, runs, versions
 from covey.storage.sql.tables.tallies import SHORTFALL, last_reasons
 
 ENDED = ("committed", "decided", "failed")
-_ADD = insert(groups)
+_ADD = HotStatement(insert(groups))
 _IN_RUN = groups.c.run == bindparam("b_run")
 _WHERE = and_(_IN_RUN, groups.c.number == bindparam("b_round"))
-_BARE = select(groups.c.state, groups.c.attempt, groups.c.phase, groups.c.base_version).where(_WHERE)
-_RUN_AND_BASE = (
+_BARE = HotStatement(select(groups.c.state, groups.c.attempt, groups.c.phase, groups.c.base_version).where(_WHERE))
+_RUN_AND_BASE = HotStatement(
     select(runs.c.state, versions.c.version)
     .select_from(runs)
     .outerjoin(versions, and_(versions.c.run == runs.c.run, versions.c.version == bindparam("b_version")))
@@ -56,7 +57,7 @@ _IN_GROUP = and_(assignments.c.run == bindparam("b_run"), assignments.c.group_nu
 _FORGET = delete(assignments).where(
     _IN_GROUP, assignments.c.verdict.in_(NO_UPDATE), assignments.c.node.in_(bindparam("b_nodes", expanding=True))
 )
-_AGGREGATING = update(groups).where(_WHERE).values(state="aggregating")
+_AGGREGATING = HotStatement(update(groups).where(_WHERE).values(state="aggregating"))
 
 
 def _counted(verdict: str) -> ColumnElement[int]:
@@ -115,10 +116,10 @@ class SqlRounds(Rounds):
     def open_round(self, record: RoundRecord) -> None:
         where = {"b_run": record.run, "b_round": record.round}
         with self._db.writing() as connection:
-            row = connection.execute(_BARE, where).one_or_none()
+            row: AnyRow | None = _BARE.row(connection, where)
             if row is None:
                 _check_run(connection, record)
-                connection.execute(_ADD, round_values(record))
+                _ADD.run(connection, round_values(record))
             elif _is_new_attempt(row, record):
                 connection.execute(_FORGET, where | {"b_nodes": list(record.invited)})
                 values = {"b_attempt": record.attempt, "b_invited": list(record.invited)}
@@ -160,18 +161,18 @@ class SqlRounds(Rounds):
     def begin_aggregation(self, run: str, number: int) -> None:
         where = {"b_run": run, "b_round": number}
         with self._db.writing() as connection:
-            row = connection.execute(_BARE, where).one_or_none()
+            row = _BARE.row(connection, where)
             if row is None:
                 raise no_round(run, number)
             if row.state == "collecting":
-                connection.execute(_AGGREGATING, where)
+                _AGGREGATING.run(connection, where)
             elif row.state != "aggregating":
                 raise Conflict(f"round {number} of run {run} is {row.state}")
 
 
 def _check_run(connection: Connection, record: RoundRecord) -> None:
     where = {"b_run": record.run, "b_version": record.base_version}
-    row = connection.execute(_RUN_AND_BASE, where).one_or_none()
+    row = _RUN_AND_BASE.row(connection, where)
     if row is None:
         raise NotFound(f"there is no run {record.run!r}")
     if row.state != "running":

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from covey.storage.record.seals import Facts, RawRow, Sealer, SealRecord, Seals, sealed, statement_of
 from covey.storage.sql.database import Database
+from covey.storage.sql.hot import HotStatement
 from covey.storage.sql.raw_rows import any_text, raw_columns, raw_values
 from covey.storage.sql.schema import assignments, events, groups, keys, runs, seals, steps, versions
 from covey.storage.sql.touched import Ledger, Touched
@@ -18,7 +19,7 @@ from covey.storage.sql.touched import Ledger, Touched
 PAGE = 500
 MOST_RUNS = 1000
 TABLES: tuple[Table, ...] = (runs, groups, assignments, versions, steps, events)
-_ADD = insert(seals)
+_ADD = HotStatement(insert(seals))
 _LAST = (
     select(seals.c.number, seals.c.statement)
     .where(seals.c.run == bindparam("b_run"))
@@ -28,11 +29,11 @@ _LAST = (
 _RUN = select(*raw_columns(runs)).where(runs.c.run == bindparam("b_run"))
 
 
-def _numbered(table: Table, column: str) -> tuple[Select[Any], Select[Any]]:
+def _numbered(table: Table, column: str) -> tuple[HotStatement, Select[Any]]:
     """Rows by one number, which is what most transactions change and costs less, and by several."""
     of_run = select(*raw_columns(table)).where(table.c.run == bindparam("b_run")).order_by(*table.primary_key)
     several = table.c[column].in_(bindparam("b_numbers", expanding=True))
-    return of_run.where(table.c[column] == bindparam("b_number")), of_run.where(several)
+    return HotStatement(of_run.where(table.c[column] == bindparam("b_number"))), of_run.where(several)
 
 
 _GROUPS = _numbered(groups, "number")
@@ -73,7 +74,7 @@ class SignedLedger(Ledger):
         )
         statement = statement_of(self._sealer, run, number, parent, rows, facts)
         record = SealRecord(run, number, statement, self._sealer.sign(statement))
-        connection.execute(_ADD, vars(record))
+        _ADD.run(connection, vars(record))
         if len(self._last) > MOST_RUNS:
             self._last.clear()
         self._last[run] = number, hashlib.sha256(statement).hexdigest()
@@ -97,12 +98,10 @@ def _rows_of(connection: Connection, run: str, touched: Touched) -> Iterator[tup
         yield from ((runs, row) for row in connection.execute(_RUN, {"b_run": run}).mappings())
     for table, (of_one, of_several), numbers in wanted:
         if len(numbers) == 1:
-            found = connection.execute(of_one, {"b_run": run, "b_number": next(iter(numbers))})
+            rows = of_one.rows(connection, {"b_run": run, "b_number": next(iter(numbers))})
         elif numbers:
-            found = connection.execute(of_several, {"b_run": run, "b_numbers": sorted(numbers)})
-        else:
-            continue
-        yield from ((table, row) for row in found.mappings())
+            rows = connection.execute(of_several, {"b_run": run, "b_numbers": sorted(numbers)}).all()
+        yield from ((table, row._mapping) for row in (rows if numbers else ()))
 
 
 def _before(connection: Connection, run: str, touched: Touched) -> dict[str, int]:

@@ -14,13 +14,14 @@ from covey.spec.modes import mode_named
 from covey.storage.record.contract import ContributionRecord, UpdateRecord, Verdict
 from covey.storage.record.updates import Updates
 from covey.storage.sql.database import Database
+from covey.storage.sql.hot import HotStatement
 from covey.storage.sql.mapping import UPDATE_COLUMNS, AnyRow, update_record, update_values
 from covey.storage.sql.schema import assignments, file_references, groups, runs
 from covey.storage.sql.tables.rounds import ENDED, no_round
 from covey.storage.sql.tables.tallies import tallies
 from covey.storage.sql.tables.versions import add_references
 
-_ADD = insert(assignments)
+_ADD = HotStatement(insert(assignments))
 _IN_GROUP = and_(assignments.c.run == bindparam("b_run"), assignments.c.group_number == bindparam("b_round"))
 _WHERE = and_(_IN_GROUP, assignments.c.phase == bindparam("b_phase"), assignments.c.node == bindparam("b_node"))
 _OF_NODE = and_(
@@ -30,7 +31,7 @@ _OF_NODE = and_(
     assignments.c.node == bindparam("b_node"),
 )
 _GROUP = and_(groups.c.run == bindparam("b_run"), groups.c.number == bindparam("b_round"))
-_GROUP_AND_ANSWER = (
+_GROUP_AND_ANSWER = HotStatement(
     select(
         groups.c.state,
         groups.c.phase,
@@ -51,7 +52,7 @@ _REJECT = (
     .where(_WHERE)
     .values(verdict="rejected", reason=bindparam("b_reason"), numbers=bindparam("b_numbers"))
 )
-_OF_GROUP = select(*UPDATE_COLUMNS).where(_IN_GROUP)
+_OF_GROUP = HotStatement(select(*UPDATE_COLUMNS).where(_IN_GROUP))
 _VERDICTS = select(assignments.c.group_number, assignments.c.node, assignments.c.verdict).where(
     assignments.c.run == bindparam("b_run"),
     assignments.c.phase == 1,
@@ -160,7 +161,7 @@ class SqlUpdates(Updates):
     @override
     def updates(self, run: str, number: int) -> list[UpdateRecord]:
         with self._db.reading() as connection:
-            rows = connection.execute(_OF_GROUP, {"b_run": run, "b_round": number}).all()
+            rows = _OF_GROUP.rows(connection, {"b_run": run, "b_round": number})
         return sorted(map(update_record, rows), key=lambda record: (record.node, record.phase))
 
     @override
@@ -176,7 +177,7 @@ def _key(update: UpdateRecord) -> dict[str, Any]:
 
 def _group_and_answer(connection: Connection, update: UpdateRecord) -> AnyRow:
     """The round's state and this node's answer in it so far (None, None: there is none)."""
-    row = connection.execute(_GROUP_AND_ANSWER, _key(update)).one_or_none()
+    row: AnyRow | None = _GROUP_AND_ANSWER.row(connection, _key(update))
     if row is None:
         raise no_round(update.run, update.round)
     return row
@@ -197,7 +198,7 @@ def _write_outcome(connection: Connection, update: UpdateRecord, answer: AnyRow)
 def _write(connection: Connection, update: UpdateRecord, verdict: str, answer: AnyRow) -> None:
     if answer.verdict is not None:
         connection.execute(_FORGET, _key(update))
-    connection.execute(_ADD, update_values(update, answer.attempt, answer.base_version) | {"verdict": verdict})
+    _ADD.run(connection, update_values(update, answer.attempt, answer.base_version) | {"verdict": verdict})
     if update.kept and update.parts:
         digests = {part.artifact.digest for part in update.parts}
         if update.phase > 1:  # what an earlier phase brought may be sent again

@@ -11,16 +11,17 @@ from covey.errors import Conflict, NotFound
 from covey.storage.record.contract import Json, VersionRecord
 from covey.storage.record.versions import Versions
 from covey.storage.sql.database import Database
+from covey.storage.sql.hot import HotStatement
 from covey.storage.sql.mapping import AnyRow, version_record, version_values
 from covey.storage.sql.schema import file_references, runs, versions
 
-_ADD = insert(versions)
-_ADD_REFERENCES = insert(file_references)
+_ADD = HotStatement(insert(versions))
+_ADD_REFERENCES = HotStatement(insert(file_references))
 _IN_RUN = versions.c.run == bindparam("b_run")
 _AFTER = select(versions).where(_IN_RUN, versions.c.version > bindparam("b_after")).order_by(versions.c.version)
 _NEWEST = select(versions).where(_IN_RUN).order_by(versions.c.version.desc()).limit(1)
 _ONE = select(versions).where(_IN_RUN, versions.c.version == bindparam("b_version"))
-_IDENTITY = _ONE.with_only_columns(versions.c.model_sha256, versions.c.digest)
+_IDENTITY = HotStatement(_ONE.with_only_columns(versions.c.model_sha256, versions.c.digest))
 _METRICS = _ONE.with_only_columns(versions.c.metrics, versions.c.evaluated)
 _SET_METRICS = (
     update(versions)
@@ -35,7 +36,7 @@ def add_references(connection: Connection, run: str, kind: str, number: int, nod
     common = {"run": run, "kind": kind, "number": number, "node": node}
     rows = [common | {"digest": digest} for digest in sorted(set(digests))]
     if rows:
-        connection.execute(_ADD_REFERENCES, rows)
+        _ADD_REFERENCES.run(connection, rows)
 
 
 def same_version(connection: Connection, version: VersionRecord) -> bool:
@@ -44,7 +45,7 @@ def same_version(connection: Connection, version: VersionRecord) -> bool:
     Raises:
         Conflict: Another one is.
     """
-    found = connection.execute(_IDENTITY, {"b_run": version.run, "b_version": version.version}).one_or_none()
+    found = _IDENTITY.row(connection, {"b_run": version.run, "b_version": version.version})
     if found is None:
         return False
     if (found.model_sha256, found.digest) != (version.model_sha256, version.artifact.digest):
@@ -56,7 +57,7 @@ def write_version(connection: Connection, version: VersionRecord) -> None:
     """Record a version and the files that it needs, unless it is there. Raises `Conflict`: another one is."""
     if same_version(connection, version):
         return
-    connection.execute(_ADD, version_values(version))
+    _ADD.run(connection, version_values(version))
     if version.kept:
         digests = [version.artifact.digest, *(part.artifact.digest for part in version.state)]
         add_references(connection, version.run, "version", version.version, "", digests)

@@ -93,7 +93,10 @@ def test_a_node_that_contributed_to_less_than_it_was_asked_for_is_warned_of():
         "warning: n0 contributed to 1 of the 3 rounds that it was asked for (2 declined); "
         "the last, 3: declined: task-failed: no"
     ]
-    many = [Contribution(f"n{index}", 1, 0, lost=1, last_round=1, last_verdict="lost") for index in range(30)]
+    many = [
+        Contribution(f"n{index}", 1, 0, lost=1, last_round=1, last_verdict="lost")
+        for index in range(contributions.MOST_WARNINGS + 10)
+    ]
     assert len(tables.shortfalls(run, many)) == contributions.MOST_WARNINGS + 1
     assert "10 more nodes" in tables.shortfalls(run, many)[-1]
 

@@ -12,7 +12,7 @@ import pytest
 from covey import messages as msg
 from covey.artifact import artifact_of
 from covey.errors import Fenced, TaskError
-from covey.machines.protocol import NodeRemoved, StopRequested
+from covey.machines.protocol import NodeAnswered, NodeRemoved, StopRequested
 from covey.testing.store import records as make
 from covey.testing.store.phases import open_phase
 from covey.wire.signing import CommitStatement
@@ -220,3 +220,30 @@ async def test_a_machine_that_only_enrolled_is_not_expected_and_has_no_place_in_
     world.record.seen("zoe", time.time())
     active = world.active(world.submit().run)
     assert set(await active._expected()) == {"ada", "bob", "zoe"}
+
+
+async def test_a_node_that_takes_long_to_evaluate_at_the_end_is_named(world, monkeypatch):
+    world.submit("run", where="nodes")
+    active, task = world.execute("run")
+    await world.work("run", lambda: active.machine is not None and active.machine.state == "finishing")
+    assert active.awaited == ""  # it may take a moment
+    monkeypatch.setattr("covey.coordinator.runs.active_run.LONG_S", -1.0)
+    assert active.awaited == "waiting for ada and bob to evaluate version 2"
+    await active.node_evaluated("ada", 2, {})
+    assert active.awaited == "waiting for bob to evaluate version 2"
+    await active.node_evaluated("bob", 2, {})
+    await task
+
+
+async def test_a_run_is_completed_with_a_word_of_who_took_part_in_no_round(world):
+    world.submit("run", count=1, mode=ROUNDS.replace("min_nodes = {nodes}", "min_nodes = 1"))
+    active, task = world.execute("run")
+    await world.work("run", lambda: active.mode.open_round("ada") > 0)
+    active.post(NodeAnswered("bob", 1, "declined", "task-failed: no data", time.time()))
+    await world.work("run", lambda: False)
+    await task
+    record = world.record.run("run")
+    assert record.state == "completed"
+    assert record.reason == (
+        "without bob, which took part in no round (1 declined; the last one, bob: task-failed: no data)"
+    )

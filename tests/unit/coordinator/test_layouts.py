@@ -1,5 +1,7 @@
 """Long layouts are files; a run whose messages would be too long is refused with numbers."""
 
+from dataclasses import replace
+
 import pytest
 
 from covey.artifact import INLINE_BYTES, artifact_of
@@ -7,6 +9,7 @@ from covey.coordinator.runs.assignments import assignment, evaluation_assignment
 from covey.coordinator.runs.layouts import MAX_MESSAGE_BYTES, layout_file, refuse_oversized
 from covey.errors import LimitExceeded
 from covey.layout import Layout, TensorSpec
+from covey.parts import DeclaredPart
 from covey.storage.record.contract import RunRecord, VersionRecord
 from covey.wire.translation import from_coordinator, to_node
 from covey.worker.jobs.runs import Description
@@ -41,3 +44,12 @@ def test_a_model_whose_table_of_checksums_fills_a_message_is_refused_with_number
         refuse_oversized("{}", Description(True, 1, {}, model_bytes=400 << 30))
     with pytest.raises(LimitExceeded, match="5000000 of the specification"):
         refuse_oversized("x" * 5_000_000, Description(True, 1, {}))
+
+
+def test_a_run_whose_nodes_get_more_files_of_each_other_than_a_message_can_name_is_refused():
+    member = DeclaredPart("m", "none", "", 1 << 30, True, 1, 1, "others", "collect", ("version",))
+    description = Description(True, 1, {}, (member,), model_bytes=1 << 30)
+    refuse_oversized("{}", description, 10_000)
+    with pytest.raises(LimitExceeded, match=r"the 1 files of each of 20000 nodes.*at most 4194304; this method is for"):
+        refuse_oversized("{}", description, 20_000)
+    refuse_oversized("{}", replace(description, parts=(replace(member, audience="own"),)), 20_000)

@@ -13,7 +13,7 @@ from covey.coordinator.admin import metrics as counted
 from covey.coordinator.admin.gauges import CoordinatorGauges, GaugeSources
 from covey.coordinator.admin.metrics import CoordinatorMetrics
 from covey.coordinator.admin.operation import Operation
-from covey.coordinator.admin.record_snapshot import Census, keep_census, take
+from covey.coordinator.admin.record_snapshot import RecordSnapshot, keep_snapshot, take
 from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.sessions import Sessions
 from covey.coordinator.runs.active_runs import ActiveRuns
@@ -50,7 +50,7 @@ def sources(metrics, store, tmp_path):
         store=store,
         files=files,
         quota_bytes=None,
-        census=Census(),
+        snapshot=RecordSnapshot(),
         sessions=Sessions(),
         members=members,
         runs=ActiveRuns(),
@@ -176,7 +176,7 @@ def test_names_that_cannot_be_shown_are_not(name):
 
 
 def test_nodes_by_state(sources):
-    sources.census.nodes = {"a", "b", "c"}
+    sources.snapshot.nodes = {"a", "b", "c"}
     sources.members.evicted.update({"c", "some-admin"})
     sources.sessions.open("a", 5.0)
     sources.sessions.open("new")
@@ -240,27 +240,27 @@ async def test_calls_are_timed_also_those_that_fail(store, metrics):
     assert value(metrics, "covey_store_call_seconds_sum") >= 0.01
 
 
-async def test_the_census_counts_what_was_enrolled_and_what_waits(store):
+async def test_the_snapshot_counts_what_was_enrolled_and_what_waits(store):
     for name, role in (("a", "node"), ("boss", "admin")):
         await store.call(store.store.add_event, EventRecord(1.0, "enrolled", node=name, detail={"role": role}))
     await store.call(store.store.add_run, RunRecord("r", "n", "rounds", "{}", 0, "queued", "", 1.0))
-    census = await store.call(take, store.store, {"old"})
-    assert census == Census({"a", "old"}, 1)
+    snapshot = await store.call(take, store.store, {"old"})
+    assert snapshot == RecordSnapshot({"a", "old"}, 1)
 
 
-async def test_the_census_outlives_a_database_that_is_away(store, monkeypatch):
-    census, asked = Census({"a"}, 2), asyncio.Event()
+async def test_the_snapshot_outlives_a_database_that_is_away(store, monkeypatch):
+    snapshot, asked = RecordSnapshot({"a"}, 2), asyncio.Event()
 
     async def away(*_):
         asked.set()
         raise StoreUnavailable("gone")
 
     monkeypatch.setattr(store, "call", away)
-    task = asyncio.create_task(keep_census(store, census))
+    task = asyncio.create_task(keep_snapshot(store, snapshot))
     await asked.wait()
     await asyncio.sleep(0)
     assert not task.done()
-    assert census == Census({"a"}, 2)
+    assert snapshot == RecordSnapshot({"a"}, 2)
     task.cancel()
 
 

@@ -12,6 +12,7 @@ from covey.errors import TaskError
 from covey.learning import data
 from covey.learning.data import batches, in_memory, moved, size_of
 from covey.learning.loop import evaluate, gradient, steps_in_round, train
+from covey.learning.prefetch import prefetched
 from covey.learning.task import LossOutput, NodeData, Task, central_data_of
 from covey.spec import TrainingSection
 
@@ -94,6 +95,13 @@ def test_processes_that_load_ahead_change_no_bit(dataset):
         assert torch.equal(trained(Ragged(), dataset)[1], one[1]), "nothing is drawn: the same without processes"
 
 
+def test_batches_come_in_order_and_no_more_are_made_than_asked_for():
+    rows = torch.tensor([[0, 5], [10, 15], [1, 6]])
+    found = list(prefetched(Texts(), rows, CPU, None, workers=2, seed=1))
+    assert [len(batch["label"]) for batch in found] == [2, 2, 2]
+    assert [batch["tokens"].shape[1] for batch in found] == [1, 1, 2]
+
+
 def test_the_last_batch_can_be_left_out_and_a_batch_of_one_says_so():
     task = Normed()
     dataset = task.train_data(None)
@@ -129,6 +137,8 @@ def test_mappings_and_other_containers_are_moved_whole():
     batch = next(batches(Texts(), torch.tensor([0, 5]), 2, CPU))
     assert batch["label"].tolist() == [False, False]
     assert moved({"g": Graph(), "names": ["a"]}, CPU) == {"g": ("moved", CPU), "names": ("a",)}
+    with pytest.raises(TaskError, match=r"stack expects.*give the task a `collate"):
+        next(batches(Texts(), torch.tensor([0, 1]), 2, CPU))
     with pytest.raises(TaskError, match=r"a mapping with tokens, label, and not pairs.*`loss` of its own"):
         Normed().loss(nn.Linear(1, 1), batch)
 

@@ -123,6 +123,22 @@ async def test_delay_and_throttle_take_their_time(relay):
     assert clock() - started >= 0.1
 
 
+async def test_a_long_way_delays_and_does_not_slow_down(relay):
+    clock = asyncio.get_running_loop().time
+    for direction in ("up", "down"):
+        relay.latency(direction, 0.1)
+    started = clock()
+    assert await exchange(relay.address, BIG[:500_000]) == BIG[:500_000]
+    assert clock() - started >= 0.2
+    assert relay.bytes_carried("up") == 500_000
+    relay.partition()
+    relay.heal()
+    relay.cut_once("up", after_bytes=1000)
+    with pytest.raises(ConnectionError):
+        await exchange(relay.address, BIG[:500_000])
+    assert relay.cuts == 1
+
+
 async def test_partition_and_heal(relay):
     reader, writer = await connect(relay.address)
     writer.write(b"x")
