@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import socket
+import sqlite3
 import ssl
 import subprocess
 import sys
@@ -157,6 +159,11 @@ def test_after_a_renewal_the_listener_has_the_new_certificate(federation):
         "n1", "node", tls_key_in(folder / "tls.key").public_key(), days=10
     )
     (folder / "tls.crt").write_bytes(old.pem)
+    federation.stop_coordinator()
+    with contextlib.closing(sqlite3.connect(federation.coordinator_dir / "covey.db")) as database, database:
+        serial = f"{x509.load_pem_x509_certificate(old.pem).serial_number:x}"
+        database.execute("UPDATE nodes SET certificate_serial = ? WHERE node = 'n1'", (serial,))
+    federation.start_coordinator()
     node = federation.start_node(1)
     federation.until(lambda: "going on with a new certificate" in node.log.read_text(), 60, "it did not renew")
     federation.until(lambda: health(federation.node_dir(1), "session") == WELL, 60, "it did not come back")

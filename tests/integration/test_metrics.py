@@ -331,6 +331,7 @@ def test_off_by_default(tmp_path):
 
 def test_a_port_in_use_stops_the_daemons_with_a_word(federation, tmp_path):
     taken = urlsplit(coordinator_url(federation)).netloc
+    federation.stop_node(0)
     other = tmp_path / "other"
     starts = {
         "coordinator": ["--data-dir", other, "--listen", "127.0.0.1:0", "--enrol-listen", "127.0.0.1:0"],
@@ -339,3 +340,4 @@ def test_a_port_in_use_stops_the_daemons_with_a_word(federation, tmp_path):
     for role, options in starts.items():
         with pytest.raises(Exception, match=r"exit code 1\n(.|\n)*cannot be served on.*in use.*port 0 takes any"):
             federation.cli(role, "start", *options, "--metrics", taken)
+    federation.start_node(0, options=ON)

@@ -157,7 +157,7 @@ def test_a_folder_that_is_no_identity_is_said(call, tmp_path):
     assert "covey coordinator admin issue" in done.stderr
 
 
-def test_a_run_is_submitted_shown_stopped_and_audited(call, spec):
+def test_a_run_is_submitted_shown_stopped_and_audited(call, spec, tmp_path):
     run = call("run", "submit", spec).stdout.strip()
     shown = read(call("run", "show", run, "--json"))
     assert (shown["name"], shown["rounds"], shown["rounds_committed"]) == ("small", 2, 0)
@@ -170,6 +170,15 @@ def test_a_run_is_submitted_shown_stopped_and_audited(call, spec):
     assert f"run {run} is stopped" in watched.stderr
     report = read(call("run", "audit", run, "--json"))
     assert report == {"run": run, "ok": True, "commits": 0, "updates": 0, "pruned": 0, "problems": [], "notes": []}
+    call("coordinator", "admin", "issue", "bundles", "--role", "auditor", "--to", tmp_path / "me")
+    written = read(call("run", "bundle", run, "--to", tmp_path / "small.bundle", "--json"))
+    assert written["rows"] > 3
+    elsewhere = call("run", "audit", tmp_path / "small.bundle", "--identity", tmp_path / "me", "--json")
+    assert read(elsewhere) == report
+    edited = (tmp_path / "small.bundle").read_text().replace('"name":"small"', '"name":"large"')
+    (tmp_path / "edited.bundle").write_text(edited)
+    found = call("run", "audit", tmp_path / "edited.bundle", "--identity", tmp_path / "me", code=1)
+    assert 'the run: name is "large" on record, but was sealed as "small"' in found.stdout
 
 
 def test_what_the_coordinator_refuses_is_told(call, tmp_path):
