@@ -22,12 +22,21 @@ EVALUATION = "evaluation"
 """Stands for all metrics of an evaluation that failed as a whole."""
 MAX_REASON = 500
 """Characters of a reason."""
+MOST, MAX_NAME = 80, 100
+"""Metrics of one training or evaluation; characters of a name."""
 
 
 def why(reason: object) -> str:
     """A reason as it may stand in a statement: printable, on one line, not empty, and short."""
     text = " ".join("".join(c if c.isprintable() else " " for c in str(reason)).split())
     return (text[: MAX_REASON - 3] + "...") if len(text) > MAX_REASON else text or "no reason is known"
+
+
+def bounded(metrics: Metrics) -> Metrics:
+    """The metrics as an update can carry them: names cut and printable, and of very many those that come first."""
+    found = {why(name)[:MAX_NAME]: value for name, value in list(metrics.items())[:MOST]}
+    left = len(metrics) - MOST
+    return found if left <= 0 else {**found, "others": f"{left} metrics more than the {MOST} that are recorded"}
 
 
 def failed(reason: object) -> Metrics:

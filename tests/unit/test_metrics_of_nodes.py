@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from covey.learning.statistics import Stat, merge
-from covey.metrics import MAX_REASON, counted, failed, merged, missing, ratios, why
+from covey.metrics import MAX_REASON, bounded, counted, failed, merged, missing, ratios, why
 from covey.wire.signing import UpdateStatement
 
 
@@ -43,6 +43,14 @@ def test_a_missing_metric_is_signed_with_its_reason(reason: str) -> None:
     assert UpdateStatement.from_bytes(statement.to_bytes()) == statement
     assert missing(statement.metrics) == {"auc": reason}
     assert counted(statement.metrics) == {"loss": (1.0, 2.0)}
+
+
+def test_very_many_metrics_and_odd_names_cost_no_update() -> None:
+    many = bounded({f"class\n{number}" + "x" * 300: (1.0, 2.0) for number in range(500)})
+    statement = UpdateStatement("f", "r", 1, "n", "k", "b", (), 1.0, {f"evaluation/{n}": v for n, v in many.items()})
+    assert UpdateStatement.from_bytes(statement.to_bytes()) == statement
+    assert missing(many) == {"others": "420 metrics more than the 80 that are recorded"}
+    assert bounded({"loss": (1.0, 2.0), "auc": "no"}) == {"loss": (1.0, 2.0), "auc": "no"}
 
 
 def test_a_failed_evaluation_is_one_missing_metric() -> None:

@@ -23,7 +23,7 @@ from covey.learning.per_example import per_example_sum
 from covey.learning.recipe import RecipeInputs
 from covey.learning.statistics import Stat
 from covey.learning.task import FitResult
-from covey.metrics import Metrics, failed, why
+from covey.metrics import Metrics, bounded, failed, why
 from covey.parts import slot
 from covey.spec import parse_json
 from covey.worker.execute.from_spec import load_codec, uses_root
@@ -204,10 +204,12 @@ def device_name(device: torch.device) -> str:
 
 def totals(metrics: Mapping[str, Stat]) -> Metrics:
     """Metrics as (total, count) by name, or why they are missing."""
-    return {
-        name: why(stat.why_missing) if stat.why_missing else (float(stat.total), float(stat.count))
-        for name, stat in metrics.items()
-    }
+    return bounded(
+        {
+            name: why(stat.why_missing) if stat.why_missing else (float(stat.total), float(stat.count))
+            for name, stat in metrics.items()
+        }
+    )
 
 
 def _context(contexts: Contexts, job: TrainJob | EvaluateJob) -> RunContext:
