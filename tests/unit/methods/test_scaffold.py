@@ -119,7 +119,7 @@ def test_the_first_round_is_plain_averaging(tmp_path: Path) -> None:
             r"method\.name: 'scaffold' changes gradients, and 'dp-sign' releases those of single examples",
         ),
         (
-            {"mode": "async", "aggregation": {"name": "buffered"}},
+            {"mode": "async", "aggregation": {"name": "buffered"}, "rounds": {}, "async": {"updates": 3}},
             r'mode: method \'scaffold\' works in mode "rounds" only',
         ),
     ],

@@ -374,5 +374,5 @@ async def test_too_few_nodes_for_kardam(worker: Worker, tmp_path: Path) -> None:
 
 async def test_wrong_options_are_named(worker: Worker, tmp_path: Path) -> None:
     run = AsyncRun(worker, tmp_path, spec_of("kardam", {"variant": "other"}))
-    with pytest.raises(SpecError, match=r"aggregation.options.variant: .*'self', 'server' or 'official'"):
+    with pytest.raises(SpecError, match=r"aggregation.options.variant: .*'self', 'server', 'official'"):
         await worker.do(STEP, run.job(run.arrival("ada", vectors(run, 1)[0], 0)))
