@@ -6,7 +6,6 @@ the installed classes. What needs names only (daemons, which never import torch)
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from abc import ABC
@@ -213,7 +212,9 @@ def _hint(name: str, known: Iterable[str]) -> str:
             "; a name with a colon is an import path, which the operator here must allow: --allow-paths of a "
             "coordinator and of `covey run replay`, [policy] allow_paths of a node"
         )
-    close = difflib.get_close_matches(name, known, 1)
+    from difflib import get_close_matches  # only a mistake needs it
+
+    close = get_close_matches(name, known, 1)
     meant = f"; did you mean {close[0]!r}?" if close else ""
     return f"{meant}; what was installed while a daemon runs is found after its restart"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from types import UnionType
@@ -99,7 +98,9 @@ def _fields(model: Any) -> Mapping[str, Any]:
 
 def _meant(name: str, key: str, known: Sequence[str], model: type[BaseModel]) -> str:
     """What a user may have meant by an unknown key: one like it here, or the same one elsewhere."""
-    if close := difflib.get_close_matches(name, known, 1, cutoff=0.7):
+    from difflib import get_close_matches  # only a mistake needs it
+
+    if close := get_close_matches(name, known, 1, cutoff=0.7):
         return f"; did you mean {close[0]!r}?"
     top = _fields(model)
     if "." in key and name in top:
