@@ -24,13 +24,12 @@ ASYNC = Mode(
 
 
 class AsyncSpec(RunSpec):
-    """A run of mode "async". Of [rounds] it has `rejoin_s`, `max_retries` and `short`."""
+    """A run of mode "async". Of [rounds] it has `min_nodes`, `rejoin_s`, `max_retries` and `short`."""
 
     facts: ClassVar[Mode] = ASYNC
     unread: ClassVar[Mapping[str, str]] = {
         "rounds.count": "write [async] updates",
         "rounds.participants": "every node gets its next assignment when it is free",
-        "rounds.min_nodes": "write [async] min_nodes",
         "rounds.quorum": "each update is decided on by itself",
         "rounds.deadline_s": "write [async] deadline_s",
         "rounds.hard_deadline_s": "write [async] deadline_s",
@@ -45,8 +44,8 @@ class AsyncSpec(RunSpec):
 
     @property
     def min_nodes(self) -> int:
-        """[async] min_nodes."""
-        return self.asynchronous.min_nodes
+        """[async] min_nodes, or [rounds] min_nodes where that is more."""
+        return max(self.asynchronous.min_nodes, self.rounds.min_nodes)
 
     @property
     def deadline_s(self) -> float:
