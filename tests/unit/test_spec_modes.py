@@ -51,15 +51,15 @@ def test_an_unknown_mode_is_refused_by_its_key_with_the_choices():
         parse_json('{"name": "r", "mode": null, "task": {"name": "t"}}')
 
 
-@pytest.mark.parametrize(
-    ("mode", "model", "whole", "min_nodes", "deadline_s", "max_staleness"),
-    [("rounds", RoundsSpec, 3, 2, 5.0, None), ("async", AsyncSpec, 70, 4, 6.0, 8)],
-)
 def test_an_asynchronous_run_needs_as_many_nodes_as_either_section_says():
     assert parse_toml(f'mode = "async"\n{LEAST}[rounds]\nmin_nodes = 4').min_nodes == 4
     assert parse_toml(f'mode = "async"\n{LEAST}[rounds]\nmin_nodes = 4\n[async]\nmin_nodes = 6').min_nodes == 6
 
 
+@pytest.mark.parametrize(
+    ("mode", "model", "whole", "min_nodes", "deadline_s", "max_staleness"),
+    [("rounds", RoundsSpec, 3, 2, 5.0, None), ("async", AsyncSpec, 70, 4, 6.0, 8)],
+)
 def test_a_mode_has_a_model_that_says_what_callers_ask(mode, model, whole, min_nodes, deadline_s, max_staleness):
     rounds = "[rounds]\ncount = 3\nmin_nodes = 2\ndeadline_s = 5\n"
     policy = "[async]\nupdates = 70\nmin_nodes = 4\ndeadline_s = 6\nmax_staleness = 8\n"
