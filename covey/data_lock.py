@@ -48,5 +48,6 @@ def _take(file: int, data_dir: Path, what: str) -> None:
             f"{data_dir} is in use by another daemon (process {holder}); stop that one, or give this {what} a "
             "--data-dir of its own"
         ) from None
-    os.ftruncate(file, 0)
-    os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+    with contextlib.suppress(OSError):  # a full disk: then nobody is told the number
+        os.ftruncate(file, 0)
+        os.pwrite(file, f"{os.getpid()}\n".encode(), 0)

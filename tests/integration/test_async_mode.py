@@ -75,7 +75,7 @@ def test_files_go_when_nothing_refers_to_them(federation):
     federation.wait(run)
     where = ["--data-dir", federation.coordinator_dir]
     assert "is consistent" in federation.cli("store", "check", *where)
-    with pytest.raises(FederationError, match=r"a large enough \[keep\] updates"):
+    with pytest.raises(FederationError, match=r"submitted with \[keep\] updates = as many rounds"):
         federation.cli("run", "replay", run, *where)
     store = open_store(f"sqlite:///{federation.coordinator_dir}/covey.db")
     kept = {update.round for n in range(1, 21) for update in store.updates(run, n) if update.kept and update.parts}

@@ -95,5 +95,5 @@ def test_an_edited_file_is_found(copied, federation, ended):
 def test_updates_that_were_not_kept_are_asked_for(federation):
     run = federation.submit(spec("forgets", rounds=ROUNDS, min_nodes=NODES))
     federation.wait(run)
-    with pytest.raises(FederationError, match=r"a large enough \[keep\] updates"):
+    with pytest.raises(FederationError, match=r"submitted with \[keep\] updates = as many rounds"):
         federation.cli("run", "replay", run, "--data-dir", federation.coordinator_dir)

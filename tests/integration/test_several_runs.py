@@ -152,7 +152,10 @@ def open_step(federation: Federation, run: str) -> int:
 def test_there_are_as_many_at_once_as_the_operator_says_and_the_oldest_first(tmp_path):
     with Federation(tmp_path, nodes=1) as federation:
         federation.start_coordinator(options=["--max-runs", "2"])
-        runs = [federation.submit(spec(name=f"run-{number}", rounds=1, min_nodes=1)) for number in range(3)]
+        federation.join()
+        federation.start_node(0)
+        federation.wait_connected(1)
+        runs = [federation.submit(spec(name=f"run-{number}", rounds=10_000, min_nodes=1)) for number in range(3)]
         federation.wait(runs[1], ["running"])
         federation.until(lambda: active(federation) == runs[:2], 60, "two runs were never active")
         assert federation.show(runs[2])["state"] == "queued"

@@ -13,7 +13,7 @@ import pytest
 
 from covey.testing.federation import Federation
 from covey.testing.forks import run_covey
-from tests.integration.specs import spec
+from tests.integration.specs import async_spec, spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 NODES = 5
@@ -151,8 +151,7 @@ def sent_parts(outcome):
 
 
 def test_an_asynchronous_simulation_is_repeatable(tmp_path):
-    text = spec(name="async", extra="[async]\nupdates = 40").replace("seed", 'mode = "async"\nseed', 1)
-    text = text.replace("[async]", '[aggregation]\nname = "staleness-mean"\n[async]')
+    text = async_spec(updates=40)
     models = []
     for number, processes in enumerate((1, 3)):
         folder = tmp_path / str(number)
