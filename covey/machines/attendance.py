@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 from covey.machines.protocol import Verdict
 
+MISSES = 2
+"""So many times in a row a node may be late before it is invited last: once may be bad luck."""
 REST_ROUNDS = 8
-"""A node that was late is invited last in so many rounds; after each further time in a row in twice as many."""
+"""In so many rounds it is invited last then; after each further time in a row in twice as many."""
 MOST_DOUBLED = 3
 WINDOW_ROUNDS = 256
 """What was longer ago makes no difference."""
@@ -27,7 +29,7 @@ class Missed:
     @property
     def rest_rounds(self) -> int:
         """In how many rounds after that one it is invited last."""
-        return int(REST_ROUNDS * 2 ** min(self.times - 1, MOST_DOUBLED))
+        return 0 if self.times < MISSES else int(REST_ROUNDS * 2 ** min(self.times - MISSES, MOST_DOUBLED))
 
 
 class Attendance:

@@ -36,7 +36,7 @@ def awaited(number: int, pending: Sequence[str], present: Collection[str], rejoi
 def overdue_text(missed: Missed | None) -> str:
     """What is said of a node whose time is up; `missed`: it is connected, and what will be known of it."""
     text = "no update before the deadline"
-    if missed is None:
+    if missed is None or not missed.rest_rounds:
         return text
     return f"{text}; in the next {missed.rest_rounds} rounds it is asked only where it is needed"
 

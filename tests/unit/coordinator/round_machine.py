@@ -8,7 +8,8 @@ from covey.machines.protocol import NodeJoined, Started
 
 POLICY = RoundPolicy(count=2, min_nodes=2, deadline_s=100, hard_deadline_s=300, rejoin_s=30, evaluate_on_nodes=False)
 
-LATE = "no update before the deadline; in the next 8 rounds it is asked only where it is needed"
+LATE = "no update before the deadline"
+RESTS = f"{LATE}; in the next 8 rounds it is asked only where it is needed"
 
 
 def machine(policy=POLICY, nodes=("a", "b", "c"), **kwargs):

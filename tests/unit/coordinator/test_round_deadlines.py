@@ -18,7 +18,7 @@ from covey.machines.protocol import (
     TransferProgressed,
     UpdateStored,
 )
-from tests.unit.coordinator.round_machine import LATE, POLICY, commit, kinds, started
+from tests.unit.coordinator.round_machine import LATE, POLICY, RESTS, commit, kinds, started
 
 
 def test_a_node_that_returns_within_the_grace_takes_part():
@@ -142,25 +142,28 @@ def updates(made, nodes, now):
     return actions
 
 
-def test_a_silent_node_costs_one_deadline_and_not_one_each_round():
+def test_a_silent_node_costs_two_deadlines_and_not_one_each_round():
     made, _ = started(replace(POLICY, count=20, quorum=0.5))
     updates(made, "ab", 1)
     actions = made.handle(Tick(100))
     assert RecordOutcome("c", 1, "late", LATE) in actions
-    actions, now = commit(made, 101), 101.0
+    assert kinds(commit(made, 101), OpenRound)[0].invited == ("a", "b", "c")
+    updates(made, "ab", 102)
+    assert RecordOutcome("c", 2, "late", RESTS) in made.handle(Tick(201))
+    actions, now = commit(made, 202), 202.0
     for _ in range(8):
         assert kinds(actions, OpenRound)[0].invited == ("a", "b")
         now += 1
         assert kinds(updates(made, "ab", now), Aggregate)  # at once: nobody is waited for
         actions = commit(made, now)
-    assert made.round == 10
+    assert made.round == 11
     assert kinds(actions, OpenRound)[0].invited == ("a", "b", "c")  # perhaps it answers again
     assert kinds(updates(made, "abc", now), Aggregate)
     assert kinds(commit(made, now), OpenRound)[0].invited == ("a", "b", "c")
 
 
 def test_after_a_restart_the_record_says_who_is_silent():
-    restored = Restored(committed=1, attendance=((1, "a", "accepted"), (1, "b", "accepted"), (1, "c", "late")))
+    restored = Restored(committed=2, attendance=((1, "c", "late"), (2, "a", "accepted"), (2, "c", "late")))
     made = RoundMachine(replace(POLICY, count=20, quorum=0.5), "abc", restored=restored)
     actions = made.handle(Started(200))
     for node in "abc":
