@@ -7,6 +7,7 @@ status and a safe public text. The message given at construction is for the log 
       SpecError            a run specification is wrong
       PluginError          a plug-in is unknown, or cannot be loaded
       PolicyError          the node's operator does not allow what a run asks for
+      NoPart               all parts of a run's data are with other nodes
       LayoutError          names, shapes or dtypes differ from what the run expects
       InvalidUpdate        an offered update cannot be one
       Late                 the round does not take this update any more
@@ -54,6 +55,12 @@ class PolicyError(CoveyError):
     """The node's operator does not allow what a run asks for."""
 
     code = "declined"
+
+
+class NoPart(CoveyError):
+    """All parts of a run's data are with other nodes; there is one for this node once one of those is lost."""
+
+    code = "no-part"
 
 
 class LayoutError(CoveyError):

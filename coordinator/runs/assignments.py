@@ -104,6 +104,9 @@ def evaluates_first(spec: RunSpec, base: VersionRecord) -> bool:
 def free_part(roster: Sequence[str], parts: int, present: Collection[str], node: str) -> int:
     """Which part of experiment data a node has that came when all were dealt: one whose node is not there.
 
+    In mode `rounds` it follows from the record, and stays what it is within an attempt of a round: a node that is lost
+    then is not invited to the next attempt, in which its part is free.
+
     Newcomers take them in the roster's order. -1: the part of the node's place in the roster, if there is one.
 
     Args:

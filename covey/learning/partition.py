@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from covey.errors import SpecError
+from covey.errors import NoPart, SpecError
 from covey.learning.data import size_of
 from covey.learning.returns import method_of, require
 from covey.learning.section_plugins import SectionPlugin, make_in
@@ -121,14 +121,15 @@ def partition(
 
     Raises:
         PluginError: The partition is not installed here.
-        SpecError: No such part, too few examples (or shards, or keys) for so many parts, or the task gives no
+        NoPart: There are not so many parts.
+        SpecError: Too few examples (or shards, or keys) for so many parts, or the task gives no
             labels or keys.
     """
     kind = partition_in(section)
     if kind.whole:
         return torch.arange(examples)
     if not 0 <= part < parts:
-        raise SpecError(
+        raise NoPart(
             f"data.parts: the data are cut into {parts} parts, and this is node {part + 1} of the roster; "
             "it takes the part of a node that is lost, once there is one"
         )

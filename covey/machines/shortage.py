@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
-from covey.errors import LayoutError, PluginError, PolicyError, SpecError, TaskError
+from covey.errors import LayoutError, NoPart, PluginError, PolicyError, SpecError, TaskError
 from covey.machines.protocol import Verdict
 
 Refusals = Mapping[str, tuple[Verdict, str]]
@@ -18,7 +18,18 @@ _REASON_CHARS = 400
 
 def will_not_change(verdict: Verdict, reason: str) -> bool:
     """Whether a node would answer the same if it were asked again; a decline's reason begins with its code."""
-    return verdict == "declined" and reason.partition(":")[0] in _LASTING
+    return verdict == "declined" and _code(reason) in _LASTING
+
+
+def have_a_part_now(refusals: Refusals, invited: Collection[str]) -> set[str]:
+    """Those who declined because other nodes had all parts of the data, if one of the invited is out since then.
+
+    Without it, in another attempt, its part is free; see `free_part` in `covey.coordinator.runs.assignments`.
+    """
+    waiting = {
+        node for node, (verdict, reason) in refusals.items() if verdict == "declined" and _code(reason) == NoPart.code
+    }
+    return waiting if any(node in refusals and node not in waiting for node in invited) else set()
 
 
 def all_declined_for_good(refusals: Refusals) -> bool:
@@ -42,6 +53,10 @@ def listed(nodes: Iterable[str]) -> str:
     names = list(nodes)
     shown = names if len(names) <= _NAMED + 1 else [*names[:_NAMED], f"{len(names) - _NAMED} more"]
     return " and ".join(filter(None, [", ".join(shown[:-1]), *shown[-1:]]))
+
+
+def _code(reason: str) -> str:
+    return reason.partition(":")[0]
 
 
 def _cut(reason: str) -> str:

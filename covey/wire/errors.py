@@ -33,6 +33,7 @@ TABLE: dict[str, tuple[grpc.StatusCode, str | None]] = {
     "limit-exceeded": (Status.RESOURCE_EXHAUSTED, None),
     "stalled": (Status.DEADLINE_EXCEEDED, None),
     "transfer-failed": (Status.ABORTED, None),
+    "no-part": (Status.FAILED_PRECONDITION, None),
     "declined": (Status.FAILED_PRECONDITION, None),
     "identity": (Status.PERMISSION_DENIED, None),
     "not-found": (Status.NOT_FOUND, None),

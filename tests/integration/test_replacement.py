@@ -10,7 +10,8 @@ from tests.integration.specs import spec
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
 
 
-def test_the_newcomer_takes_the_free_part(tmp_path):
+@pytest.mark.parametrize("waits", [False, True], ids=["comes later", "was there, without a part"])
+def test_the_newcomer_takes_the_free_part(tmp_path, waits):
     policy = "rejoin_s = 1\nquorum = 1.0"
     with Federation(tmp_path, nodes=3) as federation:
         federation.start_coordinator()
@@ -21,8 +22,12 @@ def test_the_newcomer_takes_the_free_part(tmp_path):
         run = federation.submit(spec(rounds=400, policy=policy, extra='[data]\npartition = "iid"\nparts = 2'))
         federation.wait_round(run, 2)
         lost = {update["node"]: update["weight"] for update in federation.admin.round(run, 1)["updates"]}["n1"]
+        if waits:
+            federation.start_node(2)
+            federation.until(lambda: declined(federation, run, "n2"), 60, "n2 was not asked")
         federation.kill_node(1)
-        federation.start_node(2)
+        if not waits:
+            federation.start_node(2)
         federation.until(lambda: took_part(federation, run, "n2"), 60, "n2 took no part")
         rounds = [federation.admin.round(run, one["round"])["updates"] for one in federation.rounds(run)[:-1]]
         together = [{u["node"]: u["weight"] for u in updates if u["verdict"] == "accepted"} for updates in rounds]
@@ -36,3 +41,9 @@ def took_part(federation, run, node):
     rounds = federation.rounds(run)
     updates = federation.admin.round(run, rounds[-2]["round"])["updates"] if len(rounds) > 1 else []
     return any(update["node"] == node and update["verdict"] == "accepted" for update in updates)
+
+
+def declined(federation, run, node):
+    rounds = federation.rounds(run)
+    updates = federation.admin.round(run, rounds[-2]["round"])["updates"] if len(rounds) > 1 else []
+    return any(update["node"] == node and update["reason"].startswith("no-part: ") for update in updates)

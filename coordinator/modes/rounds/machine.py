@@ -26,7 +26,7 @@ from covey.machines import protocol as pr
 from covey.machines.attendance import Attendance
 from covey.machines.evaluation import Evaluations
 from covey.machines.membership import Membership
-from covey.machines.shortage import Refusals, refusals_text
+from covey.machines.shortage import Refusals, have_a_part_now, refusals_text
 
 
 class RoundMachine:
@@ -321,11 +321,13 @@ class RoundMachine:
 
     def _retry(self, why: str, *, is_free: bool = True) -> None:
         refused = self._refusals()
-        able = [node for node in self.members.eligible() if node not in refused]
+        able_now = have_a_part_now(refused, self.invited)
+        able = [node for node in self.members.eligible() if node not in refused or node in able_now]
         received, eligible = self._received(), set(self.attendance.willing(able, self.round, self.policy.min_nodes))
         candidates = [node for node in self.members.roster if node in received or node in eligible]
         complete = len(candidates) == len(received)
-        fresh = set(candidates) - set(self.invited) - set(self.answers)  # an attempt with a new node is no retry
+        # An attempt with a node that is new, or can do the work only now, is no retry.
+        fresh = set(candidates) - set(self.invited) - set(self.answers) | able_now.intersection(candidates)
         free = is_free and (complete or bool(fresh))
         if len(candidates) >= self.policy.min_nodes and (free or self._retries < self.policy.max_retries):
             self._retries += not free

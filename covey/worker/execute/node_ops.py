@@ -69,7 +69,7 @@ def train(job: TrainJob, host: Host) -> TrainResult:
         host.report(TrainProgress(0, 0, math.nan, time.monotonic() - began))  # from here on it is the training
     writer = PartsWriter(context, job, codec)
     inputs = writer.inputs()
-    check_limits(job.limits, context.spec, len(context.indices(job.roster_index, job.num_partitions)))
+    check_limits(job.limits, context.spec, len(_indices(context, job)))
     gradients, fit = _fit(context, job, codec, inputs, host, began)
     host.check_cancelled()
     written = writer.write(gradients, fit, inputs, host.check_cancelled)
@@ -244,7 +244,7 @@ def _fit(
         "task": context.task,
         "model": context.model,
         "dataset": _training_data(context, job),
-        "indices": context.indices(job.roster_index if job.part < 0 else job.part, job.num_partitions),
+        "indices": _indices(context, job),
         "settings": spec.training,
         "round": job.round,
         "rounds": spec.rounds_in_all,
@@ -260,6 +260,11 @@ def _fit(
         each_step()
         return gradients, fit
     return None, loop.train(**which, **method, progress=progress, each_step=each_step)
+
+
+def _indices(context: RunContext, job: TrainJob) -> Tensor:
+    """This node's part of the training examples: int64 `[n]`."""
+    return context.indices(job.roster_index if job.part < 0 else job.part, job.num_partitions)
 
 
 def _training_data(context: RunContext, job: TrainJob) -> Dataset[Any]:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from covey.errors import SpecError
+from covey.errors import NoPart, SpecError
 from covey.learning.partition import part_of, partition
 from covey.learning.task import NodeData, Task
 from covey.spec import DataSection
@@ -122,7 +122,7 @@ def test_what_cannot_be_cut_is_refused(section: DataSection, data: dict[str, Any
 
 
 def test_a_node_beyond_the_parts_is_refused() -> None:
-    with pytest.raises(SpecError, match="cut into 4 parts, and this is node 5"):
+    with pytest.raises(NoPart, match="cut into 4 parts, and this is node 5"):
         partition(DataSection(), 4, 4, 1, examples=10)
 
 

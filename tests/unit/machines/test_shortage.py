@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from covey.errors import CoveyError, LayoutError, NotReady, PluginError, PolicyError, SpecError, TaskError
+from covey.errors import CoveyError, LayoutError, NoPart, NotReady, PluginError, PolicyError, SpecError, TaskError
 from covey.machines.protocol import Verdict
-from covey.machines.shortage import all_declined_for_good, listed, refusals_text, will_not_change
+from covey.machines.shortage import all_declined_for_good, have_a_part_now, listed, refusals_text, will_not_change
 
 
 @pytest.mark.parametrize("error", [LayoutError, PluginError, PolicyError, SpecError, TaskError])
@@ -17,7 +17,9 @@ def test_what_a_node_cannot_do_it_cannot_do_when_asked_again(error: type[CoveyEr
         assert not will_not_change(verdict, f"{error.code}: why")
 
 
-@pytest.mark.parametrize("reason", [f"{NotReady.code}: later", "", "because of a policy: no", " policy: no"])
+@pytest.mark.parametrize(
+    "reason", [f"{NotReady.code}: later", f"{NoPart.code}: dealt", "", "because of a policy: no", " policy: no"]
+)
 def test_any_other_decline_may_change(reason: str) -> None:
     assert not will_not_change("declined", reason)
 
@@ -41,6 +43,28 @@ LOST: tuple[Verdict, str] = ("lost", "no connection")
 )
 def test_all_have_declined_for_good(refusals: list[tuple[Verdict, str]], is_so: bool) -> None:
     assert all_declined_for_good({f"n{place}": one for place, one in enumerate(refusals)}) is is_so
+
+
+NO_PART: tuple[Verdict, str] = ("declined", f"{NoPart.code}: the data are cut into 2 parts")
+
+
+@pytest.mark.parametrize(
+    ("refusals", "found"),
+    [
+        ({}, set()),
+        ({"c": NO_PART}, set()),  # whoever has the parts is still at work
+        ({"c": NO_PART, "d": NO_PART}, set()),
+        ({"b": LOST, "c": NO_PART}, {"c"}),
+        ({"b": POLICY, "c": NO_PART, "d": NO_PART}, {"c", "d"}),
+        ({"b": ("late", ""), "c": ("declined", NoPart.code), "d": TASK}, {"c"}),
+        ({"gone": LOST, "c": NO_PART}, set()),  # it was not invited: its part was free already
+        ({"b": LOST, "c": ("rejected", f"{NoPart.code}: said the rule")}, set()),
+    ],
+)
+def test_who_had_no_part_has_one_once_another_of_the_invited_is_out(
+    refusals: dict[str, tuple[Verdict, str]], found: set[str]
+) -> None:
+    assert have_a_part_now(refusals, ("a", "b", "c", "d")) == found
 
 
 def test_nodes_with_the_same_answer_are_named_together() -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
 
-from covey.errors import PolicyError
-from covey.spec import ExchangeSection, RoundsSpec, TaskSection, TrainingSection
+import pytest
+import torch
+
+from covey.errors import NoPart, PolicyError
+from covey.spec import ExchangeSection, RoundsSpec, TaskSection, TrainingSection, parse_data
 from covey.worker.client.confinement import Confinement
+from covey.worker.execute.coordinator_ops import initial
 from covey.worker.execute.limits import check_limits
-from covey.worker.jobs.training import TrainLimits
+from covey.worker.execute.node_ops import train
+from covey.worker.jobs.runs import InitialJob
+from covey.worker.jobs.training import TrainJob, TrainLimits
+from covey.worker.program.host import Host
 
 
 def spec(payload="delta", **training):
@@ -46,6 +53,26 @@ def test_a_training_that_asks_for_more_is_declined_before_it_begins(limits, run,
 )
 def test_what_is_allowed_goes_on(limits, run, examples):
     check_limits(limits, run, examples)
+
+
+def test_limits_are_held_against_the_part_that_a_newcomer_takes(tmp_path):
+    """The third node of the roster, where the data are cut into two parts, and the second node is gone."""
+    run = parse_data(
+        {
+            "name": "r",
+            "task": {"name": "tests.unit.worker.worker_tasks:Normed"},
+            "training": {"learning_rate": 0.1, "batch_size": 8, "local_epochs": 1},
+        }
+    ).to_json()
+    host, base = Host(torch.device("cpu")), tmp_path / "base"
+    layout = initial(InitialJob("run", run, base, True), host).layout
+    scratch = {part: tmp_path / part for part in ("model", "buffers")}
+    job = TrainJob("run", run, layout, 1, 2, 2, base, scratch, allow_path=True, limits=TrainLimits(examples=24))
+    assert train(replace(job, part=1), host).examples == 24
+    with pytest.raises(NoPart, match="into 2 parts, and this is node 3"):
+        train(job, host)
+    with pytest.raises(PolicyError, match=r"24 examples; .* fewer than 25"):
+        train(replace(job, part=1, limits=TrainLimits(examples=25)), host)
 
 
 def test_a_worker_sees_nothing_of_the_environment_that_it_does_not_need():
