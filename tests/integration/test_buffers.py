@@ -73,7 +73,8 @@ def federation(tmp_path_factory):
         made.join()
         for index in range(NODES):
             allowed = '["normed_tasks:Normed", "normed_tasks:Wrecked"]'
-            (made.node_dir(index) / "node.toml").write_text(f"[policy]\nallow_paths = {allowed}\n")
+            settings = f'[policy]\nallow_paths = {allowed}\n[worker]\nenvironment = ["WRECKS_BUFFERS"]\n'
+            (made.node_dir(index) / "node.toml").write_text(settings)
             made.start_node(index, env={"WRECKS_BUFFERS": "yes"} if index == WRECKER else {})
         made.wait_connected(NODES)
         yield made

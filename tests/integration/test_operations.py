@@ -249,7 +249,8 @@ def test_an_expired_certificate_is_explained_by_the_node_itself(federation):
     expired = authority.issue("n1", "node", tls_key_in(folder / "tls.key").public_key(), days=0)
     (folder / "tls.crt").write_bytes(expired.pem)
     try:
-        node = federation.start_node(1, env={"COVEY_FAULTS": "none"}, options=JSON_LOG)
+        node = federation.start_node(1, options=JSON_LOG)
+        node.may_die = True
         assert node.wait(30) == 1
         said = json.loads(node.tail(1))
         assert said["error"].startswith("the certificate of 'n1' expired at ")
