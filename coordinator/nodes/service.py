@@ -13,21 +13,21 @@ from typing import Any, Protocol
 
 import structlog
 
-from covey import __version__, faults
+from covey import __version__
 from covey import messages as msg
 from covey.coordinator.nodes.adversaries import MAX_NAME, drill_event
+from covey.coordinator.nodes.downloads import Downloads
 from covey.coordinator.nodes.enrolment import RENEWALS, EnrolmentServices, renew
 from covey.coordinator.nodes.last_seen import heard_at
 from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.sessions import Session, Sessions
 from covey.coordinator.runs.active_runs import ActiveRuns
-from covey.coordinator.runs.assignments import is_small
 from covey.coordinator.runs.facts import MAX_METRIC_NAME, NodeProgress
-from covey.coordinator.runs.offers import LOOK_S, STALL_S, Offers
+from covey.coordinator.runs.offers import Offers
 from covey.coordinator.store_thread import StoreThread
 from covey.driver.background import Background
 from covey.driver.changes import Changes
-from covey.errors import Conflict, IdentityError, LimitExceeded, NotFound, NotReady, TransferError, VersionMismatch
+from covey.errors import IdentityError, LimitExceeded, NotFound, NotReady, VersionMismatch
 from covey.machines.protocol import NodeAnswered, NodeJoined, NodeLost
 from covey.metrics import Totals, why
 from covey.protos import coordinator_pb2 as pb
@@ -36,8 +36,6 @@ from covey.storage.record.contract import EventRecord
 from covey.wire.buckets import Buckets
 from covey.wire.canonical import text
 from covey.wire.channels import Context, Peer, peer_identity
-from covey.wire.grants import Grants
-from covey.wire.streams import serve_download
 from covey.wire.translation import from_node, to_node
 
 log = structlog.get_logger(room="coordinator")
@@ -91,12 +89,7 @@ class CoordinatorService:
 
     def __init__(self, services: NodeServices) -> None:
         self._services = services
-        self._downloads: Grants[tuple[str, str]] = Grants()
-        """By (node, digest)."""
-        self._downloading: set[tuple[str, str]] = set()
-        self._watched: set[tuple[str, str]] = set()
-        self._without_table: set[tuple[str, str]] = set()
-        """Node and file, where the grant has to bring the chunks' digests."""
+        self._downloads = Downloads(services.runs, services.files, services.sessions, services.background)
         self._messages, self._sessions, self._notes = Buckets(*MESSAGES), Buckets(*SESSIONS), Buckets(*NOTES)
         self._renewals = Buckets(*RENEWALS)
         """By node: whoever opens another session goes on with what is left."""
@@ -222,8 +215,7 @@ class CoordinatorService:
             return
         log.info("node disconnected", node=node)
         services.offers.drop(node)
-        self._without_table = {key for key in self._without_table if key[0] != node}
-        self._grant_downloads(self._downloads.drop(node))
+        self._downloads.drop(node)
         services.runs.post_all(NodeLost(node, services.clock()))
         services.changes.notify()
         store = services.store
@@ -236,7 +228,7 @@ class CoordinatorService:
             case msg.Hello():
                 await self._hello(session, message)
             case msg.DownloadAsk():
-                self._asked(node, message)
+                self._downloads.asked(node, message)
             case msg.UpdateOffer():
                 await self._services.offers.offer(node, message)
             case msg.Decline():
@@ -323,80 +315,12 @@ class CoordinatorService:
 
     # -- bulk -----------------------------------------------------------------------------------------------------
 
-    def _asked(self, node: str, ask: msg.DownloadAsk) -> None:
-        """A node asks for a place in the queue of downloads."""
-        digest = ask.digest
-        if self._services.runs.served(node, digest) is None:
-            return  # an old base: its work was cancelled, or will be
-        if ask.with_table:
-            self._without_table.add((node, digest))
-        if self._downloads.request((node, digest), node, now=time.monotonic()):
-            self._grant_downloads([(node, digest)])
-
-    def _grant_downloads(self, keys: list[tuple[str, str]]) -> None:
-        for node, digest in keys:
-            if (node, digest) not in self._watched:
-                self._watched.add((node, digest))
-                self._services.background.spawn(self._watch_download((node, digest)))
-            if not self._services.sessions.send(node, self._grant(node, digest)):
-                self._grant_downloads(self._downloads.release((node, digest)))
-
-    def _grant(self, node: str, digest: str) -> msg.DownloadGrant:
-        """With the chunks' digests, where the node asked for them."""
-        wanted = (node, digest) in self._without_table
-        self._without_table.discard((node, digest))
-        served = self._services.runs.served(node, digest) if wanted else None
-        return msg.DownloadGrant(digest, served[1].chunk_sha256 if served is not None else b"")
-
     async def download(self, request: pb.DownloadRequest, context: Context) -> AsyncIterator[bytes]:
         """Stream the current base model from an offset."""
         node = self.authorised(context).name
-        key = (node, request.digest)
-        try:
-            served = self._services.runs.served(node, request.digest)
-            if served is None:
-                raise NotFound("only the base model of this node's open round can be downloaded")
-            run, artifact = served
-            if not is_small(artifact) and not self._downloads.holds(key):
-                raise NotFound("this download is not granted; ask for it in the session")
-            if key in self._downloading:
-                raise Conflict("this download is in progress already")
-            self._downloading.add(key)
-            try:
-                path = self._services.files.path(request.digest)
-                if not await asyncio.to_thread(self._services.files.check, request.digest):
-                    raise NotFound("the coordinator's file is damaged or missing; its operator must restore a backup")
-                async for chunk in serve_download(path, artifact, request.offset):
-                    faults.reach("download-chunk")
-                    if not is_small(artifact) and not self._downloads.holds(key):
-                        raise TransferError("others wait: ask again, and go on where this ended")
-                    self._downloads.moved(key, len(chunk), time.monotonic())
-                    run.sent(node, len(chunk))
-                    yield chunk
-                self._downloads.succeeded(node)
-            finally:
-                self._downloading.discard(key)
-        finally:
-            if key not in self._downloading:
-                self._grant_downloads(self._downloads.release(key))
-
-    async def _watch_download(self, key: tuple[str, str]) -> None:
-        """Take a grant back from a node that does nothing with it, or keeps others waiting for too long."""
-        try:
-            await self._hold_to_its_turn(key)
-        finally:
-            self._watched.discard(key)
-
-    async def _hold_to_its_turn(self, key: tuple[str, str]) -> None:
-        began = time.monotonic()
-        while self._downloads.holds(key):
-            await asyncio.sleep(LOOK_S)
-            now = time.monotonic()
-            if key not in self._downloading and now - began > STALL_S:  # a stream that stalls ends by itself
-                self._grant_downloads(self._downloads.release(key))
-            elif self._downloads.overdue(key, now):
-                log.info("download interrupted: others wait", node=key[0])
-                self._grant_downloads(self._downloads.take_back(key))
+        async with contextlib.aclosing(self._downloads.stream(node, request.digest, request.offset)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def upload(self, stream: AsyncIterator[memoryview], context: Context) -> pb.UploadReply:
         """Take one part of an offered update."""

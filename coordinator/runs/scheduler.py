@@ -17,7 +17,7 @@ from covey.storage.record.contract import RunRecord
 MOST_RUNS = 16
 """Under care at once, those that wait for nodes included: of more a node keeps no state."""
 LOOK_AGAIN_S = 2.0
-"""How soon it is seen that a run has begun to wait for nodes, so that another one can be taken up."""
+"""How often it is looked whether a run waits for nodes; one that does for so long gives its place to another."""
 log = structlog.get_logger(room="coordinator")
 
 
@@ -44,6 +44,7 @@ class Scheduler:
         self._services, self._runs, self._take_up, self._max_runs = services, runs, take_up, max_runs
         self._wanted = asyncio.Event()
         self._tasks: dict[asyncio.Task[None], ActiveRun] = {}
+        self._waits_since: dict[str, float] = {}
         self._given_up: set[str] = set()
         """Runs that failed in a way that could not be recorded: a restart tries them again."""
 
@@ -90,8 +91,16 @@ class Scheduler:
     @property
     def _room(self) -> int:
         """How many more runs may be taken up: one that waits for nodes keeps its place from no other."""
-        working = sum(not run.is_waiting for run in self._tasks.values())
+        working = sum(not self._is_stuck(run) for run in self._tasks.values())
         return min(self._max_runs - working, MOST_RUNS - len(self._tasks))
+
+    def _is_stuck(self, run: ActiveRun) -> bool:
+        """Whether it waits for nodes, and not only for a moment, as each does until it has heard who is there."""
+        if not run.is_waiting:
+            self._waits_since.pop(run.run.run, None)
+            return False
+        now = asyncio.get_running_loop().time()
+        return now - self._waits_since.setdefault(run.run.run, now) >= LOOK_AGAIN_S
 
     async def _start(self, record: RunRecord) -> None:
         log.info("run taken", run=record.run, name=record.name, state=record.state)
@@ -106,6 +115,7 @@ class Scheduler:
 
     async def _ended(self, task: asyncio.Task[None]) -> None:
         run = self._tasks.pop(task)
+        self._waits_since.pop(run.run.run, None)
         self._runs.remove(run)
         self._services.changes.notify()
         error = None if task.cancelled() else task.exception()

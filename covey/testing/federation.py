@@ -7,7 +7,8 @@
         federation.start_coordinator()
         assert federation.wait(run)["state"] == "completed"
 
-Whatever happens in the body, at the end every process that it started is gone, daemons and workers alike.
+Whatever happens in the body, at the end every process that it started is gone, daemons and workers alike. A body that
+ends well, but started a daemon with a fault point (`COVEY_FAULTS`) that was never passed, fails: it has tested nothing.
 Logs stay in `root/logs`, and their ends are added to an error that leaves the body.
 """
 
@@ -49,7 +50,8 @@ class Federation:
         root: A folder for everything: `coordinator/`, `nodes/NAME/`, `logs/`; may hold an earlier federation.
         nodes: How many nodes; their names are n0, n1, ... with as many digits as the last one needs.
         store_url: The coordinator's store; default: SQLite in its data directory.
-        env: Added to the environment of every daemon.
+        env: Added to the environment of every daemon; of what is not usual, its worker has only what it is told to
+            have (`--worker-env`, in node.toml `[worker] environment`).
         fork: Whether daemons may be copies of a process that has imported everything, where that is enabled
             (`covey.testing.forks`); else they are executed as a user's.
     """
@@ -72,6 +74,7 @@ class Federation:
         self._mark = uuid.uuid4().hex
         self._env = {**(env or {}), MARK: self._mark, "PYTHONUNBUFFERED": "1"}
         self._admin: AdminClient | None = None
+        self._idle_drills: list[str] = []
 
     # -- places
 
@@ -186,6 +189,9 @@ class Federation:
 
     def _spawn(self, name: str, command: Sequence[str], env: Mapping[str, str] | None) -> Daemon:
         whole = {**os.environ, **self._env, **(env or {})}
+        for earlier in self.daemons():
+            if earlier.name == name:
+                self._idle_drills += _points_not_passed(earlier)
         return Daemon(name, command, self._log(name), whole, may_die="COVEY_FAULTS" in whole, fork=self._fork)
 
     # -- processes
@@ -362,11 +368,18 @@ class Federation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        left = self.close()
+        left = self.close() + self._idle_drills
+        for daemon in self.daemons():
+            left += _points_not_passed(daemon)
         if error is None and left:
             raise self._failure("; ".join(left))
         if error is not None and not isinstance(error, FederationError):
             error.add_note(self.log_tails())
+
+
+def _points_not_passed(daemon: Daemon) -> list[str]:
+    points = daemon.points_not_passed
+    return [f"{daemon.name} was started with the fault point {point}, never passed" for point in points]
 
 
 def _command(arguments: Sequence[object], python: Sequence[str] = ()) -> list[str]:

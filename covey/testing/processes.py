@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from covey import faults
 from covey.testing import forks
 from covey.testing.forking import NURSERY
 from covey.testing.forks import DEFAULT_NAME, ForkedProcess, covey_arguments, mark_of
@@ -100,8 +101,9 @@ class Daemon:
                 (`covey.testing.forks`).
         """
         self.name, self.log, self.may_die = name, log, may_die
-        self.command = tuple(command)
+        self.command, self._fault_points = tuple(command), env.get("COVEY_FAULTS", "")
         with log.open("ab") as output:
+            self._log_begin = output.tell()
             self._process = _started(command, output, env, fork=fork)
 
     @property
@@ -118,6 +120,16 @@ class Daemon:
     def exit_code(self) -> int | None:
         """Its exit code, negative for a signal; None while it runs."""
         return self._process.poll()
+
+    @property
+    def printed(self) -> str:
+        """Its log since this start."""
+        return self.log.read_bytes()[self._log_begin :].decode(errors="replace")
+
+    @property
+    def points_not_passed(self) -> list[str]:
+        """The fault points that it was started with, and at which neither it nor a worker of its was killed."""
+        return faults.not_passed(self._fault_points, self.printed) if self._fault_points else []
 
     def tail(self, lines: int = TAIL_LINES) -> str:
         """The end of its log."""

@@ -99,7 +99,7 @@ def test_an_evicted_node_is_out_at_once(federation):
     federation.admin.evict("n2")
     assert federation.node(2).wait(20) == 1
     assert "evicted" in federation.node(2).tail()
-    federation.start_node(2, env={"COVEY_FAULTS": "none"})
+    federation.start_node(2).may_die = True
     assert federation.node(2).wait(20) == 1  # it stays out
     assert federation.show(run)["state"] == "running"
     federation.admin.stop_run(run)

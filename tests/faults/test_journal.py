@@ -20,7 +20,7 @@ POINTS = [
 
 
 def text_of(name):
-    return spec(name, rounds=ROUNDS, policy=PATIENT, training="local_steps = 4", **BIG)
+    return spec(name, rounds=ROUNDS, policy=PATIENT, **BIG)
 
 
 def test_a_finished_update_is_not_trained_again(tmp_path):

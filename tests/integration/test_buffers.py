@@ -59,14 +59,6 @@ TASKS = textwrap.dedent('''
 ''')
 
 
-SETTINGS = """
-[policy]
-allow_paths = ["normed_tasks:Normed", "normed_tasks:Wrecked"]
-[worker]
-environment = ["WRECKS_BUFFERS"]  # a task sees of the daemon's environment only what is named
-"""
-
-
 def normed():
     return nn.Sequential(nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10))
 
@@ -80,7 +72,9 @@ def federation(tmp_path_factory):
         made.start_coordinator(options=["--allow-paths"])
         made.join()
         for index in range(NODES):
-            (made.node_dir(index) / "node.toml").write_text(SETTINGS)
+            allowed = '["normed_tasks:Normed", "normed_tasks:Wrecked"]'
+            settings = f'[policy]\nallow_paths = {allowed}\n[worker]\nenvironment = ["WRECKS_BUFFERS"]\n'
+            (made.node_dir(index) / "node.toml").write_text(settings)
             made.start_node(index, env={"WRECKS_BUFFERS": "yes"} if index == WRECKER else {})
         made.wait_connected(NODES)
         yield made

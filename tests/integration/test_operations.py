@@ -128,9 +128,11 @@ def test_a_good_node_checks_itself(federation):
     assert [(f["what"], f["ok"]) for f in findings] == [
         ("identity", True),
         ("coordinator", True),
+        ("worker", True),
         ("task synthetic", True),
     ]
-    assert "examples" in findings[2]["text"]
+    assert "identity/" in findings[2]["text"]
+    assert "examples" in findings[3]["text"]
     assert not any(f["skipped"] for f in findings)
     assert federation.coordinator_address in findings[1]["text"]
 
@@ -249,7 +251,8 @@ def test_an_expired_certificate_is_explained_by_the_node_itself(federation):
     expired = authority.issue("n1", "node", tls_key_in(folder / "tls.key").public_key(), days=0)
     (folder / "tls.crt").write_bytes(expired.pem)
     try:
-        node = federation.start_node(1, env={"COVEY_FAULTS": "none"}, options=JSON_LOG)
+        node = federation.start_node(1, options=JSON_LOG)
+        node.may_die = True
         assert node.wait(30) == 1
         said = json.loads(node.tail(1))
         assert said["error"].startswith("the certificate of 'n1' expired at ")

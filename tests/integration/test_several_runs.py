@@ -24,6 +24,8 @@ KEEPS = {
 }
 """What nodes keep from update to update: a control variate, and what the codec has lost."""
 BLOCK = "COVEY_TEST_BLOCK"
+OPTIONS = ["--allow-paths", "--worker-env", BLOCK]
+"""Of the coordinator, whose worker evaluates."""
 TASKS = f'''
 import os
 import time
@@ -60,7 +62,7 @@ def federation(tmp_path_factory, block):
     (folder / "blocked_tasks.py").write_text(TASKS)
     path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     with Federation(folder, nodes=NODES, env={"PYTHONPATH": path, BLOCK: str(block)}) as made:
-        made.start_coordinator(options=["--allow-paths"])
+        made.start_coordinator(options=OPTIONS)
         made.join()
         for index in range(NODES):
             (made.node_dir(index) / "node.toml").write_text('[policy]\nallow_paths = ["blocked_tasks:Blocked"]\n')
@@ -103,7 +105,7 @@ def test_a_killed_coordinator_goes_on_with_all_its_runs(federation, alone):
     for run in runs:
         federation.wait_round(run, 1, PATIENCE_S)
     federation.kill_coordinator()
-    federation.start_coordinator(options=["--allow-paths"])
+    federation.start_coordinator(options=OPTIONS)
     assert {seed: final(federation, run) for seed, run in zip(SEEDS, runs, strict=True)} == alone
 
 
@@ -185,6 +187,6 @@ def test_modes_run_side_by_side_and_a_drain_waits_for_all(federation, alone):
     federation.ask(lambda admin: admin.drain())
     assert federation.coordinator is not None
     assert federation.coordinator.wait(PATIENCE_S) == 0
-    federation.start_coordinator(options=["--allow-paths"])
+    federation.start_coordinator(options=OPTIONS)
     federation.until(lambda: active(federation) == [slow], 60, "the asynchronous run does not go on")
     federation.ask(lambda admin: admin.stop_run(slow))

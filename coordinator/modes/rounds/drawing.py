@@ -1,4 +1,4 @@
-"""Which of the eligible nodes take part in a round: drawn from the run's seed."""
+"""Which of the eligible nodes take part in a round, drawn from the run's seed; and how many of them must answer."""
 
 from __future__ import annotations
 
@@ -29,3 +29,8 @@ def drawn_again(
     wanted = drawn(policy, eligible, round, attempt)
     others = [node for node in wanted if node not in kept]
     return set(kept) | set(others[: max(0, len(wanted) - len(kept))])
+
+
+def quorum_of(policy: RoundPolicy, invited: int) -> int:
+    """How many updates a round needs to which so many nodes are invited."""
+    return max(policy.min_nodes, math.ceil(policy.quorum * invited))

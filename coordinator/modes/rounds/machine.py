@@ -16,17 +16,17 @@ lost, with however many updates: the method decides what follows. A round that i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 
 from covey.coordinator.modes.rounds import events as ev
-from covey.coordinator.modes.rounds.drawing import drawn, drawn_again
-from covey.coordinator.modes.rounds.waiting import deadline_of, hope_of, overdue_text, refusals_of, short_text
+from covey.coordinator.modes.rounds.deadline import Deadline
+from covey.coordinator.modes.rounds.drawing import drawn, drawn_again, quorum_of
+from covey.coordinator.modes.rounds.waiting import failed_text, overdue_text, refusals_of, short_text, stuck_text
 from covey.machines import protocol as pr
 from covey.machines.attendance import Attendance
 from covey.machines.evaluation import Evaluations
 from covey.machines.membership import Membership
-from covey.machines.shortage import Refusals, have_a_part_now, refusals_text
+from covey.machines.shortage import have_a_part_now
 
 
 class RoundMachine:
@@ -63,11 +63,7 @@ class RoundMachine:
         """Of a later phase: who is asked, and what they answered."""
         self.state = "aggregating" if restored.aggregating else "collecting" if restored.round else "idle"
         self._evaluations = Evaluations(restored.unevaluated)
-        self._attempt_at = 0.0
-        self._progress: dict[str, float] = {}
-        """Node to the time when bytes of its upload came last."""
-        self._queued: dict[str, float] = {}
-        """Node to the time when it last said that it works for another run first."""
+        self._deadline = Deadline(policy)
         self._retries = 0
         self._stuck = False
         self._paused = False
@@ -88,7 +84,7 @@ class RoundMachine:
         """When the machine wants a `Tick` at the latest; None: only an event can move it."""
         times = self.members.give_up_times(self.policy.rejoin_s)
         if self.state == "collecting" and not self._stuck:
-            times.append(self._deadline())
+            times.append(self._deadline.at(self._pending()))
         if self.state == "finishing":
             times += self._evaluations.wake_times()
         return max(self._now, min(times)) if times else None
@@ -142,9 +138,9 @@ class RoundMachine:
                 if self.expects(node, number):
                     self._answer(node, verdict, reason)
             case pr.TransferProgressed(node=node, now=now):
-                self._progress[node] = max(self._progress.get(node, now), now)  # told of late, perhaps
+                self._deadline.progressed(node, now)
             case pr.NodeQueued(node=node):
-                self._queued[node] = self._now
+                self._deadline.queued(node, self._now)
                 self._evaluations.queued(node, self._now)
             case ev.PhasePlanned(round=number) if self.state == "aggregating" and number == self.round:
                 self._open_phase(event)
@@ -169,7 +165,7 @@ class RoundMachine:
 
     def _start(self) -> None:
         self._started = True
-        self._attempt_at = self._now
+        self._deadline.begin(self._now)
         # In progress before the restart: whoever took part is expected back.
         self.members.start(self._now, at_work=self.invited if self.round else ())
         self._actions += self._evaluations.start()
@@ -214,7 +210,8 @@ class RoundMachine:
         self._actions.append(ev.OpenPhase(self.round, self.phase, event.phase, event.params, rejected))
         self.answers |= dict.fromkeys(rejected, "rejected")
         self.state, self.phase, self._asked, self._phase_answers = "collecting", event.phase, tuple(event.params), {}
-        self._attempt_at, self._stuck = self._now, False
+        self._deadline.begin(self._now)
+        self._stuck = False
         self._lose_the_gone()
         self._assign_pending()
 
@@ -240,7 +237,8 @@ class RoundMachine:
         self.committed = self.round
         self.attendance.committed(self.round, self.answers)
         self.round = self.attempt = self._retries = 0
-        self.invited, self.answers, self._reasons, self._progress, self._queued = (), {}, {}, {}, {}
+        self.invited, self.answers, self._reasons = (), {}, {}
+        self._deadline.forget()
         self.phase, self._asked, self._phase_answers = 1, (), {}
         self.state = "idle"
         last = self.committed >= self.policy.count
@@ -264,8 +262,8 @@ class RoundMachine:
                 self._open_next()
         elif self.state == "collecting":
             self._try_to_close()
-        if self.state == "finishing":
-            self._try_to_finish()
+        if self.state == "finishing" and self._evaluations.all_done(self._now):
+            self._finish("completed", "")
 
     def _lose_the_overdue(self) -> None:
         for node in self.members.give_up(self._now, self.policy.rejoin_s):
@@ -287,7 +285,8 @@ class RoundMachine:
         )
 
     def _open(self, attempt: int, invited: tuple[str, ...]) -> None:
-        self.state, self.attempt, self.invited, self._attempt_at = "collecting", attempt, invited, self._now
+        self.state, self.attempt, self.invited = "collecting", attempt, invited
+        self._deadline.begin(self._now)
         self._stuck = False
         self.answers = {n: v for n, v in self.answers.items() if v in ("received", "rejected") or n not in invited}
         self._report("")
@@ -301,12 +300,12 @@ class RoundMachine:
 
     def _try_to_close(self) -> None:
         pending = self._pending()
-        if pending and self._now < self._deadline():
+        if pending and self._now < self._deadline.at(pending):
             return
         if self._stuck and self.policy.phases > 1:  # what came in phase 1 is enough, and led to nothing
             return
-        received = self._received()
-        if self.phase > 1 or len(received) >= self._needed():
+        received, needed = self._received(), quorum_of(self.policy, len(self.invited))
+        if self.phase > 1 or len(received) >= needed:
             for node in pending:
                 self._answer(node, *self._overdue(node))
                 self._cancel(node, "the round was closed")
@@ -315,12 +314,12 @@ class RoundMachine:
             late = [node for node in pending if node not in self.members.present]
             for node in late:
                 self._answer(node, *self._overdue(node))
-            self._retry(f"{len(received)} of {self._needed()} updates" + (" at the deadline" if pending else ""))
+            self._retry(f"{len(received)} of {needed} updates" + (" at the deadline" if pending else ""))
             if self.state == "collecting" and not self._stuck and not self._pending():
                 self._try_to_close()
 
     def _retry(self, why: str, *, is_free: bool = True) -> None:
-        refused = self._refusals()
+        refused = refusals_of(self.answers, self._reasons)
         able_now = have_a_part_now(refused, self.invited)
         able = [node for node in self.members.eligible() if node not in refused or node in able_now]
         received, eligible = self._received(), set(self.attendance.willing(able, self.round, self.policy.min_nodes))
@@ -337,16 +336,14 @@ class RoundMachine:
             self._fail_short(why)
         else:
             self._stuck = True
-            hope = hope_of(self._pending(), received, refused)
-            said = "; ".join(filter(None, [refusals_text(refused), why, hope]))
-            self._report(f"round {self.round}: {said}")
+            self._report(stuck_text(self.round, why, self._pending(), received, refused))
 
     def _fail_short(self, why: str) -> None:
         for node in self._pending():
             self._answer(node, *self._overdue(node))
             self._cancel(node, "the run has failed")
-        text = f"round {self.round}: {why} after {self.attempt} attempts"
-        self._finish("failed", "; ".join(filter(None, [text, refusals_text(self._refusals())])))
+        refused = refusals_of(self.answers, self._reasons)
+        self._finish("failed", failed_text(self.round, self.attempt, why, refused))
 
     def _aggregate(self) -> None:
         self.state = "aggregating"
@@ -359,10 +356,6 @@ class RoundMachine:
         here = self.attendance.willing(self.members.connected(), self.committed, 0)
         asked = self._evaluations.ask_nodes(self.policy, self.committed, here, self._now)
         self._actions += asked
-
-    def _try_to_finish(self) -> None:
-        if self._evaluations.all_done(self._now):
-            self._finish("completed", "")
 
     def _finish(self, state: pr.RunState, reason: str) -> None:
         self.state = "done"
@@ -380,18 +373,9 @@ class RoundMachine:
         """Who was evicted while the worker looked at its answer: it does not count in what follows."""
         return [node for node in self._received() if self.members.why_gone(node) == "removed"]
 
-    def _needed(self) -> int:
-        return max(self.policy.min_nodes, math.ceil(self.policy.quorum * len(self.invited)))
-
-    def _refusals(self) -> Refusals:
-        return refusals_of(self.answers, self._reasons)
-
     def _overdue(self, node: str) -> tuple[pr.Verdict, str]:
         verdict: pr.Verdict = "late" if node in self.members.present else "lost"
         return verdict, overdue_text(self.attendance.next(node, self.round) if verdict == "late" else None)
-
-    def _deadline(self) -> float:
-        return deadline_of(self.policy, self._attempt_at, self._pending(), self._progress, self._queued)
 
     # -- recording ------------------------------------------------------------------------------------------------
 

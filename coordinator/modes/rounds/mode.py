@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import replace
 from typing import Any, cast
 
 from typing_extensions import override
@@ -14,7 +13,8 @@ from covey import faults
 from covey import messages as msg
 from covey.artifact import INLINE_BYTES, Artifact
 from covey.coordinator.modes.rounds import events as ev
-from covey.coordinator.modes.rounds.answers import collected_files, judged, step_answers
+from covey.coordinator.modes.rounds.answers import collected_files, judged
+from covey.coordinator.modes.rounds.closing import Closing, step_job
 from covey.coordinator.modes.rounds.machine import RoundMachine
 from covey.coordinator.modes.rounds.preparation import opened_with, restore, round_policy_of
 from covey.coordinator.modes.rounds.waiting import awaited, away_text
@@ -26,8 +26,8 @@ from covey.coordinator.runs.assignments import (
     method_files,
     wanted_parts,
 )
-from covey.coordinator.runs.commit import MadeStep, discard_scratch, signed_version
-from covey.coordinator.runs.damage import intact, reject_damaged
+from covey.coordinator.runs.commit import MadeStep, signed_version
+from covey.coordinator.runs.damage import reject_damaged
 from covey.coordinator.runs.evaluation import NodeMetrics
 from covey.coordinator.runs.facts import Counted, NodeProgress
 from covey.coordinator.runs.mode import Mode
@@ -38,24 +38,6 @@ from covey.parts import rule_phase
 from covey.storage.record.contract import EventRecord, StepRecord, UpdateRecord, VersionRecord, step_verdict
 from covey.wire.signing import CommitVerdict
 from covey.worker.jobs.operations import STEP
-from covey.worker.jobs.steps import StepJob, StepResult
-
-
-@dataclass
-class _Closing:
-    """The round that is being aggregated: its updates, the worker's job, and what came out."""
-
-    updates: list[UpdateRecord] = field(default_factory=list)
-    answers: list[UpdateRecord] = field(default_factory=list)
-    """The same, and those who sent none, or one that does not count."""
-    job: StepJob | None = None
-    result: StepResult | None = None
-
-    def made(self) -> tuple[StepJob, StepResult]:
-        """The job, and what came out."""
-        if self.job is None or self.result is None:
-            raise RuntimeError("a step without a result")
-        return self.job, self.result
 
 
 class RoundsMode(Mode):
@@ -70,7 +52,7 @@ class RoundsMode(Mode):
     def __init__(self, run: ActiveRun) -> None:
         self._run, self._services = run, run.services
         self.machine: RoundMachine | None = None
-        self._closing = _Closing()
+        self._closing = Closing()
         self._feedback = VerdictFeedback()
         self._before: VersionRecord | None = None
         """The version before the newest."""
@@ -221,7 +203,7 @@ class RoundsMode(Mode):
         record = self._step(action.round, action.closed, rejected, self._services.clock())
         made = MadeStep(job, result, replace(record, opens=tuple(opens)), rejected)
         await run.commit(made, bytes_received=run.bytes_received)
-        self._params, self._closing, self._collecting_since = dict(action.params), _Closing(), time.monotonic()
+        self._params, self._closing, self._collecting_since = dict(action.params), Closing(), time.monotonic()
         for node in {update.node for update in rejected}:
             run.entered(node, NodeProgress("rejected"))
         self._services.metrics.judged((update.node, "rejected") for update in rejected)
@@ -278,7 +260,7 @@ class RoundsMode(Mode):
         self._services.metrics.phase_took("collecting", time.monotonic() - self._collecting_since)
         # What is durable decides: an update may have been recorded since the machine looked.
         answers = await self._run.persist(self._close_round, action.round)
-        self._closing = _Closing([answer for answer in answers if answer.verdict == "received"], answers)
+        self._closing = Closing([answer for answer in answers if answer.verdict == "received"], answers)
         self._run.driver.spawn(self._aggregate(action))
 
     def _close_round(self, number: int) -> list[UpdateRecord]:
@@ -291,45 +273,22 @@ class RoundsMode(Mode):
         run, closing = self._run, self._closing
         try:
             with self._services.metrics.phase("aggregating"):
-                closing.job = job = self._job()
+                closing.job = job = step_job(run, closing, self.open_phase(""))
                 faults.reach("aggregate")
                 closing.result = result = await self._services.worker.do(STEP, job)
         except CoveyError as error:
             run.log.exception("aggregation failed", round=action.round)
-            self._discard(closing)
+            closing.discard(self._services.files)
             run.post(ev.AggregationFailed(action.round, str(error)))
             return
         if result.artifact is None:
-            self._discard(closing)
+            closing.discard(self._services.files)
         if result.opens is not None:
             planned, now = result.opens, self._services.clock()
             run.post(ev.PhasePlanned(action.round, planned.phase, planned.params, planned.rejected, now))
             return
         rejected = {row.node: row.reason for row in result.verdicts if not row.accepted}
         run.post(ev.Aggregated(action.round, result.enough, rejected, self._services.clock()))
-
-    def _discard(self, closing: _Closing) -> None:
-        if closing.job is not None:
-            discard_scratch(self._services.files, closing.job)
-
-    def _job(self) -> StepJob:
-        run, files, base, prepared = self._run.run, self._services.files, self._run.newest(), self._run.ready()
-        closing, path = self._closing, partial(intact, files)
-        return StepJob(
-            run=run.run,
-            spec_json=run.spec,
-            layout=run.layout,
-            version=base.version,
-            models={base.version: path(base.artifact.digest)},
-            answers=step_answers(closing.answers, run.roster, files.path, for_method=prepared.description.phases > 1),
-            phase=self.open_phase(""),
-            state={part.name: path(part.artifact.digest) for part in base.state},
-            out=files.scratch(prepared.layout.file_bytes),
-            out_state={slot: files.scratch(size) for slot, size in prepared.slot_bytes().items()},
-            roster=run.roster,
-            allow_path=self._services.allow_paths,
-            data_paths=self._services.data_paths,
-        )
 
     # -- commit ---------------------------------------------------------------------------------------------------
 
@@ -349,7 +308,7 @@ class RoundsMode(Mode):
         made = MadeStep(job, result, replace(record, version=version.version), verdicts, version)
         self._before = run.base
         await run.commit(made, bytes_received=run.bytes_received)
-        self._closing = _Closing()
+        self._closing = Closing()
         self._feedback.note(verdicts)
         self._count_commit(version, verdicts)
         self._holders = {update.node for update in verdicts}

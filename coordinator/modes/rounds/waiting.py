@@ -1,14 +1,13 @@
-"""What an open round waits for, until when, and what can still bring it on."""
+"""What an open round waits for, and what can still bring it on."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from covey.coordinator.modes.rounds.events import RoundPolicy
 from covey.machines.attendance import Missed
 from covey.machines.membership import Membership
 from covey.machines.protocol import NO_UPDATE, Verdict
-from covey.machines.shortage import Refusals, all_declined_for_good, listed
+from covey.machines.shortage import Refusals, all_declined_for_good, listed, refusals_text
 
 
 def refusals_of(answers: Mapping[str, Verdict], reasons: Mapping[str, str]) -> Refusals:
@@ -24,6 +23,18 @@ def hope_of(pending: Sequence[str], received: Sequence[str], refusals: Refusals)
     if not received and all_declined_for_good(refusals):
         return "no node that is here can do this work; it goes on when one is started again, or another one joins"
     return "waiting for more nodes"
+
+
+def stuck_text(number: int, why: str, pending: Sequence[str], received: Sequence[str], refusals: Refusals) -> str:
+    """Why a round that is short stays open, and what can bring it on."""
+    said = [refusals_text(refusals), why, hope_of(pending, received, refusals)]
+    return f"round {number}: {'; '.join(filter(None, said))}"
+
+
+def failed_text(number: int, attempts: int, why: str, refusals: Refusals) -> str:
+    """Why a run that is not to wait has failed with a round that is short."""
+    text = f"round {number}: {why} after {attempts} attempts"
+    return "; ".join(filter(None, [text, refusals_text(refusals)]))
 
 
 def awaited(number: int, pending: Sequence[str], present: Collection[str], rejoin_s: float) -> str:
@@ -52,25 +63,3 @@ def away_text(members: Membership) -> str:
     """Who of a run that waits for nodes is not here; empty: nobody."""
     absent = members.absent()
     return f"away: {listed(absent)}" if absent else ""
-
-
-def deadline_of(
-    policy: RoundPolicy,
-    since: float,
-    pending: Sequence[str],
-    progress: Mapping[str, float],
-    queued: Mapping[str, float],
-) -> float:
-    """When a round's time is up.
-
-    Args:
-        policy: The run's.
-        since: When the attempt, or phase, began.
-        pending: Who has not answered.
-        progress: Node to the time when bytes of its upload came last.
-        queued: Node to the time when it last said that it works for another run first.
-    """
-    uploading = [progress[node] + policy.progress_s for node in pending if node in progress]
-    # A node that works for another run first has its time from when it is done there.
-    later = [queued[node] + policy.deadline_s for node in pending if node in queued]
-    return min(since + policy.hard_deadline_s, max([since + policy.deadline_s, *uploading, *later]))

@@ -82,3 +82,9 @@ async def test_an_offer_that_was_refused_was_no_update(record):
     record.record_outcome(make.outcome_record("run-1", 1, "bob", "rejected", DAMAGED))
     make.commit(record, "run-1", 1, [make.accepted(update)])
     assert said(record) == f"without bob, which took part in no round (1 rejected; the last one, bob: {DAMAGED})"
+
+
+async def test_one_refused_offer_after_an_accepted_update_makes_nobody_an_absentee(record):
+    play(record, 1, ("ada", "bob"))
+    play(record, 2, bob="rejected")
+    assert said(record) == ""

@@ -139,6 +139,15 @@ async def test_versions_and_updates_that_the_state_refers_to_must_be_whole(world
         check_run(record, after_restart(world), RUN, 5.0)
 
 
+async def test_an_update_that_the_state_refers_to_and_that_is_undecided_is_asked_for_again(world, record):
+    put_version(world.files, f"{RUN} v2")
+    stateful(record, pinned_updates=(3,))
+    record.open_round(make.round_record(RUN, 3))
+    record.record_update(make.update_record(RUN, 3, "cyd"))
+    assert [update.node for update in check_run(record, after_restart(world), RUN, 5.0)] == ["cyd"]
+    assert answers(record, 3) == {}
+
+
 async def test_when_a_round_is_closed_what_was_damaged_meanwhile_does_not_count(world, record):
     sent = record.updates(RUN, 2)
     assert not reject_damaged(record, after_restart(world), sent)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from covey.coordinator.modes.rounds.drawing import drawn, drawn_again
+from covey.coordinator.modes.rounds.drawing import drawn, drawn_again, quorum_of
 from covey.coordinator.modes.rounds.events import RoundPolicy
 
 NODES = tuple(f"n{number}" for number in range(10))
@@ -69,3 +69,12 @@ def test_more_updates_than_are_wanted_are_all_kept():
 
 def test_with_nobody_else_an_attempt_has_those_that_are_kept():
     assert drawn_again(POLICY, ("n1", "n2"), 1, 2, ("n1", "n2")) == {"n1", "n2"}
+
+
+@pytest.mark.parametrize(
+    ("quorum", "min_nodes", "invited", "needed"),
+    [(1.0, 1, 5, 5), (0.5, 1, 5, 3), (0.5, 4, 5, 4), (0.01, 1, 5, 1), (1.0, 2, 0, 2)],
+)
+def test_a_round_needs_its_quorum_rounded_up_and_the_least_number_in_any_case(quorum, min_nodes, invited, needed):
+    policy = RoundPolicy(count=1, quorum=quorum, min_nodes=min_nodes)
+    assert quorum_of(policy, invited) == needed

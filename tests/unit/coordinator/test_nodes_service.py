@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 
 from covey import messages as msg
-from covey.artifact import artifact_of
 from covey.coordinator.nodes.enrolment import Addresses, EnrolmentServices
 from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.service import WIRE_REFUSED, CoordinatorService, NodeServices, version_refusal
@@ -240,20 +239,9 @@ async def test_a_file_is_granted_to_whom_a_run_serves_it(service, sessions, runs
     for digest in ("e", "d", "d"):
         await service.dispatch(session, msg.DownloadAsk(digest))
     assert messages(session) == [msg.DownloadGrant("d")] * 2
-    await service.dispatch(sessions.open("bob"), msg.DownloadAsk("d"))
-    assert service._downloads.holds(("ada", "d"))
-    assert not service._downloads.holds(("bob", "d"))
-
-
-async def test_a_grant_brings_the_chunks_digests_to_whom_lacks_them(service, sessions, runs):
-    session, file = sessions.open("ada"), artifact_of([b"a file of another node"])
-    runs["two"].mode.served = lambda node, digest: file if digest == file.digest else None
-    await service.dispatch(session, msg.DownloadAsk(file.digest, with_table=True))
-    assert messages(session) == [msg.DownloadGrant(file.digest, file.chunk_sha256)]
-    await service.dispatch(session, msg.DownloadAsk(file.digest))
-    assert messages(session) == [msg.DownloadGrant(file.digest)]
-    await service.dispatch(session, msg.DownloadAsk("e", with_table=True))
-    assert service._without_table == set()
+    other = sessions.open("bob")
+    await service.dispatch(other, msg.DownloadAsk("d"))
+    assert messages(other) == []
 
 
 # -- members

@@ -54,6 +54,12 @@ async def active(world, *runs):
         await world.changes.after(world.changes.count)
 
 
+async def settled(world):
+    """Wait until the scheduler, once woken, has asked the record and done what there was to do."""
+    for _ in range(10):
+        await world.store.call(world.record.nodes)
+
+
 async def test_those_in_progress_come_first_and_then_the_oldest(world, scheduled, outcomes):
     for number, run in enumerate(("d", "c", "b", "a")):
         world.submit(run, submitted_at=1000.0 + number)
@@ -134,8 +140,7 @@ async def test_a_coordinator_that_drains_takes_nothing_up(world, scheduled):
     world.submit("waits")
     scheduler, _ = scheduled(2)
     scheduler.wake()
-    await asyncio.sleep(0)
-    await world.store.call(world.record.nodes)  # behind whatever the scheduler would have asked
+    await settled(world)
     assert world.runs.active == {}
     world.operation.draining = False
     scheduler.wake()
@@ -165,3 +170,17 @@ async def test_a_run_that_waits_for_nodes_keeps_its_place_from_no_other(world, s
     await active(world, "stuck")
     world.runs.of("stuck").facts.waiting = True
     await active(world, "stuck", "next")
+
+
+async def test_a_run_that_waits_for_a_moment_keeps_its_place(world, scheduled, outcomes):
+    scheduler, _ = scheduled(1)
+    world.submit("begins", submitted_at=1.0)
+    scheduler.wake()
+    await active(world, "begins")
+    world.runs.of("begins").facts.waiting = True  # until it has heard who is connected
+    world.submit("next", submitted_at=2.0)
+    scheduler.wake()
+    await settled(world)
+    assert list(world.runs.active) == ["begins"]
+    outcomes["begins"].set_result("completed")
+    await active(world, "next")

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from covey.coordinator.modes.rounds.waiting import awaited, away_text, hope_of, overdue_text, refusals_of, short_text
+from covey.coordinator.modes.rounds.waiting import (
+    awaited,
+    away_text,
+    failed_text,
+    hope_of,
+    overdue_text,
+    refusals_of,
+    short_text,
+    stuck_text,
+)
 from covey.errors import NotReady, PolicyError
 from covey.machines.attendance import MISSES, REST_ROUNDS, Missed
 from covey.machines.membership import Membership
@@ -92,3 +101,17 @@ def test_a_run_that_waits_names_those_that_are_not_here_but_nobody_that_was_shut
     assert away_text(members) == "away: c"
     members.join("c")
     assert away_text(members) == ""
+
+
+def test_a_round_that_is_stuck_says_who_refused_why_it_is_short_and_what_it_waits_for():
+    refused = refusals_of({"a": "declined"}, {"a": "busy"})
+    assert stuck_text(2, "1 of 2 updates", ["b"], ["c"], refused) == (
+        "round 2: a declined: busy; 1 of 2 updates; waiting for b"
+    )
+    assert stuck_text(2, "1 of 2 updates", [], ["c"], {}) == "round 2: 1 of 2 updates; waiting for more nodes"
+
+
+def test_a_run_that_fails_for_want_of_updates_says_so_and_who_refused():
+    assert failed_text(2, 4, "1 of 2 updates", {}) == "round 2: 1 of 2 updates after 4 attempts"
+    refused = refusals_of({"a": "lost"}, {"a": "gone"})
+    assert failed_text(2, 4, "1 of 2 updates", refused) == "round 2: 1 of 2 updates after 4 attempts; a lost: gone"

@@ -23,6 +23,19 @@ def test_what_was_not_started_is_said(tmp_path):
 
 
 @pytest.mark.processes
+@pytest.mark.parametrize("again", [True, False])
+def test_a_fault_point_that_was_never_passed_fails_the_test(tmp_path, again):
+    def drill():
+        with Federation(tmp_path, 0) as federation:
+            federation.start_coordinator(env={"COVEY_FAULTS": "invite:2"})
+            if again:
+                federation.restart_coordinator()
+
+    with pytest.raises(FederationError, match="coordinator was started with the fault point invite:2, never passed"):
+        drill()
+
+
+@pytest.mark.processes
 def test_a_coordinator_that_cannot_start_is_reported_with_its_log(tmp_path):
     with (
         pytest.raises(FederationError, match="coordinator ended by itself") as caught,

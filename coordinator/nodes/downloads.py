@@ -1,0 +1,132 @@
+"""Files on their way to nodes: who may download which, in turn, and no longer than others can wait."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+
+import structlog
+
+from covey import faults
+from covey import messages as msg
+from covey.coordinator.nodes.sessions import Sessions
+from covey.coordinator.runs.active_runs import ActiveRuns
+from covey.coordinator.runs.assignments import is_small
+from covey.coordinator.runs.offers import LOOK_S, STALL_S
+from covey.driver.background import Background
+from covey.errors import Conflict, NotFound, TransferError
+from covey.storage.files.artifacts import ArtifactFiles
+from covey.wire.grants import Grants
+from covey.wire.streams import serve_download
+
+log = structlog.get_logger(room="coordinator")
+
+
+class Downloads:
+    """All downloads of one coordinator.
+
+    Args:
+        runs: They say which file a node is served.
+        files: Where the files are.
+        sessions: Over which a node is told that it may begin.
+        background: Where grants are watched.
+    """
+
+    def __init__(self, runs: ActiveRuns, files: ArtifactFiles, sessions: Sessions, background: Background) -> None:
+        self._runs, self._files, self._sessions, self._background = runs, files, sessions, background
+        self._grants: Grants[tuple[str, str]] = Grants()
+        """By (node, digest)."""
+        self._downloading: set[tuple[str, str]] = set()
+        self._watched: set[tuple[str, str]] = set()
+        self._without_table: set[tuple[str, str]] = set()
+        """Node and file, where the grant has to bring the chunks' digests."""
+
+    def holds(self, node: str, digest: str) -> bool:
+        """Whether a node has a grant for a file now."""
+        return self._grants.holds((node, digest))
+
+    def asked(self, node: str, ask: msg.DownloadAsk) -> None:
+        """A node asks for a place in the queue of downloads."""
+        digest = ask.digest
+        if self._runs.served(node, digest) is None:
+            return  # an old base: its work was cancelled, or will be
+        if ask.with_table:
+            self._without_table.add((node, digest))
+        if self._grants.request((node, digest), node, now=time.monotonic()):
+            self._send_grants([(node, digest)])
+
+    def drop(self, node: str) -> None:
+        """A node's session ended: it asks again."""
+        self._without_table = {key for key in self._without_table if key[0] != node}
+        self._send_grants(self._grants.drop(node))
+
+    def _send_grants(self, keys: list[tuple[str, str]]) -> None:
+        for node, digest in keys:
+            if (node, digest) not in self._watched:
+                self._watched.add((node, digest))
+                self._background.spawn(self._watch_download((node, digest)))
+            if not self._sessions.send(node, self._grant(node, digest)):
+                self._send_grants(self._grants.release((node, digest)))
+
+    def _grant(self, node: str, digest: str) -> msg.DownloadGrant:
+        """With the chunks' digests, where the node asked for them."""
+        wanted = (node, digest) in self._without_table
+        self._without_table.discard((node, digest))
+        served = self._runs.served(node, digest) if wanted else None
+        return msg.DownloadGrant(digest, served[1].chunk_sha256 if served is not None else b"")
+
+    async def stream(self, node: str, digest: str, offset: int) -> AsyncGenerator[bytes, None]:
+        """Stream a file that a node is served from an offset.
+
+        Raises:
+            NotFound: It is not served this file, or was not granted it.
+            Conflict: It does so already.
+            TransferError: Others wait.
+        """
+        key = (node, digest)
+        try:
+            served = self._runs.served(node, digest)
+            if served is None:
+                raise NotFound("only the base model of this node's open round can be downloaded")
+            run, artifact = served
+            if not is_small(artifact) and not self._grants.holds(key):
+                raise NotFound("this download is not granted; ask for it in the session")
+            if key in self._downloading:
+                raise Conflict("this download is in progress already")
+            self._downloading.add(key)
+            try:
+                path = self._files.path(digest)
+                if not await asyncio.to_thread(self._files.check, digest):
+                    raise NotFound("the coordinator's file is damaged or missing; its operator must restore a backup")
+                async for chunk in serve_download(path, artifact, offset):
+                    faults.reach("download-chunk")
+                    if not is_small(artifact) and not self._grants.holds(key):
+                        raise TransferError("others wait: ask again, and go on where this ended")
+                    self._grants.moved(key, len(chunk), time.monotonic())
+                    run.sent(node, len(chunk))
+                    yield chunk
+                self._grants.succeeded(node)
+            finally:
+                self._downloading.discard(key)
+        finally:
+            if key not in self._downloading:
+                self._send_grants(self._grants.release(key))
+
+    async def _watch_download(self, key: tuple[str, str]) -> None:
+        """Take a grant back from a node that does nothing with it, or keeps others waiting for too long."""
+        try:
+            await self._hold_to_its_turn(key)
+        finally:
+            self._watched.discard(key)
+
+    async def _hold_to_its_turn(self, key: tuple[str, str]) -> None:
+        began = time.monotonic()
+        while self._grants.holds(key):
+            await asyncio.sleep(LOOK_S)
+            now = time.monotonic()
+            if key not in self._downloading and now - began > STALL_S:  # a stream that stalls ends by itself
+                self._send_grants(self._grants.release(key))
+            elif self._grants.overdue(key, now):
+                log.info("download interrupted: others wait", node=key[0])
+                self._send_grants(self._grants.take_back(key))

@@ -1,0 +1,216 @@
+"""Files on their way to nodes: granted in turn, streamed from an offset, and never held by who does nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from contextlib import aclosing
+from types import SimpleNamespace
+
+import pytest
+
+from covey import messages as msg
+from covey.artifact import CHUNK_BYTES, artifact_of
+from covey.coordinator.nodes import downloads as module
+from covey.coordinator.nodes.downloads import Downloads
+from covey.coordinator.nodes.sessions import Sessions
+from covey.errors import Conflict, NotFound, TransferError
+from covey.protos import tensors_pb2 as pb
+from covey.wire.translation import from_coordinator
+
+SMALL, LARGE = b"small", b"L" * (2 * CHUNK_BYTES + 5)
+CHUNKS = [LARGE[:CHUNK_BYTES], LARGE[CHUNK_BYTES : 2 * CHUNK_BYTES], LARGE[2 * CHUNK_BYTES :]]
+small, large = artifact_of([SMALL]), artifact_of(CHUNKS)
+
+
+class Run:
+    """A run that serves files to anybody, and counts what it sent."""
+
+    def __init__(self, *artifacts):
+        self.run = SimpleNamespace(run="run", submitted_at=1.0)
+        self.files = {artifact.digest: artifact for artifact in artifacts}
+        self.bytes = {}
+
+    def served(self, node, digest):
+        return self.files.get(digest)
+
+    def sent(self, node, size_bytes):
+        self.bytes[node] = self.bytes.get(node, 0) + size_bytes
+
+
+@pytest.fixture
+def run(world):
+    run = Run(small, large)
+    world.runs.add(run)
+    world.files.put(small, SMALL)
+    spool = world.files.begin(large)
+    for chunk in CHUNKS:
+        spool.write(chunk)
+    spool.finish()
+    return run
+
+
+@pytest.fixture
+def sessions():
+    """Three nodes are connected; two may download at once."""
+    sessions = Sessions()
+    for node in ("ada", "bob", "cyd"):
+        sessions.open(node)
+    return sessions
+
+
+@pytest.fixture
+def downloads(world, run, sessions):
+    return Downloads(world.runs, world.files, sessions, world.background)
+
+
+def granted(sessions, node):
+    """What a node was told since it was last asked."""
+    outbox = sessions.live()[node].outbox
+    return [from_coordinator(outbox.get_nowait()) for _ in range(outbox.qsize())]
+
+
+def content(message):
+    """Of a chunk, as it is sent."""
+    return pb.Chunk.FromString(bytes(message)).data
+
+
+async def got(downloads, node, artifact, offset=0):
+    return [content(message) async for message in downloads.stream(node, artifact.digest, offset)]
+
+
+async def test_a_small_file_needs_no_grant(downloads, run):
+    assert await got(downloads, "ada", small) == [SMALL]
+    assert run.bytes == {"ada": len(pb.Chunk(data=SMALL).SerializeToString())}
+
+
+async def test_what_no_run_serves_is_not_granted_and_not_streamed(downloads, sessions, run):
+    run.files.pop(large.digest)
+    downloads.asked("ada", msg.DownloadAsk(large.digest))
+    assert granted(sessions, "ada") == []
+    for digest in (large.digest, "0" * 64, "", "../../etc/passwd"):
+        with pytest.raises(NotFound, match="only the base model"):
+            await anext(downloads.stream("ada", digest, 0))
+
+
+async def test_a_large_file_is_streamed_to_whom_it_was_granted(downloads, sessions, run):
+    with pytest.raises(NotFound, match="not granted"):
+        await got(downloads, "ada", large)
+    downloads.asked("ada", msg.DownloadAsk(large.digest))
+    assert granted(sessions, "ada") == [msg.DownloadGrant(large.digest)]
+    assert downloads.holds("ada", large.digest)
+    assert not downloads.holds("bob", large.digest)
+    assert await got(downloads, "ada", large) == CHUNKS
+    assert run.bytes == {"ada": sum(len(pb.Chunk(data=chunk).SerializeToString()) for chunk in CHUNKS)}
+    assert not downloads.holds("ada", large.digest)  # it is used up
+
+
+async def test_a_download_goes_on_from_an_offset(downloads):
+    downloads.asked("ada", msg.DownloadAsk(large.digest))
+    assert b"".join(await got(downloads, "ada", large, CHUNK_BYTES)) == LARGE[CHUNK_BYTES:]
+
+
+async def test_the_chunks_digests_come_once_to_whom_asked_for_them(downloads, sessions, run):
+    downloads.asked("ada", msg.DownloadAsk(large.digest, with_table=True))
+    downloads.asked("ada", msg.DownloadAsk(large.digest))
+    assert granted(sessions, "ada") == [
+        msg.DownloadGrant(large.digest, large.chunk_sha256),
+        msg.DownloadGrant(large.digest),
+    ]
+    run.files.pop(small.digest)
+    downloads.asked("ada", msg.DownloadAsk(small.digest, with_table=True))  # refused, and not remembered
+    run.files[small.digest] = small
+    downloads.asked("ada", msg.DownloadAsk(small.digest))
+    assert granted(sessions, "ada") == [msg.DownloadGrant(small.digest)]
+
+
+async def test_others_wait_for_their_turn_until_one_is_done_or_gone(downloads, sessions):
+    for node in ("ada", "bob", "cyd"):
+        downloads.asked(node, msg.DownloadAsk(large.digest, with_table=True))
+    assert granted(sessions, "cyd") == []
+    downloads.drop("ada")
+    assert granted(sessions, "cyd") == [msg.DownloadGrant(large.digest, large.chunk_sha256)]
+    downloads.asked("ada", msg.DownloadAsk(large.digest))
+    granted(sessions, "ada")
+    await got(downloads, "bob", large)
+    assert granted(sessions, "ada") == [msg.DownloadGrant(large.digest)]
+
+
+async def test_what_a_node_asked_for_in_an_earlier_session_is_forgotten_with_it(downloads, sessions):
+    for node in ("ada", "bob", "cyd"):
+        downloads.asked(node, msg.DownloadAsk(large.digest, with_table=True))
+    downloads.drop("cyd")
+    downloads.drop("ada")
+    assert granted(sessions, "cyd") == []
+    downloads.asked("cyd", msg.DownloadAsk(large.digest))
+    assert granted(sessions, "cyd") == [msg.DownloadGrant(large.digest)]
+
+
+async def test_a_grant_that_nobody_can_be_told_of_is_given_to_the_next(downloads, sessions):
+    for node in ("ada", "bob", "stranger", "cyd"):
+        downloads.asked(node, msg.DownloadAsk(large.digest))
+    downloads.drop("ada")
+    assert not downloads.holds("stranger", large.digest)
+    assert granted(sessions, "cyd") == [msg.DownloadGrant(large.digest)]
+
+
+async def test_one_download_of_a_file_at_a_time(downloads):
+    downloads.asked("ada", msg.DownloadAsk(large.digest))
+    async with aclosing(downloads.stream("ada", large.digest, 0)) as first:
+        assert content(await anext(first)) == CHUNKS[0]
+        with pytest.raises(Conflict, match="in progress"):
+            await got(downloads, "ada", large)
+        assert content(await anext(first)) == CHUNKS[1]  # the first one is not disturbed
+    assert not downloads.holds("ada", large.digest)  # it ended, if not at the end
+
+
+async def test_a_stream_ends_where_its_grant_is_taken_back(downloads):
+    downloads.asked("ada", msg.DownloadAsk(large.digest))
+    async with aclosing(downloads.stream("ada", large.digest, 0)) as stream:
+        await anext(stream)
+        downloads.drop("ada")
+        with pytest.raises(TransferError, match="others wait"):
+            await anext(stream)
+
+
+async def test_a_file_that_is_damaged_is_not_streamed(downloads, world):
+    path = world.files.path(small.digest)
+    path.unlink()
+    path.write_bytes(SMALL[::-1])
+    with pytest.raises(NotFound, match="restore a backup"):
+        await got(downloads, "ada", small)
+
+
+async def watched_until(met):
+    """Let the watches look, until something has come of it."""
+    for _ in range(10_000):
+        if met():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("the watches have done nothing")
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """A grant with which nothing is begun is taken back at the first look."""
+    monkeypatch.setattr(module, "LOOK_S", 0.0)
+    monkeypatch.setattr(module, "STALL_S", -math.inf)
+
+
+async def test_a_grant_with_which_nothing_is_done_goes_to_the_next(downloads, sessions, impatient, world):
+    for node in ("ada", "bob", "cyd"):
+        downloads.asked(node, msg.DownloadAsk(large.digest))
+    assert granted(sessions, "cyd") == []
+    await watched_until(lambda: world.background.is_idle)  # each was watched, `cyd` too
+    assert granted(sessions, "cyd") == [msg.DownloadGrant(large.digest)]
+    assert not any(downloads.holds(node, large.digest) for node in ("ada", "bob", "cyd"))
+
+
+async def test_one_that_is_under_way_keeps_its_grant(downloads, impatient, world):
+    downloads.asked("ada", msg.DownloadAsk(large.digest))
+    downloads.asked("bob", msg.DownloadAsk(large.digest))
+    async with aclosing(downloads.stream("ada", large.digest, 0)) as stream:
+        await anext(stream)
+        await watched_until(lambda: not downloads.holds("bob", large.digest))
+        assert downloads.holds("ada", large.digest)
+    await watched_until(lambda: world.background.is_idle)
