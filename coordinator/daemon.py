@@ -25,7 +25,6 @@ from covey.coordinator.config import DATABASE, CoordinatorConfig
 from covey.coordinator.environment import Environment
 from covey.coordinator.keys.keys import Keys, open_keys, own_keys, write_admin_identity
 from covey.coordinator.keys.renewal import OwnCertificate
-from covey.coordinator.keys.sealer import RecordSealer
 from covey.coordinator.nodes.door import (
     ENROLMENT_CONNECTIONS,
     MAIN_CONNECTIONS,
@@ -139,7 +138,6 @@ def _take_over(config: CoordinatorConfig) -> SqlStore:
 
 async def _environment(config: CoordinatorConfig, keys: Keys) -> Environment:
     record = await asyncio.to_thread(_take_over, config)
-    record.seal_with(RecordSealer(keys.authority.federation, keys.signing_key))
     store = StoreThread(record)
     files = ArtifactFiles(config.data_dir / "files", quota_bytes=config.quota_bytes)
     await asyncio.to_thread(lambda: files.clean(record.referenced_digests()))

@@ -15,6 +15,7 @@ from covey.coordinator.admin.service import AdminServices
 from covey.coordinator.backup.backup import BackupServices
 from covey.coordinator.config import CoordinatorConfig
 from covey.coordinator.keys.renewal import OwnCertificate
+from covey.coordinator.keys.sealer import RecordSealer
 from covey.coordinator.modes.registry import event_log, take_up
 from covey.coordinator.nodes.enrolment import Addresses, EnrolmentServices
 from covey.coordinator.nodes.members import Members
@@ -62,6 +63,8 @@ class Environment:
     """The folder of the runs' event logs; None: there are none."""
 
     def __post_init__(self) -> None:
+        # Here, where runs get their signer: their commits say that the record is sealed.
+        self.store.store.seal_with(RecordSealer(self.federation, self.signing_key))
         self.store.on_call = self.metrics.store_calls.observe
         self.metrics.evicted = self.members.evicted
         self.addresses.advertise = self.config.advertise

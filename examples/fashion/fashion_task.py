@@ -1,7 +1,6 @@
 """A task for Covey: which of ten kinds of clothing is on a 28x28 picture of Fashion-MNIST?"""
 
 import gzip
-import os
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +31,9 @@ class Fashion(Task):
         """On each node, from the folder that its operator named in node.toml."""
         return read(Path(data.paths["fashion"]), "train")
 
-    def central_data(self) -> TensorDataset | None:
-        """On the coordinator, if it has the test pictures: it evaluates each version on them."""
-        folder = os.environ.get("FASHION_DATA")
+    def central_data(self, data: NodeData | None = None) -> TensorDataset | None:
+        """On the coordinator, if it was told where the test pictures are: it evaluates each version on them."""
+        folder = data.paths.get("fashion") if data is not None else None
         return read(Path(folder), "t10k") if folder else None
 
 

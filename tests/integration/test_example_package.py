@@ -54,7 +54,7 @@ def test_the_installed_task_is_found_by_its_name(federation: Federation) -> None
 def test_two_rounds_on_fashion_mnist(federation: Federation, tmp_path: Path) -> None:
     if missing := [name for name in FILES if not (DATA / name).is_file()]:
         pytest.skip(f"no fashion-mnist/{missing[0]} in COVEY_DATA or ../shared/data")
-    federation.start_coordinator(env={"FASHION_DATA": str(DATA)}, options=["--worker-env", "FASHION_DATA"])
+    federation.start_coordinator(options=["--path", f"fashion={DATA}"])
     federation.join()
     for index in range(NODES):
         settings = f'[policy]\ntasks = ["fashion"]\n[data.paths]\nfashion = {json.dumps(str(DATA))}\n'

@@ -128,9 +128,11 @@ def test_a_good_node_checks_itself(federation):
     assert [(f["what"], f["ok"]) for f in findings] == [
         ("identity", True),
         ("coordinator", True),
+        ("worker", True),
         ("task synthetic", True),
     ]
-    assert "examples" in findings[2]["text"]
+    assert "identity/" in findings[2]["text"]
+    assert "examples" in findings[3]["text"]
     assert not any(f["skipped"] for f in findings)
     assert federation.coordinator_address in findings[1]["text"]
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from covey.coordinator.config import DATABASE
 from covey.testing.federation import Federation
 from covey.testing.forks import run_covey
 from tests.integration.specs import async_spec, spec
@@ -94,13 +98,20 @@ def test_the_record_can_be_inspected_afterwards(tmp_path):
     run = outcome["run"]["run"]
     assert json.loads(covey("run", "show", run, "--json"))["model_sha256"] == outcome["run"]["model_sha256"]
     assert json.loads(covey("round", "list", run, "--json")) == outcome["rounds"]
-    assert "every signature is valid" in covey("run", "audit", run)
+    audit = covey("run", "audit", run)
+    assert "every signature is valid" in audit
+    assert "note:" not in audit  # the seals cover all of it
     drills = {node["node"]: node["drill"] for node in json.loads(covey("node", "list", "--json"))}
     assert drills == {"n0": "", "n1": "", "n2": "", "n3": "sign-flip", "n4": "nan"}
     updates = json.loads(covey("round", "show", run, 1, "--json"))["updates"]
     assert [(u["node"], u["verdict"]) for u in updates][-1] == ("n4", "rejected")
     covey("run", "export", run, "--to", tmp_path / "model.safetensors")
     assert (tmp_path / "model.safetensors").stat().st_size > 4 * (64 * 64 + 64 * 10)
+    with contextlib.closing(sqlite3.connect(Path(outcome["data_dir"]) / DATABASE)) as record, record:
+        record.execute("UPDATE assignments SET weight = 7 WHERE node = 'n0' AND group_number = 1")
+    done = run_covey(["run", "audit", run, *where])
+    assert done.returncode == 1
+    assert "round 1, update of n0: weight is 7" in done.stdout + done.stderr
 
 
 def test_a_run_whose_updates_are_clipped_around_a_centre_passes_its_audit(tmp_path):
