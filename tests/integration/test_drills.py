@@ -41,7 +41,7 @@ def run(federation, name, *, aggregation="", rounds=3):
 
 
 def log_of(federation, index):
-    return federation.nodes[index].log.read_text()
+    return federation.nodes[index].printed
 
 
 def test_a_scaled_attack_ruins_the_mean_and_is_on_record(federation):

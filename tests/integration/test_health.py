@@ -165,7 +165,7 @@ def test_after_a_renewal_the_listener_has_the_new_certificate(federation):
         database.execute("UPDATE nodes SET certificate_serial = ? WHERE node = 'n1'", (serial,))
     federation.start_coordinator()
     node = federation.start_node(1)
-    federation.until(lambda: "going on with a new certificate" in node.log.read_text(), 60, "it did not renew")
+    federation.until(lambda: "going on with a new certificate" in node.printed, 60, "it did not renew")
     federation.until(lambda: health(federation.node_dir(1), "session") == WELL, 60, "it did not come back")
     new = x509.load_pem_x509_certificate((folder / "tls.crt").read_bytes())
     assert new.not_valid_after_utc.timestamp() > old.expires_at

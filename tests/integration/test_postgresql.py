@@ -52,5 +52,5 @@ def test_a_run_waits_for_the_database_and_goes_on_by_itself(federation, postgres
 
 def waits(coordinator):
     """Whether it was seen to wait: with a decision of its own, or with an update that a node offers again."""
-    text = coordinator.log.read_text()
+    text = coordinator.printed
     return "the database is away; trying again" in text or "offer not taken now" in text
