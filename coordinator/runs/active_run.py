@@ -24,7 +24,7 @@ from covey.coordinator.runs.facts import NodeProgress, RunFacts
 from covey.coordinator.runs.layouts import keep_layout, layout_file
 from covey.coordinator.runs.mode import Mode, RunMachine
 from covey.coordinator.runs.ports import RunServices
-from covey.coordinator.runs.preparation import Prepared, prepare
+from covey.coordinator.runs.preparation import Prepared, expected_nodes, prepare
 from covey.driver.driver import Driver
 from covey.errors import CoveyError, Fenced
 from covey.machines import protocol as pr
@@ -186,10 +186,11 @@ class ActiveRun:
             began = EventRecord(services.clock(), "run-started", self.run.run)
             await self.persist(self.record.add_event, began)
         self.run, self.base = prepared.run, prepared.newest
-        await self.persist(self._check_files)
+        # Before anything from before a restart is used.
+        await self.persist(check_run, self.record, services.files, self.run.run, services.clock())
         last: StepRecord | None = await self.persist(self.record.last_step, self.run.run)
         self.step = last or self.step
-        machine = await self.mode.begin(prepared, await self._expected())
+        machine = await self.mode.begin(prepared, await expected_nodes(services))
         await self._show_facts()
         self.machine = machine
         now, operator = services.clock(), services.operator
@@ -199,25 +200,12 @@ class ActiveRun:
         first += [pr.NodeJoined(node, now) for node in services.nodes.nodes()]
         await self.driver.drive(machine, first)
 
-    def _check_files(self) -> None:
-        """Before anything from before a restart is used."""
-        check_run(self.record, self.services.files, self.run.run, self.services.clock())
-
     async def _show_facts(self) -> None:
         """What metrics show of the run, from the record."""
         self.facts.asked, self.facts.committed = self.ready().spec.rounds_in_all, self.newest().version
         if self.facts.committed:
             for version in await self.persist(self.record.versions, self.run.run):
                 self.facts.note(version.metrics)
-
-    async def _expected(self) -> dict[str, float]:
-        """The nodes that are here or may come back, with the time each was last seen."""
-        services = self.services
-        return {
-            node.node: max(node.last_seen_at, services.started_at)
-            for node in await self.persist(self.record.nodes)
-            if node.state == "active" and node.last_seen_at is not None  # else it only enrolled
-        } | dict.fromkeys(services.nodes.nodes(), services.clock())
 
     def _handled(self) -> None:
         if self.machine is not None:

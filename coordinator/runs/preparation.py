@@ -68,3 +68,12 @@ async def _start(services: RunServices, run: RunRecord, spec: RunSpec) -> RunRec
     store = services.store
     await store.persist(store.store.start_run, run.run, (), parts, initial.layout, first, now)
     return replace(run, state="running", started_at=now, layout=initial.layout, parts=parts)
+
+
+async def expected_nodes(services: RunServices) -> dict[str, float]:
+    """The nodes that are here or may come back, with the time (Unix seconds) at which each was last seen."""
+    return {
+        node.node: max(node.last_seen_at, services.started_at)
+        for node in await services.store.persist(services.store.store.nodes)
+        if node.state == "active" and node.last_seen_at is not None  # else it only enrolled
+    } | dict.fromkeys(services.nodes.nodes(), services.clock())

@@ -45,7 +45,7 @@ def typed(arguments: list[str]) -> None:
     """See that a command of Covey's takes these arguments; it is not run."""
     found: click.Command = covey
     context = click.Context(found, info_name="covey")
-    while isinstance(found, click.Group):
+    while isinstance(found, click.Group) and not (found.invoke_without_command and arguments[0].startswith("-")):
         name, *arguments = arguments
         inner = found.get_command(context, name)
         assert inner is not None, f"covey has no command {name}"

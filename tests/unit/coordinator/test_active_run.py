@@ -11,6 +11,7 @@ import pytest
 
 from covey import messages as msg
 from covey.artifact import artifact_of
+from covey.coordinator.runs.preparation import expected_nodes
 from covey.errors import Fenced, TaskError
 from covey.machines.protocol import NodeAnswered, NodeRemoved, StopRequested
 from covey.testing.store import records as make
@@ -196,6 +197,9 @@ async def test_an_eviction_in_a_round_that_is_tried_again_rejects_what_the_node_
     world.files.put(base, b"base")
     record.start_run("run", ("ada", "bob"), 2, make.LAYOUT, make.version_record("run", 0, artifact=base), 1001.0)
     record.open_round(make.round_record("run", 1, invited=("ada", "bob")))
+    for name in ("run r1 bob", "run r1 boblater"):  # whose files are whole, or it would be asked for them again
+        for text in (f"{name} model", f"{name} buffers"):
+            world.files.put(make.artifact(text), text.encode())
     record.record_update(make.update_record("run", 1, "bob"))
     record.begin_aggregation("run", 1)
     open_phase(record, "run", {"bob": ""}, roster=2)
@@ -218,8 +222,7 @@ async def test_a_machine_that_only_enrolled_is_not_expected_and_has_no_place_in_
     for name in ("ann", "zoe"):
         make.enrol(world.record, make.node_record(name))
     world.record.seen("zoe", time.time())
-    active = world.active(world.submit().run)
-    assert set(await active._expected()) == {"ada", "bob", "zoe"}
+    assert set(await expected_nodes(world.services)) == {"ada", "bob", "zoe"}
 
 
 async def test_a_node_that_takes_long_to_evaluate_at_the_end_is_named(world, monkeypatch):

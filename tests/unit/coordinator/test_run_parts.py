@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import pytest
 
@@ -18,7 +19,7 @@ from covey.coordinator.runs.assignments import (
 from covey.coordinator.runs.commit import adopt_files, discard_scratch, signed_version
 from covey.coordinator.runs.evaluation import NodeMetrics, RunEvaluation, merged_metrics, unevaluated_versions
 from covey.coordinator.runs.facts import RunFacts
-from covey.coordinator.runs.preparation import prepare
+from covey.coordinator.runs.preparation import expected_nodes, prepare
 from covey.coordinator.runs.retention import Retention
 from covey.coordinator.runs.verdict_feedback import VerdictFeedback
 from covey.errors import Conflict, WorkerError
@@ -228,3 +229,15 @@ async def test_a_queued_run_gets_its_first_version_and_a_running_one_keeps_it(wo
     assert len(world.worker.done("initial")) == 1
     assert prepared.evaluates_centrally
     assert not prepared.evaluates_on_nodes
+
+
+async def test_nodes_that_are_here_or_were_once_are_expected_from_the_coordinators_start_on(world):
+    services = replace(world.services, clock=lambda: 5000.0, started_at=1000.0)
+    for name in ("early", "late", "gone", "silent"):
+        make.enrol(world.record, make.node_record(name))
+    world.record.note_seen({"early": 10.0, "late": 2000.0, "gone": 2000.0, "bob": 10.0})
+    world.record.set_node_state("gone", "left")
+    world.nodes.connected = {"ada"}  # seen never before, and `silent` was not either
+    assert await expected_nodes(services) == {"ada": 5000.0, "bob": 1000.0, "early": 1000.0, "late": 2000.0}
+    world.nodes.connected = {"ada", "late"}
+    assert (await expected_nodes(services))["late"] == 5000.0
