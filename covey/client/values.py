@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from covey.artifact import Artifact
-from covey.spec.modes import DEFAULT, MODES
 
 Json = Mapping[str, Any]
 ENDED = ("completed", "failed", "stopped")
@@ -61,6 +60,8 @@ class Run:
     @property
     def unit(self) -> Literal["rounds", "updates", "steps"]:
         """What it is counted in; of a mode that only a newer coordinator has, rounds."""
+        from covey.spec.modes import DEFAULT, MODES  # the names of the fields are needed where specifications are not
+
         return MODES.get(self.mode, MODES[DEFAULT]).unit
 
     @property

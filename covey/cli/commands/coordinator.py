@@ -319,7 +319,10 @@ def _when(seconds: float) -> str:
 @coordinator.group(
     "admin",
     cls=Group,
-    examples=("covey admin issue alice --to ~/alice --data-dir /srv/covey", "covey admin list --data-dir /srv/covey"),
+    examples=(
+        "covey coordinator admin issue alice --to ~/alice --data-dir /srv/covey",
+        "covey admin list --data-dir /srv/covey",
+    ),
 )
 def admin_group() -> None:
     """Who may operate this coordinator (also: covey admin)."""
@@ -352,7 +355,7 @@ def list_admins(as_json: bool, target: Target) -> None:
     cls=Command,
     examples=(
         "covey coordinator admin issue alice --to ~/alice --data-dir /srv/covey",
-        "covey coordinator admin issue audit-office --role auditor --to ~/audit --data-dir /srv/covey",
+        "covey admin issue audit-office --role auditor --to ~/audit --data-dir /srv/covey",
         "covey run list --server covey.example.org:7400 --identity ~/alice",
     ),
     json_fields=("name", "role", "folder"),
