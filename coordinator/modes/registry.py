@@ -10,6 +10,7 @@ from covey.coordinator.modes.asynchronous import machine as async_machine
 from covey.coordinator.modes.asynchronous.mode import AsyncMode
 from covey.coordinator.modes.asynchronous.replay import Replay as AsyncReplay
 from covey.coordinator.modes.contract import ModeRoom, Replaying
+from covey.coordinator.modes.rounds import deadline as rounds_deadline
 from covey.coordinator.modes.rounds import events as rounds_events
 from covey.coordinator.modes.rounds import machine as rounds_machine
 from covey.coordinator.modes.rounds.mode import RoundsMode
@@ -25,7 +26,7 @@ from covey.worker.client.client import Worker
 
 SHARED = protocol, membership, evaluation, attendance
 """Where the values of all modes' machines are defined."""
-ROUNDS = ValueTable(*SHARED, rounds_events, rounds_machine)
+ROUNDS = ValueTable(*SHARED, rounds_events, rounds_deadline, rounds_machine)
 ASYNC = ValueTable(*SHARED, async_events, async_machine)
 ROOMS = {
     room.name: room
