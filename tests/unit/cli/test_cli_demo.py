@@ -18,7 +18,8 @@ from covey.testing.processes import marked_processes, wait_until
 
 pytestmark = pytest.mark.processes
 pytest.importorskip("sklearn", reason="the digits are scikit-learn's")
-MARK = "COVEY_DEMO_TEST"
+MARK = "COVEY_FEDERATION"
+"""A variable that workers keep of the environment, too."""
 DEMO_PROCESSES = 7
 """The command, and a daemon and its worker for the coordinator and each of two nodes."""
 

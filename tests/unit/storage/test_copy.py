@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 import pytest
 from sqlalchemy import DDL, JSON, Text, cast, create_engine, func, inspect, select, update
 
+from covey.coordinator.keys.sealer import RecordSealer
 from covey.errors import Conflict, NotFound, StoreError
 from covey.storage.record.contract import EventRecord
 from covey.storage.sql.copy import copy_store
@@ -18,6 +19,7 @@ from covey.storage.sql.schema import Base, events, lease, settings
 from covey.storage.sql.store import migrate, open_store
 from covey.testing.store import records as make
 from covey.testing.store.asynchronous import arrive, decide, start_async_run
+from covey.wire.signing import SigningKey
 
 TABLES = [table for table in Base.metadata.sorted_tables if table is not lease]
 BLOCK = 4
@@ -46,6 +48,8 @@ def fill(store):
     store.set_setting("paused", "true")
     for number in range(EVENTS):
         store.add_event(EventRecord(number / 3, "seen", run, "ada", {"n": [number, -math.inf, None, "\u2028"]}))
+    store.seal_with(RecordSealer("fe" * 16, SigningKey.generate()))
+    make.play_round(store, make.start_run(store, "sealed"), 1)
 
 
 @contextmanager
