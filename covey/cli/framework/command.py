@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -98,6 +99,8 @@ class RootGroup(Group):
         except CoveyError as error:
             raise Failure(str(error)) from error
         except (KeyboardInterrupt, click.Abort):
+            # It may have come between the making of a coroutine and its start: that one is given up with all the rest.
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
             click.echo("interrupted", err=True)
             ctx.exit(INTERRUPTED)
 
