@@ -61,12 +61,16 @@ async def prepare(services: RunServices, run: RunRecord) -> Prepared:
 async def _start(services: RunServices, run: RunRecord, spec: RunSpec) -> RunRecord:
     out = services.files.scratch(0)
     initial = await services.worker.do(INITIAL, InitialJob(run.run, run.spec, out, services.allow_paths))
-    services.files.adopt(out, initial.artifact)
     now = services.clock()
     first = VersionRecord(run.run, 0, initial.model_sha256, initial.artifact, now)
     parts = spec.data.parts or 0
-    store = services.store
-    await store.persist(store.store.start_run, run.run, (), parts, initial.layout, first, now)
+
+    def record_first() -> None:
+        """In the record's thread, where files are let go: another run may just be done with the same first model."""
+        services.files.adopt(out, initial.artifact)
+        services.store.store.start_run(run.run, (), parts, initial.layout, first, now)
+
+    await services.store.persist(record_first)
     return replace(run, state="running", started_at=now, layout=initial.layout, parts=parts)
 
 
