@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from covey.spec.mode import Mode
 from covey.spec.run import RunSpec
-from covey.spec.sections import NamedSection, Positive, Section
+from covey.spec.sections import NamedSection, Section
 from covey.validation import refusal
 
 GOSSIP = Mode(
@@ -39,8 +40,6 @@ class GossipSection(Section):
     """The run begins with at least so many nodes."""
     max_in_flight: int = Field(default=2, ge=1, le=64)
     """Exchanges of a node that may be unacknowledged; each keeps a model on its disk."""
-    suspect_s: Positive = 30.0
-    """So long without a sign of life, a peer gets nothing and is not waited for."""
     topology: NamedSection = NamedSection(name="exponential")
     mixing: NamedSection = NamedSection(name="uniform")
 
@@ -64,8 +63,8 @@ class GossipSpec(RunSpec):
 
     @property
     def deadline_s(self) -> float:
-        """[gossip] suspect_s."""
-        return self.gossip.suspect_s
+        """There is none: nobody waits for a round."""
+        return math.inf
 
     @model_validator(mode="after")
     def _nothing_unread(self) -> GossipSpec:
