@@ -61,7 +61,7 @@ def test_a_daemon_has_its_worker_as_its_child_and_nothing_outlives_it(tmp_path, 
 PARENT = """
 import sys, time
 from pathlib import Path
-from covey.testing import forks
+from covey.testing.launch import forks
 from covey.testing.federation import Federation
 
 forks.enable()
