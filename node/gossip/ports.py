@@ -1,7 +1,7 @@
 """What a node's part in a gossip run needs of the world, and what it is to the wire.
 
 The executor does its work through `Post`, `Labour`, `Record` and `Clock`: nothing in it waits. What takes time calls
-back when it is done. `B` is what stands for a model: an artifact in a daemon, a file in the simulation, a vector in tests.
+back when it is done. `B` is what stands for a model: an artifact in a daemon, a file in simulations, a vector in tests.
 The wire between daemons is `Peers`, and gives what comes to a `Receiver`.
 """
 
