@@ -12,7 +12,7 @@ from pathlib import Path
 
 from covey.aggregation.verdicts import Verdict
 from covey.storage.record.contract import Json, RunRecord, StepRecord, Store, UpdateRecord
-from covey.wire.signing import CommitVerdict
+from covey.wire.identities.signing import CommitVerdict
 from covey.worker.jobs.steps import EVICTED, StepAnswer, StepJob, StepResult
 
 
@@ -70,7 +70,9 @@ class DecisionInput:
             answers=(self.arrived.message(files),),
             version=self.version,
             held=tuple(one.without_files() if one.update.round in self.lost else one.message(files) for one in held),
-            updates={number: _paths(self.earlier[number].update, files) for number in self.earlier if self._has(number)},
+            updates={
+                number: _paths(self.earlier[number].update, files) for number in self.earlier if self._has(number)
+            },
             models=self.models,
             state_json=self.last.state,
             state=self.slots,
