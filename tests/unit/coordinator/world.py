@@ -124,11 +124,18 @@ class Worker:
         self.makes_versions = True
         self.pins: list[int] = []
         """What the policy's state refers to after a decision."""
-        self._turn = asyncio.Lock()
+        self._turn, self._more = asyncio.Lock(), asyncio.Event()
+
+    async def begins(self, operation):
+        """Wait until a job of an operation was begun."""
+        while not self.done(operation):
+            self._more.clear()
+            await self._more.wait()
 
     async def do(self, operation, job, on_progress=None):
         async with self._turn:
             self.jobs.append((operation.name, job))
+            self._more.set()
             if operation.name in self.gates:
                 await self.gates[operation.name].wait()
             if operation.name in self.errors:

@@ -62,8 +62,7 @@ async def test_one_that_is_changed_while_it_is_decided_on(world):
     world.worker.gates["step"] = gate = asyncio.Event()
     active, task, assignments = await begun(world)
     await world.offers.offer("ada", world.update_of("ada", assignments["ada"]))
-    while not world.worker.done("step"):
-        await asyncio.sleep(0)
+    await world.worker.begins("step")
     hurt(world, assignments["ada"].round, "damaged")
     gate.set()
     await asked_again(world, "ada")
@@ -113,8 +112,7 @@ async def test_in_a_round_one_that_is_changed_while_it_is_aggregated(world):
     await world.nodes.until(lambda: len(world.nodes.got(msg.Assignment)) == 2)
     for node in ("ada", "bob"):
         await world.offers.offer(node, world.update_of(node, world.nodes.got(msg.Assignment, node)[0]))
-    while not world.worker.done("step"):
-        await asyncio.sleep(0)
+    await world.worker.begins("step")
     (bob,) = [update for update in world.record.updates("run", 1) if update.node == "bob"]
     path = world.files.path(bob.parts[0].artifact.digest)
     path.write_bytes(b"another".ljust(path.stat().st_size))
