@@ -20,7 +20,7 @@ from covey.node.peers.ports import Files
 from covey.protos import peer_pb2 as pb
 from covey.texts import printable
 from covey.wire.artifacts import artifact_message
-from covey.wire.streams import serve_download
+from covey.wire.transfers.streams import serve_download
 
 log = structlog.get_logger(room="peers")
 STALL_S = 30.0

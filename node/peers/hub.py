@@ -34,7 +34,7 @@ from covey.node.peers.translation import (
 from covey.node.peers.vitals import Vitals
 from covey.protos import peer_pb2 as pb
 from covey.texts import printable
-from covey.wire.buckets import Buckets
+from covey.wire.listeners.buckets import Buckets
 from covey.wire.evictions import SignedNotice
 
 log = structlog.get_logger(room="peers")

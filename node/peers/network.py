@@ -32,11 +32,11 @@ from covey.node.peers.service import PeerService, peer_handler
 from covey.node.peers.speeds import Speeds
 from covey.node.peers.translation import Said
 from covey.node.peers.vitals import BEAT_S, Vitals
-from covey.wire.call_limits import Allowance, Caller, CallLimits
+from covey.wire.listeners.call_limits import Allowance, Caller, CallLimits
 from covey.wire.channels import Context, listen, renewing_credentials, server_options
-from covey.wire.connections import Connections, allow_many_files, keep_bounded
-from covey.wire.guard import Guard
-from covey.wire.identity import Identity
+from covey.wire.listeners.connections import Connections, allow_many_files, keep_bounded
+from covey.wire.listeners.guard import Guard
+from covey.wire.identities.identity import Identity
 
 log = structlog.get_logger(room="peers")
 ALLOWED = {

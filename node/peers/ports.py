@@ -10,7 +10,7 @@ from covey.artifact import Artifact
 from covey.gossip.ledger import Incarnation
 from covey.gossip.push_sum.events import PeerEvicted, PeerJoined, PeerSuspected, PeerTrusted
 from covey.node.peers.translation import Said
-from covey.wire.chunk_writer import Spool
+from covey.wire.transfers.chunk_writer import Spool
 
 Heard = Said | PeerJoined | PeerSuspected | PeerTrusted | PeerEvicted
 """What a peer said, and what is known of it."""

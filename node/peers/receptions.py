@@ -21,8 +21,8 @@ from covey.node.peers.translation import MAX_SEQUENCE, MAX_STEP
 from covey.protos import peer_pb2 as pb
 from covey.wire.artifacts import artifact_from
 from covey.wire.errors import public
-from covey.wire.grants import Grants
-from covey.wire.streams import receive
+from covey.wire.transfers.grants import Grants
+from covey.wire.transfers.streams import receive
 
 log = structlog.get_logger(room="peers")
 STALL_S = 30.0
@@ -198,7 +198,7 @@ class Receptions:
 
         Raises:
             NotFound: It was not granted that, or does so already.
-            TransferError: As `covey.wire.streams.receive`, or the batch was given up.
+            TransferError: As `covey.wire.transfers.streams.receive`, or the batch was given up.
         """
         reception = self._open.get(link.peer.node)
         is_asked = reception is not None and reception.link is link and reception.body.digest == digest

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from covey.errors import IdentityError, SpecError
 from covey.texts import read_pem, read_text
 from covey.validation import explain
-from covey.wire.authority import check_name
+from covey.wire.identities.authority import check_name
 from covey.wire.channels import Peer, key_sha256
 
 MAX_PEERS = 4000

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from covey.cli.main import covey
 from covey.wire.channels import key_sha256
-from covey.wire.identity import Identity, tls_key_in
+from covey.wire.identities.identity import Identity, tls_key_in
 
 
 @pytest.fixture

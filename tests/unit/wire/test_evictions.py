@@ -6,7 +6,7 @@ import time
 import pytest
 
 from covey.errors import CoveyError, IdentityError
-from covey.wire.authority import Authority
+from covey.wire.identities.authority import Authority
 from covey.wire.evictions import EvictionStatement, SignedNotice, opened_eviction, sign_eviction
 
 

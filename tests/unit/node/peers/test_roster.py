@@ -3,7 +3,7 @@ import pytest
 from covey.errors import IdentityError, SpecError
 from covey.node.peers.roster import Member, Roster
 from covey.wire.channels import Peer, key_sha256
-from covey.wire.identity import tls_key_in
+from covey.wire.identities.identity import tls_key_in
 
 PIN = "ab" * 32
 
