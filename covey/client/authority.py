@@ -20,9 +20,9 @@ from covey.gossip.ledger import Incarnation
 from covey.node.peers.calls import bring_notice
 from covey.node.peers.roster import Member, Roster
 from covey.texts import read_pem
-from covey.wire.identities.authority import VALID_DAYS, Authority, check_name, key_of_request
 from covey.wire.channels import key_sha256
 from covey.wire.evictions import EvictionStatement, SignedNotice, sign_eviction
+from covey.wire.identities.authority import VALID_DAYS, Authority, check_name, key_of_request
 from covey.wire.identities.identity import Identity, signing_request, tls_key_in
 
 REQUEST_FILE = "request.csr"

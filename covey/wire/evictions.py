@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from pydantic import Field, TypeAdapter, with_config
 
 from covey.errors import IdentityError
+from covey.wire.channels import certified_peer
 from covey.wire.identities.authority import AuthorityKey, federation_of
 from covey.wire.identities.canonical import MAX_COUNT, STRICT, Finite, Text, canonical_json, read_canonical
-from covey.wire.channels import certified_peer
 
 DOMAIN = b"covey/eviction/1\n"
 MAX_STATEMENT_BYTES = 4096

@@ -20,11 +20,11 @@ from covey.node.peers.translation import eviction_message, hello_from
 from covey.protos import peer_pb2 as pb
 from covey.protos.peer_pb2_grpc import PeerStub
 from covey.wire.channels import secure_channel
-from covey.wire.transfers.chunk_writer import Files
-from covey.wire.transfers.chunks import FETCH, PUSH
 from covey.wire.errors import from_rpc_error
 from covey.wire.evictions import SignedNotice
 from covey.wire.identities.identity import Identity
+from covey.wire.transfers.chunk_writer import Files
+from covey.wire.transfers.chunks import FETCH, PUSH
 from covey.wire.transfers.streams import download, upload
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class PeerCalls:
             log.debug("how a link ended", peer=str(link.peer), ends=[repr(end) for end in ends if end])
 
     async def push(self, path: Path, body: Artifact, offset: int, moved: Callable[[int], None]) -> None:
-        """Send a body that the peer granted. Raises `TransferError`, or `StoreError` as `covey.wire.transfers.streams.upload`."""
+        """Send a body that the peer granted. Raises `TransferError`, or `StoreError` as `upload`."""
         with _interrupted():
             await upload(self._bulk, path, body, offset, stall_s=STALL_S, on_progress=moved, method=PUSH)
 

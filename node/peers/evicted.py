@@ -12,8 +12,8 @@ from covey.errors import CoveyError, IdentityError, NotFound
 from covey.gossip.ledger import Incarnation
 from covey.node.peers.translation import eviction_from, eviction_message
 from covey.protos import peer_pb2 as pb
-from covey.wire.identities.authority import write_private
 from covey.wire.evictions import EvictionStatement, SignedNotice, opened_eviction
+from covey.wire.identities.authority import write_private
 
 log = structlog.get_logger(room="peers")
 SUFFIX = ".eviction"

@@ -14,15 +14,14 @@ from covey.driver.background import Background
 from covey.errors import CoveyError, IdentityError
 from covey.gossip.ledger import Incarnation
 from covey.gossip.push_sum.events import PeerEvicted, PeerJoined, PeerSuspected, PeerTrusted
+from covey.node.gossip.ports import Receiver, Said
 from covey.node.peers.deliveries import Deliveries
 from covey.node.peers.evicted import Evicted
 from covey.node.peers.links import EVICTED, SILENT, Link, Links
 from covey.node.peers.lives import Lives, Part
-from covey.node.peers.ports import Receiver
 from covey.node.peers.receptions import Receptions
 from covey.node.peers.translation import (
     Hello,
-    Said,
     beat_from,
     beat_message,
     eviction_from,
@@ -34,8 +33,8 @@ from covey.node.peers.translation import (
 from covey.node.peers.vitals import Vitals
 from covey.protos import peer_pb2 as pb
 from covey.texts import printable
-from covey.wire.listeners.buckets import Buckets
 from covey.wire.evictions import SignedNotice
+from covey.wire.listeners.buckets import Buckets
 
 log = structlog.get_logger(room="peers")
 MESSAGES = (500, 100.0)
@@ -223,6 +222,11 @@ class Hub:
                 if self.vitals.is_silent(link.peer.node, now):
                     link.close(SILENT, "no sign of life came for a while")
                     self.closed(link)
+
+    def recall(self) -> None:
+        """Tell of the evictions that are on disk."""
+        for who in self.evicted:
+            self._receiver.heard(who, PeerEvicted(who, self._clock()))
 
     # -- notices ----------------------------------------------------------------------------------------------------
 

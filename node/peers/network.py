@@ -18,6 +18,7 @@ from covey.errors import IdentityError, TransferError
 from covey.gossip.ledger import Batch, Incarnation
 from covey.gossip.push_sum.events import Progressed
 from covey.gossip.topologies.contract import LinkQuality
+from covey.node.gossip.ports import Receiver, Said
 from covey.node.peers.calls import PeerCalls
 from covey.node.peers.deliveries import Deliveries
 from covey.node.peers.dialer import Dialer, patience_s
@@ -25,18 +26,17 @@ from covey.node.peers.evicted import Evicted
 from covey.node.peers.hub import Hub
 from covey.node.peers.links import STOPPING
 from covey.node.peers.lives import Lives, Part
-from covey.node.peers.ports import Files, Receiver
+from covey.node.peers.ports import Files
 from covey.node.peers.receptions import Receptions
 from covey.node.peers.roster import Member, Roster
 from covey.node.peers.service import PeerService, peer_handler
 from covey.node.peers.speeds import Speeds
-from covey.node.peers.translation import Said
 from covey.node.peers.vitals import BEAT_S, Vitals
-from covey.wire.listeners.call_limits import Allowance, Caller, CallLimits
 from covey.wire.channels import Context, listen, renewing_credentials, server_options
+from covey.wire.identities.identity import Identity
+from covey.wire.listeners.call_limits import Allowance, Caller, CallLimits
 from covey.wire.listeners.connections import Connections, allow_many_files, keep_bounded
 from covey.wire.listeners.guard import Guard
-from covey.wire.identities.identity import Identity
 
 log = structlog.get_logger(room="peers")
 ALLOWED = {
@@ -158,6 +158,8 @@ class PeerNetwork:
     async def start(self) -> str:
         """Listen, and call peers; where this node is called (empty: nowhere).
 
+        The receiver is told first of all evictions that are on disk: it may have ended before it had them on record.
+
         Raises:
             IdentityError: The peers file does not name this node, or its own certificate does not count.
             CoveyError: The address cannot be had.
@@ -167,6 +169,7 @@ class PeerNetwork:
         if own is None or settings.identity.name != me:
             raise IdentityError(f"the peers file has no node {settings.identity.name!r}, which this one is")
         await asyncio.to_thread(self._evicted.load)
+        self.hub.recall()
         address = await self._listen() if settings.listen else ""
         for member in settings.roster.members.values():
             wait_s = patience_s(Member(me, settings.listen), member)

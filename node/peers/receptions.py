@@ -15,8 +15,9 @@ from covey.artifact import CHUNK_BYTES, INLINE_BYTES, Artifact
 from covey.driver.background import Background
 from covey.errors import CoveyError, InvalidUpdate, LedgerError, NotFound, NotReady, Stalled, TransferError
 from covey.gossip.ledger import Incarnation
+from covey.node.gossip.ports import Receiver
 from covey.node.peers.links import Link
-from covey.node.peers.ports import Files, Receiver
+from covey.node.peers.ports import Files
 from covey.node.peers.translation import MAX_SEQUENCE, MAX_STEP
 from covey.protos import peer_pb2 as pb
 from covey.wire.artifacts import artifact_from
@@ -130,7 +131,9 @@ class Receptions:
             if is_ours:
                 await self._bring(reception)
             faults.reach("batch-here")
-            await self._receiver.arrived(link.peer, reception.sequence, reception.units, reception.step, body)
+            arrived = self._receiver.arrived(link.peer, reception.sequence, reception.units, reception.step, body)
+            # What is being put on record is not broken off because the link breaks.
+            await asyncio.shield(self._background.spawn(arrived))
         except Exception as error:
             log.warning("batch not taken", peer=str(link.peer), sequence=reception.sequence, reason=str(error))
             await self._let_go(reception, is_ours)

@@ -22,8 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from covey.errors import IdentityError, SpecError
 from covey.texts import read_pem, read_text
 from covey.validation import explain
-from covey.wire.identities.authority import check_name
 from covey.wire.channels import Peer, key_sha256
+from covey.wire.identities.authority import check_name
 
 MAX_PEERS = 4000
 """The mass of more nodes than that does not fit into 64 bits."""

@@ -17,11 +17,11 @@ from covey.node.peers.roster import Roster
 from covey.node.peers.translation import eviction_from, eviction_message, hello_from
 from covey.protos import coordinator_pb2, peer_pb2
 from covey.protos import peer_pb2 as pb
-from covey.wire.listeners.buckets import Buckets
 from covey.wire.channels import Context, Peer, peer_identity
-from covey.wire.transfers.chunks import download_handler, upload_handler
 from covey.wire.errors import translated, translated_stream
 from covey.wire.evictions import MAY_EVICT
+from covey.wire.listeners.buckets import Buckets
+from covey.wire.transfers.chunks import download_handler, upload_handler
 
 GREETING_S = 10.0
 """How long a link may go without its hello."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from covey.gossip.ledger import Incarnation
 from covey.gossip.push_sum.events import PeerLeft, Progressed
+from covey.node.gossip.ports import Said
 from covey.node.peers.vitals import Beat
 from covey.protos import peer_pb2 as pb
 from covey.wire.evictions import SignedNotice
@@ -15,8 +16,6 @@ WIRE = 1
 MAX_SEQUENCE = 1 << 53
 MAX_STEP = 1 << 31
 MAX_AGE_S = 3600.0
-Said = Progressed | PeerLeft
-"""What a node says of itself."""
 
 
 @dataclass(frozen=True)

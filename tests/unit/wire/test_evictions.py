@@ -6,8 +6,8 @@ import time
 import pytest
 
 from covey.errors import CoveyError, IdentityError
-from covey.wire.identities.authority import Authority
 from covey.wire.evictions import EvictionStatement, SignedNotice, opened_eviction, sign_eviction
+from covey.wire.identities.authority import Authority
 
 
 @pytest.fixture

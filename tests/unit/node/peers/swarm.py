@@ -67,7 +67,7 @@ class Node:
     def __init__(self, name, identity, roster, folder, *, size_bytes, listen="127.0.0.1:0", number=1, **part):
         self.me, self.inbox = Incarnation(name, number), Inbox()
         self.files = ArtifactFiles(folder / "files")
-        fields = {"run": "digits", "specification": SPEC, "minted": ONE} | part
+        fields: dict = {"run": "digits", "specification": SPEC, "minted": ONE} | part
         settings = PeerSettings(
             Part(self.me, **fields), identity, roster, folder, size_bytes, listen=listen, beat_s=0.2
         )
