@@ -20,8 +20,8 @@ from covey.errors import Conflict, CoveyError, IdentityError
 from covey.node.membership.enrolment import check_keys, join
 from covey.node.operator.config import IDENTITY_FOLDER
 from covey.texts import read_pem, read_text
-from covey.wire.authority import federation_of, write_private
-from covey.wire.tokens import JoinToken
+from covey.wire.identities.authority import federation_of, write_private
+from covey.wire.identities.tokens import JoinToken
 
 log = structlog.get_logger(room="node")
 TOKEN_FILE = "join.token"

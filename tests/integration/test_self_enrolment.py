@@ -9,8 +9,8 @@ import time
 import pytest
 
 from covey.testing.federation import Federation
-from covey.wire.identity import Identity
-from covey.wire.tokens import JoinToken
+from covey.wire.identities.identity import Identity
+from covey.wire.identities.tokens import JoinToken
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
 

@@ -9,7 +9,7 @@ from cryptography import x509
 from covey.coordinator.nodes.enrolment import BUSY, UNACCEPTABLE, USED_UP, create_token
 from covey.errors import Conflict, CoveyError, IdentityError, LimitExceeded, SpecError, StoreUnavailable
 from covey.protos import admin_pb2
-from covey.wire.tokens import MAX_USES, JoinToken
+from covey.wire.identities.tokens import MAX_USES, JoinToken
 from tests.unit.coordinator.enrolment.tokens import token_for
 
 
