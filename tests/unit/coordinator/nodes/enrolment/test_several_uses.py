@@ -10,7 +10,7 @@ from covey.coordinator.nodes.enrolment import BUSY, UNACCEPTABLE, USED_UP, creat
 from covey.errors import Conflict, CoveyError, IdentityError, LimitExceeded, SpecError, StoreUnavailable
 from covey.protos import admin_pb2
 from covey.wire.identities.tokens import MAX_USES, JoinToken
-from tests.unit.coordinator.enrolment.tokens import token_for
+from tests.unit.coordinator.nodes.enrolment.tokens import token_for
 
 
 async def nodes(env):

@@ -8,7 +8,7 @@ from covey.errors import IdentityError
 from covey.node.membership.joining import TOKEN_FILE, NoToken, join_when_new
 from covey.wire.identities.authority import key_of_request
 from covey.wire.identities.identity import Identity
-from tests.unit.node.test_node_enrolment import Listener
+from tests.unit.node.membership.test_node_enrolment import Listener
 
 
 @pytest.fixture
