@@ -121,10 +121,14 @@ class VectorLabour(Labour[Vector, tuple[int, Vector]]):
     def apply(
         self, model: Vector, trained: tuple[int, Vector] | None, scale: float, then: Callable[[Vector], None]
     ) -> None:
-        def work() -> None:
-            then(model.copy() if trained is None else self._training(self._node, *trained, scale).copy())
+        self.queue.append(lambda: then(self._after(model, trained, scale)))
 
-        self.queue.append(work)
+    def _after(self, model: Vector, trained: tuple[int, Vector] | None, scale: float) -> Vector:
+        if trained is None:
+            return model.copy()
+        step, base = trained
+        made = self._training(self._node, step, base, scale)
+        return made.copy() if model is base else model + (made - base)  # something may have been mixed in meanwhile
 
     @override
     def mix(self, model: Vector, portions: Sequence[tuple[Vector, float]], then: Callable[[Vector], None]) -> None:
@@ -188,6 +192,7 @@ class VirtualNode:
     def __init__(self, swarm: VirtualSwarm, me: Incarnation, z: Vector, peers: list[Incarnation], minted: int) -> None:
         self.swarm, self.me = swarm, me
         self.first, self._peers, self._minted = z.copy(), list(peers), minted
+        self._notices: list[ev.PeerJoined | ev.PeerEvicted | ev.PeerLeft] = []
         self.disk = Disk(swarm.has_slow_disks)
         self.labour = VectorLabour(me.node, swarm.training)
         self.executor = Executor(self._fresh(), z.copy(), self._ports(), self._ended)
@@ -238,11 +243,10 @@ class VirtualNode:
         self.executor.take(event, body)
 
     def notice(self, event: ev.PeerJoined | ev.PeerEvicted | ev.PeerLeft) -> None:
-        """Take a notice of membership, now or when the node is up again."""
+        """Take a notice of membership, now and again whenever the node is up again."""
+        self._notices.append(event)
         if self.is_up:
             self.take(event)
-        else:
-            self.disk.saved = replace(self.disk.saved, noted=(*self.disk.saved.noted, (event, None)))
 
     def heartbeat(self) -> None:
         """Say again where this node is, and send again what is not acknowledged."""
@@ -265,6 +269,8 @@ class VirtualNode:
         """Begin with what the disk has."""
         self.executor = Executor.restored(self.disk.saved, self._fresh(), self.first.copy(), self._ports(), self._ended)
         self.executor.begin()
+        for event in self._notices:
+            self.take(event)
 
     def sum_of_models(self) -> Vector:
         """The product w z, with what waits to be mixed in and what is on its way, float64 `[d]`."""
