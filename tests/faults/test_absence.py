@@ -11,7 +11,7 @@ import pytest
 
 from covey.artifact import artifact_of_file
 from covey.testing.federation import Federation
-from covey.testing.processes import wait_until
+from covey.testing.launch.processes import wait_until
 from tests.integration.specs import BIG, spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]

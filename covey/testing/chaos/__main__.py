@@ -26,12 +26,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from covey.testing import forks
 from covey.testing.chaos.chase import Chase, Plan
 from covey.testing.chaos.kinds import KINDS
 from covey.testing.chaos.report import as_json, command_of, print_report
 from covey.testing.chaos.schedule import MEAN_PAUSE_S
 from covey.testing.chaos.works import WORKS
+from covey.testing.launch import forks
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

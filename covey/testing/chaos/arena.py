@@ -11,7 +11,7 @@ from types import TracebackType
 
 from covey.testing.chaos.schedule import COORDINATOR
 from covey.testing.federation import Federation
-from covey.testing.processes import Daemon
+from covey.testing.launch.processes import Daemon
 from covey.testing.relay import RelayThread
 
 MAX_RUNS = 8
@@ -25,7 +25,7 @@ class Arena:
         root: A folder for everything.
         nodes: How many.
         allowed: What nodes let a run name by its import path.
-        fork: Whether daemons are copies of one process (`covey.testing.forks`), where that is enabled.
+        fork: Whether daemons are copies of one process (`covey.testing.launch.forks`), where that is enabled.
     """
 
     def __init__(self, root: Path, nodes: int, *, allowed: Collection[str] = (), fork: bool = True) -> None:
