@@ -2,7 +2,7 @@
 
     python -m covey.testing.chaos                            two minutes, a seed of its own
     python -m covey.testing.chaos --seed 7 --minutes 10 --nodes 4
-    python -m covey.testing.chaos --works rounds --rounds 2000 --retain --minutes 60
+    python -m covey.testing.chaos --works rounds --rounds 2000 --laps 1 --retain --minutes 60
     python -m covey.testing.chaos --faults kill-node cut-link suspend --pause 0.5 --json
 
 Synchronous runs are made once undisturbed; then all are, again and again, while faults strike, until the minutes are
@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         root=root,
         seed=secrets.randbelow(1 << 31) if given.seed is None else given.seed,
         minutes=given.minutes,
+        laps=given.laps,
         nodes=given.nodes,
         rounds=given.rounds,
         works=given.works,
@@ -85,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, help="of the faults; default: drawn, and printed")
     parser.add_argument("--minutes", type=float, default=2.0, help="how long faults strike (default 2)")
+    parser.add_argument("--laps", type=int, help="at most so many times all runs; default: until the minutes are over")
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=40, help="of each run (default 40)")
     parser.add_argument("--pause", type=float, default=MEAN_PAUSE_S, metavar="SECONDS", help="mean time between faults")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -35,6 +36,7 @@ class Plan:
         root: A folder for the federation.
         seed: Of the strikes.
         minutes: How long faults strike.
+        laps: At most so many times all runs; None: as many as there is time for.
         nodes: How many.
         rounds: Of each run.
         works: Names of `WORKS`.
@@ -47,6 +49,7 @@ class Plan:
     root: Path
     seed: int
     minutes: float = 2.0
+    laps: int | None = None
     nodes: int = 3
     rounds: int = 40
     works: Sequence[str] = tuple(WORKS)
@@ -134,7 +137,8 @@ class Chase:
         self._lap(arena, until=0.0)
         until = time.monotonic() + 60.0 * self.plan.minutes
         self._strike_at = time.monotonic() + self._next.pause_s
-        while time.monotonic() < until and not self.outcome.problems:
+        most = math.inf if self.plan.laps is None else self.plan.laps
+        while time.monotonic() < until and not self.outcome.problems and len(self.outcome.laps) <= most:
             self._lap(arena, until)
 
     def _lap(self, arena: Arena, until: float) -> None:

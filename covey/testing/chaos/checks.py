@@ -18,6 +18,8 @@ from covey.testing.chaos.arena import Arena
 from covey.testing.chaos.works import Work
 
 COMMAND_S = 600.0
+MOST_SHOWN = 2000
+"""Characters of a traceback."""
 FINAL = frozenset({"accepted", "rejected"})
 
 
@@ -115,9 +117,9 @@ def orphans(arena: Arena) -> list[str]:
 
 
 def tracebacks(arena: Arena) -> Iterator[str]:
-    """Logs in which a daemon or worker was surprised."""
+    """Logs in which a daemon or worker was surprised; SIGINT before one is ready ends it as it ends any Python."""
     for path in sorted((arena.federation.root / "logs").glob("*.log")):
-        text = path.read_text(errors="replace")
-        if "Traceback (most recent call last)" in text:
-            at = text.index("Traceback (most recent call last)")
-            yield f"{path} has a traceback: {text[at : at + 2000]}"
+        _, *surprises = path.read_text(errors="replace").split("Traceback (most recent call last)")
+        for text in surprises:
+            if "\nKeyboardInterrupt" not in text[:MOST_SHOWN]:
+                yield f"{path} has a traceback:{text[:MOST_SHOWN]}"
