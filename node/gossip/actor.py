@@ -20,6 +20,7 @@ from covey.gossip.planning import Planner
 from covey.gossip.push_sum.events import Arrived, LeaveAsked, Progressed
 from covey.gossip.push_sum.machine import PushSum
 from covey.node.gossip.executor import Executor, Ports
+from covey.node.gossip.folders import LEAVE
 from covey.node.gossip.policy import policy_of
 from covey.node.gossip.ports import Clock, Heard, Peers, Receiver
 from covey.node.gossip.post import PeerPost
@@ -36,8 +37,6 @@ P = ParamSpec("P")
 log = structlog.get_logger(room="gossip")
 BEAT_S = 1.0
 """How often a node says where it is, and sends again what is not acknowledged."""
-LEAVE = "leave"
-"""A file of this name in the run's folder asks the node to leave in order."""
 CONFIRMED_S = 10.0
 """How long a node that left says so to its peers, before it ends."""
 

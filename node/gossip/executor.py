@@ -174,10 +174,8 @@ class Executor(Generic[B, T]):
             case act.Retire(reason=reason):
                 self.retired = reason
                 self._end("retired")
-            case act.Finish(reason="left"):  # on record first: from now on it takes nothing, whatever happens to it
-                self._save((), lambda: self._end("left"))
-            case act.Finish(reason=reason):
-                self._end(reason)
+            case act.Finish(reason=reason):  # on record first: the last mixture, and that a leaver takes nothing more
+                self._save((), lambda: self._end(reason))
 
     def _tell(self, peer: Incarnation, step: int, is_finished: bool) -> None:
         said = progress(self.machine, peer, step, is_finished, self._ports.clock.now())

@@ -201,6 +201,9 @@ class PushSum:
         self.mixing = ()
         for peer in self.exchange.peers.values():
             peer.is_trusted = peer.is_known = peer.has_agreed = False
+        if self.phase == "lingering":
+            self.has_finished = False
+            return []
         self.phase = "settling"  # the newest publication is on record: what it sent, and to whom, is to be confirmed
         return []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from sqlalchemy import Connection, Engine, select, text
+from sqlalchemy import Connection, Engine, select
 from sqlalchemy.orm import Session
 
 from covey.errors import StoreError
@@ -45,5 +45,6 @@ def require_version(engine: Engine, folder: Path) -> None:
 
 def sync_as(connection: Connection, durability: Durability) -> None:
     """Say what of this connection's commits has to be on disk before they count."""
-    connection.execute(text(f"PRAGMA synchronous={SYNCHRONOUS[durability]}"))
-    connection.rollback()
+    driver = connection.connection.cursor()  # outside of a transaction, where SQLAlchemy would begin one
+    driver.execute(f"PRAGMA synchronous={SYNCHRONOUS[durability]}")
+    driver.close()

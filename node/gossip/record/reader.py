@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from pydantic import JsonValue
 from sqlalchemy import Engine, insert, select, update
 from sqlalchemy.orm import Session
 
@@ -15,8 +14,9 @@ from covey.artifact import Artifact, artifact_from_json, artifact_to_json
 from covey.errors import NotFound, StoreError
 from covey.gossip.ledger import Incarnation
 from covey.gossip.push_sum.events import Event
+from covey.gossip.push_sum.machine import PushSum, PushSumPolicy
 from covey.node.gossip.ports import Noted, Saved, Snapshot
-from covey.node.gossip.record.schema import ONLY, VERSION, BodyRow, NoteRow, RunRow, SnapshotRow
+from covey.node.gossip.record.schema import ONLY, VERSION, Base, BodyRow, NoteRow, RunRow, SnapshotRow
 from covey.node.gossip.state import TABLE, machine_from_text
 from covey.storage.sql.engine import translated
 
@@ -120,6 +120,15 @@ def _noted(row: NoteRow) -> tuple[Noted, Artifact | None]:
     return event, artifact_from_json(row.artifact) if row.artifact is not None else None
 
 
+def machine_of(facts: RunFacts, policy: PushSumPolicy, saved: Saved[Artifact]) -> PushSum:
+    """The machine as the record has it: its newest snapshot, and what was noted since."""
+    fresh = PushSum(facts.me, policy, facts.peers, facts.minted)
+    machine = saved.snapshot.machine if saved.snapshot is not None else fresh
+    for event, _ in saved.noted:
+        machine.handle(event)
+    return machine
+
+
 def digests_of(saved: Saved[Artifact]) -> set[str]:
     """The files that a restart needs."""
     bodies = [body for _, body in saved.noted if body is not None]
@@ -134,14 +143,9 @@ def require_facts(engine: Engine) -> RunFacts:
     return facts
 
 
-def model_sha256(engine: Engine) -> str:
-    """Of the newest publication; empty: nothing was published yet."""
+def rows_of(engine: Engine, table: type[Base]) -> list[dict[str, Any]]:
+    """All rows of a table of history, in the order of their keys."""
+    columns = table.__table__.columns
     with translated(), Session(engine) as session:
-        return session.scalar(select(SnapshotRow.model_sha256)) or ""
-
-
-def rows_of(engine: Engine, table: type) -> Sequence[dict[str, JsonValue]]:
-    """All rows of a table of history, as the database has them."""
-    with translated(), Session(engine) as session:
-        columns = table.__table__.columns  # type: ignore[attr-defined]
-        return [dict(row._mapping) for row in session.execute(select(*columns))]
+        keys = list(table.__table__.primary_key)
+        return [dict(row._mapping) for row in session.execute(select(*columns).order_by(*keys))]
