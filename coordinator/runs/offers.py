@@ -214,10 +214,7 @@ class Offers:
 
     async def receive(self, node: str, digest: str, offset: int, stream: AsyncIterator[memoryview]) -> int:
         """Take one part's bytes from `offset` on; returns how many are here when the stream ended."""
-        granted = self._granted(node, digest)
-        if granted is None:
-            raise NotFound("no upload of this file is granted; offer the update first")
-        offer, artifact = granted
+        offer, artifact = self.require_grant(node, digest)
         if not self._services.files.has(digest):
             offer.run.entered(node, NodeProgress("uploading"))
             await self._receive_part(offer, artifact, offset, stream)
@@ -225,13 +222,17 @@ class Offers:
             await self._complete(offer)
         return artifact.size_bytes
 
-    def _granted(self, node: str, digest: str) -> tuple[Offer, Artifact] | None:
-        """The node's offer with this file that may be uploaded now."""
+    def require_grant(self, node: str, digest: str) -> tuple[Offer, Artifact]:
+        """The node's offer with this file that may be uploaded now.
+
+        Raises:
+            NotFound: There is none.
+        """
         for offer in self._offers.values():
             for part in offer.parts if offer.node == node else ():
                 if part.artifact.digest == digest and (offer.small or self._uploads.holds(offer.digest)):
                     return offer, part.artifact
-        return None
+        raise NotFound("no upload of this file is granted; offer the update first")
 
     async def _receive_part(
         self, offer: Offer, artifact: Artifact, offset: int, stream: AsyncIterator[memoryview]
