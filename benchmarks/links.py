@@ -23,12 +23,12 @@ from pathlib import Path
 
 from rich.table import Table
 
-from benchmarks.federation import FLOAT_BYTES, Work
+from benchmarks.measuring.federation import FLOAT_BYTES, Work
 from benchmarks.rounds import console
 from covey.node.operator.config import SETTINGS_FILE
 from covey.testing.federation import Federation
 from covey.testing.relay import Direction, RelayThread
-from covey.wire.lanes import MAX_LANES
+from covey.wire.transfers.lanes import MAX_LANES
 
 KINDS = ("near", "far", "drops")
 DIRECTIONS: tuple[Direction, ...] = ("up", "down")

@@ -42,10 +42,10 @@ from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.service import CoordinatorService
 from covey.coordinator.nodes.sessions import Sessions
 from covey.coordinator.store_thread import StoreThread
-from covey.data_lock import held
 from covey.errors import CoveyError
 from covey.protos import coordinator_pb2_grpc
 from covey.storage.files.artifacts import ArtifactFiles
+from covey.storage.files.data_lock import held
 from covey.storage.record.contract import EventRecord, Role
 from covey.storage.sql.engine import database_url, sqlite_path
 from covey.storage.sql.store import SqlStore, open_store
@@ -53,8 +53,8 @@ from covey.telemetry import configure_logging
 from covey.wire.announcement import announce, withdraw
 from covey.wire.channels import Peer, renewing_credentials
 from covey.wire.channels import listen as listen_on
-from covey.wire.connections import allow_many_files, keep_bounded
-from covey.wire.metrics_server import scrapable
+from covey.wire.listeners.connections import allow_many_files, keep_bounded
+from covey.wire.listeners.metrics_server import scrapable
 from covey.worker.client.supervisor import WorkerSupervisor, first_ended
 
 log = structlog.get_logger(room="coordinator")

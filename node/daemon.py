@@ -13,11 +13,10 @@ import structlog
 
 from covey import __version__
 from covey import messages as msg
-from covey.data_lock import held
 from covey.errors import CoveyError, IdentityError
 from covey.node.actor import NodeActor
+from covey.node.assignments.record.store import NodeStore
 from covey.node.assignments.recording import assignments_log
-from covey.node.assignments.store import NodeStore
 from covey.node.membership.bulk import BulkChannels
 from covey.node.membership.link import CoordinatorLink
 from covey.node.membership.renewal import renew_when_due
@@ -26,9 +25,10 @@ from covey.node.operator.health import listening
 from covey.node.operator.metrics import NodeMetrics
 from covey.node.services import NodeServices
 from covey.storage.files.artifacts import ArtifactFiles
+from covey.storage.files.data_lock import held
 from covey.telemetry import configure_logging
-from covey.wire.identity import Identity
-from covey.wire.metrics_server import scrapable
+from covey.wire.identities.identity import Identity
+from covey.wire.listeners.metrics_server import scrapable
 from covey.worker.client.supervisor import WorkerSupervisor, first_ended
 from covey.worker.jobs.runs import HelloResult
 

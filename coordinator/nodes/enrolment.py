@@ -23,14 +23,14 @@ from covey.errors import Conflict, CoveyError, IdentityError, LimitExceeded, Not
 from covey.protos import admin_pb2, coordinator_pb2_grpc
 from covey.protos import coordinator_pb2 as pb
 from covey.storage.record.contract import EventRecord, NodeRecord, Role, Store, TokenRecord
-from covey.wire.authority import Authority, check_name, key_of_request
-from covey.wire.buckets import Buckets
 from covey.wire.channels import Peer
-from covey.wire.connections import site_of
 from covey.wire.errors import translated
-from covey.wire.identity import ENROL_DOMAIN
-from covey.wire.signing import SigningKey, key_id, verify
-from covey.wire.tokens import ROLES, SECRET_BYTES, JoinToken
+from covey.wire.identities.authority import Authority, check_name, key_of_request
+from covey.wire.identities.identity import ENROL_DOMAIN
+from covey.wire.identities.signing import SigningKey, key_id, verify
+from covey.wire.identities.tokens import ROLES, SECRET_BYTES, JoinToken
+from covey.wire.listeners.buckets import Buckets
+from covey.wire.listeners.connections import site_of
 
 log = structlog.get_logger(room="coordinator")
 DEFAULT_EXPIRES_S = 3600.0

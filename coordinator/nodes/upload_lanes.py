@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 from covey.errors import Conflict, Stalled, TransferError
-from covey.wire.lanes import Lane, woven
+from covey.wire.transfers.lanes import Lane, woven
 
 GATHER_S = 30.0
 """So long the other connections of a transfer may take to come."""

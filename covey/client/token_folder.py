@@ -20,9 +20,9 @@ from typing import Protocol
 
 from covey.client.values import Node, Token
 from covey.errors import Conflict, CoveyError, IdentityError
-from covey.wire.authority import check_name, write_private
-from covey.wire.identity import Identity
-from covey.wire.tokens import TAKEN_MARK, TOKEN_SUFFIX, read_token
+from covey.wire.identities.authority import check_name, write_private
+from covey.wire.identities.identity import Identity
+from covey.wire.identities.tokens import TAKEN_MARK, TOKEN_SUFFIX, read_token
 
 LOCK_FILE = ".issued"
 

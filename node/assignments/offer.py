@@ -10,7 +10,7 @@ from covey.artifact import artifact_of_file
 from covey.errors import CorruptChunk, TransferError
 from covey.node.assignments.conversation import RETRY_S, STALL_S, Conversation
 from covey.node.updates import FinishedUpdate
-from covey.wire.signing import ReceiptStatement, verify
+from covey.wire.identities.signing import ReceiptStatement, verify
 
 FINAL = ("late", "invalid-update", "identity", "conflict", "corrupt-chunk", "not-found")
 """Refusals after which offering again would not help."""

@@ -22,8 +22,8 @@ from covey.errors import Conflict, CoveyError, IdentityError
 from covey.node.membership.enrolment import check_keys, join
 from covey.node.operator.config import IDENTITY_FOLDER
 from covey.texts import read_pem, read_text
-from covey.wire.authority import federation_of, write_private
-from covey.wire.tokens import TAKEN_MARK, TOKEN_SUFFIX, JoinToken, read_token
+from covey.wire.identities.authority import federation_of, write_private
+from covey.wire.identities.tokens import TAKEN_MARK, TOKEN_SUFFIX, JoinToken, read_token
 
 log = structlog.get_logger(room="node")
 TOKEN_FILE = "join.token"

@@ -17,7 +17,7 @@ from covey.spec import RunSpec
 from covey.telemetry import LogFormat
 from covey.texts import read_text
 from covey.validation import explain
-from covey.wire.lanes import MAX_LANES
+from covey.wire.transfers.lanes import MAX_LANES
 from covey.worker.client.confinement import Confinement
 from covey.worker.jobs.training import TrainLimits
 

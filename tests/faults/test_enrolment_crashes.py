@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from covey.testing.federation import Federation
-from covey.wire.identity import Identity
+from covey.wire.identities.identity import Identity
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
 

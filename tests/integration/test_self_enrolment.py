@@ -10,8 +10,8 @@ import time
 import pytest
 
 from covey.testing.federation import Federation, FederationError
-from covey.wire.identity import Identity
-from covey.wire.tokens import JoinToken
+from covey.wire.identities.identity import Identity
+from covey.wire.identities.tokens import JoinToken
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from covey.aggregation.verdicts import Verdict
 from covey.storage.record.contract import Json, RunRecord, StepRecord, Store, UpdateRecord
-from covey.wire.signing import CommitVerdict
+from covey.wire.identities.signing import CommitVerdict
 from covey.worker.jobs.steps import EVICTED, StepAnswer, StepJob, StepResult
 
 

@@ -31,17 +31,17 @@ from covey.coordinator.modes.asynchronous.machine import AsyncMachine
 from covey.coordinator.modes.asynchronous.preparation import async_run_policy_of, restore
 from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.runs.assignments import AssignmentInputs, wanted_parts
-from covey.coordinator.runs.commit import MadeStep, discard_scratch, signed_version
-from covey.coordinator.runs.damage import intact
 from covey.coordinator.runs.facts import Counted, NodeProgress
 from covey.coordinator.runs.mode import Mode
-from covey.coordinator.runs.preparation import Prepared
+from covey.coordinator.runs.steps.commit import MadeStep, discard_scratch, signed_version
+from covey.coordinator.runs.steps.damage import intact
+from covey.coordinator.runs.steps.preparation import Prepared
 from covey.coordinator.runs.verdict_feedback import VerdictFeedback
 from covey.errors import Conflict, CoveyError, Late
 from covey.machines.protocol import TransferProgressed, UpdateStored, Verdict
 from covey.machines.shortage import listed
 from covey.storage.record.contract import UpdateRecord, VersionRecord
-from covey.wire.signing import CommitVerdict
+from covey.wire.identities.signing import CommitVerdict
 from covey.worker.jobs.operations import STEP
 from covey.worker.jobs.steps import EVICTED
 

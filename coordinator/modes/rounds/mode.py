@@ -26,17 +26,17 @@ from covey.coordinator.runs.assignments import (
     method_files,
     wanted_parts,
 )
-from covey.coordinator.runs.commit import MadeStep, signed_version
-from covey.coordinator.runs.damage import reject_damaged
-from covey.coordinator.runs.evaluation import NodeMetrics
 from covey.coordinator.runs.facts import Counted, NodeProgress
 from covey.coordinator.runs.mode import Mode
-from covey.coordinator.runs.preparation import Prepared
+from covey.coordinator.runs.steps.commit import MadeStep, signed_version
+from covey.coordinator.runs.steps.damage import reject_damaged
+from covey.coordinator.runs.steps.evaluation import NodeMetrics
+from covey.coordinator.runs.steps.preparation import Prepared
 from covey.coordinator.runs.verdict_feedback import VerdictFeedback
 from covey.errors import CoveyError, NotFound
 from covey.parts import rule_phase
 from covey.storage.record.contract import EventRecord, StepRecord, UpdateRecord, VersionRecord, step_verdict
-from covey.wire.signing import CommitVerdict
+from covey.wire.identities.signing import CommitVerdict
 from covey.worker.jobs.operations import STEP
 
 

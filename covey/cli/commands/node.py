@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 IDENTITY_FIELDS = ("node", "federation", "server", "data_dir")
 TOKEN_PREFIX, MAX_TOKEN_CHARS = "covey1.", 16_384
-"""As `covey.wire.tokens` has them; importing that would slow every command down."""
+"""As `covey.wire.identities.tokens` has them; importing that would slow every command down."""
 data_dir_option = click.option("--data-dir", type=FOLDER, required=True, help="This node's own folder.")
 device_option = click.option(
     "--device", default="auto", show_default=True, help="What trains: auto, cpu, cuda or cuda:N."
@@ -204,7 +204,7 @@ def _adversary(
 ) -> Drill | None:
     """The drill that the options ask for, checked and announced."""
     from covey.node.operator.adversary import Drill, check_drill, parse_options
-    from covey.wire.identity import Identity
+    from covey.wire.identities.identity import Identity
 
     if attack is None:
         if pairs or group or members:

@@ -23,7 +23,7 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from covey.errors import CoveyError, WorkerDied, WorkerError, WorkerStalled, by_code
-from covey.users_code import place_in
+from covey.user_code.place import place_in
 from covey.worker.client.confinement import Confinement
 from covey.worker.client.patience import START_S, STOP_S, Patience
 from covey.worker.jobs.files import STACKS
@@ -81,7 +81,7 @@ async def _execute(arguments: Sequence[str], pipe: int, output: int, env: Mappin
 
 
 start_program: StartProgram = _execute
-"""How workers are started; `covey.testing.forks` has a quicker way."""
+"""How workers are started; `covey.testing.launch.forks` has a quicker way."""
 
 
 class Worker:

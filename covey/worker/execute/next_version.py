@@ -25,7 +25,7 @@ from covey.artifact import Artifact
 from covey.codecs.contract import Codec, CodecContext
 from covey.errors import LayoutError
 from covey.layout import Layout
-from covey.learning.state import ModelFile, ModelWriter
+from covey.learning.models.state import ModelFile, ModelWriter
 from covey.vectors import BLOCK_ELEMENTS, TensorVector, Vector, spans
 from covey.worker.files.mapped import FLOAT32_BYTES, MappedModel, map_bytes, map_float32
 from covey.worker.files.updates import write_vector

@@ -11,7 +11,7 @@ import torch
 
 from covey.errors import CoveyError, TaskError, WorkerError
 from covey.plugins import by_path
-from covey.users_code import place_of
+from covey.user_code.place import place_of
 from covey.worker.jobs.operations import OPERATIONS, Operation
 from covey.worker.jobs.serialization import from_json, to_json
 from covey.worker.program.host import Host

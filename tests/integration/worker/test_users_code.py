@@ -9,7 +9,7 @@ import pytest
 
 from covey.errors import LayoutError, PluginError, SpecError, TaskError
 from covey.layout import Layout
-from covey.learning.state import layout_of, write_model
+from covey.learning.models.state import layout_of, write_model
 from covey.parts import DeclaredPart
 from covey.worker.client.client import Worker
 from covey.worker.jobs.operations import CHECK, DESCRIBE

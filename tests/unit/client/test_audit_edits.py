@@ -15,8 +15,8 @@ from sqlalchemy import Connection, Engine, LargeBinary, create_engine, inspect
 from sqlalchemy.exc import IntegrityError
 
 from covey.cli.framework import fields
-from covey.client.audit import AuditReport, examine_record
-from covey.client.audited import AuditedRun
+from covey.client.audit.rows import AuditedRun
+from covey.client.audit.verify import AuditReport, examine_record
 from covey.storage.record.seals import LOCAL, SEALED
 from covey.storage.sql.schema import Base
 from covey.storage.sql.tables.seals import audited_rows

@@ -7,8 +7,8 @@ import pytest
 from covey.client.token_folder import LOCK_FILE, fill
 from covey.client.values import Node, Token
 from covey.errors import Conflict, CoveyError, IdentityError, NotFound
-from covey.wire.authority import Authority
-from covey.wire.tokens import JoinToken
+from covey.wire.identities.authority import Authority
+from covey.wire.identities.tokens import JoinToken
 
 
 class Coordinator:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from covey.coordinator.runs.absentees import left_out
+from covey.coordinator.runs.steps.absentees import left_out
 from covey.testing.store import records as make
 
 DAMAGED = "its parts are not those of the layout"

@@ -11,12 +11,12 @@ import pytest
 
 from covey import messages as msg
 from covey.artifact import artifact_of
-from covey.coordinator.runs.preparation import expected_nodes
+from covey.coordinator.runs.steps.preparation import expected_nodes
 from covey.errors import Fenced, TaskError
 from covey.machines.protocol import NodeAnswered, NodeRemoved, StopRequested
 from covey.testing.store import records as make
 from covey.testing.store.phases import open_phase
-from covey.wire.signing import CommitStatement
+from covey.wire.identities.signing import CommitStatement
 from tests.unit.coordinator.world import ROUNDS, UPDATES, World
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from covey.coordinator.runs.claims import opened, run_named
 from covey.errors import IdentityError, InvalidUpdate
-from covey.wire.signing import MAX_OFFERED_BYTES, SigningKey, UpdateStatement
+from covey.wire.identities.signing import MAX_OFFERED_BYTES, SigningKey, UpdateStatement
 
 KEY = SigningKey.generate()
 OWN = KEY.key_id, KEY.public_bytes

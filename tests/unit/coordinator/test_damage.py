@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from covey.coordinator.runs.damage import RESTORE, check_run, intact, reject_damaged
+from covey.coordinator.runs.steps.damage import RESTORE, check_run, intact, reject_damaged
 from covey.errors import CorruptChunk
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.testing.store import records as make

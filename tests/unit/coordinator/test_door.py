@@ -9,9 +9,9 @@ import pytest
 from covey.coordinator.nodes.door import ENROLMENT, MAIN, MOST_CALLS, enrolment_options, main_guard, main_options
 from covey.errors import IdentityError
 from covey.storage.record.contract import NodeRecord
-from covey.wire.call_limits import Caller
 from covey.wire.channels import certified_peer
-from covey.wire.connections import Connections
+from covey.wire.listeners.call_limits import Caller
+from covey.wire.listeners.connections import Connections
 
 
 class Call:

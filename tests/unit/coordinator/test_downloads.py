@@ -16,7 +16,7 @@ from covey.coordinator.nodes.downloads import Downloads
 from covey.coordinator.nodes.sessions import Sessions
 from covey.errors import Conflict, NotFound, TransferError
 from covey.protos import tensors_pb2 as pb
-from covey.wire.lanes import Lane
+from covey.wire.transfers.lanes import Lane
 from covey.wire.translation import from_coordinator
 
 SMALL, LARGE = b"small", b"L" * (2 * CHUNK_BYTES + 5)

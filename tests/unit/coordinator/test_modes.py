@@ -15,7 +15,7 @@ from covey.coordinator.modes.rounds.events import RecordOutcome
 from covey.coordinator.modes.rounds.preparation import restore, round_policy_of
 from covey.coordinator.runs.facts import NodeProgress
 from covey.coordinator.runs.ports import FOREVER_S
-from covey.coordinator.runs.preparation import prepare
+from covey.coordinator.runs.steps.preparation import prepare
 from covey.errors import Late, NotFound, SpecError, TaskError
 from covey.testing.store import records as make
 from tests.unit.coordinator.world import MODEL_BYTES, ROUNDS, UPDATES

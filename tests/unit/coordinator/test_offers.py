@@ -10,7 +10,7 @@ import pytest
 from covey import messages as msg
 from covey.artifact import artifact_of
 from covey.errors import NotFound
-from covey.wire.signing import ReceiptStatement, SigningKey
+from covey.wire.identities.signing import ReceiptStatement, SigningKey
 
 
 @pytest.fixture

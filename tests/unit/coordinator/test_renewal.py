@@ -14,7 +14,7 @@ from covey.coordinator.keys.keys import open_keys, write_admin_identity
 from covey.coordinator.keys.renewal import OwnCertificate
 from covey.errors import StoreError
 from covey.wire.channels import renewing_credentials, secure_channel
-from covey.wire.identity import Identity
+from covey.wire.identities.identity import Identity
 
 DAY_S = 86400.0
 ADDRESS = "coordinator.example:7400"
@@ -64,7 +64,7 @@ def test_nothing_is_renewed_before_its_time(own, tmp_path):
 
 
 def test_near_the_authoritys_end_a_new_certificate_is_no_better(monkeypatch, tmp_path):
-    monkeypatch.setattr("covey.wire.authority.AUTHORITY_DAYS", 60)
+    monkeypatch.setattr("covey.wire.identities.authority.AUTHORITY_DAYS", 60)
     own = OwnCertificate(tmp_path, open_keys(tmp_path, time.time()))
     assert own.identity.expires_at < time.time() + 61 * DAY_S
     assert not own.renew_when_due(ADDRESS, time.time())

@@ -1,6 +1,6 @@
 import pytest
 
-from covey.coordinator.runs.evaluation import reported_loss
+from covey.coordinator.runs.steps.evaluation import reported_loss
 
 
 @pytest.mark.parametrize(

@@ -16,16 +16,16 @@ from covey.coordinator.runs.assignments import (
     evaluation_assignment,
     is_small,
 )
-from covey.coordinator.runs.commit import adopt_files, discard_scratch, signed_version
-from covey.coordinator.runs.evaluation import NodeMetrics, RunEvaluation, merged_metrics, unevaluated_versions
 from covey.coordinator.runs.facts import RunFacts
-from covey.coordinator.runs.preparation import expected_nodes, prepare
 from covey.coordinator.runs.retention import Retention
+from covey.coordinator.runs.steps.commit import adopt_files, discard_scratch, signed_version
+from covey.coordinator.runs.steps.evaluation import NodeMetrics, RunEvaluation, merged_metrics, unevaluated_versions
+from covey.coordinator.runs.steps.preparation import expected_nodes, prepare
 from covey.coordinator.runs.verdict_feedback import VerdictFeedback
 from covey.errors import Conflict, WorkerError
 from covey.spec import parse_toml
 from covey.testing.store import records as make
-from covey.wire.signing import CommitStatement, CommitVerdict
+from covey.wire.identities.signing import CommitStatement, CommitVerdict
 from covey.worker.jobs.files import WrittenFile
 from covey.worker.jobs.steps import StepJob, StepResult
 from tests.unit.coordinator.world import FEDERATION

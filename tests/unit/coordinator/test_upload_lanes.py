@@ -6,7 +6,7 @@ import pytest
 
 from covey.coordinator.nodes.upload_lanes import UploadLanes
 from covey.errors import Conflict, CorruptChunk, Stalled, TransferError
-from covey.wire.lanes import Lane
+from covey.wire.transfers.lanes import Lane
 
 
 async def chunks(*data):

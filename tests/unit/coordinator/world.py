@@ -33,7 +33,7 @@ from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.record.contract import NodeRecord, RunRecord
 from covey.storage.sql.store import open_store
 from covey.testing.store import records as make
-from covey.wire.signing import PartStatement, SigningKey, UpdateStatement
+from covey.wire.identities.signing import PartStatement, SigningKey, UpdateStatement
 from covey.worker.jobs.evaluation import EvaluateResult
 from covey.worker.jobs.files import WrittenFile
 from covey.worker.jobs.runs import Description, InitialResult

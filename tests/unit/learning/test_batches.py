@@ -11,9 +11,9 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset
 from covey.errors import TaskError
 from covey.learning import data
 from covey.learning.data import batches, in_memory, moved, size_of
-from covey.learning.loop import evaluate, gradient, steps_in_round, train
-from covey.learning.prefetch import prefetched
 from covey.learning.task import LossOutput, NodeData, Task, central_data_of
+from covey.learning.training.loop import evaluate, gradient, steps_in_round, train
+from covey.learning.training.prefetch import prefetched
 from covey.spec import TrainingSection
 
 CPU = torch.device("cpu")

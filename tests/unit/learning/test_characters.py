@@ -8,10 +8,10 @@ from torch.utils.data import TensorDataset
 
 from covey.errors import TaskError
 from covey.learning.data import size_of
-from covey.learning.loop import evaluate, train
 from covey.learning.partition import part_of
 from covey.learning.task import NodeData
 from covey.learning.tasks.characters import SYMBOLS, UNKNOWN, Characters, Windows, encode, speeches
+from covey.learning.training.loop import evaluate, train
 from covey.spec import DataSection, TrainingSection
 from covey.testing.tasks import TaskConformance
 

@@ -8,10 +8,10 @@ import torch
 
 from covey.errors import TaskError
 from covey.learning.data import size_of
-from covey.learning.loop import evaluate, train
 from covey.learning.task import NodeData
 from covey.learning.tasks import digits
 from covey.learning.tasks.digits import Digits
+from covey.learning.training.loop import evaluate, train
 from covey.spec import TrainingSection
 from covey.testing.tasks import TaskConformance
 
@@ -62,7 +62,7 @@ def test_digits_are_learned_in_twenty_epochs() -> None:
 
 def test_digits_need_neither_scikit_learn_nor_the_compiler() -> None:
     program = (
-        "import sys, torch; from covey.learning.loop import train; from covey.spec import TrainingSection\n"
+        "import sys, torch; from covey.learning.training.loop import train; from covey.spec import TrainingSection\n"
         "from covey.learning.task import NodeData; from covey.learning.tasks.digits import Digits\n"
         "t = Digits(); d = t.train_data(NodeData())\n"
         "for level in ('best-effort', 'require'):\n"

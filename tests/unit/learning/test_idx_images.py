@@ -11,10 +11,10 @@ from torch import Tensor
 
 from covey.errors import TaskError
 from covey.learning.data import held_on, size_of
-from covey.learning.loop import evaluate, train
 from covey.learning.partition import part_of
 from covey.learning.task import NodeData
 from covey.learning.tasks.idx_images import IdxImages
+from covey.learning.training.loop import evaluate, train
 from covey.spec import DataSection, TrainingSection
 from covey.testing.tasks import TaskConformance
 

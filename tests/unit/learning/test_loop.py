@@ -10,10 +10,10 @@ from torch.nn import functional
 from torch.utils.data import Dataset, TensorDataset
 
 from covey.errors import SpecError, TaskError
-from covey.learning import loop
-from covey.learning.loop import evaluate, gradient, train
 from covey.learning.recipe import PlainRecipe, RecipeContext
 from covey.learning.task import FitResult, FitSettings, LossOutput, NodeData, Stat, Task
+from covey.learning.training import loop
+from covey.learning.training.loop import evaluate, gradient, train
 from covey.seeds import derive_seed
 from covey.spec import TrainingSection
 

@@ -10,9 +10,9 @@ from torch.nn import functional
 from torch.utils.data import Dataset, TensorDataset
 
 from covey.errors import SpecError, TaskError
-from covey.learning import per_example
-from covey.learning.per_example import per_example_sum
 from covey.learning.task import FitResult, FitSettings, LossOutput, NodeData, Task
+from covey.learning.training import per_example
+from covey.learning.training.per_example import per_example_sum
 from covey.seeds import derive_seed
 from covey.spec import TrainingSection
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from covey.learning import seeding
-from covey.learning.seeding import seed_torch
+from covey.learning.training import seeding
+from covey.learning.training.seeding import seed_torch
 
 
 @pytest.mark.parametrize("seed", [0, 7, 2**63 - 1, 2**64 - 1])

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from covey.artifact import CHUNK_BYTES, artifact_of_file
 from covey.errors import LayoutError
 from covey.layout import Layout, TensorSpec
-from covey.learning.state import (
+from covey.learning.models.state import (
     ModelWriter,
     layout_of,
     load_into,

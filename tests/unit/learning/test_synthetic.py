@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 
 from covey.errors import SpecError
-from covey.learning.loop import train
-from covey.learning.state import tensors_of
+from covey.learning.models.state import tensors_of
 from covey.learning.task import NodeData
 from covey.learning.tasks.synthetic import Synthetic, tensor_sizes
+from covey.learning.training.loop import train
 from covey.spec import TrainingSection
 from covey.testing.tasks import TaskConformance
 

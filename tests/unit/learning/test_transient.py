@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from covey.learning.transient import TransientState
+from covey.learning.models.transient import TransientState
 
 
 class Keeping(nn.Module):

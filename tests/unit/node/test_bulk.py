@@ -9,7 +9,7 @@ from covey.errors import CorruptChunk, NotFound, TransferError
 from covey.node.membership.bulk import BulkChannels
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.testing.relay import Relay
-from covey.wire.lanes import Lane
+from covey.wire.transfers.lanes import Lane
 
 CONTENT = bytes(range(256)) * (10 << 10)
 CHUNKS = [CONTENT[k : k + CHUNK_BYTES] for k in range(0, len(CONTENT), CHUNK_BYTES)]

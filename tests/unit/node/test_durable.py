@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from covey.node.assignments.durable import replace_file, write_durably
+from covey.node.assignments.record.durable import replace_file, write_durably
 
 
 @pytest.mark.parametrize("write", [write_durably, replace_file])

@@ -12,7 +12,7 @@ from covey.node.assignments.conversation import Conversation
 from covey.node.assignments.executor import Executor
 from covey.node.operator.config import Limits, NodeSettings
 from covey.spec import RoundsSpec, TaskSection
-from covey.wire.signing import UpdateStatement
+from covey.wire.identities.signing import UpdateStatement
 from covey.worker.jobs.files import WrittenFile
 from tests.unit.node.memory import LARGE, Node, assignment
 

@@ -10,7 +10,7 @@ import pytest
 
 from covey.errors import IdentityError
 from covey.node.membership.joining import CLAIM_FILE, TOKEN_FILE, NoToken, join_when_new
-from covey.wire.identity import Identity
+from covey.wire.identities.identity import Identity
 from tests.unit.node.test_node_enrolment import Listener
 
 

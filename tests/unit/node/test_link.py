@@ -9,7 +9,7 @@ from covey import messages as msg
 from covey.errors import IdentityError
 from covey.node.membership.link import CoordinatorLink, Ended
 from covey.protos import coordinator_pb2 as pb
-from covey.wire.authority import Authority
+from covey.wire.identities.authority import Authority
 from tests.unit.node.served import END, WELCOME
 
 NEWER = msg.WIRE + 1

@@ -7,17 +7,17 @@ import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from covey.data_lock import held
 from covey.errors import Conflict, CoveyError, IdentityError
 from covey.node.membership.enrolment import EnrolmentUnreachable, enrol, join, leave
 from covey.node.operator.config import NodeConfig
 from covey.protos import coordinator_pb2 as pb
 from covey.protos import coordinator_pb2_grpc
-from covey.wire.authority import Authority, key_of_request
+from covey.storage.files.data_lock import held
 from covey.wire.errors import CODE_KEY
-from covey.wire.identity import ENROL_DOMAIN, Identity, tls_key_in
-from covey.wire.signing import SigningKey, verify
-from covey.wire.tokens import JoinToken
+from covey.wire.identities.authority import Authority, key_of_request
+from covey.wire.identities.identity import ENROL_DOMAIN, Identity, tls_key_in
+from covey.wire.identities.signing import SigningKey, verify
+from covey.wire.identities.tokens import JoinToken
 
 COORDINATOR_KEY = SigningKey.generate()
 

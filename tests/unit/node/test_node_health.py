@@ -6,8 +6,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from covey.node.operator.health import ANNOUNCEMENT, MAX_REQUEST_BYTES, listening
-from covey.wire.authority import Authority
 from covey.wire.channels import secure_channel
+from covey.wire.identities.authority import Authority
 
 
 async def ask(address, identity, service="", name="n0"):

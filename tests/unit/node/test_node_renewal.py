@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from covey.node.membership.renewal import renew_when_due
-from covey.wire.identity import Identity
+from covey.wire.identities.identity import Identity
 
 
 @pytest.mark.parametrize("days", [1, 100])

@@ -10,10 +10,10 @@ from structlog.testing import capture_logs
 from covey import messages as msg
 from covey.artifact import artifact_of, artifact_to_json
 from covey.errors import StoreError
-from covey.node.assignments import local_state
-from covey.node.assignments.journal import Journal
-from covey.node.assignments.local_state import LocalState, RunStates
-from covey.node.assignments.store import NodeStore
+from covey.node.assignments.record import local_state
+from covey.node.assignments.record.journal import Journal
+from covey.node.assignments.record.local_state import LocalState, RunStates
+from covey.node.assignments.record.store import NodeStore
 from covey.node.updates import FinishedUpdate, HeldPart
 from covey.parts import PartFile
 from covey.simulation.files import MemoryStore

@@ -12,7 +12,7 @@ from covey.node.assignments.conversation import Conversation
 from covey.node.assignments.offer import Delivery
 from covey.node.updates import FinishedUpdate
 from covey.parts import PartFile
-from covey.wire.signing import UpdateStatement
+from covey.wire.identities.signing import UpdateStatement
 from tests.unit.node.memory import NODE_KEY, assignment
 
 BIG = b"x" * 200_000

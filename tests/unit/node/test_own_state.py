@@ -6,7 +6,7 @@ from pathlib import Path
 
 from covey import messages as msg
 from covey.artifact import Artifact, artifact_of
-from covey.node.assignments.store import NodeStore
+from covey.node.assignments.record.store import NodeStore
 from covey.node.updates import FinishedUpdate
 
 ACCEPTED, UNKNOWN = msg.Feedback("u1", accepted=True), msg.Feedback()

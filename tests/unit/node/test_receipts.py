@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from covey.node.assignments import receipts as module
-from covey.node.assignments.receipts import Receipts
+from covey.node.assignments.record import receipts as module
+from covey.node.assignments.record.receipts import Receipts
 
 RUN = "0b5e2f9a-run"
 

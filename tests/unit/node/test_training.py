@@ -14,7 +14,7 @@ from covey.node.assignments.training import Training
 from covey.node.assignments.wanted_parts import state_bytes
 from covey.node.operator.adversary import Drill
 from covey.spec import RoundsSpec, TaskSection, WeightsSection, parse_json
-from covey.wire.signing import UpdateStatement
+from covey.wire.identities.signing import UpdateStatement
 from tests.unit.node.memory import LARGE, SMALL, Node, assignment
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from covey.errors import IdentityError
-from covey.wire.authority import Authority, check_name, key_of_request, write_private
+from covey.wire.identities.authority import Authority, check_name, key_of_request, write_private
 
 NAME_CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789-"
 

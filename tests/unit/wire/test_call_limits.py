@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from covey.errors import LimitExceeded
-from covey.wire.buckets import Buckets
-from covey.wire.call_limits import Allowance, Caller, CallLimits
+from covey.wire.listeners.buckets import Buckets
+from covey.wire.listeners.call_limits import Allowance, Caller, CallLimits
 
 ADA, BOB, BOSS = Caller("node", "ada"), Caller("node", "bob"), Caller("admin", "boss")
 

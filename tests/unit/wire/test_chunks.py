@@ -10,7 +10,7 @@ from covey.artifact import CHUNK_BYTES
 from covey.errors import CorruptChunk
 from covey.protos import admin_pb2, coordinator_pb2
 from covey.protos.tensors_pb2 import Chunk
-from covey.wire import chunks
+from covey.wire.transfers import chunks
 
 SIZES = [0, 1, 127, 128, 16_383, 16_384, CHUNK_BYTES - 1, CHUNK_BYTES]
 

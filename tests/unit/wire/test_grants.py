@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covey.wire.grants import Grants
+from covey.wire.transfers.grants import Grants
 
 
 def test_slots_go_first_come_first_served():

@@ -12,11 +12,11 @@ import grpc.aio
 import pytest
 
 from covey.errors import IdentityError
-from covey.wire import connections as found
-from covey.wire.call_limits import Allowance, Caller, CallLimits
 from covey.wire.channels import channel_options, server_options
-from covey.wire.connections import Connections, end_surplus, place_of
-from covey.wire.guard import Guard
+from covey.wire.listeners import connections as found
+from covey.wire.listeners.call_limits import Allowance, Caller, CallLimits
+from covey.wire.listeners.connections import Connections, end_surplus, place_of
+from covey.wire.listeners.guard import Guard
 
 ECHO, MANY, SUM, SESSION = (f"/covey.test/{name}" for name in ("Echo", "Many", "Sum", "Session"))
 STATUS = grpc.StatusCode

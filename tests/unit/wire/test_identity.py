@@ -8,9 +8,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from covey.errors import IdentityError
-from covey.wire.authority import Authority, federation_of, key_of_request
-from covey.wire.identity import ENROL_DOMAIN, Identity, signing_key_in, signing_request, tls_key_in
-from covey.wire.signing import verify
+from covey.wire.identities.authority import Authority, federation_of, key_of_request
+from covey.wire.identities.identity import ENROL_DOMAIN, Identity, signing_key_in, signing_request, tls_key_in
+from covey.wire.identities.signing import verify
 
 FILES = ["tls.key", "tls.crt", "authority.crt", "signing.key", "federation.json"]
 

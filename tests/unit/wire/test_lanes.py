@@ -4,7 +4,7 @@ import pytest
 
 from covey.artifact import CHUNK_BYTES
 from covey.errors import TransferError
-from covey.wire.lanes import LEAST_BYTES, MAX_LANES, Lane, Pace, woven
+from covey.wire.transfers.lanes import LEAST_BYTES, MAX_LANES, Lane, Pace, woven
 
 MIB = 1 << 20
 

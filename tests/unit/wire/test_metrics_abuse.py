@@ -9,10 +9,10 @@ import pytest
 from prometheus_client import Counter
 from structlog.testing import capture_logs
 
-from covey.testing.processes import wait_until
-from covey.wire import bounded_server, metrics_server
-from covey.wire.authority import Authority
-from covey.wire.bounded_server import MAX_CONNECTIONS, MAX_OF_ADDRESS, MAX_OF_LOOPBACK
+from covey.testing.launch.processes import wait_until
+from covey.wire.identities.authority import Authority
+from covey.wire.listeners import bounded_server, metrics_server
+from covey.wire.listeners.bounded_server import MAX_CONNECTIONS, MAX_OF_ADDRESS, MAX_OF_LOOPBACK
 from tests.unit.wire.metrics_clients import ANYWHERE, get, refused, where
 
 

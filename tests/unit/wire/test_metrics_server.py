@@ -18,10 +18,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from structlog.testing import capture_logs
 
 from covey.errors import CoveyError, IdentityError
-from covey.testing.processes import wait_until
-from covey.wire.authority import COORDINATOR_NAME, Authority, private_pem
-from covey.wire.identity import tls_key_in
-from covey.wire.metrics_server import MetricsServer, scrapable
+from covey.testing.launch.processes import wait_until
+from covey.wire.identities.authority import COORDINATOR_NAME, Authority, private_pem
+from covey.wire.identities.identity import tls_key_in
+from covey.wire.listeners.metrics_server import MetricsServer, scrapable
 from tests.unit.wire.metrics_clients import ANYWHERE, authority_key, client, get, refused, values, where
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from covey.errors import IdentityError, LimitExceeded
-from covey.wire.identity import ENROL_DOMAIN
-from covey.wire.signing import (
+from covey.wire.identities.identity import ENROL_DOMAIN
+from covey.wire.identities.signing import (
     DOMAIN,
     MAX_STATEMENT_BYTES,
     CommitStatement,

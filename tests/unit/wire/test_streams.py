@@ -13,8 +13,8 @@ from covey.errors import CorruptChunk, CoveyError, NotFound, Stalled, StoreError
 from covey.protos import coordinator_pb2
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.testing.relay import Relay
-from covey.wire import chunks
-from covey.wire.streams import chunks_of, download, receive, serve_download, upload
+from covey.wire.transfers import chunks
+from covey.wire.transfers.streams import chunks_of, download, receive, serve_download, upload
 
 STALL_S = 20.0
 BIG = 12 * CHUNK_BYTES + 77

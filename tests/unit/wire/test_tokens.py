@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from covey.errors import IdentityError
-from covey.wire.tokens import JoinToken
+from covey.wire.identities.tokens import JoinToken
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from covey.wire.grants import LEAST_BYTES_S, TRIAL_S, TURN_S, Grants
+from covey.wire.transfers.grants import LEAST_BYTES_S, TRIAL_S, TURN_S, Grants
 
 FAST, SLOW = 4 * LEAST_BYTES_S, LEAST_BYTES_S // 3
 

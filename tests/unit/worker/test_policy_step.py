@@ -15,7 +15,7 @@ from covey.aggregation.momentum_stability import stable_momentum
 from covey.artifact import artifact_of_file
 from covey.codecs.contract import CodecContext
 from covey.errors import LayoutError, RunFailed, SpecError, WorkerError
-from covey.learning.state import layout_of, model_sha256, write_model
+from covey.learning.models.state import layout_of, model_sha256, write_model
 from covey.spec import parse_data, parse_json
 from covey.vectors import TensorVector
 from covey.worker.client.client import Worker

@@ -17,8 +17,8 @@ from covey.protos.coordinator_pb2_grpc import EnrolmentStub, add_EnrolmentServic
 from covey.storage.sql.store import open_store
 from covey.wire.channels import channel_options, renewing_credentials, server_options
 from covey.wire.errors import from_rpc_error
-from covey.wire.identity import signing_request
-from covey.wire.tokens import JoinToken
+from covey.wire.identities.identity import signing_request
+from covey.wire.identities.tokens import JoinToken
 
 GENEROUS = {"each": (10_000, 1.0), "total": (10_000, 1.0)}
 

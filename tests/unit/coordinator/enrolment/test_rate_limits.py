@@ -4,7 +4,7 @@ import pytest
 
 from covey.coordinator.nodes.rate_limits import MAX_ADDRESSES, RateLimits
 from covey.errors import LimitExceeded
-from covey.wire.connections import site_of
+from covey.wire.listeners.connections import site_of
 
 
 class Clock:

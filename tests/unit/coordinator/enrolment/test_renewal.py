@@ -7,7 +7,7 @@ from covey.coordinator.nodes.enrolment import UNPROVEN, renew
 from covey.errors import Conflict, IdentityError, NotFound
 from covey.protos import coordinator_pb2 as pb
 from covey.wire.channels import Peer
-from covey.wire.signing import key_id
+from covey.wire.identities.signing import key_id
 from tests.unit.coordinator.enrolment.tokens import token_for
 
 ALPHA, BETA = (Peer(name, "node", 1e12, f"serial of {name}") for name in ("alpha", "beta"))

@@ -7,7 +7,7 @@ import pytest
 from covey.coordinator.nodes.enrolment import create_token
 from covey.errors import IdentityError, SpecError
 from covey.protos import admin_pb2
-from covey.wire.tokens import JoinToken
+from covey.wire.identities.tokens import JoinToken
 from tests.unit.coordinator.enrolment.tokens import token_for
 
 

@@ -12,7 +12,7 @@ from covey.coordinator.modes.asynchronous.mode import AsyncMode
 from covey.coordinator.runs.facts import NodeProgress
 from covey.errors import Late
 from covey.machines.protocol import NodeRemoved, TransferProgressed
-from covey.wire.signing import CommitStatement
+from covey.wire.identities.signing import CommitStatement
 from tests.unit.coordinator.world import ROUNDS, UPDATES
 
 

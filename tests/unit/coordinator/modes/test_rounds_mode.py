@@ -13,7 +13,7 @@ from covey.coordinator.modes.rounds.mode import RoundsMode
 from covey.coordinator.runs.assignments import AssignmentInputs
 from covey.coordinator.runs.facts import NodeProgress
 from covey.parts import DeclaredPart
-from covey.wire.signing import CommitStatement
+from covey.wire.identities.signing import CommitStatement
 from covey.worker.jobs.steps import OpenedPhase
 from tests.unit.coordinator.world import MODEL, MODEL_BYTES, ROUNDS
 
