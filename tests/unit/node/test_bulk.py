@@ -91,39 +91,49 @@ FAR_S = 0.1
 
 @pytest.fixture
 async def far(served, identity, files):
-    """A node's connections to a coordinator that is far away, over a relay."""
+    """A node's connections to a coordinator that is far away, and the relay between them."""
     async with Relay(served.address) as relay:
         for direction in ("up", "down"):
             relay.latency(direction, FAR_S / 2)
         bulk = BulkChannels(relay.address, identity("n0"), files, stall_s=20.0)
         bulk.most_lanes = 4
         served.artifacts[large.digest] = large
-        yield bulk
+        yield bulk, relay
         await bulk.close()
 
 
 async def test_over_a_long_way_the_next_large_file_takes_more_connections(served, far, files, tmp_path):
+    bulk, relay = far
     served.files.put(large, LARGE)
+    for _ in range(2):
+        await bulk.download(large, lambda count: None)
+        assert files.path(large.digest).read_bytes() == LARGE
+        files.release({large.digest})
+    _assert_one_then_several(served.lanes)
+    served.files.release({large.digest})
+    served.lanes.clear()
     path = tmp_path / "update"
     path.write_bytes(LARGE)
     for _ in range(2):
-        await far.download(large, lambda count: None)
-        assert files.path(large.digest).read_bytes() == LARGE
-        files.release({large.digest})
-    served.files.release({large.digest})
-    down = served.lanes.copy()
-    assert down[0] == Lane()
-    count = down[1].count
-    assert count > 1
-    assert sorted(down[1:], key=str) == [Lane(index, count) for index in range(count)]
-    for _ in range(2):
-        await far.upload(path, large, 0, lambda count: None)
+        await bulk.upload(path, large, 0, lambda count: None)
         assert served.files.path(large.digest).read_bytes() == LARGE
         served.files.release({large.digest})
-    up = served.lanes[len(down) :]
-    assert up[0] == Lane()
-    assert up[1].count > 1
-    assert sorted(up[1:], key=str) == [Lane(index, up[1].count) for index in range(up[1].count)]
+    _assert_one_then_several(served.lanes)
+    relay.cut_once("up", 12 * CHUNK_BYTES)  # one of them
+    with pytest.raises(TransferError):
+        await bulk.upload(path, large, 0, lambda count: None)
+    offset = served.files.offset(large)
+    assert offset < large.size_bytes
+    await bulk.upload(path, large, offset, lambda count: None)
+    assert served.files.path(large.digest).read_bytes() == LARGE
+
+
+def _assert_one_then_several(lanes):
+    first, *others = lanes
+    assert first == Lane()
+    count = others[0].count
+    assert count > 1
+    assert sorted(others, key=str) == [Lane(index, count) for index in range(count)]
 
 
 async def test_a_coordinator_that_knows_of_one_connection_only_gets_one(served, bulk, files):
