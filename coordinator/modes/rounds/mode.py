@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -33,7 +34,7 @@ from covey.coordinator.runs.steps.damage import reject_damaged
 from covey.coordinator.runs.steps.evaluation import NodeMetrics
 from covey.coordinator.runs.steps.preparation import Prepared
 from covey.coordinator.runs.verdict_feedback import VerdictFeedback
-from covey.errors import CoveyError, NotFound
+from covey.errors import CorruptChunk, CoveyError, NotFound
 from covey.parts import rule_phase
 from covey.storage.record.contract import EventRecord, StepRecord, UpdateRecord, VersionRecord, step_verdict
 from covey.wire.identities.signing import CommitVerdict
@@ -258,16 +259,22 @@ class RoundsMode(Mode):
 
     async def _begin_aggregation(self, action: ev.Aggregate) -> None:
         self._services.metrics.phase_took("collecting", time.monotonic() - self._collecting_since)
-        # What is durable decides: an update may have been recorded since the machine looked.
-        answers = await self._run.persist(self._close_round, action.round)
-        self._closing = Closing([answer for answer in answers if answer.verdict == "received"], answers)
+        await self._close(action.round)
         self._run.driver.spawn(self._aggregate(action))
+
+    async def _close(self, number: int) -> None:
+        # What is durable decides: an update may have been recorded since the machine looked.
+        answers = await self._run.persist(self._close_round, number)
+        self._closing = Closing([answer for answer in answers if answer.verdict == "received"], answers)
 
     def _close_round(self, number: int) -> list[UpdateRecord]:
         record, run = self._run.record, self._run.run.run
         record.begin_aggregation(run, number)
         answers = record.updates(run, number)
-        return record.updates(run, number) if reject_damaged(record, self._services.files, answers) else answers
+        return record.updates(run, number) if self._reject_damaged(answers) else answers
+
+    def _reject_damaged(self, answers: Sequence[UpdateRecord]) -> bool:
+        return reject_damaged(self._run.record, self._services.files, answers, self._services.clock())
 
     async def _aggregate(self, action: ev.Aggregate) -> None:
         run, closing = self._run, self._closing
@@ -276,9 +283,15 @@ class RoundsMode(Mode):
                 closing.job = job = step_job(run, closing, self.open_phase(""))
                 faults.reach("aggregate")
                 closing.result = result = await self._services.worker.do(STEP, job)
+            if await run.persist(self._reject_damaged, closing.answers):
+                raise CorruptChunk("a file was damaged or went missing while it was used")
         except CoveyError as error:
-            run.log.exception("aggregation failed", round=action.round)
             closing.discard(self._services.files)
+            if await run.persist(self._reject_damaged, closing.answers):  # while it waited for the worker
+                await self._close(action.round)
+                await self._aggregate(action)
+                return
+            run.log.exception("aggregation failed", round=action.round)
             run.post(ev.AggregationFailed(action.round, str(error)))
             return
         if result.artifact is None:

@@ -1,7 +1,8 @@
-"""After a restart: whether the files that a run goes on from are what its record says.
+"""Whether the files that a run goes on from are what its record says: after a restart, and whenever they are used.
 
 What this process receives or makes is checked as it comes. A file from before is hashed once, before it is used. An
-update whose files are damaged or missing is asked for again; without its newest version a run cannot go on.
+update whose files are damaged or missing is asked for again after a restart, and is lost if that is found later; the
+run goes on. Without its newest version it cannot.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import structlog
 from covey.coordinator.runs.ports import Files
 from covey.errors import CorruptChunk
 from covey.storage.record.contract import EventRecord, Store, UpdateRecord, VersionRecord
+from covey.worker.jobs.steps import LOST
 
 log = structlog.get_logger(room="coordinator")
 OPEN = ("collecting", "aggregating")
@@ -31,24 +33,35 @@ def check_run(store: Store, files: Files, run: str, now: float) -> list[UpdateRe
         CorruptChunk: What cannot be had again is damaged or missing.
     """
     _check_versions(store, files, run)
-    lost = [update for update in _undecided(store, run) if not _is_whole(update, files)]
+    lost = [update for update in _undecided(store, run) if not is_whole(update, files)]
     for update in lost:
         reason = "its files were damaged or missing after a restart: the node is asked for it again"
         if store.forget_update(update):
-            detail = {"round": update.round, "phase": update.phase, "reason": reason}
-            store.add_event(EventRecord(now, "update-lost", run, update.node, detail))
-            log.error("an update is lost", run=run, node=update.node, round=update.round, reason=reason)
+            note_lost(store, update, reason, now)
     return lost
 
 
-def reject_damaged(store: Store, files: Files, answers: Sequence[UpdateRecord]) -> bool:
+def reject_damaged(store: Store, files: Files, answers: Sequence[UpdateRecord], now: float) -> bool:
     """Record that updates whose files were damaged meanwhile do not count; whether there are some. Blocking."""
-    lost = [a for a in answers if a.verdict == "received" and a.parts and not _is_whole(a, files)]
+    lost = [a for a in answers if a.verdict == "received" and a.parts and not is_whole(a, files)]
     for update in lost:
-        reason = "lost: its files were damaged or missing on the coordinator when the round was closed"
-        store.record_outcome(replace(update, verdict="rejected", reason=reason))
-        log.error("an update is lost", run=update.run, node=update.node, round=update.round, reason=reason)
+        reason = f"{LOST} when the round was closed"
+        if store.record_outcome(replace(update, verdict="rejected", reason=reason)):
+            note_lost(store, update, reason, now)
     return bool(lost)
+
+
+def note_lost(store: Store, update: UpdateRecord, reason: str, now: float) -> None:
+    """An event and a line of the log: an update that was acknowledged is not used. Blocking."""
+    detail = {"round": update.round, "phase": update.phase, "reason": reason}
+    store.add_event(EventRecord(now, "update-lost", update.run, update.node, detail))
+    log.error("an update is lost", run=update.run, node=update.node, round=update.round, reason=reason)
+
+
+def is_whole(update: UpdateRecord, files: Files) -> bool:
+    """Whether all files of an update are what the record says; each that is not is dropped. Blocking."""
+    found = [files.check(part.artifact.digest) for part in update.parts]
+    return all(found)
 
 
 def intact(files: Files, digest: str) -> Path:
@@ -70,11 +83,6 @@ def _undecided(store: Store, run: str) -> Iterable[UpdateRecord]:
             yield from (u for u in store.updates(run, record.round) if u.verdict == "received" and u.parts)
 
 
-def _is_whole(update: UpdateRecord, files: Files) -> bool:
-    found = [files.check(part.artifact.digest) for part in update.parts]  # each damaged one is dropped
-    return all(found)
-
-
 def _check_versions(store: Store, files: Files, run: str) -> None:
     newest, step = store.version(run, -1), store.last_step(run)
     _require(files, newest, f"the newest version ({newest.version})")
@@ -84,10 +92,6 @@ def _check_versions(store: Store, files: Files, run: str) -> None:
         raise CorruptChunk(f"the policy's state after step {step.number} is not the one that was recorded; {RESTORE}")
     for number in step.pinned_versions:
         _require(files, store.version(run, number), f"version {number}, which the policy compares with")
-    for update in store.updates_of(run, step.pinned_updates):
-        if update.verdict != "received" and not _is_whole(update, files):
-            what = f"the update of {update.node} in round {update.round}, which the policy refers to"
-            raise CorruptChunk(f"a file of {what}, is damaged or missing; {RESTORE}")
 
 
 def _require(files: Files, version: VersionRecord, what: str) -> None:

@@ -127,13 +127,10 @@ async def test_a_state_that_is_another_one_is_not_gone_on_from(world, record):
         check_run(record, after_restart(world), RUN, 5.0)
 
 
-async def test_versions_and_updates_that_the_state_refers_to_must_be_whole(world, record):
+async def test_versions_that_the_state_refers_to_must_be_whole(world, record):
     put_version(world.files, f"{RUN} v2")
-    stateful(record, pinned_versions=(1,), pinned_updates=(2,))
+    stateful(record, pinned_versions=(1,))
     assert check_run(record, after_restart(world), RUN, 5.0) == []
-    damage(file_of(world, f"{RUN} r2 bob model"), "damaged")
-    with pytest.raises(CorruptChunk, match="the update of bob in round 2, which the policy refers to"):
-        check_run(record, after_restart(world), RUN, 5.0)
     damage(file_of(world, f"{RUN} v1 momentum"), "damaged")
     with pytest.raises(CorruptChunk, match="version 1, which the policy compares with"):
         check_run(record, after_restart(world), RUN, 5.0)
@@ -150,14 +147,16 @@ async def test_an_update_that_the_state_refers_to_and_that_is_undecided_is_asked
 
 async def test_when_a_round_is_closed_what_was_damaged_meanwhile_does_not_count(world, record):
     sent = record.updates(RUN, 2)
-    assert not reject_damaged(record, after_restart(world), sent)
+    assert not reject_damaged(record, after_restart(world), sent, 7.0)
     assert answers(record) == {"ada": "received", "bob": "received"}
     damage(file_of(world, f"{RUN} r2 ada buffers"), "damaged")
     record.begin_aggregation(RUN, 2)
-    assert reject_damaged(record, after_restart(world), sent)
+    assert reject_damaged(record, after_restart(world), sent, 7.0)
     assert answers(record) == {"ada": "rejected", "bob": "received"}
     assert "damaged or missing on the coordinator" in record.updates(RUN, 2)[0].reason
-    assert not reject_damaged(record, after_restart(world), record.updates(RUN, 2))  # it has its verdict
+    (event,) = record.events(run=RUN)
+    assert (event.at, event.kind, event.node, event.detail["round"]) == (7.0, "update-lost", "ada", 2)
+    assert not reject_damaged(record, after_restart(world), record.updates(RUN, 2), 8.0)  # it has its verdict
 
 
 async def test_a_file_that_is_read_now_is_whole_or_the_error_names_it(world):

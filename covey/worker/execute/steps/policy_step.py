@@ -16,14 +16,14 @@ from torch import Tensor
 from covey.aggregation.asynchronous.contract import Arrival, AsyncContext, AsyncStep, Decision, Pinned, PolicyState
 from covey.aggregation.buffers import combine_buffers
 from covey.aggregation.verdicts import Verdict
-from covey.errors import WorkerError
+from covey.errors import RunFailed, WorkerError
 from covey.vectors import Vector
 from covey.worker.execute.from_spec import load_policy, load_server_optimizer
 from covey.worker.execute.steps.open_step import OpenStep
 from covey.worker.execute.updates.update_form import layout_of
 from covey.worker.execute.updates.validate_updates import Admitted, admit
 from covey.worker.files.mapped import MappedModel
-from covey.worker.jobs.steps import EVICTED, StepResult
+from covey.worker.jobs.steps import EVICTED, LOST, StepResult
 
 STALENESS_KEPT = 100
 """Of how many accepted updates the staleness is remembered, for the server optimizer."""
@@ -42,13 +42,14 @@ class PolicyStep:
     """One decision. It is the policy's `Records`, too.
 
     An update whose files are not what they must be, or hold a value that is not finite, is rejected before the
-    policy sees it, and so is one that is staler than the run allows. Held updates of evicted nodes are rejected first.
+    policy sees it, and so is one that is staler than the run allows. Held updates of evicted nodes, and those whose
+    files are lost, are rejected first.
 
     Args:
         step: Its job, opened.
 
     Raises:
-        RunFailed: The state is not the policy's.
+        RunFailed: The state is not the policy's, or it cannot go on without an update that is lost.
         WorkerError: The job has not just one answer.
     """
 
@@ -58,13 +59,20 @@ class PolicyStep:
             raise WorkerError(f"{len(self._job.answers)} updates are to be decided on at once, and a policy takes one")
         (self._arrival,) = self._job.answers
         self._policy = load_policy(self._spec)
-        self._gone = tuple(held for held in self._job.held if held.node in self._job.evicted)
-        self._held = {held.number: held for held in self._job.held if held not in self._gone}
+        self._gone = {held.number: EVICTED for held in self._job.held if held.node in self._job.evicted}
+        self._gone |= {held.number: LOST for held in self._job.held if held.number in self._job.lost}
+        self._held = {held.number: held for held in self._job.held if held.number not in self._gone}
         state_json = self._job.state_json
         self._was = OperationState.model_validate_json(state_json) if state_json else OperationState()
         policy_state = _canonical(self._was.policy) if self._was.policy is not None else ""
         before = self._policy.load_state(policy_state)
-        self._policy_state = self._policy.dropped(before, [held.number for held in self._gone])
+        self._policy_state = self._policy.dropped(before, sorted({*self._gone, *self._job.lost}))
+        if needed := set(self._job.lost).intersection(self._policy.pinned(self._policy_state).updates):
+            raise RunFailed(
+                f"update {min(needed)} is lost, its files were damaged or missing on the coordinator, and the policy "
+                f"{self._spec.aggregation.name!r} cannot go on without it; restore a backup of the coordinator, or "
+                "submit the run anew"
+            )
 
     # -- records
 
@@ -156,7 +164,12 @@ class PolicyStep:
 
     def _answer(self, decision: Decision[Any], recent: tuple[int, ...]) -> StepResult:
         pinned: Pinned = self._policy.pinned(decision.state)
-        gone = [Verdict(held.node, "rejected", EVICTED, number=held.number) for held in self._gone]
+        reasons = self._gone
+        gone = [
+            Verdict(held.node, "rejected", reasons[held.number], number=held.number)
+            for held in self._job.held
+            if held.number in reasons
+        ]
         after = OperationState(policy=decision.state.model_dump(mode="json"), staleness=recent)
         return StepResult(
             (*decision.verdicts, *gone),
