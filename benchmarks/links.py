@@ -5,14 +5,15 @@
     python -m benchmarks.links --parameters 50000000 --nodes 1 --rounds 6 --only far
 
 The link that is far away is measured twice: with one connection a transfer, and with as many as the link is worth.
-All nodes reach their coordinator through a relay on loopback (`covey.testing.relay`). Bytes sent twice are what the
-coordinator counted of a run (`bytes_received` and `bytes_sent` of `covey round list`) over the sizes of its files.
+All nodes reach their coordinator through a relay on loopback (`covey.testing.relay`). Bytes sent twice are those of
+`covey round show`.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import statistics
 import tempfile
 import threading
@@ -20,6 +21,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -86,13 +88,17 @@ def measure(link: Link, nodes: int, parameters: int, rounds: int) -> Passed:
             run = federation.submit(Work(nodes=nodes, parameters=parameters, rounds=rounds).spec_toml)
             drops = _follow(federation, relay, run, link.drop_every_s)
         entries = federation.rounds(run)
-    model = FLOAT_BYTES * parameters
-    # The first model is made on each node; what is sent beside the files themselves is their headers.
-    received = sum(entry["bytes_received"] for entry in entries) - rounds * nodes * model
-    sent = sum(entry["bytes_sent"] for entry in entries) - (rounds - 1) * nodes * model
+        details = [_detail(federation, run, entry["round"]) for entry in entries]
     commits = [entry["committed_at"] for entry in entries]
     times_s = [later - one for one, later in itertools.pairwise(commits)]
-    return Passed(link, statistics.median(times_s), times_s[-1], drops, max(0, received) / 1e6, max(0, sent) / 1e6)
+    up, down = (sum(detail[f"bytes_resent_{way}"] for detail in details) / 1e6 for way in DIRECTIONS)
+    return Passed(link, statistics.median(times_s), times_s[-1], drops, up, down)
+
+
+def _detail(federation: Federation, run: str, number: int) -> dict[str, Any]:
+    target = ["--data-dir", federation.coordinator_dir, "--json"]
+    found: dict[str, Any] = json.loads(federation.cli("round", "show", run, number, *target))
+    return found
 
 
 def _allow(settings: Path, connections: int) -> None:

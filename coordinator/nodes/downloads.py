@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
@@ -12,17 +13,22 @@ import structlog
 from covey import faults
 from covey import messages as msg
 from covey.coordinator.nodes.sessions import Sessions
+from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.runs.active_runs import ActiveRuns
 from covey.coordinator.runs.assignments import is_small
 from covey.coordinator.runs.offers import LOOK_S, STALL_S
+from covey.coordinator.runs.sent_again import Resent
 from covey.driver.background import Background
 from covey.errors import Conflict, NotFound, TransferError
 from covey.storage.files.artifacts import ArtifactFiles
+from covey.wire.transfers.chunks import decode
 from covey.wire.transfers.grants import Grants
 from covey.wire.transfers.lanes import Lane
 from covey.wire.transfers.streams import ONLY, serve_download
 
 log = structlog.get_logger(room="coordinator")
+REMEMBERED = 1024
+"""Transfers that broke."""
 
 
 @dataclass(eq=False)
@@ -30,6 +36,8 @@ class _Streams:
     """The calls over which one granted file goes out."""
 
     count: int
+    reached: int
+    """Where the file is, if all that was given to them arrives, in bytes."""
     begun: set[int] = field(default_factory=set)
     going: int = 0
 
@@ -49,6 +57,8 @@ class Downloads:
         self._grants: Grants[tuple[str, str]] = Grants()
         """By (node, digest)."""
         self._downloading: dict[tuple[str, str], _Streams] = {}
+        self._reached: OrderedDict[tuple[str, str], int] = OrderedDict()
+        """Of transfers that broke: how far they had come."""
         self._watched: set[tuple[str, str]] = set()
         self._without_table: set[tuple[str, str]] = set()
         """Node and file, where the grant has to bring the chunks' digests."""
@@ -112,7 +122,7 @@ class Downloads:
             run, artifact = served
             if not is_small(artifact) and not self._grants.holds(key):
                 raise NotFound("this download is not granted; ask for it in the session")
-            streams = self._begin(key, lane)
+            streams = self._begin(key, lane, run, offset)
             path = self._files.path(digest)
             if not await asyncio.to_thread(self._files.check, digest):
                 raise NotFound("the coordinator's file is damaged or missing; its operator must restore a backup")
@@ -122,13 +132,19 @@ class Downloads:
                     raise TransferError("others wait: ask again, and go on where this ended")
                 self._grants.moved(key, len(chunk), time.monotonic())
                 run.sent(node, len(chunk))
+                streams.reached += len(decode(chunk))
                 yield chunk
             is_whole = True
         finally:
             self._ended(key, streams, is_whole=is_whole)
 
-    def _begin(self, key: tuple[str, str], lane: Lane) -> _Streams:
-        streams = self._downloading.setdefault(key, _Streams(lane.count))
+    def _begin(self, key: tuple[str, str], lane: Lane, run: ActiveRun, offset: int) -> _Streams:
+        streams = self._downloading.get(key)
+        if streams is None:
+            streams = self._downloading[key] = _Streams(lane.count, offset)
+            before = self._reached.pop(key, 0)
+            if before > offset:
+                run.resent(key[0], Resent(down=before - offset))
         if streams.count != lane.count or lane.index in streams.begun:
             raise Conflict("this download is in progress already")
         streams.begun.add(lane.index)
@@ -149,6 +165,10 @@ class Downloads:
         del self._downloading[key]
         if is_whole:
             self._grants.succeeded(key[0])
+        else:
+            self._reached[key] = streams.reached
+            if len(self._reached) > REMEMBERED:
+                self._reached.popitem(last=False)
         self._send_grants(self._grants.release(key))
 
     async def _watch_download(self, key: tuple[str, str]) -> None:

@@ -332,13 +332,14 @@ class CoordinatorService:
         node = self.authorised(context).name
         metadata = dict(context.invocation_metadata() or ())
         digest, offset = str(metadata.get("covey-digest", "")), str(metadata.get("covey-offset", "0"))
-        if not offset.isascii() or not offset.isdigit() or len(offset) > 20:
-            raise NotFound("covey-offset must be a number of bytes")
+        sent = str(metadata.get("covey-sent", "0"))
+        if not all(number.isascii() and number.isdigit() and len(number) <= 20 for number in (offset, sent)):
+            raise NotFound("covey-offset and covey-sent must be numbers of bytes")
         lane, offers = Lane.parse(str(metadata.get("covey-lane", "0/1"))), self._services.offers
         offers.require_grant(node, digest)
 
         async def take(chunks: AsyncIterator[memoryview]) -> int:
-            return await offers.receive(node, digest, int(offset), chunks)
+            return await offers.receive(node, digest, int(offset), chunks, sent=int(sent))
 
         received = await self._uploads.take(node, digest, int(offset), lane, stream, take)
         return pb.UploadReply(received_bytes=received)

@@ -22,6 +22,7 @@ from covey.coordinator.runs.active_runs import ActiveRuns
 from covey.coordinator.runs.claims import opened, run_named
 from covey.coordinator.runs.facts import NodeProgress
 from covey.coordinator.runs.ports import Receive, RunServices
+from covey.coordinator.runs.sent_again import Resent
 from covey.driver.background import Background
 from covey.errors import (
     Conflict,
@@ -212,11 +213,18 @@ class Offers:
         for key in self._uploads.release(digest):
             self.granted(key)
 
-    async def receive(self, node: str, digest: str, offset: int, stream: AsyncIterator[memoryview]) -> int:
-        """Take one part's bytes from `offset` on; returns how many are here when the stream ended."""
+    async def receive(
+        self, node: str, digest: str, offset: int, stream: AsyncIterator[memoryview], *, sent: int = 0
+    ) -> int:
+        """Take one part's bytes from `offset` on; returns how many are here when the stream ended.
+
+        `sent`: how many the node says that it has sent before.
+        """
         offer, artifact = self.require_grant(node, digest)
         if not self._services.files.has(digest):
             offer.run.entered(node, NodeProgress("uploading"))
+            if (again := min(sent, artifact.size_bytes) - offset) > 0:
+                offer.run.resent(node, Resent(up=again))
             await self._receive_part(offer, artifact, offset, stream)
         if not self._missing(offer):
             await self._complete(offer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from covey.wire.transfers.lanes import LEAST_BYTES, Pace
 from covey.wire.transfers.streams import download, upload
 
 STALL_S = 30.0
+REMEMBERED = 16
+"""Uploads that broke."""
 
 
 class _Way:
@@ -67,6 +70,8 @@ class BulkChannels(Bulk):
         self._files, self._stall_s = files, stall_s
         self._down, self._up = _Way(server, identity, "downloads"), _Way(server, identity, "uploads")
         self.most_lanes = 1
+        self._reached: OrderedDict[str, int] = OrderedDict()
+        """How far uploads of a file had come, by digest."""
 
     @override
     async def download(self, artifact: Artifact, on_bytes: OnBytes) -> None:
@@ -77,10 +82,29 @@ class BulkChannels(Bulk):
 
     @override
     async def upload(self, path: Path, artifact: Artifact, offset: int, on_bytes: OnBytes) -> None:
+        digest, before = artifact.digest, self._reached.pop(artifact.digest, 0)
+        self._reached[digest] = offset
+        if len(self._reached) > REMEMBERED:
+            self._reached.popitem(last=False)
+
+        def moved(count: int) -> None:
+            self._reached[digest] = self._reached.get(digest, offset) + count
+            on_bytes(count)
+
         with _interrupted():
             channel, *beside = await self._up.channels(artifact.size_bytes - offset, self.most_lanes)
-            with _timed(self._up.pace, on_bytes) as passed:
-                await upload(channel, path, artifact, offset, stall_s=self._stall_s, on_progress=passed, beside=beside)
+            with _timed(self._up.pace, moved) as passed:
+                await upload(
+                    channel,
+                    path,
+                    artifact,
+                    offset,
+                    stall_s=self._stall_s,
+                    on_progress=passed,
+                    beside=beside,
+                    sent_bytes=before,
+                )
+        self._reached.pop(digest, None)
 
     async def close(self) -> None:
         """Close all connections."""

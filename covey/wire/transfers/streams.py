@@ -124,6 +124,7 @@ async def upload(
     stall_s: float,
     on_progress: Progress | None = None,
     beside: Sequence[grpc.aio.Channel] = (),
+    sent_bytes: int = 0,
 ) -> int:
     """Send a granted file from `offset` on; returns how many bytes the other side now has, durably.
 
@@ -135,6 +136,7 @@ async def upload(
         stall_s: How long no chunk may pass.
         on_progress: Told what passes.
         beside: Further connections that carry the same file, at most `covey.wire.transfers.lanes.MAX_LANES` in all.
+        sent_bytes: How far an earlier attempt had come, to be told to the other side.
 
     Raises:
         Stalled: The other side took nothing, or did not answer at the end, for `stall_s`.
@@ -150,26 +152,20 @@ async def upload(
             if on_progress is not None:
                 on_progress(count)
 
-        lanes = [Lane(index, len(channels)) for index in range(len(channels))]
-        ways = zip(channels, lanes, strict=True)
-        sent = [
-            _send(one, chunks_of(path, artifact.size_bytes, offset, lane), lane, artifact, offset, passed)
-            for one, lane in ways
-        ]
+        metadata = [("covey-digest", artifact.digest), ("covey-offset", str(offset))]
+        if sent_bytes > offset:
+            metadata.append(("covey-sent", str(sent_bytes)))
+        sent = []
+        for index, one in enumerate(channels):
+            lane = Lane(index, len(channels))
+            place = [("covey-lane", str(lane))] if beside else []
+            sent.append(_send(one, chunks_of(path, artifact.size_bytes, offset, lane), [*metadata, *place], passed))
         return (await _all(sent))[0]
 
 
 async def _send(
-    channel: grpc.aio.Channel,
-    chunks: AsyncGenerator[bytes],
-    lane: Lane,
-    artifact: Artifact,
-    offset: int,
-    passed: Progress,
+    channel: grpc.aio.Channel, chunks: AsyncGenerator[bytes], metadata: Sequence[tuple[str, str]], passed: Progress
 ) -> int:
-    metadata = [("covey-digest", artifact.digest), ("covey-offset", str(offset))]
-    if lane.count > 1:
-        metadata.append(("covey-lane", str(lane)))
     call = upload_call(channel)(metadata=tuple(metadata))
     try:
         # A call that is over before all is sent has its reply, or its error, already.

@@ -14,6 +14,7 @@ from covey.artifact import CHUNK_BYTES, artifact_of
 from covey.coordinator.nodes import downloads as module
 from covey.coordinator.nodes.downloads import Downloads
 from covey.coordinator.nodes.sessions import Sessions
+from covey.coordinator.runs.sent_again import Resent
 from covey.errors import Conflict, NotFound, TransferError
 from covey.protos import tensors_pb2 as pb
 from covey.wire.transfers.lanes import Lane
@@ -30,7 +31,10 @@ class Run:
     def __init__(self, *artifacts):
         self.run = SimpleNamespace(run="run", submitted_at=1.0)
         self.files = {artifact.digest: artifact for artifact in artifacts}
-        self.bytes = {}
+        self.bytes, self.twice = {}, []
+
+    def resent(self, node, resent):
+        self.twice.append((node, resent))
 
     def served(self, node, digest):
         return self.files.get(digest)
@@ -255,3 +259,22 @@ async def test_where_a_connection_never_came_the_node_may_begin_anew(downloads, 
     assert [message async for message in downloads.stream("ada", large.digest, 0, Lane(0, 2))]
     downloads.asked("ada", msg.DownloadAsk(large.digest))
     assert await got(downloads, "ada", large) == CHUNKS
+
+
+async def test_what_passed_before_a_download_broke_is_counted_when_it_passes_again(downloads, sessions, run):
+    async def broken_after(chunks, offset):
+        downloads.asked("ada", msg.DownloadAsk(large.digest))
+        async with aclosing(downloads.stream("ada", large.digest, offset)) as going:
+            for _ in range(chunks):
+                await anext(going)
+
+    await broken_after(2, 0)
+    assert run.twice == []
+    downloads.drop("ada")  # its session broke as well
+    await broken_after(1, CHUNK_BYTES)  # one of the two had arrived
+    assert run.twice == [("ada", Resent(down=CHUNK_BYTES))]
+    downloads.asked("ada", msg.DownloadAsk(large.digest))
+    await got(downloads, "ada", large, 2 * CHUNK_BYTES)  # now all had
+    downloads.asked("ada", msg.DownloadAsk(large.digest))
+    await got(downloads, "ada", large)  # a file that came whole, and is wanted once more
+    assert run.twice == [("ada", Resent(down=CHUNK_BYTES))]
