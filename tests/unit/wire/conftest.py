@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from covey.testing.launch.processes import wait_until
 from covey.wire.listeners.metrics_server import MetricsServer
-from tests.unit.wire.metrics_clients import authority_key, client
+from tests.unit.wire.listeners.metrics_clients import authority_key, client
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from covey.spec import TrainingSection
 from covey.testing.tasks import TaskConformance
 
 CPU = torch.device("cpu")
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 
 
 class TestDigits(TaskConformance):

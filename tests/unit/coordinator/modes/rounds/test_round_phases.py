@@ -28,7 +28,7 @@ from covey.machines.protocol import (
     UpdateStored,
     Verdict,
 )
-from tests.unit.coordinator.round_machine import LATE, POLICY, commit, kinds, started
+from tests.unit.coordinator.modes.rounds.round_machine import LATE, POLICY, commit, kinds, started
 
 PHASED = replace(POLICY, phases=2)
 

@@ -19,7 +19,7 @@ from covey.spec import DataSection, TrainingSection
 from covey.testing.tasks import TaskConformance
 
 CPU = torch.device("cpu")
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 SMALL: dict[str, JsonValue] = {"set": "files", "height": 8, "width": 8, "classes": 3, "hidden": 16}
 
 

@@ -13,7 +13,7 @@ from covey.testing.launch.processes import wait_until
 from covey.wire.identities.authority import Authority
 from covey.wire.listeners import bounded_server, metrics_server
 from covey.wire.listeners.bounded_server import MAX_CONNECTIONS, MAX_OF_ADDRESS, MAX_OF_LOOPBACK
-from tests.unit.wire.metrics_clients import ANYWHERE, get, refused, where
+from tests.unit.wire.listeners.metrics_clients import ANYWHERE, get, refused, where
 
 
 def test_slow_clients_are_ended_and_others_are_served(serve):

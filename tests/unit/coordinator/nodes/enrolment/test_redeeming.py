@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from covey.coordinator.nodes.enrolment import BUSY, TAKEN, UNACCEPTABLE, UNPROVEN, USED
 from covey.errors import Conflict, IdentityError, LimitExceeded, NotFound, StoreUnavailable
 from covey.protos import coordinator_pb2 as pb
-from tests.unit.coordinator.enrolment.tokens import events, token_for
+from tests.unit.coordinator.nodes.enrolment.tokens import events, token_for
 
 
 async def test_a_token_is_exchanged_for_a_certificate(env, listen, request_of):

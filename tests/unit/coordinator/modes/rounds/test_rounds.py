@@ -36,7 +36,7 @@ from covey.machines.protocol import (
     UpdateStored,
     Verdict,
 )
-from tests.unit.coordinator.round_machine import POLICY, commit, kinds, machine, started
+from tests.unit.coordinator.modes.rounds.round_machine import POLICY, commit, kinds, machine, started
 
 
 def test_a_run_of_two_rounds():

@@ -8,7 +8,7 @@ from covey.coordinator.nodes.enrolment import create_token
 from covey.errors import IdentityError, SpecError
 from covey.protos import admin_pb2
 from covey.wire.identities.tokens import JoinToken
-from tests.unit.coordinator.enrolment.tokens import token_for
+from tests.unit.coordinator.nodes.enrolment.tokens import token_for
 
 
 async def test_a_token_is_recorded_without_its_secret(env, tmp_path):

@@ -10,7 +10,7 @@ from covey.coordinator.modes.rounds.events import Aggregate, Aggregated, Assign,
 from covey.coordinator.modes.rounds.machine import RoundMachine
 from covey.coordinator.runs.assignments import free_part
 from covey.machines.protocol import NodeAnswered, NodeJoined, NodeLost, NodeRemoved, Report, Started, Tick, UpdateStored
-from tests.unit.coordinator.round_machine import POLICY, kinds, started
+from tests.unit.coordinator.modes.rounds.round_machine import POLICY, kinds, started
 
 NO_PART = "no-part: data.parts: the data are cut into 2 parts"
 LEAST_RETRIES = replace(POLICY, max_retries=0)  # a part that has become free costs none

@@ -8,7 +8,7 @@ import pytest
 
 from covey import messages as msg
 from covey.worker.jobs.steps import LOST
-from tests.unit.coordinator.modes.test_async_mode import begun, decided
+from tests.unit.coordinator.modes.asynchronous.test_async_mode import begun, decided
 from tests.unit.coordinator.world import ROUNDS
 
 HOW = pytest.mark.parametrize("how", ["damaged", "missing"])

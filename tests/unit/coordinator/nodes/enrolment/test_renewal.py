@@ -8,7 +8,7 @@ from covey.errors import Conflict, IdentityError, NotFound
 from covey.protos import coordinator_pb2 as pb
 from covey.wire.channels import Peer
 from covey.wire.identities.signing import key_id
-from tests.unit.coordinator.enrolment.tokens import token_for
+from tests.unit.coordinator.nodes.enrolment.tokens import token_for
 
 ALPHA, BETA = (Peer(name, "node", 1e12, f"serial of {name}") for name in ("alpha", "beta"))
 

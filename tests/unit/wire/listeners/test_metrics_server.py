@@ -22,7 +22,7 @@ from covey.testing.launch.processes import wait_until
 from covey.wire.identities.authority import COORDINATOR_NAME, Authority, private_pem
 from covey.wire.identities.identity import tls_key_in
 from covey.wire.listeners.metrics_server import MetricsServer, scrapable
-from tests.unit.wire.metrics_clients import ANYWHERE, authority_key, client, get, refused, values, where
+from tests.unit.wire.listeners.metrics_clients import ANYWHERE, authority_key, client, get, refused, values, where
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 

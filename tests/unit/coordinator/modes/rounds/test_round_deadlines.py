@@ -18,7 +18,7 @@ from covey.machines.protocol import (
     TransferProgressed,
     UpdateStored,
 )
-from tests.unit.coordinator.round_machine import LATE, POLICY, RESTS, commit, kinds, started
+from tests.unit.coordinator.modes.rounds.round_machine import LATE, POLICY, RESTS, commit, kinds, started
 
 
 def test_a_node_that_returns_within_the_grace_takes_part():
