@@ -20,7 +20,7 @@ from covey.artifact import CHUNK_BYTES, Artifact
 from covey.errors import NotFound, Stalled, StoreError, TransferError
 from covey.protos import coordinator_pb2
 from covey.wire.transfers.chunk_writer import Files, Spool, SpoolWriter
-from covey.wire.transfers.chunks import decode, decoded, download_call, prefix, upload_call
+from covey.wire.transfers.chunks import DOWNLOAD, UPLOAD, decode, decoded, download_call, prefix, upload_call
 from covey.wire.transfers.lanes import Lane, woven
 
 _WRITE_FAILED = "Internal error from Core"
@@ -125,6 +125,7 @@ async def upload(
     on_progress: Progress | None = None,
     beside: Sequence[grpc.aio.Channel] = (),
     sent_bytes: int = 0,
+    method: str = UPLOAD,
 ) -> int:
     """Send a granted file from `offset` on; returns how many bytes the other side now has, durably.
 
@@ -137,6 +138,7 @@ async def upload(
         on_progress: Told what passes.
         beside: Further connections that carry the same file, at most `covey.wire.transfers.lanes.MAX_LANES` in all.
         sent_bytes: How far an earlier attempt had come, to be told to the other side.
+        method: Of which service.
 
     Raises:
         Stalled: The other side took nothing, or did not answer at the end, for `stall_s`.
@@ -159,14 +161,18 @@ async def upload(
         for index, one in enumerate(channels):
             lane = Lane(index, len(channels))
             place = [("covey-lane", str(lane))] if beside else []
-            sent.append(_send(one, chunks_of(path, artifact.size_bytes, offset, lane), [*metadata, *place], passed))
+            chunks = chunks_of(path, artifact.size_bytes, offset, lane)
+            sent.append(_send(upload_call(one, method), chunks, [*metadata, *place], passed))
         return (await _all(sent))[0]
 
 
 async def _send(
-    channel: grpc.aio.Channel, chunks: AsyncGenerator[bytes], metadata: Sequence[tuple[str, str]], passed: Progress
+    begin: grpc.aio.StreamUnaryMultiCallable[Any, Any],
+    chunks: AsyncGenerator[bytes],
+    metadata: Sequence[tuple[str, str]],
+    passed: Progress,
 ) -> int:
-    call = upload_call(channel)(metadata=tuple(metadata))
+    call = begin(metadata=tuple(metadata))
     try:
         # A call that is over before all is sent has its reply, or its error, already.
         with suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):
@@ -234,6 +240,7 @@ async def download(
     stall_s: float,
     on_progress: Progress | None = None,
     beside: Sequence[grpc.aio.Channel] = (),
+    method: str = DOWNLOAD,
 ) -> Path:
     """Fetch a granted file, from where an earlier attempt broke; returns where it is.
 
@@ -244,6 +251,7 @@ async def download(
         stall_s: How long no chunk may pass.
         on_progress: Told what passes.
         beside: Further connections that carry the same file, at most `covey.wire.transfers.lanes.MAX_LANES` in all.
+        method: Of which service.
 
     Raises:
         grpc.aio.AioRpcError: The call failed; calling again resumes.
@@ -258,7 +266,8 @@ async def download(
         streams = []
         for index, one in enumerate(channels):
             place = {"lane": index, "lanes": len(channels)} if beside else {}
-            call = download_call(one)(coordinator_pb2.DownloadRequest(digest=artifact.digest, offset=offset, **place))
+            request = coordinator_pb2.DownloadRequest(digest=artifact.digest, offset=offset, **place)
+            call = download_call(one, method)(request)
             stack.callback(call.cancel)
             streams.append(await stack.enter_async_context(aclosing(decoded(call))))
         return await receive(woven(streams), spool, offset=offset, stall_s=stall_s, on_progress=on_progress)
