@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +23,7 @@ from covey.node.operator.config import IDENTITY_FOLDER, NodeConfig
 from covey.node.operator.health import listening
 from covey.node.operator.metrics import NodeMetrics
 from covey.node.services import NodeServices
+from covey.signals import told_by_signals
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.files.data_lock import held
 from covey.telemetry import configure_logging
@@ -52,9 +52,12 @@ def run_node(config: NodeConfig) -> int:
 
 
 async def _main(config: NodeConfig) -> int:
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = asyncio.Event()
+    with told_by_signals(stop.set):
+        return await _serve_and_measure(config, stop)
+
+
+async def _serve_and_measure(config: NodeConfig, stop: asyncio.Event) -> int:
     metrics = NodeMetrics()
     if config.drill is not None:
         metrics.drill.labels(config.drill.attack).set(1)
