@@ -23,7 +23,7 @@ from covey.coordinator.runs.ports import RunServices
 from covey.coordinator.runs.sent_again import Resent, SentAgain
 from covey.coordinator.runs.steps.absentees import left_out
 from covey.coordinator.runs.steps.commit import MadeStep, adopt_files, discard_scratch
-from covey.coordinator.runs.steps.damage import check_run
+from covey.coordinator.runs.steps.damage import check_run, intact_bytes
 from covey.coordinator.runs.steps.evaluation import NodeMetrics, RunEvaluation
 from covey.coordinator.runs.steps.preparation import Prepared, expected_nodes, prepare
 from covey.driver.driver import Driver
@@ -396,7 +396,7 @@ class ActiveRun:
         if base.artifact.size_bytes > INLINE_BYTES:
             return b""
         if self._small_model[0] != base.artifact.digest:
-            self._small_model = base.artifact.digest, self.services.files.path(base.artifact.digest).read_bytes()
+            self._small_model = base.artifact.digest, intact_bytes(self.services.files, base.artifact)
         self.sent(node, base.artifact.size_bytes)
         return self._small_model[1]
 

@@ -30,7 +30,7 @@ from covey.coordinator.runs.assignments import (
 from covey.coordinator.runs.facts import Counted, NodeProgress
 from covey.coordinator.runs.mode import Mode
 from covey.coordinator.runs.steps.commit import MadeStep, signed_version
-from covey.coordinator.runs.steps.damage import reject_damaged
+from covey.coordinator.runs.steps.damage import intact_bytes, reject_damaged
 from covey.coordinator.runs.steps.evaluation import NodeMetrics
 from covey.coordinator.runs.steps.preparation import Prepared
 from covey.coordinator.runs.verdict_feedback import VerdictFeedback
@@ -129,7 +129,7 @@ class RoundsMode(Mode):
         )
 
     def _content(self, artifact: Artifact) -> bytes:
-        return self._services.files.path(artifact.digest).read_bytes()
+        return intact_bytes(self._services.files, artifact)
 
     def _change_for(self, node: str) -> msg.Change | None:
         change = _state(self._run.newest(), "change")
