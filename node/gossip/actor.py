@@ -37,7 +37,7 @@ P = ParamSpec("P")
 log = structlog.get_logger(room="gossip")
 BEAT_S = 1.0
 """How often a node says where it is, and sends again what is not acknowledged."""
-CONFIRMED_S = 10.0
+FAREWELL_S = 10.0
 """How long a node that left says so to its peers, before it ends."""
 
 
@@ -56,6 +56,8 @@ class Surroundings:
         folder: Of the run on this node.
         durability: What acknowledged things survive.
         clock: Time.
+        beat_s: How often to say where the node is.
+        farewell_s: How long to say that it has left.
     """
 
     config: NodeConfig
@@ -68,6 +70,8 @@ class Surroundings:
     folder: Path
     durability: Durability = "process"
     clock: Clock = field(default_factory=SystemClock)
+    beat_s: float = BEAT_S
+    farewell_s: float = FAREWELL_S
 
 
 class GossipActor(Receiver):
@@ -186,7 +190,7 @@ class GossipActor(Receiver):
                 left_at = left_at or self._world.clock.now()
             if self._may_end(left_at):
                 return
-            await asyncio.sleep(BEAT_S)
+            await asyncio.sleep(self._world.beat_s)
 
     @property
     def _is_done(self) -> bool:
@@ -196,7 +200,7 @@ class GossipActor(Receiver):
         """Whether no peer needs this node any more."""
         executor = self.executor
         if executor.finished == "left":
-            return self._world.clock.now() - left_at >= CONFIRMED_S
+            return self._world.clock.now() - left_at >= self._world.farewell_s
         if executor.finished != "completed" or self._stays:
             return False
         into, peers = executor.ledger.into, executor.machine.exchange.peers

@@ -247,6 +247,7 @@ class Executor(Generic[B, T]):
 
     def _save(self, batches: tuple[Batch, ...], then: Callable[[], None]) -> None:
         bodies, machine = self.bodies, self.machine
+        bodies.tidy(machine)
         snapshot = Snapshot(machine.step, machine, self.model, dict(bodies.own), dict(bodies.inbox))
         superseded = bodies.recorded(snapshot)
 
