@@ -26,6 +26,8 @@ FIGURES_S = 10.0
 PATIENCE_S = 300.0
 """So long no run may stand still."""
 SETTLE_S = 60.0
+LEAST_S = 5.0
+"""Of what is left of the minutes: for less, no lap is begun."""
 
 
 @dataclass(frozen=True)
@@ -134,14 +136,13 @@ class Chase:
         return self.outcome
 
     def _laps(self, arena: Arena) -> None:
-        self._lap(arena, until=0.0)
-        until = time.monotonic() + 60.0 * self.plan.minutes
-        self._strike_at = time.monotonic() + self._next.pause_s
-        most = math.inf if self.plan.laps is None else self.plan.laps
-        while time.monotonic() < until and not self.outcome.problems and len(self.outcome.laps) <= most:
-            self._lap(arena, until)
+        self._lap(arena, strike_s=0.0)
+        left_s, most = 60.0 * self.plan.minutes, math.inf if self.plan.laps is None else self.plan.laps
+        while left_s > LEAST_S and not self.outcome.problems and len(self.outcome.laps) <= most:
+            left_s -= self._lap(arena, left_s)
 
-    def _lap(self, arena: Arena, until: float) -> None:
+    def _lap(self, arena: Arena, strike_s: float) -> float:
+        """All runs once, with strikes for so long at most; the seconds that the runs took, without checks."""
         lap = Lap(len(self.outcome.laps))
         self.outcome.laps.append(lap)
         for work in self._works_of(lap):
@@ -149,12 +150,16 @@ class Chase:
                 f"{work.name}-{lap.number}", rounds=self.plan.rounds, nodes=self.plan.nodes, keep_all=self.plan.keep_all
             )
             lap.runs[work.name] = arena.federation.show(arena.federation.submit(text))
+        began = time.monotonic()
+        self._strike_at = began + self._next.pause_s
         try:
-            self._follow(arena, lap, until)
+            self._follow(arena, lap, began + strike_s)
         finally:
             self._undo_due(arena, float("inf"))
+        took_s = time.monotonic() - began
         self._settle(arena, lap)
         self._check(arena, lap)
+        return took_s
 
     def _works_of(self, lap: Lap) -> list[Work]:
         """All of them; undisturbed, only those whose models are compared."""

@@ -18,7 +18,7 @@ HEADS = "at", "done", "mem", "fds", "thr", "db", "files", "of", "spool", "logs",
 CAPTION = (
     "done: rounds and asynchronous updates; mem, fds, thr: private memory, descriptors, threads; "
     "db, files, spool, logs: the coordinator's record, models and updates, unfinished files, and all event logs; "
-    "node: the largest node's folder; *: at rest"
+    "node: the largest node's folder without event logs and receipts; *: at rest"
 )
 
 
