@@ -17,7 +17,7 @@ from covey.testing.chaos.faults import DOERS, FaultError, Undo
 from covey.testing.chaos.figures import Figures
 from covey.testing.chaos.kinds import KINDS
 from covey.testing.chaos.schedule import COORDINATOR, EVERYBODY, MEAN_PAUSE_S, Strike, strikes
-from covey.testing.chaos.works import ALLOWED, WORKS, Work
+from covey.testing.chaos.works import ALLOWED, PARAMETERS, WORKS, Work
 from covey.testing.federation import TERMINAL, FederationError
 
 POLL_S = 0.05
@@ -41,6 +41,7 @@ class Plan:
         laps: At most so many times all runs; None: as many as there is time for.
         nodes: How many.
         rounds: Of each run.
+        parameters: Of the models of `synthetic`.
         works: Names of `WORKS`.
         kinds: Names of `KINDS`.
         mean_pause_s: Between two strikes.
@@ -54,6 +55,7 @@ class Plan:
     laps: int | None = None
     nodes: int = 3
     rounds: int = 40
+    parameters: int = PARAMETERS
     works: Sequence[str] = tuple(WORKS)
     kinds: Sequence[str] = tuple(KINDS)
     mean_pause_s: float = MEAN_PAUSE_S
@@ -125,7 +127,8 @@ class Chase:
 
     def run(self) -> Outcome:
         """All of it; what goes wrong is among the outcome's problems."""
-        arena = Arena(self.plan.root, self.plan.nodes, allowed=ALLOWED, fork=self.plan.fork)
+        plan = self.plan
+        arena = Arena(plan.root, plan.nodes, parameters=plan.parameters, allowed=ALLOWED, fork=plan.fork)
         try:
             with arena:
                 self._say(f"seed {self.plan.seed}: {arena.federation.root}")
@@ -146,10 +149,7 @@ class Chase:
         lap = Lap(len(self.outcome.laps))
         self.outcome.laps.append(lap)
         for work in self._works_of(lap):
-            text = work.spec_toml(
-                f"{work.name}-{lap.number}", rounds=self.plan.rounds, nodes=self.plan.nodes, keep_all=self.plan.keep_all
-            )
-            lap.runs[work.name] = arena.federation.show(arena.federation.submit(text))
+            lap.runs[work.name] = arena.federation.show(arena.federation.submit(self._text(work, lap)))
         began = time.monotonic()
         self._strike_at = began + self._next.pause_s
         try:
@@ -160,6 +160,12 @@ class Chase:
         self._settle(arena, lap)
         self._check(arena, lap)
         return took_s
+
+    def _text(self, work: Work, lap: Lap) -> str:
+        plan, name = self.plan, f"{work.name}-{lap.number}"
+        return work.spec_toml(
+            name, rounds=plan.rounds, nodes=plan.nodes, parameters=plan.parameters, keep_all=plan.keep_all
+        )
 
     def _works_of(self, lap: Lap) -> list[Work]:
         """All of them; undisturbed, only those whose models are compared."""

@@ -123,4 +123,4 @@ def tracebacks(arena: Arena) -> Iterator[str]:
         _, *surprises = path.read_text(errors="replace").split("Traceback (most recent call last)")
         for text in surprises:
             if "\nKeyboardInterrupt" not in text[:MOST_SHOWN]:
-                yield f"{path} has a traceback:{text[:MOST_SHOWN]}"
+                yield f"{path} has a traceback{text[:MOST_SHOWN]}"

@@ -51,7 +51,7 @@ def test_only_what_was_chosen_is_drawn() -> None:
 @pytest.mark.parametrize("keep_all", [True, False])
 def test_every_run_can_be_submitted(work: Work, keep_all: bool) -> None:
     with by_path(True):
-        spec = parse_toml(work.spec_toml("x", rounds=5, nodes=3, keep_all=keep_all))
+        spec = parse_toml(work.spec_toml("x", rounds=5, nodes=3, parameters=10, keep_all=keep_all))
     assert spec.name == "x"
     assert spec.keep.updates == (1_000_000 if keep_all else 1)
     assert spec.rounds_in_all == (30 if work.mode == "async" else 5)
