@@ -20,6 +20,7 @@ from covey.coordinator.runs.facts import NodeProgress, RunFacts
 from covey.coordinator.runs.layouts import keep_layout, layout_file
 from covey.coordinator.runs.mode import Mode, RunMachine
 from covey.coordinator.runs.ports import RunServices
+from covey.coordinator.runs.sent_again import Resent, SentAgain
 from covey.coordinator.runs.steps.absentees import left_out
 from covey.coordinator.runs.steps.commit import MadeStep, adopt_files, discard_scratch
 from covey.coordinator.runs.steps.damage import check_run, intact_bytes
@@ -55,6 +56,7 @@ class ActiveRun:
         self.log = log.bind(run=run.run, name=run.name)
         self.progress: dict[str, NodeProgress] = {}
         self.bytes_received = self.bytes_sent = 0
+        self.sent_again = SentAgain()
         self.driver = Driver[Any, Any](
             self._do,
             clock=services.clock,
@@ -149,6 +151,11 @@ class ActiveRun:
         if (progress := self.progress.get(node)) is not None:
             self.progress[node] = replace(progress, bytes_sent=progress.bytes_sent + count)
         self.services.metrics.count_sent(node, count)
+
+    def resent(self, node: str, resent: Resent) -> None:
+        """What passed before a transfer broke, and passes again."""
+        self.sent_again.note(self.mode.open_round(node), resent)
+        self.services.metrics.count_resent(node, resent.up + resent.down)
 
     async def node_evaluated(self, node: str, version: int, totals: NodeMetrics) -> None:
         """A node answered an evaluation of the last version."""
@@ -352,6 +359,10 @@ class ActiveRun:
         faults.reach(fault)
         totals = {"bytes_received": bytes_received, "bytes_sent": self.bytes_sent}
         self.record.commit_step(made.record, made.judged, made.version, **totals)
+        if not made.record.opens:
+            again = self.sent_again.ended(made.record.group, self.run.run, self.services.clock())
+            if again is not None:
+                self.record.add_event(again)
         discard_scratch(self.services.files, made.job, made.result)
 
     async def prune_when_due(self, pinned: Sequence[int], added_bytes: int) -> None:
