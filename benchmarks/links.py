@@ -74,7 +74,7 @@ def measure(link: Link, nodes: int, parameters: int, rounds: int) -> Passed:
     received = sum(entry["bytes_received"] for entry in entries) - rounds * nodes * model
     sent = sum(entry["bytes_sent"] for entry in entries) - (rounds - 1) * nodes * model
     commits = [entry["committed_at"] for entry in entries]
-    median_s = statistics.median(later - one for one, later in itertools.pairwise(commits))
+    median_s = statistics.median(later - earlier for earlier, later in itertools.pairwise(commits))
     return Passed(link, median_s, drops, max(0, received) / 1e6, max(0, sent) / 1e6)
 
 
@@ -99,13 +99,13 @@ def _follow(federation: Federation, relay: RelayThread, run: str, drop_every_s: 
     return drops
 
 
-def table(found: Sequence[Passed], model_mb: float, nodes: int) -> Table:
+def table(passes: Sequence[Passed], model_mb: float, nodes: int) -> Table:
     """The report for people."""
     title = f"{nodes} nodes, a model of {model_mb:,.0f} MB"
     shown = Table("link", "round", "dropped", "sent twice, up", "sent twice, down", title=title)
-    for one in found:
-        twice = f"{one.twice_up_mb:.1f} MB", f"{one.twice_down_mb:.1f} MB"
-        shown.add_row(one.link.name, f"{one.round_s:.2f} s", str(one.drops), *twice)
+    for passed in passes:
+        twice = f"{passed.twice_up_mb:.1f} MB", f"{passed.twice_down_mb:.1f} MB"
+        shown.add_row(passed.link.name, f"{passed.round_s:.2f} s", str(passed.drops), *twice)
     return shown
 
 
@@ -129,12 +129,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Link(f"{given.rtt_ms:g} ms round trip", rtt_s=given.rtt_ms / 1e3),
         Link(f"drops every {given.drop_every:g} s", drop_every_s=given.drop_every, bytes_per_s=rate),
     ]
-    found = []
+    passes = []
     for link in links:
         began = time.monotonic()
-        found.append(measure(link, given.nodes, given.parameters, given.rounds))
+        passes.append(measure(link, given.nodes, given.parameters, given.rounds))
         print(f"{link.name}: completed in {time.monotonic() - began:.0f} s", flush=True)
-    console().print(table(found, FLOAT_BYTES * given.parameters / 1e6, given.nodes))
+    console().print(table(passes, FLOAT_BYTES * given.parameters / 1e6, given.nodes))
 
 
 if __name__ == "__main__":

@@ -263,9 +263,9 @@ class Connection:
             CoveyError: It cannot be read. What is wrong with it is in the report.
         """
         identity = self.identity
-        found = audited_of(self._loop.iterate(self._reading().signed(run_id(run))))
-        if found.rows or found.coordinator_key == b"":
-            return examine_record(found, identity.federation, identity.coordinator_key, receipts)
+        audited = audited_of(self._loop.iterate(self._reading().signed(run_id(run))))
+        if audited.rows or audited.coordinator_key == b"":
+            return examine_record(audited, identity.federation, identity.coordinator_key, receipts)
         return self._audit_statements(self.run(run))
 
     def _audit_statements(self, run: Run) -> AuditReport:
@@ -326,13 +326,13 @@ class Connection:
 
     def tokens(self) -> list[TokenInfo]:
         """Join tokens, the newest first, without their secrets."""
-        found, skip = list[TokenInfo](), 0
+        tokens, skip = list[TokenInfo](), 0
         while True:
             reply: pb.ListTokensReply = self._call("ListTokens", pb.ListTokensRequest(skip=skip))
-            found += values_of(TokenInfo, reply.tokens)
+            tokens += values_of(TokenInfo, reply.tokens)
             skip = reply.next
             if not skip:
-                return found
+                return tokens
 
     def revoke_token(self, token: str) -> list[TokenInfo]:
         """Let unused tokens be redeemed no more: by an id (8 characters will do), or by the name that they are for.

@@ -69,8 +69,8 @@ def fill(folder: Path, source: TokenSource, *, count: int, prefix: str, expires_
         with _locked(folder) as lock:
             unused = len(_unused(folder, source.identity.authority_pem))
             numbers = _numbers(lock, prefix, _given(folder, source))
-            made = [_add(folder, source, numbers, prefix, expires_s) for _ in range(count - unused)]
-            return Filled(made, unused + len(made))
+            added = [_add(folder, source, numbers, prefix, expires_s) for _ in range(count - unused)]
+            return Filled(added, unused + len(added))
 
 
 @contextlib.contextmanager
@@ -96,7 +96,7 @@ def _unused(folder: Path, authority: bytes) -> list[Path]:
     """Tokens that a machine can use. Those that none can, and what a killed caller left half-written, are deleted."""
     for left in folder.glob(f"*{TOKEN_SUFFIX}.tmp"):
         left.unlink(missing_ok=True)
-    found = []
+    tokens = []
     for path in (*folder.glob(f"*{TOKEN_SUFFIX}"), *folder.glob(f"*{TAKEN_MARK}*")):
         # One that was claimed meanwhile is gone. What is no token does no harm: machines pass it over, too.
         with contextlib.suppress(FileNotFoundError, IdentityError):
@@ -104,8 +104,8 @@ def _unused(folder: Path, authority: bytes) -> list[Path]:
             if token.authority_pem != authority or token.expires_at <= time.time():
                 path.unlink()
             elif path.name.endswith(TOKEN_SUFFIX):
-                found.append(path)
-    return found
+                tokens.append(path)
+    return tokens
 
 
 def _add(folder: Path, source: TokenSource, numbers: Iterator[int], prefix: str, expires_s: float) -> str:
@@ -147,4 +147,4 @@ def _issued(lock: int) -> dict[str, int]:
 
 def _highest(prefix: str, names: Iterable[str]) -> int:
     pattern = re.compile(rf"{re.escape(prefix)}-([0-9]{{1,9}})")
-    return max((int(found[1]) for found in map(pattern.fullmatch, names) if found), default=0)
+    return max((int(match[1]) for match in map(pattern.fullmatch, names) if match), default=0)

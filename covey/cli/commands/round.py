@@ -118,8 +118,8 @@ def show_round(run: str, number: int | None, as_json: bool, target: Target) -> N
         version = plain(detail.version, VERSION_FIELDS) if detail.version is not None else None
         updates = plain_list(detail.updates, UPDATE_FIELDS)
         nodes = plain_list(detail.nodes, PROGRESS_FIELDS)
-        said = {"updates": updates, "version": version, "nodes": nodes, "capped": dict(detail.capped)}
-        print_json({**plain(detail.round, ROUND_FIELDS), **said})
+        beside = {"updates": updates, "version": version, "nodes": nodes, "capped": dict(detail.capped)}
+        print_json({**plain(detail.round, ROUND_FIELDS), **beside})
         return
     from covey.cli.views import tables
 

@@ -93,8 +93,8 @@ class Lines:
         done, at = self._shown
         if progress.done > done and time.monotonic() - at >= LINE_S:
             self._shown = progress.done, time.monotonic()
-            said = _said(progress)
-            line = f"{progress.done} of {progress.whole} {_unit(progress)}" + (f": {said}" if said else "")
+            text = _said(progress)
+            line = f"{progress.done} of {progress.whole} {_unit(progress)}" + (f": {text}" if text else "")
             click.echo(line, err=True)
 
 

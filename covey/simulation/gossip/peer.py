@@ -149,8 +149,8 @@ class VirtualPeer:
     def _tell(self, peer: Incarnation, step: int, is_finished: bool) -> None:
         out, into = self.ledger.out.get(peer, OutEdge()), self.ledger.into.get(peer, InEdge())
         acknowledged, now = out.sequence - bool(out.waiting), self._world.timeline.now
-        said = ev.Progressed(self.me, step, out.sequence, acknowledged, into.sequence, is_finished, now)
-        self._world.send(self.me, peer, said, None)
+        progressed = ev.Progressed(self.me, step, out.sequence, acknowledged, into.sequence, is_finished, now)
+        self._world.send(self.me, peer, progressed, None)
 
     def _train(self, step: int, scale: float) -> None:
         world = self._world

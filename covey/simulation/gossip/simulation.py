@@ -181,13 +181,13 @@ class GossipSimulation:
     # -- the outcome ------------------------------------------------------------------------------------------------
 
     async def _outcome(self, began: float) -> GossipOutcome:
-        there = {me: peer for me, peer in self._peers.items() if peer.reason not in ("died", "left")}
+        present = {me: peer for me, peer in self._peers.items() if peer.reason not in ("died", "left")}
         accounts = {me: peer.ledger for me, peer in self._peers.items() if peer.reason != "died"}
         mass = audit(accounts, dict.fromkeys(self._fates.gone, ONE))
-        mean = await self._mean(there)
+        mean = await self._mean(present)
         path = self._folder / MEAN
-        distances = {me: (await self._distance(peer, path)) for me, peer in there.items()}
-        evaluated = dict.fromkeys(list(there)[: self._plan.evaluated])
+        distances = {me: (await self._distance(peer, path)) for me, peer in present.items()}
+        evaluated = dict.fromkeys(list(present)[: self._plan.evaluated])
         metrics = {me: await self._evaluate(self._peers[me].model.path) for me in evaluated}
         return GossipOutcome(
             peers=tuple(
@@ -202,7 +202,7 @@ class GossipSimulation:
                     trained=peer.trained,
                     blocked=peer.blocked,
                     batches=sum(edge.sequence for edge in peer.ledger.out.values()),
-                    model_sha256=peer.model.sha256 if me in there else "",
+                    model_sha256=peer.model.sha256 if me in present else "",
                 )
                 for me, peer in self._peers.items()
             ),
@@ -216,11 +216,11 @@ class GossipSimulation:
             seconds=time.monotonic() - began,
         )
 
-    async def _mean(self, there: Mapping[Incarnation, VirtualPeer]) -> MixResult:
+    async def _mean(self, present: Mapping[Incarnation, VirtualPeer]) -> MixResult:
         """The mean of all final models, weighted by their mass: the consensus model."""
-        whole = sum(peer.ledger.live for peer in there.values())
-        portions = tuple(Portion(peer.model.path, peer.ledger.live / whole) for peer in there.values())
-        first = next(iter(there.values())).model.path
+        whole = sum(peer.ledger.live for peer in present.values())
+        portions = tuple(Portion(peer.model.path, peer.ledger.live / whole) for peer in present.values())
+        first = next(iter(present.values())).model.path
         return await self.mix(MixJob(self._layout, first, self._folder / MEAN, portions))
 
     async def _distance(self, peer: VirtualPeer, mean: Path) -> float:

@@ -92,8 +92,8 @@ def read_token(path: Path) -> JoinToken:
         IdentityError: It is not a file, or it holds no whole token.
         FileNotFoundError: It is gone.
     """
-    found = path.lstat()
-    if not stat.S_ISREG(found.st_mode) or found.st_size > 2 * MAX_TEXT:
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode) or status.st_size > 2 * MAX_TEXT:
         raise IdentityError("this is not a file with a join token")
     try:
         return JoinToken.decode(read_text(path))

@@ -79,11 +79,11 @@ class SqlIdentities(Identities):
     def revoke_tokens(self, token: str) -> list[TokenRecord]:
         with self._db.writing() as connection:
             meant = {"b_token": token, "b_prefix": token + "%"}
-            found = [token_record(row) for row in connection.execute(_UNUSED, meant)]
-            if not found:
+            records = [token_record(row) for row in connection.execute(_UNUSED, meant)]
+            if not records:
                 raise NotFound(f"no unused token is {token!r}, or for a node of this name; see the list of tokens")
             connection.execute(_EXPIRE, meant)
-            return [replace(record, expires_at=0.0) for record in found]
+            return [replace(record, expires_at=0.0) for record in records]
 
     @override
     def redeem_token(
@@ -153,11 +153,11 @@ class SqlIdentities(Identities):
     def seen(
         self, node: str, at: float, *, version: str = "", device: str = "", tasks: Sequence[str] | None = None
     ) -> None:
-        said: dict[str, Any] = {"version": version} if version else {}
-        said |= {"device": device} if device else {}
-        said |= {"tasks": list(tasks)} if tasks is not None else {}
+        changes: dict[str, Any] = {"version": version} if version else {}
+        changes |= {"device": device} if device else {}
+        changes |= {"tasks": list(tasks)} if tasks is not None else {}
         with self._db.writing() as connection:
-            _set(connection, node, last_seen_at=at, **said)
+            _set(connection, node, last_seen_at=at, **changes)
 
     @override
     def note_seen(self, times: Mapping[str, float]) -> None:
@@ -205,11 +205,11 @@ def _use_key(connection: Connection, node: str, public_key: bytes, key_id: str, 
     connection.execute(_RETIRE_KEYS, {"b_node": node, "b_key_id": key_id, "b_at": at})
     if not key_id:
         return
-    found = connection.execute(_KEY, {"b_key_id": key_id}).one_or_none()
-    if found is None:
+    row = connection.execute(_KEY, {"b_key_id": key_id}).one_or_none()
+    if row is None:
         values = {"key_id": key_id, "node": node, "public_key": public_key, "valid_from": at, "valid_until": None}
         connection.execute(_ADD_KEY, values)
-    elif (found.node, bytes(found.public_key)) != (node, public_key):
+    elif (row.node, bytes(row.public_key)) != (node, public_key):
         raise Conflict(f"signing key {key_id} belongs to another identity")
     else:
         connection.execute(_REINSTATE_KEY, {"b_key_id": key_id})
