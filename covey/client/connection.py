@@ -13,7 +13,7 @@ from covey.client.audit.verify import AuditReport, examine, examine_record
 from covey.client.export import OnBytes, write_version
 from covey.client.loop import LoopThread
 from covey.client.reading import paging
-from covey.client.reading.channel import DEADLINE_S, AdminChannel
+from covey.client.reading.admin_channel import DEADLINE_S, AdminChannel
 from covey.client.reading.names import RunName, VersionName, run_id, version_number
 from covey.client.reading.remote import RemoteRecord
 from covey.client.reading.run_log import log_of

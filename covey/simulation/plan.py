@@ -43,7 +43,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Progress:
+class SimulationProgress:
     """How far a simulation is.
 
     Attributes:
@@ -63,7 +63,7 @@ class Progress:
     metrics: Mapping[str, float]
 
 
-Watch = Callable[[Progress], None]
+Watch = Callable[[SimulationProgress], None]
 
 
 def names_of(nodes: int) -> list[str]:

@@ -25,7 +25,7 @@ from covey.simulation.gossip.network import VirtualNetwork
 from covey.simulation.gossip.peer import VirtualPeer, World
 from covey.simulation.gossip.plan import GossipOutcome, GossipPlan, PeerOutcome
 from covey.simulation.gossip.timeline import Timeline
-from covey.simulation.plan import Progress, Watch, names_of
+from covey.simulation.plan import SimulationProgress, Watch, names_of
 from covey.simulation.pool import LoggedSupervisor, Pool
 from covey.spec import GossipSection
 from covey.worker.jobs.evaluation import EvaluateJob
@@ -170,9 +170,8 @@ class GossipSimulation:
         losses = [peer.loss for peer in self._peers.values() if peer.loss is not None]
         done = sum(peer.machine.step for peer in self._peers.values())
         metrics = {"loss": math.fsum(losses) / len(losses)} if losses else {}
-        self._watch(
-            Progress(self._plan.spec.mode, done, self._plan.nodes * self._plan.spec.gossip.steps, 0, 0, metrics)
-        )
+        whole = self._plan.nodes * self._plan.spec.gossip.steps
+        self._watch(SimulationProgress(self._plan.spec.mode, done, whole, 0, 0, metrics))
 
     def _ended(self, peer: VirtualPeer) -> None:
         if peer.reason == "left":
