@@ -319,9 +319,12 @@ class Connection:
         of = self.run(run).run if run else ""
         return list(self._loop.iterate(paging.events(self._reading(), of, node, limit)))
 
-    def token(self, node: str = "", *, role: str = "node", expires_s: float = 3600.0) -> Token:
-        """A one-time join token; without a name, for a random one. `role`: `node`, `admin` or `auditor`."""
-        request = pb.CreateTokenRequest(node=node, role=role, expires_s=expires_s)
+    def token(self, node: str = "", *, role: str = "node", expires_s: float = 3600.0, uses: int = 1) -> Token:
+        """A join token; without a name, for a random one. `role`: `node`, `admin` or `auditor`.
+
+        With several `uses` it enrols as many nodes, which are named NODE-1, NODE-2, ... (by default node-1, ...).
+        """
+        request = pb.CreateTokenRequest(node=node, role=role, expires_s=expires_s, uses=uses)
         return value_of(Token, self._call("CreateToken", request))
 
     def tokens(self) -> list[TokenInfo]:
@@ -335,9 +338,9 @@ class Connection:
                 return tokens
 
     def revoke_token(self, token: str) -> list[TokenInfo]:
-        """Let unused tokens be redeemed no more: by an id (8 characters will do), or by the name that they are for.
+        """Let tokens be redeemed no more: by an id (8 characters will do), or by the name that they are for.
 
-        Raises `NotFound` where there is no such unused token. What was enrolled stays.
+        Raises `NotFound` where no such token has uses left. What was enrolled stays.
         """
         return list(values_of(TokenInfo, self._call("RevokeToken", pb.RevokeTokenRequest(token=token)).tokens))
 

@@ -7,8 +7,9 @@ The wire between daemons is `Peers`, and gives what comes to a `Receiver`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from covey.artifact import Artifact
 from covey.gossip.ledger import Batch, Incarnation
@@ -125,22 +126,57 @@ class Labour(Protocol[B, T]):
         ...
 
 
-class Record(Protocol[B_in]):
+@dataclass(frozen=True)
+class Snapshot(Generic[B]):
+    """A node at the moment of a publication: all that a restart begins with.
+
+    Attributes:
+        step: Whose publication it is.
+        machine: The machine's state as JSON (`covey.node.gossip.state`).
+        model: The node's model, which is the body of the step's batches.
+        bodies: Of publications that are still on their way, by step; the newest is among them.
+        inbox: What came and is not mixed in yet, by sender and number.
+    """
+
+    step: int
+    machine: str
+    model: B
+    bodies: Mapping[int, B]
+    inbox: Mapping[tuple[Incarnation, int], B]
+
+    @property
+    def all_bodies(self) -> list[B]:
+        """Every model that it needs, each as often as it is named."""
+        return [self.model, *self.bodies.values(), *self.inbox.values()]
+
+
+@dataclass(frozen=True)
+class Saved(Generic[B]):
+    """What a record has: the newest snapshot, and what was noted since, in order; None: nothing was published yet."""
+
+    snapshot: Snapshot[B] | None = None
+    noted: Sequence[tuple[Noted, B | None]] = ()
+
+
+class Record(Protocol[B]):
     """A node's record of its run. Writes happen in the order of the calls; `then` is called when one is durable."""
 
-    def note(self, event: Noted, body: B_in | None, then: Callable[[], None]) -> None:
+    def note(self, event: Noted, body: B | None, then: Callable[[], None]) -> None:
         """Something that a restart needs, with the body of a batch that came."""
         ...
 
-    def publish(self, step: int, state: str, model: B_in, then: Callable[[], None]) -> None:
-        """Model and machine as they are now, in one write. What was noted before is part of it.
+    def publish(self, snapshot: Snapshot[B], batches: Sequence[Batch], then: Callable[[], None]) -> None:
+        """A snapshot in one write, in place of the one before and of all that was noted until now.
 
         Args:
-            step: Whose publication it is.
-            state: The machine's state, JSON: account, peers, batches that are on their way, what waits to be mixed in.
-            model: The node's model, and the body of the step's batches.
+            snapshot: Of this moment.
+            batches: What the step gives, for the history.
             then: Called when all of it is durable.
         """
+        ...
+
+    def when_durable(self, then: Callable[[], None]) -> None:
+        """Call when all that was given until now is durable: at once, where nothing waits."""
         ...
 
 

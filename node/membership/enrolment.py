@@ -125,7 +125,7 @@ def _complete(folder: Path, token: JoinToken, reply: pb.EnrolReply) -> None:
     """Write what was certified, if it is what was asked for."""
     certificate = x509.load_pem_x509_certificate(reply.certificate)
     own = tls_key_in(folder / "tls.key").public_key()
-    if (reply.name, reply.role) != (token.name, token.role) or certificate.public_key() != own:
+    if not token.allows(reply.name) or reply.role != token.role or certificate.public_key() != own:
         raise IdentityError("the coordinator certified something else than was asked; do not use this federation")
     Identity.write(
         folder,

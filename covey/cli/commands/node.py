@@ -132,7 +132,7 @@ def _spec_to_check(spec: Path | None, task: str | None) -> Any:
     examples=(
         "covey node start --data-dir /srv/node",
         "covey node start --data-dir /srv/node --device cuda:1",
-        "covey node start --data-dir /srv/node --join /srv/tokens",
+        "covey node start --data-dir /srv/node --join /etc/covey/join.token",
         "covey node start --data-dir /srv/node --metrics 127.0.0.1:9465",
         "covey node start --data-dir /srv/node --attack scaled --attack-option factor=-10",
         "covey node start --data-dir /srv/a --attack alie --attack-group /srv/drill --attack-members a,b,c",
@@ -146,7 +146,7 @@ def _spec_to_check(spec: Path | None, task: str | None) -> Any:
     "token_source",
     type=click.Path(path_type=Path),
     envvar="COVEY_JOIN",
-    help="At the first start: a file with a join token, or a folder of *.token files of which one is taken.",
+    help="At the first start: a file with a join token.",
 )
 @click.option(
     "--authority",

@@ -70,9 +70,20 @@ def admin_table(admins: Iterable[Admin]) -> list[Any]:
 def token_table(tokens: Iterable[TokenInfo]) -> list[Any]:
     """One line a join token."""
     return listing(
-        [*(Column(name) for name in ("TOKEN", "NODE", "ROLE", "STATE", "EXPIRES")), Column("CREATED", below="narrow")],
         [
-            (token.id, token.node, token.role, state_text(token.state), when(token.expires_at), when(token.created_at))
+            *(Column(name) for name in ("TOKEN", "NODE", "ROLE", "STATE", "LEFT", "EXPIRES")),
+            Column("CREATED", below="narrow"),
+        ],
+        [
+            (
+                token.id,
+                token.node,
+                token.role,
+                state_text(token.state),
+                f"{token.uses_left} of {token.uses}",
+                when(token.expires_at),
+                when(token.created_at),
+            )
             for token in tokens
         ],
     )

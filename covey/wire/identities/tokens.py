@@ -6,16 +6,14 @@ import base64
 import hashlib
 import json
 import re
-import stat
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from cryptography import x509
 from pydantic import AfterValidator, BaseModel, Field
 
 from covey.errors import IdentityError
-from covey.texts import BOM, read_text
+from covey.texts import BOM
 from covey.wire.identities.authority import check_name
 from covey.wire.identities.canonical import STRICT, Finite
 
@@ -25,10 +23,7 @@ Role = Literal["node", "admin", "auditor"]
 ROLES: tuple[str, ...] = get_args(Role)
 """Those that a token may give."""
 MAX_TEXT = 16_384
-TOKEN_SUFFIX = ".token"
-"""In a folder of tokens: an unused one, NAME.token."""
-TAKEN_MARK = ".taken-"
-"""There: one that a machine has claimed, NAME.taken-RANDOM."""
+MAX_USES = 10_000
 _AROUND = BOM + "\"'`\u200b\u2018\u2019\u201c\u201d<>"
 """What mail programs and editors put around it."""
 _ADDRESS = re.compile(r"[^\s:/]+:[0-9]{1,5}|\[[0-9a-fA-F:.%]+\]:[0-9]{1,5}")
@@ -36,15 +31,23 @@ _ADDRESS = re.compile(r"[^\s:/]+:[0-9]{1,5}|\[[0-9a-fA-F:.%]+\]:[0-9]{1,5}")
 
 @dataclass(frozen=True)
 class JoinToken:
-    """What a token carries: where to enrol, whom to trust there, and the one-time secret."""
+    """What a token carries: where to enrol, whom to trust there, and the secret."""
 
     name: str
+    """Of the identity; with several uses, identities are named NAME-1, NAME-2, ..."""
     role: str
     server: str
     enrol: str
     authority_pem: bytes
     secret: bytes = field(repr=False)
     expires_at: float
+    uses: int = 1
+    """How many identities can be enrolled with it."""
+
+    def allows(self, name: str) -> bool:
+        """Whether a certificate for this name is what the token promises."""
+        prefix, _, number = name.rpartition("-")
+        return name == self.name if self.uses == 1 else prefix == self.name and number.isdecimal()
 
     @property
     def secret_sha256(self) -> str:
@@ -61,7 +64,7 @@ class JoinToken:
             "a": self.authority_pem.decode(),
             "k": self.secret.hex(),
             "x": self.expires_at,
-        }
+        } | ({"u": self.uses} if self.uses > 1 else {})
         body = json.dumps(data, separators=(",", ":")).encode()
         return PREFIX + base64.urlsafe_b64encode(body).decode().rstrip("=")
 
@@ -83,22 +86,6 @@ class JoinToken:
             return _Token.model_validate_json(raw).opened()
         except (ValueError, IdentityError):  # which may hold the secret
             raise IdentityError("the join token is damaged; copy the whole line") from None
-
-
-def read_token(path: Path) -> JoinToken:
-    """The token in a file of a folder that others can write to.
-
-    Raises:
-        IdentityError: It is not a file, or it holds no whole token.
-        FileNotFoundError: It is gone.
-    """
-    status = path.lstat()
-    if not stat.S_ISREG(status.st_mode) or status.st_size > 2 * MAX_TEXT:
-        raise IdentityError("this is not a file with a join token")
-    try:
-        return JoinToken.decode(read_text(path))
-    except UnicodeDecodeError:
-        raise IdentityError("this is not a text file with a join token") from None
 
 
 def _address(value: str) -> str:
@@ -130,6 +117,7 @@ class _Token(BaseModel):
     authority: Annotated[str, Field(alias="a"), AfterValidator(_pem)]
     secret: Annotated[str, Field(alias="k"), AfterValidator(_hex_secret)]
     expires_at: Finite = Field(alias="x")
+    uses: int = Field(1, alias="u", ge=1, le=MAX_USES)
 
     def opened(self) -> JoinToken:
         """What it says."""
@@ -141,4 +129,5 @@ class _Token(BaseModel):
             self.authority.encode(),
             bytes.fromhex(self.secret),
             self.expires_at,
+            self.uses,
         )

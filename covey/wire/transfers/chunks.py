@@ -22,6 +22,8 @@ from covey.wire.errors import abort
 DOWNLOAD = "/covey.v1.Coordinator/Download"
 UPLOAD = "/covey.v1.Coordinator/Upload"
 DOWNLOAD_VERSION = "/covey.v1.Admin/DownloadVersion"
+FETCH = "/covey.v1.Peer/Fetch"
+PUSH = "/covey.v1.Peer/Push"
 
 STALL_S = 30.0
 _TAG = 0x0A
@@ -107,7 +109,7 @@ def _paced(method: ChunkSource, stall_s: float) -> Callable[..., Awaitable[None]
 
 
 def download_handler(method: ChunkSource, *, stall_s: float = STALL_S) -> grpc.RpcMethodHandler[Any, Any]:
-    """The handler of `Coordinator.Download`; it ends the call of a client that takes no chunk for `stall_s`."""
+    """The handler of `Coordinator.Download` and `Peer.Fetch`; a client that takes no chunk for `stall_s` is ended."""
     return grpc.unary_stream_rpc_method_handler(
         _paced(method, stall_s),
         request_deserializer=coordinator_pb2.DownloadRequest.FromString,
@@ -116,7 +118,7 @@ def download_handler(method: ChunkSource, *, stall_s: float = STALL_S) -> grpc.R
 
 
 def upload_handler(method: ChunkSink) -> grpc.RpcMethodHandler[Any, Any]:
-    """The handler of `Coordinator.Upload`; a message that is no chunk raises where the method reads it."""
+    """The handler of `Coordinator.Upload` and `Peer.Push`; what is no chunk raises where the method reads it."""
     return grpc.stream_unary_rpc_method_handler(
         method, request_deserializer=decode, response_serializer=coordinator_pb2.UploadReply.SerializeToString
     )
@@ -134,17 +136,17 @@ def download_version_handler(method: ChunkSource, *, stall_s: float = STALL_S) -
 # -- a client's side
 
 
-def download_call(channel: grpc.aio.Channel) -> grpc.aio.UnaryStreamMultiCallable[Any, Any]:
-    """`Coordinator.Download` of a channel: takes a DownloadRequest, gives chunk messages (see `decoded`)."""
+def download_call(channel: grpc.aio.Channel, method: str = DOWNLOAD) -> grpc.aio.UnaryStreamMultiCallable[Any, Any]:
+    """`Coordinator.Download` (or `FETCH`) of a channel: takes a DownloadRequest, gives chunks (see `decoded`)."""
     return channel.unary_stream(
-        DOWNLOAD, request_serializer=coordinator_pb2.DownloadRequest.SerializeToString, response_deserializer=None
+        method, request_serializer=coordinator_pb2.DownloadRequest.SerializeToString, response_deserializer=None
     )
 
 
-def upload_call(channel: grpc.aio.Channel) -> grpc.aio.StreamUnaryMultiCallable[Any, Any]:
-    """`Coordinator.Upload` of a channel: takes chunk messages, gives an UploadReply."""
+def upload_call(channel: grpc.aio.Channel, method: str = UPLOAD) -> grpc.aio.StreamUnaryMultiCallable[Any, Any]:
+    """`Coordinator.Upload` (or `PUSH`) of a channel: takes chunk messages, gives an UploadReply."""
     return channel.stream_unary(
-        UPLOAD, request_serializer=None, response_deserializer=coordinator_pb2.UploadReply.FromString
+        method, request_serializer=None, response_deserializer=coordinator_pb2.UploadReply.FromString
     )
 
 

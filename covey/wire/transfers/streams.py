@@ -19,7 +19,7 @@ from covey.artifact import CHUNK_BYTES, Artifact
 from covey.errors import NotFound, Stalled, StoreError, TransferError
 from covey.protos import coordinator_pb2
 from covey.wire.transfers.chunk_writer import Files, Spool, SpoolWriter
-from covey.wire.transfers.chunks import decode, decoded, download_call, prefix, upload_call
+from covey.wire.transfers.chunks import DOWNLOAD, UPLOAD, decode, decoded, download_call, prefix, upload_call
 
 _WRITE_FAILED = "Internal error from Core"
 """What grpc.aio says, with status INTERNAL, if it sees a write fail before it sees the call's real status."""
@@ -118,6 +118,7 @@ async def upload(
     *,
     stall_s: float,
     on_progress: Progress | None = None,
+    method: str = UPLOAD,
 ) -> int:
     """Send a granted file from `offset` on; returns how many bytes the other side now has, durably.
 
@@ -129,7 +130,7 @@ async def upload(
     """
     metadata = (("covey-digest", artifact.digest), ("covey-offset", str(offset)))
     async with _Patience(stall_s) as patience:
-        call = upload_call(channel)(metadata=metadata)
+        call = upload_call(channel, method)(metadata=metadata)
         try:
             # A call that is over before all is sent has its reply, or its error, already.
             with suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):
@@ -180,7 +181,13 @@ async def receive(
 
 
 async def download(
-    channel: grpc.aio.Channel, artifact: Artifact, files: Files, *, stall_s: float, on_progress: Progress | None = None
+    channel: grpc.aio.Channel,
+    artifact: Artifact,
+    files: Files,
+    *,
+    stall_s: float,
+    on_progress: Progress | None = None,
+    method: str = DOWNLOAD,
 ) -> Path:
     """Fetch a granted file, from where an earlier attempt broke; returns where it is.
 
@@ -193,7 +200,7 @@ async def download(
     if spool.complete:
         return await asyncio.to_thread(spool.finish)
     request = coordinator_pb2.DownloadRequest(digest=artifact.digest, offset=spool.offset)
-    call = download_call(channel)(request)
+    call = download_call(channel, method)(request)
     try:
         async with aclosing(decoded(call)) as stream:
             return await receive(stream, spool, offset=spool.offset, stall_s=stall_s, on_progress=on_progress)

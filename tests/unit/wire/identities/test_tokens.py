@@ -2,6 +2,7 @@ import base64
 import hashlib
 import json
 import traceback
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -36,6 +37,16 @@ def test_a_token_is_one_word_and_read_back(token):
     assert text.split() == [text]
     assert JoinToken.decode(text) == token
     assert token.secret_sha256 == hashlib.sha256(token.secret).hexdigest()
+
+
+def test_one_of_several_uses_says_so_and_any_other_looks_as_before(token):
+    shared = replace(token, uses=3)
+    assert JoinToken.decode(shared.encode()) == shared
+    assert data_of(shared.encode()) == data_of(token.encode()) | {"u": 3}
+    assert token.allows("alpha")
+    assert not token.allows("alpha-1")
+    assert shared.allows("alpha-1")
+    assert not shared.allows("alpha")
 
 
 def test_copying_it_over_several_lines_does_no_harm(token):
@@ -99,6 +110,10 @@ def test_any_json_is_refused(data):
         ("e", "x host:1"),
         ("k", "0" * 62),
         ("z", 1),
+        ("u", 0),
+        ("u", 10_001),
+        ("u", "3"),
+        ("u", True),
     ],
 )
 def test_wrong_values_are_refused(token, field, value):
