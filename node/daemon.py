@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +23,7 @@ from covey.node.operator.config import IDENTITY_FOLDER, NodeConfig
 from covey.node.operator.health import listening
 from covey.node.operator.metrics import NodeMetrics
 from covey.node.services import NodeServices
+from covey.signals import told_by_signals
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.files.data_lock import held
 from covey.telemetry import configure_logging
@@ -52,9 +52,12 @@ def run_node(config: NodeConfig) -> int:
 
 
 async def _main(config: NodeConfig) -> int:
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = asyncio.Event()
+    with told_by_signals(stop.set):
+        return await _serve_and_measure(config, stop)
+
+
+async def _serve_and_measure(config: NodeConfig, stop: asyncio.Event) -> int:
     metrics = NodeMetrics()
     if config.drill is not None:
         metrics.drill.labels(config.drill.attack).set(1)
@@ -98,11 +101,7 @@ class NodeDaemon:
         self._store = NodeStore(config.data_dir)
         self._bulk = BulkChannels(self._server, identity, self._files)
         self._link = CoordinatorLink(
-            identity,
-            self._server,
-            hello=self._hello,
-            on_message=lambda message: self._actor.receive(message),
-            on_lost=lambda: self._actor.lost(),
+            identity, self._server, hello=self._hello, on_message=self._receive, on_lost=lambda: self._actor.lost()
         )
         recorder = assignments_log(config.data_dir / EVENTS)
         ports = self._link, self._bulk, self._files, self._worker, self._store
@@ -131,6 +130,11 @@ class NodeDaemon:
         log.info("stopping")
         await self._stop([link, stopped, renewed, *others])
         return code
+
+    def _receive(self, message: msg.CoordinatorMessage) -> None:
+        if isinstance(message, msg.Welcome):
+            self._bulk.most_lanes = min(message.lanes, self._config.settings.limits.connections)
+        self._actor.receive(message)
 
     def _check_files(self) -> None:
         """Before anything from before a restart is used: what is not needed goes, and so does what is damaged."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import structlog
 
+from covey.artifact import Artifact, artifact_of
 from covey.coordinator.runs.ports import Files
 from covey.errors import CorruptChunk
 from covey.storage.record.contract import EventRecord, Store, UpdateRecord, VersionRecord
@@ -73,6 +74,19 @@ def intact(files: Files, digest: str) -> Path:
     if not files.check(digest):
         raise CorruptChunk(f"the file {files.path(digest)} is damaged or missing; {RESTORE}")
     return files.path(digest)
+
+
+def intact_bytes(files: Files, artifact: Artifact) -> bytes:
+    """The content of a small file that goes into a message now: the bytes that were hashed are those that go.
+
+    Raises:
+        CorruptChunk: It is damaged or missing.
+    """
+    path = intact(files, artifact.digest)
+    data = path.read_bytes()
+    if artifact_of([data] if data else []).digest != artifact.digest:
+        raise CorruptChunk(f"the file {path} is damaged; {RESTORE}")
+    return data
 
 
 def _undecided(store: Store, run: str) -> Iterable[UpdateRecord]:

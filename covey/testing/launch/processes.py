@@ -160,6 +160,11 @@ class Daemon:
         self.may_die = True
         self._process.terminate()
 
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal that ends it; see `wait`."""
+        self.may_die = True
+        self._process.send_signal(number)
+
     def suspend(self) -> None:
         """Stop it in its tracks (SIGSTOP), as a machine that hangs; its connections stay open."""
         os.kill(self.pid, signal.SIGSTOP)

@@ -63,6 +63,10 @@ class RunStates:
 
     def settle(self, run: str, feedback: msg.Feedback, number: int) -> State:
         """The state to train from in round `number`, now that the run has decided on an update."""
+        if feedback.update and run not in self._states:
+            log.warning(
+                "what this node kept of a run is gone: it trains on as if it had just come", run=run, round=number
+            )
         now = self._states.get(run, RunState(run))
         is_accepted = feedback.accepted and bool(feedback.update) and feedback.update == now.update
         accepted = now.staged if is_accepted else now.accepted

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from covey.coordinator.runs.steps.damage import RESTORE, check_run, intact, reject_damaged
+from covey.coordinator.runs.steps.damage import RESTORE, check_run, intact, intact_bytes, reject_damaged
 from covey.errors import CorruptChunk
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.testing.store import records as make
@@ -167,3 +167,12 @@ async def test_a_file_that_is_read_now_is_whole_or_the_error_names_it(world):
         intact(after_restart(world), artifact.digest)
     assert str(path) in str(caught.value)
     assert not path.exists()  # nobody may use it
+
+
+async def test_the_bytes_that_go_into_a_message_are_those_that_were_hashed(world, monkeypatch):
+    path, artifact = put(world.files, "a small model"), make.artifact("a small model")
+    assert intact_bytes(world.files, artifact) == b"a small model"
+    monkeypatch.setattr(world.files, "check", lambda digest: True)  # it was whole a moment ago
+    damage(path, "damaged")
+    with pytest.raises(CorruptChunk, match="is damaged; restore a backup"):
+        intact_bytes(world.files, artifact)

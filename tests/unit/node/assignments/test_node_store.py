@@ -115,6 +115,16 @@ def test_all_of_it_is_there_after_a_restart(tmp_path):
     assert NodeStore(tmp_path).settle("a", msg.Feedback(), 0) == state
 
 
+def test_a_node_that_has_lost_what_it_kept_of_a_run_says_so_once(tmp_path):
+    NodeStore(tmp_path / "before").save(update("a", 4), {"momentum": artifact("m")}, {})
+    after = NodeStore(tmp_path / "after")
+    with capture_logs() as logs:
+        assert after.settle("a", msg.Feedback("digest a 4", True), 5) == {}
+        assert after.settle("a", msg.Feedback("digest a 4", True), 5) == {}
+        assert after.settle("b", msg.Feedback(), 1) == {}
+    assert [(entry["log_level"], entry["run"], entry["round"]) for entry in logs] == [("warning", "a", 5)]
+
+
 def test_the_oldest_run_s_state_goes_first(tmp_path):
     state = LocalStates(tmp_path)
     for number in range(local_state.MAX_RUNS):

@@ -84,6 +84,13 @@ async def test_a_damaged_file_is_not_offered_for_ever(node, delivery):
     assert not await sending.deliver()
 
 
+async def test_a_small_file_that_was_damaged_is_not_sent_at_all(node, delivery):
+    sending, _ = delivery(b"ab", b"cd")
+    node.files.path(artifact_of([b"cd"]).digest).write_bytes(b"cX")
+    assert not await sending.deliver()
+    assert offers(node) == []
+
+
 async def test_a_refusal_that_is_not_final_is_waited_out(node, delivery):
     node.coordinator.refusals = ["not-ready", "not-ready"]
     assert await delivery(b"ab")[0].deliver()
