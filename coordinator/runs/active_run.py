@@ -188,7 +188,7 @@ class ActiveRun:
     async def _execute(self) -> None:
         services = self.services
         self.prepared = prepared = await prepare(services, self.run)
-        await keep_layout(services.files, prepared.run.layout)
+        await self.persist(keep_layout, services.files, services.retention, prepared.run)
         if self.run.state == "queued":
             began = EventRecord(services.clock(), "run-started", self.run.run)
             await self.persist(self.record.add_event, began)
@@ -230,6 +230,7 @@ class ActiveRun:
         self._count_end(action.state)
         if self.base is not None and self.prepared is not None:
             await self.persist(self.prune, [self.base.version])
+        await self.persist(services.retention.need_no_more, run)
         detail = {"state": action.state, "reason": action.reason}
         await self.persist(self.record.add_event, EventRecord(now, "run-finished", run, detail=detail))
         for node in services.nodes.nodes():
