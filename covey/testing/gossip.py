@@ -32,6 +32,7 @@ from covey.testing.launch.processes import Daemon, end_all, wait_until
 from covey.testing.relay import RelayThread
 
 MARK = "COVEY_FEDERATION"
+READY_S = 60.0
 
 
 class GossipNodes:
@@ -43,15 +44,25 @@ class GossipNodes:
         nodes: How many.
         relays: Whether a relay stands before each node.
         callers: Nodes without an address: they only call.
+        relayed: Nodes without an open port that wait at a relay (`covey relay start`), where others call them.
     """
 
     def __init__(
-        self, root: Path, spec: str, nodes: int, *, relays: bool = False, callers: Collection[int] = ()
+        self,
+        root: Path,
+        spec: str,
+        nodes: int,
+        *,
+        relays: bool = False,
+        callers: Collection[int] = (),
+        relayed: Collection[int] = (),
     ) -> None:
         self.root, self.names = root, [f"n{index}" for index in range(nodes)]
         self.spec, self.peers = root / "run.toml", root / "peers.toml"
         self.daemons: list[Daemon | None] = [None] * nodes
-        self._callers, self._exits, self._mark = callers, ExitStack(), uuid.uuid4().hex
+        self._callers, self._relayed, self._exits, self._mark = callers, relayed, ExitStack(), uuid.uuid4().hex
+        self._meeting: Daemon | None = None
+        self._meeting_address = ""
         self._addresses = [f"127.0.0.1:{port}" for port in _free_ports(nodes)]
         self._relays = [RelayThread(address) for address in self._addresses] if relays else []
         root.mkdir(parents=True, exist_ok=True)
@@ -61,6 +72,8 @@ class GossipNodes:
         for relay in self._relays:
             self._exits.enter_context(relay)
         authority.init(self.root / "ca")
+        if self._relayed:
+            self._open_meeting()
         entries = []
         for index, name in enumerate(self.names):
             issued = authority.issue(self.root / "ca", name, self.folder(index) / "identity")
@@ -75,8 +88,21 @@ class GossipNodes:
         if error is not None:
             for daemon in filter(None, self.daemons):
                 error.add_note(f"the log of {daemon.name} ends:\n{daemon.tail()}")
-        end_all([daemon for daemon in self.daemons if daemon is not None], MARK, self._mark)
+        end_all([daemon for daemon in (*self.daemons, self._meeting) if daemon is not None], MARK, self._mark)
         self._exits.close()
+
+    def _open_meeting(self) -> None:
+        """Start the relay that nodes wait at."""
+        announced = self.root / "relay.json"
+        options = ["--authority", self.root / "ca" / "authority.crt", "--announce", announced]
+        command = _command(["relay", "start", "--listen", "127.0.0.1:0", *options])
+        self._meeting = Daemon("relay", command, self.root / "relay.log", self._environment(), may_die=False)
+        if not wait_until(announced.exists, READY_S):
+            raise CoveyError(f"the relay did not start:\n{self._meeting.tail()}")
+        self._meeting_address = json.loads(announced.read_text())["listen"]
+
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, MARK: self._mark, "PYTHONUNBUFFERED": "1"}
 
     def folder(self, index: int) -> Path:
         """A node's data directory."""
@@ -84,6 +110,8 @@ class GossipNodes:
 
     def address(self, index: int) -> str:
         """Where others call a node."""
+        if index in self._relayed:
+            return self._meeting_address
         return self._relays[index].address if self._relays else self._addresses[index]
 
     def relay(self, index: int) -> RelayThread:
@@ -93,8 +121,10 @@ class GossipNodes:
     def start(self, index: int, *, env: Mapping[str, str] | None = None, options: Collection[str] = ()) -> Daemon:
         """Start a node, or start it again."""
         listen = [] if index in self._callers else ["--listen", self._addresses[index]]
+        if index in self._relayed:
+            listen = ["--relay", self._meeting_address]
         command = ["gossip", "start", self.spec, "--data-dir", self.folder(index), "--peers", self.peers, *listen]
-        whole = {**os.environ, MARK: self._mark, "PYTHONUNBUFFERED": "1", **(env or {})}
+        whole = {**self._environment(), **(env or {})}
         log = self.root / f"{self.names[index]}.log"
         texts = _command([*command, "--device", "cpu", *options])
         may_die = "COVEY_FAULTS" in whole

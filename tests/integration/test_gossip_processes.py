@@ -47,12 +47,12 @@ def check(nodes: GossipNodes, outcome: Any) -> None:
     assert mass["live"] == mass["minted"] == ONE * len(nodes.names)
 
 
-def test_three_nodes_one_of_which_only_calls_and_one_of_which_is_killed(tmp_path: Path) -> None:
+def test_three_nodes_one_only_calls_one_waits_at_a_relay_and_one_is_killed(tmp_path: Path) -> None:
     spec = SPEC.format(steps=12, nodes=3)
     outcome = simulated(tmp_path, spec, 3)
-    with GossipNodes(tmp_path / "real", spec, 3, callers=[0]) as nodes:
+    with GossipNodes(tmp_path / "real", spec, 3, callers=[0], relayed=[2]) as nodes:
         nodes.start_all()
-        nodes.until_step(1, 4)
+        nodes.until_step(1, 4, 120)
         nodes.kill(1)
         nodes.start(1)
         nodes.wait()
