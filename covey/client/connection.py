@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -287,7 +287,14 @@ class Connection:
         replies = self._loop.iterate(self._reading().signed(run_id(run)))
         return write_bundle(Path(to), audited_of(replies), self.identity.federation)
 
-    def replay(self, run: RunName, *, store_url: str | None = None, allow_path: bool = False) -> ReplayReport:
+    def replay(
+        self,
+        run: RunName,
+        *,
+        store_url: str | None = None,
+        allow_path: bool = False,
+        data_paths: Mapping[str, str] | None = None,
+    ) -> ReplayReport:
         """Make every round, or decision, of a run again from its stored updates; needs the data directory.
 
         Raises:
@@ -298,7 +305,9 @@ class Connection:
 
         if self.target.data_dir is None:
             raise NotFound("a run is replayed from its files: connect with the coordinator's data_dir")
-        return replay_run(self.target.data_dir, run_id(run), store_url=store_url, allow_path=allow_path)
+        return replay_run(
+            self.target.data_dir, run_id(run), store_url=store_url, allow_path=allow_path, data_paths=data_paths
+        )
 
     # -- nodes
 

@@ -26,6 +26,7 @@ from covey.cli.framework.options import (
     FOLDER,
     VersionName,
     json_option,
+    named_paths,
     target_of,
     target_options,
     where_options,
@@ -347,15 +348,22 @@ def bundle(run: str, path: Path, as_json: bool, target: Target) -> None:
 
 
 @run.command(
-    examples=("covey run replay digits --data-dir /srv/covey", "covey run replay digits --json"),
+    examples=(
+        "covey run replay digits --data-dir /srv/covey",
+        "covey run replay scans --data-dir /srv/covey --allow-paths --path trusted=/srv/scans",
+        "covey run replay digits --json",
+    ),
     json_fields=REPLAY_FIELDS,
 )
 @click.argument("run")
 @click.option("--data-dir", type=FOLDER, envvar="COVEY_HOME", required=True, help="The coordinator's data directory.")
 @click.option("--store", "store_url", envvar="COVEY_STORE", help="The database's URL, where it is not SQLite.")
-@click.option("--allow-paths", is_flag=True, help="Let the run name a task installed here as package.module:Class.")
+@click.option("--allow-paths", is_flag=True, help="Let the run name tasks and rules as package.module:Class.")
+@click.option("--path", "paths", multiple=True, metavar="NAME=PATH", help="Where the task finds central data.")
 @json_option
-def replay(run: str, data_dir: Path, store_url: str | None, allow_paths: bool, as_json: bool) -> None:
+def replay(
+    run: str, data_dir: Path, store_url: str | None, allow_paths: bool, paths: tuple[str, ...], as_json: bool
+) -> None:
     """Make every round, or decision, of RUN again from its stored updates, and compare the models.
 
     It needs the files of all updates: give the run a large enough [keep] updates. The coordinator may be running.
@@ -369,7 +377,8 @@ def replay(run: str, data_dir: Path, store_url: str | None, allow_paths: bool, a
         def show(done: int, whole: int) -> None:
             bar.update(done * 1000 // whole - bar.pos)
 
-        report = replay_run(data_dir, run, store_url=store_url, allow_path=allow_paths, on_progress=show)
+        where = {"store_url": store_url, "data_paths": named_paths(paths)}
+        report = replay_run(data_dir, run, allow_path=allow_paths, on_progress=show, **where)
     if as_json:
         print_json(plain(report, REPLAY_FIELDS))
     else:
