@@ -377,8 +377,9 @@ def replay(
         def show(done: int, whole: int) -> None:
             bar.update(done * 1000 // whole - bar.pos)
 
-        where = {"store_url": store_url, "data_paths": named_paths(paths)}
-        report = replay_run(data_dir, run, allow_path=allow_paths, on_progress=show, **where)
+        report = replay_run(
+            data_dir, run, store_url=store_url, allow_path=allow_paths, data_paths=named_paths(paths), on_progress=show
+        )
     if as_json:
         print_json(plain(report, REPLAY_FIELDS))
     else:
