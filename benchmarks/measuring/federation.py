@@ -150,7 +150,7 @@ class Measured:
 
     def as_json(self) -> dict[str, Any]:
         """The line of `--json`: seconds, memory in 1e6 bytes; `cpu_s` and bytes are those of one round."""
-        found: dict[str, Any] = {
+        figures: dict[str, Any] = {
             "task": self.work.task,
             "nodes": self.work.nodes,
             "parameters": self.work.model_bytes // FLOAT_BYTES,
@@ -168,8 +168,8 @@ class Measured:
             "rss_mb": self.rss_mb,
         }
         if self.metrics:
-            found["metrics"] = self.metrics
-        return {**found, **({"failure": self.failure} if self.failure else {})}
+            figures["metrics"] = self.metrics
+        return {**figures, **({"failure": self.failure} if self.failure else {})}
 
 
 def percentile(values: Sequence[float], fraction: float) -> float:

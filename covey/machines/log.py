@@ -83,9 +83,9 @@ def entry_line(at: float, event: object, actions: Sequence[object], table: Value
     writer = TextWriter(table)
     text = writer.text
     names = text(tuple(type(action).__name__ for action in actions))
-    said = f'"at":{text(at)},"event":{text(event)},"actions":{names},"sha256":"{_digest(actions, writer)}"'
+    line = f'"at":{text(at)},"event":{text(event)},"actions":{names},"sha256":"{_digest(actions, writer)}"'
     ending = f',"error":{text(error)}' if error else ""
-    return f"{{{said}{ending}}}\n".encode()
+    return f"{{{line}{ending}}}\n".encode()
 
 
 def digest_of(actions: Sequence[object], table: ValueTable) -> str:

@@ -181,9 +181,9 @@ def _read_builtin(kind: str, fields: dict[str, Any]) -> Any:
 
 def _make(cls: type, fields: dict[str, Any]) -> Any:
     if not dataclasses.is_dataclass(cls):
-        made: Any = object.__new__(cls)
-        vars(made).update(fields)
-        return made
+        instance: Any = object.__new__(cls)
+        vars(instance).update(fields)
+        return instance
     adapters = _field_adapters(cls)
     if unknown := sorted(set(fields) - set(adapters)):
         raise ValueError(f"{cls.__name__} has no {', '.join(unknown)}")
