@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,25 +127,33 @@ def list_runs(before: str, limit: int | None, whole: bool, as_json: bool, target
     ),
 )
 @click.argument("run")
+@click.option("--after", default="", metavar="NODE", help="Only nodes that come after this one in the roster.")
+@page_options("nodes")
 @json_option
 @target_options
-def show(run: str, as_json: bool, target: Target) -> None:
+def show(run: str, after: str, limit: int | None, whole: bool, as_json: bool, target: Target) -> None:
     """Show RUN: its state, what it waits for, its newest model, and what each node contributed.
 
     It ends with a warning for each node that contributed to less than it was asked for. Also works while the
     coordinator is stopped.
     """
+    from covey.cli.views.contributions import shortfalls
+
+    size = None if whole else limit or DEFAULT_PAGE
     with connected(target) as connection:
         shown = connection.run(run)
-        contributions = connection.contributions(shown)
-        code = connection.code_of(shown)
+        page = list(islice(connection.every_contribution(shown, after=after), size))
+        warnings = [] if as_json else shortfalls(shown, connection.every_contribution(shown))
+        code = connection.code_of(shown, {contribution.node for contribution in page})
     if as_json:
-        beside = {"contributions": plain_list(contributions, CONTRIBUTION_FIELDS), "code": code}
-        print_json(plain(shown, RUN_DETAIL_FIELDS) | beside)
-        return
-    from covey.cli.views import tables
+        said = {"contributions": plain_list(page, CONTRIBUTION_FIELDS), "code": code}
+        print_json(plain(shown, RUN_DETAIL_FIELDS) | said)
+    else:
+        from covey.cli.views import tables
 
-    tables.show(tables.run_views(shown, contributions))
+        tables.show(tables.run_views(shown, page, warnings))
+    if page and len(page) == size and shown.roster_size > len(page):
+        note_more(f"{len(page)} of {shown.roster_size} nodes are shown", f"--after {page[-1].node}")
 
 
 @run.command(
@@ -306,6 +316,7 @@ def audit(
     """
     from covey.cli.views.reports import audit_text
 
+    gc.disable()  # millions of rows that all stay until the end: looking through them for garbage costs a quarter
     lines = [line for path in receipts for line in path.read_bytes().splitlines()]
     if Path(run).is_file():
         from covey.client.audit.bundle import audit_bundle
