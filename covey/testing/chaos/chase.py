@@ -45,6 +45,7 @@ class Plan:
         works: Names of `WORKS`.
         kinds: Names of `KINDS`.
         mean_pause_s: Between two strikes.
+        stretch: How many times longer than usual they last.
         keep_all: Whether runs keep all updates, and are replayed.
         fork: Whether daemons are copies of one process, where that is enabled.
     """
@@ -59,6 +60,7 @@ class Plan:
     works: Sequence[str] = tuple(WORKS)
     kinds: Sequence[str] = tuple(KINDS)
     mean_pause_s: float = MEAN_PAUSE_S
+    stretch: float = 1.0
     keep_all: bool = True
     fork: bool = True
 
@@ -120,7 +122,7 @@ class Chase:
     def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
         self.plan, self._say = plan, say
         self._began = time.monotonic()
-        self._strikes = strikes(plan.seed, _names(plan.nodes), plan.kinds, plan.mean_pause_s)
+        self._strikes = strikes(plan.seed, _names(plan.nodes), plan.kinds, plan.mean_pause_s, plan.stretch)
         self._undo: list[tuple[float, Strike, Undo]] = []
         self._next, self._strike_at = next(self._strikes), 0.0
         self.outcome = Outcome()
