@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from covey.errors import CoveyError
 from covey.testing.chaos import checks, figures
 from covey.testing.chaos.arena import Arena
 from covey.testing.chaos.faults import DOERS, FaultError, Undo
@@ -18,7 +19,7 @@ from covey.testing.chaos.figures import Figures
 from covey.testing.chaos.kinds import KINDS
 from covey.testing.chaos.schedule import COORDINATOR, EVERYBODY, MEAN_PAUSE_S, Strike, strikes
 from covey.testing.chaos.works import ALLOWED, PARAMETERS, WORKS, Work
-from covey.testing.federation import TERMINAL, FederationError
+from covey.testing.federation import TERMINAL
 
 POLL_S = 0.05
 ASK_S = 0.5
@@ -135,7 +136,7 @@ class Chase:
             with arena:
                 self._say(f"seed {self.plan.seed}: {arena.federation.root}")
                 self._laps(arena)
-        except (FederationError, FaultError, TimeoutError) as error:
+        except (CoveyError, FaultError, OSError) as error:
             self.outcome.problems.append(str(error))
         self.outcome.problems += checks.tracebacks(arena)
         return self.outcome
