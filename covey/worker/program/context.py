@@ -38,7 +38,7 @@ MAX_PARTS = 10_000
 
 
 class RunContext:
-    """One run on this machine; everything is made when it is first needed."""
+    """One run on this machine; everything is made when it is first needed. `later` as in `covey.spec.parse_toml`."""
 
     def __init__(
         self,
@@ -48,10 +48,11 @@ class RunContext:
         paths: Mapping[str, str],
         options: Mapping[str, JsonValue],
         allow_path: bool,
+        later: bool = False,
     ) -> None:
         if edited := forget_edited():
             log.info("edited modules are imported anew", modules=sorted(edited))
-        self.spec: RunSpec = parse_json(spec_json)
+        self.spec: RunSpec = parse_json(spec_json, later=later)
         self.device = device
         self._allow_path = allow_path
         self._data = NodeData(paths, options)
