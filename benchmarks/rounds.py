@@ -85,10 +85,10 @@ def table(measured: Measured) -> Table:
     work = measured.work
     size = f"{work.model_bytes / 1e6:,.2f} MB" + (f" in {work.tensors} tensors" if work.tensors > 1 else "")
     title = f"{work.task}: {work.nodes} nodes, {size}, {len(measured.times_s)} rounds after the first"
-    found = Table("", "measured", "aim on 2 cores", "", "peers, measured on 2 cores", title=title)
+    rows = Table("", "measured", "aim on 2 cores", "", "peers, measured on 2 cores", title=title)
     for line in report(measured):
-        found.add_row(line.name, line.value, line.aim, _verdict(line), line.peers)
-    return found
+        rows.add_row(line.name, line.value, line.aim, _verdict(line), line.peers)
+    return rows
 
 
 def console() -> Console:

@@ -13,25 +13,25 @@ from covey.protos import admin_pb2 as pb
 _AT_WORK = ("invited", "queued", "downloading", "training", "uploading")
 
 
-def progress_views(run: ActiveRun | None, here: Container[str], number: int = 0) -> list[pb.NodeProgress]:
+def progress_views(run: ActiveRun | None, connected: Container[str], number: int = 0) -> list[pb.NodeProgress]:
     """What the nodes of a run's open round do now; with `number`, those for which this round is open."""
     if run is None:
         return []
     return [
-        _progress_view(node, progress, here)
+        _progress_view(node, progress, connected)
         for node, progress in sorted(run.progress.items())
         if not number or run.mode.open_round(node) == number
     ]
 
 
-def _progress_view(node: str, progress: NodeProgress, here: Container[str]) -> pb.NodeProgress:
-    fields = vars(progress) | {"phase": _phase(node, progress, here)}
+def _progress_view(node: str, progress: NodeProgress, connected: Container[str]) -> pb.NodeProgress:
+    fields = vars(progress) | {"phase": _phase(node, progress, connected)}
     return pb.NodeProgress(node=node, **fields)
 
 
-def _phase(node: str, progress: NodeProgress, here: Container[str]) -> str:
+def _phase(node: str, progress: NodeProgress, connected: Container[str]) -> str:
     """What a node does; one that has work and no connection is away."""
-    return "away" if progress.phase in _AT_WORK and node not in here else progress.phase
+    return "away" if progress.phase in _AT_WORK and node not in connected else progress.phase
 
 
 def works_of(runs: ActiveRuns, node: str) -> list[pb.NodeWork]:
@@ -62,6 +62,14 @@ def add_received(run: ActiveRun | None, view: pb.Round) -> pb.Round:
     return view
 
 
+def add_resent(run: ActiveRun | None, detail: pb.RoundDetail) -> None:
+    """An open round with the bytes that went twice."""
+    if run is not None:
+        resent = run.sent_again.of(detail.round.round)
+        detail.resent_up += resent.up
+        detail.resent_down += resent.down
+
+
 def awaited_by(runs: ActiveRuns) -> Iterator[str]:
     """The open rounds, and evaluations, in words: what a coordinator that is to stop waits for."""
     for run in runs.active.values():
@@ -70,5 +78,5 @@ def awaited_by(runs: ActiveRuns) -> Iterator[str]:
         state = run.machine.state if run.machine is not None else "starting"
         busy = [f"{node} ({progress.phase})" for node, progress in run.progress.items() if progress.phase in _AT_WORK]
         of = f": {listed(busy)}" if busy and state != "finishing" else ""
-        waits = f"; {said}" if (said := run.awaited) else ""
+        waits = f"; {awaited}" if (awaited := run.awaited) else ""
         yield f"run {run.run.name} ({run.run.run}) is {state}{of}{waits}"

@@ -20,6 +20,7 @@ from covey.coordinator.runs.facts import NodeProgress, RunFacts
 from covey.coordinator.runs.layouts import keep_layout, layout_file
 from covey.coordinator.runs.mode import Mode, RunMachine
 from covey.coordinator.runs.ports import RunServices
+from covey.coordinator.runs.sent_again import Resent, SentAgain
 from covey.coordinator.runs.steps.absentees import left_out
 from covey.coordinator.runs.steps.commit import MadeStep, adopt_files, discard_scratch
 from covey.coordinator.runs.steps.damage import check_run, intact_bytes
@@ -55,6 +56,7 @@ class ActiveRun:
         self.log = log.bind(run=run.run, name=run.name)
         self.progress: dict[str, NodeProgress] = {}
         self.bytes_received = self.bytes_sent = 0
+        self.sent_again = SentAgain()
         self.driver = Driver[Any, Any](
             self._do,
             clock=services.clock,
@@ -150,6 +152,11 @@ class ActiveRun:
             self.progress[node] = replace(progress, bytes_sent=progress.bytes_sent + count)
         self.services.metrics.count_sent(node, count)
 
+    def resent(self, node: str, resent: Resent) -> None:
+        """What passed before a transfer broke, and passes again."""
+        self.sent_again.note(self.mode.open_round(node), resent)
+        self.services.metrics.count_resent(node, resent.up + resent.down)
+
     async def node_evaluated(self, node: str, version: int, totals: NodeMetrics) -> None:
         """A node answered an evaluation of the last version."""
         if not self.evaluation.answers(node, version):
@@ -181,7 +188,7 @@ class ActiveRun:
     async def _execute(self) -> None:
         services = self.services
         self.prepared = prepared = await prepare(services, self.run)
-        await keep_layout(services.files, prepared.run.layout)
+        await self.persist(keep_layout, services.files, services.retention, prepared.run)
         if self.run.state == "queued":
             began = EventRecord(services.clock(), "run-started", self.run.run)
             await self.persist(self.record.add_event, began)
@@ -223,6 +230,7 @@ class ActiveRun:
         self._count_end(action.state)
         if self.base is not None and self.prepared is not None:
             await self.persist(self.prune, [self.base.version])
+        await self.persist(services.retention.need_no_more, run)
         detail = {"state": action.state, "reason": action.reason}
         await self.persist(self.record.add_event, EventRecord(now, "run-finished", run, detail=detail))
         for node in services.nodes.nodes():
@@ -334,24 +342,28 @@ class ActiveRun:
         self.entered(node, NodeProgress("invited"))
         self.services.nodes.send(node, message)
 
-    async def commit(self, made: MadeStep, *, bytes_received: int) -> None:
+    async def commit(self, step: MadeStep, *, bytes_received: int) -> None:
         """Put a step's files under their names, then record it, with all that changes with it: in every mode so.
 
         `bytes_received` are those of the answers that it took.
         """
-        what = "phase" if made.record.opens else "commit"
+        what = "phase" if step.record.opens else "commit"
         with self.services.metrics.phase("committing"):
-            await self.persist(self._make_permanent, made, bytes_received, f"before-{what}")
+            await self.persist(self._make_permanent, step, bytes_received, f"before-{what}")
         faults.reach(f"after-{what}")
-        self.step = made.record
-        self.base = made.version or self.base
+        self.step = step.record
+        self.base = step.version or self.base
 
-    def _make_permanent(self, made: MadeStep, bytes_received: int, fault: str) -> None:
-        adopt_files(self.services.files, made.job, made.result)
+    def _make_permanent(self, step: MadeStep, bytes_received: int, fault: str) -> None:
+        adopt_files(self.services.files, step.job, step.result)
         faults.reach(fault)
         totals = {"bytes_received": bytes_received, "bytes_sent": self.bytes_sent}
-        self.record.commit_step(made.record, made.judged, made.version, **totals)
-        discard_scratch(self.services.files, made.job, made.result)
+        self.record.commit_step(step.record, step.judged, step.version, **totals)
+        if not step.record.opens:
+            again = self.sent_again.ended(step.record.group, self.run.run, self.services.clock())
+            if again is not None:
+                self.record.add_event(again)
+        discard_scratch(self.services.files, step.job, step.result)
 
     async def prune_when_due(self, pinned: Sequence[int], added_bytes: int) -> None:
         """As `prune`, after a commit that took in `added_bytes`; where they are few, not after every one."""

@@ -22,6 +22,7 @@ from covey.coordinator.runs.active_runs import ActiveRuns
 from covey.coordinator.runs.claims import opened, run_named
 from covey.coordinator.runs.facts import NodeProgress
 from covey.coordinator.runs.ports import Receive, RunServices
+from covey.coordinator.runs.sent_again import Resent
 from covey.driver.background import Background
 from covey.errors import (
     Conflict,
@@ -120,9 +121,9 @@ class Offers:
 
     async def _take(self, offer: Offer, message: msg.UpdateOffer) -> None:
         """Go on with a checked offer: record it at once if its bytes are here or came along, else grant the upload."""
-        here = {part.artifact.digest for part in offer.parts} - {p.artifact.digest for p in self._missing(offer)}
+        held = {part.artifact.digest for part in offer.parts} - {p.artifact.digest for p in self._missing(offer)}
         data = {part.artifact.digest: part.data for part in message.parts if part.data}
-        if all(part.artifact.digest in here or part.artifact.digest in data for part in offer.parts):
+        if all(part.artifact.digest in held or part.artifact.digest in data for part in offer.parts):
             await self._complete(offer, data)
         elif self._uploads.request(offer.digest, offer.holder, small=offer.small, now=time.monotonic()):
             self.granted(offer.digest)
@@ -167,17 +168,17 @@ class Offers:
         if [part.name for part in statement.parts] != names or len(message.parts) != len(names):
             raise InvalidUpdate(f"the update must have exactly the parts {', '.join(names)}")
         records = []
-        for part, said, sent in zip(expected, statement.parts, message.parts, strict=True):
+        for part, stated, sent in zip(expected, statement.parts, message.parts, strict=True):
             artifact = sent.artifact
             _validate(artifact, part.size_bytes)
-            wrong = said.bytes != artifact.size_bytes or (part.exact and artifact.size_bytes != part.size_bytes)
-            if wrong or said.digest != artifact.digest or said.layout != part.layout:
-                raise InvalidUpdate(f"part {said.name!r} does not have the run's layout and size")
+            wrong = stated.bytes != artifact.size_bytes or (part.exact and artifact.size_bytes != part.size_bytes)
+            if wrong or stated.digest != artifact.digest or stated.layout != part.layout:
+                raise InvalidUpdate(f"part {stated.name!r} does not have the run's layout and size")
             if len(sent.data) not in (0, artifact.size_bytes) or len(sent.data) > INLINE_BYTES:
-                raise InvalidUpdate(f"part {said.name!r} came along, but not whole, or it is too large for that")
-            if said.codec != part.codec or sent.codec != said.codec or sent.name != said.name:
-                raise InvalidUpdate(f"part {said.name!r} does not have the run's codec")
-            records.append(PartRecord(said.name, said.codec, artifact))
+                raise InvalidUpdate(f"part {stated.name!r} came along, but not whole, or it is too large for that")
+            if stated.codec != part.codec or sent.codec != stated.codec or sent.name != stated.name:
+                raise InvalidUpdate(f"part {stated.name!r} does not have the run's codec")
+            records.append(PartRecord(stated.name, stated.codec, artifact))
         return tuple(records)
 
     # -- bytes ----------------------------------------------------------------------------------------------------
@@ -212,26 +213,34 @@ class Offers:
         for key in self._uploads.release(digest):
             self.granted(key)
 
-    async def receive(self, node: str, digest: str, offset: int, stream: AsyncIterator[memoryview]) -> int:
-        """Take one part's bytes from `offset` on; returns how many are here when the stream ended."""
-        granted = self._granted(node, digest)
-        if granted is None:
-            raise NotFound("no upload of this file is granted; offer the update first")
-        offer, artifact = granted
+    async def receive(
+        self, node: str, digest: str, offset: int, stream: AsyncIterator[memoryview], *, sent: int = 0
+    ) -> int:
+        """Take one part's bytes from `offset` on; returns how many are here when the stream ended.
+
+        `sent`: how many the node says that it has sent before.
+        """
+        offer, artifact = self.require_grant(node, digest)
         if not self._services.files.has(digest):
             offer.run.entered(node, NodeProgress("uploading"))
+            if (again := min(sent, artifact.size_bytes) - offset) > 0:
+                offer.run.resent(node, Resent(up=again))
             await self._receive_part(offer, artifact, offset, stream)
         if not self._missing(offer):
             await self._complete(offer)
         return artifact.size_bytes
 
-    def _granted(self, node: str, digest: str) -> tuple[Offer, Artifact] | None:
-        """The node's offer with this file that may be uploaded now."""
+    def require_grant(self, node: str, digest: str) -> tuple[Offer, Artifact]:
+        """The node's offer with this file that may be uploaded now.
+
+        Raises:
+            NotFound: There is none.
+        """
         for offer in self._offers.values():
             for part in offer.parts if offer.node == node else ():
                 if part.artifact.digest == digest and (offer.small or self._uploads.holds(offer.digest)):
                     return offer, part.artifact
-        return None
+        raise NotFound("no upload of this file is granted; offer the update first")
 
     async def _receive_part(
         self, offer: Offer, artifact: Artifact, offset: int, stream: AsyncIterator[memoryview]

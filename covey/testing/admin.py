@@ -129,14 +129,14 @@ def _translated(method: str, error: grpc.RpcError) -> Exception:
 
 def fields_of(message: Message) -> dict[str, Any]:
     """A message as plain values: every field present, lists as lists, JSON text parsed, bytes as they are."""
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for field in message.DESCRIPTOR.fields:
         value = getattr(message, field.name)
         if field.is_repeated:
-            found[field.name] = [_plain(field.name, item) for item in value]
+            fields[field.name] = [_plain(field.name, item) for item in value]
         else:
-            found[field.name] = _plain(field.name, value)
-    return found
+            fields[field.name] = _plain(field.name, value)
+    return fields
 
 
 def _plain(name: str, value: object) -> object:

@@ -87,7 +87,7 @@ class BaseModels:
         """Refuse what would not fit before any of it comes: the model and all files beside it, once each."""
         assignment, files = talk.assignment, talk.services.files
         artifacts = [assignment.model, *(item.artifact for item in assignment.inputs)]
-        missing = {one.digest: one.size_bytes for one in artifacts if not files.has(one.digest)}
+        missing = {artifact.digest: artifact.size_bytes for artifact in artifacts if not files.has(artifact.digest)}
         needed, limit = sum(missing.values()), talk.services.config.settings.limits.disk_gib
         text = f"the model and the {len(artifacts) - 1} files beside it take {needed} bytes"
         if min(missing.values(), default=0) < 0 or needed > limit * 2**30:

@@ -329,8 +329,8 @@ class ArtifactFiles:
 
 def _stamp(path: Path) -> tuple[int, int, int]:
     """What changes when somebody writes into a file, or puts another one in its place."""
-    found = path.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _open_sized(part: Path, size_bytes: int) -> int:

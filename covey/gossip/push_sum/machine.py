@@ -119,8 +119,8 @@ class PushSum:
 
     def unacknowledged(self) -> list[Send]:
         """The batches that are to be sent again, to peers that are there."""
-        there = [peer for peer in self.exchange.published if self.exchange.peers[peer].is_trusted]
-        return [self.exchange.send(peer) for peer in there if not self._is_being_published(peer)]
+        trusted = [peer for peer in self.exchange.published if self.exchange.peers[peer].is_trusted]
+        return [self.exchange.send(peer) for peer in trusted if not self._is_being_published(peer)]
 
     # -- events -----------------------------------------------------------------------------------------------------
 
@@ -295,8 +295,8 @@ class PushSum:
         """
         takes_late = self.policy.overlap is not None
         peers = self.exchange.peers.items()
-        there = [name for name, peer in peers if peer.is_trusted and (takes_late or not peer.is_finished)]
-        return tuple(sorted([self.me, *there], key=lambda peer: (peer.node, peer.number)))
+        trusted = [name for name, peer in peers if peer.is_trusted and (takes_late or not peer.is_finished)]
+        return tuple(sorted([self.me, *trusted], key=lambda peer: (peer.node, peer.number)))
 
     # -- the end ----------------------------------------------------------------------------------------------------
 

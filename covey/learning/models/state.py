@@ -72,15 +72,15 @@ def views(flat: Tensor, layout: Layout) -> dict[str, Tensor]:
     Returns:
         Views where the dtype's alignment allows it, else copies.
     """
-    found, offset = {}, 0
+    tensors, offset = {}, 0
     for spec in layout.tensors:
         raw = flat[offset : offset + spec.nbytes]
         dtype = _dtype(spec.dtype)
         if raw.storage_offset() % dtype.itemsize:
             raw = raw.clone()
-        found[spec.name] = raw.view(dtype).reshape(spec.shape)
+        tensors[spec.name] = raw.view(dtype).reshape(spec.shape)
         offset += spec.nbytes
-    return found
+    return tensors
 
 
 def load_into(model: nn.Module, path: Path, layout: Layout | None = None) -> None:
@@ -210,8 +210,8 @@ def write_model(path: Path, layout: Layout, source: nn.Module | Mapping[str, Ten
             if tensor is None:
                 raise LayoutError(f"tensor {spec.name!r} of the layout is missing")
             if tuple(tensor.shape) != spec.shape or _name(tensor.dtype) != spec.dtype:
-                found = f"{_name(tensor.dtype)} {tuple(tensor.shape)}"
-                raise LayoutError(f"tensor {spec.name!r} is {found}; the layout says {spec.dtype} {spec.shape}")
+                form = f"{_name(tensor.dtype)} {tuple(tensor.shape)}"
+                raise LayoutError(f"tensor {spec.name!r} is {form}; the layout says {spec.dtype} {spec.shape}")
             writer.write_tensor(tensor)
         return writer.close()
 
@@ -231,8 +231,8 @@ def model_sha256(path: Path, layout: Layout) -> str:
 def _check_file(path: Path, layout: Layout) -> None:
     header = layout.header
     with path.open("rb") as file:
-        found, size = file.read(len(header)), os.fstat(file.fileno()).st_size
-    if found != header:
+        start, size = file.read(len(header)), os.fstat(file.fileno()).st_size
+    if start != header:
         raise LayoutError(f"{path.name} is not a model file of layout {layout.sha256[:12]}: its header differs")
     if size != layout.file_bytes:
         raise LayoutError(f"{path.name} has {size} bytes; a model file of its layout has {layout.file_bytes}")

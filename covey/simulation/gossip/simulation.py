@@ -25,7 +25,7 @@ from covey.simulation.gossip.network import VirtualNetwork
 from covey.simulation.gossip.peer import VirtualPeer, World
 from covey.simulation.gossip.plan import GossipOutcome, GossipPlan, PeerOutcome
 from covey.simulation.gossip.timeline import Timeline
-from covey.simulation.plan import Progress, Watch, names_of
+from covey.simulation.plan import SimulationProgress, Watch, names_of
 from covey.simulation.pool import LoggedSupervisor, Pool
 from covey.spec import GossipSection
 from covey.worker.jobs.evaluation import EvaluateJob
@@ -170,9 +170,8 @@ class GossipSimulation:
         losses = [peer.labour.loss for peer in self._peers.values() if peer.labour.loss is not None]
         done = sum(peer.step for peer in self._peers.values())
         metrics = {"loss": math.fsum(losses) / len(losses)} if losses else {}
-        self._watch(
-            Progress(self._plan.spec.mode, done, self._plan.nodes * self._plan.spec.gossip.steps, 0, 0, metrics)
-        )
+        whole = self._plan.nodes * self._plan.spec.gossip.steps
+        self._watch(SimulationProgress(self._plan.spec.mode, done, whole, 0, 0, metrics))
 
     def _ended(self, peer: VirtualPeer) -> None:
         if peer.reason == "left":
@@ -181,13 +180,13 @@ class GossipSimulation:
     # -- the outcome ------------------------------------------------------------------------------------------------
 
     async def _outcome(self, began: float) -> GossipOutcome:
-        there = {me: peer for me, peer in self._peers.items() if peer.reason not in ("died", "left")}
+        present = {me: peer for me, peer in self._peers.items() if peer.reason not in ("died", "left")}
         accounts = {me: peer.ledger for me, peer in self._peers.items() if peer.reason != "died"}
         mass = audit(accounts, dict.fromkeys(self._fates.gone, ONE))
-        mean = await self._mean(there)
+        mean = await self._mean(present)
         path = self._folder / MEAN
-        distances = {me: (await self._distance(peer, path)) for me, peer in there.items()}
-        evaluated = dict.fromkeys(list(there)[: self._plan.evaluated])
+        distances = {me: (await self._distance(peer, path)) for me, peer in present.items()}
+        evaluated = dict.fromkeys(list(present)[: self._plan.evaluated])
         metrics = {me: await self._evaluate(self._peers[me].executor.model.path) for me in evaluated}
         return GossipOutcome(
             peers=tuple(
@@ -202,7 +201,7 @@ class GossipSimulation:
                     trained=peer.executor.hours.trained_s,
                     blocked=peer.executor.hours.blocked_s,
                     batches=sum(edge.sequence for edge in peer.ledger.out.values()),
-                    model_sha256=peer.executor.model.sha256 if me in there else "",
+                    model_sha256=peer.executor.model.sha256 if me in present else "",
                 )
                 for me, peer in self._peers.items()
             ),
@@ -216,11 +215,11 @@ class GossipSimulation:
             seconds=time.monotonic() - began,
         )
 
-    async def _mean(self, there: Mapping[Incarnation, VirtualPeer]) -> MixResult:
+    async def _mean(self, present: Mapping[Incarnation, VirtualPeer]) -> MixResult:
         """The mean of all final models, weighted by their mass: the consensus model."""
-        whole = sum(peer.ledger.live for peer in there.values())
-        portions = tuple(Portion(peer.executor.model.path, peer.ledger.live / whole) for peer in there.values())
-        first = next(iter(there.values())).executor.model.path
+        whole = sum(peer.ledger.live for peer in present.values())
+        portions = tuple(Portion(peer.executor.model.path, peer.ledger.live / whole) for peer in present.values())
+        first = next(iter(present.values())).executor.model.path
         return await self.mix(MixJob(self._layout, first, self._folder / MEAN, portions))
 
     async def _distance(self, peer: VirtualPeer, mean: Path) -> float:

@@ -81,8 +81,8 @@ def write_flat(path: Path, layout: Layout, values: Tensor) -> Artifact:
         TaskError: It has another length or dtype, or a value that is not finite.
     """
     if values.shape != (layout.numel,) or values.dtype != dtype_of(layout):
-        found = f"{values.dtype} {list(values.shape)}"
-        raise TaskError(f"a vector of {dtype_of(layout)} [{layout.numel}] was declared, and {found} was made")
+        form = f"{values.dtype} {list(values.shape)}"
+        raise TaskError(f"a vector of {dtype_of(layout)} [{layout.numel}] was declared, and {form} was made")
     with ArtifactWriter(path) as writer:
         values = values.cpu().contiguous()
         writer.write(raw_bytes(require_finite(values) if values.is_floating_point() else values))

@@ -30,19 +30,22 @@ class SqlEvents(Events):
             self._db.touched(event.run).events.add(number)
 
     @override
-    def events(self, *, run: str = "", node: str = "", before_id: int = 0, limit: int = 100) -> list[EventRecord]:
+    def events(
+        self, *, run: str = "", node: str = "", kind: str = "", before_id: int = 0, limit: int = 100
+    ) -> list[EventRecord]:
         query = _NEWEST_FIRST.limit(limit)
         query = query.where(events.c.id < before_id) if before_id else query
         query = query.where(events.c.run == run) if run else query
         query = query.where(events.c.node == node) if node else query
+        query = query.where(events.c.kind == kind) if kind else query
         with self._db.reading() as connection:
             return [event_record(row) for row in connection.execute(query)]
 
     @override
     def setting(self, key: str) -> str | None:
         with self._db.reading() as connection:
-            found: str | None = connection.execute(_SETTING, {"b_key": key}).scalar()
-        return found
+            value: str | None = connection.execute(_SETTING, {"b_key": key}).scalar()
+        return value
 
     @override
     def set_setting(self, key: str, value: str) -> None:

@@ -158,8 +158,8 @@ def _made(vectors: Mapping[str, Tensor] | Mapping[str, Tensor | bytes], part: Pa
     return vector
 
 
-def _bytes_of(made: Mapping[str, Tensor | bytes], part: Part) -> bytes:
-    content = made.get(part.name)
+def _bytes_of(values: Mapping[str, Tensor | bytes], part: Part) -> bytes:
+    content = values.get(part.name)
     if not isinstance(content, bytes) or len(content) > part.max_bytes:
         raise TaskError(f"the method's recipe left no bytes, or more than {part.max_bytes}, for part {part.name!r}")
     return content
