@@ -87,7 +87,7 @@ def check_values(model: nn.Module, *, own_fit: bool) -> None:
         LayoutError: A tensor has no values, a parameter is not finite, or nothing can be trained.
     """
     model = unwrapped(model)
-    empty = 'it has no values (device "meta"); make the model on the CPU, or fill it in Task.model (to_empty, then its values)'
+    empty = 'it has no values (device "meta"); make it on the CPU, or give it values in Task.model (after to_empty)'
     _refuse((name, empty) for name, t in (*model.named_parameters(), *model.named_buffers()) if t.is_meta)
     advice = "a parameter has a value that is not finite; register what never changes as a buffer (register_buffer)"
     _refuse((name, advice) for name, p in model.named_parameters() if p.is_floating_point() and not _is_finite(p))
