@@ -16,12 +16,13 @@ from torch.utils.data import Dataset
 
 from covey.errors import LayoutError
 from covey.layout import Layout, TensorSpec
-from covey.learning.data import held_on, in_memory
+from covey.learning.data import held_on
 from covey.learning.models.entries import check_values
 from covey.learning.models.state import layout_of
 from covey.learning.models.transient import TransientState
 from covey.learning.partition import part_of, partition_in
 from covey.learning.returns import data_of, method_of, model_of
+from covey.learning.streams import in_memory
 from covey.learning.task import NodeData, Task, central_data_of, load_task, task_errors
 from covey.learning.training.seeding import seed_torch
 from covey.methods.contract import METHODS, Method, Part, RunForm, parts_of
