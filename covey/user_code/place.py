@@ -23,7 +23,7 @@ Frame = tuple[str, int, str]
 """File, line, function."""
 
 
-def described(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """An error for people: `ValueError: no label 7 (tasks.py:31, in loss)`; without a text, the line that raised it."""
     frame, name = _users(reversed(list(_frames(error.__traceback__)))), type(error).__name__
     text, line = str(error).strip(), linecache.getline(frame[0], frame[1]).strip() if frame else ""

@@ -12,7 +12,7 @@ from covey.errors import IdentityError
 from covey.node.operator.config import read_settings
 from covey.spec import parse_toml
 from covey.texts import decoded, printable, read_pem
-from covey.user_code.place import described, place_in
+from covey.user_code.place import error_text, place_in
 from covey.wire.identities.tokens import JoinToken
 
 TEXT = '# größe\nname = "mine"\n[task]\nname = "digits"\n'
@@ -61,15 +61,15 @@ def test_an_error_has_a_place() -> None:
     with pytest.raises(ValueError, match="no") as caught:
         fails()
     line = fails.__code__.co_firstlineno + 1
-    assert described(caught.value).endswith(f"test_texts.py:{line}, in fails)")
+    assert error_text(caught.value).endswith(f"test_texts.py:{line}, in fails)")
     with pytest.raises(ValueError, match="invalid literal") as elsewhere:
         int("x")
-    assert described(elsewhere.value).startswith("ValueError: invalid literal")
-    assert described(elsewhere.value).endswith("in test_an_error_has_a_place)")
+    assert error_text(elsewhere.value).startswith("ValueError: invalid literal")
+    assert error_text(elsewhere.value).endswith("in test_an_error_has_a_place)")
     with pytest.raises(AssertionError) as silent:
         assert TEXT is None
     silent.value.args = ()  # as Python raises it, without pytest
-    assert described(silent.value).startswith("AssertionError at `assert TEXT is None` (")
+    assert error_text(silent.value).startswith("AssertionError at `assert TEXT is None` (")
 
 
 def test_a_dump_of_stacks_has_a_place(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from covey.errors import CoveyError, TaskError, WorkerError
 from covey.plugins import by_path
-from covey.user_code.place import described
+from covey.user_code.place import error_text
 from covey.worker.jobs.operations import OPERATIONS, Operation
 from covey.worker.jobs.serialization import from_json, to_json
 from covey.worker.program.host import Host
@@ -69,7 +69,7 @@ class Program:
             self._channel.fail(TaskError(f"{request.op}: the task's code called sys.exit({error.code!r})"))
         except Exception as error:
             log.exception("failed", op=request.op)
-            self._channel.fail(WorkerError(self._host.with_log(f"{request.op}: {described(error)}")))
+            self._channel.fail(WorkerError(self._host.with_log(f"{request.op}: {error_text(error)}")))
 
     def _done(self, request: Request) -> object:
         if request.op not in KNOWN:
