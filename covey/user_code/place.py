@@ -31,6 +31,12 @@ def error_text(error: BaseException) -> str:
     return said + (f" ({_named(frame)})" if frame else "")
 
 
+def place_of(error: BaseException) -> str:
+    """Where an error was raised, as far as that is the user's code: `tasks.py:31, in loss`; else empty."""
+    frame = _users(reversed(list(_frames(error.__traceback__))))
+    return _named(frame) if frame else ""
+
+
 def place_in(dump: str) -> str:
     """Where the stacks that `faulthandler` wrote are, as far as that is the user's code: `tasks.py:31, in loss`."""
     frame = _users((found["file"], int(found["line"]), found["function"]) for found in _FRAME.finditer(dump))
