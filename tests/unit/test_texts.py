@@ -47,7 +47,10 @@ def test_settings_and_certificates_with_a_mark(tmp_path: Path) -> None:
     assert read_pem(tmp_path / "odd") == b"\xff\x00\x80"
 
 
-@pytest.mark.parametrize("around", ['"{}"', "\ufeff{}\r\n", "“{}”", "<{}>", "`{}`", "'{}'"])
+AROUND = ['"{}"', "\ufeff{}\r\n", "“{}”", "<{}>", "`{}`", "'{}'", "$ {}", "TOKEN={}", 'export TOKEN="{}"', "> {}"]
+
+
+@pytest.mark.parametrize("around", AROUND)
 def test_what_mail_puts_around_a_token_is_no_part_of_it(around: str) -> None:
     with pytest.raises(IdentityError, match="damaged"):  # so it was seen to be a token
         JoinToken.decode(around.format("covey1.abc"))
