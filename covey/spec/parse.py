@@ -15,7 +15,7 @@ from covey.spec.modes import DEFAULT, model_named
 from covey.spec.run import RunSpec
 from covey.spec.sections import LATER
 from covey.spec.unread import chosen_keys, refuse_unread, written_keys
-from covey.texts import BOM
+from covey.texts import BOM, why_no_toml
 from covey.validation import explain
 
 
@@ -33,7 +33,7 @@ def parse_toml(text: str, *, later: bool = False) -> RunSpec:
     try:
         data = tomllib.loads(text.removeprefix(BOM))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise SpecError(f"not valid TOML: {error}") from error
+        raise SpecError(f"not valid TOML: {why_no_toml(text, error)}") from error
     spec = _validated(data, later=later)
     if not later:
         refuse_unread(spec, tuple(written_keys(data)))
