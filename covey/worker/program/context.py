@@ -30,6 +30,7 @@ from covey.seeds import derive_seed
 from covey.spec import RunSpec, parse_json
 from covey.user_code.digest import code_digest, forget_edited
 from covey.worker.program.local_tensors import LocalTensors
+from covey.worker.program.process_settings import KEPT
 
 log = structlog.get_logger(room="worker")
 MAX_RUNS = 2
@@ -64,7 +65,9 @@ class RunContext:
     @cached_property
     def task(self) -> Task:
         """The run's task."""
-        return load_task(self.spec.task, allow_path=self._allow_path)
+        task = load_task(self.spec.task, allow_path=self._allow_path)
+        KEPT.keep()
+        return task
 
     @cached_property
     def code(self) -> str:

@@ -16,6 +16,7 @@ from covey.worker.jobs.operations import OPERATIONS, Operation
 from covey.worker.jobs.serialization import from_json, to_json
 from covey.worker.program.host import Host
 from covey.worker.program.pipe import Cancelled, Channel, Request
+from covey.worker.program.process_settings import KEPT
 
 log = structlog.get_logger(room="worker")
 Function = Callable[[Any, Host], object]
@@ -76,8 +77,11 @@ class Program:
             raise WorkerError(f"no operation {request.op!r}; there are: {', '.join(KNOWN)}")
         operation, function = KNOWN[request.op]
         job = from_json(operation.job, request.args)
-        with by_path(getattr(job, "allow_path", False)):
-            return function(job, self._host)
+        try:
+            with by_path(getattr(job, "allow_path", False)):
+                return function(job, self._host)
+        finally:
+            KEPT.put_back()
 
 
 def _cause(error: CoveyError) -> BaseException | None:
