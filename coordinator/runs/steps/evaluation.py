@@ -83,7 +83,7 @@ class RunEvaluation:
         return True
 
     async def note_node(self, node: str, version: int, totals: NodeMetrics) -> None:
-        """A node has evaluated the last version; what it lacks is an event, as others' values stand for it in the sum."""
+        """A node has evaluated the last version; what it lacks is an event, for the sum is of the others'."""
         self._of_nodes[node] = totals
         if lacking := dict(list(missing(totals).items())[:MOST_NAMED]):
             store, now = self._services.store, self._services.clock()
