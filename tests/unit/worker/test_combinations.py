@@ -189,7 +189,7 @@ def test_everything_that_cannot_work_is_said_in_one_message():
 
 
 def test_what_is_not_submitted_is_refused_as_it_is_read():
-    with pytest.raises(SpecError, match="a fraction is at most 1.0"):
+    with pytest.raises(SpecError, match="a fraction is at most"):
         parse_toml(ALL_AT_ONCE)
-    with pytest.raises(SpecError, match="a fraction is at most 1.0"):  # a node, of an assignment
+    with pytest.raises(SpecError, match="a fraction is at most"):  # a node, of an assignment
         parse_json(parse_toml(ALL_AT_ONCE, later=True).to_json())
