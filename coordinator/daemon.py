@@ -43,6 +43,7 @@ from covey.coordinator.nodes.service import CoordinatorService
 from covey.coordinator.nodes.sessions import Sessions
 from covey.coordinator.store_thread import StoreThread
 from covey.data_lock import held
+from covey.driver.steady_clock import say_jumps
 from covey.errors import CoveyError
 from covey.protos import coordinator_pb2_grpc
 from covey.storage.files.artifacts import ArtifactFiles
@@ -113,7 +114,8 @@ async def _run(env: Environment, own: OwnCertificate, metrics_url: str) -> int:
     bounds = {_port(env.addresses.listen): MAIN_CONNECTIONS, _port(env.addresses.enrol_listen): ENROLMENT_CONNECTIONS}
     bounded = asyncio.create_task(keep_bounded(bounds))
     seen = asyncio.create_task(keep_seen(env.store, env.sessions, env.now))
-    tasks: list[asyncio.Task[Any]] = [runs, stop, renewal, bounded, seen]
+    clock = asyncio.create_task(say_jumps())
+    tasks: list[asyncio.Task[Any]] = [runs, stop, renewal, bounded, seen, clock]
     if metrics_url:
         tasks.append(asyncio.create_task(keep_snapshot(env.store, env.snapshot)))
     code = 0

@@ -33,6 +33,7 @@ from covey.errors import (
     LimitExceeded,
     NotFound,
     NotReady,
+    Obstructed,
     TransferError,
 )
 from covey.machines.protocol import NodeAnswered, TransferProgressed, UpdateStored
@@ -115,6 +116,8 @@ class Offers:
             self._refuse(node, digest, error.code, str(error))
             await self._reject(node, message, error)
         except CoveyError as error:
+            if isinstance(error, Obstructed):
+                self._services.store.obstacle.met(error)
             log.warning("offer not taken now", node=node, code=error.code, error=str(error))
             self._refuse(node, digest, error.code, str(error))
 
@@ -236,7 +239,11 @@ class Offers:
     async def _receive_part(
         self, offer: Offer, artifact: Artifact, offset: int, stream: AsyncIterator[memoryview]
     ) -> None:
-        spool = await asyncio.to_thread(self._services.files.begin, artifact)
+        try:
+            spool = await asyncio.to_thread(self._services.files.begin, artifact)
+        except Obstructed as error:
+            self._services.store.obstacle.met(error)
+            raise
 
         def progressed(count: int) -> None:
             if self._offers.get(offer.key) is not offer:
@@ -302,7 +309,7 @@ class Offers:
             bytes=sum(part.artifact.size_bytes for part in offer.parts),
             weight=statement.weight,
             metrics=dict(statement.metrics),
-            received_at=self._services.clock(),
+            received_at=self._services.now(),
             phase=statement.phase,
         )
 
@@ -316,7 +323,7 @@ class Offers:
             round=statement.round,
             node=node,
             update=digest,
-            received_at=services.clock(),
+            received_at=services.now(),
         ).to_bytes()
         services.nodes.send(node, msg.Receipt(digest, text, services.signer.sign(text)))
 

@@ -16,6 +16,7 @@ from torch.nn import functional
 from torch.utils.data import Dataset, TensorDataset, default_collate
 
 from covey.errors import CoveyError, TaskError
+from covey.learning.memory import is_out_of_memory, out_of_memory
 from covey.learning.returns import described, method_of, require, stats_of
 from covey.learning.statistics import Stat
 from covey.options import PluginOptions
@@ -301,4 +302,6 @@ def task_errors(what: str) -> Iterator[None]:
         raise TaskError(f"{what}: the code called sys.exit({error.code!r})") from error
     except Exception as error:
         at = place_of(error)
+        if is_out_of_memory(error):
+            raise out_of_memory(what, error, at) from error
         raise TaskError(f"{what}: {type(error).__name__}: {error}" + (f" ({at})" if at else "")) from error

@@ -51,7 +51,9 @@ def from_node(message: pb.NodeMessage) -> msg.NodeMessage | None:
             return msg.Decline(said.run, said.round, said.attempt, said.code, said.reason)
         case "progress":
             now = message.progress
-            return msg.Progress(now.run, now.round, now.phase, now.step, now.steps, now.loss, now.seconds)
+            return msg.Progress(
+                now.run, now.round, now.phase, now.step, now.steps, now.loss, now.seconds, now.waits_for
+            )
         case "evaluation":
             found = message.evaluation
             return msg.Evaluation(found.run, found.version, bytes(found.metrics))

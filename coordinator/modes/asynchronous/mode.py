@@ -40,6 +40,7 @@ from covey.coordinator.runs.verdict_feedback import VerdictFeedback
 from covey.errors import Conflict, CoveyError, Late
 from covey.machines.protocol import TransferProgressed, UpdateStored, Verdict
 from covey.machines.shortage import listed
+from covey.storage.files.room import scratch_files
 from covey.storage.record.contract import UpdateRecord, VersionRecord
 from covey.wire.signing import CommitVerdict
 from covey.worker.jobs.operations import STEP
@@ -53,6 +54,10 @@ class DecisionOutcome:
     given: DecisionInput
     judged: list[PendingUpdate]
     made: MadeStep
+
+
+OUT = ""
+"""The model, among the files of a step: no other has this name."""
 
 
 class AsyncMode(Mode):
@@ -173,7 +178,7 @@ class AsyncMode(Mode):
     async def _record_outcome(
         self, number: int, node: str, verdict: Verdict, reason: str, *, discard: bool = False
     ) -> bool:
-        run, now = self._run, self._services.clock()
+        run, now = self._run, self._services.now()
         outcome = UpdateRecord(run.run.run, number, node, verdict, reason, received_at=now)
         return await run.persist(run.record.close_round, outcome, discard=discard)
 
@@ -195,7 +200,7 @@ class AsyncMode(Mode):
     async def _decide_on(self, pending: PendingUpdate) -> None:
         run, given = self._run, await self._decision_input(pending)
         try:
-            outcome = await self._ask_policy(given)
+            outcome = await self._services.store.obstacle.passed(lambda: self._ask_policy(given))
         except CoveyError as error:
             run.log.exception("deciding failed", round=pending.update.round)
             run.post(ev.DecisionFailed(pending.update.round, str(error)))
@@ -230,12 +235,9 @@ class AsyncMode(Mode):
 
     async def _ask_policy(self, given: DecisionInput) -> DecisionOutcome:
         files, prepared, services = self._services.files, self._run.ready(), self._services
-        job = given.job(
-            {digest: intact(files, digest) for digest in given.digests()},
-            files.scratch(prepared.layout.file_bytes),
-            {slot: files.scratch(size) for slot, size in prepared.slot_bytes().items()},
-            allow_path=services.allow_paths,
-        )
+        updates = {digest: intact(files, digest) for digest in given.digests()}
+        room = scratch_files(files, {OUT: prepared.layout.file_bytes, **prepared.slot_bytes()})
+        job = given.job(updates, room.pop(OUT), room, allow_path=services.allow_paths)
         faults.reach("aggregate")
         try:
             with services.metrics.phase("aggregating"):
@@ -248,7 +250,7 @@ class AsyncMode(Mode):
         if result.artifact is not None:
             verdicts = [*self._unsigned, *signed_verdicts(judged)]
             version = signed_version(services, self._run.newest(), result, verdicts, round=given.arrived.update.round)
-        record = given.step(result, services.clock())
+        record = given.step(result, services.now())
         made = MadeStep(job, result, record, [pending.update for pending in judged], version)
         return DecisionOutcome(given, judged, made)
 

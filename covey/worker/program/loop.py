@@ -10,7 +10,9 @@ import structlog
 import torch
 
 from covey.errors import CoveyError, TaskError, WorkerError
+from covey.learning.memory import is_out_of_memory, out_of_memory
 from covey.plugins import by_path
+from covey.storage.files.spool import obstruction
 from covey.users_code import place_of
 from covey.worker.jobs.operations import OPERATIONS, Operation
 from covey.worker.jobs.serialization import from_json, to_json
@@ -68,8 +70,14 @@ class Program:
         except SystemExit as error:
             self._channel.fail(TaskError(f"{request.op}: the task's code called sys.exit({error.code!r})"))
         except Exception as error:
+            if isinstance(error, OSError) and (obstacle := obstruction(error)) is not None:
+                self._channel.fail(obstacle)
+                return
             log.exception("failed", op=request.op)
             at = place_of(error)
+            if is_out_of_memory(error):
+                self._channel.fail(out_of_memory(request.op, error, at))
+                return
             text = f"{request.op}: {type(error).__name__}: {error}" + (f" ({at})" if at else "")
             self._channel.fail(WorkerError(self._host.with_log(text)))
 

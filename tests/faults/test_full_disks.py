@@ -1,0 +1,149 @@
+"""Disks that fill up: what is acknowledged stays, who waits says for what, and with room again it goes on by itself."""
+
+from __future__ import annotations
+
+import re
+import resource
+
+import psutil
+import pytest
+
+from covey.testing.federation import Federation, FederationError
+from tests.faults.disks import disk
+from tests.integration.specs import spec
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]
+MODEL_BYTES = 4 * 700_000
+FOR_A_ROW = 300_000
+NOTHING, MANY = 65_536, 60
+KEEPS = """
+[server_optimizer]
+name = "adam"
+[keep]
+updates = 100
+versions = 100
+[exchange]
+codec = "top-k"
+[evaluation]
+every = 0
+"""
+"""Nothing is let go that could be written over; the coordinator keeps moments, nodes what the codec left out."""
+
+
+def run_of(name, seed):
+    """Updates and models of three chunks, of another size each: no file of another run is of use."""
+    options = f"parameters = {MODEL_BYTES // 4 + 1000 * seed}\ntrain_seconds = 0.1"
+    return spec(name, task="synthetic", options=options, rounds=2, policy="deadline_s = 600.0", extra=KEEPS, seed=seed)
+
+
+@pytest.fixture(scope="module")
+def setup(tmp_path_factory):
+    """The coordinator and node n1 have small disks of their own."""
+    folder = tmp_path_factory.mktemp("full")
+    root = folder / "federation"
+    with (
+        disk(root / "coordinator", 200) as of_coordinator,
+        disk(root / "nodes" / "n1", 200) as of_node,
+        Federation(root, nodes=2) as federation,
+    ):
+        yield federation.start(), of_coordinator, of_node
+
+
+def filled_again_and_again(federation, run, full, step_bytes):
+    """Give a run that a full disk holds up a little more room each time, until it needs no more; what it said."""
+    said = []
+
+    def done_or_stuck():
+        now = federation.show(run)
+        is_new = now["reason"] not in said or full.free_bytes < NOTHING
+        if "free" in now["reason"] and is_new:
+            said.append(now["reason"])
+        return now["state"] == "completed" or ("free" in now["reason"] and is_new)
+
+    for _ in range(MANY):
+        federation.until(done_or_stuck, 60, "the run neither went on nor said what it waits for")
+        if federation.show(run)["state"] == "completed":
+            return said
+        left_bytes = full.free_bytes + step_bytes
+        full.empty()
+        full.fill(left_bytes)
+    raise AssertionError(f"it takes more and more room: {said}")
+
+
+PLACES = re.compile(r"(spool|scratch|artifacts|journal|state|covey\.db)|the (model) and")
+
+
+def places(said):
+    """The places of which it was said that they have no room."""
+    return {match[1] or match[2] for text in said for match in PLACES.finditer(text)}
+
+
+def held_up(federation, text, full, step_bytes):
+    """A run on a disk that is full from the start: it completes, nothing lost and nobody left out; what it said, its sha."""
+    full.fill(FOR_A_ROW)
+    run = federation.submit(text)
+    said = filled_again_and_again(federation, run, full, step_bytes)
+    full.empty()
+    assert [(r["state"], r["attempt"], r["accepted"]) for r in federation.rounds(run)] == [("committed", 1, 2)] * 2
+    federation.cli("run", "audit", run, "--data-dir", federation.coordinator_dir)
+    return said, federation.show(run)["model_sha256"]
+
+
+def test_a_full_disk_of_the_coordinator_is_waited_for(setup):
+    federation, full, _ = setup
+    said, sha = held_up(federation, run_of("full", 1), full, MODEL_BYTES // 2)
+    assert "scratch" in places(said)
+    assert all(str(full.folder) in text for text in said)
+    run = federation.submit(run_of("full", 1))
+    federation.wait_round(run, 1)
+    full.fill()
+    federation.until(
+        lambda: "are free on its disk" in federation.show(run)["reason"], 30, "it does not say why it waits"
+    )
+    full.empty()
+    assert federation.wait(run)["model_sha256"] == sha
+    assert federation.wait(federation.submit(run_of("full", 1)))["model_sha256"] == sha  # which nothing disturbed
+
+
+def test_a_full_disk_of_a_node_is_waited_for(setup):
+    federation, _, full = setup
+    said, sha = held_up(federation, run_of("full", 2), full, MODEL_BYTES // 2)
+    assert {"model", "scratch"} <= places(said)
+    assert all(text.startswith("n1 waits: ") and str(full.folder) in text for text in said)
+    assert federation.wait(federation.submit(run_of("full", 2)))["model_sha256"] == sha
+
+
+def test_a_coordinator_that_is_killed_on_a_full_disk_says_why_it_cannot_start_and_goes_on_later(setup):
+    federation, full, _ = setup
+    run = federation.submit(run_of("full", 3))
+    federation.wait_round(run, 1)
+    full.fill()
+    federation.kill_coordinator()
+    where = ["--data-dir", federation.coordinator_dir, "--listen", federation.coordinator_address]
+    with pytest.raises(FederationError, match=r"exit code 1[^$]*covey\.db .*is full"):
+        federation.cli("coordinator", "start", *where, "--enrol-listen", federation.enrol_address)
+    full.empty()
+    federation.start_coordinator()
+    ended = federation.wait(run)
+    assert federation.wait(federation.submit(run_of("full", 3)))["model_sha256"] == ended["model_sha256"]
+
+
+def limit_of_files(pids, size_bytes):
+    """Let these processes write no file that is larger, as a quota would; -1: any."""
+    for pid in pids:
+        psutil.Process(pid).rlimit(resource.RLIMIT_FSIZE, (size_bytes, resource.RLIM_INFINITY))
+
+
+@pytest.mark.parametrize("name", ["coordinator", "n1"])
+def test_a_limit_of_the_size_of_files_is_waited_for(setup, name):
+    federation, *_ = setup
+    pids = federation.pids[name], federation.worker_pids[name]
+    limit_of_files(pids, MODEL_BYTES // 2)
+    try:
+        run = federation.submit(run_of("limited", 4 + (name == "n1")))
+        federation.until(lambda: "no room for" in federation.show(run)["reason"], 30, "it does not say why it waits")
+    finally:
+        limit_of_files(pids, resource.RLIM_INFINITY)
+    ended = federation.wait(run)
+    again = federation.submit(run_of("limited", 4 + (name == "n1")))
+    assert federation.wait(again)["model_sha256"] == ended["model_sha256"]
