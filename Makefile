@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check testbed testbed-down testbed-test format protos docs bench clean
+.PHONY: setup demo test check chaos testbed testbed-down testbed-test format protos docs bench clean
 
 setup: $(STAMP)
 
@@ -28,6 +28,12 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/contract/test_protos.py
+
+# A real federation in which processes, machines, links and data fail; CHAOS="--seed 7 --minutes 10", and --help.
+CHAOS ?=
+
+chaos: setup
+	$(BIN)/python -m covey.testing.chaos $(CHAOS)
 
 # A federation in containers: needs Docker with Compose v2, and nothing else.
 testbed:

@@ -3,9 +3,9 @@
     python -m benchmarks.crowd --nodes 200
     python -m benchmarks.crowd --nodes 10 50 100 200 --rounds 10
 
-The nodes are light ones (`benchmarks.light_nodes`): real sessions of real identities, all in one process, so that what
-is measured is the coordinator. A round's time is the difference between two commits; the first round is left out.
-`--json` prints one line.
+The nodes are light ones (`benchmarks.measuring.light_nodes`): real sessions of real identities, all in one process,
+so that what is measured is the coordinator. A round's time is the difference between two commits; the first round is
+left out. `--json` prints one line.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from benchmarks.federation import Work
-from benchmarks.proc import Usage, usage_of
+from benchmarks.measuring.federation import Work
+from benchmarks.measuring.proc import Usage, usage_of
 from benchmarks.rounds import console
 from covey.testing.federation import Federation
 
@@ -83,7 +83,13 @@ def measure(nodes: int, parameters: int, rounds: int, idle_s: float) -> Crowd:
 @contextlib.contextmanager
 def _crowd(federation: Federation) -> Iterator[None]:
     folders = [federation.node_dir(index) / "identity" for index in range(len(federation.names))]
-    command = [sys.executable, "-m", "benchmarks.light_nodes", federation.coordinator_address, *map(str, folders)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.measuring.light_nodes",
+        federation.coordinator_address,
+        *map(str, folders),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield

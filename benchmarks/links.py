@@ -21,7 +21,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from benchmarks.federation import FLOAT_BYTES, Work
+from benchmarks.measuring.federation import FLOAT_BYTES, Work
 from benchmarks.rounds import console
 from covey.testing.federation import Federation
 from covey.testing.relay import Direction, RelayThread

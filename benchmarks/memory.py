@@ -20,8 +20,8 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from benchmarks.federation import FLOAT_BYTES, Work, measure
-from benchmarks.proc import available_memory_mb
+from benchmarks.measuring.federation import FLOAT_BYTES, Work, measure
+from benchmarks.measuring.proc import available_memory_mb
 from benchmarks.rounds import add_exchange, console
 
 NODE_MB = 350

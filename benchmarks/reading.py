@@ -29,8 +29,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.commands import Timed, time_commands
-from benchmarks.large_record import ASYNC, SYNC, Size
+from benchmarks.measuring.commands import Timed, time_commands
+from benchmarks.measuring.large_record import ASYNC, SYNC, Size
 from covey.storage.record.contract import Store
 from covey.storage.sql.store import open_store
 
@@ -125,9 +125,8 @@ def measure_all(store: Store, repeat: int) -> Iterator[Reading]:
 def write(url: str, size: Size) -> None:
     """Make a large record, in a process of its own: what that leaves in memory is not the readers'."""
     began = time.perf_counter()
-    program = (
-        "import sys; from benchmarks.large_record import *; fill_store(sys.argv[1], Size(*map(int, sys.argv[2:])))"
-    )
+    imports = "import sys; from benchmarks.measuring.large_record import Size, fill_store"
+    program = f"{imports}; fill_store(sys.argv[1], Size(*map(int, sys.argv[2:])))"
     numbers = [str(number) for number in asdict(size).values()]
     subprocess.run([sys.executable, "-c", program, url, *numbers], check=True)
     print(f"wrote the record in {time.perf_counter() - began:.0f} s", file=sys.stderr)

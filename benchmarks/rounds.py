@@ -5,7 +5,7 @@
     python -m benchmarks.rounds --nodes 2 --parameters 11200000 --tensors 122 --rounds 8
     python -m benchmarks.rounds --task digits --rounds 20
 
-`--json` prints one line; its fields are those of `benchmarks.federation.Measured.as_json`. A round's time is
+`--json` prints one line; its fields are those of `benchmarks.measuring.federation.Measured.as_json`. A round's time is
 the difference between two commits in the store; the first round is left out.
 """
 
@@ -21,8 +21,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.aims import Line, report
-from benchmarks.federation import Measured, Work, measure
+from benchmarks.measuring.aims import Line, report
+from benchmarks.measuring.federation import Measured, Work, measure
 from covey.errors import CoveyError
 
 PROFILE_LINES = 30

@@ -33,7 +33,7 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.proc import available_memory_mb, usage_of
+from benchmarks.measuring.proc import available_memory_mb, usage_of
 from benchmarks.rounds import console
 from covey.aggregation.composition import Composed
 from covey.aggregation.contract import AGGREGATORS, PRE_AGGREGATORS, Aggregate, AggregationContext, Aggregator

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
 import time
 from collections.abc import Sequence
@@ -42,11 +41,12 @@ from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.service import CoordinatorService
 from covey.coordinator.nodes.sessions import Sessions
 from covey.coordinator.store_thread import StoreThread
-from covey.data_lock import held
 from covey.driver.steady_clock import say_jumps
 from covey.errors import CoveyError
 from covey.protos import coordinator_pb2_grpc
+from covey.signals import told_by_signals
 from covey.storage.files.artifacts import ArtifactFiles
+from covey.storage.files.data_lock import held
 from covey.storage.record.contract import EventRecord, Role
 from covey.storage.sql.engine import database_url, sqlite_path
 from covey.storage.sql.store import SqlStore, open_store
@@ -54,8 +54,8 @@ from covey.telemetry import configure_logging
 from covey.wire.announcement import announce, withdraw
 from covey.wire.channels import Peer, renewing_credentials
 from covey.wire.channels import listen as listen_on
-from covey.wire.connections import allow_many_files, keep_bounded
-from covey.wire.metrics_server import scrapable
+from covey.wire.listeners.connections import allow_many_files, keep_bounded
+from covey.wire.listeners.metrics_server import scrapable
 from covey.worker.client.supervisor import WorkerSupervisor, first_ended
 
 log = structlog.get_logger(room="coordinator")
@@ -82,13 +82,16 @@ async def _main(config: CoordinatorConfig) -> int:
     config.data_dir.mkdir(parents=True, exist_ok=True)
     for path in config.data_dir.glob(f"{DATABASE}*"):  # of a version that left them open to others
         path.chmod(0o600)
-    loop = asyncio.get_running_loop()
     allow_many_files()
     check_folder(config.data_dir)
     keys = await asyncio.to_thread(open_keys, config.data_dir, time.time())
     env, own = await _environment(config, keys), OwnCertificate(config.data_dir, keys)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, env.operation.stop.set)
+    with told_by_signals(env.operation.stop.set):
+        return await _serve_and_measure(env, own)
+
+
+async def _serve_and_measure(env: Environment, own: OwnCertificate) -> int:
+    config = env.config
     registry = env.metrics.registry
     registry.register(CoordinatorGauges(env.gauge_sources(own)))
 

@@ -33,10 +33,10 @@ from covey.driver.background import Background
 from covey.driver.changes import Changes
 from covey.driver.steady_clock import steady_clock
 from covey.storage.files.artifacts import ArtifactFiles
-from covey.wire.authority import Authority
-from covey.wire.connections import Connections
-from covey.wire.signing import SigningKey
-from covey.wire.streams import receive
+from covey.wire.identities.authority import Authority
+from covey.wire.identities.signing import SigningKey
+from covey.wire.listeners.connections import Connections
+from covey.wire.transfers.streams import receive
 from covey.worker.client.supervisor import WorkerSupervisor
 
 

@@ -17,10 +17,10 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ClassVar, Generic, TypeVar
 
-from covey.code import note
 from covey.errors import PluginError
 from covey.options import Placed, PluginOptions, place_of, validated
-from covey.users_code import place_of as place_of_error
+from covey.user_code.digest import note
+from covey.user_code.place import place_of as place_of_error
 
 GROUPS = {
     "task": "covey.tasks",

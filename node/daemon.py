@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,12 +12,11 @@ import structlog
 
 from covey import __version__
 from covey import messages as msg
-from covey.data_lock import held
 from covey.driver.steady_clock import say_jumps
 from covey.errors import CoveyError, IdentityError
 from covey.node.actor import NodeActor
+from covey.node.assignments.record.store import NodeStore
 from covey.node.assignments.recording import assignments_log
-from covey.node.assignments.store import NodeStore
 from covey.node.membership.bulk import BulkChannels
 from covey.node.membership.link import CoordinatorLink
 from covey.node.membership.renewal import renew_when_due
@@ -26,10 +24,12 @@ from covey.node.operator.config import IDENTITY_FOLDER, NodeConfig
 from covey.node.operator.health import listening
 from covey.node.operator.metrics import NodeMetrics
 from covey.node.services import NodeServices
+from covey.signals import told_by_signals
 from covey.storage.files.artifacts import ArtifactFiles
+from covey.storage.files.data_lock import held
 from covey.telemetry import configure_logging
-from covey.wire.identity import Identity
-from covey.wire.metrics_server import scrapable
+from covey.wire.identities.identity import Identity
+from covey.wire.listeners.metrics_server import scrapable
 from covey.worker.client.supervisor import WorkerSupervisor, first_ended
 from covey.worker.jobs.runs import HelloResult
 
@@ -53,9 +53,12 @@ def run_node(config: NodeConfig) -> int:
 
 
 async def _main(config: NodeConfig) -> int:
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = asyncio.Event()
+    with told_by_signals(stop.set):
+        return await _serve_and_measure(config, stop)
+
+
+async def _serve_and_measure(config: NodeConfig, stop: asyncio.Event) -> int:
     metrics = NodeMetrics()
     if config.drill is not None:
         metrics.drill.labels(config.drill.attack).set(1)

@@ -12,7 +12,7 @@ from covey.driver.driver import Recorder
 from covey.node.operator.config import NodeConfig
 from covey.node.operator.metrics import NodeMetrics
 from covey.node.ports import Bulk, Clock, Files, Link, Store, Worker
-from covey.wire.identity import Identity
+from covey.wire.identities.identity import Identity
 
 
 class SystemClock(Clock):

@@ -496,24 +496,28 @@ class Event(_message.Message):
     def __init__(self, at: _Optional[float] = ..., kind: _Optional[str] = ..., run: _Optional[str] = ..., node: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class CreateTokenRequest(_message.Message):
-    __slots__ = ("node", "expires_s", "role")
+    __slots__ = ("node", "expires_s", "role", "uses")
     NODE_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_S_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
+    USES_FIELD_NUMBER: _ClassVar[int]
     node: str
     expires_s: float
     role: str
-    def __init__(self, node: _Optional[str] = ..., expires_s: _Optional[float] = ..., role: _Optional[str] = ...) -> None: ...
+    uses: int
+    def __init__(self, node: _Optional[str] = ..., expires_s: _Optional[float] = ..., role: _Optional[str] = ..., uses: _Optional[int] = ...) -> None: ...
 
 class CreateTokenReply(_message.Message):
-    __slots__ = ("token", "node", "expires_at")
+    __slots__ = ("token", "node", "expires_at", "uses")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    USES_FIELD_NUMBER: _ClassVar[int]
     token: str
     node: str
     expires_at: float
-    def __init__(self, token: _Optional[str] = ..., node: _Optional[str] = ..., expires_at: _Optional[float] = ...) -> None: ...
+    uses: int
+    def __init__(self, token: _Optional[str] = ..., node: _Optional[str] = ..., expires_at: _Optional[float] = ..., uses: _Optional[int] = ...) -> None: ...
 
 class ListTokensRequest(_message.Message):
     __slots__ = ("limit", "skip")
@@ -538,20 +542,24 @@ class RevokeTokenRequest(_message.Message):
     def __init__(self, token: _Optional[str] = ...) -> None: ...
 
 class TokenInfo(_message.Message):
-    __slots__ = ("id", "node", "role", "state", "created_at", "expires_at")
+    __slots__ = ("id", "node", "role", "state", "created_at", "expires_at", "uses", "uses_left")
     ID_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    USES_FIELD_NUMBER: _ClassVar[int]
+    USES_LEFT_FIELD_NUMBER: _ClassVar[int]
     id: str
     node: str
     role: str
     state: str
     created_at: float
     expires_at: float
-    def __init__(self, id: _Optional[str] = ..., node: _Optional[str] = ..., role: _Optional[str] = ..., state: _Optional[str] = ..., created_at: _Optional[float] = ..., expires_at: _Optional[float] = ...) -> None: ...
+    uses: int
+    uses_left: int
+    def __init__(self, id: _Optional[str] = ..., node: _Optional[str] = ..., role: _Optional[str] = ..., state: _Optional[str] = ..., created_at: _Optional[float] = ..., expires_at: _Optional[float] = ..., uses: _Optional[int] = ..., uses_left: _Optional[int] = ...) -> None: ...
 
 class PauseRequest(_message.Message):
     __slots__ = ("paused",)

@@ -48,8 +48,8 @@ class EnrolmentServicer:
     """
 
     def Enrol(self, request, context):
-        """Exchange a one-time token and a signing request for a certificate. The same token with the same key gets the same
-        certificate again, so that a lost reply does no harm.
+        """Exchange a join token and a signing request for a certificate. The same token with the same keys gets the same
+        certificate again, and takes no further use of it, so that a lost reply does no harm.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

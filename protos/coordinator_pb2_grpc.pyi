@@ -37,8 +37,8 @@ class EnrolmentStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> EnrolmentAsyncStub: ...
     Enrol: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.EnrolRequest, _coordinator_pb2.EnrolReply]
-    """Exchange a one-time token and a signing request for a certificate. The same token with the same key gets the same
-    certificate again, so that a lost reply does no harm.
+    """Exchange a join token and a signing request for a certificate. The same token with the same keys gets the same
+    certificate again, and takes no further use of it, so that a lost reply does no harm.
     """
 
 @_typing.type_check_only
@@ -47,8 +47,8 @@ class EnrolmentAsyncStub(EnrolmentStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Enrol: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.EnrolRequest, _coordinator_pb2.EnrolReply]  # type: ignore[assignment]
-    """Exchange a one-time token and a signing request for a certificate. The same token with the same key gets the same
-    certificate again, so that a lost reply does no harm.
+    """Exchange a join token and a signing request for a certificate. The same token with the same keys gets the same
+    certificate again, and takes no further use of it, so that a lost reply does no harm.
     """
 
 class EnrolmentServicer(metaclass=_abc_1.ABCMeta):
@@ -60,8 +60,8 @@ class EnrolmentServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_pb2.EnrolRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.EnrolReply, _abc.Awaitable[_coordinator_pb2.EnrolReply]]:
-        """Exchange a one-time token and a signing request for a certificate. The same token with the same key gets the same
-        certificate again, so that a lost reply does no harm.
+        """Exchange a join token and a signing request for a certificate. The same token with the same keys gets the same
+        certificate again, and takes no further use of it, so that a lost reply does no harm.
         """
 
 def add_EnrolmentServicer_to_server(servicer: EnrolmentServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

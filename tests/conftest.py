@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from covey.storage.sql.migrations.migrate import migrate
-from covey.testing import forks
+from covey.testing.launch import forks
 from tests.databases import execute
 
 # Before anything imports torch: threads that wait for work beside other processes take more time than they save.

@@ -223,10 +223,11 @@ class AsyncPolicy(Pluggable, Generic[S]):
         return Pinned(())
 
     def dropped(self, state: S, numbers: Collection[int]) -> S:
-        """The state without these held updates, whose nodes were evicted: no later decision may use them.
+        """The state without these updates: no later decision may use them.
 
-        A policy that holds updates overrides it; if it opens a dropped one, the decision fails. The verdicts on
-        them are the caller's.
+        They are held ones whose nodes were evicted, and of those that are pinned the ones whose files are lost. A
+        policy that pins updates overrides it: if it opens a dropped one, or goes on pinning a lost one, the run
+        fails. The verdicts on held ones are the caller's.
         """
         return state
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
+from typing_extensions import override
 
 from covey.aggregation.asynchronous.contract import (
     Arrival,
@@ -149,6 +151,15 @@ class Kardam(AsyncPolicy[KardamState]):
         if state.before is not None:
             versions.add(state.before)
         return Pinned(tuple(sorted(updates)), tuple(sorted(versions)))
+
+    @override
+    def dropped(self, state: KardamState, numbers: Collection[int]) -> KardamState:
+        """A worker whose last update is gone starts anew; what is compared with the last accepted one waits for one."""
+        workers = {node: worker for node, worker in state.workers.items() if worker.number not in numbers}
+        changes: dict[str, Any] = {"workers": workers}
+        if state.accepted in numbers:
+            changes |= {"accepted": None, "before": None}
+        return state.model_copy(update=changes)
 
     def decide(self, arrival: Arrival, state: KardamState, context: AsyncContext) -> Decision[KardamState]:
         """Apply the update, dampened, or reject it.

@@ -8,8 +8,8 @@ import grpc
 
 from covey.coordinator.admin.service import AdminService
 from covey.protos import admin_pb2
-from covey.wire.chunks import download_version_handler
 from covey.wire.errors import translated, translated_stream
+from covey.wire.transfers.chunks import download_version_handler
 
 ADMIN_CALLS = {
     "SubmitRun": "submit_run",

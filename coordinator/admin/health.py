@@ -11,7 +11,7 @@ from covey.coordinator.nodes.members import Members
 from covey.coordinator.store_thread import StoreThread
 from covey.errors import StoreError
 from covey.wire.channels import Peer
-from covey.wire.health import HealthService
+from covey.wire.listeners.health import HealthService
 
 STORE = "store"
 PROBE_S = 2.0

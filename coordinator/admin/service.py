@@ -38,8 +38,8 @@ from covey.spec import parse_json, parse_toml, written_in
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.record.contract import EventRecord, NodeRecord, RunRecord
 from covey.wire.channels import Context, peer_identity
-from covey.wire.signing import SigningKey
-from covey.wire.streams import serve_download
+from covey.wire.identities.signing import SigningKey
+from covey.wire.transfers.streams import serve_download
 from covey.worker.jobs.operations import DESCRIBE
 from covey.worker.jobs.runs import DescribeJob
 

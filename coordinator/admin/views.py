@@ -179,12 +179,14 @@ TOKEN_ID_CHARS = 12
 
 def token_view(record: TokenRecord, now: float) -> pb.TokenInfo:
     """A join token, without its secret."""
-    if record.csr_key_sha256:
+    if not record.uses_left:
         state = "used"
     elif not record.expires_at:
         state = "revoked"
+    elif record.expires_at <= now:
+        state = "expired"
     else:
-        state = "unused" if record.expires_at > now else "expired"
+        state = "in use" if record.used else "unused"
     return pb.TokenInfo(
         id=record.secret_sha256[:TOKEN_ID_CHARS],
         node=record.name,
@@ -192,6 +194,8 @@ def token_view(record: TokenRecord, now: float) -> pb.TokenInfo:
         state=state,
         created_at=record.created_at,
         expires_at=record.expires_at,
+        uses=record.uses,
+        uses_left=record.uses_left,
     )
 
 

@@ -18,10 +18,10 @@ from covey.coordinator.backup.ownership import FILE, UNFINISHED
 from covey.coordinator.config import DATABASE, sqlite_url
 from covey.coordinator.runs.retention import Retention
 from covey.coordinator.store_thread import StoreThread
-from covey.data_lock import LOCK_FILE
 from covey.driver.background import Background
 from covey.errors import Conflict, NotFound
 from covey.storage.files.artifacts import ArtifactFiles
+from covey.storage.files.data_lock import LOCK_FILE
 from covey.storage.files.spool import sync_folder
 from covey.storage.sql.backup import copy_database, digests_in, drop_database
 from covey.storage.sql.copy import copy_store

@@ -17,7 +17,7 @@ from covey.errors import Conflict
 from covey.storage.files.spool import disk_errors
 from covey.storage.sql.store import SqlStore
 from covey.validation import explain
-from covey.wire.authority import write_private
+from covey.wire.identities.authority import write_private
 
 FILE = "record.json"
 UNFINISHED = "unfinished-restore"

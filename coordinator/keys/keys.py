@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from covey.wire.authority import Authority
 from covey.wire.channels import key_sha256
-from covey.wire.identity import Identity, signing_key_in, tls_key_in
-from covey.wire.signing import SigningKey
+from covey.wire.identities.authority import Authority
+from covey.wire.identities.identity import Identity, signing_key_in, tls_key_in
+from covey.wire.identities.signing import SigningKey
 
 KEYS = "keys"
 ADMIN = "admin"

@@ -10,7 +10,7 @@ import structlog
 
 from covey.coordinator.keys.keys import Keys, renewed, write_admin_identity
 from covey.errors import CoveyError
-from covey.wire.identity import Identity
+from covey.wire.identities.identity import Identity
 
 log = structlog.get_logger(room="coordinator")
 CHECK_S = 6 * 3600.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from covey.storage.record.seals import DOMAIN
-from covey.wire.signing import SigningKey
+from covey.wire.identities.signing import SigningKey
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,8 @@ def require_kept(update: UpdateRecord, artifacts: Path) -> None:
         if not (artifacts / part.artifact.digest).is_file():
             raise NotFound(
                 f"the update of round {update.round} is not kept any more: a run that is to be replayed is submitted "
-                "with [keep] updates = as many rounds as it has (1 is kept otherwise)"
+                "with [keep] updates = as many rounds as it has (1 is kept otherwise); one that was damaged has the "
+                "event update-lost"
             )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from covey.coordinator.nodes.members import Members
-from covey.wire.call_limits import Allowance, Caller, CallLimits
 from covey.wire.channels import Context, Options, peer_identity, server_options
-from covey.wire.connections import Connections, site_of
-from covey.wire.guard import Guard
+from covey.wire.listeners.call_limits import Allowance, Caller, CallLimits
+from covey.wire.listeners.connections import Connections, site_of
+from covey.wire.listeners.guard import Guard
 
 NODE, ADMIN, AUDITOR, STRANGER = "node", "admin", "auditor", "stranger"
 MAIN: Mapping[str, Allowance] = {

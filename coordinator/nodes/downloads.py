@@ -17,8 +17,8 @@ from covey.coordinator.runs.offers import LOOK_S, STALL_S
 from covey.driver.background import Background
 from covey.errors import Conflict, NotFound, TransferError
 from covey.storage.files.artifacts import ArtifactFiles
-from covey.wire.grants import Grants
-from covey.wire.streams import serve_download
+from covey.wire.transfers.grants import Grants
+from covey.wire.transfers.streams import serve_download
 
 log = structlog.get_logger(room="coordinator")
 

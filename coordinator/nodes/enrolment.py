@@ -1,4 +1,4 @@
-"""Enrolment: one-time tokens, and certificates for the keys that redeem them."""
+"""Enrolment: join tokens, and certificates for the keys that redeem them."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from covey.coordinator.store_thread import StoreThread
 from covey.errors import Conflict, CoveyError, IdentityError, LimitExceeded, NotFound, SpecError
 from covey.protos import admin_pb2, coordinator_pb2_grpc
 from covey.protos import coordinator_pb2 as pb
-from covey.storage.record.contract import EventRecord, NodeRecord, Role, Store, TokenRecord
-from covey.wire.authority import Authority, check_name, key_of_request
-from covey.wire.buckets import Buckets
+from covey.storage.record.contract import EventRecord, NodeRecord, RedemptionRecord, Role, Store, TokenRecord
 from covey.wire.channels import Peer
-from covey.wire.connections import site_of
 from covey.wire.errors import translated
-from covey.wire.identity import ENROL_DOMAIN
-from covey.wire.signing import SigningKey, key_id, verify
-from covey.wire.tokens import ROLES, SECRET_BYTES, JoinToken
+from covey.wire.identities.authority import Authority, check_name, key_of_request
+from covey.wire.identities.identity import ENROL_DOMAIN
+from covey.wire.identities.signing import SigningKey, key_id, verify
+from covey.wire.identities.tokens import MAX_USES, ROLES, SECRET_BYTES, JoinToken
+from covey.wire.listeners.buckets import Buckets
+from covey.wire.listeners.connections import site_of
 
 log = structlog.get_logger(room="coordinator")
 DEFAULT_EXPIRES_S = 3600.0
@@ -47,6 +47,7 @@ ANY_HOST = ("0.0.0.0", "[::]")
 BUSY = "too many attempts to enrol; try again in a minute"
 UNACCEPTABLE = "this join token is unknown or has expired; ask for a new one"
 USED = "this join token was used with other keys; if that was not you, warn the coordinator's operator"
+USED_UP = "every use of this join token is taken; ask for a new one"
 TAKEN = "the name of this join token is taken; ask for a token with another name"
 UNPROVEN = "the signing request, or the proof for the signing key, is not valid"
 
@@ -80,21 +81,25 @@ async def create_token(
     """Make and record a join token; only its hash is kept.
 
     Raises:
-        SpecError: The role is unknown, or the token would live too long.
+        SpecError: The role is unknown, or the token would live too long, or have too many uses.
         IdentityError: The name is not one that a certificate may have.
         Conflict: The name is enrolled already, or was evicted.
     """
     role = request.role or "node"
     if role not in ROLES:
         raise SpecError(f"role {role!r} is unknown; choose one of {', '.join(ROLES)}")
-    name = check_name(request.node or f"{role}-{secrets.token_hex(4)}")
-    if name in RESERVED:
+    uses = _uses(request, role)
+    name = check_name(request.node or (f"{role}-{secrets.token_hex(4)}" if uses == 1 else role))
+    if uses > 1:
+        check_name(f"{name}-{MAX_USES}")
+    elif name in RESERVED:
         raise Conflict(f"{name!r} is this coordinator's own; choose another name")
     expires_s = request.expires_s or DEFAULT_EXPIRES_S
     if not 0 < expires_s <= MAX_EXPIRES_S:
         raise SpecError(f"a token may live for at most {MAX_EXPIRES_S:g} seconds, not {expires_s:g}")
     now, addresses, store = services.clock(), services.addresses, services.store
-    await store.call(_check_free, store.store, name)
+    if uses == 1:
+        await store.call(_check_free, store.store, name)
     token = JoinToken(
         name=name,
         role=role,
@@ -103,10 +108,20 @@ async def create_token(
         authority_pem=services.authority.pem,
         secret=secrets.token_bytes(SECRET_BYTES),
         expires_at=now + expires_s,
+        uses=uses,
     )
-    record = TokenRecord(token.secret_sha256, name, cast(Role, role), now, token.expires_at)
+    record = TokenRecord(token.secret_sha256, name, cast(Role, role), now, token.expires_at, uses)
     await store.call(store.store.add_token, record)
-    return admin_pb2.CreateTokenReply(token=token.encode(), node=name, expires_at=token.expires_at)
+    return admin_pb2.CreateTokenReply(token=token.encode(), node=name, expires_at=token.expires_at, uses=uses)
+
+
+def _uses(request: admin_pb2.CreateTokenRequest, role: str) -> int:
+    uses = request.uses or 1
+    if uses > MAX_USES:
+        raise SpecError(f"a token has at most {MAX_USES} uses, not {uses}")
+    if uses > 1 and role != "node":
+        raise SpecError(f"only a token for nodes may have several uses; make one for each {role}")
+    return uses
 
 
 def _reachable(listen: str) -> str:
@@ -178,13 +193,14 @@ class EnrolmentService(coordinator_pb2_grpc.EnrolmentServicer):
             keys = _proven(request)
             token = await self._token(request.token_secret)
             name = token.name
-            if token.csr_key_sha256 != keys.sha256:
-                token = await self._redeem(token, keys)
+            made, node = await self._services.store.call(_redeem, self._services, token, keys)
+            if node is not None:
                 self._limits.forgive(site)
+                await self._enrolled(node)
         except (IdentityError, Conflict) as error:
             await self._refused(site, name, error)
             raise
-        return _reply(self._services, token.name, token.role, token.certificate)
+        return _reply(self._services, made.node, token.role, made.certificate)
 
     async def _token(self, secret: bytes) -> TokenRecord:
         store = self._services.store
@@ -193,30 +209,13 @@ class EnrolmentService(coordinator_pb2_grpc.EnrolmentServicer):
         except NotFound as error:
             raise IdentityError(UNACCEPTABLE) from error
 
-    async def _redeem(self, token: TokenRecord, keys: _Keys) -> TokenRecord:
+    async def _enrolled(self, node: NodeRecord) -> None:
         services = self._services
-        if token.csr_key_sha256:
-            raise Conflict(USED)
-        if token.expires_at <= services.clock():
-            raise IdentityError(UNACCEPTABLE)
-        issued = services.authority.issue(token.name, token.role, keys.tls)
-        node = NodeRecord(
-            node=token.name,
-            role=token.role,
-            state="active",
-            enrolled_at=services.clock(),
-            certificate_serial=issued.serial,
-            certificate_expires_at=issued.expires_at,
-            signing_key=keys.signing,
-            key_id=key_id(keys.signing),
-        )
-        token = await services.store.call(_enrol, services.store.store, token, keys.sha256, issued.pem, node)
-        services.members.evicted.discard(token.name)
+        services.members.evicted.discard(node.node)
         services.members.register(node)
-        event = EventRecord(services.clock(), "enrolled", node=token.name, detail={"role": token.role})
+        event = EventRecord(services.clock(), "enrolled", node=node.node, detail={"role": node.role})
         await services.store.call(services.store.store.add_event, event)
-        log.info("enrolled", name=token.name, role=token.role)
-        return token
+        log.info("enrolled", name=node.node, role=node.role)
 
     async def _refused(self, site: str, name: str, error: CoveyError) -> None:
         """Remember who was turned away, and why: what the caller is not told."""
@@ -228,16 +227,35 @@ class EnrolmentService(coordinator_pb2_grpc.EnrolmentServicer):
         await services.store.call(services.store.store.add_event, event)
 
 
-def _enrol(store: Store, token: TokenRecord, keys: str, certificate: bytes, node: NodeRecord) -> TokenRecord:
-    """Redeem in the store's thread, where nobody evicts the name between the look and the leap."""
+def _redeem(services: EnrolmentServices, token: TokenRecord, keys: _Keys) -> tuple[RedemptionRecord, NodeRecord | None]:
+    """What a token gives to these keys, and the identity, if it is a new one.
+
+    In the store's thread, where nobody else takes the name, or evicts it, between the look and the leap.
+    """
+    store = services.store.store
+    if (made := store.redemption(token.secret_sha256, keys.sha256)) is not None:
+        return made, None
+    if not store.token(token.secret_sha256).uses_left:
+        raise Conflict(USED if token.uses == 1 else USED_UP)
+    if token.expires_at <= services.clock():
+        raise IdentityError(UNACCEPTABLE)
+    name = token.name if token.uses == 1 else store.next_name(token.name)
+    issued = services.authority.issue(name, token.role, keys.tls)
+    node = NodeRecord(
+        node=name,
+        role=token.role,
+        state="active",
+        enrolled_at=services.clock(),
+        certificate_serial=issued.serial,
+        certificate_expires_at=issued.expires_at,
+        signing_key=keys.signing,
+        key_id=key_id(keys.signing),
+    )
     try:
-        _check_free(store, token.name)
-        return store.redeem_token(token.secret_sha256, keys, certificate, node)
+        _check_free(store, name)
+        return store.redeem_token(token.secret_sha256, keys.sha256, issued.pem, node), node
     except Conflict as error:
-        other = store.token(token.secret_sha256).csr_key_sha256
-        if other == keys:  # the same request, twice at the same time
-            return store.token(token.secret_sha256)
-        raise Conflict(USED if other else TAKEN) from error
+        raise Conflict(TAKEN) from error
 
 
 async def renew(services: EnrolmentServices, peer: Peer, request: pb.RenewRequest) -> pb.EnrolReply:

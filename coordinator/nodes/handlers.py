@@ -8,8 +8,8 @@ import grpc
 
 from covey.coordinator.nodes.service import CoordinatorService
 from covey.protos import coordinator_pb2
-from covey.wire.chunks import download_handler, upload_handler
 from covey.wire.errors import translated, translated_stream
+from covey.wire.transfers.chunks import download_handler, upload_handler
 
 
 def coordinator_handler(service: CoordinatorService) -> grpc.GenericRpcHandler:

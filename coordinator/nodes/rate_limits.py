@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from covey.errors import LimitExceeded
-from covey.wire.buckets import Bucket, Buckets
+from covey.wire.listeners.buckets import Bucket, Buckets
 
 MAX_ADDRESSES = 4096
 

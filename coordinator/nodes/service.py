@@ -33,9 +33,9 @@ from covey.metrics import Totals, why
 from covey.protos import coordinator_pb2 as pb
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.record.contract import EventRecord
-from covey.wire.buckets import Buckets
-from covey.wire.canonical import text
 from covey.wire.channels import Context, Peer, peer_identity
+from covey.wire.identities.canonical import text
+from covey.wire.listeners.buckets import Buckets
 from covey.wire.translation import from_node, to_node
 
 log = structlog.get_logger(room="coordinator")

@@ -15,16 +15,16 @@ import structlog
 from covey import faults
 from covey import messages as msg
 from covey.artifact import INLINE_BYTES, Artifact
-from covey.coordinator.runs.absentees import left_out
 from covey.coordinator.runs.assignments import AssignmentInputs, assignment, evaluation_assignment, free_part
-from covey.coordinator.runs.commit import MadeStep, adopt_files, discard_scratch
-from covey.coordinator.runs.damage import check_run
-from covey.coordinator.runs.evaluation import NodeMetrics, RunEvaluation
 from covey.coordinator.runs.facts import NodeProgress, RunFacts
 from covey.coordinator.runs.layouts import keep_layout, layout_file
 from covey.coordinator.runs.mode import Mode, RunMachine
 from covey.coordinator.runs.ports import RunServices
-from covey.coordinator.runs.preparation import Prepared, expected_nodes, prepare
+from covey.coordinator.runs.steps.absentees import left_out
+from covey.coordinator.runs.steps.commit import MadeStep, adopt_files, discard_scratch
+from covey.coordinator.runs.steps.damage import check_run, intact_bytes
+from covey.coordinator.runs.steps.evaluation import NodeMetrics, RunEvaluation
+from covey.coordinator.runs.steps.preparation import Prepared, expected_nodes, prepare
 from covey.driver.driver import Driver
 from covey.errors import CoveyError, Fenced
 from covey.machines import protocol as pr
@@ -392,7 +392,7 @@ class ActiveRun:
         if base.artifact.size_bytes > INLINE_BYTES:
             return b""
         if self._small_model[0] != base.artifact.digest:
-            self._small_model = base.artifact.digest, self.services.files.path(base.artifact.digest).read_bytes()
+            self._small_model = base.artifact.digest, intact_bytes(self.services.files, base.artifact)
         self.sent(node, base.artifact.size_bytes)
         return self._small_model[1]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from covey.errors import CoveyError, IdentityError, InvalidUpdate, LimitExceeded
-from covey.wire.signing import MAX_OFFERED_BYTES, UpdateStatement, verify
+from covey.wire.identities.signing import MAX_OFFERED_BYTES, UpdateStatement, verify
 
 
 def opened(key: tuple[str, bytes], raw: bytes, signature: bytes) -> UpdateStatement:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from covey.artifact import Artifact
 from covey.coordinator.runs.assignments import AssignmentInputs
 from covey.coordinator.runs.facts import Counted, NodeProgress
-from covey.coordinator.runs.preparation import Prepared
+from covey.coordinator.runs.steps.preparation import Prepared
 from covey.storage.record.contract import VersionRecord
 
 

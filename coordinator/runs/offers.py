@@ -38,8 +38,8 @@ from covey.errors import (
 )
 from covey.machines.protocol import NodeAnswered, TransferProgressed, UpdateStored
 from covey.storage.record.contract import PartRecord, UpdateRecord
-from covey.wire.grants import Grants
-from covey.wire.signing import ReceiptStatement, UpdateStatement
+from covey.wire.identities.signing import ReceiptStatement, UpdateStatement
+from covey.wire.transfers.grants import Grants
 
 log = structlog.get_logger(room="coordinator")
 MAX_WEIGHT = 1e12

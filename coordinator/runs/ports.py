@@ -156,7 +156,7 @@ class Operator(Protocol):
 
 
 class Receive(Protocol):
-    """How bytes of an upload come in; `covey.wire.streams.receive` in the daemon."""
+    """How bytes of an upload come in; `covey.wire.transfers.streams.receive` in the daemon."""
 
     async def __call__(
         self,

@@ -13,6 +13,7 @@ SUBCOMMANDS = {
     "gossip": "covey.cli.commands.gossip:gossip",
     "coordinator": "covey.cli.commands.coordinator:coordinator",
     "node": "covey.cli.commands.node:node",
+    "ca": "covey.cli.commands.ca:ca",
     "run": "covey.cli.commands.run:run",
     "round": "covey.cli.commands.round:round_group",
     "events": "covey.cli.commands.events:events",

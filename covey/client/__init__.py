@@ -22,17 +22,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from covey.client.connection import Connection, connect
-    from covey.client.local_federation import LocalFederation, local
-    from covey.client.simulated import Simulated, simulate
+    from covey.client.experiments.local_federation import LocalFederation, local
+    from covey.client.experiments.simulated import Simulated, simulate
 
 __all__ = ["Connection", "LocalFederation", "Simulated", "connect", "local", "simulate"]
 _PLACES = {
     "Connection": "connection",
     "connect": "connection",
-    "LocalFederation": "local_federation",
-    "local": "local_federation",
-    "Simulated": "simulated",
-    "simulate": "simulated",
+    "LocalFederation": "experiments.local_federation",
+    "local": "experiments.local_federation",
+    "Simulated": "experiments.simulated",
+    "simulate": "experiments.simulated",
 }
 
 

@@ -8,19 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from covey.client import paging
-from covey.client.audit import AuditReport, examine, examine_record
-from covey.client.bundle import write_bundle
-from covey.client.channel import DEADLINE_S, AdminChannel
+from covey.client.audit.bundle import write_bundle
+from covey.client.audit.verify import AuditReport, examine, examine_record
 from covey.client.export import OnBytes, write_version
 from covey.client.loop import LoopThread
-from covey.client.names import RunName, VersionName, run_id, version_number
-from covey.client.remote import RemoteRecord
-from covey.client.run_log import log_of
-from covey.client.shares import capped_shares
+from covey.client.reading import paging
+from covey.client.reading.channel import DEADLINE_S, AdminChannel
+from covey.client.reading.names import RunName, VersionName, run_id, version_number
+from covey.client.reading.remote import RemoteRecord
+from covey.client.reading.run_log import log_of
+from covey.client.reading.shares import capped_shares
+from covey.client.reading.translation import audited_of, node_detail_of, signed_of, value_of, values_of, version_of
 from covey.client.specification import Specification, request_of
 from covey.client.target import Target
-from covey.client.translation import audited_of, node_detail_of, signed_of, value_of, values_of, version_of
 from covey.client.values import (
     Admin,
     Backup,
@@ -44,9 +44,9 @@ from covey.errors import NotFound
 from covey.protos import admin_pb2 as pb
 
 if TYPE_CHECKING:
-    from covey.client.record import Record
+    from covey.client.reading.record import Record
     from covey.client.replay import ReplayReport
-    from covey.wire.identity import Identity
+    from covey.wire.identities.identity import Identity
 
 SUBMIT_DEADLINE_S = 60.0
 """The coordinator's worker may still be starting: it checks what the specification names."""
@@ -319,9 +319,12 @@ class Connection:
         of = self.run(run).run if run else ""
         return list(self._loop.iterate(paging.events(self._reading(), of, node, limit)))
 
-    def token(self, node: str = "", *, role: str = "node", expires_s: float = 3600.0) -> Token:
-        """A one-time join token; without a name, for a random one. `role`: `node`, `admin` or `auditor`."""
-        request = pb.CreateTokenRequest(node=node, role=role, expires_s=expires_s)
+    def token(self, node: str = "", *, role: str = "node", expires_s: float = 3600.0, uses: int = 1) -> Token:
+        """A join token; without a name, for a random one. `role`: `node`, `admin` or `auditor`.
+
+        With several `uses` it enrols as many nodes, which are named NODE-1, NODE-2, ... (by default node-1, ...).
+        """
+        request = pb.CreateTokenRequest(node=node, role=role, expires_s=expires_s, uses=uses)
         return value_of(Token, self._call("CreateToken", request))
 
     def tokens(self) -> list[TokenInfo]:
@@ -335,9 +338,9 @@ class Connection:
                 return found
 
     def revoke_token(self, token: str) -> list[TokenInfo]:
-        """Let unused tokens be redeemed no more: by an id (8 characters will do), or by the name that they are for.
+        """Let tokens be redeemed no more: by an id (8 characters will do), or by the name that they are for.
 
-        Raises `NotFound` where there is no such unused token. What was enrolled stays.
+        Raises `NotFound` where no such token has uses left. What was enrolled stays.
         """
         return list(values_of(TokenInfo, self._call("RevokeToken", pb.RevokeTokenRequest(token=token)).tokens))
 
@@ -393,7 +396,7 @@ class Connection:
     def _open_record(self) -> Record:
         data_dir = self.target.data_dir
         if self._channel is None and data_dir is not None and self.target.address() is None:
-            from covey.client.stored import StoredRecord  # the database's library takes a while to import
+            from covey.client.reading.stored import StoredRecord  # the database's library takes a while to import
 
             return StoredRecord(data_dir)
         self._channel = self._channel or self._open()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from covey.client.loop import LoopThread
-from covey.client.stored import ARTIFACTS
+from covey.client.reading.stored import ARTIFACTS
 from covey.coordinator.config import DATABASE, sqlite_url
 from covey.coordinator.modes.contract import ReplayReport
 from covey.coordinator.modes.registry import replay_of

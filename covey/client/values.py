@@ -363,12 +363,14 @@ class Status:
 
 @dataclass(frozen=True)
 class Token:
-    """A one-time join token: a secret."""
+    """A join token: a secret."""
 
     token: str = field(repr=False)
     node: str = ""
-    """The name that it is for."""
+    """The name that it is for; with several uses, what the names begin with."""
     expires_at: float = 0.0
+    uses: int = 1
+    """How many nodes can be enrolled with it."""
 
 
 @dataclass(frozen=True)
@@ -377,12 +379,14 @@ class TokenInfo:
 
     id: str
     node: str = ""
-    """The name that it is for."""
+    """The name that it is for; with several uses, what the names begin with."""
     role: str = "node"
     state: str = ""
-    """`unused`, `used`, `expired` or `revoked`."""
+    """`unused`, `in use` (some of its uses are left), `used`, `expired` or `revoked`."""
     created_at: float = 0.0
     expires_at: float = 0.0
+    uses: int = 1
+    uses_left: int = 0
 
 
 @dataclass(frozen=True)

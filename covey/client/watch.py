@@ -6,9 +6,9 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 
-from covey.client.channel import AdminChannel
 from covey.client.errors import Unreachable
-from covey.client.translation import change_of
+from covey.client.reading.channel import AdminChannel
+from covey.client.reading.translation import change_of
 from covey.client.values import Change
 from covey.protos import admin_pb2 as pb
 

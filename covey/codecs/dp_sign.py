@@ -5,9 +5,9 @@ the formulas from the authors' code. Element g_i becomes +1 with probability Phi
 of g_i plus Gaussian noise N(0, sigma^2). With delta = 0 it is the sign of g_i plus Laplace noise of scale lambda.
 
 The privacy rests on what is encoded: the vector must be a SUM of per-example gradients, each clipped to norm C over all
-tensors at once (`covey.learning.per_example`). Then what one example contributes moves it by at most C, and the noisy
-vector, and with it its signs, is (epsilon, delta)-differentially private for each message. What all messages of a run
-spend together is in `covey.learning.privacy`, which also says what exactly is hidden.
+tensors at once (`covey.learning.training.per_example`). Then what one example contributes moves it by at most C, and
+the noisy vector, and with it its signs, is (epsilon, delta)-differentially private for each message. What all messages
+of a run spend together is in `covey.learning.privacy`, which also says what exactly is hidden.
 
 Format: the packed signs (`covey.vectors.signs`) and nothing else: no scale, no number of examples.
 """

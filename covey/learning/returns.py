@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from covey.errors import TaskError
 from covey.learning.statistics import Stat
-from covey.users_code import shown
+from covey.user_code.place import shown
 
 T = TypeVar("T")
 EXAMPLE = 'such as {"loss": Stat(loss.item() * examples, examples)}'

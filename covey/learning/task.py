@@ -22,7 +22,7 @@ from covey.learning.statistics import Stat
 from covey.options import PluginOptions
 from covey.plugins import Kind, Pluggable
 from covey.spec import TaskSection, TrainingSection
-from covey.users_code import place_of
+from covey.user_code.place import place_of
 
 __all__ = [
     "FitResult",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pydantic import field_validator
 from torch import nn
 
-from covey.learning.state import tensors_of
+from covey.learning.models.state import tensors_of
 from covey.methods.averaging import Averaging
 from covey.methods.contract import Combination, PluginOptions
 

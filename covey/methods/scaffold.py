@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from covey.errors import TaskError
 from covey.layout import Layout
-from covey.learning.entries import unwrapped
+from covey.learning.models.entries import unwrapped
+from covey.learning.models.state import tensors_of, views
 from covey.learning.recipe import PlainRecipe, Recipe, RecipeContext
-from covey.learning.state import tensors_of, views
 from covey.methods.averaging import Averaging
 from covey.methods.contract import Combination, FinishContext, Made, Part, RunForm
 from covey.parts import Keep

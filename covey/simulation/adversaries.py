@@ -64,7 +64,7 @@ def checked(attacks: Sequence[Attack], nodes: int) -> list[Attack]:
 
 def _is_omniscient(attack: Attack) -> bool:
     question = json.dumps({"name": attack.name, "options": dict(attack.options)})
-    command = [sys.executable, "-P", "-m", "covey.worker.execute.adversary"]
+    command = [sys.executable, "-P", "-m", "covey.worker.execute.updates.adversary"]
     done = subprocess.run(command, input=question, capture_output=True, text=True, timeout=CHECK_S, check=False)
     if done.returncode != 0:
         raise PluginError(f"--attack {attack.name}: the program that imports it failed: {done.stderr[-1000:]}")

@@ -16,7 +16,7 @@ from covey.coordinator.config import DATABASE, sqlite_url
 from covey.errors import SpecError
 from covey.storage.record.contract import NodeRecord, Store, TokenRecord
 from covey.storage.sql.store import SqlStore, open_store
-from covey.wire.signing import SigningKey
+from covey.wire.identities.signing import SigningKey
 
 MARKER = "simulation.json"
 NODES = "nodes"

@@ -30,8 +30,8 @@ from covey.simulation.plan import Plan, Progress, Watch, names_of
 from covey.simulation.pool import LoggedSupervisor, Pool, PooledWorker
 from covey.simulation.runners import is_stalled
 from covey.storage.record.contract import EventRecord, RunRecord
-from covey.wire.identity import Identity
-from covey.wire.signing import SigningKey
+from covey.wire.identities.identity import Identity
+from covey.wire.identities.signing import SigningKey
 
 WATCH_S = 0.2
 STALLED_S = 1.0

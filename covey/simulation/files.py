@@ -13,7 +13,7 @@ from typing_extensions import override
 from covey import messages as msg
 from covey.artifact import Artifact, artifact_of_file
 from covey.errors import CorruptChunk, NotFound, StoreError
-from covey.node.assignments.local_state import RunStates
+from covey.node.assignments.record.local_state import RunStates
 from covey.node.ports import Files, Store
 from covey.node.updates import FinishedUpdate, State
 from covey.storage.files.artifacts import ArtifactFiles

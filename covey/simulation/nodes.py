@@ -19,7 +19,7 @@ from covey.node.ports import Bulk, Link, OnBytes
 from covey.node.services import NodeServices
 from covey.simulation.adversaries import Adversaries
 from covey.simulation.files import NodeFiles
-from covey.wire.chunks import prefix
+from covey.wire.transfers.chunks import prefix
 
 
 class MemoryLink(Link):

@@ -10,7 +10,7 @@ import grpc
 from google.protobuf.message import Message
 
 from covey.cli.framework.fields import NODE_FIELDS, ROUND_FIELDS, RUN_DETAIL_FIELDS, RUN_FIELDS, plain
-from covey.client.translation import value_of
+from covey.client.reading.translation import value_of
 from covey.client.values import Node, Round, Run
 from covey.errors import CoveyError, by_code
 from covey.protos import admin_pb2 as pb

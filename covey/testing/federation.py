@@ -26,8 +26,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from covey.errors import CoveyError
-from covey.testing.forks import run_covey
-from covey.testing.processes import STOP_S, Daemon, children_of, end_all, wait_until
+from covey.testing.launch.forks import run_covey
+from covey.testing.launch.processes import STOP_S, Daemon, children_of, end_all, wait_until
 
 if TYPE_CHECKING:
     from covey.testing.admin import AdminClient
@@ -53,7 +53,7 @@ class Federation:
         env: Added to the environment of every daemon; of what is not usual, its worker has only what it is told to
             have (`--worker-env`, in node.toml `[worker] environment`).
         fork: Whether daemons may be copies of a process that has imported everything, where that is enabled
-            (`covey.testing.forks`); else they are executed as a user's.
+            (`covey.testing.launch.forks`); else they are executed as a user's.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from torch.utils.data import TensorDataset
 
 from covey.aggregation.verdicts import Verdict
 from covey.layout import Layout
-from covey.learning.state import map_file, views
+from covey.learning.models.state import map_file, views
 from covey.learning.task import NodeData, Task
 from covey.metrics import counted
 from covey.parts import brought, collected, sent, slot

@@ -1,36 +1,33 @@
 """Push-sum nodes in one process, on a network that does what a test says: for the machines' own tests.
 
-Vectors are numpy; training is a function. What a node would write to its disk is kept apart from what it has in memory,
-as JSON, so that a crash loses just what a crash loses.
+Vectors are numpy; training is a function; what the machine asks for is carried out by the node's own executor. What a
+node has on its disk is kept apart from what it has in memory, so that a crash loses just what a crash loses.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import override
 
-from covey.gossip import ledger as ledger_module
 from covey.gossip.audit import MassAudit, audit
-from covey.gossip.ledger import Incarnation, InEdge, Ledger, OutEdge
+from covey.gossip.ledger import Batch, Incarnation, InEdge, Ledger
 from covey.gossip.mass import ONE
 from covey.gossip.planning import Planner
-from covey.gossip.push_sum import actions as act
 from covey.gossip.push_sum import events as ev
-from covey.gossip.push_sum import exchange as exchange_module
-from covey.gossip.push_sum import machine as machine_module
 from covey.gossip.push_sum.machine import PushSum, PushSumPolicy
-from covey.machines.values import ValueTable
+from covey.node.gossip.executor import Executor, Ports
+from covey.node.gossip.ports import Clock, Labour, Noted, Post, Record, Said, Saved, Snapshot
+from covey.node.gossip.state import progress
 
 Vector = npt.NDArray[np.floating[Any]]
 Training = Callable[[str, int, Vector, float], Vector]
 """(node, step, z, scale) -> the new z."""
-TABLE = ValueTable(ev, act, machine_module, exchange_module, ledger_module)
-"""What a node's record holds of the machine."""
 
 
 def no_training(node: str, step: int, z: Vector, scale: float) -> Vector:
@@ -48,26 +45,141 @@ class Message:
     body: Vector | None = None
 
 
-class Disk:
-    """What survives a crash of one node."""
+class NoTime(Clock):
+    """In a swarm no time passes."""
 
-    def __init__(self) -> None:
-        self.snapshot = ""
-        self.model: Vector | None = None
-        self.journal: list[ev.Event] = []
-        self.inbox: dict[tuple[Incarnation, int], Vector] = {}
-        self.bodies: dict[int, Vector] = {}
+    @override
+    def now(self) -> float:
+        return 0.0
+
+
+class Disk(Record[Vector]):
+    """What survives a crash of one node.
+
+    Args:
+        is_slow: Writes wait until `write` is called, and are lost in a crash; else they are made at once.
+    """
+
+    def __init__(self, is_slow: bool = False) -> None:
+        self.saved: Saved[Vector] = Saved()
+        self.is_slow = is_slow
+        self.waiting: deque[tuple[Callable[[], None], Callable[[], None]]] = deque()
 
     def copy(self) -> Disk:
         """As a backup has it: later writes do not change it."""
-        copied = Disk()
-        copied.snapshot, copied.model = self.snapshot, self.model
-        copied.journal, copied.inbox, copied.bodies = list(self.journal), dict(self.inbox), dict(self.bodies)
+        copied = Disk(self.is_slow)
+        copied.saved = self.saved
         return copied
+
+    @override
+    def note(self, event: Noted, body: Vector | None, then: Callable[[], None]) -> None:
+        def save() -> None:
+            self.saved = replace(self.saved, noted=(*self.saved.noted, (event, body)))
+
+        self._put(save, then)
+
+    @override
+    def publish(self, snapshot: Snapshot[Vector], batches: Sequence[Batch], then: Callable[[], None]) -> None:
+        def save() -> None:
+            self.saved = Saved(snapshot)
+
+        self._put(save, then)
+
+    @override
+    def when_durable(self, then: Callable[[], None]) -> None:
+        self._put(lambda: None, then)
+
+    def _put(self, save: Callable[[], None], then: Callable[[], None]) -> None:
+        self.waiting.append((save, then))
+        if not self.is_slow:
+            self.write()
+
+    def write(self) -> None:
+        """Make the oldest write that waits."""
+        save, then = self.waiting.popleft()
+        save()
+        then()
+
+
+class VectorLabour(Labour[Vector, tuple[int, Vector]]):
+    """Work that waits in a queue until the test lets it be done.
+
+    Args:
+        node: Whose.
+        training: What a step does to a model.
+    """
+
+    def __init__(self, node: str, training: Training) -> None:
+        self._node, self._training = node, training
+        self.queue: deque[Callable[[], None]] = deque()
+
+    @override
+    def train(self, step: int, model: Vector, then: Callable[[tuple[int, Vector]], None]) -> None:
+        self.queue.append(lambda: then((step, model)))
+
+    @override
+    def apply(
+        self, model: Vector, trained: tuple[int, Vector] | None, scale: float, then: Callable[[Vector], None]
+    ) -> None:
+        self.queue.append(lambda: then(self._after(model, trained, scale)))
+
+    def _after(self, model: Vector, trained: tuple[int, Vector] | None, scale: float) -> Vector:
+        if trained is None:
+            return model.copy()
+        step, base = trained
+        made = self._training(self._node, step, base, scale)
+        return made.copy() if model is base else model + (made - base)  # something may have been mixed in meanwhile
+
+    @override
+    def mix(self, model: Vector, portions: Sequence[tuple[Vector, float]], then: Callable[[Vector], None]) -> None:
+        def work() -> None:
+            mixed = model * (1 - sum(part for _, part in portions))
+            for other, part in portions:
+                mixed = mixed + other * part
+            then(mixed.astype(model.dtype))
+
+        self.queue.append(work)
+
+    @override
+    def hold(self, model: Vector) -> Vector:
+        return model
+
+    @override
+    def release(self, model: Vector) -> None:
+        """Memory is freed by itself."""
+
+
+class SwarmPost(Post[Vector]):
+    """Gives messages to the swarm.
+
+    Args:
+        me: Whose.
+        send: What puts a message on its way.
+    """
+
+    def __init__(self, me: Incarnation, send: Callable[[Message], None]) -> None:
+        self._me, self._send = me, send
+
+    @override
+    def tell(self, peer: Incarnation, event: Said) -> None:
+        self._send(Message(self._me, peer, event))
+
+    @override
+    def send(self, batch: Batch, step: int, body: Vector) -> None:
+        arrived = ev.Arrived(self._me, batch.sequence, batch.units, step, 0.0)
+        self._send(Message(self._me, batch.peer, arrived, body))
+
+    @override
+    def acknowledge(self, peer: Incarnation, sequence: int) -> None:
+        self._send(Message(self._me, peer, ev.Acknowledged(self._me, sequence)))
+
+    @override
+    def refuse(self, peer: Incarnation, sequence: int, reason: str) -> None:
+        """Who is refused is evicted already, or has nothing to do here."""
 
 
 class VirtualNode:
-    """One incarnation: its machine, its model, its disk, and the work that it has begun.
+    """One incarnation: its executor, its disk, and the work that it has begun.
 
     Args:
         swarm: Where its messages go.
@@ -78,122 +190,100 @@ class VirtualNode:
     """
 
     def __init__(self, swarm: VirtualSwarm, me: Incarnation, z: Vector, peers: list[Incarnation], minted: int) -> None:
-        self.swarm, self.me, self.z = swarm, me, z.copy()
+        self.swarm, self.me = swarm, me
         self.first, self._peers, self._minted = z.copy(), list(peers), minted
-        self.machine = PushSum(me, swarm.policy, peers, minted)
-        self.disk = Disk()
-        self.work: list[act.Action] = []
-        self.finished = ""
-        self.is_up = True
+        self._notices: list[ev.PeerJoined | ev.PeerEvicted | ev.PeerLeft] = []
+        self.disk = Disk(swarm.has_slow_disks)
+        self.labour = VectorLabour(me.node, swarm.training)
+        self.executor = Executor(self._fresh(), z.copy(), self._ports(), self._ended)
+
+    def _fresh(self) -> PushSum:
+        return PushSum(self.me, self.swarm.policy, self._peers, self._minted)
+
+    def _ports(self) -> Ports[Vector, tuple[int, Vector]]:
+        post = SwarmPost(self.me, self.swarm.send)
+        return Ports(post, self.labour, self.disk, NoTime(), self.swarm.planner)
+
+    def _ended(self) -> None:
+        if self.executor.finished == "left":
+            self.swarm.left(self)
+
+    @property
+    def machine(self) -> PushSum:
+        """Its machine."""
+        return self.executor.machine
+
+    @property
+    def z(self) -> Vector:
+        """Its model."""
+        return self.executor.model
 
     @property
     def ledger(self) -> Ledger:
         """Its account."""
-        return self.machine.exchange.ledger
+        return self.executor.ledger
+
+    @property
+    def finished(self) -> str:
+        """How it ended, or why it may not go on."""
+        return self.executor.retired or self.executor.finished
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it runs."""
+        return self.executor.is_up
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is work to be done, or something to be written."""
+        return bool(self.labour.queue or self.disk.waiting)
 
     def take(self, event: ev.Event, body: Vector | None = None) -> None:
-        """Give the machine an event, and do what it asks for."""
-        if isinstance(event, ev.Arrived) and body is not None:
-            self.disk.inbox.setdefault((event.peer, event.sequence), body)
-        actions = self.machine.handle(event)
-        if isinstance(event, ev.PeerJoined | ev.PeerEvicted | ev.PeerLeft) or any(
-            isinstance(action, act.Accept) for action in actions
-        ):
-            self.disk.journal.append(event)
-        for action in actions:
-            self._do(action)
+        """Give the node an event."""
+        self.executor.take(event, body)
 
     def notice(self, event: ev.PeerJoined | ev.PeerEvicted | ev.PeerLeft) -> None:
-        """Take a notice of membership, now or when the node is up again."""
+        """Take a notice of membership, now and again whenever the node is up again."""
+        self._notices.append(event)
         if self.is_up:
             self.take(event)
-        else:
-            self.disk.journal.append(event)
-
-    def _do(self, action: act.Action) -> None:
-        match action:
-            case act.Train() | act.Mix() | act.Publish():
-                self.work.append(action)
-            case act.Plan(step=step, peers=peers):
-                self.take(self.swarm.planner.plan(step, self.me, peers))
-            case act.Send(batch=batch, step=step):
-                arrived = ev.Arrived(self.me, batch.sequence, batch.units, step, 0.0)
-                self.swarm.send(Message(self.me, batch.peer, arrived, self.disk.bodies[step]))
-            case act.Accept(peer=peer, sequence=sequence) | act.AcknowledgeAgain(peer=peer, sequence=sequence):
-                self.swarm.send(Message(self.me, peer, ev.Acknowledged(self.me, sequence)))
-            case act.Announce(step=step, to=to, is_finished=is_finished):
-                self.announce(step, is_finished, to)
-            case act.Finish(reason=reason) | act.Retire(reason=reason):
-                self.finished = reason
-                if reason == "left":
-                    self._save()  # before anybody is told: it takes nothing from now on, whatever happens to it
-                    self.swarm.left(self)
-
-    def announce(self, step: int, is_finished: bool, to: tuple[Incarnation, ...] = ()) -> None:
-        """Tell some, or everybody, where this node is."""
-        for peer in to or self.machine.exchange.peers:
-            self.swarm.send(Message(self.me, peer, self.progress(peer, step, is_finished)))
-
-    def progress(self, peer: Incarnation, step: int, is_finished: bool) -> ev.Progressed:
-        """What a peer is told."""
-        out, into = (
-            self.machine.exchange.ledger.out.get(peer, OutEdge()),
-            self.machine.exchange.ledger.into.get(peer, InEdge()),
-        )
-        acknowledged = out.sequence - bool(out.waiting)
-        return ev.Progressed(self.me, step, out.sequence, acknowledged, into.sequence, is_finished, 0.0)
 
     def heartbeat(self) -> None:
         """Say again where this node is, and send again what is not acknowledged."""
-        is_published = self.machine.phase in ("collecting", "mixing", "lingering", "settling")
-        step = self.machine.step if is_published else self.machine.step - 1
-        self.announce(step, self.machine.phase == "lingering")
-        for action in self.machine.unacknowledged():
-            self._do(action)
+        self.executor.beat()
 
     def finish_work(self) -> None:
-        """End the oldest piece of work."""
-        match self.work.pop(0):
-            case act.Train(step=step, scale=scale):
-                self.z = self.swarm.training(self.me.node, step, self.z, scale)
-                self.take(ev.Trained(step, 0.0))
-            case act.Mix(step=step, kept=kept, portions=portions):
-                self._mix(kept, portions)
-                self.take(ev.Mixed(step, 0.0))
-            case act.Publish(step=step):
-                self._save()
-                self.disk.bodies[step] = self.z.copy()
-                self.take(ev.Published(step, 0.0))
-
-    def _save(self) -> None:
-        self.disk.snapshot, self.disk.model = json.dumps(TABLE.to_json(self.machine)), self.z.copy()
-        self.disk.journal.clear()
-
-    def _mix(self, kept: int, portions: tuple[act.Portion, ...]) -> None:
-        total = kept + sum(portion.units for portion in portions)
-        mixed = self.z * (kept / total)
-        for portion in portions:
-            own = portion.source == self.me
-            body = self.disk.bodies[portion.number] if own else self.disk.inbox[portion.source, portion.number]
-            mixed = mixed + body * (portion.units / total)
-        self.z = mixed.astype(self.z.dtype)
+        """End the oldest piece of work; where there is none, write what waits to be written."""
+        if self.labour.queue:
+            self.labour.queue.popleft()()
+        elif self.disk.waiting:
+            self.disk.write()
 
     def crash(self) -> None:
         """Lose what is in memory."""
-        self.work, self.is_up = [], False
+        self.executor.crash()
+        self.labour.queue.clear()
+        self.disk.waiting.clear()
 
     def restart(self) -> None:
         """Begin with what the disk has."""
-        self.is_up, self.work = True, []
-        if self.disk.snapshot:
-            self.machine = TABLE.from_json(json.loads(self.disk.snapshot))
-            assert self.disk.model is not None
-            self.z = self.disk.model.copy()
-        else:
-            self.machine, self.z = PushSum(self.me, self.swarm.policy, self._peers, self._minted), self.first.copy()
-        for event in self.disk.journal:
-            self.machine.handle(event)
-        self.take(ev.Begun(0.0))
+        self.executor = Executor.restored(self.disk.saved, self._fresh(), self.first.copy(), self._ports(), self._ended)
+        self.executor.begin()
+        for event in self._notices:
+            self.take(event)
+
+    def sum_of_models(self) -> Vector:
+        """The product w z, with what waits to be mixed in and what is on its way, float64 `[d]`."""
+        bodies, exchange = self.executor.bodies, self.machine.exchange
+        total = self.z.astype(np.float64) * (exchange.kept / ONE)
+        for portion in exchange.pending:
+            total = total + bodies.of(portion, self.me).astype(np.float64) * (portion.units / ONE)
+        for peer, step in exchange.published.items():
+            edge, receiver = self.ledger.out[peer], self.swarm.nodes.get(peer)
+            had = receiver.ledger.into.get(self.me, InEdge()).sequence if receiver else 0
+            if had < edge.sequence:
+                total = total + bodies.own[step].astype(np.float64) * (edge.waiting / ONE)
+        return total
 
 
 class VirtualSwarm:
@@ -204,12 +294,19 @@ class VirtualSwarm:
         planner: Of the run.
         policy: Of the run.
         training: What a step does to a model.
+        has_slow_disks: Whether writing takes until a node's work is asked for, so that a crash comes in between.
     """
 
     def __init__(
-        self, models: dict[str, Vector], planner: Planner, policy: PushSumPolicy, training: Training = no_training
+        self,
+        models: dict[str, Vector],
+        planner: Planner,
+        policy: PushSumPolicy,
+        training: Training = no_training,
+        *,
+        has_slow_disks: bool = False,
     ) -> None:
-        self.planner, self.policy, self.training = planner, policy, training
+        self.planner, self.policy, self.training, self.has_slow_disks = planner, policy, training, has_slow_disks
         self.messages: list[Message] = []
         self.gone: dict[Incarnation, int] = {}
         names = [Incarnation(name) for name in models]
@@ -220,9 +317,9 @@ class VirtualSwarm:
         for node in self.nodes.values():
             for peer in self.nodes.values():
                 if peer is not node:
-                    node.take(peer.progress(node.me, -1, False))
+                    node.take(progress(peer.machine, node.me, -1, False, 0.0))
         for node in self.nodes.values():
-            node.take(ev.Begun(0.0))
+            node.executor.begin()
 
     def send(self, message: Message) -> None:
         """Put a message on its way."""
@@ -237,12 +334,11 @@ class VirtualSwarm:
 
     def run(self) -> None:
         """Deliver and work in order until nothing is left to do."""
-        while self.messages or any(node.work for node in self.up):
+        while self.messages or any(node.is_busy for node in self.up):
             if self.messages:
                 self.deliver()
             for node in self.up:
-                if node.work:
-                    node.finish_work()
+                node.finish_work()
 
     def settle(self) -> None:
         """A network without faults from now on: run, with heartbeats, until nothing changes any more."""
@@ -278,7 +374,7 @@ class VirtualSwarm:
         for node in self.nodes.values():
             if node.me != me:
                 node.notice(ev.PeerJoined(me, ONE, 0.0))
-        self.nodes[me].take(ev.Begun(0.0))
+        self.nodes[me].executor.begin()
         for node in self.up:
             node.heartbeat()
 
@@ -288,18 +384,7 @@ class VirtualSwarm:
 
     def sum_of_models(self) -> Vector:
         """The sum of w z over the nodes and all that is on its way or waits to be mixed in, float64 `[d]`."""
-        total = np.zeros_like(next(iter(self.nodes.values())).z, dtype=np.float64)
-        for node in self.nodes.values():
-            total += node.z.astype(np.float64) * (node.machine.exchange.kept / ONE)
-            for portion in node.machine.exchange.pending:
-                own = portion.source == node.me
-                body = node.disk.bodies[portion.number] if own else node.disk.inbox[portion.source, portion.number]
-                total += body.astype(np.float64) * (portion.units / ONE)
-            for peer, step in node.machine.exchange.published.items():
-                edge, receiver = node.ledger.out[peer], self.nodes.get(peer)
-                had = receiver.ledger.into.get(node.me, InEdge()).sequence if receiver else 0
-                if had < edge.sequence:
-                    total += node.disk.bodies[step].astype(np.float64) * (edge.waiting / ONE)
+        total: Vector = np.sum([node.sum_of_models() for node in self.nodes.values()], axis=0)
         return total
 
 

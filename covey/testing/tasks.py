@@ -14,9 +14,9 @@ from torch.utils.data import Dataset
 
 from covey.errors import SpecError
 from covey.learning.data import batches, size_of
-from covey.learning.loop import evaluate, train
-from covey.learning.state import layout_of, load_into, tensors_of, write_model
+from covey.learning.models.state import layout_of, load_into, tensors_of, write_model
 from covey.learning.task import FitResult, NodeData, Task
+from covey.learning.training.loop import evaluate, train
 from covey.spec import TrainingSection
 
 CPU = torch.device("cpu")

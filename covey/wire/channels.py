@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 from cryptography.x509.oid import NameOID
 
 from covey.errors import CoveyError, IdentityError
-from covey.wire.authority import COORDINATOR_NAME, ROLES, check_name
-from covey.wire.identity import Identity
+from covey.wire.identities.authority import COORDINATOR_NAME, ROLES, check_name
+from covey.wire.identities.identity import Identity
 from covey.wire.reach import host_and_port, proxy_options
 
 KEEPALIVE_MS = 20_000

@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import ExtensionOID
 
-from covey.wire.authority import COORDINATOR_NAME
+from covey.wire.identities.authority import COORDINATOR_NAME
 
 PROBE_S = 3.0
 _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")

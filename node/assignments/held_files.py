@@ -14,8 +14,8 @@ from covey.node.ports import Files, Store
 log = structlog.get_logger(room="node")
 P = ParamSpec("P")
 T = TypeVar("T")
-MAX_RUNS = 4
-"""Of so many runs files are kept: they can be had again."""
+MAX_RUNS = 16
+"""Of so many runs files are kept, as many as a coordinator takes care of at once. They can be had again."""
 
 
 class HeldFiles:

@@ -6,11 +6,11 @@ import asyncio
 import random
 
 from covey import messages as msg
-from covey.artifact import artifact_of_file
+from covey.artifact import artifact_of, artifact_of_file
 from covey.errors import CorruptChunk, TransferError
 from covey.node.assignments.conversation import RETRY_S, STALL_S, Conversation
 from covey.node.updates import FinishedUpdate
-from covey.wire.signing import ReceiptStatement, verify
+from covey.wire.identities.signing import ReceiptStatement, verify
 
 FINAL = ("late", "invalid-update", "identity", "conflict", "corrupt-chunk", "not-found")
 """Refusals after which offering again would not help."""
@@ -28,7 +28,7 @@ class Delivery:
         self._talk, self._services, self._update = talk, talk.services, update
 
     async def deliver(self) -> bool:
-        """Offer until the matter is settled. False: files are wanted that are gone here.
+        """Offer until the matter is settled. False: files are wanted that are gone, or damaged, here.
 
         Raises:
             CorruptChunk: The coordinator asks for a file of another update, or its receipt is for one.
@@ -36,6 +36,9 @@ class Delivery:
             StoreError: A file cannot be read.
         """
         message = self._message()
+        if message is None:
+            self._talk.log.error("a file of the update was damaged after it was written; it is not sent")
+            return False
         self._talk.advanced("offered", self._update.digest)
         while True:
             await self._services.link.connected()
@@ -45,13 +48,15 @@ class Delivery:
             if is_settled is not None:
                 return is_settled
 
-    def _message(self) -> msg.UpdateOffer:
-        """The offer; small parts, which were written just now, come along."""
+    def _message(self) -> msg.UpdateOffer | None:
+        """The offer; small parts come along. None: one of these is not what was signed."""
         files, update = self._services.files, self._update
         parts = []
         for part in update.parts:
             is_along = update.is_small and files.has(part.artifact.digest)
             data = files.path(part.artifact.digest).read_bytes() if is_along else b""
+            if is_along and artifact_of([data] if data else []).digest != part.artifact.digest:
+                return None
             parts.append(msg.OfferedPart(part.name, part.codec, part.artifact, data))
         return msg.UpdateOffer(update.statement, update.signature, tuple(parts))
 

@@ -28,7 +28,7 @@ from covey.node.updates import FinishedUpdate, HeldPart, State
 from covey.parts import PartFile
 from covey.spec import RunSpec
 from covey.storage.files.room import scratch_files
-from covey.wire.signing import PartStatement, UpdateStatement
+from covey.wire.identities.signing import PartStatement, UpdateStatement
 from covey.worker.jobs.operations import TRAIN
 from covey.worker.jobs.training import TrainJob, TrainProgress, TrainResult
 

@@ -13,10 +13,10 @@ from covey.artifact import Artifact
 from covey.errors import TransferError
 from covey.node.ports import Bulk, OnBytes
 from covey.wire.channels import secure_channel
-from covey.wire.chunk_writer import Files
 from covey.wire.errors import from_rpc_error
-from covey.wire.identity import Identity
-from covey.wire.streams import download, upload
+from covey.wire.identities.identity import Identity
+from covey.wire.transfers.chunk_writer import Files
+from covey.wire.transfers.streams import download, upload
 
 STALL_S = 30.0
 

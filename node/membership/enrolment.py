@@ -12,16 +12,16 @@ import stamina
 from cryptography import x509
 
 from covey import faults
-from covey.data_lock import held
 from covey.errors import Conflict, CoveyError, IdentityError, LimitExceeded
 from covey.node.operator.config import DEFAULT_SETTINGS, IDENTITY_FOLDER, SETTINGS_FILE
 from covey.protos import coordinator_pb2 as pb
 from covey.protos.coordinator_pb2_grpc import EnrolmentStub
-from covey.wire.authority import COORDINATOR_NAME
+from covey.storage.files.data_lock import held
 from covey.wire.errors import CODE_KEY, from_rpc_error
-from covey.wire.identity import Identity, signing_key_in, signing_request, tls_key_in
+from covey.wire.identities.authority import COORDINATOR_NAME
+from covey.wire.identities.identity import Identity, signing_key_in, signing_request, tls_key_in
+from covey.wire.identities.tokens import JoinToken
 from covey.wire.reach import proxy_options, why
-from covey.wire.tokens import JoinToken
 
 DEADLINE_S = 20.0
 BUSY_S = 90.0
@@ -125,7 +125,7 @@ def _complete(folder: Path, token: JoinToken, reply: pb.EnrolReply) -> None:
     """Write what was certified, if it is what was asked for."""
     certificate = x509.load_pem_x509_certificate(reply.certificate)
     own = tls_key_in(folder / "tls.key").public_key()
-    if (reply.name, reply.role) != (token.name, token.role) or certificate.public_key() != own:
+    if not token.allows(reply.name) or reply.role != token.role or certificate.public_key() != own:
         raise IdentityError("the coordinator certified something else than was asked; do not use this federation")
     Identity.write(
         folder,

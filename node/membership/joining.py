@@ -1,15 +1,13 @@
-"""A machine that enrols itself at its first start: with a token from a file, or one that it claims from a folder.
+"""A machine that enrols itself at its first start, with a token from a file that other machines may read too.
 
-Killed at any moment, the next start goes on with the same token:
+Killed at any moment, the next start goes on with the same token and the same keys, so that it takes one use of it:
 
-    FOLDER/NAME.token -> FOLDER/NAME.taken-TAG -> DATA/join.token -> DATA/identity/ -> (join.token deleted)
+    FILE -> DATA/join.token -> DATA/identity/tls.key, signing.key -> DATA/identity/ -> (join.token deleted)
 """
 
 from __future__ import annotations
 
 import contextlib
-import secrets
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,13 +20,11 @@ from covey.errors import Conflict, CoveyError, IdentityError
 from covey.node.membership.enrolment import check_keys, join
 from covey.node.operator.config import IDENTITY_FOLDER
 from covey.texts import read_pem, read_text
-from covey.wire.authority import federation_of, write_private
-from covey.wire.tokens import TAKEN_MARK, TOKEN_SUFFIX, JoinToken, read_token
+from covey.wire.identities.authority import federation_of, write_private
+from covey.wire.identities.tokens import JoinToken
 
 log = structlog.get_logger(room="node")
 TOKEN_FILE = "join.token"
-CLAIM_FILE = "join.claim"
-"""Holds this machine's tag: by it a start finds what an earlier one had claimed when it was killed."""
 FIRST_WAIT_S, MAX_WAIT_S = 0.5, 5.0
 REFUSALS = (IdentityError, Conflict)
 """What makes a token useless for good. Anything else may pass."""
@@ -45,22 +41,21 @@ def join_when_new(data_dir: Path, source: Path, authority: Path | None = None) -
 
     Args:
         data_dir: The node's own folder; made if missing.
-        source: A file with a join token, which is only read; or a folder of `*.token` files, of which one is taken.
+        source: A file with a join token, which is only read.
         authority: The certificate (PEM) of the one authority whose tokens are used. Without it whoever can write
             the token decides which federation this machine joins.
 
     Raises:
-        NoToken: There is no usable token, or it cannot be read or taken, or it is another authority's.
+        NoToken: There is no token, or it cannot be read, or it is another authority's.
         IdentityError: The token was refused for good; this machine has dropped it.
     """
     stamina.instrumentation.set_on_retry_hooks([])  # it is said here what is waited for
     with _explained(f"this user must be able to write to {data_dir}"):
         if not (data_dir / IDENTITY_FOLDER / "federation.json").exists():
-            check_keys(data_dir / IDENTITY_FOLDER)  # with damaged ones every token would be wasted
+            check_keys(data_dir / IDENTITY_FOLDER)  # a token is not even kept for damaged ones
             _enrol(data_dir, _own_token(data_dir, source, _trusted(authority)))
             faults.reach("joined")
-        for name in (TOKEN_FILE, CLAIM_FILE):
-            (data_dir / name).unlink(missing_ok=True)
+        (data_dir / TOKEN_FILE).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -89,65 +84,27 @@ def _own_token(data_dir: Path, source: Path, trusted: str) -> str:
     """The token that is this machine's from now on, on its own disk."""
     kept = data_dir / TOKEN_FILE
     data_dir.mkdir(parents=True, exist_ok=True)
-    tag = _tag(data_dir)
     if not kept.exists():
-        with _explained("this user must be able to read the token's file, and to write to a folder of tokens"):
-            text = _take(source, tag, trusted)
-        token = JoinToken.decode(text)
-        if trusted and _federation(token) != trusted:
+        with _explained("this user must be able to read the token's file"):
+            text = _read(source)
+        if trusted and _federation(JoinToken.decode(text)) != trusted:
             raise NoToken(f"the token in {source} is of another authority than the one that this machine is to join")
         write_private(kept, text.encode())
         faults.reach("token-kept")
-    with contextlib.suppress(OSError):  # the folder may be gone by now: this machine needs it no more
-        for claimed in source.glob(f"*{TAKEN_MARK}{tag}"):
-            claimed.unlink()
     return read_text(kept)
 
 
-def _tag(data_dir: Path) -> str:
-    path = data_dir / CLAIM_FILE
-    if not path.exists():
-        write_private(path, secrets.token_hex(8).encode())
-    return read_text(path).strip()
-
-
-def _take(source: Path, tag: str, trusted: str) -> str:
+def _read(source: Path) -> str:
     if source.is_dir():
-        mine = next(source.glob(f"*{TAKEN_MARK}{tag}"), None) or _claim(source, tag, trusted)
-        return read_text(mine)
-    if source.exists():
-        return read_text(source)
-    raise NoToken(f"{source} is not there; give --join a file with a join token, or a folder of *.token files")
-
-
-def _claim(folder: Path, tag: str, trusted: str) -> Path:
-    """Make one unused token this machine's: a rename succeeds for one machine only."""
-    unused = sorted(folder.glob(f"*{TOKEN_SUFFIX}"), key=lambda path: (len(path.name), path.name))
-    for path in unused:
-        claimed = path.with_name(path.name.removesuffix(TOKEN_SUFFIX) + TAKEN_MARK + tag)
-        try:
-            if not _usable(path, trusted):
-                continue
-            path.rename(claimed)
-        except FileNotFoundError:  # another machine was faster
-            continue
-        faults.reach("token-claimed")
-        log.info("token claimed", token=path.name)
-        return claimed
-    raise NoToken(
-        f"{folder} has no token for this machine ({len(unused)} seen: expired, damaged, of another authority, or "
-        f"taken by others meanwhile); on the coordinator: covey coordinator token --to {folder} --count N"
-    )
-
-
-def _usable(path: Path, trusted: str) -> bool:
-    try:
-        token = read_token(path)
-    except IdentityError as error:
-        log.warning("a token that cannot be used", token=path.name, reason=str(error))
-        return False
-    ours = not trusted or _federation(token) == trusted
-    return ours and token.role == "node" and token.expires_at > time.time()
+        raise NoToken(
+            f"{source} is a folder; give --join a file with a join token, which several machines may share: "
+            "covey coordinator token --uses N"
+        )
+    if not source.exists():
+        raise NoToken(f"{source} is not there; give --join a file with a join token")
+    text = read_text(source)
+    JoinToken.decode(text)
+    return text
 
 
 def _enrol(data_dir: Path, token: str) -> None:

@@ -22,7 +22,7 @@ from covey.protos import coordinator_pb2 as pb
 from covey.protos import coordinator_pb2_grpc
 from covey.wire.channels import secure_channel
 from covey.wire.errors import CODE_KEY, from_rpc_error
-from covey.wire.identity import Identity
+from covey.wire.identities.identity import Identity
 from covey.wire.reach import NOT_SERVED, WRONG_PORT, why_unreachable
 from covey.wire.translation import from_coordinator, to_coordinator
 

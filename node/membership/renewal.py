@@ -15,7 +15,7 @@ from covey.protos import coordinator_pb2 as pb
 from covey.protos.coordinator_pb2_grpc import CoordinatorStub
 from covey.wire.channels import secure_channel
 from covey.wire.errors import from_rpc_error
-from covey.wire.identity import Identity, signing_request
+from covey.wire.identities.identity import Identity, signing_request
 
 if TYPE_CHECKING:
     from covey.protos.coordinator_pb2_grpc import CoordinatorAsyncStub

@@ -100,7 +100,7 @@ def _check_members(members: tuple[str, ...], node: str) -> None:
 
 def _asked(drill: Drill) -> dict[str, JsonValue]:
     question = json.dumps({"name": drill.attack, "options": dict(drill.options)})
-    command = [sys.executable, "-P", "-m", "covey.worker.execute.adversary"]
+    command = [sys.executable, "-P", "-m", "covey.worker.execute.updates.adversary"]
     done = subprocess.run(command, input=question, capture_output=True, text=True, timeout=CHECK_S, check=False)
     if done.returncode != 0:
         raise PluginError(f"--attack {drill.attack}: the program that imports it failed: {done.stderr[-1000:]}")

@@ -14,7 +14,7 @@ from covey.metrics import missing
 from covey.node.operator.config import BUILT_IN_TASKS, IDENTITY_FOLDER, NodeConfig
 from covey.spec import RoundsSpec, RunSpec, TaskSection
 from covey.wire.channels import secure_channel
-from covey.wire.identity import Identity
+from covey.wire.identities.identity import Identity
 from covey.wire.reach import NOT_SERVED, WRONG_PORT, why_unreachable
 from covey.worker.client.client import Worker
 from covey.worker.jobs.operations import CHECK, HELLO

@@ -12,8 +12,8 @@ import grpc.aio
 from covey.errors import IdentityError
 from covey.wire.announcement import announce, withdraw
 from covey.wire.channels import Options, Peer, listen, server_credentials, server_options
-from covey.wire.health import HealthService
-from covey.wire.identity import Identity
+from covey.wire.identities.identity import Identity
+from covey.wire.listeners.health import HealthService
 
 ANNOUNCEMENT = "node.json"
 LOOPBACK = "127.0.0.1:0"

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from covey.storage.record.records import NodeRecord, Role, TokenRecord
+from covey.storage.record.records import NodeRecord, RedemptionRecord, Role, TokenRecord
 
 
 class Identities(ABC):
@@ -14,7 +14,7 @@ class Identities(ABC):
 
     @abstractmethod
     def add_token(self, token: TokenRecord) -> None:
-        """Record a join token."""
+        """Record a join token that nobody has used."""
 
     @abstractmethod
     def token(self, secret_sha256: str) -> TokenRecord:
@@ -31,26 +31,34 @@ class Identities(ABC):
 
     @abstractmethod
     def revoke_tokens(self, token: str) -> list[TokenRecord]:
-        """Let unused tokens be redeemed no more: they expire at 0. Returns them as they are then.
+        """Let tokens that have uses left be redeemed no more: they expire at 0. Returns them as they are then.
 
         Args:
             token: The beginning of a secret's hash, or the name that tokens are for.
 
         Raises:
-            NotFound: No such token, or none of them is unused.
+            NotFound: No such token, or none of them has uses left.
         """
+
+    @abstractmethod
+    def redemption(self, secret_sha256: str, csr_key_sha256: str) -> RedemptionRecord | None:
+        """What a pair of keys got for a token; None: nothing yet."""
+
+    @abstractmethod
+    def next_name(self, prefix: str) -> str:
+        """PREFIX-N with the next number above all those of identities, whatever became of them, and of tokens."""
 
     @abstractmethod
     def redeem_token(
         self, secret_sha256: str, csr_key_sha256: str, certificate: bytes, node: NodeRecord
-    ) -> TokenRecord:
-        """Bind a token to the first key, keep the certificate, and enrol the identity, all at once.
+    ) -> RedemptionRecord:
+        """Take one use of a token for these keys, keep the certificate, and enrol the identity, all at once.
 
-        An identity that was evicted, or has left, is enrolled again. With the same key a second time: changes
-        nothing and returns the stored token. Whether the token has expired is the caller's to look at.
+        An identity that was evicted, or has left, is enrolled again. With the same keys a second time: changes
+        nothing and returns what is stored. Whether the token has expired is the caller's to look at.
 
         Raises:
-            Conflict: The token was used with another key, or is for another name, or the name belongs to an
+            Conflict: The token has no use left for other keys, or is for another name, or the name belongs to an
                 active identity, or the signing key to another one.
             NotFound: No such token.
         """

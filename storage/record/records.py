@@ -273,17 +273,36 @@ class ContributionRecord:
 
 @dataclass(frozen=True)
 class TokenRecord:
-    """A one-time join token: only the hash of its secret is stored."""
+    """A join token: only the hash of its secret is stored."""
 
     secret_sha256: str
     name: str
+    """Of the identity; where it has several uses, names are this and a number: NAME-1, NAME-2, ..."""
     role: Role
     created_at: float
     expires_at: float
-    csr_key_sha256: str = ""
-    """Digest of the first key that redeemed it; empty while unused."""
-    certificate: bytes = b""
-    """What that key was given (PEM), to be given again."""
+    uses: int = 1
+    """How many identities may be enrolled with it."""
+    used: int = 0
+    """How many were."""
+
+    @property
+    def uses_left(self) -> int:
+        """How many identities can still be enrolled with it, if it does not expire before."""
+        return self.uses - self.used
+
+
+@dataclass(frozen=True)
+class RedemptionRecord:
+    """One use of a join token, by one pair of keys."""
+
+    secret_sha256: str
+    csr_key_sha256: str
+    """Digest of the keys."""
+    node: str
+    """The name that they were enrolled under."""
+    certificate: bytes
+    """What they were given (PEM), to be given again."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from covey.storage.record.contract import (
     EventRecord,
     NodeRecord,
     PartRecord,
+    RedemptionRecord,
     RoundRecord,
     RunRecord,
     SignedUpdateRecord,
@@ -168,9 +169,19 @@ def node_record(row: Mapping[str, Any]) -> NodeRecord:
     return NodeRecord(**values | {"tasks": tuple(values["tasks"]), "signing_key": key})
 
 
+def token_values(record: TokenRecord) -> Values:
+    """A token as a row; each of its uses has a row of its own."""
+    return {name: value for name, value in vars(record).items() if name != "used"}
+
+
 def token_record(row: AnyRow) -> TokenRecord:
-    """A row as a token."""
+    """A row, with the number of its uses, as a token."""
     return TokenRecord(**row._mapping)
+
+
+def redemption_record(row: AnyRow) -> RedemptionRecord:
+    """A row as a use of a token."""
+    return RedemptionRecord(**row._mapping)
 
 
 def event_values(record: EventRecord) -> Values:

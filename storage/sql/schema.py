@@ -254,7 +254,7 @@ class Key(Base):
 
 
 class Token(Base):
-    """A one-time join token."""
+    """A join token."""
 
     __tablename__ = "tokens"
     secret_sha256: Mapped[str] = mapped_column(primary_key=True)
@@ -262,7 +262,16 @@ class Token(Base):
     role: Mapped[str]
     created_at: Mapped[float]
     expires_at: Mapped[float]
-    csr_key_sha256: Mapped[str]
+    uses: Mapped[int]
+
+
+class Redemption(Base):
+    """One use of a join token, by one pair of keys."""
+
+    __tablename__ = "redemptions"
+    secret_sha256: Mapped[str] = mapped_column(ForeignKey("tokens.secret_sha256"), primary_key=True)
+    csr_key_sha256: Mapped[str] = mapped_column(primary_key=True)
+    node: Mapped[str]
     certificate: Mapped[bytes]
 
 
@@ -315,6 +324,7 @@ steps = table_of(Step)
 nodes = table_of(Node)
 keys = table_of(Key)
 tokens = table_of(Token)
+redemptions = table_of(Redemption)
 events = table_of(Event)
 seals = table_of(Seal)
 settings = table_of(Setting)

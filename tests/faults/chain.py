@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from covey.testing.federation import TERMINAL, Federation
-from covey.testing.processes import Daemon
+from covey.testing.launch.processes import Daemon
 
 POLL_S = 0.05
 REJOINS = "rejoin_s = 120.0"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sqlite3
 from pathlib import Path
 
 import pytest
 
 from covey.testing.federation import Federation
-from tests.faults.chain import PATIENT
-from tests.integration.specs import BIG, spec
+from tests.faults.chain import PATIENT, REJOINS
+from tests.integration.specs import BIG, async_spec, spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(200)]
 ROUNDS = 4
@@ -42,9 +44,10 @@ def flip(federation, digest):
     path.write_bytes(data)
 
 
-def received(federation, run):
+def received(federation, run, verdict="received"):
+    """Node, number and files of the run's updates with this verdict."""
     found = query(
-        federation, "SELECT node, group_number, parts FROM assignments WHERE run = ? AND verdict = 'received'", run
+        federation, "SELECT node, group_number, parts FROM assignments WHERE run = ? AND verdict = ?", run, verdict
     )
     return [(node, number, [part["digest"] for part in json.loads(parts)]) for node, number, parts in found]
 
@@ -84,3 +87,50 @@ def test_a_damaged_update_is_asked_for_again_and_a_damaged_model_is_named(federa
     failed = federation.wait(last, states=("failed",))
     assert "is damaged or missing" in failed["reason"]
     assert "restore a backup" in failed["reason"]
+
+
+def lost(federation, run):
+    """The numbers of the run's updates of which an event says that they are lost, and why."""
+    found = query(federation, "SELECT detail FROM events WHERE run = ? AND kind = 'update-lost'", run)
+    return {event["round"]: event["reason"] for event in (json.loads(detail) for (detail,) in found)}
+
+
+def test_an_asynchronous_run_goes_on_without_what_was_damaged(federation):
+    """While updates wait for their decision, while one is being decided on, and, over a restart, while one is held."""
+    slow = '[task]\nname = "synthetic"\noptions = { train_seconds = 0.2 }'
+    text = async_spec("unordered", policy="buffered", options="k = 2", updates=40, rounds=REJOINS)
+    text = text.replace('payload = "gradient"', 'payload = "delta"').replace('[task]\nname = "digits"', slow)
+    run = federation.submit(text)
+    federation.until(lambda: bool(received(federation, run, "held")), 60, "no update is held")
+    worker = federation.worker_pids["coordinator"]
+    os.kill(worker, signal.SIGSTOP)
+    federation.until(lambda: len(received(federation, run)) == 2, 60, "nothing waits for its decision")
+    waiting = received(federation, run)
+    for _, _, digests in waiting:
+        flip(federation, digests[0])
+    os.kill(worker, signal.SIGCONT)
+    numbers = {number for _, number, _ in waiting}
+    federation.until(lambda: numbers <= lost(federation, run).keys(), 60, "the lost updates are not named")
+    assert all(reason.startswith("lost: its files were damaged") for reason in lost(federation, run).values())
+
+    federation.node(1).suspend()
+    federation.until(lambda: bool(received(federation, run, "held")), 60, "no update is held")
+    federation.kill_coordinator()
+    federation.node(1).resume()
+    held = received(federation, run, "held")[:1]
+    for _, _, digests in [*received(federation, run), *held]:
+        (federation.coordinator_dir / "files" / "artifacts" / digests[0]).unlink()
+    federation.start_coordinator()
+    shown = federation.wait(run, timeout_s=90)
+    assert shown["updates_decided"] == 40
+    assert {number for _, number, _ in held} <= lost(federation, run).keys()
+    verdicts = {
+        number: (verdict, reason)
+        for number, verdict, reason in query(
+            federation, "SELECT group_number, verdict, reason FROM assignments WHERE run = ?", run
+        )
+    }
+    for number in [*numbers, *(number for _, number, _ in held)]:
+        assert verdicts[number][0] == "rejected"
+        assert verdicts[number][1].startswith("lost: ")
+    assert json.loads(federation.cli("run", "audit", run, "--json", "--data-dir", federation.coordinator_dir))["ok"]

@@ -79,7 +79,7 @@ def places(said):
 
 
 def held_up(federation, text, full, step_bytes):
-    """A run on a disk that is full from the start: it completes, nothing lost and nobody left out; what it said, its sha."""
+    """A run on a disk that is full from the start completes, nothing lost and nobody left out; what it said, its sha."""
     full.fill(FOR_A_ROW)
     run = federation.submit(text)
     said = filled_again_and_again(federation, run, full, step_bytes)

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from covey.client import connect, local
 from covey.client.errors import DaemonFailed, Unreachable
 from covey.errors import NotFound, SpecError
-from covey.testing.processes import wait_until
+from covey.testing.launch.processes import wait_until
 
 pytestmark = pytest.mark.processes
 pytest.importorskip("sklearn", reason="the digits are scikit-learn's")

@@ -18,9 +18,9 @@ from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from covey.testing.federation import Federation
-from covey.testing.forks import run_covey
-from covey.wire.authority import Authority
-from covey.wire.identity import tls_key_in
+from covey.testing.launch.forks import run_covey
+from covey.wire.identities.authority import Authority
+from covey.wire.identities.identity import tls_key_in
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
 

@@ -10,7 +10,7 @@ import pytest
 from safetensors import safe_open
 
 from covey.testing.federation import Federation
-from covey.testing.forks import run_covey
+from covey.testing.launch.forks import run_covey
 from tests.faults.chain import PATIENT, run_along
 from tests.integration.specs import spec
 

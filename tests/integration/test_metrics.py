@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from covey.coordinator.config import CoordinatorConfig
 from covey.testing.federation import Federation
-from covey.testing.processes import wait_until
+from covey.testing.launch.processes import wait_until
 from tests.integration.specs import BIG, async_spec, spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]

@@ -12,7 +12,7 @@ from covey.coordinator.config import sqlite_url
 from covey.protos.admin_pb2 import BackupRequest
 from covey.storage.sql.store import open_store
 from covey.testing.federation import Federation, FederationError
-from covey.testing.forks import run_covey
+from covey.testing.launch.forks import run_covey
 from tests.integration.specs import spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]

@@ -12,8 +12,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from covey.protos import admin_pb2, admin_pb2_grpc, coordinator_pb2, coordinator_pb2_grpc
 from covey.testing.federation import Federation, FederationError
-from covey.wire.authority import COORDINATOR_NAME, Authority
-from covey.wire.identity import tls_key_in
+from covey.wire.identities.authority import COORDINATOR_NAME, Authority
+from covey.wire.identities.identity import tls_key_in
 from tests.integration.specs import BIG, spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]

@@ -16,7 +16,7 @@ import pytest
 
 from covey.coordinator.config import DATABASE
 from covey.testing.federation import Federation
-from covey.testing.forks import run_covey
+from covey.testing.launch.forks import run_covey
 from tests.integration.specs import async_spec, spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]

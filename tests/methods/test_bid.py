@@ -17,7 +17,7 @@ from covey.coordinator.config import sqlite_url
 from covey.storage.record.contract import StepRecord
 from covey.storage.sql.store import open_store
 from covey.testing.federation import Federation
-from covey.testing.forks import run_covey
+from covey.testing.launch.forks import run_covey
 from tests.integration.specs import spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]

@@ -17,8 +17,8 @@ from covey.coordinator.config import sqlite_url
 from covey.errors import CoveyError
 from covey.storage.sql.store import open_store
 from covey.testing.federation import Federation
-from covey.testing.forks import run_covey
-from covey.wire.signing import CommitStatement
+from covey.testing.launch.forks import run_covey
+from covey.wire.identities.signing import CommitStatement
 from tests.faults.chain import PATIENT, run_along
 from tests.integration.specs import spec
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from covey.errors import CoveyError
 from covey.testing.admin import AdminClient
-from covey.testing.processes import wait_until
+from covey.testing.launch.processes import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"

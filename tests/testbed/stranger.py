@@ -12,8 +12,8 @@ import grpc
 from covey.protos import admin_pb2, coordinator_pb2
 from covey.protos.admin_pb2_grpc import AdminStub
 from covey.protos.coordinator_pb2_grpc import CoordinatorStub, EnrolmentStub
-from covey.wire.authority import Authority
-from covey.wire.identity import tls_key_in
+from covey.wire.identities.authority import Authority
+from covey.wire.identities.identity import tls_key_in
 
 HOSTS = sys.argv[1].split(",")
 UNREACHABLE = sys.argv[2].split(",")

@@ -49,7 +49,8 @@ def test_each_node_enrolled_itself_and_has_its_own_volume(testbed):
     assert len({testbed.name_of(c) for c in containers}) == NODES
     volumes = {data_volume(c) for c in containers}
     assert len(volumes) == NODES
-    assert not docker("exec", containers[0], "sh", "-c", "ls /tokens/*taken* 2>/dev/null || true").strip()
+    tokens = json.loads(testbed.covey("coordinator", "token", "list", "--json"))
+    assert [(token["node"], token["uses"] - token["uses_left"]) for token in tokens] == [("site", NODES)]
 
 
 SECRETS = r"find / -xdev \( -name '*.key' -o -name '*.token' -o -name .git \) 2>/dev/null || true"

@@ -9,7 +9,7 @@ import pytest
 
 from covey import __version__
 from covey.storage.sql.migrations.migrate import HEAD
-from covey.testing.processes import wait_until
+from covey.testing.launch.processes import wait_until
 from tests.testbed.containers import NODES, ROOT, docker
 from tests.testbed.runs import STRUCK, Struck, spec
 

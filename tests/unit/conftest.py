@@ -10,8 +10,8 @@ from covey.coordinator.config import sqlite_url
 from covey.storage.record.contract import NodeRecord, RoundRecord, RunRecord, TokenRecord, UpdateRecord, VersionRecord
 from covey.storage.sql.store import open_store
 from covey.testing.store import records as make
-from covey.wire.authority import Authority
-from covey.wire.identity import Identity, signing_request, tls_key_in
+from covey.wire.identities.authority import Authority
+from covey.wire.identities.identity import Identity, signing_request, tls_key_in
 
 COORDINATOR_KEY = bytes(range(32))
 SPEC = '{"evaluation":{"goal":"max","metric":"accuracy"},"rounds":{"count":20}}'

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from covey import code
 from covey.learning.task import TASKS
+from covey.user_code import digest as code
 
 
 @pytest.fixture

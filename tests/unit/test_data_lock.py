@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from covey.data_lock import LOCK_FILE, held
 from covey.errors import Conflict
+from covey.storage.files.data_lock import LOCK_FILE, held
 
 
 def test_a_second_holder_is_told_of_the_first_and_the_lock_ends_with_it(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from covey.learning.statistics import Stat, merge
 from covey.metrics import MAX_REASON, bounded, counted, failed, merged, missing, ratios, why
-from covey.wire.signing import UpdateStatement
+from covey.wire.identities.signing import UpdateStatement
 
 
 def test_reasons_are_one_printable_line_of_bounded_length() -> None:

@@ -12,8 +12,8 @@ from covey.errors import IdentityError
 from covey.node.operator.config import read_settings
 from covey.spec import parse_toml
 from covey.texts import decoded, printable, read_pem
-from covey.users_code import place_in, place_of
-from covey.wire.tokens import JoinToken
+from covey.user_code.place import place_in, place_of
+from covey.wire.identities.tokens import JoinToken
 
 TEXT = '# größe\nname = "mine"\n[task]\nname = "digits"\n'
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509 import load_pem_x509_certificate
 
-from covey.wire.authority import Authority
+from covey.wire.identities.authority import Authority
 
 DATA = Path(__file__).parent / "data"
 SQL = "covey.sql"

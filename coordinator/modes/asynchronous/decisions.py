@@ -12,7 +12,7 @@ from pathlib import Path
 
 from covey.aggregation.verdicts import Verdict
 from covey.storage.record.contract import Json, RunRecord, StepRecord, Store, UpdateRecord
-from covey.wire.signing import CommitVerdict
+from covey.wire.identities.signing import CommitVerdict
 from covey.worker.jobs.steps import EVICTED, StepAnswer, StepJob, StepResult
 
 
@@ -27,9 +27,12 @@ class PendingUpdate:
 
     def message(self, files: Mapping[str, Path]) -> StepAnswer:
         """As the worker is told of it; `files` maps digests to paths."""
+        return replace(self.without_files(), parts=_paths(self.update, files))
+
+    def without_files(self) -> StepAnswer:
+        """The same of an update that is lost."""
         update = self.update
-        paths = _paths(update, files)
-        return StepAnswer(update.node, update.weight, paths, number=update.round, base_version=self.base_version)
+        return StepAnswer(update.node, update.weight, {}, number=update.round, base_version=self.base_version)
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class DecisionInput:
     """The newest version's state files."""
     evicted: tuple[str, ...] = ()
     """Nodes that were evicted since the policy held an update of them."""
+    lost: tuple[int, ...] = ()
+    """Of the earlier updates, those whose files are damaged or missing."""
 
     @property
     def staleness(self) -> int:
@@ -64,8 +69,10 @@ class DecisionInput:
             layout=self.run.layout,
             answers=(self.arrived.message(files),),
             version=self.version,
-            held=tuple(one.message(files) for one in held),
-            updates={number: _paths(one.update, files) for number, one in self.earlier.items()},
+            held=tuple(one.without_files() if one.update.round in self.lost else one.message(files) for one in held),
+            updates={
+                number: _paths(self.earlier[number].update, files) for number in self.earlier if self._has(number)
+            },
             models=self.models,
             state_json=self.last.state,
             state=self.slots,
@@ -73,12 +80,16 @@ class DecisionInput:
             out_state=out_state,
             roster=self.run.roster,
             evicted=self.evicted,
+            lost=self.lost,
             allow_path=allow_path,
         )
 
+    def _has(self, number: int) -> bool:
+        return number not in self.lost
+
     def digests(self) -> set[str]:
         """The files of updates that the job needs."""
-        known = [self.arrived, *self.earlier.values()]
+        known = [self.arrived, *(one for number, one in self.earlier.items() if self._has(number))]
         return {part.artifact.digest for one in known for part in one.update.parts}
 
     def judged(self, result: StepResult) -> list[PendingUpdate]:

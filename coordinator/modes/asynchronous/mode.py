@@ -8,6 +8,7 @@ crash the same update is decided on again from the same state, with the same res
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -31,20 +32,20 @@ from covey.coordinator.modes.asynchronous.machine import AsyncMachine
 from covey.coordinator.modes.asynchronous.preparation import async_run_policy_of, restore
 from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.runs.assignments import AssignmentInputs, wanted_parts
-from covey.coordinator.runs.commit import MadeStep, discard_scratch, signed_version
-from covey.coordinator.runs.damage import intact
 from covey.coordinator.runs.facts import Counted, NodeProgress
 from covey.coordinator.runs.mode import Mode
-from covey.coordinator.runs.preparation import Prepared
+from covey.coordinator.runs.steps.commit import MadeStep, discard_scratch, signed_version
+from covey.coordinator.runs.steps.damage import intact, is_whole, note_lost
+from covey.coordinator.runs.steps.preparation import Prepared
 from covey.coordinator.runs.verdict_feedback import VerdictFeedback
-from covey.errors import Conflict, CoveyError, Late
+from covey.errors import Conflict, CorruptChunk, CoveyError, Late
 from covey.machines.protocol import TransferProgressed, UpdateStored, Verdict
 from covey.machines.shortage import listed
 from covey.storage.files.room import scratch_files
 from covey.storage.record.contract import UpdateRecord, VersionRecord
-from covey.wire.signing import CommitVerdict
+from covey.wire.identities.signing import CommitVerdict
 from covey.worker.jobs.operations import STEP
-from covey.worker.jobs.steps import EVICTED
+from covey.worker.jobs.steps import EVICTED, LOST
 
 
 @dataclass(frozen=True)
@@ -190,18 +191,44 @@ class AsyncMode(Mode):
         if update is None:
             run.post(ev.NothingToDecide(self._services.clock()))
         elif update.node in self._services.members.evicted:
-            await self._record_outcome(update.round, update.node, "rejected", EVICTED, discard=True)
-            self._opened_at.pop(update.round, None)
-            self._services.metrics.judged([(update.node, "rejected")])
-            self._settle(update, counted=False)
+            await self._reject(update, EVICTED)
         else:
-            await self._decide_on(await run.persist(load_pending, run.record, update))
+            pending = await run.persist(load_pending, run.record, update)
+            if lost := await run.persist(self._why_lost, pending):
+                await self._reject(update, lost)
+            else:
+                await self._decide_on(pending)
+
+    async def _reject(self, update: UpdateRecord, reason: str) -> None:
+        """The policy does not see it; its node gets its next assignment."""
+        await self._record_outcome(update.round, update.node, "rejected", reason, discard=True)
+        if reason != EVICTED:
+            await self._run.persist(note_lost, self._run.record, update, reason, self._services.clock())
+        self._opened_at.pop(update.round, None)
+        self._services.metrics.judged([(update.node, "rejected")])
+        self._settle(update, counted=False)
+
+    def _why_lost(self, pending: PendingUpdate) -> str:
+        """Why an update cannot be used though it was acknowledged; empty: it can. Blocking."""
+        files, run = self._services.files, self._run
+        if not is_whole(pending.update, files):
+            return LOST
+        started_from = pending.base_version
+        if started_from in (run.newest().version, *run.step.pinned_versions):  # without these the run cannot go on
+            return ""
+        base = run.record.version(run.run.run, started_from)
+        if files.check(base.artifact.digest):
+            return ""
+        return f"lost: version {started_from}, which it started from, was damaged or missing on the coordinator"
 
     async def _decide_on(self, pending: PendingUpdate) -> None:
         run, given = self._run, await self._decision_input(pending)
         try:
             outcome = await self._services.store.obstacle.passed(lambda: self._ask_policy(given))
         except CoveyError as error:
+            if await run.persist(self._has_lost, given):  # a file was damaged while it waited for the worker
+                await self._decide()
+                return
             run.log.exception("deciding failed", round=pending.update.round)
             run.post(ev.DecisionFailed(pending.update.round, str(error)))
             return
@@ -211,9 +238,20 @@ class AsyncMode(Mode):
             if self.machine is None or not self.machine.done:
                 raise
             return  # the run was stopped meanwhile; what was made is dropped with the next start
+        for number in given.lost:
+            await run.persist(note_lost, run.record, given.earlier[number].update, LOST, self._services.clock())
         self._note(outcome)
         self._settle(pending.update, counted=True)
         await run.persist(self._retain)
+
+    def _lost_now(self, earlier: Mapping[int, PendingUpdate]) -> tuple[int, ...]:
+        """Which of the updates that the policy's state refers to have no whole files any more. Blocking."""
+        return tuple(number for number, one in earlier.items() if not is_whole(one.update, self._services.files))
+
+    def _has_lost(self, given: DecisionInput) -> bool:
+        """Whether a file that a decision took is not there any more. Blocking."""
+        is_known = given.lost == self._lost_now(given.earlier)
+        return bool(self._why_lost(given.arrived)) or not is_known
 
     async def _decision_input(self, pending: PendingUpdate) -> DecisionInput:
         run, newest, path = self._run, self._run.newest(), partial(intact, self._services.files)
@@ -231,17 +269,20 @@ class AsyncMode(Mode):
             models={version.version: path(version.artifact.digest) for version in versions},
             slots={part.name: path(part.artifact.digest) for part in newest.state},
             evicted=evicted_holders(self._earlier, self._services.members.evicted),
+            lost=await run.persist(self._lost_now, self._earlier),
         )
 
     async def _ask_policy(self, given: DecisionInput) -> DecisionOutcome:
         files, prepared, services = self._services.files, self._run.ready(), self._services
-        updates = {digest: intact(files, digest) for digest in given.digests()}
+        updates = {digest: files.path(digest) for digest in given.digests()}
         room = scratch_files(files, {OUT: prepared.layout.file_bytes, **prepared.slot_bytes()})
         job = given.job(updates, room.pop(OUT), room, allow_path=services.allow_paths)
         faults.reach("aggregate")
         try:
             with services.metrics.phase("aggregating"):
                 result = await services.worker.do(STEP, job)
+            if await self._run.persist(self._has_lost, given):
+                raise CorruptChunk("a file was damaged or went missing while it was used")
         except CoveyError:
             discard_scratch(files, job)
             raise

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from covey.coordinator.modes.asynchronous.events import AsyncRestored, AsyncRunPolicy, OpenWork
-from covey.coordinator.runs.evaluation import unevaluated_versions
 from covey.coordinator.runs.ports import FOREVER_S
-from covey.coordinator.runs.preparation import Prepared
+from covey.coordinator.runs.steps.evaluation import unevaluated_versions
+from covey.coordinator.runs.steps.preparation import Prepared
 from covey.storage.record.contract import RoundRecord, Store
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from covey.coordinator.runs.evaluation import NodeMetrics, reported_loss
+from covey.coordinator.runs.steps.evaluation import NodeMetrics, reported_loss
 from covey.metrics import counted
 from covey.parts import PartFile, collected, collected_name
 from covey.storage.record.contract import UpdateRecord, VersionRecord

@@ -7,9 +7,9 @@ from functools import partial
 
 from covey.coordinator.modes.rounds.answers import step_answers
 from covey.coordinator.runs.active_run import ActiveRun
-from covey.coordinator.runs.commit import discard_scratch
-from covey.coordinator.runs.damage import intact
 from covey.coordinator.runs.ports import Files
+from covey.coordinator.runs.steps.commit import discard_scratch
+from covey.coordinator.runs.steps.damage import intact
 from covey.storage.files.room import scratch_files
 from covey.storage.record.contract import UpdateRecord
 from covey.worker.jobs.steps import StepJob, StepResult

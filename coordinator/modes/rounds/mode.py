@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -26,17 +27,17 @@ from covey.coordinator.runs.assignments import (
     method_files,
     wanted_parts,
 )
-from covey.coordinator.runs.commit import MadeStep, signed_version
-from covey.coordinator.runs.damage import reject_damaged
-from covey.coordinator.runs.evaluation import NodeMetrics
 from covey.coordinator.runs.facts import Counted, NodeProgress
 from covey.coordinator.runs.mode import Mode
-from covey.coordinator.runs.preparation import Prepared
+from covey.coordinator.runs.steps.commit import MadeStep, signed_version
+from covey.coordinator.runs.steps.damage import intact_bytes, reject_damaged
+from covey.coordinator.runs.steps.evaluation import NodeMetrics
+from covey.coordinator.runs.steps.preparation import Prepared
 from covey.coordinator.runs.verdict_feedback import VerdictFeedback
-from covey.errors import CoveyError, NotFound
+from covey.errors import CorruptChunk, CoveyError, NotFound
 from covey.parts import rule_phase
 from covey.storage.record.contract import EventRecord, StepRecord, UpdateRecord, VersionRecord, step_verdict
-from covey.wire.signing import CommitVerdict
+from covey.wire.identities.signing import CommitVerdict
 from covey.worker.jobs.operations import STEP
 from covey.worker.jobs.steps import StepResult
 
@@ -129,7 +130,7 @@ class RoundsMode(Mode):
         )
 
     def _content(self, artifact: Artifact) -> bytes:
-        return self._services.files.path(artifact.digest).read_bytes()
+        return intact_bytes(self._services.files, artifact)
 
     def _change_for(self, node: str) -> msg.Change | None:
         change = _state(self._run.newest(), "change")
@@ -262,25 +263,37 @@ class RoundsMode(Mode):
 
     async def _begin_aggregation(self, action: ev.Aggregate) -> None:
         self._services.metrics.phase_took("collecting", time.monotonic() - self._collecting_since)
-        # What is durable decides: an update may have been recorded since the machine looked.
-        answers = await self._run.persist(self._close_round, action.round)
-        self._closing = Closing([answer for answer in answers if answer.verdict == "received"], answers)
+        await self._close(action.round)
         self._run.driver.spawn(self._aggregate(action))
+
+    async def _close(self, number: int) -> None:
+        # What is durable decides: an update may have been recorded since the machine looked.
+        answers = await self._run.persist(self._close_round, number)
+        self._closing = Closing([answer for answer in answers if answer.verdict == "received"], answers)
 
     def _close_round(self, number: int) -> list[UpdateRecord]:
         record, run = self._run.record, self._run.run.run
         record.begin_aggregation(run, number)
         answers = record.updates(run, number)
-        return record.updates(run, number) if reject_damaged(record, self._services.files, answers) else answers
+        return record.updates(run, number) if self._reject_damaged(answers) else answers
+
+    def _reject_damaged(self, answers: Sequence[UpdateRecord]) -> bool:
+        return reject_damaged(self._run.record, self._services.files, answers, self._services.clock())
 
     async def _aggregate(self, action: ev.Aggregate) -> None:
         run, closing = self._run, self._closing
         try:
             with self._services.metrics.phase("aggregating"):
                 result = await self._services.store.obstacle.passed(lambda: self._make_step(closing))
+            if await run.persist(self._reject_damaged, closing.answers):
+                raise CorruptChunk("a file was damaged or went missing while it was used")
         except CoveyError as error:
-            run.log.exception("aggregation failed", round=action.round)
             closing.discard(self._services.files)
+            if await run.persist(self._reject_damaged, closing.answers):  # while it waited for the worker
+                await self._close(action.round)
+                await self._aggregate(action)
+                return
+            run.log.exception("aggregation failed", round=action.round)
             run.post(ev.AggregationFailed(action.round, str(error)))
             return
         if result.artifact is None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from covey.coordinator.modes.rounds.events import Restored, RoundPolicy
-from covey.coordinator.runs.evaluation import unevaluated_versions
 from covey.coordinator.runs.ports import FOREVER_S
-from covey.coordinator.runs.preparation import Prepared
+from covey.coordinator.runs.steps.evaluation import unevaluated_versions
+from covey.coordinator.runs.steps.preparation import Prepared
 from covey.machines.attendance import WINDOW_ROUNDS
 from covey.storage.record.contract import RoundRecord, Store
 

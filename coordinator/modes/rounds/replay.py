@@ -18,11 +18,11 @@ from covey.artifact import artifact_of_file
 from covey.coordinator.modes.contract import ReplayReport
 from covey.coordinator.modes.replaying import different, first_version, require_kept, text_of
 from covey.coordinator.modes.rounds.answers import collected_files, judged, step_answers
-from covey.coordinator.runs.evaluation import NodeMetrics, reported_loss
+from covey.coordinator.runs.steps.evaluation import NodeMetrics, reported_loss
 from covey.errors import CoveyError
 from covey.parts import PartFile, rule_phase
 from covey.storage.record.contract import Json, RunRecord, StepRecord, Store, UpdateRecord, VersionRecord
-from covey.wire.signing import UpdateStatement
+from covey.wire.identities.signing import UpdateStatement
 from covey.worker.client.client import Worker
 from covey.worker.jobs.operations import DESCRIBE, STEP
 from covey.worker.jobs.runs import DescribeJob, Description

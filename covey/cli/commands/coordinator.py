@@ -32,8 +32,8 @@ ISSUE_S = 600.0
 """How long a token may take to be redeemed, where that happens at once."""
 ADMIN_FIELDS = ("name", "role", "state", "enrolled_at", "certificate_expires_at")
 BACKUP_FIELDS = ("folder", "bytes", "machine")
-TOKEN_INFO_FIELDS = ("id", "node", "role", "state", "created_at", "expires_at")
-TOKEN_FIELDS = ("token", "node", "expires_at")
+TOKEN_INFO_FIELDS = ("id", "node", "role", "state", "created_at", "expires_at", "uses", "uses_left")
+TOKEN_FIELDS = ("token", "node", "expires_at", "uses")
 
 
 @click.group(
@@ -211,16 +211,14 @@ def restore(folder: Path, data_dir: Path, store_url: str | None, as_json: bool) 
     examples=(
         "covey coordinator token --node hospital-a --data-dir /srv/covey",
         "TOKEN=$(covey coordinator token --node hospital-a --expires 15m)",
-        "covey coordinator token --to /srv/tokens --count 8 --expires 7d --data-dir /srv/covey",
+        "covey coordinator token --node site --uses 8 --expires 7d --data-dir /srv/covey > join.token",
         "covey coordinator token list --data-dir /srv/covey",
         "covey coordinator token revoke hospital-a --data-dir /srv/covey",
     ),
-    json_fields=(*TOKEN_FIELDS, "or with --to: folder, made (names), unused"),
+    json_fields=TOKEN_FIELDS,
 )
-@click.option("--node", default="", help="The node's name [default: a random one].")
-@click.option("--to", "folder", type=FOLDER, help="Instead of printing one: fill this folder, one file a token.")
-@click.option("--count", type=click.IntRange(1, 10_000), help="With --to: how many unused ones it is to hold.")
-@click.option("--prefix", help="With --to: the nodes' names are PREFIX-1, PREFIX-2, ... [default: node].")
+@click.option("--node", default="", help="The node's name [default: a random one]; with --uses NODE-1, NODE-2, ...")
+@click.option("--uses", type=click.IntRange(1, 10_000), default=1, show_default=True, help="How many nodes may enrol.")
 @click.option("--expires", type=Duration(), default="1h", show_default=True, help="How long it can be used.")
 @json_option
 @where_options
@@ -229,45 +227,24 @@ def token(
     ctx: click.Context,
     /,
     node: str,
+    uses: int,
     expires: float,
     as_json: bool,
     data_dir: Path | None,
     server: str | None,
     identity: Path | None,
-    **filling: Any,
 ) -> None:
-    """Print a one-time join token for `covey node join`, or keep a folder of them for `covey node start --join`."""
+    """Print a join token for `covey node join`, or for a file of `covey node start --join`."""
     if ctx.invoked_subcommand is not None:
         return
-    target = target_of(data_dir, server, identity)
-    if filling["folder"] is not None:
-        if node:
-            raise click.UsageError("--node is for one token; with --to the names are --prefix and a number")
-        _fill_tokens(target, expires, as_json, **filling)
-        return
-    if filling["count"] is not None or filling["prefix"] is not None:
-        raise click.UsageError("--count and --prefix go with --to FOLDER")
-    with connected(target) as connection:
-        issued = connection.token(node, expires_s=expires)
+    with connected(target_of(data_dir, server, identity)) as connection:
+        issued = connection.token(node, expires_s=expires, uses=uses)
     if as_json:
         print_json(plain(issued, TOKEN_FIELDS))
         return
-    click.echo(f"for node {issued.node}, once, until {_when(issued.expires_at)}; it is a secret", err=True)
+    whom = f"node {issued.node}, once" if uses == 1 else f"{uses} nodes ({issued.node}-1, ...)"
+    click.echo(f"for {whom}, until {_when(issued.expires_at)}; it is a secret", err=True)
     click.echo(issued.token)
-
-
-def _fill_tokens(
-    target: Target, expires_s: float, as_json: bool, *, folder: Path, count: int | None, prefix: str | None
-) -> None:
-    from covey.client.token_folder import fill
-
-    with connected(target) as connection:
-        filled = fill(folder, connection, count=count or 1, prefix=prefix or "node", expires_s=expires_s)
-    if as_json:
-        print_json({"folder": str(folder), "made": filled.made, "unused": filled.unused})
-    else:
-        click.echo(f"{len(filled.made)} made ({', '.join(filled.made) or 'none was missing'})")
-        click.echo(f"{filled.unused} unused tokens in {folder}; each is a secret")
 
 
 @token.command(
@@ -278,7 +255,7 @@ def _fill_tokens(
 @json_option
 @target_options
 def list_tokens(as_json: bool, target: Target) -> None:
-    """List join tokens, the newest first: for whom each is, and whether it is unused, used, expired or revoked."""
+    """List join tokens, the newest first: for whom each is, how many of its uses are left, and until when."""
     with connected(target) as connection:
         found = connection.tokens()
     _show_tokens(found, as_json)
@@ -295,7 +272,7 @@ def list_tokens(as_json: bool, target: Target) -> None:
 @json_option
 @target_options
 def revoke(token_or_name: str, as_json: bool, target: Target) -> None:
-    """Let unused tokens be redeemed no more: one by its ID, or all that are for NAME. What was enrolled stays."""
+    """Let tokens be redeemed no more: one by its ID, or all that are for NAME. What was enrolled stays."""
     with connected(target) as connection:
         revoked = connection.revoke_token(token_or_name)
     _show_tokens(revoked, as_json)

@@ -51,7 +51,7 @@ def demo(nodes: int, rounds: int, keep: Path | None, as_json: bool) -> None:
     started = time.monotonic()
     folder = _new_folder(keep)
     click.echo(f"a coordinator and {nodes} nodes start; everything is in {folder}", err=True)
-    from covey.client.local_federation import local
+    from covey.client.experiments.local_federation import local
 
     with interrupted_by_signals(), local(nodes, folder=folder) as federation:
         from covey.cli.views.demo_outcome import demonstrate

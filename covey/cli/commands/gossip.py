@@ -13,7 +13,7 @@ from covey.cli.framework.command import Failure, Group, print_json
 from covey.cli.framework.options import EXISTING_FILE, FOLDER, json_option
 
 if TYPE_CHECKING:
-    from covey.client.gossip import GossipOutcome, GossipPlan
+    from covey.client.experiments.gossip import GossipOutcome, GossipPlan
 
 N = TypeVar("N", int, float)
 MASS_FIELDS = ("exact", "live", "in_flight", "minted", "lost", "uncertain", "findings")
@@ -92,7 +92,7 @@ def simulate(
     training takes 1, so results do not depend on this machine's load. In lock step (overlap = 0) lost and late
     messages cost time, and change not one bit of the models.
     """
-    from covey.client.gossip import Network, gossip_plan
+    from covey.client.experiments.gossip import Network, gossip_plan
 
     network = Network(
         loss,
@@ -136,7 +136,7 @@ def _pairs(
 
 def _simulated(plan: GossipPlan) -> GossipOutcome:
     from covey.cli.views.simulation_bars import view
-    from covey.client.gossip import simulate as run_simulation
+    from covey.client.experiments.gossip import simulate as run_simulation
     from covey.telemetry import configure_logging
 
     configure_logging("console", "error")
@@ -159,7 +159,7 @@ def _fields(plan: GossipPlan, outcome: GossipOutcome) -> Mapping[str, Any]:
 
 def _print(plan: GossipPlan, outcome: GossipOutcome) -> None:
     from covey.cli.views import gossip_tables, tables
-    from covey.client.gossip import MEAN
+    from covey.client.experiments.gossip import MEAN
 
     tables.show(gossip_tables.summary(outcome), gossip_tables.peers(outcome))
     click.echo(

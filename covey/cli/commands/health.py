@@ -16,7 +16,7 @@ FIELDS = ("daemon", "service", "status", "address", "reason")
 ANNOUNCEMENTS = {"coordinator": "coordinator.json", "node": "node.json"}
 IDENTITIES = {"coordinator": "admin", "node": "identity"}
 COORDINATOR_NAME = "coordinator.covey"
-"""The same as in `covey.wire.authority`; importing that would double the time that this takes."""
+"""The same as in `covey.wire.identities.authority`; importing that would double the time that this takes."""
 
 _REFUSALS = {"NOT_FOUND": "SERVICE_UNKNOWN", "PERMISSION_DENIED": "REFUSED"}
 
@@ -130,7 +130,7 @@ def _why(daemon: _Daemon, service: str, error: Any) -> str:
 def _expired(daemon: _Daemon) -> str:
     """What is wrong with the certificate, if that is why; read only where there is a failure to explain."""
     from covey.errors import CoveyError
-    from covey.wire.identity import Identity
+    from covey.wire.identities.identity import Identity
 
     try:
         return Identity.load(daemon.identity).explain()

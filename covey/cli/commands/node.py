@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 IDENTITY_FIELDS = ("node", "federation", "server", "data_dir")
 TOKEN_PREFIX, MAX_TOKEN_CHARS = "covey1.", 16_384
-"""As `covey.wire.tokens` has them; importing that would slow every command down."""
+"""As `covey.wire.identities.tokens` has them; importing that would slow every command down."""
 data_dir_option = click.option("--data-dir", type=FOLDER, required=True, help="This node's own folder.")
 device_option = click.option(
     "--device", default="auto", show_default=True, help="What trains: auto, cpu, cuda or cuda:N."
@@ -132,7 +132,7 @@ def _spec_to_check(spec: Path | None, task: str | None) -> Any:
     examples=(
         "covey node start --data-dir /srv/node",
         "covey node start --data-dir /srv/node --device cuda:1",
-        "covey node start --data-dir /srv/node --join /srv/tokens",
+        "covey node start --data-dir /srv/node --join /etc/covey/join.token",
         "covey node start --data-dir /srv/node --metrics 127.0.0.1:9465",
         "covey node start --data-dir /srv/node --attack scaled --attack-option factor=-10",
         "covey node start --data-dir /srv/a --attack alie --attack-group /srv/drill --attack-members a,b,c",
@@ -146,7 +146,7 @@ def _spec_to_check(spec: Path | None, task: str | None) -> Any:
     "token_source",
     type=click.Path(path_type=Path),
     envvar="COVEY_JOIN",
-    help="At the first start: a file with a join token, or a folder of *.token files of which one is taken.",
+    help="At the first start: a file with a join token.",
 )
 @click.option(
     "--authority",
@@ -204,7 +204,7 @@ def _adversary(
 ) -> Drill | None:
     """The drill that the options ask for, checked and announced."""
     from covey.node.operator.adversary import Drill, check_drill, parse_options
-    from covey.wire.identity import Identity
+    from covey.wire.identities.identity import Identity
 
     if attack is None:
         if pairs or group or members:

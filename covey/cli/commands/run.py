@@ -307,7 +307,7 @@ def audit(
 
     lines = [line for path in receipts for line in path.read_bytes().splitlines()]
     if Path(run).is_file():
-        from covey.client.bundle import audit_bundle
+        from covey.client.audit.bundle import audit_bundle
 
         trusted = identity if identity is not None or data_dir is None else data_dir / "admin"
         if trusted is None:

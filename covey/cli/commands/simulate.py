@@ -15,7 +15,7 @@ from covey.cli.framework.fields import ROUND_FIELDS, RUN_FIELDS
 from covey.cli.framework.options import EXISTING_FILE, FOLDER, json_option
 
 if TYPE_CHECKING:
-    from covey.client.simulated import Simulated
+    from covey.client.experiments.simulated import Simulated
     from covey.simulation.adversaries import Attack
     from covey.simulation.plan import Plan
 
@@ -73,7 +73,7 @@ def simulate(
     The coordinator's and the nodes' own code runs, with messages handed over in memory and a few processes that train
     for all. In mode rounds the final model is that of a real federation of as many nodes, bit for bit.
     """
-    from covey.client.simulated import new_folder
+    from covey.client.experiments.simulated import new_folder
     from covey.client.specification import parsed
     from covey.simulation.arrival_order import parse_staleness
     from covey.simulation.plan import Plan
@@ -138,7 +138,7 @@ def _attack_options(texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
 
 def _simulated(plan: Plan) -> Simulated:
     from covey.cli.views.simulation_bars import view
-    from covey.client.simulated import run_plan
+    from covey.client.experiments.simulated import run_plan
     from covey.telemetry import configure_logging
 
     configure_logging("console", "error")

@@ -58,7 +58,7 @@ def check(data_dir: Path | None, store_url: str | None, as_json: bool) -> None:
     With --data-dir every model and update file that is kept is read and hashed again. Exit code 1 if anything
     is wrong.
     """
-    from covey.client.stored import ARTIFACTS
+    from covey.client.reading.stored import ARTIFACTS
     from covey.storage.files.check import check_files
     from covey.storage.sql.store import open_store
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from covey.cli.views.run_views import view_for
 from covey.client.errors import Unreachable
-from covey.client.local_federation import LocalFederation
+from covey.client.experiments.local_federation import LocalFederation
 from covey.client.values import Round, Run
 from covey.coordinator.config import DATABASE
 from covey.errors import RunFailed

@@ -11,7 +11,7 @@ from covey.cli.views.tables import metrics_line, number, pairs, span
 from covey.gossip.mass import weight
 
 if TYPE_CHECKING:
-    from covey.client.gossip import GossipOutcome
+    from covey.client.experiments.gossip import GossipOutcome
     from covey.gossip.audit import MassAudit
 
 PEERS_SHOWN = 32

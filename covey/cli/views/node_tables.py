@@ -64,9 +64,20 @@ def admin_table(admins: Iterable[Admin]) -> list[Any]:
 def token_table(tokens: Iterable[TokenInfo]) -> list[Any]:
     """One line a join token."""
     return listing(
-        [*(Column(name) for name in ("TOKEN", "NODE", "ROLE", "STATE", "EXPIRES")), Column("CREATED", below="narrow")],
         [
-            (one.id, one.node, one.role, state_text(one.state), when(one.expires_at), when(one.created_at))
+            *(Column(name) for name in ("TOKEN", "NODE", "ROLE", "STATE", "LEFT", "EXPIRES")),
+            Column("CREATED", below="narrow"),
+        ],
+        [
+            (
+                one.id,
+                one.node,
+                one.role,
+                state_text(one.state),
+                f"{one.uses_left} of {one.uses}",
+                when(one.expires_at),
+                when(one.created_at),
+            )
             for one in tokens
         ],
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from covey.client.audit import AuditReport
+from covey.client.audit.verify import AuditReport
 from covey.client.replay import ReplayReport
 
 

@@ -48,6 +48,8 @@ class Exchange:
         self.pending: list[Portion] = []
         self.published: dict[Incarnation, int] = {}
         """The step whose publication is the body of the batch on its way to a peer."""
+        self.departed: set[Incarnation] = set()
+        """Who left in order: a notice of its joining may come once more."""
         self.uncertain = 0
         """Units that were taken back from evicted peers, whose fate is not known."""
         self.has_news = True
@@ -151,6 +153,7 @@ class Exchange:
         if applied >= self.ledger.out.get(peer, OutEdge()).sequence:
             self.delivered(peer, applied)
         self.take_back(peer)
+        self.departed.add(peer)
         del self.peers[peer]
 
     def evicted(self, peer: Incarnation) -> None:
@@ -163,7 +166,7 @@ class Exchange:
 
     def joined(self, peer: Incarnation, minted: int) -> None:
         """A peer takes part from now on."""
-        if peer not in self.peers and peer != self.me and peer not in self.ledger.evicted:
+        if peer not in {self.me, *self.peers, *self.departed, *self.ledger.evicted}:
             self.peers[peer] = Peer()
             self.total += minted
 

@@ -106,6 +106,8 @@ class PushSum:
         self.is_leaving = False
         self.has_finished = False
         """All steps are done here and elsewhere; what still comes is taken all the same."""
+        self.end = ""
+        """Why its part is over for good: left, evicted; empty: it is not."""
         self._shares: tuple[Share, ...] = ()
         self._senders: dict[int, tuple[Incarnation, ...]] = {}
         self._reason = ""
@@ -319,7 +321,7 @@ class PushSum:
         return self._publish({heirs[0]: self.exchange.kept}) if heirs else []
 
     def _end(self, reason: str) -> list[Action]:
-        self.phase = "over"
+        self.phase, self.end = "over", reason
         return [Finish(reason)]
 
     # -- what is waited for -----------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ class Fates:
 
     def look(self, peer: VirtualPeer) -> None:
         """A node has begun a step: see whether its time has come."""
-        name, step = peer.me.node, peer.machine.step
+        name, step = peer.me.node, peer.step
         if peer.is_up and step >= self._network.dies.get(name, step + 1):
             self._die(peer)
         elif peer.me not in self._asked and step >= self._network.leaves.get(name, step + 1):

@@ -1,25 +1,28 @@
-"""One virtual node: its machine, its model, and what the machine asks for, done in virtual time."""
+"""One virtual node: the node's own executor, with work and messages in virtual time."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from covey.gossip.ledger import Incarnation, InEdge, Ledger, OutEdge
+from typing_extensions import override
+
+from covey.gossip.ledger import Batch, Incarnation, Ledger
 from covey.gossip.planning import Planner
-from covey.gossip.push_sum import actions as act
 from covey.gossip.push_sum import events as ev
 from covey.gossip.push_sum.machine import PushSum
+from covey.node.gossip.executor import Executor, Ports
+from covey.node.gossip.ports import Clock, Labour, Noted, Post, Record, Said, Snapshot
 from covey.simulation.gossip.models import Model, ModelFolder
 from covey.simulation.gossip.timeline import Timeline
 from covey.worker.jobs.mixtures import MixJob, MixResult, Portion
 from covey.worker.jobs.training import TrainJob, TrainResult
 
 
-class Labour(Protocol):
+class Workers(Protocol):
     """Where the work with tensors is done."""
 
     async def train(self, job: TrainJob) -> TrainResult:
@@ -35,7 +38,7 @@ class World:
 
     Attributes:
         timeline: Virtual time.
-        labour: Where work is done.
+        workers: Where work is done.
         planner: The run's topology and mixing weights.
         models: Where models are kept.
         layout: The run's, as JSON.
@@ -45,13 +48,135 @@ class World:
     """
 
     timeline: Timeline
-    labour: Labour
+    workers: Workers
     planner: Planner
     models: ModelFolder
     layout: str
     send: Callable[[Incarnation, Incarnation, ev.Event, Model | None], None]
     train_job: Callable[[str, int, Path, Path], TrainJob]
     ended: Callable[[VirtualPeer], None]
+
+
+class NoRecord(Record[Model]):
+    """Nobody restarts a virtual node."""
+
+    @override
+    def note(self, event: Noted, body: Model | None, then: Callable[[], None]) -> None:
+        then()
+
+    @override
+    def publish(self, snapshot: Snapshot[Model], batches: Sequence[Batch], then: Callable[[], None]) -> None:
+        then()
+
+    @override
+    def when_durable(self, then: Callable[[], None]) -> None:
+        then()
+
+
+class VirtualClock(Clock):
+    """Virtual time.
+
+    Args:
+        timeline: Whose.
+    """
+
+    def __init__(self, timeline: Timeline) -> None:
+        self._timeline = timeline
+
+    @override
+    def now(self) -> float:
+        return self._timeline.now
+
+
+class VirtualPost(Post[Model]):
+    """Gives messages to the virtual network.
+
+    Args:
+        me: Whose.
+        world: Where the network is.
+    """
+
+    def __init__(self, me: Incarnation, world: World) -> None:
+        self._me, self._world = me, world
+
+    @override
+    def tell(self, peer: Incarnation, event: Said) -> None:
+        self._world.send(self._me, peer, event, None)
+
+    @override
+    def send(self, batch: Batch, step: int, body: Model) -> None:
+        arrived = ev.Arrived(self._me, batch.sequence, batch.units, step, self._world.timeline.now)
+        self._world.send(self._me, batch.peer, arrived, body)
+
+    @override
+    def acknowledge(self, peer: Incarnation, sequence: int) -> None:
+        self._world.send(self._me, peer, ev.Acknowledged(self._me, sequence), None)
+
+    @override
+    def refuse(self, peer: Incarnation, sequence: int, reason: str) -> None:
+        """Who is refused is gone, or has nothing to do here."""
+
+
+class VirtualLabour(Labour[Model, TrainResult]):
+    """Work of one node: done by any process, and over when its virtual time has come.
+
+    Args:
+        node: Whose.
+        world: Where it is done.
+        scratch: A folder of the node's own.
+        speed: How many steps of training it does in a unit of time.
+    """
+
+    def __init__(self, node: str, world: World, scratch: Path, speed: float) -> None:
+        self._node, self._world, self._scratch, self._speed = node, world, scratch, speed
+        self.loss: float | None = None
+        """Of the newest training."""
+
+    @override
+    def train(self, step: int, model: Model, then: Callable[[TrainResult], None]) -> None:
+        job = self._world.train_job(self._node, step, model.path, self._scratch)
+        work = asyncio.create_task(self._world.workers.train(job))
+
+        def has_trained(result: TrainResult) -> None:
+            total = result.metrics.get("loss")
+            self.loss = total[0] / total[1] if isinstance(total, tuple) and total[1] else self.loss
+            then(result)
+
+        self._world.timeline.after(1.0 / self._speed, has_trained, work)
+
+    @override
+    def apply(self, model: Model, trained: TrainResult | None, scale: float, then: Callable[[Model], None]) -> None:
+        files = {part.name: part.path for part in trained.parts} if trained is not None else {}
+        job = MixJob(
+            self._world.layout,
+            model.path,
+            self._world.models.new(),
+            change=files.get("model"),
+            scale=scale,
+            buffers=files.get("buffers"),
+        )
+        self._make(job, then)
+
+    @override
+    def mix(self, model: Model, portions: Sequence[tuple[Model, float]], then: Callable[[Model], None]) -> None:
+        mixed = tuple(Portion(other.path, part) for other, part in portions)
+        self._make(MixJob(self._world.layout, model.path, self._world.models.new(), mixed), then)
+
+    def _make(self, job: MixJob, then: Callable[[Model], None]) -> None:
+        work = asyncio.create_task(self._world.workers.mix(job))
+
+        def made(result: MixResult) -> None:
+            then(Model(job.out, result.model_sha256))
+
+        self._world.timeline.after(0.0, made, work)
+
+    @override
+    def hold(self, model: Model) -> Model:
+        return model.hold()
+
+    @override
+    def release(self, model: Model) -> None:
+        model.release()
 
 
 class VirtualPeer:
@@ -66,25 +191,30 @@ class VirtualPeer:
     """
 
     def __init__(self, machine: PushSum, model: Model, world: World, scratch: Path, speed: float) -> None:
-        self.machine, self.model, self.reason = machine, model, ""
-        self.loss: float | None = None
-        self.trained = self.blocked = 0.0
-        self._world, self._scratch, self._speed = world, scratch, speed
-        self._bodies: dict[int, Model] = {}
-        self._inbox: dict[tuple[Incarnation, int], Model] = {}
-        self._change: TrainResult | None = None
-        self._scale = 1.0
-        self._idle_since: float | None = None
+        self.labour = VirtualLabour(machine.me.node, world, scratch, speed)
+        post, clock = VirtualPost(machine.me, world), VirtualClock(world.timeline)
+        ports = Ports(post, self.labour, NoRecord(), clock, world.planner)
+        self.executor = Executor(machine, model, ports, lambda: world.ended(self))
 
     @property
     def me(self) -> Incarnation:
         """Which one."""
-        return self.machine.me
+        return self.executor.me
+
+    @property
+    def step(self) -> int:
+        """The step that it is in, or how many it did."""
+        return self.executor.machine.step
 
     @property
     def ledger(self) -> Ledger:
         """Its account."""
-        return self.machine.exchange.ledger
+        return self.executor.ledger
+
+    @property
+    def reason(self) -> str:
+        """How it ended; empty: it did not."""
+        return self.executor.finished if self.executor.is_up else "died"
 
     @property
     def is_up(self) -> bool:
@@ -92,137 +222,18 @@ class VirtualPeer:
         return self.reason not in ("died", "left")
 
     def take(self, event: ev.Event, body: Model | None = None) -> None:
-        """Give the machine an event, and do what it asks for."""
-        if not self.is_up:
-            return
-        for action in self.machine.handle(event):
-            if isinstance(action, act.Accept) and body is not None:
-                self._inbox[action.peer, action.sequence] = body.hold()
-            self._do(action)
-        self._tidy()
+        """Give the node an event."""
+        if self.is_up:
+            self.executor.take(event, body)
 
     def begin(self) -> None:
         """Take part from now on."""
-        self.take(ev.Begun(self._world.timeline.now))
+        self.executor.begin()
 
     def die(self) -> None:
         """End without a word."""
-        self.reason = "died"
-        for model in (*self._bodies.values(), *self._inbox.values()):
-            model.release()
-        self._bodies, self._inbox = {}, {}
+        self.executor.crash()
 
     def beat(self) -> None:
         """Say where this node is, and send again what is not acknowledged."""
-        is_published = self.machine.phase in ("collecting", "mixing", "lingering", "settling")
-        step = self.machine.step if is_published else self.machine.step - 1
-        for peer in self.machine.exchange.peers:
-            self._tell(peer, step, self.machine.phase == "lingering")
-        for action in self.machine.unacknowledged():
-            self._do(action)
-
-    # -- actions ----------------------------------------------------------------------------------------------------
-
-    def _do(self, action: act.Action) -> None:
-        world = self._world
-        match action:
-            case act.Train(step=step, scale=scale):
-                self._train(step, scale)
-            case act.Plan(step=step, peers=peers):
-                self.take(world.planner.plan(step, self.me, peers))
-            case act.Publish(step=step):
-                self._make(self._trained_job(), lambda model: self._publish(step, model))
-            case act.Mix(step=step, kept=kept, portions=portions):
-                self._make(self._mix_job(kept, portions), lambda model: self._mixed(step, model))
-            case act.Send(batch=batch, step=step):
-                arrived = ev.Arrived(self.me, batch.sequence, batch.units, step, world.timeline.now)
-                world.send(self.me, batch.peer, arrived, self._bodies[step])
-            case act.Accept(peer=peer, sequence=sequence) | act.AcknowledgeAgain(peer=peer, sequence=sequence):
-                world.send(self.me, peer, ev.Acknowledged(self.me, sequence), None)
-            case act.Announce(step=step, to=to, is_finished=is_finished):
-                for peer in to or tuple(self.machine.exchange.peers):
-                    self._tell(peer, step, is_finished)
-            case act.Finish(reason=reason):
-                self.reason = reason
-                world.ended(self)
-
-    def _tell(self, peer: Incarnation, step: int, is_finished: bool) -> None:
-        out, into = self.ledger.out.get(peer, OutEdge()), self.ledger.into.get(peer, InEdge())
-        acknowledged, now = out.sequence - bool(out.waiting), self._world.timeline.now
-        said = ev.Progressed(self.me, step, out.sequence, acknowledged, into.sequence, is_finished, now)
-        self._world.send(self.me, peer, said, None)
-
-    def _train(self, step: int, scale: float) -> None:
-        world = self._world
-        if self._idle_since is not None:
-            self.blocked += world.timeline.now - self._idle_since
-        job = world.train_job(self.me.node, step, self.model.path, self._scratch)
-        self._scale = scale
-        work = asyncio.create_task(world.labour.train(job))
-        world.timeline.after(1.0 / self._speed, lambda result: self._has_trained(step, result), work)
-
-    def _has_trained(self, step: int, result: TrainResult) -> None:
-        if not self.is_up:
-            return
-        self._idle_since = self._world.timeline.now
-        self.trained += 1.0 / self._speed
-        self._change = result
-        total = result.metrics.get("loss")
-        self.loss = total[0] / total[1] if isinstance(total, tuple) and total[1] else self.loss
-        self.take(ev.Trained(step, self._world.timeline.now))
-
-    def _trained_job(self) -> MixJob:
-        world, result = self._world, self._change
-        files = {part.name: part.path for part in result.parts} if result is not None else {}
-        return MixJob(
-            world.layout,
-            self.model.path,
-            world.models.new(),
-            change=files.get("model"),
-            scale=self._scale,
-            buffers=files.get("buffers"),
-        )
-
-    def _mix_job(self, kept: int, portions: tuple[act.Portion, ...]) -> MixJob:
-        total = kept + sum(portion.units for portion in portions)
-        mixed = tuple(Portion(self._body_of(portion).path, portion.units / total) for portion in portions)
-        return MixJob(self._world.layout, self.model.path, self._world.models.new(), mixed)
-
-    def _body_of(self, portion: act.Portion) -> Model:
-        if portion.source == self.me:
-            return self._bodies[portion.number]
-        return self._inbox[portion.source, portion.number]
-
-    def _make(self, job: MixJob, then: Callable[[Model], None]) -> None:
-        work = asyncio.create_task(self._world.labour.mix(job))
-
-        def made(result: MixResult) -> None:
-            model = Model(job.out, result.model_sha256)
-            if self.is_up:
-                self.model.release()
-                self.model = model
-                then(model)
-            else:
-                model.release()
-
-        self._world.timeline.after(0.0, made, work)
-
-    def _publish(self, step: int, model: Model) -> None:
-        self._change = None
-        if (before := self._bodies.pop(step, None)) is not None:  # what is handed over is published once more
-            before.release()
-        self._bodies[step] = model.hold()
-        self.take(ev.Published(step, self._world.timeline.now))
-
-    def _mixed(self, step: int, model: Model) -> None:
-        self.take(ev.Mixed(step, self._world.timeline.now))
-
-    def _tidy(self) -> None:
-        """Let go of models that nothing needs any more."""
-        exchange = self.machine.exchange
-        needed = {(portion.source, portion.number) for portion in exchange.pending}
-        steps = {*exchange.published.values(), *(number for source, number in needed if source == self.me)}
-        for step in [step for step in self._bodies if step not in steps and step != self.machine.step]:
-            self._bodies.pop(step).release()
-        for key in [key for key in self._inbox if key not in needed]:
-            self._inbox.pop(key).release()
+        self.executor.beat()

@@ -167,8 +167,8 @@ class GossipSimulation:
         )
 
     def _note(self) -> None:
-        losses = [peer.loss for peer in self._peers.values() if peer.loss is not None]
-        done = sum(peer.machine.step for peer in self._peers.values())
+        losses = [peer.labour.loss for peer in self._peers.values() if peer.labour.loss is not None]
+        done = sum(peer.step for peer in self._peers.values())
         metrics = {"loss": math.fsum(losses) / len(losses)} if losses else {}
         self._watch(
             Progress(self._plan.spec.mode, done, self._plan.nodes * self._plan.spec.gossip.steps, 0, 0, metrics)
@@ -188,21 +188,21 @@ class GossipSimulation:
         path = self._folder / MEAN
         distances = {me: (await self._distance(peer, path)) for me, peer in there.items()}
         evaluated = dict.fromkeys(list(there)[: self._plan.evaluated])
-        metrics = {me: await self._evaluate(self._peers[me].model.path) for me in evaluated}
+        metrics = {me: await self._evaluate(self._peers[me].executor.model.path) for me in evaluated}
         return GossipOutcome(
             peers=tuple(
                 PeerOutcome(
                     node=me.node,
-                    reason=peer.reason,
-                    steps=peer.machine.step,
+                    reason=peer.reason or peer.executor.waits_for,
+                    steps=peer.step,
                     weight=weight(peer.ledger.live) if me in accounts else 0.0,
-                    loss=peer.loss,
+                    loss=peer.labour.loss,
                     distance=distances.get(me),
                     metrics=metrics.get(me, {}),
-                    trained=peer.trained,
-                    blocked=peer.blocked,
+                    trained=peer.executor.hours.trained_s,
+                    blocked=peer.executor.hours.blocked_s,
                     batches=sum(edge.sequence for edge in peer.ledger.out.values()),
-                    model_sha256=peer.model.sha256 if me in there else "",
+                    model_sha256=peer.executor.model.sha256 if me in there else "",
                 )
                 for me, peer in self._peers.items()
             ),
@@ -219,13 +219,13 @@ class GossipSimulation:
     async def _mean(self, there: Mapping[Incarnation, VirtualPeer]) -> MixResult:
         """The mean of all final models, weighted by their mass: the consensus model."""
         whole = sum(peer.ledger.live for peer in there.values())
-        portions = tuple(Portion(peer.model.path, peer.ledger.live / whole) for peer in there.values())
-        first = next(iter(there.values())).model.path
+        portions = tuple(Portion(peer.executor.model.path, peer.ledger.live / whole) for peer in there.values())
+        first = next(iter(there.values())).executor.model.path
         return await self.mix(MixJob(self._layout, first, self._folder / MEAN, portions))
 
     async def _distance(self, peer: VirtualPeer, mean: Path) -> float:
         out = self._folder / SCRATCH / "distance.safetensors"
-        return (await self.mix(MixJob(self._layout, peer.model.path, out, (Portion(mean, 1.0),)))).moved
+        return (await self.mix(MixJob(self._layout, peer.executor.model.path, out, (Portion(mean, 1.0),)))).moved
 
     async def _evaluate(self, model: Path) -> Mapping[str, float]:
         job = EvaluateJob(

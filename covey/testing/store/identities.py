@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 
 from covey.errors import Conflict, NotFound
-from covey.storage.record.contract import Store
+from covey.storage.record.contract import RedemptionRecord, Store
 from covey.testing.store import records as make
 
 
@@ -29,9 +30,12 @@ class IdentityConformance:
         token = make.token_record()
         store.add_token(token)
         node = make.node_record(tasks=("digits", "tasks:Mine"), version="0.1", device="cpu")
+        assert store.redemption(token.secret_sha256, "csr-1") is None
         redeemed = store.redeem_token(token.secret_sha256, "csr-1", b"PEM 1", node)
-        assert redeemed == replace(token, csr_key_sha256="csr-1", certificate=b"PEM 1")
-        assert store.token(token.secret_sha256) == redeemed
+        assert redeemed == RedemptionRecord(token.secret_sha256, "csr-1", "ada", b"PEM 1")
+        assert store.redemption(token.secret_sha256, "csr-1") == redeemed
+        assert store.redemption(token.secret_sha256, "csr-2") is None
+        assert store.token(token.secret_sha256) == replace(token, used=1)
         assert store.node("ada") == node
         assert store.signing_key(node.key_id) == node.signing_key
 
@@ -57,6 +61,66 @@ class IdentityConformance:
         assert store.token(named.secret_sha256) == named
         store.redeem_token(free.secret_sha256, "csr", b"PEM", make.node_record("bob"))
         assert [node.node for node in store.nodes()] == ["bob"]
+
+    def test_a_token_of_several_uses_enrols_so_many_and_no_more(self, store: Store) -> None:
+        token = make.token_record("site", uses=3)
+        store.add_token(token)
+        names = [self._use(store, token.secret_sha256, f"csr-{number}") for number in range(3)]
+        assert names == ["site-1", "site-2", "site-3"]
+        assert store.token(token.secret_sha256) == replace(token, used=3)
+        assert store.tokens() == [replace(token, used=3)]
+        assert self._use(store, token.secret_sha256, "csr-1") == "site-2"
+        with pytest.raises(Conflict, match="used"):
+            self._use(store, token.secret_sha256, "csr-3")
+        with pytest.raises(NotFound):
+            store.revoke_tokens("site")
+        assert [node.node for node in store.nodes()] == names
+
+    def test_uses_are_counted_one_after_the_other(self, store: Store) -> None:
+        token = make.token_record("site", uses=3)
+        store.add_token(token)
+
+        def use(number: int) -> str:
+            node = make.node_record(f"site-{number}")
+            try:
+                return store.redeem_token(token.secret_sha256, f"csr-{number}", b"PEM", node).node
+            except Conflict:
+                return ""
+
+        with ThreadPoolExecutor(8) as pool:
+            names = [name for name in pool.map(use, range(1, 25)) if name]
+        assert len(names) == 3
+        assert sorted(node.node for node in store.nodes()) == sorted(names)
+        assert store.token(token.secret_sha256).uses_left == 0
+
+    def test_a_token_of_several_uses_is_for_its_numbered_names(self, store: Store) -> None:
+        token = make.token_record("site", uses=2)
+        store.add_token(token)
+        for name in ("site", "site-", "site-a", "other-1", "site-1-1"):
+            with pytest.raises(Conflict, match="is for 'site'"):
+                store.redeem_token(token.secret_sha256, "csr", b"PEM", make.node_record(name))
+        assert store.token(token.secret_sha256).used == 0
+        self._use(store, token.secret_sha256, "csr")
+        (revoked,) = store.revoke_tokens("site")
+        assert revoked == replace(token, used=1, expires_at=0.0)
+
+    def test_a_number_is_given_once(self, store: Store) -> None:
+        assert store.next_name("site") == "site-1"
+        make.enrol(store, make.node_record("site-2"))
+        make.enrol(store, make.node_record("site-1"))
+        make.enrol(store, make.node_record("site-2-7"))
+        make.enrol(store, make.node_record("sites-9"))
+        assert store.next_name("site") == "site-3"
+        store.set_node_state("site-2", "evicted")
+        assert store.next_name("site") == "site-3"
+        store.add_token(make.token_record("site-11"))
+        assert store.next_name("site") == "site-12"
+        assert store.next_name("site-2") == "site-2-8"
+
+    @staticmethod
+    def _use(store: Store, secret_sha256: str, keys: str) -> str:
+        node = make.node_record(store.next_name("site"))
+        return store.redeem_token(secret_sha256, keys, b"PEM", node).node
 
     def test_a_name_belongs_to_its_active_identity(self, store: Store) -> None:
         make.enrol(store, make.node_record())
@@ -84,7 +148,7 @@ class IdentityConformance:
             make.enrol(store, thief)
         with pytest.raises(NotFound):
             store.node("bob")
-        assert store.token(make.token_record("bob").secret_sha256).csr_key_sha256 == ""
+        assert store.token(make.token_record("bob").secret_sha256).used == 0
 
     def test_renewal_changes_the_key_and_remembers_the_old_one(self, store: Store) -> None:
         first, second = make.node_record(), make.node_record(key="second")
@@ -164,6 +228,7 @@ class IdentityConformance:
         assert store.revoke_tokens(tokens[1].secret_sha256[:12]) == [replace(tokens[1], expires_at=0.0)]
         assert store.token(tokens[1].secret_sha256).expires_at == 0
         assert [token.name for token in store.revoke_tokens("cyd")] == ["cyd"]
+        assert [(token.name, token.uses_left) for token in store.tokens()] == [("cyd", 1), ("bob", 1), ("ada", 0)]
         for gone in ("cyd", "nobody", tokens[1].secret_sha256):
             with pytest.raises(NotFound):
                 store.revoke_tokens(gone)

@@ -11,6 +11,7 @@ from covey.artifact import Artifact, artifact_of
 from covey.storage.record.contract import (
     NodeRecord,
     PartRecord,
+    RedemptionRecord,
     RoundRecord,
     RunRecord,
     SignedUpdateRecord,
@@ -120,7 +121,7 @@ def node_record(node: str = "ada", key: str = "first", **changes: Any) -> NodeRe
     return NodeRecord(node, **values | changes)
 
 
-def enrol(store: Store, node: NodeRecord, label: str = "") -> TokenRecord:
+def enrol(store: Store, node: NodeRecord, label: str = "") -> RedemptionRecord:
     """Enrol a node with a token of its own."""
     token = token_record(node.node, label)
     store.add_token(token)

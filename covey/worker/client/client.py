@@ -23,9 +23,10 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from covey.errors import CoveyError, WorkerDied, WorkerError, WorkerStalled, by_code
-from covey.users_code import place_in
+from covey.user_code.place import place_in
 from covey.worker.client.confinement import Confinement
 from covey.worker.client.epitaph import epitaph, kills_for_memory
+from covey.worker.client.output import Output
 from covey.worker.client.patience import START_S, STOP_S, Patience
 from covey.worker.jobs.files import STACKS
 from covey.worker.jobs.operations import Operation
@@ -40,7 +41,6 @@ MAX_LINE_BYTES = 1 << 28
 """A line holds at most a layout of very many tensors, or the chunk table of a huge model."""
 MAX_MESSAGE = 20_000
 """Of an error's text no more is taken: the task's code may have written it."""
-STANDARD_ERROR = 2
 LAST_WORDS_S = 0.5
 """How long after the child's end its pipe is still read."""
 
@@ -82,7 +82,7 @@ async def _execute(arguments: Sequence[str], pipe: int, output: int, env: Mappin
 
 
 start_program: StartProgram = _execute
-"""How workers are started; `covey.testing.forks` has a quicker way."""
+"""How workers are started; `covey.testing.launch.forks` has a quicker way."""
 
 
 class Worker:
@@ -94,10 +94,11 @@ class Worker:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         stacks: Path,
+        output: Output,
         memory_bytes: int | None = None,
     ) -> None:
         self._process, self._reader, self._writer, self._stacks = process, reader, writer, stacks
-        self._memory_bytes, self._kills_before = memory_bytes, kills_for_memory()
+        self._output, self._memory_bytes, self._kills_before = output, memory_bytes, kills_for_memory()
         self._calls: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._patience: dict[int, Patience] = {}
         self._leaving: dict[int, asyncio.Task[None]] = {}
@@ -127,7 +128,7 @@ class Worker:
             device: `cpu`, `cuda`, `cuda:N`, or `auto` (CUDA where there is any).
             threads: Compute threads; part of what makes results repeatable.
             log_format: Of the child's log lines: `console` or `json`.
-            log_file: Where the child's output goes (appended); default: this process's standard error.
+            log_file: Where the child's output goes (appended, see `Output`); default: this process's standard error.
             log_name: What people call that, for messages; default: `log_file`.
             confinement: What it cannot read, and what it is given; default: nothing is hidden.
         """
@@ -136,7 +137,9 @@ class Worker:
         ours, theirs = socket.socketpair()
         with contextlib.ExitStack() as stack:
             stack.callback(theirs.close)
-            output = STANDARD_ERROR if log_file is None else stack.enter_context(log_file.open("ab")).fileno()
+            output = Output(log_file)
+            printed = await output.open()
+            stack.callback(os.close, printed)
             arguments = ["--device", device, "--threads", str(threads), "--log-format", log_format]
             arguments += [
                 "--data-dir",
@@ -147,12 +150,13 @@ class Worker:
             arguments += confinement.arguments()
             environment = _environment(threads, confinement)
             try:
-                process = await start_program(arguments, theirs.fileno(), output, environment)
+                process = await start_program(arguments, theirs.fileno(), printed, environment)
             except BaseException:
                 ours.close()
+                await output.close()
                 raise
         reader, writer = await asyncio.open_connection(sock=ours, limit=MAX_LINE_BYTES)
-        return cls(process, reader, writer, data_dir / STACKS, confinement.memory_bytes)
+        return cls(process, reader, writer, data_dir / STACKS, output, confinement.memory_bytes)
 
     # -- life
 
@@ -318,6 +322,7 @@ class Worker:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(self._listener), LAST_WORDS_S)
         self._writer.transport.abort()
+        await self._output.close(LAST_WORDS_S)
 
     def _take(self, message: dict[str, Any]) -> None:
         number = message["id"]

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from covey.errors import TaskError
-from covey.learning import state
 from covey.learning.data import size_of
+from covey.learning.models import state
 from covey.learning.optimizers import local_optimizer
 from covey.learning.partition import partition_in
 from covey.methods.contract import Combination, Part, RunForm, parts_of
 from covey.parts import COLLECT, slot
 from covey.worker.execute.compatibility import refuse_impossible
-from covey.worker.execute.encode_update import node_state
 from covey.worker.execute.from_spec import (
     by_policy,
     change_codec,
@@ -26,6 +25,7 @@ from covey.worker.execute.from_spec import (
 from covey.worker.execute.next_version import AGGREGATOR, BROADCAST, CHANGE, OPTIMIZER, RESIDUAL
 from covey.worker.execute.privacy_metrics import spent_metrics
 from covey.worker.execute.unread_keys import unread_keys
+from covey.worker.execute.updates.encode_update import node_state
 from covey.worker.files.mapped import FLOAT32_BYTES
 from covey.worker.jobs.runs import DescribeJob, Description, InitialJob, InitialResult
 from covey.worker.program.context import RunContext

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from covey.errors import PolicyError
-from covey.learning.loop import steps_in_round
+from covey.learning.training.loop import steps_in_round
 from covey.spec import RunSpec
 from covey.worker.jobs.training import TrainLimits
 

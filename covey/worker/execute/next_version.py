@@ -26,7 +26,7 @@ from covey.artifact import Artifact
 from covey.codecs.contract import Codec, CodecContext
 from covey.errors import LayoutError
 from covey.layout import Layout
-from covey.learning.state import ModelFile, ModelWriter
+from covey.learning.models.state import ModelFile, ModelWriter
 from covey.storage.files.spool import disk_errors
 from covey.vectors import BLOCK_ELEMENTS, TensorVector, Vector, spans
 from covey.worker.files.mapped import FLOAT32_BYTES, MappedModel, map_bytes, map_float32

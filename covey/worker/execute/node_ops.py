@@ -17,12 +17,13 @@ from covey import faults
 from covey.codecs.contract import Codec
 from covey.errors import TaskError
 from covey.layout import Layout
-from covey.learning import loop, state
 from covey.learning.data import size_of
-from covey.learning.per_example import per_example_sum
+from covey.learning.models import state
 from covey.learning.recipe import RecipeInputs
 from covey.learning.statistics import Stat
 from covey.learning.task import FitResult
+from covey.learning.training import loop
+from covey.learning.training.per_example import per_example_sum
 from covey.metrics import Metrics, bounded, failed, why
 from covey.parts import slot
 from covey.spec import parse_json
@@ -30,7 +31,7 @@ from covey.worker.execute.from_spec import load_codec, uses_root
 from covey.worker.execute.limits import check_limits
 from covey.worker.execute.next_version import open_change, write_model
 from covey.worker.execute.root_dataset import evaluation_indices
-from covey.worker.execute.write_parts import PartsWriter
+from covey.worker.execute.updates.write_parts import PartsWriter
 from covey.worker.files.mapped import MappedModel, map_float32
 from covey.worker.jobs.evaluation import EvaluateJob, EvaluateResult
 from covey.worker.jobs.runs import CheckJob, CheckResult, HelloJob, HelloResult
@@ -271,7 +272,7 @@ def _training_data(context: RunContext, job: TrainJob) -> Dataset[Any]:
     """The node's examples; on a drill node that poisons labels, with wrong ones."""
     data = context.train_data
     if job.attack is not None:
-        from covey.worker.execute.adversary import flipped, poisons_labels
+        from covey.worker.execute.updates.adversary import flipped, poisons_labels
 
         if poisons_labels(job.attack):
             return flipped(context.task, context.model, data, context.device)

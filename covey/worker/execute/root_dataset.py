@@ -11,9 +11,10 @@ from torch.utils.data import Dataset
 
 from covey.errors import SpecError
 from covey.layout import Layout
-from covey.learning import loop, state
 from covey.learning.data import batches, size_of
+from covey.learning.models import state
 from covey.learning.task import collate_of, loss_of, task_errors
+from covey.learning.training import loop
 from covey.seeds import derive_seed
 from covey.spec import RunSpec
 from covey.vectors import BLOCK_ELEMENTS, Vector, spans

@@ -8,9 +8,9 @@ from dataclasses import replace
 import torch
 
 from covey.worker.execute.from_spec import by_policy
-from covey.worker.execute.open_step import OpenStep
-from covey.worker.execute.policy_step import PolicyStep
-from covey.worker.execute.rule_step import RuleStep
+from covey.worker.execute.steps.open_step import OpenStep
+from covey.worker.execute.steps.policy_step import PolicyStep
+from covey.worker.execute.steps.rule_step import RuleStep
 from covey.worker.jobs.steps import StepJob, StepResult
 from covey.worker.program.host import Host
 

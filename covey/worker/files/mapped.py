@@ -11,7 +11,7 @@ from torch import Tensor
 
 from covey.errors import LayoutError
 from covey.layout import Layout
-from covey.learning import state
+from covey.learning.models import state
 from covey.vectors import Vector, placed
 
 FLOAT32_BYTES = 4

@@ -16,6 +16,8 @@ from covey.worker.jobs.files import ArtifactField, WrittenFile
 
 EVICTED = "evicted"
 """Why an update of a node that was evicted is rejected."""
+LOST = "lost: its files were damaged or missing on the coordinator"
+"""Why an update that was acknowledged is rejected; what the reason begins with where there is more to say."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,9 @@ class StepJob:
     """Files of earlier updates that the state refers to, by assignment number and part."""
     evicted: tuple[str, ...] = ()
     """Nodes whose held updates are rejected with reason `EVICTED` before the policy sees the arrival."""
+    lost: tuple[int, ...] = ()
+    """Earlier updates that the state refers to, and that have no files any more, by assignment number: those that are
+    held are rejected with reason `LOST`, and the policy goes on without each."""
 
 
 def updates_of(job: StepJob) -> tuple[StepAnswer, ...]:

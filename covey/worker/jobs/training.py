@@ -119,4 +119,4 @@ class TrainResult:
     private: bool = False
     """Whether the update protects the data with noise: then it must never be made again."""
     code: str = ""
-    """SHA-256 (hex) of the task's code that trained (`covey.code`)."""
+    """SHA-256 (hex) of the task's code that trained (`covey.user_code.digest`)."""

@@ -14,20 +14,20 @@ from pydantic import JsonValue
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from covey.code import code_digest, forget_edited
 from covey.errors import LayoutError
 from covey.layout import Layout, TensorSpec
 from covey.learning.data import held_on, in_memory
-from covey.learning.entries import check_values
+from covey.learning.models.entries import check_values
+from covey.learning.models.state import layout_of
+from covey.learning.models.transient import TransientState
 from covey.learning.partition import part_of, partition_in
 from covey.learning.returns import data_of, method_of, model_of
-from covey.learning.seeding import seed_torch
-from covey.learning.state import layout_of
 from covey.learning.task import NodeData, Task, central_data_of, load_task, task_errors
-from covey.learning.transient import TransientState
+from covey.learning.training.seeding import seed_torch
 from covey.methods.contract import METHODS, Method, Part, RunForm, parts_of
 from covey.seeds import derive_seed
 from covey.spec import RunSpec, parse_json
+from covey.user_code.digest import code_digest, forget_edited
 from covey.worker.program.local_tensors import LocalTensors
 
 log = structlog.get_logger(room="worker")

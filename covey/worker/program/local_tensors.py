@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from covey.artifact import Artifact
 from covey.errors import LayoutError
 from covey.layout import Layout
-from covey.learning.state import layout_of, tensors_of, views
+from covey.learning.models.state import layout_of, tensors_of, views
 from covey.worker.files.updates import write_tensors
 
 _EMPTY = torch.empty(0, dtype=torch.uint8)

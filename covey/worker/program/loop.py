@@ -13,7 +13,7 @@ from covey.errors import CoveyError, TaskError, WorkerError
 from covey.learning.memory import is_out_of_memory, out_of_memory
 from covey.plugins import by_path
 from covey.storage.files.spool import obstruction
-from covey.users_code import place_of
+from covey.user_code.place import place_of
 from covey.worker.jobs.operations import OPERATIONS, Operation
 from covey.worker.jobs.serialization import from_json, to_json
 from covey.worker.program.host import Host

@@ -6,32 +6,42 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from sqlalchemy import Connection, and_, bindparam, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, func, insert, or_, select, union, update
 from typing_extensions import override
 
 from covey.errors import Conflict, NotFound
-from covey.storage.record.contract import NodeRecord, Role, TokenRecord
+from covey.storage.record.contract import NodeRecord, RedemptionRecord, Role, TokenRecord
 from covey.storage.record.identities import Identities
 from covey.storage.sql.database import Database
 from covey.storage.sql.dialects import ByCodePoint
-from covey.storage.sql.mapping import node_record, node_values, token_record
-from covey.storage.sql.schema import keys, nodes, tokens
+from covey.storage.sql.mapping import node_record, node_values, redemption_record, token_record, token_values
+from covey.storage.sql.schema import keys, nodes, redemptions, tokens
 from covey.storage.sql.tables.tallies import tallies
 
 _ADD_TOKEN = insert(tokens)
-_TOKEN = select(tokens).where(tokens.c.secret_sha256 == bindparam("b_secret"))
-_TOKENS = select(tokens).order_by(tokens.c.created_at.desc(), tokens.c.secret_sha256)
+_USED = (
+    select(func.count())
+    .select_from(redemptions)
+    .where(redemptions.c.secret_sha256 == tokens.c.secret_sha256)
+    .scalar_subquery()
+)
+_WITH_USED = select(tokens, _USED.label("used"))
+_TOKEN = _WITH_USED.where(tokens.c.secret_sha256 == bindparam("b_secret"))
+_TOKENS = _WITH_USED.order_by(tokens.c.created_at.desc(), tokens.c.secret_sha256)
 _MEANT = and_(
-    tokens.c.csr_key_sha256 == "",
+    tokens.c.uses > _USED,
     tokens.c.expires_at > 0,
     or_(tokens.c.name == bindparam("b_token"), tokens.c.secret_sha256.like(bindparam("b_prefix"))),
 )
-_UNUSED = select(tokens).where(_MEANT).order_by(tokens.c.secret_sha256)
+_UNUSED = _WITH_USED.where(_MEANT).order_by(tokens.c.secret_sha256)
 _EXPIRE = update(tokens).where(_MEANT).values(expires_at=0.0)
-_REDEEM = (
-    update(tokens)
-    .where(tokens.c.secret_sha256 == bindparam("b_secret"))
-    .values(csr_key_sha256=bindparam("b_key"), certificate=bindparam("b_certificate"))
+_REDEMPTION = select(redemptions).where(
+    redemptions.c.secret_sha256 == bindparam("b_secret"), redemptions.c.csr_key_sha256 == bindparam("b_key")
+)
+_REDEEM = insert(redemptions)
+_NUMBERED = union(
+    select(nodes.c.node.label("name")).where(nodes.c.node.like(bindparam("b_prefix"))),
+    select(tokens.c.name).where(tokens.c.name.like(bindparam("b_prefix"))),
 )
 _ADD_NODE = insert(nodes)
 _WHERE = nodes.c.node == bindparam("b_node")
@@ -62,7 +72,7 @@ class SqlIdentities(Identities):
         with self._db.writing() as connection:
             if connection.execute(_TOKEN, {"b_secret": token.secret_sha256}).one_or_none() is not None:
                 raise Conflict("this token is recorded already")
-            connection.execute(_ADD_TOKEN, vars(token))
+            connection.execute(_ADD_TOKEN, token_values(token))
 
     @override
     def token(self, secret_sha256: str) -> TokenRecord:
@@ -81,26 +91,39 @@ class SqlIdentities(Identities):
             meant = {"b_token": token, "b_prefix": token + "%"}
             found = [token_record(row) for row in connection.execute(_UNUSED, meant)]
             if not found:
-                raise NotFound(f"no unused token is {token!r}, or for a node of this name; see the list of tokens")
+                raise NotFound(f"no token with uses left is {token!r}, or for this name; see the list of tokens")
             connection.execute(_EXPIRE, meant)
             return [replace(record, expires_at=0.0) for record in found]
 
     @override
+    def redemption(self, secret_sha256: str, csr_key_sha256: str) -> RedemptionRecord | None:
+        with self._db.reading() as connection:
+            return _redemption(connection, secret_sha256, csr_key_sha256)
+
+    @override
+    def next_name(self, prefix: str) -> str:
+        with self._db.reading() as connection:
+            names = connection.execute(_NUMBERED, {"b_prefix": f"{prefix}-%"}).scalars().all()
+        numbers = [name.removeprefix(f"{prefix}-") for name in names]
+        return f"{prefix}-{max((int(one) for one in numbers if one.isdecimal()), default=0) + 1}"
+
+    @override
     def redeem_token(
         self, secret_sha256: str, csr_key_sha256: str, certificate: bytes, node: NodeRecord
-    ) -> TokenRecord:
+    ) -> RedemptionRecord:
+        # A transaction that writes holds the lease's row from its beginning: no two of them count at once.
         with self._db.writing() as connection:
             token = _token(connection, secret_sha256)
-            if token.csr_key_sha256 == csr_key_sha256:
-                return token
-            if token.csr_key_sha256:
-                raise Conflict("this token was used with another key; ask the coordinator's operator for a new one")
-            if token.name and token.name != node.node:
+            if (made := _redemption(connection, secret_sha256, csr_key_sha256)) is not None:
+                return made
+            if token.uses_left <= 0:
+                raise Conflict("this token was used with other keys; ask the coordinator's operator for a new one")
+            if not _is_for(token, node.node):
                 raise Conflict(f"this token is for {token.name!r}, not for {node.node!r}")
             _enrol(connection, node, secret_sha256)
-            values = {"b_secret": secret_sha256, "b_key": csr_key_sha256, "b_certificate": certificate}
-            connection.execute(_REDEEM, values)
-            return _token(connection, secret_sha256)
+            record = RedemptionRecord(secret_sha256, csr_key_sha256, node.node, certificate)
+            connection.execute(_REDEEM, vars(record))
+            return record
 
     @override
     def renew_node(
@@ -186,6 +209,18 @@ def _token(connection: Connection, secret_sha256: str) -> TokenRecord:
     if row is None:
         raise NotFound("this join token is not known here; ask the operator for a new one")
     return token_record(row)
+
+
+def _redemption(connection: Connection, secret_sha256: str, csr_key_sha256: str) -> RedemptionRecord | None:
+    row = connection.execute(_REDEMPTION, {"b_secret": secret_sha256, "b_key": csr_key_sha256}).one_or_none()
+    return None if row is None else redemption_record(row)
+
+
+def _is_for(token: TokenRecord, name: str) -> bool:
+    if token.uses == 1:
+        return token.name in ("", name)
+    prefix, _, number = name.rpartition("-")
+    return prefix == token.name and number.isdecimal()
 
 
 def _enrol(connection: Connection, node: NodeRecord, token: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from covey.wire.signing import SigningKey
+from covey.wire.identities.signing import SigningKey
 from tests.integration.hostile.node import flipped, part_of, statement_of
 
 

@@ -20,8 +20,8 @@ from covey.protos import coordinator_pb2 as pb
 from covey.protos import tensors_pb2
 from covey.protos.coordinator_pb2_grpc import CoordinatorStub
 from covey.wire.channels import channel_credentials, channel_options
-from covey.wire.chunks import UPLOAD, encode
-from covey.wire.identity import Identity
+from covey.wire.identities.identity import Identity
+from covey.wire.transfers.chunks import UPLOAD, encode
 
 ANSWER_S = 20.0
 SERIAL = itertools.count(1)

@@ -17,9 +17,9 @@ from covey.node.membership.enrolment import enrol
 from covey.protos import coordinator_pb2 as pb
 from covey.protos.coordinator_pb2_grpc import CoordinatorStub
 from covey.testing.admin import AdminClient
-from covey.wire.authority import Authority, private_pem
 from covey.wire.channels import channel_credentials, channel_options
-from covey.wire.identity import Identity, signing_request, tls_key_in
+from covey.wire.identities.authority import Authority, private_pem
+from covey.wire.identities.identity import Identity, signing_request, tls_key_in
 from tests.integration.hostile.node import Hostile
 from tests.integration.hostile.runs import STATUS, finish, status_of, submit
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from covey.protos import coordinator_pb2 as pb
-from covey.wire.signing import ReceiptStatement, verify
+from covey.wire.identities.signing import ReceiptStatement, verify
 from tests.integration.hostile.attacks import changed, garbage, wrong_signature
 from tests.integration.hostile.node import name_of
 from tests.integration.hostile.runs import SHORT, finish, outcomes, submit

@@ -16,8 +16,8 @@ from torch import nn
 
 from covey.artifact import artifact_of_file
 from covey.layout import Layout
+from covey.learning.models.state import layout_of, model_sha256
 from covey.learning.partition import partition
-from covey.learning.state import layout_of, model_sha256
 from covey.seeds import derive_seed
 from covey.spec import parse_json
 from covey.worker.client.client import Worker

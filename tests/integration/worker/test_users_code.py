@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from covey.errors import LayoutError, PluginError, SpecError, TaskError
 from covey.layout import Layout
-from covey.learning.state import layout_of, write_model
+from covey.learning.models.state import layout_of, write_model
 from covey.parts import DeclaredPart
 from covey.worker.client.client import Worker
 from covey.worker.jobs.operations import CHECK, DESCRIBE
@@ -52,6 +53,20 @@ async def test_what_the_user_prints_stays_out_of_the_pipe(tasks_path: None, tmp_
     output = (tmp_path / "log").read_text()
     assert '{"id": 1, "result": {}}' in output
     assert "/somewhere" in output
+
+
+async def test_a_task_that_prints_a_gigabyte_trains_on_and_fills_no_disk(tasks_path: None, tmp_path: Path) -> None:
+    log, before = tmp_path / "log", psutil.Process().memory_info().rss
+    worker = await Worker.start(tmp_path, log_file=log)
+    try:
+        run = Run(worker, tmp_path, spec_of(task={"name": "worker_tasks:Loud", "options": {"printed_bytes": 1 << 30}}))
+        await run.initial()
+        assert (await run.train(0)).steps > 0
+        assert psutil.Process().memory_info().rss - before < 64 << 20
+    finally:
+        await worker.stop()
+    assert log.stat().st_size < 2 << 20
+    assert b"bytes of output are left out here]" in log.read_bytes()
 
 
 async def test_a_task_by_path_needs_permission(worker: Worker, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import floor
 from benchmarks.certificates import SERVER_NAME, server_credentials, write_certificates
-from covey.testing.processes import children_of
+from covey.testing.launch.processes import children_of
 
 
 @pytest.mark.parametrize(("total", "sizes"), [(1, [1]), (1 << 20, [1 << 20]), ((1 << 20) + 3, [1 << 20, 3])])

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from benchmarks.proc import TICKS_A_SECOND, Usage, available_memory_mb, parse_cpu_s, parse_memory_mb, usage_of
+from benchmarks.measuring.proc import TICKS_A_SECOND, Usage, available_memory_mb, parse_cpu_s, parse_memory_mb, usage_of
 
 STATUS = """Name:\tpython
 VmHWM:\t  900000 kB

@@ -4,7 +4,8 @@ from contextlib import closing
 
 import pytest
 
-from benchmarks import large_record, reading
+from benchmarks import reading
+from benchmarks.measuring import large_record
 from covey.storage.sql.store import open_store
 
 SMALL = large_record.Size(updates=40, rounds=12, runs=12, nodes=3, events=10)

@@ -8,11 +8,11 @@ import pytest
 from rich.console import Console
 
 from benchmarks import rounds
-from benchmarks.aims import report
-from benchmarks.federation import Measured, Work, percentile
+from benchmarks.measuring.aims import report
+from benchmarks.measuring.federation import Measured, Work, percentile
+from benchmarks.measuring.proc import Usage
+from benchmarks.measuring.sampler import Sample, cpu_between
 from benchmarks.memory import too_large
-from benchmarks.proc import Usage
-from benchmarks.sampler import Sample, cpu_between
 from benchmarks.startup import first_commit
 from covey.spec import parse_toml
 

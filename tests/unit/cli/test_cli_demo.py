@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from covey.cli.commands.demo import DEMO_FIELDS, running_program
 from covey.cli.framework.command import INTERRUPTED
 from covey.cli.main import covey
-from covey.testing.processes import marked_processes, wait_until
+from covey.testing.launch.processes import marked_processes, wait_until
 
 pytestmark = pytest.mark.processes
 pytest.importorskip("sklearn", reason="the digits are scikit-learn's")

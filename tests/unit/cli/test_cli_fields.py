@@ -1,7 +1,7 @@
 import json
 
 from covey.cli.framework import fields
-from covey.client.translation import value_of, version_of
+from covey.client.reading.translation import value_of, version_of
 from covey.client.values import Event, Node, NodeProgress, Round, Run, Status, Update
 from covey.protos import admin_pb2 as pb
 

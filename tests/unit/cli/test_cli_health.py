@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from covey.cli.commands.health import COORDINATOR_NAME
 from covey.cli.main import covey
-from covey.wire import authority
+from covey.wire.identities import authority
 
 
 def call(*arguments):

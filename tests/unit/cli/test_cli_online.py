@@ -16,7 +16,7 @@ from covey.client import connect
 from covey.client.errors import Unreachable
 from covey.client.target import announced_address
 from covey.testing.federation import Federation
-from covey.wire.identity import Identity
+from covey.wire.identities.identity import Identity
 
 pytestmark = pytest.mark.processes
 
@@ -130,8 +130,8 @@ def test_an_auditor_from_another_machine_may_look_and_not_touch(call, coordinato
 
 
 def test_a_foreign_identity_is_not_let_in(call, coordinator, tmp_path):
-    from covey.wire.authority import Authority
-    from covey.wire.identity import signing_request, tls_key_in
+    from covey.wire.identities.authority import Authority
+    from covey.wire.identities.identity import signing_request, tls_key_in
 
     authority = Authority.open(tmp_path / "keys")
     signing_request(tmp_path / "me", "mallory")

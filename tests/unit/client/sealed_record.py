@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from covey.client.audit import AuditReport, examine_record
-from covey.client.audited import AuditedRun
+from covey.client.audit.rows import AuditedRun
+from covey.client.audit.verify import AuditReport, examine_record
 from covey.coordinator.keys.sealer import RecordSealer
 from covey.storage.record.contract import (
     EventRecord,
@@ -24,7 +24,7 @@ from covey.storage.record.contract import (
 )
 from covey.storage.sql.store import SqlStore, open_store
 from covey.testing.store import records as make
-from covey.wire.signing import CommitStatement, CommitVerdict, PartStatement, SigningKey, UpdateStatement
+from covey.wire.identities.signing import CommitStatement, CommitVerdict, PartStatement, SigningKey, UpdateStatement
 
 FEDERATION = "fe" * 16
 COORDINATOR = SigningKey.generate()

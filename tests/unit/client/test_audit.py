@@ -4,11 +4,11 @@ from dataclasses import replace
 import pytest
 
 from covey.cli.views.reports import audit_text
-from covey.client.audit import examine
-from covey.client.translation import signed_of
+from covey.client.audit.verify import examine
+from covey.client.reading.translation import signed_of
 from covey.client.values import Run
 from covey.protos import admin_pb2 as pb
-from covey.wire.signing import CommitStatement, CommitVerdict, PartStatement, SigningKey, UpdateStatement
+from covey.wire.identities.signing import CommitStatement, CommitVerdict, PartStatement, SigningKey, UpdateStatement
 
 FEDERATION, RUN = "fe" * 16, "3f9a01c2d4e5"
 COORDINATOR, KEYS = SigningKey.generate(), {name: SigningKey.generate() for name in "ab"}

@@ -15,8 +15,8 @@ from sqlalchemy import Connection, Engine, LargeBinary, create_engine, inspect
 from sqlalchemy.exc import IntegrityError
 
 from covey.cli.framework import fields
-from covey.client.audit import AuditReport, examine_record
-from covey.client.audited import AuditedRun
+from covey.client.audit.rows import AuditedRun
+from covey.client.audit.verify import AuditReport, examine_record
 from covey.storage.record.seals import LOCAL, SEALED
 from covey.storage.sql.schema import Base
 from covey.storage.sql.tables.seals import audited_rows
@@ -301,6 +301,6 @@ def test_every_shown_field_is_of_a_column_that_is_sealed_or_said_to_be_local() -
 
 def test_tables_are_sealed_or_hold_nothing_that_a_view_of_a_run_prints() -> None:
     """`nodes` is what nodes say of themselves now, and what their certificates are: local, and not of a run."""
-    others = {"nodes", "keys", "tokens", "settings", "lease", "file_references", "seals"}
+    others = {"nodes", "keys", "tokens", "redemptions", "settings", "lease", "file_references", "seals"}
     assert set(TABLES) == {*SEALED, *others}
     assert inspect(Base.metadata.tables["seals"]).primary_key.columns.keys() == ["run", "number"]

@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
-from covey.client import bundle
-from covey.client.audit import examine_record
-from covey.client.audited import AuditedRun, row_in
-from covey.client.bundle import read_bundle, write_bundle
+from covey.client.audit import bundle
+from covey.client.audit.bundle import read_bundle, write_bundle
+from covey.client.audit.rows import AuditedRun, row_in
+from covey.client.audit.verify import examine_record
 from covey.errors import Conflict, IdentityError, LimitExceeded, NotFound
 from covey.storage.record.seals import canonical
 from covey.storage.sql.copy import copy_store
 from covey.storage.sql.store import open_store
-from covey.wire.signing import ReceiptStatement
+from covey.wire.identities.signing import ReceiptStatement
 from tests.unit.client.sealed_record import ASYNC, COORDINATOR, FEDERATION, GOING, SYNC, audit, write_record
 
 

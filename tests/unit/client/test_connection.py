@@ -7,9 +7,10 @@ import sys
 
 import pytest
 
-from covey.client import connect, paging
+from covey.client import connect
 from covey.client.errors import Unreachable
-from covey.client.shares import capped_shares
+from covey.client.reading import paging
+from covey.client.reading.shares import capped_shares
 from covey.client.values import Round, RoundDetail, Run, Update
 from covey.errors import NotFound, SpecError
 from covey.storage.record.contract import EventRecord

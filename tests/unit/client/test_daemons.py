@@ -2,8 +2,8 @@ import os
 
 import pytest
 
-from covey.client.daemons import LocalDaemons
 from covey.client.errors import DaemonFailed
+from covey.client.experiments.daemons import LocalDaemons
 
 
 def test_a_daemon_that_ended_is_reported_with_the_end_of_its_log(tmp_path):

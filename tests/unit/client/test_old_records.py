@@ -7,11 +7,11 @@ from contextlib import closing
 
 import pytest
 
+from covey.client.reading.stored import StoredRecord
 from covey.client.replay import replay_run
-from covey.client.stored import StoredRecord
 from covey.coordinator.config import DATABASE, sqlite_url
 from covey.errors import NotFound, StoreError
-from covey.testing.forks import run_covey
+from covey.testing.launch.forks import run_covey
 from tests.unit.storage.schema_0002 import REFUSAL, write
 
 READERS = {"inspecting": StoredRecord, "replaying": lambda data_dir: replay_run(data_dir, "sync-completed")}

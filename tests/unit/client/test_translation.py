@@ -6,7 +6,7 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
-from covey.client.translation import change_of, detail_of, node_detail_of, value_of
+from covey.client.reading.translation import change_of, detail_of, node_detail_of, value_of
 from covey.client.values import Backup, Event, Node, NodeProgress, Round, Run, Status, Token, Update
 from covey.protos import admin_pb2 as pb
 

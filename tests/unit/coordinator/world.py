@@ -33,7 +33,7 @@ from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.record.contract import NodeRecord, RunRecord
 from covey.storage.sql.store import open_store
 from covey.testing.store import records as make
-from covey.wire.signing import PartStatement, SigningKey, UpdateStatement
+from covey.wire.identities.signing import PartStatement, SigningKey, UpdateStatement
 from covey.worker.jobs.evaluation import EvaluateResult
 from covey.worker.jobs.files import WrittenFile
 from covey.worker.jobs.runs import Description, InitialResult
@@ -122,11 +122,20 @@ class Worker:
         self.plans = {}
         """(round, phase) to the further phase that the method opens once, when it has seen these answers."""
         self.makes_versions = True
-        self._turn = asyncio.Lock()
+        self.pins: list[int] = []
+        """What the policy's state refers to after a decision."""
+        self._turn, self._more = asyncio.Lock(), asyncio.Event()
+
+    async def begins(self, operation):
+        """Wait until a job of an operation was begun."""
+        while not self.done(operation):
+            self._more.clear()
+            await self._more.wait()
 
     async def do(self, operation, job, on_progress=None):
         async with self._turn:
             self.jobs.append((operation.name, job))
+            self._more.set()
             if operation.name in self.gates:
                 await self.gates[operation.name].wait()
             if operation.name in self.errors:
@@ -170,11 +179,12 @@ class Worker:
         (arrival,) = job.answers
         verdict = Verdict(arrival.node, "accepted", share=1.0, number=arrival.number)
         state = json.dumps({"decided": arrival.number})
+        pinned = tuple(number for number in self.pins if number not in job.lost)
         if not self.makes_versions:
-            return StepResult((verdict,), state_json=state)
+            return StepResult((verdict,), state_json=state, pinned_updates=pinned)
         update = arrival.parts["model"].read_bytes()
         artifact, sha256 = written(job.out, job.models[job.version].read_bytes(), update)
-        return StepResult((verdict,), state_json=state, artifact=artifact, model_sha256=sha256)
+        return StepResult((verdict,), state_json=state, pinned_updates=pinned, artifact=artifact, model_sha256=sha256)
 
     def _evaluate(self, job):
         return EvaluateResult({"accuracy": (3.0, 4.0), "nothing": (0.0, 0.0)})

@@ -26,10 +26,13 @@ from covey.testing.swarms import VirtualSwarm, uneven
 D = 3
 
 
-def swarm_of(n: int, topology: Topology, *, steps: int, dtype: Any = np.float64, **policy: Any) -> VirtualSwarm:
+def swarm_of(
+    n: int, topology: Topology, *, steps: int, dtype: Any = np.float64, has_slow_disks: bool = False, **policy: Any
+) -> VirtualSwarm:
     rng = np.random.default_rng(n)
     models = {f"node-{i}": rng.standard_normal(D).astype(dtype) for i in range(n)}
-    return VirtualSwarm(models, Planner(topology, Uniform(), 7), PushSumPolicy(steps, **policy))
+    planner = Planner(topology, Uniform(), 7)
+    return VirtualSwarm(models, planner, PushSumPolicy(steps, **policy), has_slow_disks=has_slow_disks)
 
 
 def models_of(swarm: VirtualSwarm) -> dict[str, Any]:
@@ -83,7 +86,7 @@ def run_lossy(swarm: VirtualSwarm, rng: random.Random, loss: float) -> None:
             else:
                 swarm.deliver(index, keep=rng.random() < 0.1)
         for node in swarm.up:
-            if node.work and rng.random() < 0.8:
+            if node.is_busy and rng.random() < 0.8:
                 node.finish_work()
         if rng.random() < 0.1:
             for node in swarm.up:
@@ -129,7 +132,7 @@ def tick(swarm: VirtualSwarm) -> None:
     for _ in range(len(swarm.messages)):
         swarm.deliver()
     for node in swarm.up:
-        if node.work:
+        if node.is_busy:
             node.finish_work()
 
 
@@ -140,7 +143,7 @@ def test_a_cut_off_node_keeps_its_mass() -> None:
     lonely = next(iter(swarm.nodes.values()))
     for peer in list(lonely.machine.exchange.peers):
         lonely.take(ev.PeerSuspected(peer, 0.0))
-    while lonely.work:
+    while lonely.is_busy:
         lonely.finish_work()
     assert lonely.machine.exchange.kept + lonely.ledger.in_flight == ONE
     assert lonely.machine.exchange.kept >= ONE // 4  # one batch an edge, and nothing piles up behind it
@@ -193,10 +196,13 @@ def test_a_record_that_is_older_than_what_peers_had_is_noticed() -> None:
     n=st.integers(2, 5),
     overlap=st.sampled_from([0, 1, 3, None]),
     topology=st.sampled_from([Exponential(), Ring(), Complete(), Random()]),
+    slow=st.booleans(),
 )
-def test_whatever_happens_no_mass_is_made_or_lost(seed: int, n: int, overlap: int | None, topology: Topology) -> None:
+def test_whatever_happens_no_mass_is_made_or_lost(
+    seed: int, n: int, overlap: int | None, topology: Topology, slow: bool
+) -> None:
     rng = random.Random(seed)
-    swarm = swarm_of(n, topology, steps=12, overlap=overlap)
+    swarm = swarm_of(n, topology, steps=12, overlap=overlap, has_slow_disks=slow)
     total = swarm.sum_of_models()
     swarm.begin()
     can_die, evicted, joined = rng.random() < 0.3, False, 0
@@ -212,7 +218,7 @@ def test_whatever_happens_no_mass_is_made_or_lost(seed: int, n: int, overlap: in
             case "double" if swarm.messages:
                 swarm.deliver(rng.randrange(len(swarm.messages)), keep=True)
             case "work":
-                if busy := [node for node in swarm.up if node.work]:
+                if busy := [node for node in swarm.up if node.is_busy]:
                     rng.choice(busy).finish_work()
             case "crash" if swarm.up:
                 rng.choice(swarm.up).crash()

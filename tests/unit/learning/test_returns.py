@@ -11,9 +11,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from covey.errors import TaskError
-from covey.learning.loop import evaluate, train
 from covey.learning.returns import data_of, method_of, model_of
 from covey.learning.task import FitResult, LossOutput, NodeData, Stat, Task
+from covey.learning.training.loop import evaluate, train
 from covey.spec import TrainingSection
 
 DATA = TensorDataset(torch.randn(8, 4), torch.zeros(8, dtype=torch.long))

@@ -5,7 +5,7 @@ import torch
 
 from covey.errors import PluginError, SpecError
 from covey.learning.data import batches
-from covey.learning.state import layout_of
+from covey.learning.models.state import layout_of
 from covey.learning.task import Task, load_task
 from covey.learning.tasks.characters import Characters
 from covey.learning.tasks.digits import Digits

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from covey.errors import LayoutError, SpecError
-from covey.learning.state import layout_of
+from covey.learning.models.state import layout_of
 from covey.methods.fedbn import FedBN
 from covey.metrics import counted
 from covey.testing.method_rounds import MethodRounds, NormedExample, spec_of

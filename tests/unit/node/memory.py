@@ -11,14 +11,14 @@ from covey.artifact import artifact_of
 from covey.errors import TransferError
 from covey.layout import Layout, TensorSpec
 from covey.node.actor import NodeActor
-from covey.node.assignments.store import NodeStore
+from covey.node.assignments.record.store import NodeStore
 from covey.node.operator.config import NodeConfig
 from covey.node.operator.metrics import OUTCOMES
 from covey.node.services import NodeServices
 from covey.spec import RoundsSpec, TaskSection
 from covey.storage.files.artifacts import ArtifactFiles
-from covey.wire.identity import Identity
-from covey.wire.signing import ReceiptStatement, SigningKey, UpdateStatement, verify
+from covey.wire.identities.identity import Identity
+from covey.wire.identities.signing import ReceiptStatement, SigningKey, UpdateStatement, verify
 from covey.worker.jobs.evaluation import EvaluateResult
 from covey.worker.jobs.files import WrittenFile
 from covey.worker.jobs.runs import InitialResult

@@ -10,9 +10,9 @@ from cryptography import x509
 from covey import messages as msg
 from covey.protos import coordinator_pb2 as pb
 from covey.storage.files.artifacts import ArtifactFiles
-from covey.wire import chunks
 from covey.wire.channels import server_credentials, server_options
-from covey.wire.streams import receive, serve_download
+from covey.wire.transfers import chunks
+from covey.wire.transfers.streams import receive, serve_download
 from covey.wire.translation import from_node, to_node
 
 WELCOME = msg.Welcome("9.9", "f", "n0", 10.0)

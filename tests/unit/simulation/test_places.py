@@ -10,7 +10,7 @@ from covey.coordinator.config import sqlite_url
 from covey.errors import SpecError
 from covey.simulation.data_dir import enrol, open_relaxed, prepared_folder, remove_scratch
 from covey.storage.sql.store import open_store
-from covey.wire.signing import SigningKey
+from covey.wire.identities.signing import SigningKey
 
 
 def keys_of(*names):

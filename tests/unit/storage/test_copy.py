@@ -19,7 +19,7 @@ from covey.storage.sql.schema import Base, events, lease, settings
 from covey.storage.sql.store import migrate, open_store
 from covey.testing.store import records as make
 from covey.testing.store.asynchronous import arrive, decide, start_async_run
-from covey.wire.signing import SigningKey
+from covey.wire.identities.signing import SigningKey
 
 TABLES = [table for table in Base.metadata.sorted_tables if table is not lease]
 BLOCK = 4

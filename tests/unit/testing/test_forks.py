@@ -10,10 +10,10 @@ import sys
 import psutil
 import pytest
 
-from covey.testing import forks
 from covey.testing.federation import MARK, Federation
-from covey.testing.forks import covey_arguments, run_covey
-from covey.testing.processes import marked_processes, wait_until
+from covey.testing.launch import forks
+from covey.testing.launch.forks import covey_arguments, run_covey
+from covey.testing.launch.processes import marked_processes, wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -61,7 +61,7 @@ def test_a_daemon_has_its_worker_as_its_child_and_nothing_outlives_it(tmp_path, 
 PARENT = """
 import sys, time
 from pathlib import Path
-from covey.testing import forks
+from covey.testing.launch import forks
 from covey.testing.federation import Federation
 
 forks.enable()

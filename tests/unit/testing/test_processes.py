@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 
-from covey.testing.processes import Daemon, children_of, end_all, living_parent_of, marked_processes, wait_until
+from covey.testing.launch.processes import Daemon, children_of, end_all, living_parent_of, marked_processes, wait_until
 
 MARK = "COVEY_TEST_MARK"
 READY = "print('ready', flush=True)"
@@ -82,7 +82,7 @@ def test_kill_leaves_nothing(start):
 
 
 def test_a_stubborn_daemon_is_killed_and_named(start, mark, monkeypatch):
-    monkeypatch.setattr("covey.testing.processes.STOP_S", 0.2)
+    monkeypatch.setattr("covey.testing.launch.processes.STOP_S", 0.2)
     (line,) = end_all([start(IGNORES_SIGTERM)], MARK, mark)
     assert "did not end" in line
 
@@ -94,7 +94,7 @@ def test_a_suspended_daemon_is_ended(start, mark):
 
 
 def test_an_orphan_in_a_session_of_its_own_is_found_and_killed(start, mark, monkeypatch):
-    monkeypatch.setattr("covey.testing.processes.ORPHANS_S", 0.2)
+    monkeypatch.setattr("covey.testing.launch.processes.ORPHANS_S", 0.2)
     daemon = start(LEAVES_A_CHILD)
     (child,) = children_of(daemon.pid)[daemon.pid]
     daemon.kill()

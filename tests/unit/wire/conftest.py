@@ -8,9 +8,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from prometheus_client import CollectorRegistry, Counter
 
-from covey.testing.processes import wait_until
-from covey.wire.metrics_server import MetricsServer
-from tests.unit.wire.metrics_clients import authority_key, client
+from covey.testing.launch.processes import wait_until
+from covey.wire.listeners.metrics_server import MetricsServer
+from tests.unit.wire.listeners.metrics_clients import authority_key, client
 
 
 @pytest.fixture

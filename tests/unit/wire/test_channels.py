@@ -9,7 +9,6 @@ from cryptography.hazmat.primitives import serialization
 
 from covey.errors import IdentityError
 from covey.testing.relay import Relay
-from covey.wire.authority import Authority
 from covey.wire.channels import (
     Context,
     channel_options,
@@ -20,6 +19,7 @@ from covey.wire.channels import (
     server_options,
 )
 from covey.wire.errors import translated
+from covey.wire.identities.authority import Authority
 
 WHO, ECHO = "/covey.test/Who", "/covey.test/Echo"
 DEADLINE_S = 20.0

@@ -15,8 +15,8 @@ import pytest
 
 from covey.errors import CoveyError
 from covey.wire import reach
-from covey.wire.authority import Authority
 from covey.wire.channels import listen, renewing_credentials, server_credentials, server_options
+from covey.wire.identities.authority import Authority
 
 
 def free_port() -> int:

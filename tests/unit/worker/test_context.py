@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from covey.errors import LayoutError, PluginError
-from covey.learning.state import layout_of
+from covey.learning.models.state import layout_of
 from covey.spec import RoundsSpec, TaskSection
 from covey.worker.program.context import MAX_RUNS, Contexts, RunContext
 

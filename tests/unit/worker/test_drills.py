@@ -9,13 +9,13 @@ from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 from covey.errors import PluginError, RunFailed, SpecError, TaskError
-from covey.learning import loop
-from covey.learning.state import ModelWriter, layout_of
+from covey.learning.models.state import ModelWriter, layout_of
 from covey.learning.task import LossOutput, Task
+from covey.learning.training import loop
 from covey.node.operator.adversary import Drill, check_drill, ordered, parse_options
 from covey.spec import parse_toml
 from covey.vectors import TensorVector
-from covey.worker.execute.adversary import attacked, flipped, poisons_labels
+from covey.worker.execute.updates.adversary import attacked, flipped, poisons_labels
 from covey.worker.files.updates import write_raw
 from covey.worker.jobs.training import AttackOrder, TrainJob
 from covey.worker.program.pipe import Cancelled

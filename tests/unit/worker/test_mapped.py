@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from covey.errors import LayoutError, TaskError
-from covey.learning.state import layout_of, tensors_of, write_model
+from covey.learning.models.state import layout_of, tensors_of, write_model
 from covey.vectors import spans
 from covey.worker.files.mapped import MappedModel, map_bytes, map_float32, runs_of_one_dtype
 from covey.worker.files.updates import ModelVector

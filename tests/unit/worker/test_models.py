@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from covey.artifact import read_chunks
 from covey.client.further_names import write_with_all_names
 from covey.errors import LayoutError
-from covey.learning.entries import unwrapped
+from covey.learning.models.entries import unwrapped
 from covey.testing.method_rounds import MethodRounds, spec_of
 from covey.worker.execute.coordinator_ops import describe
 from covey.worker.execute.node_ops import check

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from covey.errors import RunFailed
 from covey.layout import Layout
-from covey.learning.state import layout_of, write_model
+from covey.learning.models.state import layout_of, write_model
 from covey.methods.averaging import Averaging
 from covey.methods.contract import Answer, Close, Open, Part, PlanContext, RunForm, parts_of
 from covey.testing.method_rounds import PlainExample, spec_of
-from covey.worker.execute.open_step import OpenStep
-from covey.worker.execute.plan_round import Planner
+from covey.worker.execute.steps.open_step import OpenStep
+from covey.worker.execute.steps.plan_round import Planner
 from covey.worker.jobs.steps import OpenedPhase, StepAnswer, StepJob, updates_of
 from covey.worker.program.host import Host
 

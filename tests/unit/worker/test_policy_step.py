@@ -15,14 +15,14 @@ from covey.aggregation.momentum_stability import stable_momentum
 from covey.artifact import artifact_of_file
 from covey.codecs.contract import CodecContext
 from covey.errors import LayoutError, RunFailed, SpecError, WorkerError
-from covey.learning.state import layout_of, model_sha256, write_model
+from covey.learning.models.state import layout_of, model_sha256, write_model
 from covey.spec import parse_data, parse_json
 from covey.vectors import TensorVector
 from covey.worker.client.client import Worker
 from covey.worker.execute.from_spec import load_codec
 from covey.worker.files.mapped import MappedModel, map_float32
 from covey.worker.jobs.operations import STEP
-from covey.worker.jobs.steps import StepAnswer, StepJob, StepResult
+from covey.worker.jobs.steps import LOST, StepAnswer, StepJob, StepResult
 
 pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="module")]
 
@@ -295,6 +295,34 @@ async def test_held_updates_of_evicted_nodes_are_rejected_first(worker: Worker, 
     assert {v.number for v in result.verdicts} == {1, 3, 4}
     torch.testing.assert_close(run.parameters(1), run.parameters(0) + torch.stack([ada, cy, dee]).median(0).values)
     torch.testing.assert_close(run.model(1).buffers["1.running_mean"], torch.full((4,), 2.0))
+
+
+async def test_held_updates_that_are_lost_are_rejected_and_the_others_count(worker: Worker, tmp_path: Path) -> None:
+    run = AsyncRun(worker, tmp_path, spec_of("buffered", {"k": 3, "dampening": "none"}))
+    ada, bob, cy, dee = vectors(run, 4)
+    await run.deliver("ada", ada, 0)
+    await run.deliver("bob", bob, 0)
+    gone = run.updates[2] = replace(run.updates[2], parts={})
+    job = run.job(run.arrival("cy", cy, 0), lost=(gone.number,), updates={1: run.updates[1].parts})
+    run.take(result := await worker.do(STEP, job))
+    assert [(v.number, v.verdict, v.reason) for v in result.verdicts] == [(3, "held", ""), (2, "rejected", LOST)]
+    result = await run.deliver("dee", dee, 0)
+    assert {v.number for v in result.verdicts} == {1, 3, 4}
+    torch.testing.assert_close(run.parameters(1), run.parameters(0) + (ada + cy + dee) / 3)
+
+
+@pytest.mark.parametrize("variant", ["self", "server", "official", "official-25"])
+async def test_kardam_goes_on_without_an_update_that_is_lost(worker: Worker, tmp_path: Path, variant: str) -> None:
+    spec = spec_of("kardam", {"f": 0, "variant": variant}, exchange={"payload": "gradient"})
+    run = AsyncRun(worker, tmp_path, spec)
+    first, second, third = vectors(run, 3)
+    await run.deliver("ada", first, 0)
+    await run.deliver("bob", second, 1)
+    lost = run.pinned.pinned_updates
+    assert lost == (1, 2)
+    result = await worker.do(STEP, run.job(run.arrival("ada", third, 2), lost=lost, updates={}))
+    assert result.verdicts[0].verdict == "accepted"
+    assert result.pinned_updates == (3,)  # it is compared with nothing, and the next ones with it
 
 
 async def test_an_eviction_counts_even_if_the_policy_does_not_see_the_arrival(worker: Worker, tmp_path: Path) -> None:

@@ -43,6 +43,19 @@ class Talking(Normed):
         return super().train_data(data)
 
 
+class Loud(Normed):
+    class Options(Normed.Options):
+        printed_bytes: int = 0
+
+    options: Options
+
+    def train_data(self, data: NodeData) -> TensorDataset:
+        line = "x" * 65535
+        for _ in range(self.options.printed_bytes >> 16):
+            print(line)
+        return super().train_data(data)
+
+
 class Failing(Normed):
     def train_data(self, data: NodeData) -> TensorDataset:
         raise ValueError("the scanner is out of film")

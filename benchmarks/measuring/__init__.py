@@ -1,0 +1,1 @@
+"""What several benchmarks measure with: federations under watch, processes, large records, and what is aimed at."""

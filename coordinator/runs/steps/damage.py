@@ -1,0 +1,114 @@
+"""Whether the files that a run goes on from are what its record says: after a restart, and whenever they are used.
+
+What this process receives or makes is checked as it comes. A file from before is hashed once, before it is used. An
+update whose files are damaged or missing is asked for again after a restart, and is lost if that is found later; the
+run goes on. Without its newest version it cannot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+
+from covey.artifact import Artifact, artifact_of
+from covey.coordinator.runs.ports import Files
+from covey.errors import CorruptChunk
+from covey.storage.record.contract import EventRecord, Store, UpdateRecord, VersionRecord
+from covey.worker.jobs.steps import LOST
+
+log = structlog.get_logger(room="coordinator")
+OPEN = ("collecting", "aggregating")
+PAGE = 1000
+"""Rounds, or assignments, from the newest on that may be open: there is one for each node."""
+RESTORE = "restore a backup of the coordinator, or submit the run anew"
+
+
+def check_run(store: Store, files: Files, run: str, now: float) -> list[UpdateRecord]:
+    """Check all that a running run needs now; the updates that its nodes are asked for again. Blocking.
+
+    Raises:
+        CorruptChunk: What cannot be had again is damaged or missing.
+    """
+    _check_versions(store, files, run)
+    lost = [update for update in _undecided(store, run) if not is_whole(update, files)]
+    for update in lost:
+        reason = "its files were damaged or missing after a restart: the node is asked for it again"
+        if store.forget_update(update):
+            note_lost(store, update, reason, now)
+    return lost
+
+
+def reject_damaged(store: Store, files: Files, answers: Sequence[UpdateRecord], now: float) -> bool:
+    """Record that updates whose files were damaged meanwhile do not count; whether there are some. Blocking."""
+    lost = [a for a in answers if a.verdict == "received" and a.parts and not is_whole(a, files)]
+    for update in lost:
+        reason = f"{LOST} when the round was closed"
+        if store.record_outcome(replace(update, verdict="rejected", reason=reason)):
+            note_lost(store, update, reason, now)
+    return bool(lost)
+
+
+def note_lost(store: Store, update: UpdateRecord, reason: str, now: float) -> None:
+    """An event and a line of the log: an update that was acknowledged is not used. Blocking."""
+    detail = {"round": update.round, "phase": update.phase, "reason": reason}
+    store.add_event(EventRecord(now, "update-lost", update.run, update.node, detail))
+    log.error("an update is lost", run=update.run, node=update.node, round=update.round, reason=reason)
+
+
+def is_whole(update: UpdateRecord, files: Files) -> bool:
+    """Whether all files of an update are what the record says; each that is not is dropped. Blocking."""
+    found = [files.check(part.artifact.digest) for part in update.parts]
+    return all(found)
+
+
+def intact(files: Files, digest: str) -> Path:
+    """The path of a file that is to be read now.
+
+    Raises:
+        CorruptChunk: It is damaged or missing.
+    """
+    if not files.check(digest):
+        raise CorruptChunk(f"the file {files.path(digest)} is damaged or missing; {RESTORE}")
+    return files.path(digest)
+
+
+def intact_bytes(files: Files, artifact: Artifact) -> bytes:
+    """The content of a small file that goes into a message now: the bytes that were hashed are those that go.
+
+    Raises:
+        CorruptChunk: It is damaged or missing.
+    """
+    path = intact(files, artifact.digest)
+    data = path.read_bytes()
+    if artifact_of([data] if data else []).digest != artifact.digest:
+        raise CorruptChunk(f"the file {path} is damaged; {RESTORE}")
+    return data
+
+
+def _undecided(store: Store, run: str) -> Iterable[UpdateRecord]:
+    """Updates of open rounds that have no verdict yet."""
+    page = store.rounds(run, limit=PAGE, newest=True)
+    for record in page:
+        if record.state in OPEN:
+            yield from (u for u in store.updates(run, record.round) if u.verdict == "received" and u.parts)
+
+
+def _check_versions(store: Store, files: Files, run: str) -> None:
+    newest, step = store.version(run, -1), store.last_step(run)
+    _require(files, newest, f"the newest version ({newest.version})")
+    if step is None:
+        return
+    if step.state and hashlib.sha256(step.state.encode()).hexdigest() != step.state_sha256:
+        raise CorruptChunk(f"the policy's state after step {step.number} is not the one that was recorded; {RESTORE}")
+    for number in step.pinned_versions:
+        _require(files, store.version(run, number), f"version {number}, which the policy compares with")
+
+
+def _require(files: Files, version: VersionRecord, what: str) -> None:
+    for digest in (version.artifact.digest, *(part.artifact.digest for part in version.state)):
+        if not files.check(digest):
+            raise CorruptChunk(f"a file of {what} is damaged or missing ({digest}); {RESTORE}")

@@ -1,0 +1,241 @@
+"""A federation without a coordinator: its authority in a folder, what that certifies, and whom it evicts."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from covey.errors import Conflict, CoveyError, IdentityError
+from covey.gossip.ledger import Incarnation
+from covey.node.peers.calls import bring_notice
+from covey.node.peers.roster import Member, Roster
+from covey.texts import read_pem
+from covey.wire.channels import key_sha256
+from covey.wire.evictions import EvictionStatement, SignedNotice, sign_eviction
+from covey.wire.identities.authority import VALID_DAYS, Authority, check_name, key_of_request
+from covey.wire.identities.identity import Identity, signing_request, tls_key_in
+
+REQUEST_FILE = "request.csr"
+PASSING_ADMIN = "authority"
+"""Who brings a notice that the authority's own key signs."""
+
+
+@dataclass(frozen=True)
+class AuthorityInfo:
+    """An authority. `created`: whether it was made just now; `expires_at` in Unix seconds."""
+
+    folder: Path
+    federation: str
+    created: bool
+    expires_at: float
+
+
+@dataclass(frozen=True)
+class Certified:
+    """What was certified.
+
+    Attributes:
+        name: Whom.
+        role: As what.
+        folder: Where key and certificate are, or what belongs beside the keys.
+        federation: Whose authority did it.
+        fingerprint: SHA-256 (hex) of the certificate's public key: what a peers file names.
+        expires_at: When it ends, in Unix seconds.
+        has_keys: Whether the keys are there, too.
+    """
+
+    name: str
+    role: str
+    folder: Path
+    federation: str
+    fingerprint: str
+    expires_at: float
+    has_keys: bool
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a machine asks to have certified: its name, the file to bring, and its key's fingerprint."""
+
+    name: str
+    path: Path
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Eviction:
+    """An eviction, and who was told: those that it was new to, those that knew, and why others could not be reached."""
+
+    run: str
+    peer: Incarnation
+    told: tuple[str, ...]
+    knew: tuple[str, ...]
+    unreachable: dict[str, str]
+
+
+def init(folder: Path) -> AuthorityInfo:
+    """The authority in a folder; made if there is none.
+
+    Raises:
+        IdentityError: What is there cannot be used.
+    """
+    created = not (folder / "authority.key").exists()
+    authority = Authority.open(folder)
+    expires_at = authority.certificate.not_valid_after_utc.timestamp()
+    return AuthorityInfo(folder, authority.federation, created, expires_at)
+
+
+def _opened(folder: Path) -> Authority:
+    if not (folder / "authority.key").exists():
+        raise IdentityError(f"there is no authority in {folder}; make one: covey ca init --dir {folder}")
+    return Authority.open(folder)
+
+
+def request(name: str, folder: Path) -> Request:
+    """Make keys in a folder (those that are there stay), and a request for a certificate beside them.
+
+    Raises:
+        IdentityError: The name is not one that a certificate may have, or a key file is unusable.
+    """
+    der, _, _ = signing_request(folder, name)
+    path = folder / REQUEST_FILE
+    path.write_bytes(x509.load_der_x509_csr(der).public_bytes(serialization.Encoding.PEM))
+    return Request(name, path, key_sha256(tls_key_in(folder / "tls.key").public_key()))
+
+
+def issue(
+    authority_folder: Path, name: str, to: Path, *, role: str = "node", days: int = VALID_DAYS, csr: Path | None = None
+) -> Certified:
+    """Certify a name: for keys that are made in the folder `to` (or are there), or for those of a request.
+
+    Where there is an identity of that name and federation already, it gets a new certificate for the keys it has.
+
+    Raises:
+        IdentityError: The authority, the name or the request cannot be used.
+        Conflict: There is another identity in the folder.
+    """
+    authority = _opened(authority_folder)
+    check_name(name)
+    if (to / "federation.json").exists():
+        _same(to, name, role, authority)
+    if csr is None:
+        signing_request(to, name)
+        key = tls_key_in(to / "tls.key").public_key()
+    else:
+        to.mkdir(parents=True, exist_ok=True, mode=0o700)
+        key = _requested(csr, name)
+    issued = authority.issue(name, role, key, days)
+    Identity.write(
+        to,
+        name=name,
+        role=role,
+        federation=authority.federation,
+        server="",
+        coordinator_key=b"",
+        certificate=issued.pem,
+        authority=authority.pem,
+    )
+    return Certified(name, role, to, authority.federation, key_sha256(key), issued.expires_at, csr is None)
+
+
+def _same(folder: Path, name: str, role: str, authority: Authority) -> None:
+    there = Identity.load(folder)
+    if (there.name, there.role, there.federation) != (name, role, authority.federation):
+        raise Conflict(f"{folder} holds the identity of {there.role} {there.name!r} already; give another folder")
+
+
+def _requested(path: Path, name: str) -> ec.EllipticCurvePublicKey:
+    """The key of a request for this name."""
+    try:
+        csr = x509.load_pem_x509_csr(read_pem(path))
+    except (OSError, ValueError) as error:
+        raise IdentityError(f"{path} cannot be read as a request: {error}; make one: covey ca request") from error
+    names = csr.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    if [str(found.value) for found in names] != [name]:
+        raise IdentityError(f"{path} is not a request of {name!r}; ask its sender for the name")
+    return key_of_request(csr.public_bytes(serialization.Encoding.DER))
+
+
+def evict(
+    peer: Incarnation,
+    run: str,
+    roster: Roster,
+    *,
+    reason: str,
+    authority_folder: Path | None = None,
+    identity_folder: Path | None = None,
+) -> Eviction:
+    """Sign that an incarnation of a node is out of a run for good, and tell every node that can be called.
+
+    Whoever hears of it says it on. It cannot be taken back.
+
+    Args:
+        peer: Who.
+        run: Of which run.
+        roster: Whom to tell.
+        reason: For people.
+        authority_folder: Signs with the authority's own key; or
+        identity_folder: signs with an admin's.
+
+    Raises:
+        IdentityError: Nobody may sign with that.
+        CoveyError: Nobody could be told.
+    """
+    if peer.node not in roster.members:
+        raise IdentityError(f"the peers file names no {peer.node!r}")
+    with _signer(authority_folder, identity_folder) as (admin, sign):
+        notice = sign(EvictionStatement(admin.federation, run, peer.node, peer.number, reason, time.time()))
+        found = asyncio.run(_tell_all(notice, roster, admin))
+    told = tuple(name for name, outcome in found.items() if outcome is True)
+    knew = tuple(name for name, outcome in found.items() if outcome is False)
+    unreachable = {name: str(outcome) for name, outcome in found.items() if isinstance(outcome, CoveyError)}
+    if not told and not knew:
+        raise CoveyError(f"nobody could be told: {'; '.join(f'{n}: {why}' for n, why in unreachable.items())}")
+    return Eviction(run, peer, told, knew, unreachable)
+
+
+Sign = Callable[[EvictionStatement], SignedNotice]
+
+
+@contextmanager
+def _signer(authority_folder: Path | None, identity_folder: Path | None) -> Iterator[tuple[Identity, Sign]]:
+    """Who brings the notice, and what signs it."""
+    if identity_folder is not None:
+        admin = Identity.load(identity_folder)
+        if admin.role != "admin":
+            raise IdentityError(f"{admin.name!r} is a {admin.role}: evictions are signed by an admin")
+        yield admin, lambda statement: sign_eviction(statement, admin.key_pem, admin.certificate_pem)
+    elif authority_folder is not None:
+        authority = _opened(authority_folder)
+        key = (authority_folder / "authority.key").read_bytes()
+        with tempfile.TemporaryDirectory(prefix="covey-") as passing:
+            issue(authority_folder, PASSING_ADMIN, Path(passing) / "admin", role="admin", days=1)
+            yield (
+                Identity.load(Path(passing) / "admin"),
+                lambda statement: sign_eviction(statement, key, authority.pem),
+            )
+    else:
+        raise IdentityError("say who signs: an authority's folder, or an admin's identity")
+
+
+async def _tell_all(notice: SignedNotice, roster: Roster, admin: Identity) -> dict[str, bool | CoveyError]:
+    callable_members = [member for member in roster.members.values() if member.address]
+    outcomes = await asyncio.gather(*(_tell(notice, member, admin) for member in callable_members))
+    return {member.name: outcome for member, outcome in zip(callable_members, outcomes, strict=True)}
+
+
+async def _tell(notice: SignedNotice, member: Member, admin: Identity) -> bool | CoveyError:
+    try:
+        return await bring_notice(notice, member, admin)
+    except CoveyError as error:
+        return error

@@ -1,0 +1,66 @@
+"""Gossip between many nodes in one process, for experiments."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from covey.client.experiments.simulated import new_folder
+from covey.client.specification import Specification, parsed
+from covey.errors import CoveyError, SpecError
+from covey.simulation.gossip.plan import GossipOutcome, GossipPlan, Network, PeerOutcome
+from covey.simulation.gossip.simulation import MEAN, simulate_gossip
+from covey.simulation.plan import Watch
+from covey.spec import GossipSpec
+
+__all__ = ["MEAN", "GossipOutcome", "GossipPlan", "Network", "PeerOutcome", "gossip_plan", "simulate"]
+
+
+def gossip_plan(
+    spec: Specification,
+    nodes: int,
+    *,
+    network: Network | None = None,
+    data_dir: str | Path | None = None,
+    processes: int | None = None,
+    paths: Mapping[str, str] | None = None,
+    device: str = "cpu",
+) -> GossipPlan:
+    """What to simulate.
+
+    Args:
+        spec: As `Connection.submit`, of mode gossip.
+        nodes: How many nodes.
+        network: What happens to messages and machines; default: nothing.
+        data_dir: The folder for the consensus model; default: a new temporary one.
+        processes: How many train at a time; default: one for each core.
+        paths: Where the task finds the nodes' data.
+        device: What to train on: cpu, cuda or cuda:N.
+
+    Raises:
+        SpecError: It is not of mode gossip, or is wrong.
+    """
+    known = parsed(spec)
+    if not isinstance(known, GossipSpec):
+        raise SpecError(f'mode: "{known.mode}" is not gossip; write mode = "gossip", or use covey simulate')
+    folder = Path(data_dir) if data_dir is not None else new_folder()
+    return GossipPlan(known, nodes, folder.absolute(), network or Network(), processes, paths or {}, device)
+
+
+def simulate(plan: GossipPlan, on_progress: Watch = lambda progress: None) -> GossipOutcome:
+    """Run a simulation to its end, from the main thread.
+
+    Raises:
+        SpecError: It cannot work; the message says why.
+        PluginError: Something that is named is not installed.
+        TaskError: The task's code failed, or training diverged.
+    """
+    existed = plan.folder.exists()
+    try:
+        return asyncio.run(simulate_gossip(plan, on_progress))
+    except CoveyError:
+        if not existed:
+            shutil.rmtree(plan.folder, ignore_errors=True)
+        raise

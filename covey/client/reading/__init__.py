@@ -1,0 +1,1 @@
+"""A federation's record, read through its coordinator or from its data directory: the same pages, made into values."""

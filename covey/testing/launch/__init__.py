@@ -1,0 +1,1 @@
+"""Starting daemons and commands as child processes, quickly: as copies of one process that has imported everything."""

@@ -1,0 +1,122 @@
+"""The process that tests fork daemons, workers and commands from: all is imported already, so a start costs little.
+
+`python -m covey.testing.launch.fork_server --fd FD` is started by `covey.testing.launch.forks`. It has one thread, has
+computed nothing and has opened no channel, so that a copy of it is as good as a new process. What it forks is an
+orphan: its parent is whoever above takes care of orphans (a subreaper). A daemon becomes one itself and keeps a copy of
+this process, a nursery, that forks its workers: they are its own children, and end with it, as those that it would
+start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+
+from covey.testing.launch.forking import NURSERY, WORKER, Order, adopt_orphans, end_with_parent, serve, take_name
+
+
+def become(order: Order) -> Callable[[], None]:
+    """Make this process what the order says; what it then runs."""
+    os.setsid()
+    if order.program != WORKER:  # a worker notices by itself that its daemon is gone
+        end_with_parent()
+    take_name(order.name)
+    os.chdir(order.folder)
+    os.environ.clear()
+    os.environ.update(order.env)
+    paths = order.env.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:0] = [path for path in paths if path and path not in sys.path]
+    *pipe, output, error = order.files
+    for file, standard in ((output, 1), (error, 2)):
+        os.dup2(file, standard)
+        os.close(file)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(write_through=True)  # type: ignore[union-attr]
+    importlib.reload(importlib.import_module("covey.faults"))  # they are read from the environment once
+    if order.program == WORKER:
+        sys.argv = [WORKER, *order.arguments, "--fd", str(pipe[0])]
+        return _main_of("covey.worker.__main__")
+    sys.argv = ["covey", *order.arguments]
+    return _main_of("covey.cli.main")
+
+
+def _main_of(module: str) -> Callable[[], None]:
+    main: Callable[[], None] = importlib.import_module(module).main
+    return main
+
+
+def with_nursery(name: str) -> Order | None:
+    """Leave a nursery behind from which this process's workers are forked; the order, in such a worker."""
+    from covey.testing.launch.nursery import Nursery
+    from covey.worker.client import client
+
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    adopt_orphans()
+    if os.fork() == 0:
+        ours.close()
+        take_name(name[: 15 - len(NURSERY)] + NURSERY)
+        order = serve(theirs)
+        if order is None:
+            os._exit(0)
+        return order
+    theirs.close()
+    client.start_program = Nursery(ours, name).start
+    return None
+
+
+def _import_everything() -> None:
+    for module in (
+        "covey.cli.main",
+        "covey.cli.commands.coordinator",
+        "covey.cli.commands.node",
+        "covey.cli.commands.run",
+        "covey.cli.commands.round",
+        "covey.cli.commands.store",
+        "covey.cli.commands.simulate",
+        "covey.coordinator.daemon",
+        "covey.node.daemon",
+        "covey.testing.launch.nursery",
+        "covey.worker.__main__",
+        "covey.worker.program.loop",
+        "covey.learning.tasks.digits",
+        "covey.learning.tasks.synthetic",
+    ):
+        importlib.import_module(module)
+
+
+def main() -> None:
+    """Import, and fork for whoever has the other end; in each process that is forked, be that."""
+    parser = argparse.ArgumentParser(prog="python -m covey.testing.launch.fork_server")
+    parser.add_argument("--fd", type=int, required=True)
+    control = socket.socket(fileno=parser.parse_args().fd)
+    gc.disable()
+    _import_everything()
+    gc.freeze()
+    if len(os.listdir("/proc/self/task")) != 1 or threading.active_count() != 1:
+        raise RuntimeError("importing has started a thread: a copy of this process would not be whole")
+    control.send(b"ready")
+    order = serve(control)
+    if order is not None:
+        _run(order)
+
+
+def _run(order: Order) -> None:
+    gc.enable()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    run = become(order)
+    if order.program != WORKER:
+        inner = with_nursery(order.name)
+        if inner is not None:
+            run = become(inner)
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""Notices that an incarnation of a node is out for good: signed by the authority or by an admin that it certified.
+
+Nodes of a run without a coordinator have no record in common that says who may decide: the certificate comes along, and
+everybody checks for themselves that the authority issued it, and for which role.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from pydantic import Field, TypeAdapter, with_config
+
+from covey.errors import IdentityError
+from covey.wire.channels import certified_peer
+from covey.wire.identities.authority import AuthorityKey, federation_of
+from covey.wire.identities.canonical import MAX_COUNT, STRICT, Finite, Text, canonical_json, read_canonical
+
+DOMAIN = b"covey/eviction/1\n"
+MAX_STATEMENT_BYTES = 4096
+MAX_SIGNED_BYTES = 16 << 10
+"""Of a statement, its signature and a certificate together."""
+MAY_EVICT = ("admin", "coordinator")
+CLOCKS_S = 300.0
+"""So far may the clock of who signs be ahead of that of its certificate's authority."""
+
+
+@with_config(STRICT)
+@dataclass(frozen=True)
+class EvictionStatement:
+    """That an incarnation of a node is out of a run for good."""
+
+    federation: Text
+    run: Text
+    node: Text
+    incarnation: Annotated[int, Field(ge=1, lt=MAX_COUNT)]
+    reason: Text
+    at: Finite
+    """Unix seconds."""
+    covey: Literal["eviction/1"] = field(default="eviction/1", kw_only=True, repr=False)
+
+    def to_bytes(self) -> bytes:
+        """The statement's canonical bytes."""
+        return canonical_json(vars(self))
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> EvictionStatement:
+        """Read a notice.
+
+        Raises:
+            IdentityError: It is none.
+            LimitExceeded: It is too long.
+        """
+        return read_canonical(_EVICTION, raw, "eviction/1", MAX_STATEMENT_BYTES)
+
+
+_EVICTION = TypeAdapter(EvictionStatement)
+
+
+@dataclass(frozen=True)
+class SignedNotice:
+    """A statement's exact bytes, a signature over them, and the certificate (DER) of the key that made it."""
+
+    statement: bytes
+    signature: bytes
+    certificate: bytes
+
+
+def sign_eviction(statement: EvictionStatement, key_pem: bytes, certificate_pem: bytes) -> SignedNotice:
+    """Sign a notice with the key of a certificate: the authority's own, or an admin's TLS key.
+
+    Raises:
+        IdentityError: The key is no EC or RSA key.
+    """
+    key = serialization.load_pem_private_key(key_pem, None)
+    certificate = x509.load_pem_x509_certificate(certificate_pem)
+    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
+        raise IdentityError("notices are signed with an elliptic-curve or RSA key")
+    raw = statement.to_bytes()
+    return SignedNotice(raw, _signature(key, DOMAIN + raw), certificate.public_bytes(serialization.Encoding.DER))
+
+
+def _signature(key: AuthorityKey, data: bytes) -> bytes:
+    if isinstance(key, rsa.RSAPrivateKey):
+        return key.sign(data, padding.PKCS1v15(), hashes.SHA256())
+    return key.sign(data, ec.ECDSA(hashes.SHA256()))
+
+
+def opened_eviction(notice: SignedNotice, authority_pem: bytes) -> EvictionStatement:
+    """What a notice from anybody says, once everything about it was checked.
+
+    Raises:
+        IdentityError: It is not signed by who may, or not a statement of this federation.
+        LimitExceeded: It is too long.
+    """
+    if sum(map(len, (notice.statement, notice.signature, notice.certificate))) > MAX_SIGNED_BYTES:
+        raise IdentityError("a notice is longer than any that could be right")
+    statement = EvictionStatement.from_bytes(notice.statement)
+    authority = x509.load_pem_x509_certificate(authority_pem)
+    if statement.federation != federation_of(authority):
+        raise IdentityError("the notice is of another federation")
+    signer = _signer(notice.certificate, authority, statement.at)
+    try:
+        _verify(signer, notice)
+    except InvalidSignature as error:
+        raise IdentityError("the notice is not signed by the key of its certificate") from error
+    return statement
+
+
+def _signer(shown: bytes, authority: x509.Certificate, at: float) -> x509.Certificate:
+    """The certificate of who signed, if it is one that counts."""
+    if shown == authority.public_bytes(serialization.Encoding.DER):
+        return authority
+    try:
+        certificate = x509.load_der_x509_certificate(shown)
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature) as error:
+        raise IdentityError("the notice's certificate was not issued by this federation's authority") from error
+    peer = certified_peer(shown)
+    if peer.role not in MAY_EVICT:
+        raise IdentityError(f"{peer.name!r} is a {peer.role}: notices of eviction are signed by an admin")
+    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if not begins.timestamp() - CLOCKS_S <= at <= ends.timestamp():
+        raise IdentityError(f"the certificate of {peer.name!r} was not valid when the notice was signed")
+    if at > dt.datetime.now(dt.UTC).timestamp() + CLOCKS_S:
+        raise IdentityError("the notice is from the future; is this machine's clock right?")
+    return certificate
+
+
+def _verify(signer: x509.Certificate, notice: SignedNotice) -> None:
+    key, data = signer.public_key(), DOMAIN + notice.statement
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        key.verify(notice.signature, data, ec.ECDSA(hashes.SHA256()))
+    elif isinstance(key, rsa.RSAPublicKey):
+        key.verify(notice.signature, data, padding.PKCS1v15(), hashes.SHA256())
+    else:
+        raise IdentityError("the notice's certificate has a key of a kind that signs no notices")

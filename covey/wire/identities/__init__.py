@@ -1,0 +1,1 @@
+"""Who is who, and what they sign: authority, keys and certificates, join tokens, statements in canonical JSON."""

@@ -1,0 +1,177 @@
+"""From a finished local training to the parts that a node sends, and to what it keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from covey.codecs.contract import Codec
+from covey.errors import TaskError, WorkerError
+from covey.layout import Layout
+from covey.learning.models.state import tensors_of
+from covey.learning.recipe import RecipeInputs
+from covey.learning.task import FitResult
+from covey.methods.contract import Part
+from covey.parts import RULE, slot
+from covey.worker.execute.updates.encode_update import write_update
+from covey.worker.files.mapped import MappedModel, map_flat
+from covey.worker.files.updates import ModelVector, write_bytes, write_flat, write_tensors
+from covey.worker.jobs.files import WrittenFile
+from covey.worker.jobs.training import TrainJob
+from covey.worker.program.context import RunContext
+from covey.worker.program.local_tensors import LOCAL
+
+
+@dataclass(frozen=True)
+class WrittenParts:
+    """What was written; see `TrainResult`."""
+
+    parts: tuple[WrittenFile, ...]
+    state: tuple[WrittenFile, ...]
+    own_state: tuple[WrittenFile, ...]
+
+
+class NodeFiles(Mapping[str, Tensor]):
+    """A part as other nodes sent it, by node: a flat vector, mapped when it is looked up.
+
+    Args:
+        part: The part.
+        paths: Its files, by node.
+    """
+
+    def __init__(self, part: Part, paths: Mapping[str, Path]) -> None:
+        self._part, self._paths = part, paths
+
+    def __getitem__(self, node: str) -> Tensor:
+        return _flat(self._part, self._paths[node])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+
+class PartsWriter:
+    """The files of one training: those that the recipe gets, and those that come out.
+
+    Args:
+        context: The run.
+        job: Names the files.
+        codec: The run's.
+    """
+
+    def __init__(self, context: RunContext, job: TrainJob, codec: Codec) -> None:
+        self._context, self._job, self._codec = context, job, codec
+        self._parts = context.parts
+        self._state: list[WrittenFile] = []
+        self._own_state: list[WrittenFile] = []
+
+    def inputs(self) -> RecipeInputs:
+        """What came down beside the model, and what the node keeps of the method.
+
+        Raises:
+            LayoutError: A file has another size than its part.
+        """
+        job = self._job
+        down = {part.name: _flat(part, job.inputs[part.name]) for part in self._parts if part.name in job.inputs}
+        kept = {
+            part.name: _flat(part, job.state[slot(part.name)]) for part in self._parts if slot(part.name) in job.state
+        }
+        others = {part.name: NodeFiles(part, job.others[part.name]) for part in self._parts if part.name in job.others}
+        return RecipeInputs(self._context.layout, down, kept, others)
+
+    def write(
+        self,
+        gradients: Mapping[str, Tensor] | None,
+        fit: FitResult,
+        inputs: RecipeInputs,
+        check_cancelled: Callable[[], object],
+    ) -> WrittenParts:
+        """Write all of it.
+
+        Args:
+            gradients: What is sent in place of the trained parameters, by tensor; None: the parameters.
+            fit: The training's result.
+            inputs: As the recipe left them.
+            check_cancelled: As `write_update` needs it.
+
+        Raises:
+            TaskError: A value is not finite, or the recipe did not make what its method declares.
+            WorkerError: No file was named for something.
+        """
+        parts = [
+            self._written(part, gradients, fit, check_cancelled)
+            for part in self._parts
+            if part.up is not None and part.up >= self._job.phase
+        ]
+        for part in self._parts:
+            self._keep(part, inputs.state)
+        if self._context.local.names:
+            path = _out(self._job.out_state, slot(LOCAL))
+            self._own_state.append(WrittenFile(slot(LOCAL), path, self._context.local.write(self._context.model, path)))
+        return WrittenParts(tuple(parts), tuple(self._state), tuple(self._own_state))
+
+    def _written(
+        self, part: Part, gradients: Mapping[str, Tensor] | None, fit: FitResult, check_cancelled: Callable[[], object]
+    ) -> WrittenFile:
+        path = _out(self._job.scratch, part.name)
+        if part.layout is None:
+            return WrittenFile(part.name, path, write_bytes(path, _bytes_of(fit.parts, part)), part.codec)
+        layout = part.layout
+        if part.combine == RULE:
+            vector = self._vector(layout, gradients)
+            context = self._context
+            artifact, kept = write_update(context.spec, self._codec, self._job, layout, vector, path, check_cancelled)
+            self._state.extend(kept)
+        elif part.in_model:
+            before = MappedModel(self._job.base, self._context.layout).buffers
+            artifact = write_tensors(path, layout, tensors_of(self._context.model), before)
+        else:
+            artifact = write_flat(path, layout, _made(fit.parts, part))
+        return WrittenFile(part.name, path, artifact, part.codec, layout.sha256)
+
+    def _vector(self, layout: Layout, gradients: Mapping[str, Tensor] | None) -> ModelVector:
+        whole = self._context.layout
+        base = MappedModel(self._job.base, whole) if self._context.spec.exchange.payload == "delta" else None
+        return ModelVector(layout, tensors_of(self._context.model) if gradients is None else gradients, base)
+
+    def _keep(self, part: Part, state: Mapping[str, Tensor]) -> None:
+        name = slot(part.name)
+        for files, when in ((self._state, "node-accepted"), (self._own_state, "node-always")):
+            if when in part.keep:
+                path = _out(self._job.out_state, name)
+                files.append(WrittenFile(name, path, write_flat(path, _layout(part), _made(state, part))))
+
+
+def _flat(part: Part, path: Path) -> Tensor:
+    return map_flat(path, _layout(part))
+
+
+def _made(vectors: Mapping[str, Tensor] | Mapping[str, Tensor | bytes], part: Part) -> Tensor:
+    vector = vectors.get(part.name)
+    if not isinstance(vector, Tensor):
+        raise TaskError(f"the method's recipe left no vector for part {part.name!r}, which the method declares")
+    return vector
+
+
+def _bytes_of(made: Mapping[str, Tensor | bytes], part: Part) -> bytes:
+    content = made.get(part.name)
+    if not isinstance(content, bytes) or len(content) > part.max_bytes:
+        raise TaskError(f"the method's recipe left no bytes, or more than {part.max_bytes}, for part {part.name!r}")
+    return content
+
+
+def _layout(part: Part) -> Layout:
+    if part.layout is None:
+        raise WorkerError(f"part {part.name!r} has no layout, which this version cannot read or write")
+    return part.layout
+
+
+def _out(paths: Mapping[str, Path], name: str) -> Path:
+    if name not in paths:
+        raise WorkerError(f"no file was named for {name!r}")
+    return paths[name]

@@ -1,0 +1,254 @@
+"""Carries out what a node's push-sum machine asks for, through ports: one program for daemon, simulation and tests.
+
+Everything happens on one thread, and nothing waits: what takes time calls back. An event is first taken by the machine;
+what has to survive is then given to the record, and a peer is answered when the record has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from covey.gossip.ledger import Batch, Incarnation, Ledger
+from covey.gossip.planning import Planner
+from covey.gossip.push_sum import actions as act
+from covey.gossip.push_sum import events as ev
+from covey.gossip.push_sum.machine import PushSum
+from covey.node.gossip.bodies import Bodies
+from covey.node.gossip.ports import Clock, Labour, Post, Record, Saved, Snapshot
+from covey.node.gossip.state import is_done_with, machine_from_text, machine_to_text, progress
+
+B = TypeVar("B")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ports(Generic[B, T]):
+    """What an executor works with."""
+
+    post: Post[B]
+    labour: Labour[B, T]
+    record: Record[B]
+    clock: Clock
+    planner: Planner
+
+
+@dataclass
+class Hours:
+    """How a node's time went, in the clock's seconds."""
+
+    trained_s: float = 0.0
+    blocked_s: float = 0.0
+    """Between a training and the next: waiting for peers, and exchanging."""
+    began: float = 0.0
+    ended: float | None = None
+    """When the newest training did; None: there was none."""
+
+
+class Executor(Generic[B, T]):
+    """One incarnation at work.
+
+    Args:
+        machine: Its machine.
+        model: What it begins with; it is held from now on.
+        ports: What it works with.
+        on_ended: Told of `finished`, when it is.
+    """
+
+    def __init__(
+        self, machine: PushSum, model: B, ports: Ports[B, T], on_ended: Callable[[], None] = lambda: None
+    ) -> None:
+        self.machine, self.model, self._ports, self._on_ended = machine, model, ports, on_ended
+        self.bodies = Bodies(ports.labour)
+        self.hours = Hours()
+        self.waits_for = self.finished = self.retired = ""
+        """What it waits for; how it ended; why its record cannot be used any more. Empty: nothing, not."""
+        self._is_down = False
+        self._scale = 1.0
+        self._trained: T | None = None
+
+    @classmethod
+    def restored(
+        cls, saved: Saved[B], fresh: PushSum, first: B, ports: Ports[B, T], on_ended: Callable[[], None] = lambda: None
+    ) -> Executor[B, T]:
+        """An incarnation that goes on from its record.
+
+        Args:
+            saved: What the record has.
+            fresh: A machine that begins, where nothing was published yet.
+            first: The first model, where nothing was published yet.
+            ports: What it works with.
+            on_ended: As for the constructor.
+        """
+        snapshot = saved.snapshot
+        machine = machine_from_text(snapshot.machine) if snapshot else fresh
+        executor = cls(machine, ports.labour.hold(snapshot.model) if snapshot else first, ports, on_ended)
+        if snapshot:
+            executor.bodies.restore(snapshot)
+        for event, body in saved.noted:
+            machine.handle(event)
+            if isinstance(event, ev.Arrived) and body is not None:
+                executor.bodies.came(event.peer, event.sequence, body)
+        executor.finished = machine.end
+        return executor
+
+    @property
+    def me(self) -> Incarnation:
+        """Whose."""
+        return self.machine.me
+
+    @property
+    def ledger(self) -> Ledger:
+        """Its account."""
+        return self.machine.exchange.ledger
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it can still answer."""
+        return not self._is_down
+
+    def begin(self) -> None:
+        """Take part from now on, or go on after a restart."""
+        self.take(ev.Begun(self._ports.clock.now()))
+
+    def crash(self) -> None:
+        """End without a word: nothing is done any more, whatever comes back."""
+        self._is_down = True
+        self.bodies.drop_all()
+
+    def take(self, event: ev.Event, body: B | None = None) -> None:
+        """Take what happened, and do what the machine asks for.
+
+        Raises:
+            LedgerError: A peer acknowledges what was never sent.
+            ValueError: The run's topology and mixing weights do not go together.
+        """
+        if self._is_down:
+            return
+        actions = self.machine.handle(event)
+        if isinstance(event, ev.PeerJoined | ev.PeerEvicted | ev.PeerLeft):
+            self._ports.record.note(event, None, lambda: None)
+        for action in actions:
+            if isinstance(action, act.Accept) and isinstance(event, ev.Arrived) and body is not None:
+                self._accept(event, body)
+            else:
+                self._do(action)
+        if not self._is_down:
+            self.bodies.tidy(self.machine)
+
+    def beat(self) -> None:
+        """Say where this node is, and send again what is not acknowledged."""
+        if self._is_down:
+            return
+        for peer in self.machine.exchange.peers:
+            self._tell(peer, is_done_with(self.machine), self.machine.phase == "lingering")
+        for action in self.machine.unacknowledged():
+            self._do(action)
+
+    # -- actions ----------------------------------------------------------------------------------------------------
+
+    def _do(self, action: act.Action) -> None:
+        post = self._ports.post
+        match action:
+            case act.Train(step=step, scale=scale):
+                self._train(step, scale)
+            case act.Plan(step=step, peers=peers):
+                self.take(self._ports.planner.plan(step, self.me, peers))
+            case act.Publish(step=step, batches=batches):
+                self._apply(step, batches)
+            case act.Mix(step=step, kept=kept, portions=portions):
+                self._mix(step, kept, portions)
+            case act.Send(batch=batch, step=step):
+                post.send(batch, step, self.bodies.own[step])
+            case act.AcknowledgeAgain(peer=peer, sequence=sequence):
+                self._once_durable(lambda: post.acknowledge(peer, sequence))
+            case act.Refuse(peer=peer, sequence=sequence, reason=reason):
+                post.refuse(peer, sequence, reason)
+            case act.Announce(step=step, to=to, is_finished=is_finished):
+                for peer in to or tuple(self.machine.exchange.peers):
+                    self._tell(peer, step, is_finished)
+            case act.Report(reason=reason):
+                self.waits_for = reason
+            case act.Retire(reason=reason):
+                self.retired = reason
+                self._end("retired")
+            case act.Finish(reason="left"):  # on record first: from now on it takes nothing, whatever happens to it
+                self._save((), lambda: self._end("left"))
+            case act.Finish(reason=reason):
+                self._end(reason)
+
+    def _tell(self, peer: Incarnation, step: int, is_finished: bool) -> None:
+        said = progress(self.machine, peer, step, is_finished, self._ports.clock.now())
+        self._once_durable(lambda: self._ports.post.tell(peer, said))  # it says what is on record here
+
+    def _once_durable(self, then: Callable[[], None]) -> None:
+        self._ports.record.when_durable(self._unless_down(then))
+
+    def _end(self, reason: str) -> None:
+        self.finished = reason
+        self._on_ended()
+
+    def _accept(self, event: ev.Arrived, body: B) -> None:
+        self.bodies.came(event.peer, event.sequence, body)
+        answer = self._unless_down(lambda: self._ports.post.acknowledge(event.peer, event.sequence))
+        self._ports.record.note(event, body, answer)
+
+    # -- work -------------------------------------------------------------------------------------------------------
+
+    def _unless_down(self, then: Callable[[], None]) -> Callable[[], None]:
+        return lambda: None if self._is_down else then()
+
+    def _made(self, then: Callable[[B], None]) -> Callable[[B], None]:
+        """What takes a model that the labour made: it takes the place of the one before."""
+
+        def take_over(model: B) -> None:
+            if self._is_down:
+                self._ports.labour.release(model)
+                return
+            self._ports.labour.release(self.model)
+            self.model = model
+            then(model)
+
+        return take_over
+
+    def _train(self, step: int, scale: float) -> None:
+        hours, self._scale = self.hours, scale
+        hours.began = self._ports.clock.now()
+        if hours.ended is not None:
+            hours.blocked_s += hours.began - hours.ended
+        self._ports.labour.train(step, self.model, lambda trained: self._has_trained(step, trained))
+
+    def _has_trained(self, step: int, trained: T) -> None:
+        if self._is_down:
+            return
+        self._trained = trained
+        self.hours.ended = now = self._ports.clock.now()
+        self.hours.trained_s += now - self.hours.began
+        self.take(ev.Trained(step, now))
+
+    def _mix(self, step: int, kept: int, portions: tuple[act.Portion, ...]) -> None:
+        whole = kept + sum(portion.units for portion in portions)
+        parts = [(self.bodies.of(portion, self.me), portion.units / whole) for portion in portions]
+        mixed = self._made(lambda _: self.take(ev.Mixed(step, self._ports.clock.now())))
+        self._ports.labour.mix(self.model, parts, mixed)
+
+    def _apply(self, step: int, batches: tuple[Batch, ...]) -> None:
+        trained, self._trained = self._trained, None
+        made = self._made(lambda model: self._publish(step, batches, model))
+        self._ports.labour.apply(self.model, trained, self._scale, made)
+
+    def _publish(self, step: int, batches: tuple[Batch, ...], model: B) -> None:
+        self.bodies.published(step, model)
+        self._save(batches, lambda: self.take(ev.Published(step, self._ports.clock.now())))
+
+    def _save(self, batches: tuple[Batch, ...], then: Callable[[], None]) -> None:
+        bodies, machine = self.bodies, self.machine
+        snapshot = Snapshot(machine.step, machine_to_text(machine), self.model, dict(bodies.own), dict(bodies.inbox))
+        superseded = bodies.recorded(snapshot)
+
+        def is_durable() -> None:
+            superseded()
+            then()
+
+        self._ports.record.publish(snapshot, batches, self._unless_down(is_durable))

@@ -1,0 +1,188 @@
+"""What a node's part in a gossip run needs of the world, and what it is to the wire.
+
+The executor does its work through `Post`, `Labour`, `Record` and `Clock`: nothing in it waits. What takes time calls
+back when it is done. `B` is what stands for a model: an artifact in a daemon, a file in simulations, a vector in tests.
+The wire between daemons is `Peers`, and gives what comes to a `Receiver`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from covey.artifact import Artifact
+from covey.gossip.ledger import Batch, Incarnation
+from covey.gossip.push_sum.events import (
+    Arrived,
+    PeerEvicted,
+    PeerJoined,
+    PeerLeft,
+    PeerSuspected,
+    PeerTrusted,
+    Progressed,
+)
+
+B = TypeVar("B")
+B_in = TypeVar("B_in", contravariant=True)
+T = TypeVar("T")
+Said = Progressed | PeerLeft
+"""What a node says to a peer beside batches; each is said again, so one that is lost does no harm."""
+Heard = Said | PeerJoined | PeerSuspected | PeerTrusted | PeerEvicted
+"""What the wire has to tell: what a peer said, and what is known of it."""
+Noted = Arrived | PeerJoined | PeerEvicted | PeerLeft
+"""What is written to the record before it is answered."""
+
+
+class Peers(Protocol):
+    """The wire between this node and its peers. Any method may be called at any time, on the event loop."""
+
+    def tell(self, peer: Incarnation, event: Said) -> None:
+        """Say something small; `event.peer` is this node. Without a connection it is dropped. Never waits."""
+        ...
+
+    async def send(self, batch: Batch, step: int, body: Artifact) -> None:
+        """Bring one whole batch over to `batch.peer`, from where it broke before.
+
+        Ends when the peer has it durably. Cancelling gives this try up; the same batch may be sent again later. The
+        body is one of this node's files (`Files.path(body.digest)`), and stays there until the call has ended.
+
+        Args:
+            batch: To whom, its number on the edge, its units.
+            step: In which it was published.
+            body: The sender's model, the same for all batches of a step.
+
+        Raises:
+            TransferError: It broke off, or there is no connection; sent again, it goes on.
+            LedgerError: The peer refuses this batch; the message has its reason.
+        """
+        ...
+
+
+class Receiver(Protocol):
+    """What the wire gives what comes from peers. Who `peer` is comes from its certificate and its hello."""
+
+    async def arrived(self, peer: Incarnation, sequence: int, units: int, step: int, body: Artifact) -> None:
+        """A batch came: its body is whole, checked against its digests, and among this node's files.
+
+        When this returns, the batch is durable, or was so before: then the wire acknowledges it. Nobody but this node's
+        record drops the file from then on; after an error the wire may.
+
+        Raises:
+            LedgerError: It cannot be; the message is for the peer. The wire passes it on as a refusal.
+            StoreError: The record cannot be written now; the peer sends again later.
+        """
+        ...
+
+    def heard(self, peer: Incarnation, event: Heard) -> None:
+        """A peer said something, or something is known of it; `event.peer` is that peer. Never waits."""
+        ...
+
+
+class Post(Protocol[B_in]):
+    """Messages to peers, as the executor gives them; they may be lost."""
+
+    def tell(self, peer: Incarnation, event: Said) -> None:
+        """As `Peers.tell`."""
+        ...
+
+    def send(self, batch: Batch, step: int, body: B_in) -> None:
+        """Put a batch on its way; the executor is told `Acknowledged` when it is there. Given again, it goes once."""
+        ...
+
+    def acknowledge(self, peer: Incarnation, sequence: int) -> None:
+        """A peer's batch is on record here, perhaps since long."""
+        ...
+
+    def refuse(self, peer: Incarnation, sequence: int, reason: str) -> None:
+        """A peer's batch cannot be."""
+        ...
+
+
+class Labour(Protocol[B, T]):
+    """Work with models. Each call begins work and returns at once; `then` is called when it is done.
+
+    `T` is what a training came to; a model that is handed out is the caller's to `release`.
+    """
+
+    def train(self, step: int, model: B, then: Callable[[T], None]) -> None:
+        """Do a step's local training, beginning at a model."""
+        ...
+
+    def apply(self, model: B, trained: T | None, scale: float, then: Callable[[B], None]) -> None:
+        """The model after `scale` times what a training did (None: as it is), as a body that can be sent."""
+        ...
+
+    def mix(self, model: B, portions: Sequence[tuple[B, float]], then: Callable[[B], None]) -> None:
+        """The model with each portion's part of the whole: model + sum of part * (other - model)."""
+        ...
+
+    def hold(self, model: B) -> B:
+        """One more needs this model."""
+        ...
+
+    def release(self, model: B) -> None:
+        """One less needs this model."""
+        ...
+
+
+@dataclass(frozen=True)
+class Snapshot(Generic[B]):
+    """A node at the moment of a publication: all that a restart begins with.
+
+    Attributes:
+        step: Whose publication it is.
+        machine: The machine's state as JSON (`covey.node.gossip.state`).
+        model: The node's model, which is the body of the step's batches.
+        bodies: Of publications that are still on their way, by step; the newest is among them.
+        inbox: What came and is not mixed in yet, by sender and number.
+    """
+
+    step: int
+    machine: str
+    model: B
+    bodies: Mapping[int, B]
+    inbox: Mapping[tuple[Incarnation, int], B]
+
+    @property
+    def all_bodies(self) -> list[B]:
+        """Every model that it needs, each as often as it is named."""
+        return [self.model, *self.bodies.values(), *self.inbox.values()]
+
+
+@dataclass(frozen=True)
+class Saved(Generic[B]):
+    """What a record has: the newest snapshot, and what was noted since, in order; None: nothing was published yet."""
+
+    snapshot: Snapshot[B] | None = None
+    noted: Sequence[tuple[Noted, B | None]] = ()
+
+
+class Record(Protocol[B]):
+    """A node's record of its run. Writes happen in the order of the calls; `then` is called when one is durable."""
+
+    def note(self, event: Noted, body: B | None, then: Callable[[], None]) -> None:
+        """Something that a restart needs, with the body of a batch that came."""
+        ...
+
+    def publish(self, snapshot: Snapshot[B], batches: Sequence[Batch], then: Callable[[], None]) -> None:
+        """A snapshot in one write, in place of the one before and of all that was noted until now.
+
+        Args:
+            snapshot: Of this moment.
+            batches: What the step gives, for the history.
+            then: Called when all of it is durable.
+        """
+        ...
+
+    def when_durable(self, then: Callable[[], None]) -> None:
+        """Call when all that was given until now is durable: at once, where nothing waits."""
+        ...
+
+
+class Clock(Protocol):
+    """Time."""
+
+    def now(self) -> float:
+        """Seconds; never goes back."""
+        ...

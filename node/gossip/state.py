@@ -1,0 +1,61 @@
+"""A machine's state as JSON, and the account that goes with every message."""
+
+from __future__ import annotations
+
+import json
+
+from covey.errors import StoreError
+from covey.gossip import ledger as ledger_module
+from covey.gossip.ledger import Incarnation, InEdge, OutEdge
+from covey.gossip.push_sum import actions, events
+from covey.gossip.push_sum import exchange as exchange_module
+from covey.gossip.push_sum import machine as machine_module
+from covey.gossip.push_sum.events import Progressed
+from covey.gossip.push_sum.machine import PushSum
+from covey.machines.values import ValueTable
+
+TABLE = ValueTable(events, actions, machine_module, exchange_module, ledger_module)
+"""Everything that a machine's state, its events and its actions consist of."""
+PUBLISHED = ("collecting", "mixing", "lingering", "settling")
+"""Phases in which nothing more of the machine's step will be sent."""
+
+
+def machine_to_text(machine: PushSum) -> str:
+    """A machine's whole state."""
+    return json.dumps(TABLE.to_json(machine), separators=(",", ":"))
+
+
+def machine_from_text(text: str) -> PushSum:
+    """The machine that `machine_to_text` was given.
+
+    Raises:
+        StoreError: It is none.
+    """
+    try:
+        machine = TABLE.from_json(json.loads(text))
+    except ValueError as error:
+        raise StoreError(f"the record's state of the machine cannot be read: {error}") from error
+    if not isinstance(machine, PushSum):
+        raise StoreError("the record's state of the machine is that of something else")
+    return machine
+
+
+def progress(machine: PushSum, peer: Incarnation, step: int, is_finished: bool, now: float) -> Progressed:
+    """What a node says of itself to a peer.
+
+    Args:
+        machine: The node's.
+        peer: To whom.
+        step: Nothing more of it, nor of steps before, will be sent.
+        is_finished: Whether all steps are done.
+        now: The time.
+    """
+    ledger = machine.exchange.ledger
+    out, into = ledger.out.get(peer, OutEdge()), ledger.into.get(peer, InEdge())
+    acknowledged = out.sequence - bool(out.waiting)
+    return Progressed(machine.me, step, out.sequence, acknowledged, into.sequence, is_finished, now)
+
+
+def is_done_with(machine: PushSum) -> int:
+    """The newest step of which a node sends nothing more."""
+    return machine.step if machine.phase in PUBLISHED else machine.step - 1

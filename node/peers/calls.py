@@ -1,0 +1,167 @@
+"""The connections that this node opens to a peer: one for small messages and beats, one for bodies."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc.aio
+import structlog
+
+from covey.artifact import Artifact
+from covey.errors import NotReady, Stalled, TransferError
+from covey.node.peers.hub import Hub
+from covey.node.peers.links import Link
+from covey.node.peers.roster import Member
+from covey.node.peers.translation import eviction_message, hello_from
+from covey.protos import peer_pb2 as pb
+from covey.protos.peer_pb2_grpc import PeerStub
+from covey.wire.channels import secure_channel
+from covey.wire.errors import from_rpc_error
+from covey.wire.evictions import SignedNotice
+from covey.wire.identities.identity import Identity
+from covey.wire.transfers.chunk_writer import Files
+from covey.wire.transfers.chunks import FETCH, PUSH
+from covey.wire.transfers.streams import download, upload
+
+if TYPE_CHECKING:
+    from covey.protos.peer_pb2_grpc import PeerAsyncStub
+
+log = structlog.get_logger(room="peers")
+ANSWER_S = 15.0
+"""How long a peer may take for its hello."""
+STALL_S = 30.0
+
+
+class PeerCalls:
+    """Calls to one peer.
+
+    Args:
+        member: Whom; it has an address.
+        identity: This node's.
+        hub: What passes over the link is its.
+    """
+
+    def __init__(self, member: Member, identity: Identity, hub: Hub) -> None:
+        self.member, self._hub = member, hub
+        server = f"{member.name}.node.covey"
+        self._control = secure_channel(member.address, identity, server_name=server, dummy=f"peer {server}")
+        self._bulk = secure_channel(member.address, identity, server_name=server, dummy=f"bodies {server}")
+        self._stub: PeerAsyncStub = PeerStub(self._control)
+
+    async def link(self) -> None:
+        """Open a link and keep it until it ends. Returns if it stood, else raises.
+
+        Raises:
+            CoveyError: There is no link to be had: what the peer says, or what is wrong on the way.
+        """
+        outbox: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
+        call = self._stub.Link(self._outgoing(outbox))
+        link: Link | None = None
+        try:
+            link = await self._greeted(call)
+            self._hub.opened(link)
+            outbox.set_result(link)
+            await self._both(link, call)
+        except grpc.aio.AioRpcError as error:
+            if link is None:
+                raise from_rpc_error(error) from error
+        finally:
+            outbox.cancel()
+            if link is not None:
+                self._hub.closed(link)
+            call.cancel()
+
+    async def _outgoing(self, opened: asyncio.Future[Link]) -> AsyncIterator[pb.PeerMessage]:
+        for message in self._hub.greeting():
+            yield message
+        with contextlib.suppress(asyncio.CancelledError):
+            async for message in self._hub.outgoing(await opened):
+                yield message
+
+    async def _greeted(self, call: Any) -> Link:
+        """The link, once the peer's hello has come and fits. What it has to say of evictions first is taken."""
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                while (message := await call.read()) is not grpc.aio.EOF:
+                    hello = hello_from(message)
+                    if hello is not None:
+                        who = self._hub.admit(self.member.name, hello)
+                        return Link(who, self._hub.part.me.node)
+                    await self._hub.told(message, self.member.name)
+        except TimeoutError:
+            raise Stalled(f"{self.member.name} does not answer") from None
+        code = await call.code()
+        if code is not grpc.StatusCode.OK:
+            raise grpc.aio.AioRpcError(
+                code, await call.initial_metadata(), await call.trailing_metadata(), await call.details()
+            )
+        raise NotReady(f"{self.member.name} ended the link at once")
+
+    async def _both(self, link: Link, call: Any) -> None:
+        """Messages and beats, until either ends, or the link does."""
+        beats = self._stub.Beat(self._hub.beats(link))
+        tasks = [
+            asyncio.create_task(self._hub.read(link, _messages(call))),
+            asyncio.create_task(self._hub.hear_beats(link, beats)),
+            asyncio.create_task(link.ended.wait()),
+        ]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            link.close()
+            beats.cancel()
+            for task in tasks:
+                task.cancel()
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+            log.debug("how a link ended", peer=str(link.peer), ends=[repr(end) for end in ends if end])
+
+    async def push(self, path: Path, body: Artifact, offset: int, moved: Callable[[int], None]) -> None:
+        """Send a body that the peer granted. Raises `TransferError`, or `StoreError` as `upload`."""
+        with _interrupted():
+            await upload(self._bulk, path, body, offset, stall_s=STALL_S, on_progress=moved, method=PUSH)
+
+    async def fetch(self, body: Artifact, files: Files, moved: Callable[[int], None]) -> None:
+        """Bring a body here that the peer offered. Raises `TransferError`, or `StoreError` as `download`."""
+        with _interrupted():
+            await download(self._bulk, body, files, stall_s=STALL_S, on_progress=moved, method=FETCH)
+
+    async def close(self) -> None:
+        """Close both connections."""
+        for channel in (self._control, self._bulk):
+            with contextlib.suppress(Exception):
+                await channel.close()
+
+
+async def _messages(call: Any) -> AsyncIterator[pb.PeerMessage]:
+    """What comes after the first message: one call's messages are read in one way only."""
+    while (message := await call.read()) is not grpc.aio.EOF:
+        yield message
+
+
+@contextlib.contextmanager
+def _interrupted() -> Iterator[None]:
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        meant = from_rpc_error(error)
+        raise (meant if isinstance(meant, TransferError) else TransferError(str(meant))) from error
+
+
+async def bring_notice(notice: SignedNotice, member: Member, identity: Identity) -> bool:
+    """Tell a node of an eviction; whether it was new there.
+
+    Raises:
+        CoveyError: It cannot be reached, or the notice does not count.
+    """
+    channel = secure_channel(member.address, identity, server_name=f"{member.name}.node.covey", dummy="notice")
+    stub: PeerAsyncStub = PeerStub(channel)
+    try:
+        return (await stub.Notify(eviction_message(notice), timeout=ANSWER_S)).is_new
+    except grpc.aio.AioRpcError as error:
+        raise from_rpc_error(error) from error
+    finally:
+        await channel.close()

@@ -1,0 +1,273 @@
+"""What becomes of all that passes between this node and its peers: links, messages, beats, notices. Knows no gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from typing import Protocol
+
+import structlog
+
+from covey.driver.background import Background
+from covey.errors import CoveyError, IdentityError
+from covey.gossip.ledger import Incarnation
+from covey.gossip.push_sum.events import PeerEvicted, PeerJoined, PeerSuspected, PeerTrusted
+from covey.node.gossip.ports import Receiver, Said
+from covey.node.peers.deliveries import Deliveries
+from covey.node.peers.evicted import Evicted
+from covey.node.peers.links import EVICTED, SILENT, Link, Links
+from covey.node.peers.lives import Lives, Part
+from covey.node.peers.receptions import Receptions
+from covey.node.peers.translation import (
+    Hello,
+    beat_from,
+    beat_message,
+    eviction_from,
+    eviction_message,
+    hello_message,
+    said_from,
+    said_message,
+)
+from covey.node.peers.vitals import Vitals
+from covey.protos import peer_pb2 as pb
+from covey.texts import printable
+from covey.wire.evictions import SignedNotice
+from covey.wire.listeners.buckets import Buckets
+
+log = structlog.get_logger(room="peers")
+MESSAGES = (500, 100.0)
+"""How many messages of one peer are taken at once, and how many a second after that; over one link or several."""
+COSTS = {"offer": 10, "eviction": 20}
+"""For how many messages one counts that costs more than to be read."""
+BEATS = (20, 5.0)
+"""The same of beats, for the usual interval of a second."""
+LOOKS_A_BEAT = 4
+
+
+class Batches(Protocol):
+    """Both ways of batches, as the hub's parts give them."""
+
+    deliveries: Deliveries
+    receptions: Receptions
+
+
+class Hub:
+    """The links of one node, and what is said over them.
+
+    Args:
+        part: This node's part in the run.
+        lives: The present incarnations.
+        evicted: Who is out.
+        vitals: Signs of life.
+        receiver: Is told what is heard.
+        background: Where notices are put on record.
+        clock: Seconds that do not go back: those of events.
+    """
+
+    def __init__(
+        self,
+        part: Part,
+        lives: Lives,
+        evicted: Evicted,
+        vitals: Vitals,
+        receiver: Receiver,
+        background: Background,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.part, self.lives, self.evicted, self.vitals = part, lives, evicted, vitals
+        self.links = Links(self._lost)
+        self._receiver, self._background, self._clock = receiver, background, clock
+        self._messages, self._beats = Buckets(*MESSAGES), Buckets(BEATS[0], BEATS[1] / vitals.beat_s)
+        self._batches: Batches | None = None
+
+    def carry(self, batches: Batches) -> None:
+        """Who takes care of batches: told once, before anything is opened."""
+        self._batches = batches
+
+    @property
+    def batches(self) -> Batches:
+        """Who takes care of batches."""
+        if self._batches is None:
+            raise RuntimeError("nobody was told to take care of batches")
+        return self._batches
+
+    # -- links ------------------------------------------------------------------------------------------------------
+
+    def admit(self, name: str, hello: Hello) -> Incarnation:
+        """Check a peer's hello; which incarnation it is.
+
+        Raises:
+            CoveyError: It does not fit, as `Part.refuse` and `Lives.admit` say.
+        """
+        self.part.refuse(name, hello)
+        who, is_new = self.lives.admit(name, hello)
+        if is_new:
+            log.info("a new incarnation takes part", node=who.node, incarnation=who.number)
+            self._receiver.heard(who, PeerJoined(who, hello.minted, self._clock()))
+        return who
+
+    def notice_about(self, name: str, hello: Hello) -> SignedNotice | None:
+        """The notice about an incarnation that says hello, if it is out."""
+        return self.evicted.notice_of(Incarnation(name, hello.incarnation))
+
+    def opened(self, link: Link) -> None:
+        """A link stands. Raises `Conflict` as `Links.open`."""
+        self.links.open(link)
+        self.vitals.began(link.peer.node, self._clock())
+        log.info("connected", peer=str(link.peer), called="by us" if link.is_ours else "by it")
+
+    def closed(self, link: Link) -> None:
+        """A link's stream has ended."""
+        self.links.forget(link)
+
+    def _lost(self, link: Link) -> None:
+        log.info("connection ended", peer=str(link.peer))
+        self.batches.deliveries.lost(link)
+        self.batches.receptions.lost(link)
+
+    def greeting(self) -> list[pb.PeerMessage]:
+        """What is said first over each link: the hello, and all notices."""
+        notices = [pb.PeerMessage(eviction=eviction_message(notice)) for notice in self.evicted.notices()]
+        return [hello_message(self.part.hello()), *notices]
+
+    async def outgoing(self, link: Link) -> AsyncGenerator[pb.PeerMessage, None]:
+        """What is to be sent over a link, until it ends."""
+        while (message := await link.outbox.get()) is not None:
+            yield message
+
+    async def read(self, link: Link, messages: AsyncIterable[pb.PeerMessage]) -> None:
+        """Take what comes over a link, until it ends. What is not read is not sent: a flood is its sender's problem."""
+        pace = self._messages.of(link.peer.node, time.monotonic())
+        try:
+            async for message in messages:
+                self._take(link, message)
+                kind = message.WhichOneof("kind")
+                wait_s = pace.take(time.monotonic(), COSTS.get(kind or "", 1))
+                if wait_s > 0:
+                    await asyncio.sleep(wait_s)
+        finally:
+            link.close()
+
+    def _take(self, link: Link, message: pb.PeerMessage) -> None:
+        if link.ended.is_set():  # what a replaced link still says counts no more
+            return
+        match message.WhichOneof("kind"):
+            case "offer":
+                self.batches.receptions.offered(link, message.offer)
+            case "grant":
+                self.batches.deliveries.granted(link, message.grant)
+            case "acknowledged":
+                self.batches.deliveries.acknowledged(link, message.acknowledged.sequence)
+            case "refused":
+                self.batches.deliveries.refused(link, message.refused)
+            case "eviction":
+                self._background.spawn(self.notified(eviction_from(message.eviction), link.peer.node))
+            case "goodbye":
+                log.info("goodbye", peer=str(link.peer), code=message.goodbye.code[:50], reason=_said(message.goodbye))
+                link.close()
+            case _:
+                self._hear(link.peer, message)
+
+    def _hear(self, peer: Incarnation, message: pb.PeerMessage) -> None:
+        try:
+            said = said_from(peer, message, self._clock())
+        except ValueError as error:
+            log.warning("a message that cannot be", peer=str(peer), reason=str(error))
+            return
+        if said is not None:
+            self._receiver.heard(peer, said)
+
+    def say(self, peer: Incarnation, event: Said) -> None:
+        """Say something to a peer; without a link it is dropped."""
+        link = self.links.of(peer)
+        if link is not None:
+            link.send(said_message(event))
+
+    # -- beats ------------------------------------------------------------------------------------------------------
+
+    async def beats(self, link: Link) -> AsyncGenerator[pb.PeerBeat, None]:
+        """This side's signs of life, until the link ends."""
+        while not link.ended.is_set():
+            yield beat_message(self.vitals.next_beat(link.peer.node, self._clock()))
+            try:
+                async with asyncio.timeout(self.vitals.beat_s):
+                    await link.ended.wait()
+            except TimeoutError:
+                continue
+
+    async def hear_beats(self, link: Link, beats: AsyncIterable[pb.PeerBeat]) -> None:
+        """The other side's, until they end; then the link is of no use."""
+        pace = self._beats.of(link.peer.node, time.monotonic())
+        async for beat in beats:
+            if link.ended.is_set():
+                return
+            self.vitals.heard(link.peer.node, beat_from(beat), self._clock())
+            wait_s = pace.take(time.monotonic())
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+
+    async def watch(self) -> None:
+        """Until cancelled: say who is suspected or trusted, and end links over which nothing comes."""
+        while True:
+            await asyncio.sleep(self.vitals.beat_s / LOOKS_A_BEAT)
+            now = self._clock()
+            for name, change in self.vitals.changes(now):
+                peer = self.lives.of(name)
+                log.info(change, peer=str(peer))
+                event = PeerSuspected(peer, now) if change == "suspected" else PeerTrusted(peer, now)
+                self._receiver.heard(peer, event)
+            for link in self.links:
+                if self.vitals.is_silent(link.peer.node, now):
+                    link.close(SILENT, "no sign of life came for a while")
+                    self.closed(link)
+
+    def recall(self) -> None:
+        """Tell of the evictions that are on disk."""
+        for who in self.evicted:
+            self._receiver.heard(who, PeerEvicted(who, self._clock()))
+
+    # -- notices ----------------------------------------------------------------------------------------------------
+
+    async def notified(self, notice: SignedNotice, by: str) -> bool:
+        """A notice of eviction came; whether it was new. It counts, and is said on, once it is on record.
+
+        Raises:
+            IdentityError, NotFound, LimitExceeded: It does not count.
+        """
+        try:
+            taken = await asyncio.to_thread(self.evicted.take, notice)
+        except IdentityError as error:
+            log.warning("a notice of eviction that does not count", by=by, reason=str(error))
+            raise
+        if taken is None:
+            return False
+        who, statement = taken
+        self._receiver.heard(who, PeerEvicted(who, self._clock()))
+        said = pb.PeerMessage(eviction=eviction_message(notice))
+        for link in self.links:
+            if link.peer.node != by or link.peer == who:
+                link.send(said)
+            if link.peer == who:
+                link.close(EVICTED, statement.reason)
+                self.closed(link)
+        if who == self.lives.of(who.node):
+            self.vitals.forget(who.node)
+        return True
+
+    async def told(self, message: pb.PeerMessage, by: str) -> None:
+        """What a peer says before its hello counts if it is a notice: that is how an evicted node hears of it."""
+        if message.WhichOneof("kind") == "eviction":
+            with contextlib.suppress(CoveyError):
+                await self.notified(eviction_from(message.eviction), by)
+
+    async def part_with(self, code: str, reason: str) -> None:
+        """End all links, in order."""
+        for link in self.links:
+            link.close(code, reason)
+            self.closed(link)
+
+
+def _said(goodbye: pb.PeerGoodbye) -> str:
+    return printable(goodbye.reason[:200])

@@ -1,0 +1,222 @@
+"""The wire between this node and its peers, assembled: what a gossip run's executor is given as its `Peers`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import structlog
+
+from covey.artifact import Artifact
+from covey.driver.background import Background
+from covey.errors import IdentityError, TransferError
+from covey.gossip.ledger import Batch, Incarnation
+from covey.gossip.push_sum.events import Progressed
+from covey.gossip.topologies.contract import LinkQuality
+from covey.node.gossip.ports import Receiver, Said
+from covey.node.peers.calls import PeerCalls
+from covey.node.peers.deliveries import Deliveries
+from covey.node.peers.dialer import Dialer, patience_s
+from covey.node.peers.evicted import Evicted
+from covey.node.peers.hub import Hub
+from covey.node.peers.links import STOPPING
+from covey.node.peers.lives import Lives, Part
+from covey.node.peers.ports import Files
+from covey.node.peers.receptions import Receptions
+from covey.node.peers.roster import Member, Roster
+from covey.node.peers.service import PeerService, peer_handler
+from covey.node.peers.speeds import Speeds
+from covey.node.peers.vitals import BEAT_S, Vitals
+from covey.wire.channels import Context, listen, renewing_credentials, server_options
+from covey.wire.identities.identity import Identity
+from covey.wire.listeners.call_limits import Allowance, Caller, CallLimits
+from covey.wire.listeners.connections import Connections, allow_many_files, keep_bounded
+from covey.wire.listeners.guard import Guard
+
+log = structlog.get_logger(room="peers")
+ALLOWED = {
+    # A link, its beats, a body each way; and as much again while a connection is replaced.
+    "node": Allowance(each=8, total=2048, begin=(200, 50.0)),
+    "admin": Allowance(each=4, total=32),
+    "coordinator": Allowance(each=4, total=4),
+}
+MOST_CALLS = 2560
+"""Of the listener, refused ones that are just ending among them."""
+MAX_CONNECTIONS = 1024
+"""So many may one address have."""
+GRACE_S = 0.5
+FOLDER = "evictions"
+
+
+@dataclass(frozen=True)
+class PeerSettings:
+    """What a node's wire to its peers is made of.
+
+    Attributes:
+        part: This node's part in the run.
+        identity: Its keys and certificate.
+        roster: Who takes part.
+        data_dir: Where notices of eviction are kept.
+        body_bytes: The size of every body of this run.
+        listen: Where this node is called, `HOST:PORT`; empty: nowhere, it only calls.
+        known: Incarnations that are on record here.
+        beat_s: How often each side of a link says something.
+    """
+
+    part: Part
+    identity: Identity
+    roster: Roster
+    data_dir: Path
+    body_bytes: int
+    listen: str = ""
+    known: tuple[Incarnation, ...] = ()
+    beat_s: float = BEAT_S
+
+
+class PeerNetwork:
+    """This node's links, and what goes over them.
+
+    Args:
+        settings: What it is made of.
+        files: The node's files: bodies are sent from there, and come there.
+        receiver: Is given what comes.
+        clock: Seconds that do not go back: those of events.
+    """
+
+    def __init__(
+        self, settings: PeerSettings, files: Files, receiver: Receiver, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._settings, self._files = settings, files
+        roster, part = settings.roster, settings.part
+        self._evicted = Evicted(
+            settings.data_dir / FOLDER, part.run, roster.members.__contains__, settings.identity.authority_pem
+        )
+        self._background, self._connections = Background(), Connections()
+        lives = Lives([*settings.known, part.me], self._evicted)
+        self.hub = Hub(part, lives, self._evicted, Vitals(settings.beat_s), receiver, self._background, clock)
+        self._speeds = Speeds()
+        self.deliveries = Deliveries(self.hub.links, files, self._push, self._background)
+        self.receptions = Receptions(files, receiver, self._fetch, self._background, settings.body_bytes)
+        self.hub.carry(self)
+        self._calls: dict[str, PeerCalls] = {}
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._server: grpc.aio.Server | None = None
+
+    # -- the port ---------------------------------------------------------------------------------------------------
+
+    def tell(self, peer: Incarnation, event: Said) -> None:
+        """Say something small; without a connection it is dropped."""
+        if isinstance(event, Progressed):
+            self.receptions.has_up_to(peer, event.applied)
+        self.hub.say(peer, event)
+
+    async def send(self, batch: Batch, step: int, body: Artifact) -> None:
+        """Bring one whole batch over, from where it broke before; ends when the peer has it durably.
+
+        Raises:
+            TransferError: It broke off, or there is no connection; sent again, it goes on.
+            LedgerError: The peer refuses this batch.
+        """
+        began = time.monotonic()
+        await self.deliveries.send(batch, step, body)
+        self._speeds.sent(batch.peer.node, body.size_bytes, time.monotonic() - began)
+
+    def quality(self) -> dict[str, LinkQuality]:
+        """What was measured of the way to each peer, by name; only where both figures are known."""
+        vitals = self.hub.vitals
+        trips = {name: vitals.round_trip_s(name) for name in self._settings.roster.members}
+        return {
+            name: LinkQuality(speed, trips[name]) for name, speed in self._speeds.known() if trips.get(name, 0.0) > 0
+        }
+
+    @property
+    def connected(self) -> list[Incarnation]:
+        """Peers that there is a link to now."""
+        return sorted(link.peer for link in self.hub.links)
+
+    # -- bodies -----------------------------------------------------------------------------------------------------
+
+    async def _push(self, name: str, body: Artifact, offset: int, moved: Callable[[int], None]) -> None:
+        await self._to(name).push(self._files.path(body.digest), body, offset, moved)
+
+    async def _fetch(self, name: str, body: Artifact, moved: Callable[[int], None]) -> None:
+        await self._to(name).fetch(body, self._files, moved)
+
+    def _to(self, name: str) -> PeerCalls:
+        calls = self._calls.get(name)
+        if calls is None:
+            raise TransferError(f"{name} has no address in the peers file: it cannot be called")
+        return calls
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> str:
+        """Listen, and call peers; where this node is called (empty: nowhere).
+
+        The receiver is told first of all evictions that are on disk: it may have ended before it had them on record.
+
+        Raises:
+            IdentityError: The peers file does not name this node, or its own certificate does not count.
+            CoveyError: The address cannot be had.
+        """
+        settings, me = self._settings, self._settings.part.me.node
+        own = settings.roster.members.get(me)
+        if own is None or settings.identity.name != me:
+            raise IdentityError(f"the peers file has no node {settings.identity.name!r}, which this one is")
+        await asyncio.to_thread(self._evicted.load)
+        self.hub.recall()
+        address = await self._listen() if settings.listen else ""
+        for member in settings.roster.members.values():
+            wait_s = patience_s(Member(me, settings.listen), member)
+            if member.name != me and wait_s is not None:
+                calls = self._calls[member.name] = PeerCalls(member, settings.identity, self.hub)
+                self._spawn(Dialer(calls, self.hub, wait_s).run())
+        self._spawn(self.hub.watch())
+        return address
+
+    async def _listen(self) -> str:
+        allow_many_files()
+        service = PeerService(self.hub, self._settings.roster)
+
+        def who(context: Context) -> Caller:
+            peer = service.caller(context)
+            return Caller(peer.role, peer.name)
+
+        guard = Guard(who, CallLimits(ALLOWED), self._connections)
+        server = grpc.aio.server(options=server_options(), interceptors=[guard], maximum_concurrent_rpcs=MOST_CALLS)
+        server.add_generic_rpc_handlers((peer_handler(service),))
+        credentials = renewing_credentials(lambda: self._settings.identity, mutual=True)
+        port = listen(server, self._settings.listen, credentials, "--listen")
+        await server.start()
+        self._server = server
+        self._spawn(keep_bounded({port: MAX_CONNECTIONS}))
+        address = f"{self._settings.listen.rpartition(':')[0]}:{port}"
+        log.info("ready for peers", listen=address)
+        return address
+
+    def _spawn(self, work: Any) -> None:
+        self._tasks.append(asyncio.create_task(work))
+
+    async def stop(self) -> None:
+        """End everything; repeatable."""
+        await self.hub.part_with(STOPPING, "this node stops")
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for calls in self._calls.values():
+            await calls.close()
+        if self._server is not None:
+            await self._server.stop(GRACE_S)
+            self._server = None
+
+
+def peers_of(roster: Roster, me: str, evicted: Iterable[Incarnation] = ()) -> tuple[Incarnation, ...]:
+    """The first incarnations of all other nodes of a run, without those that are out."""
+    out = set(evicted)
+    return tuple(who for name in roster.members if name != me and (who := Incarnation(name)) not in out)

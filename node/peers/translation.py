@@ -1,0 +1,112 @@
+"""Messages between peers as plain values, and back. What comes is from anybody: what cannot be raises ValueError."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from covey.gossip.ledger import Incarnation
+from covey.gossip.push_sum.events import PeerLeft, Progressed
+from covey.node.gossip.ports import Said
+from covey.node.peers.vitals import Beat
+from covey.protos import peer_pb2 as pb
+from covey.wire.evictions import SignedNotice
+
+WIRE = 1
+"""The version of the messages between peers."""
+MAX_SEQUENCE = 1 << 53
+MAX_STEP = 1 << 31
+MAX_AGE_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Hello:
+    """What a side says of itself first.
+
+    Attributes:
+        wire: The version of the messages that it speaks.
+        version: Of Covey, for people.
+        run: Which run.
+        incarnation: Which life of it this is, from 1.
+        specification: SHA-256 (hex) of the run's specification.
+        minted: The units that it began with.
+    """
+
+    wire: int
+    version: str
+    run: str
+    incarnation: int
+    specification: str
+    minted: int
+
+
+def hello_message(hello: Hello) -> pb.PeerMessage:
+    """A hello as a message."""
+    return pb.PeerMessage(hello=pb.PeerHello(**vars(hello)))
+
+
+def hello_from(message: pb.PeerMessage) -> Hello | None:
+    """The hello that a message is; None: it is something else. Texts are cut."""
+    if message.WhichOneof("kind") != "hello":
+        return None
+    said = message.hello
+    return Hello(said.wire, said.version[:50], said.run[:200], said.incarnation, said.specification[:64], said.minted)
+
+
+def said_message(event: Said) -> pb.PeerMessage:
+    """What a node says of itself as a message."""
+    if isinstance(event, PeerLeft):
+        return pb.PeerMessage(left=pb.PeerHasLeft(applied=event.applied))
+    return pb.PeerMessage(
+        progress=pb.PeerProgress(
+            step=event.step,
+            sequence=event.sequence,
+            acknowledged=event.acknowledged,
+            applied=event.applied,
+            is_finished=event.is_finished,
+        )
+    )
+
+
+def said_from(peer: Incarnation, message: pb.PeerMessage, now: float) -> Said | None:
+    """What a peer says of itself; None: the message is something else.
+
+    Raises:
+        ValueError: A number in it cannot be.
+    """
+    match message.WhichOneof("kind"):
+        case "left":
+            return PeerLeft(peer, _sequence(message.left.applied), now)
+        case "progress":
+            said = message.progress
+            if not -1 <= said.step < MAX_STEP:
+                raise ValueError(f"step {said.step} cannot be")
+            sequence, acknowledged, applied = map(_sequence, (said.sequence, said.acknowledged, said.applied))
+            return Progressed(peer, said.step, sequence, acknowledged, applied, said.is_finished, now)
+        case _:
+            return None
+
+
+def _sequence(value: int) -> int:
+    if value >= MAX_SEQUENCE:
+        raise ValueError(f"{value} cannot be the number of a batch")
+    return value
+
+
+def beat_message(beat: Beat) -> pb.PeerBeat:
+    """A sign of life as a message."""
+    return pb.PeerBeat(number=beat.number, echo=beat.echo, echo_age_us=int(1e6 * beat.echo_age_s))
+
+
+def beat_from(message: pb.PeerBeat) -> Beat:
+    """A peer's sign of life; its times are cut to what is sensible."""
+    return Beat(message.number, message.echo, min(message.echo_age_us / 1e6, MAX_AGE_S))
+
+
+def eviction_message(notice: SignedNotice) -> pb.SignedEviction:
+    """A notice as a message."""
+    return pb.SignedEviction(**vars(notice))
+
+
+def eviction_from(message: pb.SignedEviction) -> SignedNotice:
+    """The notice that a message is; nothing of it is checked yet."""
+    return SignedNotice(message.statement, message.signature, message.certificate)

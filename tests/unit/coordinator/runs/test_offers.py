@@ -1,0 +1,246 @@
+"""Updates on their way in: what is checked, in which order, and that each run's offers are its own."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+
+from covey import messages as msg
+from covey.artifact import artifact_of
+from covey.errors import NotFound
+from covey.wire.identities.signing import ReceiptStatement, SigningKey
+
+
+@pytest.fixture
+async def opened(world):
+    """Opens the first round of runs, and gives the assignment of a node: `await opened("run")["ada"]`."""
+
+    async def open_rounds(*runs):
+        for run in runs:
+            world.submit(run)
+            world.execute(run)
+        assignments = {}
+        for run in runs:
+            await world.nodes.until(lambda run=run: len(assigned(world, run)) == 2)
+            assignments[run] = assigned(world, run)
+        return assignments
+
+    return open_rounds
+
+
+def assigned(world, run):
+    return {node: m for node, m in world.nodes.sent if isinstance(m, msg.Assignment) and m.run == run}
+
+
+def verdicts(world, run="run"):
+    return {update.node: update.verdict for update in world.record.updates(run, 1)}
+
+
+async def heard(world, run, node):
+    """What the record says of a node's part in round 1, once it says something."""
+    while node not in verdicts(world, run):
+        await world.changes.after(world.changes.count)
+    return next(update for update in world.record.updates(run, 1) if update.node == node)
+
+
+async def test_a_good_update_is_durable_before_its_signed_receipt(world, opened):
+    assignment = (await opened("run"))["run"]["ada"]
+    offer = world.update_of("ada", assignment)
+    await world.offers.offer("ada", offer)
+    (receipt,) = world.nodes.got(msg.Receipt, "ada")
+    statement = ReceiptStatement.from_bytes(receipt.statement)
+    assert (statement.run, statement.round, statement.node) == ("run", 1, "ada")
+    assert statement.update == receipt.update == hashlib.sha256(offer.statement).hexdigest()
+    (update,) = world.record.updates("run", 1)
+    assert update.statement == offer.statement
+    assert world.files.path(update.parts[0].artifact.digest).read_bytes() == offer.parts[0].data
+
+
+async def test_the_same_update_twice_gets_two_receipts_and_another_one_none(world, opened):
+    assignment = (await opened("run"))["run"]["ada"]
+    offer = world.update_of("ada", assignment)
+    for _ in range(2):
+        await world.offers.offer("ada", offer)
+    assert len(world.nodes.got(msg.Receipt, "ada")) == 2
+    await world.offers.offer("ada", world.update_of("ada", assignment, b"another"))
+    (refusal,) = world.nodes.got(msg.Refusal, "ada")
+    assert refusal.code == "conflict"
+    assert verdicts(world) == {"ada": "received"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"weight": 0.0}, "invalid-update"),
+        ({"weight": 1e13}, "invalid-update"),
+        ({"parts": ()}, "invalid-update"),
+        ({"federation": "another"}, "identity"),
+        ({"node": "bob"}, "identity"),
+        ({"key": "0" * 32}, "identity"),
+    ],
+)
+async def test_what_is_wrong_with_an_update_is_its_nodes_answer(world, opened, changes, code):
+    assignment = (await opened("run"))["run"]["ada"]
+    await world.offers.offer("ada", world.update_of("ada", assignment, **changes))
+    (refusal,) = world.nodes.got(msg.Refusal, "ada")
+    assert refusal.code == code
+    update = await heard(world, "run", "ada")
+    assert (update.verdict, update.reason.partition(":")[0]) == ("rejected", code)
+
+
+async def test_a_signature_of_another_key_is_refused(world, opened):
+    assignment = (await opened("run"))["run"]["ada"]
+    offer = world.update_of("ada", assignment)
+    forged = replace(offer, signature=SigningKey.generate().sign(offer.statement))
+    await world.offers.offer("ada", forged)
+    assert [refusal.code for refusal in world.nodes.got(msg.Refusal)] == ["identity"]
+    assert (await heard(world, "run", "ada")).verdict == "rejected"
+
+
+async def test_an_update_of_another_base_is_refused_but_the_node_may_still_send_the_right_one(world, opened):
+    assignment = (await opened("run"))["run"]["ada"]
+    await world.offers.offer("ada", world.update_of("ada", assignment, base="0" * 64))
+    assert [refusal.code for refusal in world.nodes.got(msg.Refusal)] == ["conflict"]
+    await world.offers.offer("ada", world.update_of("ada", assignment))
+    assert verdicts(world) == {"ada": "received"}
+
+
+async def test_a_file_that_is_not_the_announced_one_is_refused(world, opened):
+    assignment = (await opened("run"))["run"]["ada"]
+    offer = world.update_of("ada", assignment)
+    swapped = replace(offer, parts=(replace(offer.parts[0], data=b"x" * len(offer.parts[0].data)),))
+    await world.offers.offer("ada", swapped)
+    assert [refusal.code for refusal in world.nodes.got(msg.Refusal)] == ["corrupt-chunk"]
+
+
+async def test_what_comes_too_late_or_too_early_is_said(world, opened):
+    assignment = (await opened("run"))["run"]["ada"]
+    await world.offers.offer("ada", world.update_of("ada", assignment, round=2))
+    assert [refusal.code for refusal in world.nodes.got(msg.Refusal)] == ["late"]
+    world.runs.active.clear()
+    await world.offers.offer("ada", world.update_of("ada", assignment))
+    assert world.nodes.got(msg.Refusal)[-1].code == "not-ready"
+
+
+# -- several runs
+
+
+async def test_each_run_has_offers_of_its_own(world, opened):
+    rounds = await opened("one", "two")
+    for run in ("one", "two"):
+        await world.offers.offer("ada", world.update_of("ada", rounds[run]["ada"]))
+    for run in ("one", "two"):
+        assert verdicts(world, run) == {"ada": "received"}
+
+
+async def test_a_wrong_update_is_an_answer_in_its_own_run_only(world, opened):
+    rounds = await opened("one", "two")
+    await world.offers.offer("ada", world.update_of("ada", rounds["two"]["ada"], weight=0.0))
+    assert (await heard(world, "two", "ada")).verdict == "rejected"
+    assert verdicts(world, "one") == {}
+
+
+async def test_bytes_that_are_no_statement_are_an_answer_where_only_one_run_can_be_meant(world, opened):
+    await opened("one")
+    noise = msg.UpdateOffer(b"noise", b"", ())
+    await world.offers.offer("ada", noise)
+    assert (await heard(world, "one", "ada")).verdict == "rejected"
+    await opened("two")
+    world.submit("three")
+    world.execute("three")
+    await world.nodes.until(lambda: len(assigned(world, "three")) == 2)
+    await world.offers.offer("bob", noise)
+    refusals = world.nodes.got(msg.Refusal, "bob")
+    assert len(refusals) == 1
+    assert "bob" not in verdicts(world, "two") | verdicts(world, "three")
+
+
+# -- uploads
+
+
+def large(world, node, assignment, content):
+    """An offer without its file, and the file."""
+    offer = world.update_of(node, assignment, content)
+    part = offer.parts[0]
+    return replace(offer, parts=(replace(part, data=b""),)), part
+
+
+async def stream(*chunks):
+    for chunk in chunks:
+        yield memoryview(chunk)
+
+
+async def test_a_file_that_does_not_come_along_is_granted_received_and_recorded(world, opened):
+    assignment = (await opened("run"))["run"]["ada"]
+    offer, part = large(world, "ada", assignment, b"large")
+    await world.offers.offer("ada", offer)
+    await world.nodes.until(lambda: world.nodes.got(msg.UploadGrant, "ada"))
+    (grant,) = world.nodes.got(msg.UploadGrant, "ada")
+    assert grant.offsets == ((part.artifact.digest, 0),)
+    size = await world.offers.receive("ada", part.artifact.digest, 0, stream(part.data))
+    assert size == part.artifact.size_bytes
+    assert len(world.nodes.got(msg.Receipt, "ada")) == 1
+    assert world.runs.of("run").bytes_received == size
+
+
+async def test_the_same_file_for_two_runs_is_sent_once_and_recorded_for_both(world, opened):
+    rounds = await opened("one", "two")
+    offers = {run: large(world, "ada", rounds[run]["ada"], b"the same") for run in rounds}
+    for offer, _ in offers.values():
+        await world.offers.offer("ada", offer)
+    part = offers["one"][1]
+    for _ in offers:
+        await world.offers.receive("ada", part.artifact.digest, 0, stream(part.data))
+    assert [verdicts(world, run) for run in ("one", "two")] == [{"ada": "received"}] * 2
+    assert world.received == [0]
+
+
+async def test_nothing_is_received_that_was_not_offered_or_was_given_up(world, opened):
+    rounds = await opened("one", "two")
+    with pytest.raises(NotFound):
+        await world.offers.receive("ada", artifact_of([b"x"]).digest, 0, stream(b"x"))
+    files = {}
+    for run in ("one", "two"):
+        offer, part = large(world, "ada", rounds[run]["ada"], run.encode())
+        await world.offers.offer("ada", offer)
+        files[run] = part
+    world.offers.drop("ada", "one")
+    with pytest.raises(NotFound):
+        await world.offers.receive("ada", files["one"].artifact.digest, 0, stream(files["one"].data))
+    await world.offers.receive("ada", files["two"].artifact.digest, 0, stream(files["two"].data))
+    world.offers.drop("ada")
+    assert verdicts(world, "two") == {"ada": "received"}
+
+
+async def test_an_update_that_the_record_refuses_leaves_no_file(world, opened):
+    assignment = (await opened("run"))["run"]["ada"]
+    world.members.evicted.add("ada")
+    offer = world.update_of("ada", assignment)
+    await world.offers.offer("ada", offer)
+    assert [refusal.code for refusal in world.nodes.got(msg.Refusal)] == ["late"]
+    assert not world.files.has(offer.parts[0].artifact.digest)
+    assert verdicts(world) == {}
+
+
+async def test_an_update_whose_file_another_run_dropped_meanwhile_is_asked_for_again(world, opened):
+    """It was here when the offer was checked, and is gone when the update is to be recorded."""
+    assignment = (await opened("run"))["run"]["ada"]
+    offer = world.update_of("ada", assignment)
+    artifact, data = offer.parts[0].artifact, offer.parts[0].data
+    world.files.put(artifact, data)
+    missing = world.offers._missing
+
+    def seen(of):
+        parts = missing(of)
+        world.files.release([artifact.digest])
+        return parts
+
+    world.offers._missing = seen
+    await world.offers.offer("ada", replace(offer, parts=(replace(offer.parts[0], data=b""), *offer.parts[1:])))
+    assert [refusal.code for refusal in world.nodes.got(msg.Refusal, "ada")] == ["not-ready"]
+    world.offers._missing = missing
+    await world.offers.offer("ada", offer)
+    assert len(world.nodes.got(msg.Receipt, "ada")) == 1
+    assert verdicts(world) == {"ada": "received"}

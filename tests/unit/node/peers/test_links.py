@@ -1,0 +1,86 @@
+"""Which of two links stays, and whom a node calls."""
+
+import pytest
+
+from covey.errors import Conflict
+from covey.gossip.ledger import Incarnation
+from covey.node.peers.dialer import PATIENCE_S, patience_s
+from covey.node.peers.links import QUEUE_MESSAGES, Link, Links
+from covey.node.peers.roster import Member
+from covey.protos import peer_pb2 as pb
+
+BOB = Incarnation("bob")
+
+
+@pytest.fixture
+def lost():
+    return []
+
+
+@pytest.fixture
+def links(lost):
+    return Links(lost.append)
+
+
+def test_the_newer_link_of_one_caller_counts(links, lost):
+    first, second = Link(BOB, "bob"), Link(BOB, "bob")
+    links.open(first)
+    links.open(second)
+    assert links.of(BOB) is second
+    assert first.ended.is_set()
+    assert lost == [first]
+    links.forget(first)
+    assert links.of(BOB) is second
+    links.forget(second)
+    assert links.of(BOB) is None
+    assert lost == [first, second]
+
+
+@pytest.mark.parametrize("order", [("ada", "bob"), ("bob", "ada")])
+def test_where_both_call_at_once_both_sides_keep_the_same_link(links, order):
+    for caller in order:
+        try:
+            links.open(Link(BOB, caller))
+        except Conflict:
+            assert (caller, order[0]) == ("bob", "ada")
+    assert links.of(BOB).caller == "ada"
+
+
+def test_a_link_that_has_ended_is_in_nobodys_way(links):
+    first = Link(BOB, "ada")
+    links.open(first)
+    first.close()
+    assert links.named("bob") is None
+    links.open(Link(BOB, "bob"))
+    assert links.of(BOB).caller == "bob"
+
+
+def test_a_link_of_another_incarnation_is_not_the_peers(links):
+    links.open(Link(Incarnation("bob", 2), "bob"))
+    assert links.of(BOB) is None
+    assert links.named("bob") is not None
+
+
+def test_a_peer_that_takes_nothing_loses_its_link_and_hears_why_if_there_is_room():
+    link = Link(BOB, "bob")
+    for _ in range(QUEUE_MESSAGES + 1):
+        link.send(pb.PeerMessage(left=pb.PeerHasLeft()))
+    assert link.ended.is_set()
+    link.close("twice", "does no harm")
+    kinds = [message and message.WhichOneof("kind") for message in (link.outbox.get_nowait() for _ in range(255))]
+    assert kinds[-1] is None
+    assert link.outbox.empty()
+
+
+@pytest.mark.parametrize(
+    ("me", "other", "waits_s"),
+    [
+        (Member("ada", "a:1"), Member("bob", "b:1"), 0.0),
+        (Member("bob", "b:1"), Member("ada", "a:1"), PATIENCE_S),
+        (Member("bob"), Member("ada", "a:1"), 0.0),
+        (Member("ada", "a:1"), Member("bob"), None),
+        (Member("ada"), Member("bob"), None),
+    ],
+)
+def test_the_lesser_name_calls_and_whoever_cannot_be_called_calls(me, other, waits_s):
+    assert patience_s(me, other) == waits_s

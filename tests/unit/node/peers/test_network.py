@@ -1,0 +1,126 @@
+"""Links, batches and notices between nodes over real connections."""
+
+import asyncio
+
+import pytest
+
+from covey.errors import LedgerError, TransferError
+from covey.gossip.push_sum.events import PeerJoined, Progressed
+from tests.unit.node.peers.swarm import body_of
+
+
+@pytest.mark.parametrize("listens", [True, False], ids=["both listen", "one only calls"])
+async def test_batches_go_both_ways_over_a_link_that_one_side_opened(large, listens):
+    bob = await large.start("bob")
+    ada = await large.start("ada", knows=["bob"], listens=listens)
+    await asyncio.gather(ada.meets(bob), bob.meets(ada))
+    ours, theirs = ada.put(body_of(large.size_bytes, 1)), bob.put(body_of(large.size_bytes, 2))
+    await asyncio.gather(ada.send(bob, 1, ours), bob.send(ada, 1, theirs, units=9))
+    assert bob.inbox.batches == [(ada.me, 1, 7, 3, ours.digest)]
+    assert ada.inbox.batches == [(bob.me, 1, 9, 3, theirs.digest)]
+    assert bob.files.path(ours.digest).read_bytes() == body_of(large.size_bytes, 1)
+    assert ada.files.path(theirs.digest).read_bytes() == body_of(large.size_bytes, 2)
+
+
+async def test_a_small_body_comes_along_with_its_offer(small):
+    bob = await small.start("bob")
+    ada = await small.start("ada", knows=["bob"])
+    await ada.meets(bob)
+    body = ada.put(body_of(1000))
+    await ada.send(bob, 1, body)
+    assert bob.inbox.batches == [(ada.me, 1, 7, 3, body.digest)]
+
+
+async def test_what_is_said_is_heard_and_who_has_said_that_it_has_a_batch_acknowledges_it_again(small):
+    bob = await small.start("bob")
+    ada = await small.start("ada", knows=["bob"])
+    await asyncio.gather(ada.meets(bob), bob.meets(ada))
+    ada.say(bob, 4)
+    await bob.inbox.until(lambda: ada.me in bob.inbox.of(Progressed))
+    assert next(event.step for event in bob.inbox.events if isinstance(event, Progressed)) == 4
+    bob.say(ada, 4, applied=1)
+    await ada.send(bob, 1, ada.put(body_of(1000)))
+    assert bob.inbox.batches == []
+
+
+async def test_a_refusal_has_its_reason_and_the_body_is_not_kept(small):
+    bob = await small.start("bob")
+    ada = await small.start("ada", knows=["bob"])
+    await ada.meets(bob)
+    bob.inbox.refusing = "there are no such units"
+    body = ada.put(body_of(1000))
+    with pytest.raises(LedgerError, match="batch 1: there are no such units"):
+        await ada.send(bob, 1, body)
+    assert not bob.files.has(body.digest)
+    bob.inbox.refusing = ""
+    await ada.send(bob, 1, body)
+    assert bob.files.has(body.digest)
+
+
+async def test_a_body_of_another_size_is_refused_before_it_moves(small):
+    bob = await small.start("bob")
+    ada = await small.start("ada", knows=["bob"])
+    await ada.meets(bob)
+    with pytest.raises(TransferError, match="a body of 1001 bytes; this run's have 1000"):
+        await ada.send(bob, 1, ada.put(body_of(1001)))
+
+
+async def test_without_a_connection_a_batch_is_not_sent(small):
+    ada, bob = await small.start("ada"), await small.start("bob")
+    with pytest.raises(TransferError, match="no connection to bob"):
+        await ada.send(bob, 1, ada.put(body_of(1000)))
+    ada.say(bob, 1)  # dropped
+
+
+async def test_a_peer_that_stops_is_suspected_and_trusted_when_it_is_back(small):
+    bob = await small.start("bob")
+    ada = await small.start("ada", knows=["bob"])
+    await ada.meets(bob)
+    address = small.member("bob").address
+    await bob.network.stop()
+    await ada.suspects(bob)
+    ada.inbox.events.clear()
+    again = await small.start("bob", listen=address)
+    await ada.meets(again)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"run": "letters"}, "ada takes part in run 'letters', and bob in run 'digits'"),
+        ({"specification": "6" * 64}, "another specification of run 'digits'"),
+        ({"number": 2}, "ada (incarnation 2) cannot take part before ada is evicted"),
+    ],
+    ids=["run", "specification", "incarnation"],
+)
+async def test_who_does_not_fit_is_told_so_in_words(small, options, said):
+    bob = await small.start("bob")
+    ada = await small.start("ada", knows=["bob"], **options)
+    assert said in await small.refusal(ada, "bob")
+    assert bob.network.connected == []
+
+
+async def test_only_the_key_that_the_peers_file_names_counts(small, identity, authority):
+    bob = await small.start("bob", pins={"ada": "0" * 64})
+    ada = await small.start("ada", knows=["bob"])
+    assert "not the one that the peers file names" in await small.refusal(ada, "bob")
+    assert bob.network.connected == []
+
+
+async def test_an_eviction_reaches_everybody_and_the_evicted_node_comes_back_as_a_new_one(small, identity):
+    admin = identity("root", "admin")
+    cyd = await small.start("cyd")
+    bob = await small.start("bob", knows=["cyd"])
+    ada = await small.start("ada", knows=["cyd"])
+    await asyncio.gather(bob.meets(cyd), ada.meets(cyd))
+    assert await small.evict(ada.me, admin, at="cyd")
+    await asyncio.gather(*(node.hears_evicted(ada.me) for node in (ada, bob, cyd)))
+    assert not await small.evict(ada.me, admin, at="cyd")
+    assert "ada is evicted: lost its disk" in await small.refusal(ada, "cyd")
+    await ada.network.stop()
+    again = await small.start("ada", knows=["cyd"], number=2)
+    await again.meets(cyd)
+    await again.hears_evicted(ada.me)
+    assert again.me in cyd.inbox.of(PeerJoined)
+    await again.send(cyd, 1, again.put(body_of(1000)))
+    assert cyd.inbox.batches[-1][0] == again.me

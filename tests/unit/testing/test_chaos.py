@@ -1,0 +1,94 @@
+"""Chaos without processes: strikes follow from the seed, runs can be submitted, and what does not hold is found."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+
+from covey.plugins import by_path
+from covey.spec.parse import parse_toml
+from covey.testing.chaos.__main__ import main
+from covey.testing.chaos.chase import Outcome, Plan
+from covey.testing.chaos.faults import DOERS
+from covey.testing.chaos.figures import Disk, Figures, Held, growth
+from covey.testing.chaos.kinds import KINDS
+from covey.testing.chaos.report import as_json, command_of
+from covey.testing.chaos.schedule import COORDINATOR, EVERYBODY, Strike, strikes
+from covey.testing.chaos.works import WORKS, Work
+
+NODES = ["n0", "n1", "n2"]
+
+
+def first(count: int, seed: int, *kinds: str) -> list[Strike]:
+    return list(itertools.islice(strikes(seed, NODES, kinds or tuple(KINDS)), count))
+
+
+def test_strikes_follow_from_the_seed_alone() -> None:
+    assert first(50, 7) == first(50, 7)
+    assert first(50, 7) != first(50, 8)
+
+
+def test_every_kind_is_drawn_and_can_be_done_and_strikes_whom_it_should() -> None:
+    assert KINDS.keys() == DOERS.keys()
+    drawn = first(1000, 1)
+    assert {strike.kind for strike in drawn} == KINDS.keys()
+    whom = {"coordinator": {COORDINATOR}, "node": set(NODES), "any": {COORDINATOR, *NODES}, "all": {EVERYBODY}}
+    for name, kind in KINDS.items():
+        mine = [strike for strike in drawn if strike.kind == name]
+        assert {strike.target for strike in mine} == whom[kind.strikes]
+        assert all(kind.least_s <= strike.lasts_s <= kind.most_s for strike in mine)
+
+
+def test_only_what_was_chosen_is_drawn() -> None:
+    assert {strike.kind for strike in first(50, 1, "kill-node", "suspend")} == {"kill-node", "suspend"}
+
+
+@pytest.mark.parametrize("work", WORKS.values(), ids=list(WORKS))
+@pytest.mark.parametrize("keep_all", [True, False])
+def test_every_run_can_be_submitted(work: Work, keep_all: bool) -> None:
+    with by_path(True):
+        spec = parse_toml(work.spec_toml("x", rounds=5, nodes=3, keep_all=keep_all))
+    assert spec.name == "x"
+    assert spec.keep.updates == (1_000_000 if keep_all else 1)
+    assert spec.rounds_in_all == (30 if work.mode == "async" else 5)
+
+
+HELD = Held(memory_bytes=80_000_000, descriptors=30, threads=10)
+DISK = Disk(record=1, artifacts=1, artifact_files=1, spool_files=0, events=0, node=1_000_000)
+BEFORE = Figures(1.0, lap=0, rounds=10, settled=True, held={"n0": HELD}, disk=DISK)
+
+
+@pytest.mark.parametrize(
+    ("held", "disk", "found"),
+    [
+        ({}, {}, []),
+        ({"descriptors": 54, "threads": 26}, {"record": 10**9, "events": 10**9}, []),
+        ({"descriptors": 55}, {}, ["n0 holds 55 descriptors; before it was 30"]),
+        ({"threads": 27}, {}, ["n0 holds 27 threads; before it was 10"]),
+        ({"memory_bytes": 150_000_000}, {}, ["n0 holds 150,000,000 memory_bytes; before it was 80,000,000"]),
+        ({}, {"spool_files": 2}, ["2 unfinished files are left in the coordinator's spool"]),
+        ({}, {"node": 4_000_000}, ["a node's folder has 4,000,000 bytes; before it was 1,000,000"]),
+    ],
+)
+def test_what_grows_is_found(held: dict[str, int], disk: dict[str, int], found: list[str]) -> None:
+    now = replace(BEFORE, held={"n0": replace(HELD, **held)}, disk=replace(DISK, **disk))
+    assert list(growth(BEFORE, now)) == found
+
+
+def test_a_report_says_how_to_repeat_it(tmp_path) -> None:
+    plan = Plan(tmp_path, seed=3, works=["rounds"], kinds=["kill-node"], keep_all=False)
+    said = as_json(plan, Outcome(problems=["something"]), "somewhere")
+    assert (said["ok"], said["problems"], said["kept"]) == (False, ["something"], "somewhere")
+    words = "python -m covey.testing.chaos --seed 3 --minutes 2 --nodes 3 --rounds 40 --pause 1.5"
+    assert said["command"] == command_of(plan) == words + " --works rounds --faults kill-node --retain"
+
+
+def test_help_has_examples_runs_and_faults(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert "python -m covey.testing.chaos --seed 7" in printed
+    assert all(name in printed for name in [*WORKS, *KINDS])
