@@ -42,11 +42,15 @@ class Obstacle:
         return next(reversed(self._waiting.values()), recent)
 
     def met(self, error: StoreError) -> None:
-        """Something could not be done, and somebody else will try again: said if its kind is new, and now and then."""
+        """Something could not be done, and a node will try again: shown for a while."""
         self._text, self._met_at = str(error), self._clock()
-        if error.code == self._said and self._met_at < self._said_at + SAY_EVERY_S:
+        self._say(error)
+
+    def _say(self, error: StoreError) -> None:
+        """Say it if its kind is new, and now and then."""
+        if error.code == self._said and self._clock() < self._said_at + SAY_EVERY_S:
             return
-        self._said, self._said_at = error.code, self._met_at
+        self._said, self._said_at = error.code, self._clock()
         away = isinstance(error, StoreUnavailable)
         what = "the database is away; trying again" if away else "this machine is in the way; trying again"
         log.warning(what, error=str(error), retry_s=RETRY_S)
@@ -64,7 +68,7 @@ class Obstacle:
                     if (found := obstruction(error)) is None:
                         raise
                     obstacle = found
-                self.met(obstacle)
+                self._say(obstacle)
                 self._waiting[ticket] = str(obstacle)
                 await asyncio.sleep(RETRY_S)
         finally:

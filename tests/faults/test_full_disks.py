@@ -30,9 +30,9 @@ every = 0
 """Nothing is let go that could be written over; the coordinator keeps moments, nodes what the codec left out."""
 
 
-def run_of(name, seed):
+def run_of(name, seed, train_seconds=0.1):
     """Updates and models of three chunks, of another size each: no file of another run is of use."""
-    options = f"parameters = {MODEL_BYTES // 4 + 1000 * seed}\ntrain_seconds = 0.1"
+    options = f"parameters = {MODEL_BYTES // 4 + 1000 * seed}\ntrain_seconds = {train_seconds}"
     return spec(name, task="synthetic", options=options, rounds=2, policy="deadline_s = 600.0", extra=KEEPS, seed=seed)
 
 
@@ -79,7 +79,7 @@ def places(said):
 
 
 def held_up(federation, text, full, step_bytes):
-    """A run on a disk that is full from the start completes, nothing lost and nobody left out; what it said, its sha."""
+    """A run on a disk that is full from the start completes, with nothing lost; what it said, and its sha."""
     full.fill(FOR_A_ROW)
     run = federation.submit(text)
     said = filled_again_and_again(federation, run, full, step_bytes)
@@ -94,7 +94,7 @@ def test_a_full_disk_of_the_coordinator_is_waited_for(setup):
     said, sha = held_up(federation, run_of("full", 1), full, MODEL_BYTES // 2)
     assert "scratch" in places(said)
     assert all(str(full.folder) in text for text in said)
-    run = federation.submit(run_of("full", 1))
+    run = federation.submit(run_of("full", 1, train_seconds=1.0))
     federation.wait_round(run, 1)
     full.fill()
     federation.until(
@@ -115,7 +115,7 @@ def test_a_full_disk_of_a_node_is_waited_for(setup):
 
 def test_a_coordinator_that_is_killed_on_a_full_disk_says_why_it_cannot_start_and_goes_on_later(setup):
     federation, full, _ = setup
-    run = federation.submit(run_of("full", 3))
+    run = federation.submit(run_of("full", 3, train_seconds=1.0))
     federation.wait_round(run, 1)
     full.fill()
     federation.kill_coordinator()

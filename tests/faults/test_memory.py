@@ -32,9 +32,9 @@ class Hungry(Task):
         return nn.Linear(4, 2)
 
     def train_data(self, data):
-        if data.options["hungry"] and self.options.way == "at once":
+        if data.options["hungry"] and self.options.way == "at-once":
             torch.empty(1 << 36)  # which nobody touches: only a limit refuses it
-        if data.options["hungry"] and self.options.way == "page by page":
+        if data.options["hungry"] and self.options.way == "page-by-page":
             held = []
             while True:
                 held.append(torch.ones(1 << 22))
@@ -78,9 +78,9 @@ def fine(federation):
 
 
 def test_a_training_that_reaches_its_limit_says_so(federation):
-    ended = federation.wait(federation.submit(run_of("at once")), ("failed",))
+    ended = federation.wait(federation.submit(run_of("at-once")), ("failed",))
     assert "n1 declined: out-of-memory: " in ended["reason"]
-    assert "no memory left (hungry.py:18, in train_data)" in ended["reason"]
+    assert "no memory left (hungry.py:19, in train_data)" in ended["reason"]
     assert (
         f"this worker may have {LIMIT_GIB} GiB: raise that ([limits] memory_gib in a node's node.toml"
         in ended["reason"]
@@ -92,7 +92,7 @@ def test_an_aggregation_that_reaches_its_limit_says_so(federation):
     rule = LOCAL + '[aggregation]\nname = "hungry:HungryRule"\n'
     ended = federation.wait(federation.submit(run_of(extra=rule)), ("failed",))
     print(ended["reason"])
-    assert "no memory left (hungry.py:30, in aggregate)" in ended["reason"]
+    assert "no memory left (hungry.py:29, in aggregate)" in ended["reason"]
     assert "--worker-memory of a coordinator" in ended["reason"]
     assert fine(federation) == "completed"
 
@@ -120,7 +120,7 @@ def group_of(pid, more_bytes):
 def test_a_worker_that_the_kernel_kills_is_started_anew_a_few_times_and_then_its_node_says_so(federation):
     with group_of(federation.node(1).pid, 400 << 20):
         federation.kill_worker("n1")  # the next one is in the group, too
-        ended = federation.wait(federation.submit(run_of("page by page")), ("failed",))
+        ended = federation.wait(federation.submit(run_of("page-by-page")), ("failed",))
         print(ended["reason"])
         assert "n1 declined: worker-died: " in ended["reason"]
         assert (

@@ -15,6 +15,7 @@ from covey.client.target import Target
 F = TypeVar("F", bound=Callable[..., Any])
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 BYTES = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+BYTES |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -37,15 +38,15 @@ class Duration(click.ParamType[float]):
 
 
 class Size(click.ParamType[int]):
-    """An amount of disk as `500MB` or `20GB`; the value is in bytes."""
+    """An amount of disk or memory as `500MB`, `20GB` or `16GiB`; the value is in bytes."""
 
     name = "size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Read an amount."""
-        found = re.fullmatch(r"(\d+)\s*(|KB|MB|GB|TB)", str(value).upper())
+        found = re.fullmatch(r"(\d+)\s*(|KB|MB|GB|TB|KIB|MIB|GIB|TIB)", str(value).upper())
         if found is None or int(found[1]) == 0:
-            self.fail(f"{value!r} is not an amount of disk; write for example 500MB or 20GB", param, ctx)
+            self.fail(f"{value!r} is not an amount of bytes; write for example 500MB or 20GB, or 16GiB", param, ctx)
         return int(found[1]) * BYTES[found[2]]
 
 

@@ -17,7 +17,7 @@ def test_wrong_durations(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "count"), [("1000", 1000), ("5KB", 5000), ("500MB", 5 * 10**8), ("20 gb", 2 * 10**10)]
+    ("text", "count"), [("1000", 1000), ("5KB", 5000), ("500MB", 5 * 10**8), ("20 gb", 2 * 10**10), ("16GiB", 2**34)]
 )
 def test_sizes(text, count):
     assert Size().convert(text, None, None) == count
