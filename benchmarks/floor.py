@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -106,17 +107,18 @@ async def serve(folder: Path, nodes: int, total_bytes: int, rounds: int) -> None
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
     port = server.add_secure_port("127.0.0.1:0", server_credentials(folder))
     await server.start()
+    began_cpu_s = time.process_time()
     print(json.dumps({"port": port}), flush=True)
     await floor.done.wait()
     await server.stop(grace=5 if floor.error is None else 0)
     if floor.error is not None:
         raise floor.error
-    print(json.dumps({"times_s": floor.times_s}), flush=True)
+    print(json.dumps({"times_s": floor.times_s, "cpu_s": time.process_time() - began_cpu_s}), flush=True)
 
 
 async def take_part(folder: Path, port: int, total_bytes: int, rounds: int) -> None:
     """A client process: takes every round's bytes and sends as many back."""
-    payload = bytes(CHUNK_BYTES)
+    payload, began_cpu_s = bytes(CHUNK_BYTES), time.process_time()
     options = [("grpc.ssl_target_name_override", SERVER_NAME)]
     async with grpc.aio.secure_channel(f"127.0.0.1:{port}", channel_credentials(folder), options) as channel:
         call: Any = channel.stream_stream(METHOD)()
@@ -125,6 +127,7 @@ async def take_part(folder: Path, port: int, total_bytes: int, rounds: int) -> N
             await send_chunks(call, payload, total_bytes)
         await call.done_writing()
         await call.read()
+    print(json.dumps({"cpu_s": time.process_time() - began_cpu_s}), flush=True)
 
 
 @contextlib.contextmanager
@@ -157,8 +160,21 @@ def _read_line(server: Process, clients: Sequence[Process] = ()) -> dict[str, An
     return found
 
 
-def run_floor(nodes: int, total_bytes: int, rounds: int) -> list[float]:
-    """Seconds of each of `rounds` rounds, after a first one that is left out.
+@dataclass(frozen=True)
+class Floor:
+    """What the floor took.
+
+    Attributes:
+        times_s: Seconds of each round.
+        cpu_s: Processor seconds a round, of all processes; the making of connections is a part of them.
+    """
+
+    times_s: list[float]
+    cpu_s: float
+
+
+def run_floor(nodes: int, total_bytes: int, rounds: int) -> Floor:
+    """Run `rounds` rounds, after a first one whose time is left out.
 
     Args:
         nodes: Client processes.
@@ -174,20 +190,22 @@ def run_floor(nodes: int, total_bytes: int, rounds: int) -> list[float]:
         server = stack.enter_context(_process("server", work))
         port = _read_line(server)["port"]
         clients = [stack.enter_context(_process("client", [*work, "--port", port])) for _ in range(nodes)]
-        times: list[float] = _read_line(server, clients)["times_s"]
+        last = _read_line(server, clients)
+        cpu_s = last["cpu_s"] + sum(_read_line(client)["cpu_s"] for client in clients)
         for client in clients:
             client.wait()
-    return times[WARM_UP_ROUNDS:]
+    return Floor(last["times_s"][WARM_UP_ROUNDS:], cpu_s / everything)
 
 
-def _report(times_s: Sequence[float], nodes: int, total_bytes: int, as_json: bool) -> None:
-    median = statistics.median(times_s)
+def _report(floor: Floor, nodes: int, total_bytes: int, as_json: bool) -> None:
+    times_s, median = floor.times_s, statistics.median(floor.times_s)
     if as_json:
-        print(json.dumps({"floor_median_s": median, "times_s": times_s, "nodes": nodes, "bytes": total_bytes}))
+        size = {"nodes": nodes, "bytes": total_bytes}
+        print(json.dumps({"floor_median_s": median, "times_s": times_s, "cpu_s": floor.cpu_s, **size}))
         return
     rate = 2 * nodes * total_bytes / median / 1e6
     spread = f"min {min(times_s):.4f}, max {max(times_s):.4f}"
-    print(f"floor: median {median:.4f} s ({spread}), {rate:,.0f} MB/s at the server")
+    print(f"floor: median {median:.4f} s ({spread}), {rate:,.0f} MB/s at the server, CPU {floor.cpu_s:.3f} s")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

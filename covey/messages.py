@@ -224,13 +224,14 @@ NodeMessage = Hello | DownloadAsk | UpdateOffer | Decline | Progress | Evaluatio
 
 @dataclass(frozen=True)
 class Welcome:
-    """The first message of a session."""
+    """The first message of a session; `lanes`: how many connections one file may take, each way."""
 
     version: str
     federation: str
     node: str
     heartbeat_s: float
     wire: int = WIRE
+    lanes: int = 0
 
 
 @dataclass(frozen=True)

@@ -102,11 +102,7 @@ class NodeDaemon:
         self._store = NodeStore(config.data_dir)
         self._bulk = BulkChannels(self._server, identity, self._files)
         self._link = CoordinatorLink(
-            identity,
-            self._server,
-            hello=self._hello,
-            on_message=lambda message: self._actor.receive(message),
-            on_lost=lambda: self._actor.lost(),
+            identity, self._server, hello=self._hello, on_message=self._receive, on_lost=lambda: self._actor.lost()
         )
         recorder = assignments_log(config.data_dir / EVENTS)
         ports = self._link, self._bulk, self._files, self._worker, self._store
@@ -135,6 +131,11 @@ class NodeDaemon:
         log.info("stopping")
         await self._stop([link, stopped, renewed, *others])
         return code
+
+    def _receive(self, message: msg.CoordinatorMessage) -> None:
+        if isinstance(message, msg.Welcome):
+            self._bulk.most_lanes = min(message.lanes, self._config.settings.limits.connections)
+        self._actor.receive(message)
 
     def _check_files(self) -> None:
         """Before anything from before a restart is used: what is not needed goes, and so does what is damaged."""

@@ -270,18 +270,22 @@ class Round(_message.Message):
     def __init__(self, round: _Optional[int] = ..., state: _Optional[str] = ..., attempt: _Optional[int] = ..., started_at: _Optional[float] = ..., committed_at: _Optional[float] = ..., seconds: _Optional[float] = ..., accepted: _Optional[int] = ..., rejected: _Optional[int] = ..., bytes_received: _Optional[int] = ..., bytes_sent: _Optional[int] = ..., metrics: _Optional[str] = ..., reason: _Optional[str] = ..., invited: _Optional[_Iterable[str]] = ..., base_version: _Optional[int] = ..., version: _Optional[int] = ..., arrival: _Optional[int] = ..., declined: _Optional[int] = ..., lost: _Optional[int] = ..., late: _Optional[int] = ..., received: _Optional[int] = ..., last_reason: _Optional[str] = ..., phase: _Optional[int] = ...) -> None: ...
 
 class RoundDetail(_message.Message):
-    __slots__ = ("round", "updates", "version", "next", "nodes")
+    __slots__ = ("round", "updates", "version", "next", "nodes", "resent_up", "resent_down")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     UPDATES_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     NEXT_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
+    RESENT_UP_FIELD_NUMBER: _ClassVar[int]
+    RESENT_DOWN_FIELD_NUMBER: _ClassVar[int]
     round: Round
     updates: _containers.RepeatedCompositeFieldContainer[Update]
     version: Version
     next: str
     nodes: _containers.RepeatedCompositeFieldContainer[NodeProgress]
-    def __init__(self, round: _Optional[_Union[Round, _Mapping]] = ..., updates: _Optional[_Iterable[_Union[Update, _Mapping]]] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., next: _Optional[str] = ..., nodes: _Optional[_Iterable[_Union[NodeProgress, _Mapping]]] = ...) -> None: ...
+    resent_up: int
+    resent_down: int
+    def __init__(self, round: _Optional[_Union[Round, _Mapping]] = ..., updates: _Optional[_Iterable[_Union[Update, _Mapping]]] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., next: _Optional[str] = ..., nodes: _Optional[_Iterable[_Union[NodeProgress, _Mapping]]] = ..., resent_up: _Optional[int] = ..., resent_down: _Optional[int] = ...) -> None: ...
 
 class Update(_message.Message):
     __slots__ = ("node", "verdict", "reason", "digest", "bytes", "weight", "share", "numbers", "metrics", "received_at", "base_sha256", "key_id", "phase", "code")

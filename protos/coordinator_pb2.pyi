@@ -101,18 +101,20 @@ class Hello(_message.Message):
     def __init__(self, version: _Optional[str] = ..., tasks: _Optional[_Iterable[str]] = ..., device: _Optional[str] = ..., drill: _Optional[str] = ..., wire: _Optional[int] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("version", "federation", "node", "heartbeat_s", "wire")
+    __slots__ = ("version", "federation", "node", "heartbeat_s", "wire", "lanes")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     FEDERATION_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_S_FIELD_NUMBER: _ClassVar[int]
     WIRE_FIELD_NUMBER: _ClassVar[int]
+    LANES_FIELD_NUMBER: _ClassVar[int]
     version: str
     federation: str
     node: str
     heartbeat_s: float
     wire: int
-    def __init__(self, version: _Optional[str] = ..., federation: _Optional[str] = ..., node: _Optional[str] = ..., heartbeat_s: _Optional[float] = ..., wire: _Optional[int] = ...) -> None: ...
+    lanes: int
+    def __init__(self, version: _Optional[str] = ..., federation: _Optional[str] = ..., node: _Optional[str] = ..., heartbeat_s: _Optional[float] = ..., wire: _Optional[int] = ..., lanes: _Optional[int] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
     __slots__ = ()
@@ -227,12 +229,16 @@ class DownloadGrant(_message.Message):
     def __init__(self, digest: _Optional[str] = ..., chunk_sha256: _Optional[bytes] = ...) -> None: ...
 
 class DownloadRequest(_message.Message):
-    __slots__ = ("digest", "offset")
+    __slots__ = ("digest", "offset", "lane", "lanes")
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
+    LANE_FIELD_NUMBER: _ClassVar[int]
+    LANES_FIELD_NUMBER: _ClassVar[int]
     digest: str
     offset: int
-    def __init__(self, digest: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
+    lane: int
+    lanes: int
+    def __init__(self, digest: _Optional[str] = ..., offset: _Optional[int] = ..., lane: _Optional[int] = ..., lanes: _Optional[int] = ...) -> None: ...
 
 class Part(_message.Message):
     __slots__ = ("name", "codec", "artifact", "data")

@@ -155,7 +155,8 @@ class CoordinatorServicer:
 
     def Upload(self, request_iterator, context):
         """Parts of an update that the session granted. Which one, and from where, is in the call's metadata
-        (covey-digest, covey-offset); the messages are chunks only.
+        (covey-digest, covey-offset, covey-lane: LANE/LANES, as in DownloadRequest, and covey-sent: how many bytes an earlier
+        call had sent, for people); the messages are chunks only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -79,7 +79,8 @@ class CoordinatorStub:
     """A file that the session granted, from an offset. Chunks only."""
     Upload: _grpc.StreamUnaryMultiCallable[_tensors_pb2.Chunk, _coordinator_pb2.UploadReply]
     """Parts of an update that the session granted. Which one, and from where, is in the call's metadata
-    (covey-digest, covey-offset); the messages are chunks only.
+    (covey-digest, covey-offset, covey-lane: LANE/LANES, as in DownloadRequest, and covey-sent: how many bytes an earlier
+    call had sent, for people); the messages are chunks only.
     """
     Renew: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.RenewRequest, _coordinator_pb2.EnrolReply]
     """A new certificate for the calling node's own name, before the old one expires."""
@@ -95,7 +96,8 @@ class CoordinatorAsyncStub(CoordinatorStub):
     """A file that the session granted, from an offset. Chunks only."""
     Upload: _aio.StreamUnaryMultiCallable[_tensors_pb2.Chunk, _coordinator_pb2.UploadReply]  # type: ignore[assignment]
     """Parts of an update that the session granted. Which one, and from where, is in the call's metadata
-    (covey-digest, covey-offset); the messages are chunks only.
+    (covey-digest, covey-offset, covey-lane: LANE/LANES, as in DownloadRequest, and covey-sent: how many bytes an earlier
+    call had sent, for people); the messages are chunks only.
     """
     Renew: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.RenewRequest, _coordinator_pb2.EnrolReply]  # type: ignore[assignment]
     """A new certificate for the calling node's own name, before the old one expires."""
@@ -126,7 +128,8 @@ class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.UploadReply, _abc.Awaitable[_coordinator_pb2.UploadReply]]:
         """Parts of an update that the session granted. Which one, and from where, is in the call's metadata
-        (covey-digest, covey-offset); the messages are chunks only.
+        (covey-digest, covey-offset, covey-lane: LANE/LANES, as in DownloadRequest, and covey-sent: how many bytes an earlier
+        call had sent, for people); the messages are chunks only.
         """
 
     @_abc_1.abstractmethod

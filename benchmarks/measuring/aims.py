@@ -79,12 +79,15 @@ def _digits(measured: Measured) -> list[Line]:
 
 def _plain(measured: Measured) -> list[Line]:
     cpu = ", ".join(f"{role.replace('_', ' ')} {used:.3f}" for role, used in sorted(measured.cpu_s.items()))
-    rss = measured.rss_mb
+    rss, floor_s = measured.rss_mb, measured.floor_cpu_s
+    of_floor = (
+        f"; {sum(measured.cpu_s.values()) / floor_s:.2f} x that of the floor ({floor_s:.3f} s)" if floor_s else ""
+    )
     others = f"node {rss['node_peak']:,.0f} MB, worker {rss['worker_peak']:,.0f} MB"
     return [
         Line("other peaks", others),
         Line("coordinator, mapped files", f"{rss['mapped_mb']:,.0f} MB"),
         Line("start to first commit", f"{measured.startup_s:.2f} s"),
-        Line("CPU a round", f"{sum(measured.cpu_s.values()):.3f} s ({cpu})"),
+        Line("CPU a round", f"{sum(measured.cpu_s.values()):.3f} s ({cpu}){of_floor}"),
         Line("bytes a round", f"{measured.bytes_per_round / 1e6:,.2f} MB"),
     ]

@@ -118,6 +118,7 @@ class Measured:
         rss_mb: Peaks of resident memory, 1e6 bytes.
         metrics: Of the last version.
         failure: Why the run did not complete; empty if it did.
+        floor_cpu_s: CPU seconds of a round of the floor; 0: not measured.
     """
 
     work: Work
@@ -130,6 +131,7 @@ class Measured:
     rss_mb: dict[str, float]
     metrics: dict[str, float] = field(default_factory=dict)
     failure: str = ""
+    floor_cpu_s: float = 0.0
 
     @property
     def median_s(self) -> float:
@@ -157,6 +159,7 @@ class Measured:
             "median_s": self.median_s,
             "p95_s": self.p95_s,
             "floor_median_s": self.floor_median_s,
+            "floor_cpu_s": self.floor_cpu_s,
             "startup_s": self.startup_s,
             "wall_s": self.wall_s,
             "bytes_per_round": self.bytes_per_round,
@@ -185,13 +188,16 @@ def measure(work: Work) -> Measured:
         FederationError: A daemon died, or the run failed or took too long (unless `work.keep_going`).
     """
     half = (work.rounds + 1) // 2
-    before = run_floor(work.nodes, work.model_bytes, half) if work.floor else []
+    before = [run_floor(work.nodes, work.model_bytes, half)] if work.floor else []
     with ExitStack() as stack:
         root = work.root or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="covey-benchmark-")))
         federation = stack.enter_context(Federation(root, work.nodes))
         measured = _measure(work, federation)
-    after = run_floor(work.nodes, work.model_bytes, half) if work.floor else []
-    return replace(measured, floor_s=before + after)
+    floors = [*before, run_floor(work.nodes, work.model_bytes, half)] if work.floor else []
+    times_s = [seconds for floor in floors for seconds in floor.times_s]
+    return replace(
+        measured, floor_s=times_s, floor_cpu_s=statistics.fmean(floor.cpu_s for floor in floors) if floors else 0.0
+    )
 
 
 def _measure(work: Work, federation: Federation) -> Measured:

@@ -63,6 +63,14 @@ def add_received(run: ActiveRun | None, view: pb.Round) -> pb.Round:
     return view
 
 
+def add_resent(run: ActiveRun | None, detail: pb.RoundDetail) -> None:
+    """An open round with the bytes that went twice."""
+    if run is not None:
+        resent = run.sent_again.of(detail.round.round)
+        detail.resent_up += resent.up
+        detail.resent_down += resent.down
+
+
 def awaited_by(runs: ActiveRuns) -> Iterator[str]:
     """The open rounds, and evaluations, in words: what a coordinator that is to stop waits for."""
     for run in runs.active.values():

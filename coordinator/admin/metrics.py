@@ -54,6 +54,12 @@ class CoordinatorMetrics(Collector):
             "covey_node_received_bytes", "Bytes of updates received from a node.", ["node"], registry=registry
         )
         self.sent = Counter("covey_node_sent_bytes", "Bytes of models sent to a node.", ["node"], registry=registry)
+        self.resent = Counter(
+            "covey_node_resent_bytes",
+            "Bytes of updates and models that went twice, because a transfer broke.",
+            ["node"],
+            registry=registry,
+        )
         self.worker_restarts = Counter(
             "covey_worker_restarts", "Workers that took the place of one that died.", registry=registry
         )
@@ -75,6 +81,7 @@ class CoordinatorMetrics(Collector):
         self.sessions.labels(node).inc()
         self.received.labels(node)
         self.sent.labels(node)
+        self.resent.labels(node)
         for phase in NODE_PHASES:
             self.node_phases.labels(node, phase)
         for verdict in VERDICTS:
@@ -100,6 +107,10 @@ class CoordinatorMetrics(Collector):
     def count_sent(self, node: str, count: int) -> None:
         """So many bytes of a model went to a node."""
         self.sent.labels(node).inc(count)
+
+    def count_resent(self, node: str, count: int) -> None:
+        """So many bytes passed between a node and the coordinator that had passed before."""
+        self.resent.labels(node).inc(count)
 
     def round_ended(self, outcome: str, seconds: float | None = None) -> None:
         """A round was `committed`, `retried` or `failed`; how long it took, where that is known."""

@@ -14,6 +14,7 @@ from typing import IO
 from covey.coordinator.admin import views
 from covey.coordinator.admin.pages import MAX_PAGE_BYTES, fitting, page_size
 from covey.coordinator.admin.watched_rounds import WatchedRounds
+from covey.coordinator.runs.sent_again import MOST_ROUNDS, SENT_AGAIN, on_record
 from covey.errors import CoveyError, NotFound
 from covey.protos import admin_pb2 as pb
 from covey.storage.record.contract import NodeRecord, RunRecord, Store, VersionRecord
@@ -77,8 +78,11 @@ class Queries:
         updates = (u for u in self._store.updates(run_id, number) if u.node > after)
         kept, more = fitting(map(views.update_view, updates), size)
         version = None if record.version is None else self._store.version(run_id, record.version)
+        resent = on_record(self._store.events(run=run_id, kind=SENT_AGAIN, limit=MOST_ROUNDS), number)
         return pb.RoundDetail(
             round=views.round_view(record),
+            resent_up=resent.up,
+            resent_down=resent.down,
             updates=kept,
             version=None if version is None else views.version_view(version),
             next=kept[-1].node if more else "",

@@ -252,6 +252,7 @@ class AdminService:
         detail = await self._call(self._queries.round, run, request.round, request.after, request.limit)
         active = self._env.runs.of(run)
         at_work.add_received(active, detail.round)
+        at_work.add_resent(active, detail)
         if not request.after and detail.round.state in ("collecting", "aggregating"):
             detail.nodes.extend(at_work.progress_views(active, self._env.sessions, request.round))
         return detail

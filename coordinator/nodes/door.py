@@ -12,8 +12,9 @@ from covey.wire.listeners.guard import Guard
 
 NODE, ADMIN, AUDITOR, STRANGER = "node", "admin", "auditor", "stranger"
 MAIN: Mapping[str, Allowance] = {
-    # A session, its transfers, a renewal, a look at its health; and as much again while a connection is replaced.
-    NODE: Allowance(each=16, total=3072),
+    # A session, a transfer each way over several connections, a renewal, a look at its health; and as much again while
+    # connections are replaced.
+    NODE: Allowance(each=24, total=3072),
     # A watch holds a call for as long as a run takes. No node can take this room.
     ADMIN: Allowance(each=64, total=512),
     AUDITOR: Allowance(each=32, total=256),

@@ -4,23 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
 
 import structlog
 
 from covey import faults
 from covey import messages as msg
 from covey.coordinator.nodes.sessions import Sessions
+from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.runs.active_runs import ActiveRuns
 from covey.coordinator.runs.assignments import is_small
 from covey.coordinator.runs.offers import LOOK_S, STALL_S
+from covey.coordinator.runs.sent_again import Resent
 from covey.driver.background import Background
 from covey.errors import Conflict, NotFound, TransferError
 from covey.storage.files.artifacts import ArtifactFiles
+from covey.wire.transfers.chunks import decode
 from covey.wire.transfers.grants import Grants
-from covey.wire.transfers.streams import serve_download
+from covey.wire.transfers.lanes import Lane
+from covey.wire.transfers.streams import ONLY, serve_download
 
 log = structlog.get_logger(room="coordinator")
+REMEMBERED = 1024
+"""Transfers that broke."""
+
+
+@dataclass(eq=False)
+class _Streams:
+    """The calls over which one granted file goes out."""
+
+    count: int
+    reached: int
+    """Where the file is, if all that was given to them arrives, in bytes."""
+    begun: set[int] = field(default_factory=set)
+    going: int = 0
 
 
 class Downloads:
@@ -37,7 +56,9 @@ class Downloads:
         self._runs, self._files, self._sessions, self._background = runs, files, sessions, background
         self._grants: Grants[tuple[str, str]] = Grants()
         """By (node, digest)."""
-        self._downloading: set[tuple[str, str]] = set()
+        self._downloading: dict[tuple[str, str], _Streams] = {}
+        self._reached: OrderedDict[tuple[str, str], int] = OrderedDict()
+        """Of transfers that broke: how far they had come."""
         self._watched: set[tuple[str, str]] = set()
         self._without_table: set[tuple[str, str]] = set()
         """Node and file, where the grant has to bring the chunks' digests."""
@@ -51,6 +72,7 @@ class Downloads:
         digest = ask.digest
         if self._runs.served(node, digest) is None:
             return  # an old base: its work was cancelled, or will be
+        self._forget_idle(node)
         if ask.with_table:
             self._without_table.add((node, digest))
         if self._grants.request((node, digest), node, now=time.monotonic()):
@@ -58,8 +80,14 @@ class Downloads:
 
     def drop(self, node: str) -> None:
         """A node's session ended: it asks again."""
+        self._forget_idle(node)
         self._without_table = {key for key in self._without_table if key[0] != node}
         self._send_grants(self._grants.drop(node))
+
+    def _forget_idle(self, node: str) -> None:
+        """A download of which no call is going on, and some never came, begins anew."""
+        for key in [key for key, streams in self._downloading.items() if key[0] == node and not streams.going]:
+            del self._downloading[key]
 
     def _send_grants(self, keys: list[tuple[str, str]]) -> None:
         for node, digest in keys:
@@ -76,8 +104,8 @@ class Downloads:
         served = self._runs.served(node, digest) if wanted else None
         return msg.DownloadGrant(digest, served[1].chunk_sha256 if served is not None else b"")
 
-    async def stream(self, node: str, digest: str, offset: int) -> AsyncGenerator[bytes, None]:
-        """Stream a file that a node is served from an offset.
+    async def stream(self, node: str, digest: str, offset: int, lane: Lane = ONLY) -> AsyncGenerator[bytes, None]:
+        """Stream a file that a node is served from an offset, or one connection's share of it.
 
         Raises:
             NotFound: It is not served this file, or was not granted it.
@@ -85,6 +113,8 @@ class Downloads:
             TransferError: Others wait.
         """
         key = (node, digest)
+        streams: _Streams | None = None
+        is_whole = False
         try:
             served = self._runs.served(node, digest)
             if served is None:
@@ -92,26 +122,54 @@ class Downloads:
             run, artifact = served
             if not is_small(artifact) and not self._grants.holds(key):
                 raise NotFound("this download is not granted; ask for it in the session")
-            if key in self._downloading:
-                raise Conflict("this download is in progress already")
-            self._downloading.add(key)
-            try:
-                path = self._files.path(digest)
-                if not await asyncio.to_thread(self._files.check, digest):
-                    raise NotFound("the coordinator's file is damaged or missing; its operator must restore a backup")
-                async for chunk in serve_download(path, artifact, offset):
-                    faults.reach("download-chunk")
-                    if not is_small(artifact) and not self._grants.holds(key):
-                        raise TransferError("others wait: ask again, and go on where this ended")
-                    self._grants.moved(key, len(chunk), time.monotonic())
-                    run.sent(node, len(chunk))
-                    yield chunk
-                self._grants.succeeded(node)
-            finally:
-                self._downloading.discard(key)
+            streams = self._begin(key, lane, run, offset)
+            path = self._files.path(digest)
+            if not await asyncio.to_thread(self._files.check, digest):
+                raise NotFound("the coordinator's file is damaged or missing; its operator must restore a backup")
+            async for chunk in serve_download(path, artifact, offset, lane):
+                faults.reach("download-chunk")
+                if not is_small(artifact) and not self._grants.holds(key):
+                    raise TransferError("others wait: ask again, and go on where this ended")
+                self._grants.moved(key, len(chunk), time.monotonic())
+                run.sent(node, len(chunk))
+                streams.reached += len(decode(chunk))
+                yield chunk
+            is_whole = True
         finally:
+            self._ended(key, streams, is_whole=is_whole)
+
+    def _begin(self, key: tuple[str, str], lane: Lane, run: ActiveRun, offset: int) -> _Streams:
+        streams = self._downloading.get(key)
+        if streams is None:
+            streams = self._downloading[key] = _Streams(lane.count, offset)
+            before = self._reached.pop(key, 0)
+            if before > offset:
+                run.resent(key[0], Resent(down=before - offset))
+        if streams.count != lane.count or lane.index in streams.begun:
+            raise Conflict("this download is in progress already")
+        streams.begun.add(lane.index)
+        streams.going += 1
+        return streams
+
+    def _ended(self, key: tuple[str, str], streams: _Streams | None, *, is_whole: bool) -> None:
+        """One call has ended: with the last one, or with one that broke, the grant is used up."""
+        if streams is None:
             if key not in self._downloading:
                 self._send_grants(self._grants.release(key))
+            return
+        streams.going -= 1
+        if self._downloading.get(key) is not streams:
+            return
+        if is_whole and (streams.going or len(streams.begun) < streams.count):
+            return
+        del self._downloading[key]
+        if is_whole:
+            self._grants.succeeded(key[0])
+        else:
+            self._reached[key] = streams.reached
+            if len(self._reached) > REMEMBERED:
+                self._reached.popitem(last=False)
+        self._send_grants(self._grants.release(key))
 
     async def _watch_download(self, key: tuple[str, str]) -> None:
         """Take a grant back from a node that does nothing with it, or keeps others waiting for too long."""
@@ -125,7 +183,10 @@ class Downloads:
         while self._grants.holds(key):
             await asyncio.sleep(LOOK_S)
             now = time.monotonic()
-            if key not in self._downloading and now - began > STALL_S:  # a stream that stalls ends by itself
+            streams = self._downloading.get(key)
+            # A stream that stalls ends by itself.
+            if (streams is None or not streams.going) and now - began > STALL_S:
+                self._downloading.pop(key, None)
                 self._send_grants(self._grants.release(key))
             elif self._grants.overdue(key, now):
                 log.info("download interrupted: others wait", node=key[0])

@@ -21,6 +21,7 @@ from covey.coordinator.nodes.enrolment import RENEWALS, EnrolmentServices, renew
 from covey.coordinator.nodes.last_seen import heard_at
 from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.sessions import Session, Sessions
+from covey.coordinator.nodes.upload_lanes import UploadLanes
 from covey.coordinator.runs.active_runs import ActiveRuns
 from covey.coordinator.runs.facts import MAX_METRIC_NAME, NodeProgress
 from covey.coordinator.runs.offers import Offers
@@ -36,6 +37,7 @@ from covey.storage.record.contract import EventRecord
 from covey.wire.channels import Context, Peer, peer_identity
 from covey.wire.identities.canonical import text
 from covey.wire.listeners.buckets import Buckets
+from covey.wire.transfers.lanes import MAX_LANES, Lane
 from covey.wire.translation import from_node, to_node
 
 log = structlog.get_logger(room="coordinator")
@@ -93,6 +95,7 @@ class CoordinatorService:
     def __init__(self, services: NodeServices) -> None:
         self._services = services
         self._downloads = Downloads(services.runs, services.files, services.sessions, services.background)
+        self._uploads = UploadLanes()
         self._messages, self._sessions, self._notes = Buckets(*MESSAGES), Buckets(*SESSIONS), Buckets(*NOTES)
         self._renewals = Buckets(*RENEWALS)
         """By node: whoever opens another session goes on with what is left."""
@@ -133,7 +136,8 @@ class CoordinatorService:
         self._services.metrics.connected(node)
         reader = asyncio.create_task(self._read(session, _after(hello, requests)))
         try:
-            yield to_node(msg.Welcome(__version__, self._services.federation, node, HEARTBEAT_S))
+            federation = self._services.federation
+            yield to_node(msg.Welcome(__version__, federation, node, HEARTBEAT_S, lanes=MAX_LANES))
             async for message in self._outgoing(session, reader, peer):
                 yield message
         finally:
@@ -322,18 +326,26 @@ class CoordinatorService:
     async def download(self, request: pb.DownloadRequest, context: Context) -> AsyncIterator[bytes]:
         """Stream the current base model from an offset."""
         node = self.authorised(context).name
-        async with contextlib.aclosing(self._downloads.stream(node, request.digest, request.offset)) as chunks:
+        lane = Lane.checked(request.lane, request.lanes)
+        async with contextlib.aclosing(self._downloads.stream(node, request.digest, request.offset, lane)) as chunks:
             async for chunk in chunks:
                 yield chunk
 
     async def upload(self, stream: AsyncIterator[memoryview], context: Context) -> pb.UploadReply:
-        """Take one part of an offered update."""
+        """Take one part of an offered update, or one connection's share of it."""
         node = self.authorised(context).name
         metadata = dict(context.invocation_metadata() or ())
         digest, offset = str(metadata.get("covey-digest", "")), str(metadata.get("covey-offset", "0"))
-        if not offset.isascii() or not offset.isdigit() or len(offset) > 20:
-            raise NotFound("covey-offset must be a number of bytes")
-        received = await self._services.offers.receive(node, digest, int(offset), stream)
+        sent = str(metadata.get("covey-sent", "0"))
+        if not all(number.isascii() and number.isdigit() and len(number) <= 20 for number in (offset, sent)):
+            raise NotFound("covey-offset and covey-sent must be numbers of bytes")
+        lane, offers = Lane.parse(str(metadata.get("covey-lane", "0/1"))), self._services.offers
+        offers.require_grant(node, digest)
+
+        async def take(chunks: AsyncIterator[memoryview]) -> int:
+            return await offers.receive(node, digest, int(offset), chunks, sent=int(sent))
+
+        received = await self._uploads.take(node, digest, int(offset), lane, stream, take)
         return pb.UploadReply(received_bytes=received)
 
     async def renew(self, request: pb.RenewRequest, context: Context) -> pb.EnrolReply:

@@ -6,7 +6,7 @@ the worker does goes on beside the events.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
@@ -15,11 +15,12 @@ import structlog
 from covey import faults
 from covey import messages as msg
 from covey.artifact import INLINE_BYTES, Artifact
-from covey.coordinator.runs.assignments import AssignmentInputs, assignment, evaluation_assignment, free_part
+from covey.coordinator.runs.assignments import AssignmentInputs, assignment, evaluation_assignment
 from covey.coordinator.runs.facts import NodeProgress, RunFacts
 from covey.coordinator.runs.layouts import keep_layout, layout_file
 from covey.coordinator.runs.mode import Mode, RunMachine
 from covey.coordinator.runs.ports import RunServices
+from covey.coordinator.runs.sent_again import Resent, SentAgain
 from covey.coordinator.runs.steps.absentees import left_out
 from covey.coordinator.runs.steps.commit import MadeStep, adopt_files, discard_scratch
 from covey.coordinator.runs.steps.damage import check_run, intact_bytes
@@ -55,6 +56,7 @@ class ActiveRun:
         self.log = log.bind(run=run.run, name=run.name)
         self.progress: dict[str, NodeProgress] = {}
         self.bytes_received = self.bytes_sent = 0
+        self.sent_again = SentAgain()
         self.driver = Driver[Any, Any](
             self._do,
             clock=services.clock,
@@ -156,6 +158,11 @@ class ActiveRun:
         if (progress := self.progress.get(node)) is not None:
             self.progress[node] = replace(progress, bytes_sent=progress.bytes_sent + count)
         self.services.metrics.count_sent(node, count)
+
+    def resent(self, node: str, resent: Resent) -> None:
+        """What passed before a transfer broke, and passes again."""
+        self.sent_again.note(self.mode.open_round(node), resent)
+        self.services.metrics.count_resent(node, resent.up + resent.down)
 
     async def node_evaluated(self, node: str, version: int, totals: NodeMetrics) -> None:
         """A node answered an evaluation of the last version."""
@@ -282,16 +289,23 @@ class ActiveRun:
     # -- what modes do alike --------------------------------------------------------------------------------------
 
     async def open(
-        self, number: int, attempt: int, invited: tuple[str, ...], base: VersionRecord, roster: tuple[str, ...]
+        self,
+        number: int,
+        attempt: int,
+        invited: tuple[str, ...],
+        base: VersionRecord,
+        roster: tuple[str, ...],
+        part: int | None = None,
     ) -> float:
         """Record a round, or an attempt of it, before anything is sent; returns when."""
-        await self._extend_roster(roster)
+        await self.extend_roster(roster)
         now = self.services.now()
-        record = RoundRecord(self.run.run, number, attempt, "collecting", invited, base.version, now, now)
+        record = RoundRecord(self.run.run, number, attempt, "collecting", invited, base.version, now, now, part=part)
         await self.persist(self.record.open_round, record)
         return now
 
-    async def _extend_roster(self, roster: tuple[str, ...]) -> None:
+    async def extend_roster(self, roster: tuple[str, ...]) -> None:
+        """Record the nodes that have come since; the parts of experiment data are dealt to the first."""
         if roster == self.run.roster:
             return
         parts = self.run.parts or self.ready().spec.data.parts or len(roster)
@@ -311,7 +325,7 @@ class ActiveRun:
         base: VersionRecord,
         inputs: AssignmentInputs,
         *,
-        present: Collection[str],
+        part: int = -1,
         evaluate: bool = False,
         has_change: bool = False,
     ) -> None:
@@ -323,13 +337,13 @@ class ActiveRun:
             attempt: Of the round.
             base: The version to train from.
             inputs: What comes along beside it.
-            present: The nodes that work now; a newcomer takes the part of the data of one that does not.
+            part: The part of experiment data that a newcomer takes; -1: that of the node's place in the roster.
             evaluate: Whether to evaluate the base first.
             has_change: Whether the node will make the base from the change: the model need not come along.
         """
         faults.reach("invite")
         data = b"" if has_change else self._inline(base, node)
-        index, part = self._index(node), free_part(self.run.roster, self.run.parts, present, node)
+        index = self._index(node)
         message = assignment(self.run, base, data, index, number, attempt, inputs, evaluate=evaluate, part=part)
         self.entered(node, NodeProgress("invited"))
         self.services.nodes.send(node, message)
@@ -351,6 +365,10 @@ class ActiveRun:
         faults.reach(fault)
         totals = {"bytes_received": bytes_received, "bytes_sent": self.bytes_sent}
         self.record.commit_step(made.record, made.judged, made.version, **totals)
+        if not made.record.opens:
+            again = self.sent_again.ended(made.record.group, self.run.run, self.services.clock())
+            if again is not None:
+                self.record.add_event(again)
         discard_scratch(self.services.files, made.job, made.result)
 
     async def prune_when_due(self, pinned: Sequence[int], added_bytes: int) -> None:

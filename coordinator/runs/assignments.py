@@ -104,15 +104,15 @@ def evaluates_first(spec: RunSpec, base: VersionRecord) -> bool:
 def free_part(roster: Sequence[str], parts: int, present: Collection[str], node: str) -> int:
     """Which part of experiment data a node has that came when all were dealt: one whose node is not there.
 
-    In mode `rounds` it follows from the record, and stays what it is within an attempt of a round: a node that is lost
-    then is not invited to the next attempt, in which its part is free.
+    It follows from the record of a round, and stays what it is within an attempt: a node that is lost then is not
+    invited to the next attempt, in which its part is free.
 
     Newcomers take them in the roster's order. -1: the part of the node's place in the roster, if there is one.
 
     Args:
         roster: The run's nodes in the order of their first round.
         parts: Into how many parts the data are cut.
-        present: The nodes that work now; of a round those that were invited.
+        present: The nodes that were invited.
         node: One of them.
     """
     if roster.index(node) < parts:

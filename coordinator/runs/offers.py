@@ -22,6 +22,7 @@ from covey.coordinator.runs.active_runs import ActiveRuns
 from covey.coordinator.runs.claims import opened, run_named
 from covey.coordinator.runs.facts import NodeProgress
 from covey.coordinator.runs.ports import Receive, RunServices
+from covey.coordinator.runs.sent_again import Resent
 from covey.driver.background import Background
 from covey.errors import (
     Conflict,
@@ -215,26 +216,34 @@ class Offers:
         for key in self._uploads.release(digest):
             self.granted(key)
 
-    async def receive(self, node: str, digest: str, offset: int, stream: AsyncIterator[memoryview]) -> int:
-        """Take one part's bytes from `offset` on; returns how many are here when the stream ended."""
-        granted = self._granted(node, digest)
-        if granted is None:
-            raise NotFound("no upload of this file is granted; offer the update first")
-        offer, artifact = granted
+    async def receive(
+        self, node: str, digest: str, offset: int, stream: AsyncIterator[memoryview], *, sent: int = 0
+    ) -> int:
+        """Take one part's bytes from `offset` on; returns how many are here when the stream ended.
+
+        `sent`: how many the node says that it has sent before.
+        """
+        offer, artifact = self.require_grant(node, digest)
         if not self._services.files.has(digest):
             offer.run.entered(node, NodeProgress("uploading"))
+            if (again := min(sent, artifact.size_bytes) - offset) > 0:
+                offer.run.resent(node, Resent(up=again))
             await self._receive_part(offer, artifact, offset, stream)
         if not self._missing(offer):
             await self._complete(offer)
         return artifact.size_bytes
 
-    def _granted(self, node: str, digest: str) -> tuple[Offer, Artifact] | None:
-        """The node's offer with this file that may be uploaded now."""
+    def require_grant(self, node: str, digest: str) -> tuple[Offer, Artifact]:
+        """The node's offer with this file that may be uploaded now.
+
+        Raises:
+            NotFound: There is none.
+        """
         for offer in self._offers.values():
             for part in offer.parts if offer.node == node else ():
                 if part.artifact.digest == digest and (offer.small or self._uploads.holds(offer.digest)):
                     return offer, part.artifact
-        return None
+        raise NotFound("no upload of this file is granted; offer the update first")
 
     async def _receive_part(
         self, offer: Offer, artifact: Artifact, offset: int, stream: AsyncIterator[memoryview]

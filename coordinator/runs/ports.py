@@ -117,6 +117,9 @@ class RunMetrics(Protocol):
     def count_received(self, node: str, count: int) -> None:
         """So many bytes of an update came from a node."""
 
+    def count_resent(self, node: str, count: int) -> None:
+        """So many bytes passed between a node and the coordinator that had passed before."""
+
     def count_sent(self, node: str, count: int) -> None:
         """So many bytes of a model went to a node."""
 

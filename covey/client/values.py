@@ -187,6 +187,10 @@ class RoundDetail:
     """Of an open round: what each node does now."""
     capped: Json = field(default_factory=dict)
     """The nodes that count less than their examples would have them (`weights.max_share`), with the share of these."""
+    bytes_resent_up: int = 0
+    """Of updates, because uploads broke: as the nodes say."""
+    bytes_resent_down: int = 0
+    """Of models, because downloads broke."""
 
 
 @dataclass(frozen=True)

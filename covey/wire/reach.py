@@ -26,6 +26,10 @@ WRONG_PORT = (
     "is a coordinator's enrolment port (--enrol-listen, 7401 by default), which takes join tokens only; "
     "nodes and admins connect to its main port (--listen, 7400 by default)"
 )
+CLOSED = (
+    "what listens there closes connections without an answer: the coordinator is stopping or away, and a relay or load "
+    "balancer stands before it, or it is another program"
+)
 
 
 def host_and_port(address: str) -> tuple[str, int]:
@@ -93,6 +97,8 @@ def why(address: str, authority_pem: bytes = b"", *, enrolling: bool = False) ->
         return "nothing listens there; is the coordinator running, and is this its port?"
     except TimeoutError:
         return f"no answer within {PROBE_S:g} s; is a firewall in the way, or is it another machine's address?"
+    except ConnectionResetError:
+        return CLOSED
     except OSError as error:
         return error.strerror or str(error)
 
@@ -108,6 +114,8 @@ def _look_at(connection: socket.socket, authority_pem: bytes, enrolling: bool) -
             return problem or _admission(secured, enrolling)
     except TimeoutError:
         return f"something listens there, but does not shake hands within {PROBE_S:g} s; the coordinator may be busy"
+    except (ssl.SSLEOFError, ConnectionError):
+        return CLOSED
     except (ssl.SSLError, OSError, ValueError):
         return "what listens there does not speak TLS: it is another program, or the port of another service"
 

@@ -163,7 +163,7 @@ def _assignment_from(message: pb.Assignment) -> msg.Assignment:
 
 
 _READ: dict[str, Callable[[Any], msg.CoordinatorMessage]] = {
-    "welcome": lambda m: msg.Welcome(m.version, m.federation, m.node, m.heartbeat_s, m.wire),
+    "welcome": lambda m: msg.Welcome(m.version, m.federation, m.node, m.heartbeat_s, m.wire, m.lanes),
     "assignment": _assignment_from,
     "download": lambda m: msg.DownloadGrant(m.digest, bytes(m.chunk_sha256)),
     "upload": lambda m: msg.UploadGrant(m.update, tuple((part.digest, part.offset) for part in m.parts)),

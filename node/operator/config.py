@@ -17,6 +17,7 @@ from covey.spec import RunSpec
 from covey.telemetry import LogFormat
 from covey.texts import read_text
 from covey.validation import explain
+from covey.wire.transfers.lanes import MAX_LANES
 from covey.worker.client.confinement import Confinement
 from covey.worker.jobs.training import TrainLimits
 
@@ -43,6 +44,8 @@ DEFAULT_SETTINGS = """\
 [limits]
 # Most disk for the model of one run, and the files that come beside it, in GiB; without it, what is free.
 # disk_gib = 20
+# Most connections over which one large file comes or goes, where the way is long (1 to 4).
+# connections = 4
 # How long a job may go without a step (seconds); runs may ask for less ([training] stall_s), never for more.
 # stall_s = 540
 # Most memory of the worker's own, in GiB, the program itself (about 1) included; mapped files and a GPU's memory apart.
@@ -99,6 +102,8 @@ class Limits(_Settings):
     """How long a job may go without a step, whatever its run says."""
     disk_gib: float = Field(default=math.inf, gt=0)
     """Most disk for the model of a run, and the files beside it. Never more than is free."""
+    connections: int = Field(default=MAX_LANES, ge=1, le=MAX_LANES)
+    """Most connections of one transfer."""
     memory_gib: float = Field(default=math.inf, gt=0)
     """Most memory of the worker's own."""
     round_s: float = Field(default=math.inf, gt=0)

@@ -15,8 +15,10 @@ class Events(ABC):
         """Append an event."""
 
     @abstractmethod
-    def events(self, *, run: str = "", node: str = "", before_id: int = 0, limit: int = 100) -> list[EventRecord]:
-        """Events, newest first, optionally of one run or node, and only those recorded before the one of an id."""
+    def events(
+        self, *, run: str = "", node: str = "", kind: str = "", before_id: int = 0, limit: int = 100
+    ) -> list[EventRecord]:
+        """Events, newest first, of one run, node or kind where these are given, recorded before the one of an id."""
 
     @abstractmethod
     def setting(self, key: str) -> str | None:

@@ -67,6 +67,9 @@ class RoundRecord:
     """Those of the version that this round made (`version`); empty until evaluated."""
     version: int | None = None
     """The version that it made; in an asynchronous run the one that its update went into. None: none (yet)."""
+    part: int | None = None
+    """In an asynchronous run: the part of experiment data of a node that came when all were dealt. None: it has the
+    part of its place in the roster, or there was none for it."""
     arrival: int | None = None
     """In an asynchronous run: the order in which updates were recorded, from 1. None: there is no update yet."""
     phase: int = 1

@@ -127,6 +127,7 @@ class Group(Base):
     reason: Mapped[str] = mapped_column(FreeText)
     version: Mapped[int | None]
     arrival: Mapped[int | None]
+    part: Mapped[int | None]
     __table_args__ = (Index(None, "run", "state", "arrival"), Index(None, "run", "arrival"))
 
 

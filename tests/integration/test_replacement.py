@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from covey.testing.federation import Federation
-from tests.integration.specs import spec
+from tests.integration.specs import async_spec, spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
 
@@ -35,6 +35,45 @@ def test_the_newcomer_takes_the_free_part(tmp_path, waits):
         assert [weights["n2"] for weights in together if "n2" in weights][:1] == [lost]
         assert all(len(weights) == 2 for weights in together)
         federation.cli("run", "stop", run, "--data-dir", federation.coordinator_dir)
+
+
+def test_in_an_asynchronous_run_it_takes_it_too_and_gives_it_back(tmp_path):
+    """The part is on record with the assignment: each node's weight, its number of examples, says which it is."""
+    with Federation(tmp_path, nodes=3) as federation:
+        federation.start_coordinator()
+        federation.join()
+        for index in range(2):
+            federation.start_node(index)
+        federation.wait_connected(2)
+        text = async_spec(updates=100_000, min_nodes=1, rounds="rejoin_s = 1", every=0)
+        run = federation.submit(text + '[data]\npartition = "dirichlet"\nalpha = 0.5\nparts = 2\n')
+        own = {node: weight(federation, run, node) for node in ("n0", "n1")}
+        assert own["n0"] != own["n1"]
+        federation.start_node(2)
+        federation.kill_node(1)
+        assert weight(federation, run, "n2") == own["n1"]
+        federation.kill_coordinator()
+        federation.start_coordinator()
+        seen = len(federation.rounds(run))
+        federation.start_node(1)
+        assert weight(federation, run, "n1", after=seen) == own["n1"]
+        assert weight(federation, run, "n0", after=seen) == own["n0"]
+        federation.until(lambda: declined(federation, run, "n2"), 60, "n2 has a part beside its owner")
+        federation.cli("run", "stop", run, "--data-dir", federation.coordinator_dir)
+
+
+def weight(federation, run, node, after=0):
+    """Of a node's first accepted update in an assignment after this one."""
+    found: list[float] = []
+
+    def came() -> bool:
+        numbers = [r["round"] for r in federation.rounds(run) if r["round"] > after and r["invited"] == [node]]
+        updates = (update for number in numbers for update in federation.admin.round(run, number)["updates"])
+        found.extend(update["weight"] for update in updates if update["verdict"] == "accepted")
+        return bool(found)
+
+    federation.until(came, 60, f"{node} took no part")
+    return found[0]
 
 
 def took_part(federation, run, node):

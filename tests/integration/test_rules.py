@@ -6,6 +6,7 @@ import contextlib
 import json
 import sqlite3
 
+import numpy as np
 import pytest
 
 from covey.testing.federation import Federation
@@ -96,6 +97,35 @@ def test_fairness_weighs_each_update_by_its_loss(federation):
 def test_a_rule_behind_a_pre_aggregator_stands(federation, before, rule):
     options = RULES[rule]
     assert train(federation, rule, f"{options}\n[[aggregation.pre]]\n{before}")[1] > STANDS / 2
+
+
+@pytest.mark.parametrize("before", ['name = "static-clip"\noptions = { c = 0.5 }', 'name = "arc"\noptions = { f = 1 }'])
+def test_the_share_of_a_clipped_update_that_is_shown_is_the_one_that_was_used(federation, before):
+    kept = "[keep]\nversions = 2\nupdates = 1\n"
+    run, _ = train(federation, "mean", f"[[aggregation.pre]]\n{before}\n{kept}", rounds=1)
+    shares = {update["node"]: update["share"] for update in federation.admin.round(run, 1)["updates"]}
+    attacker = shares[federation.names[-1]]
+    assert 0 < attacker == min(shares.values()) < max(shares.values()) / 2  # ten times as long as the others
+    with contextlib.closing(sqlite3.connect(federation.coordinator_dir / "covey.db")) as database:
+        sent = database.execute("SELECT node, parts FROM assignments WHERE run = ?", (run,)).fetchall()
+        versions = database.execute("SELECT digest FROM model_versions WHERE run = ? ORDER BY version", (run,))
+        (first,), (second,) = versions.fetchall()
+    updates = {node: floats(federation, json.loads(parts)[0]["digest"]) for node, parts in sent}
+    used = sum(shares[node] * update for node, update in updates.items())
+    change = tensors(federation, second) - tensors(federation, first)
+    np.testing.assert_allclose(change, used, rtol=1e-4, atol=1e-6)
+
+
+def floats(federation, digest):
+    """The float32 values of an update's file, as float64."""
+    return np.fromfile(federation.coordinator_dir / "files" / "artifacts" / digest, dtype="<f4").astype(np.float64)
+
+
+def tensors(federation, digest):
+    """The same of a model's file, in the order of its layout."""
+    data = (federation.coordinator_dir / "files" / "artifacts" / digest).read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    return np.frombuffer(data[start:], dtype="<f4").astype(np.float64)
 
 
 def test_a_round_that_the_rule_refuses_goes_to_its_fallback(federation):

@@ -18,6 +18,7 @@ from typing_extensions import override
 from covey import faults
 from covey.artifact import Artifact
 from covey.coordinator.modes.asynchronous import events as ev
+from covey.coordinator.modes.asynchronous.data_parts import DataParts
 from covey.coordinator.modes.asynchronous.decisions import (
     DecisionInput,
     PendingUpdate,
@@ -39,6 +40,7 @@ from covey.coordinator.runs.steps.damage import intact, is_whole, note_lost
 from covey.coordinator.runs.steps.preparation import Prepared
 from covey.coordinator.runs.verdict_feedback import VerdictFeedback
 from covey.errors import Conflict, CorruptChunk, CoveyError, Late
+from covey.machines.membership import Membership
 from covey.machines.protocol import TransferProgressed, UpdateStored, Verdict
 from covey.machines.shortage import listed
 from covey.storage.files.room import scratch_files
@@ -80,6 +82,7 @@ class AsyncMode(Mode):
         self._unsigned: list[CommitVerdict] = []
         """Final verdicts that no commit names yet."""
         self._feedback = VerdictFeedback()
+        self._parts = DataParts()
         self._opened_at: dict[int, float] = {}
         """When the assignments were opened that were so since this coordinator's start (monotonic seconds)."""
 
@@ -132,6 +135,7 @@ class AsyncMode(Mode):
         self._open = {node: (w.number, store.version(run, w.base_version)) for node, w in restored.open.items()}
         self._earlier = load_earlier(store, run, self._run.step)
         self._unsigned = load_unsigned(store, run)
+        self._parts = DataParts.load(store, self._run.run)
         if self._run.ready().description.node_state:
             self._feedback = VerdictFeedback.load(store, run, self._run.run.roster, restored.last_number)
 
@@ -150,11 +154,18 @@ class AsyncMode(Mode):
                 self._run.driver.spawn(self._decide())
 
     async def _open_assignment(self, action: ev.OpenAssignment) -> None:
-        base = self._run.newest()
-        await self._run.open(action.number, 1, (action.node,), base, action.roster)
+        run, base = self._run, self._run.newest()
+        await run.extend_roster(action.roster)
+        part = self._parts.take(action.node, run.run.roster, run.run.parts, self._members())
+        await run.open(action.number, 1, (action.node,), base, action.roster, part)
         self._open[action.node] = action.number, base
         self._opened_at[action.number] = time.monotonic()
-        self._run.log.debug("assignment opened", round=action.number, node=action.node, version=base.version)
+        run.log.debug("assignment opened", round=action.number, node=action.node, version=base.version)
+
+    def _members(self) -> Membership:
+        if self.machine is None:
+            raise RuntimeError("the run is not taken up")
+        return self.machine.members
 
     def _send(self, action: ev.SendAssignment) -> None:
         number, base = self._open[action.node]
@@ -163,7 +174,8 @@ class AsyncMode(Mode):
             feedback=self._feedback.of(action.node), node_state=description.node_state, wanted=wanted_parts(description)
         )
         # Versions outnumber rounds by far: only the last one is evaluated on the nodes.
-        self._run.assign(action.node, number, 1, base, inputs, present=set(self._services.nodes.nodes()))
+        part = self._parts.of(action.node)
+        self._run.assign(action.node, number, 1, base, inputs, part=-1 if part is None else part)
 
     async def _close(self, action: ev.CloseAssignment) -> None:
         run = self._run

@@ -23,6 +23,7 @@ from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.runs.assignments import (
     AssignmentInputs,
     evaluates_first,
+    free_part,
     input_files,
     method_files,
     wanted_parts,
@@ -220,14 +221,15 @@ class RoundsMode(Mode):
         return {*machine.invited, *(node for node, answer in machine.answers.items() if answer == "received")}
 
     def _assign(self, action: ev.Assign) -> None:
-        base, inputs, is_first = self._run.newest(), self.inputs(action.node), self.open_phase(action.node) == 1
+        run, is_first = self._run.run, self.open_phase(action.node) == 1
+        base, inputs = self._run.newest(), self.inputs(action.node)
         self._run.assign(
             action.node,
             action.round,
             action.attempt,
             base,
             inputs,
-            present=self._at_work(),
+            part=free_part(run.roster, run.parts, self._at_work(), action.node),
             evaluate=is_first and evaluates_first(self._run.ready().spec, base),
             has_change=not is_first or (inputs.change is not None and action.node in self._holders),
         )

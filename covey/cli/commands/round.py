@@ -101,6 +101,7 @@ def _newest(connection: Connection, run: str) -> int:
         f"version ({', '.join(VERSION_FIELDS)}; null before the commit)",
         f"nodes (of an open round; a list of: {', '.join(PROGRESS_FIELDS)})",
         "capped (the share of the examples, by node, of those that weights.max_share bounds)",
+        "bytes_resent_up, bytes_resent_down (what went twice because transfers broke)",
     ),
 )
 @click.argument("run")
@@ -119,7 +120,8 @@ def show_round(run: str, number: int | None, as_json: bool, target: Target) -> N
         updates = plain_list(detail.updates, UPDATE_FIELDS)
         nodes = plain_list(detail.nodes, PROGRESS_FIELDS)
         said = {"updates": updates, "version": version, "nodes": nodes, "capped": dict(detail.capped)}
-        print_json({**plain(detail.round, ROUND_FIELDS), **said})
+        twice = {"bytes_resent_up": detail.bytes_resent_up, "bytes_resent_down": detail.bytes_resent_down}
+        print_json({**plain(detail.round, ROUND_FIELDS), **said, **twice})
         return
     from covey.cli.views import tables
 

@@ -245,12 +245,19 @@ def round_details(detail: RoundDetail) -> list[Any]:
             ("model sha256", detail.version.model_sha256 if detail.version else ""),
             ("metrics", metrics_line(detail.round.metrics)),
             ("capped", _capped(detail)),
+            ("sent twice", _resent(detail)),
             ("task's code", _code(detail)),
             *missing_rows(detail.round.missing),
             *(row for update in detail.updates for row in missing_rows(update.missing, f" of {update.node}")),
         ]
     )
     return [round_table([detail.round]), updates, progress_table(detail.nodes) if detail.nodes else None, facts]
+
+
+def _resent(detail: RoundDetail) -> str:
+    """What went twice because transfers broke."""
+    ways = (("of updates", detail.bytes_resent_up), ("of models", detail.bytes_resent_down))
+    return ", ".join(f"{amount(count)} {what}" for what, count in ways if count)
 
 
 def progress_table(nodes: Iterable[NodeProgress]) -> list[Any]:

@@ -89,6 +89,8 @@ def detail_of(message: pb.RoundDetail) -> RoundDetail:
         values_of(Update, message.updates),
         version,
         values_of(NodeProgress, message.nodes),
+        bytes_resent_up=message.resent_up,
+        bytes_resent_down=message.resent_down,
     )
 
 

@@ -85,6 +85,15 @@ class AsyncConformance:
         decide(store, run, 1, [make.accepted(updates[3])])
         assert store.next_arrival(run) == updates[1]
 
+    def test_an_assignment_says_which_part_of_the_data_it_is_for(self, store: Store) -> None:
+        run = start_async_run(store)
+        for number, part in ((1, None), (2, 0), (3, 1)):
+            node = make.NODES[number - 1]
+            store.open_round(make.round_record(run, number, invited=(node,), base_version=0, part=part))
+        assert store.record_update(make.update_record(run, 2, make.NODES[1]))
+        assert [one.part for one in store.rounds(run)] == [None, 0, 1]
+        assert store.round(run, 2).part == 0
+
     def test_rounds_of_the_other_mode_have_no_arrival(self, store: Store) -> None:
         run = make.start_run(store)
         make.play_round(store, run, 1)

@@ -133,6 +133,8 @@ class RunConformance:
         assert store.events() == events[::-1]
         assert store.events(run="run-1") == [events[2], events[1]]
         assert store.events(node="bob") == [events[1]]
+        assert store.events(kind="waiting") == [events[2]]
+        assert store.events(run="run-1", kind="joined") == []
         assert store.events(limit=1) == [events[2]]
 
     def test_settings_are_overwritten(self, store: Store) -> None:

@@ -6,10 +6,12 @@ by whoever reads nothing, and with the servicer's lock also hold up everybody wh
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import grpc
+import grpc.aio
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import SERVICE_NAME, aio
 
@@ -51,3 +53,19 @@ class HealthService:
             response_serializer=health_pb2.HealthCheckResponse.SerializeToString,
         )
         return grpc.method_handlers_generic_handler(SERVICE_NAME, {"Check": check})
+
+
+async def round_trip_s(channel: grpc.aio.Channel, timeout_s: float = 10.0) -> float:
+    """How long a question and its answer take on a connection; 0.0: it is not answered."""
+    check = channel.unary_unary(
+        f"/{SERVICE_NAME}/Check",
+        request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+        response_deserializer=health_pb2.HealthCheckResponse.FromString,
+    )
+    try:
+        await check(health_pb2.HealthCheckRequest(), timeout=timeout_s)  # with the making of the connection
+        began = time.monotonic()
+        await check(health_pb2.HealthCheckRequest(), timeout=timeout_s)
+    except grpc.aio.AioRpcError:
+        return 0.0
+    return time.monotonic() - began

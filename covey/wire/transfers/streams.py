@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, Callable
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, aclosing, suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import grpc.aio
 
@@ -20,6 +21,7 @@ from covey.errors import NotFound, Stalled, StoreError, TransferError
 from covey.protos import coordinator_pb2
 from covey.wire.transfers.chunk_writer import Files, Spool, SpoolWriter
 from covey.wire.transfers.chunks import DOWNLOAD, UPLOAD, decode, decoded, download_call, prefix, upload_call
+from covey.wire.transfers.lanes import Lane, woven
 
 _WRITE_FAILED = "Internal error from Core"
 """What grpc.aio says, with status INTERNAL, if it sees a write fail before it sees the call's real status."""
@@ -56,8 +58,11 @@ class _Patience:
 # -- sending
 
 
-async def chunks_of(path: Path, size_bytes: int, offset: int = 0) -> AsyncGenerator[bytes]:
-    """A file's chunks from `offset` on, as messages ready for the wire.
+ONLY = Lane()
+
+
+async def chunks_of(path: Path, size_bytes: int, offset: int = 0, lane: Lane = ONLY) -> AsyncGenerator[bytes]:
+    """A file's chunks from `offset` on, as messages ready for the wire: those of one lane.
 
     Raises:
         TransferError: `offset` is neither the start of a chunk nor the end.
@@ -71,7 +76,7 @@ async def chunks_of(path: Path, size_bytes: int, offset: int = 0) -> AsyncGenera
     except FileNotFoundError as error:
         raise NotFound(f"the file {path.name} is not here any more") from error
     try:
-        for start in range(offset, size_bytes, CHUNK_BYTES):
+        for start in lane.starts(offset, size_bytes):
             wanted = min(CHUNK_BYTES, size_bytes - start)
             message = _message_at(fd, start, wanted, flags=os.RWF_NOWAIT)
             yield message or await asyncio.to_thread(_whole_message_at, fd, start, wanted)
@@ -105,9 +110,9 @@ def _whole_message_at(fd: int, start: int, size_bytes: int) -> bytes:
     return message
 
 
-def serve_download(path: Path, artifact: Artifact, offset: int) -> AsyncGenerator[bytes]:
+def serve_download(path: Path, artifact: Artifact, offset: int, lane: Lane = ONLY) -> AsyncGenerator[bytes]:
     """The chunks of a file for the method behind a download; errors as in `chunks_of`."""
-    return chunks_of(path, artifact.size_bytes, offset)
+    return chunks_of(path, artifact.size_bytes, offset, lane)
 
 
 async def upload(
@@ -118,9 +123,22 @@ async def upload(
     *,
     stall_s: float,
     on_progress: Progress | None = None,
+    beside: Sequence[grpc.aio.Channel] = (),
+    sent_bytes: int = 0,
     method: str = UPLOAD,
 ) -> int:
     """Send a granted file from `offset` on; returns how many bytes the other side now has, durably.
+
+    Args:
+        channel: A connection.
+        path: The file.
+        artifact: What it is.
+        offset: The first byte that is wanted.
+        stall_s: How long no chunk may pass.
+        on_progress: Told what passes.
+        beside: Further connections that carry the same file, at most `covey.wire.transfers.lanes.MAX_LANES` in all.
+        sent_bytes: How far an earlier attempt had come, to be told to the other side.
+        method: Of which service.
 
     Raises:
         Stalled: The other side took nothing, or did not answer at the end, for `stall_s`.
@@ -128,26 +146,60 @@ async def upload(
         TransferError: The same, but the connection broke in a way that hides why.
         StoreError, NotFound: As `chunks_of`.
     """
-    metadata = (("covey-digest", artifact.digest), ("covey-offset", str(offset)))
+    channels = (channel, *beside)
     async with _Patience(stall_s) as patience:
-        call = upload_call(channel, method)(metadata=metadata)
-        try:
-            # A call that is over before all is sent has its reply, or its error, already.
-            with suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):
-                async with aclosing(chunks_of(path, artifact.size_bytes, offset)) as messages:
-                    async for message in messages:
-                        await call.write(message)
-                        patience.progressed()
-                        if on_progress is not None:
-                            on_progress(len(decode(message)))
-                await call.done_writing()
-            return int((await call).received_bytes)
-        except grpc.aio.AioRpcError as error:
-            if error.details() == _WRITE_FAILED:
-                raise TransferError("the call ended while a chunk was on its way") from error
-            raise
-        finally:
-            call.cancel()
+
+        def passed(count: int) -> None:
+            patience.progressed()
+            if on_progress is not None:
+                on_progress(count)
+
+        metadata = [("covey-digest", artifact.digest), ("covey-offset", str(offset))]
+        if sent_bytes > offset:
+            metadata.append(("covey-sent", str(sent_bytes)))
+        sent = []
+        for index, one in enumerate(channels):
+            lane = Lane(index, len(channels))
+            place = [("covey-lane", str(lane))] if beside else []
+            chunks = chunks_of(path, artifact.size_bytes, offset, lane)
+            sent.append(_send(upload_call(one, method), chunks, [*metadata, *place], passed))
+        return (await _all(sent))[0]
+
+
+async def _send(
+    begin: grpc.aio.StreamUnaryMultiCallable[Any, Any],
+    chunks: AsyncGenerator[bytes],
+    metadata: Sequence[tuple[str, str]],
+    passed: Progress,
+) -> int:
+    call = begin(metadata=tuple(metadata))
+    try:
+        # A call that is over before all is sent has its reply, or its error, already.
+        with suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):
+            async with aclosing(chunks) as messages:
+                async for message in messages:
+                    await call.write(message)
+                    passed(len(decode(message)))
+            await call.done_writing()
+        return int((await call).received_bytes)
+    except grpc.aio.AioRpcError as error:
+        if error.details() == _WRITE_FAILED:
+            raise TransferError("the call ended while a chunk was on its way") from error
+        raise
+    finally:
+        call.cancel()
+
+
+async def _all(sent: Sequence[Coroutine[Any, Any, int]]) -> list[int]:
+    """Wait for all; the first error ends the others."""
+    if len(sent) == 1:
+        return [await sent[0]]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in sent]
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 # -- receiving
@@ -187,9 +239,19 @@ async def download(
     *,
     stall_s: float,
     on_progress: Progress | None = None,
+    beside: Sequence[grpc.aio.Channel] = (),
     method: str = DOWNLOAD,
 ) -> Path:
     """Fetch a granted file, from where an earlier attempt broke; returns where it is.
+
+    Args:
+        channel: A connection.
+        artifact: What is wanted.
+        files: Where it comes.
+        stall_s: How long no chunk may pass.
+        on_progress: Told what passes.
+        beside: Further connections that carry the same file, at most `covey.wire.transfers.lanes.MAX_LANES` in all.
+        method: Of which service.
 
     Raises:
         grpc.aio.AioRpcError: The call failed; calling again resumes.
@@ -199,10 +261,13 @@ async def download(
     spool = await asyncio.to_thread(files.begin, artifact)
     if spool.complete:
         return await asyncio.to_thread(spool.finish)
-    request = coordinator_pb2.DownloadRequest(digest=artifact.digest, offset=spool.offset)
-    call = download_call(channel, method)(request)
-    try:
-        async with aclosing(decoded(call)) as stream:
-            return await receive(stream, spool, offset=spool.offset, stall_s=stall_s, on_progress=on_progress)
-    finally:
-        call.cancel()
+    channels, offset = (channel, *beside), spool.offset
+    async with AsyncExitStack() as stack:
+        streams = []
+        for index, one in enumerate(channels):
+            place = {"lane": index, "lanes": len(channels)} if beside else {}
+            request = coordinator_pb2.DownloadRequest(digest=artifact.digest, offset=offset, **place)
+            call = download_call(one, method)(request)
+            stack.callback(call.cancel)
+            streams.append(await stack.enter_async_context(aclosing(decoded(call))))
+        return await receive(woven(streams), spool, offset=offset, stall_s=stall_s, on_progress=on_progress)

@@ -30,11 +30,14 @@ class SqlEvents(Events):
             self._db.touched(event.run).events.add(number)
 
     @override
-    def events(self, *, run: str = "", node: str = "", before_id: int = 0, limit: int = 100) -> list[EventRecord]:
+    def events(
+        self, *, run: str = "", node: str = "", kind: str = "", before_id: int = 0, limit: int = 100
+    ) -> list[EventRecord]:
         query = _NEWEST_FIRST.limit(limit)
         query = query.where(events.c.id < before_id) if before_id else query
         query = query.where(events.c.run == run) if run else query
         query = query.where(events.c.node == node) if node else query
+        query = query.where(events.c.kind == kind) if kind else query
         with self._db.reading() as connection:
             return [event_record(row) for row in connection.execute(query)]
 

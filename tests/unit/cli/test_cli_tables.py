@@ -32,10 +32,11 @@ def test_a_round_is_shown_with_every_update(capsys):
             Update("a", "accepted", weight=100, share=1.0, bytes=1000, digest="ab" * 32),
             Update("b", "rejected", reason="non-finite values in [model]"),
         ),
+        bytes_resent_down=12_700_000,
     )
     tables.show(*tables.round_details(detail))
     out = capsys.readouterr().out
-    for part in ("LOSS", "0.2500", "accepted", "rejected", "non-finite values in [model]", "abababababab"):
+    for part in ("LOSS", "0.2500", "accepted", "rejected", "non-finite values in [model]", "abababababab", "of models"):
         assert part in out
 
 

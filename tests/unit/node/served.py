@@ -8,10 +8,13 @@ import grpc.aio
 from cryptography import x509
 
 from covey import messages as msg
+from covey.coordinator.nodes.upload_lanes import UploadLanes
 from covey.protos import coordinator_pb2 as pb
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.wire.channels import server_credentials, server_options
+from covey.wire.listeners.health import HealthService
 from covey.wire.transfers import chunks
+from covey.wire.transfers.lanes import Lane
 from covey.wire.transfers.streams import receive, serve_download
 from covey.wire.translation import from_node, to_node
 
@@ -29,12 +32,14 @@ class ServedCoordinator:
         heard: What nodes said, as plain values; heartbeats as None.
         artifacts: By digest, what can be downloaded from `files`, or uploaded into them.
         refuses: Whether transfers are refused.
+        lanes: Of each transfer's call, in their order.
     """
 
     def __init__(self, folder, authority):
         self.files, self.authority = ArtifactFiles(folder), authority
         self.scripts, self.heard, self.artifacts, self.refuses = [], [], {}, False
-        self.sessions, self.address = 0, ""
+        self.sessions, self.address, self.lanes = 0, "", []
+        self._uploads = UploadLanes()
         self._news = asyncio.Event()
 
     async def Session(self, requests, context):
@@ -72,17 +77,26 @@ class ServedCoordinator:
         if self.refuses:
             await context.abort(grpc.StatusCode.NOT_FOUND, "not granted")
         artifact = self.artifacts[request.digest]
-        async for message in serve_download(self.files.path(request.digest), artifact, request.offset):
+        lane = Lane.checked(request.lane, request.lanes)
+        self.lanes.append(lane)
+        async for message in serve_download(self.files.path(request.digest), artifact, request.offset, lane):
             yield message
 
     async def upload(self, stream, context):
         if self.refuses:
             await context.abort(grpc.StatusCode.NOT_FOUND, "not granted")
         metadata = dict(context.invocation_metadata())
-        artifact = self.artifacts[metadata["covey-digest"]]
-        spool = await asyncio.to_thread(self.files.begin, artifact)
-        path = await receive(stream, spool, offset=int(metadata["covey-offset"]), stall_s=20.0)
-        return pb.UploadReply(received_bytes=path.stat().st_size)
+        artifact, offset = self.artifacts[metadata["covey-digest"]], int(metadata["covey-offset"])
+        lane = Lane.parse(metadata.get("covey-lane", "0/1"))
+        self.lanes.append(lane)
+
+        async def take(chunks):
+            spool = await asyncio.to_thread(self.files.begin, artifact)
+            path = await receive(chunks, spool, offset=offset, stall_s=20.0)
+            return path.stat().st_size
+
+        received = await self._uploads.take("n0", artifact.digest, offset, lane, stream, take)
+        return pb.UploadReply(received_bytes=received)
 
     async def start(self, identity):
         """Listen; gives the server, which the caller stops."""
@@ -101,7 +115,8 @@ class ServedCoordinator:
             "Upload": chunks.upload_handler(self.upload),
         }
         server = grpc.aio.server(options=server_options())
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("covey.v1.Coordinator", methods),))
+        health = HealthService(lambda peer: None, {}).handler()
+        server.add_generic_rpc_handlers((health, grpc.method_handlers_generic_handler("covey.v1.Coordinator", methods)))
         port = server.add_secure_port("127.0.0.1:0", server_credentials(identity))
         await server.start()
         self.address = f"127.0.0.1:{port}"

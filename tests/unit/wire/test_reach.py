@@ -14,6 +14,7 @@ import grpc
 import pytest
 
 from covey.errors import CoveyError
+from covey.testing.relay import Relay
 from covey.wire import reach
 from covey.wire.channels import listen, renewing_credentials, server_credentials, server_options
 from covey.wire.identities.authority import Authority
@@ -75,6 +76,13 @@ def test_what_a_plain_connection_finds(chatter: int) -> None:
     assert "nothing listens there" in reach.why(f"127.0.0.1:{free_port()}")
     assert "is not known on this machine" in reach.why("no-such-name.invalid:7400")
     assert "does not speak TLS" in reach.why(f"127.0.0.1:{chatter}")
+
+
+async def test_a_relay_before_a_coordinator_that_is_away_is_not_taken_for_another_program() -> None:
+    async with Relay(f"127.0.0.1:{free_port()}") as relay:
+        told = await reach.why_unreachable(relay.address)
+    assert "the coordinator is stopping or away" in told
+    assert "TLS" not in told
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])

@@ -12,7 +12,13 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.create_table(
+    used = _used()  # read first: no row may refer to a token while SQLite makes the table of tokens anew
+    with op.batch_alter_table("tokens") as table:
+        table.add_column(sa.Column("uses", sa.BigInteger(), nullable=False, server_default="1"))
+        table.drop_column("csr_key_sha256")
+        table.drop_column("certificate")
+    _drop_default("uses")
+    redemptions = op.create_table(
         "redemptions",
         sa.Column("secret_sha256", sa.String(), nullable=False),
         sa.Column("csr_key_sha256", sa.String(), nullable=False),
@@ -23,15 +29,13 @@ def upgrade() -> None:
             ["secret_sha256"], ["tokens.secret_sha256"], name="fk_redemptions_secret_sha256_tokens"
         ),
     )
-    op.execute(
-        "INSERT INTO redemptions (secret_sha256, csr_key_sha256, node, certificate)"
-        " SELECT secret_sha256, csr_key_sha256, name, certificate FROM tokens WHERE csr_key_sha256 <> ''"
-    )
-    with op.batch_alter_table("tokens") as table:
-        table.add_column(sa.Column("uses", sa.BigInteger(), nullable=False, server_default="1"))
-        table.drop_column("csr_key_sha256")
-        table.drop_column("certificate")
-    _drop_default("uses")
+    op.bulk_insert(redemptions, used)
+
+
+def _used() -> list[dict[str, object]]:
+    """The use of each token that has one, as a row of `redemptions`."""
+    query = "SELECT secret_sha256, csr_key_sha256, name AS node, certificate FROM tokens WHERE csr_key_sha256 <> ''"
+    return [dict(row) for row in op.get_bind().execute(sa.text(query)).mappings()]
 
 
 def downgrade() -> None:

@@ -14,8 +14,10 @@ from covey.artifact import CHUNK_BYTES, artifact_of
 from covey.coordinator.nodes import downloads as module
 from covey.coordinator.nodes.downloads import Downloads
 from covey.coordinator.nodes.sessions import Sessions
+from covey.coordinator.runs.sent_again import Resent
 from covey.errors import Conflict, NotFound, TransferError
 from covey.protos import tensors_pb2 as pb
+from covey.wire.transfers.lanes import Lane
 from covey.wire.translation import from_coordinator
 
 SMALL, LARGE = b"small", b"L" * (2 * CHUNK_BYTES + 5)
@@ -29,7 +31,10 @@ class Run:
     def __init__(self, *artifacts):
         self.run = SimpleNamespace(run="run", submitted_at=1.0)
         self.files = {artifact.digest: artifact for artifact in artifacts}
-        self.bytes = {}
+        self.bytes, self.twice = {}, []
+
+    def resent(self, node, resent):
+        self.twice.append((node, resent))
 
     def served(self, node, digest):
         return self.files.get(digest)
@@ -214,3 +219,62 @@ async def test_one_that_is_under_way_keeps_its_grant(downloads, impatient, world
         await watched_until(lambda: not downloads.holds("bob", large.digest))
         assert downloads.holds("ada", large.digest)
     await watched_until(lambda: world.background.is_idle)
+
+
+async def test_over_several_connections_each_gets_its_chunks_and_the_last_to_end_frees_the_slot(downloads, sessions):
+    downloads.asked("ada", msg.DownloadAsk(large.digest))
+    shares = []
+    for index in range(2):
+        assert downloads.holds("ada", large.digest)
+        stream = downloads.stream("ada", large.digest, 0, Lane(index, 2))
+        shares.append([content(message) async for message in stream])
+    assert shares == [CHUNKS[0::2], CHUNKS[1::2]]
+    assert not downloads.holds("ada", large.digest)
+
+
+async def test_a_connection_comes_once_and_their_number_is_one(downloads, sessions):
+    downloads.asked("ada", msg.DownloadAsk(large.digest))
+    async with aclosing(downloads.stream("ada", large.digest, 0, Lane(0, 2))) as going:
+        await anext(going)
+        for lane in (Lane(0, 2), Lane(1, 3), Lane()):
+            with pytest.raises(Conflict):
+                await anext(downloads.stream("ada", large.digest, 0, lane))
+        assert downloads.holds("ada", large.digest)
+
+
+async def test_with_one_connection_that_breaks_the_grant_is_used_up(downloads, sessions):
+    downloads.asked("ada", msg.DownloadAsk(large.digest))
+    async with aclosing(downloads.stream("ada", large.digest, 0, Lane(0, 2))) as other:
+        async with aclosing(downloads.stream("ada", large.digest, 0, Lane(1, 2))) as going:
+            await anext(going)
+            await anext(other)
+        with pytest.raises(TransferError):
+            await anext(other)
+    downloads.asked("ada", msg.DownloadAsk(large.digest))
+    assert await got(downloads, "ada", large) == CHUNKS
+
+
+async def test_where_a_connection_never_came_the_node_may_begin_anew(downloads, sessions):
+    downloads.asked("ada", msg.DownloadAsk(large.digest))
+    assert [message async for message in downloads.stream("ada", large.digest, 0, Lane(0, 2))]
+    downloads.asked("ada", msg.DownloadAsk(large.digest))
+    assert await got(downloads, "ada", large) == CHUNKS
+
+
+async def test_what_passed_before_a_download_broke_is_counted_when_it_passes_again(downloads, sessions, run):
+    async def broken_after(chunks, offset):
+        downloads.asked("ada", msg.DownloadAsk(large.digest))
+        async with aclosing(downloads.stream("ada", large.digest, offset)) as going:
+            for _ in range(chunks):
+                await anext(going)
+
+    await broken_after(2, 0)
+    assert run.twice == []
+    downloads.drop("ada")  # its session broke as well
+    await broken_after(1, CHUNK_BYTES)  # one of the two had arrived
+    assert run.twice == [("ada", Resent(down=CHUNK_BYTES))]
+    downloads.asked("ada", msg.DownloadAsk(large.digest))
+    await got(downloads, "ada", large, 2 * CHUNK_BYTES)  # now all had
+    downloads.asked("ada", msg.DownloadAsk(large.digest))
+    await got(downloads, "ada", large)  # a file that came whole, and is wanted once more
+    assert run.twice == [("ada", Resent(down=CHUNK_BYTES))]

@@ -9,6 +9,7 @@ import pytest
 
 from covey import messages as msg
 from covey.artifact import artifact_of
+from covey.coordinator.runs.sent_again import Resent
 from covey.errors import NotFound
 from covey.wire.identities.signing import ReceiptStatement, SigningKey
 
@@ -179,7 +180,8 @@ async def test_a_file_that_does_not_come_along_is_granted_received_and_recorded(
     await world.nodes.until(lambda: world.nodes.got(msg.UploadGrant, "ada"))
     (grant,) = world.nodes.got(msg.UploadGrant, "ada")
     assert grant.offsets == ((part.artifact.digest, 0),)
-    size = await world.offers.receive("ada", part.artifact.digest, 0, stream(part.data))
+    size = await world.offers.receive("ada", part.artifact.digest, 0, stream(part.data), sent=1 << 40)
+    assert world.runs.of("run").sent_again.of(1) == Resent(up=size)  # of what a node says no more than can be
     assert size == part.artifact.size_bytes
     assert len(world.nodes.got(msg.Receipt, "ada")) == 1
     assert world.runs.of("run").bytes_received == size
