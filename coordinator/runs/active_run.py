@@ -366,7 +366,7 @@ class ActiveRun:
         totals = {"bytes_received": bytes_received, "bytes_sent": self.bytes_sent}
         self.record.commit_step(made.record, made.judged, made.version, **totals)
         if not made.record.opens:
-            again = self.sent_again.ended(made.record.group, self.run.run, self.services.clock())
+            again = self.sent_again.ended(made.record.group, self.run.run, self.services.now())
             if again is not None:
                 self.record.add_event(again)
         discard_scratch(self.services.files, made.job, made.result)

@@ -215,7 +215,7 @@ class AsyncMode(Mode):
         """The policy does not see it; its node gets its next assignment."""
         await self._record_outcome(update.round, update.node, "rejected", reason, discard=True)
         if reason != EVICTED:
-            await self._run.persist(note_lost, self._run.record, update, reason, self._services.clock())
+            await self._run.persist(note_lost, self._run.record, update, reason, self._services.now())
         self._opened_at.pop(update.round, None)
         self._services.metrics.judged([(update.node, "rejected")])
         self._settle(update, counted=False)
@@ -251,7 +251,7 @@ class AsyncMode(Mode):
                 raise
             return  # the run was stopped meanwhile; what was made is dropped with the next start
         for number in given.lost:
-            await run.persist(note_lost, run.record, given.earlier[number].update, LOST, self._services.clock())
+            await run.persist(note_lost, run.record, given.earlier[number].update, LOST, self._services.now())
         self._note(outcome)
         self._settle(pending.update, counted=True)
         await run.persist(self._retain)

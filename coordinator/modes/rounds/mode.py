@@ -280,7 +280,7 @@ class RoundsMode(Mode):
         return record.updates(run, number) if self._reject_damaged(answers) else answers
 
     def _reject_damaged(self, answers: Sequence[UpdateRecord]) -> bool:
-        return reject_damaged(self._run.record, self._services.files, answers, self._services.clock())
+        return reject_damaged(self._run.record, self._services.files, answers, self._services.now())
 
     async def _aggregate(self, action: ev.Aggregate) -> None:
         run, closing = self._run, self._closing
