@@ -16,7 +16,7 @@ from covey.storage.files.spool import obstruction
 R = TypeVar("R")
 RETRY_S = 1.0
 SAY_EVERY_S = 30.0
-CURRENT_S = 5.0
+CURRENT_S = 3.0
 """So long after a node's update met one it is shown: the node offers it again more often."""
 log = structlog.get_logger(room="coordinator")
 
@@ -45,6 +45,10 @@ class Obstacle:
         """Something could not be done, and a node will try again: shown for a while."""
         self._text, self._met_at = str(error), self._clock()
         self._say(error)
+
+    def gone(self) -> None:
+        """What a node tried again was done."""
+        self._text = ""
 
     def _say(self, error: StoreError) -> None:
         """Say it if its kind is new, and now and then."""

@@ -64,3 +64,59 @@ def disk(folder: Path, mib: int = 64) -> Iterator[Disk]:
         yield made
     finally:
         made.close()
+
+
+class BreakableDisk:
+    """An ext4 file system in a file, which can be made to fail as one whose disk fails does: read-only, at once.
+
+    Args:
+        folder: Where it is mounted; made.
+        image: The file.
+        mib: How large.
+    """
+
+    def __init__(self, folder: Path, image: Path, mib: int) -> None:
+        self.folder, self._image = folder, image
+        with image.open("wb") as file:
+            file.truncate(mib << 20)
+        _run("mkfs.ext4", "-q", "-F", image)
+        folder.mkdir(parents=True)
+        self._mount()
+
+    def _mount(self) -> None:
+        _run("mount", "-o", "loop", self._image, self.folder)
+
+    def fail(self) -> None:
+        """From now on nothing can be written, also into files that are open."""
+        _run("mount", "-o", "remount,abort", self.folder)
+
+    def mend(self) -> None:
+        """Check it, and mount it again: whoever had files open on it must be started again."""
+        self.close()
+        subprocess.run(["e2fsck", "-p", self._image], capture_output=True)
+        self._mount()
+
+    def close(self) -> None:
+        """Unmount it."""
+        _run("umount", "-l", self.folder)
+
+
+@contextlib.contextmanager
+def breakable_disk(folder: Path, mib: int = 64) -> Iterator[BreakableDisk]:
+    """A small disk that can fail, or the test is skipped."""
+    if os.getuid() != 0:
+        pytest.skip("only root may mount a small disk")
+    image = folder.parent / f"{folder.name}.img"
+    image.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        made = BreakableDisk(folder, image, mib)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no disk that can fail can be mounted here: {error}")
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def _run(*command: object) -> None:
+    subprocess.run(list(map(str, command)), check=True, capture_output=True)
