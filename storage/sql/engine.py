@@ -16,7 +16,8 @@ from covey.errors import DiskFull, Obstructed, StoreError, StoreUnavailable
 from covey.storage.files.spool import free_at
 from covey.storage.sql.hot import begin
 
-BUSY_TIMEOUT_MS = 10_000
+BUSY_TIMEOUT_MS = 3000
+"""So long a lock of another program is waited for in SQLite itself, which holds up all other calls; then it is said."""
 CONNECT_TIMEOUT_S = 5
 WRITES = "covey_writes"
 """Execution option of the one connection that writes."""

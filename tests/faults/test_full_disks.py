@@ -73,6 +73,12 @@ def filled_again_and_again(federation, run, full, step_bytes):
 PLACES = re.compile(r"(spool|scratch|artifacts|journal|state|covey\.db)|the (model) and")
 
 
+def has_ended(federation, run, words):
+    """Whether a run says this, or is completed: what it needed may have been there already."""
+    now = federation.show(run)
+    return now["state"] == "completed" or words in now["reason"]
+
+
 def places(said):
     """The places of which it was said that they have no room."""
     return {match[1] or match[2] for text in said for match in PLACES.finditer(text)}
@@ -116,33 +122,57 @@ def test_a_full_disk_of_the_coordinator_is_waited_for(setup):
 
 def test_a_coordinator_that_is_killed_on_a_full_disk_goes_on_when_there_is_room(setup):
     federation, full, _ = setup
-    run = federation.submit(run_of("full", 3, train_seconds=1.0))
-    federation.wait_round(run, 1)
-    full.fill()
-    federation.until(lambda: "are free on" in federation.show(run)["reason"], 30, "it does not say why it waits")
-    federation.kill_coordinator()
-    full.empty()
+    full.fill(FOR_A_ROW)
+    try:
+        run = federation.submit(run_of("full", 3))
+        says(federation, run, "are free on")
+        federation.kill_coordinator()
+    finally:
+        full.empty()
     federation.start_coordinator()
     ended = federation.wait(run)
     assert federation.wait(federation.submit(run_of("full", 3)))["model_sha256"] == ended["model_sha256"]
 
 
+def says(federation, run, words):
+    """Wait until a run's reason says something."""
+    federation.until(lambda: words in federation.show(run)["reason"], 30, f"it does not say {words!r}")
+
+
 def limit_of_files(pids, size_bytes):
-    """Let these processes write no file that is larger, as a quota would; -1: any."""
+    """Let these processes write no file that is larger, as a quota would."""
     for pid in pids:
         psutil.Process(pid).rlimit(resource.RLIMIT_FSIZE, (size_bytes, resource.RLIM_INFINITY))
 
 
 @pytest.mark.parametrize("name", ["coordinator", "n1"])
 def test_a_limit_of_the_size_of_files_is_waited_for(setup, name):
+    """Of the coordinator only the worker's: its database's log may be larger already."""
     federation, *_ = setup
-    pids = federation.pids[name], federation.worker_pids[name]
+    pids = [federation.worker_pids[name], *([federation.pids[name]] if name == "n1" else [])]
     limit_of_files(pids, MODEL_BYTES // 2)
     try:
         run = federation.submit(run_of("limited", 4 + (name == "n1")))
-        federation.until(lambda: "no room for" in federation.show(run)["reason"], 30, "it does not say why it waits")
+        says(federation, run, "no room for")
     finally:
         limit_of_files(pids, resource.RLIM_INFINITY)
     ended = federation.wait(run)
     again = federation.submit(run_of("limited", 4 + (name == "n1")))
+    assert federation.wait(again)["model_sha256"] == ended["model_sha256"]
+
+
+@pytest.mark.parametrize("name", ["coordinator", "n1"])
+def test_too_many_open_files_are_waited_for(setup, name):
+    federation, *_ = setup
+    daemon = psutil.Process(federation.pids[name])
+    before = daemon.rlimit(resource.RLIMIT_NOFILE)
+    daemon.rlimit(resource.RLIMIT_NOFILE, (daemon.num_fds(), before[1]))
+    try:
+        run = federation.submit(run_of("few", 6 + (name == "n1")))
+        if name == "coordinator":
+            says(federation, run, "too many files are open; raise LimitNOFILE")
+    finally:
+        daemon.rlimit(resource.RLIMIT_NOFILE, before)
+    ended = federation.wait(run)
+    again = federation.submit(run_of("few", 6 + (name == "n1")))
     assert federation.wait(again)["model_sha256"] == ended["model_sha256"]
