@@ -13,7 +13,7 @@ from tests.faults.disks import disk
 from tests.integration.specs import spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]
-MODEL_BYTES = 4 * 700_000
+MODEL_BYTES = 4 * 400_000
 FOR_A_ROW = 300_000
 NOTHING, MANY = 65_536, 60
 KEEPS = """
@@ -31,7 +31,7 @@ every = 0
 
 
 def run_of(name, seed, train_seconds=0.1):
-    """Updates and models of three chunks, of another size each: no file of another run is of use."""
+    """Updates and models of two chunks, of another size each: no file of another run is of use."""
     options = f"parameters = {MODEL_BYTES // 4 + 1000 * seed}\ntrain_seconds = {train_seconds}"
     return spec(name, task="synthetic", options=options, rounds=2, policy="deadline_s = 600.0", extra=KEEPS, seed=seed)
 
