@@ -35,6 +35,7 @@ from covey.errors import (
     NotFound,
     NotReady,
     Obstructed,
+    StoreUnavailable,
     TransferError,
 )
 from covey.machines.protocol import NodeAnswered, TransferProgressed, UpdateStored
@@ -117,7 +118,7 @@ class Offers:
             self._refuse(node, digest, error.code, str(error))
             await self._reject(node, message, error)
         except CoveyError as error:
-            if isinstance(error, Obstructed):
+            if isinstance(error, Obstructed | StoreUnavailable):
                 self._services.store.obstacle.met(error)
             log.warning("offer not taken now", node=node, code=error.code, error=str(error))
             self._refuse(node, digest, error.code, str(error))
