@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,6 +94,10 @@ class BreakableDisk:
     def mend(self) -> None:
         """Check it, and mount it again: whoever had files open on it must be started again."""
         self.close()
+        # A copy: in the namespaces of other daemons' workers the file system that failed is still mounted.
+        copy = self._image.with_suffix(f".{len(list(self._image.parent.glob('*.img')))}.img")
+        shutil.copyfile(self._image, copy)
+        self._image = copy
         subprocess.run(["e2fsck", "-p", self._image], capture_output=True)
         self._mount()
 
