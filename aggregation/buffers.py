@@ -137,14 +137,14 @@ def _of_known(slab: Tensor, shares: Tensor, rule: str, base: Tensor) -> Tensor:
     if rule == "median":
         most = known.sum(0) * 2 > len(slab)
         ordered, last = values.masked_fill(~known, torch.inf).sort(0).values, known.sum(0).clamp(min=1)
-        found = (ordered.gather(0, (last - 1)[None] // 2) / 2 + ordered.gather(0, last[None] // 2) / 2)[0]
+        combined = (ordered.gather(0, (last - 1)[None] // 2) / 2 + ordered.gather(0, last[None] // 2) / 2)[0]
     else:
         weight = shares @ known.double()
         most = weight * 2 > shares.sum()
-        found = (shares @ values) / weight
+        combined = (shares @ values) / weight
         low, high = values.masked_fill(~known, torch.inf).amin(0), values.masked_fill(~known, -torch.inf).amax(0)
-        found = found.clamp(low, high)
-    return torch.where(most, found.to(slab.dtype), base)
+        combined = combined.clamp(low, high)
+    return torch.where(most, combined.to(slab.dtype), base)
 
 
 def _mean(slab: Tensor, shares: Tensor) -> Tensor:

@@ -60,8 +60,8 @@ class FLTrust(Aggregator):
         shares = trust / trust.sum() if trust.sum() > 0 else trust
         numbers = numbers_of(cosine=cosines, factor=factors)
         verdicts = [
-            Verdict(node, word_for(share > 0), reason=_reason(share, one), share=share, numbers=one)
-            for node, share, one in zip(updates.nodes, shares.tolist(), numbers, strict=True)
+            Verdict(node, word_for(share > 0), reason=_reason(share, figures), share=share, numbers=figures)
+            for node, share, figures in zip(updates.nodes, shares.tolist(), numbers, strict=True)
         ]
         return Aggregate(updates.weighted_sum(shares * factors), tuple(verdicts))
 

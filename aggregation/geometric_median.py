@@ -56,13 +56,13 @@ class GeometricMedian(Aggregator):
         options, gram = self.options, updates.gram()
         nu = options.nu * typical_distance(gram)
         weights, distances = weiszfeld(gram.numpy(), nu, options.tolerance, options.max_iterations)
-        found = torch.from_numpy(weights)
+        start = torch.from_numpy(weights)
         numbers = numbers_of(distance=torch.from_numpy(distances))
         verdicts = [
             Verdict(node, "accepted", share=weight, numbers=measured)
             for node, weight, measured in zip(updates.nodes, weights.tolist(), numbers, strict=True)
         ]
-        return Aggregate(updates.weighted_sum(found), tuple(verdicts))
+        return Aggregate(updates.weighted_sum(start), tuple(verdicts))
 
 
 def typical_distance(gram: Tensor) -> float:
@@ -110,12 +110,12 @@ def first_step(gram: Vector, nu: float) -> tuple[Vector, bool]:
     distances = squared_distances(torch.from_numpy(gram)).sqrt().numpy()
     row = distances[distances.sum(axis=1).argmin()]
     same = row <= nu
-    here = same / same.sum()
+    shares = same / same.sum()
     pulls = np.where(same, 0.0, 1.0 / np.maximum(row, nu))
-    away = pulls - pulls.sum() * here
+    away = pulls - pulls.sum() * shares
     pull = np.sqrt(max(away @ gram @ away, 0.0))
     if pull <= same.sum():
-        return here, True
+        return shares, True
     stay = same.sum() / pull
-    there: Vector = pulls / pulls.sum()
-    return (1 - stay) * there + stay * here, False
+    pulled: Vector = pulls / pulls.sum()
+    return (1 - stay) * pulled + stay * shares, False

@@ -70,7 +70,7 @@ def least_diameter(distances: Distances, size: int) -> list[int]:
             continue
         equal = np.flatnonzero(diameters == least)
         sums = pairs[equal].sum(axis=(1, 2))
-        found = (float(least), float(sums.min()))
-        if found < best:
-            best, chosen = found, some[equal[sums.argmin()]].tolist()
+        narrowest = (float(least), float(sums.min()))
+        if narrowest < best:
+            best, chosen = narrowest, some[equal[sums.argmin()]].tolist()
     return chosen

@@ -108,12 +108,12 @@ def network(n: int, wanted: frozenset[int], *, ordered: bool = False) -> Network
     """The network that selects the wanted ranks of n values; see `pruned`."""
     steps: list[tuple[Callable[..., object], int, int, int]] = []
     at, spare = list(range(n)), n
-    for one in pruned(sorting_pairs(n), wanted, ordered=ordered):
-        low, high = at[one.low], at[one.high]
-        if one.minimum and one.maximum:
+    for pair in pruned(sorting_pairs(n), wanted, ordered=ordered):
+        low, high = at[pair.low], at[pair.high]
+        if pair.minimum and pair.maximum:
             steps += [(np.minimum, low, high, spare), (np.maximum, low, high, high)]
-            at[one.low], spare = spare, low
-        elif one.minimum:
+            at[pair.low], spare = spare, low
+        elif pair.minimum:
             steps.append((np.minimum, low, high, low))
         else:
             steps.append((np.maximum, low, high, high))
@@ -141,11 +141,11 @@ def mean(values: list[Values]) -> Tensor:
     share = np.float32(1.0 / len(values))
     with np.errstate(over="ignore", invalid="ignore"):
         total = values[0] + values[1] if len(values) > 1 else values[0].copy()
-        for one in values[2:]:
-            total += one
+        for row in values[2:]:
+            total += row
         total *= share
         if not np.isfinite(total.sum()) and not (usable := np.isfinite(total)).all():
-            total = np.where(usable, total, np.sum([one * share for one in values], axis=0, dtype=np.float32))
+            total = np.where(usable, total, np.sum([row * share for row in values], axis=0, dtype=np.float32))
     return torch.from_numpy(total)
 
 

@@ -87,10 +87,10 @@ def compare(planes: list[Words], threshold: int) -> tuple[Words, Words]:
 
 def totals(planes: list[Words], b: int) -> Tensor:
     """The counts of the first b bits themselves, float32 `[b]`."""
-    found = np.zeros(b, dtype=np.float32)
+    counts = np.zeros(b, dtype=np.float32)
     for level, plane in enumerate(planes):
-        found += unpacked(plane.view(np.uint8))[:b] * np.float32(1 << level)
-    return torch.from_numpy(found)
+        counts += unpacked(plane.view(np.uint8))[:b] * np.float32(1 << level)
+    return torch.from_numpy(counts)
 
 
 def random_words(key: int, first: int, length: int) -> Words:
@@ -179,8 +179,8 @@ class Ballot:
         if self.error is not None:
             value = value + self.error[columns]
         won = unpacked(ties.view(np.uint8))[: len(value)].astype(bool)
-        found = value.numpy()
-        return packed_words((found > 0) | ((found == 0) & won))
+        sums = value.numpy()
+        return packed_words((sums > 0) | ((sums == 0) & won))
 
     def mean(self, words: Words, b: int) -> Tensor:
         """The (weighted) mean vote, float32 `[b]`, from -1 to 1: exactly zero where both sides weigh the same."""

@@ -118,12 +118,12 @@ def copy_speed(vector: Tensor, repeats: int) -> float:
     return 4 * len(vector) / 1e6 / fastest(lambda: out.copy_(vector), repeats)
 
 
-def show(found: list[Measured], copy_mb_s: float, d: int) -> None:
+def show(measured: list[Measured], copy_mb_s: float, d: int) -> None:
     """The results as a table."""
     table = Table(title=f"{d:,} float32 on one core; a copy of them: {copy_mb_s:,.0f} MB/s")
     for column in ("codec", "bytes", "bits", "encode MB/s", "of copy", "open MB/s", "decode MB/s", "rel. error", "aim"):
         table.add_column(column, justify="left" if column in ("codec", "aim") else "right", no_wrap=True)
-    for row in found:
+    for row in measured:
         aim = f">= {AIMS[row.codec]:,.0f}: {'met' if row.met else 'MISSED'}" if row.met is not None else ""
         speeds = (
             f"{row.encode_mb_s:,.0f}",
@@ -153,14 +153,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = given.codecs.split(",") if given.codecs else [plugin.name for plugin in CODECS.installed()]
     copy_mb_s = copy_speed(vector, given.repeats)
     try:
-        found = [measure(name, vector, copy_mb_s, given.repeats) for name in names]
+        measured = [measure(name, vector, copy_mb_s, given.repeats) for name in names]
     except CoveyError as error:
         print(f"benchmarks.codecs: {error}", file=sys.stderr)
         return 1
     if given.json:
-        print(json.dumps({"d": given.d, "copy_mb_s": copy_mb_s, "rows": [asdict(row) for row in found]}))
+        print(json.dumps({"d": given.d, "copy_mb_s": copy_mb_s, "rows": [asdict(row) for row in measured]}))
     else:
-        show(found, copy_mb_s, given.d)
+        show(measured, copy_mb_s, given.d)
     return 0
 
 

@@ -74,7 +74,7 @@ def measure(nodes: int, parameters: int, rounds: int, idle_s: float) -> Crowd:
         nodes=nodes,
         idle_cpu=idle_cpu,
         idle_mb=idle_mb,
-        round_s=statistics.median(later - one for one, later in itertools.pairwise(commits)),
+        round_s=statistics.median(later - earlier for earlier, later in itertools.pairwise(commits)),
         round_cpu_s=(after.cpu_s - before.cpu_s) / rounds,
         peak_mb=after.private_mb,
     )
@@ -110,14 +110,14 @@ def _idle(federation: Federation, idle_s: float) -> tuple[float, float]:
     return (after.cpu_s - before.cpu_s) / idle_s, after.private_mb
 
 
-def table(found: Sequence[Crowd], parameters: int) -> Table:
+def table(crowds: Sequence[Crowd], parameters: int) -> Table:
     """The report for people."""
     title = f"light nodes, {parameters:,} parameters"
     shown = Table("nodes", "idle CPU", "idle memory", "round", "a node", "CPU a round", "memory after", title=title)
-    for one in found:
-        idle = f"{one.idle_cpu:.2%}", f"{one.idle_mb:.0f} MB"
-        each = f"{one.round_s:.3f} s", f"{1e3 * one.round_s / one.nodes:.1f} ms"
-        shown.add_row(str(one.nodes), *idle, *each, f"{one.round_cpu_s:.3f} s", f"{one.peak_mb:.0f} MB")
+    for crowd in crowds:
+        idle = f"{crowd.idle_cpu:.2%}", f"{crowd.idle_mb:.0f} MB"
+        each = f"{crowd.round_s:.3f} s", f"{1e3 * crowd.round_s / crowd.nodes:.1f} ms"
+        shown.add_row(str(crowd.nodes), *idle, *each, f"{crowd.round_cpu_s:.3f} s", f"{crowd.peak_mb:.0f} MB")
     return shown
 
 
@@ -132,12 +132,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--idle", type=float, default=IDLE_S, metavar="SECONDS", help="how long nothing happens")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args(arguments)
-    found = [measure(nodes, given.parameters, given.rounds, given.idle) for nodes in given.nodes]
+    crowds = [measure(nodes, given.parameters, given.rounds, given.idle) for nodes in given.nodes]
     if given.json:
-        print(json.dumps({"parameters": given.parameters, "crowds": [asdict(one) for one in found]}))
+        print(json.dumps({"parameters": given.parameters, "crowds": [asdict(crowd) for crowd in crowds]}))
     else:
-        console().print(table(found, given.parameters))
-    return int(any(one.idle_cpu >= AIM_CPU or one.idle_mb >= AIM_MB for one in found))
+        console().print(table(crowds, given.parameters))
+    return int(any(crowd.idle_cpu >= AIM_CPU or crowd.idle_mb >= AIM_MB for crowd in crowds))
 
 
 if __name__ == "__main__":

@@ -156,8 +156,8 @@ def _read_line(server: Process, clients: Sequence[Process] = ()) -> dict[str, An
     line = stdout.readline()
     if not line:
         raise RuntimeError(f"the floor's server ended early (exit code {server.wait()}); its error is above")
-    found: dict[str, Any] = json.loads(line)
-    return found
+    times: dict[str, Any] = json.loads(line)
+    return times
 
 
 @dataclass(frozen=True)

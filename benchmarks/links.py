@@ -90,15 +90,15 @@ def measure(link: Link, nodes: int, parameters: int, rounds: int) -> Passed:
         entries = federation.rounds(run)
         details = [_detail(federation, run, entry["round"]) for entry in entries]
     commits = [entry["committed_at"] for entry in entries]
-    times_s = [later - one for one, later in itertools.pairwise(commits)]
+    times_s = [later - earlier for earlier, later in itertools.pairwise(commits)]
     up, down = (sum(detail[f"bytes_resent_{way}"] for detail in details) / 1e6 for way in DIRECTIONS)
     return Passed(link, statistics.median(times_s), times_s[-1], drops, up, down)
 
 
 def _detail(federation: Federation, run: str, number: int) -> dict[str, Any]:
     target = ["--data-dir", federation.coordinator_dir, "--json"]
-    found: dict[str, Any] = json.loads(federation.cli("round", "show", run, number, *target))
-    return found
+    detail: dict[str, Any] = json.loads(federation.cli("round", "show", run, number, *target))
+    return detail
 
 
 def _allow(settings: Path, connections: int) -> None:
@@ -128,13 +128,13 @@ def _follow(federation: Federation, relay: RelayThread, run: str, drop_every_s: 
     return drops
 
 
-def table(found: Sequence[Passed], model_mb: float, nodes: int) -> Table:
+def table(passes: Sequence[Passed], model_mb: float, nodes: int) -> Table:
     """The report for people."""
     title = f"{nodes} nodes, a model of {model_mb:,.0f} MB"
     shown = Table("link", "round", "last round", "dropped", "sent twice, up", "sent twice, down", title=title)
-    for one in found:
-        twice = f"{one.twice_up_mb:.1f} MB", f"{one.twice_down_mb:.1f} MB"
-        shown.add_row(one.link.name, f"{one.round_s:.2f} s", f"{one.last_s:.2f} s", str(one.drops), *twice)
+    for passed in passes:
+        twice = f"{passed.twice_up_mb:.1f} MB", f"{passed.twice_down_mb:.1f} MB"
+        shown.add_row(passed.link.name, f"{passed.round_s:.2f} s", f"{passed.last_s:.2f} s", str(passed.drops), *twice)
     return shown
 
 
@@ -163,12 +163,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ],
         "drops": [Link(f"drops every {given.drop_every:g} s", drop_every_s=given.drop_every, bytes_per_s=rate)],
     }
-    found = []
+    passes = []
     for link in [link for kind in given.only or KINDS for link in links[kind]]:
         began = time.monotonic()
-        found.append(measure(link, given.nodes, given.parameters, given.rounds))
+        passes.append(measure(link, given.nodes, given.parameters, given.rounds))
         print(f"{link.name}: completed in {time.monotonic() - began:.0f} s", flush=True)
-    console().print(table(found, FLOAT_BYTES * given.parameters / 1e6, given.nodes))
+    console().print(table(passes, FLOAT_BYTES * given.parameters / 1e6, given.nodes))
 
 
 if __name__ == "__main__":

@@ -69,20 +69,20 @@ def measure_peak(work: Work) -> Peak:
     reason = too_large(nodes, model_mb, available_memory_mb(), free_mb)
     if reason:
         return Peak(nodes, skipped=reason)
-    found = measure(work).rss_mb
-    idle, peak = found["coordinator_idle"], found["coordinator_peak"]
+    rss_mb = measure(work).rss_mb
+    idle, peak = rss_mb["coordinator_idle"], rss_mb["coordinator_peak"]
     return Peak(nodes, idle, peak, round((peak - idle) / model_mb, 3))
 
 
 def _table(peaks: Sequence[Peak], model_mb: float) -> Table:
     title = f"coordinator daemon and worker, model of {model_mb:,.0f} MB (aim: idle + at most 2 models, flat)"
-    found = Table("nodes", "idle MB", "peak MB", "models over idle", "", title=title)
+    table = Table("nodes", "idle MB", "peak MB", "models over idle", "", title=title)
     for peak in peaks:
         if peak.skipped:
-            found.add_row(str(peak.nodes), "", "", "", f"skipped: {peak.skipped}")
+            table.add_row(str(peak.nodes), "", "", "", f"skipped: {peak.skipped}")
         else:
-            found.add_row(str(peak.nodes), f"{peak.idle_mb:,.0f}", f"{peak.peak_mb:,.0f}", f"{peak.models:.2f}", "")
-    return found
+            table.add_row(str(peak.nodes), f"{peak.idle_mb:,.0f}", f"{peak.peak_mb:,.0f}", f"{peak.models:.2f}", "")
+    return table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -136,25 +136,31 @@ def table(size: Size, measured: Sequence[Reading]) -> Table:
     """The report for people."""
     title = f"{size.updates:,} asynchronous updates, {size.rounds:,} rounds, {size.runs} runs"
     shown = Table("reading", "median", "slowest", "peak memory", "aim", title=title)
-    for one in measured:
-        whole = one.name.startswith("audit, every")
-        verdict = "" if whole else "[green]met[/green]" if one.median_s < AIM_S else "[red]missed[/red]"
-        shown.add_row(one.name, f"{one.median_s:.4f} s", f"{one.slowest_s:.4f} s", f"{one.peak_mb:.1f} MB", verdict)
+    for reading in measured:
+        whole = reading.name.startswith("audit, every")
+        verdict = "" if whole else "[green]met[/green]" if reading.median_s < AIM_S else "[red]missed[/red]"
+        shown.add_row(
+            reading.name,
+            f"{reading.median_s:.4f} s",
+            f"{reading.slowest_s:.4f} s",
+            f"{reading.peak_mb:.1f} MB",
+            verdict,
+        )
     return shown
 
 
 def command_table(timed: Sequence[Timed]) -> Table:
     """The commands, for people."""
     shown = Table("command", "call", "process", "client's peak", "coordinator grew", "aim", title="commands")
-    for one in timed:
-        verdict = "[green]met[/green]" if one.call_s < AIM_S else "[red]missed[/red]"
+    for command in timed:
+        verdict = "[green]met[/green]" if command.call_s < AIM_S else "[red]missed[/red]"
         numbers = (
-            f"{one.call_s:.3f} s",
-            f"{one.process_s:.2f} s",
-            f"{one.client_mb:.0f} MB",
-            f"{one.coordinator_mb:.1f} MB",
+            f"{command.call_s:.3f} s",
+            f"{command.process_s:.2f} s",
+            f"{command.client_mb:.0f} MB",
+            f"{command.coordinator_mb:.1f} MB",
         )
-        shown.add_row(one.name, *numbers, verdict)
+        shown.add_row(command.name, *numbers, verdict)
     return shown
 
 
@@ -203,12 +209,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not (given.no_commands or given.store):
                 timed = list(time_commands(folder / "federation", url_of_commands, size, given.repeat))
     if given.json:
-        found = {"readings": [asdict(reading) for reading in measured], "commands": [asdict(one) for one in timed]}
-        print(json.dumps({"size": asdict(size), **found}))
+        figures = {
+            "readings": [asdict(reading) for reading in measured],
+            "commands": [asdict(command) for command in timed],
+        }
+        print(json.dumps({"size": asdict(size), **figures}))
     else:
         console = Console(width=None if sys.stdout.isatty() else 120)
         console.print(table(size, measured), *([command_table(timed)] if timed else []))
-    late = [reading.median_s >= AIM_S for reading in measured[:-1]] + [one.call_s >= AIM_S for one in timed]
+    late = [reading.median_s >= AIM_S for reading in measured[:-1]] + [command.call_s >= AIM_S for command in timed]
     return int(any(late))
 
 

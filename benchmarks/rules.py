@@ -177,11 +177,11 @@ class Bench:
 
     def state(self, name: str) -> dict[str, Tensor]:
         """What a rule has kept of the first round, from mapped files."""
-        found = {}
+        vectors = {}
         for key in rule_of(name, self._work.f).state_names:
             file = self._file(name, key)
-            found[key] = torch.from_file(str(file), shared=False, size=file.stat().st_size // FLOAT_BYTES)
-        return {key: vector[: self.d] for key, vector in found.items()}
+            vectors[key] = torch.from_file(str(file), shared=False, size=file.stat().st_size // FLOAT_BYTES)
+        return {key: vector[: self.d] for key, vector in vectors.items()}
 
     def walk(self, name: str, state: Mapping[str, Tensor]) -> None:
         """Make the whole direction of a second round."""
@@ -313,26 +313,26 @@ def _summary(name: str, pairs: Sequence[tuple[float, float]], memory_mb: float |
     return Measured(name, round(times, 2), own, memory_mb, AIMS.get(name))
 
 
-def table(work: Work, found: Sequence[Measured]) -> Table:
+def table(work: Work, measured: Sequence[Measured]) -> Table:
     """The report for people."""
     aim = f"aim: {work.blocks_mb:,.0f} MB"
     title = f"{work.n} rows of {work.d:,} float32 ({work.d * FLOAT_BYTES / 1e6:,.0f} MB each), f = {work.f}, one thread"
-    made = Table("rule", "ms", "x mean", "aim", "", "peak MB over rows", aim, title=title)
-    for one in found:
-        if one.skipped:
-            made.add_row(one.rule, "", "", "", "", "", f"skipped: {one.skipped}")
+    rows = Table("rule", "ms", "x mean", "aim", "", "peak MB over rows", aim, title=title)
+    for entry in measured:
+        if entry.skipped:
+            rows.add_row(entry.rule, "", "", "", "", "", f"skipped: {entry.skipped}")
             continue
-        held = "" if one.memory_mb is None else f"{one.memory_mb:,.1f}"
-        made.add_row(
-            one.rule,
-            f"{one.median_s * 1e3:,.1f}",
-            f"{one.times:.2f}",
-            f"<= {one.aim:g}" if one.aim else "",
-            _verdict(one.times, one.aim),
+        held = "" if entry.memory_mb is None else f"{entry.memory_mb:,.1f}"
+        rows.add_row(
+            entry.rule,
+            f"{entry.median_s * 1e3:,.1f}",
+            f"{entry.times:.2f}",
+            f"<= {entry.aim:g}" if entry.aim else "",
+            _verdict(entry.times, entry.aim),
             held,
-            _verdict(one.memory_mb, work.blocks_mb),
+            _verdict(entry.memory_mb, work.blocks_mb),
         )
-    return made
+    return rows
 
 
 def _verdict(value: float | None, aim: float | None) -> str:
@@ -382,13 +382,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="covey-rules-") as folder:
             work = Work(given.n, d, given.f, Path(folder))
             try:
-                found = measure(work, given.rule, given.repeat, memory=not given.no_memory)
+                measured = measure(work, given.rule, given.repeat, memory=not given.no_memory)
             except (CoveyError, RuntimeError) as error:
                 print(f"error: {error}", file=sys.stderr)
                 return 1
         if not given.json:
-            console().print(table(work, found))
-        matrices.append({"d": d, "memory_aim_mb": work.blocks_mb, "rules": [asdict(one) for one in found]})
+            console().print(table(work, measured))
+        matrices.append({"d": d, "memory_aim_mb": work.blocks_mb, "rules": [asdict(entry) for entry in measured]})
     if given.json:
         print(json.dumps({"n": given.n, "f": given.f, "matrices": matrices}))
     return 0

@@ -74,7 +74,7 @@ def measure(nodes: int, rounds: int, processes: int, codec: str) -> dict[str, An
         folder = Path(name) / "record"
         run = asyncio.run(simulate(Plan(spec, nodes, folder, processes)))
         seconds, cpu_s = time.monotonic() - began, _cpu_s() - cpu_before
-        found = _recorded(folder, run.run)
+        recorded = _recorded(folder, run.run)
     return {
         "nodes": nodes,
         "rounds": rounds,
@@ -84,20 +84,20 @@ def measure(nodes: int, rounds: int, processes: int, codec: str) -> dict[str, An
         "seconds": round(seconds, 2),
         "update_cpu_ms": round(1000 * cpu_s / (nodes * rounds), 3),
         "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
-        **found,
+        **recorded,
     }
 
 
 def _cpu_s() -> float:
     """Processor time of this process and of its ended children, in seconds."""
     used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def _recorded(folder: Path, run: str) -> dict[str, Any]:
     store = open_store(sqlite_url(folder))
     try:
-        commits = [one.committed_at for one in store.rounds(run) if one.committed_at is not None]
+        commits = [round_.committed_at for round_ in store.rounds(run) if round_.committed_at is not None]
         newest = store.version(run, -1)
     finally:
         store.close()
@@ -113,16 +113,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and report; exit code 1 if the run did not complete, or took longer than the aim."""
     given = parse_arguments(arguments)
     configure_logging("console", "error")
-    found = measure(given.nodes, given.rounds, given.processes, given.codec)
+    measured = measure(given.nodes, given.rounds, given.processes, given.codec)
     if given.json:
-        print(json.dumps(found))
+        print(json.dumps(measured))
     else:
-        for name, value in found.items():
+        for name, value in measured.items():
             print(f"{name:>14}  {value}")
     whole = (given.nodes, given.rounds) == (1000, 20)
     if whole and not given.json:
-        print(f"{'aim':>14}  at most {AIM_S:g} s: {'met' if found['seconds'] <= AIM_S else 'missed'}")
-    return int(found["state"] != "completed" or (whole and found["seconds"] > AIM_S))
+        print(f"{'aim':>14}  at most {AIM_S:g} s: {'met' if measured['seconds'] <= AIM_S else 'missed'}")
+    return int(measured["state"] != "completed" or (whole and measured["seconds"] > AIM_S))
 
 
 if __name__ == "__main__":

@@ -131,11 +131,11 @@ class CoveyLoop:
             }
         ).to_json()
         run = f"{self._model}-{steps}"
-        made = await self._worker.do(INITIAL, InitialJob(run, spec, self._base, allow_path=True))
+        first = await self._worker.do(INITIAL, InitialJob(run, spec, self._base, allow_path=True))
         job = TrainJob(
             run=run,
             spec_json=spec,
-            layout=made.layout,
+            layout=first.layout,
             round=1,
             roster_index=0,
             num_partitions=1,
@@ -177,12 +177,12 @@ async def measure(device: torch.device, models: list[str], repeats: int, seconds
             await worker.stop()
 
 
-def show(found: list[Comparison]) -> None:
+def show(comparisons: list[Comparison]) -> None:
     """The comparisons as a table."""
     table = Table(title=f"Training steps per second (aim: ratio >= {AIM})")
     for column in ("model", "device", "batch", "steps", "plain PyTorch", "Covey's worker", "ratio"):
         table.add_column(column)
-    for row in found:
+    for row in comparisons:
         rates = f"{row.plain_steps_per_s:.0f}", f"{row.covey_steps_per_s:.0f}"
         table.add_row(row.model, row.device, str(row.batch_size), str(row.steps), *rates, f"{row.ratio:.3f}")
     Console().print(table)
@@ -201,11 +201,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     models = options.models.split(",")
-    found = asyncio.run(measure(torch.device(name), models, options.repeats, options.seconds))
+    comparisons = asyncio.run(measure(torch.device(name), models, options.repeats, options.seconds))
     if options.json:
-        print(json.dumps({"torch": torch.__version__, "rows": [asdict(row) for row in found]}))
+        print(json.dumps({"torch": torch.__version__, "rows": [asdict(row) for row in comparisons]}))
     else:
-        show(found)
+        show(comparisons)
     return 0
 
 

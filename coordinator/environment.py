@@ -20,7 +20,7 @@ from covey.coordinator.keys.sealer import RecordSealer
 from covey.coordinator.modes.registry import event_log, take_up
 from covey.coordinator.nodes.enrolment import Addresses, EnrolmentServices
 from covey.coordinator.nodes.members import Members
-from covey.coordinator.nodes.service import NodeServices
+from covey.coordinator.nodes.service import NodeServiceInputs
 from covey.coordinator.nodes.sessions import Sessions
 from covey.coordinator.runs.active_runs import ActiveRuns
 from covey.coordinator.runs.deletion import DeletionServices
@@ -116,9 +116,9 @@ class Environment:
             self.federation, self.store, self.authority, self.signing_key, self.members, self.addresses, self.now
         )
 
-    def node_services(self) -> NodeServices:
+    def node_services(self) -> NodeServiceInputs:
         """For the service towards nodes."""
-        return NodeServices(
+        return NodeServiceInputs(
             federation=self.federation,
             store=self.store,
             files=self.files,

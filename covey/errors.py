@@ -212,10 +212,10 @@ class LedgerError(CoveyError):
 
 def by_code() -> dict[str, type[CoveyError]]:
     """Every error class of the tree by its code."""
-    found: dict[str, type[CoveyError]] = {}
+    kinds: dict[str, type[CoveyError]] = {}
     todo: list[type[CoveyError]] = [CoveyError]
     while todo:
         cls = todo.pop()
-        found.setdefault(cls.code, cls)
+        kinds.setdefault(cls.code, cls)
         todo.extend(cls.__subclasses__())
-    return found
+    return kinds

@@ -189,8 +189,8 @@ class Layout:
 def _read(text: str | bytes) -> Layout:
     """As `Layout.from_json`. A layout comes with every assignment of a run: it is read once, its header made once."""
     try:
-        found = json.loads(text)
-        rows, tied = (found["tensors"], found["aliases"]) if isinstance(found, dict) else (found, {})
+        fields = json.loads(text)
+        rows, tied = (fields["tensors"], fields["aliases"]) if isinstance(fields, dict) else (fields, {})
         tensors = [TensorSpec(str(n), str(d), tuple(int(x) for x in s), str(p)) for n, d, s, p in rows]
         aliases = {str(alias): str(name) for alias, name in tied.items()}
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:

@@ -34,9 +34,9 @@ def why(reason: object) -> str:
 
 def bounded(metrics: Metrics) -> Metrics:
     """The metrics as an update can carry them: names cut and printable, and of very many those that come first."""
-    found = {why(name)[:MAX_NAME]: value for name, value in list(metrics.items())[:MOST]}
+    kept = {why(name)[:MAX_NAME]: value for name, value in list(metrics.items())[:MOST]}
     left = len(metrics) - MOST
-    return found if left <= 0 else {**found, "others": f"{left} metrics more than the {MOST} that are recorded"}
+    return kept if left <= 0 else {**kept, "others": f"{left} metrics more than the {MOST} that are recorded"}
 
 
 def failed(reason: object) -> Metrics:
@@ -56,8 +56,8 @@ def missing(metrics: Mapping[str, Any]) -> dict[str, str]:
 
 def ratios(metrics: Mapping[str, Totals | str]) -> dict[str, float | str]:
     """Each metric's mean, or the reason why there is none."""
-    found = {name: _ratio(*value) for name, value in counted(metrics).items()}
-    return _with_curves(found, counted(metrics)) | missing(metrics)
+    ratios = {name: _ratio(*value) for name, value in counted(metrics).items()}
+    return _with_curves(ratios, counted(metrics)) | missing(metrics)
 
 
 def _ratio(total: float, count: float) -> float | str:
@@ -89,21 +89,21 @@ def merged(parts: Iterable[tuple[str, Mapping[str, Any]]], prefix: str = "") -> 
             entry = totals.setdefault(short, [0.0, 0.0])
             entry[0] += value[0]
             entry[1] += value[1]
-    found = _with_curves({name: _ratio(*pair) for name, pair in totals.items()}, totals)
+    ratios = _with_curves({name: _ratio(*pair) for name, pair in totals.items()}, totals)
     told = {name: texts[0] + _others(len(texts) - 1) for name, texts in reasons.items()}
-    return found | {name: text for name, text in told.items() if isinstance(found.get(name, text), str)}
+    return ratios | {name: text for name, text in told.items() if isinstance(ratios.get(name, text), str)}
 
 
-def _with_curves(found: dict[str, float | str], totals: Mapping[str, Sequence[float]]) -> dict[str, float | str]:
+def _with_curves(ratios: dict[str, float | str], totals: Mapping[str, Sequence[float]]) -> dict[str, float | str]:
     """The same with an area under a curve in the place of its bins (`covey.learning.statistics.binned_auroc`)."""
     curves: dict[str, dict[int, Sequence[float]]] = {}
     for name, pair in totals.items():
         if match := _BIN.fullmatch(name):
-            del found[name]
+            del ratios[name]
             curves.setdefault(match["curve"], {})[int(match["bin"])] = pair
     for name, bins in curves.items():
-        found |= _area(name, [bins[number] for number in sorted(bins)])
-    return found
+        ratios |= _area(name, [bins[number] for number in sorted(bins)])
+    return ratios
 
 
 def _area(name: str, bins: Sequence[Sequence[float]]) -> dict[str, float | str]:

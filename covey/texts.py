@@ -19,7 +19,7 @@ _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2
 
 def printable(text: str) -> str:
     """Text of somebody else's, as it may be shown: what would steer the terminal is escaped."""
-    return _STEERING.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+    return _STEERING.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
 
 
 def decoded(raw: bytes) -> str:

@@ -4,10 +4,10 @@ import sys
 
 import torch
 
-wanted, found = sys.argv[1], "cpu" if torch.version.cuda is None else "cuda"
-if wanted not in ("any", found):
+wanted, installed = sys.argv[1], "cpu" if torch.version.cuda is None else "cuda"
+if wanted not in ("any", installed):
     sys.exit(
-        f"TORCH_BUILD={wanted}, but pip installed the {found} build {torch.__version__}: "
+        f"TORCH_BUILD={wanted}, but pip installed the {installed} build {torch.__version__}: "
         "name the right package index with --build-arg TORCH_INDEX=URL (PyTorch's 'Get started' page shows them)"
     )
-print(f"PyTorch {torch.__version__} ({found})")
+print(f"PyTorch {torch.__version__} ({installed})")

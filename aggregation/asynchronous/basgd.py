@@ -111,20 +111,22 @@ class BASGD(AsyncPolicy[HeldState]):
     def _release(
         self, arrivals: list[Arrival], dealt: Mapping[str, int], context: AsyncContext
     ) -> tuple[list[Verdict], AsyncStep]:
-        buffers = [[one for one in arrivals if dealt[one.node] == b] for b in range(self.options.buffers)]
+        buffers = [[arrival for arrival in arrivals if dealt[arrival.node] == b] for b in range(self.options.buffers)]
         rows = [
-            Row(f"buffer-{b}", 1.0 / len(buffers), Combined([(one.reader, 1.0 / len(ones)) for one in ones]))
+            Row(f"buffer-{b}", 1.0 / len(buffers), Combined([(arrival.reader, 1.0 / len(ones)) for arrival in ones]))
             for b, ones in enumerate(buffers)
         ]
         result = apply_rule(self._rule, rows, context)
         verdicts: list[Verdict] = []
         for b, (ones, mean) in enumerate(zip(buffers, result.verdicts, strict=True)):
-            verdicts += [_verdict(one, mean, b, len(ones), context) for one in ones]
+            verdicts += [_verdict(arrival, mean, b, len(ones), context) for arrival in ones]
         shares = {v.number: v.share for v in verdicts}
         return verdicts, AsyncStep(result.direction, shares, buffers="median")
 
 
-def _verdict(one: Arrival, mean: Verdict, buffer: int, size: int, context: AsyncContext) -> Verdict:
+def _verdict(arrival: Arrival, mean: Verdict, buffer: int, size: int, context: AsyncContext) -> Verdict:
     """An update's verdict is that of its buffer's mean, its share a part of the mean's."""
-    numbers = {"staleness": float(context.staleness(one)), "buffer": float(buffer), "in_buffer": float(size)}
-    return Verdict(one.node, mean.verdict, mean.reason, mean.share / size, {**mean.numbers, **numbers}, one.number)
+    numbers = {"staleness": float(context.staleness(arrival)), "buffer": float(buffer), "in_buffer": float(size)}
+    return Verdict(
+        arrival.node, mean.verdict, mean.reason, mean.share / size, {**mean.numbers, **numbers}, arrival.number
+    )

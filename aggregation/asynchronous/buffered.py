@@ -89,27 +89,29 @@ class Buffered(AsyncPolicy[HeldState]):
         return Decision((*first, *replaced, *others), HeldState(), step)
 
     def _release(self, arrivals: list[Arrival], context: AsyncContext) -> tuple[list[Verdict], AsyncStep]:
-        taus = [context.staleness(one) for one in arrivals]
+        taus = [context.staleness(arrival) for arrival in arrivals]
         factors = [self.options.factor(tau) for tau in taus]
-        shares = effective_shares([one.weight for one in arrivals], context.weights_by, context.max_share).tolist()
+        shares = effective_shares(
+            [arrival.weight for arrival in arrivals], context.weights_by, context.max_share
+        ).tolist()
         result = apply_rule(
             self._rule,
             [
-                Row(one.node, share, one.reader if factor == 1.0 else Combined([(one.reader, factor)]))
-                for one, share, factor in zip(arrivals, shares, factors, strict=True)
+                Row(arrival.node, share, arrival.reader if factor == 1.0 else Combined([(arrival.reader, factor)]))
+                for arrival, share, factor in zip(arrivals, shares, factors, strict=True)
             ],
             context,
         )
         verdicts = [
             Verdict(
-                one.node,
+                arrival.node,
                 verdict.verdict,
                 verdict.reason,
                 verdict.share * factor,
                 {**verdict.numbers, "staleness": float(tau), "dampening": factor},
-                one.number,
+                arrival.number,
             )
-            for one, verdict, tau, factor in zip(arrivals, result.verdicts, taus, factors, strict=True)
+            for arrival, verdict, tau, factor in zip(arrivals, result.verdicts, taus, factors, strict=True)
         ]
-        used = {one.number: verdict.share for one, verdict in zip(arrivals, result.verdicts, strict=True)}
+        used = {arrival.number: verdict.share for arrival, verdict in zip(arrivals, result.verdicts, strict=True)}
         return verdicts, AsyncStep(result.direction, used, buffers="median" if self._rule.robust else "mean")

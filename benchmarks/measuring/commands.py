@@ -70,7 +70,7 @@ def commands(size: Size) -> list[Command]:
         Command(("round", "show", SYNC, last), lambda c: c.round(SYNC, int(last))),
         Command(("node", "list"), lambda c: c.nodes(100)),
     ]
-    return [form for one in plain for form in (one, Command((*one.arguments, "--json"), one.call))]
+    return [form for command in plain for form in (command, Command((*command.arguments, "--json"), command.call))]
 
 
 def time_commands(root: Path, url: str | None, size: Size, repeat: int) -> Iterator[Timed]:

@@ -74,12 +74,12 @@ class Sampler:
             self.samples.append(self._take(targets))
 
     def _targets(self) -> list[tuple[Role, int]]:
-        found: list[tuple[Role, int]] = []
+        processes: list[tuple[Role, int]] = []
         for name, pid in self._federation.pids.items():
-            found.append(("coordinator" if name == "coordinator" else "node", pid))
+            processes.append(("coordinator" if name == "coordinator" else "node", pid))
         for name, pid in self._federation.worker_pids.items():
-            found.append(("coordinator_worker" if name == "coordinator" else "node_worker", pid))
-        return found
+            processes.append(("coordinator_worker" if name == "coordinator" else "node_worker", pid))
+        return processes
 
     def _take(self, targets: Sequence[tuple[Role, int]]) -> Sample:
         at, now = time.time(), {target: usage_of(target[1]) for target in targets}
@@ -112,8 +112,8 @@ class Sampler:
 
 
 def _largest(usages: dict[tuple[Role, int], Usage], role: Role) -> Usage:
-    found = [usage for (its_role, _), usage in usages.items() if its_role == role]
-    return max(found, key=lambda usage: usage.private_mb, default=Usage())
+    of_role = [usage for (its_role, _), usage in usages.items() if its_role == role]
+    return max(of_role, key=lambda usage: usage.private_mb, default=Usage())
 
 
 def cpu_between(samples: Sequence[Sample], start: float, end: float) -> dict[Role, float]:

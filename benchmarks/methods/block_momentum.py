@@ -91,15 +91,15 @@ def report(outcomes: Outcomes) -> list[str]:
             rate = _best(outcomes, split, method)
             ours = values(outcomes, _setting(split, rate), method)
             theirs = values(outcomes, _setting(split, plain), "average")
-            found = interval([a - b for a, b in zip(ours, theirs, strict=True)])
+            gain = interval([a - b for a, b in zip(ours, theirs, strict=True)])
             claim = f"{split}: {method} (lr {rate}) > average (lr {plain}) after as many rounds"
-            claims.append([claim, found, better(found)])
+            claims.append([claim, gain, better(gain)])
     return [*lines[1:], "", *table(["claim", "difference in points", "verdict"], claims)]
 
 
 def _best(outcomes: Outcomes, split: str, method: str) -> float:
     def mean(rate: float) -> float:
-        found = interval(values(outcomes, _setting(split, rate), method)).mean
-        return found if found == found else -1.0
+        mean = interval(values(outcomes, _setting(split, rate), method)).mean
+        return mean if mean == mean else -1.0
 
     return max(RATES, key=mean)

@@ -56,8 +56,8 @@ def interval(values: Sequence[float]) -> Interval:
 
 def values(outcomes: Outcomes, setting: str, method: str, measure: str = "accuracy") -> list[float]:
     """A method's values in a setting, by seed."""
-    found = {c.seed: o[measure] for c, o in outcomes.items() if (c.setting, c.method) == (setting, method)}
-    return [found[seed] for seed in sorted(found)]
+    by_seed = {c.seed: o[measure] for c, o in outcomes.items() if (c.setting, c.method) == (setting, method)}
+    return [by_seed[seed] for seed in sorted(by_seed)]
 
 
 def difference(outcomes: Outcomes, setting: str, one: str, other: str, measure: str = "accuracy") -> Interval:
@@ -76,18 +76,18 @@ def settings_of(outcomes: Outcomes) -> list[str]:
     return list(dict.fromkeys(case.setting for case in outcomes))
 
 
-def better(found: Interval, least: float = 0.0) -> str:
+def better(gain: Interval, least: float = 0.0) -> str:
     """The verdict on the claim that a difference is more than `least`, by its 95 % interval.
 
     Returns:
         `reproduced` if all of the interval is above, `not reproduced` if all of it is below, else `undecided`; a
         difference that is not finite (a method that diverged) is `undecided` too.
     """
-    if not math.isfinite(found.mean):
+    if not math.isfinite(gain.mean):
         return "undecided"
-    if found.mean - found.half > least:
+    if gain.mean - gain.half > least:
         return "reproduced"
-    return "not reproduced" if found.mean + found.half < least else "undecided"
+    return "not reproduced" if gain.mean + gain.half < least else "undecided"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:

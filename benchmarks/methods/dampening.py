@@ -86,8 +86,8 @@ def report(outcomes: Outcomes) -> list[str]:
             ("dampening does more than a smaller learning rate", INVERSE, "constant, as inverse"),
             ("dampening does more than a smaller learning rate", EXPONENTIAL, "constant, as exponential"),
         ):
-            found = difference(outcomes, setting, one, other)
-            claims.append([setting, f"{claim}: {one} > {other}", found, better(found)])
+            gain = difference(outcomes, setting, one, other)
+            claims.append([setting, f"{claim}: {one} > {other}", gain, better(gain)])
     return [
         *table(["accuracy in %", *METHODS], rows),
         "",

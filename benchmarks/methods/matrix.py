@@ -151,8 +151,8 @@ class _Training:
                 rows[node] = rows[self.honest]  # they act as one
                 continue
             rows[node] = attack.vector(own, context).read(slice(0, NETWORK.d))
-            found = attack.remembered(own, context)
-            self.memory = {name: vector.read(slice(0, vector.d)).clone() for name, vector in found.items()}
+            memory = attack.remembered(own, context)
+            self.memory = {name: vector.read(slice(0, vector.d)).clone() for name, vector in memory.items()}
 
     def _aggregated(self, rows: Tensor, context: AggregationContext) -> Tensor | None:
         """The rule's direction; rows that are not finite are left out, as the coordinator does."""
@@ -226,6 +226,6 @@ def _claims(outcomes: Outcomes) -> list[list[object]]:
     rows: list[list[object]] = []
     for claim, attack, one, other in wanted:
         if {one, other} <= set(methods_of(outcomes, attack)):
-            found = difference(outcomes, attack, one, other)
-            rows.append([f"{claim}: {one} > {other}", found, better(found)])
+            gain = difference(outcomes, attack, one, other)
+            rows.append([f"{claim}: {one} > {other}", gain, better(gain)])
     return rows

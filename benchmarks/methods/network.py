@@ -80,8 +80,8 @@ class Network:
         sizes = [torch.Size(shape).numel() for shape in self.shapes.values()]
         pieces = torch.split(parameters, sizes, -1)
         lead = parameters.shape[:-1]
-        found = [piece.view(*lead, *shape) for piece, shape in zip(pieces, self.shapes.values(), strict=True)]
-        return [t.unsqueeze(-2) if lead and t.dim() == 2 else t for t in found]
+        layers = [piece.view(*lead, *shape) for piece, shape in zip(pieces, self.shapes.values(), strict=True)]
+        return [t.unsqueeze(-2) if lead and t.dim() == 2 else t for t in layers]
 
     def _forward(self, parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         w1, b1, w2, b2 = self._tensors(parameters)

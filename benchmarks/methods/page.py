@@ -14,10 +14,10 @@ def replaced(text: str, part: str, lines: list[str]) -> str:
     """
     begin, end = f"<!-- begin {part} -->", f"<!-- end {part} -->"
     pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-    made, count = pattern.subn(lambda _: "\n".join([begin, "", *lines, "", end]), text)
+    replaced, count = pattern.subn(lambda _: "\n".join([begin, "", *lines, "", end]), text)
     if count != 1:
         raise ValueError(f"the page must have the marks {begin} and {end} once, not {count} times")
-    return made
+    return replaced
 
 
 def update(page: Path, part: str, lines: list[str]) -> None:

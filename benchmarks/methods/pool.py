@@ -65,11 +65,11 @@ class Record:
 def run_part(part: str, quick: bool, processes: int, record: Record) -> tuple[Outcomes, float]:
     """The outcomes of a part in the order of its cases, and how many seconds those took that were not known."""
     cases, began = part_module(part).cases(quick), time.monotonic()
-    found = record.of(part)
-    missing = [case for case in cases if case not in found]
+    outcomes = record.of(part)
+    missing = [case for case in cases if case not in outcomes]
     for case, outcome in measured(part, missing, quick, processes):
-        found[case] = outcome
+        outcomes[case] = outcome
         record.add(part, case, outcome)
         if sys.stderr.isatty():
-            print(f"\r{part}: {len(found)}/{len(cases)}", end="", file=sys.stderr, flush=True)
-    return {case: found[case] for case in cases}, time.monotonic() - began
+            print(f"\r{part}: {len(outcomes)}/{len(cases)}", end="", file=sys.stderr, flush=True)
+    return {case: outcomes[case] for case in cases}, time.monotonic() - began

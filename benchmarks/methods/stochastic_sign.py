@@ -148,8 +148,8 @@ def report(outcomes: Outcomes) -> list[str]:
     ]
     claims = []
     for claim, setting, one, other in wanted:
-        found = difference(outcomes, setting, one, other)
-        claims.append([f"{setting}: {claim}: {one} > {other}", found, better(found)])
+        gain = difference(outcomes, setting, one, other)
+        claims.append([f"{setting}: {claim}: {one} > {other}", gain, better(gain)])
     return [
         *table(["accuracy in %", "learning rate", *settings_of(outcomes)], rows),
         "",

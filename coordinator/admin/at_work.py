@@ -13,26 +13,26 @@ from covey.protos import admin_pb2 as pb
 _AT_WORK = ("invited", "queued", "waiting", "downloading", "training", "uploading")
 
 
-def progress_views(run: ActiveRun | None, here: Container[str], number: int = 0) -> list[pb.NodeProgress]:
+def progress_views(run: ActiveRun | None, connected: Container[str], number: int = 0) -> list[pb.NodeProgress]:
     """What the nodes of a run's open round do now; with `number`, those for which this round is open."""
     if run is None:
         return []
     return [
-        _progress_view(node, progress, here)
+        _progress_view(node, progress, connected)
         for node, progress in sorted(run.progress.items())
         if not number or run.mode.open_round(node) == number
     ]
 
 
-def _progress_view(node: str, progress: NodeProgress, here: Container[str]) -> pb.NodeProgress:
-    fields = vars(progress) | {"phase": _phase(node, progress, here)}
+def _progress_view(node: str, progress: NodeProgress, connected: Container[str]) -> pb.NodeProgress:
+    fields = vars(progress) | {"phase": _phase(node, progress, connected)}
     del fields["waits_for"]  # which is part of the run's reason
     return pb.NodeProgress(node=node, **fields)
 
 
-def _phase(node: str, progress: NodeProgress, here: Container[str]) -> str:
+def _phase(node: str, progress: NodeProgress, connected: Container[str]) -> str:
     """What a node does; one that has work and no connection is away."""
-    return "away" if progress.phase in _AT_WORK and node not in here else progress.phase
+    return "away" if progress.phase in _AT_WORK and node not in connected else progress.phase
 
 
 def works_of(runs: ActiveRuns, node: str) -> list[pb.NodeWork]:
@@ -79,5 +79,5 @@ def awaited_by(runs: ActiveRuns) -> Iterator[str]:
         state = run.machine.state if run.machine is not None else "starting"
         busy = [f"{node} ({progress.phase})" for node, progress in run.progress.items() if progress.phase in _AT_WORK]
         of = f": {listed(busy)}" if busy and state != "finishing" else ""
-        waits = f"; {said}" if (said := run.awaited) else ""
+        waits = f"; {awaited}" if (awaited := run.awaited) else ""
         yield f"run {run.run.name} ({run.run.run}) is {state}{of}{waits}"

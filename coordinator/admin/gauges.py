@@ -93,9 +93,13 @@ class CoordinatorGauges(Collector):
         known = sources.snapshot.nodes | live.keys()
         active = known - evicted
         connected = {node: float(node in live) for node in sorted(active)}
-        here = sum(connected.values())
-        states = {"connected": here, "away": len(active) - here, "evicted": float(len(known & evicted))}
-        ends = {node: one.expires_at for node, one in live.items() if node in active and math.isfinite(one.expires_at)}
+        total = sum(connected.values())
+        states = {"connected": total, "away": len(active) - total, "evicted": float(len(known & evicted))}
+        ends = {
+            node: identity.expires_at
+            for node, identity in live.items()
+            if node in active and math.isfinite(identity.expires_at)
+        }
         drills = [((node, attack), 1.0) for node, attack in sources.members.drills.copy().items() if node in active]
         yield gauge("covey_nodes", "Enrolled nodes.", ("state",), _by_name(states))
         yield gauge("covey_node_connected", "Whether a node has a session.", ("node",), _by_name(connected))

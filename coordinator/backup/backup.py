@@ -114,8 +114,8 @@ def _copy_files(services: BackupServices, folder: Path, digests: set[str], check
     for name in (*KEYS, FILE):
         copy_any(services.data_dir / name, folder / name, check)
     target = folder / FILES
-    for made in (target.parent, target):  # mkdir gives parents another mode
-        made.mkdir(mode=0o700)
+    for path in (target.parent, target):  # mkdir gives parents another mode
+        path.mkdir(mode=0o700)
     for digest in sorted(digests):
         if not services.files.has(digest):
             raise NotFound(
@@ -157,11 +157,11 @@ def restore(backup: Path, data_dir: Path, store_url: str | None = None) -> None:
 
 
 def _check_empty(backup: Path, data_dir: Path) -> None:
-    found = {path.name for path in data_dir.iterdir()} - {LOCK_FILE} if data_dir.exists() else set()
-    if not found:
+    present = {path.name for path in data_dir.iterdir()} - {LOCK_FILE} if data_dir.exists() else set()
+    if not present:
         return
     ours = {UNFINISHED, *(path.name for path in backup.iterdir()), "keys"}
-    if UNFINISHED not in found or found - ours:
+    if UNFINISHED not in present or present - ours:
         raise Conflict(f"{data_dir} is not empty; restore into a new folder")
 
 

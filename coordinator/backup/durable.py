@@ -28,11 +28,11 @@ def copy_file(source: Path, target: Path, check: Callable[[], None] = _go_on) ->
         OSError: It cannot be read or written.
     """
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with source.open("rb") as there, os.fdopen(descriptor, "wb", buffering=0) as here:
-        while block := there.read(BLOCK_BYTES):
+    with source.open("rb") as original, os.fdopen(descriptor, "wb", buffering=0) as copy:
+        while block := original.read(BLOCK_BYTES):
             check()
-            _write(here.fileno(), block)
-        os.fsync(here.fileno())
+            _write(copy.fileno(), block)
+        os.fsync(copy.fileno())
     faults.reach("file-copied")
 
 

@@ -21,10 +21,10 @@ async def first_version(worker: Worker, run: RunRecord, out: Path, *, allow_path
         LayoutError: The task that is installed here makes another model than the run's.
         CoveyError: As the worker says.
     """
-    made = await worker.do(INITIAL, InitialJob(run.run, run.spec, out, allow_path))
-    if Layout.from_json(made.layout) != Layout.from_json(run.layout):
+    initial_version = await worker.do(INITIAL, InitialJob(run.run, run.spec, out, allow_path))
+    if Layout.from_json(initial_version.layout) != Layout.from_json(run.layout):
         raise LayoutError("the task installed here makes another model than the run's")
-    return made.model_sha256
+    return initial_version.model_sha256
 
 
 def require_kept(update: UpdateRecord, artifacts: Path) -> None:
@@ -47,6 +47,6 @@ def text_of(values: Sequence[Json]) -> str:
     return json.dumps([dict(value) for value in values], sort_keys=True)
 
 
-def different(what: str, made: object, recorded: object) -> list[str]:
+def different(what: str, again: object, recorded: object) -> list[str]:
     """A line if something came out differently, else none."""
-    return [] if made == recorded else [f"{what} came out as {made}, and is recorded as {recorded}"]
+    return [] if again == recorded else [f"{what} came out as {again}, and is recorded as {recorded}"]

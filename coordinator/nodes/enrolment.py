@@ -193,14 +193,14 @@ class EnrolmentService(coordinator_pb2_grpc.EnrolmentServicer):
             keys = _proven(request)
             token = await self._token(request.token_secret)
             name = token.name
-            made, node = await self._services.store.call(_redeem, self._services, token, keys)
+            redemption, node = await self._services.store.call(_redeem, self._services, token, keys)
             if node is not None:
                 self._limits.forgive(site)
                 await self._enrolled(node)
         except (IdentityError, Conflict) as error:
             await self._refused(site, name, error)
             raise
-        return _reply(self._services, made.node, token.role, made.certificate)
+        return _reply(self._services, redemption.node, token.role, redemption.certificate)
 
     async def _token(self, secret: bytes) -> TokenRecord:
         store = self._services.store
@@ -233,8 +233,8 @@ def _redeem(services: EnrolmentServices, token: TokenRecord, keys: _Keys) -> tup
     In the store's thread, where nobody else takes the name, or evicts it, between the look and the leap.
     """
     store = services.store.store
-    if (made := store.redemption(token.secret_sha256, keys.sha256)) is not None:
-        return made, None
+    if (redemption := store.redemption(token.secret_sha256, keys.sha256)) is not None:
+        return redemption, None
     if not store.token(token.secret_sha256).uses_left:
         raise Conflict(USED if token.uses == 1 else USED_UP)
     if token.expires_at <= services.clock():

@@ -69,7 +69,7 @@ class SessionMetrics(Protocol):
 
 
 @dataclass(frozen=True)
-class NodeServices:
+class NodeServiceInputs:
     """What the service towards nodes is given."""
 
     federation: str
@@ -92,7 +92,7 @@ class NodeServices:
 class CoordinatorService:
     """Serves `covey.v1.Coordinator`."""
 
-    def __init__(self, services: NodeServices) -> None:
+    def __init__(self, services: NodeServiceInputs) -> None:
         self._services = services
         self._downloads = Downloads(services.runs, services.files, services.sessions, services.background)
         self._uploads = UploadLanes()

@@ -195,7 +195,7 @@ class ActiveRun:
     async def _execute(self) -> None:
         services = self.services
         self.prepared = prepared = await prepare(services, self.run)
-        await keep_layout(services.files, prepared.run.layout)
+        await self.persist(keep_layout, services.files, services.retention, prepared.run)
         if self.run.state == "queued":
             began = EventRecord(services.now(), "run-started", self.run.run)
             await self.persist(self.record.add_event, began)
@@ -237,6 +237,7 @@ class ActiveRun:
         self._count_end(action.state)
         if self.base is not None and self.prepared is not None:
             await self.persist(self.prune, [self.base.version])
+        await self.persist(services.retention.need_no_more, run)
         detail = {"state": action.state, "reason": action.reason}
         await self.persist(self.record.add_event, EventRecord(now, "run-finished", run, detail=detail))
         for node in services.nodes.nodes():
@@ -348,28 +349,28 @@ class ActiveRun:
         self.entered(node, NodeProgress("invited"))
         self.services.nodes.send(node, message)
 
-    async def commit(self, made: MadeStep, *, bytes_received: int) -> None:
+    async def commit(self, step: MadeStep, *, bytes_received: int) -> None:
         """Put a step's files under their names, then record it, with all that changes with it: in every mode so.
 
         `bytes_received` are those of the answers that it took.
         """
-        what = "phase" if made.record.opens else "commit"
+        what = "phase" if step.record.opens else "commit"
         with self.services.metrics.phase("committing"):
-            await self.persist(self._make_permanent, made, bytes_received, f"before-{what}")
+            await self.persist(self._make_permanent, step, bytes_received, f"before-{what}")
         faults.reach(f"after-{what}")
-        self.step = made.record
-        self.base = made.version or self.base
+        self.step = step.record
+        self.base = step.version or self.base
 
-    def _make_permanent(self, made: MadeStep, bytes_received: int, fault: str) -> None:
-        adopt_files(self.services.files, made.job, made.result)
+    def _make_permanent(self, step: MadeStep, bytes_received: int, fault: str) -> None:
+        adopt_files(self.services.files, step.job, step.result)
         faults.reach(fault)
         totals = {"bytes_received": bytes_received, "bytes_sent": self.bytes_sent}
-        self.record.commit_step(made.record, made.judged, made.version, **totals)
-        if not made.record.opens:
-            again = self.sent_again.ended(made.record.group, self.run.run, self.services.now())
+        self.record.commit_step(step.record, step.judged, step.version, **totals)
+        if not step.record.opens:
+            again = self.sent_again.ended(step.record.group, self.run.run, self.services.now())
             if again is not None:
                 self.record.add_event(again)
-        discard_scratch(self.services.files, made.job, made.result)
+        discard_scratch(self.services.files, step.job, step.result)
 
     async def prune_when_due(self, pinned: Sequence[int], added_bytes: int) -> None:
         """As `prune`, after a commit that took in `added_bytes`; where they are few, not after every one."""

@@ -118,7 +118,7 @@ def free_part(roster: Sequence[str], parts: int, present: Collection[str], node:
     if roster.index(node) < parts:
         return -1
     free = [part for part, owner in enumerate(roster[:parts]) if owner not in present]
-    newcomers = [one for one in roster[parts:] if one in present]
+    newcomers = [node for node in roster[parts:] if node in present]
     place = newcomers.index(node) if node in newcomers else len(free)
     return free[place] if place < len(free) else -1
 

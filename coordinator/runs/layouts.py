@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from functools import lru_cache
 
 from covey.artifact import CHUNK_BYTES, INLINE_BYTES, Artifact, artifact_of, chunk_count
 from covey.coordinator.runs.ports import Files
+from covey.coordinator.runs.retention import Retention
 from covey.errors import LimitExceeded
 from covey.parts import METHOD, collected
+from covey.storage.record.contract import RunRecord
 from covey.worker.jobs.runs import Description
 
 MAX_MESSAGE_BYTES = 4 << 20
@@ -31,11 +32,17 @@ def layout_file(layout: str) -> Artifact | None:
     return artifact_of(_chunks(layout)) if len(layout) > INLINE_BYTES else None
 
 
-async def keep_layout(files: Files, layout: str) -> None:
-    """Have the file of a layout ready, if it has one. It can be made again from the record at any time."""
-    artifact = layout_file(layout)
-    if artifact is not None and not files.has(artifact.digest):
-        await asyncio.to_thread(files.put, artifact, layout.encode())
+def keep_layout(files: Files, retention: Retention, run: RunRecord) -> None:
+    """Have the file of a run's layout ready, if it has one, until the run ends. It is made from the record.
+
+    In the record's thread, where files are dropped: a run that ends now may have had the same one.
+    """
+    artifact = layout_file(run.layout)
+    if artifact is None:
+        return
+    retention.need(run.run, artifact.digest)
+    if not files.has(artifact.digest):
+        files.put(artifact, run.layout.encode())
 
 
 def refuse_oversized(spec_json: str, description: Description, nodes: int = 0) -> None:

@@ -125,9 +125,9 @@ class Offers:
 
     async def _take(self, offer: Offer, message: msg.UpdateOffer) -> None:
         """Go on with a checked offer: record it at once if its bytes are here or came along, else grant the upload."""
-        here = {part.artifact.digest for part in offer.parts} - {p.artifact.digest for p in self._missing(offer)}
+        held = {part.artifact.digest for part in offer.parts} - {p.artifact.digest for p in self._missing(offer)}
         data = {part.artifact.digest: part.data for part in message.parts if part.data}
-        if all(part.artifact.digest in here or part.artifact.digest in data for part in offer.parts):
+        if all(part.artifact.digest in held or part.artifact.digest in data for part in offer.parts):
             await self._complete(offer, data)
         elif self._uploads.request(offer.digest, offer.holder, small=offer.small, now=time.monotonic()):
             self.granted(offer.digest)
@@ -172,17 +172,17 @@ class Offers:
         if [part.name for part in statement.parts] != names or len(message.parts) != len(names):
             raise InvalidUpdate(f"the update must have exactly the parts {', '.join(names)}")
         records = []
-        for part, said, sent in zip(expected, statement.parts, message.parts, strict=True):
+        for part, stated, sent in zip(expected, statement.parts, message.parts, strict=True):
             artifact = sent.artifact
             _validate(artifact, part.size_bytes)
-            wrong = said.bytes != artifact.size_bytes or (part.exact and artifact.size_bytes != part.size_bytes)
-            if wrong or said.digest != artifact.digest or said.layout != part.layout:
-                raise InvalidUpdate(f"part {said.name!r} does not have the run's layout and size")
+            wrong = stated.bytes != artifact.size_bytes or (part.exact and artifact.size_bytes != part.size_bytes)
+            if wrong or stated.digest != artifact.digest or stated.layout != part.layout:
+                raise InvalidUpdate(f"part {stated.name!r} does not have the run's layout and size")
             if len(sent.data) not in (0, artifact.size_bytes) or len(sent.data) > INLINE_BYTES:
-                raise InvalidUpdate(f"part {said.name!r} came along, but not whole, or it is too large for that")
-            if said.codec != part.codec or sent.codec != said.codec or sent.name != said.name:
-                raise InvalidUpdate(f"part {said.name!r} does not have the run's codec")
-            records.append(PartRecord(said.name, said.codec, artifact))
+                raise InvalidUpdate(f"part {stated.name!r} came along, but not whole, or it is too large for that")
+            if stated.codec != part.codec or sent.codec != stated.codec or sent.name != stated.name:
+                raise InvalidUpdate(f"part {stated.name!r} does not have the run's codec")
+            records.append(PartRecord(stated.name, stated.codec, artifact))
         return tuple(records)
 
     # -- bytes ----------------------------------------------------------------------------------------------------

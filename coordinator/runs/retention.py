@@ -28,6 +28,8 @@ class Retention:
         self._files = files
         self._held: list[str] | None = None
         """While a backup is made: files that are to be dropped after it."""
+        self._needed: dict[str, str] = {}
+        """By run, a file that it needs while it is taken care of, and that no row of the record names."""
 
     @property
     def is_held(self) -> bool:
@@ -55,6 +57,18 @@ class Retention:
             self._held.extend(digests)
         else:
             self._files.release(digests)
+
+    def need(self, run: str, digest: str) -> None:
+        """Keep a file for a run until `need_no_more`."""
+        self._needed[run] = digest
+        if self._held is not None:
+            self._held = [other for other in self._held if other != digest]
+
+    def need_no_more(self, run: str) -> None:
+        """Drop the file that was kept for a run, unless another run needs the same one."""
+        digest = self._needed.pop(run, None)
+        if digest is not None and digest not in self._needed.values():
+            self.drop([digest])
 
     def prune(self, store: Store, run: str, spec: RunSpec, pinned: Sequence[int]) -> None:
         """Let go of a run's files that its `[keep]` does not ask for; those of the versions `pinned` stay."""

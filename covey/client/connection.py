@@ -13,7 +13,7 @@ from covey.client.audit.verify import AuditReport, examine, examine_record
 from covey.client.export import OnBytes, write_version
 from covey.client.loop import LoopThread
 from covey.client.reading import paging
-from covey.client.reading.channel import DEADLINE_S, AdminChannel
+from covey.client.reading.admin_channel import DEADLINE_S, AdminChannel
 from covey.client.reading.names import RunName, VersionName, run_id, version_number
 from covey.client.reading.remote import RemoteRecord
 from covey.client.reading.run_log import log_of
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from covey.client.replay import ReplayReport
     from covey.wire.identities.identity import Identity
 
-SUBMIT_DEADLINE_S = 60.0
+SUBMIT_DEADLINE_S = 300.0
 """The coordinator's worker may still be starting: it checks what the specification names."""
 STOP_DEADLINE_S = 20.0
 """The coordinator answers when the run has ended, after ten seconds at the latest."""
@@ -263,9 +263,9 @@ class Connection:
             CoveyError: It cannot be read. What is wrong with it is in the report.
         """
         identity = self.identity
-        found = audited_of(self._loop.iterate(self._reading().signed(run_id(run))))
-        if found.rows or found.coordinator_key == b"":
-            return examine_record(found, identity.federation, identity.coordinator_key, receipts)
+        audited = audited_of(self._loop.iterate(self._reading().signed(run_id(run))))
+        if audited.rows or audited.coordinator_key == b"":
+            return examine_record(audited, identity.federation, identity.coordinator_key, receipts)
         return self._audit_statements(self.run(run))
 
     def _audit_statements(self, run: Run) -> AuditReport:
@@ -329,13 +329,13 @@ class Connection:
 
     def tokens(self) -> list[TokenInfo]:
         """Join tokens, the newest first, without their secrets."""
-        found, skip = list[TokenInfo](), 0
+        tokens, skip = list[TokenInfo](), 0
         while True:
             reply: pb.ListTokensReply = self._call("ListTokens", pb.ListTokensRequest(skip=skip))
-            found += values_of(TokenInfo, reply.tokens)
+            tokens += values_of(TokenInfo, reply.tokens)
             skip = reply.next
             if not skip:
-                return found
+                return tokens
 
     def revoke_token(self, token: str) -> list[TokenInfo]:
         """Let tokens be redeemed no more: by an id (8 characters will do), or by the name that they are for.

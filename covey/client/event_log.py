@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from covey import __version__
 from covey.coordinator.modes.registry import ROOMS
-from covey.errors import NotFound
+from covey.errors import NotFound, StoreError
 from covey.machines.log import Entry, Opening, Replayed, machine_of, parts, read_log, replay, tables_by_kind
+from covey.machines.values import ValueTable
 from covey.node.assignments.recording import KIND, VALUES
 
 TABLES = {room.name: room.values for room in ROOMS.values()} | {KIND: VALUES}
@@ -32,14 +34,40 @@ def debug_log(path: Path) -> Iterator[Opening | Replayed | MachineState]:
 
     Raises:
         NotFound: There is no such file.
-        StoreError: It is no event log, or one of a machine that is not known here.
+        StoreError: It is no event log, or one of a machine that is not known here, or another version's.
     """
     for opening, entries in _parts(path):
         table = tables_by_kind(TABLES, opening)
-        machine = machine_of(opening, table)
-        yield opening
-        yield from replay(machine, entries, table)
-        yield MachineState(table.to_json(machine))
+        if opening.code == table.code_sha256:
+            yield from _replayed(opening, entries, table)
+        else:
+            yield from _of_another_version(opening, entries, table)
+
+
+def _replayed(opening: Opening, entries: list[Entry], table: ValueTable) -> Iterator[Opening | Replayed | MachineState]:
+    machine = machine_of(opening, table)
+    yield opening
+    yield from replay(machine, entries, table)
+    yield MachineState(table.to_json(machine))
+
+
+def _of_another_version(
+    opening: Opening, entries: list[Entry], table: ValueTable
+) -> Iterator[Opening | Replayed | MachineState]:
+    """The same, as far as this version's machine does what that one did: a difference says nothing about the run."""
+    try:
+        for item in _replayed(opening, entries, table):
+            if isinstance(item, Replayed) and item.difference:
+                raise StoreError(f"at {item.entry.at:.3f} {item.difference}")
+            yield item
+    except (StoreError, TypeError) as error:
+        by = f"covey {opening.version}" if opening.version else "a version of covey that did not note which one it was"
+        code = f" (code {opening.code})" if opening.code else ""
+        raise StoreError(
+            f"this log was written by {by}{code}, whose machine of mode {opening.kind!r} is another one than that of "
+            f"covey {__version__} (code {table.code_sha256}), and cannot be replayed by it: {error}; replay it with "
+            "the version that wrote it"
+        ) from error
 
 
 def unfinished_lines(path: Path) -> list[int]:

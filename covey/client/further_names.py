@@ -64,10 +64,10 @@ def _after(first: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 def _entries(header: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(header[_LENGTH_BYTES:])
+        entries = json.loads(header[_LENGTH_BYTES:])
     except ValueError:  # raw values of a part, not a model file
         return {}
-    return found if isinstance(found, dict) else {}
+    return entries if isinstance(entries, dict) else {}
 
 
 def _aliases(entries: dict[str, Any]) -> dict[str, str]:

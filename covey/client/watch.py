@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 
 from covey.client.errors import Unreachable
-from covey.client.reading.channel import AdminChannel
+from covey.client.reading.admin_channel import AdminChannel
 from covey.client.reading.translation import change_of
 from covey.client.values import Change
 from covey.protos import admin_pb2 as pb

@@ -67,10 +67,10 @@ def magnitudes(header: Tensor) -> Numbers:
     Raises:
         LayoutError: One is negative or not finite.
     """
-    found = np.frombuffer(header.numpy().tobytes(), "<f4")
-    if not np.all(np.isfinite(found) & ~np.signbit(found)):
+    scale = np.frombuffer(header.numpy().tobytes(), "<f4")
+    if not np.all(np.isfinite(scale) & ~np.signbit(scale)):
         raise LayoutError("a tensor's magnitude is negative or not finite")
-    return found
+    return scale
 
 
 class _Scaled(PackedSigns):

@@ -55,13 +55,13 @@ def maxima(source: Vector, segments: Segments) -> Numbers:
     Raises:
         TaskError: A value is not finite.
     """
-    found = np.zeros(segments.count, np.float32)
+    norms = np.zeros(segments.count, np.float32)
     for columns in spans(source.d, BLOCK_ELEMENTS):
         block = source.read(columns)
         for index, piece in segments.pieces(columns):
-            found[index] = np.maximum(found[index], _magnitude(block[piece]))
+            norms[index] = np.maximum(norms[index], _magnitude(block[piece]))
     # A maximum over zeros may be -0.
-    return _finite(np.abs(found))
+    return _finite(np.abs(norms))
 
 
 def mean_magnitudes(source: Vector, segments: Segments) -> Numbers:
@@ -84,7 +84,7 @@ def _magnitude(block: Tensor) -> float:
     return float(torch.maximum(-low, high))
 
 
-def _finite(found: Numbers) -> Numbers:
-    if not np.isfinite(found).all():
+def _finite(numbers: Numbers) -> Numbers:
+    if not np.isfinite(numbers).all():
         raise TaskError("a vector with values that are not finite cannot be encoded")
-    return found
+    return numbers

@@ -113,15 +113,15 @@ class TopK(Codec):
         k = self.options.count(source.d)
         if not k:
             return
-        found = cut(lambda columns: _magnitudes(_read(source, columns)), source.d, k)
+        cutoff = cut(lambda columns: _magnitudes(_read(source, columns)), source.d, k)
         if self.fixed_size:
-            for columns, positions, values in _selected(source, found, BLOCK_ELEMENTS):
+            for columns, positions, values in _selected(source, cutoff, BLOCK_ELEMENTS):
                 pairs = np.empty(len(positions), _PAIR)
                 pairs["index"], pairs["value"] = positions + columns.start, values
                 yield pairs.view(np.uint8).data
             return
-        yield counts_header(np.array([len(positions) for _, positions, _ in _selected(source, found, SEGMENT)]))
-        for columns, positions, values in _selected(source, found, SEGMENT):
+        yield counts_header(np.array([len(positions) for _, positions, _ in _selected(source, cutoff, SEGMENT)]))
+        for columns, positions, values in _selected(source, cutoff, SEGMENT):
             yield from encoded_segment(positions, values, columns.stop - columns.start, self.options.value_bits)
 
     def reader(self, buffer: Buffer | Tensor, d: int, layout: Layout | None = None) -> Vector:
@@ -251,9 +251,9 @@ class _Seeded(ComputedVector):
         return selector.next(keys), selector.left
 
 
-def _selected(source: Vector, found: Cut, width: int) -> Iterator[tuple[slice, Positions, Numbers]]:
+def _selected(source: Vector, cutoff: Cut, width: int) -> Iterator[tuple[slice, Positions, Numbers]]:
     """The selected elements, so many columns at a time: the columns, positions in them, values."""
-    selector = Selector(found)
+    selector = Selector(cutoff)
     for columns in spans(source.d, width):
         block = _read(source, columns)
         positions = selector.next(_magnitudes(block))

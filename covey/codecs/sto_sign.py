@@ -90,11 +90,11 @@ class StoSign(Codec):
 
         The largest of the nodes' magnitudes, but for the `trim` largest (at least one is left).
         """
-        found = [reader.magnitudes for reader in readers if isinstance(reader, _StoSigns)]
-        if self.options.bound != "broadcast" or not found:
+        magnitudes = [reader.magnitudes for reader in readers if isinstance(reader, _StoSigns)]
+        if self.options.bound != "broadcast" or not magnitudes:
             return b""
-        ordered = np.sort(np.stack(found), axis=0)
-        bounds: Numbers = ordered[max(len(found) - 1 - self.options.trim, 0)]
+        ordered = np.sort(np.stack(magnitudes), axis=0)
+        bounds: Numbers = ordered[max(len(magnitudes) - 1 - self.options.trim, 0)]
         return np.maximum(bounds, np.float32(LEAST_BOUND)).astype("<f4").tobytes()
 
     def downlink(self) -> Codec:

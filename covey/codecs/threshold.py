@@ -66,8 +66,8 @@ class Selector:
         left: What is selected of the blocks that are still to come.
     """
 
-    def __init__(self, found: Cut) -> None:
-        self.left = found
+    def __init__(self, cutoff: Cut) -> None:
+        self.left = cutoff
 
     def next(self, keys: Keys) -> Positions:
         """Positions of the selected elements inside the next block: int64 `[m]`, increasing."""

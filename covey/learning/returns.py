@@ -86,8 +86,8 @@ def stats_of(value: object, what: str) -> dict[str, Stat]:
         TaskError: It is not a mapping of names to `Stat`.
     """
     should = f"return a mapping of names to Stat(total, count), {EXAMPLE}"
-    found = require(value, Mapping, what, should)
-    return {_name(name, what, should): _stat(name, stat, what, should) for name, stat in found.items()}
+    mapping = require(value, Mapping, what, should)
+    return {_name(name, what, should): _stat(name, stat, what, should) for name, stat in mapping.items()}
 
 
 def _name(name: object, what: str, should: str) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from covey import __version__
 from covey.errors import StoreError
 from covey.machines.values import TextWriter, ValueTable
 
@@ -37,6 +38,10 @@ class Opening:
     """Whose log it is: the run's id."""
     state: Any
     """The machine, as JSON."""
+    version: str = ""
+    """Of Covey, that wrote it; empty: one that did not say so yet."""
+    code: str = ""
+    """Digest of the machine's source there (`ValueTable.code_sha256`)."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,9 @@ class Replayed:
 def opening_line(at: float, kind: str, name: str, machine: object, table: ValueTable) -> bytes:
     """An opening as a line of a log. Raises TypeError as `ValueTable.to_json`."""
     text = TextWriter(table).text
+    written_by = f'"format":{FORMAT},"covey":{text(__version__)},"code":{text(table.code_sha256)}'
     fields = f'"at":{text(at)},"kind":{text(kind)},"name":{text(name)},"machine":{text(machine)}'
-    return f'{{"format":{FORMAT},{fields}}}\n'.encode()
+    return f"{{{written_by},{fields}}}\n".encode()
 
 
 def entry_line(at: float, event: object, actions: Sequence[object], table: ValueTable, error: str = "") -> bytes:
@@ -77,9 +83,9 @@ def entry_line(at: float, event: object, actions: Sequence[object], table: Value
     writer = TextWriter(table)
     text = writer.text
     names = text(tuple(type(action).__name__ for action in actions))
-    said = f'"at":{text(at)},"event":{text(event)},"actions":{names},"sha256":"{_digest(actions, writer)}"'
+    line = f'"at":{text(at)},"event":{text(event)},"actions":{names},"sha256":"{_digest(actions, writer)}"'
     ending = f',"error":{text(error)}' if error else ""
-    return f"{{{said}{ending}}}\n".encode()
+    return f"{{{line}{ending}}}\n".encode()
 
 
 def digest_of(actions: Sequence[object], table: ValueTable) -> str:
@@ -118,7 +124,7 @@ def _record_of(value: Any, number: int) -> Opening | Entry:
         case {"format": int() as version} if version != FORMAT:
             raise StoreError(f"line {number}: event logs of format {version} are not known to this version of covey")
         case {"format": _, "at": float() | int() as at, "kind": str() as kind, "name": str() as name, "machine": state}:
-            return Opening(at, kind, name, state)
+            return Opening(at, kind, name, state, str(value.get("covey", "")), str(value.get("code", "")))
         case {"at": float() | int() as at, "event": event, "actions": list() as actions, "sha256": str() as sha256}:
             return Entry(at, event, tuple(map(str, actions)), sha256, str(value.get("error", "")))
     raise StoreError(f"line {number} is no line of an event log")

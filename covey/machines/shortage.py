@@ -43,9 +43,9 @@ def refusals_text(refusals: Refusals) -> str:
     groups: dict[tuple[str, str], list[str]] = {}
     for node, (verdict, reason) in refusals.items():
         groups.setdefault((verdict, reason), []).append(node)
-    said = [f"{listed(nodes)} {verdict}: {_cut(reason)}" for (verdict, reason), nodes in groups.items()]
-    more = [f"and {len(said) - _NAMED} more kinds of answers"] if len(said) > _NAMED else []
-    return "; ".join(said[:_NAMED] + more)
+    sentences = [f"{listed(nodes)} {verdict}: {_cut(reason)}" for (verdict, reason), nodes in groups.items()]
+    more = [f"and {len(sentences) - _NAMED} more kinds of answers"] if len(sentences) > _NAMED else []
+    return "; ".join(sentences[:_NAMED] + more)
 
 
 def listed(nodes: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import functools
+import hashlib
 import inspect
 import json
 import math
@@ -43,12 +44,20 @@ class ValueTable:
     """
 
     def __init__(self, *modules: ModuleType, longest_bytes: int | None = None) -> None:
-        self._longest_bytes = longest_bytes
+        self._longest_bytes, self._modules = longest_bytes, modules
         self._classes: dict[str, type] = {}
         for module in modules:
             for name, cls in inspect.getmembers(module, inspect.isclass):
                 if cls.__module__ == module.__name__ and self._classes.setdefault(name, cls) is not cls:
                     raise ValueError(f"two classes of one machine are named {name!r}")
+
+    @functools.cached_property
+    def code_sha256(self) -> str:
+        """SHA-256 (16 hex digits of it) of the modules' source: two machines with the same one do the same."""
+        digest = hashlib.sha256()
+        for module in self._modules:
+            digest.update(inspect.getsource(module).encode())
+        return digest.hexdigest()[:16]
 
     def to_json(self, value: object) -> Any:
         """A value as plain JSON values.
@@ -172,9 +181,9 @@ def _read_builtin(kind: str, fields: dict[str, Any]) -> Any:
 
 def _make(cls: type, fields: dict[str, Any]) -> Any:
     if not dataclasses.is_dataclass(cls):
-        made: Any = object.__new__(cls)
-        vars(made).update(fields)
-        return made
+        instance: Any = object.__new__(cls)
+        vars(instance).update(fields)
+        return instance
     adapters = _field_adapters(cls)
     if unknown := sorted(set(fields) - set(adapters)):
         raise ValueError(f"{cls.__name__} has no {', '.join(unknown)}")

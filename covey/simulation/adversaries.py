@@ -76,12 +76,12 @@ def _is_omniscient(attack: Attack) -> bool:
 
 def assigned(attacks: Sequence[Attack], nodes: Sequence[str]) -> dict[str, Attack]:
     """The adversaries: the last nodes, of which the last ones do the last attack."""
-    found: dict[str, Attack] = {}
+    by_node: dict[str, Attack] = {}
     end = len(nodes)
     for attack in reversed(attacks):
-        found.update(dict.fromkeys(nodes[end - attack.count : end], attack))
+        by_node.update(dict.fromkeys(nodes[end - attack.count : end], attack))
         end -= attack.count
-    return found
+    return by_node
 
 
 class Adversaries:

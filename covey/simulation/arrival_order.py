@@ -42,10 +42,10 @@ def parse_staleness(text: str) -> Staleness:
     Raises:
         SpecError: Not of that form.
     """
-    found = re.fullmatch(rf"normal:{NUMBER},{NUMBER}", text)
-    if found is None:
+    match = re.fullmatch(rf"normal:{NUMBER},{NUMBER}", text)
+    if match is None:
         raise SpecError(f"--staleness {text!r}: write normal:MEAN,SD, for example normal:6,2")
-    return Staleness(float(found[1]), float(found[2]))
+    return Staleness(float(match[1]), float(match[2]))
 
 
 class PacedRun(Protocol):
@@ -98,7 +98,7 @@ class Pace:
         if machine is None or not machine.open or machine.undecided or machine.deciding:
             return
         keys = {node: (self._due(w.number, w.base_version), w.number) for node, w in machine.open.items()}
-        node = min(keys, key=lambda one: keys[one])
+        node = min(keys, key=lambda key: keys[key])
         event = self._waiting.get((node, keys[node][1]))
         if event is not None:
             event.set()

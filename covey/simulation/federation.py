@@ -26,7 +26,7 @@ from covey.simulation.arrival_order import Pace, Staleness
 from covey.simulation.data_dir import LOG, NODES, enrol
 from covey.simulation.files import CoordinatorFiles, MemoryStore, NodeFiles
 from covey.simulation.nodes import MemoryBulk, MemoryLink, VirtualNode, VirtualSessions
-from covey.simulation.plan import Plan, Progress, Watch, names_of
+from covey.simulation.plan import Plan, SimulationProgress, Watch, names_of
 from covey.simulation.pool import LoggedSupervisor, Pool, PooledWorker
 from covey.simulation.runners import is_stalled
 from covey.storage.record.contract import EventRecord, RunRecord
@@ -194,10 +194,10 @@ class VirtualFederation:
         why = f"no node can go on ({reason})" if reason else "no node can go on"
         return f"{why}; the last refusal: {self._declined}" if self._declined else why
 
-    async def _progress(self) -> Progress:
+    async def _progress(self) -> SimulationProgress:
         machine: Any = self._active().machine
         if machine is None:
-            return Progress(self._plan.spec.mode, 0, self._whole(), 0, 0, {})
+            return SimulationProgress(self._plan.spec.mode, 0, self._whole(), 0, 0, {})
         store, run = self._env.store, self._active().run.run
         metrics: Mapping[str, float] = {}
         for number in (machine.committed, machine.committed - 1):
@@ -207,7 +207,7 @@ class VirtualFederation:
         is_async = not self._plan.spec.facts.synchronous
         done = machine.decided if is_async else machine.committed
         answered, invited = (0, 0) if is_async else (len(machine.answers), len(machine.invited))
-        return Progress(self._plan.spec.mode, done, self._whole(), answered, invited, metrics)
+        return SimulationProgress(self._plan.spec.mode, done, self._whole(), answered, invited, metrics)
 
     def _whole(self) -> int:
         return self._plan.spec.rounds_in_all

@@ -43,7 +43,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Progress:
+class SimulationProgress:
     """How far a simulation is.
 
     Attributes:
@@ -63,7 +63,7 @@ class Progress:
     metrics: Mapping[str, float]
 
 
-Watch = Callable[[Progress], None]
+Watch = Callable[[SimulationProgress], None]
 
 
 def names_of(nodes: int) -> list[str]:
@@ -90,12 +90,12 @@ def checked_attacks(plan: Plan) -> list[Attack]:
     return checked(plan.attacks, plan.nodes)
 
 
-def require_enough(plan: Plan, said: Description) -> None:
+def require_enough(plan: Plan, description: Description) -> None:
     """Refuse a run that would wait for more nodes than there are.
 
     Args:
         plan: The plan.
-        said: What the worker says of the specification.
+        description: What the worker says of the specification.
 
     Raises:
         SpecError: It would; the message says for what.
@@ -103,7 +103,10 @@ def require_enough(plan: Plan, said: Description) -> None:
     spec = plan.spec
     for needed, why in (
         (spec.min_nodes, f"[{spec.facts.section}] min_nodes = {spec.min_nodes}"),
-        (said.aggregator_min, f"[aggregation] {spec.aggregation.name} needs {said.aggregator_min} updates"),
+        (
+            description.aggregator_min,
+            f"[aggregation] {spec.aggregation.name} needs {description.aggregator_min} updates",
+        ),
     ):
         if needed > plan.nodes:
             raise SpecError(f"the run would wait for ever: {why}, and --nodes is {plan.nodes}")

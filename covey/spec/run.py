@@ -62,7 +62,7 @@ class RunSpec(Section, ABC):
             "method.name": self.method.name,
             "exchange.codec": self.exchange.codec,
         }
-        named |= {f"training.schedule.{name}.kind": one.kind for name, one in self.training.schedule.items()}
+        named |= {f"training.schedule.{name}.kind": schedule.kind for name, schedule in self.training.schedule.items()}
         return {key: name for key, name in named.items() if ":" in name}
 
     @property

@@ -21,7 +21,7 @@ def written_keys(data: Mapping[str, Any], before: str = "") -> Iterator[str]:
 def chosen_keys(spec: RunSpec, data: Mapping[str, Any]) -> tuple[str, ...]:
     """The same without those whose value is the default: a whole specification, read back from a run, has them all."""
     default = type(spec).model_validate({"name": spec.name, "task": {"name": spec.task.name}, "mode": spec.mode})
-    plain, usual = (one.model_dump(mode="json", by_alias=True) for one in (spec, default))
+    plain, usual = (section.model_dump(mode="json", by_alias=True) for section in (spec, default))
     return tuple(key for key in written_keys(data) if _at(plain, key) != _at(usual, key))
 
 

@@ -318,5 +318,5 @@ def _attack(honest: Tensor, f: int, seed: int, generator: torch.Generator) -> Te
     return kinds[seed % len(kinds)].expand(f, -1).clone()
 
 
-def _same(found: Tensor, wanted: Tensor) -> None:
-    torch.testing.assert_close(found, wanted, rtol=TOLERANCE, atol=TOLERANCE)
+def _same(value: Tensor, wanted: Tensor) -> None:
+    torch.testing.assert_close(value, wanted, rtol=TOLERANCE, atol=TOLERANCE)

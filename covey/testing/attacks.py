@@ -49,13 +49,13 @@ class AttackConformance(ABC):
 
     def sent(self) -> list[Tensor]:
         """What a fresh adversary sends in some rounds, its memory carried along."""
-        attack, memory, found = self.make(), dict[str, Tensor](), []
+        attack, memory, vectors = self.make(), dict[str, Tensor](), []
         for number in range(1, ROUNDS + 1):
             context = replace(self.context(self.rows(number), number), memory=memory)
             own = TensorVector(self.own(number))
-            found.append(_dense(attack.vector(own, context)))
+            vectors.append(_dense(attack.vector(own, context)))
             memory = {name: _dense(vector) for name, vector in attack.remembered(own, context).items()}
-        return found
+        return vectors
 
     def test_gives_float32_of_the_right_length_whatever_the_blocks(self) -> None:
         """The vector is float32 `[d]`, and the same in whatever blocks it is read."""
@@ -72,8 +72,8 @@ class AttackConformance(ABC):
 
     def test_repeats_itself(self) -> None:
         """Two fresh adversaries in the same rounds send the same, bit for bit."""
-        for one, other in zip(self.sent(), self.sent(), strict=True):
-            torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
+        for first, other in zip(self.sent(), self.sent(), strict=True):
+            torch.testing.assert_close(first, other, rtol=0, atol=0, equal_nan=True)
 
     def test_modifies_nothing(self) -> None:
         """Neither its own vector nor those that it knows."""

@@ -111,8 +111,8 @@ class MethodRounds:
         self._host = Host(torch.device("cpu"))
         self.description = describe(DescribeJob(self._text, allow_path=True), self._host)
         self.model = folder / "version-0"
-        made = initial(InitialJob("run", self._text, self.model, allow_path=True), self._host)
-        self.layout, self.model_sha256 = Layout.from_json(made.layout), made.model_sha256
+        first = initial(InitialJob("run", self._text, self.model, allow_path=True), self._host)
+        self.layout, self.model_sha256 = Layout.from_json(first.layout), first.model_sha256
         self.version_state: dict[str, Path] = {}
         self.nodes = {name: NodeFiles() for name in self.names}
         self.members: dict[str, dict[str, Path]] = {}

@@ -173,7 +173,7 @@ class AsyncPolicyConformance(ABC):
                 assert held <= set(pinned)
                 assert gone not in pinned
             decision = run.deliver(node, vector)
-            verdicts = {one.number: one.verdict for one in decision.verdicts}
+            verdicts = {judged.number: judged.verdict for judged in decision.verdicts}
             assert not dropped & verdicts.keys()
             assert decision.step is None or not dropped & decision.step.shares.keys()
             held = {number for number in held if number not in verdicts}

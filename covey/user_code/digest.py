@@ -83,16 +83,16 @@ def _noted(root: str) -> frozenset[str]:
 
 
 def _reachable(root: str) -> set[str]:
-    found, waiting = set[str](), [root]
+    modules, waiting = set[str](), [root]
     while waiting:
         name = waiting.pop()
         module = sys.modules.get(name)
-        if name in found or module is None or not _counts(module, root):
+        if name in modules or module is None or not _counts(module, root):
             continue
-        found.add(name)
+        modules.add(name)
         if _top(name) != _PACKAGE:
             waiting += [*_used(module), *_parents(name)]
-    return found
+    return modules
 
 
 def _used(module: ModuleType) -> Iterator[str]:

@@ -29,7 +29,7 @@ def place_of(error: BaseException) -> str:
 
 def place_in(dump: str) -> str:
     """The same, of the stacks that `faulthandler` wrote: of the thread that is in the user's code."""
-    return _innermost((one["file"], int(one["line"]), one["function"]) for one in _FRAME.finditer(dump))
+    return _innermost((frame["file"], int(frame["line"]), frame["function"]) for frame in _FRAME.finditer(dump))
 
 
 def _frames(traceback: TracebackType | None) -> Iterator[Frame]:

@@ -78,12 +78,12 @@ class PackedSigns(ComputedVector):
         """
         if columns.start % _BITS:
             raise LayoutError(f"packed signs begin at a multiple of {_BITS}, not at {columns.start}")
-        found = self._bits[columns.start // _BITS : packed_bytes(columns.stop)]
+        words = self._bits[columns.start // _BITS : packed_bytes(columns.stop)]
         if columns.stop % _BITS == 0 or columns.stop == self.d:
-            return found
-        found = found.clone()
-        found[-1] &= (1 << columns.stop % _BITS) - 1
-        return found
+            return words
+        words = words.clone()
+        words[-1] &= (1 << columns.stop % _BITS) - 1
+        return words
 
     def _unpack(self, first: int, last: int, out: Tensor) -> None:
         # An index of one byte cannot leave a table of 256 rows; "clip" spares the check.

@@ -141,8 +141,8 @@ def _certificate(shown: x509.Certificate, authority_pem: bytes) -> str:
 
 def _names(certificate: x509.Certificate) -> list[str]:
     try:
-        found: Any = certificate.extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME).value
-        return [str(name) for name in found.get_values_for_type(x509.DNSName)]
+        names: Any = certificate.extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME).value
+        return [str(name) for name in names.get_values_for_type(x509.DNSName)]
     except x509.ExtensionNotFound:
         return []
 

@@ -47,16 +47,16 @@ def from_node(message: pb.NodeMessage) -> msg.NodeMessage | None:
             )
             return msg.UpdateOffer(bytes(offer.statement), bytes(offer.signature), parts)
         case "decline":
-            said = message.decline
-            return msg.Decline(said.run, said.round, said.attempt, said.code, said.reason)
+            decline = message.decline
+            return msg.Decline(decline.run, decline.round, decline.attempt, decline.code, decline.reason)
         case "progress":
             now = message.progress
             return msg.Progress(
                 now.run, now.round, now.phase, now.step, now.steps, now.loss, now.seconds, now.waits_for
             )
         case "evaluation":
-            found = message.evaluation
-            return msg.Evaluation(found.run, found.version, bytes(found.metrics))
+            evaluation = message.evaluation
+            return msg.Evaluation(evaluation.run, evaluation.version, bytes(evaluation.metrics))
         case _:
             return None
 
@@ -96,37 +96,37 @@ def input_message(item: msg.InputFile) -> pb.InputFile:
     return pb.InputFile(part=item.part, source=item.source, artifact=artifact, data=item.data)
 
 
-def _assignment_message(one: msg.Assignment) -> pb.Assignment:
+def _assignment_message(assignment: msg.Assignment) -> pb.Assignment:
     message = pb.Assignment(
-        run=one.run,
-        round=one.round,
-        attempt=one.attempt,
-        work=pb.Assignment.EVALUATE if one.work == "evaluate" else pb.Assignment.TRAIN,
-        spec=one.spec.encode(),
-        layout=one.layout.encode(),
-        version=one.version,
-        model_sha256=one.model_sha256,
-        model=artifact_message(one.model),
-        roster_index=one.roster_index,
-        num_partitions=one.num_partitions,
-        phase=one.phase,
-        download_granted=one.download_granted,
-        evaluate=one.evaluate,
-        model_data=one.model_data,
-        broadcast=one.broadcast,
-        settled=one.feedback.update,
-        settled_accepted=one.feedback.accepted,
-        node_state=one.node_state,
-        params=one.params.encode(),
-        part=one.part + 1,
-        inputs=[input_message(item) for item in one.inputs],
-        wanted=[pb.WantedPart(**vars(part)) for part in one.wanted],
+        run=assignment.run,
+        round=assignment.round,
+        attempt=assignment.attempt,
+        work=pb.Assignment.EVALUATE if assignment.work == "evaluate" else pb.Assignment.TRAIN,
+        spec=assignment.spec.encode(),
+        layout=assignment.layout.encode(),
+        version=assignment.version,
+        model_sha256=assignment.model_sha256,
+        model=artifact_message(assignment.model),
+        roster_index=assignment.roster_index,
+        num_partitions=assignment.num_partitions,
+        phase=assignment.phase,
+        download_granted=assignment.download_granted,
+        evaluate=assignment.evaluate,
+        model_data=assignment.model_data,
+        broadcast=assignment.broadcast,
+        settled=assignment.feedback.update,
+        settled_accepted=assignment.feedback.accepted,
+        node_state=assignment.node_state,
+        params=assignment.params.encode(),
+        part=assignment.part + 1,
+        inputs=[input_message(item) for item in assignment.inputs],
+        wanted=[pb.WantedPart(**vars(part)) for part in assignment.wanted],
     )
-    if one.change is not None:
-        message.change.CopyFrom(artifact_message(one.change.artifact))
-        message.change_base, message.change_data = one.change.base, one.change.data
-    if one.layout_file is not None:
-        message.layout_file.CopyFrom(artifact_message(one.layout_file))
+    if assignment.change is not None:
+        message.change.CopyFrom(artifact_message(assignment.change.artifact))
+        message.change_base, message.change_data = assignment.change.base, assignment.change.data
+    if assignment.layout_file is not None:
+        message.layout_file.CopyFrom(artifact_message(assignment.layout_file))
     return message
 
 

@@ -76,6 +76,10 @@ class BaseModels:
         await self._expect(assignment.run, artifact.digest, *others)
         if not talk.services.files.has(artifact.digest):
             await self._make_here(talk)
+        if not (assignment.model_data or talk.services.files.has(artifact.digest)):
+            # The one before is of no more use: the new one is written over it, and the disk holds one of them.
+            async with self._held.lock:
+                self._held.keep_only(assignment.run, (artifact.digest, *others))
         path = await talk.download(artifact, talk.assignment.model_data, granted=talk.assignment.download_granted)
         inputs = await _inputs(talk)
         async with self._held.lock:
@@ -86,7 +90,7 @@ class BaseModels:
         """Refuse what would not fit before any of it comes: the model and all files beside it, once each."""
         assignment, files = talk.assignment, talk.services.files
         artifacts = [assignment.model, *(item.artifact for item in assignment.inputs)]
-        missing = {one.digest: one.size_bytes for one in artifacts if not files.has(one.digest)}
+        missing = {artifact.digest: artifact.size_bytes for artifact in artifacts if not files.has(artifact.digest)}
         needed, limit = sum(missing.values()), talk.services.config.settings.limits.disk_gib
         text = f"the model and the {len(artifacts) - 1} files beside it take {needed} bytes"
         if min(missing.values(), default=0) < 0 or needed > limit * 2**30:
@@ -114,7 +118,7 @@ class BaseModels:
         try:
             artifact = await (_from_seed(talk, out) if change is None else self._apply(talk, change, out))
             if artifact == wanted:
-                await asyncio.to_thread(files.adopt, out, artifact)
+                await asyncio.to_thread(files.adopt, out, artifact, durable=False)
                 return
             reason = "it has another digest"
         except asyncio.CancelledError:

@@ -114,9 +114,9 @@ def _ask(token: JoinToken, request: pb.EnrolRequest) -> pb.EnrolReply:
 def _explained(token: JoinToken, error: grpc.RpcError) -> CoveyError:
     if CODE_KEY in dict(cast(Any, error.trailing_metadata()) or ()):
         return from_rpc_error(error)
-    found = why(token.enrol, token.authority_pem, enrolling=True)
+    reason = why(token.enrol, token.authority_pem, enrolling=True)
     return EnrolmentUnreachable(
-        f"the coordinator cannot be reached at {token.enrol} to enrol: {found}; "
+        f"the coordinator cannot be reached at {token.enrol} to enrol: {reason}; "
         "if it is reached at another address, its operator starts it with --advertise and --advertise-enrol"
     )
 

@@ -141,8 +141,8 @@ class CoordinatorLink(Link):
         elif error.code() == NOT_SERVED and not is_said:
             reason = f"this {WRONG_PORT}"
         else:
-            found = await why_unreachable(self.server, self._identity.authority_pem) if not is_said else ""
-            reason = found or error.details() or error.code().name
+            why = await why_unreachable(self.server, self._identity.authority_pem) if not is_said else ""
+            reason = why or error.details() or error.code().name
         log.warning("cannot connect; trying again", server=self.server, reason=reason)
 
     async def _listen(self, call: Call) -> None:

@@ -58,16 +58,16 @@ def parse_options(pairs: tuple[str, ...]) -> dict[str, JsonValue]:
     Raises:
         SpecError: Not of that form, or a key twice.
     """
-    found: dict[str, JsonValue] = {}
+    options: dict[str, JsonValue] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
-        if not equals or not key or key in found:
+        if not equals or not key or key in options:
             raise SpecError(f"--attack-option {pair!r}: write KEY=VALUE, each key once")
         try:
-            found[key] = json.loads(text)
+            options[key] = json.loads(text)
         except ValueError:
-            found[key] = text
-    return found
+            options[key] = text
+    return options
 
 
 def check_drill(drill: Drill, node: str) -> None:

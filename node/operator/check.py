@@ -54,19 +54,19 @@ async def check_node(config: NodeConfig, spec: RunSpec | None = None) -> list[Fi
     try:
         findings.append(await _worker(worker))
         tasks = [
-            found
-            for one in ([spec] if spec is not None else list(_default_specs(config)))
-            for found in await _task(config, worker, one)
+            finding
+            for text in ([spec] if spec is not None else list(_default_specs(config)))
+            for finding in await _task(config, worker, text)
         ]
     finally:
         await worker.stop()
-    return findings + (tasks if spec is not None else [_judged(config, found, tasks) for found in tasks])
+    return findings + (tasks if spec is not None else [_judged(config, finding, tasks) for finding in tasks])
 
 
-def _judged(config: NodeConfig, found: Finding, tasks: list[Finding]) -> Finding:
-    is_default = "tasks" not in config.policy.model_fields_set and found.what in {f"task {t}" for t in BUILT_IN_TASKS}
-    works = any(one.ok for one in tasks)
-    return replace(found, skipped=True) if not found.ok and is_default and works else found
+def _judged(config: NodeConfig, finding: Finding, tasks: list[Finding]) -> Finding:
+    is_default = "tasks" not in config.policy.model_fields_set and finding.what in {f"task {t}" for t in BUILT_IN_TASKS}
+    works = any(task.ok for task in tasks)
+    return replace(finding, skipped=True) if not finding.ok and is_default and works else finding
 
 
 def _default_specs(config: NodeConfig) -> Iterator[RunSpec]:
@@ -96,8 +96,8 @@ async def _coordinator(config: NodeConfig) -> Finding:
     except grpc.aio.AioRpcError as error:
         if error.code() == NOT_SERVED:
             return Finding("coordinator", False, f"{server} {WRONG_PORT}")
-        found = await why_unreachable(server, identity.authority_pem)
-        return Finding("coordinator", False, f"{server} cannot be reached: {found}")
+        reason = await why_unreachable(server, identity.authority_pem)
+        return Finding("coordinator", False, f"{server} cannot be reached: {reason}")
     finally:
         await channel.close()
 
@@ -120,14 +120,14 @@ async def _task(config: NodeConfig, worker: Worker, spec: RunSpec) -> list[Findi
             node_options=config.options,
             allow_path=config.allows_paths(spec),
         )
-        found = await worker.do(CHECK, job, stall_s=min(spec.training.stall_s, config.settings.limits.stall_s))
+        checked = await worker.do(CHECK, job, stall_s=min(spec.training.stall_s, config.settings.limits.stall_s))
     except CoveyError as error:
         return [Finding(what, False, str(error))]
     text = (
-        f"{found.examples} examples, {found.parameters:,} parameters, loss {found.loss:.4g}, "
-        f"{found.seconds_per_step * 1000:.1f} ms a step on {found.device}"
+        f"{checked.examples} examples, {checked.parameters:,} parameters, loss {checked.loss:.4g}, "
+        f"{checked.seconds_per_step * 1000:.1f} ms a step on {checked.device}"
     )
-    problems = [f"no {name}: {reason}" for name, reason in sorted(missing(found.evaluation).items())]
+    problems = [f"no {name}: {reason}" for name, reason in sorted(missing(checked.evaluation).items())]
     return [Finding(what, True, text), *(Finding(f"evaluation of {spec.task.name}", False, text) for text in problems)]
 
 

@@ -26,9 +26,9 @@ def check_files(folder: Path, needed: Callable[[], set[str]]) -> list[str]:
 
 def _file_problem(path: Path) -> str:
     try:
-        found = artifact_of_file(path).digest
+        digest = artifact_of_file(path).digest
     except FileNotFoundError:
         return f"file {path.name} is gone"
     except OSError as error:
         return f"file {path.name} cannot be read: {error.strerror}"
-    return "" if found == path.name else f"file {path.name} is damaged: its content has another digest"
+    return "" if digest == path.name else f"file {path.name} is damaged: its content has another digest"

@@ -80,8 +80,8 @@ def _copy(source: Database, target: Path) -> None:
         return
     url = f"sqlite:///{target}"
     migrate(url)
-    with contextlib.closing(Database(database_url(url))) as made:
-        copy_record(source, made)
+    with contextlib.closing(Database(database_url(url))) as database:
+        copy_record(source, database)
 
 
 def _copy_file(source: Path, target: Path) -> None:

@@ -121,12 +121,12 @@ def _unfinished(connection: Connection) -> Iterator[str]:
 
 def _unjudged(connection: Connection) -> Iterator[str]:
     where = and_(groups.c.run == assignments.c.run, groups.c.number == assignments.c.group_number)
-    found = (
+    rows = (
         select(assignments.c.run, assignments.c.group_number, assignments.c.node)
         .join(groups, where)
         .where(assignments.c.verdict == "received", groups.c.state.in_(("committed", "decided")))
     )
-    for run, number, node in connection.execute(found):
+    for run, number, node in connection.execute(rows):
         yield f"round {number} of run {run} is over, but the update of {node} has no verdict"
 
 
@@ -183,15 +183,15 @@ def _unreferenced(connection: Connection) -> Iterator[str]:
         file_references.c.number == versions.c.version,
         file_references.c.digest == versions.c.digest,
     )
-    found = select(versions.c.run, versions.c.version).where(
+    missing = select(versions.c.run, versions.c.version).where(
         versions.c.kept.is_(True), _without(versions, file_references, needed)
     )
-    for run, number in connection.execute(found):
+    for run, number in connection.execute(missing):
         yield f"version {number} of run {run} is kept, but its file is not recorded as needed"
 
 
 def _keyless(connection: Connection) -> Iterator[str]:
     own = and_(keys.c.key_id == nodes.c.key_id, keys.c.node == nodes.c.node)
-    found = select(nodes.c.node, nodes.c.key_id).where(nodes.c.key_id != "", _without(nodes, keys, own))
-    for node, key_id in connection.execute(found):
+    missing = select(nodes.c.node, nodes.c.key_id).where(nodes.c.key_id != "", _without(nodes, keys, own))
+    for node, key_id in connection.execute(missing):
         yield f"signing key {key_id} of {node} is not on record"

@@ -59,11 +59,11 @@ def copy_record(source: Database, target: Database, report: Report = _silent) ->
     Raises:
         Conflict: The target is not empty.
     """
-    with source.reading() as there, target.writing() as here:
-        _check_empty(here, target.url)
-        copied = {table.name: _copy_table(there, here, table, report) for table in _tables()}
-        _copy_lease(there, here)
-        _advance_sequences(here)
+    with source.reading() as origin, target.writing() as copy:
+        _check_empty(copy, target.url)
+        copied = {table.name: _copy_table(origin, copy, table, report) for table in _tables()}
+        _copy_lease(origin, copy)
+        _advance_sequences(copy)
     return copied
 
 
@@ -75,9 +75,9 @@ def _tables() -> list[Table]:
 def _copy_table(source: Connection, target: Connection, table: Table, report: Report) -> int:
     rows = source.execute(select(func.count()).select_from(table)).scalar_one()
     wanted = select(table).order_by(*table.primary_key)
-    found = source.execute(wanted, execution_options={"yield_per": BLOCK_ROWS})
+    stored = source.execute(wanted, execution_options={"yield_per": BLOCK_ROWS})
     copied = 0
-    for block in found.mappings().partitions():
+    for block in stored.mappings().partitions():
         values: list[dict[str, Any]] = [dict(row) for row in block]
         target.execute(table.insert(), values)
         copied += len(values)
@@ -110,12 +110,12 @@ def _check_source(url: URL) -> None:
     path = sqlite_path(url)
     if path is not None and not path.is_file():
         raise NotFound(f"there is no database {path}; name the one that holds the record")
-    found = _look(url, lambda connection: revision(connection))
-    if found is None:
+    stored = _look(url, lambda connection: revision(connection))
+    if stored is None:
         raise NotFound(f"{_shown(url)} holds no record; name the database that does")
-    if found != HEAD:
+    if stored != HEAD:
         raise StoreError(
-            f"{_shown(url)} is at revision {found}, this version of Covey at {HEAD}: first: covey store migrate; "
+            f"{_shown(url)} is at revision {stored}, this version of Covey at {HEAD}: first: covey store migrate; "
             "where the database is the newer one, use the Covey that made it"
         )
 

@@ -53,15 +53,15 @@ class HotStatement:
         if connection.dialect.name != "sqlite":
             return connection.execute(self._statement, values).all()
         compiled = self._for(connection, values)
-        found = _on_driver(connection, "execute", compiled.text, compiled.bound(values)).fetchall()
-        return [compiled.row(*_processed(row, compiled.read)) for row in found]
+        rows = _on_driver(connection, "execute", compiled.text, compiled.bound(values)).fetchall()
+        return [compiled.row(*_processed(row, compiled.read)) for row in rows]
 
     def row(self, connection: Connection, values: Values) -> Any:
         """The one row that a SELECT finds; None: there is none."""
-        found = self.rows(connection, values)
-        if len(found) > 1:
-            raise exc.MultipleResultsFound(f"{len(found)} rows were found where there can be one")
-        return found[0] if found else None
+        rows = self.rows(connection, values)
+        if len(rows) > 1:
+            raise exc.MultipleResultsFound(f"{len(rows)} rows were found where there can be one")
+        return rows[0] if rows else None
 
     def run(self, connection: Connection, values: Values | Sequence[Values]) -> int:
         """Change something, once for each of several values; how many rows were changed."""
@@ -81,16 +81,16 @@ class HotStatement:
 
     def _compile(self, connection: Connection, keys: Sequence[str]) -> _Compiled:
         dialect, statement = connection.dialect, self._statement
-        made: Any = statement.compile(dialect=dialect, column_keys=sorted(keys))
-        names = tuple(made.positiontup or ())
-        bind = {name: _processor(made.binds[name].type, dialect, "bind_processor") for name in names}
+        compiled: Any = statement.compile(dialect=dialect, column_keys=sorted(keys))
+        names = tuple(compiled.positiontup or ())
+        bind = {name: _processor(compiled.binds[name].type, dialect, "bind_processor") for name in names}
         row, read = None, ()
         if isinstance(statement, Select):
             columns = list(statement.selected_columns)
             row = _row_class([str(column.name) for column in columns])
             read = tuple(_processor(column.type, dialect, "result_processor", None) for column in columns)
         used = {name: process for name, process in bind.items() if process is not None}
-        return _Compiled(str(made), names, dict(made.params), used, row, read)
+        return _Compiled(str(compiled), names, dict(compiled.params), used, row, read)
 
 
 def begin(connection: Connection, statement: str) -> None:

@@ -69,7 +69,10 @@ class DecisionInput:
             layout=self.run.layout,
             answers=(self.arrived.message(files),),
             version=self.version,
-            held=tuple(one.without_files() if one.update.round in self.lost else one.message(files) for one in held),
+            held=tuple(
+                pending.without_files() if pending.update.round in self.lost else pending.message(files)
+                for pending in held
+            ),
             updates={
                 number: _paths(self.earlier[number].update, files) for number in self.earlier if self._has(number)
             },
@@ -89,19 +92,19 @@ class DecisionInput:
 
     def digests(self) -> set[str]:
         """The files of updates that the job needs."""
-        known = [self.arrived, *(one for number, one in self.earlier.items() if self._has(number))]
-        return {part.artifact.digest for one in known for part in one.update.parts}
+        known = [self.arrived, *(pending for number, pending in self.earlier.items() if self._has(number))]
+        return {part.artifact.digest for pending in known for part in pending.update.parts}
 
     def judged(self, result: StepResult) -> list[PendingUpdate]:
         """The updates that were judged, with their verdicts."""
         known = {**self.earlier, self.arrived.update.round: self.arrived}
         return [self._judged(known[verdict.number], verdict) for verdict in result.verdicts]
 
-    def _judged(self, one: PendingUpdate, verdict: Verdict) -> PendingUpdate:
-        own = {"staleness": float(self.staleness)} if one is self.arrived else {}
-        numbers = {**one.update.numbers, **own, **verdict.numbers}
+    def _judged(self, pending: PendingUpdate, verdict: Verdict) -> PendingUpdate:
+        own = {"staleness": float(self.staleness)} if pending is self.arrived else {}
+        numbers = {**pending.update.numbers, **own, **verdict.numbers}
         changes = {"verdict": verdict.verdict, "reason": verdict.reason, "share": verdict.share, "numbers": numbers}
-        return replace(one, update=UpdateRecord(**{**vars(one.update), **changes}))
+        return replace(pending, update=UpdateRecord(**{**vars(pending.update), **changes}))
 
     def step(self, result: StepResult, at: float) -> StepRecord:
         """What is recorded of the decision, with the policy's state after it."""
@@ -123,14 +126,14 @@ class DecisionInput:
 
 def evicted_holders(earlier: Mapping[int, PendingUpdate], evicted: Collection[str]) -> tuple[str, ...]:
     """The evicted nodes of which an update is held."""
-    holders = {one.update.node for one in earlier.values() if one.update.verdict == "held"}
+    holders = {pending.update.node for pending in earlier.values() if pending.update.verdict == "held"}
     return tuple(sorted(holders.intersection(evicted)))
 
 
 def recorded_evictions(step: StepRecord) -> tuple[str, ...]:
     """The nodes whose held updates were rejected by a recorded decision since they were evicted."""
     held = (verdict for verdict in step.verdicts if verdict["round"] != step.group)
-    return tuple(sorted(str(one["node"]) for one in held if (one["verdict"], one["reason"]) == ("rejected", EVICTED)))
+    return tuple(sorted(str(row["node"]) for row in held if (row["verdict"], row["reason"]) == ("rejected", EVICTED)))
 
 
 def _paths(update: UpdateRecord, files: Mapping[str, Path]) -> dict[str, Path]:
@@ -154,7 +157,7 @@ def kept_after(
     known: Mapping[int, PendingUpdate], judged: Iterable[PendingUpdate], step: StepRecord
 ) -> dict[int, PendingUpdate]:
     """The updates that the policy's state refers to after a step."""
-    now = {**known, **{one.update.round: one for one in judged}}
+    now = {**known, **{pending.update.round: pending for pending in judged}}
     return {number: now[number] for number in step.pinned_updates}
 
 
@@ -173,7 +176,7 @@ def signed_verdicts(judged: Sequence[PendingUpdate]) -> list[CommitVerdict]:
     """The final verdicts of a decision, as the next commit names them; what is held has none yet."""
     return [
         CommitVerdict(u.node, u.digest, u.verdict, u.reason, u.share, u.round)
-        for u in (one.update for one in judged)
+        for u in (pending.update for pending in judged)
         if u.verdict != "held"
     ]
 

@@ -258,7 +258,9 @@ class AsyncMode(Mode):
 
     def _lost_now(self, earlier: Mapping[int, PendingUpdate]) -> tuple[int, ...]:
         """Which of the updates that the policy's state refers to have no whole files any more. Blocking."""
-        return tuple(number for number, one in earlier.items() if not is_whole(one.update, self._services.files))
+        return tuple(
+            number for number, pending in earlier.items() if not is_whole(pending.update, self._services.files)
+        )
 
     def _has_lost(self, given: DecisionInput) -> bool:
         """Whether a file that a decision took is not there any more. Blocking."""
@@ -304,16 +306,16 @@ class AsyncMode(Mode):
             verdicts = [*self._unsigned, *signed_verdicts(judged)]
             version = signed_version(services, self._run.newest(), result, verdicts, round=given.arrived.update.round)
         record = given.step(result, services.now())
-        made = MadeStep(job, result, record, [pending.update for pending in judged], version)
-        return DecisionOutcome(given, judged, made)
+        step = MadeStep(job, result, record, [pending.update for pending in judged], version)
+        return DecisionOutcome(given, judged, step)
 
     def _note(self, outcome: DecisionOutcome) -> None:
         """What was recorded is what is."""
-        made = outcome.made
-        self._earlier = kept_after(self._earlier, outcome.judged, made.record)
-        self._unsigned = [] if made.version else [*self._unsigned, *signed_verdicts(outcome.judged)]
+        step = outcome.made
+        self._earlier = kept_after(self._earlier, outcome.judged, step.record)
+        self._unsigned = [] if step.version else [*self._unsigned, *signed_verdicts(outcome.judged)]
         self._run.bytes_sent = 0
-        updates = list(made.judged)
+        updates = list(step.judged)
         self._feedback.note(updates)
         self._count_decision(outcome, updates)
         for update in updates:

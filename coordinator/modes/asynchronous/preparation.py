@@ -39,8 +39,12 @@ def restore(store: Store, run: str, policy: AsyncRunPolicy) -> AsyncRestored:
         decided=decided,
         last_number=last[-1].round if last else 0,
         version=newest,
-        open={_node(one): OpenWork(one.round, one.base_version) for one in collecting if one.arrival is None},
-        undecided={one.round: _node(one) for one in collecting if one.arrival is not None},
+        open={
+            _node(assignment): OpenWork(assignment.round, assignment.base_version)
+            for assignment in collecting
+            if assignment.arrival is None
+        },
+        undecided={assignment.round: _node(assignment) for assignment in collecting if assignment.arrival is not None},
         unevaluated=unevaluated,
     )
 

@@ -70,25 +70,25 @@ class Replay:
             CoveyError: The worker could not make a decision again.
         """
         arrivals = [self._arrived(step) for step in self._steps]
-        self._last_use = {one.base_version: number for number, one in enumerate(arrivals, start=1)}
-        said = await self._worker.do(DESCRIBE, DescribeJob(self._run.spec, self._allow_path))
-        self._slots = tuple(said.slots)
+        self._last_use = {arrival.base_version: number for number, arrival in enumerate(arrivals, start=1)}
+        description = await self._worker.do(DESCRIBE, DescribeJob(self._run.spec, self._allow_path))
+        self._slots = tuple(description.slots)
         problems = await self._first_version()
         for step, arrived in zip(self._steps, arrivals, strict=True):
             if problems:
                 break
             problems = await self._again(step, arrived)
             on_progress(step.number, len(self._steps))
-        made = self._newest.version - bool(problems and self._newest.version)
+        replayed = self._newest.version - bool(problems and self._newest.version)
         sha256, wrong = self._newest.sha256, tuple(problems)
-        return ReplayReport(self._run.run, self._last.number, made, sha256, wrong, "decisions")
+        return ReplayReport(self._run.run, self._last.number, replayed, sha256, wrong, "decisions")
 
     def _arrived(self, step: StepRecord) -> PendingUpdate:
         update = self._store.updates(self._run.run, step.group)[0]
         require_kept(update, self._artifacts)
         # As it was when it came: no verdict yet.
-        found = load_pending(self._store, update)
-        return replace(found, update=replace(update, verdict="received", reason="", share=0.0, numbers={}))
+        pending = load_pending(self._store, update)
+        return replace(pending, update=replace(update, verdict="received", reason="", share=0.0, numbers={}))
 
     async def _first_version(self) -> list[str]:
         out = self._folder / "version-0"
@@ -114,29 +114,29 @@ class Replay:
             {digest: self._artifacts / digest for digest in given.digests()}, out, slots, allow_path=self._allow_path
         )
         result = await self._worker.do(STEP, job)
-        made = given.step(result, step.decided_at)
-        self._advance(given, result, made, out)
-        return [f"decision {step.number}: {text}" for text in self._compare(step, made, result)]
+        again = given.step(result, step.decided_at)
+        self._advance(given, result, again, out)
+        return [f"decision {step.number}: {text}" for text in self._compare(step, again, result)]
 
-    def _advance(self, given: DecisionInput, result: StepResult, made: StepRecord, out: Path) -> None:
-        self._last = made
-        self._earlier = kept_after(self._earlier, given.judged(result), made)
+    def _advance(self, given: DecisionInput, result: StepResult, again: StepRecord, out: Path) -> None:
+        self._last = again
+        self._earlier = kept_after(self._earlier, given.judged(result), again)
         if result.artifact is not None:
             for path in self._newest.slots.values():
                 path.unlink(missing_ok=True)
             self._newest = _Model(given.version + 1, result.model_sha256, {p.name: p.path for p in result.state})
             self._models[self._newest.version] = out
-        wanted = {self._newest.version, *made.pinned_versions}
+        wanted = {self._newest.version, *again.pinned_versions}
         for version in set(self._models) - wanted:
-            if self._last_use.get(version, 0) <= made.number:
+            if self._last_use.get(version, 0) <= again.number:
                 self._models.pop(version).unlink(missing_ok=True)
 
-    def _compare(self, recorded: StepRecord, made: StepRecord, result: StepResult) -> list[str]:
-        problems = different("the newest version before it", made.newest, recorded.newest)
-        problems += different("the version made", made.version, recorded.version)
-        problems += different("the verdicts", text_of(made.verdicts), text_of(recorded.verdicts))
-        problems += different("the policy's state", made.state_sha256, recorded.state_sha256)
-        version: VersionRecord | None = self._versions.get(made.version or -1)
+    def _compare(self, recorded: StepRecord, again: StepRecord, result: StepResult) -> list[str]:
+        problems = different("the newest version before it", again.newest, recorded.newest)
+        problems += different("the version made", again.version, recorded.version)
+        problems += different("the verdicts", text_of(again.verdicts), text_of(recorded.verdicts))
+        problems += different("the policy's state", again.state_sha256, recorded.state_sha256)
+        version: VersionRecord | None = self._versions.get(again.version or -1)
         if version is not None:
             problems += different("the model", result.model_sha256, version.model_sha256)
         return problems

@@ -353,8 +353,8 @@ class RoundMachine:
     def _begin_finishing(self) -> None:
         self.state = "finishing"
         self._report("")
-        here = self.attendance.willing(self.members.connected(), self.committed, 0)
-        asked = self._evaluations.ask_nodes(self.policy, self.committed, here, self._now)
+        willing = self.attendance.willing(self.members.connected(), self.committed, 0)
+        asked = self._evaluations.ask_nodes(self.policy, self.committed, willing, self._now)
         self._actions += asked
 
     def _finish(self, state: pr.RunState, reason: str) -> None:

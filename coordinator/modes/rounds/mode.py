@@ -205,8 +205,8 @@ class RoundsMode(Mode):
         ]
         opens = [{"phase": action.phase, "node": node, "params": text} for node, text in action.params.items()]
         record = self._step(action.round, action.closed, rejected, self._services.now())
-        made = MadeStep(job, result, replace(record, opens=tuple(opens)), rejected)
-        await run.commit(made, bytes_received=run.bytes_received)
+        step = MadeStep(job, result, replace(record, opens=tuple(opens)), rejected)
+        await run.commit(step, bytes_received=run.bytes_received)
         self._params, self._closing, self._collecting_since = dict(action.params), Closing(), time.monotonic()
         for node in {update.node for update in rejected}:
             run.entered(node, NodeProgress("rejected"))
@@ -330,9 +330,9 @@ class RoundsMode(Mode):
             collected=collected_files(run.ready().description, run.newest(), verdicts),
         )
         record = self._step(action.round, self.open_phase(""), verdicts, version.created_at)
-        made = MadeStep(job, result, replace(record, version=version.version), verdicts, version)
+        step = MadeStep(job, result, replace(record, version=version.version), verdicts, version)
         self._before = run.base
-        await run.commit(made, bytes_received=run.bytes_received)
+        await run.commit(step, bytes_received=run.bytes_received)
         self._closing = Closing()
         self._feedback.note(verdicts)
         self._count_commit(version, verdicts)

@@ -166,8 +166,8 @@ class RoundsReplay:
 
     def _compare(self, step: StepRecord, rows: list[UpdateRecord], result: StepResult) -> list[str]:
         number = self._newest.version + 1
-        made = judged(rows, result, rule_phase(self._description.parts))
-        verdicts = text_of(_recorded_of(made))
+        judged_again = judged(rows, result, rule_phase(self._description.parts))
+        verdicts = text_of(_recorded_of(judged_again))
         problems = different("the newest version before it", self._newest.version, step.newest)
         problems += different("the version made", number, step.version)
         problems += different("the verdicts", verdicts, text_of(_by_node(step.verdicts)))
@@ -175,14 +175,14 @@ class RoundsReplay:
         recorded = self._versions.get(number)
         if recorded is None:
             return [*problems, f"version {number} is not recorded"]
-        collected = collected_files(self._description, self._versions[number - 1], made)
+        collected = collected_files(self._description, self._versions[number - 1], judged_again)
         return problems + _compare_version(result, collected, recorded)
 
 
 def _compare_version(result: StepResult, collected: Sequence[PartFile], recorded: VersionRecord) -> list[str]:
     problems = different("the model", result.model_sha256, recorded.model_sha256)
-    made = result.artifact.digest if result.artifact else ""
-    problems += different("the model's file", made, recorded.artifact.digest)
+    digest = result.artifact.digest if result.artifact else ""
+    problems += different("the model's file", digest, recorded.artifact.digest)
     state = _digests([*(file.part for file in result.state), *collected]), _digests(recorded.state)
     return problems + different("what is kept with the version", *state)
 

@@ -27,8 +27,8 @@ def hope_of(pending: Sequence[str], received: Sequence[str], refusals: Refusals)
 
 def stuck_text(number: int, why: str, pending: Sequence[str], received: Sequence[str], refusals: Refusals) -> str:
     """Why a round that is short stays open, and what can bring it on."""
-    said = [refusals_text(refusals), why, hope_of(pending, received, refusals)]
-    return f"round {number}: {'; '.join(filter(None, said))}"
+    sentences = [refusals_text(refusals), why, hope_of(pending, received, refusals)]
+    return f"round {number}: {'; '.join(filter(None, sentences))}"
 
 
 def failed_text(number: int, attempts: int, why: str, refusals: Refusals) -> str:

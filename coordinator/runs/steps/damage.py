@@ -61,8 +61,8 @@ def note_lost(store: Store, update: UpdateRecord, reason: str, now: float) -> No
 
 def is_whole(update: UpdateRecord, files: Files) -> bool:
     """Whether all files of an update are what the record says; each that is not is dropped. Blocking."""
-    found = [files.check(part.artifact.digest) for part in update.parts]
-    return all(found)
+    checks = [files.check(part.artifact.digest) for part in update.parts]
+    return all(checks)
 
 
 def intact(files: Files, digest: str) -> Path:

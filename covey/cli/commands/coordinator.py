@@ -257,8 +257,8 @@ def token(
 def list_tokens(as_json: bool, target: Target) -> None:
     """List join tokens, the newest first: for whom each is, how many of its uses are left, and until when."""
     with connected(target) as connection:
-        found = connection.tokens()
-    _show_tokens(found, as_json)
+        tokens = connection.tokens()
+    _show_tokens(tokens, as_json)
 
 
 @token.command(
@@ -278,13 +278,13 @@ def revoke(token_or_name: str, as_json: bool, target: Target) -> None:
     _show_tokens(revoked, as_json)
 
 
-def _show_tokens(found: Sequence[TokenInfo], as_json: bool) -> None:
+def _show_tokens(tokens: Sequence[TokenInfo], as_json: bool) -> None:
     if as_json:
-        print_json(plain_list(found, TOKEN_INFO_FIELDS))
+        print_json(plain_list(tokens, TOKEN_INFO_FIELDS))
         return
     from covey.cli.views import tables
 
-    tables.show(tables.token_table(found))
+    tables.show(tables.token_table(tokens))
 
 
 def _when(seconds: float) -> str:
@@ -319,13 +319,13 @@ def list_admins(as_json: bool, target: Target) -> None:
     Whoever can read the coordinator's data directory is an admin, too: its folder `admin` holds an identity.
     """
     with connected(target) as connection:
-        found = connection.admins()
+        admins = connection.admins()
     if as_json:
-        print_json(plain_list(found, ADMIN_FIELDS))
+        print_json(plain_list(admins, ADMIN_FIELDS))
         return
     from covey.cli.views import tables
 
-    tables.show(tables.admin_table(found))
+    tables.show(tables.admin_table(admins))
 
 
 @admin_group.command(

@@ -127,8 +127,8 @@ def running_program() -> str:
 def _accuracy_table(outcome: Outcome) -> Any:
     from covey.cli.views import tables
 
-    made = tables.table([">ROUND", ">ACCURACY", ">LOSS", ">TIME"])
+    rounds = tables.table([">ROUND", ">ACCURACY", ">LOSS", ">TIME"])
     for item in outcome.rounds:
         values = (tables.number(item.metrics.get(name)) for name in ("accuracy", "loss"))
-        made.add_row(str(item.round), *values, tables.span(item.seconds))
-    return made
+        rounds.add_row(str(item.round), *values, tables.span(item.seconds))
+    return rounds

@@ -36,10 +36,10 @@ def events(run: str, node: str, limit: int | None, whole: bool, as_json: bool, t
     Also works while the coordinator is stopped.
     """
     with connected(target) as connection:
-        found = connection.events(run=run, node=node, limit=None if whole else limit or DEFAULT_PAGE)[::-1]
+        events = connection.events(run=run, node=node, limit=None if whole else limit or DEFAULT_PAGE)[::-1]
     if as_json:
-        print_json(plain_list(found, EVENT_FIELDS))
+        print_json(plain_list(events, EVENT_FIELDS))
         return
     from covey.cli.views import tables
 
-    tables.show(tables.event_lines(found))
+    tables.show(tables.event_lines(events))

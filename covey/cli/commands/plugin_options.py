@@ -18,7 +18,7 @@ from covey.plugins import installed, kind_named
 def entry(kind: str, name: str) -> dict[str, Any]:
     """One plug-in: where it comes from, what it says of itself, and the JSON schema of its options."""
     known = next((plugin for plugin in installed(kind) if plugin.name == name), None)
-    found: dict[str, Any] = {
+    options: dict[str, Any] = {
         "kind": kind,
         "name": name,
         "target": known.target if known else "",
@@ -30,9 +30,9 @@ def entry(kind: str, name: str) -> dict[str, Any]:
     try:
         loaded = kind_named(kind).load(name)
     except CoveyError as error:
-        return {**found, "error": str(error)}
+        return {**options, "error": str(error)}
     summary = (inspect.getdoc(loaded) or "").partition("\n")[0]
-    return {**found, "summary": summary, "options": loaded.Options.model_json_schema()}
+    return {**options, "summary": summary, "options": loaded.Options.model_json_schema()}
 
 
 def main() -> None:

@@ -35,15 +35,15 @@ def plugins(ctx: click.Context, with_options: bool, as_json: bool) -> None:
         return
     from covey.plugins import GROUPS, installed
 
-    found = [{name: getattr(p, name) for name in PLUGIN_FIELDS} for kind in GROUPS for p in installed(kind)]
+    plugins = [{name: getattr(p, name) for name in PLUGIN_FIELDS} for kind in GROUPS for p in installed(kind)]
     if with_options:
-        found = describe([(entry["kind"], entry["name"]) for entry in found])
+        plugins = describe([(entry["kind"], entry["name"]) for entry in plugins])
     if as_json:
-        print_json(found)
+        print_json(plugins)
         return
     from covey.cli.views import tables
 
-    tables.show(*(_kind_lines(kind, [e for e in found if e["kind"] == kind], with_options) for kind in GROUPS))
+    tables.show(*(_kind_lines(kind, [e for e in plugins if e["kind"] == kind], with_options) for kind in GROUPS))
 
 
 def _kind_lines(kind: str, entries: list[dict[str, Any]], with_options: bool) -> Any:
@@ -97,8 +97,8 @@ def describe(wanted: list[tuple[str, str]]) -> list[dict[str, Any]]:
     )
     if done.returncode != 0:
         raise Failure(f"the program that imports plug-ins ended with exit code {done.returncode}; see above")
-    found: list[dict[str, Any]] = json.loads(done.stdout)
-    return found
+    options: list[dict[str, Any]] = json.loads(done.stdout)
+    return options
 
 
 def _options_line(entry: dict[str, Any]) -> str:
@@ -110,11 +110,11 @@ def _options_line(entry: dict[str, Any]) -> str:
 def _print_entry(entry: dict[str, Any]) -> None:
     from covey.cli.views import tables
 
-    made = tables.table(["OPTION", "TYPE", "DEFAULT"])
+    options = tables.table(["OPTION", "TYPE", "DEFAULT"])
     for option in _options(entry):
-        made.add_row(*option)
+        options.add_row(*option)
     facts = [(name, entry[name]) for name in (*PLUGIN_FIELDS, "summary")]
-    tables.show(tables.pairs(facts), made if made.row_count else "no options")
+    tables.show(tables.pairs(facts), options if options.row_count else "no options")
 
 
 def _options(entry: dict[str, Any]) -> list[tuple[str, str, str]]:

@@ -119,9 +119,9 @@ def show_round(run: str, number: int | None, as_json: bool, target: Target) -> N
         version = plain(detail.version, VERSION_FIELDS) if detail.version is not None else None
         updates = plain_list(detail.updates, UPDATE_FIELDS)
         nodes = plain_list(detail.nodes, PROGRESS_FIELDS)
-        said = {"updates": updates, "version": version, "nodes": nodes, "capped": dict(detail.capped)}
+        beside = {"updates": updates, "version": version, "nodes": nodes, "capped": dict(detail.capped)}
         twice = {"bytes_resent_up": detail.bytes_resent_up, "bytes_resent_down": detail.bytes_resent_down}
-        print_json({**plain(detail.round, ROUND_FIELDS), **said, **twice})
+        print_json({**plain(detail.round, ROUND_FIELDS), **beside, **twice})
         return
     from covey.cli.views import tables
 

@@ -137,8 +137,8 @@ def show(run: str, as_json: bool, target: Target) -> None:
         contributions = connection.contributions(shown)
         code = connection.code_of(shown)
     if as_json:
-        said = {"contributions": plain_list(contributions, CONTRIBUTION_FIELDS), "code": code}
-        print_json(plain(shown, RUN_DETAIL_FIELDS) | said)
+        beside = {"contributions": plain_list(contributions, CONTRIBUTION_FIELDS), "code": code}
+        print_json(plain(shown, RUN_DETAIL_FIELDS) | beside)
         return
     from covey.cli.views import tables
 

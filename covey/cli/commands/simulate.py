@@ -111,29 +111,29 @@ def _attacks(texts: tuple[str, ...], option_texts: tuple[str, ...]) -> list[Atta
     from covey.simulation.adversaries import Attack
 
     options = _attack_options(option_texts)
-    found = []
+    attacks = []
     for text in texts:
         name, count = _pair(text, "--attack", "NAME=COUNT")
         if not count.isdecimal():
             raise click.UsageError(f"--attack {text!r}: COUNT must be a number of nodes")
-        found.append(Attack(name, int(count), options.pop(name, {})))
-    if len({attack.name for attack in found}) < len(found):
+        attacks.append(Attack(name, int(count), options.pop(name, {})))
+    if len({attack.name for attack in attacks}) < len(attacks):
         raise click.UsageError("--attack: name each attack once")
     if options:
         raise click.UsageError(f"--attack-option: no --attack {', '.join(sorted(options))} is given")
-    return found
+    return attacks
 
 
 def _attack_options(texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     from covey.node.operator.adversary import parse_options
 
-    found: dict[str, dict[str, Any]] = {}
+    by_attack: dict[str, dict[str, Any]] = {}
     for text in texts:
         name, dot, rest = text.partition(".")
         if not dot or "=" in name:
             raise click.UsageError(f"--attack-option {text!r}: write NAME.KEY=VALUE")
-        found.setdefault(name, {}).update(parse_options((rest,)))
-    return found
+        by_attack.setdefault(name, {}).update(parse_options((rest,)))
+    return by_attack
 
 
 def _simulated(plan: Plan) -> Simulated:
@@ -185,8 +185,8 @@ def _print(folder: Path, outcome: Simulated) -> None:
         *tables.missing_rows(run.missing),
     ]
     answers: Counter[str] = Counter()
-    for one in outcome.contributions:
-        answers.update({name: getattr(one, name) for name in ("accepted", *tables.SHORT)})
+    for contribution in outcome.contributions:
+        answers.update({name: getattr(contribution, name) for name in ("accepted", *tables.SHORT)})
     rows.append(("answers", ", ".join(f"{count} {name}" for name, count in answers.items() if count)))
     warnings = "\n".join(tables.shortfalls(run, outcome.contributions))
     tables.show(tables.pairs(rows), tables.said_lines(warnings))

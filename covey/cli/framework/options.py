@@ -31,10 +31,10 @@ class Duration(click.ParamType[float]):
         """Read a time span."""
         if isinstance(value, float):
             return value
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", str(value))
-        if found is None or float(found[1]) <= 0:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", str(value))
+        if match is None or float(match[1]) <= 0:
             self.fail(f"{value!r} is not a time span; write for example 90s, 15m, 1h or 2d", param, ctx)
-        return float(found[1]) * SECONDS[found[2]]
+        return float(match[1]) * SECONDS[match[2]]
 
 
 class Size(click.ParamType[int]):
@@ -44,10 +44,10 @@ class Size(click.ParamType[int]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Read an amount."""
-        found = re.fullmatch(r"(\d+)\s*(|KB|MB|GB|TB|KIB|MIB|GIB|TIB)", str(value).upper())
-        if found is None or int(found[1]) == 0:
+        match = re.fullmatch(r"(\d+)\s*(|KB|MB|GB|TB|KIB|MIB|GIB|TIB)", str(value).upper())
+        if match is None or int(match[1]) == 0:
             self.fail(f"{value!r} is not an amount of bytes; write for example 500MB or 20GB, or 16GiB", param, ctx)
-        return int(found[1]) * BYTES[found[2]]
+        return int(match[1]) * BYTES[match[2]]
 
 
 class Address(click.ParamType[str]):

@@ -19,7 +19,10 @@ def contribution_table(contributions: Iterable[Contribution]) -> list[Any]:
     counted = ("asked", "accepted", "rejected", "declined", "lost", "late")
     return listing(
         [Column("NODE"), *counts_columns(counted)],
-        [(one.node, str(one.asked), str(one.accepted), *counts(one)) for one in contributions],
+        [
+            (contribution.node, str(contribution.asked), str(contribution.accepted), *counts(contribution))
+            for contribution in contributions
+        ],
     )
 
 
@@ -40,12 +43,14 @@ def counts_line(item: Contribution | Round | Node) -> str:
 
 def shortfalls(run: Run, contributions: Iterable[Contribution]) -> list[str]:
     """A warning for each node that contributed to less than it was asked for."""
-    short = [one for one in contributions if one.is_short]
-    what = "updates" if run.unit == "updates" else "rounds"
-    lines = [
-        f"warning: {one.node} contributed to {one.accepted} of the {one.asked} {what} that it was asked for "
-        f"({counts_line(one)}); the last, {one.last_round}: {one.last_verdict}: {said(one.last_reason).plain}"
-        for one in short[:MOST_WARNINGS]
-    ]
+    short = [contribution for contribution in contributions if contribution.is_short]
+    unit = "updates" if run.unit == "updates" else "rounds"
+    lines = [f"warning: {_shortfall(contribution, unit)}" for contribution in short[:MOST_WARNINGS]]
     more = len(short) - len(lines)
     return [*lines, f"warning: {more} more nodes contributed to less than they were asked for"] if more else lines
+
+
+def _shortfall(item: Contribution, unit: str) -> str:
+    counted = f"{item.accepted} of the {item.asked} {unit} that it was asked for ({counts_line(item)})"
+    last = f"the last, {item.last_round}: {item.last_verdict}: {said(item.last_reason).plain}"
+    return f"{item.node} contributed to {counted}; {last}"

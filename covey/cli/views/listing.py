@@ -71,12 +71,12 @@ def _flat(things: Iterable[Any]) -> Iterator[Any]:
 
 def table(columns: Sequence[str]) -> Table:
     """An empty table; a column whose name begins with `>` is aligned to the right. What is too long is folded."""
-    made = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
+    grid = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
     for name in columns:
         justify: Literal["left", "right"] = "right" if name.startswith(">") else "left"
         text = name.lstrip(">")
-        made.add_column(text, justify=justify, no_wrap=name.startswith(">"), overflow="fold", min_width=len(text))
-    return made
+        grid.add_column(text, justify=justify, no_wrap=name.startswith(">"), overflow="fold", min_width=len(text))
+    return grid
 
 
 def listing(columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> list[Any]:
@@ -89,31 +89,31 @@ def listing(columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> list[A
     shown = [index for index in range(len(columns)) if not lines or any(line[index] for line in lines)]
     inside = [index for index in shown if columns[index].below != "always"]
     width = console().width
-    while _width(made := _table(columns, inside, lines)) > width:
+    while _width(fitted := _table(columns, inside, lines)) > width:
         movable = [index for index in inside if columns[index].below == "narrow"]
         if not movable:
             break
         inside.remove(movable[-1])
     texts = [index for index in shown if index not in inside] if lines else []
     below = [line for row in lines if (line := _line(columns, texts, row)) is not None]
-    return [made, Text("\n").join(below)] if below else [made]
+    return [fitted, Text("\n").join(below)] if below else [fitted]
 
 
 def _table(columns: Sequence[Column], inside: Sequence[int], lines: Iterable[Sequence[Cell]]) -> Table:
-    made = table([(">" if columns[index].right else "") + columns[index].name for index in inside])
+    rows = table([(">" if columns[index].right else "") + columns[index].name for index in inside])
     for line in lines:
-        made.add_row(*(line[index] for index in inside))
-    return made
+        rows.add_row(*(line[index] for index in inside))
+    return rows
 
 
-def _width(made: Table) -> int:
+def _width(shown: Table) -> int:
     """How wide a table is that breaks nothing."""
-    return Console(width=10_000, file=sys.stdout).measure(made).maximum
+    return Console(width=10_000, file=sys.stdout).measure(shown).maximum
 
 
 def _line(columns: Sequence[Column], texts: Sequence[int], row: Sequence[Cell]) -> Text | None:
-    said = [Text.assemble(f"{columns[index].name.lower()} ", row[index]) for index in texts if row[index]]
-    return Text.assemble(row[0], ": ", Text("; ").join(said)) if said else None
+    texts_of_row = [Text.assemble(f"{columns[index].name.lower()} ", row[index]) for index in texts if row[index]]
+    return Text.assemble(row[0], ": ", Text("; ").join(texts_of_row)) if texts_of_row else None
 
 
 def pairs(rows: Iterable[tuple[str, Any]]) -> Text:

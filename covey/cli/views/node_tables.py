@@ -15,8 +15,8 @@ from covey.client.values import Admin, Node, NodeDetail, NodeWork, TokenInfo
 
 def node_table(nodes: Iterable[Node]) -> list[Any]:
     """One line a node; with a column DRILL where there is an adversary."""
-    found = list(nodes)
-    drills = any(node.drill for node in found)
+    listed = list(nodes)
+    drills = any(node.drill for node in listed)
     return listing(
         [
             Column("NODE"),
@@ -45,7 +45,7 @@ def node_table(nodes: Iterable[Node]) -> list[Any]:
                 said(work_text(node.work)),
                 said(node.last_reason),
             )
-            for node in found
+            for node in listed
         ],
     )
 
@@ -55,8 +55,14 @@ def admin_table(admins: Iterable[Admin]) -> list[Any]:
     return listing(
         [Column(name) for name in ("NAME", "ROLE", "STATE", "ENROLLED", "VALID UNTIL")],
         [
-            (one.name, one.role, state_text(one.state), when(one.enrolled_at), day(one.certificate_expires_at))
-            for one in admins
+            (
+                admin.name,
+                admin.role,
+                state_text(admin.state),
+                when(admin.enrolled_at),
+                day(admin.certificate_expires_at),
+            )
+            for admin in admins
         ],
     )
 
@@ -70,15 +76,15 @@ def token_table(tokens: Iterable[TokenInfo]) -> list[Any]:
         ],
         [
             (
-                one.id,
-                one.node,
-                one.role,
-                state_text(one.state),
-                f"{one.uses_left} of {one.uses}",
-                when(one.expires_at),
-                when(one.created_at),
+                token.id,
+                token.node,
+                token.role,
+                state_text(token.state),
+                f"{token.uses_left} of {token.uses}",
+                when(token.expires_at),
+                when(token.created_at),
             )
-            for one in tokens
+            for token in tokens
         ],
     )
 

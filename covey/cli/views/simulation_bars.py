@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from covey.cli.views.tables import number
 from covey.spec.modes import mode_named
 
 if TYPE_CHECKING:
-    from covey.simulation.plan import Progress
+    from covey.simulation.plan import SimulationProgress
 
 LINE_S = 2.0
 """Between two lines, where there is no terminal."""
@@ -31,7 +30,7 @@ class SimulationViewer(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def update(self, progress: Progress) -> None:
+    def update(self, progress: SimulationProgress) -> None:
         """Show it."""
 
 
@@ -44,7 +43,7 @@ class Bars:
     """One bar for the run and one for the open round."""
 
     def __init__(self) -> None:
-        self._bars = RichProgress(
+        self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -66,7 +65,7 @@ class Bars:
     ) -> None:
         self._bars.stop()
 
-    def update(self, progress: Progress) -> None:
+    def update(self, progress: SimulationProgress) -> None:
         """Draw it."""
         self._bars.update(
             self._run, description=_unit(progress), completed=progress.done, total=progress.whole, said=_said(progress)
@@ -88,19 +87,19 @@ class Lines:
     def __exit__(self, *_: object) -> None:
         return None
 
-    def update(self, progress: Progress) -> None:
+    def update(self, progress: SimulationProgress) -> None:
         """Write it."""
         done, at = self._shown
         if progress.done > done and time.monotonic() - at >= LINE_S:
             self._shown = progress.done, time.monotonic()
-            said = _said(progress)
-            line = f"{progress.done} of {progress.whole} {_unit(progress)}" + (f": {said}" if said else "")
+            text = _said(progress)
+            line = f"{progress.done} of {progress.whole} {_unit(progress)}" + (f": {text}" if text else "")
             click.echo(line, err=True)
 
 
-def _unit(progress: Progress) -> str:
+def _unit(progress: SimulationProgress) -> str:
     return mode_named(progress.mode).unit
 
 
-def _said(progress: Progress) -> str:
+def _said(progress: SimulationProgress) -> str:
     return ", ".join(f"{name} {number(value)}" for name, value in sorted(progress.metrics.items()))

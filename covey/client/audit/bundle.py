@@ -79,8 +79,8 @@ def _write(out: IO[bytes], audited: AuditedRun, federation: str) -> int:
     out.write(canonical(head) + b"\n")
     count = 0
     for rows in (audited.rows, audited.common):
-        for table, found in rows.items():
-            for values in found:
+        for table, held in rows.items():
+            for values in held:
                 out.write(canonical({"table": table, "values": values}) + b"\n")
                 count += 1
     out.write(canonical({"rows": count}) + b"\n")
@@ -132,12 +132,12 @@ def _lines(path: Path, file: IO[bytes]) -> Iterator[dict[str, Any]]:
         if len(line) > MAX_LINE_BYTES or line.count(b"{") + line.count(b"[") > MAX_PARTS:
             raise LimitExceeded(f"{path}: line {number} is larger than any row")
         try:
-            found = json.loads(line)
+            value = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise IdentityError(f"{path} is not a bundle: line {number} is not JSON") from error
-        if not isinstance(found, dict):
+        if not isinstance(value, dict):
             raise IdentityError(f"{path} is not a bundle: line {number} is not a JSON object")
-        yield found
+        yield value
 
 
 def _key_in(path: Path, text: object) -> bytes:

@@ -25,9 +25,9 @@ def check_receipts(receipts: Iterable[bytes], audited: AuditedRun, federation: s
     known = {hashlib.sha256(bytes_in(row.get("statement")) or b"").hexdigest() for row in audited.rows["assignments"]}
     for number, line in enumerate(receipts, start=1):
         try:
-            said = json.loads(line)
-            statement = str(said["statement"]).encode()
-            verify(key, statement, bytes.fromhex(said["signature"]))
+            fields = json.loads(line)
+            statement = str(fields["statement"]).encode()
+            verify(key, statement, bytes.fromhex(fields["signature"]))
             receipt = ReceiptStatement.from_bytes(statement)
         except (CoveyError, ValueError, KeyError, TypeError, RecursionError) as error:
             yield f"receipt {number}: {error if isinstance(error, CoveyError) else 'it is not readable'}"

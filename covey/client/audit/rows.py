@@ -90,12 +90,12 @@ def row_in(text: bytes) -> Row:
         IdentityError: It is none.
     """
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise IdentityError("a row of the record is not JSON") from error
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise IdentityError("a row of the record is not a JSON object")
-    return found
+    return value
 
 
 def _whole(value: object) -> int:
@@ -108,7 +108,7 @@ def _text(value: object) -> str:
 
 def _spec(value: object) -> Mapping[str, Any]:
     try:
-        found = json.loads(value) if isinstance(value, str) else None
+        parsed = json.loads(value) if isinstance(value, str) else None
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return parsed if isinstance(parsed, dict) else {}

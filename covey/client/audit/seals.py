@@ -71,8 +71,8 @@ def check_seals(audited: AuditedRun, federation: str, key: bytes) -> tuple[list[
     if not chain.count and any(SEALED_COMMIT in statement for statement in statements):
         problems.append("the run's rows were sealed, as its commits say, but no seal is on record")
     common = _chain(audited.common["seals"], federation, "", key, problems)
-    found = _compared(common, {"events": audited.common["events"]}, ended=False)
-    problems += [f"{text} (an event of no run)" for text in found]
+    differences = _compared(common, {"events": audited.common["events"]}, ended=False)
+    problems += [f"{text} (an event of no run)" for text in differences]
     return problems, list(_uncovered(chain, audited))
 
 
@@ -84,11 +84,11 @@ def _chain(rows: Iterable[Row], federation: str, run: str, key: bytes, problems:
             if statement is None or signature is None:
                 raise IdentityError("its bytes are something else")
             verify(key, statement, signature, DOMAIN)
-            said = json.loads(statement)
-            found = (said["covey"], said["federation"], said["run"], said["number"], said["parent"])
-            if found != (KIND, federation, run, number, parent) or row.get("number") != number:
+            sealed = json.loads(statement)
+            links = (sealed["covey"], sealed["federation"], sealed["run"], sealed["number"], sealed["parent"])
+            if links != (KIND, federation, run, number, parent) or row.get("number") != number:
                 raise IdentityError("it does not follow from the one before it")
-            chain.add(said)
+            chain.add(sealed)
         except (CoveyError, ValueError, TypeError, KeyError) as error:
             what = error if isinstance(error, CoveyError) else "it is not readable"
             problems.append(f"seal {row.get('number')}{f' of run {run}' if run else ''}: {what}")
@@ -99,21 +99,21 @@ def _chain(rows: Iterable[Row], federation: str, run: str, key: bytes, problems:
 def _compared(chain: Chain, rows: Mapping[str, list[Row]], *, ended: bool) -> Iterator[str]:
     if not chain.count:
         return
-    found: dict[str, dict[Key, Row]] = {}
+    tables: dict[str, dict[Key, Row]] = {}
     for table in SEALED:
         shown = [sealed(table, row) for row in rows.get(table, ())]
-        found[table] = {_key(row["key"]): row for row in shown}
-        if len(found[table]) != len(shown):
+        tables[table] = {_key(row["key"]): row for row in shown}
+        if len(tables[table]) != len(shown):
             yield f"{table}: a row is there twice"
-        for key, row in found[table].items():
+        for key, row in tables[table].items():
             signed = chain.rows[table].get(key)
             if signed is not None:
                 yield from _different(table, key, row, signed)
     for table in SEALED:
-        for key in found[table].keys() - chain.rows[table].keys():
-            if not _may_be_unsealed(table, key, found, chain, ended):
+        for key in tables[table].keys() - chain.rows[table].keys():
+            if not _may_be_unsealed(table, key, tables, chain, ended):
                 yield f"{_named(table, key)} is on record, but was never sealed"
-        for key in chain.rows[table].keys() - found[table].keys():
+        for key in chain.rows[table].keys() - tables[table].keys():
             yield f"{_named(table, key)} was sealed, but is not on record"
 
 
@@ -130,21 +130,21 @@ def _value(row: Row, name: str) -> object:
     return ("digest", row["digests"][name]) if name in row["digests"] else row["values"].get(name)
 
 
-def _may_be_unsealed(table: str, key: Key, found: Mapping[str, Mapping[Key, Row]], chain: Chain, ended: bool) -> bool:
+def _may_be_unsealed(table: str, key: Key, tables: Mapping[str, Mapping[Key, Row]], chain: Chain, ended: bool) -> bool:
     """What is not over yet, and what is from before there were seals."""
     if table == "assignments":
         group = key[:1]
         return (
             group not in chain.rows["groups"]
-            and group in found["groups"]
-            and (_may_be_unsealed("groups", group, found, chain, ended))
+            and group in tables["groups"]
+            and (_may_be_unsealed("groups", group, tables, chain, ended))
         )
     if table not in ("groups", "model_versions", "steps", "events"):
         return False
     (number,) = key
     if isinstance(number, int) and number <= chain.before.get(table, -1):
         return True
-    return table == "groups" and not ended and found["groups"][key]["values"].get("state") in OPEN
+    return table == "groups" and not ended and tables["groups"][key]["values"].get("state") in OPEN
 
 
 def _end(chain: Chain, audited: AuditedRun) -> Iterator[str]:

@@ -100,7 +100,7 @@ class _Audit:
         yield from self._verdicts(commits, recorded)
         yield from self._bases(commits, updates, recorded)
 
-    def _commits(self, signed: SignedRecord, found: dict[int, CommitStatement]) -> Iterator[str]:
+    def _commits(self, signed: SignedRecord, commits: dict[int, CommitStatement]) -> Iterator[str]:
         parent, last_sha256 = "", ""
         for number, item in enumerate(sorted(signed.commits, key=lambda c: c.version), start=1):
             name = f"commit {item.version}"
@@ -108,13 +108,13 @@ class _Audit:
             if commit is None:
                 yield f"{name}: {problem}"
             else:
-                found[item.version] = commit
+                commits[item.version] = commit
                 last_sha256 = commit.model_sha256
                 yield from (f"{name}: {text}" for text in self._commit(commit, item.version, number, parent))
             parent = hashlib.sha256(item.statement).hexdigest()
         if self._run.rounds_committed != len(signed.commits):
             yield f"{self._run.rounds_committed} rounds are committed, but {len(signed.commits)} are signed"
-        if found and self._run.model_sha256 != last_sha256:
+        if commits and self._run.model_sha256 != last_sha256:
             yield "the newest model is not the one of the last commit"
 
     def _commit(self, commit: CommitStatement, version: int, number: int, parent: str) -> Iterator[str]:
@@ -141,14 +141,14 @@ class _Audit:
         if total > 1 + SHARES_TOLERANCE or (_is_plain_mean(self._run.spec) and total < 1 - SHARES_TOLERANCE):
             yield f"the shares of its accepted updates sum to {total:g}"
 
-    def _updates(self, signed: SignedRecord, found: dict[Key, UpdateStatement]) -> Iterator[str]:
+    def _updates(self, signed: SignedRecord, statements: dict[Key, UpdateStatement]) -> Iterator[str]:
         for item in signed.updates:
             name = f"round {item.round}, update of {item.node}"
             update, problem = _opened(UpdateStatement.from_bytes, item.signing_key, item.statement, item.signature)
             if update is None:
                 yield f"{name}: {problem}"
                 continue
-            found[item.round, item.node, update.phase] = update
+            statements[item.round, item.node, update.phase] = update
             if (update.federation, update.run) != (self._federation, self._run.run):
                 yield f"{name}: is of another federation or run"
             if (update.round, update.node) != (item.round, item.node):

@@ -18,11 +18,11 @@ from covey.client.values import Contribution, Round, Run
 from covey.errors import CoveyError
 from covey.simulation.adversaries import Attack
 from covey.simulation.arrival_order import Staleness
-from covey.simulation.plan import Plan, Progress, Watch
+from covey.simulation.plan import Plan, SimulationProgress, Watch
 from covey.simulation.simulation import simulate as run_simulation
 from covey.telemetry import quiet_by_default
 
-__all__ = ["Attack", "Plan", "Progress", "Simulated", "Staleness", "new_folder", "run_plan", "simulate"]
+__all__ = ["Attack", "Plan", "Simulated", "SimulationProgress", "Staleness", "new_folder", "run_plan", "simulate"]
 
 
 @dataclass(frozen=True)

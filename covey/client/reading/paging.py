@@ -70,8 +70,8 @@ async def admins(record: Record) -> AsyncGenerator[Admin]:
     for role in ("admin", "auditor"):
         reply = await record.nodes("", role=role)
         while True:
-            for one in reply.nodes:
-                yield Admin(one.node, role, one.state, one.enrolled_at, one.certificate_expires_at)
+            for node in reply.nodes:
+                yield Admin(node.node, role, node.state, node.enrolled_at, node.certificate_expires_at)
             if not reply.next:
                 break
             reply = await record.nodes(reply.next, role=role)

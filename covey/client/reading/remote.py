@@ -8,7 +8,7 @@ from typing import cast
 
 from typing_extensions import override
 
-from covey.client.reading.channel import AdminChannel
+from covey.client.reading.admin_channel import AdminChannel
 from covey.client.reading.record import Record
 from covey.protos import admin_pb2 as pb
 from covey.wire.identities.identity import Identity

@@ -22,6 +22,8 @@ def capped_shares(detail: RoundDetail, spec: Mapping[str, JsonValue]) -> dict[st
     except ValidationError:  # of a newer version
         return {}
     counted = {
-        one.node: (one.weight, one.share) for one in detail.updates if one.verdict == "accepted" and one.share > 0
+        update.node: (update.weight, update.share)
+        for update in detail.updates
+        if update.verdict == "accepted" and update.share > 0
     }
     return dict(weights.capped(counted))

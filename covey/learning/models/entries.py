@@ -62,18 +62,18 @@ def entries_of(model: nn.Module) -> Entries:
         LayoutError: An entry cannot be exchanged; the message names it, and says what to do.
     """
     model = unwrapped(model)
-    found, first = Entries({}, frozenset(), {}), dict[int, str]()
+    entries, first = Entries({}, frozenset(), {}), dict[int, str]()
     parameters = list(model.named_parameters(remove_duplicate=False))
     for name, tensor in (*parameters, *_persistent_buffers(model)):
         known = first.setdefault(id(tensor), name)
         if known != name:
-            found.aliases[name] = known
+            entries.aliases[name] = known
         else:
-            found.tensors[name] = tensor
-    names = frozenset(name for name, _ in parameters if name in found.tensors)
-    _refuse(_unacceptable(model, found))
-    detached = {name: tensor.detach() for name, tensor in found.tensors.items()}
-    return Entries(detached, names, found.aliases)
+            entries.tensors[name] = tensor
+    names = frozenset(name for name, _ in parameters if name in entries.tensors)
+    _refuse(_unacceptable(model, entries))
+    detached = {name: tensor.detach() for name, tensor in entries.tensors.items()}
+    return Entries(detached, names, entries.aliases)
 
 
 def check_values(model: nn.Module, *, own_fit: bool) -> None:
@@ -103,17 +103,17 @@ def _persistent_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
                 yield f"{prefix}.{name}" if prefix else name, buffer
 
 
-def _unacceptable(model: nn.Module, found: Entries) -> Iterator[tuple[str, str]]:
-    for name, tensor in found.tensors.items():
+def _unacceptable(model: nn.Module, entries: Entries) -> Iterator[tuple[str, str]]:
+    for name, tensor in entries.tensors.items():
         if reason := _wrong_form(tensor):
             yield name, reason
-    if any(is_lazy(tensor) for tensor in found.tensors.values()):
+    if any(is_lazy(tensor) for tensor in entries.tensors.values()):
         return  # has no state_dict yet
     try:
         listed = set(model.state_dict())
     except Exception as error:  # hooks and methods of the user's own
         raise LayoutError(f"the model's state_dict fails: {type(error).__name__}: {error}") from error
-    known = found.tensors.keys() | found.aliases.keys()
+    known = entries.tensors.keys() | entries.aliases.keys()
     for name in sorted(listed - known):
         if name.rpartition(".")[2] == "_extra_state":
             yield name, "extra state (get_extra_state) is not carried; keep it in a buffer of fixed shape"
@@ -150,10 +150,10 @@ def _wrong_form(tensor: Tensor) -> str:
 
 
 def _refuse(wrong: Iterator[tuple[str, str]]) -> None:
-    said = [f"tensor {name!r}: {reason}" for name, reason in wrong]
-    if said:
-        more = f"; and {len(said) - MAX_NAMED} more" if len(said) > MAX_NAMED else ""
-        raise LayoutError("; ".join(said[:MAX_NAMED]) + more)
+    problems = [f"tensor {name!r}: {reason}" for name, reason in wrong]
+    if problems:
+        more = f"; and {len(problems) - MAX_NAMED} more" if len(problems) > MAX_NAMED else ""
+        raise LayoutError("; ".join(problems[:MAX_NAMED]) + more)
 
 
 def _is_finite(tensor: Tensor) -> bool:

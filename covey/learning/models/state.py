@@ -12,7 +12,7 @@ from types import TracebackType
 import torch
 from torch import Tensor, nn
 
-from covey.artifact import CHUNK_BYTES, Artifact
+from covey.artifact import CHUNK_BYTES, WRITE_BACK_BYTES, Artifact, begin_write_back
 from covey.errors import LayoutError
 from covey.layout import Layout, TensorSpec
 from covey.learning.models.entries import entries_of
@@ -73,15 +73,15 @@ def views(flat: Tensor, layout: Layout) -> dict[str, Tensor]:
     Returns:
         Views where the dtype's alignment allows it, else copies.
     """
-    found, offset = {}, 0
+    tensors, offset = {}, 0
     for spec in layout.tensors:
         raw = flat[offset : offset + spec.nbytes]
         dtype = _dtype(spec.dtype)
         if raw.storage_offset() % dtype.itemsize:
             raw = raw.clone()
-        found[spec.name] = raw.view(dtype).reshape(spec.shape)
+        tensors[spec.name] = raw.view(dtype).reshape(spec.shape)
         offset += spec.nbytes
-    return found
+    return tensors
 
 
 def load_into(model: nn.Module, path: Path, layout: Layout | None = None) -> None:
@@ -120,7 +120,7 @@ class ModelWriter:
         self._model = hashlib.sha256(layout.canonical_bytes())
         self._chunk = hashlib.sha256()
         self._table = bytearray()
-        self._size = 0
+        self._size = self._begun = 0
         self._path = path
         with disk_errors(path):
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -136,6 +136,9 @@ class ModelWriter:
         if self._size + len(view) > self._layout.file_bytes:
             raise LayoutError(f"more than the layout's {self._layout.nbytes} bytes were written")
         self._append(view, of_model=True)
+        if self._size - self._begun >= WRITE_BACK_BYTES:
+            begin_write_back(self._fd, self._begun, self._size)
+            self._begun = self._size
 
     def write_tensor(self, tensor: Tensor) -> None:
         """Append a tensor's values, from any device."""
@@ -213,8 +216,8 @@ def write_model(path: Path, layout: Layout, source: nn.Module | Mapping[str, Ten
             if tensor is None:
                 raise LayoutError(f"tensor {spec.name!r} of the layout is missing")
             if tuple(tensor.shape) != spec.shape or _name(tensor.dtype) != spec.dtype:
-                found = f"{_name(tensor.dtype)} {tuple(tensor.shape)}"
-                raise LayoutError(f"tensor {spec.name!r} is {found}; the layout says {spec.dtype} {spec.shape}")
+                form = f"{_name(tensor.dtype)} {tuple(tensor.shape)}"
+                raise LayoutError(f"tensor {spec.name!r} is {form}; the layout says {spec.dtype} {spec.shape}")
             writer.write_tensor(tensor)
         return writer.close()
 
@@ -234,8 +237,8 @@ def model_sha256(path: Path, layout: Layout) -> str:
 def _check_file(path: Path, layout: Layout) -> None:
     header = layout.header
     with path.open("rb") as file:
-        found, size = file.read(len(header)), os.fstat(file.fileno()).st_size
-    if found != header:
+        start, size = file.read(len(header)), os.fstat(file.fileno()).st_size
+    if start != header:
         raise LayoutError(f"{path.name} is not a model file of layout {layout.sha256[:12]}: its header differs")
     if size != layout.file_bytes:
         raise LayoutError(f"{path.name} has {size} bytes; a model file of its layout has {layout.file_bytes}")

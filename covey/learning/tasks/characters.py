@@ -34,8 +34,8 @@ class Windows(TensorDataset):
             count = max(0, (len(codes) - 1) // context)
             rows.append(codes[: count * context + 1].unfold(0, context + 1, context) if count else codes[:0])
             self.speakers += [speaker] * count
-        found = [row for row in rows if row.ndim == 2]
-        windows = torch.cat(found) if found else torch.empty(0, context + 1, dtype=torch.int64)
+        texts = [row for row in rows if row.ndim == 2]
+        windows = torch.cat(texts) if texts else torch.empty(0, context + 1, dtype=torch.int64)
         super().__init__(windows[:, :-1].contiguous(), windows[:, 1:].contiguous())
 
 
@@ -123,7 +123,7 @@ def encode(text: str) -> Tensor:
 
 def speeches(text: str) -> list[tuple[str, str]]:
     """What each speaker says, in order of first appearance; a block without a name goes to the last one."""
-    found: dict[str, list[str]] = {}
+    lines: dict[str, list[str]] = {}
     speaker = ""
     for block in text.split("\n\n"):
         head, colon, speech = block.partition(":\n")
@@ -131,5 +131,5 @@ def speeches(text: str) -> list[tuple[str, str]]:
             speaker = head
         else:
             speech = block
-        found.setdefault(speaker, []).append(speech)
-    return [(speaker, "\n".join(said)) for speaker, said in found.items()]
+        lines.setdefault(speaker, []).append(speech)
+    return [(speaker, "\n".join(spoken)) for speaker, spoken in lines.items()]

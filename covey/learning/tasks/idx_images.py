@@ -82,10 +82,10 @@ class IdxImages(Task):
         folder = locate(data, "images", self._default)
         if folder is None:
             raise TaskError("no images: name their folder in node.toml, [data.paths] images = ..., or set COVEY_DATA")
-        found = self._read(folder, "train")
-        if found is None:
+        images = self._read(folder, "train")
+        if images is None:
             raise TaskError(f"no file train-images-idx3-ubyte or train-images-idx3-ubyte.gz in {folder}")
-        return found
+        return images
 
     def eval_data(self, data: NodeData) -> Images | None:
         """The test files beside the node's own images; with COVEY_DATA the coordinator has the same ones."""
@@ -112,8 +112,8 @@ class IdxImages(Task):
         x, y = read_idx(images, 3), read_idx(labels, 1).long()
         shape = (self.options.height, self.options.width)
         if x.shape[1:] != shape or len(x) != len(y):
-            found = f"{len(y)} labels for images {tuple(x.shape)}"
-            raise TaskError(f"{folder}: {found}; height and width in task.options are {shape}")
+            shapes = f"{len(y)} labels for images {tuple(x.shape)}"
+            raise TaskError(f"{folder}: {shapes}; height and width in task.options are {shape}")
         if len(y) and y.max() >= self.options.classes:
             raise TaskError(f"{labels}: has label {int(y.max())}; task.options.classes is {self.options.classes}")
         return Images(x, y, _writers(folder, part, len(y)))

@@ -289,8 +289,8 @@ def _clip(model: nn.Module, clip_norm: float | None) -> None:
 
 
 def _taken(parameter: Tensor) -> Tensor:
-    found, parameter.grad = parameter.grad, None
-    return torch.zeros_like(parameter) if found is None else found.detach()
+    gradient, parameter.grad = parameter.grad, None
+    return torch.zeros_like(parameter) if gradient is None else gradient.detach()
 
 
 def _finite(value: float) -> float:

@@ -159,12 +159,12 @@ def _each(
 def _together(loss: _Loss, parameters: Mapping[str, nn.Parameter], batch: Any) -> Gradients:
     def of_one(values: Mapping[str, Tensor], example: Any) -> Tensor:
         named = {f"model.{name}": value for name, value in values.items()}
-        found: Tensor = functional_call(loss, named, (_batch_of(example),))
-        return found
+        loss_value: Tensor = functional_call(loss, named, (_batch_of(example),))
+        return loss_value
 
     values = {name: p.detach() for name, p in parameters.items()}
-    found: Gradients = vmap(grad(of_one), in_dims=(None, 0), randomness="different")(values, batch)
-    return found
+    gradients: Gradients = vmap(grad(of_one), in_dims=(None, 0), randomness="different")(values, batch)
+    return gradients
 
 
 def _batch_of(example: Any) -> Any:
@@ -180,8 +180,8 @@ def _batch_of(example: Any) -> Any:
 
 
 def _alone(loss: _Loss, parameters: Mapping[str, nn.Parameter], batch: Any) -> Gradients:
-    found = torch.autograd.grad(loss(batch), list(parameters.values()), allow_unused=True)
+    gradients = torch.autograd.grad(loss(batch), list(parameters.values()), allow_unused=True)
     return {
         name: (torch.zeros_like(p) if g is None else g).unsqueeze(0)
-        for (name, p), g in zip(parameters.items(), found, strict=True)
+        for (name, p), g in zip(parameters.items(), gradients, strict=True)
     }

@@ -13,11 +13,9 @@ from pathlib import Path
 from covey.gossip.audit import audit
 from covey.gossip.ledger import Incarnation
 from covey.gossip.mass import ONE, weight
-from covey.gossip.mixing import MIXINGS
-from covey.gossip.planning import Planner
-from covey.gossip.push_sum.machine import PushSum, PushSumPolicy
-from covey.gossip.topologies.contract import TOPOLOGIES
+from covey.gossip.push_sum.machine import PushSum
 from covey.metrics import counted, ratios
+from covey.node.gossip.policy import planner_of, policy_of
 from covey.simulation.data_dir import LOG, prepared_folder
 from covey.simulation.gossip.membership import Fates
 from covey.simulation.gossip.models import Model, ModelFolder
@@ -25,9 +23,8 @@ from covey.simulation.gossip.network import VirtualNetwork
 from covey.simulation.gossip.peer import VirtualPeer, World
 from covey.simulation.gossip.plan import GossipOutcome, GossipPlan, PeerOutcome
 from covey.simulation.gossip.timeline import Timeline
-from covey.simulation.plan import Progress, Watch, names_of
+from covey.simulation.plan import SimulationProgress, Watch, names_of
 from covey.simulation.pool import LoggedSupervisor, Pool
-from covey.spec import GossipSection
 from covey.worker.jobs.evaluation import EvaluateJob
 from covey.worker.jobs.mixtures import MixJob, MixResult, Portion
 from covey.worker.jobs.operations import DESCRIBE, EVALUATE, INITIAL, MIX, TRAIN
@@ -58,11 +55,6 @@ async def simulate_gossip(plan: GossipPlan, watch: Watch = lambda progress: None
         return await simulation.run(watch)
     finally:
         await simulation.close()
-
-
-def policy_of(section: GossipSection) -> PushSumPolicy:
-    """The machine's numbers, from a run's [gossip]."""
-    return PushSumPolicy(section.steps, section.overlap, section.max_in_flight)
 
 
 class GossipSimulation:
@@ -117,12 +109,10 @@ class GossipSimulation:
 
     def _populate(self, first: InitialResult) -> None:
         plan, section = self._plan, self._plan.spec.gossip
-        topology = TOPOLOGIES.make(section.topology.name, section.topology.options, allow_path=True)
-        mixing = MIXINGS.make(section.mixing.name, section.mixing.options, allow_path=True)
         world = World(
             self._timeline,
             self,
-            Planner(topology, mixing, plan.spec.seed),
+            planner_of(plan.spec, allow_path=True),
             ModelFolder(self._folder / MODELS),
             self._layout,
             self._network.send,
@@ -170,9 +160,8 @@ class GossipSimulation:
         losses = [peer.labour.loss for peer in self._peers.values() if peer.labour.loss is not None]
         done = sum(peer.step for peer in self._peers.values())
         metrics = {"loss": math.fsum(losses) / len(losses)} if losses else {}
-        self._watch(
-            Progress(self._plan.spec.mode, done, self._plan.nodes * self._plan.spec.gossip.steps, 0, 0, metrics)
-        )
+        whole = self._plan.nodes * self._plan.spec.gossip.steps
+        self._watch(SimulationProgress(self._plan.spec.mode, done, whole, 0, 0, metrics))
 
     def _ended(self, peer: VirtualPeer) -> None:
         if peer.reason == "left":
@@ -181,13 +170,13 @@ class GossipSimulation:
     # -- the outcome ------------------------------------------------------------------------------------------------
 
     async def _outcome(self, began: float) -> GossipOutcome:
-        there = {me: peer for me, peer in self._peers.items() if peer.reason not in ("died", "left")}
+        present = {me: peer for me, peer in self._peers.items() if peer.reason not in ("died", "left")}
         accounts = {me: peer.ledger for me, peer in self._peers.items() if peer.reason != "died"}
         mass = audit(accounts, dict.fromkeys(self._fates.gone, ONE))
-        mean = await self._mean(there)
+        mean = await self._mean(present)
         path = self._folder / MEAN
-        distances = {me: (await self._distance(peer, path)) for me, peer in there.items()}
-        evaluated = dict.fromkeys(list(there)[: self._plan.evaluated])
+        distances = {me: (await self._distance(peer, path)) for me, peer in present.items()}
+        evaluated = dict.fromkeys(list(present)[: self._plan.evaluated])
         metrics = {me: await self._evaluate(self._peers[me].executor.model.path) for me in evaluated}
         return GossipOutcome(
             peers=tuple(
@@ -202,7 +191,7 @@ class GossipSimulation:
                     trained=peer.executor.hours.trained_s,
                     blocked=peer.executor.hours.blocked_s,
                     batches=sum(edge.sequence for edge in peer.ledger.out.values()),
-                    model_sha256=peer.executor.model.sha256 if me in there else "",
+                    model_sha256=peer.executor.model.sha256 if me in present else "",
                 )
                 for me, peer in self._peers.items()
             ),
@@ -216,11 +205,11 @@ class GossipSimulation:
             seconds=time.monotonic() - began,
         )
 
-    async def _mean(self, there: Mapping[Incarnation, VirtualPeer]) -> MixResult:
+    async def _mean(self, present: Mapping[Incarnation, VirtualPeer]) -> MixResult:
         """The mean of all final models, weighted by their mass: the consensus model."""
-        whole = sum(peer.ledger.live for peer in there.values())
-        portions = tuple(Portion(peer.executor.model.path, peer.ledger.live / whole) for peer in there.values())
-        first = next(iter(there.values())).executor.model.path
+        whole = sum(peer.ledger.live for peer in present.values())
+        portions = tuple(Portion(peer.executor.model.path, peer.ledger.live / whole) for peer in present.values())
+        first = next(iter(present.values())).executor.model.path
         return await self.mix(MixJob(self._layout, first, self._folder / MEAN, portions))
 
     async def _distance(self, peer: VirtualPeer, mean: Path) -> float:

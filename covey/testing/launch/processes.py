@@ -35,19 +35,19 @@ def process_ids() -> list[int]:
 
 def children_of(*parents: int) -> dict[int, list[int]]:
     """Living direct children of each of these processes, the oldest id first; none if it is gone. Nurseries apart."""
-    found: dict[int, list[int]] = {pid: [] for pid in parents}
+    children: dict[int, list[int]] = {pid: [] for pid in parents}
     for candidate in sorted(process_ids()):
         with contextlib.suppress(OSError):
             stat = Path(f"/proc/{candidate}/stat").read_text(errors="replace")
             parent = living_parent_of(stat)
-            if parent is not None and parent in found and f"{NURSERY})" not in stat:
-                found[parent].append(candidate)
-    return found
+            if parent is not None and parent in children and f"{NURSERY})" not in stat:
+                children[parent].append(candidate)
+    return children
 
 
 def marked_processes(name: str, value: str) -> list[int]:
     """Living processes whose environment holds `name=value`, whatever their parent is by now."""
-    wanted, called, found = f"{name}={value}".encode(), mark_of({name: value}), []
+    wanted, called, pids = f"{name}={value}".encode(), mark_of({name: value}), []
     for candidate in process_ids():
         with contextlib.suppress(OSError):
             folder = Path(f"/proc/{candidate}")
@@ -56,8 +56,8 @@ def marked_processes(name: str, value: str) -> list[int]:
             if (is_called and living_parent_of((folder / "stat").read_text()) is not None) or (
                 wanted in (folder / "environ").read_bytes().split(b"\0")
             ):
-                found.append(candidate)
-    return sorted(found)
+                pids.append(candidate)
+    return sorted(pids)
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float, *, poll_s: float = POLL_S) -> bool:

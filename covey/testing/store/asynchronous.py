@@ -64,7 +64,7 @@ def decide(
 def snapshot(store: Store, run: str) -> tuple[object, ...]:
     """Everything that a decision changes."""
     rounds = store.rounds(run)
-    updates = [store.updates(run, one.round) for one in rounds]
+    updates = [store.updates(run, assignment.round) for assignment in rounds]
     return rounds, updates, store.versions(run), store.steps(run), store.last_step(run)
 
 
@@ -80,7 +80,7 @@ class AsyncConformance:
         for update in updates.values():
             assert store.record_update(update)
             assert not store.record_update(update)
-        assert [one.arrival for one in store.rounds(run)] == [2, 3, 1]
+        assert [assignment.arrival for assignment in store.rounds(run)] == [2, 3, 1]
         assert store.next_arrival(run) == updates[3]
         decide(store, run, 1, [make.accepted(updates[3])])
         assert store.next_arrival(run) == updates[1]
@@ -107,9 +107,9 @@ class AsyncConformance:
         version, judged = make.version_record(run, 1), make.accepted(update, 0.25)
         pinned = {"pinned_updates": (1,), "pinned_versions": (0, 1)}
         step = decide(store, run, 1, [judged], version, state='{"é":[1]}', **pinned)
-        found = store.round(run, 1)
-        assert (found.state, found.version, found.accepted, found.rejected) == ("decided", 1, 1, 0)
-        assert (found.committed_at, found.bytes_received, found.bytes_sent) == (step.decided_at, 7, 8)
+        group = store.round(run, 1)
+        assert (group.state, group.version, group.accepted, group.rejected) == ("decided", 1, 1, 0)
+        assert (group.committed_at, group.bytes_received, group.bytes_sent) == (step.decided_at, 7, 8)
         assert store.updates(run, 1) == [judged]
         assert store.version(run, -1) == version
         assert store.steps(run) == [replace(step, accepted=1)]
@@ -128,7 +128,7 @@ class AsyncConformance:
         second = arrive(store, run, 2, "bob")
         judged = [make.accepted(first, 0.5), replace(second, verdict="rejected", reason="far")]
         other = decide(store, run, 2, judged, make.version_record(run, 1))
-        assert [one.version for one in store.rounds(run)] == [1, None]
+        assert [assignment.version for assignment in store.rounds(run)] == [1, None]
         assert store.updates_of(run, [2, 1, 7]) == judged
         steps = store.steps(run)
         assert steps == [replace(step, state=""), replace(other, accepted=1, rejected=1)]
@@ -189,8 +189,8 @@ class AsyncConformance:
         lost = make.outcome_record(run, 1, "ada", "lost")
         assert store.close_round(lost)
         assert store.close_round(lost)
-        found = store.round(run, 1)
-        assert (found.state, found.reason) == ("failed", "lost: why")
+        group = store.round(run, 1)
+        assert (group.state, group.reason) == ("failed", "lost: why")
         assert [update.verdict for update in store.updates(run, 1)] == ["lost"]
         with pytest.raises(Conflict, match="failed"):
             store.record_update(make.update_record(run, 1, "ada"))
@@ -231,12 +231,12 @@ class AsyncConformance:
         store.prune(run, **KEEP)
         assert [v.version for v in store.versions(run) if v.kept] == [1, 2, 4]
         kept = store.referenced_digests()
-        assert [make.files_of(one) <= kept for one in (*decided, waiting)] == [True, False, False, True, True]
+        assert [make.files_of(version) <= kept for version in (*decided, waiting)] == [True, False, False, True, True]
         decide(store, run, 5, [make.accepted(waiting)])
         store.prune(run, **KEEP)
         assert [v.version for v in store.versions(run) if v.kept] == [4]
         kept = store.referenced_digests()
-        assert [make.files_of(one) <= kept for one in (*decided, waiting)] == [False, False, False, False, True]
+        assert [make.files_of(version) <= kept for version in (*decided, waiting)] == [False, False, False, False, True]
 
     def test_arrivals_have_no_gap_and_no_twin_whoever_records(self, store: Store) -> None:
         run = start_async_run(store)
@@ -250,4 +250,4 @@ class AsyncConformance:
 
         with ThreadPoolExecutor(THREADS) as pool:
             assert all(pool.map(send, range(1, THREADS + 1)))
-        assert sorted(one.arrival or 0 for one in store.rounds(run)) == list(range(1, THREADS + 1))
+        assert sorted(assignment.arrival or 0 for assignment in store.rounds(run)) == list(range(1, THREADS + 1))

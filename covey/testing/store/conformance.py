@@ -45,6 +45,6 @@ class StoreConformance(
     @pytest.fixture
     def store(self, opened: Callable[[], Store]) -> Iterator[Store]:
         """An empty store."""
-        made = opened()
-        yield made
-        made.close()
+        store = opened()
+        yield store
+        store.close()

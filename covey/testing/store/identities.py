@@ -156,12 +156,12 @@ class IdentityConformance:
         renewal = ("serial 2", 2e9, second.signing_key, second.key_id, 100.0)
         store.renew_node("ada", *renewal)
         store.renew_node("ada", *renewal)
-        found = store.node("ada")
-        assert (found.certificate_serial, found.certificate_expires_at) == ("serial 2", 2e9)
-        assert (found.signing_key, found.key_id) == (second.signing_key, second.key_id)
+        ada = store.node("ada")
+        assert (ada.certificate_serial, ada.certificate_expires_at) == ("serial 2", 2e9)
+        assert (ada.signing_key, ada.key_id) == (second.signing_key, second.key_id)
         for node in (first, second):
             assert store.signing_key(node.key_id) == node.signing_key
-        assert found.previous_serial == ""
+        assert ada.previous_serial == ""
         store.renew_node("ada", "serial 3", 3e9, first.signing_key, first.key_id, 200.0, previous_serial="serial 2")
         assert (store.node("ada").key_id, store.node("ada").previous_serial) == (first.key_id, "serial 2")
         assert next(node for node in store.nodes() if node.node == "ada").previous_serial == "serial 2"
@@ -200,9 +200,9 @@ class IdentityConformance:
         make.enrol(store, make.node_record())
         store.seen("ada", 20.0, version="0.1\0", device="cuda", tasks=["digits"])
         store.seen("ada", 30.5)
-        found = store.node("ada")
-        assert (found.last_seen_at, found.device, found.tasks) == (30.5, "cuda", ("digits",))
-        assert found.version.startswith("0.1")
+        ada = store.node("ada")
+        assert (ada.last_seen_at, ada.device, ada.tasks) == (30.5, "cuda", ("digits",))
+        assert ada.version.startswith("0.1")
         store.note_seen({"ada": 30.75, "nobody": 1.0})
         store.note_seen({})
         assert store.node("ada").last_seen_at == 30.75

@@ -81,7 +81,7 @@ class PhasesConformance:
         assert store.steps(run)[1].accepted == len(answers)
         assert {answer.verdict for answer in store.updates(run, 1)} == {"accepted"}
         assert store.round(run, 1).accepted == len({answer.node for answer in answers})  # once, not once a phase
-        assert [one.accepted for one in store.contributions(run, make.NODES)] == [2] * len(make.NODES)
+        assert [contribution.accepted for contribution in store.contributions(run, make.NODES)] == [2] * len(make.NODES)
         assert store.check() == []
 
     def test_the_same_opening_again_changes_nothing_and_another_is_refused(self, store: Store) -> None:
@@ -117,8 +117,8 @@ class PhasesConformance:
         run = collected(store)
         liar = replace(make.update_record(run, 1, "ada"), verdict="rejected", reason="lied")
         open_phase(store, run, {"bob": ""}, [liar])
-        found = next(update for update in store.updates(run, 1) if update.node == "ada")
-        assert (found.verdict, found.reason) == ("rejected", "lied")
+        own = next(update for update in store.updates(run, 1) if update.node == "ada")
+        assert (own.verdict, own.reason) == ("rejected", "lied")
         step = store.last_step(run)
         assert step is not None
         assert [(verdict["node"], verdict["reason"]) for verdict in step.verdicts] == [("ada", "lied")]
@@ -146,9 +146,9 @@ class PhasesConformance:
         open_phase(store, run, dict.fromkeys(make.NODES, ""))
         for node in make.NODES:
             store.record_update(make.update_record(run, 1, node, "later", phase=2))
-        found, after = [], (0, "")
+        rows, after = [], (0, "")
         while page := store.signed_updates(run, after, 1):
             assert len(page) == 2
-            found += page
+            rows += page
             after = (page[-1].round, page[-1].node)
-        assert [(update.node, update.phase) for update in found] == [(n, p) for n in sorted(make.NODES) for p in (1, 2)]
+        assert [(update.node, update.phase) for update in rows] == [(n, p) for n in sorted(make.NODES) for p in (1, 2)]

@@ -61,11 +61,11 @@ class ReadingConformance:
         assert shown.last_reason == "cyd late: no update before the deadline"
         assert store.rounds(run)[1] == shown
         assert store.rounds(run)[0].last_reason == ""
-        said = [(1, "ada", "accepted"), (1, "bob", "accepted"), (1, "cyd", "accepted")]
-        said += [(2, "ada", "received"), (2, "bob", "declined"), (2, "cyd", "late")]
-        assert store.verdicts(run, upto=2) == said
-        assert store.verdicts(run, after=1, upto=9) == said[3:]
-        assert store.verdicts(run, upto=1) == said[:3]
+        verdicts = [(1, "ada", "accepted"), (1, "bob", "accepted"), (1, "cyd", "accepted")]
+        verdicts += [(2, "ada", "received"), (2, "bob", "declined"), (2, "cyd", "late")]
+        assert store.verdicts(run, upto=2) == verdicts
+        assert store.verdicts(run, after=1, upto=9) == verdicts[3:]
+        assert store.verdicts(run, upto=1) == verdicts[:3]
         ada, bob, eve = store.contributions(run, ["ada", "bob", "eve"])
         assert (ada.node, ada.asked, ada.accepted, ada.last_reason) == ("ada", 2, 1, "")
         assert (bob.asked, bob.accepted, bob.declined) == (2, 1, 1)

@@ -60,9 +60,9 @@ class RoundConformance:
         store.record_outcome(make.outcome_record(run, 1, "dan", "rejected"))
         store.begin_aggregation(run, 1)
         store.open_round(make.round_record(run, 1, 2, invited=("ada", "dan", "eve"), started_at=9999.0))
-        found = store.round(run, 1)
-        assert (found.attempt, found.state, found.invited) == (2, "collecting", ("ada", "dan", "eve"))
-        assert (found.started_at, found.attempt_at) == (2001.0, 2003.0)
+        group = store.round(run, 1)
+        assert (group.attempt, group.state, group.invited) == (2, "collecting", ("ada", "dan", "eve"))
+        assert (group.started_at, group.attempt_at) == (2001.0, 2003.0)
         assert [(u.node, u.verdict) for u in store.updates(run, 1)] == [
             ("ada", "received"),
             ("bob", "declined"),
@@ -183,9 +183,9 @@ class RoundConformance:
         assert store.updates(run, 1) == [update]
         store.begin_aggregation(run, 1)
         assert store.record_outcome(make.outcome_record(run, 1, "ada", "rejected", "too far \0 away"))
-        found = store.updates(run, 1)[0]
-        assert found == replace(update, verdict="rejected", reason=found.reason)
-        assert found.reason.startswith("too far")
+        stored = store.updates(run, 1)[0]
+        assert stored == replace(update, verdict="rejected", reason=stored.reason)
+        assert stored.reason.startswith("too far")
 
     def test_an_outcome_changes_nothing_in_a_round_that_has_ended(self, store: Store) -> None:
         run = make.start_run(store)
@@ -226,9 +226,9 @@ class RoundConformance:
         verdicts = [make.accepted(updates[0], 0.75), make.accepted(updates[1], 0.25)]
         verdicts.append(replace(updates[2], verdict="rejected", reason="far", numbers={"distance": math.inf}))
         version = make.commit(store, run, 1, verdicts)
-        found = store.round(run, 1)
-        assert (found.state, found.committed_at) == ("committed", 4001.0)
-        assert (found.bytes_received, found.bytes_sent, found.accepted, found.rejected) == (11, 22, 2, 1)
+        group = store.round(run, 1)
+        assert (group.state, group.committed_at) == ("committed", 4001.0)
+        assert (group.bytes_received, group.bytes_sent, group.accepted, group.rejected) == (11, 22, 2, 1)
         assert store.updates(run, 1) == verdicts
         assert store.version(run, -1) == store.version(run, 1) == version
         step = StepRecord(
@@ -300,9 +300,9 @@ class RoundConformance:
         assert not store.version(run, 1).evaluated
         store.record_metrics(run, 1, {"accuracy": 0.75}, evaluated=True)
         store.record_metrics(run, 1, {"nodes/accuracy": 0.625}, evaluated=False)
-        found = store.version(run, 1)
-        assert found.evaluated
-        assert store.round(run, 1).metrics == found.metrics == {"accuracy": 0.75, "nodes/accuracy": 0.625}
+        version = store.version(run, 1)
+        assert version.evaluated
+        assert store.round(run, 1).metrics == version.metrics == {"accuracy": 0.75, "nodes/accuracy": 0.625}
         with pytest.raises(NotFound):
             store.record_metrics(run, 2, {}, evaluated=True)
 
@@ -313,7 +313,7 @@ class RoundConformance:
         store.add_version(version)
         with pytest.raises(Conflict):
             store.add_version(make.version_record(run, 1, "other"))
-        assert [found.version for found in store.versions(run)] == [0, 1]
+        assert [version.version for version in store.versions(run)] == [0, 1]
         with pytest.raises(NotFound):
             store.version(run, 2)
         with pytest.raises(NotFound):

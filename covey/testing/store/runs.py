@@ -77,9 +77,9 @@ class RunConformance:
         run = make.start_run(store)
         first = make.version_record(run, 0)
         store.start_run(run, make.NODES, 3, make.LAYOUT, first, 5000.0)
-        found = store.run(run)
-        assert (found.state, found.started_at, found.layout) == ("running", 1001.0, make.LAYOUT)
-        assert (found.roster, found.parts) == (make.NODES, 3)
+        record = store.run(run)
+        assert (record.state, record.started_at, record.layout) == ("running", 1001.0, make.LAYOUT)
+        assert (record.roster, record.parts) == (make.NODES, 3)
         assert store.versions(run) == [first]
 
     def test_a_run_is_started_with_one_version_0(self, store: Store) -> None:
@@ -100,8 +100,8 @@ class RunConformance:
         run = make.start_run(store, roster=())
         assert store.extend_roster(run, ["bob", "ada"], 2) == ("bob", "ada")
         assert store.extend_roster(run, ["cyd", "ada", "cyd"], 5) == ("bob", "ada", "cyd")
-        found = store.run(run)
-        assert (found.roster, found.parts) == (("bob", "ada", "cyd"), 2)
+        record = store.run(run)
+        assert (record.roster, record.parts) == (("bob", "ada", "cyd"), 2)
 
     def test_a_reason_is_kept_once_the_run_has_ended(self, store: Store) -> None:
         run = make.start_run(store)
@@ -116,8 +116,8 @@ class RunConformance:
         store.open_round(make.round_record(run, 1))
         store.finish_run(run, "stopped", "by alice", 7.0)
         store.finish_run(run, "failed", "later", 8.0)
-        found = store.run(run)
-        assert (found.state, found.reason, found.ended_at) == ("stopped", "by alice", 7.0)
+        record = store.run(run)
+        assert (record.state, record.reason, record.ended_at) == ("stopped", "by alice", 7.0)
         assert [(r.state, r.reason) for r in store.rounds(run)] == [("failed", "by alice")]
         with pytest.raises(StoreError):
             store.finish_run(run, "running", "", 9.0)

@@ -178,9 +178,9 @@ def _policy(parts: Parts) -> Complaints:
     spec, policy = parts.spec, parts.policy
     if policy is None:
         return
-    said = {f"{spec.facts.section}.min_nodes": spec.min_nodes if spec.min_nodes > 1 else None}
-    said["data.parts"] = spec.data.parts
-    for key, nodes in said.items():
+    written = {f"{spec.facts.section}.min_nodes": spec.min_nodes if spec.min_nodes > 1 else None}
+    written["data.parts"] = spec.data.parts
+    for key, nodes in written.items():
         if nodes is not None and nodes < policy.min_nodes():
             text = f"{spec.aggregation.name!r} with these options needs at least {policy.min_nodes()} nodes"
             yield key, f"{text}, not {nodes}"

@@ -113,7 +113,7 @@ def _kept_on_nodes(declared: Sequence[Part]) -> list[str]:
 
 
 def _needed(parts: Combination) -> int:
-    needed = [one.min_updates() for one in (parts.rule, parts.fallback) if one is not None]
+    needed = [rule.min_updates() for rule in (parts.rule, parts.fallback) if rule is not None]
     return parts.policy.min_nodes() if parts.policy is not None else min(needed)
 
 
@@ -127,5 +127,5 @@ def initial(job: InitialJob, host: Host) -> InitialResult:
     # Always a new model: one that is held warm may have been loaded with a later version.
     context = RunContext(job.spec_json, host.device, paths={}, options={}, allow_path=job.allow_path)
     context.check_model()
-    made = state.write_model(job.out, context.layout, context.model)
-    return InitialResult(context.layout.to_json(), made.artifact, made.model_sha256)
+    written = state.write_model(job.out, context.layout, context.model)
+    return InitialResult(context.layout.to_json(), written.artifact, written.model_sha256)

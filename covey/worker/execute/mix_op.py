@@ -29,11 +29,11 @@ def mix(job: MixJob, host: Host) -> MixResult:
     change = LinearCombination([*_terms(job, layout, base)], base.d)
     if not all_finite(change):
         raise TaskError("the mixture of models is not finite: training diverged, or a peer sent what is not a model")
-    made = write_model(job.out, layout, base, change, _buffers(job, layout, base))
+    written = write_model(job.out, layout, base, change, _buffers(job, layout, base))
     squares = math.fsum(
         float(change.read(columns).double().square().sum()) for columns in spans(base.d, BLOCK_ELEMENTS)
     )
-    return MixResult(made.artifact, made.model_sha256, math.sqrt(squares))
+    return MixResult(written.artifact, written.model_sha256, math.sqrt(squares))
 
 
 def _terms(job: MixJob, layout: Layout, base: MappedModel) -> Iterator[tuple[Vector, float]]:

@@ -165,10 +165,10 @@ def _through_change(
     state = _walk(files, base, step, lambda columns: zeros[: columns.stop - columns.start], note, each_block)
     written = write_vector(files.out_state[CHANGE], codec, TensorVector(wanted), context, tail=raw_bytes(step.buffers))
     change, buffers = open_change(files.out_state[CHANGE], codec, layout)
-    made = [WrittenFile(CHANGE, files.out_state[CHANGE], written)]
+    files_made = [WrittenFile(CHANGE, files.out_state[CHANGE], written)]
     if keeps:
-        made.append(WrittenFile(RESIDUAL, path, _keep_lost(path, wanted, change)))
-    return write_model(files.out, layout, base, change, buffers), (*state, *made)
+        files_made.append(WrittenFile(RESIDUAL, path, _keep_lost(path, wanted, change)))
+    return write_model(files.out, layout, base, change, buffers), (*state, *files_made)
 
 
 def _keep_lost(path: Path, wanted: Tensor, change: Vector) -> Artifact:
@@ -212,8 +212,8 @@ def _walk(
             saving = [threads.enter_context(Overlap()) for _ in vectors]
             for columns in spans(base.d, BLOCK_ELEMENTS):
                 each_block()
-                for one in kept.values():
-                    one.follow(columns, base.d)
+                for tensor in kept.values():
+                    tensor.follow(columns, base.d)
                 block = step.direction.read(columns)
                 state = {vector.slot: vector.read(columns) for vector in vectors}
                 step_block = block if step.sign > 0 else -block
@@ -221,7 +221,7 @@ def _walk(
                 writing.submit(partial(take, columns, values))
                 for vector, thread in zip(vectors, saving, strict=True):
                     thread.submit(partial(vector.write, state[vector.slot]))
-        return tuple(vector.close() for vector in vectors) + tuple(one.close(base.d) for one in kept.values())
+        return tuple(vector.close() for vector in vectors) + tuple(tensor.close(base.d) for tensor in kept.values())
 
 
 def _write_all(model: ModelWriter, pieces: list[Tensor]) -> None:

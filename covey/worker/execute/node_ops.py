@@ -98,8 +98,8 @@ def apply(job: ApplyJob, host: Host) -> ApplyResult:
     layout = Layout.from_json(job.layout)
     codec = load_codec(parse_json(job.spec_json).exchange).downlink()
     change, buffers = open_change(job.change, codec, layout)
-    made = write_model(job.out, layout, MappedModel(job.base, layout), change, buffers)
-    return ApplyResult(made.artifact, made.model_sha256)
+    written = write_model(job.out, layout, MappedModel(job.base, layout), change, buffers)
+    return ApplyResult(written.artifact, written.model_sha256)
 
 
 def evaluate(job: EvaluateJob, host: Host) -> EvaluateResult:

@@ -18,5 +18,5 @@ def spent_metrics(codec: Codec, rounds: int) -> dict[str, Totals]:
     message = codec.privacy
     if message is None:
         return {}
-    found = spent(message, rounds)
-    return {"privacy/epsilon": (found.epsilon, 1.0), "privacy/delta": (found.delta, 1.0)}
+    budget = spent(message, rounds)
+    return {"privacy/epsilon": (budget.epsilon, 1.0), "privacy/delta": (budget.delta, 1.0)}

@@ -130,10 +130,10 @@ def moved_model(context: RunContext, layout: Layout, base: MappedModel, step: Ve
     for spec in layout.part("model").tensors:
         flat = torch.empty(spec.numel)
         for columns in spans(spec.numel, BLOCK_ELEMENTS):
-            there = slice(at + columns.start, at + columns.stop)
-            flat[columns] = base.read(there)
+            at_columns = slice(at + columns.start, at + columns.stop)
+            flat[columns] = base.read(at_columns)
             if step is not None:
-                flat[columns].add_(step.read(there), alpha=sign)
+                flat[columns].add_(step.read(at_columns), alpha=sign)
         own[spec.name].copy_(flat.view(spec.shape))
         at += spec.numel
     return model

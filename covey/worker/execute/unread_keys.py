@@ -50,9 +50,9 @@ def _of_plugins(named: list[tuple[Kind[Any], str, str]], written: frozenset[str]
 
 def _readers(kind: Kind[Any], section: str) -> dict[str, list[str]]:
     """Key of the section to those of Covey's own plug-ins that read it."""
-    found: dict[str, list[str]] = {}
+    unread: dict[str, list[str]] = {}
     for plugin in installed(kind.name):
         if plugin.package == PACKAGE:
             for key in kind.load(plugin.name, section).section_keys:
-                found.setdefault(key, []).append(plugin.name)
-    return found
+                unread.setdefault(key, []).append(plugin.name)
+    return unread

@@ -154,10 +154,10 @@ class RunContext:
         if partition_in(self.spec.data).whole:
             part, parts = 0, 1  # every part is everything
         if (part, parts) not in self._indices:
-            found = part_of(self.task, self.train_data, self.spec.data, part, parts, self.spec.seed)
+            own_part = part_of(self.task, self.train_data, self.spec.data, part, parts, self.spec.seed)
             if len(self._indices) >= MAX_PARTS:
                 self._indices.clear()
-            self._indices[part, parts] = found
+            self._indices[part, parts] = own_part
         return self._indices[part, parts]
 
     def require_layout(self, text: str) -> Layout:
@@ -194,9 +194,9 @@ def _named(tensor: TensorSpec) -> str:
     return f"{tensor.part} tensor {tensor.name!r} {tensor.dtype} {list(tensor.shape)}"
 
 
-def _beyond(one: Layout, other: Layout) -> list[TensorSpec]:
+def _beyond(layout: Layout, other: Layout) -> list[TensorSpec]:
     known = set(other.tensors)
-    return [tensor for tensor in one.tensors if tensor not in known]
+    return [tensor for tensor in layout.tensors if tensor not in known]
 
 
 class Contexts:

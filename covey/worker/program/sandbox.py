@@ -62,18 +62,18 @@ def hide(folders: Sequence[Path], data_dir: Path) -> tuple[str, str]:
     Returns:
         By what they are hidden (`NOTHING`: they are not), and why not by something better.
     """
-    there = [folder.resolve() for folder in folders if folder.is_dir()]
-    if not there:
+    existing = [folder.resolve() for folder in folders if folder.is_dir()]
+    if not existing:
         return NAMESPACES, ""
     try:
-        if _in_child(lambda: _cover(there)):  # tried out first: there is no way back from half of it
-            _cover(there)
+        if _in_child(lambda: _cover(existing)):  # tried out first: there is no way back from half of it
+            _cover(existing)
             return NAMESPACES, ""
         reason = "this system allows no namespaces of one's own"
     except OSError as error:
         reason = f"no namespaces ({error.strerror})"
     try:
-        _allow_all_but(there, data_dir)
+        _allow_all_but(existing, data_dir)
         return LANDLOCK, reason
     except OSError as error:
         return NOTHING, f"{reason}, no Landlock ({error.strerror})"

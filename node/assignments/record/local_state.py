@@ -110,7 +110,7 @@ class RunStates:
             log.warning("the state kept of a run is dropped: other runs are newer", run=run, max_runs=MAX_RUNS)
 
 
-class LocalState:
+class LocalStates:
     """The states of the newest runs, in a file that is written whenever they change.
 
     Methods block, and may be called from any thread.

@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from covey import messages as msg
 from covey.node.assignments.record.journal import Journal
-from covey.node.assignments.record.local_state import LocalState
+from covey.node.assignments.record.local_state import LocalStates
 from covey.node.assignments.record.receipts import Receipts
 from covey.node.ports import Store
 from covey.node.updates import FinishedUpdate, State
@@ -19,7 +19,7 @@ class NodeStore(Store):
 
     def __init__(self, data_dir: Path) -> None:
         self._journal = Journal(data_dir / "journal")
-        self._state = LocalState(data_dir / "state")
+        self._state = LocalStates(data_dir / "state")
         self._receipts = Receipts(data_dir / "receipts")
 
     @override

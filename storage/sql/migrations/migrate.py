@@ -79,8 +79,8 @@ def revision(connection: Connection) -> str | None:
     """The revision that the database is at; None if it is empty."""
     if not inspect(connection).has_table(_VERSION.name):
         return None
-    found: str | None = connection.execute(select(_VERSION.c.version_num)).scalar()
-    return found
+    stored: str | None = connection.execute(select(_VERSION.c.version_num)).scalar()
+    return stored
 
 
 def _upgrade(connection: Connection) -> None:
@@ -88,23 +88,23 @@ def _upgrade(connection: Connection) -> None:
 
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_KEY})")
-    found = revision(connection)
-    if found == HEAD:
+    stored = revision(connection)
+    if stored == HEAD:
         return
-    if found is not None:
-        _require_known(found)
+    if stored is not None:
+        _require_known(stored)
     config = _config()
     config.attributes["connection"] = connection
-    with _without_coordinator(connection) if found else contextlib.nullcontext():
+    with _without_coordinator(connection) if stored else contextlib.nullcontext():
         command.upgrade(config, "head")
 
 
-def _require_known(found: str) -> None:
+def _require_known(stored: str) -> None:
     from alembic.script import ScriptDirectory
 
-    if found not in {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}:
+    if stored not in {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}:
         raise StoreError(
-            f"the database is at revision {found}, this version of Covey ({__version__}) knows those up to {HEAD}: "
+            f"the database is at revision {stored}, this version of Covey ({__version__}) knows those up to {HEAD}: "
             "start the newer Covey that made it, or restore a backup that was made before the upgrade"
         )
 

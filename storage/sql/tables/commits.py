@@ -134,7 +134,7 @@ class SqlCommits(Steps):
         if version is not None:
             touched.versions.add(version.version)
         if not step.opens:
-            touched.groups.update({step.group, *(one.round for one in judged)})
+            touched.groups.update({step.group, *(update.round for update in judged)})
 
 
 def _is_recorded(connection: Connection, before: AnyRow, step: StepRecord, version: VersionRecord | None) -> bool:
@@ -152,9 +152,11 @@ def _check_next(connection: Connection, before: AnyRow, step: StepRecord, versio
     name, expected = f"round {step.group} of run {step.run}", (before.number or 0) + 1
     if step.number != expected:
         raise Conflict(f"step {expected} of run {step.run} is next, not {step.number}")
-    made = None if version is None else version.version
-    if step.version != made or (version is not None and (version.run, made) != (step.run, step.newest + 1)):
-        raise Conflict(f"a step from version {step.newest} of run {step.run} cannot make version {made}")
+    version_number = None if version is None else version.version
+    if step.version != version_number or (
+        version is not None and (version.run, version_number) != (step.run, step.newest + 1)
+    ):
+        raise Conflict(f"a step from version {step.newest} of run {step.run} cannot make version {version_number}")
     if before.group_state == "collecting":
         _check_arrival(connection, step, name)
     elif (before.group_state, before.phase) != ("aggregating", step.cause[-1][1]):
@@ -172,19 +174,24 @@ def _check_arrival(connection: Connection, step: StepRecord, name: str) -> None:
 
 def _judge(connection: Connection, judged: Sequence[UpdateRecord]) -> None:
     rows = [
-        {"b_run": one.run, "b_round": one.round, "b_phase": one.phase, "b_node": one.node}
-        | {"b_verdict": one.verdict, "b_reason": one.reason, "b_share": one.share, "b_numbers": dict(one.numbers)}
-        for one in judged
+        {"b_run": update.run, "b_round": update.round, "b_phase": update.phase, "b_node": update.node}
+        | {
+            "b_verdict": update.verdict,
+            "b_reason": update.reason,
+            "b_share": update.share,
+            "b_numbers": dict(update.numbers),
+        }
+        for update in judged
     ]
     if rows and _JUDGE.run(connection, rows) != len(rows):
         sent = [connection.execute(_IS_SENT, row).one_or_none() is not None for row in rows]
-        nodes = ", ".join(sorted({one.node for one, is_sent in zip(judged, sent, strict=True) if not is_sent}))
+        nodes = ", ".join(sorted({update.node for update, is_sent in zip(judged, sent, strict=True) if not is_sent}))
         raise Conflict(f"round {judged[0].round} of run {judged[0].run} has no update of {nodes}")
 
 
 def _add(connection: Connection, before: AnyRow, step: StepRecord, judged: Sequence[UpdateRecord]) -> None:
     """Record the step; where its group ends with it, all of the group's verdicts count, else none."""
-    others = [one.verdict for one in judged if one.round != step.group]
+    others = [update.verdict for update in judged if update.round != step.group]
     values = step_values(step) | {"b_run": step.run, "b_round": 0 if step.opens else step.group}
     counts = {
         "b_accepted": (before.accepted or 0) + others.count("accepted"),
@@ -199,16 +206,16 @@ def _end_of_group(before: AnyRow, step: StepRecord, judged: Sequence[UpdateRecor
     """A round has the version that it made; an assignment that in which its update is, if there is one yet."""
     if before.group_state == "aggregating":
         return {"b_state": "committed", "b_version": step.version}
-    is_in = any(one.round == step.group and one.verdict == "accepted" for one in judged)
+    is_in = any(update.round == step.group and update.verdict == "accepted" for update in judged)
     return {"b_state": "decided", "b_version": step.version if is_in else None}
 
 
 def _note_version(connection: Connection, step: StepRecord, judged: Sequence[UpdateRecord]) -> None:
     """Updates that were held went into the version."""
     rows = [
-        {"b_run": step.run, "b_round": one.round, "b_version": step.version}
-        for one in judged
-        if one.verdict == "accepted" and one.round != step.group
+        {"b_run": step.run, "b_round": update.round, "b_version": step.version}
+        for update in judged
+        if update.verdict == "accepted" and update.round != step.group
     ]
     if rows and step.version is not None:
         connection.execute(_WENT_INTO, rows)

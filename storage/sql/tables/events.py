@@ -44,8 +44,8 @@ class SqlEvents(Events):
     @override
     def setting(self, key: str) -> str | None:
         with self._db.reading() as connection:
-            found: str | None = connection.execute(_SETTING, {"b_key": key}).scalar()
-        return found
+            value: str | None = connection.execute(_SETTING, {"b_key": key}).scalar()
+        return value
 
     @override
     def set_setting(self, key: str, value: str) -> None:

@@ -89,11 +89,11 @@ class SqlIdentities(Identities):
     def revoke_tokens(self, token: str) -> list[TokenRecord]:
         with self._db.writing() as connection:
             meant = {"b_token": token, "b_prefix": token + "%"}
-            found = [token_record(row) for row in connection.execute(_UNUSED, meant)]
-            if not found:
+            records = [token_record(row) for row in connection.execute(_UNUSED, meant)]
+            if not records:
                 raise NotFound(f"no token with uses left is {token!r}, or for this name; see the list of tokens")
             connection.execute(_EXPIRE, meant)
-            return [replace(record, expires_at=0.0) for record in found]
+            return [replace(record, expires_at=0.0) for record in records]
 
     @override
     def redemption(self, secret_sha256: str, csr_key_sha256: str) -> RedemptionRecord | None:
@@ -105,7 +105,7 @@ class SqlIdentities(Identities):
         with self._db.reading() as connection:
             names = connection.execute(_NUMBERED, {"b_prefix": f"{prefix}-%"}).scalars().all()
         numbers = [name.removeprefix(f"{prefix}-") for name in names]
-        return f"{prefix}-{max((int(one) for one in numbers if one.isdecimal()), default=0) + 1}"
+        return f"{prefix}-{max((int(number) for number in numbers if number.isdecimal()), default=0) + 1}"
 
     @override
     def redeem_token(
@@ -114,8 +114,8 @@ class SqlIdentities(Identities):
         # A transaction that writes holds the lease's row from its beginning: no two of them count at once.
         with self._db.writing() as connection:
             token = _token(connection, secret_sha256)
-            if (made := _redemption(connection, secret_sha256, csr_key_sha256)) is not None:
-                return made
+            if (redemption := _redemption(connection, secret_sha256, csr_key_sha256)) is not None:
+                return redemption
             if token.uses_left <= 0:
                 raise Conflict("this token was used with other keys; ask the coordinator's operator for a new one")
             if not _is_for(token, node.node):
@@ -176,11 +176,11 @@ class SqlIdentities(Identities):
     def seen(
         self, node: str, at: float, *, version: str = "", device: str = "", tasks: Sequence[str] | None = None
     ) -> None:
-        said: dict[str, Any] = {"version": version} if version else {}
-        said |= {"device": device} if device else {}
-        said |= {"tasks": list(tasks)} if tasks is not None else {}
+        changes: dict[str, Any] = {"version": version} if version else {}
+        changes |= {"device": device} if device else {}
+        changes |= {"tasks": list(tasks)} if tasks is not None else {}
         with self._db.writing() as connection:
-            _set(connection, node, last_seen_at=at, **said)
+            _set(connection, node, last_seen_at=at, **changes)
 
     @override
     def note_seen(self, times: Mapping[str, float]) -> None:
@@ -240,11 +240,11 @@ def _use_key(connection: Connection, node: str, public_key: bytes, key_id: str, 
     connection.execute(_RETIRE_KEYS, {"b_node": node, "b_key_id": key_id, "b_at": at})
     if not key_id:
         return
-    found = connection.execute(_KEY, {"b_key_id": key_id}).one_or_none()
-    if found is None:
+    row = connection.execute(_KEY, {"b_key_id": key_id}).one_or_none()
+    if row is None:
         values = {"key_id": key_id, "node": node, "public_key": public_key, "valid_from": at, "valid_until": None}
         connection.execute(_ADD_KEY, values)
-    elif (found.node, bytes(found.public_key)) != (node, public_key):
+    elif (row.node, bytes(row.public_key)) != (node, public_key):
         raise Conflict(f"signing key {key_id} belongs to another identity")
     else:
         connection.execute(_REINSTATE_KEY, {"b_key_id": key_id})

@@ -106,16 +106,16 @@ def _rows_of(connection: Connection, run: str, touched: Touched) -> Iterator[tup
 
 def _before(connection: Connection, run: str, touched: Touched) -> dict[str, int]:
     """The highest numbers on record that this transaction did not make; -1: none."""
-    made = {"groups": touched.groups, "model_versions": touched.versions, "steps": touched.steps}
-    made["events"] = touched.events
-    found: dict[str, int] = {}
+    numbers = {"groups": touched.groups, "model_versions": touched.versions, "steps": touched.steps}
+    numbers["events"] = touched.events
+    counts: dict[str, int] = {}
     for table, query in _COUNTS.items():
         _, highest = connection.execute(query, {"b_run": run}).one()
         highest = -1 if highest is None else highest
-        while highest in made[table] and table != "groups":
+        while highest in numbers[table] and table != "groups":
             highest -= 1
-        found[table] = highest
-    return found
+        counts[table] = highest
+    return counts
 
 
 def _end(connection: Connection, run: str) -> dict[str, Any]:
@@ -155,8 +155,8 @@ def audited_rows(connection: Connection, run: str) -> Iterator[RawRow]:
 def _of_run(connection: Connection, table: Table, run: str) -> Iterator[RawRow]:
     order = [column for column in table.primary_key if column.name != "run"]
     query = select(*raw_columns(table)).where(table.c.run == run).order_by(*order)
-    found = connection.execute(query, execution_options={"yield_per": PAGE}).mappings()
-    for block in found.partitions():
+    rows = connection.execute(query, execution_options={"yield_per": PAGE}).mappings()
+    for block in rows.partitions():
         yield from _raw(table, block)
 
 

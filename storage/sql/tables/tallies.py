@@ -77,8 +77,8 @@ class Tally:
         """As fields of a `NodeRecord`."""
         counts = {name: self.counts[name] for name in ("accepted", *SHORTFALL)}
         run, number = (self.newest or (0.0, "", 0))[1:]
-        said = f"run {run}, round {number}: {self.verdict}: {self.reason}" if self.newest else ""
-        return counts | {"last_reason": said}
+        words = f"run {run}, round {number}: {self.verdict}: {self.reason}" if self.newest else ""
+        return counts | {"last_reason": words}
 
     def contribution(self, node: str) -> ContributionRecord:
         """As a record."""
@@ -91,30 +91,30 @@ class Tally:
 
 def tallies(connection: Connection, nodes: Sequence[str], run: str = "") -> dict[str, Tally]:
     """What these nodes did, in one run or (without `asked`) in all."""
-    found = {node: Tally() for node in nodes}
-    for names in _batches(list(found)):
-        _count(connection, found, names, run)
-        _explain(connection, found, names)
-    return found
+    tallies = {node: Tally() for node in nodes}
+    for names in _batches(list(tallies)):
+        _count(connection, tallies, names, run)
+        _explain(connection, tallies, names)
+    return tallies
 
 
-def _count(connection: Connection, found: dict[str, Tally], names: Sequence[str], run: str) -> None:
+def _count(connection: Connection, tallies: dict[str, Tally], names: Sequence[str], run: str) -> None:
     asked = {"b_nodes": list(names)} | ({"b_run": run} if run else {})
     rows = connection.execute(_OF_ONE_RUN if run else _OF_ALL_RUNS, asked)
     for node, in_run, verdict, count, number, submitted_at in rows:
-        tally = found[node]
+        tally = tallies[node]
         tally.counts[verdict] += count
         if verdict in SHORTFALL:
             tally.newest = max(tally.newest or (-1.0, "", 0), (submitted_at, in_run, number))
     for node, count in connection.execute(_ASKED, asked) if run else ():
-        found[node].asked = count
+        tallies[node].asked = count
 
 
-def _explain(connection: Connection, found: dict[str, Tally], names: Iterable[str]) -> None:
+def _explain(connection: Connection, tallies: dict[str, Tally], names: Iterable[str]) -> None:
     """Look up why the newest ones did not count."""
-    wanted = [(newest[1], newest[2], node) for node in names if (newest := found[node].newest) is not None]
+    wanted = [(newest[1], newest[2], node) for node in names if (newest := tallies[node].newest) is not None]
     for node, _, verdict, reason in connection.execute(_REASONS, {"b_answers": wanted}) if wanted else ():
-        found[node].verdict, found[node].reason = verdict, reason
+        tallies[node].verdict, tallies[node].reason = verdict, reason
 
 
 def last_reasons(connection: Connection, run: str, rounds: Iterable[int]) -> dict[int, str]:

@@ -45,11 +45,11 @@ def same_version(connection: Connection, version: VersionRecord) -> bool:
     Raises:
         Conflict: Another one is.
     """
-    found = _IDENTITY.row(connection, {"b_run": version.run, "b_version": version.version})
-    if found is None:
+    row = _IDENTITY.row(connection, {"b_run": version.run, "b_version": version.version})
+    if row is None:
         return False
-    if (found.model_sha256, found.digest) != (version.model_sha256, version.artifact.digest):
-        raise Conflict(f"run {version.run} has another version {version.version} already: {found.model_sha256[:12]}")
+    if (row.model_sha256, row.digest) != (version.model_sha256, version.artifact.digest):
+        raise Conflict(f"run {version.run} has another version {version.version} already: {row.model_sha256[:12]}")
     return True
 
 

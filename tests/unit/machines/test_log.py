@@ -78,14 +78,14 @@ def replayed(lines, table):
     return machines
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(OF_ROUNDS, steps), max_size=40), st.integers(1, 10))
 def test_rounds_replay_from_every_opening(events, every):
     machine = rounds_machine()
     assert replayed(written(machine, ROUNDS, timed(events), every), ROUNDS)[-1] == ROUNDS.to_json(machine)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(OF_ASYNC, steps), max_size=40), st.integers(1, 10))
 def test_an_asynchronous_run_replays_from_every_opening(events, every):
     machine = async_machine()

@@ -6,7 +6,7 @@ from click.testing import CliRunner
 from covey.cli.commands.simulate import _attacks
 from covey.cli.main import covey
 from covey.cli.views.simulation_bars import Lines
-from covey.simulation.plan import Progress
+from covey.simulation.plan import SimulationProgress
 
 SPEC = 'name = "x"\n[task]\nname = "digits"\n'
 
@@ -63,7 +63,7 @@ def test_options_go_to_their_attacks():
 
 def test_without_a_terminal_a_line_says_what_has_moved(capsys):
     with Lines() as lines:
-        lines.update(Progress("rounds", 0, 5, 1, 4, {}))
-        lines.update(Progress("rounds", 2, 5, 0, 4, {"loss": 0.25, "accuracy": 0.5}))
-        lines.update(Progress("rounds", 2, 5, 3, 4, {}))
+        lines.update(SimulationProgress("rounds", 0, 5, 1, 4, {}))
+        lines.update(SimulationProgress("rounds", 2, 5, 0, 4, {"loss": 0.25, "accuracy": 0.5}))
+        lines.update(SimulationProgress("rounds", 2, 5, 3, 4, {}))
     assert capsys.readouterr().err == "2 of 5 rounds: accuracy 0.5000, loss 0.2500\n"

@@ -143,8 +143,8 @@ def _known(order: AttackOrder, d: int, check_cancelled: Callable[[], object]) ->
         time.sleep(POLL_S)
     if missing:
         log.warning("DRILL: the attack makes do without some of its group", missing=missing, waited_s=order.wait_s)
-    there = sorted(set(order.group) - set(missing))
-    rows = [Row(node, 1 / len(there), TensorVector(map_float32(order.group[node], d))) for node in there]
+    present = sorted(set(order.group) - set(missing))
+    rows = [Row(node, 1 / len(present), TensorVector(map_float32(order.group[node], d))) for node in present]
     return UpdateMatrix(rows) if rows else None
 
 

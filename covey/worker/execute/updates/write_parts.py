@@ -119,8 +119,9 @@ class PartsWriter:
         self, part: Part, gradients: Mapping[str, Tensor] | None, fit: FitResult, check_cancelled: Callable[[], object]
     ) -> WrittenFile:
         path = _out(self._job.scratch, part.name)
+        # The daemon knows which of them have to survive a power cut, and syncs those.
         if part.layout is None:
-            return WrittenFile(part.name, path, write_bytes(path, _bytes_of(fit.parts, part)), part.codec)
+            return WrittenFile(part.name, path, write_bytes(path, _bytes_of(fit.parts, part), synced=False), part.codec)
         layout = part.layout
         if part.combine == RULE:
             vector = self._vector(layout, gradients)
@@ -129,9 +130,9 @@ class PartsWriter:
             self._state.extend(kept)
         elif part.in_model:
             before = MappedModel(self._job.base, self._context.layout).buffers
-            artifact = write_tensors(path, layout, tensors_of(self._context.model), before)
+            artifact = write_tensors(path, layout, tensors_of(self._context.model), before, synced=False)
         else:
-            artifact = write_flat(path, layout, _made(fit.parts, part))
+            artifact = write_flat(path, layout, _made(fit.parts, part), synced=False)
         return WrittenFile(part.name, path, artifact, part.codec, layout.sha256)
 
     def _vector(self, layout: Layout, gradients: Mapping[str, Tensor] | None) -> ModelVector:
@@ -158,8 +159,8 @@ def _made(vectors: Mapping[str, Tensor] | Mapping[str, Tensor | bytes], part: Pa
     return vector
 
 
-def _bytes_of(made: Mapping[str, Tensor | bytes], part: Part) -> bytes:
-    content = made.get(part.name)
+def _bytes_of(values: Mapping[str, Tensor | bytes], part: Part) -> bytes:
+    content = values.get(part.name)
     if not isinstance(content, bytes) or len(content) > part.max_bytes:
         raise TaskError(f"the method's recipe left no bytes, or more than {part.max_bytes}, for part {part.name!r}")
     return content

@@ -313,8 +313,8 @@ def _write_decisions() -> None:
 
 
 def _rows(query: str) -> Iterator[dict[str, Any]]:
-    found = op.get_bind().execute(sa.text(query), execution_options={"yield_per": BLOCK_ROWS})
-    return (dict(row) for row in found.mappings())
+    rows = op.get_bind().execute(sa.text(query), execution_options={"yield_per": BLOCK_ROWS})
+    return (dict(row) for row in rows.mappings())
 
 
 def _insert(table: str, columns: str, rows: Iterator[dict[str, Any]]) -> None:

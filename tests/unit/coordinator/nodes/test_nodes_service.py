@@ -10,7 +10,7 @@ import pytest
 from covey import messages as msg
 from covey.coordinator.nodes.enrolment import Addresses, EnrolmentServices
 from covey.coordinator.nodes.members import Members
-from covey.coordinator.nodes.service import WIRE_REFUSED, CoordinatorService, NodeServices, version_refusal
+from covey.coordinator.nodes.service import WIRE_REFUSED, CoordinatorService, NodeServiceInputs, version_refusal
 from covey.coordinator.nodes.sessions import QUEUE_MESSAGES, Sessions
 from covey.errors import NotReady, VersionMismatch
 from covey.machines.protocol import NodeAnswered, NodeJoined, NodeLost
@@ -64,7 +64,7 @@ def runs(world):
 @pytest.fixture
 def service(world, sessions, authority):
     return CoordinatorService(
-        NodeServices(
+        NodeServiceInputs(
             federation=world.services.federation,
             store=world.store,
             files=world.files,

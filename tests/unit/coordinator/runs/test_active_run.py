@@ -11,6 +11,7 @@ import pytest
 
 from covey import messages as msg
 from covey.artifact import artifact_of
+from covey.coordinator.runs import layouts
 from covey.coordinator.runs.steps.preparation import expected_nodes
 from covey.errors import Fenced, TaskError
 from covey.machines.protocol import NodeAnswered, NodeRemoved, StopRequested
@@ -250,3 +251,25 @@ async def test_a_run_is_completed_with_a_word_of_who_took_part_in_no_round(world
     assert record.reason == (
         "without bob, which took part in no round (1 declined; the last one, bob: task-failed: no data)"
     )
+
+
+async def test_the_file_of_a_long_layout_goes_when_the_last_run_that_needs_it_has_ended(world, monkeypatch):
+    monkeypatch.setattr(layouts, "INLINE_BYTES", 10)
+    layouts.layout_file.cache_clear()
+    try:
+        for run in ("first", "second"):
+            world.submit(run)
+        _, first = world.execute("first")
+        _, second = world.execute("second")
+        await world.work("first", stop=lambda: bool(world.record.updates("first", 1)))
+        file = layouts.layout_file(world.record.run("first").layout)
+        assert file is not None
+        assert world.files.has(file.digest)
+        await world.work("first")
+        await first
+        assert world.files.has(file.digest)
+        await world.work("second")
+        await second
+        assert not world.files.has(file.digest)
+    finally:
+        layouts.layout_file.cache_clear()

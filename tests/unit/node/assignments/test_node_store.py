@@ -12,7 +12,7 @@ from covey.artifact import artifact_of, artifact_to_json
 from covey.errors import StoreError
 from covey.node.assignments.record import local_state
 from covey.node.assignments.record.journal import Journal
-from covey.node.assignments.record.local_state import LocalState, RunStates
+from covey.node.assignments.record.local_state import LocalStates, RunStates
 from covey.node.assignments.record.store import NodeStore
 from covey.node.updates import FinishedUpdate, HeldPart
 from covey.parts import PartFile
@@ -126,12 +126,12 @@ def test_a_node_that_has_lost_what_it_kept_of_a_run_says_so_once(tmp_path):
 
 
 def test_the_oldest_run_s_state_goes_first(tmp_path):
-    state = LocalState(tmp_path)
+    state = LocalStates(tmp_path)
     for number in range(local_state.MAX_RUNS):
         state.stage(replace(update(f"r{number}"), digest="u"), {"momentum": artifact(f"r{number}")}, {})
     state.settle("r0", msg.Feedback("u", True), 0)
     state.stage(replace(update("new"), digest="u"), {"momentum": artifact("new")}, {})
-    for states in (state, LocalState(tmp_path)):
+    for states in (state, LocalStates(tmp_path)):
         assert states.digests() == {artifact(f"r{k}").digest for k in range(16) if k != 1} | {artifact("new").digest}
 
 
@@ -139,8 +139,8 @@ def test_a_file_of_the_version_that_knew_one_run_is_read(tmp_path):
     files = {"momentum": artifact_to_json(artifact("m"))}
     old = {"run": "a", "accepted": {}, "update": "u", "staged": files}
     (tmp_path / "carried.json").write_text(json.dumps(old))
-    assert LocalState(tmp_path).settle("a", msg.Feedback("u", True), 0) == {"momentum": artifact("m")}
-    assert LocalState(tmp_path).settle("a", msg.Feedback(), 0) == {"momentum": artifact("m")}
+    assert LocalStates(tmp_path).settle("a", msg.Feedback("u", True), 0) == {"momentum": artifact("m")}
+    assert LocalStates(tmp_path).settle("a", msg.Feedback(), 0) == {"momentum": artifact("m")}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"runs": [{"run": "a"}]}', '{"run": "a", "accepted": 1}', '"x"'])
@@ -148,25 +148,25 @@ def test_a_damaged_file_of_state_is_said_and_left_as_it_is(tmp_path, text):
     path = tmp_path / "carried.json"
     path.write_text(text)
     with pytest.raises(StoreError, match=r"carried\.json.* move it away to begin anew"):
-        LocalState(tmp_path)
+        LocalStates(tmp_path)
     assert path.read_text() == text
     path.rename(tmp_path / "away")
-    assert LocalState(tmp_path).digests() == set()
+    assert LocalStates(tmp_path).digests() == set()
 
 
 def test_a_file_of_state_that_cannot_be_read_is_said(tmp_path):
     (tmp_path / "carried.json").mkdir()
     with pytest.raises(StoreError, match="cannot be read"):
-        LocalState(tmp_path)
+        LocalStates(tmp_path)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "carried.json").write_bytes(b"\xff\xfe")
     with pytest.raises(StoreError, match="cannot be read"):
-        LocalState(tmp_path / "other")
+        LocalStates(tmp_path / "other")
 
 
 def test_an_empty_file_of_the_version_that_knew_one_run_is_no_run(tmp_path):
     (tmp_path / "carried.json").write_text('{"run": "", "accepted": {}, "update": "", "staged": {}}')
-    assert LocalState(tmp_path)._states.newest_last() == ()
+    assert LocalStates(tmp_path)._states.newest_last() == ()
 
 
 @pytest.mark.parametrize("private", [None, False, True])

@@ -107,8 +107,8 @@ class AdminChannel:
         reason = self.identity.explain()
         if reason:
             return IdentityError(reason)
-        found = await why_unreachable(self.address, read_pem(self.folder / "authority.crt"))
-        return Unreachable(f"the coordinator at {self.address} does not answer: {found}")
+        why = await why_unreachable(self.address, read_pem(self.folder / "authority.crt"))
+        return Unreachable(f"the coordinator at {self.address} does not answer: {why}")
 
 
 def _credentials(folder: Path) -> grpc.ChannelCredentials:
