@@ -118,7 +118,8 @@ async def _run(env: Environment, own: OwnCertificate, metrics_url: str) -> int:
     bounded = asyncio.create_task(keep_bounded(bounds))
     seen = asyncio.create_task(keep_seen(env.store, env.sessions, env.now))
     clock = asyncio.create_task(say_jumps())
-    tasks: list[asyncio.Task[Any]] = [runs, stop, renewal, bounded, seen, clock]
+    tidied = asyncio.create_task(env.offers.unfinished.keep_tidy())
+    tasks: list[asyncio.Task[Any]] = [runs, stop, renewal, bounded, seen, tidied, clock]
     if metrics_url:
         tasks.append(asyncio.create_task(keep_snapshot(env.store, env.snapshot)))
     code = 0

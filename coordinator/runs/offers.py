@@ -23,6 +23,7 @@ from covey.coordinator.runs.claims import opened, run_named
 from covey.coordinator.runs.facts import NodeProgress
 from covey.coordinator.runs.ports import Receive, RunServices
 from covey.coordinator.runs.sent_again import Resent
+from covey.coordinator.runs.unfinished import UnfinishedUploads
 from covey.driver.background import Background
 from covey.errors import (
     Conflict,
@@ -97,6 +98,7 @@ class Offers:
         self._offers: dict[tuple[str, str], Offer] = {}
         self._uploads: Grants[str] = Grants()
         """By the update's digest."""
+        self.unfinished = UnfinishedUploads(services, runs)
 
     # -- offers ---------------------------------------------------------------------------------------------------
 
@@ -254,6 +256,7 @@ class Offers:
         except Obstructed as error:
             self._services.store.obstacle.met(error)
             raise
+        self.unfinished.begun(artifact.digest, offer.run, offer.node, offer.statement.round)
 
         def progressed(count: int) -> None:
             if self._offers.get(offer.key) is not offer:
