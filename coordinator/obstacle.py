@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
 import structlog
 
-from covey.errors import Obstructed, StoreError, StoreUnavailable
+from covey.errors import CoveyError, Obstructed, StoreError, StoreUnavailable
 from covey.storage.files.spool import obstruction
 
 R = TypeVar("R")
@@ -41,10 +42,20 @@ class Obstacle:
         recent = self._text if self._clock() - self._met_at < CURRENT_S else ""
         return next(reversed(self._waiting.values()), recent)
 
-    def met(self, error: StoreError) -> None:
-        """Something could not be done, and a node will try again: shown for a while."""
-        self._text, self._met_at = str(error), self._clock()
-        self._say(error)
+    def met(self, error: CoveyError) -> None:
+        """Something could not be done, and a node will try again: an obstacle is shown for a while."""
+        if isinstance(error, Obstructed | StoreUnavailable):
+            self._text, self._met_at = str(error), self._clock()
+            self._say(error)
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """The same, of what a block raises."""
+        try:
+            yield
+        except CoveyError as error:
+            self.met(error)
+            raise
 
     def gone(self) -> None:
         """What a node tried again was done."""

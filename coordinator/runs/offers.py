@@ -35,8 +35,6 @@ from covey.errors import (
     LimitExceeded,
     NotFound,
     NotReady,
-    Obstructed,
-    StoreUnavailable,
     TransferError,
 )
 from covey.machines.protocol import NodeAnswered, TransferProgressed, UpdateStored
@@ -120,8 +118,7 @@ class Offers:
             self._refuse(node, digest, error.code, str(error))
             await self._reject(node, message, error)
         except CoveyError as error:
-            if isinstance(error, Obstructed | StoreUnavailable):
-                self._services.store.obstacle.met(error)
+            self._services.store.obstacle.met(error)
             log.warning("offer not taken now", node=node, code=error.code, error=str(error))
             self._refuse(node, digest, error.code, str(error))
 
@@ -251,11 +248,8 @@ class Offers:
     async def _receive_part(
         self, offer: Offer, artifact: Artifact, offset: int, stream: AsyncIterator[memoryview]
     ) -> None:
-        try:
+        with self._services.store.obstacle.noted():
             spool = await asyncio.to_thread(self._services.files.begin, artifact)
-        except Obstructed as error:
-            self._services.store.obstacle.met(error)
-            raise
         self.unfinished.begun(artifact.digest, offer.run, offer.node, offer.statement.round)
 
         def progressed(count: int) -> None:

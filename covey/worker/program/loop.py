@@ -13,11 +13,12 @@ from covey.errors import CoveyError, TaskError, WorkerError
 from covey.learning.memory import is_out_of_memory, out_of_memory
 from covey.plugins import by_path
 from covey.storage.files.spool import obstruction
-from covey.user_code.place import place_of
+from covey.user_code.place import error_text, place_of
 from covey.worker.jobs.operations import OPERATIONS, Operation
 from covey.worker.jobs.serialization import from_json, to_json
 from covey.worker.program.host import Host
 from covey.worker.program.pipe import Cancelled, Channel, Request
+from covey.worker.program.process_settings import KEPT
 
 log = structlog.get_logger(room="worker")
 Function = Callable[[Any, Host], object]
@@ -74,20 +75,21 @@ class Program:
                 self._channel.fail(obstacle)
                 return
             log.exception("failed", op=request.op)
-            at = place_of(error)
             if is_out_of_memory(error):
-                self._channel.fail(out_of_memory(request.op, error, at))
+                self._channel.fail(out_of_memory(request.op, error, place_of(error)))
                 return
-            text = f"{request.op}: {type(error).__name__}: {error}" + (f" ({at})" if at else "")
-            self._channel.fail(WorkerError(self._host.with_log(text)))
+            self._channel.fail(WorkerError(self._host.with_log(f"{request.op}: {error_text(error)}")))
 
     def _done(self, request: Request) -> object:
         if request.op not in KNOWN:
             raise WorkerError(f"no operation {request.op!r}; there are: {', '.join(KNOWN)}")
         operation, function = KNOWN[request.op]
         job = from_json(operation.job, request.args)
-        with by_path(getattr(job, "allow_path", False)):
-            return function(job, self._host)
+        try:
+            with by_path(getattr(job, "allow_path", False)):
+                return function(job, self._host)
+        finally:
+            KEPT.put_back()
 
 
 def _cause(error: CoveyError) -> BaseException | None:
