@@ -57,10 +57,6 @@ class Obstacle:
             self.met(error)
             raise
 
-    def gone(self) -> None:
-        """What a node tried again was done."""
-        self._text = ""
-
     def _say(self, error: StoreError) -> None:
         """Say it if its kind is new, and now and then."""
         if error.code == self._said and self._clock() < self._said_at + SAY_EVERY_S:

@@ -278,7 +278,6 @@ class Offers:
             if self._offers.get(offer.key) is offer:
                 self._drop(offer)
         self._uploads.succeeded(offer.holder)
-        self._services.store.obstacle.gone()
         faults.reach("update-recorded")
         offer.run.received(offer.node, sum(map(len, (data or {}).values())))
         self._receipt(offer.node, offer.digest, statement)

@@ -79,8 +79,5 @@ def test_what_others_met_is_shown_for_a_while_and_said_once_in_a_while():
         obstacle.met(StoreUnavailable("gone"))
     assert [line["error"] for line in lines] == ["no room for /spool/1"] * 2 + ["gone"]
     assert obstacle.text == "gone"
-    obstacle.gone()
-    assert obstacle.text == ""
-    obstacle.met(StoreUnavailable("gone"))
     now[0] += CURRENT_S
     assert obstacle.text == ""
