@@ -57,7 +57,8 @@ def fit(task: Task, model: nn.Module, dataset: Dataset[Any] | None = None, **cha
     data = dataset if dataset is not None else task.train_data(NodeData())
     indices = changes.pop("indices", torch.arange(3, 90))
     given: Any = {"round": 2, "rounds": 5, "seed": 11, "roster_index": 1, "device": CPU, **changes}
-    return train(task, model, data, FitSettings(settings, indices, **given))
+    method = {name: given.pop(name) for name in ("recipe", "inputs") if name in given}
+    return train(task, model, data, FitSettings(settings, indices, **given), **method)
 
 
 def same(a: nn.Module, b: nn.Module) -> bool:
