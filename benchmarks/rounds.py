@@ -4,6 +4,7 @@
     python -m benchmarks.rounds --nodes 4 --parameters 25000000 --rounds 6
     python -m benchmarks.rounds --nodes 2 --parameters 11200000 --tensors 122 --rounds 8
     python -m benchmarks.rounds --task digits --rounds 20
+    python -m benchmarks.rounds --nodes 2 --parameters 1500000000 --dtype bfloat16 --codec bf16 --still --rounds 3
 
 `--json` prints one line; its fields are those of `benchmarks.measuring.federation.Measured.as_json`. A round's time is
 the difference between two commits in the store; the first round is left out.
@@ -40,6 +41,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--rounds", type=int, default=20, help="the first one is left out of the times")
     parser.add_argument("--task", choices=("synthetic", "digits"), default="synthetic")
     add_exchange(parser)
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--still", action="store_true", help="training changes nothing")
     parser.add_argument("--no-floor", action="store_true", help="do not measure the floor")
     parser.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS", help="for the whole run")
     parser.add_argument("--root", type=Path, help="keep data and logs in this new folder")
@@ -77,6 +80,8 @@ def work_of(given: argparse.Namespace) -> Work:
         f=given.f,
         codec=given.codec,
         server_optimizer=given.server_optimizer,
+        dtype=given.dtype,
+        still=given.still,
     )
 
 

@@ -25,7 +25,7 @@ name = "benchmark"
 seed = 1
 [task]
 name = "synthetic"
-options = {{ parameters = {parameters}, tensors = {tensors} }}
+options = {{ parameters = {parameters}, tensors = {tensors}{more} }}
 [evaluation]
 every = 0
 [rounds]
@@ -69,6 +69,8 @@ class Work:
         f: How many Byzantine nodes it is told to assume; None: a rule without that option.
         codec: The codec.
         server_optimizer: What makes the next model of what the rule gives.
+        dtype: Of the synthetic model's values.
+        still: Whether the synthetic training changes nothing.
     """
 
     nodes: int = 4
@@ -85,17 +87,29 @@ class Work:
     f: int | None = None
     codec: str = "none"
     server_optimizer: str = "sgd"
+    dtype: str = "float32"
+    still: bool = False
 
     @property
     def model_bytes(self) -> int:
         """Bytes of the model: what every node receives, and sends, in a round."""
-        return FLOAT_BYTES * (DIGITS_PARAMETERS if self.task == "digits" else self.parameters)
+        if self.task == "digits":
+            return FLOAT_BYTES * DIGITS_PARAMETERS
+        return (FLOAT_BYTES if self.dtype == "float32" else FLOAT_BYTES // 2) * self.parameters
 
     @property
     def spec_toml(self) -> str:
         """The run specification."""
         template = DIGITS if self.task == "digits" else SYNTHETIC
-        numbers = {"parameters": self.parameters, "tensors": self.tensors, "rounds": self.rounds, "nodes": self.nodes}
+        more = "" if self.dtype == "float32" else f', dtype = "{self.dtype}"'
+        more += ", still = true" if self.still else ""
+        numbers = {
+            "more": more,
+            "parameters": self.parameters,
+            "tensors": self.tensors,
+            "rounds": self.rounds,
+            "nodes": self.nodes,
+        }
         options = "" if self.f is None else f"[aggregation.options]\nf = {self.f}\n"
         rule = f'[aggregation]\nname = "{self.rule}"\n{options}[exchange]\ncodec = "{self.codec}"\n'
         rule += f'[server_optimizer]\nname = "{self.server_optimizer}"\n'
@@ -153,7 +167,7 @@ class Measured:
         figures: dict[str, Any] = {
             "task": self.work.task,
             "nodes": self.work.nodes,
-            "parameters": self.work.model_bytes // FLOAT_BYTES,
+            "parameters": DIGITS_PARAMETERS if self.work.task == "digits" else self.work.parameters,
             "tensors": self.work.tensors,
             "rounds": len(self.times_s),
             "median_s": self.median_s,

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from covey.client.replay import ReplayReport
     from covey.wire.identities.identity import Identity
 
-SUBMIT_DEADLINE_S = 60.0
+SUBMIT_DEADLINE_S = 300.0
 """The coordinator's worker may still be starting: it checks what the specification names."""
 STOP_DEADLINE_S = 20.0
 """The coordinator answers when the run has ended, after ten seconds at the latest."""

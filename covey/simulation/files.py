@@ -30,7 +30,7 @@ class CoordinatorFiles(ArtifactFiles):
         super().__init__(root, durable=False)
 
     @override
-    def adopt(self, path: Path, artifact: Artifact) -> Path:
+    def adopt(self, path: Path, artifact: Artifact, *, durable: bool = True) -> Path:
         """Nothing waits for the disk."""
         final = self.path(artifact.digest)
         if final.exists():
@@ -121,7 +121,7 @@ class NodeFiles(Files):
         return self._folder / uuid.uuid4().hex
 
     @override
-    def adopt(self, path: Path, artifact: Artifact) -> Path:
+    def adopt(self, path: Path, artifact: Artifact, *, durable: bool = True) -> Path:
         """Nothing waits for the disk."""
         final = self._own_path(artifact.digest)
         if artifact.digest in self._own:

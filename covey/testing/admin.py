@@ -18,6 +18,8 @@ from covey.protos.admin_pb2_grpc import AdminStub
 
 COORDINATOR_NAME = "coordinator.covey"
 DEADLINE_S = 10.0
+SUBMIT_DEADLINE_S = 300.0
+"""The model is made for it, which takes as long as it is large."""
 JSON_FIELDS = frozenset({"metrics", "numbers", "detail", "spec"})
 
 
@@ -51,10 +53,10 @@ class AdminClient:
         """Close the channel."""
         self._channel.close()
 
-    def call(self, method: str, request: Message) -> Any:
+    def call(self, method: str, request: Message, deadline_s: float = DEADLINE_S) -> Any:
         """Call a method of `covey.v1.Admin`; its reply."""
         try:
-            return getattr(self._stub, method)(request, timeout=DEADLINE_S)
+            return getattr(self._stub, method)(request, timeout=deadline_s)
         except grpc.RpcError as error:
             raise _translated(method, error) from error
 
@@ -69,7 +71,7 @@ class AdminClient:
 
     def submit(self, spec_toml: str) -> str:
         """Submit a run; its id."""
-        return str(self.call("SubmitRun", pb.SubmitRunRequest(spec_toml=spec_toml)).run)
+        return str(self.call("SubmitRun", pb.SubmitRunRequest(spec_toml=spec_toml), SUBMIT_DEADLINE_S).run)
 
     def run(self, run: str) -> dict[str, Any]:
         """One run, with the fields of `covey run show --json`."""

@@ -23,7 +23,7 @@ from covey.gossip.push_sum import events as ev
 from covey.gossip.push_sum.machine import PushSum, PushSumPolicy
 from covey.node.gossip.executor import Executor, Ports
 from covey.node.gossip.ports import Clock, Labour, Noted, Post, Record, Said, Saved, Snapshot
-from covey.node.gossip.state import progress
+from covey.node.gossip.state import machine_from_text, machine_to_text, progress
 
 Vector = npt.NDArray[np.floating[Any]]
 Training = Callable[[str, int, Vector, float], Vector]
@@ -61,27 +61,38 @@ class Disk(Record[Vector]):
     """
 
     def __init__(self, is_slow: bool = False) -> None:
-        self.saved: Saved[Vector] = Saved()
+        self._newest: tuple[str, Snapshot[Vector]] | None = None
+        self._noted: tuple[tuple[Noted, Vector | None], ...] = ()
         self.is_slow = is_slow
         self.waiting: deque[tuple[Callable[[], None], Callable[[], None]]] = deque()
 
     def copy(self) -> Disk:
         """As a backup has it: later writes do not change it."""
         copied = Disk(self.is_slow)
-        copied.saved = self.saved
+        copied._newest, copied._noted = self._newest, self._noted
         return copied
+
+    @property
+    def saved(self) -> Saved[Vector]:
+        """What a restart begins with."""
+        if self._newest is None:
+            return Saved(None, self._noted)
+        text, snapshot = self._newest
+        return Saved(replace(snapshot, machine=machine_from_text(text)), self._noted)
 
     @override
     def note(self, event: Noted, body: Vector | None, then: Callable[[], None]) -> None:
         def save() -> None:
-            self.saved = replace(self.saved, noted=(*self.saved.noted, (event, body)))
+            self._noted = (*self._noted, (event, body))
 
         self._put(save, then)
 
     @override
     def publish(self, snapshot: Snapshot[Vector], batches: Sequence[Batch], then: Callable[[], None]) -> None:
+        text = machine_to_text(snapshot.machine)
+
         def save() -> None:
-            self.saved = Saved(snapshot)
+            self._newest, self._noted = (text, snapshot), ()
 
         self._put(save, then)
 
@@ -261,7 +272,7 @@ class VirtualNode:
 
     def crash(self) -> None:
         """Lose what is in memory."""
-        self.executor.crash()
+        self.executor.stop()
         self.labour.queue.clear()
         self.disk.waiting.clear()
 

@@ -77,6 +77,10 @@ class BaseModels:
         await self._expect(assignment.run, artifact.digest, *others)
         if not talk.services.files.has(artifact.digest):
             await self._make_here(talk)
+        if not (assignment.model_data or talk.services.files.has(artifact.digest)):
+            # The one before is of no more use: the new one is written over it, and the disk holds one of them.
+            async with self._held.lock:
+                self._held.keep_only(assignment.run, (artifact.digest, *others))
         path = await talk.download(artifact, talk.assignment.model_data, granted=talk.assignment.download_granted)
         inputs = await _inputs(talk)
         async with self._held.lock:
@@ -115,7 +119,7 @@ class BaseModels:
         try:
             artifact = await (_from_seed(talk, out) if change is None else self._apply(talk, change, out))
             if artifact == wanted:
-                await asyncio.to_thread(files.adopt, out, artifact)
+                await asyncio.to_thread(files.adopt, out, artifact, durable=False)
                 return
             reason = "it has another digest"
         except asyncio.CancelledError:

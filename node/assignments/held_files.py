@@ -66,6 +66,13 @@ class HeldFiles:
             log.warning("the model of a run is dropped: other runs are newer", run=oldest, max_runs=MAX_RUNS)
             self.forget(oldest)
 
+    def keep_only(self, run: str, digests: Iterable[str]) -> None:
+        """Files of a run are about to come, by digest, and what else is here of it is of no more use."""
+        before = self._held.pop(run, frozenset())
+        self._models.pop(run, None)
+        self._held[run] = frozenset(digests)
+        self.release(before)
+
     def forget(self, run: str) -> None:
         """The run has ended, or others are newer."""
         self._models.pop(run, None)

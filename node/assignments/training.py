@@ -175,10 +175,13 @@ class Training:
             return replace(result, evaluation=failed(f"{error.code}: {error}"))
 
     def _make_durable(self, result: TrainResult, update: FinishedUpdate) -> None:
-        written = [(part.path, part.artifact) for part in result.parts]
-        written += [(file.path, file.artifact) for file in (*result.state, *result.own_state)]
-        for path, artifact in written:
-            self._services.files.adopt(path, artifact)
+        files = self._services.files
+        for part in result.parts:
+            # What a power cut takes of these is found at the next start, and made again from the same base: the same
+            # bytes. New noise would cost privacy again, and what is held for a later phase is not made twice.
+            files.adopt(part.path, part.artifact, durable=update.private or bool(update.held))
+        for file in (*result.state, *result.own_state):
+            files.adopt(file.path, file.artifact)
         state, own = ({file.name: file.artifact for file in files} for files in (result.state, result.own_state))
         store, before = self._services.store, self._services.store.needed()
         store.save(update, state, own)

@@ -28,9 +28,12 @@ class Bodies(Generic[B]):
         """By sender and number."""
         self._on_record: list[B] = []
 
-    def restore(self, snapshot: Snapshot[B]) -> None:
-        """Take over what a record has."""
+    def restore(self, snapshot: Snapshot[B] | None, first: B) -> None:
+        """Take over what a record has; before anything is published, that is the first model."""
         hold = self._labour.hold
+        if snapshot is None:
+            self._on_record = [hold(first)]
+            return
         self.own = {step: hold(body) for step, body in snapshot.bodies.items()}
         self.inbox = {key: hold(body) for key, body in snapshot.inbox.items()}
         self._on_record = [hold(body) for body in snapshot.all_bodies]

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from covey.gossip.ledger import Batch, Incarnation, Ledger
+from covey.gossip.ledger import Batch, Incarnation, InEdge, Ledger
 from covey.gossip.planning import Planner
 from covey.gossip.push_sum import actions as act
 from covey.gossip.push_sum import events as ev
 from covey.gossip.push_sum.machine import PushSum
 from covey.node.gossip.bodies import Bodies
 from covey.node.gossip.ports import Clock, Labour, Post, Record, Saved, Snapshot
-from covey.node.gossip.state import is_done_with, machine_from_text, machine_to_text, progress
+from covey.node.gossip.state import is_done_with, progress
 
 B = TypeVar("B")
 T = TypeVar("T")
@@ -75,17 +75,16 @@ class Executor(Generic[B, T]):
         """An incarnation that goes on from its record.
 
         Args:
-            saved: What the record has.
+            saved: What the record has; its machine is used from now on.
             fresh: A machine that begins, where nothing was published yet.
-            first: The first model, where nothing was published yet.
+            first: The first model, where nothing was published yet; the caller lets go of it.
             ports: What it works with.
             on_ended: As for the constructor.
         """
         snapshot = saved.snapshot
-        machine = machine_from_text(snapshot.machine) if snapshot else fresh
-        executor = cls(machine, ports.labour.hold(snapshot.model) if snapshot else first, ports, on_ended)
-        if snapshot:
-            executor.bodies.restore(snapshot)
+        machine = snapshot.machine if snapshot else fresh
+        executor = cls(machine, ports.labour.hold(snapshot.model if snapshot else first), ports, on_ended)
+        executor.bodies.restore(snapshot, first)
         for event, body in saved.noted:
             machine.handle(event)
             if isinstance(event, ev.Arrived) and body is not None:
@@ -112,10 +111,9 @@ class Executor(Generic[B, T]):
         """Take part from now on, or go on after a restart."""
         self.take(ev.Begun(self._ports.clock.now()))
 
-    def crash(self) -> None:
-        """End without a word: nothing is done any more, whatever comes back."""
+    def stop(self) -> None:
+        """End without a word: nothing is done any more, whatever comes back. Models stay, for the record."""
         self._is_down = True
-        self.bodies.drop_all()
 
     def take(self, event: ev.Event, body: B | None = None) -> None:
         """Take what happened, and do what the machine asks for.
@@ -142,6 +140,9 @@ class Executor(Generic[B, T]):
         if self._is_down:
             return
         for peer in self.machine.exchange.peers:
+            if self.finished == "left":
+                self._say_left(peer)
+                continue
             self._tell(peer, is_done_with(self.machine), self.machine.phase == "lingering")
         for action in self.machine.unacknowledged():
             self._do(action)
@@ -173,14 +174,16 @@ class Executor(Generic[B, T]):
             case act.Retire(reason=reason):
                 self.retired = reason
                 self._end("retired")
-            case act.Finish(reason="left"):  # on record first: from now on it takes nothing, whatever happens to it
-                self._save((), lambda: self._end("left"))
-            case act.Finish(reason=reason):
-                self._end(reason)
+            case act.Finish(reason=reason):  # on record first: the last mixture, and that a leaver takes nothing more
+                self._save((), lambda: self._end(reason))
 
     def _tell(self, peer: Incarnation, step: int, is_finished: bool) -> None:
         said = progress(self.machine, peer, step, is_finished, self._ports.clock.now())
         self._once_durable(lambda: self._ports.post.tell(peer, said))  # it says what is on record here
+
+    def _say_left(self, peer: Incarnation) -> None:
+        applied = self.ledger.into.get(peer, InEdge()).sequence
+        self._ports.post.tell(peer, ev.PeerLeft(self.me, applied, self._ports.clock.now()))
 
     def _once_durable(self, then: Callable[[], None]) -> None:
         self._ports.record.when_durable(self._unless_down(then))
@@ -244,7 +247,8 @@ class Executor(Generic[B, T]):
 
     def _save(self, batches: tuple[Batch, ...], then: Callable[[], None]) -> None:
         bodies, machine = self.bodies, self.machine
-        snapshot = Snapshot(machine.step, machine_to_text(machine), self.model, dict(bodies.own), dict(bodies.inbox))
+        bodies.tidy(machine)
+        snapshot = Snapshot(machine.step, machine, self.model, dict(bodies.own), dict(bodies.inbox))
         superseded = bodies.recorded(snapshot)
 
         def is_durable() -> None:

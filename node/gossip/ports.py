@@ -22,6 +22,7 @@ from covey.gossip.push_sum.events import (
     PeerTrusted,
     Progressed,
 )
+from covey.gossip.push_sum.machine import PushSum
 
 B = TypeVar("B")
 B_in = TypeVar("B_in", contravariant=True)
@@ -132,14 +133,14 @@ class Snapshot(Generic[B]):
 
     Attributes:
         step: Whose publication it is.
-        machine: The machine's state as JSON (`covey.node.gossip.state`).
+        machine: The machine, which goes on: a record takes its state down at once (`covey.node.gossip.state`).
         model: The node's model, which is the body of the step's batches.
         bodies: Of publications that are still on their way, by step; the newest is among them.
         inbox: What came and is not mixed in yet, by sender and number.
     """
 
     step: int
-    machine: str
+    machine: PushSum
     model: B
     bodies: Mapping[int, B]
     inbox: Mapping[tuple[Incarnation, int], B]

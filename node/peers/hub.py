@@ -11,7 +11,7 @@ from typing import Protocol
 import structlog
 
 from covey.driver.background import Background
-from covey.errors import CoveyError, IdentityError
+from covey.errors import CoveyError
 from covey.gossip.ledger import Incarnation
 from covey.gossip.push_sum.events import PeerEvicted, PeerJoined, PeerSuspected, PeerTrusted
 from covey.node.gossip.ports import Receiver, Said
@@ -163,7 +163,7 @@ class Hub:
             case "refused":
                 self.batches.deliveries.refused(link, message.refused)
             case "eviction":
-                self._background.spawn(self.notified(eviction_from(message.eviction), link.peer.node))
+                self._background.spawn(self.told(message, link.peer.node))
             case "goodbye":
                 log.info("goodbye", peer=str(link.peer), code=message.goodbye.code[:50], reason=_said(message.goodbye))
                 link.close()
@@ -238,7 +238,7 @@ class Hub:
         """
         try:
             taken = await asyncio.to_thread(self.evicted.take, notice)
-        except IdentityError as error:
+        except CoveyError as error:
             log.warning("a notice of eviction that does not count", by=by, reason=str(error))
             raise
         if taken is None:
@@ -257,7 +257,7 @@ class Hub:
         return True
 
     async def told(self, message: pb.PeerMessage, by: str) -> None:
-        """What a peer says before its hello counts if it is a notice: that is how an evicted node hears of it."""
+        """Take the notice that a message may be; one that comes instead of a hello tells an evicted node of it."""
         if message.WhichOneof("kind") == "eviction":
             with contextlib.suppress(CoveyError):
                 await self.notified(eviction_from(message.eviction), by)

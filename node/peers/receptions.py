@@ -86,6 +86,7 @@ class Receptions:
         self._open: dict[str, _Reception] = {}
         self._applied: dict[Incarnation, int] = {}
         """Numbers of the newest batches that this node is known to have durably."""
+        self._arriving: set[asyncio.Future[None]] = set()
         self._taken: OrderedDict[str, None] = OrderedDict()
         """Digests of bodies that belong to the receiver."""
 
@@ -97,7 +98,7 @@ class Receptions:
 
     def offered(self, link: Link, offer: pb.BatchOffer) -> None:
         """A peer offers a batch; answers over its link."""
-        if offer.sequence <= self._applied.get(link.peer, 0):
+        if 1 <= offer.sequence <= self._applied.get(link.peer, 0):
             _acknowledge(link, offer.sequence)
             return
         try:
@@ -105,10 +106,7 @@ class Receptions:
         except CoveyError as error:
             _refuse(link, offer.sequence, error)
             return
-        before = self._open.get(link.peer.node)
-        if before is not None and (before.link, before.sequence, before.key) == (link, offer.sequence, reception.key):
-            return
-        self.drop(link.peer.node)
+        self.drop(link.peer.node)  # whoever offers again has given up what was on its way
         self._open[link.peer.node] = reception
         reception.task = self._background.spawn(self._take(reception))
 
@@ -125,18 +123,17 @@ class Receptions:
 
     async def _take(self, reception: _Reception) -> None:
         """Bring the body here, hand it over, and say what became of it."""
-        link, body, is_ours = reception.link, reception.body, False
+        link, body, has_come = reception.link, reception.body, False
         try:
-            is_ours = not await asyncio.to_thread(self._files.check, body.digest)
-            if is_ours:
+            if not await asyncio.to_thread(self._files.check, body.digest):
                 await self._bring(reception)
+                has_come = True  # for this batch alone, as far as anybody knows
             faults.reach("batch-here")
-            arrived = self._receiver.arrived(link.peer, reception.sequence, reception.units, reception.step, body)
-            # What is being put on record is not broken off because the link breaks.
-            await asyncio.shield(self._background.spawn(arrived))
+            await self._hand_over(reception)
         except Exception as error:
             log.warning("batch not taken", peer=str(link.peer), sequence=reception.sequence, reason=str(error))
-            await self._let_go(reception, is_ours)
+            if has_come:
+                await self._let_go(reception)
             _refuse(link, reception.sequence, error)
             if isinstance(error, CoveyError):
                 return
@@ -148,6 +145,19 @@ class Receptions:
         self._grants.succeeded(link.peer.node)
         self.has_up_to(link.peer, reception.sequence)
         _acknowledge(link, reception.sequence)
+
+    async def _hand_over(self, reception: _Reception) -> None:
+        """Give the receiver what has come. What is being put on record is not broken off because the link breaks."""
+        who, what = reception.link.peer, (reception.sequence, reception.units, reception.step, reception.body)
+        arriving = asyncio.ensure_future(self._receiver.arrived(who, *what))
+        self._arriving.add(arriving)
+        arriving.add_done_callback(self._arrived)
+        await asyncio.shield(arriving)
+
+    def _arrived(self, arriving: asyncio.Future[None]) -> None:
+        self._arriving.discard(arriving)
+        if not arriving.cancelled():
+            arriving.exception()  # whoever still waits for it is told; else the peer offers again
 
     async def _bring(self, reception: _Reception) -> None:
         body = reception.body
@@ -247,11 +257,11 @@ class Receptions:
             if waiting is not None and waiting.key == key:
                 waiting.granted.set()
 
-    async def _let_go(self, reception: _Reception, is_ours: bool) -> None:
-        """Drop the body of a batch that was not taken, unless somebody else's batch has the same."""
+    async def _let_go(self, reception: _Reception) -> None:
+        """Drop the body that came for a batch that was not taken, unless somebody else's batch has the same."""
         digest = reception.body.digest
         others = [other for other in self._open.values() if other is not reception]
-        if is_ours and digest not in self._taken and all(other.body.digest != digest for other in others):
+        if digest not in self._taken and all(other.body.digest != digest for other in others):
             await asyncio.to_thread(self._files.release, [digest])
 
     def _keep(self, digest: str) -> None:

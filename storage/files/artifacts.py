@@ -40,7 +40,7 @@ class ArtifactFiles:
         quota_bytes: At most so much disk for everything in it (None: no limit). Free files and broken
             transfers make room before anything is refused.
         durable: Whether received files must survive a power cut. Not where `clean` drops them at the next
-            start anyway (a node's models); what is adopted is durable in any case.
+            start anyway (a node's models); what is adopted is durable unless its caller says otherwise.
     """
 
     def __init__(self, root: Path, quota_bytes: int | None = None, *, durable: bool = True) -> None:
@@ -232,8 +232,13 @@ class ArtifactFiles:
             raise
         return path
 
-    def adopt(self, path: Path, artifact: Artifact) -> Path:
+    def adopt(self, path: Path, artifact: Artifact, *, durable: bool = True) -> Path:
         """Make a file that the worker wrote an artifact: synced, renamed, folder synced. Repeatable.
+
+        Args:
+            path: The file.
+            artifact: What it is.
+            durable: Whether it must survive a power cut; else what is left of it then is found by `check`, and dropped.
 
         Raises:
             NotFound: There is no such file, and the artifact is not here either.
@@ -246,9 +251,10 @@ class ArtifactFiles:
         if not path.exists():
             raise NotFound(f"the worker's file {path} is gone")
         with disk_errors(path):
-            _check_and_sync(path, artifact)
+            _check_size(path, artifact, sync=durable)
             path.rename(final)
-            sync_folder(self._artifacts)
+            if durable:
+                sync_folder(self._artifacts)
         with self._lock:
             self._sizes.pop(path, None)
             self._sizes[final] = artifact.size_bytes
@@ -349,12 +355,13 @@ def _open_sized(part: Path, size_bytes: int) -> int:
         return fd
 
 
-def _check_and_sync(path: Path, artifact: Artifact) -> None:
+def _check_size(path: Path, artifact: Artifact, *, sync: bool) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         size_bytes = os.fstat(fd).st_size
         if size_bytes != artifact.size_bytes:
             raise StoreError(f"{path} has {size_bytes} bytes, its artifact {artifact.size_bytes}")
-        os.fsync(fd)
+        if sync:
+            os.fsync(fd)
     finally:
         os.close(fd)

@@ -12,7 +12,7 @@ KINDS = ("kill-coordinator", "kill-node", "kill-worker", "suspend", "cut-link", 
 
 def test_asynchronous_runs_end_and_count_every_update_once_whatever_fails(tmp_path):
     works = ("kardam", "buffered")
-    plan = Plan(tmp_path, 5, minutes=0.1, laps=1, rounds=15, works=works, kinds=KINDS, mean_pause_s=0.4)
+    plan = Plan(tmp_path, 5, minutes=0.15, laps=1, rounds=15, works=works, kinds=KINDS, mean_pause_s=0.4)
     outcome = Chase(plan, print).run()
     assert outcome.problems == []
     assert sum(outcome.struck.values()) >= 3

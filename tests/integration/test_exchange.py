@@ -16,6 +16,7 @@ from covey.learning.partition import part_of
 from covey.learning.privacy import spent
 from covey.learning.task import NodeData
 from covey.learning.tasks.digits import Digits
+from covey.learning.tasks.synthetic import SyntheticModel, tensor_sizes
 from covey.seeds import derive_seed
 from covey.spec import DataSection
 from covey.testing.federation import Federation
@@ -68,6 +69,21 @@ def test_a_codec_both_ways(federation, codec):
     assert rounds[0]["bytes_sent"] > 4 * D * 3
     assert all((r["bytes_sent"] > 4 * D * 3) == (codec in WHOLE_DOWN) for r in rounds[1:])
     assert federation.wait(federation.submit(exchange(codec, CODECS[codec])))["model_sha256"] == shown["model_sha256"]
+
+
+@pytest.mark.parametrize("codec", ["none", "bf16"])
+def test_a_model_of_bf16_stays_as_it_is_to_the_bit_where_nothing_trains(federation, tmp_path, codec):
+    parameters = 100_003
+    options = f'parameters = {parameters}\ntensors = 3\ndtype = "bfloat16"\nstill = true'
+    run = federation.submit(exchange(codec, name=f"still-{codec}", rounds=2, task="synthetic", options=options))
+    federation.wait(run)
+    federation.cli("run", "export", run, "--to", tmp_path / "m", "--data-dir", federation.coordinator_dir)
+    exported = load_file(tmp_path / "m")
+    expected = SyntheticModel(tensor_sizes(parameters, 3), torch.bfloat16).state_dict()
+    assert exported.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert exported[name].dtype == torch.bfloat16
+        assert torch.equal(exported[name].view(torch.int16), tensor.view(torch.int16))
 
 
 def test_whole_models_go_down_where_that_is_asked_for(federation):

@@ -1,170 +1,100 @@
-"""`covey gossip`: learning without a server in the path; simulated only, as yet."""
+"""`covey gossip`: learning without a server in the path: take part as a node, or simulate many."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from covey.cli.framework.command import Failure, Group, print_json
-from covey.cli.framework.options import EXISTING_FILE, FOLDER, json_option
+from covey.cli.commands.gossip_records import audit, export, peers, status
+from covey.cli.commands.gossip_simulate import simulate
+from covey.cli.framework.command import Failure, Group
+from covey.cli.framework.options import EXISTING_FILE, FOLDER, Address, log_options
 
 if TYPE_CHECKING:
-    from covey.client.experiments.gossip import GossipOutcome, GossipPlan
+    from covey.telemetry import LogFormat
 
-N = TypeVar("N", int, float)
-MASS_FIELDS = ("exact", "live", "in_flight", "minted", "lost", "uncertain", "findings")
-PEER_FIELDS = (
-    "node",
-    "reason",
-    "steps",
-    "weight",
-    "loss",
-    "distance",
-    "metrics",
-    "trained",
-    "blocked",
-    "batches",
-    "model_sha256",
+
+@click.group(
+    cls=Group,
+    examples=(
+        "covey gossip simulate gossip.toml --nodes 8",
+        "covey gossip start gossip.toml --data-dir /srv/node --peers peers.toml --listen 0.0.0.0:7410",
+        "covey gossip status --data-dir /srv/node",
+    ),
 )
-SIMULATE_FIELDS = (
-    "data_dir",
-    "nodes",
-    "seconds",
-    "virtual_time",
-    "messages",
-    "lost_messages",
-    "model_bytes",
-    "model_sha256",
-    "metrics",
-    f"mass ({', '.join(MASS_FIELDS)})",
-    f"peers (a list: {', '.join(PEER_FIELDS)})",
-)
-
-
-@click.group(cls=Group, examples=("covey gossip simulate gossip.toml --nodes 8",))
 def gossip() -> None:
     """Learn by exchanging models between peers."""
 
 
 @gossip.command(
     examples=(
-        "covey gossip simulate gossip.toml --nodes 8",
-        "covey gossip simulate gossip.toml --nodes 8 --loss 0.2 --delay 0.5",
-        "covey gossip simulate gossip.toml --nodes 16 --slow n03=0.1 --dies n05=10 --leaves n07=20 --json",
-    ),
-    json_fields=SIMULATE_FIELDS,
+        "covey gossip start gossip.toml --data-dir /srv/node --peers peers.toml --listen 0.0.0.0:7410",
+        "covey gossip start gossip.toml --data-dir /srv/node --peers peers.toml",
+        "covey gossip start gossip.toml --data-dir /srv/node --peers peers.toml --durability power --stay",
+    )
 )
 @click.argument("spec", metavar="SPEC.toml", type=EXISTING_FILE)
-@click.option("--nodes", required=True, type=click.IntRange(1, 100_000), help="How many nodes.")
-@click.option("--loss", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="Chance of a message to be lost.")
-@click.option("--delay", type=click.FloatRange(0), default=0.0, help="Of a message, on average, in steps of training.")
-@click.option("--slow", "speeds", multiple=True, metavar="NODE=SPEED", help="A machine's speed; the others have 1.")
-@click.option("--dies", multiple=True, metavar="NODE=STEP", help="A node that ends for good after so many steps.")
-@click.option("--leaves", multiple=True, metavar="NODE=STEP", help="A node that leaves in order after so many steps.")
+@click.option("--data-dir", type=FOLDER, required=True, help="This node's own folder; its identity is in it.")
+@click.option("--peers", type=EXISTING_FILE, required=True, help="Who takes part: the peers file, the same for all.")
+@click.option("--listen", type=Address(), default=None, help="Where peers call this node; without it, it only calls.")
 @click.option(
-    "--processes", type=click.IntRange(1, 1024), help="How many train at a time [default: one for each core]."
+    "--durability",
+    type=click.Choice(["process", "power"]),
+    default="process",
+    show_default=True,
+    help="What an exchange survives: the end of the process, or a power cut (each exchange waits for the disk).",
 )
-@click.option("--path", "paths", multiple=True, metavar="NAME=PATH", help="Where the task finds the nodes' data.")
-@click.option("--device", default="cpu", show_default=True, help="What to train on: cpu, cuda or cuda:N.")
-@click.option("--data-dir", type=FOLDER, help="The folder for the consensus model [default: a new temporary one].")
-@json_option
-def simulate(
+@click.option("--rejoin", is_flag=True, help="Take part as a new incarnation where the one before was evicted.")
+@click.option("--stay", is_flag=True, help="Answer peers on when all steps are done, until it is stopped.")
+@click.option("--device", default="auto", show_default=True, help="What trains: auto, cpu, cuda or cuda:N.")
+@log_options
+@click.pass_context
+def start(
+    ctx: click.Context,
+    /,
     spec: Path,
-    nodes: int,
-    loss: float,
-    delay: float,
-    speeds: tuple[str, ...],
-    dies: tuple[str, ...],
-    leaves: tuple[str, ...],
-    processes: int | None,
-    paths: tuple[str, ...],
+    data_dir: Path,
+    peers: Path,
+    listen: str | None,
+    durability: Literal["process", "power"],
+    rejoin: bool,
+    stay: bool,
     device: str,
-    data_dir: Path | None,
-    as_json: bool,
+    log_format: LogFormat,
+    log_level: str,
 ) -> None:
-    """Run SPEC.toml (mode = "gossip") with many nodes in one process.
+    """Take part in the run SPEC.toml (mode = "gossip") until all its steps are done. There is no coordinator.
 
-    Each node has its own machine, model and account of mass; a few processes train for all. Time is virtual: a step of
-    training takes 1, so results do not depend on this machine's load. In lock step (overlap = 0) lost and late
-    messages cost time, and change not one bit of the models.
+    The node's identity is in DATA_DIR/identity (covey ca issue). It begins when [gossip] min_nodes nodes are there,
+    this one included. Stopped or killed, and started again, it goes on where it was, with all its mass.
     """
-    from covey.client.experiments.gossip import Network, gossip_plan
+    if not (data_dir / "identity").is_dir():
+        raise Failure(f"{data_dir} has no identity; first: covey ca issue NAME --dir CA_DIR --to {data_dir}/identity")
+    from covey.cli.framework.processes import tame_malloc
+    from covey.telemetry import import_without_rich
 
-    network = Network(
-        loss,
-        delay,
-        _pairs(speeds, "--slow", float, lambda speed: 0 < speed < float("inf")),
-        _pairs(dies, "--dies", int, lambda step: step > 0),
-        _pairs(leaves, "--leaves", int, lambda step: step > 0),
-    )
-    known = dict(_pair(text, "--path", "NAME=PATH") for text in paths)
-    plan = gossip_plan(spec, nodes, network=network, data_dir=data_dir, processes=processes, paths=known, device=device)
-    outcome = _simulated(plan)
-    if as_json:
-        print_json(_fields(plan, outcome))
-    else:
-        _print(plan, outcome)
-    if not outcome.mass.is_exact:
-        raise Failure("the accounts of mass contradict each other: " + "; ".join(outcome.mass.findings))
+    import_without_rich()
+    from covey.node.gossip_daemon import GossipConfig, run_gossip_node, spec_of
+    from covey.node.operator.config import NodeConfig
+
+    tame_malloc()
+    node = NodeConfig.load(data_dir, device=device, log_format=log_format, log_level=log_level)
+    run = spec_of(spec)
+    ctx.exit(run_gossip_node(GossipConfig(node, run, peers, listen or "", durability, rejoin, stay)))
 
 
-def _pair(text: str, option: str, form: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name or not value:
-        raise click.UsageError(f"{option} {text!r}: write {form}")
-    return name, value
+@gossip.command(examples=("covey gossip leave --data-dir /srv/node",))
+@click.option("--data-dir", type=FOLDER, required=True, help="The node's folder.")
+@click.option("--run", help="The run's name, where the node has several.")
+def leave(data_dir: Path, run: str | None) -> None:
+    """Ask this machine's node to hand over all its mass to a peer, and to leave the run for good."""
+    from covey.client.gossip_nodes import ask_to_leave
+
+    ask_to_leave(data_dir, run)
+    click.echo("the node hands its mass over at its next step, and ends; covey gossip status shows when it has left")
 
 
-def _pairs(
-    texts: tuple[str, ...], option: str, kind: Callable[[str], N], is_possible: Callable[[N], bool]
-) -> dict[str, N]:
-    values = {}
-    for text in texts:
-        name, value = _pair(text, option, "NODE=NUMBER")
-        try:
-            values[name] = kind(value)
-        except ValueError:
-            raise click.UsageError(f"{option} {text!r}: {value!r} is no number") from None
-        if not is_possible(values[name]):
-            raise click.UsageError(f"{option} {text!r}: it must be above 0")
-    return values
-
-
-def _simulated(plan: GossipPlan) -> GossipOutcome:
-    from covey.cli.views.simulation_bars import view
-    from covey.client.experiments.gossip import simulate as run_simulation
-    from covey.telemetry import configure_logging
-
-    configure_logging("console", "error")
-    click.echo(f"{plan.nodes} virtual nodes; the consensus model will be in {plan.folder}", err=True)
-    with view() as shown:
-        return run_simulation(plan, shown.update)
-
-
-def _fields(plan: GossipPlan, outcome: GossipOutcome) -> Mapping[str, Any]:
-    mass = outcome.mass
-    return {
-        "data_dir": str(plan.folder),
-        "nodes": plan.nodes,
-        "seconds": round(outcome.seconds, 3),
-        **{name: getattr(outcome, name) for name in SIMULATE_FIELDS[3:9]},
-        "mass": {"exact": mass.is_exact, **{name: getattr(mass, name) for name in MASS_FIELDS[1:]}},
-        "peers": [{name: getattr(peer, name) for name in PEER_FIELDS} for peer in outcome.peers],
-    }
-
-
-def _print(plan: GossipPlan, outcome: GossipOutcome) -> None:
-    from covey.cli.views import gossip_tables, tables
-    from covey.client.experiments.gossip import MEAN
-
-    tables.show(gossip_tables.summary(outcome), gossip_tables.peers(outcome))
-    click.echo(
-        f"""\
-
-The mean of the final models, weighted by their mass: {shlex.quote(str(plan.folder / MEAN))}
-To delete all of it: rm -r {shlex.quote(str(plan.folder))}"""
-    )
+for command in (status, peers, audit, export, simulate):
+    gossip.add_command(command)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
@@ -69,4 +70,36 @@ def peers(outcome: GossipOutcome) -> Table:
         )
     if len(outcome.peers) > PEERS_SHOWN:
         table.caption = f"the first {PEERS_SHOWN} of {len(outcome.peers)} nodes; --json has all"
+    return table
+
+
+def node_status(values: Mapping[str, Any]) -> Text:
+    """One node's part in a run, by its record."""
+    incarnation = f" (incarnation {values['incarnation']})" if values["incarnation"] > 1 else ""
+    ended = values["ended"] or f"in progress ({values['phase']})"
+    busy, idle = values["trained_s"], values["blocked_s"]
+    return pairs(
+        [
+            ("run", values["run"]),
+            ("node", f"{values['node']}{incarnation}"),
+            ("step", f"{values['steps']} of {values['steps_in_all']}"),
+            ("state", f"{ended}: {values['reason']}" if values["reason"] else ended),
+            ("mass", f"{values['weight']:g}"),
+            ("model sha256", values["model_sha256"]),
+            ("last training", metrics_line(values["metrics"])),
+            ("goodput", f"{busy / (busy + idle):.1%} of its time was training" if busy else ""),
+            ("contradictions", "; ".join(values["contradictions"])),
+        ]
+    )
+
+
+def node_peers(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """What a node knows of its peers, a line each; mass in units of a node's first."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("PEER", "STATE", "STEP", "GAVE", "WAITING", "HAD", "BATCHES"):
+        table.add_column(name, justify="left" if name in ("PEER", "STATE") else "right")
+    for row in rows:
+        name = row["peer"] if row["incarnation"] == 1 else f"{row['peer']} (incarnation {row['incarnation']})"
+        masses = [f"{weight(row[key]):.4f}" for key in ("sent", "waiting", "applied")]
+        table.add_row(name, row["state"], str(row["step"]), *masses, str(row["batches"]))
     return table

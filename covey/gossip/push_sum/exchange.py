@@ -19,6 +19,8 @@ class Peer:
     """It shows signs of life: things are sent to it, and waited for."""
     is_known: bool = False
     """It was heard, or is known to be silent, since this node began or restarted."""
+    has_agreed: bool = False
+    """Since this node began or restarted it said nothing that this node's record does not know of."""
     step: int = -1
     """It sends nothing more of steps up to this one, but what it sent up to batch `sequence`."""
     sequence: int = 0
@@ -50,6 +52,8 @@ class Exchange:
         """The step whose publication is the body of the batch on its way to a peer."""
         self.departed: set[Incarnation] = set()
         """Who left in order: a notice of its joining may come once more."""
+        self.contradictions: dict[Incarnation, str] = {}
+        """What peers say that cannot be."""
         self.uncertain = 0
         """Units that were taken back from evicted peers, whose fate is not known."""
         self.has_news = True
@@ -135,13 +139,21 @@ class Exchange:
     # -- peers ------------------------------------------------------------------------------------------------------
 
     def progressed(self, event: Progressed) -> Retire | None:
-        """A peer says where it is; `Retire` where it has had more than this record knows of."""
+        """A peer says where it is; `Retire` where it has had more than this record knows of.
+
+        That can be so only at the first contact after a start. Who says it later contradicts itself: then nothing is
+        exchanged with it any more, but this node goes on.
+        """
         peer = self.peers[event.peer]
         given, had = self.ledger.out.get(event.peer, OutEdge()), self.ledger.into.get(event.peer, InEdge())
         if event.applied > given.sequence or event.acknowledged > had.sequence:
             text = f"{event.peer} has exchanged more with this node than its record knows of"
-            return Retire(f"{text}: the record is an older one")
-        peer.is_trusted = peer.is_known = True
+            if not peer.has_agreed:
+                return Retire(f"{text}: the record is an older one")
+            self.contradictions[event.peer] = f"{text}, which it did not say before"
+            peer.is_trusted, peer.is_known = False, True
+            return None
+        peer.is_trusted = peer.is_known = peer.has_agreed = True
         if event.step >= peer.step:  # else it comes late, and says what was once so
             peer.step, peer.sequence, peer.is_finished = event.step, event.sequence, event.is_finished
         if event.applied == given.sequence:

@@ -143,7 +143,7 @@ class PushSum:
                 return self._begin()
             case Trained(step=step) if self.phase == "training" and step == self.step:
                 self.phase = "planning"
-                return [Plan(self.step, self._reachable())]
+                return [Plan(self.step, self.reachable)]
             case Planned(step=step) if self.phase == "planning" and step == self.step:
                 self._shares, self._senders[step] = event.shares, event.senders
                 self.phase = "sharing"
@@ -200,7 +200,10 @@ class PushSum:
             return self._train()
         self.mixing = ()
         for peer in self.exchange.peers.values():
-            peer.is_trusted = peer.is_known = False
+            peer.is_trusted = peer.is_known = peer.has_agreed = False
+        if self.phase == "lingering":
+            self.has_finished = False
+            return []
         self.phase = "settling"  # the newest publication is on record: what it sent, and to whom, is to be confirmed
         return []
 
@@ -288,7 +291,8 @@ class PushSum:
         self.phase = "lingering"
         return [Announce(self.step, is_finished=True)]
 
-    def _reachable(self) -> tuple[Incarnation, ...]:
+    @property
+    def reachable(self) -> tuple[Incarnation, ...]:
         """This node, and the peers that something can be sent to, in order.
 
         Who has finished pushes nothing back, so where nodes do not wait for each other it gets nothing any more.

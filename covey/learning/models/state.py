@@ -12,7 +12,7 @@ from types import TracebackType
 import torch
 from torch import Tensor, nn
 
-from covey.artifact import CHUNK_BYTES, Artifact
+from covey.artifact import CHUNK_BYTES, WRITE_BACK_BYTES, Artifact, begin_write_back
 from covey.errors import LayoutError
 from covey.layout import Layout, TensorSpec
 from covey.learning.models.entries import entries_of
@@ -119,7 +119,7 @@ class ModelWriter:
         self._model = hashlib.sha256(layout.canonical_bytes())
         self._chunk = hashlib.sha256()
         self._table = bytearray()
-        self._size = 0
+        self._size = self._begun = 0
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._append(memoryview(layout.header), of_model=False)
 
@@ -133,6 +133,9 @@ class ModelWriter:
         if self._size + len(view) > self._layout.file_bytes:
             raise LayoutError(f"more than the layout's {self._layout.nbytes} bytes were written")
         self._append(view, of_model=True)
+        if self._size - self._begun >= WRITE_BACK_BYTES:
+            begin_write_back(self._fd, self._begun, self._size)
+            self._begun = self._size
 
     def write_tensor(self, tensor: Tensor) -> None:
         """Append a tensor's values, from any device."""

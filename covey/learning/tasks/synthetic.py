@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -21,11 +21,16 @@ SLICE_S = 0.05
 
 
 class SyntheticModel(nn.Module):
-    """Float32 vectors with a repeating pattern of small values."""
+    """Vectors with a repeating pattern of small values.
 
-    def __init__(self, sizes: list[int]) -> None:
+    Args:
+        sizes: Of the vectors.
+        dtype: Of all of them.
+    """
+
+    def __init__(self, sizes: list[int], dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        pattern = torch.linspace(-0.05, 0.05, PATTERN)
+        pattern = torch.linspace(-0.05, 0.05, PATTERN).to(dtype)
         self.values = nn.ParameterList(nn.Parameter(_repeat(pattern, size)) for size in sizes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -44,6 +49,9 @@ class Synthetic(Task):
         tensors: int = Field(default=1, ge=1, le=10_000)
         """More than one: sizes in the proportions of ResNet-18 (exactly its, for 11699132 in 122)."""
         train_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+        still: bool = False
+        """Training changes nothing: every version is the first one."""
 
         @model_validator(mode="after")
         def _large_enough(self) -> Synthetic.Options:
@@ -55,8 +63,9 @@ class Synthetic(Task):
     options: Options
 
     def model(self) -> nn.Module:
-        """`tensors` float32 vectors with `parameters` values in all."""
-        return SyntheticModel(tensor_sizes(self.options.parameters, self.options.tensors))
+        """`tensors` vectors with `parameters` values in all."""
+        sizes = tensor_sizes(self.options.parameters, self.options.tensors)
+        return SyntheticModel(sizes, getattr(torch, self.options.dtype))
 
     def train_data(self, data: NodeData) -> TensorDataset:
         """4096 examples of nothing."""
@@ -72,7 +81,7 @@ class Synthetic(Task):
         draw = derive_seed(settings.seed, "synthetic", settings.round, settings.roster_index)
         change = (draw / 2**62 - 1.0) * 1e-3
         with torch.no_grad():
-            for parameter in model.parameters():
+            for parameter in model.parameters() if not self.options.still else ():
                 parameter.add_(change)
         settings.each_step()
         while (left := end - time.monotonic()) > 0:
@@ -108,7 +117,7 @@ def _resnet18() -> list[int]:
 
 
 def _repeat(pattern: Tensor, size: int) -> Tensor:
-    whole = torch.empty(size)
+    whole = torch.empty(size, dtype=pattern.dtype)
     rows = size // len(pattern)
     whole[: rows * len(pattern)].view(rows, len(pattern)).copy_(pattern)
     whole[rows * len(pattern) :] = pattern[: size - rows * len(pattern)]

@@ -232,7 +232,8 @@ class VirtualPeer:
 
     def die(self) -> None:
         """End without a word."""
-        self.executor.crash()
+        self.executor.stop()
+        self.executor.bodies.drop_all()
 
     def beat(self) -> None:
         """Say where this node is, and send again what is not acknowledged."""

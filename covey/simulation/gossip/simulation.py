@@ -13,11 +13,9 @@ from pathlib import Path
 from covey.gossip.audit import audit
 from covey.gossip.ledger import Incarnation
 from covey.gossip.mass import ONE, weight
-from covey.gossip.mixing import MIXINGS
-from covey.gossip.planning import Planner
-from covey.gossip.push_sum.machine import PushSum, PushSumPolicy
-from covey.gossip.topologies.contract import TOPOLOGIES
+from covey.gossip.push_sum.machine import PushSum
 from covey.metrics import counted, ratios
+from covey.node.gossip.policy import planner_of, policy_of
 from covey.simulation.data_dir import LOG, prepared_folder
 from covey.simulation.gossip.membership import Fates
 from covey.simulation.gossip.models import Model, ModelFolder
@@ -27,7 +25,6 @@ from covey.simulation.gossip.plan import GossipOutcome, GossipPlan, PeerOutcome
 from covey.simulation.gossip.timeline import Timeline
 from covey.simulation.plan import SimulationProgress, Watch, names_of
 from covey.simulation.pool import LoggedSupervisor, Pool
-from covey.spec import GossipSection
 from covey.worker.jobs.evaluation import EvaluateJob
 from covey.worker.jobs.mixtures import MixJob, MixResult, Portion
 from covey.worker.jobs.operations import DESCRIBE, EVALUATE, INITIAL, MIX, TRAIN
@@ -58,11 +55,6 @@ async def simulate_gossip(plan: GossipPlan, watch: Watch = lambda progress: None
         return await simulation.run(watch)
     finally:
         await simulation.close()
-
-
-def policy_of(section: GossipSection) -> PushSumPolicy:
-    """The machine's numbers, from a run's [gossip]."""
-    return PushSumPolicy(section.steps, section.overlap, section.max_in_flight)
 
 
 class GossipSimulation:
@@ -117,12 +109,10 @@ class GossipSimulation:
 
     def _populate(self, first: InitialResult) -> None:
         plan, section = self._plan, self._plan.spec.gossip
-        topology = TOPOLOGIES.make(section.topology.name, section.topology.options, allow_path=True)
-        mixing = MIXINGS.make(section.mixing.name, section.mixing.options, allow_path=True)
         world = World(
             self._timeline,
             self,
-            Planner(topology, mixing, plan.spec.seed),
+            planner_of(plan.spec, allow_path=True),
             ModelFolder(self._folder / MODELS),
             self._layout,
             self._network.send,

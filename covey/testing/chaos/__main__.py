@@ -30,7 +30,7 @@ from covey.testing.chaos.chase import Chase, Plan
 from covey.testing.chaos.kinds import KINDS
 from covey.testing.chaos.report import as_json, command_of, print_report
 from covey.testing.chaos.schedule import MEAN_PAUSE_S
-from covey.testing.chaos.works import WORKS
+from covey.testing.chaos.works import PARAMETERS, WORKS
 from covey.testing.launch import forks
 
 
@@ -45,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         laps=given.laps,
         nodes=given.nodes,
         rounds=given.rounds,
+        parameters=given.parameters,
         works=given.works,
         kinds=given.faults,
         mean_pause_s=given.pause,
@@ -89,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--laps", type=int, help="at most so many times all runs; default: until the minutes are over")
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=40, help="of each run (default 40)")
+    parser.add_argument("--parameters", type=int, default=PARAMETERS, help="of synthetic models (default 20000: 80 kB)")
     parser.add_argument("--pause", type=float, default=MEAN_PAUSE_S, metavar="SECONDS", help="mean time between faults")
     parser.add_argument("--works", nargs="+", choices=tuple(WORKS), default=tuple(WORKS), metavar="RUN")
     parser.add_argument("--faults", nargs="+", choices=tuple(KINDS), default=tuple(KINDS), metavar="FAULT")

@@ -16,6 +16,7 @@ from covey.testing.relay import RelayThread
 
 MAX_RUNS = 8
 READY_S = 120.0
+FLOAT_BYTES = 4
 
 
 class Arena:
@@ -24,11 +25,15 @@ class Arena:
     Args:
         root: A folder for everything.
         nodes: How many.
+        parameters: Of the models whose transfers are cut.
         allowed: What nodes let a run name by its import path.
         fork: Whether daemons are copies of one process (`covey.testing.launch.forks`), where that is enabled.
     """
 
-    def __init__(self, root: Path, nodes: int, *, allowed: Collection[str] = (), fork: bool = True) -> None:
+    def __init__(
+        self, root: Path, nodes: int, *, parameters: int, allowed: Collection[str] = (), fork: bool = True
+    ) -> None:
+        self.update_bytes = FLOAT_BYTES * parameters
         self.federation = Federation(root, nodes, fork=fork)
         self._allowed = allowed
         self._relays: dict[str, RelayThread] = {}

@@ -17,7 +17,7 @@ from covey.testing.chaos.faults import DOERS, FaultError, Undo
 from covey.testing.chaos.figures import Figures
 from covey.testing.chaos.kinds import KINDS
 from covey.testing.chaos.schedule import COORDINATOR, EVERYBODY, MEAN_PAUSE_S, Strike, strikes
-from covey.testing.chaos.works import ALLOWED, WORKS, Work
+from covey.testing.chaos.works import ALLOWED, PARAMETERS, WORKS, Work
 from covey.testing.federation import TERMINAL, FederationError
 
 POLL_S = 0.05
@@ -26,6 +26,8 @@ FIGURES_S = 10.0
 PATIENCE_S = 300.0
 """So long no run may stand still."""
 SETTLE_S = 60.0
+LEAST_S = 5.0
+"""Of what is left of the minutes: for less, no lap is begun."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Plan:
         laps: At most so many times all runs; None: as many as there is time for.
         nodes: How many.
         rounds: Of each run.
+        parameters: Of the models of `synthetic`.
         works: Names of `WORKS`.
         kinds: Names of `KINDS`.
         mean_pause_s: Between two strikes.
@@ -52,6 +55,7 @@ class Plan:
     laps: int | None = None
     nodes: int = 3
     rounds: int = 40
+    parameters: int = PARAMETERS
     works: Sequence[str] = tuple(WORKS)
     kinds: Sequence[str] = tuple(KINDS)
     mean_pause_s: float = MEAN_PAUSE_S
@@ -123,7 +127,8 @@ class Chase:
 
     def run(self) -> Outcome:
         """All of it; what goes wrong is among the outcome's problems."""
-        arena = Arena(self.plan.root, self.plan.nodes, allowed=ALLOWED, fork=self.plan.fork)
+        plan = self.plan
+        arena = Arena(plan.root, plan.nodes, parameters=plan.parameters, allowed=ALLOWED, fork=plan.fork)
         try:
             with arena:
                 self._say(f"seed {self.plan.seed}: {arena.federation.root}")
@@ -134,27 +139,33 @@ class Chase:
         return self.outcome
 
     def _laps(self, arena: Arena) -> None:
-        self._lap(arena, until=0.0)
-        until = time.monotonic() + 60.0 * self.plan.minutes
-        self._strike_at = time.monotonic() + self._next.pause_s
-        most = math.inf if self.plan.laps is None else self.plan.laps
-        while time.monotonic() < until and not self.outcome.problems and len(self.outcome.laps) <= most:
-            self._lap(arena, until)
+        self._lap(arena, strike_s=0.0)
+        left_s, most = 60.0 * self.plan.minutes, math.inf if self.plan.laps is None else self.plan.laps
+        while left_s > LEAST_S and not self.outcome.problems and len(self.outcome.laps) <= most:
+            left_s -= self._lap(arena, left_s)
 
-    def _lap(self, arena: Arena, until: float) -> None:
+    def _lap(self, arena: Arena, strike_s: float) -> float:
+        """All runs once, with strikes for so long at most; the seconds that the runs took, without checks."""
         lap = Lap(len(self.outcome.laps))
         self.outcome.laps.append(lap)
         for work in self._works_of(lap):
-            text = work.spec_toml(
-                f"{work.name}-{lap.number}", rounds=self.plan.rounds, nodes=self.plan.nodes, keep_all=self.plan.keep_all
-            )
-            lap.runs[work.name] = arena.federation.show(arena.federation.submit(text))
+            lap.runs[work.name] = arena.federation.show(arena.federation.submit(self._text(work, lap)))
+        began = time.monotonic()
+        self._strike_at = began + self._next.pause_s
         try:
-            self._follow(arena, lap, until)
+            self._follow(arena, lap, began + strike_s)
         finally:
             self._undo_due(arena, float("inf"))
+        took_s = time.monotonic() - began
         self._settle(arena, lap)
         self._check(arena, lap)
+        return took_s
+
+    def _text(self, work: Work, lap: Lap) -> str:
+        plan, name = self.plan, f"{work.name}-{lap.number}"
+        return work.spec_toml(
+            name, rounds=plan.rounds, nodes=plan.nodes, parameters=plan.parameters, keep_all=plan.keep_all
+        )
 
     def _works_of(self, lap: Lap) -> list[Work]:
         """All of them; undisturbed, only those whose models are compared."""

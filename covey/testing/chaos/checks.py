@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from covey.client.event_log import debug_log
 from covey.coordinator.config import sqlite_url
 from covey.errors import CoveyError
 from covey.machines.log import Replayed
-from covey.storage.sql.store import SqlStore, open_store
+from covey.storage.record.records import StepRecord
+from covey.storage.sql.store import open_store
 from covey.testing.chaos.arena import Arena
 from covey.testing.chaos.works import Work
 
@@ -43,7 +44,7 @@ def problems_of(arena: Arena, work: Work, shown: dict[str, Any], *, undisturbed:
         yield from _command(arena, command, name, run)
     with closing(open_store(sqlite_url(arena.federation.coordinator_dir))) as store:
         yield from (f"the store's check of {name}: {text}" for text in store.check())
-        yield from judged_twice(store, name, run)
+        yield from judged_twice(store.steps(run), name)
     if work.mode == "async":
         yield from _arrivals(arena, shown)
     yield from _event_logs(arena.federation.coordinator_dir / "events", name, run)
@@ -62,11 +63,11 @@ def _command(arena: Arena, command: str, name: str, run: str) -> Iterator[str]:
         yield f"covey run {command} of {name} ({run}): {'; '.join(said['problems'][:5])}"
 
 
-def judged_twice(store: SqlStore, name: str, run: str) -> Iterator[str]:
+def judged_twice(steps: Iterable[StepRecord], name: str) -> Iterator[str]:
     """Updates that were accepted or rejected by more than one step: each counts once."""
     final = Counter(
         (verdict["round"], verdict["node"], verdict.get("phase", 1))
-        for step in store.steps(run)
+        for step in steps
         for verdict in step.verdicts
         if verdict["verdict"] in FINAL
     )
@@ -122,4 +123,4 @@ def tracebacks(arena: Arena) -> Iterator[str]:
         _, *surprises = path.read_text(errors="replace").split("Traceback (most recent call last)")
         for text in surprises:
             if "\nKeyboardInterrupt" not in text[:MOST_SHOWN]:
-                yield f"{path} has a traceback:{text[:MOST_SHOWN]}"
+                yield f"{path} has a traceback{text[:MOST_SHOWN]}"

@@ -13,7 +13,8 @@ from covey.testing.chaos.arena import Arena
 from covey.testing.chaos.schedule import Strike
 
 Undo = Callable[[], None]
-MOST_CUT_BYTES = 200_000
+MOST_CUT_UPDATES = 2.5
+"""Where a transfer is cut: after so many updates, or models, at most."""
 MOST_DELAY_S = 0.3
 BETWEEN_SIGNALS_S = 0.5
 STOP_S = 30.0
@@ -70,7 +71,9 @@ def cut_link(arena: Arena, strike: Strike) -> Undo:
 
 def cut_transfer(arena: Arena, strike: Strike) -> None:
     """The connection that carries a byte to come is reset there."""
-    arena.relay(strike.target).cut_once(strike.direction, 1 + int(strike.fraction * MOST_CUT_BYTES))
+    arena.relay(strike.target).cut_once(
+        strike.direction, 1 + int(strike.fraction * MOST_CUT_UPDATES * arena.update_bytes)
+    )
 
 
 def stall_link(arena: Arena, strike: Strike) -> Undo:

@@ -17,6 +17,8 @@ MOST_MORE_FILES, MOST_MORE_THREADS = 24, 16
 MOST_MORE_BYTES = 64_000_000
 """Of memory: an allocator keeps what a burst took."""
 MB = 1e6
+COLLECTED = ("events", "receipts")
+"""What a node's folder has more of with every run, by design."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Disk:
         artifact_files: How many those are.
         spool_files: Unfinished ones.
         events: Event logs of coordinator and nodes.
-        node: The largest node's data directory without its event logs.
+        node: The largest node's data directory, without its event logs and the receipts that it collects.
     """
 
     record: int
@@ -101,8 +103,12 @@ def disk_of(arena: Arena) -> Disk:
         artifact_files=len(artifacts),
         spool_files=len(_sizes(home / "files" / "spool")),
         events=sum(sum(_sizes(folder / "events")) for folder in (home, *nodes)),
-        node=max((sum(_sizes(node)) - sum(_sizes(node / "events")) for node in nodes), default=0),
+        node=max((_size_but(node, COLLECTED) for node in nodes), default=0),
     )
+
+
+def _size_but(folder: Path, but: Iterable[str]) -> int:
+    return sum(_sizes(folder)) - sum(sum(_sizes(folder / name)) for name in but)
 
 
 def _sizes(folder: Path) -> list[int]:

@@ -11,14 +11,14 @@ from rich.table import Table
 from covey.testing.chaos.chase import Outcome, Plan
 from covey.testing.chaos.figures import MB, Figures
 from covey.testing.chaos.kinds import KINDS
-from covey.testing.chaos.works import WORKS
+from covey.testing.chaos.works import PARAMETERS, WORKS
 
 MOST_ROWS = 14
 HEADS = "at", "done", "mem", "fds", "thr", "db", "files", "of", "spool", "logs", "node"
 CAPTION = (
     "done: rounds and asynchronous updates; mem, fds, thr: private memory, descriptors, threads; "
     "db, files, spool, logs: the coordinator's record, models and updates, unfinished files, and all event logs; "
-    "node: the largest node's folder; *: at rest"
+    "node: the largest node's folder without event logs and receipts; *: at rest"
 )
 
 
@@ -26,6 +26,7 @@ def command_of(plan: Plan) -> str:
     """The command that does the same again."""
     words = f"python -m covey.testing.chaos --seed {plan.seed} --minutes {plan.minutes:g} --nodes {plan.nodes}"
     words += f" --rounds {plan.rounds} --pause {plan.mean_pause_s:g}"
+    words += "" if plan.parameters == PARAMETERS else f" --parameters {plan.parameters}"
     words += "" if plan.laps is None else f" --laps {plan.laps}"
     if tuple(plan.works) != tuple(WORKS):
         words += f" --works {' '.join(plan.works)}"

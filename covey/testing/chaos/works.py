@@ -10,6 +10,8 @@ BRISK = "quorum = 0.5\nrejoin_s = 1.0\ndeadline_s = 2.0\nhard_deadline_s = 20.0"
 """Shorter than what a suspended node is away for."""
 HANDOVER = "covey.testing.chaos.handover:Handover"
 ALLOWED = (HANDOVER,)
+PARAMETERS = 20_000
+"""80 kB: too large to travel with its offer."""
 UPDATES_A_ROUND = 2
 """An asynchronous run has so many updates of each node for each round that a synchronous one has."""
 
@@ -36,13 +38,14 @@ class Work:
     keeps_state: bool = False
     mode: str = "rounds"
 
-    def spec_toml(self, name: str, *, rounds: int, nodes: int, keep_all: bool) -> str:
+    def spec_toml(self, name: str, *, rounds: int, nodes: int, parameters: int, keep_all: bool) -> str:
         """The specification of a run.
 
         Args:
             name: The run's.
             rounds: How many; of an asynchronous run, `UPDATES_A_ROUND` updates of each node for each.
             nodes: How many there are.
+            parameters: Of the models of `synthetic`.
             keep_all: Whether all updates are kept, so that it can be replayed.
         """
         updates = UPDATES_A_ROUND * rounds * nodes
@@ -51,12 +54,12 @@ class Work:
         else:
             least = nodes if self.exact else 1
             sections = f"[rounds]\ncount = {rounds}\nmin_nodes = {least}\n{self.policy}\n"
+        body = self.body.replace("PARAMETERS", str(parameters))
         keep = "[keep]\nupdates = 1000000\n" if keep_all else ""
-        return f'name = "{name}"\nmode = "{self.mode}"\nseed = 7\n{self.body}\n{sections}{keep}'
+        return f'name = "{name}"\nmode = "{self.mode}"\nseed = 7\n{body}\n{sections}{keep}'
 
 
-SYNTHETIC = '[task]\nname = "synthetic"\noptions = { parameters = 20000 }\n[evaluation]\nevery = 10'
-"""80 kB: too large to travel with its offer."""
+SYNTHETIC = '[task]\nname = "synthetic"\noptions = { parameters = PARAMETERS }\n[evaluation]\nevery = 10'
 DIGITS = '[task]\nname = "digits"\n[training]\nlearning_rate = 0.1\nbatch_size = 32\n[evaluation]\nevery = 10'
 TRAINED = DIGITS + '\n[data]\npartition = "dirichlet"\nalpha = 1.0'
 GRADIENTS = DIGITS.replace("[evaluation]", 'local_steps = 1\n[exchange]\npayload = "gradient"\n[evaluation]')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -63,7 +64,10 @@ def send_order(control: socket.socket, order: dict[str, Any], files: list[int]) 
 def serve(control: socket.socket) -> Order | None:
     """Fork a process for each order, and return in it; None: nobody gives orders any more."""
     while True:
-        text, files, *_ = socket.recv_fds(control, MAX_ORDER_BYTES, 4)
+        try:
+            text, files, *_ = socket.recv_fds(control, MAX_ORDER_BYTES, 4)
+        except ConnectionResetError:  # it was killed before it had read an answer
+            return None
         if not text:
             return None
         pid = _fork_orphan()
@@ -72,7 +76,8 @@ def serve(control: socket.socket) -> Order | None:
             return Order(**json.loads(text), files=list(files))
         for file in files:
             os.close(file)
-        control.send(str(pid).encode())
+        with contextlib.suppress(ConnectionError):  # whoever gave the order may be gone: the next one says so
+            control.send(str(pid).encode())
 
 
 def _fork_orphan() -> int:

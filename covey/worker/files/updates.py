@@ -20,13 +20,15 @@ from covey.worker.files.mapped import MappedModel, dtype_of
 from covey.worker.files.writing import ArtifactWriter, Overlap, raw_bytes
 
 
-def write_vector(path: Path, codec: Codec, source: Vector, context: CodecContext, tail: Buffer = b"") -> Artifact:
-    """Encode a vector into a synced file, with `tail` behind it.
+def write_vector(
+    path: Path, codec: Codec, source: Vector, context: CodecContext, tail: Buffer = b"", *, synced: bool = True
+) -> Artifact:
+    """Encode a vector into a file, with `tail` behind it.
 
     Raises:
         TaskError: A value is not finite.
     """
-    with ArtifactWriter(path) as writer:
+    with ArtifactWriter(path, synced=synced) as writer:
         with Overlap() as overlap:
             for piece in codec.encode(source, context):
                 # A piece is valid until the next is asked for, and by then this one may still wait.
@@ -43,26 +45,29 @@ def write_raw(path: Path, source: Vector) -> Artifact:
         return writer.close()
 
 
-def write_bytes(path: Path, content: bytes) -> Artifact:
-    """Bytes as they are, into a synced file."""
-    with ArtifactWriter(path) as writer:
+def write_bytes(path: Path, content: bytes, *, synced: bool = True) -> Artifact:
+    """Bytes as they are, into a file."""
+    with ArtifactWriter(path, synced=synced) as writer:
         writer.write(memoryview(content))
         return writer.close()
 
 
-def write_tensors(path: Path, layout: Layout, tensors: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> Artifact:
-    """Raw values of a layout's tensors in their own dtypes, into a synced file.
+def write_tensors(
+    path: Path, layout: Layout, tensors: Mapping[str, Tensor], before: Mapping[str, Tensor], *, synced: bool = True
+) -> Artifact:
+    """Raw values of a layout's tensors in their own dtypes, into a file.
 
     Args:
         path: The file.
         layout: Which tensors.
         tensors: By name, on any device.
         before: What they were, as far as that is known: values that were not finite (a mask) may stay as they were.
+        synced: As of `ArtifactWriter`.
 
     Raises:
         TaskError: Another value is not finite.
     """
-    with ArtifactWriter(path) as writer:
+    with ArtifactWriter(path, synced=synced) as writer:
         for spec in layout.tensors:
             values, old = tensors[spec.name].cpu().contiguous().reshape(-1), before.get(spec.name)
             if not_finite_at(values, None if old is None else old.contiguous().reshape(-1)) is not None:
@@ -74,8 +79,8 @@ def write_tensors(path: Path, layout: Layout, tensors: Mapping[str, Tensor], bef
         return writer.close()
 
 
-def write_flat(path: Path, layout: Layout, values: Tensor) -> Artifact:
-    """A flat vector of a part's layout, into a synced file.
+def write_flat(path: Path, layout: Layout, values: Tensor, *, synced: bool = True) -> Artifact:
+    """A flat vector of a part's layout, into a file.
 
     Raises:
         TaskError: It has another length or dtype, or a value that is not finite.
@@ -83,7 +88,7 @@ def write_flat(path: Path, layout: Layout, values: Tensor) -> Artifact:
     if values.shape != (layout.numel,) or values.dtype != dtype_of(layout):
         form = f"{values.dtype} {list(values.shape)}"
         raise TaskError(f"a vector of {dtype_of(layout)} [{layout.numel}] was declared, and {form} was made")
-    with ArtifactWriter(path) as writer:
+    with ArtifactWriter(path, synced=synced) as writer:
         values = values.cpu().contiguous()
         writer.write(raw_bytes(require_finite(values) if values.is_floating_point() else values))
         return writer.close()

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from covey.artifact import CHUNK_BYTES, Artifact
+from covey.artifact import CHUNK_BYTES, WRITE_BACK_BYTES, Artifact, begin_write_back
 
 DEPTH = 2
 """Blocks that may wait to be written while the next one is computed."""
@@ -32,9 +32,14 @@ class ArtifactWriter:
     An existing file is overwritten in place (writing into allocated blocks is several times faster than into
     a fresh file) and cut at the end if it was longer. As a context manager it closes the descriptor in any
     case; `close` makes the file whole.
+
+    Args:
+        path: The file.
+        synced: Whether `close` waits for the disk: not where whoever asked for the file sees to that, or needs it not.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, synced: bool = True) -> None:
+        self._synced, self._begun = synced, 0
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._size = 0
         self._table = bytearray()
@@ -53,18 +58,22 @@ class ArtifactWriter:
             at, self._size = at + len(piece), self._size + len(piece)
             if self._size % CHUNK_BYTES == 0:
                 self._end_chunk()
+        if self._synced and self._size - self._begun >= WRITE_BACK_BYTES:
+            begin_write_back(self._fd, self._begun, self._size)
+            self._begun = self._size
 
     def _end_chunk(self) -> None:
         self._table += self._chunk.digest()
         self._chunk = hashlib.sha256()
 
     def close(self) -> Artifact:
-        """Make the file durable (its directory entry is the caller's) and say what is in it."""
+        """Make the file durable, if it is to be (its directory entry is the caller's), and say what is in it."""
         if self._size % CHUNK_BYTES:
             self._end_chunk()
         if os.fstat(self._fd).st_size > self._size:
             os.ftruncate(self._fd, self._size)
-        os.fsync(self._fd)
+        if self._synced:
+            os.fsync(self._fd)
         self.abandon()
         return Artifact(hashlib.sha256(self._table).hexdigest(), self._size, bytes(self._table))
 

@@ -72,7 +72,7 @@ Raises PluginError where the task is not installed, TaskError where its code fai
 TRAIN: Operation[TrainJob, TrainResult, TrainProgress] = Operation(
     "train", TrainJob, TrainResult, f"{EXECUTE}.node_ops:train", TrainProgress
 )
-"""Train locally; the update's parts are synced files afterwards.
+"""Train locally; the update's parts are files afterwards, not synced.
 
 Raises LayoutError where task, base file and run do not belong together, TaskError where the task's code failed or
 training diverged, PluginError where something is not installed or not allowed here.

@@ -138,6 +138,18 @@ def test_a_scratch_file_is_adopted_once_and_again(files):
     assert files.bytes_used == 2 * SIZE
 
 
+def test_what_a_power_cut_left_of_a_file_that_was_not_synced_is_dropped(tmp_path):
+    artifact, data = made(1)
+    files = ArtifactFiles(tmp_path / "files")
+    path = files.scratch(SIZE)
+    path.write_bytes(data)
+    adopted = files.adopt(path, artifact, durable=False)
+    assert files.check(artifact.digest)
+    adopted.write_bytes(data[:5] + bytes(SIZE - 5))  # blocks that were never written
+    assert not ArtifactFiles(tmp_path / "files").check(artifact.digest)
+    assert not adopted.exists()
+
+
 def test_a_scratch_file_may_be_a_recycled_one(files):
     files.release([put(files, 1).digest])
     path = files.scratch(SIZE)

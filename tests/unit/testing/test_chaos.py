@@ -9,8 +9,10 @@ import pytest
 
 from covey.plugins import by_path
 from covey.spec.parse import parse_toml
+from covey.storage.record.records import StepRecord
 from covey.testing.chaos.__main__ import main
 from covey.testing.chaos.chase import Outcome, Plan
+from covey.testing.chaos.checks import judged_twice
 from covey.testing.chaos.faults import DOERS
 from covey.testing.chaos.figures import Disk, Figures, Held, growth
 from covey.testing.chaos.kinds import KINDS
@@ -49,7 +51,7 @@ def test_only_what_was_chosen_is_drawn() -> None:
 @pytest.mark.parametrize("keep_all", [True, False])
 def test_every_run_can_be_submitted(work: Work, keep_all: bool) -> None:
     with by_path(True):
-        spec = parse_toml(work.spec_toml("x", rounds=5, nodes=3, keep_all=keep_all))
+        spec = parse_toml(work.spec_toml("x", rounds=5, nodes=3, parameters=10, keep_all=keep_all))
     assert spec.name == "x"
     assert spec.keep.updates == (1_000_000 if keep_all else 1)
     assert spec.rounds_in_all == (30 if work.mode == "async" else 5)
@@ -75,6 +77,18 @@ BEFORE = Figures(1.0, lap=0, rounds=10, settled=True, held={"n0": HELD}, disk=DI
 def test_what_grows_is_found(held: dict[str, int], disk: dict[str, int], found: list[str]) -> None:
     now = replace(BEFORE, held={"n0": replace(HELD, **held)}, disk=replace(DISK, **disk))
     assert list(growth(BEFORE, now)) == found
+
+
+def step(number: int, *verdicts: tuple[int, str, str]) -> StepRecord:
+    judged = tuple({"round": of, "node": node, "verdict": verdict} for of, node, verdict in verdicts)
+    return StepRecord("run", number, (), newest=0, version=None, roster=2, verdicts=judged, decided_at=0.0)
+
+
+def test_an_update_that_counts_twice_is_found() -> None:
+    held_first = [step(1, (1, "n0", "held")), step(2, (1, "n0", "accepted"), (2, "n1", "accepted")), step(3)]
+    assert list(judged_twice(held_first, "x")) == []
+    again = [*held_first, step(4, (2, "n1", "rejected"))]
+    assert list(judged_twice(again, "x")) == ["x: the update of n1 to 2 (phase 1) was decided on 2 times"]
 
 
 def test_a_report_says_how_to_repeat_it(tmp_path) -> None:

@@ -91,7 +91,7 @@ def write_update(
     path: Path,
     check_cancelled: Callable[[], object],
 ) -> tuple[Artifact, tuple[WrittenFile, ...]]:
-    """Write the part of an update that is under the rule, and the node's state that goes with it.
+    """Write the part of an update that is under the rule, not synced, and the node's state that goes with it, synced.
 
     Args:
         spec: The run's.
@@ -112,7 +112,7 @@ def write_update(
         source,
         stages_of(spec, codec, **_drill(spec, job, check_cancelled)),
         state,
-        encode=lambda vector: artifacts.append(write_vector(path, codec, vector, context)),
+        encode=lambda vector: artifacts.append(write_vector(path, codec, vector, context, synced=False)),
         decoded=lambda: codec.reader(map_bytes(path), source.d, layout),
     )
     return artifacts[0], tuple(state.written)

@@ -119,8 +119,9 @@ class PartsWriter:
         self, part: Part, gradients: Mapping[str, Tensor] | None, fit: FitResult, check_cancelled: Callable[[], object]
     ) -> WrittenFile:
         path = _out(self._job.scratch, part.name)
+        # The daemon knows which of them have to survive a power cut, and syncs those.
         if part.layout is None:
-            return WrittenFile(part.name, path, write_bytes(path, _bytes_of(fit.parts, part)), part.codec)
+            return WrittenFile(part.name, path, write_bytes(path, _bytes_of(fit.parts, part), synced=False), part.codec)
         layout = part.layout
         if part.combine == RULE:
             vector = self._vector(layout, gradients)
@@ -129,9 +130,9 @@ class PartsWriter:
             self._state.extend(kept)
         elif part.in_model:
             before = MappedModel(self._job.base, self._context.layout).buffers
-            artifact = write_tensors(path, layout, tensors_of(self._context.model), before)
+            artifact = write_tensors(path, layout, tensors_of(self._context.model), before, synced=False)
         else:
-            artifact = write_flat(path, layout, _made(fit.parts, part))
+            artifact = write_flat(path, layout, _made(fit.parts, part), synced=False)
         return WrittenFile(part.name, path, artifact, part.codec, layout.sha256)
 
     def _vector(self, layout: Layout, gradients: Mapping[str, Tensor] | None) -> ModelVector:

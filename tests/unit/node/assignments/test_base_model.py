@@ -69,6 +69,17 @@ async def test_a_large_model_is_asked_for_and_downloaded_once(node, bring):
     assert asked_for(node) == [large().model.digest]
 
 
+async def test_a_model_that_is_downloaded_takes_the_place_of_the_one_before(node, bring):
+    served(node, 0, 1)
+    path, _ = await bring(large())
+    inode = path.stat().st_ino
+    path, _ = await bring(large(2, seed=1))
+    assert path.read_bytes() == model_bytes(LARGE, 1)
+    assert path.stat().st_ino == inode  # written over it: two of them at once would be a model more on the disk
+    assert node.on_disk() == {large(2, seed=1).model.digest}
+    assert node.files.bytes_used == path.stat().st_size
+
+
 async def test_what_is_granted_at_once_is_not_asked_for(node, bring):
     served(node, 0)
     await bring(large(download_granted=True))

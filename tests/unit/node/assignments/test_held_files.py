@@ -26,6 +26,17 @@ def test_a_run_s_files_are_kept_until_its_next_are_here(node):
     assert (held.model("a"), node.on_disk()) == (second, {second, beside})
 
 
+def test_what_is_of_no_more_use_makes_way_for_what_comes(node):
+    first, shared, layout, second = put(node, "first", "shared", "layout", "second")
+    held = HeldFiles(node.files, node.store)
+    held.hold("b", shared)
+    held.hold("a", first, [shared, layout])
+    held.keep_only("a", [second, layout])
+    assert (held.model("a"), node.on_disk()) == ("", {shared, layout, second})
+    held.forget("a")
+    assert node.on_disk() == {shared}
+
+
 def test_what_another_run_holds_too_stays(node):
     shared, mine = put(node, "shared", "mine")
     held = HeldFiles(node.files, node.store)

@@ -1,6 +1,7 @@
 """What the worker is told, what is signed, and what becomes of files that came to nothing."""
 
 import asyncio
+import os
 
 import pytest
 
@@ -56,6 +57,25 @@ async def test_the_worker_is_told_what_the_assignment_says(node, train):
     assert (job.evaluate, job.broadcast, job.attack) == (True, "AQI=", None)
     assert job.base == node.files.path(assignment("a").model.digest)
     assert list(job.scratch) == ["model", "buffers"]
+
+
+@pytest.mark.parametrize(("private", "held", "is_synced"), [(False, 0, False), (True, 0, True), (False, 2, True)])
+async def test_only_what_cannot_be_made_again_waits_for_the_disk(node, train, monkeypatch, private, held, is_synced):
+    synced, fsync = set(), os.fsync
+
+    def recorded(fd):
+        synced.add(os.fstat(fd).st_ino)
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    node.worker.private = private
+    wanted = (msg.WantedPart("model", "none", 20, True), msg.WantedPart("later", "none", 8, True, held))
+    update = await train(assignment("a", wanted=wanted, node_state=("momentum",)))
+    parts = [part.artifact.digest for part in update.parts] + [item.part.artifact.digest for item in update.held]
+    assert len(parts) == 2
+    assert [node.files.path(digest).stat().st_ino in synced for digest in parts] == [is_synced] * 2
+    (state,) = node.store.needed() - set(parts)
+    assert node.files.path(state).stat().st_ino in synced
 
 
 async def test_how_far_it_is_is_said(node, train):

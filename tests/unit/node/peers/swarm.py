@@ -7,7 +7,7 @@ import contextlib
 import time
 
 from covey.artifact import artifact_of
-from covey.errors import CoveyError, LedgerError
+from covey.errors import CoveyError, LedgerError, TransferError
 from covey.gossip.ledger import Batch, Incarnation
 from covey.gossip.mass import ONE
 from covey.gossip.push_sum.events import PeerEvicted, PeerSuspected, PeerTrusted, Progressed
@@ -81,6 +81,16 @@ class Node:
     async def send(self, other, sequence, body, units=7):
         await self.network.send(Batch(other.me, sequence, units), 3, body)
 
+    async def send_until_there(self, other, sequence, body):
+        """Send as an executor does: again and again, whatever breaks; how often it was tried."""
+        for attempt in range(1, 1000):
+            try:
+                await self.send(other, sequence, body)
+                return attempt
+            except TransferError:
+                await asyncio.sleep(0.05)
+        raise AssertionError("it never came")
+
     def say(self, other, step, applied=0):
         self.network.tell(other.me, Progressed(self.me, step, 0, 0, applied, False, 0.0))
 
@@ -107,6 +117,10 @@ class Swarm:
 
     async def __aexit__(self, *_):
         await self._exits.aclose()
+
+    def reach(self, name, address):
+        """From now on others have this address of a node."""
+        self._members[name] = Member(name, address)
 
     def member(self, name):
         return self._members[name]

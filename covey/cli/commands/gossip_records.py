@@ -1,0 +1,179 @@
+"""`covey gossip status | peers | audit | export`: what the records of a run's nodes say."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from covey.cli.framework.command import Command, Failure, print_json
+from covey.cli.framework.options import FILE, FOLDER, json_option
+
+if TYPE_CHECKING:
+    from covey.client.gossip_nodes import NodeState
+
+MASS_FIELDS = ("exact", "live", "in_flight", "minted", "lost", "uncertain", "findings")
+STATUS_FIELDS = (
+    "run",
+    "node",
+    "incarnation",
+    "steps",
+    "steps_in_all",
+    "phase",
+    "ended",
+    "reason",
+    "weight",
+    "model_sha256",
+    "trained_s",
+    "blocked_s",
+    "metrics",
+    "contradictions",
+    "account (what covey gossip audit compares)",
+)
+PEER_FIELDS = ("peer", "incarnation", "state", "step", "sent", "waiting", "reclaimed", "applied", "batches")
+EXPORT_FIELDS = ("file", "run", "model_sha256", "weight", "spread", "nodes (a list: node, weight, distance, steps)")
+data_dir_option = click.option("--data-dir", type=FOLDER, required=True, help="The node's folder.")
+run_option = click.option("--run", help="The run's name, where the node has several.")
+
+
+@click.command(
+    cls=Command,
+    examples=("covey gossip status --data-dir /srv/node", "covey gossip status --data-dir /srv/node --json"),
+    json_fields=STATUS_FIELDS,
+)
+@data_dir_option
+@run_option
+@json_option
+def status(data_dir: Path, run: str | None, as_json: bool) -> None:
+    """Show how far this machine's node is, by its record; the node may run meanwhile."""
+    from covey.client.gossip_nodes import account_of, read_node
+
+    node = read_node(data_dir, run)
+    values = _status(node)
+    if as_json:
+        print_json({**values, "account": account_of(node)})
+        return
+    from covey.cli.views import gossip_tables, tables
+
+    tables.show(gossip_tables.node_status(values))
+
+
+def _status(node: NodeState) -> dict[str, Any]:
+    from covey.client.gossip_nodes import mass_of
+
+    machine, facts = node.machine, node.facts
+    return {
+        "run": facts.name,
+        "node": facts.me.node,
+        "incarnation": facts.me.number,
+        "steps": machine.step,
+        "steps_in_all": machine.policy.steps,
+        "phase": machine.phase,
+        "ended": facts.ended,
+        "reason": facts.reason,
+        "weight": mass_of(node),
+        "model_sha256": node.model_sha256,
+        "trained_s": round(node.trained_s, 3),
+        "blocked_s": round(node.blocked_s, 3),
+        "metrics": dict(node.metrics),
+        "contradictions": list(machine.exchange.contradictions.values()),
+    }
+
+
+@click.command(
+    cls=Command,
+    examples=("covey gossip peers --data-dir /srv/node", "covey gossip peers --data-dir /srv/node --json"),
+    json_fields=("run", "node", f"peers (a list: {', '.join(PEER_FIELDS)})"),
+)
+@data_dir_option
+@run_option
+@json_option
+def peers(data_dir: Path, run: str | None, as_json: bool) -> None:
+    """List what this machine's node knows of its peers, and what it exchanged with each."""
+    from covey.client.gossip_nodes import account_of, read_node
+
+    node = read_node(data_dir, run)
+    edges = {(edge["peer"], edge["incarnation"]): edge for edge in account_of(node)["edges"]}
+    known = {(row["peer"], row["incarnation"]): row for row in node.peers}
+    rows = [_peer(name, known.get(name, {}), edges.get(name, {})) for name in sorted(known.keys() | edges.keys())]
+    if as_json:
+        print_json({"run": node.facts.name, "node": node.facts.me.node, "peers": rows})
+        return
+    from covey.cli.views import gossip_tables, tables
+
+    tables.show(gossip_tables.node_peers(rows))
+
+
+def _peer(name: tuple[str, int], known: Mapping[str, Any], edge: Mapping[str, Any]) -> dict[str, Any]:
+    mass = {key: edge.get(key, 0) for key in ("sent", "waiting", "reclaimed", "applied")}
+    batches = edge.get("sent_batches", 0) + edge.get("applied_batches", 0)
+    where = {"state": known.get("state", "unknown"), "step": known.get("step", -1)}
+    return {"peer": name[0], "incarnation": name[1], **where, **mass, "batches": batches}
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "covey gossip audit /srv/a /srv/b /srv/c",
+        "covey gossip status --data-dir /srv/a --json > a.json && covey gossip audit a.json b.json c.json --json",
+    ),
+    json_fields=MASS_FIELDS,
+)
+@click.argument("sources", metavar="DATA_DIR|ACCOUNT.json...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@run_option
+@json_option
+def audit(sources: tuple[Path, ...], run: str | None, as_json: bool) -> None:
+    """Compare the accounts of a run's nodes: whether any mass was made or lost, and by whom. Exit code 1 if so.
+
+    Give the data directory of each node, or a file with what covey gossip status --json prints there. Accounts that are
+    read while batches are being sent may differ by those: ask again when the nodes are done, or stopped.
+    """
+    from covey.client.gossip_nodes import audit_accounts, read_account
+
+    mass = audit_accounts([read_account(source, run) for source in sources])
+    if as_json:
+        print_json({"exact": mass.is_exact, **{name: getattr(mass, name) for name in MASS_FIELDS[1:]}})
+    else:
+        from covey.cli.views.gossip_tables import mass_line
+
+        click.echo(mass_line(mass))
+    if not mass.is_exact:
+        raise Failure("the accounts do not agree: " + "; ".join(mass.findings))
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "covey gossip export /srv/a --out a.safetensors",
+        "covey gossip export /srv/a /srv/b /srv/c --out mean.safetensors --json",
+    ),
+    json_fields=EXPORT_FIELDS,
+)
+@click.argument("nodes", metavar="DATA_DIR...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--out", type=FILE, required=True, help="The file to write (safetensors).")
+@run_option
+@json_option
+def export(nodes: tuple[Path, ...], out: Path, run: str | None, as_json: bool) -> None:
+    """Write the consensus model: the mean of the nodes' newest models, weighted by their mass; and how far each is.
+
+    Models are read from the data directories that are given. One is enough where nodes agree closely; of several the
+    spread says how closely.
+    """
+    from covey.client.gossip_consensus import export_consensus
+    from covey.telemetry import configure_logging
+
+    configure_logging("console", "error")
+    made = export_consensus(list(nodes), out, run)
+    rows = [{"node": n.node, "weight": n.weight, "distance": n.distance, "steps": n.steps} for n in made.nodes]
+    if as_json:
+        whole = {"run": made.run, "model_sha256": made.model_sha256, "weight": made.weight, "spread": made.spread}
+        print_json({"file": str(out), **whole, "nodes": rows})
+        return
+    click.echo(f"{shlex.quote(str(out))}: the mean of {len(rows)} models, sha256 {made.model_sha256}")
+    for row in rows:
+        click.echo(
+            f"  {row['node']}: step {row['steps']}, mass {row['weight']:.4f}, {row['distance']:.6f} from the mean"
+        )

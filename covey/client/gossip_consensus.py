@@ -1,0 +1,79 @@
+"""The consensus model of a gossip run: the mean of its nodes' models, weighted by their mass."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from covey.client.gossip_nodes import NodeState, mass_of, read_node
+from covey.errors import NotFound, SpecError
+from covey.worker.client.supervisor import WorkerSupervisor
+from covey.worker.jobs.mixtures import MixJob, Portion
+from covey.worker.jobs.operations import MIX
+
+
+@dataclass(frozen=True)
+class NodePart:
+    """A node's model in the mean: its mass, its Euclidean distance from the mean, and the step that it was in."""
+
+    node: str
+    weight: float
+    distance: float
+    steps: int
+
+
+@dataclass(frozen=True)
+class Consensus:
+    """The mean: of which run, its digest, the mass of all its nodes, and the largest distance from it."""
+
+    run: str
+    model_sha256: str
+    weight: float
+    spread: float
+    nodes: tuple[NodePart, ...]
+
+
+def export_consensus(data_dirs: Sequence[Path], out: Path, run: str | None = None) -> Consensus:
+    """Write the mean of nodes' newest models that are on record.
+
+    Args:
+        data_dirs: The nodes' data directories.
+        out: The safetensors file to write; one that is there is replaced.
+        run: The run's name, where there are several.
+
+    Raises:
+        NotFound: There is no such run, or a node published nothing yet.
+        SpecError: The nodes are not of one run.
+    """
+    nodes = [read_node(data_dir, run) for data_dir in data_dirs]
+    if len({(node.facts.name, node.facts.spec) for node in nodes}) != 1:
+        raise SpecError("these nodes are not of one run: " + ", ".join(sorted({node.facts.name for node in nodes})))
+    there = [(node, node.model) for node in nodes if node.model is not None and node.machine.exchange.kept > 0]
+    if not there:
+        raise NotFound("none of these nodes has published a model")
+    return asyncio.run(_export([(node, path) for node, path in there if path is not None], out))
+
+
+async def _export(nodes: Sequence[tuple[NodeState, Path]], out: Path) -> Consensus:
+    folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="covey-export-"))
+    worker = WorkerSupervisor(folder, device="cpu", log_format="console")
+    layout = nodes[0][0].facts.layout
+    whole = sum(node.machine.exchange.kept for node, _ in nodes)
+    try:
+        portions = tuple(Portion(path, node.machine.exchange.kept / whole) for node, path in nodes)
+        mean = folder / "mean.safetensors"
+        made = await worker.do(MIX, MixJob(layout, nodes[0][1], mean, portions))
+        parts = []
+        for node, path in nodes:
+            moved = await worker.do(MIX, MixJob(layout, path, folder / "distance.safetensors", (Portion(mean, 1.0),)))
+            parts.append(NodePart(node.facts.me.node, mass_of(node), moved.moved, node.machine.step))
+        await asyncio.to_thread(shutil.copyfile, mean, out)
+    finally:
+        await worker.stop()
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    weight, spread = sum(part.weight for part in parts), max(part.distance for part in parts)
+    return Consensus(nodes[0][0].facts.name, made.model_sha256, weight, spread, tuple(parts))

@@ -1,0 +1,213 @@
+"""What the records of a gossip run's nodes say: how far each is, whether all mass is there, the consensus model.
+
+A record is read where it lies, in a node's data directory, also while the node runs. What a node says of its mass, its
+account, is a small JSON file too, so that organisations that share no disk can compare theirs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine
+
+from covey.artifact import Artifact
+from covey.errors import LedgerError, NotFound, SpecError
+from covey.gossip.audit import MassAudit, audit
+from covey.gossip.ledger import Incarnation, InEdge, Ledger, OutEdge
+from covey.gossip.mass import ONE, weight
+from covey.gossip.push_sum.machine import PushSum
+from covey.node.gossip.folders import LEAVE, newest
+from covey.node.gossip.policy import policy_of
+from covey.node.gossip.record.database import open_record
+from covey.node.gossip.record.reader import RunFacts, machine_of, read_saved, require_facts, rows_of
+from covey.node.gossip.record.schema import MetricRow, PeerRow, SnapshotRow, StepRow
+from covey.spec import GossipSpec, parse_json
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """One node's part in a run, as its record has it.
+
+    Attributes:
+        facts: The run.
+        machine: The node's machine.
+        spec: The specification.
+        model: The file of its newest model that is on record; None: it published nothing yet.
+        model_sha256: Of that model.
+        trained_s: Seconds of training since the start of the process that published last.
+        blocked_s: Seconds between trainings, likewise.
+        metrics: Of the newest training.
+        peers: What it knew of peers at its newest publication: name, incarnation, state and step of each.
+    """
+
+    facts: RunFacts
+    machine: PushSum
+    spec: GossipSpec
+    model: Path | None
+    model_sha256: str
+    trained_s: float
+    blocked_s: float
+    metrics: Mapping[str, float]
+    peers: Sequence[Mapping[str, Any]]
+
+    @property
+    def ledger(self) -> Ledger:
+        """Its account."""
+        return self.machine.exchange.ledger
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[Engine]:
+    engine = open_record(folder)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def read_node(data_dir: Path, run: str | None = None) -> NodeState:
+    """What a node's record says of a run.
+
+    Args:
+        data_dir: The node's.
+        run: The run's name; None: the only one that there is.
+
+    Raises:
+        NotFound: There is no such run, or it is not said which.
+        StoreError: The record cannot be read.
+    """
+    folder = newest(data_dir, run)
+    with _opened(folder) as engine:
+        facts, saved = require_facts(engine), read_saved(engine)
+        spec = parse_json(facts.spec)
+        if not isinstance(spec, GossipSpec):
+            raise SpecError("the record is of a run of another mode")
+        steps, snapshot = rows_of(engine, StepRow), rows_of(engine, SnapshotRow)
+        last = steps[-1] if steps else {}
+        metrics = {row["name"]: row["value"] for row in rows_of(engine, MetricRow) if row["step"] == last.get("step")}
+        model = saved.snapshot.model if saved.snapshot is not None else None
+        return NodeState(
+            facts=facts,
+            machine=machine_of(facts, policy_of(spec.gossip), saved),
+            spec=spec,
+            model=_path(folder, model) if model is not None else None,
+            model_sha256=snapshot[0]["model_sha256"] if snapshot else "",
+            trained_s=last.get("trained_s", 0.0),
+            blocked_s=last.get("blocked_s", 0.0),
+            metrics=metrics,
+            peers=rows_of(engine, PeerRow),
+        )
+
+
+def _path(folder: Path, model: Artifact) -> Path:
+    return folder / "files" / "artifacts" / model.digest
+
+
+def ask_to_leave(data_dir: Path, run: str | None = None) -> Path:
+    """Ask a node to hand all its mass over and leave; a running node sees it within a second or two."""
+    path = newest(data_dir, run) / LEAVE
+    path.touch()
+    return path
+
+
+# -- accounts --------------------------------------------------------------------------------------------------------
+
+
+def account_of(node: NodeState) -> dict[str, Any]:
+    """A node's account as JSON; mass in units of 2 ** -52."""
+    ledger, me = node.ledger, node.facts.me
+    return {
+        "run": node.facts.name,
+        "node": me.node,
+        "incarnation": me.number,
+        "minted": ledger.minted,
+        "live": ledger.live,
+        "lost": ledger.lost,
+        "evicted": [[peer.node, peer.number] for peer in sorted(ledger.evicted)],
+        "edges": [
+            _edge(peer, ledger.out.get(peer, OutEdge()), ledger.into.get(peer, InEdge()))
+            for peer in sorted(ledger.out.keys() | ledger.into.keys())
+        ],
+    }
+
+
+def _edge(peer: Incarnation, out: OutEdge, into: InEdge) -> dict[str, Any]:
+    given = {"sent": out.sent, "sent_batches": out.sequence, "waiting": out.waiting, "reclaimed": out.reclaimed}
+    return {
+        "peer": peer.node,
+        "incarnation": peer.number,
+        **given,
+        "applied": into.applied,
+        "applied_batches": into.sequence,
+    }
+
+
+def _ledger_from(account: Mapping[str, Any]) -> tuple[Incarnation, Ledger]:
+    """Raises LedgerError where it is no account."""
+    try:
+        me = Incarnation(str(account["node"]), int(account["incarnation"]))
+        ledger = Ledger(int(account["live"]), int(account["minted"]), int(account["lost"]))
+        ledger.evicted = {Incarnation(str(node), int(number)) for node, number in account["evicted"]}
+        for edge in account["edges"]:
+            peer = Incarnation(str(edge["peer"]), int(edge["incarnation"]))
+            sent, batches = int(edge["sent"]), int(edge["sent_batches"])
+            ledger.out[peer] = OutEdge(sent, batches, int(edge["waiting"]), int(edge["reclaimed"]))
+            ledger.into[peer] = InEdge(int(edge["applied"]), int(edge["applied_batches"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise LedgerError(f"this is no account of a node: {error!r}") from error
+    return me, ledger
+
+
+def read_account(source: Path, run: str | None = None) -> Mapping[str, Any]:
+    """An account: of a node's data directory, or a JSON file with one (`covey gossip status --json` prints it too).
+
+    Raises:
+        LedgerError: The file has none.
+        NotFound: As `read_node`.
+    """
+    if source.is_dir():
+        return account_of(read_node(source, run))
+    try:
+        found = json.loads(source.read_text())
+    except FileNotFoundError:
+        raise NotFound(f"there is no {source}") from None
+    except ValueError as error:
+        raise LedgerError(f"{source} is not JSON: {error}") from error
+    account = found.get("account", found) if isinstance(found, dict) else found
+    if not isinstance(account, dict):
+        raise LedgerError(f"{source} has no account")
+    return account
+
+
+def audit_accounts(accounts: Sequence[Mapping[str, Any]]) -> MassAudit:
+    """Compare accounts of one run's nodes, read when nothing was being sent.
+
+    Incarnations that others have evicted count as gone, whatever they say themselves.
+
+    Raises:
+        LedgerError: They are of several runs, or one is none.
+    """
+    runs = {str(account.get("run")) for account in accounts}
+    if len(runs) > 1:
+        raise LedgerError(f"these accounts are of several runs: {', '.join(sorted(runs))}")
+    ledgers = dict(map(_ledger_from, accounts))
+    evicted = {who for ledger in ledgers.values() for who in ledger.evicted}
+    found = audit(
+        {me: ledger for me, ledger in ledgers.items() if me not in evicted},
+        {who: ONE if who.number == 1 else 0 for who in evicted},
+    )
+    named = {peer for ledger in ledgers.values() for peer in ledger.out.keys() | ledger.into.keys()}
+    missing = tuple(f"the account of {who} was not given" for who in sorted(named - ledgers.keys() - evicted))
+    return MassAudit(
+        found.live, found.in_flight, found.minted, found.lost, found.uncertain, (*missing, *found.findings)
+    )
+
+
+def mass_of(node: NodeState) -> float:
+    """A node's mass; 1.0 is what it began with."""
+    return weight(node.ledger.live)

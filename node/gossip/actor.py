@@ -1,0 +1,253 @@
+"""A node's part in a gossip run, from its record on: the executor with its ports, told what comes over the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import structlog
+from sqlalchemy import Engine
+from typing_extensions import override
+
+from covey.artifact import Artifact
+from covey.errors import CoveyError, RunFailed, StoreError, TransferError
+from covey.gossip.ledger import Incarnation, InEdge
+from covey.gossip.planning import Planner
+from covey.gossip.push_sum.events import Arrived, LeaveAsked, Progressed
+from covey.gossip.push_sum.machine import PushSum
+from covey.node.gossip.executor import Executor, Ports
+from covey.node.gossip.folders import LEAVE
+from covey.node.gossip.policy import policy_of
+from covey.node.gossip.ports import Clock, Heard, Peers, Receiver
+from covey.node.gossip.post import PeerPost
+from covey.node.gossip.record.database import Durability
+from covey.node.gossip.record.reader import RunFacts, read_saved
+from covey.node.gossip.record.writer import SqliteRecord, StepFacts
+from covey.node.gossip.work import Course, WorkerLabour
+from covey.node.operator.config import NodeConfig
+from covey.node.ports import Files, Worker
+from covey.node.services import SystemClock
+from covey.worker.jobs.training import TrainResult
+
+P = ParamSpec("P")
+log = structlog.get_logger(room="gossip")
+BEAT_S = 1.0
+"""How often a node says where it is, and sends again what is not acknowledged."""
+FAREWELL_S = 10.0
+"""How long a node that left says so to its peers, before it ends."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What an actor works in.
+
+    Attributes:
+        config: What the operator allows.
+        files: The run's files on this node.
+        worker: The node's.
+        planner: The run's topology and mixing weights.
+        course: What jobs share.
+        facts: The run on record.
+        engine: Of the record.
+        folder: Of the run on this node.
+        durability: What acknowledged things survive.
+        clock: Time.
+        beat_s: How often to say where the node is.
+        farewell_s: How long to say that it has left.
+    """
+
+    config: NodeConfig
+    files: Files
+    worker: Worker
+    planner: Planner
+    course: Course
+    facts: RunFacts
+    engine: Engine
+    folder: Path
+    durability: Durability = "process"
+    clock: Clock = field(default_factory=SystemClock)
+    beat_s: float = BEAT_S
+    farewell_s: float = FAREWELL_S
+
+
+class GossipActor(Receiver):
+    """One incarnation of this node. Everything happens on the event loop.
+
+    Args:
+        world: What it works in.
+        stays: Whether it goes on to answer peers when all is done, until it is stopped.
+    """
+
+    def __init__(self, world: Surroundings, *, stays: bool = False) -> None:
+        self._world, self._stays = world, stays
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._confirmed: dict[Incarnation, int] = {}
+        self._executor: Executor[Artifact, TrainResult] | None = None
+        self._labour = WorkerLabour(world.course, world.config, world.files, world.worker, self._spawn)
+        self._record: SqliteRecord | None = None
+        self._post: PeerPost | None = None
+        self._early: list[tuple[Incarnation, Heard]] = []
+
+    @property
+    def executor(self) -> Executor[Artifact, TrainResult]:
+        """The executor. Raises RuntimeError before `run`."""
+        if self._executor is None:
+            raise RuntimeError("the node's part has not begun")
+        return self._executor
+
+    # -- the wire ---------------------------------------------------------------------------------------------------
+
+    @override
+    async def arrived(self, peer: Incarnation, sequence: int, units: int, step: int, body: Artifact) -> None:
+        if self._executor is None or self._post is None or self._over.done():
+            raise TransferError("this node is just starting, or stopping: send again")
+        self._labour.hold(body)
+        try:
+            if not self._world.files.has(body.digest):
+                raise TransferError("the body is not here any more: send again")
+            answer = self._post.expect(peer, sequence)
+            event = Arrived(peer, sequence, units, step, self._world.clock.now())
+            self._safely(self._executor.take, event, body)
+            await answer
+        finally:
+            self._labour.release(body)
+
+    @override
+    def heard(self, peer: Incarnation, event: Heard) -> None:
+        if self._executor is None:
+            self._early.append((peer, event))
+        elif event.peer == peer:
+            if isinstance(event, Progressed):
+                self._confirmed[peer] = event.acknowledged
+            self._safely(self._executor.take, event)
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    async def run(self, peers: Peers, stop: asyncio.Event) -> str:
+        """Take part until all is done, or `stop` is set; how it ended: completed, left, evicted, retired or stopped.
+
+        Raises:
+            CoveyError: The node cannot go on; the message says why.
+        """
+        world, loop = self._world, asyncio.get_running_loop()
+        self._record = SqliteRecord(
+            world.engine, world.durability, loop.call_soon_threadsafe, self._step_facts, self._failed
+        )
+        self._post = PeerPost(
+            peers, self._labour, self._spawn, world.clock, lambda event: self._safely(self.executor.take, event)
+        )
+        self._executor = self._restored()
+        beating = asyncio.create_task(self._beat())
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            ends: list[asyncio.Future[Any]] = [beating, stopped, self._over]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if self._over.done():
+                self._over.result()
+            elif beating.done():
+                beating.result()
+            return self.executor.finished if not stopped.done() or self._is_done else "stopped"
+        finally:
+            for task in (beating, stopped, *self._tasks):
+                task.cancel()
+            await asyncio.gather(beating, stopped, *self._tasks, return_exceptions=True)
+            self._post.give_up(TransferError("this node stops: send again when it is back"))
+            self.executor.stop()
+            await asyncio.to_thread(self._record.close)
+
+    def _restored(self) -> Executor[Artifact, TrainResult]:
+        world = self._world
+        facts = world.facts
+        if facts.first is None or self._post is None or self._record is None:
+            raise StoreError("the run's first model is not on record")
+        fresh = PushSum(facts.me, policy_of(world.course.spec.gossip), facts.peers, facts.minted)
+        ports = Ports(self._post, self._labour, self._record, world.clock, world.planner)
+        return Executor.restored(read_saved(world.engine), fresh, facts.first, ports, self._ended)
+
+    async def _beat(self) -> None:
+        """Say where this node is; begin when enough peers are there; end when nobody needs it any more."""
+        executor, early = self.executor, self._early
+        self._early = []
+        for peer, event in early:
+            self.heard(peer, event)
+        has_begun = executor.machine.phase != "new"
+        if has_begun:
+            executor.begin()
+        left_at = 0.0
+        while not self._over.done():
+            if not has_begun and len(executor.machine.reachable) >= self._world.course.spec.gossip.min_nodes:
+                has_begun = True
+                self._safely(executor.begin)
+            self._safely(executor.beat)
+            if (self._world.folder / LEAVE).exists() and not executor.machine.is_leaving:
+                self._safely(executor.take, LeaveAsked(self._world.clock.now()))
+            if executor.finished == "left":
+                left_at = left_at or self._world.clock.now()
+            if self._may_end(left_at):
+                return
+            await asyncio.sleep(self._world.beat_s)
+
+    @property
+    def _is_done(self) -> bool:
+        return bool(self.executor.finished)
+
+    def _may_end(self, left_at: float) -> bool:
+        """Whether no peer needs this node any more."""
+        executor = self.executor
+        if executor.finished == "left":
+            return self._world.clock.now() - left_at >= self._world.farewell_s
+        if executor.finished != "completed" or self._stays:
+            return False
+        into, peers = executor.ledger.into, executor.machine.exchange.peers
+        return all(
+            self._confirmed.get(name, 0) >= into.get(name, InEdge()).sequence
+            for name, peer in peers.items()
+            if peer.is_trusted
+        )
+
+    def _ended(self) -> None:
+        executor, record = self.executor, self._record
+        log.info("this node's part is over", how=executor.finished, reason=executor.retired)
+        if record is not None:
+            record.ended(executor.finished, executor.retired)
+        if executor.finished in ("evicted", "retired") and not self._over.done():
+            self._over.set_result(None)
+
+    # -- work -------------------------------------------------------------------------------------------------------
+
+    def _step_facts(self) -> StepFacts:
+        executor = self.executor
+        hours, sha256 = executor.hours, self._labour.sha256_of(executor.model)
+        return StepFacts(hours.trained_s, hours.blocked_s, sha256, self._labour.metrics)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._reap)
+
+    def _reap(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed(error)
+
+    def _safely(self, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Do something with the executor; what goes wrong there ends the node's part, and nobody else's call."""
+        try:
+            functools.partial(work, *args, **kwargs)()
+        except Exception as error:
+            self._failed(error)
+
+    def _failed(self, error: BaseException) -> None:
+        if self._over.done():
+            return
+        if not isinstance(error, CoveyError):
+            log.error("the node's part failed", exc_info=error)
+            error = RunFailed(f"the node cannot go on: {error!r}")
+        self._over.set_exception(error)
+        if self._post is not None:
+            self._post.give_up(StoreError("this node cannot go on; it says why in its log"))

@@ -1,0 +1,118 @@
+"""Where a node keeps a gossip run: DATA_DIR/gossip/RUN/INCARNATION has the record and the files of one incarnation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from covey.errors import Conflict, NotFound, SpecError
+from covey.gossip.ledger import Incarnation
+from covey.gossip.mass import ONE
+from covey.node.gossip.record.database import FILE, open_record
+from covey.node.gossip.record.reader import RunFacts, read_facts, write_facts
+from covey.spec import GossipSpec
+
+FOLDER = "gossip"
+LEAVE = "leave"
+"""A file of this name in an incarnation's folder asks the node to leave in order."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Residence:
+    """One incarnation's folder, its open record, and what that says of the run."""
+
+    folder: Path
+    engine: Engine
+    facts: RunFacts
+
+
+def run_folder(data_dir: Path, run: str) -> Path:
+    """Where a run is kept. Raises SpecError if its name cannot be a folder's."""
+    if not _NAME.fullmatch(run):
+        raise SpecError(f"name: {run[:64]!r} cannot name a folder; use letters, digits, and . _ - after the first")
+    return data_dir / FOLDER / run
+
+
+def incarnations(folder: Path) -> list[int]:
+    """Those that a run's folder has a record of, ascending."""
+    return sorted(int(path.parent.name) for path in folder.glob(f"*/{FILE}") if path.parent.name.isdecimal())
+
+
+def newest(data_dir: Path, run: str | None) -> Path:
+    """The folder of a run's newest incarnation.
+
+    Args:
+        data_dir: The node's.
+        run: Its name; None: the only one that there is.
+
+    Raises:
+        NotFound: There is none, or there are several.
+    """
+    if run is None:
+        runs = sorted(path.name for path in (data_dir / FOLDER).glob("*") if incarnations(path))
+        if len(runs) != 1:
+            raise NotFound(f"{data_dir} has the gossip runs {', '.join(runs) or 'none'}; say which one with --run NAME")
+        run = runs[0]
+    folder = run_folder(data_dir, run)
+    numbers = incarnations(folder)
+    if not numbers:
+        raise NotFound(f"{data_dir} has no gossip run {run!r}")
+    return folder / str(numbers[-1])
+
+
+def reside(data_dir: Path, spec: GossipSpec, node: str, peers: Iterable[str], *, rejoins: bool) -> Residence:
+    """Open the record of this node's part in a run; a new one where there is none.
+
+    Args:
+        data_dir: The node's.
+        spec: The run.
+        node: This node.
+        peers: All nodes of the run, this one included.
+        rejoins: Whether an incarnation that is over for good is followed by a new one.
+
+    Raises:
+        Conflict: The record is of another specification, or its incarnation is over.
+        StoreError: It cannot be opened.
+    """
+    folder = run_folder(data_dir, spec.name)
+    numbers = incarnations(folder)
+    number = numbers[-1] if numbers else 1
+    if numbers:
+        residence = _opened(folder / str(number))
+        if residence.facts.spec != spec.to_json():
+            raise Conflict(
+                f"run {spec.name!r} is on record here with another specification: give this one another name"
+            )
+        if residence.facts.ended not in ("evicted", "retired"):
+            return residence
+        residence.engine.dispose()
+        if not rejoins:
+            raise Conflict(_over(residence.facts))
+        number += 1
+    founders = tuple(map(Incarnation, sorted(peers)))
+    me = Incarnation(node, number)
+    others = tuple(peer for peer in founders if peer.node != node)
+    minted = ONE if number == 1 else 0
+    facts = RunFacts(spec.name, spec.to_json(), me, tuple(sorted((*others, me))), minted)
+    engine = open_record(folder / str(number))
+    write_facts(engine, facts)
+    return Residence(folder / str(number), engine, facts)
+
+
+def _opened(folder: Path) -> Residence:
+    engine = open_record(folder)
+    facts = read_facts(engine)
+    if facts is None:
+        raise NotFound(f"the record in {folder} is empty: it was not finished when it was made; remove the folder")
+    return Residence(folder, engine, facts)
+
+
+def _over(facts: RunFacts) -> str:
+    after = "once an admin has evicted it (covey ca evict), " if facts.ended == "retired" else ""
+    why = f" ({facts.reason})" if facts.reason else ""
+    return f"{facts.me} is {facts.ended}{why}; {after}start again with --rejoin to take part as a new incarnation"

@@ -1,0 +1,50 @@
+"""Opening a record: its engine, what its durability means on disk, and whether this version can read it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from sqlalchemy import Connection, Engine, select
+from sqlalchemy.orm import Session
+
+from covey.errors import StoreError
+from covey.node.gossip.record.schema import VERSION, Base, RunRow
+from covey.storage.sql.engine import database_url, make_engine, translated
+
+FILE = "record.db"
+Durability = Literal["process", "power"]
+SYNCHRONOUS = {"process": "NORMAL", "power": "FULL"}
+"""What SQLite syncs in WAL mode: nothing at a commit (a killed process loses nothing), or the log at each commit."""
+
+
+def open_record(folder: Path) -> Engine:
+    """The engine of a run's record; tables are made where there are none.
+
+    Raises:
+        StoreError: It cannot be opened, or was written by another version.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    engine = make_engine(database_url(f"sqlite:///{folder / FILE}"))
+    with translated():
+        Base.metadata.create_all(engine)
+    require_version(engine, folder)
+    return engine
+
+
+def require_version(engine: Engine, folder: Path) -> None:
+    """Refuse a record that is not of this version's form. Raises StoreError."""
+    with translated(), Session(engine) as session:
+        found = session.scalar(select(RunRow.version))
+    if found not in (None, VERSION):
+        raise StoreError(
+            f"the record in {folder} has form {found}, and this version of Covey reads form {VERSION}: "
+            "go on with the version that wrote it"
+        )
+
+
+def sync_as(connection: Connection, durability: Durability) -> None:
+    """Say what of this connection's commits has to be on disk before they count."""
+    driver = connection.connection.cursor()  # outside of a transaction, where SQLAlchemy would begin one
+    driver.execute(f"PRAGMA synchronous={SYNCHRONOUS[durability]}")
+    driver.close()

@@ -1,0 +1,150 @@
+"""The tables of a node's record of one gossip run.
+
+What a restart needs is `run`, `snapshot`, `bodies` and `notes`; the rest is history, written in the same transactions.
+Mass is in units of 2 ** -52 and may exceed 64 bits, so it is kept as decimal digits. Times are Unix seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import JSON, Double, Integer, String, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+VERSION = 1
+"""Of the tables and of what they hold; a record of another version is refused in words."""
+ONLY = 1
+"""The key of tables of one row."""
+
+
+class Base(DeclarativeBase):
+    """Root of the tables."""
+
+    type_annotation_map = {  # noqa: RUF012
+        str: String(),
+        int: Integer(),
+        float: Double(),
+        dict[str, Any]: JSON(),
+        list[Any]: JSON(),
+    }
+
+
+class RunRow(Base):
+    """The run, and this node's part in it."""
+
+    __tablename__ = "run"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version: Mapped[int]
+    name: Mapped[str]
+    spec: Mapped[str] = mapped_column(Text())
+    """As JSON."""
+    node: Mapped[str]
+    incarnation: Mapped[int]
+    minted: Mapped[str]
+    peers: Mapped[list[Any]]
+    """[name, incarnation] of those who took part from the beginning."""
+    layout: Mapped[str] = mapped_column(Text(), default="")
+    first: Mapped[dict[str, Any] | None]
+    """The first model's artifact; None: it was not made yet."""
+    began: Mapped[float]
+    ended: Mapped[str] = mapped_column(default="")
+    """completed, left, evicted or retired; empty: it goes on."""
+    reason: Mapped[str] = mapped_column(Text(), default="")
+
+
+class SnapshotRow(Base):
+    """What the newest publication left: a restart begins with it."""
+
+    __tablename__ = "snapshot"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    step: Mapped[int]
+    machine: Mapped[str] = mapped_column(Text())
+    model: Mapped[dict[str, Any]]
+    model_sha256: Mapped[str]
+
+
+class BodyRow(Base):
+    """A model that the snapshot needs: of an own publication (`peer` is empty), or of a batch that came."""
+
+    __tablename__ = "bodies"
+    peer: Mapped[str] = mapped_column(primary_key=True)
+    incarnation: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    """The step of an own publication; the number of a batch."""
+    artifact: Mapped[dict[str, Any]]
+
+
+class NoteRow(Base):
+    """What came since the snapshot, in order."""
+
+    __tablename__ = "notes"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    event: Mapped[str] = mapped_column(Text())
+    artifact: Mapped[dict[str, Any] | None]
+
+
+class StepRow(Base):
+    """A step that was published."""
+
+    __tablename__ = "steps"
+    step: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[float]
+    trained_s: Mapped[float]
+    """Of the run until then, as `blocked_s`."""
+    blocked_s: Mapped[float]
+    live: Mapped[str]
+    in_flight: Mapped[str]
+    minted: Mapped[str]
+    lost: Mapped[str]
+    uncertain: Mapped[str]
+    model_sha256: Mapped[str]
+
+
+class MetricRow(Base):
+    """What a step's training measured."""
+
+    __tablename__ = "metrics"
+    step: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[float]
+
+
+class ExchangeRow(Base):
+    """A batch that was given (`out`) or had (`in`)."""
+
+    __tablename__ = "exchanges"
+    way: Mapped[str] = mapped_column(primary_key=True)
+    peer: Mapped[str] = mapped_column(primary_key=True)
+    incarnation: Mapped[int] = mapped_column(primary_key=True)
+    sequence: Mapped[int] = mapped_column(primary_key=True)
+    units: Mapped[str]
+    step: Mapped[int]
+    """The sender's."""
+    size_bytes: Mapped[int]
+    at: Mapped[float]
+    """When it was put on record here."""
+
+
+class EdgeRow(Base):
+    """The account of an edge at the newest publication, cumulative."""
+
+    __tablename__ = "edges"
+    peer: Mapped[str] = mapped_column(primary_key=True)
+    incarnation: Mapped[int] = mapped_column(primary_key=True)
+    sent: Mapped[str]
+    waiting: Mapped[str]
+    reclaimed: Mapped[str]
+    sent_batches: Mapped[int]
+    applied: Mapped[str]
+    applied_batches: Mapped[int]
+
+
+class PeerRow(Base):
+    """What was known of a peer at the newest publication."""
+
+    __tablename__ = "peers"
+    peer: Mapped[str] = mapped_column(primary_key=True)
+    incarnation: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[str]
+    """there, away, finished, left or evicted."""
+    step: Mapped[int]

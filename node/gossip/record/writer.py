@@ -1,0 +1,198 @@
+"""Writes a node's record in a thread of its own: what waits goes into one transaction, in the order of the calls."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection, Engine, delete, exc, insert, update
+from sqlalchemy.dialects.sqlite import insert as insert_once
+from typing_extensions import override
+
+from covey.artifact import Artifact, artifact_to_json
+from covey.errors import StoreError
+from covey.faults import reach
+from covey.gossip.ledger import Batch
+from covey.node.gossip.ports import Noted, Record, Snapshot
+from covey.node.gossip.record import rows
+from covey.node.gossip.record.database import Durability, sync_as
+from covey.node.gossip.record.schema import (
+    BodyRow,
+    EdgeRow,
+    ExchangeRow,
+    MetricRow,
+    NoteRow,
+    PeerRow,
+    RunRow,
+    SnapshotRow,
+    StepRow,
+)
+from covey.node.gossip.state import TABLE
+from covey.storage.sql.engine import store_error
+
+Save = Callable[[Connection], None]
+
+
+@dataclass(frozen=True)
+class StepFacts:
+    """What the record is told of a step beside its snapshot."""
+
+    trained_s: float = 0.0
+    blocked_s: float = 0.0
+    model_sha256: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Write:
+    kind: str
+    save: Save | None
+    then: Callable[[], None]
+
+
+class SqliteRecord(Record[Artifact]):
+    """The record of one incarnation in one run.
+
+    Args:
+        engine: Of its database.
+        durability: `process`: what is acknowledged survives the end of this process; `power`: a power cut too.
+        call: Calls something on the event loop, from any thread.
+        facts: Asked for at each publication.
+        on_failed: Told, on the event loop, when the record cannot be written; nothing is written from then on.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        durability: Durability,
+        call: Callable[[Callable[[], None]], object],
+        facts: Callable[[], StepFacts],
+        on_failed: Callable[[StoreError], None],
+    ) -> None:
+        self._engine, self._durability, self._call = engine, durability, call
+        self._facts, self._on_failed = facts, on_failed
+        self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._waiting = 0
+        self._thread = threading.Thread(target=self._work, name="gossip-record", daemon=True)
+        self._thread.start()
+
+    # -- the port ---------------------------------------------------------------------------------------------------
+
+    @override
+    def note(self, event: Noted, body: Artifact | None, then: Callable[[], None]) -> None:
+        at = time.time()
+        noted = json.dumps(TABLE.to_json(event))
+        exchange = rows.exchange_in(event, body, at)
+
+        def save(connection: Connection) -> None:
+            artifact = artifact_to_json(body) if body is not None else None
+            connection.execute(insert(NoteRow).values(event=noted, artifact=artifact))
+            if exchange:
+                connection.execute(insert_once(ExchangeRow).values(exchange).on_conflict_do_nothing())
+
+        self._put("note", save, then)
+
+    @override
+    def publish(self, snapshot: Snapshot[Artifact], batches: Sequence[Batch], then: Callable[[], None]) -> None:
+        at, facts = time.time(), self._facts()
+        exchange = snapshot.machine.exchange
+        step = rows.step_row(snapshot.step, exchange, at, facts.trained_s, facts.blocked_s, facts.model_sha256)
+        tables = [
+            (BodyRow, rows.body_rows(snapshot)),
+            (EdgeRow, rows.edge_rows(exchange)),
+            (PeerRow, rows.peer_rows(exchange)),
+        ]
+        given = [rows.exchange_out(batch, snapshot, at) for batch in batches]
+        newest = rows.snapshot_row(snapshot, facts.model_sha256)
+        measured = [{"step": snapshot.step, "name": name, "value": value} for name, value in facts.metrics.items()]
+
+        def save(connection: Connection) -> None:
+            connection.execute(delete(NoteRow))
+            connection.execute(delete(SnapshotRow))
+            connection.execute(insert(SnapshotRow).values(newest))
+            for table, values in tables:
+                connection.execute(delete(table))
+                if values:
+                    connection.execute(insert(table), values)
+            connection.execute(delete(StepRow).where(StepRow.step == snapshot.step))
+            connection.execute(insert(StepRow).values(step))
+            connection.execute(delete(MetricRow).where(MetricRow.step == snapshot.step))
+            if measured:
+                connection.execute(insert(MetricRow), measured)
+            for row in given:
+                connection.execute(insert_once(ExchangeRow).values(row).on_conflict_do_nothing())
+
+        self._put("publish", save, then)
+
+    @override
+    def when_durable(self, then: Callable[[], None]) -> None:
+        if self._waiting:
+            self._put("", None, then)
+        else:
+            then()
+
+    def ended(self, how: str, reason: str) -> None:
+        """Note how this node's part is over."""
+        self._put("end", lambda connection: _note_end(connection, how, reason), lambda: None)
+
+    def close(self) -> None:
+        """Write what waits, and end the thread. Blocking."""
+        self._queue.put(None)
+        self._thread.join()
+        self._engine.dispose()
+
+    # -- the thread -------------------------------------------------------------------------------------------------
+
+    def _put(self, kind: str, save: Save | None, then: Callable[[], None]) -> None:
+        self._waiting += 1
+        self._queue.put(_Write(kind, save, then))
+
+    def _work(self) -> None:
+        try:
+            with self._engine.connect() as connection:
+                sync_as(connection, self._durability)
+                for writes in self._batches():
+                    self._write(connection, writes)
+        except exc.DBAPIError as error:
+            failure = store_error(error)
+            self._call(lambda: self._on_failed(failure))
+
+    def _batches(self) -> Iterator[list[_Write]]:
+        """All that waits, each time something does, until the record is closed."""
+        while (first := self._queue.get()) is not None:
+            writes = [first]
+            while not self._queue.empty():
+                if (write := self._queue.get()) is None:
+                    yield writes
+                    return
+                writes.append(write)
+            yield writes
+
+    def _write(self, connection: Connection, writes: list[_Write]) -> None:
+        kinds = [write.kind for write in writes if write.save is not None]
+        if kinds:
+            with connection.begin():
+                for write in writes:
+                    if write.save is not None:
+                        write.save(connection)
+                _reach(kinds, "unrecorded")
+            _reach(kinds, "recorded")
+        self._call(lambda: self._done(writes))
+
+    def _done(self, writes: list[_Write]) -> None:
+        self._waiting -= len(writes)
+        for write in writes:
+            write.then()
+
+
+def _reach(kinds: Sequence[str], state: str) -> None:
+    for kind in kinds:
+        reach(f"gossip-{kind}-{state}")
+
+
+def _note_end(connection: Connection, how: str, reason: str) -> None:
+    connection.execute(update(RunRow).values(ended=how, reason=reason))

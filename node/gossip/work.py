@@ -1,0 +1,148 @@
+"""A gossip node's work with models: jobs for its worker, and files that are dropped when nobody needs them any more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from typing_extensions import override
+
+from covey import faults
+from covey.artifact import Artifact
+from covey.metrics import counted, ratios
+from covey.node.gossip.ports import Labour
+from covey.node.operator.config import NodeConfig
+from covey.node.ports import Files, Worker
+from covey.spec import GossipSpec
+from covey.worker.jobs.mixtures import MixJob, MixResult, Portion
+from covey.worker.jobs.operations import MIX, TRAIN
+from covey.worker.jobs.training import TrainJob, TrainResult
+
+PARTS = ("model", "buffers")
+"""What a local training writes."""
+
+
+class Spawn(Protocol):
+    """Begins work beside everything else; what it raises ends the node's part."""
+
+    def __call__(self, work: Coroutine[Any, Any, None]) -> object:
+        """Begin."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """What all jobs of a run share.
+
+    Attributes:
+        name: The run's.
+        spec: Its specification.
+        layout: As JSON.
+        place: Of this node among all: which part of experiment data is its own.
+        nodes: How many nodes take part from the beginning.
+        model_bytes: The size of every model file.
+    """
+
+    name: str
+    spec: GossipSpec
+    layout: str
+    place: int
+    nodes: int
+    model_bytes: int
+
+
+class WorkerLabour(Labour[Artifact, TrainResult]):
+    """`covey.node.gossip.ports.Labour`, done by the node's worker.
+
+    Args:
+        course: The run's.
+        config: What the operator allows, and where the node's data are.
+        files: The node's.
+        worker: The node's.
+        spawn: Begins work.
+    """
+
+    def __init__(self, course: Course, config: NodeConfig, files: Files, worker: Worker, spawn: Spawn) -> None:
+        self._course, self._config, self._files, self._worker, self._spawn = course, config, files, worker, spawn
+        self._holders: Counter[str] = Counter()
+        self._sha256: dict[str, str] = {}
+        self.metrics: dict[str, float] = {}
+        """What the newest training measured."""
+
+    def sha256_of(self, model: Artifact) -> str:
+        """The model_sha256 of a model that was made here since the start; empty: not known."""
+        return self._sha256.get(model.digest, "")
+
+    @override
+    def train(self, step: int, model: Artifact, then: Callable[[TrainResult], None]) -> None:
+        self._spawn(self._train(step, model, then))
+
+    async def _train(self, step: int, model: Artifact, then: Callable[[TrainResult], None]) -> None:
+        course, config = self._course, self._config
+        job = TrainJob(
+            run=course.name,
+            spec_json=course.spec.to_json(),
+            layout=course.layout,
+            round=step + 1,
+            roster_index=course.place,
+            num_partitions=course.spec.data.parts or course.nodes,
+            base=self._files.path(model.digest),
+            scratch={part: self._files.scratch(0) for part in PARTS},
+            node_paths=config.paths,
+            node_options=config.options,
+            allow_path=config.allows_paths(course.spec),
+            stall_s=course.spec.training.stall_s,
+            limits=config.train_limits,
+        )
+        result = await self._worker.do(TRAIN, job)
+        faults.reach("gossip-trained")
+        self.metrics = dict(counted(ratios(result.metrics)))
+        then(result)
+
+    @override
+    def apply(
+        self, model: Artifact, trained: TrainResult | None, scale: float, then: Callable[[Artifact], None]
+    ) -> None:
+        written = {part.name: part.path for part in trained.parts} if trained is not None else {}
+        out = self._files.scratch(self._course.model_bytes)
+        base = self._files.path(model.digest)
+        change, buffers = written.get("model"), written.get("buffers")
+        job = MixJob(self._course.layout, base, out, change=change, scale=scale, buffers=buffers)
+        self._spawn(self._make(job, then, tuple(written.values())))
+
+    @override
+    def mix(
+        self, model: Artifact, portions: Sequence[tuple[Artifact, float]], then: Callable[[Artifact], None]
+    ) -> None:
+        parts = tuple(Portion(self._files.path(other.digest), part) for other, part in portions)
+        out = self._files.scratch(self._course.model_bytes)
+        job = MixJob(self._course.layout, self._files.path(model.digest), out, parts)
+        self._spawn(self._make(job, then))
+
+    async def _make(self, job: MixJob, then: Callable[[Artifact], None], used: Sequence[Path] = ()) -> None:
+        result = await self._worker.do(MIX, job)
+        faults.reach("gossip-made")
+        await asyncio.to_thread(self._keep, job, result)
+        for path in used:
+            self._files.discard(path)
+        self._sha256 = {digest: self._sha256[digest] for digest in self._sha256.keys() & self._holders.keys()}
+        self._sha256[result.artifact.digest] = result.model_sha256
+        then(self.hold(result.artifact))
+
+    def _keep(self, job: MixJob, result: MixResult) -> None:
+        self._files.adopt(job.out, result.artifact)
+
+    @override
+    def hold(self, model: Artifact) -> Artifact:
+        self._holders[model.digest] += 1
+        return model
+
+    @override
+    def release(self, model: Artifact) -> None:
+        self._holders[model.digest] -= 1
+        if self._holders[model.digest] <= 0:
+            del self._holders[model.digest]
+            self._files.release([model.digest])

@@ -1,0 +1,167 @@
+"""Gossip nodes in one process: real actors, records and files; a wire in memory, a worker of a few lines of numpy."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from typing_extensions import override
+
+from covey.artifact import Artifact, artifact_of_file
+from covey.errors import NotFound, TransferError
+from covey.gossip.ledger import Batch, Incarnation
+from covey.gossip.push_sum.events import PeerSuspected
+from covey.node.gossip.actor import GossipActor, Surroundings
+from covey.node.gossip.folders import Residence, reside
+from covey.node.gossip.policy import planner_of
+from covey.node.gossip.ports import Clock, Peers, Said
+from covey.node.gossip.record.reader import digests_of, read_facts, read_saved, write_first
+from covey.node.gossip.work import Course
+from covey.node.operator.config import NodeConfig
+from covey.node.ports import Worker
+from covey.spec import GossipSpec, parse_toml
+from covey.storage.files.artifacts import ArtifactFiles
+from covey.worker.jobs.files import WrittenFile
+from covey.worker.jobs.mixtures import MixJob, MixResult
+from covey.worker.jobs.operations import Operation
+from covey.worker.jobs.training import TrainJob, TrainResult
+
+J = TypeVar("J")
+R = TypeVar("R")
+P = TypeVar("P")
+D = 8
+
+
+def spec_of(nodes: int, steps: int, **gossip: Any) -> GossipSpec:
+    lines = [f"{key} = {value!r}" for key, value in gossip.items()]
+    text = f'name = "unit"\nmode = "gossip"\n[task]\nname = "digits"\n[gossip]\nsteps = {steps}\nmin_nodes = {nodes}\n'
+    spec = parse_toml(text + "\n".join(lines))
+    assert isinstance(spec, GossipSpec)
+    return spec
+
+
+class NumpyWorker(Worker):
+    """Trains by adding the node's place to every number, and mixes files of raw float32."""
+
+    @override
+    async def do(self, operation: Operation[J, R, P], job: J, on_progress: Callable[[P], object] | None = None) -> R:
+        await asyncio.sleep(0)
+        if isinstance(job, TrainJob):
+            return self._train(job)  # type: ignore[return-value]
+        assert isinstance(job, MixJob)
+        return self._mix(job)  # type: ignore[return-value]
+
+    def _train(self, job: TrainJob) -> TrainResult:
+        path = job.scratch["model"]
+        np.full(D, job.roster_index, np.float32).tofile(path)
+        written = WrittenFile("model", path, artifact_of_file(path))
+        return TrainResult((written,), 10, 1, 0.1, {"loss": (1.0, 2)}, {})
+
+    def _mix(self, job: MixJob) -> MixResult:
+        base = np.fromfile(job.base, np.float32)
+        made = base.astype(np.float64)
+        for portion in job.portions:
+            made += portion.share * (np.fromfile(portion.model, np.float32) - base)
+        if job.change is not None:
+            made += job.scale * np.fromfile(job.change, np.float32)
+        made.astype(np.float32).tofile(job.out)
+        artifact = artifact_of_file(job.out)
+        return MixResult(artifact, artifact.digest, 0.0)
+
+
+class QuickClock(Clock):
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+class MemoryWire(Peers):
+    """One node's end of a wire that drops some of what it is given."""
+
+    def __init__(self, me: Incarnation, nodes: dict[Incarnation, UnitNode], loss: float = 0.0) -> None:
+        self._me, self._nodes, self._loss = me, nodes, loss
+        self._rng = random.Random(me.node)
+
+    def _other(self, peer: Incarnation) -> UnitNode:
+        node = self._nodes.get(peer)
+        if node is None or self._rng.random() < self._loss:
+            raise TransferError("nobody is there")
+        return node
+
+    @override
+    def tell(self, peer: Incarnation, event: Said) -> None:
+        try:
+            actor = self._other(peer).actor
+        except TransferError:
+            return
+        asyncio.get_running_loop().call_soon(actor.heard, self._me, event)
+
+    @override
+    async def send(self, batch: Batch, step: int, body: Artifact) -> None:
+        await asyncio.sleep(0)
+        node = self._other(batch.peer)
+        copy = node.files.scratch(body.size_bytes)
+        try:
+            shutil.copyfile(self._nodes[self._me].files.path(body.digest), copy)
+        except KeyError:
+            raise TransferError("this node is down") from None
+        node.files.adopt(copy, body)
+        await node.actor.arrived(self._me, batch.sequence, batch.units, step, body)
+        if self._rng.random() < self._loss:
+            raise TransferError("the answer was lost")
+
+
+class UnitNode:
+    """One node: opened from its folder, as a daemon does it."""
+
+    def __init__(self, data_dir: Path, spec: GossipSpec, me: str, names: list[str], *, rejoins: bool = False) -> None:
+        self.data_dir, self.spec = data_dir, spec
+        home = reside(data_dir, spec, me, names, rejoins=rejoins)
+        self.files = ArtifactFiles(home.folder / "files", durable=False)
+        saved = read_saved(home.engine)
+        if home.facts.first is None:
+            path = self.files.scratch(0)
+            np.zeros(D, np.float32).tofile(path)
+            first = artifact_of_file(path)
+            self.files.adopt(path, first)
+            write_first(home.engine, "{}", first)
+        facts = read_facts(home.engine)
+        assert facts is not None
+        assert facts.first is not None
+        self.files.clean(digests_of(saved) | ({facts.first.digest} if saved.snapshot is None else set()))
+        if any(not self.files.check(digest) for digest in digests_of(saved)):
+            raise NotFound("a file that the record needs is gone")
+        self.home = Residence(home.folder, home.engine, facts)
+        place = [peer.node for peer in facts.peers].index(me)
+        course = Course(spec.name, spec, facts.layout, place, len(names), 4 * D)
+        world = Surroundings(
+            NodeConfig(data_dir),
+            self.files,
+            NumpyWorker(),
+            planner_of(spec),
+            course,
+            facts,
+            home.engine,
+            home.folder,
+            clock=QuickClock(),
+            beat_s=0.02,
+            farewell_s=0.2,
+        )
+        self.me, self.actor, self.stop = facts.me, GossipActor(world), asyncio.Event()
+
+    async def run(self, nodes: dict[Incarnation, UnitNode], loss: float = 0.0) -> str:
+        try:
+            return await self.actor.run(MemoryWire(self.me, nodes, loss), self.stop)
+        finally:
+            self.home.engine.dispose()
+            for node in [node for who, node in nodes.items() if who != self.me]:  # as their detectors would find
+                node.actor.heard(self.me, PeerSuspected(self.me, 0.0))
+
+    @property
+    def model(self) -> list[float]:
+        path = self.files.path(self.actor.executor.model.digest)
+        return [float(x) for x in np.fromfile(path, np.float32)]

@@ -1,0 +1,167 @@
+"""A gossip node from its record to its end: through a bad wire, stops in between, and records that are not its own."""
+
+import asyncio
+import functools
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from covey.artifact import artifact_of_file
+from covey.client.gossip_nodes import account_of, ask_to_leave, audit_accounts, read_node
+from covey.errors import Conflict, LedgerError
+from covey.gossip.ledger import Incarnation
+from covey.gossip.mass import ONE
+from covey.gossip.push_sum.events import PeerEvicted, PeerJoined, PeerSuspected
+from covey.spec import GossipSpec
+from tests.unit.node.gossip.nodes import UnitNode, spec_of
+
+pytestmark = pytest.mark.timeout(60)
+
+
+class Unit:
+    """The nodes of one run in folders of one test."""
+
+    def __init__(self, folder: Path, spec: GossipSpec, names: str) -> None:
+        self.folder, self.spec, self.names = folder, spec, list(names)
+        self.nodes: dict[Incarnation, UnitNode] = {}
+        self.tasks: dict[str, asyncio.Task[str]] = {}
+
+    def start(self, name: str, loss: float = 0.0, *, rejoins: bool = False) -> UnitNode:
+        node = UnitNode(self.folder / name, self.spec, name, self.names, rejoins=rejoins)
+        self.nodes[node.me] = node
+        self.tasks[name] = asyncio.create_task(node.run(self.nodes, loss))
+        return node
+
+    def down(self, name: str) -> UnitNode:
+        me = max(who for who in self.nodes if who.node == name)
+        return self.nodes.pop(me)
+
+    async def stop(self, name: str) -> str:
+        self.down(name).stop.set()
+        return await self.tasks[name]
+
+    async def until(self, name: str, is_so: Callable[[UnitNode], bool]) -> None:
+        node = next(node for who, node in self.nodes.items() if who.node == name)
+        while not is_so(node):  # noqa: ASYNC110 -- much of it happens in threads
+            await asyncio.sleep(0.001)
+
+    def audit(self, *names: str):
+        return audit_accounts([account_of(read_node(self.folder / name)) for name in names or self.names])
+
+
+def has_come_to(step: int, node: UnitNode) -> bool:
+    return step_of(node) >= step
+
+
+def step_of(node: UnitNode) -> int:
+    try:
+        return node.actor.executor.machine.step
+    except RuntimeError:
+        return -1
+
+
+async def test_a_bad_wire_costs_time_and_changes_no_model(tmp_path: Path) -> None:
+    models = {}
+    for loss in (0.0, 0.3):
+        unit = Unit(tmp_path / str(loss), spec_of(3, 6), "abc")
+        nodes = [unit.start(name, loss) for name in unit.names]
+        assert [await unit.tasks[name] for name in unit.names] == ["completed"] * 3
+        models[loss] = [node.model for node in nodes]
+        audit = unit.audit()
+        assert audit.is_exact, audit.findings
+        assert (audit.live, audit.in_flight) == (3 * ONE, 0)
+        states = [read_node(unit.folder / name) for name in unit.names]
+        assert [(state.facts.ended, state.machine.step) for state in states] == [("completed", 6)] * 3
+        assert [state.metrics for state in states] == [{"loss": 0.5}] * 3
+        for state, node in zip(states, nodes, strict=True):  # the last mixture is on record, and its file is there
+            assert state.model == node.files.path(node.actor.executor.model.digest)
+            assert {row["state"] for row in state.peers} <= {"finished", "away"}
+            kept = {path.name for path in (node.home.folder / "files" / "artifacts").iterdir()}
+            assert kept == {state.model.name}  # nothing else is left over
+    assert models[0.0] == models[0.3]
+
+
+async def test_a_node_that_is_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
+    unit = Unit(tmp_path, spec_of(3, 12), "abc")
+    for name in unit.names:
+        unit.start(name, 0.1)
+    for at in (2, 5, 8):
+        await unit.until("b", functools.partial(has_come_to, at))
+        assert await unit.stop("b") == "stopped"
+        unit.start("b", 0.1)
+    assert [await unit.tasks[name] for name in unit.names] == ["completed"] * 3
+    audit = unit.audit()
+    assert audit.is_exact, audit.findings
+    assert (audit.live, audit.in_flight, audit.lost) == (3 * ONE, 0, 0)
+
+
+async def test_an_older_record_is_noticed_and_its_node_joins_anew(tmp_path: Path) -> None:
+    unit = Unit(tmp_path, spec_of(3, 24), "abc")
+    for name in unit.names:
+        unit.start(name)
+    await unit.until("b", lambda node: step_of(node) >= 3)
+    await unit.stop("b")
+    shutil.copytree(tmp_path / "b", tmp_path / "copy")
+    unit.start("b")
+    await unit.until("b", lambda node: step_of(node) >= 6)
+    await unit.stop("b")
+    shutil.rmtree(tmp_path / "b")
+    (tmp_path / "copy").rename(tmp_path / "b")
+    unit.start("b")
+    assert await unit.tasks["b"] == "retired"
+    unit.down("b")
+    assert "older one" in read_node(tmp_path / "b").facts.reason
+    with pytest.raises(Conflict, match="--rejoin"):
+        unit.start("b")
+    for who in list(unit.nodes):
+        unit.nodes[who].actor.heard(Incarnation("b"), PeerEvicted(Incarnation("b"), 0.0))
+    again = unit.start("b", rejoins=True)
+    assert again.me == Incarnation("b", 2)
+    for who, node in unit.nodes.items():
+        for other in unit.nodes:
+            if other != who and other.node == "b":
+                node.actor.heard(other, PeerJoined(other, 0, 0.0))
+    assert [await unit.tasks[name] for name in unit.names] == ["completed"] * 3
+    audit = unit.audit()
+    assert audit.is_exact, audit.findings
+    assert audit.minted == 3 * ONE
+    assert audit.live == 3 * ONE - audit.lost
+    assert read_node(tmp_path / "b").ledger.live > 0  # what peers gave it
+
+
+async def test_a_node_that_is_asked_to_leave_hands_everything_over(tmp_path: Path) -> None:
+    unit = Unit(tmp_path, spec_of(3, 40), "abc")
+    for name in unit.names:
+        unit.start(name)
+    await unit.until("c", lambda node: step_of(node) >= 2)
+    ask_to_leave(tmp_path / "c")
+    assert await unit.tasks["c"] == "left"
+    unit.down("c")
+    assert [await unit.tasks[name] for name in "ab"] == ["completed"] * 2
+    audit = unit.audit()
+    assert audit.is_exact, audit.findings
+    assert (audit.live, audit.lost) == (3 * ONE, 0)
+    assert read_node(tmp_path / "c").ledger.live == 0
+
+
+async def test_a_batch_that_cannot_be_is_refused_and_leaves_no_file(tmp_path: Path) -> None:
+    unit = Unit(tmp_path, spec_of(2, 3), "ab")
+    node = unit.start("a")
+    await unit.until("a", lambda node: step_of(node) >= 0)
+    path = node.files.scratch(0)
+    path.write_bytes(b"x" * 32)
+    body = artifact_of_file(path)
+    for sequence, units, words in ((1, 3 * ONE, "there are"), (7, 5, "does not follow")):
+        node.files.adopt(path, body)
+        with pytest.raises(LedgerError, match=words):
+            await node.actor.arrived(Incarnation("b"), sequence, units, 0, body)
+        assert not node.files.has(body.digest)
+        path = node.files.scratch(0)
+        path.write_bytes(b"x" * 32)
+    node.files.adopt(path, body)
+    with pytest.raises(LedgerError, match="takes no part"):
+        await node.actor.arrived(Incarnation("stranger"), 1, 5, 0, body)
+    node.actor.heard(Incarnation("b"), PeerSuspected(Incarnation("b"), 0.0))
+    await unit.stop("a")
