@@ -1,4 +1,7 @@
-"""Every benchmark once, one after the other: `python -m benchmarks`; `--quick` without the large ones."""
+"""Every benchmark once, one after the other: `python -m benchmarks`.
+
+`--quick` leaves out the large ones, `--huge` adds those of gigabytes (16 GiB of memory, 40 GB of disk in TMPDIR).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from benchmarks import codecs, memory, reading, rounds, rules, simulation, startup, training
+from benchmarks import codecs, crowd, links, memory, reading, rounds, rules, simulation, startup, training
 
 QUICK = (
     (rounds.main, "--nodes 4 --parameters 10000 --rounds 40"),
@@ -28,16 +31,29 @@ LARGE = (
     (rules.main, "--d 10000000"),
     (simulation.main, ""),
     (reading.main, ""),
+    (links.main, ""),
+    (links.main, "--only far --parameters 50000000 --nodes 1 --rounds 6"),
+    (crowd.main, "--nodes 10 50 100 200 --rounds 5"),
+)
+HUGE = (
+    (rounds.main, "--nodes 4 --parameters 250000000 --rounds 3 --timeout 1500"),
+    (memory.main, "--nodes 4 --parameters 250000000 --rounds 2 --server-optimizer adam --timeout 1500"),
+    (
+        rounds.main,
+        "--nodes 2 --parameters 1500000000 --dtype bfloat16 --codec bf16 --rounds 3 --no-floor --timeout 3600",
+    ),
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run them all; exit code 1 if one of them failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="leave out the models of tens of megabytes")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="leave out the models of tens of megabytes")
+    size.add_argument("--huge", action="store_true", help="also the models of gigabytes")
     given = parser.parse_args(arguments)
     failures = 0
-    for program, options in QUICK if given.quick else QUICK + LARGE:
+    for program, options in QUICK if given.quick else QUICK + LARGE + (HUGE if given.huge else ()):
         print(f"\n$ python -m {program.__module__} {options}", flush=True)
         failures += program(shlex.split(options))
     return min(failures, 1)

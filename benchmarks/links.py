@@ -15,6 +15,7 @@ import argparse
 import itertools
 import json
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -138,7 +139,7 @@ def table(passes: Sequence[Passed], model_mb: float, nodes: int) -> Table:
     return shown
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """The program."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.links", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -169,7 +170,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         passes.append(measure(link, given.nodes, given.parameters, given.rounds))
         print(f"{link.name}: completed in {time.monotonic() - began:.0f} s", flush=True)
     console().print(table(passes, FLOAT_BYTES * given.parameters / 1e6, given.nodes))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -46,7 +46,7 @@ class ListRunsReply(_message.Message):
     def __init__(self, runs: _Optional[_Iterable[_Union[Run, _Mapping]]] = ..., next: _Optional[str] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("run", "name", "mode", "state", "reason", "rounds_committed", "rounds", "model_version", "model_sha256", "metrics", "submitted_at", "started_at", "ended_at", "spec", "roster", "updates_decided", "updates")
+    __slots__ = ("run", "name", "mode", "state", "reason", "rounds_committed", "rounds", "model_version", "model_sha256", "metrics", "submitted_at", "started_at", "ended_at", "spec", "roster", "updates_decided", "updates", "roster_size")
     RUN_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
@@ -64,6 +64,7 @@ class Run(_message.Message):
     ROSTER_FIELD_NUMBER: _ClassVar[int]
     UPDATES_DECIDED_FIELD_NUMBER: _ClassVar[int]
     UPDATES_FIELD_NUMBER: _ClassVar[int]
+    ROSTER_SIZE_FIELD_NUMBER: _ClassVar[int]
     run: str
     name: str
     mode: str
@@ -81,7 +82,8 @@ class Run(_message.Message):
     roster: _containers.RepeatedScalarFieldContainer[str]
     updates_decided: int
     updates: int
-    def __init__(self, run: _Optional[str] = ..., name: _Optional[str] = ..., mode: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., rounds_committed: _Optional[int] = ..., rounds: _Optional[int] = ..., model_version: _Optional[int] = ..., model_sha256: _Optional[str] = ..., metrics: _Optional[str] = ..., submitted_at: _Optional[float] = ..., started_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., spec: _Optional[str] = ..., roster: _Optional[_Iterable[str]] = ..., updates_decided: _Optional[int] = ..., updates: _Optional[int] = ...) -> None: ...
+    roster_size: int
+    def __init__(self, run: _Optional[str] = ..., name: _Optional[str] = ..., mode: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., rounds_committed: _Optional[int] = ..., rounds: _Optional[int] = ..., model_version: _Optional[int] = ..., model_sha256: _Optional[str] = ..., metrics: _Optional[str] = ..., submitted_at: _Optional[float] = ..., started_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., spec: _Optional[str] = ..., roster: _Optional[_Iterable[str]] = ..., updates_decided: _Optional[int] = ..., updates: _Optional[int] = ..., roster_size: _Optional[int] = ...) -> None: ...
 
 class DeleteRunReply(_message.Message):
     __slots__ = ("run", "files", "bytes")
@@ -330,7 +332,7 @@ class LocateVersionRequest(_message.Message):
     def __init__(self, run: _Optional[str] = ..., version: _Optional[int] = ..., node: _Optional[str] = ...) -> None: ...
 
 class Version(_message.Message):
-    __slots__ = ("version", "model_sha256", "artifact", "metrics", "created_at", "kept", "members")
+    __slots__ = ("version", "model_sha256", "artifact", "metrics", "created_at", "kept", "members", "members_count")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_SHA256_FIELD_NUMBER: _ClassVar[int]
     ARTIFACT_FIELD_NUMBER: _ClassVar[int]
@@ -338,6 +340,7 @@ class Version(_message.Message):
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     KEPT_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_COUNT_FIELD_NUMBER: _ClassVar[int]
     version: int
     model_sha256: str
     artifact: _tensors_pb2.Artifact
@@ -345,7 +348,8 @@ class Version(_message.Message):
     created_at: float
     kept: bool
     members: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, version: _Optional[int] = ..., model_sha256: _Optional[str] = ..., artifact: _Optional[_Union[_tensors_pb2.Artifact, _Mapping]] = ..., metrics: _Optional[str] = ..., created_at: _Optional[float] = ..., kept: _Optional[bool] = ..., members: _Optional[_Iterable[str]] = ...) -> None: ...
+    members_count: int
+    def __init__(self, version: _Optional[int] = ..., model_sha256: _Optional[str] = ..., artifact: _Optional[_Union[_tensors_pb2.Artifact, _Mapping]] = ..., metrics: _Optional[str] = ..., created_at: _Optional[float] = ..., kept: _Optional[bool] = ..., members: _Optional[_Iterable[str]] = ..., members_count: _Optional[int] = ...) -> None: ...
 
 class AuditReply(_message.Message):
     __slots__ = ("coordinator_key", "commits", "updates", "rows")

@@ -26,6 +26,9 @@ from covey.storage.record.contract import (
 )
 from covey.wire.artifacts import artifact_message
 
+MOST_NAMES = 1000
+"""Of nodes in one view; of more their number is there, and pages have them."""
+
 
 def run_view(record: RunRecord, summary: RunSummary) -> pb.Run:
     """A run and how far it is.
@@ -52,7 +55,8 @@ def run_view(record: RunRecord, summary: RunSummary) -> pb.Run:
         started_at=record.started_at or 0.0,
         ended_at=record.ended_at or 0.0,
         spec=record.spec,
-        roster=record.roster,
+        roster=record.roster[:MOST_NAMES],
+        roster_size=len(record.roster),
     )
 
 
@@ -121,7 +125,8 @@ def version_view(record: VersionRecord) -> pb.Version:
         metrics=_text(record.metrics),
         created_at=record.created_at,
         kept=record.kept,
-        members=list(record.members),
+        members=list(record.members)[:MOST_NAMES],
+        members_count=len(record.members),
     )
 
 

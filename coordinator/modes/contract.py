@@ -49,7 +49,15 @@ class ReplayOf(Protocol):
     """Prepares a replay of a run."""
 
     def __call__(
-        self, store: Store, run: RunRecord, artifacts: Path, worker: Worker, folder: Path, *, allow_path: bool = False
+        self,
+        store: Store,
+        run: RunRecord,
+        artifacts: Path,
+        worker: Worker,
+        folder: Path,
+        *,
+        allow_path: bool = False,
+        data_paths: Mapping[str, str] | None = None,
     ) -> Replaying:
         """The record, the run, its files by digest, the worker, and an empty folder for what comes out."""
 

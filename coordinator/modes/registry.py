@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from covey.coordinator.modes.asynchronous import events as async_events
@@ -67,11 +67,19 @@ def event_log(folder: Path, clock: Callable[[], float], run: RunRecord) -> Event
 
 
 def replay_of(
-    store: Store, run: RunRecord, artifacts: Path, worker: Worker, folder: Path, *, allow_path: bool = False
+    store: Store,
+    run: RunRecord,
+    artifacts: Path,
+    worker: Worker,
+    folder: Path,
+    *,
+    allow_path: bool = False,
+    data_paths: Mapping[str, str] | None = None,
 ) -> Replaying:
     """A replay of a recorded run (`ReplayOf`).
 
     Raises:
         SpecError: Its mode is not known here.
     """
-    return room_of(run.mode).replay(store, run, artifacts, worker, folder, allow_path=allow_path)
+    replay = room_of(run.mode).replay
+    return replay(store, run, artifacts, worker, folder, allow_path=allow_path, data_paths=data_paths)

@@ -82,4 +82,6 @@ class UploadLanes:
                     del self._open[key]
 
         gathered = _Gathered(asyncio.create_task(run()))
+        # Where all calls broke nobody is left to be told how it ended.
+        gathered.task.add_done_callback(lambda task: task.cancelled() or task.exception())
         return gathered

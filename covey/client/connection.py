@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -203,13 +203,20 @@ class Connection:
 
     def contributions(self, run: RunName) -> list[Contribution]:
         """What each node of a run's roster did in it: how often it was asked, and what came of it."""
-        return list(self._loop.iterate(paging.contributions(self._reading(), run_id(run))))
+        return list(self.every_contribution(run))
 
-    def code_of(self, run: RunName) -> dict[str, str]:
-        """The digest of the task's code that each node of the run's newest round ran, by node, as it signed it."""
+    def every_contribution(self, run: RunName, *, after: str = "") -> Iterator[Contribution]:
+        """As `contributions`, after one of the nodes (its name), each page read when it is needed."""
+        return self._loop.iterate(paging.contributions(self._reading(), run_id(run), after))
+
+    def code_of(self, run: RunName, nodes: Collection[str] | None = None) -> dict[str, str]:
+        """The digest of the task's code that each node of the run's newest round ran, by node, as it signed it.
+
+        With `nodes`: of these only.
+        """
         newest = self.rounds(run, limit=1, newest=True)
         updates = self.round(run, newest[0].round).updates if newest else ()
-        return {update.node: update.code for update in updates if update.code}
+        return {one.node: one.code for one in updates if one.code and (nodes is None or one.node in nodes)}
 
     def version(self, run: RunName, version: VersionName = "newest") -> Version:
         """A version by its number, the newest, or the best by the run's metric.
@@ -287,7 +294,14 @@ class Connection:
         replies = self._loop.iterate(self._reading().signed(run_id(run)))
         return write_bundle(Path(to), audited_of(replies), self.identity.federation)
 
-    def replay(self, run: RunName, *, store_url: str | None = None, allow_path: bool = False) -> ReplayReport:
+    def replay(
+        self,
+        run: RunName,
+        *,
+        store_url: str | None = None,
+        allow_path: bool = False,
+        data_paths: Mapping[str, str] | None = None,
+    ) -> ReplayReport:
         """Make every round, or decision, of a run again from its stored updates; needs the data directory.
 
         Raises:
@@ -298,7 +312,9 @@ class Connection:
 
         if self.target.data_dir is None:
             raise NotFound("a run is replayed from its files: connect with the coordinator's data_dir")
-        return replay_run(self.target.data_dir, run_id(run), store_url=store_url, allow_path=allow_path)
+        return replay_run(
+            self.target.data_dir, run_id(run), store_url=store_url, allow_path=allow_path, data_paths=data_paths
+        )
 
     # -- nodes
 

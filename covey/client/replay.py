@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from covey.client.loop import LoopThread
@@ -30,6 +30,7 @@ def replay_run(
     *,
     store_url: str | None = None,
     allow_path: bool = False,
+    data_paths: Mapping[str, str] | None = None,
     on_progress: OnDecision = lambda done, whole: None,
 ) -> ReplayReport:
     """Replay a run of the coordinator whose data directory this is; it may be running or not.
@@ -38,7 +39,8 @@ def replay_run(
         data_dir: Where the update files are, and the database, if it is SQLite.
         run: The run's id or name.
         store_url: The database, where it is another one.
-        allow_path: Whether the run may name its task by an import path.
+        allow_path: Whether the run may name its task, rules and codecs by import paths.
+        data_paths: Where the task finds the coordinator's own data (`Task.central_data`), by name.
         on_progress: Called after each decision with how many are done, of how many; in a thread of its own.
 
     Raises:
@@ -51,7 +53,7 @@ def replay_run(
         tempfile.TemporaryDirectory(prefix="covey-replay-") as folder,
         LoopThread() as loop,
     ):
-        return loop.run(_replay(store, run, data_dir / ARTIFACTS, Path(folder), allow_path, on_progress))
+        return loop.run(_replay(store, run, data_dir / ARTIFACTS, Path(folder), on_progress, allow_path, data_paths))
 
 
 @contextlib.contextmanager
@@ -66,7 +68,13 @@ def _opened(data_dir: Path, store_url: str | None) -> Iterator[Store]:
 
 
 async def _replay(
-    store: Store, run: str, artifacts: Path, folder: Path, allow_path: bool, on_progress: OnDecision
+    store: Store,
+    run: str,
+    artifacts: Path,
+    folder: Path,
+    on_progress: OnDecision,
+    allow_path: bool,
+    data_paths: Mapping[str, str] | None,
 ) -> ReplayReport:
     record = store.run(run)
     task = parse_json(record.spec).task.name
@@ -77,6 +85,7 @@ async def _replay(
         )
     worker = await Worker.start(folder / "worker", log_file=folder / LOG_FILE)
     try:
-        return await replay_of(store, record, artifacts, worker, folder, allow_path=allow_path).run(on_progress)
+        replay = replay_of(store, record, artifacts, worker, folder, allow_path=allow_path, data_paths=data_paths)
+        return await replay.run(on_progress)
     finally:
         await worker.stop()

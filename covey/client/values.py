@@ -48,6 +48,9 @@ class Run:
     spec: Json = field(default_factory=dict)
     """The specification."""
     roster: tuple[str, ...] = ()
+    """The first thousand names; `contributions` has all of them."""
+    roster_size: int = 0
+    """How many there are in all."""
     """Nodes in the order of their first round."""
     missing: Json = field(default_factory=dict)
     """Why metrics have no value, by name."""
@@ -161,6 +164,7 @@ class Version:
     kept: bool = True
     """Whether the file is still on the coordinator's disk."""
     members: tuple[str, ...] = ()
+    members_count: int = 0
     """In a run without a global model: the nodes whose own files the version keeps."""
     missing: Json = field(default_factory=dict)
     """Why metrics have no value, by name."""

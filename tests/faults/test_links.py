@@ -112,6 +112,7 @@ def test_a_node_that_is_cut_off_in_mid_upload_comes_back_and_goes_on(slow):
     shown = federation.wait(run)
     assert relay.bytes_carried("up") < UPDATE_BYTES + 5 * CHUNK
     assert rounds(federation, run) == [("committed", 1, 2)]
+    assert 0 < federation.admin.round(run, 1)["resent_up"] < UPDATE_BYTES
     assert undisturbed(federation, whole) == shown["model_sha256"]
 
 

@@ -75,7 +75,10 @@ def test_a_codec_both_ways(federation, codec):
 def test_a_model_of_bf16_stays_as_it_is_to_the_bit_where_nothing_trains(federation, tmp_path, codec):
     parameters = 100_003
     options = f'parameters = {parameters}\ntensors = 3\ndtype = "bfloat16"\nstill = true'
-    run = federation.submit(exchange(codec, name=f"still-{codec}", rounds=2, task="synthetic", options=options))
+    extra = f'[exchange]\ncodec = "{codec}"'
+    run = federation.submit(
+        spec(f"still-{codec}", task="synthetic", options=options, rounds=2, min_nodes=3, extra=extra)
+    )
     federation.wait(run)
     federation.cli("run", "export", run, "--to", tmp_path / "m", "--data-dir", federation.coordinator_dir)
     exported = load_file(tmp_path / "m")

@@ -6,7 +6,7 @@ comes out of the replay itself. What came from outside is as recorded: the updat
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -44,14 +44,23 @@ class Replay:
         artifacts: The folder of the coordinator's files, by digest.
         worker: Does the decisions.
         folder: An empty folder for what comes out.
-        allow_path: Whether the run may name its task by an import path.
+        allow_path: Whether the run may name its task, rules and codecs by import paths.
+        data_paths: Where the task finds the coordinator's own data, by name.
     """
 
     def __init__(
-        self, store: Store, run: RunRecord, artifacts: Path, worker: Worker, folder: Path, *, allow_path: bool = False
+        self,
+        store: Store,
+        run: RunRecord,
+        artifacts: Path,
+        worker: Worker,
+        folder: Path,
+        *,
+        allow_path: bool = False,
+        data_paths: Mapping[str, str] | None = None,
     ) -> None:
         self._store, self._run, self._artifacts, self._worker = store, run, artifacts, worker
-        self._folder, self._allow_path = folder, allow_path
+        self._folder, self._allow_path, self._data_paths = folder, allow_path, data_paths or {}
         self._steps = store.steps(run.run)
         self._versions = {version.version: version for version in store.versions(run.run)}
         self._last_use: dict[int, int] = {}
@@ -71,7 +80,7 @@ class Replay:
         """
         arrivals = [self._arrived(step) for step in self._steps]
         self._last_use = {arrival.base_version: number for number, arrival in enumerate(arrivals, start=1)}
-        description = await self._worker.do(DESCRIBE, DescribeJob(self._run.spec, self._allow_path))
+        description = await self._worker.do(DESCRIBE, DescribeJob(self._run.spec, self._allow_path, self._data_paths))
         self._slots = tuple(description.slots)
         problems = await self._first_version()
         for step, arrived in zip(self._steps, arrivals, strict=True):

@@ -9,7 +9,7 @@ are not planned again: the record of a round that was tried again does not keep 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
@@ -53,14 +53,23 @@ class RoundsReplay:
         artifacts: The folder of the coordinator's files, by digest.
         worker: Aggregates.
         folder: An empty folder for what comes out.
-        allow_path: Whether the run may name its task by an import path.
+        allow_path: Whether the run may name its task, rules and codecs by import paths.
+        data_paths: Where the task finds the coordinator's own data, by name.
     """
 
     def __init__(
-        self, store: Store, run: RunRecord, artifacts: Path, worker: Worker, folder: Path, *, allow_path: bool = False
+        self,
+        store: Store,
+        run: RunRecord,
+        artifacts: Path,
+        worker: Worker,
+        folder: Path,
+        *,
+        allow_path: bool = False,
+        data_paths: Mapping[str, str] | None = None,
     ) -> None:
         self._store, self._run, self._artifacts, self._worker = store, run, artifacts, worker
-        self._folder, self._allow_path = folder, allow_path
+        self._folder, self._allow_path, self._data_paths = folder, allow_path, data_paths or {}
         self._steps = [step for step in store.steps(run.run) if step.version is not None]
         self._versions = {version.version: version for version in store.versions(run.run)}
         self._newest = _Made(0, "", folder / "version-0")
@@ -76,7 +85,9 @@ class RoundsReplay:
         for step in self._steps:
             for update in self._rows(step):
                 require_kept(update, self._artifacts)
-        self._description = await self._worker.do(DESCRIBE, DescribeJob(self._run.spec, self._allow_path))
+        self._description = await self._worker.do(
+            DESCRIBE, DescribeJob(self._run.spec, self._allow_path, self._data_paths)
+        )
         problems = await self._first_version()
         rounds = same = 0
         for step in self._steps:
@@ -162,6 +173,7 @@ class RoundsReplay:
             out_state={slot: self._folder / f"{slot.replace('/', '-')}-{number}" for slot in self._description.slots},
             roster=run.roster[: step.roster],
             allow_path=self._allow_path,
+            data_paths=self._data_paths,
         )
 
     def _compare(self, step: StepRecord, rows: list[UpdateRecord], result: StepResult) -> list[str]:

@@ -19,6 +19,7 @@ from covey.cli.framework.options import (
     Size,
     json_option,
     log_options,
+    named_paths,
     target_of,
     target_options,
     where_options,
@@ -85,14 +86,7 @@ def start(ctx: click.Context, /, quota: int | None, paths: tuple[str, ...], **op
 
     tame_malloc()
     options["advertise_enrol"] = options["advertise_enrol"] or _same_host(options["advertise"], options["enrol_listen"])
-    ctx.exit(run_coordinator(CoordinatorConfig(quota_bytes=quota, data_paths=_data_paths(paths), **options)))
-
-
-def _data_paths(texts: tuple[str, ...]) -> dict[str, str]:
-    pairs = [text.partition("=") for text in texts]
-    if wrong := [text for text, (name, _, path) in zip(texts, pairs, strict=True) if not (name and path)]:
-        raise click.UsageError(f"--path {wrong[0]!r}: write NAME=PATH")
-    return {name: path for name, _, path in pairs}
+    ctx.exit(run_coordinator(CoordinatorConfig(quota_bytes=quota, data_paths=named_paths(paths), **options)))
 
 
 def _same_host(advertise: str | None, enrol_listen: str) -> str | None:

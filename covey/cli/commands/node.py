@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from covey.cli.framework.command import Failure, Group, print_json
+from covey.cli.framework.command import Failure, Group, print_json, print_json_list
 from covey.cli.framework.connecting import connected
 from covey.cli.framework.fields import EVENT_FIELDS, NODE_FIELDS, plain, plain_list
 from covey.cli.framework.options import EXISTING_FILE, FOLDER, Address, json_option, log_options, target_options
@@ -16,6 +18,7 @@ from covey.cli.framework.pages import DEFAULT_PAGE, note_more, page_options
 
 if TYPE_CHECKING:
     from covey.client.target import Target
+    from covey.client.values import Node
     from covey.node.operator.adversary import Drill
     from covey.telemetry import LogFormat
 
@@ -251,17 +254,42 @@ def list_nodes(after: str, limit: int | None, whole: bool, as_json: bool, target
     """List a coordinator's nodes by name. Also works while it is stopped."""
     size = None if whole else limit or DEFAULT_PAGE
     with connected(target) as connection:
-        nodes = connection.nodes(None if size is None else size + 1, after=after)
-    more = size is not None and len(nodes) > size
-    nodes = nodes[:size]
-    if as_json:
-        print_json(plain_list(nodes, NODE_FIELDS))
-    else:
-        from covey.cli.views import tables
-
-        tables.show(tables.node_table(nodes))
+        nodes = connection.every_node(None if size is None else size + 1, after=after)
+        page = islice(nodes, size)
+        last = _listed_as_json(page) if as_json else _listed(page)
+        more = next(nodes, None) is not None
     if more:
-        note_more(f"the first {len(nodes)} nodes are shown", f"--after {nodes[-1].node}")
+        note_more(f"the first {size} nodes are shown", f"--after {last}")
+
+
+PAGE = 500
+"""Lines of a table of nodes; a longer list is several tables."""
+
+
+def _listed(nodes: Iterator[Node]) -> str:
+    """Show nodes, a table at a time; the name of the last one."""
+    from covey.cli.views import tables
+
+    last, page = "", list(islice(nodes, PAGE))
+    tables.show(tables.node_table(page))
+    while page:
+        last, page = page[-1].node, list(islice(nodes, PAGE))
+        if page:
+            tables.show(tables.node_table(page))
+    return last
+
+
+def _listed_as_json(nodes: Iterator[Node]) -> str:
+    last = ""
+
+    def fields() -> Iterator[object]:
+        nonlocal last
+        for one in nodes:
+            last = one.node
+            yield plain(one, NODE_FIELDS)
+
+    print_json_list(fields())
+    return last
 
 
 @node.command(

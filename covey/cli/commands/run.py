@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,7 @@ from covey.cli.framework.options import (
     FOLDER,
     VersionName,
     json_option,
+    named_paths,
     target_of,
     target_options,
     where_options,
@@ -124,25 +127,33 @@ def list_runs(before: str, limit: int | None, whole: bool, as_json: bool, target
     ),
 )
 @click.argument("run")
+@click.option("--after", default="", metavar="NODE", help="Only nodes that come after this one in the roster.")
+@page_options("nodes")
 @json_option
 @target_options
-def show(run: str, as_json: bool, target: Target) -> None:
+def show(run: str, after: str, limit: int | None, whole: bool, as_json: bool, target: Target) -> None:
     """Show RUN: its state, what it waits for, its newest model, and what each node contributed.
 
     It ends with a warning for each node that contributed to less than it was asked for. Also works while the
     coordinator is stopped.
     """
+    from covey.cli.views.contributions import shortfalls
+
+    size = None if whole else limit or DEFAULT_PAGE
     with connected(target) as connection:
         shown = connection.run(run)
-        contributions = connection.contributions(shown)
-        code = connection.code_of(shown)
+        page = list(islice(connection.every_contribution(shown, after=after), size))
+        warnings = [] if as_json else shortfalls(shown, connection.every_contribution(shown))
+        code = connection.code_of(shown, {contribution.node for contribution in page})
     if as_json:
-        beside = {"contributions": plain_list(contributions, CONTRIBUTION_FIELDS), "code": code}
-        print_json(plain(shown, RUN_DETAIL_FIELDS) | beside)
-        return
-    from covey.cli.views import tables
+        said = {"contributions": plain_list(page, CONTRIBUTION_FIELDS), "code": code}
+        print_json(plain(shown, RUN_DETAIL_FIELDS) | said)
+    else:
+        from covey.cli.views import tables
 
-    tables.show(tables.run_views(shown, contributions))
+        tables.show(tables.run_views(shown, page, warnings))
+    if page and len(page) == size and shown.roster_size > len(page):
+        note_more(f"{len(page)} of {shown.roster_size} nodes are shown", f"--after {page[-1].node}")
 
 
 @run.command(
@@ -305,6 +316,7 @@ def audit(
     """
     from covey.cli.views.reports import audit_text
 
+    gc.disable()  # millions of rows that all stay until the end: looking through them for garbage costs a quarter
     lines = [line for path in receipts for line in path.read_bytes().splitlines()]
     if Path(run).is_file():
         from covey.client.audit.bundle import audit_bundle
@@ -347,15 +359,22 @@ def bundle(run: str, path: Path, as_json: bool, target: Target) -> None:
 
 
 @run.command(
-    examples=("covey run replay digits --data-dir /srv/covey", "covey run replay digits --json"),
+    examples=(
+        "covey run replay digits --data-dir /srv/covey",
+        "covey run replay scans --data-dir /srv/covey --allow-paths --path trusted=/srv/scans",
+        "covey run replay digits --json",
+    ),
     json_fields=REPLAY_FIELDS,
 )
 @click.argument("run")
 @click.option("--data-dir", type=FOLDER, envvar="COVEY_HOME", required=True, help="The coordinator's data directory.")
 @click.option("--store", "store_url", envvar="COVEY_STORE", help="The database's URL, where it is not SQLite.")
-@click.option("--allow-paths", is_flag=True, help="Let the run name a task installed here as package.module:Class.")
+@click.option("--allow-paths", is_flag=True, help="Let the run name tasks and rules as package.module:Class.")
+@click.option("--path", "paths", multiple=True, metavar="NAME=PATH", help="Where the task finds central data.")
 @json_option
-def replay(run: str, data_dir: Path, store_url: str | None, allow_paths: bool, as_json: bool) -> None:
+def replay(
+    run: str, data_dir: Path, store_url: str | None, allow_paths: bool, paths: tuple[str, ...], as_json: bool
+) -> None:
     """Make every round, or decision, of RUN again from its stored updates, and compare the models.
 
     It needs the files of all updates: give the run a large enough [keep] updates. The coordinator may be running.
@@ -369,7 +388,9 @@ def replay(run: str, data_dir: Path, store_url: str | None, allow_paths: bool, a
         def show(done: int, whole: int) -> None:
             bar.update(done * 1000 // whole - bar.pos)
 
-        report = replay_run(data_dir, run, store_url=store_url, allow_path=allow_paths, on_progress=show)
+        report = replay_run(
+            data_dir, run, store_url=store_url, allow_path=allow_paths, data_paths=named_paths(paths), on_progress=show
+        )
     if as_json:
         print_json(plain(report, REPLAY_FIELDS))
     else:

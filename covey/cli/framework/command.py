@@ -6,7 +6,7 @@ import importlib
 import json
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -121,6 +121,16 @@ def _write_examples(formatter: click.HelpFormatter, lines: Sequence[str]) -> Non
 def print_json(value: object) -> None:
     """Write one JSON value to standard output, for people and programs."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_json_list(values: Iterable[object]) -> None:
+    """Write a list as `print_json` does, each value as it comes: a long list is never in memory."""
+    before = "["
+    for value in values:
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+        click.echo(before + "\n  " + text.replace("\n", "\n  "), nl=False)
+        before = ","
+    click.echo("[]" if before == "[" else "\n]")
 
 
 def print_json_line(value: object) -> None:

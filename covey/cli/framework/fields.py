@@ -26,7 +26,7 @@ RUN_FIELDS = (
     "updates",
     "missing",
 )
-RUN_DETAIL_FIELDS = (*RUN_FIELDS, "spec", "roster")
+RUN_DETAIL_FIELDS = (*RUN_FIELDS, "spec", "roster", "roster_size")
 ROUND_FIELDS = (
     "round",
     "state",

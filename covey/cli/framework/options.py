@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from covey.client.target import Target
 F = TypeVar("F", bound=Callable[..., Any])
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 BYTES = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+BYTES |= {"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -37,15 +38,15 @@ class Duration(click.ParamType[float]):
 
 
 class Size(click.ParamType[int]):
-    """An amount of disk as `500MB` or `20GB`; the value is in bytes."""
+    """An amount of disk or memory as `500MB` or `16GiB`; the value is in bytes."""
 
     name = "size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Read an amount."""
-        match = re.fullmatch(r"(\d+)\s*(|KB|MB|GB|TB)", str(value).upper())
+        match = re.fullmatch(r"(\d+)\s*(|[KMGT]I?B)", str(value).upper())
         if match is None or int(match[1]) == 0:
-            self.fail(f"{value!r} is not an amount of disk; write for example 500MB or 20GB", param, ctx)
+            self.fail(f"{value!r} is not an amount of bytes; write for example 500MB or 16GiB", param, ctx)
         return int(match[1]) * BYTES[match[2]]
 
 
@@ -65,6 +66,14 @@ class Address(click.ParamType[str]):
         if ":" in host and not (host.startswith("[") and host.endswith("]")):
             self.fail(f"{text!r}: an IPv6 address stands in brackets: [{host}]:{port}", param, ctx)
         return text
+
+
+def named_paths(texts: Sequence[str]) -> dict[str, str]:
+    """What `--path NAME=PATH` says, given any number of times."""
+    pairs = [text.partition("=") for text in texts]
+    if wrong := [text for text, (name, _, path) in zip(texts, pairs, strict=True) if not (name and path)]:
+        raise click.UsageError(f"--path {wrong[0]!r}: write NAME=PATH")
+    return {name: path for name, _, path in pairs}
 
 
 def target_of(data_dir: Path | None, server: str | None, identity: Path | None) -> Target:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 from covey.cli.views.listing import Column, listing, said
@@ -42,11 +43,11 @@ def counts_line(item: Contribution | Round | Node) -> str:
 
 
 def shortfalls(run: Run, contributions: Iterable[Contribution]) -> list[str]:
-    """A warning for each node that contributed to less than it was asked for."""
-    short = [contribution for contribution in contributions if contribution.is_short]
+    """A warning for each node that contributed to less than it was asked for; of very many, how many more there are."""
     unit = "updates" if run.unit == "updates" else "rounds"
-    lines = [f"warning: {_shortfall(contribution, unit)}" for contribution in short[:MOST_WARNINGS]]
-    more = len(short) - len(lines)
+    short = (contribution for contribution in contributions if contribution.is_short)
+    lines = [f"warning: {_shortfall(contribution, unit)}" for contribution in islice(short, MOST_WARNINGS)]
+    more = sum(1 for _ in short)
     return [*lines, f"warning: {more} more nodes contributed to less than they were asked for"] if more else lines
 
 

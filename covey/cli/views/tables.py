@@ -96,6 +96,10 @@ def run_table(runs: Iterable[Run]) -> list[Any]:
     )
 
 
+MOST_NODES = 100
+"""Of a roster so many are named beside the run's state."""
+
+
 def run_details(run: Run) -> Text:
     """Everything about one run but its specification."""
     return pairs(
@@ -113,15 +117,20 @@ def run_details(run: Run) -> Text:
             ("submitted", when(run.submitted_at)),
             ("started", when(run.started_at)),
             ("ended", when(run.ended_at)),
-            ("nodes", ", ".join(run.roster)),
+            ("nodes", _roster(run)),
         ]
     )
 
 
-def run_views(run: Run, contributions: Sequence[Contribution]) -> list[Any]:
-    """One run, what each node did in it, and a warning for each that contributed to less than it was asked for."""
+def _roster(run: Run) -> str:
+    more = run.roster_size - MOST_NODES
+    return ", ".join([*run.roster[:MOST_NODES], *([f"and {more} more"] if more > 0 else [])])
+
+
+def run_views(run: Run, contributions: Sequence[Contribution], warnings: Sequence[str]) -> list[Any]:
+    """One run, what nodes did in it, and the warnings of those that contributed to less than they were asked for."""
     nodes = contribution_table(contributions) if contributions else []
-    return [run_details(run), nodes, said_lines("\n".join(shortfalls(run, contributions)))]
+    return [run_details(run), nodes, said_lines("\n".join(warnings))]
 
 
 ROUND_COLUMNS = (

@@ -46,18 +46,24 @@ class Chain:
     rows: dict[str, dict[Key, Mapping[str, Any]]] = field(default_factory=lambda: defaultdict(dict))
     before: Mapping[str, int] = field(default_factory=dict)
     end: Mapping[str, Any] = field(default_factory=dict)
+    _answers: dict[Key, set[Key]] = field(default_factory=lambda: defaultdict(set))
+    """The keys of the assignments by group: a long run has very many of both."""
 
     def add(self, statement: Mapping[str, Any]) -> None:
         """Take the next seal."""
         self.count += 1
         self.before = statement.get("before", self.before)
         self.end = statement.get("end", self.end)
+        answers = self.rows["assignments"]
         again = {tuple(row["key"]) for row in statement["rows"] if row["table"] == "groups"}
         for number in again:  # a group is sealed with all of its answers
-            for key in [key for key in self.rows["assignments"] if key[:1] == number]:
-                del self.rows["assignments"][key]
+            for key in self._answers.pop(number, ()):
+                del answers[key]
         for row in statement["rows"]:
-            self.rows[row["table"]][tuple(row["key"])] = row
+            key = tuple(row["key"])
+            self.rows[row["table"]][key] = row
+            if row["table"] == "assignments":
+                self._answers[key[:1]].add(key)
 
 
 def check_seals(audited: AuditedRun, federation: str, key: bytes) -> tuple[list[str], list[str]]:

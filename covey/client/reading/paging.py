@@ -54,9 +54,9 @@ async def round_detail(record: Record, run: str, number: int) -> RoundDetail:
     return detail_of(whole)
 
 
-async def contributions(record: Record, run: str) -> AsyncGenerator[Contribution]:
-    """What each node of a run's roster did in it, in the roster's order."""
-    reply = await record.contributions(run, "")
+async def contributions(record: Record, run: str, after: str = "") -> AsyncGenerator[Contribution]:
+    """What each node of a run's roster did in it, in the roster's order; only those after one of them."""
+    reply = await record.contributions(run, after)
     while True:
         for contribution in values_of(Contribution, reply.contributions):
             yield contribution

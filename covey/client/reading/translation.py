@@ -77,6 +77,7 @@ def version_of(message: pb.Version) -> Version:
         created_at=message.created_at,
         kept=message.kept,
         members=tuple(message.members),
+        members_count=message.members_count,
         **_split(json.loads(message.metrics or "{}")),
     )
 

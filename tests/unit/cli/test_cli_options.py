@@ -17,7 +17,7 @@ def test_wrong_durations(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "count"), [("1000", 1000), ("5KB", 5000), ("500MB", 5 * 10**8), ("20 gb", 2 * 10**10)]
+    ("text", "count"), [("1000", 1000), ("5KB", 5000), ("500MB", 5 * 10**8), ("20 gb", 2 * 10**10), ("16GiB", 1 << 34)]
 )
 def test_sizes(text, count):
     assert Size().convert(text, None, None) == count
@@ -25,7 +25,7 @@ def test_sizes(text, count):
 
 @pytest.mark.parametrize("text", ["", "GB", "0MB", "-1GB", "1.5GB", "1PB"])
 def test_wrong_sizes(text):
-    with pytest.raises(click.BadParameter, match="20GB"):
+    with pytest.raises(click.BadParameter, match="16GiB"):
         Size().convert(text, None, None)
 
 

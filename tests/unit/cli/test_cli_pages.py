@@ -8,7 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from covey.cli.framework import pages
+from covey.cli.framework.command import print_json, print_json_list
 from covey.cli.main import covey
+from covey.testing.store import records as make
 
 
 @pytest.fixture
@@ -104,3 +106,43 @@ def test_nodes_come_in_pages_by_name(call, recorder):
     assert done.stderr == "the first 3 nodes are shown; go on with --after node-d, or see all of them with --all\n"
     assert nodes(call("node", "list", "--json", "--after", "node-d")) == ["node-e"]
     assert len(json.loads(call("node", "list", "--json", "--limit", 1).stdout)) == 1
+
+
+def test_what_nodes_contributed_to_a_run_comes_in_pages_in_the_rosters_order(call, recorder):
+    roster = tuple(f"node-{name}" for name in "eadbc")
+    recorder.enrol(*roster)
+    recorder.run("run", rounds=1, nodes=roster)
+    recorder.open("run", 2, roster)
+    for node in roster:
+        recorder.store.record_outcome(make.outcome_record("run", 2, node, "declined", "no data"))
+
+    def shown(*options):
+        done = call("run", "show", "run", "--json", *options)
+        said = json.loads(done.stdout)
+        assert (said["roster"], said["roster_size"]) == (list(roster), 5)
+        return [item["node"] for item in said["contributions"]], done.stderr
+
+    further = "3 of 5 nodes are shown; go on with --after {}, or see all of them with --all\n"
+    assert shown() == (list(roster[:3]), further.format("node-d"))
+    assert shown("--after", "node-d") == (list(roster[3:]), "")
+    assert shown("--all") == (list(roster), "")
+    assert shown("--limit", 5)[0] == list(roster)
+    text = call("run", "show", "run").stdout
+    assert "node-b" not in text.partition("warning")[0].partition("ASKED")[2]
+    assert [line for line in text.splitlines() if line.startswith("warning: node-c contributed to 1 of the 2 rounds")]
+
+
+def test_a_long_list_is_written_piece_by_piece_as_a_short_one_is(capsys):
+    for values in ([], [1], [{"a": [1, {"b": "x\ny"}], "c": {}}, {"a": [], "c": "\u2028"}]):
+        print_json(values)
+        whole = capsys.readouterr().out
+        print_json_list(iter(values))
+        assert capsys.readouterr().out == whole
+
+
+def test_a_long_table_of_nodes_is_several(call, recorder, monkeypatch):
+    monkeypatch.setattr("covey.cli.commands.node.PAGE", 2)
+    recorder.enrol("node-a", "node-b", "node-c")
+    text = call("node", "list", "--all").stdout
+    assert text.count("STATE") == 3
+    assert all(name in text for name in ("ada", "bob", "node-a", "node-b", "node-c"))

@@ -31,6 +31,7 @@ RUNS = (SYNC, ASYNC, GOING)
 SHOWN: dict[str, dict[str, str]] = {
     "RUN_DETAIL_FIELDS": {
         **{name: f"runs.{name}" for name in ("run", "name", "mode", "state", "reason", "spec", "roster")},
+        "roster_size": "runs.roster",
         **{name: f"runs.{name}" for name in ("submitted_at", "started_at", "ended_at")},
         **dict.fromkeys(("rounds_committed", "model_version"), "model_versions.version"),
         **dict.fromkeys(("rounds", "updates"), "runs.spec"),

@@ -1,14 +1,17 @@
 import json
+from dataclasses import replace
 
 import pytest
 
 from covey.artifact import artifact_of
 from covey.coordinator.admin import views
 from covey.errors import NotFound
+from covey.parts import collected_name
 from covey.spec import RoundsSpec, TaskSection
 from covey.storage.record.contract import (
     EventRecord,
     NodeRecord,
+    PartRecord,
     RoundRecord,
     RunRecord,
     RunSummary,
@@ -44,6 +47,16 @@ def test_a_run_shows_its_newest_version_and_the_newest_metrics():
     assert json.loads(view.metrics) == {"accuracy": 0.5}
     assert list(view.roster) == ["a", "b"]
     assert json.loads(view.spec)["name"] == "digits"
+
+
+def test_of_very_many_nodes_a_thousand_are_named_and_all_are_counted():
+    names = tuple(f"node-{number:05}" for number in range(20_000))
+    view = views.run_view(replace(RUN, roster=names), RunSummary())
+    assert (list(view.roster), view.roster_size) == (list(names[:1000]), 20_000)
+    assert view.ByteSize() < 1 << 16
+    files = tuple(PartRecord(collected_name("model", name), "none", artifact_of([b"x"])) for name in names)
+    shown = views.version_view(replace(version(1), parent_sha256=version(1).model_sha256, state=files))
+    assert (list(shown.members), shown.members_count) == (list(names[:1000]), 20_000)
 
 
 def test_a_round():
