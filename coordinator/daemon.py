@@ -116,7 +116,8 @@ async def _run(env: Environment, own: OwnCertificate, metrics_url: str) -> int:
     bounds = {_port(env.addresses.listen): MAIN_CONNECTIONS, _port(env.addresses.enrol_listen): ENROLMENT_CONNECTIONS}
     bounded = asyncio.create_task(keep_bounded(bounds))
     seen = asyncio.create_task(keep_seen(env.store, env.sessions, env.now))
-    tasks: list[asyncio.Task[Any]] = [runs, stop, renewal, bounded, seen]
+    tidied = asyncio.create_task(env.offers.unfinished.keep_tidy())
+    tasks: list[asyncio.Task[Any]] = [runs, stop, renewal, bounded, seen, tidied]
     if metrics_url:
         tasks.append(asyncio.create_task(keep_snapshot(env.store, env.snapshot)))
     code = 0

@@ -13,6 +13,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 BOM = "\ufeff"
+_TYPOGRAPHIC = re.compile("[\u2018-\u201f\u00ab\u00bb]")
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """What steers a terminal, or the order in which it shows letters; line ends and tabs apart."""
 
@@ -30,6 +31,17 @@ def decoded(raw: bytes) -> str:
     """
     mark, encoding = next(((mark, name) for mark, name in _MARKS if raw.startswith(mark)), (b"", "utf-8"))
     return raw[len(mark) :].decode(encoding).replace("\r\n", "\n")
+
+
+def why_no_toml(text: str, error: Exception) -> str:
+    """The parser's words, with what to write where the line has what a text program or a Windows path put there."""
+    found = re.search(r"at line (\d+)", str(error))
+    line = "".join(text.splitlines()[int(found[1]) - 1 : int(found[1])]) if found else ""
+    if _TYPOGRAPHIC.search(line):
+        return f"{error}; typographic quotes are none in TOML: write \" or '"
+    if "\\" in line:
+        return f"{error}; a backslash begins an escape within \"...\": write a Windows path in '...'"
+    return str(error)
 
 
 def read_text(path: Path) -> str:

@@ -46,6 +46,7 @@ class GossipConfig:
         spec: The run.
         peers: The peers file.
         listen: Where peers call this node; empty: it only calls.
+        relay: The relay through which peers call this node; empty: through none.
         durability: What acknowledged things survive: the end of this process, or a power cut too.
         rejoins: Whether to take part as a new incarnation where the one before is over.
         stays: Whether to answer peers on when all is done.
@@ -58,6 +59,7 @@ class GossipConfig:
     durability: Durability = "process"
     rejoins: bool = False
     stays: bool = False
+    relay: str = ""
 
 
 def run_gossip_node(config: GossipConfig) -> int:
@@ -192,6 +194,7 @@ class GossipDaemon:
             facts.first.size_bytes,
             config.listen,
             _known(facts.peers, home),
+            relay=config.relay,
         )
 
 

@@ -27,11 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write every outcome here; what is there is not measured again"
     )
+    parser.add_argument("--only", metavar="NAME", help="one method or setting of each part, by its name in the table")
     parser.add_argument("--page", type=Path, metavar="FILE", help="also replace the tables of this page")
     given = parser.parse_args(arguments)
     unknown = [part for part in given.parts if part not in PARTS]
     if unknown:
         parser.error(f"no part is named {unknown[0]!r}; choose {', '.join(PARTS)}")
+    if given.only and given.page:
+        parser.error("--page has whole tables; leave --only out, with a --json FILE that has all outcomes")
     try:
         everything("train")
     except NoData as error:
@@ -39,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     record = Record(given.json)
     for part in given.parts or PARTS:
-        outcomes, seconds = run_part(part, given.quick, given.processes, record)
+        outcomes, seconds = run_part(part, given.quick, given.processes, record, given.only)
         lines = [*(part_module(part).__doc__ or "").strip().splitlines(), "", *part_module(part).report(outcomes)]
         print("\n".join(["", f"## {part}", "", *lines]))
         print(f"\n{len(outcomes)} trainings in {seconds:.0f} s with {given.processes} processes.", flush=True)

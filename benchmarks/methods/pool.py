@@ -62,9 +62,13 @@ class Record:
             self._file.write_text(text.replace("{", "\n{"))
 
 
-def run_part(part: str, quick: bool, processes: int, record: Record) -> tuple[Outcomes, float]:
-    """The outcomes of a part in the order of its cases, and how many seconds those took that were not known."""
+def run_part(part: str, quick: bool, processes: int, record: Record, only: str | None = None) -> tuple[Outcomes, float]:
+    """The outcomes of a part in the order of its cases, and how many seconds those took that were not known.
+
+    `only`: of one method, or one setting.
+    """
     cases, began = part_module(part).cases(quick), time.monotonic()
+    cases = [case for case in cases if only is None or only in (case.method, case.setting)]
     outcomes = record.of(part)
     missing = [case for case in cases if case not in outcomes]
     for case, outcome in measured(part, missing, quick, processes):

@@ -106,7 +106,11 @@ class AdminService:
         who = self._authorised(context)
         if len(request.spec_toml) + len(request.spec_json) > MAX_SPEC_BYTES:
             raise SpecError(f"the specification is larger than {MAX_SPEC_BYTES} bytes")
-        spec = parse_json(request.spec_json) if request.spec_json else parse_toml(request.spec_toml)
+        spec = (
+            parse_json(request.spec_json, later=True)
+            if request.spec_json
+            else parse_toml(request.spec_toml, later=True)
+        )
         if not spec.facts.coordinated:
             text = "is simulated only in this version (covey gossip simulate); a coordinator runs the other modes"
             raise SpecError(f'mode: "{spec.mode}" {text}')

@@ -23,6 +23,7 @@ from covey.coordinator.runs.claims import opened, run_named
 from covey.coordinator.runs.facts import NodeProgress
 from covey.coordinator.runs.ports import Receive, RunServices
 from covey.coordinator.runs.sent_again import Resent
+from covey.coordinator.runs.unfinished import UnfinishedUploads
 from covey.driver.background import Background
 from covey.errors import (
     Conflict,
@@ -95,6 +96,7 @@ class Offers:
         self._offers: dict[tuple[str, str], Offer] = {}
         self._uploads: Grants[str] = Grants()
         """By the update's digest."""
+        self.unfinished = UnfinishedUploads(services, runs)
 
     # -- offers ---------------------------------------------------------------------------------------------------
 
@@ -246,6 +248,7 @@ class Offers:
         self, offer: Offer, artifact: Artifact, offset: int, stream: AsyncIterator[memoryview]
     ) -> None:
         spool = await asyncio.to_thread(self._services.files.begin, artifact)
+        self.unfinished.begun(artifact.digest, offer.run, offer.node, offer.statement.round)
 
         def progressed(count: int) -> None:
             if self._offers.get(offer.key) is not offer:

@@ -14,6 +14,7 @@ SUBCOMMANDS = {
     "coordinator": "covey.cli.commands.coordinator:coordinator",
     "node": "covey.cli.commands.node:node",
     "ca": "covey.cli.commands.ca:ca",
+    "relay": "covey.cli.commands.relay:relay",
     "run": "covey.cli.commands.run:run",
     "round": "covey.cli.commands.round:round_group",
     "events": "covey.cli.commands.events:events",

@@ -16,21 +16,21 @@ Specification = Path | str | Mapping[str, Any]
 """A TOML file's path; a string with its path or, where it holds an equals sign, its text; the same as a mapping."""
 
 
-def parsed(spec: Specification) -> RunSpec:
-    """The specification, checked as far as that goes without the plug-ins.
+def parsed(spec: Specification, *, later: bool = False) -> RunSpec:
+    """The specification, checked as far as that goes without the plug-ins; `later` as in `covey.spec.parse_toml`.
 
     Raises:
         SpecError: It is wrong; the message names the key.
         NotFound: There is no such file.
     """
     if not isinstance(spec, Mapping):
-        return parse_toml(_toml(spec))
-    return parse_data(json.loads(_json(spec)))
+        return parse_toml(_toml(spec), later=later)
+    return parse_data(json.loads(_json(spec)), later=later)
 
 
 def request_of(spec: Specification) -> pb.SubmitRunRequest:
-    """The message that submits it. Raises as `parsed`."""
-    parsed(spec)
+    """The message that submits it. Raises as `parsed`; what cannot work together is for the coordinator to say."""
+    parsed(spec, later=True)
     if isinstance(spec, Mapping):
         return pb.SubmitRunRequest(spec_json=_json(spec))
     return pb.SubmitRunRequest(spec_toml=_toml(spec))

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import copy
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset, TensorDataset, default_collate
+from torch.utils.data import Dataset, TensorDataset, default_collate
 
 from covey.errors import TaskError
 
-MAX_STREAMED = 1_000_000
-"""So many examples of an `IterableDataset` are kept."""
 GATHER_BYTES = 4 << 20
 """Rows are gathered for several batches at once, up to this size: fewer calls, and still within the cache."""
 
@@ -44,36 +41,6 @@ def size_of(dataset: Dataset[Any]) -> int:
         raise TaskError(
             f"{type(dataset).__name__} has no length: data sets must be map-style (__len__ and __getitem__)"
         ) from error
-
-
-def in_memory(dataset: Dataset[Any]) -> Dataset[Any]:
-    """A data set that can be asked for any example: an `IterableDataset` is read to its end.
-
-    Raises:
-        TaskError: It has more examples than are kept.
-    """
-    if not isinstance(dataset, IterableDataset):
-        return dataset
-    examples = list(itertools.islice(iter(dataset), MAX_STREAMED + 1))
-    if len(examples) > MAX_STREAMED:
-        raise TaskError(
-            f"the IterableDataset {type(dataset).__name__} has more than {MAX_STREAMED} examples, which are not all "
-            "kept in memory; give a map-style data set (__len__ and __getitem__)"
-        )
-    return Listed(examples)
-
-
-class Listed(Dataset[Any]):
-    """Examples in a list."""
-
-    def __init__(self, examples: Sequence[Any]) -> None:
-        self._examples = examples
-
-    def __len__(self) -> int:
-        return len(self._examples)
-
-    def __getitem__(self, index: int) -> Any:
-        return self._examples[index]
 
 
 def batches(

@@ -21,7 +21,7 @@ from covey.learning.statistics import Stat
 from covey.options import PluginOptions
 from covey.plugins import Kind, Pluggable
 from covey.spec import TaskSection, TrainingSection
-from covey.user_code.place import place_of
+from covey.user_code.place import error_text
 
 __all__ = [
     "FitResult",
@@ -305,5 +305,4 @@ def task_errors(what: str) -> Iterator[None]:
     except SystemExit as error:
         raise TaskError(f"{what}: the code called sys.exit({error.code!r})") from error
     except Exception as error:
-        at = place_of(error)
-        raise TaskError(f"{what}: {type(error).__name__}: {error}" + (f" ({at})" if at else "")) from error
+        raise TaskError(f"{what}: {error_text(error)}") from error

@@ -13,13 +13,19 @@ from pydantic_core import from_json
 from covey.errors import SpecError
 from covey.spec.modes import DEFAULT, model_named
 from covey.spec.run import RunSpec
+from covey.spec.sections import LATER
 from covey.spec.unread import chosen_keys, refuse_unread, written_keys
-from covey.texts import BOM
+from covey.texts import BOM, why_no_toml
 from covey.validation import explain
 
 
-def parse_toml(text: str) -> RunSpec:
+def parse_toml(text: str, *, later: bool = False) -> RunSpec:
     """Read a run specification.
+
+    Args:
+        text: In TOML.
+        later: Accept values that rule each other out, and keys that the mode does not read: the coordinator's worker
+            refuses them, with all else that cannot work.
 
     Raises:
         SpecError: Not TOML, or a key is unknown, missing or has a wrong value; the message says which and why.
@@ -27,9 +33,10 @@ def parse_toml(text: str) -> RunSpec:
     try:
         data = tomllib.loads(text.removeprefix(BOM))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise SpecError(f"not valid TOML: {error}") from error
-    spec = _validated(data)
-    refuse_unread(spec, tuple(written_keys(data)))
+        raise SpecError(f"not valid TOML: {why_no_toml(text, error)}") from error
+    spec = _validated(data, later=later)
+    if not later:
+        refuse_unread(spec, tuple(written_keys(data)))
     return spec
 
 
@@ -41,39 +48,41 @@ def written_in(text_toml: str) -> tuple[str, ...]:
         return ()
 
 
-def parse_data(data: Mapping[str, Any]) -> RunSpec:
-    """Read a specification that is a mapping already.
+def parse_data(data: Mapping[str, Any], *, later: bool = False) -> RunSpec:
+    """Read a specification that is a mapping already; `later` as in `parse_toml`, but for keys that are not read.
 
     Raises:
         SpecError: A key is unknown, missing, not read or has a wrong value; the message says which and why.
     """
-    spec = _validated(data)
+    spec = _validated(data, later=later)
     refuse_unread(spec, chosen_keys(spec, data))
     return spec
 
 
-def _validated(data: Mapping[str, Any]) -> RunSpec:
+def _validated(data: Mapping[str, Any], *, later: bool) -> RunSpec:
     model = model_named(data.get("mode", DEFAULT))
     try:
-        return model.model_validate(data)
+        return model.model_validate(data, context=LATER if later else None)
     except ValidationError as error:
         raise SpecError(explain(error, model)) from error
 
 
-def parse_json(text: str | bytes) -> RunSpec:
+def parse_json(text: str | bytes, *, later: bool = False) -> RunSpec:
     """Read a specification from its canonical JSON. It comes with every assignment of a run, and is read once.
+
+    `later` as in `parse_toml`.
 
     Raises:
         SpecError: As `parse_data`, or it is not JSON.
     """
-    return _read(text)
+    return _read(text, later)
 
 
 @lru_cache(maxsize=8)
-def _read(text: str | bytes) -> RunSpec:
+def _read(text: str | bytes, later: bool) -> RunSpec:
     model = model_named(_mode_in(text))
     try:
-        return model.model_validate_json(text)
+        return model.model_validate_json(text, context=LATER if later else None)
     except ValidationError as error:
         raise SpecError(explain(error, model)) from error
 

@@ -7,12 +7,13 @@ section in its own specifications only.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
+from typing_extensions import override
 
-from covey.spec.sections import NonNegative, Positive, Section
-from covey.validation import refusal
+from covey.spec.sections import NonNegative, Positive, Section, Wrong
 
 
 class RoundsSection(Section):
@@ -46,18 +47,16 @@ class RoundsSection(Section):
             return data  # the fields say what is wrong
         return {**data, "min_nodes": math.ceil(quorum * wanted)}
 
-    @model_validator(mode="after")
-    def _consistent(self) -> RoundsSection:
+    @override
+    def impossible(self) -> Iterator[Wrong]:
         if isinstance(self.participants, float) and self.participants > 1:
             text = "a fraction is at most 1.0; write a number of nodes as an integer"
-            raise refusal("participants", text, self.participants)
+            yield "participants", text, self.participants
         if isinstance(self.participants, int) and self.participants < self.min_nodes:
             text = f"fewer than min_nodes = {self.min_nodes}: no round could ever close"
-            raise refusal("participants", text, self.participants)
+            yield "participants", text, self.participants
         if self.hard_deadline_s < self.deadline_s:
-            text = f"earlier than deadline_s = {self.deadline_s:g}"
-            raise refusal("hard_deadline_s", text, self.hard_deadline_s)
-        return self
+            yield "hard_deadline_s", f"earlier than deadline_s = {self.deadline_s:g}", self.hard_deadline_s
 
 
 class AsyncSection(Section):

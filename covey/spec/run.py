@@ -7,7 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
+from typing_extensions import override
 
 from covey.spec.mode import Mode
 from covey.spec.policies import RoundsSection
@@ -22,9 +23,9 @@ from covey.spec.sections import (
     ServerOptimizerSection,
     TaskSection,
     WeightsSection,
+    Wrong,
 )
 from covey.spec.training import TrainingSection
-from covey.validation import refusals
 
 
 class RunSpec(Section, ABC):
@@ -89,16 +90,18 @@ class RunSpec(Section, ABC):
         """The specification as canonical JSON (sorted keys): what is stored and sent to the nodes."""
         return json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"))
 
-    @model_validator(mode="after")
-    def _combinations(self) -> RunSpec:
-        wrong = list(self._one_gradient() if self.exchange.payload == "gradient" else ())
+    @override
+    def impossible(self) -> Iterator[Wrong]:
+        for name in type(self).model_fields:
+            section = getattr(self, name)
+            if isinstance(section, Section):
+                yield from ((f"{name}.{key}", text, given) for key, text, given in section.impossible())
+        if self.exchange.payload == "gradient":
+            yield from self._one_gradient()
         if self.exchange.share != ("*",):
-            wrong.append(("exchange.share", 'not available in this version; choose ["*"]', self.exchange.share))
-        if wrong:
-            raise refusals(wrong)
-        return self
+            yield "exchange.share", 'not available in this version; choose ["*"]', self.exchange.share
 
-    def _one_gradient(self) -> Iterator[tuple[str, str, object]]:
+    def _one_gradient(self) -> Iterator[Wrong]:
         training = self.training
         if training.local_steps != 1:
             text = 'payload "gradient" needs local_steps = 1: one gradient, no local training'

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, model_validator
+
+from covey.validation import refusals
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -16,12 +18,26 @@ PluginName = Annotated[str, Field(min_length=1, max_length=200)]
 ExtraOptions = Annotated[Options, Field(exclude_if=lambda options: not options)]
 """Options of a plug-in whose name is one key among others; left out of the JSON when empty, as stored specifications
 have them."""
+Wrong = tuple[str, str, object]
+"""A key, what to write instead, and the value that was given."""
+LATER = {"combinations": "later"}
+"""Context of a validation that leaves values which rule each other out to whoever asks `RunSpec.impossible`."""
 
 
 class Section(BaseModel):
     """Base of every section: frozen, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def impossible(self) -> Iterator[Wrong]:
+        """Values that others of the same section, or of those in it, rule out."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _refuse_impossible(self, info: ValidationInfo) -> Self:
+        if info.context != LATER and (wrong := list(self.impossible())):
+            raise refusals(wrong)
+        return self
 
 
 class TaskSection(Section):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
+from typing_extensions import override
 
-from covey.spec.sections import Beta, ExtraOptions, NonNegative, PluginName, Positive, Section
-from covey.validation import refusal
+from covey.spec.sections import Beta, ExtraOptions, NonNegative, PluginName, Positive, Section, Wrong
 
 STALL_S = 540.0
 """[training] stall_s where a run says nothing; then it is left out of the JSON, as stored specifications have it."""
@@ -64,8 +65,7 @@ class TrainingSection(Section):
             return {**data, "local_epochs": 1}
         return data
 
-    @model_validator(mode="after")
-    def _epochs_or_steps(self) -> TrainingSection:
+    @override
+    def impossible(self) -> Iterator[Wrong]:
         if self.local_epochs is not None and self.local_steps is not None:
-            raise refusal("local_steps", "give local_epochs or local_steps, not both", self.local_steps)
-        return self
+            yield "local_steps", "give local_epochs or local_steps, not both", self.local_steps

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from covey.errors import SpecError
@@ -38,7 +38,11 @@ def refuse_unread(spec: RunSpec, keys: tuple[str, ...]) -> None:
     Raises:
         SpecError: Each of them, and what to write instead.
     """
-    unread = [(key, spec.unread[key]) for key in keys if key in spec.unread]
-    if unread:
-        where = f'a run of mode "{spec.mode}" does not read it'
-        raise SpecError("; ".join(f"{key}: {where}; {instead}" for key, instead in unread))
+    if unread := list(unread_by_mode(spec, keys)):
+        raise SpecError("; ".join(f"{key}: {text}" for key, text in unread))
+
+
+def unread_by_mode(spec: RunSpec, keys: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Of some keys those that runs of this mode do not read, each with what to write instead."""
+    where = f'a run of mode "{spec.mode}" does not read it'
+    return ((key, f"{where}; {spec.unread[key]}") for key in keys if key in spec.unread)

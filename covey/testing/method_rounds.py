@@ -205,7 +205,10 @@ class MethodRounds:
     def _answer(self, name: str, phase: int, result: TrainResult) -> StepAnswer:
         wanted = {part.name for part in sent(self.description.parts, phase)}
         paths = {part.name: part.path for part in result.parts if part.name in wanted}
-        return StepAnswer(name, float(result.examples), paths, phase=phase, metrics=counted(result.metrics))
+        metrics = counted(result.metrics)
+        total, count = metrics.get("loss", (0.0, 0.0))
+        loss = total / count if count else None
+        return StepAnswer(name, float(result.examples), paths, loss, phase=phase, metrics=metrics)
 
     def _job(self, answers: Sequence[StepAnswer], phase: int) -> StepJob:
         return StepJob(

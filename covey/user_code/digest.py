@@ -16,9 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FunctionType, ModuleType
 
+from covey.user_code.imports import file_of, imported_by
+
 _LIBRARY = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
 _INSTALLED = {"site-packages", "dist-packages"}
 _PACKAGE = __name__.partition(".")[0]
+GONE = "gone"
+"""In place of a digest: the file was deleted."""
 _digests: dict[str, str] = {}
 """Module to the SHA-256 (hex) of its file when it was first seen here."""
 _failed: set[str] = set()
@@ -86,17 +90,17 @@ def _reachable(root: str) -> set[str]:
     modules, waiting = set[str](), [root]
     while waiting:
         name = waiting.pop()
-        module = sys.modules.get(name)
-        if name in modules or module is None or not _counts(module, root):
+        if name in modules or not _counts(name, root):
             continue
         modules.add(name)
         if _top(name) != _PACKAGE:
-            waiting += [*_used(module), *_parents(name)]
+            waiting += [*_used(name), *imported_by(name), *_parents(name)]
     return modules
 
 
-def _used(module: ModuleType) -> Iterator[str]:
-    for value in list(vars(module).values()):
+def _used(name: str) -> Iterator[str]:
+    """What a module that is in memory has from others, however it came there."""
+    for value in list(vars(sys.modules[name]).values()) if name in sys.modules else ():
         # Asks nothing of an object itself, which may be a proxy that imports what it stands for.
         kind = type(value)
         if issubclass(kind, ModuleType):
@@ -111,11 +115,10 @@ def _parents(name: str) -> Iterator[str]:
         yield name
 
 
-def _counts(module: ModuleType, root: str) -> bool:
-    name, file = module.__name__, getattr(module, "__file__", None)
+def _counts(name: str, root: str) -> bool:
     if name == root:
-        return True
-    if not isinstance(file, str) or _top(name) == _PACKAGE or name == "__main__":
+        return name in sys.modules
+    if _top(name) == _PACKAGE or name == "__main__" or (file := file_of(name)) is None:
         return False
     return _top(name) == _top(root) or not (file.startswith(_LIBRARY) or _INSTALLED & set(Path(file).parts))
 
@@ -125,9 +128,11 @@ def _top(name: str) -> str:
 
 
 def _file_digest(name: str) -> str:
-    """SHA-256 (hex) of a module's file as it is now; empty: it cannot be read (any more)."""
-    file = getattr(sys.modules.get(name), "__file__", None)
+    """SHA-256 (hex) of a module's file as it is now; empty: it cannot be read now, or was never in memory."""
+    file = file_of(name)
     try:
-        return hashlib.sha256(Path(file).read_bytes()).hexdigest() if isinstance(file, str) else ""
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file is not None else ""
+    except FileNotFoundError:
+        return GONE
     except OSError:
         return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import re
 import sys
 import sysconfig
@@ -22,14 +23,24 @@ Frame = tuple[str, int, str]
 """File, line, function."""
 
 
+def error_text(error: BaseException) -> str:
+    """An error for people: `ValueError: no label 7 (tasks.py:31, in loss)`; without a text, the line that raised it."""
+    frame, name = _users(reversed(list(_frames(error.__traceback__)))), type(error).__name__
+    text, line = str(error).strip(), linecache.getline(frame[0], frame[1]).strip() if frame else ""
+    said = f"{name}: {text}" if text else f"{name} at `{line}`" if line else name
+    return said + (f" ({_named(frame)})" if frame else "")
+
+
 def place_of(error: BaseException) -> str:
     """Where an error was raised, as far as that is the user's code: `tasks.py:31, in loss`; else empty."""
-    return _innermost(reversed(list(_frames(error.__traceback__))))
+    frame = _users(reversed(list(_frames(error.__traceback__))))
+    return _named(frame) if frame else ""
 
 
 def place_in(dump: str) -> str:
-    """The same, of the stacks that `faulthandler` wrote: of the thread that is in the user's code."""
-    return _innermost((frame["file"], int(frame["line"]), frame["function"]) for frame in _FRAME.finditer(dump))
+    """Where the stacks that `faulthandler` wrote are, as far as that is the user's code: `tasks.py:31, in loss`."""
+    frame = _users((found["file"], int(found["line"]), found["function"]) for found in _FRAME.finditer(dump))
+    return _named(frame) if frame else ""
 
 
 def _frames(traceback: TracebackType | None) -> Iterator[Frame]:
@@ -39,11 +50,14 @@ def _frames(traceback: TracebackType | None) -> Iterator[Frame]:
         traceback = traceback.tb_next
 
 
-def _innermost(frames: Iterable[Frame]) -> str:
+def _named(frame: Frame) -> str:
+    return f"{shown(frame[0])}:{frame[1]}, in {frame[2]}"
+
+
+def _users(frames: Iterable[Frame]) -> Frame | None:
     """The first frame that is the user's, from the innermost on; packages that they installed come second."""
     theirs = [frame for frame in frames if _is_users(frame[0])]
-    chosen = next((frame for frame in theirs if not _INSTALLED.search(frame[0])), theirs[0] if theirs else None)
-    return f"{shown(chosen[0])}:{chosen[1]}, in {chosen[2]}" if chosen else ""
+    return next((frame for frame in theirs if not _INSTALLED.search(frame[0])), theirs[0] if theirs else None)
 
 
 def _is_users(file: str) -> bool:

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from covey.errors import Conflict, NotFound, SpecError
 from covey.gossip.ledger import Incarnation
 from covey.gossip.mass import ONE
-from covey.node.gossip.record.database import FILE, open_record
+from covey.node.gossip.record.database import FILE, create_record, open_record
 from covey.node.gossip.record.reader import RunFacts, read_facts, write_facts
 from covey.spec import GossipSpec
 
@@ -99,9 +99,8 @@ def reside(data_dir: Path, spec: GossipSpec, node: str, peers: Iterable[str], *,
     others = tuple(peer for peer in founders if peer.node != node)
     minted = ONE if number == 1 else 0
     facts = RunFacts(spec.name, spec.to_json(), me, tuple(sorted((*others, me))), minted)
-    engine = open_record(folder / str(number))
-    write_facts(engine, facts)
-    return Residence(folder / str(number), engine, facts)
+    create_record(folder / str(number), lambda engine: write_facts(engine, facts))
+    return _opened(folder / str(number))
 
 
 def _opened(folder: Path) -> Residence:

@@ -15,7 +15,7 @@ from covey.layout import Layout
 from covey.node.operator.adversary import Drill
 from covey.spec import RunSpec
 from covey.telemetry import LogFormat
-from covey.texts import read_text
+from covey.texts import read_text, why_no_toml
 from covey.validation import explain
 from covey.wire.transfers.lanes import MAX_LANES
 from covey.worker.client.confinement import Confinement
@@ -141,11 +141,14 @@ def read_settings(path: Path) -> NodeSettings:
         SpecError: Not TOML, an unknown key or a wrong value; the message names file, key and choices.
     """
     try:
-        return NodeSettings.model_validate(tomllib.loads(read_text(path)))
+        text = read_text(path)
+        return NodeSettings.model_validate(tomllib.loads(text))
     except FileNotFoundError:
         return NodeSettings()
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path} is not valid TOML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path} is not a text file in UTF-8 ({error}); save it as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SpecError(f"{path} is not valid TOML: {why_no_toml(text, error)}") from error
     except ValidationError as error:
         raise SpecError(f"{path}: {explain(error, NodeSettings)}") from error
 

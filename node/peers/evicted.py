@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import structlog
+from google.protobuf.message import DecodeError
 
 from covey.errors import CoveyError, IdentityError, NotFound
 from covey.gossip.ledger import Incarnation
@@ -40,7 +41,7 @@ class Evicted:
             try:
                 notice = eviction_from(pb.SignedEviction.FromString(path.read_bytes()))
                 self._notices.setdefault(self._read(notice)[0], notice)
-            except (CoveyError, OSError, ValueError) as error:
+            except (CoveyError, OSError, DecodeError) as error:
                 log.warning("a notice of eviction that does not count", file=str(path), reason=str(error))
 
     def take(self, notice: SignedNotice) -> tuple[Incarnation, EvictionStatement] | None:

@@ -23,6 +23,7 @@ from covey.node.peers.calls import PeerCalls
 from covey.node.peers.deliveries import Deliveries
 from covey.node.peers.dialer import Dialer, patience_s
 from covey.node.peers.evicted import Evicted
+from covey.node.peers.forwarder import Forwarder
 from covey.node.peers.hub import Hub
 from covey.node.peers.links import STOPPING
 from covey.node.peers.lives import Lives, Part
@@ -51,6 +52,7 @@ MAX_CONNECTIONS = 1024
 """So many may one address have."""
 GRACE_S = 0.5
 FOLDER = "evictions"
+LOOPBACK = "127.0.0.1:0"
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class PeerSettings:
         listen: Where this node is called, `HOST:PORT`; empty: nowhere, it only calls.
         known: Incarnations that are on record here.
         beat_s: How often each side of a link says something.
+        relay: The relay through which it is called, `HOST:PORT`; empty: through none.
     """
 
     part: Part
@@ -76,6 +79,7 @@ class PeerSettings:
     listen: str = ""
     known: tuple[Incarnation, ...] = ()
     beat_s: float = BEAT_S
+    relay: str = ""
 
 
 class PeerNetwork:
@@ -170,16 +174,21 @@ class PeerNetwork:
             raise IdentityError(f"the peers file has no node {settings.identity.name!r}, which this one is")
         await asyncio.to_thread(self._evicted.load)
         self.hub.recall()
-        address = await self._listen() if settings.listen else ""
+        address = await self._listen(settings.listen or LOOPBACK) if settings.listen or settings.relay else ""
+        if settings.relay:
+            self._spawn(Forwarder(settings.relay, settings.identity, address).run())
+        can_be_called = settings.listen or settings.relay
         for member in settings.roster.members.values():
-            wait_s = patience_s(Member(me, settings.listen), member)
-            if member.name != me and wait_s is not None:
+            wait_s = patience_s(Member(me, can_be_called), member)
+            if member.name != me and wait_s is None and not can_be_called:
+                log.warning("neither can be called: one of both needs an open port, or a relay", peer=member.name)
+            elif member.name != me and wait_s is not None:
                 calls = self._calls[member.name] = PeerCalls(member, settings.identity, self.hub)
                 self._spawn(Dialer(calls, self.hub, wait_s).run())
         self._spawn(self.hub.watch())
         return address
 
-    async def _listen(self) -> str:
+    async def _listen(self, where: str) -> str:
         allow_many_files()
         service = PeerService(self.hub, self._settings.roster)
 
@@ -191,11 +200,11 @@ class PeerNetwork:
         server = grpc.aio.server(options=server_options(), interceptors=[guard], maximum_concurrent_rpcs=MOST_CALLS)
         server.add_generic_rpc_handlers((peer_handler(service),))
         credentials = renewing_credentials(lambda: self._settings.identity, mutual=True)
-        port = listen(server, self._settings.listen, credentials, "--listen")
+        port = listen(server, where, credentials, "--listen")
         await server.start()
         self._server = server
         self._spawn(keep_bounded({port: MAX_CONNECTIONS}))
-        address = f"{self._settings.listen.rpartition(':')[0]}:{port}"
+        address = f"{where.rpartition(':')[0]}:{port}"
         log.info("ready for peers", listen=address)
         return address
 

@@ -164,6 +164,18 @@ class ArtifactFiles:
             )
             return spool
 
+    def unfinished(self) -> set[str]:
+        """The digests of files of which a part is here, whether the rest is coming just now or not."""
+        with self._lock:
+            return {*self._idle, *self._live}
+
+    def forget(self, digests: Iterable[str]) -> None:
+        """Drop what came of files that nobody waits for any more; what is coming just now stays."""
+        with self._beginning:
+            with self._lock:
+                idle = [digest for digest in digests if digest in self._idle]
+            self._recycle(self._part(digest) for digest in idle)
+
     def put(self, artifact: Artifact, data: bytes) -> Path:
         """Receive a whole small file at once, durably. Blocking; as `begin`, `Spool.write` and `Spool.finish`."""
         spool = self.begin(artifact)

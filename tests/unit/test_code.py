@@ -24,6 +24,9 @@ def folder(tmp_path, monkeypatch):
     yield tmp_path
     for name in [name for name in sys.modules if name.partition(".")[0] in ("mine", "beside")]:
         del sys.modules[name]
+    for known in (code._digests, code._belonging):
+        for name in [name for name in known if name.partition(".")[0] in ("mine", "beside")]:
+            del known[name]
 
 
 def width():
@@ -69,3 +72,43 @@ def test_coveys_own_and_installed_modules_are_left_alone():
     module = importlib.import_module("covey.learning.tasks.digits")
     assert "covey.learning.tasks.digits" not in code.forget_edited()
     assert sys.modules["covey.learning.tasks.digits"] is module
+
+
+CONSTANT = "from covey.learning.task import Task\nimport torch\n{0}\n\nclass Mine(Task):\n    def model(self):\n{1}"
+WAYS = {
+    "a constant": ("from beside import SCALE", "        return torch.nn.Linear(4, 8 * SCALE)\n"),
+    "within a function": ("", "        import beside\n        return torch.nn.Linear(4, 8 * beside.SCALE)\n"),
+    "a constant within a function": (
+        "",
+        "        from beside import SCALE\n        return torch.nn.Linear(4, 8 * SCALE)\n",
+    ),
+    "a neighbour": ("from .layers import WIDTH", "        return torch.nn.Linear(4, WIDTH)\n"),
+    "all names": ("from mine.layers import *", "        return torch.nn.Linear(4, WIDTH)\n"),
+    "in two steps": ("from mine.between import SIZE", "        return torch.nn.Linear(4, SIZE)\n"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_however_a_module_is_used_its_edit_counts(folder, way):
+    (folder / "mine" / "between.py").write_text("from beside import SCALE\nSIZE = 8 * SCALE\n")
+    text = CONSTANT.format(*WAYS[way]) + "    def train_data(self, data): return []\n"
+    (folder / "mine" / "tasks.py").write_text(text)
+    first, digest = width()
+    assert first == 8
+    assert (width(), code.forget_edited()) == ((8, digest), frozenset())
+    (folder / "beside.py").write_text("SCALE = 2\n")
+    (folder / "mine" / "layers.py").write_text("WIDTH = 16\n")
+    assert code.forget_edited()
+    second, other = width()
+    assert (second, other != digest) == (16, True)
+
+
+def test_a_module_that_was_deleted_is_missed(folder):
+    width()
+    (folder / "beside.py").unlink()
+    assert "beside" in code.forget_edited()
+    with pytest.raises(Exception, match="No module named 'beside'"):
+        width()
+    (folder / "beside.py").write_text("SCALE = 4\n")
+    code.forget_edited()
+    assert width()[0] == 32

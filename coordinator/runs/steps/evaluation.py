@@ -14,11 +14,13 @@ from covey.errors import CoveyError
 from covey.machines.evaluation import is_due
 from covey.metrics import counted, failed, merged, missing, ratios
 from covey.spec import parse_json
-from covey.storage.record.contract import RunRecord, Store
+from covey.storage.record.contract import EventRecord, RunRecord, Store
 from covey.worker.jobs.evaluation import EvaluateJob
 from covey.worker.jobs.operations import EVALUATE
 
 log = structlog.get_logger(room="coordinator")
+MOST_NAMED = 5
+"""Metrics that a node lacks of which an event says why."""
 NodeMetrics = Mapping[str, Sequence[float] | str]
 """Metric name to [total, count], or why it is missing: as nodes and workers report them."""
 
@@ -81,8 +83,13 @@ class RunEvaluation:
         return True
 
     async def note_node(self, node: str, version: int, totals: NodeMetrics) -> None:
-        """A node has evaluated the last version."""
+        """A node has evaluated the last version; what it lacks is an event, for the sum is of the others'."""
         self._of_nodes[node] = totals
+        if lacking := dict(list(missing(totals).items())[:MOST_NAMED]):
+            store, now = self._services.store, self._services.clock()
+            event = EventRecord(now, "metric-missing", self._run.run, node, {"version": version, "missing": lacking})
+            await store.persist(store.store.add_event, event)
+            self._log.warning("a node lacks a metric", node=node, version=version, missing=lacking)
         await self.note_merged(version, self._of_nodes.items())
 
     async def note_merged(self, version: int, metrics: Iterable[tuple[str, NodeMetrics]], prefix: str = "") -> None:

@@ -32,6 +32,7 @@ def gossip() -> None:
     examples=(
         "covey gossip start gossip.toml --data-dir /srv/node --peers peers.toml --listen 0.0.0.0:7410",
         "covey gossip start gossip.toml --data-dir /srv/node --peers peers.toml",
+        "covey gossip start gossip.toml --data-dir /srv/node --peers peers.toml --relay relay.example.org:443",
         "covey gossip start gossip.toml --data-dir /srv/node --peers peers.toml --durability power --stay",
     )
 )
@@ -39,6 +40,7 @@ def gossip() -> None:
 @click.option("--data-dir", type=FOLDER, required=True, help="This node's own folder; its identity is in it.")
 @click.option("--peers", type=EXISTING_FILE, required=True, help="Who takes part: the peers file, the same for all.")
 @click.option("--listen", type=Address(), default=None, help="Where peers call this node; without it, it only calls.")
+@click.option("--relay", type=Address(), default=None, help="The relay through which peers call this node.")
 @click.option(
     "--durability",
     type=click.Choice(["process", "power"]),
@@ -58,6 +60,7 @@ def start(
     data_dir: Path,
     peers: Path,
     listen: str | None,
+    relay: str | None,
     durability: Literal["process", "power"],
     rejoin: bool,
     stay: bool,
@@ -82,7 +85,7 @@ def start(
     tame_malloc()
     node = NodeConfig.load(data_dir, device=device, log_format=log_format, log_level=log_level)
     run = spec_of(spec)
-    ctx.exit(run_gossip_node(GossipConfig(node, run, peers, listen or "", durability, rejoin, stay)))
+    ctx.exit(run_gossip_node(GossipConfig(node, run, peers, listen or "", durability, rejoin, stay, relay or "")))
 
 
 @gossip.command(examples=("covey gossip leave --data-dir /srv/node",))

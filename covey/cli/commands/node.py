@@ -44,16 +44,25 @@ def node() -> None:
 
 
 def token_text(given: str) -> str:
-    """A join token as it was given: itself, in a file, or on standard input."""
+    """A join token as it was given: itself, in a file, or on standard input; in UTF-16, too, as Windows writes it."""
     if given == "-":
-        return sys.stdin.read(2 * MAX_TOKEN_CHARS)
+        return _text_of(sys.stdin.buffer.read(4 * MAX_TOKEN_CHARS))
     if given.lstrip().startswith(TOKEN_PREFIX):
         return given
     try:
-        with open(given, encoding="utf-8", errors="replace") as file:
-            return file.read(2 * MAX_TOKEN_CHARS)
+        with open(given, "rb") as file:
+            return _text_of(file.read(4 * MAX_TOKEN_CHARS))
     except OSError:
         return given  # which is said to be no token
+
+
+def _text_of(raw: bytes) -> str:
+    from covey.texts import decoded
+
+    try:
+        return decoded(raw)
+    except UnicodeDecodeError:
+        return raw.decode(errors="replace")
 
 
 @node.command(

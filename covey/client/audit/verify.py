@@ -95,8 +95,8 @@ class _Audit:
         commits: dict[int, CommitStatement] = {}
         updates: dict[Key, UpdateStatement] = {}
         yield from self._commits(signed, commits)
-        yield from self._updates(signed, updates)
-        recorded = {(item.round, item.node, _phase(item)): item for item in signed.updates}
+        recorded: dict[Key, SignedUpdate] = {}
+        yield from self._updates(signed, updates, recorded)
         yield from self._verdicts(commits, recorded)
         yield from self._bases(commits, updates, recorded)
 
@@ -141,10 +141,13 @@ class _Audit:
         if total > 1 + SHARES_TOLERANCE or (_is_plain_mean(self._run.spec) and total < 1 - SHARES_TOLERANCE):
             yield f"the shares of its accepted updates sum to {total:g}"
 
-    def _updates(self, signed: SignedRecord, statements: dict[Key, UpdateStatement]) -> Iterator[str]:
+    def _updates(
+        self, signed: SignedRecord, statements: dict[Key, UpdateStatement], recorded: dict[Key, SignedUpdate]
+    ) -> Iterator[str]:
         for item in signed.updates:
             name = f"round {item.round}, update of {item.node}"
             update, problem = _opened(UpdateStatement.from_bytes, item.signing_key, item.statement, item.signature)
+            recorded[item.round, item.node, _phase(item) if update is None else update.phase] = item
             if update is None:
                 yield f"{name}: {problem}"
                 continue

@@ -84,9 +84,11 @@ def check_values(model: nn.Module, *, own_fit: bool) -> None:
         own_fit: Whether the task trains by itself; then it may train what torch does not differentiate.
 
     Raises:
-        LayoutError: A parameter is not finite, or nothing can be trained.
+        LayoutError: A tensor has no values, a parameter is not finite, or nothing can be trained.
     """
     model = unwrapped(model)
+    empty = 'it has no values (device "meta"); make it on the CPU, or give it values in Task.model (after to_empty)'
+    _refuse((name, empty) for name, t in (*model.named_parameters(), *model.named_buffers()) if t.is_meta)
     advice = "a parameter has a value that is not finite; register what never changes as a buffer (register_buffer)"
     _refuse((name, advice) for name, p in model.named_parameters() if p.is_floating_point() and not _is_finite(p))
     if own_fit or any(p.requires_grad and p.numel() for p in model.parameters()):

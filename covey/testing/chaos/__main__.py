@@ -4,6 +4,7 @@
     python -m covey.testing.chaos --seed 7 --minutes 10 --nodes 4
     python -m covey.testing.chaos --works rounds --rounds 2000 --laps 1 --retain --minutes 60
     python -m covey.testing.chaos --faults kill-node cut-link suspend --pause 0.5 --json
+    python -m covey.testing.chaos --faults suspend stall-link --stretch 10 --minutes 10
 
 Synchronous runs are made once undisturbed; then all are, again and again, while faults strike, until the minutes are
 over and the last ones have ended. Then every synchronous run without exclusions has the undisturbed model,
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         works=given.works,
         kinds=given.faults,
         mean_pause_s=given.pause,
+        stretch=given.stretch,
         keep_all=not given.retain,
         fork=not given.execute,
     )
@@ -92,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=40, help="of each run (default 40)")
     parser.add_argument("--parameters", type=int, default=PARAMETERS, help="of synthetic models (default 20000: 80 kB)")
     parser.add_argument("--pause", type=float, default=MEAN_PAUSE_S, metavar="SECONDS", help="mean time between faults")
+    parser.add_argument("--stretch", type=float, default=1.0, metavar="TIMES", help="how much longer faults last")
     parser.add_argument("--works", nargs="+", choices=tuple(WORKS), default=tuple(WORKS), metavar="RUN")
     parser.add_argument("--faults", nargs="+", choices=tuple(KINDS), default=tuple(KINDS), metavar="FAULT")
     parser.add_argument("--retain", action="store_true", help="runs keep the usual updates only; they are not replayed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Collection
@@ -91,5 +92,6 @@ class Arena:
         """Send a signal to a daemon and its worker; the processes that got it."""
         pids = [self.daemon(name).pid, *filter(None, [self.federation.worker_pids.get(name)])]
         for pid in pids:
-            os.kill(pid, number)
+            with contextlib.suppress(ProcessLookupError):  # a worker that has just ended
+                os.kill(pid, number)
         return pids

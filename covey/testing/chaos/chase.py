@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from covey.errors import CoveyError
 from covey.testing.chaos import checks, figures
 from covey.testing.chaos.arena import Arena
 from covey.testing.chaos.faults import DOERS, FaultError, Undo
@@ -18,7 +19,7 @@ from covey.testing.chaos.figures import Figures
 from covey.testing.chaos.kinds import KINDS
 from covey.testing.chaos.schedule import COORDINATOR, EVERYBODY, MEAN_PAUSE_S, Strike, strikes
 from covey.testing.chaos.works import ALLOWED, PARAMETERS, WORKS, Work
-from covey.testing.federation import TERMINAL, FederationError
+from covey.testing.federation import TERMINAL
 
 POLL_S = 0.05
 ASK_S = 0.5
@@ -45,6 +46,7 @@ class Plan:
         works: Names of `WORKS`.
         kinds: Names of `KINDS`.
         mean_pause_s: Between two strikes.
+        stretch: How many times longer than usual they last.
         keep_all: Whether runs keep all updates, and are replayed.
         fork: Whether daemons are copies of one process, where that is enabled.
     """
@@ -59,6 +61,7 @@ class Plan:
     works: Sequence[str] = tuple(WORKS)
     kinds: Sequence[str] = tuple(KINDS)
     mean_pause_s: float = MEAN_PAUSE_S
+    stretch: float = 1.0
     keep_all: bool = True
     fork: bool = True
 
@@ -120,7 +123,7 @@ class Chase:
     def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
         self.plan, self._say = plan, say
         self._began = time.monotonic()
-        self._strikes = strikes(plan.seed, _names(plan.nodes), plan.kinds, plan.mean_pause_s)
+        self._strikes = strikes(plan.seed, _names(plan.nodes), plan.kinds, plan.mean_pause_s, plan.stretch)
         self._undo: list[tuple[float, Strike, Undo]] = []
         self._next, self._strike_at = next(self._strikes), 0.0
         self.outcome = Outcome()
@@ -133,7 +136,7 @@ class Chase:
             with arena:
                 self._say(f"seed {self.plan.seed}: {arena.federation.root}")
                 self._laps(arena)
-        except (FederationError, FaultError, TimeoutError) as error:
+        except (CoveyError, FaultError, OSError) as error:
             self.outcome.problems.append(str(error))
         self.outcome.problems += checks.tracebacks(arena)
         return self.outcome

@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from covey.testing.chaos.arena import Arena
 from covey.testing.chaos.schedule import Strike
@@ -52,7 +52,16 @@ def kill_everything(arena: Arena, strike: Strike) -> Undo:
 
 def suspend(arena: Arena, strike: Strike) -> Undo:
     """SIGSTOP of a daemon and its worker."""
-    pids = arena.signal_all_of(strike.target, signal.SIGSTOP)
+    return _suspended(arena, [strike.target])
+
+
+def suspend_everything(arena: Arena, strike: Strike) -> Undo:
+    """SIGSTOP of all daemons and workers."""
+    return _suspended(arena, arena.names)
+
+
+def _suspended(arena: Arena, names: Sequence[str]) -> Undo:
+    pids = [pid for name in names for pid in arena.signal_all_of(name, signal.SIGSTOP)]
 
     def resume() -> None:
         for pid in pids:
@@ -131,6 +140,7 @@ DOERS: dict[str, Callable[[Arena, Strike], Undo | None]] = {
     "kill-worker": kill_worker,
     "kill-everything": kill_everything,
     "suspend": suspend,
+    "suspend-everything": suspend_everything,
     "cut-link": cut_link,
     "cut-transfer": cut_transfer,
     "stall-link": stall_link,

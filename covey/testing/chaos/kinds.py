@@ -33,6 +33,7 @@ KINDS = {
     "kill-worker": Kind("kill -9 of a daemon's worker", "any", 0.0, 0.0, 2.0),
     "kill-everything": Kind("kill -9 of coordinator and nodes at once, as a power cut", "all", 0.0, 1.0, 0.5),
     "suspend": Kind("SIGSTOP of a daemon and its worker, then SIGCONT", "any", 0.2, 6.0, 2.0),
+    "suspend-everything": Kind("SIGSTOP of everybody at once, then SIGCONT", "all", 0.2, 6.0, 0.5),
     "cut-link": Kind("a node's connections are reset, and new ones too until it is over", "node", 0.0, 4.0, 2.0),
     "cut-transfer": Kind("a node's connection is reset after some more bytes", "node", 0.0, 0.0, 2.0),
     "stall-link": Kind("nothing passes in one direction of a node's link, which stays open", "node", 0.2, 5.0),

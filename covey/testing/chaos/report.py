@@ -27,6 +27,7 @@ def command_of(plan: Plan) -> str:
     words = f"python -m covey.testing.chaos --seed {plan.seed} --minutes {plan.minutes:g} --nodes {plan.nodes}"
     words += f" --rounds {plan.rounds} --pause {plan.mean_pause_s:g}"
     words += "" if plan.parameters == PARAMETERS else f" --parameters {plan.parameters}"
+    words += "" if plan.stretch == 1 else f" --stretch {plan.stretch:g}"
     words += "" if plan.laps is None else f" --laps {plan.laps}"
     if tuple(plan.works) != tuple(WORKS):
         words += f" --works {' '.join(plan.works)}"

@@ -42,9 +42,21 @@ class Strike:
 
 
 def strikes(
-    seed: int, nodes: Sequence[str], kinds: Sequence[str] = tuple(KINDS), mean_pause_s: float = MEAN_PAUSE_S
+    seed: int,
+    nodes: Sequence[str],
+    kinds: Sequence[str] = tuple(KINDS),
+    mean_pause_s: float = MEAN_PAUSE_S,
+    stretch: float = 1.0,
 ) -> Iterator[Strike]:
-    """The strikes of a seed, without end: pauses are exponential, kinds in proportion to their weights."""
+    """The strikes of a seed, without end: pauses are exponential, kinds in proportion to their weights.
+
+    Args:
+        seed: Of all that is drawn.
+        nodes: Their names.
+        kinds: Those that are drawn.
+        mean_pause_s: Between two strikes.
+        stretch: How many times longer than usual they last.
+    """
     draw, number = random.Random(seed), 0
     weights = [KINDS[kind].weight for kind in kinds]
     while True:
@@ -53,7 +65,7 @@ def strikes(
         (name,) = draw.choices(list(kinds), weights)
         kind = KINDS[name]
         target = _target(draw, kind.strikes, nodes)
-        lasts_s, fraction = draw.uniform(kind.least_s, kind.most_s), draw.random()
+        lasts_s, fraction = stretch * draw.uniform(kind.least_s, kind.most_s), draw.random()
         direction: Direction = draw.choice(("up", "down"))
         yield Strike(number, pause_s, name, target, lasts_s, fraction, direction)
 

@@ -26,6 +26,10 @@ MAX_TEXT = 16_384
 MAX_USES = 10_000
 _AROUND = BOM + "\"'`\u200b\u2018\u2019\u201c\u201d<>"
 """What mail programs and editors put around it."""
+_OF_MAIL = re.compile(r"^[ \t]*>[> \t]*|=\r?$", re.MULTILINE)
+"""What mail programs put into it: marks of quoted lines, and of soft line breaks."""
+MAX_BEFORE = 40
+"""Characters before it on its line: a prompt, or the name of a variable (`TOKEN=`)."""
 _ADDRESS = re.compile(r"[^\s:/]+:[0-9]{1,5}|\[[0-9a-fA-F:.%]+\]:[0-9]{1,5}")
 
 
@@ -70,15 +74,15 @@ class JoinToken:
 
     @classmethod
     def decode(cls, text: str) -> JoinToken:
-        """Read a token; line breaks from copying do no harm.
+        """Read a token; what copying and mail put around it or into it does no harm.
 
         Raises:
             IdentityError: It is not a whole token.
         """
-        text = "".join(text.split()).strip(_AROUND)
-        if not text.startswith(PREFIX):
+        before, prefix, body = "".join(_OF_MAIL.sub("", text).split()).partition(PREFIX)
+        if not prefix or len(before) > MAX_BEFORE:
             raise IdentityError("this is not a join token: it should begin with covey1.")
-        body = text.removeprefix(PREFIX)
+        body = body.strip(_AROUND)
         try:
             if len(body) > MAX_TEXT:
                 raise ValueError("too long")

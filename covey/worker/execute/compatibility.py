@@ -3,31 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from covey.aggregation.contract import Aggregator
-from covey.errors import SpecError
 from covey.learning.partition import PARTITIONS
 from covey.methods.contract import Combination as Parts
 from covey.spec import RunSpec
 from covey.worker.execute.from_spec import uses_feedback
-
-
-def refuse_impossible(parts: Parts, further: Iterable[tuple[str, str]] = ()) -> None:
-    """Check all combinations.
-
-    Args:
-        parts: What the specification names, made.
-        further: Wrong keys that were found already, with their reasons.
-
-    Raises:
-        SpecError: Each wrong key with its reason; all of them in one message.
-    """
-    wrong = [f"{key}: {reason}" for check in CHECKS for key, reason in check(parts)]
-    wrong += [f"{key}: {reason}" for key, reason in further]
-    if wrong:
-        raise SpecError("; ".join(wrong))
-
 
 Complaints = Iterator[tuple[str, str]]
 
@@ -271,7 +253,8 @@ def _local(parts: Parts) -> Complaints:
         yield "aggregation.name", text + "on the nodes; choose a rule without trusted data"
 
 
-CHECKS: tuple[Callable[[Parts], Complaints], ...] = (
+Check = Callable[[Parts], Complaints]
+CHECKS: tuple[Check, ...] = (
     _method,
     _task,
     _numbers,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from covey.errors import TaskError
 from covey.learning.data import size_of
@@ -11,7 +12,10 @@ from covey.learning.optimizers import local_optimizer
 from covey.learning.partition import partition_in
 from covey.methods.contract import Combination, Part, RunForm, parts_of
 from covey.parts import COLLECT, slot
-from covey.worker.execute.compatibility import refuse_impossible
+from covey.spec import RunSpec
+from covey.spec.unread import unread_by_mode
+from covey.worker.execute.attempts import Attempts
+from covey.worker.execute.compatibility import CHECKS, Check
 from covey.worker.execute.from_spec import (
     by_policy,
     change_codec,
@@ -34,7 +38,7 @@ from covey.worker.program.local_tensors import LOCAL
 
 
 def describe(job: DescribeJob, host: Host) -> Description:
-    """Make everything that a specification names, and refuse what cannot work together.
+    """Make everything that a specification names, and refuse what cannot work together: all of it in one message.
 
     Raises:
         PluginError: A name is not installed here.
@@ -42,42 +46,88 @@ def describe(job: DescribeJob, host: Host) -> Description:
         TaskError: The task's code failed.
         LayoutError: The model cannot be exchanged, or nothing in it can be trained.
     """
-    context = RunContext(job.spec_json, host.device, paths=job.data_paths, options={}, allow_path=job.allow_path)
-    if job.submitted:
-        context.check_model()
-    spec, codec, optimizer = context.spec, load_codec(context.spec.exchange), load_server_optimizer(context.spec)
-    rule, policy = (None, load_policy(spec)) if by_policy(spec) else (load_aggregator(spec), None)
-    central, (layout, local) = _central(context, job), context.form()
-    parts = Combination(
-        spec=spec,
-        task=context.task,
-        layout=layout,
-        rule=rule,
-        policy=policy,
-        fallback=load_fallback(spec),
-        codec=codec,
-        optimizer=optimizer,
-        central=central,
-        method=context.method,
-        local=local,
+    context = RunContext(
+        job.spec_json, host.device, paths=job.data_paths, options={}, allow_path=job.allow_path, later=job.submitted
     )
-    refuse_impossible(parts, unread_keys(parts, frozenset(job.written)))
-    declared = parts_of(context.method, RunForm(spec, layout))
-    spent_metrics(codec, 1)  # refuses where the package for it is missing
-    last = spec.rounds_in_all if "momentum" in spec.training.schedule else 1
-    for number in range(1, last + 1):  # refuses an unknown optimizer or schedule, and a momentum of 1
-        local_optimizer((), spec.training, number, spec.rounds_in_all)
-    partition_in(spec.data)
+    parts, declared = _checked(context, job)
+    spec, codec, layout = parts.spec, parts.codec, parts.layout
     return Description(
         # What stays on the nodes cannot be evaluated here.
-        central=central > 0 and not local and context.method.global_model,
+        central=parts.central > 0 and not parts.local and context.method.global_model,
         aggregator_min=_needed(parts),
         slots=state_slots(parts, declared),
         parts=tuple(part.declared(codec) for part in declared),
         phases=context.method.phases,
         global_model=context.method.global_model,
         model_bytes=layout.file_bytes,
-        node_state=(*node_state(spec, codec), *_kept_on_nodes(declared), *([slot(LOCAL)] if local else [])),
+        node_state=(*node_state(spec, codec), *_kept_on_nodes(declared), *([slot(LOCAL)] if parts.local else [])),
+    )
+
+
+def _checked(context: RunContext, job: DescribeJob) -> tuple[Combination, tuple[Part, ...]]:
+    """What the specification names, made, and the parts that the method declares. Raises as `describe`."""
+    spec, tries, written = context.spec, Attempts(), frozenset(job.written)
+    if job.submitted:
+        tries.of(context.check_model)
+    wrong = [(key, text) for key, text, _ in spec.impossible()]
+    wrong += unread_by_mode(spec, job.written)
+    parts, declared = _combination(context, job, tries), None
+    if parts is not None:
+        made = parts
+        for check in CHECKS:
+            wrong += tries.of(partial(_listed, check, made)) or []
+        wrong += tries.of(lambda: list(unread_keys(made, written))) or []
+        declared = tries.of(lambda: parts_of(context.method, RunForm(spec, made.layout)))
+        tries.of(lambda: spent_metrics(made.codec, 1))  # refuses where the package for it is missing
+    tries.of(partial(_try_optimizers, spec))
+    tries.of(lambda: partition_in(spec.data))
+    tries.finish(wrong)
+    if parts is None or declared is None:
+        raise RuntimeError("a specification that could not be made was not refused")
+    return parts, declared
+
+
+def _listed(check: Check, parts: Combination) -> list[tuple[str, str]]:
+    return list(check(parts))
+
+
+def _try_optimizers(spec: RunSpec) -> None:
+    """Refuses an unknown optimizer or schedule, and a momentum of 1."""
+    last = spec.rounds_in_all if "momentum" in spec.training.schedule else 1
+    for number in range(1, last + 1):
+        local_optimizer((), spec.training, number, spec.rounds_in_all)
+
+
+def _combination(context: RunContext, job: DescribeJob, tries: Attempts) -> Combination | None:
+    """All that is named; None where something could not be made, which `tries` has noted."""
+    spec = context.spec
+    task, method = tries.of(lambda: context.task), tries.of(lambda: context.method)
+    rule = policy = None
+    if by_policy(spec):
+        policy = tries.of(partial(load_policy, spec))
+    else:
+        rule = tries.of(partial(load_aggregator, spec))
+    fallback = tries.of(partial(load_fallback, spec))
+    codec, optimizer = tries.of(partial(load_codec, spec.exchange)), tries.of(partial(load_server_optimizer, spec))
+    if task is None or method is None or codec is None or optimizer is None or (rule is None and policy is None):
+        return None
+    if spec.aggregation.fallback and fallback is None:
+        return None
+    central, form = tries.of(partial(_central, context, job)), tries.of(context.form)
+    if central is None or form is None:
+        return None
+    return Combination(
+        spec=spec,
+        task=task,
+        layout=form[0],
+        rule=rule,
+        policy=policy,
+        fallback=fallback,
+        codec=codec,
+        optimizer=optimizer,
+        central=central,
+        method=method,
+        local=form[1],
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from covey.errors import PluginError
 from covey.learning.optimizers import LOCAL_OPTIMIZERS
 from covey.learning.partition import PARTITIONS
 from covey.learning.schedules import SCHEDULES
@@ -40,7 +41,10 @@ def unread_keys(parts: Parts, written: frozenset[str]) -> Iterator[tuple[str, st
 
 def _of_plugins(named: list[tuple[Kind[Any], str, str]], written: frozenset[str]) -> Iterator[tuple[str, str]]:
     for kind, section, name in named:
-        own = kind.load(name, section).section_keys
+        try:
+            own = kind.load(name, section).section_keys
+        except PluginError:  # that it is not there is said elsewhere
+            continue
         readers = _readers(kind, section)
         for key in sorted(set(readers) - set(own)):
             if f"{section}.{key}" in written:

@@ -16,12 +16,13 @@ from torch.utils.data import Dataset
 
 from covey.errors import LayoutError
 from covey.layout import Layout, TensorSpec
-from covey.learning.data import held_on, in_memory
+from covey.learning.data import held_on
 from covey.learning.models.entries import check_values
 from covey.learning.models.state import layout_of
 from covey.learning.models.transient import TransientState
 from covey.learning.partition import part_of, partition_in
 from covey.learning.returns import data_of, method_of, model_of
+from covey.learning.streams import in_memory
 from covey.learning.task import NodeData, Task, central_data_of, load_task, task_errors
 from covey.learning.training.seeding import seed_torch
 from covey.methods.contract import METHODS, Method, Part, RunForm, parts_of
@@ -29,6 +30,7 @@ from covey.seeds import derive_seed
 from covey.spec import RunSpec, parse_json
 from covey.user_code.digest import code_digest, forget_edited
 from covey.worker.program.local_tensors import LocalTensors
+from covey.worker.program.process_settings import KEPT
 
 log = structlog.get_logger(room="worker")
 MAX_RUNS = 2
@@ -38,7 +40,7 @@ MAX_PARTS = 10_000
 
 
 class RunContext:
-    """One run on this machine; everything is made when it is first needed."""
+    """One run on this machine; everything is made when it is first needed. `later` as in `covey.spec.parse_toml`."""
 
     def __init__(
         self,
@@ -48,10 +50,11 @@ class RunContext:
         paths: Mapping[str, str],
         options: Mapping[str, JsonValue],
         allow_path: bool,
+        later: bool = False,
     ) -> None:
         if edited := forget_edited():
             log.info("edited modules are imported anew", modules=sorted(edited))
-        self.spec: RunSpec = parse_json(spec_json)
+        self.spec: RunSpec = parse_json(spec_json, later=later)
         self.device = device
         self._allow_path = allow_path
         self._data = NodeData(paths, options)
@@ -62,7 +65,9 @@ class RunContext:
     @cached_property
     def task(self) -> Task:
         """The run's task."""
-        return load_task(self.spec.task, allow_path=self._allow_path)
+        task = load_task(self.spec.task, allow_path=self._allow_path)
+        KEPT.keep()
+        return task
 
     @cached_property
     def code(self) -> str:

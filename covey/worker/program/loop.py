@@ -11,11 +11,12 @@ import torch
 
 from covey.errors import CoveyError, TaskError, WorkerError
 from covey.plugins import by_path
-from covey.user_code.place import place_of
+from covey.user_code.place import error_text
 from covey.worker.jobs.operations import OPERATIONS, Operation
 from covey.worker.jobs.serialization import from_json, to_json
 from covey.worker.program.host import Host
 from covey.worker.program.pipe import Cancelled, Channel, Request
+from covey.worker.program.process_settings import KEPT
 
 log = structlog.get_logger(room="worker")
 Function = Callable[[Any, Host], object]
@@ -69,17 +70,18 @@ class Program:
             self._channel.fail(TaskError(f"{request.op}: the task's code called sys.exit({error.code!r})"))
         except Exception as error:
             log.exception("failed", op=request.op)
-            at = place_of(error)
-            text = f"{request.op}: {type(error).__name__}: {error}" + (f" ({at})" if at else "")
-            self._channel.fail(WorkerError(self._host.with_log(text)))
+            self._channel.fail(WorkerError(self._host.with_log(f"{request.op}: {error_text(error)}")))
 
     def _done(self, request: Request) -> object:
         if request.op not in KNOWN:
             raise WorkerError(f"no operation {request.op!r}; there are: {', '.join(KNOWN)}")
         operation, function = KNOWN[request.op]
         job = from_json(operation.job, request.args)
-        with by_path(getattr(job, "allow_path", False)):
-            return function(job, self._host)
+        try:
+            with by_path(getattr(job, "allow_path", False)):
+                return function(job, self._host)
+        finally:
+            KEPT.put_back()
 
 
 def _cause(error: CoveyError) -> BaseException | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from covey.errors import StoreError
 from covey.node.gossip.record.schema import VERSION, Base, RunRow
+from covey.storage.files.spool import disk_errors, sync_folder
 from covey.storage.sql.engine import database_url, make_engine, translated
 
 FILE = "record.db"
@@ -18,14 +20,37 @@ SYNCHRONOUS = {"process": "NORMAL", "power": "FULL"}
 """What SQLite syncs in WAL mode: nothing at a commit (a killed process loses nothing), or the log at each commit."""
 
 
-def open_record(folder: Path) -> Engine:
+def create_record(folder: Path, write: Callable[[Engine], None]) -> None:
+    """Make a run's record, under its name only when it is whole: nobody reads half of one, or gets in the way of it.
+
+    Args:
+        folder: Where; made if it is missing.
+        write: Writes its first rows.
+
+    Raises:
+        StoreError: It cannot be made.
+    """
+    staged = folder / f"{FILE}.new"
+    for left in folder.glob(f"{staged.name}*"):  # of one that was never finished
+        left.unlink()
+    engine = open_record(folder, staged.name)
+    try:
+        write(engine)
+    finally:
+        engine.dispose()
+    with disk_errors(staged):
+        staged.rename(folder / FILE)
+        sync_folder(folder)
+
+
+def open_record(folder: Path, file: str = FILE) -> Engine:
     """The engine of a run's record; tables are made where there are none.
 
     Raises:
         StoreError: It cannot be opened, or was written by another version.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    engine = make_engine(database_url(f"sqlite:///{folder / FILE}"))
+    engine = make_engine(database_url(f"sqlite:///{folder / file}"))
     with translated():
         Base.metadata.create_all(engine)
     require_version(engine, folder)

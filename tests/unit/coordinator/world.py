@@ -239,10 +239,13 @@ class World:
 
     async def _receive(self, stream, spool, *, offset, stall_s, on_progress):
         self.received.append(offset)
-        async for chunk in stream:
-            await asyncio.to_thread(spool.write, chunk)
-            on_progress(len(chunk))
-        await asyncio.to_thread(spool.finish)
+        try:
+            async for chunk in stream:
+                await asyncio.to_thread(spool.write, chunk)
+                on_progress(len(chunk))
+            await asyncio.to_thread(spool.finish)
+        finally:
+            spool.abandon()
 
     # -- runs
 

@@ -43,6 +43,11 @@ def test_every_kind_is_drawn_and_can_be_done_and_strikes_whom_it_should() -> Non
         assert all(kind.least_s <= strike.lasts_s <= kind.most_s for strike in mine)
 
 
+def test_strikes_can_last_longer() -> None:
+    stretched = list(itertools.islice(strikes(7, NODES, stretch=10.0), 50))
+    assert [strike.lasts_s for strike in stretched] == [10.0 * strike.lasts_s for strike in first(50, 7)]
+
+
 def test_only_what_was_chosen_is_drawn() -> None:
     assert {strike.kind for strike in first(50, 1, "kill-node", "suspend")} == {"kill-node", "suspend"}
 

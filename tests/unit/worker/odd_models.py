@@ -171,6 +171,8 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "infinite-parameter": (lambda: Odd(parameter("mask", causal_mask(), trained=False)), "'mask'.*register_buffer"),
     "frozen": (lambda: nn.Linear(4, 3).requires_grad_(False), "frozen.*'weight'"),
     "no-parameters": (nn.Flatten, "no parameters"),
+    "no-values": (lambda: Odd(parameter("late", torch.empty(3, device="meta"))), "'late'.*no values.*to_empty"),
+    "no-values-in-a-buffer": (lambda: Odd(buffer("late", torch.empty(3, device="meta"))), "'late'.*no values"),
     "reserved": (lambda: Odd(buffer("__metadata__", torch.ones(1))), "__metadata__"),
 }
 

@@ -10,7 +10,9 @@ import pytest
 from covey import messages as msg
 from covey.artifact import artifact_of
 from covey.coordinator.runs.sent_again import Resent
-from covey.errors import NotFound
+from covey.coordinator.runs.unfinished import UnfinishedUploads
+from covey.errors import NotFound, TransferError
+from covey.machines.protocol import NodeAnswered
 from covey.wire.identities.signing import ReceiptStatement, SigningKey
 
 
@@ -214,6 +216,44 @@ async def test_nothing_is_received_that_was_not_offered_or_was_given_up(world, o
     await world.offers.receive("ada", files["two"].artifact.digest, 0, stream(files["two"].data))
     world.offers.drop("ada")
     assert verdicts(world, "two") == {"ada": "received"}
+
+
+async def breaks_off(data):
+    """A stream that ends before its sender has said that this was all."""
+    yield memoryview(data)
+    raise TransferError("the connection broke")
+
+
+async def begin(world, assignment):
+    """Ada's upload breaks off when all but its end has come; the file."""
+    offer, part = large(world, "ada", assignment, b"large")
+    await world.offers.offer("ada", offer)
+    with pytest.raises(TransferError):
+        await world.offers.receive("ada", part.artifact.digest, 0, breaks_off(part.data))
+    return part.artifact.digest
+
+
+async def test_what_came_of_an_update_is_kept_until_nobody_waits_for_it(world, opened):
+    digest = await begin(world, (await opened("run"))["run"]["ada"])
+    world.offers.drop("ada")  # its session has ended: it may come back and go on
+    await world.offers.unfinished.tidy()
+    assert world.files.unfinished() == {digest}
+    run = world.runs.of("run")
+    run.post(NodeAnswered("ada", 1, "declined", "no time", world.services.clock(), 1))
+    await heard(world, "run", "ada")
+    await world.offers.unfinished.tidy()
+    assert world.files.unfinished() == set()
+    assert list((world.files.root / "spool").iterdir()) == []
+
+
+async def test_what_came_before_a_restart_is_kept_while_a_run_is_in_progress(world, opened):
+    digest = await begin(world, (await opened("run"))["run"]["ada"])
+    after = UnfinishedUploads(world.services, world.runs)
+    await after.tidy()
+    assert world.files.unfinished() == {digest}
+    world.record.finish_run("run", "stopped", "", 2000.0)
+    await after.tidy()
+    assert world.files.unfinished() == set()
 
 
 async def test_an_update_that_the_record_refuses_leaves_no_file(world, opened):

@@ -164,6 +164,16 @@ async def test_what_several_nodes_say_of_the_last_version_is_merged(world):
     assert facts.values == world.record.version(run, 0).metrics == {"nodes/accuracy": 0.25}
 
 
+async def test_what_one_node_lacks_of_them_is_an_event(world):
+    run = make.start_run(world.record)
+    evaluation = RunEvaluation(world.services, world.record.run(run), RunFacts(run, "n", "rounds"))
+    await evaluation.note_node("ada", 0, {"auc": (0.7, 1.0)})
+    await evaluation.note_node("bob", 0, {"auc": "it is nan over 1"})
+    assert world.record.version(run, 0).metrics == {"nodes/auc": 0.7}
+    (event,) = [event for event in world.record.events(run=run) if event.kind == "metric-missing"]
+    assert (event.node, event.detail) == ("bob", {"version": 0, "missing": {"auc": "it is nan over 1"}})
+
+
 # -- retention
 
 

@@ -1,16 +1,19 @@
 """Data as people have it: ragged examples, mappings, streams, and processes that load ahead."""
 
 import random
+import resource
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from covey.errors import TaskError
-from covey.learning import data
-from covey.learning.data import batches, in_memory, moved, size_of
+from covey.learning import streams
+from covey.learning.data import batches, moved, size_of
+from covey.learning.streams import in_memory
 from covey.learning.task import FitSettings, LossOutput, NodeData, Task, central_data_of
 from covey.learning.training.loop import evaluate, gradient, steps_in_round, train
 from covey.learning.training.prefetch import prefetched
@@ -124,9 +127,38 @@ def test_a_stream_is_read_to_its_end(monkeypatch):
     assert size_of(kept) == 20
     assert kept[3][0].tolist() == [3.0, 3.0, 3.0]
     assert in_memory(kept) is kept
-    monkeypatch.setattr(data, "MAX_STREAMED", 19)
-    with pytest.raises(TaskError, match="more than 19 examples"):
+    monkeypatch.setattr(streams, "MAX_STREAMED", 19)
+    with pytest.raises(TaskError, match=r"Stream has more than 19 examples.*map-style data set"):
         in_memory(Stream())
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        torch.zeros(1 << 17),
+        (torch.zeros(1 << 17), 1),
+        {"image": np.zeros(1 << 16), "id": "a"},
+        [b"x" * (1 << 19)],
+        "x" * (1 << 19),
+    ],
+    ids=["tensor", "pair", "mapping", "bytes", "text"],
+)
+def test_a_stream_without_end_or_of_large_examples_is_refused_by_its_size(monkeypatch, example):
+    class Endless(IterableDataset):
+        def __iter__(self):
+            while True:
+                yield example
+
+    monkeypatch.setattr(streams, "bytes_to_hold", lambda: 10 << 20)
+    with pytest.raises(TaskError, match=r"Endless takes more than 0.00977 GiB with its first (19|20|21) examples"):
+        in_memory(Endless())
+
+
+def test_a_stream_may_take_a_part_of_the_memory_that_the_worker_has(monkeypatch):
+    whole = streams.bytes_to_hold()
+    assert (1 << 28) < whole < (1 << 44)
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (1 << 26, 1 << 26))
+    assert streams.bytes_to_hold() == 1 << 25
 
 
 def test_mappings_and_other_containers_are_moved_whole():

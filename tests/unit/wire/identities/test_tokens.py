@@ -54,6 +54,12 @@ def test_copying_it_over_several_lines_does_no_harm(token):
     assert JoinToken.decode(f"  {text[:70]}\n   {text[70:200]}\r\n{text[200:]}\n") == token
 
 
+@pytest.mark.parametrize("form", ["TOKEN={}", "$ {}", "> {0}\r\n> {1}", "{0}=\r\n{1}", "“{}”", "export T='{}'\n"])
+def test_what_is_pasted_with_it_does_no_harm(token, form):
+    text = token.encode()
+    assert JoinToken.decode(form.format(*([text[:76], text[76:]] if "{1}" in form else [text]))) == token
+
+
 def test_it_does_not_show_its_secret(token):
     assert "secret" not in repr(token)
     assert repr(token.secret)[2:-1] not in repr(token)

@@ -1,0 +1,204 @@
+"""Real nodes of a gossip run on this machine, without a coordinator: an authority, identities, a peers file, processes.
+
+    with GossipNodes(tmp_path, SPEC, nodes=3) as nodes:
+        nodes.start_all()
+        nodes.kill(1)
+        nodes.start(1)
+        nodes.wait()                            # until every node has done its steps
+        assert nodes.audit()["exact"]
+
+Between a node and those that call it stands a relay where `relays` is true: `nodes.relay(2).partition()`. Whatever
+happens in the body, at the end every process is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import uuid
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from covey.client import authority
+from covey.client.gossip_nodes import read_node
+from covey.errors import CoveyError
+from covey.testing.launch.forks import COMMAND, run_covey
+from covey.testing.launch.processes import Daemon, end_all, wait_until
+from covey.testing.relay import RelayThread
+
+MARK = "COVEY_FEDERATION"
+READY_S = 60.0
+
+
+class GossipNodes:
+    """The nodes of one run: `daemons[i]` (None while not started), named n0, n1, ...
+
+    Args:
+        root: A folder for everything.
+        spec: The run's specification, TOML.
+        nodes: How many.
+        relays: Whether a relay stands before each node.
+        callers: Nodes without an address: they only call.
+        relayed: Nodes without an open port that wait at a relay (`covey relay start`), where others call them.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        spec: str,
+        nodes: int,
+        *,
+        relays: bool = False,
+        callers: Collection[int] = (),
+        relayed: Collection[int] = (),
+    ) -> None:
+        self.root, self.names = root, [f"n{index}" for index in range(nodes)]
+        self.spec, self.peers = root / "run.toml", root / "peers.toml"
+        self.daemons: list[Daemon | None] = [None] * nodes
+        self._callers, self._relayed, self._exits, self._mark = callers, relayed, ExitStack(), uuid.uuid4().hex
+        self._meeting: Daemon | None = None
+        self._meeting_address = ""
+        self._addresses = [f"127.0.0.1:{port}" for port in _free_ports(nodes)]
+        self._relays = [RelayThread(address) for address in self._addresses] if relays else []
+        root.mkdir(parents=True, exist_ok=True)
+        self.spec.write_text(spec)
+
+    def __enter__(self) -> GossipNodes:
+        for relay in self._relays:
+            self._exits.enter_context(relay)
+        authority.init(self.root / "ca")
+        if self._relayed:
+            self._open_meeting()
+        entries = []
+        for index, name in enumerate(self.names):
+            issued = authority.issue(self.root / "ca", name, self.folder(index) / "identity")
+            address = "" if index in self._callers else f'address = "{self.address(index)}"\n'
+            entries.append(f'[[peers]]\nname = "{name}"\n{address}fingerprint = "{issued.fingerprint}"\n')
+        self.peers.write_text("\n".join(entries))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            for daemon in filter(None, self.daemons):
+                error.add_note(f"the log of {daemon.name} ends:\n{daemon.tail()}")
+        end_all([daemon for daemon in (*self.daemons, self._meeting) if daemon is not None], MARK, self._mark)
+        self._exits.close()
+
+    def _open_meeting(self) -> None:
+        """Start the relay that nodes wait at."""
+        announced = self.root / "relay.json"
+        options = ["--authority", self.root / "ca" / "authority.crt", "--announce", announced]
+        command = _command(["relay", "start", "--listen", "127.0.0.1:0", *options])
+        self._meeting = Daemon("relay", command, self.root / "relay.log", self._environment(), may_die=False)
+        if not wait_until(announced.exists, READY_S):
+            raise CoveyError(f"the relay did not start:\n{self._meeting.tail()}")
+        self._meeting_address = json.loads(announced.read_text())["listen"]
+
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, MARK: self._mark, "PYTHONUNBUFFERED": "1"}
+
+    def folder(self, index: int) -> Path:
+        """A node's data directory."""
+        return self.root / self.names[index]
+
+    def address(self, index: int) -> str:
+        """Where others call a node."""
+        if index in self._relayed:
+            return self._meeting_address
+        return self._relays[index].address if self._relays else self._addresses[index]
+
+    def relay(self, index: int) -> RelayThread:
+        """What stands before a node."""
+        return self._relays[index]
+
+    def start(self, index: int, *, env: Mapping[str, str] | None = None, options: Collection[str] = ()) -> Daemon:
+        """Start a node, or start it again."""
+        listen = [] if index in self._callers else ["--listen", self._addresses[index]]
+        if index in self._relayed:
+            listen = ["--relay", self._meeting_address]
+        command = ["gossip", "start", self.spec, "--data-dir", self.folder(index), "--peers", self.peers, *listen]
+        whole = {**self._environment(), **(env or {})}
+        log = self.root / f"{self.names[index]}.log"
+        texts = _command([*command, "--device", "cpu", *options])
+        may_die = "COVEY_FAULTS" in whole
+        daemon = self.daemons[index] = Daemon(self.names[index], texts, log, whole, may_die=may_die)
+        return daemon
+
+    def start_all(self, **options: Any) -> None:
+        """Start every node."""
+        for index in range(len(self.names)):
+            self.start(index, **options)
+
+    def daemon(self, index: int) -> Daemon:
+        """A started node."""
+        daemon = self.daemons[index]
+        if daemon is None:
+            raise CoveyError(f"{self.names[index]} was not started")
+        return daemon
+
+    def kill(self, index: int) -> None:
+        """SIGKILL, as a power cut."""
+        self.daemon(index).kill()
+
+    def wait(self, timeout_s: float = 120.0) -> None:
+        """Wait until every started node has ended, in order."""
+        for daemon in filter(None, self.daemons):
+            code = daemon.wait(timeout_s)
+            if code != 0:
+                raise CoveyError(f"{daemon.name} ended with exit code {code}; its log ends:\n{daemon.tail()}")
+
+    def models(self) -> list[str]:
+        """Each node's newest model on record (model_sha256)."""
+        return [read_node(self.folder(index)).model_sha256 for index in range(len(self.names))]
+
+    def steps(self, index: int) -> int:
+        """How many steps a node has on record; 0 before it has a record."""
+        try:
+            return read_node(self.folder(index)).machine.step
+        except CoveyError:
+            return 0
+
+    def until_step(self, index: int, step: int, timeout_s: float = 60.0) -> None:
+        """Wait until a node has done so many steps."""
+        if not wait_until(lambda: self.steps(index) >= step, timeout_s):
+            raise CoveyError(f"{self.names[index]} did not come to step {step}:\n{self.daemon(index).tail()}")
+
+    def audit(self) -> dict[str, Any]:
+        """`covey gossip audit --json` of all nodes."""
+        folders = [self.folder(index) for index in range(len(self.names))]
+        found: dict[str, Any] = json.loads(self.cli("gossip", "audit", *folders, "--json"))
+        return found
+
+    def cli(self, *arguments: object, timeout_s: float = 60.0) -> str:
+        """Run a `covey` command; what it printed.
+
+        Raises:
+            CoveyError: It failed.
+        """
+        done = run_covey(arguments, env={**os.environ, MARK: self._mark}, timeout_s=timeout_s)
+        if done.returncode != 0:
+            text = " ".join(map(str, arguments))
+            raise CoveyError(f"covey {text}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+
+def _command(arguments: Collection[object]) -> list[str]:
+    return [sys.executable, "-m", COMMAND, *map(str, arguments)]
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now. A peers file has them before anybody does."""
+    with ExitStack() as open_ones:
+        found = []
+        for _ in range(count):
+            probe = open_ones.enter_context(socket.socket())
+            probe.bind(("127.0.0.1", 0))
+            found.append(int(probe.getsockname()[1]))
+        return found

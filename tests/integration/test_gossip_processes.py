@@ -1,0 +1,71 @@
+"""Real nodes without a coordinator: the models of the simulation, all mass accounted for, whatever breaks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from covey.testing.gossip import GossipNodes
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
+ONE = 1 << 52
+SPEC = """
+name = "gossip"
+mode = "gossip"
+seed = 3
+[task]
+name = "digits"
+[data]
+partition = "shards"
+[training]
+local_steps = 2
+learning_rate = 0.1
+[gossip]
+steps = {steps}
+min_nodes = {nodes}
+"""
+
+
+def simulated(tmp_path: Path, spec: str, nodes: int) -> Any:
+    """The outcome of the same run in one process."""
+    (tmp_path / "simulated.toml").write_text(spec)
+    command = [sys.executable, "-m", "covey", "gossip", "simulate", str(tmp_path / "simulated.toml"), "--json"]
+    done = subprocess.run([*command, "--nodes", str(nodes)], capture_output=True, text=True, timeout=200, check=True)
+    return json.loads(done.stdout)
+
+
+def check(nodes: GossipNodes, outcome: Any) -> None:
+    """Every node has the model of the simulation, and no mass was made or lost."""
+    assert nodes.models() == [peer["model_sha256"] for peer in outcome["peers"]]
+    mass = nodes.audit()
+    assert (mass["exact"], mass["in_flight"], mass["lost"], mass["findings"]) == (True, 0, 0, [])
+    assert mass["live"] == mass["minted"] == ONE * len(nodes.names)
+
+
+def test_three_nodes_one_only_calls_one_waits_at_a_relay_and_one_is_killed(tmp_path: Path) -> None:
+    spec = SPEC.format(steps=12, nodes=3)
+    outcome = simulated(tmp_path, spec, 3)
+    with GossipNodes(tmp_path / "real", spec, 3, callers=[0], relayed=[2]) as nodes:
+        nodes.start_all()
+        nodes.until_step(1, 4, 120)
+        nodes.kill(1)
+        nodes.start(1)
+        nodes.wait()
+        check(nodes, outcome)
+
+
+def test_eight_nodes_whose_connections_are_cut_all_the_time(tmp_path: Path) -> None:
+    spec = SPEC.format(steps=8, nodes=8)
+    outcome = simulated(tmp_path, spec, 8)
+    with GossipNodes(tmp_path / "real", spec, 8, relays=True) as nodes:
+        for index in range(8):
+            nodes.relay(index).do(lambda relay: relay.cut_each("up", after_bytes=30_000))
+        nodes.start_all()
+        nodes.wait(200)
+        assert sum(nodes.relay(index).cuts for index in range(8)) > 8
+        check(nodes, outcome)

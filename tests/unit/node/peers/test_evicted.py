@@ -1,0 +1,69 @@
+"""Notices on disk: they count again after a restart, and what does not count is passed over."""
+
+import time
+
+import pytest
+
+from covey.errors import IdentityError, NotFound
+from covey.gossip.ledger import Incarnation
+from covey.node.peers.evicted import Evicted
+from covey.wire.evictions import EvictionStatement, sign_eviction
+
+ADA = Incarnation("ada")
+
+
+@pytest.fixture
+def notice(identity):
+    admin = identity("root", "admin")
+
+    def make(node="ada", number=1, run="digits", reason="lost its disk"):
+        statement = EvictionStatement(admin.federation, run, node, number, reason, time.time())
+        return sign_eviction(statement, admin.key_pem, admin.certificate_pem)
+
+    return make
+
+
+@pytest.fixture
+def opened(tmp_path, authority):
+    def make():
+        made = Evicted(tmp_path / "evictions", "digits", {"ada", "bob"}.__contains__, authority.pem)
+        made.load()
+        return made
+
+    return make
+
+
+def test_a_notice_is_known_after_a_restart(opened, notice):
+    signed = notice()
+    who, statement = opened().take(signed)
+    assert (who, statement.reason) == (ADA, "lost its disk")
+    again = opened()
+    assert list(again) == [ADA]
+    assert again.notice_of(ADA) == signed
+    with pytest.raises(IdentityError, match="ada is evicted: lost its disk; it may come back as a new incarnation"):
+        again.refuse(ADA)
+    again.refuse(Incarnation("ada", 2))
+
+
+def test_of_several_notices_about_one_incarnation_the_first_counts(opened, notice, tmp_path):
+    evicted, first = opened(), notice()
+    assert evicted.take(first) is not None
+    assert evicted.take(first) is None
+    assert evicted.take(notice(reason="another one")) is None
+    assert evicted.notices() == [first]
+    assert len(list((tmp_path / "evictions").iterdir())) == 1
+
+
+def test_another_run_and_strangers_are_no_business_of_ours(opened, notice, tmp_path):
+    evicted = opened()
+    for other in (notice(run="letters"), notice(node="eve")):
+        with pytest.raises(NotFound):
+            evicted.take(other)
+    assert list((tmp_path / "evictions").iterdir()) == []
+
+
+def test_a_file_that_cannot_be_a_notice_is_passed_over(opened, notice, tmp_path):
+    opened().take(notice())
+    (tmp_path / "evictions" / "broken.eviction").write_bytes(b"\xff" * 100)
+    (tmp_path / "evictions" / "empty.eviction").write_bytes(b"")
+    assert list(opened()) == [ADA]
