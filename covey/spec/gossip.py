@@ -30,18 +30,29 @@ UNREAD = ("rounds", "method", "aggregation", "server_optimizer", "weights", "kee
 class GossipSection(Section):
     """[gossip]: the policy of gossip runs."""
 
-    protocol: Literal["sgp"] = "sgp"
-    """sgp: stochastic gradient push, in lock step or overlapped."""
+    protocol: Literal["sgp", "agp"] = "sgp"
+    """sgp: stochastic gradient push, in lock step or overlapped; agp: asynchronous, no node ever waits for another."""
     steps: int = Field(default=100, ge=1)
     """Of each node: local training, then an exchange."""
     overlap: int = Field(default=0, ge=0, le=64)
     """How many steps a model may be under way before its receiver waits for it; 0: lock step."""
+    rate_correction: Literal["none", "elapsed", "asyspa"] | None = None
+    """With agp: how slow and fast nodes come to count alike; default: elapsed. none: they count by their speed."""
     min_nodes: int = Field(default=2, ge=1)
     """The run begins with at least so many nodes."""
     max_in_flight: int = Field(default=2, ge=1, le=64)
     """Exchanges of a node that may be unacknowledged; each keeps a model on its disk."""
     topology: NamedSection = NamedSection(name="exponential")
     mixing: NamedSection = NamedSection(name="uniform")
+
+    @model_validator(mode="after")
+    def _of_the_protocol(self) -> GossipSection:
+        if self.protocol == "agp" and self.overlap:
+            raise refusal("overlap", 'protocol "agp" never waits, so it has no overlap; leave it out', self.overlap)
+        if self.protocol != "agp" and self.rate_correction is not None:
+            text = f'protocol "{self.protocol}" makes as many steps on each node; leave it out, or choose "agp"'
+            raise refusal("rate_correction", text, self.rate_correction)
+        return self
 
 
 class GossipSpec(RunSpec):

@@ -45,12 +45,15 @@ class Message:
     body: Vector | None = None
 
 
-class NoTime(Clock):
-    """In a swarm no time passes."""
+class SwarmClock(Clock):
+    """Stands still until a test says another time."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
 
     @override
     def now(self) -> float:
-        return 0.0
+        return self.time
 
 
 class Disk(Record[Vector]):
@@ -213,7 +216,7 @@ class VirtualNode:
 
     def _ports(self) -> Ports[Vector, tuple[int, Vector]]:
         post = SwarmPost(self.me, self.swarm.send)
-        return Ports(post, self.labour, self.disk, NoTime(), self.swarm.planner)
+        return Ports(post, self.labour, self.disk, self.swarm.clock, self.swarm.planner)
 
     def _ended(self) -> None:
         if self.executor.finished == "left":
@@ -293,7 +296,8 @@ class VirtualNode:
             edge, receiver = self.ledger.out[peer], self.swarm.nodes.get(peer)
             had = receiver.ledger.into.get(self.me, InEdge()).sequence if receiver else 0
             if had < edge.sequence:
-                total = total + bodies.own[step].astype(np.float64) * (edge.waiting / ONE)
+                body = bodies.own.get(step, self.z)  # its publication may just be going on
+                total = total + body.astype(np.float64) * (edge.waiting / ONE)
         return total
 
 
@@ -318,6 +322,7 @@ class VirtualSwarm:
         has_slow_disks: bool = False,
     ) -> None:
         self.planner, self.policy, self.training, self.has_slow_disks = planner, policy, training, has_slow_disks
+        self.clock = SwarmClock()
         self.messages: list[Message] = []
         self.gone: dict[Incarnation, int] = {}
         names = [Incarnation(name) for name in models]

@@ -17,7 +17,7 @@ from covey.artifact import Artifact
 from covey.errors import CoveyError, RunFailed, StoreError, TransferError
 from covey.gossip.ledger import Incarnation, InEdge
 from covey.gossip.planning import Planner
-from covey.gossip.push_sum.events import Arrived, LeaveAsked, Progressed
+from covey.gossip.push_sum.events import Arrived, LeaveAsked, PeerSuspected, Progressed
 from covey.gossip.push_sum.machine import PushSum
 from covey.node.gossip.executor import Executor, Ports
 from covey.node.gossip.folders import LEAVE
@@ -37,6 +37,9 @@ P = ParamSpec("P")
 log = structlog.get_logger(room="gossip")
 BEAT_S = 1.0
 """How often a node says where it is, and sends again what is not acknowledged."""
+AWAY_S = 120.0
+"""How long a node that is through waits for peers that are away and not through; and, after a start, to hear from one
+before it counts as away."""
 FAREWELL_S = 10.0
 """How long a node that left says so to its peers, before it ends."""
 
@@ -58,6 +61,7 @@ class Surroundings:
         clock: Time.
         beat_s: How often to say where the node is.
         farewell_s: How long to say that it has left.
+        away_s: How long to wait for peers that are away.
     """
 
     config: NodeConfig
@@ -72,6 +76,7 @@ class Surroundings:
     clock: Clock = field(default_factory=SystemClock)
     beat_s: float = BEAT_S
     farewell_s: float = FAREWELL_S
+    away_s: float = AWAY_S
 
 
 class GossipActor(Receiver):
@@ -178,7 +183,7 @@ class GossipActor(Receiver):
         has_begun = executor.machine.phase != "new"
         if has_begun:
             executor.begin()
-        left_at = 0.0
+        started_at, over_at = self._world.clock.now(), 0.0
         while not self._over.done():
             if not has_begun and len(executor.machine.reachable) >= self._world.course.spec.gossip.min_nodes:
                 has_begun = True
@@ -186,24 +191,34 @@ class GossipActor(Receiver):
             self._safely(executor.beat)
             if (self._world.folder / LEAVE).exists() and not executor.machine.is_leaving:
                 self._safely(executor.take, LeaveAsked(self._world.clock.now()))
-            if executor.finished == "left":
-                left_at = left_at or self._world.clock.now()
-            if self._may_end(left_at):
+            if executor.finished:
+                over_at = over_at or self._world.clock.now()
+            if self._may_end(over_at):
                 return
+            if self._world.clock.now() - started_at >= self._world.away_s:
+                self._miss()
             await asyncio.sleep(self._world.beat_s)
 
     @property
     def _is_done(self) -> bool:
         return bool(self.executor.finished)
 
-    def _may_end(self, left_at: float) -> bool:
+    def _miss(self) -> None:
+        """Who was not heard since the start counts as away: else a node that comes back to nobody waits for ever."""
+        for name in self.executor.machine.exchange.unheard():
+            log.warning("nothing is heard of a peer since this node started: it counts as away", peer=str(name))
+            self._safely(self.executor.take, PeerSuspected(name, self._world.clock.now()))
+
+    def _may_end(self, over_at: float) -> bool:
         """Whether no peer needs this node any more."""
-        executor = self.executor
+        executor, over_s = self.executor, self._world.clock.now() - over_at
         if executor.finished == "left":
-            return self._world.clock.now() - left_at >= self._world.farewell_s
+            return over_s >= self._world.farewell_s
         if executor.finished != "completed" or self._stays:
             return False
         into, peers = executor.ledger.into, executor.machine.exchange.peers
+        if over_s < self._world.away_s and any(not peer.is_trusted and not peer.is_finished for peer in peers.values()):
+            return False
         return all(
             self._confirmed.get(name, 0) >= into.get(name, InEdge()).sequence
             for name, peer in peers.items()

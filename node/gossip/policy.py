@@ -13,6 +13,9 @@ from covey.spec import GossipSection, GossipSpec
 
 def policy_of(section: GossipSection) -> PushSumPolicy:
     """The machine's numbers, from a run's [gossip]."""
+    if section.protocol == "agp":
+        correction = section.rate_correction or "elapsed"
+        return PushSumPolicy(section.steps, None, section.max_in_flight, correction=correction)
     return PushSumPolicy(section.steps, section.overlap, section.max_in_flight)
 
 

@@ -29,8 +29,8 @@ steps = 8
 """
 
 
-def run(tmp_path: Path, *options: str, code: int = 0) -> Any:
-    (tmp_path / "gossip.toml").write_text(SPEC)
+def run(tmp_path: Path, *options: str, code: int = 0, more: str = "") -> Any:
+    (tmp_path / "gossip.toml").write_text(SPEC + more)
     command = [sys.executable, "-m", "covey", "gossip", "simulate", str(tmp_path / "gossip.toml"), *options]
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == code, done.stderr
@@ -66,3 +66,14 @@ def test_who_dies_takes_its_mass_and_who_leaves_hands_it_over(tmp_path: Path) ->
     assert mass["live"] + mass["lost"] == mass["minted"] == 5 * 2**52
     assert mass["lost"] > 0
     assert "the nodes are n0 to n1" in run(tmp_path, "--nodes", "2", "--dies", "n7=1", code=1)
+
+
+def test_without_waiting_a_slow_node_makes_fewer_steps_that_count_for_as_much(tmp_path: Path) -> None:
+    outcome = run(tmp_path, "--nodes", "3", "--slow", "n1=0.25", more='protocol = "agp"\nrate_correction = "asyspa"\n')
+    steps = {peer["node"]: peer["steps"] for peer in outcome["peers"]}
+    assert steps["n0"] == steps["n2"] == 8
+    assert steps["n1"] < 8
+    assert {peer["reason"] for peer in outcome["peers"]} == {"completed"}
+    assert (outcome["mass"]["exact"], outcome["mass"]["in_flight"]) == (True, 0)
+    waits = [peer["blocked"] for peer in outcome["peers"] if peer["node"] != "n1"]
+    assert waits == [0.0, 0.0]  # nobody waited for the slow one

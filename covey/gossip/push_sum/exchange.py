@@ -182,6 +182,11 @@ class Exchange:
             self.peers[peer] = Peer()
             self.total += minted
 
+    @property
+    def furthest(self) -> int:
+        """How many steps the furthest of the peers that are there has made, as far as this node knows."""
+        return max((max(peer.step, peer.newest_step) + 1 for peer in self.peers.values() if peer.is_trusted), default=0)
+
     def unheard(self) -> list[Incarnation]:
         """Peers that something was exchanged with, of whom nothing is known since the restart."""
         met = self.ledger.out.keys() | self.ledger.into.keys()

@@ -48,6 +48,7 @@ from covey.gossip.push_sum.events import (
     Trained,
 )
 from covey.gossip.push_sum.exchange import Exchange
+from covey.gossip.push_sum.rates import Correction, Rates
 
 Phase = Literal[
     "new", "settling", "training", "planning", "sharing", "publishing", "collecting", "mixing", "lingering", "over"
@@ -65,7 +66,8 @@ class PushSumPolicy:
         overlap: How many steps a batch may be late before the node waits for it: 0 in lock step; None: it never waits.
         max_in_flight: Publications that may have unacknowledged batches.
         least: Units that a node keeps at least: below, it stops pushing.
-        most_scale: The largest factor on the learning rate of a node with little mass.
+        most_scale: The largest factor on the learning rate of a node with little mass, and of one that is slow.
+        correction: How slow and fast nodes come to count alike.
     """
 
     steps: int
@@ -73,6 +75,7 @@ class PushSumPolicy:
     max_in_flight: int = 2
     least: int = ONE >> 10
     most_scale: float = 4.0
+    correction: Correction = "none"
 
 
 class PushSum:
@@ -108,6 +111,8 @@ class PushSum:
         """All steps are done here and elsewhere; what still comes is taken all the same."""
         self.end = ""
         """Why its part is over for good: left, evicted; empty: it is not."""
+        self.rates = Rates()
+        self._now = 0.0
         self._shares: tuple[Share, ...] = ()
         self._senders: dict[int, tuple[Incarnation, ...]] = {}
         self._reason = ""
@@ -132,6 +137,7 @@ class PushSum:
         """
         if self.phase == "over":
             return [Refuse(event.peer, event.sequence, "this node has left")] if isinstance(event, Arrived) else []
+        self._now = getattr(event, "now", self._now)
         actions = self._take(event)
         while transition := self._advance():
             actions += transition
@@ -196,6 +202,7 @@ class PushSum:
     # -- the step ---------------------------------------------------------------------------------------------------
 
     def _begin(self) -> list[Action]:
+        self.rates.resumed()
         if self.phase == "new":
             return self._train()
         self.mixing = ()
@@ -226,8 +233,16 @@ class PushSum:
 
     def _train(self) -> list[Action]:
         self.phase = "training"
+        most, others = self.policy.most_scale, self.exchange.furthest
         scale = self.exchange.mean / self.exchange.kept if self.exchange.kept > 0 else 0.0
-        return [Train(self.step, min(scale, self.policy.most_scale))]
+        factor = self.rates.factor(self.policy.correction, self.step, others, self._now, most)
+        return [Train(self.step, min(scale, most) * factor)]
+
+    @property
+    def _is_through(self) -> bool:
+        """Whether it has made all steps, or what counts for as many."""
+        is_corrected = self.policy.correction != "none"
+        return self.step >= self.policy.steps or (is_corrected and self.rates.counted >= self.policy.steps)
 
     def _waits_for_room(self) -> bool:
         """Whether a batch before is still on its way where the step sends to; who is away is not waited for."""
@@ -286,7 +301,7 @@ class PushSum:
             self.phase = "sharing"
             return []
         self.step += 1
-        if self.step < self.policy.steps:
+        if not self._is_through:
             return self._train()
         self.phase = "lingering"
         return [Announce(self.step, is_finished=True)]

@@ -150,6 +150,7 @@ class UnitNode:
             clock=QuickClock(),
             beat_s=0.02,
             farewell_s=0.2,
+            away_s=1.0,
         )
         self.me, self.actor, self.stop = facts.me, GossipActor(world), asyncio.Event()
 

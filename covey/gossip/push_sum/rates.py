@@ -1,0 +1,60 @@
+"""How large a step is where nodes go at their own pace, so that what a node counts for does not depend on its speed.
+
+Without a correction, asynchronous gradient push comes to the optimum of the nodes' losses weighted by how often each
+trains. Corrected, the steps of each node come to the same sum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Correction = Literal["none", "elapsed", "asyspa"]
+"""What a step counts for. none: as much as any other. elapsed: the time since the one before, in steps of the furthest
+node. asyspa: all steps that the furthest node made since, after the counter of AsySPA (Zhang and You, "AsySPA: An exact
+asynchronous algorithm for convex optimization over digraphs", IEEE TAC 65(6), 2020, algorithm 1); here the counter is
+the largest number of steps that any node is known to have made."""
+
+
+@dataclass
+class Rates:
+    """One node's pace beside that of the furthest.
+
+    Attributes:
+        counted: What its steps came to until now, in steps of the furthest node.
+    """
+
+    counted: float = 0.0
+    _since: float | None = None
+    _furthest_then: int = 0
+    _last: float = 0.0
+
+    def resumed(self) -> None:
+        """The node begins, or goes on after a restart: times from before say nothing."""
+        self._since = None
+
+    def factor(self, correction: Correction, step: int, others: int, now: float, most: float) -> float:
+        """What the next step counts for.
+
+        Args:
+            correction: The run's.
+            step: The node's own, from 0.
+            others: How many steps the furthest of its peers that are there made.
+            now: The time, in seconds.
+            most: The largest factor; of what is above, asyspa makes up for it in later steps.
+        """
+        factor = min(self._factor(correction, step, others, now), most)
+        self.counted += factor
+        self._last = now
+        if self._since is None:
+            self._since, self._furthest_then = now, max(step, others)
+        return factor
+
+    def _factor(self, correction: Correction, step: int, others: int, now: float) -> float:
+        if correction == "asyspa":
+            ahead = max(step + 1, others)
+            return max(ahead - self.counted, 0.0 if others >= self.counted else 1.0)
+        made = max(step, others) - self._furthest_then
+        if correction == "none" or self._since is None or made <= 0 or now <= self._since:
+            return 1.0
+        return (now - self._last) * made / (now - self._since)
