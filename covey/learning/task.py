@@ -16,12 +16,13 @@ from torch.nn import functional
 from torch.utils.data import Dataset, TensorDataset, default_collate
 
 from covey.errors import CoveyError, TaskError
+from covey.learning.memory import is_out_of_memory, out_of_memory
 from covey.learning.returns import described, method_of, require, stats_of
 from covey.learning.statistics import Stat
 from covey.options import PluginOptions
 from covey.plugins import Kind, Pluggable
 from covey.spec import TaskSection, TrainingSection
-from covey.user_code.place import error_text
+from covey.user_code.place import error_text, place_of
 
 __all__ = [
     "FitResult",
@@ -300,4 +301,6 @@ def task_errors(what: str) -> Iterator[None]:
     except SystemExit as error:
         raise TaskError(f"{what}: the code called sys.exit({error.code!r})") from error
     except Exception as error:
+        if is_out_of_memory(error):
+            raise out_of_memory(what, error, place_of(error)) from error
         raise TaskError(f"{what}: {error_text(error)}") from error

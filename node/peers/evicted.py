@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -33,6 +34,7 @@ class Evicted:
     def __init__(self, folder: Path, run: str, is_member: Callable[[str], bool], authority_pem: bytes) -> None:
         self._folder, self._run, self._is_member, self._authority = folder, run, is_member, authority_pem
         self._notices: dict[Incarnation, SignedNotice] = {}
+        self._taking = threading.Lock()
 
     def load(self) -> None:
         """Read what is on disk. A file that cannot be one of them is passed over, and said."""
@@ -52,14 +54,15 @@ class Evicted:
             NotFound: It is of another run, or of a node that takes no part.
             LimitExceeded: It is too long.
         """
-        if notice in self._notices.values():
-            return None
-        who, statement = self._read(notice)
-        if who in self._notices:
-            return None
-        name = hashlib.sha256(notice.statement).hexdigest() + SUFFIX
-        write_private(self._folder / name, eviction_message(notice).SerializeToString())
-        self._notices[who] = notice
+        with self._taking:  # it comes from several peers at once
+            if notice in self._notices.values():
+                return None
+            who, statement = self._read(notice)
+            if who in self._notices:
+                return None
+            name = hashlib.sha256(notice.statement).hexdigest() + SUFFIX
+            write_private(self._folder / name, eviction_message(notice).SerializeToString())
+            self._notices[who] = notice
         log.warning("evicted", node=who.node, incarnation=who.number, reason=statement.reason)
         return who, statement
 

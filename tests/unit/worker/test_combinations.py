@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from covey.errors import PluginError, SpecError
-from covey.spec import parse_toml, written_in
+from covey.spec import parse_json, parse_toml, written_in
 from covey.worker.execute.coordinator_ops import describe
 from covey.worker.jobs.runs import DescribeJob
 from covey.worker.program.host import Host
@@ -145,3 +145,51 @@ def test_what_nothing_reads_is_refused_where_the_user_wrote_it(text, said):
         describe(job, Host(torch.device("cpu")))
     assert said in str(caught.value)
     describe(replace(job, written=()), Host(torch.device("cpu")))  # a run from before is taken up as it is
+
+
+ALL_AT_ONCE = """
+name = "r"
+[task]
+name = "digits"
+options = { hidden = 4 }
+[training]
+weight_decay = 0.1
+momentum = 0.5
+[exchange]
+payload = "gradient"
+codec = "sign"
+[method]
+name = "fedprox"
+[rounds]
+participants = 2.5
+[data]
+partition = "nope"
+[async]
+updates = 4
+"""
+
+
+def test_everything_that_cannot_work_is_said_in_one_message():
+    spec = parse_toml(ALL_AT_ONCE, later=True)
+    job = DescribeJob(spec.to_json(), submitted=True, written=written_in(ALL_AT_ONCE))
+    with pytest.raises(SpecError) as caught:
+        describe(job, Host(torch.device("cpu")))
+    for said in (
+        "rounds.participants: a fraction is at most 1.0",
+        'training.local_steps: payload "gradient" needs local_steps = 1',
+        'training.weight_decay: with payload "gradient"',
+        'training.momentum: "sgd" does not read it',
+        'exchange.payload: at the base model the term of "fedprox" has no gradient',
+        "exchange.codec: 'sign' sends signs only",
+        "weights.by: every vote counts the same",
+        "data.partition: no partition named 'nope'",
+        'async.updates: a run of mode "rounds" does not read it',
+    ):
+        assert str(caught.value).count(said) == 1
+
+
+def test_what_is_not_submitted_is_refused_as_it_is_read():
+    with pytest.raises(SpecError, match="a fraction is at most"):
+        parse_toml(ALL_AT_ONCE)
+    with pytest.raises(SpecError, match="a fraction is at most"):  # a node, of an assignment
+        parse_json(parse_toml(ALL_AT_ONCE, later=True).to_json())

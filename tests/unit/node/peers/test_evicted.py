@@ -1,6 +1,7 @@
 """Notices on disk: they count again after a restart, and what does not count is passed over."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -52,6 +53,13 @@ def test_of_several_notices_about_one_incarnation_the_first_counts(opened, notic
     assert evicted.take(notice(reason="another one")) is None
     assert evicted.notices() == [first]
     assert len(list((tmp_path / "evictions").iterdir())) == 1
+
+
+def test_a_notice_that_comes_from_several_peers_at_once_is_taken_once(opened, notice):
+    evicted, signed = opened(), notice()
+    with ThreadPoolExecutor(8) as threads:
+        taken = list(threads.map(evicted.take, [signed] * 32))
+    assert sum(each is not None for each in taken) == 1
 
 
 def test_another_run_and_strangers_are_no_business_of_ours(opened, notice, tmp_path):
