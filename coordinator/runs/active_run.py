@@ -373,7 +373,7 @@ class ActiveRun:
         discard_scratch(self.services.files, step.job, step.result)
 
     async def prune_when_due(self, pinned: Sequence[int], added_bytes: int) -> None:
-        """As `prune`, after a commit that took in `added_bytes`; where they are few, not after every one."""
+        """Let files go after a commit that took in `added_bytes`; where they are few, not after every one."""
         self._unpruned_commits, self._unpruned_bytes = self._unpruned_commits + 1, self._unpruned_bytes + added_bytes
         if self._unpruned_commits >= PRUNE_EVERY or self._unpruned_bytes >= PRUNE_BYTES:
             self._unpruned_commits = self._unpruned_bytes = 0

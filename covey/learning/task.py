@@ -43,6 +43,10 @@ Progress = Callable[[int, int, float], object]
 """Takes the steps done, the steps there will be, and the mean loss so far."""
 
 
+def _ignored(*_: object) -> None:
+    """Nobody listens."""
+
+
 @dataclass(frozen=True)
 class NodeData:
     """Where a node's data are, from its operator's `node.toml`; never sent to anybody."""
@@ -88,8 +92,9 @@ class FitSettings:
         seed: The run's; derive streams from it with `covey.seeds.derive_seed`.
         roster_index: This node's place in the run's roster.
         device: Where to compute.
-        progress: To be called now and then (a few times a second is enough).
-        each_step: To be called after every step; this is where a cancelled training ends.
+        progress: To be called now and then (a few times a second is enough) with (steps done, steps in all, mean loss
+            so far); default nobody listens.
+        each_step: To be called after every step; this is where a cancelled training ends: what it raises ends it.
     """
 
     training: TrainingSection
@@ -99,8 +104,8 @@ class FitSettings:
     seed: int
     roster_index: int
     device: device
-    progress: Progress
-    each_step: Callable[[], object]
+    progress: Progress = _ignored
+    each_step: Callable[[], object] = _ignored
 
 
 @dataclass(frozen=True)
