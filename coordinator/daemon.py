@@ -41,6 +41,7 @@ from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.service import CoordinatorService
 from covey.coordinator.nodes.sessions import Sessions
 from covey.coordinator.store_thread import StoreThread
+from covey.driver.steady_clock import say_jumps
 from covey.errors import CoveyError
 from covey.protos import coordinator_pb2_grpc
 from covey.signals import told_by_signals
@@ -116,8 +117,9 @@ async def _run(env: Environment, own: OwnCertificate, metrics_url: str) -> int:
     bounds = {_port(env.addresses.listen): MAIN_CONNECTIONS, _port(env.addresses.enrol_listen): ENROLMENT_CONNECTIONS}
     bounded = asyncio.create_task(keep_bounded(bounds))
     seen = asyncio.create_task(keep_seen(env.store, env.sessions, env.now))
+    clock = asyncio.create_task(say_jumps())
     tidied = asyncio.create_task(env.offers.unfinished.keep_tidy())
-    tasks: list[asyncio.Task[Any]] = [runs, stop, renewal, bounded, seen, tidied]
+    tasks: list[asyncio.Task[Any]] = [runs, stop, renewal, bounded, seen, tidied, clock]
     if metrics_url:
         tasks.append(asyncio.create_task(keep_snapshot(env.store, env.snapshot)))
     code = 0

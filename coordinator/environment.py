@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,7 @@ from covey.coordinator.runs.scheduler import Scheduler
 from covey.coordinator.store_thread import StoreThread
 from covey.driver.background import Background
 from covey.driver.changes import Changes
+from covey.driver.steady_clock import steady_clock
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.wire.identities.authority import Authority
 from covey.wire.identities.signing import SigningKey
@@ -59,6 +61,8 @@ class Environment:
     connections: Connections = field(default_factory=Connections)
     addresses: Addresses = field(default_factory=Addresses)
     keeps_deadlines: bool = True
+    clock: Callable[[], float] = field(default_factory=steady_clock)
+    """What machines go by: it never jumps."""
     events: Path | None = None
     """The folder of the runs' event logs; None: there are none."""
 
@@ -97,8 +101,9 @@ class Environment:
             metrics=self.metrics,
             changes=self.changes,
             operator=self.operation,
-            clock=self.now,
-            started_at=self.now(),
+            clock=self.clock,
+            now=self.now,
+            started_at=self.clock(),
             allow_paths=self.config.allow_paths,
             data_paths=self.config.data_paths,
             keeps_deadlines=self.keeps_deadlines,
@@ -125,7 +130,8 @@ class Environment:
             metrics=self.metrics,
             changes=self.changes,
             background=self.background,
-            clock=self.now,
+            clock=self.clock,
+            now=self.now,
         )
 
     def admin_services(self) -> AdminServices:
@@ -145,7 +151,8 @@ class Environment:
             operation=self.operation,
             deletion=DeletionServices(self.store.store, self.files, self.retention, self.events),
             changes=self.changes,
-            clock=self.now,
+            clock=self.clock,
+            now=self.now,
             store_name="PostgreSQL" if (self.config.store_url or "").startswith("postgres") else "SQLite",
             allow_paths=self.config.allow_paths,
             data_paths=self.config.data_paths,

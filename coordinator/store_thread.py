@@ -8,15 +8,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-import structlog
-
+from covey.coordinator.obstacle import Obstacle
 from covey.errors import StoreUnavailable
 from covey.storage.record.contract import Store
 
 P = ParamSpec("P")
 R = TypeVar("R")
-log = structlog.get_logger(room="coordinator")
-RETRY_S = 1.0
 
 
 class StoreThread:
@@ -26,6 +23,7 @@ class StoreThread:
         self.store = store
         self.up = True
         """Whether the database could be reached when it was last asked."""
+        self.obstacle = Obstacle()
         self.on_call: Callable[[float], object] | None = None
         """Told the seconds that each call took, in the store's thread."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
@@ -55,13 +53,8 @@ class StoreThread:
                 self.on_call(time.perf_counter() - began)
 
     async def persist(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Do something in the record's thread; while the database is away, wait for it: for what must not be lost."""
-        while True:
-            try:
-                return await self.call(method, *args, **kwargs)
-            except StoreUnavailable as error:
-                log.warning("the database is away; trying again", error=str(error), retry_s=RETRY_S)
-                await asyncio.sleep(RETRY_S)
+        """Do something in the record's thread that must not be lost; while something is in its way, wait for that."""
+        return await self.obstacle.passed(lambda: self.call(method, *args, **kwargs))
 
     async def close(self) -> None:
         """Finish what is queued, then close the store."""

@@ -19,6 +19,8 @@ status and a safe public text. The message given at construction is for the log 
       IdentityError        certificate, token or signature is not acceptable
       StoreError           the record or its files
         StoreUnavailable     the database cannot be reached now
+        Obstructed           this machine cannot do it now: a disk is read-only, too many files are open
+          DiskFull           there is no room for a file, or for the record
         NotFound             no such run, round, node, token or file
         Conflict             contradicts what is already recorded
         Fenced               another coordinator holds the lease
@@ -26,6 +28,7 @@ status and a safe public text. The message given at construction is for the log 
         WorkerDied           it ended before it answered
         WorkerStalled        a job made no step for too long, and it was ended
         TaskError            the task's own code failed
+        OutOfMemory          a job needs more memory than there is for it
       RunFailed            a run cannot go on
       LedgerError          an exchange between peers contradicts the account of mass
 """
@@ -135,6 +138,18 @@ class StoreUnavailable(StoreError):
     code = "store-unavailable"
 
 
+class Obstructed(StoreError):
+    """This machine cannot do it now, and can when somebody has mended that: the message says where, and what to do."""
+
+    code = "obstructed"
+
+
+class DiskFull(Obstructed):
+    """A disk, or this user's share of it, has no room for a file or for the record."""
+
+    code = "disk-full"
+
+
 class NotFound(StoreError):
     """No such run, round, node, token or file."""
 
@@ -175,6 +190,12 @@ class TaskError(WorkerError):
     """The task's own code raised; the message carries its text."""
 
     code = "task-failed"
+
+
+class OutOfMemory(WorkerError):
+    """A job needs more memory than the worker may have, or than there is; the message says what to do."""
+
+    code = "out-of-memory"
 
 
 class RunFailed(CoveyError):

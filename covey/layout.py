@@ -187,7 +187,7 @@ class Layout:
 
 @lru_cache(maxsize=2)
 def _read(text: str | bytes) -> Layout:
-    """As `Layout.from_json`. A layout comes with every assignment of a run: it is read once, its header made once."""
+    """Parse a layout. One comes with every assignment of a run: it is read once, its header made once."""
     try:
         fields = json.loads(text)
         rows, tied = (fields["tensors"], fields["aliases"]) if isinstance(fields, dict) else (fields, {})

@@ -194,8 +194,8 @@ class Decline:
 class Progress:
     """How far a node is; for people, never for decisions other than "still alive".
 
-    `phase` is `queued`, `downloading`, `training` or `uploading`; steps are local steps, of a transfer MiB; `loss` is
-    not-a-number in a transfer.
+    `phase` is `queued`, `waiting`, `downloading`, `training` or `uploading`; steps are local steps, of a transfer MiB;
+    `loss` is not-a-number in a transfer; `waits_for` says what keeps a node that is `waiting` from going on.
     """
 
     run: str
@@ -205,6 +205,7 @@ class Progress:
     steps: int = 0
     loss: float = math.nan
     seconds: float = 0.0
+    waits_for: str = ""
 
 
 @dataclass(frozen=True)

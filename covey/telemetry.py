@@ -7,7 +7,7 @@ import importlib
 import logging
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
 from covey.texts import printable
 
@@ -63,6 +63,22 @@ def _printable_values(logger: object, name: str, event: structlog.types.EventDic
     return event
 
 
+class _Lossy:
+    """A program's log that goes on where it cannot be written: a disk that is full costs the lines, and no more."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+
 def configure_logging(log_format: LogFormat = "console", level: str = "info") -> None:
     """Set up logging once, at the start of a program."""
     import structlog
@@ -83,5 +99,5 @@ def configure_logging(log_format: LogFormat = "console", level: str = "info") ->
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Lossy(sys.stderr))),
     )

@@ -12,6 +12,7 @@ import structlog
 
 from covey import __version__
 from covey import messages as msg
+from covey.driver.steady_clock import say_jumps
 from covey.errors import CoveyError, IdentityError
 from covey.node.actor import NodeActor
 from covey.node.assignments.record.store import NodeStore
@@ -123,7 +124,7 @@ class NodeDaemon:
         link, stopped = asyncio.create_task(self._link.run()), asyncio.create_task(stop.wait())
         folder = self._config.data_dir / IDENTITY_FOLDER
         renewed = asyncio.create_task(renew_when_due(self._identity, folder, self._server))
-        others = [asyncio.create_task(self._actor.report_waiting()), introduced]
+        others = [asyncio.create_task(self._actor.report_waiting()), asyncio.create_task(say_jumps()), introduced]
         done = await first_ended([link, stopped, renewed], introduced)
         failed = [task for task in (link, introduced) if task in done and task.exception() is not None]
         code = _exit_code(failed, renewed if renewed in done else None)

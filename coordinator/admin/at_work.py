@@ -10,7 +10,7 @@ from covey.coordinator.runs.facts import NodeProgress
 from covey.machines.shortage import listed
 from covey.protos import admin_pb2 as pb
 
-_AT_WORK = ("invited", "queued", "downloading", "training", "uploading")
+_AT_WORK = ("invited", "queued", "waiting", "downloading", "training", "uploading")
 
 
 def progress_views(run: ActiveRun | None, connected: Container[str], number: int = 0) -> list[pb.NodeProgress]:
@@ -26,6 +26,7 @@ def progress_views(run: ActiveRun | None, connected: Container[str], number: int
 
 def _progress_view(node: str, progress: NodeProgress, connected: Container[str]) -> pb.NodeProgress:
     fields = vars(progress) | {"phase": _phase(node, progress, connected)}
+    del fields["waits_for"]  # which is part of the run's reason
     return pb.NodeProgress(node=node, **fields)
 
 

@@ -70,10 +70,13 @@ class AdminServices:
     deletion: DeletionServices
     changes: Changes
     clock: Callable[[], float]
+    """The machines'."""
     store_name: str
     """For people: the kind of database."""
     allow_paths: bool = False
     data_paths: Mapping[str, str] = field(default_factory=dict)
+    now: Callable[[], float] = time.time
+    """Unix time in seconds: what certificates and the record go by."""
 
 
 class AdminService:
@@ -89,7 +92,7 @@ class AdminService:
     def _authorised(self, context: Context, *, writes: bool = True) -> str:
         peer = peer_identity(context)
         allowed = ("admin",) if writes else ("admin", "auditor")
-        self._env.members.admit(peer, self._env.clock())
+        self._env.members.admit(peer, self._env.now())
         if peer.role not in allowed:
             raise IdentityError(
                 f"{peer.name!r} (role {peer.role}) may not do this; it needs role {' or '.join(allowed)}"
@@ -122,7 +125,7 @@ class AdminService:
             description = await self._env.worker.do(DESCRIBE, job)
         active = sum(node.state == "active" for node in await self._call(self._store.nodes))
         refuse_oversized(text, description, active)
-        now = self._env.clock()
+        now = self._env.now()
         record = RunRecord(secrets.token_hex(6), spec.name, spec.mode, text, spec.seed, "queued", "", now)
         await self._call(self._store.add_run, record)
         await self._call(self._store.add_event, EventRecord(now, "run-submitted", record.run, detail={"by": who}))
@@ -144,9 +147,9 @@ class AdminService:
         return self._add_awaited(await self._call(self._queries.run, request.run))
 
     def _add_awaited(self, view: pb.Run) -> pb.Run:
-        """Where a run waits for nodes that are away, name them: the record does not, as they may be back any moment."""
+        """Where a run waits for nodes that are away, or this machine is in its way, say so: the record does not."""
         active = self._env.runs.of(view.run)
-        if active is not None and view.state == "running":
+        if active is not None and view.state in ("queued", "running"):
             view.reason = "; ".join(filter(None, [active.awaited, view.reason]))
         return view
 
@@ -192,7 +195,7 @@ class AdminService:
                 async with asyncio.timeout(10):
                     await self._ended(record.run)
         else:
-            await self._call(self._store.finish_run, record.run, "stopped", reason, self._env.clock())
+            await self._call(self._store.finish_run, record.run, "stopped", reason, self._env.now())
         return await self._call(self._queries.run, record.run)
 
     async def delete_run(self, request: pb.RunRequest, context: Context) -> pb.DeleteRunReply:
@@ -201,7 +204,7 @@ class AdminService:
         record = await self._run(request.run)
         deleted = await self._call(delete_run, self._env.deletion, record.run)
         detail = {"by": who, "name": record.name, "state": record.state}
-        event = EventRecord(self._env.clock(), "run-deleted", record.run, detail=detail)
+        event = EventRecord(self._env.now(), "run-deleted", record.run, detail=detail)
         await self._call(self._store.add_event, event)
         log.info("run deleted", run=record.run, name=record.name, by=who, files=deleted.files)
         self._env.changes.notify()
@@ -293,7 +296,7 @@ class AdminService:
     async def evict_node(self, request: pb.NodeRequest, context: Context) -> pb.Node:
         """Shut a node out: at once, and for good."""
         who = self._authorised(context)
-        env, node, now = self._env, request.node, self._env.clock()
+        env, node, now = self._env, request.node, self._env.now()
         await self._call(self._store.set_node_state, node, "evicted")
         env.members.evict(node)
         env.sessions.close(node, "evicted", f"evicted by {who}")
@@ -305,7 +308,7 @@ class AdminService:
         env, session = self._env, self._env.sessions.live().get(record.node)
         view = views.node_view(record, record.node in env.sessions, env.members.drills.get(record.node, ""))
         if session is not None:
-            view.last_seen_at = heard_at(session, env.clock())
+            view.last_seen_at = heard_at(session, env.now())
             view.work.extend(at_work.works_of(env.runs, record.node))
         return view
 
@@ -320,11 +323,11 @@ class AdminService:
     async def list_tokens(self, request: pb.ListTokensRequest, context: Context) -> pb.ListTokensReply:
         """A page of join tokens, without their secrets."""
         self._authorised(context, writes=False)
-        return await self._call(self._queries.tokens, self._env.clock(), request.limit, request.skip)
+        return await self._call(self._queries.tokens, self._env.now(), request.limit, request.skip)
 
     async def revoke_token(self, request: pb.RevokeTokenRequest, context: Context) -> pb.ListTokensReply:
         """Let unused tokens be redeemed no more."""
-        who, now = self._authorised(context), self._env.clock()
+        who, now = self._authorised(context), self._env.now()
         by_id = fullmatch(r"[0-9a-f]+", request.token) is not None
         if by_id and len(request.token) < LEAST_TOKEN_ID:
             raise NotFound(f"give at least {LEAST_TOKEN_ID} characters of a token's id, or the name that it is for")
@@ -357,7 +360,7 @@ class AdminService:
         return self._coordinator_status()
 
     async def _note(self, kind: str, who: str) -> None:
-        await self._call(self._store.add_event, EventRecord(self._env.clock(), kind, detail={"by": who}))
+        await self._call(self._store.add_event, EventRecord(self._env.now(), kind, detail={"by": who}))
 
     async def _stop_when_idle(self) -> None:
         env = self._env

@@ -56,7 +56,7 @@ NOTES = (10, 1 / 60)
 MAX_HELLOS = 20
 """Of one session: what a node says of itself changes once, when its worker has found out what it computes on."""
 MAX_TEXT = 2000
-PHASES = ("queued", "downloading", "training", "uploading")
+PHASES = ("queued", "waiting", "downloading", "training", "uploading")
 WIRE_REFUSED = "wire-version-refused"
 """Kind of the event of a node that speaks another version; its detail is `{"node": N, "coordinator": M}`."""
 
@@ -84,6 +84,9 @@ class NodeServiceInputs:
     changes: Changes
     background: Background
     clock: Callable[[], float]
+    """The machines'."""
+    now: Callable[[], float] = time.time
+    """Unix time in seconds: what certificates and the record go by."""
 
 
 class CoordinatorService:
@@ -106,7 +109,7 @@ class CoordinatorService:
         peer = peer_identity(context)
         if peer.role != "node":
             raise IdentityError(f"{peer.name!r} is not a node")
-        self._services.members.admit(peer, self._services.clock())
+        self._services.members.admit(peer, self._services.now())
         return peer
 
     # -- the session ----------------------------------------------------------------------------------------------
@@ -168,7 +171,7 @@ class CoordinatorService:
         heartbeat = pb.CoordinatorMessage(heartbeat=pb.Heartbeat())
         while not reader.done():
             try:
-                async with asyncio.timeout(min(HEARTBEAT_S, max(0.0, expires_at - self._services.clock()))):
+                async with asyncio.timeout(min(HEARTBEAT_S, max(0.0, expires_at - self._services.now()))):
                     message = await session.outbox.get()
             except TimeoutError:
                 if time.monotonic() - session.heard_at > SILENCE_S:
@@ -179,7 +182,7 @@ class CoordinatorService:
                     log.warning("certificate superseded", node=session.node)
                     yield to_node(msg.Goodbye("superseded", reason))
                     return
-            if expires_at <= self._services.clock():
+            if expires_at <= self._services.now():
                 log.warning("certificate expired", node=session.node)
                 yield to_node(msg.Goodbye("expired", "the certificate has expired"))
                 return
@@ -190,7 +193,7 @@ class CoordinatorService:
     def _superseded(self, peer: Peer) -> str:
         """Why a session's certificate, which was good when it began, is so no more; one that expires is said apart."""
         try:
-            self._services.members.admit(peer, min(self._services.clock(), peer.expires_at - 1))
+            self._services.members.admit(peer, min(self._services.now(), peer.expires_at - 1))
         except IdentityError as error:
             return str(error)
         return ""
@@ -223,7 +226,7 @@ class CoordinatorService:
         services.runs.post_all(NodeLost(node, services.clock()))
         services.changes.notify()
         store = services.store
-        services.background.spawn(store.persist(store.store.seen, node, heard_at(session, services.clock())))
+        services.background.spawn(store.persist(store.store.seen, node, heard_at(session, services.now())))
 
     async def dispatch(self, session: Session, message: msg.NodeMessage) -> None:
         """Take one message of a node."""
@@ -249,7 +252,7 @@ class CoordinatorService:
         session.hellos += 1
         tasks = [task[:200] for task in hello.tasks[:1000]]
         version, device = hello.version[:50], hello.device[:200]
-        await store.persist(store.store.seen, node, services.clock(), version=version, device=device, tasks=tasks)
+        await store.persist(store.store.seen, node, services.now(), version=version, device=device, tasks=tasks)
         if session.greeted:
             return
         session.greeted = True
@@ -264,7 +267,7 @@ class CoordinatorService:
         reason = version_refusal(hello)
         log.warning("node refused", node=node, reason=reason)
         detail = {"node": hello.wire, "coordinator": msg.WIRE}
-        await self._note(EventRecord(self._services.clock(), WIRE_REFUSED, node=node, detail=detail))
+        await self._note(EventRecord(self._services.now(), WIRE_REFUSED, node=node, detail=detail))
         raise VersionMismatch(reason)
 
     async def _note_drill(self, node: str, attack: str) -> None:
@@ -274,7 +277,7 @@ class CoordinatorService:
         if attack:
             drills[node] = attack
             log.warning("DRILL: a node joined as an adversary", node=node, attack=attack)
-        event = drill_event(node, before, attack, services.clock())
+        event = drill_event(node, before, attack, services.now())
         if event is not None:
             await self._note(event)
 
@@ -301,7 +304,8 @@ class CoordinatorService:
             return
         phase = progress.phase if progress.phase in PHASES else "training"
         loss = progress.loss if math.isfinite(progress.loss) else math.nan
-        run.moved(node, NodeProgress(phase, progress.step, progress.steps, loss, progress.seconds))
+        waits_for = progress.waits_for[:MAX_TEXT] if phase == "waiting" else ""
+        run.moved(node, NodeProgress(phase, progress.step, progress.steps, loss, progress.seconds, waits_for=waits_for))
 
     async def _evaluated(self, node: str, evaluation: msg.Evaluation) -> None:
         run = self._services.runs.of(evaluation.run)

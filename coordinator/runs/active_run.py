@@ -98,7 +98,14 @@ class ActiveRun:
 
     @property
     def awaited(self) -> str:
-        """Who of those that the run waits for now is away, or takes long at the end, in words; empty: nobody."""
+        """What is in the way of the run now, or who of those that it waits for is away, in words; empty: nothing."""
+        if obstacle := self.services.store.obstacle.text:
+            return f"waiting: {obstacle}"
+        stuck = [f"{node} waits: {now.waits_for}" for node, now in sorted(self.progress.items()) if now.waits_for]
+        return "; ".join([*stuck, *filter(None, [self._awaited])])
+
+    @property
+    def _awaited(self) -> str:
         if self.machine is None or self.machine.state != "finishing":
             return self.mode.waits_for()
         late = self.services.clock() - LONG_S
@@ -132,7 +139,7 @@ class ActiveRun:
         before = self.progress.get(node)
         if before is None or progress.phase == "invited":
             before = NodeProgress("")
-        since = before.since if before.phase == progress.phase else self.services.clock()
+        since = before.since if before.phase == progress.phase else self.services.now()
         self.progress[node] = replace(
             progress, since=since, bytes_received=before.bytes_received, bytes_sent=before.bytes_sent
         )
@@ -190,11 +197,11 @@ class ActiveRun:
         self.prepared = prepared = await prepare(services, self.run)
         await self.persist(keep_layout, services.files, services.retention, prepared.run)
         if self.run.state == "queued":
-            began = EventRecord(services.clock(), "run-started", self.run.run)
+            began = EventRecord(services.now(), "run-started", self.run.run)
             await self.persist(self.record.add_event, began)
         self.run, self.base = prepared.run, prepared.newest
         # Before anything from before a restart is used.
-        await self.persist(check_run, self.record, services.files, self.run.run, services.clock())
+        await self.persist(check_run, self.record, services.files, self.run.run, services.now())
         last: StepRecord | None = await self.persist(self.record.last_step, self.run.run)
         self.step = last or self.step
         machine = await self.mode.begin(prepared, await expected_nodes(services))
@@ -225,7 +232,7 @@ class ActiveRun:
             if without := await self.persist(left_out, self.record, self.run.run, self.run.roster):
                 self.log.warning("the run is completed without some of its nodes", without=without)
                 action = replace(action, reason="; ".join(filter(None, [action.reason, without])))
-        services, run, now = self.services, self.run.run, self.services.clock()
+        services, run, now = self.services, self.run.run, self.services.now()
         await self.persist(self.record.finish_run, run, action.state, action.reason, now)
         self._count_end(action.state)
         if self.base is not None and self.prepared is not None:
@@ -293,7 +300,7 @@ class ActiveRun:
     ) -> float:
         """Record a round, or an attempt of it, before anything is sent; returns when."""
         await self.extend_roster(roster)
-        now = self.services.clock()
+        now = self.services.now()
         record = RoundRecord(self.run.run, number, attempt, "collecting", invited, base.version, now, now, part=part)
         await self.persist(self.record.open_round, record)
         return now
@@ -360,13 +367,13 @@ class ActiveRun:
         totals = {"bytes_received": bytes_received, "bytes_sent": self.bytes_sent}
         self.record.commit_step(step.record, step.judged, step.version, **totals)
         if not step.record.opens:
-            again = self.sent_again.ended(step.record.group, self.run.run, self.services.clock())
+            again = self.sent_again.ended(step.record.group, self.run.run, self.services.now())
             if again is not None:
                 self.record.add_event(again)
         discard_scratch(self.services.files, step.job, step.result)
 
     async def prune_when_due(self, pinned: Sequence[int], added_bytes: int) -> None:
-        """As `prune`, after a commit that took in `added_bytes`; where they are few, not after every one."""
+        """Let files go after a commit that took in `added_bytes`; where they are few, not after every one."""
         self._unpruned_commits, self._unpruned_bytes = self._unpruned_commits + 1, self._unpruned_bytes + added_bytes
         if self._unpruned_commits >= PRUNE_EVERY or self._unpruned_bytes >= PRUNE_BYTES:
             self._unpruned_commits = self._unpruned_bytes = 0

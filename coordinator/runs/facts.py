@@ -29,6 +29,8 @@ class NodeProgress:
     bytes_received: int = 0
     """From the node, since it was invited."""
     bytes_sent: int = 0
+    waits_for: str = ""
+    """What keeps the node from going on, as it said itself."""
 
 
 @dataclass

@@ -118,6 +118,7 @@ class Offers:
             self._refuse(node, digest, error.code, str(error))
             await self._reject(node, message, error)
         except CoveyError as error:
+            self._services.store.obstacle.met(error)
             log.warning("offer not taken now", node=node, code=error.code, error=str(error))
             self._refuse(node, digest, error.code, str(error))
 
@@ -247,7 +248,8 @@ class Offers:
     async def _receive_part(
         self, offer: Offer, artifact: Artifact, offset: int, stream: AsyncIterator[memoryview]
     ) -> None:
-        spool = await asyncio.to_thread(self._services.files.begin, artifact)
+        with self._services.store.obstacle.noted():
+            spool = await asyncio.to_thread(self._services.files.begin, artifact)
         self.unfinished.begun(artifact.digest, offer.run, offer.node, offer.statement.round)
 
         def progressed(count: int) -> None:
@@ -314,7 +316,7 @@ class Offers:
             bytes=sum(part.artifact.size_bytes for part in offer.parts),
             weight=statement.weight,
             metrics=dict(statement.metrics),
-            received_at=self._services.clock(),
+            received_at=self._services.now(),
             phase=statement.phase,
         )
 
@@ -328,7 +330,7 @@ class Offers:
             round=statement.round,
             node=node,
             update=digest,
-            received_at=services.clock(),
+            received_at=services.now(),
         ).to_bytes()
         services.nodes.send(node, msg.Receipt(digest, text, services.signer.sign(text)))
 

@@ -5,6 +5,7 @@ The daemon, the simulation and the tests implement them.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import ParamSpec, Protocol, TypeVar
 
 from covey import messages as msg
 from covey.artifact import Artifact
+from covey.coordinator.obstacle import Obstacle
 from covey.coordinator.runs.retention import Retention
 from covey.driver.driver import Recorder
 from covey.storage.files.spool import Spool
@@ -62,7 +64,11 @@ class Record(Protocol):
         """Do something in the record's thread; StoreUnavailable: the database is away."""
 
     async def persist(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """The same, but while the database is away, wait for it: for decisions that must not be lost."""
+        """The same, but while something is in its way, wait for that: for decisions that must not be lost."""
+
+    @property
+    def obstacle(self) -> Obstacle:
+        """What is in the way of this coordinator."""
 
 
 class Files(Protocol):
@@ -185,8 +191,9 @@ class RunServices:
         metrics: What is counted.
         changes: Those who watch.
         operator: What the operator wants.
-        clock: Unix time in seconds.
-        started_at: When the coordinator started: every enrolled node is expected back for a while after this.
+        clock: Seconds for machines: it begins at a Unix time, and never jumps (`covey.driver.steady_clock`).
+        now: Unix time in seconds, for the record.
+        started_at: When the coordinator started, by `clock`: every enrolled node is expected back for a while after.
         allow_paths: Whether a run may name a task by its import path.
         data_paths: Where a task finds the coordinator's own data, by name.
         keeps_deadlines: Whether nodes that are silent for too long are given up.
@@ -209,4 +216,5 @@ class RunServices:
     allow_paths: bool = False
     data_paths: Mapping[str, str] = field(default_factory=dict)
     keeps_deadlines: bool = True
+    now: Callable[[], float] = time.time
     record_events: Callable[[RunRecord], Recorder] | None = None

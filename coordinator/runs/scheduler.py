@@ -129,7 +129,7 @@ class Scheduler:
         """Record that a run failed of which its own task could not; where that fails too, leave it for a restart."""
         store = self._services.store
         try:
-            await store.persist(store.store.finish_run, record.run, "failed", reason, self._services.clock())
+            await store.persist(store.store.finish_run, record.run, "failed", reason, self._services.now())
         except Fenced:
             raise
         except Exception as error:

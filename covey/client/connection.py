@@ -323,7 +323,7 @@ class Connection:
         return list(self.every_node(limit, after=after))
 
     def every_node(self, limit: int | None = None, *, after: str = "") -> Iterator[Node]:
-        """As `nodes`, each page read when it is needed."""
+        """Nodes by name, at most `limit`, after one of them: each page is read when it is needed."""
         return self._loop.iterate(paging.nodes(self._reading(), after, limit))
 
     def node(self, node: str) -> NodeDetail:

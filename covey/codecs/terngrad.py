@@ -168,7 +168,7 @@ class TernaryReader(ComputedVector):
 
 
 class TritReader(TernaryReader):
-    """As `TernaryReader`, of codes that are five a byte."""
+    """Reads codes that are five a byte."""
 
     def _check(self, d: int) -> None:
         trits.check(self._packed, d, "terngrad")

@@ -16,12 +16,13 @@ from torch.nn import functional
 from torch.utils.data import Dataset, TensorDataset, default_collate
 
 from covey.errors import CoveyError, TaskError
+from covey.learning.memory import is_out_of_memory, out_of_memory
 from covey.learning.returns import described, method_of, require, stats_of
 from covey.learning.statistics import Stat
 from covey.options import PluginOptions
 from covey.plugins import Kind, Pluggable
 from covey.spec import TaskSection, TrainingSection
-from covey.user_code.place import error_text
+from covey.user_code.place import error_text, place_of
 
 __all__ = [
     "FitResult",
@@ -40,6 +41,10 @@ __all__ = [
 
 Progress = Callable[[int, int, float], object]
 """Takes the steps done, the steps there will be, and the mean loss so far."""
+
+
+def _ignored(*_: object) -> None:
+    """Nobody listens."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +92,9 @@ class FitSettings:
         seed: The run's; derive streams from it with `covey.seeds.derive_seed`.
         roster_index: This node's place in the run's roster.
         device: Where to compute.
-        progress: To be called now and then (a few times a second is enough).
-        each_step: To be called after every step; this is where a cancelled training ends.
+        progress: To be called now and then (a few times a second is enough) with (steps done, steps in all, mean loss
+            so far); default nobody listens.
+        each_step: To be called after every step; this is where a cancelled training ends: what it raises ends it.
     """
 
     training: TrainingSection
@@ -98,8 +104,8 @@ class FitSettings:
     seed: int
     roster_index: int
     device: device
-    progress: Progress
-    each_step: Callable[[], object]
+    progress: Progress = _ignored
+    each_step: Callable[[], object] = _ignored
 
 
 @dataclass(frozen=True)
@@ -300,4 +306,6 @@ def task_errors(what: str) -> Iterator[None]:
     except SystemExit as error:
         raise TaskError(f"{what}: the code called sys.exit({error.code!r})") from error
     except Exception as error:
+        if is_out_of_memory(error):
+            raise out_of_memory(what, error, place_of(error)) from error
         raise TaskError(f"{what}: {error_text(error)}") from error

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from covey.errors import LayoutError, NoPart, PluginError, PolicyError, SpecError, TaskError
+from covey.errors import LayoutError, NoPart, OutOfMemory, PluginError, PolicyError, SpecError, TaskError
 from covey.machines.protocol import Verdict
 
 Refusals = Mapping[str, tuple[Verdict, str]]
 """Node to how it answered without an update that counts, and why."""
-_LASTING = frozenset(error.code for error in (LayoutError, PluginError, PolicyError, SpecError, TaskError))
+_LASTING = frozenset(error.code for error in (LayoutError, OutOfMemory, PluginError, PolicyError, SpecError, TaskError))
 """Codes of declines that a node gives again and again until its operator, or the run, is another."""
 _NAMED = 5
 """Groups of nodes that are named; the record has the rest."""

@@ -181,7 +181,7 @@ class VirtualFederation:
                 self._active().post(StopRequested(why))
 
     def _is_stalled(self) -> bool:
-        return is_stalled(self._run, self._env.background, self._env.now())
+        return is_stalled(self._run, self._env.background, self._env.clock())
 
     async def _why_stop(self, quiet_s: float) -> str:
         """Why the run cannot or shall not go on; empty if it can."""

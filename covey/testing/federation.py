@@ -148,10 +148,10 @@ class Federation:
 
     def _announced(self) -> bool:
         try:
-            text = (self.coordinator_dir / "coordinator.json").read_text()
-        except FileNotFoundError:
+            announced = json.loads((self.coordinator_dir / "coordinator.json").read_text())
+        except (FileNotFoundError, ValueError):  # or what a disk that failed has left of it
             return False
-        return bool(json.loads(text)["pid"] == self._running_coordinator().pid)
+        return bool(announced["pid"] == self._running_coordinator().pid)
 
     def _answers(self) -> bool:
         try:

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from covey.errors import SpecError
 from covey.learning.data import batches, size_of
 from covey.learning.models.state import layout_of, load_into, tensors_of, write_model
-from covey.learning.task import FitResult, NodeData, Task
+from covey.learning.task import FitResult, FitSettings, NodeData, Task
 from covey.learning.training.loop import evaluate, train
 from covey.spec import TrainingSection
 
@@ -124,13 +124,9 @@ class TaskConformance:
             self.task(),
             model,
             data,
-            torch.arange(size_of(data)),
-            self.training,
-            round=1,
-            rounds=1,
-            seed=1,
-            roster_index=0,
-            device=CPU,
+            FitSettings(
+                self.training, torch.arange(size_of(data)), round=1, rounds=1, seed=1, roster_index=0, device=CPU
+            ),
         )
 
     def _loss(self, model: nn.Module) -> float:

@@ -28,7 +28,8 @@ KEEPALIVE_TIMEOUT_MS = 30_000
 WINDOW_BYTES = 8 << 20
 """How much of a stream may be under way before its receiver has taken it. gRPC's own estimate (BDP probing) grows
 without need on a fast link: with 8 nodes and models of 100 MB the coordinator held 230 MB in such buffers, and holds
-75 MB with this. It bounds one transfer to 8 MiB a round trip: 80 MB/s at 100 ms."""
+75 MB with this. It bounds one connection to 8 MiB a round trip, 80 MB/s at 100 ms; a large file therefore takes several
+where the way is long (`covey.wire.transfers.lanes`)."""
 HANDSHAKE_MS = 10_000
 """So long a stranger may take for its handshake."""
 AGE_GRACE_MS = 5000

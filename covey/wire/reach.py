@@ -64,7 +64,7 @@ def proxy_of(address: str) -> str:
 
 
 async def why_unreachable(address: str, authority_pem: bytes = b"") -> str:
-    """As `why`, without holding up the event loop."""
+    """Why a coordinator cannot be reached, found out beside the event loop."""
     return await asyncio.to_thread(why, address, authority_pem)
 
 

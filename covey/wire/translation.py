@@ -51,7 +51,9 @@ def from_node(message: pb.NodeMessage) -> msg.NodeMessage | None:
             return msg.Decline(decline.run, decline.round, decline.attempt, decline.code, decline.reason)
         case "progress":
             now = message.progress
-            return msg.Progress(now.run, now.round, now.phase, now.step, now.steps, now.loss, now.seconds)
+            return msg.Progress(
+                now.run, now.round, now.phase, now.step, now.steps, now.loss, now.seconds, now.waits_for
+            )
         case "evaluation":
             evaluation = message.evaluation
             return msg.Evaluation(evaluation.run, evaluation.version, bytes(evaluation.metrics))

@@ -12,12 +12,11 @@ from pathlib import Path
 
 from covey import messages as msg
 from covey.artifact import Artifact
-from covey.errors import CoveyError, LimitExceeded, PolicyError
+from covey.errors import CoveyError, DiskFull, LimitExceeded, PolicyError
 from covey.layout import Layout
 from covey.node.assignments.conversation import Conversation
 from covey.node.assignments.held_files import HeldFiles
 from covey.spec import parse_json
-from covey.storage.files.spool import DiskFull
 from covey.worker.jobs.operations import APPLY, INITIAL
 from covey.worker.jobs.runs import InitialJob
 from covey.worker.jobs.versions import ApplyJob
@@ -97,7 +96,7 @@ class BaseModels:
         if min(missing.values(), default=0) < 0 or needed > limit * 2**30:
             raise LimitExceeded(f"{text}, and limits.disk_gib in this node's node.toml allows {limit:g} GiB")
         if needed > (free := files.free_bytes()):
-            raise DiskFull(f"{text}, and {free} are free on this node's disk; free some")
+            raise DiskFull(f"{text}, and {free} are free in {talk.services.config.data_dir}; free some")
 
     async def _expect(self, run: str, *digests: str) -> None:
         """Before a file comes: if this is cancelled meanwhile, it goes with the run's next model, or with the run."""

@@ -5,27 +5,32 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
 from covey import faults
 from covey import messages as msg
 from covey.artifact import INLINE_BYTES, Artifact
-from covey.errors import CoveyError, TransferError
+from covey.errors import CoveyError, Obstructed, TransferError
 from covey.metrics import failed
 from covey.node.assignments.events import Answer, Stage
 from covey.node.operator.metrics import outcome_of
 from covey.node.ports import OnBytes
 from covey.node.services import NodeServices
+from covey.storage.files.spool import obstruction
 
 log = structlog.get_logger(room="node")
 STALL_S = 30.0
 RETRY_S = 0.5
 REPORT_S = 0.5
+OBSTACLE_S = 2.0
+"""How often it is tried again what this machine has no room for."""
 MAX_REASON = 1000
+R = TypeVar("R")
 OnStage = Callable[[Stage, str], None]
 """Told how far the work is, and which update it is about (empty before it is finished)."""
 
@@ -43,6 +48,7 @@ class Conversation:
         self.services, self.assignment, self.advanced = services, assignment, on_stage
         self.log = log.bind(run=assignment.run, round=assignment.round)
         self.outcome = ""
+        self._obstacle = ""
         self._answers: asyncio.Queue[Answer | None] = asyncio.Queue()
 
     # -- answers --------------------------------------------------------------------------------------------------
@@ -168,6 +174,31 @@ class Conversation:
                 whole = replace(artifact, chunk_sha256=grant.chunk_sha256)
                 whole.validate(artifact.size_bytes)
                 return whole
+
+    async def passed(self, work: Callable[[], Awaitable[R]]) -> R:
+        """Do something that can be repeated; while this machine is in the way of it, say so and try again.
+
+        The round's deadline does not wait: the coordinator gives this node up then, and says what it waited for.
+        """
+        while True:
+            try:
+                return await work()
+            except Obstructed as error:
+                obstacle = error
+            except OSError as error:
+                if (found := obstruction(error)) is None:
+                    raise
+                obstacle = found
+            self._say_obstacle(obstacle)
+            await self.services.clock.sleep(OBSTACLE_S)
+
+    def _say_obstacle(self, error: Obstructed) -> None:
+        text = str(error)[:MAX_REASON]
+        if text != self._obstacle:
+            self.log.warning("this machine is in the way; trying again", error=text, retry_s=OBSTACLE_S)
+        self._obstacle = text
+        if self.assignment.work == "train":
+            self.report(msg.Progress(self.assignment.run, self.assignment.round, "waiting", waits_for=text))
 
     async def back_off(self, what: str, error: CoveyError) -> None:
         """A transfer broke: say so, and wait a little."""

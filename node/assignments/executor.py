@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 
+import structlog
+
 from covey import faults
 from covey import messages as msg
-from covey.errors import CoveyError, PolicyError, WorkerError
+from covey.errors import CoveyError, PolicyError, StoreError, WorkerError
 from covey.layout import Layout
 from covey.node.assignments.allowed_time import allowed_time
 from covey.node.assignments.base_model import BaseModels
@@ -21,6 +23,8 @@ from covey.node.updates import FinishedUpdate
 from covey.spec import RunSpec, parse_json
 from covey.worker.jobs.evaluation import EvaluateJob
 from covey.worker.jobs.operations import EVALUATE
+
+log = structlog.get_logger(room="node")
 
 
 class Executor:
@@ -37,17 +41,20 @@ class Executor:
         try:
             spec = parse_json(talk.assignment.spec)
             self._services.config.check_run(spec)
-            await self._bases.bring_layout(talk)
-            if talk.assignment.work == "evaluate":
-                await self._evaluate(talk, spec)
-            else:
-                await self._train_and_deliver(talk, spec)
+            await talk.passed(lambda: self._work(talk, spec))
         except CoveyError as error:
             talk.log.warning("assignment declined", code=error.code, reason=str(error))
             talk.decline(error)
         except Exception as error:
             talk.log.exception("work failed")
             talk.decline(WorkerError(f"internal error ({type(error).__name__}); the node's log says more"))
+
+    async def _work(self, talk: Conversation, spec: RunSpec) -> None:
+        await self._bases.bring_layout(talk)
+        if talk.assignment.work == "evaluate":
+            await self._evaluate(talk, spec)
+        else:
+            await self._train_and_deliver(talk, spec)
 
     async def forget(self, run: str) -> None:
         """A run has ended: let go of its files and state."""
@@ -56,7 +63,10 @@ class Executor:
     def _forget(self, run: str) -> None:
         store = self._services.store
         needed = store.needed()
-        store.forget(run)
+        try:
+            store.forget(run)
+        except StoreError as error:  # the files go in any case: they may be what fills the disk
+            log.warning("what is noted of a run that has ended cannot be dropped", run=run, error=str(error))
         self.held.forget(run)
         self.held.release(needed)
 
@@ -81,7 +91,10 @@ class Executor:
             talk.advanced("assigned", "")
 
     def _delivered(self, update: FinishedUpdate) -> None:
-        self._services.store.delivered(update)
+        try:
+            self._services.store.delivered(update)
+        except StoreError as error:  # after a restart it is offered once more, and that is all
+            log.warning("it cannot be noted that an update was delivered", run=update.run, error=str(error))
         self.held.release(update.digests)  # but for what is momentum too
 
     async def _evaluate(self, talk: Conversation, spec: RunSpec) -> None:

@@ -13,7 +13,7 @@ import structlog
 
 from covey import faults
 from covey import messages as msg
-from covey.errors import PolicyError, WorkerDied, WorkerStalled
+from covey.errors import Obstructed, PolicyError, WorkerDied, WorkerStalled
 from covey.layout import Layout
 from covey.metrics import failed
 from covey.node.assignments.allowed_time import allowed_time
@@ -27,6 +27,7 @@ from covey.node.services import NodeServices
 from covey.node.updates import FinishedUpdate, HeldPart, State
 from covey.parts import PartFile
 from covey.spec import RunSpec
+from covey.storage.files.room import scratch_files
 from covey.wire.identities.signing import PartStatement, UpdateStatement
 from covey.worker.jobs.operations import TRAIN
 from covey.worker.jobs.training import TrainJob, TrainProgress, TrainResult
@@ -65,7 +66,7 @@ class Training:
         services.metrics.trained(result)
         faults.reach("trained")
         update = _finished(services, talk.assignment, spec, result)
-        await self._held.alone(self._make_durable, result, update)
+        await talk.passed(lambda: self._held.alone(self._make_durable, result, update))
         faults.reach("journaled")
         return update
 
@@ -95,6 +96,8 @@ class Training:
     ) -> TrainJob:
         """The worker's order."""
         services, files = self._services, self._services.files
+        state_files = {name: kept_file(files, assignment.run, name, artifact) for name, artifact in state.items()}
+        scratch, out_state = self._room(assignment, layout)
         job = TrainJob(
             run=assignment.run,
             spec_json=assignment.spec,
@@ -111,20 +114,27 @@ class Training:
                 for part in {part for part, source in inputs if source}
             },
             evaluate=assignment.evaluate,
-            scratch={part.name: files.scratch(part.size_bytes) for part in wanted_parts(assignment)},
+            scratch=scratch,
             node_paths=services.config.paths,
             node_options=services.config.options,
             allow_path=services.config.allows_paths(spec),
             broadcast=base64.b64encode(assignment.broadcast).decode(),
-            state={name: kept_file(files, assignment.run, name, artifact) for name, artifact in state.items()},
+            state=state_files,
             stall_s=spec.training.stall_s,
             limits=services.config.train_limits,
-            out_state={name: files.scratch(state_bytes(layout)) for name in assignment.node_state},
+            out_state=out_state,
         )
         drill = services.config.drill
         if drill is None:
             return job
         return ordered(drill, job, services.identity.name, assignment.model_sha256, services.config.data_dir)
+
+    def _room(self, assignment: msg.Assignment, layout: Layout) -> tuple[dict[str, Path], dict[str, Path]]:
+        """A file for each part, and for each state that is kept, by name."""
+        parts = {("part", part.name): part.size_bytes for part in wanted_parts(assignment)}
+        states = {("state", name): state_bytes(layout) for name in assignment.node_state}
+        made = scratch_files(self._services.files, parts | states)
+        return {name: made["part", name] for _, name in parts}, {name: made["state", name] for _, name in states}
 
     async def _settled_state(self, assignment: msg.Assignment) -> State:
         """What this node keeps of the run, now that its last update is decided on; the files of the rest go."""
@@ -148,6 +158,10 @@ class Training:
         try:
             async with allowed_time(self._services.config.limits.round_s):
                 result = await self._train_safely(job, progressed)
+        except Obstructed:  # which the worker has said: it writes no more, and what it wrote is in its way
+            for path in (*job.scratch.values(), *job.out_state.values()):
+                self._services.files.discard(path)
+            raise
         except BaseException:
             self._held.abandon((*job.scratch.values(), *job.out_state.values()))
             raise

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from covey import __version__
 from covey import messages as msg
+from covey.driver.steady_clock import steady_clock
 from covey.errors import CoveyError, IdentityError, Stalled, VersionMismatch
 from covey.node.ports import Link
 from covey.protos import coordinator_pb2 as pb
@@ -64,6 +65,7 @@ class CoordinatorLink(Link):
         self._connected = asyncio.Event()
         self._heartbeat_s = 10.0
         self._told, self._told_at = "", 0.0
+        self._clock = steady_clock()
         self._channel = secure_channel(server, identity, dummy="control")
         self._stub: coordinator_pb2_grpc.CoordinatorAsyncStub = coordinator_pb2_grpc.CoordinatorStub(self._channel)
 
@@ -112,8 +114,7 @@ class CoordinatorLink(Link):
                 log.warning("connection lost; connecting again", server=self.server)
                 log.debug("how it was lost", status=error.code().name, details=error.details())
                 return
-            reason = self._identity.explain()
-            if reason:
+            if reason := self._identity.explain(self._clock()):
                 raise IdentityError(reason) from error
             refusal = from_rpc_error(error)
             if isinstance(refusal, VersionMismatch):
@@ -135,7 +136,9 @@ class CoordinatorLink(Link):
             return
         self._told, self._told_at = raw, now
         is_said = CODE_KEY in dict(error.trailing_metadata() or ())
-        if error.code() == NOT_SERVED and not is_said:
+        if by_clock := self._identity.explain():  # it was good by the clock that cannot be set
+            reason = f"{by_clock} (this machine's clock was set since this program started; set it right)"
+        elif error.code() == NOT_SERVED and not is_said:
             reason = f"this {WRONG_PORT}"
         else:
             why = await why_unreachable(self.server, self._identity.authority_pem) if not is_said else ""

@@ -22,9 +22,9 @@ from pathlib import Path
 import structlog
 
 from covey.artifact import CHUNK_BYTES, Artifact, artifact_of_file, valid_prefix
-from covey.errors import LimitExceeded, NotFound, StoreError
+from covey.errors import DiskFull, LimitExceeded, NotFound, StoreError
 from covey.storage.files.recycled import FreeFiles
-from covey.storage.files.spool import DiskFull, Spool, disk_errors, sync_folder
+from covey.storage.files.spool import Spool, disk_errors, obstruction, sync_folder
 
 MAX_IDLE_PARTS = 32
 """Broken transfers that may wait to be resumed; beyond, the longest idle one is dropped."""
@@ -84,6 +84,9 @@ class ArtifactFiles:
 
         A file that this process has written, received or checked is read again only if the disk says that it was
         changed since. Else it is read and hashed: once after a start, for a file that is used then.
+
+        Raises:
+            Obstructed: It cannot be looked at now, which says nothing about it.
         """
         path = self.path(digest)
         try:
@@ -95,6 +98,8 @@ class ArtifactFiles:
         except FileNotFoundError:
             return False
         except OSError as error:  # a disk that cannot read it
+            if (obstacle := obstruction(error)) is not None:
+                raise obstacle from error
             log.error("a file cannot be read", file=str(path), error=str(error))
         log.error("a file is damaged and is not used: its content is not the one of its name", file=str(path))
         self._delete(path)
@@ -144,8 +149,8 @@ class ArtifactFiles:
         the spool is finished from the start. The artifact must have been validated.
 
         Raises:
-            LimitExceeded: The quota does not allow a file of this size.
-            StoreError: The disk is full, or refuses.
+            LimitExceeded: The file is larger than the whole quota.
+            StoreError: The disk, or the quota, is full (`DiskFull`), or refuses.
         """
         with self._beginning:
             digest, part, final = artifact.digest, self._part(artifact.digest), self.path(artifact.digest)
@@ -232,16 +237,19 @@ class ArtifactFiles:
             size_bytes: What the file is expected to have; 0 if that is not known.
 
         Raises:
-            LimitExceeded: The quota does not allow a file of this size.
+            LimitExceeded: The file is larger than the whole quota.
+            StoreError: The quota is full (`DiskFull`), or the disk refuses.
         """
         path = self._scratch / uuid.uuid4().hex
         with disk_errors(path):
             self._free.take(size_bytes, path)
         try:
             self._reserve(path, size_bytes)
-        except LimitExceeded:
+        except (DiskFull, LimitExceeded):
             self._delete(path)
             raise
+        if shutil.disk_usage(self.root).free < size_bytes:
+            self._make_room(0)
         return path
 
     def adopt(self, path: Path, artifact: Artifact, *, durable: bool = True) -> Path:
@@ -324,8 +332,11 @@ class ArtifactFiles:
         if self.bytes_used > self.quota_bytes:
             with self._lock:
                 self._sizes[path] = before
-            raise LimitExceeded(
-                f"{size_bytes} bytes more would exceed the quota of {self.quota_bytes} bytes for {self.root}"
+            if size_bytes > self.quota_bytes:
+                raise LimitExceeded(f"{size_bytes} bytes are more than the quota of {self.quota_bytes} for {self.root}")
+            raise DiskFull(
+                f"{size_bytes} bytes more would exceed the quota of {self.quota_bytes} bytes for {self.root}: delete "
+                "runs that nobody needs, or raise the quota"
             )
 
     def _make_room(self, max_bytes: int) -> None:

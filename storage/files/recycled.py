@@ -37,8 +37,8 @@ class FreeFiles:
             path = next((path for path, size in reversed(self._files.items()) if size == size_bytes), None)
             if path is None:
                 return False
-            del self._files[path]
             path.rename(target)
+            del self._files[path]
             return True
 
     def put(self, path: Path, size_bytes: int) -> None:

@@ -9,19 +9,17 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from covey.artifact import CHUNK_BYTES, Artifact
-from covey.errors import CorruptChunk, StoreError, TransferError
+from covey.errors import CorruptChunk, DiskFull, Obstructed, StoreError, TransferError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-class DiskFull(StoreError):
-    """The disk, or this user's share of it, has no room for a file."""
+_FILES = (errno.EMFILE, errno.ENFILE)
 
 
 @contextmanager
@@ -30,9 +28,33 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
-            raise DiskFull(f"no room for {path}: free space on this disk, or raise its quota") from error
-        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+        raise disk_error(error, path) from error
+
+
+def disk_error(error: OSError, path: Path) -> StoreError:
+    """What an error at a file means: this machine must be mended (`Obstructed`), or it will not do (`StoreError`)."""
+    if error.errno in _FULL:
+        return DiskFull(f"no room for {path}{free_at(path)}: free space there, or raise this user's quota")
+    if error.errno == errno.EROFS:
+        return Obstructed(f"cannot write {path}: its disk is mounted read-only; mount it for writing again")
+    if error.errno in _FILES:
+        return Obstructed(f"cannot open {path}: too many files are open; raise LimitNOFILE (or ulimit -n)")
+    return StoreError(f"cannot write {path}: {error.strerror or error}")
+
+
+def obstruction(error: OSError) -> Obstructed | None:
+    """The same of an error that names its file, or none; None: trying again would not help."""
+    name = error.filename
+    found = disk_error(error, Path(os.fsdecode(name)) if isinstance(name, str | bytes) else Path("a file"))
+    return found if isinstance(found, Obstructed) else None
+
+
+def free_at(path: Path) -> str:
+    """How much room its disk has, for a sentence; empty where that cannot be known."""
+    try:
+        return f" ({shutil.disk_usage(path.parent).free} bytes are free on its disk)"
+    except OSError:
+        return ""
 
 
 def write_at(fd: int, data: bytes | memoryview, offset: int) -> None:

@@ -37,7 +37,7 @@ class Database:
     def __init__(self, url: URL) -> None:
         self.url = url
         self.engine = make_engine(url)
-        path = sqlite_path(url)
+        path = self._path = sqlite_path(url)
         one_state = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
         self._reads = self.engine if path else self.engine.execution_options(**one_state)
         self._lock: FileLock | AdvisoryLock = FileLock(path) if path else AdvisoryLock()
@@ -53,7 +53,7 @@ class Database:
     def reading(self) -> Iterator[Connection]:
         """A transaction that reads one consistent state."""
         self._check_open()
-        with translated(), self._reads.connect() as connection:
+        with translated(self._path), self._reads.connect() as connection:
             yield connection
 
     @contextlib.contextmanager
@@ -67,7 +67,7 @@ class Database:
             self._check_open()
             self._touched = {}
             try:
-                with translated(), self._begun() as connection:
+                with translated(self._path), self._begun() as connection:
                     yield connection
                     self._seal(connection)
             except BaseException:
@@ -151,7 +151,7 @@ class Database:
         """Take the lease that allows to write, for `holder`; its fencing number. Conflict: another process has it."""
         if self._epoch is not None:
             return self._epoch
-        with self._writing, translated():
+        with self._writing, translated(self._path):
             self._check_open()
             connection = self._connected()
             try:

@@ -12,10 +12,12 @@ from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, event, exc, make_url
 
-from covey.errors import StoreError, StoreUnavailable
+from covey.errors import DiskFull, Obstructed, StoreError, StoreUnavailable
+from covey.storage.files.spool import free_at
 from covey.storage.sql.hot import begin
 
-BUSY_TIMEOUT_MS = 10_000
+BUSY_TIMEOUT_MS = 3000
+"""So long a lock of another program is waited for in SQLite itself, which holds up all other calls; then it is said."""
 CONNECT_TIMEOUT_S = 5
 WRITES = "covey_writes"
 """Execution option of the one connection that writes."""
@@ -150,32 +152,39 @@ def _unmark(item: dict[str, Any]) -> Any:
 
 # -- errors --------------------------------------------------------------------------------------------------
 
-_FULL = "the disk of the database is full: nothing was recorded; free some space there (or add some) and go on"
-_READ_ONLY = "the database cannot be written: give this user the right to write it, and the folder that it is in"
+_FULL = "the disk of the database{place} is full: nothing was recorded; free space there"
+_READ_ONLY = (
+    "the database{place} cannot be written: give this user the right to write it, and the folder that it is in, and "
+    "mount their disk for writing"
+)
 
 
 @contextlib.contextmanager
-def translated() -> Iterator[None]:
-    """Turn the database library's errors into ours."""
+def translated(path: Path | None = None) -> Iterator[None]:
+    """Turn the database library's errors into ours.
+
+    Args:
+        path: The database's file, if it is one, for messages.
+    """
     try:
         yield
     except exc.DBAPIError as error:
-        raise store_error(error) from error
+        raise store_error(error, path) from error
     except exc.TimeoutError as error:
         raise StoreUnavailable("every connection to the database is in use; try again") from error
 
 
-def store_error(error: exc.DBAPIError) -> StoreError:
-    """What a driver's error means: away for now (`StoreUnavailable`), or refused (`StoreError`)."""
-    text = str(error.orig).strip()
+def store_error(error: exc.DBAPIError, path: Path | None = None) -> StoreError:
+    """What a driver's error means: not now (`StoreUnavailable`, `Obstructed`), or refused (`StoreError`)."""
+    text, place = str(error.orig).strip(), "" if path is None else f" {path}"
     code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
     state = getattr(error.orig, "sqlstate", None)
     if code == sqlite3.SQLITE_FULL or state == "53100":
-        return StoreError(_FULL)
+        return DiskFull(_FULL.format(place=place + ("" if path is None else free_at(path))))
     if code == sqlite3.SQLITE_READONLY or state == "25006":
-        return StoreError(_READ_ONLY)
+        return Obstructed(_READ_ONLY.format(place=place))
     if code in _SQLITE_AWAY or (not code and _broken(error)):
-        return StoreUnavailable(f"the database cannot be used now: {text}")
+        return StoreUnavailable(f"the database{place} cannot be used now: {text}")
     return StoreError(f"the database refused: {text}")
 
 

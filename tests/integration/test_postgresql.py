@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from covey.testing.federation import Federation
+from covey.testing.federation import TERMINAL, Federation
+from tests.databases import execute
 from tests.integration.specs import spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
@@ -48,6 +49,27 @@ def test_a_run_waits_for_the_database_and_goes_on_by_itself(federation, postgres
     assert [(r["state"], r["accepted"]) for r in federation.rounds(run)] == [("committed", 2)] * 6
     assert federation.coordinator.alive
     assert "too-early" not in {one["name"] for one in federation.admin.runs()}
+
+
+END_OTHERS = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+    " AND pid <> pg_backend_pid()"
+)
+
+
+def test_connections_that_the_server_ends_again_and_again_change_nothing(federation, postgres_url):
+    """Whenever a round is opened, and in between: while updates are recorded, rounds closed and versions committed."""
+    many = spec("cut-off", rounds=12, task="synthetic", options="train_seconds = 0.05")
+    undisturbed = federation.wait(federation.submit(many))["model_sha256"]
+    run, seen = federation.submit(many), []
+    while (now := federation.show(run))["state"] not in TERMINAL:
+        if now["rounds_committed"] not in seen[-2:]:  # twice in a round
+            execute(postgres_url, END_OTHERS)
+        seen.append(now["rounds_committed"])
+    assert len(set(seen)) > 3
+    ended = federation.wait(run)
+    assert (ended["model_sha256"], ended["reason"]) == (undisturbed, "")
+    assert [(r["state"], r["attempt"], r["accepted"]) for r in federation.rounds(run)] == [("committed", 1, 2)] * 12
 
 
 def waits(coordinator):

@@ -46,3 +46,17 @@ structlog.get_logger().warning("declined \\x1b[2J", reason="\\x1b]0;owned\\x07",
     assert "\x1b" not in done.stderr
     assert "\x07" not in done.stderr
     assert "owned" in done.stderr
+
+
+def test_a_log_that_cannot_be_written_costs_the_lines_and_no_more():
+    program = """
+from covey.telemetry import configure_logging
+import structlog
+configure_logging()
+for _ in range(1000):
+    structlog.get_logger().warning("said " * 100)
+print("went on")
+"""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=full, text=True)
+    assert done.stdout == "went on\n"

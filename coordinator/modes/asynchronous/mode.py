@@ -43,6 +43,7 @@ from covey.errors import Conflict, CorruptChunk, CoveyError, Late
 from covey.machines.membership import Membership
 from covey.machines.protocol import TransferProgressed, UpdateStored, Verdict
 from covey.machines.shortage import listed
+from covey.storage.files.room import scratch_files
 from covey.storage.record.contract import UpdateRecord, VersionRecord
 from covey.wire.identities.signing import CommitVerdict
 from covey.worker.jobs.operations import STEP
@@ -56,6 +57,10 @@ class DecisionOutcome:
     given: DecisionInput
     judged: list[PendingUpdate]
     made: MadeStep
+
+
+OUT = ""
+"""The model, among the files of a step: no other has this name."""
 
 
 class AsyncMode(Mode):
@@ -186,7 +191,7 @@ class AsyncMode(Mode):
     async def _record_outcome(
         self, number: int, node: str, verdict: Verdict, reason: str, *, discard: bool = False
     ) -> bool:
-        run, now = self._run, self._services.clock()
+        run, now = self._run, self._services.now()
         outcome = UpdateRecord(run.run.run, number, node, verdict, reason, received_at=now)
         return await run.persist(run.record.close_round, outcome, discard=discard)
 
@@ -210,7 +215,7 @@ class AsyncMode(Mode):
         """The policy does not see it; its node gets its next assignment."""
         await self._record_outcome(update.round, update.node, "rejected", reason, discard=True)
         if reason != EVICTED:
-            await self._run.persist(note_lost, self._run.record, update, reason, self._services.clock())
+            await self._run.persist(note_lost, self._run.record, update, reason, self._services.now())
         self._opened_at.pop(update.round, None)
         self._services.metrics.judged([(update.node, "rejected")])
         self._settle(update, counted=False)
@@ -231,7 +236,7 @@ class AsyncMode(Mode):
     async def _decide_on(self, pending: PendingUpdate) -> None:
         run, given = self._run, await self._decision_input(pending)
         try:
-            outcome = await self._ask_policy(given)
+            outcome = await self._services.store.obstacle.passed(lambda: self._ask_policy(given))
         except CoveyError as error:
             if await run.persist(self._has_lost, given):  # a file was damaged while it waited for the worker
                 await self._decide()
@@ -246,7 +251,7 @@ class AsyncMode(Mode):
                 raise
             return  # the run was stopped meanwhile; what was made is dropped with the next start
         for number in given.lost:
-            await run.persist(note_lost, run.record, given.earlier[number].update, LOST, self._services.clock())
+            await run.persist(note_lost, run.record, given.earlier[number].update, LOST, self._services.now())
         self._note(outcome)
         self._settle(pending.update, counted=True)
         await run.persist(self._retain)
@@ -283,12 +288,9 @@ class AsyncMode(Mode):
 
     async def _ask_policy(self, given: DecisionInput) -> DecisionOutcome:
         files, prepared, services = self._services.files, self._run.ready(), self._services
-        job = given.job(
-            {digest: files.path(digest) for digest in given.digests()},
-            files.scratch(prepared.layout.file_bytes),
-            {slot: files.scratch(size) for slot, size in prepared.slot_bytes().items()},
-            allow_path=services.allow_paths,
-        )
+        updates = {digest: files.path(digest) for digest in given.digests()}
+        room = scratch_files(files, {OUT: prepared.layout.file_bytes, **prepared.slot_bytes()})
+        job = given.job(updates, room.pop(OUT), room, allow_path=services.allow_paths)
         faults.reach("aggregate")
         try:
             with services.metrics.phase("aggregating"):
@@ -303,7 +305,7 @@ class AsyncMode(Mode):
         if result.artifact is not None:
             verdicts = [*self._unsigned, *signed_verdicts(judged)]
             version = signed_version(services, self._run.newest(), result, verdicts, round=given.arrived.update.round)
-        record = given.step(result, services.clock())
+        record = given.step(result, services.now())
         step = MadeStep(job, result, record, [pending.update for pending in judged], version)
         return DecisionOutcome(given, judged, step)
 

@@ -10,8 +10,12 @@ from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.runs.ports import Files
 from covey.coordinator.runs.steps.commit import discard_scratch
 from covey.coordinator.runs.steps.damage import intact
+from covey.storage.files.room import scratch_files
 from covey.storage.record.contract import UpdateRecord
 from covey.worker.jobs.steps import StepJob, StepResult
+
+OUT = ""
+"""The model, among the files of a step: no other has this name."""
 
 
 @dataclass
@@ -45,17 +49,20 @@ def step_job(active: ActiveRun, closing: Closing, phase: int) -> StepJob:
     run, services, base, prepared = active.run, active.services, active.newest(), active.ready()
     files = services.files
     path = partial(intact, files)
+    models = {base.version: path(base.artifact.digest)}
+    state = {part.name: path(part.artifact.digest) for part in base.state}
+    room = scratch_files(files, {OUT: prepared.layout.file_bytes, **prepared.slot_bytes()})
     return StepJob(
         run=run.run,
         spec_json=run.spec,
         layout=run.layout,
         version=base.version,
-        models={base.version: path(base.artifact.digest)},
+        models=models,
         answers=step_answers(closing.answers, run.roster, files.path, for_method=prepared.description.phases > 1),
         phase=phase,
-        state={part.name: path(part.artifact.digest) for part in base.state},
-        out=files.scratch(prepared.layout.file_bytes),
-        out_state={slot: files.scratch(size) for slot, size in prepared.slot_bytes().items()},
+        state=state,
+        out=room.pop(OUT),
+        out_state=room,
         roster=run.roster,
         allow_path=services.allow_paths,
         data_paths=services.data_paths,

@@ -40,6 +40,7 @@ from covey.parts import rule_phase
 from covey.storage.record.contract import EventRecord, StepRecord, UpdateRecord, VersionRecord, step_verdict
 from covey.wire.identities.signing import CommitVerdict
 from covey.worker.jobs.operations import STEP
+from covey.worker.jobs.steps import StepResult
 
 
 class RoundsMode(Mode):
@@ -61,7 +62,7 @@ class RoundsMode(Mode):
         self._holders: set[str] = set()
         """Nodes that surely have the version before the newest."""
         self._opened_at = 0.0
-        """When the round was opened, in Unix seconds."""
+        """When the round was opened (monotonic seconds)."""
         self._collecting_since = 0.0
         """When its present attempt, or phase, was opened (monotonic seconds)."""
         self._params: dict[str, str] = {}
@@ -152,7 +153,8 @@ class RoundsMode(Mode):
             updates = await run.persist(run.record.updates, run.run.run, restored.round)
             run.bytes_received = sum(update.bytes for update in updates)
             record = await run.persist(run.record.round, run.run.run, restored.round)
-            self._opened_at, self._collecting_since = record.started_at, time.monotonic()
+            self._opened_at = time.monotonic() - max(0.0, self._services.now() - record.started_at)
+            self._collecting_since = time.monotonic()
             self._params = await run.persist(opened_with, run.record, record)
         if prepared.description.node_state:
             load = VerdictFeedback.load
@@ -185,7 +187,7 @@ class RoundsMode(Mode):
         now = await run.open(action.round, action.attempt, action.invited, run.newest(), action.roster)
         if action.attempt == 1:
             run.bytes_received = run.bytes_sent = 0
-            run.progress, self._opened_at = {}, now
+            run.progress, self._opened_at = {}, time.monotonic()
         else:
             self._services.metrics.round_ended("retried")
         self._collecting_since, self._params = time.monotonic(), {}
@@ -202,7 +204,7 @@ class RoundsMode(Mode):
             if update.node in action.rejected
         ]
         opens = [{"phase": action.phase, "node": node, "params": text} for node, text in action.params.items()]
-        record = self._step(action.round, action.closed, rejected, self._services.clock())
+        record = self._step(action.round, action.closed, rejected, self._services.now())
         step = MadeStep(job, result, replace(record, opens=tuple(opens)), rejected)
         await run.commit(step, bytes_received=run.bytes_received)
         self._params, self._closing, self._collecting_since = dict(action.params), Closing(), time.monotonic()
@@ -233,9 +235,11 @@ class RoundsMode(Mode):
         )
 
     async def _record_outcome(self, action: ev.RecordOutcome) -> None:
-        run, at, phase = self._run, self._services.clock(), action.phase
+        run, at, phase, reason = self._run, self._services.now(), action.phase, action.reason
+        if (progress := run.progress.get(action.node)) is not None and progress.waits_for:
+            reason = f"{reason}; it waited: {progress.waits_for}"
         outcome = UpdateRecord(
-            run.run.run, action.round, action.node, action.verdict, action.reason, received_at=at, phase=phase
+            run.run.run, action.round, action.node, action.verdict, reason, received_at=at, phase=phase
         )
         with contextlib.suppress(NotFound):
             if action.verdict == "rejected" and run.ready().description.phases > 1:
@@ -276,15 +280,13 @@ class RoundsMode(Mode):
         return record.updates(run, number) if self._reject_damaged(answers) else answers
 
     def _reject_damaged(self, answers: Sequence[UpdateRecord]) -> bool:
-        return reject_damaged(self._run.record, self._services.files, answers, self._services.clock())
+        return reject_damaged(self._run.record, self._services.files, answers, self._services.now())
 
     async def _aggregate(self, action: ev.Aggregate) -> None:
         run, closing = self._run, self._closing
         try:
             with self._services.metrics.phase("aggregating"):
-                closing.job = job = step_job(run, closing, self.open_phase(""))
-                faults.reach("aggregate")
-                closing.result = result = await self._services.worker.do(STEP, job)
+                result = await self._services.store.obstacle.passed(lambda: self._make_step(closing))
             if await run.persist(self._reject_damaged, closing.answers):
                 raise CorruptChunk("a file was damaged or went missing while it was used")
         except CoveyError as error:
@@ -304,6 +306,14 @@ class RoundsMode(Mode):
             return
         rejected = {row.node: row.reason for row in result.verdicts if not row.accepted}
         run.post(ev.Aggregated(action.round, result.enough, rejected, self._services.clock()))
+
+    async def _make_step(self, closing: Closing) -> StepResult:
+        """Have the worker make a step; files of an attempt that came to nothing are dropped."""
+        closing.discard(self._services.files)
+        closing.job = job = step_job(self._run, closing, self.open_phase(""))
+        faults.reach("aggregate")
+        closing.result = result = await self._services.worker.do(STEP, job)
+        return result
 
     # -- commit ---------------------------------------------------------------------------------------------------
 
@@ -356,7 +366,7 @@ class RoundsMode(Mode):
 
     def _count_commit(self, version: VersionRecord, verdicts: list[UpdateRecord]) -> None:
         metrics = self._services.metrics
-        metrics.round_ended("committed", max(0.0, version.created_at - self._opened_at))
+        metrics.round_ended("committed", time.monotonic() - self._opened_at)
         metrics.judged((update.node, update.verdict) for update in verdicts)
         self._run.facts.note(version.metrics)
 
@@ -366,7 +376,7 @@ class RoundsMode(Mode):
             return
         run.log.warning("the rule could not be applied; its fallback was", round=number, rule=rule)
         detail = {"round": number, "rule": rule}
-        event = EventRecord(self._services.clock(), "fallback-rule", run.run.run, detail=detail)
+        event = EventRecord(self._services.now(), "fallback-rule", run.run.run, detail=detail)
         await run.persist(run.record.add_event, event)
 
     async def _after_commit(self, number: int, verdicts: list[UpdateRecord]) -> None:

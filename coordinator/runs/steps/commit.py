@@ -71,7 +71,7 @@ def signed_version(
         version=base.version + 1,
         model_sha256=result.model_sha256,
         artifact=result.artifact,
-        created_at=services.clock(),
+        created_at=services.now(),
         parent_sha256=base.model_sha256,
         state=state,
         statement=statement,

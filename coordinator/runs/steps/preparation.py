@@ -60,8 +60,9 @@ async def prepare(services: RunServices, run: RunRecord) -> Prepared:
 
 async def _start(services: RunServices, run: RunRecord, spec: RunSpec) -> RunRecord:
     out = services.files.scratch(0)
-    initial = await services.worker.do(INITIAL, InitialJob(run.run, run.spec, out, services.allow_paths))
-    now = services.clock()
+    job = InitialJob(run.run, run.spec, out, services.allow_paths)
+    initial = await services.store.obstacle.passed(lambda: services.worker.do(INITIAL, job))
+    now = services.now()
     first = VersionRecord(run.run, 0, initial.model_sha256, initial.artifact, now)
     parts = spec.data.parts or 0
 
@@ -75,9 +76,12 @@ async def _start(services: RunServices, run: RunRecord, spec: RunSpec) -> RunRec
 
 
 async def expected_nodes(services: RunServices) -> dict[str, float]:
-    """The nodes that are here or may come back, with the time (Unix seconds) at which each was last seen."""
+    """The nodes that are here or may come back, with the time (of the machines' clock) at which each was last seen.
+
+    Who was seen "later" than now, before a clock was set back, was seen now: nobody is waited for until then.
+    """
     return {
-        node.node: max(node.last_seen_at, services.started_at)
+        node.node: min(max(node.last_seen_at, services.started_at), services.clock())
         for node in await services.store.persist(services.store.store.nodes)
         if node.state == "active" and node.last_seen_at is not None  # else it only enrolled
     } | dict.fromkeys(services.nodes.nodes(), services.clock())

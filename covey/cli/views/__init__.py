@@ -1,1 +1,1 @@
-"""What people see: tables, live views, and what longer commands do."""
+"""What people see, a file a view: tables, live views, and what longer commands do."""

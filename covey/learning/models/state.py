@@ -16,6 +16,7 @@ from covey.artifact import CHUNK_BYTES, WRITE_BACK_BYTES, Artifact, begin_write_
 from covey.errors import LayoutError
 from covey.layout import Layout, TensorSpec
 from covey.learning.models.entries import entries_of
+from covey.storage.files.spool import disk_errors, write_at
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class ModelWriter:
 
     An existing file is overwritten in place (writing into allocated blocks is faster than into a fresh file)
     and cut if it was longer. Not safe for use by two threads at once. As a context manager it closes the
-    descriptor in any case; `close` makes the file whole.
+    descriptor in any case; `close` makes the file whole. Raises `StoreError` where the disk is full, or refuses.
 
     Args:
         path: The file; its directory exists.
@@ -120,7 +121,9 @@ class ModelWriter:
         self._chunk = hashlib.sha256()
         self._table = bytearray()
         self._size = self._begun = 0
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._path = path
+        with disk_errors(path):
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._append(memoryview(layout.header), of_model=False)
 
     def write(self, data: memoryview | bytes | bytearray) -> None:
@@ -152,9 +155,10 @@ class ModelWriter:
             raise LayoutError(f"{self._size} of {self._layout.file_bytes} bytes of the model file were written")
         if self._size % CHUNK_BYTES:
             self._end_chunk()
-        if os.fstat(self._fd).st_size > self._size:
-            os.ftruncate(self._fd, self._size)
-        os.fsync(self._fd)
+        with disk_errors(self._path):
+            if os.fstat(self._fd).st_size > self._size:
+                os.ftruncate(self._fd, self._size)
+            os.fsync(self._fd)
         self.abandon()
         artifact = Artifact(hashlib.sha256(self._table).hexdigest(), self._size, bytes(self._table))
         return ModelFile(artifact, self._model.hexdigest())
@@ -177,10 +181,9 @@ class ModelWriter:
                 self._end_chunk()
 
     def _put(self, piece: memoryview) -> None:
-        while len(piece):
-            written = os.pwrite(self._fd, piece, self._size)
-            self._size += written
-            piece = piece[written:]
+        with disk_errors(self._path):
+            write_at(self._fd, piece, self._size)
+        self._size += len(piece)
 
     def _end_chunk(self) -> None:
         self._table += self._chunk.digest()

@@ -24,17 +24,7 @@ from covey.learning.optimizers import local_optimizer
 from covey.learning.recipe import PlainRecipe, Recipe, RecipeContext, RecipeInputs
 from covey.learning.returns import method_of, stats_of
 from covey.learning.statistics import Stat, merge
-from covey.learning.task import (
-    FitResult,
-    FitSettings,
-    LossOutput,
-    Progress,
-    Task,
-    collate_of,
-    fit_of,
-    loss_of,
-    task_errors,
-)
+from covey.learning.task import FitResult, FitSettings, LossOutput, Task, collate_of, fit_of, loss_of, task_errors
 from covey.learning.training.prefetch import prefetched
 from covey.learning.training.seeding import seed_torch
 from covey.seeds import derive_seed
@@ -47,18 +37,10 @@ def train(
     task: Task,
     model: nn.Module,
     dataset: Dataset[Any],
-    indices: Tensor,
-    settings: TrainingSection,
+    fit: FitSettings,
     *,
-    round: int,
-    rounds: int,
-    seed: int,
-    roster_index: int,
-    device: torch.device,
     recipe: Recipe | None = None,
     inputs: RecipeInputs | None = None,
-    progress: Progress | None = None,
-    each_step: Callable[[], object] | None = None,
 ) -> FitResult:
     """Train a model in place on one node's part of the data.
 
@@ -67,26 +49,16 @@ def train(
 
     Args:
         task: Gives the loss, or its own `fit`.
-        model: Holds the round's base values; is moved to `device`.
+        model: Holds the round's base values; is moved to `fit.device`.
         dataset: Map-style; put it on the device once with `covey.learning.data.held_on`.
-        indices: int64 [n], the examples that are this node's.
-        settings: The run's [training] section.
-        round: Counts from 1.
-        rounds: How many rounds the run has.
-        seed: The run's.
-        roster_index: This node's place in the run's roster.
-        device: Where to compute.
+        fit: Which examples, for which round and node, and who listens.
         recipe: What the run's method changes; default nothing.
         inputs: What the recipe gets; default nothing but the model's own layout.
-        progress: Called at most about five times a second with (steps done, steps in all, mean loss so far).
-        each_step: Called after every step; what it raises ends the training.
 
     Raises:
         TaskError: The task's code failed, the loss is not finite, or there are no examples.
         SpecError: The settings make no sense in this round.
     """
-    listeners = progress or ignore, each_step or ignore
-    fit = FitSettings(settings, indices, round, rounds, seed, roster_index, device, *listeners)
     with ready(model, fit, "local training"):
         result = fit_of(task, model, dataset, fit)
         return result if result is not None else _loop(task, model, dataset, fit, recipe or PlainRecipe(), inputs)
@@ -96,20 +68,14 @@ def gradient(
     task: Task,
     model: nn.Module,
     dataset: Dataset[Any],
-    indices: Tensor,
-    settings: TrainingSection,
+    fit: FitSettings,
     *,
-    round: int,
-    rounds: int,
-    seed: int,
-    roster_index: int,
-    device: torch.device,
     recipe: Recipe | None = None,
     inputs: RecipeInputs | None = None,
 ) -> tuple[dict[str, Tensor], FitResult]:
     """The gradient over the round's first batch, averaged over its examples; the parameters stay as they are.
 
-    Args: as for `train`.
+    Args: as for `train`; nobody is told of its one step.
 
     Returns:
         The gradient of each trainable parameter by name (zeros where the loss does not depend on it), and the
@@ -123,7 +89,6 @@ def gradient(
         raise SpecError(
             f'exchange.payload: "gradient" needs the built-in loop, and {type(task).__name__} has its own fit'
         )
-    fit = FitSettings(settings, indices, round, rounds, seed, roster_index, device, ignore, ignore)
     with ready(model, fit, "local gradient"):
         return _first_gradient(task, model, dataset, fit, recipe or PlainRecipe(), inputs)
 
@@ -160,7 +125,8 @@ def evaluate(
         order = torch.arange(size_of(dataset)) if indices is None else indices
         for batch in batches(dataset, order, batch_size, device, collate_of(task)):
             metrics = merge(metrics, stats_of(task.evaluate(model, batch), method_of(task, "evaluate")))
-            (each_batch or ignore)()
+            if each_batch is not None:
+                each_batch()
     return metrics
 
 
@@ -328,7 +294,3 @@ def _seeded(fit: FitSettings) -> Iterator[None]:
         yield
     finally:
         torch.set_deterministic_debug_mode(before)
-
-
-def ignore(*_: object) -> None:
-    """Listens to nothing."""

@@ -7,7 +7,7 @@ float32 rounding).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -21,7 +21,6 @@ from covey.learning.data import batches
 from covey.learning.models.entries import unwrapped
 from covey.learning.task import FitResult, FitSettings, Task, collate_of, loss_of
 from covey.learning.training import loop
-from covey.spec import TrainingSection
 
 GRADIENTS_BYTES = 16 << 20
 """Gradients of single examples are held together up to this size; more is slower, for the memory is always new."""
@@ -35,38 +34,25 @@ def per_example_sum(
     task: Task,
     model: nn.Module,
     dataset: Dataset[Any],
-    indices: Tensor,
-    settings: TrainingSection,
+    fit: FitSettings,
     *,
-    round: int,
-    rounds: int,
-    seed: int,
-    roster_index: int,
-    device: torch.device,
     clip: float,
     norm: Literal["l1", "l2"] = "l2",
-    each_step: Callable[[], object] | None = None,
 ) -> tuple[Gradients, FitResult]:
     """The sum over the round's first batch of each example's gradient, clipped; the parameters stay as they are.
 
     The batch is that of `covey.learning.training.loop.gradient`. Each example's gradient g of the task's loss becomes
-    g min(1, clip / ||g||), the norm over all trainable parameters together. `settings.clip_norm` has no part in this.
+    g min(1, clip / ||g||), the norm over all trainable parameters together. `fit.training.clip_norm` has no part in
+    this.
 
     Args:
         task: Gives the loss; it is asked for one example at a time (a batch of one), many at once by
             `torch.func.vmap` where the task's code allows it, else one after the other.
-        model: As for `covey.learning.training.loop.train`, as are `dataset` to `device`.
+        model: As for `covey.learning.training.loop.train`.
         dataset: Map-style.
-        indices: int64 `[n]`.
-        settings: The run's [training] section.
-        round: Counts from 1.
-        rounds: How many rounds the run has.
-        seed: The run's.
-        roster_index: This node's place in the run's roster.
-        device: Where to compute.
+        fit: Which examples, for which round and node; `each_step` is called after every few examples.
         clip: No example has more than this norm in the sum.
         norm: Which norm: l2 for Gaussian noise, l1 for Laplace noise.
-        each_step: Called after every few examples; what it raises ends the training.
 
     Returns:
         The sum for each trainable parameter by name, and a result that says nothing of the data: no metrics, and one
@@ -78,8 +64,6 @@ def per_example_sum(
     """
     model = unwrapped(model)
     _refuse_what_mixes(task, model)
-    listener = each_step or loop.ignore
-    fit = FitSettings(settings, indices, round, rounds, seed, roster_index, device, loop.ignore, listener)
     with loop.ready(model, fit, "per-example gradients"):
         total = _summed(task, model, dataset, fit, clip, _ORDERS[norm])
     return total, FitResult(1, 1, {})

@@ -8,7 +8,7 @@ import torch
 
 
 def seed_torch(seed: int) -> None:
-    """As `torch.manual_seed`, for a tenth of its time where there is no accelerator.
+    """Seed all of torch's generators, in a tenth of the time of `torch.manual_seed` where there is no accelerator.
 
     For each kind of accelerator that is not in use yet, `torch.manual_seed` notes the call with a formatted stack, for
     later; where there is none, nobody will ever ask for it. The random bits are the same.

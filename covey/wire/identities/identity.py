@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -175,14 +176,18 @@ class Identity:
         }
         write_private(folder / "federation.json", json.dumps(facts, indent=2).encode())
 
-    def explain(self) -> str:
+    def explain(self, unix_s: float | None = None) -> str:
         """Why a server would refuse this certificate, as far as can be seen here; empty if nothing is wrong.
 
         A refused handshake tells the client nothing but that the connection was closed.
+
+        Args:
+            unix_s: When; default: now, by the computer's clock.
         """
         certificate = x509.load_pem_x509_certificate(self.certificate_pem)
         authority = x509.load_pem_x509_certificate(self.authority_pem)
-        again, now = "join again with a new token", dt.datetime.now(dt.UTC)
+        again = "join again with a new token"
+        now = dt.datetime.fromtimestamp(time.time() if unix_s is None else unix_s, dt.UTC)
         try:
             certificate.verify_directly_issued_by(authority)
         except (ValueError, TypeError, InvalidSignature):

@@ -25,6 +25,7 @@ import structlog
 from covey.errors import CoveyError, WorkerDied, WorkerError, WorkerStalled, by_code
 from covey.user_code.place import place_in
 from covey.worker.client.confinement import Confinement
+from covey.worker.client.epitaph import epitaph, kills_for_memory
 from covey.worker.client.output import Output
 from covey.worker.client.patience import START_S, STOP_S, Patience
 from covey.worker.jobs.files import STACKS
@@ -88,10 +89,16 @@ class Worker:
     """One living child program with the tensors. Make it with `start`."""
 
     def __init__(
-        self, process: Child, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stacks: Path, output: Output
+        self,
+        process: Child,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        stacks: Path,
+        output: Output,
+        memory_bytes: int | None = None,
     ) -> None:
         self._process, self._reader, self._writer, self._stacks = process, reader, writer, stacks
-        self._output = output
+        self._output, self._memory_bytes, self._kills_before = output, memory_bytes, kills_for_memory()
         self._calls: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._patience: dict[int, Patience] = {}
         self._leaving: dict[int, asyncio.Task[None]] = {}
@@ -149,7 +156,7 @@ class Worker:
                 await output.close()
                 raise
         reader, writer = await asyncio.open_connection(sock=ours, limit=MAX_LINE_BYTES)
-        return cls(process, reader, writer, data_dir / STACKS, output)
+        return cls(process, reader, writer, data_dir / STACKS, output, confinement.memory_bytes)
 
     # -- life
 
@@ -346,7 +353,7 @@ class Worker:
         if self._stopping:
             return "the worker was stopped"
         code = await self._process.wait()
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        how = epitaph(code, self._kills_before, self._memory_bytes)
         return f"the worker (process {self.pid}) {how} before it answered; its output is in the log"
 
 

@@ -10,6 +10,7 @@ lost is kept (`residual`) and added to the next change.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from covey.codecs.contract import Codec, CodecContext
 from covey.errors import LayoutError
 from covey.layout import Layout
 from covey.learning.models.state import ModelFile, ModelWriter
+from covey.storage.files.spool import disk_errors
 from covey.vectors import BLOCK_ELEMENTS, TensorVector, Vector, spans
 from covey.worker.files.mapped import FLOAT32_BYTES, MappedModel, map_bytes, map_float32
 from covey.worker.files.updates import write_vector
@@ -180,11 +182,16 @@ def _keep_lost(path: Path, wanted: Tensor, change: Vector) -> Artifact:
 
 
 def _sized(path: Path, d: int) -> Tensor:
-    """A file of `d` float32 as memory that can be written."""
+    """A file of `d` float32 as memory that can be written; all its disk is taken first, as a full one would kill us.
+
+    Raises:
+        StoreError: The disk is full, or refuses.
+    """
     if not d:
         return torch.empty(0)
-    with path.open("a+b") as file:
+    with disk_errors(path), path.open("a+b") as file:
         file.truncate(d * FLOAT32_BYTES)
+        os.posix_fallocate(file.fileno(), 0, d * FLOAT32_BYTES)
     return torch.from_numpy(np.memmap(path, dtype="<f4", mode="r+", shape=(d,)))
 
 

@@ -21,7 +21,7 @@ from covey.learning.data import size_of
 from covey.learning.models import state
 from covey.learning.recipe import RecipeInputs
 from covey.learning.statistics import Stat
-from covey.learning.task import FitResult
+from covey.learning.task import FitResult, FitSettings
 from covey.learning.training import loop
 from covey.learning.training.per_example import per_example_sum
 from covey.metrics import Metrics, bounded, failed, why
@@ -170,13 +170,9 @@ def check(job: CheckJob, host: Host) -> CheckResult:
         context.task,
         context.model,
         context.train_data,
-        indices,
-        one_step,
-        round=1,
-        rounds=spec.rounds_in_all,
-        seed=spec.seed,
-        roster_index=0,
-        device=context.device,
+        FitSettings(
+            one_step, indices, round=1, rounds=spec.rounds_in_all, seed=spec.seed, roster_index=0, device=context.device
+        ),
     )
     seconds = time.monotonic() - began
     return CheckResult(
@@ -241,26 +237,26 @@ def _fit(
         faults.reach("training-step")
         host.check_cancelled()
 
-    which: Any = {
-        "task": context.task,
-        "model": context.model,
-        "dataset": _training_data(context, job),
-        "indices": _indices(context, job),
-        "settings": spec.training,
-        "round": job.round,
-        "rounds": spec.rounds_in_all,
-        "seed": spec.seed,
-        "roster_index": job.roster_index,
-        "device": context.device,
-    }
+    fit = FitSettings(
+        spec.training,
+        _indices(context, job),
+        round=job.round,
+        rounds=spec.rounds_in_all,
+        seed=spec.seed,
+        roster_index=job.roster_index,
+        device=context.device,
+        progress=progress,
+        each_step=each_step,
+    )
+    which = context.task, context.model, _training_data(context, job), fit
     method: Any = {"recipe": context.method.recipe(job.phase), "inputs": inputs}
     if (per_example := codec.per_example) is not None:
-        return per_example_sum(**which, clip=per_example.clip, norm=per_example.norm, each_step=each_step)
+        return per_example_sum(*which, clip=per_example.clip, norm=per_example.norm)
     if spec.exchange.payload == "gradient":
-        gradients, fit = loop.gradient(**which, **method)
+        gradients, result = loop.gradient(*which, **method)
         each_step()
-        return gradients, fit
-    return None, loop.train(**which, **method, progress=progress, each_step=each_step)
+        return gradients, result
+    return None, loop.train(*which, **method)
 
 
 def _indices(context: RunContext, job: TrainJob) -> Tensor:

@@ -13,7 +13,7 @@ from covey.errors import SpecError
 from covey.layout import Layout
 from covey.learning.data import batches, size_of
 from covey.learning.models import state
-from covey.learning.task import collate_of, loss_of, task_errors
+from covey.learning.task import FitSettings, collate_of, loss_of, task_errors
 from covey.learning.training import loop
 from covey.seeds import derive_seed
 from covey.spec import RunSpec
@@ -76,19 +76,21 @@ class Root:
     def _update(self) -> Tensor:
         context, spec = self._context, self._context.spec
         model = moved_model(context, self._layout, self._base, None)
-        arguments: Any = {
-            "round": self._round,
-            "rounds": spec.rounds_in_all,
-            "seed": spec.seed,
-            "roster_index": ROOT_INDEX,
-            "device": context.device,
-            "recipe": context.method.recipe(1),
-        }
+        recipe = context.method.recipe(1)
+        fit = FitSettings(
+            spec.training,
+            self._indices,
+            round=self._round,
+            rounds=spec.rounds_in_all,
+            seed=spec.seed,
+            roster_index=ROOT_INDEX,
+            device=context.device,
+        )
         if spec.exchange.payload == "gradient":
-            tensors, _ = loop.gradient(context.task, model, self._data, self._indices, spec.training, **arguments)
+            tensors, _ = loop.gradient(context.task, model, self._data, fit, recipe=recipe)
             source = ModelVector(self._layout, tensors)
         else:
-            loop.train(context.task, model, self._data, self._indices, spec.training, **arguments)
+            loop.train(context.task, model, self._data, fit, recipe=recipe)
             source = ModelVector(self._layout, state.tensors_of(model), self._base)
         out = torch.empty(source.d)
         for columns in spans(source.d, BLOCK_ELEMENTS):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from covey.artifact import CHUNK_BYTES, WRITE_BACK_BYTES, Artifact, begin_write_back
+from covey.storage.files.spool import disk_errors, write_at
 
 DEPTH = 2
 """Blocks that may wait to be written while the next one is computed."""
@@ -31,7 +32,7 @@ class ArtifactWriter:
 
     An existing file is overwritten in place (writing into allocated blocks is several times faster than into
     a fresh file) and cut at the end if it was longer. As a context manager it closes the descriptor in any
-    case; `close` makes the file whole.
+    case; `close` makes the file whole. Each method raises `StoreError` where the disk is full, or refuses.
 
     Args:
         path: The file.
@@ -40,7 +41,9 @@ class ArtifactWriter:
 
     def __init__(self, path: Path, *, synced: bool = True) -> None:
         self._synced, self._begun = synced, 0
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._path = path
+        with disk_errors(path):
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._size = 0
         self._table = bytearray()
         self._chunk = hashlib.sha256()
@@ -52,9 +55,8 @@ class ArtifactWriter:
         while at < len(data):
             piece = data[at : at + CHUNK_BYTES - self._size % CHUNK_BYTES]
             self._chunk.update(piece)
-            written = os.pwrite(self._fd, piece, self._size)
-            while written < len(piece):
-                written += os.pwrite(self._fd, piece[written:], self._size + written)
+            with disk_errors(self._path):
+                write_at(self._fd, piece, self._size)
             at, self._size = at + len(piece), self._size + len(piece)
             if self._size % CHUNK_BYTES == 0:
                 self._end_chunk()
@@ -70,10 +72,11 @@ class ArtifactWriter:
         """Make the file durable, if it is to be (its directory entry is the caller's), and say what is in it."""
         if self._size % CHUNK_BYTES:
             self._end_chunk()
-        if os.fstat(self._fd).st_size > self._size:
-            os.ftruncate(self._fd, self._size)
-        if self._synced:
-            os.fsync(self._fd)
+        with disk_errors(self._path):
+            if os.fstat(self._fd).st_size > self._size:
+                os.ftruncate(self._fd, self._size)
+            if self._synced:
+                os.fsync(self._fd)
         self.abandon()
         return Artifact(hashlib.sha256(self._table).hexdigest(), self._size, bytes(self._table))
 

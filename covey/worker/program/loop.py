@@ -10,8 +10,10 @@ import structlog
 import torch
 
 from covey.errors import CoveyError, TaskError, WorkerError
+from covey.learning.memory import is_out_of_memory, out_of_memory
 from covey.plugins import by_path
-from covey.user_code.place import error_text
+from covey.storage.files.spool import obstruction
+from covey.user_code.place import error_text, place_of
 from covey.worker.jobs.operations import OPERATIONS, Operation
 from covey.worker.jobs.serialization import from_json, to_json
 from covey.worker.program.host import Host
@@ -69,7 +71,13 @@ class Program:
         except SystemExit as error:
             self._channel.fail(TaskError(f"{request.op}: the task's code called sys.exit({error.code!r})"))
         except Exception as error:
+            if isinstance(error, OSError) and (obstacle := obstruction(error)) is not None:
+                self._channel.fail(obstacle)
+                return
             log.exception("failed", op=request.op)
+            if is_out_of_memory(error):
+                self._channel.fail(out_of_memory(request.op, error, place_of(error)))
+                return
             self._channel.fail(WorkerError(self._host.with_log(f"{request.op}: {error_text(error)}")))
 
     def _done(self, request: Request) -> object:

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
+from covey.storage.files.spool import disk_errors, sync_folder
+
 
 def write_durably(path: Path, text: str) -> None:
-    """Replace a file: all of it is there after a power cut, or what was there before. Blocking."""
+    """Replace a file: all of it is there after a power cut, or what was there before. Blocking.
+
+    Raises:
+        StoreError: The disk is full, or refuses; what was there before is there.
+    """
     replace_file(path, text, synced=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with disk_errors(path):
+        sync_folder(path.parent)
 
 
 def replace_file(path: Path, text: str, *, synced: bool = False) -> None:
     """Replace a file: all of it is there after a crash of this process, or what was there before. Blocking."""
     temporary = path.with_suffix(".tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        if synced:
-            file.flush()
-            os.fsync(file.fileno())
-    temporary.replace(path)
+    with disk_errors(path):
+        try:
+            with temporary.open("w") as file:
+                file.write(text)
+                if synced:
+                    file.flush()
+                    os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise

@@ -50,9 +50,8 @@ class Journal:
 
     def delivered(self, update: FinishedUpdate) -> None:
         """Note that the coordinator has it. Not synced: if the note is lost, the update is offered once more."""
-        noted = replace(update, delivered=True)
+        noted = self._newest[update.run] = replace(update, delivered=True)
         replace_file(self._path(update.run), _to_json(noted))
-        self._newest[update.run] = noted
 
     def forget(self, run: str) -> None:
         """Drop what is known of a run."""

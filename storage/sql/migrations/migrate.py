@@ -33,9 +33,10 @@ def migrate(url: str) -> None:
         Conflict: It is behind, and a coordinator still runs on it.
         StoreUnavailable: It cannot be reached.
     """
-    engine = make_engine(database_url(url))
+    parsed = database_url(url)
+    engine = make_engine(parsed)
     try:
-        with translated():
+        with translated(sqlite_path(parsed)):
             with engine.connect() as connection:
                 behind = revision(connection) != HEAD
             if behind:
@@ -59,7 +60,7 @@ def require_current(url: str) -> None:
         raise NotFound(f"there is no database {path}; check the name")
     engine = make_engine(parsed)
     try:
-        with translated(), engine.connect() as connection:
+        with translated(path), engine.connect() as connection:
             current = revision(connection)
     finally:
         engine.dispose()

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from covey.errors import TaskError
 from covey.learning.returns import data_of, method_of, model_of
-from covey.learning.task import FitResult, LossOutput, NodeData, Stat, Task
+from covey.learning.task import FitResult, FitSettings, LossOutput, NodeData, Stat, Task
 from covey.learning.training.loop import evaluate, train
 from covey.spec import TrainingSection
 
@@ -54,7 +54,9 @@ class OddFit(Task):
 def trained(task: Task) -> FitResult:
     order = torch.arange(8)
     cpu = torch.device("cpu")
-    return train(task, task.model(), DATA, order, ONE_STEP, round=1, rounds=1, seed=1, roster_index=0, device=cpu)
+    return train(
+        task, task.model(), DATA, FitSettings(ONE_STEP, order, round=1, rounds=1, seed=1, roster_index=0, device=cpu)
+    )
 
 
 @pytest.mark.parametrize(

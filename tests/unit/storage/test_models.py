@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from covey.artifact import CHUNK_BYTES, artifact_of
-from covey.errors import LimitExceeded, NotFound, StoreError
+from covey.errors import DiskFull, LimitExceeded, NotFound, StoreError
 from covey.storage.files import artifacts as models
 from covey.storage.files.artifacts import ArtifactFiles
 
@@ -205,10 +205,12 @@ def test_the_quota_is_checked_before_anything_is_allocated(tmp_path):
     files = ArtifactFiles(tmp_path, quota_bytes=2 * SIZE)
     put(files, 1)
     live = files.begin(made(2)[0])
-    with pytest.raises(LimitExceeded, match=f"quota of {2 * SIZE} bytes"):
+    with pytest.raises(DiskFull, match=f"quota of {2 * SIZE} bytes"):
         files.begin(made(3)[0])
-    with pytest.raises(LimitExceeded, match="quota"):
+    with pytest.raises(DiskFull, match="quota"):
         files.scratch(SIZE)
+    with pytest.raises(LimitExceeded, match="more than the quota"):
+        files.scratch(2 * SIZE + 1)
     assert names(files, "spool") == [f"{made(2)[0].digest}.part"]
     assert files.bytes_used == 2 * SIZE
     live.abandon()
@@ -235,7 +237,7 @@ def test_files_of_an_earlier_start_count(tmp_path):
     put(ArtifactFiles(tmp_path), 1)
     files = ArtifactFiles(tmp_path, quota_bytes=SIZE + 1)
     assert files.bytes_used == SIZE
-    with pytest.raises(LimitExceeded):
+    with pytest.raises(DiskFull):
         files.begin(made(2, 2)[0])
 
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from covey.artifact import CHUNK_BYTES, artifact_of, valid_prefix
-from covey.errors import CorruptChunk, StoreError, TransferError
+from covey.errors import CorruptChunk, DiskFull, StoreError, TransferError
 from covey.storage.files.artifacts import ArtifactFiles
-from covey.storage.files.spool import DiskFull, disk_errors
+from covey.storage.files.spool import disk_errors
 
 DATA = os.urandom(3 * CHUNK_BYTES + 1000)
 
@@ -243,7 +243,7 @@ def test_synced_before_renamed_before_the_folder_is_synced(tmp_path):
 
 def test_a_full_disk_is_said_and_told_from_other_failures(tmp_path):
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        with pytest.raises(DiskFull, match="free space"), disk_errors(tmp_path):
+        with pytest.raises(DiskFull, match="free space there"), disk_errors(tmp_path):
             raise OSError(number, "no")
     with pytest.raises(StoreError, match="Permission denied"), disk_errors(tmp_path):
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from covey.errors import PluginError, RunFailed, SpecError, TaskError
 from covey.learning.models.state import ModelWriter, layout_of
-from covey.learning.task import LossOutput, Task
+from covey.learning.task import FitSettings, LossOutput, Task
 from covey.learning.training import loop
 from covey.node.operator.adversary import Drill, check_drill, ordered, parse_options
 from covey.spec import parse_toml
@@ -228,7 +228,10 @@ def test_training_on_flipped_labels_learns_the_flipped_labels():
         made = model()
         chosen = on(made)
         loop.train(
-            task, made, chosen, torch.arange(EXAMPLES), settings, round=1, rounds=1, seed=0, roster_index=0, device=CPU
+            task,
+            made,
+            chosen,
+            FitSettings(settings, torch.arange(EXAMPLES), round=1, rounds=1, seed=0, roster_index=0, device=CPU),
         )
         return made
 

@@ -9,7 +9,7 @@ from torch.utils.data import TensorDataset
 from covey.errors import TaskError
 from covey.learning.data import size_of
 from covey.learning.partition import part_of
-from covey.learning.task import NodeData
+from covey.learning.task import FitSettings, NodeData
 from covey.learning.tasks.characters import SYMBOLS, UNKNOWN, Characters, Windows, encode, speeches
 from covey.learning.training.loop import evaluate, train
 from covey.spec import DataSection, TrainingSection
@@ -89,7 +89,7 @@ def test_shakespeare_by_speaker() -> None:
     torch.manual_seed(0)
     model = task.model()
     settings = TrainingSection(optimizer="adam", learning_rate=0.005, local_steps=60)
-    train(task, model, data, indices, settings, round=1, rounds=1, seed=1, roster_index=0, device=CPU)
+    train(task, model, data, FitSettings(settings, indices, round=1, rounds=1, seed=1, roster_index=0, device=CPU))
     held_out = task.eval_data(NodeData({"text": str(path)}))
     assert isinstance(held_out, TensorDataset)
     sample = TensorDataset(*(t[:200] for t in held_out.tensors))

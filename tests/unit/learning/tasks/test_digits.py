@@ -8,7 +8,7 @@ import torch
 
 from covey.errors import TaskError
 from covey.learning.data import size_of
-from covey.learning.task import NodeData
+from covey.learning.task import FitSettings, NodeData
 from covey.learning.tasks import digits
 from covey.learning.tasks.digits import Digits
 from covey.learning.training.loop import evaluate, train
@@ -49,13 +49,15 @@ def test_digits_are_learned_in_twenty_epochs() -> None:
         task,
         model,
         data,
-        torch.arange(size_of(data)),
-        TrainingSection(local_epochs=20),
-        round=1,
-        rounds=1,
-        seed=1,
-        roster_index=0,
-        device=CPU,
+        FitSettings(
+            TrainingSection(local_epochs=20),
+            torch.arange(size_of(data)),
+            round=1,
+            rounds=1,
+            seed=1,
+            roster_index=0,
+            device=CPU,
+        ),
     )
     assert evaluate(task, model, task.central_data(), 512, CPU)["accuracy"].ratio > 0.94
 
@@ -63,12 +65,12 @@ def test_digits_are_learned_in_twenty_epochs() -> None:
 def test_digits_need_neither_scikit_learn_nor_the_compiler() -> None:
     program = (
         "import sys, torch; from covey.learning.training.loop import train; from covey.spec import TrainingSection\n"
-        "from covey.learning.task import NodeData; from covey.learning.tasks.digits import Digits\n"
+        "from covey.learning.task import FitSettings, NodeData; from covey.learning.tasks.digits import Digits\n"
         "t = Digits(); d = t.train_data(NodeData())\n"
         "for level in ('best-effort', 'require'):\n"
         "    settings = TrainingSection(deterministic=level, optimizer='adam')\n"
-        "    train(t, t.model(), d, torch.arange(99), settings,\n"
-        "          round=1, rounds=1, seed=1, roster_index=0, device=torch.device('cpu'))\n"
+        "    place = dict(round=1, rounds=1, seed=1, roster_index=0, device=torch.device('cpu'))\n"
+        "    train(t, t.model(), d, FitSettings(settings, torch.arange(99), **place))\n"
         "print([m for m in ('sklearn', 'scipy', 'torch._dynamo', 'torch._inductor') if m in sys.modules])"
     )
     done = subprocess.run(

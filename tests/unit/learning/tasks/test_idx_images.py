@@ -12,7 +12,7 @@ from torch import Tensor
 from covey.errors import TaskError
 from covey.learning.data import held_on, size_of
 from covey.learning.partition import part_of
-from covey.learning.task import NodeData
+from covey.learning.task import FitSettings, NodeData
 from covey.learning.tasks.idx_images import IdxImages
 from covey.learning.training.loop import evaluate, train
 from covey.spec import DataSection, TrainingSection
@@ -157,12 +157,6 @@ def test_mnist_by_writer_is_learned() -> None:
         task,
         model,
         data,
-        indices,
-        TrainingSection(local_epochs=3),
-        round=1,
-        rounds=1,
-        seed=1,
-        roster_index=0,
-        device=CPU,
+        FitSettings(TrainingSection(local_epochs=3), indices, round=1, rounds=1, seed=1, roster_index=0, device=CPU),
     )
     assert evaluate(task, model, held_out, 512, CPU)["accuracy"].ratio > 0.6

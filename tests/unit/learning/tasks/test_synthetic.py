@@ -6,7 +6,7 @@ from torch import Tensor
 
 from covey.errors import SpecError
 from covey.learning.models.state import tensors_of
-from covey.learning.task import NodeData
+from covey.learning.task import FitSettings, NodeData
 from covey.learning.tasks.synthetic import Synthetic, tensor_sizes
 from covey.learning.training.loop import train
 from covey.spec import TrainingSection
@@ -46,13 +46,9 @@ def test_synthetic_training_differs_by_node_and_round_only() -> None:
             task,
             model,
             data,
-            torch.arange(8),
-            TrainingSection(),
-            round=round,
-            rounds=9,
-            seed=1,
-            roster_index=node,
-            device=CPU,
+            FitSettings(
+                TrainingSection(), torch.arange(8), round=round, rounds=9, seed=1, roster_index=node, device=CPU
+            ),
         )
         return torch.cat([t.flatten() for t in tensors_of(model).values()]) - start
 
@@ -81,14 +77,16 @@ def test_synthetic_training_can_be_ended_while_it_waits() -> None:
             task,
             task.model(),
             task.train_data(NodeData()),
-            torch.arange(8),
-            TrainingSection(),
-            round=1,
-            rounds=1,
-            seed=1,
-            roster_index=0,
-            device=CPU,
-            each_step=each_step,
+            FitSettings(
+                TrainingSection(),
+                torch.arange(8),
+                round=1,
+                rounds=1,
+                seed=1,
+                roster_index=0,
+                device=CPU,
+                each_step=each_step,
+            ),
         )
 
 

@@ -14,7 +14,7 @@ from covey.errors import TaskError
 from covey.learning import streams
 from covey.learning.data import batches, moved, size_of
 from covey.learning.streams import in_memory
-from covey.learning.task import LossOutput, NodeData, Task, central_data_of
+from covey.learning.task import FitSettings, LossOutput, NodeData, Task, central_data_of
 from covey.learning.training.loop import evaluate, gradient, steps_in_round, train
 from covey.learning.training.prefetch import prefetched
 from covey.spec import TrainingSection
@@ -73,7 +73,7 @@ def trained(task, dataset, **training):
     torch.manual_seed(1)
     model = task.model()
     section = TrainingSection(batch_size=8, **{"local_epochs": 2, **training})
-    result = train(task, model, dataset, torch.arange(size_of(dataset)), section, **ARGUMENTS)
+    result = train(task, model, dataset, FitSettings(section, torch.arange(size_of(dataset)), **ARGUMENTS))
     return result, torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
@@ -85,7 +85,7 @@ def test_a_task_collates_its_batches_in_training_and_evaluation_alike():
     metrics = evaluate(task, task.model(), dataset, 8, CPU)
     assert metrics["accuracy"].count == 21
     one = TrainingSection(batch_size=8, local_steps=1)
-    gradients, _ = gradient(task, task.model(), dataset, torch.arange(21), one, **ARGUMENTS)
+    gradients, _ = gradient(task, task.model(), dataset, FitSettings(one, torch.arange(21), **ARGUMENTS))
     assert gradients["0.weight"].abs().sum() > 0
 
 

@@ -56,8 +56,9 @@ def fit(task: Task, model: nn.Module, dataset: Dataset[Any] | None = None, **cha
     settings = changes.pop("settings", TrainingSection(local_epochs=2, batch_size=16))
     data = dataset if dataset is not None else task.train_data(NodeData())
     indices = changes.pop("indices", torch.arange(3, 90))
-    given = {"round": 2, "rounds": 5, "seed": 11, "roster_index": 1, "device": CPU, **changes}
-    return train(task, model, data, indices, settings, **given)
+    given: Any = {"round": 2, "rounds": 5, "seed": 11, "roster_index": 1, "device": CPU, **changes}
+    method = {name: given.pop(name) for name in ("recipe", "inputs") if name in given}
+    return train(task, model, data, FitSettings(settings, indices, **given), **method)
 
 
 def same(a: nn.Module, b: nn.Module) -> bool:
@@ -275,13 +276,15 @@ def test_gradient_is_the_mean_over_the_first_batch() -> None:
         task,
         model,
         data,
-        torch.arange(3, 90),
-        TrainingSection(local_steps=1, batch_size=16),
-        round=2,
-        rounds=5,
-        seed=11,
-        roster_index=1,
-        device=CPU,
+        FitSettings(
+            TrainingSection(local_steps=1, batch_size=16),
+            torch.arange(3, 90),
+            round=2,
+            rounds=5,
+            seed=11,
+            roster_index=1,
+            device=CPU,
+        ),
     )
 
     reference = model_of(task)
@@ -324,13 +327,7 @@ def test_own_fit_gives_no_gradient() -> None:
             OwnFit(),
             model_of(Blobs()),
             Blobs().train_data(NodeData()),
-            torch.arange(9),
-            TrainingSection(),
-            round=1,
-            rounds=1,
-            seed=1,
-            roster_index=0,
-            device=CPU,
+            FitSettings(TrainingSection(), torch.arange(9), round=1, rounds=1, seed=1, roster_index=0, device=CPU),
         )
 
 

@@ -79,9 +79,9 @@ def summed(task: Task, model: nn.Module, **changes: Any) -> tuple[dict[str, Tens
         "clip": CLIP,
         **changes,
     }
-    return per_example_sum(
-        task, model, task.train_data(NodeData()), given.pop("indices"), given.pop("settings"), **given
-    )
+    limits = {name: given.pop(name) for name in ("clip", "norm") if name in given}
+    fit = FitSettings(given.pop("settings"), given.pop("indices"), **given)
+    return per_example_sum(task, model, task.train_data(NodeData()), fit, **limits)
 
 
 def naive(model: nn.Module, norm: int, clip: float = CLIP) -> tuple[dict[str, Tensor], list[float]]:

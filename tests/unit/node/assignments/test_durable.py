@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from covey.errors import DiskFull
 from covey.node.assignments.record.durable import replace_file, write_durably
 
 
@@ -28,9 +29,10 @@ def test_a_disk_that_fails_leaves_what_was_there(tmp_path, monkeypatch, write):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskFull, match=r"no room for .*state.json .* bytes are free"):
         write(path, "after")
     assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def synced(monkeypatch, path):

@@ -8,6 +8,7 @@ import pytest
 
 from covey import messages as msg
 from covey.artifact import artifact_of
+from covey.errors import DiskFull
 from covey.node.assignments.conversation import Conversation
 from covey.node.assignments.executor import Executor
 from covey.node.operator.config import Limits, NodeSettings
@@ -234,3 +235,26 @@ async def test_work_above_the_operator_s_limits_is_declined(node, do, limits, wh
     [decline] = node.coordinator.of(msg.Decline)
     assert decline.code == "declined"
     assert why in decline.reason
+
+
+async def test_what_this_machine_has_no_room_for_is_said_and_tried_again(node, do):
+    node.worker.errors = [DiskFull("no room for /srv/scratch/1"), OSError(24, "Too many open files", "/srv/x")]
+    assert await do(assignment("a")) == ["has-base", "has-base", "has-base", "trained", "offered", "settled"]
+    said = [message.waits_for for message in node.coordinator.of(msg.Progress) if message.phase == "waiting"]
+    assert said[0] == "no room for /srv/scratch/1"
+    assert "cannot open /srv/x: too many files are open" in said[1]
+    assert node.coordinator.of(msg.Decline) == []
+    assert node.outcomes() == {"received": 1.0}
+
+
+async def test_a_journal_that_cannot_be_written_costs_no_training(node, do, monkeypatch):
+    errors, save = [DiskFull("no room for /srv/journal/a.json")] * 2, node.store.save
+
+    def full(*update):
+        if errors:
+            raise errors.pop()
+        save(*update)
+
+    monkeypatch.setattr(node.store, "save", full)
+    assert await do(assignment("a")) == ["has-base", "trained", "offered", "settled"]
+    assert len(node.worker.jobs) == 1
