@@ -190,6 +190,19 @@ def test_a_record_that_is_older_than_what_peers_had_is_noticed() -> None:
     assert node.ledger.in_flight == sent
 
 
+def test_a_peer_that_claims_more_than_it_agreed_to_is_cut_off_and_ends_nobodys_part() -> None:
+    swarm = swarm_of(3, Ring(), steps=30, overlap=None)
+    swarm.begin()
+    for _ in range(8):
+        tick(swarm)
+    node, liar = swarm.nodes[Incarnation("node-0")], Incarnation("node-1")
+    assert node.machine.exchange.peers[liar].is_trusted
+    node.take(ev.Progressed(liar, 5, 1, 0, 10**6, False, 0.0))
+    assert not node.finished
+    assert not node.machine.exchange.peers[liar].is_trusted
+    assert "did not say before" in node.machine.exchange.contradictions[liar]
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     seed=st.integers(0, 2**32),
