@@ -149,9 +149,9 @@ def issue(
 
 
 def _same(folder: Path, name: str, role: str, authority: Authority) -> None:
-    there = Identity.load(folder)
-    if (there.name, there.role, there.federation) != (name, role, authority.federation):
-        raise Conflict(f"{folder} holds the identity of {there.role} {there.name!r} already; give another folder")
+    existing = Identity.load(folder)
+    if (existing.name, existing.role, existing.federation) != (name, role, authority.federation):
+        raise Conflict(f"{folder} holds the identity of {existing.role} {existing.name!r} already; give another folder")
 
 
 def _requested(path: Path, name: str) -> ec.EllipticCurvePublicKey:
@@ -161,7 +161,7 @@ def _requested(path: Path, name: str) -> ec.EllipticCurvePublicKey:
     except (OSError, ValueError) as error:
         raise IdentityError(f"{path} cannot be read as a request: {error}; make one: covey ca request") from error
     names = csr.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    if [str(found.value) for found in names] != [name]:
+    if [str(name_attribute.value) for name_attribute in names] != [name]:
         raise IdentityError(f"{path} is not a request of {name!r}; ask its sender for the name")
     return key_of_request(csr.public_bytes(serialization.Encoding.DER))
 

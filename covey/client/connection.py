@@ -216,7 +216,7 @@ class Connection:
         """
         newest = self.rounds(run, limit=1, newest=True)
         updates = self.round(run, newest[0].round).updates if newest else ()
-        return {one.node: one.code for one in updates if one.code and (nodes is None or one.node in nodes)}
+        return {row.node: row.code for row in updates if row.code and (nodes is None or row.node in nodes)}
 
     def version(self, run: RunName, version: VersionName = "newest") -> Version:
         """A version by its number, the newest, or the best by the run's metric.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import structlog
 from typing_extensions import override
 
 from covey import faults
@@ -22,6 +23,7 @@ from covey.worker.jobs.mixtures import MixJob, MixResult, Portion
 from covey.worker.jobs.operations import MIX, TRAIN
 from covey.worker.jobs.training import TrainJob, TrainResult
 
+log = structlog.get_logger(room="gossip")
 PARTS = ("model", "buffers")
 """What a local training writes."""
 
@@ -125,6 +127,11 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
     async def _make(self, job: MixJob, then: Callable[[Artifact], None], used: Sequence[Path] = ()) -> None:
         result = await self._worker.do(MIX, job)
         faults.reach("gossip-made")
+        for position in result.refused:
+            digest = job.portions[position].model.name
+            log.warning(
+                "a peer sent what is no finite model of this run: its mass counts, its model does not", file=digest
+            )
         await asyncio.to_thread(self._keep, job, result)
         for path in used:
             self._files.discard(path)

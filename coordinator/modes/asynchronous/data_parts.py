@@ -47,11 +47,11 @@ class DataParts:
             return None
         own = self._taken.pop(node, None)
         if own is None or roster[own] in members.present:
-            others = {part for one, part in self._taken.items() if not members.why_gone(one)}
+            others = {part for taker, part in self._taken.items() if not members.why_gone(taker)}
             free = (part for part in range(parts) if members.why_gone(roster[part]) and part not in others)
             own = next(free, None)
         if own is not None:
-            self._taken = {one: part for one, part in self._taken.items() if part != own} | {node: own}
+            self._taken = {taker: part for taker, part in self._taken.items() if part != own} | {node: own}
         return own
 
     @classmethod
@@ -59,5 +59,5 @@ class DataParts:
         """What the record says of the newest assignments. Blocking."""
         if len(run.roster) <= run.parts:
             return cls()
-        newest = {one.invited[0]: one.part for one in store.rounds(run.run, limit=PAGE, newest=True)}
+        newest = {row.invited[0]: row.part for row in store.rounds(run.run, limit=PAGE, newest=True)}
         return cls({node: part for node, part in newest.items() if part is not None})

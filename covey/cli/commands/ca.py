@@ -40,12 +40,14 @@ def init(folder: Path, as_json: bool) -> None:
     """
     from covey.client import authority
 
-    made = authority.init(folder)
+    certified = authority.init(folder)
     if as_json:
-        values = {"folder": str(folder), "federation": made.federation, "created": made.created}
-        print_json(values | {"expires_at": made.expires_at})
+        values = {"folder": str(folder), "federation": certified.federation, "created": certified.created}
+        print_json(values | {"expires_at": certified.expires_at})
         return
-    click.echo(f"federation {made.federation}: its authority {'is' if made.created else 'was already'} in {folder}")
+    click.echo(
+        f"federation {certified.federation}: its authority {'is' if certified.created else 'was already'} in {folder}"
+    )
     click.echo("keep this folder private, and a copy of it somewhere else")
 
 
@@ -63,12 +65,14 @@ def request(name: str, folder: Path, as_json: bool) -> None:
     """On NAME's own machine: make its keys, which stay there, and a request to bring to the authority."""
     from covey.client import authority
 
-    made = authority.request(name, folder)
+    certified = authority.request(name, folder)
     if as_json:
-        print_json({"name": name, "request": str(made.path), "fingerprint": made.fingerprint})
+        print_json({"name": name, "request": str(certified.path), "fingerprint": certified.fingerprint})
         return
-    click.echo(f"bring {made.path} to the authority: covey ca issue {name} --dir DIR --request request.csr --to FOLDER")
-    click.echo(f"and put the files that it makes into {folder}; the key's fingerprint is {made.fingerprint}")
+    click.echo(
+        f"bring {certified.path} to the authority: covey ca issue {name} --dir DIR --request request.csr --to FOLDER"
+    )
+    click.echo(f"and put the files that it makes into {folder}; the key's fingerprint is {certified.fingerprint}")
 
 
 @ca.command(
@@ -96,20 +100,20 @@ def issue(
     """Certify NAME. In a folder that has NAME's identity already: a new certificate for the keys that it has."""
     from covey.client import authority
 
-    made = authority.issue(authority_folder, name, folder, role=role, days=days, csr=csr)
+    certified = authority.issue(authority_folder, name, folder, role=role, days=days, csr=csr)
     if as_json:
-        print_json({field: getattr(made, field) for field in ISSUE_FIELDS} | {"folder": str(folder)})
+        print_json({field: getattr(certified, field) for field in ISSUE_FIELDS} | {"folder": str(folder)})
     else:
-        _say(made)
+        _say(certified)
 
 
-def _say(made: Certified) -> None:
-    what = "key and certificate are" if made.has_keys else "what belongs beside its keys is"
-    click.echo(f"{made.role} {made.name}: {what} in {made.folder}; keep the folder private")
-    if made.role == "node":
+def _say(certified: Certified) -> None:
+    what = "key and certificate are" if certified.has_keys else "what belongs beside its keys is"
+    click.echo(f"{certified.role} {certified.name}: {what} in {certified.folder}; keep the folder private")
+    if certified.role == "node":
         click.echo("for the peers file:\n")
-        click.echo(f'[[peers]]\nname = "{made.name}"\naddress = "HOST:PORT"  # leave it out if it can only call')
-        click.echo(f'fingerprint = "{made.fingerprint}"')
+        click.echo(f'[[peers]]\nname = "{certified.name}"\naddress = "HOST:PORT"  # leave it out if it can only call')
+        click.echo(f'fingerprint = "{certified.fingerprint}"')
 
 
 @ca.command(

@@ -146,8 +146,8 @@ def show(run: str, after: str, limit: int | None, whole: bool, as_json: bool, ta
         warnings = [] if as_json else shortfalls(shown, connection.every_contribution(shown))
         code = connection.code_of(shown, {contribution.node for contribution in page})
     if as_json:
-        said = {"contributions": plain_list(page, CONTRIBUTION_FIELDS), "code": code}
-        print_json(plain(shown, RUN_DETAIL_FIELDS) | said)
+        beside = {"contributions": plain_list(page, CONTRIBUTION_FIELDS), "code": code}
+        print_json(plain(shown, RUN_DETAIL_FIELDS) | beside)
     else:
         from covey.cli.views import tables
 

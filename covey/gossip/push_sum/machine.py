@@ -204,6 +204,8 @@ class PushSum:
     def _begin(self) -> list[Action]:
         self.rates.resumed()
         if self.phase == "new":
+            if not self.exchange.ledger.minted:  # it comes late: from the first step on, in lock step all would wait
+                self.step = min(self.exchange.furthest, self.policy.steps - 1)
             return self._train()
         self.mixing = ()
         for peer in self.exchange.peers.values():

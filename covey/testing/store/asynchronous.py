@@ -91,7 +91,7 @@ class AsyncConformance:
             node = make.NODES[number - 1]
             store.open_round(make.round_record(run, number, invited=(node,), base_version=0, part=part))
         assert store.record_update(make.update_record(run, 2, make.NODES[1]))
-        assert [one.part for one in store.rounds(run)] == [None, 0, 1]
+        assert [assignment.part for assignment in store.rounds(run)] == [None, 0, 1]
         assert store.round(run, 2).part == 0
 
     def test_rounds_of_the_other_mode_have_no_arrival(self, store: Store) -> None:

@@ -101,8 +101,8 @@ class Output(asyncio.Protocol):
             lost_bytes, tail = self._left_out_bytes - len(self._tail), self._tail
             self._left_out_bytes, self._tail = 0, b""
             begin = "\n" if self._line_is_open else ""
-            said = f"{begin}[{lost_bytes} bytes of output are left out here]\n" if lost_bytes else ""
-            self._write(said.encode() + tail)
+            notice = f"{begin}[{lost_bytes} bytes of output are left out here]\n" if lost_bytes else ""
+            self._write(notice.encode() + tail)
 
     def _write(self, data: bytes) -> None:
         self._line_is_open = not data.endswith(b"\n")

@@ -41,3 +41,5 @@ class MixResult:
     model_sha256: str
     moved: float
     """How far it is from the base: the Euclidean norm of the difference of the parameters."""
+    refused: tuple[int, ...] = ()
+    """Positions of portions that are no finite models of this run: their shares stayed with the base."""

@@ -15,8 +15,9 @@ from covey.gossip.ledger import Incarnation
 from covey.gossip.mass import ONE
 from covey.gossip.mixing import Uniform
 from covey.gossip.planning import Planner
+from covey.gossip.push_sum import actions as act
 from covey.gossip.push_sum import events as ev
-from covey.gossip.push_sum.machine import PushSumPolicy
+from covey.gossip.push_sum.machine import PushSum, PushSumPolicy
 from covey.gossip.topologies.contract import Topology
 from covey.gossip.topologies.given import Given
 from covey.gossip.topologies.random import Random
@@ -188,6 +189,26 @@ def test_a_record_that_is_older_than_what_peers_had_is_noticed() -> None:
         swarm.deliver()
     assert "older one" in node.finished
     assert node.ledger.in_flight == sent
+
+
+def test_who_comes_late_without_mass_begins_where_the_others_are() -> None:
+    me, peer = Incarnation("late", 2), Incarnation("node-0")
+    machine = PushSum(me, PushSumPolicy(20), [peer], minted=0)
+    machine.handle(ev.Progressed(peer, 7, 0, 0, 0, False, 0.0))
+    assert machine.handle(ev.Begun(0.0))[0] == act.Train(8, 0.0)
+
+
+def test_a_peer_that_claims_more_than_it_agreed_to_is_cut_off_and_ends_nobodys_part() -> None:
+    swarm = swarm_of(3, Ring(), steps=30, overlap=None)
+    swarm.begin()
+    for _ in range(8):
+        tick(swarm)
+    node, liar = swarm.nodes[Incarnation("node-0")], Incarnation("node-1")
+    assert node.machine.exchange.peers[liar].is_trusted
+    node.take(ev.Progressed(liar, 5, 1, 0, 10**6, False, 0.0))
+    assert not node.finished
+    assert not node.machine.exchange.peers[liar].is_trusted
+    assert "did not say before" in node.machine.exchange.contradictions[liar]
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -68,7 +68,8 @@ async def test_nobody_waits_here_without_a_proof(relay, identity, foreign):
 
 
 @pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", GREETING[:-1] + b"x", b"\x16\x03\x01" + bytes(20)])
-async def test_strangers_are_hung_up_on(relay, data):
+async def test_strangers_are_hung_up_on(relay, data, monkeypatch):
+    monkeypatch.setattr(relay_server, "FIRST_S", 0.2)
     reader, writer = await relay.open()
     writer.write(data)
     assert await is_closed(reader)

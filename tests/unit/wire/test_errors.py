@@ -13,7 +13,7 @@ from covey.wire.errors import CODE_KEY, TABLE, from_rpc_error, public, translate
 
 SECRET = "password=hunter2 at /srv/covey/keys"
 CODES = sorted(code for code, kind in errors.by_code().items() if kind.__module__ == "covey.errors")
-PRIVATE = ["internal", "store", "store-unavailable", "fenced", "worker", "worker-died"]
+PRIVATE = ["internal", "obstructed", "disk-full", "store", "store-unavailable", "fenced", "worker", "worker-died"]
 UNARY, STREAM = "/covey.test/Unary", "/covey.test/Stream"
 
 

@@ -1,0 +1,111 @@
+"""A node's record: what is durable when, what a restart begins with, and records that cannot be used."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text, update
+
+from covey.artifact import Artifact, artifact_of
+from covey.errors import StoreError
+from covey.gossip.ledger import Incarnation
+from covey.gossip.mass import ONE
+from covey.gossip.push_sum.events import Arrived, PeerEvicted
+from covey.gossip.push_sum.machine import PushSum, PushSumPolicy
+from covey.node.gossip.ports import Snapshot
+from covey.node.gossip.record.database import open_record, require_version, sync_as
+from covey.node.gossip.record.reader import RunFacts, digests_of, machine_of, read_saved, rows_of, write_facts
+from covey.node.gossip.record.schema import EdgeRow, ExchangeRow, RunRow, StepRow
+from covey.node.gossip.record.writer import SqliteRecord, StepFacts
+
+A, B = Incarnation("a"), Incarnation("b")
+POLICY = PushSumPolicy(5)
+
+
+def body(text_: str) -> Artifact:
+    return artifact_of([text_.encode()])
+
+
+class Written:
+    """A record in a folder, written to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.engine = open_record(folder)
+        self.facts = RunFacts("run", "{}", A, (A, B), ONE)
+        write_facts(self.engine, self.facts)
+        self.failures: list[StoreError] = []
+        self.order: list[str] = []
+        call = asyncio.get_running_loop().call_soon_threadsafe
+        facts = StepFacts(1.5, 0.5, "sha", {"loss": 2.0})
+        self.record = SqliteRecord(self.engine, "process", call, lambda: facts, self.failures.append)
+        self.machine = PushSum(A, POLICY, [B], is_met=True)
+
+    def says(self, name: str) -> Callable[[], None]:
+        return lambda: self.order.append(name)
+
+    async def settled(self) -> None:
+        done = asyncio.Event()
+        self.record.when_durable(done.set)
+        await done.wait()
+
+
+async def test_writes_count_in_order_and_a_publication_takes_the_place_of_notes(tmp_path: Path) -> None:
+    written = Written(tmp_path)
+    machine, record = written.machine, written.record
+    machine.handle(arrived := Arrived(B, 1, 7, 0, 0.0))
+    record.note(arrived, body("came"), written.says("note"))
+    record.when_durable(written.says("after the note"))
+    assert written.order == []  # nothing is durable yet
+    batches = machine.exchange.give({B: 10}, 0)
+    inbox = {(B, 1): body("came")}
+    record.publish(Snapshot(0, machine, body("z"), {0: body("z")}, inbox), batches, written.says("publication"))
+    later = PeerEvicted(B, 0.0)
+    record.note(later, None, written.says("notice"))
+    machine.handle(later)  # changes nothing of what was published before
+    await written.settled()
+    assert written.order == ["note", "after the note", "publication", "notice"]
+    record.when_durable(written.says("at once"))
+    assert written.order[-1] == "at once"
+    saved = read_saved(written.engine)
+    assert [event for event, _ in saved.noted] == [later]
+    assert digests_of(saved) == {body("z").digest, body("came").digest}
+    again = machine_of(written.facts, POLICY, saved)
+    assert again.exchange.ledger == machine.exchange.ledger
+    (edge,) = rows_of(written.engine, EdgeRow)
+    assert (edge["sent"], edge["waiting"], edge["applied"]) == ("10", "10", "7")
+    ways = [(row["way"], row["units"], row["size_bytes"]) for row in rows_of(written.engine, ExchangeRow)]
+    assert ways == [("in", "7", 4), ("out", "10", 1)]
+    (step,) = rows_of(written.engine, StepRow)
+    assert (step["live"], step["in_flight"], step["trained_s"]) == (str(ONE + 7 - 10), "10", 1.5)
+    record.close()
+
+
+async def test_a_record_that_cannot_be_written_says_so_and_nothing_counts(tmp_path: Path) -> None:
+    written = Written(tmp_path)
+    with written.engine.begin() as connection:
+        connection.execute(text("DROP TABLE notes"))
+    written.record.note(PeerEvicted(B, 0.0), None, written.says("note"))
+    written.record.close()
+    await asyncio.sleep(0)
+    assert written.order == []
+    assert "no such table" in str(written.failures[0])
+
+
+def test_a_record_of_another_form_is_refused_in_words(tmp_path: Path) -> None:
+    engine = open_record(tmp_path)
+    write_facts(engine, RunFacts("run", "{}", A, (A, B), ONE))
+    with engine.begin() as connection:
+        connection.execute(update(RunRow).values(version=99))
+    with pytest.raises(StoreError, match="form 99"):
+        require_version(engine, tmp_path)
+    engine.dispose()
+
+
+@pytest.mark.parametrize(("durability", "synchronous"), [("process", 1), ("power", 2)])
+def test_what_is_synced(tmp_path: Path, durability, synchronous: int) -> None:
+    engine = open_record(tmp_path)
+    with engine.connect() as connection:
+        sync_as(connection, durability)
+        assert connection.execute(text("PRAGMA synchronous")).scalar() == synchronous
+    engine.dispose()

@@ -1,0 +1,71 @@
+"""Mixing models of peers: the weighted mean, and what a peer sends that is no model."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from covey.errors import TaskError
+from covey.learning.models.state import layout_of, write_model
+from covey.worker.execute.mix_op import mix
+from covey.worker.files.mapped import MappedModel
+from covey.worker.jobs.mixtures import MixJob, Portion
+
+HOST: Any = None  # mixing asks nothing of it
+
+
+class Small(nn.Module):
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((6,), value))
+
+
+LAYOUT = layout_of(Small(0.0))
+
+
+def written(path: Path, value: float) -> Path:
+    write_model(path, LAYOUT, Small(value))
+    return path
+
+
+def mixed(tmp_path: Path, *portions: tuple[Path, float], base: float = 0.0) -> tuple[torch.Tensor, tuple[int, ...]]:
+    job = MixJob(
+        LAYOUT.to_json(),
+        written(tmp_path / "base", base),
+        tmp_path / "out",
+        tuple(Portion(path, share) for path, share in portions),
+    )
+    result = mix(job, HOST)
+    return MappedModel(job.out, LAYOUT).read(slice(0, 6)), result.refused
+
+
+def test_a_mixture_is_the_mean_by_shares(tmp_path: Path) -> None:
+    four, two = written(tmp_path / "four", 4.0), written(tmp_path / "two", 2.0)
+    values, refused = mixed(tmp_path, (four, 0.25), (two, 0.25))
+    assert values.tolist() == [1.5] * 6
+    assert refused == ()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_passed_over_and_the_rest_counts(tmp_path: Path, value: float) -> None:
+    wrong, two = written(tmp_path / "wrong", value), written(tmp_path / "two", 2.0)
+    values, refused = mixed(tmp_path, (wrong, 0.25), (two, 0.25))
+    assert values.tolist() == [0.5] * 6
+    assert refused == (0,)
+
+
+def test_what_is_no_model_is_passed_over(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    size = written(tmp_path / "two", 2.0).stat().st_size
+    other.write_bytes(b"\xff" * size)
+    values, refused = mixed(tmp_path, (tmp_path / "two", 0.5), (other, 0.25))
+    assert values.tolist() == [1.0] * 6
+    assert refused == (1,)
+
+
+def test_a_model_of_ones_own_that_diverged_is_an_error(tmp_path: Path) -> None:
+    two = written(tmp_path / "two", 2.0)
+    with pytest.raises(TaskError, match="training diverged"):
+        mixed(tmp_path, (two, 0.5), base=float("nan"))
