@@ -174,7 +174,7 @@ def test_subcommands_are_listed_in_their_order():
 
 def test_a_token_is_taken_from_a_file_or_standard_input(tmp_path, monkeypatch):
     (tmp_path / "token").write_text("covey1.in-a-file\n")
-    monkeypatch.setattr("sys.stdin", io.StringIO("covey1.by-hand\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"covey1.by-hand\r\n")))
     assert token_text("covey1.itself") == "covey1.itself"
     assert token_text(str(tmp_path / "token")) == "covey1.in-a-file\n"
     assert token_text("-") == "covey1.by-hand\n"

@@ -23,7 +23,6 @@ def submit(tmp_path, text, *options):
         ("[training]\nlearning_rate = -1", ["training.learning_rate", "-1", "greater than 0"]),
         ("[rounds]\ncounts = 3", ["rounds.counts", "unknown key", "count", "quorum"]),
         ("[rounds]\ncount = 0", ["rounds.count", "0", "greater than or equal to 1"]),
-        ("[training]\nlocal_steps = 2\nlocal_epochs = 2", ["training", "local_epochs or local_steps"]),
         ("this is not toml", ["not valid TOML"]),
     ],
 )
