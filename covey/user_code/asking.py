@@ -49,6 +49,6 @@ def ask(module: str, question: Any, timeout_s: float) -> Any:
 
 def respond(answer: Callable[[Any], Any]) -> None:
     """In the program that is asked: read the question, and leave what `answer` makes of it."""
-    said = json.dumps(answer(json.load(sys.stdin)))
+    text = json.dumps(answer(json.load(sys.stdin)))
     with open(int(sys.argv[1]), "w", encoding="utf-8") as file:
-        file.write(said)
+        file.write(text)

@@ -44,13 +44,13 @@ def test_what_is_printed_is_for_people_and_is_not_kept(program, capfd, stream):
 
 
 @pytest.mark.parametrize(
-    ("at_import", "said"),
+    ("at_import", "message"),
     [
         ("raise RuntimeError('broken')", "exit code 1; see above"),
         ("os._exit(0)", "exit code 0; see above"),
         ("time.sleep(60)", "no answer in 1 s"),
     ],
 )
-def test_a_program_that_gives_no_answer_is_named(program, at_import, said):
-    with pytest.raises(PluginError, match=said):
+def test_a_program_that_gives_no_answer_is_named(program, at_import, message):
+    with pytest.raises(PluginError, match=message):
         ask(program(at_import), 1, 1.0 if "sleep" in at_import else 60.0)
