@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from covey.testing.gossip import GossipNodes
+from covey.testing.launch.processes import wait_until
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(400)]
 SPEC = """
@@ -32,14 +32,18 @@ POINTS = {
 
 def test_two_nodes_that_are_killed_again_and_again_lose_no_mass(tmp_path: Path) -> None:
     with GossipNodes(tmp_path, SPEC, 2) as nodes:
-
-        def be_killed(index: int) -> list[int]:
-            codes = [nodes.start(index, env={"COVEY_FAULTS": point}).wait(120) for point in POINTS[index]]
-            nodes.start(index)
-            return codes
-
-        with ThreadPoolExecutor(2) as threads:
-            assert list(threads.map(be_killed, POINTS)) == [[-9] * 3] * 2
+        left = {index: list(points) for index, points in POINTS.items()}
+        codes: dict[int, list[int]] = {index: [] for index in POINTS}
+        for index in POINTS:
+            nodes.start(index, env={"COVEY_FAULTS": left[index][0]})
+        while any(left.values()):  # each goes on at once: the other's next point may need it
+            dead = [index for index in POINTS if left[index] and not nodes.daemon(index).alive]
+            for index in dead:
+                codes[index].append(nodes.daemon(index).wait(1))
+                left[index].pop(0)
+                nodes.start(index, env={"COVEY_FAULTS": left[index][0]} if left[index] else {})
+            assert dead or wait_until(lambda: any(not nodes.daemon(index).alive for index in POINTS), 120)
+        assert codes == {index: [-9] * len(points) for index, points in POINTS.items()}
         nodes.wait(200)
         mass = nodes.audit()
         assert (mass["exact"], mass["findings"], mass["in_flight"], mass["lost"]) == (True, [], 0, 0)
