@@ -76,9 +76,9 @@ class Obstacle:
                 except (StoreUnavailable, Obstructed) as error:
                     obstacle: StoreError = error
                 except OSError as error:
-                    if (found := obstruction(error)) is None:
+                    if (obstructed := obstruction(error)) is None:
                         raise
-                    obstacle = found
+                    obstacle = obstructed
                 self._say(obstacle)
                 self._waiting[ticket] = str(obstacle)
                 await asyncio.sleep(RETRY_S)

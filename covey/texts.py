@@ -35,8 +35,8 @@ def decoded(raw: bytes) -> str:
 
 def why_no_toml(text: str, error: Exception) -> str:
     """The parser's words, with what to write where the line has what a text program or a Windows path put there."""
-    found = re.search(r"at line (\d+)", str(error))
-    line = "".join(text.splitlines()[int(found[1]) - 1 : int(found[1])]) if found else ""
+    match = re.search(r"at line (\d+)", str(error))
+    line = "".join(text.splitlines()[int(match[1]) - 1 : int(match[1])]) if match else ""
     if _TYPOGRAPHIC.search(line):
         return f"{error}; typographic quotes are none in TOML: write \" or '"
     if "\\" in line:

@@ -162,11 +162,11 @@ class GossipDaemon:
     async def _with_first(self, home: Residence, files: ArtifactFiles) -> Residence:
         spec, node = self._config.spec, self._config.node
         out = files.scratch(0)
-        made = await self._worker.do(INITIAL, InitialJob(spec.name, spec.to_json(), out, node.allows_paths(spec)))
-        node.check_layout(Layout.from_json(made.layout))
-        await asyncio.to_thread(files.adopt, out, made.artifact)
-        await asyncio.to_thread(write_first, home.engine, made.layout, made.artifact)
-        return replace(home, facts=replace(home.facts, layout=made.layout, first=made.artifact))
+        initial = await self._worker.do(INITIAL, InitialJob(spec.name, spec.to_json(), out, node.allows_paths(spec)))
+        node.check_layout(Layout.from_json(initial.layout))
+        await asyncio.to_thread(files.adopt, out, initial.artifact)
+        await asyncio.to_thread(write_first, home.engine, initial.layout, initial.artifact)
+        return replace(home, facts=replace(home.facts, layout=initial.layout, first=initial.artifact))
 
     def _surroundings(self, home: Residence, files: ArtifactFiles) -> Surroundings:
         config, facts, spec = self._config, home.facts, self._config.spec

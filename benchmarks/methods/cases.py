@@ -60,9 +60,9 @@ def values(outcomes: Outcomes, setting: str, method: str, measure: str = "accura
     return [by_seed[seed] for seed in sorted(by_seed)]
 
 
-def difference(outcomes: Outcomes, setting: str, one: str, other: str, measure: str = "accuracy") -> Interval:
+def difference(outcomes: Outcomes, setting: str, method: str, other: str, measure: str = "accuracy") -> Interval:
     """Mean of (one - other) over the seeds that both have: paired."""
-    pairs = zip(values(outcomes, setting, one, measure), values(outcomes, setting, other, measure), strict=True)
+    pairs = zip(values(outcomes, setting, method, measure), values(outcomes, setting, other, measure), strict=True)
     return interval([a - b for a, b in pairs])
 
 

@@ -80,14 +80,14 @@ def report(outcomes: Outcomes) -> list[str]:
     rows = [[setting, *(interval(values(outcomes, setting, m)) for m in METHODS)] for setting in settings_of(outcomes)]
     claims: list[list[object]] = []
     for setting in settings_of(outcomes):
-        for claim, one, other in (
+        for claim, method, other in (
             ("dampening is better than none", INVERSE, NONE),
             ("exponential is better than inverse (DynSGD's), as Kardam's authors claim", EXPONENTIAL, INVERSE),
             ("dampening does more than a smaller learning rate", INVERSE, "constant, as inverse"),
             ("dampening does more than a smaller learning rate", EXPONENTIAL, "constant, as exponential"),
         ):
-            gain = difference(outcomes, setting, one, other)
-            claims.append([setting, f"{claim}: {one} > {other}", gain, better(gain)])
+            gain = difference(outcomes, setting, method, other)
+            claims.append([setting, f"{claim}: {method} > {other}", gain, better(gain)])
     return [
         *table(["accuracy in %", *METHODS], rows),
         "",

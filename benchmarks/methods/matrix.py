@@ -224,8 +224,8 @@ def _claims(outcomes: Outcomes) -> list[list[object]]:
         ("Min-max breaks the mean", "min-max (unit)", "multi-krum", "mean"),
     ]
     rows: list[list[object]] = []
-    for claim, attack, one, other in wanted:
-        if {one, other} <= set(methods_of(outcomes, attack)):
-            gain = difference(outcomes, attack, one, other)
-            rows.append([f"{claim}: {one} > {other}", gain, better(gain)])
+    for claim, attack, method, other in wanted:
+        if {method, other} <= set(methods_of(outcomes, attack)):
+            gain = difference(outcomes, attack, method, other)
+            rows.append([f"{claim}: {method} > {other}", gain, better(gain)])
     return rows

@@ -24,7 +24,7 @@ def part_module(name: str) -> ModuleType:
     return import_module(f"benchmarks.methods.{name.replace('-', '_')}")
 
 
-def one(part: str, case: Case, quick: bool) -> Outcome:
+def run_case(part: str, case: Case, quick: bool) -> Outcome:
     """One case, in a process of its own pool."""
     torch.set_num_threads(1)
     outcome: Outcome = part_module(part).run(case, quick)
@@ -34,7 +34,7 @@ def one(part: str, case: Case, quick: bool) -> Outcome:
 def measured(part: str, cases: Sequence[Case], quick: bool, processes: int) -> Iterator[tuple[Case, Outcome]]:
     """All cases, in the order in which they are done."""
     with ProcessPoolExecutor(processes, mp_context=get_context("forkserver")) as pool:
-        running = {pool.submit(one, part, case, quick): case for case in cases}
+        running = {pool.submit(run_case, part, case, quick): case for case in cases}
         for done in as_completed(running):
             yield running[done], done.result()
 

@@ -147,9 +147,9 @@ def report(outcomes: Outcomes) -> list[str]:
         ("a larger b stands fewer adversaries", attacked, "sto-sign, b = 0.01", "sto-sign, b = 0.1"),
     ]
     claims = []
-    for claim, setting, one, other in wanted:
-        gain = difference(outcomes, setting, one, other)
-        claims.append([f"{setting}: {claim}: {one} > {other}", gain, better(gain)])
+    for claim, setting, better_method, other in wanted:
+        gain = difference(outcomes, setting, better_method, other)
+        claims.append([f"{setting}: {claim}: {better_method} > {other}", gain, better(gain)])
     return [
         *table(["accuracy in %", "learning rate", *settings_of(outcomes)], rows),
         "",

@@ -195,10 +195,10 @@ def evict(
         raise IdentityError(f"the peers file names no {peer.node!r}")
     with _signer(authority_folder, identity_folder) as (admin, sign):
         notice = sign(EvictionStatement(admin.federation, run, peer.node, peer.number, reason, time.time()))
-        found = asyncio.run(_tell_all(notice, roster, admin))
-    told = tuple(name for name, outcome in found.items() if outcome is True)
-    knew = tuple(name for name, outcome in found.items() if outcome is False)
-    unreachable = {name: str(outcome) for name, outcome in found.items() if isinstance(outcome, CoveyError)}
+        outcomes = asyncio.run(_tell_all(notice, roster, admin))
+    told = tuple(name for name, outcome in outcomes.items() if outcome is True)
+    knew = tuple(name for name, outcome in outcomes.items() if outcome is False)
+    unreachable = {name: str(outcome) for name, outcome in outcomes.items() if isinstance(outcome, CoveyError)}
     if not told and not knew:
         raise CoveyError(f"nobody could be told: {'; '.join(f'{n}: {why}' for n, why in unreachable.items())}")
     return Eviction(run, peer, told, knew, unreachable)

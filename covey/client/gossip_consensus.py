@@ -52,10 +52,10 @@ def export_consensus(data_dirs: Sequence[Path], out: Path, run: str | None = Non
     nodes = [read_node(data_dir, run) for data_dir in data_dirs]
     if len({(node.facts.name, node.facts.spec) for node in nodes}) != 1:
         raise SpecError("these nodes are not of one run: " + ", ".join(sorted({node.facts.name for node in nodes})))
-    there = [(node, node.model) for node in nodes if node.model is not None and node.machine.exchange.kept > 0]
-    if not there:
+    published = [(node, node.model) for node in nodes if node.model is not None and node.machine.exchange.kept > 0]
+    if not published:
         raise NotFound("none of these nodes has published a model")
-    return asyncio.run(_export([(node, path) for node, path in there if path is not None], out))
+    return asyncio.run(_export([(node, path) for node, path in published if path is not None], out))
 
 
 async def _export(nodes: Sequence[tuple[NodeState, Path]], out: Path) -> Consensus:
@@ -66,7 +66,7 @@ async def _export(nodes: Sequence[tuple[NodeState, Path]], out: Path) -> Consens
     try:
         portions = tuple(Portion(path, node.machine.exchange.kept / whole) for node, path in nodes)
         mean = folder / "mean.safetensors"
-        made = await worker.do(MIX, MixJob(layout, nodes[0][1], mean, portions))
+        mixed = await worker.do(MIX, MixJob(layout, nodes[0][1], mean, portions))
         parts = []
         for node, path in nodes:
             moved = await worker.do(MIX, MixJob(layout, path, folder / "distance.safetensors", (Portion(mean, 1.0),)))
@@ -76,4 +76,4 @@ async def _export(nodes: Sequence[tuple[NodeState, Path]], out: Path) -> Consens
         await worker.stop()
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
     weight, spread = sum(part.weight for part in parts), max(part.distance for part in parts)
-    return Consensus(nodes[0][0].facts.name, made.model_sha256, weight, spread, tuple(parts))
+    return Consensus(nodes[0][0].facts.name, mixed.model_sha256, weight, spread, tuple(parts))

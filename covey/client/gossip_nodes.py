@@ -173,12 +173,12 @@ def read_account(source: Path, run: str | None = None) -> Mapping[str, Any]:
     if source.is_dir():
         return account_of(read_node(source, run))
     try:
-        found = json.loads(source.read_text())
+        parsed = json.loads(source.read_text())
     except FileNotFoundError:
         raise NotFound(f"there is no {source}") from None
     except ValueError as error:
         raise LedgerError(f"{source} is not JSON: {error}") from error
-    account = found.get("account", found) if isinstance(found, dict) else found
+    account = parsed.get("account", parsed) if isinstance(parsed, dict) else parsed
     if not isinstance(account, dict):
         raise LedgerError(f"{source} has no account")
     return account
@@ -197,14 +197,14 @@ def audit_accounts(accounts: Sequence[Mapping[str, Any]]) -> MassAudit:
         raise LedgerError(f"these accounts are of several runs: {', '.join(sorted(runs))}")
     ledgers = dict(map(_ledger_from, accounts))
     evicted = {who for ledger in ledgers.values() for who in ledger.evicted}
-    found = audit(
+    audited = audit(
         {me: ledger for me, ledger in ledgers.items() if me not in evicted},
         {who: ONE if who.number == 1 else 0 for who in evicted},
     )
     named = {peer for ledger in ledgers.values() for peer in ledger.out.keys() | ledger.into.keys()}
     missing = tuple(f"the account of {who} was not given" for who in sorted(named - ledgers.keys() - evicted))
     return MassAudit(
-        found.live, found.in_flight, found.minted, found.lost, found.uncertain, (*missing, *found.findings)
+        audited.live, audited.in_flight, audited.minted, audited.lost, audited.uncertain, (*missing, *audited.findings)
     )
 
 

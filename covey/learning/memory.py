@@ -31,8 +31,8 @@ def out_of_memory(what: str, error: BaseException, place: str = "") -> OutOfMemo
         error: One of which `is_out_of_memory` holds.
         place: Where in the user's code; empty: not known.
     """
-    said = str(error).strip().splitlines()
-    text = f"{what}: no memory left" + (f" ({place})" if place else "") + (f": {said[0]}" if said else "")
+    lines = str(error).strip().splitlines()
+    text = f"{what}: no memory left" + (f" ({place})" if place else "") + (f": {lines[0]}" if lines else "")
     return OutOfMemory(f"{text}; {_allowed()}, or choose a smaller training.batch_size or model")
 
 

@@ -173,8 +173,8 @@ class GossipNodes:
     def audit(self) -> dict[str, Any]:
         """`covey gossip audit --json` of all nodes."""
         folders = [self.folder(index) for index in range(len(self.names))]
-        found: dict[str, Any] = json.loads(self.cli("gossip", "audit", *folders, "--json"))
-        return found
+        report: dict[str, Any] = json.loads(self.cli("gossip", "audit", *folders, "--json"))
+        return report
 
     def cli(self, *arguments: object, timeout_s: float = 60.0) -> str:
         """Run a `covey` command; what it printed.
@@ -196,9 +196,9 @@ def _command(arguments: Collection[object]) -> list[str]:
 def _free_ports(count: int) -> list[int]:
     """Ports that nobody listens on now. A peers file has them before anybody does."""
     with ExitStack() as open_ones:
-        found = []
+        ports = []
         for _ in range(count):
             probe = open_ones.enter_context(socket.socket())
             probe.bind(("127.0.0.1", 0))
-            found.append(int(probe.getsockname()[1]))
-        return found
+            ports.append(int(probe.getsockname()[1]))
+        return ports

@@ -141,8 +141,10 @@ class VectorLabour(Labour[Vector, tuple[int, Vector]]):
         if trained is None:
             return model.copy()
         step, base = trained
-        made = self._training(self._node, step, base, scale)
-        return made.copy() if model is base else model + (made - base)  # something may have been mixed in meanwhile
+        stepped = self._training(self._node, step, base, scale)
+        return (
+            stepped.copy() if model is base else model + (stepped - base)
+        )  # something may have been mixed in meanwhile
 
     @override
     def mix(self, model: Vector, portions: Sequence[tuple[Vector, float]], then: Callable[[Vector], None]) -> None:

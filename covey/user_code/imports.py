@@ -51,12 +51,12 @@ def _imports(source: bytes) -> tuple[tuple[str, int], ...]:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
         return ()
-    found: dict[tuple[str, int], None] = {}
+    imports: dict[tuple[str, int], None] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {(alias.name, 0): None for alias in node.names}
+            imports |= {(alias.name, 0): None for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
-            found[base, node.level] = None
-            found |= {(f"{base}.{alias.name}".lstrip("."), node.level): None for alias in node.names}
-    return tuple(found)
+            imports[base, node.level] = None
+            imports |= {(f"{base}.{alias.name}".lstrip("."), node.level): None for alias in node.names}
+    return tuple(imports)

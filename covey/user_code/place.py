@@ -27,8 +27,8 @@ def error_text(error: BaseException) -> str:
     """An error for people: `ValueError: no label 7 (tasks.py:31, in loss)`; without a text, the line that raised it."""
     frame, name = _users(reversed(list(_frames(error.__traceback__)))), type(error).__name__
     text, line = str(error).strip(), linecache.getline(frame[0], frame[1]).strip() if frame else ""
-    said = f"{name}: {text}" if text else f"{name} at `{line}`" if line else name
-    return said + (f" ({_named(frame)})" if frame else "")
+    words = f"{name}: {text}" if text else f"{name} at `{line}`" if line else name
+    return words + (f" ({_named(frame)})" if frame else "")
 
 
 def place_of(error: BaseException) -> str:
@@ -39,7 +39,7 @@ def place_of(error: BaseException) -> str:
 
 def place_in(dump: str) -> str:
     """Where the stacks that `faulthandler` wrote are, as far as that is the user's code: `tasks.py:31, in loss`."""
-    frame = _users((found["file"], int(found["line"]), found["function"]) for found in _FRAME.finditer(dump))
+    frame = _users((match["file"], int(match["line"]), match["function"]) for match in _FRAME.finditer(dump))
     return _named(frame) if frame else ""
 
 

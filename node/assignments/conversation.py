@@ -186,9 +186,9 @@ class Conversation:
             except Obstructed as error:
                 obstacle = error
             except OSError as error:
-                if (found := obstruction(error)) is None:
+                if (obstructed := obstruction(error)) is None:
                     raise
-                obstacle = found
+                obstacle = obstructed
             self._say_obstacle(obstacle)
             await self.services.clock.sleep(OBSTACLE_S)
 

@@ -133,8 +133,8 @@ class Training:
         """A file for each part, and for each state that is kept, by name."""
         parts = {("part", part.name): part.size_bytes for part in wanted_parts(assignment)}
         states = {("state", name): state_bytes(layout) for name in assignment.node_state}
-        made = scratch_files(self._services.files, parts | states)
-        return {name: made["part", name] for _, name in parts}, {name: made["state", name] for _, name in states}
+        scratch = scratch_files(self._services.files, parts | states)
+        return {name: scratch["part", name] for _, name in parts}, {name: scratch["state", name] for _, name in states}
 
     async def _settled_state(self, assignment: msg.Assignment) -> State:
         """What this node keeps of the run, now that its last update is decided on; the files of the rest go."""

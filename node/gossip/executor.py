@@ -178,8 +178,8 @@ class Executor(Generic[B, T]):
                 self._save((), lambda: self._end(reason))
 
     def _tell(self, peer: Incarnation, step: int, is_finished: bool) -> None:
-        said = progress(self.machine, peer, step, is_finished, self._ports.clock.now())
-        self._once_durable(lambda: self._ports.post.tell(peer, said))  # it says what is on record here
+        message = progress(self.machine, peer, step, is_finished, self._ports.clock.now())
+        self._once_durable(lambda: self._ports.post.tell(peer, message))  # it says what is on record here
 
     def _say_left(self, peer: Incarnation) -> None:
         applied = self.ledger.into.get(peer, InEdge()).sequence
@@ -238,8 +238,8 @@ class Executor(Generic[B, T]):
 
     def _apply(self, step: int, batches: tuple[Batch, ...]) -> None:
         trained, self._trained = self._trained, None
-        made = self._made(lambda model: self._publish(step, batches, model))
-        self._ports.labour.apply(self.model, trained, self._scale, made)
+        then = self._made(lambda model: self._publish(step, batches, model))
+        self._ports.labour.apply(self.model, trained, self._scale, then)
 
     def _publish(self, step: int, batches: tuple[Batch, ...], model: B) -> None:
         self.bodies.published(step, model)

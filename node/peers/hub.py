@@ -172,12 +172,12 @@ class Hub:
 
     def _hear(self, peer: Incarnation, message: pb.PeerMessage) -> None:
         try:
-            said = said_from(peer, message, self._clock())
+            event = said_from(peer, message, self._clock())
         except ValueError as error:
             log.warning("a message that cannot be", peer=str(peer), reason=str(error))
             return
-        if said is not None:
-            self._receiver.heard(peer, said)
+        if event is not None:
+            self._receiver.heard(peer, event)
 
     def say(self, peer: Incarnation, event: Said) -> None:
         """Say something to a peer; without a link it is dropped."""
@@ -245,10 +245,10 @@ class Hub:
             return False
         who, statement = taken
         self._receiver.heard(who, PeerEvicted(who, self._clock()))
-        said = pb.PeerMessage(eviction=eviction_message(notice))
+        message = pb.PeerMessage(eviction=eviction_message(notice))
         for link in self.links:
             if link.peer.node != by or link.peer == who:
-                link.send(said)
+                link.send(message)
             if link.peer == who:
                 link.close(EVICTED, statement.reason)
                 self.closed(link)

@@ -44,7 +44,7 @@ class _Reception:
     body: Artifact
     data: bytes
     granted: asyncio.Event = field(default_factory=asyncio.Event)
-    here: asyncio.Event = field(default_factory=asyncio.Event)
+    whole: asyncio.Event = field(default_factory=asyncio.Event)
     """The body has come whole."""
     moved_at: float = field(default_factory=time.monotonic)
     is_moving: bool = False
@@ -187,7 +187,7 @@ class Receptions:
         if reception.link.is_ours:
             await self._fetch(reception.link.peer.node, reception.body, lambda count: self._moved(reception, count))
         else:
-            await reception.here.wait()
+            await reception.whole.wait()
 
     async def _watched(self, reception: _Reception) -> None:
         """Ends, with the reason, what does not move, or keeps others waiting for too long."""
@@ -229,7 +229,7 @@ class Receptions:
             await receive(stream, spool, offset=offset, stall_s=self._stall_s, on_progress=moved)
         finally:
             reception.is_moving = False
-        reception.here.set()
+        reception.whole.set()
         return reception.body.size_bytes
 
     # -- the end ----------------------------------------------------------------------------------------------------

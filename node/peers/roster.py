@@ -111,9 +111,9 @@ def _pinned(entry: _Entry, folder: Path) -> str:
         return entry.fingerprint
     path = folder / entry.certificate
     try:
-        found = key_sha256(x509.load_pem_x509_certificate(read_pem(path)).public_key())
+        fingerprint = key_sha256(x509.load_pem_x509_certificate(read_pem(path)).public_key())
     except (OSError, ValueError) as error:
         raise IdentityError(f"the certificate {path} cannot be read: {error}") from error
-    if entry.fingerprint not in ("", found):
+    if entry.fingerprint not in ("", fingerprint):
         raise IdentityError(f"the certificate {path} does not have the fingerprint {entry.fingerprint}")
-    return found
+    return fingerprint

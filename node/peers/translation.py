@@ -48,8 +48,10 @@ def hello_from(message: pb.PeerMessage) -> Hello | None:
     """The hello that a message is; None: it is something else. Texts are cut."""
     if message.WhichOneof("kind") != "hello":
         return None
-    said = message.hello
-    return Hello(said.wire, said.version[:50], said.run[:200], said.incarnation, said.specification[:64], said.minted)
+    hello = message.hello
+    return Hello(
+        hello.wire, hello.version[:50], hello.run[:200], hello.incarnation, hello.specification[:64], hello.minted
+    )
 
 
 def said_message(event: Said) -> pb.PeerMessage:
@@ -77,11 +79,13 @@ def said_from(peer: Incarnation, message: pb.PeerMessage, now: float) -> Said | 
         case "left":
             return PeerLeft(peer, _sequence(message.left.applied), now)
         case "progress":
-            said = message.progress
-            if not -1 <= said.step < MAX_STEP:
-                raise ValueError(f"step {said.step} cannot be")
-            sequence, acknowledged, applied = map(_sequence, (said.sequence, said.acknowledged, said.applied))
-            return Progressed(peer, said.step, sequence, acknowledged, applied, said.is_finished, now)
+            progress = message.progress
+            if not -1 <= progress.step < MAX_STEP:
+                raise ValueError(f"step {progress.step} cannot be")
+            sequence, acknowledged, applied = map(
+                _sequence, (progress.sequence, progress.acknowledged, progress.applied)
+            )
+            return Progressed(peer, progress.step, sequence, acknowledged, applied, progress.is_finished, now)
         case _:
             return None
 

@@ -92,13 +92,13 @@ class Vitals:
 
     def changes(self, now: float) -> list[tuple[str, Change]]:
         """Who is suspected, or trusted, since the last time that this was asked."""
-        found: list[tuple[str, Change]] = []
+        changes: list[tuple[str, Change]] = []
         for peer, pulse in self._pulses.items():
             is_trusted = not pulse.detector.is_suspicious(now)
             if is_trusted != pulse.is_trusted:
                 pulse.is_trusted = is_trusted
-                found.append((peer, "trusted" if is_trusted else "suspected"))
-        return found
+                changes.append((peer, "trusted" if is_trusted else "suspected"))
+        return changes
 
     def is_silent(self, peer: str, now: float) -> bool:
         """Whether a peer's link is to be given up."""

@@ -25,12 +25,12 @@ def scratch_files(files: Scratch, sizes_bytes: Mapping[K, int]) -> dict[K, Path]
     Raises:
         StoreError: As `scratch`; what was made for the others is dropped.
     """
-    made: dict[K, Path] = {}
+    paths: dict[K, Path] = {}
     try:
         for name, size_bytes in sizes_bytes.items():
-            made[name] = files.scratch(size_bytes)
+            paths[name] = files.scratch(size_bytes)
     except BaseException:
-        for path in made.values():
+        for path in paths.values():
             files.discard(path)
         raise
-    return made
+    return paths

@@ -45,8 +45,8 @@ def disk_error(error: OSError, path: Path) -> StoreError:
 def obstruction(error: OSError) -> Obstructed | None:
     """The same of an error that names its file, or none; None: trying again would not help."""
     name = error.filename
-    found = disk_error(error, Path(os.fsdecode(name)) if isinstance(name, str | bytes) else Path("a file"))
-    return found if isinstance(found, Obstructed) else None
+    problem = disk_error(error, Path(os.fsdecode(name)) if isinstance(name, str | bytes) else Path("a file"))
+    return problem if isinstance(problem, Obstructed) else None
 
 
 def free_at(path: Path) -> str:

@@ -29,6 +29,8 @@ TENSORS = {
 """Here "buffers" are tensors of a model's layout."""
 GOSSIP = ("node/gossip/", "covey/simulation/gossip/")
 """It has no methods: model and buffers are its files."""
+SAYS_NOTHING = {"found", "here", "made", "one", "said", "there"}
+"""Names that do not say what a thing is."""
 
 
 @cache
@@ -95,3 +97,58 @@ def test_a_room_has_about_a_dozen_files() -> None:
 def test_every_room_says_what_lives_there() -> None:
     rooms = {name: text for name, text in sources().items() if name.endswith("__init__.py")}
     assert [name for name, text in rooms.items() if not ast.get_docstring(ast.parse(text))] == []
+
+
+def bound_names(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Every name that is given to something, at whatever depth, and the line."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name):
+                yield name, node.lineno
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name, node.lineno
+            case ast.Attribute(attr=name, value=ast.Name(id="self"), ctx=ast.Store()):
+                yield name, node.lineno
+            case ast.alias(name=name, asname=other):
+                yield other or name, node.lineno
+            case ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)) | ast.ExceptHandler(name=str(name)):
+                yield name, node.lineno
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "found = 1",
+        "found: int = 1",
+        "a, (found, b) = x",
+        "for found in x: pass",
+        "[y for found in x]",
+        "if (found := x): pass",
+        "with x as found: pass",
+        "def f(found): pass",
+        "def f(*, found=1): pass",
+        "lambda found: 1",
+        "def found(): pass",
+        "async def found(): pass",
+        "class found: pass",
+        "class A:\n    found: int",
+        "self.found = 1",
+        "import x as found",
+        "from x import found",
+        "try: pass\nexcept E as found: pass",
+        "match x:\n    case A(found): pass",
+        "match x:\n    case [*found]: pass",
+    ],
+)
+def test_a_binding_is_seen(line: str) -> None:
+    assert "found" in {name for name, _ in bound_names(ast.parse(line))}
+
+
+def test_the_use_of_a_name_is_no_binding() -> None:
+    assert list(bound_names(ast.parse('found(here.made, one=there["said"])'))) == []
+
+
+def test_names_say_what_a_thing_is() -> None:
+    bindings = [(file, line, name) for file, text in sources().items() for name, line in bound_names(ast.parse(text))]
+    assert len(bindings) > 10_000
+    assert [binding for binding in bindings if binding[2] in SAYS_NOTHING] == []

@@ -56,7 +56,7 @@ class DecisionOutcome:
 
     given: DecisionInput
     judged: list[PendingUpdate]
-    made: MadeStep
+    step: MadeStep
 
 
 OUT = ""
@@ -245,7 +245,7 @@ class AsyncMode(Mode):
             run.post(ev.DecisionFailed(pending.update.round, str(error)))
             return
         try:
-            await run.commit(outcome.made, bytes_received=pending.update.bytes)
+            await run.commit(outcome.step, bytes_received=pending.update.bytes)
         except Conflict:
             if self.machine is None or not self.machine.done:
                 raise
@@ -311,7 +311,7 @@ class AsyncMode(Mode):
 
     def _note(self, outcome: DecisionOutcome) -> None:
         """What was recorded is what is."""
-        step = outcome.made
+        step = outcome.step
         self._earlier = kept_after(self._earlier, outcome.judged, step.record)
         self._unsigned = [] if step.version else [*self._unsigned, *signed_verdicts(outcome.judged)]
         self._run.bytes_sent = 0
@@ -329,8 +329,8 @@ class AsyncMode(Mode):
         metrics.round_ended("committed", None if opened_at is None else time.monotonic() - opened_at)
         metrics.judged((update.node, update.verdict) for update in updates)
         facts.decided += 1
-        if outcome.made.version is not None:
-            facts.note(outcome.made.version.metrics)
+        if outcome.step.version is not None:
+            facts.note(outcome.step.version.metrics)
 
     def _settle(self, update: UpdateRecord, *, counted: bool) -> None:
         if self.open_round(update.node) == update.round:

@@ -28,7 +28,7 @@ class Closing:
     job: StepJob | None = None
     result: StepResult | None = None
 
-    def made(self) -> tuple[StepJob, StepResult]:
+    def outcome(self) -> tuple[StepJob, StepResult]:
         """The job, and what came out."""
         if self.job is None or self.result is None:
             raise RuntimeError("a step without a result")

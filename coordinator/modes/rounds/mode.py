@@ -197,7 +197,7 @@ class RoundsMode(Mode):
         run.log.info("round opened", round=action.round, attempt=action.attempt, invited=len(action.invited))
 
     async def _open_phase(self, action: ev.OpenPhase) -> None:
-        run, job, result = self._run, *self._closing.made()
+        run, job, result = self._run, *self._closing.outcome()
         rejected = [
             replace(update, verdict="rejected", reason=action.rejected[update.node])
             for update in self._closing.updates
@@ -318,7 +318,7 @@ class RoundsMode(Mode):
     # -- commit ---------------------------------------------------------------------------------------------------
 
     async def _commit(self, action: ev.Commit) -> None:
-        run, job, result = self._run, *self._closing.made()
+        run, job, result = self._run, *self._closing.outcome()
         verdicts = judged(self._closing.updates, result, rule_phase(run.ready().description.parts))
         version = signed_version(
             self._services,

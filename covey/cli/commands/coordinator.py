@@ -148,7 +148,7 @@ def _show_status(status: Status, as_json: bool) -> None:
     if status.state == "draining":
         click.echo("it stops when these have ended:" if status.waits_for else "no round is open: it stops now")
         for text in status.waits_for:
-            click.echo(f"  {tables.said(text).plain}")
+            click.echo(f"  {tables.safe_text(text).plain}")
 
 
 @coordinator.command(

@@ -166,13 +166,18 @@ def export(nodes: tuple[Path, ...], out: Path, run: str | None, as_json: bool) -
     from covey.telemetry import configure_logging
 
     configure_logging("console", "error")
-    made = export_consensus(list(nodes), out, run)
-    rows = [{"node": n.node, "weight": n.weight, "distance": n.distance, "steps": n.steps} for n in made.nodes]
+    consensus = export_consensus(list(nodes), out, run)
+    rows = [{"node": n.node, "weight": n.weight, "distance": n.distance, "steps": n.steps} for n in consensus.nodes]
     if as_json:
-        whole = {"run": made.run, "model_sha256": made.model_sha256, "weight": made.weight, "spread": made.spread}
+        whole = {
+            "run": consensus.run,
+            "model_sha256": consensus.model_sha256,
+            "weight": consensus.weight,
+            "spread": consensus.spread,
+        }
         print_json({"file": str(out), **whole, "nodes": rows})
         return
-    click.echo(f"{shlex.quote(str(out))}: the mean of {len(rows)} models, sha256 {made.model_sha256}")
+    click.echo(f"{shlex.quote(str(out))}: the mean of {len(rows)} models, sha256 {consensus.model_sha256}")
     for row in rows:
         click.echo(
             f"  {row['node']}: step {row['steps']}, mass {row['weight']:.4f}, {row['distance']:.6f} from the mean"

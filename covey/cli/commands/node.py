@@ -293,9 +293,9 @@ def _listed_as_json(nodes: Iterator[Node]) -> str:
 
     def fields() -> Iterator[object]:
         nonlocal last
-        for one in nodes:
-            last = one.node
-            yield plain(one, NODE_FIELDS)
+        for node in nodes:
+            last = node.node
+            yield plain(node, NODE_FIELDS)
 
     print_json_list(fields())
     return last

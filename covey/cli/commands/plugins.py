@@ -58,8 +58,8 @@ def _kind_lines(kind: str, entries: list[dict[str, Any]], with_options: bool) ->
     lines = [Text(kind, style="bold")]
     for entry in entries:
         package = "" if entry["package"] == "covey" else f"  ({entry['package']})"
-        lines.append(tables.said(f"  {entry['name']:<{width}}  {entry['target']}{package}"))
-        lines += [tables.said(f"    {_options_line(entry)}")] if with_options else []
+        lines.append(tables.safe_text(f"  {entry['name']:<{width}}  {entry['target']}{package}"))
+        lines += [tables.safe_text(f"    {_options_line(entry)}")] if with_options else []
     return Text("\n").join(lines)
 
 

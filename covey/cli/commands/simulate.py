@@ -176,7 +176,7 @@ def _print(folder: Path, outcome: Simulated) -> None:
     done, whole, what = tables.done_of(run)
     rows: list[tuple[str, Any]] = [
         ("run", run.run),
-        ("name", tables.said(run.name)),
+        ("name", tables.safe_text(run.name)),
         ("state", tables.state_text(run.state)),
         ("reason", run.reason),
         ("progress", f"{done} of {whole} {what} in {tables.span(outcome.seconds)}"),
@@ -189,7 +189,7 @@ def _print(folder: Path, outcome: Simulated) -> None:
         answers.update({name: getattr(contribution, name) for name in ("accepted", *tables.SHORT)})
     rows.append(("answers", ", ".join(f"{count} {name}" for name, count in answers.items() if count)))
     warnings = "\n".join(tables.shortfalls(run, outcome.contributions))
-    tables.show(tables.pairs(rows), tables.said_lines(warnings))
+    tables.show(tables.pairs(rows), tables.safe_lines(warnings))
     where, covey = f"{run.run} --data-dir {shlex.quote(str(folder))}", running_program()
     click.echo(
         f"""\

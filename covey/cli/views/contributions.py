@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
-from covey.cli.views.listing import Column, listing, said
+from covey.cli.views.listing import Column, listing, safe_text
 from covey.client.values import Contribution, Node, Round, Run
 
 COUNT_HEADS = {"accepted": "ACCEPT", "rejected": "REJECT"}
@@ -53,5 +53,5 @@ def shortfalls(run: Run, contributions: Iterable[Contribution]) -> list[str]:
 
 def _shortfall(item: Contribution, unit: str) -> str:
     counted = f"{item.accepted} of the {item.asked} {unit} that it was asked for ({counts_line(item)})"
-    last = f"the last, {item.last_round}: {item.last_verdict}: {said(item.last_reason).plain}"
+    last = f"the last, {item.last_round}: {item.last_verdict}: {safe_text(item.last_reason).plain}"
     return f"{item.node} contributed to {counted}; {last}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
-from covey.cli.views.listing import said
+from covey.cli.views.listing import safe_text
 from covey.cli.views.times import when
 from covey.client.values import Event, LogLine
 
@@ -20,14 +20,14 @@ def event_lines(events: Iterable[Event]) -> Text:
 def log_lines(lines: Iterable[LogLine]) -> Text:
     """One line for each thing that happened to a run."""
     return Text("\n").join(
-        said("  ".join(filter(None, [when(line.at), line.what, line.node, line.text]))) for line in lines
+        safe_text("  ".join(filter(None, [when(line.at), line.what, line.node, line.text]))) for line in lines
     )
 
 
 def _event(item: Event) -> Text:
     of = "  ".join(filter(None, [when(item.at), item.kind, item.node, item.run and f"run {item.run}"]))
     detail = _detail(item.detail)
-    return said(f"{of}  {detail}" if detail else of)
+    return safe_text(f"{of}  {detail}" if detail else of)
 
 
 def _detail(detail: Mapping[str, Any]) -> str:

@@ -36,14 +36,14 @@ class Column:
 Cell = str | Text
 
 
-def said(text: str) -> Text:
+def safe_text(text: str) -> Text:
     """What a node, or a user's code, said: nothing in it can steer the terminal."""
     return Text("".join(char if char.isprintable() else " " for char in text))
 
 
-def said_lines(text: str) -> Text:
+def safe_lines(text: str) -> Text:
     """The same for several lines."""
-    return Text("\n").join(map(said, text.splitlines()))
+    return Text("\n").join(map(safe_text, text.splitlines()))
 
 
 def console() -> Console:
@@ -121,6 +121,6 @@ def pairs(rows: Iterable[tuple[str, Any]]) -> Text:
     shown = [(name, value) for name, value in rows if value not in ("", None)]
     width = max((len(name) for name, _ in shown), default=0)
     return Text("\n").join(
-        Text.assemble((name.ljust(width + 1), "bold"), value if isinstance(value, Text) else said(str(value)))
+        Text.assemble((name.ljust(width + 1), "bold"), value if isinstance(value, Text) else safe_text(str(value)))
         for name, value in shown
     )

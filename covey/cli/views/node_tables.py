@@ -7,7 +7,7 @@ from typing import Any
 
 from covey.cli.views.contributions import SHORT, counts, counts_columns, counts_line
 from covey.cli.views.event_lines import event_lines
-from covey.cli.views.listing import Column, listing, pairs, said
+from covey.cli.views.listing import Column, listing, pairs, safe_text
 from covey.cli.views.times import day, when
 from covey.cli.views.words import adversary_text, amount, state_text
 from covey.client.values import Admin, Node, NodeDetail, NodeWork, TokenInfo
@@ -39,11 +39,11 @@ def node_table(nodes: Iterable[Node]) -> list[Any]:
                 when(node.last_seen_at),
                 str(node.accepted),
                 *counts(node),
-                said(node.version),
+                safe_text(node.version),
                 day(node.certificate_expires_at),
-                said(node.device),
-                said(work_text(node.work)),
-                said(node.last_reason),
+                safe_text(node.device),
+                safe_text(work_text(node.work)),
+                safe_text(node.last_reason),
             )
             for node in listed
         ],

@@ -135,7 +135,7 @@ class PlainLines(_Quiet):
             self._write(f"{name} evaluated: {metrics}")
 
     def _write(self, line: str) -> None:
-        click.echo(tables.said(line).plain)
+        click.echo(tables.safe_text(line).plain)
         sys.stdout.flush()
 
 
@@ -200,4 +200,4 @@ def run_line(run: Run) -> Text:
     line = Text.assemble((run.name, "bold"), f" ({run.run})  ", tables.state_text(run.state))
     done, whole, what = tables.done_of(run)
     line.append(f"  {done} of {whole} {what}" if run.unit == "updates" else f"  round {done} of {whole}")
-    return line.append_text(Text("  ") + tables.said(run.reason)) if run.reason else line
+    return line.append_text(Text("  ") + tables.safe_text(run.reason)) if run.reason else line

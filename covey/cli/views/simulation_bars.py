@@ -49,12 +49,12 @@ class Bars:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[said]}"),
+            TextColumn("{task.fields[text]}"),
             console=Console(stderr=True),
             transient=True,
         )
-        self._run = self._bars.add_task("starting", total=None, said="")
-        self._round = self._bars.add_task("updates", total=None, said="", visible=False)
+        self._run = self._bars.add_task("starting", total=None, text="")
+        self._round = self._bars.add_task("updates", total=None, text="", visible=False)
 
     def __enter__(self) -> Bars:
         self._bars.start()
@@ -68,7 +68,11 @@ class Bars:
     def update(self, progress: SimulationProgress) -> None:
         """Draw it."""
         self._bars.update(
-            self._run, description=_unit(progress), completed=progress.done, total=progress.whole, said=_said(progress)
+            self._run,
+            description=_unit(progress),
+            completed=progress.done,
+            total=progress.whole,
+            text=_metrics_text(progress),
         )
         self._bars.update(
             self._round, completed=progress.answered, total=max(1, progress.invited), visible=progress.invited > 0
@@ -92,7 +96,7 @@ class Lines:
         done, at = self._shown
         if progress.done > done and time.monotonic() - at >= LINE_S:
             self._shown = progress.done, time.monotonic()
-            text = _said(progress)
+            text = _metrics_text(progress)
             line = f"{progress.done} of {progress.whole} {_unit(progress)}" + (f": {text}" if text else "")
             click.echo(line, err=True)
 
@@ -101,5 +105,5 @@ def _unit(progress: SimulationProgress) -> str:
     return mode_named(progress.mode).unit
 
 
-def _said(progress: SimulationProgress) -> str:
+def _metrics_text(progress: SimulationProgress) -> str:
     return ", ".join(f"{name} {number(value)}" for name, value in sorted(progress.metrics.items()))

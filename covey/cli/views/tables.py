@@ -10,7 +10,7 @@ from rich.text import Text
 
 from covey.cli.views.contributions import SHORT, contribution_table, counts, counts_columns, counts_line, shortfalls
 from covey.cli.views.event_lines import event_lines, log_lines
-from covey.cli.views.listing import Column, console, listing, pairs, said, said_lines, show, table
+from covey.cli.views.listing import Column, console, listing, pairs, safe_lines, safe_text, show, table
 from covey.cli.views.node_tables import admin_table, node_details, node_table, token_table
 from covey.cli.views.times import when
 from covey.cli.views.words import STYLES, adversary_text, amount, number, span, state_text
@@ -30,8 +30,8 @@ __all__ = [
     "node_table",
     "number",
     "pairs",
-    "said",
-    "said_lines",
+    "safe_lines",
+    "safe_text",
     "shortfalls",
     "show",
     "span",
@@ -89,7 +89,7 @@ def run_table(runs: Iterable[Run]) -> list[Any]:
                 f"{done_of(run)[0]}/{done_of(run)[1]}",
                 when(run.submitted_at),
                 metrics_line(run.metrics),
-                said(run.reason),
+                safe_text(run.reason),
             )
             for run in runs
         ],
@@ -130,7 +130,7 @@ def _roster(run: Run) -> str:
 def run_views(run: Run, contributions: Sequence[Contribution], warnings: Sequence[str]) -> list[Any]:
     """One run, what nodes did in it, and the warnings of those that contributed to less than they were asked for."""
     nodes = contribution_table(contributions) if contributions else []
-    return [run_details(run), nodes, said_lines("\n".join(warnings))]
+    return [run_details(run), nodes, safe_lines("\n".join(warnings))]
 
 
 ROUND_COLUMNS = (
@@ -174,7 +174,7 @@ def round_table(rounds: Sequence[Round], metrics: Sequence[str] | None = None) -
                 amount(item.bytes_sent),
                 span(item.seconds) if item.seconds else "",
                 *(number(item.metrics.get(name)) for name in names),
-                said(item.last_reason),
+                safe_text(item.last_reason),
             )
             for item in rounds
         ],
@@ -197,7 +197,7 @@ def assignment_table(rounds: Sequence[Round], names: Sequence[str], measured: Se
                 amount(item.bytes_received),
                 span(item.seconds) if item.seconds else "",
                 *(number(item.metrics.get(name)) for name in names),
-                said(item.last_reason or (item.reason if item.state == "failed" else "")),
+                safe_text(item.last_reason or (item.reason if item.state == "failed" else "")),
             )
             for item in rounds
         ],
@@ -239,7 +239,7 @@ def round_details(detail: RoundDetail) -> list[Any]:
                 when(update.received_at),
                 update.digest[:12],
                 metrics_line(update.numbers),
-                said(update.reason),
+                safe_text(update.reason),
             )
             for update in detail.updates
         ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from covey.cli.views.listing import said
+from covey.cli.views.listing import safe_text
 
 STYLES = {
     "completed": "green",
@@ -35,7 +35,7 @@ def state_text(state: str) -> Text:
 
 def adversary_text(attack: str) -> Text:
     """The attack of a drill node, to be seen."""
-    return Text(said(attack).plain, style="bold red")
+    return Text(safe_text(attack).plain, style="bold red")
 
 
 def amount(count: int) -> str:

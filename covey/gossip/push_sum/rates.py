@@ -54,7 +54,7 @@ class Rates:
         if correction == "asyspa":
             ahead = max(step + 1, others)
             return max(ahead - self.counted, 0.0 if others >= self.counted else 1.0)
-        made = max(step, others) - self._furthest_then
-        if correction == "none" or self._since is None or made <= 0 or now <= self._since:
+        steps = max(step, others) - self._furthest_then
+        if correction == "none" or self._since is None or steps <= 0 or now <= self._since:
             return 1.0
-        return (now - self._last) * made / (now - self._since)
+        return (now - self._last) * steps / (now - self._since)

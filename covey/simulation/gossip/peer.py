@@ -166,10 +166,10 @@ class VirtualLabour(Labour[Model, TrainResult]):
     def _make(self, job: MixJob, then: Callable[[Model], None]) -> None:
         work = asyncio.create_task(self._world.workers.mix(job))
 
-        def made(result: MixResult) -> None:
+        def mixed(result: MixResult) -> None:
             then(Model(job.out, result.model_sha256))
 
-        self._world.timeline.after(0.0, made, work)
+        self._world.timeline.after(0.0, mixed, work)
 
     @override
     def hold(self, model: Model) -> Model:

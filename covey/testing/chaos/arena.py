@@ -64,10 +64,10 @@ class Arena:
 
     def daemon(self, name: str) -> Daemon:
         """The newest process of that name."""
-        found = self.federation.coordinator if name == COORDINATOR else self.federation.node(self.index(name))
-        if found is None:
+        daemon = self.federation.coordinator if name == COORDINATOR else self.federation.node(self.index(name))
+        if daemon is None:
             raise LookupError(f"{name} was not started")
-        return found
+        return daemon
 
     def index(self, node: str) -> int:
         """A node's number."""

@@ -242,11 +242,11 @@ class Chase:
             self._figures(arena, lap, settled=True)
 
     def _grown(self, now: Figures) -> list[str]:
-        first = next((one for one in self.outcome.figures if one.settled), now)
+        first = next((sample for sample in self.outcome.figures if sample.settled), now)
         return list(figures.growth(first, now))
 
     def _figures(self, arena: Arena, lap: Lap, *, settled: bool) -> Figures:
-        done = sum(one.done for one in self.outcome.laps)
+        done = sum(past.done for past in self.outcome.laps)
         taken = figures.take(arena, self._began, lap=lap.number, rounds=done, settled=settled)
         self.outcome.figures.append(taken)
         return taken
@@ -259,8 +259,8 @@ class Chase:
             if work.exact and lap is not first and not owes:
                 self.outcome.notes.append(f"{run['name']}: not compared, a node lost its data")
             undisturbed = first.runs[work.name]["model_sha256"] if owes else ""
-            found = checks.problems_of(arena, work, run, undisturbed=undisturbed, replay=self.plan.keep_all)
-            self.outcome.problems += found
+            problems = checks.problems_of(arena, work, run, undisturbed=undisturbed, replay=self.plan.keep_all)
+            self.outcome.problems += problems
         told = "; ".join(f"{name} {_progress(run)} {run['model_sha256'][:12]}" for name, run in lap.runs.items())
         self._say(f"{time.monotonic() - self._began:7.1f} s  lap {lap.number}, {len(lap.struck)} faults: {told}")
 

@@ -55,12 +55,12 @@ def _command(arena: Arena, command: str, name: str, run: str) -> Iterator[str]:
     where = ["--json", "--data-dir", arena.federation.coordinator_dir, *options]
     printed = arena.federation.cli("run", command, run, *where, timeout_s=COMMAND_S, check=False)
     try:
-        said = json.loads(printed)
+        report = json.loads(printed)
     except ValueError:
         yield f"covey run {command} of {name} ({run}) printed {printed[-500:]!r}"
         return
-    if not said["ok"]:
-        yield f"covey run {command} of {name} ({run}): {'; '.join(said['problems'][:5])}"
+    if not report["ok"]:
+        yield f"covey run {command} of {name} ({run}): {'; '.join(report['problems'][:5])}"
 
 
 def judged_twice(steps: Iterable[StepRecord], name: str) -> Iterator[str]:
@@ -78,7 +78,7 @@ def judged_twice(steps: Iterable[StepRecord], name: str) -> Iterator[str]:
 
 def _left_out(arena: Arena, run: str) -> Iterator[str]:
     with closing(open_store(sqlite_url(arena.federation.coordinator_dir))) as store:
-        numbers = [one.round for one in store.rounds(run)]
+        numbers = [record.round for record in store.rounds(run)]
         for update in store.updates_of(run, numbers):
             if update.verdict != "accepted":
                 yield f"round {update.round}, phase {update.phase}, {update.node}: {update.verdict}, {update.reason}"
@@ -87,10 +87,10 @@ def _left_out(arena: Arena, run: str) -> Iterator[str]:
 def _arrivals(arena: Arena, shown: dict[str, Any]) -> Iterator[str]:
     """Every update that was received is decided on in its order, as many as were asked for."""
     rounds = arena.federation.rounds(shown["run"])
-    arrivals = sorted(one["arrival"] for one in rounds if one["arrival"])
+    arrivals = sorted(row["arrival"] for row in rounds if row["arrival"])
     if arrivals != list(range(1, len(arrivals) + 1)):
         yield f"{shown['name']}: updates were recorded as {arrivals}"
-    decided = sum(one["state"] == "decided" for one in rounds)
+    decided = sum(row["state"] == "decided" for row in rounds)
     if decided != shown["updates_decided"]:
         yield f"{shown['name']}: {decided} updates are decided on, and the run says {shown['updates_decided']}"
 
@@ -111,9 +111,9 @@ def orphans(arena: Arena) -> list[str]:
     home = arena.federation.coordinator_dir
     with closing(open_store(sqlite_url(home))) as store:
         wanted = set(store.referenced_digests())
-    there = {path.name for path in (home / "files" / "artifacts").iterdir()}
-    return [f"file {digest} is on nobody's record" for digest in sorted(there - wanted)] + [
-        f"file {digest} is on record, and not there" for digest in sorted(wanted - there)
+    on_disk = {path.name for path in (home / "files" / "artifacts").iterdir()}
+    return [f"file {digest} is on nobody's record" for digest in sorted(on_disk - wanted)] + [
+        f"file {digest} is on record, and not there" for digest in sorted(wanted - on_disk)
     ]
 
 

@@ -81,7 +81,7 @@ def take(arena: Arena, began: float, *, lap: int, rounds: int, settled: bool) ->
     federation = arena.federation
     pids = dict(federation.pids)
     pids |= {f"{name}'s worker": pid for name, pid in federation.worker_pids.items()}
-    held = {name: found for name, pid in pids.items() if (found := _held(pid)) is not None}
+    held = {name: used for name, pid in pids.items() if (used := _held(pid)) is not None}
     return Figures(time.monotonic() - began, lap, rounds, settled, held, disk_of(arena))
 
 
@@ -112,12 +112,12 @@ def _size_but(folder: Path, but: Iterable[str]) -> int:
 
 
 def _sizes(folder: Path) -> list[int]:
-    found = []
+    sizes = []
     for path in folder.rglob("*"):
         with contextlib.suppress(FileNotFoundError):  # it went away just now
             if path.is_file():
-                found.append(path.stat().st_size)
-    return found
+                sizes.append(path.stat().st_size)
+    return sizes
 
 
 def growth(before: Figures, now: Figures) -> Iterable[str]:

@@ -59,7 +59,7 @@ def as_json(plan: Plan, outcome: Outcome, kept: str | None) -> dict[str, Any]:
             }
             for lap in outcome.laps
         ],
-        "figures": [asdict(one) for one in outcome.figures],
+        "figures": [asdict(sample) for sample in outcome.figures],
         "kept": kept,
     }
 
@@ -94,15 +94,15 @@ def _runs(outcome: Outcome) -> Table:
 
 def _growth(outcome: Outcome) -> Table:
     table = Table(*HEADS, title="the most of any process; disk; all in MB or numbers", caption=CAPTION)
-    for one in _some(outcome.figures):
-        mark = "*" if one.settled else ""
-        disk = one.disk
+    for sample in _some(outcome.figures):
+        mark = "*" if sample.settled else ""
+        disk = sample.disk
         table.add_row(
-            f"{one.at_s:.0f}{mark}",
-            str(one.rounds),
-            f"{one.most('memory_bytes') / MB:.0f}",
-            str(one.most("descriptors")),
-            str(one.most("threads")),
+            f"{sample.at_s:.0f}{mark}",
+            str(sample.rounds),
+            f"{sample.most('memory_bytes') / MB:.0f}",
+            str(sample.most("descriptors")),
+            str(sample.most("threads")),
             f"{disk.record / MB:.1f}",
             f"{disk.artifacts / MB:.1f}",
             str(disk.artifact_files),
@@ -115,8 +115,8 @@ def _growth(outcome: Outcome) -> Table:
 
 def _some(figures: list[Figures]) -> list[Figures]:
     """Those at rest, and as many between them as there is room for."""
-    settled = [one for one in figures if one.settled][-MOST_ROWS:]
-    others = [one for one in figures if not one.settled]
+    settled = [sample for sample in figures if sample.settled][-MOST_ROWS:]
+    others = [sample for sample in figures if not sample.settled]
     room = MOST_ROWS - len(settled)
     chosen = others[:: max(1, len(others) // room)] if room > 0 else []
-    return sorted([*settled, *chosen], key=lambda one: one.at_s)
+    return sorted([*settled, *chosen], key=lambda sample: sample.at_s)

@@ -158,11 +158,11 @@ async def upload(
         if sent_bytes > offset:
             metadata.append(("covey-sent", str(sent_bytes)))
         sent = []
-        for index, one in enumerate(channels):
+        for index, connection in enumerate(channels):
             lane = Lane(index, len(channels))
             place = [("covey-lane", str(lane))] if beside else []
             chunks = chunks_of(path, artifact.size_bytes, offset, lane)
-            sent.append(_send(upload_call(one, method), chunks, [*metadata, *place], passed))
+            sent.append(_send(upload_call(connection, method), chunks, [*metadata, *place], passed))
         return (await _all(sent))[0]
 
 
@@ -196,7 +196,7 @@ async def _all(sent: Sequence[Coroutine[Any, Any, int]]) -> list[int]:
         return [await sent[0]]
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one) for one in sent]
+            tasks = [group.create_task(sending) for sending in sent]
     except BaseExceptionGroup as failed:
         raise failed.exceptions[0] from None
     return [task.result() for task in tasks]
@@ -264,10 +264,10 @@ async def download(
     channels, offset = (channel, *beside), spool.offset
     async with AsyncExitStack() as stack:
         streams = []
-        for index, one in enumerate(channels):
+        for index, connection in enumerate(channels):
             place = {"lane": index, "lanes": len(channels)} if beside else {}
             request = coordinator_pb2.DownloadRequest(digest=artifact.digest, offset=offset, **place)
-            call = download_call(one, method)(request)
+            call = download_call(connection, method)(request)
             stack.callback(call.cancel)
             streams.append(await stack.enter_async_context(aclosing(decoded(call))))
         return await receive(woven(streams), spool, offset=offset, stall_s=stall_s, on_progress=on_progress)

@@ -35,8 +35,8 @@ class Attempts:
             SpecError: Everything in one message, each reason once.
             PluginError, LayoutError, TaskError: It is the only reason.
         """
-        said = [f"{key}: {reason}" for key, reason in wrong]
-        texts = list(dict.fromkeys([*said, *map(str, self._refused)]))
+        reasons = [f"{key}: {reason}" for key, reason in wrong]
+        texts = list(dict.fromkeys([*reasons, *map(str, self._refused)]))
         if self._refused and len(texts) == 1:
             raise self._refused[0]
         if texts:

@@ -73,12 +73,12 @@ def _checked(context: RunContext, job: DescribeJob) -> tuple[Combination, tuple[
     wrong += unread_by_mode(spec, job.written)
     parts, declared = _combination(context, job, tries), None
     if parts is not None:
-        made = parts
+        combination = parts
         for check in CHECKS:
-            wrong += tries.of(partial(_listed, check, made)) or []
-        wrong += tries.of(lambda: list(unread_keys(made, written))) or []
-        declared = tries.of(lambda: parts_of(context.method, RunForm(spec, made.layout)))
-        tries.of(lambda: spent_metrics(made.codec, 1))  # refuses where the package for it is missing
+            wrong += tries.of(partial(_listed, check, combination)) or []
+        wrong += tries.of(lambda: list(unread_keys(combination, written))) or []
+        declared = tries.of(lambda: parts_of(context.method, RunForm(spec, combination.layout)))
+        tries.of(lambda: spent_metrics(combination.codec, 1))  # refuses where the package for it is missing
     tries.of(partial(_try_optimizers, spec))
     tries.of(lambda: partition_in(spec.data))
     tries.finish(wrong)

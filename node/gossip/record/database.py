@@ -60,10 +60,10 @@ def open_record(folder: Path, file: str = FILE) -> Engine:
 def require_version(engine: Engine, folder: Path) -> None:
     """Refuse a record that is not of this version's form. Raises StoreError."""
     with translated(), Session(engine) as session:
-        found = session.scalar(select(RunRow.version))
-    if found not in (None, VERSION):
+        version = session.scalar(select(RunRow.version))
+    if version not in (None, VERSION):
         raise StoreError(
-            f"the record in {folder} has form {found}, and this version of Covey reads form {VERSION}: "
+            f"the record in {folder} has form {version}, and this version of Covey reads form {VERSION}: "
             "go on with the version that wrote it"
         )
 

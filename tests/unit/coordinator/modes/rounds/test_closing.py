@@ -71,7 +71,7 @@ async def test_what_was_made_is_there_only_once_job_and_result_are(active):
     closing = Closing()
     for _ in range(2):
         with pytest.raises(RuntimeError, match="without a result"):
-            closing.made()
+            closing.outcome()
         closing.job = step_job(active, closing, 1)
     closing.result = StepResult(())
-    assert closing.made() == (closing.job, closing.result)
+    assert closing.outcome() == (closing.job, closing.result)
