@@ -46,9 +46,14 @@ def mixed(tmp_path: Path, *portions: tuple[Path, float], base: float = 0.0) -> t
 def test_only_a_mixture_that_must_survive_a_power_cut_waits_for_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synced: bool
 ) -> None:
-    base, syncs = written(tmp_path / "base", 2.0), []
-    sync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda fd: (syncs.append(fd), sync(fd)))
+    base, sync = written(tmp_path / "base", 2.0), os.fsync
+    syncs: list[int] = []
+
+    def noted(fd: int) -> None:
+        syncs.append(fd)
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", noted)
     mix(MixJob(LAYOUT.to_json(), base, tmp_path / "out", synced=synced), HOST)
     assert len(syncs) == synced
     assert (tmp_path / "out").read_bytes() == base.read_bytes()
