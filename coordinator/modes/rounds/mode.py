@@ -153,7 +153,7 @@ class RoundsMode(Mode):
             updates = await run.persist(run.record.updates, run.run.run, restored.round)
             run.bytes_received = sum(update.bytes for update in updates)
             record = await run.persist(run.record.round, run.run.run, restored.round)
-            self._opened_at = time.monotonic() - max(0.0, self._services.now() - record.started_at)
+            self._opened_at = self._monotonic(record.started_at)
             self._collecting_since = time.monotonic()
             self._params = await run.persist(opened_with, run.record, record)
         if prepared.description.node_state:
@@ -187,7 +187,7 @@ class RoundsMode(Mode):
         now = await run.open(action.round, action.attempt, action.invited, run.newest(), action.roster)
         if action.attempt == 1:
             run.bytes_received = run.bytes_sent = 0
-            run.progress, self._opened_at = {}, time.monotonic()
+            run.progress, self._opened_at = {}, self._monotonic(now)
         else:
             self._services.metrics.round_ended("retried")
         self._collecting_since, self._params = time.monotonic(), {}
@@ -329,13 +329,14 @@ class RoundsMode(Mode):
             metrics={name: total / count for name, (total, count) in result.metrics.items()},
             collected=collected_files(run.ready().description, run.newest(), verdicts),
         )
+        took_s = time.monotonic() - self._opened_at
         record = self._step(action.round, self.open_phase(""), verdicts, version.created_at)
         step = MadeStep(job, result, replace(record, version=version.version), verdicts, version)
         self._before = run.base
         await run.commit(step, bytes_received=run.bytes_received)
         self._closing = Closing()
         self._feedback.note(verdicts)
-        self._count_commit(version, verdicts)
+        self._count_commit(version, verdicts, took_s)
         self._holders = {update.node for update in verdicts}
         self._note_cap(action.round, verdicts)
         await self._note_fallback(action.round, result.rule)
@@ -364,9 +365,13 @@ class RoundsMode(Mode):
             decided_at=at,
         )
 
-    def _count_commit(self, version: VersionRecord, verdicts: list[UpdateRecord]) -> None:
+    def _monotonic(self, recorded_at: float) -> float:
+        """When something was that the record has in Unix seconds, by the clock that does not jump."""
+        return time.monotonic() - max(0.0, self._services.now() - recorded_at)
+
+    def _count_commit(self, version: VersionRecord, verdicts: list[UpdateRecord], took_s: float) -> None:
         metrics = self._services.metrics
-        metrics.round_ended("committed", time.monotonic() - self._opened_at)
+        metrics.round_ended("committed", took_s)
         metrics.judged((update.node, update.verdict) for update in verdicts)
         self._run.facts.note(version.metrics)
 
