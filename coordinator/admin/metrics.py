@@ -144,7 +144,7 @@ class CoordinatorMetrics(Collector):
     def forget(self, nodes: Iterable[str]) -> None:
         """Drop everything that is known of nodes that were evicted."""
         for node in nodes:
-            for single in (self.sessions, self.received, self.sent):
+            for single in (self.sessions, self.received, self.sent, self.resent):
                 single.remove(node)
             for phase in NODE_PHASES:
                 self.node_phases.remove(node, phase)
