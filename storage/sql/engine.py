@@ -176,6 +176,8 @@ def translated(path: Path | None = None) -> Iterator[None]:
 
 def store_error(error: exc.DBAPIError, path: Path | None = None) -> StoreError:
     """What a driver's error means: not now (`StoreUnavailable`, `Obstructed`), or refused (`StoreError`)."""
+    if not isinstance(error.orig, sqlite3.Error):  # of another database that is read meanwhile
+        path = None
     text, place = str(error.orig).strip(), "" if path is None else f" {path}"
     code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
     state = getattr(error.orig, "sqlstate", None)

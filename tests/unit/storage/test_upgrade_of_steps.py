@@ -22,7 +22,8 @@ from covey.storage.sql.store import open_store
 from covey.testing.store import records as make
 from tests.unit.storage.schema_0002 import READINGS, REFUSAL, TABLES, connected, go_to, table, write
 
-SAME = ("events", "file_references", "keys", "model_versions", "nodes", "runs", "settings", "tokens")
+SAME = ("events", "file_references", "keys", "model_versions", "nodes", "runs", "settings")
+OTHERS = ("tokens", "groups", "assignments", "steps")
 ENDS = ("committed", "decided")
 
 
@@ -73,9 +74,20 @@ def test_every_row_of_the_tables_that_stay_is_as_it_was(new):
             assert in_order(rows) == in_order(TABLES[name])
 
 
+def test_a_token_has_one_use_and_what_was_given_for_it(new):
+    keys = ("csr_key_sha256", "certificate")
+    with connected(new) as connection:
+        tokens, redemptions = rows_of(connection, "tokens"), rows_of(connection, "redemptions")
+    before = TABLES["tokens"]
+    kept = [{name: row[name] for name in row if name not in keys} for row in before]
+    assert in_order(tokens) == in_order([{**row, "uses": 1} for row in kept])
+    used = [{name: row[name] for name in ("secret_sha256", *keys)} for row in before if row["csr_key_sha256"]]
+    assert in_order([{**row, "node": ""} for row in redemptions]) == in_order([{**row, "node": ""} for row in used])
+
+
 def test_rounds_are_groups_and_updates_assignments(new):
     bases = {(r["run"], r["round"]): (r["attempt"], r["base_version"]) for r in TABLES["rounds"]}
-    groups = [{**row, "number": row["round"], "phase": 1} for row in TABLES["rounds"]]
+    groups = [{**row, "number": row["round"], "phase": 1, "part": None} for row in TABLES["rounds"]]
     assignments = []
     for row in TABLES["updates"]:
         attempt, base = bases[row["run"], row["round"]]
@@ -156,6 +168,7 @@ def fields(record):
         return None
     values = plain(asdict(record))
     assert values.pop("phase", 1) == 1  # unknown when the readings were taken: rounds had one phase
+    assert values.pop("part", None) is None  # nor was this on record
     assert values.pop("previous_serial", "") == ""  # nor did certificates have one before
     for name in ("declined", "lost", "late", "received", "last_reason"):  # nor were these counted
         values.pop(name, None)
@@ -214,7 +227,9 @@ def test_what_was_half_way_goes_on(new):
 
 def test_there_is_a_way_back_that_loses_nothing_of_what_there_was(new):
     with connected(new) as connection:
-        after = {name: in_order(rows_of(connection, name)) for name in (*SAME, "groups", "assignments", "steps")}
+        after = {
+            name: in_order(rows_of(connection, name)) for name in (*SAME, "tokens", "groups", "assignments", "steps")
+        }
         go_to(connection, "0002")
         for name, rows in TABLES.items():
             assert in_order(rows_of(connection, name)) == in_order(rows)

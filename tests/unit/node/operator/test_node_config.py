@@ -89,5 +89,5 @@ def test_a_wrong_file_names_key_and_choices(tmp_path, text, message):
 def test_a_file_that_is_no_text(tmp_path):
     path = tmp_path / "node.toml"
     path.write_bytes(b"\x80")
-    with pytest.raises(SpecError, match="not valid TOML"):
+    with pytest.raises(SpecError, match="not a text file in UTF-8"):
         read_settings(path)
