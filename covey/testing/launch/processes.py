@@ -102,6 +102,7 @@ class Daemon:
         """
         self.name, self.log, self.may_die = name, log, may_die
         self.command, self._fault_points = tuple(command), env.get("COVEY_FAULTS", "")
+        self._is_killed_here = False
         with log.open("ab") as output:
             self._log_begin = output.tell()
             self._process = _started(command, output, env, fork=fork)
@@ -128,8 +129,17 @@ class Daemon:
 
     @property
     def points_not_passed(self) -> list[str]:
-        """The fault points that it was started with, and at which neither it nor a worker of its was killed."""
-        return faults.not_passed(self._fault_points, self.printed) if self._fault_points else []
+        """The fault points that it was started with, and at which neither it nor a worker of its was killed.
+
+        A worker's last words do not reach the log of a daemon that it has killed: there, its end says it.
+        """
+        if not self._fault_points:
+            return []
+        left = faults.not_passed(self._fault_points, self.printed)
+        of_workers = [point for point in left if point.endswith(":daemon")]
+        if of_workers and self.exit_code == -signal.SIGKILL and not self._is_killed_here:
+            left.remove(of_workers[0])
+        return left
 
     def tail(self, lines: int = TAIL_LINES) -> str:
         """The end of its log."""
@@ -151,7 +161,7 @@ class Daemon:
 
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
-        self.may_die = True
+        self.may_die = self._is_killed_here = True
         self._process.kill()
         self._process.wait()
 
