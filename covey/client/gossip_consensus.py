@@ -12,6 +12,7 @@ from pathlib import Path
 from covey.client.gossip_nodes import NodeState, mass_of, read_node
 from covey.errors import NotFound, SpecError
 from covey.metrics import counted, ratios
+from covey.storage.files.spool import disk_errors
 from covey.worker.client.supervisor import WorkerSupervisor
 from covey.worker.jobs.evaluation import EvaluateJob
 from covey.worker.jobs.mixtures import MixJob, Portion
@@ -55,6 +56,7 @@ def export_consensus(
     Raises:
         NotFound: There is no such run, or a node published nothing yet.
         SpecError: The nodes are not of one run.
+        StoreError: The file cannot be written.
     """
     nodes = [read_node(data_dir, run) for data_dir in data_dirs]
     if len({(node.facts.name, node.facts.spec) for node in nodes}) != 1:
@@ -74,13 +76,15 @@ async def _export(nodes: Sequence[tuple[NodeState, Path]], out: Path, *, evaluat
     try:
         portions = tuple(Portion(path, node.machine.exchange.kept / whole) for node, path in nodes)
         mean = folder / "mean.safetensors"
-        mixed = await worker.do(MIX, MixJob(layout, nodes[0][1], mean, portions))
+        mixed = await worker.do(MIX, MixJob(layout, nodes[0][1], mean, portions, synced=False))
         parts = []
         for node, path in nodes:
-            moved = await worker.do(MIX, MixJob(layout, path, folder / "distance.safetensors", (Portion(mean, 1.0),)))
+            distance = MixJob(layout, path, folder / "distance.safetensors", (Portion(mean, 1.0),), synced=False)
+            moved = await worker.do(MIX, distance)
             parts.append(NodePart(node.facts.me.node, mass_of(node), moved.moved, node.machine.step))
         metrics = await _evaluation(worker, nodes[0][0], mean) if evaluated else {}
-        await asyncio.to_thread(shutil.copyfile, mean, out)
+        with disk_errors(out):
+            await asyncio.to_thread(shutil.copyfile, mean, out)
     finally:
         await worker.stop()
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)

@@ -37,7 +37,7 @@ partition = "shards"
 
 [training]
 optimizer = "sgd"
-learning_rate = 0.1
+learning_rate = 0.3
 batch_size = 32
 local_epochs = 1
 
