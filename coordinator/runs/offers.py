@@ -225,7 +225,7 @@ class Offers:
         """
         offer, artifact = self.require_grant(node, digest)
         if not self._services.files.has(digest):
-            offer.run.entered(node, NodeProgress("uploading"))
+            offer.run.progress.entered(node, NodeProgress("uploading"))
             if (again := min(sent, artifact.size_bytes) - offset) > 0:
                 offer.run.resent(node, Resent(up=again))
             await self._receive_part(offer, artifact, offset, stream)
@@ -257,7 +257,7 @@ class Offers:
                 raise TransferError("this upload was given up: offer the update again")
             offer.moved_at = time.monotonic()
             self._uploads.moved(offer.digest, count, offer.moved_at)
-            offer.run.received(offer.node, count)
+            offer.run.progress.received(offer.node, count)
             offer.run.post(TransferProgressed(offer.node, self._services.clock()))
             faults.reach("upload-chunk")
 
@@ -279,9 +279,9 @@ class Offers:
                 self._drop(offer)
         self._uploads.succeeded(offer.holder)
         faults.reach("update-recorded")
-        offer.run.received(offer.node, sum(map(len, (data or {}).values())))
+        offer.run.progress.received(offer.node, sum(map(len, (data or {}).values())))
         self._receipt(offer.node, offer.digest, statement)
-        offer.run.entered(offer.node, NodeProgress("received"))
+        offer.run.progress.entered(offer.node, NodeProgress("received"))
         offer.run.post(UpdateStored(offer.node, statement.round, self._services.clock(), statement.phase))
 
     def _record(self, offer: Offer, data: Mapping[str, bytes]) -> None:
