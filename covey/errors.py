@@ -1,7 +1,8 @@
 """The one error tree of Covey.
 
 Every error has a stable `code` (kebab-case) that crosses the wire; `covey.wire.errors` maps each code to a gRPC
-status and a safe public text. The message given at construction is for the log and for local users.
+status. The message given at construction is for the log and for local users; what the other side of the wire may see
+of it, in whatever message, is `public_text`.
 
     CoveyError
       SpecError            a run specification is wrong
@@ -34,6 +35,8 @@ status and a safe public text. The message given at construction is for the log 
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class CoveyError(Exception):
@@ -208,6 +211,25 @@ class LedgerError(CoveyError):
     """An exchange between peers contradicts the account of mass; the message names the peer and the batch."""
 
     code = "ledger"
+
+
+PUBLIC_TEXTS: Mapping[str, str] = {
+    "store-unavailable": "the coordinator's database is away; try again later",
+    "obstructed": "a disk of the coordinator cannot be written now; its operator must see to it",
+    "disk-full": "the coordinator's disk is full; its operator must make room",
+    "fenced": "another coordinator has taken over; try again",
+    "store": "the coordinator's record refused this; see its log",
+    "worker": "the coordinator's worker failed; see its log",
+    "worker-died": "the coordinator's worker died; try again",
+    "internal": "internal error; see the coordinator's log",
+}
+"""By code, what is said to others instead of an error's message, which has this machine's paths or the insides of its
+record in it. An error of another code is the other side's own doing, and its message says what."""
+
+
+def public_text(error: CoveyError) -> str:
+    """What a node, or an admin elsewhere, may see of an error of this machine."""
+    return PUBLIC_TEXTS.get(error.code) or str(error)
 
 
 def by_code() -> dict[str, type[CoveyError]]:

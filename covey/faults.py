@@ -3,7 +3,8 @@
 A point is reached by name; at its n-th passage (default the first) the process sends itself SIGKILL, as a power cut
 would. Without the environment variable a point costs one dictionary look-up. A comma separates several points.
 `method-finish:2:daemon`, at a point that a worker passes, kills the worker's daemon there, and not the worker.
-Whoever is killed is named on standard error before; a drill without that line has tested nothing (`not_passed`).
+`aggregate:2:suspend` suspends the process there (SIGSTOP), until who drills lets it go on (SIGCONT).
+Whoever is hit is named on standard error before; a drill without that line has tested nothing (`not_passed`).
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ import signal
 
 STANDARD_ERROR = 2
 _DAEMON = os.getppid()
+SUSPEND = "suspend"
 
 
-def _parse(text: str) -> dict[str, tuple[int, int]]:
-    """Point to how many passages are left, and the process that is killed then."""
-    points: dict[str, tuple[int, int]] = {}
+def _parse(text: str) -> dict[str, tuple[int, int, signal.Signals]]:
+    """Point to how many passages are left, the process that is hit then, and with which signal."""
+    points: dict[str, tuple[int, int, signal.Signals]] = {}
     for item in filter(None, text.split(",")):
-        name, count, victim, *_ = [*item.split(":"), "", ""]
-        points[name] = int(count or 1), _DAEMON if victim == "daemon" else os.getpid()
+        name, count, how, *_ = [*item.split(":"), "", ""]
+        number = signal.SIGSTOP if how == SUSPEND else signal.SIGKILL
+        points[name] = int(count or 1), _DAEMON if how == "daemon" else os.getpid(), number
     return points
 
 
@@ -29,20 +32,21 @@ _remaining = _parse(os.environ.get("COVEY_FAULTS", ""))
 
 
 def reach(point: str) -> None:
-    """Pass the fault point `point`: dies here if the environment says so, else does nothing."""
+    """Pass the fault point `point`: dies, or waits, here if the environment says so, else does nothing."""
     if not _remaining or point not in _remaining:
         return
-    left, victim = _remaining.pop(point)
+    left, victim, number = _remaining.pop(point)
     if left > 1:
-        _remaining[point] = left - 1, victim
+        _remaining[point] = left - 1, victim, number
     elif victim in (os.getpid(), os.getppid()):  # a daemon that is gone already is not looked for
         with contextlib.suppress(OSError):
-            os.write(STANDARD_ERROR, f"{_said_of(point)}process {victim} is killed\n".encode())
-        os.kill(victim, signal.SIGKILL)
+            what = "suspended" if number == signal.SIGSTOP else "killed"
+            os.write(STANDARD_ERROR, f"{_said_of(point)}process {victim} is {what}\n".encode())
+        os.kill(victim, number)
 
 
 def not_passed(points: str, printed: str) -> list[str]:
-    """The points, written as in `COVEY_FAULTS`, at which nobody was killed by what a daemon and its workers printed."""
+    """The points, written as in `COVEY_FAULTS`, at which nobody was hit by what a daemon and its workers printed."""
     return [item for item in filter(None, points.split(",")) if _said_of(item.split(":")[0]) not in printed]
 
 

@@ -36,6 +36,7 @@ from covey.errors import (
     NotFound,
     NotReady,
     TransferError,
+    public_text,
 )
 from covey.machines.protocol import NodeAnswered, TransferProgressed, UpdateStored
 from covey.storage.record.contract import PartRecord, UpdateRecord
@@ -115,12 +116,12 @@ class Offers:
                 await self._take(offer, message)
         except (InvalidUpdate, IdentityError, Conflict, CorruptChunk) as error:
             log.warning("offer refused", node=node, code=error.code, error=str(error))
-            self._refuse(node, digest, error.code, str(error))
+            self._refuse(node, digest, error.code, public_text(error))
             await self._reject(node, message, error)
         except CoveyError as error:
             self._services.store.obstacle.met(error)
             log.warning("offer not taken now", node=node, code=error.code, error=str(error))
-            self._refuse(node, digest, error.code, str(error))
+            self._refuse(node, digest, error.code, public_text(error))
 
     async def _take(self, offer: Offer, message: msg.UpdateOffer) -> None:
         """Go on with a checked offer: record it at once if its bytes are here or came along, else grant the upload."""
@@ -272,7 +273,7 @@ class Offers:
             self._refuse(offer.node, offer.digest, Late.code, str(error))
             return
         except NotReady as error:
-            self._refuse(offer.node, offer.digest, error.code, str(error))
+            self._refuse(offer.node, offer.digest, error.code, public_text(error))
             return
         finally:
             if self._offers.get(offer.key) is offer:

@@ -7,10 +7,7 @@ a file, and the adversaries begin when all honest nodes of the round have finish
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +17,7 @@ from pydantic import JsonValue
 
 from covey.errors import PluginError, SpecError
 from covey.plugins import installed
+from covey.user_code.asking import ask
 from covey.worker.jobs.training import AttackOrder, TrainJob
 
 CHECK_S = 120.0
@@ -63,12 +61,11 @@ def checked(attacks: Sequence[Attack], nodes: int) -> list[Attack]:
 
 
 def _is_omniscient(attack: Attack) -> bool:
-    question = json.dumps({"name": attack.name, "options": dict(attack.options)})
-    command = [sys.executable, "-P", "-m", "covey.worker.execute.updates.adversary"]
-    done = subprocess.run(command, input=question, capture_output=True, text=True, timeout=CHECK_S, check=False)
-    if done.returncode != 0:
-        raise PluginError(f"--attack {attack.name}: the program that imports it failed: {done.stderr[-1000:]}")
-    answer = json.loads(done.stdout)
+    question = {"name": attack.name, "options": dict(attack.options)}
+    try:
+        answer = ask("covey.worker.execute.updates.adversary", question, CHECK_S)
+    except PluginError as error:
+        raise PluginError(f"--attack {attack.name}: {error}") from error
     if answer["error"]:
         raise SpecError(f"--attack {attack.name}: {answer['error']}")
     return bool(answer["omniscient"])

@@ -113,6 +113,7 @@ class Federation:
         env: Mapping[str, str] | None = None,
         options: Sequence[str] = (),
         python: Sequence[str] = (),
+        under: Sequence[str] = (),
         ready_s: float = READY_S,
     ) -> Daemon:
         """Start the coordinator, on the addresses it had before if it ran before, and wait until it answers.
@@ -121,6 +122,7 @@ class Federation:
             env: Added to its environment (for example `COVEY_FAULTS`).
             options: Further options of `covey coordinator start`.
             python: Options for its interpreter, before the program (`-m cProfile -o FILE`).
+            under: A program, with its arguments, that becomes the daemon in a moment (`prlimit --nofile=64`).
             ready_s: How long it may take.
         """
         where = ["--data-dir", self.coordinator_dir, "--listen", self.coordinator_address]
@@ -128,7 +130,7 @@ class Federation:
         if self.store_url:
             where += ["--store", self.store_url]
         command = _command(["coordinator", "start", *where, *options], python)
-        self.coordinator = self._spawn("coordinator", command, env)
+        self.coordinator = self._spawn("coordinator", [*under, *command], env)
         self.wait_ready(ready_s)
         return self.coordinator
 
@@ -168,16 +170,24 @@ class Federation:
             if not (self.node_dir(index) / "identity").exists():
                 join(self.admin.create_token(self.names[index]), self.node_dir(index))
 
-    def start_node(self, index: int, *, env: Mapping[str, str] | None = None, options: Sequence[str] = ()) -> Daemon:
+    def start_node(
+        self,
+        index: int,
+        *,
+        env: Mapping[str, str] | None = None,
+        options: Sequence[str] = (),
+        under: Sequence[str] = (),
+    ) -> Daemon:
         """Start an enrolled node; it need not be connected when this returns.
 
         Args:
             index: Which one.
             env: Added to its environment.
             options: Further options of `covey node start`.
+            under: As in `start_coordinator`.
         """
         command = _command(["node", "start", "--data-dir", self.node_dir(index), *options])
-        daemon = self.nodes[index] = self._spawn(self.names[index], command, env)
+        daemon = self.nodes[index] = self._spawn(self.names[index], [*under, *command], env)
         return daemon
 
     def wait_connected(self, count: int, timeout_s: float = READY_S) -> None:

@@ -1,4 +1,4 @@
-"""One table from error codes to gRPC statuses and safe public texts, and the translation both ways."""
+"""One table from error codes to gRPC statuses, what a caller may see of an error, and the translation both ways."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 import structlog
 
-from covey.errors import CoveyError, by_code
+from covey.errors import PUBLIC_TEXTS, CoveyError, by_code
 from covey.texts import printable
 
 log = structlog.get_logger(room="wire")
@@ -21,39 +21,38 @@ CODE_KEY = "covey-code"
 MAX_TEXT_BYTES = 2000
 """Of a public text: gRPC drops a status whose metadata, percent-encoded, come to more than 8 KiB."""
 
-TABLE: dict[str, tuple[grpc.StatusCode, str | None]] = {
-    # A text of None: the caller's own doing, so the error's message is shown.
-    "invalid-spec": (Status.INVALID_ARGUMENT, None),
-    "unknown-plugin": (Status.INVALID_ARGUMENT, None),
-    "layout-mismatch": (Status.INVALID_ARGUMENT, None),
-    "late": (Status.FAILED_PRECONDITION, None),
-    "not-ready": (Status.UNAVAILABLE, None),
-    "invalid-update": (Status.INVALID_ARGUMENT, None),
-    "corrupt-chunk": (Status.DATA_LOSS, None),
-    "limit-exceeded": (Status.RESOURCE_EXHAUSTED, None),
-    "stalled": (Status.DEADLINE_EXCEEDED, None),
-    "transfer-failed": (Status.ABORTED, None),
-    "no-part": (Status.FAILED_PRECONDITION, None),
-    "declined": (Status.FAILED_PRECONDITION, None),
-    "identity": (Status.PERMISSION_DENIED, None),
-    "not-found": (Status.NOT_FOUND, None),
-    "conflict": (Status.ALREADY_EXISTS, None),
-    "version": (Status.FAILED_PRECONDITION, None),
-    "task-failed": (Status.FAILED_PRECONDITION, None),
-    "out-of-memory": (Status.RESOURCE_EXHAUSTED, None),
-    "store-unavailable": (Status.UNAVAILABLE, "the coordinator's database is away; try again later"),
-    "obstructed": (Status.UNAVAILABLE, "a disk of the coordinator cannot be written now; its operator must see to it"),
-    "disk-full": (Status.UNAVAILABLE, "the coordinator's disk is full; its operator must make room"),
-    "fenced": (Status.UNAVAILABLE, "another coordinator has taken over; try again"),
-    "store": (Status.INTERNAL, "the coordinator's record refused this; see its log"),
-    "worker": (Status.INTERNAL, "the coordinator's worker failed; see its log"),
-    "worker-died": (Status.UNAVAILABLE, "the coordinator's worker died; try again"),
-    "worker-stalled": (Status.DEADLINE_EXCEEDED, None),
-    "run-failed": (Status.FAILED_PRECONDITION, None),
-    "ledger": (Status.FAILED_PRECONDITION, None),
-    "internal": (Status.INTERNAL, "internal error; see the coordinator's log"),
+STATUSES: dict[str, grpc.StatusCode] = {
+    "invalid-spec": Status.INVALID_ARGUMENT,
+    "unknown-plugin": Status.INVALID_ARGUMENT,
+    "layout-mismatch": Status.INVALID_ARGUMENT,
+    "late": Status.FAILED_PRECONDITION,
+    "not-ready": Status.UNAVAILABLE,
+    "invalid-update": Status.INVALID_ARGUMENT,
+    "corrupt-chunk": Status.DATA_LOSS,
+    "limit-exceeded": Status.RESOURCE_EXHAUSTED,
+    "stalled": Status.DEADLINE_EXCEEDED,
+    "transfer-failed": Status.ABORTED,
+    "no-part": Status.FAILED_PRECONDITION,
+    "declined": Status.FAILED_PRECONDITION,
+    "identity": Status.PERMISSION_DENIED,
+    "not-found": Status.NOT_FOUND,
+    "conflict": Status.ALREADY_EXISTS,
+    "version": Status.FAILED_PRECONDITION,
+    "task-failed": Status.FAILED_PRECONDITION,
+    "out-of-memory": Status.RESOURCE_EXHAUSTED,
+    "store-unavailable": Status.UNAVAILABLE,
+    "obstructed": Status.UNAVAILABLE,
+    "disk-full": Status.UNAVAILABLE,
+    "fenced": Status.UNAVAILABLE,
+    "store": Status.INTERNAL,
+    "worker": Status.INTERNAL,
+    "worker-died": Status.UNAVAILABLE,
+    "worker-stalled": Status.DEADLINE_EXCEEDED,
+    "run-failed": Status.FAILED_PRECONDITION,
+    "ledger": Status.FAILED_PRECONDITION,
+    "internal": Status.INTERNAL,
 }
-
+"""Of each code; an error that has none of these is of its parent's."""
 
 _BROKEN = {
     Status.UNAVAILABLE: "the connection broke, or there is none",
@@ -66,11 +65,9 @@ _BROKEN = {
 def public(error: Exception) -> tuple[grpc.StatusCode, str, str]:
     """What a caller may see of an error: status, text, code (its parent's where the table has none)."""
     codes = (vars(kind).get("code") for kind in type(error).__mro__ if issubclass(kind, CoveyError))
-    code = next((str(code) for code in codes if code in TABLE), "internal")
-    status, text = TABLE[code]
-    if text is None:
-        text = str(error).encode("utf-8", "replace")[:MAX_TEXT_BYTES].decode("utf-8", "ignore")
-    return status, text, code
+    code = next((str(code) for code in codes if code in STATUSES), "internal")
+    text = PUBLIC_TEXTS.get(code) or str(error)
+    return STATUSES[code], text.encode("utf-8", "replace")[:MAX_TEXT_BYTES].decode("utf-8", "ignore"), code
 
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> None:

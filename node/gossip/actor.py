@@ -93,7 +93,10 @@ class GossipActor(Receiver):
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._confirmed: dict[Incarnation, int] = {}
         self._executor: Executor[Artifact, TrainResult] | None = None
-        self._labour = WorkerLabour(world.course, world.config, world.files, world.worker, self._spawn)
+        is_synced = world.durability == "power"
+        self._labour = WorkerLabour(
+            world.course, world.config, world.files, world.worker, self._spawn, synced=is_synced
+        )
         self._record: SqliteRecord | None = None
         self._post: PeerPost | None = None
         self._early: list[tuple[Incarnation, Heard]] = []

@@ -65,10 +65,14 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         files: The node's.
         worker: The node's.
         spawn: Begins work.
+        synced: Whether models that are made here must survive a power cut.
     """
 
-    def __init__(self, course: Course, config: NodeConfig, files: Files, worker: Worker, spawn: Spawn) -> None:
+    def __init__(
+        self, course: Course, config: NodeConfig, files: Files, worker: Worker, spawn: Spawn, *, synced: bool = True
+    ) -> None:
         self._course, self._config, self._files, self._worker, self._spawn = course, config, files, worker, spawn
+        self._synced = synced
         self._holders: Counter[str] = Counter()
         self._sha256: dict[str, str] = {}
         self.metrics: dict[str, float] = {}
@@ -112,7 +116,7 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         out = self._files.scratch(self._course.model_bytes)
         base = self._files.path(model.digest)
         change, buffers = written.get("model"), written.get("buffers")
-        job = MixJob(self._course.layout, base, out, change=change, scale=scale, buffers=buffers)
+        job = MixJob(self._course.layout, base, out, change=change, scale=scale, buffers=buffers, synced=self._synced)
         self._spawn(self._make(job, then, tuple(written.values())))
 
     @override
@@ -121,7 +125,7 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
     ) -> None:
         parts = tuple(Portion(self._files.path(other.digest), part) for other, part in portions)
         out = self._files.scratch(self._course.model_bytes)
-        job = MixJob(self._course.layout, self._files.path(model.digest), out, parts)
+        job = MixJob(self._course.layout, self._files.path(model.digest), out, parts, synced=self._synced)
         self._spawn(self._make(job, then))
 
     async def _make(self, job: MixJob, then: Callable[[Artifact], None], used: Sequence[Path] = ()) -> None:
@@ -140,7 +144,7 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         then(self.hold(result.artifact))
 
     def _keep(self, job: MixJob, result: MixResult) -> None:
-        self._files.adopt(job.out, result.artifact)
+        self._files.adopt(job.out, result.artifact, durable=self._synced)
 
     @override
     def hold(self, model: Artifact) -> Artifact:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +19,7 @@ from pydantic import JsonValue
 from covey.errors import PluginError, SpecError
 from covey.plugins import installed
 from covey.spec import parse_json
+from covey.user_code.asking import ask
 from covey.worker.jobs.training import AttackOrder, TrainJob
 
 FOLDER = "drills"
@@ -99,12 +98,11 @@ def _check_members(members: tuple[str, ...], node: str) -> None:
 
 
 def _asked(drill: Drill) -> dict[str, JsonValue]:
-    question = json.dumps({"name": drill.attack, "options": dict(drill.options)})
-    command = [sys.executable, "-P", "-m", "covey.worker.execute.updates.adversary"]
-    done = subprocess.run(command, input=question, capture_output=True, text=True, timeout=CHECK_S, check=False)
-    if done.returncode != 0:
-        raise PluginError(f"--attack {drill.attack}: the program that imports it failed: {done.stderr[-1000:]}")
-    answer: dict[str, JsonValue] = json.loads(done.stdout)
+    question = {"name": drill.attack, "options": dict(drill.options)}
+    try:
+        answer: dict[str, JsonValue] = ask("covey.worker.execute.updates.adversary", question, CHECK_S)
+    except PluginError as error:
+        raise PluginError(f"--attack {drill.attack}: {error}") from error
     return answer
 
 

@@ -9,6 +9,7 @@ from tests.databases import execute
 from tests.integration.specs import spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
+AWAY = "the database is away; trying again"
 SLOW = {"task": "synthetic", "options": "train_seconds = 0.3"}
 
 
@@ -51,6 +52,34 @@ def test_a_run_waits_for_the_database_and_goes_on_by_itself(federation, postgres
     assert "too-early" not in {one["name"] for one in federation.admin.runs()}
 
 
+MOMENTS = ("aggregate:2", "before-commit:3", "after-commit:4")
+"""The coordinator is about to have an answer's aggregate made; to put a version on record; has just done so."""
+
+
+def test_a_database_that_is_stopped_while_the_coordinator_aggregates_or_commits(federation, postgres_server):
+    """The coordinator is suspended at each moment, the server is stopped, and only then the coordinator goes on."""
+    text = spec("stopped-at", rounds=6, task="synthetic")
+    undisturbed = federation.wait(federation.submit(text))["model_sha256"]
+    federation.restart_coordinator(env={"COVEY_FAULTS": ",".join(f"{moment}:suspend" for moment in MOMENTS)})
+    federation.wait_connected(2)
+    run = federation.submit(text)
+    for point in (moment.partition(":")[0] for moment in MOMENTS):
+        federation.until(lambda at=point: f"fault point {at}: " in federation.coordinator.printed, 60, f"no {point}")
+        postgres_server.stop()
+        try:
+            federation.coordinator.resume()
+            with pytest.raises(ConnectionError, match="database is away"):
+                federation.admin.run(run)
+            federation.until(lambda: waits(federation.coordinator), 30, "the coordinator did not notice")
+        finally:
+            postgres_server.ensure_postgres_running()
+    ended = federation.wait(run)
+    assert (ended["model_sha256"], ended["reason"]) == (undisturbed, "")
+    assert [(r["state"], r["attempt"], r["accepted"]) for r in federation.rounds(run)] == [("committed", 1, 2)] * 6
+    federation.restart_coordinator()
+    federation.wait_connected(2)
+
+
 END_OTHERS = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
     " AND pid <> pg_backend_pid()"
@@ -75,4 +104,4 @@ def test_connections_that_the_server_ends_again_and_again_change_nothing(federat
 def waits(coordinator):
     """Whether it was seen to wait: with a decision of its own, or with an update that a node offers again."""
     text = coordinator.printed
-    return "the database is away; trying again" in text or "offer not taken now" in text
+    return AWAY in text or "offer not taken now" in text

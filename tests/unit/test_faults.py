@@ -1,8 +1,9 @@
-"""Fault points: which process dies at which passage."""
+"""Fault points: which process dies, or waits, at which passage."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -55,3 +56,19 @@ def test_a_daemon_dies_of_what_its_worker_passes_and_the_worker_goes_on():
     code, lines, left = run(PARENT.format(child=child), "point:2:daemon")
     assert (code, left) == (-9, [])
     assert lines == [f"passed {number}" for number in range(1, 5)]
+
+
+def test_a_process_is_suspended_at_that_passage_and_goes_on_when_it_is_told_to():
+    command, env = (
+        [sys.executable, "-c", PASSES.format(path=sys.path)],
+        {**os.environ, "COVEY_FAULTS": "point:2:suspend"},
+    )
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as made:
+        _, status = os.waitpid(made.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        assert os.WSTOPSIG(status) == signal.SIGSTOP
+        made.send_signal(signal.SIGCONT)
+        printed, said = made.communicate(timeout=50)
+    assert (made.returncode, printed.splitlines()) == (0, [f"passed {number}" for number in range(1, 5)])
+    assert f"process {made.pid} is suspended" in said
+    assert faults.not_passed("point:2:suspend", said) == []

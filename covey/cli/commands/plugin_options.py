@@ -1,18 +1,16 @@
-"""The child program of `covey plugins`: imports plug-ins, and writes what they say of themselves as JSON.
+"""The child program of `covey plugins`: imports plug-ins, and answers with what they say of themselves.
 
-Reads `[[kind, name], ...]` from standard input. What the plug-ins print goes to standard error.
+It is asked with `[[kind, name], ...]`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import json
-import sys
 from typing import Any
 
 from covey.errors import CoveyError
 from covey.plugins import installed, kind_named
+from covey.user_code.asking import respond
 
 
 def entry(kind: str, name: str) -> dict[str, Any]:
@@ -35,13 +33,10 @@ def entry(kind: str, name: str) -> dict[str, Any]:
     return {**options, "summary": summary, "options": loaded.Options.model_json_schema()}
 
 
-def main() -> None:
-    """Answer for every plug-in that is asked for."""
-    wanted = json.load(sys.stdin)
-    with contextlib.redirect_stdout(sys.stderr):
-        entries = [entry(kind, name) for kind, name in wanted]
-    print(json.dumps(entries))
+def entries(wanted: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Every plug-in that is asked for."""
+    return [entry(kind, name) for kind, name in wanted]
 
 
 if __name__ == "__main__":
-    main()
+    respond(entries)

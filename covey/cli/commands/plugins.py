@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from typing import Any
 
 import click
 
 from covey.cli.framework.command import Failure, Group, print_json
 from covey.cli.framework.options import json_option
+from covey.errors import PluginError
+from covey.user_code.asking import ask
 
 PLUGIN_FIELDS = ("kind", "name", "target", "package")
 SHOW_FIELDS = (*PLUGIN_FIELDS, "summary", "options (a JSON schema, or null)", "error")
@@ -91,13 +91,10 @@ def describe(wanted: list[tuple[str, str]]) -> list[dict[str, Any]]:
     Raises:
         Failure: The child ended before it answered.
     """
-    command = [sys.executable, "-P", "-m", "covey.cli.commands.plugin_options"]
-    done = subprocess.run(
-        command, input=json.dumps(wanted), stdout=subprocess.PIPE, text=True, timeout=LOAD_TIMEOUT_S, check=False
-    )
-    if done.returncode != 0:
-        raise Failure(f"the program that imports plug-ins ended with exit code {done.returncode}; see above")
-    options: list[dict[str, Any]] = json.loads(done.stdout)
+    try:
+        options: list[dict[str, Any]] = ask("covey.cli.commands.plugin_options", wanted, LOAD_TIMEOUT_S)
+    except PluginError as error:
+        raise Failure(str(error)) from error
     return options
 
 

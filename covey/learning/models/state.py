@@ -113,10 +113,11 @@ class ModelWriter:
     Args:
         path: The file; its directory exists.
         layout: What will be written.
+        synced: Whether `close` waits for the disk.
     """
 
-    def __init__(self, path: Path, layout: Layout) -> None:
-        self._layout = layout
+    def __init__(self, path: Path, layout: Layout, *, synced: bool = True) -> None:
+        self._layout, self._synced = layout, synced
         self._model = hashlib.sha256(layout.canonical_bytes())
         self._chunk = hashlib.sha256()
         self._table = bytearray()
@@ -136,7 +137,7 @@ class ModelWriter:
         if self._size + len(view) > self._layout.file_bytes:
             raise LayoutError(f"more than the layout's {self._layout.nbytes} bytes were written")
         self._append(view, of_model=True)
-        if self._size - self._begun >= WRITE_BACK_BYTES:
+        if self._synced and self._size - self._begun >= WRITE_BACK_BYTES:
             begin_write_back(self._fd, self._begun, self._size)
             self._begun = self._size
 
@@ -146,7 +147,7 @@ class ModelWriter:
             self.write(raw)
 
     def close(self) -> ModelFile:
-        """Make the file durable (its directory entry is the caller's) and say what is in it.
+        """Make the file durable, if it is to be (its directory entry is the caller's), and say what is in it.
 
         Raises:
             LayoutError: Less was written than the layout holds.
@@ -158,7 +159,8 @@ class ModelWriter:
         with disk_errors(self._path):
             if os.fstat(self._fd).st_size > self._size:
                 os.ftruncate(self._fd, self._size)
-            os.fsync(self._fd)
+            if self._synced:
+                os.fsync(self._fd)
         self.abandon()
         artifact = Artifact(hashlib.sha256(self._table).hexdigest(), self._size, bytes(self._table))
         return ModelFile(artifact, self._model.hexdigest())

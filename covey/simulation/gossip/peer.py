@@ -154,13 +154,14 @@ class VirtualLabour(Labour[Model, TrainResult]):
             change=files.get("model"),
             scale=scale,
             buffers=files.get("buffers"),
+            synced=False,
         )
         self._make(job, then)
 
     @override
     def mix(self, model: Model, portions: Sequence[tuple[Model, float]], then: Callable[[Model], None]) -> None:
         mixed = tuple(Portion(other.path, part) for other, part in portions)
-        self._make(MixJob(self._world.layout, model.path, self._world.models.new(), mixed), then)
+        self._make(MixJob(self._world.layout, model.path, self._world.models.new(), mixed, synced=False), then)
 
     def _make(self, job: MixJob, then: Callable[[Model], None]) -> None:
         work = asyncio.create_task(self._world.workers.mix(job))

@@ -37,7 +37,7 @@ def mix(job: MixJob, host: Host) -> MixResult:
         change = _change(job, base, models)
         if not all_finite(change):
             raise TaskError("the mixture of models is not finite: training diverged")
-    written = write_model(job.out, layout, base, change, _buffers(job, layout, base))
+    written = write_model(job.out, layout, base, change, _buffers(job, layout, base), synced=job.synced)
     squares = math.fsum(
         float(change.read(columns).double().square().sum()) for columns in spans(base.d, BLOCK_ELEMENTS)
     )

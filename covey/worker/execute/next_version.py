@@ -132,9 +132,11 @@ def open_change(path: Path, codec: Codec, layout: Layout) -> tuple[Vector, Tenso
     return codec.reader(memoryview(data)[:size], part.numel, part), buffers.to(torch.uint8)
 
 
-def write_model(out: Path, layout: Layout, base: MappedModel, change: Vector, buffers: Tensor) -> ModelFile:
-    """The model file that a change leads to, synced."""
-    with ModelWriter(out, layout) as model:
+def write_model(
+    out: Path, layout: Layout, base: MappedModel, change: Vector, buffers: Tensor, *, synced: bool = True
+) -> ModelFile:
+    """The model file that a change leads to; on disk when this returns, if it is to be `synced`."""
+    with ModelWriter(out, layout, synced=synced) as model:
         with Overlap() as writing:
             for columns in spans(base.d, BLOCK_ELEMENTS):
                 pieces = base.as_stored(columns, committed(base, change, columns))

@@ -18,7 +18,7 @@ class Portion:
 
 @dataclass(frozen=True)
 class MixJob:
-    """Make base + sum_i share_i (model_i - base) + scale x change, as a synced file."""
+    """Make base + sum_i share_i (model_i - base) + scale x change, as a file."""
 
     layout: str
     """Canonical JSON of the run's layout."""
@@ -31,6 +31,8 @@ class MixJob:
     scale: float = 1.0
     buffers: Path | None = None
     """The buffers after local training, raw; None: those of the base."""
+    synced: bool = True
+    """Whether the file must survive a power cut: then the job waits for the disk."""
 
 
 @dataclass(frozen=True)

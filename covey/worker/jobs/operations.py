@@ -100,7 +100,7 @@ Raises LayoutError where a file is not of the run's layout, LimitExceeded where 
 """
 
 MIX: Operation[MixJob, MixResult, Never] = Operation("mix", MixJob, MixResult, f"{EXECUTE}.mix_op:mix")
-"""Mix a node's model with those of peers, and with what training did, as a synced file.
+"""Mix a node's model with those of peers, and with what training did, as a file.
 
 Raises LayoutError where a file is not of the run's layout, TaskError where the mixture is not finite.
 """

@@ -8,8 +8,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from covey import errors
-from covey.errors import CoveyError, Stalled, StoreUnavailable
-from covey.wire.errors import CODE_KEY, TABLE, from_rpc_error, public, translated, translated_stream
+from covey.errors import PUBLIC_TEXTS, CoveyError, Stalled, StoreUnavailable
+from covey.wire.errors import CODE_KEY, STATUSES, from_rpc_error, public, translated, translated_stream
 
 SECRET = "password=hunter2 at /srv/covey/keys"
 CODES = sorted(code for code, kind in errors.by_code().items() if kind.__module__ == "covey.errors")
@@ -74,7 +74,7 @@ async def failure(channel, request=b""):
 
 
 def test_the_table_has_every_code_and_no_other():
-    assert sorted(TABLE) == CODES
+    assert sorted(STATUSES) == CODES
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -82,7 +82,7 @@ async def test_an_error_comes_out_as_itself(channel, service, code):
     kind = errors.by_code()[code]
     service.error = kind(SECRET)
     error = await failure(channel)
-    assert error.code() == TABLE[code][0] != grpc.StatusCode.UNKNOWN
+    assert error.code() == STATUSES[code] != grpc.StatusCode.UNKNOWN
     assert dict(error.trailing_metadata())[CODE_KEY] == code
     there = from_rpc_error(error)
     assert type(there) is kind
@@ -167,4 +167,4 @@ async def test_a_failure_of_grpc_itself_is_an_error_too():
 
 
 def test_what_is_public_of_any_exception():
-    assert public(KeyError(SECRET)) == (grpc.StatusCode.INTERNAL, str(TABLE["internal"][1]), "internal")
+    assert public(KeyError(SECRET)) == (grpc.StatusCode.INTERNAL, PUBLIC_TEXTS["internal"], "internal")

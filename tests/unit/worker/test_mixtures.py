@@ -1,5 +1,6 @@
 """Mixing models of peers: the weighted mean, and what a peer sends that is no model."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,23 @@ def mixed(tmp_path: Path, *portions: tuple[Path, float], base: float = 0.0) -> t
     )
     result = mix(job, HOST)
     return MappedModel(job.out, LAYOUT).read(slice(0, 6)), result.refused
+
+
+@pytest.mark.parametrize("synced", [True, False])
+def test_only_a_mixture_that_must_survive_a_power_cut_waits_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synced: bool
+) -> None:
+    base, sync = written(tmp_path / "base", 2.0), os.fsync
+    syncs: list[int] = []
+
+    def noted(fd: int) -> None:
+        syncs.append(fd)
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    mix(MixJob(LAYOUT.to_json(), base, tmp_path / "out", synced=synced), HOST)
+    assert len(syncs) == synced
+    assert (tmp_path / "out").read_bytes() == base.read_bytes()
 
 
 def test_a_mixture_is_the_mean_by_shares(tmp_path: Path) -> None:

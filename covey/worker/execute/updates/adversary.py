@@ -1,15 +1,13 @@
 """The worker's side of a drill: an adversary's vector in place of the honest one, and poisoned labels.
 
 As a program (`python -m covey.worker.execute.updates.adversary`) it answers the operator's question whether an attack
-can be started: it reads `{"name", "options"}` from standard input.
+can be started; the question is `{"name", "options"}`.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 import shutil
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,6 +27,7 @@ from covey.learning.data import batches
 from covey.learning.task import Task, collate_of, loss_of, task_errors
 from covey.outgoing.contract import LocalState, Stage
 from covey.spec import RunSpec
+from covey.user_code.asking import respond
 from covey.vectors import FunctionVector, TensorVector, Vector
 from covey.worker.files.mapped import FLOAT32_BYTES, MappedModel, map_float32
 from covey.worker.files.updates import write_raw
@@ -269,15 +268,14 @@ def _classes(task: Task, model: nn.Module, dataset: Dataset[Any], device: torch.
 # -- before the start -------------------------------------------------------------------------------------------------
 
 
-def main() -> None:
-    """Say whether an attack is installed with such options, and what it needs, as JSON."""
-    wanted = json.load(sys.stdin)
+def described(wanted: dict[str, Any]) -> dict[str, Any]:
+    """Whether an attack is installed with such options, and what it needs."""
     try:
         attack = load_attack(AttackOrder(wanted["name"], wanted["options"]))
-        print(json.dumps({"error": "", "omniscient": attack.omniscient}))
     except CoveyError as error:
-        print(json.dumps({"error": str(error), "omniscient": False}))
+        return {"error": str(error), "omniscient": False}
+    return {"error": "", "omniscient": attack.omniscient}
 
 
 if __name__ == "__main__":
-    main()
+    respond(described)

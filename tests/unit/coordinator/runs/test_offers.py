@@ -6,12 +6,13 @@ import hashlib
 from dataclasses import replace
 
 import pytest
+from structlog.testing import capture_logs
 
 from covey import messages as msg
 from covey.artifact import artifact_of
 from covey.coordinator.runs.sent_again import Resent
 from covey.coordinator.runs.unfinished import UnfinishedUploads
-from covey.errors import NotFound, TransferError
+from covey.errors import PUBLIC_TEXTS, DiskFull, NotFound, Obstructed, StoreError, StoreUnavailable, TransferError
 from covey.machines.protocol import NodeAnswered
 from covey.wire.identities.signing import ReceiptStatement, SigningKey
 
@@ -71,6 +72,22 @@ async def test_the_same_update_twice_gets_two_receipts_and_another_one_none(worl
     (refusal,) = world.nodes.got(msg.Refusal, "ada")
     assert refusal.code == "conflict"
     assert verdicts(world) == {"ada": "received"}
+
+
+@pytest.mark.parametrize("error", [DiskFull, Obstructed, StoreError, StoreUnavailable])
+async def test_a_refusal_says_nothing_of_this_machines_folders_and_the_log_does(world, opened, monkeypatch, error):
+    assignment = (await opened("run"))["run"]["ada"]
+
+    def fail(*_):
+        raise error("cannot write /srv/covey/files/artifacts/ab12")
+
+    monkeypatch.setattr(world.files, "put", fail)
+    with capture_logs() as logs:
+        await world.offers.offer("ada", world.update_of("ada", assignment))
+    (refusal,) = world.nodes.got(msg.Refusal, "ada")
+    assert (refusal.code, refusal.reason) == (error.code, PUBLIC_TEXTS[error.code])
+    assert "/srv" not in refusal.reason
+    assert any("/srv/covey/files" in str(line.get("error")) for line in logs)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from covey.node.gossip.actor import GossipActor, Surroundings
 from covey.node.gossip.folders import Residence, reside
 from covey.node.gossip.policy import planner_of
 from covey.node.gossip.ports import Clock, Peers, Said
+from covey.node.gossip.record.database import Durability
 from covey.node.gossip.record.reader import digests_of, read_facts, read_saved, write_first
 from covey.node.gossip.work import Course
 from covey.node.operator.config import NodeConfig
@@ -109,7 +110,7 @@ class MemoryWire(Peers):
             shutil.copyfile(self._nodes[self._me].files.path(body.digest), copy)
         except KeyError:
             raise TransferError("this node is down") from None
-        node.files.adopt(copy, body)
+        node.files.adopt(copy, body, durable=node.durability == "power")
         await node.actor.arrived(self._me, batch.sequence, batch.units, step, body)
         if self._rng.random() < self._loss:
             raise TransferError("the answer was lost")
@@ -118,10 +119,19 @@ class MemoryWire(Peers):
 class UnitNode:
     """One node: opened from its folder, as a daemon does it."""
 
-    def __init__(self, data_dir: Path, spec: GossipSpec, me: str, names: list[str], *, rejoins: bool = False) -> None:
-        self.data_dir, self.spec = data_dir, spec
+    def __init__(
+        self,
+        data_dir: Path,
+        spec: GossipSpec,
+        me: str,
+        names: list[str],
+        *,
+        rejoins: bool = False,
+        durability: Durability = "process",
+    ) -> None:
+        self.data_dir, self.spec, self.durability = data_dir, spec, durability
         home = reside(data_dir, spec, me, names, rejoins=rejoins)
-        self.files = ArtifactFiles(home.folder / "files", durable=False)
+        self.files = ArtifactFiles(home.folder / "files", durable=durability == "power")
         saved = read_saved(home.engine)
         if home.facts.first is None:
             path = self.files.scratch(0)
@@ -147,6 +157,7 @@ class UnitNode:
             facts,
             home.engine,
             home.folder,
+            durability,
             clock=QuickClock(),
             beat_s=0.02,
             farewell_s=0.2,

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from covey.errors import Conflict, LedgerError
 from covey.gossip.ledger import Incarnation
 from covey.gossip.mass import ONE
 from covey.gossip.push_sum.events import PeerEvicted, PeerJoined, PeerSuspected
+from covey.node.gossip.record.database import Durability
 from covey.spec import GossipSpec
 from tests.unit.node.gossip.nodes import UnitNode, spec_of
 
@@ -28,8 +30,10 @@ class Unit:
         self.nodes: dict[Incarnation, UnitNode] = {}
         self.tasks: dict[str, asyncio.Task[str]] = {}
 
-    def start(self, name: str, loss: float = 0.0, *, rejoins: bool = False) -> UnitNode:
-        node = UnitNode(self.folder / name, self.spec, name, self.names, rejoins=rejoins)
+    def start(
+        self, name: str, loss: float = 0.0, *, rejoins: bool = False, durability: Durability = "process"
+    ) -> UnitNode:
+        node = UnitNode(self.folder / name, self.spec, name, self.names, rejoins=rejoins, durability=durability)
         self.nodes[node.me] = node
         self.tasks[name] = asyncio.create_task(node.run(self.nodes, loss))
         return node
@@ -81,6 +85,26 @@ async def test_a_bad_wire_costs_time_and_changes_no_model(tmp_path: Path) -> Non
             kept = {path.name for path in (node.home.folder / "files" / "artifacts").iterdir()}
             assert kept == {state.model.name}  # nothing else is left over
     assert models[0.0] == models[0.3]
+
+
+@pytest.mark.parametrize("durability", ["process", "power"])
+async def test_models_are_synced_where_a_power_cut_counts_and_only_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: Durability
+) -> None:
+    unit = Unit(tmp_path, spec_of(2, 4), "ab")
+    for name in unit.names:
+        unit.start(name, durability=durability)  # what is made before the first step is synced
+    synced: set[str] = set()
+    sync = os.fsync
+
+    def noted(fd: int) -> None:
+        synced.add(str(Path(f"/proc/self/fd/{fd}").resolve()))
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    assert [await unit.tasks[name] for name in unit.names] == ["completed"] * 2
+    files = {path for path in synced if "/scratch/" in path}
+    assert len(files) >= 2 * 4 if durability == "power" else not synced
 
 
 async def test_a_node_that_is_stopped_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -1,14 +1,17 @@
 """The session over real gRPC: plain values on this side, opened again after a loss, ended for good in words."""
 
 import asyncio
+import time
 from dataclasses import replace
 
 import pytest
+from structlog.testing import capture_logs
 
 from covey import messages as msg
 from covey.errors import IdentityError
 from covey.node.membership.link import CoordinatorLink, Ended
 from covey.protos import coordinator_pb2 as pb
+from covey.testing.relay import Relay
 from covey.wire.identities.authority import Authority
 from tests.unit.node.served import END, WELCOME
 
@@ -128,3 +131,50 @@ async def test_a_node_whose_certificate_is_of_no_use_says_so(open_link, identity
     _, work = open_link(identity("n0", certificate=theirs.certificate_pem))
     with pytest.raises(IdentityError, match="not issued by this federation's authority"):
         await asyncio.wait_for(work, 20)
+
+
+YEARS_9_S = 9 * 365 * 86400.0
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Sets this computer's clock, forward or back by so many seconds."""
+    right = time.time
+    return lambda seconds: monkeypatch.setattr(time, "time", lambda: right() + seconds)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "seems"), [(YEARS_9_S, "'n0' expired at"), (-YEARS_9_S, "'n0' is not valid before")]
+)
+async def test_a_certificate_that_only_looks_expired_since_the_clock_was_set_ends_nothing(
+    served, identity, clock, seconds, seems
+):
+    async with Relay(served.address) as relay:
+        relay.partition()
+        session = Session(identity("n0"), relay.address)
+        clock(seconds)
+        with capture_logs() as said:
+            work = asyncio.create_task(session.link.run())
+            async with asyncio.timeout(20):
+                while not any(line["event"].startswith("cannot connect") for line in said):
+                    await asyncio.wait([work], timeout=0.01)
+                    assert not work.done(), "it gave up"
+        reasons = [line["reason"] for line in said if line["event"].startswith("cannot connect")]
+        assert seems in reasons[0]
+        assert "this machine's clock was set since this program started; set it right" in reasons[0]
+        relay.heal()
+        assert await session.next() == WELCOME
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        await session.link.close()
+
+
+async def test_a_certificate_that_had_expired_when_the_node_started_ends_it(served, open_link, clock, identity):
+    clock(YEARS_9_S)
+    who = identity("n0")
+    async with Relay(served.address) as relay:
+        relay.partition()
+        session = Session(who, relay.address)
+        with pytest.raises(IdentityError, match=r"'n0' expired at .*; join again with a new token"):
+            await asyncio.wait_for(session.link.run(), 20)
+        await session.link.close()
