@@ -17,8 +17,9 @@ from covey.artifact import Artifact
 from covey.errors import CoveyError, RunFailed, StoreError, TransferError
 from covey.gossip.ledger import Incarnation, InEdge
 from covey.gossip.planning import Planner
-from covey.gossip.push_sum.events import Arrived, LeaveAsked, PeerSuspected, Progressed
+from covey.gossip.push_sum.events import Arrived, LeaveAsked, PeerLeft, PeerSuspected, Progressed
 from covey.gossip.push_sum.machine import PushSum
+from covey.node.gossip.diary import Diary
 from covey.node.gossip.executor import Executor, Ports
 from covey.node.gossip.folders import LEAVE
 from covey.node.gossip.policy import policy_of
@@ -94,8 +95,9 @@ class GossipActor(Receiver):
         self._confirmed: dict[Incarnation, int] = {}
         self._executor: Executor[Artifact, TrainResult] | None = None
         is_synced = world.durability == "power"
+        self._diary = Diary(lambda: self.executor.machine.step)
         self._labour = WorkerLabour(
-            world.course, world.config, world.files, world.worker, self._spawn, synced=is_synced
+            world.course, world.config, world.files, world.worker, self._spawn, self._diary, synced=is_synced
         )
         self._record: SqliteRecord | None = None
         self._post: PeerPost | None = None
@@ -120,8 +122,9 @@ class GossipActor(Receiver):
                 raise TransferError("the body is not here any more: send again")
             answer = self._post.expect(peer, sequence)
             event = Arrived(peer, sequence, units, step, self._world.clock.now())
-            self._safely(self._executor.take, event, body)
-            await answer
+            with self._diary.taking(peer, sequence, step):
+                self._safely(self._executor.take, event, body)
+                await answer
         finally:
             self._labour.release(body)
 
@@ -130,6 +133,8 @@ class GossipActor(Receiver):
         if self._executor is None:
             self._early.append((peer, event))
         elif event.peer == peer:
+            if isinstance(event, Progressed | PeerLeft):
+                self._diary.sent(peer, event.applied)
             if isinstance(event, Progressed):
                 self._confirmed[peer] = event.acknowledged
             self._safely(self._executor.take, event)
@@ -144,10 +149,15 @@ class GossipActor(Receiver):
         """
         world, loop = self._world, asyncio.get_running_loop()
         self._record = SqliteRecord(
-            world.engine, world.durability, loop.call_soon_threadsafe, self._step_facts, self._failed
+            world.engine, world.durability, loop.call_soon_threadsafe, self._step_facts, self._failed, self._diary
         )
         self._post = PeerPost(
-            peers, self._labour, self._spawn, world.clock, lambda event: self._safely(self.executor.take, event)
+            peers,
+            self._labour,
+            self._spawn,
+            world.clock,
+            lambda event: self._safely(self.executor.take, event),
+            self._diary,
         )
         self._executor = self._restored()
         beating = asyncio.create_task(self._beat())

@@ -14,6 +14,7 @@ from covey.artifact import Artifact
 from covey.errors import LedgerError, TransferError
 from covey.gossip.ledger import Batch, Incarnation
 from covey.gossip.push_sum.events import Acknowledged
+from covey.node.gossip.diary import Diary
 from covey.node.gossip.ports import Clock, Labour, Peers, Post, Said
 from covey.node.gossip.work import Spawn
 
@@ -32,6 +33,7 @@ class PeerPost(Post[Artifact]):
         spawn: Begins work.
         clock: Time.
         delivered: Told of what a peer has.
+        diary: Notes when each batch was sent.
     """
 
     def __init__(
@@ -41,7 +43,9 @@ class PeerPost(Post[Artifact]):
         spawn: Spawn,
         clock: Clock,
         delivered: Callable[[Acknowledged], None],
+        diary: Diary,
     ) -> None:
+        self._diary = diary
         self._peers, self._labour, self._spawn, self._clock, self._delivered = peers, labour, spawn, clock, delivered
         self._trying: set[Key] = set()
         self._refused: dict[Key, float] = {}
@@ -64,16 +68,20 @@ class PeerPost(Post[Artifact]):
 
     async def _try(self, batch: Batch, step: int, body: Artifact) -> None:
         key, peer = (batch.peer, batch.sequence), str(batch.peer)
+        self._diary.sending(*key, step)
         faults.reach("gossip-sending")
         try:
             await self._peers.send(batch, step, body)
         except LedgerError as error:
+            self._diary.not_sent(*key, f"refused: {error}")
             log.warning("a peer refuses a batch", peer=peer, sequence=batch.sequence, reason=str(error))
             self.refusals[peer] = str(error)
             self._refused = {key: self._clock.now() + AGAIN_S}
         except TransferError as error:
+            self._diary.not_sent(*key, str(error))
             log.debug("a batch did not arrive; it will be sent again", peer=peer, reason=str(error))
         else:
+            self._diary.sent(*key)
             faults.reach("gossip-sent")
             self.refusals.pop(peer, None)
             self._delivered(Acknowledged(batch.peer, batch.sequence))

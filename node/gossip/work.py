@@ -15,6 +15,7 @@ from typing_extensions import override
 from covey import faults
 from covey.artifact import Artifact
 from covey.metrics import counted, ratios
+from covey.node.gossip.diary import Diary, SpanKind
 from covey.node.gossip.ports import Labour
 from covey.node.operator.config import NodeConfig
 from covey.node.ports import Files, Worker
@@ -65,12 +66,22 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         files: The node's.
         worker: The node's.
         spawn: Begins work.
+        diary: Notes when each job was done.
         synced: Whether models that are made here must survive a power cut.
     """
 
     def __init__(
-        self, course: Course, config: NodeConfig, files: Files, worker: Worker, spawn: Spawn, *, synced: bool = True
+        self,
+        course: Course,
+        config: NodeConfig,
+        files: Files,
+        worker: Worker,
+        spawn: Spawn,
+        diary: Diary,
+        *,
+        synced: bool = True,
     ) -> None:
+        self._diary = diary
         self._course, self._config, self._files, self._worker, self._spawn = course, config, files, worker, spawn
         self._synced = synced
         self._holders: Counter[str] = Counter()
@@ -103,7 +114,8 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
             stall_s=course.spec.training.stall_s,
             limits=config.train_limits,
         )
-        result = await self._worker.do(TRAIN, job)
+        with self._diary.work("train"):
+            result = await self._worker.do(TRAIN, job)
         faults.reach("gossip-trained")
         self.metrics = dict(counted(ratios(result.metrics)))
         then(result)
@@ -117,7 +129,7 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         base = self._files.path(model.digest)
         change, buffers = written.get("model"), written.get("buffers")
         job = MixJob(self._course.layout, base, out, change=change, scale=scale, buffers=buffers, synced=self._synced)
-        self._spawn(self._make(job, then, tuple(written.values())))
+        self._spawn(self._make("apply", job, then, tuple(written.values())))
 
     @override
     def mix(
@@ -126,17 +138,20 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         parts = tuple(Portion(self._files.path(other.digest), part) for other, part in portions)
         out = self._files.scratch(self._course.model_bytes)
         job = MixJob(self._course.layout, self._files.path(model.digest), out, parts, synced=self._synced)
-        self._spawn(self._make(job, then))
+        self._spawn(self._make("mix", job, then))
 
-    async def _make(self, job: MixJob, then: Callable[[Artifact], None], used: Sequence[Path] = ()) -> None:
-        result = await self._worker.do(MIX, job)
-        faults.reach("gossip-made")
+    async def _make(
+        self, kind: SpanKind, job: MixJob, then: Callable[[Artifact], None], used: Sequence[Path] = ()
+    ) -> None:
+        with self._diary.work(kind):
+            result = await self._worker.do(MIX, job)
+            faults.reach("gossip-made")
+            await asyncio.to_thread(self._keep, job, result)
         for position in result.refused:
             digest = job.portions[position].model.name
             log.warning(
                 "a peer sent what is no finite model of this run: its mass counts, its model does not", file=digest
             )
-        await asyncio.to_thread(self._keep, job, result)
         for path in used:
             self._files.discard(path)
         self._sha256 = {digest: self._sha256[digest] for digest in self._sha256.keys() & self._holders.keys()}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from covey.testing.gossip import GossipNodes
+from covey.testing.traces import check_trace
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 ONE = 1 << 52
@@ -47,6 +48,21 @@ def check(nodes: GossipNodes, outcome: Any) -> None:
     assert mass["live"] == mass["minted"] == ONE * len(nodes.names)
 
 
+def check_timeline(nodes: GossipNodes, file: Path, steps: int) -> None:
+    """All that the nodes have on record is in the timeline: each sent one batch a step, and took as many."""
+    folders = [nodes.folder(index) for index in range(len(nodes.names))]
+    said = json.loads(nodes.cli("gossip", "trace", *folders, "--out", file, "--json"))
+    slices = check_trace(json.loads(file.read_text()))
+    batches = steps * len(nodes.names)
+    assert (said["nodes"], said["exchanges"]) == (nodes.names, batches)
+    exchanges = [event for event in slices if event["cat"] == "exchange"]
+    assert len(exchanges) == 2 * batches
+    assert sum(event["args"]["mass"] for event in exchanges if " to " in event["name"]) > 0
+    work = {event["name"].split()[0] for event in slices if event["cat"] == "work"}
+    assert work == {"train", "apply", "publish", "mix"}
+    assert any(event["name"] == "wait" for event in slices)
+
+
 def test_three_nodes_one_only_calls_one_waits_at_a_relay_and_one_is_killed(tmp_path: Path) -> None:
     spec = SPEC.format(steps=12, nodes=3)
     outcome = simulated(tmp_path, spec, 3)
@@ -57,6 +73,7 @@ def test_three_nodes_one_only_calls_one_waits_at_a_relay_and_one_is_killed(tmp_p
         nodes.start(1)
         nodes.wait()
         check(nodes, outcome)
+        check_timeline(nodes, tmp_path / "trace.json", 12)
 
 
 def test_eight_nodes_whose_connections_are_cut_all_the_time(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from covey.artifact import Artifact, artifact_to_json
 from covey.gossip.ledger import Batch, Incarnation, InEdge, OutEdge
 from covey.gossip.push_sum.events import Arrived
 from covey.gossip.push_sum.exchange import Exchange, Peer
+from covey.node.gossip.diary import Span
 from covey.node.gossip.ports import Noted, Snapshot
 from covey.node.gossip.record.schema import ONLY
 from covey.node.gossip.state import machine_to_text
@@ -91,6 +93,24 @@ def _state(peer: Peer) -> str:
     if not peer.is_trusted:
         return "away"
     return "finished" if peer.is_finished else "there"
+
+
+def span_rows(spans: Sequence[Span]) -> list[Row]:
+    """What the node did and when."""
+    return [
+        {
+            "kind": span.kind,
+            "step": span.step,
+            "began": span.began,
+            "ended": span.ended,
+            "peer": span.peer.node if span.peer else "",
+            "incarnation": span.peer.number if span.peer else 0,
+            "sequence": span.sequence,
+            "tries": span.tries,
+            "outcome": span.outcome,
+        }
+        for span in spans
+    ]
 
 
 def exchange_in(event: Noted, body: Artifact | None, at: float) -> Row | None:

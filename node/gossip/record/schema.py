@@ -125,6 +125,26 @@ class ExchangeRow(Base):
     """When it was put on record here."""
 
 
+class SpanRow(Base):
+    """What the node did and when (`covey.node.gossip.diary`).
+
+    A process that was killed leaves out what it did since its newest publication.
+    """
+
+    __tablename__ = "spans"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    step: Mapped[int]
+    began: Mapped[float]
+    ended: Mapped[float]
+    peer: Mapped[str]
+    """Whose batch; empty: it is work."""
+    incarnation: Mapped[int]
+    sequence: Mapped[int]
+    tries: Mapped[int]
+    outcome: Mapped[str]
+
+
 class EdgeRow(Base):
     """The account of an edge at the newest publication, cumulative."""
 

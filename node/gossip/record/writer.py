@@ -17,6 +17,7 @@ from covey.artifact import Artifact, artifact_to_json
 from covey.errors import StoreError
 from covey.faults import reach
 from covey.gossip.ledger import Batch
+from covey.node.gossip.diary import Diary
 from covey.node.gossip.ports import Noted, Record, Snapshot
 from covey.node.gossip.record import rows
 from covey.node.gossip.record.database import Durability, sync_as
@@ -29,6 +30,7 @@ from covey.node.gossip.record.schema import (
     PeerRow,
     RunRow,
     SnapshotRow,
+    SpanRow,
     StepRow,
 )
 from covey.node.gossip.state import TABLE
@@ -63,6 +65,7 @@ class SqliteRecord(Record[Artifact]):
         call: Calls something on the event loop, from any thread.
         facts: Asked for at each publication.
         on_failed: Told, on the event loop, when the record cannot be written; nothing is written from then on.
+        diary: What it takes along with each publication.
     """
 
     def __init__(
@@ -72,7 +75,9 @@ class SqliteRecord(Record[Artifact]):
         call: Callable[[Callable[[], None]], object],
         facts: Callable[[], StepFacts],
         on_failed: Callable[[StoreError], None],
+        diary: Diary | None = None,
     ) -> None:
+        self._diary = diary or Diary()
         self._engine, self._durability, self._call = engine, durability, call
         self._facts, self._on_failed = facts, on_failed
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
@@ -108,6 +113,7 @@ class SqliteRecord(Record[Artifact]):
         ]
         given = [rows.exchange_out(batch, snapshot, at) for batch in batches]
         newest = rows.snapshot_row(snapshot, facts.model_sha256)
+        spans = rows.span_rows(self._diary.taken_out())
         measured = [{"step": snapshot.step, "name": name, "value": value} for name, value in facts.metrics.items()]
 
         def save(connection: Connection) -> None:
@@ -121,12 +127,19 @@ class SqliteRecord(Record[Artifact]):
             connection.execute(delete(StepRow).where(StepRow.step == snapshot.step))
             connection.execute(insert(StepRow).values(step))
             connection.execute(delete(MetricRow).where(MetricRow.step == snapshot.step))
-            if measured:
-                connection.execute(insert(MetricRow), measured)
+            for history, values in ((MetricRow, measured), (SpanRow, spans)):
+                if values:
+                    connection.execute(insert(history), values)
             for row in given:
                 connection.execute(insert_once(ExchangeRow).values(row).on_conflict_do_nothing())
 
-        self._put("publish", save, then)
+        is_on_record = self._diary.begin("publish", snapshot.step)
+
+        def published() -> None:
+            is_on_record()
+            then()
+
+        self._put("publish", save, published)
 
     @override
     def when_durable(self, then: Callable[[], None]) -> None:
@@ -141,6 +154,8 @@ class SqliteRecord(Record[Artifact]):
 
     def close(self) -> None:
         """Write what waits, and end the thread. Blocking."""
+        if spans := rows.span_rows(self._diary.taken_out(all_of_it=True)):
+            self._put("spans", lambda connection: _note_spans(connection, spans), lambda: None)
         self._queue.put(None)
         self._thread.join()
         self._engine.dispose()
@@ -196,3 +211,7 @@ def _reach(kinds: Sequence[str], state: str) -> None:
 
 def _note_end(connection: Connection, how: str, reason: str) -> None:
     connection.execute(update(RunRow).values(ended=how, reason=reason))
+
+
+def _note_spans(connection: Connection, spans: Sequence[rows.Row]) -> None:
+    connection.execute(insert(SpanRow), spans)

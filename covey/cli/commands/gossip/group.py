@@ -9,6 +9,7 @@ import click
 
 from covey.cli.commands.gossip.records import audit, export, peers, status
 from covey.cli.commands.gossip.simulated import simulate
+from covey.cli.commands.gossip.trace import trace
 from covey.cli.framework.command import Failure, Group
 from covey.cli.framework.options import EXISTING_FILE, FOLDER, Address, log_options
 
@@ -99,5 +100,5 @@ def leave(data_dir: Path, run: str | None) -> None:
     click.echo("the node hands its mass over at its next step, and ends; covey gossip status shows when it has left")
 
 
-for command in (status, peers, audit, export, simulate):
+for command in (status, peers, audit, export, trace, simulate):
     gossip.add_command(command)

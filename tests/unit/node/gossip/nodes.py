@@ -13,6 +13,7 @@ import numpy as np
 from typing_extensions import override
 
 from covey.artifact import Artifact, artifact_of_file
+from covey.client.gossip_nodes import account_of, audit_accounts, read_node
 from covey.errors import NotFound, TransferError
 from covey.gossip.ledger import Batch, Incarnation
 from covey.gossip.push_sum.events import PeerSuspected
@@ -177,3 +178,47 @@ class UnitNode:
     def model(self) -> list[float]:
         path = self.files.path(self.actor.executor.model.digest)
         return [float(x) for x in np.fromfile(path, np.float32)]
+
+
+class Unit:
+    """The nodes of one run in folders of one test."""
+
+    def __init__(self, folder: Path, spec: GossipSpec, names: str) -> None:
+        self.folder, self.spec, self.names = folder, spec, list(names)
+        self.nodes: dict[Incarnation, UnitNode] = {}
+        self.tasks: dict[str, asyncio.Task[str]] = {}
+
+    def start(
+        self, name: str, loss: float = 0.0, *, rejoins: bool = False, durability: Durability = "process"
+    ) -> UnitNode:
+        node = UnitNode(self.folder / name, self.spec, name, self.names, rejoins=rejoins, durability=durability)
+        self.nodes[node.me] = node
+        self.tasks[name] = asyncio.create_task(node.run(self.nodes, loss))
+        return node
+
+    def down(self, name: str) -> UnitNode:
+        me = max(who for who in self.nodes if who.node == name)
+        return self.nodes.pop(me)
+
+    async def stop(self, name: str) -> str:
+        self.down(name).stop.set()
+        return await self.tasks[name]
+
+    async def until(self, name: str, is_so: Callable[[UnitNode], bool]) -> None:
+        node = next(node for who, node in self.nodes.items() if who.node == name)
+        while not is_so(node):  # noqa: ASYNC110 -- much of it happens in threads
+            await asyncio.sleep(0.001)
+
+    def audit(self, *names: str):
+        return audit_accounts([account_of(read_node(self.folder / name)) for name in names or self.names])
+
+
+def has_come_to(step: int, node: UnitNode) -> bool:
+    return step_of(node) >= step
+
+
+def step_of(node: UnitNode) -> int:
+    try:
+        return node.actor.executor.machine.step
+    except RuntimeError:
+        return -1

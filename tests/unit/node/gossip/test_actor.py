@@ -1,69 +1,22 @@
 """A gossip node from its record to its end: through a bad wire, stops in between, and records that are not its own."""
 
-import asyncio
 import functools
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from covey.artifact import artifact_of_file
-from covey.client.gossip_nodes import account_of, ask_to_leave, audit_accounts, read_node
+from covey.client.gossip_nodes import ask_to_leave, read_node
 from covey.errors import Conflict, LedgerError
 from covey.gossip.ledger import Incarnation
 from covey.gossip.mass import ONE
 from covey.gossip.push_sum.events import PeerEvicted, PeerJoined, PeerSuspected
 from covey.node.gossip.record.database import Durability
-from covey.spec import GossipSpec
-from tests.unit.node.gossip.nodes import UnitNode, spec_of
+from tests.unit.node.gossip.nodes import Unit, has_come_to, spec_of, step_of
 
 pytestmark = pytest.mark.timeout(60)
-
-
-class Unit:
-    """The nodes of one run in folders of one test."""
-
-    def __init__(self, folder: Path, spec: GossipSpec, names: str) -> None:
-        self.folder, self.spec, self.names = folder, spec, list(names)
-        self.nodes: dict[Incarnation, UnitNode] = {}
-        self.tasks: dict[str, asyncio.Task[str]] = {}
-
-    def start(
-        self, name: str, loss: float = 0.0, *, rejoins: bool = False, durability: Durability = "process"
-    ) -> UnitNode:
-        node = UnitNode(self.folder / name, self.spec, name, self.names, rejoins=rejoins, durability=durability)
-        self.nodes[node.me] = node
-        self.tasks[name] = asyncio.create_task(node.run(self.nodes, loss))
-        return node
-
-    def down(self, name: str) -> UnitNode:
-        me = max(who for who in self.nodes if who.node == name)
-        return self.nodes.pop(me)
-
-    async def stop(self, name: str) -> str:
-        self.down(name).stop.set()
-        return await self.tasks[name]
-
-    async def until(self, name: str, is_so: Callable[[UnitNode], bool]) -> None:
-        node = next(node for who, node in self.nodes.items() if who.node == name)
-        while not is_so(node):  # noqa: ASYNC110 -- much of it happens in threads
-            await asyncio.sleep(0.001)
-
-    def audit(self, *names: str):
-        return audit_accounts([account_of(read_node(self.folder / name)) for name in names or self.names])
-
-
-def has_come_to(step: int, node: UnitNode) -> bool:
-    return step_of(node) >= step
-
-
-def step_of(node: UnitNode) -> int:
-    try:
-        return node.actor.executor.machine.step
-    except RuntimeError:
-        return -1
 
 
 async def test_a_bad_wire_costs_time_and_changes_no_model(tmp_path: Path) -> None:
