@@ -29,6 +29,7 @@ from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.files.data_lock import held
 from covey.telemetry import configure_logging
 from covey.wire.identities.identity import Identity
+from covey.wire.listeners.connections import allow_files
 from covey.wire.listeners.metrics_server import scrapable
 from covey.worker.client.supervisor import WorkerSupervisor, first_ended
 from covey.worker.jobs.runs import HelloResult
@@ -53,6 +54,7 @@ def run_node(config: NodeConfig) -> int:
 
 
 async def _main(config: NodeConfig) -> int:
+    allow_files()
     stop = asyncio.Event()
     with told_by_signals(stop.set):
         return await _serve_and_measure(config, stop)

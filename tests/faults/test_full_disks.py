@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 import resource
+import shutil
+import subprocess
+import sys
 
 import psutil
 import pytest
@@ -176,3 +179,32 @@ def test_too_many_open_files_are_waited_for(setup, name):
     ended = federation.wait(run)
     again = federation.submit(run_of("few", 6 + (name == "n1")))
     assert federation.wait(again)["model_sha256"] == ended["model_sha256"]
+
+
+FEW_FILES = ("prlimit", "--nofile=64:64")
+TOO_FEW_FILES = ("prlimit", "--nofile=20:20")
+
+
+@pytest.mark.skipif(shutil.which("prlimit") is None, reason="needs the program prlimit (util-linux)")
+def test_few_open_files_from_the_start_suffice_and_too_few_are_refused_in_words(setup):
+    federation, *_ = setup
+    federation.stop_node(0)
+    federation.stop_coordinator()
+    where = ["--data-dir", federation.coordinator_dir, "--listen", federation.coordinator_address]
+    refused = [
+        subprocess.Popen(
+            [*TOO_FEW_FILES, sys.executable, "-m", "covey.cli.main", *map(str, command)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for command in (["coordinator", "start", *where], ["node", "start", "--data-dir", federation.node_dir(0)])
+    ]
+    for daemon in refused:
+        said, _ = daemon.communicate(timeout=60)
+        assert "only 20 files may be open at once, and a daemon needs 64 at least: raise LimitNOFILE" in said
+        assert daemon.returncode == 1
+    federation.start_coordinator(under=FEW_FILES)
+    federation.start_node(0, under=FEW_FILES)
+    federation.wait_connected(2)
+    assert federation.wait(federation.submit(run_of("from-the-start", 8)))["state"] == "completed"

@@ -18,12 +18,16 @@ from urllib.parse import unquote
 
 import structlog
 
+from covey.errors import Obstructed
+
 log = structlog.get_logger(room="wire")
 FOLDER = "/proc/self/fd"
 FAREWELL_S = 1.0
 """So long a caller has to read why, before its connection is ended."""
 LOOK_EVERY_S = 2.0
 ENOUGH_FILES = 8192
+LEAST_FILES = 64
+"""A coordinator without nodes has about 35 open, a node 25."""
 FEW = 256
 """With fewer open files than this nobody is looked for who has too many connections."""
 IPV6_SITE_BITS = 64
@@ -31,15 +35,30 @@ IPV6_SITE_BITS = 64
 Place = tuple[str, int]
 
 
-def allow_many_files() -> None:
-    """Let this process have as many open files as its machine allows: each connection is one."""
+def allow_files() -> int:
+    """Let this process have as many open files as its machine allows; how many these are.
+
+    Raises:
+        Obstructed: Too few to run a daemon.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
-    if soft < ENOUGH_FILES:
+    if soft < LEAST_FILES:
+        raise Obstructed(
+            f"only {soft} files may be open at once, and a daemon needs {LEAST_FILES} at least: "
+            "raise LimitNOFILE (or ulimit -n)"
+        )
+    return soft
+
+
+def allow_many_files() -> None:
+    """The same, for who has many callers: each connection is one; errors as in `allow_files`."""
+    allowed = allow_files()
+    if allowed < ENOUGH_FILES:
         log.warning(
-            "few files may be open at once; raise LimitNOFILE (or ulimit -n)", allowed=soft, wanted=ENOUGH_FILES
+            "few files may be open at once; raise LimitNOFILE (or ulimit -n)", allowed=allowed, wanted=ENOUGH_FILES
         )
 
 
