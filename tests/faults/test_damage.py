@@ -76,6 +76,20 @@ def test_a_damaged_update_is_asked_for_again_and_a_damaged_model_is_named(federa
     )
     assert json.loads(federation.cli("run", "audit", run, "--json", "--data-dir", federation.coordinator_dir))["ok"]
 
+    used = federation.submit(text_of("used"))
+    federation.wait_round(used, 1)
+    worker = federation.worker_pids["coordinator"]
+    os.kill(worker, signal.SIGSTOP)
+    federation.until(lambda: len(received(federation, used)) == 2, 60, "the round is not being aggregated")
+    ((_, number, digests), _) = received(federation, used)
+    flip(federation, digests[0])
+    os.kill(worker, signal.SIGCONT)
+    shown = federation.wait(used)
+    assert (shown["state"], shown["model_sha256"]) == ("completed", undisturbed)
+    assert [*lost(federation, used)] == [number]
+    assert query(federation, "SELECT attempt FROM groups WHERE run = ? AND number = ?", used, number) == [(2,)]
+    assert json.loads(federation.cli("run", "audit", used, "--json", "--data-dir", federation.coordinator_dir))["ok"]
+
     last = federation.submit(text_of("modelless"))
     federation.wait_round(last, 1)
     federation.kill_coordinator()

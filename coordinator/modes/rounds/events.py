@@ -45,6 +45,16 @@ class AggregationFailed:
 
 
 @dataclass(frozen=True)
+class UpdatesLost:
+    """Recorded updates turned out to be damaged or missing when the round was aggregated: nothing is made of it."""
+
+    round: int
+    nodes: tuple[str, ...]
+    """Whose update of phase 1 is lost, and is on record no more; none, where what is lost is of a later phase."""
+    now: float
+
+
+@dataclass(frozen=True)
 class RoundCommitted:
     """The round's version is in the store."""
 
@@ -52,7 +62,7 @@ class RoundCommitted:
     now: float
 
 
-RoundEvent = SharedEvent | PhasePlanned | Aggregated | AggregationFailed | RoundCommitted
+RoundEvent = SharedEvent | PhasePlanned | Aggregated | AggregationFailed | UpdatesLost | RoundCommitted
 
 # -- actions --------------------------------------------------------------------------------------------------------
 

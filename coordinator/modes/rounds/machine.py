@@ -9,9 +9,10 @@ back to collecting where the run's method opens a further phase: then the nodes 
 It closes when every invited node has answered (update, rejection, decline, loss); else at `deadline_s`, which uploads
 that make progress, and nodes that work for another run first, extend up to `hard_deadline_s`. With fewer than
 max(min_nodes, ceil(quorum x invited)) updates it is tried again with the nodes that are there, keeping every update it
-has; after `max_retries` it waits, or fails the run. A later phase closes when all that were asked have answered or are
-lost, with however many updates: the method decides what follows. A round that it leaves short is tried again from phase
-1, where all that came then still counts.
+has; after `max_retries` it waits, or fails the run. So it is, with the same nodes, where updates were lost on the
+coordinator. A later phase closes when all that were asked have answered or are lost, with however many updates: the
+method decides what follows. A round that it leaves short is tried again from phase 1, where all that came then still
+counts.
 """
 
 from __future__ import annotations
@@ -21,7 +22,14 @@ from collections.abc import Iterable, Mapping
 from covey.coordinator.modes.rounds import events as ev
 from covey.coordinator.modes.rounds.deadline import Deadline
 from covey.coordinator.modes.rounds.drawing import drawn, drawn_again, quorum_of
-from covey.coordinator.modes.rounds.waiting import failed_text, overdue_text, refusals_of, short_text, stuck_text
+from covey.coordinator.modes.rounds.waiting import (
+    failed_text,
+    lost_text,
+    overdue_text,
+    refusals_of,
+    short_text,
+    stuck_text,
+)
 from covey.machines import protocol as pr
 from covey.machines.attendance import Attendance
 from covey.machines.evaluation import Evaluations
@@ -150,6 +158,8 @@ class RoundMachine:
                 self.state == "aggregating" and number == self.round
             ):
                 self._finish("failed", f"round {number} cannot be aggregated: {reason}")
+            case ev.UpdatesLost(round=number, nodes=lost) if self.state == "aggregating" and number == self.round:
+                self._ask_again(lost)
             case ev.RoundCommitted(round=number) if self.state == "committing" and number == self.round:
                 self._round_committed()
             case pr.Evaluated(version=version):
@@ -169,7 +179,9 @@ class RoundMachine:
         # In progress before the restart: whoever took part is expected back.
         self.members.start(self._now, at_work=self.invited if self.round else ())
         self._actions += self._evaluations.start()
-        if self.state == "aggregating":
+        if self.phase > 1 and not set(self.invited) <= set(self.answers):
+            self._ask_again(())  # what a node sent in phase 1 was lost
+        elif self.state == "aggregating":
             if self.phase > 1 or len(self._received()) >= self.policy.min_nodes:
                 self._aggregate()
             else:  # the rule had refused, and its rejections were recorded before the crash
@@ -223,10 +235,25 @@ class RoundMachine:
             elif why_gone:
                 self._answer(node, "lost", f"no connection for {self.policy.rejoin_s:g} s")
 
-    def _reopen(self) -> None:
+    def _begin_anew(self) -> None:
+        """Collecting again, from phase 1."""
         self.state, self.phase, self._asked, self._phase_answers = "collecting", 1, (), {}
         for node in self._evicted():
             self._answer(node, "rejected", "evicted")
+
+    def _ask_again(self, lost: Iterable[str]) -> None:
+        """The next attempt, with the same nodes: a coordinator that lost what it had promised commits on no less."""
+        self.answers = {node: verdict for node, verdict in self.answers.items() if node not in lost}
+        if self._retries >= max(1, self.policy.max_retries):
+            self._finish("failed", lost_text(self.round, self.attempt))
+            return
+        self._retries += 1
+        self._begin_anew()
+        self._open(self.attempt + 1, self.invited)
+        self._lose_the_gone()
+
+    def _reopen(self) -> None:
+        self._begin_anew()
         # Where the method decides, all that came may be the same as before: each try counts.
         self._retry("too few updates were left after the rule's rejections", is_free=self.policy.phases == 1)
         if self._stuck:  # open again for updates that may still come

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -31,11 +30,11 @@ from covey.coordinator.runs.assignments import (
 from covey.coordinator.runs.facts import Counted, NodeProgress
 from covey.coordinator.runs.mode import Mode
 from covey.coordinator.runs.steps.commit import MadeStep, signed_version
-from covey.coordinator.runs.steps.damage import intact_bytes, reject_damaged
+from covey.coordinator.runs.steps.damage import forget_damaged, intact_bytes
 from covey.coordinator.runs.steps.evaluation import NodeMetrics
 from covey.coordinator.runs.steps.preparation import Prepared
 from covey.coordinator.runs.verdict_feedback import VerdictFeedback
-from covey.errors import CorruptChunk, CoveyError, NotFound
+from covey.errors import CoveyError, NotFound
 from covey.parts import rule_phase
 from covey.storage.record.contract import EventRecord, StepRecord, UpdateRecord, VersionRecord, step_verdict
 from covey.wire.identities.signing import CommitVerdict
@@ -265,38 +264,41 @@ class RoundsMode(Mode):
 
     async def _begin_aggregation(self, action: ev.Aggregate) -> None:
         self._services.metrics.phase_took("collecting", time.monotonic() - self._collecting_since)
-        await self._close(action.round)
-        self._run.driver.spawn(self._aggregate(action))
-
-    async def _close(self, number: int) -> None:
         # What is durable decides: an update may have been recorded since the machine looked.
-        answers = await self._run.persist(self._close_round, number)
+        answers = await self._run.persist(self._close_round, action.round)
         self._closing = Closing([answer for answer in answers if answer.verdict == "received"], answers)
+        if not await self._asks_again(action.round):
+            self._run.driver.spawn(self._aggregate(action))
 
     def _close_round(self, number: int) -> list[UpdateRecord]:
         record, run = self._run.record, self._run.run.run
         record.begin_aggregation(run, number)
-        answers = record.updates(run, number)
-        return record.updates(run, number) if self._reject_damaged(answers) else answers
+        return record.updates(run, number)
 
-    def _reject_damaged(self, answers: Sequence[UpdateRecord]) -> bool:
-        return reject_damaged(self._run.record, self._services.files, answers, self._services.now())
+    async def _asks_again(self, number: int) -> bool:
+        """Whether updates of the round are lost: then nothing is made of the others, and the round is tried again."""
+        run, files = self._run, self._services.files
+        lost = await run.persist(
+            forget_damaged, run.record, files, self._closing.answers, "when they were to be used", self._services.now()
+        )
+        if lost:
+            self._closing.discard(files)
+            nodes = tuple(update.node for update in lost if update.phase == 1)
+            run.post(ev.UpdatesLost(number, nodes, self._services.clock()))
+        return bool(lost)
 
     async def _aggregate(self, action: ev.Aggregate) -> None:
         run, closing = self._run, self._closing
         try:
             with self._services.metrics.phase("aggregating"):
                 result = await self._services.store.obstacle.passed(lambda: self._make_step(closing))
-            if await run.persist(self._reject_damaged, closing.answers):
-                raise CorruptChunk("a file was damaged or went missing while it was used")
         except CoveyError as error:
             closing.discard(self._services.files)
-            if await run.persist(self._reject_damaged, closing.answers):  # while it waited for the worker
-                await self._close(action.round)
-                await self._aggregate(action)
-                return
-            run.log.exception("aggregation failed", round=action.round)
-            run.post(ev.AggregationFailed(action.round, str(error)))
+            if not await self._asks_again(action.round):
+                run.log.exception("aggregation failed", round=action.round)
+                run.post(ev.AggregationFailed(action.round, str(error)))
+            return
+        if await self._asks_again(action.round):  # damaged while they were used
             return
         if result.artifact is None:
             closing.discard(self._services.files)

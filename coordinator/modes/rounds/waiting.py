@@ -37,6 +37,14 @@ def failed_text(number: int, attempts: int, why: str, refusals: Refusals) -> str
     return "; ".join(filter(None, [text, refusals_text(refusals)]))
 
 
+def lost_text(number: int, attempts: int) -> str:
+    """Why a run fails whose coordinator loses again and again what nodes sent."""
+    return (
+        f"round {number}: in {attempts} attempts updates were damaged or missing on the coordinator before they were "
+        "used; its log names the files: check its disk, and what else writes there"
+    )
+
+
 def awaited(number: int, pending: Sequence[str], present: Collection[str], rejoin_s: float) -> str:
     """Whom an open round waits for, where none of them is here; empty: somebody is, or nobody is waited for."""
     if not pending or any(node in present for node in pending):

@@ -1,15 +1,14 @@
 """Whether the files that a run goes on from are what its record says: after a restart, and whenever they are used.
 
 What this process receives or makes is checked as it comes. A file from before is hashed once, before it is used. An
-update whose files are damaged or missing is asked for again after a restart, and is lost if that is found later; the
-run goes on. Without its newest version it cannot.
+update whose files are damaged or missing is asked for again: in rounds always, in an asynchronous run after a restart;
+one that is found later there is lost, and the run goes on. Without its newest version it cannot.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable
 from pathlib import Path
 
 import structlog
@@ -18,7 +17,6 @@ from covey.artifact import Artifact, artifact_of
 from covey.coordinator.runs.ports import Files
 from covey.errors import CorruptChunk
 from covey.storage.record.contract import EventRecord, Store, UpdateRecord, VersionRecord
-from covey.worker.jobs.steps import LOST
 
 log = structlog.get_logger(room="coordinator")
 OPEN = ("collecting", "aggregating")
@@ -34,22 +32,31 @@ def check_run(store: Store, files: Files, run: str, now: float) -> list[UpdateRe
         CorruptChunk: What cannot be had again is damaged or missing.
     """
     _check_versions(store, files, run)
-    lost = [update for update in _undecided(store, run) if not is_whole(update, files)]
+    return forget_damaged(store, files, _of_open_rounds(store, run), "after a restart", now)
+
+
+def forget_damaged(
+    store: Store, files: Files, answers: Iterable[UpdateRecord], when: str, now: float
+) -> list[UpdateRecord]:
+    """Drop updates of an open round whose files are damaged or missing, for their nodes to be asked again. Blocking.
+
+    Args:
+        store: The record.
+        files: Where they are.
+        answers: What the record has of the round; only updates without a verdict are looked at.
+        when: They were found to be so, for people.
+        now: For the event that says so.
+
+    Returns:
+        Those that were dropped.
+    """
+    sent = [answer for answer in answers if answer.verdict == "received" and answer.parts]
+    lost = [update for update in sent if not is_whole(update, files)]
     for update in lost:
-        reason = "its files were damaged or missing after a restart: the node is asked for it again"
         if store.forget_update(update):
+            reason = f"its files were damaged or missing {when}: the node is asked for it again"
             note_lost(store, update, reason, now)
     return lost
-
-
-def reject_damaged(store: Store, files: Files, answers: Sequence[UpdateRecord], now: float) -> bool:
-    """Record that updates whose files were damaged meanwhile do not count; whether there are some. Blocking."""
-    lost = [a for a in answers if a.verdict == "received" and a.parts and not is_whole(a, files)]
-    for update in lost:
-        reason = f"{LOST} when the round was closed"
-        if store.record_outcome(replace(update, verdict="rejected", reason=reason)):
-            note_lost(store, update, reason, now)
-    return bool(lost)
 
 
 def note_lost(store: Store, update: UpdateRecord, reason: str, now: float) -> None:
@@ -89,12 +96,12 @@ def intact_bytes(files: Files, artifact: Artifact) -> bytes:
     return data
 
 
-def _undecided(store: Store, run: str) -> Iterable[UpdateRecord]:
-    """Updates of open rounds that have no verdict yet."""
+def _of_open_rounds(store: Store, run: str) -> Iterable[UpdateRecord]:
+    """What the record has of open rounds."""
     page = store.rounds(run, limit=PAGE, newest=True)
     for record in page:
         if record.state in OPEN:
-            yield from (u for u in store.updates(run, record.round) if u.verdict == "received" and u.parts)
+            yield from store.updates(run, record.round)
 
 
 def _check_versions(store: Store, files: Files, run: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from covey.coordinator.runs.steps.damage import RESTORE, check_run, intact, intact_bytes, reject_damaged
+from covey.coordinator.runs.steps.damage import RESTORE, check_run, forget_damaged, intact, intact_bytes
 from covey.errors import CorruptChunk
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.testing.store import records as make
@@ -145,18 +145,18 @@ async def test_an_update_that_the_state_refers_to_and_that_is_undecided_is_asked
     assert answers(record, 3) == {}
 
 
-async def test_when_a_round_is_closed_what_was_damaged_meanwhile_does_not_count(world, record):
-    sent = record.updates(RUN, 2)
-    assert not reject_damaged(record, after_restart(world), sent, 7.0)
+async def test_when_a_round_is_closed_what_was_damaged_meanwhile_is_asked_for_again(world, record):
+    sent, when = record.updates(RUN, 2), "when they were to be used"
+    assert forget_damaged(record, after_restart(world), sent, when, 7.0) == []
     assert answers(record) == {"ada": "received", "bob": "received"}
     damage(file_of(world, f"{RUN} r2 ada buffers"), "damaged")
     record.begin_aggregation(RUN, 2)
-    assert reject_damaged(record, after_restart(world), sent, 7.0)
-    assert answers(record) == {"ada": "rejected", "bob": "received"}
-    assert "damaged or missing on the coordinator" in record.updates(RUN, 2)[0].reason
+    assert [update.node for update in forget_damaged(record, after_restart(world), sent, when, 7.0)] == ["ada"]
+    assert answers(record) == {"bob": "received"}
+    assert record.round(RUN, 2).state == "collecting"
     (event,) = record.events(run=RUN)
     assert (event.at, event.kind, event.node, event.detail["round"]) == (7.0, "update-lost", "ada", 2)
-    assert not reject_damaged(record, after_restart(world), record.updates(RUN, 2), 8.0)  # it has its verdict
+    assert event.detail["reason"].endswith(f"missing {when}: the node is asked for it again")
 
 
 async def test_a_file_that_is_read_now_is_whole_or_the_error_names_it(world):

@@ -15,6 +15,7 @@ from covey.coordinator.modes.rounds.events import (
     PhasePlanned,
     RecordOutcome,
     Restored,
+    UpdatesLost,
 )
 from covey.coordinator.modes.rounds.machine import RoundMachine
 from covey.machines.protocol import (
@@ -180,3 +181,23 @@ def test_restored_in_the_middle_of_a_phase(aggregating):
     else:
         assert made.handle(NodeJoined("a", 1)) == made.handle(NodeJoined("c", 1)) == []
         assert made.handle(NodeJoined("b", 1)) == [Assign("b", 1, 1)]
+
+
+def test_an_update_of_phase_one_that_is_lost_while_a_later_one_is_aggregated_begins_the_round_anew():
+    made = bidding()
+    made.handle(PhasePlanned(1, 2, {"b": ""}, {}, 2))
+    assert made.handle(UpdateStored("b", 1, 3, 2)) == [Aggregate(1, ("a", "b", "c"))]
+    actions = made.handle(UpdatesLost(1, ("c",), 4))
+    assert actions == [OpenRound(1, 2, ("a", "b", "c"), ("a", "b", "c")), Assign("c", 1, 2)]
+    assert made.phase == 1
+    assert made.handle(UpdateStored("c", 1, 5)) == [Aggregate(1, ("a", "b", "c"))]
+
+
+def test_the_same_is_found_out_after_a_restart_from_the_record_alone():
+    restored = Restored(
+        round=1, attempt=1, invited=("a", "b", "c"), answers=dict.fromkeys("ab", "received"), phase=2, asked=("b",)
+    )
+    made = RoundMachine(PHASED, ("a", "b", "c"), restored=restored)
+    actions = made.handle(Started(0))
+    assert actions == [OpenRound(1, 2, ("a", "b", "c"), ("a", "b", "c"))]
+    assert made.handle(NodeJoined("c", 1)) == [Assign("c", 1, 2)]

@@ -15,6 +15,7 @@ from covey.coordinator.modes.rounds.events import (
     RecordOutcome,
     Restored,
     RoundCommitted,
+    UpdatesLost,
 )
 from covey.coordinator.modes.rounds.machine import RoundMachine
 from covey.machines.protocol import (
@@ -252,3 +253,48 @@ def test_why_nodes_refused_is_known_after_a_restart():
     made, actions = machine(nodes=(), restored=restored)
     assert "a and b declined: task-failed: broken" in kinds(actions, Report)[-1].reason
     assert kinds(made.handle(NodeJoined("a", 1)), Assign) == [Assign("a", 1, 1)]  # perhaps its cause is mended
+
+
+def test_what_was_lost_on_the_coordinator_is_asked_for_again_and_nothing_is_made_of_the_rest():
+    made, _ = started(replace(POLICY, quorum=0.5))
+    for node in "abc":
+        made.handle(UpdateStored(node, 1, 1))
+    actions = made.handle(UpdatesLost(1, ("b",), 2))
+    assert actions == [OpenRound(1, 2, ("a", "b", "c"), ("a", "b", "c")), Assign("b", 1, 2)]
+    assert made.handle(Tick(3)) == []  # two of three would do, and one is on its way
+    assert made.handle(UpdateStored("b", 1, 4)) == [Aggregate(1, ("a", "b", "c"))]
+    assert OpenRound(2, 1, ("a", "b", "c"), ("a", "b", "c")) in commit(made, 5)
+
+
+def test_a_lost_update_of_a_node_that_is_gone_ends_the_round_as_any_that_does_not_come():
+    made, _ = started()
+    for node in "abc":
+        made.handle(UpdateStored(node, 1, 1))
+    made.handle(NodeLost("b", 2))
+    made.handle(NodeRemoved("c", 2))
+    actions = made.handle(UpdatesLost(1, ("b", "c"), 40))
+    assert RecordOutcome("b", 1, "lost", "no connection for 30 s") in actions
+    assert RecordOutcome("c", 1, "rejected", "evicted") in actions
+    assert not kinds(actions, Aggregate)
+    assert "round 1" in kinds(actions, Report)[-1].reason
+
+
+def test_a_coordinator_that_loses_updates_again_and_again_fails_the_run_in_words():
+    made, _ = started(replace(POLICY, max_retries=2))
+    for attempt in (1, 2, 3):
+        for node in "abc":
+            made.handle(UpdateStored(node, 1, attempt))
+        actions = made.handle(UpdatesLost(1, ("a",), attempt))
+    (end,) = actions
+    assert isinstance(end, FinishRun)
+    assert end.state == "failed"
+    assert end.reason.startswith("round 1: in 3 attempts updates were damaged or missing on the coordinator")
+    assert "check its disk" in end.reason
+
+
+def test_news_of_a_loss_that_comes_too_late_changes_nothing():
+    made, _ = started()
+    assert made.handle(UpdatesLost(1, ("a",), 1)) == []
+    for node in "abc":
+        made.handle(UpdateStored(node, 1, 1))
+    assert made.handle(UpdatesLost(2, ("a",), 1)) == []

@@ -20,6 +20,7 @@ from covey.coordinator.modes.rounds.events import (
     Restored,
     RoundCommitted,
     RoundPolicy,
+    UpdatesLost,
 )
 from covey.coordinator.modes.rounds.machine import RoundMachine
 from covey.machines.protocol import (
@@ -222,6 +223,20 @@ class Interleavings(RuleBasedStateMachine):
             self.asked_in.add((phase, left[0]))
             self.feed(PhasePlanned(item.round, phase, {left[0]: ""}, worst, self.now))
         return bool(left)
+
+    @precondition(lambda self: self.outstanding and isinstance(self.outstanding[-1], Aggregate))
+    @rule(which=st.integers(0, 3), crashes=st.booleans())
+    def lose_an_update(self, which, crashes):
+        """A file is found damaged as it is used: the record forgets the update, then the machine hears of it."""
+        item = self.outstanding.pop()
+        sent = [node for node, verdict in self.record.answers.items() if verdict == "received"]
+        lost = sent[which % len(sent)] if sent else ""
+        answers = {node: verdict for node, verdict in self.record.answers.items() if node != lost}
+        self.record = replace(self.record, aggregating=False, answers=answers)
+        if crashes:
+            self.restart()
+        else:
+            self.feed(UpdatesLost(item.round, (lost,) if lost else (), self.now))
 
     @rule(version=st.integers(0, 3))
     def evaluated(self, version):

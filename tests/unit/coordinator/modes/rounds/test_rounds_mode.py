@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from covey import messages as msg
 from covey.coordinator.modes.rounds.mode import RoundsMode
 from covey.coordinator.runs.assignments import AssignmentInputs
 from covey.coordinator.runs.facts import NodeProgress
+from covey.errors import WorkerError
 from covey.parts import DeclaredPart
 from covey.wire.identities.signing import CommitStatement
 from covey.worker.jobs.steps import OpenedPhase
@@ -176,3 +178,41 @@ async def test_what_nodes_measured_of_the_base_belongs_to_its_version(world, whe
     assert world.record.version("run", 0).metrics.get("nodes/accuracy") == 0.75
     assert json.loads(world.record.run("run").spec)["evaluation"]["where"] == where
     task.cancel()
+
+
+def damage(world, node):
+    """A disk changes a byte of what a node has sent."""
+    (update,) = [update for update in world.record.updates("run", 1) if update.node == node]
+    path = world.files.path(update.parts[0].artifact.digest)
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(path, ns=(1, 1))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_nothing_is_made_of_a_round_whose_updates_were_damaged_while_they_were_used(world, fails):
+    """Whether the worker noticed or not: one of two is below the quorum, and the version is that of both."""
+    world.worker.gates["step"] = gate = asyncio.Event()
+    if fails:
+        world.worker.errors["step"] = WorkerError("the file is not what it was")
+    world.submit(count=1)
+    _, task = world.execute("run")
+    working = asyncio.create_task(world.work("run"))
+    await world.worker.begins("step")
+    damage(world, "bob")
+    gate.set()
+    await world.nodes.until(lambda: len(world.nodes.got(msg.Assignment, "bob")) == 2)
+    world.worker.errors.clear()
+    await working
+    await task
+    assert world.record.run("run").state == "completed"
+    assert [a.attempt for a in world.nodes.got(msg.Assignment, "bob")] == [1, 2]
+    assert len(world.nodes.got(msg.Assignment, "ada")) == 1
+    statement = CommitStatement.from_bytes(world.record.version("run", 1).statement)
+    assert [(verdict.node, verdict.verdict) for verdict in statement.verdicts] == [
+        ("ada", "accepted"),
+        ("bob", "accepted"),
+    ]
+    (event,) = [event for event in world.record.events(run="run") if event.kind == "update-lost"]
+    assert (event.node, event.detail["round"]) == ("bob", 1)
+    assert world.record.round("run", 1).attempt == 2
