@@ -9,7 +9,7 @@ from typing import Any
 
 from covey.errors import NotFound, SpecError
 from covey.protos import admin_pb2 as pb
-from covey.spec import RunSpec, parse_data, parse_toml
+from covey.spec import RunSpec, parse_data, parse_toml, written_in
 from covey.texts import read_text
 
 Specification = Path | str | Mapping[str, Any]
@@ -26,6 +26,11 @@ def parsed(spec: Specification, *, later: bool = False) -> RunSpec:
     if not isinstance(spec, Mapping):
         return parse_toml(_toml(spec), later=later)
     return parse_data(json.loads(_json(spec)), later=later)
+
+
+def written_keys(spec: Specification) -> tuple[str, ...]:
+    """The keys that somebody wrote in a TOML specification, with dots: those that nothing reads are refused."""
+    return () if isinstance(spec, Mapping) else written_in(_toml(spec))
 
 
 def request_of(spec: Specification) -> pb.SubmitRunRequest:

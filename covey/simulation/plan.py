@@ -29,6 +29,7 @@ class Plan:
         staleness: Mode `async`: after how many versions updates arrive; None: in the order of their assignments.
         device: What the processes compute on.
         events: The folder for the log of what the run's machine was told; None: there is none.
+        written: The keys of the specification that somebody wrote: those that nothing reads are refused.
     """
 
     spec: RunSpec
@@ -40,6 +41,7 @@ class Plan:
     staleness: Staleness | None = None
     device: str = "cpu"
     events: Path | None = None
+    written: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -53,9 +53,8 @@ async def simulate(plan: Plan, watch: Watch = lambda progress: None) -> RunRecor
         stack.push_async_callback(federation.close)
         await federation.start()
         text = plan.spec.to_json()
-        description = await env.worker.do(
-            DESCRIBE, DescribeJob(text, allow_path=True, data_paths=plan.paths, submitted=True)
-        )
+        job = DescribeJob(text, allow_path=True, data_paths=plan.paths, submitted=True, written=plan.written)
+        description = await env.worker.do(DESCRIBE, job)
         require_enough(plan, description)
         with _stopping(env):
             return await federation.run(watch)

@@ -74,12 +74,12 @@ def simulate(
     for all. In mode rounds the final model is that of a real federation of as many nodes, bit for bit.
     """
     from covey.client.experiments.simulated import new_folder
-    from covey.client.specification import parsed
+    from covey.client.specification import parsed, written_keys
     from covey.simulation.arrival_order import parse_staleness
     from covey.simulation.plan import Plan
 
     plan = Plan(
-        spec=parsed(spec),
+        spec=parsed(spec, later=True),
         nodes=nodes,
         folder=data_dir.absolute() if data_dir is not None else new_folder(),
         processes=processes,
@@ -88,6 +88,7 @@ def simulate(
         staleness=parse_staleness(staleness) if staleness else None,
         device=device,
         events=events.absolute() if events is not None else None,
+        written=written_keys(spec),
     )
     outcome = _simulated(plan)
     if as_json:

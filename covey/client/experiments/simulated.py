@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from covey.client.connection import Connection
-from covey.client.specification import Specification, parsed
+from covey.client.specification import Specification, parsed, written_keys
 from covey.client.target import Target
 from covey.client.values import Contribution, Round, Run
 from covey.errors import CoveyError
@@ -71,7 +71,18 @@ def simulate(
     """
     folder = Path(data_dir) if data_dir is not None else new_folder()
     logs = Path(events).absolute() if events is not None else None
-    plan = Plan(parsed(spec), nodes, folder.absolute(), processes, attacks, paths or {}, staleness, device, logs)
+    plan = Plan(
+        parsed(spec, later=True),
+        nodes,
+        folder.absolute(),
+        processes,
+        attacks,
+        paths or {},
+        staleness,
+        device,
+        logs,
+        written_keys(spec),
+    )
     return run_plan(plan, on_progress)
 
 

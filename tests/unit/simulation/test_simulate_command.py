@@ -67,3 +67,16 @@ def test_without_a_terminal_a_line_says_what_has_moved(capsys):
         lines.update(SimulationProgress("rounds", 2, 5, 0, 4, {"loss": 0.25, "accuracy": 0.5}))
         lines.update(SimulationProgress("rounds", 2, 5, 3, 4, {}))
     assert capsys.readouterr().err == "2 of 5 rounds: accuracy 0.5000, loss 0.2500\n"
+
+
+def test_all_that_a_specification_gets_wrong_is_said_at_once(tmp_path):
+    """Sections that rule values out, plug-ins that are not installed, and keys that nothing reads: as at submission."""
+    text = (
+        f'{SPEC}options = {{ colour = "red" }}\n[rounds]\ndeadline_s = 60\nhard_deadline_s = 30\n'
+        '[aggregation]\nname = "medium"\n[training]\nlocal_epochs = 1\nlocal_steps = 2\n'
+    )
+    done = invoke(tmp_path, "--nodes", "4", text=text)
+    assert done.exit_code == 1
+    for part in ("rounds.hard_deadline_s", "'medium'", "training.local_steps", "colour"):
+        assert part in done.stderr
+    assert not (tmp_path / "record").exists()
