@@ -109,7 +109,7 @@ def test_a_full_disk_of_a_node_is_waited_for(setup):
 
 def test_a_full_disk_of_the_coordinator_is_waited_for(setup):
     federation, full, _ = setup
-    said, sha = held_up(federation, run_of("full", 1), full, MODEL_BYTES)
+    said, sha = held_up(federation, run_of("full", 1), full, 2 * MODEL_BYTES)
     assert "scratch" in places(said), said
     assert all(str(full.folder) in text for text in said)
     run = federation.submit(run_of("full", 1, train_seconds=0.5))
@@ -194,11 +194,12 @@ def allow(daemon, files):
 def test_few_open_files_from_the_start_suffice_and_too_few_are_refused_in_words(setup):
     federation, *_ = setup
     federation.stop_node(0)
-    allow(federation.restart_coordinator(), FEW)
     command = [sys.executable, "-m", "covey.cli.main", "node", "start", "--data-dir", federation.node_dir(0)]
-    refused = subprocess.run([*TOO_FEW_FILES, *command], capture_output=True, text=True, timeout=60)
+    refused = subprocess.Popen([*TOO_FEW_FILES, *command], stderr=subprocess.PIPE, text=True)
+    allow(federation.restart_coordinator(), FEW)
+    _, said = refused.communicate(timeout=60)
     assert refused.returncode == 1
-    assert "only 20 files may be open at once, and a daemon needs 64 at least: raise LimitNOFILE" in refused.stderr
+    assert "only 20 files may be open at once, and a daemon needs 64 at least: raise LimitNOFILE" in said
     allow(federation.start_node(0), FEW)
     federation.wait_connected(2)
     assert federation.wait(federation.submit(run_of("from-the-start", 8)))["state"] == "completed"
