@@ -94,7 +94,7 @@ async def test_a_coordinator_that_returns_asks_the_same_with_the_same_words(worl
     active, task = world.execute("run")
     await world.nodes.until(lambda: world.nodes.got(msg.Assignment))
     assert [(a.phase, a.params) for a in world.nodes.got(msg.Assignment)] == [(2, '{"leads":true}')]
-    assert active.bytes_received == 2 * MODEL_BYTES  # two bids came in before
+    assert active.progress.bytes_received == 2 * MODEL_BYTES  # two bids came in before
     await world.work("run")
     await task
     assert world.record.run("run").state == "completed"
