@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Container, Iterator
 
 from covey.coordinator.runs.active_run import ActiveRun
@@ -13,15 +14,26 @@ from covey.protos import admin_pb2 as pb
 _AT_WORK = ("invited", "queued", "waiting", "downloading", "training", "uploading")
 
 
-def progress_views(run: ActiveRun | None, connected: Container[str], number: int = 0) -> list[pb.NodeProgress]:
-    """What the nodes of a run's open round do now; with `number`, those for which this round is open."""
+MOST_SHOWN = 100
+"""Nodes of an open round that one message shows."""
+
+
+def progress_views(
+    run: ActiveRun | None, connected: Container[str], number: int = 0
+) -> tuple[list[pb.NodeProgress], int]:
+    """What the nodes of a run's open round do now, by name, and how many there are.
+
+    With `number`: those for which this round is open. Of more than `MOST_SHOWN`, those that began something else last.
+    """
     if run is None:
-        return []
-    return [
-        _progress_view(node, progress, connected)
-        for node, progress in sorted(run.progress.items())
-        if not number or run.mode.open_round(node) == number
+        return [], 0
+    nodes = [
+        (node, progress) for node, progress in run.progress.items() if not number or run.mode.open_round(node) == number
     ]
+    newest = heapq.nlargest(MOST_SHOWN, nodes, key=lambda item: item[1].since) if len(nodes) > MOST_SHOWN else nodes
+    return [
+        _progress_view(node, progress, connected) for node, progress in sorted(newest, key=lambda item: item[0])
+    ], len(nodes)
 
 
 def _progress_view(node: str, progress: NodeProgress, connected: Container[str]) -> pb.NodeProgress:
