@@ -33,7 +33,8 @@ WATCH_FIELDS = (
     "(one object a line, for each change)",
     f"run ({', '.join(RUN_FIELDS)})",
     f"rounds (those that changed: {', '.join(ROUND_FIELDS)})",
-    f"nodes ({', '.join(PROGRESS_FIELDS)})",
+    f"nodes (of more than 100, those that began something else last: {', '.join(PROGRESS_FIELDS)})",
+    "nodes_count",
 )
 LOG_FIELDS = ("at", "what", "round", "node", "text")
 DELETED_FIELDS = ("run", "files", "bytes")
@@ -132,11 +133,11 @@ def show(run: str, after: str, limit: int | None, whole: bool, as_json: bool, ta
     with connected(target) as connection:
         shown = connection.run(run)
         page = list(islice(connection.every_contribution(shown, after=after), size))
-        found = notices(connection.events(run=shown, limit=NEWEST_EVENTS))
-        warnings = [] if as_json else shortfalls(shown, connection.every_contribution(shown)) + notice_lines(found)
+        happened = notices(connection.events(run=shown, limit=NEWEST_EVENTS))
+        warnings = [] if as_json else shortfalls(shown, connection.every_contribution(shown)) + notice_lines(happened)
         code = connection.code_of(shown, {contribution.node for contribution in page})
     if as_json:
-        beside = {"contributions": plain_list(page, CONTRIBUTION_FIELDS), "code": code, "notices": found}
+        beside = {"contributions": plain_list(page, CONTRIBUTION_FIELDS), "code": code, "notices": happened}
         print_json(plain(shown, RUN_DETAIL_FIELDS) | beside)
     else:
         from covey.cli.views import tables
@@ -167,8 +168,8 @@ def _follow(connection: Connection, run: str, as_json: bool) -> None:
     from covey.cli.views.run_views import show_to_end, view_for
 
     ended = show_to_end(connection, run, view_for(as_json))
-    found = notices(connection.events(run=ended, limit=NEWEST_EVENTS))
-    for line in [*shortfalls(ended, connection.contributions(ended)), *notice_lines(found)]:
+    happened = notices(connection.events(run=ended, limit=NEWEST_EVENTS))
+    for line in [*shortfalls(ended, connection.contributions(ended)), *notice_lines(happened)]:
         click.echo(line, err=as_json)  # JSON has it in the rounds
     if ended.state != "completed":
         raise Failure(f"run {ended.run} is {ended.state}: {ended.reason or 'no reason was given'}")

@@ -68,13 +68,13 @@ def notices(events: Iterable[Event]) -> list[dict[str, Any]]:
     ]
 
 
-def notice_lines(found: Sequence[Mapping[str, Any]]) -> list[str]:
+def notice_lines(shown: Sequence[Mapping[str, Any]]) -> list[str]:
     """The same as warnings; of very many, how many more there are."""
     lines = [
         f"warning: {NOTICES[item['kind']].format(**item)}: {safe_text(item['reason']).plain}"
-        for item in found[:MOST_WARNINGS]
+        for item in shown[:MOST_WARNINGS]
     ]
-    more = len(found) - len(lines)
+    more = len(shown) - len(lines)
     return [*lines, f"warning: {more} more such events (covey events --run RUN)"] if more else lines
 
 

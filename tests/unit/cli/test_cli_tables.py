@@ -109,14 +109,14 @@ def test_times_carry_their_zone():
 
 def test_what_went_wrong_though_the_run_went_on_is_a_warning():
     lost = Event(9.0, "update-lost", "r", "n1", {"round": 3, "reason": "its files were damaged"})
-    found = contributions.notices([lost, Event(8.0, "run-started", "r"), Event(7.0, "node-notice", "r", "n2", {})])
-    assert [(item["kind"], item["node"], item["round"]) for item in found] == [
+    happened = contributions.notices([lost, Event(8.0, "run-started", "r"), Event(7.0, "node-notice", "r", "n2", {})])
+    assert [(item["kind"], item["node"], item["round"]) for item in happened] == [
         ("update-lost", "n1", 3),
         ("node-notice", "n2", 0),
     ]
-    assert contributions.notice_lines(found) == [
+    assert contributions.notice_lines(happened) == [
         "warning: the update of n1, round 3, was lost on the coordinator: its files were damaged",
         "warning: n2, round 0: ",
     ]
-    many = found * contributions.MOST_WARNINGS
+    many = happened * contributions.MOST_WARNINGS
     assert len(contributions.notice_lines(many)) == contributions.MOST_WARNINGS + 1
