@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Container, Iterator
 
 from covey.coordinator.runs.active_run import ActiveRun
@@ -11,17 +12,27 @@ from covey.machines.shortage import listed
 from covey.protos import admin_pb2 as pb
 
 _AT_WORK = ("invited", "queued", "waiting", "downloading", "training", "uploading")
+MOST_SHOWN = 100
+"""Nodes of an open round that one message shows."""
 
 
-def progress_views(run: ActiveRun | None, connected: Container[str], number: int = 0) -> list[pb.NodeProgress]:
-    """What the nodes of a run's open round do now; with `number`, those for which this round is open."""
+def progress_views(
+    run: ActiveRun | None, connected: Container[str], number: int = 0
+) -> tuple[list[pb.NodeProgress], int]:
+    """What the nodes of a run's open round do now, by name, and how many there are.
+
+    With `number`: those for which this round is open. Of more than `MOST_SHOWN`, those that began something else last.
+    """
     if run is None:
-        return []
-    return [
-        _progress_view(node, progress, connected)
-        for node, progress in sorted(run.progress.nodes.items())
+        return [], 0
+    nodes = [
+        (node, progress)
+        for node, progress in run.progress.nodes.items()
         if not number or run.mode.open_round(node) == number
     ]
+    newest = heapq.nlargest(MOST_SHOWN, nodes, key=lambda item: item[1].since) if len(nodes) > MOST_SHOWN else nodes
+    by_name = sorted(newest, key=lambda item: item[0])
+    return [_progress_view(node, progress, connected) for node, progress in by_name], len(nodes)
 
 
 def _progress_view(node: str, progress: NodeProgress, connected: Container[str]) -> pb.NodeProgress:

@@ -37,7 +37,7 @@ from covey.errors import (
     public_text,
 )
 from covey.machines.protocol import NodeAnswered, TransferProgressed, UpdateStored
-from covey.storage.record.contract import PartRecord, UpdateRecord
+from covey.storage.record.contract import EventRecord, PartRecord, UpdateRecord
 from covey.wire.identities.signing import ReceiptStatement, UpdateStatement
 from covey.wire.transfers.grants import Grants
 
@@ -77,6 +77,10 @@ class Offer:
     def small(self) -> bool:
         """Whether it needs no grant."""
         return sum(chunk_count(part.artifact.size_bytes) for part in self.parts) <= len(self.parts)
+
+
+NODE_NOTICE = "node-notice"
+"""Kind of event: what went wrong on a node, as it says itself with an update."""
 
 
 class Offers:
@@ -269,7 +273,11 @@ class Offers:
                     raise NotReady(f"the file of part {part.name!r} is not here any more; offer again")
                 files.put(part.artifact, data[part.artifact.digest])
         try:
-            store.record_update(self._update_of(offer))
+            if store.record_update(self._update_of(offer)) and (notice := offer.statement.notice):
+                detail = {"round": offer.statement.round, "reason": notice}
+                now = self._services.now()
+                store.add_event(EventRecord(now, NODE_NOTICE, offer.statement.run, offer.node, detail))
+                log.warning("a node says what went wrong", node=offer.node, run=offer.statement.run, reason=notice)
         except (Conflict, NotFound):
             files.release({part.artifact.digest for part in offer.parts} - store.referenced_digests())
             raise

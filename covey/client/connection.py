@@ -201,10 +201,12 @@ class Connection:
     def code_of(self, run: RunName, nodes: Collection[str] | None = None) -> dict[str, str]:
         """The digest of the task's code that each node of the run's newest round ran, by node, as it signed it.
 
-        With `nodes`: of these only.
+        With `nodes`: of these only; no more of the round's updates are read than lie between them.
         """
         newest = self.rounds(run, limit=1, newest=True)
-        updates = self.round(run, newest[0].round).updates if newest else ()
+        if not newest or (nodes is not None and not nodes):
+            return {}
+        updates = self._loop.iterate(paging.updates(self._reading(), run_id(run), newest[0].round, nodes))
         return {row.node: row.code for row in updates if row.code and (nodes is None or row.node in nodes)}
 
     def version(self, run: RunName, version: VersionName = "newest") -> Version:

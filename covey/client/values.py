@@ -218,6 +218,8 @@ class RoundDetail:
     """Of updates, because uploads broke: as the nodes say."""
     bytes_resent_down: int = 0
     """Of models, because downloads broke."""
+    nodes_count: int = 0
+    """As in `Change`."""
 
 
 @dataclass(frozen=True)
@@ -287,6 +289,9 @@ class Change:
     run: Run
     rounds: tuple[Round, ...] = ()
     nodes: tuple[NodeProgress, ...] = ()
+    """Of more than 100, those that began something else last."""
+    nodes_count: int = 0
+    """How many nodes the open round has."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ WATCH_FIELDS = (
     "(one object a line, for each change)",
     f"run ({', '.join(RUN_FIELDS)})",
     f"rounds (those that changed: {', '.join(ROUND_FIELDS)})",
-    f"nodes ({', '.join(PROGRESS_FIELDS)})",
+    f"nodes (of more than 100, those that began something else last: {', '.join(PROGRESS_FIELDS)})",
+    "nodes_count",
 )
 LOG_FIELDS = ("at", "what", "round", "node", "text")
 DELETED_FIELDS = ("run", "files", "bytes")
@@ -111,6 +112,7 @@ def list_runs(before: str, limit: int | None, whole: bool, as_json: bool, target
         *RUN_DETAIL_FIELDS,
         f"contributions (a list of: {', '.join(CONTRIBUTION_FIELDS)})",
         "code (the digest of the task's code, by node of the newest round)",
+        "notices (what went wrong though the run went on; a list of: at, kind, node, round, reason)",
     ),
 )
 @click.argument("run")
@@ -121,19 +123,21 @@ def list_runs(before: str, limit: int | None, whole: bool, as_json: bool, target
 def show(run: str, after: str, limit: int | None, whole: bool, as_json: bool, target: Target) -> None:
     """Show RUN: its state, what it waits for, its newest model, and what each node contributed.
 
-    It ends with a warning for each node that contributed to less than it was asked for. Also works while the
-    coordinator is stopped.
+    It ends with a warning for each node that contributed to less than it was asked for, for each update that was lost
+    on the coordinator, and for each node that had lost what it kept of the run. Also works while the coordinator is
+    stopped.
     """
-    from covey.cli.views.contributions import shortfalls
+    from covey.cli.views.contributions import NEWEST_EVENTS, notice_lines, notices, shortfalls
 
     size = None if whole else limit or DEFAULT_PAGE
     with connected(target) as connection:
         shown = connection.run(run)
         page = list(islice(connection.every_contribution(shown, after=after), size))
-        warnings = [] if as_json else shortfalls(shown, connection.every_contribution(shown))
+        happened = notices(connection.events(run=shown, limit=NEWEST_EVENTS))
+        warnings = [] if as_json else shortfalls(shown, connection.every_contribution(shown)) + notice_lines(happened)
         code = connection.code_of(shown, {contribution.node for contribution in page})
     if as_json:
-        beside = {"contributions": plain_list(page, CONTRIBUTION_FIELDS), "code": code}
+        beside = {"contributions": plain_list(page, CONTRIBUTION_FIELDS), "code": code, "notices": happened}
         print_json(plain(shown, RUN_DETAIL_FIELDS) | beside)
     else:
         from covey.cli.views import tables
@@ -160,11 +164,12 @@ def watch(run: str, as_json: bool, target: Target) -> None:
 
 
 def _follow(connection: Connection, run: str, as_json: bool) -> None:
+    from covey.cli.views.contributions import NEWEST_EVENTS, notice_lines, notices, shortfalls
     from covey.cli.views.run_views import show_to_end, view_for
-    from covey.cli.views.tables import shortfalls
 
     ended = show_to_end(connection, run, view_for(as_json))
-    for line in shortfalls(ended, connection.contributions(ended)):
+    happened = notices(connection.events(run=ended, limit=NEWEST_EVENTS))
+    for line in [*shortfalls(ended, connection.contributions(ended)), *notice_lines(happened)]:
         click.echo(line, err=as_json)  # JSON has it in the rounds
     if ended.state != "completed":
         raise Failure(f"run {ended.run} is {ended.state}: {ended.reason or 'no reason was given'}")

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from covey import messages as msg
 from covey.artifact import artifact_of
+from covey.coordinator.runs.offers import NODE_NOTICE
 from covey.coordinator.runs.sent_again import Resent
 from covey.coordinator.runs.unfinished import UnfinishedUploads
 from covey.errors import PUBLIC_TEXTS, DiskFull, NotFound, Obstructed, StoreError, StoreUnavailable, TransferError
@@ -303,3 +304,14 @@ async def test_an_update_whose_file_another_run_dropped_meanwhile_is_asked_for_a
     await world.offers.offer("ada", offer)
     assert len(world.nodes.got(msg.Receipt, "ada")) == 1
     assert verdicts(world) == {"ada": "received"}
+
+
+async def test_what_went_wrong_on_a_node_is_an_event_once(world, opened):
+    assignment = (await opened("run"))["run"]["ada"]
+    reason = "what it kept of the run (control) was gone"
+    offer = world.update_of("ada", assignment, notice=reason)
+    for _ in range(2):
+        await world.offers.offer("ada", offer)
+    await world.offers.offer("bob", world.update_of("bob", assignment))
+    (event,) = [event for event in world.record.events(run="run") if event.kind == NODE_NOTICE]
+    assert (event.node, event.detail) == ("ada", {"round": 1, "reason": reason})
