@@ -120,7 +120,7 @@ def show(outcome: GossipDemo, covey: str) -> None:
         covey: How a shell finds this program.
     """
     folders = " ".join(shlex.quote(str(data_dir)) for data_dir in outcome.data_dirs)
-    one, consensus = shlex.quote(str(outcome.data_dirs[0])), outcome.consensus
+    a_node, consensus = shlex.quote(str(outcome.data_dirs[0])), outcome.consensus
     click.echo(
         f"""\
 {outcome.steps} steps of {len(outcome.nodes)} nodes in {outcome.seconds:.1f} s, without a coordinator.
@@ -130,8 +130,8 @@ Consensus: {metrics_line(consensus.metrics)}; its nodes are at most {consensus.s
 Model:     {outcome.model}
 
 The nodes have ended; their records can be read:
-  {covey} gossip status --data-dir {one}
-  {covey} gossip peers --data-dir {one}
+  {covey} gossip status --data-dir {a_node}
+  {covey} gossip peers --data-dir {a_node}
   {covey} gossip audit {folders}
   {covey} gossip trace {folders} --out trace.json
 

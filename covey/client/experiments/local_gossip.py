@@ -92,9 +92,9 @@ def local_gossip(spec: str, nodes: int, folder: Path) -> Iterator[LocalGossip]:
 def free_ports(count: int) -> list[int]:
     """Ports of the loopback that nobody listens on now: a peers file has them before anybody does."""
     with ExitStack() as open_ones:
-        found = []
+        ports = []
         for _ in range(count):
             probe = open_ones.enter_context(socket.socket())
             probe.bind(("127.0.0.1", 0))
-            found.append(int(probe.getsockname()[1]))
-        return found
+            ports.append(int(probe.getsockname()[1]))
+        return ports
