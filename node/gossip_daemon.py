@@ -29,6 +29,7 @@ from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.files.data_lock import held
 from covey.telemetry import configure_logging
 from covey.wire.identities.identity import Identity
+from covey.wire.listeners.connections import allow_files
 from covey.worker.client.supervisor import WorkerSupervisor
 from covey.worker.jobs.operations import INITIAL
 from covey.worker.jobs.runs import InitialJob
@@ -75,6 +76,7 @@ def run_gossip_node(config: GossipConfig) -> int:
 
 
 async def _main(config: GossipConfig) -> int:
+    allow_files()
     stop = asyncio.Event()
     with told_by_signals(stop.set):
         identity = Identity.load(config.node.data_dir / IDENTITY_FOLDER)

@@ -128,6 +128,10 @@ class Store(Protocol):
         """
         ...
 
+    def lost_before(self, run: str) -> int:
+        """The round before whose training what was kept of the run was found to be gone; 0: not in its newest round."""
+        ...
+
     def own_state(self, run: str) -> State:
         """The newest state that counts whatever became of this node's updates. Does not block."""
         ...

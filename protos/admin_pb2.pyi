@@ -96,14 +96,16 @@ class DeleteRunReply(_message.Message):
     def __init__(self, run: _Optional[str] = ..., files: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
 
 class RunStatus(_message.Message):
-    __slots__ = ("run", "rounds", "nodes")
+    __slots__ = ("run", "rounds", "nodes", "nodes_count")
     RUN_FIELD_NUMBER: _ClassVar[int]
     ROUNDS_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
+    NODES_COUNT_FIELD_NUMBER: _ClassVar[int]
     run: Run
     rounds: _containers.RepeatedCompositeFieldContainer[Round]
     nodes: _containers.RepeatedCompositeFieldContainer[NodeProgress]
-    def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ..., rounds: _Optional[_Iterable[_Union[Round, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[NodeProgress, _Mapping]]] = ...) -> None: ...
+    nodes_count: int
+    def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ..., rounds: _Optional[_Iterable[_Union[Round, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[NodeProgress, _Mapping]]] = ..., nodes_count: _Optional[int] = ...) -> None: ...
 
 class NodeProgress(_message.Message):
     __slots__ = ("node", "phase", "step", "steps", "loss", "seconds", "since", "bytes_received", "bytes_sent")
@@ -272,12 +274,13 @@ class Round(_message.Message):
     def __init__(self, round: _Optional[int] = ..., state: _Optional[str] = ..., attempt: _Optional[int] = ..., started_at: _Optional[float] = ..., committed_at: _Optional[float] = ..., seconds: _Optional[float] = ..., accepted: _Optional[int] = ..., rejected: _Optional[int] = ..., bytes_received: _Optional[int] = ..., bytes_sent: _Optional[int] = ..., metrics: _Optional[str] = ..., reason: _Optional[str] = ..., invited: _Optional[_Iterable[str]] = ..., base_version: _Optional[int] = ..., version: _Optional[int] = ..., arrival: _Optional[int] = ..., declined: _Optional[int] = ..., lost: _Optional[int] = ..., late: _Optional[int] = ..., received: _Optional[int] = ..., last_reason: _Optional[str] = ..., phase: _Optional[int] = ...) -> None: ...
 
 class RoundDetail(_message.Message):
-    __slots__ = ("round", "updates", "version", "next", "nodes", "resent_up", "resent_down")
+    __slots__ = ("round", "updates", "version", "next", "nodes", "nodes_count", "resent_up", "resent_down")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     UPDATES_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     NEXT_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
+    NODES_COUNT_FIELD_NUMBER: _ClassVar[int]
     RESENT_UP_FIELD_NUMBER: _ClassVar[int]
     RESENT_DOWN_FIELD_NUMBER: _ClassVar[int]
     round: Round
@@ -285,9 +288,10 @@ class RoundDetail(_message.Message):
     version: Version
     next: str
     nodes: _containers.RepeatedCompositeFieldContainer[NodeProgress]
+    nodes_count: int
     resent_up: int
     resent_down: int
-    def __init__(self, round: _Optional[_Union[Round, _Mapping]] = ..., updates: _Optional[_Iterable[_Union[Update, _Mapping]]] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., next: _Optional[str] = ..., nodes: _Optional[_Iterable[_Union[NodeProgress, _Mapping]]] = ..., resent_up: _Optional[int] = ..., resent_down: _Optional[int] = ...) -> None: ...
+    def __init__(self, round: _Optional[_Union[Round, _Mapping]] = ..., updates: _Optional[_Iterable[_Union[Update, _Mapping]]] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., next: _Optional[str] = ..., nodes: _Optional[_Iterable[_Union[NodeProgress, _Mapping]]] = ..., nodes_count: _Optional[int] = ..., resent_up: _Optional[int] = ..., resent_down: _Optional[int] = ...) -> None: ...
 
 class Update(_message.Message):
     __slots__ = ("node", "verdict", "reason", "digest", "bytes", "weight", "share", "numbers", "metrics", "received_at", "base_sha256", "key_id", "phase", "code")

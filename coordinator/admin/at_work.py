@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Container, Iterator
 
 from covey.coordinator.runs.active_run import ActiveRun
@@ -11,17 +12,27 @@ from covey.machines.shortage import listed
 from covey.protos import admin_pb2 as pb
 
 _AT_WORK = ("invited", "queued", "waiting", "downloading", "training", "uploading")
+MOST_SHOWN = 100
+"""Nodes of an open round that one message shows."""
 
 
-def progress_views(run: ActiveRun | None, connected: Container[str], number: int = 0) -> list[pb.NodeProgress]:
-    """What the nodes of a run's open round do now; with `number`, those for which this round is open."""
+def progress_views(
+    run: ActiveRun | None, connected: Container[str], number: int = 0
+) -> tuple[list[pb.NodeProgress], int]:
+    """What the nodes of a run's open round do now, by name, and how many there are.
+
+    With `number`: those for which this round is open. Of more than `MOST_SHOWN`, those that began something else last.
+    """
     if run is None:
-        return []
-    return [
-        _progress_view(node, progress, connected)
-        for node, progress in sorted(run.progress.items())
+        return [], 0
+    nodes = [
+        (node, progress)
+        for node, progress in run.progress.nodes.items()
         if not number or run.mode.open_round(node) == number
     ]
+    newest = heapq.nlargest(MOST_SHOWN, nodes, key=lambda item: item[1].since) if len(nodes) > MOST_SHOWN else nodes
+    by_name = sorted(newest, key=lambda item: item[0])
+    return [_progress_view(node, progress, connected) for node, progress in by_name], len(nodes)
 
 
 def _progress_view(node: str, progress: NodeProgress, connected: Container[str]) -> pb.NodeProgress:
@@ -50,7 +61,7 @@ def works_of(runs: ActiveRuns, node: str) -> list[pb.NodeWork]:
             bytes_sent=progress.bytes_sent,
         )
         for run in runs.active.values()
-        if (progress := run.progress.get(node)) is not None
+        if (progress := run.progress.nodes.get(node)) is not None
         if progress.phase in _AT_WORK and run.collecting(node, run.mode.open_round(node))
     ]
 
@@ -58,7 +69,7 @@ def works_of(runs: ActiveRuns, node: str) -> list[pb.NodeWork]:
 def add_received(run: ActiveRun | None, view: pb.Round) -> pb.Round:
     """An open round with the bytes that came in, those of unfinished uploads too."""
     if run is not None and view.state == "collecting":
-        open_ones = (p for node, p in list(run.progress.items()) if run.mode.open_round(node) == view.round)
+        open_ones = (p for node, p in list(run.progress.nodes.items()) if run.mode.open_round(node) == view.round)
         view.bytes_received = max(view.bytes_received, sum(progress.bytes_received for progress in open_ones))
     return view
 
@@ -66,7 +77,7 @@ def add_received(run: ActiveRun | None, view: pb.Round) -> pb.Round:
 def add_resent(run: ActiveRun | None, detail: pb.RoundDetail) -> None:
     """An open round with the bytes that went twice."""
     if run is not None:
-        resent = run.sent_again.of(detail.round.round)
+        resent = run.progress.sent_again.of(detail.round.round)
         detail.resent_up += resent.up
         detail.resent_down += resent.down
 
@@ -77,7 +88,9 @@ def awaited_by(runs: ActiveRuns) -> Iterator[str]:
         if run.is_idle:
             continue
         state = run.machine.state if run.machine is not None else "starting"
-        busy = [f"{node} ({progress.phase})" for node, progress in run.progress.items() if progress.phase in _AT_WORK]
+        busy = [
+            f"{node} ({progress.phase})" for node, progress in run.progress.nodes.items() if progress.phase in _AT_WORK
+        ]
         of = f": {listed(busy)}" if busy and state != "finishing" else ""
         waits = f"; {awaited}" if (awaited := run.awaited) else ""
         yield f"run {run.run.name} ({run.run.run}) is {state}{of}{waits}"

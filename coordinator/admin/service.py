@@ -166,7 +166,8 @@ class AdminService:
                 active = self._env.runs.of(run)
                 for item in changed:
                     at_work.add_received(active, item)
-                yield pb.RunStatus(run=view, rounds=changed, nodes=at_work.progress_views(active, self._env.sessions))
+                nodes, count = at_work.progress_views(active, self._env.sessions)
+                yield pb.RunStatus(run=view, rounds=changed, nodes=nodes, nodes_count=count)
             if ended:
                 return
             # Reading takes the store's time: whoever watches must not keep it busy.
@@ -258,7 +259,8 @@ class AdminService:
         at_work.add_received(active, detail.round)
         at_work.add_resent(active, detail)
         if not request.after and detail.round.state in ("collecting", "aggregating"):
-            detail.nodes.extend(at_work.progress_views(active, self._env.sessions, request.round))
+            nodes, detail.nodes_count = at_work.progress_views(active, self._env.sessions, request.round)
+            detail.nodes.extend(nodes)
         return detail
 
     async def list_contributions(

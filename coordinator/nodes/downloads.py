@@ -131,7 +131,7 @@ class Downloads:
                 if not is_small(artifact) and not self._grants.holds(key):
                     raise TransferError("others wait: ask again, and go on where this ended")
                 self._grants.moved(key, len(chunk), time.monotonic())
-                run.sent(node, len(chunk))
+                run.progress.sent(node, len(chunk))
                 streams.reached += len(decode(chunk))
                 yield chunk
             is_whole = True

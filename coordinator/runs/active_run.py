@@ -20,7 +20,8 @@ from covey.coordinator.runs.facts import NodeProgress, RunFacts
 from covey.coordinator.runs.layouts import keep_layout, layout_file
 from covey.coordinator.runs.mode import Mode, RunMachine
 from covey.coordinator.runs.ports import RunServices
-from covey.coordinator.runs.sent_again import Resent, SentAgain
+from covey.coordinator.runs.progress import RunProgress
+from covey.coordinator.runs.sent_again import Resent
 from covey.coordinator.runs.steps.absentees import left_out
 from covey.coordinator.runs.steps.commit import MadeStep, adopt_files, discard_scratch
 from covey.coordinator.runs.steps.damage import check_run, intact_bytes
@@ -54,9 +55,7 @@ class ActiveRun:
     def __init__(self, services: RunServices, run: RunRecord, mode_of: Callable[[ActiveRun], Mode]) -> None:
         self.services, self.run = services, run
         self.log = log.bind(run=run.run, name=run.name)
-        self.progress: dict[str, NodeProgress] = {}
-        self.bytes_received = self.bytes_sent = 0
-        self.sent_again = SentAgain()
+        self.progress = RunProgress(run.run, services.metrics, services.now)
         self.driver = Driver[Any, Any](
             self._do,
             clock=services.clock,
@@ -101,7 +100,7 @@ class ActiveRun:
         """What is in the way of the run now, or who of those that it waits for is away, in words; empty: nothing."""
         if obstacle := self.services.store.obstacle.text:
             return f"waiting: {obstacle}"
-        stuck = [f"{node} waits: {now.waits_for}" for node, now in sorted(self.progress.items()) if now.waits_for]
+        stuck = [f"{node} waits: {now.waits_for}" for node, now in sorted(self.progress.nodes.items()) if now.waits_for]
         return "; ".join([*stuck, *filter(None, [self._awaited])])
 
     @property
@@ -127,42 +126,16 @@ class ActiveRun:
 
     def moved(self, node: str, progress: NodeProgress) -> None:
         """A node said how far it is."""
-        self.entered(node, progress)
+        self.progress.entered(node, progress)
         if progress.phase == "queued":
             self.post(pr.NodeQueued(node, self.services.clock()))
         else:
             self.mode.moved(node, progress)
         self.services.changes.notify()
 
-    def entered(self, node: str, progress: NodeProgress) -> None:
-        """This is what a node does in its open round, or how its part ended."""
-        before = self.progress.get(node)
-        if before is None or progress.phase == "invited":
-            before = NodeProgress("")
-        since = before.since if before.phase == progress.phase else self.services.now()
-        self.progress[node] = replace(
-            progress, since=since, bytes_received=before.bytes_received, bytes_sent=before.bytes_sent
-        )
-        self.services.metrics.entered(self.run.run, node, progress.phase)
-
-    def received(self, node: str, count: int) -> None:
-        """So many bytes of an update came from a node."""
-        self.bytes_received += count
-        if (progress := self.progress.get(node)) is not None:
-            self.progress[node] = replace(progress, bytes_received=progress.bytes_received + count)
-        self.services.metrics.count_received(node, count)
-
-    def sent(self, node: str, count: int) -> None:
-        """So many bytes of a model went to a node."""
-        self.bytes_sent += count
-        if (progress := self.progress.get(node)) is not None:
-            self.progress[node] = replace(progress, bytes_sent=progress.bytes_sent + count)
-        self.services.metrics.count_sent(node, count)
-
     def resent(self, node: str, resent: Resent) -> None:
         """What passed before a transfer broke, and passes again."""
-        self.sent_again.note(self.mode.open_round(node), resent)
-        self.services.metrics.count_resent(node, resent.up + resent.down)
+        self.progress.resent(node, self.mode.open_round(node), resent)
 
     async def node_evaluated(self, node: str, version: int, totals: NodeMetrics) -> None:
         """A node answered an evaluation of the last version."""
@@ -234,7 +207,7 @@ class ActiveRun:
                 action = replace(action, reason="; ".join(filter(None, [action.reason, without])))
         services, run, now = self.services, self.run.run, self.services.now()
         await self.persist(self.record.finish_run, run, action.state, action.reason, now)
-        self._count_end(action.state)
+        self.progress.ended(action.state)
         if self.base is not None and self.prepared is not None:
             await self.persist(self.prune, [self.base.version])
         await self.persist(services.retention.need_no_more, run)
@@ -244,14 +217,6 @@ class ActiveRun:
             services.nodes.send(node, msg.Cancel(run, 0, f"the run is {action.state}"))
         self.log.info("run finished", state=action.state, reason=action.reason)
         services.changes.notify()
-
-    def _count_end(self, state: str) -> None:
-        metrics = self.services.metrics
-        metrics.run_ended(state)
-        if state == "failed" and self.progress:
-            metrics.round_ended("failed")
-        for node in self.progress:
-            metrics.entered(self.run.run, node, state)
 
     # -- what machines of all modes ask for -----------------------------------------------------------------------
 
@@ -346,7 +311,7 @@ class ActiveRun:
         data = b"" if has_change else self._inline(base, node)
         index = self._index(node)
         message = assignment(self.run, base, data, index, number, attempt, inputs, evaluate=evaluate, part=part)
-        self.entered(node, NodeProgress("invited"))
+        self.progress.entered(node, NodeProgress("invited"))
         self.services.nodes.send(node, message)
 
     async def commit(self, step: MadeStep, *, bytes_received: int) -> None:
@@ -364,10 +329,10 @@ class ActiveRun:
     def _make_permanent(self, step: MadeStep, bytes_received: int, fault: str) -> None:
         adopt_files(self.services.files, step.job, step.result)
         faults.reach(fault)
-        totals = {"bytes_received": bytes_received, "bytes_sent": self.bytes_sent}
+        totals = {"bytes_received": bytes_received, "bytes_sent": self.progress.bytes_sent}
         self.record.commit_step(step.record, step.judged, step.version, **totals)
         if not step.record.opens:
-            again = self.sent_again.ended(step.record.group, self.run.run, self.services.now())
+            again = self.progress.sent_again.ended(step.record.group, self.run.run, self.services.now())
             if again is not None:
                 self.record.add_event(again)
         discard_scratch(self.services.files, step.job, step.result)
@@ -412,7 +377,7 @@ class ActiveRun:
             return b""
         if self._small_model[0] != base.artifact.digest:
             self._small_model = base.artifact.digest, intact_bytes(self.services.files, base.artifact)
-        self.sent(node, base.artifact.size_bytes)
+        self.progress.sent(node, base.artifact.size_bytes)
         return self._small_model[1]
 
     def _index(self, node: str) -> int:

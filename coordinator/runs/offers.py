@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import math
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -16,10 +15,10 @@ import structlog
 
 from covey import faults
 from covey import messages as msg
-from covey.artifact import INLINE_BYTES, Artifact, chunk_count
+from covey.artifact import Artifact, chunk_count
 from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.runs.active_runs import ActiveRuns
-from covey.coordinator.runs.claims import opened, run_named
+from covey.coordinator.runs.claims import claimed_parts, opened, run_named
 from covey.coordinator.runs.facts import NodeProgress
 from covey.coordinator.runs.ports import Receive, RunServices
 from covey.coordinator.runs.sent_again import Resent
@@ -32,19 +31,17 @@ from covey.errors import (
     IdentityError,
     InvalidUpdate,
     Late,
-    LimitExceeded,
     NotFound,
     NotReady,
     TransferError,
     public_text,
 )
 from covey.machines.protocol import NodeAnswered, TransferProgressed, UpdateStored
-from covey.storage.record.contract import PartRecord, UpdateRecord
+from covey.storage.record.contract import EventRecord, PartRecord, UpdateRecord
 from covey.wire.identities.signing import ReceiptStatement, UpdateStatement
 from covey.wire.transfers.grants import Grants
 
 log = structlog.get_logger(room="coordinator")
-MAX_WEIGHT = 1e12
 STALL_S = 30.0
 LOOK_S = 2.0
 """How often it is looked at whether a transfer has its slot for too long."""
@@ -80,6 +77,10 @@ class Offer:
     def small(self) -> bool:
         """Whether it needs no grant."""
         return sum(chunk_count(part.artifact.size_bytes) for part in self.parts) <= len(self.parts)
+
+
+NODE_NOTICE = "node-notice"
+"""Kind of event: what went wrong on a node, as it says itself with an update."""
 
 
 class Offers:
@@ -149,7 +150,7 @@ class Offers:
             raise NotReady("the coordinator is just taking up this run; offer again")
         if run is None or not expected:
             raise Late("this round does not take an update of this node any more")
-        parts = self._parts(run, statement, message)
+        parts = claimed_parts(run, statement, message)
         return Offer(node, digest, statement, message.statement, message.signature, parts, run)
 
     async def _already_here(self, statement: UpdateStatement, digest: str) -> bool:
@@ -160,30 +161,6 @@ class Offers:
                     return True
                 raise Conflict("this node has sent another update for this round already")
         return False
-
-    def _parts(self, run: ActiveRun, statement: UpdateStatement, message: msg.UpdateOffer) -> tuple[PartRecord, ...]:
-        prepared, base = run.ready(), run.mode.base_of(statement.node, statement.round)
-        if statement.base != base.model_sha256:
-            raise Conflict("the update was trained from another version than this round's base")
-        if not (0 < statement.weight <= MAX_WEIGHT and math.isfinite(statement.weight)):
-            raise InvalidUpdate(f"the declared weight {statement.weight} is not in (0, {MAX_WEIGHT:g}]")
-        expected = prepared.sent(statement.phase)
-        names = [part.name for part in expected]
-        if [part.name for part in statement.parts] != names or len(message.parts) != len(names):
-            raise InvalidUpdate(f"the update must have exactly the parts {', '.join(names)}")
-        records = []
-        for part, stated, sent in zip(expected, statement.parts, message.parts, strict=True):
-            artifact = sent.artifact
-            _validate(artifact, part.size_bytes)
-            wrong = stated.bytes != artifact.size_bytes or (part.exact and artifact.size_bytes != part.size_bytes)
-            if wrong or stated.digest != artifact.digest or stated.layout != part.layout:
-                raise InvalidUpdate(f"part {stated.name!r} does not have the run's layout and size")
-            if len(sent.data) not in (0, artifact.size_bytes) or len(sent.data) > INLINE_BYTES:
-                raise InvalidUpdate(f"part {stated.name!r} came along, but not whole, or it is too large for that")
-            if stated.codec != part.codec or sent.codec != stated.codec or sent.name != stated.name:
-                raise InvalidUpdate(f"part {stated.name!r} does not have the run's codec")
-            records.append(PartRecord(stated.name, stated.codec, artifact))
-        return tuple(records)
 
     # -- bytes ----------------------------------------------------------------------------------------------------
 
@@ -226,7 +203,7 @@ class Offers:
         """
         offer, artifact = self.require_grant(node, digest)
         if not self._services.files.has(digest):
-            offer.run.entered(node, NodeProgress("uploading"))
+            offer.run.progress.entered(node, NodeProgress("uploading"))
             if (again := min(sent, artifact.size_bytes) - offset) > 0:
                 offer.run.resent(node, Resent(up=again))
             await self._receive_part(offer, artifact, offset, stream)
@@ -258,7 +235,7 @@ class Offers:
                 raise TransferError("this upload was given up: offer the update again")
             offer.moved_at = time.monotonic()
             self._uploads.moved(offer.digest, count, offer.moved_at)
-            offer.run.received(offer.node, count)
+            offer.run.progress.received(offer.node, count)
             offer.run.post(TransferProgressed(offer.node, self._services.clock()))
             faults.reach("upload-chunk")
 
@@ -280,9 +257,9 @@ class Offers:
                 self._drop(offer)
         self._uploads.succeeded(offer.holder)
         faults.reach("update-recorded")
-        offer.run.received(offer.node, sum(map(len, (data or {}).values())))
+        offer.run.progress.received(offer.node, sum(map(len, (data or {}).values())))
         self._receipt(offer.node, offer.digest, statement)
-        offer.run.entered(offer.node, NodeProgress("received"))
+        offer.run.progress.entered(offer.node, NodeProgress("received"))
         offer.run.post(UpdateStored(offer.node, statement.round, self._services.clock(), statement.phase))
 
     def _record(self, offer: Offer, data: Mapping[str, bytes]) -> None:
@@ -296,7 +273,11 @@ class Offers:
                     raise NotReady(f"the file of part {part.name!r} is not here any more; offer again")
                 files.put(part.artifact, data[part.artifact.digest])
         try:
-            store.record_update(self._update_of(offer))
+            if store.record_update(self._update_of(offer)) and (notice := offer.statement.notice):
+                detail = {"round": offer.statement.round, "reason": notice}
+                now = self._services.now()
+                store.add_event(EventRecord(now, NODE_NOTICE, offer.statement.run, offer.node, detail))
+                log.warning("a node says what went wrong", node=offer.node, run=offer.statement.run, reason=notice)
         except (Conflict, NotFound):
             files.release({part.artifact.digest for part in offer.parts} - store.referenced_digests())
             raise
@@ -392,10 +373,3 @@ class Offers:
 
     def _by_digest(self, digest: str) -> Offer | None:
         return next((offer for offer in self._offers.values() if offer.digest == digest), None)
-
-
-def _validate(artifact: Artifact, size_bytes: int) -> None:
-    try:
-        artifact.validate(size_bytes)
-    except LimitExceeded as error:
-        raise InvalidUpdate(str(error)) from error

@@ -10,7 +10,7 @@ from covey.cli.framework.command import RootGroup
 SUBCOMMANDS = {
     "demo": "covey.cli.commands.demo:demo",
     "simulate": "covey.cli.commands.simulate:simulate",
-    "gossip": "covey.cli.commands.gossip:gossip",
+    "gossip": "covey.cli.commands.gossip.group:gossip",
     "coordinator": "covey.cli.commands.coordinator:coordinator",
     "node": "covey.cli.commands.node:node",
     "ca": "covey.cli.commands.ca:ca",

@@ -6,16 +6,14 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from covey.client.audit.bundle import write_bundle
 from covey.client.audit.verify import AuditReport, examine, examine_record
 from covey.client.export import OnBytes, write_version
-from covey.client.loop import LoopThread
 from covey.client.reading import paging
-from covey.client.reading.admin_channel import DEADLINE_S, AdminChannel
+from covey.client.reading.access import Access
 from covey.client.reading.names import RunName, VersionName, run_id, version_number
-from covey.client.reading.remote import RemoteRecord
 from covey.client.reading.run_log import log_of
 from covey.client.reading.shares import capped_shares
 from covey.client.reading.translation import audited_of, node_detail_of, signed_of, value_of, values_of, version_of
@@ -44,7 +42,6 @@ from covey.errors import NotFound
 from covey.protos import admin_pb2 as pb
 
 if TYPE_CHECKING:
-    from covey.client.reading.record import Record
     from covey.client.replay import ReplayReport
     from covey.wire.identities.identity import Identity
 
@@ -88,9 +85,8 @@ class Connection:
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self._loop = LoopThread()
-        self._channel: AdminChannel | None = None
-        self._record: Record | None = None
+        self._access = access = Access(target)
+        self._loop, self._call, self._reading = access.loop, access.call, access.record
 
     def __enter__(self) -> Self:
         return self
@@ -100,14 +96,7 @@ class Connection:
 
     def close(self) -> None:
         """Close the connection, and end its thread; iterators that it gave end with it."""
-        try:
-            if self._channel is not None:
-                self._loop.run(self._channel.close())
-            if self._record is not None:
-                self._loop.run(self._record.close())
-        finally:
-            self._channel = self._record = None
-            self._loop.close()
+        self._access.close()
 
     @property
     def identity(self) -> Identity:
@@ -157,7 +146,7 @@ class Connection:
 
     def _changes(self, run: str) -> Iterator[Change]:
         """A run's changes over a channel of its own."""
-        return self._loop.iterate(changes_over(self._open(), run))
+        return self._loop.iterate(changes_over(self._access.channel_of_its_own(), run))
 
     def run_log(self, run: RunName, *, rounds: int | None = 100) -> list[LogLine]:
         """What happened to a run, by time: its events, newest `rounds` (None: all), and answers that did not count."""
@@ -212,10 +201,12 @@ class Connection:
     def code_of(self, run: RunName, nodes: Collection[str] | None = None) -> dict[str, str]:
         """The digest of the task's code that each node of the run's newest round ran, by node, as it signed it.
 
-        With `nodes`: of these only.
+        With `nodes`: of these only; no more of the round's updates are read than lie between them.
         """
         newest = self.rounds(run, limit=1, newest=True)
-        updates = self.round(run, newest[0].round).updates if newest else ()
+        if not newest or (nodes is not None and not nodes):
+            return {}
+        updates = self._loop.iterate(paging.updates(self._reading(), run_id(run), newest[0].round, nodes))
         return {row.node: row.code for row in updates if row.code and (nodes is None or row.node in nodes)}
 
     def version(self, run: RunName, version: VersionName = "newest") -> Version:
@@ -390,30 +381,3 @@ class Connection:
         """Write a consistent copy of record, model files and keys into a new folder on the coordinator's machine."""
         request = pb.BackupRequest(folder=os.path.abspath(folder))
         return value_of(Backup, self._call("Backup", request, BACKUP_DEADLINE_S))
-
-    # -- the ways to it
-
-    def _call(self, method: str, request: Any, deadline_s: float = DEADLINE_S) -> Any:
-        if self._channel is None:
-            self._channel = self._open()
-        return self._loop.run(self._channel.call(method, request, deadline_s=deadline_s))
-
-    def _open(self) -> AdminChannel:
-        address = self.target.address()
-        if address is None:
-            raise self.target.not_running()
-        return AdminChannel(address, self.target.identity_folder())
-
-    def _reading(self) -> Record:
-        if self._record is None:
-            self._record = self._open_record()
-        return self._record
-
-    def _open_record(self) -> Record:
-        data_dir = self.target.data_dir
-        if self._channel is None and data_dir is not None and self.target.address() is None:
-            from covey.client.reading.stored import StoredRecord  # the database's library takes a while to import
-
-            return StoredRecord(data_dir)
-        self._channel = self._channel or self._open()
-        return RemoteRecord(self._channel)

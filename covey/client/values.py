@@ -11,7 +11,31 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from covey.artifact import Artifact
+from covey.client.coordinator_values import Admin, Backup, Status, Token, TokenInfo
 
+__all__ = [
+    "ENDED",
+    "Admin",
+    "Backup",
+    "Change",
+    "Contribution",
+    "Deleted",
+    "Event",
+    "Json",
+    "LogLine",
+    "Node",
+    "NodeDetail",
+    "NodeProgress",
+    "NodeWork",
+    "Round",
+    "RoundDetail",
+    "Run",
+    "Status",
+    "Token",
+    "TokenInfo",
+    "Update",
+    "Version",
+]
 Json = Mapping[str, Any]
 ENDED = ("completed", "failed", "stopped")
 """States in which a run stays."""
@@ -48,10 +72,9 @@ class Run:
     spec: Json = field(default_factory=dict)
     """The specification."""
     roster: tuple[str, ...] = ()
-    """The first thousand names; `contributions` has all of them."""
+    """Nodes in the order of their first round: the first thousand names; `contributions` has all of them."""
     roster_size: int = 0
     """How many there are in all."""
-    """Nodes in the order of their first round."""
     missing: Json = field(default_factory=dict)
     """Why metrics have no value, by name."""
 
@@ -195,6 +218,8 @@ class RoundDetail:
     """Of updates, because uploads broke: as the nodes say."""
     bytes_resent_down: int = 0
     """Of models, because downloads broke."""
+    nodes_count: int = 0
+    """As in `Change`."""
 
 
 @dataclass(frozen=True)
@@ -264,6 +289,9 @@ class Change:
     run: Run
     rounds: tuple[Round, ...] = ()
     nodes: tuple[NodeProgress, ...] = ()
+    """Of more than 100, those that began something else last."""
+    nodes_count: int = 0
+    """How many nodes the open round has."""
 
 
 @dataclass(frozen=True)
@@ -331,77 +359,8 @@ class Deleted:
 
 
 @dataclass(frozen=True)
-class Admin:
-    """Who may operate a coordinator."""
-
-    name: str
-    role: str
-    """`admin`, or `auditor`, who may look at everything and change nothing."""
-    state: str
-    """`active` or `evicted`."""
-    enrolled_at: float = 0.0
-    certificate_expires_at: float = 0.0
-
-
-@dataclass(frozen=True)
 class NodeDetail:
     """A node, and its newest events."""
 
     node: Node
     events: tuple[Event, ...] = ()
-
-
-@dataclass(frozen=True)
-class Status:
-    """What a coordinator does now."""
-
-    version: str
-    federation: str
-    state: str
-    """`running`, `paused` or `draining`."""
-    nodes_connected: int = 0
-    current_run: str = ""
-    """The oldest of the active runs."""
-    store: str = ""
-    active_runs: tuple[str, ...] = ()
-    """The runs that are taken care of now, in the order in which they were submitted."""
-    waits_for: tuple[str, ...] = ()
-    """While it drains: the open rounds that it waits for, in words."""
-
-
-@dataclass(frozen=True)
-class Token:
-    """A join token: a secret."""
-
-    token: str = field(repr=False)
-    node: str = ""
-    """The name that it is for; with several uses, what the names begin with."""
-    expires_at: float = 0.0
-    uses: int = 1
-    """How many nodes can be enrolled with it."""
-
-
-@dataclass(frozen=True)
-class TokenInfo:
-    """A join token, without its secret."""
-
-    id: str
-    node: str = ""
-    """The name that it is for; with several uses, what the names begin with."""
-    role: str = "node"
-    state: str = ""
-    """`unused`, `in use` (some of its uses are left), `used`, `expired` or `revoked`."""
-    created_at: float = 0.0
-    expires_at: float = 0.0
-    uses: int = 1
-    uses_left: int = 0
-
-
-@dataclass(frozen=True)
-class Backup:
-    """A backup that was written on the coordinator's machine."""
-
-    folder: str
-    bytes: int = 0
-    machine: str = ""
-    """The coordinator's: where the folder is."""

@@ -204,6 +204,10 @@ class MemoryStore(Store):
         return self._states.settle(run, feedback, number)
 
     @override
+    def lost_before(self, run: str) -> int:
+        return self._states.lost_before(run)
+
+    @override
     def own_state(self, run: str) -> State:
         return self._states.own_state(run)
 

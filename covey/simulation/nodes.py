@@ -69,7 +69,7 @@ class MemoryLink(Link):
             if not self._env.files.has(part.artifact.digest):
                 self._files.hand_over(part.artifact)
                 for run in self._env.runs.active.values() if not part.data else ():  # there is one
-                    run.bytes_received += part.artifact.size_bytes
+                    run.progress.bytes_received += part.artifact.size_bytes
 
 
 class MemoryBulk(Bulk):
@@ -116,7 +116,7 @@ class VirtualNode:
         if isinstance(message, msg.Assignment):
             run = self._env.runs.of(message.run)
             if run is not None:
-                run.bytes_sent += download_bytes(message, self._actor.held_model(message.run))
+                run.progress.bytes_sent += download_bytes(message, self._actor.held_model(message.run))
         self._actor.receive(message)
 
     def _ended(self, assignment: msg.Assignment) -> None:

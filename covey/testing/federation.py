@@ -14,9 +14,12 @@ Logs stay in `root/logs`, and their ends are added to an error that leaves the b
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import signal
+import socket
 import sys
 import time
 import uuid
@@ -36,7 +39,8 @@ R = TypeVar("R")
 MARK = "COVEY_FEDERATION"
 TERMINAL = frozenset({"completed", "failed", "stopped"})
 READY_S = 60.0
-LOOPBACK = "127.0.0.1:0"
+PORTS = range(10_000, 32_000)
+"""Below those that the system gives to whoever connects: nobody takes one while its daemon is started again."""
 
 
 class FederationError(CoveyError):
@@ -70,7 +74,7 @@ class Federation:
         self.names = tuple(f"n{index:0{width}}" for index in range(nodes))
         self.coordinator: Daemon | None = None
         self.nodes: list[Daemon | None] = [None] * nodes
-        self.coordinator_address = self.enrol_address = LOOPBACK
+        self.coordinator_address, self.enrol_address = _free_address(), _free_address()
         self._mark = uuid.uuid4().hex
         self._env = {**(env or {}), MARK: self._mark, "PYTHONUNBUFFERED": "1"}
         self._admin: AdminClient | None = None
@@ -385,6 +389,15 @@ class Federation:
             raise self._failure("; ".join(left))
         if error is not None and not isinstance(error, FederationError):
             error.add_note(self.log_tails())
+
+
+def _free_address() -> str:
+    """An address on loopback that nobody listens on."""
+    for port in random.sample(PORTS, len(PORTS)):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return f"127.0.0.1:{port}"
+    raise FederationError("no port is free")
 
 
 def _points_not_passed(daemon: Daemon) -> list[str]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 import uuid
 from collections.abc import Collection, Mapping
@@ -25,6 +24,7 @@ from types import TracebackType
 from typing import Any
 
 from covey.client import authority
+from covey.client.experiments.local_gossip import free_ports
 from covey.client.gossip_nodes import read_node
 from covey.errors import CoveyError
 from covey.testing.launch.forks import COMMAND, run_covey
@@ -63,7 +63,7 @@ class GossipNodes:
         self._callers, self._relayed, self._exits, self._mark = callers, relayed, ExitStack(), uuid.uuid4().hex
         self._meeting: Daemon | None = None
         self._meeting_address = ""
-        self._addresses = [f"127.0.0.1:{port}" for port in _free_ports(nodes)]
+        self._addresses = [f"127.0.0.1:{port}" for port in free_ports(nodes)]
         self._relays = [RelayThread(address) for address in self._addresses] if relays else []
         root.mkdir(parents=True, exist_ok=True)
         self.spec.write_text(spec)
@@ -191,14 +191,3 @@ class GossipNodes:
 
 def _command(arguments: Collection[object]) -> list[str]:
     return [sys.executable, "-m", COMMAND, *map(str, arguments)]
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now. A peers file has them before anybody does."""
-    with ExitStack() as open_ones:
-        ports = []
-        for _ in range(count):
-            probe = open_ones.enter_context(socket.socket())
-            probe.bind(("127.0.0.1", 0))
-            ports.append(int(probe.getsockname()[1]))
-        return ports

@@ -202,6 +202,14 @@ class Training:
         self._held.release(before)  # what was held back, and is not asked for any more
 
 
+def _notice(services: NodeServices, assignment: msg.Assignment) -> str:
+    """What the coordinator is to know of this training, though it could be done."""
+    if not assignment.node_state or services.store.lost_before(assignment.run) != assignment.round:
+        return ""
+    names = ", ".join(assignment.node_state)[:200]
+    return f"what it kept of the run ({names}) was gone before round {assignment.round}: it began anew without that"
+
+
 def _finished(services: NodeServices, assignment: msg.Assignment, spec: RunSpec, result: TrainResult) -> FinishedUpdate:
     """What a training made, signed as far as it is sent now."""
     held = {part.name: part.held for part in assignment.wanted if part.held}
@@ -219,6 +227,7 @@ def _finished(services: NodeServices, assignment: msg.Assignment, spec: RunSpec,
         metrics=dict(result.metrics) | {f"evaluation/{name}": value for name, value in result.evaluation.items()},
         phase=assignment.phase,
         code=result.code,
+        notice=_notice(services, assignment),
     )
     kept = tuple(HeldPart(held[file.name], file.part, file.layout) for file in result.parts if file.name in held)
     return _signed(services, statement, tuple(file.part for file in sent), kept, private=result.private)
@@ -233,6 +242,7 @@ def _held_back(
         key=services.identity.signing_key.key_id,  # perhaps renewed since
         parts=tuple(_part_statement(item.part, item.layout, spec) for item in held),
         phase=phase,
+        notice="",  # it was said with what was sent before
     )
     rest = tuple(item for item in before.held if item not in held)
     return _signed(services, statement, tuple(item.part for item in held), rest, private=before.private)

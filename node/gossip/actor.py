@@ -176,6 +176,7 @@ class GossipActor(Receiver):
             await asyncio.gather(beating, stopped, *self._tasks, return_exceptions=True)
             self._post.give_up(TransferError("this node stops: send again when it is back"))
             self.executor.stop()
+            self._record.note_spans()
             await asyncio.to_thread(self._record.close)
 
     def _restored(self) -> Executor[Artifact, TrainResult]:

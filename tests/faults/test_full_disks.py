@@ -109,10 +109,10 @@ def test_a_full_disk_of_a_node_is_waited_for(setup):
 
 def test_a_full_disk_of_the_coordinator_is_waited_for(setup):
     federation, full, _ = setup
-    said, sha = held_up(federation, run_of("full", 1), full, MODEL_BYTES)
+    said, sha = held_up(federation, run_of("full", 1), full, 2 * MODEL_BYTES)
     assert "scratch" in places(said), said
     assert all(str(full.folder) in text for text in said)
-    run = federation.submit(run_of("full", 1, train_seconds=1.0))
+    run = federation.submit(run_of("full", 1, train_seconds=0.5))
     federation.wait_round(run, 1)
     full.fill()
     federation.until(
@@ -181,30 +181,25 @@ def test_too_many_open_files_are_waited_for(setup, name):
     assert federation.wait(again)["model_sha256"] == ended["model_sha256"]
 
 
-FEW_FILES = ("prlimit", "--nofile=64:64")
+FEW = 64
 TOO_FEW_FILES = ("prlimit", "--nofile=20:20")
+
+
+def allow(daemon, files):
+    """Let a daemon that starts have no more files open than this, and no more than this ever."""
+    psutil.Process(daemon.pid).rlimit(resource.RLIMIT_NOFILE, (files, files))
 
 
 @pytest.mark.skipif(shutil.which("prlimit") is None, reason="needs the program prlimit (util-linux)")
 def test_few_open_files_from_the_start_suffice_and_too_few_are_refused_in_words(setup):
     federation, *_ = setup
     federation.stop_node(0)
-    federation.stop_coordinator()
-    where = ["--data-dir", federation.coordinator_dir, "--listen", federation.coordinator_address]
-    refused = [
-        subprocess.Popen(
-            [*TOO_FEW_FILES, sys.executable, "-m", "covey.cli.main", *map(str, command)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for command in (["coordinator", "start", *where], ["node", "start", "--data-dir", federation.node_dir(0)])
-    ]
-    for daemon in refused:
-        said, _ = daemon.communicate(timeout=60)
-        assert "only 20 files may be open at once, and a daemon needs 64 at least: raise LimitNOFILE" in said
-        assert daemon.returncode == 1
-    federation.start_coordinator(under=FEW_FILES)
-    federation.start_node(0, under=FEW_FILES)
+    command = [sys.executable, "-m", "covey.cli.main", "node", "start", "--data-dir", federation.node_dir(0)]
+    refused = subprocess.Popen([*TOO_FEW_FILES, *command], stderr=subprocess.PIPE, text=True)
+    allow(federation.restart_coordinator(), FEW)
+    _, said = refused.communicate(timeout=60)
+    assert refused.returncode == 1
+    assert "only 20 files may be open at once, and a daemon needs 64 at least: raise LimitNOFILE" in said
+    allow(federation.start_node(0), FEW)
     federation.wait_connected(2)
     assert federation.wait(federation.submit(run_of("from-the-start", 8)))["state"] == "completed"

@@ -135,3 +135,20 @@ def test_killed_daemons_go_on_with_what_they_keep(federation, method):
         options=["--allow-paths"],
     )
     assert run["model_sha256"] == whole["model_sha256"]
+
+
+def test_a_node_that_lost_its_control_variate_goes_on_and_the_centre_says_so(federation):
+    run = federation.submit(text_of("scaffold", "scaffold-lost", 14))
+    federation.wait_round(run, 2)
+    federation.kill_node(0)
+    (federation.node_dir(0) / "state" / "carried.json").unlink()
+    federation.start_node(0)
+    assert federation.wait(run, timeout_s=120)["state"] == "completed"
+    where = ("--data-dir", federation.coordinator_dir)
+    (notice,) = json.loads(federation.cli("run", "show", run, "--json", *where))["notices"]
+    assert (notice["kind"], notice["round"] >= 2) == ("node-notice", True)
+    assert "it began anew without that" in notice["reason"]
+    assert f"warning: {notice['node']}, round {notice['round']}: what it kept" in federation.cli(
+        "run", "show", run, *where
+    )
+    assert json.loads(federation.cli("run", "audit", run, "--json", *where))["ok"]

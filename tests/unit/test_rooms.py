@@ -14,6 +14,8 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = ("aggregation", "benchmarks", "coordinator", "covey", "node", "storage")
 MOST_FILES = 18
 """A room has about a dozen; beyond this it is cut."""
+MOST_LINES = 400
+"""Of a file, which should have about 120: beyond this it is cut."""
 PLUG_INS = {"aggregation", "covey/codecs"}
 """A file a plug-in: as many as there are."""
 TOOLS = ("benchmarks/", "covey/testing/")
@@ -92,6 +94,12 @@ def test_a_room_has_about_a_dozen_files() -> None:
     sizes = Counter(Path(name).parent.as_posix() for name in sources() if not name.endswith("__init__.py"))
     assert len(sizes) > 50
     assert {room: files for room, files in sizes.items() if files > MOST_FILES and room not in PLUG_INS} == {}
+
+
+def test_a_file_is_not_too_long() -> None:
+    lengths = {name: len(text.splitlines()) for name, text in sources().items()}
+    assert len(lengths) > 500
+    assert {name: lines for name, lines in lengths.items() if lines > MOST_LINES} == {}
 
 
 def test_every_room_says_what_lives_there() -> None:

@@ -180,7 +180,7 @@ class AsyncMode(Mode):
     async def _close(self, action: ev.CloseAssignment) -> None:
         run = self._run
         self._open.pop(action.node, None)
-        run.entered(action.node, NodeProgress(action.verdict))
+        run.progress.entered(action.node, NodeProgress(action.verdict))
         if not await self._record_outcome(action.number, action.node, action.verdict, action.reason):
             await run.driver.take(UpdateStored(action.node, action.number, self._services.clock()))
             return
@@ -314,7 +314,7 @@ class AsyncMode(Mode):
         step = outcome.step
         self._earlier = kept_after(self._earlier, outcome.judged, step.record)
         self._unsigned = [] if step.version else [*self._unsigned, *signed_verdicts(outcome.judged)]
-        self._run.bytes_sent = 0
+        self._run.progress.bytes_sent = 0
         updates = list(step.judged)
         self._feedback.note(updates)
         self._count_decision(outcome, updates)

@@ -119,7 +119,7 @@ class RoundsMode(Mode):
             return AssignmentInputs(node_state=description.node_state, wanted=wanted, phase=phase, params=params)
         broadcast = _state(base, "broadcast")
         files = input_files(description, base, node, self._content)
-        self._run.sent(node, sum(len(file.data) for file in files))
+        self._run.progress.sent(node, sum(len(file.data) for file in files))
         return AssignmentInputs(
             change=self._change_for(node),
             broadcast=self._content(broadcast) if broadcast else b"",
@@ -138,7 +138,7 @@ class RoundsMode(Mode):
             return None
         small = change.size_bytes <= INLINE_BYTES
         data = self._content(change) if small else b""
-        self._run.sent(node, len(data))
+        self._run.progress.sent(node, len(data))
         return msg.Change(change, self._before.artifact.digest if self._before else "", data)
 
     # -- taking the run up ----------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ class RoundsMode(Mode):
         restored = await run.persist(restore, run.record, run.run.run, policy)
         if restored.round:  # what came in before the restart counts
             updates = await run.persist(run.record.updates, run.run.run, restored.round)
-            run.bytes_received = sum(update.bytes for update in updates)
+            run.progress.bytes_received = sum(update.bytes for update in updates)
             record = await run.persist(run.record.round, run.run.run, restored.round)
             self._opened_at = self._monotonic(record.started_at)
             self._collecting_since = time.monotonic()
@@ -185,14 +185,14 @@ class RoundsMode(Mode):
         run = self._run
         now = await run.open(action.round, action.attempt, action.invited, run.newest(), action.roster)
         if action.attempt == 1:
-            run.bytes_received = run.bytes_sent = 0
-            run.progress, self._opened_at = {}, self._monotonic(now)
+            run.progress.bytes_received = run.progress.bytes_sent = 0
+            run.progress.nodes, self._opened_at = {}, self._monotonic(now)
         else:
             self._services.metrics.round_ended("retried")
         self._collecting_since, self._params = time.monotonic(), {}
         for node in action.invited:
             phase = "invited" if node in self._services.nodes else "away"
-            run.progress.setdefault(node, NodeProgress(phase, since=now))
+            run.progress.nodes.setdefault(node, NodeProgress(phase, since=now))
         run.log.info("round opened", round=action.round, attempt=action.attempt, invited=len(action.invited))
 
     async def _open_phase(self, action: ev.OpenPhase) -> None:
@@ -205,10 +205,10 @@ class RoundsMode(Mode):
         opens = [{"phase": action.phase, "node": node, "params": text} for node, text in action.params.items()]
         record = self._step(action.round, action.closed, rejected, self._services.now())
         step = MadeStep(job, result, replace(record, opens=tuple(opens)), rejected)
-        await run.commit(step, bytes_received=run.bytes_received)
+        await run.commit(step, bytes_received=run.progress.bytes_received)
         self._params, self._closing, self._collecting_since = dict(action.params), Closing(), time.monotonic()
         for node in {update.node for update in rejected}:
-            run.entered(node, NodeProgress("rejected"))
+            run.progress.entered(node, NodeProgress("rejected"))
         self._services.metrics.judged((update.node, "rejected") for update in rejected)
         run.log.info("phase opened", round=action.round, phase=action.phase, asked=list(action.params))
 
@@ -235,7 +235,7 @@ class RoundsMode(Mode):
 
     async def _record_outcome(self, action: ev.RecordOutcome) -> None:
         run, at, phase, reason = self._run, self._services.now(), action.phase, action.reason
-        if (progress := run.progress.get(action.node)) is not None and progress.waits_for:
+        if (progress := run.progress.nodes.get(action.node)) is not None and progress.waits_for:
             reason = f"{reason}; it waited: {progress.waits_for}"
         outcome = UpdateRecord(
             run.run.run, action.round, action.node, action.verdict, reason, received_at=at, phase=phase
@@ -257,7 +257,7 @@ class RoundsMode(Mode):
     def _note_outcome(self, action: ev.RecordOutcome) -> None:
         run, reason = self._run, action.reason
         run.log.info("no update", node=action.node, round=action.round, verdict=action.verdict, reason=reason)
-        run.entered(action.node, NodeProgress(action.verdict))
+        run.progress.entered(action.node, NodeProgress(action.verdict))
         self._services.metrics.judged([(action.node, action.verdict)])
 
     # -- aggregation ----------------------------------------------------------------------------------------------
@@ -335,7 +335,7 @@ class RoundsMode(Mode):
         record = self._step(action.round, self.open_phase(""), verdicts, version.created_at)
         step = MadeStep(job, result, replace(record, version=version.version), verdicts, version)
         self._before = run.base
-        await run.commit(step, bytes_received=run.bytes_received)
+        await run.commit(step, bytes_received=run.progress.bytes_received)
         self._closing = Closing()
         self._feedback.note(verdicts)
         self._count_commit(version, verdicts, took_s)

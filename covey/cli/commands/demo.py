@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from covey.cli.views.demo_outcome import Outcome
 
 MAX_NODES = 32
+NODES, GOSSIP_NODES = 4, 3
 DEMO_FIELDS = (
     "folder",
     "data_dir",
@@ -31,25 +32,74 @@ DEMO_FIELDS = (
     f"run ({', '.join(RUN_FIELDS)})",
     "rounds (as `covey round list --json`)",
 )
+GOSSIP_FIELDS = (
+    "folder",
+    "nodes",
+    "data_dirs",
+    "steps",
+    "seconds",
+    "mass (as `covey gossip audit --json`)",
+    "model",
+    "model_sha256",
+    "spread",
+    "metrics",
+)
 
 
 @click.command(
     cls=Command,
-    examples=("covey demo", "covey demo --nodes 8 --rounds 50 --keep ~/covey-demo", "covey demo --json"),
-    json_fields=DEMO_FIELDS,
+    examples=(
+        "covey demo",
+        "covey demo --nodes 8 --rounds 50 --keep ~/covey-demo",
+        "covey demo --gossip",
+        "covey demo --json",
+    ),
+    json_fields=(*DEMO_FIELDS, f"or with --gossip: {', '.join(GOSSIP_FIELDS)}"),
 )
-@click.option("--nodes", type=click.IntRange(1, MAX_NODES), default=4, show_default=True, help="How many nodes.")
-@click.option("--rounds", type=click.IntRange(min=1), default=20, show_default=True, help="How many rounds.")
+@click.option("--gossip", is_flag=True, help="Without a coordinator: nodes exchange models with each other.")
+@click.option(
+    "--nodes",
+    type=click.IntRange(1, MAX_NODES),
+    help=f"How many nodes [default: {NODES}, with --gossip {GOSSIP_NODES}].",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="How many rounds; with --gossip, steps of each node.",
+)
 @click.option("--keep", type=FOLDER, help="The folder for everything [default: a new temporary one].")
 @json_option
-def demo(nodes: int, rounds: int, keep: Path | None, as_json: bool) -> None:
+def demo(gossip: bool, nodes: int | None, rounds: int, keep: Path | None, as_json: bool) -> None:
     """Train on real images, here and now.
 
     Starts one coordinator and some nodes as processes on this machine. They speak mutually authenticated
-    gRPC, as they would between machines. Everything stays in one folder, to look at.
+    gRPC, as they would between machines. Everything stays in one folder, to look at. With --gossip there is no
+    coordinator: nodes train on unlike data, exchange models with each other, and at the end all mass is audited.
     """
     started = time.monotonic()
-    folder = _new_folder(keep)
+    if gossip:
+        _gossip(_new_folder(keep), nodes or GOSSIP_NODES, rounds, started, as_json=as_json)
+    else:
+        _rounds(_new_folder(keep), nodes or NODES, rounds, started, as_json=as_json)
+
+
+def _gossip(folder: Path, nodes: int, steps: int, started: float, *, as_json: bool) -> None:
+    click.echo(f"{nodes} nodes start, and no coordinator; everything is in {folder}", err=True)
+    from covey.cli.views import demo_gossip
+
+    with interrupted_by_signals():
+        outcome = demo_gossip.demonstrate(folder, nodes, steps, started, quiet=as_json)
+    if as_json:
+        print_json(outcome.to_json())
+    else:
+        demo_gossip.show(outcome, running_program())
+    if not outcome.mass.is_exact:
+        raise Failure("the accounts do not agree: " + "; ".join(outcome.mass.findings))
+
+
+def _rounds(folder: Path, nodes: int, rounds: int, started: float, *, as_json: bool) -> None:
     click.echo(f"a coordinator and {nodes} nodes start; everything is in {folder}", err=True)
     from covey.client.experiments.local_federation import local
 

@@ -102,6 +102,7 @@ def _newest(connection: Connection, run: str) -> int:
         f"nodes (of an open round; a list of: {', '.join(PROGRESS_FIELDS)})",
         "capped (the share of the examples, by node, of those that weights.max_share bounds)",
         "bytes_resent_up, bytes_resent_down (what went twice because transfers broke)",
+        "nodes_count (how many nodes an open round has; of more than 100, `nodes` has those that changed last)",
     ),
 )
 @click.argument("run")
@@ -121,7 +122,8 @@ def show_round(run: str, number: int | None, as_json: bool, target: Target) -> N
         nodes = plain_list(detail.nodes, PROGRESS_FIELDS)
         beside = {"updates": updates, "version": version, "nodes": nodes, "capped": dict(detail.capped)}
         twice = {"bytes_resent_up": detail.bytes_resent_up, "bytes_resent_down": detail.bytes_resent_down}
-        print_json({**plain(detail.round, ROUND_FIELDS), **beside, **twice})
+        count = {"nodes_count": detail.nodes_count}
+        print_json({**plain(detail.round, ROUND_FIELDS), **beside, **twice, **count})
         return
     from covey.cli.views import tables
 

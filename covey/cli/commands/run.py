@@ -1,15 +1,14 @@
-"""`covey run`: submit a run, follow it, stop it, take its model away, and audit it."""
+"""`covey run`: submit a run, follow it, stop it, and take its model away."""
 
 from __future__ import annotations
 
-import gc
-import sys
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from covey.cli.commands.run_checks import audit, bundle, debug, replay
 from covey.cli.framework.command import Failure, Group, print_json
 from covey.cli.framework.connecting import connected
 from covey.cli.framework.fields import (
@@ -22,17 +21,7 @@ from covey.cli.framework.fields import (
     plain,
     plain_list,
 )
-from covey.cli.framework.options import (
-    EXISTING_FILE,
-    FILE,
-    FOLDER,
-    VersionName,
-    json_option,
-    named_paths,
-    target_of,
-    target_options,
-    where_options,
-)
+from covey.cli.framework.options import EXISTING_FILE, FILE, VersionName, json_option, target_options
 from covey.cli.framework.pages import DEFAULT_PAGE, note_more, page_options
 
 if TYPE_CHECKING:
@@ -44,12 +33,11 @@ WATCH_FIELDS = (
     "(one object a line, for each change)",
     f"run ({', '.join(RUN_FIELDS)})",
     f"rounds (those that changed: {', '.join(ROUND_FIELDS)})",
-    f"nodes ({', '.join(PROGRESS_FIELDS)})",
+    f"nodes (of more than 100, those that began something else last: {', '.join(PROGRESS_FIELDS)})",
+    "nodes_count",
 )
-REPLAY_FIELDS = ("run", "ok", "decisions", "versions", "model_sha256", "problems")
 LOG_FIELDS = ("at", "what", "round", "node", "text")
 DELETED_FIELDS = ("run", "files", "bytes")
-AUDIT_FIELDS = ("run", "ok", "commits", "updates", "pruned", "problems", "notes")
 
 
 @click.group(cls=Group, examples=("covey run submit digits.toml --watch", "covey run show digits --json"))
@@ -124,6 +112,7 @@ def list_runs(before: str, limit: int | None, whole: bool, as_json: bool, target
         *RUN_DETAIL_FIELDS,
         f"contributions (a list of: {', '.join(CONTRIBUTION_FIELDS)})",
         "code (the digest of the task's code, by node of the newest round)",
+        "notices (what went wrong though the run went on; a list of: at, kind, node, round, reason)",
     ),
 )
 @click.argument("run")
@@ -134,19 +123,21 @@ def list_runs(before: str, limit: int | None, whole: bool, as_json: bool, target
 def show(run: str, after: str, limit: int | None, whole: bool, as_json: bool, target: Target) -> None:
     """Show RUN: its state, what it waits for, its newest model, and what each node contributed.
 
-    It ends with a warning for each node that contributed to less than it was asked for. Also works while the
-    coordinator is stopped.
+    It ends with a warning for each node that contributed to less than it was asked for, for each update that was lost
+    on the coordinator, and for each node that had lost what it kept of the run. Also works while the coordinator is
+    stopped.
     """
-    from covey.cli.views.contributions import shortfalls
+    from covey.cli.views.contributions import NEWEST_EVENTS, notice_lines, notices, shortfalls
 
     size = None if whole else limit or DEFAULT_PAGE
     with connected(target) as connection:
         shown = connection.run(run)
         page = list(islice(connection.every_contribution(shown, after=after), size))
-        warnings = [] if as_json else shortfalls(shown, connection.every_contribution(shown))
+        happened = notices(connection.events(run=shown, limit=NEWEST_EVENTS))
+        warnings = [] if as_json else shortfalls(shown, connection.every_contribution(shown)) + notice_lines(happened)
         code = connection.code_of(shown, {contribution.node for contribution in page})
     if as_json:
-        beside = {"contributions": plain_list(page, CONTRIBUTION_FIELDS), "code": code}
+        beside = {"contributions": plain_list(page, CONTRIBUTION_FIELDS), "code": code, "notices": happened}
         print_json(plain(shown, RUN_DETAIL_FIELDS) | beside)
     else:
         from covey.cli.views import tables
@@ -173,11 +164,12 @@ def watch(run: str, as_json: bool, target: Target) -> None:
 
 
 def _follow(connection: Connection, run: str, as_json: bool) -> None:
+    from covey.cli.views.contributions import NEWEST_EVENTS, notice_lines, notices, shortfalls
     from covey.cli.views.run_views import show_to_end, view_for
-    from covey.cli.views.tables import shortfalls
 
     ended = show_to_end(connection, run, view_for(as_json))
-    for line in shortfalls(ended, connection.contributions(ended)):
+    happened = notices(connection.events(run=ended, limit=NEWEST_EVENTS))
+    for line in [*shortfalls(ended, connection.contributions(ended)), *notice_lines(happened)]:
         click.echo(line, err=as_json)  # JSON has it in the rounds
     if ended.state != "completed":
         raise Failure(f"run {ended.run} is {ended.state}: {ended.reason or 'no reason was given'}")
@@ -283,135 +275,5 @@ def export(run: str, path: Path, version: Any, node: str, as_json: bool, target:
         click.echo(f"version {written.version}, {written.bytes} bytes, written to {path}")
 
 
-@run.command(
-    examples=(
-        "covey run audit digits --data-dir /srv/covey",
-        "covey run audit digits --json",
-        "covey run audit digits.bundle --identity ~/audit",
-        "covey run audit digits --data-dir /srv/covey --receipts /srv/node/receipts/3f0c9a5d7e21.jsonl",
-    ),
-    json_fields=AUDIT_FIELDS,
-)
-@click.argument("run", metavar="RUN|BUNDLE")
-@click.option(
-    "--receipts",
-    type=EXISTING_FILE,
-    multiple=True,
-    help="A node's receipts/RUN.jsonl: updates that must be on record. May be repeated.",
-)
-@json_option
-@where_options
-def audit(
-    run: str,
-    receipts: tuple[Path, ...],
-    as_json: bool,
-    data_dir: Path | None,
-    server: str | None,
-    identity: Path | None,
-) -> None:
-    """Compare what is shown of RUN with what was signed of it. Exit code 1 if anything is wrong.
-
-    Also works while the coordinator is stopped, and with a BUNDLE (a file that `covey run bundle` wrote) without any
-    coordinator: --identity is then the folder of an admin or auditor, whose keys are trusted.
-    """
-    from covey.cli.views.reports import audit_text
-
-    gc.disable()  # millions of rows that all stay until the end: looking through them for garbage costs a quarter
-    lines = [line for path in receipts for line in path.read_bytes().splitlines()]
-    if Path(run).is_file():
-        from covey.client.audit.bundle import audit_bundle
-
-        trusted = identity if identity is not None or data_dir is None else data_dir / "admin"
-        if trusted is None:
-            raise click.UsageError("say whose keys to trust: --identity DIR, the folder of an admin or auditor")
-        report = audit_bundle(Path(run), trusted, lines)
-    else:
-        with connected(target_of(data_dir, server, identity)) as connection:
-            report = connection.audit(run, lines)
-    if as_json:
-        print_json(plain(report, AUDIT_FIELDS))
-    else:
-        click.echo(audit_text(report))
-    if not report.ok:
-        raise Failure(f"{len(report.problems)} problems were found in run {report.run}")
-
-
-@run.command(
-    examples=("covey run bundle digits --to digits.bundle --data-dir /srv/covey",), json_fields=("run", "file", "rows")
-)
-@click.argument("run")
-@click.option("--to", "path", type=FILE, required=True, help="The file to write.")
-@json_option
-@target_options
-def bundle(run: str, path: Path, as_json: bool, target: Target) -> None:
-    """Write all that an audit of RUN needs into one file, for somebody who cannot reach the coordinator.
-
-    It holds the record of the run and its signatures, no models and no updates.
-    """
-    with connected(target) as connection:
-        rows = connection.bundle(run, path)
-    if as_json:
-        print_json({"run": run, "file": str(path), "rows": rows})
-    else:
-        click.echo(
-            f"{rows} rows of run {run} written to {path}; check them with: covey run audit {path} --identity DIR"
-        )
-
-
-@run.command(
-    examples=(
-        "covey run replay digits --data-dir /srv/covey",
-        "covey run replay scans --data-dir /srv/covey --allow-paths --path trusted=/srv/scans",
-        "covey run replay digits --json",
-    ),
-    json_fields=REPLAY_FIELDS,
-)
-@click.argument("run")
-@click.option("--data-dir", type=FOLDER, envvar="COVEY_HOME", required=True, help="The coordinator's data directory.")
-@click.option("--store", "store_url", envvar="COVEY_STORE", help="The database's URL, where it is not SQLite.")
-@click.option("--allow-paths", is_flag=True, help="Let the run name tasks and rules as package.module:Class.")
-@click.option("--path", "paths", multiple=True, metavar="NAME=PATH", help="Where the task finds central data.")
-@json_option
-def replay(
-    run: str, data_dir: Path, store_url: str | None, allow_paths: bool, paths: tuple[str, ...], as_json: bool
-) -> None:
-    """Make every round, or decision, of RUN again from its stored updates, and compare the models.
-
-    It needs the files of all updates: give the run a large enough [keep] updates. The coordinator may be running.
-    Exit code 1 if anything comes out differently.
-    """
-    from covey.cli.views.reports import replay_text
-    from covey.client.replay import replay_run
-
-    with click.progressbar(length=1000, label="replay", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
-
-        def show(done: int, whole: int) -> None:
-            bar.update(done * 1000 // whole - bar.pos)
-
-        report = replay_run(
-            data_dir, run, store_url=store_url, allow_path=allow_paths, data_paths=named_paths(paths), on_progress=show
-        )
-    if as_json:
-        print_json(plain(report, REPLAY_FIELDS))
-    else:
-        click.echo(replay_text(report))
-    if not report.ok:
-        raise Failure(f"run {report.run} does not come out as recorded")
-
-
-@run.command(examples=("covey run debug /srv/covey/events/3f0c9a5d7e21.jsonl",))
-@click.argument("log", type=EXISTING_FILE)
-def debug(log: Path) -> None:
-    """Replay LOG, a file of `events` in a coordinator's data directory, and print every event with its actions.
-
-    It ends with the machine's state. No coordinator, record or worker is needed. Exit code 1 where the machine asks for
-    other actions than were recorded.
-    """
-    from covey.cli.views.debugging import print_log
-    from covey.client.event_log import unfinished_lines
-
-    differences = print_log(log, click.echo)
-    for number in unfinished_lines(log):
-        click.echo(f"line {number} is unfinished, as a crash leaves it: what came after it is not in the log", err=True)
-    if differences:
-        raise Failure(f"{differences} events led to other actions than were recorded in {log}")
+for command in (audit, bundle, replay, debug):
+    run.add_command(command)

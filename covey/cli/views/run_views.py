@@ -92,6 +92,7 @@ class JsonLines(_Quiet):
                 "run": plain(change.run, RUN_FIELDS),
                 "rounds": plain_list(change.rounds, ROUND_FIELDS),
                 "nodes": plain_list(change.nodes, PROGRESS_FIELDS),
+                "nodes_count": change.nodes_count,
             }
         )
 
@@ -189,7 +190,7 @@ class LiveTable:
         metrics = tables.main_metrics(self._metrics)
         parts: list[Any] = [run_line(change.run), *tables.round_table(list(self._rounds.values()), metrics)]
         if change.nodes and not change.run.ended:
-            parts += tables.progress_table(change.nodes)
+            parts += tables.progress_table(change.nodes, change.nodes_count)
         if self._away:
             parts.append(Text(self._away, style="yellow"))
         return Stack(*parts)

@@ -260,7 +260,12 @@ def round_details(detail: RoundDetail) -> list[Any]:
             *(row for update in detail.updates for row in missing_rows(update.missing, f" of {update.node}")),
         ]
     )
-    return [round_table([detail.round]), updates, progress_table(detail.nodes) if detail.nodes else None, facts]
+    return [
+        round_table([detail.round]),
+        updates,
+        progress_table(detail.nodes, detail.nodes_count) if detail.nodes else None,
+        facts,
+    ]
 
 
 def _resent(detail: RoundDetail) -> str:
@@ -269,8 +274,8 @@ def _resent(detail: RoundDetail) -> str:
     return ", ".join(f"{amount(count)} {what}" for what, count in ways if count)
 
 
-def progress_table(nodes: Iterable[NodeProgress]) -> list[Any]:
-    """What each node of an open round does now, and since when."""
+def progress_table(nodes: Sequence[NodeProgress], count: int = 0) -> list[Any]:
+    """What nodes of an open round do now, and since when; `count`: how many it has, if not all are given."""
     columns = [Column("NODE"), Column("DOES"), *(Column(name, right=True) for name in ("STEP", "LOSS", "IN", "OUT"))]
     return listing(
         [*columns, Column("SINCE")],
@@ -286,7 +291,7 @@ def progress_table(nodes: Iterable[NodeProgress]) -> list[Any]:
             )
             for node in nodes
         ],
-    )
+    ) + ([Text(f"and {count - len(nodes)} more nodes")] if count > len(nodes) else [])
 
 
 def _code(detail: RoundDetail) -> str:

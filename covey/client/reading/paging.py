@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 
 from covey.client.reading.record import Record
 from covey.client.reading.translation import detail_of, value_of, values_of
-from covey.client.values import Admin, Contribution, Event, Node, Round, RoundDetail, Run
+from covey.client.values import Admin, Contribution, Event, Node, Round, RoundDetail, Run, Update
 from covey.protos import admin_pb2 as pb
 
 PAGE = 500
@@ -52,6 +52,22 @@ async def round_detail(record: Record, run: str, number: int) -> RoundDetail:
         page = await record.round(run, number, page.next)
         whole.updates.extend(page.updates)
     return detail_of(whole)
+
+
+async def updates(
+    record: Record, run: str, number: int, nodes: Collection[str] | None = None
+) -> AsyncGenerator[Update]:
+    """A round's updates by node, a page at a time; with `nodes`, those from the first of them to the last."""
+    after, last = (min(nodes)[:-1], max(nodes)) if nodes else ("", None)
+    while True:
+        page = await record.round(run, number, after)
+        for update in values_of(Update, page.updates):
+            if last is not None and update.node > last:
+                return
+            yield update
+        after = page.next
+        if not after:
+            return
 
 
 async def contributions(record: Record, run: str, after: str = "") -> AsyncGenerator[Contribution]:

@@ -92,12 +92,18 @@ def detail_of(message: pb.RoundDetail) -> RoundDetail:
         values_of(NodeProgress, message.nodes),
         bytes_resent_up=message.resent_up,
         bytes_resent_down=message.resent_down,
+        nodes_count=max(message.nodes_count, len(message.nodes)),
     )
 
 
 def change_of(message: pb.RunStatus) -> Change:
     """What changed of a run."""
-    return Change(value_of(Run, message.run), values_of(Round, message.rounds), values_of(NodeProgress, message.nodes))
+    return Change(
+        value_of(Run, message.run),
+        values_of(Round, message.rounds),
+        values_of(NodeProgress, message.nodes),
+        max(message.nodes_count, len(message.nodes)),  # older coordinators name all, and do not count them
+    )
 
 
 def node_detail_of(message: pb.NodeDetail) -> NodeDetail:

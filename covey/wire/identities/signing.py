@@ -129,10 +129,12 @@ class UpdateStatement:
     """Of the round."""
     code: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")] = ""
     """SHA-256 (hex) of the task's code that trained; empty: not said."""
+    notice: Annotated[str, Field(max_length=MAX_METRIC_REASON), AfterValidator(printable)] = ""
+    """What went wrong on the node, in words, though it could train; empty: nothing."""
     covey: Literal["update/1"] = field(default="update/1", kw_only=True, repr=False)
 
     def to_bytes(self) -> bytes:
-        """The statement's canonical bytes; a phase of 1 and an empty `code` are left out.
+        """The statement's canonical bytes; a phase of 1, and an empty `code` or `notice`, are left out.
 
         Raises:
             LimitExceeded: The weight or a metric is not a finite number.
@@ -143,7 +145,7 @@ class UpdateStatement:
         pairs = {name: [float(total), float(count)] for name, (total, count) in counted(self.metrics).items()}
         metrics = pairs | missing(self.metrics)
         parts = [vars(part) | {"options": dict(part.options)} for part in self.parts]
-        usual = {"phase": 1, "code": ""}
+        usual = {"phase": 1, "code": "", "notice": ""}
         fields = {name: value for name, value in vars(self).items() if name not in usual or value != usual[name]}
         return canonical_json({**fields, "parts": parts, "metrics": metrics})
 

@@ -38,6 +38,7 @@ class RunState:
         round: The newest update's.
         own: The files that count whatever became of the updates.
         staged_own: Those that the newest update brings; they count from the next round on.
+        lost_before: The round before whose training all of this was found to be gone; 0: not in its newest.
     """
 
     run: str
@@ -47,6 +48,7 @@ class RunState:
     round: int = 0
     own: State = field(default_factory=dict)
     staged_own: State = field(default_factory=dict)
+    lost_before: int = 0
 
     @property
     def files(self) -> tuple[State, ...]:
@@ -63,7 +65,8 @@ class RunStates:
 
     def settle(self, run: str, feedback: msg.Feedback, number: int) -> State:
         """The state to train from in round `number`, now that the run has decided on an update."""
-        if feedback.update and run not in self._states:
+        is_lost = bool(feedback.update) and run not in self._states
+        if is_lost:
             log.warning(
                 "what this node kept of a run is gone: it trains on as if it had just come", run=run, round=number
             )
@@ -72,18 +75,23 @@ class RunStates:
         accepted = now.staged if is_accepted else now.accepted
         # A training of this very round that is done again was not finished: it starts from where it started.
         own = now.staged_own if now.update and now.round != number else now.own
-        self._put(RunState(run, accepted, own=own))
+        was_lost = number if is_lost or now.lost_before == number else 0  # also when that training is done again
+        self._put(RunState(run, accepted, own=own, lost_before=was_lost))
         return {**accepted, **own}
 
     def stage(self, update: FinishedUpdate, state: State, own: State) -> None:
         """Note what a finished update brings, if it is accepted, and in any case."""
         now = self._states.get(update.run, RunState(update.run))
-        self._put(RunState(update.run, now.accepted, update.digest, state, update.round, now.own, own))
+        self._put(RunState(update.run, now.accepted, update.digest, state, update.round, now.own, own, now.lost_before))
 
     def own_state(self, run: str) -> State:
         """The newest state that counts whatever became of the updates."""
         now = self._states.get(run, RunState(run))
         return now.staged_own if now.update else now.own
+
+    def lost_before(self, run: str) -> int:
+        """The round before whose training what was kept of the run was found to be gone; 0: not in its newest round."""
+        return self._states.get(run, RunState(run)).lost_before
 
     def forget(self, run: str) -> None:
         """The run has ended."""
@@ -146,6 +154,10 @@ class LocalStates:
         """The newest state that counts whatever became of the updates. Does not block."""
         return self._states.own_state(run)
 
+    def lost_before(self, run: str) -> int:
+        """As `RunStates.lost_before`. Does not block."""
+        return self._states.lost_before(run)
+
     def forget(self, run: str) -> None:
         """The run has ended; its state is dropped from the file, too."""
         with self._lock:
@@ -190,6 +202,7 @@ def _to_json(state: RunState) -> dict[str, Any]:
         "round": state.round,
         "own": files(state.own),
         "staged_own": files(state.staged_own),
+        "lost_before": state.lost_before,
     }
 
 
@@ -199,4 +212,5 @@ def _from_json(data: Mapping[str, Any]) -> RunState:
 
     own, staged_own = files(data.get("own", {})), files(data.get("staged_own", {}))  # not in older versions' files
     accepted, staged = files(data["accepted"]), files(data["staged"])
-    return RunState(data["run"], accepted, data["update"], staged, data.get("round", 0), own, staged_own)
+    numbers = data.get("round", 0), data.get("lost_before", 0)
+    return RunState(data["run"], accepted, data["update"], staged, numbers[0], own, staged_own, numbers[1])

@@ -53,6 +53,10 @@ class NodeStore(Store):
         return self._state.settle(run, feedback, number)
 
     @override
+    def lost_before(self, run: str) -> int:
+        return self._state.lost_before(run)
+
+    @override
     def own_state(self, run: str) -> State:
         return self._state.own_state(run)
 

@@ -152,10 +152,13 @@ class SqliteRecord(Record[Artifact]):
         """Note how this node's part is over."""
         self._put("end", lambda connection: _note_end(connection, how, reason), lambda: None)
 
-    def close(self) -> None:
-        """Write what waits, and end the thread. Blocking."""
+    def note_spans(self) -> None:
+        """Note all that the diary has: the node stops."""
         if spans := rows.span_rows(self._diary.taken_out(all_of_it=True)):
             self._put("spans", lambda connection: _note_spans(connection, spans), lambda: None)
+
+    def close(self) -> None:
+        """Write what waits, and end the thread. Blocking."""
         self._queue.put(None)
         self._thread.join()
         self._engine.dispose()

@@ -11,9 +11,12 @@ import uuid
 import pytest
 from click.testing import CliRunner
 
-from covey.cli.commands.demo import DEMO_FIELDS, running_program
+from covey.cli.commands.demo import DEMO_FIELDS, GOSSIP_FIELDS, running_program
 from covey.cli.framework.command import INTERRUPTED
 from covey.cli.main import covey
+from covey.cli.views.demo_gossip import GossipDemo, show
+from covey.client.gossip_consensus import Consensus
+from covey.gossip.audit import MassAudit
 from covey.testing.launch.processes import marked_processes, wait_until
 
 pytestmark = pytest.mark.processes
@@ -110,6 +113,33 @@ def test_every_command_that_a_demo_prints_at_its_end_works_as_printed(start, tmp
         done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, (line, done.stderr)
     assert (tmp_path / "digits.safetensors").stat().st_size > 0
+
+
+def test_a_demo_of_gossip_ends_with_the_audit_and_the_consensus(start, tmp_path):
+    child = start("demo", "--gossip", "--rounds", 12, "--keep", tmp_path / "demo", "--json")
+    out, err = child.communicate(timeout=100)
+    assert child.returncode == 0, err
+    assert start.left() == []
+    shown = json.loads(out)
+    assert list(shown) == [name.partition(" ")[0] for name in GOSSIP_FIELDS]
+    assert shown["nodes"] == ["node-1", "node-2", "node-3"]
+    assert (shown["mass"]["exact"], shown["mass"]["live"], shown["mass"]["in_flight"]) == (True, 3 << 52, 0)
+    assert shown["metrics"]["accuracy"] > 0.5
+    assert os.path.getsize(shown["model"]) > 10_000
+    assert ask(shown["data_dirs"][0], "gossip", "status")["steps"] == 12
+
+
+def test_what_a_demo_of_gossip_says_at_its_end(capsys, tmp_path):
+    consensus = Consensus("digits", "ab", 2.0, 0.25, (), {"accuracy": 0.875})
+    mass = MassAudit(2 << 52, 0, 2 << 52, 0, 0, ())
+    folders = (tmp_path / "a node", tmp_path / "b")
+    outcome = GossipDemo(tmp_path, ("a", "b"), folders, 6, mass, tmp_path / "mean.safetensors", consensus, 1.0)
+    assert list(outcome.to_json()) == [name.partition(" ")[0] for name in GOSSIP_FIELDS]
+    show(outcome, "covey")
+    said = capsys.readouterr().out
+    assert "exact: 2 live, 2 minted" in said
+    assert "accuracy 0.875" in said
+    assert f"covey gossip audit {shlex.quote(str(folders[0]))} {folders[1]}\n" in said
 
 
 @pytest.fixture

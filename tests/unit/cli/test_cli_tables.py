@@ -1,7 +1,7 @@
 import pytest
 
 from covey.cli.views import contributions, tables
-from covey.client.values import Contribution, Node, Round, RoundDetail, Run, Update
+from covey.client.values import Contribution, Event, Node, Round, RoundDetail, Run, Update
 
 
 @pytest.mark.parametrize(
@@ -105,3 +105,18 @@ def test_a_node_that_contributed_to_less_than_it_was_asked_for_is_warned_of():
 def test_times_carry_their_zone():
     assert tables.when(1.8e9)[-6] in "+-"
     assert tables.when(None) == ""
+
+
+def test_what_went_wrong_though_the_run_went_on_is_a_warning():
+    lost = Event(9.0, "update-lost", "r", "n1", {"round": 3, "reason": "its files were damaged"})
+    happened = contributions.notices([lost, Event(8.0, "run-started", "r"), Event(7.0, "node-notice", "r", "n2", {})])
+    assert [(item["kind"], item["node"], item["round"]) for item in happened] == [
+        ("update-lost", "n1", 3),
+        ("node-notice", "n2", 0),
+    ]
+    assert contributions.notice_lines(happened) == [
+        "warning: the update of n1, round 3, was lost on the coordinator: its files were damaged",
+        "warning: n2, round 0: ",
+    ]
+    many = happened * contributions.MOST_WARNINGS
+    assert len(contributions.notice_lines(many)) == contributions.MOST_WARNINGS + 1

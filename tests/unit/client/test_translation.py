@@ -43,6 +43,8 @@ def test_open_ended_values_lists_and_times():
 def test_messages_in_messages():
     change = change_of(pb.RunStatus(run=pb.Run(run="r"), rounds=[pb.Round(round=3)], nodes=[pb.NodeProgress(node="a")]))
     assert (change.run.run, change.rounds[0].round, change.nodes[0].node) == ("r", 3, "a")
+    assert change.nodes_count == 1  # an older coordinator counts nothing, and names all
+    assert change_of(pb.RunStatus(nodes=[pb.NodeProgress(node="a")], nodes_count=7)).nodes_count == 7
     detail = detail_of(pb.RoundDetail(round=pb.Round(round=1), updates=[pb.Update(node="a", bytes=5)]))
     assert (detail.updates[0].bytes, detail.version) == (5, None)
     node = node_detail_of(pb.NodeDetail(node=pb.Node(node="a"), events=[pb.Event(at=1.0, detail='{"by": "me"}')]))

@@ -108,7 +108,7 @@ async def test_an_update_that_is_on_record_is_not_lost_too(world):
     lost = {"name": "covey_updates_total"}
     assert world.metrics.registry.get_sample_value(lost["name"], {"node": "ada", "verdict": "lost"}) is None
     assert world.metrics.registry.get_sample_value(lost["name"], {"node": "bob", "verdict": "lost"}) == 1.0
-    assert active.progress.keys() == {"bob"}
+    assert active.progress.nodes.keys() == {"bob"}
     await active.mode.do(RecordOutcome("eve", 9, "lost", "of a round that is not on record"))
     assert world.metrics.registry.get_sample_value(lost["name"], {"node": "eve", "verdict": "lost"}) is None
 
@@ -247,5 +247,5 @@ async def test_a_node_that_works_for_another_run_first_has_its_time_from_then_on
         active.moved(node, NodeProgress("queued"))
     while active.machine.wake_at <= before:
         handled = await world.changes.after(handled)
-    assert active.progress["ada"].phase == "queued"
+    assert active.progress.nodes["ada"].phase == "queued"
     task.cancel()

@@ -11,9 +11,12 @@ import pytest
 
 from covey import messages as msg
 from covey.artifact import CHUNK_BYTES, artifact_of
+from covey.coordinator.admin.metrics import CoordinatorMetrics
 from covey.coordinator.nodes import downloads as module
 from covey.coordinator.nodes.downloads import Downloads
 from covey.coordinator.nodes.sessions import Sessions
+from covey.coordinator.runs.facts import NodeProgress
+from covey.coordinator.runs.progress import RunProgress
 from covey.coordinator.runs.sent_again import Resent
 from covey.errors import Conflict, NotFound, TransferError
 from covey.protos import tensors_pb2 as pb
@@ -31,7 +34,8 @@ class Run:
     def __init__(self, *artifacts):
         self.run = SimpleNamespace(run="run", submitted_at=1.0)
         self.files = {artifact.digest: artifact for artifact in artifacts}
-        self.bytes, self.twice = {}, []
+        self.progress, self.twice = RunProgress("run", CoordinatorMetrics(), lambda: 1.0), []
+        self.progress.entered("ada", NodeProgress("invited"))
 
     def resent(self, node, resent):
         self.twice.append((node, resent))
@@ -39,8 +43,9 @@ class Run:
     def served(self, node, digest):
         return self.files.get(digest)
 
-    def sent(self, node, size_bytes):
-        self.bytes[node] = self.bytes.get(node, 0) + size_bytes
+    @property
+    def bytes(self):
+        return {node: progress.bytes_sent for node, progress in self.progress.nodes.items()}
 
 
 @pytest.fixture

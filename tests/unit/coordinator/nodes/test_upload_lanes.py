@@ -4,9 +4,12 @@ import asyncio
 
 import pytest
 
+from covey.artifact import CHUNK_BYTES, artifact_of, artifact_of_file
 from covey.coordinator.nodes.upload_lanes import UploadLanes
 from covey.errors import Conflict, CorruptChunk, Stalled, TransferError
+from covey.storage.files.artifacts import ArtifactFiles
 from covey.wire.transfers.lanes import Lane
+from covey.wire.transfers.streams import receive
 
 
 async def chunks(*data):
@@ -93,3 +96,39 @@ async def test_transfers_of_others_or_from_elsewhere_are_apart(lanes):
         call.cancel()
     await asyncio.gather(*calls, return_exceptions=True)
     assert len(lanes) == 0
+
+
+PIECES = [bytes([number]) * CHUNK_BYTES for number in range(16)]
+
+
+@pytest.mark.parametrize(("came", "first_missing"), [((4, 4, 3, 4), 14), ((4, 3, 3, 3), 13), ((0, 2, 2, 2), 0)])
+async def test_a_transfer_goes_on_at_the_first_chunk_that_is_missing(lanes, tmp_path, came, first_missing):
+    """So many chunks came over each of four connections when one of them breaks."""
+    files, artifact, missed = ArtifactFiles(tmp_path), artifact_of(PIECES), asyncio.Event()
+
+    async def of(lane, offset, count):
+        for start in list(lane.starts(offset, artifact.size_bytes))[:count]:
+            yield memoryview(PIECES[start // CHUNK_BYTES])
+        if count is not None:
+            missed.set()
+            await asyncio.Event().wait()
+
+    def sent(offset, counts):
+        async def take(stream):
+            path = await receive(stream, files.begin(artifact), offset=offset, stall_s=20.0)
+            return path.stat().st_size
+
+        four = [Lane(index, 4) for index in range(4)]
+        return [
+            asyncio.create_task(lanes.take("ada", artifact.digest, offset, lane, of(lane, offset, count), take))
+            for lane, count in zip(four, counts, strict=True)
+        ]
+
+    calls = sent(0, came)
+    await missed.wait()
+    calls[2].cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    offset = files.offset(artifact)
+    assert offset == first_missing * CHUNK_BYTES
+    assert await asyncio.gather(*sent(offset, [None] * 4)) == [artifact.size_bytes] * 4
+    assert artifact_of_file(files.path(artifact.digest)) == artifact

@@ -75,7 +75,7 @@ async def test_a_run_that_was_cut_off_goes_on_to_the_same_version(world, tmp_pat
     # What each node sends depends on the run's id, and so do the versions; how they are made does not.
     assert len(world.record.versions("cut")) == len(world.record.versions("whole"))
     assert [len(job.answers) for job in world.worker.done("step")] == [2] * 4
-    assert active.bytes_received > 0
+    assert active.progress.bytes_received > 0
 
 
 async def test_a_node_that_works_for_another_run_first_is_waited_for_with_its_last_evaluation(world):

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from covey import messages as msg
 from covey.artifact import artifact_of
+from covey.coordinator.runs.offers import NODE_NOTICE
 from covey.coordinator.runs.sent_again import Resent
 from covey.coordinator.runs.unfinished import UnfinishedUploads
 from covey.errors import PUBLIC_TEXTS, DiskFull, NotFound, Obstructed, StoreError, StoreUnavailable, TransferError
@@ -200,10 +201,10 @@ async def test_a_file_that_does_not_come_along_is_granted_received_and_recorded(
     (grant,) = world.nodes.got(msg.UploadGrant, "ada")
     assert grant.offsets == ((part.artifact.digest, 0),)
     size = await world.offers.receive("ada", part.artifact.digest, 0, stream(part.data), sent=1 << 40)
-    assert world.runs.of("run").sent_again.of(1) == Resent(up=size)  # of what a node says no more than can be
+    assert world.runs.of("run").progress.sent_again.of(1) == Resent(up=size)  # of what a node says no more than can be
     assert size == part.artifact.size_bytes
     assert len(world.nodes.got(msg.Receipt, "ada")) == 1
-    assert world.runs.of("run").bytes_received == size
+    assert world.runs.of("run").progress.bytes_received == size
 
 
 async def test_the_same_file_for_two_runs_is_sent_once_and_recorded_for_both(world, opened):
@@ -303,3 +304,14 @@ async def test_an_update_whose_file_another_run_dropped_meanwhile_is_asked_for_a
     await world.offers.offer("ada", offer)
     assert len(world.nodes.got(msg.Receipt, "ada")) == 1
     assert verdicts(world) == {"ada": "received"}
+
+
+async def test_what_went_wrong_on_a_node_is_an_event_once(world, opened):
+    assignment = (await opened("run"))["run"]["ada"]
+    reason = "what it kept of the run (control) was gone"
+    offer = world.update_of("ada", assignment, notice=reason)
+    for _ in range(2):
+        await world.offers.offer("ada", offer)
+    await world.offers.offer("bob", world.update_of("bob", assignment))
+    (event,) = [event for event in world.record.events(run="run") if event.kind == NODE_NOTICE]
+    assert (event.node, event.detail) == ("ada", {"round": 1, "reason": reason})

@@ -60,3 +60,19 @@ def test_other_runs_have_their_own(tmp_path: Path) -> None:
     assert store.settle("another", UNKNOWN, 1) == {}
     assert store.own_state("another") == {}
     assert store.own_state("run") == {"own": file("o1")}
+
+
+def test_a_node_that_lost_what_it_kept_knows_so_until_its_next_round(tmp_path: Path) -> None:
+    store = NodeStore(tmp_path)
+    assert store.settle("run", UNKNOWN, 1) == {}  # the first round: there is nothing to lose
+    assert store.lost_before("run") == 0
+    store.save(finished(), {"c": file("c1")}, {})
+    (tmp_path / "state" / "carried.json").unlink()
+    assert NodeStore(tmp_path).settle("run", ACCEPTED, 2) == {}
+    assert NodeStore(tmp_path).settle("run", ACCEPTED, 2) == {}  # the training is done again after a crash
+    again = NodeStore(tmp_path)
+    assert again.lost_before("run") == 2
+    again.save(finished(2, "u2"), {"c": file("c2")}, {})
+    assert again.lost_before("run") == 2  # the same update may have to be made again
+    assert again.settle("run", msg.Feedback("u2", accepted=True), 3) == {"c": file("c2")}
+    assert again.lost_before("run") == 0

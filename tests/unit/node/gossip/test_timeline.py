@@ -36,6 +36,9 @@ async def test_a_run_through_a_bad_wire_with_a_restart_is_there_from_end_to_end(
     folders = [str(tmp_path / name) for name in unit.names]
     done = CliRunner().invoke(covey, ["gossip", "trace", *folders, "--out", str(out), "--json"])
     assert done.exit_code == 0, done.output
+    refused = CliRunner().invoke(covey, ["gossip", "trace", *folders, "--out", str(tmp_path / "none" / "x.json")])
+    assert refused.exit_code == 1
+    assert "cannot write" in refused.output
     content = json.loads(out.read_text())
     slices = check_trace(content)
     # every batch that a record has is a slice, and each went from one to another

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import itertools
 import os
+import resource
 
 import grpc
 import grpc.aio
 import pytest
 
-from covey.errors import IdentityError
+from covey.errors import IdentityError, Obstructed
 from covey.wire.channels import channel_options, server_options
 from covey.wire.listeners import connections as found
 from covey.wire.listeners.call_limits import Allowance, Caller, CallLimits
@@ -228,3 +229,14 @@ def test_looking_for_connections_closes_no_file_of_this_process():
         assert found.end_connections({("192.0.2.1", 1)}) == 0
         assert sorted(os.listdir("/proc/self/fd")) == before
         assert not file.closed
+
+
+@pytest.mark.parametrize(("allowed", "refused"), [(20, True), (63, True), (64, False), (8192, False)])
+def test_a_daemon_that_may_have_too_few_open_files_says_so(monkeypatch, allowed, refused):
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (min(allowed, 30), allowed))
+    monkeypatch.setattr(resource, "setrlimit", lambda what, limits: None)
+    if refused:
+        with pytest.raises(Obstructed, match=f"only {allowed} files may be open at once.*raise LimitNOFILE"):
+            found.allow_many_files()
+    else:
+        assert found.allow_files() == allowed

@@ -141,7 +141,7 @@ async def test_training_is_a_sign_of_progress_here_and_not_in_rounds(world, mode
         await world.changed(active)
     heard = [event.node for event in events.taken if isinstance(event, TransferProgressed)]
     assert heard == ["ada"] * counts
-    assert active.progress["ada"].phase == "training"
+    assert active.progress.nodes["ada"].phase == "training"
     task.cancel()
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from covey import messages as msg
+from covey.coordinator.modes.registry import replay_of
 from covey.coordinator.modes.rounds.mode import RoundsMode
 from covey.coordinator.runs.assignments import AssignmentInputs
 from covey.coordinator.runs.facts import NodeProgress
@@ -94,7 +95,7 @@ async def test_a_coordinator_that_returns_asks_the_same_with_the_same_words(worl
     active, task = world.execute("run")
     await world.nodes.until(lambda: world.nodes.got(msg.Assignment))
     assert [(a.phase, a.params) for a in world.nodes.got(msg.Assignment)] == [(2, '{"leads":true}')]
-    assert active.bytes_received == 2 * MODEL_BYTES  # two bids came in before
+    assert active.progress.bytes_received == 2 * MODEL_BYTES  # two bids came in before
     await world.work("run")
     await task
     assert world.record.run("run").state == "completed"
@@ -190,7 +191,7 @@ def damage(world, node):
 
 
 @pytest.mark.parametrize("fails", [False, True])
-async def test_nothing_is_made_of_a_round_whose_updates_were_damaged_while_they_were_used(world, fails):
+async def test_nothing_is_made_of_a_round_whose_updates_were_damaged_while_they_were_used(world, tmp_path, fails):
     """Whether the worker noticed or not: one of two is below the quorum, and the version is that of both."""
     world.worker.gates["step"] = gate = asyncio.Event()
     if fails:
@@ -216,3 +217,7 @@ async def test_nothing_is_made_of_a_round_whose_updates_were_damaged_while_they_
     (event,) = [event for event in world.record.events(run="run") if event.kind == "update-lost"]
     assert (event.node, event.detail["round"]) == ("bob", 1)
     assert world.record.round("run", 1).attempt == 2
+    (folder := tmp_path / "replay").mkdir()
+    artifacts = world.folder / "files" / "artifacts"
+    report = await replay_of(world.record, world.record.run("run"), artifacts, world.worker, folder).run()
+    assert (report.decisions, report.problems) == (1, ())

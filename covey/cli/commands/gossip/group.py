@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from covey.cli.commands.gossip_records import audit, export, peers, status
-from covey.cli.commands.gossip_simulate import simulate
-from covey.cli.commands.gossip_trace import trace
+from covey.cli.commands.gossip.records import audit, export, peers, status
+from covey.cli.commands.gossip.simulated import simulate
+from covey.cli.commands.gossip.trace import trace
 from covey.cli.framework.command import Failure, Group
 from covey.cli.framework.options import EXISTING_FILE, FOLDER, Address, log_options
 

@@ -32,9 +32,11 @@ def trace(nodes: tuple[Path, ...], out: Path, run: str | None, as_json: bool) ->
     Times are those of each node's clock. What a node that was killed did after its newest publication is not there.
     """
     from covey.client.gossip_timeline import read_timeline
+    from covey.storage.files.spool import disk_errors
 
     timeline = read_timeline(list(nodes), run)
-    out.write_text(json.dumps(timeline.to_json(), allow_nan=False))
+    with disk_errors(out):
+        out.write_text(json.dumps(timeline.to_json(), allow_nan=False))
     names = [str(node) for node in timeline.nodes]
     if as_json:
         whole = {"run": timeline.run, "nodes": names, "exchanges": timeline.exchanges, "began": timeline.trace.began}

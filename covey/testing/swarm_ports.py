@@ -1,0 +1,188 @@
+"""The ports of a push-sum node in one process: a disk, a clock, work on vectors, messages to the others.
+
+What a node has on its disk is kept apart from what it has in memory, so that a crash loses just what a crash loses.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import override
+
+from covey.gossip.ledger import Batch, Incarnation
+from covey.gossip.push_sum import events as ev
+from covey.node.gossip.ports import Clock, Labour, Noted, Post, Record, Said, Saved, Snapshot
+from covey.node.gossip.state import machine_from_text, machine_to_text
+
+Vector = npt.NDArray[np.floating[Any]]
+Training = Callable[[str, int, Vector, float], Vector]
+"""(node, step, z, scale) -> the new z."""
+
+
+def no_training(node: str, step: int, z: Vector, scale: float) -> Vector:
+    """Averaging alone."""
+    return z
+
+
+@dataclass(frozen=True)
+class Message:
+    """Something on its way between two incarnations."""
+
+    sender: Incarnation
+    receiver: Incarnation
+    event: Any
+    body: Vector | None = None
+
+
+class SwarmClock(Clock):
+    """Stands still until a test says another time."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    @override
+    def now(self) -> float:
+        return self.time
+
+
+class Disk(Record[Vector]):
+    """What survives a crash of one node.
+
+    Args:
+        is_slow: Writes wait until `write` is called, and are lost in a crash; else they are made at once.
+    """
+
+    def __init__(self, is_slow: bool = False) -> None:
+        self._newest: tuple[str, Snapshot[Vector]] | None = None
+        self._noted: tuple[tuple[Noted, Vector | None], ...] = ()
+        self.is_slow = is_slow
+        self.waiting: deque[tuple[Callable[[], None], Callable[[], None]]] = deque()
+
+    def copy(self) -> Disk:
+        """As a backup has it: later writes do not change it."""
+        copied = Disk(self.is_slow)
+        copied._newest, copied._noted = self._newest, self._noted
+        return copied
+
+    @property
+    def saved(self) -> Saved[Vector]:
+        """What a restart begins with."""
+        if self._newest is None:
+            return Saved(None, self._noted)
+        text, snapshot = self._newest
+        return Saved(replace(snapshot, machine=machine_from_text(text)), self._noted)
+
+    @override
+    def note(self, event: Noted, body: Vector | None, then: Callable[[], None]) -> None:
+        def save() -> None:
+            self._noted = (*self._noted, (event, body))
+
+        self._put(save, then)
+
+    @override
+    def publish(self, snapshot: Snapshot[Vector], batches: Sequence[Batch], then: Callable[[], None]) -> None:
+        text = machine_to_text(snapshot.machine)
+
+        def save() -> None:
+            self._newest, self._noted = (text, snapshot), ()
+
+        self._put(save, then)
+
+    @override
+    def when_durable(self, then: Callable[[], None]) -> None:
+        self._put(lambda: None, then)
+
+    def _put(self, save: Callable[[], None], then: Callable[[], None]) -> None:
+        self.waiting.append((save, then))
+        if not self.is_slow:
+            self.write()
+
+    def write(self) -> None:
+        """Make the oldest write that waits."""
+        save, then = self.waiting.popleft()
+        save()
+        then()
+
+
+class VectorLabour(Labour[Vector, tuple[int, Vector]]):
+    """Work that waits in a queue until the test lets it be done.
+
+    Args:
+        node: Whose.
+        training: What a step does to a model.
+    """
+
+    def __init__(self, node: str, training: Training) -> None:
+        self._node, self._training = node, training
+        self.queue: deque[Callable[[], None]] = deque()
+
+    @override
+    def train(self, step: int, model: Vector, then: Callable[[tuple[int, Vector]], None]) -> None:
+        self.queue.append(lambda: then((step, model)))
+
+    @override
+    def apply(
+        self, model: Vector, trained: tuple[int, Vector] | None, scale: float, then: Callable[[Vector], None]
+    ) -> None:
+        self.queue.append(lambda: then(self._after(model, trained, scale)))
+
+    def _after(self, model: Vector, trained: tuple[int, Vector] | None, scale: float) -> Vector:
+        if trained is None:
+            return model.copy()
+        step, base = trained
+        stepped = self._training(self._node, step, base, scale)
+        return (
+            stepped.copy() if model is base else model + (stepped - base)
+        )  # something may have been mixed in meanwhile
+
+    @override
+    def mix(self, model: Vector, portions: Sequence[tuple[Vector, float]], then: Callable[[Vector], None]) -> None:
+        def work() -> None:
+            mixed = model * (1 - sum(part for _, part in portions))
+            for other, part in portions:
+                mixed = mixed + other * part
+            then(mixed.astype(model.dtype))
+
+        self.queue.append(work)
+
+    @override
+    def hold(self, model: Vector) -> Vector:
+        return model
+
+    @override
+    def release(self, model: Vector) -> None:
+        """Memory is freed by itself."""
+
+
+class SwarmPost(Post[Vector]):
+    """Gives messages to the swarm.
+
+    Args:
+        me: Whose.
+        send: What puts a message on its way.
+    """
+
+    def __init__(self, me: Incarnation, send: Callable[[Message], None]) -> None:
+        self._me, self._send = me, send
+
+    @override
+    def tell(self, peer: Incarnation, event: Said) -> None:
+        self._send(Message(self._me, peer, event))
+
+    @override
+    def send(self, batch: Batch, step: int, body: Vector) -> None:
+        arrived = ev.Arrived(self._me, batch.sequence, batch.units, step, 0.0)
+        self._send(Message(self._me, batch.peer, arrived, body))
+
+    @override
+    def acknowledge(self, peer: Incarnation, sequence: int) -> None:
+        self._send(Message(self._me, peer, ev.Acknowledged(self._me, sequence)))
+
+    @override
+    def refuse(self, peer: Incarnation, sequence: int, reason: str) -> None:
+        """Who is refused is evicted already, or has nothing to do here."""
