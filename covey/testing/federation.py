@@ -14,12 +14,9 @@ Logs stay in `root/logs`, and their ends are added to an error that leaves the b
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import random
 import signal
-import socket
 import sys
 import time
 import uuid
@@ -30,6 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from covey.errors import CoveyError
 from covey.testing.launch.forks import run_covey
+from covey.testing.launch.ports import free_address
 from covey.testing.launch.processes import STOP_S, Daemon, children_of, end_all, wait_until
 
 if TYPE_CHECKING:
@@ -39,8 +37,6 @@ R = TypeVar("R")
 MARK = "COVEY_FEDERATION"
 TERMINAL = frozenset({"completed", "failed", "stopped"})
 READY_S = 60.0
-PORTS = range(10_000, 32_000)
-"""Below those that the system gives to whoever connects: nobody takes one while its daemon is started again."""
 
 
 class FederationError(CoveyError):
@@ -74,7 +70,7 @@ class Federation:
         self.names = tuple(f"n{index:0{width}}" for index in range(nodes))
         self.coordinator: Daemon | None = None
         self.nodes: list[Daemon | None] = [None] * nodes
-        self.coordinator_address, self.enrol_address = _free_address(), _free_address()
+        self.coordinator_address, self.enrol_address = free_address(), free_address()
         self._mark = uuid.uuid4().hex
         self._env = {**(env or {}), MARK: self._mark, "PYTHONUNBUFFERED": "1"}
         self._admin: AdminClient | None = None
@@ -389,15 +385,6 @@ class Federation:
             raise self._failure("; ".join(left))
         if error is not None and not isinstance(error, FederationError):
             error.add_note(self.log_tails())
-
-
-def _free_address() -> str:
-    """An address on loopback that nobody listens on."""
-    for port in random.sample(PORTS, len(PORTS)):
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
-            return f"127.0.0.1:{port}"
-    raise FederationError("no port is free")
 
 
 def _points_not_passed(daemon: Daemon) -> list[str]:

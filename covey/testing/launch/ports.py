@@ -1,0 +1,23 @@
+"""Addresses for daemons that are started again."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+
+PORTS = range(10_000, 32_000)
+"""Below those that the system gives to whoever connects: nobody takes one while its daemon is started again."""
+
+
+def free_address() -> str:
+    """An address on loopback that nobody listens on.
+
+    Raises:
+        OSError: There is none.
+    """
+    for port in random.sample(PORTS, len(PORTS)):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return f"127.0.0.1:{port}"
+    raise OSError("every port is taken")
