@@ -147,7 +147,7 @@ class GossipNodes:
         """SIGKILL, as a power cut."""
         self.daemon(index).kill()
 
-    def wait(self, timeout_s: float = 120.0) -> None:
+    def wait(self, timeout_s: float = 200.0) -> None:
         """Wait until every started node has ended, in order."""
         for daemon in filter(None, self.daemons):
             code = daemon.wait(timeout_s)
