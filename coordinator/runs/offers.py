@@ -140,12 +140,12 @@ class Offers:
         if statement.node != node or statement.federation != services.federation:
             raise IdentityError("the statement names another node or federation")
         run = self._runs.of(statement.run)
+        ready = run is not None and run.machine is not None  # now, as what is expected: both may change while we look
         expected = run is not None and run.expects(node, statement.round)
         expected = expected and run is not None and statement.phase == run.mode.open_phase(node)
         if not expected and await self._already_here(statement, digest):
             self._receipt(node, digest, statement)
             return None
-        ready = run is not None and run.machine is not None
         if not ready and (await services.store.call(services.store.store.run, statement.run)).state == "running":
             raise NotReady("the coordinator is just taking up this run; offer again")
         if run is None or not expected:

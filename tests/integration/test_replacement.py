@@ -58,7 +58,7 @@ def test_in_an_asynchronous_run_it_takes_it_too_and_gives_it_back(tmp_path):
         federation.start_node(1)
         assert weight(federation, run, "n1", after=seen) == own["n1"]
         assert weight(federation, run, "n0", after=seen) == own["n0"]
-        federation.until(lambda: declined(federation, run, "n2"), 60, "n2 has a part beside its owner")
+        federation.until(lambda: declined(federation, run, "n2", seen), 60, "n2 has a part beside its owner")
         federation.cli("run", "stop", run, "--data-dir", federation.coordinator_dir)
 
 
@@ -82,7 +82,8 @@ def took_part(federation, run, node):
     return any(update["node"] == node and update["verdict"] == "accepted" for update in updates)
 
 
-def declined(federation, run, node):
-    rounds = federation.rounds(run)
-    updates = federation.admin.round(run, rounds[-2]["round"])["updates"] if len(rounds) > 1 else []
+def declined(federation, run, node, after=0):
+    """Whether it was asked in a round or assignment after this one, and had no part."""
+    numbers = [r["round"] for r in federation.rounds(run) if r["round"] > after and node in r["invited"]]
+    updates = [update for number in numbers[-3:] for update in federation.admin.round(run, number)["updates"]]
     return any(update["node"] == node and update["reason"].startswith("no-part: ") for update in updates)

@@ -128,6 +128,23 @@ async def test_an_update_of_another_base_is_refused_but_the_node_may_still_send_
     assert verdicts(world) == {"ada": "received"}
 
 
+async def test_an_offer_that_is_looked_at_while_its_run_is_taken_up_is_to_be_made_again(world, opened, monkeypatch):
+    assignment = (await opened("run"))["run"]["ada"]
+    run = world.runs.active["run"]
+    machine, looked = run.machine, world.offers._already_here
+
+    async def meanwhile(*offer):
+        run.machine = machine
+        return await looked(*offer)
+
+    monkeypatch.setattr(world.offers, "_already_here", meanwhile)
+    run.machine = None
+    await world.offers.offer("ada", world.update_of("ada", assignment))
+    assert [refusal.code for refusal in world.nodes.got(msg.Refusal)] == ["not-ready"]
+    await world.offers.offer("ada", world.update_of("ada", assignment))
+    assert verdicts(world) == {"ada": "received"}
+
+
 async def test_a_file_that_is_not_the_announced_one_is_refused(world, opened):
     assignment = (await opened("run"))["run"]["ada"]
     offer = world.update_of("ada", assignment)
