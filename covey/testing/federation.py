@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from covey.errors import CoveyError
 from covey.testing.launch.forks import run_covey
-from covey.testing.launch.ports import free_address
+from covey.testing.launch.ports import free_addresses
 from covey.testing.launch.processes import STOP_S, Daemon, children_of, end_all, wait_until
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Federation:
         self.names = tuple(f"n{index:0{width}}" for index in range(nodes))
         self.coordinator: Daemon | None = None
         self.nodes: list[Daemon | None] = [None] * nodes
-        self.coordinator_address, self.enrol_address = free_address(), free_address()
+        self.coordinator_address, self.enrol_address = free_addresses(2)
         self._mark = uuid.uuid4().hex
         self._env = {**(env or {}), MARK: self._mark, "PYTHONUNBUFFERED": "1"}
         self._admin: AdminClient | None = None

@@ -24,10 +24,10 @@ from types import TracebackType
 from typing import Any
 
 from covey.client import authority
-from covey.client.experiments.local_gossip import free_ports
 from covey.client.gossip_nodes import read_node
 from covey.errors import CoveyError
 from covey.testing.launch.forks import COMMAND, run_covey
+from covey.testing.launch.ports import free_addresses
 from covey.testing.launch.processes import Daemon, end_all, wait_until
 from covey.testing.relay import RelayThread
 
@@ -63,7 +63,7 @@ class GossipNodes:
         self._callers, self._relayed, self._exits, self._mark = callers, relayed, ExitStack(), uuid.uuid4().hex
         self._meeting: Daemon | None = None
         self._meeting_address = ""
-        self._addresses = [f"127.0.0.1:{port}" for port in free_ports(nodes)]
+        self._addresses = free_addresses(nodes)
         self._relays = [RelayThread(address) for address in self._addresses] if relays else []
         root.mkdir(parents=True, exist_ok=True)
         self.spec.write_text(spec)

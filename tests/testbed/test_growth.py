@@ -30,7 +30,7 @@ def test_an_adversary_is_left_out(testbed, undisturbed):
     ended = testbed.wait(run)
     assert ended["metrics"]["accuracy"] > 0.85
     updates = {u["node"]: u for u in testbed.admin.round(run, ended["rounds_committed"])["updates"]}
-    assert updates[name]["verdict"] == "rejected"
+    assert updates[name]["verdict"] == "rejected", updates[name]["reason"]
     assert [n["drill"] for n in testbed.admin.nodes() if n["node"] == name] == ["scaled"]
     testbed.compose("rm", "--stop", "--force", "--volumes", "adversary", overlays=overlay)
 
