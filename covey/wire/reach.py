@@ -9,7 +9,8 @@ import os
 import socket
 import ssl
 import urllib.request
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import grpc
 from cryptography import x509
@@ -18,6 +19,7 @@ from cryptography.x509.oid import ExtensionOID
 
 from covey.wire.identities.authority import COORDINATOR_NAME
 
+T = TypeVar("T")
 PROBE_S = 3.0
 _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
 """Variables that gRPC reads, the first one that is set counts."""
@@ -103,15 +105,42 @@ def why(address: str, authority_pem: bytes = b"", *, enrolling: bool = False) ->
         return error.strerror or str(error)
 
 
+class _Secured:
+    """TLS over a connection that stays its owner's: `wrap_socket` loses one that is reset while it is wrapped."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.set_alpn_protocols(["h2"])
+        self._connection, self._came, self._goes = connection, ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self._came, self._goes, server_hostname=COORDINATOR_NAME)
+
+    def do(self, step: Callable[[], T]) -> T:
+        """Handshake or read, with what that takes of the connection."""
+        while True:
+            try:
+                result = step()
+            except ssl.SSLWantReadError:
+                self._connection.sendall(self._goes.read())
+                if data := self._connection.recv(1 << 16):
+                    self._came.write(data)
+                else:
+                    self._came.write_eof()
+            else:
+                self._connection.sendall(self._goes.read())
+                return result
+
+
 def _look_at(connection: socket.socket, authority_pem: bytes, enrolling: bool) -> str:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.set_alpn_protocols(["h2"])
+    secured = _Secured(connection)
     try:
-        with context.wrap_socket(connection, server_hostname=COORDINATOR_NAME) as secured:
-            shown = secured.getpeercert(binary_form=True)
-            problem = _certificate(x509.load_der_x509_certificate(shown), authority_pem) if shown else ""
-            return problem or _admission(secured, enrolling)
+        secured.do(secured.tls.do_handshake)
+        shown = secured.tls.getpeercert(binary_form=True)
+        problem = _certificate(x509.load_der_x509_certificate(shown), authority_pem) if shown else ""
+        if problem:
+            return problem
+        connection.settimeout(0.5)
+        return _admission(secured, enrolling)
     except TimeoutError:
         return f"something listens there, but does not shake hands within {PROBE_S:g} s; the coordinator may be busy"
     except (ssl.SSLEOFError, ConnectionError):
@@ -147,11 +176,10 @@ def _names(certificate: x509.Certificate) -> list[str]:
         return []
 
 
-def _admission(secured: ssl.SSLSocket, enrolling: bool) -> str:
+def _admission(secured: _Secured, enrolling: bool) -> str:
     """What comes after the handshake: the main port ends a connection without a certificate."""
-    secured.settimeout(0.5)
     try:
-        wants_certificate = not secured.recv(1)
+        wants_certificate = not secured.do(lambda: secured.tls.read(1))
     except TimeoutError:
         wants_certificate = False
     except (ssl.SSLError, OSError):

@@ -200,12 +200,11 @@ async def test_one_address_keeps_so_many_connections(serve):
     port = int(address.rpartition(":")[2])
     async with contextlib.AsyncExitStack() as stack:
         channels = [await stack.enter_async_context(channel_to(address, str(number))) for number in range(5)]
-        sessions = []
-        for channel in channels:
-            sessions.append(channel.stream_stream(SESSION)())
-            await sessions[-1].write(b"a")
-            if len(sessions) <= EACH:
-                assert await sessions[-1].read() == b"a"
+        sessions = [channel.stream_stream(SESSION)() for channel in channels[:EACH]]
+        for session in sessions:
+            await session.write(b"a")
+            assert await session.read() == b"a"
+        assert await status_of(channels[EACH].unary_unary(ECHO)(b"a", timeout=20)) is STATUS.RESOURCE_EXHAUSTED
         assert end_surplus({port: 5, port + 1: 0}) == 0
         assert end_surplus({port: 3}) == 2
 
