@@ -44,6 +44,10 @@ class Drill:
     group: Path | None = None
     members: tuple[str, ...] = ()
 
+    def folders(self, data_dir: Path) -> tuple[Path, ...]:
+        """Where its attacks put what they remember, and what they share."""
+        return (data_dir / FOLDER, *([self.group] if self.group is not None else []))
+
     def describe(self) -> str:
         """For people, in one line."""
         options = f" {json.dumps(dict(self.options))}" if self.options else ""

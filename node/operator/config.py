@@ -218,6 +218,7 @@ class NodeConfig:
             hidden=(self.data_dir / IDENTITY_FOLDER,),
             memory_bytes=int(gib * (1 << 30)) if math.isfinite(gib) else None,
             environment=self.settings.worker.environment,
+            folders=self.drill.folders(self.data_dir) if self.drill is not None else (),
         )
 
     @property

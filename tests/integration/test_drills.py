@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 
 import pytest
 
@@ -25,13 +27,13 @@ def federation(tmp_path_factory):
         yield made
 
 
-def attackers(federation, *options):
+def attackers(federation, *options, under=()):
     """Both adversaries, started anew with these options."""
     for index in GROUP:
         if federation.nodes[index] is not None and federation.nodes[index].alive:
             federation.stop_node(index)
     for index in GROUP:
-        federation.start_node(index, options=options)
+        federation.start_node(index, options=options, under=under)
     federation.wait_connected(NODES)
 
 
@@ -92,6 +94,24 @@ def test_a_group_shares_what_it_knows(federation, tmp_path):
     vectors = sorted(path.name for path in (tmp_path / run_id).rglob("*.f32"))
     assert vectors == ["n3.f32", "n3.f32", "n4.f32", "n4.f32"]
     assert "makes do without" not in log_of(federation, 3)
+
+
+@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("setpriv"), reason="needs root, who gives up a right for it")
+def test_a_group_whose_workers_are_confined_as_in_containers_attacks_as_well(federation, tmp_path):
+    """Without namespaces a worker cannot use what is made later beside what is hidden: its folders are there before."""
+    where = ["--attack-group", str(tmp_path / "later" / "group"), "--attack-members", "n3,n4"]
+    for index in GROUP:
+        shutil.rmtree(federation.node_dir(index) / "drills", ignore_errors=True)
+    setpriv = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]
+    attackers(federation, "--attack", "ipm", "--attack-option", "epsilon=2", *where, under=setpriv)
+    run_id = federation.submit(spec(name="confined", rounds=2, min_nodes=NODES))
+    federation.wait(run_id)
+    updates = {u["node"]: u for u in federation.admin.round(run_id, 2)["updates"]}
+    assert {name: u["verdict"] for name, u in updates.items()} == dict.fromkeys(federation.names, "accepted")
+    if "NOT confined" in log_of(federation, 3):
+        pytest.skip("this system has no Landlock")
+    assert "identity/ (Landlock)" in log_of(federation, 3)
+    assert "DRILL: this update is an attack" in log_of(federation, 3)
 
 
 def test_an_honest_return_is_on_record_too(federation):

@@ -134,6 +134,7 @@ class Worker:
         """
         confinement = confinement or Confinement()
         data_dir.mkdir(parents=True, exist_ok=True)
+        confinement.make_folders()
         ours, theirs = socket.socketpair()
         with contextlib.ExitStack() as stack:
             stack.callback(theirs.close)

@@ -29,11 +29,18 @@ class Confinement:
         hidden: Folders that it cannot read, where the system has a way to see to that.
         memory_bytes: Most memory of its own; None: as much as there is.
         environment: Variables that it has beside the usual ones.
+        folders: Where it works; made before it starts, because beside hidden ones it may be unable to use later ones.
     """
 
     hidden: tuple[Path, ...] = ()
     memory_bytes: int | None = None
     environment: tuple[str, ...] = ()
+    folders: tuple[Path, ...] = ()
+
+    def make_folders(self) -> None:
+        """Make the folders that are missing."""
+        for folder in self.folders:
+            folder.mkdir(parents=True, exist_ok=True)
 
     def arguments(self) -> list[str]:
         """For the worker's command line."""
