@@ -15,11 +15,14 @@ from covey.gossip.ledger import Incarnation
 from covey.layout import Layout
 from covey.node.gossip.actor import GossipActor, Surroundings
 from covey.node.gossip.folders import Residence, reside
+from covey.node.gossip.metrics import GossipMetrics, figures_of
 from covey.node.gossip.policy import planner_of
 from covey.node.gossip.record.database import Durability
 from covey.node.gossip.record.reader import digests_of, read_saved, write_first
 from covey.node.gossip.work import Course
+from covey.node.membership.own_certificate import OwnCertificate
 from covey.node.operator.config import IDENTITY_FOLDER, NodeConfig
+from covey.node.operator.health import listening
 from covey.node.peers.lives import Part
 from covey.node.peers.network import PeerNetwork, PeerSettings
 from covey.node.peers.roster import Roster
@@ -30,12 +33,14 @@ from covey.storage.files.data_lock import held
 from covey.telemetry import configure_logging
 from covey.wire.identities.identity import Identity
 from covey.wire.listeners.connections import allow_files
+from covey.wire.listeners.metrics_server import scrapable
 from covey.worker.client.supervisor import WorkerSupervisor
 from covey.worker.jobs.operations import INITIAL
 from covey.worker.jobs.runs import InitialJob
 
 log = structlog.get_logger(room="gossip")
 FILES = "files"
+MEASURE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -86,8 +91,29 @@ async def _main(config: GossipConfig) -> int:
         if identity.name not in roster.members:
             raise IdentityError(f"{config.peers} does not name {identity.name!r}, which this node is")
         config.node.check_run(config.spec)
-        daemon = GossipDaemon(config, identity, roster)
-        return await daemon.run(stop)
+        return await _certified(config, identity, roster, stop)
+
+
+async def _certified(config: GossipConfig, identity: Identity, roster: Roster, stop: asyncio.Event) -> int:
+    """Take part with a certificate that may be issued again meanwhile, and can be asked for health and metrics."""
+    folder, metrics = config.node.data_dir / IDENTITY_FOLDER, GossipMetrics()
+
+    def shown(newest: Identity) -> None:
+        metrics.certificate_expiry.set(newest.expires_at)
+
+    certificate = OwnCertificate(folder, identity, shown)
+    shown(identity)
+    daemon = GossipDaemon(config, certificate, roster, metrics)
+    keeping = asyncio.create_task(certificate.keep())
+    try:
+        async with (
+            scrapable(metrics.registry, config.node.metrics, folder),
+            listening(lambda: certificate.newest, config.node.data_dir, {"peers": daemon.has_peers}, "gossip"),
+        ):
+            return await daemon.run(stop)
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
 
 
 class GossipDaemon:
@@ -95,17 +121,23 @@ class GossipDaemon:
 
     Args:
         config: What it was told.
-        identity: Its keys and certificate.
+        certificate: Its keys and certificate.
         roster: Who takes part.
+        metrics: Is shown how the node is.
     """
 
-    def __init__(self, config: GossipConfig, identity: Identity, roster: Roster) -> None:
-        self._config, self._identity, self._roster = config, identity, roster
+    def __init__(
+        self, config: GossipConfig, certificate: OwnCertificate, roster: Roster, metrics: GossipMetrics
+    ) -> None:
+        self._config, self._certificate, self._roster, self._metrics = config, certificate, roster, metrics
+        self._identity = identity = certificate.newest
+        self._part: tuple[GossipActor, PeerNetwork] | None = None
         node = config.node
         self._worker = WorkerSupervisor(
             node.data_dir,
             device=node.device,
             log_format=node.log_format,
+            on_replaced=metrics.worker_restarts.inc,
             stall_s=node.settings.limits.stall_s,
             log_name=f"the log of node {identity.name}",
             confinement=node.confinement,
@@ -134,11 +166,29 @@ class GossipDaemon:
         home = await self._prepared(home, files)
         actor = GossipActor(self._surroundings(home, files), stays=self._config.stays)
         network = PeerNetwork(self._settings(home), files, actor)
+        self._part, measuring = (actor, network), asyncio.create_task(self._measure(actor, network))
         try:
             await network.start()
             return await actor.run(network, stop)
         finally:
+            measuring.cancel()
+            await asyncio.gather(measuring, return_exceptions=True)
             await network.stop()
+
+    def has_peers(self) -> bool:
+        """Whether there is a link to a peer, or none is needed any more."""
+        if self._part is None:
+            return False
+        actor, network = self._part
+        return bool(network.connected) or actor.is_done
+
+    async def _measure(self, actor: GossipActor, network: PeerNetwork) -> None:
+        """Show how the node is, every second until cancelled."""
+        while True:
+            await asyncio.sleep(MEASURE_S)
+            if actor.has_begun:
+                links = len(network.connected), network.quality()
+                self._metrics.show(figures_of(actor.executor, *links, actor.measured))
 
     async def _prepared(self, home: Residence, files: ArtifactFiles) -> Residence:
         """Check the files that a restart needs, and make the first model where it is not there.
@@ -197,6 +247,7 @@ class GossipDaemon:
             config.listen,
             _known(facts.peers, home),
             relay=config.relay,
+            newest=lambda: self._certificate.newest,
         )
 
 
