@@ -50,8 +50,18 @@ class GossipSection(Section):
     """The run begins with at least so many nodes."""
     max_in_flight: int = Field(default=2, ge=1, le=64)
     """Exchanges of a node that may be unacknowledged; each keeps a model on its disk."""
+    global_every: int = Field(default=0, ge=0)
+    """With sgp in lock step: after so many steps nodes only average, until `global_spread` is reached; 0: never."""
+    global_spread: float = Field(default=0.01, gt=0, lt=1)
+    """What averaging leaves of the nodes' distances, at most; with 2, 4, 8, ... nodes nothing is left in any case."""
     topology: NamedSection = NamedSection(name="exponential")
     mixing: NamedSection = NamedSection(name="uniform")
+
+    @model_validator(mode="after")
+    def _spread_of_averages(self) -> GossipSection:
+        if not self.global_every and self.global_spread != type(self).model_fields["global_spread"].default:
+            raise refusal("global_spread", "it says nothing without global_every; set that as well", self.global_spread)
+        return self
 
 
 class GossipSpec(RunSpec):

@@ -19,7 +19,7 @@ class AsynchronousGradientPush(Protocol):
     """
 
     @override
-    def policy(self, section: GossipSection) -> PushSumPolicy:
+    def policy(self, section: GossipSection, nodes: int) -> PushSumPolicy:
         correction = section.rate_correction or "elapsed"
         return PushSumPolicy(section.steps, None, section.max_in_flight, correction=correction)
 

@@ -99,20 +99,31 @@ class Protocol(Pluggable):
     """A protocol (`[gossip] protocol`). Its docstring states the paper and equations, and deviations.
 
     Class attributes:
+        averages: Whether a run may have steps that only average (`[gossip] global_every`), in lock step.
         travels: Names of float32 vectors `[d]` that travel beside the model in each body.
         keeps: Names of float32 vectors `[d]` that stay on the node, and survive a restart.
     """
 
+    averages: ClassVar[bool] = False
     travels: ClassVar[tuple[str, ...]] = ()
     keeps: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
-    def policy(self, section: GossipSection) -> PushSumPolicy:
-        """The numbers of a node's machine, from a run's [gossip]."""
+    def policy(self, section: GossipSection, nodes: int) -> PushSumPolicy:
+        """The numbers of a node's machine, from a run's [gossip] and the number of nodes with which it begins."""
 
     def refusals(self, run: Combination) -> Iterator[tuple[str, str]]:
-        """What it cannot work with: the specification's key, and the reason with a way out."""
-        return iter(())
+        """What it cannot work with: the specification's key, and the reason with a way out.
+
+        One that overrides this yields from it first.
+        """
+        section = run.spec.gossip
+        if section.global_every and not (self.averages and not section.overlap):
+            text = (
+                "nodes come to one mean in a known number of steps only where none is ahead of another: "
+                'leave it out, or choose protocol = "sgp" with overlap = 0'
+            )
+            yield "gossip.global_every", text
 
     def train(self, state: State[V], change: V, scale: float, context: Context[V]) -> Update[V]:
         """The state after local training, which is then sent.

@@ -23,9 +23,9 @@ def protocol_of(section: GossipSection, *, allow_path: bool = False) -> Protocol
     return PROTOCOLS.make(section.protocol.name, section.protocol.options, allow_path=allow_path)
 
 
-def policy_of(section: GossipSection, *, allow_path: bool = False) -> PushSumPolicy:
-    """The machine's numbers. Raises as `protocol_of`."""
-    return protocol_of(section, allow_path=allow_path).policy(section)
+def policy_of(section: GossipSection, nodes: int, *, allow_path: bool = False) -> PushSumPolicy:
+    """The machine's numbers, where a run begins with so many nodes. Raises as `protocol_of`."""
+    return protocol_of(section, allow_path=allow_path).policy(section, nodes)
 
 
 def combination_of(spec: GossipSpec, nodes: Sequence[str] = (), *, allow_path: bool = False) -> Combination:

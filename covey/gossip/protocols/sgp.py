@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from typing_extensions import override
 
+from covey.gossip.averaging import Averaging, rounds_for
 from covey.gossip.protocols.contract import Combination, Protocol
 from covey.gossip.push_sum.machine import PushSumPolicy
 from covey.spec import GossipSection
@@ -19,9 +20,13 @@ class StochasticGradientPush(Protocol):
     weighted by mass.
     """
 
+    averages = True
+
     @override
-    def policy(self, section: GossipSection) -> PushSumPolicy:
-        return PushSumPolicy(section.steps, section.overlap, section.max_in_flight)
+    def policy(self, section: GossipSection, nodes: int) -> PushSumPolicy:
+        averaging = Averaging(section.global_every, rounds_for(nodes, section.global_spread))
+        steps = averaging.steps(section.steps)
+        return PushSumPolicy(steps, section.overlap, section.max_in_flight, averaging=averaging)
 
     @override
     def refusals(self, run: Combination) -> Iterator[tuple[str, str]]:

@@ -30,11 +30,12 @@ def test_a_protocol_without_options_is_stored_as_its_name() -> None:
 
 
 def test_what_is_installed_has_the_numbers_that_it_had() -> None:
-    assert policy_of(spec_of(steps=7, overlap=2, max_in_flight=3).gossip) == PushSumPolicy(7, 2, 3)
+    sgp = policy_of(spec_of(steps=7, overlap=2, max_in_flight=3).gossip, 4)
+    assert (sgp.steps, sgp.overlap, sgp.max_in_flight, sgp.correction) == (7, 2, 3, "none")
     agp = PushSumPolicy(7, None, 2, correction="elapsed")
-    assert policy_of(spec_of(steps=7, protocol="agp").gossip) == agp
+    assert policy_of(spec_of(steps=7, protocol="agp").gossip, 4) == agp
     none = PushSumPolicy(7, None, 2, correction="none")
-    assert policy_of(spec_of(steps=7, protocol="agp", rate_correction="none").gossip) == none
+    assert policy_of(spec_of(steps=7, protocol="agp", rate_correction="none").gossip, 4) == none
     assert {"sgp", "agp"} <= {plugin.name for plugin in PROTOCOLS.installed()}
 
 
@@ -42,6 +43,8 @@ def test_what_is_installed_has_the_numbers_that_it_had() -> None:
     ("gossip", "words"),
     [
         ({"protocol": "agp", "overlap": 2}, 'gossip.overlap: protocol "agp" never waits'),
+        ({"protocol": "agp", "global_every": 2}, "gossip.global_every: nodes come to one mean in a known"),
+        ({"overlap": 1, "global_every": 2}, "gossip.global_every: nodes come to one mean in a known"),
         ({"rate_correction": "asyspa"}, 'gossip.rate_correction: protocol "sgp" makes as many steps'),
         ({"protocol": {"name": "sgp", "options": {"f": 1}}}, "gossip.protocol.options.f: unknown key"),
     ],
@@ -52,7 +55,9 @@ def test_what_does_not_go_together_is_refused_by_its_key(gossip: dict[str, Any],
     assert words in str(refused.value)
 
 
-@pytest.mark.parametrize("gossip", [{}, {"overlap": 3}, {"protocol": "agp", "rate_correction": "asyspa"}])
+@pytest.mark.parametrize(
+    "gossip", [{}, {"overlap": 3}, {"global_every": 2}, {"protocol": "agp", "rate_correction": "asyspa"}]
+)
 def test_what_goes_together_is_not(gossip: dict[str, Any]) -> None:
     require_possible(spec_of(**gossip), ["a", "b"])
     assert planner_of(spec_of(**gossip))
