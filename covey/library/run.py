@@ -102,9 +102,9 @@ class FederatedRun:
 
     def rounds(self, *, after: int = 0, limit: int | None = None, newest: bool = False) -> Records[Round]:
         """Its rounds in order, as `covey.client.Connection.rounds`."""
-        found = self._connection.rounds(self.id, after=after, limit=limit, newest=newest)
-        metrics = sorted({f"metrics.{name}" for item in found for name in item.metrics})
-        return Records(found, (*ROUND_COLUMNS, *metrics, "last_reason"))
+        rounds = self._connection.rounds(self.id, after=after, limit=limit, newest=newest)
+        metrics = sorted({f"metrics.{name}" for item in rounds for name in item.metrics})
+        return Records(rounds, (*ROUND_COLUMNS, *metrics, "last_reason"))
 
     def round(self, number: int) -> RoundDetail:
         """One round: who sent what, whether it was accepted, why not, and the version it made."""

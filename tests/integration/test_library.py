@@ -21,8 +21,8 @@ pytest.importorskip("sklearn", reason="the digits are scikit-learn's")
 
 @pytest.fixture(scope="module")
 def federation() -> Iterator[covey.Federation]:
-    with covey.local(2) as made:
-        yield made
+    with covey.local(2) as federation:
+        yield federation
 
 
 @pytest.fixture(scope="module")
@@ -93,16 +93,16 @@ def test_lines_of_progress_go_to_standard_error(federation, capsys):
 
 
 async def test_the_same_awaited(federation, digits):
-    async with covey.connect(federation.client.target.data_dir) as there:
-        run = await there.submit(DIGITS | {"name": "awaited"})
+    async with covey.connect(federation.client.target.data_dir) as other:
+        run = await other.submit(DIGITS | {"name": "awaited"})
         seen = [change.run.done async for change in run.watch()]
         assert (seen[-1], run.value.state) == (3, "completed")
-        one, other = await asyncio.gather(run.rounds(), (await there.run("digits")).metrics())
-        assert (len(one), len(other)) == (3, 3)
+        rounds, curve = await asyncio.gather(run.rounds(), (await other.run("digits")).metrics())
+        assert (len(rounds), len(curve)) == (3, 3)
         assert (await run.model()).keys() == digits.model().keys()
-        assert {node.node for node in await there.nodes()} == {"node-1", "node-2"}
-        assert (await there.status()).nodes_connected == 2
-        assert [each.value.name for each in await there.runs(1)] == ["awaited"]
+        assert {node.node for node in await other.nodes()} == {"node-1", "node-2"}
+        assert (await other.status()).nodes_connected == 2
+        assert [each.value.name for each in await other.runs(1)] == ["awaited"]
         assert (await (await run.refresh()).wait()).value.state == "completed"
 
 

@@ -56,8 +56,8 @@ def simulate(
 ) -> Simulated:
     """Run a specification with many nodes in this process, from its main thread. SIGINT and SIGTERM stop the run.
 
-    Where that thread runs an event loop already, as in a notebook, the work is done beside it; an interrupt of the kernel
-    ends it then, and what was committed stays on record.
+    Where that thread runs an event loop already, as in a notebook, the work is done beside it; an interrupt of the
+    kernel ends it then, and what was committed stays on record.
 
     Args:
         spec: As `Connection.submit`.
