@@ -38,8 +38,8 @@ def checked_receipts(accounts: Sequence[Mapping[str, Any]], authority_pem: bytes
     for account in accounts:
         for receipt in account.get("receipts", ()):
             try:
-                said, domain = _signed(receipt), GAVE if receipt["way"] == "in" else HAD
-                statement = opened(said, domain, str(account.get("run")), authority_pem)
+                signed, domain = _signed(receipt), GAVE if receipt["way"] == "in" else HAD
+                statement = opened(signed, domain, str(account.get("run")), authority_pem)
             except (KeyError, TypeError, ValueError, IdentityError, LimitExceeded) as error:
                 findings.append(f"the account of {account.get('node')} has a receipt that does not count: {error}")
                 continue
@@ -68,11 +68,11 @@ def authority_of(sources: Sequence[Path], authority: Path | None = None) -> byte
     """
     files = [authority] if authority is not None else [source / IDENTITY_FOLDER / "authority.crt" for source in sources]
     try:
-        found = {read_pem(file) for file in files if authority is not None or file.exists()}
+        authorities = {read_pem(file) for file in files if authority is not None or file.exists()}
     except OSError as error:
         raise IdentityError(f"the authority's certificate cannot be read: {error}") from error
-    if len(found) > 1:
+    if len(authorities) > 1:
         raise IdentityError(
             "these nodes do not have the same authority: say with --authority FILE whose signatures count"
         )
-    return next(iter(found), b"")
+    return next(iter(authorities), b"")

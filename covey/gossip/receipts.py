@@ -82,7 +82,7 @@ def overdrafts(
     for receipt in given:
         edge = receipt.sender, receipt.receiver
         newest[edge] = max(newest.get(edge, receipt), receipt, key=lambda known: known.sequence)
-    found = []
+    overdrawn = []
     for who in sorted({sender for sender, _ in newest}):
         outs = [receipt for (sender, _), receipt in newest.items() if sender == who]
         signed = {sender: receipt.units for (sender, receiver), receipt in newest.items() if receiver == who}
@@ -98,8 +98,8 @@ def overdrafts(
             continue
         gave, had = sum(out.units for out in outs) - back, sum(signed.values())
         if gave > minted + had:
-            found.append(Overdraft(who, gave, minted, had))
-    return found
+            overdrawn.append(Overdraft(who, gave, minted, had))
+    return overdrawn
 
 
 def _is_cut_off(

@@ -63,16 +63,16 @@ class Receipts:
         """The statement that goes with a batch."""
         return self._notary.sign_given(Receipt(self.me, batch.peer, batch.sequence, batch.given))
 
-    def had(self, batch: Batch, said: SignedMass) -> None:
+    def had(self, batch: Batch, signed: SignedMass) -> None:
         """A peer acknowledged a batch, with its signature. One that does not count is passed over, and said."""
         try:
-            receipt = self._notary.open_had(said)
+            receipt = self._notary.open_had(signed)
             if receipt != Receipt(self.me, batch.peer, batch.sequence, batch.given):
                 raise IdentityError("it is about another batch")
         except (IdentityError, LimitExceeded) as error:
             log.warning("a receipt that does not count", peer=str(batch.peer), reason=str(error))
             return
-        self._unwritten[batch.peer] = Kept("out", receipt, said)
+        self._unwritten[batch.peer] = Kept("out", receipt, signed)
 
     def take_unwritten(self) -> list[Kept]:
         """What peers signed to have had, and is not on record yet; it is the caller's to write."""
@@ -81,19 +81,19 @@ class Receipts:
 
     # -- what it is given -------------------------------------------------------------------------------------------
 
-    def offered(self, peer: Incarnation, sequence: int, said: SignedMass) -> None:
+    def offered(self, peer: Incarnation, sequence: int, signed: SignedMass) -> None:
         """Check the statement that came with an offer.
 
         Raises:
             LedgerError: It is about another edge or batch.
             IdentityError, LimitExceeded: It does not count.
         """
-        if not said.statement:
+        if not signed.statement:
             raise IdentityError("the batch comes without what its sender signs about its mass")
-        receipt = self._notary.open_given(said)
+        receipt = self._notary.open_given(signed)
         if (receipt.sender, receipt.receiver, receipt.sequence) != (peer, self.me, sequence):
             raise LedgerError(f"batch {sequence} comes with a statement about another batch or edge")
-        self._offered[peer] = Kept("in", receipt, said)
+        self._offered[peer] = Kept("in", receipt, signed)
 
     def of(self, peer: Incarnation, sequence: int) -> Kept | None:
         """The statement that came with a peer's newest offer, if that is this batch."""

@@ -133,12 +133,12 @@ class Deliveries:
         except CoveyError as error:
             delivery.fail(error if isinstance(error, TransferError) else TransferError(str(error)))
 
-    def acknowledged(self, link: Link, said: pb.BatchAcknowledged) -> None:
+    def acknowledged(self, link: Link, answer: pb.BatchAcknowledged) -> None:
         """A peer has a batch durably."""
-        delivery = self._of(link, said.sequence)
+        delivery = self._of(link, answer.sequence)
         if delivery is not None and not delivery.answer.done():
-            if said.HasField("had"):
-                self._receipts.had(delivery.batch, mass_from(said.had))
+            if answer.HasField("had"):
+                self._receipts.had(delivery.batch, mass_from(answer.had))
             delivery.answer.set_result(None)
 
     def refused(self, link: Link, refusal: pb.BatchRefused) -> None:
