@@ -46,14 +46,14 @@ class OwnCertificate:
 
     def look(self) -> None:
         """Take a certificate that was issued again, and say when the present one ends soon, or has. Blocking."""
-        found = self._found()
-        if found is not None:
-            self.newest, self._said_at, self._said_expired = found, -SAY_AGAIN_S, False
-            log.info("going on with a new certificate", expires_at=_day(found.expires_at))
-            self._on_new(found)
+        reissued = self._reissued()
+        if reissued is not None:
+            self.newest, self._said_at, self._said_expired = reissued, -SAY_AGAIN_S, False
+            log.info("going on with a new certificate", expires_at=_day(reissued.expires_at))
+            self._on_new(reissued)
         self._warn(self._clock())
 
-    def _found(self) -> Identity | None:
+    def _reissued(self) -> Identity | None:
         """Another certificate that can take the place of the present one."""
         try:
             shown = (self._folder / FILE).read_bytes()

@@ -60,8 +60,8 @@ def health(data_dir: Path, service: str, timeout: float, as_json: bool) -> None:
 def _announced(data_dir: Path) -> _Daemon:
     for kind, name in ANNOUNCEMENTS.items():
         try:
-            said = json.loads((data_dir / name).read_text())
-            listen, command = str(said["listen"]), str(said.get("command", kind))
+            announced = json.loads((data_dir / name).read_text())
+            listen, command = str(announced["listen"]), str(announced.get("command", kind))
         except FileNotFoundError:
             continue
         except (OSError, ValueError, KeyError, TypeError) as error:
