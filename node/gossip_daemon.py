@@ -12,10 +12,10 @@ import structlog
 
 from covey.errors import CoveyError, IdentityError, SpecError, StoreError
 from covey.gossip.ledger import Incarnation
+from covey.gossip.protocols.runs import planner_of, require_possible
 from covey.layout import Layout
 from covey.node.gossip.actor import GossipActor, Surroundings
 from covey.node.gossip.folders import Residence, reside
-from covey.node.gossip.policy import planner_of
 from covey.node.gossip.record.database import Durability
 from covey.node.gossip.record.reader import digests_of, read_saved, write_first
 from covey.node.gossip.work import Course
@@ -86,6 +86,8 @@ async def _main(config: GossipConfig) -> int:
         if identity.name not in roster.members:
             raise IdentityError(f"{config.peers} does not name {identity.name!r}, which this node is")
         config.node.check_run(config.spec)
+        allow_path = config.node.allows_paths(config.spec)
+        require_possible(config.spec, sorted(roster.members), allow_path=allow_path)
         daemon = GossipDaemon(config, identity, roster)
         return await daemon.run(stop)
 
