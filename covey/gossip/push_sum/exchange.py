@@ -185,8 +185,8 @@ class Exchange:
             self.total += minted
 
     @property
-    def there(self) -> int:
-        """How many nodes are there, this one and those that are through included."""
+    def heard(self) -> int:
+        """How many nodes show signs of life, this one and those that are through included."""
         return 1 + sum(peer.is_trusted for peer in self.peers.values())
 
     @property
