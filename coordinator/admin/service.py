@@ -114,9 +114,6 @@ class AdminService:
             if request.spec_json
             else parse_toml(request.spec_toml, later=True)
         )
-        if not spec.facts.coordinated:
-            text = "is simulated only in this version (covey gossip simulate); a coordinator runs the other modes"
-            raise SpecError(f'mode: "{spec.mode}" {text}')
         text, written = spec.to_json(), written_in(request.spec_toml)
         async with self._submission:
             job = DescribeJob(

@@ -18,7 +18,7 @@ from pydantic import Field, TypeAdapter, with_config
 
 from covey.errors import IdentityError
 from covey.wire.channels import certified_peer
-from covey.wire.identities.authority import AuthorityKey, federation_of
+from covey.wire.identities.authority import Authority, AuthorityKey, federation_of
 from covey.wire.identities.canonical import MAX_COUNT, STRICT, Finite, Text, canonical_json, read_canonical
 
 DOMAIN = b"covey/eviction/1\n"
@@ -83,6 +83,13 @@ def sign_eviction(statement: EvictionStatement, key_pem: bytes, certificate_pem:
         raise IdentityError("notices are signed with an elliptic-curve or RSA key")
     raw = statement.to_bytes()
     return SignedNotice(raw, _signature(key, DOMAIN + raw), certificate.public_bytes(serialization.Encoding.DER))
+
+
+def sign_as_authority(statement: EvictionStatement, authority: Authority) -> SignedNotice:
+    """Sign a notice as the authority itself."""
+    raw = statement.to_bytes()
+    shown = authority.certificate.public_bytes(serialization.Encoding.DER)
+    return SignedNotice(raw, _signature(authority.key, DOMAIN + raw), shown)
 
 
 def _signature(key: AuthorityKey, data: bytes) -> bytes:

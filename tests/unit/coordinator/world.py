@@ -224,6 +224,7 @@ class World:
             retention=self.retention,
             worker=self.worker,
             signer=SigningKey.generate(),
+            notary=AuthorityNotary(authority_of(folder / "authority"), time.time),
             metrics=self.metrics,
             changes=self.changes,
             operator=self.operation,
