@@ -35,16 +35,14 @@ class Sender(Protocol):
         """Send to a node; False if it is not connected."""
 
 
-async def take_statement(
-    runs: ActiveRuns, store: StoreThread, nodes: Sender, node: str, said: msg.GossipSaid
-) -> None:
+async def take_statement(runs: ActiveRuns, store: StoreThread, nodes: Sender, node: str, said: msg.GossipSaid) -> None:
     """A node states how far it is in a run; one that is over here is over for the node, too."""
     run = runs.of(said.run)
     if run is not None and run.machine is not None:
         await run.mode.stated(node, said)
         return
     try:
-        state = (await store.call(store.store.run, said.run[:MAX_RUN])).state
+        state: str = (await store.call(store.store.run, said.run[:MAX_RUN])).state
     except NotFound:
         state = "not on record"
     if state not in ("queued", "running"):

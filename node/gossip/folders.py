@@ -89,9 +89,7 @@ def reside(
     if numbers:
         residence = _opened(folder / str(number))
         if residence.facts.spec != spec.to_json():
-            raise Conflict(
-                f"run {name!r} is on record here with another specification: give this one another name"
-            )
+            raise Conflict(f"run {name!r} is on record here with another specification: give this one another name")
         if residence.facts.ended not in ("evicted", "retired"):
             return residence
         residence.engine.dispose()

@@ -222,4 +222,3 @@ class GossipMachine:
     def _finish(self, state: pr.RunState, reason: str) -> list[Action]:
         self.done = True
         return [pr.FinishRun(state, reason)]
-

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-from typing import Any
+from typing import Any, cast
 
 from typing_extensions import override
 
@@ -58,9 +58,12 @@ class GossipMode(Mode):
         self._members = {member.node: member for member in members}
         recorded = await run.persist(store.newest_gossip_statements, run.run.run)
         self._statements = Statements(self._services.federation, run.run.run, recorded)
-        known = {row.node: Member(row.state, row.reason, self._statements.of(row.node).incarnation) for row in members}
+        known = {
+            row.node: Member(cast(ev.MemberState, row.state), row.reason, self._statements.of(row.node).incarnation)
+            for row in members
+        }
         for event in await run.persist(store.events, run=run.run.run, kind=EVICTED, limit=100_000):
-            self._note_out(event.node, int(event.detail["incarnation"]), str(event.detail["reason"]))
+            self._note_out(event.node, int(str(event.detail["incarnation"])), str(event.detail["reason"]))
         self._machine = GossipMachine(ev.GossipRunPolicy(spec.min_nodes), run.run.roster, expected, known)
         for row in recorded:
             self._show(GossipStatement.from_bytes(row.statement))
@@ -162,9 +165,7 @@ class GossipMode(Mode):
         row, present = self._members[node], self._present(node)
         to = [node]
         if present is not None and (present.address, present.fingerprint) != (row.address, row.fingerprint):
-            row = GossipMemberRecord(
-                run.run.run, node, present.address, present.fingerprint, row.state, row.reason
-            )
+            row = GossipMemberRecord(run.run.run, node, present.address, present.fingerprint, row.state, row.reason)
             self._members[node] = row
             await run.persist(run.record.set_gossip_members, [row])
             to = [other for other in self._members if other in nodes]

@@ -12,7 +12,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, FailFast, Field, TypeAdapter, with_config
 
-from covey.wire.identities.canonical import MAX_COUNT, STRICT, Count, Finite, Text, canonical_json, printable, read_canonical
+from covey.wire.identities.canonical import (
+    MAX_COUNT,
+    STRICT,
+    Count,
+    Finite,
+    Text,
+    canonical_json,
+    printable,
+    read_canonical,
+)
 
 KIND = "gossip/1"
 MAX_BYTES = 1 << 20
@@ -99,7 +108,7 @@ class GossipStatement:
     steps: Annotated[tuple[StepStatement, ...], Field(max_length=MAX_STEPS), FailFast()]
     model_sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")]
     at: Finite
-    covey: Literal["gossip/1"] = field(default=KIND, kw_only=True, repr=False)
+    covey: Literal["gossip/1"] = field(default="gossip/1", kw_only=True, repr=False)
 
     def to_bytes(self) -> bytes:
         """The statement's canonical bytes. Raises LimitExceeded: a number in it is not finite."""
