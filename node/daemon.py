@@ -176,9 +176,7 @@ class NodeDaemon:
 
     def _hello(self) -> msg.Hello:
         drill = self._config.drill.attack if self._config.drill is not None else ""
-        return msg.Hello(
-            __version__, self._config.policy.tasks, self._device, drill, peer_address=self._peer_address
-        )
+        return msg.Hello(__version__, self._config.policy.tasks, self._device, drill, peer_address=self._peer_address)
 
 
 def _exit_code(failed: Sequence[asyncio.Task[Any]], renewed: asyncio.Task[None] | None) -> int:

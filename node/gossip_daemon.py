@@ -10,6 +10,7 @@ from pathlib import Path
 import structlog
 
 from covey.errors import CoveyError, IdentityError, SpecError
+from covey.gossip.protocols.runs import require_possible
 from covey.node.gossip.record.database import Durability
 from covey.node.gossip_part import GossipPart, Terms, worker_of
 from covey.node.operator.config import IDENTITY_FOLDER, NodeConfig
@@ -72,6 +73,8 @@ async def _main(config: GossipConfig) -> int:
         if identity.name not in roster.members:
             raise IdentityError(f"{config.peers} does not name {identity.name!r}, which this node is")
         config.node.check_run(config.spec)
+        allow_path = config.node.allows_paths(config.spec)
+        require_possible(config.spec, sorted(roster.members), allow_path=allow_path)
         daemon = GossipDaemon(config, identity, roster)
         return await daemon.run(stop)
 

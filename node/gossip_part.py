@@ -11,10 +11,10 @@ import structlog
 
 from covey.errors import SpecError, StoreError
 from covey.gossip.ledger import Incarnation
+from covey.gossip.protocols.runs import planner_of
 from covey.layout import Layout
 from covey.node.gossip.actor import GossipActor, Surroundings
 from covey.node.gossip.folders import Residence, reside
-from covey.node.gossip.policy import planner_of
 from covey.node.gossip.record.database import Durability
 from covey.node.gossip.record.reader import digests_of, read_saved, write_first
 from covey.node.gossip.work import Course

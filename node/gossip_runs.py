@@ -16,6 +16,7 @@ import structlog
 from covey import messages as msg
 from covey.errors import CoveyError, NotFound, RunFailed, SpecError
 from covey.gossip.ledger import Incarnation
+from covey.gossip.protocols.runs import require_possible
 from covey.node.gossip.folders import incarnations, run_folder
 from covey.node.gossip.record.database import open_record
 from covey.node.gossip.record.reader import read_facts
@@ -151,6 +152,8 @@ class GossipRuns:
                 if not isinstance(spec, GossipSpec):
                     raise SpecError(f'mode: "{spec.mode}" is not gossip')
                 self._config.check_run(spec)
+                names = [member.name for member in order.members]
+                require_possible(spec, names, allow_path=self._config.allows_paths(spec))
             except CoveyError as error:
                 self._decline(order.run, error)
                 return

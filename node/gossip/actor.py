@@ -18,12 +18,12 @@ from covey.artifact import Artifact
 from covey.errors import CoveyError, RunFailed, StoreError, TransferError
 from covey.gossip.ledger import Incarnation
 from covey.gossip.planning import Planner
+from covey.gossip.protocols.runs import policy_of
 from covey.gossip.push_sum.events import Arrived, LeaveAsked, PeerLeft, PeerSuspected, Progressed
 from covey.gossip.push_sum.machine import PushSum
 from covey.node.gossip.diary import Diary
 from covey.node.gossip.executor import Executor, Ports
 from covey.node.gossip.folders import LEAVE
-from covey.node.gossip.policy import policy_of
 from covey.node.gossip.ports import Clock, Heard, Peers, Receiver
 from covey.node.gossip.post import PeerPost
 from covey.node.gossip.record.database import Durability
@@ -185,7 +185,9 @@ class GossipActor(Receiver):
         facts = world.facts
         if facts.first is None or self._post is None or self._record is None:
             raise StoreError("the run's first model is not on record")
-        fresh = PushSum(facts.me, policy_of(world.course.spec.gossip, world.course.nodes), facts.peers, facts.minted)
+        spec, nodes = world.course.spec, world.course.nodes
+        policy = policy_of(spec.gossip, nodes, allow_path=world.config.allows_paths(spec))
+        fresh = PushSum(facts.me, policy, facts.peers, facts.minted)
         ports = Ports(self._post, self._labour, self._record, world.clock, world.planner)
         return Executor.restored(read_saved(world.engine), fresh, facts.first, ports, self._ended)
 

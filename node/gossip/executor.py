@@ -246,12 +246,12 @@ class Executor(Generic[B, T]):
         whole = kept + sum(portion.units for portion in portions)
         parts = [(self.bodies.of(portion, self.me), portion.units / whole) for portion in portions]
         mixed = self._made(lambda _: self.take(ev.Mixed(step, self._ports.clock.now())))
-        self._ports.labour.mix(self.model, parts, mixed)
+        self._ports.labour.mix(step, self.model, parts, mixed)
 
     def _apply(self, step: int, batches: tuple[Batch, ...]) -> None:
         trained, self._trained = self._trained, None
         then = self._made(lambda model: self._publish(step, batches, model))
-        self._ports.labour.apply(self.model, trained, self._scale, then)
+        self._ports.labour.apply(step, self.model, trained, self._scale, then)
 
     def _publish(self, step: int, batches: tuple[Batch, ...], model: B) -> None:
         self.bodies.published(step, model)

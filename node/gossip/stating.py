@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from covey.gossip.ledger import Incarnation, InEdge, Ledger, OutEdge
-from covey.node.gossip.policy import policy_of
+from covey.gossip.protocols.runs import policy_of
 from covey.node.gossip.record.database import open_record
 from covey.node.gossip.record.reader import machine_of, read_saved, require_facts, rows_of, steps_after
 from covey.node.gossip.record.schema import SnapshotRow
@@ -61,7 +61,7 @@ def statement_of(folder: Path, spec: GossipSpec, stated: Stated) -> GossipStatem
     engine = open_record(folder)
     try:
         facts, saved = require_facts(engine), read_saved(engine)
-        machine = machine_of(facts, policy_of(spec.gossip, len(facts.peers)), saved)
+        machine = machine_of(facts, policy_of(spec.gossip, len(facts.peers), allow_path=True), saved)
         steps = [_step(row, metrics) for row, metrics in steps_after(engine, stated.told, MAX_STEPS)]
         snapshot = rows_of(engine, SnapshotRow)
     finally:

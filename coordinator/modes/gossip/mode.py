@@ -19,9 +19,8 @@ from covey.coordinator.runs.facts import Counted, NodeProgress
 from covey.coordinator.runs.mode import Mode
 from covey.coordinator.runs.steps.preparation import Prepared
 from covey.errors import CoveyError, Late, public_text
-from covey.gossip.mixing import MIXINGS
-from covey.gossip.topologies.contract import TOPOLOGIES
-from covey.spec import GossipSpec
+from covey.gossip.protocols.runs import require_possible
+from covey.spec import GossipSpec, RunSpec
 from covey.storage.record.contract import EventRecord, GossipMemberRecord, VersionRecord
 from covey.wire.identities.gossip_statement import GossipStatement
 
@@ -53,7 +52,7 @@ class GossipMode(Mode):
         spec = prepared.spec
         if not isinstance(spec, GossipSpec):
             raise TypeError(f"a specification of mode {spec.mode}")
-        refuse_unknown(spec, allow_path=self._services.allow_paths)
+        require_possible(spec, run.run.roster, allow_path=self._services.allow_paths)
         members = await run.persist(store.gossip_members, run.run.run)
         self._members = {member.node: member for member in members}
         recorded = await run.persist(store.newest_gossip_statements, run.run.run)
@@ -205,7 +204,7 @@ class GossipMode(Mode):
         return notice
 
 
-def refuse_unknown(spec: GossipSpec, *, allow_path: bool = False) -> None:
-    """Raises PluginError where this run's topology or mixing weights are not known here."""
-    TOPOLOGIES.make(spec.gossip.topology.name, spec.gossip.topology.options, allow_path=allow_path)
-    MIXINGS.make(spec.gossip.mixing.name, spec.gossip.mixing.options, allow_path=allow_path)
+def check(spec: RunSpec, *, allow_path: bool = False) -> None:
+    """Refuse a submission whose protocol cannot work with the rest of it. Raises as `require_possible`."""
+    if isinstance(spec, GossipSpec):
+        require_possible(spec, allow_path=allow_path)

@@ -16,10 +16,10 @@ from covey.artifact import Artifact, artifact_of_file
 from covey.client.gossip_nodes import account_of, audit_accounts, read_node
 from covey.errors import NotFound, TransferError
 from covey.gossip.ledger import Batch, Incarnation
+from covey.gossip.protocols.runs import planner_of
 from covey.gossip.push_sum.events import PeerSuspected
 from covey.node.gossip.actor import GossipActor, Surroundings
 from covey.node.gossip.folders import Residence, reside
-from covey.node.gossip.policy import planner_of
 from covey.node.gossip.ports import Clock, Peers, Said
 from covey.node.gossip.record.database import Durability
 from covey.node.gossip.record.reader import digests_of, read_facts, read_saved, write_first

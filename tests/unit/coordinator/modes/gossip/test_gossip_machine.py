@@ -63,10 +63,7 @@ def test_it_is_completed_when_all_are_through() -> None:
         assert machine.handle(said(node, "working")) == [ev.NoteMember(node, "working", "")]
         assert machine.handle(said(node, "working")) == []
         assert machine.handle(said(node, "completed")) == [ev.NoteMember(node, "completed", "")]
-    assert machine.handle(said("cyd", "left")) == [
-        ev.NoteMember("cyd", "left", ""),
-        pr.FinishRun("completed", ""),
-    ]
+    assert machine.handle(said("cyd", "left")) == [ev.NoteMember("cyd", "left", ""), pr.FinishRun("completed", "")]
     assert machine.done and machine.wake_at is None and machine.handle(pr.Tick(5.0)) == []
 
 
