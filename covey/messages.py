@@ -142,7 +142,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Hello:
-    """What a node says of itself: version, allowed tasks, device, the attack that it drills, and where peers call it."""
+    """What a node says of itself: version, allowed tasks, device, attack that it drills, and where peers call it."""
 
     version: str
     tasks: tuple[str, ...]
@@ -330,7 +330,7 @@ class GossipOrder:
 
 @dataclass(frozen=True)
 class GossipReceipt:
-    """What is on record of a node's part: its newest statement, and of how many steps statements have told (0: none)."""
+    """What is on record of a node's part: its newest statement, and how many steps statements have told of."""
 
     run: str
     incarnation: int

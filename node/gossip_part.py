@@ -1,4 +1,4 @@
-"""One node's part in one gossip run, whole: its record, its files, its wire to peers, its worker, and the actor between."""
+"""One node's part in one gossip run, whole: its record, files, wire to peers, worker, and the actor between."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from covey.gossip.protocols.runs import planner_of
 from covey.layout import Layout
 from covey.node.gossip.actor import GossipActor, Surroundings
 from covey.node.gossip.folders import Residence, reside
+from covey.node.gossip.receipts import Receipts
 from covey.node.gossip.record.database import Durability
-from covey.node.gossip.record.reader import digests_of, read_saved, write_first
+from covey.node.gossip.record.reader import digests_of, read_receipts, read_saved, write_first
 from covey.node.gossip.work import Course
 from covey.node.operator.config import NodeConfig
 from covey.node.peers.lives import Part
@@ -26,6 +27,7 @@ from covey.spec import GossipSpec
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.wire.evictions import SignedNotice
 from covey.wire.identities.identity import Identity
+from covey.wire.mass_receipts import Notary
 from covey.worker.client.supervisor import WorkerSupervisor
 from covey.worker.jobs.operations import INITIAL
 from covey.worker.jobs.runs import InitialJob
@@ -101,8 +103,10 @@ class GossipPart:
             return "completed"
         files = ArtifactFiles(home.folder / FILES, durable=self._terms.durability == "power")
         home = await self._prepared(home, files)
-        actor = GossipActor(self._surroundings(home, files), stays=self._terms.stays)
-        network = PeerNetwork(self._settings(home), files, actor)
+        kept = await asyncio.to_thread(read_receipts, home.engine, home.facts.me)
+        receipts = Receipts(home.facts.me, Notary(self._identity, home.facts.name), kept)
+        actor = GossipActor(self._surroundings(home, files, receipts), stays=self._terms.stays)
+        network = PeerNetwork(self._settings(home, receipts), files, actor)
         try:
             await network.start()
             self.network = network
@@ -148,7 +152,7 @@ class GossipPart:
         await asyncio.to_thread(write_first, home.engine, initial.layout, initial.artifact)
         return replace(home, facts=replace(home.facts, layout=initial.layout, first=initial.artifact))
 
-    def _surroundings(self, home: Residence, files: ArtifactFiles) -> Surroundings:
+    def _surroundings(self, home: Residence, files: ArtifactFiles, receipts: Receipts) -> Surroundings:
         terms, facts, spec = self._terms, home.facts, self._terms.spec
         if facts.first is None:
             raise StoreError("the run's first model is not on record")
@@ -157,21 +161,31 @@ class GossipPart:
         sites = {member.name: member.site for member in self._roster.members.values() if member.site}
         planner = planner_of(spec, sites, allow_path=terms.node.allows_paths(spec))
         return Surroundings(
-            terms.node, files, self._worker, planner, course, facts, home.engine, home.folder, terms.durability
+            terms.node,
+            files,
+            self._worker,
+            planner,
+            course,
+            facts,
+            home.engine,
+            home.folder,
+            receipts,
+            terms.durability,
         )
 
-    def _settings(self, home: Residence) -> PeerSettings:
+    def _settings(self, home: Residence, receipts: Receipts) -> PeerSettings:
         facts, terms = home.facts, self._terms
         if facts.first is None:
             raise StoreError("the run's first model is not on record")
         digest = hashlib.sha256(facts.spec.encode()).hexdigest()
-        part = Part(facts.me, terms.run, digest, facts.minted)
+        part = Part(facts.me, facts.name, digest, facts.minted)
         return PeerSettings(
             part,
             self._identity,
             self._roster,
             home.folder.parent,
             facts.first.size_bytes,
+            receipts,
             terms.listen,
             _known(facts.peers, home),
             relay=terms.relay,

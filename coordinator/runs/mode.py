@@ -90,7 +90,7 @@ class Mode(ABC):
         """Who of those that the run waits for now is away, in words; empty: nobody."""
         return ""
 
-    async def stated(self, node: str, said: msg.GossipSaid) -> None:
+    async def stated(self, node: str, said: msg.GossipSaid) -> None:  # noqa: B027 (most modes hear nothing)
         """A node says, signed, how far it is; only in modes whose nodes work without this coordinator."""
 
     @abstractmethod

@@ -312,7 +312,7 @@ class GossipMember(Base):
 
 
 class GossipStatement(Base):
-    """What a node signed of its part in a gossip run. `step` and `told` are copied from the statement, to be searched."""
+    """What a node signed of its part in a gossip run. `step` and `told` are copied from the statement."""
 
     __tablename__ = "gossip_statements"
     run: Mapped[str] = mapped_column(ForeignKey("runs.run"), primary_key=True)

@@ -1,4 +1,4 @@
-"""The machine of a gossip run at its coordinator: pure. It begins the run, counts what becomes of each part, and ends it.
+"""The machine of a gossip run at its coordinator: pure. It begins the run, counts what becomes of parts, and ends it.
 
 The nodes need it for nothing in between: whatever it does not hear, they go on.
 """

@@ -64,7 +64,9 @@ def test_it_is_completed_when_all_are_through() -> None:
         assert machine.handle(said(node, "working")) == []
         assert machine.handle(said(node, "completed")) == [ev.NoteMember(node, "completed", "")]
     assert machine.handle(said("cyd", "left")) == [ev.NoteMember("cyd", "left", ""), pr.FinishRun("completed", "")]
-    assert machine.done and machine.wake_at is None and machine.handle(pr.Tick(5.0)) == []
+    assert machine.done
+    assert machine.wake_at is None
+    assert machine.handle(pr.Tick(5.0)) == []
 
 
 def test_who_declines_or_is_evicted_is_out_for_its_peers_too() -> None:
@@ -98,8 +100,10 @@ def test_who_never_answers_runs_an_older_version() -> None:
     machine.handle(said("bob", "working"))
     assert machine.wake_at == 60.0
     note, out = machine.handle(pr.Tick(60.0))
-    assert isinstance(note, ev.NoteMember) and (note.node, note.state) == ("cyd", "late")
-    assert isinstance(out, ev.Evict) and out.node == "cyd"
+    assert isinstance(note, ev.NoteMember)
+    assert (note.node, note.state) == ("cyd", "late")
+    assert isinstance(out, ev.Evict)
+    assert out.node == "cyd"
 
 
 def test_a_node_without_a_connection_is_lost_only_once_all_others_are_through() -> None:
@@ -111,7 +115,9 @@ def test_a_node_without_a_connection_is_lost_only_once_all_others_are_through() 
     machine.handle(said("ada", "completed", 501.0))
     note, end = machine.handle(said("bob", "completed", 502.0))[1:]
     assert note == ev.NoteMember("cyd", "lost", "it has no connection, and all others are through")
-    assert isinstance(end, pr.FinishRun) and end.state == "completed" and "1 lost (cyd:" in end.reason
+    assert isinstance(end, pr.FinishRun)
+    assert end.state == "completed"
+    assert "1 lost (cyd:" in end.reason
 
 
 def test_one_that_comes_back_in_time_goes_on() -> None:
@@ -139,8 +145,10 @@ def test_one_that_failed_may_be_started_again_until_all_others_are_through_for_a
 def test_an_incarnation_that_retires_is_out_and_the_next_one_goes_on() -> None:
     machine = begun("ada", "bob")
     noted, out = machine.handle(said("ada", "retired"))
-    assert isinstance(noted, ev.NoteMember) and noted.state == "retired"
-    assert isinstance(out, ev.Evict) and (out.node, out.incarnation) == ("ada", 1)
+    assert isinstance(noted, ev.NoteMember)
+    assert noted.state == "retired"
+    assert isinstance(out, ev.Evict)
+    assert (out.node, out.incarnation) == ("ada", 1)
     machine.handle(said("ada", "working", incarnation=2))
     assert machine.handle(said("ada", "retired")) == []  # what an older incarnation said counts no more
     machine.handle(said("ada", "completed", incarnation=2))
@@ -157,7 +165,9 @@ def test_it_goes_on_after_a_restart_of_the_coordinator() -> None:
     machine = GossipMachine(POLICY, ("ada", "bob", "cyd"), known=known)
     assert machine.handle(pr.Started(1000.0)) == []
     assert machine.handle(pr.NodeJoined("bob", 1001.0)) == [ev.SendOrder("bob")]
-    assert machine.expects("bob", 1) and not machine.expects("ada", 1) and not machine.expects("bob", 2)
+    assert machine.expects("bob", 1)
+    assert not machine.expects("ada", 1)
+    assert not machine.expects("bob", 2)
     (end,) = ends(machine.handle(said("bob", "completed", 1002.0, incarnation=2)))
     assert end.reason == "2 completed; 1 declined (cyd: policy)"
 

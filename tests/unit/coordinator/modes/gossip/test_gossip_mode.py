@@ -71,7 +71,8 @@ async def test_who_takes_part_is_handed_out_and_what_nodes_state_is_kept(world: 
     assert order.model_sha256 == world.record.version("run", 0).model_sha256
     await state(world, active, "ada", 1)
     assert sent(world, msg.GossipReceipt) == [msg.GossipReceipt("run", 1, 1, 1)]
-    assert active.progress.nodes["ada"].phase == "training" and active.progress.nodes["ada"].loss == 2.0
+    assert active.progress.nodes["ada"].phase == "training"
+    assert active.progress.nodes["ada"].loss == 2.0
     await state(world, active, "ada", 1)  # again: the receipt was lost
     await state(world, active, "ada", 3)  # one is missing: the node is told from where to go on
     assert sent(world, msg.GossipReceipt) == [msg.GossipReceipt("run", 1, 1, 1)] * 3
