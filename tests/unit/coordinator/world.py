@@ -85,6 +85,7 @@ class Nodes:
     def __init__(self, *names):
         self.connected = set(names)
         self.sent = []
+        self.port = 7410
         self._more = asyncio.Event()
 
     def nodes(self):
@@ -94,7 +95,7 @@ class Nodes:
         return node in self.connected
 
     def peer(self, node):
-        return msg.GossipMember(node, f"{node}.example:7410", "aa" * 32) if node in self.connected else None
+        return msg.GossipMember(node, f"{node}.example:{self.port}", "aa" * 32) if node in self.connected else None
 
     def send(self, node, message):
         if node not in self.connected:

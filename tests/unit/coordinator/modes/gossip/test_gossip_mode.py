@@ -147,7 +147,7 @@ async def test_a_coordinator_that_comes_back_knows_what_it_knew(world: World) ->
 async def test_an_address_that_has_changed_is_told_to_everybody(world: World) -> None:
     active, _ = await begun(world)
     world.nodes.sent.clear()
-    world.nodes.peer = lambda node: msg.GossipMember(node, f"{node}.example:7411", "aa" * 32)
+    world.nodes.port = 7411
     active.post(pr.NodeJoined("ada", 1.0))
     while not sent(world, msg.GossipOrder, "bob"):
         await world.changed(active)
