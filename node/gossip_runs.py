@@ -178,11 +178,11 @@ class GossipRuns:
             return
         notice = SignedNotice(message.statement, message.signature, message.certificate)
         try:
-            said = EvictionStatement.from_bytes(notice.statement)
+            statement = EvictionStatement.from_bytes(notice.statement)
         except CoveyError as error:
             log.warning("a notice of eviction that does not count", run=message.run, reason=str(error))
             return
-        run.notices[Incarnation(said.node, said.incarnation)] = notice
+        run.notices[Incarnation(statement.node, statement.incarnation)] = notice
         if run.part is not None and run.part.network is not None:
             task = asyncio.create_task(run.part.network.hub.notified(notice, "the coordinator"))
             task.add_done_callback(_say_failure)

@@ -20,10 +20,10 @@ MAX_RUN = 200
 _ADDRESS = re.compile(r"[!-~]{1,253}:\d{1,5}")
 
 
-def peer_address(node: str, said: str) -> str:
+def peer_address(node: str, message: str) -> str:
     """Where peers call a node, as it says; empty where that cannot be an address: then it only calls."""
-    if not said or _ADDRESS.fullmatch(said):
-        return said
+    if not message or _ADDRESS.fullmatch(message):
+        return message
     log.warning("a node's peer address is none, it is not called", node=node)
     return ""
 
@@ -35,18 +35,20 @@ class Sender(Protocol):
         """Send to a node; False if it is not connected."""
 
 
-async def take_statement(runs: ActiveRuns, store: StoreThread, nodes: Sender, node: str, said: msg.GossipSaid) -> None:
+async def take_statement(
+    runs: ActiveRuns, store: StoreThread, nodes: Sender, node: str, message: msg.GossipSaid
+) -> None:
     """A node states how far it is in a run; one that is over here is over for the node, too."""
-    run = runs.of(said.run)
+    run = runs.of(message.run)
     if run is not None and run.machine is not None:
-        await run.mode.stated(node, said)
+        await run.mode.stated(node, message)
         return
     try:
-        state: str = (await store.call(store.store.run, said.run[:MAX_RUN])).state
+        state: str = (await store.call(store.store.run, message.run[:MAX_RUN])).state
     except NotFound:
         state = "not on record"
     if state not in ("queued", "running"):
-        nodes.send(node, msg.Cancel(said.run[:MAX_RUN], 0, f"the run is {state}"))
+        nodes.send(node, msg.Cancel(message.run[:MAX_RUN], 0, f"the run is {state}"))
 
 
 class AuthorityNotary:

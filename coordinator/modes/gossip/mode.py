@@ -96,20 +96,20 @@ class GossipMode(Mode):
     # -- what nodes say -------------------------------------------------------------------------------------------
 
     @override
-    async def stated(self, node: str, said: msg.GossipSaid) -> None:
+    async def stated(self, node: str, message: msg.GossipSaid) -> None:
         services, run = self._services, self._run
         try:
             require_member(node, self._members)
             key = await services.members.present_key(node)
-            statement = await asyncio.to_thread(self._statements.open, node, key, said)
+            statement = await asyncio.to_thread(self._statements.open, node, key, message)
         except CoveyError as error:
             run.log.warning("a statement that does not count", node=node, code=error.code, error=str(error))
-            digest = hashlib.sha256(said.statement).hexdigest()
+            digest = hashlib.sha256(message.statement).hexdigest()
             services.nodes.send(node, msg.Refusal(digest, error.code, public_text(error)))
             return
         known = self._statements.of(node)
         if self._statements.is_next(statement):
-            row = self._statements.record(statement, said, services.now())
+            row = self._statements.record(statement, message, services.now())
             await run.persist(run.record.add_gossip_statement, row, most=MOST_STATEMENTS)
             known = self._statements.recorded(row)
             self._show(statement)

@@ -45,20 +45,20 @@ class Statements:
         """What is known of a node."""
         return self._known.get(node, Known())
 
-    def open(self, node: str, key: tuple[str, bytes], said: msg.GossipSaid) -> GossipStatement:
+    def open(self, node: str, key: tuple[str, bytes], message: msg.GossipSaid) -> GossipStatement:
         """A statement of a node's, once everything about it was checked.
 
         Args:
             node: Who sends it.
             key: Id and raw bytes of its present signing key.
-            said: The message.
+            message: The message.
 
         Raises:
             IdentityError: It is not signed by the node, is of another run or node, or not such a statement.
             LimitExceeded: It is too long.
         """
-        verify(key[1], said.statement, said.signature)
-        statement = GossipStatement.from_bytes(said.statement)
+        verify(key[1], message.statement, message.signature)
+        statement = GossipStatement.from_bytes(message.statement)
         if (statement.federation, statement.run, statement.node) != (self._federation, self._run, node):
             raise IdentityError("the statement names another federation, run or node")
         if statement.key != key_id(key[1]):
@@ -76,7 +76,7 @@ class Statements:
         before = known.number if statement.incarnation == known.incarnation else 0
         return statement.number == before + 1
 
-    def record(self, statement: GossipStatement, said: msg.GossipSaid, now: float) -> GossipStatementRecord:
+    def record(self, statement: GossipStatement, message: msg.GossipSaid, now: float) -> GossipStatementRecord:
         """The next one as it is put on record."""
         known = self.of(statement.node)
         before = known.told if statement.incarnation == known.incarnation else 0
@@ -89,8 +89,8 @@ class Statements:
             told=max(before, statement.told),
             key_id=statement.key,
             received_at=now,
-            statement=said.statement,
-            signature=said.signature,
+            statement=message.statement,
+            signature=message.signature,
         )
 
     def recorded(self, row: GossipStatementRecord) -> Known:

@@ -35,8 +35,8 @@ class SqlGossip(Gossip):
         with self._db.writing() as connection:
             for member in members:
                 values = asdict(member)
-                one = and_(gossip_members.c.run == member.run, gossip_members.c.node == member.node)
-                if connection.execute(update(gossip_members).where(one).values(values)).rowcount == 0:
+                row = and_(gossip_members.c.run == member.run, gossip_members.c.node == member.node)
+                if connection.execute(update(gossip_members).where(row).values(values)).rowcount == 0:
                     connection.execute(insert(gossip_members).values(values))
 
     @override
