@@ -115,12 +115,17 @@ class Exchange:
 
     # -- having -----------------------------------------------------------------------------------------------------
 
-    def arrived(self, event: Arrived) -> Action:
-        """A batch came: taken once, acknowledged as often as it comes, refused where it cannot be."""
+    def arrived(self, event: Arrived, most: int) -> Action:
+        """A batch came: taken once, acknowledged as often as it comes, refused where it cannot be.
+
+        Args:
+            event: It.
+            most: The most units that it may have.
+        """
         try:
             if event.peer not in self.peers:
                 raise LedgerError(f"{event.peer} takes no part in this run")
-            outcome = self.ledger.apply(event.peer, event.sequence, event.units, self.total)
+            outcome = self.ledger.apply(event.peer, event.sequence, event.units, most)
         except LedgerError as error:
             return Refuse(event.peer, event.sequence, str(error))
         if outcome == "double":

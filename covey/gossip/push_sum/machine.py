@@ -13,25 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Literal
 
 from covey.gossip.averaging import NEVER, Averaging
 from covey.gossip.ledger import Incarnation
-from covey.gossip.mass import ONE, part_of
-from covey.gossip.push_sum.actions import (
-    Action,
-    Announce,
-    Finish,
-    Mix,
-    Plan,
-    Portion,
-    Publish,
-    Refuse,
-    Report,
-    Send,
-    Train,
-)
+from covey.gossip.mass import ONE, TOKEN
+from covey.gossip.push_sum.actions import Action, Announce, Finish, Plan, Portion, Publish, Refuse, Report, Send, Train
 from covey.gossip.push_sum.events import (
     Acknowledged,
     Arrived,
@@ -51,6 +38,7 @@ from covey.gossip.push_sum.events import (
 )
 from covey.gossip.push_sum.exchange import Exchange
 from covey.gossip.push_sum.rates import Correction, Rates
+from covey.gossip.push_sum.weighing import Weighs, mix_by_mass, mix_by_weights, parts_of
 
 Phase = Literal[
     "new", "settling", "training", "planning", "sharing", "publishing", "collecting", "mixing", "lingering", "over"
@@ -71,6 +59,7 @@ class PushSumPolicy:
         most_scale: The largest factor on the learning rate of a node with little mass, and of one that is slow.
         correction: How slow and fast nodes come to count alike.
         averaging: Which steps only average, in lock step.
+        weighs: Who says what a model counts for.
     """
 
     steps: int
@@ -80,6 +69,7 @@ class PushSumPolicy:
     most_scale: float = 4.0
     correction: Correction = "none"
     averaging: Averaging = NEVER
+    weighs: Weighs = "mass"
 
 
 class PushSum:
@@ -118,6 +108,7 @@ class PushSum:
         self.rates = Rates()
         self._now = 0.0
         self._shares: tuple[Share, ...] = ()
+        self._weights: tuple[Share, ...] = ()
         self._senders: dict[int, tuple[Incarnation, ...]] = {}
         self._reason = ""
 
@@ -154,14 +145,14 @@ class PushSum:
             case Trained(step=step) if self.phase == "training" and step == self.step:
                 return self._plan()
             case Planned(step=step) if self.phase == "planning" and step == self.step:
-                self._shares, self._senders[step] = event.shares, event.senders
+                self._shares, self._senders[step], self._weights = event.shares, event.senders, event.weights
                 self.phase = "sharing"
             case Published(step=step) if self.phase == "publishing" and step == self.step:
                 return self._sends()
             case Mixed(step=step) if self.mixing and step == self.step:
                 return self._mixed()
             case Arrived():
-                return [self.exchange.arrived(event)]
+                return [self.exchange.arrived(event, self.exchange.total if self._has_mass else TOKEN)]
             case Acknowledged(peer=peer, sequence=sequence):
                 self.exchange.delivered(peer, sequence)
             case Progressed():
@@ -246,8 +237,13 @@ class PushSum:
         self.phase = "training"
         most, others = self.policy.most_scale, self.exchange.furthest
         scale = self.exchange.mean / self.exchange.kept if self.exchange.kept > 0 else 0.0
+        scale = scale if self._has_mass else 1.0
         factor = self.rates.factor(self.policy.correction, self.step, others, self._now, most)
         return [Train(self.step, min(scale, most) * factor)]
+
+    @property
+    def _has_mass(self) -> bool:
+        return self.policy.weighs == "mass"
 
     @property
     def _is_through(self) -> bool:
@@ -267,7 +263,7 @@ class PushSum:
         if exchange.is_full(self.policy.max_in_flight) or not may_push:
             return {}
         usable = [share for share in self._shares if exchange.is_usable(share.peer)]
-        parts = {share.peer: part_of(kept, Fraction(share.numerator, share.denominator)) for share in usable}
+        parts = parts_of(self.policy.weighs, kept, usable)
         return parts if kept - sum(parts.values()) >= self.policy.least else {}
 
     def _publish(self, parts: dict[Incarnation, int]) -> list[Action]:
@@ -295,11 +291,15 @@ class PushSum:
         return self.step - (self.policy.overlap or 0)
 
     def _mix(self) -> list[Action]:
-        """Mix in what has come; in lock step only what belongs to this step, in an order that all runs share."""
+        """Mix in what has come; in lock step only what belongs to this step."""
         is_any = self.policy.overlap != 0 or self.phase == "lingering" or self.is_leaving
         due = [portion for portion in self.exchange.pending if is_any or portion.step <= self.step]
-        self.mixing = tuple(sorted(due, key=lambda portion: (portion.source, portion.number)))
-        return [Mix(self.step, self.exchange.kept, self.mixing)] if self.mixing else []
+        mix = mix_by_mass(self.step, self.exchange.kept, due)
+        self.mixing = mix.portions
+        if not self._has_mass:
+            self.mixing, mix = mix_by_weights(self.step, self._weights, due)
+            self.exchange.pending = [p for p in self.exchange.pending if p not in due or p in self.mixing]
+        return [mix] if self.mixing else []
 
     def _mixed(self) -> list[Action]:
         mixed, self.mixing = set(self.mixing), ()
@@ -342,6 +342,9 @@ class PushSum:
         """Leave in order: all mass goes to one peer, and the node stays until it is there."""
         if self.exchange.ledger.in_flight:
             return []
+        if not self._has_mass:  # nothing to hand over
+            self.exchange.pending = []
+            self.exchange.ledger.lose()
         if not self.exchange.ledger.live:
             return self._end("left")
         if self.exchange.pending:

@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
-from typing_extensions import override
 
 from covey.errors import LayoutError, SpecError, TaskError
-from covey.gossip.protocols.contract import Algebra, Context, Received, State, Update, weighted_mean
+from covey.gossip.protocols.contract import Context, Received, State, Update, weighted_mean
 from covey.gossip.protocols.runs import protocol_of
+from covey.gossip.push_sum.weighing import Weighs
 from covey.layout import Layout
 from covey.spec import GossipSpec, parse_json
-from covey.vectors import BLOCK_ELEMENTS, LinearCombination, TensorVector, Vector, all_finite, spans
+from covey.vectors import BLOCK_ELEMENTS, TensorVector, Vector, all_finite, spans
+from covey.worker.execute.algebra import BlockAlgebra
 from covey.worker.execute.next_version import write_model
 from covey.worker.files.mapped import MappedModel, map_bytes, map_float32
 from covey.worker.jobs.mixtures import MixJob, MixResult, Portion
@@ -23,21 +24,6 @@ from covey.worker.program.host import Host
 
 Models = Mapping[int, MappedModel]
 """The models that came, by position in the job."""
-
-
-class BlockAlgebra(Algebra[Vector]):
-    """Over `covey.vectors`.
-
-    Args:
-        d: Number of elements of every vector.
-    """
-
-    def __init__(self, d: int) -> None:
-        self._d = d
-
-    @override
-    def combination(self, terms: Sequence[tuple[Vector, float]]) -> Vector:
-        return LinearCombination(terms, self._d)
 
 
 def mix(job: MixJob, host: Host) -> MixResult:
@@ -55,7 +41,9 @@ def mix(job: MixJob, host: Host) -> MixResult:
     layout = Layout.from_json(job.layout)
     base = MappedModel(job.base, layout)
     models = dict(_opened(job.portions, layout))
-    rule = _rule(job, base)
+    rule, weighs = _rule(job, base)
+    if weighs == "receiver":  # its rule goes by distances and ranks, in which such a model may not show
+        models = {position: model for position, model in models.items() if all_finite(model)}
     change = rule(models).change
     if not all_finite(change):
         models = {position: model for position, model in models.items() if all_finite(model)}
@@ -76,8 +64,8 @@ def _opened(portions: Sequence[Portion], layout: Layout) -> Iterator[tuple[int, 
             yield position, MappedModel(portion.model, layout)
 
 
-def _rule(job: MixJob, base: MappedModel) -> Callable[[Models], Update[Vector]]:
-    """What makes of the models that can be used what is added to the base."""
+def _rule(job: MixJob, base: MappedModel) -> tuple[Callable[[Models], Update[Vector]], Weighs]:
+    """What makes of the models that can be used what is added to the base; and who weighs them."""
     algebra, state = BlockAlgebra(base.d), State[Vector](base)
 
     def received(models: Models) -> list[Received[Vector]]:
@@ -87,7 +75,7 @@ def _rule(job: MixJob, base: MappedModel) -> Callable[[Models], Update[Vector]]:
         return Update(algebra.combination([]))
 
     if not job.spec_json:
-        return lambda models: weighted_mean(state, received(models), algebra) if models else stays(models)
+        return lambda models: weighted_mean(state, received(models), algebra) if models else stays(models), "mass"
     spec = parse_json(job.spec_json)
     if not isinstance(spec, GossipSpec):
         raise SpecError(f'mode: a run of mode "{spec.mode}" mixes no models')
@@ -95,8 +83,8 @@ def _rule(job: MixJob, base: MappedModel) -> Callable[[Models], Update[Vector]]:
     context = Context(algebra, spec, job.step)
     if job.change is not None:
         change = TensorVector(map_float32(job.change, base.d))
-        return lambda models: protocol.train(state, change, job.scale, context)
-    return lambda models: protocol.mix(state, received(models), context) if models else stays(models)
+        return lambda models: protocol.train(state, change, job.scale, context), protocol.weighs
+    return lambda models: protocol.mix(state, received(models), context) if models else stays(models), protocol.weighs
 
 
 def _buffers(job: MixJob, layout: Layout, base: MappedModel) -> Tensor:
