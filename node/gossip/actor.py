@@ -26,6 +26,7 @@ from covey.node.gossip.executor import Executor, Ports
 from covey.node.gossip.folders import LEAVE
 from covey.node.gossip.ports import Clock, Heard, Peers, Receiver
 from covey.node.gossip.post import PeerPost
+from covey.node.gossip.receipts import Receipts
 from covey.node.gossip.record.database import Durability
 from covey.node.gossip.record.reader import RunFacts, read_saved
 from covey.node.gossip.record.writer import SqliteRecord, StepFacts
@@ -59,6 +60,7 @@ class Surroundings:
         facts: The run on record.
         engine: Of the record.
         folder: Of the run on this node.
+        receipts: What nodes sign to each other about their mass.
         durability: What acknowledged things survive.
         clock: Time.
         beat_s: How often to say where the node is.
@@ -74,6 +76,7 @@ class Surroundings:
     facts: RunFacts
     engine: Engine
     folder: Path
+    receipts: Receipts
     durability: Durability = "process"
     clock: Clock = field(default_factory=SystemClock)
     beat_s: float = BEAT_S
@@ -111,6 +114,21 @@ class GossipActor(Receiver):
             raise RuntimeError("the node's part has not begun")
         return self._executor
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is an executor."""
+        return self._executor is not None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its part is over; it may still answer peers."""
+        return self.has_begun and bool(self.executor.finished)
+
+    @property
+    def measured(self) -> dict[str, float]:
+        """What the newest training measured."""
+        return self._labour.metrics
+
     # -- the wire ---------------------------------------------------------------------------------------------------
 
     @override
@@ -122,7 +140,9 @@ class GossipActor(Receiver):
             if not self._world.files.has(body.digest):
                 raise TransferError("the body is not here any more: send again")
             answer = self._post.expect(peer, sequence)
-            event = Arrived(peer, sequence, units, step, self._world.clock.now())
+            kept = self._world.receipts.of(peer, sequence)
+            given = kept.receipt.units if kept is not None else None
+            event = Arrived(peer, sequence, units, step, self._world.clock.now(), given)
             with self._diary.taking(peer, sequence, step):
                 self._safely(self._executor.take, event, body)
                 await answer
@@ -150,7 +170,13 @@ class GossipActor(Receiver):
         """
         world, loop = self._world, asyncio.get_running_loop()
         self._record = SqliteRecord(
-            world.engine, world.durability, loop.call_soon_threadsafe, self._step_facts, self._failed, self._diary
+            world.engine,
+            world.durability,
+            loop.call_soon_threadsafe,
+            self._step_facts,
+            self._failed,
+            self._diary,
+            world.receipts,
         )
         self._post = PeerPost(
             peers,
@@ -170,14 +196,14 @@ class GossipActor(Receiver):
                 self._over.result()
             elif beating.done():
                 beating.result()
-            return self.executor.finished if not stopped.done() or self._is_done else "stopped"
+            return self.executor.finished if not stopped.done() or self.is_done else "stopped"
         finally:
             for task in (beating, stopped, *self._tasks):
                 task.cancel()
             await asyncio.gather(beating, stopped, *self._tasks, return_exceptions=True)
             self._post.give_up(TransferError("this node stops: send again when it is back"))
             self.executor.stop()
-            self._record.note_spans()
+            self._record.note_rest()
             await asyncio.to_thread(self._record.close)
 
     def _restored(self) -> Executor[Artifact, TrainResult]:
@@ -202,7 +228,7 @@ class GossipActor(Receiver):
             executor.begin()
         started_at, over_at = self._world.clock.now(), 0.0
         while not self._over.done():
-            if not has_begun and len(executor.machine.reachable) >= self._world.course.spec.gossip.min_nodes:
+            if not has_begun and executor.machine.exchange.heard >= self._world.course.spec.gossip.min_nodes:
                 has_begun = True
                 self._safely(executor.begin)
             self._safely(executor.beat)
@@ -215,10 +241,6 @@ class GossipActor(Receiver):
             if self._world.clock.now() - started_at >= self._world.away_s:
                 self._miss()
             await asyncio.sleep(self._world.beat_s)
-
-    @property
-    def _is_done(self) -> bool:
-        return bool(self.executor.finished)
 
     def _miss(self) -> None:
         """Who was not heard since the start counts as away: else a node that comes back to nobody waits for ever."""

@@ -19,6 +19,7 @@ from covey.gossip.ledger import Batch, Incarnation
 from covey.gossip.push_sum.events import Progressed
 from covey.gossip.topologies.contract import LinkQuality
 from covey.node.gossip.ports import Receiver, Said
+from covey.node.gossip.receipts import Receipts
 from covey.node.peers.calls import PeerCalls
 from covey.node.peers.deliveries import Deliveries
 from covey.node.peers.dialer import Dialer, patience_s
@@ -65,10 +66,12 @@ class PeerSettings:
         roster: Who takes part.
         data_dir: Where notices of eviction are kept.
         body_bytes: The size of every body of this run.
+        receipts: What nodes sign to each other about their mass.
         listen: Where this node is called, `HOST:PORT`; empty: nowhere, it only calls.
         known: Incarnations that are on record here.
         beat_s: How often each side of a link says something.
         relay: The relay through which it is called, `HOST:PORT`; empty: through none.
+        newest: Gives the identity as it is now; None: `identity`, for good.
     """
 
     part: Part
@@ -76,10 +79,16 @@ class PeerSettings:
     roster: Roster
     data_dir: Path
     body_bytes: int
+    receipts: Receipts
     listen: str = ""
     known: tuple[Incarnation, ...] = ()
     beat_s: float = BEAT_S
     relay: str = ""
+    newest: Callable[[], Identity] | None = None
+
+    def shown(self) -> Identity:
+        """What a connection that is made now shows."""
+        return self.newest() if self.newest is not None else self.identity
 
 
 class PeerNetwork:
@@ -104,8 +113,10 @@ class PeerNetwork:
         lives = Lives([*settings.known, part.me], self._evicted)
         self.hub = Hub(part, lives, self._evicted, Vitals(settings.beat_s), receiver, self._background, clock)
         self._speeds = Speeds()
-        self.deliveries = Deliveries(self.hub.links, files, self._push, self._background)
-        self.receptions = Receptions(files, receiver, self._fetch, self._background, settings.body_bytes)
+        self.deliveries = Deliveries(self.hub.links, files, self._push, self._background, settings.receipts)
+        self.receptions = Receptions(
+            files, receiver, self._fetch, self._background, settings.body_bytes, settings.receipts
+        )
         self.hub.carry(self)
         self._calls: dict[str, PeerCalls] = {}
         self._tasks: list[asyncio.Task[Any]] = []
@@ -176,14 +187,14 @@ class PeerNetwork:
         self.hub.recall()
         address = await self._listen(settings.listen or LOOPBACK) if settings.listen or settings.relay else ""
         if settings.relay:
-            self._spawn(Forwarder(settings.relay, settings.identity, address).run())
+            self._spawn(Forwarder(settings.relay, settings.shown, address).run())
         can_be_called = settings.listen or settings.relay
         for member in settings.roster.members.values():
             wait_s = patience_s(Member(me, can_be_called), member)
             if member.name != me and wait_s is None and not can_be_called:
                 log.warning("neither can be called: one of both needs an open port, or a relay", peer=member.name)
             elif member.name != me and wait_s is not None:
-                calls = self._calls[member.name] = PeerCalls(member, settings.identity, self.hub)
+                calls = self._calls[member.name] = PeerCalls(member, settings.shown, self.hub)
                 self._spawn(Dialer(calls, self.hub, wait_s).run())
         self._spawn(self.hub.watch())
         return address
@@ -199,7 +210,7 @@ class PeerNetwork:
         guard = Guard(who, CallLimits(ALLOWED), self._connections)
         server = grpc.aio.server(options=server_options(), interceptors=[guard], maximum_concurrent_rpcs=MOST_CALLS)
         server.add_generic_rpc_handlers((peer_handler(service),))
-        credentials = renewing_credentials(lambda: self._settings.identity, mutual=True)
+        credentials = renewing_credentials(self._settings.shown, mutual=True)
         port = listen(server, where, credentials, "--listen")
         await server.start()
         self._server = server

@@ -37,6 +37,7 @@ from covey.gossip.push_sum.events import (
     Trained,
 )
 from covey.gossip.push_sum.exchange import Exchange
+from covey.gossip.push_sum.pairs import pair_parts, without_requests
 from covey.gossip.push_sum.rates import Correction, Rates
 from covey.gossip.push_sum.weighing import Weighs, mix_by_mass, mix_by_weights, parts_of
 
@@ -60,6 +61,7 @@ class PushSumPolicy:
         correction: How slow and fast nodes come to count alike.
         averaging: Which steps only average, in lock step.
         weighs: Who says what a model counts for.
+        pairs: Whether it gives halves in pairs (`covey.gossip.push_sum.pairs`), where nobody waits.
     """
 
     steps: int
@@ -70,6 +72,7 @@ class PushSumPolicy:
     correction: Correction = "none"
     averaging: Averaging = NEVER
     weighs: Weighs = "mass"
+    pairs: bool = False
 
 
 class PushSum:
@@ -83,6 +86,9 @@ class PushSum:
         total: All units that were ever minted, this node's included; 0: every peer began with `ONE`.
         is_met: Whether the peers were heard already.
     """
+
+    _answered = 0
+    """So many portions had come when the step was published: those that came later have no answer yet."""
 
     def __init__(
         self,
@@ -152,7 +158,7 @@ class PushSum:
             case Mixed(step=step) if self.mixing and step == self.step:
                 return self._mixed()
             case Arrived():
-                return [self.exchange.arrived(event, self.exchange.total if self._has_mass else TOKEN)]
+                return [self.exchange.arrived(event, 0 if self._has_mass else TOKEN)]
             case Acknowledged(peer=peer, sequence=sequence):
                 self.exchange.delivered(peer, sequence)
             case Progressed():
@@ -259,14 +265,19 @@ class PushSum:
     def _parts(self) -> dict[Incarnation, int]:
         """The units for each peer that can have any now."""
         kept, exchange = self.exchange.kept, self.exchange
-        may_push = self.policy.overlap is not None or exchange.has_news or kept * HALF >= exchange.mean
-        if exchange.is_full(self.policy.max_in_flight) or not may_push:
+        if exchange.is_full(self.policy.max_in_flight):
             return {}
-        usable = [share for share in self._shares if exchange.is_usable(share.peer)]
-        parts = parts_of(self.policy.weighs, kept, usable)
+        if self.policy.pairs:
+            parts = pair_parts(exchange, [share.peer for share in self._shares], self.step)
+        elif self.policy.overlap is not None or exchange.has_news or kept * HALF >= exchange.mean:
+            usable = [share for share in self._shares if exchange.is_usable(share.peer)]
+            parts = parts_of(self.policy.weighs, kept, usable)
+        else:
+            return {}
         return parts if kept - sum(parts.values()) >= self.policy.least else {}
 
     def _publish(self, parts: dict[Incarnation, int]) -> list[Action]:
+        self._answered = len(self.exchange.pending)
         batches = self.exchange.give(parts, self.step)
         self.phase = "publishing"
         return [Publish(self.step, batches, self.exchange.kept)]
@@ -294,6 +305,8 @@ class PushSum:
         """Mix in what has come; in lock step only what belongs to this step."""
         is_any = self.policy.overlap != 0 or self.phase == "lingering" or self.is_leaving
         due = [portion for portion in self.exchange.pending if is_any or portion.step <= self.step]
+        if self.policy.pairs and self.phase != "lingering" and not self.is_leaving:
+            due = without_requests(self.exchange, due, self._answered)
         mix = mix_by_mass(self.step, self.exchange.kept, due)
         self.mixing = mix.portions
         if not self._has_mass:

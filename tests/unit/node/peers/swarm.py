@@ -11,12 +11,14 @@ from covey.errors import CoveyError, LedgerError, TransferError
 from covey.gossip.ledger import Batch, Incarnation
 from covey.gossip.mass import ONE
 from covey.gossip.push_sum.events import PeerEvicted, PeerSuspected, PeerTrusted, Progressed
+from covey.node.gossip.receipts import Receipts
 from covey.node.peers.calls import PeerCalls, bring_notice
 from covey.node.peers.lives import Part
 from covey.node.peers.network import PeerNetwork, PeerSettings
 from covey.node.peers.roster import Member, Roster
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.wire.evictions import EvictionStatement, sign_eviction
+from covey.wire.mass_receipts import Notary
 
 CHUNK = 1 << 20
 SPEC = "5" * 64
@@ -64,12 +66,34 @@ class Inbox:
 class Node:
     """One node: its wire, its files, and what it heard."""
 
-    def __init__(self, name, identity, roster, folder, *, size_bytes, listen="127.0.0.1:0", relay="", number=1, **part):
+    def __init__(
+        self,
+        name,
+        identity,
+        roster,
+        folder,
+        *,
+        size_bytes,
+        listen="127.0.0.1:0",
+        relay="",
+        number=1,
+        newest=None,
+        **part,
+    ):
         self.me, self.inbox = Incarnation(name, number), Inbox()
         self.files = ArtifactFiles(folder / "files")
         fields: dict = {"run": "digits", "specification": SPEC, "minted": ONE} | part
         settings = PeerSettings(
-            Part(self.me, **fields), identity, roster, folder, size_bytes, listen=listen, beat_s=0.2, relay=relay
+            Part(self.me, **fields),
+            identity,
+            roster,
+            folder,
+            size_bytes,
+            Receipts(self.me, Notary(identity, fields["run"])),
+            listen=listen,
+            beat_s=0.2,
+            relay=relay,
+            newest=newest,
         )
         self.network = PeerNetwork(settings, self.files, self.inbox)
 
@@ -79,7 +103,7 @@ class Node:
         return made
 
     async def send(self, other, sequence, body, units=7):
-        await self.network.send(Batch(other.me, sequence, units), 3, body)
+        await self.network.send(Batch(other.me, sequence, units, sequence * units), 3, body)
 
     async def send_until_there(self, other, sequence, body):
         """Send as an executor does: again and again, whatever breaks; how often it was tried."""
@@ -143,7 +167,7 @@ class Swarm:
 
     async def refusal(self, node, name):
         """What a node is told that calls another one and gets no link."""
-        calls = PeerCalls(self._members[name], self._identity(node.me.node), node.network.hub)
+        calls = PeerCalls(self._members[name], lambda: self._identity(node.me.node), node.network.hub)
         try:
             await calls.link()
         except CoveyError as error:
