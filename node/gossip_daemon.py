@@ -14,7 +14,7 @@ from covey.errors import CoveyError, IdentityError, SpecError, StoreError
 from covey.gossip.ledger import Incarnation
 from covey.layout import Layout
 from covey.node.gossip.actor import GossipActor, Surroundings
-from covey.node.gossip.folders import Residence, reside
+from covey.node.gossip.folders import Residence, joins_with, reside
 from covey.node.gossip.policy import planner_of
 from covey.node.gossip.record.database import Durability
 from covey.node.gossip.record.reader import digests_of, read_saved, write_first
@@ -133,10 +133,10 @@ class GossipDaemon:
         files = ArtifactFiles(home.folder / FILES, durable=self._config.durability == "power")
         home = await self._prepared(home, files)
         actor = GossipActor(self._surroundings(home, files), stays=self._config.stays)
-        network = PeerNetwork(self._settings(home), files, actor)
+        network = PeerNetwork(self._settings(home), files, actor, holdings=actor.shelf)
         try:
             await network.start()
-            return await actor.run(network, stop)
+            return await actor.run(network, stop, network)
         finally:
             await network.stop()
 
@@ -187,7 +187,7 @@ class GossipDaemon:
         if facts.first is None:
             raise StoreError("the run's first model is not on record")
         digest = hashlib.sha256(facts.spec.encode()).hexdigest()
-        part = Part(facts.me, facts.name, digest, facts.minted)
+        part = Part(facts.me, facts.name, digest, facts.minted, joins_with(self._config.spec))
         return PeerSettings(
             part,
             self._identity,

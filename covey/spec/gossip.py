@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -42,6 +42,9 @@ class GossipSection(Section):
     """The run begins with at least so many nodes."""
     max_in_flight: int = Field(default=2, ge=1, le=64)
     """Exchanges of a node that may be unacknowledged; each keeps a model on its disk."""
+    join: Annotated[Literal["split", "mint"], Field(exclude_if=lambda join: join == "split")] = "split"
+    """How a node comes in whose earlier incarnation was evicted. split: without mass, and a peer gives it half of its
+    own; mint: with a peer's model, and with mass of its own."""
     topology: NamedSection = NamedSection(name="exponential")
     mixing: NamedSection = NamedSection(name="uniform")
 

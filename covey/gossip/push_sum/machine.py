@@ -35,6 +35,7 @@ from covey.gossip.push_sum.events import (
     Arrived,
     Begun,
     Event,
+    HalfAsked,
     LeaveAsked,
     Mixed,
     PeerEvicted,
@@ -181,6 +182,8 @@ class PushSum:
                 self.exchange.evicted(peer)
             case PeerLeft(peer=peer, applied=applied) if peer in peers:
                 self.exchange.left(peer, applied)
+            case HalfAsked(peer=peer):
+                self.exchange.asked_for_half(peer)
             case LeaveAsked():
                 self.is_leaving = True
         return []
@@ -204,7 +207,7 @@ class PushSum:
     def _begin(self) -> list[Action]:
         self.rates.resumed()
         if self.phase == "new":
-            if not self.exchange.ledger.minted:  # it comes late: from the first step on, in lock step all would wait
+            if self.me.number > 1 or not self.exchange.ledger.minted:  # late: else in lock step all would wait for it
                 self.step = min(self.exchange.furthest, self.policy.steps - 1)
             return self._train()
         self.mixing = ()
@@ -257,8 +260,12 @@ class PushSum:
         may_push = self.policy.overlap is not None or exchange.has_news or kept * HALF >= exchange.mean
         if exchange.is_full(self.policy.max_in_flight) or not may_push:
             return {}
-        usable = [share for share in self._shares if exchange.is_usable(share.peer)]
-        parts = {share.peer: part_of(kept, Fraction(share.numerator, share.denominator)) for share in usable}
+        asker = exchange.asker()
+        half = kept // 2 if asker is not None else 0
+        usable = [share for share in self._shares if exchange.is_usable(share.peer) and share.peer != asker]
+        parts = {share.peer: part_of(kept - half, Fraction(share.numerator, share.denominator)) for share in usable}
+        if asker is not None:
+            parts[asker] = half
         return parts if kept - sum(parts.values()) >= self.policy.least else {}
 
     def _publish(self, parts: dict[Incarnation, int]) -> list[Action]:
@@ -307,6 +314,15 @@ class PushSum:
             return self._train()
         self.phase = "lingering"
         return [Announce(self.step, is_finished=True)]
+
+    @property
+    def asks(self) -> Incarnation | None:
+        """Whom this node asks for half of its mass: it has joined, and nothing came yet; None: nobody."""
+        ledger, peers = self.exchange.ledger, self.exchange.peers.items()
+        if ledger.minted or ledger.into or self.is_leaving or self.phase == "over":
+            return None
+        able = sorted(name for name, peer in peers if peer.is_trusted and not peer.is_finished)
+        return able[self.me.number % len(able)] if able else None
 
     @property
     def reachable(self) -> tuple[Incarnation, ...]:

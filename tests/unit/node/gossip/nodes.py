@@ -20,7 +20,7 @@ from covey.gossip.push_sum.events import PeerSuspected
 from covey.node.gossip.actor import GossipActor, Surroundings
 from covey.node.gossip.folders import Residence, reside
 from covey.node.gossip.policy import planner_of
-from covey.node.gossip.ports import Clock, Peers, Said
+from covey.node.gossip.ports import Clock, ModelSource, Peers, Said
 from covey.node.gossip.record.database import Durability
 from covey.node.gossip.record.reader import digests_of, read_facts, read_saved, write_first
 from covey.node.gossip.work import Course
@@ -67,13 +67,18 @@ class NumpyWorker(Worker):
     def _mix(self, job: MixJob) -> MixResult:
         base = np.fromfile(job.base, np.float32)
         made = base.astype(np.float64)
-        for portion in job.portions:
-            made += portion.share * (np.fromfile(portion.model, np.float32) - base)
+        refused = []
+        for position, portion in enumerate(job.portions):
+            model = np.fromfile(portion.model, np.float32)
+            if np.isfinite(model).all():
+                made += portion.share * (model - base)
+            else:
+                refused.append(position)
         if job.change is not None:
             made += job.scale * np.fromfile(job.change, np.float32)
         made.astype(np.float32).tofile(job.out)
         artifact = artifact_of_file(job.out)
-        return MixResult(artifact, artifact.digest, 0.0)
+        return MixResult(artifact, artifact.digest, 0.0, tuple(refused))
 
 
 class QuickClock(Clock):
@@ -166,9 +171,11 @@ class UnitNode:
         )
         self.me, self.actor, self.stop = facts.me, GossipActor(world), asyncio.Event()
 
-    async def run(self, nodes: dict[Incarnation, UnitNode], loss: float = 0.0) -> str:
+    async def run(
+        self, nodes: dict[Incarnation, UnitNode], loss: float = 0.0, models: ModelSource | None = None
+    ) -> str:
         try:
-            return await self.actor.run(MemoryWire(self.me, nodes, loss), self.stop)
+            return await self.actor.run(MemoryWire(self.me, nodes, loss), self.stop, models)
         finally:
             self.home.engine.dispose()
             for node in [node for who, node in nodes.items() if who != self.me]:  # as their detectors would find
@@ -189,11 +196,17 @@ class Unit:
         self.tasks: dict[str, asyncio.Task[str]] = {}
 
     def start(
-        self, name: str, loss: float = 0.0, *, rejoins: bool = False, durability: Durability = "process"
+        self,
+        name: str,
+        loss: float = 0.0,
+        *,
+        rejoins: bool = False,
+        durability: Durability = "process",
+        models: Callable[[UnitNode], ModelSource] | None = None,
     ) -> UnitNode:
         node = UnitNode(self.folder / name, self.spec, name, self.names, rejoins=rejoins, durability=durability)
         self.nodes[node.me] = node
-        self.tasks[name] = asyncio.create_task(node.run(self.nodes, loss))
+        self.tasks[name] = asyncio.create_task(node.run(self.nodes, loss, models and models(node)))
         return node
 
     def down(self, name: str) -> UnitNode:

@@ -64,14 +64,27 @@ class Inbox:
 class Node:
     """One node: its wire, its files, and what it heard."""
 
-    def __init__(self, name, identity, roster, folder, *, size_bytes, listen="127.0.0.1:0", relay="", number=1, **part):
+    def __init__(
+        self,
+        name,
+        identity,
+        roster,
+        folder,
+        *,
+        size_bytes,
+        listen="127.0.0.1:0",
+        relay="",
+        number=1,
+        holdings=None,
+        **part,
+    ):
         self.me, self.inbox = Incarnation(name, number), Inbox()
         self.files = ArtifactFiles(folder / "files")
         fields: dict = {"run": "digits", "specification": SPEC, "minted": ONE} | part
         settings = PeerSettings(
             Part(self.me, **fields), identity, roster, folder, size_bytes, listen=listen, beat_s=0.2, relay=relay
         )
-        self.network = PeerNetwork(settings, self.files, self.inbox)
+        self.network = PeerNetwork(settings, self.files, self.inbox, holdings=holdings)
 
     def put(self, data):
         made = artifact(data)
