@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+from typing_extensions import override
 
 from covey.spec.mode import Mode
 from covey.spec.run import RunSpec
@@ -25,13 +26,20 @@ GOSSIP = Mode(
 )
 UNREAD = ("rounds", "method", "aggregation", "server_optimizer", "weights", "keep")
 """Sections that a gossip run does not read: nobody aggregates, and each node keeps its own newest model."""
+NamedOrTable = Annotated[
+    NamedSection,
+    BeforeValidator(lambda given: {"name": given} if isinstance(given, str) else given),
+    PlainSerializer(lambda section: section.model_dump(mode="json") if section.options else section.name),
+]
+"""A plug-in by its name alone, or as a table with options; without options it is stored as its name."""
 
 
 class GossipSection(Section):
     """[gossip]: the policy of gossip runs."""
 
-    protocol: Literal["sgp", "agp"] = "sgp"
-    """sgp: stochastic gradient push, in lock step or overlapped; agp: asynchronous, no node ever waits for another."""
+    protocol: NamedOrTable = NamedSection(name="sgp")
+    """Its name, or a table with `name` and `options`. sgp: stochastic gradient push, in lock step or overlapped; agp:
+    asynchronous, no node ever waits for another. `covey.gossip.protocols` says what each needs of the rest."""
     steps: int = Field(default=100, ge=1)
     """Of each node: local training, then an exchange."""
     overlap: int = Field(default=0, ge=0, le=64)
@@ -45,16 +53,17 @@ class GossipSection(Section):
     join: Annotated[Literal["split", "mint"], Field(exclude_if=lambda join: join == "split")] = "split"
     """How a node comes in whose earlier incarnation was evicted. split: without mass, and a peer gives it half of its
     own; mint: with a peer's model, and with mass of its own."""
+    global_every: int = Field(default=0, ge=0)
+    """With sgp in lock step: after so many steps nodes only average, until `global_spread` is reached; 0: never."""
+    global_spread: float = Field(default=0.01, gt=0, lt=1)
+    """What averaging leaves of the nodes' distances, at most; with 2, 4, 8, ... nodes nothing is left in any case."""
     topology: NamedSection = NamedSection(name="exponential")
     mixing: NamedSection = NamedSection(name="uniform")
 
     @model_validator(mode="after")
-    def _of_the_protocol(self) -> GossipSection:
-        if self.protocol == "agp" and self.overlap:
-            raise refusal("overlap", 'protocol "agp" never waits, so it has no overlap; leave it out', self.overlap)
-        if self.protocol != "agp" and self.rate_correction is not None:
-            text = f'protocol "{self.protocol}" makes as many steps on each node; leave it out, or choose "agp"'
-            raise refusal("rate_correction", text, self.rate_correction)
+    def _spread_of_averages(self) -> GossipSection:
+        if not self.global_every and self.global_spread != type(self).model_fields["global_spread"].default:
+            raise refusal("global_spread", "it says nothing without global_every; set that as well", self.global_spread)
         return self
 
 
@@ -64,6 +73,13 @@ class GossipSpec(RunSpec):
     facts: ClassVar[Mode] = GOSSIP
     mode: Literal["gossip"]
     gossip: GossipSection = GossipSection()
+
+    @override
+    def node_paths(self) -> dict[str, str]:
+        section = self.gossip
+        named = {"protocol": section.protocol, "topology": section.topology, "mixing": section.mixing}
+        paths = {f"gossip.{key}.name": plugin.name for key, plugin in named.items() if ":" in plugin.name}
+        return super().node_paths() | paths
 
     @property
     def rounds_in_all(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -42,6 +42,7 @@ class World:
         planner: The run's topology and mixing weights.
         models: Where models are kept.
         layout: The run's, as JSON.
+        spec_json: The run.
         send: Puts a message on its way: from, to, what is to be told, and the model that goes with it.
         train_job: (node, step, base, scratch) -> the job.
         ended: Told when a node's part is over.
@@ -52,6 +53,7 @@ class World:
     planner: Planner
     models: ModelFolder
     layout: str
+    spec_json: str
     send: Callable[[Incarnation, Incarnation, ev.Event, Model | None], None]
     train_job: Callable[[str, int, Path, Path], TrainJob]
     ended: Callable[[VirtualPeer], None]
@@ -145,23 +147,32 @@ class VirtualLabour(Labour[Model, TrainResult]):
         self._world.timeline.after(1.0 / self._speed, has_trained, work)
 
     @override
-    def apply(self, model: Model, trained: TrainResult | None, scale: float, then: Callable[[Model], None]) -> None:
+    def apply(
+        self, step: int, model: Model, trained: TrainResult | None, scale: float, then: Callable[[Model], None]
+    ) -> None:
         files = {part.name: part.path for part in trained.parts} if trained is not None else {}
-        job = MixJob(
-            self._world.layout,
-            model.path,
-            self._world.models.new(),
-            change=files.get("model"),
-            scale=scale,
-            buffers=files.get("buffers"),
-            synced=False,
-        )
-        self._make(job, then)
+        change, buffers = files.get("model"), files.get("buffers")
+        self._make(replace(self._job(step, model), change=change, scale=scale, buffers=buffers), then)
 
     @override
-    def mix(self, model: Model, portions: Sequence[tuple[Model, float]], then: Callable[[Model], None]) -> None:
+    def mix(
+        self, step: int, model: Model, portions: Sequence[tuple[Model, float]], then: Callable[[Model], None]
+    ) -> None:
         mixed = tuple(Portion(other.path, part) for other, part in portions)
-        self._make(MixJob(self._world.layout, model.path, self._world.models.new(), mixed, synced=False), then)
+        self._make(replace(self._job(step, model), portions=mixed), then)
+
+    def _job(self, step: int, model: Model) -> MixJob:
+        """A job that begins with a model, and changes nothing."""
+        world = self._world
+        return MixJob(
+            world.layout,
+            model.path,
+            world.models.new(),
+            spec_json=world.spec_json,
+            step=step,
+            allow_path=True,
+            synced=False,
+        )
 
     def _make(self, job: MixJob, then: Callable[[Model], None]) -> None:
         work = asyncio.create_task(self._world.workers.mix(job))

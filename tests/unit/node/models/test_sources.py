@@ -33,7 +33,7 @@ def test_measured_ones_first_then_near_ones_then_those_that_failed():
     sources.failed("fast", "broke")
     assert sources.next() == Ask("unknown", 0, ROW_CHUNKS)  # what the failed one had is asked first
     sources.answered("slow")
-    assert sources.next().source == "slow"
+    assert [ask.source for ask in all_asks(sources)] == ["slow"]
     sources.answered("near")
     sources.answered("far")
     assert [ask.source for ask in all_asks(sources)] == ["near", "far"]

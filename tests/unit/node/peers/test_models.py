@@ -6,10 +6,12 @@ from contextlib import contextmanager
 import grpc
 import pytest
 
+from covey.artifact import Artifact
 from covey.errors import NotFound
 from covey.gossip.push_sum.events import HalfAsked
 from covey.node.models.assembly import Unassembled
 from covey.protos import peer_pb2 as pb
+from covey.storage.files.artifacts import ArtifactFiles
 from covey.wire.transfers.chunks import CHUNKS, encode
 from tests.unit.node.peers.hostile import ANSWER_S, Hostile, status_of
 from tests.unit.node.peers.swarm import body_of
@@ -20,8 +22,10 @@ STATUS = grpc.StatusCode
 class Holdings:
     """Lends all that is in a node's files; the newest is what a test says."""
 
+    files: ArtifactFiles
+    model: Artifact
+
     def __init__(self):
-        self.files = self.model = None
         self.told = []
 
     def newest(self, peer):
@@ -44,7 +48,8 @@ async def node_of(swarm, name, *seeds, **options):
     node = await swarm.start(name, holdings=holdings, **options)
     holdings.files = node.files
     bodies = [node.put(body_of(swarm.size_bytes, seed)) for seed in seeds]
-    holdings.model = bodies[0] if bodies else None
+    if bodies:
+        holdings.model = bodies[0]
     node.holdings = holdings
     return node
 
