@@ -11,7 +11,7 @@ from covey.artifact import Artifact
 from covey.errors import NotFound
 from covey.gossip.ledger import Incarnation
 from covey.node.gossip.work import WorkerLabour
-from covey.node.models.lending import Shelf
+from covey.node.models.ports import Shelf
 from covey.node.ports import Files
 
 LEASE_S = 600.0

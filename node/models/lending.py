@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import AbstractContextManager, aclosing, contextmanager
-from pathlib import Path
-from typing import Protocol
+from contextlib import aclosing, contextmanager
 
 from covey import faults
 from covey.artifact import CHUNK_BYTES, chunk_count
 from covey.errors import InvalidUpdate, NotFound, NotReady
+from covey.node.models.ports import Shelf
 from covey.wire.transfers.streams import chunks_of
 
 TIMES = 3
@@ -26,22 +25,6 @@ MOST_CHUNKS = 64
 """Of one call."""
 REMEMBERED = 4096
 """Of so many pairs of node and file it is known how much went."""
-
-
-class Shelf(Protocol):
-    """The files that a node lends."""
-
-    def lend(self, digest: str) -> AbstractContextManager[Path]:
-        """Keep a file as it is for the time of the context; where it is.
-
-        Raises:
-            NotFound: There is no such file, or it is none that is lent.
-        """
-        ...
-
-    def check(self, digest: str) -> bool:
-        """Whether the file's bytes are those of its name. May wait for the disk."""
-        ...
 
 
 class Lender:

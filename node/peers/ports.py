@@ -8,7 +8,7 @@ from typing import Protocol
 
 from covey.artifact import Artifact
 from covey.gossip.ledger import Incarnation
-from covey.node.models.lending import Shelf
+from covey.node.models.ports import Shelf
 from covey.wire.transfers.chunk_writer import Spool
 
 

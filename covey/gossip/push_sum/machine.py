@@ -51,6 +51,7 @@ from covey.gossip.push_sum.events import (
     Trained,
 )
 from covey.gossip.push_sum.exchange import Exchange
+from covey.gossip.push_sum.pairs import pair_parts, without_requests
 from covey.gossip.push_sum.rates import Correction, Rates
 
 Phase = Literal[
@@ -72,6 +73,7 @@ class PushSumPolicy:
         most_scale: The largest factor on the learning rate of a node with little mass, and of one that is slow.
         correction: How slow and fast nodes come to count alike.
         averaging: Which steps only average, in lock step.
+        pairs: Whether it gives halves in pairs (`covey.gossip.push_sum.pairs`), where nobody waits.
     """
 
     steps: int
@@ -81,6 +83,7 @@ class PushSumPolicy:
     most_scale: float = 4.0
     correction: Correction = "none"
     averaging: Averaging = NEVER
+    pairs: bool = False
 
 
 class PushSum:
@@ -94,6 +97,9 @@ class PushSum:
         total: All units that were ever minted, this node's included; 0: every peer began with `ONE`.
         is_met: Whether the peers were heard already.
     """
+
+    _answered = 0
+    """So many portions had come when the step was published: those that came later have no answer yet."""
 
     def __init__(
         self,
@@ -266,18 +272,28 @@ class PushSum:
     def _parts(self) -> dict[Incarnation, int]:
         """The units for each peer that can have any now."""
         kept, exchange = self.exchange.kept, self.exchange
-        may_push = self.policy.overlap is not None or exchange.has_news or kept * HALF >= exchange.mean
-        if exchange.is_full(self.policy.max_in_flight) or not may_push:
+        if exchange.is_full(self.policy.max_in_flight):
             return {}
-        asker = exchange.asker()
-        half = kept // 2 if asker is not None else 0
-        usable = [share for share in self._shares if exchange.is_usable(share.peer) and share.peer != asker]
-        parts = {share.peer: part_of(kept - half, Fraction(share.numerator, share.denominator)) for share in usable}
-        if asker is not None:
-            parts[asker] = half
+        if self.policy.pairs:
+            parts = pair_parts(exchange, [share.peer for share in self._shares], self.step)
+        elif self.policy.overlap is not None or exchange.has_news or kept * HALF >= exchange.mean:
+            parts = self._split(kept)
+        else:
+            return {}
         return parts if kept - sum(parts.values()) >= self.policy.least else {}
 
+    def _split(self, kept: int) -> dict[Incarnation, int]:
+        """The units of each share; half of all goes before to a peer that joined and asked for it."""
+        exchange, parts = self.exchange, dict[Incarnation, int]()
+        asker = exchange.asker()
+        if asker is not None:
+            parts[asker] = kept // 2
+        rest = kept - sum(parts.values())
+        usable = [share for share in self._shares if exchange.is_usable(share.peer) and share.peer != asker]
+        return parts | {share.peer: part_of(rest, Fraction(share.numerator, share.denominator)) for share in usable}
+
     def _publish(self, parts: dict[Incarnation, int]) -> list[Action]:
+        self._answered = len(self.exchange.pending)
         batches = self.exchange.give(parts, self.step)
         self.phase = "publishing"
         return [Publish(self.step, batches, self.exchange.kept)]
@@ -305,6 +321,8 @@ class PushSum:
         """Mix in what has come; in lock step only what belongs to this step, in an order that all runs share."""
         is_any = self.policy.overlap != 0 or self.phase == "lingering" or self.is_leaving
         due = [portion for portion in self.exchange.pending if is_any or portion.step <= self.step]
+        if self.policy.pairs and self.phase != "lingering" and not self.is_leaving:
+            due = without_requests(self.exchange, due, self._answered)
         self.mixing = tuple(sorted(due, key=lambda portion: (portion.source, portion.number)))
         return [Mix(self.step, self.exchange.kept, self.mixing)] if self.mixing else []
 
