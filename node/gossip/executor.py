@@ -14,6 +14,7 @@ from covey.gossip.ledger import Batch, Incarnation, InEdge, Ledger
 from covey.gossip.planning import Planner
 from covey.gossip.push_sum import actions as act
 from covey.gossip.push_sum import events as ev
+from covey.gossip.push_sum.joining import asked_for_half
 from covey.gossip.push_sum.machine import PushSum
 from covey.node.gossip.bodies import Bodies
 from covey.node.gossip.farewells import Farewells
@@ -157,7 +158,8 @@ class Executor(Generic[B, T]):
             return
         for peer in self.machine.exchange.peers:
             self.say(peer)
-        if (giver := self.machine.asks) is not None:
+        giver = asked_for_half(self.machine.exchange)
+        if giver is not None and not self.machine.is_leaving:
             self._ports.post.tell(giver, ev.HalfAsked(self.me, self._ports.clock.now()))
         for action in self.machine.unacknowledged():
             self._do(action)

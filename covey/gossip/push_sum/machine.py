@@ -13,12 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Literal
 
 from covey.gossip.averaging import NEVER, Averaging
 from covey.gossip.ledger import Incarnation
-from covey.gossip.mass import ONE, part_of
+from covey.gossip.mass import ONE
 from covey.gossip.push_sum.actions import (
     Action,
     Announce,
@@ -51,6 +50,7 @@ from covey.gossip.push_sum.events import (
     Trained,
 )
 from covey.gossip.push_sum.exchange import Exchange
+from covey.gossip.push_sum.joining import split
 from covey.gossip.push_sum.pairs import pair_parts, without_requests
 from covey.gossip.push_sum.rates import Correction, Rates
 
@@ -277,20 +277,10 @@ class PushSum:
         if self.policy.pairs:
             parts = pair_parts(exchange, [share.peer for share in self._shares], self.step)
         elif self.policy.overlap is not None or exchange.has_news or kept * HALF >= exchange.mean:
-            parts = self._split(kept)
+            parts = split(exchange, self._shares)
         else:
             return {}
         return parts if kept - sum(parts.values()) >= self.policy.least else {}
-
-    def _split(self, kept: int) -> dict[Incarnation, int]:
-        """The units of each share; half of all goes before to a peer that joined and asked for it."""
-        exchange, parts = self.exchange, dict[Incarnation, int]()
-        asker = exchange.asker()
-        if asker is not None:
-            parts[asker] = kept // 2
-        rest = kept - sum(parts.values())
-        usable = [share for share in self._shares if exchange.is_usable(share.peer) and share.peer != asker]
-        return parts | {share.peer: part_of(rest, Fraction(share.numerator, share.denominator)) for share in usable}
 
     def _publish(self, parts: dict[Incarnation, int]) -> list[Action]:
         self._answered = len(self.exchange.pending)
@@ -341,15 +331,6 @@ class PushSum:
             return self._start()
         self.phase = "lingering"
         return [Announce(self.step, is_finished=True)]
-
-    @property
-    def asks(self) -> Incarnation | None:
-        """Whom this node asks for half of its mass: it has joined, and nothing came yet; None: nobody."""
-        ledger, peers = self.exchange.ledger, self.exchange.peers.items()
-        if ledger.minted or ledger.into or self.is_leaving or self.phase == "over":
-            return None
-        able = sorted(name for name, peer in peers if peer.is_trusted and not peer.is_finished)
-        return able[self.me.number % len(able)] if able else None
 
     @property
     def reachable(self) -> tuple[Incarnation, ...]:

@@ -18,6 +18,7 @@ from covey.gossip.mixing import Uniform
 from covey.gossip.planning import Planner
 from covey.gossip.push_sum import actions as act
 from covey.gossip.push_sum import events as ev
+from covey.gossip.push_sum.joining import asked_for_half
 from covey.gossip.push_sum.machine import PushSum, PushSumPolicy
 from covey.gossip.topologies.contract import Topology
 from covey.gossip.topologies.given import Given
@@ -220,16 +221,17 @@ def test_who_joins_without_mass_asks_one_peer_and_gets_half_of_its_mass_once() -
 def test_an_incarnation_asks_until_something_came() -> None:
     me, peer, done = Incarnation("late", 2), Incarnation("node-0"), Incarnation("node-1")
     machine = PushSum(me, PushSumPolicy(20), [peer, done], minted=0)
-    assert machine.asks is None  # nobody is there
+    assert asked_for_half(machine.exchange) is None  # nobody is there
     machine.handle(ev.Progressed(done, 20, 0, 0, 0, True, 0.0))
-    assert machine.asks is None  # who is through publishes nothing any more
+    assert asked_for_half(machine.exchange) is None  # who is through publishes nothing any more
     machine.handle(ev.Progressed(peer, 7, 0, 0, 0, False, 0.0))
-    assert machine.asks == peer
+    assert asked_for_half(machine.exchange) == peer
     machine.handle(ev.Begun(0.0))
-    assert machine.asks == peer
+    assert asked_for_half(machine.exchange) == peer
     machine.handle(ev.Arrived(peer, 1, ONE // 2, 8, 0.0))
-    assert machine.asks is None
-    assert PushSum(me, PushSumPolicy(20), [peer], is_met=True).asks is None  # it has minted
+    assert asked_for_half(machine.exchange) is None
+    minted = PushSum(me, PushSumPolicy(20), [peer], is_met=True)
+    assert asked_for_half(minted.exchange) is None
 
 
 @pytest.mark.parametrize("overlap", [0, 2, None])
