@@ -184,8 +184,8 @@ class PeerNetwork:
     async def bring_model(self) -> JoinedModel:
         """A peer's newest model, from all peers that can be called. Raises as `bring_newest`."""
         speeds, trip_s = dict(self._speeds.known()), self.hub.vitals.round_trip_s
-        there = [name for name in self._calls if self.hub.links.named(name) is not None]
-        candidates = [Candidate(name, speeds.get(name, 0.0), trip_s(name)) for name in there]
+        linked = [name for name in self._calls if self.hub.links.named(name) is not None]
+        candidates = [Candidate(name, speeds.get(name, 0.0), trip_s(name)) for name in linked]
         return await bring_newest(candidates, self, self._files, self._settings.body_bytes)
 
     # -- life -------------------------------------------------------------------------------------------------------
