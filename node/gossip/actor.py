@@ -116,6 +116,21 @@ class GossipActor(Receiver):
             raise RuntimeError("the node's part has not begun")
         return self._executor
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is an executor."""
+        return self._executor is not None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its part is over; it may still answer peers."""
+        return self.has_begun and bool(self.executor.finished)
+
+    @property
+    def measured(self) -> dict[str, float]:
+        """What the newest training measured."""
+        return self._labour.metrics
+
     def _newest(self) -> tuple[Artifact, int]:
         if self._executor is None or not self._executor.is_up:
             raise NotReady("this node is just starting, or stopping")
@@ -193,7 +208,7 @@ class GossipActor(Receiver):
                 self._over.result()
             elif beating.done():
                 beating.result()
-            return self.executor.finished if not stopped.done() or self._is_done else "stopped"
+            return self.executor.finished if not stopped.done() or self.is_done else "stopped"
         finally:
             for task in (beating, stopped, *self._tasks):
                 task.cancel()
@@ -260,10 +275,6 @@ class GossipActor(Receiver):
         self._safely(self.executor.take_over, joined.model, lambda: is_over.set_result(None))
         await is_over
         self._labour.release(joined.model)
-
-    @property
-    def _is_done(self) -> bool:
-        return bool(self.executor.finished)
 
     def _miss(self) -> None:
         """Who was not heard since the start counts as away: else a node that comes back to nobody waits for ever."""

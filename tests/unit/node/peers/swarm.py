@@ -78,6 +78,7 @@ class Node:
         relay="",
         number=1,
         holdings=None,
+        newest=None,
         **part,
     ):
         self.me, self.inbox = Incarnation(name, number), Inbox()
@@ -93,6 +94,7 @@ class Node:
             listen=listen,
             beat_s=0.2,
             relay=relay,
+            newest=newest,
         )
         self.network = PeerNetwork(settings, self.files, self.inbox, holdings=holdings)
 
@@ -166,7 +168,7 @@ class Swarm:
 
     async def refusal(self, node, name):
         """What a node is told that calls another one and gets no link."""
-        calls = PeerCalls(self._members[name], self._identity(node.me.node), node.network.hub)
+        calls = PeerCalls(self._members[name], lambda: self._identity(node.me.node), node.network.hub)
         try:
             await calls.link()
         except CoveyError as error:
