@@ -158,15 +158,17 @@ class PeerCalls:
 
     async def newest(self) -> tuple[Artifact, int]:
         """The model that the peer gives to this node, and its step; not checked. Raises `CoveyError`."""
+        stub: PeerAsyncStub = PeerStub(await self._bulk.channel())
         try:
-            reply = await self._stub.Newest(pb.NewestRequest(), timeout=ANSWER_S)
+            reply = await stub.Newest(pb.NewestRequest(), timeout=ANSWER_S)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error
         return artifact_from(reply.model), reply.step
 
     async def chunks(self, digest: str, first: int, count: int) -> AsyncGenerator[memoryview, None]:
         """Some chunks of a file of the peer's, whatever their bytes are. Raises `CoveyError`."""
-        async for chunk in chunks_over(self._bulk, pb.ChunksRequest(digest=digest, first=first, count=count)):
+        request = pb.ChunksRequest(digest=digest, first=first, count=count)
+        async for chunk in chunks_over(await self._bulk.channel(), request):
             yield chunk
 
     async def close(self) -> None:
