@@ -98,6 +98,14 @@ class Progressed:
 
 
 @dataclass(frozen=True)
+class HalfAsked:
+    """A peer that joined without mass asks for half of this node's."""
+
+    peer: Incarnation
+    now: float
+
+
+@dataclass(frozen=True)
 class PeerJoined:
     """A peer takes part from now on."""
 
@@ -157,6 +165,7 @@ Event = (
     | Acknowledged
     | Mixed
     | Progressed
+    | HalfAsked
     | PeerJoined
     | PeerSuspected
     | PeerTrusted

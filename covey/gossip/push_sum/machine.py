@@ -24,6 +24,7 @@ from covey.gossip.push_sum.events import (
     Arrived,
     Begun,
     Event,
+    HalfAsked,
     LeaveAsked,
     Mixed,
     PeerEvicted,
@@ -37,9 +38,10 @@ from covey.gossip.push_sum.events import (
     Trained,
 )
 from covey.gossip.push_sum.exchange import Exchange
+from covey.gossip.push_sum.joining import split
 from covey.gossip.push_sum.pairs import pair_parts, without_requests
 from covey.gossip.push_sum.rates import Correction, Rates
-from covey.gossip.push_sum.weighing import Weighs, mix_by_mass, mix_by_weights, parts_of
+from covey.gossip.push_sum.weighing import Weighs, mix_by_mass, mix_by_weights, tokens
 
 Phase = Literal[
     "new", "settling", "training", "planning", "sharing", "publishing", "collecting", "mixing", "lingering", "over"
@@ -181,6 +183,8 @@ class PushSum:
                 self.exchange.evicted(peer)
             case PeerLeft(peer=peer, applied=applied) if peer in peers:
                 self.exchange.left(peer, applied)
+            case HalfAsked(peer=peer):
+                self.exchange.asked_for_half(peer)
             case LeaveAsked():
                 self.is_leaving = True
         return []
@@ -204,7 +208,7 @@ class PushSum:
     def _begin(self) -> list[Action]:
         self.rates.resumed()
         if self.phase == "new":
-            if not self.exchange.ledger.minted:  # it comes late: from the first step on, in lock step all would wait
+            if self.me.number > 1 or not self.exchange.ledger.minted:  # late: else in lock step all would wait for it
                 self.step = min(self.exchange.furthest, self.policy.steps - 1)
             return self._start()
         self.mixing = ()
@@ -270,8 +274,7 @@ class PushSum:
         if self.policy.pairs:
             parts = pair_parts(exchange, [share.peer for share in self._shares], self.step)
         elif self.policy.overlap is not None or exchange.has_news or kept * HALF >= exchange.mean:
-            usable = [share for share in self._shares if exchange.is_usable(share.peer)]
-            parts = parts_of(self.policy.weighs, kept, usable)
+            parts = split(exchange, self._shares) if self._has_mass else tokens(exchange, self._shares)
         else:
             return {}
         return parts if kept - sum(parts.values()) >= self.policy.least else {}

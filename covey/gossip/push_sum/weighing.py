@@ -13,19 +13,18 @@ from fractions import Fraction
 from typing import Literal
 
 from covey.gossip.ledger import Incarnation
-from covey.gossip.mass import TOKEN, part_of
+from covey.gossip.mass import TOKEN
 from covey.gossip.push_sum.actions import Mix, Portion
 from covey.gossip.push_sum.events import Share
+from covey.gossip.push_sum.exchange import Exchange
 
 Weighs = Literal["mass", "receiver"]
 """Who says what a model counts for: whoever sends it, by giving mass away, or whoever receives it."""
 
 
-def parts_of(weighs: Weighs, kept: int, shares: Iterable[Share]) -> dict[Incarnation, int]:
-    """The units for each peer, of so many that are part of the model."""
-    if weighs == "receiver":
-        return {share.peer: TOKEN for share in shares}
-    return {share.peer: part_of(kept, Fraction(share.numerator, share.denominator)) for share in shares}
+def tokens(exchange: Exchange, shares: Iterable[Share]) -> dict[Incarnation, int]:
+    """The units for each peer that can have any now, where the receiver weighs."""
+    return {share.peer: TOKEN for share in shares if exchange.is_usable(share.peer)}
 
 
 def mix_by_mass(step: int, kept: int, due: Sequence[Portion]) -> Mix:
