@@ -12,10 +12,8 @@ Steps that only average (`PushSumPolicy.averaging`) are the same without the tra
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
 
-from covey.gossip.averaging import NEVER, Averaging
 from covey.gossip.ledger import Incarnation
 from covey.gossip.mass import ONE, TOKEN
 from covey.gossip.push_sum.actions import Action, Announce, Finish, Plan, Portion, Publish, Refuse, Report, Send, Train
@@ -40,41 +38,15 @@ from covey.gossip.push_sum.events import (
 from covey.gossip.push_sum.exchange import Exchange
 from covey.gossip.push_sum.joining import split
 from covey.gossip.push_sum.pairs import pair_parts, without_requests
-from covey.gossip.push_sum.rates import Correction, Rates
-from covey.gossip.push_sum.weighing import Weighs, mix_by_mass, mix_by_weights, tokens
+from covey.gossip.push_sum.policy import PushSumPolicy as PushSumPolicy
+from covey.gossip.push_sum.rates import Rates
+from covey.gossip.push_sum.weighing import mix_by_mass, mix_by_weights, tokens
 
 Phase = Literal[
     "new", "settling", "training", "planning", "sharing", "publishing", "collecting", "mixing", "lingering", "over"
 ]
 HALF = 2
 """A node with less than the mean by this factor pushes only after something came: else it would run dry."""
-
-
-@dataclass(frozen=True)
-class PushSumPolicy:
-    """The numbers of a run.
-
-    Attributes:
-        steps: How many steps a node makes, with those that only average.
-        overlap: How many steps a batch may be late before the node waits for it: 0 in lock step; None: it never waits.
-        max_in_flight: Publications that may have unacknowledged batches.
-        least: Units that a node keeps at least: below, it stops pushing.
-        most_scale: The largest factor on the learning rate of a node with little mass, and of one that is slow.
-        correction: How slow and fast nodes come to count alike.
-        averaging: Which steps only average, in lock step.
-        weighs: Who says what a model counts for.
-        pairs: Whether it gives halves in pairs (`covey.gossip.push_sum.pairs`), where nobody waits.
-    """
-
-    steps: int
-    overlap: int | None = 0
-    max_in_flight: int = 2
-    least: int = ONE >> 10
-    most_scale: float = 4.0
-    correction: Correction = "none"
-    averaging: Averaging = NEVER
-    weighs: Weighs = "mass"
-    pairs: bool = False
 
 
 class PushSum:
