@@ -100,22 +100,66 @@ class Post(Protocol[B_in]):
         ...
 
 
+@dataclass(frozen=True)
+class Done(Generic[T]):
+    """What is to become part of a node's model in a step.
+
+    Attributes:
+        step: Which.
+        trained: What its training came to; None: there was none.
+        scale: The factor on its learning rate.
+        leaves: Whether what comes out is handed over to a peer, for good.
+    """
+
+    step: int
+    trained: T | None
+    scale: float = 1.0
+    leaves: bool = False
+
+
+@dataclass(frozen=True)
+class State(Generic[B]):
+    """What a node has learned.
+
+    Attributes:
+        model: The model, and the vectors that travel with it: the body of what is sent.
+        kept: The vectors that stay with the node; None: the protocol has none, or there are none yet.
+    """
+
+    model: B
+    kept: B | None = None
+
+    @property
+    def files(self) -> list[B]:
+        """Both, as far as they are there."""
+        return [self.model] if self.kept is None else [self.model, self.kept]
+
+
 class Labour(Protocol[B, T]):
     """Work with models. Each call begins work and returns at once; `then` is called when it is done.
 
-    `T` is what a training came to; a model that is handed out is the caller's to `release`.
+    `T` is what a training came to; what is handed out is the caller's to `release`.
     """
 
     def train(self, step: int, model: B, then: Callable[[T], None]) -> None:
         """Do a step's local training, beginning at a model."""
         ...
 
-    def apply(self, model: B, trained: T | None, scale: float, then: Callable[[B], None]) -> None:
-        """The model after `scale` times what a training did (None: as it is), as a body that can be sent."""
+    def apply(self, state: State[B], done: Done[T], then: Callable[[State[B]], None]) -> None:
+        """What a node has after a training, with a model that can be sent: model + scale * change, in plain push-sum."""
         ...
 
-    def mix(self, model: B, portions: Sequence[tuple[B, float]], then: Callable[[B], None]) -> None:
-        """The model with each portion's part of the whole: model + sum of part * (other - model)."""
+    def mix(
+        self, step: int, state: State[B], portions: Sequence[tuple[B, float]], then: Callable[[State[B]], None]
+    ) -> None:
+        """With each portion's part of the whole: model + sum of part * (other - model), in plain push-sum.
+
+        Args:
+            step: The node's.
+            state: What it has.
+            portions: Models with the vectors that travelled with them, and what part of the mass is theirs.
+            then: Given what it has then.
+        """
         ...
 
     def hold(self, model: B) -> B:
@@ -137,6 +181,7 @@ class Snapshot(Generic[B]):
         model: The node's model, which is the body of the step's batches.
         bodies: Of publications that are still on their way, by step; the newest is among them.
         inbox: What came and is not mixed in yet, by sender and number.
+        kept: The vectors that stay with the node; None: there are none.
     """
 
     step: int
@@ -144,11 +189,17 @@ class Snapshot(Generic[B]):
     model: B
     bodies: Mapping[int, B]
     inbox: Mapping[tuple[Incarnation, int], B]
+    kept: B | None = None
+
+    @property
+    def state(self) -> State[B]:
+        """What the node had learned."""
+        return State(self.model, self.kept)
 
     @property
     def all_bodies(self) -> list[B]:
-        """Every model that it needs, each as often as it is named."""
-        return [self.model, *self.bodies.values(), *self.inbox.values()]
+        """Every file that it needs, each as often as it is named."""
+        return [*self.state.files, *self.bodies.values(), *self.inbox.values()]
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,19 @@ def map_file(path: Path, layout: Layout) -> Tensor:
     return whole[len(layout.header) :]
 
 
+def map_behind(path: Path, layout: Layout) -> list[Tensor]:
+    """The vectors behind a model: float32 `[d]` each, d the number of its parameters; of a plain model file, none.
+
+    Raises:
+        LayoutError: The file is not a model file of this layout, or what is behind it are no whole vectors.
+    """
+    size, d, start = _check_file(path, layout), layout.part("model").numel, layout.behind_at
+    if size <= start or not d:
+        return []
+    whole = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+    return list(whole[start:].view(torch.float32).view(-1, d))
+
+
 def views(flat: Tensor, layout: Layout) -> dict[str, Tensor]:
     """The tensors in a flat buffer, by name.
 
@@ -106,18 +119,21 @@ def load_into(model: nn.Module, path: Path, layout: Layout | None = None) -> Non
 class ModelWriter:
     """Writes a model file from front to back, hashing in the pass that writes.
 
-    An existing file is overwritten in place (writing into allocated blocks is faster than into a fresh file)
-    and cut if it was longer. Not safe for use by two threads at once. As a context manager it closes the
+    Float32 vectors may follow the model (`write_behind`): the file is no safetensors file then, but every reader of a
+    model file here reads its model. An existing file is overwritten in place (writing into allocated blocks is faster
+    than into a fresh file) and cut if it was longer. Not safe for use by two threads at once. As a context manager it closes the
     descriptor in any case; `close` makes the file whole. Raises `StoreError` where the disk is full, or refuses.
 
     Args:
         path: The file; its directory exists.
         layout: What will be written.
         synced: Whether `close` waits for the disk.
+        behind: How many vectors follow the model.
     """
 
-    def __init__(self, path: Path, layout: Layout, *, synced: bool = True) -> None:
+    def __init__(self, path: Path, layout: Layout, *, synced: bool = True, behind: int = 0) -> None:
         self._layout, self._synced = layout, synced
+        self._whole = layout.file_bytes + layout.behind_bytes(behind)
         self._model = hashlib.sha256(layout.canonical_bytes())
         self._chunk = hashlib.sha256()
         self._table = bytearray()
@@ -137,6 +153,24 @@ class ModelWriter:
         if self._size + len(view) > self._layout.file_bytes:
             raise LayoutError(f"more than the layout's {self._layout.nbytes} bytes were written")
         self._append(view, of_model=True)
+        self._hurry()
+
+    def write_behind(self, block: Tensor) -> None:
+        """Append elements of the vectors behind the model, which is whole: float32, one vector after the other.
+
+        Raises:
+            LayoutError: The model is not whole, or more than was announced.
+        """
+        if self._size < self._layout.file_bytes:
+            raise LayoutError("the model is not whole: nothing can be behind it")
+        self._append(memoryview(bytes(max(0, self._layout.behind_at - self._size))), of_model=False)
+        for raw in _raw(block):
+            if self._size + len(raw) > self._whole:
+                raise LayoutError(f"more than {self._whole} bytes were written")
+            self._append(raw, of_model=False)
+        self._hurry()
+
+    def _hurry(self) -> None:
         if self._synced and self._size - self._begun >= WRITE_BACK_BYTES:
             begin_write_back(self._fd, self._begun, self._size)
             self._begun = self._size
@@ -152,8 +186,8 @@ class ModelWriter:
         Raises:
             LayoutError: Less was written than the layout holds.
         """
-        if self._size != self._layout.file_bytes:
-            raise LayoutError(f"{self._size} of {self._layout.file_bytes} bytes of the model file were written")
+        if self._size != self._whole:
+            raise LayoutError(f"{self._size} of {self._whole} bytes of the model file were written")
         if self._size % CHUNK_BYTES:
             self._end_chunk()
         with disk_errors(self._path):
@@ -236,14 +270,17 @@ def model_sha256(path: Path, layout: Layout) -> str:
     return digest.hexdigest()
 
 
-def _check_file(path: Path, layout: Layout) -> None:
+def _check_file(path: Path, layout: Layout) -> int:
+    """Whether it is a model file, with nothing or with whole vectors behind the model; its size."""
     header = layout.header
     with path.open("rb") as file:
         start, size = file.read(len(header)), os.fstat(file.fileno()).st_size
     if start != header:
         raise LayoutError(f"{path.name} is not a model file of layout {layout.sha256[:12]}: its header differs")
-    if size != layout.file_bytes:
+    count = layout.behind_count(size)
+    if size != layout.file_bytes + layout.behind_bytes(count):
         raise LayoutError(f"{path.name} has {size} bytes; a model file of its layout has {layout.file_bytes}")
+    return size
 
 
 def _raw(tensor: Tensor) -> Iterator[memoryview]:

@@ -16,7 +16,7 @@ from covey.gossip.ledger import Incarnation
 from covey.gossip.push_sum.events import Event
 from covey.gossip.push_sum.machine import PushSum, PushSumPolicy
 from covey.node.gossip.ports import Noted, Saved, Snapshot
-from covey.node.gossip.record.schema import ONLY, VERSION, Base, BodyRow, NoteRow, RunRow, SnapshotRow
+from covey.node.gossip.record.schema import ONLY, VERSION, Base, BodyRow, KeptRow, NoteRow, RunRow, SnapshotRow
 from covey.node.gossip.state import TABLE, machine_from_text
 from covey.storage.sql.engine import translated
 
@@ -110,7 +110,9 @@ def read_saved(engine: Engine) -> Saved[Artifact]:
             else:
                 bodies[body.number] = artifact
         machine, model = machine_from_text(newest.machine), artifact_from_json(newest.model)
-        return Saved(Snapshot(newest.step, machine, model, bodies, inbox), notes)
+        row = session.get(KeptRow, ONLY)
+        kept = artifact_from_json(row.artifact) if row is not None else None
+        return Saved(Snapshot(newest.step, machine, model, bodies, inbox, kept), notes)
 
 
 def _noted(row: NoteRow) -> tuple[Noted, Artifact | None]:
