@@ -93,7 +93,7 @@ def read_node(data_dir: Path, run: str | None = None) -> NodeState:
         model = saved.snapshot.model if saved.snapshot is not None else None
         return NodeState(
             facts=facts,
-            machine=machine_of(facts, policy_of(spec.gossip), saved),
+            machine=machine_of(facts, policy_of(spec.gossip, len(facts.peers)), saved),
             spec=spec,
             model=_path(folder, model) if model is not None else None,
             model_sha256=snapshot[0]["model_sha256"] if snapshot else "",

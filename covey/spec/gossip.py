@@ -42,6 +42,10 @@ class GossipSection(Section):
     """The run begins with at least so many nodes."""
     max_in_flight: int = Field(default=2, ge=1, le=64)
     """Exchanges of a node that may be unacknowledged; each keeps a model on its disk."""
+    global_every: int = Field(default=0, ge=0)
+    """With sgp in lock step: after so many steps nodes only average, until `global_spread` is reached; 0: never."""
+    global_spread: float = Field(default=0.01, gt=0, lt=1)
+    """What averaging leaves of the nodes' distances, at most; with 2, 4, 8, ... nodes nothing is left in any case."""
     topology: NamedSection = NamedSection(name="exponential")
     mixing: NamedSection = NamedSection(name="uniform")
 
@@ -52,6 +56,19 @@ class GossipSection(Section):
         if self.protocol != "agp" and self.rate_correction is not None:
             text = f'protocol "{self.protocol}" makes as many steps on each node; leave it out, or choose "agp"'
             raise refusal("rate_correction", text, self.rate_correction)
+        return self
+
+    @model_validator(mode="after")
+    def _averages_in_lock_step(self) -> GossipSection:
+        is_in_step = self.protocol == "sgp" and not self.overlap
+        if self.global_every and not is_in_step:
+            text = (
+                "nodes come to one mean in a known number of steps only where none is ahead of another: "
+                'leave it out, or choose protocol = "sgp" with overlap = 0'
+            )
+            raise refusal("global_every", text, self.global_every)
+        if not self.global_every and self.global_spread != type(self).model_fields["global_spread"].default:
+            raise refusal("global_spread", "it says nothing without global_every; set that as well", self.global_spread)
         return self
 
 

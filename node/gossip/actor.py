@@ -184,7 +184,7 @@ class GossipActor(Receiver):
         facts = world.facts
         if facts.first is None or self._post is None or self._record is None:
             raise StoreError("the run's first model is not on record")
-        fresh = PushSum(facts.me, policy_of(world.course.spec.gossip), facts.peers, facts.minted)
+        fresh = PushSum(facts.me, policy_of(world.course.spec.gossip, world.course.nodes), facts.peers, facts.minted)
         ports = Ports(self._post, self._labour, self._record, world.clock, world.planner)
         return Executor.restored(read_saved(world.engine), fresh, facts.first, ports, self._ended)
 

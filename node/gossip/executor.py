@@ -163,7 +163,9 @@ class Executor(Generic[B, T]):
             case act.Train(step=step, scale=scale):
                 self._train(step, scale)
             case act.Plan(step=step, peers=peers):
-                self.take(self._ports.planner.plan(step, self.me, peers))
+                planner, averaging = self._ports.planner, self.machine.policy.averaging
+                planner = planner.averaging if averaging.is_round(step) else planner
+                self.take(planner.plan(step, self.me, peers))
             case act.Publish(step=step, batches=batches):
                 self._apply(step, batches)
             case act.Mix(step=step, kept=kept, portions=portions):
@@ -228,7 +230,8 @@ class Executor(Generic[B, T]):
         hours.began = self._ports.clock.now()
         if hours.ended is not None:
             hours.blocked_s += hours.began - hours.ended
-        self._ports.labour.train(step, self.model, lambda trained: self._has_trained(step, trained))
+        number = self.machine.policy.averaging.trainings(step)
+        self._ports.labour.train(number, self.model, lambda trained: self._has_trained(step, trained))
 
     def _has_trained(self, step: int, trained: T) -> None:
         if self._is_down:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from covey.gossip.averaging import Averaging, rounds_for
 from covey.gossip.mixing import MIXINGS
 from covey.gossip.planning import Planner
 from covey.gossip.push_sum.machine import PushSumPolicy
@@ -11,12 +12,14 @@ from covey.gossip.topologies.contract import TOPOLOGIES, LinkQuality
 from covey.spec import GossipSection, GossipSpec
 
 
-def policy_of(section: GossipSection) -> PushSumPolicy:
-    """The machine's numbers, from a run's [gossip]."""
+def policy_of(section: GossipSection, nodes: int) -> PushSumPolicy:
+    """The machine's numbers, from a run's [gossip] and the number of nodes with which it begins."""
     if section.protocol == "agp":
         correction = section.rate_correction or "elapsed"
         return PushSumPolicy(section.steps, None, section.max_in_flight, correction=correction)
-    return PushSumPolicy(section.steps, section.overlap, section.max_in_flight)
+    averaging = Averaging(section.global_every, rounds_for(nodes, section.global_spread))
+    steps = averaging.steps(section.steps)
+    return PushSumPolicy(steps, section.overlap, section.max_in_flight, averaging=averaging)
 
 
 def planner_of(

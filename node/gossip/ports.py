@@ -142,7 +142,7 @@ class Labour(Protocol[B, T]):
     """
 
     def train(self, step: int, model: B, then: Callable[[T], None]) -> None:
-        """Do a step's local training, beginning at a model."""
+        """Do a local training, beginning at a model; `step` counts trainings from 0."""
         ...
 
     def apply(self, state: State[B], done: Done[T], then: Callable[[State[B]], None]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from covey.errors import StoreError
+from covey.gossip import averaging as averaging_module
 from covey.gossip import ledger as ledger_module
 from covey.gossip.ledger import Incarnation, InEdge, OutEdge
 from covey.gossip.push_sum import actions, events
@@ -15,7 +16,7 @@ from covey.gossip.push_sum.events import Progressed
 from covey.gossip.push_sum.machine import PushSum
 from covey.machines.values import ValueTable
 
-TABLE = ValueTable(events, actions, machine_module, exchange_module, ledger_module, rates_module)
+TABLE = ValueTable(events, actions, machine_module, exchange_module, ledger_module, rates_module, averaging_module)
 """Everything that a machine's state, its events and its actions consist of."""
 PUBLISHED = ("collecting", "mixing", "lingering", "settling")
 """Phases in which nothing more of the machine's step will be sent."""

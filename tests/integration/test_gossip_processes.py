@@ -76,6 +76,20 @@ def test_three_nodes_one_only_calls_one_waits_at_a_relay_and_one_is_killed(tmp_p
         check_timeline(nodes, tmp_path / "trace.json", 12)
 
 
+def test_steps_that_only_average_make_all_models_one_also_where_a_node_is_killed(tmp_path: Path) -> None:
+    spec = SPEC.format(steps=4, nodes=4) + 'global_every = 2\ntopology = { name = "ring" }\n'
+    outcome = simulated(tmp_path, spec, 4)
+    assert [peer["steps"] for peer in outcome["peers"]] == [4 + 2 * 2] * 4
+    assert max(peer["distance"] for peer in outcome["peers"]) < 1e-5
+    with GossipNodes(tmp_path / "real", spec, 4) as nodes:
+        nodes.start_all()
+        nodes.until_step(1, 3, 120)
+        nodes.kill(1)
+        nodes.start(1)
+        nodes.wait()
+        check(nodes, outcome)
+
+
 def test_eight_nodes_whose_connections_are_cut_all_the_time(tmp_path: Path) -> None:
     spec = SPEC.format(steps=8, nodes=8)
     outcome = simulated(tmp_path, spec, 8)

@@ -6,6 +6,7 @@ with it travel the units that go; the receiver mixes both with its own by their 
 serves every edge, and that what was published last is what a restart begins with.
 
 A step: train, plan, publish (model, account and batches durable in one), send, wait for what the step needs, mix.
+Steps that only average (`PushSumPolicy.averaging`) are the same without the training.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
+from covey.gossip.averaging import NEVER, Averaging
 from covey.gossip.ledger import Incarnation
 from covey.gossip.mass import ONE, part_of
 from covey.gossip.push_sum.actions import (
@@ -62,12 +64,13 @@ class PushSumPolicy:
     """The numbers of a run.
 
     Attributes:
-        steps: How many steps a node makes.
+        steps: How many steps a node makes, with those that only average.
         overlap: How many steps a batch may be late before the node waits for it: 0 in lock step; None: it never waits.
         max_in_flight: Publications that may have unacknowledged batches.
         least: Units that a node keeps at least: below, it stops pushing.
         most_scale: The largest factor on the learning rate of a node with little mass, and of one that is slow.
         correction: How slow and fast nodes come to count alike.
+        averaging: Which steps only average, in lock step.
     """
 
     steps: int
@@ -76,6 +79,7 @@ class PushSumPolicy:
     least: int = ONE >> 10
     most_scale: float = 4.0
     correction: Correction = "none"
+    averaging: Averaging = NEVER
 
 
 class PushSum:
@@ -148,8 +152,7 @@ class PushSum:
             case Begun():
                 return self._begin()
             case Trained(step=step) if self.phase == "training" and step == self.step:
-                self.phase = "planning"
-                return [Plan(self.step, self.reachable)]
+                return self._plan()
             case Planned(step=step) if self.phase == "planning" and step == self.step:
                 self._shares, self._senders[step] = event.shares, event.senders
                 self.phase = "sharing"
@@ -206,10 +209,9 @@ class PushSum:
         if self.phase == "new":
             if not self.exchange.ledger.minted:  # it comes late: from the first step on, in lock step all would wait
                 self.step = min(self.exchange.furthest, self.policy.steps - 1)
-            return self._train()
+            return self._start()
         self.mixing = ()
-        for peer in self.exchange.peers.values():
-            peer.is_trusted = peer.is_known = peer.has_agreed = False
+        self.exchange.resumed()
         if self.phase == "lingering":
             self.has_finished = False
             return []
@@ -232,6 +234,13 @@ class PushSum:
             case "lingering" if not self.mixing:
                 return self._mix() or self._linger()
         return []
+
+    def _start(self) -> list[Action]:
+        return self._plan() if self.policy.averaging.is_round(self.step) else self._train()
+
+    def _plan(self) -> list[Action]:
+        self.phase = "planning"
+        return [Plan(self.step, self.reachable)]
 
     def _train(self) -> list[Action]:
         self.phase = "training"
@@ -304,7 +313,7 @@ class PushSum:
             return []
         self.step += 1
         if not self._is_through:
-            return self._train()
+            return self._start()
         self.phase = "lingering"
         return [Announce(self.step, is_finished=True)]
 

@@ -122,7 +122,7 @@ class GossipSimulation:
         names = [Incarnation(name) for name in self._places]
         model = Model(self._folder / "first.safetensors", first.model_sha256, holders=len(names) + 1)
         for me in names:
-            machine = PushSum(me, policy_of(section), names, is_met=True)
+            machine = PushSum(me, policy_of(section, plan.nodes), names, is_met=True)
             speed = plan.network.speeds.get(me.node, 1.0)
             self._peers[me] = VirtualPeer(machine, model, world, self._folder / SCRATCH / me.node, speed)
 
@@ -158,9 +158,10 @@ class GossipSimulation:
 
     def _note(self) -> None:
         losses = [peer.labour.loss for peer in self._peers.values() if peer.labour.loss is not None]
-        done = sum(peer.step for peer in self._peers.values())
+        machines = [peer.executor.machine for peer in self._peers.values()]
+        done = sum(machine.step for machine in machines)
         metrics = {"loss": math.fsum(losses) / len(losses)} if losses else {}
-        whole = self._plan.nodes * self._plan.spec.gossip.steps
+        whole = sum(machine.policy.steps for machine in machines)
         self._watch(SimulationProgress(self._plan.spec.mode, done, whole, 0, 0, metrics))
 
     def _ended(self, peer: VirtualPeer) -> None:
