@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from covey.gossip.ledger import Batch, Incarnation, InEdge, Ledger
+from covey.gossip.mass import weight
 from covey.gossip.planning import Planner
 from covey.gossip.push_sum import actions as act
 from covey.gossip.push_sum import events as ev
 from covey.gossip.push_sum.machine import PushSum
 from covey.node.gossip.bodies import Bodies
-from covey.node.gossip.ports import Clock, Done, Labour, Post, Record, Saved, Snapshot, State
+from covey.node.gossip.ports import Clock, Labour, Moment, Post, Record, Saved, Snapshot, State
 from covey.node.gossip.state import is_done_with, progress
 
 B = TypeVar("B")
@@ -241,16 +242,23 @@ class Executor(Generic[B, T]):
         self.hours.trained_s += now - self.hours.began
         self.take(ev.Trained(step, now))
 
+    def _moment(self, step: int, units: int) -> Moment:
+        """Now, with so much mass."""
+        machine = self.machine
+        evictions, number = len(self.ledger.evicted), machine.policy.averaging.trainings(step)
+        return Moment(number, weight(units), evictions, machine.is_leaving)
+
     def _mix(self, step: int, kept: int, portions: tuple[act.Portion, ...]) -> None:
         whole = kept + sum(portion.units for portion in portions)
         parts = [(self.bodies.of(portion, self.me), portion.units / whole) for portion in portions]
         mixed = self._made(lambda: self.take(ev.Mixed(step, self._ports.clock.now())))
-        self._ports.labour.mix(step, self.state, parts, mixed)
+        self._ports.labour.mix(self._moment(step, whole), self.state, parts, mixed)
 
     def _apply(self, step: int, batches: tuple[Batch, ...]) -> None:
         trained, self._trained = self._trained, None
-        done = Done(step, trained, self._scale, self.machine.is_leaving)
-        self._ports.labour.apply(self.state, done, self._made(lambda: self._publish(step, batches)))
+        moment = self._moment(step, self.machine.exchange.kept + sum(batch.units for batch in batches))
+        then = self._made(lambda: self._publish(step, batches))
+        self._ports.labour.apply(moment, self.state, trained, self._scale, then)
 
     def _publish(self, step: int, batches: tuple[Batch, ...]) -> None:
         self.bodies.published(step, self.model)

@@ -101,19 +101,19 @@ class Post(Protocol[B_in]):
 
 
 @dataclass(frozen=True)
-class Done(Generic[T]):
-    """What is to become part of a node's model in a step.
+class Moment:
+    """What work with a node's model may know of its machine.
 
     Attributes:
-        step: Which.
-        trained: What its training came to; None: there was none.
-        scale: The factor on its learning rate.
+        step: Which, from 0; steps that only average are not counted.
+        weight: The node's mass, 1 is what it began with: before it gives some away, and with what is mixed in.
+        evictions: How many incarnations it knows to be evicted.
         leaves: Whether what comes out is handed over to a peer, for good.
     """
 
     step: int
-    trained: T | None
-    scale: float = 1.0
+    weight: float = 1.0
+    evictions: int = 0
     leaves: bool = False
 
 
@@ -145,21 +145,16 @@ class Labour(Protocol[B, T]):
         """Do a local training, beginning at a model; `step` counts trainings from 0."""
         ...
 
-    def apply(self, state: State[B], done: Done[T], then: Callable[[State[B]], None]) -> None:
-        """What a node has after a training, with a model that can be sent: model + scale * change, in plain push-sum."""
+    def apply(
+        self, moment: Moment, state: State[B], trained: T | None, scale: float, then: Callable[[State[B]], None]
+    ) -> None:
+        """What a node has after `scale` times what a training did (None: there was none), with a body to be sent."""
         ...
 
     def mix(
-        self, step: int, state: State[B], portions: Sequence[tuple[B, float]], then: Callable[[State[B]], None]
+        self, moment: Moment, state: State[B], portions: Sequence[tuple[B, float]], then: Callable[[State[B]], None]
     ) -> None:
-        """With each portion's part of the whole: model + sum of part * (other - model), in plain push-sum.
-
-        Args:
-            step: The node's.
-            state: What it has.
-            portions: Models with the vectors that travelled with them, and what part of the mass is theirs.
-            then: Given what it has then.
-        """
+        """What a node has with each portion's part of the whole mixed in, as the run's protocol does it."""
         ...
 
     def hold(self, model: B) -> B:

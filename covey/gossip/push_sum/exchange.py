@@ -130,10 +130,10 @@ class Exchange:
         self.has_news = True
         return Accept(event.peer, event.sequence)
 
-    def is_awaited(self, sender: Incarnation, step: int) -> bool:
-        """Whether what a peer sends in a step is still to come."""
+    def is_awaited(self, sender: Incarnation, step: int, *, also_silent: bool = False) -> bool:
+        """Whether what a peer sends in a step is still to come; of one that is silent, nothing is unless so asked."""
         peer = self.peers.get(sender)
-        if peer is None or not peer.is_trusted or peer.newest_step >= step:
+        if peer is None or not (peer.is_trusted or also_silent) or peer.newest_step >= step:
             return False
         had = self.ledger.into.get(sender, InEdge())
         return not (peer.step >= step and had.sequence >= peer.sequence)

@@ -71,6 +71,8 @@ class PushSumPolicy:
         most_scale: The largest factor on the learning rate of a node with little mass, and of one that is slow.
         correction: How slow and fast nodes come to count alike.
         averaging: Which steps only average, in lock step.
+        pairs: Whether nodes step in pairs, both of one or neither: of what comes, a node mixes in what those sent in its
+            step whom it sent something, and waits for it even if they are silent; every step mixes, if only by itself.
     """
 
     steps: int
@@ -80,6 +82,7 @@ class PushSumPolicy:
     most_scale: float = 4.0
     correction: Correction = "none"
     averaging: Averaging = NEVER
+    pairs: bool = False
 
 
 class PushSum:
@@ -158,7 +161,7 @@ class PushSum:
                 self.phase = "sharing"
             case Published(step=step) if self.phase == "publishing" and step == self.step:
                 return self._sends()
-            case Mixed(step=step) if self.mixing and step == self.step:
+            case Mixed(step=step) if (self.mixing or self.phase == "mixing") and step == self.step:
                 return self._mixed()
             case Arrived():
                 return [self.exchange.arrived(event)]
@@ -272,6 +275,8 @@ class PushSum:
 
     def _publish(self, parts: dict[Incarnation, int]) -> list[Action]:
         batches = self.exchange.give(parts, self.step)
+        if self.policy.pairs:
+            self._senders[self.step] = tuple(parts)
         self.phase = "publishing"
         return [Publish(self.step, batches, self.exchange.kept)]
 
@@ -286,8 +291,8 @@ class PushSum:
         """The peers whose batches the step waits for."""
         if self.policy.overlap is None or self.is_leaving:
             return []
-        senders = self._senders.get(self._needed, ())
-        return [sender for sender in senders if self.exchange.is_awaited(sender, self._needed)]
+        senders, pairs = self._senders.get(self._needed, ()), self.policy.pairs
+        return [sender for sender in senders if self.exchange.is_awaited(sender, self._needed, also_silent=pairs)]
 
     @property
     def _needed(self) -> int:
@@ -298,8 +303,19 @@ class PushSum:
         """Mix in what has come; in lock step only what belongs to this step, in an order that all runs share."""
         is_any = self.policy.overlap != 0 or self.phase == "lingering" or self.is_leaving
         due = [portion for portion in self.exchange.pending if is_any or portion.step <= self.step]
+        if self.policy.pairs:
+            due = self._paired(due)
         self.mixing = tuple(sorted(due, key=lambda portion: (portion.source, portion.number)))
-        return [Mix(self.step, self.exchange.kept, self.mixing)] if self.mixing else []
+        is_due = self.mixing or (self.policy.pairs and self.phase == "mixing")
+        return [Mix(self.step, self.exchange.kept, self.mixing)] if is_due else []
+
+    def _paired(self, due: list[Portion]) -> list[Portion]:
+        """Those from a partner of this step; the mass of the others stays here with no model."""
+        partners = self._senders.get(self.step, ())
+        paired = [portion for portion in due if portion.step == self.step and portion.source in partners]
+        dropped = set(due) - set(paired)
+        self.exchange.pending = [portion for portion in self.exchange.pending if portion not in dropped]
+        return paired
 
     def _mixed(self) -> list[Action]:
         mixed, self.mixing = set(self.mixing), ()
