@@ -2,8 +2,9 @@
 
 A model file is a safetensors file whose data region is the flat buffer in layout order: part `model` first (trainable
 parameters), then part `buffers`. The header is a deterministic function of the layout, so the size of a model file is
-known before it is received. Where vectors travel with a model, they follow it in the same file: float32 `[d]` each, d the
-number of its parameters, from the next multiple of 64 bytes on.
+known before it is received. Where vectors travel with a model, they follow it in the same file: from the next
+multiple of 64 bytes on, 64 bytes that begin with a whole number (their stamp, 8 bytes, little-endian; the others are
+0), then float32 `[d]` each, d the number of the model's parameters.
 """
 
 from __future__ import annotations
@@ -187,14 +188,19 @@ class Layout:
         return len(self.header) + self.nbytes
 
     @property
-    def behind_at(self) -> int:
-        """Where vectors behind a model begin in its file: the first multiple of 64 bytes at the model's end or after."""
+    def stamp_at(self) -> int:
+        """Where the stamp of vectors behind a model is in its file."""
         return self.file_bytes + -self.file_bytes % _ALIGN
+
+    @property
+    def behind_at(self) -> int:
+        """Where vectors behind a model begin in its file."""
+        return self.stamp_at + _ALIGN
 
     def behind_bytes(self, count: int) -> int:
         """By how much `count` float32 `[d]` behind a model make its file longer; d: the number of its parameters."""
         vector = FLOAT32_BYTES * self.part("model").numel
-        return self.behind_at - self.file_bytes + count * vector if count and vector else 0
+        return self.behind_at - self.file_bytes + count * vector if count else 0
 
     def behind_count(self, size_bytes: int) -> int:
         """How many whole vectors a file of this size may have behind its model."""

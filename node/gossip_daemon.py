@@ -12,10 +12,11 @@ import structlog
 
 from covey.errors import CoveyError, IdentityError, SpecError, StoreError
 from covey.gossip.ledger import Incarnation
-from covey.layout import Layout
+from covey.gossip.protocols.dynamics import Dynamics
+from covey.gossip.protocols.runs import planner_of, require_possible
+from covey.layout import FLOAT32_BYTES, Layout
 from covey.node.gossip.actor import GossipActor, Surroundings
 from covey.node.gossip.folders import Residence, reside
-from covey.node.gossip.policy import planner_of
 from covey.node.gossip.record.database import Durability
 from covey.node.gossip.record.reader import digests_of, read_saved, write_first
 from covey.node.gossip.work import Course
@@ -86,6 +87,8 @@ async def _main(config: GossipConfig) -> int:
         if identity.name not in roster.members:
             raise IdentityError(f"{config.peers} does not name {identity.name!r}, which this node is")
         config.node.check_run(config.spec)
+        allow_path = config.node.allows_paths(config.spec)
+        require_possible(config.spec, sorted(roster.members), allow_path=allow_path)
         daemon = GossipDaemon(config, identity, roster)
         return await daemon.run(stop)
 
@@ -175,17 +178,25 @@ class GossipDaemon:
         if facts.first is None:
             raise StoreError("the run's first model is not on record")
         names = [peer.node for peer in facts.peers]
-        course = Course(spec.name, spec, facts.layout, names.index(facts.me.node), len(names), facts.first.size_bytes)
+        body_bytes, kept_bytes = self._sizes(home)
+        course = Course(spec.name, spec, facts.layout, names.index(facts.me.node), len(names), body_bytes, kept_bytes)
         sites = {member.name: member.site for member in self._roster.members.values() if member.site}
         planner = planner_of(spec, sites, allow_path=config.node.allows_paths(spec))
         return Surroundings(
             config.node, files, self._worker, planner, course, facts, home.engine, home.folder, config.durability
         )
 
+    def _sizes(self, home: Residence) -> tuple[int, int]:
+        """Of each body, and of the file of the vectors that stay, in bytes."""
+        config, first, layout = self._config, home.facts.first, Layout.from_json(home.facts.layout)
+        if first is None:
+            raise StoreError("the run's first model is not on record")
+        dynamics = Dynamics.of(config.spec.gossip, allow_path=config.node.allows_paths(config.spec))
+        kept_bytes = FLOAT32_BYTES * layout.part("model").numel * len(dynamics.keeps)
+        return first.size_bytes + layout.behind_bytes(len(dynamics.travels)), kept_bytes
+
     def _settings(self, home: Residence) -> PeerSettings:
         facts, config = home.facts, self._config
-        if facts.first is None:
-            raise StoreError("the run's first model is not on record")
         digest = hashlib.sha256(facts.spec.encode()).hexdigest()
         part = Part(facts.me, facts.name, digest, facts.minted)
         return PeerSettings(
@@ -193,7 +204,7 @@ class GossipDaemon:
             self._identity,
             self._roster,
             home.folder.parent,
-            facts.first.size_bytes,
+            self._sizes(home)[0],
             config.listen,
             _known(facts.peers, home),
             relay=config.relay,

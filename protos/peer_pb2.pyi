@@ -46,18 +46,20 @@ class PeerHello(_message.Message):
     def __init__(self, wire: _Optional[int] = ..., version: _Optional[str] = ..., run: _Optional[str] = ..., incarnation: _Optional[int] = ..., specification: _Optional[str] = ..., minted: _Optional[int] = ...) -> None: ...
 
 class PeerProgress(_message.Message):
-    __slots__ = ("step", "sequence", "acknowledged", "applied", "is_finished")
+    __slots__ = ("step", "sequence", "acknowledged", "applied", "is_finished", "farewell")
     STEP_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
     APPLIED_FIELD_NUMBER: _ClassVar[int]
     IS_FINISHED_FIELD_NUMBER: _ClassVar[int]
+    FAREWELL_FIELD_NUMBER: _ClassVar[int]
     step: int
     sequence: int
     acknowledged: int
     applied: int
     is_finished: bool
-    def __init__(self, step: _Optional[int] = ..., sequence: _Optional[int] = ..., acknowledged: _Optional[int] = ..., applied: _Optional[int] = ..., is_finished: _Optional[bool] = ...) -> None: ...
+    farewell: int
+    def __init__(self, step: _Optional[int] = ..., sequence: _Optional[int] = ..., acknowledged: _Optional[int] = ..., applied: _Optional[int] = ..., is_finished: _Optional[bool] = ..., farewell: _Optional[int] = ...) -> None: ...
 
 class BatchOffer(_message.Message):
     __slots__ = ("sequence", "units", "step", "body", "data")

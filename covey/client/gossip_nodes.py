@@ -20,9 +20,9 @@ from covey.errors import LedgerError, NotFound, SpecError
 from covey.gossip.audit import MassAudit, audit
 from covey.gossip.ledger import Incarnation, InEdge, Ledger, OutEdge
 from covey.gossip.mass import ONE, weight
+from covey.gossip.protocols.runs import policy_of
 from covey.gossip.push_sum.machine import PushSum
 from covey.node.gossip.folders import LEAVE, newest
-from covey.node.gossip.policy import policy_of
 from covey.node.gossip.record.database import open_record
 from covey.node.gossip.record.reader import RunFacts, machine_of, read_saved, require_facts, rows_of
 from covey.node.gossip.record.schema import MetricRow, PeerRow, SnapshotRow, StepRow
@@ -93,7 +93,7 @@ def read_node(data_dir: Path, run: str | None = None) -> NodeState:
         model = saved.snapshot.model if saved.snapshot is not None else None
         return NodeState(
             facts=facts,
-            machine=machine_of(facts, policy_of(spec.gossip, len(facts.peers)), saved),
+            machine=machine_of(facts, policy_of(spec.gossip, len(facts.peers), allow_path=True), saved),
             spec=spec,
             model=_path(folder, model) if model is not None else None,
             model_sha256=snapshot[0]["model_sha256"] if snapshot else "",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+from typing_extensions import override
 
 from covey.spec.mode import Mode
 from covey.spec.run import RunSpec
-from covey.spec.sections import NamedSection, Section
+from covey.spec.sections import Beta, NamedSection, Positive, Section
 from covey.validation import refusal
 
 GOSSIP = Mode(
@@ -25,13 +26,25 @@ GOSSIP = Mode(
 )
 UNREAD = ("rounds", "method", "aggregation", "server_optimizer", "weights", "keep")
 """Sections that a gossip run does not read: nobody aggregates, and each node keeps its own newest model."""
+NamedOrTable = Annotated[
+    NamedSection,
+    BeforeValidator(lambda given: {"name": given} if isinstance(given, str) else given),
+    PlainSerializer(lambda section: section.model_dump(mode="json") if section.options else section.name),
+]
+"""A plug-in by its name alone, or as a table with options; without options it is stored as its name."""
+
+
+def unless(default: object) -> Any:
+    """Of a key that is left out of the JSON where it says nothing, as stored specifications have it."""
+    return Field(exclude_if=lambda value: bool(value == default))
 
 
 class GossipSection(Section):
     """[gossip]: the policy of gossip runs."""
 
-    protocol: Literal["sgp", "agp"] = "sgp"
-    """sgp: stochastic gradient push, in lock step or overlapped; agp: asynchronous, no node ever waits for another."""
+    protocol: NamedOrTable = NamedSection(name="sgp")
+    """Its name, or a table with `name` and `options`. sgp: stochastic gradient push, in lock step or overlapped; agp:
+    asynchronous, no node ever waits for another. `covey.gossip.protocols` says what each needs of the rest."""
     steps: int = Field(default=100, ge=1)
     """Of each node: local training, then an exchange."""
     overlap: int = Field(default=0, ge=0, le=64)
@@ -46,27 +59,21 @@ class GossipSection(Section):
     """With sgp in lock step: after so many steps nodes only average, until `global_spread` is reached; 0: never."""
     global_spread: float = Field(default=0.01, gt=0, lt=1)
     """What averaging leaves of the nodes' distances, at most; with 2, 4, 8, ... nodes nothing is left in any case."""
+    momentum: Annotated[Literal["none", "local", "quasi-global"], unless("none")] = "none"
+    """Across steps, which [training] momentum is not. local: each node's own; quasi-global: it follows also what
+    exchanges do to the model, which is better where nodes' data differ."""
+    momentum_beta: Annotated[Beta, unless(0.9)] = 0.9
+    momentum_nesterov: Annotated[bool, unless(False)] = False
+    outer: Annotated[Literal["none", "slow-momentum"], unless("none")] = "none"
+    """slow-momentum: every `outer_every` steps a node's way since the last time becomes one step with momentum."""
+    outer_every: Annotated[int, Field(ge=1), unless(12)] = 12
+    outer_beta: Annotated[Beta, unless(0.5)] = 0.5
+    outer_rate: Annotated[Positive, unless(1.0)] = 1.0
     topology: NamedSection = NamedSection(name="exponential")
     mixing: NamedSection = NamedSection(name="uniform")
 
     @model_validator(mode="after")
-    def _of_the_protocol(self) -> GossipSection:
-        if self.protocol == "agp" and self.overlap:
-            raise refusal("overlap", 'protocol "agp" never waits, so it has no overlap; leave it out', self.overlap)
-        if self.protocol != "agp" and self.rate_correction is not None:
-            text = f'protocol "{self.protocol}" makes as many steps on each node; leave it out, or choose "agp"'
-            raise refusal("rate_correction", text, self.rate_correction)
-        return self
-
-    @model_validator(mode="after")
-    def _averages_in_lock_step(self) -> GossipSection:
-        is_in_step = self.protocol == "sgp" and not self.overlap
-        if self.global_every and not is_in_step:
-            text = (
-                "nodes come to one mean in a known number of steps only where none is ahead of another: "
-                'leave it out, or choose protocol = "sgp" with overlap = 0'
-            )
-            raise refusal("global_every", text, self.global_every)
+    def _spread_of_averages(self) -> GossipSection:
         if not self.global_every and self.global_spread != type(self).model_fields["global_spread"].default:
             raise refusal("global_spread", "it says nothing without global_every; set that as well", self.global_spread)
         return self
@@ -78,6 +85,13 @@ class GossipSpec(RunSpec):
     facts: ClassVar[Mode] = GOSSIP
     mode: Literal["gossip"]
     gossip: GossipSection = GossipSection()
+
+    @override
+    def node_paths(self) -> dict[str, str]:
+        section = self.gossip
+        named = {"protocol": section.protocol, "topology": section.topology, "mixing": section.mixing}
+        paths = {f"gossip.{key}.name": plugin.name for key, plugin in named.items() if ":" in plugin.name}
+        return super().node_paths() | paths
 
     @property
     def rounds_in_all(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,14 +16,14 @@ from typing_extensions import override
 
 from covey.artifact import Artifact
 from covey.errors import CoveyError, RunFailed, StoreError, TransferError
-from covey.gossip.ledger import Incarnation, InEdge
+from covey.gossip.ledger import Incarnation
 from covey.gossip.planning import Planner
+from covey.gossip.protocols.runs import policy_of
 from covey.gossip.push_sum.events import Arrived, LeaveAsked, PeerLeft, PeerSuspected, Progressed
 from covey.gossip.push_sum.machine import PushSum
 from covey.node.gossip.diary import Diary
 from covey.node.gossip.executor import Executor, Ports
 from covey.node.gossip.folders import LEAVE
-from covey.node.gossip.policy import policy_of
 from covey.node.gossip.ports import Clock, Heard, Peers, Receiver
 from covey.node.gossip.post import PeerPost
 from covey.node.gossip.record.database import Durability
@@ -39,8 +40,8 @@ log = structlog.get_logger(room="gossip")
 BEAT_S = 1.0
 """How often a node says where it is, and sends again what is not acknowledged."""
 AWAY_S = 120.0
-"""How long a node that is through waits for peers that are away and not through; and, after a start, to hear from one
-before it counts as away."""
+"""How long a node that is through waits for peers that are away and may not know it; and, after a start, to hear from
+one before it counts as away."""
 FAREWELL_S = 10.0
 """How long a node that left says so to its peers, before it ends."""
 
@@ -92,7 +93,6 @@ class GossipActor(Receiver):
         self._world, self._stays = world, stays
         self._tasks: set[asyncio.Task[None]] = set()
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._confirmed: dict[Incarnation, int] = {}
         self._executor: Executor[Artifact, TrainResult] | None = None
         is_synced = world.durability == "power"
         self._diary = Diary(lambda: self.executor.machine.step)
@@ -102,6 +102,7 @@ class GossipActor(Receiver):
         self._record: SqliteRecord | None = None
         self._post: PeerPost | None = None
         self._early: list[tuple[Incarnation, Heard]] = []
+        self._awaited: list[Incarnation] = []
 
     @property
     def executor(self) -> Executor[Artifact, TrainResult]:
@@ -135,9 +136,9 @@ class GossipActor(Receiver):
         elif event.peer == peer:
             if isinstance(event, Progressed | PeerLeft):
                 self._diary.sent(peer, event.applied)
-            if isinstance(event, Progressed):
-                self._confirmed[peer] = event.acknowledged
             self._safely(self._executor.take, event)
+            if isinstance(event, Progressed) and self._executor.farewells.heard(event) and self._executor.finished:
+                self._safely(self._executor.say, peer)
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -184,7 +185,9 @@ class GossipActor(Receiver):
         facts = world.facts
         if facts.first is None or self._post is None or self._record is None:
             raise StoreError("the run's first model is not on record")
-        fresh = PushSum(facts.me, policy_of(world.course.spec.gossip, world.course.nodes), facts.peers, facts.minted)
+        spec, nodes = world.course.spec, world.course.nodes
+        policy = policy_of(spec.gossip, nodes, allow_path=world.config.allows_paths(spec))
+        fresh = PushSum(facts.me, policy, facts.peers, facts.minted)
         ports = Ports(self._post, self._labour, self._record, world.clock, world.planner)
         return Executor.restored(read_saved(world.engine), fresh, facts.first, ports, self._ended)
 
@@ -225,19 +228,19 @@ class GossipActor(Receiver):
 
     def _may_end(self, over_at: float) -> bool:
         """Whether no peer needs this node any more."""
-        executor, over_s = self.executor, self._world.clock.now() - over_at
+        executor, now = self.executor, self._world.clock.now()
         if executor.finished == "left":
-            return over_s >= self._world.farewell_s
+            return now - over_at >= self._world.farewell_s
         if executor.finished != "completed" or self._stays:
             return False
-        into, peers = executor.ledger.into, executor.machine.exchange.peers
-        if over_s < self._world.away_s and any(not peer.is_trusted and not peer.is_finished for peer in peers.values()):
-            return False
-        return all(
-            self._confirmed.get(name, 0) >= into.get(name, InEdge()).sequence
-            for name, peer in peers.items()
-            if peer.is_trusted
-        )
+        waits_for = functools.partial(executor.farewells.waited_for, executor.machine.exchange, over_at, now)
+        awaited = waits_for(self._world.away_s)
+        if not awaited and (given_up := waits_for(math.inf)):
+            log.warning("ends, though it is not sure that these peers know it", peers=[str(peer) for peer in given_up])
+        elif awaited != self._awaited:
+            log.info("all is done here; these peers may need this node", peers=[str(peer) for peer in awaited])
+        self._awaited = awaited
+        return not awaited
 
     def _ended(self) -> None:
         executor, record = self.executor, self._record

@@ -17,6 +17,7 @@ from covey.gossip.push_sum import actions as act
 from covey.gossip.push_sum import events as ev
 from covey.gossip.push_sum.machine import PushSum
 from covey.node.gossip.bodies import Bodies
+from covey.node.gossip.farewells import Farewells
 from covey.node.gossip.ports import Clock, Labour, Moment, Post, Record, Saved, Snapshot, State
 from covey.node.gossip.state import is_done_with, progress
 
@@ -63,6 +64,7 @@ class Executor(Generic[B, T]):
         self.machine, self.state, self._ports, self._on_ended = machine, state, ports, on_ended
         self.bodies = Bodies(ports.labour)
         self.hours = Hours()
+        self.farewells = Farewells()
         self.waits_for = self.finished = self.retired = ""
         """What it waits for; how it ended; why its record cannot be used any more. Empty: nothing, not."""
         self._is_down = False
@@ -149,12 +151,18 @@ class Executor(Generic[B, T]):
         if self._is_down:
             return
         for peer in self.machine.exchange.peers:
-            if self.finished == "left":
-                self._say_left(peer)
-                continue
-            self._tell(peer, is_done_with(self.machine), self.machine.phase == "lingering")
+            self.say(peer)
         for action in self.machine.unacknowledged():
             self._do(action)
+
+    def say(self, peer: Incarnation) -> None:
+        """Tell a peer where this node is."""
+        if self._is_down:
+            return
+        if self.finished == "left":
+            self._say_left(peer)
+        else:
+            self._tell(peer, is_done_with(self.machine), self.machine.phase == "lingering")
 
     # -- actions ----------------------------------------------------------------------------------------------------
 
@@ -189,7 +197,8 @@ class Executor(Generic[B, T]):
                 self._save((), lambda: self._end(reason))
 
     def _tell(self, peer: Incarnation, step: int, is_finished: bool) -> None:
-        message = progress(self.machine, peer, step, is_finished, self._ports.clock.now())
+        farewell = self.farewells.level(peer) if is_finished else 0
+        message = progress(self.machine, peer, step, is_finished, self._ports.clock.now(), farewell)
         self._once_durable(lambda: self._ports.post.tell(peer, message))  # it says what is on record here
 
     def _say_left(self, peer: Incarnation) -> None:

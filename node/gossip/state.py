@@ -42,7 +42,9 @@ def machine_from_text(text: str) -> PushSum:
     return machine
 
 
-def progress(machine: PushSum, peer: Incarnation, step: int, is_finished: bool, now: float) -> Progressed:
+def progress(
+    machine: PushSum, peer: Incarnation, step: int, is_finished: bool, now: float, farewell: int = 0
+) -> Progressed:
     """What a node says of itself to a peer.
 
     Args:
@@ -51,11 +53,12 @@ def progress(machine: PushSum, peer: Incarnation, step: int, is_finished: bool, 
         step: Nothing more of it, nor of steps before, will be sent.
         is_finished: Whether all steps are done.
         now: The time.
+        farewell: How far both know that they are through; 0 where this node is not.
     """
     ledger = machine.exchange.ledger
     out, into = ledger.out.get(peer, OutEdge()), ledger.into.get(peer, InEdge())
     acknowledged = out.sequence - bool(out.waiting)
-    return Progressed(machine.me, step, out.sequence, acknowledged, into.sequence, is_finished, now)
+    return Progressed(machine.me, step, out.sequence, acknowledged, into.sequence, is_finished, now, farewell)
 
 
 def is_done_with(machine: PushSum) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ from covey import faults
 from covey.artifact import Artifact
 from covey.metrics import counted, ratios
 from covey.node.gossip.diary import Diary, SpanKind
-from covey.node.gossip.ports import Labour
+from covey.node.gossip.ports import Labour, Moment, State
 from covey.node.operator.config import NodeConfig
 from covey.node.ports import Files, Worker
 from covey.spec import GossipSpec
@@ -46,7 +46,8 @@ class Course:
         layout: As JSON.
         place: Of this node among all: which part of experiment data is its own.
         nodes: How many nodes take part from the beginning.
-        model_bytes: The size of every model file.
+        body_bytes: The size of every body: a model file with the vectors that travel.
+        kept_bytes: The size of the file of those that stay; 0: there are none.
     """
 
     name: str
@@ -54,7 +55,8 @@ class Course:
     layout: str
     place: int
     nodes: int
-    model_bytes: int
+    body_bytes: int
+    kept_bytes: int = 0
 
 
 class WorkerLabour(Labour[Artifact, TrainResult]):
@@ -122,26 +124,54 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
 
     @override
     def apply(
-        self, model: Artifact, trained: TrainResult | None, scale: float, then: Callable[[Artifact], None]
+        self,
+        moment: Moment,
+        state: State[Artifact],
+        trained: TrainResult | None,
+        scale: float,
+        then: Callable[[State[Artifact]], None],
     ) -> None:
         written = {part.name: part.path for part in trained.parts} if trained is not None else {}
-        out = self._files.scratch(self._course.model_bytes)
-        base = self._files.path(model.digest)
         change, buffers = written.get("model"), written.get("buffers")
-        job = MixJob(self._course.layout, base, out, change=change, scale=scale, buffers=buffers, synced=self._synced)
-        self._spawn(self._make("apply", job, then, tuple(written.values())))
+        job = replace(self._job(moment, state), applies=True, change=change, scale=scale, buffers=buffers)
+        self._spawn(self._make("apply", job, state, then, tuple(written.values())))
 
     @override
     def mix(
-        self, model: Artifact, portions: Sequence[tuple[Artifact, float]], then: Callable[[Artifact], None]
+        self,
+        moment: Moment,
+        state: State[Artifact],
+        portions: Sequence[tuple[Artifact, float]],
+        then: Callable[[State[Artifact]], None],
     ) -> None:
         parts = tuple(Portion(self._files.path(other.digest), part) for other, part in portions)
-        out = self._files.scratch(self._course.model_bytes)
-        job = MixJob(self._course.layout, self._files.path(model.digest), out, parts, synced=self._synced)
-        self._spawn(self._make("mix", job, then))
+        self._spawn(self._make("mix", replace(self._job(moment, state), portions=parts), state, then))
+
+    def _job(self, moment: Moment, state: State[Artifact]) -> MixJob:
+        """A job that begins with what the node has, and changes nothing."""
+        course = self._course
+        return MixJob(
+            course.layout,
+            self._files.path(state.model.digest),
+            self._files.scratch(course.body_bytes),
+            spec_json=course.spec.to_json(),
+            step=moment.step,
+            allow_path=self._config.allows_paths(course.spec),
+            kept=self._files.path(state.kept.digest) if state.kept is not None else None,
+            out_kept=self._files.scratch(course.kept_bytes) if course.kept_bytes else None,
+            weight=moment.weight,
+            evictions=moment.evictions,
+            leaves=moment.leaves,
+            synced=self._synced,
+        )
 
     async def _make(
-        self, kind: SpanKind, job: MixJob, then: Callable[[Artifact], None], used: Sequence[Path] = ()
+        self,
+        kind: SpanKind,
+        job: MixJob,
+        state: State[Artifact],
+        then: Callable[[State[Artifact]], None],
+        used: Sequence[Path] = (),
     ) -> None:
         with self._diary.work(kind):
             result = await self._worker.do(MIX, job)
@@ -152,14 +182,20 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
             log.warning(
                 "a peer sent what is no finite model of this run: its mass counts, its model does not", file=digest
             )
-        for path in used:
+        unused = [job.out_kept] if job.out_kept is not None and result.kept is None else []
+        for path in (*used, *unused):
             self._files.discard(path)
         self._sha256 = {digest: self._sha256[digest] for digest in self._sha256.keys() & self._holders.keys()}
         self._sha256[result.artifact.digest] = result.model_sha256
-        then(self.hold(result.artifact))
+        made = State(result.artifact, result.kept or state.kept)
+        for file in made.files:
+            self.hold(file)
+        then(made)
 
     def _keep(self, job: MixJob, result: MixResult) -> None:
         self._files.adopt(job.out, result.artifact, durable=self._synced)
+        if job.out_kept is not None and result.kept is not None:
+            self._files.adopt(job.out_kept, result.kept, durable=self._synced)
 
     @override
     def hold(self, model: Artifact) -> Artifact:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from covey.gossip.ledger import Incarnation
 from covey.gossip.push_sum.events import PeerLeft, Progressed
+from covey.node.gossip.farewells import KNOWS_ALL
 from covey.node.gossip.ports import Said
 from covey.node.peers.vitals import Beat
 from covey.protos import peer_pb2 as pb
@@ -65,6 +66,7 @@ def said_message(event: Said) -> pb.PeerMessage:
             acknowledged=event.acknowledged,
             applied=event.applied,
             is_finished=event.is_finished,
+            farewell=event.farewell,
         )
     )
 
@@ -85,7 +87,10 @@ def said_from(peer: Incarnation, message: pb.PeerMessage, now: float) -> Said | 
             sequence, acknowledged, applied = map(
                 _sequence, (progress.sequence, progress.acknowledged, progress.applied)
             )
-            return Progressed(peer, progress.step, sequence, acknowledged, applied, progress.is_finished, now)
+            if progress.farewell > KNOWS_ALL:
+                raise ValueError(f"{progress.farewell} cannot be the level of a farewell")
+            where = (peer, progress.step, sequence, acknowledged, applied, progress.is_finished)
+            return Progressed(*where, now, progress.farewell)
         case _:
             return None
 

@@ -32,9 +32,9 @@ class Algebra(ABC, Generic[V]):
 
 @dataclass(frozen=True)
 class State(Generic[V]):
-    """What a node has: its model, and the vectors that its protocol `keeps` or lets travel, by name, once it has any.
+    """What a node has: its model, and the vectors that its protocol `keeps` or lets travel, by name.
 
-    `stamp` is a whole number that travels beside them, 0 at first: what a protocol has to say of them.
+    A vector that was never made is missing. `stamp` is a whole number that travels beside them, at first 0.
     """
 
     model: V
@@ -57,7 +57,7 @@ class Received(Generic[V]):
 
 @dataclass(frozen=True)
 class Update(Generic[V]):
-    """What becomes of a node's state: what is added to its model, and new vectors; those not named stay."""
+    """What becomes of a node's state: what is added to its model, new vectors (those not named stay), the new stamp."""
 
     change: V
     vectors: Mapping[str, V] = field(default_factory=dict)
@@ -71,12 +71,12 @@ class Context(Generic[V]):
     Attributes:
         algebra: For vectors.
         spec: The run.
-        step: From 0.
+        step: From 0; steps that only average are not counted.
         learning_rate: Of the step's training; 0 where nothing is known of one.
         weight: The node's mass, 1 is what it began with: before it gives some away, and with what is mixed in.
         is_trained: Whether there was a training.
         leaves: Whether what comes out is handed over to a peer, for good.
-        evictions: How many incarnations this node knows to be evicted.
+        evictions: How many incarnations the node knows to be evicted.
     """
 
     algebra: Algebra[V]
@@ -115,20 +115,33 @@ class Protocol(Pluggable):
     """A protocol (`[gossip] protocol`). Its docstring states the paper and equations, and deviations.
 
     Class attributes:
+        mixes_alone: Whether a step mixes also where nothing came; its machine has `pairs` then.
+        averages: Whether a run may have steps that only average (`[gossip] global_every`), in lock step.
         travels: Names of float32 vectors `[d]` that travel beside the model in each body.
         keeps: Names of float32 vectors `[d]` that stay on the node, and survive a restart.
     """
 
+    mixes_alone: ClassVar[bool] = False
+    averages: ClassVar[bool] = False
     travels: ClassVar[tuple[str, ...]] = ()
     keeps: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
-    def policy(self, section: GossipSection) -> PushSumPolicy:
-        """The numbers of a node's machine, from a run's [gossip]."""
+    def policy(self, section: GossipSection, nodes: int) -> PushSumPolicy:
+        """The numbers of a node's machine, from a run's [gossip] and the number of nodes with which it begins."""
 
     def refusals(self, run: Combination) -> Iterator[tuple[str, str]]:
-        """What it cannot work with: the specification's key, and the reason with a way out."""
-        return iter(())
+        """What it cannot work with: the specification's key, and the reason with a way out.
+
+        One that overrides this yields from it first.
+        """
+        section = run.spec.gossip
+        if section.global_every and not (self.averages and not section.overlap):
+            text = (
+                "nodes come to one mean in a known number of steps only where none is ahead of another: "
+                'leave it out, or choose protocol = "sgp" with overlap = 0'
+            )
+            yield "gossip.global_every", text
 
     def train(self, state: State[V], change: V, scale: float, context: Context[V]) -> Update[V]:
         """The state after local training, which is then sent.

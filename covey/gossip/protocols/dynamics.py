@@ -61,6 +61,8 @@ class Dynamics:
 
     def mix(self, state: State[V], received: Sequence[Received[V]], context: Context[V]) -> Update[V]:
         """As `Protocol.mix`."""
+        if not received and not self._protocol.mixes_alone:
+            return Update(context.algebra.combination([]), stamp=state.stamp)
         update = self._protocol.mix(state, received, context)
         if self._momentum is None:
             return update

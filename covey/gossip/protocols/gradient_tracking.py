@@ -20,21 +20,21 @@ class GradientTracking(Protocol):
     """Push-DIGing: x, w and y are split by one column-stochastic matrix; y += g_new - g_old, and x -= lr y.
 
     Source: Nedic, Olshevsky and Shi, "Achieving geometric convergence for distributed optimization over time-varying
-    graphs" (SIAM J. Optim. 27(4), 2017), algorithm Push-DIGing. As x = w z is kept as z and w, y is kept as r = y / w, the
-    tracker: it travels beside z, both are mixed by the same shares, and z -= lr r is the step with raw y. g is what local
-    training at z did, divided by minus its learning rate. While tracking goes on, the sum of all y is the sum of all g.
+    graphs" (SIAM J. Optim. 27(4), 2017), algorithm Push-DIGing. As x = w z is kept as z and w, y is kept as
+    r = y / w, the tracker: it travels beside z, both are mixed by the same shares, and z -= lr r is the step with raw
+    y. g is what local training at z did, divided by minus its learning rate. The sum of all y is the sum of all g.
 
-    Deviations: a node may leave: what it hands over is y - g. An eviction takes y and g of the evicted out of the sums, so tracking
-    restarts: each node begins again at y = g when it hears of it. Trackers are stamped with the number of evictions that
-    they know of; of older ones a node takes the model and no y, and a newer one makes it restart. So the sums agree again
-    among all with one stamp, in whatever order they hear of it.
+    Deviations: a node may leave: what it hands over is y - g. An eviction takes y and g of the evicted out of the sums,
+    so tracking restarts: each node begins again at y = g when it hears of it. Trackers are stamped with the number of
+    evictions that they know of; of an older one a node takes the model and no y, a newer one makes it restart. So the
+    sums agree again among all with one stamp, in whatever order they hear of it.
     """
 
     travels = (TRACKER,)
     keeps = (GRADIENT,)
 
     @override
-    def policy(self, section: GossipSection) -> PushSumPolicy:
+    def policy(self, section: GossipSection, nodes: int) -> PushSumPolicy:
         return PushSumPolicy(section.steps, 0, section.max_in_flight)
 
     @override
@@ -42,13 +42,19 @@ class GradientTracking(Protocol):
         yield from super().refusals(run)
         section = run.spec.gossip
         if section.overlap:
-            yield "gossip.overlap", f'protocol "{run.name}" needs lock step: trackers that are late break its sums; leave it out'
+            yield (
+                "gossip.overlap",
+                f'protocol "{run.name}" needs lock step: trackers that are late break its sums; leave it out',
+            )
         if section.rate_correction is not None:
             yield "gossip.rate_correction", f'protocol "{run.name}" runs in lock step; leave it out, or choose "agp"'
         if section.momentum != "none":
-            yield "gossip.momentum", f'"{run.name}" follows everybody\'s gradient, momentum one\'s own; leave it out'
+            yield "gossip.momentum", f"\"{run.name}\" follows everybody's gradient, momentum one's own; leave it out"
         if section.outer != "none":
-            yield "gossip.outer", f'with "{run.name}" an outer step would move the model without its tracker; leave it out'
+            yield (
+                "gossip.outer",
+                f'with "{run.name}" an outer step would move the model without its tracker; leave it out',
+            )
 
     @override
     def train(self, state: State[V], change: V, scale: float, context: Context[V]) -> Update[V]:

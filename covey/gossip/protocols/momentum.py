@@ -1,7 +1,7 @@
 """Momentum across the steps of a gossip run: each node's own, or one that follows what exchanges do to its model.
 
 What a step's local training did to the model, divided by minus its learning rate, counts as one gradient g: with one
-local step and plain SGD it is one. The momentum m is in units of gradients, so a change of the learning rate acts at once.
+local step and plain SGD it is one. The momentum m has the unit of gradients, so a new learning rate acts at once.
 """
 
 from __future__ import annotations
@@ -72,13 +72,13 @@ class LocalMomentum(Momentum):
 
 
 class QuasiGlobalMomentum(Momentum):
-    """u = g + beta m; x <- x - lr u, with Nesterov x - lr (g + beta u); after the exchange d = (z_before - z_after) / lr
-    and m <- beta m + (1 - beta) d, where z_before is the model before the step.
+    """m follows what step and exchange together do to the model: what a node sees of everybody's direction.
 
-    Nothing more is sent: d is what a node sees of the whole federation's direction. Source: Lin et al., "Quasi-Global
-    Momentum" (ICML 2021), with the authors' code. On push-sum d is taken on the de-biased z. Here m moves in two parts,
-    by the step itself and by each exchange, so that nothing has to be remembered in between; and the node's own step counts as
-    if its scale were 1, for a node with little mass would otherwise feed its own momentum.
+    u = g + beta m; x <- x - lr u, with Nesterov x - lr (g + beta u); after the exchange d = (z_before - z_after) / lr
+    and m <- beta m + (1 - beta) d, where z_before is the model before the step. Nothing more is sent. Source: Lin et
+    al., "Quasi-Global Momentum" (ICML 2021), with the authors' code. On push-sum d is taken on the de-biased z.
+    Here m moves in two parts, by the step itself and by each exchange, so that nothing has to be remembered in
+    between; and a node's own step counts as if its scale were 1, for one with little mass would feed its own momentum.
 
     Args:
         beta: The factor on the momentum.

@@ -30,21 +30,22 @@ class NoLoCoOptions(PluginOptions):
 
 
 class NoLoCo(Protocol):
-    """D = theta - phi, theta: phi after local training; m <- mu m + lr mean(D) + pull (mean(phi) - phi); phi <- phi + m.
+    """Slow weights phi: m <- mu m + lr mean(D) + pull (mean(phi) - phi); phi <- phi + m; D: what training from phi did.
 
-    Means are over a pair, drawn anew in each step among those who are there; a node without a partner steps with its own
-    D. Source: Kolehmainen et al., "NoLoCo" (arXiv 2506.10911), where the pull has no factor of its own.
-    The pulls of a pair sum to zero, so the mean of all phi moves by the mean of all D, if both of a pair step with
-    each other or neither: a node steps with a partner whose model of the same step it has and that had its own.
+    Means are over a pair, drawn anew in each step among those who are there; a node without a partner steps with its
+    own D. Source: "NoLoCo" (arXiv 2506.10911); the pull has a factor of its own here, and is bounded by it. The pulls
+    of a pair sum to zero, so the mean of all phi moves by the mean of all D, if both of a pair step with each other or
+    neither: a node steps with a partner whose model of the same step it has, and that it had sent its own.
     """
 
     Options = NoLoCoOptions
     options: NoLoCoOptions
     travels = (DIFFERENCE,)
     keeps = (MOMENTUM,)
+    mixes_alone = True
 
     @override
-    def policy(self, section: GossipSection) -> PushSumPolicy:
+    def policy(self, section: GossipSection, nodes: int) -> PushSumPolicy:
         return PushSumPolicy(section.steps, 0, section.max_in_flight, pairs=True)
 
     @override
@@ -52,7 +53,10 @@ class NoLoCo(Protocol):
         yield from super().refusals(run)
         section, options = run.spec.gossip, self.options
         if section.topology.name != "matching":
-            yield "gossip.topology", f'protocol "{run.name}" averages in pairs; write topology = {{ name = "matching" }}'
+            yield (
+                "gossip.topology",
+                f'protocol "{run.name}" averages in pairs; write topology = {{ name = "matching" }}',
+            )
         if section.overlap:
             yield "gossip.overlap", f'protocol "{run.name}" needs lock step: a pair steps together; leave it out'
         if section.rate_correction is not None:
@@ -67,7 +71,7 @@ class NoLoCo(Protocol):
 
     @override
     def train(self, state: State[V], change: V, scale: float, context: Context[V]) -> Update[V]:
-        """phi stays: what training did travels beside it."""
+        """Phi stays: what training did travels beside it."""
         return Update(context.algebra.combination([]), {DIFFERENCE: change})
 
     @override
@@ -90,8 +94,8 @@ def spread_factor(momentum: float, pull: float) -> float:
 
     With e a node's distance from the mean, partners independent of each other and no training, E[e^2], E[e m] and
     E[m^2] follow a linear recursion: m' = mu m + pull (e_j - e) / 2, e' = e + m'. This is its spectral radius. The
-    recursion of the means alone (2 x 2) has a radius of sqrt(mu) for most pulls and does not see this: it says that mu 0.9 with
-    pull 0.7 contracts.
+    recursion of the means alone (2 x 2) has a radius of sqrt(mu) for most pulls, and does not see this: it says that mu
+    0.9 with pull 0.7 contracts.
     """
     squares = np.array([pull**2 / 2, -momentum * pull, momentum**2])
     half = np.array([-pull / 2, momentum, 0.0])

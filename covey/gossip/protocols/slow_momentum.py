@@ -13,9 +13,9 @@ ANCHOR, SLOW = "anchor", "slow-momentum"
 class SlowMomentum:
     """u <- beta u + (a - x) / lr; x <- a - rate lr u; a <- x, every `every` steps, after local training.
 
-    Source: Wang et al., "SlowMo" (ICLR 2020), algorithm 1, without its line of exact averaging, and with the exchange at the
-    beginning of an inner step where the paper has it at its end. Each node has its own a and u. It moves z, and never
-    w: on push-sum that is x += w dz. While weights are equal, the mean of the models moves as if all had one a and one u.
+    Source: Wang et al., "SlowMo" (ICLR 2020), algorithm 1, without its line of exact averaging, and with the exchange
+    at the beginning of an inner step where the paper has it at its end. Each node has its own a and u. It moves z, and
+    never w: on push-sum that is x += w dz. While weights are equal, the mean of the models moves as by one a and u.
 
     Args:
         every: Steps from one slow step to the next.
@@ -42,7 +42,9 @@ class SlowMomentum:
         if (context.step + 1) % self._every or rate <= 0:
             first = {} if ANCHOR in state.vectors else {ANCHOR: anchor, SLOW: slow}
             return Update(update.change, {**update.vectors, **first}, update.stamp)
-        slow = combination([(slow, self._beta), (anchor, 1 / rate), (state.model, -1 / rate), (update.change, -1 / rate)])
+        slow = combination(
+            [(slow, self._beta), (anchor, 1 / rate), (state.model, -1 / rate), (update.change, -1 / rate)]
+        )
         back = combination([(anchor, 1.0), (state.model, -1.0), (slow, -self._rate * rate)])
         newest = combination([(anchor, 1.0), (slow, -self._rate * rate)])
         return Update(back, {**update.vectors, ANCHOR: newest, SLOW: slow}, update.stamp)

@@ -89,6 +89,8 @@ class Progressed:
     """Number of the newest batch of this node that it has."""
     is_finished: bool
     now: float
+    farewell: int = 0
+    """How far both know that they are through, as `covey.node.gossip.farewells` says; nothing to the machine."""
 
 
 @dataclass(frozen=True)

@@ -71,8 +71,8 @@ class PushSumPolicy:
         most_scale: The largest factor on the learning rate of a node with little mass, and of one that is slow.
         correction: How slow and fast nodes come to count alike.
         averaging: Which steps only average, in lock step.
-        pairs: Whether nodes step in pairs, both of one or neither: of what comes, a node mixes in what those sent in its
-            step whom it sent something, and waits for it even if they are silent; every step mixes, if only by itself.
+        pairs: Whether nodes step in pairs, both of one or neither: of what comes, a node mixes in what those sent in
+            its step whom it sent something, and waits for it even if they are silent; each step mixes, if only alone.
     """
 
     steps: int

@@ -18,6 +18,9 @@ from covey.layout import Layout, TensorSpec
 from covey.learning.models.entries import entries_of
 from covey.storage.files.spool import disk_errors, write_at
 
+STAMP_BYTES = 8
+MAX_STAMP = (1 << 53) - 1
+
 
 @dataclass(frozen=True)
 class ModelFile:
@@ -63,17 +66,28 @@ def map_file(path: Path, layout: Layout) -> Tensor:
     return whole[len(layout.header) :]
 
 
-def map_behind(path: Path, layout: Layout) -> list[Tensor]:
-    """The vectors behind a model: float32 `[d]` each, d the number of its parameters; of a plain model file, none.
+@dataclass(frozen=True)
+class Behind:
+    """What is behind a model in its file: its stamp, and vectors, float32 `[d]` each, d the number of parameters."""
+
+    stamp: int = 0
+    vectors: tuple[Tensor, ...] = ()
+
+
+def map_behind(path: Path, layout: Layout) -> Behind:
+    """What is behind a model, in a private mapping; of a plain model file, nothing.
 
     Raises:
-        LayoutError: The file is not a model file of this layout, or what is behind it are no whole vectors.
+        LayoutError: The file is not a model file of this layout, or its stamp is none.
     """
-    size, d, start = _check_file(path, layout), layout.part("model").numel, layout.behind_at
-    if size <= start or not d:
-        return []
+    size, d = _check_file(path, layout), layout.part("model").numel
+    if size <= layout.behind_at:
+        return Behind()
     whole = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
-    return list(whole[start:].view(torch.float32).view(-1, d))
+    stamp = int.from_bytes(bytes(whole[layout.stamp_at : layout.stamp_at + STAMP_BYTES].tolist()), "little")
+    if stamp > MAX_STAMP:
+        raise LayoutError(f"{path.name} has the stamp {stamp}, more than {MAX_STAMP}")
+    return Behind(stamp, tuple(whole[layout.behind_at :].view(torch.float32).view(-1, d)))
 
 
 def views(flat: Tensor, layout: Layout) -> dict[str, Tensor]:
@@ -121,8 +135,9 @@ class ModelWriter:
 
     Float32 vectors may follow the model (`write_behind`): the file is no safetensors file then, but every reader of a
     model file here reads its model. An existing file is overwritten in place (writing into allocated blocks is faster
-    than into a fresh file) and cut if it was longer. Not safe for use by two threads at once. As a context manager it closes the
-    descriptor in any case; `close` makes the file whole. Raises `StoreError` where the disk is full, or refuses.
+    than into a fresh file) and cut if it was longer. Not safe for use by two threads at once. As a context manager it
+    closes the descriptor in any case; `close` makes the file whole. Raises `StoreError` where the disk is full, or
+    refuses.
 
     Args:
         path: The file; its directory exists.
@@ -155,18 +170,22 @@ class ModelWriter:
         self._append(view, of_model=True)
         self._hurry()
 
+    def write_stamp(self, stamp: int) -> None:
+        """Begin with what is behind the model, which is whole. Raises LayoutError if it is not."""
+        if self._size != self._layout.file_bytes:
+            raise LayoutError("the model is not whole: nothing can be behind it")
+        padding, rest = self._layout.stamp_at - self._size, self._layout.behind_at - self._layout.stamp_at - STAMP_BYTES
+        self._append(memoryview(bytes(padding) + stamp.to_bytes(STAMP_BYTES, "little") + bytes(rest)), of_model=False)
+
     def write_behind(self, block: Tensor) -> None:
-        """Append elements of the vectors behind the model, which is whole: float32, one vector after the other.
+        """Append elements of the vectors behind the model, after the stamp: float32, one vector after the other.
 
         Raises:
-            LayoutError: The model is not whole, or more than was announced.
+            LayoutError: There is no stamp yet, or it is more than was announced.
         """
-        if self._size < self._layout.file_bytes:
-            raise LayoutError("the model is not whole: nothing can be behind it")
-        self._append(memoryview(bytes(max(0, self._layout.behind_at - self._size))), of_model=False)
         for raw in _raw(block):
-            if self._size + len(raw) > self._whole:
-                raise LayoutError(f"more than {self._whole} bytes were written")
+            if not self._layout.behind_at <= self._size <= self._whole - len(raw):
+                raise LayoutError(f"{len(raw)} bytes behind the model do not fit: the file has {self._size} now")
             self._append(raw, of_model=False)
         self._hurry()
 

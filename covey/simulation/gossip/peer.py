@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +15,7 @@ from covey.gossip.planning import Planner
 from covey.gossip.push_sum import events as ev
 from covey.gossip.push_sum.machine import PushSum
 from covey.node.gossip.executor import Executor, Ports
-from covey.node.gossip.ports import Clock, Labour, Noted, Post, Record, Said, Snapshot
+from covey.node.gossip.ports import Clock, Labour, Moment, Noted, Post, Record, Said, Snapshot, State
 from covey.simulation.gossip.models import Model, ModelFolder
 from covey.simulation.gossip.timeline import Timeline
 from covey.worker.jobs.mixtures import MixJob, MixResult, Portion
@@ -42,6 +42,7 @@ class World:
         planner: The run's topology and mixing weights.
         models: Where models are kept.
         layout: The run's, as JSON.
+        spec_json: The run.
         send: Puts a message on its way: from, to, what is to be told, and the model that goes with it.
         train_job: (node, step, base, scratch) -> the job.
         ended: Told when a node's part is over.
@@ -52,6 +53,7 @@ class World:
     planner: Planner
     models: ModelFolder
     layout: str
+    spec_json: str
     send: Callable[[Incarnation, Incarnation, ev.Event, Model | None], None]
     train_job: Callable[[str, int, Path, Path], TrainJob]
     ended: Callable[[VirtualPeer], None]
@@ -145,31 +147,60 @@ class VirtualLabour(Labour[Model, TrainResult]):
         self._world.timeline.after(1.0 / self._speed, has_trained, work)
 
     @override
-    def apply(self, model: Model, trained: TrainResult | None, scale: float, then: Callable[[Model], None]) -> None:
+    def apply(
+        self,
+        moment: Moment,
+        state: State[Model],
+        trained: TrainResult | None,
+        scale: float,
+        then: Callable[[State[Model]], None],
+    ) -> None:
         files = {part.name: part.path for part in trained.parts} if trained is not None else {}
-        job = MixJob(
-            self._world.layout,
-            model.path,
-            self._world.models.new(),
-            change=files.get("model"),
-            scale=scale,
-            buffers=files.get("buffers"),
-            synced=False,
-        )
-        self._make(job, then)
+        change, buffers = files.get("model"), files.get("buffers")
+        job = replace(self._job(moment, state), applies=True, change=change, scale=scale, buffers=buffers)
+        self._make(job, state, then)
 
     @override
-    def mix(self, model: Model, portions: Sequence[tuple[Model, float]], then: Callable[[Model], None]) -> None:
+    def mix(
+        self,
+        moment: Moment,
+        state: State[Model],
+        portions: Sequence[tuple[Model, float]],
+        then: Callable[[State[Model]], None],
+    ) -> None:
         mixed = tuple(Portion(other.path, part) for other, part in portions)
-        self._make(MixJob(self._world.layout, model.path, self._world.models.new(), mixed, synced=False), then)
+        self._make(replace(self._job(moment, state), portions=mixed), state, then)
 
-    def _make(self, job: MixJob, then: Callable[[Model], None]) -> None:
+    def _job(self, moment: Moment, state: State[Model]) -> MixJob:
+        """A job that begins with what the node has, and changes nothing."""
+        world = self._world
+        return MixJob(
+            world.layout,
+            state.model.path,
+            world.models.new(),
+            spec_json=world.spec_json,
+            step=moment.step,
+            allow_path=True,
+            kept=state.kept.path if state.kept is not None else None,
+            out_kept=world.models.new(),
+            weight=moment.weight,
+            evictions=moment.evictions,
+            leaves=moment.leaves,
+            synced=False,
+        )
+
+    def _make(self, job: MixJob, state: State[Model], then: Callable[[State[Model]], None]) -> None:
         work = asyncio.create_task(self._world.workers.mix(job))
 
-        def mixed(result: MixResult) -> None:
-            then(Model(job.out, result.model_sha256))
+        def made(result: MixResult) -> None:
+            kept = state.kept.hold() if state.kept is not None else None
+            if job.out_kept is not None and result.kept is not None:
+                if kept is not None:
+                    kept.release()
+                kept = Model(job.out_kept, "")
+            then(State(Model(job.out, result.model_sha256), kept))
 
-        self._world.timeline.after(0.0, mixed, work)
+        self._world.timeline.after(0.0, made, work)
 
     @override
     def hold(self, model: Model) -> Model:
@@ -195,7 +226,7 @@ class VirtualPeer:
         self.labour = VirtualLabour(machine.me.node, world, scratch, speed)
         post, clock = VirtualPost(machine.me, world), VirtualClock(world.timeline)
         ports = Ports(post, self.labour, NoRecord(), clock, world.planner)
-        self.executor = Executor(machine, model, ports, lambda: world.ended(self))
+        self.executor = Executor(machine, State(model), ports, lambda: world.ended(self))
 
     @property
     def me(self) -> Incarnation:

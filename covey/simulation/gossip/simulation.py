@@ -13,9 +13,9 @@ from pathlib import Path
 from covey.gossip.audit import audit
 from covey.gossip.ledger import Incarnation
 from covey.gossip.mass import ONE, weight
+from covey.gossip.protocols.runs import planner_of, policy_of, require_possible
 from covey.gossip.push_sum.machine import PushSum
 from covey.metrics import counted, ratios
-from covey.node.gossip.policy import planner_of, policy_of
 from covey.simulation.data_dir import LOG, prepared_folder
 from covey.simulation.gossip.membership import Fates
 from covey.simulation.gossip.models import Model, ModelFolder
@@ -50,6 +50,7 @@ async def simulate_gossip(plan: GossipPlan, watch: Watch = lambda progress: None
         TaskError: The task's code failed, or training diverged.
     """
     plan.require_possible()
+    require_possible(plan.spec, names_of(plan.nodes), allow_path=True)
     simulation = GossipSimulation(plan, await asyncio.to_thread(prepared_folder, plan.folder, {"nodes": plan.nodes}))
     try:
         return await simulation.run(watch)
@@ -115,6 +116,7 @@ class GossipSimulation:
             planner_of(plan.spec, allow_path=True),
             ModelFolder(self._folder / MODELS),
             self._layout,
+            self._spec_json,
             self._network.send,
             self._train_job,
             self._ended,
@@ -122,7 +124,7 @@ class GossipSimulation:
         names = [Incarnation(name) for name in self._places]
         model = Model(self._folder / "first.safetensors", first.model_sha256, holders=len(names) + 1)
         for me in names:
-            machine = PushSum(me, policy_of(section, plan.nodes), names, is_met=True)
+            machine = PushSum(me, policy_of(section, plan.nodes, allow_path=True), names, is_met=True)
             speed = plan.network.speeds.get(me.node, 1.0)
             self._peers[me] = VirtualPeer(machine, model, world, self._folder / SCRATCH / me.node, speed)
 

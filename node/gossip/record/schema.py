@@ -1,6 +1,7 @@
 """The tables of a node's record of one gossip run.
 
-What a restart needs is `run`, `snapshot`, `kept`, `bodies` and `notes`; the rest is history, written in the same transactions.
+What a restart needs is `run`, `snapshot`, `kept`, `bodies` and `notes`; the rest is history, written in the same
+transactions.
 Mass is in units of 2 ** -52 and may exceed 64 bits, so it is kept as decimal digits. Times are Unix seconds.
 """
 

@@ -18,7 +18,8 @@ BEST = (CURVES * OPTIMA).sum(0) / CURVES.sum(0)
 
 
 def gradient(node: int, z: Vector) -> Vector:
-    return CURVES[node] * (z - OPTIMA[node])
+    slope: Vector = CURVES[node] * (z - OPTIMA[node])
+    return slope
 
 
 def trained(node: int, z: Vector) -> Vector:

@@ -18,7 +18,8 @@ OPTIMA, CURVES = RNG.normal(size=(N, D)) * 2, RNG.uniform(0.5, 2.0, size=(N, D))
 
 
 def gradient(node: int, z: Vector) -> Vector:
-    return CURVES[node] * (z - OPTIMA[node])
+    slope: Vector = CURVES[node] * (z - OPTIMA[node])
+    return slope
 
 
 def trained(node: int, z: Vector) -> Vector:

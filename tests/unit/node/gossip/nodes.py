@@ -16,10 +16,10 @@ from covey.artifact import Artifact, artifact_of_file
 from covey.client.gossip_nodes import account_of, audit_accounts, read_node
 from covey.errors import NotFound, TransferError
 from covey.gossip.ledger import Batch, Incarnation
+from covey.gossip.protocols.runs import planner_of
 from covey.gossip.push_sum.events import PeerSuspected
 from covey.node.gossip.actor import GossipActor, Surroundings
 from covey.node.gossip.folders import Residence, reside
-from covey.node.gossip.policy import planner_of
 from covey.node.gossip.ports import Clock, Peers, Said
 from covey.node.gossip.record.database import Durability
 from covey.node.gossip.record.reader import digests_of, read_facts, read_saved, write_first
@@ -84,8 +84,14 @@ class QuickClock(Clock):
 class MemoryWire(Peers):
     """One node's end of a wire that drops some of what it is given."""
 
-    def __init__(self, me: Incarnation, nodes: dict[Incarnation, UnitNode], loss: float = 0.0) -> None:
-        self._me, self._nodes, self._loss = me, nodes, loss
+    def __init__(
+        self,
+        me: Incarnation,
+        nodes: dict[Incarnation, UnitNode],
+        loss: float = 0.0,
+        drops: Callable[[Said], bool] = lambda _: False,
+    ) -> None:
+        self._me, self._nodes, self._loss, self._drops = me, nodes, loss, drops
         self._rng = random.Random(me.node)
 
     def _other(self, peer: Incarnation) -> UnitNode:
@@ -100,7 +106,8 @@ class MemoryWire(Peers):
             actor = self._other(peer).actor
         except TransferError:
             return
-        asyncio.get_running_loop().call_soon(actor.heard, self._me, event)
+        if not self._drops(event):
+            asyncio.get_running_loop().call_soon(actor.heard, self._me, event)
 
     @override
     async def send(self, batch: Batch, step: int, body: Artifact) -> None:
@@ -129,6 +136,7 @@ class UnitNode:
         *,
         rejoins: bool = False,
         durability: Durability = "process",
+        away_s: float = 1.0,
     ) -> None:
         self.data_dir, self.spec, self.durability = data_dir, spec, durability
         home = reside(data_dir, spec, me, names, rejoins=rejoins)
@@ -162,13 +170,15 @@ class UnitNode:
             clock=QuickClock(),
             beat_s=0.02,
             farewell_s=0.2,
-            away_s=1.0,
+            away_s=away_s,
         )
         self.me, self.actor, self.stop = facts.me, GossipActor(world), asyncio.Event()
 
-    async def run(self, nodes: dict[Incarnation, UnitNode], loss: float = 0.0) -> str:
+    async def run(
+        self, nodes: dict[Incarnation, UnitNode], loss: float = 0.0, drops: Callable[[Said], bool] = lambda _: False
+    ) -> str:
         try:
-            return await self.actor.run(MemoryWire(self.me, nodes, loss), self.stop)
+            return await self.actor.run(MemoryWire(self.me, nodes, loss, drops), self.stop)
         finally:
             self.home.engine.dispose()
             for node in [node for who, node in nodes.items() if who != self.me]:  # as their detectors would find
@@ -189,11 +199,11 @@ class Unit:
         self.tasks: dict[str, asyncio.Task[str]] = {}
 
     def start(
-        self, name: str, loss: float = 0.0, *, rejoins: bool = False, durability: Durability = "process"
+        self, name: str, loss: float = 0.0, drops: Callable[[Said], bool] = lambda _: False, **options: Any
     ) -> UnitNode:
-        node = UnitNode(self.folder / name, self.spec, name, self.names, rejoins=rejoins, durability=durability)
+        node = UnitNode(self.folder / name, self.spec, name, self.names, **options)
         self.nodes[node.me] = node
-        self.tasks[name] = asyncio.create_task(node.run(self.nodes, loss))
+        self.tasks[name] = asyncio.create_task(node.run(self.nodes, loss, drops))
         return node
 
     def down(self, name: str) -> UnitNode:
