@@ -187,10 +187,10 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
             self._files.discard(path)
         self._sha256 = {digest: self._sha256[digest] for digest in self._sha256.keys() & self._holders.keys()}
         self._sha256[result.artifact.digest] = result.model_sha256
-        made = State(result.artifact, result.kept or state.kept)
-        for file in made.files:
+        state = State(result.artifact, result.kept or state.kept)
+        for file in state.files:
             self.hold(file)
-        then(made)
+        then(state)
 
     def _keep(self, job: MixJob, result: MixResult) -> None:
         self._files.adopt(job.out, result.artifact, durable=self._synced)

@@ -192,7 +192,7 @@ class VirtualLabour(Labour[Model, TrainResult]):
     def _make(self, job: MixJob, state: State[Model], then: Callable[[State[Model]], None]) -> None:
         work = asyncio.create_task(self._world.workers.mix(job))
 
-        def made(result: MixResult) -> None:
+        def has_mixed(result: MixResult) -> None:
             kept = state.kept.hold() if state.kept is not None else None
             if job.out_kept is not None and result.kept is not None:
                 if kept is not None:
@@ -200,7 +200,7 @@ class VirtualLabour(Labour[Model, TrainResult]):
                 kept = Model(job.out_kept, "")
             then(State(Model(job.out, result.model_sha256), kept))
 
-        self._world.timeline.after(0.0, made, work)
+        self._world.timeline.after(0.0, has_mixed, work)
 
     @override
     def hold(self, model: Model) -> Model:
