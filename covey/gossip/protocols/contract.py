@@ -115,7 +115,7 @@ class Protocol(Pluggable):
     """A protocol (`[gossip] protocol`). Its docstring states the paper and equations, and deviations.
 
     Class attributes:
-        mixes_alone: Whether a step mixes also where nothing came; its machine has `pairs` then.
+        mixes_alone: Whether a step mixes also where nothing came; its machine is `mutual` then.
         averages: Whether a run may have steps that only average (`[gossip] global_every`), in lock step.
         travels: Names of float32 vectors `[d]` that travel beside the model in each body.
         keeps: Names of float32 vectors `[d]` that stay on the node, and survive a restart.

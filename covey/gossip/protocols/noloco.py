@@ -46,7 +46,7 @@ class NoLoCo(Protocol):
 
     @override
     def policy(self, section: GossipSection, nodes: int) -> PushSumPolicy:
-        return PushSumPolicy(section.steps, 0, section.max_in_flight, pairs=True)
+        return PushSumPolicy(section.steps, 0, section.max_in_flight, mutual=True)
 
     @override
     def refusals(self, run: Combination) -> Iterator[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from covey.errors import LedgerError
@@ -138,6 +138,12 @@ class Exchange:
         had = self.ledger.into.get(sender, InEdge())
         return not (peer.step >= step and had.sequence >= peer.sequence)
 
+    def only_mutual(self, due: Collection[Portion], step: int, partners: Collection[Incarnation]) -> list[Portion]:
+        """Those that partners of a step sent in it; the mass of the others stays here, with no model."""
+        others = {portion for portion in due if portion.step != step or portion.source not in partners}
+        self.pending = [portion for portion in self.pending if portion not in others]
+        return [portion for portion in due if portion not in others]
+
     # -- peers ------------------------------------------------------------------------------------------------------
 
     def progressed(self, event: Progressed) -> Retire | None:
@@ -185,6 +191,11 @@ class Exchange:
             self.total += minted
 
     @property
+    def heard(self) -> int:
+        """How many nodes show signs of life, this one and those that are through included."""
+        return 1 + sum(peer.is_trusted for peer in self.peers.values())
+
+    @property
     def furthest(self) -> int:
         """How many steps the furthest of the peers that are there has made, as far as this node knows."""
         return max((max(peer.step, peer.newest_step) + 1 for peer in self.peers.values() if peer.is_trusted), default=0)
@@ -202,3 +213,8 @@ class Exchange:
         """This node goes on from its record: nothing is known of its peers until they are heard."""
         for peer in self.peers.values():
             peer.was_there, peer.is_trusted, peer.is_known, peer.has_agreed = peer.is_trusted, False, False, False
+
+
+def listed(peers: Iterable[Incarnation]) -> str:
+    """For people."""
+    return ", ".join(map(str, peers)) or "nobody"

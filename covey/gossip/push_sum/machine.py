@@ -49,7 +49,8 @@ from covey.gossip.push_sum.events import (
     Share,
     Trained,
 )
-from covey.gossip.push_sum.exchange import Exchange
+from covey.gossip.push_sum.exchange import Exchange, listed
+from covey.gossip.push_sum.pairs import pair_parts, without_requests
 from covey.gossip.push_sum.rates import Correction, Rates
 
 Phase = Literal[
@@ -71,8 +72,8 @@ class PushSumPolicy:
         most_scale: The largest factor on the learning rate of a node with little mass, and of one that is slow.
         correction: How slow and fast nodes come to count alike.
         averaging: Which steps only average, in lock step.
-        pairs: Whether nodes step in pairs, both of one or neither: of what comes, a node mixes in what those sent in
-            its step whom it sent something, and waits for it even if they are silent; each step mixes, if only alone.
+        pairs: Whether it gives halves in pairs (`covey.gossip.push_sum.pairs`), where nobody waits.
+        mutual: Whether models count only between two who send each other theirs in a step: for both or for neither.
     """
 
     steps: int
@@ -83,6 +84,7 @@ class PushSumPolicy:
     correction: Correction = "none"
     averaging: Averaging = NEVER
     pairs: bool = False
+    mutual: bool = False
 
 
 class PushSum:
@@ -96,6 +98,9 @@ class PushSum:
         total: All units that were ever minted, this node's included; 0: every peer began with `ONE`.
         is_met: Whether the peers were heard already.
     """
+
+    _answered = 0
+    """So many portions had come when the step was published: those that came later have no answer yet."""
 
     def __init__(
         self,
@@ -266,16 +271,21 @@ class PushSum:
     def _parts(self) -> dict[Incarnation, int]:
         """The units for each peer that can have any now."""
         kept, exchange = self.exchange.kept, self.exchange
-        may_push = self.policy.overlap is not None or exchange.has_news or kept * HALF >= exchange.mean
-        if exchange.is_full(self.policy.max_in_flight) or not may_push:
+        if exchange.is_full(self.policy.max_in_flight):
             return {}
-        usable = [share for share in self._shares if exchange.is_usable(share.peer)]
-        parts = {share.peer: part_of(kept, Fraction(share.numerator, share.denominator)) for share in usable}
+        if self.policy.pairs:
+            parts = pair_parts(exchange, [share.peer for share in self._shares], self.step)
+        elif self.policy.overlap is not None or exchange.has_news or kept * HALF >= exchange.mean:
+            usable = [share for share in self._shares if exchange.is_usable(share.peer)]
+            parts = {share.peer: part_of(kept, Fraction(share.numerator, share.denominator)) for share in usable}
+        else:
+            return {}
         return parts if kept - sum(parts.values()) >= self.policy.least else {}
 
     def _publish(self, parts: dict[Incarnation, int]) -> list[Action]:
+        self._answered = len(self.exchange.pending)
         batches = self.exchange.give(parts, self.step)
-        if self.policy.pairs:
+        if self.policy.mutual:
             self._senders[self.step] = tuple(parts)
         self.phase = "publishing"
         return [Publish(self.step, batches, self.exchange.kept)]
@@ -291,8 +301,8 @@ class PushSum:
         """The peers whose batches the step waits for."""
         if self.policy.overlap is None or self.is_leaving:
             return []
-        senders, pairs = self._senders.get(self._needed, ()), self.policy.pairs
-        return [sender for sender in senders if self.exchange.is_awaited(sender, self._needed, also_silent=pairs)]
+        senders, needed, mutual = self._senders.get(self._needed, ()), self._needed, self.policy.mutual
+        return [sender for sender in senders if self.exchange.is_awaited(sender, needed, also_silent=mutual)]
 
     @property
     def _needed(self) -> int:
@@ -303,19 +313,13 @@ class PushSum:
         """Mix in what has come; in lock step only what belongs to this step, in an order that all runs share."""
         is_any = self.policy.overlap != 0 or self.phase == "lingering" or self.is_leaving
         due = [portion for portion in self.exchange.pending if is_any or portion.step <= self.step]
-        if self.policy.pairs:
-            due = self._paired(due)
+        if self.policy.mutual:
+            due = self.exchange.only_mutual(due, self.step, self._senders.get(self.step, ()))
+        if self.policy.pairs and self.phase != "lingering" and not self.is_leaving:
+            due = without_requests(self.exchange, due, self._answered)
         self.mixing = tuple(sorted(due, key=lambda portion: (portion.source, portion.number)))
-        is_due = self.mixing or (self.policy.pairs and self.phase == "mixing")
-        return [Mix(self.step, self.exchange.kept, self.mixing)] if is_due else []
-
-    def _paired(self, due: list[Portion]) -> list[Portion]:
-        """Those from a partner of this step; the mass of the others stays here with no model."""
-        partners = self._senders.get(self.step, ())
-        paired = [portion for portion in due if portion.step == self.step and portion.source in partners]
-        dropped = set(due) - set(paired)
-        self.exchange.pending = [portion for portion in self.exchange.pending if portion not in dropped]
-        return paired
+        mixes_alone = self.policy.mutual and self.phase == "mixing"
+        return [Mix(self.step, self.exchange.kept, self.mixing)] if self.mixing or mixes_alone else []
 
     def _mixed(self) -> list[Action]:
         mixed, self.mixing = set(self.mixing), ()
@@ -382,18 +386,14 @@ class PushSum:
     def _waits_for(self) -> str:
         match self.phase:
             case "settling":
-                return f"waiting to hear from {_listed(self.exchange.unheard())} after a restart"
+                return f"waiting to hear from {listed(self.exchange.unheard())} after a restart"
             case "sharing" if self.is_leaving:
                 return "waiting until all mass is handed over"
             case "sharing":
                 busy = [peer for peer in self.exchange.published if self.exchange.is_busy(peer)]
-                return f"waiting until {_listed(busy)} has the batch before"
+                return f"waiting until {listed(busy)} has the batch before"
             case "collecting":
-                return f"waiting for what {_listed(self._missing())} sends in step {self._needed}"
+                return f"waiting for what {listed(self._missing())} sends in step {self._needed}"
             case "lingering":
                 return "all steps are done; waiting for the others"
         return ""
-
-
-def _listed(peers: Iterable[Incarnation]) -> str:
-    return ", ".join(map(str, peers)) or "nobody"
