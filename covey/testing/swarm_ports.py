@@ -148,7 +148,7 @@ class VectorLabour(Labour[Vector, tuple[int, Vector]]):
     @override
     def mix(
         self,
-        moment: Moment,
+        moment: Moment | None,
         state: State[Vector],
         portions: Sequence[tuple[Vector, float]],
         then: Callable[[State[Vector]], None],

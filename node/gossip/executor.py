@@ -130,7 +130,7 @@ class Executor(Generic[B, T]):
             model: The peer's; the caller holds it until `then` is called.
             then: Called when it is done.
         """
-        self._ports.labour.mix(self.machine.step, self.model, [(model, 1.0)], self._made(lambda _: then()))
+        self._ports.labour.mix(None, self.state, [(model, 1.0)], self._made(then))
 
     def newest(self) -> tuple[B, int]:
         """The model of the newest publication and its step; before there is one, the model that it began with."""

@@ -167,9 +167,16 @@ class Labour(Protocol[B, T]):
         ...
 
     def mix(
-        self, moment: Moment, state: State[B], portions: Sequence[tuple[B, float]], then: Callable[[State[B]], None]
+        self,
+        moment: Moment | None,
+        state: State[B],
+        portions: Sequence[tuple[B, float]],
+        then: Callable[[State[B]], None],
     ) -> None:
-        """What a node has with each portion's part of the whole mixed in, as the run's protocol does it."""
+        """What a node has with each portion's part of the whole mixed in, as the run's protocol does it.
+
+        Without a moment it is a mean of models, and no vectors: the node has not begun.
+        """
         ...
 
     def hold(self, model: B) -> B:

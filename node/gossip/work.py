@@ -139,7 +139,7 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
     @override
     def mix(
         self,
-        moment: Moment,
+        moment: Moment | None,
         state: State[Artifact],
         portions: Sequence[tuple[Artifact, float]],
         then: Callable[[State[Artifact]], None],
@@ -147,21 +147,21 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         parts = tuple(Portion(self._files.path(other.digest), part) for other, part in portions)
         self._spawn(self._make("mix", replace(self._job(moment, state), portions=parts), state, then))
 
-    def _job(self, moment: Moment, state: State[Artifact]) -> MixJob:
+    def _job(self, moment: Moment | None, state: State[Artifact]) -> MixJob:
         """A job that begins with what the node has, and changes nothing."""
-        course = self._course
+        course, now = self._course, moment or Moment(0)
         return MixJob(
             course.layout,
             self._files.path(state.model.digest),
             self._files.scratch(course.body_bytes),
-            spec_json=course.spec.to_json(),
-            step=moment.step,
+            spec_json=course.spec.to_json() if moment is not None else "",
+            step=now.step,
             allow_path=self._config.allows_paths(course.spec),
             kept=self._files.path(state.kept.digest) if state.kept is not None else None,
             out_kept=self._files.scratch(course.kept_bytes) if course.kept_bytes else None,
-            weight=moment.weight,
-            evictions=moment.evictions,
-            leaves=moment.leaves,
+            weight=now.weight,
+            evictions=now.evictions,
+            leaves=now.leaves,
             synced=self._synced,
         )
 

@@ -163,7 +163,7 @@ class VirtualLabour(Labour[Model, TrainResult]):
     @override
     def mix(
         self,
-        moment: Moment,
+        moment: Moment | None,
         state: State[Model],
         portions: Sequence[tuple[Model, float]],
         then: Callable[[State[Model]], None],
@@ -171,21 +171,21 @@ class VirtualLabour(Labour[Model, TrainResult]):
         mixed = tuple(Portion(other.path, part) for other, part in portions)
         self._make(replace(self._job(moment, state), portions=mixed), state, then)
 
-    def _job(self, moment: Moment, state: State[Model]) -> MixJob:
+    def _job(self, moment: Moment | None, state: State[Model]) -> MixJob:
         """A job that begins with what the node has, and changes nothing."""
-        world = self._world
+        world, now = self._world, moment or Moment(0)
         return MixJob(
             world.layout,
             state.model.path,
             world.models.new(),
-            spec_json=world.spec_json,
-            step=moment.step,
+            spec_json=world.spec_json if moment is not None else "",
+            step=now.step,
             allow_path=True,
             kept=state.kept.path if state.kept is not None else None,
             out_kept=world.models.new(),
-            weight=moment.weight,
-            evictions=moment.evictions,
-            leaves=moment.leaves,
+            weight=now.weight,
+            evictions=now.evictions,
+            leaves=now.leaves,
             synced=False,
         )
 
