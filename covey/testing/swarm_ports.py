@@ -15,10 +15,11 @@ import numpy.typing as npt
 from typing_extensions import override
 
 from covey.gossip.ledger import Batch, Incarnation
-from covey.gossip.protocols.contract import Algebra, Context, Received, State
+from covey.gossip.protocols.contract import Algebra, Context, Received
+from covey.gossip.protocols.contract import State as Learned
 from covey.gossip.protocols.runs import protocol_of
 from covey.gossip.push_sum import events as ev
-from covey.node.gossip.ports import Clock, Labour, Noted, Post, Record, Said, Saved, Snapshot
+from covey.node.gossip.ports import Clock, Labour, Moment, Noted, Post, Record, Said, Saved, Snapshot, State
 from covey.node.gossip.state import machine_from_text, machine_to_text
 from covey.spec import GossipSpec
 
@@ -151,9 +152,14 @@ class VectorLabour(Labour[Vector, tuple[int, Vector]]):
 
     @override
     def apply(
-        self, step: int, model: Vector, trained: tuple[int, Vector] | None, scale: float, then: Callable[[Vector], None]
+        self,
+        moment: Moment,
+        state: State[Vector],
+        trained: tuple[int, Vector] | None,
+        scale: float,
+        then: Callable[[State[Vector]], None],
     ) -> None:
-        self.queue.append(lambda: then(self._after(model, trained, scale)))
+        self.queue.append(lambda: then(State(self._after(state.model, trained, scale))))
 
     def _after(self, model: Vector, trained: tuple[int, Vector] | None, scale: float) -> Vector:
         if trained is None:
@@ -166,9 +172,17 @@ class VectorLabour(Labour[Vector, tuple[int, Vector]]):
 
     @override
     def mix(
-        self, step: int, model: Vector, portions: Sequence[tuple[Vector, float]], then: Callable[[Vector], None]
+        self,
+        moment: Moment | None,
+        state: State[Vector],
+        portions: Sequence[tuple[Vector, float]],
+        then: Callable[[State[Vector]], None],
     ) -> None:
-        self.queue.append(lambda: then(self._mixed(step, model, portions).astype(model.dtype)))
+        def work() -> None:
+            mixed = self._mixed(moment.step if moment is not None else 0, state.model, portions)
+            then(State(mixed.astype(state.model.dtype)))
+
+        self.queue.append(work)
 
     def _mixed(self, step: int, model: Vector, portions: Sequence[tuple[Vector, float]]) -> Vector:
         if self._spec is None:
@@ -178,7 +192,7 @@ class VectorLabour(Labour[Vector, tuple[int, Vector]]):
             return mixed
         protocol = protocol_of(self._spec.gossip, allow_path=True)
         received = [Received(part, other) for other, part in portions]
-        update = protocol.mix(State(model), received, Context(ArrayAlgebra(), self._spec, step))
+        update = protocol.mix(Learned(model), received, Context(ArrayAlgebra(), self._spec, step))
         return model + update.change
 
     @override

@@ -40,6 +40,7 @@ from covey.gossip.push_sum.joining import split
 from covey.gossip.push_sum.pairs import pair_parts, without_requests
 from covey.gossip.push_sum.policy import PushSumPolicy as PushSumPolicy
 from covey.gossip.push_sum.rates import Rates
+from covey.gossip.push_sum.reasons import reason_of
 from covey.gossip.push_sum.weighing import mix_by_mass, mix_by_weights, tokens
 
 Phase = Literal[
@@ -129,7 +130,7 @@ class PushSum:
                 self.phase = "sharing"
             case Published(step=step) if self.phase == "publishing" and step == self.step:
                 return self._sends()
-            case Mixed(step=step) if self.mixing and step == self.step:
+            case Mixed(step=step) if (self.mixing or self.phase == "mixing") and step == self.step:
                 return self._mixed()
             case Arrived():
                 return [self.exchange.arrived(event, 0 if self._has_mass else TOKEN)]
@@ -254,6 +255,8 @@ class PushSum:
     def _publish(self, parts: dict[Incarnation, int]) -> list[Action]:
         self._answered = len(self.exchange.pending)
         batches = self.exchange.give(parts, self.step)
+        if self.policy.mutual:
+            self._senders[self.step] = tuple(parts)
         self.phase = "publishing"
         return [Publish(self.step, batches, self.exchange.kept)]
 
@@ -268,8 +271,8 @@ class PushSum:
         """The peers whose batches the step waits for."""
         if self.policy.overlap is None or self.is_leaving:
             return []
-        senders = self._senders.get(self._needed, ())
-        return [sender for sender in senders if self.exchange.is_awaited(sender, self._needed)]
+        senders, needed, mutual = self._senders.get(self._needed, ()), self._needed, self.policy.mutual
+        return [sender for sender in senders if self.exchange.is_awaited(sender, needed, also_silent=mutual)]
 
     @property
     def _needed(self) -> int:
@@ -280,6 +283,8 @@ class PushSum:
         """Mix in what has come; in lock step only what belongs to this step."""
         is_any = self.policy.overlap != 0 or self.phase == "lingering" or self.is_leaving
         due = [portion for portion in self.exchange.pending if is_any or portion.step <= self.step]
+        if self.policy.mutual:
+            due = self.exchange.only_mutual(due, self.step, self._senders.get(self.step, ()))
         if self.policy.pairs and self.phase != "lingering" and not self.is_leaving:
             due = without_requests(self.exchange, due, self._answered)
         mix = mix_by_mass(self.step, self.exchange.kept, due)
@@ -287,7 +292,8 @@ class PushSum:
         if not self._has_mass:
             self.mixing, mix = mix_by_weights(self.step, self._weights, due)
             self.exchange.pending = [p for p in self.exchange.pending if p not in due or p in self.mixing]
-        return [mix] if self.mixing else []
+        mixes_alone = self.policy.mutual and self.phase == "mixing"
+        return [mix] if self.mixing or mixes_alone else []
 
     def _mixed(self) -> list[Action]:
         mixed, self.mixing = set(self.mixing), ()
@@ -348,27 +354,8 @@ class PushSum:
     # -- what is waited for -----------------------------------------------------------------------------------------
 
     def _report(self) -> list[Action]:
-        reason = self._waits_for()
+        reason = reason_of(self.phase, self.exchange, self._missing(), self._needed, is_leaving=self.is_leaving)
         if reason == self._reason:
             return []
         self._reason = reason
         return [Report(reason)]
-
-    def _waits_for(self) -> str:
-        match self.phase:
-            case "settling":
-                return f"waiting to hear from {_listed(self.exchange.unheard())} after a restart"
-            case "sharing" if self.is_leaving:
-                return "waiting until all mass is handed over"
-            case "sharing":
-                busy = [peer for peer in self.exchange.published if self.exchange.is_busy(peer)]
-                return f"waiting until {_listed(busy)} has the batch before"
-            case "collecting":
-                return f"waiting for what {_listed(self._missing())} sends in step {self._needed}"
-            case "lingering":
-                return "all steps are done; waiting for the others"
-        return ""
-
-
-def _listed(peers: Iterable[Incarnation]) -> str:
-    return ", ".join(map(str, peers)) or "nobody"

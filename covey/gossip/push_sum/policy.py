@@ -24,6 +24,7 @@ class PushSumPolicy:
         averaging: Which steps only average, in lock step.
         weighs: Who says what a model counts for.
         pairs: Whether it gives halves in pairs (`covey.gossip.push_sum.pairs`), where nobody waits.
+        mutual: Whether models count only between two who send each other theirs in a step: for both or for neither.
     """
 
     steps: int
@@ -35,3 +36,4 @@ class PushSumPolicy:
     averaging: Averaging = NEVER
     weighs: Weighs = "mass"
     pairs: bool = False
+    mutual: bool = False
