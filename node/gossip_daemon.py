@@ -16,8 +16,9 @@ from covey.gossip.protocols.runs import planner_of, require_possible
 from covey.layout import Layout
 from covey.node.gossip.actor import GossipActor, Surroundings
 from covey.node.gossip.folders import Residence, reside
+from covey.node.gossip.receipts import Receipts
 from covey.node.gossip.record.database import Durability
-from covey.node.gossip.record.reader import digests_of, read_saved, write_first
+from covey.node.gossip.record.reader import digests_of, read_receipts, read_saved, write_first
 from covey.node.gossip.work import Course
 from covey.node.operator.config import IDENTITY_FOLDER, NodeConfig
 from covey.node.peers.lives import Part
@@ -30,6 +31,7 @@ from covey.storage.files.data_lock import held
 from covey.telemetry import configure_logging
 from covey.wire.identities.identity import Identity
 from covey.wire.listeners.connections import allow_files
+from covey.wire.mass_receipts import Notary
 from covey.worker.client.supervisor import WorkerSupervisor
 from covey.worker.jobs.operations import INITIAL
 from covey.worker.jobs.runs import InitialJob
@@ -134,8 +136,10 @@ class GossipDaemon:
             return "completed"
         files = ArtifactFiles(home.folder / FILES, durable=self._config.durability == "power")
         home = await self._prepared(home, files)
-        actor = GossipActor(self._surroundings(home, files), stays=self._config.stays)
-        network = PeerNetwork(self._settings(home), files, actor)
+        kept = await asyncio.to_thread(read_receipts, home.engine, home.facts.me)
+        receipts = Receipts(home.facts.me, Notary(self._identity, home.facts.name), kept)
+        actor = GossipActor(self._surroundings(home, files, receipts), stays=self._config.stays)
+        network = PeerNetwork(self._settings(home, receipts), files, actor)
         try:
             await network.start()
             return await actor.run(network, stop)
@@ -172,7 +176,7 @@ class GossipDaemon:
         await asyncio.to_thread(write_first, home.engine, initial.layout, initial.artifact)
         return replace(home, facts=replace(home.facts, layout=initial.layout, first=initial.artifact))
 
-    def _surroundings(self, home: Residence, files: ArtifactFiles) -> Surroundings:
+    def _surroundings(self, home: Residence, files: ArtifactFiles, receipts: Receipts) -> Surroundings:
         config, facts, spec = self._config, home.facts, self._config.spec
         if facts.first is None:
             raise StoreError("the run's first model is not on record")
@@ -181,10 +185,19 @@ class GossipDaemon:
         sites = {member.name: member.site for member in self._roster.members.values() if member.site}
         planner = planner_of(spec, sites, allow_path=config.node.allows_paths(spec))
         return Surroundings(
-            config.node, files, self._worker, planner, course, facts, home.engine, home.folder, config.durability
+            config.node,
+            files,
+            self._worker,
+            planner,
+            course,
+            facts,
+            home.engine,
+            home.folder,
+            receipts,
+            config.durability,
         )
 
-    def _settings(self, home: Residence) -> PeerSettings:
+    def _settings(self, home: Residence, receipts: Receipts) -> PeerSettings:
         facts, config = home.facts, self._config
         if facts.first is None:
             raise StoreError("the run's first model is not on record")
@@ -196,6 +209,7 @@ class GossipDaemon:
             self._roster,
             home.folder.parent,
             facts.first.size_bytes,
+            receipts,
             config.listen,
             _known(facts.peers, home),
             relay=config.relay,

@@ -178,7 +178,7 @@ class SwarmPost(Post[Vector]):
 
     @override
     def send(self, batch: Batch, step: int, body: Vector) -> None:
-        arrived = ev.Arrived(self._me, batch.sequence, batch.units, step, 0.0)
+        arrived = ev.Arrived(self._me, batch.sequence, batch.units, step, 0.0, batch.given)
         self._send(Message(self._me, batch.peer, arrived, body))
 
     @override

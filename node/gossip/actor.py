@@ -26,6 +26,7 @@ from covey.node.gossip.executor import Executor, Ports
 from covey.node.gossip.folders import LEAVE
 from covey.node.gossip.ports import Clock, Heard, Peers, Receiver
 from covey.node.gossip.post import PeerPost
+from covey.node.gossip.receipts import Receipts
 from covey.node.gossip.record.database import Durability
 from covey.node.gossip.record.reader import RunFacts, read_saved
 from covey.node.gossip.record.writer import SqliteRecord, StepFacts
@@ -59,6 +60,7 @@ class Surroundings:
         facts: The run on record.
         engine: Of the record.
         folder: Of the run on this node.
+        receipts: What nodes sign to each other about their mass.
         durability: What acknowledged things survive.
         clock: Time.
         beat_s: How often to say where the node is.
@@ -74,6 +76,7 @@ class Surroundings:
     facts: RunFacts
     engine: Engine
     folder: Path
+    receipts: Receipts
     durability: Durability = "process"
     clock: Clock = field(default_factory=SystemClock)
     beat_s: float = BEAT_S
@@ -122,7 +125,9 @@ class GossipActor(Receiver):
             if not self._world.files.has(body.digest):
                 raise TransferError("the body is not here any more: send again")
             answer = self._post.expect(peer, sequence)
-            event = Arrived(peer, sequence, units, step, self._world.clock.now())
+            kept = self._world.receipts.of(peer, sequence)
+            given = kept.receipt.units if kept is not None else None
+            event = Arrived(peer, sequence, units, step, self._world.clock.now(), given)
             with self._diary.taking(peer, sequence, step):
                 self._safely(self._executor.take, event, body)
                 await answer
@@ -150,7 +155,13 @@ class GossipActor(Receiver):
         """
         world, loop = self._world, asyncio.get_running_loop()
         self._record = SqliteRecord(
-            world.engine, world.durability, loop.call_soon_threadsafe, self._step_facts, self._failed, self._diary
+            world.engine,
+            world.durability,
+            loop.call_soon_threadsafe,
+            self._step_facts,
+            self._failed,
+            self._diary,
+            world.receipts,
         )
         self._post = PeerPost(
             peers,
@@ -177,7 +188,7 @@ class GossipActor(Receiver):
             await asyncio.gather(beating, stopped, *self._tasks, return_exceptions=True)
             self._post.give_up(TransferError("this node stops: send again when it is back"))
             self.executor.stop()
-            self._record.note_spans()
+            self._record.note_rest()
             await asyncio.to_thread(self._record.close)
 
     def _restored(self) -> Executor[Artifact, TrainResult]:
@@ -202,7 +213,7 @@ class GossipActor(Receiver):
             executor.begin()
         started_at, over_at = self._world.clock.now(), 0.0
         while not self._over.done():
-            if not has_begun and len(executor.machine.reachable) >= self._world.course.spec.gossip.min_nodes:
+            if not has_begun and executor.machine.exchange.heard >= self._world.course.spec.gossip.min_nodes:
                 has_begun = True
                 self._safely(executor.begin)
             self._safely(executor.beat)

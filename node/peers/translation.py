@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from covey.gossip.ledger import Incarnation
 from covey.gossip.push_sum.events import PeerLeft, Progressed
+from covey.gossip.receipts import SignedMass
 from covey.node.gossip.farewells import KNOWS_ALL
 from covey.node.gossip.ports import Said
 from covey.node.peers.vitals import Beat
@@ -119,3 +120,13 @@ def eviction_message(notice: SignedNotice) -> pb.SignedEviction:
 def eviction_from(message: pb.SignedEviction) -> SignedNotice:
     """The notice that a message is; nothing of it is checked yet."""
     return SignedNotice(message.statement, message.signature, message.certificate)
+
+
+def mass_message(signed: SignedMass) -> pb.SignedMass:
+    """A signed statement about an edge as a message."""
+    return pb.SignedMass(**vars(signed))
+
+
+def mass_from(message: pb.SignedMass) -> SignedMass:
+    """The statement that a message is; nothing of it is checked yet."""
+    return SignedMass(message.statement, message.signature, message.certificate)

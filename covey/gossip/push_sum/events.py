@@ -57,6 +57,8 @@ class Arrived:
     units: int
     step: int
     now: float
+    given: int | None = None
+    """What its sender signed that the edge has carried in all, with this batch; None: it signed nothing."""
 
 
 @dataclass(frozen=True)

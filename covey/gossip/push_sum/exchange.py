@@ -83,7 +83,7 @@ class Exchange:
     def send(self, peer: Incarnation) -> Send:
         """The batch on its way to a peer, to be sent (again)."""
         edge = self.ledger.out[peer]
-        return Send(Batch(peer, edge.sequence, edge.waiting), self.published[peer])
+        return Send(Batch(peer, edge.sequence, edge.waiting, edge.sent), self.published[peer])
 
     def delivered(self, peer: Incarnation, sequence: int) -> None:
         """A peer has a batch durably. Raises LedgerError as `Ledger.acknowledged`."""
@@ -120,7 +120,7 @@ class Exchange:
         try:
             if event.peer not in self.peers:
                 raise LedgerError(f"{event.peer} takes no part in this run")
-            outcome = self.ledger.apply(event.peer, event.sequence, event.units, self.total)
+            outcome = self.ledger.apply(event.peer, event.sequence, event.units, self.total, event.given)
         except LedgerError as error:
             return Refuse(event.peer, event.sequence, str(error))
         if outcome == "double":
@@ -183,6 +183,11 @@ class Exchange:
         if peer not in {self.me, *self.peers, *self.departed, *self.ledger.evicted}:
             self.peers[peer] = Peer()
             self.total += minted
+
+    @property
+    def heard(self) -> int:
+        """How many nodes show signs of life, this one and those that are through included."""
+        return 1 + sum(peer.is_trusted for peer in self.peers.values())
 
     @property
     def furthest(self) -> int:

@@ -15,8 +15,10 @@ from covey.errors import NotFound, StoreError
 from covey.gossip.ledger import Incarnation
 from covey.gossip.push_sum.events import Event
 from covey.gossip.push_sum.machine import PushSum, PushSumPolicy
+from covey.gossip.receipts import Receipt, SignedMass
 from covey.node.gossip.ports import Noted, Saved, Snapshot
-from covey.node.gossip.record.schema import ONLY, VERSION, Base, BodyRow, NoteRow, RunRow, SnapshotRow
+from covey.node.gossip.receipts import Kept
+from covey.node.gossip.record.schema import ONLY, VERSION, Base, BodyRow, NoteRow, ReceiptRow, RunRow, SnapshotRow
 from covey.node.gossip.state import TABLE, machine_from_text
 from covey.storage.sql.engine import translated
 
@@ -133,6 +135,19 @@ def digests_of(saved: Saved[Artifact]) -> set[str]:
     """The files that a restart needs."""
     bodies = [body for _, body in saved.noted if body is not None]
     return {body.digest for body in [*bodies, *(saved.snapshot.all_bodies if saved.snapshot else ())]}
+
+
+def read_receipts(engine: Engine, me: Incarnation) -> list[Kept]:
+    """What peers signed about their edges with this node, as it was checked when it came."""
+    with translated(), Session(engine) as session:
+        return [_kept(row, me) for row in session.scalars(select(ReceiptRow))]
+
+
+def _kept(row: ReceiptRow, me: Incarnation) -> Kept:
+    peer = Incarnation(row.peer, row.incarnation)
+    sender, receiver = (peer, me) if row.way == "in" else (me, peer)
+    signed = SignedMass(row.statement, row.signature, row.certificate)
+    return Kept("in" if row.way == "in" else "out", Receipt(sender, receiver, row.sequence, int(row.units)), signed)
 
 
 def require_facts(engine: Engine) -> RunFacts:
