@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -71,10 +72,20 @@ class GossipPart:
         identity: The node's keys and certificate.
         roster: Who takes part.
         worker: Does what is done with tensors.
+        newest: Gives the identity as it is now; None: `identity`, for good.
     """
 
-    def __init__(self, terms: Terms, identity: Identity, roster: Roster, worker: WorkerSupervisor) -> None:
+    def __init__(
+        self,
+        terms: Terms,
+        identity: Identity,
+        roster: Roster,
+        worker: WorkerSupervisor,
+        newest: Callable[[], Identity] | None = None,
+    ) -> None:
         self._terms, self._identity, self._roster, self._worker = terms, identity, roster, worker
+        self._newest = newest
+        self.actor: GossipActor | None = None
         self.network: PeerNetwork | None = None
         """The wire, while the actor is at work."""
 
@@ -109,12 +120,12 @@ class GossipPart:
         network = PeerNetwork(self._settings(home, receipts), files, actor)
         try:
             await network.start()
-            self.network = network
+            self.actor, self.network = actor, network
             for notice in notices:
                 await network.hub.notified(notice, "the coordinator")
             return await actor.run(network, stop)
         finally:
-            self.network = None
+            self.actor = self.network = None
             await network.stop()
 
     async def _prepared(self, home: Residence, files: ArtifactFiles) -> Residence:
@@ -189,6 +200,7 @@ class GossipPart:
             terms.listen,
             _known(facts.peers, home),
             relay=terms.relay,
+            newest=self._newest,
         )
 
 
@@ -201,18 +213,22 @@ def _known(peers: tuple[Incarnation, ...], home: Residence) -> tuple[Incarnation
     return tuple({*peers, *exchange.peers, *exchange.departed, *exchange.ledger.evicted})
 
 
-def worker_of(node: NodeConfig, name: str, folder: Path) -> WorkerSupervisor:
+def worker_of(
+    node: NodeConfig, name: str, folder: Path, on_replaced: Callable[[], None] = lambda: None
+) -> WorkerSupervisor:
     """A worker for one node's parts in gossip runs.
 
     Args:
         node: The node's settings.
         name: The node's.
         folder: For the worker's private files.
+        on_replaced: Told when one takes the place of one that died.
     """
     return WorkerSupervisor(
         folder,
         device=node.device,
         log_format=node.log_format,
+        on_replaced=on_replaced,
         stall_s=node.settings.limits.stall_s,
         log_name=f"the log of node {name}",
         confinement=node.confinement,

@@ -114,6 +114,21 @@ class GossipActor(Receiver):
             raise RuntimeError("the node's part has not begun")
         return self._executor
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is an executor."""
+        return self._executor is not None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its part is over; it may still answer peers."""
+        return self.has_begun and bool(self.executor.finished)
+
+    @property
+    def measured(self) -> dict[str, float]:
+        """What the newest training measured."""
+        return self._labour.metrics
+
     # -- the wire ---------------------------------------------------------------------------------------------------
 
     @override
@@ -181,7 +196,7 @@ class GossipActor(Receiver):
                 self._over.result()
             elif beating.done():
                 beating.result()
-            return self.executor.finished if not stopped.done() or self._is_done else "stopped"
+            return self.executor.finished if not stopped.done() or self.is_done else "stopped"
         finally:
             for task in (beating, stopped, *self._tasks):
                 task.cancel()
@@ -226,10 +241,6 @@ class GossipActor(Receiver):
             if self._world.clock.now() - started_at >= self._world.away_s:
                 self._miss()
             await asyncio.sleep(self._world.beat_s)
-
-    @property
-    def _is_done(self) -> bool:
-        return bool(self.executor.finished)
 
     def _miss(self) -> None:
         """Who was not heard since the start counts as away: else a node that comes back to nobody waits for ever."""

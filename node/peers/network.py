@@ -71,6 +71,7 @@ class PeerSettings:
         known: Incarnations that are on record here.
         beat_s: How often each side of a link says something.
         relay: The relay through which it is called, `HOST:PORT`; empty: through none.
+        newest: Gives the identity as it is now; None: `identity`, for good.
     """
 
     part: Part
@@ -83,6 +84,11 @@ class PeerSettings:
     known: tuple[Incarnation, ...] = ()
     beat_s: float = BEAT_S
     relay: str = ""
+    newest: Callable[[], Identity] | None = None
+
+    def shown(self) -> Identity:
+        """What a connection that is made now shows."""
+        return self.newest() if self.newest is not None else self.identity
 
 
 class PeerNetwork:
@@ -181,14 +187,14 @@ class PeerNetwork:
         self.hub.recall()
         address = await self._listen(settings.listen or LOOPBACK) if settings.listen or settings.relay else ""
         if settings.relay:
-            self._spawn(Forwarder(settings.relay, settings.identity, address).run())
+            self._spawn(Forwarder(settings.relay, settings.shown, address).run())
         can_be_called = settings.listen or settings.relay
         for member in settings.roster.members.values():
             wait_s = patience_s(Member(me, can_be_called), member)
             if member.name != me and wait_s is None and not can_be_called:
                 log.warning("neither can be called: one of both needs an open port, or a relay", peer=member.name)
             elif member.name != me and wait_s is not None:
-                calls = self._calls[member.name] = PeerCalls(member, settings.identity, self.hub)
+                calls = self._calls[member.name] = PeerCalls(member, settings.shown, self.hub)
                 self._spawn(Dialer(calls, self.hub, wait_s).run())
         self._spawn(self.hub.watch())
         return address
@@ -204,7 +210,7 @@ class PeerNetwork:
         guard = Guard(who, CallLimits(ALLOWED), self._connections)
         server = grpc.aio.server(options=server_options(), interceptors=[guard], maximum_concurrent_rpcs=MOST_CALLS)
         server.add_generic_rpc_handlers((peer_handler(service),))
-        credentials = renewing_credentials(lambda: self._settings.identity, mutual=True)
+        credentials = renewing_credentials(self._settings.shown, mutual=True)
         port = listen(server, where, credentials, "--listen")
         await server.start()
         self._server = server
