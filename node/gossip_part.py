@@ -15,7 +15,7 @@ from covey.gossip.ledger import Incarnation
 from covey.gossip.protocols.runs import planner_of
 from covey.layout import Layout
 from covey.node.gossip.actor import GossipActor, Surroundings
-from covey.node.gossip.folders import Residence, reside
+from covey.node.gossip.folders import Residence, joins_with, reside
 from covey.node.gossip.receipts import Receipts
 from covey.node.gossip.record.database import Durability
 from covey.node.gossip.record.reader import digests_of, read_receipts, read_saved, write_first
@@ -117,13 +117,13 @@ class GossipPart:
         kept = await asyncio.to_thread(read_receipts, home.engine, home.facts.me)
         receipts = Receipts(home.facts.me, Notary(self._identity, home.facts.name), kept)
         actor = GossipActor(self._surroundings(home, files, receipts), stays=self._terms.stays)
-        network = PeerNetwork(self._settings(home, receipts), files, actor)
+        network = PeerNetwork(self._settings(home, receipts), files, actor, holdings=actor.shelf)
         try:
             await network.start()
             self.actor, self.network = actor, network
             for notice in notices:
                 await network.hub.notified(notice, "the coordinator")
-            return await actor.run(network, stop)
+            return await actor.run(network, stop, network)
         finally:
             self.actor = self.network = None
             await network.stop()
@@ -189,7 +189,7 @@ class GossipPart:
         if facts.first is None:
             raise StoreError("the run's first model is not on record")
         digest = hashlib.sha256(facts.spec.encode()).hexdigest()
-        part = Part(facts.me, facts.name, digest, facts.minted)
+        part = Part(facts.me, facts.name, digest, facts.minted, joins_with(terms.spec))
         return PeerSettings(
             part,
             self._identity,
