@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from typing_extensions import override
 
@@ -18,18 +16,9 @@ from covey.node.gossip.executor import Executor, Ports
 from covey.node.gossip.ports import Clock, Labour, Noted, Post, Record, Said, Snapshot
 from covey.simulation.gossip.models import Model, ModelFolder
 from covey.simulation.gossip.timeline import Timeline
+from covey.simulation.gossip.workers import Workers
 from covey.worker.jobs.mixtures import MixJob, MixResult, Portion
 from covey.worker.jobs.training import TrainJob, TrainResult
-
-
-class Workers(Protocol):
-    """Where the work with tensors is done."""
-
-    async def train(self, job: TrainJob) -> TrainResult:
-        """Train."""
-
-    async def mix(self, job: MixJob) -> MixResult:
-        """Mix."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +30,10 @@ class World:
         workers: Where work is done.
         planner: The run's topology and mixing weights.
         models: Where models are kept.
+        changes: Where what training did is kept, until it is applied.
         layout: The run's, as JSON.
         send: Puts a message on its way: from, to, what is to be told, and the model that goes with it.
-        train_job: (node, step, base, scratch) -> the job.
+        train_job: (node, step, base, the files of the parts) -> the job.
         ended: Told when a node's part is over.
     """
 
@@ -51,9 +41,10 @@ class World:
     workers: Workers
     planner: Planner
     models: ModelFolder
+    changes: ModelFolder
     layout: str
     send: Callable[[Incarnation, Incarnation, ev.Event, Model | None], None]
-    train_job: Callable[[str, int, Path, Path], TrainJob]
+    train_job: Callable[[str, int, Path, Mapping[str, Path]], TrainJob]
     ended: Callable[[VirtualPeer], None]
 
 
@@ -123,19 +114,18 @@ class VirtualLabour(Labour[Model, TrainResult]):
     Args:
         node: Whose.
         world: Where it is done.
-        scratch: A folder of the node's own.
         speed: How many steps of training it does in a unit of time.
     """
 
-    def __init__(self, node: str, world: World, scratch: Path, speed: float) -> None:
-        self._node, self._world, self._scratch, self._speed = node, world, scratch, speed
+    def __init__(self, node: str, world: World, speed: float) -> None:
+        self._node, self._world, self._speed = node, world, speed
         self.loss: float | None = None
         """Of the newest training."""
 
     @override
     def train(self, step: int, model: Model, then: Callable[[TrainResult], None]) -> None:
-        job = self._world.train_job(self._node, step, model.path, self._scratch)
-        work = asyncio.create_task(self._world.workers.train(job))
+        files = {part: self._world.changes.new() for part in ("model", "buffers")}
+        work = self._world.workers.train(self._world.train_job(self._node, step, model.path, files))
 
         def has_trained(result: TrainResult) -> None:
             total = result.metrics.get("loss")
@@ -156,7 +146,13 @@ class VirtualLabour(Labour[Model, TrainResult]):
             buffers=files.get("buffers"),
             synced=False,
         )
-        self._make(job, then)
+
+        def applied(model: Model) -> None:
+            for path in files.values():
+                self._world.changes.drop(path)
+            then(model)
+
+        self._make(job, applied)
 
     @override
     def mix(self, model: Model, portions: Sequence[tuple[Model, float]], then: Callable[[Model], None]) -> None:
@@ -164,12 +160,10 @@ class VirtualLabour(Labour[Model, TrainResult]):
         self._make(MixJob(self._world.layout, model.path, self._world.models.new(), mixed, synced=False), then)
 
     def _make(self, job: MixJob, then: Callable[[Model], None]) -> None:
-        work = asyncio.create_task(self._world.workers.mix(job))
-
         def mixed(result: MixResult) -> None:
-            then(Model(job.out, result.model_sha256))
+            then(self._world.models.model(job.out, result.model_sha256))
 
-        self._world.timeline.after(0.0, mixed, work)
+        self._world.timeline.after(0.0, mixed, self._world.workers.mix(job))
 
     @override
     def hold(self, model: Model) -> Model:
@@ -187,12 +181,11 @@ class VirtualPeer:
         machine: Its machine.
         model: What it begins with.
         world: What it shares with the others.
-        scratch: A folder of its own.
         speed: How many steps of training it does in a unit of time.
     """
 
-    def __init__(self, machine: PushSum, model: Model, world: World, scratch: Path, speed: float) -> None:
-        self.labour = VirtualLabour(machine.me.node, world, scratch, speed)
+    def __init__(self, machine: PushSum, model: Model, world: World, speed: float) -> None:
+        self.labour = VirtualLabour(machine.me.node, world, speed)
         post, clock = VirtualPost(machine.me, world), VirtualClock(world.timeline)
         ports = Ports(post, self.labour, NoRecord(), clock, world.planner)
         self.executor = Executor(machine, model, ports, lambda: world.ended(self))
