@@ -1,7 +1,22 @@
-"""Covey: federated and decentralized learning between independent processes."""
+"""Covey: federated and decentralized learning between independent processes.
 
+    import covey
+
+    with covey.local(nodes=4) as federation:          # or covey.connect("/srv/covey")
+        run = federation.submit("digits.toml").wait()
+        run.metrics().to_frame().plot(x="round", y="accuracy")
+        model.load_state_dict(run.model("best"))
+
+docs/client.md has the rest. Names are imported when they are used; `__init__.pyi` has their types.
+"""
+
+from __future__ import annotations
+
+import importlib
 import os.path
+from typing import Any
 
+__all__ = ["FederatedRun", "Federation", "connect", "local", "simulate"]
 __version__ = "0.1.0"
 
 _LINKED = ("aggregation", "coordinator", "node", "protos", "storage")
@@ -12,3 +27,10 @@ if _missing:
         f"covey/{_missing[0]} is not a folder: this copy of the repository was made without symbolic links. "
         "Clone it again with `git clone -c core.symlinks=true`, or install the wheel"
     )
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    room = "run" if name == "FederatedRun" else "federation"
+    return getattr(importlib.import_module(f"covey.library.{room}"), name)

@@ -36,6 +36,7 @@ GROUPS = {
     "schedule": "covey.schedules",
     "topology": "covey.topologies",
     "mixing": "covey.mixings",
+    "protocol": "covey.protocols",
 }
 """Kind of plug-in to its entry-point group, known without importing a contract (a test holds them equal)."""
 KINDS_GROUP = "covey.kinds"

@@ -46,32 +46,46 @@ class PeerHello(_message.Message):
     def __init__(self, wire: _Optional[int] = ..., version: _Optional[str] = ..., run: _Optional[str] = ..., incarnation: _Optional[int] = ..., specification: _Optional[str] = ..., minted: _Optional[int] = ...) -> None: ...
 
 class PeerProgress(_message.Message):
-    __slots__ = ("step", "sequence", "acknowledged", "applied", "is_finished")
+    __slots__ = ("step", "sequence", "acknowledged", "applied", "is_finished", "farewell")
     STEP_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
     APPLIED_FIELD_NUMBER: _ClassVar[int]
     IS_FINISHED_FIELD_NUMBER: _ClassVar[int]
+    FAREWELL_FIELD_NUMBER: _ClassVar[int]
     step: int
     sequence: int
     acknowledged: int
     applied: int
     is_finished: bool
-    def __init__(self, step: _Optional[int] = ..., sequence: _Optional[int] = ..., acknowledged: _Optional[int] = ..., applied: _Optional[int] = ..., is_finished: _Optional[bool] = ...) -> None: ...
+    farewell: int
+    def __init__(self, step: _Optional[int] = ..., sequence: _Optional[int] = ..., acknowledged: _Optional[int] = ..., applied: _Optional[int] = ..., is_finished: _Optional[bool] = ..., farewell: _Optional[int] = ...) -> None: ...
 
 class BatchOffer(_message.Message):
-    __slots__ = ("sequence", "units", "step", "body", "data")
+    __slots__ = ("sequence", "units", "step", "body", "data", "given")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     UNITS_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     BODY_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    GIVEN_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     units: int
     step: int
     body: _tensors_pb2.Artifact
     data: bytes
-    def __init__(self, sequence: _Optional[int] = ..., units: _Optional[int] = ..., step: _Optional[int] = ..., body: _Optional[_Union[_tensors_pb2.Artifact, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+    given: SignedMass
+    def __init__(self, sequence: _Optional[int] = ..., units: _Optional[int] = ..., step: _Optional[int] = ..., body: _Optional[_Union[_tensors_pb2.Artifact, _Mapping]] = ..., data: _Optional[bytes] = ..., given: _Optional[_Union[SignedMass, _Mapping]] = ...) -> None: ...
+
+class SignedMass(_message.Message):
+    __slots__ = ("statement", "signature", "certificate")
+    STATEMENT_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    statement: bytes
+    signature: bytes
+    certificate: bytes
+    def __init__(self, statement: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., certificate: _Optional[bytes] = ...) -> None: ...
 
 class BatchGrant(_message.Message):
     __slots__ = ("sequence", "digest", "offset")
@@ -84,10 +98,12 @@ class BatchGrant(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., digest: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
 
 class BatchAcknowledged(_message.Message):
-    __slots__ = ("sequence",)
+    __slots__ = ("sequence", "had")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    HAD_FIELD_NUMBER: _ClassVar[int]
     sequence: int
-    def __init__(self, sequence: _Optional[int] = ...) -> None: ...
+    had: SignedMass
+    def __init__(self, sequence: _Optional[int] = ..., had: _Optional[_Union[SignedMass, _Mapping]] = ...) -> None: ...
 
 class BatchRefused(_message.Message):
     __slots__ = ("sequence", "code", "reason")

@@ -9,24 +9,30 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine
 
 from covey.artifact import Artifact
+from covey.client.gossip_receipts import checked_receipts, receipt_to_json
 from covey.errors import LedgerError, NotFound, SpecError
 from covey.gossip.audit import MassAudit, audit
 from covey.gossip.ledger import Incarnation, InEdge, Ledger, OutEdge
 from covey.gossip.mass import ONE, weight
+from covey.gossip.protocols.runs import policy_of
 from covey.gossip.push_sum.machine import PushSum
+from covey.gossip.receipts import Overdraft, overdrafts
 from covey.node.gossip.folders import LEAVE, newest
-from covey.node.gossip.policy import policy_of
+from covey.node.gossip.receipts import Kept
 from covey.node.gossip.record.database import open_record
-from covey.node.gossip.record.reader import RunFacts, machine_of, read_saved, require_facts, rows_of
+from covey.node.gossip.record.reader import RunFacts, machine_of, read_receipts, read_saved, require_facts, rows_of
 from covey.node.gossip.record.schema import MetricRow, PeerRow, SnapshotRow, StepRow
 from covey.spec import GossipSpec, parse_json
+
+FINAL = ("completed", "left")
+"""How a node's part ends that gives nothing any more."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,8 @@ class NodeState:
     blocked_s: float
     metrics: Mapping[str, float]
     peers: Sequence[Mapping[str, Any]]
+    receipts: Sequence[Kept] = ()
+    """What peers signed about their edges with it."""
 
     @property
     def ledger(self) -> Ledger:
@@ -93,7 +101,7 @@ def read_node(data_dir: Path, run: str | None = None) -> NodeState:
         model = saved.snapshot.model if saved.snapshot is not None else None
         return NodeState(
             facts=facts,
-            machine=machine_of(facts, policy_of(spec.gossip), saved),
+            machine=machine_of(facts, policy_of(spec.gossip, len(facts.peers), allow_path=True), saved),
             spec=spec,
             model=_path(folder, model) if model is not None else None,
             model_sha256=snapshot[0]["model_sha256"] if snapshot else "",
@@ -101,6 +109,7 @@ def read_node(data_dir: Path, run: str | None = None) -> NodeState:
             blocked_s=last.get("blocked_s", 0.0),
             metrics=metrics,
             peers=rows_of(engine, PeerRow),
+            receipts=read_receipts(engine, facts.me),
         )
 
 
@@ -133,6 +142,9 @@ def account_of(node: NodeState) -> dict[str, Any]:
             _edge(peer, ledger.out.get(peer, OutEdge()), ledger.into.get(peer, InEdge()))
             for peer in sorted(ledger.out.keys() | ledger.into.keys())
         ],
+        "nodes": sorted(peer.node for peer in node.facts.peers),
+        "ended": node.facts.ended,
+        "receipts": [receipt_to_json(kept) for kept in node.receipts],
     }
 
 
@@ -184,10 +196,15 @@ def read_account(source: Path, run: str | None = None) -> Mapping[str, Any]:
     return account
 
 
-def audit_accounts(accounts: Sequence[Mapping[str, Any]]) -> MassAudit:
+def audit_accounts(accounts: Sequence[Mapping[str, Any]], authority_pem: bytes = b"") -> MassAudit:
     """Compare accounts of one run's nodes, read when nothing was being sent.
 
     Incarnations that others have evicted count as gone, whatever they say themselves.
+
+    Args:
+        accounts: Of the nodes.
+        authority_pem: Whose signatures count: then nodes that gave away more than they can have had are named. Empty:
+            what was signed is not looked at.
 
     Raises:
         LedgerError: They are of several runs, or one is none.
@@ -203,9 +220,15 @@ def audit_accounts(accounts: Sequence[Mapping[str, Any]]) -> MassAudit:
     )
     named = {peer for ledger in ledgers.values() for peer in ledger.out.keys() | ledger.into.keys()}
     missing = tuple(f"the account of {who} was not given" for who in sorted(named - ledgers.keys() - evicted))
-    return MassAudit(
-        audited.live, audited.in_flight, audited.minted, audited.lost, audited.uncertain, (*missing, *audited.findings)
-    )
+    overdrawn: list[Overdraft] = []
+    forged: list[str] = []
+    if authority_pem:
+        given, forged = checked_receipts(accounts, authority_pem)
+        nodes = {str(name) for account in accounts for name in account.get("nodes", ())}
+        ended = [me for me, account in zip(ledgers, accounts, strict=False) if account.get("ended") in FINAL]
+        overdrawn = overdrafts(ledgers, given, nodes, ended)
+    findings = (*map(str, overdrawn), *forged, *missing, *audited.findings)
+    return replace(audited, findings=findings, named=tuple(overdrawn))
 
 
 def mass_of(node: NodeState) -> float:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from covey.gossip.ledger import Incarnation, InEdge, Ledger, OutEdge
+from covey.gossip.receipts import Overdraft
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class MassAudit:
         lost: What those that are gone took with them; below 0 where they gave away more than they had.
         uncertain: Up to how much of `lost` may not be: what was taken back from those that are gone.
         findings: What contradicts what, for people; empty: everything agrees.
+        named: Who gave away more than it can have had, by its own signatures.
     """
 
     live: int
@@ -30,11 +32,12 @@ class MassAudit:
     lost: int
     uncertain: int
     findings: tuple[str, ...]
+    named: tuple[Overdraft, ...] = ()
 
     @property
     def is_exact(self) -> bool:
         """Whether nothing contradicts anything, and all mass is accounted for."""
-        return not self.findings and self.live + self.in_flight == self.minted - self.lost
+        return not self.findings and not self.named and self.live + self.in_flight == self.minted - self.lost
 
 
 def audit(accounts: Mapping[Incarnation, Ledger], gone: Mapping[Incarnation, int] | None = None) -> MassAudit:

@@ -35,6 +35,8 @@ class Batch:
     sequence: int
     """Of the edge, from 1."""
     units: int
+    given: int = 0
+    """Units that the edge has carried in all, with this batch."""
 
 
 @dataclass
@@ -107,7 +109,7 @@ class Ledger:
                 edge = self.out.setdefault(peer, OutEdge())
                 edge.sequence, edge.waiting, edge.sent = edge.sequence + 1, units, edge.sent + units
                 self.live -= units
-                batches.append(Batch(peer, edge.sequence, units))
+                batches.append(Batch(peer, edge.sequence, units, edge.sent))
         return batches
 
     def acknowledged(self, peer: Incarnation, sequence: int) -> bool:
@@ -124,7 +126,9 @@ class Ledger:
         edge.waiting = 0
         return True
 
-    def apply(self, peer: Incarnation, sequence: int, units: int, most: int) -> Literal["applied", "double"]:
+    def apply(
+        self, peer: Incarnation, sequence: int, units: int, most: int, given: int | None = None
+    ) -> Literal["applied", "double"]:
         """A batch has arrived: applied once, whatever is sent again.
 
         Args:
@@ -132,9 +136,11 @@ class Ledger:
             sequence: Its number on the edge.
             units: Its mass.
             most: All mass that there is, for the check.
+            given: What its sender signed that the edge has carried in all, with this batch; None: it signed nothing.
 
         Raises:
-            LedgerError: A number that does not follow the one before, a mass that cannot be, or an evicted sender.
+            LedgerError: A number that does not follow the one before, a mass that cannot be, a sum that is not what
+                came, or an evicted sender.
         """
         edge = self.into.get(peer, InEdge())
         if sequence <= edge.sequence:
@@ -145,6 +151,10 @@ class Ledger:
             raise LedgerError(f"batch {sequence} of {peer} does not follow {edge.sequence}, the newest that came")
         if not 0 < units <= most:
             raise LedgerError(f"batch {sequence} of {peer} has {units} units; there are {most} in all")
+        if given not in (None, edge.applied + units):
+            raise LedgerError(
+                f"{peer} says it gave {given} units in all; with batch {sequence} {edge.applied + units} came"
+            )
         edge.sequence, edge.applied = sequence, edge.applied + units
         self.into[peer] = edge
         self.live += units

@@ -7,9 +7,10 @@ from functools import lru_cache
 
 from covey.gossip.graph import Graph, in_neighbours, is_symmetric
 from covey.gossip.ledger import Incarnation
-from covey.gossip.mixing import Mixing
+from covey.gossip.mixing import Mixing, Uniform
 from covey.gossip.push_sum.events import Planned, Share
 from covey.gossip.topologies.contract import LinkQuality, Swarm, Topology
+from covey.gossip.topologies.regular import Exponential
 
 
 class Planner:
@@ -34,6 +35,13 @@ class Planner:
         self._topology, self._mixing, self._seed = topology, mixing, seed
         self._sites, self._links = sites or {}, links if links is not None else {}
         self._graph = lru_cache(maxsize=8)(self._drawn)
+        self._averaging: Planner | None = None
+
+    @property
+    def averaging(self) -> Planner:
+        """The planner of steps that only average: one-peer exponential, whatever the run's topology is."""
+        self._averaging = self._averaging or Planner(Exponential(), Uniform(), self._seed)
+        return self._averaging
 
     def plan(self, step: int, me: Incarnation, peers: Sequence[Incarnation]) -> Planned:
         """A node's shares and senders in a step.

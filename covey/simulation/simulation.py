@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
@@ -87,8 +88,9 @@ async def _environment(plan: Plan, folder: Path, stack: AsyncExitStack) -> Envir
 
 @contextlib.contextmanager
 def _stopping(env: Environment) -> Iterator[None]:
-    """SIGINT and SIGTERM set `env.operation.stop` meanwhile."""
-    loop, numbers = asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM)
+    """SIGINT and SIGTERM set `env.operation.stop` meanwhile; in a thread beside the main one there are no signals."""
+    is_main = threading.current_thread() is threading.main_thread()
+    loop, numbers = asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM) if is_main else ()
     for number in numbers:
         loop.add_signal_handler(number, env.operation.stop.set)
     try:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+from typing_extensions import override
 
 from covey.spec.mode import Mode
 from covey.spec.run import RunSpec
@@ -25,33 +26,42 @@ GOSSIP = Mode(
 )
 UNREAD = ("rounds", "method", "aggregation", "server_optimizer", "weights", "keep")
 """Sections that a gossip run does not read: nobody aggregates, and each node keeps its own newest model."""
+NamedOrTable = Annotated[
+    NamedSection,
+    BeforeValidator(lambda given: {"name": given} if isinstance(given, str) else given),
+    PlainSerializer(lambda section: section.model_dump(mode="json") if section.options else section.name),
+]
+"""A plug-in by its name alone, or as a table with options; without options it is stored as its name."""
 
 
 class GossipSection(Section):
     """[gossip]: the policy of gossip runs."""
 
-    protocol: Literal["sgp", "agp"] = "sgp"
-    """sgp: stochastic gradient push, in lock step or overlapped; agp: asynchronous, no node ever waits for another."""
+    protocol: NamedOrTable = NamedSection(name="sgp")
+    """Its name, or a table with `name` and `options`. sgp: stochastic gradient push, in lock step or overlapped; agp:
+    asynchronous, no node ever waits for another; ad-psgd: in pairs, without waiting. `covey.gossip.protocols` says what
+    each needs of the rest."""
     steps: int = Field(default=100, ge=1)
     """Of each node: local training, then an exchange."""
     overlap: int = Field(default=0, ge=0, le=64)
     """How many steps a model may be under way before its receiver waits for it; 0: lock step."""
     rate_correction: Literal["none", "elapsed", "asyspa"] | None = None
-    """With agp: how slow and fast nodes come to count alike; default: elapsed. none: they count by their speed."""
+    """With agp and ad-psgd: how slow and fast nodes count alike; default: elapsed. none: they count by their speed."""
     min_nodes: int = Field(default=2, ge=1)
     """The run begins with at least so many nodes."""
     max_in_flight: int = Field(default=2, ge=1, le=64)
     """Exchanges of a node that may be unacknowledged; each keeps a model on its disk."""
+    global_every: int = Field(default=0, ge=0)
+    """With sgp in lock step: after so many steps nodes only average, until `global_spread` is reached; 0: never."""
+    global_spread: float = Field(default=0.01, gt=0, lt=1)
+    """What averaging leaves of the nodes' distances, at most; with 2, 4, 8, ... nodes nothing is left in any case."""
     topology: NamedSection = NamedSection(name="exponential")
     mixing: NamedSection = NamedSection(name="uniform")
 
     @model_validator(mode="after")
-    def _of_the_protocol(self) -> GossipSection:
-        if self.protocol == "agp" and self.overlap:
-            raise refusal("overlap", 'protocol "agp" never waits, so it has no overlap; leave it out', self.overlap)
-        if self.protocol != "agp" and self.rate_correction is not None:
-            text = f'protocol "{self.protocol}" makes as many steps on each node; leave it out, or choose "agp"'
-            raise refusal("rate_correction", text, self.rate_correction)
+    def _spread_of_averages(self) -> GossipSection:
+        if not self.global_every and self.global_spread != type(self).model_fields["global_spread"].default:
+            raise refusal("global_spread", "it says nothing without global_every; set that as well", self.global_spread)
         return self
 
 
@@ -61,6 +71,13 @@ class GossipSpec(RunSpec):
     facts: ClassVar[Mode] = GOSSIP
     mode: Literal["gossip"]
     gossip: GossipSection = GossipSection()
+
+    @override
+    def node_paths(self) -> dict[str, str]:
+        section = self.gossip
+        named = {"protocol": section.protocol, "topology": section.topology, "mixing": section.mixing}
+        paths = {f"gossip.{key}.name": plugin.name for key, plugin in named.items() if ":" in plugin.name}
+        return super().node_paths() | paths
 
     @property
     def rounds_in_all(self) -> int:

@@ -127,7 +127,7 @@ class VectorLabour(Labour[Vector, tuple[int, Vector]]):
 
     @override
     def apply(
-        self, model: Vector, trained: tuple[int, Vector] | None, scale: float, then: Callable[[Vector], None]
+        self, step: int, model: Vector, trained: tuple[int, Vector] | None, scale: float, then: Callable[[Vector], None]
     ) -> None:
         self.queue.append(lambda: then(self._after(model, trained, scale)))
 
@@ -141,7 +141,9 @@ class VectorLabour(Labour[Vector, tuple[int, Vector]]):
         )  # something may have been mixed in meanwhile
 
     @override
-    def mix(self, model: Vector, portions: Sequence[tuple[Vector, float]], then: Callable[[Vector], None]) -> None:
+    def mix(
+        self, step: int, model: Vector, portions: Sequence[tuple[Vector, float]], then: Callable[[Vector], None]
+    ) -> None:
         def work() -> None:
             mixed = model * (1 - sum(part for _, part in portions))
             for other, part in portions:
@@ -176,7 +178,7 @@ class SwarmPost(Post[Vector]):
 
     @override
     def send(self, batch: Batch, step: int, body: Vector) -> None:
-        arrived = ev.Arrived(self._me, batch.sequence, batch.units, step, 0.0)
+        arrived = ev.Arrived(self._me, batch.sequence, batch.units, step, 0.0, batch.given)
         self._send(Message(self._me, batch.peer, arrived, body))
 
     @override

@@ -36,9 +36,10 @@ class VirtualNode:
         self._notices: list[ev.PeerJoined | ev.PeerEvicted | ev.PeerLeft] = []
         self.disk = Disk(swarm.has_slow_disks)
         self.labour = VectorLabour(me.node, swarm.training)
-        self.executor = Executor(self._fresh(), z.copy(), self._ports(), self._ended)
+        self.executor = Executor(self.fresh(), z.copy(), self._ports(), self._ended)
 
-    def _fresh(self) -> PushSum:
+    def fresh(self) -> PushSum:
+        """Its machine, as it begins."""
         return PushSum(self.me, self.swarm.policy, self._peers, self._minted)
 
     def _ports(self) -> Ports[Vector, tuple[int, Vector]]:
@@ -108,7 +109,7 @@ class VirtualNode:
 
     def restart(self) -> None:
         """Begin with what the disk has."""
-        self.executor = Executor.restored(self.disk.saved, self._fresh(), self.first.copy(), self._ports(), self._ended)
+        self.executor = Executor.restored(self.disk.saved, self.fresh(), self.first.copy(), self._ports(), self._ended)
         self.executor.begin()
         for event in self._notices:
             self.take(event)

@@ -11,14 +11,12 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives import serialization
 from pydantic import Field, TypeAdapter, with_config
 
 from covey.errors import IdentityError
-from covey.wire.channels import certified_peer
-from covey.wire.identities.authority import AuthorityKey, federation_of
+from covey.wire.certified import certified_key, issued, sign, verify
+from covey.wire.identities.authority import Authority, federation_of
 from covey.wire.identities.canonical import MAX_COUNT, STRICT, Finite, Text, canonical_json, read_canonical
 
 DOMAIN = b"covey/eviction/1\n"
@@ -77,18 +75,16 @@ def sign_eviction(statement: EvictionStatement, key_pem: bytes, certificate_pem:
     Raises:
         IdentityError: The key is no EC or RSA key.
     """
-    key = serialization.load_pem_private_key(key_pem, None)
-    certificate = x509.load_pem_x509_certificate(certificate_pem)
-    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
-        raise IdentityError("notices are signed with an elliptic-curve or RSA key")
+    certificate = x509.load_pem_x509_certificate(certificate_pem).public_bytes(serialization.Encoding.DER)
     raw = statement.to_bytes()
-    return SignedNotice(raw, _signature(key, DOMAIN + raw), certificate.public_bytes(serialization.Encoding.DER))
+    return SignedNotice(raw, sign(certified_key(key_pem), DOMAIN + raw), certificate)
 
 
-def _signature(key: AuthorityKey, data: bytes) -> bytes:
-    if isinstance(key, rsa.RSAPrivateKey):
-        return key.sign(data, padding.PKCS1v15(), hashes.SHA256())
-    return key.sign(data, ec.ECDSA(hashes.SHA256()))
+def sign_as_authority(statement: EvictionStatement, authority: Authority) -> SignedNotice:
+    """Sign a notice as the authority itself."""
+    raw = statement.to_bytes()
+    shown = authority.certificate.public_bytes(serialization.Encoding.DER)
+    return SignedNotice(raw, sign(authority.key, DOMAIN + raw), shown)
 
 
 def opened_eviction(notice: SignedNotice, authority_pem: bytes) -> EvictionStatement:
@@ -104,24 +100,16 @@ def opened_eviction(notice: SignedNotice, authority_pem: bytes) -> EvictionState
     authority = x509.load_pem_x509_certificate(authority_pem)
     if statement.federation != federation_of(authority):
         raise IdentityError("the notice is of another federation")
-    signer = _signer(notice.certificate, authority, statement.at)
-    try:
-        _verify(signer, notice)
-    except InvalidSignature as error:
-        raise IdentityError("the notice is not signed by the key of its certificate") from error
+    signer = _signer(notice.certificate, authority, authority_pem, statement.at)
+    verify(signer, DOMAIN + notice.statement, notice.signature)
     return statement
 
 
-def _signer(shown: bytes, authority: x509.Certificate, at: float) -> x509.Certificate:
+def _signer(shown: bytes, authority: x509.Certificate, authority_pem: bytes, at: float) -> x509.Certificate:
     """The certificate of who signed, if it is one that counts."""
     if shown == authority.public_bytes(serialization.Encoding.DER):
         return authority
-    try:
-        certificate = x509.load_der_x509_certificate(shown)
-        certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature) as error:
-        raise IdentityError("the notice's certificate was not issued by this federation's authority") from error
-    peer = certified_peer(shown)
+    certificate, peer = issued(shown, authority_pem)
     if peer.role not in MAY_EVICT:
         raise IdentityError(f"{peer.name!r} is a {peer.role}: notices of eviction are signed by an admin")
     begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
@@ -130,13 +118,3 @@ def _signer(shown: bytes, authority: x509.Certificate, at: float) -> x509.Certif
     if at > dt.datetime.now(dt.UTC).timestamp() + CLOCKS_S:
         raise IdentityError("the notice is from the future; is this machine's clock right?")
     return certificate
-
-
-def _verify(signer: x509.Certificate, notice: SignedNotice) -> None:
-    key, data = signer.public_key(), DOMAIN + notice.statement
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        key.verify(notice.signature, data, ec.ECDSA(hashes.SHA256()))
-    elif isinstance(key, rsa.RSAPublicKey):
-        key.verify(notice.signature, data, padding.PKCS1v15(), hashes.SHA256())
-    else:
-        raise IdentityError("the notice's certificate has a key of a kind that signs no notices")

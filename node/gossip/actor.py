@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,16 +16,17 @@ from typing_extensions import override
 
 from covey.artifact import Artifact
 from covey.errors import CoveyError, RunFailed, StoreError, TransferError
-from covey.gossip.ledger import Incarnation, InEdge
+from covey.gossip.ledger import Incarnation
 from covey.gossip.planning import Planner
+from covey.gossip.protocols.runs import policy_of
 from covey.gossip.push_sum.events import Arrived, LeaveAsked, PeerLeft, PeerSuspected, Progressed
 from covey.gossip.push_sum.machine import PushSum
 from covey.node.gossip.diary import Diary
 from covey.node.gossip.executor import Executor, Ports
 from covey.node.gossip.folders import LEAVE
-from covey.node.gossip.policy import policy_of
 from covey.node.gossip.ports import Clock, Heard, Peers, Receiver
 from covey.node.gossip.post import PeerPost
+from covey.node.gossip.receipts import Receipts
 from covey.node.gossip.record.database import Durability
 from covey.node.gossip.record.reader import RunFacts, read_saved
 from covey.node.gossip.record.writer import SqliteRecord, StepFacts
@@ -39,8 +41,8 @@ log = structlog.get_logger(room="gossip")
 BEAT_S = 1.0
 """How often a node says where it is, and sends again what is not acknowledged."""
 AWAY_S = 120.0
-"""How long a node that is through waits for peers that are away and not through; and, after a start, to hear from one
-before it counts as away."""
+"""How long a node that is through waits for peers that are away and may not know it; and, after a start, to hear from
+one before it counts as away."""
 FAREWELL_S = 10.0
 """How long a node that left says so to its peers, before it ends."""
 
@@ -58,6 +60,7 @@ class Surroundings:
         facts: The run on record.
         engine: Of the record.
         folder: Of the run on this node.
+        receipts: What nodes sign to each other about their mass.
         durability: What acknowledged things survive.
         clock: Time.
         beat_s: How often to say where the node is.
@@ -73,6 +76,7 @@ class Surroundings:
     facts: RunFacts
     engine: Engine
     folder: Path
+    receipts: Receipts
     durability: Durability = "process"
     clock: Clock = field(default_factory=SystemClock)
     beat_s: float = BEAT_S
@@ -92,7 +96,6 @@ class GossipActor(Receiver):
         self._world, self._stays = world, stays
         self._tasks: set[asyncio.Task[None]] = set()
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._confirmed: dict[Incarnation, int] = {}
         self._executor: Executor[Artifact, TrainResult] | None = None
         is_synced = world.durability == "power"
         self._diary = Diary(lambda: self.executor.machine.step)
@@ -102,6 +105,7 @@ class GossipActor(Receiver):
         self._record: SqliteRecord | None = None
         self._post: PeerPost | None = None
         self._early: list[tuple[Incarnation, Heard]] = []
+        self._awaited: list[Incarnation] = []
 
     @property
     def executor(self) -> Executor[Artifact, TrainResult]:
@@ -121,7 +125,9 @@ class GossipActor(Receiver):
             if not self._world.files.has(body.digest):
                 raise TransferError("the body is not here any more: send again")
             answer = self._post.expect(peer, sequence)
-            event = Arrived(peer, sequence, units, step, self._world.clock.now())
+            kept = self._world.receipts.of(peer, sequence)
+            given = kept.receipt.units if kept is not None else None
+            event = Arrived(peer, sequence, units, step, self._world.clock.now(), given)
             with self._diary.taking(peer, sequence, step):
                 self._safely(self._executor.take, event, body)
                 await answer
@@ -135,9 +141,9 @@ class GossipActor(Receiver):
         elif event.peer == peer:
             if isinstance(event, Progressed | PeerLeft):
                 self._diary.sent(peer, event.applied)
-            if isinstance(event, Progressed):
-                self._confirmed[peer] = event.acknowledged
             self._safely(self._executor.take, event)
+            if isinstance(event, Progressed) and self._executor.farewells.heard(event) and self._executor.finished:
+                self._safely(self._executor.say, peer)
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -149,7 +155,13 @@ class GossipActor(Receiver):
         """
         world, loop = self._world, asyncio.get_running_loop()
         self._record = SqliteRecord(
-            world.engine, world.durability, loop.call_soon_threadsafe, self._step_facts, self._failed, self._diary
+            world.engine,
+            world.durability,
+            loop.call_soon_threadsafe,
+            self._step_facts,
+            self._failed,
+            self._diary,
+            world.receipts,
         )
         self._post = PeerPost(
             peers,
@@ -176,7 +188,7 @@ class GossipActor(Receiver):
             await asyncio.gather(beating, stopped, *self._tasks, return_exceptions=True)
             self._post.give_up(TransferError("this node stops: send again when it is back"))
             self.executor.stop()
-            self._record.note_spans()
+            self._record.note_rest()
             await asyncio.to_thread(self._record.close)
 
     def _restored(self) -> Executor[Artifact, TrainResult]:
@@ -184,7 +196,9 @@ class GossipActor(Receiver):
         facts = world.facts
         if facts.first is None or self._post is None or self._record is None:
             raise StoreError("the run's first model is not on record")
-        fresh = PushSum(facts.me, policy_of(world.course.spec.gossip), facts.peers, facts.minted)
+        spec, nodes = world.course.spec, world.course.nodes
+        policy = policy_of(spec.gossip, nodes, allow_path=world.config.allows_paths(spec))
+        fresh = PushSum(facts.me, policy, facts.peers, facts.minted)
         ports = Ports(self._post, self._labour, self._record, world.clock, world.planner)
         return Executor.restored(read_saved(world.engine), fresh, facts.first, ports, self._ended)
 
@@ -199,7 +213,7 @@ class GossipActor(Receiver):
             executor.begin()
         started_at, over_at = self._world.clock.now(), 0.0
         while not self._over.done():
-            if not has_begun and len(executor.machine.reachable) >= self._world.course.spec.gossip.min_nodes:
+            if not has_begun and executor.machine.exchange.heard >= self._world.course.spec.gossip.min_nodes:
                 has_begun = True
                 self._safely(executor.begin)
             self._safely(executor.beat)
@@ -225,19 +239,19 @@ class GossipActor(Receiver):
 
     def _may_end(self, over_at: float) -> bool:
         """Whether no peer needs this node any more."""
-        executor, over_s = self.executor, self._world.clock.now() - over_at
+        executor, now = self.executor, self._world.clock.now()
         if executor.finished == "left":
-            return over_s >= self._world.farewell_s
+            return now - over_at >= self._world.farewell_s
         if executor.finished != "completed" or self._stays:
             return False
-        into, peers = executor.ledger.into, executor.machine.exchange.peers
-        if over_s < self._world.away_s and any(not peer.is_trusted and not peer.is_finished for peer in peers.values()):
-            return False
-        return all(
-            self._confirmed.get(name, 0) >= into.get(name, InEdge()).sequence
-            for name, peer in peers.items()
-            if peer.is_trusted
-        )
+        waits_for = functools.partial(executor.farewells.waited_for, executor.machine.exchange, over_at, now)
+        awaited = waits_for(self._world.away_s)
+        if not awaited and (given_up := waits_for(math.inf)):
+            log.warning("ends, though it is not sure that these peers know it", peers=[str(peer) for peer in given_up])
+        elif awaited != self._awaited:
+            log.info("all is done here; these peers may need this node", peers=[str(peer) for peer in awaited])
+        self._awaited = awaited
+        return not awaited
 
     def _ended(self) -> None:
         executor, record = self.executor, self._record

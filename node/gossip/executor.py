@@ -16,6 +16,7 @@ from covey.gossip.push_sum import actions as act
 from covey.gossip.push_sum import events as ev
 from covey.gossip.push_sum.machine import PushSum
 from covey.node.gossip.bodies import Bodies
+from covey.node.gossip.farewells import Farewells
 from covey.node.gossip.ports import Clock, Labour, Post, Record, Saved, Snapshot
 from covey.node.gossip.state import is_done_with, progress
 
@@ -62,6 +63,7 @@ class Executor(Generic[B, T]):
         self.machine, self.model, self._ports, self._on_ended = machine, model, ports, on_ended
         self.bodies = Bodies(ports.labour)
         self.hours = Hours()
+        self.farewells = Farewells()
         self.waits_for = self.finished = self.retired = ""
         """What it waits for; how it ended; why its record cannot be used any more. Empty: nothing, not."""
         self._is_down = False
@@ -140,12 +142,18 @@ class Executor(Generic[B, T]):
         if self._is_down:
             return
         for peer in self.machine.exchange.peers:
-            if self.finished == "left":
-                self._say_left(peer)
-                continue
-            self._tell(peer, is_done_with(self.machine), self.machine.phase == "lingering")
+            self.say(peer)
         for action in self.machine.unacknowledged():
             self._do(action)
+
+    def say(self, peer: Incarnation) -> None:
+        """Tell a peer where this node is."""
+        if self._is_down:
+            return
+        if self.finished == "left":
+            self._say_left(peer)
+        else:
+            self._tell(peer, is_done_with(self.machine), self.machine.phase == "lingering")
 
     # -- actions ----------------------------------------------------------------------------------------------------
 
@@ -155,7 +163,9 @@ class Executor(Generic[B, T]):
             case act.Train(step=step, scale=scale):
                 self._train(step, scale)
             case act.Plan(step=step, peers=peers):
-                self.take(self._ports.planner.plan(step, self.me, peers))
+                planner, averaging = self._ports.planner, self.machine.policy.averaging
+                planner = planner.averaging if averaging.is_round(step) else planner
+                self.take(planner.plan(step, self.me, peers))
             case act.Publish(step=step, batches=batches):
                 self._apply(step, batches)
             case act.Mix(step=step, kept=kept, portions=portions):
@@ -178,7 +188,8 @@ class Executor(Generic[B, T]):
                 self._save((), lambda: self._end(reason))
 
     def _tell(self, peer: Incarnation, step: int, is_finished: bool) -> None:
-        message = progress(self.machine, peer, step, is_finished, self._ports.clock.now())
+        farewell = self.farewells.level(peer) if is_finished else 0
+        message = progress(self.machine, peer, step, is_finished, self._ports.clock.now(), farewell)
         self._once_durable(lambda: self._ports.post.tell(peer, message))  # it says what is on record here
 
     def _say_left(self, peer: Incarnation) -> None:
@@ -220,7 +231,8 @@ class Executor(Generic[B, T]):
         hours.began = self._ports.clock.now()
         if hours.ended is not None:
             hours.blocked_s += hours.began - hours.ended
-        self._ports.labour.train(step, self.model, lambda trained: self._has_trained(step, trained))
+        number = self.machine.policy.averaging.trainings(step)
+        self._ports.labour.train(number, self.model, lambda trained: self._has_trained(step, trained))
 
     def _has_trained(self, step: int, trained: T) -> None:
         if self._is_down:
@@ -234,12 +246,12 @@ class Executor(Generic[B, T]):
         whole = kept + sum(portion.units for portion in portions)
         parts = [(self.bodies.of(portion, self.me), portion.units / whole) for portion in portions]
         mixed = self._made(lambda _: self.take(ev.Mixed(step, self._ports.clock.now())))
-        self._ports.labour.mix(self.model, parts, mixed)
+        self._ports.labour.mix(step, self.model, parts, mixed)
 
     def _apply(self, step: int, batches: tuple[Batch, ...]) -> None:
         trained, self._trained = self._trained, None
         then = self._made(lambda model: self._publish(step, batches, model))
-        self._ports.labour.apply(self.model, trained, self._scale, then)
+        self._ports.labour.apply(step, self.model, trained, self._scale, then)
 
     def _publish(self, step: int, batches: tuple[Batch, ...], model: B) -> None:
         self.bodies.published(step, model)

@@ -107,15 +107,15 @@ class Labour(Protocol[B, T]):
     """
 
     def train(self, step: int, model: B, then: Callable[[T], None]) -> None:
-        """Do a step's local training, beginning at a model."""
+        """Do a local training, beginning at a model; `step` counts trainings from 0."""
         ...
 
-    def apply(self, model: B, trained: T | None, scale: float, then: Callable[[B], None]) -> None:
-        """The model after `scale` times what a training did (None: as it is), as a body that can be sent."""
+    def apply(self, step: int, model: B, trained: T | None, scale: float, then: Callable[[B], None]) -> None:
+        """The model after `scale` times what a step's training did (None: as it is), as a body that can be sent."""
         ...
 
-    def mix(self, model: B, portions: Sequence[tuple[B, float]], then: Callable[[B], None]) -> None:
-        """The model with each portion's part of the whole: model + sum of part * (other - model)."""
+    def mix(self, step: int, model: B, portions: Sequence[tuple[B, float]], then: Callable[[B], None]) -> None:
+        """The model with each portion's part of the whole mixed in, as the run's protocol does it."""
         ...
 
     def hold(self, model: B) -> B:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from covey.errors import StoreError
+from covey.gossip import averaging as averaging_module
 from covey.gossip import ledger as ledger_module
 from covey.gossip.ledger import Incarnation, InEdge, OutEdge
 from covey.gossip.push_sum import actions, events
@@ -15,7 +16,7 @@ from covey.gossip.push_sum.events import Progressed
 from covey.gossip.push_sum.machine import PushSum
 from covey.machines.values import ValueTable
 
-TABLE = ValueTable(events, actions, machine_module, exchange_module, ledger_module, rates_module)
+TABLE = ValueTable(events, actions, machine_module, exchange_module, ledger_module, rates_module, averaging_module)
 """Everything that a machine's state, its events and its actions consist of."""
 PUBLISHED = ("collecting", "mixing", "lingering", "settling")
 """Phases in which nothing more of the machine's step will be sent."""
@@ -41,7 +42,9 @@ def machine_from_text(text: str) -> PushSum:
     return machine
 
 
-def progress(machine: PushSum, peer: Incarnation, step: int, is_finished: bool, now: float) -> Progressed:
+def progress(
+    machine: PushSum, peer: Incarnation, step: int, is_finished: bool, now: float, farewell: int = 0
+) -> Progressed:
     """What a node says of itself to a peer.
 
     Args:
@@ -50,11 +53,12 @@ def progress(machine: PushSum, peer: Incarnation, step: int, is_finished: bool, 
         step: Nothing more of it, nor of steps before, will be sent.
         is_finished: Whether all steps are done.
         now: The time.
+        farewell: How far both know that they are through; 0 where this node is not.
     """
     ledger = machine.exchange.ledger
     out, into = ledger.out.get(peer, OutEdge()), ledger.into.get(peer, InEdge())
     acknowledged = out.sequence - bool(out.waiting)
-    return Progressed(machine.me, step, out.sequence, acknowledged, into.sequence, is_finished, now)
+    return Progressed(machine.me, step, out.sequence, acknowledged, into.sequence, is_finished, now, farewell)
 
 
 def is_done_with(machine: PushSum) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -122,23 +122,32 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
 
     @override
     def apply(
-        self, model: Artifact, trained: TrainResult | None, scale: float, then: Callable[[Artifact], None]
+        self, step: int, model: Artifact, trained: TrainResult | None, scale: float, then: Callable[[Artifact], None]
     ) -> None:
         written = {part.name: part.path for part in trained.parts} if trained is not None else {}
-        out = self._files.scratch(self._course.model_bytes)
-        base = self._files.path(model.digest)
         change, buffers = written.get("model"), written.get("buffers")
-        job = MixJob(self._course.layout, base, out, change=change, scale=scale, buffers=buffers, synced=self._synced)
+        job = replace(self._job(step, model), change=change, scale=scale, buffers=buffers)
         self._spawn(self._make("apply", job, then, tuple(written.values())))
 
     @override
     def mix(
-        self, model: Artifact, portions: Sequence[tuple[Artifact, float]], then: Callable[[Artifact], None]
+        self, step: int, model: Artifact, portions: Sequence[tuple[Artifact, float]], then: Callable[[Artifact], None]
     ) -> None:
         parts = tuple(Portion(self._files.path(other.digest), part) for other, part in portions)
-        out = self._files.scratch(self._course.model_bytes)
-        job = MixJob(self._course.layout, self._files.path(model.digest), out, parts, synced=self._synced)
-        self._spawn(self._make("mix", job, then))
+        self._spawn(self._make("mix", replace(self._job(step, model), portions=parts), then))
+
+    def _job(self, step: int, model: Artifact) -> MixJob:
+        """A job that begins with a model, and changes nothing."""
+        course = self._course
+        return MixJob(
+            course.layout,
+            self._files.path(model.digest),
+            self._files.scratch(course.model_bytes),
+            spec_json=course.spec.to_json(),
+            step=step,
+            allow_path=self._config.allows_paths(course.spec),
+            synced=self._synced,
+        )
 
     async def _make(
         self, kind: SpanKind, job: MixJob, then: Callable[[Artifact], None], used: Sequence[Path] = ()

@@ -15,8 +15,10 @@ from covey.artifact import INLINE_BYTES, Artifact
 from covey.driver.background import Background
 from covey.errors import CoveyError, NotFound, Stalled, StoreError, TransferError, by_code
 from covey.gossip.ledger import Batch, Incarnation
+from covey.node.gossip.receipts import Receipts
 from covey.node.peers.links import Link, Links
 from covey.node.peers.ports import Files
+from covey.node.peers.translation import mass_from, mass_message
 from covey.protos import peer_pb2 as pb
 from covey.texts import printable
 from covey.wire.artifacts import artifact_message
@@ -56,12 +58,21 @@ class Deliveries:
         files: Where bodies are.
         push: Sends a body.
         background: Where bodies are sent.
+        receipts: Signs what is given, and keeps what peers sign to have had.
         stall_s: How long nothing may pass of a body that was granted.
     """
 
     def __init__(
-        self, links: Links, files: Files, push: Push, background: Background, *, stall_s: float = STALL_S
+        self,
+        links: Links,
+        files: Files,
+        push: Push,
+        background: Background,
+        receipts: Receipts,
+        *,
+        stall_s: float = STALL_S,
     ) -> None:
+        self._receipts = receipts
         self._links, self._files, self._push, self._background = links, files, push, background
         self._stall_s = stall_s
         self._open: dict[Incarnation, _Delivery] = {}
@@ -90,8 +101,9 @@ class Deliveries:
                 data = await asyncio.to_thread(self._files.path(body.digest).read_bytes)
             except OSError as error:
                 raise StoreError(f"the body of a batch cannot be read: {error.strerror or error}") from error
+        given = mass_message(self._receipts.given(batch))
         offer = pb.BatchOffer(
-            sequence=batch.sequence, units=batch.units, step=step, body=artifact_message(body), data=data
+            sequence=batch.sequence, units=batch.units, step=step, body=artifact_message(body), data=data, given=given
         )
         return pb.PeerMessage(offer=offer)
 
@@ -121,10 +133,12 @@ class Deliveries:
         except CoveyError as error:
             delivery.fail(error if isinstance(error, TransferError) else TransferError(str(error)))
 
-    def acknowledged(self, link: Link, sequence: int) -> None:
+    def acknowledged(self, link: Link, answer: pb.BatchAcknowledged) -> None:
         """A peer has a batch durably."""
-        delivery = self._of(link, sequence)
+        delivery = self._of(link, answer.sequence)
         if delivery is not None and not delivery.answer.done():
+            if answer.HasField("had"):
+                self._receipts.had(delivery.batch, mass_from(answer.had))
             delivery.answer.set_result(None)
 
     def refused(self, link: Link, refusal: pb.BatchRefused) -> None:

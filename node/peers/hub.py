@@ -159,7 +159,7 @@ class Hub:
             case "grant":
                 self.batches.deliveries.granted(link, message.grant)
             case "acknowledged":
-                self.batches.deliveries.acknowledged(link, message.acknowledged.sequence)
+                self.batches.deliveries.acknowledged(link, message.acknowledged)
             case "refused":
                 self.batches.deliveries.refused(link, message.refused)
             case "eviction":

@@ -19,6 +19,7 @@ from covey.gossip.ledger import Batch, Incarnation
 from covey.gossip.push_sum.events import Progressed
 from covey.gossip.topologies.contract import LinkQuality
 from covey.node.gossip.ports import Receiver, Said
+from covey.node.gossip.receipts import Receipts
 from covey.node.peers.calls import PeerCalls
 from covey.node.peers.deliveries import Deliveries
 from covey.node.peers.dialer import Dialer, patience_s
@@ -65,6 +66,7 @@ class PeerSettings:
         roster: Who takes part.
         data_dir: Where notices of eviction are kept.
         body_bytes: The size of every body of this run.
+        receipts: What nodes sign to each other about their mass.
         listen: Where this node is called, `HOST:PORT`; empty: nowhere, it only calls.
         known: Incarnations that are on record here.
         beat_s: How often each side of a link says something.
@@ -76,6 +78,7 @@ class PeerSettings:
     roster: Roster
     data_dir: Path
     body_bytes: int
+    receipts: Receipts
     listen: str = ""
     known: tuple[Incarnation, ...] = ()
     beat_s: float = BEAT_S
@@ -104,8 +107,10 @@ class PeerNetwork:
         lives = Lives([*settings.known, part.me], self._evicted)
         self.hub = Hub(part, lives, self._evicted, Vitals(settings.beat_s), receiver, self._background, clock)
         self._speeds = Speeds()
-        self.deliveries = Deliveries(self.hub.links, files, self._push, self._background)
-        self.receptions = Receptions(files, receiver, self._fetch, self._background, settings.body_bytes)
+        self.deliveries = Deliveries(self.hub.links, files, self._push, self._background, settings.receipts)
+        self.receptions = Receptions(
+            files, receiver, self._fetch, self._background, settings.body_bytes, settings.receipts
+        )
         self.hub.carry(self)
         self._calls: dict[str, PeerCalls] = {}
         self._tasks: list[asyncio.Task[Any]] = []

@@ -16,9 +16,10 @@ from covey.driver.background import Background
 from covey.errors import CoveyError, InvalidUpdate, LedgerError, NotFound, NotReady, Stalled, TransferError
 from covey.gossip.ledger import Incarnation
 from covey.node.gossip.ports import Receiver
+from covey.node.gossip.receipts import Receipts
 from covey.node.peers.links import Link
 from covey.node.peers.ports import Files
-from covey.node.peers.translation import MAX_SEQUENCE, MAX_STEP
+from covey.node.peers.translation import MAX_SEQUENCE, MAX_STEP, mass_from, mass_message
 from covey.protos import peer_pb2 as pb
 from covey.wire.artifacts import artifact_from
 from covey.wire.errors import public
@@ -64,6 +65,7 @@ class Receptions:
         fetch: Brings a body here.
         background: Where that is done.
         body_bytes: The size of every body of this run.
+        receipts: Checks what senders sign, and signs what is had.
         stall_s: How long nothing may come of a body that was granted.
         slots: How many bodies may come at once.
     """
@@ -75,12 +77,13 @@ class Receptions:
         fetch: Fetch,
         background: Background,
         body_bytes: int,
+        receipts: Receipts,
         *,
         stall_s: float = STALL_S,
         slots: int = SLOTS,
     ) -> None:
         self._files, self._receiver, self._fetch, self._background = files, receiver, fetch, background
-        self._body_bytes, self._stall_s = body_bytes, stall_s
+        self._body_bytes, self._receipts, self._stall_s = body_bytes, receipts, stall_s
         self._grants: Grants[tuple[str, str]] = Grants(slots)
         """By (peer's name, digest)."""
         self._open: dict[str, _Reception] = {}
@@ -98,10 +101,11 @@ class Receptions:
 
     def offered(self, link: Link, offer: pb.BatchOffer) -> None:
         """A peer offers a batch; answers over its link."""
-        if 1 <= offer.sequence <= self._applied.get(link.peer, 0):
-            _acknowledge(link, offer.sequence)
-            return
         try:
+            self._receipts.offered(link.peer, offer.sequence, mass_from(offer.given))
+            if 1 <= offer.sequence <= self._applied.get(link.peer, 0):
+                self._acknowledge(link, offer.sequence)
+                return
             reception = self._checked(link, offer)
         except CoveyError as error:
             _refuse(link, offer.sequence, error)
@@ -144,7 +148,12 @@ class Receptions:
         self._keep(body.digest)
         self._grants.succeeded(link.peer.node)
         self.has_up_to(link.peer, reception.sequence)
-        _acknowledge(link, reception.sequence)
+        self._acknowledge(link, reception.sequence)
+
+    def _acknowledge(self, link: Link, sequence: int) -> None:
+        signed = self._receipts.countersigned(link.peer, sequence)
+        had = mass_message(signed) if signed is not None else None
+        link.send(pb.PeerMessage(acknowledged=pb.BatchAcknowledged(sequence=sequence, had=had)))
 
     async def _hand_over(self, reception: _Reception) -> None:
         """Give the receiver what has come. What is being put on record is not broken off because the link breaks."""
@@ -268,10 +277,6 @@ class Receptions:
         self._taken[digest] = None
         if len(self._taken) > REMEMBERED:
             self._taken.popitem(last=False)
-
-
-def _acknowledge(link: Link, sequence: int) -> None:
-    link.send(pb.PeerMessage(acknowledged=pb.BatchAcknowledged(sequence=sequence)))
 
 
 def _refuse(link: Link, sequence: int, error: Exception) -> None:

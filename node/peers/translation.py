@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from covey.gossip.ledger import Incarnation
 from covey.gossip.push_sum.events import PeerLeft, Progressed
+from covey.gossip.receipts import SignedMass
+from covey.node.gossip.farewells import KNOWS_ALL
 from covey.node.gossip.ports import Said
 from covey.node.peers.vitals import Beat
 from covey.protos import peer_pb2 as pb
@@ -65,6 +67,7 @@ def said_message(event: Said) -> pb.PeerMessage:
             acknowledged=event.acknowledged,
             applied=event.applied,
             is_finished=event.is_finished,
+            farewell=event.farewell,
         )
     )
 
@@ -85,7 +88,10 @@ def said_from(peer: Incarnation, message: pb.PeerMessage, now: float) -> Said | 
             sequence, acknowledged, applied = map(
                 _sequence, (progress.sequence, progress.acknowledged, progress.applied)
             )
-            return Progressed(peer, progress.step, sequence, acknowledged, applied, progress.is_finished, now)
+            if progress.farewell > KNOWS_ALL:
+                raise ValueError(f"{progress.farewell} cannot be the level of a farewell")
+            where = (peer, progress.step, sequence, acknowledged, applied, progress.is_finished)
+            return Progressed(*where, now, progress.farewell)
         case _:
             return None
 
@@ -114,3 +120,13 @@ def eviction_message(notice: SignedNotice) -> pb.SignedEviction:
 def eviction_from(message: pb.SignedEviction) -> SignedNotice:
     """The notice that a message is; nothing of it is checked yet."""
     return SignedNotice(message.statement, message.signature, message.certificate)
+
+
+def mass_message(signed: SignedMass) -> pb.SignedMass:
+    """A signed statement about an edge as a message."""
+    return pb.SignedMass(**vars(signed))
+
+
+def mass_from(message: pb.SignedMass) -> SignedMass:
+    """The statement that a message is; nothing of it is checked yet."""
+    return SignedMass(message.statement, message.signature, message.certificate)

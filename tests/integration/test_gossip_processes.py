@@ -76,6 +76,52 @@ def test_three_nodes_one_only_calls_one_waits_at_a_relay_and_one_is_killed(tmp_p
         check_timeline(nodes, tmp_path / "trace.json", 12)
 
 
+def test_nodes_whose_links_are_cut_at_the_end_part_from_each_other(tmp_path: Path) -> None:
+    spec = SPEC.format(steps=4, nodes=3)
+    with GossipNodes(tmp_path, spec, 3, relays=True) as nodes:
+        nodes.start_all()
+        nodes.until_step(0, 3, 120)
+        for index in range(3):  # enough for a handshake and a word or two, again and again
+            nodes.relay(index).do(lambda relay: relay.cut_each("up", after_bytes=4_000))
+        nodes.until_step(0, 4, 120)
+        for index in range(3):
+            nodes.relay(index).partition()
+        for index in range(3):
+            nodes.relay(index).heal()
+        nodes.wait()
+        assert nodes.audit()["exact"]
+        for name in nodes.names:  # else it waited its two minutes for a word that nobody says any more
+            assert "is not sure" not in (tmp_path / f"{name}.log").read_text()
+
+
+def test_steps_that_only_average_make_all_models_one_also_where_a_node_is_killed(tmp_path: Path) -> None:
+    spec = SPEC.format(steps=4, nodes=4) + 'global_every = 2\ntopology = { name = "ring" }\n'
+    outcome = simulated(tmp_path, spec, 4)
+    assert [peer["steps"] for peer in outcome["peers"]] == [4 + 2 * 2] * 4
+    assert max(peer["distance"] for peer in outcome["peers"]) < 1e-5
+    with GossipNodes(tmp_path / "real", spec, 4) as nodes:
+        nodes.start_all()
+        nodes.until_step(1, 3, 120)
+        nodes.kill(1)
+        nodes.start(1)
+        nodes.wait()
+        check(nodes, outcome)
+
+
+def test_pairs_keep_all_mass_where_a_node_is_killed(tmp_path: Path) -> None:
+    spec = SPEC.format(steps=40, nodes=3) + 'protocol = "ad-psgd"\nrate_correction = "none"\n'
+    with GossipNodes(tmp_path / "real", spec, 3) as nodes:
+        nodes.start_all()
+        nodes.until_step(1, 3, 120)
+        nodes.kill(1)
+        nodes.start(1)
+        nodes.wait()
+        assert [nodes.steps(index) for index in range(3)] == [40] * 3
+        mass = nodes.audit()
+        assert (mass["exact"], mass["in_flight"], mass["lost"], mass["findings"]) == (True, 0, 0, [])
+        assert mass["live"] == mass["minted"] == 3 * ONE
+
+
 def test_eight_nodes_whose_connections_are_cut_all_the_time(tmp_path: Path) -> None:
     spec = SPEC.format(steps=8, nodes=8)
     outcome = simulated(tmp_path, spec, 8)

@@ -33,9 +33,9 @@ STORED = (
     ("text", "words"),
     [
         ("[gossip]\nsteps = 0", "gossip.steps"),
-        ('[gossip]\nprotocol = "push"', "'sgp' or 'agp'"),
-        ('[gossip]\nprotocol = "agp"\noverlap = 2', 'gossip.overlap: protocol "agp" never waits'),
-        ('[gossip]\nrate_correction = "asyspa"', 'gossip.rate_correction: protocol "sgp" makes as many steps'),
+        ("[gossip]\nprotocol = 3", "gossip.protocol"),
+        ("[gossip]\nglobal_spread = 0.5", "gossip.global_spread: it says nothing without global_every"),
+        ("[gossip]\nglobal_every = 2\nglobal_spread = 1.0", "gossip.global_spread"),
         ("[rounds]\ncount = 5", 'rounds: mode "gossip" does not read this section'),
         ('[aggregation]\nname = "krum"', 'aggregation: mode "gossip" does not read this section'),
         ('[exchange]\ncodec = "qsgd"', 'exchange: in mode "gossip" models travel as they are'),

@@ -7,11 +7,13 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from covey.client.connection import Connection
+from covey.client.loop import LoopThread
 from covey.client.specification import Specification, parsed, written_keys
 from covey.client.target import Target
 from covey.client.values import Contribution, Round, Run
@@ -20,6 +22,7 @@ from covey.simulation.adversaries import Attack
 from covey.simulation.arrival_order import Staleness
 from covey.simulation.plan import Plan, SimulationProgress, Watch
 from covey.simulation.simulation import simulate as run_simulation
+from covey.storage.record.contract import RunRecord
 from covey.telemetry import quiet_by_default
 
 __all__ = ["Attack", "Plan", "Simulated", "SimulationProgress", "Staleness", "new_folder", "run_plan", "simulate"]
@@ -52,6 +55,9 @@ def simulate(
     on_progress: Watch = lambda progress: None,
 ) -> Simulated:
     """Run a specification with many nodes in this process, from its main thread. SIGINT and SIGTERM stop the run.
+
+    Where that thread runs an event loop already, as in a notebook, the work is done beside it; an interrupt of the
+    kernel ends it then, and what was committed stays on record.
 
     Args:
         spec: As `Connection.submit`.
@@ -97,7 +103,7 @@ def run_plan(plan: Plan, on_progress: Watch) -> Simulated:
     existed = plan.folder.exists()
     try:
         with quiet_by_default():
-            record = asyncio.run(run_simulation(plan, on_progress))
+            record = _played(run_simulation(plan, on_progress))
     except CoveyError:
         if not existed:  # nothing worth looking at
             shutil.rmtree(plan.folder, ignore_errors=True)
@@ -106,3 +112,12 @@ def run_plan(plan: Plan, on_progress: Watch) -> Simulated:
     with Connection(Target(plan.folder)) as connection:
         run, rounds = connection.run(record.run), tuple(connection.rounds(record.run))
         return Simulated(run, rounds, seconds, plan.folder, tuple(connection.contributions(record.run)))
+
+
+def _played(work: Coroutine[Any, Any, RunRecord]) -> RunRecord:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with LoopThread() as beside:
+        return beside.run(work)

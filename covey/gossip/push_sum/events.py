@@ -57,6 +57,8 @@ class Arrived:
     units: int
     step: int
     now: float
+    given: int | None = None
+    """What its sender signed that the edge has carried in all, with this batch; None: it signed nothing."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ class Progressed:
     """Number of the newest batch of this node that it has."""
     is_finished: bool
     now: float
+    farewell: int = 0
+    """How far both know that they are through, as `covey.node.gossip.farewells` says; nothing to the machine."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ class Peer:
     """It shows signs of life: things are sent to it, and waited for."""
     is_known: bool = False
     """It was heard, or is known to be silent, since this node began or restarted."""
+    was_there: bool = False
+    """It was trusted when the record was made that this node went on from."""
     has_agreed: bool = False
     """Since this node began or restarted it said nothing that this node's record does not know of."""
     step: int = -1
@@ -81,7 +83,7 @@ class Exchange:
     def send(self, peer: Incarnation) -> Send:
         """The batch on its way to a peer, to be sent (again)."""
         edge = self.ledger.out[peer]
-        return Send(Batch(peer, edge.sequence, edge.waiting), self.published[peer])
+        return Send(Batch(peer, edge.sequence, edge.waiting, edge.sent), self.published[peer])
 
     def delivered(self, peer: Incarnation, sequence: int) -> None:
         """A peer has a batch durably. Raises LedgerError as `Ledger.acknowledged`."""
@@ -118,7 +120,7 @@ class Exchange:
         try:
             if event.peer not in self.peers:
                 raise LedgerError(f"{event.peer} takes no part in this run")
-            outcome = self.ledger.apply(event.peer, event.sequence, event.units, self.total)
+            outcome = self.ledger.apply(event.peer, event.sequence, event.units, self.total, event.given)
         except LedgerError as error:
             return Refuse(event.peer, event.sequence, str(error))
         if outcome == "double":
@@ -183,11 +185,25 @@ class Exchange:
             self.total += minted
 
     @property
+    def heard(self) -> int:
+        """How many nodes show signs of life, this one and those that are through included."""
+        return 1 + sum(peer.is_trusted for peer in self.peers.values())
+
+    @property
     def furthest(self) -> int:
         """How many steps the furthest of the peers that are there has made, as far as this node knows."""
         return max((max(peer.step, peer.newest_step) + 1 for peer in self.peers.values() if peer.is_trusted), default=0)
 
     def unheard(self) -> list[Incarnation]:
-        """Peers that something was exchanged with, of whom nothing is known since the restart."""
+        """Peers that were there, or that something was exchanged with, of whom nothing is known since the restart.
+
+        Who was there is waited for too: else a step in lock step would be planned without it.
+        """
         met = self.ledger.out.keys() | self.ledger.into.keys()
-        return sorted(name for name in met if name in self.peers and not self.peers[name].is_known)
+        peers = self.peers.items()
+        return sorted(name for name, peer in peers if not peer.is_known and (peer.was_there or name in met))
+
+    def resumed(self) -> None:
+        """This node goes on from its record: nothing is known of its peers until they are heard."""
+        for peer in self.peers.values():
+            peer.was_there, peer.is_trusted, peer.is_known, peer.has_agreed = peer.is_trusted, False, False, False

@@ -6,6 +6,7 @@ with it travel the units that go; the receiver mixes both with its own by their 
 serves every edge, and that what was published last is what a restart begins with.
 
 A step: train, plan, publish (model, account and batches durable in one), send, wait for what the step needs, mix.
+Steps that only average (`PushSumPolicy.averaging`) are the same without the training.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
+from covey.gossip.averaging import NEVER, Averaging
 from covey.gossip.ledger import Incarnation
 from covey.gossip.mass import ONE, part_of
 from covey.gossip.push_sum.actions import (
@@ -48,6 +50,7 @@ from covey.gossip.push_sum.events import (
     Trained,
 )
 from covey.gossip.push_sum.exchange import Exchange
+from covey.gossip.push_sum.pairs import pair_parts, without_requests
 from covey.gossip.push_sum.rates import Correction, Rates
 
 Phase = Literal[
@@ -62,12 +65,14 @@ class PushSumPolicy:
     """The numbers of a run.
 
     Attributes:
-        steps: How many steps a node makes.
+        steps: How many steps a node makes, with those that only average.
         overlap: How many steps a batch may be late before the node waits for it: 0 in lock step; None: it never waits.
         max_in_flight: Publications that may have unacknowledged batches.
         least: Units that a node keeps at least: below, it stops pushing.
         most_scale: The largest factor on the learning rate of a node with little mass, and of one that is slow.
         correction: How slow and fast nodes come to count alike.
+        averaging: Which steps only average, in lock step.
+        pairs: Whether it gives halves in pairs (`covey.gossip.push_sum.pairs`), where nobody waits.
     """
 
     steps: int
@@ -76,6 +81,8 @@ class PushSumPolicy:
     least: int = ONE >> 10
     most_scale: float = 4.0
     correction: Correction = "none"
+    averaging: Averaging = NEVER
+    pairs: bool = False
 
 
 class PushSum:
@@ -89,6 +96,9 @@ class PushSum:
         total: All units that were ever minted, this node's included; 0: every peer began with `ONE`.
         is_met: Whether the peers were heard already.
     """
+
+    _answered = 0
+    """So many portions had come when the step was published: those that came later have no answer yet."""
 
     def __init__(
         self,
@@ -148,8 +158,7 @@ class PushSum:
             case Begun():
                 return self._begin()
             case Trained(step=step) if self.phase == "training" and step == self.step:
-                self.phase = "planning"
-                return [Plan(self.step, self.reachable)]
+                return self._plan()
             case Planned(step=step) if self.phase == "planning" and step == self.step:
                 self._shares, self._senders[step] = event.shares, event.senders
                 self.phase = "sharing"
@@ -206,10 +215,9 @@ class PushSum:
         if self.phase == "new":
             if not self.exchange.ledger.minted:  # it comes late: from the first step on, in lock step all would wait
                 self.step = min(self.exchange.furthest, self.policy.steps - 1)
-            return self._train()
+            return self._start()
         self.mixing = ()
-        for peer in self.exchange.peers.values():
-            peer.is_trusted = peer.is_known = peer.has_agreed = False
+        self.exchange.resumed()
         if self.phase == "lingering":
             self.has_finished = False
             return []
@@ -233,6 +241,13 @@ class PushSum:
                 return self._mix() or self._linger()
         return []
 
+    def _start(self) -> list[Action]:
+        return self._plan() if self.policy.averaging.is_round(self.step) else self._train()
+
+    def _plan(self) -> list[Action]:
+        self.phase = "planning"
+        return [Plan(self.step, self.reachable)]
+
     def _train(self) -> list[Action]:
         self.phase = "training"
         most, others = self.policy.most_scale, self.exchange.furthest
@@ -254,14 +269,19 @@ class PushSum:
     def _parts(self) -> dict[Incarnation, int]:
         """The units for each peer that can have any now."""
         kept, exchange = self.exchange.kept, self.exchange
-        may_push = self.policy.overlap is not None or exchange.has_news or kept * HALF >= exchange.mean
-        if exchange.is_full(self.policy.max_in_flight) or not may_push:
+        if exchange.is_full(self.policy.max_in_flight):
             return {}
-        usable = [share for share in self._shares if exchange.is_usable(share.peer)]
-        parts = {share.peer: part_of(kept, Fraction(share.numerator, share.denominator)) for share in usable}
+        if self.policy.pairs:
+            parts = pair_parts(exchange, [share.peer for share in self._shares], self.step)
+        elif self.policy.overlap is not None or exchange.has_news or kept * HALF >= exchange.mean:
+            usable = [share for share in self._shares if exchange.is_usable(share.peer)]
+            parts = {share.peer: part_of(kept, Fraction(share.numerator, share.denominator)) for share in usable}
+        else:
+            return {}
         return parts if kept - sum(parts.values()) >= self.policy.least else {}
 
     def _publish(self, parts: dict[Incarnation, int]) -> list[Action]:
+        self._answered = len(self.exchange.pending)
         batches = self.exchange.give(parts, self.step)
         self.phase = "publishing"
         return [Publish(self.step, batches, self.exchange.kept)]
@@ -289,6 +309,8 @@ class PushSum:
         """Mix in what has come; in lock step only what belongs to this step, in an order that all runs share."""
         is_any = self.policy.overlap != 0 or self.phase == "lingering" or self.is_leaving
         due = [portion for portion in self.exchange.pending if is_any or portion.step <= self.step]
+        if self.policy.pairs and self.phase != "lingering" and not self.is_leaving:
+            due = without_requests(self.exchange, due, self._answered)
         self.mixing = tuple(sorted(due, key=lambda portion: (portion.source, portion.number)))
         return [Mix(self.step, self.exchange.kept, self.mixing)] if self.mixing else []
 
@@ -304,7 +326,7 @@ class PushSum:
             return []
         self.step += 1
         if not self._is_through:
-            return self._train()
+            return self._start()
         self.phase = "lingering"
         return [Announce(self.step, is_finished=True)]
 

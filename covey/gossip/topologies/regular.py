@@ -12,6 +12,14 @@ from covey.gossip.topologies.contract import Swarm, Topology
 from covey.options import PluginOptions
 
 
+def distances(n: int, base: int = 2) -> tuple[int, ...]:
+    """1, base, base^2, ... below n: the strides of a period of `exponential`; at least one."""
+    powers = [1]
+    while powers[-1] * base < n:
+        powers.append(powers[-1] * base)
+    return tuple(powers)
+
+
 class Exponential(Topology):
     """Distances that are powers: in step k a node sends to those j * (peers + 1) ** (k mod L) further on, j = 1..peers.
 
@@ -32,15 +40,13 @@ class Exponential(Topology):
     @override
     def graph(self, step: int, swarm: Swarm) -> Graph:
         n, peers = len(swarm.nodes), self.options.peers
-        stride = (peers + 1) ** (step % self.period(swarm))
+        strides = distances(n, peers + 1)
+        stride = strides[step % len(strides)]
         return graph_of([(node + j * stride) % n for j in range(1, peers + 1)] for node in range(n))
 
     @override
     def period(self, swarm: Swarm) -> int:
-        digits, rest = 0, len(swarm.nodes) - 1
-        while rest > 0:
-            digits, rest = digits + 1, rest // (self.options.peers + 1)
-        return max(digits, 1)
+        return len(distances(len(swarm.nodes), self.options.peers + 1))
 
 
 class Ring(Topology):

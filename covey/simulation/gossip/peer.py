@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from typing_extensions import override
@@ -32,6 +32,7 @@ class World:
         models: Where models are kept.
         changes: Where what training did is kept, until it is applied.
         layout: The run's, as JSON.
+        spec_json: The run.
         send: Puts a message on its way: from, to, what is to be told, and the model that goes with it.
         train_job: (node, step, base, the files of the parts) -> the job.
         ended: Told when a node's part is over.
@@ -43,6 +44,7 @@ class World:
     models: ModelFolder
     changes: ModelFolder
     layout: str
+    spec_json: str
     send: Callable[[Incarnation, Incarnation, ev.Event, Model | None], None]
     train_job: Callable[[str, int, Path, Mapping[str, Path]], TrainJob]
     ended: Callable[[VirtualPeer], None]
@@ -135,29 +137,38 @@ class VirtualLabour(Labour[Model, TrainResult]):
         self._world.timeline.after(1.0 / self._speed, has_trained, work)
 
     @override
-    def apply(self, model: Model, trained: TrainResult | None, scale: float, then: Callable[[Model], None]) -> None:
+    def apply(
+        self, step: int, model: Model, trained: TrainResult | None, scale: float, then: Callable[[Model], None]
+    ) -> None:
         files = {part.name: part.path for part in trained.parts} if trained is not None else {}
-        job = MixJob(
-            self._world.layout,
-            model.path,
-            self._world.models.new(),
-            change=files.get("model"),
-            scale=scale,
-            buffers=files.get("buffers"),
-            synced=False,
-        )
+        change, buffers = files.get("model"), files.get("buffers")
 
         def applied(model: Model) -> None:
             for path in files.values():
                 self._world.changes.drop(path)
             then(model)
 
-        self._make(job, applied)
+        self._make(replace(self._job(step, model), change=change, scale=scale, buffers=buffers), applied)
 
     @override
-    def mix(self, model: Model, portions: Sequence[tuple[Model, float]], then: Callable[[Model], None]) -> None:
+    def mix(
+        self, step: int, model: Model, portions: Sequence[tuple[Model, float]], then: Callable[[Model], None]
+    ) -> None:
         mixed = tuple(Portion(other.path, part) for other, part in portions)
-        self._make(MixJob(self._world.layout, model.path, self._world.models.new(), mixed, synced=False), then)
+        self._make(replace(self._job(step, model), portions=mixed), then)
+
+    def _job(self, step: int, model: Model) -> MixJob:
+        """A job that begins with a model, and changes nothing."""
+        world = self._world
+        return MixJob(
+            world.layout,
+            model.path,
+            world.models.new(),
+            spec_json=world.spec_json,
+            step=step,
+            allow_path=True,
+            synced=False,
+        )
 
     def _make(self, job: MixJob, then: Callable[[Model], None]) -> None:
         def mixed(result: MixResult) -> None:

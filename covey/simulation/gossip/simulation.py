@@ -13,9 +13,9 @@ from pathlib import Path
 from covey.gossip.audit import audit
 from covey.gossip.ledger import Incarnation
 from covey.gossip.mass import ONE, weight
+from covey.gossip.protocols.runs import planner_of, policy_of, require_possible
 from covey.gossip.push_sum.machine import PushSum
 from covey.metrics import counted, ratios
-from covey.node.gossip.policy import planner_of, policy_of
 from covey.simulation.data_dir import LOG, prepared_folder
 from covey.simulation.gossip.membership import Fates
 from covey.simulation.gossip.models import Model, ModelFolder
@@ -53,6 +53,7 @@ async def simulate_gossip(plan: GossipPlan, watch: Watch = lambda progress: None
         TaskError: The task's code failed, or training diverged.
     """
     plan.require_possible()
+    require_possible(plan.spec, names_of(plan.nodes), allow_path=True)
     simulation = GossipSimulation(plan, await asyncio.to_thread(prepared_folder, plan.folder, {"nodes": plan.nodes}))
     try:
         return await simulation.run(watch)
@@ -123,6 +124,7 @@ class GossipSimulation:
             ModelFolder(self._folder / MODELS),
             ModelFolder(self._folder / CHANGES),
             self._layout,
+            self._spec_json,
             self._network.send,
             self._train_job,
             self._ended,
@@ -130,7 +132,7 @@ class GossipSimulation:
         names = [Incarnation(name) for name in self._places]
         model = Model(self._folder / "first.safetensors", first.model_sha256, holders=len(names) + 1)
         for me in names:
-            machine = PushSum(me, policy_of(section), names, is_met=True)
+            machine = PushSum(me, policy_of(section, plan.nodes, allow_path=True), names, is_met=True)
             speed = plan.network.speeds.get(me.node, 1.0)
             self._peers[me] = VirtualPeer(machine, model, world, speed)
 
@@ -158,9 +160,10 @@ class GossipSimulation:
         if self._begun % max(1, self._plan.nodes // OFTEN):
             return
         losses = [peer.labour.loss for peer in self._peers.values() if peer.labour.loss is not None]
-        done = sum(peer.step for peer in self._peers.values())
+        machines = [peer.executor.machine for peer in self._peers.values()]
+        done = sum(machine.step for machine in machines)
         metrics = {"loss": math.fsum(losses) / len(losses)} if losses else {}
-        whole = self._plan.nodes * self._plan.spec.gossip.steps
+        whole = sum(machine.policy.steps for machine in machines)
         self._watch(SimulationProgress(self._plan.spec.mode, done, whole, 0, 0, metrics))
 
     def _ended(self, peer: VirtualPeer) -> None:

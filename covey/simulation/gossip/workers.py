@@ -91,7 +91,7 @@ def _several(taken: list[_Waiting]) -> SeveralJob:
     return SeveralJob(
         tuple(job for job in jobs if isinstance(job, TrainJob)),
         tuple(job for job in jobs if isinstance(job, MixJob)),
-        allow_path=any(isinstance(job, TrainJob) and job.allow_path for job in jobs),
+        allow_path=any(job.allow_path for job in jobs),
     )
 
 

@@ -18,7 +18,7 @@ class Portion:
 
 @dataclass(frozen=True)
 class MixJob:
-    """Make base + sum_i share_i (model_i - base) + scale x change, as a file."""
+    """Make of a node's model what its protocol makes of it: after local training, or of models that came, as a file."""
 
     layout: str
     """Canonical JSON of the run's layout."""
@@ -27,10 +27,16 @@ class MixJob:
     out: Path
     portions: tuple[Portion, ...] = ()
     change: Path | None = None
-    """What local training did: raw float32 `[d]`."""
+    """What local training did: raw float32 `[d]`; then there are no portions."""
     scale: float = 1.0
     buffers: Path | None = None
     """The buffers after local training, raw; None: those of the base."""
+    spec_json: str = ""
+    """The run, which names the protocol; empty: the weighted mean."""
+    step: int = 0
+    """From 0."""
+    allow_path: bool = False
+    """Whether the protocol may be named by an import path."""
     synced: bool = True
     """Whether the file must survive a power cut: then the job waits for the disk."""
 

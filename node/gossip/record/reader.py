@@ -15,8 +15,21 @@ from covey.errors import NotFound, StoreError
 from covey.gossip.ledger import Incarnation
 from covey.gossip.push_sum.events import Event
 from covey.gossip.push_sum.machine import PushSum, PushSumPolicy
+from covey.gossip.receipts import Receipt, SignedMass
 from covey.node.gossip.ports import Noted, Saved, Snapshot
-from covey.node.gossip.record.schema import ONLY, VERSION, Base, BodyRow, NoteRow, RunRow, SnapshotRow
+from covey.node.gossip.receipts import Kept
+from covey.node.gossip.record.schema import (
+    ONLY,
+    VERSION,
+    Base,
+    BodyRow,
+    MetricRow,
+    NoteRow,
+    ReceiptRow,
+    RunRow,
+    SnapshotRow,
+    StepRow,
+)
 from covey.node.gossip.state import TABLE, machine_from_text
 from covey.storage.sql.engine import translated
 
@@ -135,12 +148,36 @@ def digests_of(saved: Saved[Artifact]) -> set[str]:
     return {body.digest for body in [*bodies, *(saved.snapshot.all_bodies if saved.snapshot else ())]}
 
 
+def read_receipts(engine: Engine, me: Incarnation) -> list[Kept]:
+    """What peers signed about their edges with this node, as it was checked when it came."""
+    with translated(), Session(engine) as session:
+        return [_kept(row, me) for row in session.scalars(select(ReceiptRow))]
+
+
+def _kept(row: ReceiptRow, me: Incarnation) -> Kept:
+    peer = Incarnation(row.peer, row.incarnation)
+    sender, receiver = (peer, me) if row.way == "in" else (me, peer)
+    signed = SignedMass(row.statement, row.signature, row.certificate)
+    return Kept("in" if row.way == "in" else "out", Receipt(sender, receiver, row.sequence, int(row.units)), signed)
+
+
 def require_facts(engine: Engine) -> RunFacts:
     """What the record says of the run. Raises NotFound where there is none."""
     facts = read_facts(engine)
     if facts is None:
         raise NotFound("no run is on record here")
     return facts
+
+
+def steps_after(engine: Engine, told: int, limit: int) -> list[tuple[dict[str, Any], dict[str, float]]]:
+    """Published steps from number `told` on, at most `limit`, in order: each row, and what its training measured."""
+    rows = select(*StepRow.__table__.columns).where(StepRow.step >= told).order_by(StepRow.step).limit(limit)
+    with translated(), Session(engine) as session:
+        steps = [dict(row._mapping) for row in session.execute(rows)]
+        metrics: dict[int, dict[str, float]] = {step["step"]: {} for step in steps}
+        for row in session.scalars(select(MetricRow).where(MetricRow.step.in_(list(metrics)))):
+            metrics[row.step][row.name] = row.value
+        return [(step, metrics[step["step"]]) for step in steps]
 
 
 def rows_of(engine: Engine, table: type[Base]) -> list[dict[str, Any]]:

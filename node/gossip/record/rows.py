@@ -11,6 +11,7 @@ from covey.gossip.push_sum.events import Arrived
 from covey.gossip.push_sum.exchange import Exchange, Peer
 from covey.node.gossip.diary import Span
 from covey.node.gossip.ports import Noted, Snapshot
+from covey.node.gossip.receipts import Kept
 from covey.node.gossip.record.schema import ONLY
 from covey.node.gossip.state import machine_to_text
 
@@ -111,6 +112,18 @@ def span_rows(spans: Sequence[Span]) -> list[Row]:
         }
         for span in spans
     ]
+
+
+def receipt_row(kept: Kept) -> Row:
+    """What a peer signed."""
+    return {
+        "way": kept.way,
+        "peer": kept.peer.node,
+        "incarnation": kept.peer.number,
+        "sequence": kept.receipt.sequence,
+        "units": str(kept.receipt.units),
+        **vars(kept.signed),
+    }
 
 
 def exchange_in(event: Noted, body: Artifact | None, at: float) -> Row | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, Double, Integer, String, Text
+from sqlalchemy import JSON, Double, Integer, LargeBinary, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 VERSION = 1
@@ -157,6 +157,22 @@ class EdgeRow(Base):
     sent_batches: Mapped[int]
     applied: Mapped[str]
     applied_batches: Mapped[int]
+
+
+class ReceiptRow(Base):
+    """What a peer signed of an edge (`covey.wire.mass_receipts`), the newest only."""
+
+    __tablename__ = "receipts"
+    way: Mapped[str] = mapped_column(primary_key=True)
+    """in: what the peer gave; out: what it had."""
+    peer: Mapped[str] = mapped_column(primary_key=True)
+    incarnation: Mapped[int] = mapped_column(primary_key=True)
+    sequence: Mapped[int]
+    units: Mapped[str]
+    """Of all batches until then."""
+    statement: Mapped[bytes] = mapped_column(LargeBinary())
+    signature: Mapped[bytes] = mapped_column(LargeBinary())
+    certificate: Mapped[bytes] = mapped_column(LargeBinary())
 
 
 class PeerRow(Base):

@@ -17,8 +17,10 @@ from covey.artifact import Artifact, artifact_to_json
 from covey.errors import StoreError
 from covey.faults import reach
 from covey.gossip.ledger import Batch
+from covey.gossip.push_sum.events import Arrived
 from covey.node.gossip.diary import Diary
 from covey.node.gossip.ports import Noted, Record, Snapshot
+from covey.node.gossip.receipts import Kept, Receipts
 from covey.node.gossip.record import rows
 from covey.node.gossip.record.database import Durability, sync_as
 from covey.node.gossip.record.schema import (
@@ -28,6 +30,7 @@ from covey.node.gossip.record.schema import (
     MetricRow,
     NoteRow,
     PeerRow,
+    ReceiptRow,
     RunRow,
     SnapshotRow,
     SpanRow,
@@ -66,6 +69,7 @@ class SqliteRecord(Record[Artifact]):
         facts: Asked for at each publication.
         on_failed: Told, on the event loop, when the record cannot be written; nothing is written from then on.
         diary: What it takes along with each publication.
+        receipts: Likewise; and with each batch that comes, what its sender signed.
     """
 
     def __init__(
@@ -76,8 +80,9 @@ class SqliteRecord(Record[Artifact]):
         facts: Callable[[], StepFacts],
         on_failed: Callable[[StoreError], None],
         diary: Diary | None = None,
+        receipts: Receipts | None = None,
     ) -> None:
-        self._diary = diary or Diary()
+        self._diary, self._receipts = diary or Diary(), receipts
         self._engine, self._durability, self._call = engine, durability, call
         self._facts, self._on_failed = facts, on_failed
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
@@ -92,14 +97,26 @@ class SqliteRecord(Record[Artifact]):
         at = time.time()
         noted = json.dumps(TABLE.to_json(event))
         exchange = rows.exchange_in(event, body, at)
+        signed = self._signed_of(event)
 
         def save(connection: Connection) -> None:
             artifact = artifact_to_json(body) if body is not None else None
             connection.execute(insert(NoteRow).values(event=noted, artifact=artifact))
             if exchange:
                 connection.execute(insert_once(ExchangeRow).values(exchange).on_conflict_do_nothing())
+            _keep(connection, signed)
 
         self._put("note", save, then)
+
+    def _signed_of(self, event: Noted) -> list[Kept]:
+        """What the sender of a batch that is taken signed."""
+        if self._receipts is None or not isinstance(event, Arrived):
+            return []
+        kept = self._receipts.of(event.peer, event.sequence)
+        if kept is None:
+            return []
+        self._receipts.took(kept)
+        return [kept]
 
     @override
     def publish(self, snapshot: Snapshot[Artifact], batches: Sequence[Batch], then: Callable[[], None]) -> None:
@@ -114,6 +131,7 @@ class SqliteRecord(Record[Artifact]):
         given = [rows.exchange_out(batch, snapshot, at) for batch in batches]
         newest = rows.snapshot_row(snapshot, facts.model_sha256)
         spans = rows.span_rows(self._diary.taken_out())
+        signed = self._receipts.take_unwritten() if self._receipts is not None else []
         measured = [{"step": snapshot.step, "name": name, "value": value} for name, value in facts.metrics.items()]
 
         def save(connection: Connection) -> None:
@@ -132,6 +150,7 @@ class SqliteRecord(Record[Artifact]):
                     connection.execute(insert(history), values)
             for row in given:
                 connection.execute(insert_once(ExchangeRow).values(row).on_conflict_do_nothing())
+            _keep(connection, signed)
 
         is_on_record = self._diary.begin("publish", snapshot.step)
 
@@ -152,8 +171,10 @@ class SqliteRecord(Record[Artifact]):
         """Note how this node's part is over."""
         self._put("end", lambda connection: _note_end(connection, how, reason), lambda: None)
 
-    def note_spans(self) -> None:
-        """Note all that the diary has: the node stops."""
+    def note_rest(self) -> None:
+        """Note all that the diary has, and what peers signed since: the node stops."""
+        if signed := self._receipts.take_unwritten() if self._receipts is not None else []:
+            self._put("receipts", lambda connection: _keep(connection, signed), lambda: None)
         if spans := rows.span_rows(self._diary.taken_out(all_of_it=True)):
             self._put("spans", lambda connection: _note_spans(connection, spans), lambda: None)
 
@@ -214,6 +235,13 @@ def _reach(kinds: Sequence[str], state: str) -> None:
 
 def _note_end(connection: Connection, how: str, reason: str) -> None:
     connection.execute(update(RunRow).values(ended=how, reason=reason))
+
+
+def _keep(connection: Connection, signed: Sequence[Kept]) -> None:
+    """Put what peers signed in the place of what they signed before."""
+    for kept in signed:
+        row = rows.receipt_row(kept)
+        connection.execute(insert_once(ReceiptRow).values(row).on_conflict_do_update(set_=row))
 
 
 def _note_spans(connection: Connection, spans: Sequence[rows.Row]) -> None:

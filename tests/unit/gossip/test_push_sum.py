@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from covey.gossip.averaging import Averaging
 from covey.gossip.ledger import Incarnation
 from covey.gossip.mass import ONE
 from covey.gossip.mixing import Uniform
@@ -218,12 +219,14 @@ def test_a_peer_that_claims_more_than_it_agreed_to_is_cut_off_and_ends_nobodys_p
     overlap=st.sampled_from([0, 1, 3, None]),
     topology=st.sampled_from([Exponential(), Ring(), Complete(), Random()]),
     slow=st.booleans(),
+    every=st.sampled_from([0, 0, 1, 3]),
 )
 def test_whatever_happens_no_mass_is_made_or_lost(
-    seed: int, n: int, overlap: int | None, topology: Topology, slow: bool
+    seed: int, n: int, overlap: int | None, topology: Topology, slow: bool, every: int
 ) -> None:
     rng = random.Random(seed)
-    swarm = swarm_of(n, topology, steps=12, overlap=overlap, has_slow_disks=slow)
+    averaging = Averaging(every if overlap == 0 else 0, 2)
+    swarm = swarm_of(n, topology, steps=12, overlap=overlap, has_slow_disks=slow, averaging=averaging)
     total = swarm.sum_of_models()
     swarm.begin()
     can_die, evicted, joined = rng.random() < 0.3, False, 0

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from covey.cli.framework.command import Command, Failure, print_json
-from covey.cli.framework.options import FILE, FOLDER, json_option
+from covey.cli.framework.options import EXISTING_FILE, FILE, FOLDER, json_option
 
 if TYPE_CHECKING:
     from covey.client.gossip_nodes import NodeState
+    from covey.gossip.audit import MassAudit
 
 MASS_FIELDS = ("exact", "live", "in_flight", "minted", "lost", "uncertain", "findings")
+NAMED_FIELDS = "named (who gave away more than it can have had: node, incarnation, gave, minted, had)"
 STATUS_FIELDS = (
     "run",
     "node",
@@ -120,28 +122,47 @@ def _peer(name: tuple[str, int], known: Mapping[str, Any], edge: Mapping[str, An
         "covey gossip audit /srv/a /srv/b /srv/c",
         "covey gossip status --data-dir /srv/a --json > a.json && covey gossip audit a.json b.json c.json --json",
     ),
-    json_fields=MASS_FIELDS,
+    json_fields=(*MASS_FIELDS, "signatures (whether what was signed was looked at)", NAMED_FIELDS),
 )
 @click.argument("sources", metavar="DATA_DIR|ACCOUNT.json...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--authority", type=EXISTING_FILE, help="Its certificate, where no data directory is given.")
 @run_option
 @json_option
-def audit(sources: tuple[Path, ...], run: str | None, as_json: bool) -> None:
+def audit(sources: tuple[Path, ...], authority: Path | None, run: str | None, as_json: bool) -> None:
     """Compare the accounts of a run's nodes: whether any mass was made or lost, and by whom. Exit code 1 if so.
+
+    A node that gave away more than it began with and had, by what it signed itself, is named.
 
     Give the data directory of each node, or a file with what covey gossip status --json prints there. Accounts that are
     read while batches are being sent may differ by those: ask again when the nodes are done, or stopped.
     """
     from covey.client.gossip_nodes import audit_accounts, read_account
+    from covey.client.gossip_receipts import authority_of
 
-    mass = audit_accounts([read_account(source, run) for source in sources])
+    authority_pem = authority_of(sources, authority)
+    mass = audit_accounts([read_account(source, run) for source in sources], authority_pem)
     if as_json:
-        print_json({"exact": mass.is_exact, **{name: getattr(mass, name) for name in MASS_FIELDS[1:]}})
+        figures = {name: getattr(mass, name) for name in MASS_FIELDS[1:]}
+        print_json({"exact": mass.is_exact, **figures, "signatures": bool(authority_pem), "named": _named(mass)})
     else:
         from covey.cli.views.gossip_tables import mass_line
 
         click.echo(mass_line(mass))
     if not mass.is_exact:
         raise Failure("the accounts do not agree: " + "; ".join(mass.findings))
+
+
+def _named(mass: MassAudit) -> list[dict[str, Any]]:
+    return [
+        {
+            "node": each.who.node,
+            "incarnation": each.who.number,
+            "gave": each.gave,
+            "minted": each.minted,
+            "had": each.had,
+        }
+        for each in mass.named
+    ]
 
 
 @click.command(

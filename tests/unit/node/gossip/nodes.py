@@ -13,21 +13,26 @@ import numpy as np
 from typing_extensions import override
 
 from covey.artifact import Artifact, artifact_of_file
+from covey.client import authority
 from covey.client.gossip_nodes import account_of, audit_accounts, read_node
+from covey.client.gossip_receipts import authority_of
 from covey.errors import NotFound, TransferError
 from covey.gossip.ledger import Batch, Incarnation
+from covey.gossip.protocols.runs import planner_of
 from covey.gossip.push_sum.events import PeerSuspected
 from covey.node.gossip.actor import GossipActor, Surroundings
 from covey.node.gossip.folders import Residence, reside
-from covey.node.gossip.policy import planner_of
 from covey.node.gossip.ports import Clock, Peers, Said
+from covey.node.gossip.receipts import Receipts
 from covey.node.gossip.record.database import Durability
-from covey.node.gossip.record.reader import digests_of, read_facts, read_saved, write_first
+from covey.node.gossip.record.reader import digests_of, read_facts, read_receipts, read_saved, write_first
 from covey.node.gossip.work import Course
 from covey.node.operator.config import NodeConfig
 from covey.node.ports import Worker
 from covey.spec import GossipSpec, parse_toml
 from covey.storage.files.artifacts import ArtifactFiles
+from covey.wire.identities.identity import Identity
+from covey.wire.mass_receipts import Notary
 from covey.worker.jobs.files import WrittenFile
 from covey.worker.jobs.mixtures import MixJob, MixResult
 from covey.worker.jobs.operations import Operation
@@ -84,8 +89,14 @@ class QuickClock(Clock):
 class MemoryWire(Peers):
     """One node's end of a wire that drops some of what it is given."""
 
-    def __init__(self, me: Incarnation, nodes: dict[Incarnation, UnitNode], loss: float = 0.0) -> None:
-        self._me, self._nodes, self._loss = me, nodes, loss
+    def __init__(
+        self,
+        me: Incarnation,
+        nodes: dict[Incarnation, UnitNode],
+        loss: float = 0.0,
+        drops: Callable[[Said], bool] = lambda _: False,
+    ) -> None:
+        self._me, self._nodes, self._loss, self._drops = me, nodes, loss, drops
         self._rng = random.Random(me.node)
 
     def _other(self, peer: Incarnation) -> UnitNode:
@@ -100,7 +111,8 @@ class MemoryWire(Peers):
             actor = self._other(peer).actor
         except TransferError:
             return
-        asyncio.get_running_loop().call_soon(actor.heard, self._me, event)
+        if not self._drops(event):
+            asyncio.get_running_loop().call_soon(actor.heard, self._me, event)
 
     @override
     async def send(self, batch: Batch, step: int, body: Artifact) -> None:
@@ -112,9 +124,14 @@ class MemoryWire(Peers):
         except KeyError:
             raise TransferError("this node is down") from None
         node.files.adopt(copy, body, durable=node.durability == "power")
+        node.receipts.offered(self._me, batch.sequence, self._nodes[self._me].receipts.given(batch))
         await node.actor.arrived(self._me, batch.sequence, batch.units, step, body)
+        signed = node.receipts.countersigned(self._me, batch.sequence)
+        assert signed is not None
         if self._rng.random() < self._loss:
             raise TransferError("the answer was lost")
+        if self._me in self._nodes:
+            self._nodes[self._me].receipts.had(batch, signed)
 
 
 class UnitNode:
@@ -129,6 +146,7 @@ class UnitNode:
         *,
         rejoins: bool = False,
         durability: Durability = "process",
+        away_s: float = 1.0,
     ) -> None:
         self.data_dir, self.spec, self.durability = data_dir, spec, durability
         home = reside(data_dir, spec, me, names, rejoins=rejoins)
@@ -149,6 +167,9 @@ class UnitNode:
         self.home = Residence(home.folder, home.engine, facts)
         place = [peer.node for peer in facts.peers].index(me)
         course = Course(spec.name, spec, facts.layout, place, len(names), 4 * D)
+        identity = Identity.load(data_dir / "identity")
+        kept = read_receipts(self.home.engine, facts.me)
+        self.receipts = Receipts(facts.me, Notary(identity, spec.name), kept)
         world = Surroundings(
             NodeConfig(data_dir),
             self.files,
@@ -158,17 +179,20 @@ class UnitNode:
             facts,
             home.engine,
             home.folder,
+            self.receipts,
             durability,
             clock=QuickClock(),
             beat_s=0.02,
             farewell_s=0.2,
-            away_s=1.0,
+            away_s=away_s,
         )
         self.me, self.actor, self.stop = facts.me, GossipActor(world), asyncio.Event()
 
-    async def run(self, nodes: dict[Incarnation, UnitNode], loss: float = 0.0) -> str:
+    async def run(
+        self, nodes: dict[Incarnation, UnitNode], loss: float = 0.0, drops: Callable[[Said], bool] = lambda _: False
+    ) -> str:
         try:
-            return await self.actor.run(MemoryWire(self.me, nodes, loss), self.stop)
+            return await self.actor.run(MemoryWire(self.me, nodes, loss, drops), self.stop)
         finally:
             self.home.engine.dispose()
             for node in [node for who, node in nodes.items() if who != self.me]:  # as their detectors would find
@@ -185,15 +209,18 @@ class Unit:
 
     def __init__(self, folder: Path, spec: GossipSpec, names: str) -> None:
         self.folder, self.spec, self.names = folder, spec, list(names)
+        authority.init(folder / "ca")
+        for name in names:
+            authority.issue(folder / "ca", name, folder / name / "identity")
         self.nodes: dict[Incarnation, UnitNode] = {}
         self.tasks: dict[str, asyncio.Task[str]] = {}
 
     def start(
-        self, name: str, loss: float = 0.0, *, rejoins: bool = False, durability: Durability = "process"
+        self, name: str, loss: float = 0.0, drops: Callable[[Said], bool] = lambda _: False, **options: Any
     ) -> UnitNode:
-        node = UnitNode(self.folder / name, self.spec, name, self.names, rejoins=rejoins, durability=durability)
+        node = UnitNode(self.folder / name, self.spec, name, self.names, **options)
         self.nodes[node.me] = node
-        self.tasks[name] = asyncio.create_task(node.run(self.nodes, loss))
+        self.tasks[name] = asyncio.create_task(node.run(self.nodes, loss, drops))
         return node
 
     def down(self, name: str) -> UnitNode:
@@ -210,7 +237,8 @@ class Unit:
             await asyncio.sleep(0.001)
 
     def audit(self, *names: str):
-        return audit_accounts([account_of(read_node(self.folder / name)) for name in names or self.names])
+        folders = [self.folder / name for name in names or self.names]
+        return audit_accounts([account_of(read_node(folder)) for folder in folders], authority_of(folders))
 
 
 def has_come_to(step: int, node: UnitNode) -> bool:

@@ -1,5 +1,6 @@
 """A gossip node from its record to its end: through a bad wire, stops in between, and records that are not its own."""
 
+import asyncio
 import functools
 import os
 import shutil
@@ -12,7 +13,8 @@ from covey.client.gossip_nodes import ask_to_leave, read_node
 from covey.errors import Conflict, LedgerError
 from covey.gossip.ledger import Incarnation
 from covey.gossip.mass import ONE
-from covey.gossip.push_sum.events import PeerEvicted, PeerJoined, PeerSuspected
+from covey.gossip.push_sum.events import PeerEvicted, PeerJoined, PeerSuspected, Progressed
+from covey.node.gossip.ports import Said
 from covey.node.gossip.record.database import Durability
 from tests.unit.node.gossip.nodes import Unit, has_come_to, spec_of, step_of
 
@@ -72,6 +74,28 @@ async def test_a_node_that_is_stopped_goes_on_where_it_was(tmp_path: Path) -> No
     audit = unit.audit()
     assert audit.is_exact, audit.findings
     assert (audit.live, audit.in_flight, audit.lost) == (3 * ONE, 0, 0)
+
+
+class BrokenAtTheEnd:
+    """Drops the first words of a node that it is through, as a link does that is being replaced just then."""
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+
+    def __call__(self, event: Said) -> bool:
+        if not isinstance(event, Progressed) or not event.is_finished or not self._left:
+            return False
+        self._left -= 1
+        return True
+
+
+@pytest.mark.parametrize("deaf", ["a", "b", "ab"])
+async def test_no_node_ends_before_its_peers_heard_that_it_is_through(tmp_path: Path, deaf: str) -> None:
+    unit = Unit(tmp_path, spec_of(2, 3), "ab")
+    for name in unit.names:
+        unit.start(name, drops=BrokenAtTheEnd(20 if name in deaf else 0), away_s=1e6)
+    async with asyncio.timeout(40):  # one that is left in doubt would wait for ever here
+        assert [await unit.tasks[name] for name in unit.names] == ["completed"] * 2
 
 
 async def test_an_older_record_is_noticed_and_its_node_joins_anew(tmp_path: Path) -> None:

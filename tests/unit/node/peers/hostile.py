@@ -9,10 +9,13 @@ import grpc
 import grpc.aio
 
 from covey.artifact import Artifact
-from covey.node.peers.translation import WIRE
+from covey.gossip.ledger import Batch, Incarnation
+from covey.node.gossip.receipts import Receipts
+from covey.node.peers.translation import WIRE, mass_message
 from covey.protos import coordinator_pb2, peer_pb2, tensors_pb2
 from covey.protos import peer_pb2 as pb
 from covey.wire.channels import channel_credentials, channel_options
+from covey.wire.mass_receipts import Notary
 from covey.wire.transfers.chunks import FETCH, PUSH, encode
 from tests.unit.node.peers.swarm import SPEC, artifact
 
@@ -23,7 +26,8 @@ class Hostile:
     """Calls one node, with an identity or with any credentials. A context manager."""
 
     def __init__(self, member, identity, credentials=None):
-        self.name = identity.name
+        self.name, self.called = identity.name, member.name
+        self.receipts = Receipts(Incarnation(identity.name), Notary(identity, "digits"))
         options = channel_options(f"{member.name}.node.covey", f"hostile-{id(self)}")
         shown = credentials or channel_credentials(identity)
         self.channel = grpc.aio.secure_channel(member.address, shown, options=options)
@@ -54,7 +58,7 @@ class Hostile:
 
     async def linked(self, *, is_alive=True, **hello):
         """A link that was greeted; with its beats, if this peer is to show signs of life."""
-        call = self.link()
+        call = Signing(self.link(), self.receipts, self.called)
         await call.write(hello_of(**hello))
         assert (await call.read()).WhichOneof("kind") == "hello"
         if is_alive:
@@ -91,6 +95,23 @@ class Hostile:
             response_deserializer=peer_pb2.NotifyReply.FromString,
         )
         return await call(message, timeout=ANSWER_S)
+
+
+class Signing:
+    """A link whose offers are signed, as far as they say nothing else of their mass: each as the first of its edge."""
+
+    def __init__(self, call, receipts, called):
+        self._call, self._receipts, self._called = call, receipts, called
+
+    def __getattr__(self, name):
+        return getattr(self._call, name)
+
+    async def write(self, message):
+        if message.WhichOneof("kind") == "offer" and not message.offer.HasField("given"):
+            offer = message.offer
+            batch = Batch(Incarnation(self._called), offer.sequence, offer.units, offer.units)
+            message.offer.given.CopyFrom(mass_message(self._receipts.given(batch)))
+        await self._call.write(message)
 
 
 def hello_of(**changes):

@@ -11,12 +11,14 @@ from covey.errors import CoveyError, LedgerError, TransferError
 from covey.gossip.ledger import Batch, Incarnation
 from covey.gossip.mass import ONE
 from covey.gossip.push_sum.events import PeerEvicted, PeerSuspected, PeerTrusted, Progressed
+from covey.node.gossip.receipts import Receipts
 from covey.node.peers.calls import PeerCalls, bring_notice
 from covey.node.peers.lives import Part
 from covey.node.peers.network import PeerNetwork, PeerSettings
 from covey.node.peers.roster import Member, Roster
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.wire.evictions import EvictionStatement, sign_eviction
+from covey.wire.mass_receipts import Notary
 
 CHUNK = 1 << 20
 SPEC = "5" * 64
@@ -69,7 +71,15 @@ class Node:
         self.files = ArtifactFiles(folder / "files")
         fields: dict = {"run": "digits", "specification": SPEC, "minted": ONE} | part
         settings = PeerSettings(
-            Part(self.me, **fields), identity, roster, folder, size_bytes, listen=listen, beat_s=0.2, relay=relay
+            Part(self.me, **fields),
+            identity,
+            roster,
+            folder,
+            size_bytes,
+            Receipts(self.me, Notary(identity, fields["run"])),
+            listen=listen,
+            beat_s=0.2,
+            relay=relay,
         )
         self.network = PeerNetwork(settings, self.files, self.inbox)
 
@@ -79,7 +89,7 @@ class Node:
         return made
 
     async def send(self, other, sequence, body, units=7):
-        await self.network.send(Batch(other.me, sequence, units), 3, body)
+        await self.network.send(Batch(other.me, sequence, units, sequence * units), 3, body)
 
     async def send_until_there(self, other, sequence, body):
         """Send as an executor does: again and again, whatever breaks; how often it was tried."""

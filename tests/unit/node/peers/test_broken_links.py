@@ -38,7 +38,7 @@ async def test_a_body_goes_on_where_it_broke(pair, long, pushes):
     relay.throttle(way, 16 * MIB)
     sending = asyncio.ensure_future(sender.send(receiver, 1, body))
     async with asyncio.timeout(WAIT_S):
-        while receiver.files.offset(body) < 2 * MIB:
+        while receiver.files.offset(body) < 2 * MIB:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)
     relay.partition()
     with pytest.raises(TransferError):

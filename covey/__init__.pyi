@@ -1,0 +1,7 @@
+from covey.library.federation import Federation as Federation
+from covey.library.federation import connect as connect
+from covey.library.federation import local as local
+from covey.library.federation import simulate as simulate
+from covey.library.run import FederatedRun as FederatedRun
+
+__version__: str

@@ -1,0 +1,78 @@
+"""What nodes of a gossip run signed to each other about their mass, in their accounts: as JSON, and checked."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from covey.errors import IdentityError, LimitExceeded
+from covey.gossip.receipts import Receipt, SignedMass
+from covey.node.gossip.receipts import Kept
+from covey.node.operator.config import IDENTITY_FOLDER
+from covey.texts import read_pem
+from covey.wire.mass_receipts import GAVE, HAD, opened
+
+
+def receipt_to_json(kept: Kept) -> dict[str, str]:
+    """A signed statement: its text; signature and certificate in base64; `way` says who signed."""
+    signed = kept.signed
+    return {
+        "way": kept.way,
+        "statement": signed.statement.decode("ascii"),
+        "signature": base64.b64encode(signed.signature).decode(),
+        "certificate": base64.b64encode(signed.certificate).decode(),
+    }
+
+
+def checked_receipts(accounts: Sequence[Mapping[str, Any]], authority_pem: bytes) -> tuple[list[Receipt], list[str]]:
+    """What senders certainly signed, by all accounts; and, for people, what does not count.
+
+    Args:
+        accounts: Of one run's nodes, as `covey gossip status --json` has them.
+        authority_pem: Whose nodes count.
+    """
+    given, findings = [], []
+    for account in accounts:
+        for receipt in account.get("receipts", ()):
+            try:
+                signed, domain = _signed(receipt), GAVE if receipt["way"] == "in" else HAD
+                statement = opened(signed, domain, str(account.get("run")), authority_pem)
+            except (KeyError, TypeError, ValueError, IdentityError, LimitExceeded) as error:
+                findings.append(f"the account of {account.get('node')} has a receipt that does not count: {error}")
+                continue
+            if domain == GAVE:
+                given.append(statement)
+    return given, findings
+
+
+def _signed(receipt: Mapping[str, str]) -> SignedMass:
+    try:
+        parts = [base64.b64decode(receipt[name], validate=True) for name in ("signature", "certificate")]
+    except binascii.Error as error:
+        raise IdentityError(f"it is not base64: {error}") from error
+    return SignedMass(receipt["statement"].encode(), parts[0], parts[1])
+
+
+def authority_of(sources: Sequence[Path], authority: Path | None = None) -> bytes:
+    """The certificate of the authority whose signatures count in an audit; empty: there is none to go by.
+
+    Args:
+        sources: Data directories of nodes, or files with accounts.
+        authority: The certificate's file; None: that of the data directories.
+
+    Raises:
+        IdentityError: It cannot be read, or the data directories have several.
+    """
+    files = [authority] if authority is not None else [source / IDENTITY_FOLDER / "authority.crt" for source in sources]
+    try:
+        authorities = {read_pem(file) for file in files if authority is not None or file.exists()}
+    except OSError as error:
+        raise IdentityError(f"the authority's certificate cannot be read: {error}") from error
+    if len(authorities) > 1:
+        raise IdentityError(
+            "these nodes do not have the same authority: say with --authority FILE whose signatures count"
+        )
+    return next(iter(authorities), b"")

@@ -1,0 +1,156 @@
+"""The contract of protocols: the machine's numbers, what a run has to look like, the mathematics of a node's step.
+
+A protocol is made anew wherever it is needed, in daemons and in their workers, and holds nothing: what lives on is in
+the model's file. Daemons never import torch, so the mathematics is written over an `Algebra`, which the worker gives.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Generic, TypeVar
+
+from covey.gossip.mixing import Mixing
+from covey.gossip.push_sum.machine import PushSumPolicy
+from covey.gossip.topologies.contract import Topology
+from covey.plugins import Kind, Pluggable
+from covey.spec import GossipSection, GossipSpec
+
+V = TypeVar("V")
+"""A vector of `d` float32 (of float64 in tests) that nobody has whole in memory."""
+
+
+class Algebra(ABC, Generic[V]):
+    """What can be done with vectors. Results are vectors too, computed block by block where they are read."""
+
+    @abstractmethod
+    def combination(self, terms: Sequence[tuple[V, float]]) -> V:
+        """The sum of factor x vector, added up in this order; zero without terms. A factor of 0: it is not read."""
+
+
+@dataclass(frozen=True)
+class State(Generic[V]):
+    """What a node has: its model, and the vectors that its protocol `keeps` or lets travel, by name."""
+
+    model: V
+    vectors: Mapping[str, V] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Received(Generic[V]):
+    """What came from a peer: its share of the mixture, its model, and the vectors that travelled with it.
+
+    It is finite, and shares of all that came in are below 1 together: the rest is the node's own.
+    """
+
+    share: float
+    model: V
+    vectors: Mapping[str, V] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Update(Generic[V]):
+    """What becomes of a node's state: what is added to its model, and new vectors; those not named stay."""
+
+    change: V
+    vectors: Mapping[str, V] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Context(Generic[V]):
+    """What the mathematics of a step may know. New fields come with defaults.
+
+    Attributes:
+        algebra: For vectors.
+        spec: The run.
+        step: From 0.
+    """
+
+    algebra: Algebra[V]
+    spec: GossipSpec
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Combination:
+    """What a specification names, made: what `Protocol.refusals` may look at.
+
+    Attributes:
+        spec: The specification.
+        topology: Its topology.
+        mixing: Its mixing weights.
+        nodes: Who takes part at first, in the order of the roster; empty: not known yet.
+    """
+
+    spec: GossipSpec
+    topology: Topology
+    mixing: Mixing
+    nodes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The protocol's."""
+        return self.spec.gossip.protocol.name
+
+
+class Protocol(Pluggable):
+    """A protocol (`[gossip] protocol`). Its docstring states the paper and equations, and deviations.
+
+    Class attributes:
+        averages: Whether a run may have steps that only average (`[gossip] global_every`), in lock step.
+        travels: Names of float32 vectors `[d]` that travel beside the model in each body.
+        keeps: Names of float32 vectors `[d]` that stay on the node, and survive a restart.
+    """
+
+    averages: ClassVar[bool] = False
+    travels: ClassVar[tuple[str, ...]] = ()
+    keeps: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def policy(self, section: GossipSection, nodes: int) -> PushSumPolicy:
+        """The numbers of a node's machine, from a run's [gossip] and the number of nodes with which it begins."""
+
+    def refusals(self, run: Combination) -> Iterator[tuple[str, str]]:
+        """What it cannot work with: the specification's key, and the reason with a way out.
+
+        One that overrides this yields from it first.
+        """
+        section = run.spec.gossip
+        if section.global_every and not (self.averages and not section.overlap):
+            text = (
+                "nodes come to one mean in a known number of steps only where none is ahead of another: "
+                'leave it out, or choose protocol = "sgp" with overlap = 0'
+            )
+            yield "gossip.global_every", text
+
+    def train(self, state: State[V], change: V, scale: float, context: Context[V]) -> Update[V]:
+        """The state after local training, which is then sent.
+
+        Args:
+            state: Before it; something may have been mixed in since the training began.
+            change: What training did to the model, at a scale of 1.
+            scale: What the machine says that the step counts for.
+            context: The step.
+        """
+        return Update(context.algebra.combination([(change, scale)]))
+
+    def mix(self, state: State[V], received: Sequence[Received[V]], context: Context[V]) -> Update[V]:
+        """The state after mixing in what came; by default the mean, weighted by the shares.
+
+        Args:
+            state: Before it.
+            received: What came, one or more, in an order that all runs share.
+            context: The step.
+        """
+        return weighted_mean(state, received, context.algebra)
+
+
+def weighted_mean(state: State[V], received: Sequence[Received[V]], algebra: Algebra[V]) -> Update[V]:
+    """Moves the model to the mean of it and of those that came: model += sum_j share_j (model_j - model)."""
+    terms = [(other.model, other.share) for other in received]
+    return Update(algebra.combination([*terms, (state.model, -math.fsum(share for _, share in terms))]))
+
+
+PROTOCOLS = Kind("protocol", "covey.protocols", Protocol, "gossip.protocol")

@@ -1,0 +1,82 @@
+"""What a gossip run's specification means: its protocol, the machine's numbers, the planner; and whether they agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from covey.errors import SpecError
+from covey.gossip.mixing import MIXINGS
+from covey.gossip.planning import Planner
+from covey.gossip.protocols.contract import PROTOCOLS, Combination, Protocol
+from covey.gossip.push_sum.machine import PushSumPolicy
+from covey.gossip.topologies.contract import TOPOLOGIES, LinkQuality
+from covey.spec import GossipSection, GossipSpec
+
+
+def protocol_of(section: GossipSection, *, allow_path: bool = False) -> Protocol:
+    """A run's protocol.
+
+    Raises:
+        PluginError: There is no such protocol here.
+        SpecError: Its options are wrong.
+    """
+    return PROTOCOLS.make(section.protocol.name, section.protocol.options, allow_path=allow_path)
+
+
+def policy_of(section: GossipSection, nodes: int, *, allow_path: bool = False) -> PushSumPolicy:
+    """The machine's numbers, where a run begins with so many nodes. Raises as `protocol_of`."""
+    return protocol_of(section, allow_path=allow_path).policy(section, nodes)
+
+
+def combination_of(spec: GossipSpec, nodes: Sequence[str] = (), *, allow_path: bool = False) -> Combination:
+    """What a run names, made.
+
+    Raises:
+        PluginError: A topology, or mixing weights, that there are not here.
+        SpecError: Their options are wrong.
+    """
+    section = spec.gossip
+    topology = TOPOLOGIES.make(section.topology.name, section.topology.options, allow_path=allow_path)
+    mixing = MIXINGS.make(section.mixing.name, section.mixing.options, allow_path=allow_path)
+    return Combination(spec, topology, mixing, tuple(nodes))
+
+
+def require_possible(spec: GossipSpec, nodes: Sequence[str] = (), *, allow_path: bool = False) -> None:
+    """Refuse a run whose protocol cannot work with the rest of it.
+
+    Args:
+        spec: The run.
+        nodes: Who takes part at first, in the order of the roster; empty: not known yet.
+        allow_path: Whether plug-ins may be named by import path.
+
+    Raises:
+        PluginError: Something that is named is not installed here.
+        SpecError: All that is wrong, each with its key and a way out.
+    """
+    run = combination_of(spec, nodes, allow_path=allow_path)
+    wrong = list(protocol_of(spec.gossip, allow_path=allow_path).refusals(run))
+    if wrong:
+        raise SpecError("; ".join(f"{key}: {text}" for key, text in wrong))
+
+
+def planner_of(
+    spec: GossipSpec,
+    sites: Mapping[str, str] | None = None,
+    links: Mapping[tuple[str, str], LinkQuality] | None = None,
+    *,
+    allow_path: bool = False,
+) -> Planner:
+    """The run's topology and mixing weights.
+
+    Args:
+        spec: The run.
+        sites: The site of a node, where one is known.
+        links: What is measured of (from, to).
+        allow_path: Whether they may be named by import path.
+
+    Raises:
+        PluginError: There is no such topology or mixing.
+        SpecError: Their options are wrong.
+    """
+    run = combination_of(spec, allow_path=allow_path)
+    return Planner(run.topology, run.mixing, spec.seed, sites, links)

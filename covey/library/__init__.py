@@ -1,0 +1,1 @@
+"""What `import covey` gives: a federation and its runs as objects, for scripts and notebooks (docs/client.md)."""

@@ -1,0 +1,112 @@
+"""The signed statements of a node about its edges: those that it makes, and the newest that its peers signed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import structlog
+
+from covey.errors import IdentityError, LedgerError, LimitExceeded
+from covey.gossip.ledger import Batch, Incarnation
+from covey.gossip.receipts import Receipt, SignedMass
+
+log = structlog.get_logger(room="gossip")
+Way = Literal["in", "out"]
+"""in: what a peer gave, signed by it; out: what a peer had, signed by it."""
+
+
+class Notary(Protocol):
+    """Signs and checks statements; `covey.wire.mass_receipts.Notary`."""
+
+    # ruff: noqa: D102
+
+    def sign_given(self, receipt: Receipt) -> SignedMass: ...
+    def sign_had(self, statement: bytes) -> SignedMass: ...
+    def open_given(self, signed: SignedMass) -> Receipt: ...
+    def open_had(self, signed: SignedMass) -> Receipt: ...
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a peer signed about an edge."""
+
+    way: Way
+    receipt: Receipt
+    signed: SignedMass
+
+    @property
+    def peer(self) -> Incarnation:
+        """Who signed."""
+        return self.receipt.sender if self.way == "in" else self.receipt.receiver
+
+
+class Receipts:
+    """One incarnation's. The wire signs and checks with it; what is to be kept is taken over into the record.
+
+    Args:
+        me: Whose.
+        notary: Signs for it.
+        kept: What is on record.
+    """
+
+    def __init__(self, me: Incarnation, notary: Notary, kept: Iterable[Kept] = ()) -> None:
+        self.me, self._notary = me, notary
+        self._offered: dict[Incarnation, Kept] = {}
+        self._taken: dict[Incarnation, Kept] = {each.peer: each for each in kept if each.way == "in"}
+        self._unwritten: dict[Incarnation, Kept] = {}
+
+    # -- what this node gives ---------------------------------------------------------------------------------------
+
+    def given(self, batch: Batch) -> SignedMass:
+        """The statement that goes with a batch."""
+        return self._notary.sign_given(Receipt(self.me, batch.peer, batch.sequence, batch.given))
+
+    def had(self, batch: Batch, signed: SignedMass) -> None:
+        """A peer acknowledged a batch, with its signature. One that does not count is passed over, and said."""
+        try:
+            receipt = self._notary.open_had(signed)
+            if receipt != Receipt(self.me, batch.peer, batch.sequence, batch.given):
+                raise IdentityError("it is about another batch")
+        except (IdentityError, LimitExceeded) as error:
+            log.warning("a receipt that does not count", peer=str(batch.peer), reason=str(error))
+            return
+        self._unwritten[batch.peer] = Kept("out", receipt, signed)
+
+    def take_unwritten(self) -> list[Kept]:
+        """What peers signed to have had, and is not on record yet; it is the caller's to write."""
+        unwritten, self._unwritten = self._unwritten, {}
+        return list(unwritten.values())
+
+    # -- what it is given -------------------------------------------------------------------------------------------
+
+    def offered(self, peer: Incarnation, sequence: int, signed: SignedMass) -> None:
+        """Check the statement that came with an offer.
+
+        Raises:
+            LedgerError: It is about another edge or batch.
+            IdentityError, LimitExceeded: It does not count.
+        """
+        if not signed.statement:
+            raise IdentityError("the batch comes without what its sender signs about its mass")
+        receipt = self._notary.open_given(signed)
+        if (receipt.sender, receipt.receiver, receipt.sequence) != (peer, self.me, sequence):
+            raise LedgerError(f"batch {sequence} comes with a statement about another batch or edge")
+        self._offered[peer] = Kept("in", receipt, signed)
+
+    def of(self, peer: Incarnation, sequence: int) -> Kept | None:
+        """The statement that came with a peer's newest offer, if that is this batch."""
+        offered = self._offered.get(peer)
+        return offered if offered is not None and offered.receipt.sequence == sequence else None
+
+    def took(self, kept: Kept) -> None:
+        """A batch goes on record, and its statement with it."""
+        self._taken[kept.peer] = kept
+
+    def countersigned(self, peer: Incarnation, sequence: int) -> SignedMass | None:
+        """The statement of a batch that is on record, signed by this node; None: its newest offer says otherwise."""
+        offered, taken = self.of(peer, sequence), self._taken.get(peer)
+        if offered is None or taken is None or offered.receipt != taken.receipt:
+            return None
+        return self._notary.sign_had(offered.signed.statement)

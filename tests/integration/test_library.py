@@ -1,0 +1,127 @@
+"""What `import covey` gives, on a real federation: submitted, waited for, read, stopped; simulated; awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+import covey
+from covey.errors import RunFailed, SpecError
+from covey.library.records import Records
+from covey.library.run import FederatedRun
+from tests.integration.test_client import DIGITS
+
+pytestmark = pytest.mark.processes
+pytest.importorskip("sklearn", reason="the digits are scikit-learn's")
+
+
+@pytest.fixture(scope="module")
+def federation() -> Iterator[covey.Federation]:
+    with covey.local(2) as federation:
+        yield federation
+
+
+@pytest.fixture(scope="module")
+def digits(federation: covey.Federation) -> FederatedRun:
+    return federation.submit(DIGITS).wait()
+
+
+def test_a_run_is_submitted_waited_for_and_read(federation, digits):
+    assert (digits.state, digits.name, digits.spec["seed"]) == ("completed", "digits", 7)
+    assert [item.round for item in digits.rounds()] == [1, 2, 3]
+    assert [item.round for item in digits.rounds(limit=1, newest=True)] == [3]
+    updates = digits.updates()
+    assert [(row["round"], row["node"], row["verdict"]) for row in updates][:2] == [
+        (1, "node-1", "accepted"),
+        (1, "node-2", "accepted"),
+    ]
+    assert len(updates) == 6
+    curve = digits.metrics()
+    assert [row["round"] for row in curve] == [1, 2, 3]
+    assert curve[-1]["accuracy"] == digits.value.metrics["accuracy"]
+    assert {item.node: item.accepted for item in digits.contributions()} == {"node-1": 3, "node-2": 3}
+    assert digits.log()[-1].what
+    assert digits.audit().ok
+    assert federation.run("digits").id == federation.runs()[-1].id == digits.id
+    assert [node.node for node in federation.nodes()] == ["node-1", "node-2"]
+    assert federation.status().nodes_connected == 2
+
+
+def test_the_model_loads_strictly_into_the_task_s_own(digits):
+    from covey.learning.tasks.digits import Digits
+
+    state = digits.model("best")
+    Digits().model().load_state_dict(state, strict=True)
+    assert digits.model(1).keys() == state.keys()
+
+
+def test_it_shows_itself(federation, digits):
+    assert repr(digits) == f"<run digits ({digits.id}): completed, 3 of 3 rounds>"
+    page = digits._repr_html_()
+    assert '<progress value="3" max="3">' in page
+    assert "accuracy" in page
+    assert "<th>metrics.accuracy</th>" in digits.rounds()._repr_html_()
+    assert "<td>digits</td>" in federation.runs()._repr_html_()
+
+
+def test_what_is_wrong_is_said(federation):
+    with pytest.raises(SpecError, match=r"rounds\.cuont"):
+        federation.submit(DIGITS | {"rounds": {"cuont": 3}})
+    run = federation.submit(DIGITS | {"name": "far", "rounds": {"count": 500, "min_nodes": 2}})
+    next(run.watch())
+    assert run.stop().state == "stopped"
+    assert run.refresh().wait().state == "stopped"
+    assert run.delete().run == run.id
+
+
+def test_a_run_that_fails_raises(federation):
+    wrong = DIGITS | {"name": "wrong", "training": {"learning_rate": 1e30, "batch_size": 32}}
+    run = federation.submit(wrong | {"rounds": {"count": 2, "min_nodes": 2, "short": "fail"}})
+    with pytest.raises(RunFailed, match=r"run wrong .* failed: "):
+        run.wait()
+
+
+def test_lines_of_progress_go_to_standard_error(federation, capsys):
+    federation.submit(DIGITS | {"name": "told"}).wait(progress=True)
+    out, told = capsys.readouterr()
+    assert out == ""
+    assert "told: completed, 3 of 3 rounds; accuracy 0." in told
+
+
+async def test_the_same_awaited(federation, digits):
+    async with covey.connect(federation.client.target.data_dir) as other:
+        run = await other.submit(DIGITS | {"name": "awaited"})
+        seen = [change.run.done async for change in run.watch()]
+        assert (seen[-1], run.value.state) == (3, "completed")
+        rounds, curve = await asyncio.gather(run.rounds(), (await other.run("digits")).metrics())
+        assert (len(rounds), len(curve)) == (3, 3)
+        assert (await run.model()).keys() == digits.model().keys()
+        assert {node.node for node in await other.nodes()} == {"node-1", "node-2"}
+        assert (await other.status()).nodes_connected == 2
+        assert [each.value.name for each in await other.runs(1)] == ["awaited"]
+        assert (await (await run.refresh()).wait()).value.state == "completed"
+
+
+async def test_a_simulation_works_where_a_loop_runs_as_in_a_notebook(digits, tmp_path):
+    run = covey.simulate(DIGITS, 2, data_dir=tmp_path / "data", processes=1)
+    try:
+        assert (run.state, run.value.model_sha256) == ("completed", digits.value.model_sha256)
+        assert run.model().keys() == digits.model().keys()
+        assert isinstance(run.rounds(), Records)
+        assert run.seconds > 0
+    finally:
+        run.close()
+
+
+def test_importing_covey_imports_nothing_of_it():
+    code = (
+        "import covey, sys; print(sorted(n for n in sys.modules if n.startswith('covey.')), covey.connect.__module__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("] ")[0] == "["
+    with pytest.raises(AttributeError, match="no attribute 'conect'"):
+        covey.conect  # type: ignore[attr-defined]  # noqa: B018
