@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +19,13 @@ from covey.node.peers.roster import Member
 from covey.node.peers.translation import eviction_message, hello_from
 from covey.protos import peer_pb2 as pb
 from covey.protos.peer_pb2_grpc import PeerStub
+from covey.wire.artifacts import artifact_from
 from covey.wire.channels import secure_channel
 from covey.wire.errors import from_rpc_error
 from covey.wire.evictions import SignedNotice
 from covey.wire.identities.identity import Identity
 from covey.wire.transfers.chunk_writer import Files
-from covey.wire.transfers.chunks import FETCH, PUSH
+from covey.wire.transfers.chunks import FETCH, PUSH, decoded, model_chunks_call
 from covey.wire.transfers.streams import download, upload
 
 if TYPE_CHECKING:
@@ -155,6 +156,21 @@ class PeerCalls:
             channel = await self._bulk.channel()
             await download(channel, body, files, stall_s=STALL_S, on_progress=moved, method=FETCH)
 
+    async def newest(self) -> tuple[Artifact, int]:
+        """The model that the peer gives to this node, and its step; not checked. Raises `CoveyError`."""
+        stub: PeerAsyncStub = PeerStub(await self._bulk.channel())
+        try:
+            reply = await stub.Newest(pb.NewestRequest(), timeout=ANSWER_S)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+        return artifact_from(reply.model), reply.step
+
+    async def chunks(self, digest: str, first: int, count: int) -> AsyncGenerator[memoryview, None]:
+        """Some chunks of a file of the peer's, whatever their bytes are. Raises `CoveyError`."""
+        request = pb.ChunksRequest(digest=digest, first=first, count=count)
+        async for chunk in chunks_over(await self._bulk.channel(), request):
+            yield chunk
+
     async def close(self) -> None:
         """Close both connections."""
         for line in (self._control, self._bulk):
@@ -165,6 +181,23 @@ async def _messages(call: Any) -> AsyncIterator[pb.PeerMessage]:
     """What comes after the first message: one call's messages are read in one way only."""
     while (message := await call.read()) is not grpc.aio.EOF:
         yield message
+
+
+async def chunks_over(channel: grpc.aio.Channel, request: pb.ChunksRequest) -> AsyncGenerator[memoryview, None]:
+    """The chunks that a node answers a request with.
+
+    Raises:
+        CorruptChunk: What comes is no chunk.
+        CoveyError: The call failed.
+    """
+    call = model_chunks_call(channel)(request)
+    try:
+        async for chunk in decoded(call):
+            yield chunk
+    except grpc.aio.AioRpcError as error:
+        raise from_rpc_error(error) from error
+    finally:
+        call.cancel()
 
 
 @contextlib.contextmanager

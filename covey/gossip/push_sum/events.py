@@ -38,6 +38,8 @@ class Planned:
     step: int
     shares: tuple[Share, ...]
     senders: tuple[Incarnation, ...]
+    weights: tuple[Share, ...] = ()
+    """Where the receiver weighs: what each sender's model counts for; the rest is the node's own."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,14 @@ class Progressed:
     now: float
     farewell: int = 0
     """How far both know that they are through, as `covey.node.gossip.farewells` says; nothing to the machine."""
+
+
+@dataclass(frozen=True)
+class HalfAsked:
+    """A peer that joined without mass asks for half of this node's."""
+
+    peer: Incarnation
+    now: float
 
 
 @dataclass(frozen=True)
@@ -155,6 +165,7 @@ Event = (
     | Acknowledged
     | Mixed
     | Progressed
+    | HalfAsked
     | PeerJoined
     | PeerSuspected
     | PeerTrusted

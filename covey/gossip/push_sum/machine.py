@@ -12,31 +12,17 @@ Steps that only average (`PushSumPolicy.averaging`) are the same without the tra
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from fractions import Fraction
 from typing import Literal
 
-from covey.gossip.averaging import NEVER, Averaging
 from covey.gossip.ledger import Incarnation
-from covey.gossip.mass import ONE, part_of
-from covey.gossip.push_sum.actions import (
-    Action,
-    Announce,
-    Finish,
-    Mix,
-    Plan,
-    Portion,
-    Publish,
-    Refuse,
-    Report,
-    Send,
-    Train,
-)
+from covey.gossip.mass import ONE, TOKEN
+from covey.gossip.push_sum.actions import Action, Announce, Finish, Plan, Portion, Publish, Refuse, Report, Send, Train
 from covey.gossip.push_sum.events import (
     Acknowledged,
     Arrived,
     Begun,
     Event,
+    HalfAsked,
     LeaveAsked,
     Mixed,
     PeerEvicted,
@@ -50,39 +36,18 @@ from covey.gossip.push_sum.events import (
     Trained,
 )
 from covey.gossip.push_sum.exchange import Exchange
+from covey.gossip.push_sum.joining import split
 from covey.gossip.push_sum.pairs import pair_parts, without_requests
-from covey.gossip.push_sum.rates import Correction, Rates
+from covey.gossip.push_sum.policy import PushSumPolicy as PushSumPolicy
+from covey.gossip.push_sum.rates import Rates
+from covey.gossip.push_sum.reasons import reason_of
+from covey.gossip.push_sum.weighing import mix_by_mass, mix_by_weights, tokens
 
 Phase = Literal[
     "new", "settling", "training", "planning", "sharing", "publishing", "collecting", "mixing", "lingering", "over"
 ]
 HALF = 2
 """A node with less than the mean by this factor pushes only after something came: else it would run dry."""
-
-
-@dataclass(frozen=True)
-class PushSumPolicy:
-    """The numbers of a run.
-
-    Attributes:
-        steps: How many steps a node makes, with those that only average.
-        overlap: How many steps a batch may be late before the node waits for it: 0 in lock step; None: it never waits.
-        max_in_flight: Publications that may have unacknowledged batches.
-        least: Units that a node keeps at least: below, it stops pushing.
-        most_scale: The largest factor on the learning rate of a node with little mass, and of one that is slow.
-        correction: How slow and fast nodes come to count alike.
-        averaging: Which steps only average, in lock step.
-        pairs: Whether it gives halves in pairs (`covey.gossip.push_sum.pairs`), where nobody waits.
-    """
-
-    steps: int
-    overlap: int | None = 0
-    max_in_flight: int = 2
-    least: int = ONE >> 10
-    most_scale: float = 4.0
-    correction: Correction = "none"
-    averaging: Averaging = NEVER
-    pairs: bool = False
 
 
 class PushSum:
@@ -124,6 +89,7 @@ class PushSum:
         self.rates = Rates()
         self._now = 0.0
         self._shares: tuple[Share, ...] = ()
+        self._weights: tuple[Share, ...] = ()
         self._senders: dict[int, tuple[Incarnation, ...]] = {}
         self._reason = ""
 
@@ -160,14 +126,14 @@ class PushSum:
             case Trained(step=step) if self.phase == "training" and step == self.step:
                 return self._plan()
             case Planned(step=step) if self.phase == "planning" and step == self.step:
-                self._shares, self._senders[step] = event.shares, event.senders
+                self._shares, self._senders[step], self._weights = event.shares, event.senders, event.weights
                 self.phase = "sharing"
             case Published(step=step) if self.phase == "publishing" and step == self.step:
                 return self._sends()
-            case Mixed(step=step) if self.mixing and step == self.step:
+            case Mixed(step=step) if (self.mixing or self.phase == "mixing") and step == self.step:
                 return self._mixed()
             case Arrived():
-                return [self.exchange.arrived(event)]
+                return [self.exchange.arrived(event, 0 if self._has_mass else TOKEN)]
             case Acknowledged(peer=peer, sequence=sequence):
                 self.exchange.delivered(peer, sequence)
             case Progressed():
@@ -190,6 +156,8 @@ class PushSum:
                 self.exchange.evicted(peer)
             case PeerLeft(peer=peer, applied=applied) if peer in peers:
                 self.exchange.left(peer, applied)
+            case HalfAsked(peer=peer):
+                self.exchange.asked_for_half(peer)
             case LeaveAsked():
                 self.is_leaving = True
         return []
@@ -213,7 +181,7 @@ class PushSum:
     def _begin(self) -> list[Action]:
         self.rates.resumed()
         if self.phase == "new":
-            if not self.exchange.ledger.minted:  # it comes late: from the first step on, in lock step all would wait
+            if self.me.number > 1 or not self.exchange.ledger.minted:  # late: else in lock step all would wait for it
                 self.step = min(self.exchange.furthest, self.policy.steps - 1)
             return self._start()
         self.mixing = ()
@@ -252,8 +220,13 @@ class PushSum:
         self.phase = "training"
         most, others = self.policy.most_scale, self.exchange.furthest
         scale = self.exchange.mean / self.exchange.kept if self.exchange.kept > 0 else 0.0
+        scale = scale if self._has_mass else 1.0
         factor = self.rates.factor(self.policy.correction, self.step, others, self._now, most)
         return [Train(self.step, min(scale, most) * factor)]
+
+    @property
+    def _has_mass(self) -> bool:
+        return self.policy.weighs == "mass"
 
     @property
     def _is_through(self) -> bool:
@@ -274,8 +247,7 @@ class PushSum:
         if self.policy.pairs:
             parts = pair_parts(exchange, [share.peer for share in self._shares], self.step)
         elif self.policy.overlap is not None or exchange.has_news or kept * HALF >= exchange.mean:
-            usable = [share for share in self._shares if exchange.is_usable(share.peer)]
-            parts = {share.peer: part_of(kept, Fraction(share.numerator, share.denominator)) for share in usable}
+            parts = split(exchange, self._shares) if self._has_mass else tokens(exchange, self._shares)
         else:
             return {}
         return parts if kept - sum(parts.values()) >= self.policy.least else {}
@@ -283,6 +255,8 @@ class PushSum:
     def _publish(self, parts: dict[Incarnation, int]) -> list[Action]:
         self._answered = len(self.exchange.pending)
         batches = self.exchange.give(parts, self.step)
+        if self.policy.mutual:
+            self._senders[self.step] = tuple(parts)
         self.phase = "publishing"
         return [Publish(self.step, batches, self.exchange.kept)]
 
@@ -297,8 +271,8 @@ class PushSum:
         """The peers whose batches the step waits for."""
         if self.policy.overlap is None or self.is_leaving:
             return []
-        senders = self._senders.get(self._needed, ())
-        return [sender for sender in senders if self.exchange.is_awaited(sender, self._needed)]
+        senders, needed, mutual = self._senders.get(self._needed, ()), self._needed, self.policy.mutual
+        return [sender for sender in senders if self.exchange.is_awaited(sender, needed, also_silent=mutual)]
 
     @property
     def _needed(self) -> int:
@@ -306,13 +280,20 @@ class PushSum:
         return self.step - (self.policy.overlap or 0)
 
     def _mix(self) -> list[Action]:
-        """Mix in what has come; in lock step only what belongs to this step, in an order that all runs share."""
+        """Mix in what has come; in lock step only what belongs to this step."""
         is_any = self.policy.overlap != 0 or self.phase == "lingering" or self.is_leaving
         due = [portion for portion in self.exchange.pending if is_any or portion.step <= self.step]
+        if self.policy.mutual:
+            due = self.exchange.only_mutual(due, self.step, self._senders.get(self.step, ()))
         if self.policy.pairs and self.phase != "lingering" and not self.is_leaving:
             due = without_requests(self.exchange, due, self._answered)
-        self.mixing = tuple(sorted(due, key=lambda portion: (portion.source, portion.number)))
-        return [Mix(self.step, self.exchange.kept, self.mixing)] if self.mixing else []
+        mix = mix_by_mass(self.step, self.exchange.kept, due)
+        self.mixing = mix.portions
+        if not self._has_mass:
+            self.mixing, mix = mix_by_weights(self.step, self._weights, due)
+            self.exchange.pending = [p for p in self.exchange.pending if p not in due or p in self.mixing]
+        mixes_alone = self.policy.mutual and self.phase == "mixing"
+        return [mix] if self.mixing or mixes_alone else []
 
     def _mixed(self) -> list[Action]:
         mixed, self.mixing = set(self.mixing), ()
@@ -355,6 +336,9 @@ class PushSum:
         """Leave in order: all mass goes to one peer, and the node stays until it is there."""
         if self.exchange.ledger.in_flight:
             return []
+        if not self._has_mass:  # nothing to hand over
+            self.exchange.pending = []
+            self.exchange.ledger.lose()
         if not self.exchange.ledger.live:
             return self._end("left")
         if self.exchange.pending:
@@ -370,27 +354,8 @@ class PushSum:
     # -- what is waited for -----------------------------------------------------------------------------------------
 
     def _report(self) -> list[Action]:
-        reason = self._waits_for()
+        reason = reason_of(self.phase, self.exchange, self._missing(), self._needed, is_leaving=self.is_leaving)
         if reason == self._reason:
             return []
         self._reason = reason
         return [Report(reason)]
-
-    def _waits_for(self) -> str:
-        match self.phase:
-            case "settling":
-                return f"waiting to hear from {_listed(self.exchange.unheard())} after a restart"
-            case "sharing" if self.is_leaving:
-                return "waiting until all mass is handed over"
-            case "sharing":
-                busy = [peer for peer in self.exchange.published if self.exchange.is_busy(peer)]
-                return f"waiting until {_listed(busy)} has the batch before"
-            case "collecting":
-                return f"waiting for what {_listed(self._missing())} sends in step {self._needed}"
-            case "lingering":
-                return "all steps are done; waiting for the others"
-        return ""
-
-
-def _listed(peers: Iterable[Incarnation]) -> str:
-    return ", ".join(map(str, peers)) or "nobody"

@@ -77,6 +77,7 @@ class Node:
         listen="127.0.0.1:0",
         relay="",
         number=1,
+        holdings=None,
         newest=None,
         **part,
     ):
@@ -95,7 +96,7 @@ class Node:
             relay=relay,
             newest=newest,
         )
-        self.network = PeerNetwork(settings, self.files, self.inbox)
+        self.network = PeerNetwork(settings, self.files, self.inbox, holdings=holdings)
 
     def put(self, data):
         made = artifact(data)
