@@ -39,13 +39,14 @@ class GossipSection(Section):
 
     protocol: NamedOrTable = NamedSection(name="sgp")
     """Its name, or a table with `name` and `options`. sgp: stochastic gradient push, in lock step or overlapped; agp:
-    asynchronous, no node ever waits for another. `covey.gossip.protocols` says what each needs of the rest."""
+    asynchronous, no node ever waits for another; ad-psgd: in pairs, without waiting. `covey.gossip.protocols` says what
+    each needs of the rest."""
     steps: int = Field(default=100, ge=1)
     """Of each node: local training, then an exchange."""
     overlap: int = Field(default=0, ge=0, le=64)
     """How many steps a model may be under way before its receiver waits for it; 0: lock step."""
     rate_correction: Literal["none", "elapsed", "asyspa"] | None = None
-    """With agp: how slow and fast nodes come to count alike; default: elapsed. none: they count by their speed."""
+    """With agp and ad-psgd: how slow and fast nodes count alike; default: elapsed. none: they count by their speed."""
     min_nodes: int = Field(default=2, ge=1)
     """The run begins with at least so many nodes."""
     max_in_flight: int = Field(default=2, ge=1, le=64)

@@ -213,7 +213,7 @@ class GossipActor(Receiver):
             executor.begin()
         started_at, over_at = self._world.clock.now(), 0.0
         while not self._over.done():
-            if not has_begun and len(executor.machine.reachable) >= self._world.course.spec.gossip.min_nodes:
+            if not has_begun and executor.machine.exchange.heard >= self._world.course.spec.gossip.min_nodes:
                 has_begun = True
                 self._safely(executor.begin)
             self._safely(executor.beat)

@@ -29,8 +29,8 @@ steps = 8
 """
 
 
-def run(tmp_path: Path, *options: str, code: int = 0, more: str = "") -> Any:
-    (tmp_path / "gossip.toml").write_text(SPEC + more)
+def run(tmp_path: Path, *options: str, code: int = 0, more: str = "", steps: int = 8) -> Any:
+    (tmp_path / "gossip.toml").write_text(SPEC.replace("steps = 8", f"steps = {steps}") + more)
     command = [sys.executable, "-m", "covey", "gossip", "simulate", str(tmp_path / "gossip.toml"), *options]
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == code, done.stderr
@@ -77,3 +77,14 @@ def test_without_waiting_a_slow_node_makes_fewer_steps_that_count_for_as_much(tm
     assert (outcome["mass"]["exact"], outcome["mass"]["in_flight"]) == (True, 0)
     waits = [peer["blocked"] for peer in outcome["peers"] if peer["node"] != "n1"]
     assert waits == [0.0, 0.0]  # nobody waited for the slow one
+
+
+def test_pairs_come_to_one_model_although_one_is_slow_and_messages_are_lost(tmp_path: Path) -> None:
+    more = 'protocol = "ad-psgd"\ntopology = { name = "random", options = { peers = 1 } }\n'
+    outcome = run(tmp_path, "--nodes", "4", "--slow", "n1=0.5", "--loss", "0.2", "--delay", "0.2", more=more, steps=24)
+    assert {peer["reason"] for peer in outcome["peers"]} == {"completed"}
+    mass = outcome["mass"]
+    assert (mass["exact"], mass["in_flight"], mass["live"]) == (True, 0, 4 * 2**52)
+    assert outcome["lost_messages"] > 0
+    assert [peer["blocked"] for peer in outcome["peers"]] == [0.0] * 4
+    assert outcome["metrics"]["accuracy"] > 0.5

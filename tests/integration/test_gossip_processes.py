@@ -108,6 +108,20 @@ def test_steps_that_only_average_make_all_models_one_also_where_a_node_is_killed
         check(nodes, outcome)
 
 
+def test_pairs_keep_all_mass_where_a_node_is_killed(tmp_path: Path) -> None:
+    spec = SPEC.format(steps=40, nodes=3) + 'protocol = "ad-psgd"\nrate_correction = "none"\n'
+    with GossipNodes(tmp_path / "real", spec, 3) as nodes:
+        nodes.start_all()
+        nodes.until_step(1, 3, 120)
+        nodes.kill(1)
+        nodes.start(1)
+        nodes.wait()
+        assert [nodes.steps(index) for index in range(3)] == [40] * 3
+        mass = nodes.audit()
+        assert (mass["exact"], mass["in_flight"], mass["lost"], mass["findings"]) == (True, 0, 0, [])
+        assert mass["live"] == mass["minted"] == 3 * ONE
+
+
 def test_eight_nodes_whose_connections_are_cut_all_the_time(tmp_path: Path) -> None:
     spec = SPEC.format(steps=8, nodes=8)
     outcome = simulated(tmp_path, spec, 8)

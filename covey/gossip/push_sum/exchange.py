@@ -185,6 +185,11 @@ class Exchange:
             self.total += minted
 
     @property
+    def heard(self) -> int:
+        """How many nodes show signs of life, this one and those that are through included."""
+        return 1 + sum(peer.is_trusted for peer in self.peers.values())
+
+    @property
     def furthest(self) -> int:
         """How many steps the furthest of the peers that are there has made, as far as this node knows."""
         return max((max(peer.step, peer.newest_step) + 1 for peer in self.peers.values() if peer.is_trusted), default=0)

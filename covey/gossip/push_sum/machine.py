@@ -50,6 +50,7 @@ from covey.gossip.push_sum.events import (
     Trained,
 )
 from covey.gossip.push_sum.exchange import Exchange
+from covey.gossip.push_sum.pairs import pair_parts, without_requests
 from covey.gossip.push_sum.rates import Correction, Rates
 
 Phase = Literal[
@@ -71,6 +72,7 @@ class PushSumPolicy:
         most_scale: The largest factor on the learning rate of a node with little mass, and of one that is slow.
         correction: How slow and fast nodes come to count alike.
         averaging: Which steps only average, in lock step.
+        pairs: Whether it gives halves in pairs (`covey.gossip.push_sum.pairs`), where nobody waits.
     """
 
     steps: int
@@ -80,6 +82,7 @@ class PushSumPolicy:
     most_scale: float = 4.0
     correction: Correction = "none"
     averaging: Averaging = NEVER
+    pairs: bool = False
 
 
 class PushSum:
@@ -93,6 +96,9 @@ class PushSum:
         total: All units that were ever minted, this node's included; 0: every peer began with `ONE`.
         is_met: Whether the peers were heard already.
     """
+
+    _answered = 0
+    """So many portions had come when the step was published: those that came later have no answer yet."""
 
     def __init__(
         self,
@@ -263,14 +269,19 @@ class PushSum:
     def _parts(self) -> dict[Incarnation, int]:
         """The units for each peer that can have any now."""
         kept, exchange = self.exchange.kept, self.exchange
-        may_push = self.policy.overlap is not None or exchange.has_news or kept * HALF >= exchange.mean
-        if exchange.is_full(self.policy.max_in_flight) or not may_push:
+        if exchange.is_full(self.policy.max_in_flight):
             return {}
-        usable = [share for share in self._shares if exchange.is_usable(share.peer)]
-        parts = {share.peer: part_of(kept, Fraction(share.numerator, share.denominator)) for share in usable}
+        if self.policy.pairs:
+            parts = pair_parts(exchange, [share.peer for share in self._shares], self.step)
+        elif self.policy.overlap is not None or exchange.has_news or kept * HALF >= exchange.mean:
+            usable = [share for share in self._shares if exchange.is_usable(share.peer)]
+            parts = {share.peer: part_of(kept, Fraction(share.numerator, share.denominator)) for share in usable}
+        else:
+            return {}
         return parts if kept - sum(parts.values()) >= self.policy.least else {}
 
     def _publish(self, parts: dict[Incarnation, int]) -> list[Action]:
+        self._answered = len(self.exchange.pending)
         batches = self.exchange.give(parts, self.step)
         self.phase = "publishing"
         return [Publish(self.step, batches, self.exchange.kept)]
@@ -298,6 +309,8 @@ class PushSum:
         """Mix in what has come; in lock step only what belongs to this step, in an order that all runs share."""
         is_any = self.policy.overlap != 0 or self.phase == "lingering" or self.is_leaving
         due = [portion for portion in self.exchange.pending if is_any or portion.step <= self.step]
+        if self.policy.pairs and self.phase != "lingering" and not self.is_leaving:
+            due = without_requests(self.exchange, due, self._answered)
         self.mixing = tuple(sorted(due, key=lambda portion: (portion.source, portion.number)))
         return [Mix(self.step, self.exchange.kept, self.mixing)] if self.mixing else []
 

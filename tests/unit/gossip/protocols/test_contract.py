@@ -36,7 +36,9 @@ def test_what_is_installed_has_the_numbers_that_it_had() -> None:
     assert policy_of(spec_of(steps=7, protocol="agp").gossip, 4) == agp
     none = PushSumPolicy(7, None, 2, correction="none")
     assert policy_of(spec_of(steps=7, protocol="agp", rate_correction="none").gossip, 4) == none
-    assert {"sgp", "agp"} <= {plugin.name for plugin in PROTOCOLS.installed()}
+    pairs = PushSumPolicy(7, None, 2, correction="asyspa", pairs=True)
+    assert policy_of(spec_of(steps=7, protocol="ad-psgd", rate_correction="asyspa").gossip, 4) == pairs
+    assert {"sgp", "agp", "ad-psgd"} <= {plugin.name for plugin in PROTOCOLS.installed()}
 
 
 @pytest.mark.parametrize(
@@ -44,6 +46,12 @@ def test_what_is_installed_has_the_numbers_that_it_had() -> None:
     [
         ({"protocol": "agp", "overlap": 2}, 'gossip.overlap: protocol "agp" never waits'),
         ({"protocol": "agp", "global_every": 2}, "gossip.global_every: nodes come to one mean in a known"),
+        ({"protocol": "ad-psgd", "overlap": 2}, 'gossip.overlap: protocol "ad-psgd" never waits'),
+        ({"protocol": "ad-psgd", "global_every": 2}, "gossip.global_every: nodes come to one mean in a known"),
+        (
+            {"protocol": "ad-psgd", "mixing": {"name": "metropolis-hastings"}},
+            'gossip.mixing: protocol "ad-psgd" gives half of the mass',
+        ),
         ({"overlap": 1, "global_every": 2}, "gossip.global_every: nodes come to one mean in a known"),
         ({"rate_correction": "asyspa"}, 'gossip.rate_correction: protocol "sgp" makes as many steps'),
         ({"protocol": {"name": "sgp", "options": {"f": 1}}}, "gossip.protocol.options.f: unknown key"),
@@ -56,7 +64,14 @@ def test_what_does_not_go_together_is_refused_by_its_key(gossip: dict[str, Any],
 
 
 @pytest.mark.parametrize(
-    "gossip", [{}, {"overlap": 3}, {"global_every": 2}, {"protocol": "agp", "rate_correction": "asyspa"}]
+    "gossip",
+    [
+        {},
+        {"overlap": 3},
+        {"global_every": 2},
+        {"protocol": "agp", "rate_correction": "asyspa"},
+        {"protocol": "ad-psgd"},
+    ],
 )
 def test_what_goes_together_is_not(gossip: dict[str, Any]) -> None:
     require_possible(spec_of(**gossip), ["a", "b"])

@@ -1,0 +1,205 @@
+"""Averaging in pairs: what it comes to, that nobody waits, and that no mass is made or lost whatever breaks."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from covey.gossip.ledger import Incarnation
+from covey.gossip.mass import ONE
+from covey.gossip.mixing import Uniform
+from covey.gossip.planning import Planner
+from covey.gossip.push_sum import events as ev
+from covey.gossip.push_sum.exchange import Exchange
+from covey.gossip.push_sum.machine import PushSumPolicy
+from covey.gossip.push_sum.pairs import owed, pair_parts
+from covey.gossip.topologies.contract import Topology
+from covey.gossip.topologies.random import Matching, Random
+from covey.gossip.topologies.regular import Complete, Exponential, Ring
+from covey.testing.swarm_ports import Training, Vector, no_training
+from covey.testing.swarms import VirtualSwarm, uneven
+
+A, B, C = Incarnation("a"), Incarnation("b"), Incarnation("c")
+
+
+def swarm_of(
+    n: int, topology: Topology, steps: int, training: Training = no_training, *, has_slow_disks: bool = False
+) -> VirtualSwarm:
+    rng = np.random.default_rng(n)
+    models: dict[str, Vector] = {f"node-{i}": rng.standard_normal(3) for i in range(n)}
+    policy = PushSumPolicy(steps, None, pairs=True)
+    return VirtualSwarm(models, Planner(topology, Uniform(), 7), policy, training, has_slow_disks=has_slow_disks)
+
+
+def models_of(swarm: VirtualSwarm) -> dict[str, Any]:
+    return {node.me.node: node.z for node in swarm.nodes.values()}
+
+
+def exchange_of(me: Incarnation) -> Exchange:
+    return Exchange(me, [A, B, C], ONE, 3 * ONE, is_met=True)
+
+
+def test_who_is_asked_gives_as_much_back_and_is_not_asked_for_more() -> None:
+    a, b = exchange_of(A), exchange_of(B)
+    (request,) = a.give(pair_parts(a, [B, C], 0), 0)
+    assert (request.peer, request.units) == (B, ONE // 2)
+    assert owed(a, B) == -ONE // 2
+    b.arrived(ev.Arrived(A, request.sequence, request.units, 0, 0.0))
+    assert pair_parts(a, [B, C], 1) == {}  # it has asked, and waits for no more than that
+    answer, own = sorted(b.give(pair_parts(b, [A, C], 0), 0), key=lambda batch: batch.peer)
+    assert (answer.peer, answer.units, owed(b, A)) == (A, ONE // 2, 0)
+    assert (own.peer, own.units) == (C, ONE // 4)  # a request of its own goes to somebody else
+    a.arrived(ev.Arrived(B, answer.sequence, answer.units, 0, 0.0))
+    assert owed(a, B) == 0
+    assert a.ledger.live == ONE
+
+
+def test_two_that_ask_each_other_at_once_have_answered_each_other() -> None:
+    a, b = exchange_of(A), exchange_of(B)
+    for one, other in ((a, b), (b, a)):
+        (request,) = one.give(pair_parts(one, [other.me], 0), 0)
+        one.delivered(request.peer, request.sequence)
+        other.arrived(ev.Arrived(one.me, 1, request.units, 0, 0.0))
+    assert (owed(a, B), owed(b, A)) == (0, 0)
+    assert a.ledger.live == b.ledger.live == ONE
+
+
+def test_a_circle_in_which_each_asked_the_next_comes_to_rest() -> None:
+    swarm = swarm_of(3, Ring({"directions": 1}), 6)
+    swarm.begin()
+    swarm.run()
+    assert [node.finished for node in swarm.nodes.values()] == ["completed"] * 3
+    assert swarm.audit().is_exact
+
+
+def test_a_pair_comes_to_the_mean_of_what_both_sent_while_the_one_who_asked_goes_on() -> None:
+    """In additive form: x_i becomes x_i + (sent_j - sent_i) / 2, with what it learnt meanwhile."""
+
+    def training(node: str, step: int, z: Vector, scale: float) -> Vector:
+        return z + np.array([1.0, 0.0, 0.0]) * scale if node == "node-0" and step < 4 else z
+
+    swarm = swarm_of(2, Complete(), 40, training)
+    first = {name: z.copy() for name, z in models_of(swarm).items()}
+    swarm.begin()
+    run_evenly(swarm)
+    total = sum(first.values()) + np.array([4.0, 0.0, 0.0])  # each training counts for one, whatever the mass was then
+    assert np.abs(swarm.sum_of_models() - total).max() < 1e-12
+    assert uneven(models_of(swarm)) < 1e-5
+
+
+def run_evenly(swarm: VirtualSwarm) -> None:
+    """Nodes of one speed, and messages that are quicker than a step."""
+    while any(node.is_busy for node in swarm.up):
+        while swarm.messages:
+            swarm.deliver()
+        for node in swarm.up:
+            node.finish_work()
+    swarm.settle()
+
+
+@pytest.mark.parametrize("topology", [Random({"peers": 1}), Matching(), Ring(), Exponential(), Complete()], ids=repr)
+def test_all_come_to_the_mean_and_have_their_mass_again(topology: Topology) -> None:
+    swarm = swarm_of(8, topology, 120)
+    mean = np.mean(list(models_of(swarm).values()), axis=0)
+    swarm.begin()
+    run_evenly(swarm)
+    assert all(node.finished == "completed" for node in swarm.nodes.values())
+    audit = swarm.audit()
+    assert audit.is_exact
+    assert audit.live == 8 * ONE
+    assert audit.in_flight == 0
+    assert np.abs(swarm.sum_of_models() / 8 - mean).max() < 1e-12
+    assert uneven(models_of(swarm)) < 1e-3
+    assert all(ONE // 4 <= node.ledger.live <= 3 * ONE for node in swarm.nodes.values())
+
+
+def test_nobody_waits_for_a_slow_node() -> None:
+    swarm = swarm_of(4, Complete(), 60)
+    swarm.begin()
+    slow, *others = swarm.nodes.values()
+    for _ in range(30):
+        while swarm.messages:
+            swarm.deliver()
+        for node in others:
+            for _ in range(3):  # a training, its publication, and the mixture
+                node.finish_work()
+    assert slow.machine.step == 0
+    assert min(node.machine.step for node in others) >= 25
+    swarm.settle()
+    assert all(node.finished == "completed" for node in swarm.nodes.values())
+    assert swarm.audit().live == 4 * ONE
+
+
+def test_what_a_dead_node_was_asked_for_is_reported_as_uncertain() -> None:
+    swarm = swarm_of(3, Complete(), 40)
+    swarm.begin()
+    dead = Incarnation("node-1")
+    swarm.nodes[dead].crash()
+    swarm.run()
+    uncertain = swarm.nodes[Incarnation("node-0")].ledger.out[dead].waiting
+    assert uncertain == ONE // 2
+    for node in swarm.up:
+        node.take(ev.PeerSuspected(dead, 0.0))
+    swarm.run()
+    swarm.evict(dead)
+    swarm.settle()
+    assert all(node.finished == "completed" for node in swarm.nodes.values())
+    audit = swarm.audit()
+    assert audit.is_exact
+    assert audit.uncertain >= uncertain
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(seed=st.integers(0, 2**32), n=st.integers(2, 5), topology=st.sampled_from([Matching(), Ring(), Random()]))
+def test_whatever_happens_no_mass_is_made_or_lost_and_every_run_ends(seed: int, n: int, topology: Topology) -> None:
+    rng = random.Random(seed)
+    swarm = swarm_of(n, topology, 12, has_slow_disks=rng.random() < 0.5)
+    total = swarm.sum_of_models()
+    swarm.begin()
+    is_whole = True
+    for _ in range(rng.randrange(20, 200)):
+        match rng.choices(
+            ["deliver", "drop", "double", "work", "crash", "restart", "suspect", "beat", "evict", "leave"],
+            [40, 6, 6, 40, 2, 6, 3, 5, 0.2, 0.2],
+        )[0]:
+            case "deliver" if swarm.messages:
+                swarm.deliver(rng.randrange(len(swarm.messages)))
+            case "drop" if swarm.messages:
+                swarm.messages.pop(rng.randrange(len(swarm.messages)))
+            case "double" if swarm.messages:
+                swarm.deliver(rng.randrange(len(swarm.messages)), keep=True)
+            case "work":
+                if busy := [node for node in swarm.up if node.is_busy]:
+                    rng.choice(busy).finish_work()
+            case "crash" if swarm.up:
+                rng.choice(swarm.up).crash()
+            case "restart":
+                if down := [node for node in swarm.nodes.values() if not node.is_up]:
+                    rng.choice(down).restart()
+            case "suspect" if swarm.up:
+                node = rng.choice(swarm.up)
+                node.take(ev.PeerSuspected(rng.choice(list(node.machine.exchange.peers) or [node.me]), 0.0))
+            case "beat" if swarm.up:
+                rng.choice(swarm.up).heartbeat()
+            case "evict" if len(swarm.nodes) > 2:
+                swarm.evict(rng.choice(list(swarm.nodes)))
+                is_whole = False
+            case "leave" if len(swarm.up) > 2:
+                rng.choice(swarm.up).take(ev.LeaveAsked(0.0))
+        assert all(node.ledger.live == node.ledger.balance for node in swarm.up)
+    for node in swarm.nodes.values():
+        if not node.is_up:
+            node.restart()
+    swarm.settle()
+    audit = swarm.audit()
+    assert audit.is_exact, audit.findings
+    assert audit.in_flight == 0
+    assert all(node.finished in ("completed", "left") for node in swarm.nodes.values())
+    if is_whole:
+        assert audit.live == n * ONE
+        assert np.abs(swarm.sum_of_models() - total).max() < 1e-9
