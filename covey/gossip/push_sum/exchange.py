@@ -61,6 +61,14 @@ class Exchange:
         self.has_news = True
         """Something came since the last batch was given."""
 
+    gone = 0
+    """Units that the evicted are taken to have taken along: not in `total` any more."""
+
+    @property
+    def ever_minted(self) -> int:
+        """All units that this node knows to have been minted, by those who are gone too: what they gave goes on."""
+        return self.total + self.gone
+
     @property
     def kept(self) -> int:
         """Units that are part of the model z."""
@@ -120,7 +128,7 @@ class Exchange:
         try:
             if event.peer not in self.peers:
                 raise LedgerError(f"{event.peer} takes no part in this run")
-            outcome = self.ledger.apply(event.peer, event.sequence, event.units, self.total, event.given)
+            outcome = self.ledger.apply(event.peer, event.sequence, event.units, self.ever_minted, event.given)
         except LedgerError as error:
             return Refuse(event.peer, event.sequence, str(error))
         if outcome == "double":
@@ -174,6 +182,7 @@ class Exchange:
         """A peer is out for good."""
         if peer in self.peers:
             self.uncertain += self.take_back(peer)
+            self.gone += self.mean
             self.total -= self.mean
             del self.peers[peer]
         self.ledger.evicted.add(peer)

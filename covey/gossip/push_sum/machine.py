@@ -275,10 +275,17 @@ class PushSum:
             parts = pair_parts(exchange, [share.peer for share in self._shares], self.step)
         elif self.policy.overlap is not None or exchange.has_news or kept * HALF >= exchange.mean:
             usable = [share for share in self._shares if exchange.is_usable(share.peer)]
-            parts = {share.peer: part_of(kept, Fraction(share.numerator, share.denominator)) for share in usable}
+            parts = {
+                share.peer: self._at_most(part_of(kept, Fraction(share.numerator, share.denominator)))
+                for share in usable
+            }
         else:
             return {}
         return parts if kept - sum(parts.values()) >= self.policy.least else {}
+
+    def _at_most(self, units: int) -> int:
+        """No more than there can be: a node that was given a liar's mass gives nothing that others must refuse."""
+        return min(units, self.exchange.ever_minted)
 
     def _publish(self, parts: dict[Incarnation, int]) -> list[Action]:
         self._answered = len(self.exchange.pending)
@@ -361,7 +368,7 @@ class PushSum:
             self.phase = "mixing"
             return self._mix()
         heirs = sorted(peer for peer in self.exchange.peers if self.exchange.is_usable(peer))
-        return self._publish({heirs[0]: self.exchange.kept}) if heirs else []
+        return self._publish({heirs[0]: self._at_most(self.exchange.kept)}) if heirs else []
 
     def _end(self, reason: str) -> list[Action]:
         self.phase, self.end = "over", reason
