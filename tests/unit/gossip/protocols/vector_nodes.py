@@ -20,8 +20,9 @@ from covey.gossip.push_sum import events as ev
 from covey.node.gossip.executor import Executor
 from covey.node.gossip.ports import Labour, Moment, State
 from covey.spec import GossipSpec
+from covey.testing.swarm_ports import ArrayAlgebra
 from covey.testing.swarms import VirtualSwarm
-from tests.unit.gossip.protocols.dense import NumpyAlgebra, Vector
+from tests.unit.gossip.protocols.dense import Vector
 
 RATE = 0.1
 Gradient = Callable[[str, Vector], Vector]
@@ -63,7 +64,7 @@ class DynamicsLabour(Labour[Any, Vector]):
     def apply(
         self, moment: Moment, state: State[Any], trained: Vector | None, scale: float, then: Callable[[Any], None]
     ) -> None:
-        vectors, context = self._vectors(state), self._context(moment, len(state.model.model), trained is not None)
+        vectors, context = self._vectors(state), self._context(moment, trained is not None)
         change = trained if trained is not None else np.zeros_like(state.model.model)
         self._later(vectors, self._dynamics.train(vectors, change, scale, context), then)
 
@@ -76,16 +77,16 @@ class DynamicsLabour(Labour[Any, Vector]):
         then: Callable[[Any], None],
     ) -> None:
         assert moment is not None
-        vectors, context = self._vectors(state), self._context(moment, len(state.model.model), False)
+        vectors, context = self._vectors(state), self._context(moment, False)
         received = [Received(share, body.model, body.vectors, body.stamp) for body, share in portions]
         self._later(vectors, self._dynamics.mix(vectors, received, context), then)
 
     def _vectors(self, state: State[Any]) -> Vectors[Vector]:
         return Vectors(state.model.model, {**state.model.vectors, **(state.kept or {})}, state.model.stamp)
 
-    def _context(self, moment: Moment, d: int, is_trained: bool) -> Context[Vector]:
+    def _context(self, moment: Moment, is_trained: bool) -> Context[Any]:
         step, weight, leaves, evictions = moment.step, moment.weight, moment.leaves, moment.evictions
-        return Context(NumpyAlgebra(d), self._spec, step, RATE, weight, is_trained, leaves, evictions)
+        return Context(ArrayAlgebra(), self._spec, step, RATE, weight, is_trained, leaves, evictions)
 
     def _later(self, before: Vectors[Vector], update: Update[Vector], then: Callable[[Any], None]) -> None:
         zero = np.zeros_like(before.model)
