@@ -128,12 +128,17 @@ class Exchange:
 
     # -- having -----------------------------------------------------------------------------------------------------
 
-    def arrived(self, event: Arrived) -> Action:
-        """A batch came: taken once, acknowledged as often as it comes, refused where it cannot be."""
+    def arrived(self, event: Arrived, most: int = 0) -> Action:
+        """A batch came: taken once, acknowledged as often as it comes, refused where it cannot be.
+
+        Args:
+            event: It.
+            most: The most units that it may have; 0: all that there are.
+        """
         try:
             if event.peer not in self.peers:
                 raise LedgerError(f"{event.peer} takes no part in this run")
-            outcome = self.ledger.apply(event.peer, event.sequence, event.units, self.total, event.given)
+            outcome = self.ledger.apply(event.peer, event.sequence, event.units, most or self.total, event.given)
         except LedgerError as error:
             return Refuse(event.peer, event.sequence, str(error))
         if outcome == "double":
