@@ -115,22 +115,68 @@ class Post(Protocol[B_in]):
         ...
 
 
+@dataclass(frozen=True)
+class Moment:
+    """What work with a node's model may know of its machine.
+
+    Attributes:
+        step: Which, from 0; steps that only average are not counted.
+        weight: The node's mass, 1 is what it began with: before it gives some away, and with what is mixed in.
+        evictions: How many incarnations it knows to be evicted.
+        leaves: Whether what comes out is handed over to a peer, for good.
+    """
+
+    step: int
+    weight: float = 1.0
+    evictions: int = 0
+    leaves: bool = False
+
+
+@dataclass(frozen=True)
+class State(Generic[B]):
+    """What a node has learned.
+
+    Attributes:
+        model: The model, and the vectors that travel with it: the body of what is sent.
+        kept: The vectors that stay with the node; None: the protocol has none, or there are none yet.
+    """
+
+    model: B
+    kept: B | None = None
+
+    @property
+    def files(self) -> list[B]:
+        """Both, as far as they are there."""
+        return [self.model] if self.kept is None else [self.model, self.kept]
+
+
 class Labour(Protocol[B, T]):
     """Work with models. Each call begins work and returns at once; `then` is called when it is done.
 
-    `T` is what a training came to; a model that is handed out is the caller's to `release`.
+    `T` is what a training came to; what is handed out is the caller's to `release`.
     """
 
     def train(self, step: int, model: B, then: Callable[[T], None]) -> None:
         """Do a local training, beginning at a model; `step` counts trainings from 0."""
         ...
 
-    def apply(self, step: int, model: B, trained: T | None, scale: float, then: Callable[[B], None]) -> None:
-        """The model after `scale` times what a step's training did (None: as it is), as a body that can be sent."""
+    def apply(
+        self, moment: Moment, state: State[B], trained: T | None, scale: float, then: Callable[[State[B]], None]
+    ) -> None:
+        """What a node has after `scale` times what a training did (None: there was none), with a body to be sent."""
         ...
 
-    def mix(self, step: int, model: B, portions: Sequence[tuple[B, float]], then: Callable[[B], None]) -> None:
-        """The model with each portion's part of the whole mixed in, as the run's protocol does it."""
+    def mix(
+        self,
+        moment: Moment | None,
+        state: State[B],
+        portions: Sequence[tuple[B, float]],
+        then: Callable[[State[B]], None],
+    ) -> None:
+        """What a node has with each portion's part of the whole mixed in, as the run's protocol does it.
+
+        Without a moment it is a mean of models, and no vectors: the node has not begun.
+        """
         ...
 
     def hold(self, model: B) -> B:
@@ -152,6 +198,7 @@ class Snapshot(Generic[B]):
         model: The node's model, which is the body of the step's batches.
         bodies: Of publications that are still on their way, by step; the newest is among them.
         inbox: What came and is not mixed in yet, by sender and number.
+        kept: The vectors that stay with the node; None: there are none.
     """
 
     step: int
@@ -159,11 +206,17 @@ class Snapshot(Generic[B]):
     model: B
     bodies: Mapping[int, B]
     inbox: Mapping[tuple[Incarnation, int], B]
+    kept: B | None = None
+
+    @property
+    def state(self) -> State[B]:
+        """What the node had learned."""
+        return State(self.model, self.kept)
 
     @property
     def all_bodies(self) -> list[B]:
-        """Every model that it needs, each as often as it is named."""
-        return [self.model, *self.bodies.values(), *self.inbox.values()]
+        """Every file that it needs, each as often as it is named."""
+        return [*self.state.files, *self.bodies.values(), *self.inbox.values()]
 
 
 @dataclass(frozen=True)
