@@ -41,6 +41,8 @@ class Spread:
     def __init__(self) -> None:
         self._files: OrderedDict[str, _File] = OrderedDict()
         self._liars: OrderedDict[str, set[str]] = OrderedDict()
+        self._slow: set[str] = set()
+        """Whom others waited for in vain, until it reports something: nobody waits for it any more."""
 
     def asked(
         self, run: str, digest: str, node: str, now: float, *, lends: bool, reachable: Collection[str]
@@ -64,13 +66,16 @@ class Spread:
         liars = self._liars.get(run, set())
         able = [name for name in file.holders if name != node and name in reachable and name not in liars]
         is_patient = now - since < WAIT_S
-        if able and (not is_patient or len(file.told.keys() - {node}) < FED * len(able)):
+        if not is_patient:
+            self._slow |= file.seeders | file.told.keys()
+        fed, seeders = file.told.keys() - self._slow - {node}, file.seeders - self._slow - {node}
+        if able and (not is_patient or len(fed) < FED * len(able)):
             del file.waiting[node]
             file.turns += 1
             start = file.turns % len(able)
             file.told[node] = tuple([*able[start:], *able[:start]][:MOST_HOLDERS])
             return file.told[node]
-        if is_patient and (able or file.seeders - {node} or file.told.keys() - {node}):
+        if is_patient and (able or seeders or fed):
             return "wait"
         self._from_coordinator(file, node, lends=lends)
         return "grant"
@@ -109,6 +114,7 @@ class Spread:
             return [], []
         told = file.told.pop(node, ())
         file.seeders.discard(node)
+        self._slow.discard(node)
         if is_lent:
             file.holders[node] = None
         known = self._liars.setdefault(file.run, set())
@@ -120,6 +126,7 @@ class Spread:
 
     def lost(self, node: str) -> list[tuple[str, str]]:
         """A node is gone; which (node, digest) are to be answered now, because they waited for it."""
+        self._slow.discard(node)
         again = []
         for digest, file in self._files.items():
             was_needed = node in file.seeders or node in file.told

@@ -111,7 +111,7 @@ class ModelExchange(PeerModels):
                 await channel.close()
         liars.update(came.liars)
         self._rates |= came.bytes_per_s
-        log.info("a model came from other nodes", run=run, **vars(came))
+        log.debug("a model came from other nodes", run=run, **vars(came))
         return came
 
     def _channel(self, member: msg.GossipMember) -> grpc.aio.Channel:

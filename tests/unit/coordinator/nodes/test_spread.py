@@ -54,6 +54,19 @@ def test_who_has_waited_long_enough_is_sent_somewhere_in_any_case():
     assert ask(spread, "n9", 100.0 + WAIT_S) == ("n0",)
 
 
+def test_nobody_waits_twice_for_a_node_that_asks_first_and_then_does_nothing():
+    spread = Spread()
+    ask(spread, "n0")
+    assert ask(spread, "n1") == "wait"
+    assert ask(spread, "n1", WAIT_S) == "grant"
+    assert ask(spread, "n0", WAIT_S, digest="next") == "grant"
+    assert ask(spread, "n1", WAIT_S, digest="next") == "grant"  # not: wait for n0
+    assert ask(spread, "n2", WAIT_S, digest="next") == "wait"  # for n1
+    report(spread, "n0")  # it has come after all
+    assert ask(spread, "n0", WAIT_S, digest="third") == "grant"
+    assert ask(spread, "n1", WAIT_S, digest="third") == "wait"
+
+
 def test_a_node_that_is_away_or_lied_is_not_named():
     spread = Spread()
     for node in ALL[: MOST_HOLDERS + 3]:
