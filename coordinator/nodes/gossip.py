@@ -20,10 +20,10 @@ MAX_RUN = 200
 _ADDRESS = re.compile(r"[!-~]{1,253}:\d{1,5}")
 
 
-def peer_address(node: str, message: str) -> str:
+def peer_address(node: str, address: str) -> str:
     """Where peers call a node, as it says; empty where that cannot be an address: then it only calls."""
-    if not message or _ADDRESS.fullmatch(message):
-        return message
+    if not address or _ADDRESS.fullmatch(address):
+        return address
     log.warning("a node's peer address is none, it is not called", node=node)
     return ""
 

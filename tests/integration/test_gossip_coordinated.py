@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from covey.client.gossip_nodes import read_account
+from covey.client.gossip_nodes import mass_of, read_account, read_node
 from covey.testing.federation import Federation
 from covey.testing.launch.ports import free_addresses
 
@@ -61,3 +61,35 @@ def test_three_nodes_one_of_which_only_calls(tmp_path: Path) -> None:
         assert (mass["exact"], mass["live"], mass["findings"]) == (True, 3 * ONE, [])
         accounts = [read_account(federation.node_dir(index), run) for index in range(3)]
         assert all(account["edges"] for account in accounts)
+        check_views(federation, run, 6)
+
+
+def check_views(federation: Federation, run: str, steps: int) -> None:
+    """What the coordinator shows of a completed run is what its nodes have on record, and the audit says so."""
+    where = ("--data-dir", federation.coordinator_dir)
+    shown = json.loads(federation.cli("run", "show", run, "--json", *where))
+    assert (shown["steps_done"], shown["steps"], shown["model_version"]) == (steps, steps, 0)
+    assert shown["mass"] == {
+        "exact": True,
+        "live": ONE * len(federation.names),
+        "in_flight": 0,
+        "minted": ONE * len(federation.names),
+        "lost": 0,
+        "uncertain": 0,
+        "findings": [],
+    }
+    for index, part in enumerate(shown["gossip"]):
+        node = read_node(federation.node_dir(index), run)
+        assert (part["node"], part["state"], part["step"]) == (federation.names[index], "completed", steps)
+        assert part["model_sha256"] == node.model_sha256 != ""
+        assert part["weight"] == mass_of(node)
+        assert part["metrics"]["loss"] > 0
+    text = federation.cli("run", "show", run, *where)
+    assert "steps done by all" in text
+    assert "exact: " in text
+    audit = json.loads(federation.cli("run", "audit", run, "--json", *where))
+    assert audit["ok"] is True, audit
+    assert audit["statements"] >= len(federation.names)
+    assert audit["notes"] == []
+    refused = federation.cli("run", "export", run, "--to", federation.root / "m.safetensors", *where, check=False)
+    assert not (federation.root / "m.safetensors").exists(), refused
