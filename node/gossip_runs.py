@@ -18,6 +18,7 @@ from covey.errors import CoveyError, NotFound, RunFailed, SpecError
 from covey.gossip.ledger import Incarnation
 from covey.gossip.protocols.runs import require_possible
 from covey.node.gossip.folders import incarnations, run_folder
+from covey.node.gossip.orders import forget_order, keep_order, kept_orders
 from covey.node.gossip.record.database import open_record
 from covey.node.gossip.record.reader import read_facts
 from covey.node.gossip.stating import Stated, statement_of
@@ -104,7 +105,9 @@ class GossipRuns:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Begin to take part in what is handed out."""
+        """Begin to take part in what is handed out, and go on with what was before."""
+        for order in kept_orders(self._config.data_dir):
+            self._ordered(order)
         self._tasks = [asyncio.create_task(work) for work in (self._take_part(), self._state())]
         for task in self._tasks:
             task.add_done_callback(_say_failure)
@@ -135,6 +138,7 @@ class GossipRuns:
                 log.info("the coordinator ends the run", run=run, reason=reason)
                 self._runs[run].is_over = True
                 self._runs[run].stop.set()
+                forget_order(self._config.data_dir, run)
                 self._changed.set()
             case msg.Welcome():
                 self.lost()
@@ -154,6 +158,7 @@ class GossipRuns:
                 self._config.check_run(spec)
                 names = [member.name for member in order.members]
                 require_possible(spec, names, allow_path=self._config.allows_paths(spec))
+                keep_order(self._config.data_dir, order)
             except CoveyError as error:
                 self._decline(order.run, error)
                 return
@@ -163,6 +168,7 @@ class GossipRuns:
         elif known.order != order:
             log.info("the addresses of this run's nodes have changed", run=order.run)
             known.order, known.roster = order, roster_of(order)
+            keep_order(self._config.data_dir, order)
             known.stop.set()
         elif known.failure:
             known.failure = ""  # the coordinator is back, or this is its next try: so is this node's
@@ -201,8 +207,8 @@ class GossipRuns:
     def _refused(self, refusal: msg.Refusal) -> None:
         for run in self._runs.values():
             if run.told.sent_digest == refusal.update != "":
-                log.warning("the coordinator refuses a statement", run=run.order.run, reason=refusal.reason)
-                run.told.sent_digest = ""
+                log.warning("the coordinator takes no statement now", run=run.order.run, reason=refusal.reason)
+                run.told.sent_digest, run.told.content = "", None
 
     # -- taking part ------------------------------------------------------------------------------------------------
 
@@ -286,6 +292,7 @@ class GossipRuns:
             run.failure = f"{error.code}: {error}"
             return
         run.declined = f"{error.code}: {error}"
+        forget_order(self._config.data_dir, run.order.run)
         self._decline(run.order.run, error)
 
     def _has_begun(self, run: Handed) -> bool:

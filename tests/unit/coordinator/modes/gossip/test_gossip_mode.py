@@ -159,6 +159,7 @@ async def test_of_a_run_that_is_over_a_node_is_told_so(world: World) -> None:
     world.submit(mode=SPEC, count=4)
     await take_statement(world.runs, world.store, world.nodes, "ada", statement(world))
     assert sent(world, msg.Cancel) == []  # it is just being taken up
+    assert [refusal.code for refusal in sent(world, msg.Refusal)] == ["not-ready"]
     world.record.finish_run("run", "stopped", "by root", 1.0)
     await take_statement(world.runs, world.store, world.nodes, "ada", statement(world))
     assert sent(world, msg.Cancel) == [msg.Cancel("run", 0, "the run is stopped")]
