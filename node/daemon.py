@@ -82,7 +82,7 @@ async def _until_stopped(config: NodeConfig, metrics: NodeMetrics, stop: asyncio
 
 
 async def _serve(daemon: NodeDaemon, config: NodeConfig, identity: Identity, stop: asyncio.Event) -> int:
-    async with listening(identity, config.data_dir, lambda: daemon.connected):
+    async with listening(lambda: identity, config.data_dir, {"session": lambda: daemon.connected}):
         return await daemon.run(stop)
 
 

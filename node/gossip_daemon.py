@@ -11,9 +11,12 @@ import structlog
 
 from covey.errors import CoveyError, IdentityError, SpecError
 from covey.gossip.protocols.runs import require_possible
+from covey.node.gossip.metrics import GossipMetrics, figures_of
 from covey.node.gossip.record.database import Durability
 from covey.node.gossip_part import GossipPart, Terms, worker_of
+from covey.node.membership.own_certificate import OwnCertificate
 from covey.node.operator.config import IDENTITY_FOLDER, NodeConfig
+from covey.node.operator.health import listening
 from covey.node.peers.roster import Roster
 from covey.signals import told_by_signals
 from covey.spec import GossipSpec
@@ -21,8 +24,10 @@ from covey.storage.files.data_lock import held
 from covey.telemetry import configure_logging
 from covey.wire.identities.identity import Identity
 from covey.wire.listeners.connections import allow_files
+from covey.wire.listeners.metrics_server import scrapable
 
 log = structlog.get_logger(room="gossip")
+MEASURE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -75,8 +80,30 @@ async def _main(config: GossipConfig) -> int:
         config.node.check_run(config.spec)
         allow_path = config.node.allows_paths(config.spec)
         require_possible(config.spec, sorted(roster.members), allow_path=allow_path)
-        daemon = GossipDaemon(config, identity, roster)
-        return await daemon.run(stop)
+        return await _certified(config, identity, roster, stop)
+
+
+async def _certified(config: GossipConfig, identity: Identity, roster: Roster, stop: asyncio.Event) -> int:
+    """Take part with a certificate that may be issued again meanwhile, and can be asked for health and metrics."""
+    folder, metrics = config.node.data_dir / IDENTITY_FOLDER, GossipMetrics()
+
+    def shown(newest: Identity) -> None:
+        metrics.certificate_expiry.set(newest.expires_at)
+
+    certificate = OwnCertificate(folder, identity, shown)
+    shown(identity)
+    daemon = GossipDaemon(config, certificate, roster, metrics)
+    beside = [asyncio.create_task(certificate.keep()), asyncio.create_task(daemon.measure())]
+    try:
+        async with (
+            scrapable(metrics.registry, config.node.metrics, folder),
+            listening(lambda: certificate.newest, config.node.data_dir, {"peers": daemon.has_peers}, "gossip"),
+        ):
+            return await daemon.run(stop)
+    finally:
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
 
 
 class GossipDaemon:
@@ -84,17 +111,17 @@ class GossipDaemon:
 
     Args:
         config: What it was told.
-        identity: Its keys and certificate.
+        certificate: Its keys and certificate.
         roster: Who takes part.
+        metrics: Is shown how the node is.
     """
 
-    def __init__(self, config: GossipConfig, identity: Identity, roster: Roster) -> None:
-        self._config, self._identity, self._roster = config, identity, roster
-        self._worker = worker_of(config.node, identity.name, config.node.data_dir)
-
-    async def run(self, stop: asyncio.Event) -> int:
-        """Take part; the exit code."""
-        config = self._config
+    def __init__(
+        self, config: GossipConfig, certificate: OwnCertificate, roster: Roster, metrics: GossipMetrics
+    ) -> None:
+        self._metrics, identity = metrics, certificate.newest
+        restarts = metrics.worker_restarts
+        self._worker = worker_of(config.node, identity.name, config.node.data_dir, restarts.inc)
         terms = Terms(
             config.node,
             config.spec,
@@ -105,12 +132,30 @@ class GossipDaemon:
             config.rejoins,
             config.stays,
         )
+        self._part = GossipPart(terms, identity, roster, self._worker, lambda: certificate.newest)
+
+    async def run(self, stop: asyncio.Event) -> int:
+        """Take part; the exit code."""
         try:
-            how = await GossipPart(terms, self._identity, self._roster, self._worker).run(stop)
+            how = await self._part.run(stop)
         finally:
             await self._worker.stop()
         log.info("stopped", how=how)
         return 1 if how in ("evicted", "retired") else 0
+
+    def has_peers(self) -> bool:
+        """Whether there is a link to a peer, or none is needed any more."""
+        actor, network = self._part.actor, self._part.network
+        return network is not None and (bool(network.connected) or (actor is not None and actor.is_done))
+
+    async def measure(self) -> None:
+        """Show how the node is, every second until cancelled."""
+        while True:
+            await asyncio.sleep(MEASURE_S)
+            actor, network = self._part.actor, self._part.network
+            if actor is not None and network is not None and actor.has_begun:
+                links = len(network.connected), network.quality()
+                self._metrics.show(figures_of(actor.executor, *links, actor.measured))
 
 
 def spec_of(path: Path) -> GossipSpec:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import structlog
 
 from covey.errors import SpecError, StoreError
 from covey.gossip.ledger import Incarnation
+from covey.gossip.protocols.dynamics import Dynamics
 from covey.gossip.protocols.runs import planner_of
-from covey.layout import Layout
+from covey.layout import FLOAT32_BYTES, Layout
 from covey.node.gossip.actor import GossipActor, Surroundings
-from covey.node.gossip.folders import Residence, reside
+from covey.node.gossip.folders import Residence, joins_with, reside
 from covey.node.gossip.receipts import Receipts
 from covey.node.gossip.record.database import Durability
 from covey.node.gossip.record.reader import digests_of, read_receipts, read_saved, write_first
@@ -71,10 +73,20 @@ class GossipPart:
         identity: The node's keys and certificate.
         roster: Who takes part.
         worker: Does what is done with tensors.
+        newest: Gives the identity as it is now; None: `identity`, for good.
     """
 
-    def __init__(self, terms: Terms, identity: Identity, roster: Roster, worker: WorkerSupervisor) -> None:
+    def __init__(
+        self,
+        terms: Terms,
+        identity: Identity,
+        roster: Roster,
+        worker: WorkerSupervisor,
+        newest: Callable[[], Identity] | None = None,
+    ) -> None:
         self._terms, self._identity, self._roster, self._worker = terms, identity, roster, worker
+        self._newest = newest
+        self.actor: GossipActor | None = None
         self.network: PeerNetwork | None = None
         """The wire, while the actor is at work."""
 
@@ -106,15 +118,15 @@ class GossipPart:
         kept = await asyncio.to_thread(read_receipts, home.engine, home.facts.me)
         receipts = Receipts(home.facts.me, Notary(self._identity, home.facts.name), kept)
         actor = GossipActor(self._surroundings(home, files, receipts), stays=self._terms.stays)
-        network = PeerNetwork(self._settings(home, receipts), files, actor)
+        network = PeerNetwork(self._settings(home, receipts), files, actor, holdings=actor.shelf)
         try:
             await network.start()
-            self.network = network
+            self.actor, self.network = actor, network
             for notice in notices:
                 await network.hub.notified(notice, "the coordinator")
-            return await actor.run(network, stop)
+            return await actor.run(network, stop, network)
         finally:
-            self.network = None
+            self.actor = self.network = None
             await network.stop()
 
     async def _prepared(self, home: Residence, files: ArtifactFiles) -> Residence:
@@ -154,10 +166,9 @@ class GossipPart:
 
     def _surroundings(self, home: Residence, files: ArtifactFiles, receipts: Receipts) -> Surroundings:
         terms, facts, spec = self._terms, home.facts, self._terms.spec
-        if facts.first is None:
-            raise StoreError("the run's first model is not on record")
         names = [peer.node for peer in facts.peers]
-        course = Course(spec.name, spec, facts.layout, names.index(facts.me.node), len(names), facts.first.size_bytes)
+        body_bytes, kept_bytes = self._sizes(home)
+        course = Course(spec.name, spec, facts.layout, names.index(facts.me.node), len(names), body_bytes, kept_bytes)
         sites = {member.name: member.site for member in self._roster.members.values() if member.site}
         planner = planner_of(spec, sites, allow_path=terms.node.allows_paths(spec))
         return Surroundings(
@@ -173,22 +184,30 @@ class GossipPart:
             terms.durability,
         )
 
+    def _sizes(self, home: Residence) -> tuple[int, int]:
+        """Of each body, and of the file of the vectors that stay, in bytes."""
+        terms, first, layout = self._terms, home.facts.first, Layout.from_json(home.facts.layout)
+        if first is None:
+            raise StoreError("the run's first model is not on record")
+        dynamics = Dynamics.of(terms.spec.gossip, allow_path=terms.node.allows_paths(terms.spec))
+        kept_bytes = FLOAT32_BYTES * layout.part("model").numel * len(dynamics.keeps)
+        return first.size_bytes + layout.behind_bytes(len(dynamics.travels)), kept_bytes
+
     def _settings(self, home: Residence, receipts: Receipts) -> PeerSettings:
         facts, terms = home.facts, self._terms
-        if facts.first is None:
-            raise StoreError("the run's first model is not on record")
         digest = hashlib.sha256(facts.spec.encode()).hexdigest()
-        part = Part(facts.me, facts.name, digest, facts.minted)
+        part = Part(facts.me, facts.name, digest, facts.minted, joins_with(terms.spec))
         return PeerSettings(
             part,
             self._identity,
             self._roster,
             home.folder.parent,
-            facts.first.size_bytes,
+            self._sizes(home)[0],
             receipts,
             terms.listen,
             _known(facts.peers, home),
             relay=terms.relay,
+            newest=self._newest,
         )
 
 
@@ -201,18 +220,22 @@ def _known(peers: tuple[Incarnation, ...], home: Residence) -> tuple[Incarnation
     return tuple({*peers, *exchange.peers, *exchange.departed, *exchange.ledger.evicted})
 
 
-def worker_of(node: NodeConfig, name: str, folder: Path) -> WorkerSupervisor:
+def worker_of(
+    node: NodeConfig, name: str, folder: Path, on_replaced: Callable[[], None] = lambda: None
+) -> WorkerSupervisor:
     """A worker for one node's parts in gossip runs.
 
     Args:
         node: The node's settings.
         name: The node's.
         folder: For the worker's private files.
+        on_replaced: Told when one takes the place of one that died.
     """
     return WorkerSupervisor(
         folder,
         device=node.device,
         log_format=node.log_format,
+        on_replaced=on_replaced,
         stall_s=node.settings.limits.stall_s,
         log_name=f"the log of node {name}",
         confinement=node.confinement,

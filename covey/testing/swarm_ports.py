@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from covey.gossip.ledger import Batch, Incarnation
 from covey.gossip.push_sum import events as ev
-from covey.node.gossip.ports import Clock, Labour, Noted, Post, Record, Said, Saved, Snapshot
+from covey.node.gossip.ports import Clock, Labour, Moment, Noted, Post, Record, Said, Saved, Snapshot, State
 from covey.node.gossip.state import machine_from_text, machine_to_text
 
 Vector = npt.NDArray[np.floating[Any]]
@@ -127,9 +127,14 @@ class VectorLabour(Labour[Vector, tuple[int, Vector]]):
 
     @override
     def apply(
-        self, step: int, model: Vector, trained: tuple[int, Vector] | None, scale: float, then: Callable[[Vector], None]
+        self,
+        moment: Moment,
+        state: State[Vector],
+        trained: tuple[int, Vector] | None,
+        scale: float,
+        then: Callable[[State[Vector]], None],
     ) -> None:
-        self.queue.append(lambda: then(self._after(model, trained, scale)))
+        self.queue.append(lambda: then(State(self._after(state.model, trained, scale))))
 
     def _after(self, model: Vector, trained: tuple[int, Vector] | None, scale: float) -> Vector:
         if trained is None:
@@ -142,13 +147,18 @@ class VectorLabour(Labour[Vector, tuple[int, Vector]]):
 
     @override
     def mix(
-        self, step: int, model: Vector, portions: Sequence[tuple[Vector, float]], then: Callable[[Vector], None]
+        self,
+        moment: Moment | None,
+        state: State[Vector],
+        portions: Sequence[tuple[Vector, float]],
+        then: Callable[[State[Vector]], None],
     ) -> None:
         def work() -> None:
+            model = state.model
             mixed = model * (1 - sum(part for _, part in portions))
             for other, part in portions:
                 mixed = mixed + other * part
-            then(mixed.astype(model.dtype))
+            then(State(mixed.astype(model.dtype)))
 
         self.queue.append(work)
 

@@ -15,6 +15,7 @@ from covey.gossip.planning import Planner
 from covey.gossip.push_sum import events as ev
 from covey.gossip.push_sum.machine import PushSum, PushSumPolicy
 from covey.node.gossip.executor import Executor, Ports
+from covey.node.gossip.ports import State
 from covey.node.gossip.state import progress
 from covey.testing.swarm_ports import Disk, Message, SwarmClock, SwarmPost, Training, Vector, VectorLabour, no_training
 
@@ -36,7 +37,7 @@ class VirtualNode:
         self._notices: list[ev.PeerJoined | ev.PeerEvicted | ev.PeerLeft] = []
         self.disk = Disk(swarm.has_slow_disks)
         self.labour = VectorLabour(me.node, swarm.training)
-        self.executor = Executor(self.fresh(), z.copy(), self._ports(), self._ended)
+        self.executor = Executor(self.fresh(), State(z.copy()), self._ports(), self._ended)
 
     def fresh(self) -> PushSum:
         """Its machine, as it begins."""
@@ -211,13 +212,13 @@ class VirtualSwarm:
                 applied = leaver.ledger.into.get(me, InEdge()).sequence
                 node.notice(ev.PeerLeft(leaver.me, applied, 0.0))
 
-    def join(self, me: Incarnation, z: Vector) -> None:
-        """A node joins with a model, and mass of its own."""
+    def join(self, me: Incarnation, z: Vector, minted: int = ONE) -> None:
+        """A node joins with a model, and mass of its own, or with none: then it asks for some."""
         peers = [*self.nodes, me]
-        self.nodes[me] = VirtualNode(self, me, z, peers, ONE)
+        self.nodes[me] = VirtualNode(self, me, z, peers, minted)
         for node in self.nodes.values():
             if node.me != me:
-                node.notice(ev.PeerJoined(me, ONE, 0.0))
+                node.notice(ev.PeerJoined(me, minted, 0.0))
         self.nodes[me].executor.begin()
         for node in self.up:
             node.heartbeat()

@@ -99,10 +99,15 @@ def reside(
     founders = tuple(map(Incarnation, sorted(peers)))
     me = Incarnation(node, number)
     others = tuple(peer for peer in founders if peer.node != node)
-    minted = ONE if number == 1 else 0
+    minted = ONE if number == 1 else joins_with(spec)
     facts = RunFacts(name, spec.to_json(), me, tuple(sorted((*others, me))), minted)
     create_record(folder / str(number), lambda engine: write_facts(engine, facts))
     return _opened(folder / str(number))
+
+
+def joins_with(spec: GossipSpec) -> int:
+    """The units that a node begins with whose earlier incarnation was evicted."""
+    return ONE if spec.gossip.join == "mint" else 0
 
 
 def _opened(folder: Path) -> Residence:

@@ -15,6 +15,7 @@ from covey.artifact import Artifact
 from covey.gossip.ledger import Batch, Incarnation
 from covey.gossip.push_sum.events import (
     Arrived,
+    HalfAsked,
     PeerEvicted,
     PeerJoined,
     PeerLeft,
@@ -23,11 +24,12 @@ from covey.gossip.push_sum.events import (
     Progressed,
 )
 from covey.gossip.push_sum.machine import PushSum
+from covey.node.models.newest import JoinedModel
 
 B = TypeVar("B")
 B_in = TypeVar("B_in", contravariant=True)
 T = TypeVar("T")
-Said = Progressed | PeerLeft
+Said = Progressed | PeerLeft | HalfAsked
 """What a node says to a peer beside batches; each is said again, so one that is lost does no harm."""
 Heard = Said | PeerJoined | PeerSuspected | PeerTrusted | PeerEvicted
 """What the wire has to tell: what a peer said, and what is known of it."""
@@ -56,6 +58,19 @@ class Peers(Protocol):
         Raises:
             TransferError: It broke off, or there is no connection; sent again, it goes on.
             LedgerError: The peer refuses this batch; the message has its reason.
+        """
+        ...
+
+
+class ModelSource(Protocol):
+    """Where a node that joins has a model from; `covey.node.peers.network.PeerNetwork`."""
+
+    async def bring_model(self) -> JoinedModel:
+        """A peer's newest model, chunk by chunk from all peers that have it.
+
+        Raises:
+            TransferError: There is none to be had.
+            StoreError: The disk is full, or refuses.
         """
         ...
 
@@ -100,22 +115,68 @@ class Post(Protocol[B_in]):
         ...
 
 
+@dataclass(frozen=True)
+class Moment:
+    """What work with a node's model may know of its machine.
+
+    Attributes:
+        step: Which, from 0; steps that only average are not counted.
+        weight: The node's mass, 1 is what it began with: before it gives some away, and with what is mixed in.
+        evictions: How many incarnations it knows to be evicted.
+        leaves: Whether what comes out is handed over to a peer, for good.
+    """
+
+    step: int
+    weight: float = 1.0
+    evictions: int = 0
+    leaves: bool = False
+
+
+@dataclass(frozen=True)
+class State(Generic[B]):
+    """What a node has learned.
+
+    Attributes:
+        model: The model, and the vectors that travel with it: the body of what is sent.
+        kept: The vectors that stay with the node; None: the protocol has none, or there are none yet.
+    """
+
+    model: B
+    kept: B | None = None
+
+    @property
+    def files(self) -> list[B]:
+        """Both, as far as they are there."""
+        return [self.model] if self.kept is None else [self.model, self.kept]
+
+
 class Labour(Protocol[B, T]):
     """Work with models. Each call begins work and returns at once; `then` is called when it is done.
 
-    `T` is what a training came to; a model that is handed out is the caller's to `release`.
+    `T` is what a training came to; what is handed out is the caller's to `release`.
     """
 
     def train(self, step: int, model: B, then: Callable[[T], None]) -> None:
         """Do a local training, beginning at a model; `step` counts trainings from 0."""
         ...
 
-    def apply(self, step: int, model: B, trained: T | None, scale: float, then: Callable[[B], None]) -> None:
-        """The model after `scale` times what a step's training did (None: as it is), as a body that can be sent."""
+    def apply(
+        self, moment: Moment, state: State[B], trained: T | None, scale: float, then: Callable[[State[B]], None]
+    ) -> None:
+        """What a node has after `scale` times what a training did (None: there was none), with a body to be sent."""
         ...
 
-    def mix(self, step: int, model: B, portions: Sequence[tuple[B, float]], then: Callable[[B], None]) -> None:
-        """The model with each portion's part of the whole mixed in, as the run's protocol does it."""
+    def mix(
+        self,
+        moment: Moment | None,
+        state: State[B],
+        portions: Sequence[tuple[B, float]],
+        then: Callable[[State[B]], None],
+    ) -> None:
+        """What a node has with each portion's part of the whole mixed in, as the run's protocol does it.
+
+        Without a moment it is a mean of models, and no vectors: the node has not begun.
+        """
         ...
 
     def hold(self, model: B) -> B:
@@ -137,6 +198,7 @@ class Snapshot(Generic[B]):
         model: The node's model, which is the body of the step's batches.
         bodies: Of publications that are still on their way, by step; the newest is among them.
         inbox: What came and is not mixed in yet, by sender and number.
+        kept: The vectors that stay with the node; None: there are none.
     """
 
     step: int
@@ -144,11 +206,17 @@ class Snapshot(Generic[B]):
     model: B
     bodies: Mapping[int, B]
     inbox: Mapping[tuple[Incarnation, int], B]
+    kept: B | None = None
+
+    @property
+    def state(self) -> State[B]:
+        """What the node had learned."""
+        return State(self.model, self.kept)
 
     @property
     def all_bodies(self) -> list[B]:
-        """Every model that it needs, each as often as it is named."""
-        return [self.model, *self.bodies.values(), *self.inbox.values()]
+        """Every file that it needs, each as often as it is named."""
+        return [*self.state.files, *self.bodies.values(), *self.inbox.values()]
 
 
 @dataclass(frozen=True)

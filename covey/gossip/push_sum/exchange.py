@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from covey.errors import LedgerError
@@ -42,6 +42,9 @@ class Exchange:
         is_met: Whether the peers were heard already.
     """
 
+    askers: frozenset[Incarnation] | set[Incarnation] = frozenset()
+    """Who joined without mass and asked for half of this node's. Of the class where nobody did, as in older records."""
+
     def __init__(
         self, me: Incarnation, peers: Iterable[Incarnation], minted: int, total: int, *, is_met: bool = False
     ) -> None:
@@ -79,6 +82,16 @@ class Exchange:
         self.published |= dict.fromkeys((batch.peer for batch in batches), step)
         self.has_news = self.has_news and not batches
         return batches
+
+    def asked_for_half(self, peer: Incarnation) -> None:
+        """A peer asks for half of the mass. Only an incarnation that joined does, and it gets it only once."""
+        if peer in self.peers and peer.number > 1 and peer not in self.ledger.out:
+            self.askers = {*self.askers, peer}
+
+    def asker(self) -> Incarnation | None:
+        """Who is to get half of the mass with the next publication; None: nobody."""
+        askers = [peer for peer in self.askers if peer not in self.ledger.out and self.is_usable(peer)]
+        return min(askers, default=None)
 
     def send(self, peer: Incarnation) -> Send:
         """The batch on its way to a peer, to be sent (again)."""
@@ -130,13 +143,19 @@ class Exchange:
         self.has_news = True
         return Accept(event.peer, event.sequence)
 
-    def is_awaited(self, sender: Incarnation, step: int) -> bool:
-        """Whether what a peer sends in a step is still to come."""
+    def is_awaited(self, sender: Incarnation, step: int, *, also_silent: bool = False) -> bool:
+        """Whether what a peer sends in a step is still to come; of one that is silent, nothing is unless so asked."""
         peer = self.peers.get(sender)
-        if peer is None or not peer.is_trusted or peer.newest_step >= step:
+        if peer is None or not (peer.is_trusted or also_silent) or peer.newest_step >= step:
             return False
         had = self.ledger.into.get(sender, InEdge())
         return not (peer.step >= step and had.sequence >= peer.sequence)
+
+    def only_mutual(self, due: Collection[Portion], step: int, partners: Collection[Incarnation]) -> list[Portion]:
+        """Those that partners of a step sent in it; the mass of the others stays here, with no model."""
+        others = {portion for portion in due if portion.step != step or portion.source not in partners}
+        self.pending = [portion for portion in self.pending if portion not in others]
+        return [portion for portion in due if portion not in others]
 
     # -- peers ------------------------------------------------------------------------------------------------------
 

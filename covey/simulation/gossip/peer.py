@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 from typing_extensions import override
 
@@ -15,21 +13,12 @@ from covey.gossip.planning import Planner
 from covey.gossip.push_sum import events as ev
 from covey.gossip.push_sum.machine import PushSum
 from covey.node.gossip.executor import Executor, Ports
-from covey.node.gossip.ports import Clock, Labour, Noted, Post, Record, Said, Snapshot
+from covey.node.gossip.ports import Clock, Labour, Moment, Noted, Post, Record, Said, Snapshot, State
 from covey.simulation.gossip.models import Model, ModelFolder
 from covey.simulation.gossip.timeline import Timeline
+from covey.simulation.gossip.workers import Workers
 from covey.worker.jobs.mixtures import MixJob, MixResult, Portion
 from covey.worker.jobs.training import TrainJob, TrainResult
-
-
-class Workers(Protocol):
-    """Where the work with tensors is done."""
-
-    async def train(self, job: TrainJob) -> TrainResult:
-        """Train."""
-
-    async def mix(self, job: MixJob) -> MixResult:
-        """Mix."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +30,11 @@ class World:
         workers: Where work is done.
         planner: The run's topology and mixing weights.
         models: Where models are kept.
+        changes: Where what training did is kept, until it is applied.
         layout: The run's, as JSON.
         spec_json: The run.
         send: Puts a message on its way: from, to, what is to be told, and the model that goes with it.
-        train_job: (node, step, base, scratch) -> the job.
+        train_job: (node, step, base, the files of the parts) -> the job.
         ended: Told when a node's part is over.
     """
 
@@ -52,10 +42,11 @@ class World:
     workers: Workers
     planner: Planner
     models: ModelFolder
+    changes: ModelFolder
     layout: str
     spec_json: str
     send: Callable[[Incarnation, Incarnation, ev.Event, Model | None], None]
-    train_job: Callable[[str, int, Path, Path], TrainJob]
+    train_job: Callable[[str, int, Path, Mapping[str, Path]], TrainJob]
     ended: Callable[[VirtualPeer], None]
 
 
@@ -125,19 +116,18 @@ class VirtualLabour(Labour[Model, TrainResult]):
     Args:
         node: Whose.
         world: Where it is done.
-        scratch: A folder of the node's own.
         speed: How many steps of training it does in a unit of time.
     """
 
-    def __init__(self, node: str, world: World, scratch: Path, speed: float) -> None:
-        self._node, self._world, self._scratch, self._speed = node, world, scratch, speed
+    def __init__(self, node: str, world: World, speed: float) -> None:
+        self._node, self._world, self._speed = node, world, speed
         self.loss: float | None = None
         """Of the newest training."""
 
     @override
     def train(self, step: int, model: Model, then: Callable[[TrainResult], None]) -> None:
-        job = self._world.train_job(self._node, step, model.path, self._scratch)
-        work = asyncio.create_task(self._world.workers.train(job))
+        files = {part: self._world.changes.new() for part in ("model", "buffers")}
+        work = self._world.workers.train(self._world.train_job(self._node, step, model.path, files))
 
         def has_trained(result: TrainResult) -> None:
             total = result.metrics.get("loss")
@@ -148,39 +138,67 @@ class VirtualLabour(Labour[Model, TrainResult]):
 
     @override
     def apply(
-        self, step: int, model: Model, trained: TrainResult | None, scale: float, then: Callable[[Model], None]
+        self,
+        moment: Moment,
+        state: State[Model],
+        trained: TrainResult | None,
+        scale: float,
+        then: Callable[[State[Model]], None],
     ) -> None:
         files = {part.name: part.path for part in trained.parts} if trained is not None else {}
         change, buffers = files.get("model"), files.get("buffers")
-        self._make(replace(self._job(step, model), change=change, scale=scale, buffers=buffers), then)
+
+        def applied(state: State[Model]) -> None:
+            for path in files.values():
+                self._world.changes.drop(path)
+            then(state)
+
+        job = replace(self._job(moment, state), applies=True, change=change, scale=scale, buffers=buffers)
+        self._make(job, state, applied)
 
     @override
     def mix(
-        self, step: int, model: Model, portions: Sequence[tuple[Model, float]], then: Callable[[Model], None]
+        self,
+        moment: Moment | None,
+        state: State[Model],
+        portions: Sequence[tuple[Model, float]],
+        then: Callable[[State[Model]], None],
     ) -> None:
         mixed = tuple(Portion(other.path, part) for other, part in portions)
-        self._make(replace(self._job(step, model), portions=mixed), then)
+        self._make(replace(self._job(moment, state), portions=mixed), state, then)
 
-    def _job(self, step: int, model: Model) -> MixJob:
-        """A job that begins with a model, and changes nothing."""
-        world = self._world
+    def _job(self, moment: Moment | None, state: State[Model]) -> MixJob:
+        """A job that begins with what the node has, and changes nothing."""
+        world, now = self._world, moment or Moment(0)
         return MixJob(
             world.layout,
-            model.path,
+            state.model.path,
             world.models.new(),
-            spec_json=world.spec_json,
-            step=step,
+            spec_json=world.spec_json if moment is not None else "",
+            step=now.step,
             allow_path=True,
+            kept=state.kept.path if state.kept is not None else None,
+            out_kept=world.models.new(),
+            weight=now.weight,
+            evictions=now.evictions,
+            leaves=now.leaves,
             synced=False,
         )
 
-    def _make(self, job: MixJob, then: Callable[[Model], None]) -> None:
-        work = asyncio.create_task(self._world.workers.mix(job))
+    def _make(self, job: MixJob, state: State[Model], then: Callable[[State[Model]], None]) -> None:
+        models = self._world.models
 
-        def mixed(result: MixResult) -> None:
-            then(Model(job.out, result.model_sha256))
+        def has_mixed(result: MixResult) -> None:
+            kept = state.kept.hold() if state.kept is not None else None
+            if job.out_kept is not None and result.kept is not None:
+                if kept is not None:
+                    kept.release()
+                kept = models.model(job.out_kept, "")
+            elif job.out_kept is not None:
+                models.drop(job.out_kept)
+            then(State(models.model(job.out, result.model_sha256), kept))
 
-        self._world.timeline.after(0.0, mixed, work)
+        self._world.timeline.after(0.0, has_mixed, self._world.workers.mix(job))
 
     @override
     def hold(self, model: Model) -> Model:
@@ -198,15 +216,14 @@ class VirtualPeer:
         machine: Its machine.
         model: What it begins with.
         world: What it shares with the others.
-        scratch: A folder of its own.
         speed: How many steps of training it does in a unit of time.
     """
 
-    def __init__(self, machine: PushSum, model: Model, world: World, scratch: Path, speed: float) -> None:
-        self.labour = VirtualLabour(machine.me.node, world, scratch, speed)
+    def __init__(self, machine: PushSum, model: Model, world: World, speed: float) -> None:
+        self.labour = VirtualLabour(machine.me.node, world, speed)
         post, clock = VirtualPost(machine.me, world), VirtualClock(world.timeline)
         ports = Ports(post, self.labour, NoRecord(), clock, world.planner)
-        self.executor = Executor(machine, model, ports, lambda: world.ended(self))
+        self.executor = Executor(machine, State(model), ports, lambda: world.ended(self))
 
     @property
     def me(self) -> Incarnation:

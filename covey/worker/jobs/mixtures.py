@@ -27,7 +27,7 @@ class MixJob:
     out: Path
     portions: tuple[Portion, ...] = ()
     change: Path | None = None
-    """What local training did: raw float32 `[d]`; then there are no portions."""
+    """What local training did: raw float32 `[d]`; None: there was none."""
     scale: float = 1.0
     buffers: Path | None = None
     """The buffers after local training, raw; None: those of the base."""
@@ -37,6 +37,18 @@ class MixJob:
     """From 0."""
     allow_path: bool = False
     """Whether the protocol may be named by an import path."""
+    applies: bool = False
+    """Whether it makes what is sent, after training or without one; else it mixes in what came."""
+    kept: Path | None = None
+    """The vectors that stay with the node: raw float32, one after the other; None: there are none yet."""
+    out_kept: Path | None = None
+    """Where to write them anew; None: the protocol keeps none."""
+    weight: float = 1.0
+    """The node's mass: before it gives some away, and with what is mixed in."""
+    evictions: int = 0
+    """How many incarnations it knows to be evicted."""
+    leaves: bool = False
+    """Whether what is made is handed over to a peer, for good."""
     synced: bool = True
     """Whether the file must survive a power cut: then the job waits for the disk."""
 
@@ -51,3 +63,5 @@ class MixResult:
     """How far it is from the base: the Euclidean norm of the difference of the parameters."""
     refused: tuple[int, ...] = ()
     """Positions of portions that are no finite models of this run: their shares stayed with the base."""
+    kept: ArtifactField | None = None
+    """Of the vectors that stay with the node; None: they are as they were."""
