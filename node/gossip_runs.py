@@ -334,7 +334,7 @@ class GossipRuns:
             log.warning("how far this node is cannot be stated", run=run.order.run, reason=str(error))
             return
         content = replace(statement, number=1, at=0.0)
-        if content == told.content and not statement.steps:
+        if content == told.content:
             return
         told.content, told.sent = content, (statement.incarnation, statement.number)
         raw = statement.to_bytes()
