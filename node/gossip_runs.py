@@ -52,8 +52,6 @@ class Told:
     step: int = 0
     sent_digest: str = ""
     """Of the statement that is unanswered; empty: there is none."""
-    sent: tuple[int, int] = (0, 0)
-    """Incarnation and number of the newest one that was sent."""
     content: object = None
     """Of the newest one that was sent, without its number and time."""
     began: float = 0.0
@@ -200,9 +198,9 @@ class GossipRuns:
             return
         told = run.told
         told.incarnation, told.number, told.step = receipt.incarnation, receipt.number, receipt.step
-        told.sent_digest = ""
-        if (receipt.incarnation, receipt.number) != told.sent:  # another number was the next one
+        if receipt.update != told.sent_digest:  # another one was to come next
             told.due, told.content = 0.0, None
+        told.sent_digest = ""
 
     def _refused(self, refusal: msg.Refusal) -> None:
         for run in self._runs.values():
@@ -336,7 +334,7 @@ class GossipRuns:
         content = replace(statement, number=1, at=0.0)
         if content == told.content:
             return
-        told.content, told.sent = content, (statement.incarnation, statement.number)
+        told.content = content
         raw = statement.to_bytes()
         told.sent_digest = hashlib.sha256(raw).hexdigest()
         self._link.send(msg.GossipSaid(run.order.run, raw, self._identity.signing_key.sign(raw)))

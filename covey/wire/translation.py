@@ -191,6 +191,6 @@ _READ: dict[str, Callable[[Any], msg.CoordinatorMessage]] = {
     "cancel": lambda m: msg.Cancel(m.run, m.round, m.reason),
     "goodbye": lambda m: msg.Goodbye(m.code, m.reason),
     "gossip": _order_from,
-    "gossip_receipt": lambda m: msg.GossipReceipt(m.run, m.incarnation, m.number, m.step),
+    "gossip_receipt": lambda m: msg.GossipReceipt(m.run, m.incarnation, m.number, m.step, m.update),
     "gossip_notice": lambda m: msg.GossipNotice(m.run, bytes(m.statement), bytes(m.signature), bytes(m.certificate)),
 }
