@@ -42,7 +42,7 @@ from covey.errors import NotFound
 from covey.protos import admin_pb2 as pb
 
 if TYPE_CHECKING:
-    from covey.client.gossip_parts import GossipView
+    from covey.client.reading.gossip_parts import GossipView
     from covey.client.replay import ReplayReport
     from covey.wire.identities.identity import Identity
 
@@ -201,7 +201,7 @@ class Connection:
 
     def gossip(self, run: RunName) -> GossipView:
         """What the nodes of a gossip run stated of their parts, and what their accounts come to."""
-        from covey.client.gossip_parts import view_of
+        from covey.client.reading.gossip_parts import view_of
 
         return view_of(self._loop.iterate(paging.gossip_parts(self._reading(), run_id(run))))
 

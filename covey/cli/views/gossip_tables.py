@@ -13,7 +13,7 @@ from covey.gossip.mass import weight
 
 if TYPE_CHECKING:
     from covey.client.experiments.gossip import GossipOutcome
-    from covey.client.gossip_parts import GossipView
+    from covey.client.reading.gossip_parts import GossipView
     from covey.gossip.audit import MassAudit
 
 PEERS_SHOWN = 32

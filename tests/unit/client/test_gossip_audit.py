@@ -9,7 +9,7 @@ import pytest
 
 from covey.client.audit.gossip import check_gossip
 from covey.client.audit.rows import AuditedRun
-from covey.client.gossip_parts import view_of
+from covey.client.reading.gossip_parts import view_of
 from covey.gossip.mass import ONE
 from covey.protos import admin_pb2 as pb
 from covey.wire.identities.gossip_statement import EdgeStatement, GossipStatement, PartState, StepStatement
