@@ -12,6 +12,7 @@ import structlog
 
 from covey.errors import CoveyError, IdentityError, SpecError, StoreError
 from covey.gossip.ledger import Incarnation
+from covey.gossip.protocols.encoding import is_encoded
 from covey.gossip.protocols.runs import planner_of, require_possible
 from covey.layout import Layout
 from covey.node.gossip.actor import GossipActor, Surroundings
@@ -201,6 +202,7 @@ class GossipDaemon:
         facts, config = home.facts, self._config
         if facts.first is None:
             raise StoreError("the run's first model is not on record")
+        whole = facts.first.size_bytes  # also where bodies are encoded: a node that leaves sends its model as it is
         digest = hashlib.sha256(facts.spec.encode()).hexdigest()
         part = Part(facts.me, facts.name, digest, facts.minted)
         return PeerSettings(
@@ -208,7 +210,7 @@ class GossipDaemon:
             self._identity,
             self._roster,
             home.folder.parent,
-            facts.first.size_bytes,
+            range(1 if is_encoded(config.spec) else whole, whole + 1),
             receipts,
             config.listen,
             _known(facts.peers, home),

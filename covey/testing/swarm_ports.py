@@ -5,6 +5,7 @@ What a node has on its disk is kept apart from what it has in memory, so that a 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -115,10 +116,11 @@ class VectorLabour(Labour[Vector, tuple[int, Vector]]):
     Args:
         node: Whose.
         training: What a step does to a model.
+        codec: What becomes of a model where it is sent; None: nothing.
     """
 
-    def __init__(self, node: str, training: Training) -> None:
-        self._node, self._training = node, training
+    def __init__(self, node: str, training: Training, codec: Callable[[Vector], Vector] | None = None) -> None:
+        self._node, self._training, self._codec = node, training, codec
         self.queue: deque[Callable[[], None]] = deque()
 
     @override
@@ -127,9 +129,23 @@ class VectorLabour(Labour[Vector, tuple[int, Vector]]):
 
     @override
     def apply(
-        self, step: int, model: Vector, trained: tuple[int, Vector] | None, scale: float, then: Callable[[Vector], None]
+        self,
+        step: int,
+        model: Vector,
+        trained: tuple[int, Vector] | None,
+        scale: float,
+        given: float,
+        then: Callable[[Vector, Vector], None],
     ) -> None:
-        self.queue.append(lambda: then(self._after(model, trained, scale)))
+        def work() -> None:
+            made = self._after(model, trained, scale)
+            if self._codec is None or not 0 < given < math.inf:
+                then(made, made)
+                return
+            body = self._codec(made)
+            then(made + given * (made - body), body)
+
+        self.queue.append(work)
 
     def _after(self, model: Vector, trained: tuple[int, Vector] | None, scale: float) -> Vector:
         if trained is None:

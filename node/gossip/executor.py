@@ -6,6 +6,7 @@ what has to survive is then given to the record, and a peer is answered when the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -166,8 +167,8 @@ class Executor(Generic[B, T]):
                 planner, averaging = self._ports.planner, self.machine.policy.averaging
                 planner = planner.averaging if averaging.is_round(step) else planner
                 self.take(planner.plan(step, self.me, peers))
-            case act.Publish(step=step, batches=batches):
-                self._apply(step, batches)
+            case act.Publish(step=step, batches=batches, kept=kept):
+                self._apply(step, batches, kept)
             case act.Mix(step=step, kept=kept, portions=portions):
                 self._mix(step, kept, portions)
             case act.Send(batch=batch, step=step):
@@ -248,13 +249,19 @@ class Executor(Generic[B, T]):
         mixed = self._made(lambda _: self.take(ev.Mixed(step, self._ports.clock.now())))
         self._ports.labour.mix(step, self.model, parts, mixed)
 
-    def _apply(self, step: int, batches: tuple[Batch, ...]) -> None:
+    def _apply(self, step: int, batches: tuple[Batch, ...], kept: int) -> None:
         trained, self._trained = self._trained, None
-        then = self._made(lambda model: self._publish(step, batches, model))
-        self._ports.labour.apply(step, self.model, trained, self._scale, then)
+        units = sum(batch.units for batch in batches)
+        given = units / kept if kept else math.inf
 
-    def _publish(self, step: int, batches: tuple[Batch, ...], model: B) -> None:
-        self.bodies.published(step, model)
+        def publish(model: B, body: B) -> None:
+            self._made(lambda _: self._publish(step, batches, body))(model)
+            self._ports.labour.release(body)
+
+        self._ports.labour.apply(step, self.model, trained, self._scale, given, publish)
+
+    def _publish(self, step: int, batches: tuple[Batch, ...], body: B) -> None:
+        self.bodies.published(step, body)
         self._save(batches, lambda: self.take(ev.Published(step, self._ports.clock.now())))
 
     def _save(self, batches: tuple[Batch, ...], then: Callable[[], None]) -> None:

@@ -110,8 +110,23 @@ class Labour(Protocol[B, T]):
         """Do a local training, beginning at a model; `step` counts trainings from 0."""
         ...
 
-    def apply(self, step: int, model: B, trained: T | None, scale: float, then: Callable[[B], None]) -> None:
-        """The model after `scale` times what a step's training did (None: as it is), as a body that can be sent."""
+    def apply(
+        self, step: int, model: B, trained: T | None, scale: float, given: float, then: Callable[[B, B], None]
+    ) -> None:
+        """The model after `scale` times what a step's training did (None: as it is), and a body that can be sent.
+
+        The body is the model itself, or the model as the run's codec writes it; then what the codec lost stays with the
+        model. `then` has both, each the caller's to `release`.
+
+        Args:
+            step: Whose publication it is.
+            model: Before.
+            trained: What the training came to.
+            scale: What it counts for.
+            given: Of the mass that the node keeps, how many times as much it gives; infinite: it gives all, and what is
+                lost could stay nowhere, so nothing is encoded.
+            then: Told of the model and the body.
+        """
         ...
 
     def mix(self, step: int, model: B, portions: Sequence[tuple[B, float]], then: Callable[[B], None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from typing_extensions import override
 
 from covey import faults
 from covey.artifact import Artifact
+from covey.gossip.protocols.encoding import is_encoded, training_spec
 from covey.metrics import counted, ratios
 from covey.node.gossip.diary import Diary, SpanKind
 from covey.node.gossip.ports import Labour
@@ -101,7 +103,7 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         course, config = self._course, self._config
         job = TrainJob(
             run=course.name,
-            spec_json=course.spec.to_json(),
+            spec_json=training_spec(course.spec).to_json(),
             layout=course.layout,
             round=step + 1,
             roster_index=course.place,
@@ -122,11 +124,19 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
 
     @override
     def apply(
-        self, step: int, model: Artifact, trained: TrainResult | None, scale: float, then: Callable[[Artifact], None]
+        self,
+        step: int,
+        model: Artifact,
+        trained: TrainResult | None,
+        scale: float,
+        given: float,
+        then: Callable[[Artifact, Artifact], None],
     ) -> None:
         written = {part.name: part.path for part in trained.parts} if trained is not None else {}
         change, buffers = written.get("model"), written.get("buffers")
         job = replace(self._job(step, model), change=change, scale=scale, buffers=buffers)
+        if is_encoded(self._course.spec) and 0 < given < math.inf:
+            job = replace(job, body=self._files.scratch(0), given=given)
         self._spawn(self._make("apply", job, then, tuple(written.values())))
 
     @override
@@ -134,7 +144,17 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         self, step: int, model: Artifact, portions: Sequence[tuple[Artifact, float]], then: Callable[[Artifact], None]
     ) -> None:
         parts = tuple(Portion(self._files.path(other.digest), part) for other, part in portions)
-        self._spawn(self._make("mix", replace(self._job(step, model), portions=parts), then))
+        self._spawn(
+            self._make(
+                "mix",
+                replace(self._job(step, model), portions=parts),
+                lambda mixed, body: self._mixed(mixed, body, then),
+            )
+        )
+
+    def _mixed(self, model: Artifact, body: Artifact, then: Callable[[Artifact], None]) -> None:
+        self.release(body)  # nothing is sent of it
+        then(model)
 
     def _job(self, step: int, model: Artifact) -> MixJob:
         """A job that begins with a model, and changes nothing."""
@@ -145,12 +165,13 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
             self._files.scratch(course.model_bytes),
             spec_json=course.spec.to_json(),
             step=step,
+            place=course.place,
             allow_path=self._config.allows_paths(course.spec),
             synced=self._synced,
         )
 
     async def _make(
-        self, kind: SpanKind, job: MixJob, then: Callable[[Artifact], None], used: Sequence[Path] = ()
+        self, kind: SpanKind, job: MixJob, then: Callable[[Artifact, Artifact], None], used: Sequence[Path] = ()
     ) -> None:
         with self._diary.work(kind):
             result = await self._worker.do(MIX, job)
@@ -161,14 +182,16 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
             log.warning(
                 "a peer sent what is no finite model of this run: its mass counts, its model does not", file=digest
             )
-        for path in used:
+        for path in (*used, *([job.body] if job.body is not None and result.body is None else [])):
             self._files.discard(path)
         self._sha256 = {digest: self._sha256[digest] for digest in self._sha256.keys() & self._holders.keys()}
         self._sha256[result.artifact.digest] = result.model_sha256
-        then(self.hold(result.artifact))
+        then(self.hold(result.artifact), self.hold(result.body or result.artifact))
 
     def _keep(self, job: MixJob, result: MixResult) -> None:
         self._files.adopt(job.out, result.artifact, durable=self._synced)
+        if job.body is not None and result.body is not None:
+            self._files.adopt(job.body, result.body, durable=self._synced)
 
     @override
     def hold(self, model: Artifact) -> Artifact:

@@ -65,7 +65,7 @@ class PeerSettings:
         identity: Its keys and certificate.
         roster: Who takes part.
         data_dir: Where notices of eviction are kept.
-        body_bytes: The size of every body of this run.
+        body_bytes: The sizes that bodies of this run may have.
         receipts: What nodes sign to each other about their mass.
         listen: Where this node is called, `HOST:PORT`; empty: nowhere, it only calls.
         known: Incarnations that are on record here.
@@ -77,7 +77,7 @@ class PeerSettings:
     identity: Identity
     roster: Roster
     data_dir: Path
-    body_bytes: int
+    body_bytes: range
     receipts: Receipts
     listen: str = ""
     known: tuple[Incarnation, ...] = ()

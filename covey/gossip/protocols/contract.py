@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Generic, TypeVar
 
 from covey.gossip.mixing import Mixing
+from covey.gossip.protocols.encoding import codec_refusals
 from covey.gossip.push_sum.machine import PushSumPolicy
 from covey.gossip.topologies.contract import Topology
 from covey.plugins import Kind, Pluggable
@@ -99,11 +100,13 @@ class Protocol(Pluggable):
     """A protocol (`[gossip] protocol`). Its docstring states the paper and equations, and deviations.
 
     Class attributes:
+        encodes: Whether `[exchange] codec` may be lossy: what is lost stays with the sender, by its mass.
         averages: Whether a run may have steps that only average (`[gossip] global_every`), in lock step.
         travels: Names of float32 vectors `[d]` that travel beside the model in each body.
         keeps: Names of float32 vectors `[d]` that stay on the node, and survive a restart.
     """
 
+    encodes: ClassVar[bool] = False
     averages: ClassVar[bool] = False
     travels: ClassVar[tuple[str, ...]] = ()
     keeps: ClassVar[tuple[str, ...]] = ()
@@ -124,6 +127,7 @@ class Protocol(Pluggable):
                 'leave it out, or choose protocol = "sgp" with overlap = 0'
             )
             yield "gossip.global_every", text
+        yield from codec_refusals(run.spec, run.name, is_possible=self.encodes)
 
     def train(self, state: State[V], change: V, scale: float, context: Context[V]) -> Update[V]:
         """The state after local training, which is then sent.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -43,6 +44,8 @@ class World:
         models: Where models are kept.
         layout: The run's, as JSON.
         spec_json: The run.
+        is_encoded: Whether what is sent is encoded.
+        places: Of the nodes, among all.
         send: Puts a message on its way: from, to, what is to be told, and the model that goes with it.
         train_job: (node, step, base, scratch) -> the job.
         ended: Told when a node's part is over.
@@ -54,6 +57,8 @@ class World:
     models: ModelFolder
     layout: str
     spec_json: str
+    is_encoded: bool
+    places: Mapping[str, int]
     send: Callable[[Incarnation, Incarnation, ev.Event, Model | None], None]
     train_job: Callable[[str, int, Path, Path], TrainJob]
     ended: Callable[[VirtualPeer], None]
@@ -148,18 +153,27 @@ class VirtualLabour(Labour[Model, TrainResult]):
 
     @override
     def apply(
-        self, step: int, model: Model, trained: TrainResult | None, scale: float, then: Callable[[Model], None]
+        self,
+        step: int,
+        model: Model,
+        trained: TrainResult | None,
+        scale: float,
+        given: float,
+        then: Callable[[Model, Model], None],
     ) -> None:
         files = {part.name: part.path for part in trained.parts} if trained is not None else {}
         change, buffers = files.get("model"), files.get("buffers")
-        self._make(replace(self._job(step, model), change=change, scale=scale, buffers=buffers), then)
+        job = replace(self._job(step, model), change=change, scale=scale, buffers=buffers)
+        if self._world.is_encoded and 0 < given < math.inf:
+            job = replace(job, body=self._world.models.new(), given=given)
+        self._make(job, lambda made, body: then(made, body or made.hold()))
 
     @override
     def mix(
         self, step: int, model: Model, portions: Sequence[tuple[Model, float]], then: Callable[[Model], None]
     ) -> None:
         mixed = tuple(Portion(other.path, part) for other, part in portions)
-        self._make(replace(self._job(step, model), portions=mixed), then)
+        self._make(replace(self._job(step, model), portions=mixed), lambda made, _: then(made))
 
     def _job(self, step: int, model: Model) -> MixJob:
         """A job that begins with a model, and changes nothing."""
@@ -170,15 +184,17 @@ class VirtualLabour(Labour[Model, TrainResult]):
             world.models.new(),
             spec_json=world.spec_json,
             step=step,
+            place=world.places[self._node],
             allow_path=True,
             synced=False,
         )
 
-    def _make(self, job: MixJob, then: Callable[[Model], None]) -> None:
+    def _make(self, job: MixJob, then: Callable[[Model, Model | None], None]) -> None:
         work = asyncio.create_task(self._world.workers.mix(job))
 
         def mixed(result: MixResult) -> None:
-            then(Model(job.out, result.model_sha256))
+            body = Model(job.body, "") if job.body is not None and result.body is not None else None
+            then(Model(job.out, result.model_sha256), body)
 
         self._world.timeline.after(0.0, mixed, work)
 

@@ -10,18 +10,20 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from covey.codecs.contract import Codec
 from covey.errors import LayoutError, SpecError, TaskError
 from covey.gossip.protocols.contract import Algebra, Context, Received, State, Update, weighted_mean
 from covey.gossip.protocols.runs import protocol_of
 from covey.layout import Layout
 from covey.spec import GossipSpec, parse_json
 from covey.vectors import BLOCK_ELEMENTS, LinearCombination, TensorVector, Vector, all_finite, spans
+from covey.worker.execute.coded_bodies import codec_of, open_body, with_rest, write_body
 from covey.worker.execute.next_version import write_model
 from covey.worker.files.mapped import MappedModel, map_bytes, map_float32
 from covey.worker.jobs.mixtures import MixJob, MixResult, Portion
 from covey.worker.program.host import Host
 
-Models = Mapping[int, MappedModel]
+Models = Mapping[int, Vector]
 """The models that came, by position in the job."""
 
 
@@ -53,30 +55,42 @@ def mix(job: MixJob, host: Host) -> MixResult:
         TaskError: What was made is not finite: training diverged.
     """
     layout = Layout.from_json(job.layout)
-    base = MappedModel(job.base, layout)
-    models = dict(_opened(job.portions, layout))
-    rule = _rule(job, base)
+    base, spec = MappedModel(job.base, layout), _spec(job)
+    codec = codec_of(spec, layout) if spec is not None else None
+    models = dict(_opened(job.portions, layout, codec))
+    rule, body = _rule(job, spec, base), None
     change = rule(models).change
     if not all_finite(change):
         models = {position: model for position, model in models.items() if all_finite(model)}
         change = rule(models).change
         if not all_finite(change):
             raise TaskError("the mixture of models is not finite: training diverged")
+    if job.body is not None and spec is not None and codec is not None:
+        model = LinearCombination([(base, 1.0), (change, 1.0)], base.d)
+        body, sent = write_body(job.body, job, spec, codec, layout, model)
+        change = with_rest(base, change, sent, job.given)
     written = write_model(job.out, layout, base, change, _buffers(job, layout, base), synced=job.synced)
     squares = math.fsum(
         float(change.read(columns).double().square().sum()) for columns in spans(base.d, BLOCK_ELEMENTS)
     )
     refused = tuple(position for position in range(len(job.portions)) if position not in models)
-    return MixResult(written.artifact, written.model_sha256, math.sqrt(squares), refused)
+    return MixResult(written.artifact, written.model_sha256, math.sqrt(squares), body, refused)
 
 
-def _opened(portions: Sequence[Portion], layout: Layout) -> Iterator[tuple[int, MappedModel]]:
+def _opened(portions: Sequence[Portion], layout: Layout, codec: Codec | None) -> Iterator[tuple[int, Vector]]:
     for position, portion in enumerate(portions):
         with contextlib.suppress(LayoutError):
-            yield position, MappedModel(portion.model, layout)
+            yield position, open_body(portion.model, layout, codec)
 
 
-def _rule(job: MixJob, base: MappedModel) -> Callable[[Models], Update[Vector]]:
+def _spec(job: MixJob) -> GossipSpec | None:
+    spec = parse_json(job.spec_json) if job.spec_json else None
+    if spec is not None and not isinstance(spec, GossipSpec):
+        raise SpecError(f'mode: a run of mode "{spec.mode}" mixes no models')
+    return spec
+
+
+def _rule(job: MixJob, spec: GossipSpec | None, base: MappedModel) -> Callable[[Models], Update[Vector]]:
     """What makes of the models that can be used what is added to the base."""
     algebra, state = BlockAlgebra(base.d), State[Vector](base)
 
@@ -86,11 +100,8 @@ def _rule(job: MixJob, base: MappedModel) -> Callable[[Models], Update[Vector]]:
     def stays(models: Models) -> Update[Vector]:
         return Update(algebra.combination([]))
 
-    if not job.spec_json:
+    if spec is None:
         return lambda models: weighted_mean(state, received(models), algebra) if models else stays(models)
-    spec = parse_json(job.spec_json)
-    if not isinstance(spec, GossipSpec):
-        raise SpecError(f'mode: a run of mode "{spec.mode}" mixes no models')
     protocol = protocol_of(spec.gossip, allow_path=job.allow_path)
     context = Context(algebra, spec, job.step)
     if job.change is not None:

@@ -35,6 +35,12 @@ class MixJob:
     """The run, which names the protocol; empty: the weighted mean."""
     step: int = 0
     """From 0."""
+    place: int = 0
+    """Of the node among all: a codec's random numbers are its own."""
+    body: Path | None = None
+    """Where to encode what the node sends, if the run has a codec."""
+    given: float = 0.0
+    """Of the mass that it keeps, how many times as much the node gives."""
     allow_path: bool = False
     """Whether the protocol may be named by an import path."""
     synced: bool = True
@@ -49,5 +55,7 @@ class MixResult:
     model_sha256: str
     moved: float
     """How far it is from the base: the Euclidean norm of the difference of the parameters."""
+    body: ArtifactField | None = None
+    """What is sent instead of the model, in the job's `body`; None: the model itself is."""
     refused: tuple[int, ...] = ()
     """Positions of portions that are no finite models of this run: their shares stayed with the base."""
