@@ -19,6 +19,7 @@ from covey.coordinator.keys.renewal import OwnCertificate
 from covey.coordinator.keys.sealer import RecordSealer
 from covey.coordinator.modes.registry import event_log, take_up
 from covey.coordinator.nodes.enrolment import Addresses, EnrolmentServices
+from covey.coordinator.nodes.gossip import AuthorityNotary
 from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.service import NodeServiceInputs
 from covey.coordinator.nodes.sessions import Sessions
@@ -98,6 +99,7 @@ class Environment:
             retention=self.retention,
             worker=self.worker,
             signer=self.signing_key,
+            notary=AuthorityNotary(self.authority, self.now),
             metrics=self.metrics,
             changes=self.changes,
             operator=self.operation,

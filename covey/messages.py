@@ -142,13 +142,14 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Hello:
-    """What a node says of itself: version, allowed tasks, device, and the attack that it drills, if any."""
+    """What a node says of itself: version, allowed tasks, device, attack that it drills, and where peers call it."""
 
     version: str
     tasks: tuple[str, ...]
     device: str
     drill: str = ""
     wire: int = WIRE
+    peer_address: str = ""
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,16 @@ class Evaluation:
     metrics: bytes = b""
 
 
-NodeMessage = Hello | DownloadAsk | UpdateOffer | Decline | Progress | Evaluation
+@dataclass(frozen=True)
+class GossipSaid:
+    """How far a node is in a gossip run: the exact bytes of its statement, and its signature."""
+
+    run: str
+    statement: bytes
+    signature: bytes
+
+
+NodeMessage = Hello | DownloadAsk | UpdateOffer | Decline | Progress | Evaluation | GossipSaid
 
 # -- from the coordinator -------------------------------------------------------------------------------------------
 
@@ -286,4 +296,68 @@ class Goodbye:
     reason: str
 
 
-CoordinatorMessage = Welcome | Assignment | DownloadGrant | UploadGrant | Receipt | Refusal | Cancel | Goodbye
+@dataclass(frozen=True)
+class GossipMember:
+    """A node of a gossip run.
+
+    Attributes:
+        name: What its certificate says.
+        address: Where it is called, `HOST:PORT`; empty: it only calls.
+        fingerprint: SHA-256 (hex) of its certificate's public key (SubjectPublicKeyInfo, DER).
+    """
+
+    name: str
+    address: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class GossipOrder:
+    """A gossip run to take part in.
+
+    Attributes:
+        run: Its id, by which nodes name it to each other, too.
+        spec: Its specification, canonical JSON.
+        model_sha256: Of the first model, which every node makes from the seed.
+        members: Who takes part, this node included, by name.
+    """
+
+    run: str
+    spec: str
+    model_sha256: str
+    members: tuple[GossipMember, ...]
+
+
+@dataclass(frozen=True)
+class GossipReceipt:
+    """What is on record of a node's part: its newest statement, and how many steps statements have told of."""
+
+    run: str
+    incarnation: int
+    number: int
+    step: int
+
+
+@dataclass(frozen=True)
+class GossipNotice:
+    """That an incarnation is out of a gossip run: a statement's bytes, a signature, and the certificate (DER) of it."""
+
+    run: str
+    statement: bytes
+    signature: bytes
+    certificate: bytes
+
+
+CoordinatorMessage = (
+    Welcome
+    | Assignment
+    | DownloadGrant
+    | UploadGrant
+    | Receipt
+    | Refusal
+    | Cancel
+    | Goodbye
+    | GossipOrder
+    | GossipReceipt
+    | GossipNotice
+)

@@ -17,6 +17,7 @@ from covey.errors import CoveyError, IdentityError
 from covey.node.actor import NodeActor
 from covey.node.assignments.record.store import NodeStore
 from covey.node.assignments.recording import assignments_log
+from covey.node.gossip_runs import GossipRuns
 from covey.node.membership.bulk import BulkChannels
 from covey.node.membership.link import CoordinatorLink
 from covey.node.membership.renewal import renew_when_due
@@ -81,7 +82,7 @@ async def _until_stopped(config: NodeConfig, metrics: NodeMetrics, stop: asyncio
 
 
 async def _serve(daemon: NodeDaemon, config: NodeConfig, identity: Identity, stop: asyncio.Event) -> int:
-    async with listening(identity, config.data_dir, lambda: daemon.connected):
+    async with listening(lambda: identity, config.data_dir, {"session": lambda: daemon.connected}):
         return await daemon.run(stop)
 
 
@@ -90,6 +91,7 @@ class NodeDaemon:
 
     def __init__(self, config: NodeConfig, identity: Identity, metrics: NodeMetrics) -> None:
         self._config, self._identity, self._device = config, identity, config.device
+        self._peer_address = config.peers.address
         self._server = config.server or identity.server
         self._worker = WorkerSupervisor(
             config.data_dir,
@@ -104,10 +106,11 @@ class NodeDaemon:
         self._store = NodeStore(config.data_dir)
         self._bulk = BulkChannels(self._server, identity, self._files)
         self._link = CoordinatorLink(
-            identity, self._server, hello=self._hello, on_message=self._receive, on_lost=lambda: self._actor.lost()
+            identity, self._server, hello=self._hello, on_message=self._receive, on_lost=self._lost
         )
         recorder = assignments_log(config.data_dir / EVENTS)
         ports = self._link, self._bulk, self._files, self._worker, self._store
+        self._gossip = GossipRuns(config, identity, self._link)
         self._actor = NodeActor(NodeServices(config, identity, *ports, metrics, recorder=recorder))
 
     @property
@@ -123,6 +126,7 @@ class NodeDaemon:
         introduced = asyncio.create_task(self._introduce())
         if self._worker.may_lack_device:
             await introduced
+        self._gossip.start()
         link, stopped = asyncio.create_task(self._link.run()), asyncio.create_task(stop.wait())
         folder = self._config.data_dir / IDENTITY_FOLDER
         renewed = asyncio.create_task(renew_when_due(self._identity, folder, self._server))
@@ -138,6 +142,11 @@ class NodeDaemon:
         if isinstance(message, msg.Welcome):
             self._bulk.most_lanes = min(message.lanes, self._config.settings.limits.connections)
         self._actor.receive(message)
+        self._gossip.receive(message)
+
+    def _lost(self) -> None:
+        self._actor.lost()
+        self._gossip.lost()
 
     def _check_files(self) -> None:
         """Before anything from before a restart is used: what is not needed goes, and so does what is damaged."""
@@ -149,7 +158,7 @@ class NodeDaemon:
     async def _stop(self, tasks: Sequence[asyncio.Task[Any]]) -> None:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, self._actor.stop(), return_exceptions=True)
+        await asyncio.gather(*tasks, self._actor.stop(), self._gossip.stop(), return_exceptions=True)
         await self._link.close()
         await self._bulk.close()
         await self._worker.stop()
@@ -167,7 +176,7 @@ class NodeDaemon:
 
     def _hello(self) -> msg.Hello:
         drill = self._config.drill.attack if self._config.drill is not None else ""
-        return msg.Hello(__version__, self._config.policy.tasks, self._device, drill)
+        return msg.Hello(__version__, self._config.policy.tasks, self._device, drill, peer_address=self._peer_address)
 
 
 def _exit_code(failed: Sequence[asyncio.Task[Any]], renewed: asyncio.Task[None] | None) -> int:

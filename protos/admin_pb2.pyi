@@ -46,7 +46,7 @@ class ListRunsReply(_message.Message):
     def __init__(self, runs: _Optional[_Iterable[_Union[Run, _Mapping]]] = ..., next: _Optional[str] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("run", "name", "mode", "state", "reason", "rounds_committed", "rounds", "model_version", "model_sha256", "metrics", "submitted_at", "started_at", "ended_at", "spec", "roster", "updates_decided", "updates", "roster_size")
+    __slots__ = ("run", "name", "mode", "state", "reason", "rounds_committed", "rounds", "model_version", "model_sha256", "metrics", "submitted_at", "started_at", "ended_at", "spec", "roster", "updates_decided", "updates", "roster_size", "steps_done", "steps")
     RUN_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
@@ -65,6 +65,8 @@ class Run(_message.Message):
     UPDATES_DECIDED_FIELD_NUMBER: _ClassVar[int]
     UPDATES_FIELD_NUMBER: _ClassVar[int]
     ROSTER_SIZE_FIELD_NUMBER: _ClassVar[int]
+    STEPS_DONE_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
     run: str
     name: str
     mode: str
@@ -83,7 +85,9 @@ class Run(_message.Message):
     updates_decided: int
     updates: int
     roster_size: int
-    def __init__(self, run: _Optional[str] = ..., name: _Optional[str] = ..., mode: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., rounds_committed: _Optional[int] = ..., rounds: _Optional[int] = ..., model_version: _Optional[int] = ..., model_sha256: _Optional[str] = ..., metrics: _Optional[str] = ..., submitted_at: _Optional[float] = ..., started_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., spec: _Optional[str] = ..., roster: _Optional[_Iterable[str]] = ..., updates_decided: _Optional[int] = ..., updates: _Optional[int] = ..., roster_size: _Optional[int] = ...) -> None: ...
+    steps_done: int
+    steps: int
+    def __init__(self, run: _Optional[str] = ..., name: _Optional[str] = ..., mode: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., rounds_committed: _Optional[int] = ..., rounds: _Optional[int] = ..., model_version: _Optional[int] = ..., model_sha256: _Optional[str] = ..., metrics: _Optional[str] = ..., submitted_at: _Optional[float] = ..., started_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., spec: _Optional[str] = ..., roster: _Optional[_Iterable[str]] = ..., updates_decided: _Optional[int] = ..., updates: _Optional[int] = ..., roster_size: _Optional[int] = ..., steps_done: _Optional[int] = ..., steps: _Optional[int] = ...) -> None: ...
 
 class DeleteRunReply(_message.Message):
     __slots__ = ("run", "files", "bytes")
@@ -204,6 +208,46 @@ class Contribution(_message.Message):
     last_verdict: str
     last_reason: str
     def __init__(self, node: _Optional[str] = ..., asked: _Optional[int] = ..., accepted: _Optional[int] = ..., rejected: _Optional[int] = ..., declined: _Optional[int] = ..., lost: _Optional[int] = ..., late: _Optional[int] = ..., last_round: _Optional[int] = ..., last_verdict: _Optional[str] = ..., last_reason: _Optional[str] = ...) -> None: ...
+
+class ListGossipRequest(_message.Message):
+    __slots__ = ("run", "after", "limit")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    after: str
+    limit: int
+    def __init__(self, run: _Optional[str] = ..., after: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class ListGossipReply(_message.Message):
+    __slots__ = ("parts", "next")
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    parts: _containers.RepeatedCompositeFieldContainer[GossipPart]
+    next: str
+    def __init__(self, parts: _Optional[_Iterable[_Union[GossipPart, _Mapping]]] = ..., next: _Optional[str] = ...) -> None: ...
+
+class GossipPart(_message.Message):
+    __slots__ = ("node", "address", "fingerprint", "state", "reason", "received_at", "statement", "signature", "signing_key")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_AT_FIELD_NUMBER: _ClassVar[int]
+    STATEMENT_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    SIGNING_KEY_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    address: str
+    fingerprint: str
+    state: str
+    reason: str
+    received_at: float
+    statement: bytes
+    signature: bytes
+    signing_key: bytes
+    def __init__(self, node: _Optional[str] = ..., address: _Optional[str] = ..., fingerprint: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., received_at: _Optional[float] = ..., statement: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., signing_key: _Optional[bytes] = ...) -> None: ...
 
 class ListRoundsRequest(_message.Message):
     __slots__ = ("run", "after", "limit", "newest")

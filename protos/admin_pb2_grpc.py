@@ -90,6 +90,11 @@ class AdminStub:
                 request_serializer=covey_dot_protos_dot_admin__pb2.ListContributionsRequest.SerializeToString,
                 response_deserializer=covey_dot_protos_dot_admin__pb2.ListContributionsReply.FromString,
                 _registered_method=True)
+        self.ListGossip = channel.unary_unary(
+                '/covey.v1.Admin/ListGossip',
+                request_serializer=covey_dot_protos_dot_admin__pb2.ListGossipRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_admin__pb2.ListGossipReply.FromString,
+                _registered_method=True)
         self.AuditRun = channel.unary_stream(
                 '/covey.v1.Admin/AuditRun',
                 request_serializer=covey_dot_protos_dot_admin__pb2.AuditRequest.SerializeToString,
@@ -220,6 +225,13 @@ class AdminServicer:
 
     def ListContributions(self, request, context):
         """What each node of a run's roster did in it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListGossip(self, request, context):
+        """What the nodes of a gossip run say of their part in it, as they signed it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -359,6 +371,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.ListContributions,
                     request_deserializer=covey_dot_protos_dot_admin__pb2.ListContributionsRequest.FromString,
                     response_serializer=covey_dot_protos_dot_admin__pb2.ListContributionsReply.SerializeToString,
+            ),
+            'ListGossip': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListGossip,
+                    request_deserializer=covey_dot_protos_dot_admin__pb2.ListGossipRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_admin__pb2.ListGossipReply.SerializeToString,
             ),
             'AuditRun': grpc.unary_stream_rpc_method_handler(
                     servicer.AuditRun,
@@ -718,6 +735,33 @@ class Admin:
             '/covey.v1.Admin/ListContributions',
             covey_dot_protos_dot_admin__pb2.ListContributionsRequest.SerializeToString,
             covey_dot_protos_dot_admin__pb2.ListContributionsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListGossip(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/covey.v1.Admin/ListGossip',
+            covey_dot_protos_dot_admin__pb2.ListGossipRequest.SerializeToString,
+            covey_dot_protos_dot_admin__pb2.ListGossipReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,8 @@ class AdminStub:
     ShowRound: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RoundRequest, _admin_pb2.RoundDetail]
     ListContributions: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListContributionsRequest, _admin_pb2.ListContributionsReply]
     """What each node of a run's roster did in it."""
+    ListGossip: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListGossipRequest, _admin_pb2.ListGossipReply]
+    """What the nodes of a gossip run say of their part in it, as they signed it."""
     AuditRun: _grpc.UnaryStreamMultiCallable[_admin_pb2.AuditRequest, _admin_pb2.AuditReply]
     """What is signed of a run and what it is about, to be checked by the caller: the key, then every row as the record has
     it, with its seals; or, if no rows are asked for, the commits by version and the signed updates by round and node.
@@ -88,6 +90,8 @@ class AdminAsyncStub(AdminStub):
     ShowRound: _aio.UnaryUnaryMultiCallable[_admin_pb2.RoundRequest, _admin_pb2.RoundDetail]  # type: ignore[assignment]
     ListContributions: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListContributionsRequest, _admin_pb2.ListContributionsReply]  # type: ignore[assignment]
     """What each node of a run's roster did in it."""
+    ListGossip: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListGossipRequest, _admin_pb2.ListGossipReply]  # type: ignore[assignment]
+    """What the nodes of a gossip run say of their part in it, as they signed it."""
     AuditRun: _aio.UnaryStreamMultiCallable[_admin_pb2.AuditRequest, _admin_pb2.AuditReply]  # type: ignore[assignment]
     """What is signed of a run and what it is about, to be checked by the caller: the key, then every row as the record has
     it, with its seals; or, if no rows are asked for, the commits by version and the signed updates by round and node.
@@ -188,6 +192,14 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.ListContributionsReply, _abc.Awaitable[_admin_pb2.ListContributionsReply]]:
         """What each node of a run's roster did in it."""
+
+    @_abc_1.abstractmethod
+    def ListGossip(
+        self,
+        request: _admin_pb2.ListGossipRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ListGossipReply, _abc.Awaitable[_admin_pb2.ListGossipReply]]:
+        """What the nodes of a gossip run say of their part in it, as they signed it."""
 
     @_abc_1.abstractmethod
     def AuditRun(

@@ -47,7 +47,7 @@ class EnrolReply(_message.Message):
     def __init__(self, name: _Optional[str] = ..., role: _Optional[str] = ..., certificate: _Optional[bytes] = ..., authority: _Optional[bytes] = ..., federation: _Optional[str] = ..., coordinator_key: _Optional[bytes] = ...) -> None: ...
 
 class NodeMessage(_message.Message):
-    __slots__ = ("hello", "heartbeat", "download", "offer", "decline", "progress", "evaluation")
+    __slots__ = ("hello", "heartbeat", "download", "offer", "decline", "progress", "evaluation", "gossip")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     DOWNLOAD_FIELD_NUMBER: _ClassVar[int]
@@ -55,6 +55,7 @@ class NodeMessage(_message.Message):
     DECLINE_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     EVALUATION_FIELD_NUMBER: _ClassVar[int]
+    GOSSIP_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     heartbeat: Heartbeat
     download: DownloadAsk
@@ -62,10 +63,11 @@ class NodeMessage(_message.Message):
     decline: Decline
     progress: Progress
     evaluation: Evaluation
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., download: _Optional[_Union[DownloadAsk, _Mapping]] = ..., offer: _Optional[_Union[UpdateOffer, _Mapping]] = ..., decline: _Optional[_Union[Decline, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ...) -> None: ...
+    gossip: GossipSaid
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., download: _Optional[_Union[DownloadAsk, _Mapping]] = ..., offer: _Optional[_Union[UpdateOffer, _Mapping]] = ..., decline: _Optional[_Union[Decline, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., gossip: _Optional[_Union[GossipSaid, _Mapping]] = ...) -> None: ...
 
 class CoordinatorMessage(_message.Message):
-    __slots__ = ("welcome", "heartbeat", "assignment", "download", "upload", "receipt", "refusal", "cancel", "goodbye")
+    __slots__ = ("welcome", "heartbeat", "assignment", "download", "upload", "receipt", "refusal", "cancel", "goodbye", "gossip", "gossip_receipt", "gossip_notice")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
@@ -75,6 +77,9 @@ class CoordinatorMessage(_message.Message):
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
+    GOSSIP_FIELD_NUMBER: _ClassVar[int]
+    GOSSIP_RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    GOSSIP_NOTICE_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     heartbeat: Heartbeat
     assignment: Assignment
@@ -84,21 +89,26 @@ class CoordinatorMessage(_message.Message):
     refusal: Refusal
     cancel: Cancel
     goodbye: Goodbye
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., download: _Optional[_Union[DownloadGrant, _Mapping]] = ..., upload: _Optional[_Union[UploadGrant, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ...) -> None: ...
+    gossip: GossipOrder
+    gossip_receipt: GossipReceipt
+    gossip_notice: GossipNotice
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., download: _Optional[_Union[DownloadGrant, _Mapping]] = ..., upload: _Optional[_Union[UploadGrant, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., gossip: _Optional[_Union[GossipOrder, _Mapping]] = ..., gossip_receipt: _Optional[_Union[GossipReceipt, _Mapping]] = ..., gossip_notice: _Optional[_Union[GossipNotice, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("version", "tasks", "device", "drill", "wire")
+    __slots__ = ("version", "tasks", "device", "drill", "wire", "peer_address")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     DRILL_FIELD_NUMBER: _ClassVar[int]
     WIRE_FIELD_NUMBER: _ClassVar[int]
+    PEER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     version: str
     tasks: _containers.RepeatedScalarFieldContainer[str]
     device: str
     drill: str
     wire: int
-    def __init__(self, version: _Optional[str] = ..., tasks: _Optional[_Iterable[str]] = ..., device: _Optional[str] = ..., drill: _Optional[str] = ..., wire: _Optional[int] = ...) -> None: ...
+    peer_address: str
+    def __init__(self, version: _Optional[str] = ..., tasks: _Optional[_Iterable[str]] = ..., device: _Optional[str] = ..., drill: _Optional[str] = ..., wire: _Optional[int] = ..., peer_address: _Optional[str] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("version", "federation", "node", "heartbeat_s", "wire", "lanes")
@@ -365,3 +375,59 @@ class Goodbye(_message.Message):
     code: str
     reason: str
     def __init__(self, code: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class GossipOrder(_message.Message):
+    __slots__ = ("run", "spec", "model_sha256", "members")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    MODEL_SHA256_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    spec: bytes
+    model_sha256: str
+    members: _containers.RepeatedCompositeFieldContainer[GossipMember]
+    def __init__(self, run: _Optional[str] = ..., spec: _Optional[bytes] = ..., model_sha256: _Optional[str] = ..., members: _Optional[_Iterable[_Union[GossipMember, _Mapping]]] = ...) -> None: ...
+
+class GossipMember(_message.Message):
+    __slots__ = ("name", "address", "fingerprint")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    address: str
+    fingerprint: str
+    def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., fingerprint: _Optional[str] = ...) -> None: ...
+
+class GossipSaid(_message.Message):
+    __slots__ = ("run", "statement", "signature")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    STATEMENT_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    statement: bytes
+    signature: bytes
+    def __init__(self, run: _Optional[str] = ..., statement: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class GossipReceipt(_message.Message):
+    __slots__ = ("run", "incarnation", "number", "step")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    incarnation: int
+    number: int
+    step: int
+    def __init__(self, run: _Optional[str] = ..., incarnation: _Optional[int] = ..., number: _Optional[int] = ..., step: _Optional[int] = ...) -> None: ...
+
+class GossipNotice(_message.Message):
+    __slots__ = ("run", "statement", "signature", "certificate")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    STATEMENT_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    statement: bytes
+    signature: bytes
+    certificate: bytes
+    def __init__(self, run: _Optional[str] = ..., statement: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., certificate: _Optional[bytes] = ...) -> None: ...

@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class PeerMessage(_message.Message):
-    __slots__ = ("hello", "progress", "offer", "grant", "acknowledged", "refused", "left", "eviction", "goodbye")
+    __slots__ = ("hello", "progress", "offer", "grant", "acknowledged", "refused", "left", "eviction", "goodbye", "half_asked")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
@@ -18,6 +18,7 @@ class PeerMessage(_message.Message):
     LEFT_FIELD_NUMBER: _ClassVar[int]
     EVICTION_FIELD_NUMBER: _ClassVar[int]
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
+    HALF_ASKED_FIELD_NUMBER: _ClassVar[int]
     hello: PeerHello
     progress: PeerProgress
     offer: BatchOffer
@@ -27,7 +28,8 @@ class PeerMessage(_message.Message):
     left: PeerHasLeft
     eviction: SignedEviction
     goodbye: PeerGoodbye
-    def __init__(self, hello: _Optional[_Union[PeerHello, _Mapping]] = ..., progress: _Optional[_Union[PeerProgress, _Mapping]] = ..., offer: _Optional[_Union[BatchOffer, _Mapping]] = ..., grant: _Optional[_Union[BatchGrant, _Mapping]] = ..., acknowledged: _Optional[_Union[BatchAcknowledged, _Mapping]] = ..., refused: _Optional[_Union[BatchRefused, _Mapping]] = ..., left: _Optional[_Union[PeerHasLeft, _Mapping]] = ..., eviction: _Optional[_Union[SignedEviction, _Mapping]] = ..., goodbye: _Optional[_Union[PeerGoodbye, _Mapping]] = ...) -> None: ...
+    half_asked: HalfAsked
+    def __init__(self, hello: _Optional[_Union[PeerHello, _Mapping]] = ..., progress: _Optional[_Union[PeerProgress, _Mapping]] = ..., offer: _Optional[_Union[BatchOffer, _Mapping]] = ..., grant: _Optional[_Union[BatchGrant, _Mapping]] = ..., acknowledged: _Optional[_Union[BatchAcknowledged, _Mapping]] = ..., refused: _Optional[_Union[BatchRefused, _Mapping]] = ..., left: _Optional[_Union[PeerHasLeft, _Mapping]] = ..., eviction: _Optional[_Union[SignedEviction, _Mapping]] = ..., goodbye: _Optional[_Union[PeerGoodbye, _Mapping]] = ..., half_asked: _Optional[_Union[HalfAsked, _Mapping]] = ...) -> None: ...
 
 class PeerHello(_message.Message):
     __slots__ = ("wire", "version", "run", "incarnation", "specification", "minted")
@@ -121,6 +123,10 @@ class PeerHasLeft(_message.Message):
     applied: int
     def __init__(self, applied: _Optional[int] = ...) -> None: ...
 
+class HalfAsked(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class SignedEviction(_message.Message):
     __slots__ = ("statement", "signature", "certificate")
     STATEMENT_FIELD_NUMBER: _ClassVar[int]
@@ -130,6 +136,28 @@ class SignedEviction(_message.Message):
     signature: bytes
     certificate: bytes
     def __init__(self, statement: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., certificate: _Optional[bytes] = ...) -> None: ...
+
+class NewestRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class NewestReply(_message.Message):
+    __slots__ = ("model", "step")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    model: _tensors_pb2.Artifact
+    step: int
+    def __init__(self, model: _Optional[_Union[_tensors_pb2.Artifact, _Mapping]] = ..., step: _Optional[int] = ...) -> None: ...
+
+class ChunksRequest(_message.Message):
+    __slots__ = ("digest", "first", "count")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    first: int
+    count: int
+    def __init__(self, digest: _Optional[str] = ..., first: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
 
 class NotifyReply(_message.Message):
     __slots__ = ("is_new",)

@@ -58,6 +58,16 @@ class PeerStub:
                 request_serializer=covey_dot_protos_dot_coordinator__pb2.DownloadRequest.SerializeToString,
                 response_deserializer=covey_dot_protos_dot_tensors__pb2.Chunk.FromString,
                 _registered_method=True)
+        self.Newest = channel.unary_unary(
+                '/covey.v1.Peer/Newest',
+                request_serializer=covey_dot_protos_dot_peer__pb2.NewestRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_peer__pb2.NewestReply.FromString,
+                _registered_method=True)
+        self.Chunks = channel.unary_stream(
+                '/covey.v1.Peer/Chunks',
+                request_serializer=covey_dot_protos_dot_peer__pb2.ChunksRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_tensors__pb2.Chunk.FromString,
+                _registered_method=True)
         self.Notify = channel.unary_unary(
                 '/covey.v1.Peer/Notify',
                 request_serializer=covey_dot_protos_dot_peer__pb2.SignedEviction.SerializeToString,
@@ -100,6 +110,20 @@ class PeerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Newest(self, request, context):
+        """Which model the called node gives to one that joins. It keeps that model for the caller for a while.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Chunks(self, request, context):
+        """Some chunks of a model that the called node has, whatever it is to either of them. Chunks only, in order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Notify(self, request, context):
         """A signed notice, from a node or an admin; answered once it is on record here.
         """
@@ -128,6 +152,16 @@ def add_PeerServicer_to_server(servicer, server):
             'Fetch': grpc.unary_stream_rpc_method_handler(
                     servicer.Fetch,
                     request_deserializer=covey_dot_protos_dot_coordinator__pb2.DownloadRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_tensors__pb2.Chunk.SerializeToString,
+            ),
+            'Newest': grpc.unary_unary_rpc_method_handler(
+                    servicer.Newest,
+                    request_deserializer=covey_dot_protos_dot_peer__pb2.NewestRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_peer__pb2.NewestReply.SerializeToString,
+            ),
+            'Chunks': grpc.unary_stream_rpc_method_handler(
+                    servicer.Chunks,
+                    request_deserializer=covey_dot_protos_dot_peer__pb2.ChunksRequest.FromString,
                     response_serializer=covey_dot_protos_dot_tensors__pb2.Chunk.SerializeToString,
             ),
             'Notify': grpc.unary_unary_rpc_method_handler(
@@ -245,6 +279,60 @@ class Peer:
             target,
             '/covey.v1.Peer/Fetch',
             covey_dot_protos_dot_coordinator__pb2.DownloadRequest.SerializeToString,
+            covey_dot_protos_dot_tensors__pb2.Chunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Newest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/covey.v1.Peer/Newest',
+            covey_dot_protos_dot_peer__pb2.NewestRequest.SerializeToString,
+            covey_dot_protos_dot_peer__pb2.NewestReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Chunks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/covey.v1.Peer/Chunks',
+            covey_dot_protos_dot_peer__pb2.ChunksRequest.SerializeToString,
             covey_dot_protos_dot_tensors__pb2.Chunk.FromString,
             options,
             channel_credentials,

@@ -51,6 +51,10 @@ class PeerStub:
     """
     Fetch: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.DownloadRequest, _tensors_pb2.Chunk]
     """The body of a batch that was offered to the caller and that the caller granted, from an offset. Chunks only."""
+    Newest: _grpc.UnaryUnaryMultiCallable[_peer_pb2.NewestRequest, _peer_pb2.NewestReply]
+    """Which model the called node gives to one that joins. It keeps that model for the caller for a while."""
+    Chunks: _grpc.UnaryStreamMultiCallable[_peer_pb2.ChunksRequest, _tensors_pb2.Chunk]
+    """Some chunks of a model that the called node has, whatever it is to either of them. Chunks only, in order."""
     Notify: _grpc.UnaryUnaryMultiCallable[_peer_pb2.SignedEviction, _peer_pb2.NotifyReply]
     """A signed notice, from a node or an admin; answered once it is on record here."""
 
@@ -73,6 +77,10 @@ class PeerAsyncStub(PeerStub):
     """
     Fetch: _aio.UnaryStreamMultiCallable[_coordinator_pb2.DownloadRequest, _tensors_pb2.Chunk]  # type: ignore[assignment]
     """The body of a batch that was offered to the caller and that the caller granted, from an offset. Chunks only."""
+    Newest: _aio.UnaryUnaryMultiCallable[_peer_pb2.NewestRequest, _peer_pb2.NewestReply]  # type: ignore[assignment]
+    """Which model the called node gives to one that joins. It keeps that model for the caller for a while."""
+    Chunks: _aio.UnaryStreamMultiCallable[_peer_pb2.ChunksRequest, _tensors_pb2.Chunk]  # type: ignore[assignment]
+    """Some chunks of a model that the called node has, whatever it is to either of them. Chunks only, in order."""
     Notify: _aio.UnaryUnaryMultiCallable[_peer_pb2.SignedEviction, _peer_pb2.NotifyReply]  # type: ignore[assignment]
     """A signed notice, from a node or an admin; answered once it is on record here."""
 
@@ -116,6 +124,22 @@ class PeerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_tensors_pb2.Chunk], _abc.AsyncIterator[_tensors_pb2.Chunk]]:
         """The body of a batch that was offered to the caller and that the caller granted, from an offset. Chunks only."""
+
+    @_abc_1.abstractmethod
+    def Newest(
+        self,
+        request: _peer_pb2.NewestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_peer_pb2.NewestReply, _abc.Awaitable[_peer_pb2.NewestReply]]:
+        """Which model the called node gives to one that joins. It keeps that model for the caller for a while."""
+
+    @_abc_1.abstractmethod
+    def Chunks(
+        self,
+        request: _peer_pb2.ChunksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_tensors_pb2.Chunk], _abc.AsyncIterator[_tensors_pb2.Chunk]]:
+        """Some chunks of a model that the called node has, whatever it is to either of them. Chunks only, in order."""
 
     @_abc_1.abstractmethod
     def Notify(

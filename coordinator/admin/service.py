@@ -20,6 +20,7 @@ from covey.coordinator.admin import at_work, views
 from covey.coordinator.admin.operation import Operation
 from covey.coordinator.admin.queries import Queries
 from covey.coordinator.backup.backup import BackupServices, back_up
+from covey.coordinator.modes.registry import room_of
 from covey.coordinator.nodes.enrolment import EnrolmentServices, create_token
 from covey.coordinator.nodes.last_seen import heard_at
 from covey.coordinator.nodes.members import Members
@@ -114,9 +115,7 @@ class AdminService:
             if request.spec_json
             else parse_toml(request.spec_toml, later=True)
         )
-        if not spec.facts.coordinated:
-            text = "is simulated only in this version (covey gossip simulate); a coordinator runs the other modes"
-            raise SpecError(f'mode: "{spec.mode}" {text}')
+        room_of(spec.mode).check(spec, allow_path=self._env.allow_paths)
         text, written = spec.to_json(), written_in(request.spec_toml)
         async with self._submission:
             job = DescribeJob(

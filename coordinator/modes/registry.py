@@ -10,6 +10,10 @@ from covey.coordinator.modes.asynchronous import machine as async_machine
 from covey.coordinator.modes.asynchronous.mode import AsyncMode
 from covey.coordinator.modes.asynchronous.replay import Replay as AsyncReplay
 from covey.coordinator.modes.contract import ModeRoom, Replaying
+from covey.coordinator.modes.gossip import events as gossip_events
+from covey.coordinator.modes.gossip import machine as gossip_machine
+from covey.coordinator.modes.gossip.mode import GossipMode, check
+from covey.coordinator.modes.gossip.replay import refuse_replay
 from covey.coordinator.modes.rounds import deadline as rounds_deadline
 from covey.coordinator.modes.rounds import events as rounds_events
 from covey.coordinator.modes.rounds import machine as rounds_machine
@@ -28,11 +32,13 @@ SHARED = protocol, membership, evaluation, attendance
 """Where the values of all modes' machines are defined."""
 ROUNDS = ValueTable(*SHARED, rounds_events, rounds_deadline, rounds_machine)
 ASYNC = ValueTable(*SHARED, async_events, async_machine)
+GOSSIP = ValueTable(*SHARED, gossip_events, gossip_machine)
 ROOMS = {
     room.name: room
     for room in (
         ModeRoom("rounds", "rounds", ("rounds", "count"), RoundsMode, ROUNDS, RoundsReplay),
         ModeRoom("async", "updates", ("async", "updates"), AsyncMode, ASYNC, AsyncReplay),
+        ModeRoom("gossip", "steps", ("gossip", "steps"), GossipMode, GOSSIP, refuse_replay, check),
     )
 }
 

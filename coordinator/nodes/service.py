@@ -18,6 +18,7 @@ from covey import messages as msg
 from covey.coordinator.nodes.adversaries import MAX_NAME, drill_event
 from covey.coordinator.nodes.downloads import Downloads
 from covey.coordinator.nodes.enrolment import RENEWALS, EnrolmentServices, renew
+from covey.coordinator.nodes.gossip import peer_address, take_statement
 from covey.coordinator.nodes.last_seen import heard_at
 from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.sessions import Session, Sessions
@@ -47,7 +48,7 @@ GREETING_S = 10.0
 SILENCE_S = 3 * HEARTBEAT_S
 MESSAGES = (500, 200.0)
 """How many messages of one node are taken at once, and how many a second after that; in one session or in several."""
-COSTS: dict[type, int] = {msg.Hello: 20, msg.UpdateOffer: 4, msg.Evaluation: 4, msg.DownloadAsk: 4}
+COSTS: dict[type, int] = {msg.Hello: 20, msg.UpdateOffer: 4, msg.Evaluation: 4, msg.DownloadAsk: 4, msg.GossipSaid: 20}
 """For how many messages one counts that costs more than to be read."""
 SESSIONS = (30, 1.0)
 """How many sessions a node may open at once, and how many a second after that."""
@@ -132,7 +133,7 @@ class CoordinatorService:
         store = self._services.store
         if self._services.members.settles(peer):
             await store.persist(store.store.settle_node, node)
-        session = self._services.sessions.open(node, peer.expires_at)
+        session = self._services.sessions.open(node, peer.expires_at, peer.key_sha256)
         self._services.metrics.connected(node)
         reader = asyncio.create_task(self._read(session, _after(hello, requests)))
         try:
@@ -244,6 +245,8 @@ class CoordinatorService:
                 self._progressed(node, message)
             case msg.Evaluation():
                 await self._evaluated(node, message)
+            case msg.GossipSaid():
+                await take_statement(self._services.runs, self._services.store, self._services.sessions, node, message)
 
     async def _hello(self, session: Session, hello: msg.Hello) -> None:
         services, store, node = self._services, self._services.store, session.node
@@ -255,7 +258,7 @@ class CoordinatorService:
         await store.persist(store.store.seen, node, services.now(), version=version, device=device, tasks=tasks)
         if session.greeted:
             return
-        session.greeted = True
+        session.greeted, session.peer_address = True, peer_address(node, hello.peer_address)
         await self._note_drill(node, hello.drill[:MAX_NAME])
         log.info("node connected", node=node, version=version, device=device)
         if services.sessions.is_current(session):

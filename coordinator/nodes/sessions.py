@@ -27,6 +27,10 @@ class Session:
     heard_at: float = field(default_factory=time.monotonic)
     expires_at: float = math.inf
     """When the certificate ends with which it was opened, in Unix seconds."""
+    key_sha256: str = ""
+    """Fingerprint of that certificate's key."""
+    peer_address: str = ""
+    """Where other nodes call this one, as it says; empty: it only calls."""
 
     def send(self, message: msg.CoordinatorMessage) -> None:
         """Queue a message; a node that lets 1,000 pile up loses its session."""
@@ -50,12 +54,12 @@ class Sessions:
     def __init__(self) -> None:
         self._live: dict[str, Session] = {}
 
-    def open(self, node: str, expires_at: float = math.inf) -> Session:
+    def open(self, node: str, expires_at: float = math.inf, key_sha256: str = "") -> Session:
         """A new session for a node; an older one is closed."""
         old = self._live.get(node)
         if old is not None:
             old.close("replaced", "a newer session of this node was opened")
-        session = self._live[node] = Session(node, expires_at=expires_at)
+        session = self._live[node] = Session(node, expires_at=expires_at, key_sha256=key_sha256)
         return session
 
     def is_current(self, session: Session) -> bool:
@@ -95,6 +99,11 @@ class Sessions:
     def nodes(self) -> list[str]:
         """Connected nodes that have said hello, by id."""
         return sorted(node for node, session in self._live.items() if session.greeted)
+
+    def peer(self, node: str) -> msg.GossipMember | None:
+        """Where other nodes call a node, and the fingerprint of its key; None: it is not connected."""
+        session = self._live.get(node)
+        return None if session is None else msg.GossipMember(node, session.peer_address, session.key_sha256)
 
     def __contains__(self, node: object) -> bool:
         session = self._live.get(node) if isinstance(node, str) else None

@@ -11,7 +11,7 @@ NODE_PREFIX = "nodes/"
 """What comes before the name of a metric that was merged from the nodes' own evaluations."""
 MAX_METRICS, MAX_METRIC_NAME = 100, 100
 """Of one run's metrics whose names the nodes choose; names of all."""
-Counted = Literal["rounds", "updates"]
+Counted = Literal["rounds", "updates", "steps"]
 """What a mode's specifications ask for so many of."""
 
 

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from covey import messages as msg
 from covey.artifact import Artifact
 from covey.coordinator.runs.assignments import AssignmentInputs
 from covey.coordinator.runs.facts import Counted, NodeProgress
@@ -89,6 +90,9 @@ class Mode(ABC):
         """Who of those that the run waits for now is away, in words; empty: nobody."""
         return ""
 
+    async def stated(self, node: str, message: msg.GossipSaid) -> None:  # noqa: B027 (most modes hear nothing)
+        """A node says, signed, how far it is; only in modes whose nodes work without this coordinator."""
+
     @abstractmethod
     def moved(self, node: str, progress: NodeProgress) -> None:
-        """A node said how far it is, other than that it works for another run first."""
+        """A node message how far it is, other than that it works for another run first."""

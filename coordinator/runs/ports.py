@@ -41,6 +41,9 @@ class Nodes(Protocol):
     def __contains__(self, node: object) -> bool:
         """Whether a node is one of them."""
 
+    def peer(self, node: str) -> msg.GossipMember | None:
+        """Where other nodes call one of them, and by which key they know it; None: it is not connected."""
+
 
 class Members(Protocol):
     """Who may take part."""
@@ -108,6 +111,13 @@ class Signer(Protocol):
 
     def sign(self, statement: bytes) -> bytes:
         """Sign a statement's exact bytes."""
+
+
+class Notary(Protocol):
+    """Signs what nodes check without a record: with a certificate of the authority, that comes along."""
+
+    def notice(self, run: str, node: str, incarnation: int, reason: str) -> msg.GossipNotice:
+        """That an incarnation is out of a run for good."""
 
 
 class RunMetrics(Protocol):
@@ -188,6 +198,7 @@ class RunServices:
         retention: Lets files go.
         worker: Does everything with tensors.
         signer: Signs commits and receipts.
+        notary: Signs notices to nodes.
         metrics: What is counted.
         changes: Those who watch.
         operator: What the operator wants.
@@ -208,6 +219,7 @@ class RunServices:
     retention: Retention
     worker: Worker
     signer: Signer
+    notary: Notary
     metrics: RunMetrics
     changes: Changes
     operator: Operator

@@ -21,7 +21,7 @@ class Mode:
         whole_shares: Whether the shares of a version's accepted updates are of one whole: they sum to one, or to less
             where the rule clips or keeps something of earlier rounds.
         keeps_policy_state: Whether the record holds a state that each decision changes.
-        coordinated: Whether a coordinator runs it.
+        coordinated: Whether models pass through a coordinator; else it hands out who takes part, and observes.
     """
 
     name: str

@@ -216,13 +216,13 @@ class VirtualSwarm:
                 applied = leaver.ledger.into.get(me, InEdge()).sequence
                 node.notice(ev.PeerLeft(leaver.me, applied, 0.0))
 
-    def join(self, me: Incarnation, z: Vector) -> None:
-        """A node joins with a model, and mass of its own."""
+    def join(self, me: Incarnation, z: Vector, minted: int = ONE) -> None:
+        """A node joins with a model, and mass of its own, or with none: then it asks for some."""
         peers = [*self.nodes, me]
-        self.nodes[me] = VirtualNode(self, me, z, peers, ONE)
+        self.nodes[me] = VirtualNode(self, me, z, peers, minted)
         for node in self.nodes.values():
             if node.me != me:
-                node.notice(ev.PeerJoined(me, ONE, 0.0))
+                node.notice(ev.PeerJoined(me, minted, 0.0))
         self.nodes[me].executor.begin()
         for node in self.up:
             node.heartbeat()

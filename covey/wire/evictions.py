@@ -16,7 +16,7 @@ from pydantic import Field, TypeAdapter, with_config
 
 from covey.errors import IdentityError
 from covey.wire.certified import certified_key, issued, sign, verify
-from covey.wire.identities.authority import federation_of
+from covey.wire.identities.authority import Authority, federation_of
 from covey.wire.identities.canonical import MAX_COUNT, STRICT, Finite, Text, canonical_json, read_canonical
 
 DOMAIN = b"covey/eviction/1\n"
@@ -78,6 +78,13 @@ def sign_eviction(statement: EvictionStatement, key_pem: bytes, certificate_pem:
     certificate = x509.load_pem_x509_certificate(certificate_pem).public_bytes(serialization.Encoding.DER)
     raw = statement.to_bytes()
     return SignedNotice(raw, sign(certified_key(key_pem), DOMAIN + raw), certificate)
+
+
+def sign_as_authority(statement: EvictionStatement, authority: Authority) -> SignedNotice:
+    """Sign a notice as the authority itself."""
+    raw = statement.to_bytes()
+    shown = authority.certificate.public_bytes(serialization.Encoding.DER)
+    return SignedNotice(raw, sign(authority.key, DOMAIN + raw), shown)
 
 
 def opened_eviction(notice: SignedNotice, authority_pem: bytes) -> EvictionStatement:

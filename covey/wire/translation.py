@@ -30,6 +30,8 @@ def to_coordinator(message: msg.NodeMessage) -> pb.NodeMessage:
             return pb.NodeMessage(progress=pb.Progress(**vars(message)))
         case msg.Evaluation():
             return pb.NodeMessage(evaluation=pb.Evaluation(**vars(message)))
+        case msg.GossipSaid():
+            return pb.NodeMessage(gossip=pb.GossipSaid(**vars(message)))
 
 
 def from_node(message: pb.NodeMessage) -> msg.NodeMessage | None:
@@ -37,7 +39,9 @@ def from_node(message: pb.NodeMessage) -> msg.NodeMessage | None:
     match message.WhichOneof("kind"):
         case "hello":
             hello = message.hello
-            return msg.Hello(hello.version, tuple(hello.tasks), hello.device, hello.drill, hello.wire)
+            return msg.Hello(
+                hello.version, tuple(hello.tasks), hello.device, hello.drill, hello.wire, hello.peer_address
+            )
         case "download":
             return msg.DownloadAsk(message.download.digest, message.download.with_table)
         case "offer":
@@ -57,6 +61,8 @@ def from_node(message: pb.NodeMessage) -> msg.NodeMessage | None:
         case "evaluation":
             evaluation = message.evaluation
             return msg.Evaluation(evaluation.run, evaluation.version, bytes(evaluation.metrics))
+        case "gossip":
+            return msg.GossipSaid(message.gossip.run, bytes(message.gossip.statement), bytes(message.gossip.signature))
         case _:
             return None
 
@@ -81,6 +87,14 @@ def to_node(message: msg.CoordinatorMessage) -> pb.CoordinatorMessage:
             return pb.CoordinatorMessage(cancel=pb.Cancel(**vars(message)))
         case msg.Goodbye():
             return pb.CoordinatorMessage(goodbye=pb.Goodbye(**vars(message)))
+        case msg.GossipOrder():
+            members = [pb.GossipMember(**vars(member)) for member in message.members]
+            whole = {**vars(message), "spec": message.spec.encode(), "members": members}
+            return pb.CoordinatorMessage(gossip=pb.GossipOrder(**whole))
+        case msg.GossipReceipt():
+            return pb.CoordinatorMessage(gossip_receipt=pb.GossipReceipt(**vars(message)))
+        case msg.GossipNotice():
+            return pb.CoordinatorMessage(gossip_notice=pb.GossipNotice(**vars(message)))
 
 
 def from_coordinator(message: pb.CoordinatorMessage) -> msg.CoordinatorMessage | None:
@@ -162,6 +176,11 @@ def _assignment_from(message: pb.Assignment) -> msg.Assignment:
     )
 
 
+def _order_from(message: pb.GossipOrder) -> msg.GossipOrder:
+    members = tuple(msg.GossipMember(m.name, m.address, m.fingerprint) for m in message.members)
+    return msg.GossipOrder(message.run, message.spec.decode(), message.model_sha256, members)
+
+
 _READ: dict[str, Callable[[Any], msg.CoordinatorMessage]] = {
     "welcome": lambda m: msg.Welcome(m.version, m.federation, m.node, m.heartbeat_s, m.wire, m.lanes),
     "assignment": _assignment_from,
@@ -171,4 +190,7 @@ _READ: dict[str, Callable[[Any], msg.CoordinatorMessage]] = {
     "refusal": lambda m: msg.Refusal(m.update, m.code, m.reason),
     "cancel": lambda m: msg.Cancel(m.run, m.round, m.reason),
     "goodbye": lambda m: msg.Goodbye(m.code, m.reason),
+    "gossip": _order_from,
+    "gossip_receipt": lambda m: msg.GossipReceipt(m.run, m.incarnation, m.number, m.step),
+    "gossip_notice": lambda m: msg.GossipNotice(m.run, bytes(m.statement), bytes(m.signature), bytes(m.certificate)),
 }

@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from typing_extensions import override
 
 from covey.artifact import Artifact
-from covey.errors import CoveyError, RunFailed, StoreError, TransferError
+from covey.errors import CoveyError, NotReady, RunFailed, StoreError, TransferError
 from covey.gossip.ledger import Incarnation
 from covey.gossip.planning import Planner
 from covey.gossip.protocols.runs import policy_of
@@ -24,7 +24,8 @@ from covey.gossip.push_sum.machine import PushSum
 from covey.node.gossip.diary import Diary
 from covey.node.gossip.executor import Executor, Ports
 from covey.node.gossip.folders import LEAVE
-from covey.node.gossip.ports import Clock, Heard, Peers, Receiver
+from covey.node.gossip.holdings import ModelShelf
+from covey.node.gossip.ports import Clock, Heard, ModelSource, Peers, Receiver
 from covey.node.gossip.post import PeerPost
 from covey.node.gossip.receipts import Receipts
 from covey.node.gossip.record.database import Durability
@@ -105,6 +106,7 @@ class GossipActor(Receiver):
         self._record: SqliteRecord | None = None
         self._post: PeerPost | None = None
         self._early: list[tuple[Incarnation, Heard]] = []
+        self.shelf = ModelShelf(world.files, self._labour, self._newest)
         self._awaited: list[Incarnation] = []
 
     @property
@@ -113,6 +115,26 @@ class GossipActor(Receiver):
         if self._executor is None:
             raise RuntimeError("the node's part has not begun")
         return self._executor
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is an executor."""
+        return self._executor is not None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its part is over; it may still answer peers."""
+        return self.has_begun and bool(self.executor.finished)
+
+    @property
+    def measured(self) -> dict[str, float]:
+        """What the newest training measured."""
+        return self._labour.metrics
+
+    def _newest(self) -> tuple[Artifact, int]:
+        if self._executor is None or not self._executor.is_up:
+            raise NotReady("this node is just starting, or stopping")
+        return self._executor.newest()
 
     # -- the wire ---------------------------------------------------------------------------------------------------
 
@@ -147,8 +169,13 @@ class GossipActor(Receiver):
 
     # -- life -------------------------------------------------------------------------------------------------------
 
-    async def run(self, peers: Peers, stop: asyncio.Event) -> str:
+    async def run(self, peers: Peers, stop: asyncio.Event, models: ModelSource | None = None) -> str:
         """Take part until all is done, or `stop` is set; how it ended: completed, left, evicted, retired or stopped.
+
+        Args:
+            peers: The wire.
+            stop: Ends it.
+            models: Where it has a model from if it joins; None: nowhere, it begins with the first one.
 
         Raises:
             CoveyError: The node cannot go on; the message says why.
@@ -172,7 +199,7 @@ class GossipActor(Receiver):
             self._diary,
         )
         self._executor = self._restored()
-        beating = asyncio.create_task(self._beat())
+        beating = asyncio.create_task(self._beat(models))
         stopped = asyncio.create_task(stop.wait())
         try:
             ends: list[asyncio.Future[Any]] = [beating, stopped, self._over]
@@ -181,13 +208,14 @@ class GossipActor(Receiver):
                 self._over.result()
             elif beating.done():
                 beating.result()
-            return self.executor.finished if not stopped.done() or self._is_done else "stopped"
+            return self.executor.finished if not stopped.done() or self.is_done else "stopped"
         finally:
             for task in (beating, stopped, *self._tasks):
                 task.cancel()
             await asyncio.gather(beating, stopped, *self._tasks, return_exceptions=True)
             self._post.give_up(TransferError("this node stops: send again when it is back"))
             self.executor.stop()
+            self.shelf.close()
             self._record.note_rest()
             await asyncio.to_thread(self._record.close)
 
@@ -202,7 +230,7 @@ class GossipActor(Receiver):
         ports = Ports(self._post, self._labour, self._record, world.clock, world.planner)
         return Executor.restored(read_saved(world.engine), fresh, facts.first, ports, self._ended)
 
-    async def _beat(self) -> None:
+    async def _beat(self, models: ModelSource | None) -> None:
         """Say where this node is; begin when enough peers are there; end when nobody needs it any more."""
         executor, early = self.executor, self._early
         self._early = []
@@ -211,6 +239,8 @@ class GossipActor(Receiver):
         has_begun = executor.machine.phase != "new"
         if has_begun:
             executor.begin()
+        elif models is not None and self._world.facts.me.number > 1 and self._world.facts.minted:
+            await self._take_over(models)
         started_at, over_at = self._world.clock.now(), 0.0
         while not self._over.done():
             if not has_begun and executor.machine.exchange.heard >= self._world.course.spec.gossip.min_nodes:
@@ -227,9 +257,24 @@ class GossipActor(Receiver):
                 self._miss()
             await asyncio.sleep(self._world.beat_s)
 
-    @property
-    def _is_done(self) -> bool:
-        return bool(self.executor.finished)
+    async def _take_over(self, models: ModelSource) -> None:
+        """Have a peer's model before anything is said to anybody: nobody waits for a node that is not heard."""
+        clock, since = self._world.clock, self._world.clock.now()
+        while True:
+            try:
+                joined = await models.bring_model()
+                break
+            except TransferError as error:
+                if clock.now() - since >= self._world.away_s:
+                    log.warning("no peer gives a model: beginning with the run's first one", reason=str(error))
+                    return
+            await asyncio.sleep(self._world.beat_s)
+        log.info("joining with a peer's model", peer=joined.source, step=joined.step, **vars(joined.came))
+        is_over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._labour.hold(joined.model)
+        self._safely(self.executor.take_over, joined.model, lambda: is_over.set_result(None))
+        await is_over
+        self._labour.release(joined.model)
 
     def _miss(self) -> None:
         """Who was not heard since the start counts as away: else a node that comes back to nobody waits for ever."""

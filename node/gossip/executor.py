@@ -15,6 +15,7 @@ from covey.gossip.ledger import Batch, Incarnation, InEdge, Ledger
 from covey.gossip.planning import Planner
 from covey.gossip.push_sum import actions as act
 from covey.gossip.push_sum import events as ev
+from covey.gossip.push_sum.joining import asked_for_half
 from covey.gossip.push_sum.machine import PushSum
 from covey.node.gossip.bodies import Bodies
 from covey.node.gossip.farewells import Farewells
@@ -114,6 +115,20 @@ class Executor(Generic[B, T]):
         """Take part from now on, or go on after a restart."""
         self.take(ev.Begun(self._ports.clock.now()))
 
+    def take_over(self, model: B, then: Callable[[], None]) -> None:
+        """Before it begins: have a peer's model in place of the first one; one that is no finite model is passed over.
+
+        Args:
+            model: The peer's; the caller holds it until `then` is called.
+            then: Called when it is done.
+        """
+        self._ports.labour.mix(self.machine.step, self.model, [(model, 1.0)], self._made(lambda _: then()))
+
+    def newest(self) -> tuple[B, int]:
+        """The model of the newest publication and its step; before there is one, the model that it began with."""
+        step = max(self.bodies.own, default=None)
+        return (self.model, self.machine.step) if step is None else (self.bodies.own[step], step)
+
     def stop(self) -> None:
         """End without a word: nothing is done any more, whatever comes back. Models stay, for the record."""
         self._is_down = True
@@ -144,6 +159,9 @@ class Executor(Generic[B, T]):
             return
         for peer in self.machine.exchange.peers:
             self.say(peer)
+        giver = asked_for_half(self.machine.exchange)
+        if giver is not None and not self.machine.is_leaving:
+            self._ports.post.tell(giver, ev.HalfAsked(self.me, self._ports.clock.now()))
         for action in self.machine.unacknowledged():
             self._do(action)
 

@@ -65,7 +65,9 @@ def newest(data_dir: Path, run: str | None) -> Path:
     return folder / str(numbers[-1])
 
 
-def reside(data_dir: Path, spec: GossipSpec, node: str, peers: Iterable[str], *, rejoins: bool) -> Residence:
+def reside(
+    data_dir: Path, spec: GossipSpec, node: str, peers: Iterable[str], *, run: str = "", rejoins: bool
+) -> Residence:
     """Open the record of this node's part in a run; a new one where there is none.
 
     Args:
@@ -73,21 +75,21 @@ def reside(data_dir: Path, spec: GossipSpec, node: str, peers: Iterable[str], *,
         spec: The run.
         node: This node.
         peers: All nodes of the run, this one included.
+        run: What the run is called here; empty: as its specification says.
         rejoins: Whether an incarnation that is over for good is followed by a new one.
 
     Raises:
         Conflict: The record is of another specification, or its incarnation is over.
         StoreError: It cannot be opened.
     """
-    folder = run_folder(data_dir, spec.name)
+    name = run or spec.name
+    folder = run_folder(data_dir, name)
     numbers = incarnations(folder)
     number = numbers[-1] if numbers else 1
     if numbers:
         residence = _opened(folder / str(number))
         if residence.facts.spec != spec.to_json():
-            raise Conflict(
-                f"run {spec.name!r} is on record here with another specification: give this one another name"
-            )
+            raise Conflict(f"run {name!r} is on record here with another specification: give this one another name")
         if residence.facts.ended not in ("evicted", "retired"):
             return residence
         residence.engine.dispose()
@@ -97,10 +99,15 @@ def reside(data_dir: Path, spec: GossipSpec, node: str, peers: Iterable[str], *,
     founders = tuple(map(Incarnation, sorted(peers)))
     me = Incarnation(node, number)
     others = tuple(peer for peer in founders if peer.node != node)
-    minted = ONE if number == 1 else 0
-    facts = RunFacts(spec.name, spec.to_json(), me, tuple(sorted((*others, me))), minted)
+    minted = ONE if number == 1 else joins_with(spec)
+    facts = RunFacts(name, spec.to_json(), me, tuple(sorted((*others, me))), minted)
     create_record(folder / str(number), lambda engine: write_facts(engine, facts))
     return _opened(folder / str(number))
+
+
+def joins_with(spec: GossipSpec) -> int:
+    """The units that a node begins with whose earlier incarnation was evicted."""
+    return ONE if spec.gossip.join == "mint" else 0
 
 
 def _opened(folder: Path) -> Residence:

@@ -15,6 +15,7 @@ from covey.artifact import Artifact
 from covey.gossip.ledger import Batch, Incarnation
 from covey.gossip.push_sum.events import (
     Arrived,
+    HalfAsked,
     PeerEvicted,
     PeerJoined,
     PeerLeft,
@@ -23,11 +24,12 @@ from covey.gossip.push_sum.events import (
     Progressed,
 )
 from covey.gossip.push_sum.machine import PushSum
+from covey.node.models.newest import JoinedModel
 
 B = TypeVar("B")
 B_in = TypeVar("B_in", contravariant=True)
 T = TypeVar("T")
-Said = Progressed | PeerLeft
+Said = Progressed | PeerLeft | HalfAsked
 """What a node says to a peer beside batches; each is said again, so one that is lost does no harm."""
 Heard = Said | PeerJoined | PeerSuspected | PeerTrusted | PeerEvicted
 """What the wire has to tell: what a peer said, and what is known of it."""
@@ -56,6 +58,19 @@ class Peers(Protocol):
         Raises:
             TransferError: It broke off, or there is no connection; sent again, it goes on.
             LedgerError: The peer refuses this batch; the message has its reason.
+        """
+        ...
+
+
+class ModelSource(Protocol):
+    """Where a node that joins has a model from; `covey.node.peers.network.PeerNetwork`."""
+
+    async def bring_model(self) -> JoinedModel:
+        """A peer's newest model, chunk by chunk from all peers that have it.
+
+        Raises:
+            TransferError: There is none to be had.
+            StoreError: The disk is full, or refuses.
         """
         ...
 

@@ -198,6 +198,10 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         self._holders[model.digest] += 1
         return model
 
+    def has_in_use(self, digest: str) -> bool:
+        """Whether somebody holds this model."""
+        return self._holders[digest] > 0
+
     @override
     def release(self, model: Artifact) -> None:
         self._holders[model.digest] -= 1

@@ -22,6 +22,7 @@ from covey.worker.client.confinement import Confinement
 from covey.worker.jobs.training import TrainLimits
 
 SETTINGS_FILE = "node.toml"
+ANY_HOST = ("0.0.0.0", "[::]", "")
 IDENTITY_FOLDER = "identity"
 """In a node's data directory, as the settings' file."""
 BUILT_IN_TASKS = ("digits", "idx-images", "characters", "synthetic")
@@ -64,6 +65,13 @@ DEFAULT_SETTINGS = """\
 # PyTorch and CUDA.
 # environment = ["MY_DATA"]
 
+[peers]
+# For gossip runs: where other nodes call this one, and by which address, where that is another one. Without it, this
+# node only calls; where others cannot be called either, all of them wait at a relay (covey relay start).
+# listen = "0.0.0.0:7410"
+# advertise = "clinic-a.example.org:7410"
+# relay = "relay.example.org:443"
+
 [data.paths]
 # Where a task finds this node's data. Never sent to anyone.
 # images = "/srv/images"
@@ -86,6 +94,34 @@ class Policy(_Settings):
     """Tasks that runs may name by import path, each as `package.module:Class`."""
     payloads: tuple[Payload, ...] = ("parameters", "delta", "gradient")
     """What may leave this node."""
+
+
+class PeerAccess(_Settings):
+    """[peers]: how other nodes reach this one in a gossip run."""
+
+    listen: str = Field(default="", pattern=r"^(|\S+:\d{1,5})$")
+    """Where it listens for them, `HOST:PORT`; empty: nowhere, it only calls."""
+    advertise: str = Field(default="", pattern=r"^(|\S+:\d{1,5})$")
+    """The address by which they call it, where that is not `listen`."""
+    relay: str = Field(default="", pattern=r"^(|\S+:\d{1,5})$")
+    """The relay at which it waits for them instead."""
+
+    @property
+    def address(self) -> str:
+        """Where they call it; empty: nowhere.
+
+        Raises:
+            SpecError: `listen` says every address of this machine, and not which one to call.
+        """
+        if self.relay or self.advertise:
+            return self.relay or self.advertise
+        host, _, port = self.listen.rpartition(":")
+        if self.listen and (host in ANY_HOST or port == "0"):
+            raise SpecError(
+                f"peers cannot call {self.listen}: say by which address they reach this node "
+                "(--peer-advertise HOST:PORT, or [peers] advertise in node.toml)"
+            )
+        return self.listen
 
 
 class NodeData(_Settings):
@@ -131,6 +167,7 @@ class NodeSettings(_Settings):
     policy: Policy = Policy()
     limits: Limits = Limits()
     worker: WorkerSettings = WorkerSettings()
+    peers: PeerAccess = PeerAccess()
     data: NodeData = NodeData()
 
 
@@ -169,6 +206,10 @@ class NodeConfig:
     """What the node attacks with, on a drill node."""
     metrics: str | None = None
     """Where Prometheus may scrape; None: nowhere. On loopback without TLS, else for admins' certificates only."""
+    peer_listen: str | None = None
+    """Instead of [peers] in the settings, as the two that follow; None: as these say."""
+    peer_advertise: str | None = None
+    peer_relay: str | None = None
 
     @classmethod
     def load(
@@ -181,6 +222,9 @@ class NodeConfig:
         server: str | None = None,
         drill: Drill | None = None,
         metrics: str | None = None,
+        peer_listen: str | None = None,
+        peer_advertise: str | None = None,
+        peer_relay: str | None = None,
     ) -> NodeConfig:
         """The options, with the settings from the data directory's `node.toml`.
 
@@ -188,7 +232,8 @@ class NodeConfig:
             SpecError: As `read_settings`.
         """
         settings = read_settings(data_dir / SETTINGS_FILE)
-        return cls(data_dir, device, log_format, log_level, server, settings, drill, metrics)
+        peers = peer_listen, peer_advertise, peer_relay
+        return cls(data_dir, device, log_format, log_level, server, settings, drill, metrics, *peers)
 
     @property
     def policy(self) -> Policy:
@@ -204,6 +249,12 @@ class NodeConfig:
     def options(self) -> dict[str, JsonValue]:
         """What a task is told about this node."""
         return self.settings.data.options
+
+    @property
+    def peers(self) -> PeerAccess:
+        """How other nodes reach this one."""
+        told = {"listen": self.peer_listen, "advertise": self.peer_advertise, "relay": self.peer_relay}
+        return self.settings.peers.model_copy(update={name: text for name, text in told.items() if text is not None})
 
     @property
     def limits(self) -> Limits:

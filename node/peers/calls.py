@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +19,13 @@ from covey.node.peers.roster import Member
 from covey.node.peers.translation import eviction_message, hello_from
 from covey.protos import peer_pb2 as pb
 from covey.protos.peer_pb2_grpc import PeerStub
+from covey.wire.artifacts import artifact_from
 from covey.wire.channels import secure_channel
 from covey.wire.errors import from_rpc_error
 from covey.wire.evictions import SignedNotice
 from covey.wire.identities.identity import Identity
 from covey.wire.transfers.chunk_writer import Files
-from covey.wire.transfers.chunks import FETCH, PUSH
+from covey.wire.transfers.chunks import FETCH, PUSH, decoded, model_chunks_call
 from covey.wire.transfers.streams import download, upload
 
 if TYPE_CHECKING:
@@ -36,21 +37,44 @@ ANSWER_S = 15.0
 STALL_S = 30.0
 
 
+class _Line:
+    """A connection to a peer, made anew where this node has another certificate than it was made with."""
+
+    def __init__(self, member: Member, newest: Callable[[], Identity], use: str) -> None:
+        self._member, self._newest, self._use = member, newest, use
+        self._shown = b""
+        self._channel: grpc.aio.Channel | None = None
+
+    async def channel(self) -> grpc.aio.Channel:
+        """The connection; what goes over an older one breaks off, and is sent again."""
+        identity = self._newest()
+        if self._channel is None or identity.certificate_pem != self._shown:
+            await self.close()
+            server = f"{self._member.name}.node.covey"
+            address, dummy = self._member.address, f"{self._use} {server}"
+            self._channel = secure_channel(address, identity, server_name=server, dummy=dummy)
+            self._shown = identity.certificate_pem
+        return self._channel
+
+    async def close(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            with contextlib.suppress(Exception):
+                await channel.close()
+
+
 class PeerCalls:
     """Calls to one peer.
 
     Args:
         member: Whom; it has an address.
-        identity: This node's.
+        newest: Gives this node's identity as it is now.
         hub: What passes over the link is its.
     """
 
-    def __init__(self, member: Member, identity: Identity, hub: Hub) -> None:
+    def __init__(self, member: Member, newest: Callable[[], Identity], hub: Hub) -> None:
         self.member, self._hub = member, hub
-        server = f"{member.name}.node.covey"
-        self._control = secure_channel(member.address, identity, server_name=server, dummy=f"peer {server}")
-        self._bulk = secure_channel(member.address, identity, server_name=server, dummy=f"bodies {server}")
-        self._stub: PeerAsyncStub = PeerStub(self._control)
+        self._control, self._bulk = _Line(member, newest, "peer"), _Line(member, newest, "bodies")
 
     async def link(self) -> None:
         """Open a link and keep it until it ends. Returns if it stood, else raises.
@@ -59,13 +83,14 @@ class PeerCalls:
             CoveyError: There is no link to be had: what the peer says, or what is wrong on the way.
         """
         outbox: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
-        call = self._stub.Link(self._outgoing(outbox))
+        stub: PeerAsyncStub = PeerStub(await self._control.channel())
+        call = stub.Link(self._outgoing(outbox))
         link: Link | None = None
         try:
             link = await self._greeted(call)
             self._hub.opened(link)
             outbox.set_result(link)
-            await self._both(link, call)
+            await self._both(link, stub, call)
         except grpc.aio.AioRpcError as error:
             if link is None:
                 raise from_rpc_error(error) from error
@@ -101,9 +126,9 @@ class PeerCalls:
             )
         raise NotReady(f"{self.member.name} ended the link at once")
 
-    async def _both(self, link: Link, call: Any) -> None:
+    async def _both(self, link: Link, stub: PeerAsyncStub, call: Any) -> None:
         """Messages and beats, until either ends, or the link does."""
-        beats = self._stub.Beat(self._hub.beats(link))
+        beats = stub.Beat(self._hub.beats(link))
         tasks = [
             asyncio.create_task(self._hub.read(link, _messages(call))),
             asyncio.create_task(self._hub.hear_beats(link, beats)),
@@ -122,24 +147,57 @@ class PeerCalls:
     async def push(self, path: Path, body: Artifact, offset: int, moved: Callable[[int], None]) -> None:
         """Send a body that the peer granted. Raises `TransferError`, or `StoreError` as `upload`."""
         with _interrupted():
-            await upload(self._bulk, path, body, offset, stall_s=STALL_S, on_progress=moved, method=PUSH)
+            channel = await self._bulk.channel()
+            await upload(channel, path, body, offset, stall_s=STALL_S, on_progress=moved, method=PUSH)
 
     async def fetch(self, body: Artifact, files: Files, moved: Callable[[int], None]) -> None:
         """Bring a body here that the peer offered. Raises `TransferError`, or `StoreError` as `download`."""
         with _interrupted():
-            await download(self._bulk, body, files, stall_s=STALL_S, on_progress=moved, method=FETCH)
+            channel = await self._bulk.channel()
+            await download(channel, body, files, stall_s=STALL_S, on_progress=moved, method=FETCH)
+
+    async def newest(self) -> tuple[Artifact, int]:
+        """The model that the peer gives to this node, and its step; not checked. Raises `CoveyError`."""
+        stub: PeerAsyncStub = PeerStub(await self._bulk.channel())
+        try:
+            reply = await stub.Newest(pb.NewestRequest(), timeout=ANSWER_S)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+        return artifact_from(reply.model), reply.step
+
+    async def chunks(self, digest: str, first: int, count: int) -> AsyncGenerator[memoryview, None]:
+        """Some chunks of a file of the peer's, whatever their bytes are. Raises `CoveyError`."""
+        request = pb.ChunksRequest(digest=digest, first=first, count=count)
+        async for chunk in chunks_over(await self._bulk.channel(), request):
+            yield chunk
 
     async def close(self) -> None:
         """Close both connections."""
-        for channel in (self._control, self._bulk):
-            with contextlib.suppress(Exception):
-                await channel.close()
+        for line in (self._control, self._bulk):
+            await line.close()
 
 
 async def _messages(call: Any) -> AsyncIterator[pb.PeerMessage]:
     """What comes after the first message: one call's messages are read in one way only."""
     while (message := await call.read()) is not grpc.aio.EOF:
         yield message
+
+
+async def chunks_over(channel: grpc.aio.Channel, request: pb.ChunksRequest) -> AsyncGenerator[memoryview, None]:
+    """The chunks that a node answers a request with.
+
+    Raises:
+        CorruptChunk: What comes is no chunk.
+        CoveyError: The call failed.
+    """
+    call = model_chunks_call(channel)(request)
+    try:
+        async for chunk in decoded(call):
+            yield chunk
+    except grpc.aio.AioRpcError as error:
+        raise from_rpc_error(error) from error
+    finally:
+        call.cancel()
 
 
 @contextlib.contextmanager

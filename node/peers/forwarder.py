@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections.abc import Callable
 
 import structlog
 
@@ -30,12 +31,12 @@ class Forwarder:
 
     Args:
         relay: Its address, `HOST:PORT`.
-        identity: This node's.
+        newest: Gives this node's identity as it is now.
         listener: Where this node listens.
     """
 
-    def __init__(self, relay: str, identity: Identity, listener: str) -> None:
-        self._relay, self._identity, self._listener = relay, identity, listener
+    def __init__(self, relay: str, newest: Callable[[], Identity], listener: str) -> None:
+        self._relay, self._newest, self._listener = relay, newest, listener
         self._splices: set[asyncio.Task[None]] = set()
         self._told = ""
 
@@ -79,7 +80,7 @@ class Forwarder:
 
     async def _register(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(GREETING)
-        writer.write(proof(self._identity, await reader.readexactly(CHALLENGE_BYTES)))
+        writer.write(proof(self._newest(), await reader.readexactly(CHALLENGE_BYTES)))
         try:
             if await reader.readexactly(1) == WELCOME:
                 return

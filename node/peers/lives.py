@@ -22,12 +22,14 @@ class Part:
         run: The run's name.
         specification: SHA-256 (hex) of the run's specification.
         minted: The units that this incarnation began with.
+        joins_with: The units that every incarnation but the first begins with, as the specification says.
     """
 
     me: Incarnation
     run: str
     specification: str
     minted: int = ONE
+    joins_with: int = 0
 
     def hello(self) -> Hello:
         """This node's."""
@@ -40,6 +42,7 @@ class Part:
             VersionMismatch: It speaks another version of the messages.
             Conflict: It takes part in another run.
             SpecError: It has another specification of this run.
+            IdentityError: It says that it began with a mass that the specification does not give it.
         """
         if hello.wire != WIRE:
             older = name if hello.wire < WIRE else self.me.node
@@ -53,6 +56,11 @@ class Part:
             raise SpecError(
                 f"{name} has another specification of run {self.run!r} ({hello.specification[:12]}...) than "
                 f"{self.me.node} ({self.specification[:12]}...): give both the same file"
+            )
+        if hello.incarnation > 1 and hello.minted != self.joins_with:
+            raise IdentityError(
+                f"{name} says that incarnation {hello.incarnation} began with {hello.minted} units; by the run's "
+                f"specification it is {self.joins_with}"
             )
 
 

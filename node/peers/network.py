@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from covey.gossip.push_sum.events import Progressed
 from covey.gossip.topologies.contract import LinkQuality
 from covey.node.gossip.ports import Receiver, Said
 from covey.node.gossip.receipts import Receipts
+from covey.node.models.newest import JoinedModel, bring_newest
+from covey.node.models.sources import Candidate
 from covey.node.peers.calls import PeerCalls
 from covey.node.peers.deliveries import Deliveries
 from covey.node.peers.dialer import Dialer, patience_s
@@ -28,7 +30,7 @@ from covey.node.peers.forwarder import Forwarder
 from covey.node.peers.hub import Hub
 from covey.node.peers.links import STOPPING
 from covey.node.peers.lives import Lives, Part
-from covey.node.peers.ports import Files
+from covey.node.peers.ports import Files, Holdings
 from covey.node.peers.receptions import Receptions
 from covey.node.peers.roster import Member, Roster
 from covey.node.peers.service import PeerService, peer_handler
@@ -71,6 +73,7 @@ class PeerSettings:
         known: Incarnations that are on record here.
         beat_s: How often each side of a link says something.
         relay: The relay through which it is called, `HOST:PORT`; empty: through none.
+        newest: Gives the identity as it is now; None: `identity`, for good.
     """
 
     part: Part
@@ -83,6 +86,11 @@ class PeerSettings:
     known: tuple[Incarnation, ...] = ()
     beat_s: float = BEAT_S
     relay: str = ""
+    newest: Callable[[], Identity] | None = None
+
+    def shown(self) -> Identity:
+        """What a connection that is made now shows."""
+        return self.newest() if self.newest is not None else self.identity
 
 
 class PeerNetwork:
@@ -93,12 +101,18 @@ class PeerNetwork:
         files: The node's files: bodies are sent from there, and come there.
         receiver: Is given what comes.
         clock: Seconds that do not go back: those of events.
+        holdings: The models that peers may have; None: none.
     """
 
     def __init__(
-        self, settings: PeerSettings, files: Files, receiver: Receiver, clock: Callable[[], float] = time.monotonic
+        self,
+        settings: PeerSettings,
+        files: Files,
+        receiver: Receiver,
+        clock: Callable[[], float] = time.monotonic,
+        holdings: Holdings | None = None,
     ) -> None:
-        self._settings, self._files = settings, files
+        self._settings, self._files, self._holdings = settings, files, holdings
         roster, part = settings.roster, settings.part
         self._evicted = Evicted(
             settings.data_dir / FOLDER, part.run, roster.members.__contains__, settings.identity.authority_pem
@@ -162,6 +176,24 @@ class PeerNetwork:
             raise TransferError(f"{name} has no address in the peers file: it cannot be called")
         return calls
 
+    # -- models -----------------------------------------------------------------------------------------------------
+
+    async def newest(self, source: str) -> tuple[Artifact, int]:
+        """As `covey.node.models.newest.ModelCalls`."""
+        return await self._to(source).newest()
+
+    async def ask(self, source: str, artifact: Artifact, first: int, count: int) -> AsyncGenerator[memoryview, None]:
+        """As `covey.node.models.assembly.AskChunks`."""
+        async for chunk in self._to(source).chunks(artifact.digest, first, count):
+            yield chunk
+
+    async def bring_model(self) -> JoinedModel:
+        """A peer's newest model, from all peers that can be called. Raises as `bring_newest`."""
+        speeds, trip_s = dict(self._speeds.known()), self.hub.vitals.round_trip_s
+        linked = [name for name in self._calls if self.hub.links.named(name) is not None]
+        candidates = [Candidate(name, speeds.get(name, 0.0), trip_s(name)) for name in linked]
+        return await bring_newest(candidates, self, self._files, self._settings.body_bytes)
+
     # -- life -------------------------------------------------------------------------------------------------------
 
     async def start(self) -> str:
@@ -181,21 +213,21 @@ class PeerNetwork:
         self.hub.recall()
         address = await self._listen(settings.listen or LOOPBACK) if settings.listen or settings.relay else ""
         if settings.relay:
-            self._spawn(Forwarder(settings.relay, settings.identity, address).run())
+            self._spawn(Forwarder(settings.relay, settings.shown, address).run())
         can_be_called = settings.listen or settings.relay
         for member in settings.roster.members.values():
             wait_s = patience_s(Member(me, can_be_called), member)
             if member.name != me and wait_s is None and not can_be_called:
                 log.warning("neither can be called: one of both needs an open port, or a relay", peer=member.name)
             elif member.name != me and wait_s is not None:
-                calls = self._calls[member.name] = PeerCalls(member, settings.identity, self.hub)
+                calls = self._calls[member.name] = PeerCalls(member, settings.shown, self.hub)
                 self._spawn(Dialer(calls, self.hub, wait_s).run())
         self._spawn(self.hub.watch())
         return address
 
     async def _listen(self, where: str) -> str:
         allow_many_files()
-        service = PeerService(self.hub, self._settings.roster)
+        service = PeerService(self.hub, self._settings.roster, self._holdings)
 
         def who(context: Context) -> Caller:
             peer = service.caller(context)
@@ -204,7 +236,7 @@ class PeerNetwork:
         guard = Guard(who, CallLimits(ALLOWED), self._connections)
         server = grpc.aio.server(options=server_options(), interceptors=[guard], maximum_concurrent_rpcs=MOST_CALLS)
         server.add_generic_rpc_handlers((peer_handler(service),))
-        credentials = renewing_credentials(lambda: self._settings.identity, mutual=True)
+        credentials = renewing_credentials(self._settings.shown, mutual=True)
         port = listen(server, where, credentials, "--listen")
         await server.start()
         self._server = server

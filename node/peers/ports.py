@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Protocol
 
 from covey.artifact import Artifact
+from covey.gossip.ledger import Incarnation
+from covey.node.models.ports import Shelf
 from covey.wire.transfers.chunk_writer import Spool
 
 
@@ -21,3 +23,15 @@ class Files(Protocol):
     def begin(self, artifact: Artifact) -> Spool: ...
     def put(self, artifact: Artifact, data: bytes) -> Path: ...
     def release(self, digests: Iterable[str]) -> None: ...
+
+
+class Holdings(Shelf, Protocol):
+    """The models that a node has for peers; `covey.node.gossip.holdings.ModelShelf`."""
+
+    def newest(self, peer: Incarnation) -> tuple[Artifact, int]:
+        """The model for a peer that joins, and its step; it stays for that peer for a while.
+
+        Raises:
+            NotReady: There is none now.
+        """
+        ...

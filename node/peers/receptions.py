@@ -17,6 +17,7 @@ from covey.errors import CoveyError, InvalidUpdate, LedgerError, NotFound, NotRe
 from covey.gossip.ledger import Incarnation
 from covey.node.gossip.ports import Receiver
 from covey.node.gossip.receipts import Receipts
+from covey.node.models.sizes import require_size
 from covey.node.peers.links import Link
 from covey.node.peers.ports import Files
 from covey.node.peers.translation import MAX_SEQUENCE, MAX_STEP, mass_from, mass_message
@@ -118,11 +119,7 @@ class Receptions:
         body = artifact_from(offer.body)
         if not 1 <= offer.sequence < MAX_SEQUENCE or offer.units < 1 or offer.step >= MAX_STEP:
             raise LedgerError(f"batch {offer.sequence} with {offer.units} units of step {offer.step} cannot be")
-        least, most = self._body_bytes[0], self._body_bytes[-1]
-        if not least <= body.size_bytes <= most:
-            sizes = f"{most}" if least == most else f"{least} to {most}"
-            raise InvalidUpdate(f"a body of {body.size_bytes} bytes; this run's have {sizes}")
-        body.validate(most)
+        require_size(body, self._body_bytes, "a body")
         if len(offer.data) not in (0, body.size_bytes) or len(offer.data) > INLINE_BYTES:
             raise InvalidUpdate("the body came along, but not whole, or it is too large for that")
         return _Reception(link, offer.sequence, offer.units, offer.step, body, offer.data)

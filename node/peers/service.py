@@ -11,17 +11,20 @@ from typing import Any
 import grpc
 
 from covey.errors import IdentityError, NotFound, NotReady
+from covey.node.models.lending import Lender
 from covey.node.peers.hub import Hub
 from covey.node.peers.links import Link
+from covey.node.peers.ports import Holdings
 from covey.node.peers.roster import Roster
 from covey.node.peers.translation import eviction_from, eviction_message, hello_from
 from covey.protos import coordinator_pb2, peer_pb2
 from covey.protos import peer_pb2 as pb
+from covey.wire.artifacts import artifact_message
 from covey.wire.channels import Context, Peer, peer_identity
 from covey.wire.errors import translated, translated_stream
 from covey.wire.evictions import MAY_EVICT
 from covey.wire.listeners.buckets import Buckets
-from covey.wire.transfers.chunks import download_handler, upload_handler
+from covey.wire.transfers.chunks import download_handler, model_chunks_handler, upload_handler
 
 GREETING_S = 10.0
 """How long a link may go without its hello."""
@@ -34,8 +37,9 @@ MAX_DIGITS = 20
 class PeerService:
     """Serves `covey.v1.Peer`."""
 
-    def __init__(self, hub: Hub, roster: Roster) -> None:
+    def __init__(self, hub: Hub, roster: Roster, holdings: Holdings | None = None) -> None:
         self._hub, self._roster = hub, roster
+        self._holdings, self._lender = holdings, Lender(holdings) if holdings is not None else None
         self._links, self._notices = Buckets(*LINKS), Buckets(*NOTICES)
         self._beating: set[Link] = set()
 
@@ -139,6 +143,35 @@ class PeerService:
             async for message in messages:
                 yield message
 
+    def _in_run(self, context: Context) -> Link:
+        """The link to the caller, whoever opened it: its hello has said that it is in this run, and not evicted."""
+        link = self._hub.links.named(self._node(context))
+        if link is None:
+            raise NotFound("this needs a link between both nodes")
+        return link
+
+    async def newest(self, _: pb.NewestRequest, context: Context) -> pb.NewestReply:
+        """The model that this node gives to the caller.
+
+        Raises:
+            NotReady: There is none now.
+        """
+        link = self._in_run(context)
+        if self._holdings is None:
+            raise NotReady("this node has no model to give")
+        model, step = self._holdings.newest(link.peer)
+        return pb.NewestReply(model=artifact_message(model), step=step)
+
+    async def chunks(self, request: pb.ChunksRequest, context: Context) -> AsyncGenerator[bytes, None]:
+        """Chunks of a model that this node has."""
+        link = self._in_run(context)
+        if self._lender is None:
+            raise NotReady("this node has no model to give")
+        chunks = self._lender.chunks(link.peer.node, request.digest, request.first, request.count)
+        async with contextlib.aclosing(chunks) as messages:
+            async for message in messages:
+                yield message
+
     async def notify(self, request: pb.SignedEviction, context: Context) -> pb.NotifyReply:
         """A notice of eviction, from a node or an admin.
 
@@ -166,6 +199,12 @@ def peer_handler(service: PeerService) -> grpc.GenericRpcHandler:
         ),
         "Push": upload_handler(translated(service.push)),
         "Fetch": download_handler(translated_stream(service.fetch)),
+        "Newest": grpc.unary_unary_rpc_method_handler(
+            translated(service.newest),
+            request_deserializer=peer_pb2.NewestRequest.FromString,
+            response_serializer=peer_pb2.NewestReply.SerializeToString,
+        ),
+        "Chunks": model_chunks_handler(translated_stream(service.chunks)),
         "Notify": grpc.unary_unary_rpc_method_handler(
             translated(service.notify),
             request_deserializer=peer_pb2.SignedEviction.FromString,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from covey.gossip.ledger import Incarnation
-from covey.gossip.push_sum.events import PeerLeft, Progressed
+from covey.gossip.push_sum.events import HalfAsked, PeerLeft, Progressed
 from covey.gossip.receipts import SignedMass
 from covey.node.gossip.farewells import KNOWS_ALL
 from covey.node.gossip.ports import Said
@@ -60,6 +60,8 @@ def said_message(event: Said) -> pb.PeerMessage:
     """What a node says of itself as a message."""
     if isinstance(event, PeerLeft):
         return pb.PeerMessage(left=pb.PeerHasLeft(applied=event.applied))
+    if isinstance(event, HalfAsked):
+        return pb.PeerMessage(half_asked=pb.HalfAsked())
     return pb.PeerMessage(
         progress=pb.PeerProgress(
             step=event.step,
@@ -81,6 +83,8 @@ def said_from(peer: Incarnation, message: pb.PeerMessage, now: float) -> Said | 
     match message.WhichOneof("kind"):
         case "left":
             return PeerLeft(peer, _sequence(message.left.applied), now)
+        case "half_asked":
+            return HalfAsked(peer, now)
         case "progress":
             progress = message.progress
             if not -1 <= progress.step < MAX_STEP:

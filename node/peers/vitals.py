@@ -106,7 +106,8 @@ class Vitals:
 
     def round_trip_s(self, peer: str) -> float:
         """Of small messages to a peer and back, on average; 0: not measured."""
-        return self._of(peer).round_trip_s
+        pulse = self._pulses.get(peer)
+        return pulse.round_trip_s if pulse is not None else 0.0
 
     def forget(self, peer: str) -> None:
         """A peer's incarnation is over."""

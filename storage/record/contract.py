@@ -13,11 +13,14 @@ run forward may therefore be called again with the same arguments.
 from __future__ import annotations
 
 from covey.storage.record.events import Events
+from covey.storage.record.gossip import Gossip
 from covey.storage.record.identities import Identities
 from covey.storage.record.life import Life
 from covey.storage.record.records import (
     ContributionRecord,
     EventRecord,
+    GossipMemberRecord,
+    GossipStatementRecord,
     Json,
     NodeRecord,
     PartRecord,
@@ -47,6 +50,8 @@ from covey.storage.record.versions import Versions
 __all__ = [
     "ContributionRecord",
     "EventRecord",
+    "GossipMemberRecord",
+    "GossipStatementRecord",
     "Json",
     "NodeRecord",
     "PartRecord",
@@ -68,5 +73,5 @@ __all__ = [
 ]
 
 
-class Store(Life, Runs, Rounds, Updates, Steps, Versions, Retention, Identities, Events, Seals):
-    """The record of nodes, tokens, runs, rounds, updates, steps, versions, events and seals."""
+class Store(Life, Runs, Rounds, Updates, Steps, Versions, Retention, Identities, Events, Seals, Gossip):
+    """The record of nodes, tokens, runs, rounds, updates, steps, versions, events, seals and gossip."""

@@ -319,3 +319,53 @@ class EventRecord:
     detail: Json = field(default_factory=dict)
     id: int = field(default=0, compare=False)
     """Its number in the record, higher than those of all before it; 0: not recorded yet."""
+
+
+@dataclass(frozen=True)
+class GossipMemberRecord:
+    """A node of a gossip run.
+
+    Attributes:
+        run: The run's id.
+        node: Its name.
+        address: Where peers call it, `HOST:PORT`; empty: it only calls.
+        fingerprint: SHA-256 (hex) of its certificate's public key.
+        state: invited, working, completed, left, declined, failed, retired, lost, late or evicted.
+        reason: Why.
+    """
+
+    run: str
+    node: str
+    address: str
+    fingerprint: str
+    state: str = "invited"
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class GossipStatementRecord:
+    """What a node signed of its part in a gossip run.
+
+    Attributes:
+        run: The run's id.
+        node: Who signed.
+        incarnation: Which life of the node.
+        number: Of the incarnation's statements, from 1.
+        step: How many steps it has done.
+        told: Of how many steps statements have told, with this one.
+        key_id: Of the key that signed.
+        received_at: Unix seconds.
+        statement: The exact bytes.
+        signature: Ed25519.
+    """
+
+    run: str
+    node: str
+    incarnation: int
+    number: int
+    step: int
+    told: int
+    key_id: str
+    received_at: float
+    statement: bytes
+    signature: bytes

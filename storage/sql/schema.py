@@ -299,6 +299,34 @@ class Seal(Base):
     signature: Mapped[bytes]
 
 
+class GossipMember(Base):
+    """A node of a gossip run: where peers call it, and what became of its part."""
+
+    __tablename__ = "gossip_members"
+    run: Mapped[str] = mapped_column(ForeignKey("runs.run"), primary_key=True)
+    node: Mapped[str] = mapped_column(primary_key=True)
+    address: Mapped[str]
+    fingerprint: Mapped[str]
+    state: Mapped[str]
+    reason: Mapped[str] = mapped_column(FreeText)
+
+
+class GossipStatement(Base):
+    """What a node signed of its part in a gossip run. `step` and `told` are copied from the statement."""
+
+    __tablename__ = "gossip_statements"
+    run: Mapped[str] = mapped_column(ForeignKey("runs.run"), primary_key=True)
+    node: Mapped[str] = mapped_column(primary_key=True)
+    incarnation: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    step: Mapped[int]
+    told: Mapped[int]
+    key_id: Mapped[str]
+    received_at: Mapped[float]
+    statement: Mapped[bytes]
+    signature: Mapped[bytes]
+
+
 class Setting(Base):
     """A small persistent setting."""
 
@@ -328,5 +356,7 @@ tokens = table_of(Token)
 redemptions = table_of(Redemption)
 events = table_of(Event)
 seals = table_of(Seal)
+gossip_members = table_of(GossipMember)
+gossip_statements = table_of(GossipStatement)
 settings = table_of(Setting)
 lease = table_of(Lease)

@@ -12,6 +12,7 @@ from covey.storage.sql.migrations import migrate as migrations
 from covey.storage.sql.migrations.migrate import migrate
 from covey.storage.sql.tables.commits import SqlCommits
 from covey.storage.sql.tables.events import SqlEvents
+from covey.storage.sql.tables.gossip import SqlGossip
 from covey.storage.sql.tables.identities import SqlIdentities
 from covey.storage.sql.tables.retention import SqlRetention
 from covey.storage.sql.tables.rounds import SqlRounds
@@ -39,6 +40,7 @@ class SqlStore(
     SqlIdentities,
     SqlEvents,
     SqlSeals,
+    SqlGossip,
     Store,
 ):
     """A `Store` on a database that is at this version's schema; made by `open_store`."""

@@ -28,6 +28,8 @@ class _Daemon:
     kind: str
     address: str
     identity: Path
+    command: str
+    """What starts it: `covey COMMAND start`."""
 
 
 @click.command(
@@ -40,7 +42,7 @@ class _Daemon:
     json_fields=FIELDS,
 )
 @click.option("--data-dir", type=FOLDER, envvar="COVEY_HOME", required=True, help="A coordinator's or a node's.")
-@click.option("--service", default="", help="store (coordinator), session (node) [default: whether it answers].")
+@click.option("--service", default="", help="store (coordinator), session (node), peers (gossip) [default: any].")
 @click.option("--timeout", type=Duration(), default="5s", show_default=True, help="How long it may take to answer.")
 @json_option
 def health(data_dir: Path, service: str, timeout: float, as_json: bool) -> None:
@@ -58,14 +60,15 @@ def health(data_dir: Path, service: str, timeout: float, as_json: bool) -> None:
 def _announced(data_dir: Path) -> _Daemon:
     for kind, name in ANNOUNCEMENTS.items():
         try:
-            listen = str(json.loads((data_dir / name).read_text())["listen"])
+            announced = json.loads((data_dir / name).read_text())
+            listen, command = str(announced["listen"]), str(announced.get("command", kind))
         except FileNotFoundError:
             continue
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise Failure(f"{data_dir / name} cannot be read: {error}") from error
         host, _, port = listen.rpartition(":")
         host = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
-        return _Daemon(kind, f"{host}:{port}", data_dir / IDENTITIES[kind])
+        return _Daemon(kind, f"{host}:{port}", data_dir / IDENTITIES[kind], command)
     raise Failure(f"no daemon is running on {data_dir}: it has neither coordinator.json nor node.json")
 
 
@@ -123,7 +126,7 @@ def _why(daemon: _Daemon, service: str, error: Any) -> str:
             return reason
     return (
         f"the {daemon.kind} does not answer at {daemon.address} ({status.name}); if it was killed, "
-        f"start it again: covey {daemon.kind} start"
+        f"start it again: covey {daemon.command} start"
     )
 
 

@@ -146,6 +146,7 @@ def _spec_to_check(spec: Path | None, task: str | None) -> Any:
         "covey node start --data-dir /srv/node --device cuda:1",
         "covey node start --data-dir /srv/node --join /etc/covey/join.token",
         "covey node start --data-dir /srv/node --metrics 127.0.0.1:9465",
+        "covey node start --data-dir /srv/node --peer-listen 0.0.0.0:7410 --peer-advertise a.example.org:7410",
         "covey node start --data-dir /srv/node --attack scaled --attack-option factor=-10",
         "covey node start --data-dir /srv/a --attack alie --attack-group /srv/drill --attack-members a,b,c",
     )
@@ -167,6 +168,9 @@ def _spec_to_check(spec: Path | None, task: str | None) -> Any:
     help="With --join: use tokens of this authority only (its certificate, PEM).",
 )
 @click.option("--metrics", type=Address(), help="Where Prometheus may scrape: no TLS on loopback, else mutual TLS.")
+@click.option("--peer-listen", type=Address(), help="For gossip runs: where other nodes call this one.")
+@click.option("--peer-advertise", type=Address(), help="By which address, where that is another one.")
+@click.option("--peer-relay", type=Address(), help="Instead: the relay at which this node waits for others.")
 @click.option("--attack", help="DRILL: send the updates of this attack; see covey plugins. It is put on record.")
 @click.option("--attack-option", "attack_options", multiple=True, metavar="KEY=VALUE", help="An option of the attack.")
 @click.option("--attack-group", type=FOLDER, help="Folder on this machine that a group of adversaries shares.")

@@ -96,6 +96,14 @@ class Progressed:
 
 
 @dataclass(frozen=True)
+class HalfAsked:
+    """A peer that joined without mass asks for half of this node's."""
+
+    peer: Incarnation
+    now: float
+
+
+@dataclass(frozen=True)
 class PeerJoined:
     """A peer takes part from now on."""
 
@@ -155,6 +163,7 @@ Event = (
     | Acknowledged
     | Mixed
     | Progressed
+    | HalfAsked
     | PeerJoined
     | PeerSuspected
     | PeerTrusted

@@ -42,6 +42,9 @@ class Exchange:
         is_met: Whether the peers were heard already.
     """
 
+    askers: frozenset[Incarnation] | set[Incarnation] = frozenset()
+    """Who joined without mass and asked for half of this node's. Of the class where nobody did, as in older records."""
+
     def __init__(
         self, me: Incarnation, peers: Iterable[Incarnation], minted: int, total: int, *, is_met: bool = False
     ) -> None:
@@ -79,6 +82,16 @@ class Exchange:
         self.published |= dict.fromkeys((batch.peer for batch in batches), step)
         self.has_news = self.has_news and not batches
         return batches
+
+    def asked_for_half(self, peer: Incarnation) -> None:
+        """A peer asks for half of the mass. Only an incarnation that joined does, and it gets it only once."""
+        if peer in self.peers and peer.number > 1 and peer not in self.ledger.out:
+            self.askers = {*self.askers, peer}
+
+    def asker(self) -> Incarnation | None:
+        """Who is to get half of the mass with the next publication; None: nobody."""
+        askers = [peer for peer in self.askers if peer not in self.ledger.out and self.is_usable(peer)]
+        return min(askers, default=None)
 
     def send(self, peer: Incarnation) -> Send:
         """The batch on its way to a peer, to be sent (again)."""

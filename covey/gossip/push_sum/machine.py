@@ -13,12 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Literal
 
 from covey.gossip.averaging import NEVER, Averaging
 from covey.gossip.ledger import Incarnation
-from covey.gossip.mass import ONE, part_of
+from covey.gossip.mass import ONE
 from covey.gossip.push_sum.actions import (
     Action,
     Announce,
@@ -37,6 +36,7 @@ from covey.gossip.push_sum.events import (
     Arrived,
     Begun,
     Event,
+    HalfAsked,
     LeaveAsked,
     Mixed,
     PeerEvicted,
@@ -50,6 +50,7 @@ from covey.gossip.push_sum.events import (
     Trained,
 )
 from covey.gossip.push_sum.exchange import Exchange
+from covey.gossip.push_sum.joining import split
 from covey.gossip.push_sum.pairs import pair_parts, without_requests
 from covey.gossip.push_sum.rates import Correction, Rates
 
@@ -190,6 +191,8 @@ class PushSum:
                 self.exchange.evicted(peer)
             case PeerLeft(peer=peer, applied=applied) if peer in peers:
                 self.exchange.left(peer, applied)
+            case HalfAsked(peer=peer):
+                self.exchange.asked_for_half(peer)
             case LeaveAsked():
                 self.is_leaving = True
         return []
@@ -213,7 +216,7 @@ class PushSum:
     def _begin(self) -> list[Action]:
         self.rates.resumed()
         if self.phase == "new":
-            if not self.exchange.ledger.minted:  # it comes late: from the first step on, in lock step all would wait
+            if self.me.number > 1 or not self.exchange.ledger.minted:  # late: else in lock step all would wait for it
                 self.step = min(self.exchange.furthest, self.policy.steps - 1)
             return self._start()
         self.mixing = ()
@@ -274,8 +277,7 @@ class PushSum:
         if self.policy.pairs:
             parts = pair_parts(exchange, [share.peer for share in self._shares], self.step)
         elif self.policy.overlap is not None or exchange.has_news or kept * HALF >= exchange.mean:
-            usable = [share for share in self._shares if exchange.is_usable(share.peer)]
-            parts = {share.peer: part_of(kept, Fraction(share.numerator, share.denominator)) for share in usable}
+            parts = split(exchange, self._shares)
         else:
             return {}
         return parts if kept - sum(parts.values()) >= self.policy.least else {}

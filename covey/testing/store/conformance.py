@@ -16,6 +16,7 @@ import pytest
 
 from covey.storage.record.contract import Store
 from covey.testing.store.asynchronous import AsyncConformance
+from covey.testing.store.gossip import GossipConformance
 from covey.testing.store.identities import IdentityConformance
 from covey.testing.store.life import LifeConformance
 from covey.testing.store.phases import PhasesConformance
@@ -34,6 +35,7 @@ class StoreConformance(
     IdentityConformance,
     ReadingConformance,
     LifeConformance,
+    GossipConformance,
 ):
     """Inherit from it, and give it the fixture `opened`."""
 

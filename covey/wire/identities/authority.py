@@ -88,6 +88,11 @@ class Authority:
         self.pem = certificate.public_bytes(serialization.Encoding.PEM)
         self.federation = federation_of(certificate)
 
+    @property
+    def key(self) -> AuthorityKey:
+        """Its private key."""
+        return self._key
+
     @classmethod
     def open(cls, folder: Path) -> Authority:
         """The authority whose `authority.key` and `authority.crt` are in a folder; made if neither is there.

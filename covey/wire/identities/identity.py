@@ -187,6 +187,8 @@ class Identity:
         certificate = x509.load_pem_x509_certificate(self.certificate_pem)
         authority = x509.load_pem_x509_certificate(self.authority_pem)
         again = "join again with a new token"
+        if not self.server:  # certified by an authority in a folder
+            again = f"have the same keys certified again: covey ca issue {self.name}"
         now = dt.datetime.fromtimestamp(time.time() if unix_s is None else unix_s, dt.UTC)
         try:
             certificate.verify_directly_issued_by(authority)

@@ -16,7 +16,7 @@ import grpc.aio
 
 from covey.artifact import CHUNK_BYTES
 from covey.errors import CorruptChunk, Stalled
-from covey.protos import admin_pb2, coordinator_pb2
+from covey.protos import admin_pb2, coordinator_pb2, peer_pb2
 from covey.wire.errors import abort
 
 DOWNLOAD = "/covey.v1.Coordinator/Download"
@@ -24,6 +24,7 @@ UPLOAD = "/covey.v1.Coordinator/Upload"
 DOWNLOAD_VERSION = "/covey.v1.Admin/DownloadVersion"
 FETCH = "/covey.v1.Peer/Fetch"
 PUSH = "/covey.v1.Peer/Push"
+CHUNKS = "/covey.v1.Peer/Chunks"
 
 STALL_S = 30.0
 _TAG = 0x0A
@@ -133,6 +134,13 @@ def download_version_handler(method: ChunkSource, *, stall_s: float = STALL_S) -
     )
 
 
+def model_chunks_handler(method: ChunkSource, *, stall_s: float = STALL_S) -> grpc.RpcMethodHandler[Any, Any]:
+    """The handler of `Peer.Chunks`, as `download_handler`."""
+    return grpc.unary_stream_rpc_method_handler(
+        _paced(method, stall_s), request_deserializer=peer_pb2.ChunksRequest.FromString, response_serializer=None
+    )
+
+
 # -- a client's side
 
 
@@ -156,4 +164,11 @@ def download_version_call(channel: grpc.aio.Channel) -> grpc.aio.UnaryStreamMult
         DOWNLOAD_VERSION,
         request_serializer=admin_pb2.LocateVersionRequest.SerializeToString,
         response_deserializer=None,
+    )
+
+
+def model_chunks_call(channel: grpc.aio.Channel) -> grpc.aio.UnaryStreamMultiCallable[Any, Any]:
+    """`Peer.Chunks` of a channel: takes a ChunksRequest, gives chunks (see `decoded`)."""
+    return channel.unary_stream(
+        CHUNKS, request_serializer=peer_pb2.ChunksRequest.SerializeToString, response_deserializer=None
     )

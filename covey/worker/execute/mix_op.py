@@ -74,7 +74,7 @@ def mix(job: MixJob, host: Host) -> MixResult:
         float(change.read(columns).double().square().sum()) for columns in spans(base.d, BLOCK_ELEMENTS)
     )
     refused = tuple(position for position in range(len(job.portions)) if position not in models)
-    return MixResult(written.artifact, written.model_sha256, math.sqrt(squares), body, refused)
+    return MixResult(written.artifact, written.model_sha256, math.sqrt(squares), refused, body)
 
 
 def _opened(portions: Sequence[Portion], layout: Layout, codec: Codec | None) -> Iterator[tuple[int, Vector]]:

@@ -55,7 +55,7 @@ class MixResult:
     model_sha256: str
     moved: float
     """How far it is from the base: the Euclidean norm of the difference of the parameters."""
-    body: ArtifactField | None = None
-    """What is sent instead of the model, in the job's `body`; None: the model itself is."""
     refused: tuple[int, ...] = ()
     """Positions of portions that are no finite models of this run: their shares stayed with the base."""
+    body: ArtifactField | None = None
+    """What is sent instead of the model, in the job's `body`; None: the model itself is."""

@@ -18,7 +18,18 @@ from covey.gossip.push_sum.machine import PushSum, PushSumPolicy
 from covey.gossip.receipts import Receipt, SignedMass
 from covey.node.gossip.ports import Noted, Saved, Snapshot
 from covey.node.gossip.receipts import Kept
-from covey.node.gossip.record.schema import ONLY, VERSION, Base, BodyRow, NoteRow, ReceiptRow, RunRow, SnapshotRow
+from covey.node.gossip.record.schema import (
+    ONLY,
+    VERSION,
+    Base,
+    BodyRow,
+    MetricRow,
+    NoteRow,
+    ReceiptRow,
+    RunRow,
+    SnapshotRow,
+    StepRow,
+)
 from covey.node.gossip.state import TABLE, machine_from_text
 from covey.storage.sql.engine import translated
 
@@ -156,6 +167,17 @@ def require_facts(engine: Engine) -> RunFacts:
     if facts is None:
         raise NotFound("no run is on record here")
     return facts
+
+
+def steps_after(engine: Engine, told: int, limit: int) -> list[tuple[dict[str, Any], dict[str, float]]]:
+    """Published steps from number `told` on, at most `limit`, in order: each row, and what its training measured."""
+    rows = select(*StepRow.__table__.columns).where(StepRow.step >= told).order_by(StepRow.step).limit(limit)
+    with translated(), Session(engine) as session:
+        steps = [dict(row._mapping) for row in session.execute(rows)]
+        metrics: dict[int, dict[str, float]] = {step["step"]: {} for step in steps}
+        for row in session.scalars(select(MetricRow).where(MetricRow.step.in_(list(metrics)))):
+            metrics[row.step][row.name] = row.value
+        return [(step, metrics[step["step"]]) for step in steps]
 
 
 def rows_of(engine: Engine, table: type[Base]) -> list[dict[str, Any]]:

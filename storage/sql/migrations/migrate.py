@@ -17,7 +17,7 @@ from covey.storage.sql.locks import ADVISORY_KEY, LOCK_TIMEOUT, PATIENCE_MS, Fil
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0008"
+HEAD = "0009"
 """The newest revision in `storage/sql/migrations/versions`."""
 MIGRATIONS = Path(__file__).parent
 _MIGRATION_KEY = 0x636F766579_4D

@@ -6,14 +6,25 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, Table, bindparam, func, insert, select
+from sqlalchemy import Connection, Select, Table, bindparam, func, insert, or_, select
 from typing_extensions import override
 
 from covey.storage.record.seals import Facts, RawRow, Sealer, SealRecord, Seals, sealed, statement_of
 from covey.storage.sql.database import Database
 from covey.storage.sql.hot import HotStatement
 from covey.storage.sql.raw_rows import any_text, raw_columns, raw_values
-from covey.storage.sql.schema import assignments, events, groups, keys, runs, seals, steps, versions
+from covey.storage.sql.schema import (
+    assignments,
+    events,
+    gossip_members,
+    gossip_statements,
+    groups,
+    keys,
+    runs,
+    seals,
+    steps,
+    versions,
+)
 from covey.storage.sql.touched import Ledger, Touched
 
 PAGE = 500
@@ -144,7 +155,7 @@ class SqlSeals(Seals):
 def audited_rows(connection: Connection, run: str) -> Iterator[RawRow]:
     """See `Seals.audited_rows`."""
     with any_text(connection):
-        for table in TABLES:
+        for table in (*TABLES, gossip_members, gossip_statements):
             yield from _of_run(connection, table, run)
         yield from _keys(connection, run)
         yield from _of_run(connection, seals, run)
@@ -161,8 +172,8 @@ def _of_run(connection: Connection, table: Table, run: str) -> Iterator[RawRow]:
 
 
 def _keys(connection: Connection, run: str) -> Iterator[RawRow]:
-    used = select(assignments.c.key_id).where(assignments.c.run == run).distinct()
-    query = select(*raw_columns(keys)).where(keys.c.key_id.in_(used)).order_by(keys.c.key_id)
+    used = [select(table.c.key_id).where(table.c.run == run) for table in (assignments, gossip_statements)]
+    query = select(*raw_columns(keys)).where(or_(*map(keys.c.key_id.in_, used))).order_by(keys.c.key_id)
     yield from _raw(keys, connection.execute(query).mappings().all())
 
 

@@ -17,6 +17,7 @@ from covey.artifact import artifact_of, artifact_of_file
 from covey.coordinator.admin.metrics import CoordinatorMetrics
 from covey.coordinator.admin.operation import Operation
 from covey.coordinator.modes.registry import take_up
+from covey.coordinator.nodes.gossip import AuthorityNotary
 from covey.coordinator.nodes.members import Members
 from covey.coordinator.runs.active_runs import ActiveRuns
 from covey.coordinator.runs.offers import Offers
@@ -33,6 +34,7 @@ from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.record.contract import NodeRecord, RunRecord
 from covey.storage.sql.store import open_store
 from covey.testing.store import records as make
+from covey.wire.identities.authority import Authority
 from covey.wire.identities.signing import PartStatement, SigningKey, UpdateStatement
 from covey.worker.jobs.evaluation import EvaluateResult
 from covey.worker.jobs.files import WrittenFile
@@ -83,6 +85,7 @@ class Nodes:
     def __init__(self, *names):
         self.connected = set(names)
         self.sent = []
+        self.port = 7410
         self._more = asyncio.Event()
 
     def nodes(self):
@@ -90,6 +93,9 @@ class Nodes:
 
     def __contains__(self, node):
         return node in self.connected
+
+    def peer(self, node):
+        return msg.GossipMember(node, f"{node}.example:{self.port}", "aa" * 32) if node in self.connected else None
 
     def send(self, node, message):
         if node not in self.connected:
@@ -224,6 +230,7 @@ class World:
             retention=self.retention,
             worker=self.worker,
             signer=SigningKey.generate(),
+            notary=AuthorityNotary(Authority.open(folder / "authority"), time.time),
             metrics=self.metrics,
             changes=self.changes,
             operator=self.operation,

@@ -18,6 +18,7 @@ from covey.gossip.mixing import Uniform
 from covey.gossip.planning import Planner
 from covey.gossip.push_sum import actions as act
 from covey.gossip.push_sum import events as ev
+from covey.gossip.push_sum.joining import asked_for_half
 from covey.gossip.push_sum.machine import PushSum, PushSumPolicy
 from covey.gossip.topologies.contract import Topology
 from covey.gossip.topologies.given import Given
@@ -206,6 +207,66 @@ def test_who_comes_late_without_mass_begins_where_the_others_are() -> None:
     assert machine.handle(ev.Begun(0.0))[0] == act.Train(8, 0.0)
 
 
+def test_who_joins_without_mass_asks_one_peer_and_gets_half_of_its_mass_once() -> None:
+    giver, other = Incarnation("node-0"), Incarnation("node-1")
+    late = Incarnation("late", 2)
+    machine = PushSum(giver, PushSumPolicy(20), [other], is_met=True)
+    machine.handle(ev.HalfAsked(late, 0.0))  # nobody knows it yet
+    machine.handle(ev.PeerJoined(late, 0, 0.0))
+    machine.handle(ev.Progressed(late, -1, 0, 0, 0, False, 0.0))
+    for asker in (late, other, giver):  # only who joined is given anything
+        machine.handle(ev.HalfAsked(asker, 0.0))
+    machine.handle(ev.Begun(0.0))
+    machine.handle(ev.Trained(0, 0.0))
+    publish = machine.handle(ev.Planned(0, (ev.Share(other, 1, 2),), ()))[0]
+    assert isinstance(publish, act.Publish)
+    assert {batch.peer: batch.units for batch in publish.batches} == {late: ONE // 2, other: ONE // 4}
+    assert publish.kept == ONE // 4
+    assert machine.exchange.asker() is None
+
+
+def test_an_incarnation_asks_until_something_came() -> None:
+    me, peer, done = Incarnation("late", 2), Incarnation("node-0"), Incarnation("node-1")
+    machine = PushSum(me, PushSumPolicy(20), [peer, done], minted=0)
+    assert asked_for_half(machine.exchange) is None  # nobody is there
+    machine.handle(ev.Progressed(done, 20, 0, 0, 0, True, 0.0))
+    assert asked_for_half(machine.exchange) is None  # who is through publishes nothing any more
+    machine.handle(ev.Progressed(peer, 7, 0, 0, 0, False, 0.0))
+    assert asked_for_half(machine.exchange) == peer
+    machine.handle(ev.Begun(0.0))
+    assert asked_for_half(machine.exchange) == peer
+    machine.handle(ev.Arrived(peer, 1, ONE // 2, 8, 0.0))
+    assert asked_for_half(machine.exchange) is None
+    minted = PushSum(me, PushSumPolicy(20), [peer], is_met=True)
+    assert asked_for_half(minted.exchange) is None
+
+
+@pytest.mark.parametrize("overlap", [0, 2, None])
+@pytest.mark.parametrize("join", ["mint", "split"])
+def test_the_mean_moves_by_what_a_joiner_mints_and_not_at_all_where_mass_is_split(
+    join: str, overlap: int | None
+) -> None:
+    swarm = swarm_of(4, Exponential(), steps=40, overlap=overlap)
+    swarm.begin()
+    for _ in range(25):
+        tick(swarm)
+    before, mass = swarm.sum_of_models(), 4
+    z = np.full_like(swarm.up[0].z, 50.0) if join == "split" else swarm.up[0].z.copy()
+    late = Incarnation("late", 2)
+    swarm.join(late, z, ONE if join == "mint" else 0)
+    swarm.settle()
+    assert swarm.audit().is_exact, swarm.audit().findings
+    assert all(node.finished == "completed" for node in swarm.nodes.values())
+    after = swarm.sum_of_models()
+    expected = before + z if join == "mint" else before  # of mass 0 a model counts nothing
+    assert np.abs(after - expected).max() < 1e-9
+    whole = mass + 1 if join == "mint" else mass
+    mean = before / mass
+    moved = (z - mean) / whole if join == "mint" else 0.0
+    assert np.abs(after / whole - (mean + moved)).max() < 1e-9
+    assert swarm.nodes[late].ledger.live > 0
+
+
 def test_a_peer_that_claims_more_than_it_agreed_to_is_cut_off_and_ends_nobodys_part() -> None:
     swarm = swarm_of(3, Ring(), steps=30, overlap=None)
     swarm.begin()
@@ -284,7 +345,8 @@ def test_whatever_happens_no_mass_is_made_or_lost(
                 evicted = True
             case "join" if joined < 2 and swarm.up:
                 joined += 1
-                swarm.join(Incarnation(f"late-{joined}"), rng.choice(swarm.up).z)
+                number = rng.choice([1, 2])  # one that joins mints, or asks for half
+                swarm.join(Incarnation(f"late-{joined}", number), rng.choice(swarm.up).z, ONE if number == 1 else 0)
             case "leave" if len(swarm.up) > 2:
                 rng.choice(swarm.up).take(ev.LeaveAsked(0.0))
         for node in swarm.up:

@@ -51,6 +51,7 @@ def gossip() -> None:
 )
 @click.option("--rejoin", is_flag=True, help="Take part as a new incarnation where the one before was evicted.")
 @click.option("--stay", is_flag=True, help="Answer peers on when all steps are done, until it is stopped.")
+@click.option("--metrics", type=Address(), help="Where Prometheus may scrape: no TLS on loopback, else mutual TLS.")
 @click.option("--device", default="auto", show_default=True, help="What trains: auto, cpu, cuda or cuda:N.")
 @log_options
 @click.pass_context
@@ -65,6 +66,7 @@ def start(
     durability: Literal["process", "power"],
     rejoin: bool,
     stay: bool,
+    metrics: str | None,
     device: str,
     log_format: LogFormat,
     log_level: str,
@@ -84,7 +86,7 @@ def start(
     from covey.node.operator.config import NodeConfig
 
     tame_malloc()
-    node = NodeConfig.load(data_dir, device=device, log_format=log_format, log_level=log_level)
+    node = NodeConfig.load(data_dir, device=device, log_format=log_format, log_level=log_level, metrics=metrics)
     run = spec_of(spec)
     ctx.exit(run_gossip_node(GossipConfig(node, run, peers, listen or "", durability, rejoin, stay, relay or "")))
 

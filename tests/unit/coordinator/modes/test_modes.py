@@ -33,17 +33,22 @@ async def played(world, run="run", **options):
 
 
 def test_a_mode_is_found_by_its_name():
-    assert {name: room.counts for name, room in ROOMS.items()} == {"rounds": "rounds", "async": "updates"}
+    assert {name: room.counts for name, room in ROOMS.items()} == {
+        "rounds": "rounds",
+        "async": "updates",
+        "gossip": "steps",
+    }
     assert room_of("rounds").asked('{"rounds":{"count":7}}') == 7
     assert room_of("async").asked('{"async":{"updates":9},"rounds":{"count":7}}') == 9
     assert room_of("async").asked("") == 0
-    with pytest.raises(SpecError, match="'gossip' is not known"):
-        room_of("gossip")
+    assert room_of("gossip").asked('{"gossip":{"steps":30}}') == 30
+    with pytest.raises(SpecError, match="'ring' is not known"):
+        room_of("ring")
 
 
 async def test_a_run_of_an_unknown_mode_cannot_be_replayed(world):
-    record = replace(world.submit(), mode="gossip")
-    with pytest.raises(SpecError, match="'gossip' is not known"):
+    record = replace(world.submit(), mode="ring")
+    with pytest.raises(SpecError, match="'ring' is not known"):
         replay_of(world.record, record, world.folder, world.worker, world.folder)
 
 

@@ -22,7 +22,7 @@ from covey.gossip.protocols.runs import planner_of
 from covey.gossip.push_sum.events import PeerSuspected
 from covey.node.gossip.actor import GossipActor, Surroundings
 from covey.node.gossip.folders import Residence, reside
-from covey.node.gossip.ports import Clock, Peers, Said
+from covey.node.gossip.ports import Clock, ModelSource, Peers, Said
 from covey.node.gossip.receipts import Receipts
 from covey.node.gossip.record.database import Durability
 from covey.node.gossip.record.reader import digests_of, read_facts, read_receipts, read_saved, write_first
@@ -72,13 +72,18 @@ class NumpyWorker(Worker):
     def _mix(self, job: MixJob) -> MixResult:
         base = np.fromfile(job.base, np.float32)
         made = base.astype(np.float64)
-        for portion in job.portions:
-            made += portion.share * (np.fromfile(portion.model, np.float32) - base)
+        refused = []
+        for position, portion in enumerate(job.portions):
+            model = np.fromfile(portion.model, np.float32)
+            if np.isfinite(model).all():
+                made += portion.share * (model - base)
+            else:
+                refused.append(position)
         if job.change is not None:
             made += job.scale * np.fromfile(job.change, np.float32)
         made.astype(np.float32).tofile(job.out)
         artifact = artifact_of_file(job.out)
-        return MixResult(artifact, artifact.digest, 0.0)
+        return MixResult(artifact, artifact.digest, 0.0, tuple(refused))
 
 
 class QuickClock(Clock):
@@ -189,10 +194,14 @@ class UnitNode:
         self.me, self.actor, self.stop = facts.me, GossipActor(world), asyncio.Event()
 
     async def run(
-        self, nodes: dict[Incarnation, UnitNode], loss: float = 0.0, drops: Callable[[Said], bool] = lambda _: False
+        self,
+        nodes: dict[Incarnation, UnitNode],
+        loss: float = 0.0,
+        drops: Callable[[Said], bool] = lambda _: False,
+        models: ModelSource | None = None,
     ) -> str:
         try:
-            return await self.actor.run(MemoryWire(self.me, nodes, loss, drops), self.stop)
+            return await self.actor.run(MemoryWire(self.me, nodes, loss, drops), self.stop, models)
         finally:
             self.home.engine.dispose()
             for node in [node for who, node in nodes.items() if who != self.me]:  # as their detectors would find
@@ -216,11 +225,17 @@ class Unit:
         self.tasks: dict[str, asyncio.Task[str]] = {}
 
     def start(
-        self, name: str, loss: float = 0.0, drops: Callable[[Said], bool] = lambda _: False, **options: Any
+        self,
+        name: str,
+        loss: float = 0.0,
+        drops: Callable[[Said], bool] = lambda _: False,
+        models: Callable[[UnitNode], ModelSource] | None = None,
+        **options: Any,
     ) -> UnitNode:
         node = UnitNode(self.folder / name, self.spec, name, self.names, **options)
         self.nodes[node.me] = node
-        self.tasks[name] = asyncio.create_task(node.run(self.nodes, loss, drops))
+        source = models(node) if models is not None else None
+        self.tasks[name] = asyncio.create_task(node.run(self.nodes, loss, drops, source))
         return node
 
     def down(self, name: str) -> UnitNode:

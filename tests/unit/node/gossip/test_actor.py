@@ -6,17 +6,20 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from covey.artifact import artifact_of_file
+from covey.artifact import artifact_of, artifact_of_file
 from covey.client.gossip_nodes import ask_to_leave, read_node
-from covey.errors import Conflict, LedgerError
+from covey.errors import Conflict, LedgerError, NotFound, NotReady
 from covey.gossip.ledger import Incarnation
 from covey.gossip.mass import ONE
 from covey.gossip.push_sum.events import PeerEvicted, PeerJoined, PeerSuspected, Progressed
 from covey.node.gossip.ports import Said
 from covey.node.gossip.record.database import Durability
-from tests.unit.node.gossip.nodes import Unit, has_come_to, spec_of, step_of
+from covey.node.models.assembly import Assembled, Unassembled
+from covey.node.models.newest import JoinedModel
+from tests.unit.node.gossip.nodes import D, Unit, UnitNode, has_come_to, spec_of, step_of
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -130,6 +133,98 @@ async def test_an_older_record_is_noticed_and_its_node_joins_anew(tmp_path: Path
     assert audit.minted == 3 * ONE
     assert audit.live == 3 * ONE - audit.lost
     assert read_node(tmp_path / "b").ledger.live > 0  # what peers gave it
+
+
+class Neighbour:
+    """Gives a node the newest model of another one, as its wire would; at first there is none."""
+
+    def __init__(self, node: UnitNode, unit: Unit, of: str, *, is_broken: bool = False) -> None:
+        self._node, self._unit, self._of, self._is_broken = node, unit, of, is_broken
+        self.tries = 0
+        self.joined: JoinedModel | None = None
+
+    async def bring_model(self) -> JoinedModel:
+        self.tries += 1
+        if self.tries < 3:
+            raise Unassembled("there is no peer that can be asked for a model")
+        giver = self._unit.nodes[Incarnation(self._of)]
+        model, step = giver.actor.shelf.newest(self._node.me)
+        with giver.actor.shelf.lend(model.digest) as path:
+            data = np.fromfile(path, np.float32)
+        if self._is_broken:
+            data[0] = np.inf
+            model = artifact_of([data.tobytes()])
+        self._node.files.put(model, data.tobytes())
+        self.joined = JoinedModel(model, self._of, step, Assembled({self._of: 4 * D}, (), 0, 0))
+        return self.joined
+
+
+async def rejoined(tmp_path: Path, **neighbour: bool) -> tuple[Unit, UnitNode, Neighbour]:
+    """Nodes of which one lost its disk, was evicted, and takes part again with mass of its own, after ten steps."""
+    unit = Unit(tmp_path, spec_of(3, 40, join="mint"), "abc")
+    for name in unit.names:
+        unit.start(name)
+    await unit.until("a", functools.partial(has_come_to, 10))
+    for who in list(unit.nodes):
+        unit.nodes[who].actor.heard(Incarnation("b"), PeerEvicted(Incarnation("b"), 0.0))
+    assert await unit.tasks["b"] == "evicted"
+    unit.down("b")
+    made: list[Neighbour] = []
+
+    def models(node: UnitNode) -> Neighbour:
+        made.append(Neighbour(node, unit, "a", **neighbour))
+        return made[0]
+
+    again = unit.start("b", rejoins=True, models=models)
+    assert (again.me, again.home.facts.minted) == (Incarnation("b", 2), ONE)
+    for node in unit.nodes.values():
+        if node.me != again.me:
+            node.actor.heard(again.me, PeerJoined(again.me, ONE, 0.0))
+    return unit, again, made[0]
+
+
+async def test_who_joins_with_mass_of_its_own_begins_with_a_peers_model(tmp_path: Path) -> None:
+    unit, again, neighbour = await rejoined(tmp_path)
+    await unit.until("b", lambda node: step_of(node) > 0)
+    assert neighbour.joined is not None
+    assert neighbour.tries == 3
+    assert neighbour.joined.step >= 9
+    assert again.actor.executor.machine.step >= 9
+    assert [await unit.tasks[name] for name in unit.names] == ["completed"] * 3
+    audit = unit.audit()
+    assert audit.is_exact, audit.findings
+    assert audit.minted == 4 * ONE  # of which the evicted one's is lost
+    kept = {path.name for path in (again.home.folder / "files" / "artifacts").iterdir()}
+    assert kept == {again.actor.executor.model.digest}
+
+
+async def test_a_peers_model_that_is_none_is_passed_over(tmp_path: Path) -> None:
+    unit, again, _ = await rejoined(tmp_path, is_broken=True)
+    assert [await unit.tasks[name] for name in unit.names] == ["completed"] * 3
+    assert np.isfinite(again.model).all()
+    assert unit.audit().is_exact
+
+
+async def test_what_a_peer_was_told_of_stays_for_it_and_nothing_else_is_lent(tmp_path: Path) -> None:
+    unit = Unit(tmp_path, spec_of(2, 400), "ab")
+    node = unit.start("a")
+    with pytest.raises(NotReady):
+        node.actor.shelf.newest(Incarnation("b"))
+    unit.start("b")
+    await unit.until("a", functools.partial(has_come_to, 2))
+    model, step = node.actor.shelf.newest(Incarnation("b"))
+    await unit.until("a", functools.partial(has_come_to, step + 10))
+    with node.actor.shelf.lend(model.digest) as path:
+        assert artifact_of_file(path) == model
+    later, _ = node.actor.shelf.newest(Incarnation("b"))  # a peer has one lease
+    await unit.until("a", lambda node: not node.files.has(model.digest))
+    with pytest.raises(NotFound, match="does not have that model any more"), node.actor.shelf.lend(model.digest):
+        pass
+    assert node.files.has(later.digest)
+    for name in unit.names:
+        await unit.stop(name)
+    with pytest.raises(NotReady):
+        node.actor.shelf.newest(Incarnation("b"))
 
 
 async def test_a_node_that_is_asked_to_leave_hands_everything_over(tmp_path: Path) -> None:

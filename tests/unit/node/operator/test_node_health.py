@@ -25,7 +25,7 @@ async def refused(address, identity, service="", name="n0"):
 
 async def test_a_node_asks_for_its_own_health(identity, tmp_path):
     own, up = identity("n0"), True
-    async with listening(own, tmp_path, lambda: up) as address:
+    async with listening(lambda: own, tmp_path, {"session": lambda: up}) as address:
         assert address.startswith("127.0.0.1:")
         assert json.loads((tmp_path / ANNOUNCEMENT).read_text())["listen"] == address
         assert [await ask(address, own), await ask(address, own, "session")] == ["SERVING", "SERVING"]
@@ -38,7 +38,8 @@ async def test_a_node_asks_for_its_own_health(identity, tmp_path):
 
 
 async def test_nobody_else_is_answered(identity, tmp_path):
-    async with listening(identity("n0"), tmp_path, lambda: True) as address:
+    own = identity("n0")
+    async with listening(lambda: own, tmp_path, {"session": lambda: True}) as address:
         denied = grpc.StatusCode.PERMISSION_DENIED
         assert await refused(address, identity("n1")) == denied
         assert await refused(address, identity("alice", "admin")) == denied
@@ -56,6 +57,7 @@ async def test_nobody_else_is_answered(identity, tmp_path):
 
 
 async def test_what_another_process_announced_stays(identity, tmp_path):
-    async with listening(identity("n0"), tmp_path, lambda: True):
+    own = identity("n0")
+    async with listening(lambda: own, tmp_path, {"session": lambda: True}):
         (tmp_path / ANNOUNCEMENT).write_text(json.dumps({"listen": "127.0.0.1:1", "pid": 1}))
     assert (tmp_path / ANNOUNCEMENT).exists()

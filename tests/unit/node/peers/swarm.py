@@ -66,7 +66,21 @@ class Inbox:
 class Node:
     """One node: its wire, its files, and what it heard."""
 
-    def __init__(self, name, identity, roster, folder, *, size_bytes, listen="127.0.0.1:0", relay="", number=1, **part):
+    def __init__(
+        self,
+        name,
+        identity,
+        roster,
+        folder,
+        *,
+        size_bytes,
+        listen="127.0.0.1:0",
+        relay="",
+        number=1,
+        holdings=None,
+        newest=None,
+        **part,
+    ):
         self.me, self.inbox = Incarnation(name, number), Inbox()
         self.files = ArtifactFiles(folder / "files")
         fields: dict = {"run": "digits", "specification": SPEC, "minted": ONE} | part
@@ -80,8 +94,9 @@ class Node:
             listen=listen,
             beat_s=0.2,
             relay=relay,
+            newest=newest,
         )
-        self.network = PeerNetwork(settings, self.files, self.inbox)
+        self.network = PeerNetwork(settings, self.files, self.inbox, holdings=holdings)
 
     def put(self, data):
         made = artifact(data)
@@ -153,7 +168,7 @@ class Swarm:
 
     async def refusal(self, node, name):
         """What a node is told that calls another one and gets no link."""
-        calls = PeerCalls(self._members[name], self._identity(node.me.node), node.network.hub)
+        calls = PeerCalls(self._members[name], lambda: self._identity(node.me.node), node.network.hub)
         try:
             await calls.link()
         except CoveyError as error:

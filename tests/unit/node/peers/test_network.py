@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
-from covey.errors import LedgerError, TransferError
+from covey.errors import CoveyError, LedgerError, TransferError
 from covey.gossip.push_sum.events import PeerJoined, Progressed
+from covey.node.peers.calls import PeerCalls
 from tests.unit.node.peers.swarm import Swarm, body_of
 
 
@@ -136,3 +137,23 @@ async def test_an_eviction_reaches_everybody_and_the_evicted_node_comes_back_as_
     assert again.me in cyd.inbox.of(PeerJoined)
     await again.send(cyd, 1, again.put(body_of(1000)))
     assert cyd.inbox.batches[-1][0] == again.me
+
+
+async def test_a_certificate_that_is_issued_again_counts_for_connections_from_then_on(small, identity):
+    """Those to it, and its own: with the one that has ended it could have neither."""
+    ended, fresh = identity("ada", days=0), identity("ada")
+    shown = [ended]
+    ada = await small.start("ada", newest=lambda: shown[0])
+    bob = await small.start("bob", knows=["ada"])
+    cyd = await small.start("cyd")
+    assert "none" in await small.refusal(bob, "ada")
+    calls = PeerCalls(small.member("cyd"), lambda: shown[0], ada.network.hub)
+    try:
+        with pytest.raises(CoveyError, match="or there is none"):
+            await calls.link()
+        shown[0] = fresh
+        link = asyncio.ensure_future(calls.link())
+        await asyncio.gather(bob.meets(ada), ada.meets(bob), cyd.meets(ada), ada.meets(cyd))
+        link.cancel()
+    finally:
+        await calls.close()

@@ -77,3 +77,9 @@ def test_a_peer_that_is_forgotten_is_told_of_no_more():
     vitals = beating()
     vitals.forget("bob")
     assert vitals.changes(100.0) == []
+
+
+def test_to_ask_for_a_peer_that_was_never_heard_says_nothing_of_it():
+    vitals = Vitals()
+    assert vitals.round_trip_s("bob") == 0.0
+    assert vitals.changes(1.0) == []

@@ -1,0 +1,78 @@
+"""What the machine of mode `gossip` is told and asks for, beside what all modes share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+MemberState = Literal[
+    "invited", "working", "completed", "left", "declined", "failed", "retired", "lost", "late", "evicted"
+]
+"""What a node's part is, or how it ended.
+
+`failed` (its process says that it cannot go on) and `retired` (its record is older than what its peers had of it) may
+become `working` again as long as the run goes on; `lost` (no connection) and `late` (a connection, and no answer) are
+what a node without a last word is when the run ends, or too late.
+"""
+FOR_GOOD: tuple[MemberState, ...] = ("completed", "left", "declined", "late", "lost", "evicted")
+"""What ends a part, whatever the others do."""
+
+
+@dataclass(frozen=True)
+class GossipRunPolicy:
+    """The machine's numbers; times in seconds.
+
+    Attributes:
+        min_nodes: The run begins with at least so many.
+        gather_s: How long the start waits for nodes that were there a moment ago.
+        answer_s: How long a connected node may leave its invitation unanswered.
+        away_s: How long one without a connection is waited for once all others are through.
+    """
+
+    min_nodes: int
+    gather_s: float = 15.0
+    answer_s: float = 180.0
+    away_s: float = 120.0
+
+
+@dataclass(frozen=True)
+class Stated:
+    """A node's statement is on record."""
+
+    node: str
+    incarnation: int
+    state: MemberState
+    reason: str
+    now: float
+
+
+@dataclass(frozen=True)
+class OpenGossip:
+    """Put on record who takes part."""
+
+    roster: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SendOrder:
+    """Tell a connected node what it takes part in, with all notices."""
+
+    node: str
+
+
+@dataclass(frozen=True)
+class NoteMember:
+    """Put on record what a node's part has become."""
+
+    node: str
+    state: MemberState
+    reason: str
+
+
+@dataclass(frozen=True)
+class Evict:
+    """Sign that an incarnation is out for good, and tell everybody."""
+
+    node: str
+    incarnation: int
+    reason: str

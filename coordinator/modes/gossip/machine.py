@@ -1,0 +1,224 @@
+"""The machine of a gossip run at its coordinator: pure. It begins the run, counts what becomes of parts, and ends it.
+
+The nodes need it for nothing in between: whatever it does not hear, they go on.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from covey.coordinator.modes.gossip import events as ev
+from covey.machines import protocol as pr
+from covey.machines.membership import Membership
+from covey.machines.shortage import listed
+
+Action = ev.OpenGossip | ev.SendOrder | ev.NoteMember | ev.Evict | pr.SharedAction
+PART = 1
+"""The number under which a part in the run is answered: there is one a node."""
+
+
+@dataclass
+class Member:
+    """A node's part: which incarnation, what it is, and since when it is awaited (asked, or without a connection)."""
+
+    state: ev.MemberState = "invited"
+    reason: str = ""
+    incarnation: int = 1
+    since: float = 0.0
+
+
+class GossipMachine:
+    """One run.
+
+    Args:
+        policy: Its numbers.
+        roster: Who takes part, where that is decided.
+        expected: Nodes that are here or may come back, with the time each was last seen.
+        known: What is on record of each part.
+    """
+
+    def __init__(
+        self,
+        policy: ev.GossipRunPolicy,
+        roster: Iterable[str] = (),
+        expected: Mapping[str, float] | None = None,
+        known: Mapping[str, Member] | None = None,
+    ) -> None:
+        self.policy = policy
+        self.members = Membership(roster, expected)
+        self.parts: dict[str, Member] = dict(known or {})
+        self.is_open, self.done = bool(self.parts), False
+        """Whether who takes part is decided; whether the run is in a terminal state."""
+        self.committed = 0
+        self.paused = False
+        self._began = self._now = 0.0
+        self._said = ""
+
+    # -- what a run asks ------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        """`idle` until it is over: a coordinator that stops meanwhile interrupts nobody."""
+        return "done" if self.done else "idle"
+
+    @property
+    def wake_at(self) -> float | None:
+        """When the machine wants a `Tick` at the latest."""
+        if self.done:
+            return None
+        times = [part.since + self._patience_s(node, part) for node, part in self._open()]
+        if not self.is_open:
+            times = [self._began + self.policy.gather_s]
+        return min((at for at in times if at > self._now), default=None)
+
+    def collects(self, node: str, number: int) -> bool:
+        """Whether this node has a part in the run."""
+        return number == PART and node in self.parts and not self.done
+
+    def expects(self, node: str, number: int) -> bool:
+        """Whether this node's part goes on."""
+        return self.collects(node, number) and self.parts[node].state not in ev.FOR_GOOD
+
+    # -- events ---------------------------------------------------------------------------------------------------
+
+    def handle(self, event: Any) -> Sequence[Action]:
+        """Take one event; what is to be done, in order."""
+        if self.done:
+            return []
+        self._now = getattr(event, "now", self._now)
+        if isinstance(event, pr.StopRequested):
+            return self._finish("stopped", event.reason)
+        return [*self._take(event), *self._advance()]
+
+    def _take(self, event: Any) -> list[Action]:
+        match event:
+            case pr.Started(now=now):
+                self._began = now
+                for part in self.parts.values():
+                    part.since = now
+            case pr.NodeJoined(node=node, now=now):
+                self.members.join(node)
+                return self._invited(node, now)
+            case pr.NodeLost(node=node, now=now):
+                self.members.leave(node, now)
+                if node in self.parts:
+                    self.parts[node].since = now
+            case pr.NodeRemoved(node=node):
+                self.members.remove(node)
+                return self._out(node, "evicted", "an admin evicted it")
+            case pr.NodeAnswered(node=node, reason=reason, verdict="declined"):
+                return self._out(node, "declined", reason)
+            case pr.PauseChanged(paused=paused):
+                self.paused = paused
+            case ev.Stated():
+                return self._stated(event)
+        return []
+
+    def _invited(self, node: str, now: float) -> list[Action]:
+        part = self.parts.get(node)
+        if part is None or part.state in ("declined", "evicted", "late"):
+            return []
+        part.since = now
+        return [ev.SendOrder(node)]
+
+    def _out(self, node: str, state: ev.MemberState, reason: str) -> list[Action]:
+        """A part is over, and the peers are not to wait for it."""
+        part = self.parts.get(node)
+        if part is None or part.state in ("declined", "evicted"):
+            return []
+        return [self._note(node, state, reason), ev.Evict(node, part.incarnation, f"{state}: {reason}"[:200])]
+
+    def _stated(self, event: ev.Stated) -> list[Action]:
+        part = self.parts.get(event.node)
+        if part is None or part.state in ("declined", "evicted"):
+            return []
+        part.incarnation = max(part.incarnation, event.incarnation)
+        if event.incarnation < part.incarnation or (event.state, event.reason) == (part.state, part.reason):
+            return []
+        part.since = event.now
+        noted: list[Action] = [self._note(event.node, event.state, event.reason)]
+        if event.state == "retired":  # its node says itself that it cannot go on as it is: it may come anew
+            noted.append(ev.Evict(event.node, event.incarnation, "its record is older than what its peers had of it"))
+        return noted
+
+    def _note(self, node: str, state: ev.MemberState, reason: str) -> ev.NoteMember:
+        part = self.parts[node]
+        part.state, part.reason = state, reason
+        return ev.NoteMember(node, state, reason)
+
+    # -- what follows ---------------------------------------------------------------------------------------------
+
+    def _advance(self) -> list[Action]:
+        return self._end() if self.is_open else self._begin()
+
+    def _begin(self) -> list[Action]:
+        present, policy = sorted(self.members.present), self.policy
+        if self.paused:
+            return self._report("paused")
+        if len(present) < policy.min_nodes:
+            return self._report(f"waiting for nodes: {len(present)} of {policy.min_nodes} are connected")
+        if self._now < self._began + policy.gather_s and set(self.members.eligible()) - set(present):
+            return self._report("waiting a moment for nodes that may come back")
+        self.is_open = True
+        self.parts = {node: Member(since=self._now) for node in present}
+        self.members.roster = present
+        return [*self._report(""), ev.OpenGossip(tuple(present)), *map(ev.SendOrder, present)]
+
+    def _open(self) -> list[tuple[str, Member]]:
+        return [(node, part) for node, part in self.parts.items() if part.state not in ev.FOR_GOOD]
+
+    def _patience_s(self, node: str, part: Member) -> float:
+        if node in self.members.present and part.state == "invited":
+            return self.policy.answer_s
+        return self.policy.away_s
+
+    def _end(self) -> list[Action]:
+        actions: list[Action] = []
+        for node, part in self._open():
+            is_due = self._now >= part.since + self._patience_s(node, part)
+            if is_due and node in self.members.present and part.state == "invited":
+                actions += self._out(node, "late", "it has not answered; does it run an older version of Covey?")
+        if all(self._is_given_up(node, part) for node, part in self._open()):
+            for node, part in self._open():
+                if part.state not in ("failed", "retired"):
+                    actions.append(self._note(node, "lost", "it has no connection, and all others are through"))
+            return [*actions, *self._conclude()]
+        return actions
+
+    def _is_given_up(self, node: str, part: Member) -> bool:
+        """Whether an open part will not be waited for once no other one goes on."""
+        if part.state in ("failed", "retired"):
+            return self._now >= part.since + self.policy.away_s
+        return node not in self.members.present and self._now >= part.since + self.policy.away_s
+
+    def _conclude(self) -> list[Action]:
+        through = self._with("completed", "left")
+        if len(through) == len(self.parts):
+            return self._finish("completed", "")
+        reason = "; ".join(self._counted())
+        return self._finish("completed" if through else "failed", reason)
+
+    def _counted(self) -> Iterable[str]:
+        counts = Counter(part.state for part in self.parts.values())
+        for state in ("completed", "left", "declined", "failed", "retired", "lost", "late", "evicted"):
+            if state in counts:
+                nodes = self._with(state)
+                reason = self.parts[nodes[-1]].reason
+                names = f" ({listed(nodes)}{f': {reason}' if reason else ''})" if state != "completed" else ""
+                yield f"{counts[state]} {state}{names}"
+
+    def _with(self, *states: str) -> list[str]:
+        return [node for node, part in self.parts.items() if part.state in states]
+
+    def _report(self, reason: str) -> list[Action]:
+        if reason == self._said:
+            return []
+        self._said = reason
+        return [pr.Report(reason)]
+
+    def _finish(self, state: pr.RunState, reason: str) -> list[Action]:
+        self.done = True
+        return [pr.FinishRun(state, reason)]

@@ -1,0 +1,210 @@
+"""Mode `gossip`: the coordinator is directory and observer. No tensor passes through it, and nobody waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+from typing import Any, cast
+
+from typing_extensions import override
+
+from covey import messages as msg
+from covey.artifact import Artifact
+from covey.coordinator.modes.gossip import events as ev
+from covey.coordinator.modes.gossip.machine import GossipMachine, Member
+from covey.coordinator.modes.gossip.statements import MOST_STATEMENTS, Statements, require_member
+from covey.coordinator.runs.active_run import ActiveRun
+from covey.coordinator.runs.facts import Counted, NodeProgress
+from covey.coordinator.runs.mode import Mode
+from covey.coordinator.runs.steps.preparation import Prepared
+from covey.errors import CoveyError, Late, public_text
+from covey.gossip.protocols.runs import require_possible
+from covey.spec import GossipSpec, RunSpec
+from covey.storage.record.contract import EventRecord, GossipMemberRecord, VersionRecord
+from covey.wire.identities.gossip_statement import GossipStatement
+
+EVICTED = "gossip-evicted"
+"""Kind of the event of an incarnation that is out of a run; its detail is `{"incarnation": N, "reason": TEXT}`."""
+
+
+class GossipMode(Mode):
+    """One run's part that is mode `gossip`.
+
+    Args:
+        run: The run.
+    """
+
+    counts: Counted = "steps"
+
+    def __init__(self, run: ActiveRun) -> None:
+        self._run, self._services = run, run.services
+        self._machine: GossipMachine | None = None
+        self._members: dict[str, GossipMemberRecord] = {}
+        self._statements = Statements(self._services.federation, run.run.run)
+        self._notices: dict[tuple[str, int], msg.GossipNotice] = {}
+
+    # -- taking the run up ----------------------------------------------------------------------------------------
+
+    @override
+    async def begin(self, prepared: Prepared, expected: dict[str, float]) -> GossipMachine:
+        run, store = self._run, self._run.record
+        spec = prepared.spec
+        if not isinstance(spec, GossipSpec):
+            raise TypeError(f"a specification of mode {spec.mode}")
+        require_possible(spec, run.run.roster, allow_path=self._services.allow_paths)
+        members = await run.persist(store.gossip_members, run.run.run)
+        self._members = {member.node: member for member in members}
+        recorded = await run.persist(store.newest_gossip_statements, run.run.run)
+        self._statements = Statements(self._services.federation, run.run.run, recorded)
+        known = {
+            row.node: Member(cast(ev.MemberState, row.state), row.reason, self._statements.of(row.node).incarnation)
+            for row in members
+        }
+        for event in await run.persist(store.events, run=run.run.run, kind=EVICTED, limit=100_000):
+            self._note_out(event.node, int(str(event.detail["incarnation"])), str(event.detail["reason"]))
+        self._machine = GossipMachine(ev.GossipRunPolicy(spec.min_nodes), run.run.roster, expected, known)
+        for row in recorded:
+            self._show(GossipStatement.from_bytes(row.statement))
+        return self._machine
+
+    # -- the run's questions --------------------------------------------------------------------------------------
+
+    @override
+    def open_round(self, node: str) -> int:
+        return 0
+
+    @override
+    def base_of(self, node: str, number: int) -> VersionRecord:
+        raise Late("nodes of a gossip run send the coordinator no updates")
+
+    @override
+    def served(self, node: str, digest: str) -> Artifact | None:
+        return None
+
+    @override
+    def moved(self, node: str, progress: NodeProgress) -> None:
+        """Nodes say how far they are in signed statements."""
+
+    @override
+    def waits_for(self) -> str:
+        """What is in the way of nodes, as they say."""
+        machine = self._machine
+        parts = machine.parts.items() if machine is not None else ()
+        return "; ".join(f"{node} {part.state}: {part.reason}" for node, part in parts if part.state == "failed")
+
+    # -- what nodes say -------------------------------------------------------------------------------------------
+
+    @override
+    async def stated(self, node: str, message: msg.GossipSaid) -> None:
+        services, run = self._services, self._run
+        try:
+            require_member(node, self._members)
+            key = await services.members.present_key(node)
+            statement = await asyncio.to_thread(self._statements.open, node, key, message)
+        except CoveyError as error:
+            run.log.warning("a statement that does not count", node=node, code=error.code, error=str(error))
+            digest = hashlib.sha256(message.statement).hexdigest()
+            services.nodes.send(node, msg.Refusal(digest, error.code, public_text(error)))
+            return
+        known = self._statements.of(node)
+        if self._statements.is_next(statement):
+            row = self._statements.record(statement, message, services.now())
+            await run.persist(run.record.add_gossip_statement, row, most=MOST_STATEMENTS)
+            known = self._statements.recorded(row)
+            self._show(statement)
+            at = services.clock()
+            run.post(ev.Stated(node, statement.incarnation, statement.state, statement.reason, at))
+        services.nodes.send(node, known.receipt(run.run.run))
+
+    def _show(self, statement: GossipStatement) -> None:
+        """For those who watch."""
+        newest = statement.steps[-1] if statement.steps else None
+        loss = newest.metrics.get("loss", math.nan) if newest is not None else math.nan
+        seconds = newest.trained_s + newest.blocked_s if newest is not None else 0.0
+        phase = "training" if statement.state == "working" else statement.state
+        whole = self._run.ready().spec.rounds_in_all if self._run.prepared is not None else 0
+        self._run.progress.entered(statement.node, NodeProgress(phase, statement.step, whole, loss, seconds))
+        self._services.changes.notify()
+
+    # -- actions --------------------------------------------------------------------------------------------------
+
+    @override
+    async def do(self, action: Any) -> None:
+        match action:
+            case ev.OpenGossip(roster=roster):
+                await self._open(roster)
+            case ev.SendOrder(node=node):
+                await self._order(node)
+            case ev.NoteMember():
+                await self._note(action)
+            case ev.Evict():
+                await self._evict(action)
+
+    async def _open(self, roster: tuple[str, ...]) -> None:
+        run = self._run
+        await run.extend_roster(roster)
+        members = [self._present(node) or msg.GossipMember(node, "", "") for node in roster]
+        self._members = {
+            member.name: GossipMemberRecord(run.run.run, member.name, member.address, member.fingerprint)
+            for member in members
+        }
+        await run.persist(run.record.set_gossip_members, list(self._members.values()))
+        without = [member.name for member in members if not member.address]
+        if len(without) > 1:
+            run.log.warning("neither of two of these nodes can call the other: --peer-listen", nodes=without)
+        run.log.info("the run begins", nodes=len(roster))
+
+    def _present(self, node: str) -> msg.GossipMember | None:
+        return self._services.nodes.peer(node)
+
+    async def _order(self, node: str) -> None:
+        """Tell a node what it takes part in; where its address has changed, everybody else, too."""
+        run, nodes = self._run, self._services.nodes
+        row, present = self._members[node], self._present(node)
+        to = [node]
+        if present is not None and (present.address, present.fingerprint) != (row.address, row.fingerprint):
+            row = GossipMemberRecord(run.run.run, node, present.address, present.fingerprint, row.state, row.reason)
+            self._members[node] = row
+            await run.persist(run.record.set_gossip_members, [row])
+            to = [other for other in self._members if other in nodes]
+        members = tuple(msg.GossipMember(m.node, m.address, m.fingerprint) for m in self._members.values())
+        order = msg.GossipOrder(run.run.run, run.run.spec, run.newest().model_sha256, members)
+        if self._members[node].state == "invited":
+            run.progress.entered(node, NodeProgress("invited"))
+        for each in to:
+            nodes.send(each, order)
+        for notice in self._notices.values():
+            nodes.send(node, notice)
+
+    async def _note(self, action: ev.NoteMember) -> None:
+        run, row = self._run, self._members[action.node]
+        reason = action.reason[:1000]
+        self._members[action.node] = row = GossipMemberRecord(
+            row.run, row.node, row.address, row.fingerprint, action.state, reason
+        )
+        await run.persist(run.record.set_gossip_members, [row])
+        if action.state != "working":
+            run.progress.entered(action.node, NodeProgress(action.state))
+            run.log.info("a node's part", node=action.node, state=action.state, reason=reason)
+
+    async def _evict(self, action: ev.Evict) -> None:
+        if (action.node, action.incarnation) in self._notices:
+            return
+        detail = {"incarnation": action.incarnation, "reason": action.reason}
+        event = EventRecord(self._services.now(), EVICTED, self._run.run.run, action.node, detail)
+        await self._run.persist(self._run.record.add_event, event)
+        notice = self._note_out(action.node, action.incarnation, action.reason)
+        for node in self._members:
+            self._services.nodes.send(node, notice)
+
+    def _note_out(self, node: str, incarnation: int, reason: str) -> msg.GossipNotice:
+        notice = self._services.notary.notice(self._run.run.run, node, incarnation, reason)
+        self._notices[node, incarnation] = notice
+        return notice
+
+
+def check(spec: RunSpec, *, allow_path: bool = False) -> None:
+    """Refuse a submission whose protocol cannot work with the rest of it. Raises as `require_possible`."""
+    if isinstance(spec, GossipSpec):
+        require_possible(spec, allow_path=allow_path)

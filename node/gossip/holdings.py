@@ -1,0 +1,71 @@
+"""The models that a gossip node gives to peers: what it has in use just now, and its newest for those that join."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from covey.artifact import Artifact
+from covey.errors import NotFound
+from covey.gossip.ledger import Incarnation
+from covey.node.gossip.work import WorkerLabour
+from covey.node.models.ports import Shelf
+from covey.node.ports import Files
+
+LEASE_S = 600.0
+"""How long a model stays for a peer that was told of it."""
+
+
+class ModelShelf(Shelf):
+    """The models of one node's part in a run: of others there are none in its files.
+
+    Args:
+        files: The run's on this node.
+        labour: Knows which of them are in use, and keeps them.
+        newest: The model that a joining peer is given, and its step. Raises NotReady.
+    """
+
+    def __init__(self, files: Files, labour: WorkerLabour, newest: Callable[[], tuple[Artifact, int]]) -> None:
+        self._files, self._labour, self._newest = files, labour, newest
+        self._leases: dict[Incarnation, tuple[Artifact, asyncio.TimerHandle]] = {}
+
+    def newest(self, peer: Incarnation) -> tuple[Artifact, int]:
+        """The model for a peer that joins, and its step: it stays for ten minutes, or until the peer asks again.
+
+        Raises:
+            NotReady: There is none now.
+        """
+        model, step = self._newest()
+        self._labour.hold(model)
+        self._end(peer)
+        self._leases[peer] = model, asyncio.get_running_loop().call_later(LEASE_S, self._end, peer)
+        return model, step
+
+    def _end(self, peer: Incarnation) -> None:
+        lease = self._leases.pop(peer, None)
+        if lease is not None:
+            lease[1].cancel()
+            self._labour.release(lease[0])
+
+    @contextmanager
+    def lend(self, digest: str) -> Iterator[Path]:
+        """As `Shelf.lend`."""
+        path = self._files.path(digest)
+        if not self._labour.has_in_use(digest) or not path.exists():
+            raise NotFound("this node does not have that model any more")
+        model = self._labour.hold(Artifact(digest, path.stat().st_size, b""))
+        try:
+            yield path
+        finally:
+            self._labour.release(model)
+
+    def check(self, digest: str) -> bool:
+        """As `Shelf.check`."""
+        return self._files.check(digest)
+
+    def close(self) -> None:
+        """Nothing stays for anybody any more."""
+        for peer in list(self._leases):
+            self._end(peer)

@@ -1,0 +1,237 @@
+"""One node's part in one gossip run, whole: its record, files, wire to peers, worker, and the actor between."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import structlog
+
+from covey.errors import SpecError, StoreError
+from covey.gossip.ledger import Incarnation
+from covey.gossip.protocols.encoding import is_encoded
+from covey.gossip.protocols.runs import planner_of
+from covey.layout import Layout
+from covey.node.gossip.actor import GossipActor, Surroundings
+from covey.node.gossip.folders import Residence, joins_with, reside
+from covey.node.gossip.receipts import Receipts
+from covey.node.gossip.record.database import Durability
+from covey.node.gossip.record.reader import digests_of, read_receipts, read_saved, write_first
+from covey.node.gossip.work import Course
+from covey.node.operator.config import NodeConfig
+from covey.node.peers.lives import Part
+from covey.node.peers.network import PeerNetwork, PeerSettings
+from covey.node.peers.roster import Roster
+from covey.spec import GossipSpec
+from covey.storage.files.artifacts import ArtifactFiles
+from covey.wire.evictions import SignedNotice
+from covey.wire.identities.identity import Identity
+from covey.wire.mass_receipts import Notary
+from covey.worker.client.supervisor import WorkerSupervisor
+from covey.worker.jobs.operations import INITIAL
+from covey.worker.jobs.runs import InitialJob
+
+log = structlog.get_logger(room="gossip")
+FILES = "files"
+
+
+@dataclass(frozen=True)
+class Terms:
+    """On what terms a node takes part.
+
+    Attributes:
+        node: The node's own settings.
+        spec: The run.
+        run: What the run is called on disk, and between nodes: its name, or what its coordinator calls it.
+        listen: Where peers call this node; empty: it only calls.
+        relay: The relay through which peers call this node; empty: through none.
+        durability: What acknowledged things survive: the end of this process, or a power cut too.
+        rejoins: Whether to take part as a new incarnation where the one before is over.
+        stays: Whether to answer peers on when all is done.
+        first_sha256: The model_sha256 that the first model must have; empty: whatever this machine makes of the seed.
+    """
+
+    node: NodeConfig
+    spec: GossipSpec
+    run: str
+    listen: str = ""
+    relay: str = ""
+    durability: Durability = "process"
+    rejoins: bool = False
+    stays: bool = False
+    first_sha256: str = ""
+
+
+class GossipPart:
+    """A node's part in a run, from opening its record to its end.
+
+    Args:
+        terms: On what terms.
+        identity: The node's keys and certificate.
+        roster: Who takes part.
+        worker: Does what is done with tensors.
+        newest: Gives the identity as it is now; None: `identity`, for good.
+    """
+
+    def __init__(
+        self,
+        terms: Terms,
+        identity: Identity,
+        roster: Roster,
+        worker: WorkerSupervisor,
+        newest: Callable[[], Identity] | None = None,
+    ) -> None:
+        self._terms, self._identity, self._roster, self._worker = terms, identity, roster, worker
+        self._newest = newest
+        self.actor: GossipActor | None = None
+        self.network: PeerNetwork | None = None
+        """The wire, while the actor is at work."""
+
+    async def run(self, stop: asyncio.Event, notices: tuple[SignedNotice, ...] = ()) -> str:
+        """Take part until all is done, or `stop` is set; how it ended, as `GossipActor.run`.
+
+        Args:
+            stop: Ends it.
+            notices: Evictions that the node was told of otherwise than by peers.
+
+        Raises:
+            CoveyError: The node cannot go on; the message says why.
+        """
+        terms, members = self._terms, self._roster.members
+        home = await asyncio.to_thread(
+            reside, terms.node.data_dir, terms.spec, self._identity.name, members, run=terms.run, rejoins=terms.rejoins
+        )
+        try:
+            return await self._take_part(home, stop, notices)
+        finally:
+            home.engine.dispose()
+
+    async def _take_part(self, home: Residence, stop: asyncio.Event, notices: tuple[SignedNotice, ...]) -> str:
+        if home.facts.ended == "completed" and not self._terms.stays:
+            log.info("all steps of this run were done before")
+            return "completed"
+        files = ArtifactFiles(home.folder / FILES, durable=self._terms.durability == "power")
+        home = await self._prepared(home, files)
+        kept = await asyncio.to_thread(read_receipts, home.engine, home.facts.me)
+        receipts = Receipts(home.facts.me, Notary(self._identity, home.facts.name), kept)
+        actor = GossipActor(self._surroundings(home, files, receipts), stays=self._terms.stays)
+        network = PeerNetwork(self._settings(home, receipts), files, actor, holdings=actor.shelf)
+        try:
+            await network.start()
+            self.actor, self.network = actor, network
+            for notice in notices:
+                await network.hub.notified(notice, "the coordinator")
+            return await actor.run(network, stop, network)
+        finally:
+            self.actor = self.network = None
+            await network.stop()
+
+    async def _prepared(self, home: Residence, files: ArtifactFiles) -> Residence:
+        """Check the files that a restart needs, and make the first model where it is not there.
+
+        Raises:
+            StoreError: A file that the record needs is damaged, or gone.
+        """
+        saved = await asyncio.to_thread(read_saved, home.engine)
+        needed = digests_of(saved)
+        first = home.facts.first
+        referenced = needed | ({first.digest} if first is not None and saved.snapshot is None else set())
+        await asyncio.to_thread(files.clean, referenced)
+        for digest in needed:
+            if not await asyncio.to_thread(files.check, digest):
+                raise StoreError(
+                    f"a model that the record of {home.facts.me} needs is damaged or gone ({digest[:12]}...): this "
+                    f"incarnation cannot go on. Have it evicted, move {home.folder} away, and start with --rejoin"
+                )
+        if saved.snapshot is not None or (first is not None and await asyncio.to_thread(files.check, first.digest)):
+            return home
+        return await self._with_first(home, files)
+
+    async def _with_first(self, home: Residence, files: ArtifactFiles) -> Residence:
+        spec, node = self._terms.spec, self._terms.node
+        out = files.scratch(0)
+        initial = await self._worker.do(INITIAL, InitialJob(spec.name, spec.to_json(), out, node.allows_paths(spec)))
+        if self._terms.first_sha256 not in ("", initial.model_sha256):
+            raise SpecError(
+                "the task that is installed here makes another first model of the run's seed than the coordinator's: "
+                "install the same version of the task, and of PyTorch"
+            )
+        node.check_layout(Layout.from_json(initial.layout))
+        await asyncio.to_thread(files.adopt, out, initial.artifact)
+        await asyncio.to_thread(write_first, home.engine, initial.layout, initial.artifact)
+        return replace(home, facts=replace(home.facts, layout=initial.layout, first=initial.artifact))
+
+    def _surroundings(self, home: Residence, files: ArtifactFiles, receipts: Receipts) -> Surroundings:
+        terms, facts, spec = self._terms, home.facts, self._terms.spec
+        if facts.first is None:
+            raise StoreError("the run's first model is not on record")
+        names = [peer.node for peer in facts.peers]
+        course = Course(spec.name, spec, facts.layout, names.index(facts.me.node), len(names), facts.first.size_bytes)
+        sites = {member.name: member.site for member in self._roster.members.values() if member.site}
+        planner = planner_of(spec, sites, allow_path=terms.node.allows_paths(spec))
+        return Surroundings(
+            terms.node,
+            files,
+            self._worker,
+            planner,
+            course,
+            facts,
+            home.engine,
+            home.folder,
+            receipts,
+            terms.durability,
+        )
+
+    def _settings(self, home: Residence, receipts: Receipts) -> PeerSettings:
+        facts, terms = home.facts, self._terms
+        if facts.first is None:
+            raise StoreError("the run's first model is not on record")
+        whole = facts.first.size_bytes  # also where bodies are encoded: a node that leaves sends its model as it is
+        digest = hashlib.sha256(facts.spec.encode()).hexdigest()
+        part = Part(facts.me, facts.name, digest, facts.minted, joins_with(terms.spec))
+        return PeerSettings(
+            part,
+            self._identity,
+            self._roster,
+            home.folder.parent,
+            range(1 if is_encoded(terms.spec) else whole, whole + 1),
+            receipts,
+            terms.listen,
+            _known(facts.peers, home),
+            relay=terms.relay,
+            newest=self._newest,
+        )
+
+
+def _known(peers: tuple[Incarnation, ...], home: Residence) -> tuple[Incarnation, ...]:
+    """Every incarnation that is on record."""
+    saved = read_saved(home.engine)
+    if saved.snapshot is None:
+        return peers
+    exchange = saved.snapshot.machine.exchange
+    return tuple({*peers, *exchange.peers, *exchange.departed, *exchange.ledger.evicted})
+
+
+def worker_of(
+    node: NodeConfig, name: str, folder: Path, on_replaced: Callable[[], None] = lambda: None
+) -> WorkerSupervisor:
+    """A worker for one node's parts in gossip runs.
+
+    Args:
+        node: The node's settings.
+        name: The node's.
+        folder: For the worker's private files.
+        on_replaced: Told when one takes the place of one that died.
+    """
+    return WorkerSupervisor(
+        folder,
+        device=node.device,
+        log_format=node.log_format,
+        on_replaced=on_replaced,
+        stall_s=node.settings.limits.stall_s,
+        log_name=f"the log of node {name}",
+        confinement=node.confinement,
+    )

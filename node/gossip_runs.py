@@ -1,0 +1,354 @@
+"""The gossip runs that a coordinator has handed out to this node: taken part in one after the other, and stated to it.
+
+A run has a worker of its own, for as long as the node takes part: its peers wait for each exchange, and must not wait
+for the training of another run. While the coordinator is away the run goes on; the record keeps what it has not
+acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass, field, replace
+
+import structlog
+
+from covey import messages as msg
+from covey.errors import CoveyError, NotFound, RunFailed, SpecError
+from covey.gossip.ledger import Incarnation
+from covey.gossip.protocols.runs import require_possible
+from covey.node.gossip.folders import incarnations, run_folder
+from covey.node.gossip.record.database import open_record
+from covey.node.gossip.record.reader import read_facts
+from covey.node.gossip.stating import Stated, statement_of
+from covey.node.gossip_part import GossipPart, Terms, worker_of
+from covey.node.operator.config import NodeConfig
+from covey.node.peers.evicted import Evicted
+from covey.node.peers.network import FOLDER as NOTICES
+from covey.node.peers.roster import Member, Roster
+from covey.node.ports import Link
+from covey.spec import GossipSpec, parse_json
+from covey.wire.evictions import EvictionStatement, SignedNotice
+from covey.wire.identities.gossip_statement import MAX_STEPS, GossipStatement
+from covey.wire.identities.identity import Identity
+
+log = structlog.get_logger(room="gossip")
+LOOK_S = 0.5
+"""How often it is looked whether there is something to state."""
+STATE_S = 3.0
+"""A node states how far it is at most so often, and more rarely the longer the run takes: each hundredth of that."""
+WORKER = "worker"
+PART = 1
+"""The number that a decline names: there is one part a node in a gossip run."""
+
+
+@dataclass
+class Told:
+    """What the coordinator has of this node's statements in a run; times by the event loop's clock."""
+
+    incarnation: int = 1
+    number: int = 0
+    step: int = 0
+    sent_digest: str = ""
+    """Of the statement that is unanswered; empty: there is none."""
+    sent: tuple[int, int] = (0, 0)
+    """Incarnation and number of the newest one that was sent."""
+    content: object = None
+    """Of the newest one that was sent, without its number and time."""
+    began: float = 0.0
+    due: float = 0.0
+
+
+@dataclass
+class Handed:
+    """A run that was handed out.
+
+    Attributes:
+        order: What the coordinator says of it.
+        spec: Its specification.
+        roster: Who takes part.
+        stop: Ends this node's part, or the present try of it.
+        is_over: Whether the coordinator says that the run has ended.
+        declined: Why this node takes no part; empty: it does.
+        failure: Why its part cannot go on for now; empty: it can.
+        notices: Evictions that the coordinator told of.
+        part: What is at work.
+    """
+
+    order: msg.GossipOrder
+    spec: GossipSpec
+    roster: Roster
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    is_over: bool = False
+    declined: str = ""
+    failure: str = ""
+    notices: dict[Incarnation, SignedNotice] = field(default_factory=dict)
+    part: GossipPart | None = None
+    told: Told = field(default_factory=Told)
+
+
+class GossipRuns:
+    """This node's gossip runs.
+
+    Args:
+        config: The node's settings.
+        identity: Its keys and certificate.
+        link: To the coordinator.
+    """
+
+    def __init__(self, config: NodeConfig, identity: Identity, link: Link) -> None:
+        self._config, self._identity, self._link = config, identity, link
+        self._runs: dict[str, Handed] = {}
+        self._worker = worker_of(config, identity.name, config.data_dir / "gossip" / WORKER)
+        self._changed = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to take part in what is handed out."""
+        self._tasks = [asyncio.create_task(work) for work in (self._take_part(), self._state())]
+        for task in self._tasks:
+            task.add_done_callback(_say_failure)
+
+    async def stop(self) -> None:
+        """End the part that is at work; the record has all of it."""
+        for run in self._runs.values():
+            run.stop.set()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._worker.stop()
+
+    # -- what the coordinator says ----------------------------------------------------------------------------------
+
+    def receive(self, message: msg.CoordinatorMessage) -> None:
+        """Take a message of the coordinator's; those that concern no gossip run are passed over."""
+        match message:
+            case msg.GossipOrder():
+                self._ordered(message)
+            case msg.GossipNotice():
+                self._noticed(message)
+            case msg.GossipReceipt():
+                self._received(message)
+            case msg.Refusal():
+                self._refused(message)
+            case msg.Cancel(run=run, round=0, reason=reason) if run in self._runs:
+                log.info("the coordinator ends the run", run=run, reason=reason)
+                self._runs[run].is_over = True
+                self._runs[run].stop.set()
+                self._changed.set()
+            case msg.Welcome():
+                self.lost()
+
+    def lost(self) -> None:
+        """The session ended: what is unanswered is stated again in the next one."""
+        for run in self._runs.values():
+            run.told.sent_digest, run.told.due, run.told.content = "", 0.0, None
+
+    def _ordered(self, order: msg.GossipOrder) -> None:
+        known = self._runs.get(order.run)
+        if known is None or known.is_over:
+            try:
+                spec = parse_json(order.spec)
+                if not isinstance(spec, GossipSpec):
+                    raise SpecError(f'mode: "{spec.mode}" is not gossip')
+                self._config.check_run(spec)
+                names = [member.name for member in order.members]
+                require_possible(spec, names, allow_path=self._config.allows_paths(spec))
+            except CoveyError as error:
+                self._decline(order.run, error)
+                return
+            self._runs[order.run] = Handed(order, spec, roster_of(order))
+        elif known.declined:
+            self._link.send(msg.Decline(order.run, PART, 1, *known.declined.split(": ", 1)))
+        elif known.order != order:
+            log.info("the addresses of this run's nodes have changed", run=order.run)
+            known.order, known.roster = order, roster_of(order)
+            known.stop.set()
+        elif known.failure:
+            known.failure = ""  # the coordinator is back, or this is its next try: so is this node's
+        self._changed.set()
+
+    def _decline(self, run: str, error: CoveyError) -> None:
+        log.warning("this node declines a gossip run", run=run, code=error.code, reason=str(error))
+        self._link.send(msg.Decline(run, PART, 1, error.code, str(error)))
+
+    def _noticed(self, message: msg.GossipNotice) -> None:
+        run = self._runs.get(message.run)
+        if run is None:
+            return
+        notice = SignedNotice(message.statement, message.signature, message.certificate)
+        try:
+            statement = EvictionStatement.from_bytes(notice.statement)
+        except CoveyError as error:
+            log.warning("a notice of eviction that does not count", run=message.run, reason=str(error))
+            return
+        run.notices[Incarnation(statement.node, statement.incarnation)] = notice
+        if run.part is not None and run.part.network is not None:
+            task = asyncio.create_task(run.part.network.hub.notified(notice, "the coordinator"))
+            task.add_done_callback(_say_failure)
+        self._changed.set()
+
+    def _received(self, receipt: msg.GossipReceipt) -> None:
+        run = self._runs.get(receipt.run)
+        if run is None:
+            return
+        told = run.told
+        told.incarnation, told.number, told.step = receipt.incarnation, receipt.number, receipt.step
+        told.sent_digest = ""
+        if (receipt.incarnation, receipt.number) != told.sent:  # another number was the next one
+            told.due, told.content = 0.0, None
+
+    def _refused(self, refusal: msg.Refusal) -> None:
+        for run in self._runs.values():
+            if run.told.sent_digest == refusal.update != "":
+                log.warning("the coordinator refuses a statement", run=run.order.run, reason=refusal.reason)
+                run.told.sent_digest = ""
+
+    # -- taking part ------------------------------------------------------------------------------------------------
+
+    async def _take_part(self) -> None:
+        """One run after the other, in the order in which they came; they share the listener for peers."""
+        while True:
+            self._changed.clear()
+            for name in [name for name, run in self._runs.items() if run.is_over]:
+                del self._runs[name]
+            run = next((run for run in self._runs.values() if self._is_wanted(run)), None)
+            if run is None:
+                await self._worker.stop()
+                await self._changed.wait()
+                continue
+            await self._try(run)
+
+    def _is_wanted(self, run: Handed) -> bool:
+        """Whether there is something to do for a run now."""
+        if run.declined or run.failure or run.is_over:
+            return False
+        ended = self._ended(run)
+        return ended == "" or (ended in ("retired", "evicted") and self._may_rejoin(run))
+
+    def _ended(self, run: Handed) -> str:
+        """How this node's newest incarnation has ended, by its record; empty: it has not, or there is none."""
+        folder = run_folder(self._config.data_dir, run.order.run)
+        numbers = incarnations(folder)
+        if not numbers:
+            return ""
+        engine = open_record(folder / str(numbers[-1]))
+        try:
+            facts = read_facts(engine)
+        finally:
+            engine.dispose()
+        return "" if facts is None else facts.ended
+
+    def _may_rejoin(self, run: Handed) -> bool:
+        """Whether everybody can know that this node's newest incarnation is over."""
+        numbers = incarnations(run_folder(self._config.data_dir, run.order.run))
+        return bool(numbers) and Incarnation(self._identity.name, numbers[-1]) in run.notices
+
+    async def _try(self, run: Handed) -> None:
+        config, order = self._config, run.order
+        peers = config.peers
+        run.stop.clear()
+        terms = Terms(
+            config,
+            run.spec,
+            order.run,
+            peers.listen,
+            peers.relay,
+            first_sha256=order.model_sha256,
+            rejoins=self._may_rejoin(run),
+        )
+        log.info("this node takes part in a gossip run", run=order.run, name=run.spec.name, nodes=len(order.members))
+        part = run.part = GossipPart(terms, self._identity, run.roster, self._worker)
+        try:
+            await self._remember(run)
+            how = await part.run(run.stop, tuple(run.notices.values()))
+            log.info("this node's part has ended", run=order.run, how=how)
+        except CoveyError as error:
+            self._failed(run, error)
+        except Exception as error:
+            log.error("this node's part in a gossip run failed", run=order.run, exc_info=error)
+            self._failed(run, RunFailed(f"internal error: {error!r}"))
+        finally:
+            run.part = None
+
+    async def _remember(self, run: Handed) -> None:
+        """Put notices on disk before the wire is opened: a rejoining node's own is among them."""
+        folder = run_folder(self._config.data_dir, run.order.run) / NOTICES
+        evicted = Evicted(folder, run.order.run, run.roster.members.__contains__, self._identity.authority_pem)
+        await asyncio.to_thread(evicted.load)
+        for notice in run.notices.values():
+            await asyncio.to_thread(evicted.take, notice)
+
+    def _failed(self, run: Handed, error: CoveyError) -> None:
+        """Whoever never began declines; whoever did may go on when this node's operator has seen to it."""
+        log.error("this node cannot go on in a gossip run", run=run.order.run, code=error.code, error=str(error))
+        if self._has_begun(run):
+            run.failure = f"{error.code}: {error}"
+            return
+        run.declined = f"{error.code}: {error}"
+        self._decline(run.order.run, error)
+
+    def _has_begun(self, run: Handed) -> bool:
+        folder = run_folder(self._config.data_dir, run.order.run)
+        numbers = incarnations(folder)
+        if not numbers:
+            return False
+        try:
+            return self._statement(run, numbers[-1], 1).step > 0
+        except CoveyError:
+            return True
+
+    # -- stating ----------------------------------------------------------------------------------------------------
+
+    async def _state(self) -> None:
+        """State now and then how far this node is in each run."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(LOOK_S)
+            for run in list(self._runs.values()):
+                if self._link.up and not run.is_over and not run.declined:
+                    await self._state_one(run, loop.time())
+
+    async def _state_one(self, run: Handed, now: float) -> None:
+        told = run.told
+        told.began = told.began or now
+        if told.sent_digest or now < told.due:
+            return
+        numbers = incarnations(run_folder(self._config.data_dir, run.order.run))
+        if not numbers:
+            return
+        told.due = now + max(STATE_S, (now - told.began) / 100)
+        number = told.number + 1 if numbers[-1] == told.incarnation else 1
+        try:
+            statement = await asyncio.to_thread(self._statement, run, numbers[-1], number)
+        except NotFound:
+            return
+        except CoveyError as error:
+            log.warning("how far this node is cannot be stated", run=run.order.run, reason=str(error))
+            return
+        content = replace(statement, number=1, at=0.0)
+        if content == told.content and not statement.steps:
+            return
+        told.content, told.sent = content, (statement.incarnation, statement.number)
+        raw = statement.to_bytes()
+        told.sent_digest = hashlib.sha256(raw).hexdigest()
+        self._link.send(msg.GossipSaid(run.order.run, raw, self._identity.signing_key.sign(raw)))
+        if len(statement.steps) == MAX_STEPS:  # there may be more of them: it was long since the last statement
+            told.due = now
+
+    def _statement(self, run: Handed, incarnation: int, number: int) -> GossipStatement:
+        told = run.told.step if incarnation == run.told.incarnation else 0
+        key = self._identity.signing_key.key_id
+        stated = Stated(self._identity.federation, run.order.run, key, number, told, run.failure)
+        folder = run_folder(self._config.data_dir, run.order.run) / str(incarnation)
+        return statement_of(folder, run.spec, stated)
+
+
+def roster_of(order: msg.GossipOrder) -> Roster:
+    """Who takes part, as the coordinator says."""
+    return Roster({m.name: Member(m.name, m.address, m.fingerprint) for m in order.members})
+
+
+def _say_failure(task: asyncio.Task[object]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("something about gossip runs failed", exc_info=error)

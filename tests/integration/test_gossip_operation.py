@@ -1,0 +1,75 @@
+"""A node without a coordinator, as its operator sees it: health, metrics, and a certificate that is issued again."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.request
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from covey.client import authority
+from covey.testing.gossip import GossipNodes
+from covey.testing.launch.forks import run_covey
+from covey.testing.launch.processes import wait_until
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
+SPEC = """
+name = "gossip"
+mode = "gossip"
+[task]
+name = "digits"
+[training]
+local_steps = 1
+[gossip]
+steps = 3
+min_nodes = 2
+"""
+OPTIONS = ["--stay", "--metrics", "127.0.0.1:0"]
+
+
+def health(folder: Path, service: str = "") -> tuple[str, str]:
+    done = run_covey(["health", "--data-dir", folder, "--service", service, "--json"], env={})
+    said = json.loads(done.stdout) if done.stdout else {"status": "", "reason": done.stderr}
+    return said["status"], said["reason"]
+
+
+def scraped(log: Path) -> dict[str, float]:
+    """The figures without labels, from where the node's log says."""
+    [url] = re.findall(r"url=(\S+/metrics)", log.read_text())
+    with urllib.request.urlopen(url, timeout=60) as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+    return {sample.name: sample.value for family in families for sample in family.samples if not sample.labels}
+
+
+def test_its_health_its_metrics_and_a_new_certificate_without_a_restart(tmp_path: Path) -> None:
+    with GossipNodes(tmp_path, SPEC, 2) as nodes:
+        folder, log = nodes.folder(0), tmp_path / "n0.log"
+        short = authority.issue(tmp_path / "ca", "n0", folder / "identity", days=20)
+        nodes.start(0, options=OPTIONS)
+        assert wait_until(lambda: health(folder) == ("SERVING", ""), 100)
+        assert health(folder, "peers") == ("NOT_SERVING", "the node's peers is NOT_SERVING")
+        assert "no service 'session'" in health(folder, "session")[1]
+        assert wait_until(lambda: "the certificate ends soon" in log.read_text(), 60)
+        assert scraped(log)["covey_certificate_expiry_timestamp_seconds"] == short.expires_at
+        nodes.start(1, options=OPTIONS)
+        assert wait_until(lambda: health(folder, "peers") == ("SERVING", ""), 100)
+        long = authority.issue(tmp_path / "ca", "n0", folder / "identity")
+        assert wait_until(lambda: "going on with a new certificate" in log.read_text(), 60)
+        assert scraped(log)["covey_certificate_expiry_timestamp_seconds"] == long.expires_at
+        assert health(folder) == ("SERVING", "")  # asked, and answered, with the new one
+        assert wait_until(lambda: scraped(log).get("covey_gossip_step") == 3.0, 100)
+        assert wait_until(lambda: scraped(log)["covey_gossip_batches_in_flight"] == 0.0, 60)
+        figures = scraped(log)
+        assert (figures["covey_gossip_mass"], figures["covey_gossip_connections"]) == (1.0, 1.0)
+        assert figures["covey_gossip_sent_batches_total"] == figures["covey_gossip_received_batches_total"] == 3.0
+        nodes.kill(1)
+        assert "start it again: covey gossip start" in health(nodes.folder(1))[1]
+        assert wait_until(lambda: scraped(log)["covey_gossip_connections"] == 0.0, 60)
+        nodes.start(1, options=["--stay"])  # a new connection, which is made with the new certificate
+        assert wait_until(lambda: scraped(log)["covey_gossip_connections"] == 1.0, 60)
+        nodes.daemon(0).terminate()
+        assert nodes.daemon(0).wait(60) == 0
+        assert not (folder / "node.json").exists()
