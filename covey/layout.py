@@ -2,7 +2,9 @@
 
 A model file is a safetensors file whose data region is the flat buffer in layout order: part `model` first (trainable
 parameters), then part `buffers`. The header is a deterministic function of the layout, so the size of a model file is
-known before it is received.
+known before it is received. Where vectors travel with a model, they follow it in the same file: from the next
+multiple of 64 bytes on, 64 bytes that begin with a whole number (their stamp, 8 bytes, little-endian; the others are
+0), then float32 `[d]` each, d the number of the model's parameters.
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ PARTS = ("model", "buffers")
 MAX_TENSORS = 100_000
 MAX_NAME = 512
 _ALIGN = 64
+FLOAT32_BYTES = 4
 
 
 METADATA, ALIASES = "__metadata__", "aliases"
@@ -183,6 +186,26 @@ class Layout:
     def file_bytes(self) -> int:
         """Size in bytes of a model file with this layout."""
         return len(self.header) + self.nbytes
+
+    @property
+    def stamp_at(self) -> int:
+        """Where the stamp of vectors behind a model is in its file."""
+        return self.file_bytes + -self.file_bytes % _ALIGN
+
+    @property
+    def behind_at(self) -> int:
+        """Where vectors behind a model begin in its file."""
+        return self.stamp_at + _ALIGN
+
+    def behind_bytes(self, count: int) -> int:
+        """By how much `count` float32 `[d]` behind a model make its file longer; d: the number of its parameters."""
+        vector = FLOAT32_BYTES * self.part("model").numel
+        return self.behind_at - self.file_bytes + count * vector if count else 0
+
+    def behind_count(self, size_bytes: int) -> int:
+        """How many whole vectors a file of this size may have behind its model."""
+        vector = FLOAT32_BYTES * self.part("model").numel
+        return max(0, size_bytes - self.behind_at) // vector if vector else 0
 
 
 @lru_cache(maxsize=2)

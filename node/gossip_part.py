@@ -12,9 +12,10 @@ import structlog
 
 from covey.errors import SpecError, StoreError
 from covey.gossip.ledger import Incarnation
+from covey.gossip.protocols.dynamics import Dynamics
 from covey.gossip.protocols.encoding import is_encoded
 from covey.gossip.protocols.runs import planner_of
-from covey.layout import Layout
+from covey.layout import FLOAT32_BYTES, Layout
 from covey.node.gossip.actor import GossipActor, Surroundings
 from covey.node.gossip.folders import Residence, joins_with, reside
 from covey.node.gossip.receipts import Receipts
@@ -166,10 +167,9 @@ class GossipPart:
 
     def _surroundings(self, home: Residence, files: ArtifactFiles, receipts: Receipts) -> Surroundings:
         terms, facts, spec = self._terms, home.facts, self._terms.spec
-        if facts.first is None:
-            raise StoreError("the run's first model is not on record")
         names = [peer.node for peer in facts.peers]
-        course = Course(spec.name, spec, facts.layout, names.index(facts.me.node), len(names), facts.first.size_bytes)
+        body_bytes, kept_bytes = self._sizes(home)
+        course = Course(spec.name, spec, facts.layout, names.index(facts.me.node), len(names), body_bytes, kept_bytes)
         sites = {member.name: member.site for member in self._roster.members.values() if member.site}
         planner = planner_of(spec, sites, allow_path=terms.node.allows_paths(spec))
         return Surroundings(
@@ -185,11 +185,18 @@ class GossipPart:
             terms.durability,
         )
 
+    def _sizes(self, home: Residence) -> tuple[int, int]:
+        """Of each body, and of the file of the vectors that stay, in bytes."""
+        terms, first, layout = self._terms, home.facts.first, Layout.from_json(home.facts.layout)
+        if first is None:
+            raise StoreError("the run's first model is not on record")
+        dynamics = Dynamics.of(terms.spec.gossip, allow_path=terms.node.allows_paths(terms.spec))
+        kept_bytes = FLOAT32_BYTES * layout.part("model").numel * len(dynamics.keeps)
+        return first.size_bytes + layout.behind_bytes(len(dynamics.travels)), kept_bytes
+
     def _settings(self, home: Residence, receipts: Receipts) -> PeerSettings:
         facts, terms = home.facts, self._terms
-        if facts.first is None:
-            raise StoreError("the run's first model is not on record")
-        whole = facts.first.size_bytes  # also where bodies are encoded: a node that leaves sends its model as it is
+        body_bytes, _ = self._sizes(home)  # also where bodies are encoded: a node that leaves sends its model as it is
         digest = hashlib.sha256(facts.spec.encode()).hexdigest()
         part = Part(facts.me, facts.name, digest, facts.minted, joins_with(terms.spec))
         return PeerSettings(
@@ -197,7 +204,7 @@ class GossipPart:
             self._identity,
             self._roster,
             home.folder.parent,
-            range(1 if is_encoded(terms.spec) else whole, whole + 1),
+            range(1 if is_encoded(terms.spec) else body_bytes, body_bytes + 1),
             receipts,
             terms.listen,
             _known(facts.peers, home),

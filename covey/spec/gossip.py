@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 from typing_extensions import override
 
 from covey.spec.mode import Mode
 from covey.spec.run import RunSpec
-from covey.spec.sections import NamedSection, Section
+from covey.spec.sections import Beta, NamedSection, Positive, Section
 from covey.validation import refusal
 
 GOSSIP = Mode(
@@ -32,6 +32,11 @@ NamedOrTable = Annotated[
     PlainSerializer(lambda section: section.model_dump(mode="json") if section.options else section.name),
 ]
 """A plug-in by its name alone, or as a table with options; without options it is stored as its name."""
+
+
+def unless(default: object) -> Any:
+    """Of a key that is left out of the JSON where it says nothing, as stored specifications have it."""
+    return Field(exclude_if=lambda value: bool(value == default))
 
 
 class GossipSection(Section):
@@ -58,6 +63,16 @@ class GossipSection(Section):
     """With sgp in lock step: after so many steps nodes only average, until `global_spread` is reached; 0: never."""
     global_spread: float = Field(default=0.01, gt=0, lt=1)
     """What averaging leaves of the nodes' distances, at most; with 2, 4, 8, ... nodes nothing is left in any case."""
+    momentum: Annotated[Literal["none", "local", "quasi-global"], unless("none")] = "none"
+    """Across steps, which [training] momentum is not. local: each node's own; quasi-global: it follows also what
+    exchanges do to the model, which is better where nodes' data differ."""
+    momentum_beta: Annotated[Beta, unless(0.9)] = 0.9
+    momentum_nesterov: Annotated[bool, unless(False)] = False
+    outer: Annotated[Literal["none", "slow-momentum"], unless("none")] = "none"
+    """slow-momentum: every `outer_every` steps a node's way since the last time becomes one step with momentum."""
+    outer_every: Annotated[int, Field(ge=1), unless(12)] = 12
+    outer_beta: Annotated[Beta, unless(0.5)] = 0.5
+    outer_rate: Annotated[Positive, unless(1.0)] = 1.0
     topology: NamedSection = NamedSection(name="exponential")
     mixing: NamedSection = NamedSection(name="uniform")
 

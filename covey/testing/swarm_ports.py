@@ -5,7 +5,6 @@ What a node has on its disk is kept apart from what it has in memory, so that a 
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from typing_extensions import override
 
 from covey.gossip.ledger import Batch, Incarnation
 from covey.gossip.push_sum import events as ev
-from covey.node.gossip.ports import Clock, Labour, Noted, Post, Record, Said, Saved, Snapshot
+from covey.node.gossip.ports import Clock, Labour, Moment, Noted, Post, Record, Said, Saved, Snapshot, State
 from covey.node.gossip.state import machine_from_text, machine_to_text
 
 Vector = npt.NDArray[np.floating[Any]]
@@ -130,20 +129,19 @@ class VectorLabour(Labour[Vector, tuple[int, Vector]]):
     @override
     def apply(
         self,
-        step: int,
-        model: Vector,
+        moment: Moment,
+        state: State[Vector],
         trained: tuple[int, Vector] | None,
         scale: float,
-        given: float,
-        then: Callable[[Vector, Vector], None],
+        then: Callable[[State[Vector]], None],
     ) -> None:
         def work() -> None:
-            made = self._after(model, trained, scale)
-            if self._codec is None or not 0 < given < math.inf:
-                then(made, made)
+            made = self._after(state.model, trained, scale)
+            if self._codec is None or not moment.given:
+                then(State(made))
                 return
             body = self._codec(made)
-            then(made + given * (made - body), body)
+            then(State(made + moment.given * (made - body), coded=body))
 
         self.queue.append(work)
 
@@ -158,13 +156,18 @@ class VectorLabour(Labour[Vector, tuple[int, Vector]]):
 
     @override
     def mix(
-        self, step: int, model: Vector, portions: Sequence[tuple[Vector, float]], then: Callable[[Vector], None]
+        self,
+        moment: Moment | None,
+        state: State[Vector],
+        portions: Sequence[tuple[Vector, float]],
+        then: Callable[[State[Vector]], None],
     ) -> None:
         def work() -> None:
+            model = state.model
             mixed = model * (1 - sum(part for _, part in portions))
             for other, part in portions:
                 mixed = mixed + other * part
-            then(mixed.astype(model.dtype))
+            then(State(mixed.astype(model.dtype)))
 
         self.queue.append(work)
 

@@ -17,6 +17,7 @@ from covey.gossip.planning import Planner
 from covey.gossip.push_sum import events as ev
 from covey.gossip.push_sum.machine import PushSum, PushSumPolicy
 from covey.node.gossip.executor import Executor, Ports
+from covey.node.gossip.ports import State
 from covey.node.gossip.state import progress
 from covey.testing.swarm_ports import Disk, Message, SwarmClock, SwarmPost, Training, Vector, VectorLabour, no_training
 
@@ -38,7 +39,7 @@ class VirtualNode:
         self._notices: list[ev.PeerJoined | ev.PeerEvicted | ev.PeerLeft] = []
         self.disk = Disk(swarm.has_slow_disks)
         self.labour = VectorLabour(me.node, swarm.training, swarm.codec)
-        self.executor = Executor(self.fresh(), z.copy(), self._ports(), self._ended)
+        self.executor = Executor(self.fresh(), State(z.copy()), self._ports(), self._ended)
 
     def fresh(self) -> PushSum:
         """Its machine, as it begins."""

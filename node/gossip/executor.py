@@ -6,12 +6,12 @@ what has to survive is then given to the record, and a peer is answered when the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from covey.gossip.ledger import Batch, Incarnation, InEdge, Ledger
+from covey.gossip.mass import weight
 from covey.gossip.planning import Planner
 from covey.gossip.push_sum import actions as act
 from covey.gossip.push_sum import events as ev
@@ -19,7 +19,7 @@ from covey.gossip.push_sum.joining import asked_for_half
 from covey.gossip.push_sum.machine import PushSum
 from covey.node.gossip.bodies import Bodies
 from covey.node.gossip.farewells import Farewells
-from covey.node.gossip.ports import Clock, Labour, Post, Record, Saved, Snapshot
+from covey.node.gossip.ports import Clock, Labour, Moment, Post, Record, Saved, Snapshot, State
 from covey.node.gossip.state import is_done_with, progress
 
 B = TypeVar("B")
@@ -54,15 +54,15 @@ class Executor(Generic[B, T]):
 
     Args:
         machine: Its machine.
-        model: What it begins with; it is held from now on.
+        state: What it begins with; it is held from now on.
         ports: What it works with.
         on_ended: Told of `finished`, when it is.
     """
 
     def __init__(
-        self, machine: PushSum, model: B, ports: Ports[B, T], on_ended: Callable[[], None] = lambda: None
+        self, machine: PushSum, state: State[B], ports: Ports[B, T], on_ended: Callable[[], None] = lambda: None
     ) -> None:
-        self.machine, self.model, self._ports, self._on_ended = machine, model, ports, on_ended
+        self.machine, self.state, self._ports, self._on_ended = machine, state, ports, on_ended
         self.bodies = Bodies(ports.labour)
         self.hours = Hours()
         self.farewells = Farewells()
@@ -87,7 +87,10 @@ class Executor(Generic[B, T]):
         """
         snapshot = saved.snapshot
         machine = snapshot.machine if snapshot else fresh
-        executor = cls(machine, ports.labour.hold(snapshot.model if snapshot else first), ports, on_ended)
+        state = snapshot.state if snapshot else State(first)
+        for file in state.files:
+            ports.labour.hold(file)
+        executor = cls(machine, state, ports, on_ended)
         executor.bodies.restore(snapshot, first)
         for event, body in saved.noted:
             machine.handle(event)
@@ -95,6 +98,11 @@ class Executor(Generic[B, T]):
                 executor.bodies.came(event.peer, event.sequence, body)
         executor.finished = machine.end
         return executor
+
+    @property
+    def model(self) -> B:
+        """Its model."""
+        return self.state.model
 
     @property
     def me(self) -> Incarnation:
@@ -122,7 +130,7 @@ class Executor(Generic[B, T]):
             model: The peer's; the caller holds it until `then` is called.
             then: Called when it is done.
         """
-        self._ports.labour.mix(self.machine.step, self.model, [(model, 1.0)], self._made(lambda _: then()))
+        self._ports.labour.mix(None, self.state, [(model, 1.0)], self._made(then))
 
     def newest(self) -> tuple[B, int]:
         """The model of the newest publication and its step; before there is one, the model that it began with."""
@@ -185,8 +193,8 @@ class Executor(Generic[B, T]):
                 planner, averaging = self._ports.planner, self.machine.policy.averaging
                 planner = planner.averaging if averaging.is_round(step) else planner
                 self.take(planner.plan(step, self.me, peers))
-            case act.Publish(step=step, batches=batches, kept=kept):
-                self._apply(step, batches, kept)
+            case act.Publish(step=step, batches=batches):
+                self._apply(step, batches)
             case act.Mix(step=step, kept=kept, portions=portions):
                 self._mix(step, kept, portions)
             case act.Send(batch=batch, step=step):
@@ -232,16 +240,16 @@ class Executor(Generic[B, T]):
     def _unless_down(self, then: Callable[[], None]) -> Callable[[], None]:
         return lambda: None if self._is_down else then()
 
-    def _made(self, then: Callable[[B], None]) -> Callable[[B], None]:
-        """What takes a model that the labour made: it takes the place of the one before."""
+    def _made(self, then: Callable[[], None]) -> Callable[[State[B]], None]:
+        """What takes what the labour made: it takes the place of what was before."""
 
-        def take_over(model: B) -> None:
-            if self._is_down:
-                self._ports.labour.release(model)
-                return
-            self._ports.labour.release(self.model)
-            self.model = model
-            then(model)
+        def take_over(state: State[B]) -> None:
+            dropped = state if self._is_down else self.state
+            for file in dropped.files:
+                self._ports.labour.release(file)
+            if not self._is_down:
+                self.state = state
+                then()
 
         return take_over
 
@@ -261,31 +269,34 @@ class Executor(Generic[B, T]):
         self.hours.trained_s += now - self.hours.began
         self.take(ev.Trained(step, now))
 
+    def _moment(self, step: int, units: int) -> Moment:
+        """Now, with so much mass."""
+        machine = self.machine
+        evictions, number = len(self.ledger.evicted), machine.policy.averaging.trainings(step)
+        return Moment(number, weight(units), evictions, machine.is_leaving)
+
     def _mix(self, step: int, kept: int, portions: tuple[act.Portion, ...]) -> None:
         whole = kept + sum(portion.units for portion in portions)
         parts = [(self.bodies.of(portion, self.me), portion.units / whole) for portion in portions]
-        mixed = self._made(lambda _: self.take(ev.Mixed(step, self._ports.clock.now())))
-        self._ports.labour.mix(step, self.model, parts, mixed)
+        mixed = self._made(lambda: self.take(ev.Mixed(step, self._ports.clock.now())))
+        self._ports.labour.mix(self._moment(step, whole), self.state, parts, mixed)
 
-    def _apply(self, step: int, batches: tuple[Batch, ...], kept: int) -> None:
+    def _apply(self, step: int, batches: tuple[Batch, ...]) -> None:
         trained, self._trained = self._trained, None
-        units = sum(batch.units for batch in batches)
-        given = units / kept if kept else math.inf
+        units, kept = sum(batch.units for batch in batches), self.machine.exchange.kept
+        moment = replace(self._moment(step, kept + units), given=units / kept if kept else 0.0)
+        then = self._made(lambda: self._publish(step, batches))
+        self._ports.labour.apply(moment, self.state, trained, self._scale, then)
 
-        def publish(model: B, body: B) -> None:
-            self._made(lambda _: self._publish(step, batches, body))(model)
-            self._ports.labour.release(body)
-
-        self._ports.labour.apply(step, self.model, trained, self._scale, given, publish)
-
-    def _publish(self, step: int, batches: tuple[Batch, ...], body: B) -> None:
-        self.bodies.published(step, body)
+    def _publish(self, step: int, batches: tuple[Batch, ...]) -> None:
+        self.bodies.published(step, self.state.body)
         self._save(batches, lambda: self.take(ev.Published(step, self._ports.clock.now())))
 
     def _save(self, batches: tuple[Batch, ...], then: Callable[[], None]) -> None:
         bodies, machine = self.bodies, self.machine
         bodies.tidy(machine)
-        snapshot = Snapshot(machine.step, machine, self.model, dict(bodies.own), dict(bodies.inbox))
+        state = self.state
+        snapshot = Snapshot(machine.step, machine, state.model, dict(bodies.own), dict(bodies.inbox), state.kept)
         superseded = bodies.recorded(snapshot)
 
         def is_durable() -> None:

@@ -115,10 +115,55 @@ class Post(Protocol[B_in]):
         ...
 
 
+@dataclass(frozen=True)
+class Moment:
+    """What work with a node's model may know of its machine.
+
+    Attributes:
+        step: Which, from 0; steps that only average are not counted.
+        weight: The node's mass, 1 is what it began with: before it gives some away, and with what is mixed in.
+        evictions: How many incarnations it knows to be evicted.
+        leaves: Whether what comes out is handed over to a peer, for good.
+        given: Of the mass that the node keeps, how many times as much it gives; 0: nothing, or all that it has, so that
+            what a codec loses could stay nowhere.
+    """
+
+    step: int
+    weight: float = 1.0
+    evictions: int = 0
+    leaves: bool = False
+    given: float = 0.0
+
+
+@dataclass(frozen=True)
+class State(Generic[B]):
+    """What a node has learned.
+
+    Attributes:
+        model: The model, and the vectors that travel with it: the body of what is sent.
+        kept: The vectors that stay with the node; None: the protocol has none, or there are none yet.
+        coded: The body, as a codec writes it, of what is sent after training; None: it is the model itself.
+    """
+
+    model: B
+    kept: B | None = None
+    coded: B | None = None
+
+    @property
+    def body(self) -> B:
+        """What is sent."""
+        return self.model if self.coded is None else self.coded
+
+    @property
+    def files(self) -> list[B]:
+        """All of them, as far as they are there."""
+        return [file for file in (self.model, self.kept, self.coded) if file is not None]
+
+
 class Labour(Protocol[B, T]):
     """Work with models. Each call begins work and returns at once; `then` is called when it is done.
 
-    `T` is what a training came to; a model that is handed out is the caller's to `release`.
+    `T` is what a training came to; what is handed out is the caller's to `release`.
     """
 
     def train(self, step: int, model: B, then: Callable[[T], None]) -> None:
@@ -126,26 +171,25 @@ class Labour(Protocol[B, T]):
         ...
 
     def apply(
-        self, step: int, model: B, trained: T | None, scale: float, given: float, then: Callable[[B, B], None]
+        self, moment: Moment, state: State[B], trained: T | None, scale: float, then: Callable[[State[B]], None]
     ) -> None:
-        """The model after `scale` times what a step's training did (None: as it is), and a body that can be sent.
+        """What a node has after `scale` times what a training did (None: there was none), with a body to be sent.
 
-        The body is the model itself, or the model as the run's codec writes it; then what the codec lost stays with the
-        model. `then` has both, each the caller's to `release`.
-
-        Args:
-            step: Whose publication it is.
-            model: Before.
-            trained: What the training came to.
-            scale: What it counts for.
-            given: Of the mass that the node keeps, how many times as much it gives; infinite: it gives all, and what is
-                lost could stay nowhere, so nothing is encoded.
-            then: Told of the model and the body.
+        Where the run has a codec, and some of the mass is given, the body is encoded; what is lost stays here.
         """
         ...
 
-    def mix(self, step: int, model: B, portions: Sequence[tuple[B, float]], then: Callable[[B], None]) -> None:
-        """The model with each portion's part of the whole mixed in, as the run's protocol does it."""
+    def mix(
+        self,
+        moment: Moment | None,
+        state: State[B],
+        portions: Sequence[tuple[B, float]],
+        then: Callable[[State[B]], None],
+    ) -> None:
+        """What a node has with each portion's part of the whole mixed in, as the run's protocol does it.
+
+        Without a moment it is a mean of models, and no vectors: the node has not begun.
+        """
         ...
 
     def hold(self, model: B) -> B:
@@ -164,9 +208,10 @@ class Snapshot(Generic[B]):
     Attributes:
         step: Whose publication it is.
         machine: The machine, which goes on: a record takes its state down at once (`covey.node.gossip.state`).
-        model: The node's model, which is the body of the step's batches.
+        model: The node's model, which is the body of the step's batches where that is not encoded.
         bodies: Of publications that are still on their way, by step; the newest is among them.
         inbox: What came and is not mixed in yet, by sender and number.
+        kept: The vectors that stay with the node; None: there are none.
     """
 
     step: int
@@ -174,11 +219,17 @@ class Snapshot(Generic[B]):
     model: B
     bodies: Mapping[int, B]
     inbox: Mapping[tuple[Incarnation, int], B]
+    kept: B | None = None
+
+    @property
+    def state(self) -> State[B]:
+        """What the node had learned."""
+        return State(self.model, self.kept)
 
     @property
     def all_bodies(self) -> list[B]:
-        """Every model that it needs, each as often as it is named."""
-        return [self.model, *self.bodies.values(), *self.inbox.values()]
+        """Every file that it needs, each as often as it is named."""
+        return [*self.state.files, *self.bodies.values(), *self.inbox.values()]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from covey.artifact import Artifact
 from covey.gossip.protocols.encoding import is_encoded, training_spec
 from covey.metrics import counted, ratios
 from covey.node.gossip.diary import Diary, SpanKind
-from covey.node.gossip.ports import Labour
+from covey.node.gossip.ports import Labour, Moment, State
 from covey.node.operator.config import NodeConfig
 from covey.node.ports import Files, Worker
 from covey.spec import GossipSpec
@@ -48,7 +47,8 @@ class Course:
         layout: As JSON.
         place: Of this node among all: which part of experiment data is its own.
         nodes: How many nodes take part from the beginning.
-        model_bytes: The size of every model file.
+        body_bytes: The size of every body: a model file with the vectors that travel.
+        kept_bytes: The size of the file of those that stay; 0: there are none.
     """
 
     name: str
@@ -56,7 +56,8 @@ class Course:
     layout: str
     place: int
     nodes: int
-    model_bytes: int
+    body_bytes: int
+    kept_bytes: int = 0
 
 
 class WorkerLabour(Labour[Artifact, TrainResult]):
@@ -125,53 +126,56 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
     @override
     def apply(
         self,
-        step: int,
-        model: Artifact,
+        moment: Moment,
+        state: State[Artifact],
         trained: TrainResult | None,
         scale: float,
-        given: float,
-        then: Callable[[Artifact, Artifact], None],
+        then: Callable[[State[Artifact]], None],
     ) -> None:
         written = {part.name: part.path for part in trained.parts} if trained is not None else {}
         change, buffers = written.get("model"), written.get("buffers")
-        job = replace(self._job(step, model), change=change, scale=scale, buffers=buffers)
-        if is_encoded(self._course.spec) and 0 < given < math.inf:
-            job = replace(job, body=self._files.scratch(0), given=given)
-        self._spawn(self._make("apply", job, then, tuple(written.values())))
+        job = replace(self._job(moment, state), applies=True, change=change, scale=scale, buffers=buffers)
+        if is_encoded(self._course.spec) and moment.given:
+            job = replace(job, body=self._files.scratch(0), given=moment.given)
+        self._spawn(self._make("apply", job, state, then, tuple(written.values())))
 
     @override
     def mix(
-        self, step: int, model: Artifact, portions: Sequence[tuple[Artifact, float]], then: Callable[[Artifact], None]
+        self,
+        moment: Moment | None,
+        state: State[Artifact],
+        portions: Sequence[tuple[Artifact, float]],
+        then: Callable[[State[Artifact]], None],
     ) -> None:
         parts = tuple(Portion(self._files.path(other.digest), part) for other, part in portions)
-        self._spawn(
-            self._make(
-                "mix",
-                replace(self._job(step, model), portions=parts),
-                lambda mixed, body: self._mixed(mixed, body, then),
-            )
-        )
+        self._spawn(self._make("mix", replace(self._job(moment, state), portions=parts), state, then))
 
-    def _mixed(self, model: Artifact, body: Artifact, then: Callable[[Artifact], None]) -> None:
-        self.release(body)  # nothing is sent of it
-        then(model)
-
-    def _job(self, step: int, model: Artifact) -> MixJob:
-        """A job that begins with a model, and changes nothing."""
-        course = self._course
+    def _job(self, moment: Moment | None, state: State[Artifact]) -> MixJob:
+        """A job that begins with what the node has, and changes nothing."""
+        course, now = self._course, moment or Moment(0)
         return MixJob(
             course.layout,
-            self._files.path(model.digest),
-            self._files.scratch(course.model_bytes),
-            spec_json=course.spec.to_json(),
-            step=step,
+            self._files.path(state.model.digest),
+            self._files.scratch(course.body_bytes),
+            spec_json=course.spec.to_json() if moment is not None else "",
+            step=now.step,
             place=course.place,
             allow_path=self._config.allows_paths(course.spec),
+            kept=self._files.path(state.kept.digest) if state.kept is not None else None,
+            out_kept=self._files.scratch(course.kept_bytes) if course.kept_bytes else None,
+            weight=now.weight,
+            evictions=now.evictions,
+            leaves=now.leaves,
             synced=self._synced,
         )
 
     async def _make(
-        self, kind: SpanKind, job: MixJob, then: Callable[[Artifact, Artifact], None], used: Sequence[Path] = ()
+        self,
+        kind: SpanKind,
+        job: MixJob,
+        state: State[Artifact],
+        then: Callable[[State[Artifact]], None],
+        used: Sequence[Path] = (),
     ) -> None:
         with self._diary.work(kind):
             result = await self._worker.do(MIX, job)
@@ -182,14 +186,20 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
             log.warning(
                 "a peer sent what is no finite model of this run: its mass counts, its model does not", file=digest
             )
-        for path in (*used, *([job.body] if job.body is not None and result.body is None else [])):
+        unused = [path for path, made in ((job.out_kept, result.kept), (job.body, result.body)) if made is None]
+        for path in (*used, *filter(None, unused)):
             self._files.discard(path)
         self._sha256 = {digest: self._sha256[digest] for digest in self._sha256.keys() & self._holders.keys()}
         self._sha256[result.artifact.digest] = result.model_sha256
-        then(self.hold(result.artifact), self.hold(result.body or result.artifact))
+        state = State(result.artifact, result.kept or state.kept, result.body)
+        for file in state.files:
+            self.hold(file)
+        then(state)
 
     def _keep(self, job: MixJob, result: MixResult) -> None:
         self._files.adopt(job.out, result.artifact, durable=self._synced)
+        if job.out_kept is not None and result.kept is not None:
+            self._files.adopt(job.out_kept, result.kept, durable=self._synced)
         if job.body is not None and result.body is not None:
             self._files.adopt(job.body, result.body, durable=self._synced)
 

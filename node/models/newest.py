@@ -67,7 +67,7 @@ async def bring_newest(
         candidates: Peers that can be asked.
         calls: Asks them.
         files: Where the model comes.
-        sizes: In bytes, that models of the run may have; where they are encoded, as the peer sends them.
+        sizes: In bytes, that models of the run may have.
         chunk_s: As `assemble`.
         on_bytes: As `assemble`.
 

@@ -192,7 +192,7 @@ class PeerNetwork:
         speeds, trip_s = dict(self._speeds.known()), self.hub.vitals.round_trip_s
         linked = [name for name in self._calls if self.hub.links.named(name) is not None]
         candidates = [Candidate(name, speeds.get(name, 0.0), trip_s(name)) for name in linked]
-        return await bring_newest(candidates, self, self._files, self._settings.body_bytes)
+        return await bring_newest(candidates, self, self._files, self._settings.body_bytes[-1:])
 
     # -- life -------------------------------------------------------------------------------------------------------
 

@@ -33,10 +33,14 @@ class Algebra(ABC, Generic[V]):
 
 @dataclass(frozen=True)
 class State(Generic[V]):
-    """What a node has: its model, and the vectors that its protocol `keeps` or lets travel, by name."""
+    """What a node has: its model, and the vectors that its protocol `keeps` or lets travel, by name.
+
+    A vector that was never made is missing. `stamp` is a whole number that travels beside them, at first 0.
+    """
 
     model: V
     vectors: Mapping[str, V] = field(default_factory=dict)
+    stamp: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,16 @@ class Received(Generic[V]):
     share: float
     model: V
     vectors: Mapping[str, V] = field(default_factory=dict)
+    stamp: int = 0
 
 
 @dataclass(frozen=True)
 class Update(Generic[V]):
-    """What becomes of a node's state: what is added to its model, and new vectors; those not named stay."""
+    """What becomes of a node's state: what is added to its model, new vectors (those not named stay), the new stamp."""
 
     change: V
     vectors: Mapping[str, V] = field(default_factory=dict)
+    stamp: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,12 +72,22 @@ class Context(Generic[V]):
     Attributes:
         algebra: For vectors.
         spec: The run.
-        step: From 0.
+        step: From 0; steps that only average are not counted.
+        learning_rate: Of the step's training; 0 where nothing is known of one.
+        weight: The node's mass, 1 is what it began with: before it gives some away, and with what is mixed in.
+        is_trained: Whether there was a training.
+        leaves: Whether what comes out is handed over to a peer, for good.
+        evictions: How many incarnations the node knows to be evicted.
     """
 
     algebra: Algebra[V]
     spec: GossipSpec
     step: int = 0
+    learning_rate: float = 0.0
+    weight: float = 1.0
+    is_trained: bool = True
+    leaves: bool = False
+    evictions: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,12 +116,14 @@ class Protocol(Pluggable):
     """A protocol (`[gossip] protocol`). Its docstring states the paper and equations, and deviations.
 
     Class attributes:
+        mixes_alone: Whether a step mixes also where nothing came; its machine is `mutual` then.
         encodes: Whether `[exchange] codec` may be lossy: what is lost stays with the sender, by its mass.
         averages: Whether a run may have steps that only average (`[gossip] global_every`), in lock step.
         travels: Names of float32 vectors `[d]` that travel beside the model in each body.
         keeps: Names of float32 vectors `[d]` that stay on the node, and survive a restart.
     """
 
+    mixes_alone: ClassVar[bool] = False
     encodes: ClassVar[bool] = False
     averages: ClassVar[bool] = False
     travels: ClassVar[tuple[str, ...]] = ()

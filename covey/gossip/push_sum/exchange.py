@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from covey.errors import LedgerError
@@ -143,13 +143,19 @@ class Exchange:
         self.has_news = True
         return Accept(event.peer, event.sequence)
 
-    def is_awaited(self, sender: Incarnation, step: int) -> bool:
-        """Whether what a peer sends in a step is still to come."""
+    def is_awaited(self, sender: Incarnation, step: int, *, also_silent: bool = False) -> bool:
+        """Whether what a peer sends in a step is still to come; of one that is silent, nothing is unless so asked."""
         peer = self.peers.get(sender)
-        if peer is None or not peer.is_trusted or peer.newest_step >= step:
+        if peer is None or not (peer.is_trusted or also_silent) or peer.newest_step >= step:
             return False
         had = self.ledger.into.get(sender, InEdge())
         return not (peer.step >= step and had.sequence >= peer.sequence)
+
+    def only_mutual(self, due: Collection[Portion], step: int, partners: Collection[Incarnation]) -> list[Portion]:
+        """Those that partners of a step sent in it; the mass of the others stays here, with no model."""
+        others = {portion for portion in due if portion.step != step or portion.source not in partners}
+        self.pending = [portion for portion in self.pending if portion not in others]
+        return [portion for portion in due if portion not in others]
 
     # -- peers ------------------------------------------------------------------------------------------------------
 

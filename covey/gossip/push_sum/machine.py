@@ -53,6 +53,7 @@ from covey.gossip.push_sum.exchange import Exchange
 from covey.gossip.push_sum.joining import split
 from covey.gossip.push_sum.pairs import pair_parts, without_requests
 from covey.gossip.push_sum.rates import Correction, Rates
+from covey.gossip.push_sum.reasons import reason_of
 
 Phase = Literal[
     "new", "settling", "training", "planning", "sharing", "publishing", "collecting", "mixing", "lingering", "over"
@@ -74,6 +75,7 @@ class PushSumPolicy:
         correction: How slow and fast nodes come to count alike.
         averaging: Which steps only average, in lock step.
         pairs: Whether it gives halves in pairs (`covey.gossip.push_sum.pairs`), where nobody waits.
+        mutual: Whether models count only between two who send each other theirs in a step: for both or for neither.
     """
 
     steps: int
@@ -84,6 +86,7 @@ class PushSumPolicy:
     correction: Correction = "none"
     averaging: Averaging = NEVER
     pairs: bool = False
+    mutual: bool = False
 
 
 class PushSum:
@@ -165,7 +168,7 @@ class PushSum:
                 self.phase = "sharing"
             case Published(step=step) if self.phase == "publishing" and step == self.step:
                 return self._sends()
-            case Mixed(step=step) if self.mixing and step == self.step:
+            case Mixed(step=step) if (self.mixing or self.phase == "mixing") and step == self.step:
                 return self._mixed()
             case Arrived():
                 return [self.exchange.arrived(event)]
@@ -285,6 +288,8 @@ class PushSum:
     def _publish(self, parts: dict[Incarnation, int]) -> list[Action]:
         self._answered = len(self.exchange.pending)
         batches = self.exchange.give(parts, self.step)
+        if self.policy.mutual:
+            self._senders[self.step] = tuple(parts)
         self.phase = "publishing"
         return [Publish(self.step, batches, self.exchange.kept)]
 
@@ -299,8 +304,8 @@ class PushSum:
         """The peers whose batches the step waits for."""
         if self.policy.overlap is None or self.is_leaving:
             return []
-        senders = self._senders.get(self._needed, ())
-        return [sender for sender in senders if self.exchange.is_awaited(sender, self._needed)]
+        senders, needed, mutual = self._senders.get(self._needed, ()), self._needed, self.policy.mutual
+        return [sender for sender in senders if self.exchange.is_awaited(sender, needed, also_silent=mutual)]
 
     @property
     def _needed(self) -> int:
@@ -311,10 +316,13 @@ class PushSum:
         """Mix in what has come; in lock step only what belongs to this step, in an order that all runs share."""
         is_any = self.policy.overlap != 0 or self.phase == "lingering" or self.is_leaving
         due = [portion for portion in self.exchange.pending if is_any or portion.step <= self.step]
+        if self.policy.mutual:
+            due = self.exchange.only_mutual(due, self.step, self._senders.get(self.step, ()))
         if self.policy.pairs and self.phase != "lingering" and not self.is_leaving:
             due = without_requests(self.exchange, due, self._answered)
         self.mixing = tuple(sorted(due, key=lambda portion: (portion.source, portion.number)))
-        return [Mix(self.step, self.exchange.kept, self.mixing)] if self.mixing else []
+        mixes_alone = self.policy.mutual and self.phase == "mixing"
+        return [Mix(self.step, self.exchange.kept, self.mixing)] if self.mixing or mixes_alone else []
 
     def _mixed(self) -> list[Action]:
         mixed, self.mixing = set(self.mixing), ()
@@ -372,27 +380,8 @@ class PushSum:
     # -- what is waited for -----------------------------------------------------------------------------------------
 
     def _report(self) -> list[Action]:
-        reason = self._waits_for()
+        reason = reason_of(self.phase, self.exchange, self._missing(), self._needed, is_leaving=self.is_leaving)
         if reason == self._reason:
             return []
         self._reason = reason
         return [Report(reason)]
-
-    def _waits_for(self) -> str:
-        match self.phase:
-            case "settling":
-                return f"waiting to hear from {_listed(self.exchange.unheard())} after a restart"
-            case "sharing" if self.is_leaving:
-                return "waiting until all mass is handed over"
-            case "sharing":
-                busy = [peer for peer in self.exchange.published if self.exchange.is_busy(peer)]
-                return f"waiting until {_listed(busy)} has the batch before"
-            case "collecting":
-                return f"waiting for what {_listed(self._missing())} sends in step {self._needed}"
-            case "lingering":
-                return "all steps are done; waiting for the others"
-        return ""
-
-
-def _listed(peers: Iterable[Incarnation]) -> str:
-    return ", ".join(map(str, peers)) or "nobody"

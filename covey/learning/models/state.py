@@ -18,6 +18,9 @@ from covey.layout import Layout, TensorSpec
 from covey.learning.models.entries import entries_of
 from covey.storage.files.spool import disk_errors, write_at
 
+STAMP_BYTES = 8
+MAX_STAMP = (1 << 53) - 1
+
 
 @dataclass(frozen=True)
 class ModelFile:
@@ -63,6 +66,30 @@ def map_file(path: Path, layout: Layout) -> Tensor:
     return whole[len(layout.header) :]
 
 
+@dataclass(frozen=True)
+class Behind:
+    """What is behind a model in its file: its stamp, and vectors, float32 `[d]` each, d the number of parameters."""
+
+    stamp: int = 0
+    vectors: tuple[Tensor, ...] = ()
+
+
+def map_behind(path: Path, layout: Layout) -> Behind:
+    """What is behind a model, in a private mapping; of a plain model file, nothing.
+
+    Raises:
+        LayoutError: The file is not a model file of this layout, or its stamp is none.
+    """
+    size, d = _check_file(path, layout), layout.part("model").numel
+    if size <= layout.behind_at:
+        return Behind()
+    whole = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+    stamp = int.from_bytes(bytes(whole[layout.stamp_at : layout.stamp_at + STAMP_BYTES].tolist()), "little")
+    if stamp > MAX_STAMP:
+        raise LayoutError(f"{path.name} has the stamp {stamp}, more than {MAX_STAMP}")
+    return Behind(stamp, tuple(whole[layout.behind_at :].view(torch.float32).view(-1, d)))
+
+
 def views(flat: Tensor, layout: Layout) -> dict[str, Tensor]:
     """The tensors in a flat buffer, by name.
 
@@ -106,18 +133,22 @@ def load_into(model: nn.Module, path: Path, layout: Layout | None = None) -> Non
 class ModelWriter:
     """Writes a model file from front to back, hashing in the pass that writes.
 
-    An existing file is overwritten in place (writing into allocated blocks is faster than into a fresh file)
-    and cut if it was longer. Not safe for use by two threads at once. As a context manager it closes the
-    descriptor in any case; `close` makes the file whole. Raises `StoreError` where the disk is full, or refuses.
+    Float32 vectors may follow the model (`write_behind`): the file is no safetensors file then, but every reader of a
+    model file here reads its model. An existing file is overwritten in place (writing into allocated blocks is faster
+    than into a fresh file) and cut if it was longer. Not safe for use by two threads at once. As a context manager it
+    closes the descriptor in any case; `close` makes the file whole. Raises `StoreError` where the disk is full, or
+    refuses.
 
     Args:
         path: The file; its directory exists.
         layout: What will be written.
         synced: Whether `close` waits for the disk.
+        behind: How many vectors follow the model.
     """
 
-    def __init__(self, path: Path, layout: Layout, *, synced: bool = True) -> None:
+    def __init__(self, path: Path, layout: Layout, *, synced: bool = True, behind: int = 0) -> None:
         self._layout, self._synced = layout, synced
+        self._whole = layout.file_bytes + layout.behind_bytes(behind)
         self._model = hashlib.sha256(layout.canonical_bytes())
         self._chunk = hashlib.sha256()
         self._table = bytearray()
@@ -137,6 +168,28 @@ class ModelWriter:
         if self._size + len(view) > self._layout.file_bytes:
             raise LayoutError(f"more than the layout's {self._layout.nbytes} bytes were written")
         self._append(view, of_model=True)
+        self._hurry()
+
+    def write_stamp(self, stamp: int) -> None:
+        """Begin with what is behind the model, which is whole. Raises LayoutError if it is not."""
+        if self._size != self._layout.file_bytes:
+            raise LayoutError("the model is not whole: nothing can be behind it")
+        padding, rest = self._layout.stamp_at - self._size, self._layout.behind_at - self._layout.stamp_at - STAMP_BYTES
+        self._append(memoryview(bytes(padding) + stamp.to_bytes(STAMP_BYTES, "little") + bytes(rest)), of_model=False)
+
+    def write_behind(self, block: Tensor) -> None:
+        """Append elements of the vectors behind the model, after the stamp: float32, one vector after the other.
+
+        Raises:
+            LayoutError: There is no stamp yet, or it is more than was announced.
+        """
+        for raw in _raw(block):
+            if not self._layout.behind_at <= self._size <= self._whole - len(raw):
+                raise LayoutError(f"{len(raw)} bytes behind the model do not fit: the file has {self._size} now")
+            self._append(raw, of_model=False)
+        self._hurry()
+
+    def _hurry(self) -> None:
         if self._synced and self._size - self._begun >= WRITE_BACK_BYTES:
             begin_write_back(self._fd, self._begun, self._size)
             self._begun = self._size
@@ -152,8 +205,8 @@ class ModelWriter:
         Raises:
             LayoutError: Less was written than the layout holds.
         """
-        if self._size != self._layout.file_bytes:
-            raise LayoutError(f"{self._size} of {self._layout.file_bytes} bytes of the model file were written")
+        if self._size != self._whole:
+            raise LayoutError(f"{self._size} of {self._whole} bytes of the model file were written")
         if self._size % CHUNK_BYTES:
             self._end_chunk()
         with disk_errors(self._path):
@@ -236,14 +289,17 @@ def model_sha256(path: Path, layout: Layout) -> str:
     return digest.hexdigest()
 
 
-def _check_file(path: Path, layout: Layout) -> None:
+def _check_file(path: Path, layout: Layout) -> int:
+    """Whether it is a model file, with nothing or with whole vectors behind the model; its size."""
     header = layout.header
     with path.open("rb") as file:
         start, size = file.read(len(header)), os.fstat(file.fileno()).st_size
     if start != header:
         raise LayoutError(f"{path.name} is not a model file of layout {layout.sha256[:12]}: its header differs")
-    if size != layout.file_bytes:
+    count = layout.behind_count(size)
+    if size != layout.file_bytes + layout.behind_bytes(count):
         raise LayoutError(f"{path.name} has {size} bytes; a model file of its layout has {layout.file_bytes}")
+    return size
 
 
 def _raw(tensor: Tensor) -> Iterator[memoryview]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from covey.gossip.planning import Planner
 from covey.gossip.push_sum import events as ev
 from covey.gossip.push_sum.machine import PushSum
 from covey.node.gossip.executor import Executor, Ports
-from covey.node.gossip.ports import Clock, Labour, Noted, Post, Record, Said, Snapshot
+from covey.node.gossip.ports import Clock, Labour, Moment, Noted, Post, Record, Said, Snapshot, State
 from covey.simulation.gossip.models import Model, ModelFolder
 from covey.simulation.gossip.timeline import Timeline
 from covey.worker.jobs.mixtures import MixJob, MixResult, Portion
@@ -154,49 +153,62 @@ class VirtualLabour(Labour[Model, TrainResult]):
     @override
     def apply(
         self,
-        step: int,
-        model: Model,
+        moment: Moment,
+        state: State[Model],
         trained: TrainResult | None,
         scale: float,
-        given: float,
-        then: Callable[[Model, Model], None],
+        then: Callable[[State[Model]], None],
     ) -> None:
         files = {part.name: part.path for part in trained.parts} if trained is not None else {}
         change, buffers = files.get("model"), files.get("buffers")
-        job = replace(self._job(step, model), change=change, scale=scale, buffers=buffers)
-        if self._world.is_encoded and 0 < given < math.inf:
-            job = replace(job, body=self._world.models.new(), given=given)
-        self._make(job, lambda made, body: then(made, body or made.hold()))
+        job = replace(self._job(moment, state), applies=True, change=change, scale=scale, buffers=buffers)
+        if self._world.is_encoded and moment.given:
+            job = replace(job, body=self._world.models.new(), given=moment.given)
+        self._make(job, state, then)
 
     @override
     def mix(
-        self, step: int, model: Model, portions: Sequence[tuple[Model, float]], then: Callable[[Model], None]
+        self,
+        moment: Moment | None,
+        state: State[Model],
+        portions: Sequence[tuple[Model, float]],
+        then: Callable[[State[Model]], None],
     ) -> None:
         mixed = tuple(Portion(other.path, part) for other, part in portions)
-        self._make(replace(self._job(step, model), portions=mixed), lambda made, _: then(made))
+        self._make(replace(self._job(moment, state), portions=mixed), state, then)
 
-    def _job(self, step: int, model: Model) -> MixJob:
-        """A job that begins with a model, and changes nothing."""
-        world = self._world
+    def _job(self, moment: Moment | None, state: State[Model]) -> MixJob:
+        """A job that begins with what the node has, and changes nothing."""
+        world, now = self._world, moment or Moment(0)
         return MixJob(
             world.layout,
-            model.path,
+            state.model.path,
             world.models.new(),
-            spec_json=world.spec_json,
-            step=step,
+            spec_json=world.spec_json if moment is not None else "",
+            step=now.step,
             place=world.places[self._node],
             allow_path=True,
+            kept=state.kept.path if state.kept is not None else None,
+            out_kept=world.models.new(),
+            weight=now.weight,
+            evictions=now.evictions,
+            leaves=now.leaves,
             synced=False,
         )
 
-    def _make(self, job: MixJob, then: Callable[[Model, Model | None], None]) -> None:
+    def _make(self, job: MixJob, state: State[Model], then: Callable[[State[Model]], None]) -> None:
         work = asyncio.create_task(self._world.workers.mix(job))
 
-        def mixed(result: MixResult) -> None:
-            body = Model(job.body, "") if job.body is not None and result.body is not None else None
-            then(Model(job.out, result.model_sha256), body)
+        def has_mixed(result: MixResult) -> None:
+            kept = state.kept.hold() if state.kept is not None else None
+            if job.out_kept is not None and result.kept is not None:
+                if kept is not None:
+                    kept.release()
+                kept = Model(job.out_kept, "")
+            coded = Model(job.body, "") if job.body is not None and result.body is not None else None
+            then(State(Model(job.out, result.model_sha256), kept, coded))
 
-        self._world.timeline.after(0.0, mixed, work)
+        self._world.timeline.after(0.0, has_mixed, work)
 
     @override
     def hold(self, model: Model) -> Model:
@@ -222,7 +234,7 @@ class VirtualPeer:
         self.labour = VirtualLabour(machine.me.node, world, scratch, speed)
         post, clock = VirtualPost(machine.me, world), VirtualClock(world.timeline)
         ports = Ports(post, self.labour, NoRecord(), clock, world.planner)
-        self.executor = Executor(machine, model, ports, lambda: world.ended(self))
+        self.executor = Executor(machine, State(model), ports, lambda: world.ended(self))
 
     @property
     def me(self) -> Incarnation:

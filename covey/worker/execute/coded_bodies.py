@@ -21,7 +21,7 @@ from covey.seeds import derive_seed
 from covey.spec import GossipSpec
 from covey.vectors import LinearCombination, Vector
 from covey.worker.execute.from_spec import load_codec
-from covey.worker.files.mapped import MappedModel, map_bytes
+from covey.worker.files.mapped import map_bytes
 from covey.worker.files.updates import write_vector
 from covey.worker.jobs.mixtures import MixJob
 
@@ -37,14 +37,12 @@ def codec_of(spec: GossipSpec, layout: Layout) -> Codec | None:
     return None if codec.lossless or codec.encoded_bytes(part.numel, part) >= layout.file_bytes else codec
 
 
-def open_body(path: Path, layout: Layout, codec: Codec | None) -> Vector:
-    """The parameters in a body, float32 `[d]`: encoded, or a whole model, as a node that leaves sends it.
+def open_body(path: Path, layout: Layout, codec: Codec) -> Vector:
+    """The parameters in an encoded body, float32 `[d]`.
 
     Raises:
-        LayoutError: It is neither.
+        LayoutError: It is none.
     """
-    if codec is None or path.stat().st_size == layout.file_bytes:
-        return MappedModel(path, layout)
     part = layout.part("model")
     try:
         return codec.reader(map_bytes(path), part.numel, part)

@@ -5,26 +5,28 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from covey.codecs.contract import Codec
 from covey.errors import LayoutError, SpecError, TaskError
 from covey.gossip.protocols.contract import Algebra, Context, Received, State, Update, weighted_mean
-from covey.gossip.protocols.runs import protocol_of
+from covey.gossip.protocols.dynamics import Dynamics
 from covey.layout import Layout
+from covey.learning.schedules import factor
 from covey.spec import GossipSpec, parse_json
 from covey.vectors import BLOCK_ELEMENTS, LinearCombination, TensorVector, Vector, all_finite, spans
-from covey.worker.execute.coded_bodies import codec_of, open_body, with_rest, write_body
+from covey.worker.execute.coded_bodies import codec_of, with_rest, write_body
 from covey.worker.execute.next_version import write_model
+from covey.worker.execute.node_vectors import NodeVectors, are_finite, is_finite
 from covey.worker.files.mapped import MappedModel, map_bytes, map_float32
 from covey.worker.jobs.mixtures import MixJob, MixResult, Portion
 from covey.worker.program.host import Host
 
-Models = Mapping[int, Vector]
-"""The models that came, by position in the job."""
+Usable = Mapping[int, Received[Vector]]
+"""What came and can be used, by position in the job."""
 
 
 class BlockAlgebra(Algebra[Vector]):
@@ -54,60 +56,96 @@ def mix(job: MixJob, host: Host) -> MixResult:
         PluginError: Its protocol is not installed here.
         TaskError: What was made is not finite: training diverged.
     """
-    layout = Layout.from_json(job.layout)
-    base, spec = MappedModel(job.base, layout), _spec(job)
-    codec = codec_of(spec, layout) if spec is not None else None
-    models = dict(_opened(job.portions, layout, codec))
-    rule, body = _rule(job, spec, base), None
-    change = rule(models).change
-    if not all_finite(change):
-        models = {position: model for position, model in models.items() if all_finite(model)}
-        change = rule(models).change
-        if not all_finite(change):
+    rule = _rule(job)
+    files, state, came = rule.files, rule.state, dict(_opened(job.portions, rule.files))
+    update = rule.update(came)
+    if not (all_finite(update.change) and are_finite(update.vectors)):
+        came = {position: received for position, received in came.items() if is_finite(received)}
+        update = rule.update(came)
+        if not (all_finite(update.change) and are_finite(update.vectors)):
             raise TaskError("the mixture of models is not finite: training diverged")
-    if job.body is not None and spec is not None and codec is not None:
+    base, change, body = rule.base, update.change, None
+    if job.body is not None and files.codec is not None and rule.spec is not None:
         model = LinearCombination([(base, 1.0), (change, 1.0)], base.d)
-        body, sent = write_body(job.body, job, spec, codec, layout, model)
+        body, sent = write_body(job.body, job, rule.spec, files.codec, files.layout, model)
         change = with_rest(base, change, sent, job.given)
-    written = write_model(job.out, layout, base, change, _buffers(job, layout, base), synced=job.synced)
-    squares = math.fsum(
-        float(change.read(columns).double().square().sum()) for columns in spans(base.d, BLOCK_ELEMENTS)
+    written = write_model(
+        job.out,
+        files.layout,
+        base,
+        change,
+        _buffers(job, files.layout, base),
+        synced=job.synced,
+        behind=files.behind(state, update, base.d),
+        stamp=update.stamp,
     )
-    refused = tuple(position for position in range(len(job.portions)) if position not in models)
-    return MixResult(written.artifact, written.model_sha256, math.sqrt(squares), refused, body)
+    kept = files.write_kept(job.out_kept, state, update, base.d, synced=job.synced)
+    squares = math.fsum(
+        float(update.change.read(columns).double().square().sum()) for columns in spans(base.d, BLOCK_ELEMENTS)
+    )
+    refused = tuple(position for position in range(len(job.portions)) if position not in came)
+    return MixResult(written.artifact, written.model_sha256, math.sqrt(squares), refused, body, kept)
 
 
-def _opened(portions: Sequence[Portion], layout: Layout, codec: Codec | None) -> Iterator[tuple[int, Vector]]:
+def _opened(portions: Sequence[Portion], files: NodeVectors) -> Iterator[tuple[int, Received[Vector]]]:
     for position, portion in enumerate(portions):
         with contextlib.suppress(LayoutError):
-            yield position, open_body(portion.model, layout, codec)
+            yield position, files.received(portion)
 
 
-def _spec(job: MixJob) -> GossipSpec | None:
-    spec = parse_json(job.spec_json) if job.spec_json else None
-    if spec is not None and not isinstance(spec, GossipSpec):
+@dataclass(frozen=True)
+class _Rule:
+    """What a job makes of what came.
+
+    Attributes:
+        files: Which vectors the run has.
+        base: The node's model.
+        state: What the node has.
+        update: What becomes of it with what can be used of what came.
+        spec: The run; None: a mean of models.
+    """
+
+    files: NodeVectors
+    base: MappedModel
+    state: State[Vector]
+    update: Callable[[Usable], Update[Vector]]
+    spec: GossipSpec | None = None
+
+
+def _rule(job: MixJob) -> _Rule:
+    layout = Layout.from_json(job.layout)
+    base = MappedModel(job.base, layout)
+    algebra = BlockAlgebra(base.d)
+    if not job.spec_json:  # a mean of models, whatever is behind them
+        state = State[Vector](base)
+        plain = NodeVectors(layout)
+        return _Rule(plain, base, state, lambda came: weighted_mean(state, list(came.values()), algebra))
+    spec = parse_json(job.spec_json)
+    if not isinstance(spec, GossipSpec):
         raise SpecError(f'mode: a run of mode "{spec.mode}" mixes no models')
-    return spec
+    dynamics = Dynamics.of(spec.gossip, allow_path=job.allow_path)
+    files = NodeVectors(layout, dynamics.travels, dynamics.keeps, codec_of(spec, layout))
+    state = files.state(job.base, job.kept)
+    context = Context(
+        algebra,
+        spec,
+        job.step,
+        learning_rate_at(spec, job.step),
+        job.weight,
+        job.change is not None,
+        job.leaves,
+        job.evictions,
+    )
+    if not job.applies:
+        return _Rule(files, base, state, lambda came: dynamics.mix(state, list(came.values()), context), spec)
+    change = TensorVector(map_float32(job.change, base.d)) if job.change is not None else algebra.combination([])
+    return _Rule(files, base, state, lambda came: dynamics.train(state, change, job.scale, context), spec)
 
 
-def _rule(job: MixJob, spec: GossipSpec | None, base: MappedModel) -> Callable[[Models], Update[Vector]]:
-    """What makes of the models that can be used what is added to the base."""
-    algebra, state = BlockAlgebra(base.d), State[Vector](base)
-
-    def received(models: Models) -> list[Received[Vector]]:
-        return [Received(job.portions[position].share, model) for position, model in models.items()]
-
-    def stays(models: Models) -> Update[Vector]:
-        return Update(algebra.combination([]))
-
-    if spec is None:
-        return lambda models: weighted_mean(state, received(models), algebra) if models else stays(models)
-    protocol = protocol_of(spec.gossip, allow_path=job.allow_path)
-    context = Context(algebra, spec, job.step)
-    if job.change is not None:
-        change = TensorVector(map_float32(job.change, base.d))
-        return lambda models: protocol.train(state, change, job.scale, context)
-    return lambda models: protocol.mix(state, received(models), context) if models else stays(models)
+def learning_rate_at(spec: GossipSpec, step: int) -> float:
+    """The learning rate of a step's training, with its schedule. Raises as `covey.learning.schedules.factor`."""
+    training = spec.training
+    return training.learning_rate * factor(training.schedule.get("learning_rate"), step + 1, spec.rounds_in_all)
 
 
 def _buffers(job: MixJob, layout: Layout, base: MappedModel) -> Tensor:

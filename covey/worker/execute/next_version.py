@@ -11,7 +11,7 @@ lost is kept (`residual`) and added to the next change.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -133,15 +133,28 @@ def open_change(path: Path, codec: Codec, layout: Layout) -> tuple[Vector, Tenso
 
 
 def write_model(
-    out: Path, layout: Layout, base: MappedModel, change: Vector, buffers: Tensor, *, synced: bool = True
+    out: Path,
+    layout: Layout,
+    base: MappedModel,
+    change: Vector,
+    buffers: Tensor,
+    *,
+    synced: bool = True,
+    behind: Sequence[Vector] = (),
+    stamp: int = 0,
 ) -> ModelFile:
-    """The model file that a change leads to; on disk when this returns, if it is to be `synced`."""
-    with ModelWriter(out, layout, synced=synced) as model:
+    """The model file that a change leads to, with vectors behind it; on disk when this returns, if it is `synced`."""
+    with ModelWriter(out, layout, synced=synced, behind=len(behind)) as model:
         with Overlap() as writing:
             for columns in spans(base.d, BLOCK_ELEMENTS):
                 pieces = base.as_stored(columns, committed(base, change, columns))
                 writing.submit(partial(_write_all, model, pieces))
         model.write_tensor(buffers)
+        if behind:
+            model.write_stamp(stamp)
+        for vector in behind:
+            for columns in spans(vector.d, BLOCK_ELEMENTS):
+                model.write_behind(vector.read(columns))
         return model.close()
 
 

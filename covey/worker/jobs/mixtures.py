@@ -27,7 +27,7 @@ class MixJob:
     out: Path
     portions: tuple[Portion, ...] = ()
     change: Path | None = None
-    """What local training did: raw float32 `[d]`; then there are no portions."""
+    """What local training did: raw float32 `[d]`; None: there was none."""
     scale: float = 1.0
     buffers: Path | None = None
     """The buffers after local training, raw; None: those of the base."""
@@ -35,14 +35,26 @@ class MixJob:
     """The run, which names the protocol; empty: the weighted mean."""
     step: int = 0
     """From 0."""
+    allow_path: bool = False
+    """Whether the protocol may be named by an import path."""
+    applies: bool = False
+    """Whether it makes what is sent, after training or without one; else it mixes in what came."""
+    kept: Path | None = None
+    """The vectors that stay with the node: raw float32, one after the other; None: there are none yet."""
+    out_kept: Path | None = None
+    """Where to write them anew; None: the protocol keeps none."""
+    weight: float = 1.0
+    """The node's mass: before it gives some away, and with what is mixed in."""
+    evictions: int = 0
+    """How many incarnations it knows to be evicted."""
     place: int = 0
     """Of the node among all: a codec's random numbers are its own."""
     body: Path | None = None
-    """Where to encode what the node sends, if the run has a codec."""
+    """Where to encode what the node sends, if the run has a codec; None: the model itself is sent."""
     given: float = 0.0
     """Of the mass that it keeps, how many times as much the node gives."""
-    allow_path: bool = False
-    """Whether the protocol may be named by an import path."""
+    leaves: bool = False
+    """Whether what is made is handed over to a peer, for good."""
     synced: bool = True
     """Whether the file must survive a power cut: then the job waits for the disk."""
 
@@ -58,4 +70,6 @@ class MixResult:
     refused: tuple[int, ...] = ()
     """Positions of portions that are no finite models of this run: their shares stayed with the base."""
     body: ArtifactField | None = None
-    """What is sent instead of the model, in the job's `body`; None: the model itself is."""
+    """What is sent, encoded; None: the model itself is."""
+    kept: ArtifactField | None = None
+    """Of the vectors that stay with the node; None: they are as they were."""

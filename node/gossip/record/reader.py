@@ -23,6 +23,7 @@ from covey.node.gossip.record.schema import (
     VERSION,
     Base,
     BodyRow,
+    KeptRow,
     MetricRow,
     NoteRow,
     ReceiptRow,
@@ -123,7 +124,9 @@ def read_saved(engine: Engine) -> Saved[Artifact]:
             else:
                 bodies[body.number] = artifact
         machine, model = machine_from_text(newest.machine), artifact_from_json(newest.model)
-        return Saved(Snapshot(newest.step, machine, model, bodies, inbox), notes)
+        row = session.get(KeptRow, ONLY)
+        kept = artifact_from_json(row.artifact) if row is not None else None
+        return Saved(Snapshot(newest.step, machine, model, bodies, inbox, kept), notes)
 
 
 def _noted(row: NoteRow) -> tuple[Noted, Artifact | None]:

@@ -29,6 +29,11 @@ def snapshot_row(snapshot: Snapshot[Artifact], model_sha256: str) -> Row:
     }
 
 
+def kept_rows(snapshot: Snapshot[Artifact]) -> list[Row]:
+    """The vectors that stay with the node, if there are any."""
+    return [{"id": ONLY, "artifact": artifact_to_json(snapshot.kept)}] if snapshot.kept is not None else []
+
+
 def body_rows(snapshot: Snapshot[Artifact]) -> list[Row]:
     """Own publications, and what came and is not mixed in."""
     own = [_body("", 0, step, artifact) for step, artifact in snapshot.bodies.items()]

@@ -1,6 +1,7 @@
 """The tables of a node's record of one gossip run.
 
-What a restart needs is `run`, `snapshot`, `bodies` and `notes`; the rest is history, written in the same transactions.
+What a restart needs is `run`, `snapshot`, `kept`, `bodies` and `notes`; the rest is history, written in the same
+transactions.
 Mass is in units of 2 ** -52 and may exceed 64 bits, so it is kept as decimal digits. Times are Unix seconds.
 """
 
@@ -71,6 +72,14 @@ class BodyRow(Base):
     incarnation: Mapped[int] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
     """The step of an own publication; the number of a batch."""
+    artifact: Mapped[dict[str, Any]]
+
+
+class KeptRow(Base):
+    """The vectors that stay with the node, as of the snapshot; none: the protocol has none."""
+
+    __tablename__ = "kept"
+    id: Mapped[int] = mapped_column(primary_key=True)
     artifact: Mapped[dict[str, Any]]
 
 

@@ -27,6 +27,7 @@ from covey.node.gossip.record.schema import (
     BodyRow,
     EdgeRow,
     ExchangeRow,
+    KeptRow,
     MetricRow,
     NoteRow,
     PeerRow,
@@ -125,6 +126,7 @@ class SqliteRecord(Record[Artifact]):
         step = rows.step_row(snapshot.step, exchange, at, facts.trained_s, facts.blocked_s, facts.model_sha256)
         tables = [
             (BodyRow, rows.body_rows(snapshot)),
+            (KeptRow, rows.kept_rows(snapshot)),
             (EdgeRow, rows.edge_rows(exchange)),
             (PeerRow, rows.peer_rows(exchange)),
         ]

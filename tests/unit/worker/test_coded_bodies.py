@@ -60,11 +60,13 @@ def test_what_is_lost_of_what_goes_stays_with_the_sender(
     z, change = values_of(1), values_of(2) * 0.1
     (tmp_path / "change").write_bytes(change.numpy().tobytes())
     job = job_of(tmp_path, codec, options, z)
-    job = replace(job, change=tmp_path / "change", scale=2.0, body=tmp_path / "body", given=given, step=3, place=1)
+    job = replace(job, applies=True, change=tmp_path / "change", scale=2.0, body=tmp_path / "body", given=given)
     kept, result = made(job)
     assert result.body is not None
     assert result.body.size_bytes == (tmp_path / "body").stat().st_size < LAYOUT.file_bytes * 0.6
-    receiver = replace(job, portions=(Portion(tmp_path / "body", 1.0),), change=None, body=None, out=tmp_path / "sent")
+    receiver = replace(
+        job, portions=(Portion(tmp_path / "body", 1.0),), change=None, applies=False, body=None, out=tmp_path / "sent"
+    )
     sent, _ = made(receiver)
     whole = (z + 2.0 * change).double() * (1 + given)
     lost = (sent - (z + 2.0 * change)).abs().max()
@@ -147,6 +149,6 @@ def test_what_cannot_be_encoded_is_an_error_that_says_so(tmp_path: Path) -> None
     job = job_of(tmp_path, "int8", {}, torch.full((D,), 3e38))
     (tmp_path / "change").write_bytes(torch.full((D,), 3e38).numpy().tobytes())
     with pytest.raises(TaskError):
-        mix(replace(job, change=tmp_path / "change", body=tmp_path / "body", given=1.0), HOST)
+        mix(replace(job, applies=True, change=tmp_path / "change", body=tmp_path / "body", given=1.0), HOST)
     with pytest.raises(SpecError, match="block"):
         mix(replace(job, spec_json=spec_of("int8", {"block": 7}), body=tmp_path / "body", given=1.0), HOST)

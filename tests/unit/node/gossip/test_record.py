@@ -81,6 +81,24 @@ async def test_writes_count_in_order_and_a_publication_takes_the_place_of_notes(
     record.close()
 
 
+async def test_what_stays_with_the_node_is_written_with_its_snapshot_and_replaced_with_it(tmp_path: Path) -> None:
+    written = Written(tmp_path)
+    machine, record = written.machine, written.record
+    for step, kept in enumerate([body("momentum"), body("later"), None]):
+        record.publish(Snapshot(step, machine, body("z"), {step: body("z")}, {}, kept), (), written.says("publication"))
+        await written.settled()
+        saved = read_saved(written.engine)
+        assert saved.snapshot is not None
+        assert saved.snapshot.kept == kept
+        assert digests_of(saved) == {body("z").digest, *([kept.digest] if kept else [])}
+    with written.engine.begin() as connection:  # as an earlier version left it
+        connection.execute(text("DROP TABLE kept"))
+    record.close()
+    engine = open_record(tmp_path)
+    assert read_saved(engine).snapshot is not None
+    engine.dispose()
+
+
 async def test_a_record_that_cannot_be_written_says_so_and_nothing_counts(tmp_path: Path) -> None:
     written = Written(tmp_path)
     with written.engine.begin() as connection:
