@@ -103,12 +103,13 @@ class MethodRounds:
         spec: The run.
         folder: An empty folder for its files.
         nodes: How many nodes; they are named as a simulation names them.
+        paths: Where the task finds the nodes' data.
     """
 
-    def __init__(self, spec: RunSpec, folder: Path, nodes: int = 3) -> None:
+    def __init__(self, spec: RunSpec, folder: Path, nodes: int = 3, paths: Mapping[str, str] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.spec, self.names, self._folder, self._text = spec, [f"n{k}" for k in range(nodes)], folder, spec.to_json()
-        self._host = Host(torch.device("cpu"))
+        self._host, self._paths = Host(torch.device("cpu")), dict(paths or {})
         self.description = describe(DescribeJob(self._text, allow_path=True), self._host)
         self.model = folder / "version-0"
         first = initial(InitialJob("run", self._text, self.model, allow_path=True), self._host)
@@ -145,6 +146,7 @@ class MethodRounds:
             "base": self.model,
             "scratch": {name: self._folder / f"{prefix}-{name}" for name in out},
             "allow_path": True,
+            "node_paths": self._paths,
             "inputs": {name: self.version_state[slot(name)] for name in names if slot(name) in self.version_state},
             "others": {
                 part.name: {source: path for source, path in self.members[part.name].items() if source != node}
