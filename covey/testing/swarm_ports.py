@@ -136,12 +136,12 @@ class VectorLabour(Labour[Vector, tuple[int, Vector]]):
         then: Callable[[State[Vector]], None],
     ) -> None:
         def work() -> None:
-            made = self._after(state.model, trained, scale)
+            model = self._after(state.model, trained, scale)
             if self._codec is None or not moment.given:
-                then(State(made))
+                then(State(model))
                 return
-            body = self._codec(made)
-            then(State(made + moment.given * (made - body), coded=body))
+            body = self._codec(model)
+            then(State(model + moment.given * (model - body), coded=body))
 
         self.queue.append(work)
 

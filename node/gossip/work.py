@@ -186,7 +186,7 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
             log.warning(
                 "a peer sent what is no finite model of this run: its mass counts, its model does not", file=digest
             )
-        unused = [path for path, made in ((job.out_kept, result.kept), (job.body, result.body)) if made is None]
+        unused = [path for path, file in ((job.out_kept, result.kept), (job.body, result.body)) if file is None]
         for path in (*used, *filter(None, unused)):
             self._files.discard(path)
         self._sha256 = {digest: self._sha256[digest] for digest in self._sha256.keys() & self._holders.keys()}
