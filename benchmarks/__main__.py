@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from benchmarks import codecs, crowd, links, memory, reading, rounds, rules, simulation, startup, training
+from benchmarks import codecs, crowd, gossip, links, memory, reading, rounds, rules, simulation, startup, training
 
 QUICK = (
     (rounds.main, "--nodes 4 --parameters 10000 --rounds 40"),
@@ -20,6 +20,7 @@ QUICK = (
     (codecs.main, ""),
     (rules.main, "--d 1000000"),
     (reading.main, "--quick"),
+    (gossip.main, "--parameters 10000 --only push pair"),
 )
 LARGE = (
     (rounds.main, "--nodes 4 --parameters 25000000 --rounds 7"),
@@ -33,6 +34,7 @@ LARGE = (
     (reading.main, ""),
     (links.main, ""),
     (links.main, "--only far --parameters 50000000 --nodes 1 --rounds 6"),
+    (gossip.main, "--nodes 4 8 --durability process power"),
     (crowd.main, "--nodes 10 50 100 200 --rounds 5"),
 )
 HUGE = (

@@ -7,10 +7,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal
+from typing import Literal, Protocol
 
 from benchmarks.measuring.proc import Usage, usage_of
-from covey.testing.federation import Federation
 
 Role = Literal["coordinator", "coordinator_worker", "node", "node_worker"]
 PERIOD_S = 0.05
@@ -45,10 +44,22 @@ class Sample:
         return sum(self.cpu_s.values())
 
 
+class Watched(Protocol):
+    """Whose processes are watched."""
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The daemons that run, by name; `coordinator` is the coordinator's."""
+
+    @property
+    def worker_pids(self) -> dict[str, int]:
+        """Their workers, by the daemon's name."""
+
+
 class Sampler:
     """Samples while its `with` block lasts."""
 
-    def __init__(self, federation: Federation, period_s: float = PERIOD_S) -> None:
+    def __init__(self, federation: Watched, period_s: float = PERIOD_S) -> None:
         self._federation, self._period_s = federation, period_s
         self._last: dict[tuple[Role, int], Usage] = {}
         self._stop = threading.Event()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -47,10 +48,16 @@ def require(value: object, kind: type[T], what: str, should: str) -> T:
 
 def method_of(task: object, name: str) -> str:
     """A method of a task as an error names it, with its place: `Tumours.loss (my_tasks.py:31)`."""
-    function = inspect.unwrap(getattr(type(task), name))
+    kind: Any = type(task)
+    return _method_of(kind, name)
+
+
+@lru_cache(maxsize=64)  # each step of training asks for it, and looking for the place takes as long as a small step
+def _method_of(kind: Any, name: str) -> str:
+    function = inspect.unwrap(getattr(kind, name))
     code = getattr(function, "__code__", None)
     at = f" ({shown(code.co_filename)}:{code.co_firstlineno})" if code is not None else ""
-    return f"{type(task).__qualname__}.{name}{at}"
+    return f"{kind.__qualname__}.{name}{at}"
 
 
 def model_of(value: object, what: str) -> nn.Module:

@@ -1,10 +1,15 @@
-"""Model files of virtual nodes: a file that several of them use is dropped when the last one lets go of it."""
+"""Model files of virtual nodes: nodes share them; when the last lets go of one, another model is written there."""
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+
+
+def _kept(path: Path) -> None:
+    """A file that is none of the folder's stays as it is."""
 
 
 @dataclass
@@ -14,6 +19,8 @@ class Model:
     path: Path
     sha256: str
     holders: int = 1
+    unused: Callable[[Path], None] = _kept
+    """Told when nobody holds it any more."""
 
     def hold(self) -> Model:
         """One more holds it."""
@@ -21,20 +28,33 @@ class Model:
         return self
 
     def release(self) -> None:
-        """One less holds it; the last one drops the file."""
+        """One less holds it; the last one gives the file up."""
         self.holders -= 1
         if not self.holders:
-            self.path.unlink(missing_ok=True)
+            self.unused(self.path)
 
 
-@dataclass
 class ModelFolder:
-    """Where new models get their names."""
+    """Files that are written over and over: to make and to remove one costs more than to fill it with a small model.
 
-    folder: Path
-    _numbers: itertools.count[int] = field(default_factory=itertools.count)
+    Args:
+        folder: Where; it is made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._unused: list[Path] = []
+        self._numbers = itertools.count()
 
     def new(self) -> Path:
-        """A path that no model has had."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return self.folder / f"{next(self._numbers)}.safetensors"
+        """A path whose file, where there is one, nobody needs."""
+        return self._unused.pop() if self._unused else self._folder / str(next(self._numbers))
+
+    def drop(self, path: Path) -> None:
+        """Nobody needs a file any more."""
+        self._unused.append(path)
+
+    def model(self, path: Path, sha256: str) -> Model:
+        """The model in a new file."""
+        return Model(path, sha256, unused=self.drop)

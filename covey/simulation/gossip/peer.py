@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 from typing_extensions import override
 
@@ -18,18 +16,9 @@ from covey.node.gossip.executor import Executor, Ports
 from covey.node.gossip.ports import Clock, Labour, Moment, Noted, Post, Record, Said, Snapshot, State
 from covey.simulation.gossip.models import Model, ModelFolder
 from covey.simulation.gossip.timeline import Timeline
+from covey.simulation.gossip.workers import Workers
 from covey.worker.jobs.mixtures import MixJob, MixResult, Portion
 from covey.worker.jobs.training import TrainJob, TrainResult
-
-
-class Workers(Protocol):
-    """Where the work with tensors is done."""
-
-    async def train(self, job: TrainJob) -> TrainResult:
-        """Train."""
-
-    async def mix(self, job: MixJob) -> MixResult:
-        """Mix."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +30,13 @@ class World:
         workers: Where work is done.
         planner: The run's topology and mixing weights.
         models: Where models are kept.
+        changes: Where what training did is kept, until it is applied.
         layout: The run's, as JSON.
         spec_json: The run.
         is_encoded: Whether what is sent is encoded.
         places: Of the nodes, among all.
         send: Puts a message on its way: from, to, what is to be told, and the model that goes with it.
-        train_job: (node, step, base, scratch) -> the job.
+        train_job: (node, step, base, the files of the parts) -> the job.
         ended: Told when a node's part is over.
     """
 
@@ -54,12 +44,13 @@ class World:
     workers: Workers
     planner: Planner
     models: ModelFolder
+    changes: ModelFolder
     layout: str
     spec_json: str
     is_encoded: bool
     places: Mapping[str, int]
     send: Callable[[Incarnation, Incarnation, ev.Event, Model | None], None]
-    train_job: Callable[[str, int, Path, Path], TrainJob]
+    train_job: Callable[[str, int, Path, Mapping[str, Path]], TrainJob]
     ended: Callable[[VirtualPeer], None]
 
 
@@ -129,19 +120,18 @@ class VirtualLabour(Labour[Model, TrainResult]):
     Args:
         node: Whose.
         world: Where it is done.
-        scratch: A folder of the node's own.
         speed: How many steps of training it does in a unit of time.
     """
 
-    def __init__(self, node: str, world: World, scratch: Path, speed: float) -> None:
-        self._node, self._world, self._scratch, self._speed = node, world, scratch, speed
+    def __init__(self, node: str, world: World, speed: float) -> None:
+        self._node, self._world, self._speed = node, world, speed
         self.loss: float | None = None
         """Of the newest training."""
 
     @override
     def train(self, step: int, model: Model, then: Callable[[TrainResult], None]) -> None:
-        job = self._world.train_job(self._node, step, model.path, self._scratch)
-        work = asyncio.create_task(self._world.workers.train(job))
+        files = {part: self._world.changes.new() for part in ("model", "buffers")}
+        work = self._world.workers.train(self._world.train_job(self._node, step, model.path, files))
 
         def has_trained(result: TrainResult) -> None:
             total = result.metrics.get("loss")
@@ -161,10 +151,16 @@ class VirtualLabour(Labour[Model, TrainResult]):
     ) -> None:
         files = {part.name: part.path for part in trained.parts} if trained is not None else {}
         change, buffers = files.get("model"), files.get("buffers")
+
+        def applied(state: State[Model]) -> None:
+            for path in files.values():
+                self._world.changes.drop(path)
+            then(state)
+
         job = replace(self._job(moment, state), applies=True, change=change, scale=scale, buffers=buffers)
         if self._world.is_encoded and moment.given:
             job = replace(job, body=self._world.models.new(), given=moment.given)
-        self._make(job, state, then)
+        self._make(job, state, applied)
 
     @override
     def mix(
@@ -197,18 +193,24 @@ class VirtualLabour(Labour[Model, TrainResult]):
         )
 
     def _make(self, job: MixJob, state: State[Model], then: Callable[[State[Model]], None]) -> None:
-        work = asyncio.create_task(self._world.workers.mix(job))
+        models = self._world.models
 
         def has_mixed(result: MixResult) -> None:
             kept = state.kept.hold() if state.kept is not None else None
             if job.out_kept is not None and result.kept is not None:
                 if kept is not None:
                     kept.release()
-                kept = Model(job.out_kept, "")
-            coded = Model(job.body, "") if job.body is not None and result.body is not None else None
-            then(State(Model(job.out, result.model_sha256), kept, coded))
+                kept = models.model(job.out_kept, "")
+            elif job.out_kept is not None:
+                models.drop(job.out_kept)
+            coded = None
+            if job.body is not None and result.body is not None:
+                coded = models.model(job.body, "")
+            elif job.body is not None:
+                models.drop(job.body)
+            then(State(models.model(job.out, result.model_sha256), kept, coded))
 
-        self._world.timeline.after(0.0, has_mixed, work)
+        self._world.timeline.after(0.0, has_mixed, self._world.workers.mix(job))
 
     @override
     def hold(self, model: Model) -> Model:
@@ -226,12 +228,11 @@ class VirtualPeer:
         machine: Its machine.
         model: What it begins with.
         world: What it shares with the others.
-        scratch: A folder of its own.
         speed: How many steps of training it does in a unit of time.
     """
 
-    def __init__(self, machine: PushSum, model: Model, world: World, scratch: Path, speed: float) -> None:
-        self.labour = VirtualLabour(machine.me.node, world, scratch, speed)
+    def __init__(self, machine: PushSum, model: Model, world: World, speed: float) -> None:
+        self.labour = VirtualLabour(machine.me.node, world, speed)
         post, clock = VirtualPost(machine.me, world), VirtualClock(world.timeline)
         ports = Ports(post, self.labour, NoRecord(), clock, world.planner)
         self.executor = Executor(machine, State(model), ports, lambda: world.ended(self))

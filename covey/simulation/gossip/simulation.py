@@ -24,16 +24,19 @@ from covey.simulation.gossip.network import VirtualNetwork
 from covey.simulation.gossip.peer import VirtualPeer, World
 from covey.simulation.gossip.plan import GossipOutcome, GossipPlan, PeerOutcome
 from covey.simulation.gossip.timeline import Timeline
+from covey.simulation.gossip.workers import Workers
 from covey.simulation.plan import SimulationProgress, Watch, names_of
 from covey.simulation.pool import LoggedSupervisor, Pool
 from covey.worker.jobs.evaluation import EvaluateJob
 from covey.worker.jobs.mixtures import MixJob, MixResult, Portion
-from covey.worker.jobs.operations import DESCRIBE, EVALUATE, INITIAL, MIX, TRAIN
+from covey.worker.jobs.operations import DESCRIBE, EVALUATE, INITIAL
 from covey.worker.jobs.runs import DescribeJob, InitialJob, InitialResult
-from covey.worker.jobs.training import TrainJob, TrainResult
+from covey.worker.jobs.training import TrainJob
 
-MODELS, SCRATCH, WORKERS = "models", "scratch", "workers"
+MODELS, CHANGES, WORKERS = "models", "changes", "workers"
 RUN = "gossip"
+OFTEN = 100
+"""How often a step of all nodes is noted: looking at all nodes for each of them would take longer than their work."""
 MEAN = "mean.safetensors"
 """The file of the consensus model in the folder."""
 
@@ -74,6 +77,7 @@ class GossipSimulation:
         self._pool = Pool(
             [LoggedSupervisor(folder / WORKERS / str(k), folder / LOG, device=plan.device) for k in range(count)]
         )
+        self._workers = Workers(self._pool, count)
         self._timeline = Timeline()
         self._peers: dict[Incarnation, VirtualPeer] = {}
         self._network = VirtualNetwork(self._timeline, plan.network, plan.spec.seed, self._peers)
@@ -81,6 +85,8 @@ class GossipSimulation:
         self._places = {name: place for place, name in enumerate(names_of(plan.nodes))}
         self._watch: Watch = lambda progress: None
         self._layout = ""
+        self._begun = 0
+        """Trainings."""
 
     async def run(self, watch: Watch) -> GossipOutcome:
         """From the first model to the outcome."""
@@ -99,8 +105,9 @@ class GossipSimulation:
     async def close(self) -> None:
         """End the processes, and drop what nobody needs."""
         await self._timeline.close()
+        await self._workers.close()
         await self._pool.stop()
-        for name in (MODELS, SCRATCH, WORKERS):
+        for name in (MODELS, CHANGES, WORKERS):
             await asyncio.to_thread(shutil.rmtree, self._folder / name, ignore_errors=True)
 
     async def _first_model(self) -> InitialResult:
@@ -114,9 +121,10 @@ class GossipSimulation:
         plan, section = self._plan, self._plan.spec.gossip
         world = World(
             self._timeline,
-            self,
+            self._workers,
             planner_of(plan.spec, allow_path=True),
             ModelFolder(self._folder / MODELS),
+            ModelFolder(self._folder / CHANGES),
             self._layout,
             self._spec_json,
             is_encoded(plan.spec),
@@ -130,23 +138,12 @@ class GossipSimulation:
         for me in names:
             machine = PushSum(me, policy_of(section, plan.nodes, allow_path=True), names, is_met=True)
             speed = plan.network.speeds.get(me.node, 1.0)
-            self._peers[me] = VirtualPeer(machine, model, world, self._folder / SCRATCH / me.node, speed)
+            self._peers[me] = VirtualPeer(machine, model, world, speed)
 
     # -- work -------------------------------------------------------------------------------------------------------
 
-    async def train(self, job: TrainJob) -> TrainResult:
-        """Train, by any process."""
-        async with self._pool.worker() as worker:
-            return await worker.do(TRAIN, job)
-
-    async def mix(self, job: MixJob) -> MixResult:
-        """Mix, by any process."""
-        async with self._pool.worker() as worker:
-            return await worker.do(MIX, job)
-
-    def _train_job(self, node: str, step: int, base: Path, scratch: Path) -> TrainJob:
+    def _train_job(self, node: str, step: int, base: Path, files: Mapping[str, Path]) -> TrainJob:
         plan = self._plan
-        scratch.mkdir(parents=True, exist_ok=True)
         self._note()
         self._fates.look(self._peers[Incarnation(node)])
         return TrainJob(
@@ -157,12 +154,15 @@ class GossipSimulation:
             roster_index=self._places[node],
             num_partitions=plan.spec.data.parts or plan.nodes,
             base=base,
-            scratch={part: scratch / part for part in ("model", "buffers")},
+            scratch=files,
             node_paths=plan.paths,
             allow_path=True,
         )
 
     def _note(self) -> None:
+        self._begun += 1
+        if self._begun % max(1, self._plan.nodes // OFTEN):
+            return
         losses = [peer.labour.loss for peer in self._peers.values() if peer.labour.loss is not None]
         machines = [peer.executor.machine for peer in self._peers.values()]
         done = sum(machine.step for machine in machines)
@@ -217,11 +217,13 @@ class GossipSimulation:
         whole = sum(peer.ledger.live for peer in present.values())
         portions = tuple(Portion(peer.executor.model.path, peer.ledger.live / whole) for peer in present.values())
         first = next(iter(present.values())).executor.model.path
-        return await self.mix(MixJob(self._layout, first, self._folder / MEAN, portions))
+        return await self._workers.mix(MixJob(self._layout, first, self._folder / MEAN, portions))
 
     async def _distance(self, peer: VirtualPeer, mean: Path) -> float:
-        out = self._folder / SCRATCH / "distance.safetensors"
-        return (await self.mix(MixJob(self._layout, peer.executor.model.path, out, (Portion(mean, 1.0),)))).moved
+        out = self._folder / CHANGES / "distance.safetensors"
+        return (
+            await self._workers.mix(MixJob(self._layout, peer.executor.model.path, out, (Portion(mean, 1.0),)))
+        ).moved
 
     async def _evaluate(self, model: Path) -> Mapping[str, float]:
         job = EvaluateJob(

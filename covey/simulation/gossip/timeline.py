@@ -6,16 +6,11 @@ import asyncio
 import heapq
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
-
-@dataclass(order=True)
-class _Entry:
-    at: float
-    order: int
-    happen: Callable[[Any], None] = field(compare=False)
-    work: asyncio.Task[Any] | None = field(compare=False)
+Happening = Callable[[Any], None]
+Entry = tuple[float, int, Happening, "asyncio.Future[Any] | None"]
+"""When, the how manieth that was put in, what happens, and the work that it waits for."""
 
 
 class Timeline:
@@ -27,10 +22,10 @@ class Timeline:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self._entries: list[_Entry] = []
+        self._entries: list[Entry] = []
         self._orders = itertools.count()
 
-    def after(self, delay: float, happen: Callable[[Any], None], work: asyncio.Task[Any] | None = None) -> None:
+    def after(self, delay: float, happen: Happening, work: asyncio.Future[Any] | None = None) -> None:
         """Let something happen.
 
         Args:
@@ -38,19 +33,19 @@ class Timeline:
             happen: Called with what the work came to, or with None.
             work: Is waited for, if need be.
         """
-        heapq.heappush(self._entries, _Entry(self.now + delay, next(self._orders), happen, work))
+        heapq.heappush(self._entries, (self.now + delay, next(self._orders), happen, work))
 
     async def run(self, is_over: Callable[[], bool]) -> None:
         """Let things happen until it is over, or nothing is left. Raises what work raised."""
         while self._entries and not is_over():
-            entry = heapq.heappop(self._entries)
-            outcome = await entry.work if entry.work is not None else None
-            self.now = max(self.now, entry.at)
-            entry.happen(outcome)
+            at, _, happen, work = heapq.heappop(self._entries)
+            outcome = await work if work is not None else None
+            self.now = max(self.now, at)
+            happen(outcome)
 
     async def close(self) -> None:
         """Give up the work that is still going on."""
-        tasks = [entry.work for entry in self._entries if entry.work is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        waiting = [work for _, _, _, work in self._entries if work is not None]
+        for work in waiting:
+            work.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)

@@ -20,6 +20,7 @@ from covey.worker.jobs.runs import (
     InitialJob,
     InitialResult,
 )
+from covey.worker.jobs.several import SeveralJob, SeveralResult
 from covey.worker.jobs.steps import StepJob, StepResult
 from covey.worker.jobs.training import TrainJob, TrainProgress, TrainResult
 from covey.worker.jobs.versions import ApplyJob, ApplyResult
@@ -105,10 +106,26 @@ MIX: Operation[MixJob, MixResult, Never] = Operation("mix", MixJob, MixResult, f
 Raises LayoutError where a file is not of the run's layout, TaskError where the mixture is not finite.
 """
 
+SEVERAL: Operation[SeveralJob, SeveralResult, Never] = Operation(
+    "several", SeveralJob, SeveralResult, f"{EXECUTE}.several_op:several"
+)
+"""Trainings and mixtures of several virtual nodes, one after the other. Raises as TRAIN and MIX."""
+
 CHECK: Operation[CheckJob, CheckResult, Never] = Operation("check", CheckJob, CheckResult, f"{EXECUTE}.node_ops:check")
 """Train one local batch.
 
 Raises PluginError where the task is not installed or not allowed here, TaskError where its code failed.
 """
 
-OPERATIONS: tuple[Operation[Any, Any, Any], ...] = (HELLO, DESCRIBE, INITIAL, TRAIN, EVALUATE, STEP, APPLY, MIX, CHECK)
+OPERATIONS: tuple[Operation[Any, Any, Any], ...] = (
+    HELLO,
+    DESCRIBE,
+    INITIAL,
+    TRAIN,
+    EVALUATE,
+    STEP,
+    APPLY,
+    MIX,
+    SEVERAL,
+    CHECK,
+)
