@@ -135,7 +135,7 @@ class Ledger:
             peer: Who sends it.
             sequence: Its number on the edge.
             units: Its mass.
-            most: All mass that there is, for the check.
+            most: All mass that was ever minted, for the check.
             given: What its sender signed that the edge has carried in all, with this batch; None: it signed nothing.
 
         Raises:

@@ -8,6 +8,10 @@ ONE = 1 << 52
 """The mass of a node that begins, in units of 2 ** -52."""
 
 
+TOKEN = 1
+"""What a batch carries where mass means nothing, because its receiver weighs: so the accounts count batches."""
+
+
 def part_of(units: int, share: Fraction) -> int:
     """A share of a mass, rounded down: the rest stays where it is."""
     return units * share.numerator // share.denominator

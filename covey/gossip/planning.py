@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from functools import lru_cache
 
 from covey.gossip.graph import Graph, in_neighbours, is_symmetric
 from covey.gossip.ledger import Incarnation
 from covey.gossip.mixing import Mixing, Uniform
 from covey.gossip.push_sum.events import Planned, Share
+from covey.gossip.push_sum.weighing import Weighs
 from covey.gossip.topologies.contract import LinkQuality, Swarm, Topology
 from covey.gossip.topologies.regular import Exponential
 
@@ -22,6 +24,8 @@ class Planner:
         seed: The run's.
         sites: The site of a node, where one is known.
         links: What is measured of (from, to); looked up anew for each step.
+        weighs: Who says what a model counts for. A receiver's weights are its row of the mixing weights' matrix where
+            rows sum to one; else the same for every sender, and for itself.
     """
 
     def __init__(
@@ -31,8 +35,10 @@ class Planner:
         seed: int,
         sites: Mapping[str, str] | None = None,
         links: Mapping[tuple[str, str], LinkQuality] | None = None,
+        *,
+        weighs: Weighs = "mass",
     ) -> None:
-        self._topology, self._mixing, self._seed = topology, mixing, seed
+        self._topology, self._mixing, self._seed, self._weighs = topology, mixing, seed, weighs
         self._sites, self._links = sites or {}, links if links is not None else {}
         self._graph = lru_cache(maxsize=8)(self._drawn)
         self._averaging: Planner | None = None
@@ -59,14 +65,21 @@ class Planner:
             raise ValueError(f"the edges of {type(self._topology).__name__} do not all go both ways")
         place = list(peers).index(me)
         shares = self._mixing.shares(graph, place)
-        return Planned(
-            step,
-            tuple(Share(peers[target], share.numerator, share.denominator) for target, share in sorted(shares.items())),
-            tuple(peers[source] for source in sources[place]),
-        )
+        weights = self._weights(graph, sources[place], place) if self._weighs == "receiver" else {}
+        senders = tuple(peers[source] for source in sources[place])
+        return Planned(step, _named(shares, peers), senders, _named(weights, peers))
+
+    def _weights(self, graph: Graph, sources: Sequence[int], place: int) -> dict[int, Fraction]:
+        if self._mixing.doubly_stochastic:
+            return {source: self._mixing.shares(graph, source)[place] for source in sources}
+        return dict.fromkeys(sources, Fraction(1, len(sources) + 1))
 
     def _drawn(
         self, step: int, nodes: tuple[str, ...], links: tuple[tuple[tuple[str, str], LinkQuality], ...]
     ) -> tuple[Graph, Graph]:
         graph = self._topology.graph(step, Swarm(nodes, self._seed, self._sites, dict(links)))
         return graph, in_neighbours(graph)
+
+
+def _named(shares: Mapping[int, Fraction], peers: Sequence[Incarnation]) -> tuple[Share, ...]:
+    return tuple(Share(peers[place], share.numerator, share.denominator) for place, share in sorted(shares.items()))

@@ -15,9 +15,13 @@ import numpy.typing as npt
 from typing_extensions import override
 
 from covey.gossip.ledger import Batch, Incarnation
+from covey.gossip.protocols.contract import Algebra, Context, Received
+from covey.gossip.protocols.contract import State as Learned
+from covey.gossip.protocols.runs import protocol_of
 from covey.gossip.push_sum import events as ev
 from covey.node.gossip.ports import Clock, Labour, Moment, Noted, Post, Record, Said, Saved, Snapshot, State
 from covey.node.gossip.state import machine_from_text, machine_to_text
+from covey.spec import GossipSpec
 
 Vector = npt.NDArray[np.floating[Any]]
 Training = Callable[[str, int, Vector, float], Vector]
@@ -109,17 +113,44 @@ class Disk(Record[Vector]):
         then()
 
 
+class ArrayAlgebra(Algebra[Vector]):
+    """Over arrays, in their own precision: with float64, protocols are computed in float64."""
+
+    @override
+    def combination(self, terms: Sequence[tuple[Vector, float]]) -> Vector:
+        total: Vector = np.zeros(())
+        for vector, factor in terms:
+            total = total + vector * factor if factor else total
+        return total
+
+    @override
+    def distances(self, origin: Vector, others: Sequence[Vector]) -> list[float]:
+        return [float(np.linalg.norm(other.astype(np.float64) - origin)) for other in others]
+
+    @override
+    def trimmed_mean(self, vectors: Sequence[Vector], trimmed: int) -> Vector:
+        mean: Vector = np.sort(np.stack(vectors), axis=0)[trimmed : len(vectors) - trimmed].mean(axis=0)
+        return mean
+
+
 class VectorLabour(Labour[Vector, tuple[int, Vector]]):
     """Work that waits in a queue until the test lets it be done.
 
     Args:
         node: Whose.
         training: What a step does to a model.
+        spec: The run, whose protocol mixes; None: the weighted mean.
         codec: What becomes of a model where it is sent; None: nothing.
     """
 
-    def __init__(self, node: str, training: Training, codec: Callable[[Vector], Vector] | None = None) -> None:
-        self._node, self._training, self._codec = node, training, codec
+    def __init__(
+        self,
+        node: str,
+        training: Training,
+        spec: GossipSpec | None = None,
+        codec: Callable[[Vector], Vector] | None = None,
+    ) -> None:
+        self._node, self._training, self._spec, self._codec = node, training, spec, codec
         self.queue: deque[Callable[[], None]] = deque()
 
     @override
@@ -163,13 +194,21 @@ class VectorLabour(Labour[Vector, tuple[int, Vector]]):
         then: Callable[[State[Vector]], None],
     ) -> None:
         def work() -> None:
-            model = state.model
+            mixed = self._mixed(moment.step if moment is not None else 0, state.model, portions)
+            then(State(mixed.astype(state.model.dtype)))
+
+        self.queue.append(work)
+
+    def _mixed(self, step: int, model: Vector, portions: Sequence[tuple[Vector, float]]) -> Vector:
+        if self._spec is None:
             mixed = model * (1 - sum(part for _, part in portions))
             for other, part in portions:
                 mixed = mixed + other * part
-            then(State(mixed.astype(model.dtype)))
-
-        self.queue.append(work)
+            return mixed
+        protocol = protocol_of(self._spec.gossip, allow_path=True)
+        received = [Received(part, other) for other, part in portions]
+        update = protocol.mix(Learned(model), received, Context(ArrayAlgebra(), self._spec, step))
+        return model + update.change
 
     @override
     def hold(self, model: Vector) -> Vector:

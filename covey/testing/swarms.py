@@ -14,11 +14,13 @@ from covey.gossip.audit import MassAudit, audit
 from covey.gossip.ledger import Incarnation, InEdge, Ledger
 from covey.gossip.mass import ONE
 from covey.gossip.planning import Planner
+from covey.gossip.protocols.runs import planner_of, policy_of, require_possible
 from covey.gossip.push_sum import events as ev
 from covey.gossip.push_sum.machine import PushSum, PushSumPolicy
 from covey.node.gossip.executor import Executor, Ports
 from covey.node.gossip.ports import State
 from covey.node.gossip.state import progress
+from covey.spec import GossipSpec
 from covey.testing.swarm_ports import Disk, Message, SwarmClock, SwarmPost, Training, Vector, VectorLabour, no_training
 
 
@@ -38,7 +40,7 @@ class VirtualNode:
         self.first, self._peers, self._minted = z.copy(), list(peers), minted
         self._notices: list[ev.PeerJoined | ev.PeerEvicted | ev.PeerLeft] = []
         self.disk = Disk(swarm.has_slow_disks)
-        self.labour = VectorLabour(me.node, swarm.training, swarm.codec)
+        self.labour = VectorLabour(me.node, swarm.training, swarm.spec, swarm.codec)
         self.executor = Executor(self.fresh(), State(z.copy()), self._ports(), self._ended)
 
     def fresh(self) -> PushSum:
@@ -142,6 +144,7 @@ class VirtualSwarm:
         training: What a step does to a model.
         codec: What becomes of a model where it is sent; None: nothing.
         has_slow_disks: Whether writing takes until a node's work is asked for, so that a crash comes in between.
+        spec: The run, where its protocol is to do the mixing; None: the weighted mean.
     """
 
     def __init__(
@@ -153,14 +156,21 @@ class VirtualSwarm:
         *,
         codec: Callable[[Vector], Vector] | None = None,
         has_slow_disks: bool = False,
+        spec: GossipSpec | None = None,
     ) -> None:
         self.planner, self.policy, self.training, self.has_slow_disks = planner, policy, training, has_slow_disks
-        self.codec = codec
-        self.clock = SwarmClock()
+        self.spec, self.codec, self.clock = spec, codec, SwarmClock()
         self.messages: list[Message] = []
         self.gone: dict[Incarnation, int] = {}
         names = [Incarnation(name) for name in models]
         self.nodes = {me: VirtualNode(self, me, models[me.node], names, ONE) for me in names}
+
+    @classmethod
+    def of_run(cls, spec: GossipSpec, models: dict[str, Vector], training: Training = no_training) -> VirtualSwarm:
+        """The nodes of a run, with its protocol, topology and mixing weights. Raises as `require_possible`."""
+        require_possible(spec, list(models), allow_path=True)
+        policy = policy_of(spec.gossip, len(models), allow_path=True)
+        return cls(models, planner_of(spec, allow_path=True), policy, training, spec=spec)
 
     def begin(self) -> None:
         """Everybody has heard everybody, and begins."""

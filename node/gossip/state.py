@@ -11,12 +11,15 @@ from covey.gossip.ledger import Incarnation, InEdge, OutEdge
 from covey.gossip.push_sum import actions, events
 from covey.gossip.push_sum import exchange as exchange_module
 from covey.gossip.push_sum import machine as machine_module
+from covey.gossip.push_sum import policy as policy_module
 from covey.gossip.push_sum import rates as rates_module
 from covey.gossip.push_sum.events import Progressed
 from covey.gossip.push_sum.machine import PushSum
 from covey.machines.values import ValueTable
 
-TABLE = ValueTable(events, actions, machine_module, exchange_module, ledger_module, rates_module, averaging_module)
+TABLE = ValueTable(
+    events, actions, machine_module, policy_module, exchange_module, ledger_module, rates_module, averaging_module
+)
 """Everything that a machine's state, its events and its actions consist of."""
 PUBLISHED = ("collecting", "mixing", "lingering", "settling")
 """Phases in which nothing more of the machine's step will be sent."""

@@ -6,19 +6,25 @@ the model's file. Daemons never import torch, so the mathematics is written over
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Generic, TypeVar
 
+from covey.gossip.graph import Graph, is_symmetric
 from covey.gossip.mixing import Mixing
 from covey.gossip.protocols.encoding import codec_refusals
 from covey.gossip.push_sum.machine import PushSumPolicy
-from covey.gossip.topologies.contract import Topology
+from covey.gossip.push_sum.weighing import Weighs
+from covey.gossip.topologies.contract import Swarm, Topology
+from covey.gossip.topologies.given import Given
 from covey.plugins import Kind, Pluggable
 from covey.spec import GossipSection, GossipSpec
 
+SAMPLE = 8
+"""How many steps, and nodes where it is not known which, are looked at to see what a topology is like."""
 V = TypeVar("V")
 """A vector of `d` float32 (of float64 in tests) that nobody has whole in memory."""
 
@@ -29,6 +35,17 @@ class Algebra(ABC, Generic[V]):
     @abstractmethod
     def combination(self, terms: Sequence[tuple[V, float]]) -> V:
         """The sum of factor x vector, added up in this order; zero without terms. A factor of 0: it is not read."""
+
+    @abstractmethod
+    def distances(self, origin: V, others: Sequence[V]) -> list[float]:
+        """The Euclidean distance of each from the origin, in float64: the same wherever it is computed."""
+
+    @abstractmethod
+    def trimmed_mean(self, vectors: Sequence[V], trimmed: int) -> V:
+        """In each coordinate the mean of what is left without the `trimmed` least and the `trimmed` greatest values.
+
+        There are more than twice as many vectors.
+        """
 
 
 @dataclass(frozen=True)
@@ -111,11 +128,30 @@ class Combination:
         """The protocol's."""
         return self.spec.gossip.protocol.name
 
+    @functools.cached_property
+    def graphs(self) -> tuple[Graph, ...]:
+        """The edges of the first steps, with all nodes there; none where listed edges name nodes that nobody knows yet.
+
+        Where it is not known who takes part, those of a few nodes stand for them.
+        """
+        nodes = self.nodes or tuple(map(str, range(max(self.spec.gossip.min_nodes, SAMPLE))))
+        if not self.nodes and isinstance(self.topology, Given):
+            return ()
+        swarm = Swarm(nodes, self.spec.seed)
+        return tuple(self.topology.graph(step, swarm) for step in range(min(self.topology.period(swarm), SAMPLE)))
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether edges go both ways."""
+        return self.topology.symmetric or all(map(is_symmetric, self.graphs))
+
 
 class Protocol(Pluggable):
     """A protocol (`[gossip] protocol`). Its docstring states the paper and equations, and deviations.
 
     Class attributes:
+        weighs: Who says what a model counts for: whoever sends it, by giving mass away (push-sum), or whoever receives
+            it, by its weights or by a rule of its own.
         mixes_alone: Whether a step mixes also where nothing came; its machine is `mutual` then.
         encodes: Whether `[exchange] codec` may be lossy: what is lost stays with the sender, by its mass.
         averages: Whether a run may have steps that only average (`[gossip] global_every`), in lock step.
@@ -123,6 +159,7 @@ class Protocol(Pluggable):
         keeps: Names of float32 vectors `[d]` that stay on the node, and survive a restart.
     """
 
+    weighs: ClassVar[Weighs] = "mass"
     mixes_alone: ClassVar[bool] = False
     encodes: ClassVar[bool] = False
     averages: ClassVar[bool] = False
@@ -139,6 +176,9 @@ class Protocol(Pluggable):
         One that overrides this yields from it first.
         """
         section = run.spec.gossip
+        if run.mixing.needs_symmetric and not run.is_symmetric:
+            text = f'"{section.mixing.name}" needs edges that go both ways; choose mixing "uniform", or topology "ring"'
+            yield "gossip.mixing", text
         if section.global_every and not (self.averages and not section.overlap):
             text = (
                 "nodes come to one mean in a known number of steps only where none is ahead of another: "

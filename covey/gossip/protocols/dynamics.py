@@ -10,6 +10,7 @@ from covey.gossip.protocols.contract import Context, Protocol, Received, State, 
 from covey.gossip.protocols.momentum import LocalMomentum, Momentum, QuasiGlobalMomentum
 from covey.gossip.protocols.runs import protocol_of
 from covey.gossip.protocols.slow_momentum import SlowMomentum
+from covey.gossip.push_sum.weighing import Weighs
 from covey.spec import GossipSection
 
 V = TypeVar("V")
@@ -37,6 +38,11 @@ class Dynamics:
         slow = section.outer == "slow-momentum"
         outer = SlowMomentum(section.outer_every, section.outer_beta, section.outer_rate) if slow else None
         return cls(protocol_of(section, allow_path=allow_path), momentum, outer)
+
+    @property
+    def weighs(self) -> Weighs:
+        """Who says what a model counts for."""
+        return self._protocol.weighs
 
     @property
     def travels(self) -> tuple[str, ...]:

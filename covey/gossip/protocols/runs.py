@@ -79,4 +79,5 @@ def planner_of(
         SpecError: Their options are wrong.
     """
     run = combination_of(spec, allow_path=allow_path)
-    return Planner(run.topology, run.mixing, spec.seed, sites, links)
+    protocol = protocol_of(spec.gossip, allow_path=allow_path)
+    return Planner(run.topology, run.mixing, spec.seed, sites, links, weighs=protocol.weighs)

@@ -69,7 +69,10 @@ class Refuse:
 
 @dataclass(frozen=True)
 class Portion:
-    """Mass that is mixed in, and whose model it comes with."""
+    """Mass that is mixed in, and whose model it comes with.
+
+    In a `Mix` where the receiver weighs, the units are the weights, of the sum of all and `kept`.
+    """
 
     source: Incarnation
     """The node itself for mass that it took back: its own publication is the body then."""

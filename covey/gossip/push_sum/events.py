@@ -38,6 +38,8 @@ class Planned:
     step: int
     shares: tuple[Share, ...]
     senders: tuple[Incarnation, ...]
+    weights: tuple[Share, ...] = ()
+    """Where the receiver weighs: what each sender's model counts for; the rest is the node's own."""
 
 
 @dataclass(frozen=True)

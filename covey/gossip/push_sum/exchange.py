@@ -64,6 +64,14 @@ class Exchange:
         self.has_news = True
         """Something came since the last batch was given."""
 
+    gone = 0
+    """Units that the evicted are taken to have taken along: not in `total` any more."""
+
+    @property
+    def ever_minted(self) -> int:
+        """All units that this node knows to have been minted, by those who are gone too: what they gave goes on."""
+        return self.total + self.gone
+
     @property
     def kept(self) -> int:
         """Units that are part of the model z."""
@@ -77,8 +85,11 @@ class Exchange:
     # -- giving -----------------------------------------------------------------------------------------------------
 
     def give(self, parts: Mapping[Incarnation, int], step: int) -> tuple[Batch, ...]:
-        """Commit mass to peers, with a step's publication as its body. Raises LedgerError as `Ledger.commit`."""
-        batches = tuple(self.ledger.commit(parts))
+        """Commit mass to peers, with a step's publication as its body. Raises LedgerError as `Ledger.commit`.
+
+        A node that was given a liar's mass may have more than there is: it gives nothing that others have to refuse.
+        """
+        batches = tuple(self.ledger.commit({peer: min(units, self.ever_minted) for peer, units in parts.items()}))
         self.published |= dict.fromkeys((batch.peer for batch in batches), step)
         self.has_news = self.has_news and not batches
         return batches
@@ -128,12 +139,18 @@ class Exchange:
 
     # -- having -----------------------------------------------------------------------------------------------------
 
-    def arrived(self, event: Arrived) -> Action:
-        """A batch came: taken once, acknowledged as often as it comes, refused where it cannot be."""
+    def arrived(self, event: Arrived, most: int = 0) -> Action:
+        """A batch came: taken once, acknowledged as often as it comes, refused where it cannot be.
+
+        Args:
+            event: It.
+            most: The most units that it may have; 0: all that there are.
+        """
         try:
             if event.peer not in self.peers:
                 raise LedgerError(f"{event.peer} takes no part in this run")
-            outcome = self.ledger.apply(event.peer, event.sequence, event.units, self.total, event.given)
+            most = most or self.ever_minted
+            outcome = self.ledger.apply(event.peer, event.sequence, event.units, most, event.given)
         except LedgerError as error:
             return Refuse(event.peer, event.sequence, str(error))
         if outcome == "double":
@@ -193,6 +210,7 @@ class Exchange:
         """A peer is out for good."""
         if peer in self.peers:
             self.uncertain += self.take_back(peer)
+            self.gone += self.mean
             self.total -= self.mean
             del self.peers[peer]
         self.ledger.evicted.add(peer)

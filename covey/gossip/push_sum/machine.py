@@ -12,25 +12,11 @@ Steps that only average (`PushSumPolicy.averaging`) are the same without the tra
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
 
-from covey.gossip.averaging import NEVER, Averaging
 from covey.gossip.ledger import Incarnation
-from covey.gossip.mass import ONE
-from covey.gossip.push_sum.actions import (
-    Action,
-    Announce,
-    Finish,
-    Mix,
-    Plan,
-    Portion,
-    Publish,
-    Refuse,
-    Report,
-    Send,
-    Train,
-)
+from covey.gossip.mass import ONE, TOKEN
+from covey.gossip.push_sum.actions import Action, Announce, Finish, Plan, Portion, Publish, Refuse, Report, Send, Train
 from covey.gossip.push_sum.events import (
     Acknowledged,
     Arrived,
@@ -52,41 +38,16 @@ from covey.gossip.push_sum.events import (
 from covey.gossip.push_sum.exchange import Exchange
 from covey.gossip.push_sum.joining import split
 from covey.gossip.push_sum.pairs import pair_parts, without_requests
-from covey.gossip.push_sum.rates import Correction, Rates
+from covey.gossip.push_sum.policy import PushSumPolicy as PushSumPolicy
+from covey.gossip.push_sum.rates import Rates
 from covey.gossip.push_sum.reasons import reason_of
+from covey.gossip.push_sum.weighing import mix_by_mass, mix_by_weights, tokens
 
 Phase = Literal[
     "new", "settling", "training", "planning", "sharing", "publishing", "collecting", "mixing", "lingering", "over"
 ]
 HALF = 2
 """A node with less than the mean by this factor pushes only after something came: else it would run dry."""
-
-
-@dataclass(frozen=True)
-class PushSumPolicy:
-    """The numbers of a run.
-
-    Attributes:
-        steps: How many steps a node makes, with those that only average.
-        overlap: How many steps a batch may be late before the node waits for it: 0 in lock step; None: it never waits.
-        max_in_flight: Publications that may have unacknowledged batches.
-        least: Units that a node keeps at least: below, it stops pushing.
-        most_scale: The largest factor on the learning rate of a node with little mass, and of one that is slow.
-        correction: How slow and fast nodes come to count alike.
-        averaging: Which steps only average, in lock step.
-        pairs: Whether it gives halves in pairs (`covey.gossip.push_sum.pairs`), where nobody waits.
-        mutual: Whether models count only between two who send each other theirs in a step: for both or for neither.
-    """
-
-    steps: int
-    overlap: int | None = 0
-    max_in_flight: int = 2
-    least: int = ONE >> 10
-    most_scale: float = 4.0
-    correction: Correction = "none"
-    averaging: Averaging = NEVER
-    pairs: bool = False
-    mutual: bool = False
 
 
 class PushSum:
@@ -128,6 +89,7 @@ class PushSum:
         self.rates = Rates()
         self._now = 0.0
         self._shares: tuple[Share, ...] = ()
+        self._weights: tuple[Share, ...] = ()
         self._senders: dict[int, tuple[Incarnation, ...]] = {}
         self._reason = ""
 
@@ -164,14 +126,14 @@ class PushSum:
             case Trained(step=step) if self.phase == "training" and step == self.step:
                 return self._plan()
             case Planned(step=step) if self.phase == "planning" and step == self.step:
-                self._shares, self._senders[step] = event.shares, event.senders
+                self._shares, self._senders[step], self._weights = event.shares, event.senders, event.weights
                 self.phase = "sharing"
             case Published(step=step) if self.phase == "publishing" and step == self.step:
                 return self._sends()
             case Mixed(step=step) if (self.mixing or self.phase == "mixing") and step == self.step:
                 return self._mixed()
             case Arrived():
-                return [self.exchange.arrived(event)]
+                return [self.exchange.arrived(event, 0 if self._has_mass else TOKEN)]
             case Acknowledged(peer=peer, sequence=sequence):
                 self.exchange.delivered(peer, sequence)
             case Progressed():
@@ -258,8 +220,13 @@ class PushSum:
         self.phase = "training"
         most, others = self.policy.most_scale, self.exchange.furthest
         scale = self.exchange.mean / self.exchange.kept if self.exchange.kept > 0 else 0.0
+        scale = scale if self._has_mass else 1.0
         factor = self.rates.factor(self.policy.correction, self.step, others, self._now, most)
         return [Train(self.step, min(scale, most) * factor)]
+
+    @property
+    def _has_mass(self) -> bool:
+        return self.policy.weighs == "mass"
 
     @property
     def _is_through(self) -> bool:
@@ -280,7 +247,7 @@ class PushSum:
         if self.policy.pairs:
             parts = pair_parts(exchange, [share.peer for share in self._shares], self.step)
         elif self.policy.overlap is not None or exchange.has_news or kept * HALF >= exchange.mean:
-            parts = split(exchange, self._shares)
+            parts = split(exchange, self._shares) if self._has_mass else tokens(exchange, self._shares)
         else:
             return {}
         return parts if kept - sum(parts.values()) >= self.policy.least else {}
@@ -313,16 +280,20 @@ class PushSum:
         return self.step - (self.policy.overlap or 0)
 
     def _mix(self) -> list[Action]:
-        """Mix in what has come; in lock step only what belongs to this step, in an order that all runs share."""
+        """Mix in what has come; in lock step only what belongs to this step."""
         is_any = self.policy.overlap != 0 or self.phase == "lingering" or self.is_leaving
         due = [portion for portion in self.exchange.pending if is_any or portion.step <= self.step]
         if self.policy.mutual:
             due = self.exchange.only_mutual(due, self.step, self._senders.get(self.step, ()))
         if self.policy.pairs and self.phase != "lingering" and not self.is_leaving:
             due = without_requests(self.exchange, due, self._answered)
-        self.mixing = tuple(sorted(due, key=lambda portion: (portion.source, portion.number)))
+        mix = mix_by_mass(self.step, self.exchange.kept, due)
+        self.mixing = mix.portions
+        if not self._has_mass:
+            self.mixing, mix = mix_by_weights(self.step, self._weights, due)
+            self.exchange.pending = [p for p in self.exchange.pending if p not in due or p in self.mixing]
         mixes_alone = self.policy.mutual and self.phase == "mixing"
-        return [Mix(self.step, self.exchange.kept, self.mixing)] if self.mixing or mixes_alone else []
+        return [mix] if self.mixing or mixes_alone else []
 
     def _mixed(self) -> list[Action]:
         mixed, self.mixing = set(self.mixing), ()
@@ -365,6 +336,9 @@ class PushSum:
         """Leave in order: all mass goes to one peer, and the node stays until it is there."""
         if self.exchange.ledger.in_flight:
             return []
+        if not self._has_mass:  # nothing to hand over
+            self.exchange.pending = []
+            self.exchange.ledger.lose()
         if not self.exchange.ledger.live:
             return self._end("left")
         if self.exchange.pending:

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from typing_extensions import override
 
 from covey.errors import LayoutError, SpecError, TaskError
-from covey.gossip.protocols.contract import Algebra, Context, Received, State, Update, weighted_mean
+from covey.gossip.protocols.contract import Context, Received, State, Update, weighted_mean
 from covey.gossip.protocols.dynamics import Dynamics
+from covey.gossip.push_sum.weighing import Weighs
 from covey.layout import Layout
 from covey.learning.schedules import factor
 from covey.spec import GossipSpec, parse_json
 from covey.vectors import BLOCK_ELEMENTS, LinearCombination, TensorVector, Vector, all_finite, spans
+from covey.worker.execute.algebra import BlockAlgebra
 from covey.worker.execute.coded_bodies import codec_of, with_rest, write_body
 from covey.worker.execute.next_version import write_model
 from covey.worker.execute.node_vectors import NodeVectors, are_finite, is_finite
@@ -27,21 +28,6 @@ from covey.worker.program.host import Host
 
 Usable = Mapping[int, Received[Vector]]
 """What came and can be used, by position in the job."""
-
-
-class BlockAlgebra(Algebra[Vector]):
-    """Over `covey.vectors`.
-
-    Args:
-        d: Number of elements of every vector.
-    """
-
-    def __init__(self, d: int) -> None:
-        self._d = d
-
-    @override
-    def combination(self, terms: Sequence[tuple[Vector, float]]) -> Vector:
-        return LinearCombination(terms, self._d)
 
 
 def mix(job: MixJob, host: Host) -> MixResult:
@@ -58,6 +44,8 @@ def mix(job: MixJob, host: Host) -> MixResult:
     """
     rule = _rule(job)
     files, state, came = rule.files, rule.state, dict(_opened(job.portions, rule.files))
+    if rule.weighs == "receiver":  # it goes by distances and ranks, in which a model that is not finite may not show
+        came = {position: received for position, received in came.items() if is_finite(received)}
     update = rule.update(came)
     if not (all_finite(update.change) and are_finite(update.vectors)):
         came = {position: received for position, received in came.items() if is_finite(received)}
@@ -102,6 +90,7 @@ class _Rule:
         base: The node's model.
         state: What the node has.
         update: What becomes of it with what can be used of what came.
+        weighs: Who says what a model counts for.
         spec: The run; None: a mean of models.
     """
 
@@ -109,6 +98,7 @@ class _Rule:
     base: MappedModel
     state: State[Vector]
     update: Callable[[Usable], Update[Vector]]
+    weighs: Weighs = "mass"
     spec: GossipSpec | None = None
 
 
@@ -137,9 +127,11 @@ def _rule(job: MixJob) -> _Rule:
         job.evictions,
     )
     if not job.applies:
-        return _Rule(files, base, state, lambda came: dynamics.mix(state, list(came.values()), context), spec)
+        return _Rule(
+            files, base, state, lambda came: dynamics.mix(state, list(came.values()), context), dynamics.weighs, spec
+        )
     change = TensorVector(map_float32(job.change, base.d)) if job.change is not None else algebra.combination([])
-    return _Rule(files, base, state, lambda came: dynamics.train(state, change, job.scale, context), spec)
+    return _Rule(files, base, state, lambda came: dynamics.train(state, change, job.scale, context), spec=spec)
 
 
 def learning_rate_at(spec: GossipSpec, step: int) -> float:

@@ -25,6 +25,7 @@ from covey.gossip.topologies.given import Given
 from covey.gossip.topologies.random import Random
 from covey.gossip.topologies.regular import Complete, Exponential, Ring
 from covey.testing.swarms import VirtualSwarm, uneven
+from tests.unit.gossip.networks import run_lossy
 
 D = 3
 
@@ -84,24 +85,6 @@ def test_a_fifth_of_the_messages_lost_changes_no_mass_and_keeps_the_mean(overlap
     assert audit.in_flight == 0
     assert np.abs(swarm.sum_of_models() / 8 - mean).max() < 1e-5
     assert uneven(models_of(swarm)) < 1e-3
-
-
-def run_lossy(swarm: VirtualSwarm, rng: random.Random, loss: float) -> None:
-    """Until all are finished: messages in any order, some lost, some twice."""
-    while not all(node.finished for node in swarm.nodes.values()):
-        for _ in range(len(swarm.messages)):
-            index = rng.randrange(len(swarm.messages))
-            if rng.random() < loss:
-                swarm.messages.pop(index)
-            else:
-                swarm.deliver(index, keep=rng.random() < 0.1)
-        for node in swarm.up:
-            if node.is_busy and rng.random() < 0.8:
-                node.finish_work()
-        if rng.random() < 0.1:
-            for node in swarm.up:
-                node.heartbeat()
-    swarm.settle()
 
 
 def test_in_lock_step_the_order_of_messages_changes_not_one_bit() -> None:

@@ -8,26 +8,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from typing_extensions import override
 
-from covey.gossip.protocols.contract import Algebra, Context, Protocol, Received, State, Update
+from covey.gossip.protocols.contract import Context, Protocol, Received, State, Update
 from covey.spec import GossipSpec, parse_data
+from covey.testing.swarm_ports import ArrayAlgebra
 
 Vector = npt.NDArray[np.float64]
-
-
-class NumpyAlgebra(Algebra[Vector]):
-    """Vectors that are there, float64 `[d]`."""
-
-    def __init__(self, d: int) -> None:
-        self._zero = np.zeros(d)
-
-    @override
-    def combination(self, terms: Sequence[tuple[Vector, float]]) -> Vector:
-        total = self._zero.copy()
-        for vector, factor in terms:
-            total = total + factor * vector if factor else total
-        return total
 
 
 def spec_of(**gossip: Any) -> GossipSpec:
@@ -51,12 +37,12 @@ class DenseNodes:
     protocol: Any
     states: list[State[Vector]]
     weights: list[float]
-    context: Context[Vector]
+    context: Context[Any]
 
     @classmethod
     def at(cls, protocol: Protocol | Any, models: Sequence[Vector], rate: float = 0.1) -> DenseNodes:
         """Nodes that begin at these models."""
-        context = Context(NumpyAlgebra(len(models[0])), spec_of(), learning_rate=rate)
+        context: Context[Any] = Context(ArrayAlgebra(), spec_of(), learning_rate=rate)
         return cls(protocol, [State(model.copy()) for model in models], [1.0] * len(models), context)
 
     def train(self, step: int, change: Callable[[int, Vector], Vector], **context: Any) -> None:

@@ -1,0 +1,39 @@
+"""The numbers of a run, for the machines of its nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from covey.gossip.averaging import NEVER, Averaging
+from covey.gossip.mass import ONE
+from covey.gossip.push_sum.rates import Correction
+from covey.gossip.push_sum.weighing import Weighs
+
+
+@dataclass(frozen=True)
+class PushSumPolicy:
+    """The numbers of a run.
+
+    Attributes:
+        steps: How many steps a node makes, with those that only average.
+        overlap: How many steps a batch may be late before the node waits for it: 0 in lock step; None: it never waits.
+        max_in_flight: Publications that may have unacknowledged batches.
+        least: Units that a node keeps at least: below, it stops pushing.
+        most_scale: The largest factor on the learning rate of a node with little mass, and of one that is slow.
+        correction: How slow and fast nodes come to count alike.
+        averaging: Which steps only average, in lock step.
+        weighs: Who says what a model counts for.
+        pairs: Whether it gives halves in pairs (`covey.gossip.push_sum.pairs`), where nobody waits.
+        mutual: Whether models count only between two who send each other theirs in a step: for both or for neither.
+    """
+
+    steps: int
+    overlap: int | None = 0
+    max_in_flight: int = 2
+    least: int = ONE >> 10
+    most_scale: float = 4.0
+    correction: Correction = "none"
+    averaging: Averaging = NEVER
+    weighs: Weighs = "mass"
+    pairs: bool = False
+    mutual: bool = False

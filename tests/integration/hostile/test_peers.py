@@ -1,0 +1,267 @@
+"""An enrolled peer, and strangers, against a real gossip node's process: each thing costs only its own messages."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from covey.client import authority
+from covey.client.gossip_nodes import read_node
+from covey.protos import peer_pb2 as pb
+from covey.spec import parse_toml
+from covey.testing.gossip import GossipNodes
+from covey.testing.launch.forks import run_covey
+from covey.testing.launch.processes import wait_until
+from tests.integration.hostile.peer import ANSWER_S, ONE, HostilePeer, Stream
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(400)]
+STATUS = grpc.StatusCode
+EVE = 2
+"""The node whose identity the tests use themselves."""
+SPEC = """
+name = "gossip"
+mode = "gossip"
+seed = 3
+[task]
+name = "digits"
+[data]
+partition = "shards"
+[training]
+local_steps = 1
+[gossip]
+steps = 10
+min_nodes = 2
+"""
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[GossipNodes]:
+    with GossipNodes(tmp_path / "run", SPEC, 3) as made:
+        yield made
+
+
+def calling(nodes: GossipNodes, folder: Path | None = None, spec: str = SPEC) -> HostilePeer:
+    """n0 is called, by eve or somebody else."""
+    shown = folder or nodes.folder(EVE) / "identity"
+    return HostilePeer(nodes.address(0), "n0", shown, parse_toml(spec).to_json())
+
+
+def body_size(link: Stream, eve: HostilePeer) -> int:
+    """What the run's models have: the node says it to whoever offers another size."""
+    link.send(eve.offer(b"x"))
+    said = re.search(r"this run's have (\d+)", link.take("refused").reason)
+    assert said is not None
+    return int(said[1])
+
+
+def up(nodes: GossipNodes, index: int) -> None:
+    """Wait until a node answers calls."""
+    log = nodes.root / f"{nodes.names[index]}.log"
+    assert wait_until(lambda: "ready for peers" in log.read_text(), 60)
+
+
+def evict_eve(nodes: GossipNodes) -> None:
+    nodes.cli("ca", "evict", "n2", "--run", "gossip", "--peers", nodes.peers, "--dir", nodes.root / "ca")
+
+
+def wrong_offers(eve: HostilePeer, size: int) -> dict[str, dict[str, Any]]:
+    """What cannot be, by what is wrong with it."""
+    whole = 3 * ONE
+    return {
+        "a terabyte": {"size_bytes": 1 << 40},
+        "a byte less": {"size_bytes": size - 1},
+        "no table": {"chunk_sha256": b""},
+        "another table": {"chunk_sha256": bytes(32)},
+        "a table of a million chunks": {"chunk_sha256": bytes(32 << 10)},
+        "another digest": {"digest": "0" * 64},
+        "a path": {"digest": "../../identity/tls.key"},
+        "no digest": {"digest": ""},
+        "number 0": {"sequence": 0, "given": eve.given(1, 7)},
+        "a number that does not follow": {"sequence": 2},
+        "a number that cannot be": {"sequence": (1 << 64) - 1, "given": eve.given(1, 7)},
+        "no mass": {"units": 0, "given": eve.given(1, 7)},
+        "more than there is": {"units": whole + 1},
+        "below zero, as a machine writes it": {"units": (1 << 64) - 1},
+        "a step that cannot be": {"step": 1 << 40},
+        "half of the body": {"came": b"x" * 10},
+        "other bytes": {"came": b"y" * size},
+        "too much": {"came": b"x" * 70_000},
+        "another sum": {"total": 8},
+        "nothing signed": {"given": eve.sign(b"", b"")},
+        "signed in another domain": {"given": eve.sign(eve.given(1, 7).statement, b"covey/mass-had/1\n")},
+        "of another edge": {"given": eve.given(1, 7, receiver="n1")},
+        "of another node": {"given": eve.given(1, 7, sender="n1")},
+        "of another life": {"given": eve.given(1, 7, sender_incarnation=2)},
+        "of another run": {"given": eve.given(1, 7, run="other")},
+        "of a sum below zero": {"given": eve.given(1, 7, units="-7")},
+        "of a sum without end": {"given": eve.given(1, 7, units="9" * 5000)},
+    }
+
+
+WRONG_HELLOS: list[dict[str, Any]] = [
+    {"wire": 99},
+    {"run": "other"},
+    {"run": "../../etc"},
+    {"specification": "0" * 64},
+    {"incarnation": 0},
+    {"incarnation": 2},
+    {"incarnation": (1 << 32) - 1},
+    {"minted": ONE + 1},
+]
+
+
+def says_what_cannot_be(nodes: GossipNodes, eve: HostilePeer) -> None:
+    for hello in WRONG_HELLOS:
+        stream = eve.stream()
+        stream.send(eve.hello(**hello))
+        error = stream.ended()
+        assert error is not None, hello
+        assert error.details(), hello
+    for raw in (b"\xff" * 100, b"", b"\x0a\xff\xff\xff\xff\x0f"):
+        stream = eve.stream(raw=True)
+        stream.send(raw)
+        assert stream.ended() is not None
+    link = eve.linked()
+    size = body_size(link, eve)
+    data = np.zeros(size // 4, np.float32).tobytes()
+    for what, changes in wrong_offers(eve, size).items():
+        link.send(eve.offer(data, **changes))
+        refusal = link.take("refused")
+        assert refusal.code not in ("", "internal"), (what, refusal)
+    for digest in ("0" * 64, "", "../../identity/tls.key"):
+        assert eve.push(digest, data) is STATUS.NOT_FOUND
+        assert eve.fetch(digest) is STATUS.NOT_FOUND
+    for kind in ("grant", "acknowledged", "refused"):  # answers to what was never sent
+        for sequence in (0, 1, (1 << 64) - 1):
+            message = pb.PeerMessage()
+            getattr(message, kind).sequence = sequence
+            link.send(message)
+    forged = eve.sign(b'{"covey":"eviction/1"}', b"covey/eviction/1\n")
+    for statement in (b"", forged.statement, b"[" * 4000):
+        answer = eve.notify(statement, forged.signature, forged.certificate)
+        assert answer not in (STATUS.OK, STATUS.INTERNAL, STATUS.UNKNOWN), answer
+
+
+def is_a_stranger(nodes: GossipNodes, eve: HostilePeer) -> None:
+    authority.issue(nodes.root / "ca", "mallory", nodes.root / "mallory")
+    with calling(nodes, nodes.root / "mallory") as mallory:
+        stream = mallory.stream()
+        stream.send(mallory.hello())
+        assert stream.ended().code() in (STATUS.PERMISSION_DENIED, STATUS.INTERNAL)
+        assert mallory.notify(b"", b"", b"") is STATUS.PERMISSION_DENIED
+    authority.init(nodes.root / "foreign")
+    authority.issue(nodes.root / "foreign", "n2", nodes.root / "impostor")
+    with calling(nodes, nodes.root / "impostor") as impostor:
+        stream = impostor.stream()
+        stream.send(impostor.hello())
+        assert stream.ended().code() is STATUS.UNAVAILABLE  # no handshake
+    authority.issue(nodes.root / "ca", "n2", nodes.root / "other-key")
+    with calling(nodes, nodes.root / "other-key") as other_key:
+        assert other_key.notify(b"", b"", b"") is STATUS.PERMISSION_DENIED
+
+
+def floods(nodes: GossipNodes, eve: HostilePeer) -> None:
+    for _ in range(60):
+        eve.stream().send(eve.hello())
+    for _ in range(200):
+        eve.stream()  # half open: nothing is ever said
+    link, offer, progress = eve.answered("hello")[0], eve.offer(b"x"), pb.PeerMessage(progress=pb.PeerProgress(step=-2))
+    beats = eve.stream("Beat")
+    for number in range(3000):
+        link.send(progress if number % 10 else offer)  # a step that cannot be: one that can would be waited for
+        beats.send(pb.PeerBeat(number=number))
+
+
+def is_out(eve: HostilePeer) -> None:
+    """The notice comes before the refusal; told again and again, it is nothing new."""
+    link, notice = eve.answered("eviction")
+    assert "is evicted: " in link.ended().details()
+    for _ in range(5):
+        assert not eve.stub.Notify(notice, timeout=ANSWER_S).is_new
+    for changed in ("statement", "signature", "certificate"):
+        forged = pb.SignedEviction.FromString(notice.SerializeToString())
+        setattr(forged, changed, getattr(notice, changed)[:-2] + b"00")
+        assert eve.notify(forged.statement, forged.signature, forged.certificate) is STATUS.PERMISSION_DENIED
+
+
+def models(nodes: GossipNodes) -> list[str]:
+    return [read_node(nodes.folder(index)).model_sha256 for index in (0, 1)]
+
+
+def audit(nodes: GossipNodes) -> dict[str, Any]:
+    """Of the two honest nodes; it may find something."""
+    command = ["gossip", "audit", nodes.folder(0), nodes.folder(1), "--json"]
+    done = run_covey(command, env=dict(os.environ), timeout_s=60)
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == (0 if report["exact"] else 1)
+    return report
+
+
+def test_what_a_peer_says_changes_not_one_bit_of_the_run_of_the_others(nodes: GossipNodes, tmp_path: Path) -> None:
+    nodes.start(0, options=["--stay"])
+    up(nodes, 0)
+    for attack in (is_a_stranger, says_what_cannot_be):
+        with calling(nodes) as eve:
+            attack(nodes, eve)
+    with calling(nodes) as eve:
+        floods(nodes, eve)
+        nodes.start(1, options=["--stay"])  # the run begins in the middle of it
+        nodes.until_step(0, 3, 120)
+        evict_eve(nodes)
+    with calling(nodes) as eve:
+        is_out(eve)
+    assert wait_until(lambda: all(read_node(nodes.folder(index)).facts.ended for index in (0, 1)), 120)
+    for index in (0, 1):
+        nodes.daemon(index).terminate()
+    with GossipNodes(tmp_path / "quiet", SPEC, 3) as quiet:
+        quiet.start(0)
+        quiet.start(1)
+        quiet.until_step(0, 3, 120)
+        evict_eve(quiet)
+        quiet.wait()
+        assert models(nodes) == models(quiet)
+    mass = audit(nodes)
+    assert (mass["exact"], mass["live"], mass["in_flight"], mass["lost"]) == (True, 2 * ONE, 0, ONE)
+    assert (mass["named"], mass["signatures"]) == ([], True)
+
+
+def test_a_peer_that_gives_what_it_has_not_is_named_and_its_models_are_passed_over(tmp_path: Path) -> None:
+    spec = SPEC.replace("[gossip]", '[gossip]\nprotocol = "agp"')
+    with GossipNodes(tmp_path / "run", spec, 3) as nodes:
+        nodes.start(0)
+        up(nodes, 0)
+        with calling(nodes, spec=spec) as eve:
+            link = eve.linked()
+            size = body_size(link, eve)
+            for number, value in enumerate([np.nan, np.inf], 1):
+                body = np.full(size // 4, value, np.float32).tobytes()
+                link.send(eve.offer(body, sequence=number, units=ONE, total=number * ONE))
+                assert link.take("acknowledged").had.statement  # for all that n0 knows it may be so
+            link.send(eve.offer(body, sequence=3, units=3 * ONE, total=5 * ONE))
+            assert link.take("acknowledged").sequence == 3
+        nodes.start(1)
+        nodes.until_step(1, 3, 120)
+        evict_eve(nodes)
+        nodes.wait()
+        mass = audit(nodes)
+        named = mass["named"][0]
+        assert mass["named"] == [{**named, "node": "n2", "incarnation": 1, "gave": 5 * ONE, "minted": ONE}]
+        assert named["gave"] > named["minted"] + named["had"]
+        assert "n2 gave away 5 by its own signatures" in "; ".join(mass["findings"])
+        for index in (0, 1):
+            assert np.isfinite(weights(nodes, index)).all()
+
+
+def weights(nodes: GossipNodes, index: int) -> Any:
+    path = read_node(nodes.folder(index)).model
+    assert path is not None
+    return np.concatenate([tensor.ravel() for tensor in load_file(path).values()])

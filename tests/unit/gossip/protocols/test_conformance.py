@@ -1,0 +1,48 @@
+"""Covey's own protocols keep what every protocol must keep."""
+
+from typing import ClassVar
+
+from covey.testing.protocols import ProtocolConformance
+
+MH = {"name": "metropolis-hastings"}
+COMPLETE = {"name": "complete"}
+
+
+class TestSgp(ProtocolConformance):
+    gossip: ClassVar = {"protocol": "sgp"}
+
+
+class TestOverlapped(ProtocolConformance):
+    gossip: ClassVar = {"protocol": "sgp", "overlap": 2}
+
+
+class TestAgp(ProtocolConformance):
+    gossip: ClassVar = {"protocol": "agp", "rate_correction": "none"}
+
+
+class TestDPsgd(ProtocolConformance):
+    gossip: ClassVar = {"protocol": "d-psgd", "topology": {"name": "ring"}, "mixing": MH}
+
+
+class TestEpidemic(ProtocolConformance):
+    gossip: ClassVar = {"protocol": "epidemic", "topology": {"name": "random"}}
+
+
+class TestClippedGossip(ProtocolConformance):
+    gossip: ClassVar = {"protocol": "clipped-gossip", "topology": COMPLETE, "mixing": MH}
+
+
+class TestClippedGossipByRadius(ProtocolConformance):
+    gossip: ClassVar = {
+        "protocol": {"name": "clipped-gossip", "options": {"radius": 1.0}},
+        "topology": COMPLETE,
+        "mixing": MH,
+    }
+
+
+class TestNearestNeighbourAveraging(ProtocolConformance):
+    gossip: ClassVar = {"protocol": {"name": "nearest-neighbour-averaging", "options": {"f": 2}}, "topology": COMPLETE}
+
+
+class TestTrimmedMean(ProtocolConformance):
+    gossip: ClassVar = {"protocol": {"name": "trimmed-mean", "options": {"f": 2}}, "topology": COMPLETE}
