@@ -9,6 +9,7 @@ from pathlib import Path
 
 import structlog
 
+from covey.driver.steady_clock import say_jumps
 from covey.errors import CoveyError, IdentityError, SpecError
 from covey.gossip.protocols.runs import require_possible
 from covey.node.gossip.metrics import GossipMetrics, figures_of
@@ -93,11 +94,12 @@ async def _certified(config: GossipConfig, identity: Identity, roster: Roster, s
     certificate = OwnCertificate(folder, identity, shown)
     shown(identity)
     daemon = GossipDaemon(config, certificate, roster, metrics)
-    beside = [asyncio.create_task(certificate.keep()), asyncio.create_task(daemon.measure())]
+    services = {"peers": daemon.has_peers, "store": daemon.can_write}
+    beside = [asyncio.create_task(work) for work in (certificate.keep(), daemon.measure(), say_jumps())]
     try:
         async with (
             scrapable(metrics.registry, config.node.metrics, folder),
-            listening(lambda: certificate.newest, config.node.data_dir, {"peers": daemon.has_peers}, "gossip"),
+            listening(lambda: certificate.newest, config.node.data_dir, services, "gossip"),
         ):
             return await daemon.run(stop)
     finally:
@@ -148,6 +150,10 @@ class GossipDaemon:
         actor, network = self._part.actor, self._part.network
         return network is not None and (bool(network.connected) or (actor is not None and actor.is_done))
 
+    def can_write(self) -> bool:
+        """Whether nothing is in this machine's way: room on its disk, and what else a record and files need."""
+        return self._part.actor is None or not self._part.actor.obstacle
+
     async def measure(self) -> None:
         """Show how the node is, every second until cancelled."""
         while True:
@@ -155,7 +161,7 @@ class GossipDaemon:
             actor, network = self._part.actor, self._part.network
             if actor is not None and network is not None and actor.has_begun:
                 links = len(network.connected), network.quality()
-                self._metrics.show(figures_of(actor.executor, *links, actor.measured))
+                self._metrics.show(figures_of(actor.executor, *links, actor.measured, actor.obstacle))
 
 
 def spec_of(path: Path) -> GossipSpec:

@@ -10,8 +10,8 @@ from covey.cli.framework.command import RootGroup
 SUBCOMMANDS = {
     "demo": "covey.cli.commands.demo:demo",
     "simulate": "covey.cli.commands.simulate:simulate",
-    "init": "covey.cli.commands.init:init",
-    "task": "covey.cli.commands.task:task",
+    "init": "covey.cli.commands.own_task.init:init",
+    "task": "covey.cli.commands.own_task.task:task",
     "gossip": "covey.cli.commands.gossip.group:gossip",
     "coordinator": "covey.cli.commands.coordinator:coordinator",
     "node": "covey.cli.commands.node:node",

@@ -45,6 +45,7 @@ class GossipNodes:
         relays: Whether a relay stands before each node.
         callers: Nodes without an address: they only call.
         relayed: Nodes without an open port that wait at a relay (`covey relay start`), where others call them.
+        fork: Whether nodes may be copies of a process that has imported everything; else they are executed.
     """
 
     def __init__(
@@ -56,10 +57,12 @@ class GossipNodes:
         relays: bool = False,
         callers: Collection[int] = (),
         relayed: Collection[int] = (),
+        fork: bool = True,
     ) -> None:
         self.root, self.names = root, [f"n{index}" for index in range(nodes)]
         self.spec, self.peers = root / "run.toml", root / "peers.toml"
         self.daemons: list[Daemon | None] = [None] * nodes
+        self._fork = fork
         self._callers, self._relayed, self._exits, self._mark = callers, relayed, ExitStack(), uuid.uuid4().hex
         self._meeting: Daemon | None = None
         self._meeting_address = ""
@@ -128,7 +131,7 @@ class GossipNodes:
         log = self.root / f"{self.names[index]}.log"
         texts = _command([*command, "--device", "cpu", *options])
         may_die = "COVEY_FAULTS" in whole
-        daemon = self.daemons[index] = Daemon(self.names[index], texts, log, whole, may_die=may_die)
+        daemon = self.daemons[index] = Daemon(self.names[index], texts, log, whole, may_die=may_die, fork=self._fork)
         return daemon
 
     def start_all(self, **options: Any) -> None:

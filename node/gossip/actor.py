@@ -26,6 +26,7 @@ from covey.node.gossip.diary import Diary
 from covey.node.gossip.executor import Executor, Ports
 from covey.node.gossip.folders import LEAVE
 from covey.node.gossip.holdings import ModelShelf
+from covey.node.gossip.obstacles import Obstacles
 from covey.node.gossip.ports import Clock, Heard, ModelSource, Peers, Receiver
 from covey.node.gossip.post import PeerPost
 from covey.node.gossip.receipts import Receipts
@@ -40,6 +41,7 @@ from covey.worker.jobs.training import TrainResult
 
 P = ParamSpec("P")
 log = structlog.get_logger(room="gossip")
+RECORD = "record"
 BEAT_S = 1.0
 """How often a node says where it is, and sends again what is not acknowledged."""
 AWAY_S = 120.0
@@ -102,9 +104,16 @@ class GossipActor(Receiver):
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._executor: Executor[Artifact, TrainResult] | None = None
         is_synced = world.durability == "power"
-        self._diary = Diary(lambda: self.executor.machine.step)
+        self._diary, self._obstacles = Diary(lambda: self.executor.machine.step), Obstacles()
         self._labour = WorkerLabour(
-            world.course, world.config, world.files, world.worker, self._spawn, self._diary, synced=is_synced
+            world.course,
+            world.config,
+            world.files,
+            world.worker,
+            self._spawn,
+            self._diary,
+            self._obstacles,
+            synced=is_synced,
         )
         self._record: SqliteRecord | None = None
         self._post: PeerPost | None = None
@@ -129,6 +138,11 @@ class GossipActor(Receiver):
     def is_done(self) -> bool:
         """Whether its part is over; it may still answer peers."""
         return self.has_begun and bool(self.executor.finished)
+
+    @property
+    def obstacle(self) -> str:
+        """What is in this machine's way now; empty: nothing."""
+        return self._obstacles.reason
 
     @property
     def measured(self) -> dict[str, float]:
@@ -195,6 +209,7 @@ class GossipActor(Receiver):
             self._failed,
             self._diary,
             world.receipts,
+            self._obstructed,
         )
         self._post = PeerPost(
             peers,
@@ -255,7 +270,8 @@ class GossipActor(Receiver):
             if not has_begun and executor.machine.exchange.heard >= self._world.course.spec.gossip.min_nodes:
                 has_begun = True
                 self._safely(executor.begin)
-            self._safely(executor.beat)
+            if not self._obstacles.stands(RECORD):  # what is on record is said: nothing new
+                self._safely(executor.beat)
             if (self._world.folder / LEAVE).exists() and not executor.machine.is_leaving:
                 self._safely(executor.take, LeaveAsked(self._world.clock.now()))
             if executor.finished:
@@ -322,6 +338,12 @@ class GossipActor(Receiver):
         hours, sha256 = executor.hours, self._labour.sha256_of(executor.model)
         drill = {"drill": 1.0} if self._world.attack is not None else {}  # on record, so that nobody forgets it
         return StepFacts(hours.trained_s, hours.blocked_s, sha256, {**self._labour.metrics, **drill})
+
+    def _obstructed(self, error: StoreError | None) -> None:
+        if error is None:
+            self._obstacles.gone(RECORD)
+        else:
+            self._obstacles.met(RECORD, error)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -47,6 +47,7 @@ def figures_of(
     connections: int = 0,
     links: Mapping[str, LinkQuality] | None = None,
     measured: Mapping[str, float] | None = None,
+    obstacle: str = "",
 ) -> Figures:
     """What there is to show of a node. To be called where the executor works.
 
@@ -55,6 +56,7 @@ def figures_of(
         connections: How many peers there is a link to.
         links: What is measured of the way to peers, by name.
         measured: What the newest training measured.
+        obstacle: What is in this machine's way; empty: nothing.
     """
     machine, ledger, hours = executor.machine, executor.ledger, executor.hours
     return Figures(
@@ -63,7 +65,7 @@ def figures_of(
         sum(1 for edge in ledger.out.values() if edge.waiting),
         sum(edge.sequence for edge in ledger.out.values()),
         sum(edge.sequence for edge in ledger.into.values()),
-        bool(executor.waits_for),
+        bool(executor.waits_for or obstacle),
         Counter(str(row["state"]) for row in peer_rows(machine.exchange)),
         hours.trained_s,
         hours.blocked_s,

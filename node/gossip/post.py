@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from covey import faults
 from covey.artifact import Artifact
-from covey.errors import LedgerError, TransferError
+from covey.errors import LedgerError, Obstructed, TransferError
 from covey.gossip.ledger import Batch, Incarnation
 from covey.gossip.push_sum.events import Acknowledged
 from covey.node.gossip.diary import Diary
@@ -77,7 +77,7 @@ class PeerPost(Post[Artifact]):
             log.warning("a peer refuses a batch", peer=peer, sequence=batch.sequence, reason=str(error))
             self.refusals[peer] = str(error)
             self._refused = {key: self._clock.now() + AGAIN_S}
-        except TransferError as error:
+        except (TransferError, Obstructed) as error:  # or this machine cannot read it now
             self._diary.not_sent(*key, str(error))
             log.debug("a batch did not arrive; it will be sent again", peer=peer, reason=str(error))
         else:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,9 +15,11 @@ from typing_extensions import override
 
 from covey import faults
 from covey.artifact import Artifact
+from covey.errors import Obstructed
 from covey.metrics import counted, ratios
 from covey.node.gossip.adversary import PeerAttack
 from covey.node.gossip.diary import Diary, SpanKind
+from covey.node.gossip.obstacles import Obstacles
 from covey.node.gossip.ports import Labour, Moment, State
 from covey.node.operator.config import NodeConfig
 from covey.node.ports import Files, Worker
@@ -70,6 +73,7 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         worker: The node's.
         spawn: Begins work.
         diary: Notes when each job was done.
+        obstacles: What is waited for.
         synced: Whether models that are made here must survive a power cut.
     """
 
@@ -81,14 +85,16 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         worker: Worker,
         spawn: Spawn,
         diary: Diary,
+        obstacles: Obstacles,
         *,
         synced: bool = True,
     ) -> None:
-        self._diary = diary
+        self._diary, self._obstacles = diary, obstacles
         self._course, self._config, self._files, self._worker, self._spawn = course, config, files, worker, spawn
         self._synced = synced
         self._holders: Counter[str] = Counter()
         self._sha256: dict[str, str] = {}
+        self._to_drop: list[str] = []
         self.metrics: dict[str, float] = {}
         """What the newest training measured."""
 
@@ -101,6 +107,13 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         self._spawn(self._train(step, model, then))
 
     async def _train(self, step: int, model: Artifact, then: Callable[[TrainResult], None]) -> None:
+        with self._diary.work("train"):
+            result = await self._obstacles.passed("train", lambda: self._trained(step, model))
+        faults.reach("gossip-trained")
+        self.metrics = dict(counted(ratios(result.metrics)))
+        then(result)
+
+    async def _trained(self, step: int, model: Artifact) -> TrainResult:
         course, config = self._course, self._config
         job = TrainJob(
             run=course.name,
@@ -117,11 +130,11 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
             stall_s=course.spec.training.stall_s,
             limits=config.train_limits,
         )
-        with self._diary.work("train"):
-            result = await self._worker.do(TRAIN, job)
-        faults.reach("gossip-trained")
-        self.metrics = dict(counted(ratios(result.metrics)))
-        then(result)
+        try:
+            return await self._worker.do(TRAIN, job)
+        except Obstructed:  # it writes no more, and what it wrote is in its way
+            self._discard(job.scratch.values())
+            raise
 
     @override
     def apply(
@@ -134,7 +147,10 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
     ) -> None:
         written = {part.name: part.path for part in trained.parts} if trained is not None else {}
         change, buffers = written.get("model"), written.get("buffers")
-        job = replace(self._job(moment, state), applies=True, change=change, scale=scale, buffers=buffers)
+
+        def job() -> MixJob:
+            return replace(self._job(moment, state), applies=True, change=change, scale=scale, buffers=buffers)
+
         self._spawn(self._make("apply", job, state, then, tuple(written.values())))
 
     @override
@@ -146,7 +162,7 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         then: Callable[[State[Artifact]], None],
     ) -> None:
         parts = tuple(Portion(self._files.path(other.digest), part) for other, part in portions)
-        self._spawn(self._make("mix", replace(self._job(moment, state), portions=parts), state, then))
+        self._spawn(self._make("mix", lambda: replace(self._job(moment, state), portions=parts), state, then))
 
     def forge(
         self,
@@ -187,29 +203,42 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
     async def _make(
         self,
         kind: SpanKind,
-        job: MixJob,
+        new_job: Callable[[], MixJob],
         state: State[Artifact],
         then: Callable[[State[Artifact]], None],
         used: Sequence[Path] = (),
     ) -> None:
         with self._diary.work(kind):
-            result = await self._worker.do(MIX, job)
-            faults.reach("gossip-made")
-            await asyncio.to_thread(self._keep, job, result)
+            job, result = await self._obstacles.passed(kind, lambda: self._done(new_job()))
         for position in result.refused:
             digest = job.portions[position].model.name
             log.warning(
                 "a peer sent what is no finite model of this run: its mass counts, its model does not", file=digest
             )
         unused = [job.out_kept] if job.out_kept is not None and result.kept is None else []
-        for path in (*used, *unused):
-            self._files.discard(path)
+        self._discard((*used, *unused))
         self._sha256 = {digest: self._sha256[digest] for digest in self._sha256.keys() & self._holders.keys()}
         self._sha256[result.artifact.digest] = result.model_sha256
         state = State(result.artifact, result.kept or state.kept)
         for file in state.files:
             self.hold(file)
         then(state)
+
+    async def _done(self, job: MixJob) -> tuple[MixJob, MixResult]:
+        try:
+            result = await self._worker.do(MIX, job)
+            faults.reach("gossip-made")
+            await asyncio.to_thread(self._keep, job, result)
+        except Obstructed:
+            self._discard(path for path in (job.out, job.out_kept) if path is not None)
+            raise
+        return job, result
+
+    def _discard(self, paths: Iterable[Path]) -> None:
+        """Drop scratch files; what the disk keeps is dropped at the next start."""
+        for path in paths:
+            with contextlib.suppress(Obstructed):
+                self._files.discard(path)
 
     def _keep(self, job: MixJob, result: MixResult) -> None:
         self._files.adopt(job.out, result.artifact, durable=self._synced)
@@ -230,4 +259,18 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         self._holders[model.digest] -= 1
         if self._holders[model.digest] <= 0:
             del self._holders[model.digest]
-            self._files.release([model.digest])
+            self._to_drop.append(model.digest)
+            self._drop()
+
+    def _drop(self) -> None:
+        """Drop the files that nobody holds; what cannot be dropped now is dropped later."""
+        digests, self._to_drop = self._to_drop, []
+        for digest in digests:
+            if digest not in self._holders:
+                try:
+                    self._files.release([digest])
+                except Obstructed as error:
+                    self._obstacles.met("drop", error)
+                    self._to_drop.append(digest)
+        if not self._to_drop:
+            self._obstacles.gone("drop")

@@ -36,7 +36,7 @@ class NodeHealth:
     Args:
         name: The node's.
         services: Names to whether that service is up: "session" (there is one with the coordinator), or, where nodes
-            have no coordinator, "peers" (there is a link to one of them).
+            have no coordinator, "peers" (there is a link to one of them) and "store" (its disk can be written).
     """
 
     def __init__(self, name: str, services: Mapping[str, Callable[[], bool]]) -> None:

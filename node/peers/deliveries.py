@@ -20,6 +20,7 @@ from covey.node.peers.links import Link, Links
 from covey.node.peers.ports import Files
 from covey.node.peers.translation import mass_from, mass_message
 from covey.protos import peer_pb2 as pb
+from covey.storage.files.spool import obstruction
 from covey.texts import printable
 from covey.wire.artifacts import artifact_message
 from covey.wire.transfers.streams import serve_download
@@ -100,7 +101,8 @@ class Deliveries:
             try:
                 data = await asyncio.to_thread(self._files.path(body.digest).read_bytes)
             except OSError as error:
-                raise StoreError(f"the body of a batch cannot be read: {error.strerror or error}") from error
+                problem = obstruction(error) or StoreError(f"the body of a batch cannot be read: {error.strerror}")
+                raise problem from error
         given = mass_message(self._receipts.given(batch))
         offer = pb.BatchOffer(
             sequence=batch.sequence, units=batch.units, step=step, body=artifact_message(body), data=data, given=given

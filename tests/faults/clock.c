@@ -1,5 +1,5 @@
 /* The computer's clock, moved by so many seconds as the file COVEY_TEST_CLOCK says; monotonic clocks stay as they are.
-   Preloaded into a daemon by tests/faults/test_clocks.py. */
+   Preloaded into daemons by tests/faults/moved_clocks.py. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdlib.h>

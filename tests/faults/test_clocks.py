@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-from pathlib import Path
-
 import pytest
 
 from covey.node.membership.enrolment import join
 from covey.testing.federation import Federation
+from tests.faults.moved_clocks import COMPILER, Clock, compiled
 from tests.integration.specs import spec
 
-COMPILER = shutil.which("cc") or ""
 pytestmark = [
     pytest.mark.processes,
     pytest.mark.timeout(180),
@@ -25,32 +21,11 @@ HOURS_6 = 6 * 3600
 HOURS_3 = 3 * 3600
 
 
-class Clock:
-    """The computer's clock as one daemon sees it: seconds before or after the real one."""
-
-    def __init__(self, folder: Path, library: Path) -> None:
-        self._file, self._library = folder / "clock", library
-        folder.mkdir()
-        self.set(0)
-
-    def set(self, seconds: int) -> None:
-        """The file is replaced as a whole: it is read at every look at the clock."""
-        new = self._file.with_suffix(".new")
-        new.write_text(str(seconds))
-        new.replace(self._file)
-
-    @property
-    def env(self) -> dict[str, str]:
-        return {"LD_PRELOAD": str(self._library), "COVEY_TEST_CLOCK": str(self._file)}
-
-
 @pytest.fixture(scope="module")
 def setup(tmp_path_factory):
     """Coordinator and node n1 have clocks of their own; they are executed, for nothing can be preloaded in a fork."""
     folder = tmp_path_factory.mktemp("clocks")
-    library = folder / "clock.so"
-    source = Path(__file__).with_name("clock.c")
-    subprocess.run([COMPILER, "-shared", "-fPIC", "-o", library, source], check=True)
+    library = compiled(folder)
     clocks = Clock(folder / "of-coordinator", library), Clock(folder / "of-node", library)
     with Federation(folder / "federation", nodes=3, fork=False) as federation:
         federation.start_coordinator(env=clocks[0].env)

@@ -117,6 +117,25 @@ async def test_a_simulation_works_where_a_loop_runs_as_in_a_notebook(digits, tmp
         run.close()
 
 
+def test_runs_are_drawn_and_listed_as_csv(federation, digits, tmp_path):
+    pytest.importorskip("matplotlib", reason="pictures are for those who have it")
+    where = ["--data-dir", str(federation.client.target.data_dir)]
+
+    def covey_run(*arguments):
+        command = [sys.executable, "-P", "-m", "covey.cli.main", *arguments, *where]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=100).stdout
+
+    told = covey_run("run", "plot", "digits", digits.id, "--to", str(tmp_path / "digits.svg"))
+    assert told.startswith("accuracy, loss, bytes, verdicts of digits")
+    assert f"digits ({digits.id})" in (tmp_path / "digits.svg").read_text()
+    rounds = covey_run("round", "list", "digits", "--csv").splitlines()
+    assert rounds[0].startswith("round,state,")
+    assert "metrics.accuracy" in rounds[0]
+    assert len(rounds) == 4
+    assert covey_run("round", "show", "digits", "1", "--csv").startswith("node,verdict,")
+    assert covey_run("node", "list", "--csv").splitlines()[1].startswith("node-1,connected,")
+
+
 def test_importing_covey_imports_nothing_of_it():
     code = (
         "import covey, sys; print(sorted(n for n in sys.modules if n.startswith('covey.')), covey.connect.__module__)"

@@ -24,6 +24,7 @@ from covey.cli.framework.options import (
     target_options,
     where_options,
 )
+from covey.cli.framework.records import Form, list_options, print_records
 
 if TYPE_CHECKING:
     from covey.client.target import Target
@@ -246,13 +247,13 @@ def token(
     examples=("covey coordinator token list --data-dir /srv/covey", "covey coordinator token list --json"),
     json_fields=("(a list)", *TOKEN_INFO_FIELDS),
 )
-@json_option
+@list_options
 @target_options
-def list_tokens(as_json: bool, target: Target) -> None:
+def list_tokens(form: Form, target: Target) -> None:
     """List join tokens, the newest first: for whom each is, how many of its uses are left, and until when."""
     with connected(target) as connection:
         tokens = connection.tokens()
-    _show_tokens(tokens, as_json)
+    _show_tokens(tokens, form)
 
 
 @token.command(
@@ -263,18 +264,18 @@ def list_tokens(as_json: bool, target: Target) -> None:
     json_fields=("(a list)", *TOKEN_INFO_FIELDS),
 )
 @click.argument("token_or_name", metavar="ID|NAME")
-@json_option
+@list_options
 @target_options
-def revoke(token_or_name: str, as_json: bool, target: Target) -> None:
+def revoke(token_or_name: str, form: Form, target: Target) -> None:
     """Let tokens be redeemed no more: one by its ID, or all that are for NAME. What was enrolled stays."""
     with connected(target) as connection:
         revoked = connection.revoke_token(token_or_name)
-    _show_tokens(revoked, as_json)
+    _show_tokens(revoked, form)
 
 
-def _show_tokens(tokens: Sequence[TokenInfo], as_json: bool) -> None:
-    if as_json:
-        print_json(plain_list(tokens, TOKEN_INFO_FIELDS))
+def _show_tokens(tokens: Sequence[TokenInfo], form: Form) -> None:
+    if form:
+        print_records(plain_list(tokens, TOKEN_INFO_FIELDS), form)
         return
     from covey.cli.views import tables
 
@@ -305,17 +306,17 @@ def admin_group() -> None:
     examples=("covey admin list --data-dir /srv/covey", "covey coordinator admin list --json"),
     json_fields=("(a list)", *ADMIN_FIELDS),
 )
-@json_option
+@list_options
 @target_options
-def list_admins(as_json: bool, target: Target) -> None:
+def list_admins(form: Form, target: Target) -> None:
     """List admins and auditors. Also works while the coordinator is stopped.
 
     Whoever can read the coordinator's data directory is an admin, too: its folder `admin` holds an identity.
     """
     with connected(target) as connection:
         admins = connection.admins()
-    if as_json:
-        print_json(plain_list(admins, ADMIN_FIELDS))
+    if form:
+        print_records(plain_list(admins, ADMIN_FIELDS), form)
         return
     from covey.cli.views import tables
 

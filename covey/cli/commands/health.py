@@ -42,7 +42,7 @@ class _Daemon:
     json_fields=FIELDS,
 )
 @click.option("--data-dir", type=FOLDER, envvar="COVEY_HOME", required=True, help="A coordinator's or a node's.")
-@click.option("--service", default="", help="store (coordinator), session (node), peers (gossip) [default: any].")
+@click.option("--service", default="", help="store, session (node), peers (gossip) [default: any].")
 @click.option("--timeout", type=Duration(), default="5s", show_default=True, help="How long it may take to answer.")
 @json_option
 def health(data_dir: Path, service: str, timeout: float, as_json: bool) -> None:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from covey.cli.framework.command import Failure, Group, print_json, print_json_list
+from covey.cli.framework.command import Failure, Group, print_json
 from covey.cli.framework.connecting import connected
 from covey.cli.framework.fields import EVENT_FIELDS, NODE_FIELDS, plain, plain_list
 from covey.cli.framework.options import EXISTING_FILE, FOLDER, Address, json_option, log_options, target_options
 from covey.cli.framework.pages import DEFAULT_PAGE, note_more, page_options
+from covey.cli.framework.records import Form, list_options, print_records
 
 if TYPE_CHECKING:
     from covey.client.target import Target
@@ -261,15 +262,15 @@ def leave(data_dir: Path, as_json: bool) -> None:
 )
 @click.option("--after", default="", metavar="NODE", help="Only nodes whose names come after this one.")
 @page_options("nodes")
-@json_option
+@list_options
 @target_options
-def list_nodes(after: str, limit: int | None, whole: bool, as_json: bool, target: Target) -> None:
+def list_nodes(after: str, limit: int | None, whole: bool, form: Form, target: Target) -> None:
     """List a coordinator's nodes by name. Also works while it is stopped."""
     size = None if whole else limit or DEFAULT_PAGE
     with connected(target) as connection:
         nodes = connection.every_node(None if size is None else size + 1, after=after)
         page = islice(nodes, size)
-        last = _listed_as_json(page) if as_json else _listed(page)
+        last = _printed(page, form) if form else _listed(page)
         more = next(nodes, None) is not None
     if more:
         note_more(f"the first {size} nodes are shown", f"--after {last}")
@@ -292,16 +293,16 @@ def _listed(nodes: Iterator[Node]) -> str:
     return last
 
 
-def _listed_as_json(nodes: Iterator[Node]) -> str:
+def _printed(nodes: Iterator[Node], form: Form) -> str:
     last = ""
 
-    def fields() -> Iterator[object]:
+    def fields() -> Iterator[dict[str, Any]]:
         nonlocal last
         for node in nodes:
             last = node.node
             yield plain(node, NODE_FIELDS)
 
-    print_json_list(fields())
+    print_records(fields(), form)
     return last
 
 

@@ -10,8 +10,9 @@ import click
 from covey.cli.framework.command import Group, print_json
 from covey.cli.framework.connecting import connected
 from covey.cli.framework.fields import PROGRESS_FIELDS, ROUND_FIELDS, UPDATE_FIELDS, VERSION_FIELDS, plain, plain_list
-from covey.cli.framework.options import json_option, target_options
+from covey.cli.framework.options import target_options
 from covey.cli.framework.pages import DEFAULT_PAGE, note_more, page_options
+from covey.cli.framework.records import Form, list_options, print_records
 from covey.errors import NotFound
 
 if TYPE_CHECKING:
@@ -40,14 +41,14 @@ def round_group() -> None:
 @click.argument("run")
 @click.option("--after", type=click.IntRange(min=0), help="Only rounds after this number, the first ones of them.")
 @page_options("rounds")
-@json_option
+@list_options
 @target_options
-def list_rounds(run: str, after: int | None, limit: int | None, whole: bool, as_json: bool, target: Target) -> None:
+def list_rounds(run: str, after: int | None, limit: int | None, whole: bool, form: Form, target: Target) -> None:
     """List the newest rounds of RUN (its id, or its name: the newest run of that name)."""
     with connected(target) as connection:
         rounds, note = _page(connection, run, after, None if whole else limit or DEFAULT_PAGE)
-    if as_json:
-        print_json(plain_list(rounds, ROUND_FIELDS))
+    if form:
+        print_records(plain_list(rounds, ROUND_FIELDS), form)
     else:
         from covey.cli.views import tables
 
@@ -107,18 +108,21 @@ def _newest(connection: Connection, run: str) -> int:
 )
 @click.argument("run")
 @click.argument("number", metavar="[N]", type=RoundNumber(), default="newest")
-@json_option
+@list_options
 @target_options
-def show_round(run: str, number: int | None, as_json: bool, target: Target) -> None:
+def show_round(run: str, number: int | None, form: Form, target: Target) -> None:
     """Show round N of RUN (the newest, where none is named).
 
-    Who sent what, whether it was accepted, and why not; of an open round also who does what.
+    Who sent what, whether it was accepted, and why not; of an open round also who does what. With --csv: the updates.
     """
     with connected(target) as connection:
         detail = connection.round(run, number or _newest(connection, run))
-    if as_json:
+    updates = plain_list(detail.updates, UPDATE_FIELDS)
+    if form == "csv":
+        print_records(updates, form)
+        return
+    if form == "json":
         version = plain(detail.version, VERSION_FIELDS) if detail.version is not None else None
-        updates = plain_list(detail.updates, UPDATE_FIELDS)
         nodes = plain_list(detail.nodes, PROGRESS_FIELDS)
         beside = {"updates": updates, "version": version, "nodes": nodes, "capped": dict(detail.capped)}
         twice = {"bytes_resent_up": detail.bytes_resent_up, "bytes_resent_down": detail.bytes_resent_down}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from covey.cli.commands.run_checks import audit, bundle, debug, replay
+from covey.cli.commands.run_plot import plot
 from covey.cli.framework.command import Failure, Group, print_json
 from covey.cli.framework.connecting import connected
 from covey.cli.framework.fields import (
@@ -23,6 +24,7 @@ from covey.cli.framework.fields import (
 )
 from covey.cli.framework.options import EXISTING_FILE, FILE, VersionName, json_option, target_options
 from covey.cli.framework.pages import DEFAULT_PAGE, note_more, page_options
+from covey.cli.framework.records import Form, list_options, print_records
 
 if TYPE_CHECKING:
     from covey.client.connection import Connection
@@ -84,17 +86,17 @@ def _print_submitted(submitted: Run, as_json: bool) -> None:
 )
 @click.option("--before", default="", metavar="RUN", help="Only runs that were submitted before this one (its id).")
 @page_options("runs")
-@json_option
+@list_options
 @target_options
-def list_runs(before: str, limit: int | None, whole: bool, as_json: bool, target: Target) -> None:
+def list_runs(before: str, limit: int | None, whole: bool, form: Form, target: Target) -> None:
     """List runs, the newest first. Also works while the coordinator is stopped."""
     with connected(target) as connection:
         size = limit or DEFAULT_PAGE
         runs = list(connection.every_run(before=before)) if whole else connection.runs(size + 1, before=before)
     more = not whole and len(runs) > size
     runs = runs[:size] if more else runs
-    if as_json:
-        print_json(plain_list(runs, RUN_FIELDS))
+    if form:
+        print_records(plain_list(runs, RUN_FIELDS), form)
     else:
         from covey.cli.views import tables
 
@@ -200,17 +202,17 @@ def stop(run: str, as_json: bool, target: Target) -> None:
 )
 @click.argument("run")
 @page_options("rounds")
-@json_option
+@list_options
 @target_options
-def logs(run: str, limit: int | None, whole: bool, as_json: bool, target: Target) -> None:
+def logs(run: str, limit: int | None, whole: bool, form: Form, target: Target) -> None:
     """Show what happened to RUN, the newest last: its events, its newest rounds, and why nodes contributed nothing.
 
     Also works while the coordinator is stopped.
     """
     with connected(target) as connection:
         lines = connection.run_log(run, rounds=None if whole else limit or DEFAULT_PAGE)
-    if as_json:
-        print_json(plain_list(lines, LOG_FIELDS))
+    if form:
+        print_records(plain_list(lines, LOG_FIELDS), form)
         return
     from covey.cli.views import tables
 
@@ -275,5 +277,5 @@ def export(run: str, path: Path, version: Any, node: str, as_json: bool, target:
         click.echo(f"version {written.version}, {written.bytes} bytes, written to {path}")
 
 
-for command in (audit, bundle, replay, debug):
+for command in (audit, bundle, replay, debug, plot):
     run.add_command(command)

@@ -6,6 +6,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -106,9 +107,7 @@ def _rule(job: MixJob) -> _Rule:
         state = State[Vector](base)
         plain = NodeVectors(layout)
         return _Rule(plain, base, state, lambda came: weighted_mean(state, list(came.values()), algebra))
-    spec = parse_json(job.spec_json)
-    if not isinstance(spec, GossipSpec):
-        raise SpecError(f'mode: a run of mode "{spec.mode}" mixes no models')
+    spec = _read(job.spec_json)
     dynamics = Dynamics.of(spec.gossip, allow_path=job.allow_path)
     files = NodeVectors(layout, dynamics.travels, dynamics.keeps)
     state = files.state(job.base, job.kept)
@@ -128,6 +127,14 @@ def _rule(job: MixJob) -> _Rule:
         )
     change = TensorVector(map_float32(job.change, base.d)) if job.change is not None else algebra.combination([])
     return _Rule(files, base, state, lambda came: dynamics.train(state, change, job.scale, context))
+
+
+@lru_cache(maxsize=4)  # with small models, reading a specification takes longer than mixing
+def _read(spec_json: str) -> GossipSpec:
+    spec = parse_json(spec_json)
+    if not isinstance(spec, GossipSpec):
+        raise SpecError(f'mode: a run of mode "{spec.mode}" mixes no models')
+    return spec
 
 
 def learning_rate_at(spec: GossipSpec, step: int) -> float:

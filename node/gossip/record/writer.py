@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from sqlalchemy import Connection, Engine, delete, exc, insert, update
 from sqlalchemy.dialects.sqlite import insert as insert_once
 from typing_extensions import override
 
 from covey.artifact import Artifact, artifact_to_json
-from covey.errors import StoreError
+from covey.errors import Obstructed, StoreError, StoreUnavailable
 from covey.faults import reach
 from covey.gossip.ledger import Batch
 from covey.gossip.push_sum.events import Arrived
@@ -41,6 +43,8 @@ from covey.node.gossip.state import TABLE
 from covey.storage.sql.engine import store_error
 
 Save = Callable[[Connection], None]
+RETRY_S = 1.0
+"""After how long a write that this machine was in the way of is tried again."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,8 @@ class SqliteRecord(Record[Artifact]):
         on_failed: Told, on the event loop, when the record cannot be written; nothing is written from then on.
         diary: What it takes along with each publication.
         receipts: Likewise; and with each batch that comes, what its sender signed.
+        on_obstructed: Told, on the event loop, what is in the way of a write, each time that it was tried; None: it was
+            written after all.
     """
 
     def __init__(
@@ -82,12 +88,14 @@ class SqliteRecord(Record[Artifact]):
         on_failed: Callable[[StoreError], None],
         diary: Diary | None = None,
         receipts: Receipts | None = None,
+        on_obstructed: Callable[[StoreError | None], None] = lambda _: None,
     ) -> None:
         self._diary, self._receipts = diary or Diary(), receipts
         self._engine, self._durability, self._call = engine, durability, call
-        self._facts, self._on_failed = facts, on_failed
+        self._facts, self._on_failed, self._on_obstructed = facts, on_failed, on_obstructed
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._waiting = 0
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="gossip-record", daemon=True)
         self._thread.start()
 
@@ -182,6 +190,7 @@ class SqliteRecord(Record[Artifact]):
 
     def close(self) -> None:
         """Write what waits, and end the thread. Blocking."""
+        self._closing.set()
         self._queue.put(None)
         self._thread.join()
         self._engine.dispose()
@@ -197,10 +206,35 @@ class SqliteRecord(Record[Artifact]):
             with self._engine.connect() as connection:
                 sync_as(connection, self._durability)
                 for writes in self._batches():
-                    self._write(connection, writes)
+                    self._write_when_possible(connection, writes)
         except exc.DBAPIError as error:
-            failure = store_error(error)
+            failure = self._meaning(error)
             self._call(lambda: self._on_failed(failure))
+
+    def _meaning(self, error: exc.DBAPIError) -> StoreError:
+        return store_error(error, Path(self._engine.url.database or ""))
+
+    def _write_when_possible(self, connection: Connection, writes: list[_Write]) -> None:
+        """Write, as soon as this machine lets it: what is not written yet nobody was told of.
+
+        Raises:
+            exc.DBAPIError: The database refuses, or the record is being closed.
+        """
+        is_obstructed = False
+        while True:
+            try:
+                self._write(connection, writes)
+            except exc.DBAPIError as error:
+                obstacle = self._meaning(error)
+                if not isinstance(obstacle, Obstructed | StoreUnavailable) or self._closing.is_set():
+                    raise
+                is_obstructed = True
+                self._call(functools.partial(self._on_obstructed, obstacle))
+                self._closing.wait(RETRY_S)
+            else:
+                if is_obstructed:
+                    self._call(functools.partial(self._on_obstructed, None))
+                return
 
     def _batches(self) -> Iterator[list[_Write]]:
         """All that waits, each time something does, until the record is closed."""

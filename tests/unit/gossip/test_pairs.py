@@ -102,7 +102,11 @@ def run_evenly(swarm: VirtualSwarm) -> None:
     swarm.settle()
 
 
-@pytest.mark.parametrize("topology", [Random({"peers": 1}), Matching(), Ring(), Exponential(), Complete()], ids=repr)
+@pytest.mark.parametrize(
+    "topology",
+    [Random({"peers": 1}), Matching(), Ring(), Exponential(), Complete()],
+    ids=lambda topology: type(topology).__name__,
+)
 def test_all_come_to_the_mean_and_have_their_mass_again(topology: Topology) -> None:
     swarm = swarm_of(8, topology, 120)
     mean = np.mean(list(models_of(swarm).values()), axis=0)

@@ -1,14 +1,15 @@
 """A node's record: what is durable when, what a restart begins with, and records that cannot be used."""
 
 import asyncio
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import event, text, update
 
 from covey.artifact import Artifact, artifact_of
-from covey.errors import StoreError
+from covey.errors import DiskFull, StoreError
 from covey.gossip.ledger import Incarnation
 from covey.gossip.mass import ONE
 from covey.gossip.push_sum.events import Arrived, PeerEvicted
@@ -108,6 +109,55 @@ async def test_a_record_that_cannot_be_written_says_so_and_nothing_counts(tmp_pa
     await asyncio.sleep(0)
     assert written.order == []
     assert "no such table" in str(written.failures[0])
+
+
+async def test_a_write_for_which_there_is_no_room_is_made_when_there_is(tmp_path: Path) -> None:
+    written = Written(tmp_path)
+    met: list[StoreError | None] = []
+    raw: list[sqlite3.Connection] = []
+
+    @event.listens_for(written.engine, "connect")
+    def small(connection: sqlite3.Connection, _: object) -> None:
+        connection.execute("PRAGMA max_page_count = 1")  # which is raised to what there is
+        raw.append(connection)
+
+    written.engine.dispose()
+    call = asyncio.get_running_loop().call_soon_threadsafe
+    record = SqliteRecord(written.engine, "process", call, StepFacts, written.failures.append, on_obstructed=met.append)
+    noted = Arrived(B, 1, 7, 0, 0.0)
+    for number in range(50):
+        large = Arrived(Incarnation("b" * 4000), number, 7, 0, 0.0)
+        record.note(large, body("came"), written.says("note"))
+    async with asyncio.timeout(60):
+        while not met:  # noqa: ASYNC110 -- it is said from a thread
+            await asyncio.sleep(0.01)
+        assert isinstance(met[0], DiskFull)
+        assert written.order == []
+        raw[-1].execute("PRAGMA max_page_count = 100000")
+        record.note(noted, body("came"), written.says("last"))
+        while met[-1] is not None or "last" not in written.order:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert written.order == ["note"] * 50 + ["last"]
+    assert written.failures == []
+    record.close()
+    assert len(read_saved(written.engine).noted) == 51
+
+
+async def test_a_record_for_which_there_is_no_room_can_be_closed_all_the_same(tmp_path: Path) -> None:
+    written = Written(tmp_path)
+
+    @event.listens_for(written.engine, "connect")
+    def small(connection: sqlite3.Connection, _: object) -> None:
+        connection.execute("PRAGMA max_page_count = 1")
+
+    written.engine.dispose()
+    call = asyncio.get_running_loop().call_soon_threadsafe
+    record = SqliteRecord(written.engine, "process", call, StepFacts, written.failures.append)
+    record.note(Arrived(Incarnation("b" * 400_000), 1, 7, 0, 0.0), body("came"), written.says("note"))
+    await asyncio.to_thread(record.close)
+    await asyncio.sleep(0)
+    assert [type(failure) for failure in written.failures] == [DiskFull]
+    assert written.order == []
 
 
 def test_a_record_of_another_form_is_refused_in_words(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ NAME = re.compile(r"[a-z][a-z0-9_]*")
 @click.option("--name", help="Of the task, as a Python module [default: the folder's name].")
 def init(folder: Path, name: str | None) -> None:
     """Write a task to start from into FOLDER: a package, made-up data, a run specification, a test."""
-    from covey.cli.commands.init_files import files_of
+    from covey.cli.commands.own_task.init_files import files_of
 
     module = (name or folder.absolute().name).replace("-", "_").lower()
     if not NAME.fullmatch(module) or keyword.iskeyword(module):

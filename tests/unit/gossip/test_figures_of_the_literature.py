@@ -1,0 +1,158 @@
+"""What is known of push-sum and of topologies, held against this code: contraction, drift, mass on its way, the ball.
+
+`docs/gossip.md` has the table. Models are the unit vectors, so a node's model after some steps is its row of the
+product of the mixing matrices: what theory says of those is seen in what the machines and executors did.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from covey.gossip.mass import ONE
+from covey.gossip.mixing import Uniform
+from covey.gossip.planning import Planner
+from covey.gossip.push_sum import events as ev
+from covey.gossip.push_sum.machine import PushSumPolicy
+from covey.gossip.topologies.contract import Topology
+from covey.gossip.topologies.given import Given
+from covey.gossip.topologies.regular import Exponential, Ring
+from covey.testing.swarm_ports import Message, no_training
+from covey.testing.swarms import VirtualSwarm, uneven
+
+Training = Callable[[str, int, Any, float], Any]
+
+
+def swarm_of(
+    models: Any, topology: Topology, steps: int, *, training: Training = no_training, **policy: Any
+) -> VirtualSwarm:
+    """A swarm whose i-th node begins with row i."""
+    names = {f"node-{i:02}": row.copy() for i, row in enumerate(models)}
+    return VirtualSwarm(names, Planner(topology, Uniform(), 7), PushSumPolicy(steps, **policy), training)
+
+
+def mixed(topology: Topology, n: int, steps: int) -> Any:
+    """The product of the mixing matrices of so many steps, as the nodes made it: float64 [n, n]."""
+    swarm = swarm_of(np.eye(n), topology, steps)
+    swarm.begin()
+    swarm.run()
+    assert all(node.finished == "completed" for node in swarm.nodes.values())
+    return np.stack([node.z * (node.ledger.live / ONE) for node in swarm.nodes.values()])
+
+
+def contraction(product: Any) -> float:
+    """What is left of a disagreement, at most: the second largest singular value."""
+    n = len(product)
+    return float(np.linalg.svd(product - np.ones((n, n)) / n, compute_uv=False)[0])
+
+
+@pytest.mark.parametrize(
+    ("n", "left"), [(4, 0), (8, 0), (16, 0), (32, 0), (5, 0.20), (6, 0.22), (7, 0.125), (12, 0.21)]
+)
+def test_what_log2_n_steps_of_one_peer_leave(n: int, left: float) -> None:
+    assert contraction(mixed(Exponential(), n, (n - 1).bit_length())) == pytest.approx(left, abs=0.005)
+
+
+@pytest.mark.parametrize("n", [8, 16, 32])
+def test_fixed_graphs_contract_as_fast_as_theory_says(n: int) -> None:
+    digits = (n - 1).bit_length()
+    edges = [(f"node-{i:02}", f"node-{(i + 2**k) % n:02}") for i in range(n) for k in range(digits)]
+    assert contraction(mixed(Given({"edges": edges}), n, 1)) == pytest.approx(1 - 2 / (1 + digits))
+    assert contraction(mixed(Ring({"directions": 1}), n, 1)) == pytest.approx(math.cos(math.pi / n))
+    assert contraction(mixed(Ring(), n, 1)) == pytest.approx((1 + 2 * math.cos(2 * math.pi / n)) / 3)
+
+
+@pytest.mark.parametrize(("steps", "error"), [(20, 1e-3), (50, 1e-9)])
+def test_where_degrees_differ_the_weight_is_what_makes_the_mean_right(steps: int, error: float) -> None:
+    models = np.random.default_rng(3).standard_normal((8, 3))
+    hub = [(f"node-{a:02}", f"node-{b:02}") for a in range(8) for b in ((a + 1) % 8, (a * a + 3) % 8, 0) if a != b]
+    swarm = swarm_of(models, Given({"edges": hub}), steps)
+    swarm.begin()
+    swarm.run()
+    assert swarm.audit().live == 8 * ONE
+    weights = np.array([[node.ledger.live / ONE] for node in swarm.nodes.values()])
+    z = np.stack([node.z for node in swarm.nodes.values()])
+    assert np.abs(z - models.mean(0)).max() < error
+    assert np.abs((weights * z).mean(0) - models.mean(0)).max() < 1e-12
+    assert np.abs(weights * z - models.mean(0)).max() > 0.2  # undivided, as a system without weights would have it
+
+
+def test_in_float32_a_thousand_steps_over_a_lossy_network_do_not_move_the_sum() -> None:
+    rng, steps = np.random.default_rng(4), 1000
+    models = rng.standard_normal((4, 3)).astype(np.float32)
+    pulls = rng.standard_normal((steps, 3)).astype(np.float32) * np.float32(0.1)
+
+    def pull_apart(node: str, step: int, z: Any, scale: float) -> Any:
+        """Half of the nodes one way, half of them the other: in the sum it is nothing."""
+        return z + np.float32(scale) * pulls[step] * (1 if int(node[-1]) % 2 else -1)
+
+    swarm = swarm_of(models, Exponential(), steps, training=pull_apart)
+    swarm.begin()
+    lossy = random.Random(5)
+    while not all(node.finished for node in swarm.nodes.values()):
+        for _ in range(len(swarm.messages)):
+            index = lossy.randrange(len(swarm.messages))
+            if lossy.random() < 0.2:
+                swarm.messages.pop(index)
+            else:
+                swarm.deliver(index)
+        for node in swarm.up:
+            node.finish_work()
+        if lossy.random() < 0.2:
+            for node in swarm.up:
+                node.heartbeat()
+    swarm.settle()
+    assert swarm.audit().is_exact
+    assert swarm.audit().live == 4 * ONE
+    assert uneven({node.me.node: node.z for node in swarm.nodes.values()}) > 1e-3  # they did move
+    assert np.abs(swarm.sum_of_models() - models.astype(np.float64).sum(0)).max() < 1e-5 * np.abs(models).sum()
+
+
+@pytest.mark.parametrize("late", [1, 3])
+def test_batches_that_are_late_by_so_many_steps_hold_as_much_of_the_mass(late: int) -> None:
+    n = 8
+    swarm = swarm_of(np.eye(n), Exponential(), 10_000, overlap=late, max_in_flight=late + 1)
+    swarm.begin()
+    under_way: list[tuple[int, Message]] = []
+    live = []
+    for tick in range(60):
+        for node in swarm.up:
+            while node.machine.step <= tick and node.is_busy:
+                node.finish_work()
+                under_way += [(tick, message) for message in swarm.messages if isinstance(message.event, ev.Arrived)]
+                swarm.messages = [message for message in swarm.messages if not isinstance(message.event, ev.Arrived)]
+                while swarm.messages:
+                    swarm.deliver()
+        due = [message for sent, message in under_way if tick - sent >= late - 1]
+        under_way = [(sent, message) for sent, message in under_way if tick - sent < late - 1]
+        live.append(sum(node.machine.exchange.kept for node in swarm.up) / ONE)
+        swarm.messages += due
+        while swarm.messages:
+            swarm.deliver()
+    assert swarm.audit().is_exact
+    assert np.mean(live[30:]) == pytest.approx(n / (1 + late / 2), rel=0.02)
+
+
+def test_steps_of_bounded_length_keep_the_nodes_in_a_ball() -> None:
+    n, length, d = 8, 0.1, 16
+    beta = (1 + 2 * math.cos(2 * math.pi / n)) / 3
+    bound = math.sqrt(n) * length * beta / (1 - beta)
+    ways = np.random.default_rng(6).standard_normal((n, d))
+
+    def away(node: str, step: int, z: Any, scale: float) -> Any:
+        """Each node always in its own direction: what makes them differ most."""
+        way = ways[int(node[-2:])]
+        return z + scale * length * way / np.linalg.norm(way)
+
+    for steps in (5, 40):
+        swarm = swarm_of(np.zeros((n, d)), Ring(), steps, training=away)
+        swarm.begin()
+        swarm.run()
+        models = np.stack([node.z for node in swarm.nodes.values()])
+        radius = np.linalg.norm(models - models.mean(0))
+        assert bound / 30 < radius <= bound
