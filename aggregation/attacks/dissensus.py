@@ -13,7 +13,7 @@ from covey.vectors import FunctionVector, Vector
 class Dissensus(Attack):
     """Pushes a peer away from its neighbours: x_i - epsilon sum_j (x_j - x_i) / f, another vector for each receiver i.
 
-    He, Karimireddy, Jaggi, "Byzantine-Robust Decentralized Learning via ClippedGossip" (arXiv 2202.01545), section 5:
+    He, Karimireddy, Jaggi, "Byzantine-Robust Decentralized Learning via ClippedGossip" (arXiv 2202.01545):
     x_i - epsilon sum_(j good) W_ij (x_j - x_i) / sum_(j adversary) W_ij. Here all weights are alike, and the good
     neighbours of i are those that the adversary knows: whose models it was sent itself. Where it does not know the
     receiver's model (and in a run through a coordinator), its own takes that place.

@@ -178,7 +178,10 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         target = files.path(receiver.digest) if receiver is not None else None
         paths = [files.path(model.digest) for model in known]
         forgery = attack.forgery(course.spec.seed, course.place, paths, target)
-        job = replace(self._job(None, State(own)), step=step, out_kept=None, forgery=forgery)
+
+        def job() -> MixJob:
+            return replace(self._job(None, State(own)), step=step, forgery=forgery)
+
         log.warning("DRILL: what is sent is an attack", attack=attack.name, step=step)
         self._spawn(self._make("forge", job, State(own), lambda state: then(state.model)))
 
