@@ -123,21 +123,21 @@ class AdversaryPost(Post[B]):
             factor = int(str(self._attack.factor))
             self._inner.send(replace(batch, units=factor * batch.units, given=factor * batch.given), step, body)
             return
-        number, made = self._made.get(batch.peer, (0, None))
+        number, forged = self._made.get(batch.peer, (0, None))
         if number == batch.sequence:
-            if made is not None:
-                self._inner.send(batch, step, made)
+            if forged is not None:
+                self._inner.send(batch, step, forged)
             return
-        if made is not None:
-            self._forger.release(made)
+        if forged is not None:
+            self._forger.release(forged)
         self._made[batch.peer] = (batch.sequence, None)
         known = [model for peer, model in sorted(self._known.items()) if peer.node not in self._partners]
         held = [self._forger.hold(model) for model in (body, *known)]
 
-        def send(forged: B) -> None:
+        def send(attacked: B) -> None:
             for model in held:
                 self._forger.release(model)
-            self._made[batch.peer] = (batch.sequence, forged)
-            self._inner.send(batch, step, forged)
+            self._made[batch.peer] = (batch.sequence, attacked)
+            self._inner.send(batch, step, attacked)
 
         self._forger.forge(self._attack, step, body, known, self._known.get(batch.peer), send)
