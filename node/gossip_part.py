@@ -13,6 +13,7 @@ import structlog
 from covey.errors import SpecError, StoreError
 from covey.gossip.ledger import Incarnation
 from covey.gossip.protocols.dynamics import Dynamics
+from covey.gossip.protocols.encoding import is_encoded
 from covey.gossip.protocols.runs import planner_of
 from covey.layout import FLOAT32_BYTES, Layout
 from covey.node.gossip.actor import GossipActor, Surroundings
@@ -173,6 +174,9 @@ class GossipPart:
         sites = {member.name: member.site for member in self._roster.members.values() if member.site}
         planner = planner_of(spec, sites, allow_path=terms.node.allows_paths(spec))
         drill = terms.node.drill
+        attack = PeerAttack(drill.attack, drill.options, course.nodes) if drill is not None else None
+        if attack is not None:
+            attack.require_plain(spec)
         return Surroundings(
             terms.node,
             files,
@@ -184,7 +188,7 @@ class GossipPart:
             home.folder,
             receipts,
             terms.durability,
-            PeerAttack(drill.attack, drill.options, course.nodes) if drill is not None else None,
+            attack,
         )
 
     def _sizes(self, home: Residence) -> tuple[int, int]:
@@ -198,6 +202,7 @@ class GossipPart:
 
     def _settings(self, home: Residence, receipts: Receipts) -> PeerSettings:
         facts, terms = home.facts, self._terms
+        body_bytes, _ = self._sizes(home)  # also where bodies are encoded: a node that leaves sends its model as it is
         digest = hashlib.sha256(facts.spec.encode()).hexdigest()
         part = Part(facts.me, facts.name, digest, facts.minted, joins_with(terms.spec))
         return PeerSettings(
@@ -205,7 +210,7 @@ class GossipPart:
             self._identity,
             self._roster,
             home.folder.parent,
-            self._sizes(home)[0],
+            range(1 if is_encoded(terms.spec) else body_bytes, body_bytes + 1),
             receipts,
             terms.listen,
             _known(facts.peers, home),

@@ -16,7 +16,9 @@ from typing_extensions import override
 
 from covey.errors import SpecError
 from covey.gossip.ledger import Batch, Incarnation
+from covey.gossip.protocols.encoding import is_encoded
 from covey.node.gossip.ports import Post, Said
+from covey.spec import GossipSpec
 from covey.worker.jobs.mixtures import Forgery
 from covey.worker.jobs.training import AttackOrder
 
@@ -52,6 +54,11 @@ class PeerAttack:
             is_known = set(self.options) <= {"factor"}
             if not is_known or not isinstance(self.factor, int) or self.factor < DEFAULT_FACTOR:
                 raise SpecError(f"--attack {LYING_MASS} has one option: factor, a whole number from {DEFAULT_FACTOR}")
+
+    def require_plain(self, spec: GossipSpec) -> None:
+        """Refuse a run whose bodies are not models. Raises SpecError."""
+        if is_encoded(spec) and self.name != LYING_MASS:
+            raise SpecError(f"--attack {self.name}: it is on models as they are; leave out [exchange] codec")
 
     @property
     def factor(self) -> JsonValue:
@@ -132,7 +139,8 @@ class AdversaryPost(Post[B]):
             self._forger.release(forged)
         self._made[batch.peer] = (batch.sequence, None)
         known = [model for peer, model in sorted(self._known.items()) if peer.node not in self._partners]
-        held = [self._forger.hold(model) for model in (body, *known)]
+        receiver = self._known.get(batch.peer)
+        held = [self._forger.hold(model) for model in (body, *known, receiver) if model is not None]
 
         def send(attacked: B) -> None:
             for model in held:
@@ -140,4 +148,4 @@ class AdversaryPost(Post[B]):
             self._made[batch.peer] = (batch.sequence, attacked)
             self._inner.send(batch, step, attacked)
 
-        self._forger.forge(self._attack, step, body, known, self._known.get(batch.peer), send)
+        self._forger.forge(self._attack, step, body, known, receiver, send)

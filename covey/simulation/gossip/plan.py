@@ -79,7 +79,7 @@ class GossipPlan:
         if len(self.adversaries) >= self.nodes:
             raise SpecError("--attack: at least one node must be honest")
         for attack in self.attacks:
-            PeerAttack(attack.name, attack.options)
+            PeerAttack(attack.name, attack.options).require_plain(self.spec)
         if not 0 <= self.network.loss < 1:
             raise SpecError(f"--loss {self.network.loss:g}: a chance of 0 or more, and below 1")
         if self.network.delay < 0:

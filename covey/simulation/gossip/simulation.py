@@ -14,6 +14,7 @@ from pathlib import Path
 from covey.gossip.audit import audit
 from covey.gossip.ledger import Incarnation, Ledger
 from covey.gossip.mass import ONE, weight
+from covey.gossip.protocols.encoding import is_encoded, training_spec
 from covey.gossip.protocols.runs import planner_of, policy_of, require_possible
 from covey.gossip.push_sum.machine import PushSum
 from covey.gossip.receipts import Overdraft, Receipt, overdrafts
@@ -74,6 +75,7 @@ class GossipSimulation:
 
     def __init__(self, plan: GossipPlan, folder: Path) -> None:
         self._plan, self._folder, self._spec_json = plan, folder, plan.spec.to_json()
+        self._training_json = training_spec(plan.spec).to_json()
         count = plan.processes or len(os.sched_getaffinity(0))
         self._pool = Pool(
             [LoggedSupervisor(folder / WORKERS / str(k), folder / LOG, device=plan.device) for k in range(count)]
@@ -128,6 +130,8 @@ class GossipSimulation:
             ModelFolder(self._folder / CHANGES),
             self._layout,
             self._spec_json,
+            is_encoded(plan.spec),
+            self._places,
             self._network.send,
             self._train_job,
             self._ended,
@@ -152,7 +156,7 @@ class GossipSimulation:
         self._fates.look(self._peers[Incarnation(node)])
         return TrainJob(
             run=RUN,
-            spec_json=self._spec_json,
+            spec_json=self._training_json,
             layout=self._layout,
             round=step + 1,
             roster_index=self._places[node],
