@@ -17,6 +17,7 @@ from covey.gossip.mass import ONE, weight
 from covey.gossip.protocols.encoding import is_encoded, training_spec
 from covey.gossip.protocols.runs import planner_of, policy_of, require_possible
 from covey.gossip.push_sum.machine import PushSum
+from covey.gossip.push_sum.weighing import Weighs
 from covey.gossip.receipts import Overdraft, Receipt, overdrafts
 from covey.metrics import counted, ratios
 from covey.node.gossip.adversary import PeerAttack
@@ -182,13 +183,18 @@ class GossipSimulation:
         if peer.reason == "left":
             self._fates.left(peer)
 
+    @property
+    def _weighs(self) -> Weighs:
+        return next(iter(self._peers.values())).executor.machine.policy.weighs
+
     # -- the outcome ------------------------------------------------------------------------------------------------
 
     async def _outcome(self, began: float) -> GossipOutcome:
         honest = {me: peer for me, peer in self._peers.items() if me.node not in self._plan.adversaries}
         present = {me: peer for me, peer in honest.items() if peer.reason not in ("died", "left")}
         accounts = {me: peer.ledger for me, peer in self._peers.items() if peer.reason != "died"}
-        mass = replace(audit(accounts, dict.fromkeys(self._fates.gone, ONE)), named=self._named(accounts))
+        mass = audit(accounts, dict.fromkeys(self._fates.gone, ONE), self._weighs)
+        mass = replace(mass, named=self._named(accounts))
         mean = await self._mean(present)
         path = self._folder / MEAN
         distances = {me: (await self._distance(peer, path)) for me, peer in present.items()}
