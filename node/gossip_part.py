@@ -102,7 +102,14 @@ class GossipPart:
         """
         terms, members = self._terms, self._roster.members
         home = await asyncio.to_thread(
-            reside, terms.node.data_dir, terms.spec, self._identity.name, members, run=terms.run, rejoins=terms.rejoins
+            reside,
+            terms.node.data_dir,
+            terms.spec,
+            self._identity.name,
+            members,
+            run=terms.run,
+            rejoins=terms.rejoins,
+            allow_path=terms.node.allows_paths(terms.spec),
         )
         try:
             return await self._take_part(home, stop, notices)
@@ -196,7 +203,8 @@ class GossipPart:
     def _settings(self, home: Residence, receipts: Receipts) -> PeerSettings:
         facts, terms = home.facts, self._terms
         digest = hashlib.sha256(facts.spec.encode()).hexdigest()
-        part = Part(facts.me, facts.name, digest, facts.minted, joins_with(terms.spec))
+        begins = joins_with(terms.spec, allow_path=terms.node.allows_paths(terms.spec))
+        part = Part(facts.me, facts.name, digest, facts.minted, begins)
         return PeerSettings(
             part,
             self._identity,
