@@ -100,9 +100,8 @@ class PushSum:
 
     def unacknowledged(self) -> list[Send]:
         """The batches that are to be sent again, to peers that are there."""
-        published = (
-            self.exchange.published if self.phase != "over" else {}
-        )  # evicted while it published: nothing is there
+        # Who is evicted while it publishes has no body to send.
+        published = self.exchange.published if self.phase != "over" else {}
         trusted = [peer for peer in published if self.exchange.peers[peer].is_trusted]
         return [self.exchange.send(peer) for peer in trusted if not self._is_being_published(peer)]
 
