@@ -13,6 +13,7 @@ import structlog
 from covey.errors import SpecError, StoreError
 from covey.gossip.ledger import Incarnation
 from covey.gossip.protocols.dynamics import Dynamics
+from covey.gossip.protocols.encoding import is_encoded
 from covey.gossip.protocols.runs import planner_of
 from covey.layout import FLOAT32_BYTES, Layout
 from covey.node.gossip.actor import GossipActor, Surroundings
@@ -102,14 +103,7 @@ class GossipPart:
         """
         terms, members = self._terms, self._roster.members
         home = await asyncio.to_thread(
-            reside,
-            terms.node.data_dir,
-            terms.spec,
-            self._identity.name,
-            members,
-            run=terms.run,
-            rejoins=terms.rejoins,
-            allow_path=terms.node.allows_paths(terms.spec),
+            reside, terms.node.data_dir, terms.spec, self._identity.name, members, run=terms.run, rejoins=terms.rejoins
         )
         try:
             return await self._take_part(home, stop, notices)
@@ -202,15 +196,15 @@ class GossipPart:
 
     def _settings(self, home: Residence, receipts: Receipts) -> PeerSettings:
         facts, terms = home.facts, self._terms
+        body_bytes, _ = self._sizes(home)  # also where bodies are encoded: a node that leaves sends its model as it is
         digest = hashlib.sha256(facts.spec.encode()).hexdigest()
-        begins = joins_with(terms.spec, allow_path=terms.node.allows_paths(terms.spec))
-        part = Part(facts.me, facts.name, digest, facts.minted, begins)
+        part = Part(facts.me, facts.name, digest, facts.minted, joins_with(terms.spec))
         return PeerSettings(
             part,
             self._identity,
             self._roster,
             home.folder.parent,
-            self._sizes(home)[0],
+            range(1 if is_encoded(terms.spec) else body_bytes, body_bytes + 1),
             receipts,
             terms.listen,
             _known(facts.peers, home),

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from covey.errors import Conflict, NotFound, SpecError
 from covey.gossip.ledger import Incarnation
 from covey.gossip.mass import ONE
-from covey.gossip.protocols.runs import policy_of
+from covey.gossip.protocols.runs import protocol_of
 from covey.node.gossip.record.database import FILE, create_record, open_record
 from covey.node.gossip.record.reader import RunFacts, read_facts, write_facts
 from covey.spec import GossipSpec
@@ -67,14 +67,7 @@ def newest(data_dir: Path, run: str | None) -> Path:
 
 
 def reside(
-    data_dir: Path,
-    spec: GossipSpec,
-    node: str,
-    peers: Iterable[str],
-    *,
-    run: str = "",
-    rejoins: bool,
-    allow_path: bool = False,
+    data_dir: Path, spec: GossipSpec, node: str, peers: Iterable[str], *, run: str = "", rejoins: bool
 ) -> Residence:
     """Open the record of this node's part in a run; a new one where there is none.
 
@@ -85,7 +78,6 @@ def reside(
         peers: All nodes of the run, this one included.
         run: What the run is called here; empty: as its specification says.
         rejoins: Whether an incarnation that is over for good is followed by a new one.
-        allow_path: Whether plug-ins may be named by import path.
 
     Raises:
         Conflict: The record is of another specification, or its incarnation is over.
@@ -108,19 +100,16 @@ def reside(
     founders = tuple(map(Incarnation, sorted(peers)))
     me = Incarnation(node, number)
     others = tuple(peer for peer in founders if peer.node != node)
-    minted = ONE if number == 1 else joins_with(spec, allow_path=allow_path)
+    minted = ONE if number == 1 else joins_with(spec)
     facts = RunFacts(name, spec.to_json(), me, tuple(sorted((*others, me))), minted)
     create_record(folder / str(number), lambda engine: write_facts(engine, facts))
     return _opened(folder / str(number))
 
 
-def joins_with(spec: GossipSpec, *, allow_path: bool = False) -> int:
-    """The units that a node begins with whose earlier incarnation was evicted.
-
-    Where the receiver weighs, nobody gives mass away: there every incarnation begins with some, to count its batches.
-    """
-    weighs = policy_of(spec.gossip, spec.gossip.min_nodes, allow_path=allow_path).weighs
-    return ONE if spec.gossip.join == "mint" or weighs == "receiver" else 0
+def joins_with(spec: GossipSpec) -> int:
+    """The units that a node begins with whose earlier incarnation was evicted; where the receiver weighs, as all do."""
+    protocol = protocol_of(spec.gossip, allow_path=True)  # the operator was asked before
+    return ONE if spec.gossip.join == "mint" or protocol.weighs == "receiver" else 0
 
 
 def _opened(folder: Path) -> Residence:
