@@ -159,6 +159,18 @@ class DownloadAsk:
     digest: str
     with_table: bool = False
     """Whether the file was announced without its chunk digests, so that the grant has to bring them."""
+    takes_peers: bool = False
+    """Whether other nodes that have the file may be named instead of a grant."""
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """What became of a model: whether others can have it from this node, and who gave wrong bytes of it."""
+
+    run: str
+    digest: str
+    is_lent: bool
+    liars: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -227,7 +239,7 @@ class GossipSaid:
     signature: bytes
 
 
-NodeMessage = Hello | DownloadAsk | UpdateOffer | Decline | Progress | Evaluation | GossipSaid
+NodeMessage = Hello | DownloadAsk | UpdateOffer | Decline | Progress | Evaluation | GossipSaid | ModelReport
 
 # -- from the coordinator -------------------------------------------------------------------------------------------
 
@@ -348,6 +360,16 @@ class GossipNotice:
     certificate: bytes
 
 
+@dataclass(frozen=True)
+class ModelElsewhere:
+    """Instead of a grant: who has a file, and what shows them, signed, that this node may have it."""
+
+    digest: str
+    holders: tuple[GossipMember, ...]
+    statement: bytes
+    signature: bytes
+
+
 CoordinatorMessage = (
     Welcome
     | Assignment
@@ -360,4 +382,5 @@ CoordinatorMessage = (
     | GossipOrder
     | GossipReceipt
     | GossipNotice
+    | ModelElsewhere
 )

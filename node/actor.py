@@ -57,7 +57,7 @@ class NodeActor:
             case msg.Cancel():
                 log.info("the coordinator cancels", run=message.run, round=message.round, reason=message.reason)
                 self._handle(ev.Cancelled(message.run, message.round))
-            case msg.DownloadGrant() | msg.UploadGrant() | msg.Receipt() | msg.Refusal():
+            case msg.DownloadGrant() | msg.ModelElsewhere() | msg.UploadGrant() | msg.Receipt() | msg.Refusal():
                 self._handle(ev.Answered(message))
             case msg.Welcome():
                 self._services.metrics.connected.set(1)

@@ -24,6 +24,7 @@ from covey.node.membership.renewal import renew_when_due
 from covey.node.operator.config import IDENTITY_FOLDER, NodeConfig
 from covey.node.operator.health import listening
 from covey.node.operator.metrics import NodeMetrics
+from covey.node.peers.models.exchange import ModelExchange
 from covey.node.services import NodeServices
 from covey.signals import told_by_signals
 from covey.storage.files.artifacts import ArtifactFiles
@@ -110,8 +111,10 @@ class NodeDaemon:
         )
         recorder = assignments_log(config.data_dir / EVENTS)
         ports = self._link, self._bulk, self._files, self._worker, self._store
-        self._gossip = GossipRuns(config, identity, self._link)
-        self._actor = NodeActor(NodeServices(config, identity, *ports, metrics, recorder=recorder))
+        self._models = ModelExchange(identity, self._files, config.peers.listen)
+        self._gossip = GossipRuns(config, identity, self._link, self._models.yield_port)
+        services = NodeServices(config, identity, *ports, metrics, recorder=recorder, models=self._models)
+        self._actor = NodeActor(services)
 
     @property
     def connected(self) -> bool:
@@ -159,6 +162,7 @@ class NodeDaemon:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, self._actor.stop(), self._gossip.stop(), return_exceptions=True)
+        await self._models.close()
         await self._link.close()
         await self._bulk.close()
         await self._worker.stop()

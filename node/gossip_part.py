@@ -13,6 +13,7 @@ import structlog
 from covey.errors import SpecError, StoreError
 from covey.gossip.ledger import Incarnation
 from covey.gossip.protocols.dynamics import Dynamics
+from covey.gossip.protocols.encoding import is_encoded
 from covey.gossip.protocols.runs import planner_of
 from covey.layout import FLOAT32_BYTES, Layout
 from covey.node.gossip.actor import GossipActor, Surroundings
@@ -195,6 +196,7 @@ class GossipPart:
 
     def _settings(self, home: Residence, receipts: Receipts) -> PeerSettings:
         facts, terms = home.facts, self._terms
+        body_bytes, _ = self._sizes(home)  # also where bodies are encoded: a node that leaves sends its model as it is
         digest = hashlib.sha256(facts.spec.encode()).hexdigest()
         part = Part(facts.me, facts.name, digest, facts.minted, joins_with(terms.spec))
         return PeerSettings(
@@ -202,7 +204,7 @@ class GossipPart:
             self._identity,
             self._roster,
             home.folder.parent,
-            self._sizes(home)[0],
+            range(1 if is_encoded(terms.spec) else body_bytes, body_bytes + 1),
             receipts,
             terms.listen,
             _known(facts.peers, home),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -94,10 +95,13 @@ class GossipRuns:
         config: The node's settings.
         identity: Its keys and certificate.
         link: To the coordinator.
+        before: Awaited before a run's listener for peers is opened.
     """
 
-    def __init__(self, config: NodeConfig, identity: Identity, link: Link) -> None:
-        self._config, self._identity, self._link = config, identity, link
+    def __init__(
+        self, config: NodeConfig, identity: Identity, link: Link, before: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._config, self._identity, self._link, self._before = config, identity, link, before
         self._runs: dict[str, Handed] = {}
         self._worker = worker_of(config, identity.name, config.data_dir / "gossip" / WORKER)
         self._changed = asyncio.Event()
@@ -261,6 +265,7 @@ class GossipRuns:
         part = run.part = GossipPart(terms, self._identity, run.roster, self._worker)
         try:
             await self._remember(run)
+            await self._before()
             how = await part.run(run.stop, tuple(run.notices.values()))
             log.info("this node's part has ended", run=order.run, how=how)
         except CoveyError as error:

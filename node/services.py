@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing_extensions import override
 
 from covey.driver.driver import Recorder
+from covey.node.models.ports import PeerModels
 from covey.node.operator.config import NodeConfig
 from covey.node.operator.metrics import NodeMetrics
 from covey.node.ports import Bulk, Clock, Files, Link, Store, Worker
@@ -42,3 +43,5 @@ class NodeServices:
     clock: Clock = field(default_factory=SystemClock)
     recorder: Recorder | None = None
     """Records the events of the machine of assignments; None: nothing does."""
+    models: PeerModels | None = None
+    """Models from other nodes, and for them; None: from the coordinator only."""

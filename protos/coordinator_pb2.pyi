@@ -47,7 +47,7 @@ class EnrolReply(_message.Message):
     def __init__(self, name: _Optional[str] = ..., role: _Optional[str] = ..., certificate: _Optional[bytes] = ..., authority: _Optional[bytes] = ..., federation: _Optional[str] = ..., coordinator_key: _Optional[bytes] = ...) -> None: ...
 
 class NodeMessage(_message.Message):
-    __slots__ = ("hello", "heartbeat", "download", "offer", "decline", "progress", "evaluation", "gossip")
+    __slots__ = ("hello", "heartbeat", "download", "offer", "decline", "progress", "evaluation", "gossip", "model")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     DOWNLOAD_FIELD_NUMBER: _ClassVar[int]
@@ -56,6 +56,7 @@ class NodeMessage(_message.Message):
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     EVALUATION_FIELD_NUMBER: _ClassVar[int]
     GOSSIP_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     heartbeat: Heartbeat
     download: DownloadAsk
@@ -64,10 +65,11 @@ class NodeMessage(_message.Message):
     progress: Progress
     evaluation: Evaluation
     gossip: GossipSaid
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., download: _Optional[_Union[DownloadAsk, _Mapping]] = ..., offer: _Optional[_Union[UpdateOffer, _Mapping]] = ..., decline: _Optional[_Union[Decline, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., gossip: _Optional[_Union[GossipSaid, _Mapping]] = ...) -> None: ...
+    model: ModelReport
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., download: _Optional[_Union[DownloadAsk, _Mapping]] = ..., offer: _Optional[_Union[UpdateOffer, _Mapping]] = ..., decline: _Optional[_Union[Decline, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., gossip: _Optional[_Union[GossipSaid, _Mapping]] = ..., model: _Optional[_Union[ModelReport, _Mapping]] = ...) -> None: ...
 
 class CoordinatorMessage(_message.Message):
-    __slots__ = ("welcome", "heartbeat", "assignment", "download", "upload", "receipt", "refusal", "cancel", "goodbye", "gossip", "gossip_receipt", "gossip_notice")
+    __slots__ = ("welcome", "heartbeat", "assignment", "download", "upload", "receipt", "refusal", "cancel", "goodbye", "gossip", "gossip_receipt", "gossip_notice", "elsewhere")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
@@ -80,6 +82,7 @@ class CoordinatorMessage(_message.Message):
     GOSSIP_FIELD_NUMBER: _ClassVar[int]
     GOSSIP_RECEIPT_FIELD_NUMBER: _ClassVar[int]
     GOSSIP_NOTICE_FIELD_NUMBER: _ClassVar[int]
+    ELSEWHERE_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     heartbeat: Heartbeat
     assignment: Assignment
@@ -92,7 +95,8 @@ class CoordinatorMessage(_message.Message):
     gossip: GossipOrder
     gossip_receipt: GossipReceipt
     gossip_notice: GossipNotice
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., download: _Optional[_Union[DownloadGrant, _Mapping]] = ..., upload: _Optional[_Union[UploadGrant, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., gossip: _Optional[_Union[GossipOrder, _Mapping]] = ..., gossip_receipt: _Optional[_Union[GossipReceipt, _Mapping]] = ..., gossip_notice: _Optional[_Union[GossipNotice, _Mapping]] = ...) -> None: ...
+    elsewhere: ModelElsewhere
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., download: _Optional[_Union[DownloadGrant, _Mapping]] = ..., upload: _Optional[_Union[UploadGrant, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., gossip: _Optional[_Union[GossipOrder, _Mapping]] = ..., gossip_receipt: _Optional[_Union[GossipReceipt, _Mapping]] = ..., gossip_notice: _Optional[_Union[GossipNotice, _Mapping]] = ..., elsewhere: _Optional[_Union[ModelElsewhere, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("version", "tasks", "device", "drill", "wire", "peer_address")
@@ -223,12 +227,38 @@ class WantedPart(_message.Message):
     def __init__(self, name: _Optional[str] = ..., codec: _Optional[str] = ..., size_bytes: _Optional[int] = ..., exact: _Optional[bool] = ..., held: _Optional[int] = ...) -> None: ...
 
 class DownloadAsk(_message.Message):
-    __slots__ = ("digest", "with_table")
+    __slots__ = ("digest", "with_table", "takes_peers")
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     WITH_TABLE_FIELD_NUMBER: _ClassVar[int]
+    TAKES_PEERS_FIELD_NUMBER: _ClassVar[int]
     digest: str
     with_table: bool
-    def __init__(self, digest: _Optional[str] = ..., with_table: _Optional[bool] = ...) -> None: ...
+    takes_peers: bool
+    def __init__(self, digest: _Optional[str] = ..., with_table: _Optional[bool] = ..., takes_peers: _Optional[bool] = ...) -> None: ...
+
+class ModelElsewhere(_message.Message):
+    __slots__ = ("digest", "holders", "statement", "signature")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    HOLDERS_FIELD_NUMBER: _ClassVar[int]
+    STATEMENT_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    holders: _containers.RepeatedCompositeFieldContainer[GossipMember]
+    statement: bytes
+    signature: bytes
+    def __init__(self, digest: _Optional[str] = ..., holders: _Optional[_Iterable[_Union[GossipMember, _Mapping]]] = ..., statement: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class ModelReport(_message.Message):
+    __slots__ = ("run", "digest", "is_lent", "liars")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    IS_LENT_FIELD_NUMBER: _ClassVar[int]
+    LIARS_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    digest: str
+    is_lent: bool
+    liars: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, run: _Optional[str] = ..., digest: _Optional[str] = ..., is_lent: _Optional[bool] = ..., liars: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class DownloadGrant(_message.Message):
     __slots__ = ("digest", "chunk_sha256")

@@ -150,14 +150,18 @@ class NewestReply(_message.Message):
     def __init__(self, model: _Optional[_Union[_tensors_pb2.Artifact, _Mapping]] = ..., step: _Optional[int] = ...) -> None: ...
 
 class ChunksRequest(_message.Message):
-    __slots__ = ("digest", "first", "count")
+    __slots__ = ("digest", "first", "count", "statement", "signature")
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     FIRST_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
+    STATEMENT_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     digest: str
     first: int
     count: int
-    def __init__(self, digest: _Optional[str] = ..., first: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
+    statement: bytes
+    signature: bytes
+    def __init__(self, digest: _Optional[str] = ..., first: _Optional[int] = ..., count: _Optional[int] = ..., statement: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class NotifyReply(_message.Message):
     __slots__ = ("is_new",)

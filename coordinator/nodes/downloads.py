@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 
 import structlog
@@ -13,6 +13,7 @@ import structlog
 from covey import faults
 from covey import messages as msg
 from covey.coordinator.nodes.sessions import Sessions
+from covey.coordinator.nodes.spread import MOST_HOLDERS, Spread
 from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.runs.active_runs import ActiveRuns
 from covey.coordinator.runs.assignments import is_small
@@ -21,12 +22,18 @@ from covey.coordinator.runs.sent_again import Resent
 from covey.driver.background import Background
 from covey.errors import Conflict, NotFound, TransferError
 from covey.storage.files.artifacts import ArtifactFiles
+from covey.storage.record.contract import EventRecord
+from covey.wire.identities.model_pass import DOMAIN, ModelPass
+from covey.wire.identities.signing import SigningKey
 from covey.wire.transfers.chunks import decode
 from covey.wire.transfers.grants import Grants
 from covey.wire.transfers.lanes import Lane
 from covey.wire.transfers.streams import ONLY, serve_download
 
 log = structlog.get_logger(room="coordinator")
+Permit = Callable[[str, str, str], tuple[bytes, bytes]]
+WRONG_BYTES = "wrong-model-bytes"
+"""Kind of the event of a node that gave another one wrong bytes of a model; its detail is `{"to": NODE}`."""
 REMEMBERED = 1024
 """Transfers that broke."""
 
@@ -50,10 +57,14 @@ class Downloads:
         files: Where the files are.
         sessions: Over which a node is told that it may begin.
         background: Where grants are watched.
+        permit: Signs that a node may have a file of a run from other nodes: (run, node, digest).
     """
 
-    def __init__(self, runs: ActiveRuns, files: ArtifactFiles, sessions: Sessions, background: Background) -> None:
+    def __init__(
+        self, runs: ActiveRuns, files: ArtifactFiles, sessions: Sessions, background: Background, permit: Permit
+    ) -> None:
         self._runs, self._files, self._sessions, self._background = runs, files, sessions, background
+        self._permit, self._spread = permit, Spread()
         self._grants: Grants[tuple[str, str]] = Grants()
         """By (node, digest)."""
         self._downloading: dict[tuple[str, str], _Streams] = {}
@@ -75,11 +86,52 @@ class Downloads:
         self._forget_idle(node)
         if ask.with_table:
             self._without_table.add((node, digest))
+        elif self._have_peers_give(node, ask):
+            return
         if self._grants.request((node, digest), node, now=time.monotonic()):
             self._send_grants([(node, digest)])
 
+    # -- from other nodes -------------------------------------------------------------------------------------------
+
+    def _have_peers_give(self, node: str, ask: msg.DownloadAsk) -> bool:
+        """Whether a node that asks is sent to others that have the file, or waits for them."""
+        served = self._runs.served(node, ask.digest)
+        if served is None or is_small(served[1]) or served[0].ready().spec.exchange.models != "peers":
+            return False
+        run, lends = served[0].run.run, self._address(node) != ""
+        if not ask.takes_peers:
+            self._spread.gave_up(run, ask.digest, node, lends=lends)
+            return False
+        reachable = [name for name in self._sessions.nodes() if self._address(name)]
+        answer = self._spread.asked(run, ask.digest, node, time.monotonic(), lends=lends, reachable=reachable)
+        if isinstance(answer, tuple):
+            members = [member for name in answer if (member := self._sessions.peer(name)) is not None]
+            self._sessions.send(
+                node, msg.ModelElsewhere(ask.digest, tuple(members), *self._permit(run, node, ask.digest))
+            )
+        return answer != "grant"
+
+    def _address(self, node: str) -> str:
+        member = self._sessions.peer(node)
+        return member.address if member is not None else ""
+
+    def reported(self, node: str, report: msg.ModelReport) -> list[str]:
+        """A node says what became of a file; who gave it wrong bytes, and is not used again in this run."""
+        digest, liars = report.digest[:64], report.liars[:MOST_HOLDERS]
+        new, waiting = self._spread.reported(digest, node, liars, is_lent=report.is_lent)
+        for name in waiting:
+            self.asked(name, msg.DownloadAsk(digest, takes_peers=True))
+        return new
+
+    def _lost(self, node: str) -> None:
+        for name, digest in self._spread.lost(node):
+            self.asked(name, msg.DownloadAsk(digest, takes_peers=True))
+
+    # -- from here --------------------------------------------------------------------------------------------------
+
     def drop(self, node: str) -> None:
         """A node's session ended: it asks again."""
+        self._lost(node)
         self._forget_idle(node)
         self._without_table = {key for key in self._without_table if key[0] != node}
         self._send_grants(self._grants.drop(node))
@@ -191,3 +243,18 @@ class Downloads:
             elif self._grants.overdue(key, now):
                 log.info("download interrupted: others wait", node=key[0])
                 self._send_grants(self._grants.take_back(key))
+
+
+def wrong_bytes(run: str, liar: str, by: str, at: float) -> EventRecord:
+    """What is put on record of a node that gave another one wrong bytes, as that one says."""
+    return EventRecord(at, WRONG_BYTES, run=run[:200], node=liar, detail={"to": by})
+
+
+def permits(federation: str, key: SigningKey) -> Permit:
+    """Signs, for a coordinator, that a node may have a file of a run from other nodes."""
+
+    def permit(run: str, node: str, digest: str) -> tuple[bytes, bytes]:
+        statement = ModelPass(federation, run, node, digest).to_bytes()
+        return statement, key.sign(statement, DOMAIN)
+
+    return permit

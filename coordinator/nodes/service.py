@@ -16,7 +16,7 @@ import structlog
 from covey import __version__
 from covey import messages as msg
 from covey.coordinator.nodes.adversaries import MAX_NAME, drill_event
-from covey.coordinator.nodes.downloads import Downloads
+from covey.coordinator.nodes.downloads import Downloads, permits, wrong_bytes
 from covey.coordinator.nodes.enrolment import RENEWALS, EnrolmentServices, renew
 from covey.coordinator.nodes.gossip import peer_address, take_statement
 from covey.coordinator.nodes.last_seen import heard_at
@@ -48,7 +48,14 @@ GREETING_S = 10.0
 SILENCE_S = 3 * HEARTBEAT_S
 MESSAGES = (500, 200.0)
 """How many messages of one node are taken at once, and how many a second after that; in one session or in several."""
-COSTS: dict[type, int] = {msg.Hello: 20, msg.UpdateOffer: 4, msg.Evaluation: 4, msg.DownloadAsk: 4, msg.GossipSaid: 20}
+COSTS: dict[type, int] = {
+    msg.Hello: 20,
+    msg.UpdateOffer: 4,
+    msg.Evaluation: 4,
+    msg.DownloadAsk: 4,
+    msg.GossipSaid: 20,
+    msg.ModelReport: 4,
+}
 """For how many messages one counts that costs more than to be read."""
 SESSIONS = (30, 1.0)
 """How many sessions a node may open at once, and how many a second after that."""
@@ -95,7 +102,8 @@ class CoordinatorService:
 
     def __init__(self, services: NodeServiceInputs) -> None:
         self._services = services
-        self._downloads = Downloads(services.runs, services.files, services.sessions, services.background)
+        permit = permits(services.federation, services.enrolment.signing_key)
+        self._downloads = Downloads(services.runs, services.files, services.sessions, services.background, permit)
         self._uploads = UploadLanes()
         self._messages, self._sessions, self._notes = Buckets(*MESSAGES), Buckets(*SESSIONS), Buckets(*NOTES)
         self._renewals = Buckets(*RENEWALS)
@@ -239,6 +247,8 @@ class CoordinatorService:
                 self._downloads.asked(node, message)
             case msg.UpdateOffer():
                 await self._services.offers.offer(node, message)
+            case msg.ModelReport():
+                await self._model_reported(node, message)
             case msg.Decline():
                 self._declined(node, message)
             case msg.Progress():
@@ -288,6 +298,11 @@ class CoordinatorService:
         """Put on record what a node says of itself, unless it says so all the time."""
         if self._notes.take(event.node, time.monotonic()):
             await self._services.store.persist(self._services.store.store.add_event, event)
+
+    async def _model_reported(self, node: str, report: msg.ModelReport) -> None:
+        for liar in self._downloads.reported(node, report):
+            log.warning("a node gave another one wrong bytes of a model", node=liar, by=node)
+            await self._note(wrong_bytes(report.run, liar, node, self._services.now()))
 
     def _declined(self, node: str, decline: msg.Decline) -> None:
         run = self._services.runs.of(decline.run)

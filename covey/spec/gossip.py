@@ -118,7 +118,7 @@ class GossipSpec(RunSpec):
             section = getattr(self, name)
             if section != type(self).model_fields[name].default:
                 raise refusal(name, 'mode "gossip" does not read this section; leave it out', section.model_dump())
-        if self.exchange != type(self).model_fields["exchange"].default:
-            text = 'in mode "gossip" models travel as they are; leave the section out'
-            raise refusal("exchange", text, self.exchange.model_dump(exclude_defaults=True))
+        chosen = self.exchange.model_dump(exclude_defaults=True)
+        for key in sorted(set(chosen) - {"codec", "options"}):
+            raise refusal(f"exchange.{key}", 'mode "gossip" does not read this key; leave it out', chosen[key])
         return self

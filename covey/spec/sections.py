@@ -103,6 +103,11 @@ class ExchangeSection(Section):
     downlink: Literal["auto", "model", "change"] = "auto"
     """What a node that has the version before gets: the whole model, or the committed change in the codec's form.
     auto: the change wherever codec and rule allow it."""
+    models: Annotated[Literal["coordinator", "peers"], Field(exclude_if=lambda models: models == "coordinator")] = (
+        "coordinator"
+    )
+    """Where a node has models from that it cannot make itself. peers: from other nodes that have them, as far as there
+    are such nodes with an open port (--peer-listen); what they do not give comes from the coordinator."""
     worker_momentum: Beta = 0.0
     """beta: a node sends v <- beta v + (1 - beta) x instead of its vector x."""
     share: tuple[str, ...] = ("*",)

@@ -140,10 +140,17 @@ class VectorLabour(Labour[Vector, tuple[int, Vector]]):
         node: Whose.
         training: What a step does to a model.
         spec: The run, whose protocol mixes; None: the weighted mean.
+        codec: What becomes of a model where it is sent; None: nothing.
     """
 
-    def __init__(self, node: str, training: Training, spec: GossipSpec | None = None) -> None:
-        self._node, self._training, self._spec = node, training, spec
+    def __init__(
+        self,
+        node: str,
+        training: Training,
+        spec: GossipSpec | None = None,
+        codec: Callable[[Vector], Vector] | None = None,
+    ) -> None:
+        self._node, self._training, self._spec, self._codec = node, training, spec, codec
         self.queue: deque[Callable[[], None]] = deque()
 
     @override
@@ -159,7 +166,15 @@ class VectorLabour(Labour[Vector, tuple[int, Vector]]):
         scale: float,
         then: Callable[[State[Vector]], None],
     ) -> None:
-        self.queue.append(lambda: then(State(self._after(state.model, trained, scale))))
+        def work() -> None:
+            model = self._after(state.model, trained, scale)
+            if self._codec is None or not moment.given:
+                then(State(model))
+                return
+            body = self._codec(model)
+            then(State(model + moment.given * (model - body), coded=body))
+
+        self.queue.append(work)
 
     def _after(self, model: Vector, trained: tuple[int, Vector] | None, scale: float) -> Vector:
         if trained is None:

@@ -6,6 +6,8 @@ ports in `swarm_ports`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from covey.gossip.audit import MassAudit, audit
@@ -38,7 +40,7 @@ class VirtualNode:
         self.first, self._peers, self._minted = z.copy(), list(peers), minted
         self._notices: list[ev.PeerJoined | ev.PeerEvicted | ev.PeerLeft] = []
         self.disk = Disk(swarm.has_slow_disks)
-        self.labour = VectorLabour(me.node, swarm.training, swarm.spec)
+        self.labour = VectorLabour(me.node, swarm.training, swarm.spec, swarm.codec)
         self.executor = Executor(self.fresh(), State(z.copy()), self._ports(), self._ended)
 
     def fresh(self) -> PushSum:
@@ -140,6 +142,7 @@ class VirtualSwarm:
         planner: Of the run.
         policy: Of the run.
         training: What a step does to a model.
+        codec: What becomes of a model where it is sent; None: nothing.
         has_slow_disks: Whether writing takes until a node's work is asked for, so that a crash comes in between.
         spec: The run, where its protocol is to do the mixing; None: the weighted mean.
     """
@@ -151,11 +154,12 @@ class VirtualSwarm:
         policy: PushSumPolicy,
         training: Training = no_training,
         *,
+        codec: Callable[[Vector], Vector] | None = None,
         has_slow_disks: bool = False,
         spec: GossipSpec | None = None,
     ) -> None:
         self.planner, self.policy, self.training, self.has_slow_disks = planner, policy, training, has_slow_disks
-        self.spec, self.clock = spec, SwarmClock()
+        self.spec, self.codec, self.clock = spec, codec, SwarmClock()
         self.messages: list[Message] = []
         self.gone: dict[Incarnation, int] = {}
         names = [Incarnation(name) for name in models]

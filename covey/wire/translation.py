@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from covey import messages as msg
@@ -30,6 +30,8 @@ def to_coordinator(message: msg.NodeMessage) -> pb.NodeMessage:
             return pb.NodeMessage(progress=pb.Progress(**vars(message)))
         case msg.Evaluation():
             return pb.NodeMessage(evaluation=pb.Evaluation(**vars(message)))
+        case msg.ModelReport():
+            return pb.NodeMessage(model=pb.ModelReport(**vars(message)))
         case msg.GossipSaid():
             return pb.NodeMessage(gossip=pb.GossipSaid(**vars(message)))
 
@@ -43,7 +45,7 @@ def from_node(message: pb.NodeMessage) -> msg.NodeMessage | None:
                 hello.version, tuple(hello.tasks), hello.device, hello.drill, hello.wire, hello.peer_address
             )
         case "download":
-            return msg.DownloadAsk(message.download.digest, message.download.with_table)
+            return msg.DownloadAsk(message.download.digest, message.download.with_table, message.download.takes_peers)
         case "offer":
             offer = message.offer
             parts = tuple(
@@ -61,6 +63,9 @@ def from_node(message: pb.NodeMessage) -> msg.NodeMessage | None:
         case "evaluation":
             evaluation = message.evaluation
             return msg.Evaluation(evaluation.run, evaluation.version, bytes(evaluation.metrics))
+        case "model":
+            report = message.model
+            return msg.ModelReport(report.run, report.digest, report.is_lent, tuple(report.liars))
         case "gossip":
             return msg.GossipSaid(message.gossip.run, bytes(message.gossip.statement), bytes(message.gossip.signature))
         case _:
@@ -91,6 +96,9 @@ def to_node(message: msg.CoordinatorMessage) -> pb.CoordinatorMessage:
             members = [pb.GossipMember(**vars(member)) for member in message.members]
             whole = {**vars(message), "spec": message.spec.encode(), "members": members}
             return pb.CoordinatorMessage(gossip=pb.GossipOrder(**whole))
+        case msg.ModelElsewhere():
+            holders = [pb.GossipMember(**vars(member)) for member in message.holders]
+            return pb.CoordinatorMessage(elsewhere=pb.ModelElsewhere(**{**vars(message), "holders": holders}))
         case msg.GossipReceipt():
             return pb.CoordinatorMessage(gossip_receipt=pb.GossipReceipt(**vars(message)))
         case msg.GossipNotice():
@@ -176,8 +184,12 @@ def _assignment_from(message: pb.Assignment) -> msg.Assignment:
     )
 
 
+def _members_from(members: Iterable[pb.GossipMember]) -> tuple[msg.GossipMember, ...]:
+    return tuple(msg.GossipMember(m.name, m.address, m.fingerprint) for m in members)
+
+
 def _order_from(message: pb.GossipOrder) -> msg.GossipOrder:
-    members = tuple(msg.GossipMember(m.name, m.address, m.fingerprint) for m in message.members)
+    members = _members_from(message.members)
     return msg.GossipOrder(message.run, message.spec.decode(), message.model_sha256, members)
 
 
@@ -190,6 +202,9 @@ _READ: dict[str, Callable[[Any], msg.CoordinatorMessage]] = {
     "refusal": lambda m: msg.Refusal(m.update, m.code, m.reason),
     "cancel": lambda m: msg.Cancel(m.run, m.round, m.reason),
     "goodbye": lambda m: msg.Goodbye(m.code, m.reason),
+    "elsewhere": lambda m: msg.ModelElsewhere(
+        m.digest, _members_from(m.holders), bytes(m.statement), bytes(m.signature)
+    ),
     "gossip": _order_from,
     "gossip_receipt": lambda m: msg.GossipReceipt(m.run, m.incarnation, m.number, m.step),
     "gossip_notice": lambda m: msg.GossipNotice(m.run, bytes(m.statement), bytes(m.signature), bytes(m.certificate)),

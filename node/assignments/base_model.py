@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from covey import messages as msg
-from covey.artifact import Artifact
+from covey.artifact import Artifact, chunk_count
 from covey.errors import CoveyError, DiskFull, LimitExceeded, PolicyError
 from covey.layout import Layout
 from covey.node.assignments.conversation import Conversation
@@ -80,10 +80,14 @@ class BaseModels:
             # The one before is of no more use: the new one is written over it, and the disk holds one of them.
             async with self._held.lock:
                 self._held.keep_only(assignment.run, (artifact.digest, *others))
-        path = await talk.download(artifact, talk.assignment.model_data, granted=talk.assignment.download_granted)
+        gives = has_peers(talk)
+        path = await talk.download(artifact, assignment.model_data, granted=assignment.download_granted, peers=gives)
         inputs = await _inputs(talk)
         async with self._held.lock:
             self._held.hold(assignment.run, artifact.digest, others)
+        if gives and talk.services.models is not None:
+            is_lent = await talk.services.models.have(assignment.run, artifact)
+            talk.services.link.send(msg.ModelReport(assignment.run, artifact.digest, is_lent))
         return path, inputs
 
     def _require_room(self, talk: Conversation) -> None:
@@ -144,6 +148,12 @@ class BaseModels:
             allow_path=services.config.allows_paths(parse_json(assignment.spec)),
         )
         return (await services.worker.do(APPLY, job)).artifact
+
+
+def has_peers(talk: Conversation) -> bool:
+    """Whether the assignment's model may come from other nodes, and go to them: it is large enough for a stream."""
+    is_large = chunk_count(talk.assignment.model.size_bytes) > 1
+    return is_large and parse_json(talk.assignment.spec).exchange.models == "peers"
 
 
 async def _inputs(talk: Conversation) -> Inputs:

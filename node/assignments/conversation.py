@@ -18,6 +18,7 @@ from covey.artifact import INLINE_BYTES, Artifact
 from covey.errors import CoveyError, Obstructed, TransferError
 from covey.metrics import failed
 from covey.node.assignments.events import Answer, Stage
+from covey.node.models.assembly import Unassembled
 from covey.node.operator.metrics import outcome_of
 from covey.node.ports import OnBytes
 from covey.node.services import NodeServices
@@ -125,13 +126,14 @@ class Conversation:
         assignment = self.assignment
         return msg.Progress(assignment.run, assignment.round, phase, step, steps, seconds=seconds)
 
-    async def download(self, artifact: Artifact, data: bytes, *, granted: bool) -> Path:
+    async def download(self, artifact: Artifact, data: bytes, *, granted: bool, peers: bool = False) -> Path:
         """A file of the coordinator's, resumed wherever it broke.
 
         Args:
             artifact: The file; validated.
             data: The file itself if it came along, else empty.
             granted: Whether it may be fetched without asking.
+            peers: Whether it may come from other nodes.
 
         Raises:
             CorruptChunk: What came along is not the file.
@@ -145,10 +147,16 @@ class Conversation:
             if len(data) <= INLINE_BYTES:  # not synced: it can be had again
                 return files.put(artifact, data)
             return await asyncio.to_thread(files.put, artifact, data)
+        peers = peers and services.models is not None
         while not files.check(artifact.digest):
             await services.link.connected()
-            if not granted and await self._ask(artifact.digest) is None:
-                continue
+            if not granted:
+                answer = await self._ask(artifact.digest, takes_peers=peers)
+                if answer is None:
+                    continue
+                if isinstance(answer, msg.ModelElsewhere):
+                    peers = await self._from_peers(artifact, answer)
+                    continue
             try:
                 meter = self.meter("downloading", files.offset(artifact), artifact, "node-download-chunk")
                 await services.bulk.download(artifact, meter)
@@ -157,20 +165,38 @@ class Conversation:
                 await self.back_off("download", error)
         return files.path(artifact.digest)
 
-    async def _ask(self, digest: str, *, with_table: bool = False) -> msg.DownloadGrant | None:
+    async def _ask(
+        self, digest: str, *, with_table: bool = False, takes_peers: bool = False
+    ) -> msg.DownloadGrant | msg.ModelElsewhere | None:
         """Ask for a download; None: there was no grant in time."""
-        self.services.link.send(msg.DownloadAsk(digest, with_table))
+        self.services.link.send(msg.DownloadAsk(digest, with_table, takes_peers))
         while (answer := await self.answer_within(STALL_S)) is not None:
-            if isinstance(answer, msg.DownloadGrant) and answer.digest == digest:
+            if isinstance(answer, msg.DownloadGrant | msg.ModelElsewhere) and answer.digest == digest:
                 return answer
         return None
+
+    async def _from_peers(self, artifact: Artifact, elsewhere: msg.ModelElsewhere) -> bool:
+        """Have a file from other nodes; False: what is missing is to come from the coordinator."""
+        services, run = self.services, self.assignment.run
+        if services.models is None:
+            return False
+        meter = self.meter("downloading", services.files.offset(artifact), artifact, "node-download-chunk")
+        try:
+            came = await services.models.bring(run, artifact, elsewhere, meter)
+        except Unassembled as error:
+            self.log.warning("other nodes do not give the model; having it from the coordinator", reason=str(error))
+            services.link.send(msg.ModelReport(run, artifact.digest, is_lent=False, liars=error.liars))
+            return False
+        if came.liars:
+            services.link.send(msg.ModelReport(run, artifact.digest, is_lent=False, liars=came.liars))
+        return True
 
     async def _with_table(self, artifact: Artifact) -> Artifact:
         """A file that was announced without its chunk digests, with those that its grant brings."""
         while True:
             await self.services.link.connected()
             grant = await self._ask(artifact.digest, with_table=True)
-            if grant is not None and grant.chunk_sha256:
+            if isinstance(grant, msg.DownloadGrant) and grant.chunk_sha256:
                 whole = replace(artifact, chunk_sha256=grant.chunk_sha256)
                 whole.validate(artifact.size_bytes)
                 return whole

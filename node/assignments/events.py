@@ -10,7 +10,7 @@ from covey import messages as msg
 Stage = Literal["assigned", "has-base", "trained", "offered", "settled"]
 """How far the work of an assignment is: begun; its files are here; its update is durable; the update is offered; the
 coordinator has it, or refused it for good."""
-Answer = msg.DownloadGrant | msg.UploadGrant | msg.Receipt | msg.Refusal
+Answer = msg.DownloadGrant | msg.ModelElsewhere | msg.UploadGrant | msg.Receipt | msg.Refusal
 
 # -- what happens ---------------------------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ class _Work:
 
     def awaits(self, answer: ev.Answer) -> bool:
         """Whether it may have asked for this answer."""
-        if isinstance(answer, msg.DownloadGrant):
+        if isinstance(answer, msg.DownloadGrant | msg.ModelElsewhere):
             return self.stage == "assigned"
         return self.stage == "offered" and answer.update == self.update
 

@@ -18,6 +18,7 @@ from covey.artifact import Artifact
 from covey.errors import CoveyError, NotReady, RunFailed, StoreError, TransferError
 from covey.gossip.ledger import Incarnation
 from covey.gossip.planning import Planner
+from covey.gossip.protocols.encoding import is_encoded
 from covey.gossip.protocols.runs import policy_of
 from covey.gossip.push_sum.events import Arrived, LeaveAsked, PeerLeft, PeerSuspected, Progressed
 from covey.gossip.push_sum.machine import PushSum
@@ -148,6 +149,8 @@ class GossipActor(Receiver):
     def _newest(self) -> tuple[Artifact, int]:
         if self._executor is None or not self._executor.is_up:
             raise NotReady("this node is just starting, or stopping")
+        if is_encoded(self._world.course.spec):  # what it publishes is no model to begin with
+            return self._executor.model, self._executor.machine.step
         return self._executor.newest()
 
     # -- the wire ---------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ what has to survive is then given to the record, and a peer is answered when the
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from covey.gossip.ledger import Batch, Incarnation, InEdge, Ledger
@@ -283,12 +283,13 @@ class Executor(Generic[B, T]):
 
     def _apply(self, step: int, batches: tuple[Batch, ...]) -> None:
         trained, self._trained = self._trained, None
-        moment = self._moment(step, self.machine.exchange.kept + sum(batch.units for batch in batches))
+        units, kept = sum(batch.units for batch in batches), self.machine.exchange.kept
+        moment = replace(self._moment(step, kept + units), given=units / kept if kept else 0.0)
         then = self._made(lambda: self._publish(step, batches))
         self._ports.labour.apply(moment, self.state, trained, self._scale, then)
 
     def _publish(self, step: int, batches: tuple[Batch, ...]) -> None:
-        self.bodies.published(step, self.model)
+        self.bodies.published(step, self.state.body)
         self._save(batches, lambda: self.take(ev.Published(step, self._ports.clock.now())))
 
     def _save(self, batches: tuple[Batch, ...], then: Callable[[], None]) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from covey.artifact import Artifact
 from covey.errors import NotFound
 from covey.gossip.ledger import Incarnation
 from covey.node.gossip.work import WorkerLabour
-from covey.node.models.ports import Shelf
+from covey.node.models.ports import Lent, Shelf
 from covey.node.ports import Files
 
 LEASE_S = 600.0
@@ -50,14 +49,14 @@ class ModelShelf(Shelf):
             self._labour.release(lease[0])
 
     @contextmanager
-    def lend(self, digest: str) -> Iterator[Path]:
+    def lend(self, digest: str) -> Iterator[Lent]:
         """As `Shelf.lend`."""
         path = self._files.path(digest)
         if not self._labour.has_in_use(digest) or not path.exists():
             raise NotFound("this node does not have that model any more")
         model = self._labour.hold(Artifact(digest, path.stat().st_size, b""))
         try:
-            yield path
+            yield Lent(path)
         finally:
             self._labour.release(model)
 

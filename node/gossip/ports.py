@@ -124,12 +124,15 @@ class Moment:
         weight: The node's mass, 1 is what it began with: before it gives some away, and with what is mixed in.
         evictions: How many incarnations it knows to be evicted.
         leaves: Whether what comes out is handed over to a peer, for good.
+        given: Of the mass that the node keeps, how many times as much it gives; 0: nothing, or all that it has, so that
+            what a codec loses could stay nowhere.
     """
 
     step: int
     weight: float = 1.0
     evictions: int = 0
     leaves: bool = False
+    given: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -139,15 +142,22 @@ class State(Generic[B]):
     Attributes:
         model: The model, and the vectors that travel with it: the body of what is sent.
         kept: The vectors that stay with the node; None: the protocol has none, or there are none yet.
+        coded: The body, as a codec writes it, of what is sent after training; None: it is the model itself.
     """
 
     model: B
     kept: B | None = None
+    coded: B | None = None
+
+    @property
+    def body(self) -> B:
+        """What is sent."""
+        return self.model if self.coded is None else self.coded
 
     @property
     def files(self) -> list[B]:
-        """Both, as far as they are there."""
-        return [self.model] if self.kept is None else [self.model, self.kept]
+        """All of them, as far as they are there."""
+        return [file for file in (self.model, self.kept, self.coded) if file is not None]
 
 
 class Labour(Protocol[B, T]):
@@ -163,7 +173,10 @@ class Labour(Protocol[B, T]):
     def apply(
         self, moment: Moment, state: State[B], trained: T | None, scale: float, then: Callable[[State[B]], None]
     ) -> None:
-        """What a node has after `scale` times what a training did (None: there was none), with a body to be sent."""
+        """What a node has after `scale` times what a training did (None: there was none), with a body to be sent.
+
+        Where the run has a codec, and some of the mass is given, the body is encoded; what is lost stays here.
+        """
         ...
 
     def mix(
@@ -195,7 +208,7 @@ class Snapshot(Generic[B]):
     Attributes:
         step: Whose publication it is.
         machine: The machine, which goes on: a record takes its state down at once (`covey.node.gossip.state`).
-        model: The node's model, which is the body of the step's batches.
+        model: The node's model, which is the body of the step's batches where that is not encoded.
         bodies: Of publications that are still on their way, by step; the newest is among them.
         inbox: What came and is not mixed in yet, by sender and number.
         kept: The vectors that stay with the node; None: there are none.

@@ -16,6 +16,7 @@ from typing_extensions import override
 from covey import faults
 from covey.artifact import Artifact
 from covey.errors import Obstructed
+from covey.gossip.protocols.encoding import is_encoded, training_spec
 from covey.metrics import counted, ratios
 from covey.node.gossip.diary import Diary, SpanKind
 from covey.node.gossip.obstacles import Obstacles
@@ -116,7 +117,7 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         course, config = self._course, self._config
         job = TrainJob(
             run=course.name,
-            spec_json=course.spec.to_json(),
+            spec_json=training_spec(course.spec).to_json(),
             layout=course.layout,
             round=step + 1,
             roster_index=course.place,
@@ -148,7 +149,10 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         change, buffers = written.get("model"), written.get("buffers")
 
         def job() -> MixJob:
-            return replace(self._job(moment, state), applies=True, change=change, scale=scale, buffers=buffers)
+            whole = replace(self._job(moment, state), applies=True, change=change, scale=scale, buffers=buffers)
+            if is_encoded(self._course.spec) and moment.given:
+                return replace(whole, body=self._files.scratch(0), given=moment.given)
+            return whole
 
         self._spawn(self._make("apply", job, state, then, tuple(written.values())))
 
@@ -172,6 +176,7 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
             self._files.scratch(course.body_bytes),
             spec_json=course.spec.to_json() if moment is not None else "",
             step=now.step,
+            place=course.place,
             allow_path=self._config.allows_paths(course.spec),
             kept=self._files.path(state.kept.digest) if state.kept is not None else None,
             out_kept=self._files.scratch(course.kept_bytes) if course.kept_bytes else None,
@@ -196,11 +201,11 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
             log.warning(
                 "a peer sent what is no finite model of this run: its mass counts, its model does not", file=digest
             )
-        unused = [job.out_kept] if job.out_kept is not None and result.kept is None else []
-        self._discard((*used, *unused))
+        unused = [path for path, file in ((job.out_kept, result.kept), (job.body, result.body)) if file is None]
+        self._discard((*used, *filter(None, unused)))
         self._sha256 = {digest: self._sha256[digest] for digest in self._sha256.keys() & self._holders.keys()}
         self._sha256[result.artifact.digest] = result.model_sha256
-        state = State(result.artifact, result.kept or state.kept)
+        state = State(result.artifact, result.kept or state.kept, result.body)
         for file in state.files:
             self.hold(file)
         then(state)
@@ -211,7 +216,7 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
             faults.reach("gossip-made")
             await asyncio.to_thread(self._keep, job, result)
         except Obstructed:
-            self._discard(path for path in (job.out, job.out_kept) if path is not None)
+            self._discard(path for path in (job.out, job.out_kept, job.body) if path is not None)
             raise
         return job, result
 
@@ -225,6 +230,8 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         self._files.adopt(job.out, result.artifact, durable=self._synced)
         if job.out_kept is not None and result.kept is not None:
             self._files.adopt(job.out_kept, result.kept, durable=self._synced)
+        if job.body is not None and result.body is not None:
+            self._files.adopt(job.body, result.body, durable=self._synced)
 
     @override
     def hold(self, model: Artifact) -> Artifact:

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
@@ -30,7 +30,7 @@ _COUNTED: tuple[Failure, Failure] = ("unreachable", "broke")
 class AskChunks(Protocol):
     """Asks a node for chunks of a file."""
 
-    def __call__(self, source: str, artifact: Artifact, first: int, count: int) -> AsyncGenerator[memoryview, None]:
+    def __call__(self, source: str, artifact: Artifact, first: int, count: int, /) -> AsyncGenerator[memoryview, None]:
         """The bytes of chunks `first` to `first + count - 1`, in order; whatever they are.
 
         Raises:
@@ -48,12 +48,14 @@ class Assembled:
         liars: Who gave other bytes than the file's.
         unreachable: How often a source could not be asked, or had nothing of it.
         broken: How often a source gave something, and then no more.
+        bytes_per_s: The rate of each source, as measured.
     """
 
     given: dict[str, int]
     liars: tuple[str, ...]
     unreachable: int
     broken: int
+    bytes_per_s: dict[str, float] = field(default_factory=dict)
 
 
 class Unassembled(TransferError):
@@ -119,7 +121,7 @@ class _Assembly:
         """How it came."""
         failures = self._sources.failures
         unreachable, broken = (sum(n for (_, kind), n in failures.items() if kind == how) for how in _COUNTED)
-        return Assembled(dict(self._given), self._sources.liars, unreachable, broken)
+        return Assembled(dict(self._given), self._sources.liars, unreachable, broken, self._sources.rates)
 
     async def run(self, writer: SpoolWriter) -> None:
         try:

@@ -7,14 +7,16 @@ another digest. A node that takes nothing is ended by the stream's own limit (`c
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 
 from covey import faults
-from covey.artifact import CHUNK_BYTES, chunk_count
+from covey.artifact import CHUNK_BYTES, DIGEST_BYTES, chunk_count
 from covey.errors import InvalidUpdate, NotFound, NotReady
 from covey.node.models.ports import Shelf
+from covey.wire.transfers.chunks import decode
 from covey.wire.transfers.streams import chunks_of
 
 TIMES = 3
@@ -55,8 +57,8 @@ class Lender:
             InvalidUpdate: The file has no such chunks, or they are too many for one call.
             NotReady: It has too many calls, or had the file too often.
         """
-        with self._call(to), self._shelf.lend(digest) as path:
-            size_bytes = (await asyncio.to_thread(path.stat)).st_size
+        with self._call(to), self._shelf.lend(digest) as lent:
+            size_bytes = (await asyncio.to_thread(lent.path.stat)).st_size
             if not 1 <= count <= MOST_CHUNKS or first + count > chunk_count(size_bytes):
                 raise InvalidUpdate(
                     f"chunks {first} to {first + count - 1} cannot be given: the file has {chunk_count(size_bytes)}, "
@@ -64,9 +66,11 @@ class Lender:
                 )
             if not await asyncio.to_thread(self._shelf.check, digest):
                 raise NotFound("this node's file is damaged")
-            end = min(size_bytes, (first + count) * CHUNK_BYTES)
-            async with aclosing(chunks_of(path, end, first * CHUNK_BYTES)) as messages:
+            end, index = min(size_bytes, (first + count) * CHUNK_BYTES), first
+            async with aclosing(chunks_of(lent.path, end, first * CHUNK_BYTES)) as messages:
                 async for message in messages:
+                    await asyncio.to_thread(_require_right, message, lent.chunk_sha256, index)
+                    index += 1
                     self._goes(to, digest, chunk_count(size_bytes))
                     faults.reach("model-chunk-out")
                     self.sent_bytes += len(message)
@@ -91,3 +95,10 @@ class Lender:
             self._went.popitem(last=False)
         if went > TIMES * chunks:
             raise NotReady(f"{to} has had this file {TIMES} times; it is not given again")
+
+
+def _require_right(message: bytes, chunk_sha256: bytes, index: int) -> None:
+    """Raises NotFound where a chunk is not the file's: another file has been written over it."""
+    wanted = chunk_sha256[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES]
+    if chunk_sha256 and hashlib.sha256(decode(message)).digest() != wanted:
+        raise NotFound("this node does not have that file any more")

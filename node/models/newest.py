@@ -9,8 +9,9 @@ from typing import Protocol
 import structlog
 
 from covey.artifact import Artifact
-from covey.errors import CoveyError, InvalidUpdate
+from covey.errors import CoveyError
 from covey.node.models.assembly import CHUNK_S, AskChunks, Assembled, Unassembled, assemble
+from covey.node.models.sizes import require_size
 from covey.node.models.sources import Candidate
 from covey.wire.transfers.chunk_writer import Files
 
@@ -55,7 +56,7 @@ async def bring_newest(
     candidates: Sequence[Candidate],
     calls: ModelCalls,
     files: Files,
-    size_bytes: int,
+    sizes: range,
     *,
     chunk_s: float = CHUNK_S,
     on_bytes: Callable[[int], None] = lambda _: None,
@@ -66,7 +67,7 @@ async def bring_newest(
         candidates: Peers that can be asked.
         calls: Asks them.
         files: Where the model comes.
-        size_bytes: Of every model of the run; any other is refused.
+        sizes: In bytes, that models of the run may have.
         chunk_s: As `assemble`.
         on_bytes: As `assemble`.
 
@@ -78,9 +79,7 @@ async def bring_newest(
     for candidate in sorted(candidates, key=lambda candidate: candidate.rank):
         try:
             model, step = await calls.newest(candidate.name)
-            if model.size_bytes != size_bytes:
-                raise InvalidUpdate(f"it offers a model of {model.size_bytes} bytes; this run's have {size_bytes}")
-            model.validate(size_bytes)
+            require_size(model, sizes, "it offers a model")
             came = await assemble(model, files, candidates, calls.ask, chunk_s=chunk_s, on_bytes=on_bytes)
         except CoveyError as error:
             log.info("a peer's model does not come", peer=candidate.name, reason=str(error))

@@ -179,6 +179,11 @@ class Sources:
         source.is_out = source.is_out or kind == "lied" or source.failures >= TRIES
 
     @property
+    def rates(self) -> dict[str, float]:
+        """Bytes a second of each source of which something was measured."""
+        return {name: round(source.bytes_per_s) for name, source in self._sources.items() if source.bytes_per_s}
+
+    @property
     def liars(self) -> tuple[str, ...]:
         """Who gave other bytes than the file's."""
         return tuple(sorted({name for name, kind in self.failures if kind == "lied"}))

@@ -67,7 +67,7 @@ class PeerSettings:
         identity: Its keys and certificate.
         roster: Who takes part.
         data_dir: Where notices of eviction are kept.
-        body_bytes: The size of every body of this run.
+        body_bytes: The sizes that bodies of this run may have.
         receipts: What nodes sign to each other about their mass.
         listen: Where this node is called, `HOST:PORT`; empty: nowhere, it only calls.
         known: Incarnations that are on record here.
@@ -80,7 +80,7 @@ class PeerSettings:
     identity: Identity
     roster: Roster
     data_dir: Path
-    body_bytes: int
+    body_bytes: range
     receipts: Receipts
     listen: str = ""
     known: tuple[Incarnation, ...] = ()
@@ -192,7 +192,7 @@ class PeerNetwork:
         speeds, trip_s = dict(self._speeds.known()), self.hub.vitals.round_trip_s
         linked = [name for name in self._calls if self.hub.links.named(name) is not None]
         candidates = [Candidate(name, speeds.get(name, 0.0), trip_s(name)) for name in linked]
-        return await bring_newest(candidates, self, self._files, self._settings.body_bytes)
+        return await bring_newest(candidates, self, self._files, self._settings.body_bytes[-1:])
 
     # -- life -------------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from covey.errors import CoveyError, InvalidUpdate, LedgerError, NotFound, NotRe
 from covey.gossip.ledger import Incarnation
 from covey.node.gossip.ports import Receiver
 from covey.node.gossip.receipts import Receipts
+from covey.node.models.sizes import require_size
 from covey.node.peers.links import Link
 from covey.node.peers.ports import Files
 from covey.node.peers.translation import MAX_SEQUENCE, MAX_STEP, mass_from, mass_message
@@ -64,7 +65,7 @@ class Receptions:
         receiver: Is given what has come.
         fetch: Brings a body here.
         background: Where that is done.
-        body_bytes: The size of every body of this run.
+        body_bytes: The sizes that bodies of this run may have.
         receipts: Checks what senders sign, and signs what is had.
         stall_s: How long nothing may come of a body that was granted.
         slots: How many bodies may come at once.
@@ -76,7 +77,7 @@ class Receptions:
         receiver: Receiver,
         fetch: Fetch,
         background: Background,
-        body_bytes: int,
+        body_bytes: range,
         receipts: Receipts,
         *,
         stall_s: float = STALL_S,
@@ -118,9 +119,7 @@ class Receptions:
         body = artifact_from(offer.body)
         if not 1 <= offer.sequence < MAX_SEQUENCE or offer.units < 1 or offer.step >= MAX_STEP:
             raise LedgerError(f"batch {offer.sequence} with {offer.units} units of step {offer.step} cannot be")
-        if body.size_bytes != self._body_bytes:
-            raise InvalidUpdate(f"a body of {body.size_bytes} bytes; this run's have {self._body_bytes}")
-        body.validate(self._body_bytes)
+        require_size(body, self._body_bytes, "a body")
         if len(offer.data) not in (0, body.size_bytes) or len(offer.data) > INLINE_BYTES:
             raise InvalidUpdate("the body came along, but not whole, or it is too large for that")
         return _Reception(link, offer.sequence, offer.units, offer.step, body, offer.data)

@@ -108,6 +108,24 @@ def test_steps_that_only_average_make_all_models_one_also_where_a_node_is_killed
         check(nodes, outcome)
 
 
+def test_coded_models_are_those_of_the_simulation_and_a_quarter_as_long(tmp_path: Path) -> None:
+    spec = SPEC.format(steps=12, nodes=3) + '[exchange]\ncodec = "int8"\n'
+    outcome = simulated(tmp_path, spec, 3)
+    with GossipNodes(tmp_path / "real", spec, 3) as nodes:
+        nodes.start_all()
+        nodes.until_step(1, 3, 120)
+        nodes.kill(1)
+        nodes.start(1)
+        nodes.wait()
+        check(nodes, outcome)
+        said = json.loads(nodes.cli("gossip", "trace", nodes.folder(0), "--out", tmp_path / "trace.json", "--json"))
+        events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+        sizes = {event["args"]["size_bytes"] for event in events if event.get("cat") == "exchange"}
+        assert said["exchanges"] > 0
+        assert len(sizes) == 1
+        assert sizes.pop() < 0.3 * outcome["model_bytes"]
+
+
 def test_pairs_keep_all_mass_where_a_node_is_killed(tmp_path: Path) -> None:
     spec = SPEC.format(steps=40, nodes=3) + 'protocol = "ad-psgd"\nrate_correction = "none"\n'
     with GossipNodes(tmp_path / "real", spec, 3) as nodes:

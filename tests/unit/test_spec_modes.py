@@ -38,7 +38,8 @@ STORED = (
         ("[gossip]\nglobal_every = 2\nglobal_spread = 1.0", "gossip.global_spread"),
         ("[rounds]\ncount = 5", 'rounds: mode "gossip" does not read this section'),
         ('[aggregation]\nname = "krum"', 'aggregation: mode "gossip" does not read this section'),
-        ('[exchange]\ncodec = "qsgd"', 'exchange: in mode "gossip" models travel as they are'),
+        ('[exchange]\npayload = "parameters"', 'exchange.payload: mode "gossip" does not read this key'),
+        ("[exchange]\nerror_feedback = false", 'exchange.error_feedback: mode "gossip" does not read this key'),
     ],
 )
 def test_what_gossip_does_not_do_is_refused_by_its_key(text, words):

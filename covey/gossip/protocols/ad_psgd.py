@@ -21,6 +21,8 @@ class PairAveraging(Protocol):
     their speed.
     """
 
+    encodes = True
+
     @override
     def policy(self, section: GossipSection, nodes: int) -> PushSumPolicy:
         correction = section.rate_correction or "elapsed"

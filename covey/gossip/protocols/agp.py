@@ -18,6 +18,8 @@ class AsynchronousGradientPush(Protocol):
     `covey.gossip.push_sum.rates`.
     """
 
+    encodes = True
+
     @override
     def policy(self, section: GossipSection, nodes: int) -> PushSumPolicy:
         correction = section.rate_correction or "elapsed"

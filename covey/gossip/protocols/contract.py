@@ -15,6 +15,7 @@ from typing import ClassVar, Generic, TypeVar
 
 from covey.gossip.graph import Graph, is_symmetric
 from covey.gossip.mixing import Mixing
+from covey.gossip.protocols.encoding import codec_refusals
 from covey.gossip.push_sum.machine import PushSumPolicy
 from covey.gossip.push_sum.weighing import Weighs
 from covey.gossip.topologies.contract import Swarm, Topology
@@ -152,6 +153,7 @@ class Protocol(Pluggable):
         weighs: Who says what a model counts for: whoever sends it, by giving mass away (push-sum), or whoever receives
             it, by its weights or by a rule of its own.
         mixes_alone: Whether a step mixes also where nothing came; its machine is `mutual` then.
+        encodes: Whether `[exchange] codec` may be lossy: what is lost stays with the sender, by its mass.
         averages: Whether a run may have steps that only average (`[gossip] global_every`), in lock step.
         travels: Names of float32 vectors `[d]` that travel beside the model in each body.
         keeps: Names of float32 vectors `[d]` that stay on the node, and survive a restart.
@@ -159,6 +161,7 @@ class Protocol(Pluggable):
 
     weighs: ClassVar[Weighs] = "mass"
     mixes_alone: ClassVar[bool] = False
+    encodes: ClassVar[bool] = False
     averages: ClassVar[bool] = False
     travels: ClassVar[tuple[str, ...]] = ()
     keeps: ClassVar[tuple[str, ...]] = ()
@@ -182,6 +185,7 @@ class Protocol(Pluggable):
                 'leave it out, or choose protocol = "sgp" with overlap = 0'
             )
             yield "gossip.global_every", text
+        yield from codec_refusals(run.spec, run.name, is_possible=self.encodes)
 
     def train(self, state: State[V], change: V, scale: float, context: Context[V]) -> Update[V]:
         """The state after local training, which is then sent.

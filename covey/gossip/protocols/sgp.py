@@ -21,6 +21,7 @@ class StochasticGradientPush(Protocol):
     """
 
     averages = True
+    encodes = True
 
     @override
     def policy(self, section: GossipSection, nodes: int) -> PushSumPolicy:

@@ -33,6 +33,8 @@ class World:
         changes: Where what training did is kept, until it is applied.
         layout: The run's, as JSON.
         spec_json: The run.
+        is_encoded: Whether what is sent is encoded.
+        places: Of the nodes, among all.
         send: Puts a message on its way: from, to, what is to be told, and the model that goes with it.
         train_job: (node, step, base, the files of the parts) -> the job.
         ended: Told when a node's part is over.
@@ -45,6 +47,8 @@ class World:
     changes: ModelFolder
     layout: str
     spec_json: str
+    is_encoded: bool
+    places: Mapping[str, int]
     send: Callable[[Incarnation, Incarnation, ev.Event, Model | None], None]
     train_job: Callable[[str, int, Path, Mapping[str, Path]], TrainJob]
     ended: Callable[[VirtualPeer], None]
@@ -154,6 +158,8 @@ class VirtualLabour(Labour[Model, TrainResult]):
             then(state)
 
         job = replace(self._job(moment, state), applies=True, change=change, scale=scale, buffers=buffers)
+        if self._world.is_encoded and moment.given:
+            job = replace(job, body=self._world.models.new(), given=moment.given)
         self._make(job, state, applied)
 
     @override
@@ -176,6 +182,7 @@ class VirtualLabour(Labour[Model, TrainResult]):
             world.models.new(),
             spec_json=world.spec_json if moment is not None else "",
             step=now.step,
+            place=world.places[self._node],
             allow_path=True,
             kept=state.kept.path if state.kept is not None else None,
             out_kept=world.models.new(),
@@ -196,7 +203,12 @@ class VirtualLabour(Labour[Model, TrainResult]):
                 kept = models.model(job.out_kept, "")
             elif job.out_kept is not None:
                 models.drop(job.out_kept)
-            then(State(models.model(job.out, result.model_sha256), kept))
+            coded = None
+            if job.body is not None and result.body is not None:
+                coded = models.model(job.body, "")
+            elif job.body is not None:
+                models.drop(job.body)
+            then(State(models.model(job.out, result.model_sha256), kept, coded))
 
         self._world.timeline.after(0.0, has_mixed, self._world.workers.mix(job))
 

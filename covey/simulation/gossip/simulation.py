@@ -13,8 +13,10 @@ from pathlib import Path
 from covey.gossip.audit import audit
 from covey.gossip.ledger import Incarnation
 from covey.gossip.mass import ONE, weight
+from covey.gossip.protocols.encoding import is_encoded, training_spec
 from covey.gossip.protocols.runs import planner_of, policy_of, require_possible
 from covey.gossip.push_sum.machine import PushSum
+from covey.gossip.push_sum.weighing import Weighs
 from covey.metrics import counted, ratios
 from covey.simulation.data_dir import LOG, prepared_folder
 from covey.simulation.gossip.membership import Fates
@@ -71,6 +73,7 @@ class GossipSimulation:
 
     def __init__(self, plan: GossipPlan, folder: Path) -> None:
         self._plan, self._folder, self._spec_json = plan, folder, plan.spec.to_json()
+        self._training_json = training_spec(plan.spec).to_json()
         count = plan.processes or len(os.sched_getaffinity(0))
         self._pool = Pool(
             [LoggedSupervisor(folder / WORKERS / str(k), folder / LOG, device=plan.device) for k in range(count)]
@@ -125,6 +128,8 @@ class GossipSimulation:
             ModelFolder(self._folder / CHANGES),
             self._layout,
             self._spec_json,
+            is_encoded(plan.spec),
+            self._places,
             self._network.send,
             self._train_job,
             self._ended,
@@ -144,7 +149,7 @@ class GossipSimulation:
         self._fates.look(self._peers[Incarnation(node)])
         return TrainJob(
             run=RUN,
-            spec_json=self._spec_json,
+            spec_json=self._training_json,
             layout=self._layout,
             round=step + 1,
             roster_index=self._places[node],
@@ -170,12 +175,16 @@ class GossipSimulation:
         if peer.reason == "left":
             self._fates.left(peer)
 
+    @property
+    def _weighs(self) -> Weighs:
+        return next(iter(self._peers.values())).executor.machine.policy.weighs
+
     # -- the outcome ------------------------------------------------------------------------------------------------
 
     async def _outcome(self, began: float) -> GossipOutcome:
         present = {me: peer for me, peer in self._peers.items() if peer.reason not in ("died", "left")}
         accounts = {me: peer.ledger for me, peer in self._peers.items() if peer.reason != "died"}
-        mass = audit(accounts, dict.fromkeys(self._fates.gone, ONE))
+        mass = audit(accounts, dict.fromkeys(self._fates.gone, ONE), self._weighs)
         mean = await self._mean(present)
         path = self._folder / MEAN
         distances = {me: (await self._distance(peer, path)) for me, peer in present.items()}

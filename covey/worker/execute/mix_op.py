@@ -18,8 +18,9 @@ from covey.gossip.push_sum.weighing import Weighs
 from covey.layout import Layout
 from covey.learning.schedules import factor
 from covey.spec import GossipSpec, parse_json
-from covey.vectors import BLOCK_ELEMENTS, TensorVector, Vector, all_finite, spans
+from covey.vectors import BLOCK_ELEMENTS, LinearCombination, TensorVector, Vector, all_finite, spans
 from covey.worker.execute.algebra import BlockAlgebra
+from covey.worker.execute.coded_bodies import codec_of, with_rest, write_body
 from covey.worker.execute.next_version import write_model
 from covey.worker.execute.node_vectors import NodeVectors, are_finite, is_finite
 from covey.worker.files.mapped import MappedModel, map_bytes, map_float32
@@ -52,12 +53,16 @@ def mix(job: MixJob, host: Host) -> MixResult:
         update = rule.update(came)
         if not (all_finite(update.change) and are_finite(update.vectors)):
             raise TaskError("the mixture of models is not finite: training diverged")
-    base = rule.base
+    base, change, body = rule.base, update.change, None
+    if job.body is not None and files.codec is not None and rule.spec is not None:
+        model = LinearCombination([(base, 1.0), (change, 1.0)], base.d)
+        body, sent = write_body(job.body, job, rule.spec, files.codec, files.layout, model)
+        change = with_rest(base, change, sent, job.given)
     written = write_model(
         job.out,
         files.layout,
         base,
-        update.change,
+        change,
         _buffers(job, files.layout, base),
         synced=job.synced,
         behind=files.behind(state, update, base.d),
@@ -68,7 +73,7 @@ def mix(job: MixJob, host: Host) -> MixResult:
         float(update.change.read(columns).double().square().sum()) for columns in spans(base.d, BLOCK_ELEMENTS)
     )
     refused = tuple(position for position in range(len(job.portions)) if position not in came)
-    return MixResult(written.artifact, written.model_sha256, math.sqrt(squares), refused, kept)
+    return MixResult(written.artifact, written.model_sha256, math.sqrt(squares), refused, body, kept)
 
 
 def _opened(portions: Sequence[Portion], files: NodeVectors) -> Iterator[tuple[int, Received[Vector]]]:
@@ -87,6 +92,7 @@ class _Rule:
         state: What the node has.
         update: What becomes of it with what can be used of what came.
         weighs: Who says what a model counts for.
+        spec: The run; None: a mean of models.
     """
 
     files: NodeVectors
@@ -94,6 +100,7 @@ class _Rule:
     state: State[Vector]
     update: Callable[[Usable], Update[Vector]]
     weighs: Weighs = "mass"
+    spec: GossipSpec | None = None
 
 
 def _rule(job: MixJob) -> _Rule:
@@ -106,7 +113,7 @@ def _rule(job: MixJob) -> _Rule:
         return _Rule(plain, base, state, lambda came: weighted_mean(state, list(came.values()), algebra))
     spec = _read(job.spec_json)
     dynamics = Dynamics.of(spec.gossip, allow_path=job.allow_path)
-    files = NodeVectors(layout, dynamics.travels, dynamics.keeps)
+    files = NodeVectors(layout, dynamics.travels, dynamics.keeps, codec_of(spec, layout))
     state = files.state(job.base, job.kept)
     context = Context(
         algebra,
@@ -120,10 +127,10 @@ def _rule(job: MixJob) -> _Rule:
     )
     if not job.applies:
         return _Rule(
-            files, base, state, lambda came: dynamics.mix(state, list(came.values()), context), dynamics.weighs
+            files, base, state, lambda came: dynamics.mix(state, list(came.values()), context), dynamics.weighs, spec
         )
     change = TensorVector(map_float32(job.change, base.d)) if job.change is not None else algebra.combination([])
-    return _Rule(files, base, state, lambda came: dynamics.train(state, change, job.scale, context))
+    return _Rule(files, base, state, lambda came: dynamics.train(state, change, job.scale, context), spec=spec)
 
 
 @lru_cache(maxsize=4)  # with small models, reading a specification takes longer than mixing

@@ -9,11 +9,13 @@ from pathlib import Path
 from torch import Tensor
 
 from covey.artifact import Artifact
+from covey.codecs.contract import Codec
 from covey.errors import LayoutError
 from covey.gossip.protocols.contract import Received, State, Update
 from covey.layout import Layout
 from covey.learning.models.state import map_behind
 from covey.vectors import BLOCK_ELEMENTS, LinearCombination, TensorVector, Vector, all_finite, spans
+from covey.worker.execute.coded_bodies import open_body
 from covey.worker.files.mapped import MappedModel, map_float32
 from covey.worker.files.writing import ArtifactWriter, raw_bytes
 from covey.worker.jobs.mixtures import Portion
@@ -27,11 +29,13 @@ class NodeVectors:
         layout: Of the model.
         travels: Those that travel, in the order of the file; None: what is behind a model is not looked at.
         keeps: Those that stay.
+        codec: What bodies are written with; None: they are models as they are.
     """
 
     layout: Layout
     travels: tuple[str, ...] | None = None
     keeps: tuple[str, ...] = ()
+    codec: Codec | None = None
 
     def state(self, base: Path, kept: Path | None) -> State[Vector]:
         """What a node has; the first model has no vectors yet.
@@ -47,7 +51,12 @@ class NodeVectors:
         return State(model, vectors, behind.stamp)
 
     def received(self, portion: Portion) -> Received[Vector]:
-        """What came from a peer. Raises LayoutError where it is no body of this run."""
+        """What came from a peer. Raises LayoutError where it is no body of this run.
+
+        In a run with a codec that is an encoded model, or a whole one, as a node that leaves sends it.
+        """
+        if self.codec is not None and portion.model.stat().st_size < self.layout.file_bytes:
+            return Received(portion.share, open_body(portion.model, self.layout, self.codec))
         behind = map_behind(portion.model, self.layout)
         return Received(
             portion.share, MappedModel(portion.model, self.layout), self._named(behind.vectors), behind.stamp

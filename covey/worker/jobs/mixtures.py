@@ -47,6 +47,12 @@ class MixJob:
     """The node's mass: before it gives some away, and with what is mixed in."""
     evictions: int = 0
     """How many incarnations it knows to be evicted."""
+    place: int = 0
+    """Of the node among all: a codec's random numbers are its own."""
+    body: Path | None = None
+    """Where to encode what the node sends, if the run has a codec; None: the model itself is sent."""
+    given: float = 0.0
+    """Of the mass that it keeps, how many times as much the node gives."""
     leaves: bool = False
     """Whether what is made is handed over to a peer, for good."""
     synced: bool = True
@@ -63,5 +69,7 @@ class MixResult:
     """How far it is from the base: the Euclidean norm of the difference of the parameters."""
     refused: tuple[int, ...] = ()
     """Positions of portions that are no finite models of this run: their shares stayed with the base."""
+    body: ArtifactField | None = None
+    """What is sent, encoded; None: the model itself is."""
     kept: ArtifactField | None = None
     """Of the vectors that stay with the node; None: they are as they were."""

@@ -141,7 +141,7 @@ def exchange_in(event: Noted, body: Artifact | None, at: float) -> Row | None:
 
 def exchange_out(batch: Batch, snapshot: Snapshot[Artifact], at: float) -> Row:
     """A batch that is given."""
-    size_bytes = snapshot.model.size_bytes
+    size_bytes = snapshot.bodies[snapshot.step].size_bytes
     return _exchange("out", batch.peer, batch.sequence, batch.units, snapshot.step, size_bytes, at)
 
 

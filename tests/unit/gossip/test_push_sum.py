@@ -31,12 +31,19 @@ D = 3
 
 
 def swarm_of(
-    n: int, topology: Topology, *, steps: int, dtype: Any = np.float64, has_slow_disks: bool = False, **policy: Any
+    n: int,
+    topology: Topology,
+    *,
+    steps: int,
+    dtype: Any = np.float64,
+    has_slow_disks: bool = False,
+    codec: Any = None,
+    **policy: Any,
 ) -> VirtualSwarm:
     rng = np.random.default_rng(n)
     models = {f"node-{i}": rng.standard_normal(D).astype(dtype) for i in range(n)}
     planner = Planner(topology, Uniform(), 7)
-    return VirtualSwarm(models, planner, PushSumPolicy(steps, **policy), has_slow_disks=has_slow_disks)
+    return VirtualSwarm(models, planner, PushSumPolicy(steps, **policy), codec=codec, has_slow_disks=has_slow_disks)
 
 
 def models_of(swarm: VirtualSwarm) -> dict[str, Any]:
@@ -256,6 +263,23 @@ def test_a_peer_that_claims_more_than_it_agreed_to_is_cut_off_and_ends_nobodys_p
     assert "did not say before" in node.machine.exchange.contradictions[liar]
 
 
+def rounded(z: Any) -> Any:
+    """A codec that loses up to an eighth of each value."""
+    return np.round(z * 4) / 4
+
+
+@pytest.mark.parametrize("topology", [Exponential(), Complete()])
+@pytest.mark.parametrize("overlap", [0, 2, None])
+def test_what_a_codec_loses_stays_with_the_sender(topology: Topology, overlap: int | None) -> None:
+    swarm = swarm_of(8, topology, steps=60, overlap=overlap, codec=rounded)
+    total = swarm.sum_of_models()
+    swarm.begin()
+    run_lossy(swarm, random.Random(3), loss=0.2)
+    assert swarm.audit().is_exact
+    assert np.abs(swarm.sum_of_models() - total).max() < 1e-11
+    assert uneven(models_of(swarm)) < 2 * len(swarm.nodes) / 8  # what is lost of an element, times what is given
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     seed=st.integers(0, 2**32),
@@ -264,13 +288,14 @@ def test_a_peer_that_claims_more_than_it_agreed_to_is_cut_off_and_ends_nobodys_p
     topology=st.sampled_from([Exponential(), Ring(), Complete(), Random()]),
     slow=st.booleans(),
     every=st.sampled_from([0, 0, 1, 3]),
+    codec=st.sampled_from([None, rounded]),
 )
 def test_whatever_happens_no_mass_is_made_or_lost(
-    seed: int, n: int, overlap: int | None, topology: Topology, slow: bool, every: int
+    seed: int, n: int, overlap: int | None, topology: Topology, slow: bool, every: int, codec: Any
 ) -> None:
     rng = random.Random(seed)
     averaging = Averaging(every if overlap == 0 else 0, 2)
-    swarm = swarm_of(n, topology, steps=12, overlap=overlap, has_slow_disks=slow, averaging=averaging)
+    swarm = swarm_of(n, topology, steps=12, overlap=overlap, has_slow_disks=slow, codec=codec, averaging=averaging)
     total = swarm.sum_of_models()
     swarm.begin()
     can_die, evicted, joined = rng.random() < 0.3, False, 0

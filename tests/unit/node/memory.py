@@ -154,7 +154,10 @@ class Coordinator:
         refusals: Codes for the offers to come; an empty one takes the offer.
         breaks: How many transfers break before they begin.
         answers: Whether it answers at all.
+        elsewhere: What it says instead of a grant to who takes models from others; None: nothing.
     """
+
+    elsewhere: msg.ModelElsewhere | None = None
 
     def __init__(self, node_files):
         self.files, self.heard, self.refusals, self.breaks, self.answers = {}, [], [], 0, True
@@ -178,6 +181,8 @@ class Coordinator:
         self.heard.append(message)
         if self.answers:
             match message:
+                case msg.DownloadAsk(takes_peers=True) if self.elsewhere is not None:
+                    self._tell(self.elsewhere)
                 case msg.DownloadAsk():
                     self._tell(msg.DownloadGrant(message.digest, self.tables.pop(0) if self.tables else b""))
                 case msg.UpdateOffer():

@@ -13,19 +13,24 @@ from covey import messages as msg
 from covey.artifact import CHUNK_BYTES, artifact_of
 from covey.coordinator.admin.metrics import CoordinatorMetrics
 from covey.coordinator.nodes import downloads as module
-from covey.coordinator.nodes.downloads import Downloads
+from covey.coordinator.nodes.downloads import Downloads, permits, wrong_bytes
 from covey.coordinator.nodes.sessions import Sessions
 from covey.coordinator.runs.facts import NodeProgress
 from covey.coordinator.runs.progress import RunProgress
 from covey.coordinator.runs.sent_again import Resent
 from covey.errors import Conflict, NotFound, TransferError
 from covey.protos import tensors_pb2 as pb
+from covey.wire.identities.model_pass import DOMAIN, ModelPass
+from covey.wire.identities.signing import SigningKey, verify
 from covey.wire.transfers.lanes import Lane
 from covey.wire.translation import from_coordinator
 
 SMALL, LARGE = b"small", b"L" * (2 * CHUNK_BYTES + 5)
 CHUNKS = [LARGE[:CHUNK_BYTES], LARGE[CHUNK_BYTES : 2 * CHUNK_BYTES], LARGE[2 * CHUNK_BYTES :]]
 small, large = artifact_of([SMALL]), artifact_of(CHUNKS)
+
+
+KEY = SigningKey.generate()
 
 
 class Run:
@@ -39,6 +44,11 @@ class Run:
 
     def resent(self, node, resent):
         self.twice.append((node, resent))
+
+    models = "coordinator"
+
+    def ready(self):
+        return SimpleNamespace(spec=SimpleNamespace(exchange=SimpleNamespace(models=self.models)))
 
     def served(self, node, digest):
         return self.files.get(digest)
@@ -71,7 +81,7 @@ def sessions():
 
 @pytest.fixture
 def downloads(world, run, sessions):
-    return Downloads(world.runs, world.files, sessions, world.background)
+    return Downloads(world.runs, world.files, sessions, world.background, permits("fed", KEY))
 
 
 def granted(sessions, node):
@@ -283,3 +293,73 @@ async def test_what_passed_before_a_download_broke_is_counted_when_it_passes_aga
     downloads.asked("ada", msg.DownloadAsk(large.digest))
     await got(downloads, "ada", large)  # a file that came whole, and is wanted once more
     assert run.twice == [("ada", Resent(down=CHUNK_BYTES))]
+
+
+# -- from other nodes
+
+
+@pytest.fixture
+def spreading(run, sessions):
+    """The run's nodes have models from each other; all can be called."""
+    run.models = "peers"
+    for node, session in sessions.live().items():
+        session.greeted, session.peer_address, session.key_sha256 = True, f"{node}:7410", "f" * 64
+    return run
+
+
+async def test_the_first_node_has_a_model_from_here_and_the_others_from_those_that_have_it(
+    downloads, sessions, spreading
+):
+    ask = msg.DownloadAsk(large.digest, takes_peers=True)
+    downloads.asked("ada", ask)
+    assert granted(sessions, "ada") == [msg.DownloadGrant(large.digest)]
+    downloads.asked("bob", ask)
+    downloads.asked("cyd", ask)
+    assert granted(sessions, "bob") == granted(sessions, "cyd") == []
+    assert len(await got(downloads, "ada", large)) == len(CHUNKS)
+    assert downloads.reported("ada", msg.ModelReport("run", large.digest, True)) == []
+    for node in ("bob", "cyd"):
+        [answer] = granted(sessions, node)
+        assert (answer.digest, answer.holders) == (large.digest, (msg.GossipMember("ada", "ada:7410", "f" * 64),))
+        verify(KEY.public_bytes, answer.statement, answer.signature, DOMAIN)
+        assert ModelPass.from_bytes(answer.statement) == ModelPass("fed", "run", node, large.digest)
+    with pytest.raises(NotFound, match="not granted"):
+        await got(downloads, "bob", large)
+    assert spreading.bytes == {"ada": sum(len(pb.Chunk(data=chunk).SerializeToString()) for chunk in CHUNKS)}
+
+
+async def test_who_gets_nothing_from_others_has_it_from_here_and_names_who_lied(downloads, sessions, spreading):
+    ask = msg.DownloadAsk(large.digest, takes_peers=True)
+    downloads.reported("ada", msg.ModelReport("run", large.digest, True))  # of a file that nobody asked for yet
+    downloads.asked("ada", ask)
+    downloads.reported("ada", msg.ModelReport("run", large.digest, True))
+    downloads.asked("bob", ask)
+    assert [type(answer) for answer in granted(sessions, "bob")] == [msg.ModelElsewhere]
+    report = msg.ModelReport("run", large.digest, False, ("cyd", "ada", "eve"))
+    assert downloads.reported("bob", report) == ["ada"]  # whom it was sent to
+    assert downloads.reported("bob", report) == []
+    downloads.asked("bob", msg.DownloadAsk(large.digest))
+    assert granted(sessions, "bob") == [msg.DownloadGrant(large.digest)]
+    downloads.reported("bob", msg.ModelReport("run", large.digest, True))
+    downloads.asked("cyd", ask)
+    [answer] = granted(sessions, "cyd")
+    assert [member.name for member in answer.holders] == ["bob"]  # ada is not used again
+    event = wrong_bytes("run", "ada", "bob", 5.0)
+    assert (event.kind, event.run, event.node, event.detail) == ("wrong-model-bytes", "run", "ada", {"to": "bob"})
+
+
+async def test_whoever_waits_for_a_node_that_is_lost_is_answered(downloads, sessions, spreading):
+    ask = msg.DownloadAsk(large.digest, takes_peers=True)
+    downloads.asked("ada", ask)
+    downloads.asked("bob", ask)
+    assert granted(sessions, "bob") == []
+    sessions.forget(sessions.live()["ada"])
+    downloads.drop("ada")
+    assert granted(sessions, "bob") == [msg.DownloadGrant(large.digest)]
+
+
+async def test_an_older_node_and_a_small_file_have_a_grant_as_ever(downloads, sessions, spreading):
+    downloads.asked("ada", msg.DownloadAsk(large.digest))
+    downloads.asked("bob", msg.DownloadAsk(small.digest, takes_peers=True))
+    assert granted(sessions, "ada") == [msg.DownloadGrant(large.digest)]
+    assert granted(sessions, "bob") == [msg.DownloadGrant(small.digest)]

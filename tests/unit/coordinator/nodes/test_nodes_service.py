@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from covey import messages as msg
+from covey.artifact import Artifact
 from covey.coordinator.nodes.enrolment import Addresses, EnrolmentServices
 from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.service import WIRE_REFUSED, CoordinatorService, NodeServiceInputs, version_refusal
@@ -234,8 +235,8 @@ async def test_what_nodes_say_of_the_last_version(service, sessions, runs, text,
 
 
 async def test_a_file_is_granted_to_whom_a_run_serves_it(service, sessions, runs):
-    session = sessions.open("ada")
-    runs["two"].mode.served = lambda node, digest: digest if (node, digest) == ("ada", "d") else None
+    session, small = sessions.open("ada"), Artifact("d", 3, b"")
+    runs["two"].mode.served = lambda node, digest: small if (node, digest) == ("ada", "d") else None
     for digest in ("e", "d", "d"):
         await service.dispatch(session, msg.DownloadAsk(digest))
     assert messages(session) == [msg.DownloadGrant("d")] * 2

@@ -8,6 +8,7 @@ import pytest
 
 from covey.errors import PluginError, SpecError
 from covey.gossip.protocols.contract import PROTOCOLS
+from covey.gossip.protocols.encoding import codec_refusals, is_encoded, training_spec
 from covey.gossip.protocols.runs import planner_of, policy_of, protocol_of, require_possible
 from covey.gossip.push_sum.machine import PushSumPolicy
 from covey.spec import GossipSpec, parse_data, parse_json
@@ -88,3 +89,46 @@ def test_who_is_not_installed_is_named_with_those_that_are() -> None:
 def test_an_operator_sees_what_is_named_by_an_import_path() -> None:
     paths = spec_of(protocol="a:B", topology={"name": "c:D"}).node_paths()
     assert paths == {"gossip.protocol.name": "a:B", "gossip.topology.name": "c:D"}
+
+
+def coded(codec: str, protocol: str = "sgp", **options: Any) -> GossipSpec:
+    exchange = {"codec": codec, "options": options}
+    fields = {"name": "run", "mode": "gossip", "task": {"name": "digits"}, "gossip": {"protocol": protocol}}
+    spec = parse_data({**fields, "exchange": exchange})
+    assert isinstance(spec, GossipSpec)
+    return spec
+
+
+@pytest.mark.parametrize("codec", ["top-k", "random-k", "sign", "scaled-sign", "terngrad", "int4", "fp16", "a.b:C"])
+def test_a_codec_that_leaves_out_too_much_is_refused_with_those_that_do_not(codec: str) -> None:
+    with pytest.raises(
+        SpecError, match=r'exchange\.codec: .* counts by its whole mass; choose "bf16", "int8", or "qsgd"'
+    ):
+        require_possible(coded(codec))
+
+
+@pytest.mark.parametrize("options", [{}, {"bits": 7}, {"levels": 126}, {"bits": "8"}])
+def test_noise_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(SpecError, match=r"exchange\.options: below 8 bits \(127 levels\)"):
+        require_possible(coded("qsgd", **options))
+
+
+@pytest.mark.parametrize("protocol", ["sgp", "agp", "ad-psgd"])
+def test_what_is_fine_enough_is_not(protocol: str) -> None:
+    for spec in (
+        coded("bf16", protocol),
+        coded("int8", protocol, block=64),
+        coded("qsgd", protocol, bits=8),
+        coded("qsgd", protocol, levels=127),
+    ):
+        require_possible(spec)
+        assert is_encoded(spec)
+        assert not is_encoded(training_spec(spec))  # what training does is not sent
+        assert training_spec(spec).gossip == spec.gossip
+    assert not is_encoded(coded("none"))
+
+
+def test_a_protocol_without_mass_has_no_codec() -> None:
+    refusals = list(codec_refusals(coded("int8"), "mine", is_possible=False))
+    assert [key for key, _ in refusals] == ["exchange.codec"]
+    assert 'what protocol "mine" sends has no mass' in refusals[0][1]

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import json
 
 import pytest
 
@@ -212,3 +213,32 @@ async def test_what_came_before_a_download_was_cancelled_goes_with_the_run(node,
     await asyncio.gather(work, return_exceptions=True)
     held.forget("a")
     assert node.on_disk() == set()
+
+
+class Lending:
+    """What a node lends, as it is told; nobody has anything for it."""
+
+    def __init__(self, lends):
+        self.lends, self.models = lends, []
+
+    async def have(self, run, artifact):
+        self.models.append((run, artifact.digest))
+        return self.lends
+
+
+@pytest.mark.parametrize("lends", [True, False])
+async def test_a_model_that_others_may_have_is_lent_and_said_to_be_there(node, held, lends):
+    size = 3 << 20
+    layout = Layout.from_json(f'[["w", "float32", [{size // 4}], "model"]]')
+    content = bytes(layout.file_bytes)
+    model = artifact_of([content[start : start + (1 << 20)] for start in range(0, len(content), 1 << 20)])
+    node.coordinator.files[model.digest] = content
+    lending = Lending(lends)
+    for exchange in ({}, {"models": "peers"}):
+        spec = json.dumps(json.loads(assignment("a").spec) | {"exchange": exchange})
+        asked = dataclasses.replace(assignment("a"), layout="", spec=spec, model=model, model_data=b"", version=1)
+        talk = Conversation(dataclasses.replace(node.services, models=lending), asked, lambda stage, update: None)
+        node.coordinator.listen(talk.answered)
+        await BaseModels(held).bring(talk, layout)
+    assert lending.models == [("a", model.digest)]
+    assert node.coordinator.of(msg.ModelReport) == [msg.ModelReport("a", model.digest, lends)]

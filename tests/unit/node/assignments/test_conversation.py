@@ -9,6 +9,7 @@ from covey import messages as msg
 from covey.artifact import artifact_of
 from covey.errors import CorruptChunk, NotFound
 from covey.node.assignments.conversation import Conversation
+from covey.node.models.assembly import Assembled, Unassembled
 from tests.unit.node.memory import assignment
 
 FILE = b"m" * (3 << 20)
@@ -97,3 +98,64 @@ def test_transfers_are_reported_in_mib_twice_a_second(node, talk):
 
 async def test_nobody_answers(talk):
     assert await talk.answer_within(0) is None
+
+
+class Others:
+    """Other nodes that have a model: what each question for it comes to, in order."""
+
+    def __init__(self, node, *outcomes):
+        self._node, self._outcomes, self.asked = node, list(outcomes), []
+
+    async def bring(self, run, artifact, elsewhere, on_bytes):
+        self.asked.append((run, elsewhere))
+        outcome = self._outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        self._node.files.put(artifact, FILE)
+        on_bytes(len(FILE))
+        return outcome
+
+
+@pytest.fixture
+def among_others(node):
+    """A conversation of a node that is sent to others, which do what the test says."""
+
+    def make(*outcomes):
+        others = Others(node, *outcomes)
+        talk = Conversation(dataclasses.replace(node.services, models=others), assignment("a", 2), lambda *_: None)
+        node.coordinator.files[ARTIFACT.digest] = FILE
+        node.coordinator.listen(talk.answered)
+        node.coordinator.elsewhere = ELSEWHERE
+        return talk, others
+
+    return make
+
+
+ELSEWHERE = msg.ModelElsewhere(ARTIFACT.digest, (msg.GossipMember("bob", "bob:1", ""),), b"pass", b"signature")
+
+
+async def test_a_model_comes_from_others_where_the_coordinator_says_so(node, among_others):
+    talk, others = among_others(Assembled({"bob": 1}, ("eve",), 0, 0))
+    path = await talk.download(ARTIFACT, b"", granted=False, peers=True)
+    assert path.read_bytes() == FILE
+    assert others.asked == [(talk.assignment.run, ELSEWHERE)]
+    assert [ask.takes_peers for ask in asks(node)] == [True]
+    assert node.coordinator.of(msg.ModelReport) == [
+        msg.ModelReport(talk.assignment.run, ARTIFACT.digest, is_lent=False, liars=("eve",))
+    ]
+
+
+async def test_what_others_do_not_give_comes_from_the_coordinator(node, among_others):
+    talk, others = among_others(Unassembled("nobody has it", ("bob",)))
+    path = await talk.download(ARTIFACT, b"", granted=False, peers=True)
+    assert path.read_bytes() == FILE
+    assert len(others.asked) == 1
+    assert [ask.takes_peers for ask in asks(node)] == [True, False]
+    assert [report.liars for report in node.coordinator.of(msg.ModelReport)] == [("bob",)]
+
+
+async def test_other_files_and_other_runs_never_come_from_others(node, among_others):
+    talk, others = among_others()
+    await talk.download(ARTIFACT, b"", granted=False)
+    assert [ask.takes_peers for ask in asks(node)] == [False]
+    assert others.asked == []

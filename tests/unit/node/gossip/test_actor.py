@@ -149,8 +149,8 @@ class Neighbour:
             raise Unassembled("there is no peer that can be asked for a model")
         giver = self._unit.nodes[Incarnation(self._of)]
         model, step = giver.actor.shelf.newest(self._node.me)
-        with giver.actor.shelf.lend(model.digest) as path:
-            data = np.fromfile(path, np.float32)
+        with giver.actor.shelf.lend(model.digest) as lent:
+            data = np.fromfile(lent.path, np.float32)
         if self._is_broken:
             data[0] = np.inf
             model = artifact_of([data.tobytes()])
@@ -214,8 +214,8 @@ async def test_what_a_peer_was_told_of_stays_for_it_and_nothing_else_is_lent(tmp
     await unit.until("a", functools.partial(has_come_to, 2))
     model, step = node.actor.shelf.newest(Incarnation("b"))
     await unit.until("a", functools.partial(has_come_to, step + 10))
-    with node.actor.shelf.lend(model.digest) as path:
-        assert artifact_of_file(path) == model
+    with node.actor.shelf.lend(model.digest) as lent:
+        assert artifact_of_file(lent.path) == model
     later, _ = node.actor.shelf.newest(Incarnation("b"))  # a peer has one lease
     await unit.until("a", lambda node: not node.files.has(model.digest))
     with pytest.raises(NotFound, match="does not have that model any more"), node.actor.shelf.lend(model.digest):

@@ -7,6 +7,7 @@ import pytest
 from covey.artifact import CHUNK_BYTES, artifact_of
 from covey.errors import InvalidUpdate, NotFound, NotReady
 from covey.node.models.lending import EACH, MOST_CHUNKS, TIMES, TOTAL, Lender
+from covey.node.models.ports import Lent
 from covey.wire.transfers.chunks import decode
 
 DATA = bytes(CHUNK_BYTES) + b"a" * CHUNK_BYTES + b"rest"
@@ -17,6 +18,7 @@ DIGEST = artifact_of(PIECES).digest
 class Shelf:
     def __init__(self, path):
         self.path, self.lent, self.is_right = path, 0, True
+        self.table = b""
 
     @contextmanager
     def lend(self, digest):
@@ -24,7 +26,7 @@ class Shelf:
             raise NotFound("no such file")
         self.lent += 1
         try:
-            yield self.path
+            yield Lent(self.path, self.table)
         finally:
             self.lent -= 1
 
@@ -64,6 +66,18 @@ async def test_a_file_that_is_not_lent_or_is_damaged(shelf):
     shelf.is_right = False
     with pytest.raises(NotFound, match="damaged"):
         await given(Lender(shelf))
+
+
+async def test_a_file_that_is_written_over_while_it_is_lent_ends_there_and_no_wrong_byte_leaves(shelf):
+    shelf.table = artifact_of(PIECES).chunk_sha256
+    lender = Lender(shelf)
+    assert await given(lender, first=1, count=2) == PIECES[1:]
+    chunks = lender.chunks("bob", DIGEST, 0, 3)
+    assert bytes(decode(await anext(chunks))) == PIECES[0]
+    with shelf.path.open("r+b") as file:
+        file.write(bytes([7]) * len(DATA))
+    with pytest.raises(NotFound, match="not have that file any more"):
+        await anext(chunks)
 
 
 async def test_a_file_goes_to_one_node_only_so_often(shelf):

@@ -89,7 +89,7 @@ class Node:
             identity,
             roster,
             folder,
-            size_bytes,
+            size_bytes if isinstance(size_bytes, range) else range(size_bytes, size_bytes + 1),
             Receipts(self.me, Notary(identity, fields["run"])),
             listen=listen,
             beat_s=0.2,

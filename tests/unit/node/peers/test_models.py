@@ -10,6 +10,7 @@ from covey.artifact import Artifact
 from covey.errors import NotFound
 from covey.gossip.push_sum.events import HalfAsked
 from covey.node.models.assembly import Unassembled
+from covey.node.models.ports import Lent
 from covey.protos import peer_pb2 as pb
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.wire.transfers.chunks import CHUNKS, encode
@@ -36,7 +37,7 @@ class Holdings:
     def lend(self, digest):
         if not self.files.has(digest):
             raise NotFound("this node does not have that model")
-        yield self.files.path(digest)
+        yield Lent(self.files.path(digest))
 
     def check(self, digest):
         return self.files.check(digest)

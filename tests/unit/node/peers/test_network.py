@@ -7,7 +7,7 @@ import pytest
 from covey.errors import CoveyError, LedgerError, TransferError
 from covey.gossip.push_sum.events import PeerJoined, Progressed
 from covey.node.peers.calls import PeerCalls
-from tests.unit.node.peers.swarm import body_of
+from tests.unit.node.peers.swarm import Swarm, body_of
 
 
 @pytest.mark.parametrize("listens", [True, False], ids=["both listen", "one only calls"])
@@ -64,6 +64,18 @@ async def test_a_body_of_another_size_is_refused_before_it_moves(small):
     await ada.meets(bob)
     with pytest.raises(TransferError, match="a body of 1001 bytes; this run's have 1000"):
         await ada.send(bob, 1, ada.put(body_of(1001)))
+
+
+async def test_where_bodies_are_encoded_a_shorter_one_is_taken_and_a_longer_one_is_not(identity, tmp_path):
+    async with Swarm(identity, tmp_path, range(1, 1001)) as swarm:
+        bob = await swarm.start("bob")
+        ada = await swarm.start("ada", knows=["bob"])
+        await ada.meets(bob)
+        with pytest.raises(TransferError, match="a body of 1001 bytes; this run's have 1 to 1000"):
+            await ada.send(bob, 1, ada.put(body_of(1001)))
+        body = ada.put(body_of(260))
+        await ada.send(bob, 1, body)
+        assert bob.inbox.batches == [(ada.me, 1, 7, 3, body.digest)]
 
 
 async def test_without_a_connection_a_batch_is_not_sent(small):

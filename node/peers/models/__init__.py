@@ -1,0 +1,1 @@
+"""Models of a coordinator's runs between nodes: what others call (`listener`), and both ways together (`exchange`)."""
