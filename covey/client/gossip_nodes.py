@@ -134,6 +134,7 @@ def account_of(node: NodeState) -> dict[str, Any]:
         "run": node.facts.name,
         "node": me.node,
         "incarnation": me.number,
+        "weighs": node.machine.policy.weighs,
         "minted": ledger.minted,
         "live": ledger.live,
         "lost": ledger.lost,
@@ -217,6 +218,7 @@ def audit_accounts(accounts: Sequence[Mapping[str, Any]], authority_pem: bytes =
     audited = audit(
         {me: ledger for me, ledger in ledgers.items() if me not in evicted},
         {who: ONE if who.number == 1 else 0 for who in evicted},
+        "receiver" if any(account.get("weighs") == "receiver" for account in accounts) else "mass",
     )
     named = {peer for ledger in ledgers.values() for peer in ledger.out.keys() | ledger.into.keys()}
     missing = tuple(f"the account of {who} was not given" for who in sorted(named - ledgers.keys() - evicted))

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from covey.gossip.ledger import Incarnation, InEdge, Ledger, OutEdge
+from covey.gossip.push_sum.weighing import Weighs
 from covey.gossip.receipts import Overdraft
 
 
@@ -24,6 +25,9 @@ class MassAudit:
         uncertain: Up to how much of `lost` may not be: what was taken back from those that are gone.
         findings: What contradicts what, for people; empty: everything agrees.
         named: Who gave away more than it can have had, by its own signatures.
+        weighs: Who says what a model counts for. Where the receiver does, a unit is a batch: all that is proven is that
+            each came once.
+        delivered: How many batches came.
     """
 
     live: int
@@ -33,6 +37,8 @@ class MassAudit:
     uncertain: int
     findings: tuple[str, ...]
     named: tuple[Overdraft, ...] = ()
+    weighs: Weighs = "mass"
+    delivered: int = 0
 
     @property
     def is_exact(self) -> bool:
@@ -40,12 +46,15 @@ class MassAudit:
         return not self.findings and not self.named and self.live + self.in_flight == self.minted - self.lost
 
 
-def audit(accounts: Mapping[Incarnation, Ledger], gone: Mapping[Incarnation, int] | None = None) -> MassAudit:
+def audit(
+    accounts: Mapping[Incarnation, Ledger], gone: Mapping[Incarnation, int] | None = None, weighs: Weighs = "mass"
+) -> MassAudit:
     """Compare accounts that were read at one moment (while nothing is written, or on a consistent cut).
 
     Args:
         accounts: Of the nodes that are there, or that left in order.
         gone: Incarnations without an account (evicted, dead), and the units that each of them began with.
+        weighs: Who says what a model counts for, in this run.
     """
     gone = gone or {}
     findings = [text for me, ledger in sorted(accounts.items()) for text in _own(me, ledger)]
@@ -67,6 +76,8 @@ def audit(accounts: Mapping[Incarnation, Ledger], gone: Mapping[Incarnation, int
         lost=lost_by_gone + sum(ledger.lost for ledger in accounts.values()),
         uncertain=uncertain,
         findings=tuple(findings),
+        weighs=weighs,
+        delivered=sum(edge.sequence for ledger in accounts.values() for edge in ledger.into.values()),
     )
 
 

@@ -1,7 +1,10 @@
-"""The conformance suites that every aggregator, codec and local optimizer has to pass."""
+"""The conformance suites that every aggregator, codec, local optimizer and protocol has to pass."""
+
+from typing import ClassVar
 
 from covey.testing.aggregators import AggregatorConformance
 from covey.testing.codecs import CodecConformance
+from covey.testing.protocols import ProtocolConformance
 from covey.testing.training import LocalOptimizerConformance
 from int16 import Int16
 from lion import Lion
@@ -21,3 +24,10 @@ class TestInt16(CodecConformance):
 class TestLion(LocalOptimizerConformance):
     def make(self):
         return Lion({"beta2": 0.95})
+
+
+class TestNeighboursMedian(ProtocolConformance):
+    gossip: ClassVar = {
+        "protocol": {"name": "neighbours-median", "options": {"pull": 0.5}},
+        "topology": {"name": "complete"},
+    }

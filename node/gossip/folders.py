@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from covey.errors import Conflict, NotFound, SpecError
 from covey.gossip.ledger import Incarnation
 from covey.gossip.mass import ONE
+from covey.gossip.protocols.runs import protocol_of
 from covey.node.gossip.record.database import FILE, create_record, open_record
 from covey.node.gossip.record.reader import RunFacts, read_facts, write_facts
 from covey.spec import GossipSpec
@@ -106,8 +107,9 @@ def reside(
 
 
 def joins_with(spec: GossipSpec) -> int:
-    """The units that a node begins with whose earlier incarnation was evicted."""
-    return ONE if spec.gossip.join == "mint" else 0
+    """The units that a node begins with whose earlier incarnation was evicted; where the receiver weighs, as all do."""
+    protocol = protocol_of(spec.gossip, allow_path=True)  # the operator was asked before
+    return ONE if spec.gossip.join == "mint" or protocol.weighs == "receiver" else 0
 
 
 def _opened(folder: Path) -> Residence:

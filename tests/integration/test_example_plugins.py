@@ -55,6 +55,7 @@ def federation(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def test_they_are_found_by_name(federation: Federation) -> None:
     found = {(p["kind"], p["name"]): p["package"] for p in json.loads(federation.cli("plugins", "--json"))}
     names = {("aggregator", "example-meamed"), ("codec", "int16"), ("local-optimizer", "lion")}
+    names |= {("protocol", "neighbours-median")}
     assert {key for key, package in found.items() if package == "covey-example-plugins"} == names
 
 
@@ -69,6 +70,24 @@ def test_a_run_with_them_learns(federation: Federation) -> None:
     assert {u["bytes"] for u in updates} == {4 + 2 * d}
 
 
-@pytest.mark.parametrize("name", ["meamed.py", "int16.py", "lion.py", "test_plugins.py", "pyproject.toml"])
+def test_a_gossip_run_with_them_learns(site: Path, tmp_path: Path) -> None:
+    gossip = 'steps = 3\nprotocol = { name = "neighbours-median", options = { pull = 0.5 } }\n'
+    spec = (
+        f'name = "g"\nmode = "gossip"\n[task]\nname = "digits"\n[gossip]\n{gossip}topology = {{ name = "complete" }}\n'
+    )
+    (tmp_path / "gossip.toml").write_text(spec)
+    command = [sys.executable, "-m", "covey", "gossip", "simulate", str(tmp_path / "gossip.toml"), "--nodes", "3"]
+    done = subprocess.run(
+        [*command, "--json"], capture_output=True, text=True, timeout=150, env={**os.environ, **environment(site)}
+    )
+    assert done.returncode == 0, done.stderr
+    outcome = json.loads(done.stdout)
+    assert (outcome["mass"]["exact"], outcome["mass"]["delivered"]) == (True, 3 * 3 * 2)
+    assert outcome["metrics"]["accuracy"] > 0.5
+
+
+@pytest.mark.parametrize(
+    "name", ["meamed.py", "int16.py", "lion.py", "neighbours_median.py", "test_plugins.py", "pyproject.toml"]
+)
 def test_the_documentation_shows_just_these_files(name: str) -> None:
     assert (EXAMPLE / name).read_text() in (ROOT / "docs" / "plugins.md").read_text()

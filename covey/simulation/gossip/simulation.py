@@ -16,6 +16,7 @@ from covey.gossip.mass import ONE, weight
 from covey.gossip.protocols.encoding import is_encoded, training_spec
 from covey.gossip.protocols.runs import planner_of, policy_of, require_possible
 from covey.gossip.push_sum.machine import PushSum
+from covey.gossip.push_sum.weighing import Weighs
 from covey.metrics import counted, ratios
 from covey.simulation.data_dir import LOG, prepared_folder
 from covey.simulation.gossip.membership import Fates
@@ -174,12 +175,16 @@ class GossipSimulation:
         if peer.reason == "left":
             self._fates.left(peer)
 
+    @property
+    def _weighs(self) -> Weighs:
+        return next(iter(self._peers.values())).executor.machine.policy.weighs
+
     # -- the outcome ------------------------------------------------------------------------------------------------
 
     async def _outcome(self, began: float) -> GossipOutcome:
         present = {me: peer for me, peer in self._peers.items() if peer.reason not in ("died", "left")}
         accounts = {me: peer.ledger for me, peer in self._peers.items() if peer.reason != "died"}
-        mass = audit(accounts, dict.fromkeys(self._fates.gone, ONE))
+        mass = audit(accounts, dict.fromkeys(self._fates.gone, ONE), self._weighs)
         mean = await self._mean(present)
         path = self._folder / MEAN
         distances = {me: (await self._distance(peer, path)) for me, peer in present.items()}

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from covey.client.gossip_nodes import NodeState
     from covey.gossip.audit import MassAudit
 
-MASS_FIELDS = ("exact", "live", "in_flight", "minted", "lost", "uncertain", "findings")
+MASS_FIELDS = ("exact", "live", "in_flight", "minted", "lost", "uncertain", "findings", "weighs", "delivered")
 NAMED_FIELDS = "named (who gave away more than it can have had: node, incarnation, gave, minted, had)"
 STATUS_FIELDS = (
     "run",
     "node",
     "incarnation",
+    "protocol",
+    "weighs",
     "steps",
     "steps_in_all",
     "phase",
@@ -71,6 +73,8 @@ def _status(node: NodeState) -> dict[str, Any]:
         "run": facts.name,
         "node": facts.me.node,
         "incarnation": facts.me.number,
+        "protocol": node.spec.gossip.protocol.name,
+        "weighs": machine.policy.weighs,
         "steps": machine.step,
         "steps_in_all": machine.policy.steps,
         "phase": machine.phase,
@@ -106,7 +110,7 @@ def peers(data_dir: Path, run: str | None, as_json: bool) -> None:
         return
     from covey.cli.views import gossip_tables, tables
 
-    tables.show(gossip_tables.node_peers(rows))
+    tables.show(gossip_tables.node_peers(rows, node.machine.policy.weighs))
 
 
 def _peer(name: tuple[str, int], known: Mapping[str, Any], edge: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from covey.client.experiments.gossip import GossipOutcome, GossipPlan
 
 N = TypeVar("N", int, float)
-MASS_FIELDS = ("exact", "live", "in_flight", "minted", "lost", "uncertain", "findings")
+MASS_FIELDS = ("exact", "live", "in_flight", "minted", "lost", "uncertain", "findings", "weighs", "delivered")
 PEER_FIELDS = (
     "node",
     "reason",

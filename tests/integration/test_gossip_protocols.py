@@ -1,0 +1,104 @@
+"""Protocols in which the receiver weighs, on real nodes: the models of the simulation, each batch had once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from covey.testing.gossip import GossipNodes
+from covey.testing.traces import check_trace
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(400)]
+SPEC = """
+name = "gossip"
+mode = "gossip"
+seed = 3
+[task]
+name = "digits"
+[data]
+partition = "shards"
+[training]
+local_steps = 2
+learning_rate = 0.1
+[gossip]
+steps = {steps}
+min_nodes = 4
+protocol = {{ name = "{protocol}" }}
+topology = {{ name = "{topology}" }}
+mixing = {{ name = "{mixing}" }}
+"""
+NODES = 4
+
+
+def spec_of(protocol: str, topology: str = "complete", mixing: str = "metropolis-hastings", steps: int = 3) -> str:
+    return SPEC.format(steps=steps, protocol=protocol, topology=topology, mixing=mixing)
+
+
+def simulated(tmp_path: Path, spec: str) -> Any:
+    """The outcome of the same run in one process."""
+    (tmp_path / "simulated.toml").write_text(spec)
+    command = [sys.executable, "-m", "covey", "gossip", "simulate", str(tmp_path / "simulated.toml"), "--json"]
+    done = subprocess.run([*command, "--nodes", str(NODES)], capture_output=True, text=True, timeout=200, check=True)
+    return json.loads(done.stdout)
+
+
+def check(nodes: GossipNodes, outcome: Any) -> None:
+    """Every node has the model of the simulation, and had each batch once."""
+    assert nodes.models() == [peer["model_sha256"] for peer in outcome["peers"]]
+    for audit in (nodes.audit(), outcome["mass"]):
+        assert (audit["exact"], audit["in_flight"], audit["findings"]) == (True, 0, [])
+        assert audit["weighs"] == "receiver"
+        assert audit["delivered"] == outcome["messages"]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        spec_of("epidemic", "random", "uniform"),
+        spec_of("clipped-gossip"),
+        spec_of("nearest-neighbour-averaging", mixing="uniform"),
+        spec_of("trimmed-mean", mixing="uniform"),
+    ],
+    ids=["epidemic", "clipped-gossip", "nearest-neighbour-averaging", "trimmed-mean"],
+)
+def test_real_nodes_have_the_models_of_the_simulation(tmp_path: Path, spec: str) -> None:
+    outcome = simulated(tmp_path, spec)
+    with GossipNodes(tmp_path / "real", spec, NODES) as nodes:
+        nodes.start_all()
+        nodes.wait()
+        check(nodes, outcome)
+
+
+def test_a_node_under_d_psgd_that_is_killed_comes_to_the_model_that_it_would_have_had(tmp_path: Path) -> None:
+    spec = spec_of("d-psgd", "ring", steps=8)
+    outcome = simulated(tmp_path, spec)
+    assert outcome["messages"] == NODES * 2 * 8
+    with GossipNodes(tmp_path / "real", spec, NODES) as nodes:
+        nodes.start_all()
+        nodes.until_step(1, 3, 120)
+        nodes.kill(1)
+        nodes.start(1)
+        nodes.wait()
+        check(nodes, outcome)
+        check_what_is_shown(nodes, tmp_path)
+
+
+def check_what_is_shown(nodes: GossipNodes, tmp_path: Path) -> None:
+    """Status, audit, timeline and consensus of a run without mass."""
+    folders = [nodes.folder(index) for index in range(NODES)]
+    status = nodes.cli("gossip", "status", "--data-dir", folders[0])
+    assert "d-psgd" in status
+    assert "mass" not in status
+    assert f"exact: {NODES * 2 * 8} models, each had once; no mass" in nodes.cli("gossip", "audit", *folders)
+    trace, out = tmp_path / "trace.json", tmp_path / "mean.safetensors"
+    said = json.loads(nodes.cli("gossip", "trace", *folders, "--out", trace, "--json"))
+    assert said["exchanges"] == NODES * 2 * 8
+    check_trace(json.loads(trace.read_text()))
+    consensus = json.loads(nodes.cli("gossip", "export", *folders, "--out", out, "--json"))
+    assert out.stat().st_size > 10_000
+    assert len({round(node["weight"], 9) for node in consensus["nodes"]}) == 1
