@@ -348,6 +348,8 @@ class GossipReceipt:
     incarnation: int
     number: int
     step: int
+    update: str
+    """SHA-256 (hex) of the statement; empty: there is none."""
 
 
 @dataclass(frozen=True)

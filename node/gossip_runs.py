@@ -19,6 +19,7 @@ from covey.errors import CoveyError, NotFound, RunFailed, SpecError
 from covey.gossip.ledger import Incarnation
 from covey.gossip.protocols.runs import require_possible
 from covey.node.gossip.folders import incarnations, run_folder
+from covey.node.gossip.orders import forget_order, keep_order, kept_orders
 from covey.node.gossip.record.database import open_record
 from covey.node.gossip.record.reader import read_facts
 from covey.node.gossip.stating import Stated, statement_of
@@ -52,8 +53,6 @@ class Told:
     step: int = 0
     sent_digest: str = ""
     """Of the statement that is unanswered; empty: there is none."""
-    sent: tuple[int, int] = (0, 0)
-    """Incarnation and number of the newest one that was sent."""
     content: object = None
     """Of the newest one that was sent, without its number and time."""
     began: float = 0.0
@@ -108,7 +107,9 @@ class GossipRuns:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Begin to take part in what is handed out."""
+        """Begin to take part in what is handed out, and go on with what was before."""
+        for order in kept_orders(self._config.data_dir):
+            self._ordered(order)
         self._tasks = [asyncio.create_task(work) for work in (self._take_part(), self._state())]
         for task in self._tasks:
             task.add_done_callback(_say_failure)
@@ -139,6 +140,7 @@ class GossipRuns:
                 log.info("the coordinator ends the run", run=run, reason=reason)
                 self._runs[run].is_over = True
                 self._runs[run].stop.set()
+                forget_order(self._config.data_dir, run)
                 self._changed.set()
             case msg.Welcome():
                 self.lost()
@@ -158,6 +160,7 @@ class GossipRuns:
                 self._config.check_run(spec)
                 names = [member.name for member in order.members]
                 require_possible(spec, names, allow_path=self._config.allows_paths(spec))
+                keep_order(self._config.data_dir, order)
             except CoveyError as error:
                 self._decline(order.run, error)
                 return
@@ -167,6 +170,7 @@ class GossipRuns:
         elif known.order != order:
             log.info("the addresses of this run's nodes have changed", run=order.run)
             known.order, known.roster = order, roster_of(order)
+            keep_order(self._config.data_dir, order)
             known.stop.set()
         elif known.failure:
             known.failure = ""  # the coordinator is back, or this is its next try: so is this node's
@@ -198,15 +202,15 @@ class GossipRuns:
             return
         told = run.told
         told.incarnation, told.number, told.step = receipt.incarnation, receipt.number, receipt.step
-        told.sent_digest = ""
-        if (receipt.incarnation, receipt.number) != told.sent:  # another number was the next one
+        if receipt.update != told.sent_digest:  # another one was to come next
             told.due, told.content = 0.0, None
+        told.sent_digest = ""
 
     def _refused(self, refusal: msg.Refusal) -> None:
         for run in self._runs.values():
             if run.told.sent_digest == refusal.update != "":
-                log.warning("the coordinator refuses a statement", run=run.order.run, reason=refusal.reason)
-                run.told.sent_digest = ""
+                log.warning("the coordinator takes no statement now", run=run.order.run, reason=refusal.reason)
+                run.told.sent_digest, run.told.content = "", None
 
     # -- taking part ------------------------------------------------------------------------------------------------
 
@@ -291,6 +295,7 @@ class GossipRuns:
             run.failure = f"{error.code}: {error}"
             return
         run.declined = f"{error.code}: {error}"
+        forget_order(self._config.data_dir, run.order.run)
         self._decline(run.order.run, error)
 
     def _has_begun(self, run: Handed) -> bool:
@@ -332,9 +337,9 @@ class GossipRuns:
             log.warning("how far this node is cannot be stated", run=run.order.run, reason=str(error))
             return
         content = replace(statement, number=1, at=0.0)
-        if content == told.content and not statement.steps:
+        if content == told.content:
             return
-        told.content, told.sent = content, (statement.incarnation, statement.number)
+        told.content = content
         raw = statement.to_bytes()
         told.sent_digest = hashlib.sha256(raw).hexdigest()
         self._link.send(msg.GossipSaid(run.order.run, raw, self._identity.signing_key.sign(raw)))

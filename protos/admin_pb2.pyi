@@ -228,7 +228,7 @@ class ListGossipReply(_message.Message):
     def __init__(self, parts: _Optional[_Iterable[_Union[GossipPart, _Mapping]]] = ..., next: _Optional[str] = ...) -> None: ...
 
 class GossipPart(_message.Message):
-    __slots__ = ("node", "address", "fingerprint", "state", "reason", "received_at", "statement", "signature", "signing_key")
+    __slots__ = ("node", "address", "fingerprint", "state", "reason", "received_at", "statement")
     NODE_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
@@ -236,8 +236,6 @@ class GossipPart(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_AT_FIELD_NUMBER: _ClassVar[int]
     STATEMENT_FIELD_NUMBER: _ClassVar[int]
-    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
-    SIGNING_KEY_FIELD_NUMBER: _ClassVar[int]
     node: str
     address: str
     fingerprint: str
@@ -245,9 +243,7 @@ class GossipPart(_message.Message):
     reason: str
     received_at: float
     statement: bytes
-    signature: bytes
-    signing_key: bytes
-    def __init__(self, node: _Optional[str] = ..., address: _Optional[str] = ..., fingerprint: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., received_at: _Optional[float] = ..., statement: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., signing_key: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, node: _Optional[str] = ..., address: _Optional[str] = ..., fingerprint: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., received_at: _Optional[float] = ..., statement: _Optional[bytes] = ...) -> None: ...
 
 class ListRoundsRequest(_message.Message):
     __slots__ = ("run", "after", "limit", "newest")

@@ -439,16 +439,18 @@ class GossipSaid(_message.Message):
     def __init__(self, run: _Optional[str] = ..., statement: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class GossipReceipt(_message.Message):
-    __slots__ = ("run", "incarnation", "number", "step")
+    __slots__ = ("run", "incarnation", "number", "step", "update")
     RUN_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_FIELD_NUMBER: _ClassVar[int]
     run: str
     incarnation: int
     number: int
     step: int
-    def __init__(self, run: _Optional[str] = ..., incarnation: _Optional[int] = ..., number: _Optional[int] = ..., step: _Optional[int] = ...) -> None: ...
+    update: str
+    def __init__(self, run: _Optional[str] = ..., incarnation: _Optional[int] = ..., number: _Optional[int] = ..., step: _Optional[int] = ..., update: _Optional[str] = ...) -> None: ...
 
 class GossipNotice(_message.Message):
     __slots__ = ("run", "statement", "signature", "certificate")

@@ -21,6 +21,7 @@ ADMIN_CALLS = {
     "ListRounds": "list_rounds",
     "ShowRound": "show_round",
     "ListContributions": "list_contributions",
+    "ListGossip": "list_gossip",
     "ListNodes": "list_nodes",
     "ShowNode": "show_node",
     "ListEvents": "list_events",

@@ -56,7 +56,17 @@ class Queries:
 
     def _run_views(self, records: list[RunRecord]) -> list[pb.Run]:
         summaries = self._store.run_summaries([record.run for record in records])
-        return [views.run_view(record, summaries[record.run]) for record in records]
+        steps = {record.run: self._store.gossip_step(record.run) for record in records if views.observes(record)}
+        return [views.run_view(record, summaries[record.run], steps.get(record.run, 0)) for record in records]
+
+    def gossip(self, run: str, after: str = "", limit: int = 0) -> pb.ListGossipReply:
+        """A page of the parts in a gossip run, by node."""
+        run_id, size = self._store.run(run).run, page_size(limit)
+        members = self._store.gossip_members(run_id, after=after, limit=size + 1)
+        stated = self._store.newest_gossip_statements(run_id, [member.node for member in members])
+        newest = {row.node: row for row in stated}
+        kept, more = fitting((views.gossip_view(member, newest.get(member.node)) for member in members), size)
+        return pb.ListGossipReply(parts=kept, next=kept[-1].node if more else "")
 
     # -- rounds
 

@@ -110,11 +110,8 @@ class AdminService:
         who = self._authorised(context)
         if len(request.spec_toml) + len(request.spec_json) > MAX_SPEC_BYTES:
             raise SpecError(f"the specification is larger than {MAX_SPEC_BYTES} bytes")
-        spec = (
-            parse_json(request.spec_json, later=True)
-            if request.spec_json
-            else parse_toml(request.spec_toml, later=True)
-        )
+        given, parse = (request.spec_json, parse_json) if request.spec_json else (request.spec_toml, parse_toml)
+        spec = parse(given, later=True)
         room_of(spec.mode).check(spec, allow_path=self._env.allow_paths)
         text, written = spec.to_json(), written_in(request.spec_toml)
         async with self._submission:
@@ -278,6 +275,11 @@ class AdminService:
             yield page
 
     # -- nodes ----------------------------------------------------------------------------------------------------
+
+    async def list_gossip(self, request: pb.ListGossipRequest, context: Context) -> pb.ListGossipReply:
+        """The parts in a gossip run, by node."""
+        self._authorised(context, writes=False)
+        return await self._call(self._queries.gossip, request.run, request.after, request.limit)
 
     async def list_nodes(self, request: pb.ListNodesRequest, context: Context) -> pb.ListNodesReply:
         """A page of the enrolled nodes."""

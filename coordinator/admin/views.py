@@ -14,6 +14,8 @@ from covey.spec.modes import DEFAULT, MODES
 from covey.storage.record.contract import (
     ContributionRecord,
     EventRecord,
+    GossipMemberRecord,
+    GossipStatementRecord,
     Json,
     NodeRecord,
     RoundRecord,
@@ -30,7 +32,7 @@ MOST_NAMES = 1000
 """Of nodes in one view; of more their number is there, and pages have them."""
 
 
-def run_view(record: RunRecord, summary: RunSummary) -> pb.Run:
+def run_view(record: RunRecord, summary: RunSummary, steps_done: int = 0) -> pb.Run:
     """A run and how far it is.
 
     `rounds_committed` is the number of versions made; a run that is counted in updates is not over after so many
@@ -48,6 +50,8 @@ def run_view(record: RunRecord, summary: RunSummary) -> pb.Run:
         rounds=asked.get("rounds", 0),
         updates=asked.get("updates", 0),
         updates_decided=summary.updates_decided,
+        steps=asked.get("steps", 0),
+        steps_done=steps_done,
         model_version=summary.version,
         model_sha256=summary.model_sha256,
         metrics=_text(summary.metrics),
@@ -57,6 +61,24 @@ def run_view(record: RunRecord, summary: RunSummary) -> pb.Run:
         spec=record.spec,
         roster=record.roster[:MOST_NAMES],
         roster_size=len(record.roster),
+    )
+
+
+def observes(record: RunRecord) -> bool:
+    """Whether the coordinator only observes a run: what it knows of it is what nodes state."""
+    return not MODES.get(record.mode, MODES[DEFAULT]).coordinated
+
+
+def gossip_view(member: GossipMemberRecord, newest: GossipStatementRecord | None) -> pb.GossipPart:
+    """A node's part in a gossip run, with its newest statement if there is one."""
+    return pb.GossipPart(
+        node=member.node,
+        address=member.address,
+        fingerprint=member.fingerprint,
+        state=member.state,
+        reason=member.reason,
+        received_at=newest.received_at if newest is not None else 0.0,
+        statement=newest.statement if newest is not None else b"",
     )
 
 

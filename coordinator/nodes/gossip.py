@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable
 from typing import Protocol
@@ -11,7 +12,7 @@ import structlog
 from covey import messages as msg
 from covey.coordinator.runs.active_runs import ActiveRuns
 from covey.coordinator.store_thread import StoreThread
-from covey.errors import NotFound
+from covey.errors import NotFound, NotReady
 from covey.wire.evictions import EvictionStatement, sign_as_authority
 from covey.wire.identities.authority import Authority
 
@@ -20,10 +21,10 @@ MAX_RUN = 200
 _ADDRESS = re.compile(r"[!-~]{1,253}:\d{1,5}")
 
 
-def peer_address(node: str, message: str) -> str:
+def peer_address(node: str, address: str) -> str:
     """Where peers call a node, as it says; empty where that cannot be an address: then it only calls."""
-    if not message or _ADDRESS.fullmatch(message):
-        return message
+    if not address or _ADDRESS.fullmatch(address):
+        return address
     log.warning("a node's peer address is none, it is not called", node=node)
     return ""
 
@@ -47,7 +48,10 @@ async def take_statement(
         state: str = (await store.call(store.store.run, message.run[:MAX_RUN])).state
     except NotFound:
         state = "not on record"
-    if state not in ("queued", "running"):
+    if state in ("queued", "running"):  # else it would wait for an answer
+        digest = hashlib.sha256(message.statement).hexdigest()
+        nodes.send(node, msg.Refusal(digest, NotReady.code, "the coordinator is just taking up this run: state again"))
+    else:
         nodes.send(node, msg.Cancel(message.run[:MAX_RUN], 0, f"the run is {state}"))
 
 

@@ -42,6 +42,7 @@ from covey.errors import NotFound
 from covey.protos import admin_pb2 as pb
 
 if TYPE_CHECKING:
+    from covey.client.reading.gossip_parts import GossipView
     from covey.client.replay import ReplayReport
     from covey.wire.identities.identity import Identity
 
@@ -198,6 +199,12 @@ class Connection:
         """As `contributions`, after one of the nodes (its name), each page read when it is needed."""
         return self._loop.iterate(paging.contributions(self._reading(), run_id(run), after))
 
+    def gossip(self, run: RunName) -> GossipView:
+        """What the nodes of a gossip run stated of their parts, and what their accounts come to."""
+        from covey.client.reading.gossip_parts import view_of
+
+        return view_of(self._loop.iterate(paging.gossip_parts(self._reading(), run_id(run))))
+
     def code_of(self, run: RunName, nodes: Collection[str] | None = None) -> dict[str, str]:
         """The digest of the task's code that each node of the run's newest round ran, by node, as it signed it.
 
@@ -240,6 +247,12 @@ class Connection:
                 its file is not kept any more, or the folder does not exist.
             CorruptChunk: What came is not what was announced.
         """
+        shown = self.run(run)
+        if not shown.is_coordinated:
+            raise NotFound(
+                f"no model of run {shown.run} is here: nodes exchanged them. Its consensus model is made of their "
+                f"data directories: covey gossip export DATA_DIR... --run {shown.run} --out FILE"
+            )
         chosen = version_of(self._loop.run(self._reading().version(run_id(run), version_number(version), node)))
         if chosen.members and not node:
             nodes = ", ".join(chosen.members)

@@ -77,6 +77,10 @@ class Run:
     """How many there are in all."""
     missing: Json = field(default_factory=dict)
     """Why metrics have no value, by name."""
+    steps_done: int = 0
+    """Of a gossip run: steps of the node that is furthest back, of those that stated any."""
+    steps: int = 0
+    """How many each node is to do; 0 where it is counted otherwise."""
 
     @property
     def ended(self) -> bool:
@@ -91,14 +95,21 @@ class Run:
         return MODES.get(self.mode, MODES[DEFAULT]).unit
 
     @property
+    def is_coordinated(self) -> bool:
+        """Whether models pass through the coordinator; else it observes."""
+        from covey.spec.modes import DEFAULT, MODES
+
+        return MODES.get(self.mode, MODES[DEFAULT]).coordinated
+
+    @property
     def done(self) -> int:
-        """How many rounds are committed, or updates decided on."""
-        return self.updates_decided if self.unit == "updates" else self.rounds_committed
+        """How many rounds are committed, updates decided on, or steps done."""
+        return {"updates": self.updates_decided, "steps": self.steps_done}.get(self.unit, self.rounds_committed)
 
     @property
     def whole(self) -> int:
-        """How many rounds or updates end it."""
-        return self.updates if self.unit == "updates" else self.rounds
+        """How many rounds, updates or steps end it."""
+        return {"updates": self.updates, "steps": self.steps}.get(self.unit, self.rounds)
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def averaged(spec: GossipSpec, models: Mapping[str, Vector]) -> VirtualSwarm:
 
 
 class ProtocolConformance:
-    """Of a protocol.
+    """Of a protocol. Vectors that travel beside a model are zero in these tests: what they do is the author's to test.
 
     Class attributes:
         gossip: The [gossip] of a run of 8 nodes that names it, with a topology that it can work with.
@@ -72,9 +72,11 @@ class ProtocolConformance:
 
     def mixed(self, models: Vector, shares: list[float]) -> Vector:
         """What becomes of the first model when the others come, in float64."""
-        received = [Received(share, model) for share, model in zip(shares, models[1:], strict=True)]
+        protocol = self.make()
+        vectors = dict.fromkeys(protocol.travels, np.zeros(D))
+        received = [Received(share, model, vectors) for share, model in zip(shares, models[1:], strict=True)]
         context = Context(ArrayAlgebra(), gossip_run(**self.gossip))
-        mixed: Vector = models[0] + self.make().mix(State(models[0]), received, context).change
+        mixed: Vector = models[0] + protocol.mix(State(models[0]), received, context).change
         return mixed
 
     def test_it_is_not_refused_where_it_works(self) -> None:
@@ -115,8 +117,10 @@ class ProtocolConformance:
         models = np.random.default_rng(4).standard_normal((5, D))
         first, *others = [TensorVector(torch.from_numpy(model.astype(np.float32))) for model in models]
         context: Context[BlockVector] = Context(BlockAlgebra(D), gossip_run(**self.gossip))
-        update = self.make().mix(
-            State[BlockVector](first), [Received[BlockVector](0.2, other) for other in others], context
+        protocol, zero = self.make(), TensorVector(torch.zeros(D))
+        vectors: dict[str, BlockVector] = dict.fromkeys(protocol.travels, zero)
+        update = protocol.mix(
+            State[BlockVector](first), [Received[BlockVector](0.2, other, vectors) for other in others], context
         )
         mixed = (first.dense() + update.change.dense()).numpy()
         assert mixed == pytest.approx(self.mixed(models, [0.2] * 4), abs=1e-5)

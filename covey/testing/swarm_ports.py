@@ -206,7 +206,8 @@ class VectorLabour(Labour[Vector, tuple[int, Vector]]):
                 mixed = mixed + other * part
             return mixed
         protocol = protocol_of(self._spec.gossip, allow_path=True)
-        received = [Received(part, other) for other, part in portions]
+        vectors = dict.fromkeys(protocol.travels, np.zeros_like(model))
+        received = [Received(part, other, vectors) for other, part in portions]
         update = protocol.mix(Learned(model), received, Context(ArrayAlgebra(), self._spec, step))
         return model + update.change
 

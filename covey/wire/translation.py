@@ -206,6 +206,6 @@ _READ: dict[str, Callable[[Any], msg.CoordinatorMessage]] = {
         m.digest, _members_from(m.holders), bytes(m.statement), bytes(m.signature)
     ),
     "gossip": _order_from,
-    "gossip_receipt": lambda m: msg.GossipReceipt(m.run, m.incarnation, m.number, m.step),
+    "gossip_receipt": lambda m: msg.GossipReceipt(m.run, m.incarnation, m.number, m.step, m.update),
     "gossip_notice": lambda m: msg.GossipNotice(m.run, bytes(m.statement), bytes(m.signature), bytes(m.certificate)),
 }

@@ -62,7 +62,8 @@ def statement_of(folder: Path, spec: GossipSpec, stated: Stated) -> GossipStatem
     try:
         facts, saved = require_facts(engine), read_saved(engine)
         machine = machine_of(facts, policy_of(spec.gossip, len(facts.peers), allow_path=True), saved)
-        steps = [_step(row, metrics) for row, metrics in steps_after(engine, stated.told, MAX_STEPS)]
+        rows = steps_after(engine, stated.told, MAX_STEPS) or steps_after(engine, stated.told - 1, 1)
+        steps = [_step(row, metrics) for row, metrics in rows]
         snapshot = rows_of(engine, SnapshotRow)
     finally:
         engine.dispose()

@@ -28,5 +28,9 @@ class Gossip(ABC):
         """The newest statement of each node's newest incarnation that has one, by node; of these nodes only."""
 
     @abstractmethod
+    def gossip_step(self, run: str) -> int:
+        """How many steps the node has done that is furthest back, of those that have stated any; else 0."""
+
+    @abstractmethod
     def gossip_statements(self, run: str, node: str) -> list[GossipStatementRecord]:
         """All kept statements of a node, by incarnation and number."""

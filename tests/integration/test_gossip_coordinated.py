@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from covey.client.gossip_nodes import read_account
+from covey.client.gossip_nodes import mass_of, read_account, read_node
+from covey.errors import CoveyError
+from covey.gossip.ledger import Incarnation
+from covey.storage.sql.store import open_store
 from covey.testing.federation import Federation
 from covey.testing.launch.ports import free_addresses
+from covey.wire.identities.gossip_statement import GossipStatement
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 ONE = 1 << 52
 SPEC = """
 name = "gossip"
@@ -55,9 +60,126 @@ def test_three_nodes_one_of_which_only_calls(tmp_path: Path) -> None:
     with Federation(tmp_path, nodes=3) as federation:
         started(federation, callers=1)
         run = federation.submit(SPEC.format(steps=6, nodes=3))
-        ended = federation.wait(run, timeout_s=300)
+        ended = federation.wait(run, timeout_s=100)
         assert (ended["state"], ended["reason"]) == ("completed", "")
         mass = audited(federation, run)
         assert (mass["exact"], mass["live"], mass["findings"]) == (True, 3 * ONE, [])
         accounts = [read_account(federation.node_dir(index), run) for index in range(3)]
         assert all(account["edges"] for account in accounts)
+        check_views(federation, run, 6)
+
+
+def check_views(federation: Federation, run: str, steps: int) -> None:
+    """What the coordinator shows of a completed run is what its nodes have on record, and the audit says so."""
+    where = ("--data-dir", federation.coordinator_dir)
+    shown = json.loads(federation.cli("run", "show", run, "--json", *where))
+    assert (shown["steps_done"], shown["steps"], shown["model_version"]) == (steps, steps, 0)
+    assert shown["mass"] == {
+        "exact": True,
+        "live": ONE * len(federation.names),
+        "in_flight": 0,
+        "minted": ONE * len(federation.names),
+        "lost": 0,
+        "uncertain": 0,
+        "findings": [],
+    }
+    for index, part in enumerate(shown["gossip"]):
+        node = read_node(federation.node_dir(index), run)
+        assert (part["node"], part["state"], part["step"]) == (federation.names[index], "completed", steps)
+        assert part["model_sha256"] == node.model_sha256 != ""
+        assert part["weight"] == mass_of(node)
+        assert part["metrics"]["loss"] > 0
+    text = federation.cli("run", "show", run, *where)
+    assert "steps done by all" in text
+    assert "exact: " in text
+    audit = json.loads(federation.cli("run", "audit", run, "--json", *where))
+    assert audit["ok"] is True, audit
+    assert audit["statements"] >= len(federation.names)
+    assert audit["notes"] == []
+    refused = federation.cli("run", "export", run, "--to", federation.root / "m.safetensors", *where, check=False)
+    assert not (federation.root / "m.safetensors").exists(), refused
+
+
+def until_step(federation: Federation, run: str, index: int, step: int) -> None:
+    """Wait until a node has so many steps on record."""
+
+    def has_come_so_far() -> bool:
+        try:
+            return read_node(federation.node_dir(index), run).machine.step >= step
+        except CoveyError:
+            return False
+
+    federation.until(has_come_so_far, 200, f"{federation.names[index]} did not come to step {step}")
+
+
+def told_steps(federation: Federation, run: str, node: str) -> list[int]:
+    """The steps of which a node's statements tell, as the coordinator has them."""
+    store = open_store(f"sqlite:///{federation.coordinator_dir / 'covey.db'}")
+    try:
+        rows = store.gossip_statements(run, node)
+    finally:
+        store.close()
+    return [step.step for row in rows for step in GossipStatement.from_bytes(row.statement).steps]
+
+
+def test_the_coordinator_is_killed_and_so_is_a_node_while_it_is_away(tmp_path: Path) -> None:
+    with Federation(tmp_path, nodes=3) as federation:
+        addresses = started(federation)
+        run = federation.submit(SPEC.format(steps=30, nodes=3))
+        until_step(federation, run, 0, 4)
+        federation.kill_coordinator()
+        until_step(federation, run, 1, 8)
+        federation.kill_node(1)
+        federation.start_node(1, options=["--peer-listen", addresses[1]])
+        for index in range(3):  # to the end: nobody waits for the coordinator
+            until_step(federation, run, index, 30)
+        federation.start_coordinator()
+        ended = federation.wait(run, timeout_s=100)
+        assert (ended["state"], ended["reason"]) == ("completed", "")
+        mass = audited(federation, run)
+        assert (mass["exact"], mass["live"], mass["findings"]) == (True, 3 * ONE, [])
+        check_views(federation, run, 30)
+        for name in federation.names:
+            # the last row is the end, after all steps
+            assert sorted(set(told_steps(federation, run, name))) == list(range(31))
+
+
+def test_an_evicted_node_is_out_for_its_peers_and_a_run_can_be_stopped(tmp_path: Path) -> None:
+    with Federation(tmp_path, nodes=3) as federation:
+        addresses = started(federation)
+        where = ("--data-dir", federation.coordinator_dir)
+        run = federation.submit(SPEC.format(steps=2000, nodes=3))
+        until_step(federation, run, 2, 3)
+        federation.node(2).may_die = True  # what is evicted ends
+        federation.cli("node", "evict", federation.names[2], *where)
+        until_out(federation, run)
+        federation.cli("run", "stop", run, *where)
+        ended = federation.wait(run, states=("stopped",))
+        shown = json.loads(federation.cli("run", "show", run, "--json", *where))
+        assert [part["state"] for part in shown["gossip"]][2] == "evicted", ended
+        for index in (0, 1):
+            stands_still(federation, run, index, addresses[index])
+
+
+def until_out(federation: Federation, run: str) -> None:
+    """Wait until the others know that the last node is evicted."""
+    out = Incarnation(federation.names[-1])
+    known = [federation.node_dir(index) for index in range(len(federation.names) - 1)]
+    federation.until(
+        lambda: all(out in read_node(folder, run).ledger.evicted for folder in known),
+        120,
+        "nobody knows of the eviction",
+    )
+
+
+def is_listened_at(address: str) -> bool:
+    """Whether somebody takes connections there."""
+    host, _, port = address.rpartition(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
+
+
+def stands_still(federation: Federation, run: str, index: int, address: str) -> None:
+    """A node whose run was stopped has closed its part: its peers' listener is free again."""
+    federation.until(lambda: not is_listened_at(address), 60, f"{federation.names[index]} still listens at {address}")
+    assert read_node(federation.node_dir(index), run).machine.step < 2000

@@ -54,6 +54,7 @@ class GossipMachine:
         """Whether who takes part is decided; whether the run is in a terminal state."""
         self.committed = 0
         self.paused = False
+        self._is_started = False
         self._began = self._now = 0.0
         self._said = ""
 
@@ -96,7 +97,7 @@ class GossipMachine:
     def _take(self, event: Any) -> list[Action]:
         match event:
             case pr.Started(now=now):
-                self._began = now
+                self._is_started, self._began = True, now
                 for part in self.parts.values():
                     part.since = now
             case pr.NodeJoined(node=node, now=now):
@@ -152,6 +153,8 @@ class GossipMachine:
     # -- what follows ---------------------------------------------------------------------------------------------
 
     def _advance(self) -> list[Action]:
+        if not self._is_started:
+            return []
         return self._end() if self.is_open else self._begin()
 
     def _begin(self) -> list[Action]:

@@ -12,7 +12,7 @@ from typing_extensions import override
 from covey import messages as msg
 from covey.artifact import Artifact
 from covey.coordinator.modes.gossip import events as ev
-from covey.coordinator.modes.gossip.machine import GossipMachine, Member
+from covey.coordinator.modes.gossip.machine import PART, GossipMachine, Member
 from covey.coordinator.modes.gossip.statements import MOST_STATEMENTS, Statements, require_member
 from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.runs.facts import Counted, NodeProgress
@@ -72,7 +72,7 @@ class GossipMode(Mode):
 
     @override
     def open_round(self, node: str) -> int:
-        return 0
+        return PART if self._machine is not None and self._machine.expects(node, PART) else 0
 
     @override
     def base_of(self, node: str, number: int) -> VersionRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -17,15 +18,21 @@ MOST_STATEMENTS = 1000
 
 @dataclass(frozen=True)
 class Known:
-    """The newest statement of a node on record: which, and of how many steps statements have told."""
+    """The newest statement of a node on record: which, its digest, and how many steps statements have told of."""
 
     incarnation: int = 1
     number: int = 0
     told: int = 0
+    digest: str = ""
+
+    @classmethod
+    def of(cls, row: GossipStatementRecord) -> Known:
+        """A statement on record."""
+        return cls(row.incarnation, row.number, row.told, hashlib.sha256(row.statement).hexdigest())
 
     def receipt(self, run: str) -> msg.GossipReceipt:
         """What its node is told of it."""
-        return msg.GossipReceipt(run, self.incarnation, self.number, self.told)
+        return msg.GossipReceipt(run, self.incarnation, self.number, self.told, self.digest)
 
 
 class Statements:
@@ -39,7 +46,7 @@ class Statements:
 
     def __init__(self, federation: str, run: str, recorded: Iterable[GossipStatementRecord] = ()) -> None:
         self._federation, self._run = federation, run
-        self._known = {row.node: Known(row.incarnation, row.number, row.told) for row in recorded}
+        self._known = {row.node: Known.of(row) for row in recorded}
 
     def of(self, node: str) -> Known:
         """What is known of a node."""
@@ -95,7 +102,7 @@ class Statements:
 
     def recorded(self, row: GossipStatementRecord) -> Known:
         """It is on record."""
-        known = self._known[row.node] = Known(row.incarnation, row.number, row.told)
+        known = self._known[row.node] = Known.of(row)
         return known
 
 

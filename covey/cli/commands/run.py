@@ -14,6 +14,8 @@ from covey.cli.framework.command import Failure, Group, print_json
 from covey.cli.framework.connecting import connected
 from covey.cli.framework.fields import (
     CONTRIBUTION_FIELDS,
+    GOSSIP_MASS_FIELDS,
+    GOSSIP_PART_FIELDS,
     PROGRESS_FIELDS,
     ROUND_FIELDS,
     RUN_DETAIL_FIELDS,
@@ -115,6 +117,8 @@ def list_runs(before: str, limit: int | None, whole: bool, form: Form, target: T
         f"contributions (a list of: {', '.join(CONTRIBUTION_FIELDS)})",
         "code (the digest of the task's code, by node of the newest round)",
         "notices (what went wrong though the run went on; a list of: at, kind, node, round, reason)",
+        f"gossip (of a gossip run: what each node stated; a list of: {', '.join(GOSSIP_PART_FIELDS)})",
+        f"mass (of a gossip run: exact, {', '.join(GOSSIP_MASS_FIELDS)})",
     ),
 )
 @click.argument("run")
@@ -137,14 +141,19 @@ def show(run: str, after: str, limit: int | None, whole: bool, as_json: bool, ta
         page = list(islice(connection.every_contribution(shown, after=after), size))
         happened = notices(connection.events(run=shown, limit=NEWEST_EVENTS))
         warnings = [] if as_json else shortfalls(shown, connection.every_contribution(shown)) + notice_lines(happened)
+        view = None if shown.is_coordinated else connection.gossip(shown)
         code = connection.code_of(shown, {contribution.node for contribution in page})
     if as_json:
         beside = {"contributions": plain_list(page, CONTRIBUTION_FIELDS), "code": code, "notices": happened}
+        if view is not None:
+            beside["gossip"] = plain_list(view.parts, GOSSIP_PART_FIELDS)
+            beside["mass"] = {"exact": view.mass.is_exact} | plain(view.mass, GOSSIP_MASS_FIELDS)
         print_json(plain(shown, RUN_DETAIL_FIELDS) | beside)
     else:
-        from covey.cli.views import tables
+        from covey.cli.views import gossip_tables, tables
 
-        tables.show(tables.run_views(shown, page, warnings))
+        parts = [] if view is None else gossip_tables.parts(view, is_ended=shown.ended)
+        tables.show(*tables.run_views(shown, page if view is None else [], warnings), *parts)
     if page and len(page) == size and shown.roster_size > len(page):
         note_more(f"{len(page)} of {shown.roster_size} nodes are shown", f"--after {page[-1].node}")
 

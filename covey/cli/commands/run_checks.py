@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from covey.client.target import Target
 
 REPLAY_FIELDS = ("run", "ok", "decisions", "versions", "model_sha256", "problems")
-AUDIT_FIELDS = ("run", "ok", "commits", "updates", "pruned", "problems", "notes")
+AUDIT_FIELDS = ("run", "ok", "commits", "updates", "pruned", "statements", "problems", "notes")
 
 
 @click.command(

@@ -24,6 +24,8 @@ RUN_FIELDS = (
     "ended_at",
     "updates_decided",
     "updates",
+    "steps_done",
+    "steps",
     "missing",
 )
 RUN_DETAIL_FIELDS = (*RUN_FIELDS, "spec", "roster", "roster_size")
@@ -100,6 +102,21 @@ NODE_FIELDS = (
     "last_reason",
     "work",
 )
+GOSSIP_PART_FIELDS = (
+    "node",
+    "state",
+    "reason",
+    "address",
+    "incarnation",
+    "step",
+    "weight",
+    "metrics",
+    "trained_s",
+    "blocked_s",
+    "model_sha256",
+    "received_at",
+)
+GOSSIP_MASS_FIELDS = ("live", "in_flight", "minted", "lost", "uncertain", "findings")
 EVENT_FIELDS = ("at", "kind", "run", "node", "detail")
 PROGRESS_FIELDS = ("node", "phase", "step", "steps", "loss", "seconds", "since", "bytes_received", "bytes_sent")
 WORK_FIELDS = ("run", "name", "round", "phase", "step", "steps", "since", "bytes_received", "bytes_sent")

@@ -13,6 +13,7 @@ from covey.gossip.mass import weight
 
 if TYPE_CHECKING:
     from covey.client.experiments.gossip import GossipOutcome
+    from covey.client.reading.gossip_parts import GossipView
     from covey.gossip.audit import MassAudit
     from covey.gossip.push_sum.weighing import Weighs
 
@@ -76,6 +77,29 @@ def peers(outcome: GossipOutcome) -> Table:
     if len(outcome.peers) > PEERS_SHOWN:
         table.caption = f"the first {PEERS_SHOWN} of {len(outcome.peers)} nodes; --json has all"
     return table
+
+
+def parts(view: GossipView, *, is_ended: bool) -> list[Any]:
+    """What each node of a run stated to its coordinator; and all their mass, once nobody is at work any more."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("NODE", "STATE", "STEP", "MASS", "LOSS", "BLOCKED", "PEERS CALL", "REASON"):
+        table.add_column(name, justify="right" if name in ("STEP", "MASS", "LOSS", "BLOCKED") else "left")
+    for part in view.parts[:PEERS_SHOWN]:
+        busy, idle = part.trained_s, part.blocked_s
+        table.add_row(
+            part.node,
+            part.state + (f" ({part.incarnation})" if part.incarnation > 1 else ""),
+            str(part.step) if part.incarnation else "",
+            f"{part.weight:.3f}" if part.incarnation else "",
+            number(part.metrics.get("loss")),
+            f"{idle / (busy + idle):.1%}" if busy else "",
+            part.address or "(it only calls)",
+            part.reason,
+        )
+    if len(view.parts) > PEERS_SHOWN:
+        table.caption = f"the first {PEERS_SHOWN} of {len(view.parts)} nodes; --json has all"
+    mass = Text(f"mass          {mass_line(view.mass)}") if is_ended and view.mass.minted else Text("")
+    return [table, mass, *(Text(finding) for finding in view.mass.findings if is_ended)]
 
 
 def node_status(values: Mapping[str, Any]) -> Text:

@@ -8,7 +8,10 @@ from covey.client.replay import ReplayReport
 
 def audit_text(report: AuditReport) -> str:
     """An audit's report."""
-    counts = f"{report.commits} commits and {report.updates} updates of run {report.run} were checked"
+    what = f"{report.commits} commits and {report.updates} updates"
+    if report.statements:
+        what = f"{report.statements} statements of nodes"
+    counts = f"{what} of run {report.run} were checked"
     pruned = f"{report.pruned} of the updates have no payload files any more (retention)" if report.pruned else ""
     verdict = "every signature is valid, and what is on record is what was signed" if report.ok else ""
     notes = [f"note: {note}" for note in report.notes]

@@ -200,5 +200,5 @@ def run_line(run: Run) -> Text:
     """A run and how far it is, on one line."""
     line = Text.assemble((run.name, "bold"), f" ({run.run})  ", tables.state_text(run.state))
     done, whole, what = tables.done_of(run)
-    line.append(f"  {done} of {whole} {what}" if run.unit == "updates" else f"  round {done} of {whole}")
+    line.append(f"  round {done} of {whole}" if run.unit == "rounds" else f"  {done} of {whole} {what}")
     return line.append_text(Text("  ") + tables.safe_text(run.reason)) if run.reason else line

@@ -66,7 +66,8 @@ def missing_rows(missing: Mapping[str, Any], of: str = "") -> list[tuple[str, st
 
 def done_of(run: Run) -> tuple[int, int, str]:
     """How far a run is: so many of so many, and of what."""
-    return run.done, run.whole, "updates decided on" if run.unit == "updates" else "rounds committed"
+    what = {"updates": "updates decided on", "steps": "steps done by all"}.get(run.unit, "rounds committed")
+    return run.done, run.whole, what
 
 
 def run_table(runs: Iterable[Run]) -> list[Any]:

@@ -21,7 +21,7 @@ from covey.storage.record.seals import SEALED, canonical
 from covey.wire.identities.identity import Identity
 
 KIND = "bundle/1"
-TABLES = {*SEALED, "keys", "seals"}
+TABLES = {*SEALED, "keys", "seals", "gossip_members", "gossip_statements"}
 MAX_LINE_BYTES = 1 << 26
 MAX_BYTES = 1 << 32
 MAX_ROWS = 5_000_000

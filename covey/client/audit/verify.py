@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from covey.client.audit.gossip import check_gossip
 from covey.client.audit.receipts import check_receipts
 from covey.client.audit.rows import AuditedRun
 from covey.client.audit.seals import check_seals, check_states
@@ -36,6 +37,8 @@ class AuditReport:
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     """What of the run no signature covers, and why."""
+    statements: int = 0
+    """What the nodes of a gossip run stated of their parts."""
 
     @property
     def ok(self) -> bool:
@@ -82,7 +85,10 @@ def examine_record(
         return AuditReport(shown.run, 0, 0, 0, (*problems, str(error)), tuple(notes))
     problems += check_states(audited)
     problems += check_receipts(receipts, audited, federation, coordinator_key)
-    return replace(report, problems=(*report.problems, *problems), notes=tuple(notes))
+    wrong, uncovered = check_gossip(audited, federation)
+    problems, notes = [*problems, *wrong], [*notes, *uncovered]
+    statements = len(audited.rows["gossip_statements"])
+    return replace(report, problems=(*report.problems, *problems), notes=tuple(notes), statements=statements)
 
 
 class _Audit:

@@ -37,6 +37,18 @@ async def rounds(record: Record, run: str, after: int = 0, limit: int | None = N
             return
 
 
+async def gossip_parts(record: Record, run: str) -> AsyncGenerator[pb.GossipPart]:
+    """The parts in a gossip run, by node."""
+    after = ""
+    while True:
+        reply = await record.gossip(run, after)
+        for part in reply.parts:
+            yield part
+        after = reply.next
+        if not after:
+            return
+
+
 async def newest_rounds(record: Record, run: str, after: int, limit: int) -> AsyncGenerator[Round]:
     """The last `limit` rounds of those after a number, in order; rounds are numbered without gaps."""
     newest = (await record.rounds(run, after, 1, True)).rounds

@@ -42,6 +42,10 @@ class Record(ABC):
         """A page of what each node of a run's roster did in it, after a node."""
 
     @abstractmethod
+    async def gossip(self, run: str, after: str) -> pb.ListGossipReply:
+        """A page of the parts in a gossip run, after a node."""
+
+    @abstractmethod
     async def version(self, run: str, number: int, node: str = "") -> pb.Version:
         """A version by its number; -1: the newest, -2: the best. With `node`: with that node's own file."""
 

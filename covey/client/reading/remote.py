@@ -50,6 +50,11 @@ class RemoteRecord(Record):
         return cast(pb.ListContributionsReply, await self._channel.call("ListContributions", request))
 
     @override
+    async def gossip(self, run: str, after: str) -> pb.ListGossipReply:
+        request = pb.ListGossipRequest(run=run, after=after)
+        return cast(pb.ListGossipReply, await self._channel.call("ListGossip", request))
+
+    @override
     async def version(self, run: str, number: int, node: str = "") -> pb.Version:
         request = pb.LocateVersionRequest(run=run, version=number, node=node)
         return cast(pb.Version, await self._channel.call("LocateVersion", request))

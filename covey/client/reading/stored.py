@@ -85,6 +85,10 @@ class StoredRecord(Record):
         return await asyncio.to_thread(self._queries.contributions, run, after)
 
     @override
+    async def gossip(self, run: str, after: str) -> pb.ListGossipReply:
+        return await asyncio.to_thread(self._queries.gossip, run, after)
+
+    @override
     async def version(self, run: str, number: int, node: str = "") -> pb.Version:
         return views.version_view(await asyncio.to_thread(self._queries.version, run, number, node))
 

@@ -44,6 +44,8 @@ class GossipConformance:
         assert store.newest_gossip_statements("run-1") == [statement("ada", 2, 1), statement("bob", 1, 1)]
         assert store.newest_gossip_statements("run-1", ["bob", "cyd"]) == [statement("bob", 1, 1)]
         assert store.newest_gossip_statements("run-2") == []
+        assert store.gossip_step("run-1") == 1
+        assert store.gossip_step("run-2") == 0
         assert store.gossip_statements("run-1", "ada") == [
             statement("ada", 1, 1),
             statement("ada", 1, 2),

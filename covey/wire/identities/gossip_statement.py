@@ -86,7 +86,7 @@ class GossipStatement:
         lost: Those that it gave up.
         evicted: Incarnations that it knows to be out: [name, number].
         edges: Its account with each peer.
-        steps: Steps of which no statement has told before.
+        steps: Steps of which no statement has told before; where there are none, the newest one.
         model_sha256: Of its newest published model; empty: there is none, or it is not known since a restart.
         at: Unix seconds.
     """

@@ -67,6 +67,12 @@ class SqlGossip(Gossip):
             return [GossipStatementRecord(**row) for row in rows]
 
     @override
+    def gossip_step(self, run: str) -> int:
+        furthest = select(func.max(_SAID.step).label("step")).where(_SAID.run == run).group_by(_SAID.node).subquery()
+        with self._db.reading() as connection:
+            return int(connection.execute(select(func.min(furthest.c.step))).scalar() or 0)
+
+    @override
     def gossip_statements(self, run: str, node: str) -> list[GossipStatementRecord]:
         query = select(gossip_statements).where(_SAID.run == run, _SAID.node == node)
         with self._db.reading() as connection:

@@ -135,6 +135,32 @@ def test_a_pair_steps_together_and_a_node_alone_by_itself(tmp_path: Path) -> Non
     assert a.values[0] == 1.0 + 0.5 * 1.0 - 1.0
 
 
+def test_in_float32_trackers_sum_up_to_gradients_to_a_hundred_thousandth(tmp_path: Path) -> None:
+    n, matrix = 3, np.array([[0.5, 0.0, 0.25], [0.25, 0.5, 0.0], [0.25, 0.5, 0.75]])  # columns sum to 1, rows do not
+    nodes = [Node(tmp_path / str(i), float(i), protocol="gradient-tracking", steps=1000) for i in range(n)]
+    weights = np.ones(n)
+    for _ in range(25):
+        for i, node in enumerate(nodes):
+            node.train(0, (1.0 + i) * (node.values[0] - 10.0 * i), weight=float(weights[i]))
+        trackers = sum(weight * node.travelling[0] for weight, node in zip(weights, nodes, strict=True))
+        gradients = [node.keeps[0] for node in nodes]
+        assert abs(trackers - sum(gradients)) <= 1e-5 * sum(map(abs, gradients))
+        given, bodies = matrix * weights, [node.model for node in nodes]
+        weights = given.sum(1)
+        for i, node in enumerate(nodes):
+            others = [k for k in range(n) if k != i and given[i, k]]
+            portions = tuple(Portion(bodies[k], float(given[i, k] / weights[i])) for k in others)
+            node.do(portions=portions, weight=float(weights[i]))
+    assert weights.max() > 1.5 * weights.min()
+
+
+def test_who_takes_a_model_over_before_it_begins_takes_no_vectors(tmp_path: Path) -> None:
+    a, b = (Node(tmp_path / name, value, protocol="gradient-tracking") for name, value in (("a", 0.0), ("b", 4.0)))
+    b.train(0, 0.0)
+    a.do(spec_json="", portions=(Portion(b.model, 1.0),))
+    assert (a.values, a.travelling, a.kept) == ([4.0] * D, [], None)
+
+
 @pytest.mark.parametrize("wrong", ["nan", "none", "two", "stamp"])
 def test_a_body_whose_vectors_are_none_costs_its_sender_its_own_influence_only(tmp_path: Path, wrong: str) -> None:
     a, b = (Node(tmp_path / name, protocol="gradient-tracking") for name in "ab")

@@ -51,3 +51,11 @@ class TestNearestNeighbourAveraging(ProtocolConformance):
 
 class TestTrimmedMean(ProtocolConformance):
     gossip: ClassVar = {"protocol": {"name": "trimmed-mean", "options": {"f": 2}}, "topology": COMPLETE}
+
+
+class TestGradientTracking(ProtocolConformance):
+    gossip: ClassVar = {"protocol": "gradient-tracking"}
+
+
+class TestNoLoCo(ProtocolConformance):
+    gossip: ClassVar = {"protocol": "noloco", "topology": {"name": "matching"}}

@@ -10,6 +10,9 @@ import pytest
 import torch
 
 from covey.gossip.protocols.dynamics import Dynamics
+from covey.learning.task import NodeData
+from covey.learning.tasks.digits import Digits
+from covey.testing.swarms import uneven
 from tests.unit.gossip.protocols.dense import DenseNodes, Vector, directed, spec_of
 
 N, D, RATE = 5, 3, 0.05
@@ -104,3 +107,32 @@ def test_unequal_data_on_a_ring_hurt_local_momentum_more_than_quasi_global() -> 
             nodes.mix(step, symmetric(N))
         far[momentum] = float(np.abs(nodes.models - best).max())
     assert far["quasi-global"] < far["local"] / 2
+
+
+def test_on_digits_by_label_shards_on_a_ring_quasi_global_is_better_than_local_and_that_than_none() -> None:
+    task, n, rate = Digits(), 8, 0.5
+    images, labels = (tensor.numpy() for tensor in task.train_data(NodeData()).tensors)
+    test_images, test_labels = (tensor.numpy() for tensor in task.central_data().tensors)
+    shards = np.array_split(np.argsort(labels, kind="stable"), 2 * n)
+    parts = [np.concatenate([shards[node], shards[node + n]]) for node in range(n)]
+
+    def softmax_step(node: int, w: Vector) -> Vector:
+        scores = images[parts[node]].astype(np.float64) @ w.reshape(64, 10)
+        odds = np.exp(scores - scores.max(1, keepdims=True))
+        odds /= odds.sum(1, keepdims=True)
+        odds[np.arange(len(odds)), labels[parts[node]]] -= 1
+        change: Vector = -rate * (images[parts[node]].T @ odds / len(odds)).ravel()
+        return change
+
+    accuracy, spread = {}, {}
+    for momentum in ("none", "local", "quasi-global"):
+        spec = spec_of(momentum=momentum)
+        nodes = DenseNodes.at(Dynamics.of(spec.gossip), [np.zeros(640)] * n, rate)
+        for step in range(100):
+            nodes.train(step, softmax_step)
+            nodes.mix(step, symmetric(n))
+        guesses = [(test_images @ w.reshape(64, 10)).argmax(1) for w in nodes.models]
+        accuracy[momentum] = float(np.mean([guess == test_labels for guess in guesses]))
+        spread[momentum] = uneven({str(node): model for node, model in enumerate(nodes.models)})
+    assert accuracy["quasi-global"] > accuracy["local"] + 0.04 > accuracy["none"] + 0.04
+    assert spread["quasi-global"] < spread["local"] / 2

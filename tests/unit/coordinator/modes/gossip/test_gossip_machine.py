@@ -49,7 +49,8 @@ def test_it_begins_with_all_that_are_there_and_waits_a_moment_for_those_who_were
 
 def test_a_paused_coordinator_begins_none_and_a_run_in_progress_goes_on() -> None:
     machine = GossipMachine(POLICY)
-    machine.handle(pr.PauseChanged(True, 0.0))
+    assert machine.handle(pr.PauseChanged(True, 0.0)) == []
+    machine.handle(pr.Started(0.0))
     for node in NODES:
         machine.handle(pr.NodeJoined(node, 0.0))
     assert not machine.is_open
@@ -163,6 +164,7 @@ def test_the_operator_stops_it() -> None:
 def test_it_goes_on_after_a_restart_of_the_coordinator() -> None:
     known = {"ada": Member("completed"), "bob": Member("working", incarnation=2), "cyd": Member("declined", "policy")}
     machine = GossipMachine(POLICY, ("ada", "bob", "cyd"), known=known)
+    assert machine.handle(pr.PauseChanged(False, 1000.0)) == []
     assert machine.handle(pr.Started(1000.0)) == []
     assert machine.handle(pr.NodeJoined("bob", 1001.0)) == [ev.SendOrder("bob")]
     assert machine.expects("bob", 1)

@@ -44,6 +44,10 @@ def statement(world: World, node: str = "ada", number: int = 1, **changes: Any) 
     return msg.GossipSaid("run", raw, world.keys[node].sign(raw))
 
 
+def receipt(said: msg.GossipSaid, number: int, step: int) -> msg.GossipReceipt:
+    return msg.GossipReceipt("run", 1, number, step, hashlib.sha256(said.statement).hexdigest())
+
+
 def sent(world: World, kind: type, node: str = "ada") -> list[Any]:
     return [message for to, message in world.nodes.sent if to == node and isinstance(message, kind)]
 
@@ -70,12 +74,12 @@ async def test_who_takes_part_is_handed_out_and_what_nodes_state_is_kept(world: 
     assert order.members[0] == msg.GossipMember("ada", "ada.example:7410", "aa" * 32)
     assert order.model_sha256 == world.record.version("run", 0).model_sha256
     await state(world, active, "ada", 1)
-    assert sent(world, msg.GossipReceipt) == [msg.GossipReceipt("run", 1, 1, 1)]
+    assert sent(world, msg.GossipReceipt) == [receipt(statement(world), 1, 1)]
     assert active.progress.nodes["ada"].phase == "training"
     assert active.progress.nodes["ada"].loss == 2.0
     await state(world, active, "ada", 1)  # again: the receipt was lost
     await state(world, active, "ada", 3)  # one is missing: the node is told from where to go on
-    assert sent(world, msg.GossipReceipt) == [msg.GossipReceipt("run", 1, 1, 1)] * 3
+    assert sent(world, msg.GossipReceipt) == [receipt(statement(world), 1, 1)] * 3
     await state(world, active, "ada", 2, state="completed", step=4)
     await state(world, active, "bob", 1, state="completed", step=4)
     await task
@@ -141,7 +145,7 @@ async def test_a_coordinator_that_comes_back_knows_what_it_knew(world: World) ->
     assert {node: part.state for node, part in machine.parts.items()} == {"ada": "completed", "bob": "evicted"}
     world.nodes.sent.clear()
     await again.mode.stated("ada", statement(world, "ada", 1))
-    assert sent(world, msg.GossipReceipt) == [msg.GossipReceipt("run", 1, 1, 1)]
+    assert sent(world, msg.GossipReceipt) == [receipt(statement(world, state="completed", step=4), 1, 1)]
 
 
 async def test_an_address_that_has_changed_is_told_to_everybody(world: World) -> None:
@@ -159,6 +163,7 @@ async def test_of_a_run_that_is_over_a_node_is_told_so(world: World) -> None:
     world.submit(mode=SPEC, count=4)
     await take_statement(world.runs, world.store, world.nodes, "ada", statement(world))
     assert sent(world, msg.Cancel) == []  # it is just being taken up
+    assert [refusal.code for refusal in sent(world, msg.Refusal)] == ["not-ready"]
     world.record.finish_run("run", "stopped", "by root", 1.0)
     await take_statement(world.runs, world.store, world.nodes, "ada", statement(world))
     assert sent(world, msg.Cancel) == [msg.Cancel("run", 0, "the run is stopped")]

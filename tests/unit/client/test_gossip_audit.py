@@ -1,0 +1,114 @@
+"""The audit of what nodes stated of a gossip run: every change of a statement, or of what is shown of it, is named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from covey.client.audit.gossip import check_gossip
+from covey.client.audit.rows import AuditedRun
+from covey.client.reading.gossip_parts import view_of
+from covey.gossip.mass import ONE
+from covey.protos import admin_pb2 as pb
+from covey.wire.identities.gossip_statement import EdgeStatement, GossipStatement, PartState, StepStatement
+from covey.wire.identities.signing import SigningKey
+
+KEYS = {node: SigningKey.generate() for node in ("ada", "bob")}
+
+
+def statement(node: str, number: int = 1, state: PartState = "completed", sent: int = 6) -> GossipStatement:
+    """Ada gave bob 5 units in a batch, and bob ada 6."""
+    peer, given = ("bob", 5) if node == "ada" else ("ada", sent)
+    had = {"ada": 6, "bob": 5}[node]
+    edge = EdgeStatement(peer, 1, str(given), "0", "0", 1, str(had), 1)
+    step = StepStatement(number - 1, 1.0, str(ONE), 2.0, 1.0, {"loss": 0.5})
+    live = str(ONE - given + had)
+    whole = "f", "run", node, KEYS[node].key_id, 1, number, state, "", number, str(ONE), live, "0"
+    return GossipStatement(*whole, (), (edge,), (step,), "", 1.0)
+
+
+def row(plain: GossipStatement, **changes: Any) -> dict[str, Any]:
+    """A statement as it is on record."""
+    raw = plain.to_bytes()
+    fields = {"statement": {"$bytes": raw.hex()}, "signature": {"$bytes": KEYS[plain.node].sign(raw).hex()}}
+    names = {"run": "run", "node": plain.node, "incarnation": 1, "number": plain.number, "key_id": plain.key}
+    return {**names, **fields, **changes}
+
+
+def audited(*rows: dict[str, Any], state: str = "completed", **states: str) -> AuditedRun:
+    run = AuditedRun()
+    run.add("runs", {"run": "run", "state": state})
+    for node, key in KEYS.items():
+        run.add("keys", {"node": node, "key_id": key.key_id, "public_key": {"$bytes": key.public_bytes.hex()}})
+        run.add("gossip_members", {"run": "run", "node": node, "state": states.get(node, "completed")})
+    for each in rows:
+        run.add("gossip_statements", each)
+    return run
+
+
+def test_what_is_as_it_was_signed_and_adds_up_is_right() -> None:
+    run = audited(row(statement("ada", 1, "working")), row(statement("ada", 2)), row(statement("bob")))
+    assert check_gossip(run, "f") == ([], [])
+
+
+def test_a_run_without_statements_has_nothing_to_check() -> None:
+    assert check_gossip(AuditedRun(), "f") == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"signature": {"$bytes": "00" * 64}}, "signature does not belong"),
+        ({"number": 2}, "under another name or number"),
+        ({"node": "bob", "key_id": KEYS["bob"].key_id}, "signature does not belong"),
+        ({"key_id": "gone"}, "signature does not belong"),
+        ({"statement": {"$bytes": "7b7d"}}, "signature does not belong"),
+    ],
+)
+def test_a_statement_that_was_changed_is_named(changes: dict[str, Any], words: str) -> None:
+    problems, _ = check_gossip(audited(row(statement("ada"), **changes), row(statement("bob"))), "f")
+    assert any(words in problem for problem in problems), problems
+
+
+def test_one_that_is_left_out_is_named() -> None:
+    rows = [row(statement("ada", number, "working")) for number in (2, 4)]
+    problems, _ = check_gossip(audited(*rows, ada="working", bob="invited", state="running"), "f")
+    assert problems == ["statement 4 of ada: 3 was expected: one is missing"]
+
+
+def test_another_run_s_statement_is_named() -> None:
+    other = replace(statement("ada"), run="other")
+    problems, _ = check_gossip(audited(row(other, run="run"), row(statement("bob"))), "f")
+    assert "statement 1 of ada: is of another federation or run" in problems
+
+
+def test_a_part_is_through_only_if_its_node_said_so() -> None:
+    problems, _ = check_gossip(audited(row(statement("ada", state="working")), row(statement("bob"))), "f")
+    assert problems == ["ada is on record as completed, and has stated working"]
+    problems, _ = check_gossip(audited(row(statement("bob"))), "f")
+    assert "ada is on record as completed, and has stated nothing" in problems
+
+
+def test_mass_that_was_made_is_named_once_all_have_ended() -> None:
+    wrong = [row(statement("ada")), row(statement("bob", sent=7))]
+    problems, notes = check_gossip(audited(*wrong), "f")
+    assert [problem for problem in problems if "bob gave ada 7 units" in problem]
+    assert notes == []
+    problems, notes = check_gossip(audited(*wrong, state="running"), "f")
+    assert problems == []
+    assert notes[0].startswith("not every node has stated how its part ended")
+
+
+def test_the_view_has_what_each_node_stated_last() -> None:
+    raw = statement("ada").to_bytes()
+    messages = [
+        pb.GossipPart(node="ada", state="completed", address="a:1", received_at=5.0, statement=raw),
+        pb.GossipPart(node="bob", state="invited"),
+        pb.GossipPart(node="cyd", state="working", statement=b"not one"),
+    ]
+    ada, bob, cyd = view_of(messages).parts
+    assert (ada.node, ada.step, ada.metrics, ada.trained_s, ada.received_at) == ("ada", 1, {"loss": 0.5}, 2.0, 5.0)
+    assert ada.weight == pytest.approx(1.0)
+    assert (bob.incarnation, cyd.incarnation, cyd.state) == (0, 0, "working")
