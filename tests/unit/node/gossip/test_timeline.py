@@ -73,7 +73,10 @@ async def test_a_run_through_a_bad_wire_with_a_restart_is_there_from_end_to_end(
     # and so is all that each node did itself
     for pid, name in names.items():
         work = {event["name"] for event in slices if event["pid"] == pid and event["cat"] == "work"}
-        assert {f"{kind} {step}" for kind in ("train", "apply", "publish") for step in range(STEPS)} <= work
+        missing = {f"{kind} {step}" for kind in ("train", "apply", "publish") for step in range(STEPS)} - work
+        # of a publication in which the node was stopped nobody saw the end
+        assert {word.split()[0] for word in missing} <= ({"publish"} if name == "b" else set())
+        assert len(missing) <= 1
         assert any(word.startswith("mix") for word in work)
         starts = [event for event in content["traceEvents"] if event["pid"] == pid and event["name"] == "started"]
         assert len(starts) == (2 if name == "b" else 1)

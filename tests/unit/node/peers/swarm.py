@@ -83,7 +83,8 @@ class Node:
     ):
         self.me, self.inbox = Incarnation(name, number), Inbox()
         self.files = ArtifactFiles(folder / "files")
-        fields: dict = {"run": "digits", "specification": SPEC, "minted": ONE} | part
+        minted = ONE if number == 1 else 0  # who comes anew mints nothing
+        fields: dict = {"run": "digits", "specification": SPEC, "minted": minted} | part
         settings = PeerSettings(
             Part(self.me, **fields),
             identity,
