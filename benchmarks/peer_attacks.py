@@ -5,7 +5,7 @@
 
 Each cell is the test accuracy of the mean of the honest nodes' final models, and the largest distance of one of these
 from it (Euclidean). A protocol holds (bold) where the accuracy is within 3 points of its own without adversaries. Data
-are independent, everybody sends to everybody (`epidemic`: to a few), and adversaries know the models that they were sent.
+are independent, everybody sends to everybody (`epidemic`: to a few), and adversaries know what they were sent.
 """
 
 from __future__ import annotations
