@@ -72,8 +72,7 @@ def test_a_partition_in_two_halves_heals_and_no_mass_was_made_or_lost(tmp_path: 
             everybody = dict.fromkeys(set(nodes.names) - {nodes.names[index]}, "there")
             assert wait_until(partial(is_seen, nodes, index, everybody), 120)
         for index in range(4):
-            nodes.daemon(index).terminate()
-        nodes.wait()
+            nodes.kill(index)
         mass = nodes.audit()
         assert (mass["exact"], mass["findings"], mass["lost"], mass["named"]) == (True, [], 0, [])
         assert mass["live"] + mass["in_flight"] == mass["minted"] == 4 * ONE
