@@ -15,7 +15,7 @@ from covey.gossip.mass import ONE
 from covey.gossip.protocols.runs import protocol_of
 from covey.node.gossip.record.database import FILE, create_record, open_record
 from covey.node.gossip.record.reader import RunFacts, read_facts, write_facts
-from covey.spec import GossipSpec
+from covey.spec import GossipSpec, parse_json
 
 FOLDER = "gossip"
 LEAVE = "leave"
@@ -86,22 +86,22 @@ def reside(
     name = run or spec.name
     folder = run_folder(data_dir, name)
     numbers = incarnations(folder)
-    number = numbers[-1] if numbers else 1
+    number, text = numbers[-1] if numbers else 1, spec.to_json()
     if numbers:
         residence = _opened(folder / str(number))
-        if residence.facts.spec != spec.to_json():
+        if parse_json(residence.facts.spec) != spec:  # an older version wrote it without keys that are new
             raise Conflict(f"run {name!r} is on record here with another specification: give this one another name")
         if residence.facts.ended not in ("evicted", "retired"):
             return residence
         residence.engine.dispose()
         if not rejoins:
             raise Conflict(_over(residence.facts))
-        number += 1
+        number, text = number + 1, residence.facts.spec  # which peers have
     founders = tuple(map(Incarnation, sorted(peers)))
     me = Incarnation(node, number)
     others = tuple(peer for peer in founders if peer.node != node)
     minted = ONE if number == 1 else joins_with(spec)
-    facts = RunFacts(name, spec.to_json(), me, tuple(sorted((*others, me))), minted)
+    facts = RunFacts(name, text, me, tuple(sorted((*others, me))), minted)
     create_record(folder / str(number), lambda engine: write_facts(engine, facts))
     return _opened(folder / str(number))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, inspect, select
 from sqlalchemy.orm import Session
 
 from covey.errors import StoreError
@@ -47,24 +47,27 @@ def open_record(folder: Path, file: str = FILE) -> Engine:
     """The engine of a run's record; tables are made where there are none.
 
     Raises:
-        StoreError: It cannot be opened, or was written by another version.
+        StoreError: It cannot be opened, or was written by a newer version: then nothing in it is touched.
     """
     folder.mkdir(parents=True, exist_ok=True)
     engine = make_engine(database_url(f"sqlite:///{folder / file}"))
     with translated():
+        is_written = inspect(engine).has_table(RunRow.__tablename__)
+    if is_written:
+        require_version(engine, folder)
+    with translated():  # with the tables that came since it was written
         Base.metadata.create_all(engine)
-    require_version(engine, folder)
     return engine
 
 
 def require_version(engine: Engine, folder: Path) -> None:
-    """Refuse a record that is not of this version's form. Raises StoreError."""
+    """Refuse a record of a newer form. Raises StoreError."""
     with translated(), Session(engine) as session:
         version = session.scalar(select(RunRow.version))
-    if version not in (None, VERSION):
+    if version is not None and version > VERSION:
         raise StoreError(
-            f"the record in {folder} has form {version}, and this version of Covey reads form {VERSION}: "
-            "go on with the version that wrote it"
+            f"the record in {folder} was written by a newer version of Covey (form {version}; this one reads forms "
+            f"up to {VERSION}): start the node with that version, or a newer one"
         )
 
 

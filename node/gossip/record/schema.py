@@ -13,7 +13,8 @@ from sqlalchemy import JSON, Double, Integer, LargeBinary, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 VERSION = 1
-"""Of the tables and of what they hold; a record of another version is refused in words."""
+"""Of the tables and of what they hold. What an older Covey can pass over, as a new table, or a part of the machine's
+state that is there only where it is used, does not change it. A record of a newer version is refused in words."""
 ONLY = 1
 """The key of tables of one row."""
 

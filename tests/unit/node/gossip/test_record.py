@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event, text, update
+from sqlalchemy import event, inspect, text, update
 
 from covey.artifact import Artifact, artifact_of
 from covey.errors import DiskFull, StoreError
@@ -160,12 +160,17 @@ async def test_a_record_for_which_there_is_no_room_can_be_closed_all_the_same(tm
     assert written.order == []
 
 
-def test_a_record_of_another_form_is_refused_in_words(tmp_path: Path) -> None:
+def test_a_record_of_a_newer_form_is_refused_in_words(tmp_path: Path) -> None:
     engine = open_record(tmp_path)
     write_facts(engine, RunFacts("run", "{}", A, (A, B), ONE))
     with engine.begin() as connection:
         connection.execute(update(RunRow).values(version=99))
-    with pytest.raises(StoreError, match="form 99"):
+        connection.execute(text("DROP TABLE spans"))
+    with pytest.raises(StoreError, match=r"a newer version of Covey \(form 99; .*\): start the node with"):
+        open_record(tmp_path)
+    assert not inspect(engine).has_table("spans")  # nothing in it was touched
+    engine.dispose()
+    with pytest.raises(StoreError, match="newer version"):
         require_version(engine, tmp_path)
     engine.dispose()
 
