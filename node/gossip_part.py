@@ -17,6 +17,7 @@ from covey.gossip.protocols.encoding import is_encoded
 from covey.gossip.protocols.runs import planner_of
 from covey.layout import FLOAT32_BYTES, Layout
 from covey.node.gossip.actor import GossipActor, Surroundings
+from covey.node.gossip.adversary import PeerAttack
 from covey.node.gossip.folders import Residence, joins_with, reside
 from covey.node.gossip.receipts import Receipts
 from covey.node.gossip.record.database import Durability
@@ -172,6 +173,10 @@ class GossipPart:
         course = Course(spec.name, spec, facts.layout, names.index(facts.me.node), len(names), body_bytes, kept_bytes)
         sites = {member.name: member.site for member in self._roster.members.values() if member.site}
         planner = planner_of(spec, sites, allow_path=terms.node.allows_paths(spec))
+        drill = terms.node.drill
+        attack = PeerAttack(drill.attack, drill.options, course.nodes) if drill is not None else None
+        if attack is not None:
+            attack.require_plain(spec)
         return Surroundings(
             terms.node,
             files,
@@ -183,6 +188,7 @@ class GossipPart:
             home.folder,
             receipts,
             terms.durability,
+            attack,
         )
 
     def _sizes(self, home: Residence) -> tuple[int, int]:

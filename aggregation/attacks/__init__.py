@@ -1,6 +1,7 @@
 """Attacks: what adversaries send, for drills and experiments. docs/adversaries.md has the list."""
 
 from covey.aggregation.attacks.contract import ATTACKS, Attack, AttackContext
+from covey.aggregation.attacks.dissensus import Dissensus
 from covey.aggregation.attacks.omniscient import ALIE, IPM, Mimic, MinMax, MinSum
 from covey.aggregation.attacks.single import (
     Constant,
@@ -20,6 +21,7 @@ __all__ = [
     "Attack",
     "AttackContext",
     "Constant",
+    "Dissensus",
     "Gaussian",
     "LabelFlip",
     "LazyCopy",

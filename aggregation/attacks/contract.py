@@ -43,6 +43,8 @@ class AttackContext:
     known: UpdateMatrix | None = None
     change: Vector | None = None
     memory: Mapping[str, Tensor] = field(default_factory=dict)
+    receiver: Vector | None = None
+    """In gossip: the newest model of the peer that the vector goes to, as far as the adversary knows it, `[d]`."""
 
     def require_known(self, least: int, attack: str) -> UpdateMatrix:
         """The honest vectors, of which an attack needs at least so many.

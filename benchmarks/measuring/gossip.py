@@ -16,7 +16,7 @@ from benchmarks.peer_streams import graphs_of, run_streams
 from covey.node.gossip.folders import newest
 from covey.node.gossip.record.database import open_record
 from covey.node.gossip.record.reader import rows_of
-from covey.node.gossip.record.schema import SpanRow, StepRow
+from covey.node.gossip.record.schema import ExchangeRow, SpanRow, StepRow
 from covey.testing.gossip import GossipNodes
 from covey.testing.launch.processes import children_of
 
@@ -206,6 +206,24 @@ def measure_gossip(work: GossipWork, *, floor: bool = True) -> GossipMeasured:
         whole_s=ended - min(rows[0]["at"] for rows in steps),
         is_exact=is_exact,
     )
+
+
+def measure_run(folders: Sequence[Path]) -> dict[str, float]:
+    """What a step of a run that is over cost, medians over steps and nodes: seconds, and bytes of models that left.
+
+    Args:
+        folders: The nodes' data directories.
+    """
+    steps = [_rows(folder, StepRow) for folder in folders]
+    sent = sum(row["size_bytes"] for folder in folders for row in _rows(folder, ExchangeRow) if row["way"] == "out")
+    trained_s, blocked_s = (statistics.median(_differences(steps, name)) for name in ("trained_s", "blocked_s"))
+    return {
+        "step_s": statistics.median(_differences(steps, "at")),
+        "trained_s": trained_s,
+        "blocked_s": blocked_s,
+        "goodput": trained_s / (trained_s + blocked_s),
+        "sent_mb": sent / sum(map(len, steps)) / 1e6,
+    }
 
 
 def _rows(folder: Path, table: Any) -> Sequence[Row]:

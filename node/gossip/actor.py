@@ -22,6 +22,7 @@ from covey.gossip.protocols.encoding import is_encoded
 from covey.gossip.protocols.runs import policy_of
 from covey.gossip.push_sum.events import Arrived, LeaveAsked, PeerLeft, PeerSuspected, Progressed
 from covey.gossip.push_sum.machine import PushSum
+from covey.node.gossip.adversary import AdversaryPost, PeerAttack
 from covey.node.gossip.diary import Diary
 from covey.node.gossip.executor import Executor, Ports
 from covey.node.gossip.folders import LEAVE
@@ -66,6 +67,7 @@ class Surroundings:
         folder: Of the run on this node.
         receipts: What nodes sign to each other about their mass.
         durability: What acknowledged things survive.
+        attack: What it sends instead, in a drill; None: it is honest.
         clock: Time.
         beat_s: How often to say where the node is.
         farewell_s: How long to say that it has left.
@@ -82,6 +84,7 @@ class Surroundings:
     folder: Path
     receipts: Receipts
     durability: Durability = "process"
+    attack: PeerAttack | None = None
     clock: Clock = field(default_factory=SystemClock)
     beat_s: float = BEAT_S
     farewell_s: float = FAREWELL_S
@@ -115,6 +118,7 @@ class GossipActor(Receiver):
         )
         self._record: SqliteRecord | None = None
         self._post: PeerPost | None = None
+        self._adversary: AdversaryPost[Artifact] | None = None
         self._early: list[tuple[Incarnation, Heard]] = []
         self.shelf = ModelShelf(world.files, self._labour, self._newest)
         self._awaited: list[Incarnation] = []
@@ -170,6 +174,8 @@ class GossipActor(Receiver):
             with self._diary.taking(peer, sequence, step):
                 self._safely(self._executor.take, event, body)
                 await answer
+            if self._adversary is not None:
+                self._adversary.saw(peer, body)
         finally:
             self._labour.release(body)
 
@@ -216,6 +222,9 @@ class GossipActor(Receiver):
             lambda event: self._safely(self.executor.take, event),
             self._diary,
         )
+        if world.attack is not None:
+            log.warning("DRILL: this node is an adversary", attack=world.attack.name, options=world.attack.options)
+            self._adversary = AdversaryPost(self._post, world.attack, self._labour)
         self._executor = self._restored()
         beating = asyncio.create_task(self._beat(models))
         stopped = asyncio.create_task(stop.wait())
@@ -245,7 +254,7 @@ class GossipActor(Receiver):
         spec, nodes = world.course.spec, world.course.nodes
         policy = policy_of(spec.gossip, nodes, allow_path=world.config.allows_paths(spec))
         fresh = PushSum(facts.me, policy, facts.peers, facts.minted)
-        ports = Ports(self._post, self._labour, self._record, world.clock, world.planner)
+        ports = Ports(self._adversary or self._post, self._labour, self._record, world.clock, world.planner)
         return Executor.restored(read_saved(world.engine), fresh, facts.first, ports, self._ended)
 
     async def _beat(self, models: ModelSource | None) -> None:
@@ -330,7 +339,8 @@ class GossipActor(Receiver):
     def _step_facts(self) -> StepFacts:
         executor = self.executor
         hours, sha256 = executor.hours, self._labour.sha256_of(executor.model)
-        return StepFacts(hours.trained_s, hours.blocked_s, sha256, self._labour.metrics)
+        drill = {"drill": 1.0} if self._world.attack is not None else {}  # on record, so that nobody forgets it
+        return StepFacts(hours.trained_s, hours.blocked_s, sha256, {**self._labour.metrics, **drill})
 
     def _obstructed(self, error: StoreError | None) -> None:
         if error is None:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from covey.gossip.ledger import Incarnation
 
-SpanKind = Literal["started", "train", "apply", "publish", "mix", "send", "take"]
+SpanKind = Literal["started", "train", "apply", "publish", "mix", "forge", "send", "take"]
 """`started`: this process began, of no length. `apply`: what training did becomes a model that can be sent. `send`: a
 batch, from the first try until its peer has it. `take`: a batch that came, from its last byte until it is on record."""
 REASON_CHARS = 200

@@ -18,6 +18,7 @@ from covey.artifact import Artifact
 from covey.errors import Obstructed
 from covey.gossip.protocols.encoding import is_encoded, training_spec
 from covey.metrics import counted, ratios
+from covey.node.gossip.adversary import PeerAttack
 from covey.node.gossip.diary import Diary, SpanKind
 from covey.node.gossip.obstacles import Obstacles
 from covey.node.gossip.ports import Labour, Moment, State
@@ -166,6 +167,27 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
     ) -> None:
         parts = tuple(Portion(self._files.path(other.digest), part) for other, part in portions)
         self._spawn(self._make("mix", lambda: replace(self._job(moment, state), portions=parts), state, then))
+
+    def forge(
+        self,
+        attack: PeerAttack,
+        step: int,
+        own: Artifact,
+        known: Sequence[Artifact],
+        receiver: Artifact | None,
+        then: Callable[[Artifact], None],
+    ) -> None:
+        """As `covey.node.gossip.adversary.Forger`."""
+        course, files = self._course, self._files
+        target = files.path(receiver.digest) if receiver is not None else None
+        paths = [files.path(model.digest) for model in known]
+        forgery = attack.forgery(course.spec.seed, course.place, paths, target)
+
+        def job() -> MixJob:
+            return replace(self._job(None, State(own)), step=step, forgery=forgery)
+
+        log.warning("DRILL: what is sent is an attack", attack=attack.name, step=step)
+        self._spawn(self._make("forge", job, State(own), lambda state: then(state.model)))
 
     def _job(self, moment: Moment | None, state: State[Artifact]) -> MixJob:
         """A job that begins with what the node has, and changes nothing."""

@@ -80,17 +80,23 @@ def check_drill(drill: Drill, node: str) -> None:
         PluginError: No such attack is installed here.
         SpecError: Its options, or those of its group, are wrong.
     """
-    known = [plugin.name for plugin in installed("attack")]
-    if drill.attack not in known and ":" not in drill.attack:
-        raise PluginError(f"--attack: no attack named {drill.attack!r} is installed here; choose {', '.join(known)}")
     if (drill.group is None) != (not drill.members):
         raise SpecError("--attack-group and --attack-members go together: the shared folder, and who shares it")
     _check_members(drill.members, node)
+    answer = check_attack(drill)
+    if answer["omniscient"] and drill.group is None:
+        raise SpecError(f"--attack {drill.attack} needs others to learn from: give --attack-group and --attack-members")
+
+
+def check_attack(drill: Drill) -> Mapping[str, JsonValue]:
+    """Refuse an attack that there is not; what it needs. Starts a program that imports it. Raises as `check_drill`."""
+    known = [plugin.name for plugin in installed("attack")]
+    if drill.attack not in known and ":" not in drill.attack:
+        raise PluginError(f"--attack: no attack named {drill.attack!r} is installed here; choose {', '.join(known)}")
     answer = _asked(drill)
     if answer["error"]:
         raise SpecError(f"--attack {drill.attack}: {answer['error']}")
-    if answer["omniscient"] and drill.group is None:
-        raise SpecError(f"--attack {drill.attack} needs others to learn from: give --attack-group and --attack-members")
+    return answer
 
 
 def _check_members(members: tuple[str, ...], node: str) -> None:

@@ -70,3 +70,5 @@ def test_killed_nodes_come_to_the_models_of_the_simulation(tmp_path: Path, run: 
         folders = [nodes.folder(index) for index in range(3)]
         mean = json.loads(nodes.cli("gossip", "export", *folders, "--out", out, "--json"))
         assert mean["model_sha256"] == outcome["model_sha256"]
+        for folder in folders:  # what is superseded is gone: the model, its body of the last step, what stays
+            assert len(list(folder.glob("gossip/gossip/1/files/artifacts/*"))) in (2, 3)

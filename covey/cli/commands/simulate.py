@@ -83,7 +83,7 @@ def simulate(
         nodes=nodes,
         folder=data_dir.absolute() if data_dir is not None else new_folder(),
         processes=processes,
-        attacks=_attacks(attacks, options),
+        attacks=attacks_of(attacks, options),
         paths=dict(_pair(text, "--path", "NAME=PATH") for text in paths),
         staleness=parse_staleness(staleness) if staleness else None,
         device=device,
@@ -108,7 +108,8 @@ def _pair(text: str, option: str, form: str) -> tuple[str, str]:
     return name, value
 
 
-def _attacks(texts: tuple[str, ...], option_texts: tuple[str, ...]) -> list[Attack]:
+def attacks_of(texts: tuple[str, ...], option_texts: tuple[str, ...]) -> list[Attack]:
+    """The adversaries that the options ask for. Raises UsageError."""
     from covey.simulation.adversaries import Attack
 
     options = _attack_options(option_texts)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from covey.client.experiments.simulated import new_folder
 from covey.client.specification import Specification, parsed
 from covey.errors import CoveyError, SpecError
+from covey.simulation.adversaries import Attack
 from covey.simulation.gossip.plan import GossipOutcome, GossipPlan, Network, PeerOutcome
 from covey.simulation.gossip.simulation import MEAN, simulate_gossip
 from covey.simulation.plan import Watch
@@ -27,6 +28,7 @@ def gossip_plan(
     processes: int | None = None,
     paths: Mapping[str, str] | None = None,
     device: str = "cpu",
+    attacks: Sequence[Attack] = (),
 ) -> GossipPlan:
     """What to simulate.
 
@@ -38,6 +40,7 @@ def gossip_plan(
         processes: How many train at a time; default: one for each core.
         paths: Where the task finds the nodes' data.
         device: What to train on: cpu, cuda or cuda:N.
+        attacks: What the last nodes do in place of what they should, in order.
 
     Raises:
         SpecError: It is not of mode gossip, or is wrong.
@@ -46,7 +49,9 @@ def gossip_plan(
     if not isinstance(known, GossipSpec):
         raise SpecError(f'mode: "{known.mode}" is not gossip; write mode = "gossip", or use covey simulate')
     folder = Path(data_dir) if data_dir is not None else new_folder()
-    return GossipPlan(known, nodes, folder.absolute(), network or Network(), processes, paths or {}, device)
+    return GossipPlan(
+        known, nodes, folder.absolute(), network or Network(), processes, paths or {}, device, attacks=attacks
+    )
 
 
 def simulate(plan: GossipPlan, on_progress: Watch = lambda progress: None) -> GossipOutcome:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from typing_extensions import override
@@ -12,6 +12,7 @@ from covey.gossip.ledger import Batch, Incarnation, Ledger
 from covey.gossip.planning import Planner
 from covey.gossip.push_sum import events as ev
 from covey.gossip.push_sum.machine import PushSum
+from covey.node.gossip.adversary import AdversaryPost, PeerAttack
 from covey.node.gossip.executor import Executor, Ports
 from covey.node.gossip.ports import Clock, Labour, Moment, Noted, Post, Record, Said, Snapshot, State
 from covey.simulation.gossip.models import Model, ModelFolder
@@ -38,6 +39,8 @@ class World:
         send: Puts a message on its way: from, to, what is to be told, and the model that goes with it.
         train_job: (node, step, base, the files of the parts) -> the job.
         ended: Told when a node's part is over.
+        seed: The run's.
+        adversaries: What those do that are not honest, by name.
     """
 
     timeline: Timeline
@@ -52,6 +55,8 @@ class World:
     send: Callable[[Incarnation, Incarnation, ev.Event, Model | None], None]
     train_job: Callable[[str, int, Path, Mapping[str, Path]], TrainJob]
     ended: Callable[[VirtualPeer], None]
+    seed: int = 0
+    adversaries: Mapping[str, PeerAttack] = field(default_factory=dict)
 
 
 class NoRecord(Record[Model]):
@@ -102,7 +107,7 @@ class VirtualPost(Post[Model]):
 
     @override
     def send(self, batch: Batch, step: int, body: Model) -> None:
-        arrived = ev.Arrived(self._me, batch.sequence, batch.units, step, self._world.timeline.now)
+        arrived = ev.Arrived(self._me, batch.sequence, batch.units, step, self._world.timeline.now, batch.given)
         self._world.send(self._me, batch.peer, arrived, body)
 
     @override
@@ -125,6 +130,7 @@ class VirtualLabour(Labour[Model, TrainResult]):
 
     def __init__(self, node: str, world: World, speed: float) -> None:
         self._node, self._world, self._speed = node, world, speed
+        self._place = sorted(world.adversaries).index(node) if node in world.adversaries else 0
         self.loss: float | None = None
         """Of the newest training."""
 
@@ -172,6 +178,25 @@ class VirtualLabour(Labour[Model, TrainResult]):
     ) -> None:
         mixed = tuple(Portion(other.path, part) for other, part in portions)
         self._make(replace(self._job(moment, state), portions=mixed), state, then)
+
+    def forge(
+        self,
+        attack: PeerAttack,
+        step: int,
+        own: Model,
+        known: Sequence[Model],
+        receiver: Model | None,
+        then: Callable[[Model], None],
+    ) -> None:
+        """As `covey.node.gossip.adversary.Forger`."""
+        models, target = self._world.models, receiver.path if receiver is not None else None
+        forgery = attack.forgery(self._world.seed, self._place, [model.path for model in known], target)
+        job = MixJob(self._world.layout, own.path, models.new(), step=step, forgery=forgery, synced=False)
+
+        def has_forged(result: MixResult) -> None:
+            then(models.model(job.out, result.model_sha256))
+
+        self._world.timeline.after(0.0, has_forged, self._world.workers.mix(job))
 
     def _job(self, moment: Moment | None, state: State[Model]) -> MixJob:
         """A job that begins with what the node has, and changes nothing."""
@@ -234,7 +259,11 @@ class VirtualPeer:
     def __init__(self, machine: PushSum, model: Model, world: World, speed: float) -> None:
         self.labour = VirtualLabour(machine.me.node, world, speed)
         post, clock = VirtualPost(machine.me, world), VirtualClock(world.timeline)
-        ports = Ports(post, self.labour, NoRecord(), clock, world.planner)
+        attack = world.adversaries.get(machine.me.node)
+        self._adversary: AdversaryPost[Model] | None = None
+        if attack is not None:
+            self._adversary = AdversaryPost(post, attack, self.labour, tuple(world.adversaries))
+        ports = Ports(self._adversary or post, self.labour, NoRecord(), clock, world.planner)
         self.executor = Executor(machine, State(model), ports, lambda: world.ended(self))
 
     @property
@@ -266,6 +295,8 @@ class VirtualPeer:
         """Give the node an event."""
         if self.is_up:
             self.executor.take(event, body)
+            if self._adversary is not None and isinstance(event, ev.Arrived) and body is not None:
+                self._adversary.saw(event.peer, body)
 
     def begin(self) -> None:
         """Take part from now on."""

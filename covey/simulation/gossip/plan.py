@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from covey.errors import SpecError
 from covey.gossip.audit import MassAudit
+from covey.node.gossip.adversary import LYING_MASS, PeerAttack
+from covey.simulation.adversaries import Attack, assigned, checked
 from covey.simulation.plan import MAX_NODES, names_of
 from covey.spec import GossipSpec
 
@@ -45,6 +47,7 @@ class GossipPlan:
         processes: How many train at a time; None: one for each core.
         paths: Where the task finds the nodes' data: the same for all.
         device: What the processes compute on.
+        attacks: What the last nodes do in place of what they should.
         evaluated: How many nodes' final models are evaluated, beside the mean of all.
     """
 
@@ -56,6 +59,12 @@ class GossipPlan:
     paths: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
     evaluated: int = 8
+    attacks: Sequence[Attack] = ()
+
+    @property
+    def adversaries(self) -> Mapping[str, Attack]:
+        """What those do that are not honest."""
+        return assigned(self.attacks, names_of(self.nodes))
 
     def require_possible(self) -> None:
         """Refuse what cannot work.
@@ -66,6 +75,11 @@ class GossipPlan:
         if not self.spec.min_nodes <= self.nodes <= MAX_NODES:
             text = f"the run needs at least {self.spec.min_nodes}; at most {MAX_NODES} can be simulated"
             raise SpecError(f"--nodes {self.nodes}: {text}")
+        checked([attack for attack in self.attacks if attack.name != LYING_MASS], self.nodes)
+        if len(self.adversaries) >= self.nodes:
+            raise SpecError("--attack: at least one node must be honest")
+        for attack in self.attacks:
+            PeerAttack(attack.name, attack.options).require_plain(self.spec)
         if not 0 <= self.network.loss < 1:
             raise SpecError(f"--loss {self.network.loss:g}: a chance of 0 or more, and below 1")
         if self.network.delay < 0:

@@ -8,16 +8,19 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from covey.gossip.audit import audit
-from covey.gossip.ledger import Incarnation
+from covey.gossip.ledger import Incarnation, Ledger
 from covey.gossip.mass import ONE, weight
 from covey.gossip.protocols.encoding import is_encoded, training_spec
 from covey.gossip.protocols.runs import planner_of, policy_of, require_possible
 from covey.gossip.push_sum.machine import PushSum
 from covey.gossip.push_sum.weighing import Weighs
+from covey.gossip.receipts import Overdraft, Receipt, overdrafts
 from covey.metrics import counted, ratios
+from covey.node.gossip.adversary import PeerAttack
 from covey.simulation.data_dir import LOG, prepared_folder
 from covey.simulation.gossip.membership import Fates
 from covey.simulation.gossip.models import Model, ModelFolder
@@ -133,6 +136,11 @@ class GossipSimulation:
             self._network.send,
             self._train_job,
             self._ended,
+            plan.spec.seed,
+            {
+                name: PeerAttack(attack.name, attack.options, plan.nodes, len(plan.adversaries))
+                for name, attack in plan.adversaries.items()
+            },
         )
         names = [Incarnation(name) for name in self._places]
         model = Model(self._folder / "first.safetensors", first.model_sha256, holders=len(names) + 1)
@@ -182,9 +190,11 @@ class GossipSimulation:
     # -- the outcome ------------------------------------------------------------------------------------------------
 
     async def _outcome(self, began: float) -> GossipOutcome:
-        present = {me: peer for me, peer in self._peers.items() if peer.reason not in ("died", "left")}
+        honest = {me: peer for me, peer in self._peers.items() if me.node not in self._plan.adversaries}
+        present = {me: peer for me, peer in honest.items() if peer.reason not in ("died", "left")}
         accounts = {me: peer.ledger for me, peer in self._peers.items() if peer.reason != "died"}
         mass = audit(accounts, dict.fromkeys(self._fates.gone, ONE), self._weighs)
+        mass = replace(mass, named=self._named(accounts))
         mean = await self._mean(present)
         path = self._folder / MEAN
         distances = {me: (await self._distance(peer, path)) for me, peer in present.items()}
@@ -217,8 +227,17 @@ class GossipSimulation:
             seconds=time.monotonic() - began,
         )
 
+    def _named(self, accounts: Mapping[Incarnation, Ledger]) -> tuple[Overdraft, ...]:
+        """Who gave away more than it can have had: what would be signed is what receivers counted."""
+        given = [
+            Receipt(peer, me, edge.sequence, edge.applied)
+            for me, ledger in accounts.items()
+            for peer, edge in ledger.into.items()
+        ]
+        return tuple(overdrafts(accounts, given))
+
     async def _mean(self, present: Mapping[Incarnation, VirtualPeer]) -> MixResult:
-        """The mean of all final models, weighted by their mass: the consensus model."""
+        """The mean of all honest final models, weighted by their mass: the consensus model."""
         whole = sum(peer.ledger.live for peer in present.values())
         portions = tuple(Portion(peer.executor.model.path, peer.ledger.live / whole) for peer in present.values())
         first = next(iter(present.values())).executor.model.path

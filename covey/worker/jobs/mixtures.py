@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from covey.worker.jobs.files import ArtifactField
+from covey.worker.jobs.training import AttackOrder
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,21 @@ class Portion:
 
     model: Path
     share: float
+
+
+@dataclass(frozen=True)
+class Forgery:
+    """What an adversary sends in place of its model (in a drill)."""
+
+    attack: AttackOrder
+    seed: int
+    """The run's."""
+    place: int
+    """Of the adversary among the nodes."""
+    known: tuple[Path, ...] = ()
+    """Models of others that it was sent."""
+    receiver: Path | None = None
+    """The newest model of whom it sends to; None: it knows none."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +71,8 @@ class MixJob:
     """Of the mass that it keeps, how many times as much the node gives."""
     leaves: bool = False
     """Whether what is made is handed over to a peer, for good."""
+    forgery: Forgery | None = None
+    """Make what an adversary sends in place of the base, and nothing else."""
     synced: bool = True
     """Whether the file must survive a power cut: then the job waits for the disk."""
 

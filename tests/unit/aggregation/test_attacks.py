@@ -162,6 +162,19 @@ def test_a_lazy_node_copies_another_or_the_last_change_or_nothing():
     assert (noisy - change).std().item() == pytest.approx(0.5, rel=0.15)
 
 
+# -- dissensus
+
+
+def test_dissensus_of_strength_1_keeps_its_receiver_where_it_is_and_above_drives_it_away():
+    rows, receiver = honest().double(), torch.randn(D, dtype=torch.float64)
+    pull = (rows - receiver).sum(0)
+    for epsilon in (1.0, 1.5):
+        attack = ATTACKS.make("dissensus", {"epsilon": epsilon})
+        vector = sent(attack, rows.float(), attackers=3, receiver=TensorVector(receiver.float())).double()
+        moved = pull + 3 * (vector - receiver)  # what equal weights make of neighbours and three adversaries
+        torch.testing.assert_close(moved, (1 - epsilon) * pull, rtol=1e-4, atol=1e-4)
+
+
 # -- ALIE, IPM
 
 

@@ -207,3 +207,37 @@ def test_whatever_happens_no_mass_is_made_or_lost_and_every_run_ends(seed: int, 
     if is_whole:
         assert audit.live == n * ONE
         assert np.abs(swarm.sum_of_models() - total).max() < 1e-9
+
+
+SPEEDS = {"node-0": 1, "node-1": 1, "node-2": 4, "node-3": 4}
+OPTIMA = {"node-0": -1.0, "node-1": -1.0, "node-2": 1.0, "node-3": 1.0}
+
+
+def consensus_at_speeds(correction: Any) -> float:
+    """What four nodes come to, of which two are four times as fast; the optimum of all is 0, by speed it is 0.6."""
+
+    def training(node: str, step: int, z: Vector, scale: float) -> Vector:
+        return z - 0.015 * scale * (z - OPTIMA[node])
+
+    models: dict[str, Vector] = {name: np.zeros(1) for name in OPTIMA}
+    policy = PushSumPolicy(10_000, None, correction=correction, pairs=True)
+    swarm = VirtualSwarm(models, Planner(Random({"peers": 1}), Uniform(), 7), policy, training)
+    swarm.begin()
+    reached = []
+    for tick in range(600):
+        swarm.clock.time = float(tick)
+        while swarm.messages:
+            swarm.deliver()
+        for name, node in zip(SPEEDS, swarm.nodes.values(), strict=True):
+            if tick % (4 // SPEEDS[name]) == 0:
+                for _ in range(3):  # a training, its publication, and the mixture
+                    node.finish_work()
+        reached.append(swarm.sum_of_models()[0] / len(SPEEDS))
+    assert swarm.audit().is_exact
+    return float(np.mean(reached[450:]))
+
+
+def test_at_unequal_speeds_corrected_pairs_come_to_the_optimum_of_all() -> None:
+    assert consensus_at_speeds("none") > 0.5  # fast nodes count for more
+    assert abs(consensus_at_speeds("elapsed")) < 0.2
+    assert abs(consensus_at_speeds("asyspa")) < 0.2

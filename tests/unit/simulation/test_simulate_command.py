@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from covey.cli.commands.simulate import _attacks
+from covey.cli.commands.simulate import attacks_of
 from covey.cli.main import covey
 from covey.cli.views.simulation_bars import Lines
 from covey.simulation.plan import SimulationProgress
@@ -55,8 +55,8 @@ def test_what_cannot_work_is_said_and_leaves_nothing(tmp_path, options, text, me
     assert not (tmp_path / "record").exists()
 
 
-def test_options_go_to_their_attacks():
-    alie, flip = _attacks(("alie=2", "sign-flip=1"), ("alie.z=1.5", "alie.name=a=b"))
+def test_options_go_to_theirattacks_of():
+    alie, flip = attacks_of(("alie=2", "sign-flip=1"), ("alie.z=1.5", "alie.name=a=b"))
     assert (alie.name, alie.count, alie.options) == ("alie", 2, {"z": 1.5, "name": "a=b"})
     assert (flip.name, flip.count, flip.options) == ("sign-flip", 1, {})
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from covey.errors import TaskError
 from covey.learning.models.state import layout_of, write_model
+from covey.testing.protocols import gossip_run
 from covey.worker.execute.mix_op import mix
 from covey.worker.files.mapped import MappedModel
 from covey.worker.jobs.mixtures import MixJob, Portion
@@ -87,3 +88,26 @@ def test_a_model_of_ones_own_that_diverged_is_an_error(tmp_path: Path) -> None:
     two = written(tmp_path / "two", 2.0)
     with pytest.raises(TaskError, match="training diverged"):
         mixed(tmp_path, (two, 0.5), base=float("nan"))
+
+
+ROBUST = {
+    "trimmed-mean": {"topology": {"name": "complete"}},
+    "nearest-neighbour-averaging": {"topology": {"name": "complete"}},
+    "clipped-gossip": {"topology": {"name": "complete"}, "mixing": {"name": "metropolis-hastings"}},
+}
+
+
+@pytest.mark.parametrize("protocol", sorted(ROBUST))
+def test_a_robust_protocol_looks_at_finite_models_only_and_bounds_the_largest(tmp_path: Path, protocol: str) -> None:
+    values = {"nan": float("nan"), "inf": float("-inf"), "huge": 3e38, "one": 1.0, "two": 2.0, "three": 3.0}
+    files = [written(tmp_path / name, value) for name, value in values.items()]
+    job = MixJob(
+        LAYOUT.to_json(),
+        written(tmp_path / "base", 1.5),
+        tmp_path / "out",
+        tuple(Portion(path, 1 / 7) for path in files),
+        spec_json=gossip_run(protocol=protocol, **ROBUST[protocol]).to_json(),
+    )
+    assert mix(job, HOST).refused == (0, 1)
+    mixture = MappedModel(job.out, LAYOUT).read(slice(0, 6))
+    assert ((mixture >= 1.0) & (mixture <= 3.0)).all()

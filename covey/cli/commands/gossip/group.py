@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -14,6 +14,7 @@ from covey.cli.framework.command import Failure, Group
 from covey.cli.framework.options import EXISTING_FILE, FOLDER, Address, log_options
 
 if TYPE_CHECKING:
+    from covey.node.operator.adversary import Drill
     from covey.telemetry import LogFormat
 
 
@@ -52,6 +53,8 @@ def gossip() -> None:
 @click.option("--rejoin", is_flag=True, help="Take part as a new incarnation where the one before was evicted.")
 @click.option("--stay", is_flag=True, help="Answer peers on when all steps are done, until it is stopped.")
 @click.option("--metrics", type=Address(), help="Where Prometheus may scrape: no TLS on loopback, else mutual TLS.")
+@click.option("--attack", help="DRILL: send this attack: lying-mass, or see covey plugins. It is put on record.")
+@click.option("--attack-option", "attack_options", multiple=True, metavar="KEY=VALUE", help="An option of the attack.")
 @click.option("--device", default="auto", show_default=True, help="What trains: auto, cpu, cuda or cuda:N.")
 @log_options
 @click.pass_context
@@ -67,6 +70,8 @@ def start(
     rejoin: bool,
     stay: bool,
     metrics: str | None,
+    attack: str | None,
+    attack_options: tuple[str, ...],
     device: str,
     log_format: LogFormat,
     log_level: str,
@@ -86,9 +91,28 @@ def start(
     from covey.node.operator.config import NodeConfig
 
     tame_malloc()
-    node = NodeConfig.load(data_dir, device=device, log_format=log_format, log_level=log_level, metrics=metrics)
+    logs: dict[str, Any] = {"log_format": log_format, "log_level": log_level}
+    drill = _adversary(attack, attack_options)
+    node = NodeConfig.load(data_dir, device=device, drill=drill, metrics=metrics, **logs)
     run = spec_of(spec)
     ctx.exit(run_gossip_node(GossipConfig(node, run, peers, listen or "", durability, rejoin, stay, relay or "")))
+
+
+def _adversary(attack: str | None, pairs: tuple[str, ...]) -> Drill | None:
+    """The drill that the options ask for, checked and announced."""
+    from covey.node.gossip.adversary import LYING_MASS, PeerAttack
+    from covey.node.operator.adversary import Drill, check_attack, parse_options
+
+    if attack is None:
+        if pairs:
+            raise click.UsageError("--attack-option needs --attack")
+        return None
+    drill = Drill(attack, parse_options(pairs))
+    PeerAttack(drill.attack, drill.options)
+    if attack != LYING_MASS:
+        check_attack(drill)
+    click.secho(f"DRILL: this node is an adversary among its peers: {attack}", fg="red", bold=True, err=True)
+    return drill
 
 
 @gossip.command(examples=("covey gossip leave --data-dir /srv/node",))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from covey.cli.commands.simulate import attacks_of
 from covey.cli.framework.command import Command, Failure, print_json
 from covey.cli.framework.options import EXISTING_FILE, FOLDER, json_option
 
@@ -40,6 +41,8 @@ SIMULATE_FIELDS = (
     "model_bytes",
     "model_sha256",
     "metrics",
+    "attacks",
+    "named (who gave away more mass than it can have had)",
     f"mass ({', '.join(MASS_FIELDS)})",
     f"peers (a list: {', '.join(PEER_FIELDS)})",
 )
@@ -66,6 +69,8 @@ SIMULATE_FIELDS = (
 )
 @click.option("--path", "paths", multiple=True, metavar="NAME=PATH", help="Where the task finds the nodes' data.")
 @click.option("--device", default="cpu", show_default=True, help="What to train on: cpu, cuda or cuda:N.")
+@click.option("--attack", "attacks", multiple=True, metavar="NAME=COUNT", help="The last COUNT nodes are adversaries.")
+@click.option("--attack-option", "options", multiple=True, metavar="NAME.KEY=VALUE", help="An option of an attack.")
 @click.option("--data-dir", type=FOLDER, help="The folder for the consensus model [default: a new temporary one].")
 @json_option
 def simulate(
@@ -79,6 +84,8 @@ def simulate(
     processes: int | None,
     paths: tuple[str, ...],
     device: str,
+    attacks: tuple[str, ...],
+    options: tuple[str, ...],
     data_dir: Path | None,
     as_json: bool,
 ) -> None:
@@ -98,13 +105,18 @@ def simulate(
         _pairs(leaves, "--leaves", int, lambda step: step > 0),
     )
     known = dict(_pair(text, "--path", "NAME=PATH") for text in paths)
-    plan = gossip_plan(spec, nodes, network=network, data_dir=data_dir, processes=processes, paths=known, device=device)
+    machines: dict[str, Any] = {"processes": processes, "paths": known, "device": device}
+    adversaries = attacks_of(attacks, options)
+    plan = gossip_plan(spec, nodes, network=network, data_dir=data_dir, attacks=adversaries, **machines)
+    for attack in adversaries:
+        text = f"DRILL: the attack {attack.name} by {attack.count} of {nodes} nodes; figures are of the honest ones"
+        click.secho(text, fg="red", bold=True, err=True)
     outcome = _simulated(plan)
     if as_json:
         print_json(_fields(plan, outcome))
     else:
         _print(plan, outcome)
-    if not outcome.mass.is_exact:
+    if not outcome.mass.is_exact and not plan.attacks:
         raise Failure("the accounts of mass contradict each other: " + "; ".join(outcome.mass.findings))
 
 
@@ -148,6 +160,8 @@ def _fields(plan: GossipPlan, outcome: GossipOutcome) -> Mapping[str, Any]:
         "nodes": plan.nodes,
         "seconds": round(outcome.seconds, 3),
         **{name: getattr(outcome, name) for name in SIMULATE_FIELDS[3:9]},
+        "attacks": {attack.name: attack.count for attack in plan.attacks},
+        "named": [each.who.node for each in mass.named],
         "mass": {"exact": mass.is_exact, **{name: getattr(mass, name) for name in MASS_FIELDS[1:]}},
         "peers": [{name: getattr(peer, name) for name in PEER_FIELDS} for peer in outcome.peers],
     }

@@ -20,6 +20,11 @@ class TestAgp(ProtocolConformance):
     gossip: ClassVar = {"protocol": "agp", "rate_correction": "none"}
 
 
+class TestAdPsgd(ProtocolConformance):
+    gossip: ClassVar = {"protocol": "ad-psgd", "rate_correction": "none"}
+    steps = 200
+
+
 class TestDPsgd(ProtocolConformance):
     gossip: ClassVar = {"protocol": "d-psgd", "topology": {"name": "ring"}, "mixing": MH}
 

@@ -18,6 +18,7 @@ from covey.gossip.protocols.runs import planner_of, policy_of, require_possible
 from covey.gossip.push_sum import actions as act
 from covey.gossip.push_sum import events as ev
 from covey.gossip.push_sum.machine import PushSum, PushSumPolicy
+from covey.node.gossip.folders import joins_with
 from covey.testing.protocols import averaged, gossip_run, models_of
 from covey.testing.swarm_ports import Message, Vector, no_training
 from covey.testing.swarms import VirtualSwarm, uneven
@@ -335,3 +336,9 @@ def test_t12_a_robust_protocol_bounds_what_two_of_twelve_can_do(
 def test_t12_the_mean_has_no_bound_and_never_comes_together() -> None:
     assert attacked("d-psgd", large)[0] > 1e4
     assert attacked("d-psgd", dissensus)[1] > 1.0
+
+
+def test_an_incarnation_that_comes_late_has_units_as_all_have() -> None:
+    assert joins_with(gossip_run(protocol="d-psgd", topology=COMPLETE, mixing=MH)) == ONE
+    assert joins_with(gossip_run(protocol="sgp")) == 0
+    assert joins_with(gossip_run(protocol="sgp", join="mint")) == ONE

@@ -1,0 +1,190 @@
+"""What gossip's protocols learn, and what they cost: 8 nodes with two of ten classes each, digits and MNIST.
+
+    python -m benchmarks.gossip_results --json gossip.json --page docs/results.md
+    python -m benchmarks.gossip_results digits --only sgp agp --no-processes
+
+Accuracy and spread come from the simulation, whose models in lock step are those of real processes, bit for bit. There
+a training takes one unit of time, and a message half of one to one and a half: `goodput (simulated)` is the part of
+its time that a node trains then. Bytes and times come from real processes on this machine (`--no-processes` leaves them
+out), with fewer steps. What is in the `--json` file is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import statistics
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measuring.gossip import measure_run
+from benchmarks.methods.page import update
+from covey.client.experiments.gossip import gossip_plan
+from covey.errors import CoveyError
+from covey.simulation.gossip.plan import Network, PeerOutcome
+from covey.simulation.gossip.simulation import simulate_gossip
+from covey.testing.gossip import GossipNodes
+
+NODES, PART = 8, "gossip"
+DELAY = 1.0
+"""Of a message in the simulation, in trainings."""
+SPEC = """
+name = "results"
+mode = "gossip"
+seed = {seed}
+[task]
+{task}
+[data]
+partition = "shards"
+parts = {parts}
+[training]
+local_steps = 5
+learning_rate = {rate}
+[gossip]
+steps = {steps}
+min_nodes = {nodes}
+"""
+TASKS = {
+    "digits": ('name = "digits"', 0.1),
+    "mnist": ('name = "idx-images"\noptions = { set = "mnist", model = "mlp", hidden = 128 }', 0.05),
+}
+SETTINGS = {
+    "everybody to everybody (all-reduce)": 'topology = { name = "complete" }\n',
+    "sgp": "",
+    "sgp, overlap 1": "overlap = 1\n",
+    "sgp, overlap 3": "overlap = 3\nmax_in_flight = 4\n",
+    "sgp, global_every 10": "global_every = 10\n",
+    "agp": 'protocol = "agp"\ntopology = { name = "random", options = { peers = 1 } }\n',
+    "ad-psgd": 'protocol = "ad-psgd"\ntopology = { name = "random", options = { peers = 1 } }\n',
+    "d-psgd": 'protocol = "d-psgd"\ntopology = { name = "ring" }\nmixing = { name = "metropolis-hastings" }\n',
+    "epidemic": 'protocol = "epidemic"\ntopology = { name = "random" }\n',
+    "gradient-tracking": 'protocol = "gradient-tracking"\n',
+    "noloco": 'protocol = "noloco"\ntopology = { name = "matching" }\n',
+    "alone (its own part only)": "",
+}
+"""[gossip] of each row."""
+MEANS = ("accuracy", "spread", "models_a_step", "simulated_goodput")
+Outcome = dict[str, Any]
+
+
+def spec_of(task: str, setting: str, steps: int, seed: int) -> str:
+    """The run's specification."""
+    name, rate = TASKS[task]
+    nodes = 1 if setting.startswith("alone") else NODES
+    return SPEC.format(task=name, rate=rate, steps=steps, seed=seed, nodes=nodes, parts=NODES) + SETTINGS[setting]
+
+
+def simulated(task: str, setting: str, steps: int, seed: int) -> Outcome:
+    """Accuracy of the consensus model and of the nodes, and how far those are from it."""
+    nodes = 1 if setting.startswith("alone") else NODES
+    with tempfile.TemporaryDirectory(prefix="covey-results-") as folder:
+        file = Path(folder) / "run.toml"
+        file.write_text(spec_of(task, setting, steps, seed))
+        network = Network(delay=DELAY)
+        run = asyncio.run(simulate_gossip(gossip_plan(file, nodes, network=network, data_dir=Path(folder) / "run")))
+    accuracies = [peer.metrics["accuracy"] for peer in run.peers if "accuracy" in peer.metrics]
+    return {
+        "accuracy": run.metrics["accuracy"],
+        "nodes": [min(accuracies), max(accuracies)],
+        "spread": max(peer.distance or 0.0 for peer in run.peers),
+        "models_a_step": run.messages / max(1, sum(peer.steps for peer in run.peers)),
+        "simulated_goodput": _goodput(run.peers),
+        "mass_is_exact": run.mass.is_exact,
+        "steps": steps,
+    }
+
+
+def _goodput(peers: Sequence[PeerOutcome]) -> float:
+    trained, blocked = (math.fsum(getattr(peer, name) for peer in peers) for name in ("trained", "blocked"))
+    return trained / (trained + blocked)
+
+
+def real(task: str, setting: str, steps: int, seed: int) -> Outcome:
+    """Seconds, bytes, blocked seconds and goodput of real processes."""
+    with tempfile.TemporaryDirectory(prefix="covey-results-") as folder:
+        root = Path(folder)
+        with GossipNodes(root, spec_of(task, setting, steps, seed), nodes=NODES) as nodes:
+            nodes.start_all()
+            nodes.wait(900.0)
+            return {**measure_run([nodes.folder(index) for index in range(NODES)]), "steps": steps}
+
+
+def row(setting: str, seeds: Sequence[Outcome], processes: Outcome | None) -> str:
+    """A line of the table."""
+    worst, best = min(outcome["nodes"][0] for outcome in seeds), max(outcome["nodes"][1] for outcome in seeds)
+    mean = {name: statistics.fmean(outcome[name] for outcome in seeds) for name in MEANS}
+    cells = [setting, f"{mean['accuracy']:.3f}", f"{worst:.3f} to {best:.3f}", f"{mean['spread']:.2g}"]
+    cells += [f"{mean['models_a_step']:.2f}", f"{mean['simulated_goodput']:.0%}"]
+    if processes is None:
+        return "| " + " | ".join([*cells, "", "", "", ""]) + " |"
+    times = [f"{processes[name]:.3f}" for name in ("step_s", "blocked_s")]
+    return "| " + " | ".join([*cells, *times, f"{processes['goodput']:.0%}", f"{processes['sent_mb']:.2f}"]) + " |"
+
+
+def report(task: str, outcomes: Mapping[str, Outcome], seeds: int) -> list[str]:
+    """The table of a task."""
+    known = {key: value for key, value in outcomes.items() if key.startswith(f"{task}/")}
+    rows = []
+    for setting in SETTINGS:
+        runs = [known[key] for seed in range(1, seeds + 1) if (key := f"{task}/{setting}/{seed}") in known]
+        if runs:
+            rows.append(row(setting, runs, known.get(f"{task}/{setting}/processes")))
+    steps = next((value["steps"] for key, value in known.items() if not key.endswith("processes")), 0)
+    heads = ["[gossip]", "accuracy", "of nodes", "spread", "models a step", "goodput (simulated)"]
+    heads += ["s a step", "blocked s", "goodput", "MB a step"]
+    text = f"**{task}**, {steps} steps, {seeds} seed{'s' * (seeds > 1)}; seconds and MB of each node, real processes:"
+    return [text, "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *rows, ""] if rows else []
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the tables as Markdown; exit code 1 if a run failed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gossip_results",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("tasks", nargs="*", metavar="TASK", help=f"{', '.join(TASKS)} (default: all)")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="rows whose name is one of these, or begins so")
+    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--real-steps", type=int, default=20, help="of the runs on real processes")
+    parser.add_argument("--no-processes", action="store_true", help="no runs on real processes")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="outcomes; what is there is not measured again")
+    parser.add_argument("--page", type=Path, metavar="FILE", help=f"replace the part {PART} of this page")
+    given = parser.parse_args(arguments)
+    if unknown := sorted(set(given.tasks) - set(TASKS)):
+        parser.error(f"no task is named {unknown[0]!r}; choose {', '.join(TASKS)}")
+    outcomes: dict[str, Outcome] = json.loads(given.json.read_text()) if given.json and given.json.exists() else {}
+    rows = [name for name in SETTINGS if not given.only or name.startswith(tuple(given.only))]
+    failed = 0
+    for task in given.tasks or TASKS:
+        for setting in rows:
+            seeds = [(f"{task}/{setting}/{seed}", simulated, given.steps, seed) for seed in range(1, given.seeds + 1)]
+            processes = [(f"{task}/{setting}/processes", real, given.real_steps, 1)]
+            is_real = not given.no_processes and not setting.startswith("alone")
+            for key, measure, steps, seed in [*seeds, *(processes if is_real else [])]:
+                if key in outcomes:
+                    continue
+                try:
+                    outcomes[key] = measure(task, setting, steps, seed)
+                except CoveyError as error:
+                    print(f"error: {key}: {error}", file=sys.stderr)
+                    failed = 1
+                    continue
+                print(f"{key}: {json.dumps(outcomes[key])}", file=sys.stderr, flush=True)
+                if given.json:
+                    given.json.write_text(json.dumps(outcomes, indent=1))
+    lines = [line for task in TASKS for line in report(task, outcomes, given.seeds)]
+    print("\n".join(lines))
+    if given.page:
+        update(given.page, PART, lines)
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import gossip_results
+from covey.gossip.protocols.runs import protocol_of
+from covey.spec import GossipSpec, parse_toml
+
+OUTCOME = {
+    "accuracy": 0.9,
+    "nodes": [0.5, 0.8],
+    "spread": 0.25,
+    "models_a_step": 1.0,
+    "simulated_goodput": 0.5,
+    "mass_is_exact": True,
+    "steps": 100,
+}
+REAL = {"step_s": 0.1, "trained_s": 0.05, "blocked_s": 0.05, "goodput": 0.5, "sent_mb": 0.018, "steps": 20}
+
+
+@pytest.mark.parametrize("setting", gossip_results.SETTINGS)
+def test_each_row_is_a_specification_that_can_be_run(setting: str) -> None:
+    for task in gossip_results.TASKS:
+        spec = parse_toml(gossip_results.spec_of(task, setting, 10, 1))
+        assert isinstance(spec, GossipSpec)
+        assert protocol_of(spec.gossip).policy(spec.gossip, 8).steps >= 10
+
+
+def test_a_row_has_the_mean_of_its_seeds_and_what_processes_took() -> None:
+    outcomes = {"digits/sgp/1": OUTCOME, "digits/sgp/2": {**OUTCOME, "accuracy": 0.7, "nodes": [0.4, 0.7]}}
+    lines = gossip_results.report("digits", {**outcomes, "digits/sgp/processes": REAL}, 2)
+    assert "100 steps, 2 seeds" in lines[0]
+    assert lines[4] == "| sgp | 0.800 | 0.400 to 0.800 | 0.25 | 1.00 | 50% | 0.100 | 0.050 | 50% | 0.02 |"
+    assert len({line.count("|") for line in lines[2:-1]}) == 1
+    assert gossip_results.report("mnist", outcomes, 2) == []
+
+
+def test_what_is_known_is_not_measured_again_and_the_page_is_written(tmp_path: Path) -> None:
+    known, page = tmp_path / "known.json", tmp_path / "page.md"
+    known.write_text(json.dumps({"digits/sgp/1": OUTCOME}))
+    page.write_text("before\n<!-- begin gossip -->\nold\n<!-- end gossip -->\nafter\n")
+    options = ["digits", "--only", "nothing", "--seeds", "1", "--json", str(known), "--page", str(page)]
+    assert gossip_results.main(options) == 0
+    text = page.read_text()
+    assert "| sgp | 0.900 |" in text
+    assert "| agp |" not in text
+    assert text.startswith("before")
+    assert text.endswith("after\n")
+
+
+@pytest.mark.processes
+def test_a_simulated_row_is_measured(tmp_path: Path) -> None:
+    file = tmp_path / "outcomes.json"
+    options = ["digits", "--only", "alone", "--seeds", "1", "--steps", "2", "--no-processes", "--json", str(file)]
+    assert gossip_results.main(options) == 0
+    outcome = json.loads(file.read_text())["digits/alone (its own part only)/1"]
+    assert outcome["mass_is_exact"]
+    assert 0 < outcome["accuracy"] < 0.6
+    assert outcome["simulated_goodput"] == 1.0
