@@ -1,4 +1,4 @@
-"""Gossip on the testbed: a node is cut off the network of its peers and comes back; the audit has every unit of mass."""
+"""Gossip on the testbed: a node is cut off the network of its peers and comes back; the audit has all mass."""
 
 from __future__ import annotations
 
