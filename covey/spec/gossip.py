@@ -11,7 +11,7 @@ from typing_extensions import override
 from covey.spec.mode import Mode
 from covey.spec.run import RunSpec
 from covey.spec.sections import Beta, NamedSection, Positive, Section
-from covey.validation import refusal
+from covey.validation import refusal, refusals
 
 GOSSIP = Mode(
     name="gossip",
@@ -87,6 +87,7 @@ class GossipSpec(RunSpec):
     """A run of mode "gossip"."""
 
     facts: ClassVar[Mode] = GOSSIP
+    ignored: ClassVar[tuple[str, ...]] = UNREAD
     mode: Literal["gossip"]
     gossip: GossipSection = GossipSection()
 
@@ -114,11 +115,15 @@ class GossipSpec(RunSpec):
 
     @model_validator(mode="after")
     def _nothing_unread(self) -> GossipSpec:
-        for name in UNREAD:
-            section = getattr(self, name)
-            if section != type(self).model_fields[name].default:
-                raise refusal(name, 'mode "gossip" does not read this section; leave it out', section.model_dump())
+        sections = {name: getattr(self, name) for name in UNREAD}
+        wrong: list[tuple[str, str, object]] = [
+            (name, 'mode "gossip" does not read this section; leave it out', section.model_dump())
+            for name, section in sections.items()
+            if section != type(self).model_fields[name].default
+        ]
         chosen = self.exchange.model_dump(exclude_defaults=True)
         for key in sorted(set(chosen) - {"codec", "options"}):
-            raise refusal(f"exchange.{key}", 'mode "gossip" does not read this key; leave it out', chosen[key])
+            wrong.append((f"exchange.{key}", 'mode "gossip" does not read this key; leave it out', chosen[key]))
+        if wrong:
+            raise refusals(wrong)
         return self

@@ -14,7 +14,7 @@ from covey.errors import SpecError
 from covey.spec.modes import DEFAULT, model_named
 from covey.spec.run import RunSpec
 from covey.spec.sections import LATER
-from covey.spec.unread import chosen_keys, refuse_unread, written_keys
+from covey.spec.unread import chosen_keys, refuse_unread, unread_in, written_keys
 from covey.texts import BOM, why_no_toml
 from covey.validation import explain
 
@@ -34,9 +34,16 @@ def parse_toml(text: str, *, later: bool = False) -> RunSpec:
         data = tomllib.loads(text.removeprefix(BOM))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise SpecError(f"not valid TOML: {why_no_toml(text, error)}") from error
-    spec = _validated(data, later=later)
+    written = tuple(written_keys(data))
+    try:
+        spec = _validated(data, later=later)
+    except SpecError as error:
+        mode = data.get("mode", DEFAULT)
+        unread = [] if later else unread_in(model_named(mode), str(mode), written)
+        others = [f"{key}: {text}" for key, text in unread if f"{key}: " not in str(error)]
+        raise SpecError("; ".join([str(error), *others])) from error
     if not later:
-        refuse_unread(spec, tuple(written_keys(data)))
+        refuse_unread(spec, written)
     return spec
 
 

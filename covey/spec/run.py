@@ -34,10 +34,12 @@ class RunSpec(Section, ABC):
     Class attributes:
         facts: What is so of every run of the mode.
         unread: Keys that its runs do not read, with dots, and what to write instead.
+        ignored: Sections that its runs do not read; the model refuses them where all else is right.
     """
 
     facts: ClassVar[Mode]
     unread: ClassVar[Mapping[str, str]] = {}
+    ignored: ClassVar[tuple[str, ...]] = ()
 
     name: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     mode: str

@@ -44,5 +44,11 @@ def refuse_unread(spec: RunSpec, keys: tuple[str, ...]) -> None:
 
 def unread_by_mode(spec: RunSpec, keys: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Of some keys those that runs of this mode do not read, each with what to write instead."""
-    where = f'a run of mode "{spec.mode}" does not read it'
-    return ((key, f"{where}; {spec.unread[key]}") for key in keys if key in spec.unread)
+    return ((key, text) for key, text in unread_in(type(spec), spec.mode, keys) if key in spec.unread)
+
+
+def unread_in(model: type[RunSpec], mode: str, keys: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The same of a specification that has other faults, too: its mode's model is known all the same."""
+    where, instead = f'a run of mode "{mode}" does not read it', dict.fromkeys(model.ignored, "leave it out")
+    instead |= model.unread
+    return ((key, f"{where}; {instead[key]}") for key in keys if key in instead)

@@ -60,7 +60,7 @@ def test_the_coordinator_sends_one_model_a_round_and_the_result_is_the_same(tmp_
 
 def test_a_node_that_is_killed_while_it_gives_a_model(tmp_path: Path) -> None:
     with Federation(tmp_path, nodes=3) as federation:
-        started(federation, [0], env={"COVEY_FAULTS": "model-chunk-out:4"})
+        started(federation, [0, 1, 2], env={"COVEY_FAULTS": "model-chunk-out:4"})
         run = federation.submit(text_of("killed", "peers", 3))
         victim = federation.nodes[0]
         assert victim is not None

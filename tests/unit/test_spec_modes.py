@@ -128,3 +128,19 @@ def test_an_asynchronous_run_has_its_section_and_its_own_refusals():
 )
 def test_what_the_mode_does_not_read_is_refused_even_where_it_is_the_default(mode, extra, message):
     assert message in refused(extra, f'mode = "{mode}"\n{LEAST}')
+
+
+def test_all_that_is_wrong_with_a_gossip_run_is_said_at_once() -> None:
+    """Values that cannot be, and sections that are not read."""
+    text = (
+        'name = "x"\nmode = "gossip"\n[task]\nname = "digits"\n[gossip]\nsteps = 0\n[keep]\nversions = 3\n'
+        '[rounds]\ncount = 3\n[server_optimizer]\nname = "adam"\n'
+    )
+    with pytest.raises(SpecError) as caught:
+        parse_toml(text)
+    for key in ("gossip.steps: ", "keep: ", "rounds: ", "server_optimizer: "):
+        assert str(caught.value).count(key) == 1, str(caught.value)
+    with pytest.raises(SpecError) as caught:
+        parse_toml(text.replace("steps = 0", "steps = 1"))
+    for key in ("keep: ", "server_optimizer: "):
+        assert str(caught.value).count(key) == 1, str(caught.value)

@@ -100,7 +100,9 @@ class PushSum:
 
     def unacknowledged(self) -> list[Send]:
         """The batches that are to be sent again, to peers that are there."""
-        trusted = [peer for peer in self.exchange.published if self.exchange.peers[peer].is_trusted]
+        # Who is evicted while it publishes has no body to send.
+        published = self.exchange.published if self.phase != "over" else {}
+        trusted = [peer for peer in published if self.exchange.peers[peer].is_trusted]
         return [self.exchange.send(peer) for peer in trusted if not self._is_being_published(peer)]
 
     # -- events -----------------------------------------------------------------------------------------------------

@@ -190,6 +190,18 @@ def test_who_comes_late_without_mass_begins_where_the_others_are() -> None:
     assert machine.handle(ev.Begun(0.0))[0] == act.Train(8, 0.0)
 
 
+def test_who_is_evicted_while_it_publishes_sends_nothing_of_that() -> None:
+    swarm = swarm_of(2, Complete(), steps=5, overlap=None)
+    swarm.begin()
+    node = swarm.nodes[Incarnation("node-0")]
+    while node.machine.phase != "publishing":
+        node.finish_work()
+    assert node.machine.exchange.published
+    node.take(ev.PeerEvicted(node.me, 0.0))
+    assert node.machine.unacknowledged() == []
+    node.heartbeat()
+
+
 def test_who_joins_without_mass_asks_one_peer_and_gets_half_of_its_mass_once() -> None:
     giver, other = Incarnation("node-0"), Incarnation("node-1")
     late = Incarnation("late", 2)

@@ -135,6 +135,9 @@ async def test_an_older_record_is_noticed_and_its_node_joins_anew(tmp_path: Path
     assert read_node(tmp_path / "b").ledger.live > 0  # what peers gave it
 
 
+MINT = {"join": "mint"}
+
+
 class Neighbour:
     """Gives a node the newest model of another one, as its wire would; at first there is none."""
 
@@ -159,9 +162,11 @@ class Neighbour:
         return self.joined
 
 
-async def rejoined(tmp_path: Path, **neighbour: bool) -> tuple[Unit, UnitNode, Neighbour]:
+async def rejoined(
+    tmp_path: Path, gossip: dict[str, str] = MINT, **neighbour: bool
+) -> tuple[Unit, UnitNode, Neighbour]:
     """Nodes of which one lost its disk, was evicted, and takes part again with mass of its own, after ten steps."""
-    unit = Unit(tmp_path, spec_of(3, 40, join="mint"), "abc")
+    unit = Unit(tmp_path, spec_of(3, 40, **gossip), "abc")
     for name in unit.names:
         unit.start(name)
     await unit.until("a", functools.partial(has_come_to, 10))
@@ -183,8 +188,9 @@ async def rejoined(tmp_path: Path, **neighbour: bool) -> tuple[Unit, UnitNode, N
     return unit, again, made[0]
 
 
-async def test_who_joins_with_mass_of_its_own_begins_with_a_peers_model(tmp_path: Path) -> None:
-    unit, again, neighbour = await rejoined(tmp_path)
+@pytest.mark.parametrize("gossip", [MINT, {"protocol": "epidemic"}], ids=["mint", "where the receiver weighs"])
+async def test_who_joins_with_mass_of_its_own_begins_with_a_peers_model(tmp_path: Path, gossip: dict[str, str]) -> None:
+    unit, again, neighbour = await rejoined(tmp_path, gossip)
     await unit.until("b", lambda node: step_of(node) > 0)
     assert neighbour.joined is not None
     assert neighbour.tries == 3
