@@ -83,7 +83,7 @@ class Node:
     ):
         self.me, self.inbox = Incarnation(name, number), Inbox()
         self.files = ArtifactFiles(folder / "files")
-        fields: dict = {"run": "digits", "specification": SPEC, "minted": ONE} | part
+        fields: dict = {"run": "digits", "specification": SPEC, "minted": ONE if number == 1 else 0} | part
         settings = PeerSettings(
             Part(self.me, **fields),
             identity,
