@@ -117,6 +117,10 @@ class GossipNodes:
             return self._meeting_address
         return self._relays[index].address if self._relays else self._addresses[index]
 
+    def direct_address(self, index: int) -> str:
+        """Where a node listens, past its relay."""
+        return self._addresses[index]
+
     def relay(self, index: int) -> RelayThread:
         """What stands before a node."""
         return self._relays[index]

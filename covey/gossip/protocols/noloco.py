@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Annotated, TypeVar
 
@@ -9,7 +10,7 @@ import numpy as np
 from pydantic import Field
 from typing_extensions import override
 
-from covey.gossip.protocols.contract import Combination, Context, Protocol, Received, State, Update
+from covey.gossip.protocols.contract import Combination, Context, Protocol, Received, State, Update, weighted_mean
 from covey.gossip.push_sum.machine import PushSumPolicy
 from covey.options import PluginOptions
 from covey.spec import GossipSection
@@ -76,9 +77,15 @@ class NoLoCo(Protocol):
 
     @override
     def mix(self, state: State[V], received: Sequence[Received[V]], context: Context[V]) -> Update[V]:
-        """The outer step; without a partner, or with one whose model is none, the node's own."""
+        """The outer step; without a partner, or with one whose model is none, the node's own.
+
+        A node without mass of its own joins: it takes over what came.
+        """
         options, combination = self.options, context.algebra.combination
         zero = combination([])
+        if math.fsum(other.share for other in received) >= 1.0:
+            change = weighted_mean(state, received, context.algebra).change
+            return Update(change, {MOMENTUM: zero, DIFFERENCE: zero})
         members = 1 + len(received)
         momentum, own = state.vectors.get(MOMENTUM, zero), state.vectors.get(DIFFERENCE, zero)
         terms = [(momentum, options.momentum), (own, options.rate / members)]

@@ -169,7 +169,12 @@ class Exchange:
         return not (peer.step >= step and had.sequence >= peer.sequence)
 
     def only_mutual(self, due: Collection[Portion], step: int, partners: Collection[Incarnation]) -> list[Portion]:
-        """Those that partners of a step sent in it; the mass of the others stays here, with no model."""
+        """Those that partners of a step sent in it; the mass of the others stays here, with no model.
+
+        A node without mass of its own has just joined: it takes whatever comes.
+        """
+        if not self.kept:
+            return list(due)
         others = {portion for portion in due if portion.step != step or portion.source not in partners}
         self.pending = [portion for portion in self.pending if portion not in others]
         return [portion for portion in due if portion not in others]

@@ -8,8 +8,14 @@ import numpy as np
 import pytest
 
 from covey.errors import SpecError
+from covey.gossip.ledger import Incarnation
+from covey.gossip.mass import ONE
+from covey.gossip.protocols.contract import Context, Received, State
 from covey.gossip.protocols.noloco import NoLoCo, spread_factor
 from covey.gossip.protocols.runs import require_possible
+from covey.gossip.push_sum.events import Arrived
+from covey.gossip.push_sum.exchange import Exchange
+from covey.testing.swarm_ports import ArrayAlgebra
 from tests.unit.gossip.protocols.dense import DenseNodes, Vector, spec_of
 
 D = 5
@@ -76,3 +82,21 @@ def test_the_criterion_says_what_nodes_do(momentum: float, pull: float, diverges
             require_possible(spec)
     else:
         require_possible(spec)
+
+
+def test_who_joins_without_mass_takes_over_what_came() -> None:
+    me, peer = Incarnation("a", 2), Incarnation("b")
+    exchange = Exchange(me, [peer], 0, 2 * ONE, is_met=True)
+    exchange.arrived(Arrived(peer, 1, ONE // 2, 3, 0.0), ONE)
+    portions = exchange.only_mutual(exchange.pending, 4, ())
+    assert [portion.source for portion in portions] == [peer]
+    exchange.pending = []  # mixed in: from now on it has mass
+    exchange.arrived(Arrived(peer, 2, ONE // 4, 4, 0.0), ONE)
+    assert exchange.only_mutual(exchange.pending, 4, ()) == []
+    assert (exchange.pending, exchange.kept) == ([], 3 * ONE // 4)
+    context = Context(ArrayAlgebra(), spec_of())
+    given, trained = np.full(D, 4.0), np.ones(D)
+    state: State[Any] = State(np.zeros(D), {"difference": trained})
+    update = NoLoCo().mix(state, [Received(1.0, given, {"difference": trained})], context)
+    assert (state.model + update.change).tolist() == given.tolist()
+    assert not np.any(update.vectors["momentum"])

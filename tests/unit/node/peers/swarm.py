@@ -83,8 +83,7 @@ class Node:
     ):
         self.me, self.inbox = Incarnation(name, number), Inbox()
         self.files = ArtifactFiles(folder / "files")
-        minted = ONE if number == 1 else 0  # who comes anew mints nothing
-        fields: dict = {"run": "digits", "specification": SPEC, "minted": minted} | part
+        fields: dict = {"run": "digits", "specification": SPEC, "minted": ONE if number == 1 else 0} | part
         settings = PeerSettings(
             Part(self.me, **fields),
             identity,
