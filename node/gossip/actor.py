@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 from typing_extensions import override
 
 from covey.artifact import Artifact
+from covey.driver.ending import end
 from covey.errors import CoveyError, NotReady, RunFailed, StoreError, TransferError
 from covey.gossip.ledger import Incarnation
 from covey.gossip.planning import Planner
@@ -237,9 +238,7 @@ class GossipActor(Receiver):
                 beating.result()
             return self.executor.finished if not stopped.done() or self.is_done else "stopped"
         finally:
-            for task in (beating, stopped, *self._tasks):
-                task.cancel()
-            await asyncio.gather(beating, stopped, *self._tasks, return_exceptions=True)
+            await end([beating, stopped, *self._tasks])
             self._post.give_up(TransferError("this node stops: send again when it is back"))
             self.executor.stop()
             self.shelf.close()

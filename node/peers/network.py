@@ -14,6 +14,7 @@ import structlog
 
 from covey.artifact import Artifact
 from covey.driver.background import Background
+from covey.driver.ending import end
 from covey.errors import IdentityError, TransferError
 from covey.gossip.ledger import Batch, Incarnation
 from covey.gossip.push_sum.events import Progressed
@@ -252,9 +253,7 @@ class PeerNetwork:
         """End everything; repeatable."""
         await self.hub.part_with(STOPPING, "this node stops")
         tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
         for calls in self._calls.values():
             await calls.close()
         if self._server is not None:

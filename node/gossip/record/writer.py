@@ -5,12 +5,15 @@ from __future__ import annotations
 import functools
 import json
 import queue
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import structlog
 from sqlalchemy import Connection, Engine, delete, exc, insert, update
 from sqlalchemy.dialects.sqlite import insert as insert_once
 from typing_extensions import override
@@ -43,6 +46,8 @@ from covey.node.gossip.state import TABLE
 from covey.storage.sql.engine import store_error
 
 Save = Callable[[Connection], None]
+log = structlog.get_logger(room="gossip")
+CLOSE_S = 60.0
 RETRY_S = 1.0
 """After how long a write that this machine was in the way of is tried again."""
 
@@ -189,11 +194,21 @@ class SqliteRecord(Record[Artifact]):
             self._put("spans", lambda connection: _note_spans(connection, spans), lambda: None)
 
     def close(self) -> None:
-        """Write what waits, and end the thread. Blocking."""
+        """Write what waits, and end the thread. Blocking, for a minute at the longest.
+
+        Nobody was told of what is not on record then, so a restart goes on from what is.
+        """
         self._closing.set()
         self._queue.put(None)
-        self._thread.join()
+        self._thread.join(CLOSE_S)
+        if self._thread.is_alive():
+            log.error("the record's thread does not end", at=self._at(), waiting=self._waiting)
         self._engine.dispose()
+
+    def _at(self) -> str:
+        """Where the thread is."""
+        frame = sys._current_frames().get(self._thread.ident or 0)
+        return "".join(traceback.format_stack(frame)[-3:]) if frame is not None else ""
 
     # -- the thread -------------------------------------------------------------------------------------------------
 
