@@ -34,6 +34,7 @@ SEALED = {
     "model_versions": ("version",),
     "steps": ("number",),
     "events": ("id",),
+    "gossip_members": ("node",),
 }
 """The tables whose rows are sealed: what names a row within its run."""
 

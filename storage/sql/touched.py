@@ -22,6 +22,8 @@ class Touched:
     versions: set[int] = field(default_factory=set)
     steps: set[int] = field(default_factory=set)
     events: set[int] = field(default_factory=set)
+    members: set[str] = field(default_factory=set)
+    """Of a gossip run, by node."""
 
 
 class Ledger(ABC):

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from covey.client.audit.rows import AuditedRun, Row
-from covey.client.gossip_nodes import audit_accounts
 from covey.client.values import ENDED
 from covey.errors import CoveyError, IdentityError
 from covey.storage.record.seals import bytes_in
@@ -26,6 +25,8 @@ def check_gossip(audited: AuditedRun, federation: str) -> tuple[list[str], list[
     if not newest:
         return problems, []
     without = sorted(node for node, row in members.items() if row.get("state") not in (*FINAL, "declined", "evicted"))
+    from covey.client.gossip_nodes import audit_accounts  # which reads nodes' databases
+
     findings = list(audit_accounts([statement.account() for statement in newest.values()]).findings)
     if audited.run.get("state") not in ENDED or without:
         names = f": {', '.join(without[:5])}" if without else ""
@@ -48,6 +49,8 @@ def _statements(audited: AuditedRun, federation: str, newest: Newest) -> Iterato
                 raise IdentityError("is of another federation or run")
             if (statement.node, statement.incarnation, statement.number) != (node, incarnation, number):
                 raise IdentityError("is on record under another name or number")
+            if (_whole(row.get("step")), row.get("key_id")) != (statement.step, statement.key):
+                raise IdentityError("is on record with another step or key")
         except CoveyError as error:
             yield f"{name}: {error}"
             continue

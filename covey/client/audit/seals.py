@@ -24,6 +24,7 @@ NAMES = {
     "model_versions": "version {0}",
     "steps": "step {0}",
     "events": "event {0}",
+    "gossip_members": "member {0}",
 }
 SEALED_COMMIT = b'"covey":"commit/2"'
 """In a commit of a run whose rows are sealed; statements are canonical JSON, in which no text has bare quotes."""

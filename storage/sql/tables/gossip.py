@@ -34,6 +34,7 @@ class SqlGossip(Gossip):
     def set_gossip_members(self, members: Sequence[GossipMemberRecord]) -> None:
         with self._db.writing() as connection:
             for member in members:
+                self._db.touched(member.run).members.add(member.node)
                 values = asdict(member)
                 row = and_(gossip_members.c.run == member.run, gossip_members.c.node == member.node)
                 if connection.execute(update(gossip_members).where(row).values(values)).rowcount == 0:

@@ -29,7 +29,7 @@ from covey.storage.sql.touched import Ledger, Touched
 
 PAGE = 500
 MOST_RUNS = 1000
-TABLES: tuple[Table, ...] = (runs, groups, assignments, versions, steps, events)
+TABLES: tuple[Table, ...] = (runs, groups, assignments, versions, steps, events, gossip_members)
 _ADD = HotStatement(insert(seals))
 _LAST = (
     select(seals.c.number, seals.c.statement)
@@ -52,6 +52,11 @@ _ASSIGNMENTS = _numbered(assignments, "group_number")
 _VERSIONS = _numbered(versions, "version")
 _STEPS = _numbered(steps, "number")
 _EVENTS = _numbered(events, "id")
+_MEMBERS = (
+    select(*raw_columns(gossip_members))
+    .where(gossip_members.c.run == bindparam("b_run"), gossip_members.c.node.in_(bindparam("b_nodes", expanding=True)))
+    .order_by(gossip_members.c.node)
+)
 _COUNTS = {
     table.name: select(func.count(), func.max(table.c[column])).where(table.c.run == bindparam("b_run"))
     for table, column in ((groups, "number"), (versions, "version"), (steps, "number"), (events, "id"))
@@ -113,6 +118,9 @@ def _rows_of(connection: Connection, run: str, touched: Touched) -> Iterator[tup
         elif numbers:
             rows = connection.execute(of_several, {"b_run": run, "b_numbers": sorted(numbers)}).all()
         yield from ((table, row._mapping) for row in (rows if numbers else ()))
+    if touched.members:
+        members = connection.execute(_MEMBERS, {"b_run": run, "b_nodes": sorted(touched.members)})
+        yield from ((gossip_members, row) for row in members.mappings())
 
 
 def _before(connection: Connection, run: str, touched: Touched) -> dict[str, int]:
@@ -155,7 +163,7 @@ class SqlSeals(Seals):
 def audited_rows(connection: Connection, run: str) -> Iterator[RawRow]:
     """See `Seals.audited_rows`."""
     with any_text(connection):
-        for table in (*TABLES, gossip_members, gossip_statements):
+        for table in (*TABLES, gossip_statements):
             yield from _of_run(connection, table, run)
         yield from _keys(connection, run)
         yield from _of_run(connection, seals, run)

@@ -169,7 +169,8 @@ def test_a_run_is_submitted_shown_stopped_and_audited(call, spec, tmp_path):
     assert json.loads(watched.stdout.splitlines()[-1])["run"]["state"] == "stopped"
     assert f"run {run} is stopped" in watched.stderr
     report = read(call("run", "audit", run, "--json"))
-    assert report == {"run": run, "ok": True, "commits": 0, "updates": 0, "pruned": 0, "problems": [], "notes": []}
+    counts = dict.fromkeys(("commits", "updates", "statements", "pruned"), 0)
+    assert report == {"run": run, "ok": True, **counts, "problems": [], "notes": []}
     call("coordinator", "admin", "issue", "bundles", "--role", "auditor", "--to", tmp_path / "me")
     written = read(call("run", "bundle", run, "--to", tmp_path / "small.bundle", "--json"))
     assert written["rows"] > 3

@@ -13,6 +13,7 @@ from covey.client.audit.verify import AuditReport, examine_record
 from covey.coordinator.keys.sealer import RecordSealer
 from covey.storage.record.contract import (
     EventRecord,
+    GossipMemberRecord,
     NodeRecord,
     RunRecord,
     StepRecord,
@@ -156,6 +157,8 @@ def write_record(url: str) -> None:
         store.add_event(EventRecord(11.0, "enrolled", node=name, detail={"role": "node"}))
     one = Builder(store, SYNC)
     one.submit("rounds")
+    store.set_gossip_members([GossipMemberRecord(SYNC, node, f"{node}:7410", make.sha256(node)) for node in NODES])
+    store.set_gossip_members([GossipMemberRecord(SYNC, "b", "b:7411", make.sha256("b"), "lost", "gone")])
     one.store.set_reason(SYNC, "waiting for c")
     for number in (1, 2, 3):
         one.round(number)
@@ -163,6 +166,7 @@ def write_record(url: str) -> None:
     one.end("stopped", "stopped by admin")
     two = Builder(store, ASYNC)
     two.submit("async")
+    store.set_gossip_members([GossipMemberRecord(ASYNC, node, f"{node}:7410", make.sha256(node)) for node in NODES])
     two.decision(1, "a", "accepted", 1)
     two.decision(2, "b", "rejected", 2)
     two.decision(3, "c", "accepted", 3)

@@ -34,6 +34,7 @@ def row(plain: GossipStatement, **changes: Any) -> dict[str, Any]:
     raw = plain.to_bytes()
     fields = {"statement": {"$bytes": raw.hex()}, "signature": {"$bytes": KEYS[plain.node].sign(raw).hex()}}
     names = {"run": "run", "node": plain.node, "incarnation": 1, "number": plain.number, "key_id": plain.key}
+    names["step"] = plain.step
     return {**names, **fields, **changes}
 
 
@@ -64,6 +65,7 @@ def test_a_run_without_statements_has_nothing_to_check() -> None:
         ({"number": 2}, "under another name or number"),
         ({"node": "bob", "key_id": KEYS["bob"].key_id}, "signature does not belong"),
         ({"key_id": "gone"}, "signature does not belong"),
+        ({"step": 9}, "with another step or key"),
         ({"statement": {"$bytes": "7b7d"}}, "signature does not belong"),
     ],
 )

@@ -11,7 +11,7 @@ from sqlalchemy import DDL, JSON, Text, cast, create_engine, func, inspect, sele
 
 from covey.coordinator.keys.sealer import RecordSealer
 from covey.errors import Conflict, NotFound, StoreError
-from covey.storage.record.contract import EventRecord
+from covey.storage.record.contract import EventRecord, GossipMemberRecord, GossipStatementRecord
 from covey.storage.sql.copy import copy_store
 from covey.storage.sql.engine import database_url
 from covey.storage.sql.migrations.migrate import _VERSION
@@ -45,6 +45,8 @@ def fill(store):
     for name in ("ada", "bob"):
         make.enrol(store, make.node_record(name))
     store.add_token(make.token_record("cyd", "unused"))
+    store.set_gossip_members([GossipMemberRecord(run, "ada", "ada:7410", make.sha256("ada"), "lost", "\u2028")])
+    store.add_gossip_statement(GossipStatementRecord(run, "ada", 1, 1, 2, 3, "key", 5.5, b"\0said", b"\xff"), most=9)
     store.set_setting("paused", "true")
     for number in range(EVENTS):
         store.add_event(EventRecord(number / 3, "seen", run, "ada", {"n": [number, -math.inf, None, "\u2028"]}))
