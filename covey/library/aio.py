@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -56,7 +57,8 @@ class AsyncRun:
             while isinstance(change := await asyncio.to_thread(next, changes, _END), Change):
                 yield change
         finally:
-            await asyncio.to_thread(changes.close)  # type: ignore[attr-defined]
+            with contextlib.suppress(ValueError):  # given up while a thread waits in it: it ends with the connection
+                await asyncio.to_thread(changes.close)  # type: ignore[attr-defined]
 
     async def wait(self) -> AsyncRun:
         """Wait until it has ended; itself. Raises as `FederatedRun.wait`."""
@@ -94,10 +96,6 @@ class AsyncFederation:
 
     def __init__(self, connection: Connection) -> None:
         self.client, self._turns = connection, _Turns()
-
-    async def close(self) -> None:
-        """Close the connection."""
-        await self._turns.call(self.client.close)
 
     async def submit(self, spec: Specification | Mapping[str, Any]) -> AsyncRun:
         """Check a specification and queue the run."""

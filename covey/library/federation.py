@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -46,7 +47,7 @@ class Federation:
         return AsyncFederation(self.client)
 
     async def __aexit__(self, *_: object) -> None:
-        await AsyncFederation(self.client).close()
+        await asyncio.to_thread(self.close)
 
     def close(self) -> None:
         """Close the connection; iterators that came of it end."""

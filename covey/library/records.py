@@ -98,6 +98,11 @@ def _row(item: Any) -> dict[str, Any]:
         pairs = {field.name: getattr(item, field.name) for field in fields(item)}
     else:
         pairs = dict(item)
+    return flat(pairs)
+
+
+def flat(pairs: Mapping[str, Any]) -> dict[str, Any]:
+    """One row: the keys of a mapping in it are columns of their own, `metrics.accuracy`."""
     row: dict[str, Any] = {}
     for name, value in pairs.items():
         if isinstance(value, Mapping):

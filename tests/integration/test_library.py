@@ -106,6 +106,23 @@ async def test_the_same_awaited(federation, digits):
         assert (await (await run.refresh()).wait()).value.state == "completed"
 
 
+async def test_a_watch_that_is_given_up_ends_as_cancelled(federation):
+    async with covey.connect(federation.client.target.data_dir) as other:
+        run = await other.submit(DIGITS | {"name": "given-up", "rounds": {"count": 2, "min_nodes": 3}})
+
+        async def follow() -> None:
+            async for _ in run.watch():
+                pass
+
+        task = asyncio.create_task(follow())
+        _, pending = await asyncio.wait([task], timeout=2)  # it waits for a third node, and says nothing any more
+        assert pending
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (await run.stop()).value.state == "stopped"
+
+
 async def test_a_simulation_works_where_a_loop_runs_as_in_a_notebook(digits, tmp_path):
     run = covey.simulate(DIGITS, 2, data_dir=tmp_path / "data", processes=1)
     try:

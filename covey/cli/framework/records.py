@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 import click
 
 from covey.cli.framework.command import print_json_list
+from covey.library.records import flat
 
 F = TypeVar("F", bound=Callable[..., Any])
 Form = Literal["", "json", "csv"]
@@ -42,20 +43,12 @@ def print_records(records: Iterable[Mapping[str, Any]], form: Form) -> None:
     if form == "json":
         print_json_list(records)
         return
-    rows = [_flat(record) for record in records]
+    rows = [{_plain(key): _cell(item) for key, item in flat(record).items()} for record in records]
     names = dict.fromkeys(name for row in rows for name in row)
     writer = csv.DictWriter(sys.stdout, list(names), restval="", lineterminator="\n")
     if names:
         writer.writeheader()
         writer.writerows(rows)
-
-
-def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
-    row: dict[str, Any] = {}
-    for name, value in record.items():
-        pairs = {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, Mapping) else {name: value}
-        row |= {_plain(key): _cell(item) for key, item in pairs.items()}
-    return row
 
 
 def _cell(value: Any) -> Any:
