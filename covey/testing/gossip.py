@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import uuid
 from collections.abc import Collection, Mapping
@@ -198,3 +199,11 @@ class GossipNodes:
 
 def _command(arguments: Collection[object]) -> list[str]:
     return [sys.executable, "-m", COMMAND, *map(str, arguments)]
+
+
+def simulated(folder: Path, spec: str, nodes: int) -> Any:
+    """The outcome (`covey gossip simulate --json`) of the same run in one process, to compare real nodes with."""
+    (folder / "simulated.toml").write_text(spec)
+    command = [sys.executable, "-m", "covey", "gossip", "simulate", str(folder / "simulated.toml"), "--json"]
+    done = subprocess.run([*command, "--nodes", str(nodes)], capture_output=True, text=True, timeout=200, check=True)
+    return json.loads(done.stdout)

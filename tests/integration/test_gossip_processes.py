@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from covey.testing.gossip import GossipNodes
+from covey.testing.gossip import GossipNodes, simulated
 from covey.testing.traces import check_trace
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
@@ -30,14 +28,6 @@ learning_rate = 0.1
 steps = {steps}
 min_nodes = {nodes}
 """
-
-
-def simulated(tmp_path: Path, spec: str, nodes: int) -> Any:
-    """The outcome of the same run in one process."""
-    (tmp_path / "simulated.toml").write_text(spec)
-    command = [sys.executable, "-m", "covey", "gossip", "simulate", str(tmp_path / "simulated.toml"), "--json"]
-    done = subprocess.run([*command, "--nodes", str(nodes)], capture_output=True, text=True, timeout=200, check=True)
-    return json.loads(done.stdout)
 
 
 def check(nodes: GossipNodes, outcome: Any) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from covey.testing.gossip import GossipNodes
+from covey.testing.gossip import GossipNodes, simulated
 from covey.testing.traces import check_trace
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(400)]
@@ -39,14 +37,6 @@ def spec_of(protocol: str, topology: str = "complete", mixing: str = "metropolis
     return SPEC.format(steps=steps, protocol=protocol, topology=topology, mixing=mixing)
 
 
-def simulated(tmp_path: Path, spec: str) -> Any:
-    """The outcome of the same run in one process."""
-    (tmp_path / "simulated.toml").write_text(spec)
-    command = [sys.executable, "-m", "covey", "gossip", "simulate", str(tmp_path / "simulated.toml"), "--json"]
-    done = subprocess.run([*command, "--nodes", str(NODES)], capture_output=True, text=True, timeout=200, check=True)
-    return json.loads(done.stdout)
-
-
 def check(nodes: GossipNodes, outcome: Any) -> None:
     """Every node has the model of the simulation, and had each batch once."""
     assert nodes.models() == [peer["model_sha256"] for peer in outcome["peers"]]
@@ -67,7 +57,7 @@ def check(nodes: GossipNodes, outcome: Any) -> None:
     ids=["epidemic", "clipped-gossip", "nearest-neighbour-averaging", "trimmed-mean"],
 )
 def test_real_nodes_have_the_models_of_the_simulation(tmp_path: Path, spec: str) -> None:
-    outcome = simulated(tmp_path, spec)
+    outcome = simulated(tmp_path, spec, NODES)
     with GossipNodes(tmp_path / "real", spec, NODES) as nodes:
         nodes.start_all()
         nodes.wait()
@@ -76,7 +66,7 @@ def test_real_nodes_have_the_models_of_the_simulation(tmp_path: Path, spec: str)
 
 def test_a_node_under_d_psgd_that_is_killed_comes_to_the_model_that_it_would_have_had(tmp_path: Path) -> None:
     spec = spec_of("d-psgd", "ring", steps=8)
-    outcome = simulated(tmp_path, spec)
+    outcome = simulated(tmp_path, spec, NODES)
     assert outcome["messages"] == NODES * 2 * 8
     with GossipNodes(tmp_path / "real", spec, NODES) as nodes:
         nodes.start_all()

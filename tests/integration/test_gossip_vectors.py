@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from covey.testing.gossip import GossipNodes
+from covey.testing.gossip import GossipNodes, simulated
 from covey.testing.launch.processes import wait_until
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(400)]
@@ -42,18 +39,10 @@ POINTS = {
 """Fault points at which the second node is killed, one after the other."""
 
 
-def simulated(tmp_path: Path, spec: str) -> Any:
-    """The outcome of the same run in one process."""
-    (tmp_path / "simulated.toml").write_text(spec)
-    command = [sys.executable, "-m", "covey", "gossip", "simulate", str(tmp_path / "simulated.toml"), "--json"]
-    done = subprocess.run([*command, "--nodes", "3"], capture_output=True, text=True, timeout=200, check=True)
-    return json.loads(done.stdout)
-
-
 @pytest.mark.parametrize("run", list(RUNS))
 def test_killed_nodes_come_to_the_models_of_the_simulation(tmp_path: Path, run: str) -> None:
     spec = SPEC + RUNS[run]
-    outcome = simulated(tmp_path, spec)
+    outcome = simulated(tmp_path, spec, 3)
     with GossipNodes(tmp_path / "real", spec, 3) as nodes:
         for index in (0, 2):
             nodes.start(index)
