@@ -16,7 +16,7 @@ from covey.errors import RunFailed
 class NormClip(Aggregator):
     """sum_i w_i x_i min(1, c / ||x_i||) / sum_i w_i, with c the median of the updates' l2 norms.
 
-    Clipping to a fixed norm as a defence is Sun et al., "Can You Really Backdoor Federated Learning?" (arXiv
+    Source of clipping, to a fixed norm: Sun et al., "Can You Really Backdoor Federated Learning?" (arXiv
     1911.07963), section 4; the median as the bound needs no tuning, and is out of a minority's reach (fewer than n /
     2). Of an even number of norms the median is the mean of the middle two. Weights are the effective shares of the
     round.

@@ -5,7 +5,7 @@ blocks. A direction points the way the model is to go (it is minus the field's p
 plus signs.
 
 `sgd` with learning rate 1 is federated averaging. Each of the others is an optimizer of the textbook, applied
-to the pseudo-gradient, as in Reddi et al., "Adaptive Federated Optimization" (ICLR 2021, arXiv 2003.00295;
+to the pseudo-gradient. Source: Reddi et al., "Adaptive Federated Optimization" (ICLR 2021, arXiv 2003.00295;
 FedOpt, Algorithms 1, 2). Weight decay is the nodes' business.
 """
 
@@ -105,8 +105,8 @@ class SGD(ServerOptimizer):
 class Momentum(ServerOptimizer):
     """v <- mu v + d;  x <- x + lr v.
 
-    The update of `torch.optim.SGD(momentum=mu)`. It is FedAvgM (Hsu et al., arXiv 1909.06335) with d the mean
-    delta; SlowMo's outer step (Wang et al., ICLR 2020, arXiv 1910.00643) with slow learning rate lr,
+    The update of `torch.optim.SGD(momentum=mu)`. Source: FedAvgM (Hsu et al., arXiv 1909.06335), with d the
+    mean delta; SlowMo's outer step (Wang et al., ICLR 2020, arXiv 1910.00643) with slow learning rate lr,
     its u scaled by the inner learning rate; classical block momentum (Cong & Liu, arXiv 2110.00625) with v
     scaled by lr, the same while lr is constant.
 
@@ -159,8 +159,8 @@ class Momentum(ServerOptimizer):
 class Nesterov(ServerOptimizer):
     """v <- mu v + d;  x <- x + lr (d + mu v).
 
-    Textbook Nesterov block momentum: the update of `torch.optim.SGD(nesterov=True)`, which is the outer step
-    of DiLoCo (Douillard et al., arXiv 2311.08105; its defaults) and BMUF-NBM (Chen & Huo, ICASSP 2016) with
+    Textbook Nesterov block momentum: the update of `torch.optim.SGD(nesterov=True)`. Source: the outer step
+    of DiLoCo (Douillard et al., arXiv 2311.08105; its defaults) and BMUF-NBM (Chen & Huo, ICASSP 2016), with
     the look-ahead point as the model. Deviation from fairseq's block momentum, on purpose: that one keeps the
     look-ahead point as the new base too, which makes its steady step 1 + mu times the textbook's.
     """

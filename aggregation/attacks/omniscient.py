@@ -276,7 +276,8 @@ class MinMax(_OppositeMean):
 class MinSum(_OppositeMean):
     """mu + gamma p, farthest with sum_i ||. - x_i||^2 <= max_i sum_j ||x_i - x_j||^2: no farther from all together.
 
-    Shejwalkar, Houmansadr (see `MinMax`), Min-Sum. Deviation: gamma is computed exactly, not searched for.
+    Shejwalkar, Houmansadr, "Manipulating the Byzantine: Optimizing Model Poisoning Attacks and Defenses for Federated
+    Learning" (NDSS 2021), Min-Sum. Deviation: gamma is computed exactly, not searched for.
     """
 
     name = "min-sum"

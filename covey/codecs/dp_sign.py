@@ -85,7 +85,8 @@ class DpSignOptions(PluginOptions):
 class DpSign(Codec):
     """The sign of the vector plus noise: P(+1) = Phi(g / sigma), or 1/2 + sign(g) (1 - e^(-|g| / lambda)) / 2.
 
-    `gaussian`: sigma = sqrt(2 ln(1.25 / delta)) C / epsilon (Dwork and Roth, theorem A.1, for epsilon < 1), as the
+    Source: Jin, Huang, He, Dai and Wu, "Stochastic-Sign SGD for federated learning with theoretical guarantees" (arXiv
+    2002.10940). `gaussian`: sigma = sqrt(2 ln(1.25 / delta)) C / epsilon (Dwork and Roth, theorem A.1, for epsilon < 1), as the
     authors have it; `analytic-gaussian`: the least sigma there is (Balle and Wang, ICML 2018, theorem 8). One norm goes
     over all tensors, as in the authors' main loop.
 

@@ -1,0 +1,65 @@
+"""Which plug-ins of a coordinator's runs go together: every pair is asked for, as `covey run submit` would ask.
+
+A pair goes together if a run with both is accepted for some choice of everything else that runs usually differ in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import combinations
+
+from covey.spec import RunSpec
+from covey.testing.catalogue.cases import COMPARED, ROUNDS, UPDATES, VOTES, Case, accepted, names
+
+KEYS = {
+    "aggregator": "rule",
+    "async-policy": "rule",
+    "pre-aggregator": "pre",
+    "codec": "codec",
+    "method": "method",
+    "server-optimizer": "optimizer",
+}
+"""Kind to the key of a `Case` that holds its choice."""
+MODES = {"aggregator": "rounds", "async-policy": "async"}
+"""Kinds that are of one mode."""
+
+Pairs = Mapping[tuple[str, str], Mapping[str, tuple[str, ...]]]
+"""(kind, name) to kind to the names of that kind that it goes with."""
+
+
+def surroundings() -> Iterator[Case]:
+    """Runs that work, with what of them is otherwise where a choice needs it; the likely ones first."""
+    equal = {"weights": "equal"}
+    one_step = {"payload": "gradient", "steps": "one", "feedback": False}
+    for base in (ROUNDS, ROUNDS | equal, ROUNDS | equal | one_step, VOTES, UPDATES, UPDATES | one_step, COMPARED):
+        yield base
+        yield base | {"task": "NormedExample"}
+
+
+def goes(kind: str, name: str, other: str = "", other_name: str = "") -> bool:
+    """Whether a run with both of a pair, or with one plug-in, is accepted."""
+    return any(isinstance(accepted(case), RunSpec) for case in _cases([(kind, name), (other, other_name)]))
+
+
+def _cases(chosen: Iterable[tuple[str, str]]) -> Iterator[Case]:
+    """The pair in all surroundings that are possible at all; the likely ones first."""
+    picked = [(kind, name) for kind, name in chosen if kind]
+    modes = {MODES[kind] for kind, _ in picked if kind in MODES}
+    if len(modes) > 1:
+        return
+    choice = {KEYS[kind]: name for kind, name in picked} | ({"mode": modes.pop()} if modes else {})
+    for around in surroundings():
+        if "mode" not in choice or choice["mode"] == around["mode"]:
+            yield around | choice
+
+
+def pairs() -> Pairs:
+    """All pairs of different kinds."""
+    found: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {(k, n): {} for k in KEYS for n in names(k)}
+    for one, two in combinations(KEYS, 2):
+        together = {(a, b) for a in names(one) for b in names(two) if goes(one, a, two, b)}
+        for a in names(one):
+            found[one, a][two] = tuple(b for b in names(two) if (a, b) in together)
+        for b in names(two):
+            found[two, b][one] = tuple(a for a in names(one) if (a, b) in together)
+    return found
