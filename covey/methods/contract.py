@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from covey.aggregation.asynchronous.contract import AsyncPolicy
@@ -24,6 +25,7 @@ from covey.methods.planning import Answer, Close, Open, PlanContext
 from covey.options import PluginOptions
 from covey.plugins import Kind, Pluggable
 from covey.spec import RunSpec
+from covey.vectors import TensorVector, Vector
 
 __all__ = [
     "METHODS",
@@ -82,12 +84,18 @@ class FinishContext:
         form: The run.
         roster: All nodes of the run, in order.
         accepted: The nodes whose update was accepted, in roster order.
+        base: The parameters of the version that the round started from: float32 `[d]`.
+        closed: What `plan` closed the round with; None where the method has one phase.
+        answers: All that `plan` was shown; empty where the method has one phase.
     """
 
     round: int
     form: RunForm
     roster: tuple[str, ...] = ()
     accepted: tuple[str, ...] = ()
+    base: Vector = field(default_factory=lambda: TensorVector(torch.empty(0)))
+    closed: Close | None = None
+    answers: tuple[Answer, ...] = ()
 
 
 @dataclass(frozen=True)

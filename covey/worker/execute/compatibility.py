@@ -243,7 +243,7 @@ def _local(parts: Parts) -> Complaints:
     if not parts.local:
         return
     spec, name = parts.spec, parts.spec.method.name
-    if not parts.layout.part("model").numel:
+    if parts.method.global_model and not parts.layout.part("model").numel:
         yield "method.name", f"{name!r} leaves every parameter on its node; nothing is left to be exchanged"
     if spec.evaluation.where in ("central", "both"):
         text = f"the coordinator lacks the tensors that {name!r} leaves on the nodes; choose "
