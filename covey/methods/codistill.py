@@ -84,9 +84,10 @@ class Codistill(Method):
     What a hostile peer may send is a prediction like any other: with `kl` the gradient of its share is at most
     sqrt(2) weight / (n - 1) in the logits of an example, whatever it says; with `mse` there is only a cut at 100.
 
-    Deviations: all nodes begin with the run's first model, and exchange once a round, so T is its local steps. Sodhani et al. say that regularisation
-    has to be weakened as the nodes regularise one another: [training.schedule.weight_decay] and the schedule of
-    `label_smoothing` are for that. The weight's default is 1, as in public code; we could not confirm the paper's.
+    Deviations: all nodes begin with the run's first model, and exchange once a round, so T is its local steps. Sodhani
+    et al. say that regularisation has to be weakened as the nodes regularise one another:
+    [training.schedule.weight_decay] and the schedule of `label_smoothing` are for that. The weight's default is 1, as
+    in public code; we could not confirm the paper's.
     """
 
     Options = CodistillOptions
