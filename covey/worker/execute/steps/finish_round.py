@@ -20,6 +20,7 @@ from covey.worker.execute.from_spec import uses_root
 from covey.worker.execute.node_ops import totals
 from covey.worker.execute.root_dataset import evaluation_indices, moved_model
 from covey.worker.execute.steps.open_step import OpenStep
+from covey.worker.execute.updates.update_form import layout_of
 from covey.worker.execute.updates.validate_updates import Admitted, open_part
 from covey.worker.files.mapped import MappedModel
 
@@ -71,7 +72,8 @@ def _moved(step: OpenStep, vector: Vector, row: Admitted) -> nn.Module:
     model = moved_model(step.run, step.layout, step.base, vector)
     if step.form.buffers is not None:
         own = state.tensors_of(model)
-        for name, values in state.views(row.tensors[step.form.buffers.name], step.layout.part("buffers")).items():
+        part = step.form.buffers
+        for name, values in state.views(row.tensors[part.name], layout_of(part)).items():
             own[name].copy_(values)
     return copy.deepcopy(model).eval()
 
