@@ -69,10 +69,10 @@ def test_a_method_sees_what_each_accepted_node_sent(tmp_path: Path, monkeypatch:
         after = context.base.dense() + torch.stack(deltas).sum(0)
         parameters = [p.detach().reshape(-1) for p in context.model().parameters()]
         torch.testing.assert_close(after, torch.cat(parameters), rtol=1e-4, atol=1e-6)
-        one = context.updates["n0"]
-        own = context.base.dense() + one.parts["model"].dense()
-        torch.testing.assert_close(own, torch.cat([p.detach().reshape(-1) for p in one.model().parameters()]))
-        return Made(metrics={"nodes": (float(len(context.updates)), 1.0), **dict(context.evaluate(one.model()))})  # type: ignore[arg-type]
+        first = context.updates["n0"]
+        own = context.base.dense() + first.parts["model"].dense()
+        torch.testing.assert_close(own, torch.cat([p.detach().reshape(-1) for p in first.model().parameters()]))
+        return Made(metrics={"nodes": (float(len(context.updates)), 1.0), **dict(context.evaluate(first.model()))})  # type: ignore[arg-type]
 
     monkeypatch.setattr(Averaging, "finish", finish)
     run = MethodRounds(spec_of("none"), tmp_path, NODES)

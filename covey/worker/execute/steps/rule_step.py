@@ -198,9 +198,9 @@ class RuleStep:
         }
         used = [row for row in self._rows if self._verdicts[row.node].accepted]
         context = finish_context(self._step, [(row, self._verdicts[row.node].share) for row in used])
-        made = form.method.finish(flat, form.state(self._job.state), context)
+        outcome = form.method.finish(flat, form.state(self._job.state), context)
         faults.reach("method-finish")
-        self._metrics, state = made.metrics, made.state
+        self._metrics, state = outcome.metrics, outcome.state
         if set(state) != {part.name for part in form.kept}:
             kept = sorted(part.name for part in form.kept)
             raise RunFailed(f"method {self._spec.method.name!r} made the state {sorted(state)}, and declares {kept}")
