@@ -45,7 +45,7 @@ class RecipeContext:
     """What a recipe knows when a round's local training begins.
 
     Attributes:
-        task: The run's task.
+        task: The run's task as it is here.
         model: On its device, holding the round's base values: clone from it what is needed as an anchor.
         training: The run's [training] section.
         round: Counts from 1.
@@ -55,6 +55,7 @@ class RecipeContext:
         seed: The run's; for what all nodes must draw alike, use `covey.seeds.derive_seed`.
         device: Where to compute.
         inputs: What there is beside the model.
+        labels: The label of each of this node's examples, int64 `[n]` on the CPU; None where the task names none.
     """
 
     task: Task
@@ -67,6 +68,7 @@ class RecipeContext:
     seed: int
     device: torch.device
     inputs: RecipeInputs
+    labels: Callable[[], Tensor | None] = lambda: None
 
     @property
     def learning_rate(self) -> float:
