@@ -24,6 +24,7 @@ from covey.learning.recipe import PlainRecipe, RecipeContext
 from covey.learning.returns import described, method_of
 from covey.learning.schedules import factor
 from covey.learning.task import LossOutput, collate_of, loss_of
+from covey.methods.averaging import BUFFERS
 from covey.methods.contract import Combination, Method, Part, PluginOptions, RunForm
 from covey.parts import COLLECT, Keep
 from covey.spec import Schedule
@@ -121,7 +122,7 @@ class Codistill(Method):
         for key in ("classes", "batch_size", "learn_common"):
             if getattr(self.options, key) != CodistillOptions.model_fields[key].default:
                 yield f"method.options.{key}", 'it is for exchange = "predictions"; leave it out'
-        if run.layout.part("buffers").tensors:
+        if run.layout.part(BUFFERS).tensors:
             text = "the model has buffers (BatchNorm statistics), which do not travel, so that a peer's model would "
             yield "method.options.exchange", text + 'predict nonsense; choose "predictions", or a model without'
 

@@ -11,6 +11,7 @@ import pytest
 from safetensors import safe_open
 
 from covey.coordinator.config import sqlite_url
+from covey.errors import CoveyError
 from covey.storage.sql.store import open_store
 from covey.testing.federation import Federation
 from covey.testing.launch.forks import run_covey
@@ -186,3 +187,13 @@ def test_a_node_that_lost_its_control_variate_goes_on_and_the_centre_says_so(fed
         "run", "show", run, *where
     )
     assert json.loads(federation.cli("run", "audit", run, "--json", *where))["ok"]
+
+
+def test_models_that_never_leave_their_nodes_cannot_be_exported(federation, tmp_path):
+    run = federation.wait(federation.submit(text_of("codistill", "kept", 2)), timeout_s=120)["run"]
+    for options in ((), ("--node", "n1")):
+        with pytest.raises(CoveyError, match="never leave their nodes|has no file of 'n1'"):
+            federation.cli(
+                "run", "export", run, "--to", tmp_path / "m", *options, "--data-dir", federation.coordinator_dir
+            )
+    assert not (tmp_path / "m").exists()
