@@ -100,8 +100,6 @@ class RunSpec(Section, ABC):
                 yield from ((f"{name}.{key}", text, given) for key, text, given in section.impossible())
         if self.exchange.payload == "gradient":
             yield from self._one_gradient()
-        if self.exchange.share != ("*",):
-            yield "exchange.share", 'not available in this version; choose ["*"]', self.exchange.share
 
     def _one_gradient(self) -> Iterator[Wrong]:
         training = self.training

@@ -276,7 +276,12 @@ class NodeConfig:
     def train_limits(self) -> TrainLimits:
         """What only the worker can hold against the data."""
         limits = self.limits
-        return TrainLimits(min(limits.epochs, TrainLimits.epochs), limits.least_batch_size, limits.least_examples)
+        return TrainLimits(
+            min(limits.epochs, TrainLimits.epochs),
+            limits.least_batch_size,
+            limits.least_examples,
+            min(limits.parameters, TrainLimits.parameters),
+        )
 
     def check_layout(self, layout: Layout) -> None:
         """Hold a model against the operator's limits.

@@ -103,7 +103,7 @@ def test_one_participant_and_all_of_them_are_told_apart():
     [
         ("[rounds]\ncounts = 3", "rounds.counts: unknown key; known keys: count, deadline_s, hard_deadline_s, max_re"),
         ("[round]\ncount = 3", "round: unknown key; known keys: aggregation, async, data, evaluation, exchange, "),
-        ("colour = 1", "task.colour: unknown key; known keys: name, options"),
+        ("colour = 1", "task.colour: unknown key; known keys: name, nodes, options"),
         (
             '[training.schedule.momentum]\nkind = "step"\nevry = 2',
             "training.schedule.momentum.evry: unknown key; known keys: every, factor, kind, options, warmup",
