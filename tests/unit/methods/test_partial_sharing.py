@@ -238,7 +238,7 @@ class OwnFit(PlainExample):
         ({"share": []}, {}, r"exchange\.share: .*at least 1"),
         ({"frozen": ["1.*"]}, {}, r"exchange\.frozen: '1\.\S+' is a statistic of batches, which training changes"),
         ({"frozen": ["3.*"], "local": ["3.bias"]}, {}, r"exchange\.frozen: '3\.bias' stays local as well"),
-        ({"frozen": ["1.weight"]}, {"method": {"name": "fedbn"}}, r"exchange\.frozen: '1\.weight' stays local as well"),
+        ({"frozen": ["1.weight"]}, {"method": "fedbn"}, r"exchange\.frozen: '1\.weight' stays local as well"),
         ({"local": ["3.*"]}, {"evaluation": {"where": "central"}}, r"evaluation\.where: the coordinator lacks"),
         (
             {"local": ["3.*"], "payload": "gradient"},
@@ -258,7 +258,7 @@ class OwnFit(PlainExample):
         ),
         (
             {"local": ["3.*"]},
-            {"training": {"local_first": 1}, "method": {"name": "scaffold"}},
+            {"training": {"local_first": 1}, "method": "scaffold"},
             r"training\.local_first: \"scaffold\" divides",
         ),
         ({"share": ["body.*"]}, {"task": WIDE}, r"task\.nodes\.n1: shared tensors must be the same on all nodes: the"),
@@ -270,8 +270,9 @@ class OwnFit(PlainExample):
     ],
 )
 def test_what_cannot_be_is_refused(tmp_path: Path, exchange: Any, sections: Any, text: str) -> None:
+    others = {key: value for key, value in sections.items() if key != "method"}
     with pytest.raises(SpecError, match=text):
-        MethodRounds(spec_of("none", **{"exchange": exchange, **sections}), tmp_path)
+        MethodRounds(spec_of(sections.get("method", "none"), exchange=exchange, **others), tmp_path)
 
 
 def test_options_of_a_node_that_there_is_not_are_refused() -> None:
