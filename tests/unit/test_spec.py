@@ -202,8 +202,8 @@ def test_every_wrong_key_is_told_in_one_message():
             'training.optimizer: with payload "gradient" the node takes no step; choose "sgd" (given: "adam")',
         ),
         (
-            '[exchange]\nshare = ["head.*"]',
-            'exchange.share: not available in this version; choose ["*"] (given: ["head.*"])',
+            "[training]\nlocal_steps = 3\nlocal_first = 3",
+            "training.local_first: no step would be left for what is shared; choose fewer than local_steps (given: 3)",
         ),
     ],
 )
