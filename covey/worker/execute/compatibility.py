@@ -250,8 +250,6 @@ def _local(parts: Parts) -> Complaints:
     key, who = ("exchange.share", "exchange.share") if is_chosen else ("method.name", repr(spec.method.name))
     if parts.local and not parts.layout.part("model").numel:
         yield key, f"{who} leaves every parameter on its node; nothing is left to be exchanged"
-    if is_chosen and spec.exchange.payload == "gradient":
-        yield "exchange.payload", '"gradient" takes no local step, which what stays local would need; choose "delta"'
     if parts.local and spec.evaluation.where in ("central", "both"):
         text = f"the coordinator lacks the tensors that {who} leaves on the nodes; choose "
         yield "evaluation.where", text + '"nodes" or "auto"'
@@ -269,8 +267,6 @@ def _local_first(parts: Parts) -> Complaints:
         yield key, "nothing of the model stays local; say what does (exchange.local), or leave it out"
     if parts.task.own_fit:
         yield key, f"it changes the built-in loop, and task {spec.task.name!r} has its own fit; leave it out"
-    if spec.exchange.payload == "gradient":
-        yield key, 'with the payload "gradient" there are no local steps; leave it out'
 
 
 Check = Callable[[Parts], Complaints]

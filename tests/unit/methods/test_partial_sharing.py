@@ -243,7 +243,7 @@ class OwnFit(PlainExample):
         (
             {"local": ["3.*"], "payload": "gradient"},
             {"training": {"local_steps": 1}},
-            r"exchange\.payload: \"gradient\" takes no local step",
+            r"exchange\.local: with payload \"gradient\" there is no local step",
         ),
         ({}, {"training": {"local_first": 2}}, r"training\.local_first: nothing of the model stays local"),
         (
