@@ -128,6 +128,7 @@ async def _task(config: NodeConfig, worker: Worker, spec: RunSpec) -> list[Findi
             node_options=config.options,
             task_options=spec.task.nodes.get(_name(config), {}),
             allow_path=config.allows_paths(spec),
+            limits=config.train_limits,
         )
         checked = await worker.do(CHECK, job, stall_s=min(spec.training.stall_s, config.settings.limits.stall_s))
     except CoveyError as error:

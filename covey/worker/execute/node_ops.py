@@ -30,7 +30,7 @@ from covey.parts import slot
 from covey.spec import parse_json
 from covey.worker.execute.forms import in_words
 from covey.worker.execute.from_spec import load_codec, uses_root
-from covey.worker.execute.limits import check_limits
+from covey.worker.execute.limits import check_consent, check_limits
 from covey.worker.execute.next_version import open_change, write_model
 from covey.worker.execute.root_dataset import evaluation_indices
 from covey.worker.execute.updates.write_parts import PartsWriter
@@ -60,6 +60,7 @@ def train(job: TrainJob, host: Host) -> TrainResult:
     """
     began = time.monotonic()
     context = _context(host.contexts, job)
+    check_consent(job.limits, context.method)
     layout = context.require_layout(job.layout)
     state.load_into(context.fresh_model(), job.base, layout)
     context.local.load_into(context.model, job.state.get(slot(LOCAL)))
@@ -86,7 +87,7 @@ def train(job: TrainJob, host: Host) -> TrainResult:
         evaluation=evaluation,
         state=written.state,
         own_state=written.own_state,
-        private=codec.private,
+        private=codec.private or context.method.label_counts == "noisy",
         code=context.code,
     )
 
@@ -170,6 +171,7 @@ def check(job: CheckJob, host: Host) -> CheckResult:
         allow_path=job.allow_path,
         task_options=job.task_options,
     )
+    check_consent(job.limits, context.method)
     context.check_model()
     spec = context.spec
     one_step = spec.training.model_copy(update={"local_epochs": None, "local_steps": 1})

@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from covey.metrics import Metrics
 from covey.parts import DeclaredPart
 from covey.worker.jobs.files import ArtifactField
+from covey.worker.jobs.training import TrainLimits
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ class CheckJob:
     task_options: Mapping[str, JsonValue] = field(default_factory=dict)
     """Options of the task that are this node's own."""
     allow_path: bool = False
+    limits: TrainLimits = field(default_factory=TrainLimits)
+    """The operator's."""
 
 
 @dataclass(frozen=True)
