@@ -66,7 +66,7 @@ class RunContext:
         paths: Where the task finds its data.
         options: What the task is told of this node.
         allow_path: Whether the task may be named by import path.
-        node: Whose the task's options are; empty: the run's own, as on the coordinator.
+        task_options: Options of the task that are one node's own (`[task.nodes.NODE]`).
         later: As in `covey.spec.parse_toml`.
     """
 
