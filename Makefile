@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check chaos testbed testbed-down testbed-test format protos docs bench clean
+.PHONY: setup demo test check chaos testbed testbed-down testbed-test format protos docs methods bench clean
 
 setup: $(STAMP)
 
@@ -57,6 +57,10 @@ protos: setup
 # The API reference, from the docstrings, into build/docs.
 docs: setup
 	$(BIN)/pdoc --docformat google --output-directory build/docs covey '!covey.protos'
+
+# The page of all methods, from what is installed and from what submission refuses.
+methods: setup
+	$(BIN)/python -m covey.testing.catalogue docs/methods.md
 
 bench: setup
 	$(BIN)/python -m benchmarks

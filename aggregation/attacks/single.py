@@ -180,8 +180,8 @@ class LazyCopy(Attack):
     """Does not contribute: sends what another has sent, or what the federation did last, as if it had trained.
 
     With known vectors it copies the first of them, without it copies the last round's change of the model (zero in the
-    first round), and adds noise so as not to be found out. Source of free riding: the lazy clients in Li et al., "Blockchain
-    Assisted Decentralized Federated Learning (BLADE-FL)" (arXiv 2012.02044).
+    first round), and adds noise so as not to be found out. Source of free riding: the lazy clients in Li et al.,
+    "Blockchain Assisted Decentralized Federated Learning (BLADE-FL)" (arXiv 2012.02044).
 
     A drill node trains nevertheless, and does not use the result.
     """

@@ -86,9 +86,9 @@ class DpSign(Codec):
     """The sign of the vector plus noise: P(+1) = Phi(g / sigma), or 1/2 + sign(g) (1 - e^(-|g| / lambda)) / 2.
 
     Source: Jin, Huang, He, Dai and Wu, "Stochastic-Sign SGD for federated learning with theoretical guarantees" (arXiv
-    2002.10940). `gaussian`: sigma = sqrt(2 ln(1.25 / delta)) C / epsilon (Dwork and Roth, theorem A.1, for epsilon < 1), as the
-    authors have it; `analytic-gaussian`: the least sigma there is (Balle and Wang, ICML 2018, theorem 8). One norm goes
-    over all tensors, as in the authors' main loop.
+    2002.10940). `gaussian`: sigma = sqrt(2 ln(1.25 / delta)) C / epsilon (Dwork and Roth, theorem A.1, for epsilon <
+    1), as the authors have it; `analytic-gaussian`: the least sigma there is (Balle and Wang, ICML 2018, theorem
+    8). One norm goes over all tensors, as in the authors' main loop.
 
     The random numbers are AES-256 in counter mode, keyed with the SHA-256 of the context's seed, and have 32 bits;
     where these do not decide, as many more are drawn as it takes. What is compared with them is the probability of

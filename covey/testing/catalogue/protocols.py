@@ -13,7 +13,11 @@ from covey.testing.catalogue.cases import NUMBERS, names
 
 NODES = tuple("abcdefgh")
 RING = [[one, other] for one, other in zip(NODES, (*NODES[1:], NODES[0]), strict=True)]
-OPTIONS: Mapping[str, Mapping[str, Any]] = {**NUMBERS, "file": {"edges": RING + [edge[::-1] for edge in RING]}}
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    **NUMBERS,
+    "qsgd": {"bits": 8},
+    "file": {"edges": RING + [edge[::-1] for edge in RING]},
+}
 KINDS = ("topology", "mixing", "codec")
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "overlap": {"overlap": 2},
