@@ -56,15 +56,15 @@ class Estimate:
             LayoutError: It is none, or goes on from another estimate.
         """
         data, part = memoryview(map_bytes(body)), layout.part("model")
-        said, before = data[:-STAMP_BYTES], data[-STAMP_BYTES:]
+        written, before = data[:-STAMP_BYTES], data[-STAMP_BYTES:]
         if before != self.stamp:
             raise LayoutError("a body goes on from another estimate than the one that is here")
         try:
-            difference = codec.reader(said, part.numel, part)
+            difference = codec.reader(written, part.numel, part)
         except LimitExceeded as error:
             raise LayoutError(str(error)) from error
         model = LinearCombination([(self.model, 1.0), (difference, 1.0)], part.numel)
-        return Estimate(model, hashlib.sha256(self.stamp + said).digest())
+        return Estimate(model, hashlib.sha256(self.stamp + written).digest())
 
     def write_body(
         self, path: Path, codec: Codec, model: Vector, context: CodecContext, *, synced: bool = True
