@@ -153,7 +153,7 @@ class FileSwarm(VectorSwarm):
         self.mixed += len(job.portions)
         self.whole += sum(portion.model.stat().st_size >= self.layout.file_bytes for portion in job.portions)
 
-    def join(self, me: Incarnation, z: Vector, minted: int = ONE) -> None:
+    def join(self, me: Incarnation, z: Any, minted: int = ONE) -> None:
         """As `VirtualSwarm.join`, with a model file."""
         node = self.nodes[me] = VirtualNode(self, me, z, [*self.nodes, me], minted)
         self._equip(node, self._run, self._gradient)
