@@ -32,6 +32,7 @@ NUMBERS: Mapping[str, Mapping[str, Any]] = {
     "dp-sign": {"epsilon": 0.5, "delta": 1e-5, "clip": 1.0},
     "top-k": {"fraction": 0.5},
     "random-k": {"fraction": 0.5},
+    "codistill": {"classes": 2},
 }
 """Options that a plug-in cannot do without."""
 
@@ -55,6 +56,7 @@ ROUNDS: Case = {
 }
 VOTES = ROUNDS | {"rule": "majority-vote", "codec": "sign", "weights": "equal", "payload": "gradient", "steps": "one"}
 UPDATES = ROUNDS | {"mode": "async", "rule": "staleness-mean"}
+STEPS_ALIKE = ROUNDS | {"steps": "three"}
 COMPARED = UPDATES | {"rule": "kardam", "payload": "gradient", "steps": "one"}
 STEPS = {"epochs": {"local_epochs": 1}, "one": {"local_steps": 1}, "three": {"local_steps": 3}}
 
@@ -82,7 +84,7 @@ def spec_of(case: Case) -> dict[str, Any]:
         "seed": 5,
         "task": {"name": f"{method_rounds.__name__}:{case['task']}"},
         "training": {"learning_rate": 0.1, "batch_size": 8, **STEPS[case["steps"]]},
-        "method": {"name": case["method"]},
+        "method": {"name": case["method"], "options": dict(NUMBERS.get(case["method"], {}))},
         "exchange": exchange,
         "aggregation": aggregation,
         "weights": {"by": case["weights"]},

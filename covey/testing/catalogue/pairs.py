@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
 
 from covey.spec import RunSpec
-from covey.testing.catalogue.cases import COMPARED, ROUNDS, UPDATES, VOTES, Case, accepted, names
+from covey.testing.catalogue.cases import COMPARED, ROUNDS, STEPS_ALIKE, UPDATES, VOTES, Case, accepted, names
 
 KEYS = {
     "aggregator": "rule",
@@ -31,7 +31,8 @@ def surroundings() -> Iterator[Case]:
     """Runs that work, with what of them is otherwise where a choice needs it; the likely ones first."""
     equal = {"weights": "equal"}
     one_step = {"payload": "gradient", "steps": "one", "feedback": False}
-    for base in (ROUNDS, ROUNDS | equal, ROUNDS | equal | one_step, VOTES, UPDATES, UPDATES | one_step, COMPARED):
+    rounds = (ROUNDS, ROUNDS | equal, ROUNDS | equal | one_step, STEPS_ALIKE, VOTES)
+    for base in (*rounds, UPDATES, UPDATES | one_step, COMPARED):
         yield base
         yield base | {"task": "NormedExample"}
 

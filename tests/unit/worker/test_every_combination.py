@@ -16,7 +16,7 @@ import torch
 
 from covey.errors import CoveyError
 from covey.spec import RunSpec
-from covey.testing.catalogue.cases import COMPARED, ROUNDS, UPDATES, VOTES, Case, accepted, names
+from covey.testing.catalogue.cases import COMPARED, ROUNDS, STEPS_ALIKE, UPDATES, VOTES, Case, accepted, names
 from covey.testing.method_rounds import MethodRounds
 from covey.worker.execute.step_op import step
 from covey.worker.jobs.steps import StepAnswer, StepJob, StepResult
@@ -24,7 +24,7 @@ from covey.worker.program.host import Host
 
 NODES = 7
 """Enough for every rule with f = 1."""
-CASES, GROUPS = 280, 7
+CASES, GROUPS = 210, 6
 CHANGED = 3
 """Of a run that works, about so many choices are made anew."""
 CHOICES: dict[str, list[Any]] = {
@@ -51,6 +51,9 @@ def drawn() -> list[Case]:
     rules = {"rounds": names("aggregator"), "async": names("async-policy")}
     alone = [base | {key: value} for base in (ROUNDS, UPDATES) for key in CHOICES for value in CHOICES[key]]
     alone += [base | {"rule": rule} for base in (ROUNDS, UPDATES, COMPARED) for rule in rules[base["mode"]]]
+    likely = (STEPS_ALIKE, ROUNDS | {"task": "NormedExample"})
+    alone += [base | {"method": method} for base in likely for method in CHOICES["method"]]
+    alone += [VOTES | {"fallback": fallback} for fallback in CHOICES["fallback"]]
     alone += [base | {"codec": codec} for base in (VOTES, COMPARED) for codec in CHOICES["codec"]]
     rng, cases = random.Random(20), [case for case in alone if case["rule"] in rules[case["mode"]]]
     while len(cases) < CASES:
