@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import textwrap
+from contextlib import closing
 
 import pytest
 from safetensors import safe_open
 
+from covey.coordinator.config import sqlite_url
+from covey.storage.sql.store import open_store
 from covey.testing.federation import Federation
 from covey.testing.launch.forks import run_covey
 from tests.faults.chain import PATIENT, run_along
@@ -35,6 +38,7 @@ EQUAL = '[weights]\nby = "equal"'
 METHODS = {
     "fedprox": '[method]\nname = "fedprox"\noptions = { mu = 0.5 }',
     "fedbn": '[method]\nname = "fedbn"',
+    "fedgen": '[method]\nname = "fedgen"\noptions = { labels = "exact", steps = 10, ema = 0.5 }',
     "scaffold": f'[method]\nname = "scaffold"\n{EQUAL}',
     "scaffold-some": f'[method]\nname = "scaffold"\n{EQUAL}',
 }
@@ -53,8 +57,9 @@ def federation(tmp_path_factory, search):
     with Federation(tmp_path_factory.mktemp("methods"), NODES, env={"PYTHONPATH": search}) as made:
         made.start_coordinator(options=["--allow-paths"])
         made.join()
+        policy = '[policy]\nallow_paths = ["method_tasks:Normed"]\nlabel_counts = "exact"\n'
         for index in range(NODES):
-            (made.node_dir(index) / "node.toml").write_text('[policy]\nallow_paths = ["method_tasks:Normed"]\n')
+            (made.node_dir(index) / "node.toml").write_text(policy)
             made.start_node(index)
         made.wait_connected(NODES)
         yield made
@@ -119,22 +124,45 @@ def test_a_model_without_what_stays_local_is_evaluated_on_the_nodes_and_exported
 
 def test_an_unknown_method_is_refused_with_the_list(federation):
     text = text_of("fedbn").replace('name = "fedbn"', 'name = "fedavg"', 2)
-    with pytest.raises(Exception, match=r"no method named 'fedavg'.*fedbn, fedprox, none, scaffold"):
+    with pytest.raises(Exception, match=r"no method named 'fedavg'.*fedbn, .*fedgen, fedprox, none, "):
         federation.admin.submit(text)
 
 
-@pytest.mark.parametrize("method", ["scaffold-some", "fedbn"])
+@pytest.mark.parametrize("method", ["scaffold-some", "fedbn", "fedgen"])
 def test_killed_daemons_go_on_with_what_they_keep(federation, method):
     """Every point, and those inside of a method's own work: tests/methods/test_crashes.py."""
     whole = federation.wait(federation.submit(text_of(method, f"{method}-whole", 14)), timeout_s=120)
     run = run_along(
         federation,
         text_of(method, f"{method}-killed", 14),
-        coordinator=["before-commit:2", "after-commit:1", "aggregate:2"],
+        coordinator=["before-commit:2", "after-commit:1", "aggregate:2", "method-finish:2:daemon"],
         node=["trained:1", "journaled:1", "assigned:2"],
         options=["--allow-paths"],
     )
     assert run["model_sha256"] == whole["model_sha256"]
+    states = []
+    for name in (run["run"], whole["run"]):
+        with closing(open_store(sqlite_url(federation.coordinator_dir))) as store:
+            states.append([{file.name: file.artifact.digest for file in v.state} for v in store.versions(name)])
+    assert states[0] == states[1]
+
+
+def test_a_node_declines_to_tell_more_of_its_labels_than_its_operator_allows(federation):
+    federation.stop_node(0)
+    settings = federation.node_dir(0) / "node.toml"
+    allowed = settings.read_text()
+    settings.write_text(allowed.replace("exact", "noisy"))
+    federation.start_node(0)
+    federation.wait_connected(NODES)
+    run = federation.submit(text_of("fedgen", "declined", 1).replace(f"min_nodes = {NODES}", "min_nodes = 2"))
+    federation.wait(run, timeout_s=120)
+    where = ("--data-dir", federation.coordinator_dir)
+    shown = federation.cli("round", "show", run, "1", *where)
+    assert "[policy] label_counts in node.toml" in " ".join(shown.split())
+    federation.stop_node(0)
+    settings.write_text(allowed)
+    federation.start_node(0)
+    federation.wait_connected(NODES)
 
 
 def test_a_node_that_lost_its_control_variate_goes_on_and_the_centre_says_so(federation):
