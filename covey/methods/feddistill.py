@@ -15,6 +15,7 @@ from torch.nn import functional
 from covey.errors import TaskError
 from covey.layout import Layout, TensorSpec
 from covey.learning.models.entries import entries_of
+from covey.learning.models.flat import flat_of
 from covey.learning.models.state import tensors_of
 from covey.learning.recipe import PlainRecipe, Recipe, RecipeContext
 from covey.learning.task import LossOutput
@@ -178,9 +179,7 @@ class Distilled(PlainRecipe):
         inputs = self._context.inputs
         inputs.state[TRACKER] = self._sums.reshape(-1)
         if self._keeps_model:
-            own = tensors_of(self._context.model)
-            pieces = [own[tensor.name].reshape(-1) for tensor in inputs.layout.part("model").tensors]
-            inputs.state[MEMBER] = torch.cat([piece.to("cpu", torch.float32) for piece in pieces])
+            inputs.state[MEMBER] = flat_of(self._context.model, inputs.layout.part("model"))
         return {LOGITS: (self._sums[:, :-1] / (self._sums[:, -1:] + 1)).reshape(-1)}
 
 

@@ -210,8 +210,6 @@ class FedGen(Averaging):
 
 def _teachers(predictor: Predictor, context: FinishContext) -> Teachers | None:
     """The accepted nodes' predictors, with counts that weigh as their updates do; None: there is none."""
-    if context.base is None:
-        return None
     values, counts = [], []
     for update in context.updates.values():
         own = update.parts[LABELS].float() if LABELS in update.parts else torch.ones(predictor.classes)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from covey.errors import SpecError
@@ -15,7 +15,7 @@ from covey.learning.partition import partition
 from covey.methods.generator_state import Broadcast
 from covey.methods.latents import Generator
 from covey.seeds import derive_seed
-from covey.testing.method_rounds import EXAMPLES, MethodRounds, examples, spec_of
+from covey.testing.method_rounds import EXAMPLES, FEATURES, MethodRounds, NormedExample, examples, spec_of
 from covey.testing.methods import MethodConformance
 from covey.worker.jobs.training import TrainResult
 from tests.unit.methods.naive import batches, first_model
@@ -281,3 +281,43 @@ def test_a_site_that_sends_once(tmp_path: Path) -> None:
 def test_what_it_cannot_work_with_is_refused(tmp_path: Path, sections: dict[str, Any], text: str) -> None:
     with pytest.raises(SpecError, match=text):
         MethodRounds(spec_of("fedgen", SMALL, **sections), tmp_path, NODES)
+
+
+class TwoBodies(NormedExample):
+    """A body whose width is an option of each node, and the predictor of the other tests."""
+
+    class Options(NormedExample.Options):
+        """[task.options]."""
+
+        hidden: int = 5
+
+    options: Options
+
+    def model(self) -> nn.Module:
+        """Body, and head."""
+        body = nn.Sequential(nn.Linear(FEATURES, self.options.hidden), nn.ReLU(), nn.Linear(self.options.hidden, 6))
+        return nn.Sequential(body, nn.ReLU(), nn.Linear(6, 2))
+
+
+def test_nodes_with_different_bodies_share_the_predictor_and_the_generator(tmp_path: Path) -> None:
+    """Only the last layer travels; the generator is that of the same heads, and every node trains with it."""
+    sections = {
+        **PLAIN,
+        "task": {"name": f"{__name__}:TwoBodies", "nodes": {"n1": {"hidden": 11}}},
+        "exchange": {"share": ["2.*"]},
+    }
+    run = MethodRounds(spec_of("fedgen", EXACT, **sections), tmp_path, NODES)
+    results = [run.round() for _ in range(3)]
+    assert [v.accepted for v in results[-1].verdicts] == [True] * NODES
+    assert set(run.tensors()) == {"2.weight", "2.bias"}
+    losses = [result.metrics["generator/teacher_loss"][0] for result in results]
+    assert losses[-1] < losses[0]
+    alone = MethodRounds(spec_of("none", **sections), tmp_path / "alone", NODES)
+    for _ in range(3):
+        alone.round()
+    assert run.model_sha256 != alone.model_sha256, "the generator's features change what nodes learn"
+
+
+def test_a_predictor_that_stays_on_the_nodes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"needs the whole predictor to travel, and '2\.bias' stays on the nodes"):
+        MethodRounds(spec_of("fedgen", EXACT, **PLAIN, exchange={"local": ["2.*"]}), tmp_path, NODES)
