@@ -27,7 +27,7 @@ from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.sessions import Sessions
 from covey.coordinator.runs.active_runs import ActiveRuns
 from covey.coordinator.runs.deletion import DeletionServices, delete_run
-from covey.coordinator.runs.layouts import refuse_oversized
+from covey.coordinator.runs.layouts import refuse_oversized, told_to_others
 from covey.coordinator.runs.ports import Worker
 from covey.coordinator.runs.scheduler import Scheduler
 from covey.coordinator.store_thread import StoreThread
@@ -128,7 +128,9 @@ class AdminService:
         await self._call(self._store.add_event, EventRecord(now, "run-submitted", record.run, detail={"by": who}))
         log.info("run submitted", run=record.run, name=spec.name, by=who)
         self._env.scheduler.wake()
-        return await self._call(self._queries.run, record.run)
+        view = await self._call(self._queries.run, record.run)
+        view.reason = view.reason or told_to_others(description, len(active))
+        return view
 
     async def list_runs(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsReply:
         """Newest first."""
