@@ -10,6 +10,7 @@ from pathlib import Path
 
 import structlog
 
+from covey.driver.ending import end
 from covey.errors import SpecError, StoreError
 from covey.gossip.ledger import Incarnation
 from covey.gossip.protocols.dynamics import Dynamics
@@ -21,6 +22,7 @@ from covey.node.gossip.adversary import PeerAttack
 from covey.node.gossip.folders import Residence, joins_with, reside
 from covey.node.gossip.receipts import Receipts
 from covey.node.gossip.record.database import Durability
+from covey.node.gossip.record.now import Teller
 from covey.node.gossip.record.reader import digests_of, read_receipts, read_saved, write_first
 from covey.node.gossip.work import Course
 from covey.node.operator.config import NodeConfig
@@ -38,6 +40,8 @@ from covey.worker.jobs.runs import InitialJob
 
 log = structlog.get_logger(room="gossip")
 FILES = "files"
+TELL_S = 1.0
+"""How often a node says for people how it is."""
 
 
 @dataclass(frozen=True)
@@ -121,14 +125,17 @@ class GossipPart:
         receipts = Receipts(home.facts.me, Notary(self._identity, home.facts.name), kept)
         actor = GossipActor(self._surroundings(home, files, receipts), stays=self._terms.stays)
         network = PeerNetwork(self._settings(home, receipts), files, actor, holdings=actor.shelf)
+        telling: asyncio.Task[None] | None = None
         try:
             await network.start()
             self.actor, self.network = actor, network
+            telling = asyncio.create_task(_tell(Teller(home.folder, self._terms.spec.gossip.min_nodes), actor, network))
             for notice in notices:
                 await network.hub.notified(notice, "the coordinator")
             return await actor.run(network, stop, network)
         finally:
             self.actor = self.network = None
+            await end([telling] if telling is not None else [])
             await network.stop()
 
     async def _prepared(self, home: Residence, files: ArtifactFiles) -> Residence:
@@ -217,6 +224,18 @@ class GossipPart:
             relay=terms.relay,
             newest=self._newest,
         )
+
+
+async def _tell(teller: Teller, actor: GossipActor, network: PeerNetwork) -> None:
+    """Until cancelled: say how the node is, for people."""
+    try:
+        while True:
+            if actor.has_begun:
+                links = [str(peer) for peer in network.connected]
+                teller.tell(actor.executor, actor.under_way, links, network.troubles(), actor.obstacle)
+            await asyncio.sleep(TELL_S)
+    finally:
+        teller.drop()
 
 
 def _known(peers: tuple[Incarnation, ...], home: Residence) -> tuple[Incarnation, ...]:

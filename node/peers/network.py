@@ -128,6 +128,7 @@ class PeerNetwork:
         )
         self.hub.carry(self)
         self._calls: dict[str, PeerCalls] = {}
+        self._dialers: dict[str, Dialer] = {}
         self._tasks: list[asyncio.Task[Any]] = []
         self._server: grpc.aio.Server | None = None
 
@@ -162,6 +163,11 @@ class PeerNetwork:
     def connected(self) -> list[Incarnation]:
         """Peers that there is a link to now."""
         return sorted(link.peer for link in self.hub.links)
+
+    def troubles(self) -> dict[str, str]:
+        """By peer that there is no link to: why it could not be called."""
+        named = self.hub.links.named
+        return {name: dialer.trouble for name, dialer in self._dialers.items() if dialer.trouble and not named(name)}
 
     # -- bodies -----------------------------------------------------------------------------------------------------
 
@@ -222,7 +228,8 @@ class PeerNetwork:
                 log.warning("neither can be called: one of both needs an open port, or a relay", peer=member.name)
             elif member.name != me and wait_s is not None:
                 calls = self._calls[member.name] = PeerCalls(member, settings.shown, self.hub)
-                self._spawn(Dialer(calls, self.hub, wait_s).run())
+                dialer = self._dialers[member.name] = Dialer(calls, self.hub, wait_s)
+                self._spawn(dialer.run())
         self._spawn(self.hub.watch())
         return address
 

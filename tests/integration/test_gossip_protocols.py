@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from covey.client.gossip_nodes import read_node
+from covey.errors import CoveyError
 from covey.testing.gossip import GossipNodes, simulated
 from covey.testing.traces import check_trace
 
@@ -89,6 +91,16 @@ def check_what_is_shown(nodes: GossipNodes, tmp_path: Path) -> None:
     said = json.loads(nodes.cli("gossip", "trace", *folders, "--out", trace, "--json"))
     assert said["exchanges"] == NODES * 2 * 8
     check_trace(json.loads(trace.read_text()))
-    consensus = json.loads(nodes.cli("gossip", "export", *folders, "--out", out, "--json"))
+    consensus = json.loads(nodes.cli("gossip", "export", *folders, "--out", out, "--evaluate", "--json"))
     assert out.stat().st_size > 10_000
-    assert len({round(node["weight"], 9) for node in consensus["nodes"]}) == 1
+    assert {node["weight"] for node in consensus["nodes"]} == {1.0}  # all count alike
+    assert consensus["weighs"] == "receiver"
+    for model in (consensus, *consensus["nodes"]):
+        assert 0.3 < model["metrics"]["accuracy"] <= 1.0
+    assert consensus["spread"] == max(node["distance"] for node in consensus["nodes"])
+    step = max(read_node(folder).machine.step for folder in folders) - 1  # the last one that was published
+    text = nodes.cli("gossip", "export", folders[0], "--out", out, "--step", step)
+    assert "the mean of 1 model" in text
+    assert "spread: at most 0.000000" in text
+    with pytest.raises(CoveyError, match=f"does not keep its model of step 1; those that it keeps are of: {step}"):
+        nodes.cli("gossip", "export", folders[0], "--out", out, "--step", 1)

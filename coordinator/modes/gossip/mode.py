@@ -20,7 +20,7 @@ from covey.coordinator.runs.mode import Mode
 from covey.coordinator.runs.steps.preparation import Prepared
 from covey.errors import CoveyError, Late, public_text
 from covey.gossip.protocols.runs import require_possible
-from covey.spec import GossipSpec, RunSpec
+from covey.spec import GossipSpec
 from covey.storage.record.contract import EventRecord, GossipMemberRecord, VersionRecord
 from covey.wire.identities.gossip_statement import GossipStatement
 
@@ -202,9 +202,3 @@ class GossipMode(Mode):
         notice = self._services.notary.notice(self._run.run.run, node, incarnation, reason)
         self._notices[node, incarnation] = notice
         return notice
-
-
-def check(spec: RunSpec, *, allow_path: bool = False) -> None:
-    """Refuse a submission whose protocol cannot work with the rest of it. Raises as `require_possible`."""
-    if isinstance(spec, GossipSpec):
-        require_possible(spec, allow_path=allow_path)

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from covey.cli.views.tables import metrics_line, number, pairs, span
+from covey.cli.views.listing import Column, listing
+from covey.cli.views.tables import main_metrics, metrics_line, number, pairs, span
 from covey.gossip.mass import weight
 
 if TYPE_CHECKING:
     from covey.client.experiments.gossip import GossipOutcome
+    from covey.client.gossip_consensus import Consensus
     from covey.client.reading.gossip_parts import GossipView
     from covey.gossip.audit import MassAudit
     from covey.gossip.push_sum.weighing import Weighs
@@ -102,25 +104,24 @@ def parts(view: GossipView, *, is_ended: bool) -> list[Any]:
     return [table, mass, *(Text(finding) for finding in view.mass.findings if is_ended)]
 
 
-def node_status(values: Mapping[str, Any]) -> Text:
-    """One node's part in a run, by its record."""
-    incarnation = f" (incarnation {values['incarnation']})" if values["incarnation"] > 1 else ""
-    ended = values["ended"] or f"in progress ({values['phase']})"
-    busy, idle = values["trained_s"], values["blocked_s"]
-    return pairs(
-        [
-            ("run", values["run"]),
-            ("node", f"{values['node']}{incarnation}"),
-            ("protocol", values["protocol"]),
-            ("step", f"{values['steps']} of {values['steps_in_all']}"),
-            ("state", f"{ended}: {values['reason']}" if values["reason"] else ended),
-            ("mass", f"{values['weight']:g}" if values["weighs"] == "mass" else ""),
-            ("model sha256", values["model_sha256"]),
-            ("last training", metrics_line(values["metrics"])),
-            ("goodput", f"{busy / (busy + idle):.1%} of its time was training" if busy else ""),
-            ("contradictions", "; ".join(values["contradictions"])),
-        ]
-    )
+def consensus(outcome: Consensus) -> list[Any]:
+    """The mean and each model that is part of it, a line each."""
+    has_mass = outcome.weighs == "mass"
+    names = main_metrics(outcome.metrics)
+    mean = ("MEAN", "", "", "", *(number(outcome.metrics.get(name)) for name in names))
+    rows = [
+        (
+            part.node,
+            str(part.steps),
+            f"{part.weight:.4f}" if has_mass else "",
+            f"{part.distance:.6f}",
+            *(number(part.metrics.get(name)) for name in names),
+        )
+        for part in outcome.nodes
+    ]
+    columns = [Column(name, right=name != "NODE") for name in ("NODE", "STEP", "MASS", "DISTANCE")]
+    columns += [Column(name.upper(), right=True) for name in names]
+    return listing(columns, [*rows, mean] if names else rows)
 
 
 def node_peers(rows: Sequence[Mapping[str, Any]], weighs: Weighs = "mass") -> Table:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from covey.cli.commands.gossip.records import audit, export, peers, status
+from covey.cli.commands.gossip.export import export
+from covey.cli.commands.gossip.records import audit, peers
 from covey.cli.commands.gossip.simulated import simulate
+from covey.cli.commands.gossip.status import status
 from covey.cli.commands.gossip.trace import trace
 from covey.cli.framework.command import Failure, Group
 from covey.cli.framework.options import EXISTING_FILE, FOLDER, Address, log_options
@@ -87,14 +89,15 @@ def start(
     from covey.telemetry import import_without_rich
 
     import_without_rich()
-    from covey.node.gossip_daemon import GossipConfig, run_gossip_node, spec_of
+    from covey.client.specification import gossip_spec
+    from covey.node.gossip_daemon import GossipConfig, run_gossip_node
     from covey.node.operator.config import NodeConfig
 
     tame_malloc()
     logs: dict[str, Any] = {"log_format": log_format, "log_level": log_level}
     drill = _adversary(attack, attack_options)
     node = NodeConfig.load(data_dir, device=device, drill=drill, metrics=metrics, **logs)
-    run = spec_of(spec)
+    run = gossip_spec(spec)
     ctx.exit(run_gossip_node(GossipConfig(node, run, peers, listen or "", durability, rejoin, stay, relay or "")))
 
 
