@@ -57,6 +57,8 @@ class Terms:
         durability: What acknowledged things survive: the end of this process, or a power cut too.
         rejoins: Whether to take part as a new incarnation where the one before is over.
         stays: Whether to answer peers on when all is done.
+        founders: With whom the run began; empty: with all that take part.
+        part: Of a node that came later: its part of the data.
         first_sha256: The model_sha256 that the first model must have; empty: whatever this machine makes of the seed.
     """
 
@@ -69,6 +71,8 @@ class Terms:
     rejoins: bool = False
     stays: bool = False
     first_sha256: str = ""
+    founders: tuple[str, ...] = ()
+    part: int = 0
 
 
 class GossipPart:
@@ -106,7 +110,7 @@ class GossipPart:
         Raises:
             CoveyError: The node cannot go on; the message says why.
         """
-        terms, members = self._terms, self._roster.members
+        terms, members = self._terms, self._terms.founders or self._roster.members
         home = await asyncio.to_thread(
             reside, terms.node.data_dir, terms.spec, self._identity.name, members, run=terms.run, rejoins=terms.rejoins
         )
@@ -177,7 +181,8 @@ class GossipPart:
         terms, facts, spec = self._terms, home.facts, self._terms.spec
         names = [peer.node for peer in facts.peers]
         body_bytes, kept_bytes = self._sizes(home)
-        course = Course(spec.name, spec, facts.layout, names.index(facts.me.node), len(names), body_bytes, kept_bytes)
+        place = names.index(facts.me.node) if facts.me.node in names else terms.part
+        course = Course(spec.name, spec, facts.layout, place, len(names), body_bytes, kept_bytes)
         sites = {member.name: member.site for member in self._roster.members.values() if member.site}
         planner = planner_of(spec, sites, allow_path=terms.node.allows_paths(spec))
         drill = terms.node.drill

@@ -20,6 +20,14 @@ OnBytes = Callable[[int, int], object]
 """Told how many bytes are there, of how many."""
 
 
+def models_elsewhere(run: str) -> str:
+    """Why nothing can be exported of a run in which no model comes to the coordinator, and what can be done."""
+    return (
+        f"no model of run {run} is here: nodes exchanged them. Its consensus model is made of their data directories: "
+        f"covey gossip export DATA_DIR... --run {run} --out FILE"
+    )
+
+
 def write_version(version: Version, chunks: Iterator[bytes], path: Path, on_progress: OnBytes | None = None) -> None:
     """Write a version's file, tied weights under all of their names; `path` is replaced at once, when all is there.
 

@@ -268,7 +268,7 @@ def audit_accounts(accounts: Sequence[Mapping[str, Any]], authority_pem: bytes =
     evicted = {who for ledger in ledgers.values() for who in ledger.evicted}
     audited = audit(
         {me: ledger for me, ledger in ledgers.items() if me not in evicted},
-        {who: ONE if who.number == 1 else 0 for who in evicted},
+        {who: ONE if who.number == 1 and not _was_never_there(who, ledgers) else 0 for who in evicted},
         "receiver" if any(account.get("weighs") == "receiver" for account in accounts) else "mass",
     )
     named = {peer for ledger in ledgers.values() for peer in ledger.out.keys() | ledger.into.keys()}
@@ -282,6 +282,15 @@ def audit_accounts(accounts: Sequence[Mapping[str, Any]], authority_pem: bytes =
         overdrawn = overdrafts(ledgers, given, nodes, ended)
     findings = (*map(str, overdrawn), *forged, *missing, *audited.findings)
     return replace(audited, findings=findings, named=tuple(overdrawn))
+
+
+def _was_never_there(who: Incarnation, ledgers: Mapping[Incarnation, Ledger]) -> bool:
+    """Whether a node came after the run began: its second incarnation takes part, and nobody exchanged with the first.
+
+    The same is said of one that was evicted before it exchanged anything: its mass came to nobody.
+    """
+    known = {peer for ledger in ledgers.values() for peer in (*ledger.out, *ledger.into)}
+    return Incarnation(who.node, 2) in ledgers and who not in known
 
 
 def mass_of(node: NodeState) -> float:

@@ -75,7 +75,8 @@ def reside(
         data_dir: The node's.
         spec: The run.
         node: This node.
-        peers: All nodes of the run, this one included.
+        peers: All nodes with which the run began. One that is not among them came late: it takes part from its second
+            incarnation on, as if an earlier one had been evicted.
         run: What the run is called here; empty: as its specification says.
         rejoins: Whether an incarnation that is over for good is followed by a new one.
 
@@ -86,7 +87,9 @@ def reside(
     name = run or spec.name
     folder = run_folder(data_dir, name)
     numbers = incarnations(folder)
-    number, text = numbers[-1] if numbers else 1, spec.to_json()
+    founders = tuple(map(Incarnation, sorted(peers)))
+    is_late = Incarnation(node) not in founders
+    number, text = numbers[-1] if numbers else 1 + is_late, spec.to_json()
     if numbers:
         residence = _opened(folder / str(number))
         if parse_json(residence.facts.spec) != spec:  # an older version wrote it without keys that are new
@@ -97,11 +100,10 @@ def reside(
         if not rejoins:
             raise Conflict(_over(residence.facts))
         number, text = number + 1, residence.facts.spec  # which peers have
-    founders = tuple(map(Incarnation, sorted(peers)))
     me = Incarnation(node, number)
     others = tuple(peer for peer in founders if peer.node != node)
     minted = ONE if number == 1 else joins_with(spec)
-    facts = RunFacts(name, text, me, tuple(sorted((*others, me))), minted)
+    facts = RunFacts(name, text, me, others if is_late else tuple(sorted((*others, me))), minted)
     create_record(folder / str(number), lambda engine: write_facts(engine, facts))
     return _opened(folder / str(number))
 

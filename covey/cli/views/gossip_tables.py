@@ -9,13 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from covey.cli.views.listing import Column, listing
-from covey.cli.views.tables import main_metrics, metrics_line, number, pairs, span
+from covey.cli.views.tables import main_metrics, metrics_line, number, pairs, span, when
 from covey.gossip.mass import weight
 
 if TYPE_CHECKING:
     from covey.client.experiments.gossip import GossipOutcome
     from covey.client.gossip_consensus import Consensus
     from covey.client.reading.gossip_parts import GossipView
+    from covey.client.reading.gossip_steps import GossipStep
     from covey.gossip.audit import MassAudit
     from covey.gossip.push_sum.weighing import Weighs
 
@@ -122,6 +123,28 @@ def consensus(outcome: Consensus) -> list[Any]:
     columns = [Column(name, right=name != "NODE") for name in ("NODE", "STEP", "MASS", "DISTANCE")]
     columns += [Column(name.upper(), right=True) for name in names]
     return listing(columns, [*rows, mean] if names else rows)
+
+
+def steps(rows: Sequence[GossipStep]) -> list[Any]:
+    """A line a step of a node."""
+    names = main_metrics({name for step in rows for name in step.metrics})
+    columns = [Column(name, right=name != "NODE") for name in ("NODE", "STEP", "MASS")]
+    columns += [Column(name.upper(), right=True) for name in names]
+    columns += [Column("BLOCKED", right=True), Column("AT", below="narrow")]
+    return listing(
+        columns,
+        [
+            (
+                step.node + (f" ({step.incarnation})" if step.incarnation > 1 else ""),
+                str(step.step),
+                f"{step.weight:.4f}",
+                *(number(step.metrics.get(name)) for name in names),
+                f"{step.blocked_s / (step.trained_s + step.blocked_s):.1%}" if step.trained_s else "",
+                when(step.at),
+            )
+            for step in rows
+        ],
+    )
 
 
 def node_peers(rows: Sequence[Mapping[str, Any]], weighs: Weighs = "mass") -> Table:
