@@ -93,7 +93,7 @@ def test_its_health_its_metrics_and_a_new_certificate_without_a_restart(tmp_path
         nodes.daemon(0).terminate()
         assert nodes.daemon(0).wait(60) == 0
         assert not (folder / "node.json").exists()
-        assert not status(nodes)["running"]
+        assert wait_until(lambda: not status(nodes)["running"], 60)
         watched = nodes.cli("gossip", "status", "--data-dir", folder, "--watch", "--json")
         [last] = [json.loads(line) for line in watched.splitlines()]
         assert (last["ended"], last["steps"], last["waits_for"]) == ("completed", 3, "")
