@@ -237,7 +237,8 @@ async def _tell(teller: Teller, actor: GossipActor, network: PeerNetwork) -> Non
         while True:
             if actor.has_begun:
                 links = [str(peer) for peer in network.connected]
-                teller.tell(actor.executor, actor.under_way, links, network.troubles(), actor.obstacle)
+                now = teller.seen(actor.executor, actor.under_way, links, network.troubles(), actor.obstacle)
+                await asyncio.to_thread(teller.tell, now)
             await asyncio.sleep(TELL_S)
     finally:
         teller.drop()

@@ -63,7 +63,7 @@ def test_its_health_its_metrics_and_a_new_certificate_without_a_restart(tmp_path
         assert wait_until(lambda: "the certificate ends soon" in log.read_text(), 60)
         assert scraped(log)["covey_certificate_expiry_timestamp_seconds"] == short.expires_at
         assert wait_until(lambda: status(nodes)["waits_for"] == "waiting for nodes: 1 of 2 are there", 60)
-        assert "n1 cannot be called: " in str(status(nodes)["waits_why"])
+        assert "n1 shows no sign of life, and cannot be called: " in str(status(nodes)["waits_why"])
         nodes.start(1, options=OPTIONS)
         assert wait_until(lambda: health(folder, "peers") == ("SERVING", ""), 100)
         long = authority.issue(tmp_path / "ca", "n0", folder / "identity")
@@ -81,21 +81,19 @@ def test_its_health_its_metrics_and_a_new_certificate_without_a_restart(tmp_path
         assert wait_until(lambda: scraped(log)["covey_gossip_connections"] == 0.0, 60)
         assert wait_until(lambda: status(nodes)["peers"] == {"away": 1}, 100)
         shown = nodes.cli("gossip", "status", "--data-dir", folder)
-        assert "peers           1 suspected" in shown
+        assert "1 suspected" in shown
         assert "n1 shows no sign of life" in shown
         assert all(len(line) <= 80 or "sha256" in line or "n1" in line for line in shown.splitlines()), shown
         lines = nodes.cli("gossip", "status", "--data-dir", folder, "--data-dir", nodes.folder(1))
-        assert [line.split()[:2] for line in lines.splitlines() if line[:1] == "n"][:2] == [
-            ["n0", "lingering"],
-            ["n1", "not"],
-        ]
+        rows = [line.split()[:3] for line in lines.splitlines() if line[:1] == "n"]
+        assert rows[:2] == [["n0", "completed", "3/3"], ["n1", "completed", "3/3"]]
         assert max(map(len, lines.splitlines()[:4])) <= 80
         nodes.start(1, options=["--stay"])  # a new connection, which is made with the new certificate
         assert wait_until(lambda: scraped(log)["covey_gossip_connections"] == 1.0, 60)
         nodes.daemon(0).terminate()
         assert nodes.daemon(0).wait(60) == 0
         assert not (folder / "node.json").exists()
-        assert not status(nodes)["running"]
+        assert wait_until(lambda: not status(nodes)["running"], 60)
         watched = nodes.cli("gossip", "status", "--data-dir", folder, "--watch", "--json")
         [last] = [json.loads(line) for line in watched.splitlines()]
         assert (last["ended"], last["steps"], last["waits_for"]) == ("completed", 3, "")

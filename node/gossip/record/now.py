@@ -80,21 +80,21 @@ class Teller:
         self._path, self._min_nodes = folder / FILE, min_nodes
         self._told: Now | None = None
 
-    def tell(
+    def seen(
         self,
         executor: Executor[Artifact, TrainResult],
         under_way: Sequence[Span],
         links: Sequence[str],
         troubles: Mapping[str, str],
         obstacle: str,
-    ) -> None:
-        """Say how the node is; written only where something has changed. To be called where the executor works."""
+    ) -> Now:
+        """How the node is. To be called where the executor works."""
         told, machine = self._told, executor.machine
         waits_for = executor.waits_for
         if machine.phase == "new":
             waits_for = f"waiting for nodes: {machine.exchange.heard} of {self._min_nodes} are there"
         since = told.since if told is not None and told.waits_for == waits_for else time.time()
-        now = Now(
+        return Now(
             machine.step,
             machine.phase,
             waits_for,
@@ -105,14 +105,17 @@ class Teller:
             tuple(peer_rows(machine.exchange)),
             tuple(map(_on_its_way, under_way)),
         )
+
+    def tell(self, now: Now) -> None:
+        """Put it on disk, if it has changed. Blocking: a busy disk may take long."""
         with contextlib.suppress(OSError):  # what is in the way is said elsewhere
-            if now == told:
+            if now == self._told:
                 os.utime(self._path)  # it is so still
                 return
-            self._told = now
             staged = self._path.with_suffix(".new")
             staged.write_text(json.dumps(asdict(now)))
             staged.rename(self._path)
+            self._told = now
 
     def drop(self) -> None:
         """The node does nothing any more."""
