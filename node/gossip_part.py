@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -100,12 +100,12 @@ class GossipPart:
         self.network: PeerNetwork | None = None
         """The wire, while the actor is at work."""
 
-    async def run(self, stop: asyncio.Event, notices: tuple[SignedNotice, ...] = ()) -> str:
+    async def run(self, stop: asyncio.Event, notices: Collection[SignedNotice] = ()) -> str:
         """Take part until all is done, or `stop` is set; how it ended, as `GossipActor.run`.
 
         Args:
             stop: Ends it.
-            notices: Evictions that the node was told of otherwise than by peers.
+            notices: Evictions that the node was told of otherwise than by peers; looked at once the wire is open.
 
         Raises:
             CoveyError: The node cannot go on; the message says why.
@@ -119,7 +119,7 @@ class GossipPart:
         finally:
             home.engine.dispose()
 
-    async def _take_part(self, home: Residence, stop: asyncio.Event, notices: tuple[SignedNotice, ...]) -> str:
+    async def _take_part(self, home: Residence, stop: asyncio.Event, notices: Collection[SignedNotice]) -> str:
         if home.facts.ended == "completed" and not self._terms.stays:
             log.info("all steps of this run were done before")
             return "completed"
@@ -134,7 +134,7 @@ class GossipPart:
             await network.start()
             self.actor, self.network = actor, network
             telling = asyncio.create_task(_tell(Teller(home.folder, self._terms.spec.gossip.min_nodes), actor, network))
-            for notice in notices:
+            for notice in tuple(notices):
                 await network.hub.notified(notice, "the coordinator")
             return await actor.run(network, stop, network)
         finally:

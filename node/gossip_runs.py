@@ -284,7 +284,7 @@ class GossipRuns:
         try:
             await self._remember(run)
             await self._before()
-            how = await part.run(run.stop, tuple(run.notices.values()))
+            how = await part.run(run.stop, run.notices.values())
             log.info("this node's part has ended", run=order.run, how=how)
         except CoveyError as error:
             self._failed(run, error)
@@ -299,7 +299,7 @@ class GossipRuns:
         folder = run_folder(self._config.data_dir, run.order.run) / NOTICES
         evicted = Evicted(folder, run.order.run, run.roster.members.__contains__, self._identity.authority_pem)
         await asyncio.to_thread(evicted.load)
-        for notice in run.notices.values():
+        for notice in tuple(run.notices.values()):  # others may come meanwhile
             await asyncio.to_thread(evicted.take, notice)
 
     def _failed(self, run: Handed, error: CoveyError) -> None:
