@@ -52,17 +52,18 @@ def newest(data_dir: Path, run: str | None) -> Path:
         run: Its name; None: the only one that there is.
 
     Raises:
-        NotFound: There is none, or there are several.
+        NotFound: There is none, or there are several; the message has those that there are.
     """
-    if run is None:
-        runs = sorted(path.name for path in (data_dir / FOLDER).glob("*") if incarnations(path))
-        if len(runs) != 1:
-            raise NotFound(f"{data_dir} has the gossip runs {', '.join(runs) or 'none'}; say which one with --run NAME")
-        run = runs[0]
-    folder = run_folder(data_dir, run)
+    runs = sorted(path.name for path in (data_dir / FOLDER).glob("*") if incarnations(path))
+    if not runs:
+        text = f"{data_dir} has no gossip run: this is no node's folder, or the node has not begun yet"
+        raise NotFound(f"{text} (covey gossip start; through a coordinator: covey run submit)")
+    if run is None and len(runs) > 1:
+        raise NotFound(f"{data_dir} has the gossip runs {', '.join(runs)}; say which one with --run NAME")
+    folder = run_folder(data_dir, run or runs[0])
     numbers = incarnations(folder)
     if not numbers:
-        raise NotFound(f"{data_dir} has no gossip run {run!r}")
+        raise NotFound(f"{data_dir} has no gossip run {run!r}, but {', '.join(runs)}")
     return folder / str(numbers[-1])
 
 

@@ -18,7 +18,7 @@ MASS_FIELDS = ("exact", "live", "in_flight", "minted", "lost", "uncertain", "fin
 NAMED_FIELDS = "named (who gave away more than it can have had: node, incarnation, gave, minted, had)"
 PEER_FIELDS = ("peer", "incarnation", "state", "step", "sent", "waiting", "reclaimed", "applied", "batches")
 data_dir_option = click.option("--data-dir", type=FOLDER, required=True, help="The node's folder.")
-run_option = click.option("--run", help="The run's name, where the node has several.")
+run_option = click.option("--run", help="The run's name (its id, through a coordinator), where a node has several.")
 
 
 @click.command(
