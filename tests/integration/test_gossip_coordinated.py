@@ -195,7 +195,7 @@ def check_late(federation: Federation, run: str) -> None:
     until_step(federation, run, 3, 1)
     late = read_node(federation.node_dir(3), run)
     assert late.facts.me == Incarnation(federation.names[3], 2)
-    assert [peer.node for peer in late.facts.peers] == federation.names[:3]
+    assert tuple(peer.node for peer in late.facts.peers) == federation.names[:3]
     assert late.ledger.minted == 0
     for index in (0, 1):
         folder = federation.node_dir(index)
