@@ -160,8 +160,8 @@ def _reasons(now: Now) -> Iterator[str]:
 
 
 def _now(folder: Path) -> Now | None:
-    said = read_now(folder)
-    return said[0] if said is not None and said[1] < SILENT_S else None
+    newest_words = read_now(folder)
+    return newest_words[0] if newest_words is not None and newest_words[1] < SILENT_S else None
 
 
 def _path(folder: Path, model: Artifact) -> Path:

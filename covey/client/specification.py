@@ -42,10 +42,10 @@ def _all_faults(data: Callable[[], Mapping[str, Any]]) -> Iterator[None]:
     try:
         yield
     except SpecError as error:
-        said, hidden = str(error), []
+        text, hidden = str(error), []
         with contextlib.suppress(tomllib.TOMLDecodeError, RecursionError):  # which the error says
-            hidden = [text for text in _hidden(data()) if text[: text.find(": ") + 2] not in said]
-        raise SpecError("; ".join([said, *hidden])) from error
+            hidden = [more for more in _hidden(data()) if more[: more.find(": ") + 2] not in text]
+        raise SpecError("; ".join([text, *hidden])) from error
 
 
 def _hidden(data: Mapping[str, Any]) -> Iterator[str]:

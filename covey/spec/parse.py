@@ -80,12 +80,12 @@ def without_faults(data: Mapping[str, Any]) -> tuple[RunSpec | None, tuple[str, 
         except SpecError:
             return None, tuple(wrong)
         except ValidationError as error:
-            found = [keys for item in error.errors() if (keys := _written_at(data, item["loc"]))]
-        if not found:
+            places = [keys for item in error.errors() if (keys := _written_at(data, item["loc"]))]
+        if not places:
             return None, tuple(wrong)
-        for keys in found:
+        for keys in places:
             data = _without(data, keys)
-        wrong += [".".join(keys) for keys in found]
+        wrong += [".".join(keys) for keys in places]
     return None, tuple(wrong)
 
 

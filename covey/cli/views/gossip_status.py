@@ -100,11 +100,11 @@ def viewer() -> Iterator[Callable[[Sequence[Status]], None]]:
         with Live(console=console(), auto_refresh=False) as live:
             yield lambda nodes: live.update(Stack(*flat(table(nodes))), refresh=True)
         return
-    said: list[Sequence[Status]] = [()]
+    shown: list[Sequence[Status]] = [()]
 
     def show_changed(nodes: Sequence[Status]) -> None:
-        if nodes != said[0]:
-            said[0] = nodes
+        if nodes != shown[0]:
+            shown[0] = nodes
             show(*table(nodes))
             sys.stdout.flush()
 

@@ -40,7 +40,8 @@ def test_plain_lines_say_each_thing_once(capsys):
 def test_plain_lines_of_a_gossip_run_say_how_far_all_of_its_nodes_are(capsys):
     view = PlainLines()
     with view:
-        for done, *phases in ((0, "invited"), (3, "training", "training", "evicted"), (3, "training"), (5, "completed")):
+        working = "training", "training", "evicted"
+        for done, *phases in ((0, "invited"), (3, *working), (3, "training"), (5, "completed")):
             run = Run("3f9a", "digits", "gossip", "running", "", steps=5, steps_done=done)
             nodes = [NodeProgress(f"n{place}", phase, done, 5) for place, phase in enumerate(phases)]
             view.update(Change(run, (), tuple(nodes)))
