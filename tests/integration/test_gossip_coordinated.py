@@ -180,6 +180,8 @@ def test_an_evicted_node_is_out_for_its_peers_a_late_one_has_its_part_and_a_run_
         assert [part["state"] for part in shown["gossip"]][2] == "evicted", ended
         for index in (0, 1, 3):
             stands_still(federation, run, index, addresses[index])
+        audit = json.loads(federation.cli("run", "audit", run, "--json", *where))
+        assert audit["ok"] is True, audit
         folders = [federation.node_dir(index) for index in (0, 1, 3)]
         mass = json.loads(federation.cli("gossip", "audit", *folders, "--run", run, "--json"))
         assert (mass["exact"], mass["minted"]) == (True, 3 * ONE), mass  # who came late brought none
