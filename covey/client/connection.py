@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from covey.client.audit.bundle import write_bundle
 from covey.client.audit.verify import AuditReport, examine, examine_record
-from covey.client.export import OnBytes, models_elsewhere, write_version
+from covey.client.export import OnBytes, models_elsewhere, require_model, write_version
 from covey.client.reading import paging
 from covey.client.reading.access import Access
 from covey.client.reading.names import RunName, VersionName, run_id, version_number
@@ -39,7 +39,6 @@ from covey.client.values import (
 )
 from covey.client.watch import OnLost, changes_over, follow
 from covey.errors import NotFound
-from covey.layout import Layout
 from covey.protos import admin_pb2 as pb
 
 if TYPE_CHECKING:
@@ -259,11 +258,7 @@ class Connection:
         if not shown.is_coordinated:
             raise NotFound(models_elsewhere(shown.run))
         chosen = version_of(self._loop.run(self._reading().version(run_id(run), version_number(version), node)))
-        if chosen.members and not node:
-            nodes = ", ".join(chosen.members)
-            raise NotFound(f"the run has no global model; name the node whose own you want (--node, one of {nodes})")
-        if chosen.bytes == Layout(()).file_bytes:
-            raise NotFound("the models of this run never leave their nodes, so there is none to export here")
+        require_model(chosen, node)
         chunks = self._loop.iterate(self._reading().chunks(run_id(run), chosen.version, node))
         write_version(chosen, chunks, Path(to), on_progress)
         return chosen
