@@ -204,7 +204,7 @@ class Connection:
         """What the nodes of a gossip run stated of their parts, and what their accounts come to."""
         from covey.client.reading.gossip_parts import view_of
 
-        return view_of(self._loop.iterate(paging.gossip_parts(self._reading(), run_id(run))))
+        return view_of(self._loop.iterate(paging.gossip_parts(self._reading(), run_id(run))), self.run(run).spec)
 
     def gossip_steps(self, run: RunName) -> list[GossipStep]:
         """Every step that a node of a gossip run stated, by node and number; none of runs of other modes."""

@@ -85,6 +85,7 @@ def check_views(federation: Federation, run: str, steps: int) -> None:
         "lost": 0,
         "uncertain": 0,
         "findings": [],
+        "weighs": "mass",
     }
     for index, part in enumerate(shown["gossip"]):
         node = read_node(federation.node_dir(index), run)
