@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,11 @@ def shown_text(federation: Federation, run: str) -> str:
     return federation.cli("run", "show", run, "--data-dir", federation.coordinator_dir)
 
 
+def knows(folder: Path, run: str, peer: Incarnation) -> bool:
+    """Whether a node exchanges models with a peer."""
+    return peer in read_node(folder, run).machine.exchange.peers
+
+
 def check_late(federation: Federation, run: str) -> None:
     """A node that came after the run began takes part where another one's part of the data is free."""
     until_step(federation, run, 3, 1)
@@ -202,9 +208,7 @@ def check_late(federation: Federation, run: str) -> None:
     assert late.ledger.minted == 0
     for index in (0, 1):
         folder = federation.node_dir(index)
-        federation.until(
-            lambda folder=folder: late.facts.me in read_node(folder, run).machine.exchange.peers, 100, "nobody knows it"
-        )
+        federation.until(partial(knows, folder, run, late.facts.me), 100, f"{folder.name} does not know it")
         order = json.loads((folder / "gossip" / run / "order.json").read_text())
         assert [(member["late"], member["part"]) for member in order["members"]] == [(False, 0)] * 3 + [(True, 2)]
     federation.until(lambda: read_node(federation.node_dir(3), run).ledger.live > 0, 100, "it has no mass")
