@@ -19,7 +19,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from covey.coordinator.config import sqlite_url
 from covey.metrics import counted
@@ -38,8 +38,10 @@ ARMS: Mapping[str, tuple[str, ...]] = {
 """What is shared; an agent alone has nobody to share it with."""
 THRESHOLD = 0.75
 """Of the episodes end at the goal: then an agent is said to have learned."""
-MOVES = 100
+MOVES = 25
 """A round."""
+EVERY = 4
+"""Rounds between two evaluations."""
 
 
 def spec_of(arm: str, seed: int, rounds: int, maps: Sequence[str] = MAPS) -> RunSpec:
@@ -57,20 +59,18 @@ def spec_of(arm: str, seed: int, rounds: int, maps: Sequence[str] = MAPS) -> Run
             "training": {"optimizer": "adam", "learning_rate": 0.002, "batch_size": 32, "local_steps": MOVES},
             "exchange": {"share": list(ARMS[arm])},
             "weights": {"by": "equal"},
-            "evaluation": {"where": "nodes"},
+            "evaluation": {"where": "nodes", "every": EVERY},
             "rounds": {"count": rounds},
         }
     )
 
 
 def curves(arm: str, seed: int, rounds: int) -> list[dict[str, float]]:
-    """Of each version from 1 on the mean over the agents of `return` and `solved`."""
+    """Of each version that is evaluated the mean over the agents of `return` and `solved`."""
     if arm != "alone":
         return _simulated(spec_of(arm, seed, rounds), len(MAPS))
     runs = [_simulated(spec_of(arm, 1000 * seed + k, rounds, [name]), 1) for k, name in enumerate(MAPS)]
-    return [
-        {key: statistics.fmean(step[key] for step in steps) for key in steps[0]} for steps in zip(*runs, strict=True)
-    ]
+    return [{key: statistics.fmean(run[at][key] for run in runs) for key in runs[0][at]} for at in range(len(runs[0]))]
 
 
 def _simulated(spec: RunSpec, nodes: int) -> list[dict[str, float]]:
@@ -81,10 +81,12 @@ def _simulated(spec: RunSpec, nodes: int) -> list[dict[str, float]]:
             raise RuntimeError(f"the run {run.name} is {run.state}: {run.reason}")
         store = open_store(sqlite_url(folder))
         try:
-            versions = [version for version in store.versions(run.run) if version.version]
+            versions = [
+                version for version in store.versions(run.run) if version.version % EVERY == 0 and version.version
+            ]
         finally:
             store.close()
-    found = [counted(version.metrics) for version in versions]
+    found = [counted(cast(Mapping[str, float | str], version.metrics)) for version in versions]
     return [{key: metrics[f"nodes/{key}"] for key in ("return", "solved")} for metrics in found]
 
 
@@ -92,7 +94,7 @@ def moves_needed(curve: Sequence[Mapping[str, float]]) -> int | None:
     """After how many moves of each agent `solved` first was at the threshold in two evaluations on end; None: never."""
     for number, (now, after) in enumerate(itertools.pairwise(curve), start=1):
         if min(now["solved"], after["solved"]) >= THRESHOLD:
-            return number * MOVES
+            return number * MOVES * EVERY
     return None
 
 
@@ -124,11 +126,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--json", type=Path, help="Keep the curves here, and go on from what is there.")
     given = parser.parse_args(arguments)
-    if given.seeds < 1 or given.rounds < 4:
-        parser.error("needs at least 1 seed and 4 rounds")
+    if given.seeds < 1 or given.rounds % EVERY or given.rounds < 3 * EVERY:
+        parser.error("needs at least 1 seed, and 12 rounds or another multiple of 4")
     configure_logging("console", "error")
     known: dict[str, Any] = json.loads(given.json.read_text()) if given.json and given.json.exists() else {}
     for seed in range(1, given.seeds + 1):

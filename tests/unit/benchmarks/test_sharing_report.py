@@ -17,7 +17,7 @@ def test_each_arm_is_a_specification_that_can_be_run(arm: str) -> None:
 def test_a_row_has_the_end_of_each_curve_and_when_it_was_learned() -> None:
     rising = [{"return": 0.1 * k, "solved": 0.2 * k} for k in range(6)]
     flat = [{"return": 0.0, "solved": 0.0}] * 6
-    assert partial_sharing.moves_needed(rising) == 5 * partial_sharing.MOVES
+    assert partial_sharing.moves_needed(rising) == 500
     assert partial_sharing.moves_needed(flat) is None
     lines = partial_sharing.report({"share-body": [rising, flat], "alone": [flat, flat]}, 6)
     assert lines[4] == "| share-body | 0.20 | 0.00 to 0.40 | 40% | 500 (1 of 2) |"

@@ -135,26 +135,26 @@ def test_another_model_is_refused() -> None:
 
 def test_the_interface_is_gymnasium_s() -> None:
     """Its own checker passes the map, and the agent learns in one of its environments."""
-    gymnasium = pytest.importorskip("gymnasium")
-    from gymnasium.utils.env_checker import check_env
+    gymnasium: Any = pytest.importorskip("gymnasium")
+    checker: Any = pytest.importorskip("gymnasium.utils.env_checker")
+    world = GridWorld("west-a")
 
-    class Checked(gymnasium.Env):
-        observation_space = gymnasium.spaces.Box(-1.0, 1.0, (6,))
-        action_space = gymnasium.spaces.Discrete(len(MOVES))
+    def reset(self: Any, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        gymnasium.Env.reset(self, seed=seed)
+        state, facts = world.reset(seed=seed, options=options)
+        return state.numpy(), facts
 
-        def __init__(self) -> None:
-            self._world = GridWorld("west-a")
+    def step(self: Any, action: Any) -> Any:
+        state, *rest = world.step(int(action))
+        return (state.numpy(), *rest)
 
-        def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-            super().reset(seed=seed)
-            state, facts = self._world.reset(seed=seed, options=options)
-            return state.numpy(), facts
-
-        def step(self, action: Any) -> Any:
-            state, *rest = self._world.step(int(action))
-            return (state.numpy(), *rest)
-
-    check_env(Checked(), skip_render_check=True)
+    spaces = {
+        "observation_space": gymnasium.spaces.Box(-1.0, 1.0, (6,)),
+        "action_space": gymnasium.spaces.Discrete(len(MOVES)),
+    }
+    checker.check_env(
+        type("Checked", (gymnasium.Env,), {"reset": reset, "step": step, **spaces})(), skip_render_check=True
+    )
 
     class Cart(GridWorldTask):
         def sizes(self) -> tuple[int, int]:
