@@ -16,7 +16,7 @@ from covey.spec import RunSpec
 from covey.spec.unread import unread_by_mode
 from covey.worker.execute.attempts import Attempts
 from covey.worker.execute.compatibility import CHECKS, Check
-from covey.worker.execute.forms import check_forms
+from covey.worker.execute.forms import check_forms, in_words
 from covey.worker.execute.from_spec import (
     by_policy,
     change_codec,
@@ -61,6 +61,7 @@ def describe(job: DescribeJob, host: Host) -> Description:
         phases=context.method.phases,
         global_model=context.method.global_model,
         model_bytes=layout.file_bytes,
+        sharing=in_words(context.form()),
         node_state=(*node_state(spec, codec), *_kept_on_nodes(declared), *([slot(LOCAL)] if parts.local else [])),
     )
 
