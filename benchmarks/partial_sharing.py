@@ -86,8 +86,8 @@ def _simulated(spec: RunSpec, nodes: int) -> list[dict[str, float]]:
             ]
         finally:
             store.close()
-    found = [counted(cast(Mapping[str, float | str], version.metrics)) for version in versions]
-    return [{key: metrics[f"nodes/{key}"] for key in ("return", "solved")} for metrics in found]
+    evaluated = [counted(cast(Mapping[str, float | str], version.metrics)) for version in versions]
+    return [{key: metrics[f"nodes/{key}"] for key in ("return", "solved")} for metrics in evaluated]
 
 
 def moves_needed(curve: Sequence[Mapping[str, float]]) -> int | None:

@@ -47,7 +47,11 @@ EQUAL = '[weights]\nby = "equal"'
 METHODS = {
     "fedprox": '[method]\nname = "fedprox"\noptions = { mu = 0.5 }',
     "fedbn": '[method]\nname = "fedbn"',
+<<<<<<< HEAD
     "share": '[exchange]\nshare = ["2.*"]\n[task.nodes.n1]\nhidden = 96',
+=======
+    "fedgen": '[method]\nname = "fedgen"\noptions = { labels = "exact", steps = 10, ema = 0.5 }',
+>>>>>>> main
     "scaffold": f'[method]\nname = "scaffold"\n{EQUAL}',
     "scaffold-some": f'[method]\nname = "scaffold"\n{EQUAL}',
     "lsgd": '[method]\nname = "lsgd"\noptions = { groups = 2, audit = true }',
@@ -55,7 +59,10 @@ METHODS = {
 }
 STEPS = {"codistill": "local_steps = 12"}
 """Predictions are for so many batches as all nodes train on."""
-OF_PHASES = {"lsgd": ["after-phase:1", "method-plan:2:daemon", "method-finish:1:daemon"]}
+OF_PHASES = {
+    "lsgd": ["after-phase:1", "method-plan:2:daemon", "method-finish:1:daemon"],
+    "fedgen": ["method-finish:2:daemon"],
+}
 """Further points of the coordinator."""
 
 
@@ -72,10 +79,15 @@ def federation(tmp_path_factory, search):
     with Federation(tmp_path_factory.mktemp("methods"), NODES, env={"PYTHONPATH": search}) as made:
         made.start_coordinator(options=["--allow-paths"])
         made.join()
+        policy = '[policy]\nallow_paths = ["method_tasks:Normed"]\nlabel_counts = "exact"\n'
         for index in range(NODES):
+<<<<<<< HEAD
             (made.node_dir(index) / "node.toml").write_text(
                 '[policy]\nallow_paths = ["method_tasks:Normed", "method_tasks:Wide"]\n'
             )
+=======
+            (made.node_dir(index) / "node.toml").write_text(policy)
+>>>>>>> main
             made.start_node(index)
         made.wait_connected(NODES)
         yield made
@@ -166,9 +178,13 @@ def test_an_unknown_method_is_refused_with_the_list(federation):
         federation.admin.submit(text)
 
 
+<<<<<<< HEAD
 @pytest.mark.parametrize("method", ["scaffold-some", "share", "lsgd", "codistill"])
+=======
+@pytest.mark.parametrize("method", ["lsgd", "codistill", "fedgen"])
+>>>>>>> main
 def test_killed_daemons_go_on_with_what_they_keep(federation, method):
-    """Every point, and those inside of a method's own work: tests/methods/test_crashes.py."""
+    """With tensors that are local, too; `scaffold`, and every point: tests/methods/test_crashes.py."""
     whole = federation.wait(federation.submit(text_of(method, f"{method}-whole", 14)), timeout_s=120)
     run = run_along(
         federation,
@@ -183,6 +199,7 @@ def test_killed_daemons_go_on_with_what_they_keep(federation, method):
     assert files_of(folder, run["run"]) == files_of(folder, whole["run"])
 
 
+<<<<<<< HEAD
 def test_what_stays_local_is_nowhere_else_and_a_node_that_lost_it_goes_on_and_the_centre_says_so(federation, tmp_path):
     # With another seed: other runs here had first models with the same values, and some weights are never moved.
     (tmp_path / "run.toml").write_text(text_of("share", "share-lost", 14).replace("seed = 7", "seed = 11"))
@@ -191,6 +208,29 @@ def test_what_stays_local_is_nowhere_else_and_a_node_that_lost_it_goes_on_and_th
     assert done.stderr.strip() == f"exchange: shared: 680 bytes in 2.weight, 2.bias; {stays}"
     run = done.stdout.strip()
     federation.wait_round(run, 3)
+=======
+def test_a_node_declines_to_tell_more_of_its_labels_than_its_operator_allows(federation):
+    federation.stop_node(0)
+    settings = federation.node_dir(0) / "node.toml"
+    allowed = settings.read_text()
+    settings.write_text(allowed.replace("exact", "noisy"))
+    federation.start_node(0)
+    federation.wait_connected(NODES)
+    run = federation.submit(text_of("fedgen", "declined", 1).replace(f"min_nodes = {NODES}", "min_nodes = 2"))
+    federation.wait(run, timeout_s=120)
+    where = ("--data-dir", federation.coordinator_dir)
+    shown = federation.cli("round", "show", run, "1", *where)
+    assert "[policy] label_counts in node.toml" in " ".join(shown.split())
+    federation.stop_node(0)
+    settings.write_text(allowed)
+    federation.start_node(0)
+    federation.wait_connected(NODES)
+
+
+def test_a_node_that_lost_its_control_variate_goes_on_and_the_centre_says_so(federation):
+    run = federation.submit(text_of("scaffold", "scaffold-lost", 14))
+    federation.wait_round(run, 2)
+>>>>>>> main
     federation.kill_node(0)
     state = federation.node_dir(0) / "state" / "carried.json"
     (kept,) = [item for item in json.loads(state.read_text())["runs"] if item["run"] == run]
@@ -222,8 +262,12 @@ def test_what_stays_local_is_nowhere_else_and_a_node_that_lost_it_goes_on_and_th
 
 
 def test_models_that_never_leave_their_nodes_cannot_be_exported(federation, tmp_path):
-    run = federation.wait(federation.submit(text_of("codistill", "kept", 2)), timeout_s=120)["run"]
-    at = ("--to", tmp_path / "m", "--data-dir", federation.coordinator_dir)
+    (tmp_path / "spec.toml").write_text(text_of("codistill", "kept", 2))
+    where = ("--data-dir", federation.coordinator_dir)
+    submitted = json.loads(federation.cli("run", "submit", tmp_path / "spec.toml", "--json", *where))
+    assert "(logits, samples): of 3 nodes, a round takes 3 x 18432 = 55296 bytes up and 6 x" in submitted["reason"]
+    run = federation.wait(submitted["run"], timeout_s=120)["run"]
+    at = ("--to", tmp_path / "m", *where)
     with pytest.raises(CoveyError, match="the models of this run never leave their nodes"):
         federation.cli("run", "export", run, *at)
     with pytest.raises(CoveyError, match="has no file of 'n1'"):

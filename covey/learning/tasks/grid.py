@@ -65,9 +65,9 @@ class GridWorld:
         self._moves += 1
         if (cell := self._beside(action)) is not None:
             self._at = cell
-        here = self._rows[self._at[0]][self._at[1]]
-        reward = {"G": GOAL, "O": PIT}.get(here, STEP)
-        return self._seen(), reward, here in "GO", self._moves >= HORIZON, {}
+        cell_now = self._rows[self._at[0]][self._at[1]]
+        reward = {"G": GOAL, "O": PIT}.get(cell_now, STEP)
+        return self._seen(), reward, cell_now in "GO", self._moves >= HORIZON, {}
 
     def _beside(self, action: int) -> tuple[int, int] | None:
         """The cell that a move leads to; None: none."""
