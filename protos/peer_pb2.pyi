@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class PeerMessage(_message.Message):
-    __slots__ = ("hello", "progress", "offer", "grant", "acknowledged", "refused", "left", "eviction", "goodbye", "half_asked")
+    __slots__ = ("hello", "progress", "offer", "grant", "acknowledged", "refused", "left", "eviction", "goodbye", "half_asked", "statements")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
@@ -19,6 +19,7 @@ class PeerMessage(_message.Message):
     EVICTION_FIELD_NUMBER: _ClassVar[int]
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
     HALF_ASKED_FIELD_NUMBER: _ClassVar[int]
+    STATEMENTS_FIELD_NUMBER: _ClassVar[int]
     hello: PeerHello
     progress: PeerProgress
     offer: BatchOffer
@@ -29,7 +30,8 @@ class PeerMessage(_message.Message):
     eviction: SignedEviction
     goodbye: PeerGoodbye
     half_asked: HalfAsked
-    def __init__(self, hello: _Optional[_Union[PeerHello, _Mapping]] = ..., progress: _Optional[_Union[PeerProgress, _Mapping]] = ..., offer: _Optional[_Union[BatchOffer, _Mapping]] = ..., grant: _Optional[_Union[BatchGrant, _Mapping]] = ..., acknowledged: _Optional[_Union[BatchAcknowledged, _Mapping]] = ..., refused: _Optional[_Union[BatchRefused, _Mapping]] = ..., left: _Optional[_Union[PeerHasLeft, _Mapping]] = ..., eviction: _Optional[_Union[SignedEviction, _Mapping]] = ..., goodbye: _Optional[_Union[PeerGoodbye, _Mapping]] = ..., half_asked: _Optional[_Union[HalfAsked, _Mapping]] = ...) -> None: ...
+    statements: PeerStatements
+    def __init__(self, hello: _Optional[_Union[PeerHello, _Mapping]] = ..., progress: _Optional[_Union[PeerProgress, _Mapping]] = ..., offer: _Optional[_Union[BatchOffer, _Mapping]] = ..., grant: _Optional[_Union[BatchGrant, _Mapping]] = ..., acknowledged: _Optional[_Union[BatchAcknowledged, _Mapping]] = ..., refused: _Optional[_Union[BatchRefused, _Mapping]] = ..., left: _Optional[_Union[PeerHasLeft, _Mapping]] = ..., eviction: _Optional[_Union[SignedEviction, _Mapping]] = ..., goodbye: _Optional[_Union[PeerGoodbye, _Mapping]] = ..., half_asked: _Optional[_Union[HalfAsked, _Mapping]] = ..., statements: _Optional[_Union[PeerStatements, _Mapping]] = ...) -> None: ...
 
 class PeerHello(_message.Message):
     __slots__ = ("wire", "version", "run", "incarnation", "specification", "minted")
@@ -88,6 +90,16 @@ class SignedMass(_message.Message):
     signature: bytes
     certificate: bytes
     def __init__(self, statement: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., certificate: _Optional[bytes] = ...) -> None: ...
+
+class PeerStatements(_message.Message):
+    __slots__ = ("gave", "had", "took")
+    GAVE_FIELD_NUMBER: _ClassVar[int]
+    HAD_FIELD_NUMBER: _ClassVar[int]
+    TOOK_FIELD_NUMBER: _ClassVar[int]
+    gave: SignedMass
+    had: SignedMass
+    took: SignedMass
+    def __init__(self, gave: _Optional[_Union[SignedMass, _Mapping]] = ..., had: _Optional[_Union[SignedMass, _Mapping]] = ..., took: _Optional[_Union[SignedMass, _Mapping]] = ...) -> None: ...
 
 class BatchGrant(_message.Message):
     __slots__ = ("sequence", "digest", "offset")

@@ -123,6 +123,7 @@ class GossipActor(Receiver):
         self._early: list[tuple[Incarnation, Heard]] = []
         self.shelf = ModelShelf(world.files, self._labour, self._newest)
         self._awaited: list[Incarnation] = []
+        self._contradicted: set[Incarnation] = set()
 
     @property
     def executor(self) -> Executor[Artifact, TrainResult]:
@@ -188,8 +189,17 @@ class GossipActor(Receiver):
             if isinstance(event, Progressed | PeerLeft):
                 self._diary.sent(peer, event.applied)
             self._safely(self._executor.take, event)
+            self._say_contradiction(peer)
             if isinstance(event, Progressed) and self._executor.farewells.heard(event) and self._executor.finished:
                 self._safely(self._executor.say, peer)
+
+    def _say_contradiction(self, peer: Incarnation) -> None:
+        claim = self.executor.machine.exchange.contradictions.get(peer, "")
+        if claim and peer not in self._contradicted:
+            self._contradicted.add(peer)
+            log.warning(
+                "a peer claims what it does not prove; nothing is exchanged with it", peer=str(peer), claim=claim
+            )
 
     # -- life -------------------------------------------------------------------------------------------------------
 

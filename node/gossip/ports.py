@@ -22,6 +22,7 @@ from covey.gossip.push_sum.events import (
     PeerSuspected,
     PeerTrusted,
     Progressed,
+    StatementsShown,
 )
 from covey.gossip.push_sum.machine import PushSum
 from covey.node.models.newest import JoinedModel
@@ -31,7 +32,7 @@ B_in = TypeVar("B_in", contravariant=True)
 T = TypeVar("T")
 Said = Progressed | PeerLeft | HalfAsked
 """What a node says to a peer beside batches; each is said again, so one that is lost does no harm."""
-Heard = Said | PeerJoined | PeerSuspected | PeerTrusted | PeerEvicted
+Heard = Said | StatementsShown | PeerJoined | PeerSuspected | PeerTrusted | PeerEvicted
 """What the wire has to tell: what a peer said, and what is known of it."""
 Noted = Arrived | PeerJoined | PeerEvicted | PeerLeft
 """What is written to the record before it is answered."""

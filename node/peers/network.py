@@ -120,12 +120,11 @@ class PeerNetwork:
         )
         self._background, self._connections = Background(), Connections()
         lives = Lives([*settings.known, part.me], self._evicted)
-        self.hub = Hub(part, lives, self._evicted, Vitals(settings.beat_s), receiver, self._background, clock)
+        vitals, receipts = Vitals(settings.beat_s), settings.receipts
+        self.hub = Hub(part, lives, self._evicted, vitals, receiver, self._background, receipts, clock)
         self._speeds = Speeds()
-        self.deliveries = Deliveries(self.hub.links, files, self._push, self._background, settings.receipts)
-        self.receptions = Receptions(
-            files, receiver, self._fetch, self._background, settings.body_bytes, settings.receipts
-        )
+        self.deliveries = Deliveries(self.hub.links, files, self._push, self._background, receipts)
+        self.receptions = Receptions(files, receiver, self._fetch, self._background, settings.body_bytes, receipts)
         self.hub.carry(self)
         self._calls: dict[str, PeerCalls] = {}
         self._tasks: list[asyncio.Task[Any]] = []

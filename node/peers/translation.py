@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from covey.gossip.ledger import Incarnation
 from covey.gossip.push_sum.events import HalfAsked, PeerLeft, Progressed
 from covey.gossip.receipts import SignedMass
 from covey.node.gossip.farewells import KNOWS_ALL
 from covey.node.gossip.ports import Said
+from covey.node.gossip.receipts import Shown
 from covey.node.peers.vitals import Beat
 from covey.protos import peer_pb2 as pb
 from covey.wire.evictions import SignedNotice
@@ -18,6 +20,7 @@ WIRE = 1
 MAX_SEQUENCE = 1 << 53
 MAX_STEP = 1 << 31
 MAX_AGE_S = 3600.0
+_SHOWN: tuple[Literal["gave", "had", "took"], ...] = ("gave", "had", "took")
 
 
 @dataclass(frozen=True)
@@ -134,3 +137,14 @@ def mass_message(signed: SignedMass) -> pb.SignedMass:
 def mass_from(message: pb.SignedMass) -> SignedMass:
     """The statement that a message is; nothing of it is checked yet."""
     return SignedMass(message.statement, message.signature, message.certificate)
+
+
+def shown_message(shown: Shown) -> pb.PeerMessage:
+    """The statements that a new link begins with as a message."""
+    signed = {name: mass_message(each) for name, each in vars(shown).items() if each is not None}
+    return pb.PeerMessage(statements=pb.PeerStatements(**signed))
+
+
+def shown_from(message: pb.PeerStatements) -> Shown:
+    """The statements that a message has; nothing of them is checked yet."""
+    return Shown(*(mass_from(getattr(message, name)) if message.HasField(name) else None for name in _SHOWN))

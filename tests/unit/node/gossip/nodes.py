@@ -19,7 +19,7 @@ from covey.client.gossip_receipts import authority_of
 from covey.errors import NotFound, TransferError
 from covey.gossip.ledger import Batch, Incarnation
 from covey.gossip.protocols.runs import planner_of
-from covey.gossip.push_sum.events import PeerSuspected
+from covey.gossip.push_sum.events import PeerSuspected, StatementsShown
 from covey.node.gossip.actor import GossipActor, Surroundings
 from covey.node.gossip.folders import Residence, reside
 from covey.node.gossip.ports import Clock, ModelSource, Peers, Said
@@ -213,6 +213,12 @@ class UnitNode:
         return [float(x) for x in np.fromfile(path, np.float32)]
 
 
+def meet(node: UnitNode, other: UnitNode) -> None:
+    """A node is shown by another one what it signed, as when a link is made."""
+    numbers = node.receipts.shown_by(other.me, other.receipts.shown_to(node.me))
+    node.actor.heard(other.me, StatementsShown(other.me, *numbers, 0.0))
+
+
 class Unit:
     """The nodes of one run in folders of one test."""
 
@@ -233,6 +239,9 @@ class Unit:
         **options: Any,
     ) -> UnitNode:
         node = UnitNode(self.folder / name, self.spec, name, self.names, **options)
+        for other in self.nodes.values():
+            meet(node, other)
+            meet(other, node)
         self.nodes[node.me] = node
         source = models(node) if models is not None else None
         self.tasks[name] = asyncio.create_task(node.run(self.nodes, loss, drops, source))

@@ -5,7 +5,10 @@ import asyncio
 import pytest
 
 from covey.errors import CoveyError, LedgerError, TransferError
-from covey.gossip.push_sum.events import PeerJoined, Progressed
+from covey.gossip.ledger import Batch, Incarnation
+from covey.gossip.push_sum.events import PeerJoined, Progressed, StatementsShown
+from covey.gossip.receipts import Receipt
+from covey.node.gossip.receipts import Kept
 from covey.node.peers.calls import PeerCalls
 from tests.unit.node.peers.swarm import Swarm, body_of
 
@@ -42,6 +45,22 @@ async def test_what_is_said_is_heard_and_who_has_said_that_it_has_a_batch_acknow
     bob.say(ada, 4, applied=1)
     await ada.send(bob, 1, ada.put(body_of(1000)))
     assert bob.inbox.batches == []
+
+
+async def test_a_link_begins_with_what_the_other_side_signed(small):
+    ada = await small.start("ada")
+    batch = Batch(Incarnation("bob"), 4, 7, 28)
+    kept = Kept("in", Receipt(ada.me, batch.peer, 4, 28), ada.receipts.given(batch))
+    bob = await small.start("bob", knows=["ada"], kept=[kept])
+    await asyncio.gather(ada.meets(bob), bob.meets(ada))
+    bob.say(ada, 4)
+    await ada.inbox.until(lambda: bob.me in ada.inbox.of(Progressed))
+    assert [(e.given, e.had) for e in ada.inbox.events if isinstance(e, StatementsShown)] == [(4, 0)]
+    kinds = [type(event) for event in ada.inbox.events]
+    assert kinds.index(StatementsShown) < kinds.index(Progressed)
+    [receipt] = ada.receipts.take_unwritten()  # had it lost it, it has it now
+    assert (receipt.way, receipt.receipt) == ("out", kept.receipt)
+    assert [(e.given, e.had) for e in bob.inbox.events if isinstance(e, StatementsShown)] == [(0, 0)]
 
 
 async def test_a_refusal_has_its_reason_and_the_body_is_not_kept(small):
