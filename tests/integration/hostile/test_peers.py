@@ -150,6 +150,8 @@ def says_what_cannot_be(nodes: GossipNodes, eve: HostilePeer) -> None:
         link.send(pb.PeerMessage(statements=pb.PeerStatements(gave=gave, had=had, took=took)))
     link.send(pb.PeerMessage(left=pb.PeerHasLeft(applied=1 << 40)))  # and claims without a proof
     link.send(pb.PeerMessage(progress=pb.PeerProgress(step=3, applied=1 << 40, acknowledged=1 << 40)))
+    link.send(eve.offer(b"x"))
+    assert link.take("refused")  # so it has read that
     forged = eve.sign(b'{"covey":"eviction/1"}', b"covey/eviction/1\n")
     for statement in (b"", forged.statement, b"[" * 4000):
         answer = eve.notify(statement, forged.signature, forged.certificate)
