@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from typing_extensions import override
 
 from covey.artifact import Artifact
-from covey.driver.ending import end
+from covey.driver.ending import end, heed
 from covey.errors import CoveyError, NotReady, RunFailed, StoreError, TransferError
 from covey.gossip.ledger import Incarnation
 from covey.gossip.planning import Planner
@@ -302,6 +302,7 @@ class GossipActor(Receiver):
                 joined = await models.bring_model()
                 break
             except TransferError as error:
+                heed()
                 if clock.now() - since >= self._world.away_s:
                     log.warning("no peer gives a model: beginning with the run's first one", reason=str(error))
                     return

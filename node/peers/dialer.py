@@ -7,6 +7,7 @@ import random
 
 import structlog
 
+from covey.driver.ending import heed
 from covey.errors import CoveyError
 from covey.node.peers.calls import PeerCalls
 from covey.node.peers.hub import Hub
@@ -54,6 +55,7 @@ class Dialer:
                 await self._calls.link()
                 failures = 0
             except CoveyError as error:
+                heed()
                 failures = failures + 1 if error.code not in FINAL else 32
                 self._tell(error)
             longest_s = min(MAX_WAIT_S, FIRST_WAIT_S * 2.0 ** min(failures, 32))

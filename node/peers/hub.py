@@ -164,6 +164,7 @@ class Hub:
     def _take(self, link: Link, message: pb.PeerMessage) -> None:
         if link.ended.is_set():  # what a replaced link still says counts no more
             return
+        self.vitals.spoke(link.peer.node, self._clock())
         match message.WhichOneof("kind"):
             case "offer":
                 self.batches.receptions.offered(link, message.offer)

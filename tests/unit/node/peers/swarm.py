@@ -81,6 +81,7 @@ class Node:
         holdings=None,
         newest=None,
         kept=(),
+        clock=time.monotonic,
         **part,
     ):
         self.me, self.inbox = Incarnation(name, number), Inbox()
@@ -99,7 +100,7 @@ class Node:
             relay=relay,
             newest=newest,
         )
-        self.network = PeerNetwork(settings, self.files, self.inbox, holdings=holdings)
+        self.network = PeerNetwork(settings, self.files, self.inbox, clock, holdings)
 
     def put(self, data):
         made = artifact(data)
