@@ -14,7 +14,7 @@ from torch.utils.data import TensorDataset
 from covey.aggregation.verdicts import Verdict
 from covey.layout import Layout
 from covey.learning.models.state import map_file, views
-from covey.learning.task import NodeData, Task
+from covey.learning.task import NodeData, Split, Task, last_layer_split
 from covey.metrics import counted
 from covey.parts import brought, collected, sent, slot
 from covey.spec import RunSpec, parse_data
@@ -23,7 +23,7 @@ from covey.worker.execute.node_ops import train
 from covey.worker.execute.step_op import step
 from covey.worker.jobs.runs import DescribeJob, InitialJob
 from covey.worker.jobs.steps import StepAnswer, StepJob, StepResult
-from covey.worker.jobs.training import TrainJob, TrainResult
+from covey.worker.jobs.training import TrainJob, TrainLimits, TrainResult
 from covey.worker.program.host import Host
 
 FEATURES, EXAMPLES = 8, 96
@@ -35,6 +35,10 @@ class NormedExample(Task):
     def model(self) -> nn.Module:
         """Two layers; the normalized one has float and integer buffers."""
         return nn.Sequential(nn.Linear(FEATURES, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2))
+
+    def split(self, model: nn.Module) -> Split | None:
+        """The last layer predicts."""
+        return last_layer_split(model)
 
     def train_data(self, data: NodeData) -> TensorDataset:
         """The same on all nodes, which take parts of it."""
@@ -146,6 +150,7 @@ class MethodRounds:
             "base": self.model,
             "scratch": {name: self._folder / f"{prefix}-{name}" for name in out},
             "allow_path": True,
+            "limits": TrainLimits(label_counts="exact"),
             "node_paths": self._paths,
             "inputs": {name: self.version_state[slot(name)] for name in names if slot(name) in self.version_state},
             "others": {

@@ -119,6 +119,7 @@ async def _task(config: NodeConfig, worker: Worker, spec: RunSpec) -> list[Findi
             node_paths=config.paths,
             node_options=config.options,
             allow_path=config.allows_paths(spec),
+            limits=config.train_limits,
         )
         checked = await worker.do(CHECK, job, stall_s=min(spec.training.stall_s, config.settings.limits.stall_s))
     except CoveyError as error:

@@ -77,7 +77,8 @@ def _checked(context: RunContext, job: DescribeJob) -> tuple[Combination, tuple[
         for check in CHECKS:
             wrong += tries.of(partial(_listed, check, combination)) or []
         wrong += tries.of(lambda: list(unread_keys(combination, written))) or []
-        declared = tries.of(lambda: parts_of(context.method, RunForm(spec, combination.layout)))
+        form = RunForm(spec, combination.layout, lambda: combination.task)
+        declared = tries.of(lambda: parts_of(context.method, form))
         tries.of(lambda: spent_metrics(combination.codec, 1))  # refuses where the package for it is missing
     tries.of(partial(_try_optimizers, spec))
     tries.of(lambda: partition_in(spec.data))

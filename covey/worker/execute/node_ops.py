@@ -28,7 +28,7 @@ from covey.metrics import Metrics, bounded, failed, why
 from covey.parts import slot
 from covey.spec import parse_json
 from covey.worker.execute.from_spec import load_codec, uses_root
-from covey.worker.execute.limits import check_limits
+from covey.worker.execute.limits import check_consent, check_limits
 from covey.worker.execute.next_version import open_change, write_model
 from covey.worker.execute.root_dataset import evaluation_indices
 from covey.worker.execute.updates.write_parts import PartsWriter
@@ -58,6 +58,7 @@ def train(job: TrainJob, host: Host) -> TrainResult:
     """
     began = time.monotonic()
     context = _context(host.contexts, job)
+    check_consent(job.limits, context.method)
     layout = context.require_layout(job.layout)
     state.load_into(context.fresh_model(), job.base, layout)
     context.local.load_into(context.model, job.state.get(slot(LOCAL)))
@@ -83,7 +84,7 @@ def train(job: TrainJob, host: Host) -> TrainResult:
         evaluation=evaluation,
         state=written.state,
         own_state=written.own_state,
-        private=codec.private,
+        private=codec.private or context.method.label_counts == "noisy",
         code=context.code,
     )
 
@@ -160,6 +161,7 @@ def check(job: CheckJob, host: Host) -> CheckResult:
     """Train one local batch from the run's first model, evaluate one, and keep nothing."""
     paths, options = job.node_paths, job.node_options
     context = RunContext(job.spec_json, host.device, paths=paths, options=options, allow_path=job.allow_path)
+    check_consent(job.limits, context.method)
     context.check_model()
     spec = context.spec
     one_step = spec.training.model_copy(update={"local_epochs": None, "local_steps": 1})

@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from covey.metrics import Metrics
 from covey.parts import DeclaredPart
 from covey.worker.jobs.files import ArtifactField
+from covey.worker.jobs.training import TrainLimits
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ class CheckJob:
     node_paths: Mapping[str, str] = field(default_factory=dict)
     node_options: Mapping[str, JsonValue] = field(default_factory=dict)
     allow_path: bool = False
+    limits: TrainLimits = field(default_factory=TrainLimits)
+    """The operator's."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from pydantic import JsonValue
 
@@ -33,7 +34,7 @@ class AttackOrder:
 
 @dataclass(frozen=True)
 class TrainLimits:
-    """What a node's operator allows, as far as it depends on the data."""
+    """What a node's operator allows, as far as only the worker can tell: it depends on the data, or on the method."""
 
     epochs: float = 1e9
     """Most passes over the data in a round."""
@@ -41,6 +42,8 @@ class TrainLimits:
     """Least examples of a step."""
     examples: int = 1
     """Least examples behind an update."""
+    label_counts: Literal["off", "noisy", "exact"] = "off"
+    """What updates may tell of the number of examples of each label (`covey.methods.contract.LabelCounts`)."""
 
 
 @dataclass(frozen=True)

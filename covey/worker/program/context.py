@@ -82,7 +82,7 @@ class RunContext:
     @cached_property
     def parts(self) -> tuple[Part, ...]:
         """The run's parts."""
-        return parts_of(self.method, RunForm(self.spec, self.layout))
+        return parts_of(self.method, RunForm(self.spec, self.layout, lambda: self.task))
 
     @cached_property
     def model(self) -> nn.Module:
