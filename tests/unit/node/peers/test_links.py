@@ -1,6 +1,7 @@
 """Which of two links stays, and whom a node calls."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -93,19 +94,19 @@ async def test_who_calls_again_and_again_ends_though_a_call_made_another_error_o
     ada = await small.start("ada")
 
     class Calls:
-        member, tries = Member("bob", "127.0.0.1:1"), 0
+        member, tries, begun = Member("bob", "127.0.0.1:1"), 0, asyncio.Event()
 
         async def link(self):
             self.tries += 1
+            self.begun.set()
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
                 raise NotReady("the connection broke, or there is none") from None
 
-    calls = Calls()
+    calls: Any = Calls()
     dialing = asyncio.create_task(Dialer(calls, ada.network.hub, 0.0).run())
-    while not calls.tries:
-        await asyncio.sleep(0)
+    await calls.begun.wait()
     dialing.cancel()
     await asyncio.wait({dialing}, timeout=60)
     assert dialing.cancelled()
