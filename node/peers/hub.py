@@ -14,7 +14,7 @@ from covey.driver.background import Background
 from covey.errors import CoveyError
 from covey.gossip.ledger import Incarnation
 from covey.gossip.push_sum.events import PeerEvicted, PeerJoined, PeerSuspected, PeerTrusted, StatementsShown
-from covey.node.gossip.ports import Receiver, Said
+from covey.node.gossip.ports import Receiver, Told
 from covey.node.gossip.receipts import Receipts
 from covey.node.peers.deliveries import Deliveries
 from covey.node.peers.evicted import Evicted
@@ -201,7 +201,7 @@ class Hub:
             return
         self._receiver.heard(peer, StatementsShown(peer, given, had, self._clock()))
 
-    def say(self, peer: Incarnation, event: Said) -> None:
+    def say(self, peer: Incarnation, event: Told) -> None:
         """Say something to a peer; without a link it is dropped."""
         link = self.links.of(peer)
         if link is not None:

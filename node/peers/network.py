@@ -19,7 +19,7 @@ from covey.errors import IdentityError, TransferError
 from covey.gossip.ledger import Batch, Incarnation
 from covey.gossip.push_sum.events import Progressed
 from covey.gossip.topologies.contract import LinkQuality
-from covey.node.gossip.ports import Receiver, Said
+from covey.node.gossip.ports import Receiver, Told
 from covey.node.gossip.receipts import Receipts
 from covey.node.models.newest import JoinedModel, bring_newest
 from covey.node.models.sources import Candidate
@@ -132,7 +132,7 @@ class PeerNetwork:
 
     # -- the port ---------------------------------------------------------------------------------------------------
 
-    def tell(self, peer: Incarnation, event: Said) -> None:
+    def tell(self, peer: Incarnation, event: Told) -> None:
         """Say something small; without a connection it is dropped."""
         if isinstance(event, Progressed):
             self.receptions.has_up_to(peer, event.applied)

@@ -20,9 +20,10 @@ from covey.errors import NotFound, TransferError
 from covey.gossip.ledger import Batch, Incarnation
 from covey.gossip.protocols.runs import planner_of
 from covey.gossip.push_sum.events import PeerSuspected, StatementsShown
+from covey.gossip.topologies.contract import LinkQuality
 from covey.node.gossip.actor import GossipActor, Surroundings
 from covey.node.gossip.folders import Residence, reside
-from covey.node.gossip.ports import Clock, ModelSource, Peers, Said
+from covey.node.gossip.ports import Clock, ModelSource, Peers, Told
 from covey.node.gossip.receipts import Receipts
 from covey.node.gossip.record.database import Durability
 from covey.node.gossip.record.reader import digests_of, read_facts, read_receipts, read_saved, write_first
@@ -99,10 +100,11 @@ class MemoryWire(Peers):
         me: Incarnation,
         nodes: dict[Incarnation, UnitNode],
         loss: float = 0.0,
-        drops: Callable[[Said], bool] = lambda _: False,
+        drops: Callable[[Told], bool] = lambda _: False,
     ) -> None:
         self._me, self._nodes, self._loss, self._drops = me, nodes, loss, drops
         self._rng = random.Random(me.node)
+        self.ways: dict[str, LinkQuality] = {}
 
     def _other(self, peer: Incarnation) -> UnitNode:
         node = self._nodes.get(peer)
@@ -111,13 +113,17 @@ class MemoryWire(Peers):
         return node
 
     @override
-    def tell(self, peer: Incarnation, event: Said) -> None:
+    def tell(self, peer: Incarnation, event: Told) -> None:
         try:
             actor = self._other(peer).actor
         except TransferError:
             return
         if not self._drops(event):
             asyncio.get_running_loop().call_soon(actor.heard, self._me, event)
+
+    @override
+    def quality(self) -> dict[str, LinkQuality]:
+        return self.ways
 
     @override
     async def send(self, batch: Batch, step: int, body: Artifact) -> None:
@@ -197,7 +203,7 @@ class UnitNode:
         self,
         nodes: dict[Incarnation, UnitNode],
         loss: float = 0.0,
-        drops: Callable[[Said], bool] = lambda _: False,
+        drops: Callable[[Told], bool] = lambda _: False,
         models: ModelSource | None = None,
     ) -> str:
         try:
@@ -234,7 +240,7 @@ class Unit:
         self,
         name: str,
         loss: float = 0.0,
-        drops: Callable[[Said], bool] = lambda _: False,
+        drops: Callable[[Told], bool] = lambda _: False,
         models: Callable[[UnitNode], ModelSource] | None = None,
         **options: Any,
     ) -> UnitNode:
