@@ -19,8 +19,9 @@ from covey.metrics import counted
 from covey.parts import brought, collected, sent, slot
 from covey.spec import RunSpec, parse_data
 from covey.worker.execute.coordinator_ops import describe, initial
-from covey.worker.execute.node_ops import train
+from covey.worker.execute.node_ops import evaluate, train
 from covey.worker.execute.step_op import step
+from covey.worker.jobs.evaluation import EvaluateJob
 from covey.worker.jobs.runs import DescribeJob, InitialJob
 from covey.worker.jobs.steps import StepAnswer, StepJob, StepResult
 from covey.worker.jobs.training import TrainJob, TrainLimits, TrainResult
@@ -152,6 +153,7 @@ class MethodRounds:
             "allow_path": True,
             "limits": TrainLimits(label_counts="exact"),
             "node_paths": self._paths,
+            "task_options": self.spec.task.nodes.get(node, {}),
             "inputs": {name: self.version_state[slot(name)] for name in names if slot(name) in self.version_state},
             "others": {
                 part.name: {source: path for source, path in self.members[part.name].items() if source != node}
@@ -186,6 +188,22 @@ class MethodRounds:
                 self._collect(verdict.node, results[verdict.node])
                 kept.accepted |= {file.name: file.path for file in results[verdict.node].state}
         return result
+
+    def evaluate(self, node: str) -> dict[str, float]:
+        """The newest version's metrics on one node's evaluation data, with what it keeps."""
+        job = EvaluateJob(
+            "run",
+            self._text,
+            self.model,
+            "node",
+            self._paths,
+            allow_path=True,
+            layout=self.layout.to_json(),
+            state=self.nodes[node].own,
+            task_options=self.spec.task.nodes.get(node, {}),
+        )
+        metrics = counted(evaluate(job, self._host).metrics)
+        return {name: total / count for name, (total, count) in metrics.items()}
 
     def _collect(self, node: str, result: TrainResult) -> None:
         names = {part.name for part in collected(self.description.parts)}

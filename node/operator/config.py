@@ -282,8 +282,8 @@ class NodeConfig:
     def train_limits(self) -> TrainLimits:
         """What only the worker can hold against the data."""
         limits, counts = self.limits, self.policy.label_counts
-        epochs = min(limits.epochs, TrainLimits.epochs)
-        return TrainLimits(epochs, limits.least_batch_size, limits.least_examples, counts)
+        epochs, parameters = min(limits.epochs, TrainLimits.epochs), min(limits.parameters, TrainLimits.parameters)
+        return TrainLimits(epochs, limits.least_batch_size, limits.least_examples, counts, parameters)
 
     def check_layout(self, layout: Layout) -> None:
         """Hold a model against the operator's limits.

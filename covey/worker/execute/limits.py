@@ -9,17 +9,23 @@ from covey.spec import RunSpec
 from covey.worker.jobs.training import TrainLimits
 
 
-def check_limits(limits: TrainLimits, spec: RunSpec, examples: int) -> None:
+def check_limits(limits: TrainLimits, spec: RunSpec, examples: int, parameters: int = 0) -> None:
     """Hold a training against the operator's limits, before it begins.
 
     Args:
         limits: The operator's.
         spec: The run.
         examples: Of the node's part of the data.
+        parameters: Of the whole model.
 
     Raises:
         PolicyError: It asks for more; the message says what would have to change.
     """
+    if parameters > limits.parameters:
+        raise PolicyError(
+            f"a model of {parameters:,} parameters, those that stay here included; this node's operator allows "
+            f"{limits.parameters:,.0f} ([limits] parameters in node.toml)"
+        )
     if not examples:
         return  # which the training itself says
     batch = min(spec.training.batch_size, examples)

@@ -44,6 +44,8 @@ class TrainLimits:
     """Least examples behind an update."""
     label_counts: Literal["off", "noisy", "exact"] = "off"
     """What updates may tell of the number of examples of each label (`covey.methods.contract.LabelCounts`)."""
+    parameters: float = 1e18
+    """Most parameters of the whole model, those that stay on the node included."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class TrainJob:
     """Also evaluate the base model on the node's evaluation data, before training."""
     node_paths: Mapping[str, str] = field(default_factory=dict)
     node_options: Mapping[str, JsonValue] = field(default_factory=dict)
+    task_options: Mapping[str, JsonValue] = field(default_factory=dict)
+    """Options of the task that are this node's own."""
     allow_path: bool = False
     """Whether the node's operator allows a task named by import path."""
     broadcast: str = ""
