@@ -101,8 +101,9 @@ class Agreement:
             return [(live[0], WaysMeasured(me, ways))] if ways else []
         self._ways[me.node] = ways
         self._spoke += 1
-        is_due = self._mine is None or self._spoke % EVERY == 0
-        if is_due and (order := self._proposed(me, [peer.node for peer in live], furthest)) is not None:
+        names = [peer.node for peer in live]
+        is_due = self._mine is None or not set(names) <= set(self._mine.nodes) or self._spoke % EVERY == 0
+        if is_due and (order := self._proposed(me, names, furthest)) is not None:
             self._mine = order
             self._go_by(order)
         return [(peer, self._mine) for peer in live[1:]] if self._mine is not None else []

@@ -25,8 +25,8 @@ class Measured(Topology):
     The order starts at the first node, goes on to the nearest one that is left, and is then improved by turning parts
     of it round while that helps (2-opt). A link that nobody measured counts as slow as the slowest that was.
 
-    While nodes have not agreed on an order, and nothing else is known of links, each node sends to every other one in
-    turn, one a step: so all ways are measured, both of each link.
+    While nodes have agreed on no order that has all of them, and nothing else is known of links, each node sends to
+    every other one in turn, one a step: so all ways are measured, both of each link.
     """
 
     class Options(PluginOptions):
@@ -46,10 +46,9 @@ class Measured(Topology):
         if not self._is_known(swarm):
             n = len(swarm.nodes)
             return graph_of([(node + 1 + step % (n - 1)) % n] if n > 1 else [] for node in range(n))
-        if swarm.order:
-            places = {name: place for place, name in enumerate(swarm.order)}
-            found = [places.get(name, len(places)) for name in swarm.nodes]
-            order = tuple(sorted(range(len(found)), key=lambda position: (found[position], position)))
+        if _is_agreed(swarm):
+            places = {name: place for place, name in enumerate(swarm.nodes)}
+            order = tuple(places[name] for name in swarm.order if name in places)
         else:
             order = best_order(_costs(swarm, self.options.transfer_bytes))
         ordered = Swarm(tuple(swarm.nodes[position] for position in order), swarm.seed)
@@ -75,10 +74,15 @@ class Measured(Topology):
 
     @staticmethod
     def _is_known(swarm: Swarm) -> bool:
-        return bool(swarm.order or swarm.links)
+        return bool(swarm.links) or _is_agreed(swarm)
 
     def _shape(self) -> Topology:
         return Ring({"directions": 1}) if self.options.shape == "ring" else Exponential()
+
+
+def _is_agreed(swarm: Swarm) -> bool:
+    """Whether nodes agreed on an order that has all who are there."""
+    return set(swarm.nodes) <= set(swarm.order)
 
 
 def transfer_s(link: LinkQuality, size_bytes: int) -> float:

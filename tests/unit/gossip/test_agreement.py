@@ -136,6 +136,16 @@ def test_the_planner_goes_by_the_order_of_the_step_with_whoever_is_there() -> No
             assert share.peer.node == left[(place + 1) % len(left)]
 
 
+def test_where_somebody_is_not_in_the_order_each_sends_to_every_other_one_again() -> None:
+    topology, live = Measured(), tuple("abcd")
+    known, unknown = Swarm(live, order=tuple("dcbax")), Swarm(live, order=("a", "b", "d"))
+    assert (topology.period(known), topology.period(unknown)) == (1, 3)
+    assert [topology.graph(step, unknown) for step in range(3)] == [
+        topology.graph(step, Swarm(live)) for step in range(3)
+    ]
+    assert topology.graph(5, known) == ((3,), (0,), (1,), (2,))
+
+
 def spec_of(protocol: str, topology: str) -> GossipSpec:
     spec = parse_toml(
         f'name = "unit"\nmode = "gossip"\n[task]\nname = "digits"\n[gossip]\nprotocol = "{protocol}"\n'
