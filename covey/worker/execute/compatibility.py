@@ -10,7 +10,7 @@ from covey.learning.models.sharing import KEYS
 from covey.learning.partition import PARTITIONS
 from covey.methods.contract import Combination as Parts
 from covey.spec import RunSpec
-from covey.worker.execute.from_spec import uses_feedback
+from covey.worker.execute.from_spec import by_policy, uses_feedback
 
 Complaints = Iterator[tuple[str, str]]
 
@@ -149,7 +149,7 @@ def _asynchronous(parts: Parts) -> Complaints:
         yield "exchange.codec", text
     if spec.exchange.downlink == "change":
         yield "exchange.downlink", 'nodes of an asynchronous run skip versions; choose "auto" or "model"'
-    if uses_feedback(spec.exchange, parts.codec):
+    if by_policy(spec) and uses_feedback(spec.exchange, parts.codec):
         text = "what a node keeps follows the verdicts on its updates, which come late in an asynchronous run; "
         yield "exchange.error_feedback", text + "write error_feedback = false"
     if spec.exchange.worker_momentum:
@@ -248,7 +248,7 @@ def _local(parts: Parts) -> Complaints:
     spec = parts.spec
     is_chosen = bool(spec.exchange.local) or spec.exchange.share != ("*",)
     key, who = ("exchange.share", "exchange.share") if is_chosen else ("method.name", repr(spec.method.name))
-    if parts.local and not parts.layout.part("model").numel:
+    if parts.local and parts.method.global_model and not parts.layout.part("model").numel:
         yield key, f"{who} leaves every parameter on its node; nothing is left to be exchanged"
     if parts.local and spec.evaluation.where in ("central", "both"):
         text = f"the coordinator lacks the tensors that {who} leaves on the nodes; choose "
