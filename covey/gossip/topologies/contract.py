@@ -47,10 +47,12 @@ class Topology(Pluggable):
     Class attributes:
         symmetric: Whether every edge goes both ways at each step, whatever the options.
         agrees: Whether nodes agree on an order of theirs, which the graph goes by (`Swarm.order`).
+        circulant: Whether edges look the same from each node: then equal weights sum to one in rows as well.
     """
 
     symmetric: ClassVar[bool] = False
     agrees: ClassVar[bool] = False
+    circulant: ClassVar[bool] = False
 
     def order(self, nodes: Sequence[str], links: Mapping[tuple[str, str], LinkQuality]) -> tuple[str, ...]:
         """The best order of nodes, where all ways between them were measured."""
