@@ -124,7 +124,6 @@ class GossipActor(Receiver):
         self._early: list[tuple[Incarnation, Heard]] = []
         self.shelf = ModelShelf(world.files, self._labour, self._newest)
         self._awaited: list[Incarnation] = []
-        self._contradicted: set[Incarnation] = set()
 
     @property
     def executor(self) -> Executor[Artifact, TrainResult]:
@@ -197,18 +196,13 @@ class GossipActor(Receiver):
         elif event.peer == peer:
             if isinstance(event, Progressed | PeerLeft):
                 self._diary.sent(peer, event.applied)
+            claims = self._executor.machine.exchange.contradictions
+            is_news = peer not in claims
             self._safely(self._executor.take, event)
-            self._say_contradiction(peer)
+            if is_news and peer in claims:
+                log.warning("a peer claims what it does not prove", peer=str(peer), claim=claims[peer])
             if isinstance(event, Progressed) and self._executor.farewells.heard(event) and self._executor.finished:
                 self._safely(self._executor.say, peer)
-
-    def _say_contradiction(self, peer: Incarnation) -> None:
-        claim = self.executor.machine.exchange.contradictions.get(peer, "")
-        if claim and peer not in self._contradicted:
-            self._contradicted.add(peer)
-            log.warning(
-                "a peer claims what it does not prove; nothing is exchanged with it", peer=str(peer), claim=claim
-            )
 
     # -- life -------------------------------------------------------------------------------------------------------
 
