@@ -39,9 +39,6 @@ def test_every_node_gets_its_share_and_is_tested_on_its_labels() -> None:
     assert (stats["accuracy"].total, stats["accuracy"].count) == (right.sum().item(), 2000)
     of_clients = stats["client_accuracy"]
     assert (of_clients.total, of_clients.count) == (right[tested].sum().item(), tested.sum().item())
-        right[tested].sum().item(),
-        tested.sum().item(),
-    )
     deal.cache_clear()
 
 
