@@ -79,6 +79,8 @@ def _print_submitted(submitted: Run, as_json: bool) -> None:
         print_json(plain(submitted, RUN_DETAIL_FIELDS))
     else:
         click.echo(submitted.run)
+    if submitted.reason:
+        click.echo(submitted.reason, err=True)
 
 
 @run.command(
