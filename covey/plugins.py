@@ -107,12 +107,18 @@ def _entries(group: str) -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=group)}
 
 
-def installed(kind: str) -> list[Plugin]:
-    """The installed plug-ins of a kind (a key of `GROUPS`) by name, without importing any of them."""
-    return [
+@cache
+def _installed(kind: str) -> tuple[Plugin, ...]:
+    # An entry's package is read from its metadata, a file, each time that it is asked for.
+    return tuple(
         Plugin(kind, name, entry.value, entry.dist.name if entry.dist else "?")
         for name, entry in sorted(_entries(GROUPS[kind]).items())
-    ]
+    )
+
+
+def installed(kind: str) -> list[Plugin]:
+    """The installed plug-ins of a kind (a key of `GROUPS`) by name, without importing any of them."""
+    return list(_installed(kind))
 
 
 _by_path: ContextVar[bool] = ContextVar("by_path", default=False)

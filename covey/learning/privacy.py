@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from covey.codecs.contract import MessagePrivacy
@@ -62,7 +63,8 @@ def spent(message: MessagePrivacy, rounds: int, delta: float | None = None) -> P
     return PrivacySpent(min(limits), total)
 
 
-def _composed(message: MessagePrivacy, rounds: int, delta: float) -> list[float]:
+@lru_cache(maxsize=256)
+def _composed(message: MessagePrivacy, rounds: int, delta: float) -> tuple[float, ...]:
     # Takes a second or two to import, and most runs have no need of it.
     try:
         import dp_accounting  # type: ignore[import-untyped]
@@ -79,4 +81,4 @@ def _composed(message: MessagePrivacy, rounds: int, delta: float) -> list[float]
     # Coarser steps than the usual 1e-4 are still an upper limit, and make a large epsilon as quick as a small one.
     step = max(_LEAST_STEP, renyi * _RELATIVE_STEP)
     exact = pld.PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE, step).compose(event)
-    return [renyi, float(exact.get_epsilon(delta))]
+    return renyi, float(exact.get_epsilon(delta))

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
 
 from covey.spec import RunSpec
-from covey.testing.catalogue.cases import COMPARED, ROUNDS, STEPS_ALIKE, UPDATES, VOTES, Case, accepted, names
+from covey.testing.catalogue.cases import ROUNDS, STEPS_ALIKE, UPDATES, VOTES, Case, accepted, names
 
 KEYS = {
     "aggregator": "rule",
@@ -29,12 +29,10 @@ Pairs = Mapping[tuple[str, str], Mapping[str, tuple[str, ...]]]
 
 def surroundings() -> Iterator[Case]:
     """Runs that work, with what of them is otherwise where a choice needs it; the likely ones first."""
-    equal = {"weights": "equal"}
+    equal, normed = {"weights": "equal"}, {"task": "NormedExample"}
     one_step = {"payload": "gradient", "steps": "one", "feedback": False}
-    rounds = (ROUNDS, ROUNDS | equal, ROUNDS | equal | one_step, STEPS_ALIKE, VOTES)
-    for base in (*rounds, UPDATES, UPDATES | one_step, COMPARED):
-        yield base
-        yield base | {"task": "NormedExample"}
+    yield from (ROUNDS, ROUNDS | normed, ROUNDS | equal, STEPS_ALIKE, VOTES, VOTES | normed)
+    yield from (ROUNDS | equal | one_step, UPDATES, UPDATES | normed, UPDATES | one_step, UPDATES | one_step | normed)
 
 
 def goes(kind: str, name: str, other: str = "", other_name: str = "") -> bool:
