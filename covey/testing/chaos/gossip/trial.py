@@ -180,7 +180,10 @@ class Trial:
             for index in range(plan.nodes):
                 nodes.until_step(index, 1, BEGIN_S)
         self._say(f"seed {plan.seed}: {plan.root}")
-        striker = Striker(arena, strikes(plan.seed, struck.names, plan.kinds, plan.mean_pause_s, plan.stretch))
+        planned = strikes(
+            plan.seed, struck.names, plan.kinds or AMONG_PEERS, plan.mean_pause_s, plan.stretch, coordinator=False
+        )
+        striker = Striker(arena, planned)
         try:
             self._disturb(striker, struck, twin)
         finally:
