@@ -138,10 +138,6 @@ class GossipNodes:
             return self._meeting_address
         return self._relays[index].address if self._relays else self._addresses[index]
 
-    def direct_address(self, index: int) -> str:
-        """Where a node listens, past its relay."""
-        return self._addresses[index]
-
     def relay(self, index: int) -> RelayThread:
         """What stands before a node."""
         return self._relays[index]
@@ -218,7 +214,7 @@ class GossipNodes:
         report: dict[str, Any] = json.loads(self.cli("gossip", "audit", *folders, "--json"))
         return report
 
-    def cli(self, *arguments: object, timeout_s: float = 60.0) -> str:
+    def cli(self, *arguments: object, timeout_s: float = 200.0) -> str:
         """Run a `covey` command; what it printed.
 
         Raises:

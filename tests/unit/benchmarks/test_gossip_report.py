@@ -94,3 +94,19 @@ def test_real_nodes_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
     assert line["ratio"] > 0
     assert line["cpu_s"]["node"] >= 0
     assert line["peak_mb"]["worker"] > 0
+
+
+@pytest.mark.processes
+def test_what_a_slow_node_costs_is_measured(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gossip, "SETTINGS", ("agp",))
+    options = ["--slow-node", "3", "--nodes", "2", "--steps", "5", "--train-seconds", "0.2", "--json"]
+    assert gossip.main(options) == 0
+    line = json.loads(capsys.readouterr().out)
+    assert (line["setting"], line["is_exact"]) == ("agp", True)
+    assert line["slow_s"] >= 3 * 0.2
+    assert line["undisturbed_s"] >= 0.2
+    assert line["ratio"] == line["others_s"] / line["undisturbed_s"]
+    with pytest.raises(SystemExit):
+        gossip.parse_arguments(["--slow-node", "0.5"])
