@@ -14,7 +14,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 
 from covey.errors import LayoutError
@@ -89,10 +89,13 @@ class Layout:
         tensors: Each once.
         aliases: Further names of some of them (tied weights), as (further name, name), sorted. They stand in a model's
             file, for those who load it; two layouts are equal whatever they are, and no hash of values covers them.
+        frozen: SHA-256 (hex) of the model's tensors that are in no file, because nobody changes them; empty: there are
+            none.
     """
 
     tensors: tuple[TensorSpec, ...]
     aliases: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    frozen: str = field(default="", compare=False)
 
     @classmethod
     def of(cls, tensors: list[TensorSpec], aliases: Mapping[str, str] | None = None) -> Layout:
@@ -131,9 +134,11 @@ class Layout:
         return _compact(self._rows()).encode("ascii")
 
     def to_json(self) -> str:
-        """The text that is kept and sent: the canonical bytes; with aliases `{"tensors": ..., "aliases": ...}`."""
-        rows = self._rows()
-        return _compact({"tensors": rows, "aliases": dict(self.aliases)} if self.aliases else rows)
+        """The text that is kept and sent: the canonical bytes; with `aliases` or `frozen` an object with `tensors`."""
+        rows, behind = self._rows(), {"aliases": dict(self.aliases)}
+        if self.frozen:
+            return _compact({"tensors": rows, **behind, "frozen": self.frozen})
+        return _compact({"tensors": rows, **behind} if self.aliases else rows)
 
     def _rows(self) -> list[list[object]]:
         return [[t.name, t.dtype, list(t.shape), t.part] for t in self.tensors]
@@ -216,12 +221,13 @@ def _read(text: str | bytes) -> Layout:
         rows, tied = (fields["tensors"], fields["aliases"]) if isinstance(fields, dict) else (fields, {})
         tensors = [TensorSpec(str(n), str(d), tuple(int(x) for x in s), str(p)) for n, d, s, p in rows]
         aliases = {str(alias): str(name) for alias, name in tied.items()}
+        frozen = str(fields.get("frozen", "")) if isinstance(fields, dict) else ""
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise LayoutError(f"not a layout: {error}") from error
     layout = Layout.of(tensors, aliases)
     if layout.tensors != tuple(tensors):
         raise LayoutError("the tensors are not in exchange order")
-    return layout
+    return replace(layout, frozen=frozen) if frozen else layout
 
 
 def _compact(value: object) -> str:

@@ -119,8 +119,9 @@ class AdminService:
                 text, self._env.allow_paths, data_paths=self._env.data_paths, submitted=True, written=written
             )
             description = await self._env.worker.do(DESCRIBE, job)
-        active = sum(node.state == "active" for node in await self._call(self._store.nodes))
-        refuse_oversized(text, description, active)
+        active = [node.node for node in await self._call(self._store.nodes) if node.state == "active"]
+        spec.task.require_known(active)
+        refuse_oversized(text, description, len(active))
         now = self._env.now()
         record = RunRecord(secrets.token_hex(6), spec.name, spec.mode, text, spec.seed, "queued", "", now)
         await self._call(self._store.add_run, record)

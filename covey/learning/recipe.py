@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from covey.layout import Layout
 from covey.learning.schedules import factor
-from covey.learning.task import LossOutput
+from covey.learning.task import LossOutput, Task
 from covey.spec import TrainingSection
 
 
@@ -45,6 +45,8 @@ class RecipeContext:
         roster_index: This node's place in the run's roster.
         generator: A stream of the recipe's own, on the CPU.
         inputs: What there is beside the model.
+        task: The run's task as it is here.
+        labels: The label of each of this node's examples, int64 `[n]` on the CPU; None where the task names none.
     """
 
     model: nn.Module
@@ -54,6 +56,8 @@ class RecipeContext:
     roster_index: int
     generator: torch.Generator
     inputs: RecipeInputs
+    task: Task | None = None
+    labels: Callable[[], Tensor | None] = lambda: None
 
     @property
     def learning_rate(self) -> float:

@@ -34,6 +34,7 @@ __all__ = [
     "Stat",
     "Task",
     "fit_of",
+    "last_layer_split",
     "load_task",
     "loss_of",
     "task_errors",
@@ -218,7 +219,10 @@ class Task(Pluggable):
         return None
 
     def split(self, model: nn.Module) -> Split | None:
-        """Extractor and predictor, for methods that need them."""
+        """Extractor and predictor, for methods that need them; `model` may have no values ("meta").
+
+        Both are made of the model's own modules. The extractor gives one vector an example: `[n, width]`.
+        """
         return None
 
     def fit(self, model: nn.Module, data: Dataset[Any], settings: FitSettings) -> FitResult | None:
@@ -227,6 +231,13 @@ class Task(Pluggable):
         None (the default) leaves it to the loop.
         """
         return None
+
+
+def last_layer_split(model: nn.Module) -> Split | None:
+    """A sequence of layers whose last one, a linear layer, predicts; None where the model is nothing of the kind."""
+    if not isinstance(model, nn.Sequential) or len(model) < 2 or not isinstance(model[-1], nn.Linear):
+        return None
+    return Split(model[:-1], model[-1])
 
 
 def loss_of(task: Task, model: nn.Module, batch: Any) -> LossOutput:

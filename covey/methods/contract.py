@@ -6,7 +6,7 @@ A method is made anew for each job, in the worker, and holds nothing: what lives
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -21,16 +21,20 @@ from covey.learning.recipe import Recipe
 from covey.learning.task import Task
 from covey.methods.parts import Part, RunForm, checked_parts
 from covey.methods.planning import Answer, Close, Open, PlanContext
+from covey.metrics import Metrics, Totals
 from covey.options import PluginOptions
 from covey.plugins import Kind, Pluggable
 from covey.spec import RunSpec
+from covey.vectors import Vector
 
 __all__ = [
     "METHODS",
     "Answer",
     "Close",
     "Combination",
+    "Contribution",
     "FinishContext",
+    "LabelCounts",
     "Made",
     "Method",
     "Open",
@@ -73,6 +77,27 @@ class Combination:
     local: frozenset[str] = frozenset()
 
 
+LabelCounts = Literal["off", "noisy", "exact"]
+"""What of the number of examples of each label leaves a node: nothing; with noise; as it is."""
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What one accepted node sent; each part is opened when it is looked up.
+
+    Attributes:
+        share: In the result, 0 to 1; the rule's.
+        parts: As `Answer.parts` has them, of all phases; of a part in the model, but not under the rule: its raw
+            bytes, uint8.
+        model: Makes the node's own model: the round's base moved by its vector, with its buffers; on the run's device,
+            in evaluation mode, in memory of its own.
+    """
+
+    share: float
+    parts: Mapping[str, Any]
+    model: Callable[[], nn.Module]
+
+
 @dataclass(frozen=True)
 class FinishContext:
     """What a method may know of the round that is being finished. New fields come with defaults.
@@ -82,12 +107,21 @@ class FinishContext:
         form: The run.
         roster: All nodes of the run, in order.
         accepted: The nodes whose update was accepted, in roster order.
+        updates: What they sent, by node, in the same order.
+        base: The parameters that the round began with: float32 `[d]` in layout order.
+        model: Makes the model that the round ends with, as `Contribution.model`.
+        evaluate: Metrics, as (total, count) by name, of a model or whatever stands for one in the task's `evaluate`, on
+            the task's central data, those left out that the rule is trusted with; none where the task has no such data.
     """
 
     round: int
     form: RunForm
     roster: tuple[str, ...] = ()
     accepted: tuple[str, ...] = ()
+    updates: Mapping[str, Contribution] = field(default_factory=dict)
+    base: Vector | None = None
+    model: Callable[[], nn.Module] | None = None
+    evaluate: Callable[[nn.Module], Metrics] = lambda _: {}
 
 
 @dataclass(frozen=True)
@@ -97,9 +131,11 @@ class Made:
     Attributes:
         state: The files of the next version, by part: a flat vector for each part that is kept with the `version`, in
             the dtype of its layout.
+        metrics: Of the new version, as (total, count) by name; they are on record with it.
     """
 
     state: Mapping[str, Tensor] = field(default_factory=dict)
+    metrics: Mapping[str, Totals] = field(default_factory=dict)
 
 
 class Method(Pluggable):
@@ -135,6 +171,25 @@ class Method(Pluggable):
     @abstractmethod
     def parts(self, form: RunForm) -> Sequence[Part]:
         """The parts of a run, in the order in which they are signed."""
+
+    @property
+    def label_counts(self) -> LabelCounts:
+        """What its updates tell of how many examples of each label there are; a node's operator has to allow it.
+
+        Of "noisy" no update is made twice: new noise would tell more.
+        """
+        return "off"
+
+    def objection(self, parts: Mapping[str, Any], form: RunForm) -> str:
+        """Why an update is not acceptable; empty: it is. It costs that update only.
+
+        A function of its arguments: it may be asked twice, and of an update that the rule does not take.
+
+        Args:
+            parts: What a node sent in all phases, as in `Answer.parts`; without the tensors of the model.
+            form: The run.
+        """
+        return ""
 
     def recipe(self, phase: int) -> Recipe | None:
         """What is changed in the local training of a phase; None: nothing."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from covey.codecs.contract import Codec
 from covey.errors import SpecError
 from covey.layout import Layout
+from covey.learning.task import Task
 from covey.parts import COLLECT, MEAN, RULE, Audience, DeclaredPart, Keep
 from covey.spec import RunSpec
 
@@ -67,6 +68,10 @@ class Part:
         )
 
 
+def _no_task() -> Task:
+    raise SpecError("the run's task is not at hand here")
+
+
 @dataclass(frozen=True)
 class RunForm:
     """What a run's parts follow from.
@@ -74,10 +79,12 @@ class RunForm:
     Attributes:
         spec: The specification.
         layout: Of the model as it is exchanged: without the tensors that stay local.
+        task: Gives the run's task as it is here, made when it is first asked for; it may raise what `load_task` raises.
     """
 
     spec: RunSpec
     layout: Layout
+    task: Callable[[], Task] = field(default=_no_task, compare=False)
 
 
 def checked_parts(method: str, parts: Sequence[Part], phases: int = 1, *, has_model: bool = True) -> tuple[Part, ...]:

@@ -47,6 +47,9 @@ class Scaffold(Averaging):
                 f'"scaffold" takes steps of plain SGD back to gradients, and {spec.training.optimizer!r} takes others; '
             )
             yield "training.optimizer", text + 'choose "sgd"'
+        if spec.training.local_first:
+            text = '"scaffold" divides by the number of all local steps, and not all of them move what is shared; '
+            yield "training.local_first", text + "leave it out"
         if spec.training.clip_norm is not None:
             text = '"scaffold" keeps the mean of the gradients, not of what clipping leaves of them; leave it out'
             yield "training.clip_norm", text

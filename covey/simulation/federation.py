@@ -118,7 +118,8 @@ class VirtualFederation:
 
     def _config(self, name: str) -> NodeConfig:
         spec = self._plan.spec
-        policy = Policy(tasks=(spec.task.name,), allow_paths=tuple(spec.node_paths().values()))
+        paths = tuple(spec.node_paths().values())
+        policy = Policy(tasks=(spec.task.name,), allow_paths=paths, label_counts="exact")
         data = NodeData(paths=dict(self._plan.paths))
         return NodeConfig(self._folder / NODES, self._plan.device, settings=NodeSettings(policy=policy, data=data))
 

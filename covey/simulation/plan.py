@@ -103,6 +103,7 @@ def require_enough(plan: Plan, description: Description) -> None:
         SpecError: It would; the message says for what.
     """
     spec = plan.spec
+    spec.task.require_known(names_of(plan.nodes))
     for needed, why in (
         (spec.min_nodes, f"[{spec.facts.section}] min_nodes = {spec.min_nodes}"),
         (

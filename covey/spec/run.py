@@ -100,11 +100,13 @@ class RunSpec(Section, ABC):
                 yield from ((f"{name}.{key}", text, given) for key, text, given in section.impossible())
         if self.exchange.payload == "gradient":
             yield from self._one_gradient()
-        if self.exchange.share != ("*",):
-            yield "exchange.share", 'not available in this version; choose ["*"]', self.exchange.share
 
     def _one_gradient(self) -> Iterator[Wrong]:
-        training = self.training
+        training, exchange = self.training, self.exchange
+        for key, chosen in (("share", exchange.share != ("*",)), ("local", bool(exchange.local))):
+            if chosen:
+                text = 'with payload "gradient" there is no local step, in which what stays local would be trained'
+                yield f"exchange.{key}", f"{text}; leave it out", getattr(exchange, key)
         if training.local_steps != 1:
             text = 'payload "gradient" needs local_steps = 1: one gradient, no local training'
             yield "training.local_steps", text, training.local_steps

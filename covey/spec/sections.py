@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, model_validator
 
+from covey.errors import SpecError
 from covey.validation import refusals
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Options = dict[str, JsonValue]
+Pattern = Annotated[str, Field(min_length=1, max_length=512)]
 PluginName = Annotated[str, Field(min_length=1, max_length=200)]
 ExtraOptions = Annotated[Options, Field(exclude_if=lambda options: not options)]
 """Options of a plug-in whose name is one key among others; left out of the JSON when empty, as stored specifications
@@ -45,6 +47,24 @@ class TaskSection(Section):
 
     name: PluginName
     options: Options = {}
+    nodes: Annotated[dict[str, Options], Field(exclude_if=lambda nodes: not nodes)] = {}
+    """[task.nodes.NODE]: options of one node, by its name, in place of those of [task.options]: its own architecture,
+    for one. What is shared of the model has the same tensors on all nodes (exchange.share)."""
+
+    def with_own(self, options: Mapping[str, JsonValue]) -> TaskSection:
+        """The task as a node makes it that has such options of its own."""
+        return self.model_copy(update={"options": {**self.options, **options}}) if options else self
+
+    def require_known(self, nodes: Iterable[str]) -> None:
+        """Refuse options of a node that is none of these: nobody would read them.
+
+        Raises:
+            SpecError: The message names both.
+        """
+        known = sorted(nodes)
+        if unknown := sorted(set(self.nodes) - set(known)):
+            text = f"task.nodes.{unknown[0]}: no node has this name; there are {', '.join(known[:20]) or 'none yet'}"
+            raise SpecError(text + (f" and {len(known) - 20} more" if len(known) > 20 else ""))
 
 
 class DataSection(Section):
@@ -110,7 +130,13 @@ class ExchangeSection(Section):
     are such nodes with an open port (--peer-listen); what they do not give comes from the coordinator."""
     worker_momentum: Beta = 0.0
     """beta: a node sends v <- beta v + (1 - beta) x instead of its vector x."""
-    share: tuple[str, ...] = ("*",)
+    share: Annotated[tuple[Pattern, ...], Field(min_length=1)] = ("*",)
+    """What of the model is shared: patterns (`*`, `?`, `[...]`) of names of parameters and buffers. The others stay
+    local: each node keeps its own, and they never leave it."""
+    local: Annotated[tuple[Pattern, ...], Field(exclude_if=lambda patterns: not patterns)] = ()
+    """What stays local of that which `share` names."""
+    frozen: Annotated[tuple[Pattern, ...], Field(exclude_if=lambda patterns: not patterns)] = ()
+    """What keeps its first value: nobody trains it, and it never travels, for every node makes it itself."""
     options: Options = {}
 
 

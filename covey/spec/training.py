@@ -46,6 +46,9 @@ class TrainingSection(Section):
     """Processes beside the training that load examples ahead of it; 0: the training loads them itself."""
     local_epochs: int | None = Field(default=None, ge=1)
     local_steps: int | None = Field(default=None, ge=1)
+    local_first: Annotated[int, Field(ge=0, exclude_if=lambda steps: not steps)] = 0
+    """In so many first steps of a round only the tensors are trained that stay on the node, in the others only those
+    that are shared (FedRep); 0: all of them in every step."""
     clip_norm: Positive | None = None
     """Clip each step's gradient to this global l2 norm."""
     precision: Literal["float32", "bf16"] = "float32"
@@ -69,3 +72,9 @@ class TrainingSection(Section):
     def impossible(self) -> Iterator[Wrong]:
         if self.local_epochs is not None and self.local_steps is not None:
             yield "local_steps", "give local_epochs or local_steps, not both", self.local_steps
+        if self.local_steps is not None and self.local_first >= self.local_steps:
+            yield (
+                "local_first",
+                "no step would be left for what is shared; choose fewer than local_steps",
+                self.local_first,
+            )

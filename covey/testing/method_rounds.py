@@ -14,16 +14,17 @@ from torch.utils.data import TensorDataset
 from covey.aggregation.verdicts import Verdict
 from covey.layout import Layout
 from covey.learning.models.state import map_file, views
-from covey.learning.task import NodeData, Task
+from covey.learning.task import NodeData, Split, Task, last_layer_split
 from covey.metrics import counted
 from covey.parts import brought, collected, sent, slot
 from covey.spec import RunSpec, parse_data
 from covey.worker.execute.coordinator_ops import describe, initial
-from covey.worker.execute.node_ops import train
+from covey.worker.execute.node_ops import evaluate, train
 from covey.worker.execute.step_op import step
+from covey.worker.jobs.evaluation import EvaluateJob
 from covey.worker.jobs.runs import DescribeJob, InitialJob
 from covey.worker.jobs.steps import StepAnswer, StepJob, StepResult
-from covey.worker.jobs.training import TrainJob, TrainResult
+from covey.worker.jobs.training import TrainJob, TrainLimits, TrainResult
 from covey.worker.program.host import Host
 
 FEATURES, EXAMPLES = 8, 96
@@ -35,6 +36,10 @@ class NormedExample(Task):
     def model(self) -> nn.Module:
         """Two layers; the normalized one has float and integer buffers."""
         return nn.Sequential(nn.Linear(FEATURES, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2))
+
+    def split(self, model: nn.Module) -> Split | None:
+        """The last layer predicts."""
+        return last_layer_split(model)
 
     def train_data(self, data: NodeData) -> TensorDataset:
         """The same on all nodes, which take parts of it."""
@@ -146,7 +151,9 @@ class MethodRounds:
             "base": self.model,
             "scratch": {name: self._folder / f"{prefix}-{name}" for name in out},
             "allow_path": True,
+            "limits": TrainLimits(label_counts="exact"),
             "node_paths": self._paths,
+            "task_options": self.spec.task.nodes.get(node, {}),
             "inputs": {name: self.version_state[slot(name)] for name in names if slot(name) in self.version_state},
             "others": {
                 part.name: {source: path for source, path in self.members[part.name].items() if source != node}
@@ -181,6 +188,22 @@ class MethodRounds:
                 self._collect(verdict.node, results[verdict.node])
                 kept.accepted |= {file.name: file.path for file in results[verdict.node].state}
         return result
+
+    def evaluate(self, node: str) -> dict[str, float]:
+        """The newest version's metrics on one node's evaluation data, with what it keeps."""
+        job = EvaluateJob(
+            "run",
+            self._text,
+            self.model,
+            "node",
+            self._paths,
+            allow_path=True,
+            layout=self.layout.to_json(),
+            state=self.nodes[node].own,
+            task_options=self.spec.task.nodes.get(node, {}),
+        )
+        metrics = counted(evaluate(job, self._host).metrics)
+        return {name: total / count for name, (total, count) in metrics.items()}
 
     def _collect(self, node: str, result: TrainResult) -> None:
         names = {part.name for part in collected(self.description.parts)}

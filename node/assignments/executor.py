@@ -113,6 +113,7 @@ class Executor:
             layout=assignment.layout,
             node_paths=services.config.paths,
             node_options=services.config.options,
+            task_options=spec.task.nodes.get(services.identity.name, {}),
             allow_path=services.config.allows_paths(spec),
             state={name: kept_file(services.files, assignment.run, name, item) for name, item in own.items()},
         )

@@ -117,6 +117,7 @@ class Training:
             scratch=scratch,
             node_paths=services.config.paths,
             node_options=services.config.options,
+            task_options=spec.task.nodes.get(services.identity.name, {}),
             allow_path=services.config.allows_paths(spec),
             broadcast=base64.b64encode(assignment.broadcast).decode(),
             state=state_files,

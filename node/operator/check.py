@@ -102,6 +102,14 @@ async def _coordinator(config: NodeConfig) -> Finding:
         await channel.close()
 
 
+def _name(config: NodeConfig) -> str:
+    """The node's; empty: it has no identity yet."""
+    try:
+        return Identity.load(config.data_dir / IDENTITY_FOLDER).name
+    except CoveyError:
+        return ""
+
+
 async def _worker(worker: Worker) -> Finding:
     try:
         hello = await worker.do(HELLO, HelloJob())
@@ -118,7 +126,9 @@ async def _task(config: NodeConfig, worker: Worker, spec: RunSpec) -> list[Findi
             spec_json=spec.to_json(),
             node_paths=config.paths,
             node_options=config.options,
+            task_options=spec.task.nodes.get(_name(config), {}),
             allow_path=config.allows_paths(spec),
+            limits=config.train_limits,
         )
         checked = await worker.do(CHECK, job, stall_s=min(spec.training.stall_s, config.settings.limits.stall_s))
     except CoveyError as error:
@@ -128,7 +138,12 @@ async def _task(config: NodeConfig, worker: Worker, spec: RunSpec) -> list[Findi
         f"{checked.seconds_per_step * 1000:.1f} ms a step on {checked.device}"
     )
     problems = [f"no {name}: {reason}" for name, reason in sorted(missing(checked.evaluation).items())]
-    return [Finding(what, True, text), *(Finding(f"evaluation of {spec.task.name}", False, text) for text in problems)]
+    shared = [Finding("exchange", True, checked.sharing)] if checked.sharing else []
+    return [
+        Finding(what, True, text),
+        *shared,
+        *(Finding(f"evaluation of {spec.task.name}", False, text) for text in problems),
+    ]
 
 
 def run_check(config: NodeConfig, spec: RunSpec | None = None) -> list[Finding]:

@@ -42,6 +42,10 @@ DEFAULT_SETTINGS = """\
 # What may leave this node: whole parameters, the change of them, or one gradient.
 # payloads = ["parameters", "delta", "gradient"]
 
+# What methods may ask of how many examples there are of each label: "off", "noisy" (with noise) or "exact". Updates of
+# the last layer tell much of it whatever is written here.
+# label_counts = "off"
+
 [limits]
 # Most disk for the model of one run, and the files that come beside it, in GiB; without it, what is free.
 # disk_gib = 20
@@ -94,6 +98,8 @@ class Policy(_Settings):
     """Tasks that runs may name by import path, each as `package.module:Class`."""
     payloads: tuple[Payload, ...] = ("parameters", "delta", "gradient")
     """What may leave this node."""
+    label_counts: Literal["off", "noisy", "exact"] = "off"
+    """What may leave of the number of examples of each label."""
 
 
 class PeerAccess(_Settings):
@@ -275,8 +281,9 @@ class NodeConfig:
     @property
     def train_limits(self) -> TrainLimits:
         """What only the worker can hold against the data."""
-        limits = self.limits
-        return TrainLimits(min(limits.epochs, TrainLimits.epochs), limits.least_batch_size, limits.least_examples)
+        limits, counts = self.limits, self.policy.label_counts
+        epochs, parameters = min(limits.epochs, TrainLimits.epochs), min(limits.parameters, TrainLimits.parameters)
+        return TrainLimits(epochs, limits.least_batch_size, limits.least_examples, counts, parameters)
 
     def check_layout(self, layout: Layout) -> None:
         """Hold a model against the operator's limits.

@@ -103,7 +103,7 @@ def test_one_participant_and_all_of_them_are_told_apart():
     [
         ("[rounds]\ncounts = 3", "rounds.counts: unknown key; known keys: count, deadline_s, hard_deadline_s, max_re"),
         ("[round]\ncount = 3", "round: unknown key; known keys: aggregation, async, data, evaluation, exchange, "),
-        ("colour = 1", "task.colour: unknown key; known keys: name, options"),
+        ("colour = 1", "task.colour: unknown key; known keys: name, nodes, options"),
         (
             '[training.schedule.momentum]\nkind = "step"\nevry = 2',
             "training.schedule.momentum.evry: unknown key; known keys: every, factor, kind, options, warmup",
@@ -202,8 +202,8 @@ def test_every_wrong_key_is_told_in_one_message():
             'training.optimizer: with payload "gradient" the node takes no step; choose "sgd" (given: "adam")',
         ),
         (
-            '[exchange]\nshare = ["head.*"]',
-            'exchange.share: not available in this version; choose ["*"] (given: ["head.*"])',
+            "[training]\nlocal_steps = 3\nlocal_first = 3",
+            "training.local_first: no step would be left for what is shared; choose fewer than local_steps (given: 3)",
         ),
     ],
 )

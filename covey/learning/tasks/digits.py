@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from covey.errors import TaskError
-from covey.learning.task import NodeData, Task
+from covey.learning.task import NodeData, Split, Task, last_layer_split
 
 PIXELS, CLASSES = 64, 10
 TRAINING_SHARE = 0.8
@@ -37,6 +37,10 @@ class Digits(Task):
         if not hidden:
             return nn.Linear(PIXELS, CLASSES)
         return nn.Sequential(nn.Linear(PIXELS, hidden), nn.ReLU(), nn.Linear(hidden, CLASSES))
+
+    def split(self, model: nn.Module) -> Split | None:
+        """The last layer predicts; a linear model has no extractor."""
+        return last_layer_split(model)
 
     def train_data(self, data: NodeData) -> TensorDataset:
         """(float32 [64] in 0..1, int64 label), 1437 examples."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
 from covey.errors import TaskError
-from covey.learning.task import NodeData, Task
+from covey.learning.task import NodeData, Split, Task, last_layer_split
 from covey.learning.tasks.idx import read_idx
 from covey.learning.tasks.locations import locate
 
@@ -76,6 +76,10 @@ class IdxImages(Task):
                 nn.Linear(second * (o.height // 4) * (o.width // 4), o.hidden),
             ]
         return nn.Sequential(Pixels(), *body, nn.ReLU(), nn.Linear(o.hidden, o.classes))
+
+    def split(self, model: nn.Module) -> Split | None:
+        """The last layer predicts."""
+        return last_layer_split(model)
 
     def train_data(self, data: NodeData) -> Images:
         """(uint8 [height, width], int64 label)."""

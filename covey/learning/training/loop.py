@@ -143,7 +143,7 @@ def _loop(
     task: Task, model: nn.Module, dataset: Dataset[Any], fit: FitSettings, recipe: Recipe, inputs: RecipeInputs | None
 ) -> FitResult:
     settings = fit.training
-    recipe.begin(_context(model, fit, inputs))
+    recipe.begin(_context(task, model, dataset, fit, inputs))
     optimizer = local_optimizer(model.parameters(), settings, fit.round, fit.rounds)
     precision = autocast(fit)
     steps = steps_in_round(settings, len(fit.indices))
@@ -169,7 +169,7 @@ def _loop(
 def _first_gradient(
     task: Task, model: nn.Module, dataset: Dataset[Any], fit: FitSettings, recipe: Recipe, inputs: RecipeInputs | None
 ) -> tuple[dict[str, Tensor], FitResult]:
-    recipe.begin(_context(model, fit, inputs))
+    recipe.begin(_context(task, model, dataset, fit, inputs))
     output = _backward(task, model, next(_batches(task, dataset, fit, 1)), recipe, autocast(fit))
     recipe.before_step(model)
     _clip(model, fit.training.clip_norm)
@@ -235,10 +235,16 @@ def orders(fit: FitSettings) -> Iterator[Tensor]:
         yield torch.randperm(len(fit.indices), generator=generator)
 
 
-def _context(model: nn.Module, fit: FitSettings, inputs: RecipeInputs | None) -> RecipeContext:
+def _context(
+    task: Task, model: nn.Module, dataset: Dataset[Any], fit: FitSettings, inputs: RecipeInputs | None
+) -> RecipeContext:
+    def labels() -> Tensor | None:
+        known = task.labels(dataset)
+        return None if known is None else known.to("cpu", torch.int64)[fit.indices]
+
     generator = torch.Generator().manual_seed(derive_seed(fit.seed, "recipe", fit.round, fit.roster_index))
     inputs = inputs or RecipeInputs(layout_of(model))
-    return RecipeContext(model, fit.training, fit.round, fit.rounds, fit.roster_index, generator, inputs)
+    return RecipeContext(model, fit.training, fit.round, fit.rounds, fit.roster_index, generator, inputs, task, labels)
 
 
 def autocast(fit: FitSettings) -> AbstractContextManager[object]:

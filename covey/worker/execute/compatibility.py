@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 
 from covey.aggregation.contract import Aggregator
+from covey.learning.models.sharing import KEYS
 from covey.learning.partition import PARTITIONS
 from covey.methods.contract import Combination as Parts
 from covey.spec import RunSpec
@@ -205,6 +206,7 @@ def _method(parts: Parts) -> Complaints:
             text = f"{name!r} changes gradients, and {spec.exchange.codec!r} releases those of single examples"
             yield "method.name", text + '; choose "none", or another codec'
     yield from _local(parts)
+    yield from _local_first(parts)
     yield from method.refusals(parts)
 
 
@@ -226,6 +228,9 @@ def _no_model(parts: Parts) -> Complaints:
             yield key, f"{name!r} has no global model, to which {value!r} could be applied; leave it out"
     if spec.exchange.worker_momentum:
         yield "exchange.worker_momentum", f"{name!r} has no global model; leave it out"
+    for key in KEYS:
+        if getattr(spec.exchange, key) != type(spec.exchange).model_fields[key].default:
+            yield f"exchange.{key}", f"{name!r} has no global model, of which some could be shared; leave it out"
 
 
 def _phases(parts: Parts) -> Complaints:
@@ -240,17 +245,28 @@ def _phases(parts: Parts) -> Complaints:
 
 
 def _local(parts: Parts) -> Complaints:
-    if not parts.local:
-        return
-    spec, name = parts.spec, parts.spec.method.name
-    if not parts.layout.part("model").numel:
-        yield "method.name", f"{name!r} leaves every parameter on its node; nothing is left to be exchanged"
-    if spec.evaluation.where in ("central", "both"):
-        text = f"the coordinator lacks the tensors that {name!r} leaves on the nodes; choose "
+    spec = parts.spec
+    is_chosen = bool(spec.exchange.local) or spec.exchange.share != ("*",)
+    key, who = ("exchange.share", "exchange.share") if is_chosen else ("method.name", repr(spec.method.name))
+    if parts.local and not parts.layout.part("model").numel:
+        yield key, f"{who} leaves every parameter on its node; nothing is left to be exchanged"
+    if parts.local and spec.evaluation.where in ("central", "both"):
+        text = f"the coordinator lacks the tensors that {who} leaves on the nodes; choose "
         yield "evaluation.where", text + '"nodes" or "auto"'
-    if any(rule is not None and rule.needs_root for rule in (parts.rule, parts.fallback)):
-        text = f"{spec.aggregation.name!r} evaluates on the coordinator, which lacks the tensors that {name!r} leaves "
+    if parts.local and any(rule is not None and rule.needs_root for rule in (parts.rule, parts.fallback)):
+        text = f"{spec.aggregation.name!r} evaluates on the coordinator, which lacks the tensors that {who} leaves "
         yield "aggregation.name", text + "on the nodes; choose a rule without trusted data"
+
+
+def _local_first(parts: Parts) -> Complaints:
+    spec = parts.spec
+    if not spec.training.local_first:
+        return
+    key = "training.local_first"
+    if not parts.local:
+        yield key, "nothing of the model stays local; say what does (exchange.local), or leave it out"
+    if parts.task.own_fit:
+        yield key, f"it changes the built-in loop, and task {spec.task.name!r} has its own fit; leave it out"
 
 
 Check = Callable[[Parts], Complaints]

@@ -16,6 +16,7 @@ from covey.spec import RunSpec
 from covey.spec.unread import unread_by_mode
 from covey.worker.execute.attempts import Attempts
 from covey.worker.execute.compatibility import CHECKS, Check
+from covey.worker.execute.forms import check_forms
 from covey.worker.execute.from_spec import (
     by_policy,
     change_codec,
@@ -77,7 +78,8 @@ def _checked(context: RunContext, job: DescribeJob) -> tuple[Combination, tuple[
         for check in CHECKS:
             wrong += tries.of(partial(_listed, check, combination)) or []
         wrong += tries.of(lambda: list(unread_keys(combination, written))) or []
-        declared = tries.of(lambda: parts_of(context.method, RunForm(spec, combination.layout)))
+        form = RunForm(spec, combination.layout, lambda: combination.task)
+        declared = tries.of(lambda: parts_of(context.method, form))
         tries.of(lambda: spent_metrics(combination.codec, 1))  # refuses where the package for it is missing
     tries.of(partial(_try_optimizers, spec))
     tries.of(lambda: partition_in(spec.data))
@@ -114,12 +116,14 @@ def _combination(context: RunContext, job: DescribeJob, tries: Attempts) -> Comb
     if spec.aggregation.fallback and fallback is None:
         return None
     central, form = tries.of(partial(_central, context, job)), tries.of(context.form)
+    if form is not None:
+        tries.of(partial(check_forms, context, form))
     if central is None or form is None:
         return None
     return Combination(
         spec=spec,
         task=task,
-        layout=form[0],
+        layout=form.layout,
         rule=rule,
         policy=policy,
         fallback=fallback,
@@ -127,7 +131,7 @@ def _combination(context: RunContext, job: DescribeJob, tries: Attempts) -> Comb
         optimizer=optimizer,
         central=central,
         method=method,
-        local=form[1],
+        local=form.sharing.local,
     )
 
 

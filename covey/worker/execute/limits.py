@@ -1,24 +1,31 @@
-"""Limits of a node's operator that can only be held against the data: known to the worker alone."""
+"""What a node's operator allows, as far as only the worker can tell: it depends on the data, or on the method."""
 
 from __future__ import annotations
 
 from covey.errors import PolicyError
 from covey.learning.training.loop import steps_in_round
+from covey.methods.contract import Method
 from covey.spec import RunSpec
 from covey.worker.jobs.training import TrainLimits
 
 
-def check_limits(limits: TrainLimits, spec: RunSpec, examples: int) -> None:
+def check_limits(limits: TrainLimits, spec: RunSpec, examples: int, parameters: int = 0) -> None:
     """Hold a training against the operator's limits, before it begins.
 
     Args:
         limits: The operator's.
         spec: The run.
         examples: Of the node's part of the data.
+        parameters: Of the whole model.
 
     Raises:
         PolicyError: It asks for more; the message says what would have to change.
     """
+    if parameters > limits.parameters:
+        raise PolicyError(
+            f"a model of {parameters:,} parameters, those that stay here included; this node's operator allows "
+            f"{limits.parameters:,.0f} ([limits] parameters in node.toml)"
+        )
     if not examples:
         return  # which the training itself says
     batch = min(spec.training.batch_size, examples)
@@ -37,4 +44,18 @@ def check_limits(limits: TrainLimits, spec: RunSpec, examples: int) -> None:
         raise PolicyError(
             f"{steps} steps of {batch} over {examples} examples; this node's operator allows {limits.epochs:g} epochs "
             "([limits] epochs in node.toml)"
+        )
+
+
+def check_consent(limits: TrainLimits, method: Method) -> None:
+    """Hold what a method's updates tell of the data's labels against the operator's policy, first of all.
+
+    Raises:
+        PolicyError: They tell more; the message says what would have to change.
+    """
+    order = ("off", "noisy", "exact")
+    if order.index(method.label_counts) > order.index(limits.label_counts):
+        raise PolicyError(
+            f'this run asks how many examples of each label there are ("{method.label_counts}"); this node\'s operator '
+            f'allows "{limits.label_counts}" ([policy] label_counts in node.toml)'
         )

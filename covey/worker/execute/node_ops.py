@@ -19,16 +19,18 @@ from covey.errors import TaskError
 from covey.layout import Layout
 from covey.learning.data import size_of
 from covey.learning.models import state
-from covey.learning.recipe import RecipeInputs
+from covey.learning.recipe import PlainRecipe, RecipeInputs
 from covey.learning.statistics import Stat
 from covey.learning.task import FitResult, FitSettings
 from covey.learning.training import loop
+from covey.learning.training.local_first import LocalFirst
 from covey.learning.training.per_example import per_example_sum
 from covey.metrics import Metrics, bounded, failed, why
 from covey.parts import slot
 from covey.spec import parse_json
+from covey.worker.execute.forms import in_words
 from covey.worker.execute.from_spec import load_codec, uses_root
-from covey.worker.execute.limits import check_limits
+from covey.worker.execute.limits import check_consent, check_limits
 from covey.worker.execute.next_version import open_change, write_model
 from covey.worker.execute.root_dataset import evaluation_indices
 from covey.worker.execute.updates.write_parts import PartsWriter
@@ -58,6 +60,7 @@ def train(job: TrainJob, host: Host) -> TrainResult:
     """
     began = time.monotonic()
     context = _context(host.contexts, job)
+    check_consent(job.limits, context.method)
     layout = context.require_layout(job.layout)
     state.load_into(context.fresh_model(), job.base, layout)
     context.local.load_into(context.model, job.state.get(slot(LOCAL)))
@@ -70,7 +73,8 @@ def train(job: TrainJob, host: Host) -> TrainResult:
         host.report(TrainProgress(0, 0, math.nan, time.monotonic() - began))  # from here on it is the training
     writer = PartsWriter(context, job, codec)
     inputs = writer.inputs()
-    check_limits(job.limits, context.spec, len(_indices(context, job)))
+    whole = sum(p.numel() for p in context.model.parameters())
+    check_limits(job.limits, context.spec, len(_indices(context, job)), whole)
     gradients, fit = _fit(context, job, codec, inputs, host, began)
     host.check_cancelled()
     written = writer.write(gradients, fit, inputs, host.check_cancelled)
@@ -83,7 +87,7 @@ def train(job: TrainJob, host: Host) -> TrainResult:
         evaluation=evaluation,
         state=written.state,
         own_state=written.own_state,
-        private=codec.private,
+        private=codec.private or context.method.label_counts == "noisy",
         code=context.code,
     )
 
@@ -159,7 +163,15 @@ def _central(context: RunContext, dataset: Dataset[Any], host: Host) -> Metrics:
 def check(job: CheckJob, host: Host) -> CheckResult:
     """Train one local batch from the run's first model, evaluate one, and keep nothing."""
     paths, options = job.node_paths, job.node_options
-    context = RunContext(job.spec_json, host.device, paths=paths, options=options, allow_path=job.allow_path)
+    context = RunContext(
+        job.spec_json,
+        host.device,
+        paths=paths,
+        options=options,
+        allow_path=job.allow_path,
+        task_options=job.task_options,
+    )
+    check_consent(job.limits, context.method)
     context.check_model()
     spec = context.spec
     one_step = spec.training.model_copy(update={"local_epochs": None, "local_steps": 1})
@@ -182,6 +194,7 @@ def check(job: CheckJob, host: Host) -> CheckResult:
         loss=fit.metrics["loss"].ratio if "loss" in fit.metrics else 0.0,
         seconds_per_step=seconds / max(1, fit.steps),
         device=device_name(context.device),
+        sharing=in_words(context.form()),
         evaluation=_safely(host, lambda: _first_batch(context, host)),
     )
 
@@ -211,7 +224,12 @@ def totals(metrics: Mapping[str, Stat]) -> Metrics:
 
 def _context(contexts: Contexts, job: TrainJob | EvaluateJob) -> RunContext:
     context = contexts.get(
-        job.run, job.spec_json, allow_path=job.allow_path, paths=job.node_paths, options=job.node_options
+        job.run,
+        job.spec_json,
+        allow_path=job.allow_path,
+        paths=job.node_paths,
+        options=job.node_options,
+        task_options=job.task_options,
     )
     torch.set_num_threads(context.spec.training.threads)
     return context
@@ -249,7 +267,10 @@ def _fit(
         each_step=each_step,
     )
     which = context.task, context.model, _training_data(context, job), fit
-    method: Any = {"recipe": context.method.recipe(job.phase), "inputs": inputs}
+    recipe = context.method.recipe(job.phase)
+    if spec.training.local_first:
+        recipe = LocalFirst(recipe or PlainRecipe(), context.local.names, spec.training.local_first)
+    method: Any = {"recipe": recipe, "inputs": inputs}
     if (per_example := codec.per_example) is not None:
         return per_example_sum(*which, clip=per_example.clip, norm=per_example.norm)
     if spec.exchange.payload == "gradient":

@@ -28,6 +28,8 @@ class EvaluateJob:
     """The run's layout as text; empty: that of the task's model, as on the coordinator."""
     state: Mapping[str, Path] = field(default_factory=dict)
     """On a node: the state that counts whatever became of its updates, as in `TrainJob`."""
+    task_options: Mapping[str, JsonValue] = field(default_factory=dict)
+    """Options of the task that are this node's own."""
     stall_s: float = 0.0
     """How long it may go without a step; 0: the daemon's own limit only."""
 

@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from covey.metrics import Metrics
 from covey.parts import DeclaredPart
 from covey.worker.jobs.files import ArtifactField
+from covey.worker.jobs.training import TrainLimits
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,11 @@ class CheckJob:
     spec_json: str
     node_paths: Mapping[str, str] = field(default_factory=dict)
     node_options: Mapping[str, JsonValue] = field(default_factory=dict)
+    task_options: Mapping[str, JsonValue] = field(default_factory=dict)
+    """Options of the task that are this node's own."""
     allow_path: bool = False
+    limits: TrainLimits = field(default_factory=TrainLimits)
+    """The operator's."""
 
 
 @dataclass(frozen=True)
@@ -107,5 +112,7 @@ class CheckResult:
     loss: float
     seconds_per_step: float
     device: str
+    sharing: str = ""
+    """What of the model is shared, and what is not; empty: all of it is shared."""
     evaluation: Metrics = field(default_factory=dict)
     """Of one batch of the node's evaluation data, with the metrics that are missing."""

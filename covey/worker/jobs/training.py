@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from pydantic import JsonValue
 
@@ -33,7 +34,7 @@ class AttackOrder:
 
 @dataclass(frozen=True)
 class TrainLimits:
-    """What a node's operator allows, as far as it depends on the data."""
+    """What a node's operator allows, as far as only the worker can tell: it depends on the data, or on the method."""
 
     epochs: float = 1e9
     """Most passes over the data in a round."""
@@ -41,6 +42,10 @@ class TrainLimits:
     """Least examples of a step."""
     examples: int = 1
     """Least examples behind an update."""
+    label_counts: Literal["off", "noisy", "exact"] = "off"
+    """What updates may tell of the number of examples of each label (`covey.methods.contract.LabelCounts`)."""
+    parameters: float = 1e18
+    """Most parameters of the whole model, those that stay on the node included."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,8 @@ class TrainJob:
     """Also evaluate the base model on the node's evaluation data, before training."""
     node_paths: Mapping[str, str] = field(default_factory=dict)
     node_options: Mapping[str, JsonValue] = field(default_factory=dict)
+    task_options: Mapping[str, JsonValue] = field(default_factory=dict)
+    """Options of the task that are this node's own."""
     allow_path: bool = False
     """Whether the node's operator allows a task named by import path."""
     broadcast: str = ""

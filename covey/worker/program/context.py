@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import structlog
@@ -17,7 +20,8 @@ from torch.utils.data import Dataset
 from covey.errors import LayoutError
 from covey.layout import Layout, TensorSpec
 from covey.learning.data import held_on
-from covey.learning.models.entries import check_values
+from covey.learning.models.entries import check_values, unwrapped
+from covey.learning.models.sharing import Sharing, sharing_of
 from covey.learning.models.state import layout_of
 from covey.learning.models.transient import TransientState
 from covey.learning.partition import part_of, partition_in
@@ -35,12 +39,36 @@ from covey.worker.program.process_settings import KEPT
 log = structlog.get_logger(room="worker")
 MAX_RUNS = 2
 """A run and its successor; more would only hold memory."""
+MAX_VARIANTS = 8
+"""Of runs whose nodes have options of their own, a process that trains for many virtual nodes holds so many models."""
+NOTHING: Mapping[str, JsonValue] = MappingProxyType({})
 MAX_PARTS = 10_000
 """A node has one part of the data; a process that trains for many virtual nodes has theirs."""
 
 
+@dataclass(frozen=True)
+class Form:
+    """What a run's model consists of: the tensors that are shared, and what becomes of the others."""
+
+    layout: Layout
+    """Of those that are shared."""
+    local: Layout
+    frozen: Layout
+    sharing: Sharing
+
+
 class RunContext:
-    """One run on this machine; everything is made when it is first needed. `later` as in `covey.spec.parse_toml`."""
+    """One run on this machine; everything is made when it is first needed.
+
+    Args:
+        spec_json: The specification.
+        device: Where to compute.
+        paths: Where the task finds its data.
+        options: What the task is told of this node.
+        allow_path: Whether the task may be named by import path.
+        task_options: Options of the task that are one node's own (`[task.nodes.NODE]`).
+        later: As in `covey.spec.parse_toml`.
+    """
 
     def __init__(
         self,
@@ -50,13 +78,14 @@ class RunContext:
         paths: Mapping[str, str],
         options: Mapping[str, JsonValue],
         allow_path: bool,
+        task_options: Mapping[str, JsonValue] = NOTHING,
         later: bool = False,
     ) -> None:
         if edited := forget_edited():
             log.info("edited modules are imported anew", modules=sorted(edited))
         self.spec: RunSpec = parse_json(spec_json, later=later)
         self.device = device
-        self._allow_path = allow_path
+        self._allow_path, self._section = allow_path, self.spec.task.with_own(task_options)
         self._data = NodeData(paths, options)
         self._indices: dict[tuple[int, int], Tensor] = {}
         self._accepted = ""
@@ -65,7 +94,7 @@ class RunContext:
     @cached_property
     def task(self) -> Task:
         """The run's task."""
-        task = load_task(self.spec.task, allow_path=self._allow_path)
+        task = load_task(self._section, allow_path=self._allow_path)
         KEPT.keep()
         return task
 
@@ -82,7 +111,7 @@ class RunContext:
     @cached_property
     def parts(self) -> tuple[Part, ...]:
         """The run's parts."""
-        return parts_of(self.method, RunForm(self.spec, self.layout))
+        return parts_of(self.method, RunForm(self.spec, self.layout, lambda: self.task))
 
     @cached_property
     def model(self) -> nn.Module:
@@ -91,12 +120,20 @@ class RunContext:
         with task_errors("Task.model"):
             model = model_of(self.task.model(), method_of(self.task, "model"))
         self._transient = TransientState(model)
+        self._sharing = self._sharing_of(model)
+        for name, parameter in unwrapped(model).named_parameters():
+            if name in self._sharing.frozen:
+                parameter.requires_grad_(False)
         return model
+
+    def _sharing_of(self, model: nn.Module) -> Sharing:
+        return sharing_of(self.spec.exchange, model, self.method.local(model))
 
     def fresh_model(self) -> nn.Module:
         """The model for a new piece of work: what no model file holds is as it was made; the rest is to be loaded."""
         model = self.model
         self._transient.restore()
+        self.frozen.load_into(model, None)
         return model
 
     def check_model(self) -> None:
@@ -111,20 +148,44 @@ class RunContext:
     @cached_property
     def layout(self) -> Layout:
         """The layout of the task's own model as it is exchanged."""
-        return self.local.without(layout_of(self.model))
+        shared = self.frozen.without(self.local.without(layout_of(self.model)))
+        return replace(shared, frozen=self.frozen.digest())
 
     @cached_property
     def local(self) -> LocalTensors:
         """What of the model stays on each node."""
-        return LocalTensors(self.model, self.method.local(self.model))
+        model = self.model
+        return LocalTensors(model, self._sharing.local)
 
-    def form(self) -> tuple[Layout, frozenset[str]]:
-        """The layout, and what stays local, without making the model's values where its code allows that."""
+    @cached_property
+    def frozen(self) -> LocalTensors:
+        """What of the model keeps its first value."""
+        model = self.model
+        return LocalTensors(model, self._sharing.frozen)
+
+    def form(self) -> Form:
+        """The model's form, without making its values where its code allows that.
+
+        Raises:
+            SpecError: As `sharing_of`.
+        """
         with contextlib.suppress(Exception), torch.device("meta"):
             model = self.task.model()
-            local = LocalTensors(model, self.method.local(model))
-            return local.without(layout_of(model)), local.names
-        return self.layout, self.local.names
+            whole = layout_of(model)
+            return _form(model, whole, self._sharing_of(model))
+        return _form(self.model, layout_of(self.model), self._sharing)
+
+    def variant(self, task_options: Mapping[str, JsonValue]) -> RunContext:
+        """The run as a node has it whose task has such options of its own."""
+        return RunContext(
+            self.spec.to_json(),
+            self.device,
+            paths=self._data.paths,
+            options=self._data.options,
+            allow_path=self._allow_path,
+            task_options=task_options,
+            later=True,
+        )
 
     @cached_property
     def train_data(self) -> Dataset[Any]:
@@ -175,10 +236,15 @@ class RunContext:
             return self.layout
         layout = Layout.from_json(text)
         if set(layout.tensors) != set(self.layout.tensors):
-            difference = _difference(self.layout, layout)
+            first = difference(self.layout, layout)
             raise LayoutError(
-                f"the model of task {self.spec.task.name!r} here is not the run's: {difference}; "
+                f"the model of task {self.spec.task.name!r} here is not the run's: {first}; "
                 "install the same version of the task as the coordinator has"
+            )
+        if layout.frozen != self.layout.frozen:
+            raise LayoutError(
+                f"the frozen tensors of task {self.spec.task.name!r} have other values here than in the run; install "
+                "the same versions of the task, of torch, and of what it loads them from, as the coordinator has"
             )
         self.layout = layout  # the same tensors, in the run's order
         vars(self).pop("parts", None)
@@ -186,7 +252,12 @@ class RunContext:
         return layout
 
 
-def _difference(own: Layout, run: Layout) -> str:
+def _form(model: nn.Module, whole: Layout, sharing: Sharing) -> Form:
+    local, frozen = LocalTensors(model, sharing.local), LocalTensors(model, sharing.frozen)
+    return Form(frozen.without(local.without(whole)), local.layout, frozen.layout, sharing)
+
+
+def difference(own: Layout, run: Layout) -> str:
     """What the first tensor is of which only one has such a one."""
     mine = _beyond(own, run)
     theirs = _beyond(run, own)
@@ -209,18 +280,27 @@ class Contexts:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._runs: OrderedDict[str, tuple[object, RunContext]] = OrderedDict()
+        self._runs: OrderedDict[tuple[str, str], tuple[object, RunContext]] = OrderedDict()
 
     def get(
-        self, run: str, spec_json: str, *, allow_path: bool, paths: Mapping[str, str], options: Mapping[str, JsonValue]
+        self,
+        run: str,
+        spec_json: str,
+        *,
+        allow_path: bool,
+        paths: Mapping[str, str],
+        options: Mapping[str, JsonValue],
+        task_options: Mapping[str, JsonValue] = NOTHING,
     ) -> RunContext:
-        """The context of a run, kept from before if nothing about it changed."""
-        key = spec_json, allow_path, dict(paths), dict(options)
-        known = self._runs.get(run)
+        """The context of a run with these options of one node's own, kept from before if nothing about it changed."""
+        key, name = (spec_json, allow_path, dict(paths), dict(options)), (run, json.dumps(dict(task_options)))
+        known = self._runs.get(name)
         if known is None or known[0] != key:
-            context = RunContext(spec_json, self.device, paths=paths, options=options, allow_path=allow_path)
-            self._runs[run] = (key, context)
-        self._runs.move_to_end(run)
-        while len(self._runs) > MAX_RUNS:
+            context = RunContext(
+                spec_json, self.device, paths=paths, options=options, allow_path=allow_path, task_options=task_options
+            )
+            self._runs[name] = (key, context)
+        self._runs.move_to_end(name)
+        while len(self._runs) > (MAX_VARIANTS if task_options else MAX_RUNS):
             self._runs.popitem(last=False)
-        return self._runs[run][1]
+        return self._runs[name][1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -68,6 +69,15 @@ class LocalTensors:
         if size != self.layout.nbytes:
             raise LayoutError(f"{path.name} has {size} bytes of local tensors instead of {self.layout.nbytes}")
         return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8) if size else _EMPTY
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of layout and first values; empty: there are no such tensors."""
+        if not self.names:
+            return ""
+        whole = hashlib.sha256(self.layout.canonical_bytes())
+        for tensor in self.layout.tensors:
+            whole.update(self._first[tensor.name].reshape(-1).cpu().view(torch.uint8).numpy().data)
+        return whole.hexdigest()
 
     def write(self, model: nn.Module, path: Path) -> Artifact:
         """The model's values, into a synced file.

@@ -28,6 +28,10 @@ class TestFedBN(MethodConformance):
     name = "fedbn"
 
 
+class TestFedEnsemble(MethodConformance):
+    name = "fedensemble"
+
+
 class TestScaffold(MethodConformance):
     name = "scaffold"
 

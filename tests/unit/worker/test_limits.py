@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from covey.errors import NoPart, PolicyError
+from covey.methods.averaging import Averaging
 from covey.spec import ExchangeSection, RoundsSpec, TaskSection, TrainingSection, parse_data
 from covey.worker.client.confinement import Confinement
 from covey.worker.execute.coordinator_ops import initial
-from covey.worker.execute.limits import check_limits
+from covey.worker.execute.limits import check_consent, check_limits
 from covey.worker.execute.node_ops import train
 from covey.worker.jobs.runs import InitialJob
 from covey.worker.jobs.training import TrainJob, TrainLimits
@@ -89,3 +90,12 @@ def test_a_worker_sees_nothing_of_the_environment_that_it_does_not_need():
     kept = {"PATH", "LC_ALL", "CUDA_VISIBLE_DEVICES", "PYTHONPATH"}
     assert Confinement().of(whole).keys() == kept
     assert Confinement(environment=("MY_DATA", "ABSENT")).of(whole).keys() == kept | {"MY_DATA"}
+
+
+@pytest.mark.parametrize(("told", "allowed"), [("noisy", "off"), ("exact", "off"), ("exact", "noisy")])
+def test_counts_of_labels_leave_only_as_far_as_the_operator_allows(monkeypatch, told, allowed):
+    monkeypatch.setattr(Averaging, "label_counts", told)
+    with pytest.raises(PolicyError, match=rf'"{told}".*allows "{allowed}" \(\[policy\] label_counts in node.toml'):
+        check_consent(TrainLimits(label_counts=allowed), Averaging())
+    check_consent(TrainLimits(label_counts=told), Averaging())
+    check_consent(TrainLimits(label_counts="exact"), Averaging())

@@ -19,6 +19,7 @@ from covey.worker.execute.updates.update_form import UpdateForm
 from covey.worker.files.mapped import MappedModel
 from covey.worker.jobs.files import WrittenFile
 from covey.worker.jobs.steps import StepJob
+from covey.worker.program.context import RunContext
 from covey.worker.program.host import Host
 
 
@@ -41,8 +42,16 @@ class OpenStep:
     def __init__(self, job: StepJob, host: Host) -> None:
         self.job, self.host = job, host
         self.spec, self.layout = parse_json(job.spec_json), Layout.from_json(job.layout)
-        self.form, self.number = UpdateForm(self.spec, self.layout), job.version + 1
+        self.form, self.number = UpdateForm(self.spec, self.layout, lambda: self.run.task), job.version + 1
         self.base = self._open(job.version)
+
+    @property
+    def run(self) -> RunContext:
+        """The run with its task, on this machine."""
+        job = self.job
+        return self.host.contexts.get(
+            job.run, job.spec_json, allow_path=job.allow_path, paths=job.data_paths, options={}
+        )
 
     def model(self, version: int) -> MappedModel:
         """A model version. Raises `WorkerError`: it was not named."""

@@ -85,10 +85,7 @@ class Planner:
         return f"asks with what is not JSON of at most {MAX_PARAMS_BYTES} bytes" if too_long else ""
 
     def _audit(self, step: Vector | None) -> Mapping[str, float]:
-        job = self._job
-        run = self._step.host.contexts.get(
-            job.run, job.spec_json, allow_path=job.allow_path, paths=job.data_paths, options={}
-        )
+        run = self._step.run
         data = central_data_of(run, f"method {run.spec.method.name!r}")
         indices = evaluation_indices(run.spec, size_of(data)) if uses_root(run.spec) else None
         model = moved_model(run, self._form.run.layout, self._step.base, step)

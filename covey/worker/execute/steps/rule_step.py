@@ -20,13 +20,15 @@ from covey.aggregation.weights import effective_shares
 from covey.codecs.contract import Codec, CodecContext
 from covey.errors import RunFailed
 from covey.learning.models.state import ModelFile
-from covey.methods.contract import FinishContext, Part
+from covey.methods.contract import Part
+from covey.metrics import Totals
 from covey.parts import slot
 from covey.seeds import derive_seed
 from covey.worker.execute.from_spec import change_codec, load_aggregator, load_fallback, load_server_optimizer
 from covey.worker.execute.next_version import AGGREGATOR, BROADCAST, copy_version
 from covey.worker.execute.privacy_metrics import spent_metrics
 from covey.worker.execute.root_dataset import Root
+from covey.worker.execute.steps.finish_round import finish_context
 from covey.worker.execute.steps.open_step import OpenStep
 from covey.worker.execute.steps.plan_round import Planner
 from covey.worker.execute.updates.update_form import layout_of
@@ -59,6 +61,8 @@ class RuleStep:
         self._rows, broken = admit(self._planned(), self._form, step.base)
         self._verdicts |= broken
         self._rule_name = ""
+        self._metrics: Mapping[str, Totals] = {}
+        """What the method measured."""
         self._main = load_aggregator(self._spec)
         section, fallback = self._spec.aggregation, load_fallback(self._spec)
         named = [(section.name, self._main)]
@@ -85,7 +89,7 @@ class RuleStep:
             model_sha256=model.model_sha256,
             state=state,
             rule=self._rule_name,
-            metrics=spent_metrics(self._codec, self._step.number),
+            metrics={**self._metrics, **spent_metrics(self._codec, self._step.number)},
         )
 
     def _all_verdicts(self) -> tuple[Verdict, ...]:
@@ -149,10 +153,7 @@ class RuleStep:
         terms = [Row(row.node, share, row.reader) for row, share in zip(self._rows, shares.tolist(), strict=True)]
         root = None
         if rule.needs_root:
-            run = self._step.host.contexts.get(
-                job.run, job.spec_json, allow_path=job.allow_path, paths=job.data_paths, options={}
-            )
-            root = Root(run, self._step.layout, self._step.base, self._step.number)
+            root = Root(self._step.run, self._step.layout, self._step.base, self._step.number)
         context = AggregationContext(
             self._step.number,
             spec.seed,
@@ -195,10 +196,11 @@ class RuleStep:
             for part in form.tensors
             if not part.in_model and (raw := combined[part.name]) is not None
         }
-        accepted = tuple(row.node for row in self._rows if self._verdicts[row.node].accepted)
-        context = FinishContext(self._step.number, form.run, self._job.roster, accepted)
-        state = form.method.finish(flat, form.state(self._job.state), context).state
+        used = [row for row in self._rows if self._verdicts[row.node].accepted]
+        context = finish_context(self._step, [(row, self._verdicts[row.node].share) for row in used])
+        outcome = form.method.finish(flat, form.state(self._job.state), context)
         faults.reach("method-finish")
+        self._metrics, state = outcome.metrics, outcome.state
         if set(state) != {part.name for part in form.kept}:
             kept = sorted(part.name for part in form.kept)
             raise RunFailed(f"method {self._spec.method.name!r} made the state {sorted(state)}, and declares {kept}")

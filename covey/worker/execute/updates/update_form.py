@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from covey.errors import LayoutError
 from covey.layout import Layout
+from covey.learning.task import Task
 from covey.methods.contract import METHODS, Part, RunForm, parts_of
 from covey.parts import COLLECT, MEAN, RULE, slot
 from covey.spec import RunSpec
@@ -37,16 +38,17 @@ class UpdateForm:
     Args:
         spec: The run's.
         layout: The run's.
+        task: Gives its task.
 
     Attributes:
-        run: Both.
+        run: All of it.
         method: The run's.
         codec: The run's.
         parts: What the method declares.
     """
 
-    def __init__(self, spec: RunSpec, layout: Layout) -> None:
-        self.run, self.codec = RunForm(spec, layout), load_codec(spec.exchange)
+    def __init__(self, spec: RunSpec, layout: Layout, task: Callable[[], Task]) -> None:
+        self.run, self.codec = RunForm(spec, layout, task), load_codec(spec.exchange)
         self.method = METHODS.make(spec.method.name, spec.method.options)
         self.parts = parts_of(self.method, self.run)
 

@@ -33,12 +33,14 @@ class Admitted:
         weight: As declared.
         reader: Its vector, as something to be added to the base.
         tensors: The raw values of its other parts, uint8, by part.
+        files: Of all its parts.
     """
 
     node: str
     weight: float
     reader: Vector
     tensors: Mapping[str, Tensor]
+    files: Mapping[str, Path]
 
 
 def admit(rows: Sequence[StepAnswer], form: UpdateForm, base: MappedModel) -> tuple[list[Admitted], dict[str, Verdict]]:
@@ -72,12 +74,13 @@ def open_parts(
     expected = [part for part in form.sent if part.up in phases]
     if set(files) != {part.name for part in expected}:
         raise LayoutError(f"parts {sorted(files)} instead of {sorted(part.name for part in expected)}")
-    return {part.name: _open_part(node, part, files, form, base) for part in expected}
+    return {part.name: open_part(node, part, files, form, base) for part in expected}
 
 
-def _open_part(
+def open_part(
     node: str, part: Part, files: Mapping[str, Path], form: UpdateForm, base: MappedModel
 ) -> Vector | Tensor | bytes:
+    """One part of an update; as `open_parts`."""
     if part.combine == RULE:
         vector = form.vector(files, base)
         if not finite(Row(node, 1.0, vector)):
@@ -101,13 +104,21 @@ def _opened(row: StepAnswer, form: UpdateForm, base: MappedModel) -> Admitted:
     reader = form.vector(row.parts, base) if form.has_rule else TensorVector(torch.empty(0))
     for part in form.sent:
         if part.combine == COLLECT:
-            _open_part(row.node, part, row.parts, form, base)
+            open_part(row.node, part, row.parts, form, base)
     tensors = {part.name: form.raw(part, row.parts) for part in form.tensors}
     if not finite(Row(row.node, row.weight, reader)) or not all(
         _acceptable(part, tensors[part.name], base) for part in form.tensors
     ):
         raise LayoutError(NON_FINITE)
-    return Admitted(row.node, row.weight, reader, tensors)
+    _ask_method(row, form, base)
+    return Admitted(row.node, row.weight, reader, tensors, row.parts)
+
+
+def _ask_method(row: StepAnswer, form: UpdateForm, base: MappedModel) -> None:
+    own = [part for part in form.sent if part.combine != RULE and not part.in_model]
+    reason = form.method.objection({p.name: open_part(row.node, p, row.parts, form, base) for p in own}, form.run)
+    if reason:
+        raise LayoutError(reason)
 
 
 def _acceptable(part: Part, raw: Tensor, base: MappedModel) -> bool:
