@@ -18,7 +18,7 @@ SETTINGS = {
     "sgp, lock step": "",
     "sgp, overlap 1": "overlap = 1",
     "sgp, overlap 3": "overlap = 3\nmax_in_flight = 4",
-    "agp": 'protocol = "agp"\ntopology = { name = "random", options = { peers = 1 } }',
+    "agp": 'protocol = "agp"\nrate_correction = "none"\ntopology = { name = "random", options = { peers = 1 } }',
 }
 """[gossip] of each row."""
 SPEC = """

@@ -49,7 +49,7 @@ class GossipReport:
     def as_json(self, kept: str | None) -> dict[str, Any]:
         """All of it; `kept` is the folder that is left."""
         plan, outcome = self.plan, self.outcome
-        names = ("seconds", "steps", "undisturbed_steps", "goodput", "down_s", "distance")
+        names = ("seconds", "steps", "undisturbed_steps", "goodput", "down_s", "restarts", "distance")
         return {
             "seed": plan.seed,
             "ok": not outcome.problems,
@@ -78,6 +78,7 @@ class GossipReport:
         table.add_row("faults a node and hour", f"{outcome.a_node_and_hour(plan.nodes):.1f}", "")
         share = outcome.down_s / (plan.nodes * outcome.seconds) if outcome.seconds else 0.0
         table.add_row("nodes stopped by faults, restarts not counted", f"{share:.1%} of their time", "")
+        table.add_row("nodes that ended with an error, and were started again", str(outcome.restarts), "")
         if mass:
             told = f"exact: {'yes' if mass['exact'] else 'NO'}; {weight(mass['live']):g} of {weight(mass['minted']):g}"
             table.add_row("mass at the end", told, "")

@@ -23,6 +23,8 @@ from covey.testing.gossip import GossipNodes
 
 POLL_S, LOOK_S, SAY_S = 0.05, 1.0, 60.0
 BEGIN_S = 300.0
+SERVICE_S = 5.0
+"""So long after its end with an error a service starts a node again (`docker/systemd/covey-gossip@.service`)."""
 PATIENCE_S = 300.0
 """So long no step of any node may be missing after the last strike."""
 MODEL_BYTES = 20_000
@@ -110,6 +112,7 @@ class GossipOutcome:
         steps: Of the nodes that were struck.
         undisturbed_steps: Of the twin, in the same time.
         down_s: The node seconds for which strikes that stop a node lasted, without what a restart takes.
+        restarts: How often a node that had ended with an error was started again, as by its service.
         mass: `covey gossip audit --json` of the nodes that were struck, when all had ended.
         distance: Euclidean, from the consensus model of the twin.
         spreads: Largest distance of a node from the consensus model: struck, undisturbed.
@@ -122,6 +125,7 @@ class GossipOutcome:
     steps: int = 0
     undisturbed_steps: int = 0
     down_s: float = 0.0
+    restarts: int = 0
     mass: dict[str, Any] = field(default_factory=dict)
     distance: float = math.nan
     spreads: tuple[float, float] = (math.nan, math.nan)
@@ -155,6 +159,7 @@ class Trial:
     def __init__(self, plan: GossipPlan, say: Callable[[str], None]) -> None:
         self._plan, self._say = plan, say
         self.outcome = GossipOutcome()
+        self._ended: dict[str, float] = {}
 
     def run(self) -> GossipOutcome:
         """All of it; what goes wrong is among the outcome's problems."""
@@ -185,15 +190,15 @@ class Trial:
         )
         striker = Striker(arena, planned)
         try:
-            self._disturb(striker, struck, twin)
+            self._disturb(arena, striker, twin)
         finally:
             striker.undo_due(math.inf)
-        self._wait(struck, twin)
+        self._wait(arena, striker, twin)
         self._compare(struck, twin)
 
-    def _disturb(self, striker: Striker, struck: GossipNodes, twin: GossipNodes) -> None:
+    def _disturb(self, arena: GossipArena, striker: Striker, twin: GossipNodes) -> None:
         """Strike until the time is over, or somebody is through; count steps."""
-        plan, outcome = self._plan, self.outcome
+        plan, outcome, struck = self._plan, self.outcome, arena.nodes
         before = _steps(struck), _steps(twin)
         began = look_at = said_at = time.monotonic()
         until = began + 60 * plan.minutes
@@ -204,6 +209,7 @@ class Trial:
             if strike is not None:
                 outcome.struck.append((now - began, strike))
                 self._say(f"{now - began:7.1f} s  {strike}")
+            self._serve(arena, striker, now)
             if now >= look_at:
                 look_at = now + max(LOOK_S, 0.6 * plan.minutes)  # the longer the records, the longer it takes
                 done = _steps(struck), _steps(twin)
@@ -216,7 +222,18 @@ class Trial:
         outcome.seconds = time.monotonic() - began
         outcome.steps = sum(_steps(struck)) - sum(before[0])
         outcome.undisturbed_steps = sum(_steps(twin)) - sum(before[1])
+        self._say(f"{outcome.seconds:7.1f} s  goodput {outcome.goodput:.1%}; nobody is struck any more")
         outcome.down_s = sum(self._down_s(at, strike) for at, strike in outcome.struck)
+
+    def _serve(self, arena: GossipArena, striker: Striker, now: float) -> None:
+        """Start what ended with an error, as a service does: it had no room when it began."""
+        failed = [name for name in arena.names if arena.daemon(name).exit_code and not striker.afflicts(name)]
+        self._ended = {name: self._ended.get(name, now) for name in failed}
+        due = [name for name, since in self._ended.items() if now - since >= SERVICE_S]
+        for name in due:
+            self._say(f"{name} ended, and is started again")
+            arena.start(name)
+        self.outcome.restarts += len(due)
 
     def _down_s(self, at: float, strike: Strike) -> float:
         """Node seconds for which a strike stopped somebody."""
@@ -225,20 +242,23 @@ class Trial:
         lasted = min(strike.lasts_s, self.outcome.seconds - at)
         return lasted * (self._plan.nodes if strike.target == EVERYBODY else 1)
 
-    def _wait(self, struck: GossipNodes, twin: GossipNodes) -> None:
-        """Until all have ended; as long as steps are made."""
-        moved_at, seen = time.monotonic(), (_steps(struck), _steps(twin))
-        daemons = [nodes.daemon(index) for nodes in (struck, twin) for index in range(self._plan.nodes)]
-        while any(daemon.alive for daemon in daemons):
+    def _wait(self, arena: GossipArena, striker: Striker, twin: GossipNodes) -> None:
+        """Until all have ended by themselves, as long as steps are made."""
+        moved_at, seen = time.monotonic(), (_steps(arena.nodes), _steps(twin))
+        while waited_for := [
+            nodes.daemon(index)
+            for nodes in (arena.nodes, twin)
+            for index in range(self._plan.nodes)
+            if nodes.daemon(index).exit_code != 0
+        ]:
             time.sleep(LOOK_S)
-            if (done := (_steps(struck), _steps(twin))) != seen:
-                moved_at, seen = time.monotonic(), done
-            if time.monotonic() - moved_at > PATIENCE_S:
-                logs = "\n".join(daemon.tail() for daemon in daemons if daemon.alive)
+            now = time.monotonic()
+            self._serve(arena, striker, now)
+            if (done := (_steps(arena.nodes), _steps(twin))) != seen:
+                moved_at, seen = now, done
+            if now - moved_at > PATIENCE_S:
+                logs = "\n".join(f"{daemon.log}:\n{daemon.tail()}" for daemon in waited_for)
                 raise FaultError(f"nothing moved for {PATIENCE_S:g} s; steps {done[0]}, undisturbed {done[1]}\n{logs}")
-        for daemon in daemons:
-            if daemon.exit_code:
-                raise FaultError(f"{daemon.log} ended with exit code {daemon.exit_code}:\n{daemon.tail()}")
 
     def _compare(self, struck: GossipNodes, twin: GossipNodes) -> None:
         outcome = self.outcome
