@@ -1,12 +1,13 @@
 """What gossip's protocols learn, and what they cost: 8 nodes with two of ten classes each, digits and MNIST.
 
-    python -m benchmarks.gossip_results --json gossip.json --page docs/results.md
-    python -m benchmarks.gossip_results digits --only sgp agp --no-processes
+    python -m benchmarks.gossip_results --no-processes --json gossip.json
+    python -m benchmarks.gossip_results --no-simulation --budget 330 --json gossip.json --page docs/results.md
 
 Accuracy and spread come from the simulation, whose models in lock step are those of real processes, bit for bit. There
 a training takes one unit of time, and a message half of one to one and a half: `goodput (simulated)` is the part of
-its time that a node trains then. Bytes and times come from real processes on this machine (`--no-processes` leaves them
-out), with fewer steps. What is in the `--json` file is not measured again.
+its time that a node trains then. Bytes and times come from real processes on this machine, with fewer steps; they want
+a quiet machine, so the table says its load. What is in the `--json` file is not measured again, and the table has all
+of it.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ import argparse
 import asyncio
 import json
 import math
+import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +74,7 @@ SETTINGS = {
 """[gossip] of each row."""
 MEANS = ("accuracy", "spread", "models_a_step", "simulated_goodput")
 Outcome = dict[str, Any]
+Measure = Callable[[], Outcome]
 
 
 def spec_of(task: str, setting: str, steps: int, seed: int) -> str:
@@ -105,40 +110,65 @@ def _goodput(peers: Sequence[PeerOutcome]) -> float:
 
 
 def real(task: str, setting: str, steps: int, seed: int) -> Outcome:
-    """Seconds, bytes, blocked seconds and goodput of real processes."""
+    """Seconds, bytes, blocked seconds and goodput of real processes, and the machine's load before they began."""
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="covey-results-") as folder:
         root = Path(folder)
         with GossipNodes(root, spec_of(task, setting, steps, seed), nodes=NODES) as nodes:
             nodes.start_all()
             nodes.wait(900.0)
-            return {**measure_run([nodes.folder(index) for index in range(NODES)]), "steps": steps}
+            measured = measure_run([nodes.folder(index) for index in range(NODES)])
+    return {**measured, "steps": steps, "load": load}
 
 
 def row(setting: str, seeds: Sequence[Outcome], processes: Outcome | None) -> str:
-    """A line of the table."""
+    """A line of the table: means over the seeds, of accuracy also the least and the most."""
     worst, best = min(outcome["nodes"][0] for outcome in seeds), max(outcome["nodes"][1] for outcome in seeds)
     mean = {name: statistics.fmean(outcome[name] for outcome in seeds) for name in MEANS}
-    cells = [setting, f"{mean['accuracy']:.3f}", f"{worst:.3f} to {best:.3f}", f"{mean['spread']:.2g}"]
-    cells += [f"{mean['models_a_step']:.2f}", f"{mean['simulated_goodput']:.0%}"]
+    accuracies = [outcome["accuracy"] for outcome in seeds]
+    interval = f" ({min(accuracies):.3f} to {max(accuracies):.3f})" if len(seeds) > 1 else ""
+    cells = [setting, str(len(seeds)), f"{mean['accuracy']:.3f}{interval}", f"{worst:.3f} to {best:.3f}"]
+    cells += [f"{mean['spread']:.2g}", f"{mean['models_a_step']:.2f}", f"{mean['simulated_goodput']:.0%}"]
     if processes is None:
         return "| " + " | ".join([*cells, "", "", "", ""]) + " |"
     times = [f"{processes[name]:.3f}" for name in ("step_s", "blocked_s")]
     return "| " + " | ".join([*cells, *times, f"{processes['goodput']:.0%}", f"{processes['sent_mb']:.2f}"]) + " |"
 
 
-def report(task: str, outcomes: Mapping[str, Outcome], seeds: int) -> list[str]:
+def report(task: str, outcomes: Mapping[str, Outcome]) -> list[str]:
     """The table of a task."""
     known = {key: value for key, value in outcomes.items() if key.startswith(f"{task}/")}
-    rows = []
+    rows, real_runs = [], [value for key, value in known.items() if key.endswith("/processes")]
     for setting in SETTINGS:
-        runs = [known[key] for seed in range(1, seeds + 1) if (key := f"{task}/{setting}/{seed}") in known]
+        runs = [
+            value for key, value in known.items() if key.rpartition("/")[0] == f"{task}/{setting}" and "nodes" in value
+        ]
         if runs:
             rows.append(row(setting, runs, known.get(f"{task}/{setting}/processes")))
-    steps = next((value["steps"] for key, value in known.items() if not key.endswith("processes")), 0)
-    heads = ["[gossip]", "accuracy", "of nodes", "spread", "models a step", "goodput (simulated)"]
+    steps = next((value["steps"] for key, value in known.items() if not key.endswith("/processes")), 0)
+    heads = ["[gossip]", "seeds", "accuracy", "of nodes", "spread", "models a step", "goodput (simulated)"]
     heads += ["s a step", "blocked s", "goodput", "MB a step"]
-    text = f"**{task}**, {steps} steps, {seeds} seed{'s' * (seeds > 1)}; seconds and MB of each node, real processes:"
-    return [text, "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *rows, ""] if rows else []
+    text = f"**{task}**, {steps} steps"
+    if real_runs:
+        loads = [run["load"] for run in real_runs]
+        text += (
+            f"; seconds and MB of each node: real processes, {real_runs[0]['steps']} steps, load average before them "
+        )
+        text += f"{min(loads):.1f} to {max(loads):.1f}"
+    return [f"{text}:", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *rows, ""] if rows else []
+
+
+def keys(tasks: Sequence[str], given: argparse.Namespace) -> Iterator[tuple[str, Measure]]:
+    """What is to be measured, by its name in the file: the simulation of all, then real processes."""
+    rows = [name for name in SETTINGS if not given.only or name.startswith(tuple(given.only))]
+    for task in tasks if not given.no_simulation else ():
+        for setting in rows:
+            for seed in range(1, given.seeds + 1):
+                yield f"{task}/{setting}/{seed}", partial(simulated, task, setting, given.steps, seed)
+    for task in tasks if not given.no_processes else ():
+        for setting in rows:
+            if not setting.startswith("alone"):
+                yield f"{task}/{setting}/processes", partial(real, task, setting, given.real_steps, 1)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -152,34 +182,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="rows whose name is one of these, or begins so")
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--real-steps", type=int, default=20, help="of the runs on real processes")
+    parser.add_argument("--real-steps", type=int, default=12, help="of the runs on real processes")
     parser.add_argument("--no-processes", action="store_true", help="no runs on real processes")
+    parser.add_argument("--no-simulation", action="store_true", help="only the runs on real processes")
+    parser.add_argument("--budget", type=float, metavar="SECONDS", help="begin no run later than this")
     parser.add_argument("--json", type=Path, metavar="FILE", help="outcomes; what is there is not measured again")
     parser.add_argument("--page", type=Path, metavar="FILE", help=f"replace the part {PART} of this page")
     given = parser.parse_args(arguments)
     if unknown := sorted(set(given.tasks) - set(TASKS)):
         parser.error(f"no task is named {unknown[0]!r}; choose {', '.join(TASKS)}")
     outcomes: dict[str, Outcome] = json.loads(given.json.read_text()) if given.json and given.json.exists() else {}
-    rows = [name for name in SETTINGS if not given.only or name.startswith(tuple(given.only))]
-    failed = 0
-    for task in given.tasks or TASKS:
-        for setting in rows:
-            seeds = [(f"{task}/{setting}/{seed}", simulated, given.steps, seed) for seed in range(1, given.seeds + 1)]
-            processes = [(f"{task}/{setting}/processes", real, given.real_steps, 1)]
-            is_real = not given.no_processes and not setting.startswith("alone")
-            for key, measure, steps, seed in [*seeds, *(processes if is_real else [])]:
-                if key in outcomes:
-                    continue
-                try:
-                    outcomes[key] = measure(task, setting, steps, seed)
-                except CoveyError as error:
-                    print(f"error: {key}: {error}", file=sys.stderr)
-                    failed = 1
-                    continue
-                print(f"{key}: {json.dumps(outcomes[key])}", file=sys.stderr, flush=True)
-                if given.json:
-                    given.json.write_text(json.dumps(outcomes, indent=1))
-    lines = [line for task in TASKS for line in report(task, outcomes, given.seeds)]
+    began, failed = time.monotonic(), 0
+    for key, measure in keys(given.tasks or list(TASKS), given):
+        if key in outcomes:
+            continue
+        if given.budget is not None and time.monotonic() - began > given.budget:
+            print(f"left out, as the time was over: {key}", file=sys.stderr)
+            continue
+        try:
+            outcomes[key] = measure()
+        except CoveyError as error:
+            print(f"error: {key}: {error}", file=sys.stderr)
+            failed = 1
+            continue
+        print(f"{key}: {json.dumps(outcomes[key])}", file=sys.stderr, flush=True)
+        if given.json:
+            given.json.write_text(json.dumps(outcomes, indent=1))
+    lines = [line for task in TASKS for line in report(task, outcomes)]
     print("\n".join(lines))
     if given.page:
         update(given.page, PART, lines)

@@ -26,7 +26,7 @@ mode = "gossip"
 seed = 1
 [task]
 name = "synthetic"
-options = {{ parameters = {parameters}, train_seconds = {train_seconds}, still = {still} }}
+options = {{ parameters = {parameters}, train_seconds = {train_seconds} }}
 [gossip]
 steps = {steps}
 overlap = {overlap}
@@ -49,7 +49,6 @@ class GossipWork:
         steps: Of each node; the first `LEFT_OUT` are left out of the times.
         overlap: As in `[gossip]`.
         train_seconds: How long each step trains; 0: as long as it takes to touch the model.
-        still: Whether training changes nothing.
         durability: `process` or `power`.
         timeout_s: For the whole run.
         root: Where the nodes live; None: a temporary folder that is deleted afterwards.
@@ -61,7 +60,6 @@ class GossipWork:
     steps: int = 8
     overlap: int = 0
     train_seconds: float = 0.0
-    still: bool = False
     durability: Literal["process", "power"] = "process"
     timeout_s: float = 600.0
     root: Path | None = None
@@ -75,7 +73,7 @@ class GossipWork:
     def spec_toml(self) -> str:
         """The run's specification."""
         numbers = {name: getattr(self, name) for name in ("parameters", "train_seconds", "steps", "overlap", "nodes")}
-        return SPEC.format(**numbers, still=str(self.still).lower(), topology=self.topology)
+        return SPEC.format(**numbers, topology=self.topology)
 
 
 @dataclass(frozen=True)
@@ -198,7 +196,7 @@ def measure_gossip(work: GossipWork, *, floor: bool = True) -> GossipMeasured:
         floor_s=bare.times_s if bare else [],
         floor_cpu_s=bare.cpu_s if bare else 0.0,
         models=len([span for span in spans if span["kind"] == "take" and span["step"] >= LEFT_OUT]) / counted,
-        cpu_s={role: used.get(role, 0.0) / max(1, counted - 1) for role in ("node", "node_worker")},
+        cpu_s={role: used.get(role, 0.0) / counted for role in ("node", "node_worker")},
         peak_mb={
             "daemon": max((sample.node.private_mb for sample in sampler.samples), default=0.0),
             "worker": max((sample.worker.private_mb for sample in sampler.samples), default=0.0),

@@ -39,6 +39,7 @@ from covey.client.values import (
 )
 from covey.client.watch import OnLost, changes_over, follow
 from covey.errors import NotFound
+from covey.layout import Layout
 from covey.protos import admin_pb2 as pb
 
 if TYPE_CHECKING:
@@ -257,6 +258,8 @@ class Connection:
         if chosen.members and not node:
             nodes = ", ".join(chosen.members)
             raise NotFound(f"the run has no global model; name the node whose own you want (--node, one of {nodes})")
+        if chosen.bytes == Layout(()).file_bytes:
+            raise NotFound("the models of this run never leave their nodes, so there is none to export here")
         chunks = self._loop.iterate(self._reading().chunks(run_id(run), chosen.version, node))
         write_version(chosen, chunks, Path(to), on_progress)
         return chosen

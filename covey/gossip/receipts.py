@@ -78,14 +78,17 @@ def overdrafts(
         nodes: The names of all nodes of the run; empty: not known.
         ended: The nodes whose part is over by their accounts.
     """
-    newest: dict[tuple[Incarnation, Incarnation], Receipt] = {}
-    for receipt in given:
-        edge = receipt.sender, receipt.receiver
-        newest[edge] = max(newest.get(edge, receipt), receipt, key=lambda known: known.sequence)
+    gave_to: dict[Incarnation, dict[Incarnation, Receipt]] = {}
+    had_from: dict[Incarnation, dict[Incarnation, Receipt]] = {}
+    for receipt in given:  # by sender and by receiver, the newest of each edge
+        known = gave_to.setdefault(receipt.sender, {}).get(receipt.receiver, receipt)
+        newest = max(known, receipt, key=lambda each: each.sequence)
+        gave_to[receipt.sender][receipt.receiver] = newest
+        had_from.setdefault(receipt.receiver, {})[receipt.sender] = newest
     overdrawn = []
-    for who in sorted({sender for sender, _ in newest}):
-        outs = [receipt for (sender, _), receipt in newest.items() if sender == who]
-        signed = {sender: receipt.units for (sender, receiver), receipt in newest.items() if receiver == who}
+    for who in sorted(gave_to):
+        outs = gave_to[who].values()
+        signed = {sender: receipt.units for sender, receipt in had_from.get(who, {}).items()}
         account = accounts.get(who)
         if account is not None and all(_out(account, out.receiver).sequence >= out.sequence for out in outs):
             minted = min(account.minted, ONE)

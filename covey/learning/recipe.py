@@ -9,11 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from covey.layout import Layout
 from covey.learning.schedules import factor
 from covey.learning.task import LossOutput, Task
 from covey.spec import TrainingSection
+
+
+def _none() -> None:
+    """No common data."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +30,14 @@ class RecipeInputs:
         parts: What came down, by part.
         state: The node's state of this method by part, as it is kept; the recipe replaces what changes.
         others: What came down of parts that are collected, by part and node; each is opened when it is looked up.
+        common: Gives the task's common data, on the device where possible; they are loaded when first asked for.
     """
 
     layout: Layout
     parts: Mapping[str, Tensor] = field(default_factory=dict)
     state: MutableMapping[str, Tensor] = field(default_factory=dict)
     others: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    common: Callable[[], Dataset[Any] | None] = _none
 
 
 @dataclass(frozen=True)
@@ -38,25 +45,29 @@ class RecipeContext:
     """What a recipe knows when a round's local training begins.
 
     Attributes:
+        task: The run's task as it is here.
         model: On its device, holding the round's base values: clone from it what is needed as an anchor.
         training: The run's [training] section.
         round: Counts from 1.
         rounds: How many rounds the run has.
         roster_index: This node's place in the run's roster.
         generator: A stream of the recipe's own, on the CPU.
+        seed: The run's; for what all nodes must draw alike, use `covey.seeds.derive_seed`.
+        device: Where to compute.
         inputs: What there is beside the model.
-        task: The run's task as it is here.
         labels: The label of each of this node's examples, int64 `[n]` on the CPU; None where the task names none.
     """
 
+    task: Task
     model: nn.Module
     training: TrainingSection
     round: int
     rounds: int
     roster_index: int
     generator: torch.Generator
+    seed: int
+    device: torch.device
     inputs: RecipeInputs
-    task: Task | None = None
     labels: Callable[[], Tensor | None] = lambda: None
 
     @property

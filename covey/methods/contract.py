@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from covey.aggregation.asynchronous.contract import AsyncPolicy
@@ -25,7 +26,7 @@ from covey.metrics import Metrics, Totals
 from covey.options import PluginOptions
 from covey.plugins import Kind, Pluggable
 from covey.spec import RunSpec
-from covey.vectors import Vector
+from covey.vectors import TensorVector, Vector
 
 __all__ = [
     "METHODS",
@@ -109,6 +110,8 @@ class FinishContext:
         accepted: The nodes whose update was accepted, in roster order.
         updates: What they sent, by node, in the same order.
         base: The parameters that the round began with: float32 `[d]` in layout order.
+        closed: What `plan` closed the round with; None where the method has one phase.
+        answers: All that `plan` was shown; empty where the method has one phase.
         model: Makes the model that the round ends with, as `Contribution.model`.
         evaluate: Metrics, as (total, count) by name, of a model or whatever stands for one in the task's `evaluate`, on
             the task's central data, those left out that the rule is trusted with; none where the task has no such data.
@@ -119,7 +122,9 @@ class FinishContext:
     roster: tuple[str, ...] = ()
     accepted: tuple[str, ...] = ()
     updates: Mapping[str, Contribution] = field(default_factory=dict)
-    base: Vector | None = None
+    base: Vector = field(default_factory=lambda: TensorVector(torch.empty(0)))
+    closed: Close | None = None
+    answers: tuple[Answer, ...] = ()
     model: Callable[[], nn.Module] | None = None
     evaluate: Callable[[nn.Module], Metrics] = lambda _: {}
 

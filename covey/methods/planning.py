@@ -59,10 +59,12 @@ class Close:
     Attributes:
         nodes: Each has sent the parts of all phases.
         rejected: Node to reason. All others took part, and have no share in the result.
+        chosen: Node to text of the method's own, for `Method.finish`.
     """
 
     nodes: tuple[str, ...]
     rejected: Mapping[str, str] = field(default_factory=dict)
+    chosen: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from covey.errors import TaskError
 from covey.layout import Layout
 from covey.learning.models.entries import unwrapped
-from covey.learning.models.state import tensors_of, views
+from covey.learning.models.flat import flat_of
+from covey.learning.models.state import views
 from covey.learning.recipe import PlainRecipe, Recipe, RecipeContext
 from covey.methods.averaging import Averaging
 from covey.methods.contract import Combination, FinishContext, Made, Part, RunForm
@@ -93,7 +94,7 @@ class Corrected(PlainRecipe):
         self._context, self._layout = context, context.inputs.layout.part("model")
         zeros = torch.zeros(self._layout.numel)
         self._run, self._own = context.inputs.parts.get(CONTROL, zeros), context.inputs.state.get(CONTROL, zeros)
-        self._base, self._steps = self._flat(context.model), 0
+        self._base, self._steps = flat_of(context.model, self._layout), 0
         whole = Layout(tuple(replace(tensor, dtype="float32") for tensor in self._layout.tensors))
         correction = views((self._run - self._own).view(torch.uint8), whole)
         self._corrections = [
@@ -124,13 +125,7 @@ class Corrected(PlainRecipe):
                 'there was no local step, and "scaffold" divides by their number; give this node examples of the task, '
                 "or set training.local_steps to 1 or more"
             )
-        moved = self._base - self._flat(self._context.model)
+        moved = self._base - flat_of(self._context.model, self._layout)
         new = self._own - self._run + moved / (self._steps * self._context.learning_rate)
         self._context.inputs.state[CONTROL] = new
         return {CONTROL: new - self._own}
-
-    def _flat(self, model: nn.Module) -> Tensor:
-        """The parameters in layout order: float32 `[d]` on the CPU, new memory."""
-        own = tensors_of(model)
-        pieces = [own[tensor.name].reshape(-1).to("cpu", torch.float32) for tensor in self._layout.tensors]
-        return torch.cat([torch.empty(0), *pieces])

@@ -134,7 +134,8 @@ def download_bytes(assignment: msg.Assignment, held: str) -> int:
         assignment: The assignment.
         held: Digest of the file of the run's newest model that the node has; empty: none.
     """
-    inputs = sum(_streamed(item.artifact.size_bytes) for item in assignment.inputs if not item.data)
+    files = {item.artifact.digest: item.artifact.size_bytes for item in assignment.inputs if not item.data}
+    inputs = sum(map(_streamed, files.values()))
     layout = _streamed(assignment.layout_file.size_bytes) if assignment.layout_file and not held else 0
     return inputs + layout + _model_bytes(assignment, held)
 

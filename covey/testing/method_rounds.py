@@ -53,6 +53,10 @@ class NormedExample(Task):
         """The same as on the nodes."""
         return examples(20, 2)
 
+    def common_data(self) -> TensorDataset:
+        """Further examples."""
+        return examples(20, 3)
+
 
 class PlainExample(NormedExample):
     """The same data, and a model without buffers."""

@@ -146,10 +146,16 @@ class VersionRecord:
 
     @property
     def members(self) -> Mapping[str, Artifact]:
-        """In a run without a global model, where the model stays as it is: node to its own file in this version."""
+        """In a run without a global model, where the model stays as it is: node to its own file in this version.
+
+        None where several files of each node are kept: none of them alone is a model then.
+        """
         if self.model_sha256 != self.parent_sha256:
             return {}
-        return {node: file.artifact for file in self.state if (node := collected_node(file.name))}
+        files = [(node, file) for file in self.state if (node := collected_node(file.name))]
+        if len({file.name.removesuffix(node) for node, file in files}) > 1:
+            return {}
+        return {node: file.artifact for node, file in files}
 
 
 @dataclass(frozen=True)

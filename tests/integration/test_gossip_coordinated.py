@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,9 @@ from covey.errors import CoveyError
 from covey.gossip.ledger import Incarnation
 from covey.storage.sql.store import open_store
 from covey.testing.federation import Federation
+from covey.testing.launch.forks import COMMAND
 from covey.testing.launch.ports import free_addresses
+from covey.testing.launch.processes import Daemon
 from covey.wire.identities.gossip_statement import GossipStatement
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
@@ -38,15 +44,37 @@ min_nodes = {nodes}
 
 def started(federation: Federation, callers: int = 0) -> list[str]:
     """Start a federation whose nodes listen for peers, but for the last `callers`; the addresses."""
-    names = federation.names
-    addresses = free_addresses(len(names))
     federation.start_coordinator()
     federation.join()
-    for index, address in enumerate(addresses):
-        options = ["--peer-listen", address] if index < len(names) - callers else []
-        federation.start_node(index, options=options)
+    return with_nodes(federation, [[]] * callers)
+
+
+def with_nodes(federation: Federation, others: Sequence[Sequence[str]]) -> list[str]:
+    """Start the nodes; the last ones do not listen for peers, but have these options. The addresses."""
+    names = federation.names
+    addresses = free_addresses(len(names))
+    options = [["--peer-listen", address] for address in addresses[: len(names) - len(others)]]
+    for index, each in enumerate([*options, *others]):
+        federation.start_node(index, options=each)
     federation.wait_connected(len(names))
     return addresses
+
+
+@contextmanager
+def meeting(federation: Federation) -> Iterator[str]:
+    """A relay for a federation that was joined; its address."""
+    announced = federation.root / "relay.json"
+    authority = federation.node_dir(0) / "identity" / "authority.crt"
+    words = ["relay", "start", "--listen", "127.0.0.1:0", "--authority", authority, "--announce", announced]
+    command = [sys.executable, "-m", COMMAND, *map(str, words)]
+    relay = Daemon("relay", command, federation.root / "relay.log", os.environ, may_die=False)
+    try:
+        federation.until(announced.exists, 100, "the relay did not start")
+        yield json.loads(announced.read_text())["listen"]
+        assert relay.alive, relay.tail()
+    finally:
+        relay.terminate()
+        relay.wait(60)
 
 
 def audited(federation: Federation, run: str) -> dict[str, Any]:
@@ -114,7 +142,7 @@ def until_step(federation: Federation, run: str, index: int, step: int) -> None:
 
 def told_steps(federation: Federation, run: str, node: str) -> list[int]:
     """The steps of which a node's statements tell, as the coordinator has them."""
-    store = open_store(f"sqlite:///{federation.coordinator_dir / 'covey.db'}")
+    store = open_store(federation.store_url)
     try:
         rows = store.gossip_statements(run, node)
     finally:
@@ -122,9 +150,13 @@ def told_steps(federation: Federation, run: str, node: str) -> list[int]:
     return [step.step for row in rows for step in GossipStatement.from_bytes(row.statement).steps]
 
 
-def test_the_coordinator_is_killed_and_so_is_a_node_while_it_is_away(tmp_path: Path) -> None:
-    with Federation(tmp_path, nodes=3) as federation:
-        addresses = started(federation)
+def test_the_coordinator_is_killed_and_so_is_a_node_while_it_is_away(tmp_path: Path, postgres_database: str) -> None:
+    """Its record is in PostgreSQL, and a node waits at a relay for its peers."""
+    with ExitStack() as stack:
+        federation = stack.enter_context(Federation(tmp_path, nodes=3, store_url=postgres_database))
+        federation.start_coordinator()
+        federation.join()
+        addresses = with_nodes(federation, [["--peer-relay", stack.enter_context(meeting(federation))]])
         run = federation.submit(SPEC.format(steps=30, nodes=3))
         until_step(federation, run, 0, 4)
         federation.kill_coordinator()

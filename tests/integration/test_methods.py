@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 import textwrap
+from contextlib import closing
 
 import pytest
 from safetensors import safe_open
 
+from covey.coordinator.config import sqlite_url
+from covey.errors import CoveyError
+from covey.storage.sql.store import open_store
 from covey.testing.federation import Federation
 from covey.testing.launch.forks import run_covey
 from tests.faults.chain import PATIENT, run_along
@@ -37,7 +41,13 @@ METHODS = {
     "fedbn": '[method]\nname = "fedbn"',
     "scaffold": f'[method]\nname = "scaffold"\n{EQUAL}',
     "scaffold-some": f'[method]\nname = "scaffold"\n{EQUAL}',
+    "lsgd": '[method]\nname = "lsgd"\noptions = { groups = 2, audit = true }',
+    "codistill": '[method]\nname = "codistill"\noptions = { classes = 10 }',
 }
+STEPS = {"codistill": "local_steps = 12"}
+"""Predictions are for so many batches as all nodes train on."""
+OF_PHASES = {"lsgd": ["after-phase:1", "method-plan:2:daemon", "method-finish:1:daemon"]}
+"""Further points of the coordinator."""
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +75,19 @@ def text_of(method, name="", rounds=ROUNDS):
     return spec(
         name or method,
         task="method_tasks:Normed",
+        options="common = 200",
         rounds=rounds,
         min_nodes=needed,
+        training=STEPS.get(method, ""),
         policy=policy + PATIENT,
         extra='[data]\npartition = "dirichlet"\nalpha = 1.0\n' + METHODS[method],
     )
+
+
+def files_of(folder, run):
+    """What a run's newest version keeps beside the model: digests by name."""
+    with closing(open_store(sqlite_url(folder))) as store:
+        return {file.name: file.artifact.digest for file in store.version(run, -1).state}
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +103,8 @@ def simulated(tmp_path_factory, search):
             arguments += ["--data-dir", folder / "simulation"]
             done = run_covey(arguments, env={**os.environ, "PYTHONPATH": search}, timeout_s=200)
             assert done.returncode == 0, done.stderr
-            known[method] = json.loads(done.stdout)
+            outcome = json.loads(done.stdout)
+            known[method] = {**outcome, "files": files_of(folder / "simulation", outcome["run"]["run"])}
         return known[method]
 
     return simulate
@@ -100,6 +119,19 @@ def test_the_model_is_that_of_a_simulation(federation, simulated, method):
     keys = ("round", "accepted", "rejected", "bytes_received", "bytes_sent")
     rounds = [{key: item[key] for key in keys} for item in federation.rounds(real["run"])]
     assert [{key: item[key] for key in keys} for item in outcome["rounds"]] == rounds
+    assert outcome["files"] == files_of(federation.coordinator_dir, real["run"])
+
+
+def test_only_what_a_method_needs_travels(simulated):
+    """Bytes of the second round: all models up, those of two leaders, or predictions of 12 batches of 32 examples."""
+    up, down = (
+        {method: simulated(method)["rounds"][1][f"bytes_{way}"] for method in METHODS} for way in ("received", "sent")
+    )
+    model, predictions, ids = up["fedprox"] / NODES, 12 * 32 * 10 * 4, 12 * 32 * 8
+    assert up["lsgd"] == pytest.approx(2 * model, rel=0.01)
+    assert up["codistill"] == pytest.approx(NODES * (predictions + ids), rel=0.01)
+    # The ids of all nodes are the same file here, which each has once.
+    assert down["codistill"] == pytest.approx(NODES * ((NODES - 1) * predictions + ids), rel=0.01)
 
 
 def test_methods_come_to_models_of_their_own(simulated):
@@ -119,22 +151,25 @@ def test_a_model_without_what_stays_local_is_evaluated_on_the_nodes_and_exported
 
 def test_an_unknown_method_is_refused_with_the_list(federation):
     text = text_of("fedbn").replace('name = "fedbn"', 'name = "fedavg"', 2)
-    with pytest.raises(Exception, match=r"no method named 'fedavg'.*fedbn, fedprox, none, scaffold"):
+    with pytest.raises(Exception, match=r"no method named 'fedavg'.*fedbn, .*fedprox, .*none, .*scaffold"):
         federation.admin.submit(text)
 
 
-@pytest.mark.parametrize("method", ["scaffold-some", "fedbn"])
+@pytest.mark.parametrize("method", ["scaffold-some", "fedbn", "lsgd", "codistill"])
 def test_killed_daemons_go_on_with_what_they_keep(federation, method):
     """Every point, and those inside of a method's own work: tests/methods/test_crashes.py."""
     whole = federation.wait(federation.submit(text_of(method, f"{method}-whole", 14)), timeout_s=120)
     run = run_along(
         federation,
         text_of(method, f"{method}-killed", 14),
-        coordinator=["before-commit:2", "after-commit:1", "aggregate:2"],
+        coordinator=["before-commit:2", "after-commit:1", "aggregate:2", *OF_PHASES.get(method, ())],
         node=["trained:1", "journaled:1", "assigned:2"],
         options=["--allow-paths"],
     )
     assert run["model_sha256"] == whole["model_sha256"]
+    assert run["metrics"] == whole["metrics"]
+    folder = federation.coordinator_dir
+    assert files_of(folder, run["run"]) == files_of(folder, whole["run"])
 
 
 def test_a_node_that_lost_its_control_variate_goes_on_and_the_centre_says_so(federation):
@@ -152,3 +187,13 @@ def test_a_node_that_lost_its_control_variate_goes_on_and_the_centre_says_so(fed
         "run", "show", run, *where
     )
     assert json.loads(federation.cli("run", "audit", run, "--json", *where))["ok"]
+
+
+def test_models_that_never_leave_their_nodes_cannot_be_exported(federation, tmp_path):
+    run = federation.wait(federation.submit(text_of("codistill", "kept", 2)), timeout_s=120)["run"]
+    at = ("--to", tmp_path / "m", "--data-dir", federation.coordinator_dir)
+    with pytest.raises(CoveyError, match="the models of this run never leave their nodes"):
+        federation.cli("run", "export", run, *at)
+    with pytest.raises(CoveyError, match="has no file of 'n1'"):
+        federation.cli("run", "export", run, "--node", "n1", *at)
+    assert not (tmp_path / "m").exists()

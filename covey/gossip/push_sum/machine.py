@@ -289,12 +289,14 @@ class PushSum:
             due = self.exchange.only_mutual(due, self.step, self._senders.get(self.step, ()))
         if self.policy.pairs and self.phase != "lingering" and not self.is_leaving:
             due = without_requests(self.exchange, due, self._answered)
+        mixes_alone = self.policy.mutual and self.phase == "mixing"
+        if not due and not mixes_alone:
+            return []
         mix = mix_by_mass(self.step, self.exchange.kept, due)
         self.mixing = mix.portions
         if not self._has_mass:
             self.mixing, mix = mix_by_weights(self.step, self._weights, due)
             self.exchange.pending = [p for p in self.exchange.pending if p not in due or p in self.mixing]
-        mixes_alone = self.policy.mutual and self.phase == "mixing"
         return [mix] if self.mixing or mixes_alone else []
 
     def _mixed(self) -> list[Action]:

@@ -29,6 +29,9 @@ class Digits(Task):
         hidden: int = Field(default=64, ge=0, le=100_000)
         """Units of the hidden layer; 0: a linear model."""
 
+        common: int = Field(default=0, ge=0, le=1000)
+        """How many of the training examples are no node's own, but common to all."""
+
     options: Options
 
     def model(self) -> nn.Module:
@@ -43,8 +46,15 @@ class Digits(Task):
         return last_layer_split(model)
 
     def train_data(self, data: NodeData) -> TensorDataset:
-        """(float32 [64] in 0..1, int64 label), 1437 examples."""
-        return _split()[0]
+        """(float32 [64] in 0..1, int64 label), 1437 examples without those that are common."""
+        own = _split()[0]
+        return TensorDataset(*(tensor[self.options.common :] for tensor in own.tensors)) if self.options.common else own
+
+    def common_data(self) -> TensorDataset | None:
+        """The first `common` of the training examples, which are in random order."""
+        if not self.options.common:
+            return None
+        return TensorDataset(*(tensor[: self.options.common] for tensor in _split()[0].tensors))
 
     def central_data(self) -> TensorDataset:
         """The same, the other 360 examples."""

@@ -244,7 +244,19 @@ def _context(
 
     generator = torch.Generator().manual_seed(derive_seed(fit.seed, "recipe", fit.round, fit.roster_index))
     inputs = inputs or RecipeInputs(layout_of(model))
-    return RecipeContext(model, fit.training, fit.round, fit.rounds, fit.roster_index, generator, inputs, task, labels)
+    return RecipeContext(
+        task=task,
+        model=model,
+        training=fit.training,
+        round=fit.round,
+        rounds=fit.rounds,
+        roster_index=fit.roster_index,
+        generator=generator,
+        seed=fit.seed,
+        device=fit.device,
+        inputs=inputs,
+        labels=labels,
+    )
 
 
 def autocast(fit: FitSettings) -> AbstractContextManager[object]:

@@ -19,6 +19,7 @@ from covey.errors import TaskError
 from covey.layout import Layout
 from covey.learning.data import size_of
 from covey.learning.models import state
+from covey.learning.models.flat import load_flat
 from covey.learning.recipe import PlainRecipe, RecipeInputs
 from covey.learning.statistics import Stat
 from covey.learning.task import FitResult, FitSettings
@@ -147,11 +148,7 @@ def load_member(context: RunContext, state_files: Mapping[str, Path]) -> None:
     path, part = state_files.get(slot(context.method.member)), context.layout.part("model")
     if not context.method.member or path is None:
         return
-    flat, own, at = map_float32(path, part.numel), state.tensors_of(context.model), 0
-    with torch.no_grad():
-        for spec in part.tensors:
-            own[spec.name].copy_(flat[at : at + spec.numel].view(spec.shape))
-            at += spec.numel
+    load_flat(context.model, part, map_float32(path, part.numel))
 
 
 def _central(context: RunContext, dataset: Dataset[Any], host: Host) -> Metrics:

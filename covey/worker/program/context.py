@@ -206,6 +206,12 @@ class RunContext:
         with task_errors("Task.central_data"):
             return self._held(central_data_of(self.task, self._data), "central_data")
 
+    @cached_property
+    def common_data(self) -> Dataset[Any] | None:
+        """The examples that all nodes have."""
+        with task_errors("Task.common_data"):
+            return self._held(self.task.common_data(), "common_data")
+
     def _held(self, dataset: Dataset[Any] | None, method: str) -> Dataset[Any] | None:
         if dataset is None:
             return None

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,8 +37,22 @@ def test_rates_follow_from_what_was_measured() -> None:
     assert run.rate == pytest.approx(4 * 1.0 / 0.03)
     assert run.goodput == pytest.approx(0.75)
     assert math.isnan(measured(floor_s=[]).ratio)
-    assert json.loads(json.dumps(gossip.figures("exact", run)))["averaged_s"] == pytest.approx(0.12)
-    assert "averaged_s" not in gossip.figures("push", run)
+    assert json.loads(json.dumps(gossip.figures("push", run)))["averaged_s"] == pytest.approx(0.12)
+    assert gossip.averaged_s(measured(work=GossipWork(nodes=8))) is None
+    assert gossip.averaged_s(measured(work=GossipWork(topology="matching"))) is None
+
+
+def test_the_table_says_what_was_left_out() -> None:
+    given = gossip.parse_arguments(["--parameters", "250000"])
+    lines = gossip.report(
+        given, [("push", measured()), ("overlap 1", measured(work=GossipWork(overlap=1)))], ["pair, 8"]
+    )
+    assert lines[0].startswith("Models of 1.00 MB")
+    assert lines[4] == "| push, 4 | 0.03 | 0.02 | 1.50 | 133 | 0.50 | 0.30 | 0.10 | 0.10 + 0.20 (0.10) | 60, 200 |"
+    assert lines[5].startswith("| overlap 1, 4 | 0.03 | 0.02 |  | ")
+    assert len({line.count("|") for line in lines[2:6]}) == 1
+    assert "two pushes: 0.12 s" in lines[7]
+    assert lines[-1] == "Left out, as the time was over: pair, 8."
 
 
 def test_a_step_lasts_from_its_first_byte_to_its_last_batch_on_record() -> None:
@@ -55,14 +70,14 @@ def test_a_step_lasts_from_its_first_byte_to_its_last_batch_on_record() -> None:
 
 
 def test_what_is_run_follows_from_the_command_line() -> None:
-    given = gossip.parse_arguments(["--nodes", "4", "8", "--only", "pair", "exact", "overlap", "--durability", "power"])
+    given = gossip.parse_arguments(["--nodes", "4", "8", "--only", "power", "pair", "overlap"])
     runs = [(kind, work.nodes, work.topology, work.overlap, work.durability) for kind, work in gossip.works(given)]
     assert runs == [
-        ("pair", 4, "matching", 0, "power"),
-        ("pair", 8, "matching", 0, "power"),
-        ("exact", 4, "exponential", 0, "power"),
-        ("overlap 0", 4, "exponential", 0, "power"),
-        ("overlap 1", 4, "exponential", 1, "power"),
+        ("pair", 4, "matching", 0, "process"),
+        ("pair", 8, "matching", 0, "process"),
+        ("overlap 0", 4, "exponential", 0, "process"),
+        ("overlap 1", 4, "exponential", 1, "process"),
+        ("power", 4, "exponential", 0, "power"),
     ]
     with pytest.raises(SystemExit):
         gossip.parse_arguments(["--nodes", "1"])
@@ -84,29 +99,16 @@ def test_bare_streams_of_nothing_are_refused() -> None:
 
 
 @pytest.mark.processes
-def test_real_nodes_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--nodes", "2", "--parameters", "20000", "--steps", "4", "--only", "push", "--json"]
+def test_real_nodes_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- begin exchanges -->\n<!-- end exchanges -->\n")
+    options = ["--nodes", "2", "--parameters", "20000", "--steps", "4", "--only", "push", "--json", "--page", str(page)]
     assert gossip.main(options) == 0
     line = json.loads(capsys.readouterr().out)
+    assert "| push, 2 | " in page.read_text()
     assert line["is_exact"]
     assert line["models_a_step"] == 2
     assert len(line["exchanges_s"]) == len(line["floors_s"]) == 2
     assert line["ratio"] > 0
     assert line["cpu_s"]["node"] >= 0
     assert line["peak_mb"]["worker"] > 0
-
-
-@pytest.mark.processes
-def test_what_a_slow_node_costs_is_measured(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gossip, "SETTINGS", ("agp",))
-    options = ["--slow-node", "3", "--nodes", "2", "--steps", "5", "--train-seconds", "0.2", "--json"]
-    assert gossip.main(options) == 0
-    line = json.loads(capsys.readouterr().out)
-    assert (line["setting"], line["is_exact"]) == ("agp", True)
-    assert line["slow_s"] >= 3 * 0.2
-    assert line["undisturbed_s"] >= 0.2
-    assert line["ratio"] == line["others_s"] / line["undisturbed_s"]
-    with pytest.raises(SystemExit):
-        gossip.parse_arguments(["--slow-node", "0.5"])

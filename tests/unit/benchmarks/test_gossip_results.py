@@ -18,7 +18,7 @@ OUTCOME = {
     "mass_is_exact": True,
     "steps": 100,
 }
-REAL = {"step_s": 0.1, "trained_s": 0.05, "blocked_s": 0.05, "goodput": 0.5, "sent_mb": 0.018, "steps": 20}
+REAL = {"step_s": 0.1, "trained_s": 0.05, "blocked_s": 0.05, "goodput": 0.5, "sent_mb": 0.018, "steps": 12, "load": 0.5}
 
 
 @pytest.mark.parametrize("setting", gossip_results.SETTINGS)
@@ -31,11 +31,15 @@ def test_each_row_is_a_specification_that_can_be_run(setting: str) -> None:
 
 def test_a_row_has_the_mean_of_its_seeds_and_what_processes_took() -> None:
     outcomes = {"digits/sgp/1": OUTCOME, "digits/sgp/2": {**OUTCOME, "accuracy": 0.7, "nodes": [0.4, 0.7]}}
-    lines = gossip_results.report("digits", {**outcomes, "digits/sgp/processes": REAL}, 2)
-    assert "100 steps, 2 seeds" in lines[0]
-    assert lines[4] == "| sgp | 0.800 | 0.400 to 0.800 | 0.25 | 1.00 | 50% | 0.100 | 0.050 | 50% | 0.02 |"
+    lines = gossip_results.report("digits", {**outcomes, "digits/sgp/processes": REAL})
+    assert "100 steps" in lines[0]
+    assert "12 steps, load average before them 0.5 to 0.5" in lines[0]
+    assert (
+        lines[4]
+        == "| sgp | 2 | 0.800 (0.700 to 0.900) | 0.400 to 0.800 | 0.25 | 1.00 | 50% | 0.100 | 0.050 | 50% | 0.02 |"
+    )
     assert len({line.count("|") for line in lines[2:-1]}) == 1
-    assert gossip_results.report("mnist", outcomes, 2) == []
+    assert gossip_results.report("mnist", outcomes) == []
 
 
 def test_what_is_known_is_not_measured_again_and_the_page_is_written(tmp_path: Path) -> None:
@@ -45,10 +49,16 @@ def test_what_is_known_is_not_measured_again_and_the_page_is_written(tmp_path: P
     options = ["digits", "--only", "nothing", "--seeds", "1", "--json", str(known), "--page", str(page)]
     assert gossip_results.main(options) == 0
     text = page.read_text()
-    assert "| sgp | 0.900 |" in text
+    assert "| sgp | 1 | 0.900 |" in text
     assert "| agp |" not in text
     assert text.startswith("before")
     assert text.endswith("after\n")
+
+
+def test_what_would_begin_too_late_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert gossip_results.main(["digits", "--only", "sgp", "--no-simulation", "--budget", "0"]) == 0
+    left_out = [line.rpartition(": ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert left_out == [f"digits/{name}/processes" for name in gossip_results.SETTINGS if name.startswith("sgp")]
 
 
 @pytest.mark.processes

@@ -36,6 +36,17 @@ class TestScaffold(MethodConformance):
     name = "scaffold"
 
 
+class TestLsgd(MethodConformance):
+    name = "lsgd"
+    options: ClassVar = {"groups": 2, "global_every": 2, "step_pull": 0.05, "audit": True}
+
+
+class TestCodistill(MethodConformance):
+    name = "codistill"
+    options: ClassVar = {"classes": 2, "learn_common": True, "label_smoothing": 0.1}
+    sections: ClassVar = {"training": {"learning_rate": 0.1, "batch_size": 8, "local_steps": 3}}
+
+
 class TestScaffoldInAnotherForm(MethodConformance):
     name = "scaffold"
     sections: ClassVar = {

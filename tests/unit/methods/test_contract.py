@@ -69,7 +69,7 @@ def test_parts_are_sent_and_brought_by_declaration() -> None:
 
 def test_a_method_is_found_by_its_name() -> None:
     assert type(METHODS.make("none")) is Averaging
-    with pytest.raises(PluginError, match=r"no method named 'x' is installed here; installed: fedbn, fedensemble, "):
+    with pytest.raises(PluginError, match=r"no method named 'x' is installed here; .*fedbn, .*fedprox, .*none,"):
         METHODS.make("x")
     with pytest.raises(SpecError, match=r"method\.options\.mu: unknown key"):
         METHODS.make("none", {"mu": 1})

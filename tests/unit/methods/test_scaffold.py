@@ -11,7 +11,7 @@ from covey.errors import SpecError, TaskError
 from covey.layout import Layout, TensorSpec
 from covey.learning.recipe import RecipeContext, RecipeInputs
 from covey.methods.scaffold import Corrected
-from covey.testing.method_rounds import MethodRounds, spec_of
+from covey.testing.method_rounds import MethodRounds, PlainExample, spec_of
 from tests.unit.methods.naive import first_model, mean, trained
 
 NODES = 4
@@ -134,7 +134,8 @@ def test_a_training_without_a_step_is_said_in_words() -> None:
     model = first_model(spec)
     layout = Layout.of([TensorSpec(name, "float32", tuple(p.shape)) for name, p in model.named_parameters()])
     recipe = Corrected()
-    recipe.begin(RecipeContext(model, spec.training, 1, 1, 0, torch.Generator(), RecipeInputs(layout)))
+    cpu, stream, inputs = torch.device("cpu"), torch.Generator(), RecipeInputs(layout)
+    recipe.begin(RecipeContext(PlainExample(), model, spec.training, 1, 1, 0, stream, spec.seed, cpu, inputs))
     with pytest.raises(TaskError, match="no local step"):
         recipe.finish()
     recipe.after_step(model)

@@ -13,7 +13,7 @@ from covey.errors import WorkerError
 from covey.learning.data import size_of
 from covey.learning.models import state
 from covey.learning.training import loop
-from covey.methods.contract import Contribution, FinishContext
+from covey.methods.contract import Answer, Close, Contribution, FinishContext
 from covey.metrics import Metrics
 from covey.vectors import Vector
 from covey.worker.execute.from_spec import uses_root
@@ -42,12 +42,19 @@ class SentParts(Mapping[str, Any]):
         return len(self._parts)
 
 
-def finish_context(step: OpenStep, accepted: Sequence[tuple[Admitted, float]]) -> FinishContext:
+def finish_context(
+    step: OpenStep,
+    accepted: Sequence[tuple[Admitted, float]],
+    closed: Close | None = None,
+    answers: tuple[Answer, ...] = (),
+) -> FinishContext:
     """What the method may know.
 
     Args:
         step: The step, whose model is written by now.
         accepted: The updates that count, in roster order, with their shares.
+        closed: What the method closed the round with, if it has phases.
+        answers: What it was shown then.
     """
     updates = {
         row.node: Contribution(share, SentParts(step, row), partial(_moved, step, row.reader, row))
@@ -60,6 +67,8 @@ def finish_context(step: OpenStep, accepted: Sequence[tuple[Admitted, float]]) -
         accepted=tuple(updates),
         updates=updates,
         base=step.base,
+        closed=closed,
+        answers=answers,
         model=lambda: _loaded(step),
         evaluate=lambda model: _evaluated(step, model),
     )

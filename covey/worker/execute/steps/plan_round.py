@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from covey import faults
 from covey.errors import LayoutError, LimitExceeded, RunFailed
@@ -32,6 +33,8 @@ class Planner:
         self._step, self._job, self._form = step, step.job, step.form
         self._sent = {update.node: set(update.parts) for update in updates}
         self._broken = _half_rejected(step.job.answers)
+        self.answers: tuple[Answer, ...] = ()
+        """What the method was shown."""
 
     def plan(self) -> OpenedPhase | Close:
         """What the method decides; answers that cannot be opened are rejected.
@@ -41,7 +44,7 @@ class Planner:
             SpecError: It asks for central data, and the task has none.
         """
         job, method = self._job, self._form.method
-        answers = self._answers()
+        self.answers = answers = self._answers()
         context = PlanContext(self._step.number, self._form.run, job.roster, self._audit)
         plan = method.plan(job.phase, answers, self._form.state(job.state), context)
         faults.reach("method-plan")
@@ -51,7 +54,7 @@ class Planner:
         if mistake:
             raise RunFailed(f"method {self._form.run.spec.method.name!r} {mistake}; this is a mistake in the method")
         if isinstance(plan, Close):
-            return Close(plan.nodes, rejected)
+            return replace(plan, rejected=rejected)
         return OpenedPhase(plan.phase, dict(plan.assignments), rejected)
 
     def _answers(self) -> tuple[Answer, ...]:

@@ -20,7 +20,7 @@ from covey.aggregation.weights import effective_shares
 from covey.codecs.contract import Codec, CodecContext
 from covey.errors import RunFailed
 from covey.learning.models.state import ModelFile
-from covey.methods.contract import Part
+from covey.methods.contract import Answer, Close, Part
 from covey.metrics import Totals
 from covey.parts import slot
 from covey.seeds import derive_seed
@@ -57,6 +57,8 @@ class RuleStep:
         self._verdicts: dict[str, Verdict] = {}
         self._opens: OpenedPhase | None = None
         """A further phase, which the method wants first."""
+        self._closed: Close | None = None
+        self._answers: tuple[Answer, ...] = ()
         self._sent = updates_of(self._job)
         self._rows, broken = admit(self._planned(), self._form, step.base)
         self._verdicts |= broken
@@ -99,10 +101,12 @@ class RuleStep:
         """The updates that are to be aggregated: all, unless the method has phases and says which."""
         if self._form.method.phases == 1:
             return self._sent
-        plan = Planner(self._step, self._sent).plan()
+        planner = Planner(self._step, self._sent)
+        plan = planner.plan()
         if isinstance(plan, OpenedPhase):
             self._opens = plan
             return ()
+        self._closed, self._answers = plan, planner.answers
         left_out = [row.node for row in self._sent if row.node not in plan.nodes]
         self._verdicts = {
             node: Verdict(node, word_for(node not in plan.rejected), plan.rejected.get(node, "")) for node in left_out
@@ -197,7 +201,8 @@ class RuleStep:
             if not part.in_model and (raw := combined[part.name]) is not None
         }
         used = [row for row in self._rows if self._verdicts[row.node].accepted]
-        context = finish_context(self._step, [(row, self._verdicts[row.node].share) for row in used])
+        accepted = [(row, self._verdicts[row.node].share) for row in used]
+        context = finish_context(self._step, accepted, self._closed, self._answers)
         outcome = form.method.finish(flat, form.state(self._job.state), context)
         faults.reach("method-finish")
         self._metrics, state = outcome.metrics, outcome.state

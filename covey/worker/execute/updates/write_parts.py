@@ -82,7 +82,7 @@ class PartsWriter:
             part.name: _flat(part, job.state[slot(part.name)]) for part in self._parts if slot(part.name) in job.state
         }
         others = {part.name: NodeFiles(part, job.others[part.name]) for part in self._parts if part.name in job.others}
-        return RecipeInputs(self._context.layout, down, kept, others)
+        return RecipeInputs(self._context.layout, down, kept, others, lambda: self._context.common_data)
 
     def write(
         self,
