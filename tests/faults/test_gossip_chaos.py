@@ -15,7 +15,7 @@ def test_three_nodes_of_whose_messages_a_fifth_is_lost_end_with_all_mass_whateve
     plan = GossipPlan(tmp_path, 4, minutes=0.3, nodes=3, pace_s=0.3, loss=0.2, kinds=KINDS, mean_pause_s=1.5)
     outcome = Trial(plan, print).run()
     assert outcome.problems == []
-    assert sum(outcome.times.values()) >= 3
+    assert outcome.struck
     assert outcome.steps > 0
     assert outcome.mass["live"] == 3 << 52
     said = GossipReport(plan, outcome).as_json(None)

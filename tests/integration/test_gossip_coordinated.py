@@ -142,6 +142,7 @@ def until_step(federation: Federation, run: str, index: int, step: int) -> None:
 
 def told_steps(federation: Federation, run: str, node: str) -> list[int]:
     """The steps of which a node's statements tell, as the coordinator has them."""
+    assert federation.store_url is not None
     store = open_store(federation.store_url)
     try:
         rows = store.gossip_statements(run, node)
