@@ -14,7 +14,7 @@ from covey.errors import SpecError, StoreError
 from covey.gossip.ledger import Incarnation
 from covey.gossip.protocols.dynamics import Dynamics
 from covey.gossip.protocols.encoding import is_encoded
-from covey.gossip.protocols.runs import planner_of
+from covey.gossip.protocols.runs import combination_of, planner_of
 from covey.layout import FLOAT32_BYTES, Layout
 from covey.node.gossip.actor import GossipActor, Surroundings
 from covey.node.gossip.adversary import PeerAttack
@@ -197,7 +197,12 @@ class GossipPart:
         if first is None:
             raise StoreError("the run's first model is not on record")
         dynamics = Dynamics.of(terms.spec.gossip, allow_path=terms.node.allows_paths(terms.spec))
-        kept_bytes = FLOAT32_BYTES * layout.part("model").numel * len(dynamics.keeps)
+        rows = len(dynamics.keeps)
+        if dynamics.differences and is_encoded(terms.spec):
+            names = [peer.node for peer in home.facts.peers]
+            run = combination_of(terms.spec, names, allow_path=terms.node.allows_paths(terms.spec))
+            rows += 1 + max(len(targets) for graph in run.graphs for targets in graph)
+        kept_bytes = FLOAT32_BYTES * layout.part("model").numel * rows
         return first.size_bytes + layout.behind_bytes(len(dynamics.travels)), kept_bytes
 
     def _settings(self, home: Residence, receipts: Receipts) -> PeerSettings:

@@ -19,7 +19,7 @@ from covey.gossip.protocols.contract import Algebra, Context, Received
 from covey.gossip.protocols.contract import State as Learned
 from covey.gossip.protocols.runs import protocol_of
 from covey.gossip.push_sum import events as ev
-from covey.node.gossip.ports import Clock, Labour, Moment, Noted, Post, Record, Said, Saved, Snapshot, State
+from covey.node.gossip.ports import Clock, Labour, Moment, Noted, Piece, Post, Record, Said, Saved, Snapshot, State
 from covey.node.gossip.state import machine_from_text, machine_to_text
 from covey.spec import GossipSpec
 
@@ -190,7 +190,7 @@ class VectorLabour(Labour[Vector, tuple[int, Vector]]):
         self,
         moment: Moment | None,
         state: State[Vector],
-        portions: Sequence[tuple[Vector, float]],
+        portions: Sequence[Piece[Vector]],
         then: Callable[[State[Vector]], None],
     ) -> None:
         def work() -> None:
@@ -199,15 +199,15 @@ class VectorLabour(Labour[Vector, tuple[int, Vector]]):
 
         self.queue.append(work)
 
-    def _mixed(self, step: int, model: Vector, portions: Sequence[tuple[Vector, float]]) -> Vector:
+    def _mixed(self, step: int, model: Vector, portions: Sequence[Piece[Vector]]) -> Vector:
         if self._spec is None:
-            mixed = model * (1 - sum(part for _, part in portions))
-            for other, part in portions:
-                mixed = mixed + other * part
+            mixed = model * (1 - sum(piece.part for piece in portions))
+            for piece in portions:
+                mixed = mixed + piece.body * piece.part
             return mixed
         protocol = protocol_of(self._spec.gossip, allow_path=True)
         vectors = dict.fromkeys(protocol.travels, np.zeros_like(model))
-        received = [Received(part, other, vectors) for other, part in portions]
+        received = [Received(piece.part, piece.body, vectors) for piece in portions]
         update = protocol.mix(Learned(model), received, Context(ArrayAlgebra(), self._spec, step))
         return model + update.change
 

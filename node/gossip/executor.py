@@ -19,7 +19,7 @@ from covey.gossip.push_sum.joining import asked_for_half
 from covey.gossip.push_sum.machine import PushSum
 from covey.node.gossip.bodies import Bodies
 from covey.node.gossip.farewells import Farewells
-from covey.node.gossip.ports import Clock, Labour, Moment, Post, Record, Saved, Snapshot, State
+from covey.node.gossip.ports import Clock, Labour, Moment, Piece, Post, Record, Saved, Snapshot, State
 from covey.node.gossip.state import is_done_with, progress
 
 B = TypeVar("B")
@@ -130,7 +130,7 @@ class Executor(Generic[B, T]):
             model: The peer's; the caller holds it until `then` is called.
             then: Called when it is done.
         """
-        self._ports.labour.mix(None, self.state, [(model, 1.0)], self._made(then))
+        self._ports.labour.mix(None, self.state, [Piece(model, 1.0)], self._made(then))
 
     def newest(self) -> tuple[B, int]:
         """The model of the newest publication and its step; before there is one, the model that it began with."""
@@ -273,18 +273,20 @@ class Executor(Generic[B, T]):
         """Now, with so much mass."""
         machine = self.machine
         evictions, number = len(self.ledger.evicted), machine.policy.averaging.trainings(step)
-        return Moment(number, weight(units), evictions, machine.is_leaving)
+        peers = tuple(machine.exchange.peers)
+        return Moment(number, weight(units), evictions, machine.is_leaving, peers=peers)
 
     def _mix(self, step: int, kept: int, portions: tuple[act.Portion, ...]) -> None:
         whole = kept + sum(portion.units for portion in portions)
-        parts = [(self.bodies.of(portion, self.me), portion.units / whole) for portion in portions]
+        parts = [Piece(self.bodies.of(p, self.me), p.units / whole, p.source) for p in portions]
         mixed = self._made(lambda: self.take(ev.Mixed(step, self._ports.clock.now())))
         self._ports.labour.mix(self._moment(step, whole), self.state, parts, mixed)
 
     def _apply(self, step: int, batches: tuple[Batch, ...]) -> None:
         trained, self._trained = self._trained, None
         units, kept = sum(batch.units for batch in batches), self.machine.exchange.kept
-        moment = replace(self._moment(step, kept + units), given=units / kept if kept else 0.0)
+        moment = self._moment(step, kept + units)
+        moment = replace(moment, given=units / kept if kept else 0.0, is_whole=self.machine.exchange.is_whole)
         then = self._made(lambda: self._publish(step, batches))
         self._ports.labour.apply(moment, self.state, trained, self._scale, then)
 

@@ -126,6 +126,8 @@ class Moment:
         leaves: Whether what comes out is handed over to a peer, for good.
         given: Of the mass that the node keeps, how many times as much it gives; 0: nothing, or all that it has, so that
             what a codec loses could stay nowhere.
+        is_whole: Whether what is sent must be a model, not a difference from what was sent before.
+        peers: Who else takes part.
     """
 
     step: int
@@ -133,6 +135,28 @@ class Moment:
     evictions: int = 0
     leaves: bool = False
     given: float = 0.0
+    is_whole: bool = False
+    peers: tuple[Incarnation, ...] = ()
+
+
+@dataclass(frozen=True)
+class Piece(Generic[B]):
+    """What is mixed in.
+
+    Attributes:
+        body: What came.
+        part: Of the whole mixture.
+        source: Who sent it; None: nobody that matters.
+    """
+
+    body: B
+    part: float
+    source: Incarnation | None = None
+
+    @property
+    def sender(self) -> str:
+        """The source, for a job."""
+        return str(self.source or "")
 
 
 @dataclass(frozen=True)
@@ -180,11 +204,7 @@ class Labour(Protocol[B, T]):
         ...
 
     def mix(
-        self,
-        moment: Moment | None,
-        state: State[B],
-        portions: Sequence[tuple[B, float]],
-        then: Callable[[State[B]], None],
+        self, moment: Moment | None, state: State[B], portions: Sequence[Piece[B]], then: Callable[[State[B]], None]
     ) -> None:
         """What a node has with each portion's part of the whole mixed in, as the run's protocol does it.
 

@@ -21,7 +21,7 @@ from covey.metrics import counted, ratios
 from covey.node.gossip.adversary import PeerAttack
 from covey.node.gossip.diary import Diary, SpanKind
 from covey.node.gossip.obstacles import Obstacles
-from covey.node.gossip.ports import Labour, Moment, State
+from covey.node.gossip.ports import Labour, Moment, Piece, State
 from covey.node.operator.config import NodeConfig
 from covey.node.ports import Files, Worker
 from covey.spec import GossipSpec
@@ -152,7 +152,7 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         def job() -> MixJob:
             whole = replace(self._job(moment, state), applies=True, change=change, scale=scale, buffers=buffers)
             if is_encoded(self._course.spec) and moment.given:
-                return replace(whole, body=self._files.scratch(0), given=moment.given)
+                return replace(whole, body=self._files.scratch(0), given=moment.given, is_whole=moment.is_whole)
             return whole
 
         self._spawn(self._make("apply", job, state, then, tuple(written.values())))
@@ -162,10 +162,10 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         self,
         moment: Moment | None,
         state: State[Artifact],
-        portions: Sequence[tuple[Artifact, float]],
+        portions: Sequence[Piece[Artifact]],
         then: Callable[[State[Artifact]], None],
     ) -> None:
-        parts = tuple(Portion(self._files.path(other.digest), part) for other, part in portions)
+        parts = tuple(Portion(self._files.path(p.body.digest), p.part, p.sender) for p in portions)
         self._spawn(self._make("mix", lambda: replace(self._job(moment, state), portions=parts), state, then))
 
     def forge(
@@ -205,6 +205,7 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
             weight=now.weight,
             evictions=now.evictions,
             leaves=now.leaves,
+            peers=tuple(map(str, now.peers)),
             synced=self._synced,
         )
 

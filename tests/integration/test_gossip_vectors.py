@@ -30,11 +30,14 @@ RUNS = {
     "momenta": 'momentum = "quasi-global"\nmomentum_nesterov = true\nouter = "slow-momentum"\nouter_every = 2\n',
     "gradient-tracking": 'protocol = "gradient-tracking"\n',
     "noloco": 'protocol = "noloco"\ntopology = { name = "matching" }\n',
+    "choco": 'protocol = "choco"\ntopology = { name = "ring" }\nmixing = { name = "metropolis-hastings" }\n'
+    '[exchange]\ncodec = "top-k"\noptions = { fraction = 0.1 }\n',
 }
 POINTS = {
     "momenta": ["gossip-made:3", "gossip-publish-unrecorded:2"],
     "gradient-tracking": ["gossip-publish-recorded:2", "gossip-note-recorded"],
     "noloco": ["gossip-sent", "gossip-note-unrecorded"],
+    "choco": ["gossip-made:6", "gossip-publish-recorded:2", "gossip-note-unrecorded:3"],
 }
 """Fault points at which the second node is killed, one after the other."""
 

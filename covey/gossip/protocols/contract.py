@@ -23,6 +23,8 @@ from covey.gossip.topologies.given import Given
 from covey.plugins import Kind, Pluggable
 from covey.spec import GossipSection, GossipSpec
 
+ESTIMATE = "estimate"
+"""The node's own vector of that name in `State.vectors`, where bodies are differences."""
 SAMPLE = 8
 """How many steps, and nodes where it is not known which, are looked at to see what a topology is like."""
 V = TypeVar("V")
@@ -141,6 +143,12 @@ class Combination:
         return tuple(self.topology.graph(step, swarm) for step in range(min(self.topology.period(swarm), SAMPLE)))
 
     @property
+    def is_fixed(self) -> bool:
+        """Whether edges are the same in each step."""
+        swarm = Swarm(self.nodes or tuple(map(str, range(SAMPLE))), self.spec.seed)
+        return len({self.topology.graph(step, swarm) for step in range(SAMPLE)}) == 1
+
+    @property
     def is_symmetric(self) -> bool:
         """Whether edges go both ways."""
         return self.topology.symmetric or all(map(is_symmetric, self.graphs))
@@ -154,6 +162,9 @@ class Protocol(Pluggable):
             it, by its weights or by a rule of its own.
         mixes_alone: Whether a step mixes also where nothing came; its machine is `mutual` then.
         encodes: Whether `[exchange] codec` may be lossy: what is lost stays with the sender, by its mass.
+        differences: Whether a body is what the codec makes of the way from a vector that its sender's peers have of it,
+            the estimate, to its model. `Received.model` is a peer's estimate then, moved by what came, and `ESTIMATE`
+            in `State.vectors` the node's own (its model where the codec loses nothing). The worker keeps them all.
         averages: Whether a run may have steps that only average (`[gossip] global_every`), in lock step.
         travels: Names of float32 vectors `[d]` that travel beside the model in each body.
         keeps: Names of float32 vectors `[d]` that stay on the node, and survive a restart.
@@ -162,6 +173,7 @@ class Protocol(Pluggable):
     weighs: ClassVar[Weighs] = "mass"
     mixes_alone: ClassVar[bool] = False
     encodes: ClassVar[bool] = False
+    differences: ClassVar[bool] = False
     averages: ClassVar[bool] = False
     travels: ClassVar[tuple[str, ...]] = ()
     keeps: ClassVar[tuple[str, ...]] = ()
@@ -185,6 +197,10 @@ class Protocol(Pluggable):
                 'leave it out, or choose protocol = "sgp" with overlap = 0'
             )
             yield "gossip.global_every", text
+        yield from self.codec_refusals(run)
+
+    def codec_refusals(self, run: Combination) -> Iterator[tuple[str, str]]:
+        """What the run's codec cannot be, as `refusals`."""
         yield from codec_refusals(run.spec, run.name, is_possible=self.encodes)
 
     def train(self, state: State[V], change: V, scale: float, context: Context[V]) -> Update[V]:

@@ -45,6 +45,11 @@ class Dynamics:
         return self._protocol.weighs
 
     @property
+    def differences(self) -> bool:
+        """Whether bodies are differences."""
+        return self._protocol.differences
+
+    @property
     def travels(self) -> tuple[str, ...]:
         """Names of the vectors that travel beside the model, in the order of the file."""
         return self._protocol.travels

@@ -45,6 +45,11 @@ class Exchange:
     askers: frozenset[Incarnation] | set[Incarnation] = frozenset()
     """Who joined without mass and asked for half of this node's. Of the class where nobody did, as in older records."""
 
+    followers: frozenset[Incarnation] | set[Incarnation] = frozenset()
+    """Who was given the newest batches, where bodies go on from those before."""
+    is_whole = False
+    """The newest publication goes to a peer that was not given the one before: its body cannot go on from that."""
+
     def __init__(
         self, me: Incarnation, peers: Iterable[Incarnation], minted: int, total: int, *, is_met: bool = False
     ) -> None:
@@ -93,6 +98,15 @@ class Exchange:
         self.published |= dict.fromkeys((batch.peer for batch in batches), step)
         self.has_news = self.has_news and not batches
         return batches
+
+    def tell(self, peers: Iterable[Incarnation]) -> None:
+        """A publication goes to these, and its body goes on from the one before, if all of them were given that.
+
+        Edges carry each batch in order and once, so who was given one has it before the next.
+        """
+        told = frozenset(peers)
+        self.is_whole = not told <= self.followers
+        self.followers = told or self.followers
 
     def asked_for_half(self, peer: Incarnation) -> None:
         """A peer asks for half of the mass. Only an incarnation that joined does, and it gets it only once."""

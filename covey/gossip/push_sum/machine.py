@@ -257,6 +257,8 @@ class PushSum:
     def _publish(self, parts: dict[Incarnation, int]) -> list[Action]:
         self._answered = len(self.exchange.pending)
         batches = self.exchange.give(parts, self.step)
+        if self.policy.differences:
+            self.exchange.tell(parts)
         if self.policy.mutual:
             self._senders[self.step] = tuple(parts)
         self.phase = "publishing"
@@ -295,7 +297,8 @@ class PushSum:
         mix = mix_by_mass(self.step, self.exchange.kept, due)
         self.mixing = mix.portions
         if not self._has_mass:
-            self.mixing, mix = mix_by_weights(self.step, self._weights, due)
+            heard = self.exchange.peers if self.policy.differences and self.phase != "lingering" else ()
+            self.mixing, mix = mix_by_weights(self.step, self._weights, due, heard)
             self.exchange.pending = [p for p in self.exchange.pending if p not in due or p in self.mixing]
         return [mix] if self.mixing or mixes_alone else []
 

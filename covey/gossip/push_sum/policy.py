@@ -25,6 +25,8 @@ class PushSumPolicy:
         weighs: Who says what a model counts for.
         pairs: Whether it gives halves in pairs (`covey.gossip.push_sum.pairs`), where nobody waits.
         mutual: Whether models count only between two who send each other theirs in a step: for both or for neither.
+        differences: Whether a body goes on from those before: each that comes is mixed in, in order; of one that comes
+            late nothing counts but that.
     """
 
     steps: int
@@ -37,3 +39,4 @@ class PushSumPolicy:
     weighs: Weighs = "mass"
     pairs: bool = False
     mutual: bool = False
+    differences: bool = False

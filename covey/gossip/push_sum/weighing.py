@@ -7,7 +7,7 @@ A model counts in the step in which it was sent, and no later; the weight of one
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Literal
@@ -32,12 +32,22 @@ def mix_by_mass(step: int, kept: int, due: Sequence[Portion]) -> Mix:
     return Mix(step, kept, _ordered(due))
 
 
-def mix_by_weights(step: int, weights: Iterable[Share], due: Iterable[Portion]) -> tuple[tuple[Portion, ...], Mix]:
-    """What counts of the portions, and how: the units in the mixture are weights over a common denominator."""
+def mix_by_weights(
+    step: int, weights: Iterable[Share], due: Iterable[Portion], heard: Container[Incarnation] = ()
+) -> tuple[tuple[Portion, ...], Mix]:
+    """What counts of the portions, and how: the units in the mixture are weights over a common denominator.
+
+    Args:
+        step: Whose portions count.
+        weights: Of their senders.
+        due: What came.
+        heard: Of whom late portions are mixed in as well, with no weight.
+    """
     of = {share.peer: Fraction(share.numerator, share.denominator) for share in weights}
-    counted = _ordered(portion for portion in due if portion.step == step and portion.source in of)
-    whole = math.lcm(*(of[portion.source].denominator for portion in counted))
-    weighed = tuple(replace(portion, units=int(of[portion.source] * whole)) for portion in counted)
+    counted = _ordered(p for p in due if (p.step == step and p.source in of) or p.source in heard)
+    parts = [of.get(portion.source, Fraction(0)) if portion.step == step else Fraction(0) for portion in counted]
+    whole = math.lcm(*(part.denominator for part in parts))
+    weighed = tuple(replace(p, units=int(part * whole)) for p, part in zip(counted, parts, strict=True))
     return counted, Mix(step, whole - sum(portion.units for portion in weighed), weighed)
 
 

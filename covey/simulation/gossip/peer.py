@@ -14,7 +14,7 @@ from covey.gossip.push_sum import events as ev
 from covey.gossip.push_sum.machine import PushSum
 from covey.node.gossip.adversary import AdversaryPost, PeerAttack
 from covey.node.gossip.executor import Executor, Ports
-from covey.node.gossip.ports import Clock, Labour, Moment, Noted, Post, Record, Said, Snapshot, State
+from covey.node.gossip.ports import Clock, Labour, Moment, Noted, Piece, Post, Record, Said, Snapshot, State
 from covey.simulation.gossip.models import Model, ModelFolder
 from covey.simulation.gossip.timeline import Timeline
 from covey.simulation.gossip.workers import Workers
@@ -165,7 +165,7 @@ class VirtualLabour(Labour[Model, TrainResult]):
 
         job = replace(self._job(moment, state), applies=True, change=change, scale=scale, buffers=buffers)
         if self._world.is_encoded and moment.given:
-            job = replace(job, body=self._world.models.new(), given=moment.given)
+            job = replace(job, body=self._world.models.new(), given=moment.given, is_whole=moment.is_whole)
         self._make(job, state, applied)
 
     @override
@@ -173,10 +173,10 @@ class VirtualLabour(Labour[Model, TrainResult]):
         self,
         moment: Moment | None,
         state: State[Model],
-        portions: Sequence[tuple[Model, float]],
+        portions: Sequence[Piece[Model]],
         then: Callable[[State[Model]], None],
     ) -> None:
-        mixed = tuple(Portion(other.path, part) for other, part in portions)
+        mixed = tuple(Portion(piece.body.path, piece.part, piece.sender) for piece in portions)
         self._make(replace(self._job(moment, state), portions=mixed), state, then)
 
     def forge(
@@ -214,6 +214,7 @@ class VirtualLabour(Labour[Model, TrainResult]):
             weight=now.weight,
             evictions=now.evictions,
             leaves=now.leaves,
+            peers=tuple(map(str, now.peers)),
             synced=False,
         )
 

@@ -26,15 +26,20 @@ from covey.worker.files.updates import write_vector
 from covey.worker.jobs.mixtures import MixJob
 
 
-def codec_of(spec: GossipSpec, layout: Layout) -> Codec | None:
+def codec_of(spec: GossipSpec, layout: Layout, behind: int = 0) -> Codec | None:
     """The codec of a run's bodies; None: models travel as they are, also where the codec would make them no shorter.
+
+    Args:
+        spec: The run.
+        layout: Its models'.
+        behind: Bytes that follow what the codec writes.
 
     Raises:
         PluginError: It is not installed here.
         SpecError: Its options are wrong.
     """
     codec, part = load_codec(spec.exchange), layout.part("model")
-    return None if codec.lossless or codec.encoded_bytes(part.numel, part) >= layout.file_bytes else codec
+    return None if codec.lossless or codec.encoded_bytes(part.numel, part) + behind >= layout.file_bytes else codec
 
 
 def open_body(path: Path, layout: Layout, codec: Codec) -> Vector:
@@ -58,10 +63,14 @@ def write_body(
     Raises:
         TaskError: A value is not finite.
     """
-    seed = derive_seed(spec.seed, "gossip-body", job.step, job.place)
-    context = CodecContext(seed, job.step + 1, spec.rounds_in_all, layout.part("model"))
-    written = write_vector(path, codec, model, context, synced=job.synced)
+    written = write_vector(path, codec, model, context_of(job, spec, layout), synced=job.synced)
     return written, open_body(path, layout, codec)
+
+
+def context_of(job: MixJob, spec: GossipSpec, layout: Layout) -> CodecContext:
+    """What the codec may know of a node's body of one step."""
+    seed = derive_seed(spec.seed, "gossip-body", job.step, job.place)
+    return CodecContext(seed, job.step + 1, spec.rounds_in_all, layout.part("model"))
 
 
 def with_rest(base: Vector, change: Vector, sent: Vector, given: float) -> Vector:

@@ -10,7 +10,7 @@ from covey.learning.models.sharing import KEYS
 from covey.learning.partition import PARTITIONS
 from covey.methods.contract import Combination as Parts
 from covey.spec import RunSpec
-from covey.worker.execute.from_spec import uses_feedback
+from covey.worker.execute.from_spec import by_policy, uses_feedback
 
 Complaints = Iterator[tuple[str, str]]
 
@@ -149,7 +149,7 @@ def _asynchronous(parts: Parts) -> Complaints:
         yield "exchange.codec", text
     if spec.exchange.downlink == "change":
         yield "exchange.downlink", 'nodes of an asynchronous run skip versions; choose "auto" or "model"'
-    if uses_feedback(spec.exchange, parts.codec):
+    if by_policy(spec) and uses_feedback(spec.exchange, parts.codec):
         text = "what a node keeps follows the verdicts on its updates, which come late in an asynchronous run; "
         yield "exchange.error_feedback", text + "write error_feedback = false"
     if spec.exchange.worker_momentum:

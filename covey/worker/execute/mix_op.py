@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from covey.artifact import Artifact
 from covey.errors import LayoutError, SpecError, TaskError
 from covey.gossip.protocols.contract import Context, Received, State, Update, weighted_mean
 from covey.gossip.protocols.dynamics import Dynamics
@@ -20,10 +21,11 @@ from covey.learning.schedules import factor
 from covey.spec import GossipSpec, parse_json
 from covey.vectors import BLOCK_ELEMENTS, LinearCombination, TensorVector, Vector, all_finite, spans
 from covey.worker.execute.algebra import BlockAlgebra
-from covey.worker.execute.coded_bodies import codec_of, with_rest, write_body
+from covey.worker.execute.coded_bodies import codec_of, context_of, with_rest, write_body
 from covey.worker.execute.forged_body import forged
 from covey.worker.execute.next_version import write_model
 from covey.worker.execute.node_vectors import NodeVectors, are_finite, is_finite
+from covey.worker.files.estimates import OWN, STAMP_BYTES, Estimate, Estimates
 from covey.worker.files.mapped import MappedModel, map_bytes, map_float32
 from covey.worker.jobs.mixtures import MixJob, MixResult, Portion
 from covey.worker.program.host import Host
@@ -47,7 +49,8 @@ def mix(job: MixJob, host: Host) -> MixResult:
     if job.forgery is not None:
         return forged(job, job.forgery)
     rule = _rule(job)
-    files, state, came = rule.files, rule.state, dict(_opened(job.portions, rule.files))
+    files, state = rule.files, rule.state
+    came, estimates = _opened(job.portions, files, rule.estimates)
     if rule.weighs == "receiver":  # it goes by distances and ranks, in which a model that is not finite may not show
         came = {position: received for position, received in came.items() if is_finite(received)}
     update = rule.update(came)
@@ -59,8 +62,13 @@ def mix(job: MixJob, host: Host) -> MixResult:
     base, change, body = rule.base, update.change, None
     if job.body is not None and files.codec is not None and rule.spec is not None:
         model = LinearCombination([(base, 1.0), (change, 1.0)], base.d)
-        body, sent = write_body(job.body, job, rule.spec, files.codec, files.layout, model)
-        change = with_rest(base, change, sent, job.given)
+        if estimates is None:
+            body, sent = write_body(job.body, job, rule.spec, files.codec, files.layout, model)
+            change = with_rest(base, change, sent, job.given)
+        elif estimates.own is not None and not job.is_whole:
+            context = context_of(job, rule.spec, files.layout)
+            body = estimates.own.write_body(job.body, files.codec, model, context, synced=job.synced)
+            estimates = estimates.having(OWN, estimates.own.moved(job.body, files.codec, files.layout))
     written = write_model(
         job.out,
         files.layout,
@@ -71,7 +79,9 @@ def mix(job: MixJob, host: Host) -> MixResult:
         behind=files.behind(state, update, base.d),
         stamp=update.stamp,
     )
-    kept = files.write_kept(job.out_kept, state, update, base.d, synced=job.synced)
+    if estimates is not None and job.body is not None and body is None:  # the model itself is sent
+        estimates = estimates.having(OWN, Estimate.whole(job.out, files.layout))
+    kept = _write_kept(job, rule, update, estimates)
     squares = math.fsum(
         float(update.change.read(columns).double().square().sum()) for columns in spans(base.d, BLOCK_ELEMENTS)
     )
@@ -79,10 +89,28 @@ def mix(job: MixJob, host: Host) -> MixResult:
     return MixResult(written.artifact, written.model_sha256, math.sqrt(squares), refused, body, kept)
 
 
-def _opened(portions: Sequence[Portion], files: NodeVectors) -> Iterator[tuple[int, Received[Vector]]]:
+def _opened(
+    portions: Sequence[Portion], files: NodeVectors, estimates: Estimates | None
+) -> tuple[dict[int, Received[Vector]], Estimates | None]:
+    """What can be used of what came, by position; and what is known after it, where bodies are differences."""
+    came: dict[int, Received[Vector]] = {}
     for position, portion in enumerate(portions):
         with contextlib.suppress(LayoutError):
-            yield position, files.received(portion)
+            if estimates is None:
+                came[position] = files.received(portion)
+            else:
+                estimates = estimates.heard(portion.source, portion.model)
+                came[position] = Received(portion.share, estimates.known[portion.source].model)
+    return came, estimates
+
+
+def _write_kept(job: MixJob, rule: _Rule, update: Update[Vector], estimates: Estimates | None) -> Artifact | None:
+    """The vectors that stay, and the estimates of those who still take part."""
+    now = estimates.among(job.peers) if estimates is not None else None
+    is_moved = now is not None and rule.estimates is not None and now.stamps != rule.estimates.stamps
+    return rule.files.write_kept(
+        job.out_kept, rule.state, update, rule.base.d, synced=job.synced, estimates=now, is_moved=is_moved
+    )
 
 
 @dataclass(frozen=True)
@@ -96,6 +124,7 @@ class _Rule:
         update: What becomes of it with what can be used of what came.
         weighs: Who says what a model counts for.
         spec: The run; None: a mean of models.
+        estimates: What is known of peers, where bodies are differences.
     """
 
     files: NodeVectors
@@ -104,6 +133,7 @@ class _Rule:
     update: Callable[[Usable], Update[Vector]]
     weighs: Weighs = "mass"
     spec: GossipSpec | None = None
+    estimates: Estimates | None = None
 
 
 def _rule(job: MixJob) -> _Rule:
@@ -116,8 +146,9 @@ def _rule(job: MixJob) -> _Rule:
         return _Rule(plain, base, state, lambda came: weighted_mean(state, list(came.values()), algebra))
     spec = _read(job.spec_json)
     dynamics = Dynamics.of(spec.gossip, allow_path=job.allow_path)
-    files = NodeVectors(layout, dynamics.travels, dynamics.keeps, codec_of(spec, layout))
-    state = files.state(job.base, job.kept)
+    codec = codec_of(spec, layout, STAMP_BYTES if dynamics.differences else 0)
+    files = NodeVectors(layout, dynamics.travels, dynamics.keeps, codec, dynamics.differences)
+    state, estimates = files.state(job.base, job.kept), files.estimates(job.kept)
     context = Context(
         algebra,
         spec,
@@ -129,11 +160,17 @@ def _rule(job: MixJob) -> _Rule:
         job.evictions,
     )
     if not job.applies:
-        return _Rule(
-            files, base, state, lambda came: dynamics.mix(state, list(came.values()), context), dynamics.weighs, spec
-        )
+        mixed = lambda came: dynamics.mix(state, list(came.values()), context)  # noqa: E731
+        return _Rule(files, base, state, mixed, dynamics.weighs, spec, estimates)
     change = TensorVector(map_float32(job.change, base.d)) if job.change is not None else algebra.combination([])
-    return _Rule(files, base, state, lambda came: dynamics.train(state, change, job.scale, context), spec=spec)
+    return _Rule(
+        files,
+        base,
+        state,
+        lambda came: dynamics.train(state, change, job.scale, context),
+        spec=spec,
+        estimates=estimates,
+    )
 
 
 @lru_cache(maxsize=4)  # with small models, reading a specification takes longer than mixing

@@ -11,13 +11,13 @@ from torch import Tensor
 from covey.artifact import Artifact
 from covey.codecs.contract import Codec
 from covey.errors import LayoutError
-from covey.gossip.protocols.contract import Received, State, Update
+from covey.gossip.protocols.contract import ESTIMATE, Received, State, Update
 from covey.layout import Layout
 from covey.learning.models.state import map_behind
-from covey.vectors import BLOCK_ELEMENTS, LinearCombination, TensorVector, Vector, all_finite, spans
+from covey.vectors import LinearCombination, TensorVector, Vector, all_finite
 from covey.worker.execute.coded_bodies import open_body
+from covey.worker.files.estimates import Estimates, read_rows, write_rows
 from covey.worker.files.mapped import MappedModel, map_float32
-from covey.worker.files.writing import ArtifactWriter, raw_bytes
 from covey.worker.jobs.mixtures import Portion
 
 
@@ -30,12 +30,14 @@ class NodeVectors:
         travels: Those that travel, in the order of the file; None: what is behind a model is not looked at.
         keeps: Those that stay.
         codec: What bodies are written with; None: they are models as they are.
+        differences: Whether bodies with a codec are differences.
     """
 
     layout: Layout
     travels: tuple[str, ...] | None = None
     keeps: tuple[str, ...] = ()
     codec: Codec | None = None
+    differences: bool = False
 
     def state(self, base: Path, kept: Path | None) -> State[Vector]:
         """What a node has; the first model has no vectors yet.
@@ -45,10 +47,29 @@ class NodeVectors:
         """
         model, behind = MappedModel(base, self.layout), map_behind(base, self.layout)
         vectors = self._named(behind.vectors) if behind.vectors else {}
-        if kept is not None:
+        if (codec := self._estimating) is not None:
+            rows, estimates = self._rows(kept, codec)
+            vectors |= dict(zip(self.keeps, rows, strict=False))
+            if estimates.own is not None:
+                vectors[ESTIMATE] = estimates.own.model
+        elif kept is not None:
             whole = map_float32(kept, len(self.keeps) * model.d).view(len(self.keeps), model.d)
             vectors |= {name: TensorVector(row) for name, row in zip(self.keeps, whole, strict=True)}
         return State(model, vectors, behind.stamp)
+
+    def estimates(self, kept: Path | None) -> Estimates | None:
+        """What a node knows of its peers, and they of it; None: bodies are no differences. Raises as `state`."""
+        codec = self._estimating
+        return None if codec is None else self._rows(kept, codec)[1]
+
+    @property
+    def _estimating(self) -> Codec | None:
+        return self.codec if self.differences else None
+
+    def _rows(self, kept: Path | None, codec: Codec) -> tuple[list[Vector], Estimates]:
+        if kept is None:
+            return [], Estimates(self.layout, codec, {})
+        return read_rows(kept, len(self.keeps), self.layout, codec)
 
     def received(self, portion: Portion) -> Received[Vector]:
         """What came from a peer. Raises LayoutError where it is no body of this run.
@@ -74,17 +95,21 @@ class NodeVectors:
         return [self._newest(name, state, update, d) for name in self.travels or ()]
 
     def write_kept(
-        self, out: Path | None, state: State[Vector], update: Update[Vector], d: int, *, synced: bool
+        self,
+        out: Path | None,
+        state: State[Vector],
+        update: Update[Vector],
+        d: int,
+        *,
+        synced: bool,
+        estimates: Estimates | None = None,
+        is_moved: bool = False,
     ) -> Artifact | None:
-        """Write the vectors that stay, if an update changes any; their file's artifact."""
-        if out is None or not any(name in update.vectors for name in self.keeps):
+        """Write the vectors that stay, if an update changes any, or estimates moved; their file's artifact."""
+        if out is None or not (is_moved or any(name in update.vectors for name in self.keeps)):
             return None
-        with ArtifactWriter(out, synced=synced) as writer:
-            for name in self.keeps:
-                vector = self._newest(name, state, update, d)
-                for columns in spans(d, BLOCK_ELEMENTS):
-                    writer.write(raw_bytes(vector.read(columns).contiguous()))
-            return writer.close()
+        rows = [self._newest(name, state, update, d) for name in self.keeps]
+        return write_rows(out, rows, estimates, synced=synced)
 
     def _newest(self, name: str, state: State[Vector], update: Update[Vector], d: int) -> Vector:
         vector = update.vectors.get(name, state.vectors.get(name))

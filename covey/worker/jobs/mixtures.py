@@ -15,6 +15,8 @@ class Portion:
 
     model: Path
     share: float
+    source: str = ""
+    """Which incarnation sent it, where bodies are differences."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,10 @@ class MixJob:
     """Where to encode what the node sends, if the run has a codec; None: the model itself is sent."""
     given: float = 0.0
     """Of the mass that it keeps, how many times as much the node gives."""
+    is_whole: bool = False
+    """Whether what is sent must be a model, where bodies are differences."""
+    peers: tuple[str, ...] = ()
+    """Who else takes part: of others nothing is kept."""
     leaves: bool = False
     """Whether what is made is handed over to a peer, for good."""
     forgery: Forgery | None = None

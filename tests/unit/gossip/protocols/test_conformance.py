@@ -59,3 +59,7 @@ class TestGradientTracking(ProtocolConformance):
 
 class TestNoLoCo(ProtocolConformance):
     gossip: ClassVar = {"protocol": "noloco", "topology": {"name": "matching"}}
+
+
+class TestChoco(ProtocolConformance):
+    gossip: ClassVar = {"protocol": "choco", "topology": {"name": "ring"}, "mixing": MH}

@@ -18,7 +18,7 @@ from covey.gossip.protocols.dynamics import Dynamics
 from covey.gossip.protocols.runs import planner_of, policy_of
 from covey.gossip.push_sum import events as ev
 from covey.node.gossip.executor import Executor
-from covey.node.gossip.ports import Labour, Moment, State
+from covey.node.gossip.ports import Labour, Moment, Piece, State
 from covey.spec import GossipSpec
 from covey.testing.swarm_ports import ArrayAlgebra
 from covey.testing.swarms import VirtualSwarm
@@ -70,15 +70,11 @@ class DynamicsLabour(Labour[Any, Vector]):
 
     @override
     def mix(
-        self,
-        moment: Moment | None,
-        state: State[Any],
-        portions: Sequence[tuple[Any, float]],
-        then: Callable[[Any], None],
+        self, moment: Moment | None, state: State[Any], portions: Sequence[Piece[Any]], then: Callable[[Any], None]
     ) -> None:
         assert moment is not None
         vectors, context = self._vectors(state), self._context(moment, False)
-        received = [Received(share, body.model, body.vectors, body.stamp) for body, share in portions]
+        received = [Received(p.part, p.body.model, p.body.vectors, p.body.stamp) for p in portions]
         self._later(vectors, self._dynamics.mix(vectors, received, context), then)
 
     def _vectors(self, state: State[Any]) -> Vectors[Vector]:
