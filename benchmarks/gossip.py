@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import time
@@ -106,10 +107,13 @@ def _row(kind: str, measured: GossipMeasured) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def report(given: argparse.Namespace, runs: Sequence[tuple[str, GossipMeasured]], left_out: Sequence[str]) -> list[str]:
-    """The table as Markdown."""
+def report(
+    given: argparse.Namespace, load: float, runs: Sequence[tuple[str, GossipMeasured]], left_out: Sequence[str]
+) -> list[str]:
+    """The table as Markdown; `load` is the machine's before the first run."""
     size = given.parameters * 4 / 1e6
     title = f"Models of {size:,.2f} MB, medians of {given.steps - LEFT_OUT} steps"
+    title += f", load average before the first run {load:.1f}"
     lines = [f"{title}:", "", f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|"]
     lines += [_row(kind, measured) for kind, measured in runs]
     for kind, measured in runs:
@@ -122,7 +126,7 @@ def report(given: argparse.Namespace, runs: Sequence[tuple[str, GossipMeasured]]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; exit code 1 if a run failed."""
-    given, began = parse_arguments(arguments), time.monotonic()
+    given, began, load = parse_arguments(arguments), time.monotonic(), os.getloadavg()[0]
     runs: list[tuple[str, GossipMeasured]] = []
     left_out: list[str] = []
     failed = 0
@@ -139,8 +143,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runs.append((kind, measured))
         print(json.dumps(figures(kind, measured)) if given.json else _row(kind, measured), flush=True)
         if given.page:
-            update(given.page, PART, report(given, runs, left_out))
-    lines = report(given, runs, left_out)
+            update(given.page, PART, report(given, load, runs, left_out))
+    lines = report(given, load, runs, left_out)
     if not given.json:
         print("\n".join(["", *lines]))
     if given.page:

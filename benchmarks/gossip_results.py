@@ -57,6 +57,7 @@ TASKS = {
     "digits": ('name = "digits"', 0.1),
     "mnist": ('name = "idx-images"\noptions = { set = "mnist", model = "mlp", hidden = 128 }', 0.05),
 }
+CHOCO = 'protocol = "choco"\ntopology = { name = "ring" }\nmixing = { name = "metropolis-hastings" }\n[exchange]\n'
 SETTINGS = {
     "everybody to everybody (all-reduce)": 'topology = { name = "complete" }\n',
     "sgp": "",
@@ -66,6 +67,8 @@ SETTINGS = {
     "agp": 'protocol = "agp"\ntopology = { name = "random", options = { peers = 1 } }\n',
     "ad-psgd": 'protocol = "ad-psgd"\ntopology = { name = "random", options = { peers = 1 } }\n',
     "d-psgd": 'protocol = "d-psgd"\ntopology = { name = "ring" }\nmixing = { name = "metropolis-hastings" }\n',
+    "choco, scaled-sign": CHOCO + 'codec = "scaled-sign"\n',
+    "choco, top-k 10 %": CHOCO + 'codec = "top-k"\noptions = { fraction = 0.1 }\n',
     "epidemic": 'protocol = "epidemic"\ntopology = { name = "random" }\n',
     "gradient-tracking": 'protocol = "gradient-tracking"\n',
     "noloco": 'protocol = "noloco"\ntopology = { name = "matching" }\n',

@@ -316,11 +316,15 @@ class GossipMember:
         name: What its certificate says.
         address: Where it is called, `HOST:PORT`; empty: it only calls.
         fingerprint: SHA-256 (hex) of its certificate's public key (SubjectPublicKeyInfo, DER).
+        late: Whether it came after the run began: it takes part from its second incarnation on.
+        part: Of a late node: its part of the data, or where each has its own its place in the roster.
     """
 
     name: str
     address: str
     fingerprint: str
+    late: bool = False
+    part: int = 0
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import structlog
 
 from covey.driver.steady_clock import say_jumps
-from covey.errors import CoveyError, IdentityError, SpecError
+from covey.errors import CoveyError, IdentityError
 from covey.gossip.protocols.runs import require_possible
 from covey.node.gossip.metrics import GossipMetrics, figures_of
 from covey.node.gossip.record.database import Durability
@@ -162,18 +162,3 @@ class GossipDaemon:
             if actor is not None and network is not None and actor.has_begun:
                 links = len(network.connected), network.quality()
                 self._metrics.show(figures_of(actor.executor, *links, actor.measured, actor.obstacle))
-
-
-def spec_of(path: Path) -> GossipSpec:
-    """A run's specification.
-
-    Raises:
-        SpecError: It is not of mode gossip, or is wrong.
-    """
-    from covey.spec import parse_toml
-    from covey.texts import read_text
-
-    spec = parse_toml(read_text(path))
-    if not isinstance(spec, GossipSpec):
-        raise SpecError(f'mode: "{spec.mode}" is not gossip; write mode = "gossip"')
-    return spec

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
 
+from covey.driver.ending import end
 from covey.errors import SpecError, StoreError
 from covey.gossip.ledger import Incarnation
 from covey.gossip.protocols.dynamics import Dynamics
@@ -21,6 +22,7 @@ from covey.node.gossip.adversary import PeerAttack
 from covey.node.gossip.folders import Residence, joins_with, reside
 from covey.node.gossip.receipts import Receipts
 from covey.node.gossip.record.database import Durability
+from covey.node.gossip.record.now import Teller
 from covey.node.gossip.record.reader import digests_of, read_receipts, read_saved, write_first
 from covey.node.gossip.work import Course
 from covey.node.operator.config import NodeConfig
@@ -38,6 +40,8 @@ from covey.worker.jobs.runs import InitialJob
 
 log = structlog.get_logger(room="gossip")
 FILES = "files"
+TELL_S = 1.0
+"""How often a node says for people how it is."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,8 @@ class Terms:
         durability: What acknowledged things survive: the end of this process, or a power cut too.
         rejoins: Whether to take part as a new incarnation where the one before is over.
         stays: Whether to answer peers on when all is done.
+        founders: With whom the run began; empty: with all that take part.
+        part: Of a node that came later: its part of the data.
         first_sha256: The model_sha256 that the first model must have; empty: whatever this machine makes of the seed.
     """
 
@@ -65,6 +71,8 @@ class Terms:
     rejoins: bool = False
     stays: bool = False
     first_sha256: str = ""
+    founders: tuple[str, ...] = ()
+    part: int = 0
 
 
 class GossipPart:
@@ -92,17 +100,17 @@ class GossipPart:
         self.network: PeerNetwork | None = None
         """The wire, while the actor is at work."""
 
-    async def run(self, stop: asyncio.Event, notices: tuple[SignedNotice, ...] = ()) -> str:
+    async def run(self, stop: asyncio.Event, notices: Collection[SignedNotice] = ()) -> str:
         """Take part until all is done, or `stop` is set; how it ended, as `GossipActor.run`.
 
         Args:
             stop: Ends it.
-            notices: Evictions that the node was told of otherwise than by peers.
+            notices: Evictions that the node was told of otherwise than by peers; looked at once the wire is open.
 
         Raises:
             CoveyError: The node cannot go on; the message says why.
         """
-        terms, members = self._terms, self._roster.members
+        terms, members = self._terms, self._terms.founders or self._roster.members
         home = await asyncio.to_thread(
             reside, terms.node.data_dir, terms.spec, self._identity.name, members, run=terms.run, rejoins=terms.rejoins
         )
@@ -111,7 +119,7 @@ class GossipPart:
         finally:
             home.engine.dispose()
 
-    async def _take_part(self, home: Residence, stop: asyncio.Event, notices: tuple[SignedNotice, ...]) -> str:
+    async def _take_part(self, home: Residence, stop: asyncio.Event, notices: Collection[SignedNotice]) -> str:
         if home.facts.ended == "completed" and not self._terms.stays:
             log.info("all steps of this run were done before")
             return "completed"
@@ -121,14 +129,17 @@ class GossipPart:
         receipts = Receipts(home.facts.me, Notary(self._identity, home.facts.name), kept)
         actor = GossipActor(self._surroundings(home, files, receipts), stays=self._terms.stays)
         network = PeerNetwork(self._settings(home, receipts), files, actor, holdings=actor.shelf)
+        telling: asyncio.Task[None] | None = None
         try:
             await network.start()
             self.actor, self.network = actor, network
-            for notice in notices:
+            telling = asyncio.create_task(_tell(Teller(home.folder, self._terms.spec.gossip.min_nodes), actor, network))
+            for notice in tuple(notices):
                 await network.hub.notified(notice, "the coordinator")
             return await actor.run(network, stop, network)
         finally:
             self.actor = self.network = None
+            await end([telling] if telling is not None else [])
             await network.stop()
 
     async def _prepared(self, home: Residence, files: ArtifactFiles) -> Residence:
@@ -170,7 +181,8 @@ class GossipPart:
         terms, facts, spec = self._terms, home.facts, self._terms.spec
         names = [peer.node for peer in facts.peers]
         body_bytes, kept_bytes = self._sizes(home)
-        course = Course(spec.name, spec, facts.layout, names.index(facts.me.node), len(names), body_bytes, kept_bytes)
+        place = names.index(facts.me.node) if facts.me.node in names else terms.part
+        course = Course(spec.name, spec, facts.layout, place, len(names), body_bytes, kept_bytes)
         sites = {member.name: member.site for member in self._roster.members.values() if member.site}
         planner = planner_of(spec, sites, allow_path=terms.node.allows_paths(spec))
         drill = terms.node.drill
@@ -222,6 +234,19 @@ class GossipPart:
             relay=terms.relay,
             newest=self._newest,
         )
+
+
+async def _tell(teller: Teller, actor: GossipActor, network: PeerNetwork) -> None:
+    """Until cancelled: say how the node is, for people."""
+    try:
+        while True:
+            if actor.has_begun:
+                links = [str(peer) for peer in network.connected]
+                now = teller.seen(actor.executor, actor.under_way, links, network.troubles(), actor.obstacle)
+                await asyncio.to_thread(teller.tell, now)
+            await asyncio.sleep(TELL_S)
+    finally:
+        teller.drop()
 
 
 def _known(peers: tuple[Incarnation, ...], home: Residence) -> tuple[Incarnation, ...]:

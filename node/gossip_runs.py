@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -158,7 +158,7 @@ class GossipRuns:
                 if not isinstance(spec, GossipSpec):
                     raise SpecError(f'mode: "{spec.mode}" is not gossip')
                 self._config.check_run(spec)
-                names = [member.name for member in order.members]
+                names = founders_of(order)
                 require_possible(spec, names, allow_path=self._config.allows_paths(spec))
                 keep_order(self._config.data_dir, order)
             except CoveyError as error:
@@ -167,6 +167,8 @@ class GossipRuns:
             self._runs[order.run] = Handed(order, spec, roster_of(order))
         elif known.declined:
             self._link.send(msg.Decline(order.run, PART, 1, *known.declined.split(": ", 1)))
+        elif (joined := joined_in(known.order, order)) is not None:
+            self._joined(known, order, joined)
         elif known.order != order:
             log.info("the addresses of this run's nodes have changed", run=order.run)
             known.order, known.roster = order, roster_of(order)
@@ -175,6 +177,16 @@ class GossipRuns:
         elif known.failure:
             known.failure = ""  # the coordinator is back, or this is its next try: so is this node's
         self._changed.set()
+
+    def _joined(self, run: Handed, order: msg.GossipOrder, joined: Sequence[Member]) -> None:
+        """Further nodes take part: what is at work meets them."""
+        log.info("nodes join this run", run=order.run, nodes=[member.name for member in joined])
+        run.order = order
+        keep_order(self._config.data_dir, order)
+        run.roster.add(joined)
+        if run.part is not None and run.part.network is not None:
+            for member in joined:
+                run.part.network.meet(member)
 
     def _decline(self, run: str, error: CoveyError) -> None:
         log.warning("this node declines a gossip run", run=run, code=error.code, reason=str(error))
@@ -264,13 +276,15 @@ class GossipRuns:
             peers.relay,
             first_sha256=order.model_sha256,
             rejoins=self._may_rejoin(run),
+            founders=tuple(founders_of(order)),
+            part=next((m.part for m in order.members if m.name == self._identity.name), 0),
         )
         log.info("this node takes part in a gossip run", run=order.run, name=run.spec.name, nodes=len(order.members))
         part = run.part = GossipPart(terms, self._identity, run.roster, self._worker)
         try:
             await self._remember(run)
             await self._before()
-            how = await part.run(run.stop, tuple(run.notices.values()))
+            how = await part.run(run.stop, run.notices.values())
             log.info("this node's part has ended", run=order.run, how=how)
         except CoveyError as error:
             self._failed(run, error)
@@ -285,7 +299,7 @@ class GossipRuns:
         folder = run_folder(self._config.data_dir, run.order.run) / NOTICES
         evicted = Evicted(folder, run.order.run, run.roster.members.__contains__, self._identity.authority_pem)
         await asyncio.to_thread(evicted.load)
-        for notice in run.notices.values():
+        for notice in tuple(run.notices.values()):  # others may come meanwhile
             await asyncio.to_thread(evicted.take, notice)
 
     def _failed(self, run: Handed, error: CoveyError) -> None:
@@ -357,6 +371,19 @@ class GossipRuns:
 def roster_of(order: msg.GossipOrder) -> Roster:
     """Who takes part, as the coordinator says."""
     return Roster({m.name: Member(m.name, m.address, m.fingerprint) for m in order.members})
+
+
+def founders_of(order: msg.GossipOrder) -> list[str]:
+    """With whom the run began."""
+    return [member.name for member in order.members if not member.late]
+
+
+def joined_in(known: msg.GossipOrder, order: msg.GossipOrder) -> list[Member] | None:
+    """Who takes part since an earlier order; None where that is not all that has changed."""
+    new = [member for member in order.members if member not in known.members]
+    if not new or replace(known, members=()) != replace(order, members=()) or set(known.members) - set(order.members):
+        return None
+    return [Member(m.name, m.address, m.fingerprint) for m in new]
 
 
 def _say_failure(task: asyncio.Task[object]) -> None:

@@ -419,14 +419,18 @@ class GossipOrder(_message.Message):
     def __init__(self, run: _Optional[str] = ..., spec: _Optional[bytes] = ..., model_sha256: _Optional[str] = ..., members: _Optional[_Iterable[_Union[GossipMember, _Mapping]]] = ...) -> None: ...
 
 class GossipMember(_message.Message):
-    __slots__ = ("name", "address", "fingerprint")
+    __slots__ = ("name", "address", "fingerprint", "late", "part")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    LATE_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
     name: str
     address: str
     fingerprint: str
-    def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., fingerprint: _Optional[str] = ...) -> None: ...
+    late: bool
+    part: int
+    def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., fingerprint: _Optional[str] = ..., late: _Optional[bool] = ..., part: _Optional[int] = ...) -> None: ...
 
 class GossipSaid(_message.Message):
     __slots__ = ("run", "statement", "signature")

@@ -20,14 +20,13 @@ from covey.coordinator.admin import at_work, views
 from covey.coordinator.admin.operation import Operation
 from covey.coordinator.admin.queries import Queries
 from covey.coordinator.backup.backup import BackupServices, back_up
-from covey.coordinator.modes.registry import room_of
 from covey.coordinator.nodes.enrolment import EnrolmentServices, create_token
 from covey.coordinator.nodes.last_seen import heard_at
 from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.sessions import Sessions
 from covey.coordinator.runs.active_runs import ActiveRuns
 from covey.coordinator.runs.deletion import DeletionServices, delete_run
-from covey.coordinator.runs.layouts import refuse_oversized
+from covey.coordinator.runs.layouts import refuse_oversized, told_to_others
 from covey.coordinator.runs.ports import Worker
 from covey.coordinator.runs.scheduler import Scheduler
 from covey.coordinator.store_thread import StoreThread
@@ -107,28 +106,27 @@ class AdminService:
 
     async def submit_run(self, request: pb.SubmitRunRequest, context: Context) -> pb.Run:
         """Check a specification with the plug-ins installed here, and queue it."""
-        who = self._authorised(context)
+        who, env = self._authorised(context), self._env
         if len(request.spec_toml) + len(request.spec_json) > MAX_SPEC_BYTES:
             raise SpecError(f"the specification is larger than {MAX_SPEC_BYTES} bytes")
         given, parse = (request.spec_json, parse_json) if request.spec_json else (request.spec_toml, parse_toml)
         spec = parse(given, later=True)
-        room_of(spec.mode).check(spec, allow_path=self._env.allow_paths)
         text, written = spec.to_json(), written_in(request.spec_toml)
         async with self._submission:
-            job = DescribeJob(
-                text, self._env.allow_paths, data_paths=self._env.data_paths, submitted=True, written=written
-            )
-            description = await self._env.worker.do(DESCRIBE, job)
+            job = DescribeJob(text, env.allow_paths, data_paths=env.data_paths, submitted=True, written=written)
+            description = await env.worker.do(DESCRIBE, job)
         active = [node.node for node in await self._call(self._store.nodes) if node.state == "active"]
         spec.task.require_known(active)
         refuse_oversized(text, description, len(active))
-        now = self._env.now()
+        now = env.now()
         record = RunRecord(secrets.token_hex(6), spec.name, spec.mode, text, spec.seed, "queued", "", now)
         await self._call(self._store.add_run, record)
         await self._call(self._store.add_event, EventRecord(now, "run-submitted", record.run, detail={"by": who}))
         log.info("run submitted", run=record.run, name=spec.name, by=who)
-        self._env.scheduler.wake()
-        return await self._call(self._queries.run, record.run)
+        env.scheduler.wake()
+        view = await self._call(self._queries.run, record.run)
+        view.reason = view.reason or told_to_others(description, len(active))
+        return view
 
     async def list_runs(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsReply:
         """Newest first."""

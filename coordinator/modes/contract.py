@@ -12,7 +12,6 @@ from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.runs.facts import Counted
 from covey.coordinator.runs.mode import Mode
 from covey.machines.values import ValueTable
-from covey.spec import RunSpec
 from covey.storage.record.contract import RunRecord, Store
 from covey.worker.client.client import Worker
 
@@ -63,17 +62,6 @@ class ReplayOf(Protocol):
         """The record, the run, its files by digest, the worker, and an empty folder for what comes out."""
 
 
-class Check(Protocol):
-    """Refuses a specification that is submitted."""
-
-    def __call__(self, spec: RunSpec, *, allow_path: bool = False) -> None:
-        """The specification, and whether plug-ins may be named by import path."""
-
-
-def no_check(spec: RunSpec, *, allow_path: bool = False) -> None:
-    """There is nothing more to check."""
-
-
 @dataclass(frozen=True)
 class ModeRoom:
     """A mode, as the rest of the coordinator knows it.
@@ -85,7 +73,6 @@ class ModeRoom:
         begin: Makes the mode's part in a run.
         values: The classes of its machine, for event logs.
         replay: Makes a run's decisions again.
-        check: Refuses a specification beyond what every submission is checked for; raises a CoveyError.
     """
 
     name: str
@@ -94,7 +81,6 @@ class ModeRoom:
     begin: Callable[[ActiveRun], Mode]
     values: ValueTable
     replay: ReplayOf
-    check: Check = no_check
 
     def asked(self, spec_json: str) -> int:
         """How many rounds or updates a stored specification asks for; 0 if it does not say."""

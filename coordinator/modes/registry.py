@@ -12,7 +12,7 @@ from covey.coordinator.modes.asynchronous.replay import Replay as AsyncReplay
 from covey.coordinator.modes.contract import ModeRoom, Replaying
 from covey.coordinator.modes.gossip import events as gossip_events
 from covey.coordinator.modes.gossip import machine as gossip_machine
-from covey.coordinator.modes.gossip.mode import GossipMode, check
+from covey.coordinator.modes.gossip.mode import GossipMode
 from covey.coordinator.modes.gossip.replay import refuse_replay
 from covey.coordinator.modes.rounds import deadline as rounds_deadline
 from covey.coordinator.modes.rounds import events as rounds_events
@@ -38,7 +38,7 @@ ROOMS = {
     for room in (
         ModeRoom("rounds", "rounds", ("rounds", "count"), RoundsMode, ROUNDS, RoundsReplay),
         ModeRoom("async", "updates", ("async", "updates"), AsyncMode, ASYNC, AsyncReplay),
-        ModeRoom("gossip", "steps", ("gossip", "steps"), GossipMode, GOSSIP, refuse_replay, check),
+        ModeRoom("gossip", "steps", ("gossip", "steps"), GossipMode, GOSSIP, refuse_replay),
     )
 }
 

@@ -75,6 +75,19 @@ def refuse_oversized(spec_json: str, description: Description, nodes: int = 0) -
         )
 
 
+def told_to_others(description: Description, nodes: int) -> str:
+    """What a round moves where nodes get each other's files, in words; empty: they do not."""
+    peers = [part for part in collected(description.parts) if part.down is not None and part.audience != "own"]
+    size = sum(part.size_bytes for part in peers)
+    if not size or nodes < 2:
+        return ""
+    names, down = ", ".join(part.name for part in peers), nodes * (nodes - 1)
+    return (
+        f"each node gets what the others send ({names}): of {nodes} nodes, a round takes {nodes} x {size} = "
+        f"{nodes * size} bytes up and {down} x {size} = {down * size} bytes down, and a version keeps {nodes * size}"
+    )
+
+
 def _chunks(layout: str) -> list[bytes]:
     data = layout.encode()
     return [data[at : at + CHUNK_BYTES] for at in range(0, len(data), CHUNK_BYTES)]

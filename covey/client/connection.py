@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from covey.client.audit.bundle import write_bundle
 from covey.client.audit.verify import AuditReport, examine, examine_record
-from covey.client.export import OnBytes, write_version
+from covey.client.export import OnBytes, models_elsewhere, require_model, write_version
 from covey.client.reading import paging
 from covey.client.reading.access import Access
 from covey.client.reading.names import RunName, VersionName, run_id, version_number
@@ -39,11 +39,11 @@ from covey.client.values import (
 )
 from covey.client.watch import OnLost, changes_over, follow
 from covey.errors import NotFound
-from covey.layout import Layout
 from covey.protos import admin_pb2 as pb
 
 if TYPE_CHECKING:
     from covey.client.reading.gossip_parts import GossipView
+    from covey.client.reading.gossip_steps import GossipStep
     from covey.client.replay import ReplayReport
     from covey.wire.identities.identity import Identity
 
@@ -204,7 +204,13 @@ class Connection:
         """What the nodes of a gossip run stated of their parts, and what their accounts come to."""
         from covey.client.reading.gossip_parts import view_of
 
-        return view_of(self._loop.iterate(paging.gossip_parts(self._reading(), run_id(run))))
+        return view_of(self._loop.iterate(paging.gossip_parts(self._reading(), run_id(run))), self.run(run).spec)
+
+    def gossip_steps(self, run: RunName) -> list[GossipStep]:
+        """Every step that a node of a gossip run stated, by node and number; none of runs of other modes."""
+        from covey.client.reading.gossip_steps import steps_of
+
+        return steps_of(audited_of(self._loop.iterate(self._reading().signed(run_id(run)))))
 
     def code_of(self, run: RunName, nodes: Collection[str] | None = None) -> dict[str, str]:
         """The digest of the task's code that each node of the run's newest round ran, by node, as it signed it.
@@ -250,16 +256,9 @@ class Connection:
         """
         shown = self.run(run)
         if not shown.is_coordinated:
-            raise NotFound(
-                f"no model of run {shown.run} is here: nodes exchanged them. Its consensus model is made of their "
-                f"data directories: covey gossip export DATA_DIR... --run {shown.run} --out FILE"
-            )
+            raise NotFound(models_elsewhere(shown.run))
         chosen = version_of(self._loop.run(self._reading().version(run_id(run), version_number(version), node)))
-        if chosen.members and not node:
-            nodes = ", ".join(chosen.members)
-            raise NotFound(f"the run has no global model; name the node whose own you want (--node, one of {nodes})")
-        if chosen.bytes == Layout(()).file_bytes:
-            raise NotFound("the models of this run never leave their nodes, so there is none to export here")
+        require_model(chosen, node)
         chunks = self._loop.iterate(self._reading().chunks(run_id(run), chosen.version, node))
         write_version(chosen, chunks, Path(to), on_progress)
         return chosen

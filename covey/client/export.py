@@ -14,10 +14,28 @@ from covey.artifact import Artifact, chunk_count
 from covey.client.further_names import write_with_all_names
 from covey.client.values import Version
 from covey.errors import CorruptChunk, NotFound
+from covey.layout import Layout
 
 MAX_FILE_BYTES = 1 << 44
 OnBytes = Callable[[int, int], object]
 """Told how many bytes are there, of how many."""
+
+
+def models_elsewhere(run: str) -> str:
+    """Why nothing can be exported of a run in which no model comes to the coordinator, and what can be done."""
+    return (
+        f"no model of run {run} is here: nodes exchanged them. Its consensus model is made of their data directories: "
+        f"covey gossip export DATA_DIR... --run {run} --out FILE"
+    )
+
+
+def require_model(version: Version, node: str) -> None:
+    """Raises NotFound where a version has no model, or has one of each node and none is named."""
+    if version.members and not node:
+        nodes = ", ".join(version.members)
+        raise NotFound(f"the run has no global model; name the node whose own you want (--node, one of {nodes})")
+    if version.bytes == Layout(()).file_bytes:
+        raise NotFound("the models of this run never leave their nodes, so there is none to export here")
 
 
 def write_version(version: Version, chunks: Iterator[bytes], path: Path, on_progress: OnBytes | None = None) -> None:

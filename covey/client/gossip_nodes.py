@@ -7,9 +7,10 @@ account, is a small JSON file too, so that organisations that share no disk can 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,21 @@ from covey.errors import LedgerError, NotFound, SpecError
 from covey.gossip.audit import MassAudit, audit
 from covey.gossip.ledger import Incarnation, InEdge, Ledger, OutEdge
 from covey.gossip.mass import ONE, weight
+from covey.gossip.protocols.encoding import is_encoded
 from covey.gossip.protocols.runs import policy_of
 from covey.gossip.push_sum.machine import PushSum
 from covey.gossip.receipts import Overdraft, overdrafts
 from covey.node.gossip.folders import LEAVE, newest
+from covey.node.gossip.ports import Saved
 from covey.node.gossip.receipts import Kept
 from covey.node.gossip.record.database import open_record
+from covey.node.gossip.record.now import Now, read_now
 from covey.node.gossip.record.reader import RunFacts, machine_of, read_receipts, read_saved, require_facts, rows_of
 from covey.node.gossip.record.schema import MetricRow, PeerRow, SnapshotRow, StepRow
 from covey.spec import GossipSpec, parse_json
 
+SILENT_S = 20.0
+"""A process that said nothing for so long was killed, or stands still."""
 FINAL = ("completed", "left")
 """How a node's part ends that gives nothing any more."""
 
@@ -62,6 +68,21 @@ class NodeState:
     peers: Sequence[Mapping[str, Any]]
     receipts: Sequence[Kept] = ()
     """What peers signed about their edges with it."""
+    published: Mapping[int, tuple[Path, int]] = field(default_factory=dict)
+    """Models of published steps that are still kept, by step, and the units that the node had then; none of a run with
+    a codec, whose bodies are no models."""
+    now: Now | None = None
+    """What its process says of itself; None: there is none, or it said nothing for `SILENT_S`."""
+
+    @property
+    def has_mass(self) -> bool:
+        """Whether its mass says for how much its model counts; else receivers weigh."""
+        return self.machine.policy.weighs == "mass"
+
+    @property
+    def why_it_waits(self) -> list[str]:
+        """What its process knows of peers that it may wait for: batches under way, who shows no sign of life."""
+        return list(_reasons(self.now)) if self.now is not None else []
 
     @property
     def ledger(self) -> Ledger:
@@ -110,7 +131,37 @@ def read_node(data_dir: Path, run: str | None = None) -> NodeState:
             metrics=metrics,
             peers=rows_of(engine, PeerRow),
             receipts=read_receipts(engine, facts.me),
+            published=_published(folder, spec, saved, steps),
+            now=_now(folder),
         )
+
+
+def _published(
+    folder: Path, spec: GossipSpec, saved: Saved[Artifact], steps: Sequence[Mapping[str, Any]]
+) -> Mapping[int, tuple[Path, int]]:
+    units = {row["step"]: int(row["live"]) for row in steps}
+    if saved.snapshot is None or is_encoded(spec):
+        return {}
+    return {step: (_path(folder, body), units[step]) for step, body in saved.snapshot.bodies.items() if step in units}
+
+
+def _reasons(now: Now) -> Iterator[str]:
+    at, away = time.time(), {str(row["peer"]) for row in now.peers if row["state"] == "away"}
+    for batch in now.under_way:
+        tries = f", {batch.tries} tries" if batch.tries > 1 else ""
+        error = f": {batch.error}" if batch.error else ""
+        seconds = max(0.0, at - batch.since)
+        yield f"batch {batch.sequence} to {batch.peer} is under way for {seconds:.0f} s{tries}{error}"
+    for name in sorted(away):
+        why = f", and cannot be called: {now.troubles[name]}" if name in now.troubles else ""
+        yield f"{name} shows no sign of life{why}"
+    for name in sorted(now.troubles.keys() - away):
+        yield f"{name} cannot be called: {now.troubles[name]}"
+
+
+def _now(folder: Path) -> Now | None:
+    newest_words = read_now(folder)
+    return newest_words[0] if newest_words is not None and newest_words[1] < SILENT_S else None
 
 
 def _path(folder: Path, model: Artifact) -> Path:
@@ -217,7 +268,7 @@ def audit_accounts(accounts: Sequence[Mapping[str, Any]], authority_pem: bytes =
     evicted = {who for ledger in ledgers.values() for who in ledger.evicted}
     audited = audit(
         {me: ledger for me, ledger in ledgers.items() if me not in evicted},
-        {who: ONE if who.number == 1 else 0 for who in evicted},
+        {who: ONE if who.number == 1 and not _was_never_there(who, ledgers) else 0 for who in evicted},
         "receiver" if any(account.get("weighs") == "receiver" for account in accounts) else "mass",
     )
     named = {peer for ledger in ledgers.values() for peer in ledger.out.keys() | ledger.into.keys()}
@@ -231,6 +282,15 @@ def audit_accounts(accounts: Sequence[Mapping[str, Any]], authority_pem: bytes =
         overdrawn = overdrafts(ledgers, given, nodes, ended)
     findings = (*map(str, overdrawn), *forged, *missing, *audited.findings)
     return replace(audited, findings=findings, named=tuple(overdrawn))
+
+
+def _was_never_there(who: Incarnation, ledgers: Mapping[Incarnation, Ledger]) -> bool:
+    """Whether a node came after the run began: its second incarnation takes part, and nobody exchanged with the first.
+
+    The same is said of one that was evicted before it exchanged anything: its mass came to nobody.
+    """
+    known = {peer for ledger in ledgers.values() for peer in (*ledger.out, *ledger.into)}
+    return Incarnation(who.node, 2) in ledgers and who not in known
 
 
 def mass_of(node: NodeState) -> float:

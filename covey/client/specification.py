@@ -2,30 +2,76 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from covey.errors import NotFound, SpecError
+from covey.errors import NotFound, PluginError, SpecError
 from covey.protos import admin_pb2 as pb
-from covey.spec import RunSpec, parse_data, parse_toml, written_in
-from covey.texts import read_text
+from covey.spec import GossipSpec, RunSpec, parse_data, parse_toml, without_faults, written_in
+from covey.texts import BOM, read_text
 
 Specification = Path | str | Mapping[str, Any]
 """A TOML file's path; a string with its path or, where it holds an equals sign, its text; the same as a mapping."""
+DECIDING = ("gossip.protocol", "gossip.topology", "gossip.mixing")
+"""Where one of these is wrong, nobody knows with what the rest of a gossip run would have to go together."""
 
 
 def parsed(spec: Specification, *, later: bool = False) -> RunSpec:
     """The specification, checked as far as that goes without the plug-ins; `later` as in `covey.spec.parse_toml`.
 
     Raises:
-        SpecError: It is wrong; the message names the key.
+        SpecError: It is wrong; the message names each key, and with wrong values also what else could not work.
         NotFound: There is no such file.
     """
-    if not isinstance(spec, Mapping):
-        return parse_toml(_toml(spec), later=later)
-    return parse_data(json.loads(_json(spec)), later=later)
+    if isinstance(spec, Mapping):
+        data = json.loads(_json(spec))
+        with _all_faults(lambda: data):
+            return parse_data(data, later=later)
+    text = _toml(spec)
+    with _all_faults(lambda: tomllib.loads(text.removeprefix(BOM))):
+        return parse_toml(text, later=later)
+
+
+@contextlib.contextmanager
+def _all_faults(data: Callable[[], Mapping[str, Any]]) -> Iterator[None]:
+    """Say in the error of this block also what the wrong values hide."""
+    try:
+        yield
+    except SpecError as error:
+        text, hidden = str(error), []
+        with contextlib.suppress(tomllib.TOMLDecodeError, RecursionError):  # which the error says
+            hidden = [more for more in _hidden(data()) if more[: more.find(": ") + 2] not in text]
+        raise SpecError("; ".join([text, *hidden])) from error
+
+
+def _hidden(data: Mapping[str, Any]) -> Iterator[str]:
+    """The combinations that could not work either in a specification with wrong values."""
+    spec, wrong = without_faults(data)
+    if spec is None:
+        return
+    yield from (f"{key}: {text}" for key, text, _ in spec.impossible())
+    if not isinstance(spec, GossipSpec) or any(key == "gossip" or key.startswith(DECIDING) for key in wrong):
+        return
+    from covey.gossip.protocols.runs import impossible_in  # only a mistake needs it
+
+    try:
+        yield from (f"{key}: {text}" for key, text in impossible_in(spec))
+    except (PluginError, SpecError) as error:
+        yield str(error)
+
+
+def gossip_spec(spec: Specification) -> GossipSpec:
+    """The specification of a gossip run. Raises as `parsed`, and SpecError where it is of another mode."""
+    known = parsed(spec)
+    if not isinstance(known, GossipSpec):
+        raise SpecError(
+            f'mode: "{known.mode}" is not gossip; write mode = "gossip" above the first [section] of the specification'
+        )
+    return known
 
 
 def written_keys(spec: Specification) -> tuple[str, ...]:
@@ -35,7 +81,11 @@ def written_keys(spec: Specification) -> tuple[str, ...]:
 
 def request_of(spec: Specification) -> pb.SubmitRunRequest:
     """The message that submits it. Raises as `parsed`; what cannot work together is for the coordinator to say."""
-    parsed(spec, later=True)
+    try:
+        parsed(spec, later=True)
+    except SpecError:
+        parsed(spec)  # it does not get to the coordinator: all that can be said without it is said here
+        raise
     if isinstance(spec, Mapping):
         return pb.SubmitRunRequest(spec_json=_json(spec))
     return pb.SubmitRunRequest(spec_toml=_toml(spec))

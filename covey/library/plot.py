@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Sequence
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Literal
 
+from typing_extensions import override
+
 from covey.client.connection import Connection
+from covey.client.reading.gossip_steps import GossipStep
 from covey.client.values import Contribution, Round, Run
 from covey.errors import NotFound, SpecError
 
@@ -51,16 +55,56 @@ class Curves:
         return xs, ys
 
 
+class NodeCurves(Curves):
+    """What is drawn of one node of a gossip run.
+
+    Args:
+        run: It.
+        steps: The node's steps, in order.
+        label: How the legend calls it.
+    """
+
+    def __init__(self, run: Run, steps: Sequence[GossipStep], label: str) -> None:
+        super().__init__(run, (), (), label)
+        self.steps = steps
+
+    @override
+    def metrics(self) -> set[str]:
+        return {name for step in self.steps for name in step.metrics}
+
+    @override
+    def points(self, value: str, over: Axis) -> tuple[list[float], list[float]]:
+        if over == "bytes":
+            raise SpecError("a gossip run's bytes do not pass the coordinator; choose --over rounds or seconds")
+        known = [(step, step.weight if value == "mass" else step.metrics.get(value)) for step in self.steps]
+        points = [(step, y) for step, y in known if y is not None]
+        began = self.run.started_at or 0.0
+        return [step.step if over == "rounds" else step.at - began for step, _ in points], [y for _, y in points]
+
+
 def read(connection: Connection, names: Sequence[str]) -> list[Curves]:
-    """Runs by id or name. Runs of one name have their ids in the legend."""
+    """Runs by id or name, of a gossip run a curve a node. Runs of one name have their ids in the legend.
+
+    Raises:
+        SpecError: Gossip runs and others.
+    """
     runs = [connection.run(name) for name in names]
+    if len({run.is_coordinated for run in runs}) > 1:
+        raise SpecError("a gossip run has steps of nodes, and the others rounds of all: draw them apart")
     twice = len({run.name for run in runs}) < len(runs)
+    labels = [f"{run.name} ({run.run})" if twice else run.name for run in runs]
+    if not runs[0].is_coordinated:
+        return [curve for run, label in zip(runs, labels, strict=True) for curve in _by_node(connection, run, label)]
     return [
-        Curves(
-            run, connection.rounds(run), connection.contributions(run), f"{run.name} ({run.run})" if twice else run.name
-        )
-        for run in runs
+        Curves(run, connection.rounds(run), connection.contributions(run), label)
+        for run, label in zip(runs, labels, strict=True)
     ]
+
+
+def _by_node(connection: Connection, run: Run, label: str) -> Iterator[Curves]:
+    by_node = groupby(connection.gossip_steps(run), lambda step: step.node)
+    for node, steps in islice(by_node, MOST_NODES):
+        yield NodeCurves(run, list(steps), f"{label}: {node}")
 
 
 def draw(curves: Sequence[Curves], to: Path, metrics: Sequence[str] = (), over: Axis = "rounds") -> list[str]:
@@ -78,7 +122,8 @@ def draw(curves: Sequence[Curves], to: Path, metrics: Sequence[str] = (), over: 
     """
     if to.suffix not in SUFFIXES:
         raise SpecError(f"{to.name}: a picture is a {', '.join(SUFFIXES)} file")
-    panels = [*_metrics(curves, metrics), "bytes", "verdicts"]
+    beside = ["bytes", "verdicts"] if any(item.run.is_coordinated for item in curves) else ["mass"]
+    panels = [*_metrics(curves, metrics), *beside]
     try:
         figures = importlib.import_module("matplotlib.figure")
     except ModuleNotFoundError as error:

@@ -121,7 +121,12 @@ class FederatedRun:
         return Records(rows, UPDATE_COLUMNS)
 
     def metrics(self) -> Records[dict[str, Any]]:
-        """A curve of each metric: for each evaluated round its number, its version, its time, and the metrics."""
+        """A curve of each metric: for each evaluated round its number, its version, its time, and the metrics.
+
+        Of a gossip run, for each step of each node: what its training measured, its mass, and how its time went.
+        """
+        if not self._run.is_coordinated:
+            return Records([step.row() for step in self._connection.gossip_steps(self.id)])
         rows = [
             {"round": item.round, "version": item.version, "committed_at": item.committed_at, **item.metrics}
             for item in self.rounds()

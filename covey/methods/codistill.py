@@ -216,9 +216,8 @@ class Predicting(Codistilled):
         self._data = required(context.inputs.common(), '"codistill"')
         self._size = self._options.batch_size or context.training.batch_size
         self._step = 0
-        rows = self._rows(context.round)
-        self._batches = self._batched(rows)
-        self._target, self._known = self._matched(ids_of(self._data, rows)) if self._weight else (None, None)
+        self._now = self._rows(context.round)
+        self._target, self._known = self._matched(ids_of(self._data, self._now)) if self._weight else (None, None)
 
     def loss(self, model: nn.Module, batch: object, base: LossOutput) -> Tensor:
         """The node's own loss; that of common examples; and how far their predictions are from the others'."""
@@ -228,7 +227,7 @@ class Predicting(Codistilled):
         known = self._known is not None and bool(self._known[at].any())
         if not known and not options.learn_common:
             return loss
-        output = loss_of(self._context.task, model, next(self._batches))
+        output = loss_of(self._context.task, model, next(self._batched(self._now[at])))
         if options.learn_common:
             loss = loss + output.loss
         if known and self._target is not None and self._known is not None:

@@ -132,6 +132,9 @@ class Lsgd(Averaging):
             key = "audit" if options.audit else "bids"
             text = f"leaders are measured on central data, and task {spec.task.name!r} has none here; "
             yield f"method.options.{key}", text + "give it some, or leave this out"
+        if audited and run.local:
+            text = "leaders are measured on the coordinator, which lacks what stays on the nodes; leave out audit, and "
+            yield "method.options.audit", text + 'choose bids = "common"'
         if options.bids == "own" and spec.data.partition != "iid":
             text = "losses on a node's own examples elect the node with the easiest ones; choose "
             yield "method.options.bids", text + '"common" or "central", or deal the data with data.partition = "iid"'

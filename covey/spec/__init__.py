@@ -7,7 +7,7 @@ refuses unknown keys; an error names the key, the value and the choices.
 from covey.spec.asynchronous import AsyncSpec
 from covey.spec.gossip import GossipSection, GossipSpec
 from covey.spec.mode import Mode
-from covey.spec.parse import parse_data, parse_json, parse_toml, written_in
+from covey.spec.parse import parse_data, parse_json, parse_toml, without_faults, written_in
 from covey.spec.policies import AsyncSection, RoundsSection
 from covey.spec.rounds import RoundsSpec
 from covey.spec.run import RunSpec
@@ -51,5 +51,6 @@ __all__ = [
     "parse_data",
     "parse_json",
     "parse_toml",
+    "without_faults",
     "written_in",
 ]

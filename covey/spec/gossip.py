@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer
 from typing_extensions import override
 
 from covey.spec.mode import Mode
 from covey.spec.run import RunSpec
-from covey.spec.sections import Beta, NamedSection, Positive, Section
-from covey.validation import refusal, refusals
+from covey.spec.sections import Beta, NamedSection, Positive, Section, Wrong
 
 GOSSIP = Mode(
     name="gossip",
@@ -76,11 +76,11 @@ class GossipSection(Section):
     topology: NamedSection = NamedSection(name="exponential")
     mixing: NamedSection = NamedSection(name="uniform")
 
-    @model_validator(mode="after")
-    def _spread_of_averages(self) -> GossipSection:
+    @override
+    def impossible(self) -> Iterator[Wrong]:
+        yield from super().impossible()
         if not self.global_every and self.global_spread != type(self).model_fields["global_spread"].default:
-            raise refusal("global_spread", "it says nothing without global_every; set that as well", self.global_spread)
-        return self
+            yield "global_spread", "it says nothing without global_every; set that as well", self.global_spread
 
 
 class GossipSpec(RunSpec):
@@ -113,23 +113,19 @@ class GossipSpec(RunSpec):
         """There is none: nobody waits for a round."""
         return math.inf
 
-    @model_validator(mode="after")
-    def _nothing_unread(self) -> GossipSpec:
-        sections = {name: getattr(self, name) for name in UNREAD}
-        wrong: list[tuple[str, str, object]] = [
-            (name, 'mode "gossip" does not read this section; leave it out', section.model_dump())
-            for name, section in sections.items()
-            if section != type(self).model_fields[name].default
-        ]
+    @override
+    def impossible(self) -> Iterator[Wrong]:
+        yield from super().impossible()
+        for name in UNREAD:
+            section = getattr(self, name)
+            if section != type(self).model_fields[name].default:
+                yield name, 'mode "gossip" does not read this section; leave it out', section.model_dump()
         chosen = self.exchange.model_dump(exclude_defaults=True)
         for key in sorted(set(chosen) - {"codec", "options"}):
-            wrong.append((f"exchange.{key}", 'mode "gossip" does not read this key; leave it out', chosen[key]))
+            yield f"exchange.{key}", 'mode "gossip" does not read this key; leave it out', chosen[key]
         if self.task.nodes:
             text = 'mode "gossip" averages whole models, which all nodes have alike; leave it out'
-            wrong.append(("task.nodes", text, self.task.nodes))
+            yield "task.nodes", text, self.task.nodes
         if self.training.local_first:
             text = 'mode "gossip" averages whole models, so that nothing stays local; leave it out'
-            wrong.append(("training.local_first", text, self.training.local_first))
-        if wrong:
-            raise refusals(wrong)
-        return self
+            yield "training.local_first", text, self.training.local_first

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -17,6 +17,8 @@ from covey.spec.sections import LATER
 from covey.spec.unread import chosen_keys, refuse_unread, unread_in, written_keys
 from covey.texts import BOM, why_no_toml
 from covey.validation import explain
+
+MOST_TRIES = 8
 
 
 def parse_toml(text: str, *, later: bool = False) -> RunSpec:
@@ -66,8 +68,52 @@ def parse_data(data: Mapping[str, Any], *, later: bool = False) -> RunSpec:
     return spec
 
 
+def without_faults(data: Mapping[str, Any]) -> tuple[RunSpec | None, tuple[str, ...]]:
+    """What the rest of a specification says where some of its keys are wrong, and which keys those are, with dots.
+
+    It is for finding further faults only. None: it cannot be told, as a key is missing, or the mode is unknown.
+    """
+    wrong: list[str] = []
+    for _ in range(MOST_TRIES):  # what is wrong in one key may hide another one
+        try:
+            return _model_of(data).model_validate(data, context=LATER), tuple(wrong)
+        except SpecError:
+            return None, tuple(wrong)
+        except ValidationError as error:
+            places = [keys for item in error.errors() if (keys := _written_at(data, item["loc"]))]
+        if not places:
+            return None, tuple(wrong)
+        for keys in places:
+            data = _without(data, keys)
+        wrong += [".".join(keys) for keys in places]
+    return None, tuple(wrong)
+
+
+def _written_at(data: Mapping[str, Any], location: Sequence[int | str]) -> list[str]:
+    """The longest beginning of a location that somebody wrote; lists count as a whole."""
+    keys: list[str] = []
+    inside: Any = data
+    for name in location:
+        if not isinstance(inside, Mapping) or name not in inside:
+            break
+        keys.append(str(name))
+        inside = inside[name]
+    return keys
+
+
+def _without(data: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    name, rest = keys[0], keys[1:]
+    inside = data.get(name)
+    kept = {key: value for key, value in data.items() if key != name}
+    return kept | {name: _without(inside, rest)} if rest and isinstance(inside, Mapping) else kept
+
+
+def _model_of(data: Mapping[str, Any]) -> type[RunSpec]:
+    return model_named(data.get("mode", DEFAULT))
+
+
 def _validated(data: Mapping[str, Any], *, later: bool) -> RunSpec:
-    model = model_named(data.get("mode", DEFAULT))
+    model = _model_of(data)
     try:
         return model.model_validate(data, context=LATER if later else None)
     except ValidationError as error:

@@ -185,7 +185,7 @@ def _assignment_from(message: pb.Assignment) -> msg.Assignment:
 
 
 def _members_from(members: Iterable[pb.GossipMember]) -> tuple[msg.GossipMember, ...]:
-    return tuple(msg.GossipMember(m.name, m.address, m.fingerprint) for m in members)
+    return tuple(msg.GossipMember(m.name, m.address, m.fingerprint, m.late, m.part) for m in members)
 
 
 def _order_from(message: pb.GossipOrder) -> msg.GossipOrder:

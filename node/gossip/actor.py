@@ -24,7 +24,7 @@ from covey.gossip.protocols.runs import policy_of
 from covey.gossip.push_sum.events import Arrived, LeaveAsked, PeerLeft, PeerSuspected, Progressed
 from covey.gossip.push_sum.machine import PushSum
 from covey.node.gossip.adversary import AdversaryPost, PeerAttack
-from covey.node.gossip.diary import Diary
+from covey.node.gossip.diary import Diary, Span
 from covey.node.gossip.executor import Executor, Ports
 from covey.node.gossip.folders import LEAVE
 from covey.node.gossip.holdings import ModelShelf
@@ -150,6 +150,11 @@ class GossipActor(Receiver):
     def measured(self) -> dict[str, float]:
         """What the newest training measured."""
         return self._labour.metrics
+
+    @property
+    def under_way(self) -> list[Span]:
+        """Batches that are being sent."""
+        return self._diary.under_way
 
     def _newest(self) -> tuple[Artifact, int]:
         if self._executor is None or not self._executor.is_up:

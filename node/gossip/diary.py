@@ -18,6 +18,7 @@ SpanKind = Literal["started", "train", "apply", "publish", "mix", "forge", "send
 """`started`: this process began, of no length. `apply`: what training did becomes a model that can be sent. `send`: a
 batch, from the first try until its peer has it. `take`: a batch that came, from its last byte until it is on record."""
 REASON_CHARS = 200
+UNANSWERED = "not acknowledged when this node stopped"
 Batch = tuple[Incarnation, int]
 """A peer, and the number of a batch on the edge."""
 
@@ -93,7 +94,7 @@ class Diary:
             return
         new = _Begun(replace(_now("send", step), peer=peer, sequence=sequence), time.monotonic())
         begun = self._sending.get((peer, sequence), new)
-        span = replace(begun.span, tries=begun.span.tries + 1, outcome="not acknowledged when this node stopped")
+        span = replace(begun.span, tries=begun.span.tries + 1, outcome=UNANSWERED)
         self._sending[peer, sequence] = replace(begun, span=span)
 
     def not_sent(self, peer: Incarnation, sequence: int, reason: str) -> None:
@@ -106,6 +107,12 @@ class Diary:
         self._had[peer] = max(sequence, self._had.get(peer, 0))
         for batch in [(who, number) for who, number in self._sending if who == peer and number <= sequence]:
             self._done.append(replace(_ended(self._sending.pop(batch)), outcome=""))
+
+    @property
+    def under_way(self) -> list[Span]:
+        """Batches that are being sent: since when, the tries so far, and what came of the last one that failed."""
+        spans = [begun.span for begun in self._sending.values()]
+        return [replace(span, outcome="" if span.outcome == UNANSWERED else span.outcome) for span in spans]
 
     def taken_out(self, *, all_of_it: bool = False) -> list[Span]:
         """What is done, handed over.

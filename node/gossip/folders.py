@@ -52,17 +52,18 @@ def newest(data_dir: Path, run: str | None) -> Path:
         run: Its name; None: the only one that there is.
 
     Raises:
-        NotFound: There is none, or there are several.
+        NotFound: There is none, or there are several; the message has those that there are.
     """
-    if run is None:
-        runs = sorted(path.name for path in (data_dir / FOLDER).glob("*") if incarnations(path))
-        if len(runs) != 1:
-            raise NotFound(f"{data_dir} has the gossip runs {', '.join(runs) or 'none'}; say which one with --run NAME")
-        run = runs[0]
-    folder = run_folder(data_dir, run)
+    runs = sorted(path.name for path in (data_dir / FOLDER).glob("*") if incarnations(path))
+    if not runs:
+        text = f"{data_dir} has no gossip run: this is no node's folder, or the node has not begun yet"
+        raise NotFound(f"{text} (covey gossip start; through a coordinator: covey run submit)")
+    if run is None and len(runs) > 1:
+        raise NotFound(f"{data_dir} has the gossip runs {', '.join(runs)}; say which one with --run NAME")
+    folder = run_folder(data_dir, run or runs[0])
     numbers = incarnations(folder)
     if not numbers:
-        raise NotFound(f"{data_dir} has no gossip run {run!r}")
+        raise NotFound(f"{data_dir} has no gossip run {run!r}, but {', '.join(runs)}")
     return folder / str(numbers[-1])
 
 
@@ -75,7 +76,8 @@ def reside(
         data_dir: The node's.
         spec: The run.
         node: This node.
-        peers: All nodes of the run, this one included.
+        peers: All nodes with which the run began. One that is not among them came late: it takes part from its second
+            incarnation on, as if an earlier one had been evicted.
         run: What the run is called here; empty: as its specification says.
         rejoins: Whether an incarnation that is over for good is followed by a new one.
 
@@ -86,7 +88,9 @@ def reside(
     name = run or spec.name
     folder = run_folder(data_dir, name)
     numbers = incarnations(folder)
-    number, text = numbers[-1] if numbers else 1, spec.to_json()
+    founders = tuple(map(Incarnation, sorted(peers)))
+    is_late = Incarnation(node) not in founders
+    number, text = numbers[-1] if numbers else 1 + is_late, spec.to_json()
     if numbers:
         residence = _opened(folder / str(number))
         if parse_json(residence.facts.spec) != spec:  # an older version wrote it without keys that are new
@@ -97,11 +101,10 @@ def reside(
         if not rejoins:
             raise Conflict(_over(residence.facts))
         number, text = number + 1, residence.facts.spec  # which peers have
-    founders = tuple(map(Incarnation, sorted(peers)))
     me = Incarnation(node, number)
     others = tuple(peer for peer in founders if peer.node != node)
     minted = ONE if number == 1 else joins_with(spec)
-    facts = RunFacts(name, text, me, tuple(sorted((*others, me))), minted)
+    facts = RunFacts(name, text, me, others if is_late else tuple(sorted((*others, me))), minted)
     create_record(folder / str(number), lambda engine: write_facts(engine, facts))
     return _opened(folder / str(number))
 

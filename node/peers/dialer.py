@@ -44,6 +44,8 @@ class Dialer:
     def __init__(self, calls: PeerCalls, hub: Hub, patience_s: float) -> None:
         self._calls, self._hub, self._patience_s = calls, hub, patience_s
         self._told, self._told_at = "", 0.0
+        self.trouble = ""
+        """Why the newest call came to nothing; empty: it did not."""
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -52,9 +54,10 @@ class Dialer:
             await self._missed()
             try:
                 await self._calls.link()
-                failures = 0
+                failures, self.trouble = 0, ""
             except CoveyError as error:
                 failures = failures + 1 if error.code not in FINAL else 32
+                self.trouble = str(error)
                 self._tell(error)
             longest_s = min(MAX_WAIT_S, FIRST_WAIT_S * 2.0 ** min(failures, 32))
             await asyncio.sleep(longest_s * random.uniform(0.5, 1.0))

@@ -128,6 +128,7 @@ class PeerNetwork:
         )
         self.hub.carry(self)
         self._calls: dict[str, PeerCalls] = {}
+        self._dialers: dict[str, Dialer] = {}
         self._tasks: list[asyncio.Task[Any]] = []
         self._server: grpc.aio.Server | None = None
 
@@ -162,6 +163,11 @@ class PeerNetwork:
     def connected(self) -> list[Incarnation]:
         """Peers that there is a link to now."""
         return sorted(link.peer for link in self.hub.links)
+
+    def troubles(self) -> dict[str, str]:
+        """By peer that there is no link to: why it could not be called."""
+        named = self.hub.links.named
+        return {name: dialer.trouble for name, dialer in self._dialers.items() if dialer.trouble and not named(name)}
 
     # -- bodies -----------------------------------------------------------------------------------------------------
 
@@ -215,16 +221,24 @@ class PeerNetwork:
         address = await self._listen(settings.listen or LOOPBACK) if settings.listen or settings.relay else ""
         if settings.relay:
             self._spawn(Forwarder(settings.relay, settings.shown, address).run())
-        can_be_called = settings.listen or settings.relay
         for member in settings.roster.members.values():
-            wait_s = patience_s(Member(me, can_be_called), member)
-            if member.name != me and wait_s is None and not can_be_called:
-                log.warning("neither can be called: one of both needs an open port, or a relay", peer=member.name)
-            elif member.name != me and wait_s is not None:
-                calls = self._calls[member.name] = PeerCalls(member, settings.shown, self.hub)
-                self._spawn(Dialer(calls, self.hub, wait_s).run())
+            self.meet(member)
         self._spawn(self.hub.watch())
         return address
+
+    def meet(self, member: Member) -> None:
+        """Call a node of the roster again and again, if it can be called; one that is called already is passed over."""
+        settings, me = self._settings, self._settings.part.me.node
+        can_be_called = settings.listen or settings.relay
+        wait_s = patience_s(Member(me, can_be_called), member)
+        if member.name in (me, *self._calls):
+            return
+        if wait_s is not None:
+            calls = self._calls[member.name] = PeerCalls(member, settings.shown, self.hub)
+            dialer = self._dialers[member.name] = Dialer(calls, self.hub, wait_s)
+            self._spawn(dialer.run())
+        elif not can_be_called:
+            log.warning("neither can be called: one of both needs an open port, or a relay", peer=member.name)
 
     async def _listen(self, where: str) -> str:
         allow_many_files()

@@ -12,7 +12,7 @@ name = "clinic-b"               # no address: it only calls, and takes part over
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,6 +91,10 @@ class Roster:
             except IdentityError as error:
                 raise SpecError(f"{path}: peers.{number}: {error}") from error
         return cls(members)
+
+    def add(self, members: Iterable[Member]) -> None:
+        """Further nodes take part from now on."""
+        self.members.update({member.name: member for member in members})
 
     def admit(self, peer: Peer) -> Member:
         """The member that a certificate stands for.

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from covey.client.connection import connect
 from covey.client.gossip_nodes import mass_of, read_account, read_node
 from covey.errors import CoveyError
 from covey.gossip.ledger import Incarnation
+from covey.library.plot import read
+from covey.library.run import FederatedRun
 from covey.storage.sql.store import open_store
-from covey.testing.federation import Federation
-from covey.testing.launch.forks import COMMAND
+from covey.testing.federation import Federation, FederationError
 from covey.testing.launch.ports import free_addresses
-from covey.testing.launch.processes import Daemon
 from covey.wire.identities.gossip_statement import GossipStatement
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
@@ -42,39 +40,17 @@ min_nodes = {nodes}
 """
 
 
-def started(federation: Federation, callers: int = 0) -> list[str]:
-    """Start a federation whose nodes listen for peers, but for the last `callers`; the addresses."""
-    federation.start_coordinator()
-    federation.join()
-    return with_nodes(federation, [[]] * callers)
-
-
-def with_nodes(federation: Federation, others: Sequence[Sequence[str]]) -> list[str]:
-    """Start the nodes; the last ones do not listen for peers, but have these options. The addresses."""
+def started(federation: Federation, callers: int = 0, later: int = 0) -> list[str]:
+    """Start a federation whose nodes listen for peers, but for the last `callers`, and `later` ones; the addresses."""
     names = federation.names
     addresses = free_addresses(len(names))
-    options = [["--peer-listen", address] for address in addresses[: len(names) - len(others)]]
-    for index, each in enumerate([*options, *others]):
-        federation.start_node(index, options=each)
-    federation.wait_connected(len(names))
+    federation.start_coordinator()
+    federation.join()
+    for index, address in enumerate(addresses[: len(names) - later]):
+        options = ["--peer-listen", address] if index < len(names) - callers else []
+        federation.start_node(index, options=options)
+    federation.wait_connected(len(names) - later)
     return addresses
-
-
-@contextmanager
-def meeting(federation: Federation) -> Iterator[str]:
-    """A relay for a federation that was joined; its address."""
-    announced = federation.root / "relay.json"
-    authority = federation.node_dir(0) / "identity" / "authority.crt"
-    words = ["relay", "start", "--listen", "127.0.0.1:0", "--authority", authority, "--announce", announced]
-    command = [sys.executable, "-m", COMMAND, *map(str, words)]
-    relay = Daemon("relay", command, federation.root / "relay.log", os.environ, may_die=False)
-    try:
-        federation.until(announced.exists, 100, "the relay did not start")
-        yield json.loads(announced.read_text())["listen"]
-        assert relay.alive, relay.tail()
-    finally:
-        relay.terminate()
-        relay.wait(60)
 
 
 def audited(federation: Federation, run: str) -> dict[str, Any]:
@@ -110,6 +86,7 @@ def check_views(federation: Federation, run: str, steps: int) -> None:
         "lost": 0,
         "uncertain": 0,
         "findings": [],
+        "weighs": "mass",
     }
     for index, part in enumerate(shown["gossip"]):
         node = read_node(federation.node_dir(index), run)
@@ -117,6 +94,19 @@ def check_views(federation: Federation, run: str, steps: int) -> None:
         assert part["model_sha256"] == node.model_sha256 != ""
         assert part["weight"] == mass_of(node)
         assert part["metrics"]["loss"] > 0
+    curves = json.loads(federation.cli("run", "steps", run, "--all", "--json", *where))
+    assert [(row["node"], row["step"]) for row in curves] == [
+        (name, step) for name in federation.names for step in range(steps + 1)
+    ]
+    assert all(row["metrics"]["loss"] > 0 for row in curves)
+    assert federation.cli("run", "steps", run, *where).splitlines()[0].split()[:3] == ["NODE", "STEP", "MASS"]
+    with connect(federation.coordinator_dir) as connection:
+        assert len(FederatedRun(connection, connection.run(run)).metrics()) == len(curves)
+        labels = [curve.label for curve in read(connection, [run])]
+        assert labels == [f"gossip: {name}" for name in federation.names]
+        assert read(connection, [run])[0].points("mass", "rounds")[0] == list(range(steps + 1))
+    with pytest.raises(FederationError, match=f"there are no rounds. See covey run steps {run}"):
+        federation.cli("round", "list", run, *where)
     text = federation.cli("run", "show", run, *where)
     assert "steps done by all" in text
     assert "exact: " in text
@@ -142,8 +132,7 @@ def until_step(federation: Federation, run: str, index: int, step: int) -> None:
 
 def told_steps(federation: Federation, run: str, node: str) -> list[int]:
     """The steps of which a node's statements tell, as the coordinator has them."""
-    assert federation.store_url is not None
-    store = open_store(federation.store_url)
+    store = open_store(f"sqlite:///{federation.coordinator_dir / 'covey.db'}")
     try:
         rows = store.gossip_statements(run, node)
     finally:
@@ -151,13 +140,9 @@ def told_steps(federation: Federation, run: str, node: str) -> list[int]:
     return [step.step for row in rows for step in GossipStatement.from_bytes(row.statement).steps]
 
 
-def test_the_coordinator_is_killed_and_so_is_a_node_while_it_is_away(tmp_path: Path, postgres_database: str) -> None:
-    """Its record is in PostgreSQL, and a node waits at a relay for its peers."""
-    with ExitStack() as stack:
-        federation = stack.enter_context(Federation(tmp_path, nodes=3, store_url=postgres_database))
-        federation.start_coordinator()
-        federation.join()
-        addresses = with_nodes(federation, [["--peer-relay", stack.enter_context(meeting(federation))]])
+def test_the_coordinator_is_killed_and_so_is_a_node_while_it_is_away(tmp_path: Path) -> None:
+    with Federation(tmp_path, nodes=3) as federation:
+        addresses = started(federation)
         run = federation.submit(SPEC.format(steps=30, nodes=3))
         until_step(federation, run, 0, 4)
         federation.kill_coordinator()
@@ -177,27 +162,62 @@ def test_the_coordinator_is_killed_and_so_is_a_node_while_it_is_away(tmp_path: P
             assert sorted(set(told_steps(federation, run, name))) == list(range(31))
 
 
-def test_an_evicted_node_is_out_for_its_peers_and_a_run_can_be_stopped(tmp_path: Path) -> None:
-    with Federation(tmp_path, nodes=3) as federation:
-        addresses = started(federation)
+def test_an_evicted_node_is_out_for_its_peers_a_late_one_has_its_part_and_a_run_can_be_stopped(tmp_path: Path) -> None:
+    with Federation(tmp_path, nodes=4) as federation:
+        addresses = started(federation, later=1)
         where = ("--data-dir", federation.coordinator_dir)
         run = federation.submit(SPEC.format(steps=2000, nodes=3))
         until_step(federation, run, 2, 3)
+        federation.start_node(3, options=["--peer-listen", addresses[3]])
+        federation.until(
+            lambda: "all parts of the data are with other" in shown_text(federation, run), 100, "no reason"
+        )
         federation.node(2).may_die = True  # what is evicted ends
         federation.cli("node", "evict", federation.names[2], *where)
         until_out(federation, run)
+        check_late(federation, run)
         federation.cli("run", "stop", run, *where)
         ended = federation.wait(run, states=("stopped",))
         shown = json.loads(federation.cli("run", "show", run, "--json", *where))
         assert [part["state"] for part in shown["gossip"]][2] == "evicted", ended
-        for index in (0, 1):
+        for index in (0, 1, 3):
             stands_still(federation, run, index, addresses[index])
+        audit = json.loads(federation.cli("run", "audit", run, "--json", *where))
+        assert audit["ok"] is True, audit
+        folders = [federation.node_dir(index) for index in (0, 1, 3)]
+        mass = json.loads(federation.cli("gossip", "audit", *folders, "--run", run, "--json"))
+        assert (mass["exact"], mass["minted"]) == (True, 3 * ONE), mass  # who came late brought none
+
+
+def shown_text(federation: Federation, run: str) -> str:
+    """What `covey run show` prints."""
+    return federation.cli("run", "show", run, "--data-dir", federation.coordinator_dir)
+
+
+def knows(folder: Path, run: str, peer: Incarnation) -> bool:
+    """Whether a node exchanges models with a peer."""
+    return peer in read_node(folder, run).machine.exchange.peers
+
+
+def check_late(federation: Federation, run: str) -> None:
+    """A node that came after the run began takes part where another one's part of the data is free."""
+    until_step(federation, run, 3, 1)
+    late = read_node(federation.node_dir(3), run)
+    assert late.facts.me == Incarnation(federation.names[3], 2)
+    assert tuple(peer.node for peer in late.facts.peers) == federation.names[:3]
+    assert late.ledger.minted == 0
+    for index in (0, 1):
+        folder = federation.node_dir(index)
+        federation.until(partial(knows, folder, run, late.facts.me), 100, f"{folder.name} does not know it")
+        order = json.loads((folder / "gossip" / run / "order.json").read_text())
+        assert [(member["late"], member["part"]) for member in order["members"]] == [(False, 0)] * 3 + [(True, 2)]
+    federation.until(lambda: read_node(federation.node_dir(3), run).ledger.live > 0, 100, "it has no mass")
 
 
 def until_out(federation: Federation, run: str) -> None:
     """Wait until the others know that the last node is evicted."""
-    out = Incarnation(federation.names[-1])
-    known = [federation.node_dir(index) for index in range(len(federation.names) - 1)]
+    out = Incarnation(federation.names[2])
+    known = [federation.node_dir(index) for index in (0, 1)]
     federation.until(
         lambda: all(out in read_node(folder, run).ledger.evicted for folder in known),
         120,

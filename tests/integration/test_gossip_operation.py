@@ -6,11 +6,14 @@ import json
 import re
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from covey.cli.commands.gossip.status import status_of
 from covey.client import authority
+from covey.client.gossip_nodes import read_node
 from covey.testing.gossip import GossipNodes
 from covey.testing.launch.forks import run_covey
 from covey.testing.launch.processes import wait_until
@@ -36,6 +39,11 @@ def health(folder: Path, service: str = "") -> tuple[str, str]:
     return said["status"], said["reason"]
 
 
+def status(nodes: GossipNodes) -> dict[str, Any]:
+    """What `covey gossip status` says of the first node, in this process."""
+    return status_of(read_node(nodes.folder(0)))
+
+
 def scraped(log: Path) -> dict[str, float]:
     """The figures without labels, from where the node's log says."""
     [url] = re.findall(r"url=(\S+/metrics)", log.read_text())
@@ -54,6 +62,8 @@ def test_its_health_its_metrics_and_a_new_certificate_without_a_restart(tmp_path
         assert "no service 'session'" in health(folder, "session")[1]
         assert wait_until(lambda: "the certificate ends soon" in log.read_text(), 60)
         assert scraped(log)["covey_certificate_expiry_timestamp_seconds"] == short.expires_at
+        assert wait_until(lambda: status(nodes)["waits_for"] == "waiting for nodes: 1 of 2 are there", 60)
+        assert "n1 shows no sign of life, and cannot be called: " in str(status(nodes)["waits_why"])
         nodes.start(1, options=OPTIONS)
         assert wait_until(lambda: health(folder, "peers") == ("SERVING", ""), 100)
         long = authority.issue(tmp_path / "ca", "n0", folder / "identity")
@@ -65,11 +75,25 @@ def test_its_health_its_metrics_and_a_new_certificate_without_a_restart(tmp_path
         figures = scraped(log)
         assert (figures["covey_gossip_mass"], figures["covey_gossip_connections"]) == (1.0, 1.0)
         assert figures["covey_gossip_sent_batches_total"] == figures["covey_gossip_received_batches_total"] == 3.0
+        assert wait_until(lambda: status(nodes)["peers"] == {"finished": 1}, 60)
         nodes.kill(1)
         assert "start it again: covey gossip start" in health(nodes.folder(1))[1]
         assert wait_until(lambda: scraped(log)["covey_gossip_connections"] == 0.0, 60)
+        assert wait_until(lambda: status(nodes)["peers"] == {"away": 1}, 100)
+        shown = nodes.cli("gossip", "status", "--data-dir", folder)
+        assert "1 suspected" in shown
+        assert "n1 shows no sign of life" in shown
+        assert all(len(line) <= 80 or "sha256" in line or "n1" in line for line in shown.splitlines()), shown
+        lines = nodes.cli("gossip", "status", "--data-dir", folder, "--data-dir", nodes.folder(1))
+        rows = [line.split()[:3] for line in lines.splitlines() if line[:1] == "n"]
+        assert rows[:2] == [["n0", "completed", "3/3"], ["n1", "completed", "3/3"]]
+        assert max(map(len, lines.splitlines()[:4])) <= 80
         nodes.start(1, options=["--stay"])  # a new connection, which is made with the new certificate
         assert wait_until(lambda: scraped(log)["covey_gossip_connections"] == 1.0, 60)
         nodes.daemon(0).terminate()
         assert nodes.daemon(0).wait(60) == 0
         assert not (folder / "node.json").exists()
+        assert wait_until(lambda: not status(nodes)["running"], 60)
+        watched = nodes.cli("gossip", "status", "--data-dir", folder, "--watch", "--json")
+        [last] = [json.loads(line) for line in watched.splitlines()]
+        assert (last["ended"], last["steps"], last["waits_for"]) == ("completed", 3, "")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from covey.errors import CoveyError
 from covey.testing.gossip import GossipNodes, simulated
 from covey.testing.traces import check_trace
 
@@ -89,6 +90,12 @@ def check_what_is_shown(nodes: GossipNodes, tmp_path: Path) -> None:
     said = json.loads(nodes.cli("gossip", "trace", *folders, "--out", trace, "--json"))
     assert said["exchanges"] == NODES * 2 * 8
     check_trace(json.loads(trace.read_text()))
-    consensus = json.loads(nodes.cli("gossip", "export", *folders, "--out", out, "--json"))
+    consensus = json.loads(nodes.cli("gossip", "export", *folders, "--out", out, "--evaluate", "--json"))
     assert out.stat().st_size > 10_000
-    assert len({round(node["weight"], 9) for node in consensus["nodes"]}) == 1
+    assert {node["weight"] for node in consensus["nodes"]} == {1.0}  # all count alike
+    assert consensus["weighs"] == "receiver"
+    for model in (consensus, *consensus["nodes"]):
+        assert 0.3 < model["metrics"]["accuracy"] <= 1.0
+    assert consensus["spread"] == max(node["distance"] for node in consensus["nodes"])
+    with pytest.raises(CoveyError, match="does not keep its model of step 1; those that it keeps are of: none"):
+        nodes.cli("gossip", "export", folders[0], "--out", out, "--step", 1)

@@ -39,6 +39,7 @@ EQUAL = '[weights]\nby = "equal"'
 METHODS = {
     "fedprox": '[method]\nname = "fedprox"\noptions = { mu = 0.5 }',
     "fedbn": '[method]\nname = "fedbn"',
+    "fedgen": '[method]\nname = "fedgen"\noptions = { labels = "exact", steps = 10, ema = 0.5 }',
     "scaffold": f'[method]\nname = "scaffold"\n{EQUAL}',
     "scaffold-some": f'[method]\nname = "scaffold"\n{EQUAL}',
     "lsgd": '[method]\nname = "lsgd"\noptions = { groups = 2, audit = true }',
@@ -46,7 +47,10 @@ METHODS = {
 }
 STEPS = {"codistill": "local_steps = 12"}
 """Predictions are for so many batches as all nodes train on."""
-OF_PHASES = {"lsgd": ["after-phase:1", "method-plan:2:daemon", "method-finish:1:daemon"]}
+OF_PHASES = {
+    "lsgd": ["after-phase:1", "method-plan:2:daemon", "method-finish:1:daemon"],
+    "fedgen": ["method-finish:2:daemon"],
+}
 """Further points of the coordinator."""
 
 
@@ -63,8 +67,9 @@ def federation(tmp_path_factory, search):
     with Federation(tmp_path_factory.mktemp("methods"), NODES, env={"PYTHONPATH": search}) as made:
         made.start_coordinator(options=["--allow-paths"])
         made.join()
+        policy = '[policy]\nallow_paths = ["method_tasks:Normed"]\nlabel_counts = "exact"\n'
         for index in range(NODES):
-            (made.node_dir(index) / "node.toml").write_text('[policy]\nallow_paths = ["method_tasks:Normed"]\n')
+            (made.node_dir(index) / "node.toml").write_text(policy)
             made.start_node(index)
         made.wait_connected(NODES)
         yield made
@@ -155,9 +160,9 @@ def test_an_unknown_method_is_refused_with_the_list(federation):
         federation.admin.submit(text)
 
 
-@pytest.mark.parametrize("method", ["scaffold-some", "fedbn", "lsgd", "codistill"])
+@pytest.mark.parametrize("method", ["lsgd", "codistill", "fedgen"])
 def test_killed_daemons_go_on_with_what_they_keep(federation, method):
-    """Every point, and those inside of a method's own work: tests/methods/test_crashes.py."""
+    """With tensors that are local, too; `scaffold`, and every point: tests/methods/test_crashes.py."""
     whole = federation.wait(federation.submit(text_of(method, f"{method}-whole", 14)), timeout_s=120)
     run = run_along(
         federation,
@@ -170,6 +175,24 @@ def test_killed_daemons_go_on_with_what_they_keep(federation, method):
     assert run["metrics"] == whole["metrics"]
     folder = federation.coordinator_dir
     assert files_of(folder, run["run"]) == files_of(folder, whole["run"])
+
+
+def test_a_node_declines_to_tell_more_of_its_labels_than_its_operator_allows(federation):
+    federation.stop_node(0)
+    settings = federation.node_dir(0) / "node.toml"
+    allowed = settings.read_text()
+    settings.write_text(allowed.replace("exact", "noisy"))
+    federation.start_node(0)
+    federation.wait_connected(NODES)
+    run = federation.submit(text_of("fedgen", "declined", 1).replace(f"min_nodes = {NODES}", "min_nodes = 2"))
+    federation.wait(run, timeout_s=120)
+    where = ("--data-dir", federation.coordinator_dir)
+    shown = federation.cli("round", "show", run, "1", *where)
+    assert "[policy] label_counts in node.toml" in " ".join(shown.split())
+    federation.stop_node(0)
+    settings.write_text(allowed)
+    federation.start_node(0)
+    federation.wait_connected(NODES)
 
 
 def test_a_node_that_lost_its_control_variate_goes_on_and_the_centre_says_so(federation):
@@ -190,8 +213,12 @@ def test_a_node_that_lost_its_control_variate_goes_on_and_the_centre_says_so(fed
 
 
 def test_models_that_never_leave_their_nodes_cannot_be_exported(federation, tmp_path):
-    run = federation.wait(federation.submit(text_of("codistill", "kept", 2)), timeout_s=120)["run"]
-    at = ("--to", tmp_path / "m", "--data-dir", federation.coordinator_dir)
+    (tmp_path / "spec.toml").write_text(text_of("codistill", "kept", 2))
+    where = ("--data-dir", federation.coordinator_dir)
+    submitted = json.loads(federation.cli("run", "submit", tmp_path / "spec.toml", "--json", *where))
+    assert "(logits, samples): of 3 nodes, a round takes 3 x 18432 = 55296 bytes up and 6 x" in submitted["reason"]
+    run = federation.wait(submitted["run"], timeout_s=120)["run"]
+    at = ("--to", tmp_path / "m", *where)
     with pytest.raises(CoveyError, match="the models of this run never leave their nodes"):
         federation.cli("run", "export", run, *at)
     with pytest.raises(CoveyError, match="has no file of 'n1'"):

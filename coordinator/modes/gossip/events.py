@@ -14,6 +14,8 @@ MemberState = Literal[
 become `working` again as long as the run goes on; `lost` (no connection) and `late` (a connection, and no answer) are
 what a node without a last word is when the run ends, or too late.
 """
+GONE: tuple[MemberState, ...] = ("left", "declined", "late", "lost", "evicted")
+"""Whose part of the data another one may have."""
 FOR_GOOD: tuple[MemberState, ...] = ("completed", "left", "declined", "late", "lost", "evicted")
 """What ends a part, whatever the others do."""
 
@@ -27,12 +29,16 @@ class GossipRunPolicy:
         gather_s: How long the start waits for nodes that were there a moment ago.
         answer_s: How long a connected node may leave its invitation unanswered.
         away_s: How long one without a connection is waited for once all others are through.
+        parts: Into how many parts the data are cut; 0: as many as nodes begin; None: each node has its own.
+        closed: Why nobody can join once the run has begun; empty: they can.
     """
 
     min_nodes: int
     gather_s: float = 15.0
     answer_s: float = 180.0
     away_s: float = 120.0
+    parts: int | None = 0
+    closed: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,22 @@ class OpenGossip:
     """Put on record who takes part."""
 
     roster: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Admit:
+    """Put on record that a node takes part that came after the run began, with its part of the data; tell everybody."""
+
+    node: str
+    part: int
+
+
+@dataclass(frozen=True)
+class TurnAway:
+    """Put on record why a node that came after the run began takes no part."""
+
+    node: str
+    reason: str
 
 
 @dataclass(frozen=True)

@@ -15,19 +15,27 @@ from covey.machines import protocol as pr
 from covey.machines.membership import Membership
 from covey.machines.shortage import listed
 
-Action = ev.OpenGossip | ev.SendOrder | ev.NoteMember | ev.Evict | pr.SharedAction
+Action = ev.OpenGossip | ev.Admit | ev.TurnAway | ev.SendOrder | ev.NoteMember | ev.Evict | pr.SharedAction
 PART = 1
 """The number under which a part in the run is answered: there is one a node."""
+LATE = 2
+"""The incarnation with which a node begins that came after the run began."""
+NEVER_THERE = "it took no part from the beginning"
+NO_PART = "it came after the run began, and all parts of the data are with other nodes: [data] parts leaves some over"
 
 
 @dataclass
 class Member:
-    """A node's part: which incarnation, what it is, and since when it is awaited (asked, or without a connection)."""
+    """A node's part: which incarnation, what it is, and since when it is awaited (asked, or without a connection).
+
+    One that came after the run began takes part from its second incarnation on; `part` is then its part of the data.
+    """
 
     state: ev.MemberState = "invited"
     reason: str = ""
     incarnation: int = 1
     since: float = 0.0
+    part: int | None = None
 
 
 class GossipMachine:
@@ -57,6 +65,7 @@ class GossipMachine:
         self._is_started = False
         self._began = self._now = 0.0
         self._said = ""
+        self._turned_away: set[str] = set()
 
     # -- what a run asks ------------------------------------------------------------------------------------------
 
@@ -120,10 +129,39 @@ class GossipMachine:
 
     def _invited(self, node: str, now: float) -> list[Action]:
         part = self.parts.get(node)
-        if part is None or part.state in ("declined", "evicted", "late"):
+        if part is None:
+            return self._came_late(node, now) if self.is_open else []
+        if part.state in ("declined", "evicted", "late"):
             return []
         part.since = now
         return [ev.SendOrder(node)]
+
+    def _came_late(self, node: str, now: float) -> list[Action]:
+        """A node joins a run that has begun, as long as there is somebody to join, and data for it.
+
+        One that is turned away joins when a part of the data is free.
+        """
+        if not any(part.state in ("invited", "working") for part in self.parts.values()):
+            return []
+        free = self._free_part()
+        if self.policy.closed or free is None:
+            is_new = node not in self._turned_away
+            self._turned_away.add(node)
+            return [ev.TurnAway(node, self.policy.closed or NO_PART)] if is_new else []
+        self._turned_away.discard(node)
+        self.parts[node] = Member(incarnation=LATE, since=now, part=free)
+        self.members.roster.append(node)
+        return [ev.Admit(node, free), ev.Evict(node, 1, NEVER_THERE)]
+
+    def _free_part(self) -> int | None:
+        """The first part of the data whose owner is gone, or that has none; None: there is no such part."""
+        founders = [part for part in self.parts.values() if part.part is None]
+        if self.policy.parts is None:
+            return len(self.parts)
+        owners = [(place, part) for place, part in enumerate(founders)]
+        owners += [(part.part, part) for part in self.parts.values() if part.part is not None]
+        taken = {place for place, part in owners if part.state not in ev.GONE}
+        return next((place for place in range(self.policy.parts or len(founders)) if place not in taken), None)
 
     def _out(self, node: str, state: ev.MemberState, reason: str) -> list[Action]:
         """A part is over, and the peers are not to wait for it."""
@@ -155,7 +193,10 @@ class GossipMachine:
     def _advance(self) -> list[Action]:
         if not self._is_started:
             return []
-        return self._end() if self.is_open else self._begin()
+        if not self.is_open:
+            return self._begin()
+        waiting = sorted(self._turned_away & self.members.present)
+        return [*(action for node in waiting for action in self._came_late(node, self._now)), *self._end()]
 
     def _begin(self) -> list[Action]:
         present, policy = sorted(self.members.present), self.policy

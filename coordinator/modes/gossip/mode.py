@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
+from collections.abc import Sequence
 from typing import Any, cast
 
 from typing_extensions import override
@@ -12,20 +13,24 @@ from typing_extensions import override
 from covey import messages as msg
 from covey.artifact import Artifact
 from covey.coordinator.modes.gossip import events as ev
-from covey.coordinator.modes.gossip.machine import PART, GossipMachine, Member
+from covey.coordinator.modes.gossip.machine import LATE, PART, GossipMachine, Member
 from covey.coordinator.modes.gossip.statements import MOST_STATEMENTS, Statements, require_member
 from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.runs.facts import Counted, NodeProgress
 from covey.coordinator.runs.mode import Mode
 from covey.coordinator.runs.steps.preparation import Prepared
 from covey.errors import CoveyError, Late, public_text
-from covey.gossip.protocols.runs import require_possible
-from covey.spec import GossipSpec, RunSpec
+from covey.gossip.protocols.runs import combination_of, require_possible
+from covey.gossip.topologies.given import Given
+from covey.spec import GossipSpec
 from covey.storage.record.contract import EventRecord, GossipMemberRecord, VersionRecord
 from covey.wire.identities.gossip_statement import GossipStatement
 
 EVICTED = "gossip-evicted"
 """Kind of the event of an incarnation that is out of a run; its detail is `{"incarnation": N, "reason": TEXT}`."""
+
+JOINED, TURNED_AWAY = "gossip-joined", "gossip-turned-away"
+"""Of a node that came after the run began: it takes part, `{"part": N}` of the data; or not, `{"reason": TEXT}`."""
 
 
 class GossipMode(Mode):
@@ -43,6 +48,8 @@ class GossipMode(Mode):
         self._members: dict[str, GossipMemberRecord] = {}
         self._statements = Statements(self._services.federation, run.run.run)
         self._notices: dict[tuple[str, int], msg.GossipNotice] = {}
+        self._late: dict[str, int] = {}
+        """Nodes that came after the run began, and their parts of the data."""
 
     # -- taking the run up ----------------------------------------------------------------------------------------
 
@@ -52,21 +59,34 @@ class GossipMode(Mode):
         spec = prepared.spec
         if not isinstance(spec, GossipSpec):
             raise TypeError(f"a specification of mode {spec.mode}")
-        require_possible(spec, run.run.roster, allow_path=self._services.allow_paths)
+        for event in await run.persist(store.events, run=run.run.run, kind=JOINED, limit=100_000):
+            self._late[event.node] = int(str(event.detail["part"]))
+        founders = [node for node in run.run.roster if node not in self._late]
+        require_possible(spec, founders, allow_path=self._services.allow_paths)
         members = await run.persist(store.gossip_members, run.run.run)
         self._members = {member.node: member for member in members}
         recorded = await run.persist(store.newest_gossip_statements, run.run.run)
         self._statements = Statements(self._services.federation, run.run.run, recorded)
-        known = {
-            row.node: Member(cast(ev.MemberState, row.state), row.reason, self._statements.of(row.node).incarnation)
-            for row in members
-        }
+        rows = {row.node: row for row in members}
+        known = {node: self._known(rows[node]) for node in run.run.roster if node in rows}
         for event in await run.persist(store.events, run=run.run.run, kind=EVICTED, limit=100_000):
             self._note_out(event.node, int(str(event.detail["incarnation"])), str(event.detail["reason"]))
-        self._machine = GossipMachine(ev.GossipRunPolicy(spec.min_nodes), run.run.roster, expected, known)
+        self._machine = GossipMachine(self._policy(spec), run.run.roster, expected, known)
         for row in recorded:
             self._show(GossipStatement.from_bytes(row.statement))
         return self._machine
+
+    def _known(self, row: GossipMemberRecord) -> Member:
+        stated, part = self._statements.of(row.node).incarnation, self._late.get(row.node)
+        return Member(
+            cast(ev.MemberState, row.state), row.reason, stated if part is None else max(LATE, stated), part=part
+        )
+
+    def _policy(self, spec: GossipSpec) -> ev.GossipRunPolicy:
+        topology = combination_of(spec, allow_path=self._services.allow_paths).topology
+        closed = "the run's topology lists who takes part" if isinstance(topology, Given) else ""
+        parts = None if spec.data.partition == "local" else spec.data.parts or 0
+        return ev.GossipRunPolicy(spec.min_nodes, parts=parts, closed=closed)
 
     # -- the run's questions --------------------------------------------------------------------------------------
 
@@ -134,6 +154,13 @@ class GossipMode(Mode):
         match action:
             case ev.OpenGossip(roster=roster):
                 await self._open(roster)
+            case ev.Admit(node=node, part=part):
+                await self._admit(node, part)
+            case ev.TurnAway(node=node, reason=reason):
+                run = self._run
+                run.log.warning("a node that came late takes no part", node=node, reason=reason)
+                event = EventRecord(self._services.now(), TURNED_AWAY, run.run.run, node, {"reason": reason})
+                await run.persist(run.record.add_event, event)
             case ev.SendOrder(node=node):
                 await self._order(node)
             case ev.NoteMember():
@@ -155,6 +182,22 @@ class GossipMode(Mode):
             run.log.warning("neither of two of these nodes can call the other: --peer-listen", nodes=without)
         run.log.info("the run begins", nodes=len(roster))
 
+    async def _admit(self, node: str, part: int) -> None:
+        """A node joins: on record first, then in the directory of all."""
+        run, services = self._run, self._services
+        event = EventRecord(services.now(), JOINED, run.run.run, node, {"part": part})
+        await run.persist(run.record.add_event, event)
+        self._late[node] = part
+        await run.extend_roster((*run.run.roster, node))
+        member = self._present(node) or msg.GossipMember(node, "", "")
+        row = self._members[node] = GossipMemberRecord(run.run.run, node, member.address, member.fingerprint)
+        await run.persist(run.record.set_gossip_members, [row])
+        run.log.info("a node joins the run", node=node, part=part)
+        run.progress.entered(node, NodeProgress("invited"))
+        self._hand_out([other for other in self._members if other in services.nodes])
+        for notice in self._notices.values():
+            services.nodes.send(node, notice)
+
     def _present(self, node: str) -> msg.GossipMember | None:
         return self._services.nodes.peer(node)
 
@@ -168,14 +211,22 @@ class GossipMode(Mode):
             self._members[node] = row
             await run.persist(run.record.set_gossip_members, [row])
             to = [other for other in self._members if other in nodes]
-        members = tuple(msg.GossipMember(m.node, m.address, m.fingerprint) for m in self._members.values())
-        order = msg.GossipOrder(run.run.run, run.run.spec, run.newest().model_sha256, members)
         if self._members[node].state == "invited":
             run.progress.entered(node, NodeProgress("invited"))
-        for each in to:
-            nodes.send(each, order)
+        self._hand_out(to)
         for notice in self._notices.values():
             nodes.send(node, notice)
+
+    def _hand_out(self, to: Sequence[str]) -> None:
+        """Say who takes part."""
+        run, late = self._run, self._late
+        members = tuple(
+            msg.GossipMember(m.node, m.address, m.fingerprint, m.node in late, late.get(m.node, 0))
+            for m in self._members.values()
+        )
+        order = msg.GossipOrder(run.run.run, run.run.spec, run.newest().model_sha256, members)
+        for node in to:
+            self._services.nodes.send(node, order)
 
     async def _note(self, action: ev.NoteMember) -> None:
         run, row = self._run, self._members[action.node]
@@ -202,9 +253,3 @@ class GossipMode(Mode):
         notice = self._services.notary.notice(self._run.run.run, node, incarnation, reason)
         self._notices[node, incarnation] = notice
         return notice
-
-
-def check(spec: RunSpec, *, allow_path: bool = False) -> None:
-    """Refuse a submission whose protocol cannot work with the rest of it. Raises as `require_possible`."""
-    if isinstance(spec, GossipSpec):
-        require_possible(spec, allow_path=allow_path)

@@ -134,10 +134,14 @@ def check(data_dir: Path, device: str, server: str | None, spec: Path | None, ta
 
 def _spec_to_check(spec: Path | None, task: str | None) -> Any:
     from covey.client.specification import parsed
-    from covey.spec import RoundsSpec, TaskSection
+    from covey.gossip.protocols.runs import require_possible
+    from covey.spec import GossipSpec, RoundsSpec, TaskSection
 
     if spec is not None:
-        return parsed(spec)
+        wanted = parsed(spec)
+        if isinstance(wanted, GossipSpec):
+            require_possible(wanted, allow_path=True)  # whether the operator allows it is checked with the rest
+        return wanted
     return RoundsSpec(name="check", task=TaskSection(name=task)) if task else None
 
 

@@ -46,6 +46,7 @@ def round_group() -> None:
 def list_rounds(run: str, after: int | None, limit: int | None, whole: bool, form: Form, target: Target) -> None:
     """List the newest rounds of RUN (its id, or its name: the newest run of that name)."""
     with connected(target) as connection:
+        _refuse_steps(connection, run)
         rounds, note = _page(connection, run, after, None if whole else limit or DEFAULT_PAGE)
     if form:
         print_records(plain_list(rounds, ROUND_FIELDS), form)
@@ -55,6 +56,16 @@ def list_rounds(run: str, after: int | None, limit: int | None, whole: bool, for
         tables.show(tables.round_table(rounds))
     if note is not None:
         note_more(*note)
+
+
+def _refuse_steps(connection: Connection, run: str) -> None:
+    """Raises NotFound where a run has no rounds, with the command for what it has."""
+    shown = connection.run(run)
+    if not shown.is_coordinated:
+        raise NotFound(
+            f"run {shown.run} is of mode {shown.mode!r}: its nodes make steps, and there are no rounds. "
+            f"See covey run steps {shown.run}, and covey run show {shown.run}"
+        )
 
 
 def _page(
@@ -116,6 +127,7 @@ def show_round(run: str, number: int | None, form: Form, target: Target) -> None
     Who sent what, whether it was accepted, and why not; of an open round also who does what. With --csv: the updates.
     """
     with connected(target) as connection:
+        _refuse_steps(connection, run)
         detail = connection.round(run, number or _newest(connection, run))
     updates = plain_list(detail.updates, UPDATE_FIELDS)
     if form == "csv":

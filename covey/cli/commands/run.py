@@ -10,6 +10,7 @@ import click
 
 from covey.cli.commands.run_checks import audit, bundle, debug, replay
 from covey.cli.commands.run_plot import plot
+from covey.cli.commands.run_steps import steps
 from covey.cli.framework.command import Failure, Group, print_json
 from covey.cli.framework.connecting import connected
 from covey.cli.framework.fields import (
@@ -79,6 +80,8 @@ def _print_submitted(submitted: Run, as_json: bool) -> None:
         print_json(plain(submitted, RUN_DETAIL_FIELDS))
     else:
         click.echo(submitted.run)
+    if submitted.reason:
+        click.echo(submitted.reason, err=True)
 
 
 @run.command(
@@ -286,5 +289,5 @@ def export(run: str, path: Path, version: Any, node: str, as_json: bool, target:
         click.echo(f"version {written.version}, {written.bytes} bytes, written to {path}")
 
 
-for command in (audit, bundle, replay, debug, plot):
+for command in (audit, bundle, replay, debug, plot, steps):
     run.add_command(command)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--over", type=click.Choice(["rounds", "seconds", "bytes"]), default="rounds", show_default=True)
 @target_options
 def plot(runs: tuple[str, ...], path: Path, metrics: tuple[str, ...], over: Any, target: Target) -> None:
-    """Draw RUNS beside each other: metrics, bytes, and verdicts by node.
+    """Draw RUNS beside each other: metrics, bytes, and verdicts by node; of gossip runs each node's metrics and mass.
 
     Needs matplotlib: pip install 'covey[plot]'. Also works while the coordinator is stopped.
     """

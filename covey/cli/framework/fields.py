@@ -116,7 +116,7 @@ GOSSIP_PART_FIELDS = (
     "model_sha256",
     "received_at",
 )
-GOSSIP_MASS_FIELDS = ("live", "in_flight", "minted", "lost", "uncertain", "findings")
+GOSSIP_MASS_FIELDS = ("live", "in_flight", "minted", "lost", "uncertain", "findings", "weighs")
 EVENT_FIELDS = ("at", "kind", "run", "node", "detail")
 PROGRESS_FIELDS = ("node", "phase", "step", "steps", "loss", "seconds", "since", "bytes_received", "bytes_sent")
 WORK_FIELDS = ("run", "name", "round", "phase", "step", "steps", "since", "bytes_received", "bytes_sent")

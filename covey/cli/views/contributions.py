@@ -15,6 +15,7 @@ SHORT = ("rejected", "declined", "lost", "late")
 MOST_WARNINGS = 200
 NOTICES = {
     "node-notice": "{node}, round {round}",
+    "gossip-turned-away": "{node} takes no part",
     "update-lost": "the update of {node}, round {round}, was lost on the coordinator",
 }
 """Kinds of events that a run's warnings show, and how each is introduced."""

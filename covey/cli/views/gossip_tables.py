@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from covey.cli.views.tables import metrics_line, number, pairs, span
+from covey.cli.views.listing import Column, listing, safe_text
+from covey.cli.views.tables import main_metrics, metrics_line, number, pairs, span, when
 from covey.gossip.mass import weight
 
 if TYPE_CHECKING:
     from covey.client.experiments.gossip import GossipOutcome
+    from covey.client.gossip_consensus import Consensus
     from covey.client.reading.gossip_parts import GossipView
+    from covey.client.reading.gossip_steps import GossipStep
     from covey.gossip.audit import MassAudit
     from covey.gossip.push_sum.weighing import Weighs
 
@@ -80,46 +83,85 @@ def peers(outcome: GossipOutcome) -> Table:
 
 
 def parts(view: GossipView, *, is_ended: bool) -> list[Any]:
-    """What each node of a run stated to its coordinator; and all their mass, once nobody is at work any more."""
-    table = Table(box=None, pad_edge=False)
-    for name in ("NODE", "STATE", "STEP", "MASS", "LOSS", "BLOCKED", "PEERS CALL", "REASON"):
-        table.add_column(name, justify="right" if name in ("STEP", "MASS", "LOSS", "BLOCKED") else "left")
-    for part in view.parts[:PEERS_SHOWN]:
-        busy, idle = part.trained_s, part.blocked_s
-        table.add_row(
-            part.node,
-            part.state + (f" ({part.incarnation})" if part.incarnation > 1 else ""),
+    """What each node of a run stated to its coordinator, and what their accounts of mass come to."""
+    has_mass = view.mass.weighs == "mass"
+    rows = [
+        (
+            part.node + (f" ({part.incarnation})" if part.incarnation > 1 else ""),
+            part.state,
             str(part.step) if part.incarnation else "",
-            f"{part.weight:.3f}" if part.incarnation else "",
+            f"{part.weight:.3f}" if part.incarnation and has_mass else "",
             number(part.metrics.get("loss")),
-            f"{idle / (busy + idle):.1%}" if busy else "",
+            f"{part.blocked_s / (part.trained_s + part.blocked_s):.1%}" if part.trained_s else "",
             part.address or "(it only calls)",
-            part.reason,
+            safe_text(part.reason),
         )
-    if len(view.parts) > PEERS_SHOWN:
-        table.caption = f"the first {PEERS_SHOWN} of {len(view.parts)} nodes; --json has all"
-    mass = Text(f"mass          {mass_line(view.mass)}") if is_ended and view.mass.minted else Text("")
-    return [table, mass, *(Text(finding) for finding in view.mass.findings if is_ended)]
+        for part in view.parts[:PEERS_SHOWN]
+    ]
+    columns = [Column("NODE"), Column("STATE"), *(Column(name, right=True) for name in ("STEP", "MASS", "LOSS"))]
+    columns += [Column("BLOCKED", right=True), Column("PEERS CALL", below="narrow"), Column("REASON", below="always")]
+    more = (
+        [Text(f"the first {PEERS_SHOWN} of {len(view.parts)} nodes; --json has all")]
+        if view.parts[PEERS_SHOWN:]
+        else []
+    )
+    return [*listing(columns, rows), *more, *_mass(view.mass, is_ended=is_ended)]
 
 
-def node_status(values: Mapping[str, Any]) -> Text:
-    """One node's part in a run, by its record."""
-    incarnation = f" (incarnation {values['incarnation']})" if values["incarnation"] > 1 else ""
-    ended = values["ended"] or f"in progress ({values['phase']})"
-    busy, idle = values["trained_s"], values["blocked_s"]
-    return pairs(
+def _mass(mass: MassAudit, *, is_ended: bool) -> list[Text]:
+    """The audit; while nodes are at work their accounts are of different moments, and compared at the end."""
+    name = "mass" if mass.weighs == "mass" else "exchanges"
+    if not mass.minted:
+        return []
+    if is_ended:
+        return [pairs([(name, mass_line(mass))]), *map(safe_text, mass.findings)]
+    line = (
+        f"{weight(mass.live):g} live of {weight(mass.minted):g} minted"
+        if mass.weighs == "mass"
+        else f"{mass.delivered} models"
+    )
+    return [pairs([(name, f"{line}, as stated at different moments; compared when the run has ended")])]
+
+
+def consensus(outcome: Consensus) -> list[Any]:
+    """The mean and each model that is part of it, a line each."""
+    has_mass = outcome.weighs == "mass"
+    names = main_metrics(outcome.metrics)
+    mean = ("MEAN", "", "", "", *(number(outcome.metrics.get(name)) for name in names))
+    rows = [
+        (
+            part.node,
+            str(part.steps),
+            f"{part.weight:.4f}" if has_mass else "",
+            f"{part.distance:.6f}",
+            *(number(part.metrics.get(name)) for name in names),
+        )
+        for part in outcome.nodes
+    ]
+    columns = [Column(name, right=name != "NODE") for name in ("NODE", "STEP", "MASS", "DISTANCE")]
+    columns += [Column(name.upper(), right=True) for name in names]
+    return listing(columns, [*rows, mean] if names else rows)
+
+
+def steps(rows: Sequence[GossipStep]) -> list[Any]:
+    """A line a step of a node."""
+    names = main_metrics({name for step in rows for name in step.metrics})
+    columns = [Column(name, right=name != "NODE") for name in ("NODE", "STEP", "MASS")]
+    columns += [Column(name.upper(), right=True) for name in names]
+    columns += [Column("BLOCKED", right=True), Column("AT", below="narrow")]
+    return listing(
+        columns,
         [
-            ("run", values["run"]),
-            ("node", f"{values['node']}{incarnation}"),
-            ("protocol", values["protocol"]),
-            ("step", f"{values['steps']} of {values['steps_in_all']}"),
-            ("state", f"{ended}: {values['reason']}" if values["reason"] else ended),
-            ("mass", f"{values['weight']:g}" if values["weighs"] == "mass" else ""),
-            ("model sha256", values["model_sha256"]),
-            ("last training", metrics_line(values["metrics"])),
-            ("goodput", f"{busy / (busy + idle):.1%} of its time was training" if busy else ""),
-            ("contradictions", "; ".join(values["contradictions"])),
-        ]
+            (
+                step.node + (f" ({step.incarnation})" if step.incarnation > 1 else ""),
+                str(step.step),
+                f"{step.weight:.4f}",
+                *(number(step.metrics.get(name)) for name in names),
+                f"{step.blocked_s / (step.trained_s + step.blocked_s):.1%}" if step.trained_s else "",
+                when(step.at),
+            )
+            for step in rows
+        ],
     )
 
 

@@ -55,16 +55,17 @@ def console() -> Console:
 def show(*things: Any) -> None:
     """Print tables and lines, an empty line between them; nothing is cut, and lines are not broken."""
     output = console()
-    for number, thing in enumerate(_flat(things)):
+    for number, thing in enumerate(flat(things)):
         if number:
             output.print()
         output.print(thing, soft_wrap=isinstance(thing, Text))
 
 
-def _flat(things: Iterable[Any]) -> Iterator[Any]:
+def flat(things: Iterable[Any]) -> Iterator[Any]:
+    """What lists of lists of things to show hold, without what is empty."""
     for thing in things:
         if isinstance(thing, list | tuple):
-            yield from _flat(thing)
+            yield from flat(thing)
         elif thing:
             yield thing
 

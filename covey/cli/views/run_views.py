@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -101,7 +102,7 @@ class PlainLines(_Quiet):
     """A line for each round that ended, for metrics that came later, and for each change of the run."""
 
     def __init__(self) -> None:
-        self._state = ""
+        self._state, self._steps = "", 0
         self._waited = ""
         """What it waited for when that was said last: the same is not said again."""
         self._said_why = ""
@@ -117,6 +118,9 @@ class PlainLines(_Quiet):
             elif item.state in ("committed", "failed"):
                 whole = f"/{change.run.rounds}" if change.run.rounds else ""
                 self._round(item, f"round {item.round}{whole}")
+        if change.run.unit == "steps" and change.run.done > self._steps:
+            self._steps = change.run.done
+            self._write(f"step {change.run.done}/{change.run.whole} done by all: {_at_work(change)}")
         state = change.run.state + (f": {change.run.reason}" if change.run.reason else "")
         if state not in (self._state, self._waited):
             self._state = state
@@ -138,6 +142,12 @@ class PlainLines(_Quiet):
     def _write(self, line: str) -> None:
         click.echo(tables.safe_text(line).plain)
         sys.stdout.flush()
+
+
+def _at_work(change: Change) -> str:
+    """How many nodes are in each state."""
+    counts = Counter(node.phase for node in change.nodes)
+    return ", ".join(f"{count} {phase}" for phase, count in sorted(counts.items())) or "nobody is at work"
 
 
 def _missing(item: Round) -> list[str]:

@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from covey.client.experiments.simulated import new_folder
-from covey.client.specification import Specification, parsed
-from covey.errors import CoveyError, SpecError
+from covey.client.specification import Specification, gossip_spec
+from covey.errors import CoveyError
 from covey.simulation.adversaries import Attack
 from covey.simulation.gossip.plan import GossipOutcome, GossipPlan, Network, PeerOutcome
 from covey.simulation.gossip.simulation import MEAN, simulate_gossip
 from covey.simulation.plan import Watch
-from covey.spec import GossipSpec
 
 __all__ = ["MEAN", "GossipOutcome", "GossipPlan", "Network", "PeerOutcome", "gossip_plan", "simulate"]
 
@@ -45,9 +44,7 @@ def gossip_plan(
     Raises:
         SpecError: It is not of mode gossip, or is wrong.
     """
-    known = parsed(spec)
-    if not isinstance(known, GossipSpec):
-        raise SpecError(f'mode: "{known.mode}" is not gossip; write mode = "gossip", or use covey simulate')
+    known = gossip_spec(spec)
     folder = Path(data_dir) if data_dir is not None else new_folder()
     return GossipPlan(
         known, nodes, folder.absolute(), network or Network(), processes, paths or {}, device, attacks=attacks

@@ -10,7 +10,10 @@ from covey.client.values import Json
 from covey.errors import CoveyError
 from covey.gossip.audit import MassAudit
 from covey.gossip.mass import weight
+from covey.gossip.protocols.runs import protocol_of
+from covey.gossip.push_sum.weighing import Weighs
 from covey.protos import admin_pb2 as pb
+from covey.spec import GossipSpec, parse_data
 from covey.texts import printable
 from covey.wire.identities.gossip_statement import GossipStatement
 
@@ -53,15 +56,24 @@ class GossipView:
     mass: MassAudit
 
 
-def view_of(messages: Iterable[pb.GossipPart]) -> GossipView:
-    """The parts of a run from the messages that say them."""
-    parts, accounts = [], []
+def view_of(messages: Iterable[pb.GossipPart], spec: Json) -> GossipView:
+    """The parts of a run from the messages that say them, and from its specification whether mass counts in it."""
+    parts, accounts, weighs = [], [], _weighs(spec)
     for message in messages:
         statement = _statement(message.statement)
         parts.append(_part(message, statement))
         if statement is not None:
-            accounts.append(statement.account())
+            accounts.append({**statement.account(), "weighs": weighs})
     return GossipView(tuple(parts), audit_accounts(accounts))
+
+
+def _weighs(spec: Json) -> Weighs:
+    """Who says what a model counts for; of a protocol that is not installed here it is not known: as if by mass."""
+    try:
+        known = parse_data(spec)
+        return protocol_of(known.gossip).weighs if isinstance(known, GossipSpec) else "mass"
+    except CoveyError:
+        return "mass"
 
 
 def _statement(raw: bytes) -> GossipStatement | None:

@@ -12,6 +12,9 @@ class DecentralizedSGD(Receiving):
     Parallel Stochastic Gradient Descent" (NeurIPS 2017), algorithm 1. There the gradient is added to the mean of the
     models before it; here training comes first and its result is averaged too ("adapt, then combine"). In both the mean
     over all nodes moves by the mean of their changes.
+
+    For that W has to be doubly stochastic, not symmetric: equal weights on circulant edges, such as those of topology
+    "exponential", are taken too.
     """
 
-    needs_doubly_stochastic = True
+    needs_doubly_stochastic = takes_circulant = True

@@ -9,6 +9,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from covey.gossip.graph import in_neighbours
+from covey.gossip.mixing import Uniform
 from covey.gossip.protocols.contract import Combination, Protocol
 from covey.gossip.push_sum.machine import PushSumPolicy
 from covey.options import PluginOptions
@@ -24,10 +25,13 @@ class Receiving(Protocol):
     Class attributes:
         needs_doubly_stochastic: Whether the mixing weights have to be symmetric, with rows that sum to one, so that the
             mean of all models is kept.
+        takes_circulant: Whether rows and columns that sum to one are enough: then equal weights will do where edges
+            look the same from each node, directed ones too.
     """
 
     weighs = "receiver"
     needs_doubly_stochastic: ClassVar[bool] = False
+    takes_circulant: ClassVar[bool] = False
 
     @override
     def policy(self, section: GossipSection, nodes: int) -> PushSumPolicy:
@@ -43,7 +47,8 @@ class Receiving(Protocol):
         if section.rate_correction is not None:
             text = f'protocol "{run.name}" makes as many steps on each node; leave it out, or choose "agp"'
             yield "gossip.rate_correction", text
-        if not self.needs_doubly_stochastic:
+        is_circulant = run.topology.circulant and isinstance(run.mixing, Uniform)
+        if not self.needs_doubly_stochastic or (self.takes_circulant and is_circulant):
             return
         if not run.is_symmetric and not run.mixing.needs_symmetric:  # which says so itself
             text = f'protocol "{run.name}" needs edges that go both ways; choose "ring", "complete" or "matching"'

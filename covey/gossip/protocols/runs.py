@@ -53,10 +53,16 @@ def require_possible(spec: GossipSpec, nodes: Sequence[str] = (), *, allow_path:
         PluginError: Something that is named is not installed here.
         SpecError: All that is wrong, each with its key and a way out.
     """
-    run = combination_of(spec, nodes, allow_path=allow_path)
-    wrong = list(protocol_of(spec.gossip, allow_path=allow_path).refusals(run))
-    if wrong:
+    if wrong := impossible_in(spec, nodes, allow_path=allow_path):
         raise SpecError("; ".join(f"{key}: {text}" for key, text in wrong))
+
+
+def impossible_in(
+    spec: GossipSpec, nodes: Sequence[str] = (), *, allow_path: bool = False
+) -> Sequence[tuple[str, str]]:
+    """What `require_possible` refuses: each key, and the reason with a way out. Raises as `combination_of`."""
+    run = combination_of(spec, nodes, allow_path=allow_path)
+    return list(protocol_of(spec.gossip, allow_path=allow_path).refusals(run))
 
 
 def planner_of(

@@ -44,9 +44,11 @@ class Topology(Pluggable):
 
     Class attributes:
         symmetric: Whether every edge goes both ways at each step, whatever the options.
+        circulant: Whether edges look the same from each node: then equal weights sum to one in rows as well.
     """
 
     symmetric: ClassVar[bool] = False
+    circulant: ClassVar[bool] = False
 
     @abstractmethod
     def graph(self, step: int, swarm: Swarm) -> Graph:

@@ -36,6 +36,7 @@ class Exponential(Topology):
         """To how many nodes each one sends in a step."""
 
     options: Options
+    circulant = True
 
     @override
     def graph(self, step: int, swarm: Swarm) -> Graph:
@@ -59,6 +60,7 @@ class Ring(Topology):
         """1: to the next node only; 2: to the next and to the one before."""
 
     options: Options
+    circulant = True
 
     @override
     def graph(self, step: int, swarm: Swarm) -> Graph:
@@ -73,7 +75,7 @@ class Ring(Topology):
 class Complete(Topology):
     """Each node sends to every other one."""
 
-    symmetric = True
+    symmetric = circulant = True
 
     @override
     def graph(self, step: int, swarm: Swarm) -> Graph:

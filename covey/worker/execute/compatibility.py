@@ -136,6 +136,8 @@ def _losses(parts: Parts) -> Complaints:
 
 def _asynchronous(parts: Parts) -> Complaints:
     spec = parts.spec
+    if not spec.facts.coordinated:  # nothing of it is aggregated here: its protocol says what it does not go with
+        return
     if spec.facts.synchronous:
         if getattr(parts.optimizer.options, "staleness_aware", False):
             yield "server_optimizer.options.staleness_aware", 'it has no meaning but in mode = "async"'

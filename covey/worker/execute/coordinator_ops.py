@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from functools import partial
 
 from covey.errors import TaskError
+from covey.gossip.protocols.runs import impossible_in
 from covey.learning.data import size_of
 from covey.learning.models import state
 from covey.learning.optimizers import local_optimizer
 from covey.learning.partition import partition_in
 from covey.methods.contract import Combination, Part, RunForm, parts_of
 from covey.parts import COLLECT, slot
-from covey.spec import RunSpec
+from covey.spec import GossipSpec, RunSpec
 from covey.spec.unread import unread_by_mode
 from covey.worker.execute.attempts import Attempts
 from covey.worker.execute.compatibility import CHECKS, Check
@@ -72,6 +73,8 @@ def _checked(context: RunContext, job: DescribeJob) -> tuple[Combination, tuple[
         tries.of(context.check_model)
     wrong = [(key, text) for key, text, _ in spec.impossible()]
     wrong += unread_by_mode(spec, job.written)
+    if isinstance(spec, GossipSpec):
+        wrong += tries.of(partial(impossible_in, spec, allow_path=job.allow_path)) or []
     parts, declared = _combination(context, job, tries), None
     if parts is not None:
         combination = parts

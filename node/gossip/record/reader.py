@@ -43,7 +43,7 @@ class RunFacts:
         name: The run's.
         spec: The specification, as JSON.
         me: The node.
-        peers: Who takes part from the beginning, this node included.
+        peers: Who takes part from the beginning; this node is not among them where it came late.
         minted: The units that this incarnation began with.
         layout: The run's, as JSON; empty: not known yet.
         first: The first model; None: it was not made yet.

@@ -45,9 +45,9 @@ def test_rates_follow_from_what_was_measured() -> None:
 def test_the_table_says_what_was_left_out() -> None:
     given = gossip.parse_arguments(["--parameters", "250000"])
     lines = gossip.report(
-        given, [("push", measured()), ("overlap 1", measured(work=GossipWork(overlap=1)))], ["pair, 8"]
+        given, 0.5, [("push", measured()), ("overlap 1", measured(work=GossipWork(overlap=1)))], ["pair, 8"]
     )
-    assert lines[0].startswith("Models of 1.00 MB")
+    assert lines[0] == "Models of 1.00 MB, medians of 5 steps, load average before the first run 0.5:"
     assert lines[4] == "| push, 4 | 0.03 | 0.02 | 1.50 | 133 | 0.50 | 0.30 | 0.10 | 0.10 + 0.20 (0.10) | 60, 200 |"
     assert lines[5].startswith("| overlap 1, 4 | 0.03 | 0.02 |  | ")
     assert len({line.count("|") for line in lines[2:6]}) == 1

@@ -37,6 +37,21 @@ def test_plain_lines_say_each_thing_once(capsys):
     ]
 
 
+def test_plain_lines_of_a_gossip_run_say_how_far_all_of_its_nodes_are(capsys):
+    view = PlainLines()
+    with view:
+        working = "training", "training", "evicted"
+        for done, *phases in ((0, "invited"), (3, *working), (3, "training"), (5, "completed")):
+            run = Run("3f9a", "digits", "gossip", "running", "", steps=5, steps_done=done)
+            nodes = [NodeProgress(f"n{place}", phase, done, 5) for place, phase in enumerate(phases)]
+            view.update(Change(run, (), tuple(nodes)))
+    assert capsys.readouterr().out.splitlines() == [
+        "run 3f9a (digits) running",
+        "step 3/5 done by all: 1 evicted, 2 training",
+        "step 5/5 done by all: 1 completed",
+    ]
+
+
 def test_json_lines_are_one_object_a_change(capsys):
     view = JsonLines()
     progress = NodeProgress("a", "training", 3, 9, 0.5, 1.0)

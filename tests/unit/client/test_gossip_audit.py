@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from covey.cli.views import gossip_tables
 from covey.client.audit.gossip import check_gossip
 from covey.client.audit.rows import AuditedRun
 from covey.client.reading.gossip_parts import view_of
+from covey.client.reading.gossip_steps import steps_of
 from covey.gossip.mass import ONE
 from covey.protos import admin_pb2 as pb
 from covey.wire.identities.gossip_statement import EdgeStatement, GossipStatement, PartState, StepStatement
@@ -110,7 +114,32 @@ def test_the_view_has_what_each_node_stated_last() -> None:
         pb.GossipPart(node="bob", state="invited"),
         pb.GossipPart(node="cyd", state="working", statement=b"not one"),
     ]
-    ada, bob, cyd = view_of(messages).parts
+    view = view_of(messages, spec_json("d-psgd"))
+    ada, bob, cyd = view.parts
     assert (ada.node, ada.step, ada.metrics, ada.trained_s, ada.received_at) == ("ada", 1, {"loss": 0.5}, 2.0, 5.0)
     assert ada.weight == pytest.approx(1.0)
     assert (bob.incarnation, cyd.incarnation, cyd.state) == (0, 0, "working")
+    assert view.mass.weighs == "receiver"
+    assert view_of(messages, spec_json("sgp")).mass.weighs == "mass"
+    assert view_of(messages, spec_json("not-installed")).mass.weighs == "mass"
+    console = Console(width=80, record=True, file=io.StringIO())
+    for part in gossip_tables.parts(view, is_ended=False):
+        console.print(part)
+    text = console.export_text()
+    assert "exchanges 1 models, as stated at different moments" in text
+    assert "(it only calls)" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_curves_are_made_of_what_was_stated() -> None:
+    again = statement("ada")
+    read = steps_of(audited(row(again), row(statement("bob")), {**row(again), "statement": "no"}))
+    assert [(step.node, step.step, dict(step.metrics)) for step in read] == [
+        (node, again.steps[0].step, {"loss": 0.5}) for node in ("ada", "bob")
+    ]
+    assert read[0].row()["loss"] == 0.5
+    assert read[0].weight == pytest.approx(1.0)
+
+
+def spec_json(protocol: str) -> dict[str, Any]:
+    return {"name": "g", "mode": "gossip", "task": {"name": "digits"}, "gossip": {"protocol": protocol}}

@@ -115,6 +115,12 @@ def test_predictions_are_matched_by_id_and_never_by_position() -> None:
     unknown, *_ = predicting({}, shuffled, {"n1": ids + 1})
     base = loss_of(task, model, batch)
     assert unknown.loss(model, batch, base) is base.loss
+    # Of what is known in the second step only, the second step learns, with the second step's examples.
+    half, *_ = predicting({}, {"n1": LOGITS[0].reshape(-1)}, {"n1": torch.cat([ids[:8] + 1, ids[8:]])})
+    assert half.loss(model, batch, base) is base.loss
+    second = predicting({}, {"n1": LOGITS[0].reshape(-1)}, {})[0]
+    second.loss(model, batch, base)
+    torch.testing.assert_close(half.loss(model, batch, base), second.loss(model, batch, base))
     # A late node's do not take weight from the others'.
     late, *_ = predicting({}, {"n1": shuffled["n1"], "n2": LOGITS[1].reshape(-1)}, {"n1": ids[order], "n2": ids + 1})
     torch.testing.assert_close(late.loss(model, batch, base), same)

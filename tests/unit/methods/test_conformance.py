@@ -32,6 +32,14 @@ class TestFedEnsemble(MethodConformance):
     name = "fedensemble"
 
 
+class TestFedDistill(MethodConformance):
+    name = "feddistill"
+
+
+class TestFedDistillPlus(MethodConformance):
+    name = "feddistill-plus"
+
+
 class TestScaffold(MethodConformance):
     name = "scaffold"
 

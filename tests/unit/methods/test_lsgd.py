@@ -207,6 +207,7 @@ def test_measured_models_are_compared_by_what_was_measured() -> None:
         ({}, {"server_optimizer": {"name": "adam"}}, r"server_optimizer\.name: .*learning_rate = 1"),
         ({}, {"aggregation": {"name": "krum", "options": {"f": 1}}}, r"aggregation\.name: a rule would see one update"),
         ({}, {"aggregation": {"name": "median"}}, r"method\.options\.audit: 'median' assumes .*write audit = true"),
+        ({"audit": True}, {"exchange": {"local": ["2.*"]}}, r"method\.options\.audit: .*lacks what stays on the nodes"),
         ({"bids": "own"}, {"data": {"partition": "dirichlet"}}, r"method\.options\.bids: .*easiest ones; choose"),
         ({}, {"task": {"name": "digits"}}, r"method\.options\.bids: task 'digits' has no examples that all nodes have"),
         (

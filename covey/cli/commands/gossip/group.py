@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from covey.cli.commands.gossip.records import audit, export, peers, status
+from covey.cli.commands.gossip.export import export
+from covey.cli.commands.gossip.records import audit, peers
 from covey.cli.commands.gossip.simulated import simulate
+from covey.cli.commands.gossip.status import status
 from covey.cli.commands.gossip.trace import trace
 from covey.cli.framework.command import Failure, Group
 from covey.cli.framework.options import EXISTING_FILE, FOLDER, Address, log_options
@@ -21,13 +23,20 @@ if TYPE_CHECKING:
 @click.group(
     cls=Group,
     examples=(
+        "covey demo --gossip",
         "covey gossip simulate gossip.toml --nodes 8",
+        "covey ca init --dir ca && covey ca issue n0 --dir ca --to /srv/node/identity",
         "covey gossip start gossip.toml --data-dir /srv/node --peers peers.toml --listen 0.0.0.0:7410",
         "covey gossip status --data-dir /srv/node",
     ),
 )
 def gossip() -> None:
-    """Learn by exchanging models between peers."""
+    """Learn by exchanging models between peers.
+
+    Without a coordinator: covey ca init and covey ca issue make the nodes' identities and print what belongs into the
+    peers file; then each organisation runs covey gossip start. Through a coordinator: covey node start --peer-listen on
+    each machine, and covey run submit. The other commands read the records of nodes, also while those run.
+    """
 
 
 @gossip.command(
@@ -40,7 +49,12 @@ def gossip() -> None:
 )
 @click.argument("spec", metavar="SPEC.toml", type=EXISTING_FILE)
 @click.option("--data-dir", type=FOLDER, required=True, help="This node's own folder; its identity is in it.")
-@click.option("--peers", type=EXISTING_FILE, required=True, help="Who takes part: the peers file, the same for all.")
+@click.option(
+    "--peers",
+    type=EXISTING_FILE,
+    required=True,
+    help="Who takes part: the peers file, the same for all; covey ca issue prints each node's entry.",
+)
 @click.option("--listen", type=Address(), default=None, help="Where peers call this node; without it, it only calls.")
 @click.option("--relay", type=Address(), default=None, help="The relay through which peers call this node.")
 @click.option(
@@ -87,14 +101,15 @@ def start(
     from covey.telemetry import import_without_rich
 
     import_without_rich()
-    from covey.node.gossip_daemon import GossipConfig, run_gossip_node, spec_of
+    from covey.client.specification import gossip_spec
+    from covey.node.gossip_daemon import GossipConfig, run_gossip_node
     from covey.node.operator.config import NodeConfig
 
     tame_malloc()
     logs: dict[str, Any] = {"log_format": log_format, "log_level": log_level}
     drill = _adversary(attack, attack_options)
     node = NodeConfig.load(data_dir, device=device, drill=drill, metrics=metrics, **logs)
-    run = spec_of(spec)
+    run = gossip_spec(spec)
     ctx.exit(run_gossip_node(GossipConfig(node, run, peers, listen or "", durability, rejoin, stay, relay or "")))
 
 
@@ -117,13 +132,17 @@ def _adversary(attack: str | None, pairs: tuple[str, ...]) -> Drill | None:
 
 @gossip.command(examples=("covey gossip leave --data-dir /srv/node",))
 @click.option("--data-dir", type=FOLDER, required=True, help="The node's folder.")
-@click.option("--run", help="The run's name, where the node has several.")
+@click.option("--run", help="The run's name (its id, through a coordinator), where the node has several.")
 def leave(data_dir: Path, run: str | None) -> None:
     """Ask this machine's node to hand over all its mass to a peer, and to leave the run for good."""
-    from covey.client.gossip_nodes import ask_to_leave
+    from covey.client.gossip_nodes import ask_to_leave, read_node
 
+    node = read_node(data_dir, run)
+    if node.facts.ended:
+        raise Failure(f"{node.facts.me} is not in the run any more: its part is {node.facts.ended}")
     ask_to_leave(data_dir, run)
-    click.echo("the node hands its mass over at its next step, and ends; covey gossip status shows when it has left")
+    when = "at its next step" if node.now is not None else "once it runs again (it does not now)"
+    click.echo(f"the node hands its mass over {when}, and ends; covey gossip status shows when it has left")
 
 
 for command in (status, peers, audit, export, trace, simulate):

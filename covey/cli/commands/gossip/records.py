@@ -1,8 +1,7 @@
-"""`covey gossip status | peers | audit | export`: what the records of a run's nodes say."""
+"""`covey gossip peers | audit`: what the records of a run's nodes say."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,83 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from covey.cli.framework.command import Command, Failure, print_json
-from covey.cli.framework.options import EXISTING_FILE, FILE, FOLDER, json_option
+from covey.cli.framework.options import EXISTING_FILE, FOLDER, json_option
 
 if TYPE_CHECKING:
-    from covey.client.gossip_nodes import NodeState
     from covey.gossip.audit import MassAudit
 
 MASS_FIELDS = ("exact", "live", "in_flight", "minted", "lost", "uncertain", "findings", "weighs", "delivered")
 NAMED_FIELDS = "named (who gave away more than it can have had: node, incarnation, gave, minted, had)"
-STATUS_FIELDS = (
-    "run",
-    "node",
-    "incarnation",
-    "protocol",
-    "weighs",
-    "steps",
-    "steps_in_all",
-    "phase",
-    "ended",
-    "reason",
-    "weight",
-    "model_sha256",
-    "trained_s",
-    "blocked_s",
-    "metrics",
-    "contradictions",
-    "account (what covey gossip audit compares)",
-)
 PEER_FIELDS = ("peer", "incarnation", "state", "step", "sent", "waiting", "reclaimed", "applied", "batches")
-EXPORT_FIELDS = ("file", "run", "model_sha256", "weight", "spread", "nodes (a list: node, weight, distance, steps)")
 data_dir_option = click.option("--data-dir", type=FOLDER, required=True, help="The node's folder.")
-run_option = click.option("--run", help="The run's name, where the node has several.")
-
-
-@click.command(
-    cls=Command,
-    examples=("covey gossip status --data-dir /srv/node", "covey gossip status --data-dir /srv/node --json"),
-    json_fields=STATUS_FIELDS,
-)
-@data_dir_option
-@run_option
-@json_option
-def status(data_dir: Path, run: str | None, as_json: bool) -> None:
-    """Show how far this machine's node is, by its record; the node may run meanwhile."""
-    from covey.client.gossip_nodes import account_of, read_node
-
-    node = read_node(data_dir, run)
-    values = _status(node)
-    if as_json:
-        print_json({**values, "account": account_of(node)})
-        return
-    from covey.cli.views import gossip_tables, tables
-
-    tables.show(gossip_tables.node_status(values))
-
-
-def _status(node: NodeState) -> dict[str, Any]:
-    from covey.client.gossip_nodes import mass_of
-
-    machine, facts = node.machine, node.facts
-    return {
-        "run": facts.name,
-        "node": facts.me.node,
-        "incarnation": facts.me.number,
-        "protocol": node.spec.gossip.protocol.name,
-        "weighs": machine.policy.weighs,
-        "steps": machine.step,
-        "steps_in_all": machine.policy.steps,
-        "phase": machine.phase,
-        "ended": facts.ended,
-        "reason": facts.reason,
-        "weight": mass_of(node),
-        "model_sha256": node.model_sha256,
-        "trained_s": round(node.trained_s, 3),
-        "blocked_s": round(node.blocked_s, 3),
-        "metrics": dict(node.metrics),
-        "contradictions": list(machine.exchange.contradictions.values()),
-    }
+run_option = click.option("--run", help="The run's name (its id, through a coordinator), where a node has several.")
 
 
 @click.command(
@@ -167,43 +99,3 @@ def _named(mass: MassAudit) -> list[dict[str, Any]]:
         }
         for each in mass.named
     ]
-
-
-@click.command(
-    cls=Command,
-    examples=(
-        "covey gossip export /srv/a --out a.safetensors",
-        "covey gossip export /srv/a /srv/b /srv/c --out mean.safetensors --json",
-    ),
-    json_fields=EXPORT_FIELDS,
-)
-@click.argument("nodes", metavar="DATA_DIR...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--out", type=FILE, required=True, help="The file to write (safetensors).")
-@run_option
-@json_option
-def export(nodes: tuple[Path, ...], out: Path, run: str | None, as_json: bool) -> None:
-    """Write the consensus model: the mean of the nodes' newest models, weighted by their mass; and how far each is.
-
-    Models are read from the data directories that are given. One is enough where nodes agree closely; of several the
-    spread says how closely.
-    """
-    from covey.client.gossip_consensus import export_consensus
-    from covey.telemetry import configure_logging
-
-    configure_logging("console", "error")
-    consensus = export_consensus(list(nodes), out, run)
-    rows = [{"node": n.node, "weight": n.weight, "distance": n.distance, "steps": n.steps} for n in consensus.nodes]
-    if as_json:
-        whole = {
-            "run": consensus.run,
-            "model_sha256": consensus.model_sha256,
-            "weight": consensus.weight,
-            "spread": consensus.spread,
-        }
-        print_json({"file": str(out), **whole, "nodes": rows})
-        return
-    click.echo(f"{shlex.quote(str(out))}: the mean of {len(rows)} models, sha256 {consensus.model_sha256}")
-    for row in rows:
-        click.echo(
-            f"  {row['node']}: step {row['steps']}, mass {row['weight']:.4f}, {row['distance']:.6f} from the mean"
-        )

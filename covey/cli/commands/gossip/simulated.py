@@ -11,7 +11,7 @@ import click
 
 from covey.cli.commands.simulate import attacks_of
 from covey.cli.framework.command import Command, Failure, print_json
-from covey.cli.framework.options import EXISTING_FILE, FOLDER, json_option
+from covey.cli.framework.options import EXISTING_FILE, FOLDER, json_option, named_paths
 
 if TYPE_CHECKING:
     from covey.client.experiments.gossip import GossipOutcome, GossipPlan
@@ -59,8 +59,20 @@ SIMULATE_FIELDS = (
 )
 @click.argument("spec", metavar="SPEC.toml", type=EXISTING_FILE)
 @click.option("--nodes", required=True, type=click.IntRange(1, 100_000), help="How many nodes.")
-@click.option("--loss", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="Chance of a message to be lost.")
-@click.option("--delay", type=click.FloatRange(0), default=0.0, help="Of a message, on average, in steps of training.")
+@click.option(
+    "--loss",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.0,
+    show_default=True,
+    help="Chance of a message to be lost.",
+)
+@click.option(
+    "--delay",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    help="Of a message, on average, in steps of training.",
+)
 @click.option("--slow", "speeds", multiple=True, metavar="NODE=SPEED", help="A machine's speed; the others have 1.")
 @click.option("--dies", multiple=True, metavar="NODE=STEP", help="A node that ends for good after so many steps.")
 @click.option("--leaves", multiple=True, metavar="NODE=STEP", help="A node that leaves in order after so many steps.")
@@ -104,7 +116,7 @@ def simulate(
         _pairs(dies, "--dies", int, lambda step: step > 0),
         _pairs(leaves, "--leaves", int, lambda step: step > 0),
     )
-    known = dict(_pair(text, "--path", "NAME=PATH") for text in paths)
+    known = named_paths(paths)
     machines: dict[str, Any] = {"processes": processes, "paths": known, "device": device}
     adversaries = attacks_of(attacks, options)
     plan = gossip_plan(spec, nodes, network=network, data_dir=data_dir, attacks=adversaries, **machines)

@@ -22,7 +22,7 @@ from covey.cli.framework.options import FILE, json_option
 )
 @click.argument("nodes", metavar="DATA_DIR...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--out", type=FILE, required=True, help="The file to write (trace-event JSON).")
-@click.option("--run", help="The run's name, where a node has several.")
+@click.option("--run", help="The run's name (its id, through a coordinator), where a node has several.")
 @json_option
 def trace(nodes: tuple[Path, ...], out: Path, run: str | None, as_json: bool) -> None:
     """Write a timeline of the run: every exchange, and when each node trained, mixed, wrote its record, and waited.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from covey.errors import WorkerError
@@ -72,6 +74,17 @@ def finish_context(
         model=lambda: _loaded(step),
         evaluate=lambda model: _evaluated(step, model),
     )
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """With so many threads of torch, on which the bits of a training depend."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _moved(step: OpenStep, vector: Vector, row: Admitted) -> nn.Module:

@@ -28,7 +28,7 @@ from covey.worker.execute.from_spec import change_codec, load_aggregator, load_f
 from covey.worker.execute.next_version import AGGREGATOR, BROADCAST, copy_version
 from covey.worker.execute.privacy_metrics import spent_metrics
 from covey.worker.execute.root_dataset import Root
-from covey.worker.execute.steps.finish_round import finish_context
+from covey.worker.execute.steps.finish_round import finish_context, threads
 from covey.worker.execute.steps.open_step import OpenStep
 from covey.worker.execute.steps.plan_round import Planner
 from covey.worker.execute.updates.update_form import layout_of
@@ -203,7 +203,8 @@ class RuleStep:
         used = [row for row in self._rows if self._verdicts[row.node].accepted]
         accepted = [(row, self._verdicts[row.node].share) for row in used]
         context = finish_context(self._step, accepted, self._closed, self._answers)
-        outcome = form.method.finish(flat, form.state(self._job.state), context)
+        with threads(self._spec.training.threads):
+            outcome = form.method.finish(flat, form.state(self._job.state), context)
         faults.reach("method-finish")
         self._metrics, state = outcome.metrics, outcome.state
         if set(state) != {part.name for part in form.kept}:

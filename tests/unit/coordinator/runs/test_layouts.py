@@ -6,7 +6,7 @@ import pytest
 
 from covey.artifact import INLINE_BYTES, artifact_of
 from covey.coordinator.runs.assignments import assignment, evaluation_assignment
-from covey.coordinator.runs.layouts import MAX_MESSAGE_BYTES, layout_file, refuse_oversized
+from covey.coordinator.runs.layouts import MAX_MESSAGE_BYTES, layout_file, refuse_oversized, told_to_others
 from covey.errors import LimitExceeded
 from covey.layout import Layout, TensorSpec
 from covey.parts import DeclaredPart
@@ -53,3 +53,14 @@ def test_a_run_whose_nodes_get_more_files_of_each_other_than_a_message_can_name_
     with pytest.raises(LimitExceeded, match=r"the 1 files of each of 20000 nodes.*at most 4194304; this method is for"):
         refuse_oversized("{}", description, 20_000)
     refuse_oversized("{}", replace(description, parts=(replace(member, audience="own"),)), 20_000)
+
+
+def test_what_nodes_get_of_each_other_is_said_in_bytes():
+    member = DeclaredPart("member", "none", "", 1000, True, 1, 1, "others", "collect", ("version", "node-always"))
+    own, model = replace(member, name="own", audience="own"), replace(member, name="model", combine="rule")
+    text = told_to_others(Description(False, 1, {}, (member, own, model)), 4)
+    assert text == (
+        "each node gets what the others send (member): of 4 nodes, a round takes 4 x 1000 = 4000 bytes up and "
+        "12 x 1000 = 12000 bytes down, and a version keeps 4000"
+    )
+    assert told_to_others(Description(False, 1, {}, (own, model)), 4) == ""

@@ -173,6 +173,18 @@ def spread(swarm: VirtualSwarm) -> float:
 # -- bad networks ------------------------------------------------------------------------------------------------------
 
 
+def test_equal_weights_on_directed_circulant_edges_are_doubly_stochastic() -> None:
+    rng = np.random.default_rng(8)
+    models = {f"node-{i}": rng.standard_normal(D) for i in range(8)}
+    swarm = averaged(gossip_run(protocol="d-psgd", topology={"name": "exponential"}, steps=3), models)
+    assert np.abs(np.stack(list(models_of(swarm).values())) - np.mean(list(models.values()), axis=0)).max() < 1e-12
+    for other in ({"topology": {"name": "random"}}, {"topology": IRREGULAR}):
+        with pytest.raises(SpecError, match='choose "metropolis-hastings"'):
+            require_possible(gossip_run(protocol="d-psgd", **other), [f"node-{i}" for i in range(N)])
+    with pytest.raises(SpecError, match="edges that go both ways"):
+        require_possible(gossip_run(protocol="clipped-gossip", topology={"name": "exponential"}))
+
+
 @pytest.mark.parametrize("protocol", ["d-psgd", "epidemic", "trimmed-mean"])
 def test_lost_doubled_and_late_messages_change_not_one_bit(protocol: str) -> None:
     more = {"d-psgd": {"topology": {"name": "ring"}, "mixing": MH}, "epidemic": {"topology": {"name": "random"}}}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from covey.coordinator.modes.gossip import events as ev
-from covey.coordinator.modes.gossip.machine import GossipMachine, Member
+from covey.coordinator.modes.gossip.machine import NEVER_THERE, NO_PART, GossipMachine, Member
 from covey.coordinator.modes.registry import GOSSIP
 from covey.machines import protocol as pr
 
@@ -44,7 +45,51 @@ def test_it_begins_with_all_that_are_there_and_waits_a_moment_for_those_who_were
     assert machine.wake_at == 10.0
     began = machine.handle(pr.Tick(10.0))
     assert began == [pr.Report(""), ev.OpenGossip(("ada", "bob")), ev.SendOrder("ada"), ev.SendOrder("bob")]
-    assert machine.handle(pr.NodeJoined("cyd", 11.0)) == []
+    assert machine.handle(pr.NodeJoined("cyd", 11.0)) == [ev.TurnAway("cyd", NO_PART)]
+    assert machine.handle(pr.NodeJoined("cyd", 12.0)) == []  # said once
+
+
+def test_who_comes_late_joins_with_a_part_of_the_data_that_is_nobodys() -> None:
+    machine = begun("ada", "bob", policy=replace(POLICY, parts=3))
+    joined = machine.handle(pr.NodeJoined("cyd", 5.0))
+    assert joined == [ev.Admit("cyd", 2), ev.Evict("cyd", 1, NEVER_THERE)]  # the third of three
+    assert machine.handle(pr.NodeJoined("eve", 5.0)) == [ev.TurnAway("eve", NO_PART)]
+    assert machine.handle(pr.NodeAnswered("bob", 1, "declined", "policy: no", 6.0)) == [
+        ev.NoteMember("bob", "declined", "policy: no"),
+        ev.Evict("bob", 1, "declined: policy: no"),
+        ev.Admit("eve", 1),
+        ev.Evict("eve", 1, NEVER_THERE),
+    ]
+    assert machine.handle(pr.NodeJoined("cyd", 8.0)) == [ev.SendOrder("cyd")]  # again: what it takes part in
+    assert machine.handle(said("cyd", "working", incarnation=2)) == [ev.NoteMember("cyd", "working", "")]
+    removed = machine.handle(pr.NodeRemoved("cyd", 9.0))
+    assert ev.Evict("cyd", 2, "evicted: an admin evicted it") in removed
+    machine.handle(said("ada", "completed"))
+    assert machine.handle(pr.NodeJoined("fay", 10.0))[0] == ev.Admit("fay", 2)  # eve goes on
+    assert ends(machine.handle(said("eve", "completed", incarnation=2))) == []
+    machine.handle(said("fay", "completed", incarnation=2))
+    assert machine.done
+
+
+def test_a_restarted_coordinator_gives_nobodys_part_away() -> None:
+    known = {"ada": Member("working"), "bob": Member("left"), "cyd": Member("working", incarnation=2, part=2)}
+    machine = GossipMachine(replace(POLICY, parts=3), tuple(known), known=known)
+    machine.handle(pr.Started(0.0))
+    assert machine.handle(pr.NodeJoined("dan", 1.0))[0] == ev.Admit("dan", 1)  # of who left
+    assert machine.handle(pr.NodeJoined("eve", 1.0)) == [ev.TurnAway("eve", NO_PART)]
+
+
+def test_nodes_with_data_of_their_own_always_find_a_part_unless_the_run_is_closed_or_over() -> None:
+    own = replace(POLICY, parts=None)
+    machine = begun("ada", "bob", policy=own)
+    assert machine.handle(pr.NodeJoined("cyd", 5.0))[0] == ev.Admit("cyd", 2)
+    assert machine.handle(pr.NodeJoined("dan", 5.0))[0] == ev.Admit("dan", 3)
+    closed = begun("ada", "bob", policy=replace(own, closed="its topology lists who takes part"))
+    assert closed.handle(pr.NodeJoined("cyd", 5.0)) == [ev.TurnAway("cyd", "its topology lists who takes part")]
+    ending = begun("ada", "bob", policy=own)
+    for node in ("ada", "bob"):
+        ending.handle(said(node, "failed"))
+    assert ending.handle(pr.NodeJoined("cyd", 5.0)) == []  # there is nobody to join
 
 
 def test_a_paused_coordinator_begins_none_and_a_run_in_progress_goes_on() -> None:

@@ -1,0 +1,84 @@
+"""All that is wrong with a gossip specification is said at once: values, unread keys, impossible combinations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from covey.client.specification import gossip_spec, parsed, request_of
+from covey.errors import SpecError
+from covey.spec import parse_toml, written_in
+from covey.worker.execute.coordinator_ops import describe
+from covey.worker.jobs.runs import DescribeJob
+from covey.worker.program.host import Host
+
+IMPOSSIBLE = """
+name = "bad"
+mode = "gossip"
+rounds = { participants = 3 }
+[task]
+name = "digits"
+[training]
+local_steps = 1
+[exchange]
+codec = "top-k"
+downlink = "change"
+[gossip]
+protocol = "agp"
+overlap = 2
+global_every = 2
+"""
+FAULTY = IMPOSSIBLE.replace("local_steps = 1", "local_steps = 0")
+COMBINED = ("rounds: ", "exchange.downlink: ", "exchange.codec: ", "gossip.overlap: ", "gossip.global_every: ")
+
+
+def keys_of(error: SpecError) -> list[str]:
+    """The keys that a message names, in order."""
+    return [part.partition(": ")[0] + ": " for part in str(error).split("; ") if ": " in part and " " not in part[:6]]
+
+
+@pytest.mark.parametrize("read", [parsed, gossip_spec, request_of])
+def test_a_wrong_value_does_not_hide_what_could_not_work_either(read: Any, tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(FAULTY)
+    with pytest.raises(SpecError, match=r"^training\.local_steps: ") as refused:
+        read(path)
+    for key in COMBINED:
+        assert keys_of(refused.value).count(key) == 1, refused.value
+
+
+def test_a_coordinator_says_all_combinations_at_once() -> None:
+    job = DescribeJob(parse_toml(IMPOSSIBLE, later=True).to_json(), submitted=True, written=written_in(IMPOSSIBLE))
+    with pytest.raises(SpecError) as refused:
+        describe(job, cast(Host, SimpleNamespace(device="cpu")))
+    assert sorted(keys_of(refused.value)) == sorted(COMBINED)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "hidden"),
+    [
+        ("protocol = 3\nrate_correction = 'asyspa'", "rate_correction"),
+        ("topology = 'ring'\nmixing = { name = 'metropolis-hastings' }", "gossip.mixing"),
+    ],
+)
+def test_what_depends_on_the_wrong_value_is_not_guessed(wrong: str, hidden: str) -> None:
+    with pytest.raises(SpecError) as refused:
+        parsed(f'name = "x"\nmode = "gossip"\n[task]\nname = "digits"\n[gossip]\n{wrong}')
+    assert hidden not in str(refused.value)
+
+
+def test_what_cannot_be_read_says_what_it_did() -> None:
+    for text, words in (('name = "x"\nmode = "ring"', "mode: "), ('name = "x" x = 3', "not valid TOML")):
+        with pytest.raises(SpecError, match=words):
+            parsed(text)
+    with pytest.raises(SpecError, match=r"^task: this key is required$"):
+        parsed('name = "x"\nmode = "gossip"\n[gossip]\noverlap = 2\nprotocol = "agp"')
+
+
+def test_other_modes_say_all_of_theirs(tmp_path: Path) -> None:
+    text = 'name = "x"\n[task]\nname = "digits"\n[training]\nlocal_steps = 2\nlearning_rate = -1\n[exchange]\n'
+    with pytest.raises(SpecError, match=r"training\.learning_rate: .*; training\.local_steps: payload"):
+        parsed(f'{text}payload = "gradient"\n')

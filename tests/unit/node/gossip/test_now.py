@@ -1,0 +1,55 @@
+"""What people see of a node: what it waits for and why, while it runs, and the models that it keeps."""
+
+import functools
+import json
+import os
+import time
+from pathlib import Path
+
+from covey.cli.commands.gossip.status import status_of
+from covey.client.gossip_nodes import SILENT_S, read_node
+from covey.node.gossip.record.now import FILE, Teller
+from tests.unit.node.gossip.nodes import Unit, UnitNode, has_come_to, spec_of
+
+
+def told(teller: Teller, node: UnitNode) -> None:
+    actor = node.actor
+    links, troubles = ["b"], {"b": "the connection broke"}
+    teller.tell(teller.seen(actor.executor, actor.under_way, links, troubles, actor.obstacle))
+
+
+async def test_a_node_says_what_it_waits_for_and_keeps_what_it_published(tmp_path: Path) -> None:
+    unit = Unit(tmp_path, spec_of(2, 1000), "ab")
+    node = unit.start("a")
+    await unit.until("a", lambda node: node.actor.has_begun)
+    teller = Teller(node.home.folder, 2)
+    told(teller, node)
+    shown = status_of(read_node(tmp_path / "a"))
+    assert (shown["running"], shown["waits_for"]) == (True, "waiting for nodes: 1 of 2 are there")
+    assert shown["waits_why"] == ["b shows no sign of life, and cannot be called: the connection broke"]
+    unit.start("b")
+    await unit.until("a", functools.partial(has_come_to, 3))
+    await unit.stop("b")
+    await unit.until("a", lambda node: bool(node.actor.under_way))
+    told(teller, node)
+    first = read_node(tmp_path / "a")
+    assert first.now is not None
+    [batch] = first.now.under_way
+    assert (batch.peer, batch.tries > 0) == ("b", True)
+    assert f"batch {batch.sequence} to b is under way for " in first.why_it_waits[0]
+    since = status_of(read_node(tmp_path / "a"))["waits_since"]
+    told(teller, node)  # nothing has changed: the same file, and it is fresh
+    assert status_of(read_node(tmp_path / "a"))["waits_since"] == since
+    path = node.home.folder / FILE
+    os.utime(path, (0.0, time.time() - SILENT_S - 1))
+    assert read_node(tmp_path / "a").now is None  # it was killed, or stands still
+    path.write_text(json.dumps({"step": "x"}))
+    assert read_node(tmp_path / "a").now is None
+    teller.drop()
+    assert not path.exists()
+    await unit.stop("a")
+    kept = read_node(tmp_path / "a")
+    assert kept.machine.step in kept.published
+    file, units = kept.published[kept.machine.step]
+    assert file.stat().st_size == 32
+    assert units == kept.ledger.live
