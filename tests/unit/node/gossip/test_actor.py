@@ -16,7 +16,7 @@ from covey.errors import Conflict, LedgerError, NotFound, NotReady
 from covey.gossip.ledger import Incarnation
 from covey.gossip.mass import ONE
 from covey.gossip.push_sum.events import PeerEvicted, PeerJoined, PeerSuspected, Progressed
-from covey.node.gossip.ports import Said
+from covey.node.gossip.ports import Told
 from covey.node.gossip.record.database import Durability, open_record
 from covey.node.gossip.record.reader import rows_of
 from covey.node.gossip.record.schema import SpanRow
@@ -109,7 +109,7 @@ class BrokenAtTheEnd:
     def __init__(self, most: int) -> None:
         self._left = most
 
-    def __call__(self, event: Said) -> bool:
+    def __call__(self, event: Told) -> bool:
         if not isinstance(event, Progressed) or not event.is_finished or not self._left:
             return False
         self._left -= 1
