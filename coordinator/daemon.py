@@ -41,6 +41,7 @@ from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.service import CoordinatorService
 from covey.coordinator.nodes.sessions import Sessions
 from covey.coordinator.store_thread import StoreThread
+from covey.driver.ending import end
 from covey.driver.steady_clock import say_jumps
 from covey.errors import CoveyError
 from covey.protos import coordinator_pb2_grpc
@@ -219,9 +220,7 @@ def _address(configured: str, port: int) -> str:
 
 async def _shut_down(env: Environment, servers: list[grpc.aio.Server], tasks: Sequence[asyncio.Task[Any]]) -> None:
     env.sessions.close_all("stopping", "the coordinator stops; come back")
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await end(tasks)
     await asyncio.gather(*(server.stop(GRACE_S) for server in servers))
     await env.worker.stop()
     await env.store.close()

@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 
 from covey import messages as msg
+from covey.driver.ending import end
 from covey.node.assignments import events as ev
 from covey.node.assignments.conversation import Conversation
 from covey.node.assignments.executor import Executor
@@ -82,9 +83,7 @@ class NodeActor:
         if self._services.recorder is not None:
             self._services.recorder.closed()
         tasks = [task for task in (self._work, *self._tidying) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
 
     # -- what is done ---------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import structlog
 
 from covey import __version__
 from covey import messages as msg
+from covey.driver.ending import end
 from covey.driver.steady_clock import say_jumps
 from covey.errors import CoveyError, IdentityError
 from covey.node.actor import NodeActor
@@ -159,9 +160,7 @@ class NodeDaemon:
             self._files.check(digest)
 
     async def _stop(self, tasks: Sequence[asyncio.Task[Any]]) -> None:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, self._actor.stop(), self._gossip.stop(), return_exceptions=True)
+        await asyncio.gather(end(tasks), self._actor.stop(), self._gossip.stop(), return_exceptions=True)
         await self._models.close()
         await self._link.close()
         await self._bulk.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import structlog
 
+from covey.driver.ending import end
 from covey.driver.steady_clock import say_jumps
 from covey.errors import CoveyError, IdentityError
 from covey.gossip.protocols.runs import require_possible
@@ -103,9 +104,7 @@ async def _certified(config: GossipConfig, identity: Identity, roster: Roster, s
         ):
             return await daemon.run(stop)
     finally:
-        for task in beside:
-            task.cancel()
-        await asyncio.gather(*beside, return_exceptions=True)
+        await end(beside)
 
 
 class GossipDaemon:

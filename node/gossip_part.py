@@ -184,7 +184,7 @@ class GossipPart:
         place = names.index(facts.me.node) if facts.me.node in names else terms.part
         course = Course(spec.name, spec, facts.layout, place, len(names), body_bytes, kept_bytes)
         sites = {member.name: member.site for member in self._roster.members.values() if member.site}
-        planner = planner_of(spec, sites, allow_path=terms.node.allows_paths(spec))
+        planner = planner_of(spec, sites, agreeing=names, allow_path=terms.node.allows_paths(spec))
         drill = terms.node.drill
         attack = PeerAttack(drill.attack, drill.options, course.nodes) if drill is not None else None
         if attack is not None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from covey import messages as msg
+from covey.driver.ending import end
 from covey.errors import CoveyError, NotFound, RunFailed, SpecError
 from covey.gossip.ledger import Incarnation
 from covey.gossip.protocols.runs import require_possible
@@ -118,9 +119,7 @@ class GossipRuns:
         """End the part that is at work; the record has all of it."""
         for run in self._runs.values():
             run.stop.set()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(self._tasks)
         await self._worker.stop()
 
     # -- what the coordinator says ----------------------------------------------------------------------------------

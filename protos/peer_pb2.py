@@ -26,7 +26,7 @@ from covey.protos import tensors_pb2 as covey_dot_protos_dot_tensors__pb2
 from covey.protos import coordinator_pb2 as covey_dot_protos_dot_coordinator__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63ovey/protos/peer.proto\x12\x08\x63ovey.v1\x1a\x1a\x63ovey/protos/tensors.proto\x1a\x1e\x63ovey/protos/coordinator.proto\"\xbf\x03\n\x0bPeerMessage\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.covey.v1.PeerHelloH\x00\x12*\n\x08progress\x18\x02 \x01(\x0b\x32\x16.covey.v1.PeerProgressH\x00\x12%\n\x05offer\x18\x03 \x01(\x0b\x32\x14.covey.v1.BatchOfferH\x00\x12%\n\x05grant\x18\x04 \x01(\x0b\x32\x14.covey.v1.BatchGrantH\x00\x12\x33\n\x0c\x61\x63knowledged\x18\x05 \x01(\x0b\x32\x1b.covey.v1.BatchAcknowledgedH\x00\x12)\n\x07refused\x18\x06 \x01(\x0b\x32\x16.covey.v1.BatchRefusedH\x00\x12%\n\x04left\x18\x07 \x01(\x0b\x32\x15.covey.v1.PeerHasLeftH\x00\x12,\n\x08\x65viction\x18\x08 \x01(\x0b\x32\x18.covey.v1.SignedEvictionH\x00\x12(\n\x07goodbye\x18\t \x01(\x0b\x32\x15.covey.v1.PeerGoodbyeH\x00\x12)\n\nhalf_asked\x18\n \x01(\x0b\x32\x13.covey.v1.HalfAskedH\x00\x42\x06\n\x04kind\"s\n\tPeerHello\x12\x0c\n\x04wire\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0b\n\x03run\x18\x03 \x01(\t\x12\x13\n\x0bincarnation\x18\x04 \x01(\r\x12\x15\n\rspecification\x18\x05 \x01(\t\x12\x0e\n\x06minted\x18\x06 \x01(\x04\"|\n\x0cPeerProgress\x12\x0c\n\x04step\x18\x01 \x01(\x12\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x14\n\x0c\x61\x63knowledged\x18\x03 \x01(\x04\x12\x0f\n\x07\x61pplied\x18\x04 \x01(\x04\x12\x13\n\x0bis_finished\x18\x05 \x01(\x08\x12\x10\n\x08\x66\x61rewell\x18\x06 \x01(\r\"\x90\x01\n\nBatchOffer\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\r\n\x05units\x18\x02 \x01(\x04\x12\x0c\n\x04step\x18\x03 \x01(\x04\x12 \n\x04\x62ody\x18\x04 \x01(\x0b\x32\x12.covey.v1.Artifact\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\x12#\n\x05given\x18\x06 \x01(\x0b\x32\x14.covey.v1.SignedMass\"G\n\nSignedMass\x12\x11\n\tstatement\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0c\">\n\nBatchGrant\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"H\n\x11\x42\x61tchAcknowledged\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12!\n\x03had\x18\x02 \x01(\x0b\x32\x14.covey.v1.SignedMass\">\n\x0c\x42\x61tchRefused\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x1e\n\x0bPeerHasLeft\x12\x0f\n\x07\x61pplied\x18\x01 \x01(\x04\"\x0b\n\tHalfAsked\"K\n\x0eSignedEviction\x12\x11\n\tstatement\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0c\"\x0f\n\rNewestRequest\">\n\x0bNewestReply\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.covey.v1.Artifact\x12\x0c\n\x04step\x18\x02 \x01(\x04\"c\n\rChunksRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\r\n\x05\x66irst\x18\x02 \x01(\r\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12\x11\n\tstatement\x18\x04 \x01(\x0c\x12\x11\n\tsignature\x18\x05 \x01(\x0c\"\x1d\n\x0bNotifyReply\x12\x0e\n\x06is_new\x18\x01 \x01(\x08\"+\n\x0bPeerGoodbye\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"=\n\x08PeerBeat\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04\x65\x63ho\x18\x02 \x01(\x04\x12\x13\n\x0b\x65\x63ho_age_us\x18\x03 \x01(\x04\x32\x88\x03\n\x04Peer\x12\x38\n\x04Link\x12\x15.covey.v1.PeerMessage\x1a\x15.covey.v1.PeerMessage(\x01\x30\x01\x12\x32\n\x04\x42\x65\x61t\x12\x12.covey.v1.PeerBeat\x1a\x12.covey.v1.PeerBeat(\x01\x30\x01\x12\x30\n\x04Push\x12\x0f.covey.v1.Chunk\x1a\x15.covey.v1.UploadReply(\x01\x12\x35\n\x05\x46\x65tch\x12\x19.covey.v1.DownloadRequest\x1a\x0f.covey.v1.Chunk0\x01\x12\x38\n\x06Newest\x12\x17.covey.v1.NewestRequest\x1a\x15.covey.v1.NewestReply\x12\x34\n\x06\x43hunks\x12\x17.covey.v1.ChunksRequest\x1a\x0f.covey.v1.Chunk0\x01\x12\x39\n\x06Notify\x12\x18.covey.v1.SignedEviction\x1a\x15.covey.v1.NotifyReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63ovey/protos/peer.proto\x12\x08\x63ovey.v1\x1a\x1a\x63ovey/protos/tensors.proto\x1a\x1e\x63ovey/protos/coordinator.proto\"\xb9\x04\n\x0bPeerMessage\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.covey.v1.PeerHelloH\x00\x12*\n\x08progress\x18\x02 \x01(\x0b\x32\x16.covey.v1.PeerProgressH\x00\x12%\n\x05offer\x18\x03 \x01(\x0b\x32\x14.covey.v1.BatchOfferH\x00\x12%\n\x05grant\x18\x04 \x01(\x0b\x32\x14.covey.v1.BatchGrantH\x00\x12\x33\n\x0c\x61\x63knowledged\x18\x05 \x01(\x0b\x32\x1b.covey.v1.BatchAcknowledgedH\x00\x12)\n\x07refused\x18\x06 \x01(\x0b\x32\x16.covey.v1.BatchRefusedH\x00\x12%\n\x04left\x18\x07 \x01(\x0b\x32\x15.covey.v1.PeerHasLeftH\x00\x12,\n\x08\x65viction\x18\x08 \x01(\x0b\x32\x18.covey.v1.SignedEvictionH\x00\x12(\n\x07goodbye\x18\t \x01(\x0b\x32\x15.covey.v1.PeerGoodbyeH\x00\x12)\n\nhalf_asked\x18\n \x01(\x0b\x32\x13.covey.v1.HalfAskedH\x00\x12.\n\nstatements\x18\x0b \x01(\x0b\x32\x18.covey.v1.PeerStatementsH\x00\x12\"\n\x04ways\x18\x0c \x01(\x0b\x32\x12.covey.v1.PeerWaysH\x00\x12$\n\x05order\x18\r \x01(\x0b\x32\x13.covey.v1.PeerOrderH\x00\x42\x06\n\x04kind\"s\n\tPeerHello\x12\x0c\n\x04wire\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0b\n\x03run\x18\x03 \x01(\t\x12\x13\n\x0bincarnation\x18\x04 \x01(\r\x12\x15\n\rspecification\x18\x05 \x01(\t\x12\x0e\n\x06minted\x18\x06 \x01(\x04\"|\n\x0cPeerProgress\x12\x0c\n\x04step\x18\x01 \x01(\x12\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x14\n\x0c\x61\x63knowledged\x18\x03 \x01(\x04\x12\x0f\n\x07\x61pplied\x18\x04 \x01(\x04\x12\x13\n\x0bis_finished\x18\x05 \x01(\x08\x12\x10\n\x08\x66\x61rewell\x18\x06 \x01(\r\"\x90\x01\n\nBatchOffer\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\r\n\x05units\x18\x02 \x01(\x04\x12\x0c\n\x04step\x18\x03 \x01(\x04\x12 \n\x04\x62ody\x18\x04 \x01(\x0b\x32\x12.covey.v1.Artifact\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\x12#\n\x05given\x18\x06 \x01(\x0b\x32\x14.covey.v1.SignedMass\"G\n\nSignedMass\x12\x11\n\tstatement\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0c\"{\n\x0ePeerStatements\x12\"\n\x04gave\x18\x01 \x01(\x0b\x32\x14.covey.v1.SignedMass\x12!\n\x03had\x18\x02 \x01(\x0b\x32\x14.covey.v1.SignedMass\x12\"\n\x04took\x18\x03 \x01(\x0b\x32\x14.covey.v1.SignedMass\"+\n\x08PeerWays\x12\x1f\n\x04ways\x18\x01 \x03(\x0b\x32\x11.covey.v1.PeerWay\"@\n\x07PeerWay\x12\n\n\x02to\x18\x01 \x01(\t\x12\x13\n\x0b\x62ytes_per_s\x18\x02 \x01(\x01\x12\x14\n\x0cround_trip_s\x18\x03 \x01(\x01\"8\n\tPeerOrder\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\r\n\x05nodes\x18\x03 \x03(\t\">\n\nBatchGrant\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"H\n\x11\x42\x61tchAcknowledged\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12!\n\x03had\x18\x02 \x01(\x0b\x32\x14.covey.v1.SignedMass\">\n\x0c\x42\x61tchRefused\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x1e\n\x0bPeerHasLeft\x12\x0f\n\x07\x61pplied\x18\x01 \x01(\x04\"\x0b\n\tHalfAsked\"K\n\x0eSignedEviction\x12\x11\n\tstatement\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0c\"\x0f\n\rNewestRequest\">\n\x0bNewestReply\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.covey.v1.Artifact\x12\x0c\n\x04step\x18\x02 \x01(\x04\"c\n\rChunksRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\r\n\x05\x66irst\x18\x02 \x01(\r\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12\x11\n\tstatement\x18\x04 \x01(\x0c\x12\x11\n\tsignature\x18\x05 \x01(\x0c\"\x1d\n\x0bNotifyReply\x12\x0e\n\x06is_new\x18\x01 \x01(\x08\"+\n\x0bPeerGoodbye\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"=\n\x08PeerBeat\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04\x65\x63ho\x18\x02 \x01(\x04\x12\x13\n\x0b\x65\x63ho_age_us\x18\x03 \x01(\x04\x32\x88\x03\n\x04Peer\x12\x38\n\x04Link\x12\x15.covey.v1.PeerMessage\x1a\x15.covey.v1.PeerMessage(\x01\x30\x01\x12\x32\n\x04\x42\x65\x61t\x12\x12.covey.v1.PeerBeat\x1a\x12.covey.v1.PeerBeat(\x01\x30\x01\x12\x30\n\x04Push\x12\x0f.covey.v1.Chunk\x1a\x15.covey.v1.UploadReply(\x01\x12\x35\n\x05\x46\x65tch\x12\x19.covey.v1.DownloadRequest\x1a\x0f.covey.v1.Chunk0\x01\x12\x38\n\x06Newest\x12\x17.covey.v1.NewestRequest\x1a\x15.covey.v1.NewestReply\x12\x34\n\x06\x43hunks\x12\x17.covey.v1.ChunksRequest\x1a\x0f.covey.v1.Chunk0\x01\x12\x39\n\x06Notify\x12\x18.covey.v1.SignedEviction\x1a\x15.covey.v1.NotifyReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,39 +34,47 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'covey.protos.peer_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PEERMESSAGE']._serialized_start=98
-  _globals['_PEERMESSAGE']._serialized_end=545
-  _globals['_PEERHELLO']._serialized_start=547
-  _globals['_PEERHELLO']._serialized_end=662
-  _globals['_PEERPROGRESS']._serialized_start=664
-  _globals['_PEERPROGRESS']._serialized_end=788
-  _globals['_BATCHOFFER']._serialized_start=791
-  _globals['_BATCHOFFER']._serialized_end=935
-  _globals['_SIGNEDMASS']._serialized_start=937
-  _globals['_SIGNEDMASS']._serialized_end=1008
-  _globals['_BATCHGRANT']._serialized_start=1010
-  _globals['_BATCHGRANT']._serialized_end=1072
-  _globals['_BATCHACKNOWLEDGED']._serialized_start=1074
-  _globals['_BATCHACKNOWLEDGED']._serialized_end=1146
-  _globals['_BATCHREFUSED']._serialized_start=1148
-  _globals['_BATCHREFUSED']._serialized_end=1210
-  _globals['_PEERHASLEFT']._serialized_start=1212
-  _globals['_PEERHASLEFT']._serialized_end=1242
-  _globals['_HALFASKED']._serialized_start=1244
-  _globals['_HALFASKED']._serialized_end=1255
-  _globals['_SIGNEDEVICTION']._serialized_start=1257
-  _globals['_SIGNEDEVICTION']._serialized_end=1332
-  _globals['_NEWESTREQUEST']._serialized_start=1334
-  _globals['_NEWESTREQUEST']._serialized_end=1349
-  _globals['_NEWESTREPLY']._serialized_start=1351
-  _globals['_NEWESTREPLY']._serialized_end=1413
-  _globals['_CHUNKSREQUEST']._serialized_start=1415
-  _globals['_CHUNKSREQUEST']._serialized_end=1514
-  _globals['_NOTIFYREPLY']._serialized_start=1516
-  _globals['_NOTIFYREPLY']._serialized_end=1545
-  _globals['_PEERGOODBYE']._serialized_start=1547
-  _globals['_PEERGOODBYE']._serialized_end=1590
-  _globals['_PEERBEAT']._serialized_start=1592
-  _globals['_PEERBEAT']._serialized_end=1653
-  _globals['_PEER']._serialized_start=1656
-  _globals['_PEER']._serialized_end=2048
+  _globals['_PEERMESSAGE']._serialized_end=667
+  _globals['_PEERHELLO']._serialized_start=669
+  _globals['_PEERHELLO']._serialized_end=784
+  _globals['_PEERPROGRESS']._serialized_start=786
+  _globals['_PEERPROGRESS']._serialized_end=910
+  _globals['_BATCHOFFER']._serialized_start=913
+  _globals['_BATCHOFFER']._serialized_end=1057
+  _globals['_SIGNEDMASS']._serialized_start=1059
+  _globals['_SIGNEDMASS']._serialized_end=1130
+  _globals['_PEERSTATEMENTS']._serialized_start=1132
+  _globals['_PEERSTATEMENTS']._serialized_end=1255
+  _globals['_PEERWAYS']._serialized_start=1257
+  _globals['_PEERWAYS']._serialized_end=1300
+  _globals['_PEERWAY']._serialized_start=1302
+  _globals['_PEERWAY']._serialized_end=1366
+  _globals['_PEERORDER']._serialized_start=1368
+  _globals['_PEERORDER']._serialized_end=1424
+  _globals['_BATCHGRANT']._serialized_start=1426
+  _globals['_BATCHGRANT']._serialized_end=1488
+  _globals['_BATCHACKNOWLEDGED']._serialized_start=1490
+  _globals['_BATCHACKNOWLEDGED']._serialized_end=1562
+  _globals['_BATCHREFUSED']._serialized_start=1564
+  _globals['_BATCHREFUSED']._serialized_end=1626
+  _globals['_PEERHASLEFT']._serialized_start=1628
+  _globals['_PEERHASLEFT']._serialized_end=1658
+  _globals['_HALFASKED']._serialized_start=1660
+  _globals['_HALFASKED']._serialized_end=1671
+  _globals['_SIGNEDEVICTION']._serialized_start=1673
+  _globals['_SIGNEDEVICTION']._serialized_end=1748
+  _globals['_NEWESTREQUEST']._serialized_start=1750
+  _globals['_NEWESTREQUEST']._serialized_end=1765
+  _globals['_NEWESTREPLY']._serialized_start=1767
+  _globals['_NEWESTREPLY']._serialized_end=1829
+  _globals['_CHUNKSREQUEST']._serialized_start=1831
+  _globals['_CHUNKSREQUEST']._serialized_end=1930
+  _globals['_NOTIFYREPLY']._serialized_start=1932
+  _globals['_NOTIFYREPLY']._serialized_end=1961
+  _globals['_PEERGOODBYE']._serialized_start=1963
+  _globals['_PEERGOODBYE']._serialized_end=2006
+  _globals['_PEERBEAT']._serialized_start=2008
+  _globals['_PEERBEAT']._serialized_end=2069
+  _globals['_PEER']._serialized_start=2072
+  _globals['_PEER']._serialized_end=2464
 # @@protoc_insertion_point(module_scope)

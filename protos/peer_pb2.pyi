@@ -1,14 +1,15 @@
 from covey.protos import tensors_pb2 as _tensors_pb2
 from covey.protos import coordinator_pb2 as _coordinator_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class PeerMessage(_message.Message):
-    __slots__ = ("hello", "progress", "offer", "grant", "acknowledged", "refused", "left", "eviction", "goodbye", "half_asked")
+    __slots__ = ("hello", "progress", "offer", "grant", "acknowledged", "refused", "left", "eviction", "goodbye", "half_asked", "statements", "ways", "order")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
@@ -19,6 +20,9 @@ class PeerMessage(_message.Message):
     EVICTION_FIELD_NUMBER: _ClassVar[int]
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
     HALF_ASKED_FIELD_NUMBER: _ClassVar[int]
+    STATEMENTS_FIELD_NUMBER: _ClassVar[int]
+    WAYS_FIELD_NUMBER: _ClassVar[int]
+    ORDER_FIELD_NUMBER: _ClassVar[int]
     hello: PeerHello
     progress: PeerProgress
     offer: BatchOffer
@@ -29,7 +33,10 @@ class PeerMessage(_message.Message):
     eviction: SignedEviction
     goodbye: PeerGoodbye
     half_asked: HalfAsked
-    def __init__(self, hello: _Optional[_Union[PeerHello, _Mapping]] = ..., progress: _Optional[_Union[PeerProgress, _Mapping]] = ..., offer: _Optional[_Union[BatchOffer, _Mapping]] = ..., grant: _Optional[_Union[BatchGrant, _Mapping]] = ..., acknowledged: _Optional[_Union[BatchAcknowledged, _Mapping]] = ..., refused: _Optional[_Union[BatchRefused, _Mapping]] = ..., left: _Optional[_Union[PeerHasLeft, _Mapping]] = ..., eviction: _Optional[_Union[SignedEviction, _Mapping]] = ..., goodbye: _Optional[_Union[PeerGoodbye, _Mapping]] = ..., half_asked: _Optional[_Union[HalfAsked, _Mapping]] = ...) -> None: ...
+    statements: PeerStatements
+    ways: PeerWays
+    order: PeerOrder
+    def __init__(self, hello: _Optional[_Union[PeerHello, _Mapping]] = ..., progress: _Optional[_Union[PeerProgress, _Mapping]] = ..., offer: _Optional[_Union[BatchOffer, _Mapping]] = ..., grant: _Optional[_Union[BatchGrant, _Mapping]] = ..., acknowledged: _Optional[_Union[BatchAcknowledged, _Mapping]] = ..., refused: _Optional[_Union[BatchRefused, _Mapping]] = ..., left: _Optional[_Union[PeerHasLeft, _Mapping]] = ..., eviction: _Optional[_Union[SignedEviction, _Mapping]] = ..., goodbye: _Optional[_Union[PeerGoodbye, _Mapping]] = ..., half_asked: _Optional[_Union[HalfAsked, _Mapping]] = ..., statements: _Optional[_Union[PeerStatements, _Mapping]] = ..., ways: _Optional[_Union[PeerWays, _Mapping]] = ..., order: _Optional[_Union[PeerOrder, _Mapping]] = ...) -> None: ...
 
 class PeerHello(_message.Message):
     __slots__ = ("wire", "version", "run", "incarnation", "specification", "minted")
@@ -88,6 +95,42 @@ class SignedMass(_message.Message):
     signature: bytes
     certificate: bytes
     def __init__(self, statement: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., certificate: _Optional[bytes] = ...) -> None: ...
+
+class PeerStatements(_message.Message):
+    __slots__ = ("gave", "had", "took")
+    GAVE_FIELD_NUMBER: _ClassVar[int]
+    HAD_FIELD_NUMBER: _ClassVar[int]
+    TOOK_FIELD_NUMBER: _ClassVar[int]
+    gave: SignedMass
+    had: SignedMass
+    took: SignedMass
+    def __init__(self, gave: _Optional[_Union[SignedMass, _Mapping]] = ..., had: _Optional[_Union[SignedMass, _Mapping]] = ..., took: _Optional[_Union[SignedMass, _Mapping]] = ...) -> None: ...
+
+class PeerWays(_message.Message):
+    __slots__ = ("ways",)
+    WAYS_FIELD_NUMBER: _ClassVar[int]
+    ways: _containers.RepeatedCompositeFieldContainer[PeerWay]
+    def __init__(self, ways: _Optional[_Iterable[_Union[PeerWay, _Mapping]]] = ...) -> None: ...
+
+class PeerWay(_message.Message):
+    __slots__ = ("to", "bytes_per_s", "round_trip_s")
+    TO_FIELD_NUMBER: _ClassVar[int]
+    BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    ROUND_TRIP_S_FIELD_NUMBER: _ClassVar[int]
+    to: str
+    bytes_per_s: float
+    round_trip_s: float
+    def __init__(self, to: _Optional[str] = ..., bytes_per_s: _Optional[float] = ..., round_trip_s: _Optional[float] = ...) -> None: ...
+
+class PeerOrder(_message.Message):
+    __slots__ = ("number", "step", "nodes")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    step: int
+    nodes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, number: _Optional[int] = ..., step: _Optional[int] = ..., nodes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class BatchGrant(_message.Message):
     __slots__ = ("sequence", "digest", "offset")

@@ -11,6 +11,7 @@ import structlog
 from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.runs.active_runs import ActiveRuns
 from covey.coordinator.runs.ports import RunServices
+from covey.driver.ending import end
 from covey.errors import CoveyError, Fenced
 from covey.storage.record.contract import RunRecord
 
@@ -137,10 +138,7 @@ class Scheduler:
             log.error("a run is left as it is until the next start", run=record.run, exc_info=error)
 
     async def _stop(self, wanted: asyncio.Task[bool]) -> None:
-        tasks = [wanted, *self._tasks]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end([wanted, *self._tasks])
         for run in self._tasks.values():
             self._runs.remove(run)
         self._tasks.clear()

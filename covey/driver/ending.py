@@ -13,6 +13,17 @@ PATIENCE_S = 10.0
 ATTEMPTS = 3
 
 
+def heed() -> None:
+    """Raise CancelledError where the running task was told to end, and what it awaited made another error of that.
+
+    gRPC does, where a call fails in the moment in which its task is cancelled: with a peer that is just gone it was one
+    cancellation in ten that came in such a moment. A loop that goes on after errors asks here before it does.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 async def end(tasks: Iterable[asyncio.Future[Any]], *, patience_s: float = PATIENCE_S) -> None:
     """Cancel tasks, and wait until they have ended, whatever they end with; at most `ATTEMPTS` times `patience_s`."""
     pending = {task for task in tasks if not task.done()}

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
 
+from covey.gossip.agreement import Agreement
 from covey.gossip.graph import Graph, in_neighbours, is_symmetric
 from covey.gossip.ledger import Incarnation
 from covey.gossip.mixing import Mixing, Uniform
@@ -24,6 +25,7 @@ class Planner:
         seed: The run's.
         sites: The site of a node, where one is known.
         links: What is measured of (from, to); looked up anew for each step.
+        agreement: On which order of the nodes they agree; None: the topology needs none.
         weighs: Who says what a model counts for. A receiver's weights are its row of the mixing weights' matrix where
             rows sum to one; else the same for every sender, and for itself.
     """
@@ -36,10 +38,12 @@ class Planner:
         sites: Mapping[str, str] | None = None,
         links: Mapping[tuple[str, str], LinkQuality] | None = None,
         *,
+        agreement: Agreement | None = None,
         weighs: Weighs = "mass",
     ) -> None:
         self._topology, self._mixing, self._seed, self._weighs = topology, mixing, seed, weighs
         self._sites, self._links = sites or {}, links if links is not None else {}
+        self.agreement = agreement
         self._graph = lru_cache(maxsize=8)(self._drawn)
         self._averaging: Planner | None = None
 
@@ -60,7 +64,8 @@ class Planner:
         Raises:
             ValueError: The mixing weights need a topology whose edges go both ways, and this one's do not.
         """
-        graph, sources = self._graph(step, tuple(peer.node for peer in peers), tuple(self._links.items()))
+        order = self.agreement.at(step) if self.agreement is not None else ()
+        graph, sources = self._graph(step, tuple(peer.node for peer in peers), tuple(self._links.items()), order)
         if self._mixing.needs_symmetric and not is_symmetric(graph):
             raise ValueError(f"the edges of {type(self._topology).__name__} do not all go both ways")
         place = list(peers).index(me)
@@ -75,9 +80,13 @@ class Planner:
         return dict.fromkeys(sources, Fraction(1, len(sources) + 1))
 
     def _drawn(
-        self, step: int, nodes: tuple[str, ...], links: tuple[tuple[tuple[str, str], LinkQuality], ...]
+        self,
+        step: int,
+        nodes: tuple[str, ...],
+        links: tuple[tuple[tuple[str, str], LinkQuality], ...],
+        order: tuple[str, ...],
     ) -> tuple[Graph, Graph]:
-        graph = self._topology.graph(step, Swarm(nodes, self._seed, self._sites, dict(links)))
+        graph = self._topology.graph(step, Swarm(nodes, self._seed, self._sites, dict(links), order))
         return graph, in_neighbours(graph)
 
 

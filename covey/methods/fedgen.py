@@ -90,7 +90,8 @@ class FedGen(Averaging):
     From the authors' code, not the paper: the third term, the weights 10 and 10 with their decay, noise uniform in [0,
     1) instead of normal, labels alike. Deviations: counts are those of all of a node's examples and not of its last
     batches; a node's counts weigh as much as its update does, whatever they add up to, so that nobody gains by large
-    ones; the weights of "weighted_nll" are each example's own (in the authors' code they are averaged over the batch).
+    ones; the weights of "weighted_nll" are each example's own (in the authors' code they are averaged over the batch);
+    a generator that is not finite after a round is dropped for the one before (metric `generator/discarded`).
 
     Counts of labels or not, an update of the last layer tells which labels a node has (Zhao, Mopuri and Bilen, arXiv
     2001.02610): leaving the counts out hides their size, and no more.
@@ -112,11 +113,6 @@ class FedGen(Averaging):
             if rule is not None and rule.robust:
                 text = "a robust rule leaves out what the generator would learn all the same; choose "
                 yield key, text + '"mean", or the method "none"'
-        try:
-            predictor_of(RunForm(run.spec, run.layout, lambda: run.task), "fedgen")
-        except SpecError as error:
-            key, _, text = str(error).partition(": ")
-            yield key, text
         if self.options.one_shot and run.spec.rounds_in_all != 1:
             yield "method.options.one_shot", "a one-shot run has one round; write rounds.count = 1, or leave it out"
 
@@ -147,32 +143,45 @@ class FedGen(Averaging):
 
     def finish(self, parts: Mapping[str, Tensor], state: Mapping[str, Tensor], context: FinishContext) -> Made:
         """The generator, trained from the accepted nodes' predictors; metrics `generator/NAME`."""
-        predictor, options, seed = predictor_of(context.form, "fedgen"), self.options, context.form.spec.seed
+        predictor, seed = predictor_of(context.form, "fedgen"), context.form.spec.seed
         network = self._generator(predictor, seed)
         now = GeneratorState(network, state.get(GENERATOR), state.get(TRAINING))
         teachers, metrics = _teachers(predictor, context), dict[str, Totals]()
         source = torch.Generator().manual_seed(derive_seed(seed, "fedgen", context.round))
         if teachers is not None:
-            shares = teachers.shares if options.draw == "observed" else (teachers.shares > 0).float()
-            factor = options.decay ** (context.round - 1)
-            lesson = Lesson(
-                options.steps,
-                options.batch_size,
-                options.learning_rate * factor,
-                options.weight_decay,
-                options.teacher,
-                options.diversity,
-                shares / shares.sum(),
-            )
-            teacher, diversity = train(network, now.optimizer, teachers, lesson, source)
-            now.trained(options.ema, lesson.labels)
-            metrics = {"generator/teacher_loss": (teacher, 1.0), "generator/diversity_loss": (diversity, 1.0)}
-            metrics["generator/spread"] = (spread(network, predictor.classes, source), 1.0)
+            metrics = self._lesson(network, now, teachers, context.round, source)
+            if not now.is_finite:  # a predictor with absurd values teaches nothing, and must not stay for ever
+                network = self._generator(predictor, seed)
+                now = GeneratorState(network, state.get(GENERATOR), state.get(TRAINING))
+                metrics = {"generator/discarded": (1.0, 1.0)}
         kept = {GENERATOR: now.broadcast(), TRAINING: now.training()}
-        if options.one_shot:
+        if self.options.one_shot:
             head, measured = self._one_shot(predictor, network, now, context, source)
             return Made({**kept, RETRAINED: head}, {**metrics, **measured})
         return Made(kept, metrics)
+
+    def _lesson(
+        self, network: Generator, now: GeneratorState, teachers: Teachers, number: int, source: torch.Generator
+    ) -> dict[str, Totals]:
+        """Train the generator in round `number`; what came of it."""
+        options = self.options
+        shares = teachers.shares if options.draw == "observed" else (teachers.shares > 0).float()
+        lesson = Lesson(
+            options.steps,
+            options.batch_size,
+            options.learning_rate * options.decay ** (number - 1),
+            options.weight_decay,
+            options.teacher,
+            options.diversity,
+            shares / shares.sum(),
+        )
+        teacher, diversity = train(network, now.optimizer, teachers, lesson, source)
+        now.trained(options.ema, lesson.labels)
+        return {
+            "generator/teacher_loss": (teacher, 1.0),
+            "generator/diversity_loss": (diversity, 1.0),
+            "generator/spread": (spread(network, network.classes, source), 1.0),
+        }
 
     def _one_shot(
         self,
@@ -226,7 +235,7 @@ class Guided(PlainRecipe):
         self._options = options
 
     def begin(self, context: RecipeContext) -> None:
-        """Open the generator, if one came down."""
+        """Open the generator, if a trained one came down."""
         if context.task is None:
             raise TaskError('"fedgen" needs the task that names the predictor')
         options, self._context = self._options, context

@@ -43,11 +43,11 @@ class GeneratorState:
 
     Attributes:
         optimizer: Adam over its weights.
-        labels: Shares by which labels are drawn, float32 `[classes]`.
+        labels: Shares by which labels are drawn, float32 `[classes]`; zeros: it was never trained.
     """
 
     def __init__(self, network: Generator, broadcast: Tensor | None, training: Tensor | None) -> None:
-        self._network, self.labels = network, torch.full((network.classes,), 1 / network.classes)
+        self._network, self.labels = network, torch.zeros(network.classes)
         self.optimizer = torch.optim.Adam(network.parameters())
         self._steps = torch.zeros(1)
         if broadcast is not None:
@@ -77,6 +77,11 @@ class GeneratorState:
         for name, value in _values(self._network).items():
             self._sent[name] = value.detach().clone() if not factor else self._sent[name].lerp(value, 1 - factor)
         self._is_new = False
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all values of both parts are."""
+        return bool(torch.isfinite(self.broadcast()).all() and torch.isfinite(self.training()).all())
 
     @torch.no_grad()
     def broadcast(self) -> Tensor:
@@ -109,9 +114,11 @@ class Broadcast:
     labels: Tensor
 
     @classmethod
-    def load(cls, network: Generator, flat: Tensor, device: torch.device) -> Broadcast:
-        """From part `GENERATOR`."""
+    def load(cls, network: Generator, flat: Tensor, device: torch.device) -> Broadcast | None:
+        """From part `GENERATOR`; None: the generator was never trained."""
         values, labels = _cut(flat, _values(network))
+        if not labels.sum() > 0:
+            return None
         with torch.no_grad():
             for name, value in _values(network).items():
                 value.copy_(values[name])

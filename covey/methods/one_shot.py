@@ -34,16 +34,21 @@ def retrained(
 ) -> dict[str, Tensor]:
     """A predictor trained from `start` to know the labels of generated features (Adam, learning rate 0.001).
 
+    It stays as it was where the generator was never trained, and where it would end with values that are not finite.
+
     Args:
         predictor: What is known of it.
         start: Its parameters; stay as they are.
         generator: Makes the features, in evaluation mode.
-        labels: Shares by which labels are drawn, `[classes]`.
+        labels: Shares by which labels are drawn, `[classes]`; zeros: the generator was never trained.
         steps: Of Adam.
         batch_size: Features a step.
         source: Of labels and noise.
     """
-    values = {name: value.detach().to("cpu", torch.float32).clone().requires_grad_() for name, value in start.items()}
+    first = {name: value.detach().to("cpu", torch.float32).clone() for name, value in start.items()}
+    if not labels.sum() > 0:
+        return first
+    values = {name: value.clone().requires_grad_() for name, value in first.items()}
     optimizer = torch.optim.Adam(values.values(), LEARNING_RATE)
     generator.eval()
     for _ in range(steps):
@@ -53,4 +58,6 @@ def retrained(
         optimizer.zero_grad()
         functional.cross_entropy(predictor.logits(values, z), drawn).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+    if not all(torch.isfinite(value).all() for value in values.values()):
+        return first
     return {name: value.detach() for name, value in values.items()}

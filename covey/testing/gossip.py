@@ -126,12 +126,20 @@ class GossipNodes:
         """What stands before a node."""
         return self._relays[index]
 
-    def start(self, index: int, *, env: Mapping[str, str] | None = None, options: Collection[str] = ()) -> Daemon:
-        """Start a node, or start it again."""
+    def start(
+        self,
+        index: int,
+        *,
+        env: Mapping[str, str] | None = None,
+        options: Collection[str] = (),
+        peers: Path | None = None,
+    ) -> Daemon:
+        """Start a node, or start it again; with a peers file of its own, where it is given one."""
         listen = [] if index in self._callers else ["--listen", self._addresses[index]]
         if index in self._relayed:
             listen = ["--relay", self._meeting_address]
-        command = ["gossip", "start", self.spec, "--data-dir", self.folder(index), "--peers", self.peers, *listen]
+        command = ["gossip", "start", self.spec, "--data-dir", self.folder(index), "--peers", peers or self.peers]
+        command += listen
         whole = {**self._environment(), **(env or {})}
         log = self.root / f"{self.names[index]}.log"
         texts = _command([*command, "--device", "cpu", *options])

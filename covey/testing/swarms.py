@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from covey.gossip.audit import MassAudit, audit
-from covey.gossip.ledger import Incarnation, InEdge, Ledger
+from covey.gossip.ledger import Incarnation, InEdge, Ledger, OutEdge
 from covey.gossip.mass import ONE
 from covey.gossip.planning import Planner
 from covey.gossip.protocols.runs import planner_of, policy_of, require_possible
@@ -116,8 +116,16 @@ class VirtualNode:
         """Begin with what the disk has."""
         self.executor = Executor.restored(self.disk.saved, self.fresh(), self.first.copy(), self._ports(), self._ended)
         self.executor.begin()
+        for peer in self.swarm.nodes.values():
+            if peer is not self:
+                self.take(self._shown_by(peer))
         for event in self._notices:
             self.take(event)
+
+    def _shown_by(self, peer: VirtualNode) -> ev.StatementsShown:
+        """What a peer shows when it hears this node again: what this node signed to have given it, and had of it."""
+        given, had = peer.ledger.into.get(self.me, InEdge()), peer.ledger.out.get(self.me, OutEdge())
+        return ev.StatementsShown(peer.me, given.sequence, had.sequence - bool(had.waiting), 0.0)
 
     def sum_of_models(self) -> Vector:
         """The product w z, with what waits to be mixed in and what is on its way, float64 `[d]`."""

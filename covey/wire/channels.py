@@ -81,17 +81,17 @@ def channel_options(server_name: str, dummy: str) -> Options:
     ]
 
 
-def channel_credentials(identity: Identity) -> grpc.ChannelCredentials:
-    """What a client shows and trusts."""
-    return grpc.ssl_channel_credentials(identity.authority_pem, identity.key_pem, identity.certificate_pem)
+def channel_credentials(identity: Identity, trusted: bytes = b"") -> grpc.ChannelCredentials:
+    """What a client shows and trusts: the authority, or only the certificate `trusted` (PEM)."""
+    return grpc.ssl_channel_credentials(trusted or identity.authority_pem, identity.key_pem, identity.certificate_pem)
 
 
 def secure_channel(
-    address: str, identity: Identity, *, server_name: str = COORDINATOR_NAME, dummy: str = ""
+    address: str, identity: Identity, *, server_name: str = COORDINATOR_NAME, dummy: str = "", trusted: bytes = b""
 ) -> grpc.aio.Channel:
-    """A mutually authenticated channel that accepts only `server_name`."""
+    """A mutually authenticated channel that accepts only `server_name`, and only with `trusted` where that is given."""
     options = [*channel_options(server_name, dummy), *proxy_options(address)]
-    return grpc.aio.secure_channel(address, channel_credentials(identity), options=options)
+    return grpc.aio.secure_channel(address, channel_credentials(identity, trusted), options=options)
 
 
 def listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials, option: str) -> int:

@@ -15,8 +15,9 @@ from sqlalchemy import Engine
 from typing_extensions import override
 
 from covey.artifact import Artifact
-from covey.driver.ending import end
+from covey.driver.ending import end, heed
 from covey.errors import CoveyError, NotReady, RunFailed, StoreError, TransferError
+from covey.gossip.agreement import OrderTold, WaysMeasured
 from covey.gossip.ledger import Incarnation
 from covey.gossip.planning import Planner
 from covey.gossip.protocols.encoding import is_encoded
@@ -189,10 +190,17 @@ class GossipActor(Receiver):
     def heard(self, peer: Incarnation, event: Heard) -> None:
         if self._executor is None:
             self._early.append((peer, event))
+        elif isinstance(event, WaysMeasured | OrderTold):
+            if self._world.planner.agreement is not None:
+                self._world.planner.agreement.heard(event, self._executor.machine.reachable)
         elif event.peer == peer:
             if isinstance(event, Progressed | PeerLeft):
                 self._diary.sent(peer, event.applied)
+            claims = self._executor.machine.exchange.contradictions
+            is_news = peer not in claims
             self._safely(self._executor.take, event)
+            if is_news and peer in claims:
+                log.warning("a peer claims what it does not prove", peer=str(peer), claim=claims[peer])
             if isinstance(event, Progressed) and self._executor.farewells.heard(event) and self._executor.finished:
                 self._safely(self._executor.say, peer)
 
@@ -232,7 +240,7 @@ class GossipActor(Receiver):
             log.warning("DRILL: this node is an adversary", attack=world.attack.name, options=world.attack.options)
             self._adversary = AdversaryPost(self._post, world.attack, self._labour)
         self._executor = self._restored()
-        beating = asyncio.create_task(self._beat(models))
+        beating = asyncio.create_task(self._beat(peers, models))
         stopped = asyncio.create_task(stop.wait())
         try:
             ends: list[asyncio.Future[Any]] = [beating, stopped, self._over]
@@ -261,7 +269,7 @@ class GossipActor(Receiver):
         ports = Ports(self._adversary or self._post, self._labour, self._record, world.clock, world.planner)
         return Executor.restored(read_saved(world.engine), fresh, facts.first, ports, self._ended)
 
-    async def _beat(self, models: ModelSource | None) -> None:
+    async def _beat(self, peers: Peers, models: ModelSource | None) -> None:
         """Say where this node is; begin when enough peers are there; end when nobody needs it any more."""
         executor, early = self.executor, self._early
         self._early = []
@@ -279,6 +287,7 @@ class GossipActor(Receiver):
                 self._safely(executor.begin)
             if not self._obstacles.stands(RECORD):  # what is on record is said: nothing new
                 self._safely(executor.beat)
+            self._agree(peers)
             if (self._world.folder / LEAVE).exists() and not executor.machine.is_leaving:
                 self._safely(executor.take, LeaveAsked(self._world.clock.now()))
             if executor.finished:
@@ -289,6 +298,14 @@ class GossipActor(Receiver):
                 self._miss()
             await asyncio.sleep(self._world.beat_s)
 
+    def _agree(self, peers: Peers) -> None:
+        """Say what was measured, or which order to go by, where the topology goes by one."""
+        machine = self.executor.machine
+        if (agreement := self._world.planner.agreement) is not None:
+            furthest = max(machine.step, machine.exchange.furthest)
+            for peer, told in agreement.says(machine.me, machine.reachable, peers.quality(), furthest):
+                peers.tell(peer, told)
+
     async def _take_over(self, models: ModelSource) -> None:
         """Have a peer's model before anything is said to anybody: nobody waits for a node that is not heard."""
         clock, since = self._world.clock, self._world.clock.now()
@@ -297,6 +314,7 @@ class GossipActor(Receiver):
                 joined = await models.bring_model()
                 break
             except TransferError as error:
+                heed()
                 if clock.now() - since >= self._world.away_s:
                     log.warning("no peer gives a model: beginning with the run's first one", reason=str(error))
                     return

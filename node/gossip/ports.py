@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from covey.artifact import Artifact
+from covey.gossip.agreement import OrderTold, WaysMeasured
 from covey.gossip.ledger import Batch, Incarnation
 from covey.gossip.push_sum.events import (
     Arrived,
@@ -22,8 +23,10 @@ from covey.gossip.push_sum.events import (
     PeerSuspected,
     PeerTrusted,
     Progressed,
+    StatementsShown,
 )
 from covey.gossip.push_sum.machine import PushSum
+from covey.gossip.topologies.contract import LinkQuality
 from covey.node.models.newest import JoinedModel
 
 B = TypeVar("B")
@@ -31,7 +34,9 @@ B_in = TypeVar("B_in", contravariant=True)
 T = TypeVar("T")
 Said = Progressed | PeerLeft | HalfAsked
 """What a node says to a peer beside batches; each is said again, so one that is lost does no harm."""
-Heard = Said | PeerJoined | PeerSuspected | PeerTrusted | PeerEvicted
+Told = Said | WaysMeasured | OrderTold
+"""That, and what nodes with a measured topology say: nothing to the machine."""
+Heard = Told | StatementsShown | PeerJoined | PeerSuspected | PeerTrusted | PeerEvicted
 """What the wire has to tell: what a peer said, and what is known of it."""
 Noted = Arrived | PeerJoined | PeerEvicted | PeerLeft
 """What is written to the record before it is answered."""
@@ -40,8 +45,12 @@ Noted = Arrived | PeerJoined | PeerEvicted | PeerLeft
 class Peers(Protocol):
     """The wire between this node and its peers. Any method may be called at any time, on the event loop."""
 
-    def tell(self, peer: Incarnation, event: Said) -> None:
+    def tell(self, peer: Incarnation, event: Told) -> None:
         """Say something small; `event.peer` is this node. Without a connection it is dropped. Never waits."""
+        ...
+
+    def quality(self) -> Mapping[str, LinkQuality]:
+        """What was measured of the way to each peer, by name; only where both figures are known."""
         ...
 
     async def send(self, batch: Batch, step: int, body: Artifact) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -26,6 +26,21 @@ class Notary(Protocol):
     def sign_had(self, statement: bytes) -> SignedMass: ...
     def open_given(self, signed: SignedMass) -> Receipt: ...
     def open_had(self, signed: SignedMass) -> Receipt: ...
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What one side of a new link shows the other of both edges between them. Each may be missing.
+
+    Attributes:
+        gave: The newest statement of the other side's that this side has on record: what the other one gave.
+        had: The same statement, signed by this side: a receipt, should the one before have got lost.
+        took: The newest statement that the other side signed to have had of this one.
+    """
+
+    gave: SignedMass | None = None
+    had: SignedMass | None = None
+    took: SignedMass | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +69,9 @@ class Receipts:
     def __init__(self, me: Incarnation, notary: Notary, kept: Iterable[Kept] = ()) -> None:
         self.me, self._notary = me, notary
         self._offered: dict[Incarnation, Kept] = {}
+        kept = list(kept)
         self._taken: dict[Incarnation, Kept] = {each.peer: each for each in kept if each.way == "in"}
+        self._had: dict[Incarnation, Kept] = {each.peer: each for each in kept if each.way == "out"}
         self._unwritten: dict[Incarnation, Kept] = {}
 
     # -- what this node gives ---------------------------------------------------------------------------------------
@@ -72,7 +89,10 @@ class Receipts:
         except (IdentityError, LimitExceeded) as error:
             log.warning("a receipt that does not count", peer=str(batch.peer), reason=str(error))
             return
-        self._unwritten[batch.peer] = Kept("out", receipt, signed)
+        self._have(Kept("out", receipt, signed))
+
+    def _have(self, kept: Kept) -> None:
+        self._had[kept.peer] = self._unwritten[kept.peer] = kept
 
     def take_unwritten(self) -> list[Kept]:
         """What peers signed to have had, and is not on record yet; it is the caller's to write."""
@@ -101,7 +121,7 @@ class Receipts:
         return offered if offered is not None and offered.receipt.sequence == sequence else None
 
     def took(self, kept: Kept) -> None:
-        """A batch goes on record, and its statement with it."""
+        """A batch is on record, and its statement with it."""
         self._taken[kept.peer] = kept
 
     def countersigned(self, peer: Incarnation, sequence: int) -> SignedMass | None:
@@ -110,3 +130,39 @@ class Receipts:
         if offered is None or taken is None or offered.receipt != taken.receipt:
             return None
         return self._notary.sign_had(offered.signed.statement)
+
+    # -- what both show each other ----------------------------------------------------------------------------------
+
+    def shown_to(self, peer: Incarnation) -> Shown:
+        """What a peer is shown when a link to it is made."""
+        taken, had = self._taken.get(peer), self._had.get(peer)
+        again = None if taken is None else self._notary.sign_had(taken.signed.statement)
+        return Shown(None if taken is None else taken.signed, again, None if had is None else had.signed)
+
+    def shown_by(self, peer: Incarnation, shown: Shown) -> tuple[int, int]:
+        """What a peer shows; a receipt that got lost is kept.
+
+        Returns:
+            The numbers of the newest batches that this node signed to have given it, and to have had of it; 0: none.
+
+        Raises:
+            LedgerError: It is about other edges.
+            IdentityError, LimitExceeded: It does not count.
+        """
+        given = self._shown(self._notary.open_given, shown.gave, self.me, peer)
+        took = self._shown(self._notary.open_had, shown.took, peer, self.me)
+        again = self._shown(self._notary.open_had, shown.had, self.me, peer)
+        before = self._had.get(peer)
+        if given and given == again and shown.had and (before is None or before.receipt.sequence < given.sequence):
+            self._have(Kept("out", given, shown.had))
+        return given.sequence if given else 0, took.sequence if took else 0
+
+    def _shown(
+        self, read: Callable[[SignedMass], Receipt], signed: SignedMass | None, sender: Incarnation, to: Incarnation
+    ) -> Receipt | None:
+        if signed is None:
+            return None
+        receipt = read(signed)
+        if (receipt.sender, receipt.receiver) != (sender, to):
+            raise LedgerError(f"what is shown is about the edge from {receipt.sender} to {receipt.receiver}")
+        return receipt

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from covey import __version__
 from covey import messages as msg
+from covey.driver.ending import heed
 from covey.driver.steady_clock import steady_clock
 from covey.errors import CoveyError, IdentityError, Stalled, VersionMismatch
 from covey.node.ports import Link
@@ -110,6 +111,7 @@ class CoordinatorLink(Link):
         try:
             await self._listen(call)
         except grpc.aio.AioRpcError as error:
+            heed()
             if self._connected.is_set():
                 log.warning("connection lost; connecting again", server=self.server)
                 log.debug("how it was lost", status=error.code().name, details=error.details())

@@ -15,6 +15,7 @@ import structlog
 
 from covey import faults
 from covey.artifact import CHUNK_BYTES, Artifact, chunk_count
+from covey.driver.ending import end
 from covey.errors import CorruptChunk, CoveyError, Stalled, TransferError
 from covey.node.models.sources import Ask, Candidate, Failure, Sources
 from covey.wire.transfers.chunk_writer import Files, SpoolWriter
@@ -140,10 +141,7 @@ class _Assembly:
                 if not self._sources.is_whole:
                     await self._changed.wait()
         finally:
-            tasks = list(self._tasks)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(self._tasks)
 
     def _begin(self, question: Ask) -> None:
         task = asyncio.create_task(self._question(question))

@@ -24,6 +24,7 @@ from covey.wire.channels import secure_channel
 from covey.wire.errors import from_rpc_error
 from covey.wire.evictions import SignedNotice
 from covey.wire.identities.identity import Identity
+from covey.wire.pinning import pinned_certificate
 from covey.wire.transfers.chunk_writer import Files
 from covey.wire.transfers.chunks import FETCH, PUSH, decoded, model_chunks_call
 from covey.wire.transfers.streams import download, upload
@@ -37,24 +38,60 @@ ANSWER_S = 15.0
 STALL_S = 30.0
 
 
-class _Line:
-    """A connection to a peer, made anew where this node has another certificate than it was made with."""
+def server_name(member: Member) -> str:
+    """What a peer's certificate is for."""
+    return f"{member.name}.node.covey"
 
-    def __init__(self, member: Member, newest: Callable[[], Identity], use: str) -> None:
-        self._member, self._newest, self._use = member, newest, use
-        self._shown = b""
+
+class _Pin:
+    """The certificate that a peer is known to show, where its key is pinned: all that connections to it trust."""
+
+    def __init__(self, member: Member, newest: Callable[[], Identity]) -> None:
+        self._member, self._newest = member, newest
+        self._trusted = b""
+        self._looking = asyncio.Lock()
+
+    async def trusted(self) -> bytes:
+        """PEM; empty: the authority's certificates for its name. Raises as `pinned_certificate`."""
+        member = self._member
+        async with self._looking:
+            if member.fingerprint and not self._trusted:
+                authority, server = self._newest().authority_pem, server_name(member)
+                self._trusted = await pinned_certificate(member.address, server, member.fingerprint, authority)
+            return self._trusted
+
+    def broke(self, error: grpc.aio.AioRpcError) -> None:
+        """Look again who answers, before anything more is said: its certificate may be another one now."""
+        if error.code() is grpc.StatusCode.UNAVAILABLE:
+            self._trusted = b""
+
+
+class _Line:
+    """A connection to a peer, made anew where this node or the peer has another certificate than it was made with."""
+
+    def __init__(self, member: Member, newest: Callable[[], Identity], pin: _Pin, use: str) -> None:
+        self._member, self._newest, self._pin, self._use = member, newest, pin, use
+        self._made_with = b"", b""
         self._channel: grpc.aio.Channel | None = None
+        self._making = asyncio.Lock()
 
     async def channel(self) -> grpc.aio.Channel:
-        """The connection; what goes over an older one breaks off, and is sent again."""
-        identity = self._newest()
-        if self._channel is None or identity.certificate_pem != self._shown:
-            await self.close()
-            server = f"{self._member.name}.node.covey"
-            address, dummy = self._member.address, f"{self._use} {server}"
-            self._channel = secure_channel(address, identity, server_name=server, dummy=dummy)
-            self._shown = identity.certificate_pem
-        return self._channel
+        """The connection; what goes over an older one breaks off, and is sent again.
+
+        Raises:
+            IdentityError: Who answers there is not this peer, or has another key than the one that is pinned.
+            TransferError: Nobody answers.
+        """
+        async with self._making:
+            identity, trusted = self._newest(), await self._pin.trusted()
+            made_with = identity.certificate_pem, trusted
+            if self._channel is None or made_with != self._made_with:
+                await self.close()
+                server = server_name(self._member)
+                address, dummy = self._member.address, f"{self._use} {server}"
+                self._channel = secure_channel(address, identity, server_name=server, dummy=dummy, trusted=trusted)
+                self._made_with = made_with
+            return self._channel
 
     async def close(self) -> None:
         channel, self._channel = self._channel, None
@@ -74,7 +111,8 @@ class PeerCalls:
 
     def __init__(self, member: Member, newest: Callable[[], Identity], hub: Hub) -> None:
         self.member, self._hub = member, hub
-        self._control, self._bulk = _Line(member, newest, "peer"), _Line(member, newest, "bodies")
+        self._pin = pin = _Pin(member, newest)
+        self._control, self._bulk = _Line(member, newest, pin, "peer"), _Line(member, newest, pin, "bodies")
 
     async def link(self) -> None:
         """Open a link and keep it until it ends. Returns if it stood, else raises.
@@ -92,6 +130,7 @@ class PeerCalls:
             outbox.set_result(link)
             await self._both(link, stub, call)
         except grpc.aio.AioRpcError as error:
+            self._pin.broke(error)
             if link is None:
                 raise from_rpc_error(error) from error
         finally:
@@ -146,13 +185,13 @@ class PeerCalls:
 
     async def push(self, path: Path, body: Artifact, offset: int, moved: Callable[[int], None]) -> None:
         """Send a body that the peer granted. Raises `TransferError`, or `StoreError` as `upload`."""
-        with _interrupted():
+        with self._interrupted():
             channel = await self._bulk.channel()
             await upload(channel, path, body, offset, stall_s=STALL_S, on_progress=moved, method=PUSH)
 
     async def fetch(self, body: Artifact, files: Files, moved: Callable[[int], None]) -> None:
         """Bring a body here that the peer offered. Raises `TransferError`, or `StoreError` as `download`."""
-        with _interrupted():
+        with self._interrupted():
             channel = await self._bulk.channel()
             await download(channel, body, files, stall_s=STALL_S, on_progress=moved, method=FETCH)
 
@@ -162,6 +201,7 @@ class PeerCalls:
         try:
             reply = await stub.Newest(pb.NewestRequest(), timeout=ANSWER_S)
         except grpc.aio.AioRpcError as error:
+            self._pin.broke(error)
             raise from_rpc_error(error) from error
         return artifact_from(reply.model), reply.step
 
@@ -170,6 +210,15 @@ class PeerCalls:
         request = pb.ChunksRequest(digest=digest, first=first, count=count)
         async for chunk in chunks_over(await self._bulk.channel(), request):
             yield chunk
+
+    @contextlib.contextmanager
+    def _interrupted(self) -> Iterator[None]:
+        try:
+            yield
+        except grpc.aio.AioRpcError as error:
+            self._pin.broke(error)
+            meant = from_rpc_error(error)
+            raise (meant if isinstance(meant, TransferError) else TransferError(str(meant))) from error
 
     async def close(self) -> None:
         """Close both connections."""
@@ -200,22 +249,13 @@ async def chunks_over(channel: grpc.aio.Channel, request: pb.ChunksRequest) -> A
         call.cancel()
 
 
-@contextlib.contextmanager
-def _interrupted() -> Iterator[None]:
-    try:
-        yield
-    except grpc.aio.AioRpcError as error:
-        meant = from_rpc_error(error)
-        raise (meant if isinstance(meant, TransferError) else TransferError(str(meant))) from error
-
-
 async def bring_notice(notice: SignedNotice, member: Member, identity: Identity) -> bool:
     """Tell a node of an eviction; whether it was new there.
 
     Raises:
         CoveyError: It cannot be reached, or the notice does not count.
     """
-    channel = secure_channel(member.address, identity, server_name=f"{member.name}.node.covey", dummy="notice")
+    channel = secure_channel(member.address, identity, server_name=server_name(member), dummy="notice")
     stub: PeerAsyncStub = PeerStub(channel)
     try:
         return (await stub.Notify(eviction_message(notice), timeout=ANSWER_S)).is_new

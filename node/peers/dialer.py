@@ -7,6 +7,7 @@ import random
 
 import structlog
 
+from covey.driver.ending import heed
 from covey.errors import CoveyError
 from covey.node.peers.calls import PeerCalls
 from covey.node.peers.hub import Hub
@@ -56,6 +57,7 @@ class Dialer:
                 await self._calls.link()
                 failures, self.trouble = 0, ""
             except CoveyError as error:
+                heed()
                 failures = failures + 1 if error.code not in FINAL else 32
                 self.trouble = str(error)
                 self._tell(error)

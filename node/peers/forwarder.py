@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import structlog
 
+from covey.driver.ending import end
 from covey.errors import CoveyError, TransferError
 from covey.wire.identities.identity import Identity
 from covey.wire.reach import host_and_port
@@ -45,9 +46,7 @@ class Forwarder:
         try:
             await asyncio.gather(*(self._keep() for _ in range(WAITING)))
         finally:
-            for task in list(self._splices):
-                task.cancel()
-            await asyncio.gather(*self._splices, return_exceptions=True)
+            await end(self._splices)
 
     async def _keep(self) -> None:
         failures = 0

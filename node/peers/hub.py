@@ -13,8 +13,9 @@ import structlog
 from covey.driver.background import Background
 from covey.errors import CoveyError
 from covey.gossip.ledger import Incarnation
-from covey.gossip.push_sum.events import PeerEvicted, PeerJoined, PeerSuspected, PeerTrusted
-from covey.node.gossip.ports import Receiver, Said
+from covey.gossip.push_sum.events import PeerEvicted, PeerJoined, PeerSuspected, PeerTrusted, StatementsShown
+from covey.node.gossip.ports import Receiver, Told
+from covey.node.gossip.receipts import Receipts
 from covey.node.peers.deliveries import Deliveries
 from covey.node.peers.evicted import Evicted
 from covey.node.peers.links import EVICTED, SILENT, Link, Links
@@ -29,6 +30,8 @@ from covey.node.peers.translation import (
     hello_message,
     said_from,
     said_message,
+    shown_from,
+    shown_message,
 )
 from covey.node.peers.vitals import Vitals
 from covey.protos import peer_pb2 as pb
@@ -39,7 +42,7 @@ from covey.wire.listeners.buckets import Buckets
 log = structlog.get_logger(room="peers")
 MESSAGES = (500, 100.0)
 """How many messages of one peer are taken at once, and how many a second after that; over one link or several."""
-COSTS = {"offer": 10, "eviction": 20}
+COSTS = {"offer": 10, "eviction": 20, "statements": 20}
 """For how many messages one counts that costs more than to be read."""
 BEATS = (20, 5.0)
 """The same of beats, for the usual interval of a second."""
@@ -63,6 +66,7 @@ class Hub:
         vitals: Signs of life.
         receiver: Is told what is heard.
         background: Where notices are put on record.
+        receipts: What is shown to a peer, and what it shows.
         clock: Seconds that do not go back: those of events.
     """
 
@@ -74,11 +78,13 @@ class Hub:
         vitals: Vitals,
         receiver: Receiver,
         background: Background,
+        receipts: Receipts,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.part, self.lives, self.evicted, self.vitals = part, lives, evicted, vitals
         self.links = Links(self._lost)
         self._receiver, self._background, self._clock = receiver, background, clock
+        self._receipts = receipts
         self._messages, self._beats = Buckets(*MESSAGES), Buckets(BEATS[0], BEATS[1] / vitals.beat_s)
         self._batches: Batches | None = None
 
@@ -113,8 +119,13 @@ class Hub:
         return self.evicted.notice_of(Incarnation(name, hello.incarnation))
 
     def opened(self, link: Link) -> None:
-        """A link stands. Raises `Conflict` as `Links.open`."""
+        """A link stands: before anything else is said, each side shows what the other one signed.
+
+        Raises:
+            Conflict: As `Links.open`.
+        """
         self.links.open(link)
+        link.send(shown_message(self._receipts.shown_to(link.peer)))
         self.vitals.began(link.peer.node, self._clock())
         log.info("connected", peer=str(link.peer), called="by us" if link.is_ours else "by it")
 
@@ -153,6 +164,7 @@ class Hub:
     def _take(self, link: Link, message: pb.PeerMessage) -> None:
         if link.ended.is_set():  # what a replaced link still says counts no more
             return
+        self.vitals.spoke(link.peer.node, self._clock())
         match message.WhichOneof("kind"):
             case "offer":
                 self.batches.receptions.offered(link, message.offer)
@@ -164,6 +176,8 @@ class Hub:
                 self.batches.deliveries.refused(link, message.refused)
             case "eviction":
                 self._background.spawn(self.told(message, link.peer.node))
+            case "statements":
+                self._shown(link.peer, message.statements)
             case "goodbye":
                 log.info("goodbye", peer=str(link.peer), code=message.goodbye.code[:50], reason=_said(message.goodbye))
                 link.close()
@@ -179,7 +193,15 @@ class Hub:
         if event is not None:
             self._receiver.heard(peer, event)
 
-    def say(self, peer: Incarnation, event: Said) -> None:
+    def _shown(self, peer: Incarnation, message: pb.PeerStatements) -> None:
+        try:
+            given, had = self._receipts.shown_by(peer, shown_from(message))
+        except CoveyError as error:
+            log.warning("statements that do not count", peer=str(peer), reason=str(error))
+            return
+        self._receiver.heard(peer, StatementsShown(peer, given, had, self._clock()))
+
+    def say(self, peer: Incarnation, event: Told) -> None:
         """Say something to a peer; without a link it is dropped."""
         link = self.links.of(peer)
         if link is not None:

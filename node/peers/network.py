@@ -19,7 +19,7 @@ from covey.errors import IdentityError, TransferError
 from covey.gossip.ledger import Batch, Incarnation
 from covey.gossip.push_sum.events import Progressed
 from covey.gossip.topologies.contract import LinkQuality
-from covey.node.gossip.ports import Receiver, Said
+from covey.node.gossip.ports import Receiver, Told
 from covey.node.gossip.receipts import Receipts
 from covey.node.models.newest import JoinedModel, bring_newest
 from covey.node.models.sources import Candidate
@@ -120,12 +120,11 @@ class PeerNetwork:
         )
         self._background, self._connections = Background(), Connections()
         lives = Lives([*settings.known, part.me], self._evicted)
-        self.hub = Hub(part, lives, self._evicted, Vitals(settings.beat_s), receiver, self._background, clock)
+        vitals, receipts = Vitals(settings.beat_s), settings.receipts
+        self.hub = Hub(part, lives, self._evicted, vitals, receiver, self._background, receipts, clock)
         self._speeds = Speeds()
-        self.deliveries = Deliveries(self.hub.links, files, self._push, self._background, settings.receipts)
-        self.receptions = Receptions(
-            files, receiver, self._fetch, self._background, settings.body_bytes, settings.receipts
-        )
+        self.deliveries = Deliveries(self.hub.links, files, self._push, self._background, receipts)
+        self.receptions = Receptions(files, receiver, self._fetch, self._background, settings.body_bytes, receipts)
         self.hub.carry(self)
         self._calls: dict[str, PeerCalls] = {}
         self._dialers: dict[str, Dialer] = {}
@@ -134,7 +133,7 @@ class PeerNetwork:
 
     # -- the port ---------------------------------------------------------------------------------------------------
 
-    def tell(self, peer: Incarnation, event: Said) -> None:
+    def tell(self, peer: Incarnation, event: Told) -> None:
         """Say something small; without a connection it is dropped."""
         if isinstance(event, Progressed):
             self.receptions.has_up_to(peer, event.applied)

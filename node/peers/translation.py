@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
+from covey.gossip.agreement import OrderTold, WaysMeasured
 from covey.gossip.ledger import Incarnation
 from covey.gossip.push_sum.events import HalfAsked, PeerLeft, Progressed
 from covey.gossip.receipts import SignedMass
+from covey.gossip.topologies.contract import LinkQuality
 from covey.node.gossip.farewells import KNOWS_ALL
-from covey.node.gossip.ports import Said
+from covey.node.gossip.ports import Told
+from covey.node.gossip.receipts import Shown
+from covey.node.peers.roster import MAX_PEERS
 from covey.node.peers.vitals import Beat
 from covey.protos import peer_pb2 as pb
 from covey.wire.evictions import SignedNotice
@@ -18,6 +24,7 @@ WIRE = 1
 MAX_SEQUENCE = 1 << 53
 MAX_STEP = 1 << 31
 MAX_AGE_S = 3600.0
+_SHOWN: tuple[Literal["gave", "had", "took"], ...] = ("gave", "had", "took")
 
 
 @dataclass(frozen=True)
@@ -56,12 +63,17 @@ def hello_from(message: pb.PeerMessage) -> Hello | None:
     )
 
 
-def said_message(event: Said) -> pb.PeerMessage:
+def said_message(event: Told) -> pb.PeerMessage:
     """What a node says of itself as a message."""
     if isinstance(event, PeerLeft):
         return pb.PeerMessage(left=pb.PeerHasLeft(applied=event.applied))
     if isinstance(event, HalfAsked):
         return pb.PeerMessage(half_asked=pb.HalfAsked())
+    if isinstance(event, WaysMeasured):
+        ways = [pb.PeerWay(to=name, **vars(way)) for name, way in event.ways.items()]
+        return pb.PeerMessage(ways=pb.PeerWays(ways=ways))
+    if isinstance(event, OrderTold):
+        return pb.PeerMessage(order=pb.PeerOrder(number=event.number, step=event.step, nodes=event.nodes))
     return pb.PeerMessage(
         progress=pb.PeerProgress(
             step=event.step,
@@ -74,7 +86,7 @@ def said_message(event: Said) -> pb.PeerMessage:
     )
 
 
-def said_from(peer: Incarnation, message: pb.PeerMessage, now: float) -> Said | None:
+def said_from(peer: Incarnation, message: pb.PeerMessage, now: float) -> Told | None:
     """What a peer says of itself; None: the message is something else.
 
     Raises:
@@ -96,8 +108,22 @@ def said_from(peer: Incarnation, message: pb.PeerMessage, now: float) -> Said | 
                 raise ValueError(f"{progress.farewell} cannot be the level of a farewell")
             where = (peer, progress.step, sequence, acknowledged, applied, progress.is_finished)
             return Progressed(*where, now, progress.farewell)
+        case "ways":
+            return WaysMeasured(peer, {way.to: _way(way) for way in message.ways.ways[:MAX_PEERS]})
+        case "order":
+            order = message.order
+            if order.step >= MAX_STEP or len(order.nodes) > MAX_PEERS:
+                raise ValueError(f"an order of {len(order.nodes)} nodes from step {order.step} on cannot be")
+            return OrderTold(peer, _sequence(order.number), order.step, tuple(order.nodes))
         case _:
             return None
+
+
+def _way(way: pb.PeerWay) -> LinkQuality:
+    figures = way.bytes_per_s, way.round_trip_s
+    if not all(math.isfinite(figure) and figure >= 0 for figure in figures):
+        raise ValueError(f"a way of {figures} bytes a second, and seconds there and back, cannot be")
+    return LinkQuality(*figures)
 
 
 def _sequence(value: int) -> int:
@@ -134,3 +160,14 @@ def mass_message(signed: SignedMass) -> pb.SignedMass:
 def mass_from(message: pb.SignedMass) -> SignedMass:
     """The statement that a message is; nothing of it is checked yet."""
     return SignedMass(message.statement, message.signature, message.certificate)
+
+
+def shown_message(shown: Shown) -> pb.PeerMessage:
+    """The statements that a new link begins with as a message."""
+    signed = {name: mass_message(each) for name, each in vars(shown).items() if each is not None}
+    return pb.PeerMessage(statements=pb.PeerStatements(**signed))
+
+
+def shown_from(message: pb.PeerStatements) -> Shown:
+    """The statements that a message has; nothing of them is checked yet."""
+    return Shown(*(mass_from(getattr(message, name)) if message.HasField(name) else None for name in _SHOWN))

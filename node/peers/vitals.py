@@ -90,6 +90,15 @@ class Vitals:
         before = pulse.round_trip_s
         pulse.round_trip_s = before + NEW_PART * (measured - before) if before else measured
 
+    def spoke(self, peer: str, now: float) -> None:
+        """A peer said something else. Of one that is suspected that is a sign of life: it may be suspected anew.
+
+        Else who heard its last words while it was suspected would take it for one that is there, for good.
+        """
+        pulse = self._of(peer)
+        if pulse.detector.is_suspicious(now):
+            pulse.detector.heard(now)
+
     def changes(self, now: float) -> list[tuple[str, Change]]:
         """Who is suspected, or trusted, since the last time that this was asked."""
         changes: list[tuple[str, Change]] = []

@@ -191,6 +191,12 @@ class Protocol(Pluggable):
         if run.mixing.needs_symmetric and not run.is_symmetric:
             text = f'"{section.mixing.name}" needs edges that go both ways; choose mixing "uniform", or topology "ring"'
             yield "gossip.mixing", text
+        if run.topology.agrees and self.weighs == "receiver":
+            text = (
+                f'"{section.topology.name}" goes by an order that nodes may take over at different steps, which is '
+                f'exact only where senders choose their shares: choose another topology, or protocol = "sgp" or "agp"'
+            )
+            yield "gossip.topology", text
         if section.global_every and not (self.averages and not section.overlap):
             text = (
                 "nodes come to one mean in a known number of steps only where none is ahead of another: "

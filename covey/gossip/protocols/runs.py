@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from covey.errors import SpecError
+from covey.gossip.agreement import Agreement
 from covey.gossip.mixing import MIXINGS
 from covey.gossip.planning import Planner
 from covey.gossip.protocols.contract import PROTOCOLS, Combination, Protocol
@@ -70,6 +71,7 @@ def planner_of(
     sites: Mapping[str, str] | None = None,
     links: Mapping[tuple[str, str], LinkQuality] | None = None,
     *,
+    agreeing: Collection[str] = (),
     allow_path: bool = False,
 ) -> Planner:
     """The run's topology and mixing weights.
@@ -78,6 +80,7 @@ def planner_of(
         spec: The run.
         sites: The site of a node, where one is known.
         links: What is measured of (from, to).
+        agreeing: The names of nodes that measure, and agree on an order where the topology goes by one; empty: none do.
         allow_path: Whether they may be named by import path.
 
     Raises:
@@ -86,4 +89,5 @@ def planner_of(
     """
     run = combination_of(spec, allow_path=allow_path)
     protocol = protocol_of(spec.gossip, allow_path=allow_path)
-    return Planner(run.topology, run.mixing, spec.seed, sites, links, weighs=protocol.weighs)
+    agreement = Agreement(run.topology, agreeing) if run.topology.agrees and agreeing else None
+    return Planner(run.topology, run.mixing, spec.seed, sites, links, agreement=agreement, weighs=protocol.weighs)

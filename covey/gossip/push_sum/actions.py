@@ -111,7 +111,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Retire:
-    """This record is older than what peers have of it: the incarnation is to be evicted, and the node to join anew."""
+    """This record is older than what this node signed: the incarnation is to be evicted, and the node to join anew."""
 
     reason: str
 

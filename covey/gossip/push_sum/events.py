@@ -98,6 +98,18 @@ class Progressed:
 
 
 @dataclass(frozen=True)
+class StatementsShown:
+    """A peer shows the newest statements about their edges that this node signed; the wire has checked them."""
+
+    peer: Incarnation
+    given: int
+    """Number of the newest batch that this node signed to have given the peer; 0: none."""
+    had: int
+    """Number of the newest batch that this node signed to have had of the peer; 0: none."""
+    now: float
+
+
+@dataclass(frozen=True)
 class HalfAsked:
     """A peer that joined without mass asks for half of this node's."""
 
@@ -165,6 +177,7 @@ Event = (
     | Acknowledged
     | Mixed
     | Progressed
+    | StatementsShown
     | HalfAsked
     | PeerJoined
     | PeerSuspected

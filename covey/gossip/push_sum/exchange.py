@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from covey.errors import LedgerError
 from covey.gossip.ledger import Batch, Incarnation, InEdge, Ledger, OutEdge
 from covey.gossip.push_sum.actions import Accept, AcknowledgeAgain, Action, Portion, Refuse, Retire, Send
-from covey.gossip.push_sum.events import Arrived, Progressed
+from covey.gossip.push_sum.events import Arrived, Progressed, StatementsShown
 
 
 @dataclass
@@ -22,7 +22,7 @@ class Peer:
     was_there: bool = False
     """It was trusted when the record was made that this node went on from."""
     has_agreed: bool = False
-    """Since this node began or restarted it said nothing that this node's record does not know of."""
+    """Nothing goes by it any more: records have it."""
     step: int = -1
     """It sends nothing more of steps up to this one, but what it sent up to batch `sequence`."""
     sequence: int = 0
@@ -63,7 +63,7 @@ class Exchange:
         self.departed: set[Incarnation] = set()
         """Who left in order: a notice of its joining may come once more."""
         self.contradictions: dict[Incarnation, str] = {}
-        """What peers say that cannot be."""
+        """What peers claim of what was exchanged, and do not prove."""
         self.uncertain = 0
         """Units that were taken back from evicted peers, whose fate is not known."""
         self.has_news = True
@@ -195,30 +195,50 @@ class Exchange:
 
     # -- peers ------------------------------------------------------------------------------------------------------
 
-    def progressed(self, event: Progressed) -> Retire | None:
-        """A peer says where it is; `Retire` where it has had more than this record knows of.
-
-        That can be so only at the first contact after a start. Who says it later contradicts itself: then nothing is
-        exchanged with it any more, but this node goes on.
-        """
-        peer = self.peers[event.peer]
-        given, had = self.ledger.out.get(event.peer, OutEdge()), self.ledger.into.get(event.peer, InEdge())
-        if event.applied > given.sequence or event.acknowledged > had.sequence:
-            text = f"{event.peer} has exchanged more with this node than its record knows of"
-            if not peer.has_agreed:
-                return Retire(f"{text}: the record is an older one")
-            self.contradictions[event.peer] = f"{text}, which it did not say before"
-            peer.is_trusted, peer.is_known = False, True
+    def shown(self, event: StatementsShown) -> Retire | None:
+        """A peer shows what this node signed: more than is on record here cannot be but of a record that was lost."""
+        given, had = self._on_record(event.peer)
+        if event.given <= given and event.had <= had:
             return None
-        peer.is_trusted = peer.is_known = peer.has_agreed = True
+        return Retire(
+            f"{event.peer} shows this node's own signature under more than its record knows of: the record is an older "
+            f"one (given {event.given} batches, on record {given}; had {event.had}, on record {had})"
+        )
+
+    def _on_record(self, peer: Incarnation) -> tuple[int, int]:
+        """Numbers of the newest batches to and from a peer."""
+        return self.ledger.out.get(peer, OutEdge()).sequence, self.ledger.into.get(peer, InEdge()).sequence
+
+    def _is_contradicted(self, peer: Incarnation, applied: int, acknowledged: int = 0) -> bool:
+        """Whether a peer claims more than is on record here. Only a signature of this node's own could prove that.
+
+        With who does, nothing is exchanged any more; this node goes on.
+        """
+        given, had = self._on_record(peer)
+        if applied <= given and acknowledged <= had:
+            return False
+        self.contradictions[peer] = (
+            f"{peer} claims to have had batch {applied} of this node, and that it had batch {acknowledged}; on record "
+            f"are {given} and {had}, and it shows no signature under more"
+        )
+        self.peers[peer].is_trusted, self.peers[peer].is_known = False, True
+        return True
+
+    def progressed(self, event: Progressed) -> None:
+        """A peer says where it is."""
+        if self._is_contradicted(event.peer, event.applied, event.acknowledged):
+            return
+        peer, given = self.peers[event.peer], self.ledger.out.get(event.peer, OutEdge())
+        peer.is_trusted = peer.is_known = True
         if event.step >= peer.step:  # else it comes late, and says what was once so
             peer.step, peer.sequence, peer.is_finished = event.step, event.sequence, event.is_finished
         if event.applied == given.sequence:
             self.delivered(event.peer, event.applied)
-        return None
 
     def left(self, peer: Incarnation, applied: int) -> None:
-        """A peer left in order; `applied` is the newest batch that it had."""
+        """A peer left in order; `applied` is the newest batch that it had. One that cannot have had it has not left."""
+        if self._is_contradicted(peer, applied):
+            return
         if applied >= self.ledger.out.get(peer, OutEdge()).sequence:
             self.delivered(peer, applied)
         self.take_back(peer)
@@ -262,4 +282,4 @@ class Exchange:
     def resumed(self) -> None:
         """This node goes on from its record: nothing is known of its peers until they are heard."""
         for peer in self.peers.values():
-            peer.was_there, peer.is_trusted, peer.is_known, peer.has_agreed = peer.is_trusted, False, False, False
+            peer.was_there, peer.is_trusted, peer.is_known = peer.is_trusted, False, False

@@ -33,6 +33,7 @@ from covey.gossip.push_sum.events import (
     Progressed,
     Published,
     Share,
+    StatementsShown,
     Trained,
 )
 from covey.gossip.push_sum.exchange import Exchange
@@ -140,6 +141,8 @@ class PushSum:
                 self.exchange.delivered(peer, sequence)
             case Progressed():
                 return self._progressed(event)
+            case StatementsShown():
+                return self._shown(event)
             case _:
                 return self._membership(event)
         return []
@@ -169,11 +172,18 @@ class PushSum:
         if peer is None:
             return []
         was_trusted = peer.is_trusted
-        if retire := self.exchange.progressed(event):
-            self.phase = "over"
-            return [retire]
+        self.exchange.progressed(event)
+        if not peer.is_trusted:
+            return []
         is_open = event.peer in self.exchange.published and not self._is_being_published(event.peer)
         return [self.exchange.send(event.peer)] if is_open and not was_trusted else []
+
+    def _shown(self, event: StatementsShown) -> list[Action]:
+        retire = self.exchange.shown(event)
+        if retire is None:
+            return []
+        self.phase = "over"
+        return [retire]
 
     def _is_being_published(self, peer: Incarnation) -> bool:
         return self.phase == "publishing" and self.exchange.published.get(peer) == self.step

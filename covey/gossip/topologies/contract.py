@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -28,12 +28,14 @@ class Swarm:
         seed: The run's.
         sites: The site of a node, where one is known.
         links: What was measured of (from, to).
+        order: What nodes agreed to go by, of those names that were there then; empty: nothing.
     """
 
     nodes: tuple[str, ...]
     seed: int = 0
     sites: Mapping[str, str] = field(default_factory=dict)
     links: Mapping[tuple[str, str], LinkQuality] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
 
 
 class Topology(Pluggable):
@@ -44,11 +46,21 @@ class Topology(Pluggable):
 
     Class attributes:
         symmetric: Whether every edge goes both ways at each step, whatever the options.
+        agrees: Whether nodes agree on an order of theirs, which the graph goes by (`Swarm.order`).
         circulant: Whether edges look the same from each node: then equal weights sum to one in rows as well.
     """
 
     symmetric: ClassVar[bool] = False
+    agrees: ClassVar[bool] = False
     circulant: ClassVar[bool] = False
+
+    def order(self, nodes: Sequence[str], links: Mapping[tuple[str, str], LinkQuality]) -> tuple[str, ...]:
+        """The best order of nodes, where all ways between them were measured."""
+        return tuple(nodes)
+
+    def length(self, order: Sequence[str], links: Mapping[tuple[str, str], LinkQuality]) -> float:
+        """How much an order costs, to compare it with others; 0: they are all alike."""
+        return 0.0
 
     @abstractmethod
     def graph(self, step: int, swarm: Swarm) -> Graph:

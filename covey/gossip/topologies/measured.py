@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Literal
 
 from pydantic import Field
 from typing_extensions import override
 
-from covey.gossip.graph import Graph
+from covey.gossip.graph import Graph, graph_of
 from covey.gossip.topologies.contract import LinkQuality, Swarm, Topology
 from covey.gossip.topologies.regular import Exponential, Ring
 from covey.options import PluginOptions
@@ -23,6 +24,9 @@ class Measured(Topology):
 
     The order starts at the first node, goes on to the nearest one that is left, and is then improved by turning parts
     of it round while that helps (2-opt). A link that nobody measured counts as slow as the slowest that was.
+
+    While nodes have agreed on no order that has all of them, and nothing else is known of links, each node sends to
+    every other one in turn, one a step: so all ways are measured, both of each link.
     """
 
     class Options(PluginOptions):
@@ -34,11 +38,19 @@ class Measured(Topology):
         """For how large a transfer links are compared: a small one asks for short round trips, a large one for
         bandwidth."""
 
+    agrees = True
     options: Options
 
     @override
     def graph(self, step: int, swarm: Swarm) -> Graph:
-        order = best_order(_costs(swarm, self.options.transfer_bytes))
+        if not self._is_known(swarm):
+            n = len(swarm.nodes)
+            return graph_of([(node + 1 + step % (n - 1)) % n] if n > 1 else [] for node in range(n))
+        if _is_agreed(swarm):
+            places = {name: place for place, name in enumerate(swarm.nodes)}
+            order = tuple(places[name] for name in swarm.order if name in places)
+        else:
+            order = best_order(_costs(swarm, self.options.transfer_bytes))
         ordered = Swarm(tuple(swarm.nodes[position] for position in order), swarm.seed)
         laid = self._shape().graph(step, ordered)
         targets: list[tuple[int, ...]] = [()] * len(order)
@@ -48,10 +60,29 @@ class Measured(Topology):
 
     @override
     def period(self, swarm: Swarm) -> int:
-        return self._shape().period(swarm)
+        return self._shape().period(swarm) if self._is_known(swarm) else max(1, len(swarm.nodes) - 1)
+
+    @override
+    def order(self, nodes: Sequence[str], links: Mapping[tuple[str, str], LinkQuality]) -> tuple[str, ...]:
+        costs = _costs(Swarm(tuple(nodes), links=links), self.options.transfer_bytes)
+        return tuple(nodes[position] for position in best_order(costs))
+
+    @override
+    def length(self, order: Sequence[str], links: Mapping[tuple[str, str], LinkQuality]) -> float:
+        costs = _costs(Swarm(tuple(order), links=links), self.options.transfer_bytes)
+        return sum(costs[place][(place + 1) % len(order)] for place in range(len(order)))
+
+    @staticmethod
+    def _is_known(swarm: Swarm) -> bool:
+        return bool(swarm.links) or _is_agreed(swarm)
 
     def _shape(self) -> Topology:
         return Ring({"directions": 1}) if self.options.shape == "ring" else Exponential()
+
+
+def _is_agreed(swarm: Swarm) -> bool:
+    """Whether nodes agreed on an order that has all who are there."""
+    return set(swarm.nodes) <= set(swarm.order)
 
 
 def transfer_s(link: LinkQuality, size_bytes: int) -> float:

@@ -111,26 +111,27 @@ class SqliteRecord(Record[Artifact]):
         at = time.time()
         noted = json.dumps(TABLE.to_json(event))
         exchange = rows.exchange_in(event, body, at)
-        signed = self._signed_of(event)
+        kept = self._signed_of(event)
 
         def save(connection: Connection) -> None:
             artifact = artifact_to_json(body) if body is not None else None
             connection.execute(insert(NoteRow).values(event=noted, artifact=artifact))
             if exchange:
                 connection.execute(insert_once(ExchangeRow).values(exchange).on_conflict_do_nothing())
-            _keep(connection, signed)
+            _keep(connection, [kept] if kept is not None else [])
 
-        self._put("note", save, then)
+        def noted_down() -> None:
+            if kept is not None and self._receipts is not None:
+                self._receipts.took(kept)
+            then()
 
-    def _signed_of(self, event: Noted) -> list[Kept]:
+        self._put("note", save, noted_down)
+
+    def _signed_of(self, event: Noted) -> Kept | None:
         """What the sender of a batch that is taken signed."""
         if self._receipts is None or not isinstance(event, Arrived):
-            return []
-        kept = self._receipts.of(event.peer, event.sequence)
-        if kept is None:
-            return []
-        self._receipts.took(kept)
-        return [kept]
+            return None
+        return self._receipts.of(event.peer, event.sequence)
 
     @override
     def publish(self, snapshot: Snapshot[Artifact], batches: Sequence[Batch], then: Callable[[], None]) -> None:

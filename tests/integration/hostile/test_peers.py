@@ -145,6 +145,13 @@ def says_what_cannot_be(nodes: GossipNodes, eve: HostilePeer) -> None:
             message = pb.PeerMessage()
             getattr(message, kind).sequence = sequence
             link.send(message)
+    had = eve.sign(eve.given(7, 7).statement, b"covey/mass-had/1\n")
+    for gave, took in ((eve.given(7, 7), had), (eve.given(7, 7, sender="n0", receiver="n2"), had)):
+        link.send(pb.PeerMessage(statements=pb.PeerStatements(gave=gave, had=had, took=took)))
+    link.send(pb.PeerMessage(left=pb.PeerHasLeft(applied=1 << 40)))  # and claims without a proof
+    link.send(pb.PeerMessage(progress=pb.PeerProgress(step=3, applied=1 << 40, acknowledged=1 << 40)))
+    link.send(eve.offer(b"x"))
+    assert link.take("refused")  # so it has read that
     forged = eve.sign(b'{"covey":"eviction/1"}', b"covey/eviction/1\n")
     for statement in (b"", forged.statement, b"[" * 4000):
         answer = eve.notify(statement, forged.signature, forged.certificate)
@@ -220,6 +227,11 @@ def test_what_a_peer_says_changes_not_one_bit_of_the_run_of_the_others(nodes: Go
     with calling(nodes) as eve:
         is_out(eve)
     assert wait_until(lambda: all(read_node(nodes.folder(index)).facts.ended for index in (0, 1)), 120)
+    status = nodes.cli("gossip", "status", "--data-dir", nodes.folder(0), "--json")
+    claims = json.loads(status)["contradictions"]
+    assert [text.partition(";")[0] for text in claims] == [
+        f"n2 claims to have had batch {1 << 40} of this node, and that it had batch {1 << 40}"
+    ]
     for index in (0, 1):
         nodes.daemon(index).terminate()
     with GossipNodes(tmp_path / "quiet", SPEC, 3) as quiet:

@@ -8,7 +8,7 @@ import contextlib
 import pytest
 import structlog
 
-from covey.driver.ending import ATTEMPTS, end, place
+from covey.driver.ending import ATTEMPTS, end, heed, place
 
 
 async def forever() -> None:
@@ -69,3 +69,27 @@ async def test_nobody_waits_for_ever() -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+async def test_a_loop_that_goes_on_after_errors_heeds_a_cancellation_that_became_one() -> None:
+    tries = 0
+
+    async def attempt() -> None:  # as a call of gRPC's that fails in the moment in which it is cancelled
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise ConnectionError from None
+
+    async def going_on() -> None:
+        nonlocal tries
+        while True:
+            tries += 1
+            try:
+                await attempt()
+            except ConnectionError:
+                heed()
+
+    with structlog.testing.capture_logs() as said:
+        await end(await begun(going_on()))
+    assert (tries, said) == (1, [])
+    heed()  # and nothing where nobody was told to end

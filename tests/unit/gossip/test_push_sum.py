@@ -262,17 +262,32 @@ def test_the_mean_moves_by_what_a_joiner_mints_and_not_at_all_where_mass_is_spli
     assert swarm.nodes[late].ledger.live > 0
 
 
-def test_a_peer_that_claims_more_than_it_agreed_to_is_cut_off_and_ends_nobodys_part() -> None:
+@pytest.mark.parametrize("is_first_contact", [True, False])
+@pytest.mark.parametrize("claim", ["applied", "acknowledged", "left"])
+def test_a_peer_that_claims_what_it_does_not_prove_is_cut_off_and_ends_nobodys_part(
+    claim: str, is_first_contact: bool
+) -> None:
     swarm = swarm_of(3, Ring(), steps=30, overlap=None)
     swarm.begin()
     for _ in range(8):
         tick(swarm)
     node, liar = swarm.nodes[Incarnation("node-0")], Incarnation("node-1")
     assert node.machine.exchange.peers[liar].is_trusted
-    node.take(ev.Progressed(liar, 5, 1, 0, 10**6, False, 0.0))
+    if is_first_contact:
+        node.crash()
+        node.restart()
+    if claim == "left":
+        node.take(ev.PeerLeft(liar, 10**6, 0.0))
+    else:
+        numbers = {"acknowledged": 0, "applied": 0, claim: 10**6}
+        node.take(ev.Progressed(liar, 5, 1, is_finished=False, now=0.0, **numbers))
     assert not node.finished
     assert not node.machine.exchange.peers[liar].is_trusted
-    assert "did not say before" in node.machine.exchange.contradictions[liar]
+    assert "shows no signature" in node.machine.exchange.contradictions[liar]
+    for _ in range(8):  # with the third node it goes on
+        tick(swarm)
+    assert node.machine.exchange.kept + node.ledger.in_flight > 0
+    assert node.ledger.live == node.ledger.balance
 
 
 def rounded(z: Any) -> Any:

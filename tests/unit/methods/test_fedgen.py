@@ -47,7 +47,9 @@ def vector(path: Path) -> Tensor:
 def received(run: MethodRounds) -> Broadcast:
     """The generator that the nodes of a run get next."""
     network = Generator(2, SMALL["noise"], SMALL["hidden"], 6)
-    return Broadcast.load(network, vector(run.version_state["method/generator"]), torch.device("cpu"))
+    came = Broadcast.load(network, vector(run.version_state["method/generator"]), torch.device("cpu"))
+    assert came is not None
+    return came
 
 
 def naive_counts(run: MethodRounds, index: int) -> list[int]:
@@ -214,6 +216,35 @@ def test_impossible_counts_cost_only_their_update(
     assert result.model_sha256 == without.round(["n0", "n2"]).model_sha256
     for name, path in run.version_state.items():
         assert path.read_bytes() == without.version_state[name].read_bytes()
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_predictor_with_absurd_values_does_not_spoil_the_generator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """It is in the mean like any update; the generator is that of the round before, and the version says so."""
+    run = run_of(tmp_path, **SMALL)
+    if number == 2:
+        run.round()
+    before, honest = dict(run.version_state), run.train
+
+    def train(node: str, *given: Any, **fields: Any) -> TrainResult:
+        result = honest(node, *given, **fields)
+        if node == "n1":
+            path = next(file.path for file in result.parts if file.name == "model")
+            d = len(np.fromfile(path, "<f4"))
+            np.random.default_rng(0).uniform(-1e30, 1e30, d).astype("<f4").tofile(path)
+        return result
+
+    monkeypatch.setattr(run, "train", train)
+    result = run.round()
+    assert result.metrics == {"generator/discarded": (1.0, 1.0)}
+    for name, path in run.version_state.items():
+        assert torch.isfinite(vector(path)).all()
+        assert number == 1 or path.read_bytes() == before[name].read_bytes()
+    if number == 1:
+        network = Generator(2, SMALL["noise"], SMALL["hidden"], 6)
+        assert Broadcast.load(network, vector(run.version_state["method/generator"]), torch.device("cpu")) is None
 
 
 def test_large_counts_weigh_no_more_than_their_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,10 +19,11 @@ from covey.client.gossip_receipts import authority_of
 from covey.errors import NotFound, TransferError
 from covey.gossip.ledger import Batch, Incarnation
 from covey.gossip.protocols.runs import planner_of
-from covey.gossip.push_sum.events import PeerSuspected
+from covey.gossip.push_sum.events import PeerSuspected, StatementsShown
+from covey.gossip.topologies.contract import LinkQuality
 from covey.node.gossip.actor import GossipActor, Surroundings
 from covey.node.gossip.folders import Residence, reside
-from covey.node.gossip.ports import Clock, ModelSource, Peers, Said
+from covey.node.gossip.ports import Clock, ModelSource, Peers, Told
 from covey.node.gossip.receipts import Receipts
 from covey.node.gossip.record.database import Durability
 from covey.node.gossip.record.reader import digests_of, read_facts, read_receipts, read_saved, write_first
@@ -99,10 +100,11 @@ class MemoryWire(Peers):
         me: Incarnation,
         nodes: dict[Incarnation, UnitNode],
         loss: float = 0.0,
-        drops: Callable[[Said], bool] = lambda _: False,
+        drops: Callable[[Told], bool] = lambda _: False,
     ) -> None:
         self._me, self._nodes, self._loss, self._drops = me, nodes, loss, drops
         self._rng = random.Random(me.node)
+        self.ways: dict[str, LinkQuality] = {}
 
     def _other(self, peer: Incarnation) -> UnitNode:
         node = self._nodes.get(peer)
@@ -111,13 +113,17 @@ class MemoryWire(Peers):
         return node
 
     @override
-    def tell(self, peer: Incarnation, event: Said) -> None:
+    def tell(self, peer: Incarnation, event: Told) -> None:
         try:
             actor = self._other(peer).actor
         except TransferError:
             return
         if not self._drops(event):
             asyncio.get_running_loop().call_soon(actor.heard, self._me, event)
+
+    @override
+    def quality(self) -> dict[str, LinkQuality]:
+        return self.ways
 
     @override
     async def send(self, batch: Batch, step: int, body: Artifact) -> None:
@@ -197,7 +203,7 @@ class UnitNode:
         self,
         nodes: dict[Incarnation, UnitNode],
         loss: float = 0.0,
-        drops: Callable[[Said], bool] = lambda _: False,
+        drops: Callable[[Told], bool] = lambda _: False,
         models: ModelSource | None = None,
     ) -> str:
         try:
@@ -211,6 +217,12 @@ class UnitNode:
     def model(self) -> list[float]:
         path = self.files.path(self.actor.executor.model.digest)
         return [float(x) for x in np.fromfile(path, np.float32)]
+
+
+def meet(node: UnitNode, other: UnitNode) -> None:
+    """A node is shown by another one what it signed, as when a link is made."""
+    numbers = node.receipts.shown_by(other.me, other.receipts.shown_to(node.me))
+    node.actor.heard(other.me, StatementsShown(other.me, *numbers, 0.0))
 
 
 class Unit:
@@ -228,11 +240,14 @@ class Unit:
         self,
         name: str,
         loss: float = 0.0,
-        drops: Callable[[Said], bool] = lambda _: False,
+        drops: Callable[[Told], bool] = lambda _: False,
         models: Callable[[UnitNode], ModelSource] | None = None,
         **options: Any,
     ) -> UnitNode:
         node = UnitNode(self.folder / name, self.spec, name, self.names, **options)
+        for other in self.nodes.values():
+            meet(node, other)
+            meet(other, node)
         self.nodes[node.me] = node
         source = models(node) if models is not None else None
         self.tasks[name] = asyncio.create_task(node.run(self.nodes, loss, drops, source))

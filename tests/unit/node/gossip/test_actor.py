@@ -15,7 +15,7 @@ from covey.errors import Conflict, LedgerError, NotFound, NotReady
 from covey.gossip.ledger import Incarnation
 from covey.gossip.mass import ONE
 from covey.gossip.push_sum.events import PeerEvicted, PeerJoined, PeerSuspected, Progressed
-from covey.node.gossip.ports import Said
+from covey.node.gossip.ports import Told
 from covey.node.gossip.record.database import Durability
 from covey.node.models.assembly import Assembled, Unassembled
 from covey.node.models.newest import JoinedModel
@@ -85,7 +85,7 @@ class BrokenAtTheEnd:
     def __init__(self, most: int) -> None:
         self._left = most
 
-    def __call__(self, event: Said) -> bool:
+    def __call__(self, event: Told) -> bool:
         if not isinstance(event, Progressed) or not event.is_finished or not self._left:
             return False
         self._left -= 1

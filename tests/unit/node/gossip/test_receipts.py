@@ -12,7 +12,7 @@ from covey.client.gossip_receipts import authority_of
 from covey.errors import IdentityError, LedgerError
 from covey.gossip.ledger import Batch, Incarnation
 from covey.gossip.receipts import Receipt, SignedMass
-from covey.node.gossip.receipts import Kept, Receipts
+from covey.node.gossip.receipts import Kept, Receipts, Shown
 from covey.wire.mass_receipts import Notary
 from tests.unit.node.gossip.nodes import Unit, has_come_to, spec_of
 
@@ -104,3 +104,44 @@ def test_only_what_is_on_record_is_countersigned(ada: Receipts, bob: Receipts) -
     ada.had(batch, signed)
     assert ada.take_unwritten() == [Kept("out", Receipt(ADA, BOB, 1, 5), signed)]
     assert ada.take_unwritten() == []
+
+
+def test_a_new_link_shows_a_node_what_it_signed_and_brings_a_receipt_that_was_lost(
+    ada: Receipts, bob: Receipts
+) -> None:
+    assert ada.shown_to(BOB) == Shown()
+    assert bob.shown_by(ADA, Shown()) == (0, 0)
+    batch = Batch(BOB, 3, 5, 12)
+    bob.offered(ADA, 3, ada.given(batch))
+    kept = bob.of(ADA, 3)
+    assert kept is not None
+    assert bob.shown_to(ADA) == Shown()  # it is not on record
+    bob.took(kept)
+    assert ada.shown_by(BOB, bob.shown_to(ADA)) == (3, 0)
+    [receipt] = ada.take_unwritten()  # of the batch whose acknowledgement did not come
+    assert receipt == Kept("out", Receipt(ADA, BOB, 3, 12), receipt.signed)
+    assert ada.shown_by(BOB, bob.shown_to(ADA)) == (3, 0)
+    assert ada.take_unwritten() == []
+    assert bob.shown_by(ADA, ada.shown_to(BOB)) == (0, 3)
+
+
+def test_nobody_but_a_node_itself_can_prove_that_its_record_is_older(ada: Receipts, bob: Receipts, identity) -> None:
+    eve = Receipts(Incarnation("eve"), Notary(identity("eve"), "unit"))
+    forger, other_run = Notary(identity("eve"), "unit"), Notary(identity("ada"), "other")
+    claim = Receipt(ADA, eve.me, 99, 12)
+    mine, bobs = ada.given(Batch(eve.me, 2, 5, 12)), ada.given(Batch(BOB, 9, 5, 12))
+    had = forger.sign_had(mine.statement)
+    for shown, words in (
+        (Shown(gave=forger.sign_given(claim)), "signed by 'eve', and 'ada' has to"),
+        (Shown(gave=SignedMass(forger.sign_given(claim).statement, mine.signature, mine.certificate)), "not signed"),
+        (Shown(gave=other_run.sign_given(claim)), "another run"),
+        (Shown(gave=bobs), "is about the edge from ada to bob"),
+        (Shown(took=had), "about the edge from ada to eve"),
+        (Shown(took=forger.sign_had(forger.sign_given(Receipt(eve.me, ADA, 7, 7)).statement)), "and 'ada' has to"),
+        (Shown(gave=mine, had=mine), "'eve' has to"),
+        (Shown(gave=SignedMass(b"x" * 9000, b"", b"")), "longer"),
+    ):
+        with pytest.raises((IdentityError, LedgerError), match=words):
+            ada.shown_by(eve.me, shown)
+    assert ada.take_unwritten() == []
+    assert ada.shown_by(eve.me, Shown(gave=mine, had=had)) == (2, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from dataclasses import replace
 
 from covey.artifact import artifact_of
 from covey.errors import CoveyError, LedgerError, TransferError
@@ -79,10 +80,13 @@ class Node:
         number=1,
         holdings=None,
         newest=None,
+        kept=(),
+        clock=time.monotonic,
         **part,
     ):
         self.me, self.inbox = Incarnation(name, number), Inbox()
         self.files = ArtifactFiles(folder / "files")
+        self.receipts = Receipts(self.me, Notary(identity, part.get("run", "digits")), kept)
         fields: dict = {"run": "digits", "specification": SPEC, "minted": ONE if number == 1 else 0} | part
         settings = PeerSettings(
             Part(self.me, **fields),
@@ -90,13 +94,13 @@ class Node:
             roster,
             folder,
             size_bytes if isinstance(size_bytes, range) else range(size_bytes, size_bytes + 1),
-            Receipts(self.me, Notary(identity, fields["run"])),
+            self.receipts,
             listen=listen,
             beat_s=0.2,
             relay=relay,
             newest=newest,
         )
-        self.network = PeerNetwork(settings, self.files, self.inbox, holdings=holdings)
+        self.network = PeerNetwork(settings, self.files, self.inbox, clock, holdings)
 
     def put(self, data):
         made = artifact(data)
@@ -151,13 +155,14 @@ class Swarm:
         return self._members[name]
 
     async def start(self, name, *, listens=True, knows=(), pins=None, **options):
-        """A node of the run of ada, bob and cyd; it has the addresses of those in `knows`."""
-        pinned = {other: Member(other, fingerprint=(pins or {}).get(other, "")) for other in ("ada", "bob", "cyd")}
+        """A node of the run of ada, bob and cyd; it has the addresses of those in `knows`, and the keys of `pins`."""
+        members = {other: Member(other) for other in ("ada", "bob", "cyd")} | {o: self._members[o] for o in knows}
+        pinned = {other: replace(it, fingerprint=(pins or {}).get(other, "")) for other, it in members.items()}
         self._made += 1
         node = Node(
             name,
             self._identity(name),
-            Roster(pinned | {other: self._members[other] for other in knows}),
+            Roster(pinned),
             self._path / f"data-{self._made}",
             size_bytes=self.size_bytes,
             **({} if listens else {"listen": ""}) | options,
@@ -166,9 +171,13 @@ class Swarm:
         self._members[name] = Member(name, await node.network.start())
         return node
 
-    async def refusal(self, node, name):
+    async def refusal(self, node, name, fingerprint=""):
         """What a node is told that calls another one and gets no link."""
-        calls = PeerCalls(self._members[name], lambda: self._identity(node.me.node), node.network.hub)
+        calls = PeerCalls(
+            replace(self._members[name], fingerprint=fingerprint),
+            lambda: self._identity(node.me.node),
+            node.network.hub,
+        )
         try:
             await calls.link()
         except CoveyError as error:

@@ -5,7 +5,11 @@ import asyncio
 import pytest
 
 from covey.errors import TransferError
-from covey.gossip.push_sum.events import PeerSuspected, PeerTrusted
+from covey.gossip.ledger import Incarnation
+from covey.gossip.push_sum.events import PeerSuspected, PeerTrusted, Progressed
+from covey.node.peers.links import Link
+from covey.node.peers.translation import said_message
+from covey.protos import peer_pb2 as pb
 from covey.testing.relay import Relay
 from tests.unit.node.peers.swarm import WAIT_S, Swarm, body_of
 
@@ -86,3 +90,24 @@ async def test_a_batch_whose_link_breaks_is_given_up_at_once(pair, long):
     relay.heal()
     relay.resume("up")
     await ada.send_until_there(bob, 1, ada.put(body_of(long.size_bytes)))
+
+
+async def test_the_last_words_of_a_peer_that_is_suspected_already_keep_nobody_waiting(small):
+    now = [0.0]
+    ada, bob = await small.start("ada", clock=lambda: now[0]), Incarnation("bob")
+    link, hub = Link(bob, "bob"), ada.network.hub
+    hub.opened(link)
+    await ada.inbox.until(lambda: ada.inbox.of(PeerTrusted))
+    now[0] = 2.0  # ten beats, as on a machine that did nothing meanwhile: what came is read after that is noticed
+    await ada.inbox.until(lambda: ada.inbox.of(PeerSuspected))
+
+    async def last_words():
+        yield said_message(Progressed(bob, 7, 0, 0, 0, True, 0.0))
+        yield pb.PeerMessage(goodbye=pb.PeerGoodbye(code="stopping"))
+
+    await hub.read(link, last_words())
+    hub.closed(link)
+    assert ada.inbox.of(Progressed) == [bob]
+    await ada.inbox.until(lambda: len(ada.inbox.of(PeerTrusted)) == 2)
+    now[0] = 60.0
+    await ada.inbox.until(lambda: len(ada.inbox.of(PeerSuspected)) == 2)

@@ -1,10 +1,13 @@
 """Which of two links stays, and whom a node calls."""
 
+import asyncio
+from typing import Any
+
 import pytest
 
-from covey.errors import Conflict
+from covey.errors import Conflict, NotReady
 from covey.gossip.ledger import Incarnation
-from covey.node.peers.dialer import PATIENCE_S, patience_s
+from covey.node.peers.dialer import PATIENCE_S, Dialer, patience_s
 from covey.node.peers.links import QUEUE_MESSAGES, Link, Links
 from covey.node.peers.roster import Member
 from covey.protos import peer_pb2 as pb
@@ -84,3 +87,27 @@ def test_a_peer_that_takes_nothing_loses_its_link_and_hears_why_if_there_is_room
 )
 def test_the_lesser_name_calls_and_whoever_cannot_be_called_calls(me, other, waits_s):
     assert patience_s(me, other) == waits_s
+
+
+async def test_who_calls_again_and_again_ends_though_a_call_made_another_error_of_that(small):
+    """As gRPC does with a call that fails in the moment in which it is cancelled: its peer is just gone."""
+    ada = await small.start("ada")
+
+    class Calls:
+        member, tries, begun = Member("bob", "127.0.0.1:1"), 0, asyncio.Event()
+
+        async def link(self):
+            self.tries += 1
+            self.begun.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                raise NotReady("the connection broke, or there is none") from None
+
+    calls: Any = Calls()
+    dialing = asyncio.create_task(Dialer(calls, ada.network.hub, 0.0).run())
+    await calls.begun.wait()
+    dialing.cancel()
+    await asyncio.wait({dialing}, timeout=60)
+    assert dialing.cancelled()
+    assert calls.tries == 1

@@ -1,11 +1,17 @@
 """Links, batches and notices between nodes over real connections."""
 
 import asyncio
+import math
 
 import pytest
 
 from covey.errors import CoveyError, LedgerError, TransferError
-from covey.gossip.push_sum.events import PeerJoined, Progressed
+from covey.gossip.agreement import OrderTold, WaysMeasured
+from covey.gossip.ledger import Batch, Incarnation
+from covey.gossip.push_sum.events import PeerJoined, Progressed, StatementsShown
+from covey.gossip.receipts import Receipt
+from covey.gossip.topologies.contract import LinkQuality
+from covey.node.gossip.receipts import Kept
 from covey.node.peers.calls import PeerCalls
 from tests.unit.node.peers.swarm import Swarm, body_of
 
@@ -42,6 +48,38 @@ async def test_what_is_said_is_heard_and_who_has_said_that_it_has_a_batch_acknow
     bob.say(ada, 4, applied=1)
     await ada.send(bob, 1, ada.put(body_of(1000)))
     assert bob.inbox.batches == []
+
+
+async def test_a_link_begins_with_what_the_other_side_signed(small):
+    ada = await small.start("ada")
+    batch = Batch(Incarnation("bob"), 4, 7, 28)
+    kept = Kept("in", Receipt(ada.me, batch.peer, 4, 28), ada.receipts.given(batch))
+    bob = await small.start("bob", knows=["ada"], kept=[kept])
+    await asyncio.gather(ada.meets(bob), bob.meets(ada))
+    bob.say(ada, 4)
+    await ada.inbox.until(lambda: bob.me in ada.inbox.of(Progressed))
+    assert [(e.given, e.had) for e in ada.inbox.events if isinstance(e, StatementsShown)] == [(4, 0)]
+    kinds = [type(event) for event in ada.inbox.events]
+    assert kinds.index(StatementsShown) < kinds.index(Progressed)
+    [receipt] = ada.receipts.take_unwritten()  # had it lost it, it has it now
+    assert (receipt.way, receipt.receipt) == ("out", kept.receipt)
+    assert [(e.given, e.had) for e in bob.inbox.events if isinstance(e, StatementsShown)] == [(0, 0)]
+
+
+async def test_what_was_measured_and_an_order_are_heard_and_what_cannot_be_is_passed_over(small):
+    bob = await small.start("bob")
+    ada = await small.start("ada", knows=["bob"])
+    await asyncio.gather(ada.meets(bob), bob.meets(ada))
+    ways = WaysMeasured(ada.me, {"bob": LinkQuality(1e6, 0.25), "cyd": LinkQuality(0.0, 0.0)})
+    order = OrderTold(ada.me, 2, 7, ("cyd", "ada", "bob"))
+    for wrong in (math.nan, math.inf, -1.0):
+        ada.network.tell(bob.me, WaysMeasured(ada.me, {"bob": LinkQuality(1e6, wrong)}))
+    ada.network.tell(bob.me, OrderTold(ada.me, 1, 1 << 31, ("ada",)))
+    for said in (ways, order):
+        ada.network.tell(bob.me, said)
+    await bob.inbox.until(lambda: ada.me in bob.inbox.of(OrderTold))
+    heard = [event for event in bob.inbox.events if isinstance(event, WaysMeasured | OrderTold)]
+    assert heard == [ways, order]
 
 
 async def test_a_refusal_has_its_reason_and_the_body_is_not_kept(small):

@@ -21,6 +21,16 @@ def test_a_peer_is_trusted_suspected_and_trusted_again_each_told_once():
     assert vitals.changes(22.1) == [("bob", "trusted")]
 
 
+def test_who_says_something_while_it_is_suspected_is_suspected_again_when_that_was_its_last_word():
+    vitals = beating()
+    vitals.spoke("bob", 10.5)  # no change for one that is not suspected
+    assert vitals.changes(10.5) == [("bob", "trusted")]
+    assert vitals.changes(20.0) == [("bob", "suspected")]
+    vitals.spoke("bob", 21.0)
+    assert vitals.changes(21.0) == [("bob", "trusted")]
+    assert vitals.changes(60.0) == [("bob", "suspected")]
+
+
 def test_a_hello_is_a_sign_of_life_and_a_peer_that_only_says_hello_is_suspected():
     vitals = Vitals(1.0)
     vitals.began("bob", 0.0)

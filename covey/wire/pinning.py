@@ -1,0 +1,81 @@
+"""A channel to somebody whose key is pinned trusts one certificate only: the one with that key.
+
+gRPC checks authority and name, and cannot be told of a key. So the certificate that is shown is looked at first, its
+key compared, and then the channel is given that certificate in the authority's place (`secure_channel(trusted=...)`):
+who answers it, now or after any cut, has the private key. After a renewal there is another one, to be looked at again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import ssl
+from urllib.parse import unquote, urlsplit
+
+from cryptography import x509
+
+from covey.errors import IdentityError, TransferError
+from covey.wire.channels import key_sha256
+from covey.wire.reach import host_and_port, proxy_of
+
+LOOK_S = 15.0
+MAX_REPLY_BYTES = 1 << 14
+
+
+async def pinned_certificate(address: str, server_name: str, fingerprint: str, authority_pem: bytes) -> bytes:
+    """The certificate (PEM) that is shown at an address, if it is of the authority, for that name, and has that key.
+
+    Args:
+        address: `HOST:PORT`; a proxy of the environment is used as gRPC does it.
+        server_name: Whose it must be, as in the certificate.
+        fingerprint: SHA-256 (hex) of the key, as `key_sha256`.
+        authority_pem: The authority's certificate.
+
+    Raises:
+        IdentityError: It is somebody else's, or has another key.
+        TransferError: Nobody answers.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=authority_pem.decode())
+    context.set_alpn_protocols(["h2"])
+    try:
+        async with asyncio.timeout(LOOK_S):
+            shown = await _shown(address, context, server_name)
+    except ssl.SSLCertVerificationError as error:
+        raise IdentityError(f"who answers at {address} is not {server_name}: {error.verify_message}") from error
+    except (OSError, EOFError, asyncio.LimitOverrunError) as error:  # TLS that breaks off, and time that is over, too
+        raise TransferError(f"nobody shows a certificate at {address}: {error or type(error).__name__}") from error
+    certificate = x509.load_der_x509_certificate(shown)
+    if (key := key_sha256(certificate.public_key())) != fingerprint:
+        raise IdentityError(
+            f"who answers at {address} has a certificate for {server_name}, but another key than the one that is "
+            f"pinned ({key[:12]}..., not {fingerprint[:12]}...)"
+        )
+    return ssl.DER_cert_to_PEM_cert(shown).encode()
+
+
+async def _shown(address: str, context: ssl.SSLContext, server_name: str) -> bytes:
+    """The certificate, DER; the connection is ended."""
+    proxy = urlsplit(proxy_of(address).partition(" ")[0])
+    place = (proxy.hostname, proxy.port or 80) if proxy.hostname else host_and_port(address)
+    reader, writer = await asyncio.open_connection(*place, limit=MAX_REPLY_BYTES)
+    try:
+        if proxy.hostname:
+            who = f"{unquote(proxy.username or '')}:{unquote(proxy.password or '')}"
+            token = base64.b64encode(who.encode()).decode()
+            may = f"Proxy-Authorization: Basic {token}\r\n" if proxy.username else ""
+            writer.write(f"CONNECT {address} HTTP/1.1\r\nHost: {address}\r\n{may}\r\n".encode())
+            status = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n", 1)[0]
+            if status.split(b" ")[1:2] != [b"200"]:
+                raise ConnectionError(f"the proxy says {status.decode(errors='replace')!r}")
+        await writer.start_tls(context, server_hostname=server_name)
+        secured = writer.get_extra_info("ssl_object")
+        shown: bytes | None = secured.getpeercert(binary_form=True)
+        if shown is None:
+            raise ConnectionError("it shows none")
+        return shown
+    finally:
+        writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
