@@ -137,12 +137,14 @@ class Task(Pluggable):
         own_fit: Whether it has a `fit` of its own; then nobody can ask it for one gradient. Set with the method.
         has_keys: Whether it names the owner of each example (`keys`). Set with the method.
         own_collate: Whether it makes batches of examples itself (`collate`). Set with the method.
+        stays: Patterns (as of `[exchange] local`) of tensors that never leave a node, whatever a run shares.
     """
 
     declares: ClassVar[Mapping[str, str]] = {"fit": "own_fit", "keys": "has_keys", "collate": "own_collate"}
     own_collate: ClassVar[bool] = False
     own_fit: ClassVar[bool] = False
     has_keys: ClassVar[bool] = False
+    stays: ClassVar[tuple[str, ...]] = ()
 
     class Options(PluginOptions):
         """[task.options]; a task with options declares a subclass under the same name."""

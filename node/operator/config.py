@@ -25,7 +25,7 @@ SETTINGS_FILE = "node.toml"
 ANY_HOST = ("0.0.0.0", "[::]", "")
 IDENTITY_FOLDER = "identity"
 """In a node's data directory, as the settings' file."""
-BUILT_IN_TASKS = ("digits", "idx-images", "characters", "synthetic")
+BUILT_IN_TASKS = ("digits", "idx-images", "characters", "synthetic", "grid-world")
 Payload = Literal["parameters", "delta", "gradient"]
 
 DEFAULT_SETTINGS = """\
@@ -34,7 +34,7 @@ DEFAULT_SETTINGS = """\
 
 [policy]
 # Tasks that runs may name; add those of packages that you installed here.
-# tasks = ["digits", "idx-images", "characters", "synthetic"]
+# tasks = ["digits", "idx-images", "characters", "synthetic", "grid-world"]
 
 # Tasks that runs may name by import path. Their code runs with this node's rights.
 # allow_paths = ["my_package.tasks:Tumours"]

@@ -69,10 +69,21 @@ def submit(spec: Path, watching: bool, as_json: bool, target: Target) -> None:
     """Check the specification SPEC.toml, queue the run, and print its id."""
     with connected(target) as connection:
         submitted = connection.submit(spec)
+        _note_what_travels(connection, submitted)
         if not (as_json and watching):
             _print_submitted(submitted, as_json)
         if watching:
             _follow(connection, submitted.run, as_json)
+
+
+def _note_what_travels(connection: Connection, submitted: Run) -> None:
+    """Of a run that shares a part of the model only, say on standard error what travels and how many bytes that is."""
+    exchange = submitted.spec.get("exchange", {})
+    if exchange.get("share") == ["*"] and not exchange.get("local") and not exchange.get("frozen"):
+        return
+    for event in connection.events(run=submitted.run):
+        if event.kind == "run-submitted" and "exchange" in event.detail:
+            click.echo(f"exchange: {event.detail['exchange']}", err=True)
 
 
 def _print_submitted(submitted: Run, as_json: bool) -> None:

@@ -41,7 +41,7 @@ def sharing_of(exchange: ExchangeSection, model: nn.Module, local: frozenset[str
     Args:
         exchange: The section.
         model: The model; it may have no values ("meta").
-        local: What the run's method keeps on the nodes.
+        local: What the run's method and task keep on the nodes.
 
     Raises:
         SpecError: A tensor would be local and frozen, or is frozen and changes in training all the same.
@@ -61,6 +61,11 @@ def sharing_of(exchange: ExchangeSection, model: nn.Module, local: frozenset[str
         raise SpecError(f"exchange.frozen: {text}statistics shared or local")
     missed = ((key, pattern) for key, by_pattern in named.items() for pattern, names in by_pattern.items() if not names)
     return Sharing(own, frozen, frozenset(missed))
+
+
+def matching(model: nn.Module, patterns: Iterable[str]) -> frozenset[str]:
+    """First names of the tensors that some of these patterns name."""
+    return frozenset(name for names in _matching(entries_of(model), patterns).values() for name in names)
 
 
 def shortened(names: Iterable[str]) -> str:

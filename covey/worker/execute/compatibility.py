@@ -250,6 +250,8 @@ def _local(parts: Parts) -> Complaints:
     spec = parts.spec
     is_chosen = bool(spec.exchange.local) or spec.exchange.share != ("*",)
     key, who = ("exchange.share", "exchange.share") if is_chosen else ("method.name", repr(spec.method.name))
+    if not is_chosen and parts.task.stays:
+        key, who = "task.name", repr(spec.task.name)
     if parts.local and parts.method.global_model and not parts.layout.part("model").numel:
         yield key, f"{who} leaves every parameter on its node; nothing is left to be exchanged"
     if parts.local and spec.evaluation.where in ("central", "both"):

@@ -17,7 +17,7 @@ from covey.spec import GossipSpec, RunSpec
 from covey.spec.unread import unread_by_mode
 from covey.worker.execute.attempts import Attempts
 from covey.worker.execute.compatibility import CHECKS, Check
-from covey.worker.execute.forms import check_forms
+from covey.worker.execute.forms import check_forms, in_words
 from covey.worker.execute.from_spec import (
     by_policy,
     change_codec,
@@ -62,6 +62,7 @@ def describe(job: DescribeJob, host: Host) -> Description:
         phases=context.method.phases,
         global_model=context.method.global_model,
         model_bytes=layout.file_bytes,
+        sharing=in_words(context.form()),
         node_state=(*node_state(spec, codec), *_kept_on_nodes(declared), *([slot(LOCAL)] if parts.local else [])),
     )
 

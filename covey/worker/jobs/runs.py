@@ -65,6 +65,8 @@ class Description:
     """Whether there is a model that is the same for all; without one every version has the first model's file."""
     model_bytes: int = 0
     """How large a version's file is; 0: not said."""
+    sharing: str = ""
+    """What of the model is shared, and what is not; empty: all of it is shared."""
 
 
 @dataclass(frozen=True)

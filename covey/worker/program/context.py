@@ -21,7 +21,7 @@ from covey.errors import LayoutError
 from covey.layout import Layout, TensorSpec
 from covey.learning.data import held_on
 from covey.learning.models.entries import check_values, unwrapped
-from covey.learning.models.sharing import Sharing, sharing_of
+from covey.learning.models.sharing import Sharing, matching, sharing_of
 from covey.learning.models.state import layout_of
 from covey.learning.models.transient import TransientState
 from covey.learning.partition import part_of, partition_in
@@ -127,7 +127,7 @@ class RunContext:
         return model
 
     def _sharing_of(self, model: nn.Module) -> Sharing:
-        return sharing_of(self.spec.exchange, model, self.method.local(model))
+        return sharing_of(self.spec.exchange, model, self.method.local(model) | matching(model, self.task.stays))
 
     def fresh_model(self) -> nn.Module:
         """The model for a new piece of work: what no model file holds is as it was made; the rest is to be loaded."""
@@ -169,8 +169,9 @@ class RunContext:
         Raises:
             SpecError: As `sharing_of`.
         """
+        task = self.task  # before: what its import does to the process is kept
         with contextlib.suppress(Exception), torch.device("meta"):
-            model = self.task.model()
+            model = task.model()
             whole = layout_of(model)
             return _form(model, whole, self._sharing_of(model))
         return _form(self.model, layout_of(self.model), self._sharing)

@@ -19,9 +19,12 @@ from covey.learning.task import NodeData
 from covey.learning.tasks.digits import Digits
 from covey.spec import ExchangeSection
 from covey.testing.method_rounds import FEATURES, MethodRounds, NormedExample, PlainExample, spec_of
+from covey.worker.execute.coordinator_ops import describe
 from covey.worker.execute.forms import in_words
+from covey.worker.jobs.runs import DescribeJob
 from covey.worker.jobs.training import TrainLimits
 from covey.worker.program.context import RunContext
+from covey.worker.program.host import Host
 from covey.worker.program.local_tensors import LocalTensors
 from tests.unit.methods.naive import first_model, mean, shares, trained
 
@@ -287,3 +290,39 @@ def test_gossip_averages_whole_models() -> None:
         spec_of("none", exchange={"local": ["3.*"]}, rounds={}, mode="gossip")
     with pytest.raises(SpecError, match=r"task\.nodes: mode \"gossip\" averages whole models"):
         spec_of("none", task=WIDE, rounds={}, mode="gossip")
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"exchange": {"local": ["3.*"], "codec": "int8", "payload": "delta"}},
+        {"exchange": {"local": ["3.*"], "codec": "top-k", "error_feedback": True}},
+        {"exchange": {"local": ["3.*"]}, "method": "fedprox"},
+        {"exchange": {"local": ["3.*"]}, "method": "fedbn"},
+        {"exchange": {"local": ["3.*"]}, "method": "scaffold"},
+        {"exchange": {"local": ["3.*"]}, "aggregation": {"name": "median"}},
+        {"exchange": {"local": ["3.*"]}, "server_optimizer": {"name": "adam"}},
+    ],
+)
+def test_it_goes_with_codecs_rules_methods_and_server_optimizers(tmp_path: Path, sections: dict[str, Any]) -> None:
+    others = {key: value for key, value in sections.items() if key != "method"}
+    run = MethodRounds(spec_of(sections.get("method", "none"), **others), tmp_path, 3)
+    for _ in range(2):
+        assert run.round().enough
+    assert not {tensor.name for tensor in run.layout.tensors} & HEAD
+    kept = [run.nodes[name].own["method/local"].read_bytes() for name in run.names]
+    assert len(set(kept)) == 3
+
+
+def test_it_goes_with_asynchronous_runs() -> None:
+    spec = spec_of(
+        "none",
+        mode="async",
+        exchange={"local": ["3.*"]},
+        aggregation={"name": "staleness-mean"},
+        rounds={},
+        **{"async": {"updates": 3}},
+    )
+    description = describe(DescribeJob(spec.to_json(), allow_path=True), Host(torch.device("cpu")))
+    assert description.node_state == ("method/local",)
+    assert not description.central

@@ -37,7 +37,7 @@ async def test_it_says_hello_again_once_its_worker_knows_its_device_and_ends_whe
     stop.set()
     assert await work == 0
     assert [(type(hello), hello.wire) for hello in served.heard] == [(msg.Hello, msg.WIRE)] * 2
-    assert served.heard[0].tasks == ("digits", "idx-images", "characters", "synthetic")
+    assert served.heard[0].tasks == ("digits", "idx-images", "characters", "synthetic", "grid-world")
 
 
 @pytest.mark.parametrize("script", [[replace(WELCOME, wire=1)], [WELCOME, msg.Goodbye("evicted", "by an admin")]])
