@@ -5,12 +5,15 @@ would. Without the environment variable a point costs one dictionary look-up. A 
 `method-finish:2:daemon`, at a point that a worker passes, kills the worker's daemon there, and not the worker.
 `aggregate:2:suspend` suspends the process there (SIGSTOP), until who drills lets it go on (SIGCONT).
 Whoever is hit is named on standard error before; a drill without that line has tested nothing (`not_passed`).
+
+`COVEY_LOSSES="gossip-batch:0.2"` loses a fifth of the messages of a kind, drawn anew for each.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 
 STANDARD_ERROR = 2
@@ -28,7 +31,19 @@ def _parse(text: str) -> dict[str, tuple[int, int, signal.Signals]]:
     return points
 
 
+def _parse_losses(text: str) -> dict[str, float]:
+    """Kind of message to the probability that one is lost."""
+    return {name: float(share) for name, _, share in (item.partition(":") for item in filter(None, text.split(",")))}
+
+
 _remaining = _parse(os.environ.get("COVEY_FAULTS", ""))
+_losses = _parse_losses(os.environ.get("COVEY_LOSSES", ""))
+_dice = random.SystemRandom()
+
+
+def is_lost(kind: str) -> bool:
+    """Whether a message of a kind is to be lost: never, unless the environment says so."""
+    return bool(_losses) and _dice.random() < _losses.get(kind, 0.0)
 
 
 def reach(point: str) -> None:

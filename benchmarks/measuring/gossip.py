@@ -224,6 +224,12 @@ def measure_run(folders: Sequence[Path]) -> dict[str, float]:
     }
 
 
+def step_seconds(folder: Path) -> float:
+    """Mean seconds from one publication of a node to its next, of a run that is over; the last record is its end."""
+    steps = _rows(folder, StepRow)[LEFT_OUT:-1]
+    return float(steps[-1]["at"] - steps[0]["at"]) / (len(steps) - 1)
+
+
 def _rows(folder: Path, table: Any) -> Sequence[Row]:
     engine = open_record(newest(folder, None))
     try:

@@ -7,18 +7,20 @@
         nodes.wait()                            # until every node has done its steps
         assert nodes.audit()["exact"]
 
-Between a node and those that call it stands a relay where `relays` is true: `nodes.relay(2).partition()`. Whatever
-happens in the body, at the end every process is gone.
+Between a node and those that call it stands a relay where `relays` is true: `nodes.relay(2).partition()`. With
+`links=True` relays of their own stand between each two nodes: `for link in nodes.links([0], [1, 2]): link.partition()`.
+Whatever happens in the body, at the end every process is gone.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -44,6 +46,7 @@ class GossipNodes:
         spec: The run's specification, TOML.
         nodes: How many.
         relays: Whether a relay stands before each node.
+        links: Whether a relay stands between each two nodes, one each way; each node has a peers file of its own then.
         callers: Nodes without an address: they only call.
         relayed: Nodes without an open port that wait at a relay (`covey relay start`), where others call them.
         fork: Whether nodes may be copies of a process that has imported everything; else they are executed.
@@ -56,6 +59,7 @@ class GossipNodes:
         nodes: int,
         *,
         relays: bool = False,
+        links: bool = False,
         callers: Collection[int] = (),
         relayed: Collection[int] = (),
         fork: bool = True,
@@ -69,22 +73,38 @@ class GossipNodes:
         self._meeting_address = ""
         self._addresses = free_addresses(nodes)
         self._relays = [RelayThread(address) for address in self._addresses] if relays else []
+        pairs = itertools.permutations(range(nodes), 2) if links else ()
+        self._links = {(caller, called): RelayThread(self._addresses[called]) for caller, called in pairs}
         root.mkdir(parents=True, exist_ok=True)
         self.spec.write_text(spec)
 
     def __enter__(self) -> GossipNodes:
-        for relay in self._relays:
+        for relay in (*self._relays, *self._links.values()):
             self._exits.enter_context(relay)
         authority.init(self.root / "ca")
         if self._relayed:
             self._open_meeting()
+        issued = [
+            authority.issue(self.root / "ca", name, self.folder(index) / "identity").fingerprint
+            for index, name in enumerate(self.names)
+        ]
+        self.peers.write_text(self._peers_text(issued))
+        for caller in range(len(self.names)) if self._links else ():
+            self._peers_of(caller).write_text(self._peers_text(issued, caller))
+        return self
+
+    def _peers_text(self, fingerprints: Sequence[str], caller: int | None = None) -> str:
+        """The peers file; a caller's own names the relays on its ways to the others."""
         entries = []
         for index, name in enumerate(self.names):
-            issued = authority.issue(self.root / "ca", name, self.folder(index) / "identity")
-            address = "" if index in self._callers else f'address = "{self.address(index)}"\n'
-            entries.append(f'[[peers]]\nname = "{name}"\n{address}fingerprint = "{issued.fingerprint}"\n')
-        self.peers.write_text("\n".join(entries))
-        return self
+            link = self._links.get((index if caller is None else caller, index))
+            address = link.address if link is not None else self.address(index)
+            line = "" if index in self._callers else f'address = "{address}"\n'
+            entries.append(f'[[peers]]\nname = "{name}"\n{line}fingerprint = "{fingerprints[index]}"\n')
+        return "\n".join(entries)
+
+    def _peers_of(self, index: int) -> Path:
+        return self.root / f"peers-{self.names[index]}.toml" if self._links else self.peers
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -118,13 +138,14 @@ class GossipNodes:
             return self._meeting_address
         return self._relays[index].address if self._relays else self._addresses[index]
 
-    def direct_address(self, index: int) -> str:
-        """Where a node listens, past its relay."""
-        return self._addresses[index]
-
     def relay(self, index: int) -> RelayThread:
         """What stands before a node."""
         return self._relays[index]
+
+    def links(self, some: Collection[int], others: Collection[int]) -> list[RelayThread]:
+        """What stands between some nodes and others, both ways."""
+        sides = {(a, b) for a in some for b in others} | {(b, a) for a in some for b in others}
+        return [link for pair, link in self._links.items() if pair in sides]
 
     def start(
         self,
@@ -138,8 +159,8 @@ class GossipNodes:
         listen = [] if index in self._callers else ["--listen", self._addresses[index]]
         if index in self._relayed:
             listen = ["--relay", self._meeting_address]
-        command = ["gossip", "start", self.spec, "--data-dir", self.folder(index), "--peers", peers or self.peers]
-        command += listen
+        where = ["--data-dir", self.folder(index), "--peers", peers or self._peers_of(index)]
+        command = ["gossip", "start", self.spec, *where, *listen]
         whole = {**self._environment(), **(env or {})}
         log = self.root / f"{self.names[index]}.log"
         texts = _command([*command, "--device", "cpu", *options])
@@ -192,7 +213,7 @@ class GossipNodes:
         report: dict[str, Any] = json.loads(self.cli("gossip", "audit", *folders, "--json"))
         return report
 
-    def cli(self, *arguments: object, timeout_s: float = 60.0) -> str:
+    def cli(self, *arguments: object, timeout_s: float = 200.0) -> str:
         """Run a `covey` command; what it printed.
 
         Raises:

@@ -55,7 +55,8 @@ class PeerPost(Post[Artifact]):
 
     @override
     def tell(self, peer: Incarnation, event: Said) -> None:
-        self._peers.tell(peer, event)
+        if not faults.is_lost("gossip-word"):
+            self._peers.tell(peer, event)
 
     @override
     def send(self, batch: Batch, step: int, body: Artifact) -> None:
@@ -71,7 +72,7 @@ class PeerPost(Post[Artifact]):
         self._diary.sending(*key, step)
         faults.reach("gossip-sending")
         try:
-            await self._peers.send(batch, step, body)
+            await self._bring(batch, step, body)
         except LedgerError as error:
             self._diary.not_sent(*key, f"refused: {error}")
             log.warning("a peer refuses a batch", peer=peer, sequence=batch.sequence, reason=str(error))
@@ -88,6 +89,14 @@ class PeerPost(Post[Artifact]):
         finally:
             self._trying.discard(key)
             self._labour.release(body)
+
+    async def _bring(self, batch: Batch, step: int, body: Artifact) -> None:
+        """Bring a batch over, unless a drill loses it, or the answer to it."""
+        if faults.is_lost("gossip-batch"):
+            raise TransferError("lost on its way out, as a drill has it")
+        await self._peers.send(batch, step, body)
+        if faults.is_lost("gossip-answer"):
+            raise TransferError("its acknowledgement is lost, as a drill has it")
 
     # -- answers ----------------------------------------------------------------------------------------------------
 

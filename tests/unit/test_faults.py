@@ -72,3 +72,16 @@ def test_a_process_is_suspended_at_that_passage_and_goes_on_when_it_is_told_to()
     assert (made.returncode, printed.splitlines()) == (0, [f"passed {number}" for number in range(1, 5)])
     assert f"process {made.pid} is suspended" in said
     assert faults.not_passed("point:2:suspend", said) == []
+
+
+def test_the_part_of_messages_that_is_to_be_lost_is_lost_and_no_others() -> None:
+    program = (
+        f"import sys; sys.path[:0] = {sys.path}; from covey import faults;"
+        "print(sum(faults.is_lost('word') for _ in range(2000)), any(faults.is_lost('other') for _ in range(2000)))"
+    )
+    env = {**os.environ, "COVEY_LOSSES": "word:0.5,never:0"}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=50)
+    lost, other = done.stdout.split()
+    assert 800 < int(lost) < 1200
+    assert other == "False"
+    assert not faults.is_lost("word")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 from collections.abc import Collection
 from contextlib import ExitStack
 from pathlib import Path
@@ -88,10 +85,14 @@ class Arena:
         """Start the coordinator."""
         self.federation.start_coordinator(options=["--allow-paths", "--max-runs", str(MAX_RUNS)], ready_s=READY_S)
 
-    def signal_all_of(self, name: str, number: signal.Signals) -> list[int]:
-        """Send a signal to a daemon and its worker; the processes that got it."""
-        pids = [self.daemon(name).pid, *filter(None, [self.federation.worker_pids.get(name)])]
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):  # a worker that has just ended
-                os.kill(pid, number)
-        return pids
+    def folder(self, name: str) -> Path:
+        """A node's data directory."""
+        return self.federation.node_dir(self.index(name))
+
+    def halves(self, fraction: float) -> RelayThread:
+        """Nothing connects a node with another one here. Raises LookupError."""
+        raise LookupError("nodes of a coordinator reach each other through that only")
+
+    def processes(self, name: str) -> list[int]:
+        """A daemon and its worker."""
+        return [self.daemon(name).pid, *filter(None, [self.federation.worker_pids.get(name)])]

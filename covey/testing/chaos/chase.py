@@ -14,10 +14,11 @@ from typing import Any
 from covey.errors import CoveyError
 from covey.testing.chaos import checks, figures
 from covey.testing.chaos.arena import Arena
-from covey.testing.chaos.faults import DOERS, FaultError, Undo
+from covey.testing.chaos.faults import FaultError
 from covey.testing.chaos.figures import Figures
-from covey.testing.chaos.kinds import KINDS
-from covey.testing.chaos.schedule import COORDINATOR, EVERYBODY, MEAN_PAUSE_S, Strike, strikes
+from covey.testing.chaos.kinds import FEDERATED, KINDS
+from covey.testing.chaos.schedule import COORDINATOR, MEAN_PAUSE_S, Strike, strikes
+from covey.testing.chaos.striker import Striker
 from covey.testing.chaos.works import ALLOWED, PARAMETERS, WORKS, Work
 from covey.testing.federation import TERMINAL
 
@@ -59,7 +60,7 @@ class Plan:
     rounds: int = 40
     parameters: int = PARAMETERS
     works: Sequence[str] = tuple(WORKS)
-    kinds: Sequence[str] = tuple(KINDS)
+    kinds: Sequence[str] = FEDERATED
     mean_pause_s: float = MEAN_PAUSE_S
     stretch: float = 1.0
     keep_all: bool = True
@@ -123,15 +124,14 @@ class Chase:
     def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
         self.plan, self._say = plan, say
         self._began = time.monotonic()
-        self._strikes = strikes(plan.seed, _names(plan.nodes), plan.kinds, plan.mean_pause_s, plan.stretch)
-        self._undo: list[tuple[float, Strike, Undo]] = []
-        self._next, self._strike_at = next(self._strikes), 0.0
+        planned = strikes(plan.seed, names_of(plan.nodes), plan.kinds, plan.mean_pause_s, plan.stretch)
+        self._arena = Arena(plan.root, plan.nodes, parameters=plan.parameters, allowed=ALLOWED, fork=plan.fork)
+        self._striker = Striker(self._arena, planned)
         self.outcome = Outcome()
 
     def run(self) -> Outcome:
         """All of it; what goes wrong is among the outcome's problems."""
-        plan = self.plan
-        arena = Arena(plan.root, plan.nodes, parameters=plan.parameters, allowed=ALLOWED, fork=plan.fork)
+        arena = self._arena
         try:
             with arena:
                 self._say(f"seed {self.plan.seed}: {arena.federation.root}")
@@ -154,11 +154,11 @@ class Chase:
         for work in self._works_of(lap):
             lap.runs[work.name] = arena.federation.show(arena.federation.submit(self._text(work, lap)))
         began = time.monotonic()
-        self._strike_at = began + self._next.pause_s
+        self._striker.begin(began)
         try:
             self._follow(arena, lap, began + strike_s)
         finally:
-            self._undo_due(arena, float("inf"))
+            self._striker.undo_due(float("inf"))
         took_s = time.monotonic() - began
         self._settle(arena, lap)
         self._check(arena, lap)
@@ -182,10 +182,10 @@ class Chase:
         moved_at, seen = time.monotonic(), -1
         while any(run["state"] not in TERMINAL for run in lap.runs.values()):
             now = time.monotonic()
-            self._undo_due(arena, now)
-            if now < until and now >= self._strike_at:
-                self._strike(arena, lap)
-            if now >= ask_at and not self._is_afflicted(COORDINATOR):
+            self._striker.undo_due(now)
+            if now < until and (strike := self._striker.strike(now)) is not None:
+                self._note(lap, strike)
+            if now >= ask_at and not self._striker.afflicts(COORDINATOR):
                 self._ask(arena, lap)
                 ask_at = now + ASK_S
             if now >= figures_at:
@@ -204,27 +204,10 @@ class Chase:
                 if run["state"] not in TERMINAL:
                     lap.runs[name] = arena.federation.admin.run(run["run"])
 
-    def _strike(self, arena: Arena, lap: Lap) -> None:
-        strike, self._next = self._next, next(self._strikes)
-        self._strike_at = time.monotonic() + self._next.pause_s
-        if self._is_afflicted(strike.target):
-            return
-        undo = DOERS[strike.kind](arena, strike)
+    def _note(self, lap: Lap, strike: Strike) -> None:
         lap.struck.append((time.monotonic() - self._began, strike))
         progress = ", ".join(f"{name} {_progress(run)}" for name, run in lap.runs.items())
         self._say(f"{time.monotonic() - self._began:7.1f} s  {strike}  ({progress})")
-        if undo is not None:
-            self._undo.append((time.monotonic() + strike.lasts_s, strike, undo))
-
-    def _is_afflicted(self, target: str) -> bool:
-        struck = {strike.target for _, strike, _ in self._undo}
-        return bool(struck) if target == EVERYBODY else target in struck or EVERYBODY in struck
-
-    def _undo_due(self, arena: Arena, now: float) -> None:
-        due = sorted((item for item in self._undo if item[0] <= now), key=lambda item: item[0])
-        self._undo = [item for item in self._undo if item[0] > now]
-        for _, _, undo in due:
-            undo()
 
     # -- when they have ended
 
@@ -269,6 +252,7 @@ def _progress(run: dict[str, Any]) -> str:
     return str(run["updates_decided"] or run["rounds_committed"])
 
 
-def _names(nodes: int) -> list[str]:
+def names_of(nodes: int) -> list[str]:
+    """The nodes' names in a federation of so many."""
     width = len(str(max(nodes - 1, 0)))
     return [f"n{index:0{width}}" for index in range(nodes)]

@@ -16,11 +16,10 @@ from covey.machines.log import Replayed
 from covey.storage.record.records import StepRecord
 from covey.storage.sql.store import open_store
 from covey.testing.chaos.arena import Arena
+from covey.testing.chaos.logs import tracebacks_in
 from covey.testing.chaos.works import Work
 
 COMMAND_S = 600.0
-MOST_SHOWN = 2000
-"""Characters of a traceback."""
 FINAL = frozenset({"accepted", "rejected"})
 
 
@@ -118,9 +117,5 @@ def orphans(arena: Arena) -> list[str]:
 
 
 def tracebacks(arena: Arena) -> Iterator[str]:
-    """Logs in which a daemon or worker was surprised; SIGINT before one is ready ends it as it ends any Python."""
-    for path in sorted((arena.federation.root / "logs").glob("*.log")):
-        _, *surprises = path.read_text(errors="replace").split("Traceback (most recent call last)")
-        for text in surprises:
-            if "\nKeyboardInterrupt" not in text[:MOST_SHOWN]:
-                yield f"{path} has a traceback{text[:MOST_SHOWN]}"
+    """Logs in which a daemon or worker was surprised."""
+    return tracebacks_in(sorted((arena.federation.root / "logs").glob("*.log")))

@@ -43,4 +43,22 @@ KINDS = {
     "lose-data": Kind(
         "kill -9 of a node, and all that it has kept but its identity is gone", "node", 0.0, 1.0, loses_state=True
     ),
+    "cut-in-halves": Kind("two halves of the nodes reach each other no more until it is over", "all", 1.0, 15.0, 0.5),
+    "full-disk": Kind("no file of a node may grow (RLIMIT_FSIZE, as a quota)", "node", 1.0, 8.0),
 }
+FEDERATED = tuple(name for name in KINDS if name not in ("cut-in-halves", "full-disk"))
+"""Those for nodes and their coordinator."""
+AMONG_PEERS = (
+    "kill-node",
+    "kill-worker",
+    "kill-everything",
+    "suspend",
+    "cut-link",
+    "cut-transfer",
+    "stall-link",
+    "slow-link",
+    "terminate-twice",
+    "cut-in-halves",
+    "full-disk",
+)
+"""Those for gossip nodes."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console
@@ -10,7 +11,7 @@ from rich.table import Table
 
 from covey.testing.chaos.chase import Outcome, Plan
 from covey.testing.chaos.figures import MB, Figures
-from covey.testing.chaos.kinds import KINDS
+from covey.testing.chaos.kinds import FEDERATED, KINDS
 from covey.testing.chaos.works import PARAMETERS, WORKS
 
 MOST_ROWS = 14
@@ -22,6 +23,32 @@ CAPTION = (
 )
 
 
+@dataclass(frozen=True)
+class FederatedReport:
+    """What a chase came to."""
+
+    plan: Plan
+    outcome: Outcome
+
+    @property
+    def problems(self) -> Sequence[str]:
+        """What does not hold."""
+        return self.outcome.problems
+
+    @property
+    def command(self) -> str:
+        """The command that does the same again."""
+        return command_of(self.plan)
+
+    def as_json(self, kept: str | None) -> dict[str, Any]:
+        """All of it; `kept` is the folder that is left."""
+        return as_json(self.plan, self.outcome, kept)
+
+    def print(self, console: Console) -> None:
+        """The tables."""
+        print_report(console, self.outcome)
+
+
 def command_of(plan: Plan) -> str:
     """The command that does the same again."""
     words = f"python -m covey.testing.chaos --seed {plan.seed} --minutes {plan.minutes:g} --nodes {plan.nodes}"
@@ -31,7 +58,7 @@ def command_of(plan: Plan) -> str:
     words += "" if plan.laps is None else f" --laps {plan.laps}"
     if tuple(plan.works) != tuple(WORKS):
         words += f" --works {' '.join(plan.works)}"
-    if tuple(plan.kinds) != tuple(KINDS):
+    if tuple(plan.kinds) != FEDERATED:
         words += f" --faults {' '.join(plan.kinds)}"
     return words + ("" if plan.keep_all else " --retain") + ("" if plan.fork else " --execute")
 
@@ -66,16 +93,17 @@ def as_json(plan: Plan, outcome: Outcome, kept: str | None) -> dict[str, Any]:
 
 def print_report(console: Console, outcome: Outcome) -> None:
     """The tables."""
-    console.print(_faults(outcome))
+    console.print(fault_table(outcome.struck))
     console.print(_runs(outcome))
     console.print(_growth(outcome))
     for note in outcome.notes:
         console.print(f"note: {note}", markup=False)
 
 
-def _faults(outcome: Outcome) -> Table:
+def fault_table(struck: Mapping[str, int]) -> Table:
+    """How often each kind of fault happened."""
     table = Table("fault", "times", "what it is", title="faults that happened")
-    for kind, times in sorted(outcome.struck.items()):
+    for kind, times in sorted(struck.items()):
         table.add_row(kind, str(times), KINDS[kind].text)
     return table
 

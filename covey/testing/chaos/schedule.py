@@ -47,6 +47,8 @@ def strikes(
     kinds: Sequence[str] = tuple(KINDS),
     mean_pause_s: float = MEAN_PAUSE_S,
     stretch: float = 1.0,
+    *,
+    coordinator: bool = True,
 ) -> Iterator[Strike]:
     """The strikes of a seed, without end: pauses are exponential, kinds in proportion to their weights.
 
@@ -56,6 +58,7 @@ def strikes(
         kinds: Those that are drawn.
         mean_pause_s: Between two strikes.
         stretch: How many times longer than usual they last.
+        coordinator: Whether there is one, that can be struck as nodes can.
     """
     draw, number = random.Random(seed), 0
     weights = [KINDS[kind].weight for kind in kinds]
@@ -64,17 +67,20 @@ def strikes(
         pause_s = draw.expovariate(1.0 / mean_pause_s)
         (name,) = draw.choices(list(kinds), weights)
         kind = KINDS[name]
-        target = _target(draw, kind.strikes, nodes)
+        target = _target(draw, kind.strikes, nodes, [COORDINATOR] if coordinator else [])
         lasts_s, fraction = stretch * draw.uniform(kind.least_s, kind.most_s), draw.random()
         direction: Direction = draw.choice(("up", "down"))
         yield Strike(number, pause_s, name, target, lasts_s, fraction, direction)
 
 
 def _target(
-    draw: random.Random, strikes_whom: Literal["coordinator", "node", "any", "all"], nodes: Sequence[str]
+    draw: random.Random,
+    strikes_whom: Literal["coordinator", "node", "any", "all"],
+    nodes: Sequence[str],
+    others: Sequence[str],
 ) -> str:
     if strikes_whom == "all":
         return EVERYBODY
     if strikes_whom == "coordinator":
         return COORDINATOR
-    return draw.choice(nodes if strikes_whom == "node" else [COORDINATOR, *nodes])
+    return draw.choice(nodes if strikes_whom == "node" else [*others, *nodes])

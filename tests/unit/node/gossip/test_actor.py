@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from covey import faults
 from covey.artifact import artifact_of, artifact_of_file
 from covey.client.gossip_nodes import ask_to_leave, read_node
 from covey.errors import Conflict, LedgerError, NotFound, NotReady
@@ -16,7 +17,9 @@ from covey.gossip.ledger import Incarnation
 from covey.gossip.mass import ONE
 from covey.gossip.push_sum.events import PeerEvicted, PeerJoined, PeerSuspected, Progressed
 from covey.node.gossip.ports import Told
-from covey.node.gossip.record.database import Durability
+from covey.node.gossip.record.database import Durability, open_record
+from covey.node.gossip.record.reader import rows_of
+from covey.node.gossip.record.schema import SpanRow
 from covey.node.models.assembly import Assembled, Unassembled
 from covey.node.models.newest import JoinedModel
 from tests.unit.node.gossip.nodes import D, Unit, UnitNode, has_come_to, spec_of, step_of
@@ -42,6 +45,27 @@ async def test_a_bad_wire_costs_time_and_changes_no_model(tmp_path: Path) -> Non
             assert {row["state"] for row in state.peers} <= {"finished", "away"}
             kept = {path.name for path in (node.home.folder / "files" / "artifacts").iterdir()}
             assert kept == {state.model.name}  # nothing else is left over
+    assert models[0.0] == models[0.3]
+
+
+async def test_what_a_drill_loses_at_the_post_is_sent_again_and_changes_no_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = {}
+    for loss in (0.0, 0.3):
+        monkeypatch.setattr(faults, "_losses", dict.fromkeys(("gossip-word", "gossip-batch", "gossip-answer"), loss))
+        unit = Unit(tmp_path / str(loss), spec_of(3, 6), "abc")
+        nodes = [unit.start(name) for name in unit.names]
+        assert [await unit.tasks[name] for name in unit.names] == ["completed"] * 3
+        models[loss] = [node.model for node in nodes]
+        audit = unit.audit()
+        assert (audit.is_exact, audit.live, audit.in_flight) == (True, 3 * ONE, 0)
+        tries = []
+        for node in nodes:
+            engine = open_record(node.home.folder)
+            tries += [row["tries"] for row in rows_of(engine, SpanRow) if row["kind"] == "send"]
+            engine.dispose()
+        assert (max(tries) > 1) is (loss > 0)
     assert models[0.0] == models[0.3]
 
 
