@@ -17,7 +17,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import subprocess
 import sys
 import uuid
 from collections.abc import Collection, Mapping, Sequence
@@ -117,13 +116,8 @@ class GossipNodes:
 
     def _open_meeting(self) -> None:
         """Start the relay that nodes wait at."""
-        announced = self.root / "relay.json"
-        options = ["--authority", self.root / "ca" / "authority.crt", "--announce", announced]
-        command = _command(["relay", "start", "--listen", "127.0.0.1:0", *options])
-        self._meeting = Daemon("relay", command, self.root / "relay.log", self._environment(), may_die=False)
-        if not wait_until(announced.exists, READY_S):
-            raise CoveyError(f"the relay did not start:\n{self._meeting.tail()}")
-        self._meeting_address = json.loads(announced.read_text())["listen"]
+        certificate = self.root / "ca" / "authority.crt"
+        self._meeting, self._meeting_address = relay_daemon(self.root, certificate, self._environment())
 
     def _environment(self) -> dict[str, str]:
         return {**os.environ, MARK: self._mark, "PYTHONUNBUFFERED": "1"}
@@ -226,13 +220,50 @@ class GossipNodes:
         return done.stdout
 
 
+def relay_daemon(folder: Path, certificate: Path, env: Mapping[str, str]) -> tuple[Daemon, str]:
+    """Start a relay (`covey relay start`) on a free port, and wait until it listens.
+
+    Args:
+        folder: For its log, and for the file in which it says where it listens.
+        certificate: Of the authority whose nodes it serves.
+        env: The whole environment.
+
+    Returns:
+        The relay, and its address.
+
+    Raises:
+        CoveyError: It did not start; it is gone.
+    """
+    announced = folder / "relay.json"
+    options = ["--authority", certificate, "--announce", announced]
+    command = _command(["relay", "start", "--listen", "127.0.0.1:0", *options])
+    relay = Daemon("relay", command, folder / "relay.log", env, may_die=False)
+    if not wait_until(announced.exists, READY_S):
+        relay.kill()
+        raise CoveyError(f"the relay did not start:\n{relay.tail()}")
+    return relay, json.loads(announced.read_text())["listen"]
+
+
 def _command(arguments: Collection[object]) -> list[str]:
     return [sys.executable, "-m", COMMAND, *map(str, arguments)]
 
 
-def simulated(folder: Path, spec: str, nodes: int) -> Any:
-    """The outcome (`covey gossip simulate --json`) of the same run in one process, to compare real nodes with."""
-    (folder / "simulated.toml").write_text(spec)
-    command = [sys.executable, "-m", "covey", "gossip", "simulate", str(folder / "simulated.toml"), "--json"]
-    done = subprocess.run([*command, "--nodes", str(nodes)], capture_output=True, text=True, timeout=200, check=True)
+def simulated(folder: Path, spec: str, nodes: int, *options: object) -> Any:
+    """The outcome (`covey gossip simulate --json`) of the same run in one process, to compare real nodes with.
+
+    Args:
+        folder: For the specification, and what the simulation leaves.
+        spec: The run's specification, TOML.
+        nodes: How many.
+        options: Further ones of the command.
+
+    Raises:
+        CoveyError: It failed.
+    """
+    path, left = folder / "simulated.toml", folder / "simulated"
+    path.write_text(spec)
+    command = ["gossip", "simulate", path, "--nodes", nodes, "--processes", 1, "--data-dir", left, *options, "--json"]
+    done = run_covey(command, timeout_s=200)
+    if done.returncode != 0:
+        raise CoveyError(f"the simulation failed: exit code {done.returncode}\n{done.stderr}")
     return json.loads(done.stdout)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import resource
-import subprocess
-import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
-from covey.testing.gossip import GossipNodes
+from covey.testing.gossip import GossipNodes, simulated
 from covey.testing.launch.forks import run_covey
 from covey.testing.launch.processes import wait_until
 from tests.faults.disks import breakable_disk, disk
@@ -37,11 +35,8 @@ PATIENCE_S = 100.0
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The models of the same run in one process."""
-    path = tmp_path_factory.mktemp("undisturbed") / "run.toml"
-    path.write_text(SPEC.replace("0.2", "0.0"))
-    command = [sys.executable, "-m", "covey", "gossip", "simulate", str(path), "--nodes", "2", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True)
-    return [peer["model_sha256"] for peer in json.loads(done.stdout)["peers"]]
+    outcome = simulated(tmp_path_factory.mktemp("undisturbed"), SPEC.replace("0.2", "0.0"), 2)
+    return [peer["model_sha256"] for peer in outcome["peers"]]
 
 
 def check(nodes: GossipNodes, undisturbed: list[str]) -> None:

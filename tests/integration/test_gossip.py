@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
+
+from covey.testing.launch.forks import run_covey
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 
@@ -31,8 +31,7 @@ steps = 8
 
 def run(tmp_path: Path, *options: str, code: int = 0, more: str = "", steps: int = 8) -> Any:
     (tmp_path / "gossip.toml").write_text(SPEC.replace("steps = 8", f"steps = {steps}") + more)
-    command = [sys.executable, "-m", "covey", "gossip", "simulate", str(tmp_path / "gossip.toml"), *options]
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=250, check=False)
+    done = run_covey(["gossip", "simulate", tmp_path / "gossip.toml", *options, "--json"], timeout_s=250)
     assert done.returncode == code, done.stderr
     return json.loads(done.stdout) if done.stdout else done.stderr
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from covey.client.gossip_nodes import read_node
-from covey.testing.gossip import GossipNodes
+from covey.testing.gossip import GossipNodes, simulated
 from covey.testing.launch.forks import run_covey
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
@@ -36,9 +36,8 @@ def covey(*arguments: object, code: int = 0) -> Any:
 
 
 def test_an_adversary_is_loud_on_record_and_does_what_the_simulation_does(tmp_path: Path) -> None:
-    (tmp_path / "run.toml").write_text(SPEC)
     attack = ["--attack", "scaled=1", "--attack-option", "scaled.factor=-2"]
-    outcome = covey("gossip", "simulate", tmp_path / "run.toml", "--nodes", 3, *attack)
+    outcome = simulated(tmp_path, SPEC, 3, *attack)
     with GossipNodes(tmp_path / "real", SPEC, 3) as nodes:
         nodes.start(2, options=["--attack", "scaled", "--attack-option", "factor=-2"])
         nodes.start(0)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from covey.library.plot import read
 from covey.library.run import FederatedRun
 from covey.storage.sql.store import open_store
 from covey.testing.federation import Federation, FederationError
+from covey.testing.gossip import relay_daemon
 from covey.testing.launch.ports import free_addresses
 from covey.wire.identities.gossip_statement import GossipStatement
 
@@ -42,15 +46,34 @@ min_nodes = {nodes}
 
 def started(federation: Federation, callers: int = 0, later: int = 0) -> list[str]:
     """Start a federation whose nodes listen for peers, but for the last `callers`, and `later` ones; the addresses."""
-    names = federation.names
-    addresses = free_addresses(len(names))
     federation.start_coordinator()
     federation.join()
-    for index, address in enumerate(addresses[: len(names) - later]):
-        options = ["--peer-listen", address] if index < len(names) - callers else []
-        federation.start_node(index, options=options)
-    federation.wait_connected(len(names) - later)
+    return with_nodes(federation, [[]] * callers, later)
+
+
+def with_nodes(federation: Federation, others: Sequence[Sequence[str]], later: int = 0) -> list[str]:
+    """Start the nodes but `later` ones; the last ones do not listen, but have these options. The addresses."""
+    addresses = free_addresses(len(federation.names))
+    listening = [["--peer-listen", address] for address in addresses[: len(addresses) - len(others)]]
+    options = [*listening, *others][: len(addresses) - later]
+    for index, each in enumerate(options):
+        federation.start_node(index, options=each)
+    federation.wait_connected(len(options))
     return addresses
+
+
+@contextmanager
+def meeting(federation: Federation) -> Iterator[str]:
+    """A relay for the nodes of a federation that was joined; its address."""
+    relay, address = relay_daemon(
+        federation.root, federation.node_dir(0) / "identity" / "authority.crt", dict(os.environ)
+    )
+    try:
+        yield address
+        assert relay.alive, relay.tail()
+    finally:
+        relay.terminate()
+        relay.wait(60)
 
 
 def audited(federation: Federation, run: str) -> dict[str, Any]:
@@ -130,9 +153,9 @@ def until_step(federation: Federation, run: str, index: int, step: int) -> None:
     federation.until(has_come_so_far, 200, f"{federation.names[index]} did not come to step {step}")
 
 
-def told_steps(federation: Federation, run: str, node: str) -> list[int]:
+def told_steps(store_url: str, run: str, node: str) -> list[int]:
     """The steps of which a node's statements tell, as the coordinator has them."""
-    store = open_store(f"sqlite:///{federation.coordinator_dir / 'covey.db'}")
+    store = open_store(store_url)
     try:
         rows = store.gossip_statements(run, node)
     finally:
@@ -140,9 +163,13 @@ def told_steps(federation: Federation, run: str, node: str) -> list[int]:
     return [step.step for row in rows for step in GossipStatement.from_bytes(row.statement).steps]
 
 
-def test_the_coordinator_is_killed_and_so_is_a_node_while_it_is_away(tmp_path: Path) -> None:
-    with Federation(tmp_path, nodes=3) as federation:
-        addresses = started(federation)
+def test_the_coordinator_is_killed_and_so_is_a_node_while_it_is_away(tmp_path: Path, postgres_database: str) -> None:
+    """Its record is in PostgreSQL, and a node waits at a relay for its peers."""
+    with ExitStack() as stack:
+        federation = stack.enter_context(Federation(tmp_path, nodes=3, store_url=postgres_database))
+        federation.start_coordinator()
+        federation.join()
+        addresses = with_nodes(federation, [["--peer-relay", stack.enter_context(meeting(federation))]])
         run = federation.submit(SPEC.format(steps=30, nodes=3))
         until_step(federation, run, 0, 4)
         federation.kill_coordinator()
@@ -159,7 +186,7 @@ def test_the_coordinator_is_killed_and_so_is_a_node_while_it_is_away(tmp_path: P
         check_views(federation, run, 30)
         for name in federation.names:
             # the last row is the end, after all steps
-            assert sorted(set(told_steps(federation, run, name))) == list(range(31))
+            assert sorted(set(told_steps(postgres_database, run, name))) == list(range(31))
 
 
 def test_an_evicted_node_is_out_for_its_peers_a_late_one_has_its_part_and_a_run_can_be_stopped(tmp_path: Path) -> None:

@@ -410,3 +410,25 @@ def test_at_unequal_speeds_corrected_steps_come_to_the_optimum_of_all() -> None:
     assert consensus_at_speeds("none") > 0.5  # fast nodes count for more
     assert abs(consensus_at_speeds("elapsed")) < 0.15
     assert abs(consensus_at_speeds("asyspa")) < 0.15
+
+
+def steps_beside(slower: int, overlap: int | None) -> list[int]:
+    """How many steps three nodes make in 100 ticks, a training each, beside one that takes so many ticks for each."""
+    swarm = swarm_of(4, Exponential(), steps=1000, overlap=overlap, max_in_flight=4)
+    swarm.begin()
+    *others, slow = swarm.nodes.values()
+    for tick in range(1, 101):
+        due = {node: node.machine.step + 1 for node in swarm.nodes.values() if node is not slow or tick % slower == 0}
+        while at_work := [node for node, step in due.items() if node.is_busy and node.machine.step < step]:
+            for node in at_work:
+                node.finish_work()
+            while swarm.messages:
+                swarm.deliver()
+    assert swarm.audit().is_exact
+    return [node.machine.step for node in others]
+
+
+def test_only_where_nobody_waits_nodes_go_at_their_own_pace_beside_one_that_is_ten_times_slower() -> None:
+    assert steps_beside(10, None) == steps_beside(1, None) == [100, 100, 100]
+    assert steps_beside(10, 0) == [10, 10, 10]
+    assert max(steps_beside(10, 3)) < 20

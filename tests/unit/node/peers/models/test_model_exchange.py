@@ -11,11 +11,13 @@ from covey import messages as msg
 from covey.artifact import artifact_of
 from covey.errors import CoveyError
 from covey.node.models.assembly import Unassembled
+from covey.node.models.lending import Lender
 from covey.node.peers.models.exchange import ModelExchange
 from covey.node.peers.models.listener import ModelListener
 from covey.protos import peer_pb2 as pb
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.testing.launch.ports import free_addresses
+from covey.testing.relay import Relay
 from covey.wire.channels import channel_credentials, channel_options
 from covey.wire.identities.authority import Authority
 from covey.wire.identities.model_pass import DOMAIN, ModelPass
@@ -36,7 +38,7 @@ class Node:
     def __init__(self, identity, folder, address):
         self.identity, self.address = replace(identity, coordinator_key=KEY.public_bytes), address
         self.files = ArtifactFiles(folder)
-        self.exchange = ModelExchange(self.identity, self.files, address, chunk_s=3.0)
+        self.exchange = ModelExchange(self.identity, self.files, address, chunk_s=60.0)
 
     @property
     def member(self):
@@ -53,9 +55,9 @@ class Node:
         statement = ModelPass(**({"artifact": MODEL.digest} | fields | changes)).to_bytes()
         return statement, KEY.sign(statement, DOMAIN)
 
-    async def brings(self, *holders):
+    async def brings(self, *holders, on_bytes=lambda _: None):
         elsewhere = msg.ModelElsewhere(MODEL.digest, tuple(holder.member for holder in holders), *self.permit())
-        came = await self.exchange.bring("run", MODEL, elsewhere, lambda _: None)
+        came = await self.exchange.bring("run", MODEL, elsewhere, on_bytes)
         assert self.files.path(MODEL.digest).read_bytes() == DATA
         return came
 
@@ -95,6 +97,35 @@ async def test_a_node_that_is_away_or_has_it_not_or_has_no_address_costs_nothing
     assert came.liars == ()
     with pytest.raises(Unassembled, match="nobody to ask"):
         await bob.brings(dan)
+
+
+class StandsStill(Lender):
+    """Gives two chunks, and then nothing any more."""
+
+    async def chunks(self, to, digest, first, count):
+        async for message in super().chunks(to, digest, first, min(count, 2)):
+            yield message
+        await asyncio.Event().wait()
+
+
+async def test_when_one_dies_that_has_given_half_of_what_it_was_asked_for_the_rest_comes_from_another_one(nodes):
+    ada, bob, cyd = map(nodes, ("ada", "bob", "cyd"))
+    await asyncio.gather(ada.gets(), bob.gets())
+    ada.exchange._listener._service._lender = StandsStill(ada.exchange._shelf)
+    told = []
+    async with Relay(ada.address) as link:
+        ada.address = link.address
+
+        def until_all_came_but_what_ada_keeps(size):
+            told.append(size)
+            if sum(told) == MODEL.size_bytes - 2 * MIB:
+                link.partition()  # without a word: the connection is reset, and there is no other one
+
+        came = await cyd.brings(ada, bob, on_bytes=until_all_came_but_what_ada_keeps)
+    assert came.given == {"ada": 2 * MIB, "bob": MODEL.size_bytes - 2 * MIB}
+    assert (came.broken, came.unreachable, came.liars) == (1, 0, ())
+    assert sum(told) == MODEL.size_bytes  # nothing came twice
+    assert link.connections == 1
 
 
 async def test_a_new_model_takes_the_place_of_the_runs_older_one(nodes):
