@@ -97,7 +97,7 @@ def check_what_is_shown(nodes: GossipNodes, tmp_path: Path) -> None:
     assert {node["weight"] for node in consensus["nodes"]} == {1.0}  # all count alike
     assert consensus["weighs"] == "receiver"
     for model in (consensus, *consensus["nodes"]):
-        assert 0.3 < model["metrics"]["accuracy"] <= 1.0
+        assert 0.2 < model["metrics"]["accuracy"] <= 1.0  # by chance it is 0.1; a node has seen few classes
     assert consensus["spread"] == max(node["distance"] for node in consensus["nodes"])
     with pytest.raises(CoveyError, match="does not keep its model of step 1; those that it keeps are of: none"):
         nodes.cli("gossip", "export", folders[0], "--out", out, "--step", 1)
