@@ -233,6 +233,7 @@ class GossipPart:
             _known(facts.peers, home),
             relay=terms.relay,
             newest=self._newest,
+            pause_s=terms.node.peers.pause_s,
         )
 
 

@@ -79,8 +79,11 @@ class FedDistill(Method):
     """Each node trains a model of its own, and each label's mean logits are a further target; no model travels.
 
     As `feddistill-plus` (`FedDistillPlus`), which see, but each node goes on from its own model (`member`, kept on the
-    node as it is after training, with BatchNorm statistics): the baseline FedDistill in the same code. There is no
-    global model; nodes evaluate their own.
+    node as it is after training, with BatchNorm statistics). There is no global model; nodes evaluate their own.
+
+    Jeong, Oh, Kim, Park, Bennis and Kim, "Communication-Efficient On-Device Machine Learning: Federated Distillation
+    and Augmentation under Non-IID Private Data" (arXiv 1811.11479), in the form of the baseline FedDistill in the code
+    of Zhu, Hong and Zhou.
     """
 
     Options = FedDistillOptions

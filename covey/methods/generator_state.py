@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from covey.layout import Layout, TensorSpec
+from covey.learning.optimizers import Adam
 from covey.methods.latents import Generator
 
 GENERATOR, TRAINING = "generator", "generator-training"
@@ -33,6 +34,30 @@ def generator_layouts(network: Generator) -> tuple[Layout, Layout]:
     return Layout((*values, shares)), Layout((*values, *moments, TensorSpec(STEPS, "float32", (1,))))
 
 
+class LastingAdam(Adam):
+    """Adam that goes on where an earlier one was; all parameters have a gradient at each step."""
+
+    def __init__(self, parameters: Iterable[Tensor]) -> None:
+        super().__init__({})
+        self.begin(parameters, 0.0, 0.0)
+
+    @property
+    def steps(self) -> int:
+        """How many it has taken."""
+        return self._ages[0]
+
+    @property
+    def moments(self) -> tuple[list[Tensor], list[Tensor]]:
+        """The first and the second of each parameter."""
+        first, second = self._slots
+        return first, second
+
+    def go_on(self, moments: Sequence[Iterable[Tensor]], steps: int) -> None:
+        """After so many steps, with these moments, which are copied."""
+        self._ages = [steps] * len(self._ages)
+        self._slots = [[value.clone() for value in values] for values in moments]
+
+
 class GeneratorState:
     """A generator in training.
 
@@ -48,8 +73,7 @@ class GeneratorState:
 
     def __init__(self, network: Generator, broadcast: Tensor | None, training: Tensor | None) -> None:
         self._network, self.labels = network, torch.zeros(network.classes)
-        self.optimizer = torch.optim.Adam(network.parameters())
-        self._steps = torch.zeros(1)
+        self.optimizer = LastingAdam(network.parameters())
         if broadcast is not None:
             self._sent, rest = _cut(broadcast, _values(network))
             self.labels = rest.clone()
@@ -59,17 +83,15 @@ class GeneratorState:
             return
         own, rest = _cut(training, _values(network))
         self._load(own, rest)
-        self._is_new = not self._steps.item()
+        self._is_new = not self.optimizer.steps
 
     def _load(self, values: Mapping[str, Tensor], rest: Tensor) -> None:
         with torch.no_grad():
             for name, value in _values(self._network).items():
                 value.copy_(values[name])
         first, rest = _cut(rest, dict(self._network.named_parameters()))
-        second, self._steps = _cut(rest, dict(self._network.named_parameters()))
-        for name, parameter in self._network.named_parameters() if self._steps.item() else ():
-            moments = {MOMENTS[0]: first[name].clone(), MOMENTS[1]: second[name].clone()}
-            self.optimizer.state[parameter] = {"step": self._steps[0].clone(), **moments}
+        second, steps = _cut(rest, dict(self._network.named_parameters()))
+        self.optimizer.go_on((first.values(), second.values()), int(steps.item()))
 
     def trained(self, ema: float, labels: Tensor) -> None:
         """The network was trained: what is sent follows it, and labels are drawn by these shares from now on."""
@@ -91,14 +113,9 @@ class GeneratorState:
     @torch.no_grad()
     def training(self) -> Tensor:
         """Part `TRAINING`."""
-        states = [self.optimizer.state.get(parameter, {}) for parameter in self._network.parameters()]
-        moments = [
-            state.get(moment, torch.zeros_like(parameter)).reshape(-1)
-            for moment in MOMENTS
-            for state, parameter in zip(states, self._network.parameters(), strict=True)
-        ]
-        steps = states[0].get("step", torch.zeros(())).reshape(1)
-        return torch.cat([*(value.reshape(-1) for value in _values(self._network).values()), *moments, steps])
+        moments = [value for values in self.optimizer.moments for value in values]
+        steps = torch.tensor([float(self.optimizer.steps)])
+        return torch.cat([*(value.reshape(-1) for value in (*_values(self._network).values(), *moments)), steps])
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from covey.learning.optimizers import LocalOptimizer
 from covey.methods.predictor import Predictor
 
 Teacher = Literal["avg_logits", "weighted_nll"]
@@ -130,19 +131,17 @@ class Lesson:
 
 
 def train(
-    generator: Generator, optimizer: torch.optim.Adam, teachers: Teachers, lesson: Lesson, source: torch.Generator
+    generator: Generator, optimizer: LocalOptimizer, teachers: Teachers, lesson: Lesson, source: torch.Generator
 ) -> tuple[float, float]:
     """Train a generator in place; the mean teacher loss and diversity loss of the steps."""
     generator.train()
     totals = torch.zeros(2)
-    for group in optimizer.param_groups:
-        group.update(lr=lesson.learning_rate, weight_decay=lesson.weight_decay)
+    optimizer.learning_rate, optimizer.weight_decay = lesson.learning_rate, lesson.weight_decay
     for _ in range(lesson.steps):
         labels = draw_labels(lesson.labels, lesson.batch_size, source)
         z, noise = generator.sample(labels, source)
         teacher = teacher_loss(lesson.teacher, teachers.logits(z), labels, teachers.weights(labels))
         diversity = diversity_loss(noise, z)
-        optimizer.zero_grad()
         (teacher + lesson.diversity * diversity).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         totals += torch.stack([teacher.detach(), diversity.detach()])

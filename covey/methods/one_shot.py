@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from covey.layout import Layout, TensorSpec
+from covey.learning.optimizers import Adam
 from covey.methods.latents import Generator, draw_labels
 from covey.methods.predictor import Predictor
 
@@ -49,13 +50,13 @@ def retrained(
     if not labels.sum() > 0:
         return first
     values = {name: value.clone().requires_grad_() for name, value in first.items()}
-    optimizer = torch.optim.Adam(values.values(), LEARNING_RATE)
+    optimizer = Adam({})
+    optimizer.begin(values.values(), LEARNING_RATE, 0.0)
     generator.eval()
     for _ in range(steps):
         drawn = draw_labels(labels, batch_size, source)
         with torch.no_grad():
             z, _ = generator.sample(drawn, source)
-        optimizer.zero_grad()
         functional.cross_entropy(predictor.logits(values, z), drawn).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     if not all(torch.isfinite(value).all() for value in values.values()):

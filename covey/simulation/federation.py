@@ -142,11 +142,16 @@ class VirtualFederation:
 
     # -- the run --------------------------------------------------------------------------------------------------
 
-    async def run(self, watch: Watch) -> RunRecord:
-        """Submit the run, and see to it until it has ended; as it is recorded then."""
+    async def run(self, watch: Watch, sharing: str = "") -> RunRecord:
+        """Submit the run, and see to it until it has ended; as it is recorded then.
+
+        Args:
+            watch: Called a few times a second.
+            sharing: What of the model is shared, as the description says it.
+        """
         env, store = self._env, self._env.store
         await self._populate()
-        record = await self._submit()
+        record = await self._submit(sharing)
         run = self._run = take_up(env.run_services, record)
         env.runs.add(run)
         work, pace = asyncio.create_task(run.execute()), asyncio.create_task(self._pace.run())
@@ -161,11 +166,12 @@ class VirtualFederation:
             self._run = None
         return await store.call(store.store.run, record.run)
 
-    async def _submit(self) -> RunRecord:
+    async def _submit(self, sharing: str) -> RunRecord:
         spec, store, now = self._plan.spec, self._env.store, self._env.now()
         record = RunRecord(secrets.token_hex(6), spec.name, spec.mode, spec.to_json(), spec.seed, "queued", "", now)
         await store.call(store.store.add_run, record)
-        event = EventRecord(now, "run-submitted", record.run, detail={"by": "covey simulate"})
+        detail = {"by": "covey simulate"} | ({"exchange": sharing} if sharing else {})
+        event = EventRecord(now, "run-submitted", record.run, detail=detail)
         await store.call(store.store.add_event, event)
         return record
 

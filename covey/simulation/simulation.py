@@ -58,7 +58,7 @@ async def simulate(plan: Plan, watch: Watch = lambda progress: None) -> RunRecor
         description = await env.worker.do(DESCRIBE, job)
         require_enough(plan, description)
         with _stopping(env):
-            return await federation.run(watch)
+            return await federation.run(watch, description.sharing)
 
 
 async def _environment(plan: Plan, folder: Path, stack: AsyncExitStack) -> Environment:

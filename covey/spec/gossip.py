@@ -56,9 +56,10 @@ class GossipSection(Section):
     """The run begins with at least so many nodes."""
     max_in_flight: int = Field(default=2, ge=1, le=64)
     """Exchanges of a node that may be unacknowledged; each keeps a model on its disk."""
-    join: Annotated[Literal["split", "mint"], Field(exclude_if=lambda join: join == "split")] = "split"
+    join: Annotated[Literal["split", "mint"] | None, unless(None)] = None
     """How a node comes in whose earlier incarnation was evicted. split: without mass, and a peer gives it half of its
-    own; mint: with a peer's model, and with mass of its own."""
+    own; mint: with a peer's model, and with mass of its own. Default: split; mint with ad-psgd and where the receiver
+    weighs."""
     global_every: int = Field(default=0, ge=0)
     """With sgp in lock step: after so many steps nodes only average, until `global_spread` is reached; 0: never."""
     global_spread: float = Field(default=0.01, gt=0, lt=1)

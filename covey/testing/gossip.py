@@ -48,6 +48,7 @@ class GossipNodes:
         links: Whether a relay stands between each two nodes, one each way; each node has a peers file of its own then.
         callers: Nodes without an address: they only call.
         relayed: Nodes without an open port that wait at a relay (`covey relay start`), where others call them.
+        pause_s: How long nodes bear a pause of each other before they suspect it; None: as they do without settings.
         fork: Whether nodes may be copies of a process that has imported everything; else they are executed.
     """
 
@@ -61,12 +62,13 @@ class GossipNodes:
         links: bool = False,
         callers: Collection[int] = (),
         relayed: Collection[int] = (),
+        pause_s: float | None = None,
         fork: bool = True,
     ) -> None:
         self.root, self.names = root, [f"n{index}" for index in range(nodes)]
         self.spec, self.peers = root / "run.toml", root / "peers.toml"
         self.daemons: list[Daemon | None] = [None] * nodes
-        self._fork = fork
+        self._fork, self._pause_s = fork, pause_s
         self._callers, self._relayed, self._exits, self._mark = callers, relayed, ExitStack(), uuid.uuid4().hex
         self._meeting: Daemon | None = None
         self._meeting_address = ""
@@ -87,6 +89,8 @@ class GossipNodes:
             authority.issue(self.root / "ca", name, self.folder(index) / "identity").fingerprint
             for index, name in enumerate(self.names)
         ]
+        for index in range(len(self.names)) if self._pause_s is not None else ():
+            (self.folder(index) / "node.toml").write_text(f"[peers]\npause_s = {self._pause_s}\n")
         self.peers.write_text(self._peers_text(issued))
         for caller in range(len(self.names)) if self._links else ():
             self._peers_of(caller).write_text(self._peers_text(issued, caller))

@@ -20,6 +20,7 @@ from covey.parts import slot
 from covey.simulation.plan import Plan
 from covey.simulation.simulation import simulate
 from covey.spec import RunSpec
+from covey.testing.launch.forks import forked_workers
 from covey.testing.method_rounds import MethodRounds, spec_of
 from covey.worker.jobs.files import WrittenFile
 
@@ -117,7 +118,8 @@ class MethodConformance:
         for _ in range(ROUNDS):
             run.round()
         plan = Plan(self.spec(), len(run.names), tmp_path / "simulation", processes=1)
-        record = asyncio.run(simulate(plan))
+        with forked_workers():
+            record = asyncio.run(simulate(plan))
         assert (record.state, record.reason) == ("completed", "")
         assert _newest_sha256(plan, record.run) == run.model_sha256
 

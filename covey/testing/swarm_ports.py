@@ -246,4 +246,4 @@ class SwarmPost(Post[Vector]):
 
     @override
     def refuse(self, peer: Incarnation, sequence: int, reason: str) -> None:
-        """Who is refused is evicted already, or has nothing to do here."""
+        self._send(Message(self._me, peer, ev.Refused(self._me, sequence)))

@@ -112,7 +112,8 @@ def reside(
 def joins_with(spec: GossipSpec) -> int:
     """The units that a node begins with whose earlier incarnation was evicted; where the receiver weighs, as all do."""
     protocol = protocol_of(spec.gossip, allow_path=True)  # the operator was asked before
-    return ONE if spec.gossip.join == "mint" or protocol.weighs == "receiver" else 0
+    joins = spec.gossip.join or protocol.joins
+    return ONE if joins == "mint" or protocol.weighs == "receiver" else 0
 
 
 def _opened(folder: Path) -> Residence:

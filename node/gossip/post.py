@@ -13,7 +13,7 @@ from covey import faults
 from covey.artifact import Artifact
 from covey.errors import LedgerError, Obstructed, TransferError
 from covey.gossip.ledger import Batch, Incarnation
-from covey.gossip.push_sum.events import Acknowledged
+from covey.gossip.push_sum.events import Acknowledged, Refused
 from covey.node.gossip.diary import Diary
 from covey.node.gossip.ports import Clock, Labour, Peers, Post, Said
 from covey.node.gossip.work import Spawn
@@ -32,7 +32,7 @@ class PeerPost(Post[Artifact]):
         labour: Holds the bodies that are being sent.
         spawn: Begins work.
         clock: Time.
-        delivered: Told of what a peer has.
+        answered: Told of what a peer has, and of what it refuses.
         diary: Notes when each batch was sent.
     """
 
@@ -42,16 +42,16 @@ class PeerPost(Post[Artifact]):
         labour: Labour[Artifact, Any],
         spawn: Spawn,
         clock: Clock,
-        delivered: Callable[[Acknowledged], None],
+        answered: Callable[[Acknowledged | Refused], None],
         diary: Diary,
     ) -> None:
         self._diary = diary
-        self._peers, self._labour, self._spawn, self._clock, self._delivered = peers, labour, spawn, clock, delivered
+        self._peers, self._labour, self._spawn, self._clock, self._answered = peers, labour, spawn, clock, answered
         self._trying: set[Key] = set()
         self._refused: dict[Key, float] = {}
         self._answers: dict[Key, list[asyncio.Future[None]]] = {}
-        self.refusals: dict[str, str] = {}
-        """By peer: why it refused this node's newest batch."""
+        self._said: dict[Incarnation, int] = {}
+        """Number of the newest batch that this node refused."""
 
     @override
     def tell(self, peer: Incarnation, event: Said) -> None:
@@ -76,16 +76,15 @@ class PeerPost(Post[Artifact]):
         except LedgerError as error:
             self._diary.not_sent(*key, f"refused: {error}")
             log.warning("a peer refuses a batch", peer=peer, sequence=batch.sequence, reason=str(error))
-            self.refusals[peer] = str(error)
             self._refused = {key: self._clock.now() + AGAIN_S}
+            self._answered(Refused(*key))
         except (TransferError, Obstructed) as error:  # or this machine cannot read it now
             self._diary.not_sent(*key, str(error))
             log.debug("a batch did not arrive; it will be sent again", peer=peer, reason=str(error))
         else:
             self._diary.sent(*key)
             faults.reach("gossip-sent")
-            self.refusals.pop(peer, None)
-            self._delivered(Acknowledged(batch.peer, batch.sequence))
+            self._answered(Acknowledged(*key))
         finally:
             self._trying.discard(key)
             self._labour.release(body)
@@ -114,6 +113,9 @@ class PeerPost(Post[Artifact]):
 
     @override
     def refuse(self, peer: Incarnation, sequence: int, reason: str) -> None:
+        if self._said.get(peer) != sequence:
+            log.warning("a peer's batch cannot be: nobody waits for it any more", peer=str(peer), reason=reason)
+            self._said[peer] = sequence
         for future in self._answers.pop((peer, sequence), ()):
             if not future.done():
                 future.set_exception(LedgerError(reason))

@@ -75,6 +75,9 @@ DEFAULT_SETTINGS = """\
 # listen = "0.0.0.0:7410"
 # advertise = "clinic-a.example.org:7410"
 # relay = "relay.example.org:443"
+# How long a pause of another node is borne, in seconds, before its silence is suspicious. Where nodes are to wait for
+# one that is started again, rather than go on without it meanwhile, say more.
+# pause_s = 3
 
 [data.paths]
 # Where a task finds this node's data. Never sent to anyone.
@@ -111,6 +114,8 @@ class PeerAccess(_Settings):
     """The address by which they call it, where that is not `listen`."""
     relay: str = Field(default="", pattern=r"^(|\S+:\d{1,5})$")
     """The relay at which it waits for them instead."""
+    pause_s: float = Field(default=3.0, gt=0, le=86_400)
+    """How long a pause of theirs is borne before their silence is judged."""
 
     @property
     def address(self) -> str:

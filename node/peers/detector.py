@@ -26,10 +26,12 @@ class PhiAccrual:
     Args:
         beat_s: The interval at which a peer is expected to say something.
         threshold: From this phi on a peer is suspected.
+        pause_s: How long a pause is borne whatever the history says; None: three beats.
     """
 
-    def __init__(self, beat_s: float, threshold: float = THRESHOLD) -> None:
+    def __init__(self, beat_s: float, threshold: float = THRESHOLD, pause_s: float | None = None) -> None:
         self._beat_s, self._threshold = beat_s, threshold
+        self._pause_s = PAUSE_BEATS * beat_s if pause_s is None else pause_s
         self._intervals: deque[float] = deque([beat_s], WINDOW)
         self._heard_at: float | None = None
 
@@ -49,7 +51,7 @@ class PhiAccrual:
         mean = total / count
         variance = sum((interval - mean) ** 2 for interval in self._intervals) / count
         deviation = max(math.sqrt(variance), LEAST_DEVIATION * self._beat_s)
-        late = self.silence_s(now) - mean - PAUSE_BEATS * self._beat_s
+        late = self.silence_s(now) - mean - self._pause_s
         chance = math.erfc(late / deviation / math.sqrt(2)) / 2
         return -math.log10(chance) if chance > 0 else math.inf
 

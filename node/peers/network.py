@@ -75,6 +75,7 @@ class PeerSettings:
         beat_s: How often each side of a link says something.
         relay: The relay through which it is called, `HOST:PORT`; empty: through none.
         newest: Gives the identity as it is now; None: `identity`, for good.
+        pause_s: How long a peer's pause is borne, before its silence is judged; None: three beats.
     """
 
     part: Part
@@ -88,6 +89,7 @@ class PeerSettings:
     beat_s: float = BEAT_S
     relay: str = ""
     newest: Callable[[], Identity] | None = None
+    pause_s: float | None = None
 
     def shown(self) -> Identity:
         """What a connection that is made now shows."""
@@ -120,7 +122,7 @@ class PeerNetwork:
         )
         self._background, self._connections = Background(), Connections()
         lives = Lives([*settings.known, part.me], self._evicted)
-        vitals, receipts = Vitals(settings.beat_s), settings.receipts
+        vitals, receipts = Vitals(settings.beat_s, settings.pause_s), settings.receipts
         self.hub = Hub(part, lives, self._evicted, vitals, receiver, self._background, receipts, clock)
         self._speeds = Speeds()
         self.deliveries = Deliveries(self.hub.links, files, self._push, self._background, receipts)

@@ -51,14 +51,15 @@ class Vitals:
 
     Args:
         beat_s: How often each side says something.
+        pause_s: As `PhiAccrual`.
     """
 
-    def __init__(self, beat_s: float = BEAT_S) -> None:
-        self.beat_s = beat_s
+    def __init__(self, beat_s: float = BEAT_S, pause_s: float | None = None) -> None:
+        self.beat_s, self._pause_s = beat_s, pause_s
         self._pulses: dict[str, _Pulse] = {}
 
     def _of(self, peer: str) -> _Pulse:
-        return self._pulses.setdefault(peer, _Pulse(PhiAccrual(self.beat_s)))
+        return self._pulses.setdefault(peer, _Pulse(PhiAccrual(self.beat_s, pause_s=self._pause_s)))
 
     def began(self, peer: str, now: float) -> None:
         """A link to a peer was made: its hello is its first sign of life, and its numbers begin anew."""

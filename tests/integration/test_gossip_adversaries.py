@@ -53,11 +53,24 @@ def test_an_adversary_is_loud_on_record_and_does_what_the_simulation_does(tmp_pa
 
 
 def test_a_node_that_lies_about_its_mass_is_named(tmp_path: Path) -> None:
-    with GossipNodes(tmp_path, SPEC, 3) as nodes:
+    """It is refused in the end, in lock step, where everybody waits for everybody: the others come to theirs."""
+    spec = SPEC.replace("steps = 6", "steps = 12")
+    (tmp_path / "simulated.toml").write_text(spec)
+    outcome = covey("gossip", "simulate", tmp_path / "simulated.toml", "--nodes", 3, "--attack", "lying-mass=1")
+    assert [(peer["reason"], peer["steps"]) for peer in outcome["peers"]] == [("completed", 12)] * 3
+    with GossipNodes(tmp_path, spec, 3) as nodes:
         nodes.start(2, options=["--attack", "lying-mass"])
         nodes.start(0)
         nodes.start(1)
-        nodes.wait()
+        for index in range(2):
+            assert nodes.daemon(index).wait(200) == 0
+        nodes.daemon(2).terminate()
+        nodes.daemon(2).wait(60)
+        said = [covey("gossip", "status", "--data-dir", nodes.folder(index)) for index in range(2)]
+        assert [node["ended"] for node in said] == ["completed"] * 2
+        claims = [claim for node in said for claim in node["contradictions"]]
+        assert claims
+        assert all(claim.startswith("nobody waits for n2 any more: batch ") for claim in claims)
         folders = [nodes.folder(index) for index in range(3)]
         mass = covey("gossip", "audit", *folders, code=1)
         assert [each["node"] for each in mass["named"]] == ["n2"]

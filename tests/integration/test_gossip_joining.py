@@ -20,7 +20,8 @@ from covey.testing.launch.processes import children_of, wait_until
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 ONE = 1 << 52
-STEPS = 16
+STEPS = 100
+"""Enough that the others still make them when it asks for mass."""
 SPEC = """
 name = "joining"
 mode = "gossip"
@@ -30,7 +31,7 @@ name = "digits"
 [data]
 partition = "shards"
 [training]
-local_steps = 2
+local_steps = 10
 learning_rate = 0.1
 [gossip]
 steps = {steps}

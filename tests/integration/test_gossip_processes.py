@@ -56,7 +56,7 @@ def check_timeline(nodes: GossipNodes, file: Path, steps: int) -> None:
 def test_three_nodes_one_only_calls_one_waits_at_a_relay_and_one_is_killed(tmp_path: Path) -> None:
     spec = SPEC.format(steps=12, nodes=3)
     outcome = simulated(tmp_path, spec, 3)
-    with GossipNodes(tmp_path / "real", spec, 3, callers=[0], relayed=[2]) as nodes:
+    with GossipNodes(tmp_path / "real", spec, 3, callers=[0], relayed=[2], pause_s=60) as nodes:
         nodes.start_all()
         nodes.until_step(1, 4, 120)
         nodes.kill(1)
@@ -71,8 +71,8 @@ def test_nodes_whose_links_are_cut_at_the_end_part_from_each_other(tmp_path: Pat
     with GossipNodes(tmp_path, spec, 3, relays=True) as nodes:
         nodes.start_all()
         nodes.until_step(0, 3, 120)
-        for index in range(3):  # enough for a handshake and a word or two, again and again
-            nodes.relay(index).do(lambda relay: relay.cut_each("up", after_bytes=4_000))
+        for index in range(3):  # enough for a handshake, what was signed, and a word or two, again and again
+            nodes.relay(index).do(lambda relay: relay.cut_each("up", after_bytes=8_000))
         nodes.until_step(0, 4, 120)
         for index in range(3):
             nodes.relay(index).partition()
@@ -89,7 +89,7 @@ def test_steps_that_only_average_make_all_models_one_also_where_a_node_is_killed
     outcome = simulated(tmp_path, spec, 4)
     assert [peer["steps"] for peer in outcome["peers"]] == [4 + 2 * 2] * 4
     assert max(peer["distance"] for peer in outcome["peers"]) < 1e-5
-    with GossipNodes(tmp_path / "real", spec, 4) as nodes:
+    with GossipNodes(tmp_path / "real", spec, 4, pause_s=60) as nodes:
         nodes.start_all()
         nodes.until_step(1, 3, 120)
         nodes.kill(1)
@@ -101,7 +101,7 @@ def test_steps_that_only_average_make_all_models_one_also_where_a_node_is_killed
 def test_coded_models_are_those_of_the_simulation_and_a_quarter_as_long(tmp_path: Path) -> None:
     spec = SPEC.format(steps=12, nodes=3) + '[exchange]\ncodec = "int8"\n'
     outcome = simulated(tmp_path, spec, 3)
-    with GossipNodes(tmp_path / "real", spec, 3) as nodes:
+    with GossipNodes(tmp_path / "real", spec, 3, pause_s=60) as nodes:
         nodes.start_all()
         nodes.until_step(1, 3, 120)
         nodes.kill(1)

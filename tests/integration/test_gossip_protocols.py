@@ -32,6 +32,8 @@ topology = {{ name = "{topology}" }}
 mixing = {{ name = "{mixing}" }}
 """
 NODES = 4
+PAUSE_S = 60.0
+"""How long the others wait for a node that is started again: one that is suspected has no share meanwhile."""
 
 
 def spec_of(protocol: str, topology: str = "complete", mixing: str = "metropolis-hastings", steps: int = 3) -> str:
@@ -49,8 +51,13 @@ def check(nodes: GossipNodes, outcome: Any) -> None:
 
 @pytest.mark.parametrize(
     "spec",
-    [spec_of("epidemic", "random", "uniform"), spec_of("clipped-gossip")],
-    ids=["weights of a step", "a rule that goes by the models"],
+    [
+        spec_of("epidemic", "random", "uniform"),
+        spec_of("clipped-gossip"),
+        spec_of("nearest-neighbour-averaging", mixing="uniform"),
+        spec_of("trimmed-mean", mixing="uniform"),
+    ],
+    ids=["epidemic", "clipped-gossip", "nearest-neighbour-averaging", "trimmed-mean"],
 )
 def test_real_nodes_have_the_models_of_the_simulation(tmp_path: Path, spec: str) -> None:
     outcome = simulated(tmp_path, spec, NODES)
@@ -64,7 +71,7 @@ def test_a_node_under_d_psgd_that_is_killed_comes_to_the_model_that_it_would_hav
     spec = spec_of("d-psgd", "ring", steps=8)
     outcome = simulated(tmp_path, spec, NODES)
     assert outcome["messages"] == NODES * 2 * 8
-    with GossipNodes(tmp_path / "real", spec, NODES) as nodes:
+    with GossipNodes(tmp_path / "real", spec, NODES, pause_s=PAUSE_S) as nodes:
         nodes.start_all()
         nodes.until_step(1, 3, 120)
         nodes.kill(1)
@@ -90,7 +97,7 @@ def check_what_is_shown(nodes: GossipNodes, tmp_path: Path) -> None:
     assert {node["weight"] for node in consensus["nodes"]} == {1.0}  # all count alike
     assert consensus["weighs"] == "receiver"
     for model in (consensus, *consensus["nodes"]):
-        assert 0.2 < model["metrics"]["accuracy"] <= 1.0
+        assert 0.2 < model["metrics"]["accuracy"] <= 1.0  # by chance it is 0.1; a node has seen few classes
     assert consensus["spread"] == max(node["distance"] for node in consensus["nodes"])
     with pytest.raises(CoveyError, match="does not keep its model of step 1; those that it keeps are of: none"):
         nodes.cli("gossip", "export", folders[0], "--out", out, "--step", 1)

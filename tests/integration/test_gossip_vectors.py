@@ -46,7 +46,7 @@ POINTS = {
 def test_killed_nodes_come_to_the_models_of_the_simulation(tmp_path: Path, run: str) -> None:
     spec = SPEC + RUNS[run]
     outcome = simulated(tmp_path, spec, 3)
-    with GossipNodes(tmp_path / "real", spec, 3) as nodes:
+    with GossipNodes(tmp_path / "real", spec, 3, pause_s=60) as nodes:
         for index in (0, 2):
             nodes.start(index)
         for point in POINTS[run]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import textwrap
@@ -20,6 +21,8 @@ from tests.integration.specs import spec
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 NODES, ROUNDS = 3, 5
+KILLED_ROUNDS = 10
+"""At most nine pass until every point was passed."""
 TASKS = textwrap.dedent('''
     from torch import nn
 
@@ -49,7 +52,6 @@ METHODS = {
     "fedbn": '[method]\nname = "fedbn"',
     "fedgen": '[method]\nname = "fedgen"\noptions = { labels = "exact", steps = 10, ema = 0.5 }',
     "share": '[exchange]\nshare = ["2.*"]\n[task.nodes.n1]\nhidden = 96',
-    "scaffold": f'[method]\nname = "scaffold"\n{EQUAL}',
     "scaffold-some": f'[method]\nname = "scaffold"\n{EQUAL}',
     "lsgd": '[method]\nname = "lsgd"\noptions = { groups = 2, audit = true }',
     "codistill": '[method]\nname = "codistill"\noptions = { classes = 10 }',
@@ -105,35 +107,39 @@ def files_of(folder, run):
 
 
 @pytest.fixture(scope="module")
+def real(federation):
+    """Of each method what daemons come to, with nobody in their way."""
+    return functools.cache(lambda method: federation.wait(federation.submit(text_of(method)), timeout_s=120))
+
+
+@pytest.fixture(scope="module")
 def simulated(tmp_path_factory, search):
     """Of each method what a simulation comes to."""
-    known = {}
 
-    def simulate(method):
-        if method not in known:
-            folder = tmp_path_factory.mktemp("simulated")
-            (folder / "spec.toml").write_text(text_of(method))
-            arguments = ["simulate", folder / "spec.toml", "--nodes", NODES, "--processes", 1, "--json"]
-            arguments += ["--data-dir", folder / "simulation"]
-            done = run_covey(arguments, env={**os.environ, "PYTHONPATH": search}, timeout_s=200)
-            assert done.returncode == 0, done.stderr
-            outcome = json.loads(done.stdout)
-            known[method] = {**outcome, "files": files_of(folder / "simulation", outcome["run"]["run"])}
-        return known[method]
+    @functools.cache
+    def simulate(method, rounds=ROUNDS):
+        folder = tmp_path_factory.mktemp("simulated")
+        (folder / "spec.toml").write_text(text_of(method, rounds=rounds))
+        arguments = ["simulate", folder / "spec.toml", "--nodes", NODES, "--processes", 1, "--json"]
+        arguments += ["--data-dir", folder / "simulation"]
+        done = run_covey(arguments, env={**os.environ, "PYTHONPATH": search}, timeout_s=200)
+        assert done.returncode == 0, done.stderr
+        outcome = json.loads(done.stdout)
+        return {**outcome, "folder": folder, "files": files_of(folder / "simulation", outcome["run"]["run"])}
 
     return simulate
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_model_is_that_of_a_simulation(federation, simulated, method):
-    real, outcome = federation.wait(federation.submit(text_of(method)), timeout_s=120), simulated(method)
+def test_the_model_is_that_of_a_simulation(federation, real, simulated, method):
+    run, outcome = real(method), simulated(method)
     assert outcome["run"]["state"] == "completed"
-    assert outcome["run"]["model_sha256"] == real["model_sha256"]
-    assert outcome["run"]["metrics"] == real["metrics"]
+    assert outcome["run"]["model_sha256"] == run["model_sha256"]
+    assert outcome["run"]["metrics"] == run["metrics"]
     keys = ("round", "accepted", "rejected", "bytes_received", "bytes_sent")
-    rounds = [{key: item[key] for key in keys} for item in federation.rounds(real["run"])]
+    rounds = [{key: item[key] for key in keys} for item in federation.rounds(run["run"])]
     assert [{key: item[key] for key in keys} for item in outcome["rounds"]] == rounds
-    assert outcome["files"] == files_of(federation.coordinator_dir, real["run"])
+    assert outcome["files"] == files_of(federation.coordinator_dir, run["run"])
 
 
 def test_only_what_a_method_needs_travels(simulated):
@@ -152,13 +158,21 @@ def test_methods_come_to_models_of_their_own(simulated):
     assert len({simulated(method)["run"]["model_sha256"] for method in METHODS}) == len(METHODS)
 
 
-def test_a_model_without_what_stays_local_is_evaluated_on_the_nodes_and_exported(federation, tmp_path):
-    run = federation.wait(federation.submit(text_of("fedbn", "exported")), timeout_s=120)
+def test_a_model_without_what_stays_local_is_evaluated_on_the_nodes_and_exported(federation, real, simulated, tmp_path):
+    run = real("fedbn")
     assert set(run["metrics"]) == {"nodes/accuracy", "nodes/loss"}
-    path = tmp_path / "model.safetensors"
-    federation.cli("run", "export", run["run"], "--to", path, "--data-dir", federation.coordinator_dir)
-    with safe_open(path, "pt") as file:
-        assert set(file.keys()) == {"0.weight", "0.bias", "3.weight", "3.bias"}
+    simulation = simulated("fedbn")
+    stays = "local: 8,200 bytes in 1.weight, 1.bias, 1.num_batches_tracked, 1.running_mean, 1.running_var"
+    travels = f"shared: 153,640 bytes in 0.weight, 0.bias, 3.weight, 3.bias; {stays}"
+    for name, folder in ((run["run"], federation.coordinator_dir), ("fedbn", simulation["folder"] / "simulation")):
+        path = tmp_path / f"{name}.safetensors"
+        done = run_covey(["run", "export", name, "--to", path, "--json", "--data-dir", folder], timeout_s=100)
+        with safe_open(path, "pt") as file:
+            assert set(file.keys()) == {"0.weight", "0.bias", "3.weight", "3.bias"}
+        assert (json.loads(done.stdout)["exchange"], done.stderr) == (
+            travels,
+            f"only what is shared is in the file; {travels}\n",
+        )
     audit = federation.cli("run", "audit", run["run"], "--data-dir", federation.coordinator_dir)
     assert "every signature is valid" in audit
 
@@ -170,20 +184,19 @@ def test_an_unknown_method_is_refused_with_the_list(federation):
 
 
 @pytest.mark.parametrize("method", ["share", "lsgd", "codistill", "fedgen"])
-def test_killed_daemons_go_on_with_what_they_keep(federation, method):
+def test_killed_daemons_go_on_with_what_they_keep(federation, simulated, method):
     """With tensors that are local, too; `scaffold`, and every point: tests/methods/test_crashes.py."""
-    whole = federation.wait(federation.submit(text_of(method, f"{method}-whole", 14)), timeout_s=120)
+    whole = simulated(method, KILLED_ROUNDS)
     run = run_along(
         federation,
-        text_of(method, f"{method}-killed", 14),
+        text_of(method, f"{method}-killed", KILLED_ROUNDS),
         coordinator=["before-commit:2", "after-commit:1", "aggregate:2", *OF_PHASES.get(method, ())],
         node=["trained:1", "journaled:1", "assigned:2"],
         options=["--allow-paths"],
     )
-    assert run["model_sha256"] == whole["model_sha256"]
-    assert run["metrics"] == whole["metrics"]
-    folder = federation.coordinator_dir
-    assert files_of(folder, run["run"]) == files_of(folder, whole["run"])
+    assert run["model_sha256"] == whole["run"]["model_sha256"]
+    assert run["metrics"] == whole["run"]["metrics"]
+    assert files_of(federation.coordinator_dir, run["run"]) == whole["files"]
 
 
 def test_a_node_declines_to_tell_more_of_its_labels_than_its_operator_allows(federation):

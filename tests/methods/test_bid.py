@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -115,21 +113,3 @@ def test_a_lie_is_audited_and_the_next_bidder_is_asked(
     federation.stop_node(1)
     federation.start_node(1)
     federation.wait_connected(NODES)
-
-
-SUITE = """
-from covey.testing.methods import MethodConformance
-
-
-class TestBid(MethodConformance):
-    name = "bid"
-"""
-
-
-def test_it_passes_the_conformance_suite(search: str, tmp_path: Path) -> None:
-    (tmp_path / "test_suite.py").write_text(SUITE)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path / "test_suite.py")]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=200, env={**os.environ, "PYTHONPATH": search}, check=False
-    )
-    assert done.returncode == 0, done.stdout

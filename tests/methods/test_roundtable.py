@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -145,21 +143,3 @@ def test_an_export_says_that_there_is_no_global_model_and_writes_a_member(
     assert artifact_of_file(tmp_path / "member").digest == simulated[1][-1][1]["method/member/n1"]
     with pytest.raises(CoveyError, match="has no file of 'n7', but of n0, n1, n2"):
         federation.cli("run", "export", run, "--node", "n7", *at)
-
-
-SUITE = """
-from covey.testing.methods import MethodConformance
-
-
-class TestRoundtable(MethodConformance):
-    name = "roundtable"
-"""
-
-
-def test_it_passes_the_conformance_suite(path: str, tmp_path: Path) -> None:
-    (tmp_path / "test_suite.py").write_text(SUITE)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path / "test_suite.py")]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=200, env={**os.environ, "PYTHONPATH": path}, check=False
-    )
-    assert done.returncode == 0, done.stdout

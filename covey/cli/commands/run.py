@@ -81,9 +81,14 @@ def _note_what_travels(connection: Connection, submitted: Run) -> None:
     exchange = submitted.spec.get("exchange", {})
     if exchange.get("share") == ["*"] and not exchange.get("local") and not exchange.get("frozen"):
         return
-    for event in connection.events(run=submitted.run):
-        if event.kind == "run-submitted" and "exchange" in event.detail:
-            click.echo(f"exchange: {event.detail['exchange']}", err=True)
+    if travels := _what_travels(connection, submitted.run):
+        click.echo(f"exchange: {travels}", err=True)
+
+
+def _what_travels(connection: Connection, run: str) -> str:
+    """Which tensors of a run's model are shared, local and frozen, in words; empty: all are shared."""
+    details = (event.detail for event in connection.events(run=run, limit=None) if event.kind == "run-submitted")
+    return next((str(detail["exchange"]) for detail in details if "exchange" in detail), "")
 
 
 def _print_submitted(submitted: Run, as_json: bool) -> None:
@@ -273,7 +278,11 @@ def delete(run: str, yes: bool, as_json: bool, target: Target) -> None:
         "covey run export digits --to best.safetensors --version best",
         "python -c \"import safetensors.torch as s; print(s.load_file('model.safetensors').keys())\"",
     ),
-    json_fields=("file", *VERSION_FIELDS),
+    json_fields=(
+        "file",
+        "exchange (what is shared, and so in it, local and frozen; empty: all is shared)",
+        *VERSION_FIELDS,
+    ),
 )
 @click.argument("run")
 @click.option("--to", "path", required=True, type=FILE, help="The file to write; replaced only when all is there.")
@@ -286,7 +295,8 @@ def delete(run: str, yes: bool, as_json: bool, target: Target) -> None:
 def export(run: str, path: Path, version: Any, node: str, as_json: bool, target: Target) -> None:
     """Write a model of RUN as a safetensors file, which plain PyTorch loads.
 
-    In a run without a global model, write what a node sent of its own, as raw values.
+    In a run without a global model, write what a node sent of its own, as raw values. Tensors that stay on the
+    nodes or are frozen are in no file; which these are is said on standard error.
 
     Also works while the coordinator is stopped.
     """
@@ -294,10 +304,13 @@ def export(run: str, path: Path, version: Any, node: str, as_json: bool, target:
 
     with connected(target) as connection, export_bar() as show:
         written = connection.export(run, path, version=version, node=node, on_progress=show)
+        travels = _what_travels(connection, run)
     if as_json:
-        print_json({"file": str(path), **plain(written, VERSION_FIELDS)})
+        print_json({"file": str(path), "exchange": travels, **plain(written, VERSION_FIELDS)})
     else:
         click.echo(f"version {written.version}, {written.bytes} bytes, written to {path}")
+    if travels:
+        click.echo(f"only what is shared is in the file; {travels}", err=True)
 
 
 for command in (audit, bundle, replay, debug, plot, steps):

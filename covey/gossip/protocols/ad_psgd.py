@@ -18,10 +18,11 @@ class PairAveraging(Protocol):
     here in additive form, x_i += (sent_j - sent_i) / 2, with mass (`covey.gossip.push_sum.pairs`). Deviations: who asks
     trains on instead of waiting for the answer, with the half that it kept, so that x moves as if it had all; and
     `[gossip] rate_correction` (by default elapsed) makes slow and fast nodes count alike, where the paper's count by
-    their speed.
+    their speed. At rest each has the mass that it began with, so who joins later needs some of its own.
     """
 
     encodes = True
+    joins = "mint"
 
     @override
     def policy(self, section: GossipSection, nodes: int) -> PushSumPolicy:
@@ -36,3 +37,6 @@ class PairAveraging(Protocol):
         if run.spec.gossip.mixing.name != "uniform":
             text = f'protocol "{run.name}" gives half of the mass, whatever the mixing weights are; leave it out'
             yield "gossip.mixing", text
+        if run.spec.gossip.join == "split":
+            text = f'with protocol "{run.name}" who is asked gives back as much as it had, so a node that joins without'
+            yield "gossip.join", f'{text} mass would stay without; write "mint", or leave it out'

@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, Literal, TypeVar
 
 from covey.gossip.graph import Graph, is_symmetric
 from covey.gossip.mixing import Mixing
@@ -165,6 +165,7 @@ class Protocol(Pluggable):
         differences: Whether a body is what the codec makes of the way from a vector that its sender's peers have of it,
             the estimate, to its model. `Received.model` is a peer's estimate then, moved by what came, and `ESTIMATE`
             in `State.vectors` the node's own (its model where the codec loses nothing). The worker keeps them all.
+        joins: How a node comes in whose earlier incarnation was evicted, where `[gossip] join` does not say it.
         averages: Whether a run may have steps that only average (`[gossip] global_every`), in lock step.
         travels: Names of float32 vectors `[d]` that travel beside the model in each body.
         keeps: Names of float32 vectors `[d]` that stay on the node, and survive a restart.
@@ -174,6 +175,7 @@ class Protocol(Pluggable):
     mixes_alone: ClassVar[bool] = False
     encodes: ClassVar[bool] = False
     differences: ClassVar[bool] = False
+    joins: ClassVar[Literal["split", "mint"]] = "split"
     averages: ClassVar[bool] = False
     travels: ClassVar[tuple[str, ...]] = ()
     keeps: ClassVar[tuple[str, ...]] = ()

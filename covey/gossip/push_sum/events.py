@@ -72,6 +72,14 @@ class Acknowledged:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """A peer says that a batch of this node cannot be."""
+
+    peer: Incarnation
+    sequence: int
+
+
+@dataclass(frozen=True)
 class Mixed:
     """What had arrived is part of the model now."""
 
@@ -175,6 +183,7 @@ Event = (
     | Published
     | Arrived
     | Acknowledged
+    | Refused
     | Mixed
     | Progressed
     | StatementsShown

@@ -29,6 +29,15 @@ class Peer:
     is_finished: bool = False
     newest_step: int = -1
     """Of the batches that came from it."""
+    is_refused: bool = False
+    """Its newest batch cannot be. Until one of it is taken it counts as away: nobody waits for it."""
+    refuses: bool = False
+    """It says that this node's newest batch cannot be. Until it has that it counts as away."""
+
+    @property
+    def is_at_odds(self) -> bool:
+        """Whether one of both refuses what the other gives."""
+        return self.is_refused or self.refuses
 
 
 class Exchange:
@@ -63,7 +72,7 @@ class Exchange:
         self.departed: set[Incarnation] = set()
         """Who left in order: a notice of its joining may come once more."""
         self.contradictions: dict[Incarnation, str] = {}
-        """What peers claim of what was exchanged, and do not prove."""
+        """What peers claim of what was exchanged, and do not prove; and what they gave that cannot be."""
         self.uncertain = 0
         """Units that were taken back from evicted peers, whose fate is not known."""
         self.has_news = True
@@ -127,6 +136,15 @@ class Exchange:
         """A peer has a batch durably. Raises LedgerError as `Ledger.acknowledged`."""
         if self.ledger.acknowledged(peer, sequence):
             self.published.pop(peer, None)
+            if peer in self.peers:
+                self.peers[peer].refuses = False
+
+    def refused(self, peer: Incarnation, sequence: int) -> None:
+        """A peer says that a batch cannot be: what was given stays given, and is offered again now and then."""
+        edge = self.ledger.out.get(peer, OutEdge())
+        if peer in self.peers and edge.waiting and edge.sequence == sequence:
+            self.peers[peer].refuses = True
+            self._cut_off(peer)
 
     def take_back(self, peer: Incarnation) -> int:
         """A peer is gone: what is on its way to it comes back, with the model that it was sent with; how much it is."""
@@ -151,6 +169,11 @@ class Exchange:
         """Whether `most` publications are on their way; those to peers that are away do not count."""
         return len({step for peer, step in self.published.items() if self.peers[peer].is_trusted}) >= most
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether something is on its way to a peer that does not refuse it."""
+        return any(not self.peers[peer].is_at_odds for peer in self.published)
+
     # -- having -----------------------------------------------------------------------------------------------------
 
     def arrived(self, event: Arrived, most: int = 0) -> Action:
@@ -166,18 +189,25 @@ class Exchange:
             most = most or self.ever_minted
             outcome = self.ledger.apply(event.peer, event.sequence, event.units, most, event.given)
         except LedgerError as error:
+            if event.peer in self.peers:
+                self.peers[event.peer].is_refused = True
+                self._cut_off(event.peer, f"nobody waits for {event.peer} any more: {error}")
             return Refuse(event.peer, event.sequence, str(error))
         if outcome == "double":
             return AcknowledgeAgain(event.peer, event.sequence)
         self.pending.append(Portion(event.peer, event.sequence, event.units, event.step))
-        self.peers[event.peer].newest_step = max(self.peers[event.peer].newest_step, event.step)
+        peer = self.peers[event.peer]
+        peer.newest_step = max(peer.newest_step, event.step)
+        if peer.is_refused:  # as when this node learnt only now of mass that somebody else joined with
+            peer.is_refused = False
+            self.contradictions.pop(event.peer, None)
         self.has_news = True
         return Accept(event.peer, event.sequence)
 
     def is_awaited(self, sender: Incarnation, step: int, *, also_silent: bool = False) -> bool:
         """Whether what a peer sends in a step is still to come; of one that is silent, nothing is unless so asked."""
         peer = self.peers.get(sender)
-        if peer is None or not (peer.is_trusted or also_silent) or peer.newest_step >= step:
+        if peer is None or peer.is_at_odds or not (peer.is_trusted or also_silent) or peer.newest_step >= step:
             return False
         had = self.ledger.into.get(sender, InEdge())
         return not (peer.step >= step and had.sequence >= peer.sequence)
@@ -217,19 +247,24 @@ class Exchange:
         given, had = self._on_record(peer)
         if applied <= given and acknowledged <= had:
             return False
-        self.contradictions[peer] = (
+        self._cut_off(
+            peer,
             f"{peer} claims to have had batch {applied} of this node, and that it had batch {acknowledged}; on record "
-            f"are {given} and {had}, and it shows no signature under more"
+            f"are {given} and {had}, and it shows no signature under more",
         )
-        self.peers[peer].is_trusted, self.peers[peer].is_known = False, True
         return True
+
+    def _cut_off(self, peer: Incarnation, claim: str = "") -> None:
+        self.peers[peer].is_trusted, self.peers[peer].is_known = False, True
+        if claim:
+            self.contradictions[peer] = claim
 
     def progressed(self, event: Progressed) -> None:
         """A peer says where it is."""
         if self._is_contradicted(event.peer, event.applied, event.acknowledged):
             return
         peer, given = self.peers[event.peer], self.ledger.out.get(event.peer, OutEdge())
-        peer.is_trusted = peer.is_known = True
+        peer.is_trusted, peer.is_known = not peer.is_at_odds, True
         if event.step >= peer.step:  # else it comes late, and says what was once so
             peer.step, peer.sequence, peer.is_finished = event.step, event.sequence, event.is_finished
         if event.applied == given.sequence:

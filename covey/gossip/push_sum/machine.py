@@ -32,6 +32,7 @@ from covey.gossip.push_sum.events import (
     Planned,
     Progressed,
     Published,
+    Refused,
     Share,
     StatementsShown,
     Trained,
@@ -103,8 +104,8 @@ class PushSum:
         """The batches that are to be sent again, to peers that are there."""
         # Who is evicted while it publishes has no body to send.
         published = self.exchange.published if self.phase != "over" else {}
-        trusted = [peer for peer in published if self.exchange.peers[peer].is_trusted]
-        return [self.exchange.send(peer) for peer in trusted if not self._is_being_published(peer)]
+        known = {name: self.exchange.peers[name] for name in published if not self._is_being_published(name)}
+        return [self.exchange.send(name) for name, peer in known.items() if peer.is_trusted or peer.is_at_odds]
 
     # -- events -----------------------------------------------------------------------------------------------------
 
@@ -139,6 +140,8 @@ class PushSum:
                 return [self.exchange.arrived(event, 0 if self._has_mass else TOKEN)]
             case Acknowledged(peer=peer, sequence=sequence):
                 self.exchange.delivered(peer, sequence)
+            case Refused(peer=peer, sequence=sequence):
+                self.exchange.refused(peer, sequence)
             case Progressed():
                 return self._progressed(event)
             case StatementsShown():
@@ -344,7 +347,7 @@ class PushSum:
     def _linger(self) -> list[Action]:
         """All steps are done: stay until the others are, and until all that was sent has come."""
         others = all(peer.is_finished or not peer.is_trusted for peer in self.exchange.peers.values())
-        if self.has_finished or not others or self.exchange.ledger.in_flight:
+        if self.has_finished or not others or self.exchange.is_sending:
             return []
         self.has_finished = True
         return [Finish("completed")]

@@ -25,7 +25,8 @@ class Sharing:
     Attributes:
         local: Names of those that stay on their node, and are trained there.
         frozen: Names of those that keep their first value.
-        unmatched: The patterns that no name matches, each with its key of the specification.
+        unmatched: The patterns that no name matches, each with its key of the specification; none where nothing has a
+            name.
     """
 
     local: frozenset[str]
@@ -59,8 +60,8 @@ def sharing_of(exchange: ExchangeSection, model: nn.Module, local: frozenset[str
     if moving := sorted(frozen & set(_statistics(model))):
         text = f"{moving[0]!r} is a statistic of batches, which training changes; name the weights only, and leave the "
         raise SpecError(f"exchange.frozen: {text}statistics shared or local")
-    missed = ((key, pattern) for key, by_pattern in named.items() for pattern, names in by_pattern.items() if not names)
-    return Sharing(own, frozen, frozenset(missed))
+    missed = {(key, pattern) for key, by_pattern in named.items() for pattern, names in by_pattern.items() if not names}
+    return Sharing(own, frozen, frozenset(missed) if entries.tensors else frozenset())
 
 
 def matching(model: nn.Module, patterns: Iterable[str]) -> frozenset[str]:

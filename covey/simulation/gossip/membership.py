@@ -13,7 +13,7 @@ from covey.simulation.gossip.timeline import Timeline
 SUSPECTED_AFTER, EVICTED_AFTER = 2.0, 5.0
 """Virtual time from a death until peers suspect it, and until it is evicted."""
 BEAT = 0.5
-"""Virtual time between two signs of life, where messages can be lost."""
+"""Virtual time between two signs of life, where messages can be lost, and from the first batch on that is refused."""
 
 
 class Fates:
@@ -28,12 +28,14 @@ class Fates:
     def __init__(self, timeline: Timeline, network: Network, peers: Mapping[Incarnation, VirtualPeer]) -> None:
         self._timeline, self._network, self._peers = timeline, network, peers
         self._asked: set[Incarnation] = set()
+        self._is_watching = False
         self.gone: list[Incarnation] = []
         """Who died."""
 
     def watch(self) -> None:
-        """Let signs of life be given from now on."""
-        if self._network.loss:
+        """Let signs of life be given from now on: somebody may wait for what does not come."""
+        if not self._is_watching:
+            self._is_watching = True
             self._timeline.after(BEAT, self._beat)
 
     def _beat(self, _: object) -> None:

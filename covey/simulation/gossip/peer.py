@@ -41,6 +41,7 @@ class World:
         ended: Told when a node's part is over.
         seed: The run's.
         adversaries: What those do that are not honest, by name.
+        refused: Told when somebody refuses a batch.
     """
 
     timeline: Timeline
@@ -57,6 +58,7 @@ class World:
     ended: Callable[[VirtualPeer], None]
     seed: int = 0
     adversaries: Mapping[str, PeerAttack] = field(default_factory=dict)
+    refused: Callable[[], None] = lambda: None
 
 
 class NoRecord(Record[Model]):
@@ -116,7 +118,8 @@ class VirtualPost(Post[Model]):
 
     @override
     def refuse(self, peer: Incarnation, sequence: int, reason: str) -> None:
-        """Who is refused is gone, or has nothing to do here."""
+        self._world.refused()
+        self._world.send(self._me, peer, ev.Refused(self._me, sequence), None)
 
 
 class VirtualLabour(Labour[Model, TrainResult]):

@@ -100,7 +100,8 @@ class GossipSimulation:
             await worker.do(DESCRIBE, DescribeJob(self._spec_json, allow_path=True))
         first = await self._first_model()
         self._populate(first)
-        self._fates.watch()
+        if self._plan.network.loss:
+            self._fates.watch()
         for peer in self._peers.values():
             peer.begin()
         await self._timeline.run(lambda: all(peer.reason for peer in self._peers.values()))
@@ -141,6 +142,7 @@ class GossipSimulation:
                 name: PeerAttack(attack.name, attack.options, plan.nodes, len(plan.adversaries))
                 for name, attack in plan.adversaries.items()
             },
+            self._fates.watch if plan.adversaries else lambda: None,
         )
         names = [Incarnation(name) for name in self._places]
         model = Model(self._folder / "first.safetensors", first.model_sha256, holders=len(names) + 1)

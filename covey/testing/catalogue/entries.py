@@ -55,11 +55,11 @@ def source_in(text: str) -> str:
     """The first source that a text names, from the authors to the year or number; empty: none."""
     for paragraph in text.split("\n\n"):
         flat = " ".join(paragraph.split())
-        if found := YEAR_OR_NUMBER.search(flat):
-            before = flat[: found.start()]
+        if end := YEAR_OR_NUMBER.search(flat):
+            before = flat[: end.start()]
             title = before.rfind('"', 0, max(before.rfind('"'), 0))
             start = max((cut.end() for cut in SENTENCE.finditer(before[: title if title >= 0 else None])), default=0)
-            return MARK.sub("", flat[start : found.end()])
+            return MARK.sub("", flat[start : end.end()])
     return ""
 
 

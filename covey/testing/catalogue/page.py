@@ -65,8 +65,8 @@ def page() -> str:
 
 def _family(kind: str) -> str:
     title, where = FAMILIES[kind]
-    found = [entry_of(plugin) for plugin in installed(kind) if plugin.package == "covey"]
-    rows = [[f"`{one.name}`", one.summary, one.source, f"[{one.name}](../{one.file})"] for one in found]
+    entries = [entry_of(plugin) for plugin in installed(kind) if plugin.package == "covey"]
+    rows = [[f"`{entry.name}`", entry.summary, entry.source, f"[{entry.name}](../{entry.file})"] for entry in entries]
     return f"## {title}\n\n{where}\n\n{_table(['name', 'what it is', 'source', 'file'], rows)}"
 
 

@@ -54,11 +54,11 @@ def _cases(chosen: Iterable[tuple[str, str]]) -> Iterator[Case]:
 
 def pairs() -> Pairs:
     """All pairs of different kinds."""
-    found: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {(k, n): {} for k in KEYS for n in names(k)}
-    for one, two in combinations(KEYS, 2):
-        together = {(a, b) for a in names(one) for b in names(two) if goes(one, a, two, b)}
-        for a in names(one):
-            found[one, a][two] = tuple(b for b in names(two) if (a, b) in together)
-        for b in names(two):
-            found[two, b][one] = tuple(a for a in names(one) if (a, b) in together)
-    return found
+    goes_with: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {(k, n): {} for k in KEYS for n in names(k)}
+    for kind, other in combinations(KEYS, 2):
+        together = {(a, b) for a in names(kind) for b in names(other) if goes(kind, a, other, b)}
+        for a in names(kind):
+            goes_with[kind, a][other] = tuple(b for b in names(other) if (a, b) in together)
+        for b in names(other):
+            goes_with[other, b][kind] = tuple(a for a in names(kind) if (a, b) in together)
+    return goes_with

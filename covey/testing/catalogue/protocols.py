@@ -12,7 +12,7 @@ from covey.spec import GossipSpec, parse_data
 from covey.testing.catalogue.cases import NUMBERS, names
 
 NODES = tuple("abcdefgh")
-RING = [[one, other] for one, other in zip(NODES, (*NODES[1:], NODES[0]), strict=True)]
+RING = [[node, after] for node, after in zip(NODES, (*NODES[1:], NODES[0]), strict=True)]
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
     **NUMBERS,
     "qsgd": {"bits": 8},
@@ -32,8 +32,8 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
 
 def goes_with(protocol: str) -> Mapping[str, tuple[str, ...]]:
     """Kind, or `settings`, to the names of it that a protocol goes with, whatever else the run chooses."""
-    found = {kind: tuple(name for name in names(kind) if _possible(protocol, {kind: name}, {})) for kind in KINDS}
-    return found | {"settings": tuple(word for word, keys in SETTINGS.items() if _possible(protocol, {}, keys))}
+    by_kind = {kind: tuple(name for name in names(kind) if _possible(protocol, {kind: name}, {})) for kind in KINDS}
+    return by_kind | {"settings": tuple(word for word, keys in SETTINGS.items() if _possible(protocol, {}, keys))}
 
 
 def _possible(protocol: str, chosen: Mapping[str, str], keys: Mapping[str, Any]) -> bool:

@@ -15,11 +15,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from covey.testing.launch.forking import adopt_orphans, send_order
+from covey.testing.launch.nursery import Nursery
 
 COMMAND = "covey.cli.main"
 DEFAULT_NAME = "covey"
@@ -86,8 +87,7 @@ class ForkServer:
 
     def start(self, command: Sequence[str], output: BinaryIO, error: BinaryIO, env: Mapping[str, str]) -> ForkedProcess:
         """Start `covey` with these arguments, and with this environment and no other; its standard input is empty."""
-        if not self._ready:
-            self._ready = self._control.recv(64) == b"ready"
+        self._wait_ready()
         order = {
             "program": COMMAND,
             "arguments": list(command),
@@ -97,6 +97,15 @@ class ForkServer:
         }
         pid = send_order(self._control, order, [output.fileno(), error.fileno()])
         return ForkedProcess(pid, ["covey", *command])
+
+    def nursery(self) -> Nursery:
+        """Forks workers of this process itself."""
+        self._wait_ready()
+        return Nursery(self._control, DEFAULT_NAME)
+
+    def _wait_ready(self) -> None:
+        if not self._ready:
+            self._ready = self._control.recv(64) == b"ready"
 
     def close(self) -> None:
         """End the server; what it forked goes on."""
@@ -120,6 +129,20 @@ def server() -> ForkServer | None:
     if _enabled and _server is None:
         _server = ForkServer()
     return _server
+
+
+@contextlib.contextmanager
+def forked_workers() -> Iterator[None]:
+    """Inside, workers of this process itself are forked, too, as far as it was enabled: those of a simulation, say."""
+    from covey.worker.client import client
+
+    forking, before = server(), client.start_program
+    try:
+        if forking is not None:
+            client.start_program = forking.nursery().start
+        yield
+    finally:
+        client.start_program = before
 
 
 def covey_arguments(command: Sequence[str]) -> list[str] | None:

@@ -9,6 +9,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
+from covey.testing.launch.forks import forked_workers
 from covey.worker.client.client import Worker
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -21,9 +22,17 @@ def tasks_path() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def forking() -> Iterator[None]:
+    """Workers that a test starts are forked."""
+    with forked_workers():
+        yield
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def worker(tasks_path: None, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Worker]:
-    found = await Worker.start(tmp_path_factory.mktemp("worker"))
+    with forked_workers():
+        found = await Worker.start(tmp_path_factory.mktemp("worker"))
     yield found
     await found.stop()
     assert not psutil.pid_exists(found.pid)

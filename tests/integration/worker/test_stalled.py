@@ -16,7 +16,7 @@ from covey.worker.jobs.operations import EVALUATE, TRAIN
 from covey.worker.jobs.training import TrainProgress
 from tests.integration.worker.runs import Run, spec_of
 
-pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("forking")]
 
 
 async def test_a_job_that_hangs_is_ended_and_says_where(tasks_path: None, tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ async def test_a_diverging_training_says_what_to_change(worker: Worker, tmp_path
         await run.train(0)
 
 
+@pytest.mark.usefixtures("forking")
 async def test_what_the_user_prints_stays_out_of_the_pipe(tasks_path: None, tmp_path: Path) -> None:
     worker = await Worker.start(tmp_path, log_file=tmp_path / "log")
     try:
@@ -55,6 +56,7 @@ async def test_what_the_user_prints_stays_out_of_the_pipe(tasks_path: None, tmp_
     assert "/somewhere" in output
 
 
+@pytest.mark.usefixtures("forking")
 async def test_a_task_that_prints_a_gigabyte_trains_on_and_fills_no_disk(tasks_path: None, tmp_path: Path) -> None:
     log, before = tmp_path / "log", psutil.Process().memory_info().rss
     worker = await Worker.start(tmp_path, log_file=log)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from typing_extensions import override
 
 from covey.errors import LedgerError
+from covey.gossip.audit import audit
 from covey.gossip.ledger import Incarnation, Ledger, OutEdge
 from covey.gossip.mass import ONE
 from covey.gossip.mixing import Uniform
@@ -44,9 +45,9 @@ class LyingSwarm(VirtualSwarm):
         super().send(message)
 
 
-def swarm_of(n: int, topology: Topology, overlap: int | None, factor: int = 1) -> LyingSwarm:
+def swarm_of(n: int, topology: Topology, overlap: int | None, factor: int = 1, steps: int = 12) -> LyingSwarm:
     models: dict[str, Any] = {f"node-{place}": np.zeros(1) for place in range(n)}
-    policy = PushSumPolicy(12, overlap=overlap)
+    policy = PushSumPolicy(steps, overlap=overlap)
     swarm = LyingSwarm(models, Planner(topology, Uniform(), 7), policy, has_slow_disks=True)
     swarm.factor = factor
     return swarm
@@ -204,3 +205,58 @@ def test_a_liars_mass_stops_nobody_elses_run(overlap: int | None) -> None:
     swarm.settle()
     assert {node.finished for node in swarm.nodes.values()} == {"completed"}
     assert sum(node.ledger.live for node in swarm.nodes.values()) == 8 * ONE
+
+
+@pytest.mark.parametrize("factor", [2, 1 << 20], ids=["for a while", "at once"])
+def test_who_gives_more_than_there_is_is_refused_and_stops_nobody_in_lock_step(factor: int) -> None:
+    swarm = swarm_of(7, Exponential(), 0, factor, steps=40)
+    swarm.begin()
+    swarm.run()
+    swarm.settle()
+    assert {node.finished for node in swarm.nodes.values()} == {"completed"}
+    honest = {me: node for me, node in swarm.nodes.items() if me != LIAR}
+    claims = [node.machine.exchange.contradictions for node in honest.values()]
+    assert {who for each in claims for who in each} == {LIAR}
+    assert all(text.endswith("there are 31525197391593472 in all") for each in claims for text in each.values())
+    account = audit({me: node.ledger for me, node in honest.items()}, {LIAR: ONE})
+    if factor > 2:  # nothing of it was ever taken
+        assert account.is_exact
+        assert all(LIAR not in node.ledger.into for node in honest.values())
+    else:  # among the others every edge agrees
+        assert [text.partition(" gave away")[0] for text in account.findings] == ["node-0"]
+
+
+def test_who_was_refused_is_there_again_once_a_batch_of_it_is_taken() -> None:
+    """As when a node learns late of one that joined with mass: what an honest peer gave may be more than it knew of."""
+    node, peer = swarm_of(2, Complete(), 0).nodes[BOB], LIAR
+    batch = ev.Arrived(peer, 1, 3 * ONE, 0, 0.0, 3 * ONE)
+    word = ev.Progressed(peer, -1, 0, 0, 0, False, 0.0)
+    node.take(batch, np.zeros(1))
+    node.take(word)
+    assert not node.machine.exchange.peers[peer].is_trusted
+    assert "nobody waits for node-0 any more" in node.machine.exchange.contradictions[peer]
+    node.take(ev.PeerJoined(CYD, ONE, 0.0))
+    node.take(batch, np.zeros(1))
+    node.take(word)
+    assert node.machine.exchange.peers[peer].is_trusted
+    assert not node.machine.exchange.contradictions
+    assert node.ledger.into[peer].applied == 3 * ONE
+
+
+def test_who_is_refused_goes_on_and_offers_the_batch_again() -> None:
+    swarm = swarm_of(2, Complete(), 0)
+    swarm.begin()
+    node = swarm.nodes[LIAR]
+    while node.machine.phase != "collecting":
+        node.finish_work()
+    node.take(ev.Refused(BOB, 1))
+    node.take(ev.Progressed(BOB, -1, 0, 0, 0, False, 0.0))
+    assert node.machine.exchange.peers[BOB].is_at_odds
+    assert [send.batch.peer for send in node.machine.unacknowledged()] == [BOB]
+    while node.is_busy:  # it waits for nothing of one that refuses
+        node.finish_work()
+    assert node.finished == "completed"
+    assert node.ledger.in_flight == ONE // 2
+    node.take(ev.Acknowledged(BOB, 1))
+    node.take(ev.Progressed(BOB, -1, 0, 0, 1, False, 0.0))
+    assert node.machine.exchange.peers[BOB].is_trusted

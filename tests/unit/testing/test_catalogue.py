@@ -25,9 +25,9 @@ def test_the_page_is_as_it_would_be_made_now() -> None:
     ["method", "aggregator", "pre-aggregator", "async-policy", "server-optimizer", "codec", "protocol", "attack"],
 )
 def test_every_method_names_its_source(kind: str) -> None:
-    found = [entry_of(plugin) for plugin in installed(kind) if plugin.package == "covey"]
-    assert {one.name for one in found if not one.source} <= WITHOUT_PAPER
-    assert all((PAGE.parents[1] / one.file).is_file() for one in found)
+    entries = [entry_of(plugin) for plugin in installed(kind) if plugin.package == "covey"]
+    assert {entry.name for entry in entries if not entry.source} <= WITHOUT_PAPER
+    assert all((PAGE.parents[1] / entry.file).is_file() for entry in entries)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,9 @@ from covey.testing.federation import MARK, Federation
 from covey.testing.launch import forks
 from covey.testing.launch.forks import covey_arguments, run_covey
 from covey.testing.launch.processes import marked_processes, wait_until
+from covey.worker.client.client import Worker
+from covey.worker.jobs.operations import HELLO
+from covey.worker.jobs.runs import HelloJob
 
 pytestmark = pytest.mark.processes
 
@@ -56,6 +59,19 @@ def test_a_daemon_has_its_worker_as_its_child_and_nothing_outlives_it(tmp_path, 
         assert wait_until(lambda: not marked_processes(MARK, federation._mark), 20)
         federation.start_coordinator()
         assert federation.stop_coordinator() == 0
+
+
+async def test_a_worker_of_this_process_is_its_child_and_does_its_work(tmp_path):
+    with forks.forked_workers():
+        worker = await Worker.start(tmp_path)
+    try:
+        assert (await worker.do(HELLO, HelloJob())).device == "cpu"
+        child = psutil.Process(worker.pid)
+        assert child.ppid() == os.getpid()
+        assert "covey.testing.launch.fork_server" in child.cmdline()
+    finally:
+        await worker.stop()
+    assert not psutil.pid_exists(worker.pid)
 
 
 PARENT = """

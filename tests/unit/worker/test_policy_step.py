@@ -17,6 +17,7 @@ from covey.codecs.contract import CodecContext
 from covey.errors import LayoutError, RunFailed, SpecError, WorkerError
 from covey.learning.models.state import layout_of, model_sha256, write_model
 from covey.spec import parse_data, parse_json
+from covey.testing.launch.forks import forked_workers
 from covey.vectors import TensorVector
 from covey.worker.client.client import Worker
 from covey.worker.execute.from_spec import load_codec
@@ -31,7 +32,8 @@ NODES = ("ada", "bob", "cy", "dee")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def worker(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Worker]:
-    found = await Worker.start(tmp_path_factory.mktemp("worker"))
+    with forked_workers():
+        found = await Worker.start(tmp_path_factory.mktemp("worker"))
     yield found
     await found.stop()
 

@@ -13,6 +13,7 @@ from torch.utils.data import TensorDataset
 
 from covey.learning.task import NodeData, Task
 from covey.spec import parse_data
+from covey.testing.launch.forks import forked_workers
 from covey.testing.method_rounds import PlainExample, examples
 from covey.worker.client.client import Worker
 from covey.worker.jobs.operations import DESCRIBE, INITIAL
@@ -46,7 +47,8 @@ def spec_of(task: type[Task]) -> str:
 
 
 async def test_the_next_run_is_clean(tmp_path: Path) -> None:
-    worker = await Worker.start(tmp_path / "worker")
+    with forked_workers():
+        worker = await Worker.start(tmp_path / "worker")
     try:
         described = await worker.do(DESCRIBE, DescribeJob(spec_of(Careless), allow_path=True))
         assert described.central

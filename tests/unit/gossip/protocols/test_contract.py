@@ -53,6 +53,7 @@ def test_what_is_installed_has_the_numbers_that_it_had() -> None:
             {"protocol": "ad-psgd", "mixing": {"name": "metropolis-hastings"}},
             'gossip.mixing: protocol "ad-psgd" gives half of the mass',
         ),
+        ({"protocol": "ad-psgd", "join": "split"}, 'gossip.join: with protocol "ad-psgd" who is asked gives back'),
         ({"overlap": 1, "global_every": 2}, "gossip.global_every: nodes come to one mean in a known"),
         ({"rate_correction": "asyspa"}, 'gossip.rate_correction: protocol "sgp" makes as many steps'),
         ({"protocol": {"name": "sgp", "options": {"f": 1}}}, "gossip.protocol.options.f: unknown key"),

@@ -354,3 +354,5 @@ def test_an_incarnation_that_comes_late_has_units_as_all_have() -> None:
     assert joins_with(gossip_run(protocol="d-psgd", topology=COMPLETE, mixing=MH)) == ONE
     assert joins_with(gossip_run(protocol="sgp")) == 0
     assert joins_with(gossip_run(protocol="sgp", join="mint")) == ONE
+    assert joins_with(gossip_run(protocol="ad-psgd")) == ONE
+    assert joins_with(gossip_run(protocol="agp", join="split")) == 0

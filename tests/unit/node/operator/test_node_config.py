@@ -73,7 +73,10 @@ def test_a_run_that_asks_for_more_is_declined_with_what_to_change(tmp_path, aske
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[policy]\ntask = []", r"node.toml: policy.task: unknown key; known keys: allow_paths, payloads, tasks"),
+        (
+            "[policy]\ntask = []",
+            r"node.toml: policy.task: unknown key; known keys: allow_paths, label_counts, payloads, tasks",
+        ),
         ("[polity]\n", r"polity: unknown key; known keys: data, limits, peers, policy, worker"),
         ("[data]\nimages = 1", r"data.images: unknown key; known keys: options, paths"),
         ('[policy]\npayloads = ["all"]', r"policy.payloads.0: .*'parameters', 'delta' or 'gradient'.*given: \"all\""),

@@ -54,6 +54,12 @@ def test_phi_is_the_chance_of_such_a_silence():
     assert math.isinf(values[-1])
 
 
+def test_a_longer_pause_is_borne_where_that_is_asked_for():
+    detector = PhiAccrual(1.0, pause_s=60)
+    detector.heard(0.0)
+    assert 61 < suspected_after_s(detector, 0.0) < 64
+
+
 def test_one_outage_does_not_blind_it():
     detector, now = heard([*[1.0] * 100, 3600.0, *[1.0] * 10])
     assert suspected_after_s(detector, now) < 3 * LONGEST_BEATS
