@@ -31,6 +31,8 @@ min_nodes = 2
 """
 """Models of two chunks."""
 IN_THE_WAY = "this machine is in the way; trying again"
+REFUSED = "code=obstructed"
+"""It can take nothing either."""
 PATIENCE_S = 100.0
 
 
@@ -78,7 +80,10 @@ def test_with_a_disk_that_failed_and_is_mended_a_node_goes_on(tmp_path: Path, un
         nodes.until_step(1, 2, PATIENCE_S)
         broken.fail()
         log = tmp_path / "n1.log"
-        assert wait_until(lambda: IN_THE_WAY in log.read_text() or not nodes.daemon(1).alive, PATIENCE_S)
+        told = (IN_THE_WAY, REFUSED)
+        assert wait_until(
+            lambda: any(word in log.read_text() for word in told) or not nodes.daemon(1).alive, PATIENCE_S
+        )
         nodes.kill(1)
         broken.mend()
         nodes.start(1, options=synced)

@@ -71,8 +71,8 @@ def test_nodes_whose_links_are_cut_at_the_end_part_from_each_other(tmp_path: Pat
     with GossipNodes(tmp_path, spec, 3, relays=True) as nodes:
         nodes.start_all()
         nodes.until_step(0, 3, 120)
-        for index in range(3):  # enough for a handshake and a word or two, again and again
-            nodes.relay(index).do(lambda relay: relay.cut_each("up", after_bytes=4_000))
+        for index in range(3):  # enough for a handshake, what was signed, and a word or two, again and again
+            nodes.relay(index).do(lambda relay: relay.cut_each("up", after_bytes=8_000))
         nodes.until_step(0, 4, 120)
         for index in range(3):
             nodes.relay(index).partition()

@@ -168,7 +168,7 @@ def test_a_demo_that_is_interrupted_leaves_no_process(start, tmp_path, number):
     assert wait_until(lambda: child.poll() is not None or len(start.left()) == DEMO_PROCESSES, 60)
     child.send_signal(number)
     _, err = child.communicate(timeout=60)
-    assert child.returncode == INTERRUPTED
+    assert child.returncode == INTERRUPTED, err
     assert err.endswith("interrupted\n")
     assert start.left() == []
 
