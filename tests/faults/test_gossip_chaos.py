@@ -12,7 +12,7 @@ KINDS = ("kill-node", "kill-worker", "suspend", "cut-link", "cut-in-halves", "fu
 
 
 def test_three_nodes_of_whose_messages_a_fifth_is_lost_end_with_all_mass_whatever_fails(tmp_path):
-    plan = GossipPlan(tmp_path, 4, minutes=0.2, nodes=3, pace_s=0.3, loss=0.2, kinds=KINDS, mean_pause_s=1.5)
+    plan = GossipPlan(tmp_path, 4, minutes=0.3, nodes=3, pace_s=0.3, loss=0.2, kinds=KINDS, mean_pause_s=1.5)
     outcome = Trial(plan, print).run()
     assert outcome.problems == []
     assert outcome.struck
