@@ -54,6 +54,7 @@ def test_a_node_that_is_cut_off_its_peers_comes_back_and_no_mass_is_lost(testbed
     view = shown(testbed, run)
     assert [part["state"] for part in view["gossip"]] == ["completed"] * NODES
     assert view["mass"] == {
+        "weighs": "mass",
         "exact": True,
         "live": NODES * ONE,
         "in_flight": 0,
