@@ -123,14 +123,12 @@ class PeerWay(_message.Message):
     def __init__(self, to: _Optional[str] = ..., bytes_per_s: _Optional[float] = ..., round_trip_s: _Optional[float] = ...) -> None: ...
 
 class PeerOrder(_message.Message):
-    __slots__ = ("number", "step", "nodes")
-    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("step", "nodes")
     STEP_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
-    number: int
     step: int
     nodes: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, number: _Optional[int] = ..., step: _Optional[int] = ..., nodes: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, step: _Optional[int] = ..., nodes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class BatchGrant(_message.Message):
     __slots__ = ("sequence", "digest", "offset")

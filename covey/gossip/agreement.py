@@ -39,8 +39,6 @@ class OrderTold:
     """A peer, the first of those that are there, says what to go by."""
 
     peer: Incarnation
-    number: int
-    """Of the order, one more each time."""
     step: int
     """From which on it counts."""
     nodes: tuple[str, ...]
@@ -59,7 +57,8 @@ class Agreement:
         self._ways: dict[str, Ways] = {}
         self._orders: list[tuple[int, tuple[str, ...]]] = []
         """By the step from which they count."""
-        self._told: tuple[Incarnation, int] | None = None
+        self._told: OrderTold | None = None
+        """What was taken last: said again, it is no news."""
         self._mine: OrderTold | None = None
         self._spoke = 0
 
@@ -71,12 +70,9 @@ class Agreement:
         """Take what a peer says; an order counts only if it is of the first of those that are there."""
         if isinstance(event, WaysMeasured):
             self._ways[event.peer.node] = {name: way for name, way in event.ways.items() if name in self._names}
-        elif event.peer == live[0] and self._is_news(event) and self._is_possible(event.nodes):
-            self._told = event.peer, event.number
+        elif event.peer == live[0] and event != self._told and self._is_possible(event.nodes):
+            self._told = event
             self._go_by(event)
-
-    def _is_news(self, event: OrderTold) -> bool:
-        return self._told is None or self._told[0] != event.peer or event.number > self._told[1]
 
     def _is_possible(self, nodes: tuple[str, ...]) -> bool:
         return bool(nodes) and len(set(nodes)) == len(nodes) and self._names.issuperset(nodes)
@@ -123,4 +119,4 @@ class Agreement:
             went_by = [name for name in before if name in names]
             if self._topology.length(order, links) > BETTER * self._topology.length(went_by, links):
                 return None
-        return OrderTold(me, self._mine.number + 1 if self._mine is not None else 1, furthest + AHEAD, order)
+        return OrderTold(me, furthest + AHEAD, order)

@@ -73,7 +73,7 @@ def said_message(event: Told) -> pb.PeerMessage:
         ways = [pb.PeerWay(to=name, **vars(way)) for name, way in event.ways.items()]
         return pb.PeerMessage(ways=pb.PeerWays(ways=ways))
     if isinstance(event, OrderTold):
-        return pb.PeerMessage(order=pb.PeerOrder(number=event.number, step=event.step, nodes=event.nodes))
+        return pb.PeerMessage(order=pb.PeerOrder(step=event.step, nodes=event.nodes))
     return pb.PeerMessage(
         progress=pb.PeerProgress(
             step=event.step,
@@ -114,7 +114,7 @@ def said_from(peer: Incarnation, message: pb.PeerMessage, now: float) -> Told | 
             order = message.order
             if order.step >= MAX_STEP or len(order.nodes) > MAX_PEERS:
                 raise ValueError(f"an order of {len(order.nodes)} nodes from step {order.step} on cannot be")
-            return OrderTold(peer, _sequence(order.number), order.step, tuple(order.nodes))
+            return OrderTold(peer, order.step, tuple(order.nodes))
         case _:
             return None
 

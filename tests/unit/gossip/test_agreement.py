@@ -92,9 +92,9 @@ def test_the_next_one_leads_where_the_first_is_away_and_only_the_first_is_believ
     for step in (0, 1):
         talking.speak(step)
     (before,) = talking.orders(50)
-    talking.nodes[C].heard(OrderTold(D, 99, 0, ("d", "c")), NODES)  # d is not the first
+    talking.nodes[C].heard(OrderTold(D, 0, ("d", "c")), NODES)  # d is not the first
     for wrong in (("a", "a", "b"), ("a", "x"), ()):
-        talking.nodes[C].heard(OrderTold(A, 99, 0, wrong), NODES)
+        talking.nodes[C].heard(OrderTold(A, 0, wrong), NODES)
     assert talking.nodes[C].at(50) == before
     talking.live.remove(A)
     talking.slow = frozenset({frozenset("bc")})
@@ -102,15 +102,28 @@ def test_the_next_one_leads_where_the_first_is_away_and_only_the_first_is_believ
         talking.speak(step)
     (after,) = talking.orders(11 + AHEAD)
     assert sorted(after) == list("bcd")
-    talking.nodes[B].heard(OrderTold(C, 100, 0, ("d", "c")), talking.live)
+    talking.nodes[B].heard(OrderTold(C, 0, ("d", "c")), talking.live)
     assert talking.orders(11 + AHEAD) == {after}
+
+
+def test_a_first_node_that_was_restarted_is_followed_again() -> None:
+    talking = Talking()
+    for step in range(2 * EVERY):
+        talking.speak(step)
+    (before,) = talking.orders(1000)
+    talking.nodes[A] = Agreement(Measured(), "abcd")
+    talking.slow = frozenset({frozenset(before[1:3])})
+    for step in (100, 101):
+        talking.speak(step)
+    (order,) = talking.orders(101 + AHEAD)
+    assert neighbours(order).isdisjoint(talking.slow)
 
 
 def test_measurements_of_strangers_are_passed_over() -> None:
     agreement = Agreement(Measured(), "ab")
     agreement.heard(WaysMeasured(B, {"x": FAST, "a": FAST}), [A, B])
     ((to, told),) = agreement.says(A, [A, B], {"b": FAST}, 0)
-    assert (to, told) == (B, OrderTold(A, 1, AHEAD, ("a", "b")))
+    assert (to, told) == (B, OrderTold(A, AHEAD, ("a", "b")))
 
 
 @pytest.mark.parametrize("n", [1, 2, 4, 7])
