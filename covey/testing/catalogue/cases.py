@@ -1,6 +1,6 @@
 """Runs through a coordinator as their choices: what each kind may be, the numbers it needs, and whether it is accepted.
 
-A `Case` names one choice of each kind; the three that work are changed one choice at a time, or several.
+A `Case` names one choice of each kind; those that work are changed one choice at a time, or several.
 """
 
 from __future__ import annotations

@@ -15,9 +15,12 @@ HEAD = """\
 
 Made by `make methods` from what is installed and from what submission refuses; a test holds it to both. Do not edit it.
 `covey plugins show KIND NAME` says what options one has. More on the families: [rules](rules.md), [codecs](codecs.md),
-[models and local training](models.md), [gossip](gossip.md), [adversaries](adversaries.md), [writing one](plugins.md).
+[models and local training](models.md), [parts that stay on nodes](personal.md), [distillation](distillation.md),
+[leaders](leaders.md), [codistillation](codistillation.md), [gossip](gossip.md), [adversaries](adversaries.md), and
+[writing one](plugins.md).
 """
 FAMILIES: Mapping[str, tuple[str, str]] = {
+    "task": ("Tasks", "`[task]`: the model, the data, the loss."),
     "method": (
         "Methods",
         "`[method]`: what is exchanged besides the model, the recipe of local training, and what is kept.",
@@ -86,8 +89,11 @@ def _some(those: Sequence[str], of: Sequence[str]) -> str:
         return "none"
     if not others:
         return "all"
-    listed = ", ".join(f"`{name}`" for name in (those if len(those) <= len(others) else others))
-    return listed if len(those) <= len(others) else f"all but {listed}"
+    return _listed(those) if len(those) <= len(others) else f"all but {_listed(others)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

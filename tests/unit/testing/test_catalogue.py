@@ -6,14 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from covey.plugins import installed
+from covey.plugins import GROUPS, installed
 from covey.testing.catalogue.entries import entry_of, source_in
-from covey.testing.catalogue.page import page
-from covey.testing.catalogue.pairs import goes
+from covey.testing.catalogue.page import FAMILIES, page
+from covey.testing.catalogue.pairs import KEYS, goes
 
 PAGE = Path(__file__).parents[3] / "docs" / "methods.md"
 WITHOUT_PAPER = {"none", "constant", "label-flip", "nan", "stale-replay", "bf16", "fp16", "int4", "int8"}
 """What is too plain to be of a paper."""
+
+
+def test_no_kind_of_plugin_is_missing() -> None:
+    assert set(FAMILIES) == set(GROUPS)
+    assert set(KEYS) <= set(GROUPS)
 
 
 def test_the_page_is_as_it_would_be_made_now() -> None:
