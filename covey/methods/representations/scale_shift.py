@@ -67,11 +67,11 @@ class ScaleShift(Averaging):
         """The parameters of the head, by identity."""
         if self.options.head:
             names = matching(model, self.options.head)
-            found = {id(parameter) for name, parameter in model.named_parameters() if name in names}
-            if not found:
+            chosen = {id(parameter) for name, parameter in model.named_parameters() if name in names}
+            if not chosen:
                 listed = ", ".join(self.options.head)
                 raise SpecError(f"method.options.head: no parameter of the model has a name like {listed}")
-            return found
+            return chosen
         with task_errors("Task.split"):
             split = task.split(model)
         if split is None:
