@@ -19,6 +19,8 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from itertools import chain
+from typing import Any
 
 import numpy
 
@@ -115,9 +117,9 @@ def _prepare() -> None:
     from covey.worker.jobs.operations import OPERATIONS
     from covey.worker.jobs.serialization import adapter_of
 
-    for operation in OPERATIONS:
-        for exchanged in filter(None, (operation.job, operation.result, operation.progress)):
-            adapter_of(exchanged)
+    exchanged: list[Any] = [(operation.job, operation.result, operation.progress) for operation in OPERATIONS]
+    for adapted in filter(None, chain(*exchanged)):
+        adapter_of(adapted)
     for kind in GROUPS:
         installed(kind)
 
