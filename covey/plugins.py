@@ -105,8 +105,8 @@ class Plugin:
 @cache
 def _all_entries() -> dict[str, dict[str, EntryPoint]]:
     # Once: it reads a file of every installed distribution.
-    found = entry_points()
-    return {group: {entry.name: entry for entry in found.select(group=group)} for group in found.groups}
+    entries = entry_points()
+    return {group: {entry.name: entry for entry in entries.select(group=group)} for group in entries.groups}
 
 
 def _entries(group: str) -> dict[str, EntryPoint]:

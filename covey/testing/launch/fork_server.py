@@ -103,13 +103,13 @@ def _import_everything() -> None:
 
 def _import_with_rooms(name: str) -> None:
     package = importlib.import_module(name)
-    for found in pkgutil.iter_modules(package.__path__, f"{name}."):
-        if found.name.endswith(".__main__") or f"{found.name}.".startswith(APART):
+    for module in pkgutil.iter_modules(package.__path__, f"{name}."):
+        if module.name.endswith(".__main__") or f"{module.name}.".startswith(APART):
             continue
-        if found.ispkg:
-            _import_with_rooms(found.name)
+        if module.ispkg:
+            _import_with_rooms(module.name)
         else:
-            importlib.import_module(found.name)
+            importlib.import_module(module.name)
 
 
 def _prepare() -> None:
