@@ -27,6 +27,8 @@ _LEAST_STEP, _RELATIVE_STEP = 1e-4, 1e-5
 """Of the grid of privacy losses: a hundred thousand steps or fewer for each epsilon."""
 _COARSER = 10
 """So much wider are the steps where noise on samples is composed: still an upper limit, by some thousandths."""
+_WHOLE_ORDERS = [*range(2, 64), 128, 256, 512, 1024]
+"""Of Renyi divergences: of samples the others are slow to compute, and sometimes cannot be."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,8 @@ def _of_samples(noise: float, sampling: float, steps: int, delta: float) -> tupl
     if sampling == 1:
         return _epsilons(_gaussians(noise, steps), delta)
     library = _library()
-    one = library.PoissonSampledDpEvent(sampling, library.GaussianDpEvent(noise))
-    return _epsilons(library.SelfComposedDpEvent(one, steps), delta, coarser=_COARSER)
+    step = library.PoissonSampledDpEvent(sampling, library.GaussianDpEvent(noise))
+    return _epsilons(library.SelfComposedDpEvent(step, steps), delta, coarser=_COARSER)
 
 
 def _gaussians(noise: float, number: int) -> Any:
@@ -152,7 +154,8 @@ def _gaussians(noise: float, number: int) -> Any:
 def _epsilons(event: Any, delta: float, coarser: int = 1) -> tuple[float, ...]:
     from dp_accounting import pld, rdp  # type: ignore[import-untyped]
 
-    renyi = float(rdp.RdpAccountant().compose(event).get_epsilon(delta))
+    orders = _WHOLE_ORDERS if coarser > 1 else None
+    renyi = float(rdp.RdpAccountant(orders).compose(event).get_epsilon(delta))
     # Coarser steps than the usual 1e-4 are still an upper limit, and make a large epsilon as quick as a small one.
     step = coarser * max(_LEAST_STEP, renyi * _RELATIVE_STEP)
     exact = pld.PLDAccountant(_library().NeighboringRelation.ADD_OR_REMOVE_ONE, step).compose(event)

@@ -115,10 +115,8 @@ def _differential_privacy(parts: Parts) -> Complaints:
         yield "task.name", "the model has buffers (BatchNorm statistics), which get no noise; use a model without"
     method, name = parts.method, spec.method.name
     sent = [part for part in parts_of(method, RunForm(spec, parts.layout, lambda: parts.task)) if part.up is not None]
-    is_plain = (
-        method.global_model and method.phases == 1 and not any(p.combine != RULE and not p.in_model for p in sent)
-    )
-    if not is_plain:
+    is_plain = all(part.combine == RULE or part.in_model for part in sent)
+    if not (is_plain and method.global_model and method.phases == 1):
         yield "method.name", f"{name!r} sends more than one vector for the rule, and the rest would get no noise"
     yield from _hiding_examples(parts) if section.unit == "example" else _hiding_nodes(parts)
 

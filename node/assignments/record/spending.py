@@ -26,11 +26,11 @@ class Spending:
         self._path = folder / "privacy.json"
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
-        self._made = _read(self._path)
+        self._updates = _read(self._path)
 
-    def made(self, run: str) -> int:
+    def updates_of(self, run: str) -> int:
         """How many of a run, those that were never delivered too. Does not block."""
-        return self._made.get(run, 0)
+        return self._updates.get(run, 0)
 
     def note(self, run: str) -> None:
         """One more, durably; there is no way back. Blocking.
@@ -39,15 +39,15 @@ class Spending:
             StoreError: The disk is full, or refuses; then it is not noted.
         """
         with self._lock:
-            made = {**self._made, run: self.made(run) + 1}
-            write_durably(self._path, json.dumps({"private_updates": made}))
-            self._made = made
+            updates = {**self._updates, run: self.updates_of(run) + 1}
+            write_durably(self._path, json.dumps({"private_updates": updates}))
+            self._updates = updates
 
 
 def _read(path: Path) -> dict[str, int]:
     try:
         data = json.loads(path.read_text())["private_updates"]
-        return {str(run): int(made) for run, made in data.items()}
+        return {str(run): int(number) for run, number in data.items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -42,7 +42,7 @@ class NodeStore(Store):
 
     @override
     def private_updates(self, run: str) -> int:
-        return self._spending.made(run)
+        return self._spending.updates_of(run)
 
     @override
     def delivered(self, update: FinishedUpdate) -> None:
