@@ -46,6 +46,10 @@ DEFAULT_SETTINGS = """\
 # the last layer tell much of it whatever is written here.
 # label_counts = "off"
 
+# Whether methods may have what a model makes of single examples, with their labels: such embeddings show much of the
+# examples themselves.
+# representations = false
+
 # Most that one run may spend of the privacy of this node's examples (epsilon, for a delta of max_delta or less), and
 # the least noise multiplier. With either, runs are declined that do not hide single examples by this node's own noise.
 # max_epsilon = 3.0
@@ -109,6 +113,8 @@ class Policy(_Settings):
     """What may leave this node."""
     label_counts: Literal["off", "noisy", "exact"] = "off"
     """What may leave of the number of examples of each label."""
+    representations: bool = False
+    """Whether what a model makes of single examples may leave."""
     max_epsilon: float = Field(default=math.inf, gt=0)
     """Most that one run may spend of the privacy of this node's examples."""
     max_delta: float = Field(default=TrainLimits.max_delta, gt=0, lt=1)
@@ -307,6 +313,7 @@ class NodeConfig:
             limits.least_examples,
             counts,
             parameters,
+            policy.representations,
             max_epsilon=min(policy.max_epsilon, UNBOUNDED),
             max_delta=policy.max_delta,
             least_noise=policy.least_noise,

@@ -50,6 +50,8 @@ class TrainLimits:
     """What updates may tell of the number of examples of each label (`covey.methods.contract.LabelCounts`)."""
     parameters: float = UNBOUNDED
     """Most parameters of the whole model, those that stay on the node included."""
+    representations: bool = False
+    """Whether updates may have what the model makes of single examples."""
     max_epsilon: float = UNBOUNDED
     """Most that one run may spend of the privacy of the node's examples."""
     max_delta: float = 1e-5
