@@ -61,3 +61,12 @@ class TestScaffoldInAnotherForm(MethodConformance):
         "exchange": {"codec": "bf16", "payload": "parameters"},
         "server_optimizer": {"name": "momentum"},
     }
+
+
+class TestScaleShift(MethodConformance):
+    name = "scale-shift"
+
+
+class TestStableNet(MethodConformance):
+    name = "stablenet"
+    options: ClassVar = {"steps": 3, "penalty": 0.1, "functions": 2}
