@@ -242,8 +242,11 @@ def test_what_a_peer_says_changes_not_one_bit_of_the_run_of_the_others(nodes: Go
         quiet.wait()
         assert models(nodes) == models(quiet)
     mass = audit(nodes)
-    assert (mass["exact"], mass["live"], mass["in_flight"], mass["lost"]) == (True, 2 * ONE, 0, ONE)
-    assert (mass["named"], mass["signatures"]) == ([], True)
+    assert (mass["live"], mass["in_flight"], mass["lost"], mass["signatures"]) == (2 * ONE, 0, ONE, True)
+    assert mass["findings"] == [  # nothing else is wrong with what the honest ones have
+        f"n2 gave n0 batch 1 with {3 * ONE + 1} units, by its own signatures; there are {3 * ONE} in all"
+    ]
+    assert [named["node"] for named in mass["named"]] == ["n2"]
 
 
 def test_a_peer_that_gives_what_it_has_not_is_named_and_its_models_are_passed_over(tmp_path: Path) -> None:
