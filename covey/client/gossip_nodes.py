@@ -217,14 +217,14 @@ def account_of(node: NodeState) -> dict[str, Any]:
 
 
 def proven(node: NodeState) -> Iterator[str]:
-    """What others proved to a node of its peers, in words; what it found itself is not repeated."""
+    """What others proved to a node of its peers, in words; what it says of them itself is not repeated."""
     exchange = node.machine.exchange
     most = exchange.ever_minted if node.has_mass else TOKEN
     for proof in node.proofs:
         with suppress(IdentityError, LimitExceeded):  # with more mass than when it came it may prove nothing
-            found = judged(proof, lambda signed: MassStatement.from_bytes(signed.statement).receipt, most)
-            if found.who not in exchange.contradictions:
-                yield str(found)
+            excess = judged(proof, lambda signed: MassStatement.from_bytes(signed.statement).receipt, most)
+            if excess.who not in exchange.contradictions:
+                yield str(excess)
 
 
 def _edge(peer: Incarnation, out: OutEdge, into: InEdge) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def checked_proofs(accounts: Sequence[Mapping[str, Any]], authority_pem: bytes) 
         accounts: Of one run's nodes, as `covey gossip status --json` has them.
         authority_pem: Whose nodes count.
     """
-    found: dict[Incarnation, Excess] = {}
+    proven: dict[Incarnation, Excess] = {}
     findings, most = [], most_of_batch(accounts)
     run = next((str(account.get("run")) for account in accounts), "")  # of all of them
 
@@ -72,8 +72,8 @@ def checked_proofs(accounts: Sequence[Mapping[str, Any]], authority_pem: bytes) 
             except (TypeError, ValueError, IdentityError, LimitExceeded) as error:
                 findings.append(f"the account of {account.get('node')} has a proof that does not count: {error}")
                 continue
-            found.setdefault(excess.who, excess)
-    return [found[who] for who in sorted(found)], findings
+            proven.setdefault(excess.who, excess)
+    return [proven[who] for who in sorted(proven)], findings
 
 
 def most_of_batch(accounts: Sequence[Mapping[str, Any]]) -> int:

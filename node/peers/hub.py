@@ -307,13 +307,13 @@ class Hub:
     async def _proven(self, proof: Proof, by: str) -> None:
         """Keep what proves something, and say it on: everybody checks it alike."""
         try:
-            found = await asyncio.to_thread(self._proofs.take, proof)
+            excess = await asyncio.to_thread(self._proofs.take, proof)
         except CoveyError as error:
             if by != self.part.me.node:  # else the batch was refused for something else
                 log.warning("a proof that does not count", by=by, reason=str(error))
             return
-        if found is not None:
-            log.warning("a node gave what cannot be", node=str(found.who), by=by, proof=str(found))
+        if excess is not None:
+            log.warning("a node gave what cannot be", node=str(excess.who), by=by, proof=str(excess))
             for link in self.links:
                 if link.peer.node != by:
                     link.send(proof_message(proof))

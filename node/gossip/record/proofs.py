@@ -64,21 +64,21 @@ class Proofs:
             StoreError: The disk refuses.
         """
         with self._taking:  # it comes from several peers at once
-            found = self._judged(proof)
-            if found.who in self._proofs:
+            excess = self._judged(proof)
+            if excess.who in self._proofs:
                 return None
-            path = self._folder / f"{found.who.node}-{found.who.number}.json"
+            path = self._folder / f"{excess.who.node}-{excess.who.number}.json"
             with disk_errors(path):
                 self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
                 write_private(path, json.dumps(proof_to_json(proof)).encode())
-            self._proofs[found.who] = proof
-        return found
+            self._proofs[excess.who] = proof
+        return excess
 
     def _judged(self, proof: Proof) -> Excess:
-        found = judged(proof, self._open, self._most())
-        if not self._is_known(found.who):
-            raise IdentityError(f"{found.who} takes no part in this run")
-        return found
+        excess = judged(proof, self._open, self._most())
+        if not self._is_known(excess.who):
+            raise IdentityError(f"{excess.who} takes no part in this run")
+        return excess
 
     def all(self) -> list[Proof]:
         """All of them."""
@@ -98,21 +98,21 @@ def judged(proof: Proof, open_given: Open, most: int) -> Excess:
         LimitExceeded: It is too long.
     """
     before = open_given(proof.before) if proof.before is not None else None
-    found = excess_of(before, open_given(proof.refused), most)
-    if found is None:
+    excess = excess_of(before, open_given(proof.refused), most)
+    if excess is None:
         raise IdentityError("what was signed can be: it does not prove anything")
-    return found
+    return excess
 
 
 def read_proofs(folder: Path) -> list[Proof]:
     """Those in a folder; what is none is passed over, and said."""
-    found = []
+    proofs = []
     for path in sorted(folder.glob("*.json")):
         try:
-            found.append(proof_from_json(json.loads(path.read_bytes())))
+            proofs.append(proof_from_json(json.loads(path.read_bytes())))
         except (OSError, ValueError, IdentityError) as error:
             log.warning("a file that is no proof", file=str(path), reason=str(error))
-    return found
+    return proofs
 
 
 def proof_to_json(proof: Proof) -> dict[str, Any]:
