@@ -225,8 +225,8 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
             log.warning(
                 "a peer sent what is no finite model of this run: its mass counts, its model does not", file=digest
             )
-        made = ((job.out, result.artifact), (job.out_kept, result.kept), (job.body, result.body))
-        unused = [path for path, file in made if file is None]
+        written = ((job.out, result.artifact), (job.out_kept, result.kept), (job.body, result.body))
+        unused = [path for path, file in written if file is None]
         self._discard((*used, *filter(None, unused)))
         self._sha256 = {digest: self._sha256[digest] for digest in self._sha256.keys() & self._holders.keys()}
         model = result.artifact or state.model
