@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.processes
-COVEY = [sys.executable, "-P", "-m", "covey.cli.main"]
+from covey.testing.launch.forks import run_covey
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 
 
 def covey(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COVEY, *map(str, arguments)], cwd=folder, capture_output=True, text=True, timeout=110)
+    return run_covey(arguments, folder=folder, timeout_s=110)
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ start.
 from __future__ import annotations
 
 import argparse
+import atexit
+import contextlib
 import gc
 import importlib
 import os
@@ -169,7 +171,29 @@ def _run(order: Order) -> None:
         inner = with_nursery(order.name)
         if inner is not None:
             run = become(inner)
-    run()
+    _end(_exit_code(run))
+
+
+def _exit_code(run: Callable[[], object]) -> int:
+    """What the process ends with; whatever else than `SystemExit` it ends by passes."""
+    try:
+        run()
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        print(end.code, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _end(code: int) -> None:
+    """End as Python does, but leave to the system the memory: to free each object would copy its page before."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

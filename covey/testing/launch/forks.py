@@ -84,14 +84,29 @@ class ForkServer:
         atexit.register(self.close)
         self._ready = False
 
-    def start(self, command: Sequence[str], output: BinaryIO, error: BinaryIO, env: Mapping[str, str]) -> ForkedProcess:
-        """Start `covey` with these arguments, and with this environment and no other; its standard input is empty."""
+    def start(
+        self,
+        command: Sequence[str],
+        output: BinaryIO,
+        error: BinaryIO,
+        env: Mapping[str, str],
+        folder: Path | None = None,
+    ) -> ForkedProcess:
+        """Start `covey` with these arguments, and with this environment and no other; its standard input is empty.
+
+        Args:
+            command: What follows `covey`.
+            output: What it prints.
+            error: What it prints as errors.
+            env: Its whole environment.
+            folder: Its working directory; default: this process's.
+        """
         self._wait_ready()
         order = {
             "program": COMMAND,
             "arguments": list(command),
             "env": dict(env),
-            "folder": os.getcwd(),
+            "folder": os.getcwd() if folder is None else str(folder),
             "name": mark_of(env),
         }
         pid = send_order(self._control, order, [output.fileno(), error.fileno()])
@@ -161,13 +176,18 @@ def mark_of(env: Mapping[str, str]) -> str:
 
 
 def run_covey(
-    arguments: Sequence[object], *, env: Mapping[str, str] | None = None, timeout_s: float = 60.0
+    arguments: Sequence[object],
+    *,
+    env: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    timeout_s: float = 60.0,
 ) -> subprocess.CompletedProcess[str]:
     """Run a `covey` command in a process of its own, until its end; what it printed is text.
 
     Args:
         arguments: Of the command.
         env: Its whole environment; default: this process's.
+        folder: Its working directory; default: this process's.
         timeout_s: How long it may take.
 
     Raises:
@@ -176,9 +196,11 @@ def run_covey(
     texts, whole, forking = [str(argument) for argument in arguments], os.environ if env is None else env, server()
     if forking is None:
         command = [sys.executable, "-m", COMMAND, *texts]
-        return subprocess.run(command, capture_output=True, text=True, env=whole, timeout=timeout_s, check=False)
+        return subprocess.run(
+            command, capture_output=True, text=True, env=whole, cwd=folder, timeout=timeout_s, check=False
+        )
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as error:
-        process = forking.start(texts, output, error, whole)
+        process = forking.start(texts, output, error, whole, folder)
         try:
             code = process.wait(timeout_s)
         except subprocess.TimeoutExpired:

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from covey.testing.federation import MARK, Federation
-from covey.testing.launch import forks
+from covey.testing.launch import fork_server, forks
 from covey.testing.launch.forks import covey_arguments, run_covey
 from covey.testing.launch.processes import marked_processes, wait_until
 from covey.worker.client.client import Worker
@@ -37,6 +37,17 @@ def test_a_command_has_its_exit_code_its_output_and_its_environment(tmp_path):
     home = run_covey(["run", "list"], env={**os.environ, "COVEY_HOME": str(tmp_path / "nowhere")})
     assert home.returncode == 1
     assert "nowhere" in home.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "printed"), [(None, 0, ""), (3, 3, ""), ("what is wrong", 1, "what is wrong\n")]
+)
+def test_a_copy_ends_as_an_interpreter_would(capsys, given, code, printed):
+    def run():
+        raise SystemExit(given)
+
+    assert (fork_server._exit_code(run), capsys.readouterr().err) == (code, printed)
+    assert fork_server._exit_code(lambda: given) == 0
 
 
 def test_a_command_that_takes_too_long_is_killed(tmp_path):
@@ -77,7 +88,7 @@ async def test_a_worker_of_this_process_is_its_child_and_does_its_work(tmp_path)
 PARENT = """
 import sys, time
 from pathlib import Path
-from covey.testing.launch import forks
+from covey.testing.launch import fork_server, forks
 from covey.testing.federation import Federation
 
 forks.enable()
