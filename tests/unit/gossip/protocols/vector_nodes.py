@@ -179,7 +179,7 @@ class _Queue(list[Callable[[], None]]):
         return self.pop(0)
 
 
-def in_lock_step(swarm: VirtualSwarm, seed: int | None, strikes: int) -> bytes:
+def in_lock_step(swarm: VectorSwarm, seed: int | None, strikes: int) -> bytes:
     """Let a swarm make all its steps, with faults in between, or without (no seed); all models, in one.
 
     Args:
