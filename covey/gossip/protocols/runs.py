@@ -42,6 +42,11 @@ def combination_of(spec: GossipSpec, nodes: Sequence[str] = (), *, allow_path: b
     return Combination(spec, topology, mixing, tuple(nodes))
 
 
+def body_of(spec: GossipSpec, *, allow_path: bool = False) -> Mapping[str, int]:
+    """What a run's bodies consist of, as `Protocol.body`. Raises as `protocol_of`."""
+    return protocol_of(spec.gossip, allow_path=allow_path).body(spec)
+
+
 def require_possible(spec: GossipSpec, nodes: Sequence[str] = (), *, allow_path: bool = False) -> None:
     """Refuse a run whose protocol cannot work with the rest of it.
 

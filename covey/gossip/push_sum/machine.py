@@ -310,7 +310,8 @@ class PushSum:
         mix = mix_by_mass(self.step, self.exchange.kept, due)
         self.mixing = mix.portions
         if not self._has_mass:
-            heard = self.exchange.peers if self.policy.differences and self.phase != "lingering" else ()
+            takes_all = self.policy.differences or self.policy.takes_late
+            heard = self.exchange.peers if takes_all and self.phase != "lingering" else ()
             self.mixing, mix = mix_by_weights(self.step, self._weights, due, heard)
             self.exchange.pending = [p for p in self.exchange.pending if p not in due or p in self.mixing]
         return [mix] if self.mixing or mixes_alone else []
