@@ -23,7 +23,7 @@ from covey.gossip.audit import MassAudit, audit
 from covey.gossip.ledger import Incarnation, InEdge, Ledger, OutEdge
 from covey.gossip.mass import ONE, weight
 from covey.gossip.protocols.encoding import is_encoded
-from covey.gossip.protocols.runs import policy_of
+from covey.gossip.protocols.runs import body_of, policy_of
 from covey.gossip.push_sum.machine import PushSum
 from covey.gossip.receipts import Overdraft, overdrafts
 from covey.node.gossip.folders import LEAVE, newest
@@ -69,8 +69,8 @@ class NodeState:
     receipts: Sequence[Kept] = ()
     """What peers signed about their edges with it."""
     published: Mapping[int, tuple[Path, int]] = field(default_factory=dict)
-    """Models of published steps that are still kept, by step, and the units that the node had then; none of a run with
-    a codec, whose bodies are no models."""
+    """Models of published steps that are still kept, by step, and the units that the node had then; none of a run whose
+    bodies are no models (encoded ones, predictions)."""
     now: Now | None = None
     """What its process says of itself; None: there is none, or it said nothing for `SILENT_S`."""
 
@@ -140,7 +140,7 @@ def _published(
     folder: Path, spec: GossipSpec, saved: Saved[Artifact], steps: Sequence[Mapping[str, Any]]
 ) -> Mapping[int, tuple[Path, int]]:
     units = {row["step"]: int(row["live"]) for row in steps}
-    if saved.snapshot is None or is_encoded(spec):
+    if saved.snapshot is None or is_encoded(spec) or body_of(spec, allow_path=True):
         return {}
     return {step: (_path(folder, body), units[step]) for step, body in saved.snapshot.bodies.items() if step in units}
 

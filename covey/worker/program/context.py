@@ -115,6 +115,13 @@ class RunContext:
             return METHODS.make(self.spec.method.name, self.spec.method.options)
         return method_among_peers(self.spec, allow_path=self._allow_path)
 
+    @property
+    def own_models(self) -> bool:
+        """Whether nodes among themselves keep models of their own, which may be different ones."""
+        return (
+            isinstance(self.spec, GossipSpec) and protocol_of(self.spec.gossip, allow_path=self._allow_path).own_models
+        )
+
     @cached_property
     def parts(self) -> tuple[Part, ...]:
         """The run's parts."""
