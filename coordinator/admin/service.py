@@ -32,9 +32,10 @@ from covey.coordinator.runs.scheduler import Scheduler
 from covey.coordinator.store_thread import StoreThread
 from covey.driver.changes import Changes
 from covey.errors import Conflict, IdentityError, NotFound, SpecError
+from covey.gossip.protocols.runs import exchanges_in_words
 from covey.machines.protocol import NodeRemoved, PauseChanged, StopRequested
 from covey.protos import admin_pb2 as pb
-from covey.spec import parse_json, parse_toml, written_in
+from covey.spec import GossipSpec, parse_json, parse_toml, written_in
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.record.contract import EventRecord, NodeRecord, RunRecord
 from covey.wire.channels import Context, peer_identity
@@ -117,7 +118,11 @@ class AdminService:
             description = await env.worker.do(DESCRIBE, job)
         active = [node.node for node in await self._call(self._store.nodes) if node.state == "active"]
         spec.task.require_known(active)
-        refuse_oversized(text, description, len(active))
+        if isinstance(spec, GossipSpec):
+            told = exchanges_in_words(spec, active, description.model_bytes, allow_path=env.allow_paths)
+        else:
+            refuse_oversized(text, description, len(active))
+            told = told_to_others(description, len(active))
         now = env.now()
         record = RunRecord(secrets.token_hex(6), spec.name, spec.mode, text, spec.seed, "queued", "", now)
         detail = {"by": who} | ({"exchange": description.sharing} if description.sharing else {})
@@ -126,7 +131,7 @@ class AdminService:
         log.info("run submitted", run=record.run, name=spec.name, by=who)
         env.scheduler.wake()
         view = await self._call(self._queries.run, record.run)
-        view.reason = view.reason or told_to_others(description, len(active))
+        view.reason = view.reason or told
         return view
 
     async def list_runs(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsReply:

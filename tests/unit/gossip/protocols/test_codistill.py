@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from covey.errors import SpecError
-from covey.gossip.protocols.runs import body_of, policy_of, protocol_of, require_possible
+from covey.gossip.protocols.runs import body_of, exchanges_in_words, policy_of, protocol_of, require_possible
 from covey.spec import GossipSpec, parse_data
 from covey.testing.protocols import averaged
 from covey.testing.swarms import VirtualSwarm
@@ -64,6 +64,19 @@ def test_a_body_has_the_predictions_of_a_step_or_is_a_model() -> None:
     assert (named.name, named.options) == ("codistill", {"classes": 10})
     nodes = {"name": "digits", "nodes": {"a": {"hidden": 9}}}
     require_possible(run_of({"classes": 10, "waits": True}, task=nodes), ["a", "b"])
+
+
+def test_what_an_exchange_takes_is_said_in_bytes() -> None:
+    names = ["a", "b", "c", "d"]
+    checkpoints = exchanges_in_words(run_of({"exchange": "checkpoints"}), names, 1000)
+    assert checkpoints.endswith("its model: of 4 nodes, a step takes at most 12 x 1000 = 12000 bytes")
+    ring = run_of({"classes": 10, "waits": True}, gossip={"topology": {"name": "ring"}})
+    assert "(logits, samples): of 4 nodes, a step takes at most 8 x 1152 = 9216 bytes" in exchanges_in_words(
+        ring, names, 1
+    )
+    sgp = parse_data({"name": "run", "mode": "gossip", "task": {"name": "digits"}})
+    assert isinstance(sgp, GossipSpec)
+    assert exchanges_in_words(sgp, names, 1000) == ""
 
 
 def test_overlap_says_how_old_predictions_are_and_waits_whether_anybody_does() -> None:
