@@ -173,6 +173,18 @@ class Method(Pluggable):
         """Names of the tensors (parameters, buffers) that never leave a node; `model` may have no values ("meta")."""
         return frozenset()
 
+    def adapt(self, task: Task, model: nn.Module) -> frozenset[str]:
+        """Change a new model of the task to what the method trains, in place, on every machine alike.
+
+        Args:
+            task: The run's.
+            model: As `Task.model` made it; it may have no values ("meta").
+
+        Returns:
+            Names of the parameters that keep their first value, and never travel, as of `[exchange] frozen`.
+        """
+        return frozenset()
+
     @abstractmethod
     def parts(self, form: RunForm) -> Sequence[Part]:
         """The parts of a run, in the order in which they are signed."""
@@ -184,6 +196,11 @@ class Method(Pluggable):
         Of "noisy" no update is made twice: new noise would tell more.
         """
         return "off"
+
+    @property
+    def representations(self) -> bool:
+        """Whether its updates have what a model makes of single examples; a node's operator has to allow it."""
+        return False
 
     def objection(self, parts: Mapping[str, Any], form: RunForm) -> str:
         """Why an update is not acceptable; empty: it is. It costs that update only.

@@ -34,6 +34,7 @@ from covey.node.gossip.ports import Clock, Heard, ModelSource, Peers, Receiver
 from covey.node.gossip.post import PeerPost
 from covey.node.gossip.receipts import Receipts
 from covey.node.gossip.record.database import Durability
+from covey.node.gossip.record.models import Keeping
 from covey.node.gossip.record.reader import RunFacts, read_saved
 from covey.node.gossip.record.writer import SqliteRecord, StepFacts
 from covey.node.gossip.work import Course, WorkerLabour
@@ -158,10 +159,8 @@ class GossipActor(Receiver):
         return self._diary.under_way
 
     def _newest(self) -> tuple[Artifact, int]:
-        if self._executor is None or not self._executor.is_up:
-            raise NotReady("this node is just starting, or stopping")
-        if self._world.course.own_models:
-            raise NotReady("nodes of this run keep models of their own, and begin with their own")
+        if self._executor is None or not self._executor.is_up or self._world.course.own_models:
+            raise NotReady("this node is just starting, or stopping, or nodes of this run keep models of their own")
         if is_encoded(self._world.course.spec):  # what it publishes is no model to begin with
             return self._executor.model, self._executor.machine.step
         return self._executor.newest()
@@ -229,6 +228,7 @@ class GossipActor(Receiver):
             self._diary,
             world.receipts,
             self._obstructed,
+            Keeping(world.engine, world.course.spec.gossip.keep_every, self._labour.hold),
         )
         self._post = PeerPost(
             peers,

@@ -67,6 +67,10 @@ class Description:
     """How large a version's file is; 0: not said."""
     sharing: str = ""
     """What of the model is shared, and what is not; empty: all of it is shared."""
+    last_round: int | None = None
+    """The run ends after this round, where that is before its number of rounds."""
+    why_last: str = ""
+    """Why it ends there."""
 
 
 @dataclass(frozen=True)

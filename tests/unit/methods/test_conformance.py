@@ -61,3 +61,22 @@ class TestScaffoldInAnotherForm(MethodConformance):
         "exchange": {"codec": "bf16", "payload": "parameters"},
         "server_optimizer": {"name": "momentum"},
     }
+
+
+class TestScaleShift(MethodConformance):
+    name = "scale-shift"
+
+
+class TestStableNet(MethodConformance):
+    name = "stablenet"
+    options: ClassVar = {"steps": 3, "penalty": 0.1, "functions": 2}
+
+
+class TestPaws(MethodConformance):
+    name = "paws"
+    options: ClassVar = {"labelled": 3, "support": 2, "bank": 2}
+
+
+class TestSunCEt(MethodConformance):
+    name = "suncet"
+    options: ClassVar = {"labelled": 3, "support": 2}
