@@ -26,16 +26,15 @@ from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.sessions import Sessions
 from covey.coordinator.runs.active_runs import ActiveRuns
 from covey.coordinator.runs.deletion import DeletionServices, delete_run
-from covey.coordinator.runs.layouts import refuse_oversized, told_to_others
+from covey.coordinator.runs.layouts import moved_in_words, refuse_oversized
 from covey.coordinator.runs.ports import Worker
 from covey.coordinator.runs.scheduler import Scheduler
 from covey.coordinator.store_thread import StoreThread
 from covey.driver.changes import Changes
 from covey.errors import Conflict, IdentityError, NotFound, SpecError
-from covey.gossip.protocols.runs import exchanges_in_words
 from covey.machines.protocol import NodeRemoved, PauseChanged, StopRequested
 from covey.protos import admin_pb2 as pb
-from covey.spec import GossipSpec, parse_json, parse_toml, written_in
+from covey.spec import parse_json, parse_toml, written_in
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.record.contract import EventRecord, NodeRecord, RunRecord
 from covey.wire.channels import Context, peer_identity
@@ -118,11 +117,8 @@ class AdminService:
             description = await env.worker.do(DESCRIBE, job)
         active = [node.node for node in await self._call(self._store.nodes) if node.state == "active"]
         spec.task.require_known(active)
-        if isinstance(spec, GossipSpec):
-            told = exchanges_in_words(spec, active, description.model_bytes, allow_path=env.allow_paths)
-        else:
-            refuse_oversized(text, description, len(active))
-            told = told_to_others(description, len(active))
+        refuse_oversized(text, description, len(active))
+        told = moved_in_words(spec, description, active, allow_path=env.allow_paths)
         now = env.now()
         record = RunRecord(secrets.token_hex(6), spec.name, spec.mode, text, spec.seed, "queued", "", now)
         detail = {"by": who} | ({"exchange": description.sharing} if description.sharing else {})
