@@ -62,7 +62,13 @@ def mix(job: MixJob, host: Host) -> MixResult:
         update = rule.update(came)
         if not (all_finite(update.change) and are_finite(update.vectors)):
             raise TaskError("the mixture of models is not finite: training diverged")
-    base, change, body = rule.base, update.change, None
+    refused = tuple(position for position in range(len(job.portions)) if position not in came)
+    body = kept = None
+    if rule.from_peers is not None:
+        body, (kept, refused) = rule.from_peers.write_body(job), rule.from_peers.gather(job)
+    if job.may_stay and _changes_nothing(job, rule, update):
+        return MixResult(None, "", 0.0, refused, kept=kept)
+    base, change = rule.base, update.change
     if job.body is not None and files.codec is not None and rule.spec is not None:
         model = LinearCombination([(base, 1.0), (change, 1.0)], base.d)
         if estimates is None:
@@ -84,15 +90,19 @@ def mix(job: MixJob, host: Host) -> MixResult:
     )
     if estimates is not None and job.body is not None and body is None:  # the model itself is sent
         estimates = estimates.having(OWN, Estimate.whole(job.out, files.layout))
-    if rule.from_peers is not None:
-        body, (kept, refused) = rule.from_peers.write_body(job), rule.from_peers.gather(job)
-    else:
+    if rule.from_peers is None:
         kept = _write_kept(job, rule, update, estimates)
-        refused = tuple(position for position in range(len(job.portions)) if position not in came)
     squares = math.fsum(
         float(update.change.read(columns).double().square().sum()) for columns in spans(base.d, BLOCK_ELEMENTS)
     )
     return MixResult(written.artifact, written.model_sha256, math.sqrt(squares), refused, body, kept)
+
+
+def _changes_nothing(job: MixJob, rule: _Rule, update: Update[Vector]) -> bool:
+    """Whether a node that does not train, or to which nothing came, has what it had. Then its file stays."""
+    files, change = rule.files, update.change
+    is_zero = isinstance(change, LinearCombination) and change.is_zero and not update.vectors
+    return is_zero and job.buffers is None and files.codec is None and not files.travels
 
 
 def _opened(
