@@ -13,6 +13,7 @@ import structlog
 from covey.driver.ending import end
 from covey.errors import SpecError, StoreError
 from covey.gossip.ledger import Incarnation
+from covey.gossip.mass import TOKEN
 from covey.gossip.protocols.contract import Protocol
 from covey.gossip.protocols.dynamics import Dynamics
 from covey.gossip.protocols.encoding import is_encoded
@@ -259,6 +260,7 @@ class GossipPart:
             relay=terms.relay,
             newest=self._newest,
             pause_s=terms.node.peers.pause_s,
+            most=TOKEN if protocol_of(terms.spec.gossip, allow_path=True).weighs == "receiver" else 0,
         )
 
 
