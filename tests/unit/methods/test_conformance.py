@@ -61,3 +61,9 @@ class TestScaffoldInAnotherForm(MethodConformance):
         "exchange": {"codec": "bf16", "payload": "parameters"},
         "server_optimizer": {"name": "momentum"},
     }
+
+
+class TestMemory(MethodConformance):
+    name = "memory"
+    options: ClassVar = {"capacity": 3, "mode": "mean"}
+    sections: ClassVar = {"training": {"optimizer": "adam", "learning_rate": 0.01, "batch_size": 8, "local_epochs": 1}}
