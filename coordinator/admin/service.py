@@ -126,7 +126,8 @@ class AdminService:
         log.info("run submitted", run=record.run, name=spec.name, by=who)
         env.scheduler.wake()
         view = await self._call(self._queries.run, record.run)
-        view.reason = view.reason or told_to_others(description, len(active))
+        told = filter(None, (told_to_others(description, len(active)), *description.notes))
+        view.reason = view.reason or "; ".join(told)
         return view
 
     async def list_runs(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsReply:

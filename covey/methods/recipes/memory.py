@@ -47,8 +47,8 @@ class CriticalGradients(Averaging):
     none, and every step is bit for bit that of the optimizer alone.
 
     Deviations: one buffer of whole gradients with the norm over all tensors (the authors' code has one for each
-    tensor); what is replaced is the true minimum (their heap's first entry often is not); weight decay and clipping come
-    after, on the sum, so that no decay is remembered. Tensors that stay local take the optimizer's own steps.
+    tensor); what is replaced is the true minimum (what their heap shows first often is not); weight decay and clipping
+    come after, on the sum, so that no decay is remembered. Tensors that stay local take the optimizer's own steps.
     """
 
     Options = MemoryOptions
@@ -68,6 +68,13 @@ class CriticalGradients(Averaging):
         if spec.training.local_first:
             text = '"memory" remembers gradients of what is shared, and in the first steps there are none; leave it out'
             yield "training.local_first", text
+
+    def notes(self, run: Combination) -> Iterator[str]:
+        """What a node needs for the buffer."""
+        if self.remembers:
+            size = buffer_layout(self.options.capacity, run.layout).nbytes
+            text = f"{self.options.capacity} gradients are {size:,} bytes of a node's memory while it trains"
+            yield f'"memory" remembers on each node: {text}, and up to twice that of its disk'
 
     def parts(self, form: RunForm) -> Sequence[Part]:
         """Those of plain averaging, and the buffer, which stays on its node."""

@@ -89,7 +89,10 @@ def test_the_buffer_never_travels(tmp_path: Path) -> None:
     run.round()
     assert not run.version_state
     assert [part.name for part in run.train("n0", 2).parts] == ["model"]
-    assert run.nodes["n0"].accepted[BUFFER].stat().st_size == 4 * 7 * (8 * 6 + 6 + 6 * 2 + 2 + 1)
+    size = run.nodes["n0"].accepted[BUFFER].stat().st_size
+    assert size == 4 * 7 * (8 * 6 + 6 + 6 * 2 + 2 + 1)
+    (note,) = run.description.notes
+    assert f"7 gradients are {size:,} bytes of a node's memory" in note
 
 
 @pytest.mark.parametrize(
