@@ -23,7 +23,7 @@ from covey.node.gossip.folders import Residence, joins_with, reside
 from covey.node.gossip.receipts import Receipts
 from covey.node.gossip.record.database import Durability
 from covey.node.gossip.record.now import Teller
-from covey.node.gossip.record.reader import digests_of, read_receipts, read_saved, write_first
+from covey.node.gossip.record.reader import digests_of, read_models, read_receipts, read_saved, write_first
 from covey.node.gossip.work import Course
 from covey.node.operator.config import NodeConfig
 from covey.node.peers.lives import Part
@@ -150,8 +150,9 @@ class GossipPart:
         """
         saved = await asyncio.to_thread(read_saved, home.engine)
         needed = digests_of(saved)
+        stays = {model.digest for model, _ in (await asyncio.to_thread(read_models, home.engine)).values()}
         first = home.facts.first
-        referenced = needed | ({first.digest} if first is not None and saved.snapshot is None else set())
+        referenced = needed | stays | ({first.digest} if first is not None and saved.snapshot is None else set())
         await asyncio.to_thread(files.clean, referenced)
         for digest in needed:
             if not await asyncio.to_thread(files.check, digest):

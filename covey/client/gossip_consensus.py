@@ -106,8 +106,13 @@ def _chosen(node: NodeState, step: int | None) -> _Chosen:
         return _Chosen(node, node.model, machine.exchange.kept if node.has_mass else 1, machine.step)
     if step not in node.published:
         kept = ", ".join(map(str, sorted(node.published))) or "none"
-        raise NotFound(f"{node.facts.me} does not keep its model of step {step}; those that it keeps are of: {kept}")
+        hint = "" if node.spec.gossip.keep_every else " (with `keep_every` in [gossip] models of earlier steps stay)"
+        raise NotFound(
+            f"{node.facts.me} does not keep its model of step {step}; those that it keeps are of: {kept}{hint}"
+        )
     path, units = node.published[step]
+    if not path.exists():
+        raise NotFound(f"the model of step {step} is gone from the disk of {node.facts.me}: {path}")
     return _Chosen(node, path, units if node.has_mass else 1, step)
 
 

@@ -31,7 +31,15 @@ from covey.node.gossip.ports import Saved
 from covey.node.gossip.receipts import Kept
 from covey.node.gossip.record.database import open_record
 from covey.node.gossip.record.now import Now, read_now
-from covey.node.gossip.record.reader import RunFacts, machine_of, read_receipts, read_saved, require_facts, rows_of
+from covey.node.gossip.record.reader import (
+    RunFacts,
+    machine_of,
+    read_models,
+    read_receipts,
+    read_saved,
+    require_facts,
+    rows_of,
+)
 from covey.node.gossip.record.schema import MetricRow, PeerRow, SnapshotRow, StepRow
 from covey.spec import GossipSpec, parse_json
 
@@ -69,8 +77,8 @@ class NodeState:
     receipts: Sequence[Kept] = ()
     """What peers signed about their edges with it."""
     published: Mapping[int, tuple[Path, int]] = field(default_factory=dict)
-    """Models of published steps that are still kept, by step, and the units that the node had then; none of a run with
-    a codec, whose bodies are no models."""
+    """Models of published steps that are kept, by step, and the units that the node had then: those that stay
+    (`[gossip] keep_every`), and those that peers need yet, but not with a codec, whose bodies are no models."""
     now: Now | None = None
     """What its process says of itself; None: there is none, or it said nothing for `SILENT_S`."""
 
@@ -131,14 +139,15 @@ def read_node(data_dir: Path, run: str | None = None) -> NodeState:
             metrics=metrics,
             peers=rows_of(engine, PeerRow),
             receipts=read_receipts(engine, facts.me),
-            published=_published(folder, spec, saved, steps),
+            published=_published(folder, spec, saved, steps)
+            | {step: (_path(folder, model), units) for step, (model, units) in read_models(engine).items()},
             now=_now(folder),
         )
 
 
 def _published(
     folder: Path, spec: GossipSpec, saved: Saved[Artifact], steps: Sequence[Mapping[str, Any]]
-) -> Mapping[int, tuple[Path, int]]:
+) -> dict[int, tuple[Path, int]]:
     units = {row["step"]: int(row["live"]) for row in steps}
     if saved.snapshot is None or is_encoded(spec):
         return {}

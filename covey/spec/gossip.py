@@ -56,6 +56,8 @@ class GossipSection(Section):
     """The run begins with at least so many nodes."""
     max_in_flight: int = Field(default=2, ge=1, le=64)
     """Exchanges of a node that may be unacknowledged; each keeps a model on its disk."""
+    keep_every: Annotated[int, Field(ge=0), unless(0)] = 0
+    """Each node keeps its model of steps 0, K, 2K, ..., for `covey gossip export --step`; 0: of none."""
     join: Annotated[Literal["split", "mint"] | None, unless(None)] = None
     """How a node comes in whose earlier incarnation was evicted. split: without mass, and a peer gives it half of its
     own; mint: with a peer's model, and with mass of its own. Default: split; mint with ad-psgd and where the receiver

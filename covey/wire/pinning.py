@@ -13,10 +13,12 @@ import contextlib
 import ssl
 from urllib.parse import unquote, urlsplit
 
+import grpc.aio
 from cryptography import x509
 
 from covey.errors import IdentityError, TransferError
-from covey.wire.channels import key_sha256
+from covey.wire.channels import key_sha256, secure_channel
+from covey.wire.identities.identity import Identity
 from covey.wire.reach import host_and_port, proxy_of
 
 LOOK_S = 15.0
@@ -53,6 +55,27 @@ async def pinned_certificate(address: str, server_name: str, fingerprint: str, a
             f"pinned ({key[:12]}..., not {fingerprint[:12]}...)"
         )
     return ssl.DER_cert_to_PEM_cert(shown).encode()
+
+
+async def pinned_channel(
+    address: str, identity: Identity, *, server_name: str, fingerprint: str, dummy: str
+) -> grpc.aio.Channel:
+    """A channel for a few calls; who renews its certificate meanwhile breaks it.
+
+    Args:
+        address: As for `pinned_certificate`, as `server_name` and `fingerprint`.
+        identity: Of the caller.
+        server_name: Whose certificate it must be.
+        fingerprint: Of its key; empty: any of the authority's certificates for that name counts.
+        dummy: As for `secure_channel`.
+
+    Raises:
+        IdentityError, TransferError: As `pinned_certificate`; nothing was said to whoever answers there.
+    """
+    trusted = b""
+    if fingerprint:
+        trusted = await pinned_certificate(address, server_name, fingerprint, identity.authority_pem)
+    return secure_channel(address, identity, server_name=server_name, dummy=dummy, trusted=trusted)
 
 
 async def _shown(address: str, context: ssl.SSLContext, server_name: str) -> bytes:

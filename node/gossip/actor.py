@@ -34,6 +34,7 @@ from covey.node.gossip.ports import Clock, Heard, ModelSource, Peers, Receiver
 from covey.node.gossip.post import PeerPost
 from covey.node.gossip.receipts import Receipts
 from covey.node.gossip.record.database import Durability
+from covey.node.gossip.record.models import Keeping
 from covey.node.gossip.record.reader import RunFacts, read_saved
 from covey.node.gossip.record.writer import SqliteRecord, StepFacts
 from covey.node.gossip.work import Course, WorkerLabour
@@ -227,6 +228,7 @@ class GossipActor(Receiver):
             self._diary,
             world.receipts,
             self._obstructed,
+            Keeping(world.engine, world.course.spec.gossip.keep_every, self._labour.hold),
         )
         self._post = PeerPost(
             peers,

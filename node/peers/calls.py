@@ -24,7 +24,7 @@ from covey.wire.channels import secure_channel
 from covey.wire.errors import from_rpc_error
 from covey.wire.evictions import SignedNotice
 from covey.wire.identities.identity import Identity
-from covey.wire.pinning import pinned_certificate
+from covey.wire.pinning import pinned_certificate, pinned_channel
 from covey.wire.transfers.chunk_writer import Files
 from covey.wire.transfers.chunks import FETCH, PUSH, decoded, model_chunks_call
 from covey.wire.transfers.streams import download, upload
@@ -253,9 +253,10 @@ async def bring_notice(notice: SignedNotice, member: Member, identity: Identity)
     """Tell a node of an eviction; whether it was new there.
 
     Raises:
-        CoveyError: It cannot be reached, or the notice does not count.
+        CoveyError: It cannot be reached, somebody else answers there, or the notice does not count.
     """
-    channel = secure_channel(member.address, identity, server_name=server_name(member), dummy="notice")
+    server, pin = server_name(member), member.fingerprint
+    channel = await pinned_channel(member.address, identity, server_name=server, fingerprint=pin, dummy="notice")
     stub: PeerAsyncStub = PeerStub(channel)
     try:
         return (await stub.Notify(eviction_message(notice), timeout=ANSWER_S)).is_new

@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from covey.client.experiments.gossip import MEAN
+from covey.errors import CoveyError
 from covey.testing.gossip import GossipNodes, simulated
 from covey.testing.traces import check_trace
 
@@ -54,7 +58,7 @@ def check_timeline(nodes: GossipNodes, file: Path, steps: int) -> None:
 
 
 def test_three_nodes_one_only_calls_one_waits_at_a_relay_and_one_is_killed(tmp_path: Path) -> None:
-    spec = SPEC.format(steps=12, nodes=3)
+    spec = SPEC.format(steps=12, nodes=3) + "keep_every = 4\n"
     outcome = simulated(tmp_path, spec, 3)
     with GossipNodes(tmp_path / "real", spec, 3, callers=[0], relayed=[2], pause_s=60) as nodes:
         nodes.start_all()
@@ -64,6 +68,17 @@ def test_three_nodes_one_only_calls_one_waits_at_a_relay_and_one_is_killed(tmp_p
         nodes.wait()
         check(nodes, outcome)
         check_timeline(nodes, tmp_path / "trace.json", 12)
+        folders, file = [nodes.folder(index) for index in range(3)], tmp_path / "step-8.safetensors"
+        exported = json.loads(nodes.cli("gossip", "export", *folders, "--step", 8, "--out", file, "--json"))
+        assert [(node["node"], node["steps"]) for node in exported["nodes"]] == [(name, 8) for name in nodes.names]
+        shorter = tmp_path / "shorter"  # mixing keeps the mean, so it is that of a run of nine steps
+        shorter.mkdir()
+        simulated(shorter, SPEC.format(steps=9, nodes=3), 3)
+        expected, mean = load_file(shorter / "simulated" / MEAN), load_file(file)
+        assert mean.keys() == expected.keys()
+        assert all(torch.allclose(mean[name], expected[name], atol=1e-5) for name in mean)
+        with pytest.raises(CoveyError, match=r"model of step 7; those that it keeps are of: 0, 4, 8, 12\n"):
+            nodes.cli("gossip", "export", *folders, "--step", 7, "--out", file)
 
 
 def test_nodes_whose_links_are_cut_at_the_end_part_from_each_other(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from covey.node.gossip.record.schema import (
     BodyRow,
     KeptRow,
     MetricRow,
+    ModelRow,
     NoteRow,
     ReceiptRow,
     RunRow,
@@ -149,6 +150,13 @@ def digests_of(saved: Saved[Artifact]) -> set[str]:
     """The files that a restart needs."""
     bodies = [body for _, body in saved.noted if body is not None]
     return {body.digest for body in [*bodies, *(saved.snapshot.all_bodies if saved.snapshot else ())]}
+
+
+def read_models(engine: Engine) -> dict[int, tuple[Artifact, int]]:
+    """The models that stay (`[gossip] keep_every`), by step, each with the units that it came with."""
+    with translated(), Session(engine) as session:
+        rows = session.scalars(select(ModelRow).order_by(ModelRow.step))
+        return {row.step: (artifact_from_json(row.artifact), int(row.units)) for row in rows}
 
 
 def read_receipts(engine: Engine, me: Incarnation) -> list[Kept]:

@@ -84,6 +84,15 @@ class KeptRow(Base):
     artifact: Mapped[dict[str, Any]]
 
 
+class ModelRow(Base):
+    """The model of a step, which stays for people, with the mass that it came with; a restart does not need it."""
+
+    __tablename__ = "models"
+    step: Mapped[int] = mapped_column(primary_key=True)
+    units: Mapped[str]
+    artifact: Mapped[dict[str, Any]]
+
+
 class NoteRow(Base):
     """What came since the snapshot, in order."""
 

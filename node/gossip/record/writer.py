@@ -28,12 +28,14 @@ from covey.node.gossip.ports import Noted, Record, Snapshot
 from covey.node.gossip.receipts import Kept, Receipts
 from covey.node.gossip.record import rows
 from covey.node.gossip.record.database import Durability, sync_as
+from covey.node.gossip.record.models import Keeping
 from covey.node.gossip.record.schema import (
     BodyRow,
     EdgeRow,
     ExchangeRow,
     KeptRow,
     MetricRow,
+    ModelRow,
     NoteRow,
     PeerRow,
     ReceiptRow,
@@ -82,6 +84,7 @@ class SqliteRecord(Record[Artifact]):
         receipts: Likewise; and with each batch that comes, what its sender signed.
         on_obstructed: Told, on the event loop, what is in the way of a write, each time that it was tried; None: it was
             written after all.
+        keeping: Which models stay; None: none.
     """
 
     def __init__(
@@ -94,8 +97,9 @@ class SqliteRecord(Record[Artifact]):
         diary: Diary | None = None,
         receipts: Receipts | None = None,
         on_obstructed: Callable[[StoreError | None], None] = lambda _: None,
+        keeping: Keeping | None = None,
     ) -> None:
-        self._diary, self._receipts = diary or Diary(), receipts
+        self._diary, self._receipts, self._keeping = diary or Diary(), receipts, keeping
         self._engine, self._durability, self._call = engine, durability, call
         self._facts, self._on_failed, self._on_obstructed = facts, on_failed, on_obstructed
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
@@ -145,6 +149,7 @@ class SqliteRecord(Record[Artifact]):
             (PeerRow, rows.peer_rows(exchange)),
         ]
         given = [rows.exchange_out(batch, snapshot, at) for batch in batches]
+        stays = self._keeping.row(snapshot, batches) if self._keeping is not None else None
         newest = rows.snapshot_row(snapshot, facts.model_sha256)
         spans = rows.span_rows(self._diary.taken_out())
         signed = self._receipts.take_unwritten() if self._receipts is not None else []
@@ -164,6 +169,8 @@ class SqliteRecord(Record[Artifact]):
             for history, values in ((MetricRow, measured), (SpanRow, spans)):
                 if values:
                     connection.execute(insert(history), values)
+            if stays is not None:
+                connection.execute(insert(ModelRow).values(stays))
             for row in given:
                 connection.execute(insert_once(ExchangeRow).values(row).on_conflict_do_nothing())
             _keep(connection, signed)

@@ -20,8 +20,8 @@ from covey.node.peers.calls import chunks_over
 from covey.node.peers.models.listener import ModelListener
 from covey.protos import peer_pb2 as pb
 from covey.storage.files.artifacts import ArtifactFiles
-from covey.wire.channels import secure_channel
 from covey.wire.identities.identity import Identity
+from covey.wire.pinning import pinned_channel
 
 log = structlog.get_logger(room="peers")
 MAX_RUNS = 16
@@ -87,7 +87,7 @@ class ModelExchange(PeerModels):
         if len(self._liars) > MAX_RUNS:
             self._liars.popitem(last=False)
         holders = {member.name: member for member in elsewhere.holders if member.address and member.name not in liars}
-        channels = {name: self._channel(member) for name, member in holders.items()}
+        channels: dict[str, grpc.aio.Channel] = {}
 
         async def ask(source: str, wanted: Artifact, first: int, count: int) -> AsyncGenerator[memoryview, None]:
             request = pb.ChunksRequest(
@@ -97,8 +97,15 @@ class ModelExchange(PeerModels):
                 statement=elsewhere.statement,
                 signature=elsewhere.signature,
             )
-            async for chunk in chunks_over(channels[source], request):
-                yield chunk
+            try:
+                if source not in channels:
+                    channels[source] = await self._channel(holders[source])
+                async for chunk in chunks_over(channels[source], request):
+                    yield chunk
+            except CoveyError:  # it is looked at again: its certificate may be another one now
+                if (channel := channels.pop(source, None)) is not None:
+                    await channel.close()
+                raise
 
         candidates = [Candidate(name, self._rates.get(name, 0.0)) for name in holders]
         try:
@@ -114,9 +121,11 @@ class ModelExchange(PeerModels):
         log.debug("a model came from other nodes", run=run, **vars(came))
         return came
 
-    def _channel(self, member: msg.GossipMember) -> grpc.aio.Channel:
-        server = f"{member.name}.node.covey"
-        return secure_channel(member.address, self._identity, server_name=server, dummy=f"models {server}")
+    async def _channel(self, member: msg.GossipMember) -> grpc.aio.Channel:
+        """Raises CoveyError where nobody answers, or somebody else."""
+        server, address, pin = f"{member.name}.node.covey", member.address, member.fingerprint
+        dummy = f"models {server}"
+        return await pinned_channel(address, self._identity, server_name=server, fingerprint=pin, dummy=dummy)
 
     # -- lending ----------------------------------------------------------------------------------------------------
 

@@ -42,7 +42,7 @@ EXPORT_FIELDS = (
 @click.option(
     "--step",
     type=click.IntRange(min=0),
-    help="Models as they were published in this step, as long as the nodes keep them [default: each one's newest].",
+    help="Models as they were published in this step, where the nodes keep them [default: each one's newest].",
 )
 @click.option("--evaluate", is_flag=True, help="Evaluate it, and each node's model, on the task's central data.")
 @click.option("--path", "paths", multiple=True, metavar="NAME=PATH", help="Where the task finds those data.")
@@ -60,7 +60,8 @@ def export(
 
     Nodes count by their mass; in protocols in which receivers weigh, all count alike. Models are read from the data
     directories that are given. One is enough where nodes agree closely; of several the spread says how closely. A node
-    keeps its newest model, and those of earlier steps only until all its peers have them.
+    keeps its newest model, those of every so many steps where the run says so (`keep_every` in [gossip]), and those of
+    other steps only until all its peers have them.
     """
     from covey.client.gossip_consensus import export_consensus
     from covey.telemetry import configure_logging

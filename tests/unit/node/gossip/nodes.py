@@ -26,7 +26,7 @@ from covey.node.gossip.folders import Residence, reside
 from covey.node.gossip.ports import Clock, ModelSource, Peers, Told
 from covey.node.gossip.receipts import Receipts
 from covey.node.gossip.record.database import Durability
-from covey.node.gossip.record.reader import digests_of, read_facts, read_receipts, read_saved, write_first
+from covey.node.gossip.record.reader import digests_of, read_facts, read_models, read_receipts, read_saved, write_first
 from covey.node.gossip.work import Course
 from covey.node.operator.config import NodeConfig
 from covey.node.ports import Worker
@@ -172,7 +172,8 @@ class UnitNode:
         facts = read_facts(home.engine)
         assert facts is not None
         assert facts.first is not None
-        self.files.clean(digests_of(saved) | ({facts.first.digest} if saved.snapshot is None else set()))
+        stays = {model.digest for model, _ in read_models(home.engine).values()}
+        self.files.clean(digests_of(saved) | stays | ({facts.first.digest} if saved.snapshot is None else set()))
         if any(not self.files.check(digest) for digest in digests_of(saved)):
             raise NotFound("a file that the record needs is gone")
         self.home = Residence(home.folder, home.engine, facts)

@@ -103,6 +103,28 @@ async def test_a_node_that_is_stopped_goes_on_where_it_was(tmp_path: Path) -> No
     assert (audit.live, audit.in_flight, audit.lost) == (3 * ONE, 0, 0)
 
 
+async def test_models_of_every_third_step_stay_also_where_a_node_leaves_and_where_one_is_started_again(
+    tmp_path: Path,
+) -> None:
+    unit = Unit(tmp_path, spec_of(3, 12, keep_every=3), "abc")
+    for name in unit.names:
+        unit.start(name)
+    await unit.until("a", functools.partial(has_come_to, 9))
+    ask_to_leave(tmp_path / "a")
+    assert await asyncio.gather(*unit.tasks.values()) == ["left", "completed", "completed"]
+    unit.down("b")
+    again = unit.start("b")
+    assert again.home.facts.ended == "completed"
+    await unit.stop("b")
+    kept = [read_node(tmp_path / name).published for name in unit.names]
+    for step in (0, 3, 6):  # a node adds its place to all numbers in each step, and mixing keeps the mean
+        models = [(np.fromfile(node[step][0], np.float32), node[step][1]) for node in kept]
+        mean = sum(model * units for model, units in models) / sum(units for _, units in models)
+        assert sum(units for _, units in models) == 3 * ONE
+        assert mean == pytest.approx(np.full(D, (step + 1) * 1.0))
+    assert all({0, 3, 6, 9} <= node.keys() for node in kept[1:])
+
+
 class BrokenAtTheEnd:
     """Drops the first words of a node that it is through, as a link does that is being replaced just then."""
 

@@ -147,9 +147,9 @@ class Swarm:
     async def __aexit__(self, *_):
         await self._exits.aclose()
 
-    def reach(self, name, address):
-        """From now on others have this address of a node."""
-        self._members[name] = Member(name, address)
+    def reach(self, name, address, fingerprint=""):
+        """From now on others have this address of a node, and this key."""
+        self._members[name] = Member(name, address, fingerprint)
 
     def member(self, name):
         return self._members[name]

@@ -6,6 +6,8 @@ import shutil
 import pytest
 from cryptography import x509
 
+from covey.errors import IdentityError
+from covey.gossip.ledger import Incarnation
 from covey.relay.server import RelayServer
 from covey.wire.channels import key_sha256
 from covey.wire.identities.identity import Identity
@@ -39,6 +41,19 @@ async def test_another_key_for_a_peers_name_gets_nothing(small, false_bob):
     ada = await small.start("ada", knows=["bob"], pins={"bob": false_bob})
     assert "another key than the one that is pinned" in await small.refusal(ada, "bob", false_bob)
     assert (bob.inbox.events, bob.network.connected, ada.network.connected) == ([], [], [])
+
+
+async def test_a_notice_of_eviction_is_brought_to_nobody_else(small, identity, false_bob):
+    bob, admin = await small.start("bob"), identity("root", "admin")
+    small.reach("bob", small.member("bob").address, false_bob)
+    with pytest.raises(IdentityError, match="another key than the one that is pinned"):
+        await small.evict(Incarnation("cyd"), admin, at="bob")
+    small.reach("cyd", small.member("bob").address, false_bob)
+    with pytest.raises(IdentityError, match=r"is not cyd\.node\.covey"):
+        await small.evict(Incarnation("ada"), admin, at="cyd")
+    assert bob.inbox.events == []
+    small.reach("bob", small.member("bob").address, fingerprint_of(identity("bob")))
+    assert await small.evict(Incarnation("cyd"), admin, at="bob")
 
 
 async def test_another_key_that_waits_at_a_relay_gets_nothing(small, false_bob, authority):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import grpc
 import grpc.aio
 import pytest
+from cryptography import x509
 
 from covey import messages as msg
 from covey.artifact import artifact_of
@@ -18,7 +19,7 @@ from covey.protos import peer_pb2 as pb
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.testing.launch.ports import free_addresses
 from covey.testing.relay import Relay
-from covey.wire.channels import channel_credentials, channel_options
+from covey.wire.channels import channel_credentials, channel_options, key_sha256
 from covey.wire.identities.authority import Authority
 from covey.wire.identities.model_pass import DOMAIN, ModelPass
 from covey.wire.identities.signing import SigningKey
@@ -37,12 +38,14 @@ class Node:
 
     def __init__(self, identity, folder, address):
         self.identity, self.address = replace(identity, coordinator_key=KEY.public_bytes), address
+        certificate = x509.load_pem_x509_certificate(identity.certificate_pem)
+        self.pin = key_sha256(certificate.public_key())
         self.files = ArtifactFiles(folder)
         self.exchange = ModelExchange(self.identity, self.files, address, chunk_s=60.0)
 
     @property
     def member(self):
-        return msg.GossipMember(self.identity.name, self.address, "")
+        return msg.GossipMember(self.identity.name, self.address, self.pin)
 
     async def gets(self):
         """The model; from now on others can have it."""
@@ -125,7 +128,23 @@ async def test_when_one_dies_that_has_given_half_of_what_it_was_asked_for_the_re
     assert came.given == {"ada": 2 * MIB, "bob": MODEL.size_bytes - 2 * MIB}
     assert (came.broken, came.unreachable, came.liars) == (1, 0, ())
     assert sum(told) == MODEL.size_bytes  # nothing came twice
-    assert link.connections == 1
+    assert link.connections == 2  # who answers there is looked at first
+
+
+@pytest.mark.parametrize("is_known_by_name", [True, False])
+async def test_another_node_of_the_authority_at_a_holders_address_is_told_nothing(nodes, identity, is_known_by_name):
+    ada, bob, cyd = map(nodes, ("ada", "bob", "cyd"))
+    await asyncio.gather(ada.gets(), bob.gets())
+    asked = []
+    bob.exchange._listener._service._lender.chunks = lambda *request: asked.append(request)
+    if is_known_by_name:  # it has a certificate for the right name, and another key
+        bob.pin = ada.pin
+    else:
+        bob.identity = replace(bob.identity, name="dan")
+    with pytest.raises(Unassembled, match="could not be asked"):
+        await cyd.brings(bob)
+    assert (await cyd.brings(bob, ada)).given == {"ada": MODEL.size_bytes}
+    assert asked == []
 
 
 async def test_a_new_model_takes_the_place_of_the_runs_older_one(nodes):
