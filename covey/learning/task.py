@@ -65,12 +65,15 @@ class LossOutput:
         examples: How many examples the mean is over.
         logits: [n, classes, ...], if the task has them.
         targets: [n, ...] integers, if the task has them.
+        each: [n], the loss of each example, whose mean is `loss`, if a method is to weigh examples; without it the
+            cross entropy of logits and targets is taken, where that has this mean.
     """
 
     loss: Tensor
     examples: int
     logits: Tensor | None = None
     targets: Tensor | None = None
+    each: Tensor | None = None
 
 
 @dataclass(frozen=True)

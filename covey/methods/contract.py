@@ -177,6 +177,18 @@ class Method(Pluggable):
         """Names of the tensors (parameters, buffers) that never leave a node; `model` may have no values ("meta")."""
         return frozenset()
 
+    def adapt(self, task: Task, model: nn.Module) -> frozenset[str]:
+        """Change a new model of the task to what the method trains, in place, on every machine alike.
+
+        Args:
+            task: The run's.
+            model: As `Task.model` made it; it may have no values ("meta").
+
+        Returns:
+            Names of the parameters that keep their first value, and never travel, as of `[exchange] frozen`.
+        """
+        return frozenset()
+
     @abstractmethod
     def parts(self, form: RunForm) -> Sequence[Part]:
         """The parts of a run, in the order in which they are signed."""

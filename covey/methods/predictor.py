@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from covey.errors import SpecError
 from covey.learning.models.entries import unwrapped
+from covey.learning.representations.features import blank_model_of
 from covey.learning.task import Task, task_errors
 from covey.methods.parts import RunForm
 from covey.vectors import Vector
@@ -63,7 +63,7 @@ def predictor_of(form: RunForm, method: str) -> Predictor:
         TaskError: The task's code failed.
     """
     task, who = form.task(), f"task {form.spec.task.name!r}"
-    model = _model_of(task)
+    model = blank_model_of(task)
     predictor = predictor_in(task, model, method, who).eval()
     known = {id(parameter): name for name, parameter in unwrapped(model).named_parameters()}
     parameters = dict(predictor.named_parameters())
@@ -108,14 +108,6 @@ def widths(predictor: nn.Module) -> tuple[int, int]:
 
 def _linear(predictor: nn.Module) -> list[nn.Linear]:
     return [module for module in predictor.modules() if isinstance(module, nn.Linear)]
-
-
-def _model_of(task: Task) -> nn.Module:
-    """A model of the task, without values where its code allows that."""
-    with suppress(Exception), torch.device("meta"):
-        return task.model()
-    with task_errors("Task.model"):
-        return task.model()
 
 
 def _places(form: RunForm) -> dict[str, tuple[slice, tuple[int, ...]]]:

@@ -85,11 +85,24 @@ class BreakableDisk:
         self._mount()
 
     def _mount(self) -> None:
-        _run("mount", "-o", "loop", self._image, self.folder)
+        _run("mount", "-o", "loop,errors=remount-ro", self._image, self.folder)
 
     def fail(self) -> None:
-        """From now on nothing can be written, also into files that are open."""
-        _run("mount", "-o", "remount,abort", self.folder)
+        """From now on nothing can be written, also into files that are open; what was synced is on it.
+
+        The error comes while the file system is frozen. Otherwise, as with `remount,abort`, a sync that is on its way
+        may say that all is well, and lose what it wrote (3 of 25 trials with SQLite, none of 100 this way; Linux 6.18).
+        """
+        _run("fsfreeze", "--freeze", self.folder)
+        try:
+            Path(f"/sys/fs/ext4/{self._device()}/trigger_fs_error").write_text("a test", encoding="utf-8")
+        finally:
+            _run("fsfreeze", "--unfreeze", self.folder)
+
+    def _device(self) -> str:
+        """The name of the loop device under it."""
+        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
+        return next(Path(line.split()[0]).name for line in mounts if line.split()[1] == str(self.folder))
 
     def mend(self) -> None:
         """Check it, and mount it again: whoever had files open on it must be started again."""

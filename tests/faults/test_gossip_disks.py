@@ -16,13 +16,13 @@ from tests.faults.disks import breakable_disk, disk
 from tests.faults.moved_clocks import COMPILER, Clock, compiled
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
-STEPS = 6
+STEPS = 8
 SPEC = f"""
 name = "gossip"
 mode = "gossip"
 [task]
 name = "synthetic"
-options = {{ parameters = 400_000, train_seconds = 0.2 }}
+options = {{ parameters = 400_000, train_seconds = 0.5 }}
 [gossip]
 steps = {STEPS}
 min_nodes = 2
@@ -37,7 +37,7 @@ PATIENCE_S = 100.0
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The models of the same run in one process."""
-    outcome = simulated(tmp_path_factory.mktemp("undisturbed"), SPEC.replace("0.2", "0.0"), 2)
+    outcome = simulated(tmp_path_factory.mktemp("undisturbed"), SPEC.replace("0.5", "0.0"), 2)
     return [peer["model_sha256"] for peer in outcome["peers"]]
 
 

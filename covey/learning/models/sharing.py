@@ -34,7 +34,12 @@ class Sharing:
     unmatched: frozenset[tuple[str, str]] = frozenset()
 
 
-def sharing_of(exchange: ExchangeSection, model: nn.Module, local: frozenset[str] = frozenset()) -> Sharing:
+def sharing_of(
+    exchange: ExchangeSection,
+    model: nn.Module,
+    local: frozenset[str] = frozenset(),
+    frozen: frozenset[str] = frozenset(),
+) -> Sharing:
     """What `[exchange]` makes of a model's tensors.
 
     A tensor with several names (tied weights) goes by all of them; to be local or frozen, one that matches is enough.
@@ -43,6 +48,7 @@ def sharing_of(exchange: ExchangeSection, model: nn.Module, local: frozenset[str
         exchange: The section.
         model: The model; it may have no values ("meta").
         local: What the run's method and task keep on the nodes.
+        frozen: What the run's method leaves as it is at first.
 
     Raises:
         SpecError: A tensor would be local and frozen, or is frozen and changes in training all the same.
@@ -51,7 +57,7 @@ def sharing_of(exchange: ExchangeSection, model: nn.Module, local: frozenset[str
     entries = entries_of(model)
     named = {key: _matching(entries, getattr(exchange, key)) for key in KEYS}
     hit = {key: {name for names in by_pattern.values() for name in names} for key, by_pattern in named.items()}
-    frozen = frozenset(hit["frozen"])
+    frozen = frozen | hit["frozen"]
     own = frozenset(hit["local"] | local | (entries.tensors.keys() - hit["share"] - frozen))
     if both := sorted(own & frozen):
         raise SpecError(

@@ -119,15 +119,17 @@ class RunContext:
         seed_torch(derive_seed(self.spec.seed, "model"))
         with task_errors("Task.model"):
             model = model_of(self.task.model(), method_of(self.task, "model"))
+        frozen = self.method.adapt(self.task, model)
         self._transient = TransientState(model)
-        self._sharing = self._sharing_of(model)
+        self._sharing = self._sharing_of(model, frozen)
         for name, parameter in unwrapped(model).named_parameters():
             if name in self._sharing.frozen:
                 parameter.requires_grad_(False)
         return model
 
-    def _sharing_of(self, model: nn.Module) -> Sharing:
-        return sharing_of(self.spec.exchange, model, self.method.local(model) | matching(model, self.task.stays))
+    def _sharing_of(self, model: nn.Module, frozen: frozenset[str]) -> Sharing:
+        local = self.method.local(model) | matching(model, self.task.stays)
+        return sharing_of(self.spec.exchange, model, local, frozen)
 
     def fresh_model(self) -> nn.Module:
         """The model for a new piece of work: what no model file holds is as it was made; the rest is to be loaded."""
@@ -172,8 +174,9 @@ class RunContext:
         task = self.task  # before: what its import does to the process is kept
         with contextlib.suppress(Exception), torch.device("meta"):
             model = task.model()
+            frozen = self.method.adapt(task, model)
             whole = layout_of(model)
-            return _form(model, whole, self._sharing_of(model))
+            return _form(model, whole, self._sharing_of(model, frozen))
         return _form(self.model, layout_of(self.model), self._sharing)
 
     def variant(self, task_options: Mapping[str, JsonValue]) -> RunContext:

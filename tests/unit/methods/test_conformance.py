@@ -63,7 +63,10 @@ class TestScaffoldInAnotherForm(MethodConformance):
     }
 
 
-class TestMemory(MethodConformance):
-    name = "memory"
-    options: ClassVar = {"capacity": 3, "mode": "mean"}
-    sections: ClassVar = {"training": {"optimizer": "adam", "learning_rate": 0.01, "batch_size": 8, "local_epochs": 1}}
+class TestScaleShift(MethodConformance):
+    name = "scale-shift"
+
+
+class TestStableNet(MethodConformance):
+    name = "stablenet"
+    options: ClassVar = {"steps": 3, "penalty": 0.1, "functions": 2}
