@@ -27,7 +27,7 @@ class MemoryOptions(PluginOptions):
     """How many gradients a node remembers; 0: none."""
     kappa: float = Field(default=1.0, ge=0)
     """What the remembered gradients are multiplied with; 0: nothing is remembered."""
-    mode: Literal["sum", "mean"] = "sum"
+    aggregate: Literal["sum", "mean"] = "sum"
     """How they join the step's gradient g: g + kappa mean(them), or (g + kappa sum(them)) / (their number + 1)."""
     decay: float = Field(default=0.7, gt=0, le=1)
     """What every priority is multiplied with after each step."""
@@ -38,7 +38,7 @@ class CriticalGradients(Averaging):
 
     McRae, Parthasarathi, Assran and Chandar, "Memory Augmented Optimizers for Deep Learning" (ICLR 2022, arXiv
     2106.10708), algorithm 1. A node keeps C gradients, each with its norm as its priority. Each step's gradient g is
-    replaced by one of the two sums of option `mode`, and `training.optimizer` goes on with that: so `sgd`, `momentum`,
+    replaced by one of the two sums of option `aggregate`, and `training.optimizer` goes on with that: so `sgd`, `momentum`,
     `adam` and `adamw` become SGD_C, SGDM_C, Adam_C and AdamW_C. Then g takes the place of the remembered gradient of
     least priority, if its norm is larger, and all priorities decay.
 
@@ -150,7 +150,7 @@ class Remembering(PlainRecipe):
     def _joined(self, gradient: Tensor) -> Tensor:
         count = torch.count_nonzero(self._priorities)  # on the device, where nobody waits for it
         total = self._gradients.sum(0).mul_(self._options.kappa)
-        if self._options.mode == "sum":
+        if self._options.aggregate == "sum":
             return total.div_(count.clamp(min=1)).add_(gradient)
         return total.add_(gradient).div_(count + 1)
 

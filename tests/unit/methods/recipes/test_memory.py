@@ -21,8 +21,8 @@ BUFFER = "method/critical-gradients"
 class NaiveBuffer:
     """Algorithm 1, with a list that is searched for its minimum."""
 
-    def __init__(self, capacity: int, kappa: float, mode: str, decay: float) -> None:
-        self.capacity, self.kappa, self.mode, self.decay = capacity, kappa, mode, decay
+    def __init__(self, capacity: int, kappa: float, aggregate: str, decay: float) -> None:
+        self.capacity, self.kappa, self.aggregate, self.decay = capacity, kappa, aggregate, decay
         self.kept: list[tuple[float, Tensor]] = []
 
     def __call__(self, model: nn.Module) -> None:
@@ -30,7 +30,7 @@ class NaiveBuffer:
         g = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
         memory = sum((old for _, old in self.kept), torch.zeros_like(g)) * self.kappa
         count = len(self.kept)
-        joined = g + memory / max(1, count) if self.mode == "sum" else (g + memory) / (count + 1)
+        joined = g + memory / max(1, count) if self.aggregate == "sum" else (g + memory) / (count + 1)
         if count < self.capacity:
             self.kept.append((float(g.norm()), g.clone()))
         else:
@@ -42,14 +42,14 @@ class NaiveBuffer:
             p.grad = piece.view_as(p).clone()
 
 
-@pytest.mark.parametrize(("mode", "kappa"), [("sum", 1.0), ("mean", 0.5)])
+@pytest.mark.parametrize(("aggregate", "kappa"), [("sum", 1.0), ("mean", 0.5)])
 def test_steps_are_those_of_the_paper_s_algorithm_and_the_buffer_outlives_the_round(
-    tmp_path: Path, mode: str, kappa: float
+    tmp_path: Path, aggregate: str, kappa: float
 ) -> None:
-    options = {"capacity": 3, "kappa": kappa, "mode": mode, "decay": 0.9}
+    options = {"capacity": 3, "kappa": kappa, "aggregate": aggregate, "decay": 0.9}
     run = MethodRounds(spec_of("memory", options, **EQUAL, **PLAIN), tmp_path, NODES)
     x = {name: value.clone() for name, value in first_model(run.spec).state_dict().items()}
-    buffers = [NaiveBuffer(3, kappa, mode, 0.9) for _ in range(NODES)]
+    buffers = [NaiveBuffer(3, kappa, aggregate, 0.9) for _ in range(NODES)]
     for number, chosen in enumerate(INVITED, start=1):
         run.round([f"n{i}" for i in chosen])
         states = [trained(run.spec, x, i, NODES, number, correct=buffers[i])[0] for i in chosen]
