@@ -38,9 +38,9 @@ class CriticalGradients(Averaging):
 
     McRae, Parthasarathi, Assran and Chandar, "Memory Augmented Optimizers for Deep Learning" (ICLR 2022, arXiv
     2106.10708), algorithm 1. A node keeps C gradients, each with its norm as its priority. Each step's gradient g is
-    replaced by one of the two sums of option `aggregate`, and `training.optimizer` goes on with that: so `sgd`, `momentum`,
-    `adam` and `adamw` become SGD_C, SGDM_C, Adam_C and AdamW_C. Then g takes the place of the remembered gradient of
-    least priority, if its norm is larger, and all priorities decay.
+    replaced by a sum of it and those (option `aggregate`), and `training.optimizer` goes on with that: `sgd`,
+    `momentum`, `adam` and `adamw` become SGD_C, SGDM_C, Adam_C and AdamW_C. Then g takes the place of the remembered
+    gradient of least priority, if its norm is larger, and all priorities decay.
 
     The buffer outlives the round: part `critical-gradients` stays on the node, (d + 1) C float32 for a model of d
     parameters, and counts once the node's update was accepted. It never travels. With `capacity` or `kappa` 0 there is
