@@ -56,6 +56,7 @@ class RecipeContext:
         device: Where to compute.
         inputs: What there is beside the model.
         labels: The label of each of this node's examples, int64 `[n]` on the CPU; None where the task names none.
+        examples: Makes a batch of some of this node's examples, on the device; takes int64 `[m]`, places in `labels`.
     """
 
     task: Task
@@ -69,6 +70,7 @@ class RecipeContext:
     device: torch.device
     inputs: RecipeInputs
     labels: Callable[[], Tensor | None] = lambda: None
+    examples: Callable[[Tensor], Any] = lambda _: None
 
     @property
     def learning_rate(self) -> float:

@@ -11,7 +11,7 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 from pydantic import JsonValue
-from torch import Tensor, device, nn
+from torch import Generator, Tensor, device, nn
 from torch.nn import functional
 from torch.utils.data import Dataset, TensorDataset, default_collate
 
@@ -140,13 +140,20 @@ class Task(Pluggable):
         own_fit: Whether it has a `fit` of its own; then nobody can ask it for one gradient. Set with the method.
         has_keys: Whether it names the owner of each example (`keys`). Set with the method.
         own_collate: Whether it makes batches of examples itself (`collate`). Set with the method.
+        has_views: Whether it can change examples at random (`view`). Set with the method.
         stays: Patterns (as of `[exchange] local`) of tensors that never leave a node, whatever a run shares.
     """
 
-    declares: ClassVar[Mapping[str, str]] = {"fit": "own_fit", "keys": "has_keys", "collate": "own_collate"}
+    declares: ClassVar[Mapping[str, str]] = {
+        "fit": "own_fit",
+        "keys": "has_keys",
+        "collate": "own_collate",
+        "view": "has_views",
+    }
     own_collate: ClassVar[bool] = False
     own_fit: ClassVar[bool] = False
     has_keys: ClassVar[bool] = False
+    has_views: ClassVar[bool] = False
     stays: ClassVar[tuple[str, ...]] = ()
 
     class Options(PluginOptions):
@@ -229,6 +236,14 @@ class Task(Pluggable):
         Both are made of the model's own modules. The extractor gives one vector an example: `[n, width]`.
         """
         return None
+
+    def view(self, batch: Any, generator: Generator) -> Any:
+        """A batch whose examples are changed at random, each so that its label still holds; by default as they are.
+
+        For methods that compare two views of the same examples. Each call draws anew, from `generator` (on the CPU)
+        only; the batch that came is left as it is.
+        """
+        return batch
 
     def fit(self, model: nn.Module, data: Dataset[Any], settings: FitSettings) -> FitResult | None:
         """Train `model` in place, instead of the built-in loop.

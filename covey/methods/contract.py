@@ -201,6 +201,11 @@ class Method(Pluggable):
         """
         return "off"
 
+    @property
+    def representations(self) -> bool:
+        """Whether its updates have what a model makes of single examples; a node's operator has to allow it."""
+        return False
+
     def objection(self, parts: Mapping[str, Any], form: RunForm) -> str:
         """Why an update is not acceptable; empty: it is. It costs that update only.
 

@@ -41,6 +41,11 @@ class NormedExample(Task):
         """The last layer predicts."""
         return last_layer_split(model)
 
+    def view(self, batch: Any, generator: torch.Generator) -> Any:
+        """With a little noise."""
+        x, y = batch
+        return x + 0.1 * torch.randn(x.shape, generator=generator), y
+
     def train_data(self, data: NodeData) -> TensorDataset:
         """The same on all nodes, which take parts of it."""
         return examples(EXAMPLES, 1)
@@ -155,7 +160,7 @@ class MethodRounds:
             "base": self.model,
             "scratch": {name: self._folder / f"{prefix}-{name}" for name in out},
             "allow_path": True,
-            "limits": TrainLimits(label_counts="exact"),
+            "limits": TrainLimits(label_counts="exact", representations=True),
             "node_paths": self._paths,
             "task_options": self.spec.task.nodes.get(node, {}),
             "inputs": {name: self.version_state[slot(name)] for name in names if slot(name) in self.version_state},

@@ -46,6 +46,10 @@ DEFAULT_SETTINGS = """\
 # the last layer tell much of it whatever is written here.
 # label_counts = "off"
 
+# Whether methods may have what a model makes of single examples, with their labels: such embeddings show much of the
+# examples themselves.
+# representations = false
+
 [limits]
 # Most disk for the model of one run, and the files that come beside it, in GiB; without it, what is free.
 # disk_gib = 20
@@ -103,6 +107,8 @@ class Policy(_Settings):
     """What may leave this node."""
     label_counts: Literal["off", "noisy", "exact"] = "off"
     """What may leave of the number of examples of each label."""
+    representations: bool = False
+    """Whether what a model makes of single examples may leave."""
 
 
 class PeerAccess(_Settings):
@@ -288,7 +294,8 @@ class NodeConfig:
         """What only the worker can hold against the data."""
         limits, counts = self.limits, self.policy.label_counts
         epochs, parameters = min(limits.epochs, TrainLimits.epochs), min(limits.parameters, TrainLimits.parameters)
-        return TrainLimits(epochs, limits.least_batch_size, limits.least_examples, counts, parameters)
+        shown = self.policy.representations
+        return TrainLimits(epochs, limits.least_batch_size, limits.least_examples, counts, parameters, shown)
 
     def check_layout(self, layout: Layout) -> None:
         """Hold a model against the operator's limits.

@@ -6,6 +6,7 @@ import gzip
 import importlib.util
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +16,11 @@ from torch.utils.data import TensorDataset
 
 from covey.errors import TaskError
 from covey.learning.task import NodeData, Split, Task, last_layer_split
+from covey.learning.tasks.views import noisy, shifted
 
 PIXELS, CLASSES = 64, 10
+SIDE, MOVED, NOISE = 8, 1, 0.1
+"""Pixels of a side; by how many of them, and with how much noise, a view differs."""
 TRAINING_SHARE = 0.8
 
 
@@ -44,6 +48,11 @@ class Digits(Task):
     def split(self, model: nn.Module) -> Split | None:
         """The last layer predicts; a linear model has no extractor."""
         return last_layer_split(model)
+
+    def view(self, batch: Any, generator: torch.Generator) -> Any:
+        """Moved by a pixel at most, with noise."""
+        x, y = batch
+        return noisy(shifted(x.view(-1, SIDE, SIDE), MOVED, generator), NOISE, generator).flatten(1), y
 
     def train_data(self, data: NodeData) -> TensorDataset:
         """(float32 [64] in 0..1, int64 label), 1437 examples without those that are common."""

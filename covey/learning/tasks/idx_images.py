@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
@@ -15,8 +16,11 @@ from covey.errors import TaskError
 from covey.learning.task import NodeData, Split, Task, last_layer_split
 from covey.learning.tasks.idx import read_idx
 from covey.learning.tasks.locations import locate
+from covey.learning.tasks.views import noisy, shifted
 
 CHANNELS = (16, 32)
+WHITE, MOVED, NOISE = 255, 2, 16
+"""The largest value of a pixel; by how many pixels, and with how much noise, a view differs."""
 
 
 class Pixels(nn.Module):
@@ -80,6 +84,11 @@ class IdxImages(Task):
     def split(self, model: nn.Module) -> Split | None:
         """The last layer predicts."""
         return last_layer_split(model)
+
+    def view(self, batch: Any, generator: torch.Generator) -> Any:
+        """Moved by two pixels at most, with noise."""
+        x, y = batch
+        return noisy(shifted(x, MOVED, generator), NOISE, generator, WHITE), y
 
     def train_data(self, data: NodeData) -> Images:
         """(uint8 [height, width], int64 label)."""

@@ -242,6 +242,10 @@ def _context(
         known = task.labels(dataset)
         return None if known is None else known.to("cpu", torch.int64)[fit.indices]
 
+    def examples(places: Tensor) -> Any:
+        rows = fit.indices[places]
+        return next(iter(batches(dataset, rows, max(1, len(rows)), fit.device, collate_of(task))))
+
     generator = torch.Generator().manual_seed(derive_seed(fit.seed, "recipe", fit.round, fit.roster_index))
     inputs = inputs or RecipeInputs(layout_of(model))
     return RecipeContext(
@@ -256,6 +260,7 @@ def _context(
         device=fit.device,
         inputs=inputs,
         labels=labels,
+        examples=examples,
     )
 
 

@@ -48,7 +48,7 @@ def check_limits(limits: TrainLimits, spec: RunSpec, examples: int, parameters: 
 
 
 def check_consent(limits: TrainLimits, method: Method) -> None:
-    """Hold what a method's updates tell of the data's labels against the operator's policy, first of all.
+    """Hold what a method's updates tell of the data beside a model against the operator's policy, first of all.
 
     Raises:
         PolicyError: They tell more; the message says what would have to change.
@@ -58,4 +58,9 @@ def check_consent(limits: TrainLimits, method: Method) -> None:
         raise PolicyError(
             f'this run asks how many examples of each label there are ("{method.label_counts}"); this node\'s operator '
             f'allows "{limits.label_counts}" ([policy] label_counts in node.toml)'
+        )
+    if method.representations and not limits.representations:
+        raise PolicyError(
+            "this run asks for what its model makes of single examples, with their labels; this node's operator does "
+            "not allow it ([policy] representations in node.toml)"
         )

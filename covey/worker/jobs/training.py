@@ -46,6 +46,8 @@ class TrainLimits:
     """What updates may tell of the number of examples of each label (`covey.methods.contract.LabelCounts`)."""
     parameters: float = 1e18
     """Most parameters of the whole model, those that stay on the node included."""
+    representations: bool = False
+    """Whether updates may have what the model makes of single examples."""
 
 
 @dataclass(frozen=True)

@@ -70,3 +70,13 @@ class TestScaleShift(MethodConformance):
 class TestStableNet(MethodConformance):
     name = "stablenet"
     options: ClassVar = {"steps": 3, "penalty": 0.1, "functions": 2}
+
+
+class TestPaws(MethodConformance):
+    name = "paws"
+    options: ClassVar = {"labelled": 3, "support": 2, "bank": 2}
+
+
+class TestSunCEt(MethodConformance):
+    name = "suncet"
+    options: ClassVar = {"labelled": 3, "support": 2}
