@@ -109,6 +109,10 @@ class Store(Protocol):
         """
         ...
 
+    def private_updates(self, run: str) -> int:
+        """How many private updates of a run were saved, of all rounds: never fewer than before. Does not block."""
+        ...
+
     def delivered(self, update: FinishedUpdate) -> None:
         """Note that the coordinator has it. If the note is lost, the update is offered once more."""
         ...

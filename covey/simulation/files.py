@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -165,6 +166,7 @@ class MemoryStore(Store):
     def __init__(self) -> None:
         self._newest: dict[str, FinishedUpdate] = {}
         self._states = RunStates()
+        self._private: Counter[str] = Counter()
 
     @override
     def finished(self, run: str, number: int, phase: int, base: str) -> FinishedUpdate | None:
@@ -180,9 +182,14 @@ class MemoryStore(Store):
 
     @override
     def save(self, update: FinishedUpdate, state: State, own: State) -> None:
+        self._private[update.run] += update.private and update.phase == 1
         if state or own:
             self._states.stage(update, state, own)
         self._newest[update.run] = update
+
+    @override
+    def private_updates(self, run: str) -> int:
+        return self._private[run]
 
     @override
     def delivered(self, update: FinishedUpdate) -> None:

@@ -9,6 +9,7 @@ from covey.spec.gossip import GossipSection, GossipSpec
 from covey.spec.mode import Mode
 from covey.spec.parse import parse_data, parse_json, parse_toml, without_faults, written_in
 from covey.spec.policies import AsyncSection, RoundsSection
+from covey.spec.privacy import PrivacySection, StopSection
 from covey.spec.rounds import RoundsSpec
 from covey.spec.run import RunSpec
 from covey.spec.sections import (
@@ -39,12 +40,14 @@ __all__ = [
     "MethodSection",
     "Mode",
     "NamedSection",
+    "PrivacySection",
     "RoundsSection",
     "RoundsSpec",
     "RunSpec",
     "Schedule",
     "Section",
     "ServerOptimizerSection",
+    "StopSection",
     "TaskSection",
     "TrainingSection",
     "WeightsSection",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 from typing_extensions import override
 
 from covey.spec.mode import Mode
 from covey.spec.policies import RoundsSection
+from covey.spec.privacy import PrivacySection, StopSection
 from covey.spec.sections import (
     AggregationSection,
     DataSection,
@@ -55,6 +56,8 @@ class RunSpec(Section, ABC):
     evaluation: EvaluationSection = EvaluationSection()
     keep: KeepSection = KeepSection()
     rounds: RoundsSection = RoundsSection()
+    privacy: Annotated[PrivacySection | None, Field(exclude_if=lambda section: section is None)] = None
+    stop: Annotated[StopSection, Field(exclude_if=lambda section: section == StopSection())] = StopSection()
 
     def node_paths(self) -> dict[str, str]:
         """What a node runs that is named by an import path, by key of the specification."""

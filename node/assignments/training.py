@@ -123,6 +123,7 @@ class Training:
             state=state_files,
             stall_s=spec.training.stall_s,
             limits=services.config.train_limits,
+            private_before=services.store.private_updates(assignment.run),
             out_state=out_state,
         )
         drill = services.config.drill

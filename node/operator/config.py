@@ -19,7 +19,7 @@ from covey.texts import read_text, why_no_toml
 from covey.validation import explain
 from covey.wire.transfers.lanes import MAX_LANES
 from covey.worker.client.confinement import Confinement
-from covey.worker.jobs.training import TrainLimits
+from covey.worker.jobs.training import UNBOUNDED, TrainLimits
 
 SETTINGS_FILE = "node.toml"
 ANY_HOST = ("0.0.0.0", "[::]", "")
@@ -49,6 +49,12 @@ DEFAULT_SETTINGS = """\
 # Whether methods may have what a model makes of single examples, with their labels: such embeddings show much of the
 # examples themselves.
 # representations = false
+
+# Most that one run may spend of the privacy of this node's examples (epsilon, for a delta of max_delta or less), and
+# the least noise multiplier. With either, runs are declined that do not hide single examples by this node's own noise.
+# max_epsilon = 3.0
+# max_delta = 1e-5
+# least_noise = 1.0
 
 [limits]
 # Most disk for the model of one run, and the files that come beside it, in GiB; without it, what is free.
@@ -109,6 +115,12 @@ class Policy(_Settings):
     """What may leave of the number of examples of each label."""
     representations: bool = False
     """Whether what a model makes of single examples may leave."""
+    max_epsilon: float = Field(default=math.inf, gt=0)
+    """Most that one run may spend of the privacy of this node's examples."""
+    max_delta: float = Field(default=TrainLimits.max_delta, gt=0, lt=1)
+    """Most delta for which that is so."""
+    least_noise: float = Field(default=0.0, ge=0)
+    """Least noise multiplier."""
 
 
 class PeerAccess(_Settings):
@@ -294,8 +306,18 @@ class NodeConfig:
         """What only the worker can hold against the data."""
         limits, counts = self.limits, self.policy.label_counts
         epochs, parameters = min(limits.epochs, TrainLimits.epochs), min(limits.parameters, TrainLimits.parameters)
-        shown = self.policy.representations
-        return TrainLimits(epochs, limits.least_batch_size, limits.least_examples, counts, parameters, shown)
+        policy = self.policy
+        return TrainLimits(
+            epochs,
+            limits.least_batch_size,
+            limits.least_examples,
+            counts,
+            parameters,
+            policy.representations,
+            max_epsilon=min(policy.max_epsilon, UNBOUNDED),
+            max_delta=policy.max_delta,
+            least_noise=policy.least_noise,
+        )
 
     def check_layout(self, layout: Layout) -> None:
         """Hold a model against the operator's limits.
@@ -344,6 +366,11 @@ class NodeConfig:
             raise PolicyError(
                 f"payload {payload!r} is not allowed on this node (allowed: {allowed}); "
                 f"its operator can add it to [policy] payloads in {SETTINGS_FILE}"
+            )
+        if self.train_limits.wants_privacy and not spec.facts.coordinated:
+            raise PolicyError(
+                f'mode "{spec.mode}" hides no single examples, and this node\'s operator wants that ([policy] '
+                f"max_epsilon and least_noise in {SETTINGS_FILE})"
             )
         training, limits = spec.training, self.limits
         if training.batch_size < limits.least_batch_size:

@@ -152,6 +152,8 @@ class RoundPolicy:
     evaluate_every: int = 1
     evaluate_centrally: bool = True
     evaluate_on_nodes: bool = True
+    why_last: str = ""
+    """Why the run has `count` rounds, where its specification has more."""
     progress_s: float = 10.0
     """An upload counts as making progress if bytes came within this time."""
 

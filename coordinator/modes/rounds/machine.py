@@ -248,7 +248,7 @@ class RoundMachine(OpenRound):
         elif self.state == "collecting":
             self._try_to_close()
         if self.state == "finishing" and self._evaluations.all_done(self._now):
-            self._finish("completed", "")
+            self._finish("completed", self.policy.why_last)
 
     def _lose_the_overdue(self) -> None:
         for node in self.members.give_up(self._now, self.policy.rejoin_s):

@@ -12,9 +12,10 @@ from covey.storage.record.contract import RoundRecord, Store
 
 def round_policy_of(prepared: Prepared, *, keeps_deadlines: bool = True) -> RoundPolicy:
     """The machine's numbers, from a specification and from what its task and rule need."""
-    rounds = prepared.spec.rounds
+    rounds, last = prepared.spec.rounds, prepared.description.last_round
     return RoundPolicy(
-        count=rounds.count,
+        count=rounds.count if last is None else last,
+        why_last=prepared.description.why_last,
         participants=rounds.participants,
         min_nodes=max(rounds.min_nodes, prepared.description.aggregator_min),
         quorum=rounds.quorum,

@@ -19,8 +19,9 @@ from covey.coordinator.modes.contract import ReplayReport
 from covey.coordinator.modes.replaying import different, first_version, require_kept, text_of
 from covey.coordinator.modes.rounds.answers import collected_files, judged, step_answers
 from covey.coordinator.runs.steps.evaluation import NodeMetrics, reported_loss
-from covey.errors import CoveyError
+from covey.errors import CoveyError, SpecError
 from covey.parts import PartFile, rule_phase
+from covey.spec import parse_json
 from covey.storage.record.contract import Json, RunRecord, StepRecord, Store, UpdateRecord, VersionRecord
 from covey.wire.identities.signing import UpdateStatement
 from covey.worker.client.client import Worker
@@ -80,8 +81,15 @@ class RoundsReplay:
 
         Raises:
             NotFound: The files of an update are not kept any more (`[keep] updates`).
+            SpecError: The coordinator added secret noise: no round can be made again.
             CoveyError: The worker could not aggregate a round again.
         """
+        privacy = parse_json(self._run.spec).privacy
+        if privacy is not None and privacy.unit == "node" and not privacy.reproducible:
+            raise SpecError(
+                'the coordinator\'s noise ([privacy] unit = "node") was secret and is gone, so that no round comes out '
+                "the same again; covey run audit checks the signatures all the same"
+            )
         for step in self._steps:
             for update in self._rows(step):
                 require_kept(update, self._artifacts)

@@ -6,6 +6,8 @@ from rich.text import Text
 
 from covey.cli.views.listing import safe_text
 
+LEAST_SHOWN = 5e-5
+"""Smaller numbers would be 0.0000."""
 STYLES = {
     "completed": "green",
     "committed": "green",
@@ -58,4 +60,6 @@ def span(seconds: float) -> str:
 
 def number(value: object) -> str:
     """A metric."""
-    return f"{value:.4f}" if isinstance(value, int | float) else ""
+    if not isinstance(value, int | float):
+        return ""
+    return f"{value:.4f}" if not 0 < abs(value) < LEAST_SHOWN else f"{value:.3g}"

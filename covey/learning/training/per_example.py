@@ -63,28 +63,58 @@ def per_example_sum(
         TaskError: The task's code failed, a gradient is not finite, or there are no examples.
     """
     model = unwrapped(model)
-    _refuse_what_mixes(task, model)
+    refuse_what_mixes(task, model, 'exchange.codec: "dp-sign"')
     with loop.ready(model, fit, "per-example gradients"):
-        total = _summed(task, model, dataset, fit, clip, _ORDERS[norm])
+        chosen = fit.indices[next(loop.orders(fit))[: fit.training.batch_size]]
+        total = clipped_sum(task, model, dataset, fit, chosen, clip, norm)
     return total, FitResult(1, 1, {})
 
 
-def _refuse_what_mixes(task: Task, model: nn.Module) -> None:
+def refuse_what_mixes(task: Task, model: nn.Module, asked_by: str) -> None:
+    """Refuse what gives no gradients of single examples.
+
+    Args:
+        task: The run's.
+        model: Its model.
+        asked_by: What wants them: the key, and its value.
+
+    Raises:
+        SpecError: The task has a training of its own, or the model has layers that mix the examples (BatchNorm).
+    """
     if task.own_fit:
-        text = f"needs the built-in loop, and {type(task).__name__} has its own fit; choose another codec"
-        raise SpecError(f'exchange.codec: "dp-sign" {text}')
+        text = f"needs the built-in loop, and {type(task).__name__} has its own fit; choose another"
+        raise SpecError(f"{asked_by} {text}")
     for name, module in model.named_modules():
         if isinstance(module, _BatchNorm) or (isinstance(module, _NormBase) and module.track_running_stats):
             text = f"clips each example by itself, and the model's {name!r} ({type(module).__name__}) mixes them"
-            raise SpecError(f'exchange.codec: "dp-sign" {text}; choose a model with GroupNorm or LayerNorm')
+            raise SpecError(f"{asked_by} {text}; choose a model with GroupNorm or LayerNorm")
 
 
-def _summed(
-    task: Task, model: nn.Module, dataset: Dataset[Any], fit: FitSettings, clip: float, order: int
+def clipped_sum(
+    task: Task,
+    model: nn.Module,
+    dataset: Dataset[Any],
+    fit: FitSettings,
+    chosen: Tensor,
+    clip: float,
+    norm: Literal["l1", "l2"] = "l2",
 ) -> Gradients:
+    """The sum of some examples' gradients, each clipped, as in `per_example_sum`; zeros of no examples.
+
+    Args:
+        task: Gives the loss.
+        model: On its device, in training mode.
+        dataset: Map-style.
+        fit: `each_step` is called after every few examples.
+        chosen: Which examples, int64 `[m]`.
+        clip: No example has more than this norm in the sum.
+        norm: Which norm.
+
+    Raises:
+        TaskError: A gradient is not finite.
+    """
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    total = {name: torch.zeros_like(p) for name, p in parameters.items()}
-    chosen = fit.indices[next(loop.orders(fit))[: fit.training.batch_size]]
+    total, order = {name: torch.zeros_like(p) for name, p in parameters.items()}, _ORDERS[norm]
     with loop.autocast(fit):
         for gradients in _each(_Loss(task, model), parameters, dataset, chosen, fit):
             factors = _factors(gradients, clip, order)
@@ -125,7 +155,7 @@ def _each(
     """Gradients of single examples, some at a time: `[m, ...]` by name."""
     size = sum(p.numel() * p.element_size() for p in parameters.values())
     width = max(1, GRADIENTS_BYTES // max(1, size))
-    if not parameters:
+    if not parameters or not len(chosen):
         return
     one_by_one, collate = width == 1, collate_of(loss.task)
     for rows in torch.split(chosen, width):

@@ -9,6 +9,8 @@ from covey.aggregation.contract import Aggregator
 from covey.learning.models.sharing import KEYS
 from covey.learning.partition import PARTITIONS
 from covey.methods.contract import Combination as Parts
+from covey.methods.contract import RunForm, parts_of
+from covey.parts import RULE
 from covey.spec import RunSpec
 from covey.worker.execute.from_spec import by_policy, uses_feedback
 
@@ -96,6 +98,57 @@ def _privacy(parts: Parts) -> Complaints:
         yield "exchange.payload", text + " (and training.local_steps = 1)"
     if parts.layout.part("buffers").tensors:
         yield "task.name", "per-example privacy needs a model without buffers (BatchNorm mixes the examples)"
+
+
+def _differential_privacy(parts: Parts) -> Complaints:
+    spec, section = parts.spec, parts.spec.privacy
+    if section is None:
+        if spec.stop.epsilon is not None and parts.codec.privacy is None:
+            yield "stop.epsilon", "the run spends no privacy that is accounted for; write [privacy], or leave it out"
+        return
+    if not (spec.facts.coordinated and spec.facts.synchronous):
+        yield "privacy", 'its account goes by rounds; choose mode = "rounds"'
+        return
+    if parts.codec.private:
+        yield "exchange.codec", f"{spec.exchange.codec!r} adds noise of its own; choose another, or leave [privacy] out"
+    if parts.layout.part("buffers").tensors:
+        yield "task.name", "the model has buffers (BatchNorm statistics), which get no noise; use a model without"
+    method, name = parts.method, spec.method.name
+    sent = [part for part in parts_of(method, RunForm(spec, parts.layout, lambda: parts.task)) if part.up is not None]
+    is_plain = all(part.combine == RULE or part.in_model for part in sent)
+    if not (is_plain and method.global_model and method.phases == 1):
+        yield "method.name", f"{name!r} sends more than one vector for the rule, and the rest would get no noise"
+    yield from _hiding_examples(parts) if section.unit == "example" else _hiding_nodes(parts)
+
+
+def _hiding_examples(parts: Parts) -> Complaints:
+    spec, training = parts.spec, parts.spec.training
+    if parts.task.own_fit:
+        yield "privacy.unit", f"task {spec.task.name!r} has its own fit, which gives no gradients of single examples"
+    if parts.method.recipe(1) is not None:
+        yield "method.name", f"{spec.method.name!r} changes the training, whose gradients are of single examples here"
+    if spec.exchange.payload == "gradient":
+        yield "exchange.payload", 'a gradient that hides examples is one step: choose "delta" and local_steps = 1'
+    if training.clip_norm is not None:
+        yield "training.clip_norm", "each example's gradient is clipped by itself (privacy.clip); leave it out"
+    if training.local_first or training.workers:
+        key = "local_first" if training.local_first else "workers"
+        yield f"training.{key}", 'training with privacy.unit = "example" does not read it; leave it out'
+    if spec.evaluation.where in ("nodes", "both"):
+        text = 'what a node tells of its data is not accounted for, so it tells nothing; choose "central" or "auto"'
+        yield "evaluation.where", text
+
+
+def _hiding_nodes(parts: Parts) -> Complaints:
+    spec, section = parts.spec, parts.spec.aggregation
+    if section.name != "mean" or section.pre or section.fallback is not None:
+        key = "name" if section.name != "mean" else "pre" if section.pre else "fallback"
+        text = 'the noise is for the mean of updates that are clipped one by one; write name = "mean", without pre and '
+        yield f"aggregation.{key}", text + "fallback"
+    if spec.weights.by != "equal":
+        yield "weights.by", 'the noise is for nodes that count the same; write weights.by = "equal"'
+    if parts.codec.summarises:
+        yield "exchange.codec", f"{spec.exchange.codec!r} tells all nodes what the updates were like; choose another"
 
 
 def _fallback(parts: Parts) -> Complaints:
@@ -283,6 +336,7 @@ CHECKS: tuple[Check, ...] = (
     _fallback,
     _bound,
     _privacy,
+    _differential_privacy,
     _root,
     _losses,
     _asynchronous,

@@ -29,7 +29,7 @@ from covey.worker.execute.from_spec import (
     uses_root,
 )
 from covey.worker.execute.next_version import AGGREGATOR, BROADCAST, CHANGE, OPTIMIZER, RESIDUAL
-from covey.worker.execute.privacy_metrics import spent_metrics
+from covey.worker.execute.privacy_metrics import rounds_in_budget, spent_metrics
 from covey.worker.execute.unread_keys import unread_keys
 from covey.worker.execute.updates.encode_update import node_state
 from covey.worker.files.mapped import FLOAT32_BYTES
@@ -53,6 +53,7 @@ def describe(job: DescribeJob, host: Host) -> Description:
     )
     parts, declared = _checked(context, job)
     spec, codec, layout = parts.spec, parts.codec, parts.layout
+    last = rounds_in_budget(spec, codec)
     return Description(
         # What stays on the nodes cannot be evaluated here.
         central=parts.central > 0 and not parts.local and context.method.global_model,
@@ -65,6 +66,8 @@ def describe(job: DescribeJob, host: Host) -> Description:
         sharing=in_words(context.form()),
         notes=tuple(context.method.notes(parts)),
         node_state=(*node_state(spec, codec), *_kept_on_nodes(declared), *([slot(LOCAL)] if parts.local else [])),
+        last_round=last,
+        why_last="" if last is None else f"one round more would spend more than [stop] epsilon = {spec.stop.epsilon:g}",
     )
 
 
@@ -85,13 +88,22 @@ def _checked(context: RunContext, job: DescribeJob) -> tuple[Combination, tuple[
         wrong += tries.of(lambda: list(unread_keys(combination, written))) or []
         form = RunForm(spec, combination.layout, lambda: combination.task)
         declared = tries.of(lambda: parts_of(context.method, form))
-        tries.of(lambda: spent_metrics(combination.codec, 1))  # refuses where the package for it is missing
+        wrong += tries.of(partial(_budget, combination)) or []
     tries.of(partial(_try_optimizers, spec))
     tries.of(lambda: partition_in(spec.data))
     tries.finish(wrong)
     if parts is None or declared is None:
         raise RuntimeError("a specification that could not be made was not refused")
     return parts, declared
+
+
+def _budget(parts: Combination) -> list[tuple[str, str]]:
+    """Refuses a budget that is less than one round, and privacy where the package for its account is missing."""
+    spent = spent_metrics(parts.spec, parts.codec, 1)
+    if rounds_in_budget(parts.spec, parts.codec) != 0:
+        return []
+    epsilon, _ = next(iter(spent.values()))
+    return [("stop.epsilon", f"the first round alone would spend {epsilon:.3g}; choose more noise, or fewer steps")]
 
 
 def _listed(check: Check, parts: Combination) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from covey.aggregation.asynchronous.contract import ASYNC_POLICIES, AsyncPolicy
 from covey.aggregation.composition import Composed
 from covey.aggregation.contract import AGGREGATORS, PRE_AGGREGATORS, Aggregator
 from covey.aggregation.server_optimizers import SERVER_OPTIMIZERS, ServerOptimizer
+from covey.aggregation.static_clip import StaticClip
 from covey.codecs.contract import CODECS, Codec
 from covey.spec import ExchangeSection, RunSpec
 
@@ -22,13 +23,18 @@ def load_codec(exchange: ExchangeSection) -> Codec:
     return CODECS.make(exchange.codec, exchange.options)
 
 
+def hides_examples(spec: RunSpec, codec: Codec) -> bool:
+    """Whether a node's updates hide its single examples: then it tells nothing else of its data."""
+    return codec.private or (spec.privacy is not None and spec.privacy.unit == "example")
+
+
 def uses_feedback(exchange: ExchangeSection, codec: Codec) -> bool:
     """Whether nodes keep what the codec lost."""
     return codec.feedback if exchange.error_feedback is None else exchange.error_feedback
 
 
 def load_aggregator(spec: RunSpec) -> Aggregator:
-    """The run's rule, behind its pre-aggregators.
+    """The run's rule, behind its pre-aggregators; with privacy of nodes each update is clipped first.
 
     Raises:
         PluginError: Not installed here.
@@ -37,6 +43,8 @@ def load_aggregator(spec: RunSpec) -> Aggregator:
     section = spec.aggregation
     rule = AGGREGATORS.make(section.name, section.options)
     pre = [PRE_AGGREGATORS.make(p.name, p.options, f"aggregation.pre.{i}") for i, p in enumerate(section.pre)]
+    if spec.privacy is not None and spec.privacy.unit == "node":
+        pre.append(StaticClip({"c": spec.privacy.clip}))
     return Composed(pre, rule) if pre else rule
 
 

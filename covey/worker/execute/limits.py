@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from covey.codecs.contract import Codec
 from covey.errors import PolicyError
+from covey.learning.privacy import account_of, private_steps
 from covey.learning.training.loop import steps_in_round
 from covey.methods.contract import Method
+from covey.metrics import Totals
 from covey.spec import RunSpec
-from covey.worker.jobs.training import TrainLimits
+from covey.worker.execute.privacy_metrics import spent_metrics
+from covey.worker.jobs.training import UNBOUNDED, TrainLimits
 
 
 def check_limits(limits: TrainLimits, spec: RunSpec, examples: int, parameters: int = 0) -> None:
@@ -30,6 +34,8 @@ def check_limits(limits: TrainLimits, spec: RunSpec, examples: int, parameters: 
         return  # which the training itself says
     batch = min(spec.training.batch_size, examples)
     steps = 1 if spec.exchange.payload == "gradient" else steps_in_round(spec.training, examples)
+    if spec.privacy is not None and spec.privacy.unit == "example":
+        batch, steps = int(spec.privacy.sampling * examples), private_steps(spec.privacy, spec.training)
     if batch < limits.batch_size:
         raise PolicyError(
             f"a batch of {batch} examples; this node's operator allows none below {limits.batch_size} "
@@ -40,7 +46,7 @@ def check_limits(limits: TrainLimits, spec: RunSpec, examples: int, parameters: 
             f"an update behind which are {min(examples, steps * batch)} examples; this node's operator allows none of "
             f"fewer than {limits.examples} ([limits] least_examples in node.toml)"
         )
-    if steps > limits.epochs * -(-examples // batch):
+    if steps > limits.epochs * -(-examples // max(1, batch)):
         raise PolicyError(
             f"{steps} steps of {batch} over {examples} examples; this node's operator allows {limits.epochs:g} epochs "
             "([limits] epochs in node.toml)"
@@ -64,3 +70,55 @@ def check_consent(limits: TrainLimits, method: Method) -> None:
             "this run asks for what its model makes of single examples, with their labels; this node's operator does "
             "not allow it ([policy] representations in node.toml)"
         )
+
+
+def check_privacy(limits: TrainLimits, spec: RunSpec, codec: Codec, before: int) -> dict[str, Totals]:
+    """Hold what a training spends of the privacy of this node's examples against the operator's floor.
+
+    Args:
+        limits: The operator's.
+        spec: The run.
+        codec: The run's.
+        before: How many private updates this node has made in the run before.
+
+    Returns:
+        What the node has spent in the run once this one is made, as metrics; {} without [privacy] of unit "example".
+
+    Raises:
+        PolicyError: It spends more, or does not protect examples on the node; the message says what would have to
+            change.
+        PluginError: The package for the account is not installed.
+    """
+    section, account = spec.privacy, account_of(spec, codec)
+    is_own = codec.private if section is None else section.unit == "example" and not section.reproducible
+    if limits.wants_privacy and not (is_own and account is not None):
+        reason = "its noise is drawn from the run's seed" if section is not None and section.reproducible else ""
+        reason = reason or "its nodes add no noise of their own that hides single examples"
+        raise PolicyError(
+            f"this run is not private on this node: {reason}; this node's operator wants that ([policy] max_epsilon "
+            'and least_noise in node.toml), and [privacy] unit = "example" gives it'
+        )
+    if account is None or not is_own:
+        return spent_metrics(spec, codec, before + 1) if section is not None and section.unit == "example" else {}
+    noise = section.noise if section is not None else codec.privacy.noise if codec.privacy is not None else 0.0
+    if noise < limits.least_noise:
+        raise PolicyError(
+            f"a noise multiplier of {noise:g}; this node's operator allows none below {limits.least_noise:g} "
+            "([policy] least_noise in node.toml)"
+        )
+    if not limits.wants_privacy and section is None:
+        return {}
+    spent = account(before + 1)
+    if limits.max_epsilon < UNBOUNDED and spent.delta > limits.max_delta:
+        raise PolicyError(
+            f"a delta of {spent.delta:g}; this node's operator allows {limits.max_delta:g} ([policy] max_delta in "
+            "node.toml)"
+        )
+    bounds = {"[policy] max_epsilon in node.toml": limits.max_epsilon, "[stop] epsilon": spec.stop.epsilon}
+    for whose, bound in bounds.items():
+        if bound is not None and spent.epsilon > bound:
+            raise PolicyError(
+                f"with this training the run would have spent epsilon = {spent.epsilon:.4g} of the privacy of this "
+                f"node's examples, after {before} before it; {bound:g} is allowed ({whose})"
+            )
+    return spent_metrics(spec, codec, before + 1) if section is not None else {}

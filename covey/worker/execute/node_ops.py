@@ -27,12 +27,13 @@ from covey.learning.task import FitResult, FitSettings
 from covey.learning.training import loop
 from covey.learning.training.local_first import LocalFirst
 from covey.learning.training.per_example import per_example_sum
+from covey.learning.training.private import train_privately
 from covey.metrics import Metrics, bounded, failed, why
 from covey.parts import slot
 from covey.spec import parse_json
 from covey.worker.execute.forms import in_words
-from covey.worker.execute.from_spec import load_codec, uses_root
-from covey.worker.execute.limits import check_consent, check_limits
+from covey.worker.execute.from_spec import hides_examples, load_codec, uses_root
+from covey.worker.execute.limits import check_consent, check_limits, check_privacy
 from covey.worker.execute.next_version import open_change, write_model
 from covey.worker.execute.root_dataset import evaluation_indices
 from covey.worker.execute.updates.write_parts import PartsWriter
@@ -68,7 +69,9 @@ def train(job: TrainJob, host: Host) -> TrainResult:
     context.local.load_into(context.model, job.state.get(slot(LOCAL)))
     load_member(context, job.state)
     codec = load_codec(context.spec.exchange)
-    tells = job.evaluate and not codec.private  # what a node tells of its data would have to be paid for
+    spent = check_privacy(job.limits, context.spec, codec, job.private_before)
+    # What a node tells of its data would have to be paid for.
+    tells = job.evaluate and not hides_examples(context.spec, codec)
     evaluation: Metrics = {}
     if tells:
         evaluation = _safely(host, lambda: _evaluated(context, context.eval_data, host))
@@ -85,11 +88,11 @@ def train(job: TrainJob, host: Host) -> TrainResult:
         examples=fit.examples,
         steps=fit.steps,
         seconds=time.monotonic() - began,
-        metrics=totals(fit.metrics),
+        metrics={**totals(fit.metrics), **spent},
         evaluation=evaluation,
         state=written.state,
         own_state=written.own_state,
-        private=codec.private or context.method.label_counts == "noisy",
+        private=must_not_repeat(context, codec),
         code=context.code,
     )
 
@@ -130,7 +133,7 @@ def _safely(host: Host, evaluation: Callable[[], Metrics]) -> Metrics:
 
 
 def _metrics(context: RunContext, job: EvaluateJob, host: Host) -> Metrics:
-    if job.where == "node" and load_codec(context.spec.exchange).private:
+    if job.where == "node" and hides_examples(context.spec, load_codec(context.spec.exchange)):
         return {}  # what a node tells of its data would have to be paid for
     dataset = context.central_data if job.where == "central" else context.eval_data
     if dataset is None:
@@ -142,6 +145,13 @@ def _metrics(context: RunContext, job: EvaluateJob, host: Host) -> Metrics:
         load_member(context, job.state)
         return _evaluated(context, dataset, host)
     return _central(context, dataset, host)
+
+
+def must_not_repeat(context: RunContext, codec: Codec) -> bool:
+    """Whether an update has noise that is new each time, and would show more of the data with each."""
+    section = context.spec.privacy
+    is_noisy = section is not None and section.unit == "example" and not section.reproducible
+    return is_noisy or codec.private or context.method.label_counts == "noisy"
 
 
 def load_member(context: RunContext, state_files: Mapping[str, Path]) -> None:
@@ -172,6 +182,7 @@ def check(job: CheckJob, host: Host) -> CheckResult:
     check_consent(job.limits, context.method)
     context.check_model()
     spec = context.spec
+    check_privacy(job.limits, spec, load_codec(spec.exchange), 0)
     one_step = spec.training.model_copy(update={"local_epochs": None, "local_steps": 1})
     indices = context.indices(0, spec.data.parts or 1)
     torch.set_num_threads(one_step.threads)
@@ -266,6 +277,8 @@ def _fit(
         each_step=each_step,
     )
     which = context.task, context.model, _training_data(context, job), fit
+    if spec.privacy is not None and spec.privacy.unit == "example":
+        return None, train_privately(*which, spec.privacy)
     recipe = context.method.recipe(job.phase)
     if spec.training.local_first:
         recipe = LocalFirst(recipe or PlainRecipe(), context.local.names, spec.training.local_first)

@@ -32,6 +32,9 @@ def unread_keys(parts: Parts, written: frozenset[str]) -> Iterator[tuple[str, st
     yield from _of_plugins(named, written)
     for number, schedule in spec.training.schedule.items():
         yield from _of_plugins([(SCHEDULES, f"training.schedule.{number}", schedule.kind)], written)
+    if spec.privacy is not None and spec.privacy.unit == "example":
+        for key in {"training.batch_size", "training.drop_last"} & written:
+            yield key, "each example is drawn by itself, with probability privacy.sampling; leave it out"
     if "data.parts" in written and spec.data.partition == "local":
         yield "data.parts", 'partition "local" cuts nothing: each node has its own data'
     reads_root = any(rule is not None and rule.needs_root for rule in (parts.rule, parts.fallback))

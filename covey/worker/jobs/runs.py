@@ -69,6 +69,10 @@ class Description:
     """What of the model is shared, and what is not; empty: all of it is shared."""
     notes: tuple[str, ...] = ()
     """What one should know who submits it."""
+    last_round: int | None = None
+    """The run ends after this round, where that is before its number of rounds."""
+    why_last: str = ""
+    """Why it ends there."""
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,10 @@ class AttackOrder:
     """How long to wait for the files of `group`; then the attack makes do with those that are there."""
 
 
+UNBOUNDED = 1e18
+"""A limit that is none, as a number that JSON has."""
+
+
 @dataclass(frozen=True)
 class TrainLimits:
     """What a node's operator allows, as far as only the worker can tell: it depends on the data, or on the method."""
@@ -44,10 +48,21 @@ class TrainLimits:
     """Least examples behind an update."""
     label_counts: Literal["off", "noisy", "exact"] = "off"
     """What updates may tell of the number of examples of each label (`covey.methods.contract.LabelCounts`)."""
-    parameters: float = 1e18
+    parameters: float = UNBOUNDED
     """Most parameters of the whole model, those that stay on the node included."""
     representations: bool = False
     """Whether updates may have what the model makes of single examples."""
+    max_epsilon: float = UNBOUNDED
+    """Most that one run may spend of the privacy of the node's examples."""
+    max_delta: float = 1e-5
+    """Most delta for which that is so."""
+    least_noise: float = 0.0
+    """Least noise multiplier."""
+
+    @property
+    def wants_privacy(self) -> bool:
+        """Whether a run must hide single examples, by noise that the node itself adds."""
+        return self.max_epsilon < UNBOUNDED or self.least_noise > 0
 
 
 @dataclass(frozen=True)
@@ -97,6 +112,8 @@ class TrainJob:
     """How long it may go without a step; 0: the daemon's own limit only."""
     limits: TrainLimits = TrainLimits()
     """The operator's."""
+    private_before: int = 0
+    """How many private updates the node has made in this run before."""
 
 
 @dataclass(frozen=True)

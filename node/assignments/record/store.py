@@ -10,6 +10,7 @@ from covey import messages as msg
 from covey.node.assignments.record.journal import Journal
 from covey.node.assignments.record.local_state import LocalStates
 from covey.node.assignments.record.receipts import Receipts
+from covey.node.assignments.record.spending import Spending
 from covey.node.ports import Store
 from covey.node.updates import FinishedUpdate, State
 
@@ -21,6 +22,7 @@ class NodeStore(Store):
         self._journal = Journal(data_dir / "journal")
         self._state = LocalStates(data_dir / "state")
         self._receipts = Receipts(data_dir / "receipts")
+        self._spending = Spending(data_dir / "state")
 
     @override
     def finished(self, run: str, number: int, phase: int, base: str) -> FinishedUpdate | None:
@@ -32,9 +34,15 @@ class NodeStore(Store):
 
     @override
     def save(self, update: FinishedUpdate, state: State, own: State) -> None:
+        if update.private and update.phase == 1:  # first of all: what is spent is never had back
+            self._spending.note(update.run)
         if state or own:  # first: an update that is in the journal is offered, whatever happens now
             self._state.stage(update, state, own)
         self._journal.save(update)
+
+    @override
+    def private_updates(self, run: str) -> int:
+        return self._spending.updates_of(run)
 
     @override
     def delivered(self, update: FinishedUpdate) -> None:

@@ -193,3 +193,63 @@ def test_what_is_not_submitted_is_refused_as_it_is_read():
         parse_toml(ALL_AT_ONCE)
     with pytest.raises(SpecError, match="a fraction is at most"):  # a node, of an assignment
         parse_json(parse_toml(ALL_AT_ONCE, later=True).to_json())
+
+
+def private(unit="example", extra="", training="local_steps = 2", privacy="", stop="", mode="rounds", task=""):
+    weights = '[weights]\nby = "equal"' if unit == "node" and "[weights]" not in extra else ""
+    text = f"""
+name = "r"
+mode = "{mode}"
+[task]
+name = "digits"
+options = {{ hidden = 4{task} }}
+[training]
+{training}
+[privacy]
+unit = "{unit}"
+clip = 1.0
+noise = 1.0
+{privacy}
+[stop]
+{stop}
+{weights}
+{extra}
+"""
+    job = DescribeJob(parse_toml(text, later=True).to_json(), written=written_in(text))
+    return describe(job, Host(torch.device("cpu")))
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"mode": "async", "extra": '[aggregation]\nname = "buffered"'}, "privacy: its account goes by rounds"),
+        ({"extra": '[method]\nname = "scaffold"'}, "method.name: 'scaffold' sends more than one vector"),
+        ({"extra": '[method]\nname = "fedprox"'}, "method.name: 'fedprox' changes the training"),
+        ({"extra": '[exchange]\npayload = "gradient"', "training": "local_steps = 1"}, "exchange.payload: .*one step"),
+        ({"training": "clip_norm = 1.0"}, "training.clip_norm: each example's gradient is clipped"),
+        ({"training": "workers = 1"}, "training.workers: training with privacy.unit"),
+        ({"training": "batch_size = 8"}, "training.batch_size: each example is drawn by itself"),
+        ({"extra": '[evaluation]\nwhere = "nodes"'}, "evaluation.where: what a node tells"),
+        ({"unit": "node", "privacy": "sampling = 0.5"}, "privacy.sampling: which nodes take part is on record"),
+        ({"unit": "node", "extra": '[weights]\nby = "examples"'}, "weights.by: .*equal"),
+        ({"unit": "node", "extra": '[aggregation]\nname = "median"'}, "aggregation.name: the noise is for the mean"),
+        ({"unit": "node", "extra": '[[aggregation.pre]]\nname = "bucketing"'}, "aggregation.pre: the noise is for"),
+        ({"unit": "node", "extra": '[exchange]\ncodec = "dq-sgd"'}, "exchange.codec: 'dq-sgd' tells all nodes"),
+        ({"stop": "epsilon = 0.1"}, "stop.epsilon: the first round alone would spend 6.57"),
+    ],
+)
+def test_privacy_is_refused_where_it_would_not_hold(given, text):
+    with pytest.raises(SpecError, match=text):
+        private(**given)
+
+
+def test_a_budget_needs_something_that_is_accounted_for():
+    with pytest.raises(SpecError, match=r"stop\.epsilon: the run spends no privacy"):
+        described("mean", "", mode="rounds", extra="[stop]\nepsilon = 1.0")
+
+
+def test_a_budget_says_after_which_round_the_run_ends():
+    assert private(stop="epsilon = 20.0").last_round == 5
+    assert private(stop="epsilon = 1000.0").last_round is None
+    ends = private("node", stop="epsilon = 5.0")
+    assert (ends.last_round, ends.why_last) == (1, "one round more would spend more than [stop] epsilon = 5")

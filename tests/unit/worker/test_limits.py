@@ -9,10 +9,11 @@ import torch
 
 from covey.errors import NoPart, PolicyError
 from covey.methods.averaging import Averaging
-from covey.spec import ExchangeSection, RoundsSpec, TaskSection, TrainingSection, parse_data
+from covey.spec import ExchangeSection, RoundsSpec, StopSection, TaskSection, TrainingSection, parse_data
 from covey.worker.client.confinement import Confinement
 from covey.worker.execute.coordinator_ops import initial
-from covey.worker.execute.limits import check_consent, check_limits
+from covey.worker.execute.from_spec import load_codec
+from covey.worker.execute.limits import check_consent, check_limits, check_privacy
 from covey.worker.execute.node_ops import train
 from covey.worker.jobs.runs import InitialJob
 from covey.worker.jobs.training import TrainJob, TrainLimits
@@ -99,3 +100,49 @@ def test_counts_of_labels_leave_only_as_far_as_the_operator_allows(monkeypatch, 
         check_consent(TrainLimits(label_counts=allowed), Averaging())
     check_consent(TrainLimits(label_counts=told), Averaging())
     check_consent(TrainLimits(label_counts="exact"), Averaging())
+
+
+def private(codec="none", **privacy):
+    text = {"unit": "example", "clip": 1.0, "noise": 1.0, "sampling": 0.1, **privacy} if codec == "none" else None
+    options = {"epsilon": 0.5, "delta": 1e-5, "clip": 1.0} if codec == "dp-sign" else {}
+    return RoundsSpec(
+        name="r",
+        task=TaskSection(name="digits"),
+        training=TrainingSection(local_steps=10),
+        exchange=ExchangeSection(codec=codec, options=options),
+        privacy=text,
+        stop=StopSection(epsilon=6.0) if text else StopSection(),
+    )
+
+
+FLOOR = TrainLimits(max_epsilon=5.0, least_noise=0.9)
+
+
+@pytest.mark.parametrize(
+    ("limits", "run", "before", "why"),
+    [
+        (FLOOR, spec(), 0, "not private on this node: its nodes add no noise"),
+        (TrainLimits(least_noise=0.1), spec(), 0, "not private on this node"),
+        (FLOOR, private(unit="node", sampling=1.0), 0, "not private on this node: its nodes add no noise"),
+        (FLOOR, private(reproducible=True), 0, "not private on this node: its noise is drawn from the run's seed"),
+        (FLOOR, private(noise=0.8), 0, r"multiplier of 0.8; .*none below 0.9 \(\[policy\] least_noise"),
+        (FLOOR, private(delta=1e-4), 0, r"delta of 0.0001; .*allows 1e-05 \(\[policy\] max_delta"),
+        (FLOOR, private(), 6, r"epsilon = [56]\.\d+ .*after 6 before it; 5 is allowed \(\[policy\] max_epsilon"),
+        (TrainLimits(), private(), 30, r"epsilon = 1\d\.\d+ .*after 30 before it; 6 is allowed \(\[stop\] epsilon\)"),
+        (TrainLimits(max_epsilon=0.3), private("dp-sign"), 0, r"0.3 is allowed \(\[policy\] max_epsilon"),
+    ],
+)
+def test_a_run_that_spends_more_than_the_operator_allows_is_declined(limits, run, before, why):
+    with pytest.raises(PolicyError, match=why):
+        check_privacy(limits, run, load_codec(run.exchange), before)
+
+
+def test_what_the_floor_allows_says_what_it_has_spent():
+    run = private()
+    first, third = (check_privacy(FLOOR, run, load_codec(run.exchange), before) for before in (0, 2))
+    assert 0 < first["privacy/epsilon"][0] < third["privacy/epsilon"][0] < 5.0
+    assert third["privacy/delta"] == (1e-5, 1.0)
+    assert check_privacy(TrainLimits(), spec(), load_codec(spec().exchange), 0) == {}
+    assert check_privacy(FLOOR, private("dp-sign"), load_codec(private("dp-sign").exchange), 0) == {}
+    simulated = private(reproducible=True)
+    assert "privacy/simulated-epsilon" in check_privacy(TrainLimits(), simulated, load_codec(simulated.exchange), 0)

@@ -28,6 +28,7 @@ from covey.worker.execute.from_spec import change_codec, load_aggregator, load_f
 from covey.worker.execute.next_version import AGGREGATOR, BROADCAST, copy_version
 from covey.worker.execute.privacy_metrics import spent_metrics
 from covey.worker.execute.root_dataset import Root
+from covey.worker.execute.steps.central_noise import noised
 from covey.worker.execute.steps.finish_round import finish_context, threads
 from covey.worker.execute.steps.open_step import OpenStep
 from covey.worker.execute.steps.plan_round import Planner
@@ -91,7 +92,7 @@ class RuleStep:
             model_sha256=model.model_sha256,
             state=state,
             rule=self._rule_name,
-            metrics={**self._metrics, **spent_metrics(self._codec, self._step.number)},
+            metrics={**self._metrics, **spent_metrics(self._spec, self._codec, self._step.number)},
         )
 
     def _all_verdicts(self) -> tuple[Verdict, ...]:
@@ -168,6 +169,8 @@ class RuleStep:
         )
         matrix = UpdateMatrix(terms, self._form.rule.layout)
         result = rule.aggregate(matrix, self._state_of(rule), context)
+        if spec.privacy is not None and spec.privacy.unit == "node":
+            result = noised(result, shares.max().item(), len(self._sent), spec, self._step.number)
         if set(result.state) != set(rule.state_names):
             raise RunFailed(
                 f"aggregator {self._rule_name!r} gave back the state {sorted(result.state)}, and says that it keeps "

@@ -40,6 +40,13 @@ from covey.machines.protocol import (
 from tests.unit.coordinator.modes.rounds.round_machine import POLICY, commit, kinds, machine, started
 
 
+def test_a_run_that_ends_before_its_rounds_says_why():
+    made, _ = started(replace(POLICY, count=1, why_last="the budget is spent", evaluate_centrally=False))
+    for node in ("a", "b", "c"):
+        made.handle(UpdateStored(node, 1, 1))
+    assert kinds(commit(made, 2), FinishRun) == [FinishRun("completed", "the budget is spent")]
+
+
 def test_a_run_of_two_rounds():
     made, actions = started()
     assert kinds(actions, OpenRound) == [OpenRound(1, 1, ("a", "b", "c"), ("a", "b", "c"))]
