@@ -11,3 +11,7 @@ class TestMemory(MethodConformance):
     name = "memory"
     options: ClassVar = {"capacity": 3, "aggregate": "mean"}
     sections: ClassVar = {"training": {"optimizer": "adam", "learning_rate": 0.01, "batch_size": 8, "local_epochs": 1}}
+
+
+class TestFedDyn(MethodConformance):
+    name = "feddyn"
