@@ -55,7 +55,7 @@ def of_the_run(run: MethodRounds) -> tuple[np.ndarray, int, int]:
 def of_the_nodes(run: MethodRounds) -> np.ndarray:
     """The mean of what they keep: one that never took part has zero."""
     kept = [np.fromfile(node.accepted[OWN], "<f4")[:-2] for node in run.nodes.values() if OWN in node.accepted]
-    return np.sum(kept, 0) / len(run.nodes)
+    return np.asarray(np.sum(kept, 0) / len(run.nodes))
 
 
 def test_rounds_are_those_of_the_paper_s_algorithm(tmp_path: Path) -> None:
