@@ -4,12 +4,13 @@
     python -m benchmarks.gossip --nodes 4 --only pair --durability power --json
     python -m benchmarks.gossip --only overlap --train-seconds 2
 
-What is measured (`--only`): `push`: one-peer stochastic gradient push, with four nodes also the exact mean of all (two
-pushes: the figure to stand beside other libraries' averaging step); `pair`: nodes exchange in pairs; `complete`:
-everybody sends to everybody; `power`: one-peer push whose models and record are synced, beside streams that sync as
-much; `overlap`: seconds a step in lock step, and with one step of overlap. Training changes every value in each step,
-so no body is one that its receiver has already. `--json` prints a line for each run; its fields are those of
-`benchmarks.measuring.gossip.GossipMeasured.as_json`. `--budget` leaves out what would begin later than that.
+What is measured (`--only`): `push`: one-peer stochastic gradient push; `mean`: pushes without training in between,
+until four nodes have the exact mean (two of them: the figure to stand beside other libraries' averaging step); `pair`:
+nodes exchange in pairs; `complete`: everybody sends to everybody; `power`: one-peer push whose models and record are
+synced, beside streams that sync as much; `overlap`: seconds a step in lock step, and with one step of overlap. Training
+changes every value in each step, so no body is one that its receiver has already. `--json` prints a line for each run;
+its fields are those of `benchmarks.measuring.gossip.GossipMeasured.as_json`. `--budget` leaves out what would begin
+later than that.
 """
 
 from __future__ import annotations
@@ -29,8 +30,14 @@ from benchmarks.methods.page import update
 from covey.errors import CoveyError
 
 PART = "exchanges"
-TOPOLOGIES = {"push": "exponential", "pair": "matching", "complete": "complete", "power": "exponential"}
-KINDS = ("push", "pair", "overlap", "power", "complete")
+TOPOLOGIES = {
+    "push": "exponential",
+    "mean": "exponential",
+    "pair": "matching",
+    "complete": "complete",
+    "power": "exponential",
+}
+KINDS = ("push", "mean", "pair", "overlap", "power", "complete")
 """In the order in which they are run: what takes longest comes last."""
 EXACT_NODES, EXACT_PUSHES = 4, 2
 AIM = 1.7
@@ -40,6 +47,7 @@ HEADS = (
     "exchange s",
     "bare streams s",
     f"times (aim <= {AIM})",
+    "a batch s",
     "MB/s",
     "step s",
     "training s",
@@ -78,15 +86,17 @@ def works(given: argparse.Namespace) -> Iterator[tuple[str, GossipWork]]:
             slow = replace(plain, nodes=given.nodes[0], train_seconds=given.train_seconds)
             yield from ((f"overlap {overlap}", replace(slow, overlap=overlap)) for overlap in (0, 1))
             continue
+        if kind == "mean":
+            yield kind, replace(plain, nodes=EXACT_NODES, global_every=1, steps=max(given.steps // 2, 2))
+            continue
         work = replace(plain, topology=TOPOLOGIES[kind], durability="power" if kind == "power" else "process")
         counts = given.nodes[:1] if kind == "power" else given.nodes
         yield from ((kind, replace(work, nodes=nodes)) for nodes in counts)
 
 
 def averaged_s(measured: GossipMeasured) -> float | None:
-    """How long it takes until all have the exact mean; None: this run does not come to it."""
-    is_exact = (measured.work.topology, measured.work.nodes) == ("exponential", EXACT_NODES)
-    return EXACT_PUSHES * statistics.median(measured.mixed_s) if is_exact and not measured.work.overlap else None
+    """How long it takes until all have the exact mean; None: this run is not measured for it."""
+    return EXACT_PUSHES * statistics.median(measured.mixed_s) if measured.work.global_every else None
 
 
 def figures(kind: str, measured: GossipMeasured) -> dict[str, object]:
@@ -100,7 +110,8 @@ def _row(kind: str, measured: GossipMeasured) -> str:
         floor[0] = f"{statistics.median(measured.floor_s):.2f}"
         if work.overlap == 0:  # else an exchange may take as long as the training that it overlaps with
             floor[1] = f"{measured.ratio:.2f}"
-    cells = [f"{kind}, {work.nodes}", f"{measured.median_s:.2f}", *floor, f"{measured.rate:,.0f}"]
+    cells = [f"{kind}, {work.nodes}", f"{measured.median_s:.2f}", *floor, f"{measured.batch_s:.2f}"]
+    cells.append(f"{measured.rate:,.0f}")
     cells += [f"{seconds:.2f}" for seconds in (measured.step_s, measured.trained_s, measured.blocked_s)]
     cells.append(f"{cpu['node']:.2f} + {cpu['node_worker']:.2f} ({measured.floor_cpu_s:.2f})")
     cells.append(f"{measured.peak_mb['daemon']:,.0f}, {measured.peak_mb['worker']:,.0f}")
@@ -116,9 +127,9 @@ def report(
     title += f", load average before the first run {load:.1f}"
     lines = [f"{title}:", "", f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|"]
     lines += [_row(kind, measured) for kind, measured in runs]
-    for kind, measured in runs:
-        if (whole_s := averaged_s(measured)) is not None and kind == "push":
-            lines += ["", f"The exact mean of {EXACT_NODES} nodes' models, two pushes: {whole_s:.2f} s."]
+    for _, measured in runs:
+        if (whole_s := averaged_s(measured)) is not None:
+            lines += ["", f"The exact mean of {EXACT_NODES} nodes' models, two pushes, mixed: {whole_s:.2f} s."]
     if left_out:
         lines += ["", f"Left out, as the time was over: {', '.join(left_out)}."]
     return lines

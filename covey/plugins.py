@@ -103,8 +103,14 @@ class Plugin:
 
 
 @cache
+def _all_entries() -> dict[str, dict[str, EntryPoint]]:
+    # Once: it reads a file of every installed distribution.
+    entries = entry_points()
+    return {group: {entry.name: entry for entry in entries.select(group=group)} for group in entries.groups}
+
+
 def _entries(group: str) -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=group)}
+    return _all_entries().get(group, {})
 
 
 @cache
@@ -119,6 +125,12 @@ def _installed(kind: str) -> tuple[Plugin, ...]:
 def installed(kind: str) -> list[Plugin]:
     """The installed plug-ins of a kind (a key of `GROUPS`) by name, without importing any of them."""
     return list(_installed(kind))
+
+
+def forget_installed() -> None:
+    """Look anew, when next asked, for what is installed: the search path is another one."""
+    _all_entries.cache_clear()
+    _installed.cache_clear()
 
 
 _by_path: ContextVar[bool] = ContextVar("by_path", default=False)

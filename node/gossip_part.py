@@ -13,9 +13,10 @@ import structlog
 from covey.driver.ending import end
 from covey.errors import SpecError, StoreError
 from covey.gossip.ledger import Incarnation
+from covey.gossip.mass import TOKEN
 from covey.gossip.protocols.dynamics import Dynamics
 from covey.gossip.protocols.encoding import is_encoded
-from covey.gossip.protocols.runs import combination_of, planner_of
+from covey.gossip.protocols.runs import combination_of, planner_of, protocol_of
 from covey.layout import FLOAT32_BYTES, Layout
 from covey.node.gossip.actor import GossipActor, Surroundings
 from covey.node.gossip.adversary import PeerAttack
@@ -235,6 +236,7 @@ class GossipPart:
             relay=terms.relay,
             newest=self._newest,
             pause_s=terms.node.peers.pause_s,
+            most=TOKEN if protocol_of(terms.spec.gossip, allow_path=True).weighs == "receiver" else 0,
         )
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class PeerMessage(_message.Message):
-    __slots__ = ("hello", "progress", "offer", "grant", "acknowledged", "refused", "left", "eviction", "goodbye", "half_asked", "statements", "ways", "order")
+    __slots__ = ("hello", "progress", "offer", "grant", "acknowledged", "refused", "left", "eviction", "goodbye", "half_asked", "statements", "ways", "order", "proof")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
@@ -23,6 +23,7 @@ class PeerMessage(_message.Message):
     STATEMENTS_FIELD_NUMBER: _ClassVar[int]
     WAYS_FIELD_NUMBER: _ClassVar[int]
     ORDER_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
     hello: PeerHello
     progress: PeerProgress
     offer: BatchOffer
@@ -36,7 +37,8 @@ class PeerMessage(_message.Message):
     statements: PeerStatements
     ways: PeerWays
     order: PeerOrder
-    def __init__(self, hello: _Optional[_Union[PeerHello, _Mapping]] = ..., progress: _Optional[_Union[PeerProgress, _Mapping]] = ..., offer: _Optional[_Union[BatchOffer, _Mapping]] = ..., grant: _Optional[_Union[BatchGrant, _Mapping]] = ..., acknowledged: _Optional[_Union[BatchAcknowledged, _Mapping]] = ..., refused: _Optional[_Union[BatchRefused, _Mapping]] = ..., left: _Optional[_Union[PeerHasLeft, _Mapping]] = ..., eviction: _Optional[_Union[SignedEviction, _Mapping]] = ..., goodbye: _Optional[_Union[PeerGoodbye, _Mapping]] = ..., half_asked: _Optional[_Union[HalfAsked, _Mapping]] = ..., statements: _Optional[_Union[PeerStatements, _Mapping]] = ..., ways: _Optional[_Union[PeerWays, _Mapping]] = ..., order: _Optional[_Union[PeerOrder, _Mapping]] = ...) -> None: ...
+    proof: MassProof
+    def __init__(self, hello: _Optional[_Union[PeerHello, _Mapping]] = ..., progress: _Optional[_Union[PeerProgress, _Mapping]] = ..., offer: _Optional[_Union[BatchOffer, _Mapping]] = ..., grant: _Optional[_Union[BatchGrant, _Mapping]] = ..., acknowledged: _Optional[_Union[BatchAcknowledged, _Mapping]] = ..., refused: _Optional[_Union[BatchRefused, _Mapping]] = ..., left: _Optional[_Union[PeerHasLeft, _Mapping]] = ..., eviction: _Optional[_Union[SignedEviction, _Mapping]] = ..., goodbye: _Optional[_Union[PeerGoodbye, _Mapping]] = ..., half_asked: _Optional[_Union[HalfAsked, _Mapping]] = ..., statements: _Optional[_Union[PeerStatements, _Mapping]] = ..., ways: _Optional[_Union[PeerWays, _Mapping]] = ..., order: _Optional[_Union[PeerOrder, _Mapping]] = ..., proof: _Optional[_Union[MassProof, _Mapping]] = ...) -> None: ...
 
 class PeerHello(_message.Message):
     __slots__ = ("wire", "version", "run", "incarnation", "specification", "minted")
@@ -105,6 +107,14 @@ class PeerStatements(_message.Message):
     had: SignedMass
     took: SignedMass
     def __init__(self, gave: _Optional[_Union[SignedMass, _Mapping]] = ..., had: _Optional[_Union[SignedMass, _Mapping]] = ..., took: _Optional[_Union[SignedMass, _Mapping]] = ...) -> None: ...
+
+class MassProof(_message.Message):
+    __slots__ = ("before", "refused")
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    before: SignedMass
+    refused: SignedMass
+    def __init__(self, before: _Optional[_Union[SignedMass, _Mapping]] = ..., refused: _Optional[_Union[SignedMass, _Mapping]] = ...) -> None: ...
 
 class PeerWays(_message.Message):
     __slots__ = ("ways",)

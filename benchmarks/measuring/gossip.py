@@ -13,10 +13,12 @@ from typing import Any, Literal
 from benchmarks.measuring.federation import FLOAT_BYTES
 from benchmarks.measuring.sampler import Sampler, cpu_between
 from benchmarks.peer_streams import graphs_of, run_streams
+from covey.gossip.averaging import Averaging, rounds_for
 from covey.node.gossip.folders import newest
 from covey.node.gossip.record.database import open_record
 from covey.node.gossip.record.reader import rows_of
 from covey.node.gossip.record.schema import ExchangeRow, SpanRow, StepRow
+from covey.spec import GossipSection
 from covey.testing.gossip import GossipNodes
 from covey.testing.launch.processes import children_of
 
@@ -31,6 +33,7 @@ options = {{ parameters = {parameters}, train_seconds = {train_seconds} }}
 steps = {steps}
 overlap = {overlap}
 min_nodes = {nodes}
+global_every = {global_every}
 topology = {{ name = "{topology}" }}
 """
 LEFT_OUT = 2
@@ -50,6 +53,7 @@ class GossipWork:
         overlap: As in `[gossip]`.
         train_seconds: How long each step trains; 0: as long as it takes to touch the model.
         durability: `process` or `power`.
+        global_every: As in `[gossip]`. If not 0, only steps without training are measured: until all have one mean.
         timeout_s: For the whole run.
         root: Where the nodes live; None: a temporary folder that is deleted afterwards.
     """
@@ -61,6 +65,7 @@ class GossipWork:
     overlap: int = 0
     train_seconds: float = 0.0
     durability: Literal["process", "power"] = "process"
+    global_every: int = 0
     timeout_s: float = 600.0
     root: Path | None = None
 
@@ -72,8 +77,13 @@ class GossipWork:
     @property
     def spec_toml(self) -> str:
         """The run's specification."""
-        numbers = {name: getattr(self, name) for name in ("parameters", "train_seconds", "steps", "overlap", "nodes")}
-        return SPEC.format(**numbers, topology=self.topology)
+        names = ("parameters", "train_seconds", "steps", "overlap", "nodes", "global_every", "topology")
+        return SPEC.format(**{name: getattr(self, name) for name in names})
+
+    @property
+    def averaging(self) -> Averaging:
+        """Which steps train."""
+        return Averaging(self.global_every, rounds_for(self.nodes, GossipSection().global_spread))
 
 
 @dataclass(frozen=True)
@@ -84,7 +94,8 @@ class GossipMeasured:
         work: What was measured.
         exchange_s: Of each step: from the first byte that any node sent until the last batch was on record. Nodes that
             train longer than others are a part of it.
-        mixed_s: Likewise until the last node had mixed.
+        batch_s: Of one batch, from the first try until its peer said that it is on record: medians over all.
+        mixed_s: As `exchange_s`, until the last node had mixed.
         step_s: From one publication of a node to its next.
         trained_s: Of a step, training.
         blocked_s: Of a step, between trainings: exchanging, mixing, and waiting for peers.
@@ -99,6 +110,7 @@ class GossipMeasured:
 
     work: GossipWork
     exchange_s: list[float]
+    batch_s: float
     mixed_s: list[float]
     step_s: float
     trained_s: float
@@ -144,7 +156,17 @@ class GossipMeasured:
             "models_a_step": self.models,
             "goodput": self.goodput,
         }
-        names = ("step_s", "trained_s", "blocked_s", "floor_cpu_s", "cpu_s", "peak_mb", "whole_s", "is_exact")
+        names = (
+            "batch_s",
+            "step_s",
+            "trained_s",
+            "blocked_s",
+            "floor_cpu_s",
+            "cpu_s",
+            "peak_mb",
+            "whole_s",
+            "is_exact",
+        )
         return {**work, **figures, **{name: getattr(self, name) for name in names}, **lists}
 
 
@@ -182,14 +204,16 @@ def measure_gossip(work: GossipWork, *, floor: bool = True) -> GossipMeasured:
         spans = [row for index in range(work.nodes) for row in _rows(nodes.folder(index), SpanRow)]
         steps = [_rows(nodes.folder(index), StepRow) for index in range(work.nodes)]
         began, ended = min(rows[LEFT_OUT]["at"] for rows in steps), max(rows[-1]["at"] for rows in steps)
-        graphs = graphs_of(work.topology, work.nodes, work.steps)[LEFT_OUT:]
+        counted = work.averaging.steps(work.steps) - LEFT_OUT
+        graphs = graphs_of(work.topology, work.nodes, counted + LEFT_OUT)[LEFT_OUT:]
         bare = run_streams(graphs, work.model_bytes, syncs=work.durability == "power", root=root) if floor else None
-    counted = work.steps - LEFT_OUT
+    batches = [span for span in spans if span["kind"] == "send" and span["step"] >= LEFT_OUT]
     used = cpu_between(sampler.samples, began, ended)
     return GossipMeasured(
         work=work,
-        exchange_s=_windows(spans, counted_from=LEFT_OUT, ends=("take",)),
-        mixed_s=_windows(spans, counted_from=LEFT_OUT, ends=("take", "mix")),
+        exchange_s=_windows(spans, work, ends=("take",)),
+        batch_s=statistics.median(span["ended"] - span["began"] for span in batches),
+        mixed_s=_windows(spans, work, ends=("take", "mix")),
         step_s=statistics.median(_differences(steps, "at")),
         trained_s=statistics.median(_differences(steps, "trained_s")),
         blocked_s=statistics.median(_differences(steps, "blocked_s")),
@@ -247,11 +271,13 @@ def _differences(steps: Iterable[Sequence[Row]], name: str) -> list[float]:
     ]
 
 
-def _windows(spans: Sequence[Row], counted_from: int, ends: Sequence[str]) -> list[float]:
-    """For each step: from when its first batch was sent until the last of `ends` was over."""
-    sent = [span for span in spans if span["kind"] == "send" and span["step"] >= counted_from]
+def _windows(spans: Sequence[Row], work: GossipWork, ends: Sequence[str]) -> list[float]:
+    """For each step that is measured: from when its first batch was sent until the last of `ends` was over."""
+    sent = [span for span in spans if span["kind"] == "send" and span["step"] >= LEFT_OUT]
     windows = []
     for step in sorted({span["step"] for span in sent}):
+        if work.global_every and not work.averaging.is_round(step):
+            continue
         began = min(span["began"] for span in sent if span["step"] == step)
         over = [span["ended"] for span in spans if span["kind"] in ends and span["step"] == step]
         if over:

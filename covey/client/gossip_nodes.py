@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,20 +17,22 @@ from typing import Any
 from sqlalchemy import Engine
 
 from covey.artifact import Artifact
-from covey.client.gossip_receipts import checked_receipts, receipt_to_json
-from covey.errors import LedgerError, NotFound, SpecError
+from covey.client.gossip_receipts import checked_proofs, checked_receipts, receipt_to_json
+from covey.errors import IdentityError, LedgerError, LimitExceeded, NotFound, SpecError
 from covey.gossip.audit import MassAudit, audit
 from covey.gossip.ledger import Incarnation, InEdge, Ledger, OutEdge
-from covey.gossip.mass import ONE, weight
+from covey.gossip.mass import ONE, TOKEN, weight
 from covey.gossip.protocols.encoding import is_encoded
 from covey.gossip.protocols.runs import policy_of
 from covey.gossip.push_sum.machine import PushSum
-from covey.gossip.receipts import Overdraft, overdrafts
+from covey.gossip.receipts import Excess, Overdraft, Proof, overdrafts
 from covey.node.gossip.folders import LEAVE, newest
 from covey.node.gossip.ports import Saved
 from covey.node.gossip.receipts import Kept
 from covey.node.gossip.record.database import open_record
 from covey.node.gossip.record.now import Now, read_now
+from covey.node.gossip.record.proofs import FOLDER as PROOFS
+from covey.node.gossip.record.proofs import judged, proof_to_json, read_proofs
 from covey.node.gossip.record.reader import (
     RunFacts,
     machine_of,
@@ -42,6 +44,7 @@ from covey.node.gossip.record.reader import (
 )
 from covey.node.gossip.record.schema import MetricRow, PeerRow, SnapshotRow, StepRow
 from covey.spec import GossipSpec, parse_json
+from covey.wire.mass_receipts import MassStatement
 
 SILENT_S = 20.0
 """A process that said nothing for so long was killed, or stands still."""
@@ -79,6 +82,8 @@ class NodeState:
     published: Mapping[int, tuple[Path, int]] = field(default_factory=dict)
     """Models of published steps that are kept, by step, and the units that the node had then: those that stay
     (`[gossip] keep_every`), and those that peers need yet, but not with a codec, whose bodies are no models."""
+    proofs: Sequence[Proof] = ()
+    """Of nodes that gave what cannot be, as they signed it themselves; each was checked when it came."""
     now: Now | None = None
     """What its process says of itself; None: there is none, or it said nothing for `SILENT_S`."""
 
@@ -141,6 +146,7 @@ def read_node(data_dir: Path, run: str | None = None) -> NodeState:
             receipts=read_receipts(engine, facts.me),
             published=_published(folder, spec, saved, steps)
             | {step: (_path(folder, model), units) for step, (model, units) in read_models(engine).items()},
+            proofs=read_proofs(folder.parent / PROOFS),
             now=_now(folder),
         )
 
@@ -206,7 +212,19 @@ def account_of(node: NodeState) -> dict[str, Any]:
         "nodes": sorted(peer.node for peer in node.facts.peers),
         "ended": node.facts.ended,
         "receipts": [receipt_to_json(kept) for kept in node.receipts],
+        "proofs": [proof_to_json(proof) for proof in node.proofs],
     }
+
+
+def proven(node: NodeState) -> Iterator[str]:
+    """What others proved to a node of its peers, in words; what it says of them itself is not repeated."""
+    exchange = node.machine.exchange
+    most = exchange.ever_minted if node.has_mass else TOKEN
+    for proof in node.proofs:
+        with suppress(IdentityError, LimitExceeded):  # with more mass than when it came it may prove nothing
+            excess = judged(proof, lambda signed: MassStatement.from_bytes(signed.statement).receipt, most)
+            if excess.who not in exchange.contradictions:
+                yield str(excess)
 
 
 def _edge(peer: Incarnation, out: OutEdge, into: InEdge) -> dict[str, Any]:
@@ -282,13 +300,14 @@ def audit_accounts(accounts: Sequence[Mapping[str, Any]], authority_pem: bytes =
     )
     named = {peer for ledger in ledgers.values() for peer in ledger.out.keys() | ledger.into.keys()}
     missing = tuple(f"the account of {who} was not given" for who in sorted(named - ledgers.keys() - evicted))
-    overdrawn: list[Overdraft] = []
+    overdrawn: list[Overdraft | Excess] = []
     forged: list[str] = []
     if authority_pem:
         given, forged = checked_receipts(accounts, authority_pem)
         nodes = {str(name) for account in accounts for name in account.get("nodes", ())}
         ended = [me for me, account in zip(ledgers, accounts, strict=False) if account.get("ended") in FINAL]
-        overdrawn = overdrafts(ledgers, given, nodes, ended)
+        proven, unproven = checked_proofs(accounts, authority_pem)
+        overdrawn, forged = [*overdrafts(ledgers, given, nodes, ended), *proven], [*forged, *unproven]
     findings = (*map(str, overdrawn), *forged, *missing, *audited.findings)
     return replace(audited, findings=findings, named=tuple(overdrawn))
 

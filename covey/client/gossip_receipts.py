@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from covey.errors import IdentityError, LimitExceeded
-from covey.gossip.receipts import Receipt, SignedMass
+from covey.gossip.ledger import Incarnation
+from covey.gossip.mass import ONE, TOKEN
+from covey.gossip.receipts import Excess, Receipt, SignedMass
 from covey.node.gossip.receipts import Kept
+from covey.node.gossip.record.proofs import judged, proof_from_json
 from covey.node.operator.config import IDENTITY_FOLDER
 from covey.texts import read_pem
 from covey.wire.mass_receipts import GAVE, HAD, opened
@@ -46,6 +49,43 @@ def checked_receipts(accounts: Sequence[Mapping[str, Any]], authority_pem: bytes
             if domain == GAVE:
                 given.append(statement)
     return given, findings
+
+
+def checked_proofs(accounts: Sequence[Mapping[str, Any]], authority_pem: bytes) -> tuple[list[Excess], list[str]]:
+    """Who certainly gave a batch that cannot be, once each; and, for people, what proves nothing.
+
+    Args:
+        accounts: Of one run's nodes, as `covey gossip status --json` has them.
+        authority_pem: Whose nodes count.
+    """
+    proven: dict[Incarnation, Excess] = {}
+    findings, most = [], most_of_batch(accounts)
+    run = next((str(account.get("run")) for account in accounts), "")  # of all of them
+
+    def open_given(signed: SignedMass) -> Receipt:
+        return opened(signed, GAVE, run, authority_pem)
+
+    for account in accounts:
+        for proof in account.get("proofs", ()):
+            try:
+                excess = judged(proof_from_json(proof), open_given, most)
+            except (TypeError, ValueError, IdentityError, LimitExceeded) as error:
+                findings.append(f"the account of {account.get('node')} has a proof that does not count: {error}")
+                continue
+            proven.setdefault(excess.who, excess)
+    return [proven[who] for who in sorted(proven)], findings
+
+
+def most_of_batch(accounts: Sequence[Mapping[str, Any]]) -> int:
+    """The most units that one batch of a run may have: all that its incarnations can have begun with."""
+    if any(account.get("weighs") == "receiver" for account in accounts):
+        return TOKEN
+    known: dict[str, int] = {}
+    for account in accounts:
+        names = [(name, 1) for name in account.get("nodes", ())]
+        for name, number in [*names, *account.get("evicted", ()), (account.get("node"), account.get("incarnation"))]:
+            known[str(name)] = max(int(number), known.get(str(name), 1))
+    return ONE * sum(known.values())
 
 
 def _signed(receipt: Mapping[str, str]) -> SignedMass:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from covey.gossip.ledger import Incarnation, InEdge, Ledger, OutEdge
 from covey.gossip.push_sum.weighing import Weighs
-from covey.gossip.receipts import Overdraft
+from covey.gossip.receipts import Excess, Overdraft
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class MassAudit:
         lost: What those that are gone took with them; below 0 where they gave away more than they had.
         uncertain: Up to how much of `lost` may not be: what was taken back from those that are gone.
         findings: What contradicts what, for people; empty: everything agrees.
-        named: Who gave away more than it can have had, by its own signatures.
+        named: Who gave away more than it can have had, in all or in one batch, by its own signatures.
         weighs: Who says what a model counts for. Where the receiver does, a unit is a batch: all that is proven is that
             each came once.
         delivered: How many batches came.
@@ -36,7 +36,7 @@ class MassAudit:
     lost: int
     uncertain: int
     findings: tuple[str, ...]
-    named: tuple[Overdraft, ...] = ()
+    named: tuple[Overdraft | Excess, ...] = ()
     weighs: Weighs = "mass"
     delivered: int = 0
 

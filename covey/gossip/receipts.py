@@ -58,6 +58,61 @@ class Overdraft:
         return f"{self.who} gave away {gave:g} by its own signatures; it began with {minted:g}, and had {had:g}"
 
 
+@dataclass(frozen=True)
+class Proof:
+    """Two statements that follow each other, signed by an edge's sender: what the batch between them must have had.
+
+    Attributes:
+        before: Up to the batch before; None: there was none.
+        refused: With the batch that the receiver refused.
+    """
+
+    before: SignedMass | None
+    refused: SignedMass
+
+
+@dataclass(frozen=True)
+class Excess:
+    """A batch that cannot be, by its sender's own signatures.
+
+    Attributes:
+        who: The sender.
+        receiver: To whom.
+        sequence: Its number on the edge.
+        units: What it must have had.
+        most: What one may have had.
+    """
+
+    who: Incarnation
+    receiver: Incarnation
+    sequence: int
+    units: int
+    most: int
+
+    def __str__(self) -> str:
+        """For people."""
+        return (
+            f"{self.who} gave {self.receiver} batch {self.sequence} with {self.units} units, by its own signatures; "
+            f"there are {self.most} in all"
+        )
+
+
+def excess_of(before: Receipt | None, refused: Receipt, most: int) -> Excess | None:
+    """What two statements of one sender prove of the batch between them; None: nothing.
+
+    Args:
+        before: Up to the batch before; None: the refused one is the first.
+        refused: With that batch.
+        most: The most units that one batch may have.
+    """
+    before = before or Receipt(refused.sender, refused.receiver, 0, 0)
+    edge, other = (refused.sender, refused.receiver), (before.sender, before.receiver)
+    if edge != other or before.sequence + 1 != refused.sequence:
+        return None
+    units = refused.units - before.units
+    return None if 0 < units <= most else Excess(*edge, refused.sequence, units, most)
+
+
 def overdrafts(
     accounts: Mapping[Incarnation, Ledger],
     given: Iterable[Receipt],

@@ -30,6 +30,11 @@ class LinearCombination(ComputedVector):
         super().__init__(lengths.pop())
         self._terms = [(vector, factor) for vector, factor in terms if factor != 0.0]
 
+    @property
+    def is_zero(self) -> bool:
+        """Whether there is nothing to add up: no terms, or only such sums."""
+        return all(isinstance(vector, LinearCombination) and vector.is_zero for vector, _ in self._terms)
+
     def decode(self, columns: slice, out: Tensor) -> None:
         """Write elements `columns` of the sum into `out`."""
         if not self._terms:

@@ -10,7 +10,7 @@ import structlog
 
 from covey.errors import IdentityError, LedgerError, LimitExceeded
 from covey.gossip.ledger import Batch, Incarnation
-from covey.gossip.receipts import Receipt, SignedMass
+from covey.gossip.receipts import Proof, Receipt, SignedMass
 
 log = structlog.get_logger(room="gossip")
 Way = Literal["in", "out"]
@@ -119,6 +119,17 @@ class Receipts:
         """The statement that came with a peer's newest offer, if that is this batch."""
         offered = self._offered.get(peer)
         return offered if offered is not None and offered.receipt.sequence == sequence else None
+
+    def refused(self, peer: Incarnation, sequence: int) -> Proof | None:
+        """What a peer signed about a batch that was refused, and about the one before; None: nothing."""
+        offered, taken = self.of(peer, sequence), self._taken.get(peer)
+        if offered is None:
+            return None
+        return Proof(None if taken is None else taken.signed, offered.signed)
+
+    def open_given(self, signed: SignedMass) -> Receipt:
+        """What a sender signed to anybody. Raises IdentityError, LimitExceeded: it does not count."""
+        return self._notary.open_given(signed)
 
     def took(self, kept: Kept) -> None:
         """A batch is on record, and its statement with it."""

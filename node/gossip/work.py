@@ -207,6 +207,7 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
             leaves=now.leaves,
             peers=tuple(map(str, now.peers)),
             synced=self._synced,
+            may_stay=state.model.digest in self._sha256,
         )
 
     async def _make(
@@ -224,11 +225,14 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
             log.warning(
                 "a peer sent what is no finite model of this run: its mass counts, its model does not", file=digest
             )
-        unused = [path for path, file in ((job.out_kept, result.kept), (job.body, result.body)) if file is None]
+        written = ((job.out, result.artifact), (job.out_kept, result.kept), (job.body, result.body))
+        unused = [path for path, file in written if file is None]
         self._discard((*used, *filter(None, unused)))
         self._sha256 = {digest: self._sha256[digest] for digest in self._sha256.keys() & self._holders.keys()}
-        self._sha256[result.artifact.digest] = result.model_sha256
-        state = State(result.artifact, result.kept or state.kept, result.body)
+        model = result.artifact or state.model
+        if result.artifact is not None:
+            self._sha256[model.digest] = result.model_sha256
+        state = State(model, result.kept or state.kept, result.body)
         for file in state.files:
             self.hold(file)
         then(state)
@@ -250,7 +254,8 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
                 self._files.discard(path)
 
     def _keep(self, job: MixJob, result: MixResult) -> None:
-        self._files.adopt(job.out, result.artifact, durable=self._synced)
+        if result.artifact is not None:
+            self._files.adopt(job.out, result.artifact, durable=self._synced)
         if job.out_kept is not None and result.kept is not None:
             self._files.adopt(job.out_kept, result.kept, durable=self._synced)
         if job.body is not None and result.body is not None:

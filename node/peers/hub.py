@@ -14,8 +14,10 @@ from covey.driver.background import Background
 from covey.errors import CoveyError
 from covey.gossip.ledger import Incarnation
 from covey.gossip.push_sum.events import PeerEvicted, PeerJoined, PeerSuspected, PeerTrusted, StatementsShown
+from covey.gossip.receipts import Proof
 from covey.node.gossip.ports import Receiver, Told
 from covey.node.gossip.receipts import Receipts
+from covey.node.gossip.record.proofs import Proofs
 from covey.node.peers.deliveries import Deliveries
 from covey.node.peers.evicted import Evicted
 from covey.node.peers.links import EVICTED, SILENT, Link, Links
@@ -28,6 +30,8 @@ from covey.node.peers.translation import (
     eviction_from,
     eviction_message,
     hello_message,
+    proof_from,
+    proof_message,
     said_from,
     said_message,
     shown_from,
@@ -42,11 +46,13 @@ from covey.wire.listeners.buckets import Buckets
 log = structlog.get_logger(room="peers")
 MESSAGES = (500, 100.0)
 """How many messages of one peer are taken at once, and how many a second after that; over one link or several."""
-COSTS = {"offer": 10, "eviction": 20, "statements": 20}
+COSTS = {"offer": 10, "eviction": 20, "statements": 20, "proof": 20}
 """For how many messages one counts that costs more than to be read."""
 BEATS = (20, 5.0)
 """The same of beats, for the usual interval of a second."""
 LOOKS_A_BEAT = 4
+PROOFS = 16
+"""So many of those that are known are said at the beginning of a link: a link carries only so much at once."""
 
 
 class Batches(Protocol):
@@ -67,6 +73,7 @@ class Hub:
         receiver: Is told what is heard.
         background: Where notices are put on record.
         receipts: What is shown to a peer, and what it shows.
+        proofs: What is known of nodes that gave what cannot be.
         clock: Seconds that do not go back: those of events.
     """
 
@@ -79,12 +86,13 @@ class Hub:
         receiver: Receiver,
         background: Background,
         receipts: Receipts,
+        proofs: Proofs,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.part, self.lives, self.evicted, self.vitals = part, lives, evicted, vitals
         self.links = Links(self._lost)
         self._receiver, self._background, self._clock = receiver, background, clock
-        self._receipts = receipts
+        self._receipts, self._proofs = receipts, proofs
         self._messages, self._beats = Buckets(*MESSAGES), Buckets(BEATS[0], BEATS[1] / vitals.beat_s)
         self._batches: Batches | None = None
 
@@ -126,6 +134,8 @@ class Hub:
         """
         self.links.open(link)
         link.send(shown_message(self._receipts.shown_to(link.peer)))
+        for proof in self._proofs.all()[:PROOFS]:
+            link.send(proof_message(proof))
         self.vitals.began(link.peer.node, self._clock())
         log.info("connected", peer=str(link.peer), called="by us" if link.is_ours else "by it")
 
@@ -178,6 +188,8 @@ class Hub:
                 self._background.spawn(self.told(message, link.peer.node))
             case "statements":
                 self._shown(link.peer, message.statements)
+            case "proof":
+                self._background.spawn(self._proven(proof_from(message.proof), link.peer.node))
             case "goodbye":
                 log.info("goodbye", peer=str(link.peer), code=message.goodbye.code[:50], reason=_said(message.goodbye))
                 link.close()
@@ -283,6 +295,28 @@ class Hub:
         if message.WhichOneof("kind") == "eviction":
             with contextlib.suppress(CoveyError):
                 await self.notified(eviction_from(message.eviction), by)
+
+    # -- proofs -----------------------------------------------------------------------------------------------------
+
+    def refused(self, peer: Incarnation, sequence: int) -> None:
+        """This node refuses a batch: where what its sender signed proves that it cannot be, all are told."""
+        proof = self._receipts.refused(peer, sequence)
+        if proof is not None:
+            self._background.spawn(self._proven(proof, self.part.me.node))
+
+    async def _proven(self, proof: Proof, by: str) -> None:
+        """Keep what proves something, and say it on: everybody checks it alike."""
+        try:
+            excess = await asyncio.to_thread(self._proofs.take, proof)
+        except CoveyError as error:
+            if by != self.part.me.node:  # else the batch was refused for something else
+                log.warning("a proof that does not count", by=by, reason=str(error))
+            return
+        if excess is not None:
+            log.warning("a node gave what cannot be", node=str(excess.who), by=by, proof=str(excess))
+            for link in self.links:
+                if link.peer.node != by:
+                    link.send(proof_message(proof))
 
     async def part_with(self, code: str, reason: str) -> None:
         """End all links, in order."""

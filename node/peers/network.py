@@ -17,10 +17,13 @@ from covey.driver.background import Background
 from covey.driver.ending import end
 from covey.errors import IdentityError, TransferError
 from covey.gossip.ledger import Batch, Incarnation
+from covey.gossip.mass import ONE
 from covey.gossip.push_sum.events import Progressed
 from covey.gossip.topologies.contract import LinkQuality
 from covey.node.gossip.ports import Receiver, Told
 from covey.node.gossip.receipts import Receipts
+from covey.node.gossip.record.proofs import FOLDER as PROOFS
+from covey.node.gossip.record.proofs import Proofs
 from covey.node.models.newest import JoinedModel, bring_newest
 from covey.node.models.sources import Candidate
 from covey.node.peers.calls import PeerCalls
@@ -76,6 +79,7 @@ class PeerSettings:
         relay: The relay through which it is called, `HOST:PORT`; empty: through none.
         newest: Gives the identity as it is now; None: `identity`, for good.
         pause_s: How long a peer's pause is borne, before its silence is judged; None: three beats.
+        most: The most units that one batch may have; 0: all that were ever minted.
     """
 
     part: Part
@@ -90,6 +94,7 @@ class PeerSettings:
     relay: str = ""
     newest: Callable[[], Identity] | None = None
     pause_s: float | None = None
+    most: int = 0
 
     def shown(self) -> Identity:
         """What a connection that is made now shows."""
@@ -122,11 +127,21 @@ class PeerNetwork:
         )
         self._background, self._connections = Background(), Connections()
         lives = Lives([*settings.known, part.me], self._evicted)
+
+        def is_known(who: Incarnation) -> bool:
+            return who.node in roster.members and who.number <= lives.of(who.node).number
+
+        def most() -> int:
+            return settings.most or ONE * sum(lives.of(name).number for name in roster.members)
+
+        self._proofs = Proofs(settings.data_dir / PROOFS, settings.receipts.open_given, is_known, most)
         vitals, receipts = Vitals(settings.beat_s, settings.pause_s), settings.receipts
-        self.hub = Hub(part, lives, self._evicted, vitals, receiver, self._background, receipts, clock)
+        self.hub = Hub(part, lives, self._evicted, vitals, receiver, self._background, receipts, self._proofs, clock)
         self._speeds = Speeds()
         self.deliveries = Deliveries(self.hub.links, files, self._push, self._background, receipts)
-        self.receptions = Receptions(files, receiver, self._fetch, self._background, settings.body_bytes, receipts)
+        self.receptions = Receptions(
+            files, receiver, self._fetch, self._background, settings.body_bytes, receipts, self.hub.refused
+        )
         self.hub.carry(self)
         self._calls: dict[str, PeerCalls] = {}
         self._dialers: dict[str, Dialer] = {}
@@ -218,6 +233,7 @@ class PeerNetwork:
         if own is None or settings.identity.name != me:
             raise IdentityError(f"the peers file has no node {settings.identity.name!r}, which this one is")
         await asyncio.to_thread(self._evicted.load)
+        await asyncio.to_thread(self._proofs.load)
         self.hub.recall()
         address = await self._listen(settings.listen or LOOPBACK) if settings.listen or settings.relay else ""
         if settings.relay:

@@ -67,6 +67,7 @@ class Receptions:
         background: Where that is done.
         body_bytes: The sizes that bodies of this run may have.
         receipts: Checks what senders sign, and signs what is had.
+        on_refused: Told of a batch that the receiver refuses, and who gave it.
         stall_s: How long nothing may come of a body that was granted.
         slots: How many bodies may come at once.
     """
@@ -79,12 +80,14 @@ class Receptions:
         background: Background,
         body_bytes: range,
         receipts: Receipts,
+        on_refused: Callable[[Incarnation, int], None] = lambda _, __: None,
         *,
         stall_s: float = STALL_S,
         slots: int = SLOTS,
     ) -> None:
         self._files, self._receiver, self._fetch, self._background = files, receiver, fetch, background
         self._body_bytes, self._receipts, self._stall_s = body_bytes, receipts, stall_s
+        self._on_refused = on_refused
         self._grants: Grants[tuple[str, str]] = Grants(slots)
         """By (peer's name, digest)."""
         self._open: dict[str, _Reception] = {}
@@ -138,6 +141,8 @@ class Receptions:
             if has_come:
                 await self._let_go(reception)
             _refuse(link, reception.sequence, error)
+            if isinstance(error, LedgerError):
+                self._on_refused(link.peer, reception.sequence)
             if isinstance(error, CoveyError):
                 return
             raise

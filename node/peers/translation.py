@@ -9,7 +9,7 @@ from typing import Literal
 from covey.gossip.agreement import OrderTold, WaysMeasured
 from covey.gossip.ledger import Incarnation
 from covey.gossip.push_sum.events import HalfAsked, PeerLeft, Progressed
-from covey.gossip.receipts import SignedMass
+from covey.gossip.receipts import Proof, SignedMass
 from covey.gossip.topologies.contract import LinkQuality
 from covey.node.gossip.farewells import KNOWS_ALL
 from covey.node.gossip.ports import Told
@@ -160,6 +160,17 @@ def mass_message(signed: SignedMass) -> pb.SignedMass:
 def mass_from(message: pb.SignedMass) -> SignedMass:
     """The statement that a message is; nothing of it is checked yet."""
     return SignedMass(message.statement, message.signature, message.certificate)
+
+
+def proof_message(proof: Proof) -> pb.PeerMessage:
+    """What proves that a node gave a batch that cannot be, as a message."""
+    before = mass_message(proof.before) if proof.before is not None else None
+    return pb.PeerMessage(proof=pb.MassProof(before=before, refused=mass_message(proof.refused)))
+
+
+def proof_from(message: pb.MassProof) -> Proof:
+    """The proof that a message is; nothing of it is checked yet."""
+    return Proof(mass_from(message.before) if message.HasField("before") else None, mass_from(message.refused))
 
 
 def shown_message(shown: Shown) -> pb.PeerMessage:

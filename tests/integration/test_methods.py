@@ -57,7 +57,13 @@ METHODS = {
     "codistill": '[method]\nname = "codistill"\noptions = { classes = 10 }',
     "memory": '[method]\nname = "memory"\noptions = { capacity = 3 }',
     "feddyn-some": f'[method]\nname = "feddyn"\n{EQUAL}',
+    "scale-shift": '[method]\nname = "scale-shift"',
+    "stablenet": '[method]\nname = "stablenet"\noptions = { steps = 2 }',
+    "paws": '[method]\nname = "paws"\noptions = { labelled = 2, support = 2, bank = 2 }',
+    "suncet": '[method]\nname = "suncet"\noptions = { labelled = 2, support = 2 }',
 }
+BRIEF = {"memory", "scale-shift", "stablenet", "paws", "suncet"}
+"""Two rounds show what they add to plain averaging, and to tensors that are frozen."""
 STEPS = {"codistill": "local_steps = 12"}
 """Predictions are for so many batches as all nodes train on."""
 OF_PHASES = {
@@ -81,6 +87,7 @@ def federation(tmp_path_factory, search):
         made.start_coordinator(options=["--allow-paths"])
         made.join()
         policy = '[policy]\nallow_paths = ["method_tasks:Normed", "method_tasks:Wide"]\nlabel_counts = "exact"\n'
+        policy += "representations = true\n"
         for index in range(NODES):
             (made.node_dir(index) / "node.toml").write_text(policy)
             made.start_node(index)
@@ -94,7 +101,7 @@ def text_of(method, name="", rounds=ROUNDS):
         name or method,
         task="method_tasks:Wide" if method == "share" else "method_tasks:Normed",
         options="common = 200",
-        rounds=rounds,
+        rounds=min(rounds, 2) if method in BRIEF else rounds,
         min_nodes=needed,
         training=STEPS.get(method, ""),
         policy=policy + PATIENT,

@@ -110,9 +110,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: house\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text(ENTRY_POINTS)
     monkeypatch.syspath_prepend(tmp_path)
-    plugins._entries.cache_clear()
+    plugins.forget_installed()
     yield
-    plugins._entries.cache_clear()
+    plugins.forget_installed()
     for name in MODULES:
         sys.modules.pop(name, None)
 

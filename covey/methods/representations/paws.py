@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -18,9 +18,7 @@ from covey.methods.predictor import predictor_of
 from covey.methods.representations.semi_supervised import SemiSupervised, SemiSupervisedOptions, Viewed
 from covey.parts import COLLECT, Keep
 
-BANK, LABELS = "bank", "bank-labels"
-NONE = -1
-"""The label of a row in which there is nothing."""
+BANK = "bank"
 
 
 class PawsOptions(SemiSupervisedOptions):
@@ -43,12 +41,12 @@ class Paws(SemiSupervised):
     what the other view predicts, sharpened and without gradient; the entropy of the mean prediction is maximised (see
     `covey.learning.representations.neighbours`). z is what goes into the task's predictor.
 
-    With `bank`, the labelled examples of other nodes take part: part `bank` (float32 `[classes * bank, width]`) and
-    `bank-labels` (int64, -1 where a node has no such example), made by the model that came down, so that all of a round
-    are of the same model, go up from each node, and come down to all others with the next round; nothing learns from
-    them by their gradient. Metrics `bank/bytes` and `bank/embeddings` say how much all nodes sent. **Embeddings with
-    labels show much of the examples**: nodes decline unless their operator allows it. They are under no rule: a node
-    that lies about its labels has as many rows of the support as it has shown.
+    With `bank`, the labelled examples of other nodes take part: part `bank` (float32 `[classes, bank, width]`, zeros
+    where a node has no such example), made by the model that came down, so that all of a round are of the same model,
+    goes up from each node, and comes down to all others with the next round; nothing learns from it by its gradient.
+    Metrics `bank/bytes` and `bank/embeddings` say how much all nodes sent. **Embeddings with labels show much of the
+    examples**: nodes decline unless their operator allows it. They are under no rule: a node that lies about its labels
+    has as many rows of the support as it has shown.
 
     Deviations: two views without small crops; no projection head; the predictor is learned beside it, from the labelled
     examples' own loss (`supervised`), where the paper tunes it afterwards.
@@ -72,22 +70,14 @@ class Paws(SemiSupervised):
             yield "method.options.bank", text
 
     def parts(self, form: RunForm) -> Sequence[Part]:
-        """Those of plain averaging, and the bank's."""
+        """Those of plain averaging, and the bank."""
         if not self.options.bank:
             return super().parts(form)
         predictor = predictor_of(form, "paws")
-        rows, keep = predictor.classes * self.options.bank, frozenset[Keep]({"version"})
-        tables = TensorSpec(BANK, "float32", (rows, predictor.width)), TensorSpec(LABELS, "int64", (rows,))
-        shared: dict[str, Any] = {"up": 1, "down": 1, "audience": "others", "combine": COLLECT, "keep": keep}
-        return (*super().parts(form), *(Part(name=t.name, layout=Layout.of([t]), **shared) for t in tables))
-
-    def objection(self, parts: Mapping[str, Any], form: RunForm) -> str:
-        """Labels that are none."""
-        if LABELS not in parts:
-            return ""
-        labels, classes = parts[LABELS], len(parts[LABELS]) // self.options.bank
-        least, largest = int(labels.min()), int(labels.max())
-        return "" if least >= NONE and largest < classes else f"labels from {least} to {largest} in its bank"
+        table = TensorSpec(BANK, "float32", (predictor.classes, self.options.bank, predictor.width))
+        keep = frozenset[Keep]({"version"})
+        bank = Part(name=BANK, layout=Layout.of([table]), up=1, down=1, audience="others", combine=COLLECT, keep=keep)
+        return (*super().parts(form), bank)
 
     def recipe(self, phase: int) -> Recipe | None:
         """The loss, and the node's share of the bank."""
@@ -97,9 +87,9 @@ class Paws(SemiSupervised):
         """How much of a bank there is."""
         if not self.options.bank:
             return Made()
-        banks = [update.parts[name] for update in context.updates.values() for name in (BANK, LABELS)]
-        shown = sum(int((update.parts[LABELS] != NONE).sum()) for update in context.updates.values())
-        size = sum(tensor.nbytes for tensor in banks)
+        banks = [update.parts[BANK] for update in context.updates.values()]
+        width = predictor_of(context.form, "paws").width
+        size, shown = sum(bank.nbytes for bank in banks), sum(int(_used(bank.view(-1, width)).sum()) for bank in banks)
         return Made(metrics={"bank/bytes": (float(size), 1.0), "bank/embeddings": (float(shown), 1.0)})
 
 
@@ -117,8 +107,8 @@ class Assigned(Viewed):
         """Look up what the others showed, and make what this node shows."""
         super().begin(context)
         if self._paws.bank:
-            self._own = self._shown()
-            self._bank = self._others()
+            own = self._shown()
+            self._own, self._bank = {BANK: own.flatten()}, self._others(own)
 
     def compared(self, first: Tensor, second: Tensor, support: Support) -> Tensor:
         """Consistency, and the entropy of the mean."""
@@ -139,28 +129,31 @@ class Assigned(Viewed):
         return dict(self._own)
 
     @torch.no_grad()
-    def _shown(self) -> dict[str, Tensor]:
-        """Embeddings of labelled examples by the model that came down, normalised, and their labels; flat."""
+    def _shown(self) -> Tensor:
+        """Labelled examples as the model that came down has them, normalised: float32 `[classes, bank, width]`."""
         model, count = self.context.model, self._paws.bank
-        places = torch.cat([known[:count] for known in self.known])
-        embedded = self.embedded(model.eval(), self.context.examples(places))
+        shown = [places[:count] for places in self.known]
+        embedded = self.embedded(model.eval(), self.context.examples(torch.cat(shown)))
         model.train()
-        classes = self.one_hot(embedded, self.labels[places]).shape[1]
-        embeddings = torch.zeros(classes * count, embedded.features.shape[1])
-        labels = torch.full((classes * count,), NONE)
-        embeddings[: len(places)] = functional.normalize(embedded.features).cpu()
-        labels[: len(places)] = self.labels[places]
-        return {BANK: embeddings.flatten(), LABELS: labels}
+        classes = self.one_hot(embedded, self.labels).shape[1]
+        bank = torch.zeros(classes, count, embedded.features.shape[1])
+        rows = torch.split(functional.normalize(embedded.features).cpu(), [len(places) for places in shown])
+        for places, embeddings in zip(shown, rows, strict=True):
+            bank[self.labels[places[0]], : len(places)] = embeddings
+        return bank
 
-    def _others(self) -> Support | None:
-        """What the other nodes showed; None: nothing yet."""
-        banks, labels = (self.context.inputs.others.get(name, {}) for name in (BANK, LABELS))
-        width = len(self._own[BANK]) // len(self._own[LABELS])
-        classes = len(self._own[LABELS]) // self._paws.bank
+    def _others(self, own: Tensor) -> Support | None:
+        """What the other nodes showed, as this node's own bank is laid out; None: nothing yet."""
+        banks, device = self.context.inputs.others.get(BANK, {}), self.context.device
         if not banks:
             return None
-        embeddings = torch.cat([banks[node].view(-1, width) for node in sorted(banks)])
-        known = torch.cat([labels[node] for node in sorted(banks)])
-        embeddings, known = embeddings[known != NONE], known[known != NONE]
-        device = self.context.device
-        return Support(embeddings.to(device), functional.one_hot(known, classes).to(device, torch.float32))
+        classes, count, width = own.shape
+        rows = torch.cat([banks[node].view(-1, width) for node in sorted(banks)])
+        labels = functional.one_hot(torch.arange(classes).repeat_interleave(count).repeat(len(banks)), classes)
+        used = _used(rows)
+        return Support(rows[used].to(device), labels[used].to(device, torch.float32))
+
+
+def _used(rows: Tensor) -> Tensor:
+    """Which rows of a bank have an embedding: bool `[n]`."""
+    return (rows != 0).any(1)

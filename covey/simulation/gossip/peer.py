@@ -219,6 +219,7 @@ class VirtualLabour(Labour[Model, TrainResult]):
             leaves=now.leaves,
             peers=tuple(map(str, now.peers)),
             synced=False,
+            may_stay=True,
         )
 
     def _make(self, job: MixJob, state: State[Model], then: Callable[[State[Model]], None]) -> None:
@@ -237,7 +238,12 @@ class VirtualLabour(Labour[Model, TrainResult]):
                 coded = models.model(job.body, "")
             elif job.body is not None:
                 models.drop(job.body)
-            then(State(models.model(job.out, result.model_sha256), kept, coded))
+            if result.artifact is not None:
+                model = models.model(job.out, result.model_sha256)
+            else:
+                models.drop(job.out)
+                model = state.model.hold()
+            then(State(model, kept, coded))
 
         self._world.timeline.after(0.0, has_mixed, self._world.workers.mix(job))
 

@@ -225,7 +225,7 @@ class GossipSimulation:
             virtual_time=self._timeline.now,
             messages=self._network.models,
             lost_messages=self._network.lost_models,
-            model_bytes=mean.artifact.size_bytes,
+            model_bytes=path.stat().st_size,
             seconds=time.monotonic() - began,
         )
 

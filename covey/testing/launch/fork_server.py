@@ -13,12 +13,18 @@ import argparse
 import gc
 import importlib
 import os
+import pkgutil
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable
+from itertools import chain
+from typing import Any
 
+import numpy
+
+from covey.plugins import GROUPS, forget_installed, installed
 from covey.testing.launch.forking import NURSERY, WORKER, Order, adopt_orphans, end_with_parent, serve, take_name
 
 
@@ -32,7 +38,10 @@ def become(order: Order) -> Callable[[], None]:
     os.environ.clear()
     os.environ.update(order.env)
     paths = order.env.get("PYTHONPATH", "").split(os.pathsep)
-    sys.path[:0] = [path for path in paths if path and path not in sys.path]
+    if further := [path for path in paths if path and path not in sys.path]:
+        sys.path[:0] = further
+        forget_installed()
+    numpy.random.seed()  # or all copies would draw the same
     *pipe, output, error = order.files
     for file, standard in ((output, 1), (error, 2)):
         os.dup2(file, standard)
@@ -71,24 +80,48 @@ def with_nursery(name: str) -> Order | None:
     return None
 
 
+BESIDE = (
+    "alembic.command",
+    "alembic.config",
+    "covey.testing.launch.nursery",
+    "cryptography.hazmat.backends.openssl.backend",
+    "encodings.idna",
+    "numpy.random",
+    "rich._emoji_codes",
+    "sqlalchemy.dialects.postgresql.psycopg",
+)
+"""What programs import when they first need it, and that costs them time each."""
+APART = ("covey.testing.", "covey.storage.sql.migrations.")
+"""What no program imports as it starts, or only where its framework runs it."""
+
+
 def _import_everything() -> None:
-    for module in (
-        "covey.cli.main",
-        "covey.cli.commands.coordinator",
-        "covey.cli.commands.node",
-        "covey.cli.commands.run",
-        "covey.cli.commands.round",
-        "covey.cli.commands.store",
-        "covey.cli.commands.simulate",
-        "covey.coordinator.daemon",
-        "covey.node.daemon",
-        "covey.testing.launch.nursery",
-        "covey.worker.__main__",
-        "covey.worker.program.loop",
-        "covey.learning.tasks.digits",
-        "covey.learning.tasks.synthetic",
-    ):
-        importlib.import_module(module)
+    for name in BESIDE:
+        importlib.import_module(name)
+    _import_with_rooms("covey")
+
+
+def _import_with_rooms(name: str) -> None:
+    package = importlib.import_module(name)
+    for module in pkgutil.iter_modules(package.__path__, f"{name}."):
+        if module.name.endswith(".__main__") or f"{module.name}.".startswith(APART):
+            continue
+        if module.ispkg:
+            _import_with_rooms(module.name)
+        else:
+            importlib.import_module(module.name)
+
+
+def _prepare() -> None:
+    """What every daemon and every worker would make or read for itself."""
+    from covey.worker.jobs.operations import OPERATIONS
+    from covey.worker.jobs.serialization import adapter_of
+
+    exchanged: list[Any] = [(operation.job, operation.result, operation.progress) for operation in OPERATIONS]
+    for adapted in filter(None, chain(*exchanged)):
+        adapter_of(adapted)
+    for kind in GROUPS:
+        installed(kind)
 
 
 def main() -> None:
@@ -98,6 +131,7 @@ def main() -> None:
     control = socket.socket(fileno=parser.parse_args().fd)
     gc.disable()
     _import_everything()
+    _prepare()
     gc.freeze()
     if len(os.listdir("/proc/self/task")) != 1 or threading.active_count() != 1:
         raise RuntimeError("importing has started a thread: a copy of this process would not be whole")

@@ -59,6 +59,9 @@ def mix(job: MixJob, host: Host) -> MixResult:
         update = rule.update(came)
         if not (all_finite(update.change) and are_finite(update.vectors)):
             raise TaskError("the mixture of models is not finite: training diverged")
+    refused = tuple(position for position in range(len(job.portions)) if position not in came)
+    if job.may_stay and _changes_nothing(job, rule, update):
+        return MixResult(None, "", 0.0, refused)
     base, change, body = rule.base, update.change, None
     if job.body is not None and files.codec is not None and rule.spec is not None:
         model = LinearCombination([(base, 1.0), (change, 1.0)], base.d)
@@ -85,8 +88,14 @@ def mix(job: MixJob, host: Host) -> MixResult:
     squares = math.fsum(
         float(update.change.read(columns).double().square().sum()) for columns in spans(base.d, BLOCK_ELEMENTS)
     )
-    refused = tuple(position for position in range(len(job.portions)) if position not in came)
     return MixResult(written.artifact, written.model_sha256, math.sqrt(squares), refused, body, kept)
+
+
+def _changes_nothing(job: MixJob, rule: _Rule, update: Update[Vector]) -> bool:
+    """Whether a node that does not train, or to which nothing came, has what it had. Then its file stays."""
+    files, change = rule.files, update.change
+    is_zero = isinstance(change, LinearCombination) and change.is_zero and not update.vectors
+    return is_zero and job.buffers is None and files.codec is None and not files.travels
 
 
 def _opened(

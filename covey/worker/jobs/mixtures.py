@@ -81,14 +81,18 @@ class MixJob:
     """Make what an adversary sends in place of the base, and nothing else."""
     synced: bool = True
     """Whether the file must survive a power cut: then the job waits for the disk."""
+    may_stay: bool = False
+    """Whether nothing is written if nothing changes: the node keeps the model that it has."""
 
 
 @dataclass(frozen=True)
 class MixResult:
     """The mixture."""
 
-    artifact: ArtifactField
+    artifact: ArtifactField | None
+    """None: nothing changed, and the base stays the node's model (`MixJob.may_stay`)."""
     model_sha256: str
+    """Of what was written; empty: nothing was."""
     moved: float
     """How far it is from the base: the Euclidean norm of the difference of the parameters."""
     refused: tuple[int, ...] = ()

@@ -36,6 +36,9 @@ class LocalTensors:
 
     def __init__(self, model: nn.Module, names: frozenset[str]) -> None:
         self.names = names
+        if not names:
+            self.layout, self._first = Layout(()), dict[str, Tensor]()
+            return
         whole = layout_of(model)
         self.layout = Layout(tuple(tensor for tensor in whole.tensors if tensor.name in names))
         if missing := names - {tensor.name for tensor in whole.tensors}:

@@ -242,8 +242,11 @@ def test_what_a_peer_says_changes_not_one_bit_of_the_run_of_the_others(nodes: Go
         quiet.wait()
         assert models(nodes) == models(quiet)
     mass = audit(nodes)
-    assert (mass["exact"], mass["live"], mass["in_flight"], mass["lost"]) == (True, 2 * ONE, 0, ONE)
-    assert (mass["named"], mass["signatures"]) == ([], True)
+    assert (mass["live"], mass["in_flight"], mass["lost"], mass["signatures"]) == (2 * ONE, 0, ONE, True)
+    assert mass["findings"] == [  # nothing else is wrong with what the honest ones have
+        f"n2 gave n0 batch 1 with {3 * ONE + 1} units, by its own signatures; there are {3 * ONE} in all"
+    ]
+    assert [named["node"] for named in mass["named"]] == ["n2"]
 
 
 def test_a_peer_that_gives_what_it_has_not_is_named_and_its_models_are_passed_over(tmp_path: Path) -> None:
@@ -260,14 +263,21 @@ def test_a_peer_that_gives_what_it_has_not_is_named_and_its_models_are_passed_ov
                 assert link.take("acknowledged").had.statement  # for all that n0 knows it may be so
             link.send(eve.offer(body, sequence=3, units=3 * ONE, total=5 * ONE))
             assert link.take("acknowledged").sequence == 3
+            link.send(eve.offer(body, sequence=4, units=3 * ONE + 1, total=8 * ONE + 1))
+            assert "there are" in link.take("refused").reason
         nodes.start(1)
         nodes.until_step(1, 3, 120)
         evict_eve(nodes)
         nodes.wait()
         mass = audit(nodes)
-        named = mass["named"][0]
-        assert mass["named"] == [{**named, "node": "n2", "incarnation": 1, "gave": 5 * ONE, "minted": ONE}]
+        named, batch = mass["named"]
+        assert named == {**named, "node": "n2", "incarnation": 1, "gave": 5 * ONE, "minted": ONE}
         assert named["gave"] > named["minted"] + named["had"]
+        assert batch == {"node": "n2", "incarnation": 1, "sequence": 4, "units": 3 * ONE + 1, "most": 3 * ONE}
+        status = json.loads(nodes.cli("gossip", "status", "--data-dir", nodes.folder(1), "--json"))
+        assert status["contradictions"] == [  # it never saw n2: n0 told it, with what n2 signed
+            f"n2 gave n0 batch 4 with {3 * ONE + 1} units, by its own signatures; there are {3 * ONE} in all"
+        ]
         assert "n2 gave away 5 by its own signatures" in "; ".join(mass["findings"])
         for index in (0, 1):
             assert np.isfinite(weights(nodes, index)).all()

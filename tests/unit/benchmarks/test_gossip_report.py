@@ -15,6 +15,7 @@ def measured(**values: Any) -> GossipMeasured:
     given: dict[str, Any] = {
         "work": GossipWork(parameters=250_000),
         "exchange_s": [0.02, 0.04, 0.03],
+        "batch_s": 0.02,
         "mixed_s": [0.05, 0.06, 0.07],
         "step_s": 0.5,
         "trained_s": 0.3,
@@ -37,21 +38,26 @@ def test_rates_follow_from_what_was_measured() -> None:
     assert run.rate == pytest.approx(4 * 1.0 / 0.03)
     assert run.goodput == pytest.approx(0.75)
     assert math.isnan(measured(floor_s=[]).ratio)
-    assert json.loads(json.dumps(gossip.figures("push", run)))["averaged_s"] == pytest.approx(0.12)
-    assert gossip.averaged_s(measured(work=GossipWork(nodes=8))) is None
-    assert gossip.averaged_s(measured(work=GossipWork(topology="matching"))) is None
+    mean = measured(work=GossipWork(global_every=1))
+    assert json.loads(json.dumps(gossip.figures("mean", mean)))["averaged_s"] == pytest.approx(0.12)
+    assert gossip.averaged_s(run) is None
 
 
 def test_the_table_says_what_was_left_out() -> None:
     given = gossip.parse_arguments(["--parameters", "250000"])
-    lines = gossip.report(
-        given, 0.5, [("push", measured()), ("overlap 1", measured(work=GossipWork(overlap=1)))], ["pair, 8"]
-    )
+    runs = [
+        ("push", measured()),
+        ("overlap 1", measured(work=GossipWork(overlap=1))),
+        ("mean", measured(work=GossipWork(global_every=1))),
+    ]
+    lines = gossip.report(given, 0.5, runs, ["pair, 8"])
     assert lines[0] == "Models of 1.00 MB, medians of 5 steps, load average before the first run 0.5:"
-    assert lines[4] == "| push, 4 | 0.03 | 0.02 | 1.50 | 133 | 0.50 | 0.30 | 0.10 | 0.10 + 0.20 (0.10) | 60, 200 |"
+    assert (
+        lines[4] == "| push, 4 | 0.03 | 0.02 | 1.50 | 0.02 | 133 | 0.50 | 0.30 | 0.10 | 0.10 + 0.20 (0.10) | 60, 200 |"
+    )
     assert lines[5].startswith("| overlap 1, 4 | 0.03 | 0.02 |  | ")
-    assert len({line.count("|") for line in lines[2:6]}) == 1
-    assert "two pushes: 0.12 s" in lines[7]
+    assert len({line.count("|") for line in lines[2:7]}) == 1
+    assert "two pushes, mixed: 0.12 s" in lines[8]
     assert lines[-1] == "Left out, as the time was over: pair, 8."
 
 
@@ -65,14 +71,17 @@ def test_a_step_lasts_from_its_first_byte_to_its_last_batch_on_record() -> None:
         {"kind": "send", "step": 0, "began": 1.0, "ended": 9.0},
         {"kind": "train", "step": 2, "began": 5.0, "ended": 9.0},
     ]
-    assert _windows(spans, 1, ("take",)) == [2.5]
-    assert _windows(spans, 1, ("take", "mix")) == [3.0]
+    assert _windows(spans, GossipWork(), ("take",)) == [2.5]
+    assert _windows(spans, GossipWork(), ("take", "mix")) == [3.0]
+    assert _windows(spans, GossipWork(global_every=1), ("take",)) == [2.5]  # steps 1, 2, 4, 5, ... do not train
+    assert _windows(spans, GossipWork(global_every=3), ("take",)) == []
 
 
 def test_what_is_run_follows_from_the_command_line() -> None:
-    given = gossip.parse_arguments(["--nodes", "4", "8", "--only", "power", "pair", "overlap"])
+    given = gossip.parse_arguments(["--nodes", "4", "8", "--only", "power", "pair", "overlap", "mean"])
     runs = [(kind, work.nodes, work.topology, work.overlap, work.durability) for kind, work in gossip.works(given)]
     assert runs == [
+        ("mean", 4, "exponential", 0, "process"),
         ("pair", 4, "matching", 0, "process"),
         ("pair", 8, "matching", 0, "process"),
         ("overlap 0", 4, "exponential", 0, "process"),

@@ -1,6 +1,7 @@
 """Mixing models of peers: the weighted mean, and what a peer sends that is no model."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,30 @@ def test_what_is_not_finite_is_passed_over_and_the_rest_counts(tmp_path: Path, v
     values, refused = mixed(tmp_path, (wrong, 0.25), (two, 0.25))
     assert values.tolist() == [0.5] * 6
     assert refused == (0,)
+
+
+@pytest.mark.parametrize(
+    ("gossip", "applies", "is_written"),
+    [
+        ({"protocol": "sgp"}, False, False),
+        ({"protocol": "sgp", "global_every": 2}, True, False),
+        ({"protocol": "sgp", "momentum": "quasi-global"}, False, False),
+        ({"protocol": "gradient-tracking"}, True, True),  # what travels with the model changes
+    ],
+)
+def test_a_model_that_nothing_changes_is_not_written_anew(
+    tmp_path: Path, gossip: dict[str, object], applies: bool, is_written: bool
+) -> None:
+    base, spec = written(tmp_path / "base", 2.0), gossip_run(**gossip)
+    job = MixJob(
+        LAYOUT.to_json(), base, tmp_path / "out", spec_json=spec.to_json(), applies=applies, may_stay=True, weight=1.0
+    )
+    result = mix(job, HOST)
+    assert (result.artifact is not None, job.out.exists()) == (is_written, is_written)
+    assert mix(replace(job, may_stay=False), HOST).artifact is not None
+    two = Portion(written(tmp_path / "two", 4.0), 0.5)
+    if not applies:
+        assert mix(replace(job, portions=(two,)), HOST).artifact is not None
 
 
 def test_what_is_no_model_is_passed_over(tmp_path: Path) -> None:

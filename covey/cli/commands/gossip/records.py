@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from covey.gossip.audit import MassAudit
 
 MASS_FIELDS = ("exact", "live", "in_flight", "minted", "lost", "uncertain", "findings", "weighs", "delivered")
-NAMED_FIELDS = "named (who gave away more than it can have had: node, incarnation, gave, minted, had)"
+NAMED_FIELDS = (
+    "named (who gave away more than it can have had: node, incarnation; in all: gave, minted, had; in one batch: "
+    "sequence, units, most)"
+)
 PEER_FIELDS = ("peer", "incarnation", "state", "step", "sent", "waiting", "reclaimed", "applied", "batches")
 data_dir_option = click.option("--data-dir", type=FOLDER, required=True, help="The node's folder.")
 run_option = click.option("--run", help="The run's name (its id, through a coordinator), where a node has several.")
@@ -93,9 +96,7 @@ def _named(mass: MassAudit) -> list[dict[str, Any]]:
         {
             "node": each.who.node,
             "incarnation": each.who.number,
-            "gave": each.gave,
-            "minted": each.minted,
-            "had": each.had,
+            **{name: value for name, value in vars(each).items() if isinstance(value, int)},
         }
         for each in mass.named
     ]

@@ -115,7 +115,7 @@ def _live(data_dirs: tuple[Path, ...], run: str | None) -> None:
 
 def status_of(node: NodeState) -> dict[str, Any]:
     """What is shown of a node."""
-    from covey.client.gossip_nodes import mass_of
+    from covey.client.gossip_nodes import mass_of, proven
 
     machine, facts, now = node.machine, node.facts, node.now
     rows = node.peers if now is None else now.peers
@@ -135,7 +135,7 @@ def status_of(node: NodeState) -> dict[str, Any]:
         "trained_s": round(node.trained_s, 3),
         "blocked_s": round(node.blocked_s, 3),
         "metrics": dict(node.metrics),
-        "contradictions": list(machine.exchange.contradictions.values()),
+        "contradictions": [*machine.exchange.contradictions.values(), *proven(node)],
         "running": now is not None,
         "peers": dict(Counter(str(row["state"]) for row in rows)),
         **_waits(node),

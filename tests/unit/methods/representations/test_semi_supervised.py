@@ -15,9 +15,7 @@ from covey.errors import PolicyError, SpecError, TaskError
 from covey.learning.models.state import tensors_of
 from covey.learning.task import FitSettings, NodeData, Task
 from covey.learning.training.loop import train
-from covey.methods.contract import METHODS
-from covey.methods.parts import RunForm
-from covey.methods.representations.paws import BANK, LABELS, NONE, Assigned, Paws, PawsOptions
+from covey.methods.representations.paws import BANK, Assigned, PawsOptions
 from covey.methods.representations.semi_supervised import SemiSupervisedOptions
 from covey.methods.representations.suncet import Contrasted, SunCEtOptions
 from covey.seeds import derive_seed
@@ -92,19 +90,24 @@ def test_the_bank_is_what_the_model_that_came_down_makes_of_labelled_examples(tm
     model = PlainExample().model()
     model.load_state_dict(run.tensors())
     result = run.round()
-    rows = 2 * options["bank"]
-    sent = run.members[BANK]["n0"], run.members[LABELS]["n0"]
-    bank = torch.frombuffer(bytearray(sent[0].read_bytes()), dtype=torch.float32).view(rows, 6)
-    labels = torch.frombuffer(bytearray(sent[1].read_bytes()), dtype=torch.int64)
-    assert labels.tolist() == [0, 0, 1, 1]
+    sent = run.members[BANK]["n0"].read_bytes()
+    bank = torch.frombuffer(bytearray(sent), dtype=torch.float32).view(2, options["bank"], 6)
     assert isinstance(model, nn.Sequential)
     x, y = PlainExample().train_data(NodeData()).tensors
     known = functional.normalize(model[:2](x)).detach()
-    nearest = torch.cdist(bank, known).min(1)
-    assert nearest.values.max() < 1e-5
-    assert torch.equal(y[nearest.indices], labels)
-    assert result.metrics["bank/bytes"] == (3.0 * rows * (6 * 4 + 8), 1.0)
-    assert result.metrics["bank/embeddings"] == (3.0 * rows, 1.0)
+    for label, embeddings in enumerate(bank):
+        nearest = (embeddings[:, None] - known).norm(dim=2).min(1)
+        assert nearest.values.max() < 1e-5
+        assert y[nearest.indices].tolist() == [label] * options["bank"]
+    assert result.metrics["bank/bytes"] == (3.0 * 2 * 2 * 6 * 4, 1.0)
+    assert result.metrics["bank/embeddings"] == (3.0 * 2 * 2, 1.0)
+
+
+def test_a_node_without_a_label_shows_nothing_of_it(tmp_path: Path) -> None:
+    shards = {"partition": "shards", "shards_per_node": 1}
+    run = MethodRounds(spec_of("paws", {"labelled": 3, "bank": 2}, data=shards, **PLAIN), tmp_path, nodes=2)
+    assert run.round().metrics["bank/embeddings"][0] < 2 * 2 * 2
+    run.round()
 
 
 def test_what_others_showed_is_learned_from_in_the_next_round(tmp_path: Path) -> None:
@@ -121,14 +124,6 @@ def test_a_node_declines_to_show_embeddings_unless_its_operator_allows_it(tmp_pa
         run.train("n0", limits=TrainLimits())
     alone = MethodRounds(spec_of("paws", {"labelled": 3}, **PLAIN), tmp_path / "alone")
     assert alone.train("n0", limits=TrainLimits()).parts
-
-
-@pytest.mark.parametrize(("label", "is_one"), [(NONE, True), (1, True), (2, False), (-2, False), (1 << 40, False)])
-def test_impossible_labels_in_a_bank_cost_that_update_only(label: int, is_one: bool) -> None:
-    method, form = METHODS.make("paws", {"bank": 2}), RunForm(spec_of("paws"), None)  # type: ignore[arg-type]
-    assert isinstance(method, Paws)
-    objection = method.objection({LABELS: torch.tensor([0, 0, 1, label])}, form)
-    assert (objection == "") is is_one
 
 
 @pytest.mark.parametrize("name", ["paws", "suncet"])

@@ -85,7 +85,7 @@ class Node:
         **part,
     ):
         self.me, self.inbox = Incarnation(name, number), Inbox()
-        self.files = ArtifactFiles(folder / "files")
+        self.files, self.folder = ArtifactFiles(folder / "files"), folder
         self.receipts = Receipts(self.me, Notary(identity, part.get("run", "digits")), kept)
         fields: dict = {"run": "digits", "specification": SPEC, "minted": ONE if number == 1 else 0} | part
         settings = PeerSettings(
