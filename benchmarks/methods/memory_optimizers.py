@@ -118,8 +118,8 @@ def report(outcomes: Outcomes, settings: Sequence[str] = SETTINGS) -> list[str]:
     for setting in settings:
         names = {method: at(method, best(outcomes, setting, method)) for method in METHODS}
         for method, name in names.items():
-            found = [interval(values(paired, setting, name, measure)) for measure in ("score", "accuracy")]
-            rows.append([setting, method, f"{best(outcomes, setting, method):g}", *found])
+            measured = [interval(values(paired, setting, name, measure)) for measure in ("score", "accuracy")]
+            rows.append([setting, method, f"{best(outcomes, setting, method):g}", *measured])
             if method != "base":
                 both = (values(paired, setting, each, "score") for each in (name, names["base"]))
                 gain = interval([ours - theirs for ours, theirs in zip(*both, strict=True)])
