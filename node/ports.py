@@ -109,6 +109,10 @@ class Store(Protocol):
         """
         ...
 
+    def private_terms(self, run: str, given: str) -> str:
+        """The terms of privacy under which a run began on this node: those given, if it begins now; durable."""
+        ...
+
     def private_updates(self, run: str) -> int:
         """How many private updates of a run were saved, of all rounds: never fewer than before. Does not block."""
         ...

@@ -167,6 +167,7 @@ class MemoryStore(Store):
         self._newest: dict[str, FinishedUpdate] = {}
         self._states = RunStates()
         self._private: Counter[str] = Counter()
+        self._terms: dict[str, str] = {}
 
     @override
     def finished(self, run: str, number: int, phase: int, base: str) -> FinishedUpdate | None:
@@ -186,6 +187,10 @@ class MemoryStore(Store):
         if state or own:
             self._states.stage(update, state, own)
         self._newest[update.run] = update
+
+    @override
+    def private_terms(self, run: str, given: str) -> str:
+        return self._terms.setdefault(run, given)
 
     @override
     def private_updates(self, run: str) -> int:

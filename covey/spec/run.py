@@ -91,6 +91,17 @@ class RunSpec(Section, ABC):
         """Updates that are more versions old than this are rejected; None: there is no limit, or nothing is stale."""
         return None
 
+    def privacy_terms(self) -> str:
+        """What one training spends depends on, as canonical JSON."""
+        terms = {
+            "privacy": None if self.privacy is None else self.privacy.model_dump(mode="json"),
+            "local_steps": self.training.local_steps,
+            "local_epochs": self.training.local_epochs,
+            "codec": self.exchange.codec,
+            "options": self.exchange.options,
+        }
+        return json.dumps(terms, sort_keys=True, separators=(",", ":"))
+
     def to_json(self) -> str:
         """The specification as canonical JSON (sorted keys): what is stored and sent to the nodes."""
         return json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"))

@@ -28,7 +28,8 @@ from typing import Any
 from covey.client import authority
 from covey.client.gossip_nodes import read_node
 from covey.errors import CoveyError
-from covey.testing.launch.forks import COMMAND, run_covey
+from covey.testing.launch.forking import COMMAND
+from covey.testing.launch.forks import run_covey
 from covey.testing.launch.ports import free_addresses
 from covey.testing.launch.processes import Daemon, end_all, wait_until
 from covey.testing.relay import RelayThread

@@ -12,11 +12,38 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from covey.errors import PluginError
 
 MAX_ANSWER_BYTES = 16 << 20
+
+
+class RunProgram(Protocol):
+    """Runs a program to its end."""
+
+    def __call__(self, module: str, question: bytes, answer: int, timeout_s: float) -> int:
+        """With the question as its standard input, and this file for its answer; the exit code.
+
+        Raises:
+            subprocess.TimeoutExpired: It took longer, and was killed.
+        """
+
+
+def _execute(module: str, question: bytes, answer: int, timeout_s: float) -> int:
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", module, str(answer)],
+        input=question,
+        stdout=2,  # ours; what is printed is for people
+        pass_fds=[answer],
+        timeout=timeout_s,
+        check=False,
+    )
+    return done.returncode
+
+
+run_program: RunProgram = _execute
+"""How programs are run; `covey.testing.launch.forks` has a quicker way."""
 
 
 def ask(module: str, question: Any, timeout_s: float) -> Any:
@@ -26,21 +53,13 @@ def ask(module: str, question: Any, timeout_s: float) -> Any:
         PluginError: It ended, or its time was up, before it answered.
     """
     with tempfile.TemporaryFile() as file:
-        command = [sys.executable, "-P", "-m", module, str(file.fileno())]
         try:
-            done = subprocess.run(
-                command,
-                input=json.dumps(question).encode(),
-                stdout=2,  # ours; what is printed is for people
-                pass_fds=[file.fileno()],
-                timeout=timeout_s,
-                check=False,
-            )
+            code = run_program(module, json.dumps(question).encode(), file.fileno(), timeout_s)
         except subprocess.TimeoutExpired:
             raise PluginError(f"the program that imports plug-ins gave no answer in {timeout_s:g} s") from None
         size_bytes = file.seek(0, os.SEEK_END)
-        if done.returncode != 0 or not size_bytes:
-            raise PluginError(f"the program that imports plug-ins ended with exit code {done.returncode}; see above")
+        if code != 0 or not size_bytes:
+            raise PluginError(f"the program that imports plug-ins ended with exit code {code}; see above")
         if size_bytes > MAX_ANSWER_BYTES:
             raise PluginError(f"what plug-ins say of themselves is longer than {MAX_ANSWER_BYTES >> 20} MiB")
         file.seek(0)

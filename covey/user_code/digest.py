@@ -53,8 +53,10 @@ def forget_edited() -> frozenset[str]:
         What was dropped. Objects that were made of it live on.
     """
     importlib.invalidate_caches()
-    edited = {name for name, digest in _digests.items() if _file_digest(name) not in (digest, "")}
-    roots = [root for root, names in _belonging.items() if names & edited and _top(root) != _PACKAGE]
+    users = {root: names for root, names in _belonging.items() if _top(root) != _PACKAGE}
+    noted = {name: _digests[name] for name in frozenset[str]().union(*users.values()) if name in _digests}
+    edited = {name for name, digest in noted.items() if _file_digest(name) not in (digest, "")}
+    roots = [root for root, names in users.items() if names & edited]
     dropped = frozenset[str]().union(*(_belonging[root] for root in roots))
     for root in roots:
         del _belonging[root]

@@ -55,6 +55,8 @@ class Training:
         """
         services, layout = self._services, Layout.from_json(talk.assignment.layout)
         services.config.check_layout(layout)
+        if spec.privacy is not None or services.config.train_limits.wants_privacy:
+            await self._held.alone(self._require_terms, talk.assignment.run, spec)
         with services.metrics.phases.labels("downloading").time():
             base, inputs = await self._bases.bring(talk, layout)
         faults.reach("downloaded")
@@ -90,6 +92,12 @@ class Training:
         await self._held.alone(services.store.save, update, {}, {})
         faults.reach("journaled")
         return update
+
+    def _require_terms(self, run: str, spec: RunSpec) -> None:
+        """The account multiplies what one training spends: all of a run's trainings must spend the same."""
+        terms = spec.privacy_terms()
+        if (before := self._services.store.private_terms(run, terms)) != terms:
+            raise PolicyError(f"the run's privacy was {before} on this node before, and cannot become {terms}")
 
     def _job(
         self, assignment: msg.Assignment, spec: RunSpec, layout: Layout, base: Path, state: State, inputs: Inputs

@@ -23,7 +23,8 @@ name = "gossip"
 mode = "gossip"
 seed = 3
 [task]
-name = "digits"
+name = "{path}"
+options = {{ seconds = 0.2 }}
 [training]
 local_steps = 1
 [gossip]
@@ -64,7 +65,8 @@ def sees(nodes: GossipNodes, index: int, states: dict[str, str]) -> bool:
 
 
 def test_a_partition_in_two_halves_heals_and_no_mass_was_made_or_lost(tmp_path: Path) -> None:
-    with GossipNodes(tmp_path, SPEC.format(steps=2000), 4, links=True) as nodes:
+    with GossipNodes(tmp_path, SPEC.format(path=PACED, steps=2000), 4, links=True) as nodes:
+        allow_paced(nodes)
         nodes.start_all()
         for index in range(4):
             nodes.until_step(index, 3, 120)

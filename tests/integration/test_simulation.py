@@ -204,9 +204,9 @@ def test_an_interrupted_simulation_stops_cleanly(tmp_path):
 
 
 def test_a_killed_worker_changes_nothing(tmp_path):
-    text, folder = spec(name="killed", rounds=40, min_nodes=4), tmp_path / "killed"
+    text, folder = spec(name="killed", rounds=15, min_nodes=4), tmp_path / "killed"
     folder.mkdir()
-    line = command(folder, text, "--nodes", 4, "--json")
+    line = command(folder, text, "--nodes", 4, "--processes", 2, "--json")
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         wait_for_a_round(process)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tracemalloc
 
 import pytest
 
 from covey.errors import PluginError
+from covey.testing.launch.forks import forked_workers
 from covey.user_code.asking import ask
 
 PROGRAM = """
@@ -18,8 +20,8 @@ respond(lambda question: {{"twice": 2 * question}})
 """
 
 
-@pytest.fixture
-def program(tmp_path, monkeypatch):
+@pytest.fixture(params=[contextlib.nullcontext, forked_workers], ids=["executed", "forked"])
+def program(request, tmp_path, monkeypatch):
     """Writes a program of this name, with what it does as it imports plug-ins; gives its name."""
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
 
@@ -27,7 +29,8 @@ def program(tmp_path, monkeypatch):
         (tmp_path / "asked_here.py").write_text(PROGRAM.format(at_import=at_import))
         return "asked_here"
 
-    return write
+    with request.param():
+        yield write
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])

@@ -14,21 +14,32 @@ import gc
 import importlib
 import os
 import pkgutil
+import runpy
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from itertools import chain
 from typing import Any
 
 import numpy
 
 from covey.plugins import GROUPS, forget_installed, installed
-from covey.testing.launch.forking import NURSERY, WORKER, Order, adopt_orphans, end_with_parent, serve, take_name
+from covey.testing.launch.forking import (
+    COMMAND,
+    NURSERY,
+    WORKER,
+    Order,
+    adopt_orphans,
+    end_with_parent,
+    serve,
+    take_name,
+)
 
 
-def become(order: Order) -> Callable[[], None]:
+def become(order: Order) -> Callable[[], object]:
     """Make this process what the order says; what it then runs."""
     os.setsid()
     if order.program != WORKER:  # a worker notices by itself that its daemon is gone
@@ -52,8 +63,15 @@ def become(order: Order) -> Callable[[], None]:
     if order.program == WORKER:
         sys.argv = [WORKER, *order.arguments, "--fd", str(pipe[0])]
         return _main_of("covey.worker.__main__")
-    sys.argv = ["covey", *order.arguments]
-    return _main_of("covey.cli.main")
+    if order.program == COMMAND:
+        sys.argv = ["covey", *order.arguments]
+        return _main_of(COMMAND)
+    question, answer = pipe
+    os.dup2(question, 0)
+    os.close(question)
+    sys.argv = [order.program, str(answer)]
+    sys.modules.pop(order.program, None)  # it is run, as by `python -m`
+    return partial(runpy.run_module, order.program, run_name="__main__", alter_sys=True)
 
 
 def _main_of(module: str) -> Callable[[], None]:
@@ -62,8 +80,9 @@ def _main_of(module: str) -> Callable[[], None]:
 
 
 def with_nursery(name: str) -> Order | None:
-    """Leave a nursery behind from which this process's workers are forked; the order, in such a worker."""
+    """Leave a nursery behind from which is forked what this process starts; the order, in what is forked."""
     from covey.testing.launch.nursery import Nursery
+    from covey.user_code import asking
     from covey.worker.client import client
 
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -76,7 +95,8 @@ def with_nursery(name: str) -> Order | None:
             os._exit(0)
         return order
     theirs.close()
-    client.start_program = Nursery(ours, name).start
+    nursery = Nursery(ours, name)
+    client.start_program, asking.run_program = nursery.start, nursery.answer
     return None
 
 
@@ -145,7 +165,7 @@ def _run(order: Order) -> None:
     gc.enable()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     run = become(order)
-    if order.program != WORKER:
+    if order.program == COMMAND:
         inner = with_nursery(order.name)
         if inner is not None:
             run = become(inner)

@@ -13,14 +13,14 @@ from typing import Any
 
 MAX_ORDER_BYTES = 1 << 17
 NURSERY = "-nursery"
-WORKER = "covey.worker"
+COMMAND, WORKER = "covey.cli.main", "covey.worker"
 _SET_DEATH_SIGNAL, _SET_NAME, _SET_SUBREAPER = 1, 15, 36
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True)
 class Order:
-    """What a copy becomes: a program (`covey.cli.main` or `covey.worker`), with its files."""
+    """What a copy becomes, with its files: a command, a worker, or a module that is run to answer a question."""
 
     program: str
     arguments: list[str]
@@ -29,7 +29,7 @@ class Order:
     name: str
     """How the system calls the process (`/proc/PID/comm`), at most 15 bytes: by it whoever is left over is found."""
     files: list[int]
-    """Standard output and error; a worker's pipe before them."""
+    """Standard output and error; before them a worker's pipe, or the files of a question and of its answer."""
 
 
 def adopt_orphans() -> None:

@@ -19,10 +19,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from covey.testing.launch.forking import adopt_orphans, send_order
+from covey.testing.launch.forking import COMMAND, adopt_orphans, send_order
 from covey.testing.launch.nursery import Nursery
 
-COMMAND = "covey.cli.main"
 DEFAULT_NAME = "covey"
 POLL_S = 0.005
 FIXED = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -133,16 +132,21 @@ def server() -> ForkServer | None:
 
 @contextlib.contextmanager
 def forked_workers() -> Iterator[None]:
-    """Inside, workers of this process itself are forked, too, as far as it was enabled: those of a simulation, say."""
+    """Inside, workers of this process itself are forked, too, as far as it was enabled: those of a simulation, say.
+
+    So is whom it asks (`covey.user_code.asking`).
+    """
+    from covey.user_code import asking
     from covey.worker.client import client
 
-    forking, before = server(), client.start_program
+    forking, before = server(), (client.start_program, asking.run_program)
     try:
         if forking is not None:
-            client.start_program = forking.nursery().start
+            nursery = forking.nursery()
+            client.start_program, asking.run_program = nursery.start, nursery.answer
         yield
     finally:
-        client.start_program = before
+        client.start_program, asking.run_program = before
 
 
 def covey_arguments(command: Sequence[str]) -> list[str] | None:

@@ -41,6 +41,10 @@ class NodeStore(Store):
         self._journal.save(update)
 
     @override
+    def private_terms(self, run: str, given: str) -> str:
+        return self._spending.terms(run, given)
+
+    @override
     def private_updates(self, run: str) -> int:
         return self._spending.updates_of(run)
 

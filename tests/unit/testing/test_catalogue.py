@@ -21,6 +21,7 @@ def test_no_kind_of_plugin_is_missing() -> None:
     assert set(KEYS) <= set(GROUPS)
 
 
+@pytest.mark.timeout(400)  # thousands of specifications are checked
 def test_the_page_is_as_it_would_be_made_now() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "make methods"
 

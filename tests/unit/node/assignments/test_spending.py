@@ -64,7 +64,19 @@ def test_an_update_is_counted_before_it_can_be_offered(tmp_path, monkeypatch):
     assert store.finished("a", 2, 1, "base") is None
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"private_updates": 3}'])
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_the_terms_of_a_run_are_those_of_its_first_training(in_memory, tmp_path):
+    store = MemoryStore() if in_memory else NodeStore(tmp_path)
+    assert store.private_terms("a", "much noise") == "much noise"
+    store.save(MADE, {}, {})
+    store.forget("a")
+    store = store if in_memory else NodeStore(tmp_path)
+    assert store.private_terms("a", "little noise") == "much noise"
+    assert store.private_terms("b", "little noise") == "little noise"
+    assert store.private_updates("a") == 1
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"private_updates": 3, "terms": {}}'])
 def test_a_damaged_count_is_not_taken_for_none(text, tmp_path):
     (tmp_path / "privacy.json").write_text(text)
     with pytest.raises(StoreError, match=r"privacy.json.*cannot be read.*count from nothing"):

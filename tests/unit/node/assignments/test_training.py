@@ -157,3 +157,18 @@ async def test_what_came_along_reaches_the_worker(node, train):
     await train(assignment("a", inputs=inputs, phase=2))
     [job] = node.worker.jobs
     assert (job.phase, {part: path.read_bytes() for part, path in job.inputs.items()}) == (2, {"control": b"control"})
+
+
+async def test_what_a_training_spends_cannot_change_within_a_run(node, train):
+    """Also where the node has no floor: a run that looks cheap later has been expensive before."""
+
+    def asked(number, noise):
+        privacy = {"unit": "example", "clip": 1.0, "noise": noise}
+        run = RoundsSpec(name="r", task=TaskSection(name="digits"), privacy=privacy)
+        return assignment("a", number, spec=run.to_json())
+
+    await train(asked(1, 1.0))
+    await train(asked(2, 1.0))
+    with pytest.raises(PolicyError, match=r"privacy was .*\"noise\":1.0.* on this node before, and cannot become"):
+        await train(asked(3, 50.0))
+    assert [job.private_before for job in node.worker.jobs] == [0, 0]  # this worker's updates are not private

@@ -9,7 +9,7 @@ import pytest
 
 from covey.coordinator.modes.registry import replay_of
 from covey.coordinator.modes.rounds.replay import RoundsReplay
-from covey.errors import NotFound
+from covey.errors import NotFound, SpecError
 from covey.parts import DeclaredPart
 from covey.testing.store import records as make
 from covey.worker.jobs.steps import OpenedPhase, updates_of
@@ -65,6 +65,12 @@ async def test_what_was_changed_in_the_record_is_found(world, tmp_path, statemen
     report = await replayed(world, tmp_path / "replay")
     assert (report.decisions, report.versions) == (1, 0)
     assert report.problems[0].startswith(f"round 1: {problem}")
+
+
+async def test_secret_noise_cannot_be_made_again_and_that_is_said(world, tmp_path):
+    world.submit(mode=KEPT + '[weights]\nby = "equal"\n[privacy]\nunit = "node"\nclip = 1.0\nnoise = 1.0\n')
+    with pytest.raises(SpecError, match=r"noise .* was secret and is gone.*covey run audit"):
+        await replayed(world, tmp_path / "replay")
 
 
 async def test_a_first_version_that_comes_out_differently_ends_it_at_once(world, tmp_path):
