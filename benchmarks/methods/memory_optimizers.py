@@ -14,6 +14,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     record, wanted = Record(given.json), tuple(s for s in SETTINGS if given.data in (None, s.split(", ")[0]))
     known = record.of(NAME)
-    for cases in (lambda: tuning(wanted), lambda: compared(known, wanted, given.quick)):
+    for cases in (partial(tuning, wanted), partial(compared, known, wanted, given.quick)):
         for case in [case for case in cases() if case not in known]:
             known[case] = run(case, given.quick)
             record.add(NAME, case, known[case])
