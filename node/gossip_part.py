@@ -14,6 +14,7 @@ from covey.driver.ending import end
 from covey.errors import SpecError, StoreError
 from covey.gossip.ledger import Incarnation
 from covey.gossip.mass import TOKEN
+from covey.gossip.protocols.contract import Protocol
 from covey.gossip.protocols.dynamics import Dynamics
 from covey.gossip.protocols.encoding import is_encoded
 from covey.gossip.protocols.runs import combination_of, planner_of, protocol_of
@@ -137,7 +138,7 @@ class GossipPart:
             telling = asyncio.create_task(_tell(Teller(home.folder, self._terms.spec.gossip.min_nodes), actor, network))
             for notice in tuple(notices):
                 await network.hub.notified(notice, "the coordinator")
-            return await actor.run(network, stop, network)
+            return await actor.run(network, stop, None if self._protocol.own_models else network)
         finally:
             self.actor = self.network = None
             await end([telling] if telling is not None else [])
@@ -168,8 +169,10 @@ class GossipPart:
     async def _with_first(self, home: Residence, files: ArtifactFiles) -> Residence:
         spec, node = self._terms.spec, self._terms.node
         out = files.scratch(0)
-        initial = await self._worker.do(INITIAL, InitialJob(spec.name, spec.to_json(), out, node.allows_paths(spec)))
-        if self._terms.first_sha256 not in ("", initial.model_sha256):
+        own = spec.task.nodes.get(self._identity.name, {})
+        job = InitialJob(spec.name, spec.to_json(), out, node.allows_paths(spec), own)
+        initial = await self._worker.do(INITIAL, job)
+        if not own and self._terms.first_sha256 not in ("", initial.model_sha256):
             raise SpecError(
                 "the task that is installed here makes another first model of the run's seed than the coordinator's: "
                 "install the same version of the task, and of PyTorch"
@@ -182,9 +185,21 @@ class GossipPart:
     def _surroundings(self, home: Residence, files: ArtifactFiles, receipts: Receipts) -> Surroundings:
         terms, facts, spec = self._terms, home.facts, self._terms.spec
         names = [peer.node for peer in facts.peers]
-        body_bytes, kept_bytes = self._sizes(home)
+        model_bytes, kept_bytes = self._sizes(home)
+        protocol = self._protocol
         place = names.index(facts.me.node) if facts.me.node in names else terms.part
-        course = Course(spec.name, spec, facts.layout, place, len(names), body_bytes, kept_bytes)
+        course = Course(
+            spec.name,
+            spec,
+            facts.layout,
+            place,
+            len(names),
+            model_bytes,
+            kept_bytes,
+            tuple(protocol.body(spec)),
+            self._identity.name,
+            protocol.own_models,
+        )
         sites = {member.name: member.site for member in self._roster.members.values() if member.site}
         planner = planner_of(spec, sites, agreeing=names, allow_path=terms.node.allows_paths(spec))
         drill = terms.node.drill
@@ -205,12 +220,20 @@ class GossipPart:
             attack,
         )
 
+    @property
+    def _protocol(self) -> Protocol:
+        spec = self._terms.spec
+        return protocol_of(spec.gossip, allow_path=self._terms.node.allows_paths(spec))
+
     def _sizes(self, home: Residence) -> tuple[int, int]:
-        """Of each body, and of the file of the vectors that stay, in bytes."""
+        """Of each model with the vectors that travel, and of the file of what stays, in bytes."""
         terms, first, layout = self._terms, home.facts.first, Layout.from_json(home.facts.layout)
         if first is None:
             raise StoreError("the run's first model is not on record")
         dynamics = Dynamics.of(terms.spec.gossip, allow_path=terms.node.allows_paths(terms.spec))
+        if dynamics.own_models:  # about: its end names what is in it
+            body = sum(self._protocol.body(terms.spec).values()) or FLOAT32_BYTES * layout.part("model").numel
+            return first.size_bytes, max(1, len(home.facts.peers) - 1) * body
         rows = len(dynamics.keeps)
         if dynamics.differences and is_encoded(terms.spec):
             names = [peer.node for peer in home.facts.peers]
@@ -221,7 +244,8 @@ class GossipPart:
 
     def _settings(self, home: Residence, receipts: Receipts) -> PeerSettings:
         facts, terms = home.facts, self._terms
-        body_bytes, _ = self._sizes(home)  # also where bodies are encoded: a node that leaves sends its model as it is
+        model_bytes, _ = self._sizes(home)  # also where bodies are encoded: a node that leaves sends its model as it is
+        body_bytes = sum(self._protocol.body(terms.spec).values()) or model_bytes
         digest = hashlib.sha256(facts.spec.encode()).hexdigest()
         part = Part(facts.me, facts.name, digest, facts.minted, joins_with(terms.spec))
         return PeerSettings(

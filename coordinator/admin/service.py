@@ -26,7 +26,7 @@ from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.sessions import Sessions
 from covey.coordinator.runs.active_runs import ActiveRuns
 from covey.coordinator.runs.deletion import DeletionServices, delete_run
-from covey.coordinator.runs.layouts import refuse_oversized, told_to_others
+from covey.coordinator.runs.layouts import moved_in_words, refuse_oversized
 from covey.coordinator.runs.ports import Worker
 from covey.coordinator.runs.scheduler import Scheduler
 from covey.coordinator.store_thread import StoreThread
@@ -118,6 +118,7 @@ class AdminService:
         active = [node.node for node in await self._call(self._store.nodes) if node.state == "active"]
         spec.task.require_known(active)
         refuse_oversized(text, description, len(active))
+        told = moved_in_words(spec, description, active, allow_path=env.allow_paths)
         now = env.now()
         record = RunRecord(secrets.token_hex(6), spec.name, spec.mode, text, spec.seed, "queued", "", now)
         detail = {"by": who} | ({"exchange": description.sharing} if description.sharing else {})
@@ -126,7 +127,7 @@ class AdminService:
         log.info("run submitted", run=record.run, name=spec.name, by=who)
         env.scheduler.wake()
         view = await self._call(self._queries.run, record.run)
-        view.reason = view.reason or told_to_others(description, len(active))
+        view.reason = view.reason or told
         return view
 
     async def list_runs(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsReply:

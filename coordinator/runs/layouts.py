@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 from covey.artifact import CHUNK_BYTES, INLINE_BYTES, Artifact, artifact_of, chunk_count
 from covey.coordinator.runs.ports import Files
 from covey.coordinator.runs.retention import Retention
 from covey.errors import LimitExceeded
+from covey.gossip.protocols.runs import exchanges_in_words
 from covey.parts import METHOD, collected
+from covey.spec import GossipSpec, RunSpec
 from covey.storage.record.contract import RunRecord
 from covey.worker.jobs.runs import Description
 
@@ -73,6 +76,20 @@ def refuse_oversized(spec_json: str, description: Description, nodes: int = 0) -
             f"of the checksums of a model of {model} bytes and what goes with it), and a message has at most "
             f"{MAX_MESSAGE_BYTES}; choose a smaller model"
         )
+
+
+def moved_in_words(spec: RunSpec, description: Description, nodes: Sequence[str], *, allow_path: bool = False) -> str:
+    """What nodes get of each other's files, in a round or in a step among peers; empty: nothing.
+
+    Args:
+        spec: The run.
+        description: What the worker says of it.
+        nodes: Who is active.
+        allow_path: Whether plug-ins may be named by import path.
+    """
+    if isinstance(spec, GossipSpec):
+        return exchanges_in_words(spec, nodes, description.model_bytes, allow_path=allow_path)
+    return told_to_others(description, len(nodes))
 
 
 def told_to_others(description: Description, nodes: int) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from covey.client.gossip_nodes import NodeState, mass_of, read_node
 from covey.errors import NotFound, SpecError
+from covey.gossip.protocols.runs import protocol_of
 from covey.gossip.push_sum.weighing import Weighs
 from covey.metrics import counted, missing, ratios
 from covey.node.operator.config import IDENTITY_FOLDER
@@ -75,12 +76,18 @@ def export_consensus(
 
     Raises:
         NotFound: There is no such run, a node published nothing yet, or does not keep the model of that step.
-        SpecError: The nodes are not of one run.
+        SpecError: The nodes are not of one run, or keep models of their own and are several.
         StoreError: The file cannot be written.
     """
     nodes = [read_node(data_dir, run) for data_dir in data_dirs]
     if len({(node.facts.name, node.facts.spec) for node in nodes}) != 1:
         raise SpecError("these nodes are not of one run: " + ", ".join(sorted({node.facts.name for node in nodes})))
+    protocol = nodes[0].spec.gossip.protocol.name
+    if len(nodes) > 1 and protocol_of(nodes[0].spec.gossip, allow_path=True).own_models:
+        raise SpecError(
+            f'with protocol "{protocol}" nodes keep models of their own, which have no mean: name one data directory, '
+            "and its node's model is written"
+        )
     chosen = [part for node in nodes if (part := _chosen(node, step)).units > 0]
     if not chosen:
         raise NotFound("none of these nodes has published a model")
@@ -157,5 +164,6 @@ async def _evaluation(
     worker: WorkerSupervisor, node: NodeState, model: Path, paths: Mapping[str, str]
 ) -> Mapping[str, float | str]:
     facts = node.facts
-    job = EvaluateJob(facts.name, facts.spec, model, "central", node_paths=paths, layout=facts.layout)
+    own = node.spec.task.nodes.get(facts.me.node, {})
+    job = EvaluateJob(facts.name, facts.spec, model, "central", node_paths=paths, layout=facts.layout, task_options=own)
     return ratios((await worker.do(EVALUATE, job)).metrics)

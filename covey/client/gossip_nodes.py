@@ -23,7 +23,7 @@ from covey.gossip.audit import MassAudit, audit
 from covey.gossip.ledger import Incarnation, InEdge, Ledger, OutEdge
 from covey.gossip.mass import ONE, TOKEN, weight
 from covey.gossip.protocols.encoding import is_encoded
-from covey.gossip.protocols.runs import policy_of
+from covey.gossip.protocols.runs import body_of, policy_of
 from covey.gossip.push_sum.machine import PushSum
 from covey.gossip.receipts import Excess, Overdraft, Proof, overdrafts
 from covey.node.gossip.folders import LEAVE, newest
@@ -81,7 +81,7 @@ class NodeState:
     """What peers signed about their edges with it."""
     published: Mapping[int, tuple[Path, int]] = field(default_factory=dict)
     """Models of published steps that are kept, by step, and the units that the node had then: those that stay
-    (`[gossip] keep_every`), and those that peers need yet, but not with a codec, whose bodies are no models."""
+    (`[gossip] keep_every`), and those that peers need yet, but not where bodies are no models."""
     proofs: Sequence[Proof] = ()
     """Of nodes that gave what cannot be, as they signed it themselves; each was checked when it came."""
     now: Now | None = None
@@ -155,7 +155,7 @@ def _published(
     folder: Path, spec: GossipSpec, saved: Saved[Artifact], steps: Sequence[Mapping[str, Any]]
 ) -> dict[int, tuple[Path, int]]:
     units = {row["step"]: int(row["live"]) for row in steps}
-    if saved.snapshot is None or is_encoded(spec):
+    if saved.snapshot is None or is_encoded(spec) or body_of(spec, allow_path=True):
         return {}
     return {step: (_path(folder, body), units[step]) for step, body in saved.snapshot.bodies.items() if step in units}
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import structlog
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -24,39 +23,16 @@ from covey.learning.recipe import PlainRecipe, RecipeContext
 from covey.learning.returns import described, method_of
 from covey.learning.schedules import factor
 from covey.learning.task import LossOutput, collate_of, loss_of
-from covey.methods.averaging import BUFFERS
-from covey.methods.contract import Combination, Method, Part, PluginOptions, RunForm
+from covey.methods.averaging import BUFFERS, Averaging
+from covey.methods.contract import Combination, Method, Part, RunForm
 from covey.parts import COLLECT, Keep
-from covey.spec import Schedule
+from covey.spec.codistillation import CodistillOptions
 
 log = structlog.get_logger(room="worker")
 MEMBER, LOGITS, SAMPLES = "member", "logits", "samples"
 MAX_LOGIT = 100.0
 """What comes from another node is cut to this, so that no single number makes a square infinite."""
 AT = "method.options.schedule"
-
-
-class CodistillOptions(PluginOptions):
-    """Options of `codistill`."""
-
-    exchange: Literal["predictions", "checkpoints"] = "predictions"
-    """What nodes exchange once a round: predictions on examples that all have, or their models."""
-    weight: float = Field(default=1.0, ge=0)
-    """How much the others' predictions count beside a node's own loss; 0: every node trains alone."""
-    burn_in: int = Field(default=0, ge=0)
-    """Rounds at the beginning in which they do not count."""
-    divergence: Literal["kl", "mse"] = "kl"
-    """Of a node's predictions from the others': Kullback-Leibler of probabilities, or the mean square of logits."""
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    """By which share a node's own labels are replaced by equal ones."""
-    schedule: dict[Literal["weight", "label_smoothing"], Schedule] = Field(default={})
-    """How these change from round to round, as in [training.schedule]; that of the weight begins after the burn-in."""
-    classes: int | None = Field(default=None, ge=2, le=1_000_000)
-    """How many numbers a prediction has (`exchange = "predictions"`)."""
-    batch_size: int | None = Field(default=None, ge=1)
-    """Common examples of a step; default: as many as [training] batch_size."""
-    learn_common: bool = False
-    """Whether the labels of common examples are learned, too."""
 
 
 class Codistill(Method):
@@ -95,6 +71,8 @@ class Codistill(Method):
     options: CodistillOptions
     global_model: ClassVar[bool] = False
     member: ClassVar[str] = MEMBER
+    at: ClassVar[str] = "method.options"
+    """Where its options stand in the user's file."""
 
     @property
     def _predicts(self) -> bool:
@@ -102,29 +80,22 @@ class Codistill(Method):
 
     def refusals(self, run: Combination) -> Iterator[tuple[str, str]]:
         """What an exchange needs and the run does not have."""
+        yield from self.options.refusals(run.spec.training, self.at)
         yield from self._of_predictions(run) if self._predicts else self._of_checkpoints(run)
 
     def _of_predictions(self, run: Combination) -> Iterator[tuple[str, str]]:
-        options, spec = self.options, run.spec
-        if options.classes is None:
-            yield "method.options.classes", "say how many numbers a prediction has: as many as there are classes"
-        if spec.training.local_steps is None:
-            text = "predictions are for the batches of a round, as many on every node; write local_steps, not epochs"
-            yield "training.local_steps", text
+        spec = run.spec
         count, size = count_of(run.task), self._batch_size(spec.training.batch_size)
         if count < size:
             task = spec.task.name
             text = f"each step takes {size} examples that all nodes have (Task.common_data), and task {task!r} "
-            way_out = f"choose batch_size = {count} at most in [method.options]" if count else 'choose "checkpoints"'
-            yield "method.options.exchange", f"{text}has {count or 'none'}; {way_out}"
+            way_out = f"choose batch_size = {count} at most in [{self.at}]" if count else 'choose "checkpoints"'
+            yield f"{self.at}.exchange", f"{text}has {count or 'none'}; {way_out}"
 
     def _of_checkpoints(self, run: Combination) -> Iterator[tuple[str, str]]:
-        for key in ("classes", "batch_size", "learn_common"):
-            if getattr(self.options, key) != CodistillOptions.model_fields[key].default:
-                yield f"method.options.{key}", 'it is for exchange = "predictions"; leave it out'
         if run.layout.part(BUFFERS).tensors:
             text = "the model has buffers (BatchNorm statistics), which do not travel, so that a peer's model would "
-            yield "method.options.exchange", text + 'predict nonsense; choose "predictions", or a model without'
+            yield f"{self.at}.exchange", text + 'predict nonsense; choose "predictions", or a model without'
 
     def local(self, model: nn.Module) -> frozenset[str]:
         """With predictions everything: nodes may have different models."""
@@ -149,8 +120,48 @@ class Codistill(Method):
         """The further terms of the loss, and what is sent."""
         return Predicting(self.options) if self._predicts else Comparing(self.options)
 
+    def among_peers(self, ahead: int) -> Method:
+        """As `PeerCodistill`."""
+        return PeerCodistill(self.options, ahead)
+
     def _batch_size(self, training: int) -> int:
         return self.options.batch_size or training
+
+
+class PeerCodistill(Codistill):
+    """`codistill` among peers: a node's model is in its own file, and what it sends reaches its neighbours only.
+
+    Args:
+        options: As checked.
+        ahead: For how many steps later than the next predictions are.
+    """
+
+    modes: ClassVar[frozenset[str]] = frozenset({"gossip"})
+    global_model: ClassVar[bool] = True
+    member: ClassVar[str] = ""
+    at: ClassVar[str] = "gossip.protocol.options"
+
+    def __init__(self, options: CodistillOptions, ahead: int) -> None:
+        super().__init__(options.model_dump(exclude_unset=True))
+        self._ahead = ahead
+
+    def refusals(self, run: Combination) -> Iterator[tuple[str, str]]:
+        """What only the task can tell: the protocol says the rest."""
+        yield from self._of_predictions(run) if self._predicts else self._of_checkpoints(run)
+
+    def local(self, model: nn.Module) -> frozenset[str]:
+        """Nothing: the file of a node's model has all of it."""
+        return frozenset()
+
+    def parts(self, form: RunForm) -> Sequence[Part]:
+        """The node's own `model` and `buffers`, and what comes from others; a checkpoint is the model's file."""
+        up = 1 if self._predicts else None
+        exchanged = [replace(part, up=up, keep=frozenset({"version"})) for part in super().parts(form)]
+        return [*Averaging().parts(form), *exchanged]
+
+    def recipe(self, phase: int) -> Codistilled:
+        """As in `codistill`."""
+        return Predicting(self.options, self._ahead) if self._predicts else Comparing(self.options)
 
 
 class Codistilled(PlainRecipe):
@@ -208,7 +219,16 @@ class Codistilled(PlainRecipe):
 
 
 class Predicting(Codistilled):
-    """Learns from predictions that came, and makes those for the next round."""
+    """Learns from predictions that came, and makes those for a later round.
+
+    Args:
+        options: The run's.
+        ahead: For how many rounds later than the next they are.
+    """
+
+    def __init__(self, options: CodistillOptions, ahead: int = 0) -> None:
+        super().__init__(options)
+        self._ahead = ahead
 
     def begin(self, context: RecipeContext) -> None:
         """Look up what the others say of this round's common examples."""
@@ -238,8 +258,8 @@ class Predicting(Codistilled):
 
     @torch.no_grad()
     def finish(self) -> Mapping[str, Tensor | bytes]:
-        """What the trained model says of the next round's common examples."""
-        model, rows = self._context.model.eval(), self._rows(self._context.round + 1)
+        """What the trained model says of the later round's common examples."""
+        model, rows = self._context.model.eval(), self._rows(self._context.round + 1 + self._ahead)
         outputs = (loss_of(self._context.task, model, batch) for batch in self._batched(rows))
         logits = [self.logits_in(output).reshape(-1).to("cpu", torch.float32) for output in outputs]
         return {LOGITS: torch.cat(logits), SAMPLES: ids_of(self._data, rows)}

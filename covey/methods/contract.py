@@ -217,6 +217,17 @@ class Method(Pluggable):
         """What is changed in the local training of a phase; None: nothing."""
         return None
 
+    def among_peers(self, ahead: int) -> Method | None:
+        """The method as nodes carry it out among themselves, where a protocol of gossip names it.
+
+        Its parts are `model` and `buffers`, which are a node's own, and those that go to and come from others. None: it
+        needs a coordinator.
+
+        Args:
+            ahead: For how many steps later than the next what is sent has to be good.
+        """
+        return None
+
     def plan(
         self, phase: int, answers: Sequence[Answer], state: Mapping[str, Tensor], context: PlanContext
     ) -> Open | Close:

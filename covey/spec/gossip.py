@@ -126,9 +126,6 @@ class GossipSpec(RunSpec):
         chosen = self.exchange.model_dump(exclude_defaults=True)
         for key in sorted(set(chosen) - {"codec", "options"}):
             yield f"exchange.{key}", 'mode "gossip" does not read this key; leave it out', chosen[key]
-        if self.task.nodes:
-            text = 'mode "gossip" averages whole models, which all nodes have alike; leave it out'
-            yield "task.nodes", text, self.task.nodes
         if self.training.local_first:
             text = 'mode "gossip" averages whole models, so that nothing stays local; leave it out'
             yield "training.local_first", text, self.training.local_first

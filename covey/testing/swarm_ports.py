@@ -154,8 +154,8 @@ class VectorLabour(Labour[Vector, tuple[int, Vector]]):
         self.queue: deque[Callable[[], None]] = deque()
 
     @override
-    def train(self, step: int, model: Vector, then: Callable[[tuple[int, Vector]], None]) -> None:
-        self.queue.append(lambda: then((step, model)))
+    def train(self, step: int, state: State[Vector], then: Callable[[tuple[int, Vector]], None]) -> None:
+        self.queue.append(lambda: then((step, state.model)))
 
     @override
     def apply(

@@ -159,8 +159,8 @@ class GossipActor(Receiver):
         return self._diary.under_way
 
     def _newest(self) -> tuple[Artifact, int]:
-        if self._executor is None or not self._executor.is_up:
-            raise NotReady("this node is just starting, or stopping")
+        if self._executor is None or not self._executor.is_up or self._world.course.own_models:
+            raise NotReady("this node is just starting, or stopping, or nodes of this run keep models of their own")
         if is_encoded(self._world.course.spec):  # what it publishes is no model to begin with
             return self._executor.model, self._executor.machine.step
         return self._executor.newest()

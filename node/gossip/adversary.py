@@ -17,6 +17,7 @@ from typing_extensions import override
 from covey.errors import SpecError
 from covey.gossip.ledger import Batch, Incarnation
 from covey.gossip.protocols.encoding import is_encoded
+from covey.gossip.protocols.runs import body_of
 from covey.node.gossip.ports import Post, Said
 from covey.spec import GossipSpec
 from covey.worker.jobs.mixtures import Forgery
@@ -57,8 +58,12 @@ class PeerAttack:
 
     def require_plain(self, spec: GossipSpec) -> None:
         """Refuse a run whose bodies are not models. Raises SpecError."""
-        if is_encoded(spec) and self.name != LYING_MASS:
+        if self.name == LYING_MASS:
+            return
+        if is_encoded(spec):
             raise SpecError(f"--attack {self.name}: it is on models as they are; leave out [exchange] codec")
+        if body_of(spec, allow_path=True):
+            raise SpecError(f'--attack {self.name}: it is on models; nodes of "{spec.gossip.protocol.name}" send none')
 
     @property
     def factor(self) -> JsonValue:

@@ -259,7 +259,7 @@ class Executor(Generic[B, T]):
         if hours.ended is not None:
             hours.blocked_s += hours.began - hours.ended
         number = self.machine.policy.averaging.trainings(step)
-        self._ports.labour.train(number, self.model, lambda trained: self._has_trained(step, trained))
+        self._ports.labour.train(number, self.state, lambda trained: self._has_trained(step, trained))
 
     def _has_trained(self, step: int, trained: T) -> None:
         if self._is_down:
@@ -278,7 +278,7 @@ class Executor(Generic[B, T]):
 
     def _mix(self, step: int, kept: int, portions: tuple[act.Portion, ...]) -> None:
         whole = kept + sum(portion.units for portion in portions)
-        parts = [Piece(self.bodies.of(p, self.me), p.units / whole, p.source) for p in portions]
+        parts = [Piece(self.bodies.of(p, self.me), p.units / whole, p.source, p.step) for p in portions]
         mixed = self._made(lambda: self.take(ev.Mixed(step, self._ports.clock.now())))
         self._ports.labour.mix(self._moment(step, whole), self.state, parts, mixed)
 

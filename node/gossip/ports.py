@@ -156,11 +156,13 @@ class Piece(Generic[B]):
         body: What came.
         part: Of the whole mixture.
         source: Who sent it; None: nobody that matters.
+        step: In which it was published.
     """
 
     body: B
     part: float
     source: Incarnation | None = None
+    step: int = 0
 
     @property
     def sender(self) -> str:
@@ -174,8 +176,8 @@ class State(Generic[B]):
 
     Attributes:
         model: The model, and the vectors that travel with it: the body of what is sent.
-        kept: The vectors that stay with the node; None: the protocol has none, or there are none yet.
-        coded: The body, as a codec writes it, of what is sent after training; None: it is the model itself.
+        kept: What stays with the node, vectors of the protocol or what it has of its peers; None: nothing, or not yet.
+        coded: The body of what is sent after training, where that is not the model: encoded, or parts of a method.
     """
 
     model: B
@@ -199,8 +201,8 @@ class Labour(Protocol[B, T]):
     `T` is what a training came to; what is handed out is the caller's to `release`.
     """
 
-    def train(self, step: int, model: B, then: Callable[[T], None]) -> None:
-        """Do a local training, beginning at a model; `step` counts trainings from 0."""
+    def train(self, step: int, state: State[B], then: Callable[[T], None]) -> None:
+        """Do a local training, beginning at what the node has; `step` counts trainings from 0."""
         ...
 
     def apply(

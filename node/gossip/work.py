@@ -51,8 +51,11 @@ class Course:
         layout: As JSON.
         place: Of this node among all: which part of experiment data is its own.
         nodes: How many nodes take part from the beginning.
-        body_bytes: The size of every body: a model file with the vectors that travel.
-        kept_bytes: The size of the file of those that stay; 0: there are none.
+        body_bytes: The size of a model file with the vectors that travel.
+        kept_bytes: The size of the file of what stays; 0: nothing does.
+        parts: Of a method, that are sent in place of the model.
+        node: This node's name.
+        own_models: Whether nodes keep models of their own, which no other gets to begin with.
     """
 
     name: str
@@ -62,6 +65,9 @@ class Course:
     nodes: int
     body_bytes: int
     kept_bytes: int = 0
+    parts: tuple[str, ...] = ()
+    node: str = ""
+    own_models: bool = False
 
 
 class WorkerLabour(Labour[Artifact, TrainResult]):
@@ -104,17 +110,17 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         return self._sha256.get(model.digest, "")
 
     @override
-    def train(self, step: int, model: Artifact, then: Callable[[TrainResult], None]) -> None:
-        self._spawn(self._train(step, model, then))
+    def train(self, step: int, state: State[Artifact], then: Callable[[TrainResult], None]) -> None:
+        self._spawn(self._train(step, state, then))
 
-    async def _train(self, step: int, model: Artifact, then: Callable[[TrainResult], None]) -> None:
+    async def _train(self, step: int, state: State[Artifact], then: Callable[[TrainResult], None]) -> None:
         with self._diary.work("train"):
-            result = await self._obstacles.passed("train", lambda: self._trained(step, model))
+            result = await self._obstacles.passed("train", lambda: self._trained(step, state))
         faults.reach("gossip-trained")
         self.metrics = dict(counted(ratios(result.metrics)))
         then(result)
 
-    async def _trained(self, step: int, model: Artifact) -> TrainResult:
+    async def _trained(self, step: int, state: State[Artifact]) -> TrainResult:
         course, config = self._course, self._config
         job = TrainJob(
             run=course.name,
@@ -123,8 +129,10 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
             round=step + 1,
             roster_index=course.place,
             num_partitions=course.spec.data.parts or course.nodes,
-            base=self._files.path(model.digest),
-            scratch={part: self._files.scratch(0) for part in PARTS},
+            base=self._files.path(state.model.digest),
+            scratch={part: self._files.scratch(0) for part in (*PARTS, *course.parts)},
+            collected=self._files.path(state.kept.digest) if state.kept is not None else None,
+            task_options=course.spec.task.nodes.get(course.node, {}),
             node_paths=config.paths,
             node_options=config.options,
             allow_path=config.allows_paths(course.spec),
@@ -151,6 +159,8 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
 
         def job() -> MixJob:
             whole = replace(self._job(moment, state), applies=True, change=change, scale=scale, buffers=buffers)
+            if parts := tuple(written[part] for part in self._course.parts if part in written):
+                return replace(whole, body=self._files.scratch(0), parts=parts)
             if is_encoded(self._course.spec) and moment.given:
                 return replace(whole, body=self._files.scratch(0), given=moment.given, is_whole=moment.is_whole)
             return whole
@@ -165,7 +175,7 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         portions: Sequence[Piece[Artifact]],
         then: Callable[[State[Artifact]], None],
     ) -> None:
-        parts = tuple(Portion(self._files.path(p.body.digest), p.part, p.sender) for p in portions)
+        parts = tuple(Portion(self._files.path(p.body.digest), p.part, p.sender, p.step) for p in portions)
         self._spawn(self._make("mix", lambda: replace(self._job(moment, state), portions=parts), state, then))
 
     def forge(
@@ -223,7 +233,7 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         for position in result.refused:
             digest = job.portions[position].model.name
             log.warning(
-                "a peer sent what is no finite model of this run: its mass counts, its model does not", file=digest
+                "a peer sent what is no finite body of this run: its mass counts, what it sent does not", file=digest
             )
         written = ((job.out, result.artifact), (job.out_kept, result.kept), (job.body, result.body))
         unused = [path for path, file in written if file is None]

@@ -21,7 +21,7 @@ from covey.gossip.push_sum.weighing import Weighs
 from covey.gossip.topologies.contract import Swarm, Topology
 from covey.gossip.topologies.given import Given
 from covey.plugins import Kind, Pluggable
-from covey.spec import GossipSection, GossipSpec
+from covey.spec import GossipSection, GossipSpec, NamedSection
 
 ESTIMATE = "estimate"
 """The node's own vector of that name in `State.vectors`, where bodies are differences."""
@@ -169,6 +169,8 @@ class Protocol(Pluggable):
         averages: Whether a run may have steps that only average (`[gossip] global_every`), in lock step.
         travels: Names of float32 vectors `[d]` that travel beside the model in each body.
         keeps: Names of float32 vectors `[d]` that stay on the node, and survive a restart.
+        own_models: Whether nodes keep models of their own, which may be different ones: nothing is mixed, and there is
+            no consensus model. What came is kept for local training, by the `method`.
     """
 
     weighs: ClassVar[Weighs] = "mass"
@@ -179,6 +181,15 @@ class Protocol(Pluggable):
     averages: ClassVar[bool] = False
     travels: ClassVar[tuple[str, ...]] = ()
     keeps: ClassVar[tuple[str, ...]] = ()
+    own_models: ClassVar[bool] = False
+
+    def method(self) -> NamedSection | None:
+        """The method of local training, with `Method.among_peers`, which makes what travels; None: models are mixed."""
+        return None
+
+    def body(self, spec: GossipSpec) -> Mapping[str, int]:
+        """The parts of the method that a body consists of, in order, with their bytes; empty: it is a model."""
+        return {}
 
     @abstractmethod
     def policy(self, section: GossipSection, nodes: int) -> PushSumPolicy:
@@ -205,6 +216,9 @@ class Protocol(Pluggable):
                 'leave it out, or choose protocol = "sgp" with overlap = 0'
             )
             yield "gossip.global_every", text
+        if run.spec.task.nodes and not (self.own_models and self.body(run.spec)):
+            text = f'protocol "{run.name}" mixes or compares whole models, which all nodes have alike; leave it out'
+            yield "task.nodes", text
         yield from self.codec_refusals(run)
 
     def codec_refusals(self, run: Combination) -> Iterator[tuple[str, str]]:

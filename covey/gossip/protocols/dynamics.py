@@ -7,9 +7,8 @@ from dataclasses import replace
 from typing import TypeVar
 
 from covey.gossip.protocols.contract import Context, Protocol, Received, State, Update
-from covey.gossip.protocols.momentum import LocalMomentum, Momentum, QuasiGlobalMomentum
+from covey.gossip.protocols.momentum import LocalMomentum, Momentum, QuasiGlobalMomentum, SlowMomentum
 from covey.gossip.protocols.runs import protocol_of
-from covey.gossip.protocols.slow_momentum import SlowMomentum
 from covey.gossip.push_sum.weighing import Weighs
 from covey.spec import GossipSection
 
@@ -48,6 +47,11 @@ class Dynamics:
     def differences(self) -> bool:
         """Whether bodies are differences."""
         return self._protocol.differences
+
+    @property
+    def own_models(self) -> bool:
+        """Whether nodes keep models of their own: what came is kept for local training."""
+        return self._protocol.own_models
 
     @property
     def travels(self) -> tuple[str, ...]:

@@ -42,6 +42,11 @@ def combination_of(spec: GossipSpec, nodes: Sequence[str] = (), *, allow_path: b
     return Combination(spec, topology, mixing, tuple(nodes))
 
 
+def body_of(spec: GossipSpec, *, allow_path: bool = False) -> Mapping[str, int]:
+    """What a run's bodies consist of, as `Protocol.body`. Raises as `protocol_of`."""
+    return protocol_of(spec.gossip, allow_path=allow_path).body(spec)
+
+
 def require_possible(spec: GossipSpec, nodes: Sequence[str] = (), *, allow_path: bool = False) -> None:
     """Refuse a run whose protocol cannot work with the rest of it.
 
@@ -91,3 +96,23 @@ def planner_of(
     protocol = protocol_of(spec.gossip, allow_path=allow_path)
     agreement = Agreement(run.topology, agreeing) if run.topology.agrees and agreeing else None
     return Planner(run.topology, run.mixing, spec.seed, sites, links, agreement=agreement, weighs=protocol.weighs)
+
+
+def exchanges_in_words(spec: GossipSpec, nodes: Sequence[str], model_bytes: int, *, allow_path: bool = False) -> str:
+    """What a step moves where nodes keep models of their own; empty: they do not. Raises as `combination_of`.
+
+    Args:
+        spec: The run.
+        nodes: Who takes part.
+        model_bytes: Size of a model's file.
+        allow_path: Whether plug-ins may be named by import path.
+    """
+    protocol = protocol_of(spec.gossip, allow_path=allow_path)
+    if not protocol.own_models or len(nodes) < 2:
+        return ""
+    body = protocol.body(spec)
+    size, what = sum(body.values()) or model_bytes, f"predictions ({', '.join(body)})" if body else "model"
+    graphs = combination_of(spec, nodes, allow_path=allow_path).graphs
+    sent = max(sum(map(len, graph)) for graph in graphs)
+    text = f"each node sends its neighbours its {what}: of {len(nodes)} nodes, a step takes at most {sent} x {size} = "
+    return f"{text}{sent * size} bytes"

@@ -215,7 +215,7 @@ class PushSum:
                 return [Announce(self.step)]
             case "sharing" if self.is_leaving:
                 return self._hand_over()
-            case "sharing" if self.policy.overlap != 0 or not self._waits_for_room():
+            case "sharing" if not self._waits_for_room():
                 return self._publish(self._parts())
             case "collecting" if not self._missing():
                 self.phase = "mixing"
@@ -250,7 +250,12 @@ class PushSum:
         return self.step >= self.policy.steps or (is_corrected and self.rates.counted >= self.policy.steps)
 
     def _waits_for_room(self) -> bool:
-        """Whether a batch before is still on its way where the step sends to; who is away is not waited for."""
+        """Whether a batch before is still on its way where the step sends to; who is away is not waited for.
+
+        Where mass is split, and nobody is in lock step, what cannot be given now stays here.
+        """
+        if self.policy.overlap is None or (self.policy.overlap and self._has_mass):
+            return False
         is_full = self.exchange.is_full(self.policy.max_in_flight)
         return is_full or any(self.exchange.is_busy(share.peer) for share in self._shares)
 
@@ -310,7 +315,8 @@ class PushSum:
         mix = mix_by_mass(self.step, self.exchange.kept, due)
         self.mixing = mix.portions
         if not self._has_mass:
-            heard = self.exchange.peers if self.policy.differences and self.phase != "lingering" else ()
+            takes_all = self.policy.differences or self.policy.takes_late
+            heard = self.exchange.peers if takes_all and self.phase != "lingering" else ()
             self.mixing, mix = mix_by_weights(self.step, self._weights, due, heard)
             self.exchange.pending = [p for p in self.exchange.pending if p not in due or p in self.mixing]
         return [mix] if self.mixing or mixes_alone else []

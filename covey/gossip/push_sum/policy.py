@@ -27,6 +27,7 @@ class PushSumPolicy:
         mutual: Whether models count only between two who send each other theirs in a step: for both or for neither.
         differences: Whether a body goes on from those before: each that comes is mixed in, in order; of one that comes
             late nothing counts but that.
+        takes_late: Whether what comes late, or early, is taken as well where the receiver weighs.
     """
 
     steps: int
@@ -40,3 +41,4 @@ class PushSumPolicy:
     pairs: bool = False
     mutual: bool = False
     differences: bool = False
+    takes_late: bool = False

@@ -37,11 +37,13 @@ class World:
         is_encoded: Whether what is sent is encoded.
         places: Of the nodes, among all.
         send: Puts a message on its way: from, to, what is to be told, and the model that goes with it.
-        train_job: (node, step, base, the files of the parts) -> the job.
+        train_job: (node, step, what it has, the files of the parts) -> the job.
         ended: Told when a node's part is over.
         seed: The run's.
         adversaries: What those do that are not honest, by name.
         refused: Told when somebody refuses a batch.
+        parts: Of a method, that are sent in place of the model.
+        layouts: Of nodes whose models are different ones, by name.
     """
 
     timeline: Timeline
@@ -54,11 +56,17 @@ class World:
     is_encoded: bool
     places: Mapping[str, int]
     send: Callable[[Incarnation, Incarnation, ev.Event, Model | None], None]
-    train_job: Callable[[str, int, Path, Mapping[str, Path]], TrainJob]
+    train_job: Callable[[str, int, State[Model], Mapping[str, Path]], TrainJob]
     ended: Callable[[VirtualPeer], None]
     seed: int = 0
     adversaries: Mapping[str, PeerAttack] = field(default_factory=dict)
     refused: Callable[[], None] = lambda: None
+    parts: tuple[str, ...] = ()
+    layouts: Mapping[str, str] = field(default_factory=dict)
+
+    def layout_of(self, node: str) -> str:
+        """A node's own, as JSON."""
+        return self.layouts.get(node, self.layout)
 
 
 class NoRecord(Record[Model]):
@@ -138,9 +146,9 @@ class VirtualLabour(Labour[Model, TrainResult]):
         """Of the newest training."""
 
     @override
-    def train(self, step: int, model: Model, then: Callable[[TrainResult], None]) -> None:
-        files = {part: self._world.changes.new() for part in ("model", "buffers")}
-        work = self._world.workers.train(self._world.train_job(self._node, step, model.path, files))
+    def train(self, step: int, state: State[Model], then: Callable[[TrainResult], None]) -> None:
+        files = {part: self._world.changes.new() for part in ("model", "buffers", *self._world.parts)}
+        work = self._world.workers.train(self._world.train_job(self._node, step, state, files))
 
         def has_trained(result: TrainResult) -> None:
             total = result.metrics.get("loss")
@@ -167,7 +175,9 @@ class VirtualLabour(Labour[Model, TrainResult]):
             then(state)
 
         job = replace(self._job(moment, state), applies=True, change=change, scale=scale, buffers=buffers)
-        if self._world.is_encoded and moment.given:
+        if parts := tuple(files[part] for part in self._world.parts if part in files):
+            job = replace(job, body=self._world.models.new(), parts=parts)
+        elif self._world.is_encoded and moment.given:
             job = replace(job, body=self._world.models.new(), given=moment.given, is_whole=moment.is_whole)
         self._make(job, state, applied)
 
@@ -179,7 +189,7 @@ class VirtualLabour(Labour[Model, TrainResult]):
         portions: Sequence[Piece[Model]],
         then: Callable[[State[Model]], None],
     ) -> None:
-        mixed = tuple(Portion(piece.body.path, piece.part, piece.sender) for piece in portions)
+        mixed = tuple(Portion(piece.body.path, piece.part, piece.sender, piece.step) for piece in portions)
         self._make(replace(self._job(moment, state), portions=mixed), state, then)
 
     def forge(
@@ -194,7 +204,9 @@ class VirtualLabour(Labour[Model, TrainResult]):
         """As `covey.node.gossip.adversary.Forger`."""
         models, target = self._world.models, receiver.path if receiver is not None else None
         forgery = attack.forgery(self._world.seed, self._place, [model.path for model in known], target)
-        job = MixJob(self._world.layout, own.path, models.new(), step=step, forgery=forgery, synced=False)
+        job = MixJob(
+            self._world.layout_of(self._node), own.path, models.new(), step=step, forgery=forgery, synced=False
+        )
 
         def has_forged(result: MixResult) -> None:
             then(models.model(job.out, result.model_sha256))
@@ -205,7 +217,7 @@ class VirtualLabour(Labour[Model, TrainResult]):
         """A job that begins with what the node has, and changes nothing."""
         world, now = self._world, moment or Moment(0)
         return MixJob(
-            world.layout,
+            world.layout_of(self._node),
             state.model.path,
             world.models.new(),
             spec_json=world.spec_json if moment is not None else "",

@@ -134,12 +134,12 @@ class GossipOutcome:
     Attributes:
         peers: In the order of the roster.
         mass: The audit of all accounts.
-        metrics: Of the mean of the nodes' final models, weighted by their mass.
-        model_sha256: Of that mean.
+        metrics: Of the mean of the nodes' final models, weighted by their mass; empty where they keep their own.
+        model_sha256: Of that mean; empty where there is none.
         virtual_time: How long the run took, where a step of training takes 1.
         messages: How many models were sent, those that were lost or sent again included.
         lost_messages: How many of them were lost.
-        model_bytes: Size of one.
+        model_bytes: Size of one, as it is sent.
         seconds: Wall time.
     """
 

@@ -11,16 +11,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from covey.gossip.audit import audit
 from covey.gossip.ledger import Incarnation, Ledger
 from covey.gossip.mass import ONE, weight
 from covey.gossip.protocols.encoding import is_encoded, training_spec
-from covey.gossip.protocols.runs import planner_of, policy_of, require_possible
+from covey.gossip.protocols.runs import body_of, planner_of, policy_of, protocol_of, require_possible
 from covey.gossip.push_sum.machine import PushSum
 from covey.gossip.push_sum.weighing import Weighs
 from covey.gossip.receipts import Overdraft, Receipt, overdrafts
 from covey.metrics import counted, ratios
 from covey.node.gossip.adversary import PeerAttack
+from covey.node.gossip.ports import State
 from covey.simulation.data_dir import LOG, prepared_folder
 from covey.simulation.gossip.membership import Fates
 from covey.simulation.gossip.models import Model, ModelFolder
@@ -41,6 +44,8 @@ MODELS, CHANGES, WORKERS = "models", "changes", "workers"
 RUN = "gossip"
 OFTEN = 100
 """How often a step of all nodes is noted: looking at all nodes for each of them would take longer than their work."""
+OTHERS = ""
+"""Stands for all nodes without options of the task of their own."""
 MEAN = "mean.safetensors"
 """The file of the consensus model in the folder."""
 
@@ -88,7 +93,9 @@ class GossipSimulation:
         self._fates = Fates(self._timeline, plan.network, self._peers)
         self._places = {name: place for place, name in enumerate(names_of(plan.nodes))}
         self._watch: Watch = lambda progress: None
-        self._layout = ""
+        self._layouts: Mapping[str, str] = {}
+        self._firsts: list[Path] = []
+        self._body = body_of(plan.spec, allow_path=True)
         self._begun = 0
         """Trainings."""
 
@@ -98,8 +105,9 @@ class GossipSimulation:
         await self._pool.start()
         async with self._pool.worker() as worker:
             await worker.do(DESCRIBE, DescribeJob(self._spec_json, allow_path=True))
-        first = await self._first_model()
-        self._populate(first)
+        firsts = {name: await self._first_model(options) for name, options in self._own_options().items()}
+        self._layouts = {name: first.layout for name, (_, first) in firsts.items()}
+        self._populate(firsts)
         if self._plan.network.loss:
             self._fates.watch()
         for peer in self._peers.values():
@@ -115,14 +123,21 @@ class GossipSimulation:
         for name in (MODELS, CHANGES, WORKERS):
             await asyncio.to_thread(shutil.rmtree, self._folder / name, ignore_errors=True)
 
-    async def _first_model(self) -> InitialResult:
-        path = self._folder / "first.safetensors"
-        async with self._pool.worker() as worker:
-            first = await worker.do(INITIAL, InitialJob(RUN, self._spec_json, path, allow_path=True))
-        self._layout = first.layout
-        return first
+    def _own_options(self) -> Mapping[str, Mapping[str, JsonValue]]:
+        """Options of the task that are a node's own, by its name; those of all others by an empty one."""
+        task = self._plan.spec.task
+        task.require_known(self._places)
+        return {OTHERS: {}, **task.nodes}
 
-    def _populate(self, first: InitialResult) -> None:
+    async def _first_model(self, own: Mapping[str, JsonValue]) -> tuple[Path, InitialResult]:
+        path = self._folder / (f"first-{len(self._firsts)}.safetensors" if own else "first.safetensors")
+        self._firsts.append(path)
+        async with self._pool.worker() as worker:
+            return path, await worker.do(
+                INITIAL, InitialJob(RUN, self._spec_json, path, allow_path=True, task_options=own)
+            )
+
+    def _populate(self, firsts: Mapping[str, tuple[Path, InitialResult]]) -> None:
         plan, section = self._plan, self._plan.spec.gossip
         world = World(
             self._timeline,
@@ -130,7 +145,7 @@ class GossipSimulation:
             planner_of(plan.spec, allow_path=True),
             ModelFolder(self._folder / MODELS),
             ModelFolder(self._folder / CHANGES),
-            self._layout,
+            self._layout_of(OTHERS),
             self._spec_json,
             is_encoded(plan.spec),
             self._places,
@@ -143,29 +158,39 @@ class GossipSimulation:
                 for name, attack in plan.adversaries.items()
             },
             self._fates.watch if plan.adversaries else lambda: None,
+            tuple(self._body),
+            self._layouts,
         )
         names = [Incarnation(name) for name in self._places]
-        model = Model(self._folder / "first.safetensors", first.model_sha256, holders=len(names) + 1)
+        models = {
+            name: Model(path, first.model_sha256, holders=len(names) + 1) for name, (path, first) in firsts.items()
+        }
         for me in names:
+            model = models.get(me.node, models[OTHERS])
             machine = PushSum(me, policy_of(section, plan.nodes, allow_path=True), names, is_met=True)
             speed = plan.network.speeds.get(me.node, 1.0)
             self._peers[me] = VirtualPeer(machine, model, world, speed)
 
+    def _layout_of(self, node: str) -> str:
+        return self._layouts.get(node, self._layouts[OTHERS])
+
     # -- work -------------------------------------------------------------------------------------------------------
 
-    def _train_job(self, node: str, step: int, base: Path, files: Mapping[str, Path]) -> TrainJob:
+    def _train_job(self, node: str, step: int, state: State[Model], files: Mapping[str, Path]) -> TrainJob:
         plan = self._plan
         self._note()
         self._fates.look(self._peers[Incarnation(node)])
         return TrainJob(
             run=RUN,
             spec_json=self._training_json,
-            layout=self._layout,
+            layout=self._layout_of(node),
             round=step + 1,
             roster_index=self._places[node],
             num_partitions=plan.spec.data.parts or plan.nodes,
-            base=base,
+            base=state.model.path,
             scratch=files,
+            collected=state.kept.path if state.kept is not None else None,
+            task_options=plan.spec.task.nodes.get(node, {}),
             node_paths=plan.paths,
             allow_path=True,
         )
@@ -197,11 +222,13 @@ class GossipSimulation:
         accounts = {me: peer.ledger for me, peer in self._peers.items() if peer.reason != "died"}
         mass = audit(accounts, dict.fromkeys(self._fates.gone, ONE), self._weighs)
         mass = replace(mass, named=self._named(accounts))
-        mean = await self._mean(present)
+        own = protocol_of(self._plan.spec.gossip, allow_path=True).own_models
+        mean = None if own else await self._mean(present)
         path = self._folder / MEAN
-        distances = {me: (await self._distance(peer, path)) for me, peer in present.items()}
+        distances = {me: (await self._distance(peer, path)) for me, peer in present.items() if mean is not None}
         evaluated = dict.fromkeys(list(present)[: self._plan.evaluated])
-        metrics = {me: await self._evaluate(self._peers[me].executor.model.path) for me in evaluated}
+        metrics = {me: await self._evaluate(self._peers[me].executor.model.path, me.node) for me in evaluated}
+        first = next(iter(present.values())).executor.model.path
         return GossipOutcome(
             peers=tuple(
                 PeerOutcome(
@@ -220,12 +247,12 @@ class GossipSimulation:
                 for me, peer in self._peers.items()
             ),
             mass=mass,
-            metrics=await self._evaluate(path),
-            model_sha256=mean.model_sha256,
+            metrics=await self._evaluate(path) if mean is not None else {},
+            model_sha256=mean.model_sha256 if mean is not None else "",
             virtual_time=self._timeline.now,
             messages=self._network.models,
             lost_messages=self._network.lost_models,
-            model_bytes=path.stat().st_size,
+            model_bytes=sum(self._body.values()) or first.stat().st_size,
             seconds=time.monotonic() - began,
         )
 
@@ -243,17 +270,25 @@ class GossipSimulation:
         whole = sum(peer.ledger.live for peer in present.values())
         portions = tuple(Portion(peer.executor.model.path, peer.ledger.live / whole) for peer in present.values())
         first = next(iter(present.values())).executor.model.path
-        return await self._workers.mix(MixJob(self._layout, first, self._folder / MEAN, portions))
+        return await self._workers.mix(MixJob(self._layout_of(OTHERS), first, self._folder / MEAN, portions))
 
     async def _distance(self, peer: VirtualPeer, mean: Path) -> float:
         out = self._folder / CHANGES / "distance.safetensors"
         return (
-            await self._workers.mix(MixJob(self._layout, peer.executor.model.path, out, (Portion(mean, 1.0),)))
+            await self._workers.mix(
+                MixJob(self._layout_of(OTHERS), peer.executor.model.path, out, (Portion(mean, 1.0),))
+            )
         ).moved
 
-    async def _evaluate(self, model: Path) -> Mapping[str, float]:
+    async def _evaluate(self, model: Path, node: str = OTHERS) -> Mapping[str, float]:
         job = EvaluateJob(
-            run=RUN, spec_json=self._spec_json, layout=self._layout, model=model, where="central", allow_path=True
+            run=RUN,
+            spec_json=self._spec_json,
+            layout=self._layout_of(node),
+            model=model,
+            where="central",
+            allow_path=True,
+            task_options=self._plan.spec.task.nodes.get(node, {}),
         )
         async with self._pool.worker() as worker:
             return counted(ratios((await worker.do(EVALUATE, job)).metrics))

@@ -195,7 +195,8 @@ def initial(job: InitialJob, host: Host) -> InitialResult:
         TaskError: The task's code failed.
     """
     # Always a new model: one that is held warm may have been loaded with a later version.
-    context = RunContext(job.spec_json, host.device, paths={}, options={}, allow_path=job.allow_path)
+    own = job.task_options
+    context = RunContext(job.spec_json, host.device, paths={}, options={}, allow_path=job.allow_path, task_options=own)
     context.check_model()
     written = state.write_model(job.out, context.layout, context.model)
     return InitialResult(context.layout.to_json(), written.artifact, written.model_sha256)

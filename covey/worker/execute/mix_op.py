@@ -18,6 +18,7 @@ from covey.gossip.protocols.dynamics import Dynamics
 from covey.gossip.push_sum.weighing import Weighs
 from covey.layout import Layout
 from covey.learning.schedules import factor
+from covey.methods.contract import RunForm, parts_of
 from covey.spec import GossipSpec, parse_json
 from covey.vectors import BLOCK_ELEMENTS, LinearCombination, TensorVector, Vector, all_finite, spans
 from covey.worker.execute.algebra import BlockAlgebra
@@ -25,9 +26,11 @@ from covey.worker.execute.coded_bodies import codec_of, context_of, with_rest, w
 from covey.worker.execute.forged_body import forged
 from covey.worker.execute.next_version import write_model
 from covey.worker.execute.node_vectors import NodeVectors, are_finite, is_finite
+from covey.worker.execute.updates.from_peers import FromPeers
 from covey.worker.files.estimates import OWN, STAMP_BYTES, Estimate, Estimates
 from covey.worker.files.mapped import MappedModel, map_bytes, map_float32
 from covey.worker.jobs.mixtures import MixJob, MixResult, Portion
+from covey.worker.program.context import method_among_peers
 from covey.worker.program.host import Host
 
 Usable = Mapping[int, Received[Vector]]
@@ -50,7 +53,7 @@ def mix(job: MixJob, host: Host) -> MixResult:
         return forged(job, job.forgery)
     rule = _rule(job)
     files, state = rule.files, rule.state
-    came, estimates = _opened(job.portions, files, rule.estimates)
+    came, estimates = _opened(job.portions, files, rule.estimates) if rule.from_peers is None else ({}, None)
     if rule.weighs == "receiver":  # it goes by distances and ranks, in which a model that is not finite may not show
         came = {position: received for position, received in came.items() if is_finite(received)}
     update = rule.update(came)
@@ -60,9 +63,12 @@ def mix(job: MixJob, host: Host) -> MixResult:
         if not (all_finite(update.change) and are_finite(update.vectors)):
             raise TaskError("the mixture of models is not finite: training diverged")
     refused = tuple(position for position in range(len(job.portions)) if position not in came)
+    body = kept = None
+    if rule.from_peers is not None:
+        body, (kept, refused) = rule.from_peers.write_body(job), rule.from_peers.gather(job)
     if job.may_stay and _changes_nothing(job, rule, update):
-        return MixResult(None, "", 0.0, refused)
-    base, change, body = rule.base, update.change, None
+        return MixResult(None, "", 0.0, refused, kept=kept)
+    base, change = rule.base, update.change
     if job.body is not None and files.codec is not None and rule.spec is not None:
         model = LinearCombination([(base, 1.0), (change, 1.0)], base.d)
         if estimates is None:
@@ -84,7 +90,8 @@ def mix(job: MixJob, host: Host) -> MixResult:
     )
     if estimates is not None and job.body is not None and body is None:  # the model itself is sent
         estimates = estimates.having(OWN, Estimate.whole(job.out, files.layout))
-    kept = _write_kept(job, rule, update, estimates)
+    if rule.from_peers is None:
+        kept = _write_kept(job, rule, update, estimates)
     squares = math.fsum(
         float(update.change.read(columns).double().square().sum()) for columns in spans(base.d, BLOCK_ELEMENTS)
     )
@@ -134,6 +141,7 @@ class _Rule:
         weighs: Who says what a model counts for.
         spec: The run; None: a mean of models.
         estimates: What is known of peers, where bodies are differences.
+        from_peers: What bodies are that are kept for local training; None: models are mixed.
     """
 
     files: NodeVectors
@@ -143,6 +151,7 @@ class _Rule:
     weighs: Weighs = "mass"
     spec: GossipSpec | None = None
     estimates: Estimates | None = None
+    from_peers: FromPeers | None = None
 
 
 def _rule(job: MixJob) -> _Rule:
@@ -155,9 +164,11 @@ def _rule(job: MixJob) -> _Rule:
         return _Rule(plain, base, state, lambda came: weighted_mean(state, list(came.values()), algebra))
     spec = _read(job.spec_json)
     dynamics = Dynamics.of(spec.gossip, allow_path=job.allow_path)
+    from_peers = _from_peers(job.spec_json, job.layout, job.allow_path) if dynamics.own_models else None
     codec = codec_of(spec, layout, STAMP_BYTES if dynamics.differences else 0)
     files = NodeVectors(layout, dynamics.travels, dynamics.keeps, codec, dynamics.differences)
-    state, estimates = files.state(job.base, job.kept), files.estimates(job.kept)
+    kept = job.kept if from_peers is None else None
+    state, estimates = files.state(job.base, kept), files.estimates(kept)
     context = Context(
         algebra,
         spec,
@@ -170,7 +181,7 @@ def _rule(job: MixJob) -> _Rule:
     )
     if not job.applies:
         mixed = lambda came: dynamics.mix(state, list(came.values()), context)  # noqa: E731
-        return _Rule(files, base, state, mixed, dynamics.weighs, spec, estimates)
+        return _Rule(files, base, state, mixed, dynamics.weighs, spec, estimates, from_peers)
     change = TensorVector(map_float32(job.change, base.d)) if job.change is not None else algebra.combination([])
     return _Rule(
         files,
@@ -179,6 +190,7 @@ def _rule(job: MixJob) -> _Rule:
         lambda came: dynamics.train(state, change, job.scale, context),
         spec=spec,
         estimates=estimates,
+        from_peers=from_peers,
     )
 
 
@@ -188,6 +200,13 @@ def _read(spec_json: str) -> GossipSpec:
     if not isinstance(spec, GossipSpec):
         raise SpecError(f'mode: a run of mode "{spec.mode}" mixes no models')
     return spec
+
+
+@lru_cache(maxsize=4)
+def _from_peers(spec_json: str, layout: str, allow_path: bool) -> FromPeers | None:
+    spec, own = _read(spec_json), Layout.from_json(layout)
+    method = method_among_peers(spec, allow_path=allow_path)
+    return FromPeers.of(own, parts_of(method, RunForm(spec, own)), spec.gossip.overlap)
 
 
 def learning_rate_at(spec: GossipSpec, step: int) -> float:

@@ -16,7 +16,9 @@ class Portion:
     model: Path
     share: float
     source: str = ""
-    """Which incarnation sent it, where bodies are differences."""
+    """Which incarnation sent it, where bodies are differences, or kept by sender."""
+    step: int = 0
+    """In which it was published."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class MixJob:
     place: int = 0
     """Of the node among all: a codec's random numbers are its own."""
     body: Path | None = None
-    """Where to encode what the node sends, if the run has a codec; None: the model itself is sent."""
+    """Where to write what the node sends, if that is not the model itself: encoded, or parts of a method."""
     given: float = 0.0
     """Of the mass that it keeps, how many times as much the node gives."""
     is_whole: bool = False
@@ -77,6 +79,8 @@ class MixJob:
     """Who else takes part: of others nothing is kept."""
     leaves: bool = False
     """Whether what is made is handed over to a peer, for good."""
+    parts: tuple[Path, ...] = ()
+    """What local training wrote to be sent in place of the model: it goes to `body`, one after the other."""
     forgery: Forgery | None = None
     """Make what an adversary sends in place of the base, and nothing else."""
     synced: bool = True
@@ -98,6 +102,6 @@ class MixResult:
     refused: tuple[int, ...] = ()
     """Positions of portions that are no finite models of this run: their shares stayed with the base."""
     body: ArtifactField | None = None
-    """What is sent, encoded; None: the model itself is."""
+    """What is sent; None: the model itself is."""
     kept: ArtifactField | None = None
     """Of the vectors that stay with the node; None: they are as they were."""

@@ -82,6 +82,8 @@ class InitialJob:
     out: Path
     """Where to write the model file (an existing file is overwritten)."""
     allow_path: bool = False
+    task_options: Mapping[str, JsonValue] = field(default_factory=dict)
+    """Options of the task that are one node's own."""
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,8 @@ class TrainJob:
     """What came down beside the model, by part."""
     others: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
     """What came down of parts that are collected, by part and node."""
+    collected: Path | None = None
+    """What stays with a gossip node (`MixJob.kept`): what it has of its peers, where its method learns from that."""
     state: Mapping[str, Path] = field(default_factory=dict)
     """The node's own state of this run, as far as there is any, by the names of `Description.node_state`."""
     out_state: Mapping[str, Path] = field(default_factory=dict)

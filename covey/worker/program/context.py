@@ -17,7 +17,8 @@ from pydantic import JsonValue
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from covey.errors import LayoutError
+from covey.errors import LayoutError, SpecError
+from covey.gossip.protocols.runs import protocol_of
 from covey.layout import Layout, TensorSpec
 from covey.learning.data import held_on
 from covey.learning.models.entries import check_values, unwrapped
@@ -31,7 +32,7 @@ from covey.learning.task import NodeData, Task, central_data_of, load_task, task
 from covey.learning.training.seeding import seed_torch
 from covey.methods.contract import METHODS, Method, Part, RunForm, parts_of
 from covey.seeds import derive_seed
-from covey.spec import RunSpec, parse_json
+from covey.spec import GossipSpec, RunSpec, parse_json
 from covey.user_code.digest import code_digest, forget_edited
 from covey.worker.program.local_tensors import LocalTensors
 from covey.worker.program.process_settings import KEPT
@@ -105,8 +106,21 @@ class RunContext:
 
     @cached_property
     def method(self) -> Method:
-        """The run's method."""
-        return METHODS.make(self.spec.method.name, self.spec.method.options)
+        """The run's method; in gossip that of its protocol, where that has one.
+
+        Raises:
+            SpecError: The protocol's method needs a coordinator.
+        """
+        if not isinstance(self.spec, GossipSpec):
+            return METHODS.make(self.spec.method.name, self.spec.method.options)
+        return method_among_peers(self.spec, allow_path=self._allow_path)
+
+    @property
+    def own_models(self) -> bool:
+        """Whether nodes among themselves keep models of their own, which may be different ones."""
+        return (
+            isinstance(self.spec, GossipSpec) and protocol_of(self.spec.gossip, allow_path=self._allow_path).own_models
+        )
 
     @cached_property
     def parts(self) -> tuple[Part, ...]:
@@ -283,6 +297,23 @@ def _named(tensor: TensorSpec) -> str:
 def _beyond(layout: Layout, other: Layout) -> list[TensorSpec]:
     known = set(other.tensors)
     return [tensor for tensor in layout.tensors if tensor not in known]
+
+
+def method_among_peers(spec: GossipSpec, *, allow_path: bool = False) -> Method:
+    """What nodes of a gossip run train by: their protocol's method, or plain training.
+
+    Raises:
+        PluginError: It is not installed here.
+        SpecError: Its options are wrong, or it needs a coordinator.
+    """
+    section = protocol_of(spec.gossip, allow_path=allow_path).method() or spec.method
+    method = METHODS.make(section.name, section.options)
+    if section is spec.method:
+        return method
+    among_peers = method.among_peers(spec.gossip.overlap)
+    if among_peers is None:
+        raise SpecError(f"gossip.protocol.name: method {section.name!r}, which it names, needs a coordinator")
+    return among_peers
 
 
 class Contexts:

@@ -17,7 +17,8 @@ from covey.learning.common import ids_of
 from covey.learning.recipe import RecipeContext, RecipeInputs
 from covey.learning.task import LossOutput, loss_of
 from covey.learning.tasks.digits import Digits
-from covey.methods.codistill import CodistillOptions, Comparing, Predicting
+from covey.methods.codistill import Comparing, Predicting
+from covey.spec.codistillation import CodistillOptions
 from covey.testing.method_rounds import MethodRounds, PlainExample, examples, spec_of
 from covey.worker.files.mapped import map_float32
 

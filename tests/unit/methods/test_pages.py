@@ -52,7 +52,7 @@ def accepted(spec: RunSpec, folder: Path) -> MethodRounds:
     return run
 
 
-@pytest.mark.parametrize(("page", "count"), [("leaders", 1), ("codistillation", 2), ("representations", 4)])
+@pytest.mark.parametrize(("page", "count"), [("leaders", 1), ("codistillation", 3), ("representations", 4)])
 def test_specifications_of_a_page_are_accepted(tmp_path: Path, page: str, count: int) -> None:
     blocks = blocks_of(page)
     assert len(blocks) == count

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from covey.errors import LayoutError, PolicyError, SpecError
+from covey.gossip.protocols.runs import require_possible
 from covey.layout import Layout
 from covey.learning.models.sharing import sharing_of
 from covey.learning.task import NodeData
 from covey.learning.tasks.digits import Digits
-from covey.spec import ExchangeSection
+from covey.spec import ExchangeSection, GossipSpec
 from covey.testing.method_rounds import FEATURES, MethodRounds, NormedExample, PlainExample, spec_of
 from covey.worker.execute.coordinator_ops import describe
 from covey.worker.execute.forms import in_words
@@ -288,8 +289,10 @@ def test_options_of_a_node_that_there_is_not_are_refused() -> None:
 def test_gossip_averages_whole_models() -> None:
     with pytest.raises(SpecError, match=r"exchange\.local: mode \"gossip\" does not read this key"):
         spec_of("none", exchange={"local": ["3.*"]}, rounds={}, mode="gossip")
-    with pytest.raises(SpecError, match=r"task\.nodes: mode \"gossip\" averages whole models"):
-        spec_of("none", task=WIDE, rounds={}, mode="gossip")
+    wide = spec_of("none", task=WIDE, rounds={}, mode="gossip")
+    assert isinstance(wide, GossipSpec)
+    with pytest.raises(SpecError, match=r"task\.nodes: protocol \"sgp\" mixes or compares whole models"):
+        require_possible(wide)
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,8 @@ def export(
     Nodes count by their mass; in protocols in which receivers weigh, all count alike. Models are read from the data
     directories that are given. One is enough where nodes agree closely; of several the spread says how closely. A node
     keeps its newest model, those of every so many steps where the run says so (`keep_every` in [gossip]), and those of
-    other steps only until all its peers have them.
+    other steps only until all its peers have them. Where nodes keep models of their own (protocol "codistill"),
+    name one directory: its node's model is written.
     """
     from covey.client.gossip_consensus import export_consensus
     from covey.telemetry import configure_logging

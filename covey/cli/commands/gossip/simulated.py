@@ -160,7 +160,7 @@ def _simulated(plan: GossipPlan) -> GossipOutcome:
     from covey.telemetry import configure_logging
 
     configure_logging("console", "error")
-    click.echo(f"{plan.nodes} virtual nodes; the consensus model will be in {plan.folder}", err=True)
+    click.echo(f"{plan.nodes} virtual nodes; what comes of it will be in {plan.folder}", err=True)
     with view() as shown:
         return run_simulation(plan, shown.update)
 
@@ -184,9 +184,13 @@ def _print(plan: GossipPlan, outcome: GossipOutcome) -> None:
     from covey.client.experiments.gossip import MEAN
 
     tables.show(gossip_tables.summary(outcome), gossip_tables.peers(outcome))
+    mean = shlex.quote(str(plan.folder / MEAN))
+    what = f"The mean of the final models, weighted by their mass: {mean}"
+    if not outcome.model_sha256:
+        what = "Nodes keep models of their own: there is no consensus model"
     click.echo(
         f"""\
 
-The mean of the final models, weighted by their mass: {shlex.quote(str(plan.folder / MEAN))}
+{what}
 To delete all of it: rm -r {shlex.quote(str(plan.folder))}"""
     )

@@ -16,7 +16,9 @@ from covey.learning.recipe import RecipeInputs
 from covey.learning.task import FitResult
 from covey.methods.contract import Part
 from covey.parts import RULE, slot
+from covey.spec import GossipSpec
 from covey.worker.execute.updates.encode_update import write_update
+from covey.worker.execute.updates.from_peers import FromPeers
 from covey.worker.files.mapped import MappedModel, map_flat
 from covey.worker.files.updates import ModelVector, write_bytes, write_flat, write_tensors
 from covey.worker.jobs.files import WrittenFile
@@ -81,8 +83,14 @@ class PartsWriter:
         kept = {
             part.name: _flat(part, job.state[slot(part.name)]) for part in self._parts if slot(part.name) in job.state
         }
-        others = {part.name: NodeFiles(part, job.others[part.name]) for part in self._parts if part.name in job.others}
-        return RecipeInputs(self._context.layout, down, kept, others, lambda: self._context.common_data)
+        return RecipeInputs(self._context.layout, down, kept, self._others(), lambda: self._context.common_data)
+
+    def _others(self) -> Mapping[str, Mapping[str, Tensor]]:
+        job, spec = self._job, self._context.spec
+        if isinstance(spec, GossipSpec):
+            peers = FromPeers.of(self._context.layout, self._parts, spec.gossip.overlap)
+            return peers.others(job.collected, job.round) if peers is not None else {}
+        return {part.name: NodeFiles(part, job.others[part.name]) for part in self._parts if part.name in job.others}
 
     def write(
         self,

@@ -141,7 +141,7 @@ class FileSwarm(VectorSwarm):
             is_encoded(spec),
             {name: place for place, name in enumerate(self._names)},
             lambda *message: None,
-            lambda node, step, base, files: (base, files["model"]),  # type: ignore[arg-type, return-value]
+            lambda node, step, state, files: (state.model.path, files["model"]),  # type: ignore[arg-type, return-value]
             lambda peer: None,
         )
         node.first, node.labour = FirstModel(first, sha256), VirtualLabour(node.me.node, world, 1.0)

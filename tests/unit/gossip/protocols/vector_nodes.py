@@ -57,8 +57,8 @@ class DynamicsLabour(Labour[Any, Vector]):
         self.queue: list[Callable[[], None]] = []
 
     @override
-    def train(self, step: int, model: Body, then: Callable[[Vector], None]) -> None:
-        self.queue.append(lambda: then(-RATE * self._gradient(self._node, model.model)))
+    def train(self, step: int, state: State[Any], then: Callable[[Vector], None]) -> None:
+        self.queue.append(lambda: then(-RATE * self._gradient(self._node, state.model.model)))
 
     @override
     def apply(
