@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from covey.errors import StoreError
 from covey.gossip import averaging as averaging_module
@@ -15,7 +16,7 @@ from covey.gossip.push_sum import policy as policy_module
 from covey.gossip.push_sum import rates as rates_module
 from covey.gossip.push_sum.events import Progressed
 from covey.gossip.push_sum.machine import PushSum
-from covey.machines.values import ValueTable
+from covey.machines.values import KIND, ValueTable
 
 TABLE = ValueTable(
     events, actions, machine_module, policy_module, exchange_module, ledger_module, rates_module, averaging_module
@@ -37,12 +38,19 @@ def machine_from_text(text: str) -> PushSum:
         StoreError: It is none.
     """
     try:
-        machine = TABLE.from_json(json.loads(text))
+        machine = TABLE.from_json(json.loads(text, object_hook=_as_now))
     except ValueError as error:
         raise StoreError(f"the record's state of the machine cannot be read: {error}") from error
     if not isinstance(machine, PushSum):
         raise StoreError("the record's state of the machine is that of something else")
     return machine
+
+
+def _as_now(value: dict[str, Any]) -> dict[str, Any]:
+    """A part of a machine's state without what older versions wrote, and nothing goes by any more."""
+    if value.get(KIND) == "Peer":
+        value.pop("has_agreed", None)
+    return value
 
 
 def progress(

@@ -87,6 +87,10 @@ def test_three_nodes_one_of_which_only_calls(tmp_path: Path) -> None:
     with Federation(tmp_path, nodes=3) as federation:
         started(federation, callers=1)
         run = federation.submit(SPEC.format(steps=6, nodes=3))
+        lines = federation.cli("run", "watch", run, "--json", "--data-dir", federation.coordinator_dir).splitlines()
+        steps = [json.loads(line)["run"]["steps_done"] for line in lines]
+        assert steps == sorted(steps)  # while it goes on, and to its end
+        assert steps[0] < steps[-1] == 6
         ended = federation.wait(run, timeout_s=100)
         assert (ended["state"], ended["reason"]) == ("completed", "")
         mass = audited(federation, run)
@@ -137,8 +141,13 @@ def check_views(federation: Federation, run: str, steps: int) -> None:
     assert audit["ok"] is True, audit
     assert audit["statements"] >= len(federation.names)
     assert audit["notes"] == []
-    refused = federation.cli("run", "export", run, "--to", federation.root / "m.safetensors", *where, check=False)
-    assert not (federation.root / "m.safetensors").exists(), refused
+    model = federation.root / "m.safetensors"
+    with pytest.raises(FederationError, match=rf"covey gossip export DATA_DIR\.\.\. --run {run} --out FILE"):
+        federation.cli("run", "export", run, "--to", model, *where)
+    assert not model.exists()
+    folders = [federation.node_dir(index) for index in range(len(federation.names))]
+    federation.cli("gossip", "export", *folders, "--run", run, "--out", model)  # as it says
+    assert model.exists()
 
 
 def until_step(federation: Federation, run: str, index: int, step: int) -> None:

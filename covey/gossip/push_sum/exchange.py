@@ -21,8 +21,6 @@ class Peer:
     """It was heard, or is known to be silent, since this node began or restarted."""
     was_there: bool = False
     """It was trusted when the record was made that this node went on from."""
-    has_agreed: bool = False
-    """Nothing goes by it any more: records have it."""
     step: int = -1
     """It sends nothing more of steps up to this one, but what it sent up to batch `sequence`."""
     sequence: int = 0

@@ -23,10 +23,10 @@ from covey.vectors import TensorVector, Vector
 from covey.worker.execute.algebra import BlockAlgebra
 from covey.worker.files.estimates import OWN, Estimate
 from tests.unit.gossip.protocols.file_nodes import FileSwarm, OneVector
+from tests.unit.gossip.protocols.vector_nodes import FAULTS, in_lock_step
 
 NODES = 8
 MH = {"name": "metropolis-hastings"}
-FAULTS = {"deliver": 40.0, "drop": 6.0, "double": 6.0, "work": 40.0, "crash": 2.0, "restart": 6.0, "beat": 5.0}
 CODEC = {"codec": "top-k", "options": {"fraction": 0.1}}
 
 
@@ -139,20 +139,13 @@ def test_in_lock_step_faults_change_not_one_bit(tmp_path: Path) -> None:
     for seed in (None, 1):
         spec = run_of(momentum="quasi-global")
         swarm = FileSwarm(spec, models_of(4), slope, tmp_path / str(seed), has_slow_disks=True)
-        swarm.begin()
-        while seed is not None and any(node.machine.step < 1 for node in swarm.nodes.values()):
-            swarm.stir(random.Random(seed), 20, {"deliver": 1.0, "work": 1.0})  # who restarts knows of the others
-        if seed is not None:
-            swarm.stir(random.Random(seed), 300, FAULTS)
-        swarm.come_to_an_end()
-        assert {node.finished for node in swarm.nodes.values()} == {"completed"}
+        ends.append(in_lock_step(swarm, seed, 300))
         assert swarm.audit().is_exact
         assert swarm.refused == 0
         agree(swarm)
         if seed is None:  # whole once along each edge, and differences from then on
             edges = sum(len(swarm.neighbours(me.node)) for me in swarm.nodes)
             assert (swarm.whole, swarm.mixed) == (edges, edges * 8)
-        ends.append(swarm.models.tobytes())
     assert ends[0] == ends[1]
 
 

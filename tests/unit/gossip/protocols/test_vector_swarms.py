@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from covey.gossip.mass import ONE
 from tests.unit.gossip.protocols.dense import Vector, spec_of
-from tests.unit.gossip.protocols.vector_nodes import VectorSwarm
+from tests.unit.gossip.protocols.vector_nodes import FAULTS, VectorSwarm, in_lock_step
 
 D = 3
-FAULTS = {"deliver": 40.0, "drop": 6.0, "double": 6.0, "work": 40.0, "crash": 2.0, "restart": 6.0, "beat": 5.0}
+SEEDS = (None, 1, 2)
 QUICK = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -92,18 +92,8 @@ def test_both_of_a_pair_step_together_or_neither(seed: int, n: int, slow: bool) 
     ],
 )
 def test_in_lock_step_faults_change_not_one_bit(gossip: dict[str, object]) -> None:
-    ends = []
-    for seed in (None, 1, 2):
-        swarm = VectorSwarm(spec_of(steps=8, **gossip), models_of(5), slope, has_slow_disks=True)
-        swarm.begin()
-        while seed is not None and any(node.machine.step < 1 for node in swarm.nodes.values()):
-            swarm.stir(random.Random(seed), 20, {"deliver": 1.0, "work": 1.0})  # who restarts knows of the others
-        if seed is not None:
-            swarm.stir(random.Random(seed), 400, FAULTS)
-        swarm.come_to_an_end()
-        assert {node.finished for node in swarm.nodes.values()} == {"completed"}
-        ends.append(swarm.models.tobytes())
-    assert ends[0] == ends[1] == ends[2]
+    swarms = {seed: VectorSwarm(spec_of(steps=8, **gossip), models_of(5), slope, has_slow_disks=True) for seed in SEEDS}
+    assert len({in_lock_step(swarm, seed, 400) for seed, swarm in swarms.items()}) == 1
 
 
 def test_who_takes_nothing_from_an_evicted_node_tracks_the_others_gradients() -> None:

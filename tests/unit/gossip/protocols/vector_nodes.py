@@ -25,6 +25,7 @@ from covey.testing.swarms import VirtualSwarm
 from tests.unit.gossip.protocols.dense import Vector
 
 RATE = 0.1
+FAULTS = {"deliver": 40.0, "drop": 6.0, "double": 6.0, "work": 40.0, "crash": 2.0, "restart": 6.0, "beat": 5.0}
 Gradient = Callable[[str, Vector], Vector]
 """(node, z) -> its gradient there."""
 
@@ -176,3 +177,21 @@ class VectorSwarm(VirtualSwarm):
 class _Queue(list[Callable[[], None]]):
     def popleft(self) -> Callable[[], None]:
         return self.pop(0)
+
+
+def in_lock_step(swarm: VectorSwarm, seed: int | None, strikes: int) -> bytes:
+    """Let a swarm make all its steps, with faults in between, or without (no seed); all models, in one.
+
+    Args:
+        swarm: It has not begun.
+        seed: Of what happens.
+        strikes: How much does.
+    """
+    swarm.begin()
+    while seed is not None and any(node.machine.step < 1 for node in swarm.nodes.values()):
+        swarm.stir(random.Random(seed), 20, {"deliver": 1.0, "work": 1.0})  # who restarts knows of the others
+    if seed is not None:
+        swarm.stir(random.Random(seed), strikes, FAULTS)
+    swarm.come_to_an_end()
+    assert {node.finished for node in swarm.nodes.values()} == {"completed"}
+    return swarm.models.tobytes()

@@ -82,6 +82,16 @@ def test_a_bank_is_more_support_without_a_gradient() -> None:
     assert slope is None
 
 
+def test_embeddings_of_any_length_are_borne() -> None:
+    """What another node shows may be as large as a float32 is, or very small."""
+    queries = drawn(4, 5).float()
+    own = Support(drawn(3, 5, seed=3).float(), one_hot(0, 1, 2).float())
+    wild = Support(torch.tensor([[3e38] * 5, [1e-40] * 5, [-3e38] * 5]), one_hot(0, 1, 2).float())
+    terms = paws_terms(queries, queries, own, bank=wild)
+    assert torch.isfinite(terms.consistency)
+    assert torch.isfinite(terms.negative_entropy)
+
+
 def test_suncet_is_the_probability_of_a_neighbour_with_the_same_label() -> None:
     classes = [0, 1, 2, 0, 1, 2, 0]
     support = Support(drawn(7, 5), one_hot(*classes))
