@@ -127,7 +127,7 @@ class AdminService:
         log.info("run submitted", run=record.run, name=spec.name, by=who)
         env.scheduler.wake()
         view = await self._call(self._queries.run, record.run)
-        view.reason = view.reason or told
+        view.reason = view.reason or "; ".join(filter(None, (told, *description.notes)))
         return view
 
     async def list_runs(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsReply:

@@ -80,7 +80,13 @@ class RecipeContext:
 
 
 class Recipe(ABC):
-    """The hooks in the built-in training loop, in the order in which they are called."""
+    """The hooks in the built-in training loop, in the order in which they are called.
+
+    Attributes:
+        rate: A factor on the learning rate of this node's optimizer in this round; looked at after `begin`.
+    """
+
+    rate: float = 1.0
 
     @abstractmethod
     def begin(self, context: RecipeContext) -> None:

@@ -169,6 +169,10 @@ class Method(Pluggable):
         """What it cannot work with: the specification's key, and the reason with a way out."""
         return iter(())
 
+    def notes(self, run: Combination) -> Iterator[str]:
+        """What one should know who submits a run of it: what it costs, in bytes."""
+        return iter(())
+
     def local(self, model: nn.Module) -> frozenset[str]:
         """Names of the tensors (parameters, buffers) that never leave a node; `model` may have no values ("meta")."""
         return frozenset()

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -54,6 +54,9 @@ class LsgdOptions(PluginOptions):
     """The same towards the best of all leaders; with several groups only."""
     global_every: int = Field(default=1, ge=1)
     """Rounds between two pulls towards the best of all."""
+    rates: tuple[Annotated[float, Field(gt=0, le=1e6)], ...] = Field(default=(), max_length=1024)
+    """Factors on the learning rate, dealt to the nodes of each group in the order of the roster, one after the other:
+    who leads shows which is good; none: all have the same."""
     step_pull: float = Field(default=0.0, ge=0, lt=1)
     """By which share of the distance a node moves towards its group's leader after each local step."""
     bids: Literal["own", "common", "central"] = "common"
@@ -90,7 +93,8 @@ class Lsgd(Averaging):
 
     Deviations: exchanges are rounds, so tau is the run's local steps, and tau_G is `global_every` times as much. The
     authors' code pulls after each step too (0.1 divided by the steps between exchanges); here this is `step_pull`, 0 as
-    in the algorithm. A local optimizer's momentum begins anew in each round. The model's buffers (BatchNorm statistics)
+    in the algorithm. It can also give each worker a learning rate of its own: `rates`. A local
+    optimizer's momentum begins anew in each round. The model's buffers (BatchNorm statistics)
     come down with the best leader's model, and each node goes on from these.
     """
 
@@ -262,6 +266,8 @@ class Follower(PlainRecipe):
         """Load the node's own model, and move it towards the leaders. The first round begins at the run's model."""
         self._context, self._layout = context, _parameters(context.inputs.layout)
         options, d = self._options, self._layout.numel
+        if options.rates:
+            self.rate = options.rates[context.roster_index // options.groups % len(options.rates)]
         best = flat_of(context.model, self._layout)
         own, table = context.inputs.state.get(OWN, best), context.inputs.parts.get(LEADERS)
         leader = best if table is None else table.view(options.groups, d)[context.roster_index % options.groups]

@@ -165,7 +165,11 @@ class MethodRounds:
             "task_options": self.spec.task.nodes.get(node, {}),
             "inputs": {name: self.version_state[slot(name)] for name in names if slot(name) in self.version_state},
             "others": {
-                part.name: {source: path for source, path in self.members[part.name].items() if source != node}
+                part.name: {
+                    source: path
+                    for source, path in self.members[part.name].items()
+                    if (source == node) == (part.audience == "own")
+                }
                 for part in collected(description.parts)
                 if self.members.get(part.name)
             },

@@ -55,12 +55,14 @@ METHODS = {
     "scaffold-some": f'[method]\nname = "scaffold"\n{EQUAL}',
     "lsgd": '[method]\nname = "lsgd"\noptions = { groups = 2, audit = true }',
     "codistill": '[method]\nname = "codistill"\noptions = { classes = 10 }',
+    "memory": '[method]\nname = "memory"\noptions = { capacity = 3 }',
+    "feddyn-some": f'[method]\nname = "feddyn"\n{EQUAL}',
     "scale-shift": '[method]\nname = "scale-shift"',
     "stablenet": '[method]\nname = "stablenet"\noptions = { steps = 2 }',
     "paws": '[method]\nname = "paws"\noptions = { labelled = 2, support = 2, bank = 2 }',
     "suncet": '[method]\nname = "suncet"\noptions = { labelled = 2, support = 2 }',
 }
-BRIEF = {"scale-shift", "stablenet", "paws", "suncet"}
+BRIEF = {"memory", "scale-shift", "stablenet", "paws", "suncet"}
 """Two rounds show what they add to plain averaging, and to tensors that are frozen."""
 STEPS = {"codistill": "local_steps = 12"}
 """Predictions are for so many batches as all nodes train on."""
@@ -155,6 +157,8 @@ def test_only_what_a_method_needs_travels(simulated):
         {method: simulated(method)["rounds"][1][f"bytes_{way}"] for method in METHODS} for way in ("received", "sent")
     )
     model, predictions, ids = up["fedprox"] / NODES, 12 * 32 * 10 * 4, 12 * 32 * 8
+    assert up["memory"] == up["fedprox"]
+    assert up["feddyn-some"] == 2 * (model + 8)
     assert up["lsgd"] == pytest.approx(2 * model, rel=0.01)
     assert up["codistill"] == pytest.approx(NODES * (predictions + ids), rel=0.01)
     # The ids of all nodes are the same file here, which each has once.

@@ -33,6 +33,7 @@ class LocalFirst(Recipe):
     def begin(self, context: RecipeContext) -> None:
         """Tell the two apart."""
         self._recipe.begin(context)
+        self.rate = self._recipe.rate
         parameters = dict(unwrapped(context.model).named_parameters())
         self._own = [parameter for name, parameter in parameters.items() if name in self._local]
         self._shared = [parameter for name, parameter in parameters.items() if name not in self._local]

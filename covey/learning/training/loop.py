@@ -144,7 +144,8 @@ def _loop(
 ) -> FitResult:
     settings = fit.training
     recipe.begin(_context(task, model, dataset, fit, inputs))
-    optimizer = local_optimizer(model.parameters(), settings, fit.round, fit.rounds)
+    own = settings.model_copy(update={"learning_rate": settings.learning_rate * recipe.rate})
+    optimizer = local_optimizer(model.parameters(), own, fit.round, fit.rounds)
     precision = autocast(fit)
     steps = steps_in_round(settings, len(fit.indices))
     # The sum stays on the device: reading it in every step would wait for the device in every step.

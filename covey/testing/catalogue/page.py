@@ -16,8 +16,9 @@ HEAD = """\
 Made by `make methods` from what is installed and from what submission refuses; a test holds it to both. Do not edit it.
 `covey plugins show KIND NAME` says what options one has. More on the families: [rules](rules.md), [codecs](codecs.md),
 [models and local training](models.md), [parts that stay on nodes](personal.md), [distillation](distillation.md),
-[leaders](leaders.md), [codistillation](codistillation.md), [representations](representations.md), [gossip](gossip.md),
-[adversaries](adversaries.md), and [writing one](plugins.md).
+[recipes](recipes.md), [leaders](leaders.md), [codistillation](codistillation.md),
+[representations](representations.md), [gossip](gossip.md), [adversaries](adversaries.md), and
+[writing one](plugins.md).
 """
 FAMILIES: Mapping[str, tuple[str, str]] = {
     "task": ("Tasks", "`[task]`: the model, the data, the loss."),

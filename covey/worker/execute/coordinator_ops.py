@@ -64,6 +64,7 @@ def describe(job: DescribeJob, host: Host) -> Description:
         global_model=context.method.global_model,
         model_bytes=layout.file_bytes,
         sharing=in_words(context.form()),
+        notes=tuple(context.method.notes(parts)),
         node_state=(*node_state(spec, codec), *_kept_on_nodes(declared), *([slot(LOCAL)] if parts.local else [])),
         last_round=last,
         why_last="" if last is None else f"one round more would spend more than [stop] epsilon = {spec.stop.epsilon:g}",

@@ -20,6 +20,7 @@ from covey.layout import Layout
 from covey.learning.data import size_of
 from covey.learning.models import state
 from covey.learning.models.flat import load_flat
+from covey.learning.nesterov import nesterov_warning
 from covey.learning.recipe import PlainRecipe, RecipeInputs
 from covey.learning.statistics import Stat
 from covey.learning.task import FitResult, FitSettings
@@ -204,6 +205,7 @@ def check(job: CheckJob, host: Host) -> CheckResult:
         device=device_name(context.device),
         sharing=in_words(context.form()),
         evaluation=_safely(host, lambda: _first_batch(context, host)),
+        warning=nesterov_warning(spec.training, fit.examples),
     )
 
 

@@ -67,6 +67,8 @@ class Description:
     """How large a version's file is; 0: not said."""
     sharing: str = ""
     """What of the model is shared, and what is not; empty: all of it is shared."""
+    notes: tuple[str, ...] = ()
+    """What one should know who submits it."""
     last_round: int | None = None
     """The run ends after this round, where that is before its number of rounds."""
     why_last: str = ""
@@ -124,3 +126,5 @@ class CheckResult:
     """What of the model is shared, and what is not; empty: all of it is shared."""
     evaluation: Metrics = field(default_factory=dict)
     """Of one batch of the node's evaluation data, with the metrics that are missing."""
+    warning: str = ""
+    """What of the run may go wrong with so many examples; empty: nothing that is known."""

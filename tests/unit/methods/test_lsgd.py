@@ -95,6 +95,23 @@ def test_without_a_pull_nodes_train_alone_and_a_pull_at_each_step_is_one(tmp_pat
     assert spread[1] < spread[0]
 
 
+def test_nodes_explore_rates_that_are_dealt_within_their_groups(tmp_path: Path) -> None:
+    """Of two groups, n0 and n1 begin theirs, so both have the first rate."""
+    options = {"groups": 2, "pull": 0.0, "global_pull": 0.0, "rates": [1.0, 4.0]}
+    spec = spec_of("lsgd", options, **PLAIN)
+    run = MethodRounds(spec, tmp_path, NODES)
+    run.round()
+    first = {name: value.clone() for name, value in first_model(spec).state_dict().items()}
+    for i, rate in enumerate((1.0, 1.0, 4.0, 4.0)):
+        training = spec.training.model_copy(update={"learning_rate": rate * spec.training.learning_rate})
+        expected, _ = trained(spec.model_copy(update={"training": training}), first, i, NODES, 1)
+        kept = np.fromfile(run.nodes[f"n{i}"].own["method/own"], "<f4")
+        torch.testing.assert_close(torch.from_numpy(kept), flat(expected), rtol=1e-4, atol=1e-5)
+    for wrong in ([0.0], [-1.0], ["fast"]):
+        with pytest.raises(SpecError, match=r"method\.options\.rates"):
+            Lsgd({"rates": wrong})
+
+
 class Lying(MethodRounds):
     """The last node bids 0, and sends random weights if it is asked."""
 

@@ -88,3 +88,13 @@ def test_those_of_personal_models_are_accepted(tmp_path: Path) -> None:
     runs = [accepted(spec, tmp_path / str(number)) for number, spec in enumerate(specs)]
     shared = [{tensor.name.split(".")[0] for tensor in run.layout.tensors} for run in runs]
     assert shared == [{"body"}, {"embedding", "body"}, {"embedding", "body"}, {"head"}, {"body"}]
+
+
+def test_those_of_recipes_are_accepted(tmp_path: Path) -> None:
+    outer: dict[str, Any] = {
+        "name": "page",
+        "task": {"name": "covey.testing.method_rounds:PlainExample"},
+        "rounds": {"count": 2},
+    }
+    for number, block in enumerate(blocks_of("recipes")):
+        accepted(parse_data(within(outer, tomllib.loads(block))), tmp_path / str(number))

@@ -1,0 +1,1 @@
+"""Methods that change local training only, and keep something of it on each node."""
