@@ -51,6 +51,9 @@ METHODS = {
     "fedprox": '[method]\nname = "fedprox"\noptions = { mu = 0.5 }',
     "fedbn": '[method]\nname = "fedbn"',
     "fedgen": '[method]\nname = "fedgen"\noptions = { labels = "exact", steps = 10, ema = 0.5 }',
+    "fedgen-once": '[method]\nname = "fedgen"\noptions = { labels = "exact", steps = 10, one_shot = true }',
+    "fedgen-heads": '[method]\nname = "fedgen"\noptions = { labels = "exact", steps = 10 }\n'
+    '[exchange]\nshare = ["2.*"]\n[task.nodes.n1]\nhidden = 96',
     "share": '[exchange]\nshare = ["2.*"]\n[task.nodes.n1]\nhidden = 96',
     "scaffold-some": f'[method]\nname = "scaffold"\n{EQUAL}',
     "lsgd": '[method]\nname = "lsgd"\noptions = { groups = 2, audit = true }',
@@ -64,6 +67,10 @@ METHODS = {
 }
 BRIEF = {"memory", "scale-shift", "stablenet", "paws", "suncet"}
 """Two rounds show what they add to plain averaging, and to tensors that are frozen."""
+ONCE = {"fedgen-once"}
+"""One upload, no further rounds."""
+WIDE = {"share", "fedgen-heads"}
+"""Nodes have bodies of their own; only heads travel."""
 STEPS = {"codistill": "local_steps = 12"}
 """Predictions are for so many batches as all nodes train on."""
 OF_PHASES = {
@@ -99,9 +106,9 @@ def text_of(method, name="", rounds=ROUNDS):
     needed, policy = (2, "participants = 2\n") if method.endswith("some") else (NODES, "")
     return spec(
         name or method,
-        task="method_tasks:Wide" if method == "share" else "method_tasks:Normed",
+        task="method_tasks:Wide" if method in WIDE else "method_tasks:Normed",
         options="common = 200",
-        rounds=min(rounds, 2) if method in BRIEF else rounds,
+        rounds=1 if method in ONCE else min(rounds, 2) if method in BRIEF else rounds,
         min_nodes=needed,
         training=STEPS.get(method, ""),
         policy=policy + PATIENT,
@@ -154,7 +161,8 @@ def test_the_model_is_that_of_a_simulation(federation, real, simulated, method):
 def test_only_what_a_method_needs_travels(simulated):
     """Bytes of the second round: all models up, those of two leaders, or predictions of 12 batches of 32 examples."""
     up, down = (
-        {method: simulated(method)["rounds"][1][f"bytes_{way}"] for method in METHODS} for way in ("received", "sent")
+        {method: simulated(method)["rounds"][1][f"bytes_{way}"] for method in ("fedprox", "lsgd", "codistill")}
+        for way in ("received", "sent")
     )
     model, predictions, ids = up["fedprox"] / NODES, 12 * 32 * 10 * 4, 12 * 32 * 8
     assert up["memory"] == up["fedprox"]
@@ -163,6 +171,33 @@ def test_only_what_a_method_needs_travels(simulated):
     assert up["codistill"] == pytest.approx(NODES * (predictions + ids), rel=0.01)
     # The ids of all nodes are the same file here, which each has once.
     assert down["codistill"] == pytest.approx(NODES * ((NODES - 1) * predictions + ids), rel=0.01)
+
+
+def test_one_upload_is_enough_for_the_mean_the_ensemble_and_the_retrained_head(federation, real):
+    run = real("fedgen-once")
+    assert len(federation.rounds(run["run"])) == 1
+    assert {"accuracy", "ensemble/accuracy", "retrained/accuracy"} <= set(run["metrics"])
+    assert "method/retrained" in files_of(federation.coordinator_dir, run["run"])
+
+
+def test_a_codistill_node_that_is_away_is_not_waited_for_and_comes_back(federation):
+    """With a quorum the others go on without it: its old predictions match nothing, and its own model is as it was."""
+    text = text_of("codistill", "late", 400).replace(f"min_nodes = {NODES}", "min_nodes = 2\nquorum = 0.6")
+    run = federation.submit(text.replace(PATIENT, "rejoin_s = 1.0"))
+    federation.wait_round(run, 2)
+    federation.kill_node(2)
+    federation.until(lambda: took_part(federation, run)[-3:] == [2] * 3, 120, "the others did not go on")
+    federation.start_node(2)
+    federation.until(lambda: took_part(federation, run)[-1] == NODES, 120, "it did not come back")
+    federation.cli("run", "stop", run, "--data-dir", federation.coordinator_dir)
+    assert sorted(set(took_part(federation, run))) == [2, NODES]
+    names = {name for name in files_of(federation.coordinator_dir, run) if name.startswith("method/logits/")}
+    assert len(names) == NODES  # of each node the newest, of whom is away too
+
+
+def took_part(federation, run):
+    """How many nodes' updates were accepted, round by round."""
+    return [item["accepted"] for item in federation.rounds(run) if item["accepted"]]
 
 
 def test_methods_come_to_models_of_their_own(simulated):
