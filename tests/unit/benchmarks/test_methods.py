@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from benchmarks.methods import block_momentum, dampening, dq_sgd, matrix, stochastic_sign
+from benchmarks.methods import block_momentum, dampening, dq_sgd, matrix, representations, stochastic_sign
 from benchmarks.methods.__main__ import PARTS, main
 from benchmarks.methods.cases import Case, Interval, better, difference, interval, table, values
 from benchmarks.methods.data import Batches, Digits, by_label, iid, one_label
@@ -16,7 +16,7 @@ from benchmarks.methods.page import replaced
 from benchmarks.methods.pool import Record, part_module
 from covey.plugins import installed
 
-MODULES = (matrix, stochastic_sign, dq_sgd, dampening, block_momentum)
+MODULES = (matrix, stochastic_sign, dq_sgd, dampening, block_momentum, representations)
 
 
 # -- statistics
@@ -152,6 +152,7 @@ def better_one(module):
         dq_sgd: "dq-sgd",
         dampening: "inverse",
         block_momentum: "nesterov 0.9, lr 0.7",
+        representations: "suncet",
     }[module]
 
 
