@@ -43,12 +43,13 @@ class LoopThread:
 
     def iterate(self, items: AsyncGenerator[R]) -> Generator[R]:
         """The items of an asynchronous generator, which is closed with this one, or with the loop."""
+        turn = asyncio.Lock()
         try:
-            while (item := self.run(_next(items))) is not _END:
+            while (item := self.run(_next(items, turn))) is not _END:
                 yield item
         finally:
             if not self._closed:
-                self.run(_close(items))
+                self.run(_close(items, turn))
 
     def close(self) -> None:
         """End the loop and its thread; what still runs is cancelled."""
@@ -68,12 +69,14 @@ class LoopThread:
         return self._loop
 
 
-async def _next(items: AsyncGenerator[R]) -> R:
-    return await anext(items, _END)
+async def _next(items: AsyncGenerator[R], turn: asyncio.Lock) -> R:
+    async with turn:
+        return await anext(items, _END)
 
 
-async def _close(items: AsyncGenerator[R]) -> None:
-    await items.aclose()
+async def _close(items: AsyncGenerator[R], turn: asyncio.Lock) -> None:
+    async with turn:  # a step that is being cancelled ends first: until then the generator runs, and cannot be closed
+        await items.aclose()
 
 
 async def _cancel_others() -> None:

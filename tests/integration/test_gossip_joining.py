@@ -128,7 +128,10 @@ def bodies(nodes: GossipNodes, index: int, peer: int) -> list[int]:
 
 @pytest.mark.timeout(450)
 def test_differences_go_on_from_a_whole_model_after_a_node_was_cut_off_and_when_one_joins(tmp_path: Path) -> None:
-    spec = SPEC.replace('topology = {{ name = "complete" }}\njoin = "{join}"\n', "").format(steps=STEPS) + CHOCO
+    # Slow enough that a node is cut off before they are through.
+    slow = 'name = "synthetic"\noptions = {{ parameters = 5_000, train_seconds = 0.15 }}\n'
+    spec = SPEC.replace('topology = {{ name = "complete" }}\njoin = "{join}"\n', "")
+    spec = spec.replace('name = "digits"\n[data]\npartition = "shards"\n', slow).format(steps=STEPS) + CHOCO
     with GossipNodes(tmp_path, spec, 3, links=True) as nodes:
         nodes.start_all()
         nodes.until_step(0, 3, 120)

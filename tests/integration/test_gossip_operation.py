@@ -63,7 +63,8 @@ def test_its_health_its_metrics_and_a_new_certificate_without_a_restart(tmp_path
         assert wait_until(lambda: "the certificate ends soon" in log.read_text(), 60)
         assert scraped(log)["covey_certificate_expiry_timestamp_seconds"] == short.expires_at
         assert wait_until(lambda: status(nodes)["waits_for"] == "waiting for nodes: 1 of 2 are there", 60)
-        assert "n1 shows no sign of life, and cannot be called: " in str(status(nodes)["waits_why"])
+        why = "n1 shows no sign of life, and cannot be called: "  # once it was tried
+        assert wait_until(lambda: why in str(status(nodes)["waits_why"]), 60)
         nodes.start(1, options=OPTIONS)
         assert wait_until(lambda: health(folder, "peers") == ("SERVING", ""), 100)
         long = authority.issue(tmp_path / "ca", "n0", folder / "identity")

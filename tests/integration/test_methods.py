@@ -73,6 +73,7 @@ WIDE = {"share", "fedgen-heads"}
 """Nodes have bodies of their own; only heads travel."""
 STEPS = {"codistill": "local_steps = 12"}
 """Predictions are for so many batches as all nodes train on."""
+MEASURED = ("fedprox", "memory", "feddyn-some", "lsgd", "codistill")
 OF_PHASES = {
     "lsgd": ["after-phase:1", "method-plan:2:daemon", "method-finish:1:daemon"],
     "fedgen": ["method-finish:2:daemon"],
@@ -110,7 +111,8 @@ def text_of(method, name="", rounds=ROUNDS):
         options="common = 200",
         rounds=1 if method in ONCE else min(rounds, 2) if method in BRIEF else rounds,
         min_nodes=needed,
-        training=STEPS.get(method, ""),
+        seed=7 + list(METHODS).index(method),  # a file that another run brought is not brought again
+        training="drop_last = true\n" + STEPS.get(method, ""),
         policy=policy + PATIENT,
         extra='[data]\npartition = "dirichlet"\nalpha = 1.0\n' + METHODS[method],
     )
@@ -161,12 +163,11 @@ def test_the_model_is_that_of_a_simulation(federation, real, simulated, method):
 def test_only_what_a_method_needs_travels(simulated):
     """Bytes of the second round: all models up, those of two leaders, or predictions of 12 batches of 32 examples."""
     up, down = (
-        {method: simulated(method)["rounds"][1][f"bytes_{way}"] for method in ("fedprox", "lsgd", "codistill")}
-        for way in ("received", "sent")
+        {method: simulated(method)["rounds"][1][f"bytes_{way}"] for method in MEASURED} for way in ("received", "sent")
     )
     model, predictions, ids = up["fedprox"] / NODES, 12 * 32 * 10 * 4, 12 * 32 * 8
     assert up["memory"] == up["fedprox"]
-    assert up["feddyn-some"] == 2 * (model + 8)
+    assert up["feddyn-some"] - 2 * model in (8, 16)  # two marks of 8 bytes, or one where they are alike
     assert up["lsgd"] == pytest.approx(2 * model, rel=0.01)
     assert up["codistill"] == pytest.approx(NODES * (predictions + ids), rel=0.01)
     # The ids of all nodes are the same file here, which each has once.

@@ -24,9 +24,11 @@ class PeerOptions(CodistillOptions):
 class Codistillation(Protocol):
     """What a node learns from is what its neighbours predict, or their models as they were; its own model it keeps.
 
-    The terms of the loss, schedules and burn-in are those of the method `codistill` (`covey.methods.codistill`, with
-    the papers), and so is its code. What is different: a node hears its neighbours in the topology, not everybody, and
-    nobody stands between them. Batches carry one unit, as wherever the receiver weighs; shares say nothing.
+    After Anil et al., "Large scale distributed neural network training through online distillation" (ICLR 2018, arXiv
+    1804.03235). The terms of the loss, schedules and burn-in are those of the method `codistill`
+    (`covey.methods.codistill`, with all its sources), and so is its code. What is different: a node hears its
+    neighbours in the topology, not everybody, and nobody stands between them. Batches carry one unit, as wherever the
+    receiver weighs; shares say nothing.
 
     Predictions, made after step s, are of the common examples of step s + 1 + `[gossip] overlap`, so they are
     (overlap + 1) T optimizer steps old where they are used, T of a step, and neither more nor less; those of any other

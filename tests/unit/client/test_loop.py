@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 
 import pytest
@@ -66,6 +67,32 @@ def test_items_are_taken_one_by_one_and_the_generator_is_closed():
         assert ended == [True]
         items.close()
         assert ended == [True, True]
+
+
+async def waiting(began, ended):
+    try:
+        began.set()
+        await asyncio.sleep(3600)
+        yield 0
+    finally:
+        await asyncio.sleep(0.05)
+        ended.append(True)
+
+
+def test_who_is_interrupted_while_waiting_for_an_item_ends_as_such_and_the_generator_is_closed():
+    began, ended, main = threading.Event(), [], threading.get_ident()
+
+    def interrupt():
+        began.wait()
+        signal.pthread_kill(main, signal.SIGINT)
+
+    interrupting = threading.Thread(target=interrupt)
+    with LoopThread() as loop:
+        interrupting.start()
+        with pytest.raises(KeyboardInterrupt):
+            next(loop.iterate(waiting(began, ended)))
+        assert ended == [True]
+    interrupting.join()
 
 
 def test_an_iterator_that_was_left_starts_nothing_after_the_end():
