@@ -72,7 +72,7 @@ def report(outcomes: Outcomes) -> list[str]:
     rows = [[setting, *(interval(values(outcomes, setting, method)) for method in METHODS)] for setting in SETTINGS]
     pairs = [*((method, ALONE) for method in METHODS if method != ALONE), (BANK, PAWS)]
     claims: list[list[object]] = []
-    for setting, (one, other) in product(SETTINGS, pairs):
-        gain = difference(outcomes, setting, one, other)
-        claims.append([f"{setting}: {one} > {other}", gain, better(gain)])
+    for setting, (method, base) in product(SETTINGS, pairs):
+        gain = difference(outcomes, setting, method, base)
+        claims.append([f"{setting}: {method} > {base}", gain, better(gain)])
     return [*table(["accuracy, %", *METHODS], rows), "", *table(["claim", "difference in points", "verdict"], claims)]
