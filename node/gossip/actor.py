@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from covey.artifact import Artifact
 from covey.driver.ending import end, heed
-from covey.errors import CoveyError, NotReady, RunFailed, StoreError, TransferError
+from covey.errors import CoveyError, NotReady, Obstructed, RunFailed, StoreError, TransferError
 from covey.gossip.agreement import OrderTold, WaysMeasured
 from covey.gossip.ledger import Incarnation
 from covey.gossip.planning import Planner
@@ -45,7 +45,7 @@ from covey.worker.jobs.training import TrainResult
 
 P = ParamSpec("P")
 log = structlog.get_logger(room="gossip")
-RECORD = "record"
+RECORD, JOIN = "record", "join"
 BEAT_S = 1.0
 """How often a node says where it is, and sends again what is not acknowledged."""
 AWAY_S = 120.0
@@ -109,16 +109,8 @@ class GossipActor(Receiver):
         self._executor: Executor[Artifact, TrainResult] | None = None
         is_synced = world.durability == "power"
         self._diary, self._obstacles = Diary(lambda: self.executor.machine.step), Obstacles()
-        self._labour = WorkerLabour(
-            world.course,
-            world.config,
-            world.files,
-            world.worker,
-            self._spawn,
-            self._diary,
-            self._obstacles,
-            synced=is_synced,
-        )
+        beside = (self._spawn, self._diary, self._obstacles)
+        self._labour = WorkerLabour(world.course, world.config, world.files, world.worker, *beside, synced=is_synced)
         self._record: SqliteRecord | None = None
         self._post: PeerPost | None = None
         self._adversary: AdversaryPost[Artifact] | None = None
@@ -315,12 +307,17 @@ class GossipActor(Receiver):
             try:
                 joined = await models.bring_model()
                 break
+            except Obstructed as error:  # of this machine: while it stands, no peer has been asked in vain
+                self._obstacles.met(JOIN, error)
+                since = clock.now()
             except TransferError as error:
                 heed()
+                self._obstacles.gone(JOIN)
                 if clock.now() - since >= self._world.away_s:
                     log.warning("no peer gives a model: beginning with the run's first one", reason=str(error))
                     return
             await asyncio.sleep(self._world.beat_s)
+        self._obstacles.gone(JOIN)
         log.info("joining with a peer's model", peer=joined.source, step=joined.step, **vars(joined.came))
         is_over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._labour.hold(joined.model)

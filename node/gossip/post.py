@@ -76,7 +76,9 @@ class PeerPost(Post[Artifact]):
         except LedgerError as error:
             self._diary.not_sent(*key, f"refused: {error}")
             log.warning("a peer refuses a batch", peer=peer, sequence=batch.sequence, reason=str(error))
-            self._refused = {key: self._clock.now() + AGAIN_S}
+            now = self._clock.now()
+            paused = {each: until for each, until in self._refused.items() if until > now}  # no more than one an edge
+            self._refused = paused | {key: now + AGAIN_S}
             self._answered(Refused(*key))
         except (TransferError, Obstructed) as error:  # or this machine cannot read it now
             self._diary.not_sent(*key, str(error))

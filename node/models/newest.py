@@ -9,7 +9,7 @@ from typing import Protocol
 import structlog
 
 from covey.artifact import Artifact
-from covey.errors import CoveyError
+from covey.errors import CoveyError, Obstructed
 from covey.node.models.assembly import CHUNK_S, AskChunks, Assembled, Unassembled, assemble
 from covey.node.models.sizes import require_size
 from covey.node.models.sources import Candidate
@@ -73,17 +73,27 @@ async def bring_newest(
 
     Raises:
         Unassembled: No peer's model came; the text says what each of them did.
-        StoreError: The disk is full, or refuses.
+        Obstructed: This machine is in the way (its disk is full); no peer is to blame.
     """
-    reasons = []
+    reasons: list[str] = []
+
+    def passed_over(candidate: Candidate, error: CoveyError) -> None:
+        log.info("a peer's model does not come", peer=candidate.name, reason=str(error))
+        reasons.append(f"{candidate.name}: {error}")
+
     for candidate in sorted(candidates, key=lambda candidate: candidate.rank):
         try:
             model, step = await calls.newest(candidate.name)
             require_size(model, sizes, "it offers a model")
+        except CoveyError as error:  # whatever it says is in the way is in its own
+            passed_over(candidate, error)
+            continue
+        try:
             came = await assemble(model, files, candidates, calls.ask, chunk_s=chunk_s, on_bytes=on_bytes)
+        except Obstructed:
+            raise
         except CoveyError as error:
-            log.info("a peer's model does not come", peer=candidate.name, reason=str(error))
-            reasons.append(f"{candidate.name}: {error}")
+            passed_over(candidate, error)
         else:
             return JoinedModel(model, candidate.name, step, came)
     raise Unassembled("; ".join(reasons) or "there is no peer that can be asked for a model")

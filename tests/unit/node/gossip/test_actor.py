@@ -12,7 +12,7 @@ import pytest
 from covey import faults
 from covey.artifact import artifact_of, artifact_of_file
 from covey.client.gossip_nodes import ask_to_leave, read_node
-from covey.errors import Conflict, LedgerError, NotFound, NotReady
+from covey.errors import Conflict, DiskFull, LedgerError, NotFound, NotReady
 from covey.gossip.ledger import Incarnation
 from covey.gossip.mass import ONE
 from covey.gossip.push_sum.events import PeerEvicted, PeerJoined, PeerSuspected, Progressed
@@ -185,15 +185,18 @@ MINT = {"join": "mint"}
 
 
 class Neighbour:
-    """Gives a node the newest model of another one, as its wire would; at first there is none."""
+    """Gives a node the newest model of another one, as its wire would; at first there is none, or no room for it."""
 
-    def __init__(self, node: UnitNode, unit: Unit, of: str, *, is_broken: bool = False) -> None:
-        self._node, self._unit, self._of, self._is_broken = node, unit, of, is_broken
-        self.tries = 0
+    def __init__(self, node: UnitNode, unit: Unit, of: str, *, is_broken: bool = False, has_room: bool = True) -> None:
+        self._node, self._unit, self._of, self._is_broken, self._has_room = node, unit, of, is_broken, has_room
+        self.tries, self.stood = 0, ""
         self.joined: JoinedModel | None = None
 
     async def bring_model(self) -> JoinedModel:
         self.tries += 1
+        self.stood = self._node.actor.obstacle
+        if self.tries < 3 and not self._has_room:
+            raise DiskFull("no room for a model")
         if self.tries < 3:
             raise Unassembled("there is no peer that can be asked for a model")
         giver = self._unit.nodes[Incarnation(self._of)]
@@ -248,6 +251,15 @@ async def test_who_joins_with_mass_of_its_own_begins_with_a_peers_model(tmp_path
     assert audit.minted == 4 * ONE  # of which the evicted one's is lost
     kept = {path.name for path in (again.home.folder / "files" / "artifacts").iterdir()}
     assert kept == {again.actor.executor.model.digest}
+
+
+async def test_who_joins_waits_for_room_for_a_peers_model_and_says_so(tmp_path: Path) -> None:
+    unit, again, neighbour = await rejoined(tmp_path, has_room=False)
+    await unit.until("b", lambda node: step_of(node) > 0)
+    assert (neighbour.tries, neighbour.stood, again.actor.obstacle) == (3, "no room for a model", "")
+    assert neighbour.joined is not None
+    for name in unit.names:
+        await unit.stop(name)
 
 
 async def test_a_peers_model_that_is_none_is_passed_over(tmp_path: Path) -> None:

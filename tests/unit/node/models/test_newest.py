@@ -3,7 +3,7 @@
 import pytest
 
 from covey.artifact import CHUNK_BYTES, Artifact, artifact_of
-from covey.errors import NotFound, NotReady
+from covey.errors import DiskFull, NotFound, NotReady
 from covey.node.models.assembly import Unassembled
 from covey.node.models.newest import bring_newest
 from covey.node.models.sources import Candidate
@@ -75,3 +75,25 @@ async def test_without_any_the_reasons_are_said(tmp_path):
         await brought(tmp_path, calls, "ada", "bob")
     with pytest.raises(Unassembled, match="no peer that can be asked"):
         await brought(tmp_path, calls)
+
+
+async def test_a_full_disk_here_is_no_peer_s_fault_and_one_there_is_that_peer_s(tmp_path, monkeypatch):
+    calls = Calls({"ada": 1, "bob": 2}, {"ada": [1], "bob": [2]})
+    honest, begin = calls.newest, ArtifactFiles.begin
+
+    async def newest(source):
+        if source == "ada":
+            raise DiskFull("no room at ada")
+        return await honest(source)
+
+    calls.newest = newest
+    assert (await brought(tmp_path, calls, "ada", "bob")).source == "bob"
+
+    def full(files, artifact):
+        raise DiskFull("no room here")
+
+    monkeypatch.setattr(ArtifactFiles, "begin", full)
+    with pytest.raises(DiskFull, match="no room here"):
+        await brought(tmp_path, calls, "ada", "bob")
+    monkeypatch.setattr(ArtifactFiles, "begin", begin)
+    assert (await brought(tmp_path, calls, "ada", "bob")).source == "bob"
