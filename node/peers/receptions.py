@@ -50,6 +50,7 @@ class _Reception:
     """The body has come whole."""
     moved_at: float = field(default_factory=time.monotonic)
     is_moving: bool = False
+    is_handed_over: bool = False
     task: asyncio.Task[None] | None = None
 
     @property
@@ -93,7 +94,9 @@ class Receptions:
         self._open: dict[str, _Reception] = {}
         self._applied: dict[Incarnation, int] = {}
         """Numbers of the newest batches that this node is known to have durably."""
-        self._arriving: set[asyncio.Future[None]] = set()
+        self._arriving: dict[asyncio.Future[None], str] = {}
+        """What is being handed over, and its body's digest."""
+        self._dropping = asyncio.Lock()
         self._taken: OrderedDict[str, None] = OrderedDict()
         """Digests of bodies that belong to the receiver."""
 
@@ -129,16 +132,21 @@ class Receptions:
 
     async def _take(self, reception: _Reception) -> None:
         """Bring the body here, hand it over, and say what became of it."""
-        link, body, has_come = reception.link, reception.body, False
+        link, body, comes = reception.link, reception.body, False
         try:
             if not await asyncio.to_thread(self._files.check, body.digest):
+                self._taken.pop(body.digest, None)  # the receiver has dropped what it had of that name
+                comes = True  # for this batch alone, as far as anybody knows
                 await self._bring(reception)
-                has_come = True  # for this batch alone, as far as anybody knows
             faults.reach("batch-here")
             await self._hand_over(reception)
+        except asyncio.CancelledError:  # given up; what is being handed over already is the receiver's
+            if comes and not reception.is_handed_over:
+                await self._let_go(reception)
+            raise
         except Exception as error:
             log.warning("batch not taken", peer=str(link.peer), sequence=reception.sequence, reason=str(error))
-            if has_come:
+            if comes:
                 await self._let_go(reception)
             _refuse(link, reception.sequence, error)
             if isinstance(error, LedgerError):
@@ -149,7 +157,6 @@ class Receptions:
         finally:
             self._ended(reception)
         faults.reach("batch-durable")
-        self._keep(body.digest)
         self._grants.succeeded(link.peer.node)
         self.has_up_to(link.peer, reception.sequence)
         self._acknowledge(link, reception.sequence)
@@ -162,20 +169,26 @@ class Receptions:
     async def _hand_over(self, reception: _Reception) -> None:
         """Give the receiver what has come. What is being put on record is not broken off because the link breaks."""
         who, what = reception.link.peer, (reception.sequence, reception.units, reception.step, reception.body)
+        reception.is_handed_over = True
         arriving = asyncio.ensure_future(self._receiver.arrived(who, *what))
-        self._arriving.add(arriving)
+        self._arriving[arriving] = reception.body.digest
         arriving.add_done_callback(self._arrived)
         await asyncio.shield(arriving)
 
     def _arrived(self, arriving: asyncio.Future[None]) -> None:
-        self._arriving.discard(arriving)
-        if not arriving.cancelled():
-            arriving.exception()  # whoever still waits for it is told; else the peer offers again
+        digest = self._arriving.pop(arriving)
+        if not arriving.cancelled() and arriving.exception() is None:  # else who waits for it is told, or offers again
+            self._keep(digest)
 
     async def _bring(self, reception: _Reception) -> None:
         body = reception.body
         if reception.data:
-            await asyncio.to_thread(self._files.put, body, reception.data)
+            putting = asyncio.ensure_future(asyncio.to_thread(self._files.put, body, reception.data))
+            try:
+                await asyncio.shield(putting)
+            except asyncio.CancelledError:
+                await asyncio.wait({putting})  # a thread cannot be cancelled: let go of what it made, not before
+                raise
             return
         small = body.size_bytes <= CHUNK_BYTES
         if self._grants.request(reception.key, reception.link.peer.node, small=small, now=time.monotonic()):
@@ -242,6 +255,11 @@ class Receptions:
             await receive(stream, spool, offset=offset, stall_s=self._stall_s, on_progress=moved)
         finally:
             reception.is_moving = False
+            is_open = self._open.get(link.peer.node) is reception
+            if not is_open:  # given up after its last chunk: nobody else would drop it
+                await self._let_go(reception)
+        if not is_open:
+            raise TransferError("this batch was given up: offer it again")
         reception.whole.set()
         return reception.body.size_bytes
 
@@ -273,9 +291,10 @@ class Receptions:
     async def _let_go(self, reception: _Reception) -> None:
         """Drop the body that came for a batch that was not taken, unless somebody else's batch has the same."""
         digest = reception.body.digest
-        others = [other for other in self._open.values() if other is not reception]
-        if digest not in self._taken and all(other.body.digest != digest for other in others):
-            await asyncio.to_thread(self._files.release, [digest])
+        async with self._dropping:  # a batch that is given up is let go where it is taken, and where it comes
+            others = {other.body.digest for other in self._open.values() if other is not reception}
+            if digest not in self._taken and digest not in others | set(self._arriving.values()):
+                await asyncio.to_thread(self._files.release, [digest])
 
     def _keep(self, digest: str) -> None:
         self._taken[digest] = None

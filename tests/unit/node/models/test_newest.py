@@ -86,7 +86,7 @@ async def test_a_full_disk_here_is_no_peer_s_fault_and_one_there_is_that_peer_s(
             raise DiskFull("no room at ada")
         return await honest(source)
 
-    calls.newest = newest
+    monkeypatch.setattr(calls, "newest", newest)
     assert (await brought(tmp_path, calls, "ada", "bob")).source == "bob"
 
     def full(files, artifact):

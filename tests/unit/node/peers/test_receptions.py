@@ -1,0 +1,120 @@
+"""A body whose batch is given up at the last moment is nobody's: it does not stay on the disk."""
+
+import asyncio
+
+import pytest
+
+from covey.driver.background import Background
+from covey.gossip.ledger import Batch, Incarnation
+from covey.node.gossip.receipts import Receipts
+from covey.node.peers.links import Link
+from covey.node.peers.receptions import Receptions
+from covey.node.peers.translation import mass_message
+from covey.storage.files.artifacts import ArtifactFiles
+from covey.wire.mass_receipts import Notary
+from tests.unit.node.peers.hostile import offer_of
+from tests.unit.node.peers.swarm import Inbox, artifact, body_of
+
+ADA, BOB = Incarnation("ada"), Incarnation("bob")
+CHUNK, SIZE, SMALL = 1 << 20, (2 << 20) + 5, 1000
+
+
+class Side:
+    """What bob has of ada; ada sends what a test says."""
+
+    def __init__(self, identity, tmp_path):
+        self.files, self.inbox, self.background = ArtifactFiles(tmp_path / "files"), Inbox(), Background()
+        self.ada = Receipts(ADA, Notary(identity("ada"), "digits"))
+        bob, sizes = Receipts(BOB, Notary(identity("bob"), "digits")), range(SMALL, SIZE + 1)
+        self.receptions = Receptions(self.files, self.inbox, None, self.background, sizes, bob)
+        self.link = Link(ADA, "ada")
+
+    def offer(self, data, sequence=1, **options):
+        offer = offer_of(data, sequence=sequence, **options).offer
+        offer.given.CopyFrom(mass_message(self.ada.given(Batch(BOB, sequence, 7, 7 * sequence))))
+        self.receptions.offered(self.link, offer)
+
+    async def granted(self):
+        async with asyncio.timeout(60):
+            while (await self.link.outbox.get()).WhichOneof("kind") != "grant":
+                pass
+
+    async def push(self, data, after_the_last=lambda: None):
+        async def stream():
+            for start in range(0, len(data), CHUNK):
+                yield memoryview(data)[start : start + CHUNK]
+            after_the_last()
+
+        await self.receptions.pushed(self.link, artifact(data).digest, 0, stream())
+
+    def has(self, data):
+        return self.files.path(artifact(data).digest).exists()
+
+    async def rest(self):
+        self.receptions.drop("ada")
+        if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(tasks, timeout=60)
+        assert self.background.is_idle
+
+
+@pytest.fixture
+def side(identity, tmp_path):
+    return Side(identity, tmp_path)
+
+
+async def test_a_new_offer_with_the_last_chunk(side):
+    data, other = body_of(SIZE), body_of(SIZE, 2)
+    side.offer(data)
+    await side.granted()
+    with pytest.raises(Exception, match="given up"):
+        await side.push(data, lambda: side.offer(other))
+    await side.rest()
+    assert not side.has(data)
+
+
+async def test_a_new_offer_just_after_the_last_chunk(side):
+    data, other = body_of(SIZE), body_of(SIZE, 2)
+    side.offer(data)
+    await side.granted()
+    await side.push(data)
+    assert side.has(data)
+    side.offer(other)
+    await side.rest()
+    assert not side.has(data)
+
+
+async def test_a_new_offer_while_a_body_that_came_along_is_written(side, monkeypatch):
+    data, put, begun, ended = body_of(SMALL), ArtifactFiles.put, asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(files, body, content):
+        loop.call_soon_threadsafe(begun.set)
+        path = put(files, body, content)
+        loop.call_soon_threadsafe(ended.set)
+        return path
+
+    monkeypatch.setattr(ArtifactFiles, "put", slow)
+    side.offer(data, inline=True)
+    await begun.wait()
+    await side.rest()
+    await ended.wait()
+    assert not side.has(data)
+    assert side.inbox.batches == []
+
+
+async def test_the_same_body_in_a_new_offer_stays_and_one_that_was_dropped_since_is_nobody_s(side):
+    data, other = body_of(SIZE), body_of(SIZE, 2)
+    side.offer(data)
+    await side.granted()
+    await side.push(data)
+    side.offer(data)
+    await side.inbox.until(lambda: len(side.inbox.batches) == 1)
+    await side.rest()
+    assert side.has(data)
+    side.files.release([artifact(data).digest])  # the receiver mixed it in
+    side.offer(data, sequence=2)
+    await side.granted()
+    with pytest.raises(Exception, match="given up"):
+        await side.push(data, lambda: side.offer(other, sequence=2))
+    await side.rest()
+    assert not side.has(data)
