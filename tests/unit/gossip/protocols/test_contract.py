@@ -9,7 +9,7 @@ import pytest
 from covey.errors import PluginError, SpecError
 from covey.gossip.protocols.contract import PROTOCOLS
 from covey.gossip.protocols.encoding import codec_refusals, is_encoded, training_spec
-from covey.gossip.protocols.runs import planner_of, policy_of, protocol_of, require_possible
+from covey.gossip.protocols.runs import impossible_in, planner_of, policy_of, protocol_of, require_possible
 from covey.gossip.push_sum.machine import PushSumPolicy
 from covey.spec import GossipSpec, parse_data, parse_json
 
@@ -63,6 +63,32 @@ def test_what_does_not_go_together_is_refused_by_its_key(gossip: dict[str, Any],
     with pytest.raises(SpecError) as refused:
         require_possible(spec_of(**gossip))
     assert words in str(refused.value)
+
+
+NOLOCO = {"protocol": "noloco", "topology": {"name": "matching"}}
+
+
+@pytest.mark.parametrize(
+    ("gossip", "training", "words"),
+    [
+        ({"protocol": "gradient-tracking"}, {"optimizer": "momentum"}, 'with "momentum" what training did is no sum'),
+        ({"protocol": "gradient-tracking"}, {"optimizer": "adam"}, 'with "adam" what training did is no sum'),
+        ({"protocol": "gradient-tracking"}, {"optimizer": "sgd"}, ""),
+        (NOLOCO, {"optimizer": "momentum", "nesterov": True}, 'protocol "noloco" has its own outer momentum'),
+        (NOLOCO, {"optimizer": "momentum", "momentum": 0.0}, ""),
+        (NOLOCO, {"optimizer": "adam"}, ""),
+        ({"protocol": "sgp"}, {"optimizer": "momentum"}, ""),
+    ],
+)
+def test_momentum_inside_training_is_refused_where_a_protocol_has_its_own(
+    gossip: dict[str, Any], training: dict[str, Any], words: str
+) -> None:
+    given = {"name": "run", "mode": "gossip", "task": {"name": "digits"}, "gossip": gossip, "training": training}
+    spec = parse_data(given)
+    assert isinstance(spec, GossipSpec)
+    refused = dict(impossible_in(spec))
+    assert set(refused) == ({"training.optimizer"} if words else set())
+    assert words in refused.get("training.optimizer", "")
 
 
 @pytest.mark.parametrize(
