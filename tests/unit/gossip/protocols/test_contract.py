@@ -9,7 +9,7 @@ import pytest
 from covey.errors import PluginError, SpecError
 from covey.gossip.protocols.contract import PROTOCOLS
 from covey.gossip.protocols.encoding import codec_refusals, is_encoded, training_spec
-from covey.gossip.protocols.runs import impossible_in, planner_of, policy_of, protocol_of, require_possible
+from covey.gossip.protocols.runs import impossible_in, notes_of, planner_of, policy_of, protocol_of, require_possible
 from covey.gossip.push_sum.machine import PushSumPolicy
 from covey.spec import GossipSpec, parse_data, parse_json
 
@@ -104,6 +104,13 @@ def test_momentum_inside_training_is_refused_where_a_protocol_has_its_own(
 def test_what_goes_together_is_not(gossip: dict[str, Any]) -> None:
     require_possible(spec_of(**gossip), ["a", "b"])
     assert planner_of(spec_of(**gossip))
+
+
+@pytest.mark.parametrize("protocol", ["agp", "ad-psgd"])
+def test_that_nothing_bounds_the_delays_that_asyspa_asks_for_is_said(protocol: str) -> None:
+    (note,) = notes_of(spec_of(protocol=protocol, rate_correction="asyspa"))
+    assert f'exact where pauses and delays are bounded; "{protocol}" waits for nobody' in note
+    assert notes_of(spec_of(protocol=protocol)) == ()
 
 
 def test_who_is_not_installed_is_named_with_those_that_are() -> None:
