@@ -225,8 +225,8 @@ class Protocol(Pluggable):
         """What one should know who starts a run of it."""
         section = spec.gossip
         if section.rate_correction == "asyspa" and self.policy(section, section.min_nodes).overlap is None:
-            text = f'AsySPA is exact where pauses and delays are bounded; "{section.protocol.name}" waits for nobody and'
-            more = "bounds neither, so nodes count alike only as far as machines and links are steady"
+            text = f'AsySPA is exact where pauses and delays are bounded; "{section.protocol.name}" waits for nobody'
+            more = "and bounds neither, so nodes count alike only as far as machines and links are steady"
             yield f"gossip.rate_correction: {text} {more}"
 
     def codec_refusals(self, run: Combination) -> Iterator[tuple[str, str]]:
