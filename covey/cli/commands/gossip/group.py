@@ -9,7 +9,7 @@ import click
 
 from covey.cli.commands.gossip.export import export
 from covey.cli.commands.gossip.records import audit, peers
-from covey.cli.commands.gossip.simulated import simulate
+from covey.cli.commands.gossip.simulated import say_notes, simulate
 from covey.cli.commands.gossip.status import status
 from covey.cli.commands.gossip.trace import trace
 from covey.cli.framework.command import Failure, Group
@@ -110,6 +110,7 @@ def start(
     drill = _adversary(attack, attack_options)
     node = NodeConfig.load(data_dir, device=device, drill=drill, metrics=metrics, **logs)
     run = gossip_spec(spec)
+    say_notes(run)
     ctx.exit(run_gossip_node(GossipConfig(node, run, peers, listen or "", durability, rejoin, stay, relay or "")))
 
 
