@@ -91,7 +91,7 @@ def test_a_leaver_says_who_keeps_it_and_goes_once_that_one_is_evicted() -> None:
     def waits_for(event: ev.Event) -> str:
         return next((a.reason for a in machine.handle(event) if isinstance(a, act.Report)), "nothing new")
 
-    assert machine.phase == "sharing"
+    assert (machine.phase, machine.mixing) == ("sharing", ())
     silent = waits_for(ev.PeerSuspected(BOB, 0.0))
     assert silent.startswith("leaving: waiting until bob, silent or refusing it, has the batch on its way")
     assert "covey ca evict" in silent
@@ -99,7 +99,7 @@ def test_a_leaver_says_who_keeps_it_and_goes_once_that_one_is_evicted() -> None:
     assert waits_for(ev.Refused(BOB, 1)) == silent
     waits_for(ev.PeerSuspected(CYD, 0.0))
     machine.handle(ev.PeerEvicted(BOB, 0.0))
-    assert machine.phase == "mixing"  # what was on its way to it is back
+    assert [portion.units for portion in machine.mixing] == [ONE // 2]  # what was on its way to it is back
     nobody = waits_for(ev.Mixed(0, 0.0))
     assert nobody == "leaving: waiting for a peer that takes all mass; none shows signs of life"
     publish = machine.handle(said(CYD, 0))[0]
