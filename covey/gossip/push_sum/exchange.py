@@ -312,19 +312,19 @@ class Exchange:
         """How many steps the furthest of the peers that are there has made, as far as this node believes them.
 
         Nobody can prove how far it is. So no peer counts for more than one step beyond the next of all, this node
-        included: one liar moves nothing, and nodes of the same speed are believed. A peer that is alone with this node
+        included: one liar moves it by a step, and nodes of the same speed are believed. A peer that is alone with this node
         is believed, and so is the only one that a joiner hears.
 
         Args:
             own: How many this node made; None: it joins, and goes by peers that made any.
         """
-        made = [max(peer.step, peer.newest_step) + 1 for peer in self.peers.values() if peer.is_trusted]
+        counts = [max(peer.step, peer.newest_step) + 1 for peer in self.peers.values() if peer.is_trusted]
         if own is None:
-            made = [steps for steps in made if steps]
+            counts = [steps for steps in counts if steps]
         elif len(self.peers) > 1:
-            made.append(own)
-        made.sort()
-        return min(made[-1], made[-2] + 1) if len(made) > 1 else sum(made)
+            counts.append(own)
+        counts.sort()
+        return min(counts[-1], counts[-2] + 1) if len(counts) > 1 else sum(counts)
 
     def unheard(self) -> list[Incarnation]:
         """Peers that were there, or that something was exchanged with, of whom nothing is known since the restart.
