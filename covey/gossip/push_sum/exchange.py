@@ -312,8 +312,8 @@ class Exchange:
         """How many steps the furthest of the peers that are there has made, as far as this node believes them.
 
         Nobody can prove how far it is. So no peer counts for more than one step beyond the next of all, this node
-        included: one liar moves it by a step, and nodes of the same speed are believed. A peer that is alone with this node
-        is believed, and so is the only one that a joiner hears.
+        included: one liar moves it by a step, and nodes of the same speed are believed. A peer that is alone with this
+        node is believed, and so is the only one that a joiner hears.
 
         Args:
             own: How many this node made; None: it joins, and goes by peers that made any.
