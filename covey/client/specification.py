@@ -138,7 +138,7 @@ def _file_of_edges(text: str) -> str | None:
     """The file that a specification names in place of edges; None: it names none, or is no TOML, which others say."""
     try:
         topology: Any = tomllib.loads(text.removeprefix(BOM))["gossip"]["topology"]
-        found = topology["options"]["edges"] if topology["name"] == "file" else None
+        named = topology["options"]["edges"] if topology["name"] == "file" else None
     except (tomllib.TOMLDecodeError, RecursionError, LookupError, TypeError):
         return None
-    return found if isinstance(found, str) else None
+    return named if isinstance(named, str) else None
