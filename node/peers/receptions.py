@@ -96,7 +96,6 @@ class Receptions:
         """Numbers of the newest batches that this node is known to have durably."""
         self._arriving: dict[asyncio.Future[None], str] = {}
         """What is being handed over, and its body's digest."""
-        self._dropping = asyncio.Lock()
         self._taken: OrderedDict[str, None] = OrderedDict()
         """Digests of bodies that belong to the receiver."""
 
@@ -291,10 +290,11 @@ class Receptions:
     async def _let_go(self, reception: _Reception) -> None:
         """Drop the body that came for a batch that was not taken, unless somebody else's batch has the same."""
         digest = reception.body.digest
-        async with self._dropping:  # a batch that is given up is let go where it is taken, and where it comes
-            others = {other.body.digest for other in self._open.values() if other is not reception}
-            if digest not in self._taken and digest not in others | set(self._arriving.values()):
-                await asyncio.to_thread(self._files.release, [digest])
+        if reception.is_moving:  # its last bytes may be on their way to the disk: `pushed` lets go of it then
+            return
+        others = {other.body.digest for other in self._open.values() if other is not reception}
+        if digest not in self._taken and digest not in others | set(self._arriving.values()):
+            await asyncio.to_thread(self._files.release, [digest])
 
     def _keep(self, digest: str) -> None:
         self._taken[digest] = None

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from covey.driver.background import Background
+from covey.errors import TransferError
 from covey.gossip.ledger import Batch, Incarnation
 from covey.node.gossip.receipts import Receipts
 from covey.node.peers.links import Link
@@ -19,6 +20,10 @@ ADA, BOB = Incarnation("ada"), Incarnation("bob")
 CHUNK, SIZE, SMALL = 1 << 20, (2 << 20) + 5, 1000
 
 
+async def never(peer, body, moved):
+    raise AssertionError("ada pushes")
+
+
 class Side:
     """What bob has of ada; ada sends what a test says."""
 
@@ -26,7 +31,7 @@ class Side:
         self.files, self.inbox, self.background = ArtifactFiles(tmp_path / "files"), Inbox(), Background()
         self.ada = Receipts(ADA, Notary(identity("ada"), "digits"))
         bob, sizes = Receipts(BOB, Notary(identity("bob"), "digits")), range(SMALL, SIZE + 1)
-        self.receptions = Receptions(self.files, self.inbox, None, self.background, sizes, bob)
+        self.receptions = Receptions(self.files, self.inbox, never, self.background, sizes, bob)
         self.link = Link(ADA, "ada")
 
     def offer(self, data, sequence=1, **options):
@@ -36,7 +41,7 @@ class Side:
 
     async def granted(self):
         async with asyncio.timeout(60):
-            while (await self.link.outbox.get()).WhichOneof("kind") != "grant":
+            while (message := await self.link.outbox.get()) is None or message.WhichOneof("kind") != "grant":
                 pass
 
     async def push(self, data, after_the_last=lambda: None):
@@ -66,7 +71,7 @@ async def test_a_new_offer_with_the_last_chunk(side):
     data, other = body_of(SIZE), body_of(SIZE, 2)
     side.offer(data)
     await side.granted()
-    with pytest.raises(Exception, match="given up"):
+    with pytest.raises(TransferError, match="given up"):
         await side.push(data, lambda: side.offer(other))
     await side.rest()
     assert not side.has(data)
@@ -114,7 +119,7 @@ async def test_the_same_body_in_a_new_offer_stays_and_one_that_was_dropped_since
     side.files.release([artifact(data).digest])  # the receiver mixed it in
     side.offer(data, sequence=2)
     await side.granted()
-    with pytest.raises(Exception, match="given up"):
+    with pytest.raises(TransferError, match="given up"):
         await side.push(data, lambda: side.offer(other, sequence=2))
     await side.rest()
     assert not side.has(data)
