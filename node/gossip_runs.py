@@ -264,20 +264,9 @@ class GossipRuns:
         return bool(numbers) and Incarnation(self._identity.name, numbers[-1]) in run.notices
 
     async def _try(self, run: Handed) -> None:
-        config, order = self._config, run.order
-        peers = config.peers
+        order = run.order
         run.stop.clear()
-        terms = Terms(
-            config,
-            run.spec,
-            order.run,
-            peers.listen,
-            peers.relay,
-            first_sha256=order.model_sha256,
-            rejoins=self._may_rejoin(run),
-            founders=tuple(founders_of(order)),
-            part=next((m.part for m in order.members if m.name == self._identity.name), 0),
-        )
+        terms = terms_of(self._config, run.spec, order, self._identity.name, rejoins=self._may_rejoin(run))
         log.info("this node takes part in a gossip run", run=order.run, name=run.spec.name, nodes=len(order.members))
         part = run.part = GossipPart(terms, self._identity, run.roster, self._worker)
         try:
@@ -365,6 +354,23 @@ class GossipRuns:
         stated = Stated(self._identity.federation, run.order.run, key, number, told, run.failure)
         folder = run_folder(self._config.data_dir, run.order.run) / str(incarnation)
         return statement_of(folder, run.spec, stated)
+
+
+def terms_of(config: NodeConfig, spec: GossipSpec, order: msg.GossipOrder, me: str, *, rejoins: bool) -> Terms:
+    """On what terms this node takes part in a run that was handed out."""
+    peers = config.peers
+    return Terms(
+        config,
+        spec,
+        order.run,
+        peers.listen,
+        peers.relay,
+        peers.durability,
+        rejoins,
+        first_sha256=order.model_sha256,
+        founders=tuple(founders_of(order)),
+        part=next((member.part for member in order.members if member.name == me), 0),
+    )
 
 
 def roster_of(order: msg.GossipOrder) -> Roster:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,6 +17,8 @@ from covey.texts import BOM, read_text
 
 Specification = Path | str | Mapping[str, Any]
 """A TOML file's path; a string with its path or, where it holds an equals sign, its text; the same as a mapping."""
+EDGES = re.compile(r"""\bedges["']?\s*=\s*("(?:[^"\\\n]|\\.)*"|'[^'\n]*')""")
+"""Where TOML says `edges` and a string: [gossip.topology] options may name a file of edges so."""
 DECIDING = ("gossip.protocol", "gossip.topology", "gossip.mixing")
 """Where one of these is wrong, nobody knows with what the rest of a gossip run would have to go together."""
 
@@ -103,8 +106,39 @@ def _toml(spec: Path | str) -> str:
         return spec
     path = Path(spec)
     try:
-        return read_text(path)
+        return _with_edges(read_text(path), path.parent)
     except UnicodeDecodeError as error:
         raise SpecError(f"{path} is not a text file in UTF-8 ({error}); save it as UTF-8") from error
     except OSError as error:
         raise NotFound(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _with_edges(text: str, folder: Path) -> str:
+    """A specification with the edges themselves, where it names a file of them, by its path from the specification's.
+
+    Raises:
+        SpecError: The file cannot be read, with its line; or where it is named cannot be found in the text.
+    """
+    places = list(EDGES.finditer(text))
+    named = _file_of_edges(text) if places else None
+    if named is None:
+        return text
+    from covey.gossip.topologies.given import read_edges
+
+    edges = json.dumps(read_edges(folder / named), ensure_ascii=False, separators=(",", ":"))
+    for place in places:
+        whole = text[: place.start(1)] + edges + text[place.end(1) :]
+        with contextlib.suppress(tomllib.TOMLDecodeError):
+            if _file_of_edges(whole) is None:
+                return whole
+    raise SpecError(f'gossip.topology.options.edges: write edges = "{named}" on a line of its own')
+
+
+def _file_of_edges(text: str) -> str | None:
+    """The file that a specification names in place of edges; None: it names none, or is no TOML, which others say."""
+    try:
+        topology: Any = tomllib.loads(text.removeprefix(BOM))["gossip"]["topology"]
+        named = topology["options"]["edges"] if topology["name"] == "file" else None
+    except (tomllib.TOMLDecodeError, RecursionError, LookupError, TypeError):
+        return None
+    return named if isinstance(named, str) else None

@@ -88,6 +88,8 @@ DEFAULT_SETTINGS = """\
 # How long a pause of another node is borne, in seconds, before its silence is suspicious. Where nodes are to wait for
 # one that is started again, rather than go on without it meanwhile, say more.
 # pause_s = 3
+# What an exchange survives: the end of this program ("process"), or a power cut too ("power": it waits for the disk).
+# durability = "process"
 
 [data.paths]
 # Where a task finds this node's data. Never sent to anyone.
@@ -134,6 +136,8 @@ class PeerAccess(_Settings):
     """The relay at which it waits for them instead."""
     pause_s: float = Field(default=3.0, gt=0, le=86_400)
     """How long a pause of theirs is borne before their silence is judged."""
+    durability: Literal["process", "power"] = "process"
+    """What is acknowledged survives the end of this process, or a power cut too."""
 
     @property
     def address(self) -> str:

@@ -221,6 +221,14 @@ class Protocol(Pluggable):
             yield "task.nodes", text
         yield from self.codec_refusals(run)
 
+    def notes(self, spec: GossipSpec) -> Iterator[str]:
+        """What one should know who starts a run of it."""
+        section = spec.gossip
+        if section.rate_correction == "asyspa" and self.policy(section, section.min_nodes).overlap is None:
+            text = f'AsySPA is exact where pauses and delays are bounded; "{section.protocol.name}" waits for nobody'
+            more = "and bounds neither, so nodes count alike only as far as machines and links are steady"
+            yield f"gossip.rate_correction: {text} {more}"
+
     def codec_refusals(self, run: Combination) -> Iterator[tuple[str, str]]:
         """What the run's codec cannot be, as `refusals`."""
         yield from codec_refusals(run.spec, run.name, is_possible=self.encodes)

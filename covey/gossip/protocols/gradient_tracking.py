@@ -9,6 +9,7 @@ from typing import TypeVar
 from typing_extensions import override
 
 from covey.gossip.protocols.contract import Combination, Context, Protocol, Received, State, Update, weighted_mean
+from covey.gossip.protocols.momentum import has_heavy_ball
 from covey.gossip.push_sum.machine import PushSumPolicy
 from covey.spec import GossipSection
 
@@ -50,6 +51,10 @@ class GradientTracking(Protocol):
             yield "gossip.rate_correction", f'protocol "{run.name}" runs in lock step; leave it out, or choose "agp"'
         if section.momentum != "none":
             yield "gossip.momentum", f"\"{run.name}\" follows everybody's gradient, momentum one's own; leave it out"
+        training = run.spec.training
+        if has_heavy_ball(training) or training.optimizer in ("adam", "adamw"):
+            text = f'with "{training.optimizer}" what training did is no sum of gradients, which "{run.name}" follows'
+            yield "training.optimizer", f'{text}; choose "sgd"'
         if section.outer != "none":
             yield (
                 "gossip.outer",

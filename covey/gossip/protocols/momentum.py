@@ -12,10 +12,16 @@ from typing import ClassVar, Protocol, TypeVar
 from typing_extensions import override
 
 from covey.gossip.protocols.contract import Context, State, Update
+from covey.spec import TrainingSection
 
 V = TypeVar("V")
 MOMENTUM = "momentum"
 ANCHOR, SLOW = "anchor", "slow-momentum"
+
+
+def has_heavy_ball(training: TrainingSection) -> bool:
+    """Whether the local optimizer has a momentum of its own, heavy ball or Nesterov."""
+    return training.optimizer == "momentum" and training.momentum > 0
 
 
 class Momentum(Protocol):

@@ -16,7 +16,12 @@ class NearestNeighbourAveraging(Robust):
     Source: Farhadkhani et al., "Robust Collaborative Learning with Linear Gradient Overhead" (ICML 2023, arXiv
     2209.10931), nearest-neighbour averaging (NNA); there n is the number of all nodes, here of those whose models a
     node has in a step. Of equal distances the one that is first in the order of names is nearer.
+
+    Without reliable broadcast, which Covey has not, the paper's bound asks for n >= 6f + 1: 6f neighbours of each node.
+    It is proven for the complete graph, and takes models that do not come for Byzantine ones.
     """
+
+    least = (6, 0)
 
     @override
     def mix(self, state: State[V], received: Sequence[Received[V]], context: Context[V]) -> Update[V]:

@@ -11,6 +11,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from covey.gossip.protocols.contract import Combination, Context, Protocol, Received, State, Update, weighted_mean
+from covey.gossip.protocols.momentum import has_heavy_ball
 from covey.gossip.push_sum.machine import PushSumPolicy
 from covey.options import PluginOptions
 from covey.spec import GossipSection
@@ -65,6 +66,9 @@ class NoLoCo(Protocol):
         for key in ("momentum", "outer"):
             if getattr(section, key) != "none":
                 yield f"gossip.{key}", f'protocol "{run.name}" has its own outer momentum; leave it out'
+        if has_heavy_ball(run.spec.training):
+            text = f'protocol "{run.name}" has its own outer momentum, which another one inside a step would add to'
+            yield "training.optimizer", f'{text}; choose "sgd" or "adam"'
         if (radius := spread_factor(options.momentum, options.pull)) >= 1:
             text = f"with momentum {options.momentum:g} a pull of {options.pull:g} drives the nodes apart"
             more = f"the mean square of their distances grows by {radius:.2f} a step; choose smaller values"

@@ -66,16 +66,22 @@ class RobustOptions(PluginOptions):
 
 
 class Robust(Receiving):
-    """One that bounds what `f` Byzantine neighbours can do to a node; each node has at least 2f + 1 neighbours."""
+    """One that bounds what `f` Byzantine neighbours can do to a node, which needs at least so many neighbours.
+
+    Class attributes:
+        least: Neighbours that a node needs for each Byzantine one, and so many more.
+    """
 
     Options = RobustOptions
     options: RobustOptions
+    least: ClassVar[tuple[int, int]] = (2, 1)
 
     @override
     def refusals(self, run: Combination) -> Iterator[tuple[str, str]]:
         yield from super().refusals(run)
         f, graphs = self.options.f, run.graphs if run.nodes else ()
-        degree = min((len(sources) for graph in graphs for sources in in_neighbours(graph)), default=2 * f + 1)
-        if degree < 2 * f + 1:
-            text = f"with {f} Byzantine neighbours a node needs {2 * f + 1} in each step, and one has {degree}"
-            yield "gossip.protocol.options.f", f'{text}: choose topology "complete", or one with more edges'
+        needed = self.least[0] * f + self.least[1]
+        degree = min((len(sources) for graph in graphs for sources in in_neighbours(graph)), default=needed)
+        if degree < needed:
+            text = f"with {f} Byzantine neighbours a node needs {needed} in each step, and one has {degree}"
+            yield "gossip.protocol.options.f", f'{text}: choose topology "complete", more nodes, or a smaller f'

@@ -71,6 +71,11 @@ def impossible_in(
     return list(protocol_of(spec.gossip, allow_path=allow_path).refusals(run))
 
 
+def notes_of(spec: GossipSpec, *, allow_path: bool = False) -> tuple[str, ...]:
+    """What one should know who starts a run. Raises as `protocol_of`."""
+    return tuple(protocol_of(spec.gossip, allow_path=allow_path).notes(spec))
+
+
 def planner_of(
     spec: GossipSpec,
     sites: Mapping[str, str] | None = None,

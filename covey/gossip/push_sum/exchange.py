@@ -81,7 +81,11 @@ class Exchange:
 
     @property
     def ever_minted(self) -> int:
-        """All units that this node knows to have been minted, by those who are gone too: what they gave goes on."""
+        """All units that this node knows to have been minted: the bound of a batch that comes.
+
+        Those who are gone count too. What they gave away goes on, and nobody can know how much died with them; a bound
+        without that would refuse honest batches.
+        """
         return self.total + self.gone
 
     @property
@@ -174,16 +178,19 @@ class Exchange:
 
     # -- having -----------------------------------------------------------------------------------------------------
 
-    def arrived(self, event: Arrived, most: int = 0) -> Action:
+    def arrived(self, event: Arrived, steps: int, most: int = 0) -> Action:
         """A batch came: taken once, acknowledged as often as it comes, refused where it cannot be.
 
         Args:
             event: It.
+            steps: So many does the run have: nothing is sent in a later one.
             most: The most units that it may have; 0: all that there are.
         """
         try:
             if event.peer not in self.peers:
                 raise LedgerError(f"{event.peer} takes no part in this run")
+            if event.step > steps:
+                raise LedgerError(f"batch {event.sequence} is of step {event.step}; the run has {steps}")
             most = most or self.ever_minted
             outcome = self.ledger.apply(event.peer, event.sequence, event.units, most, event.given)
         except LedgerError as error:
@@ -257,8 +264,11 @@ class Exchange:
         if claim:
             self.contradictions[peer] = claim
 
-    def progressed(self, event: Progressed) -> None:
-        """A peer says where it is."""
+    def progressed(self, event: Progressed, steps: int) -> None:
+        """A peer says where it is; with one that says more than the `steps` of the run nothing is exchanged."""
+        if event.step > steps:
+            self._cut_off(event.peer, f"{event.peer} claims to be at step {event.step}; the run has {steps}")
+            return
         if self._is_contradicted(event.peer, event.applied, event.acknowledged):
             return
         peer, given = self.peers[event.peer], self.ledger.out.get(event.peer, OutEdge())
@@ -298,10 +308,23 @@ class Exchange:
         """How many nodes show signs of life, this one and those that are through included."""
         return 1 + sum(peer.is_trusted for peer in self.peers.values())
 
-    @property
-    def furthest(self) -> int:
-        """How many steps the furthest of the peers that are there has made, as far as this node knows."""
-        return max((max(peer.step, peer.newest_step) + 1 for peer in self.peers.values() if peer.is_trusted), default=0)
+    def furthest(self, own: int | None = None) -> int:
+        """How many steps the furthest of the peers that are there has made, as far as this node believes them.
+
+        Nobody can prove how far it is. So no peer counts for more than one step beyond the next of all, this node
+        included: one liar moves it by a step, and nodes of the same speed are believed. A peer that is alone with this
+        node is believed, and so is the only one that a joiner hears.
+
+        Args:
+            own: How many this node made; None: it joins, and goes by peers that made any.
+        """
+        counts = [max(peer.step, peer.newest_step) + 1 for peer in self.peers.values() if peer.is_trusted]
+        if own is None:
+            counts = [steps for steps in counts if steps]
+        elif len(self.peers) > 1:
+            counts.append(own)
+        counts.sort()
+        return min(counts[-1], counts[-2] + 1) if len(counts) > 1 else sum(counts)
 
     def unheard(self) -> list[Incarnation]:
         """Peers that were there, or that something was exchanged with, of whom nothing is known since the restart.

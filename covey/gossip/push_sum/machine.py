@@ -137,7 +137,7 @@ class PushSum:
             case Mixed(step=step) if (self.mixing or self.phase == "mixing") and step == self.step:
                 return self._mixed()
             case Arrived():
-                return [self.exchange.arrived(event, 0 if self._has_mass else TOKEN)]
+                return [self.exchange.arrived(event, self.policy.steps, 0 if self._has_mass else TOKEN)]
             case Acknowledged(peer=peer, sequence=sequence):
                 self.exchange.delivered(peer, sequence)
             case Refused(peer=peer, sequence=sequence):
@@ -175,7 +175,7 @@ class PushSum:
         if peer is None:
             return []
         was_trusted = peer.is_trusted
-        self.exchange.progressed(event)
+        self.exchange.progressed(event, self.policy.steps)
         if not peer.is_trusted:
             return []
         is_open = event.peer in self.exchange.published and not self._is_being_published(event.peer)
@@ -197,7 +197,7 @@ class PushSum:
         self.rates.resumed()
         if self.phase == "new":
             if self.me.number > 1 or not self.exchange.ledger.minted:  # late: else in lock step all would wait for it
-                self.step = min(self.exchange.furthest, self.policy.steps - 1)
+                self.step = min(self.exchange.furthest(), self.policy.steps - 1)
             return self._start()
         self.mixing = ()
         self.exchange.resumed()
@@ -233,7 +233,7 @@ class PushSum:
 
     def _train(self) -> list[Action]:
         self.phase = "training"
-        most, others = self.policy.most_scale, self.exchange.furthest
+        most, others = self.policy.most_scale, self.exchange.furthest(self.step)
         scale = self.exchange.mean / self.exchange.kept if self.exchange.kept > 0 else 0.0
         scale = scale if self._has_mass else 1.0
         factor = self.rates.factor(self.policy.correction, self.step, others, self._now, most)

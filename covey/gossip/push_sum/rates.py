@@ -13,7 +13,8 @@ Correction = Literal["none", "elapsed", "asyspa"]
 """What a step counts for. none: as much as any other. elapsed: the time since the one before, in steps of the furthest
 node. asyspa: all steps that the furthest node made since, after the counter of AsySPA (Zhang and You, "AsySPA: An exact
 asynchronous algorithm for convex optimization over digraphs", IEEE TAC 65(6), 2020, algorithm 1); here the counter is
-the largest number of steps that any node is known to have made."""
+the largest number of steps that any node is known to have made. Its proof asks for bounded pauses and delays, which a
+protocol that waits for nobody does not give; and a step counts for at most `PushSumPolicy.most_scale`."""
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Rates:
         Args:
             correction: The run's.
             step: The node's own, from 0.
-            others: How many steps the furthest of its peers that are there made.
+            others: How many steps the furthest of its peers that are there made, as far as it believes them.
             now: The time, in seconds.
             most: The largest factor; of what is above, asyspa makes up for it in later steps.
         """

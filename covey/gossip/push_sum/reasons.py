@@ -22,7 +22,7 @@ def reason_of(phase: str, exchange: Exchange, missing: Iterable[Incarnation], ne
         case "settling":
             return f"waiting to hear from {_listed(exchange.unheard())} after a restart"
         case "sharing" if is_leaving:
-            return "waiting until all mass is handed over"
+            return _hand_over(exchange)
         case "sharing":
             busy = [peer for peer in exchange.published if exchange.is_busy(peer)]
             return f"waiting until {_listed(busy)} has the batch before"
@@ -31,6 +31,19 @@ def reason_of(phase: str, exchange: Exchange, missing: Iterable[Incarnation], ne
         case "lingering":
             return "all steps are done; waiting for the others"
     return ""
+
+
+def _hand_over(exchange: Exchange) -> str:
+    """What keeps a leaver: a batch may have come, so its mass is nobody else's until who it goes to says so."""
+    away = [peer for peer in exchange.published if not exchange.is_busy(peer)]
+    if away:
+        return (
+            f"leaving: waiting until {_listed(away)}, silent or refusing it, has the batch on its way; one that "
+            "does not come back has to be evicted by an admin (covey ca evict; at a coordinator covey node evict)"
+        )
+    if exchange.published:
+        return f"leaving: waiting until {_listed(exchange.published)} has the batch on its way"
+    return "leaving: waiting for a peer that takes all mass; none shows signs of life"
 
 
 def _listed(peers: Iterable[Incarnation]) -> str:

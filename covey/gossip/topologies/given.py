@@ -28,11 +28,14 @@ class Given(Topology):
         """Options of `file`."""
 
         edges: tuple[tuple[str, str], ...]
-        """From and to, by the nodes' names."""
+        """From and to, by the nodes' names. A specification in a file may name a file of them (`read_edges`): whoever
+        submits or starts it reads that, and puts them here."""
 
         @field_validator("edges", mode="before")
         @classmethod
         def _pairs(cls, edges: Any) -> Any:
+            if isinstance(edges, str):
+                raise ValueError("a file of edges is read only for a specification that is a file itself; list them")
             return tuple(tuple(edge) for edge in edges) if isinstance(edges, list | tuple) else edges
 
     options: Options

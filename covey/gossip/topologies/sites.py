@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field, field_validator
 from typing_extensions import override
 
 from covey.gossip.graph import Graph, graph_of
@@ -14,8 +18,8 @@ class TwoLevel(Topology):
     """Dense inside a site, sparse between sites.
 
     Every node sends to all others of its site. In each `between_every`th step one node of each site, taking turns,
-    sends to one node of another site besides, at distances 1, 2, 4, ... in the order of the sites' names. A node whose
-    site is not known is a site of its own.
+    sends to one node of another site besides, at distances 1, 2, 4, ... in the order of the sites' names. The site of a
+    node is what `sites` says; of one that it does not name, what the peers file says; else it is a site of its own.
     """
 
     class Options(PluginOptions):
@@ -23,12 +27,29 @@ class TwoLevel(Topology):
 
         between_every: int = Field(default=1, ge=1)
         """Steps from one exchange between sites to the next."""
+        sites: dict[str, tuple[str, ...]] = Field(default={})
+        """The nodes of each site, by the site's name."""
+
+        @field_validator("sites", mode="before")
+        @classmethod
+        def _lists(cls, sites: Any) -> Any:
+            if not isinstance(sites, Mapping):
+                return sites
+            return {site: tuple(nodes) if isinstance(nodes, list) else nodes for site, nodes in sites.items()}
+
+        @field_validator("sites")
+        @classmethod
+        def _one_site_each(cls, sites: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+            counts = Counter(node for nodes in sites.values() for node in nodes)
+            if twice := sorted(node for node, count in counts.items() if count > 1):
+                raise ValueError(f"a node is in one site, and once: {', '.join(twice)}")
+            return sites
 
     options: Options
 
     @override
     def graph(self, step: int, swarm: Swarm) -> Graph:
-        sites = _sites(swarm)
+        sites = self._sites(swarm)
         targets: list[list[int]] = [[] for _ in swarm.nodes]
         for members in sites:
             for node in members:
@@ -43,17 +64,17 @@ class TwoLevel(Topology):
 
     @override
     def period(self, swarm: Swarm) -> int:
-        return self.options.between_every * _turns(len(_sites(swarm)))
+        return self.options.between_every * _turns(len(self._sites(swarm)))
+
+    def _sites(self, swarm: Swarm) -> list[list[int]]:
+        """The positions of each site's nodes; sites in the order of their names."""
+        named = {node: site for site, nodes in self.options.sites.items() for node in nodes}
+        members: dict[tuple[int, str], list[int]] = {}
+        for position, name in enumerate(swarm.nodes):
+            site = named.get(name, swarm.sites.get(name))
+            members.setdefault((0, site) if site is not None else (1, name), []).append(position)
+        return [members[key] for key in sorted(members)]
 
 
 def _turns(sites: int) -> int:
     return max((sites - 1).bit_length(), 1)
-
-
-def _sites(swarm: Swarm) -> list[list[int]]:
-    """The positions of each site's nodes; sites in the order of their names."""
-    members: dict[tuple[int, str], list[int]] = {}
-    for position, name in enumerate(swarm.nodes):
-        site = swarm.sites.get(name)
-        members.setdefault((0, site) if site is not None else (1, name), []).append(position)
-    return [members[key] for key in sorted(members)]

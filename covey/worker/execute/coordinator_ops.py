@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from covey.errors import TaskError
-from covey.gossip.protocols.runs import impossible_in
+from covey.gossip.protocols.runs import impossible_in, notes_of
 from covey.learning.data import size_of
 from covey.learning.models import state
 from covey.learning.optimizers import local_optimizer
@@ -54,6 +54,7 @@ def describe(job: DescribeJob, host: Host) -> Description:
     parts, declared = _checked(context, job)
     spec, codec, layout = parts.spec, parts.codec, parts.layout
     last = rounds_in_budget(spec, codec)
+    notes = notes_of(spec, allow_path=job.allow_path) if isinstance(spec, GossipSpec) else ()
     return Description(
         # What stays on the nodes cannot be evaluated here.
         central=parts.central > 0 and not parts.local and context.method.global_model,
@@ -64,7 +65,7 @@ def describe(job: DescribeJob, host: Host) -> Description:
         global_model=context.method.global_model,
         model_bytes=layout.file_bytes,
         sharing=in_words(context.form()),
-        notes=tuple(context.method.notes(parts)),
+        notes=(*context.method.notes(parts), *notes),
         node_state=(*node_state(spec, codec), *_kept_on_nodes(declared), *([slot(LOCAL)] if parts.local else [])),
         last_round=last,
         why_last="" if last is None else f"one round more would spend more than [stop] epsilon = {spec.stop.epsilon:g}",

@@ -10,6 +10,9 @@ import pytest
 
 from covey.client.specification import gossip_spec, parsed, request_of
 from covey.errors import SpecError
+from covey.gossip.protocols.runs import combination_of
+from covey.gossip.topologies.contract import TOPOLOGIES
+from covey.gossip.topologies.given import Given
 from covey.spec import parse_toml, written_in
 from covey.worker.execute.coordinator_ops import describe
 from covey.worker.jobs.runs import DescribeJob
@@ -48,6 +51,32 @@ def test_a_wrong_value_does_not_hide_what_could_not_work_either(read: Any, tmp_p
         read(path)
     for key in COMBINED:
         assert keys_of(refused.value).count(key) == 1, refused.value
+
+
+@pytest.mark.parametrize(
+    "topology",
+    [
+        'topology = { name = "file", options = { edges = "graph.edgelist" } }',
+        "[gossip.topology]\nname = 'file'\n[gossip.topology.options]\nedges = 'graph.edgelist' # edges = 'none'\n",
+    ],
+)
+def test_a_file_of_edges_is_read_by_who_submits_and_its_line_is_said(topology: str, tmp_path: Path) -> None:
+    path, graph = tmp_path / "run.toml", tmp_path / "graph.edgelist"
+    path.write_text('name = "r"\nmode = "gossip"\n[task]\nname = "digits"\n[gossip]\n' + topology)
+    graph.write_text('a b\nb "c\\n\n"c\\n a\n')  # names as any
+    edges = (("a", "b"), ("b", '"c\\n'), ('"c\\n', "a"))
+    assert isinstance(made := TOPOLOGIES.make("file", gossip_spec(path).gossip.topology.options), Given)
+    assert made.options.edges == edges
+    assert parse_toml(request_of(path).spec_toml) == parsed(path)
+    with pytest.raises(SpecError, match=r"topology\.options\.edges: a file of edges is read only"):
+        combination_of(gossip_spec(path.read_text()))
+    graph.write_text("a b\nc\n")
+    for read in (parsed, gossip_spec, request_of):
+        with pytest.raises(SpecError, match=r"graph\.edgelist, line 2: an edge is two names, not 'c'"):
+            read(path)
+    graph.unlink()
+    with pytest.raises(SpecError, match=r"graph\.edgelist cannot be read"):
+        parsed(path)
 
 
 def test_a_coordinator_says_all_combinations_at_once() -> None:

@@ -49,12 +49,12 @@ def test_who_is_asked_gives_as_much_back_and_is_not_asked_for_more() -> None:
     (request,) = a.give(pair_parts(a, [B, C], 0), 0)
     assert (request.peer, request.units) == (B, ONE // 2)
     assert owed(a, B) == -ONE // 2
-    b.arrived(ev.Arrived(A, request.sequence, request.units, 0, 0.0))
+    b.arrived(ev.Arrived(A, request.sequence, request.units, 0, 0.0), 1)
     assert pair_parts(a, [B, C], 1) == {}  # it has asked, and waits for no more than that
     answer, own = sorted(b.give(pair_parts(b, [A, C], 0), 0), key=lambda batch: batch.peer)
     assert (answer.peer, answer.units, owed(b, A)) == (A, ONE // 2, 0)
     assert (own.peer, own.units) == (C, ONE // 4)  # a request of its own goes to somebody else
-    a.arrived(ev.Arrived(B, answer.sequence, answer.units, 0, 0.0))
+    a.arrived(ev.Arrived(B, answer.sequence, answer.units, 0, 0.0), 1)
     assert owed(a, B) == 0
     assert a.ledger.live == ONE
 
@@ -64,7 +64,7 @@ def test_two_that_ask_each_other_at_once_have_answered_each_other() -> None:
     for one, other in ((a, b), (b, a)):
         (request,) = one.give(pair_parts(one, [other.me], 0), 0)
         one.delivered(request.peer, request.sequence)
-        other.arrived(ev.Arrived(one.me, 1, request.units, 0, 0.0))
+        other.arrived(ev.Arrived(one.me, 1, request.units, 0, 0.0), 1)
     assert (owed(a, B), owed(b, A)) == (0, 0)
     assert a.ledger.live == b.ledger.live == ONE
 

@@ -171,6 +171,31 @@ def test_edges_are_read_from_networkx_json_and_from_lists(tmp_path: Path) -> Non
         read_edges(lines)
 
 
+def test_who_is_a_site_is_said_by_the_specification_and_else_by_the_peers_file() -> None:
+    options = {"sites": {"b": ["node-0", "node-2"], "a": ["node-3", "node-9"]}, "between_every": 2}
+    two = TOPOLOGIES.make("two-level", options)
+    of_peers = {"node-0": "a", "node-1": "a"}  # of node-0 the specification says another one
+    for sites, inside in (({}, [(2,), (), (0,), (), ()]), (of_peers, [(2,), (3,), (0,), (1,), ()])):
+        swarm = Swarm(swarm_of(5).nodes, sites=sites)
+        assert two.graph(1, swarm) == graph_of(inside)
+        assert two.graph(0, swarm) != two.graph(1, swarm)
+    assert two.period(Swarm(swarm_of(5).nodes)) == 2 * 2  # b, a, and two that are their own
+
+
+@pytest.mark.parametrize(
+    ("sites", "words"),
+    [
+        ({"a": ["n0", "n1"], "b": ["n1"]}, r"sites: .*a node is in one site, and once: n1"),
+        ({"a": ["n0", "n0"]}, r"sites: .*in one site, and once: n0"),
+        ({"a": "n0"}, r"sites\.a: "),
+        (["n0"], r"sites: "),
+    ],
+)
+def test_sites_that_are_none_are_refused(sites: Any, words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        TOPOLOGIES.make("two-level", {"sites": sites})
+
+
 def test_a_listed_graph_that_falls_apart_goes_round_the_rest() -> None:
     star = Given({"edges": STAR})
     assert star.graph(0, swarm_of(4)) == graph_of([(1, 2, 3), (0,), (0,), (0,)])

@@ -9,7 +9,7 @@ import click
 
 from covey.cli.commands.gossip.export import export
 from covey.cli.commands.gossip.records import audit, peers
-from covey.cli.commands.gossip.simulated import simulate
+from covey.cli.commands.gossip.simulated import say_notes, simulate
 from covey.cli.commands.gossip.status import status
 from covey.cli.commands.gossip.trace import trace
 from covey.cli.framework.command import Failure, Group
@@ -60,9 +60,8 @@ def gossip() -> None:
 @click.option(
     "--durability",
     type=click.Choice(["process", "power"]),
-    default="process",
-    show_default=True,
-    help="What an exchange survives: the end of the process, or a power cut (each exchange waits for the disk).",
+    help="What an exchange survives: the end of the process, or a power cut (each exchange waits for the disk) "
+    "[default: [peers] durability in node.toml, else process].",
 )
 @click.option("--rejoin", is_flag=True, help="Take part as a new incarnation where the one before was evicted.")
 @click.option("--stay", is_flag=True, help="Answer peers on when all steps are done, until it is stopped.")
@@ -80,7 +79,7 @@ def start(
     peers: Path,
     listen: str | None,
     relay: str | None,
-    durability: Literal["process", "power"],
+    durability: Literal["process", "power"] | None,
     rejoin: bool,
     stay: bool,
     metrics: str | None,
@@ -110,7 +109,9 @@ def start(
     drill = _adversary(attack, attack_options)
     node = NodeConfig.load(data_dir, device=device, drill=drill, metrics=metrics, **logs)
     run = gossip_spec(spec)
-    ctx.exit(run_gossip_node(GossipConfig(node, run, peers, listen or "", durability, rejoin, stay, relay or "")))
+    say_notes(run)
+    durable = durability or node.peers.durability
+    ctx.exit(run_gossip_node(GossipConfig(node, run, peers, listen or "", durable, rejoin, stay, relay or "")))
 
 
 def _adversary(attack: str | None, pairs: tuple[str, ...]) -> Drill | None:

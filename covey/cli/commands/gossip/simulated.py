@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from covey.cli.framework.options import EXISTING_FILE, FOLDER, json_option, name
 
 if TYPE_CHECKING:
     from covey.client.experiments.gossip import GossipOutcome, GossipPlan
+    from covey.spec import GossipSpec
 
 N = TypeVar("N", int, float)
 MASS_FIELDS = ("exact", "live", "in_flight", "minted", "lost", "uncertain", "findings", "weighs", "delivered")
@@ -154,12 +156,23 @@ def _pairs(
     return values
 
 
+def say_notes(spec: GossipSpec) -> None:
+    """Tell what one should know who starts this run; why it cannot be made, its start says."""
+    from covey.errors import CoveyError
+    from covey.gossip.protocols.runs import notes_of
+
+    with contextlib.suppress(CoveyError):
+        for note in notes_of(spec):
+            click.echo(f"note: {note}", err=True)
+
+
 def _simulated(plan: GossipPlan) -> GossipOutcome:
     from covey.cli.views.simulation_bars import view
     from covey.client.experiments.gossip import simulate as run_simulation
     from covey.telemetry import configure_logging
 
     configure_logging("console", "error")
+    say_notes(plan.spec)
     click.echo(f"{plan.nodes} virtual nodes; what comes of it will be in {plan.folder}", err=True)
     with view() as shown:
         return run_simulation(plan, shown.update)

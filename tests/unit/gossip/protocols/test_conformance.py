@@ -46,7 +46,7 @@ class TestClippedGossipByRadius(ProtocolConformance):
 
 
 class TestNearestNeighbourAveraging(ProtocolConformance):
-    gossip: ClassVar = {"protocol": {"name": "nearest-neighbour-averaging", "options": {"f": 2}}, "topology": COMPLETE}
+    gossip: ClassVar = {"protocol": {"name": "nearest-neighbour-averaging", "options": {"f": 1}}, "topology": COMPLETE}
 
 
 class TestTrimmedMean(ProtocolConformance):

@@ -9,7 +9,7 @@ import pytest
 from covey.errors import PluginError, SpecError
 from covey.gossip.protocols.contract import PROTOCOLS
 from covey.gossip.protocols.encoding import codec_refusals, is_encoded, training_spec
-from covey.gossip.protocols.runs import planner_of, policy_of, protocol_of, require_possible
+from covey.gossip.protocols.runs import impossible_in, notes_of, planner_of, policy_of, protocol_of, require_possible
 from covey.gossip.push_sum.machine import PushSumPolicy
 from covey.spec import GossipSpec, parse_data, parse_json
 
@@ -65,6 +65,32 @@ def test_what_does_not_go_together_is_refused_by_its_key(gossip: dict[str, Any],
     assert words in str(refused.value)
 
 
+NOLOCO = {"protocol": "noloco", "topology": {"name": "matching"}}
+
+
+@pytest.mark.parametrize(
+    ("gossip", "training", "words"),
+    [
+        ({"protocol": "gradient-tracking"}, {"optimizer": "momentum"}, 'with "momentum" what training did is no sum'),
+        ({"protocol": "gradient-tracking"}, {"optimizer": "adam"}, 'with "adam" what training did is no sum'),
+        ({"protocol": "gradient-tracking"}, {"optimizer": "sgd"}, ""),
+        (NOLOCO, {"optimizer": "momentum", "nesterov": True}, 'protocol "noloco" has its own outer momentum'),
+        (NOLOCO, {"optimizer": "momentum", "momentum": 0.0}, ""),
+        (NOLOCO, {"optimizer": "adam"}, ""),
+        ({"protocol": "sgp"}, {"optimizer": "momentum"}, ""),
+    ],
+)
+def test_momentum_inside_training_is_refused_where_a_protocol_has_its_own(
+    gossip: dict[str, Any], training: dict[str, Any], words: str
+) -> None:
+    given = {"name": "run", "mode": "gossip", "task": {"name": "digits"}, "gossip": gossip, "training": training}
+    spec = parse_data(given)
+    assert isinstance(spec, GossipSpec)
+    refused = dict(impossible_in(spec))
+    assert set(refused) == ({"training.optimizer"} if words else set())
+    assert words in refused.get("training.optimizer", "")
+
+
 @pytest.mark.parametrize(
     "gossip",
     [
@@ -78,6 +104,13 @@ def test_what_does_not_go_together_is_refused_by_its_key(gossip: dict[str, Any],
 def test_what_goes_together_is_not(gossip: dict[str, Any]) -> None:
     require_possible(spec_of(**gossip), ["a", "b"])
     assert planner_of(spec_of(**gossip))
+
+
+@pytest.mark.parametrize("protocol", ["agp", "ad-psgd"])
+def test_that_nothing_bounds_the_delays_that_asyspa_asks_for_is_said(protocol: str) -> None:
+    (note,) = notes_of(spec_of(protocol=protocol, rate_correction="asyspa"))
+    assert f'exact where pauses and delays are bounded; "{protocol}" waits for nobody' in note
+    assert notes_of(spec_of(protocol=protocol)) == ()
 
 
 def test_who_is_not_installed_is_named_with_those_that_are() -> None:

@@ -87,11 +87,11 @@ def test_the_criterion_says_what_nodes_do(momentum: float, pull: float, diverges
 def test_who_joins_without_mass_takes_over_what_came() -> None:
     me, peer = Incarnation("a", 2), Incarnation("b")
     exchange = Exchange(me, [peer], 0, 2 * ONE, is_met=True)
-    exchange.arrived(Arrived(peer, 1, ONE // 2, 3, 0.0), ONE)
+    exchange.arrived(Arrived(peer, 1, ONE // 2, 3, 0.0), 20, ONE)
     portions = exchange.only_mutual(exchange.pending, 4, ())
     assert [portion.source for portion in portions] == [peer]
     exchange.pending = []  # mixed in: from now on it has mass
-    exchange.arrived(Arrived(peer, 2, ONE // 4, 4, 0.0), ONE)
+    exchange.arrived(Arrived(peer, 2, ONE // 4, 4, 0.0), 20, ONE)
     assert exchange.only_mutual(exchange.pending, 4, ()) == []
     assert (exchange.pending, exchange.kept) == ([], 3 * ONE // 4)
     context = Context(ArrayAlgebra(), spec_of())

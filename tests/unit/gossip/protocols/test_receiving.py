@@ -100,7 +100,8 @@ def descend(node: str, step: int, z: Vector, scale: float) -> Vector:
 def test_each_is_what_its_equation_says(protocol: str, rule: Rule, mixing: Any) -> None:
     spec = gossip_run(protocol=protocol, topology=IRREGULAR, mixing=mixing, steps=12)
     if protocol != "d-psgd":  # some nodes have two neighbours
-        with pytest.raises(SpecError, match=r"gossip.protocol.options.f: with 1 Byzantine neighbours a node needs 3"):
+        needed = 6 if rule is by_nearness else 3
+        with pytest.raises(SpecError, match=rf"options.f: with 1 Byzantine neighbours a node needs {needed} .* has 2"):
             require_possible(spec, list(first_models()))
     models = first_models()
     swarm = unchecked(spec, models, descend)
@@ -286,12 +287,12 @@ def test_who_leaves_hands_nothing_over_and_who_dies_is_not_waited_for() -> None:
 
 # -- attacks -----------------------------------------------------------------------------------------------------------
 
-HONEST, BYZANTINE = 10, 2
+HONEST, BYZANTINE = 11, 2
 ROBUST = {"clipped-gossip": MH, "nearest-neighbour-averaging": {"name": "uniform"}, "trimmed-mean": {"name": "uniform"}}
 
 
 class Attacked(VirtualSwarm):
-    """Two of twelve nodes send each of the others what `lie` says of it."""
+    """Two of thirteen nodes send each of the others what `lie` says of it."""
 
     lie: Callable[[Vector, Vector], Vector]
     """(the honest models, float64 `[n, d]`; that of the receiver, `[d]`) -> what it is sent."""
@@ -337,12 +338,21 @@ def dissensus(honest: Vector, receiver: Vector) -> Vector:
 
 @pytest.mark.parametrize("protocol", sorted(ROBUST))
 @pytest.mark.parametrize("lie", [large, dissensus])
-def test_t12_a_robust_protocol_bounds_what_two_of_twelve_can_do(
+def test_t12_a_robust_protocol_bounds_what_two_of_thirteen_can_do(
     protocol: str, lie: Callable[[Vector, Vector], Vector]
 ) -> None:
     bias, apart = attacked(protocol, lie)
     assert bias < 0.15  # of honest models of variance 1
     assert apart < 1e-3
+
+
+@pytest.mark.parametrize(("f", "least"), [(1, 7), (2, 13)])
+def test_nearest_neighbours_need_six_times_as_many_as_may_lie_and_one(f: int, least: int) -> None:
+    protocol = {"name": "nearest-neighbour-averaging", "options": {"f": f}}
+    spec, names = gossip_run(protocol=protocol, topology=COMPLETE), [f"n{index}" for index in range(least)]
+    require_possible(spec, names)
+    with pytest.raises(SpecError, match=f"with {f} Byzantine neighbours a node needs {6 * f} .* has {6 * f - 1}"):
+        require_possible(spec, names[1:])
 
 
 def test_t12_the_mean_has_no_bound_and_never_comes_together() -> None:

@@ -3,8 +3,10 @@ import tomllib
 import pytest
 
 from covey.errors import PolicyError, SpecError
+from covey.messages import GossipMember, GossipOrder
+from covey.node.gossip_runs import terms_of
 from covey.node.operator.config import BUILT_IN_TASKS, DEFAULT_SETTINGS, NodeConfig, NodeSettings, read_settings
-from covey.spec import ExchangeSection, RoundsSpec, TaskSection
+from covey.spec import ExchangeSection, GossipSpec, RoundsSpec, TaskSection
 
 
 def config(tmp_path, text=None):
@@ -88,6 +90,17 @@ def test_a_run_that_asks_for_more_is_declined_with_what_to_change(tmp_path, aske
 def test_a_wrong_file_names_key_and_choices(tmp_path, text, message):
     with pytest.raises(SpecError, match=message):
         config(tmp_path, text)
+
+
+def test_what_an_exchange_survives_holds_in_runs_that_a_coordinator_hands_out(tmp_path):
+    run = GossipSpec(name="r", mode="gossip", task=TaskSection(name="digits"))
+    members = (GossipMember("n0", "", "aa"), GossipMember("n1", "h:1", "bb", late=True, part=5))
+    order = GossipOrder("run-1", run.to_json(), "cc", members)
+    assert terms_of(config(tmp_path), run, order, "n0", rejoins=False).durability == "process"
+    terms = terms_of(config(tmp_path, '[peers]\ndurability = "power"\n'), run, order, "n1", rejoins=True)
+    assert (terms.durability, terms.rejoins, terms.founders, terms.part) == ("power", True, ("n0",), 5)
+    with pytest.raises(SpecError, match=r"peers.durability: .*'process' or 'power'"):
+        config(tmp_path, '[peers]\ndurability = "disk"\n')
 
 
 def test_a_file_that_is_no_text(tmp_path):

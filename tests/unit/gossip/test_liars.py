@@ -1,0 +1,117 @@
+"""What one peer can do to the others with a word about how far it is, and what they believe of mass and silence."""
+
+import pytest
+
+from covey.gossip.ledger import Incarnation
+from covey.gossip.mass import ONE
+from covey.gossip.push_sum import actions as act
+from covey.gossip.push_sum import events as ev
+from covey.gossip.push_sum.machine import PushSum, PushSumPolicy
+from covey.gossip.push_sum.rates import Correction
+
+ME, LIAR, BOB, CYD = (Incarnation(name) for name in ("me", "liar", "bob", "cyd"))
+STEPS = 50
+
+
+def said(peer: Incarnation, step: int) -> ev.Progressed:
+    return ev.Progressed(peer, step, 0, 0, 0, False, 0.0)
+
+
+def trainings(correction: Correction, lie: int | None = None, before: int = 0, pace: int = 1) -> list[float]:
+    """What each training of a node counts for, beside two that are `pace` times as fast and one who lies once.
+
+    Args:
+        correction: The run's.
+        lie: Which step it says that it is at; None: it says nothing.
+        before: Before which training of the node.
+        pace: As said.
+    """
+    machine = PushSum(ME, PushSumPolicy(STEPS, None, correction=correction), (LIAR, BOB, CYD), is_met=True)
+    if lie is not None and not before:
+        machine.handle(said(LIAR, lie))
+    actions, scales = machine.handle(ev.Begun(0.0)), []
+    while machine.phase == "training":
+        scales += [action.scale for action in actions if isinstance(action, act.Train)]
+        step, now = machine.step, machine.step + 1.0
+        for peer in (BOB, CYD):
+            machine.handle(said(peer, min(pace * (step + 1), STEPS) - 1))
+        if lie is not None and step + 1 == before:
+            machine.handle(said(LIAR, lie))
+        machine.handle(ev.Trained(step, now))
+        machine.handle(ev.Planned(step, (), ()))
+        actions = machine.handle(ev.Published(step, now))
+    return scales
+
+
+@pytest.mark.parametrize("correction", ["elapsed", "asyspa"])
+@pytest.mark.parametrize("lie", [-1, 20, STEPS, 2**31 - 1])
+def test_one_word_of_a_peer_does_not_change_what_honest_nodes_train(correction: Correction, lie: int) -> None:
+    assert trainings(correction) == [1.0] * STEPS
+    for before in (0, 1, 10):
+        found = trainings(correction, lie, before)
+        assert len(found) >= STEPS - 5
+        assert max(found) <= 2.0
+        assert max(found[before or 10 :]) <= 1 + 1 / max(before, 1)
+    slow = trainings(correction, pace=2)
+    assert len(slow) < STEPS * 0.6  # the correction is on
+    for before in (0, 1, 10):
+        assert abs(len(trainings(correction, lie, before, pace=2)) - len(slow)) <= 2
+
+
+def test_with_who_says_a_step_that_the_run_does_not_have_nothing_is_exchanged() -> None:
+    machine = PushSum(ME, PushSumPolicy(STEPS, None), (LIAR, BOB), is_met=True)
+    machine.handle(said(LIAR, STEPS))  # it has made all
+    assert machine.exchange.peers[LIAR].is_trusted
+    machine.handle(said(LIAR, STEPS + 1))
+    assert not machine.exchange.peers[LIAR].is_trusted
+    assert machine.exchange.contradictions == {LIAR: "liar claims to be at step 51; the run has 50"}
+    refusal = act.Refuse(BOB, 1, "batch 1 is of step 51; the run has 50")
+    assert machine.handle(ev.Arrived(BOB, 1, ONE // 2, STEPS + 1, 0.0))[0] == refusal
+    assert machine.exchange.ledger.live == ONE
+
+
+@pytest.mark.parametrize("lie", [-1, 0, STEPS, 2**31 - 1])
+def test_who_joins_begins_where_the_others_are_whatever_one_says(lie: int) -> None:
+    machine = PushSum(Incarnation("me", 2), PushSumPolicy(STEPS), (LIAR, BOB, CYD), minted=0)
+    for peer, step in ((LIAR, lie), (BOB, 20), (CYD, 20)):
+        machine.handle(said(peer, step))
+    train = machine.handle(ev.Begun(0.0))[0]
+    assert isinstance(train, act.Train)
+    assert 21 <= train.step <= 22
+
+
+def test_a_leaver_says_who_keeps_it_and_goes_once_that_one_is_evicted() -> None:
+    machine = PushSum(ME, PushSumPolicy(STEPS, None), (BOB, CYD), is_met=True)
+    machine.handle(ev.Begun(0.0))
+    machine.handle(ev.Trained(0, 0.0))
+    machine.handle(ev.Planned(0, (ev.Share(BOB, 1, 2),), ()))
+    machine.handle(ev.LeaveAsked(0.0))
+    machine.handle(ev.Published(0, 0.0))
+
+    def waits_for(event: ev.Event) -> str:
+        return next((a.reason for a in machine.handle(event) if isinstance(a, act.Report)), "nothing new")
+
+    assert (machine.phase, machine.mixing) == ("sharing", ())
+    silent = waits_for(ev.PeerSuspected(BOB, 0.0))
+    assert silent.startswith("leaving: waiting until bob, silent or refusing it, has the batch on its way")
+    assert "covey ca evict" in silent
+    assert waits_for(said(BOB, -1)) == "leaving: waiting until bob has the batch on its way"
+    assert waits_for(ev.Refused(BOB, 1)) == silent
+    waits_for(ev.PeerSuspected(CYD, 0.0))
+    machine.handle(ev.PeerEvicted(BOB, 0.0))
+    assert [portion.units for portion in machine.mixing] == [ONE // 2]  # what was on its way to it is back
+    nobody = waits_for(ev.Mixed(0, 0.0))
+    assert nobody == "leaving: waiting for a peer that takes all mass; none shows signs of life"
+    publish = machine.handle(said(CYD, 0))[0]
+    assert isinstance(publish, act.Publish)
+    assert [(batch.peer, batch.units) for batch in publish.batches] == [(CYD, ONE)]
+
+
+def test_what_the_evicted_gave_away_before_may_still_come_and_no_more() -> None:
+    machine = PushSum(ME, PushSumPolicy(STEPS, None), (LIAR, BOB), is_met=True)
+    machine.handle(ev.PeerEvicted(LIAR, 0.0))
+    assert machine.exchange.mean == ONE
+    too_much = ev.Arrived(BOB, 1, 3 * ONE + 1, 0, 0.0)
+    assert isinstance(machine.handle(too_much)[0], act.Refuse)
+    # Bob may have all of the evicted one's, and all that this node had: nobody can know how much died with it.
+    assert machine.handle(ev.Arrived(BOB, 1, 3 * ONE, 0, 0.0))[0] == act.Accept(BOB, 1)
