@@ -5,12 +5,31 @@ It proves the weights w, never the models: a node that lies about its model keep
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from covey.gossip.ledger import Incarnation, InEdge, Ledger, OutEdge
 from covey.gossip.push_sum.weighing import Weighs
 from covey.gossip.receipts import Excess, Overdraft
+
+
+@dataclass(frozen=True)
+class AuditedEdge:
+    """What two accounts say of what one node gave another.
+
+    Attributes:
+        sender: Who gave.
+        receiver: Who had.
+        given: By the sender's account; None: it is not among those that were compared.
+        had: By the receiver's; None as well.
+        agrees: Whether they do; so does what only one of them says.
+    """
+
+    sender: Incarnation
+    receiver: Incarnation
+    given: OutEdge | None
+    had: InEdge | None
+    agrees: bool
 
 
 @dataclass(frozen=True)
@@ -28,6 +47,7 @@ class MassAudit:
         weighs: Who says what a model counts for. Where the receiver does, a unit is a batch: all that is proven is that
             each came once.
         delivered: How many batches came.
+        edges: What was exchanged, by who gave and who had.
     """
 
     live: int
@@ -39,6 +59,7 @@ class MassAudit:
     named: tuple[Overdraft | Excess, ...] = ()
     weighs: Weighs = "mass"
     delivered: int = 0
+    edges: tuple[AuditedEdge, ...] = ()
 
     @property
     def is_exact(self) -> bool:
@@ -78,6 +99,7 @@ def audit(
         findings=tuple(findings),
         weighs=weighs,
         delivered=sum(edge.sequence for ledger in accounts.values() for edge in ledger.into.values()),
+        edges=tuple(_edges(accounts)),
     )
 
 
@@ -85,6 +107,18 @@ def _own(me: Incarnation, ledger: Ledger) -> list[str]:
     if ledger.live != ledger.balance:
         return [f"{me} has {ledger.live} units, and {ledger.balance} by what it had and gave"]
     return [f"{me} has {ledger.live} units"] if ledger.live < 0 else []
+
+
+def _edges(accounts: Mapping[Incarnation, Ledger]) -> Iterator[AuditedEdge]:
+    out = {(me, to) for me, ledger in accounts.items() for to, edge in ledger.out.items() if edge != OutEdge()}
+    into = {(peer, me) for me, ledger in accounts.items() for peer, edge in ledger.into.items() if edge != InEdge()}
+    for sender, receiver in sorted(out | into):
+        giver, taker = accounts.get(sender), accounts.get(receiver)
+        given = None if giver is None else giver.out.get(receiver, OutEdge())
+        had = None if taker is None else taker.into.get(sender, InEdge())
+        is_whole = given is not None and had is not None
+        agrees = not (is_whole and _edge(sender, receiver, given, had)[1])
+        yield AuditedEdge(sender, receiver, given, had, agrees)
 
 
 def _edge(

@@ -296,7 +296,7 @@ class GossipActor(Receiver):
         """Say what was measured, or which order to go by, where the topology goes by one."""
         machine = self.executor.machine
         if (agreement := self._world.planner.agreement) is not None:
-            furthest = max(machine.step, machine.exchange.furthest(machine.step))
+            furthest = max(machine.step, machine.exchange.believed(machine.step))
             for peer, told in agreement.says(machine.me, machine.reachable, peers.quality(), furthest):
                 peers.tell(peer, told)
 

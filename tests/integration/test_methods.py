@@ -54,6 +54,9 @@ METHODS = {
     "fedgen-once": '[method]\nname = "fedgen"\noptions = { labels = "exact", steps = 10, one_shot = true }',
     "fedgen-heads": '[method]\nname = "fedgen"\noptions = { labels = "exact", steps = 10 }\n'
     '[exchange]\nshare = ["2.*"]\n[task.nodes.n1]\nhidden = 96',
+    "feddistill": '[method]\nname = "feddistill"',
+    "feddistill-plus": '[method]\nname = "feddistill-plus"',
+    "fedensemble": '[method]\nname = "fedensemble"',
     "share": '[exchange]\nshare = ["2.*"]\n[task.nodes.n1]\nhidden = 96',
     "scaffold-some": f'[method]\nname = "scaffold"\n{EQUAL}',
     "lsgd": '[method]\nname = "lsgd"\noptions = { groups = 2, audit = true }',
@@ -65,7 +68,7 @@ METHODS = {
     "paws": '[method]\nname = "paws"\noptions = { labelled = 2, support = 2, bank = 2 }',
     "suncet": '[method]\nname = "suncet"\noptions = { labelled = 2, support = 2 }',
 }
-BRIEF = {"memory", "scale-shift", "stablenet", "paws", "suncet"}
+BRIEF = {"feddistill", "feddistill-plus", "fedensemble", "memory", "scale-shift", "stablenet", "paws", "suncet"}
 """Two rounds show what they add to plain averaging, and to tensors that are frozen."""
 ONCE = {"fedgen-once"}
 """One upload, no further rounds."""

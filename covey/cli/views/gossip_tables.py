@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from covey.client.gossip_consensus import Consensus
     from covey.client.reading.gossip_parts import GossipView
     from covey.client.reading.gossip_steps import GossipStep
-    from covey.gossip.audit import MassAudit
+    from covey.gossip.audit import AuditedEdge, MassAudit
     from covey.gossip.push_sum.weighing import Weighs
 
 PEERS_SHOWN = 32
@@ -56,6 +56,31 @@ def mass_line(mass: MassAudit) -> str:
     parts += [f"{weight(mass.lost):g} lost"] if mass.lost else []
     parts += [f"up to {weight(mass.uncertain):g} uncertain"] if mass.uncertain else []
     return f"{verdict}: {', '.join(parts)}"
+
+
+def edges(mass: MassAudit) -> list[Any]:
+    """What each node gave each other one and that one had, those that do not agree first.
+
+    Mass is in units of a node's first, or models where there is none. Empty: whose account it is was not given.
+    """
+    rows = [_edge(edge, mass.weighs) for edge in sorted(mass.edges, key=lambda edge: edge.agrees)[:PEERS_SHOWN]]
+    if not rows:
+        return []
+    names = ("FROM", "TO", "GAVE", "IN BATCHES", "WAITING", "TAKEN BACK", "HAD", "IN BATCHES", "VERDICT")
+    columns = [Column(name, right=name not in ("FROM", "TO", "VERDICT")) for name in names]
+    more = len(mass.edges) - len(rows)
+    return [*listing(columns, rows), *([Text(f"and {more} edges more; --json has all")] if more else [])]
+
+
+def _edge(edge: AuditedEdge, weighs: Weighs) -> tuple[str, ...]:
+    def shown(units: int) -> str:
+        return f"{weight(units):.4f}" if weighs == "mass" else str(units)
+
+    out, into = edge.given, edge.had
+    given = ("", "") if out is None else (shown(out.sent), str(out.sequence))
+    aside = ("", "") if out is None else tuple(shown(units) if units else "" for units in (out.waiting, out.reclaimed))
+    had = ("", "") if into is None else (shown(into.applied), str(into.sequence))
+    return (str(edge.sender), str(edge.receiver), *given, *aside, *had, "" if edge.agrees else "they do not agree")
 
 
 def peers(outcome: GossipOutcome) -> Table:

@@ -308,23 +308,29 @@ class Exchange:
         """How many nodes show signs of life, this one and those that are through included."""
         return 1 + sum(peer.is_trusted for peer in self.peers.values())
 
-    def furthest(self, own: int | None = None) -> int:
-        """How many steps the furthest of the peers that are there has made, as far as this node believes them.
+    @property
+    def furthest(self) -> int:
+        """How many steps the furthest of the peers that are there has made, by its own word; at most the run's."""
+        return max(self._counts(), default=0)
 
-        Nobody can prove how far it is. So no peer counts for more than one step beyond the next of all, this node
-        included: one liar moves it by a step, and nodes of the same speed are believed. A peer that is alone with this
-        node is believed, and so is the only one that a joiner hears.
+    def believed(self, own: int | None = None) -> int:
+        """The same, as far as one peer's word is believed: at most one step beyond the next of all, this node included.
+
+        A peer that is alone with this node is believed, and so is the only one that a joiner hears.
 
         Args:
             own: How many this node made; None: it joins, and goes by peers that made any.
         """
-        counts = [max(peer.step, peer.newest_step) + 1 for peer in self.peers.values() if peer.is_trusted]
+        counts = self._counts()
         if own is None:
             counts = [steps for steps in counts if steps]
         elif len(self.peers) > 1:
             counts.append(own)
         counts.sort()
         return min(counts[-1], counts[-2] + 1) if len(counts) > 1 else sum(counts)
+
+    def _counts(self) -> list[int]:
+        return [max(peer.step, peer.newest_step) + 1 for peer in self.peers.values() if peer.is_trusted]
 
     def unheard(self) -> list[Incarnation]:
         """Peers that were there, or that something was exchanged with, of whom nothing is known since the restart.

@@ -197,7 +197,7 @@ class PushSum:
         self.rates.resumed()
         if self.phase == "new":
             if self.me.number > 1 or not self.exchange.ledger.minted:  # late: else in lock step all would wait for it
-                self.step = min(self.exchange.furthest(), self.policy.steps - 1)
+                self.step = min(self.exchange.believed(), self.policy.steps - 1)
             return self._start()
         self.mixing = ()
         self.exchange.resumed()
@@ -233,7 +233,7 @@ class PushSum:
 
     def _train(self) -> list[Action]:
         self.phase = "training"
-        most, others = self.policy.most_scale, self.exchange.furthest(self.step)
+        most, others = self.policy.most_scale, self.exchange.furthest
         scale = self.exchange.mean / self.exchange.kept if self.exchange.kept > 0 else 0.0
         scale = scale if self._has_mass else 1.0
         factor = self.rates.factor(self.policy.correction, self.step, others, self._now, most)

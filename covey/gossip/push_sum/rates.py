@@ -40,7 +40,7 @@ class Rates:
         Args:
             correction: The run's.
             step: The node's own, from 0.
-            others: How many steps the furthest of its peers that are there made, as far as it believes them.
+            others: How many steps the furthest of its peers that are there made, as they say.
             now: The time, in seconds.
             most: The largest factor; of what is above, asyspa makes up for it in later steps.
         """

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
+from covey.cli.main import covey
 from covey.cli.views import gossip_tables
 from covey.client.audit.gossip import check_gossip
 from covey.client.audit.rows import AuditedRun
@@ -51,6 +55,42 @@ def audited(*rows: dict[str, Any], state: str = "completed", **states: str) -> A
     for each in rows:
         run.add("gossip_statements", each)
     return run
+
+
+def account(node: str, **edges: tuple[int, int, int, int]) -> dict[str, Any]:
+    """Of a node that gave and had so much and in so many batches, by peer."""
+    names = ("sent", "sent_batches", "applied", "applied_batches")
+    plain = {"incarnation": 1, "waiting": 0, "reclaimed": 0}
+    listed = [{"peer": peer, **plain, **dict(zip(names, edge, strict=True))} for peer, edge in edges.items()]
+    live = ONE + sum(had - gave for gave, _, had, _ in edges.values())
+    whole = {"run": "r", "node": node, "incarnation": 1, "minted": ONE, "live": live, "lost": 0, "evicted": []}
+    return {**whole, "weighs": "mass", "edges": listed}
+
+
+def test_the_audit_shows_what_was_exchanged_along_each_edge(tmp_path: Path) -> None:
+    half, files = ONE // 2, [tmp_path / f"{node}.json" for node in ("ada", "bob")]
+    for path, edge in zip(files, ({"bob": (half, 3, ONE // 4, 1)}, {"ada": (ONE // 4, 1, half, 3)}), strict=True):
+        path.write_text(json.dumps(account(path.stem, **edge)))
+    paths = list(map(str, files))
+    done = CliRunner().invoke(covey, ["gossip", "audit", *paths, "--json"])
+    first, second = json.loads(done.stdout)["edges"]
+    both = {"from_incarnation": 1, "to_incarnation": 1, "waiting": 0, "reclaimed": 0, "agrees": True}
+    given = {"sent": half, "sent_batches": 3, "applied": half, "applied_batches": 3}
+    assert first == {"from": "ada", "to": "bob", **both, **given}
+    assert (second["from"], second["sent"], second["applied_batches"]) == ("bob", ONE // 4, 1)
+    lines = CliRunner().invoke(covey, ["gossip", "audit", *paths]).stdout.splitlines()
+    assert lines[0] == "exact: 2 live, 2 minted"
+    assert lines[3].split() == ["ada", "bob", "0.5000", "3", "0.5000", "3"]
+
+    files[1].write_text(json.dumps(account("bob", ada=(ONE // 4, 1, half - 1, 3))))
+    done = CliRunner().invoke(covey, ["gossip", "audit", *paths, "--json"])
+    assert done.exit_code == 1
+    assert [edge["agrees"] for edge in json.loads(done.stdout)["edges"]] == [False, True]
+    first_line = CliRunner().invoke(covey, ["gossip", "audit", *paths]).stdout.splitlines()[3]
+    assert first_line.startswith("ada")
+    assert first_line.rstrip().endswith("they do not agree")
+    alone = json.loads(CliRunner().invoke(covey, ["gossip", "audit", paths[0], "--json"]).stdout)["edges"]
+    assert [(edge["sent"], edge["applied"]) for edge in alone] == [(half, None), (None, ONE // 4)]
 
 
 def test_what_is_as_it_was_signed_and_adds_up_is_right() -> None:

@@ -12,8 +12,8 @@ from covey.cli.commands.gossip.records import audit, peers
 from covey.cli.commands.gossip.simulated import say_notes, simulate
 from covey.cli.commands.gossip.status import status
 from covey.cli.commands.gossip.trace import trace
-from covey.cli.framework.command import Failure, Group
-from covey.cli.framework.options import EXISTING_FILE, FOLDER, Address, log_options
+from covey.cli.framework.command import Failure, Group, print_json
+from covey.cli.framework.options import EXISTING_FILE, FOLDER, Address, json_option, log_options
 
 if TYPE_CHECKING:
     from covey.node.operator.adversary import Drill
@@ -131,10 +131,14 @@ def _adversary(attack: str | None, pairs: tuple[str, ...]) -> Drill | None:
     return drill
 
 
-@gossip.command(examples=("covey gossip leave --data-dir /srv/node",))
+@gossip.command(
+    examples=("covey gossip leave --data-dir /srv/node",),
+    json_fields=("run", "node", "incarnation", "running (whether its process says so)"),
+)
 @click.option("--data-dir", type=FOLDER, required=True, help="The node's folder.")
 @click.option("--run", help="The run's name (its id, through a coordinator), where the node has several.")
-def leave(data_dir: Path, run: str | None) -> None:
+@json_option
+def leave(data_dir: Path, run: str | None, as_json: bool) -> None:
     """Ask this machine's node to hand over all its mass to a peer, and to leave the run for good."""
     from covey.client.gossip_nodes import ask_to_leave, read_node
 
@@ -142,6 +146,10 @@ def leave(data_dir: Path, run: str | None) -> None:
     if node.facts.ended:
         raise Failure(f"{node.facts.me} is not in the run any more: its part is {node.facts.ended}")
     ask_to_leave(data_dir, run)
+    if as_json:
+        me = {"node": node.facts.me.node, "incarnation": node.facts.me.number}
+        print_json({"run": node.facts.name, **me, "running": node.now is not None})
+        return
     when = "at its next step" if node.now is not None else "once it runs again (it does not now)"
     click.echo(f"the node hands its mass over {when}, and ends; covey gossip status shows when it has left")
 

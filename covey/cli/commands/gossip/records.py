@@ -12,12 +12,16 @@ from covey.cli.framework.command import Command, Failure, print_json
 from covey.cli.framework.options import EXISTING_FILE, FOLDER, json_option
 
 if TYPE_CHECKING:
-    from covey.gossip.audit import MassAudit
+    from covey.gossip.audit import AuditedEdge, MassAudit
 
 MASS_FIELDS = ("exact", "live", "in_flight", "minted", "lost", "uncertain", "findings", "weighs", "delivered")
 NAMED_FIELDS = (
     "named (who gave away more than it can have had: node, incarnation; in all: gave, minted, had; in one batch: "
     "sequence, units, most)"
+)
+EDGE_FIELDS = (
+    "edges (a list: from, from_incarnation, to, to_incarnation, agrees; by the sender's account sent, sent_batches, "
+    "waiting, reclaimed; by the receiver's applied, applied_batches; null where an account was not given)"
 )
 PEER_FIELDS = ("peer", "incarnation", "state", "step", "sent", "waiting", "reclaimed", "applied", "batches")
 data_dir_option = click.option("--data-dir", type=FOLDER, required=True, help="The node's folder.")
@@ -61,7 +65,7 @@ def _peer(name: tuple[str, int], known: Mapping[str, Any], edge: Mapping[str, An
         "covey gossip audit /srv/a /srv/b /srv/c",
         "covey gossip status --data-dir /srv/a --json > a.json && covey gossip audit a.json b.json c.json --json",
     ),
-    json_fields=(*MASS_FIELDS, "signatures (whether what was signed was looked at)", NAMED_FIELDS),
+    json_fields=(*MASS_FIELDS, "signatures (whether what was signed was looked at)", NAMED_FIELDS, EDGE_FIELDS),
 )
 @click.argument("sources", metavar="DATA_DIR|ACCOUNT.json...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--authority", type=EXISTING_FILE, help="Its certificate, where no data directory is given.")
@@ -69,6 +73,8 @@ def _peer(name: tuple[str, int], known: Mapping[str, Any], edge: Mapping[str, An
 @json_option
 def audit(sources: tuple[Path, ...], authority: Path | None, run: str | None, as_json: bool) -> None:
     """Compare the accounts of a run's nodes: whether any mass was made or lost, and by whom. Exit code 1 if so.
+
+    The line of all of it is followed by what was exchanged along each edge, by the accounts of both ends.
 
     A node that gave away more than it began with and had, by what it signed itself, is named.
 
@@ -82,11 +88,13 @@ def audit(sources: tuple[Path, ...], authority: Path | None, run: str | None, as
     mass = audit_accounts([read_account(source, run) for source in sources], authority_pem)
     if as_json:
         figures = {name: getattr(mass, name) for name in MASS_FIELDS[1:]}
-        print_json({"exact": mass.is_exact, **figures, "signatures": bool(authority_pem), "named": _named(mass)})
+        more = {"named": _named(mass), "edges": list(map(edge_fields, mass.edges))}
+        print_json({"exact": mass.is_exact, **figures, "signatures": bool(authority_pem), **more})
     else:
-        from covey.cli.views.gossip_tables import mass_line
+        from covey.cli.views import gossip_tables, tables
 
-        click.echo(mass_line(mass))
+        click.echo(gossip_tables.mass_line(mass))
+        tables.show(*gossip_tables.edges(mass))
     if not mass.is_exact:
         raise Failure("the accounts do not agree: " + "; ".join(mass.findings))
 
@@ -100,3 +108,14 @@ def _named(mass: MassAudit) -> list[dict[str, Any]]:
         }
         for each in mass.named
     ]
+
+
+def edge_fields(edge: AuditedEdge) -> dict[str, Any]:
+    """An edge's counters as JSON; mass in units of 2 ** -52."""
+    ends = {"from": edge.sender.node, "from_incarnation": edge.sender.number}
+    ends |= {"to": edge.receiver.node, "to_incarnation": edge.receiver.number}
+    out, into = edge.given, edge.had
+    given = {name: None if out is None else getattr(out, name) for name in ("sent", "waiting", "reclaimed")}
+    given["sent_batches"] = None if out is None else out.sequence
+    had = {"applied": into and into.applied, "applied_batches": into and into.sequence}
+    return {**ends, **given, **had, "agrees": edge.agrees}

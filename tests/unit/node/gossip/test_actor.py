@@ -2,15 +2,18 @@
 
 import asyncio
 import functools
+import json
 import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from covey import faults
 from covey.artifact import artifact_of, artifact_of_file
+from covey.cli.main import covey
 from covey.client.gossip_nodes import ask_to_leave, read_node
 from covey.errors import Conflict, DiskFull, LedgerError, NotFound, NotReady
 from covey.gossip.ledger import Incarnation
@@ -110,7 +113,8 @@ async def test_models_of_every_third_step_stay_also_where_a_node_leaves_and_wher
     for name in unit.names:
         unit.start(name)
     await unit.until("a", functools.partial(has_come_to, 9))
-    ask_to_leave(tmp_path / "a")
+    asked = CliRunner().invoke(covey, ["gossip", "leave", "--data-dir", str(tmp_path / "a"), "--json"])
+    assert json.loads(asked.stdout) == {"run": "unit", "node": "a", "incarnation": 1, "running": False}
     assert await asyncio.gather(*unit.tasks.values()) == ["left", "completed", "completed"]
     unit.down("b")
     again = unit.start("b")
