@@ -294,7 +294,11 @@ class Receptions:
             return
         others = {other.body.digest for other in self._open.values() if other is not reception}
         if digest not in self._taken and digest not in others | set(self._arriving.values()):
-            await asyncio.to_thread(self._files.release, [digest])
+            await asyncio.to_thread(self._release, digest)
+
+    def _release(self, digest: str) -> None:
+        if self._files.path(digest).exists():  # what came of one that is not whole stays, to be gone on with
+            self._files.release([digest])
 
     def _keep(self, digest: str) -> None:
         self._taken[digest] = None
