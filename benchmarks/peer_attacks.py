@@ -7,7 +7,8 @@ Simulated: 13 nodes, 2 of them adversaries. With `--processes`: 7 nodes, each a 
 mutual TLS, one of them with `--attack`. Each cell is the test accuracy of the mean of the honest nodes' final models,
 weighted by their mass, and the largest distance of one of these from it (Euclidean). A protocol holds (bold) where the
 accuracy is within 3 points of its own without adversaries. Data are independent, and adversaries know what they were
-sent. Who lies about its mass is named by the audit of all nodes' records.
+sent. Who lies about its mass is named by the audit of all nodes' records. There are as many adversaries as the bound of
+nearest-neighbour averaging (n >= 6f + 1) bears.
 """
 
 from __future__ import annotations

@@ -53,6 +53,13 @@ def test_a_wrong_value_does_not_hide_what_could_not_work_either(read: Any, tmp_p
         assert keys_of(refused.value).count(key) == 1, refused.value
 
 
+def test_what_one_should_know_of_a_gossip_run_is_said_at_its_submission() -> None:
+    text = IMPOSSIBLE.replace("rounds = { participants = 3 }", "").partition("[exchange]")[0]
+    spec = parse_toml(text + '[gossip]\nprotocol = "agp"\nrate_correction = "asyspa"\n')
+    (note,) = describe(DescribeJob(spec.to_json(), submitted=True), cast(Host, SimpleNamespace(device="cpu"))).notes
+    assert note.startswith("gossip.rate_correction: AsySPA is exact where pauses and delays are bounded")
+
+
 @pytest.mark.parametrize(
     "topology",
     [
