@@ -52,6 +52,8 @@ class Exchange:
     askers: frozenset[Incarnation] | set[Incarnation] = frozenset()
     """Who joined without mass and asked for half of this node's. Of the class where nobody did, as in older records."""
 
+    asked: Incarnation | None = None
+    """Whom this node asked for half of its mass, having joined without; None: nobody yet."""
     followers: frozenset[Incarnation] | set[Incarnation] = frozenset()
     """Who was given the newest batches, where bodies go on from those before."""
     is_whole = False
