@@ -6,7 +6,7 @@ import asyncio
 import functools
 import math
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -189,6 +189,8 @@ class GossipActor(Receiver):
         elif event.peer == peer:
             if isinstance(event, Progressed | PeerLeft):
                 self._diary.sent(peer, event.applied)
+            if isinstance(event, PeerLeft):
+                event = replace(event, signed=self._world.receipts.signed_by(peer))
             claims = self._executor.machine.exchange.contradictions
             is_news = peer not in claims
             self._safely(self._executor.take, event)

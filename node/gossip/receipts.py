@@ -91,6 +91,11 @@ class Receipts:
             return
         self._have(Kept("out", receipt, signed))
 
+    def signed_by(self, peer: Incarnation) -> int:
+        """Number of the newest batch that a peer signed to have had; 0: none."""
+        kept = self._had.get(peer)
+        return kept.receipt.sequence if kept is not None else 0
+
     def _have(self, kept: Kept) -> None:
         self._had[kept.peer] = self._unwritten[kept.peer] = kept
 

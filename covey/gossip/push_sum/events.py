@@ -165,8 +165,10 @@ class PeerLeft:
 
     peer: Incarnation
     applied: int
-    """Number of the newest batch of this node that it had."""
+    """Number of the newest batch of this node that it had, as it says."""
     now: float
+    signed: int = 0
+    """Number of the newest batch of this node under which this node holds its signature that it had it; 0: none."""
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,8 @@ class Exchange:
     askers: frozenset[Incarnation] | set[Incarnation] = frozenset()
     """Who joined without mass and asked for half of this node's. Of the class where nobody did, as in older records."""
 
+    asked: Incarnation | None = None
+    """Whom this node asked for half of its mass, having joined without; None: nobody yet."""
     followers: frozenset[Incarnation] | set[Incarnation] = frozenset()
     """Who was given the newest batches, where bodies go on from those before."""
     is_whole = False
@@ -72,7 +74,7 @@ class Exchange:
         self.contradictions: dict[Incarnation, str] = {}
         """What peers claim of what was exchanged, and do not prove; and what they gave that cannot be."""
         self.uncertain = 0
-        """Units that were taken back from evicted peers, whose fate is not known."""
+        """Units that were taken back from evicted peers, or by the word of those that left: their fate is not known."""
         self.has_news = True
         """Something came since the last batch was given."""
 
@@ -278,13 +280,23 @@ class Exchange:
         if event.applied == given.sequence:
             self.delivered(event.peer, event.applied)
 
-    def left(self, peer: Incarnation, applied: int) -> None:
-        """A peer left in order; `applied` is the newest batch that it had. One that cannot have had it has not left."""
+    def left(self, peer: Incarnation, applied: int, signed: int = 0) -> None:
+        """A peer left in order. What it says not to have had comes back, unless it signed to have had it.
+
+        Args:
+            peer: Who; it has not left where it cannot have had what it says.
+            applied: The newest batch that it had, by its word.
+            signed: The newest that it had by its signature; 0: none.
+        """
         if self._is_contradicted(peer, applied):
             return
-        if applied >= self.ledger.out.get(peer, OutEdge()).sequence:
-            self.delivered(peer, applied)
-        self.take_back(peer)
+        given, _ = self._on_record(peer)
+        if applied < signed:
+            claim = f"{peer} left, and claims to have had this node's batches up to {applied}"
+            self.contradictions[peer] = f"{claim}; it signed to have had batch {signed}"
+        if max(applied, signed) >= given:
+            self.delivered(peer, given)
+        self.uncertain += self.take_back(peer)
         self.departed.add(peer)
         del self.peers[peer]
 

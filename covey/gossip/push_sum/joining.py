@@ -12,11 +12,18 @@ from covey.gossip.push_sum.exchange import Exchange
 
 
 def asked_for_half(exchange: Exchange) -> Incarnation | None:
-    """Whom a node asks that began without mass and had nothing since; None: nobody."""
+    """Whom a node asks that began without mass and had nothing since; None: nobody.
+
+    The same one, through its silences, until that is gone, claims what it does not prove, or is through and gave
+    nothing: whoever else were asked would give half of its own too.
+    """
     if exchange.ledger.minted or exchange.ledger.into:
         return None
-    able = sorted(name for name, peer in exchange.peers.items() if peer.is_trusted and not peer.is_finished)
-    return able[exchange.me.number % len(able)] if able else None
+    asked = exchange.peers.get(exchange.asked) if exchange.asked is not None else None
+    if asked is None or exchange.asked in exchange.contradictions or (asked.is_finished and not asked.sequence):
+        able = sorted(name for name, peer in exchange.peers.items() if peer.is_trusted and not peer.is_finished)
+        exchange.asked = able[exchange.me.number % len(able)] if able else None
+    return exchange.asked
 
 
 def split(exchange: Exchange, shares: Iterable[Share]) -> dict[Incarnation, int]:

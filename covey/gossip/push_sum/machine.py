@@ -162,8 +162,8 @@ class PushSum:
                 return self._end("evicted")
             case PeerEvicted(peer=peer):
                 self.exchange.evicted(peer)
-            case PeerLeft(peer=peer, applied=applied) if peer in peers:
-                self.exchange.left(peer, applied)
+            case PeerLeft(peer=peer, applied=applied, signed=signed) if peer in peers:
+                self.exchange.left(peer, applied, signed)
             case HalfAsked(peer=peer):
                 self.exchange.asked_for_half(peer)
             case LeaveAsked():

@@ -18,7 +18,7 @@ from covey.client.gossip_nodes import ask_to_leave, read_node
 from covey.errors import Conflict, DiskFull, LedgerError, NotFound, NotReady
 from covey.gossip.ledger import Incarnation
 from covey.gossip.mass import ONE
-from covey.gossip.push_sum.events import PeerEvicted, PeerJoined, PeerSuspected, Progressed
+from covey.gossip.push_sum.events import PeerEvicted, PeerJoined, PeerLeft, PeerSuspected, Progressed
 from covey.node.gossip.ports import Told
 from covey.node.gossip.record.database import Durability, open_record
 from covey.node.gossip.record.reader import rows_of
@@ -329,3 +329,22 @@ async def test_a_batch_that_cannot_be_is_refused_and_leaves_no_file(tmp_path: Pa
         await node.actor.arrived(Incarnation("stranger"), 1, 5, 0, body)
     node.actor.heard(Incarnation("b"), PeerSuspected(Incarnation("b"), 0.0))
     await unit.stop("a")
+
+
+async def test_who_leaves_and_denies_what_it_signed_to_have_had_is_named(tmp_path: Path) -> None:
+    unit = Unit(tmp_path, spec_of(2, 400), "ab")
+    for name in unit.names:
+        unit.start(name)
+    b = Incarnation("b")
+
+    def has_an_answer(node: UnitNode) -> bool:
+        return step_of(node) > 0 and b in (out := node.actor.executor.ledger.out) and out[b].sequence > 1
+
+    await unit.until("a", has_an_answer)
+    await unit.stop("b")
+    node = unit.nodes[Incarnation("a")]
+    node.actor.heard(b, PeerLeft(b, 0, 0.0))
+    exchange = node.actor.executor.machine.exchange
+    assert "b left, and claims to have had this node's batches up to 0; it signed" in exchange.contradictions[b]
+    await unit.stop("a")
+    assert read_node(tmp_path / "a").machine.exchange.contradictions == exchange.contradictions
