@@ -134,6 +134,8 @@ def test_differences_go_on_from_a_whole_model_after_a_node_was_cut_off_and_when_
     spec = spec.replace('name = "digits"\n[data]\npartition = "shards"\n', slow).format(steps=STEPS) + CHOCO
     with GossipNodes(tmp_path, spec, 3, links=True) as nodes:
         nodes.start_all()
+        for index, peers in enumerate([(1, 2), (0, 2), (0, 1)]):  # who never was there is not suspected
+            assert wait_until(partial(is_there, nodes, index, *peers), 120)
         nodes.until_step(0, 3, 120)
         with trainings_stand_still(nodes, 2):  # else it goes on alone, and may be through
             for link in nodes.links([2], [0, 1]):
