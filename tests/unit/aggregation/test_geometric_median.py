@@ -48,7 +48,9 @@ def test_equals_a_naive_one_that_has_converged(seed: int, n: int, d: int) -> Non
     found, expected = median_of(rows), naive(rows)
     assert cost(rows, found) <= cost(rows, expected) * (1 + 1e-5)
     scale = float((rows.double() - expected).norm(dim=1).mean())
-    assert float((found - expected).norm()) <= 1e-2 * scale  # near a row the cost is flat: seed 26587, n = 4, d = 2
+    # Where the median is near a row the cost hardly changes with the place (seed 26587, n = 4, d = 2: 5e-3).
+    nearest = float((rows.double() - expected).norm(dim=1).min())
+    assert float((found - expected).norm()) <= (2e-3 if nearest > 0.05 * scale else 1e-2) * scale
 
 
 def test_in_one_dimension_it_is_the_median() -> None:
