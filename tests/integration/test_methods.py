@@ -54,9 +54,6 @@ METHODS = {
     "fedgen-once": '[method]\nname = "fedgen"\noptions = { labels = "exact", steps = 10, one_shot = true }',
     "fedgen-heads": '[method]\nname = "fedgen"\noptions = { labels = "exact", steps = 10 }\n'
     '[exchange]\nshare = ["2.*"]\n[task.nodes.n1]\nhidden = 96',
-    "feddistill": '[method]\nname = "feddistill"',
-    "feddistill-plus": '[method]\nname = "feddistill-plus"',
-    "fedensemble": '[method]\nname = "fedensemble"',
     "share": '[exchange]\nshare = ["2.*"]\n[task.nodes.n1]\nhidden = 96',
     "scaffold-some": f'[method]\nname = "scaffold"\n{EQUAL}',
     "lsgd": '[method]\nname = "lsgd"\noptions = { groups = 2, audit = true }',
@@ -67,6 +64,9 @@ METHODS = {
     "stablenet": '[method]\nname = "stablenet"\noptions = { steps = 2 }',
     "paws": '[method]\nname = "paws"\noptions = { labelled = 2, support = 2, bank = 2 }',
     "suncet": '[method]\nname = "suncet"\noptions = { labelled = 2, support = 2 }',
+    "feddistill": '[method]\nname = "feddistill"',
+    "feddistill-plus": '[method]\nname = "feddistill-plus"',
+    "fedensemble": '[method]\nname = "fedensemble"',
 }
 BRIEF = {"feddistill", "feddistill-plus", "fedensemble", "memory", "scale-shift", "stablenet", "paws", "suncet"}
 """Two rounds show what they add to plain averaging, and to tensors that are frozen."""
