@@ -15,6 +15,7 @@ import pytest
 
 from covey.client import authority
 from covey.client.gossip_nodes import read_node
+from covey.errors import NotFound
 from covey.gossip.ledger import Incarnation
 from covey.node.gossip.record.database import open_record
 from covey.node.gossip.record.reader import rows_of
@@ -113,7 +114,10 @@ def suspects(nodes: GossipNodes, index: int, peer: int) -> bool:
 
 def is_there(nodes: GossipNodes, index: int, *peers: int) -> bool:
     """Whether a node takes its peers as there, by what it says of itself."""
-    now = read_node(nodes.folder(index)).now
+    try:
+        now = read_node(nodes.folder(index)).now
+    except NotFound:  # it has not begun yet
+        return False
     states = {row["peer"]: row["state"] for row in now.peers} if now is not None else {}
     return all(states.get(f"n{peer}") == "there" for peer in peers)
 
