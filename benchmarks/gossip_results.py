@@ -1,13 +1,13 @@
 """What gossip's protocols learn, and what they cost: 8 nodes with two of ten classes each, digits and MNIST.
 
     python -m benchmarks.gossip_results --no-processes --json gossip.json
-    python -m benchmarks.gossip_results --no-simulation --budget 330 --json gossip.json --page docs/results.md
+    python -m benchmarks.gossip_results --no-simulation --json gossip.json --page docs/results.md
 
 Accuracy and spread come from the simulation, whose models in lock step are those of real processes, bit for bit. There
 a training takes one unit of time, and a message half of one to one and a half: `goodput (simulated)` is the part of
-its time that a node trains then. Bytes and times come from real processes on this machine, with fewer steps; they want
-a quiet machine, so the table says its load. What is in the `--json` file is not measured again, and the table has all
-of it.
+its time that a node trains then. Bytes, times, and accuracy and spread once more, come from real processes on this
+machine, one seed; times want a quiet machine, so the table says its load. What is in the `--json` file is not measured
+again, and the table has all of it.
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ TASKS = {
     "mnist": ('name = "idx-images"\noptions = { set = "mnist", model = "mlp", hidden = 128 }', 0.05),
 }
 CHOCO = 'protocol = "choco"\ntopology = { name = "ring" }\nmixing = { name = "metropolis-hastings" }\n[exchange]\n'
+ALL = 'topology = { name = "complete" }\n'
 SETTINGS = {
-    "everybody to everybody (all-reduce)": 'topology = { name = "complete" }\n',
+    "everybody to everybody (all-reduce)": ALL,
     "sgp": "",
     "sgp, overlap 1": "overlap = 1\n",
     "sgp, overlap 3": "overlap = 3\nmax_in_flight = 4\n",
@@ -72,6 +73,9 @@ SETTINGS = {
     "epidemic": 'protocol = "epidemic"\ntopology = { name = "random" }\n',
     "gradient-tracking": 'protocol = "gradient-tracking"\n',
     "noloco": 'protocol = "noloco"\ntopology = { name = "matching" }\n',
+    "clipped-gossip, f 1": 'protocol = "clipped-gossip"\n' + ALL,
+    "nearest-neighbour-averaging, f 1": 'protocol = "nearest-neighbour-averaging"\n' + ALL,
+    "trimmed-mean, f 1": 'protocol = "trimmed-mean"\n' + ALL,
     "alone (its own part only)": "",
 }
 """[gossip] of each row."""
@@ -83,13 +87,18 @@ Measure = Callable[[], Outcome]
 def spec_of(task: str, setting: str, steps: int, seed: int) -> str:
     """The run's specification."""
     name, rate = TASKS[task]
-    nodes = 1 if setting.startswith("alone") else NODES
-    return SPEC.format(task=name, rate=rate, steps=steps, seed=seed, nodes=nodes, parts=NODES) + SETTINGS[setting]
+    values = {"task": name, "rate": rate, "steps": steps, "seed": seed, "nodes": nodes_of(setting), "parts": NODES}
+    return SPEC.format(**values) + SETTINGS[setting]
+
+
+def nodes_of(setting: str) -> int:
+    """How many nodes take part."""
+    return 1 if setting.startswith("alone") else NODES
 
 
 def simulated(task: str, setting: str, steps: int, seed: int) -> Outcome:
     """Accuracy of the consensus model and of the nodes, and how far those are from it."""
-    nodes = 1 if setting.startswith("alone") else NODES
+    nodes = nodes_of(setting)
     with tempfile.TemporaryDirectory(prefix="covey-results-") as folder:
         file = Path(folder) / "run.toml"
         file.write_text(spec_of(task, setting, steps, seed))
@@ -113,15 +122,19 @@ def _goodput(peers: Sequence[PeerOutcome]) -> float:
 
 
 def real(task: str, setting: str, steps: int, seed: int) -> Outcome:
-    """Seconds, bytes, blocked seconds and goodput of real processes, and the machine's load before they began."""
-    load = os.getloadavg()[0]
+    """Accuracy, spread, seconds, bytes and goodput of real processes, and the machine's load before they began."""
+    load, count = os.getloadavg()[0], nodes_of(setting)
     with tempfile.TemporaryDirectory(prefix="covey-results-") as folder:
         root = Path(folder)
-        with GossipNodes(root, spec_of(task, setting, steps, seed), nodes=NODES) as nodes:
+        with GossipNodes(root, spec_of(task, setting, steps, seed), nodes=count) as nodes:
             nodes.start_all()
             nodes.wait(900.0)
-            measured = measure_run([nodes.folder(index) for index in range(NODES)])
-    return {**measured, "steps": steps, "load": load}
+            folders = [nodes.folder(index) for index in range(count)]
+            measured, out = measure_run(folders), root / "mean.safetensors"
+            mean = json.loads(nodes.cli("gossip", "export", *folders, "--out", out, "--evaluate", "--json"))
+            is_exact = nodes.audit()["exact"]
+    learned = {"accuracy": mean["metrics"]["accuracy"], "spread": mean["spread"], "mass_is_exact": is_exact}
+    return {**learned, **measured, "steps": steps, "load": load}
 
 
 def row(setting: str, seeds: Sequence[Outcome], processes: Outcome | None) -> str:
@@ -133,9 +146,10 @@ def row(setting: str, seeds: Sequence[Outcome], processes: Outcome | None) -> st
     cells = [setting, str(len(seeds)), f"{mean['accuracy']:.3f}{interval}", f"{worst:.3f} to {best:.3f}"]
     cells += [f"{mean['spread']:.2g}", f"{mean['models_a_step']:.2f}", f"{mean['simulated_goodput']:.0%}"]
     if processes is None:
-        return "| " + " | ".join([*cells, "", "", "", ""]) + " |"
-    times = [f"{processes[name]:.3f}" for name in ("step_s", "blocked_s")]
-    return "| " + " | ".join([*cells, *times, f"{processes['goodput']:.0%}", f"{processes['sent_mb']:.2f}"]) + " |"
+        return "| " + " | ".join([*cells, *[""] * 6]) + " |"
+    cells += [f"{processes['accuracy']:.3f}", f"{processes['spread']:.2g}"]
+    cells += [f"{processes[name]:.3f}" for name in ("step_s", "blocked_s")]
+    return "| " + " | ".join([*cells, f"{processes['goodput']:.0%}", f"{processes['sent_mb']:.2f}"]) + " |"
 
 
 def report(task: str, outcomes: Mapping[str, Outcome]) -> list[str]:
@@ -150,13 +164,11 @@ def report(task: str, outcomes: Mapping[str, Outcome]) -> list[str]:
             rows.append(row(setting, runs, known.get(f"{task}/{setting}/processes")))
     steps = next((value["steps"] for key, value in known.items() if not key.endswith("/processes")), 0)
     heads = ["[gossip]", "seeds", "accuracy", "of nodes", "spread", "models a step", "goodput (simulated)"]
-    heads += ["s a step", "blocked s", "goodput", "MB a step"]
+    heads += ["accuracy (processes)", "spread (processes)", "s a step", "blocked s", "goodput", "MB a step"]
     text = f"**{task}**, {steps} steps"
     if real_runs:
         loads = [run["load"] for run in real_runs]
-        text += (
-            f"; seconds and MB of each node: real processes, {real_runs[0]['steps']} steps, load average before them "
-        )
+        text += f"; real processes: seed 1, {real_runs[0]['steps']} steps, seconds and MB of each node; load before "
         text += f"{min(loads):.1f} to {max(loads):.1f}"
     return [f"{text}:", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *rows, ""] if rows else []
 
@@ -170,8 +182,7 @@ def keys(tasks: Sequence[str], given: argparse.Namespace) -> Iterator[tuple[str,
                 yield f"{task}/{setting}/{seed}", partial(simulated, task, setting, given.steps, seed)
     for task in tasks if not given.no_processes else ():
         for setting in rows:
-            if not setting.startswith("alone"):
-                yield f"{task}/{setting}/processes", partial(real, task, setting, given.real_steps, 1)
+            yield f"{task}/{setting}/processes", partial(real, task, setting, given.real_steps, 1)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -185,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="rows whose name is one of these, or begins so")
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--real-steps", type=int, default=12, help="of the runs on real processes")
+    parser.add_argument("--real-steps", type=int, default=120, help="of the runs on real processes")
     parser.add_argument("--no-processes", action="store_true", help="no runs on real processes")
     parser.add_argument("--no-simulation", action="store_true", help="only the runs on real processes")
     parser.add_argument("--budget", type=float, metavar="SECONDS", help="begin no run later than this")

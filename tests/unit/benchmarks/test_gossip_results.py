@@ -18,7 +18,17 @@ OUTCOME = {
     "mass_is_exact": True,
     "steps": 100,
 }
-REAL = {"step_s": 0.1, "trained_s": 0.05, "blocked_s": 0.05, "goodput": 0.5, "sent_mb": 0.018, "steps": 12, "load": 0.5}
+REAL = {
+    "accuracy": 0.91,
+    "spread": 0.3,
+    "step_s": 0.1,
+    "trained_s": 0.05,
+    "blocked_s": 0.05,
+    "goodput": 0.5,
+    "sent_mb": 0.018,
+    "steps": 12,
+    "load": 0.5,
+}
 
 
 @pytest.mark.parametrize("setting", gossip_results.SETTINGS)
@@ -33,11 +43,9 @@ def test_a_row_has_the_mean_of_its_seeds_and_what_processes_took() -> None:
     outcomes = {"digits/sgp/1": OUTCOME, "digits/sgp/2": {**OUTCOME, "accuracy": 0.7, "nodes": [0.4, 0.7]}}
     lines = gossip_results.report("digits", {**outcomes, "digits/sgp/processes": REAL})
     assert "100 steps" in lines[0]
-    assert "12 steps, load average before them 0.5 to 0.5" in lines[0]
-    assert (
-        lines[4]
-        == "| sgp | 2 | 0.800 (0.700 to 0.900) | 0.400 to 0.800 | 0.25 | 1.00 | 50% | 0.100 | 0.050 | 50% | 0.02 |"
-    )
+    assert "12 steps, seconds and MB of each node; load before 0.5 to 0.5" in lines[0]
+    simulated = "| sgp | 2 | 0.800 (0.700 to 0.900) | 0.400 to 0.800 | 0.25 | 1.00 | 50% |"
+    assert lines[4] == f"{simulated} 0.910 | 0.3 | 0.100 | 0.050 | 50% | 0.02 |"
     assert len({line.count("|") for line in lines[2:-1]}) == 1
     assert gossip_results.report("mnist", outcomes) == []
 
