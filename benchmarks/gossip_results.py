@@ -59,6 +59,7 @@ TASKS = {
 }
 CHOCO = 'protocol = "choco"\ntopology = { name = "ring" }\nmixing = { name = "metropolis-hastings" }\n[exchange]\n'
 ALL = 'topology = { name = "complete" }\n'
+EVEN = ALL + 'mixing = { name = "metropolis-hastings" }\n'
 SETTINGS = {
     "everybody to everybody (all-reduce)": ALL,
     "sgp": "",
@@ -73,7 +74,7 @@ SETTINGS = {
     "epidemic": 'protocol = "epidemic"\ntopology = { name = "random" }\n',
     "gradient-tracking": 'protocol = "gradient-tracking"\n',
     "noloco": 'protocol = "noloco"\ntopology = { name = "matching" }\n',
-    "clipped-gossip, f 1": 'protocol = "clipped-gossip"\n' + ALL,
+    "clipped-gossip, f 1": 'protocol = "clipped-gossip"\n' + EVEN,
     "nearest-neighbour-averaging, f 1": 'protocol = "nearest-neighbour-averaging"\n' + ALL,
     "trimmed-mean, f 1": 'protocol = "trimmed-mean"\n' + ALL,
     "alone (its own part only)": "",
