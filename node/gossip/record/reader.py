@@ -106,7 +106,7 @@ def write_first(engine: Engine, layout: str, first: Artifact) -> None:
 
 
 def newest_sha256(engine: Engine) -> dict[str, str]:
-    """The model_sha256 of the newest model on record, by its file's digest; empty: there is none, or it is not known."""
+    """The model_sha256 of the newest model on record, by its file's digest; empty: nobody knows it."""
     with translated(), Session(engine) as session:
         newest = session.get(SnapshotRow, ONLY)
         if newest is None or not newest.model_sha256:
