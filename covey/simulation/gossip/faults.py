@@ -20,9 +20,9 @@ class Partition:
     since: float
     until: float
 
-    def separates(self, one: str, other: str) -> bool:
+    def separates(self, node: str, other: str) -> bool:
         """Whether two nodes are on different sides."""
-        sides = [side for side in self.sides if one in side or other in side]
+        sides = [side for side in self.sides if node in side or other in side]
         return len(sides) > 1
 
     def cuts(self, sender: str, receiver: str, now: float) -> bool:

@@ -95,8 +95,8 @@ class Fates:
         """Whom a node can hear now."""
         now, is_cut = self._timeline.now, self._network.is_cut
         others = [(me, other) for me, other in self._peers.items() if other is not peer]
-        there = [me for me, other in others if other.is_up and other.is_ready]
-        return [me for me in there if not is_cut(me.node, peer.me.node, now)]
+        up = [me for me, other in others if other.is_up and other.is_ready]
+        return [me for me in up if not is_cut(me.node, peer.me.node, now)]
 
     def look(self, peer: VirtualPeer) -> None:
         """A node has begun a step: see whether its time has come."""

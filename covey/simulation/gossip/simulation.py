@@ -190,8 +190,8 @@ class GossipSimulation:
         has_own = protocol_of(self._plan.spec.gossip, allow_path=True).own_models
         if peer.ledger.minted and not has_own:
             is_cut, now = self._plan.network.is_cut, self._timeline.now
-            there = [each for each in self._peers.values() if each.is_up and not is_cut(each.me.node, name, now)]
-            for giver in there[:1]:
+            up = [each for each in self._peers.values() if each.is_up and not is_cut(each.me.node, name, now)]
+            for giver in up[:1]:
                 peer.take_over(giver.newest())
         return peer
 
