@@ -93,14 +93,14 @@ class Ring:
 
 def test_signs_bring_a_ring_to_its_mean(tmp_path: Path) -> None:
     ring = Ring({"codec": "scaled-sign"}, 1.0, tmp_path)
-    assert ring.steps(100) < 1e-9
+    assert ring.steps(100) < 1e-10
     assert float((ring.whole.mean(0) - ring.mean).abs().max()) < 1e-6
 
 
 def test_a_hundredth_of_the_elements_does_with_a_small_step_and_diverges_with_a_large_one(tmp_path: Path) -> None:
     exchange = {"codec": "top-k", "options": {"fraction": 0.01}}
     ring = Ring(exchange, gamma_of(run_of(exchange).exchange), tmp_path)
-    assert ring.steps(150) < 0.3
+    assert ring.steps(400) < 1.2e-2
     assert float((ring.whole.mean(0) - ring.mean).abs().max()) < 1e-5
     large = Ring(exchange, 1.0, tmp_path)
     assert 2 < large.steps(40) < large.steps(40) / 2
