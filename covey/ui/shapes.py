@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -69,7 +69,7 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[dic
     ]
 
 
-def spreads(rows: list[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+def spreads(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """Of each number that verdicts have: the least, the median and the largest of all updates, and how many have it."""
     columns: dict[str, list[float]] = {}
     for row in rows:

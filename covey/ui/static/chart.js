@@ -101,7 +101,7 @@ export class Chart {
       legend: { show: false },
       scales: { x: { time: false } },
       series: [{}, ...series],
-      axes: [{ ...axis, label: this.along, labelSize: 18, size: 32 }, { ...axis, size: 62, values: (_, all) => all.map(value) }],
+      axes: [{ ...axis, label: this.along, labelSize: 18, size: 32 }, { ...axis, size: 74, values: (_, all) => all.map(value) }],
       hooks: { setCursor: [(plot) => this.pointed(plot)] },
     };
     this.plot = new uPlot(options, this.data(), this.canvas);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 from covey.client.values import Round, Run
 from covey.ui.shapes import differences, plain, privacy_json, run_json, spreads
@@ -51,7 +52,7 @@ def test_specifications_differ_in_keys_with_dots():
 
 
 def test_numbers_lie_among_the_others():
-    rows = [{"distance": 3.0, "text": "x"}, {"distance": 1}, {"distance": 2.0, "rank": 7}, {"distance": math.nan}]
+    rows: list[dict[str, Any]] = [{"distance": 3.0, "text": "x"}, {"distance": 1}, {"distance": 2.0, "rank": 7}, {"distance": math.nan}]
     assert spreads(rows) == {
         "distance": {"least": 1.0, "median": 2.0, "most": 3.0, "of": 3},
         "rank": {"least": 7.0, "median": 7.0, "most": 7.0, "of": 1},
