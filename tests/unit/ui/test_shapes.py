@@ -52,7 +52,8 @@ def test_specifications_differ_in_keys_with_dots():
 
 
 def test_numbers_lie_among_the_others():
-    rows: list[dict[str, Any]] = [{"distance": 3.0, "text": "x"}, {"distance": 1}, {"distance": 2.0, "rank": 7}, {"distance": math.nan}]
+    several: dict[str, Any] = {"distance": 2.0, "rank": 7}
+    rows: list[dict[str, Any]] = [{"distance": 3.0, "text": "x"}, {"distance": 1}, several, {"distance": math.nan}]
     assert spreads(rows) == {
         "distance": {"least": 1.0, "median": 2.0, "most": 3.0, "of": 3},
         "rank": {"least": 7.0, "median": 7.0, "most": 7.0, "of": 1},
