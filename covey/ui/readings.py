@@ -17,7 +17,7 @@ from covey.errors import CoveyError
 from covey.ui.asked import choice, number, text
 from covey.ui.audits import Audits
 from covey.ui.history import Histories, charts
-from covey.ui.shapes import differences, plain, privacy_json, run_json, spreads
+from covey.ui.shapes import differences, means, plain, privacy_json, run_json, spreads
 from covey.ui.source import Source
 
 PAGE = 50
@@ -132,11 +132,11 @@ class Readings:
         detail = self._source.ask(lambda c: c.round(name, wanted))
         updates = [update for update in detail.updates if update.node > after]
         shown = plain(detail) | {
-            "updates": plain(updates[:MOST]),
+            "updates": [plain(update) | {"metrics": means(update.metrics)} for update in updates[:MOST]],
             "next": updates[MOST - 1].node if len(updates) > MOST else "",
             "count": len(detail.updates),
-            "spreads": spreads([update.numbers for update in detail.updates]),
-            "metric_spreads": spreads([update.metrics for update in detail.updates]),
+            "spreads": spreads(update.numbers for update in detail.updates),
+            "metric_spreads": spreads(means(update.metrics) for update in detail.updates),
         }
         return JSONResponse(shown | {"now": time.time()})
 

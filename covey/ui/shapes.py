@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -67,6 +67,16 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[dic
         for key in sorted(ours.keys() | theirs.keys())
         if key not in ours or key not in theirs or ours[key] != theirs[key]
     ]
+
+
+def means(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics of a training, which are on record as totals and counts, as their ratios; others as they are."""
+    return {name: _ratio(value) if isinstance(value, list | tuple) else value for name, value in metrics.items()}
+
+
+def _ratio(value: Sequence[Any]) -> Any:
+    is_pair = len(value) == 2 and all(isinstance(each, int | float) for each in value) and value[1]
+    return plain(value[0] / value[1]) if is_pair else plain(value)
 
 
 def spreads(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from covey.client.values import Round, Run
-from covey.ui.history import KEPT, PAGE, Histories, History, charts, thinned
+from covey.ui.history import KEPT, PAGE, Histories, History, charts, thinned, widest_first
 
 RUN = Run("id", "name", "rounds", "running", started_at=100.0)
 
@@ -25,29 +25,41 @@ def rounds(first, last, **values):
 
 
 class Record:
-    """Rounds that are read; counts how often."""
+    """Rounds that are read; notes which pages."""
 
     def __init__(self, last):
         self.rounds, self.asked = rounds(1, last), []
 
-    def read(self, after, limit):
+    def read(self, after, limit, newest):
+        later = [item for item in self.rounds if item.round > after]
+        if newest:
+            return later[-limit:]
         self.asked.append(after)
-        return [item for item in self.rounds if item.round > after][:limit]
+        return later[:limit]
 
 
 def read_on(history, record, *, ended=False, seconds=60.0):
     history.read_on(record.read, ended=ended, until=time.monotonic() + seconds)
 
 
-def test_a_long_record_is_read_a_slice_at_a_time():
+def test_a_long_record_is_read_a_slice_at_a_time_the_widest_gap_first():
     history, record = History(), Record(3 * PAGE + 7)
     read_on(history, record, seconds=0.0)
-    assert (history.newest, history.is_whole, record.asked) == (PAGE, False, [0])
+    assert (history.newest, history.is_whole, record.asked, len(history.points)) == (1507, False, [3 * PAGE], 7)
     read_on(history, record, seconds=0.0)
-    assert (history.newest, record.asked) == (2 * PAGE, [0, PAGE])
+    assert record.asked == [3 * PAGE, 0]
+    drawn = charts(history, RUN, "bytes", [], 10)
+    assert [chart["name"] for chart in drawn["charts"]] == ["loss"]  # what lies in between is no number of bytes
+    assert (drawn["charts"][0]["series"][0]["x"][-1], drawn["read"], drawn["of"]) == (1507.0, PAGE + 7, 1507)
     read_on(history, record)
-    assert (history.newest, history.is_whole) == (3 * PAGE + 7, True)
-    assert record.asked == [0, PAGE, 2 * PAGE, 3 * PAGE]
+    assert (history.is_whole, len(history.points)) == (True, 1507)
+    assert record.asked[:4] == [3 * PAGE, 0, 2 * PAGE, PAGE]
+    assert [chart["name"] for chart in charts(history, RUN, "bytes", [], 10)["charts"]] == ["loss", "bytes"]
+
+
+@given(st.integers(0, 300))
+def test_every_page_is_read_once(count):
+    assert sorted(widest_first(count)) == list(range(count))
 
 
 def test_what_changes_later_is_seen_and_old_rounds_are_not_read_again():
@@ -61,9 +73,10 @@ def test_what_changes_later_is_seen_and_old_rounds_are_not_read_again():
     assert history.points[1998].metrics == {"accuracy": 0.5}
     assert (history.newest, len(history.points)) == (2001, 2001)
     record.rounds[-1] = rounds(2001, 2001)[0]
-    record.rounds += rounds(2002, 2200)
+    record.rounds += rounds(2002, 2900)
     read_on(history, record)
     assert history.points[2001].metrics == {"loss": 1 / 2001}
+    assert len(history.points) == 2900
 
 
 def test_an_open_round_far_behind_is_read_again_as_far_as_a_page_goes():
@@ -73,16 +86,19 @@ def test_an_open_round_far_behind_is_read_again_as_far_as_a_page_goes():
     read_on(history, record)
     del record.asked[:]
     read_on(history, record)
-    assert record.asked[0] == 1000 - PAGE + 1
+    assert record.asked == [1000 - PAGE + 1]
 
 
 def test_a_run_that_ended_is_looked_at_once_more_and_then_left_alone():
     history, record = History(), Record(5)
     read_on(history, record)
     read_on(history, record, ended=True)
-    assert len(record.asked) == 2
+    looks = len(record.asked)
     read_on(history, record, ended=True)
-    assert len(record.asked) == 2
+    assert len(record.asked) == looks
+    empty = History()
+    read_on(empty, Record(0), ended=True)
+    assert (empty.is_whole, empty.names(), empty.newest) == (True, [], 0)
 
 
 def test_what_is_no_number_is_no_point():
@@ -103,8 +119,9 @@ def test_curves_over_rounds_seconds_and_bytes():
 
 
 def test_the_page_gets_what_it_wants_or_what_is_usual():
-    history = History()
-    history.add([Round(1, "committed", metrics={"b": 1.0, "accuracy": 0.5, "a/loss": 2.0, "c": 3.0})])
+    history, record = History(), Record(0)
+    record.rounds = [Round(1, "committed", metrics={"b": 1.0, "accuracy": 0.5, "a/loss": 2.0, "c": 3.0})]
+    read_on(history, record)
     drawn = charts(history, RUN, "rounds", [], 10)
     assert drawn["names"] == ["a/loss", "accuracy", "b", "c", "bytes"]
     assert [chart["name"] for chart in drawn["charts"]] == ["a/loss", "accuracy", "bytes"]

@@ -26,12 +26,12 @@ export function curvesSection(run, source = "curves") {
     const page = await get(ofRun(run, source), { over: over.value, metric: [...chosen] });
     const along = over.value === "rounds" ? page.unit : over.value;
     const shown = page.charts.filter((chart) => source === "curves" || chosen.size === 0 || chosen.has(chart.name));
-    if (chosen.size === 0) shown.forEach((chart) => chosen.add(chart.name));
+    if (chosen.size === 0 && page.is_whole) shown.forEach((chart) => chosen.add(chart.name));
     charts.draw(shown, along);
     const some = page.nodes > (page.charts[0]?.series.length ?? 0) ? `the first ${page.charts[0].series.length} of ${page.nodes} nodes` : "";
-    note.textContent = page.is_whole ? some : `reading the record: ${page.read.toLocaleString("en")} ${page.unit} so far`;
+    note.textContent = page.is_whole ? some : `reading the record: ${page.read.toLocaleString("en")} of ${page.of.toLocaleString("en")} ${page.unit}`;
     fill(choices, page.names, () => (page.names.length > 3 ? page.names.map(choice) : null));
-    return page.is_whole ? (page.ended ? 0 : 2000) : 100;
+    return page.is_whole ? (page.ended ? 0 : 2000) : 300;
   }
 
   function choice(name) {
