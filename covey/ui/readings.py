@@ -19,6 +19,7 @@ from covey.ui.audits import Audits
 from covey.ui.history import Histories, charts
 from covey.ui.shapes import differences, means, plain, privacy_json, run_json, spreads
 from covey.ui.source import Source
+from covey.ui.verdicts import Verdicts
 
 PAGE = 50
 MOST = 200
@@ -39,7 +40,7 @@ class Readings:
 
     def __init__(self, source: Source, action: str) -> None:
         self._source, self._action = source, action
-        self._histories, self._audits = Histories(source), Audits(source)
+        self._histories, self._audits, self._verdicts = Histories(source), Audits(source), Verdicts()
 
     def routes(self) -> list[Route]:
         """All of them."""
@@ -90,6 +91,7 @@ class Readings:
                 "run": run_json(shown, whole=True),
                 "privacy": privacy_json(shown),
                 "coordinated": shown.is_coordinated,
+                "verdicts": self._verdicts.of(connection, shown) if shown.is_coordinated else {},
                 "contributions": plain(list(islice(connection.every_contribution(shown), MOST))),
                 "at_work": [work for node in nodes for work in _at_work(node, shown)],
                 "away": [

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from covey.testing.federation import Federation
+from covey.testing.launch.ports import free_addresses
 from covey.testing.ui.browser import Looked, chromium, looking, served
 from tests.integration.specs import spec
 
@@ -20,11 +21,30 @@ pytestmark = [
 WAIT_MS = 90_000
 SLOW = spec("slow", task="synthetic", options="train_seconds = 0.2", rounds=100_000, training="local_epochs = 1")
 
+GOSSIP = """
+name = "gossip"
+mode = "gossip"
+seed = 3
+[task]
+name = "digits"
+[training]
+local_steps = 2
+learning_rate = 0.1
+[gossip]
+steps = 4
+min_nodes = 2
+"""
+
 
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     with Federation(tmp_path_factory.mktemp("ui"), nodes=2) as made:
-        yield made.start()
+        made.start_coordinator()
+        made.join()
+        for index, address in enumerate(free_addresses(2)):
+            made.start_node(index, options=["--peer-listen", address])
+        made.wait_connected(2)
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +123,21 @@ def test_it_shows_a_run_as_it_goes_and_goes_on_after_a_kill(federation: Federati
     page.locator("#banner").get_by_text("start it again with: covey ui").wait_for()
     assert looked.wrong == []
     assert all(url.startswith("http://127.0.0.1:") for url in looked.requests)
+
+
+def test_a_gossip_run_shows_who_gave_whom_how_much(federation: Federation, looked: Looked) -> None:
+    run, page = federation.submit(GOSSIP), looked.page
+    federation.wait(run, timeout_s=120)
+    with served("--data-dir", federation.coordinator_dir) as address:
+        page.goto(address)
+        page.goto(f"{address.partition('?')[0]}#/run/{run}")
+        page.get_by_text("all accounted for").wait_for()
+        page.locator("svg.graph path.edge").nth(1).wait_for()
+        page.get_by_role("table", name="nodes of this run").get_by_text("completed").nth(1).wait_for()
+        page.get_by_text("edges as a table").click()
+        edges = page.get_by_role("table", name="what went along each edge")
+        assert edges.locator("tbody tr").count() == page.locator("svg.graph path.edge").count() == 2
+        page.locator("figure canvas").first.wait_for()
 
 
 def test_a_node_is_evicted_once_that_is_confirmed(federation: Federation, looked: Looked) -> None:

@@ -10,9 +10,10 @@ import tempfile
 from pathlib import Path
 
 from covey.testing.federation import Federation
+from covey.testing.launch.ports import free_addresses
 from covey.testing.ui.browser import looking, served
 
-SPEC = """
+RUN = """
 name = "digits"
 seed = 7
 [task]
@@ -20,7 +21,7 @@ name = "digits"
 [data]
 partition = "dirichlet"
 [training]
-learning_rate = 0.05
+learning_rate = 0.02
 batch_size = 32
 [aggregation]
 name = "multi-krum"
@@ -30,43 +31,55 @@ f = 1
 count = 60
 min_nodes = 5
 """
+GOSSIP = """
+name = "neighbours"
+mode = "gossip"
+seed = 3
+[task]
+name = "digits"
+[training]
+local_steps = 2
+learning_rate = 0.05
+[gossip]
+steps = 20
+min_nodes = 5
+"""
 NODES = 5
 ROUNDS = 40
 """So many are done when the pictures are taken: the run goes on."""
-SIZE = (1180, 1000)
 WAIT_MS = 120_000
+SIZES = {"run": (1180, 1180), "round": (1180, 560), "gossip": (1180, 1400), "nodes": (1180, 420)}
 
 
 def take(folder: Path) -> list[Path]:
-    """Write `ui-run.png`, `ui-round.png` and `ui-dark.png` into a folder."""
-    with (
-        tempfile.TemporaryDirectory(prefix="covey-pictures-") as name,
-        Federation(Path(name), NODES, fork=False) as made,
-    ):
-        made.start_coordinator()
-        made.join()
-        for index in range(NODES):
-            made.start_node(index, options=["--attack", "sign-flip"] if index == NODES - 1 else [])
-        made.wait_connected(NODES)
-        run = made.submit(SPEC)
-        made.wait_round(run, ROUNDS, 600)
-        views = {
-            "ui-run": (f"run/{run}", False),
-            "ui-round": (f"run/{run}/round/{ROUNDS}", False),
-            "ui-dark": ("nodes", True),
-        }
-        with served("--data-dir", made.coordinator_dir) as address:
-            return [_picture(folder / f"{file}.png", address, *view) for file, view in views.items()]
+    """Write `ui-run.png`, `ui-round.png`, `ui-gossip.png` and `ui-nodes.png` (dark) into a folder."""
+    with tempfile.TemporaryDirectory() as name, Federation(Path(name), NODES, fork=False) as federation:
+        federation.start_coordinator()
+        federation.join()
+        for index, address in enumerate(free_addresses(NODES)):
+            adversary = ["--attack", "sign-flip"] if index == NODES - 1 else []
+            federation.start_node(index, options=["--peer-listen", address, *adversary])
+        federation.wait_connected(NODES)
+        gossip = federation.submit(GOSSIP)
+        federation.wait(gossip, timeout_s=600)
+        run = federation.submit(RUN)
+        federation.wait_round(run, ROUNDS, 600)
+        views = {"run": f"run/{run}", "round": f"run/{run}/round/{ROUNDS}", "nodes": "nodes", "gossip": f"run/{gossip}"}
+        with served("--data-dir", federation.coordinator_dir) as address:
+            return [_picture(folder, kind, address, view) for kind, view in views.items()]
 
 
-def _picture(path: Path, address: str, view: str, dark: bool) -> Path:
-    with looking(SIZE, dark=dark) as looked:
+def _picture(folder: Path, kind: str, address: str, view: str) -> Path:
+    path = folder / f"ui-{kind}.png"
+    with looking(SIZES[kind], dark=kind == "nodes") as looked:
         page = looked.page
         page.set_default_timeout(WAIT_MS)
         page.goto(address)
         page.goto(f"{address.partition('?')[0]}#/{view}")
         page.locator("main table tbody tr").first.wait_for()
-        page.wait_for_load_state("networkidle")
+        page.locator("#coordinator[data-live=true]").wait_for()
+        if kind in ("run", "gossip"):
+            page.locator("figure canvas").nth(1).wait_for()
         page.screenshot(path=path)
     return path
 

@@ -34,6 +34,14 @@ export function bar(counts, whole = 0) {
   );
 }
 
+/** The last verdicts of a node, [round, verdict] each, the newest last. */
+export function strip(verdicts) {
+  if (verdicts.length === 0) return null;
+  const words = verdicts.map(([round, verdict]) => `round ${round} ${verdict}`).join(", ");
+  const marks = verdicts.map(([, verdict]) => el("span", { class: STATES[verdict] ?? "wait" }));
+  return el("span", { class: "strip", role: "img", "aria-label": words, title: words }, marks);
+}
+
 /** How far something is. */
 export function progress(done, whole, unit) {
   const text = whole ? `${done.toLocaleString("en")} of ${whole.toLocaleString("en")} ${unit}` : `${done} ${unit}`;

@@ -3,7 +3,7 @@
 import { get, ofRun, post } from "../api.js";
 import { address, confirmed, el, facts, fill, link, section, table } from "../dom.js";
 import { ago, metrics, moment, number } from "../format.js";
-import { badge, bar, button, drill, opened, progress } from "../parts.js";
+import { badge, bar, button, drill, opened, progress, strip } from "../parts.js";
 import { curvesSection } from "./curves.js";
 import { gossipSection } from "./gossip.js";
 import { doing } from "./nodes.js";
@@ -54,14 +54,15 @@ const workTable = (working, now) =>
 const awayWords = (away, now) =>
   away.length === 0 ? null : el("p", { class: "why" }, `not connected: ${away.map((node) => `${node.node} (${node.state}, heard ${ago(node.since, now)})`).join(", ")}`);
 
-const contributionTable = (contributions, size) => [
+const contributionTable = (contributions, verdicts, size) => [
   table(
     "what each node contributed",
-    [["node"], ["asked", "num"], ["answers"], ["last that did not count"]],
+    [["node"], ["asked", "num"], ["answers"], ["last verdicts"], ["last that did not count"]],
     contributions.map((item) => [
       link(item.node, "node", item.node),
       number(item.asked),
       bar(COUNTED.map((name) => [name, item[name]]), item.asked),
+      strip(verdicts[item.node] ?? []),
       item.last_round ? [`round ${item.last_round}: `, badge(item.last_verdict), ` ${item.last_reason}`] : "",
     ]),
     "no node took part yet",
@@ -136,7 +137,7 @@ export function runView(run) {
     now.element.hidden = page.run.ended || !page.coordinated;
     fill(now.box, [page.at_work, page.away, Math.floor(page.now)], () => [workTable(page.at_work, page.now), awayWords(page.away, page.now)]);
     contributions.element.hidden = !page.coordinated;
-    fill(contributions.box, page.contributions, () => contributionTable(page.contributions, page.run.roster_size));
+    fill(contributions.box, [page.contributions, page.verdicts], () => contributionTable(page.contributions, page.verdicts, page.run.roster_size));
     await exchange.refresh(page.at_work);
     // Of a run that has ended nothing new comes: its curves are read until they are whole.
     const again = isDrawn ? 0 : await curves.refresh();
