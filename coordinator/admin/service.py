@@ -121,9 +121,8 @@ class AdminService:
         told = moved_in_words(spec, description, active, allow_path=env.allow_paths)
         now = env.now()
         record = RunRecord(secrets.token_hex(6), spec.name, spec.mode, text, spec.seed, "queued", "", now)
-        detail: dict[str, object] = {"by": who}
-        detail |= {"exchange": description.sharing} if description.sharing else {}
-        detail |= {"privacy": asdict(description.privacy)} if description.privacy is not None else {}
+        noted = {"exchange": description.sharing, "privacy": description.privacy and asdict(description.privacy)}
+        detail = {"by": who} | {key: value for key, value in noted.items() if value}
         await self._call(self._store.add_run, record)
         await self._call(self._store.add_event, EventRecord(now, "run-submitted", record.run, detail=detail))
         log.info("run submitted", run=record.run, name=spec.name, by=who)
