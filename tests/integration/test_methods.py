@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import textwrap
+import tomllib
 from contextlib import closing
 
 import pytest
@@ -13,6 +14,7 @@ from safetensors import safe_open
 
 from covey.coordinator.config import sqlite_url
 from covey.errors import CoveyError
+from covey.plugins import installed
 from covey.storage.sql.store import open_store
 from covey.testing.federation import Federation
 from covey.testing.launch.forks import run_covey
@@ -165,6 +167,11 @@ def test_the_model_is_that_of_a_simulation(federation, real, simulated, method):
     rounds = [{key: item[key] for key in keys} for item in federation.rounds(run["run"])]
     assert [{key: item[key] for key in keys} for item in outcome["rounds"]] == rounds
     assert outcome["files"] == files_of(federation.coordinator_dir, run["run"])
+
+
+def test_every_method_of_covey_is_among_them():
+    named = {tomllib.loads(text).get("method", {}).get("name", "none") for text in METHODS.values()}
+    assert named == {plugin.name for plugin in installed("method")}
 
 
 def test_only_what_a_method_needs_travels(simulated):
