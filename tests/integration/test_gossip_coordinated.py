@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from covey.client.connection import connect
@@ -208,17 +210,43 @@ def told_steps(store_url: str, run: str, node: str) -> list[int]:
     return [step.step for row in rows for step in GossipStatement.from_bytes(row.statement).steps]
 
 
-def test_the_coordinator_is_killed_and_so_is_a_node_while_it_is_away(tmp_path: Path, postgres_database: str) -> None:
-    """Its record is in PostgreSQL, and a node waits at a relay for its peers."""
+@contextmanager
+def database_away(server: Any) -> Iterator[None]:
+    """PostgreSQL is ended at once, without a word to anybody (SIGQUIT); then it recovers, and is there again."""
+    process = psutil.Process(int((Path(server.pgdata) / "postmaster.pid").read_text().splitlines()[0]))
+    process.send_signal(signal.SIGQUIT)
+    process.wait(60)
+    try:
+        yield
+    finally:
+        server.ensure_postgres_running()
+
+
+def test_the_database_the_coordinator_and_a_node_are_killed_and_nobody_waits_for_them(
+    tmp_path: Path, postgres_server: Any, postgres_database: str
+) -> None:
+    """The coordinator's record is in PostgreSQL, and a node waits at a relay for its peers."""
     with ExitStack() as stack:
         federation = stack.enter_context(Federation(tmp_path, nodes=3, store_url=postgres_database))
         federation.start_coordinator()
         federation.join()
         addresses = with_nodes(federation, [["--peer-relay", stack.enter_context(meeting(federation))]])
         run = federation.submit(SPEC.format(steps=30, nodes=3))
-        until_step(federation, run, 0, 4)
+        until_step(federation, run, 0, 3)
+        workers = [pid for name, pid in federation.worker_pids.items() if name in federation.names]
+        with database_away(postgres_server):
+            coordinator, step = federation.coordinator, read_node(federation.node_dir(0), run).machine.step
+            assert coordinator is not None
+            until_step(federation, run, 0, step + 2)  # nodes go on meanwhile
+            for pid in workers:
+                os.kill(pid, signal.SIGSTOP)  # and are not through before it is back
+            federation.until(lambda: "database is away" in coordinator.printed, 100, "the coordinator did not notice")
+        federation.until(lambda: max(told_steps(postgres_database, run, "n0")) > step, 100, "it does not go on")
+        assert coordinator.alive
         federation.kill_coordinator()
-        until_step(federation, run, 1, 8)
+        for pid in workers:
+            os.kill(pid, signal.SIGCONT)
+        until_step(federation, run, 1, read_node(federation.node_dir(1), run).machine.step + 4)
         federation.kill_node(1)
         federation.start_node(1, options=["--peer-listen", addresses[1]])
         for index in range(3):  # to the end: nobody waits for the coordinator
