@@ -76,6 +76,8 @@ class Storm:
         """The accounts of those that know it."""
         self.stale: set[Incarnation] = set()
         """Who goes on from a record that is older than what a peer had of it."""
+        self.restored: set[Incarnation] = set()
+        """Who ever went on from an older record: it may publish a step again that nobody had."""
         self.joined: list[Incarnation] = []
         self._untold: list[tuple[VirtualNode, Notice]] = []
         self._back_ups: dict[Incarnation, Disk] = {}
@@ -148,6 +150,7 @@ class Storm:
     def _restore(self, node: VirtualNode) -> None:
         """A node goes on with a record from before; its links broke, and what was on its way along them is lost."""
         swarm = self.swarm
+        self.restored.add(node.me)
         node.crash()
         swarm.messages = [message for message in swarm.messages if node.me not in (message.sender, message.receiver)]
         node.disk = self._back_ups[node.me].copy()
