@@ -23,7 +23,7 @@ from covey.library.plot import read
 from covey.library.run import FederatedRun
 from covey.storage.sql.store import open_store
 from covey.testing.federation import Federation, FederationError
-from covey.testing.gossip import relay_daemon
+from covey.testing.gossip import relay_daemon, simulated
 from covey.testing.launch.ports import free_addresses
 from covey.wire.identities.gossip_statement import GossipStatement
 
@@ -43,6 +43,25 @@ learning_rate = 0.1
 [gossip]
 steps = {steps}
 min_nodes = {nodes}
+"""
+CODISTILL = """
+name = "codistill"
+mode = "gossip"
+seed = 3
+[task]
+name = "digits"
+options = { common = 200 }
+[data]
+partition = "dirichlet"
+alpha = 1.0
+[training]
+local_steps = 4
+learning_rate = 0.1
+[gossip]
+steps = 6
+min_nodes = 3
+protocol = { name = "codistill", options = { classes = 10, waits = true } }
+topology = { name = "complete" }
 """
 
 
@@ -100,6 +119,23 @@ def test_three_nodes_one_of_which_only_calls(tmp_path: Path) -> None:
         accounts = [read_account(federation.node_dir(index), run) for index in range(3)]
         assert all(account["edges"] for account in accounts)
         check_views(federation, run, 6)
+        check_codistilled(federation, tmp_path)
+
+
+def check_codistilled(federation: Federation, folder: Path) -> None:
+    """Nodes that the coordinator brought together learn from each other what those of the simulation learn."""
+    outcome = simulated(folder, CODISTILL, 3)
+    run = federation.submit(CODISTILL)
+    assert federation.wait(run, timeout_s=200)["state"] == "completed"
+    models = [read_node(federation.node_dir(index), run).model_sha256 for index in range(3)]
+    assert models == [peer["model_sha256"] for peer in outcome["peers"]]
+    assert len(set(models)) == 3
+    where = ("--json", "--data-dir", federation.coordinator_dir)
+    shown = json.loads(federation.cli("run", "show", run, *where))
+    assert [part["model_sha256"] for part in shown["gossip"]] == models
+    mass = audited(federation, run)
+    assert (mass["exact"], mass["findings"]) == (True, [])
+    assert json.loads(federation.cli("run", "audit", run, *where))["ok"]
 
 
 def check_views(federation: Federation, run: str, steps: int) -> None:
