@@ -51,6 +51,7 @@ class Readings:
             Route("/api/runs/{run}/curves", self.curves),
             Route("/api/runs/{run}/rounds", self.rounds),
             Route("/api/runs/{run}/rounds/{number:int}", self.round),
+            Route("/api/runs/{run}/verdicts", self.verdicts),
             Route("/api/runs/{run}/log", self.log),
             Route("/api/runs/{run}/audit", self.audit),
             Route("/api/nodes", self.nodes),
@@ -91,7 +92,6 @@ class Readings:
                 "run": run_json(shown, whole=True),
                 "privacy": privacy_json(shown),
                 "coordinated": shown.is_coordinated,
-                "verdicts": self._verdicts.of(connection, shown) if shown.is_coordinated else {},
                 "contributions": plain(list(islice(connection.every_contribution(shown), MOST))),
                 "at_work": [work for node in nodes for work in _at_work(node, shown)],
                 "away": [
@@ -141,6 +141,12 @@ class Readings:
             "metric_spreads": spreads(means(update.metrics) for update in detail.updates),
         }
         return JSONResponse(shown | {"now": time.time()})
+
+    def verdicts(self, request: Request) -> Response:
+        """What became of each node's last answers."""
+        name = request.path_params["run"]
+        strips = self._source.ask(lambda c: self._verdicts.of(c, c.run(name)))
+        return JSONResponse({"verdicts": strips})
 
     def log(self, request: Request) -> Response:
         """What happened to a run lately: its events, its newest rounds, and why nodes contributed nothing."""

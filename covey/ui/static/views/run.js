@@ -113,11 +113,17 @@ export function runView(run) {
   let curves = null;
   let exchange = null;
   let isDrawn = false;
+  let verdicts = {};
+  let verdictsDue = 0;
 
   function assemble(coordinated) {
     curves = curvesSection(run, coordinated ? "curves" : "steps");
     exchange = coordinated ? roundsSection(run) : gossipSection(run);
     live.append(curves.element, exchange.element);
+  }
+
+  function showContributions({ contributions: each, run: { roster_size: size } }) {
+    fill(contributions.box, [each, verdicts], () => contributionTable(each, verdicts, size));
   }
 
   async function stop(name) {
@@ -137,11 +143,16 @@ export function runView(run) {
     now.element.hidden = page.run.ended || !page.coordinated;
     fill(now.box, [page.at_work, page.away, Math.floor(page.now)], () => [workTable(page.at_work, page.now), awayWords(page.away, page.now)]);
     contributions.element.hidden = !page.coordinated;
-    fill(contributions.box, [page.contributions, page.verdicts], () => contributionTable(page.contributions, page.verdicts, page.run.roster_size));
+    showContributions(page);
     await exchange.refresh(page.at_work);
     // Of a run that has ended nothing new comes: its curves are read until they are whole.
     const again = isDrawn ? 0 : await curves.refresh();
     isDrawn = page.run.ended && again === 0;
+    if (page.coordinated && page.now >= verdictsDue) {
+      ({ verdicts } = await get(ofRun(run, "verdicts")));
+      verdictsDue = page.now + (page.run.ended ? 60 : 3);
+      showContributions(page);
+    }
     return page.run.ended ? again || 10000 : Math.min(again || 1000, 1000);
   }
 
