@@ -20,6 +20,7 @@ from covey.spec.sections import (
     ExchangeSection,
     KeepSection,
     MethodSection,
+    ModelSection,
     Section,
     ServerOptimizerSection,
     TaskSection,
@@ -56,6 +57,7 @@ class RunSpec(Section, ABC):
     evaluation: EvaluationSection = EvaluationSection()
     keep: KeepSection = KeepSection()
     rounds: RoundsSection = RoundsSection()
+    model: Annotated[ModelSection, Field(exclude_if=lambda section: section == ModelSection())] = ModelSection()
     privacy: Annotated[PrivacySection | None, Field(exclude_if=lambda section: section is None)] = None
     stop: Annotated[StopSection, Field(exclude_if=lambda section: section == StopSection())] = StopSection()
 

@@ -74,12 +74,15 @@ def simulate(
     for all. In mode rounds the final model is that of a real federation of as many nodes, bit for bit.
     """
     from covey.client.experiments.simulated import new_folder
+    from covey.client.models.initial import given_file
     from covey.client.specification import parsed, written_keys
     from covey.simulation.arrival_order import parse_staleness
     from covey.simulation.plan import Plan
 
+    known = parsed(spec, later=True)
+    given = given_file(known, spec.parent)
     plan = Plan(
-        spec=parsed(spec, later=True),
+        spec=known,
         nodes=nodes,
         folder=data_dir.absolute() if data_dir is not None else new_folder(),
         processes=processes,
@@ -89,6 +92,7 @@ def simulate(
         device=device,
         events=events.absolute() if events is not None else None,
         written=written_keys(spec),
+        model=given.path if given is not None else None,
     )
     outcome = _simulated(plan)
     if as_json:
