@@ -69,7 +69,8 @@ async def test_it_starts_with_that_model_and_keeps_it(world, services, parent):
 async def test_a_file_that_came_along_stays_the_caller_s(world, services, parent, tmp_path):
     given = tmp_path / "given"
     given.write_bytes(b"values")
-    _, spec = await add_run(services, *submitted("child", initial="begin.safetensors"), given)
+    record, asked = submitted("child", initial="begin.safetensors")
+    _, spec = await add_run(services, record, asked, given)
     assert world.worker.done("initial")[-1].source == given
     assert spec.model.parent == ""
     again, same = await add_run(services, *submitted("again", **spec.model.model_dump()))
