@@ -78,6 +78,7 @@ class Environment:
         self.run_services = self._run_services()
         self.scheduler = Scheduler(self.run_services, self.runs, take_up, self.config.max_runs)
         self.offers = Offers(self.run_services, self.runs, self.background, receive)
+        self.retention.in_use = self.offers.digests
 
     @property
     def federation(self) -> str:

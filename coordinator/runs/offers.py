@@ -100,6 +100,10 @@ class Offers:
         """By the update's digest."""
         self.unfinished = UnfinishedUploads(services, runs)
 
+    def digests(self) -> set[str]:
+        """Of all parts of the updates that are on their way. From any thread."""
+        return {part.artifact.digest for offer in list(self._offers.values()) for part in offer.parts}
+
     # -- offers ---------------------------------------------------------------------------------------------------
 
     async def offer(self, node: str, message: msg.UpdateOffer) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from covey.errors import Conflict
@@ -28,6 +28,10 @@ class Retention:
         self._files = files
         self._held: list[str] | None = None
         """While a backup is made: files that are to be dropped after it."""
+        self.in_use: Callable[[], set[str]] = set
+        """Digests that updates have that are on their way: what came before is not asked for again, so it stays."""
+        self._postponed: set[str] = set()
+        """What would have been dropped, and was in use."""
         self._needed: dict[str, str] = {}
         """By run, a file that it needs while it is taken care of, and that no row of the record names."""
 
@@ -76,7 +80,7 @@ class Retention:
         So does a first model that nobody can make again: what makes the run's versions again begins with it.
         """
         pinned = [0, *pinned] if spec.model.initial else pinned
-        self.drop(
+        digests = set(
             store.prune(
                 run,
                 versions=spec.keep.versions,
@@ -86,3 +90,7 @@ class Retention:
                 pinned=pinned,
             )
         )
+        if self._postponed:
+            digests |= self._postponed - store.referenced_digests()
+        self._postponed = digests & self.in_use()
+        self.drop(digests - self._postponed)

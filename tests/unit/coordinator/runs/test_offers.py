@@ -217,11 +217,13 @@ async def test_a_file_that_does_not_come_along_is_granted_received_and_recorded(
     await world.nodes.until(lambda: world.nodes.got(msg.UploadGrant, "ada"))
     (grant,) = world.nodes.got(msg.UploadGrant, "ada")
     assert grant.offsets == ((part.artifact.digest, 0),)
+    assert world.offers.digests() == {part.artifact.digest}  # what of it is here already is not dropped
     size = await world.offers.receive("ada", part.artifact.digest, 0, stream(part.data), sent=1 << 40)
     assert world.runs.of("run").progress.sent_again.of(1) == Resent(up=size)  # of what a node says no more than can be
     assert size == part.artifact.size_bytes
     assert len(world.nodes.got(msg.Receipt, "ada")) == 1
     assert world.runs.of("run").progress.bytes_received == size
+    assert not world.offers.digests()
 
 
 async def test_the_same_file_for_two_runs_is_sent_once_and_recorded_for_both(world, opened):

@@ -208,6 +208,20 @@ async def test_what_a_run_does_not_keep_is_dropped(world):
     assert not {versions[1].artifact.digest, versions[3].artifact.digest} & gone
 
 
+async def test_what_an_update_on_its_way_has_too_is_dropped_later_and_only_if_it_is_not_on_record_then(world):
+    run, shelf = make.start_run(world.record), Shelf()
+    versions = [make.play_round(world.record, run, number) for number in range(1, 4)]
+    digests = [version.artifact.digest for version in versions]
+    spec = parse_toml('name = "n"\n[task]\nname = "digits"\n[keep]\nversions = 1\nupdates = 1')
+    retention = Retention(shelf)
+    retention.in_use = lambda: {digests[0], digests[1]}
+    retention.prune(world.record, run, spec, [])
+    assert not {*digests} & set(shelf.dropped)
+    retention.in_use = lambda: {digests[1]}
+    retention.prune(world.record, run, spec, [])
+    assert set(digests) & set(shelf.dropped) == {digests[0]}
+
+
 # -- feedback
 
 
