@@ -30,7 +30,8 @@ from benchmarks.measuring.gossip import measure_run
 from benchmarks.methods.page import update
 from covey.client.experiments.gossip import gossip_plan
 from covey.errors import CoveyError
-from covey.simulation.gossip.plan import Network, PeerOutcome
+from covey.simulation.gossip.faults import Network
+from covey.simulation.gossip.plan import PeerOutcome
 from covey.simulation.gossip.simulation import simulate_gossip
 from covey.testing.gossip import GossipNodes
 

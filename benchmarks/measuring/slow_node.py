@@ -5,7 +5,8 @@
 
 In lock step, overlapped by one step and by three, and asynchronous. Both runs take place at the same time; trainings
 take `--pace` seconds without using the processor, so that a busy machine is not what is measured. Prints a table in
-Markdown, or with `--json` a line for each protocol. Exit code 1 if a run failed.
+Markdown with the distance of both consensus models, or with `--json` a line for each protocol. Exit code 1 if a run
+failed.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 from benchmarks.measuring.gossip import LEFT_OUT, step_seconds
 from covey.errors import CoveyError
 from covey.testing.chaos.gossip.arena import allow_paced
+from covey.testing.chaos.gossip.learned import learned
 from covey.testing.chaos.gossip.paced import PACED
 from covey.testing.gossip import GossipNodes
 from covey.testing.launch import forks
@@ -77,6 +79,7 @@ class SlowMeasured:
         slow_s: Of that.
         undisturbed_s: Of the same nodes as `others_s` in the run in which none is slow.
         is_exact: Whether all mass was there at the end.
+        distance: Of the consensus models of both runs, in the Euclidean norm; 0 where they are the same to the bit.
     """
 
     setting: str
@@ -84,6 +87,7 @@ class SlowMeasured:
     slow_s: float
     undisturbed_s: float
     is_exact: bool
+    distance: float
 
     @property
     def ratio(self) -> float:
@@ -117,14 +121,15 @@ def measure_slow(setting: str, work: SlowWork) -> SlowMeasured:
         *others, slow = (step_seconds(runs[0].folder(index)) for index in range(work.nodes))
         undisturbed = [step_seconds(runs[1].folder(index)) for index in range(work.nodes - 1)]
         is_exact = bool(runs[0].audit()["exact"])
-    return SlowMeasured(setting, fmean(others), slow, fmean(undisturbed), is_exact)
+        mine, other = (learned([nodes.folder(index) for index in range(work.nodes)]) for nodes in runs)
+    return SlowMeasured(setting, fmean(others), slow, fmean(undisturbed), is_exact, mine.distance(other))
 
 
 def row(measured: SlowMeasured) -> str:
     """A line of the table."""
     seconds = [f"{each:.2f}" for each in (measured.others_s, measured.undisturbed_s)]
-    cells = [measured.setting, *seconds, f"{measured.ratio:.2f}", "exact" if measured.is_exact else "NOT EXACT"]
-    return f"| {' | '.join(cells)} |"
+    mass = "exact" if measured.is_exact else "NOT EXACT"
+    return f"| {' | '.join([measured.setting, *seconds, f'{measured.ratio:.2f}', mass, f'{measured.distance:.2g}'])} |"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -146,7 +151,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"needs at least 2 nodes, {LEFT_OUT + 2} steps, and a node that is not faster than the others")
     forks.enable()  # what is measured is not how a daemon starts
     if not given.json:
-        print("| [gossip] | others: s a step | no slow node | times | mass |\n|---|---|---|---|---|", flush=True)
+        print(
+            "| [gossip] | others: s a step | no slow node | times | mass | distance |\n" + "|---" * 6 + "|", flush=True
+        )
     for setting in given.only:
         try:
             work = SlowWork(given.nodes, given.steps, given.pace, given.slower, given.timeout)

@@ -190,6 +190,16 @@ def ask_to_leave(data_dir: Path, run: str | None = None) -> Path:
     return path
 
 
+def silent_receivers(node: NodeState) -> list[Incarnation]:
+    """The peers that show no sign of life, and have not acknowledged a batch: for one of them a leaver stays.
+
+    Empty where the node does not run; where receivers weigh, nobody stays for that.
+    """
+    rows = node.now.peers if node.now is not None and node.has_mass else ()
+    away = {Incarnation(row["peer"], row["incarnation"]) for row in rows if row["state"] == "away"}
+    return sorted(away & node.machine.exchange.published.keys())
+
+
 # -- accounts --------------------------------------------------------------------------------------------------------
 
 

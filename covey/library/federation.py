@@ -12,10 +12,12 @@ from typing_extensions import override
 
 from covey.client.connection import Connection
 from covey.client.connection import connect as open_connection
+from covey.client.experiments.gossip import GossipOutcome, gossip_plan
+from covey.client.experiments.gossip import simulate as run_gossip
 from covey.client.experiments.local_federation import local as local_daemons
 from covey.client.experiments.simulated import simulate as run_simulated
 from covey.client.reading.names import RunName
-from covey.client.specification import Specification
+from covey.client.specification import Specification, parsed
 from covey.client.target import Target
 from covey.client.values import Event, Node, Status
 from covey.library.aio import AsyncFederation
@@ -130,15 +132,21 @@ class SimulatedRun(FederatedRun):
         self._connection.close()
 
 
-def simulate(spec: Specification | Mapping[str, Any], nodes: int, **options: Any) -> SimulatedRun:
+def simulate(spec: Specification | Mapping[str, Any], nodes: int, **options: Any) -> SimulatedRun | GossipOutcome:
     """Run a specification with many nodes in this process; the run, as one of a federation.
 
     Works in a notebook, too. Options are those of `covey.client.simulate`: `data_dir`, `processes`, `attacks`, `paths`,
     `staleness`, `device`, `events`, `on_progress`.
 
+    A run of mode gossip has no coordinator, and no record of one: what came of each node is given, and of all of them.
+    Its options are those of `covey.client.experiments.gossip.gossip_plan`, and `on_progress`.
+
     Raises:
         SpecError: It cannot work; the message says why.
     """
+    if not parsed(spec, later=True).facts.coordinated:
+        watch = {name: options.pop(name) for name in ("on_progress",) if name in options}
+        return run_gossip(gossip_plan(spec, nodes, **options), **watch)
     done = run_simulated(spec, nodes, **options)
     return SimulatedRun(Connection(Target(done.data_dir)), done.run, done.seconds, done.data_dir)
 

@@ -84,7 +84,7 @@ def checked_attacks(plan: Plan) -> list[Attack]:
         PluginError: An attack is not installed.
     """
     if not plan.spec.facts.coordinated:
-        raise SpecError(f'mode: "{plan.spec.mode}" is simulated by covey gossip simulate')
+        raise SpecError(f'mode: "{plan.spec.mode}" has no coordinator; covey simulate, and covey.simulate, simulate it')
     if not 1 <= plan.nodes <= MAX_NODES:
         raise SpecError(f"--nodes {plan.nodes}: from 1 to {MAX_NODES} nodes can be simulated")
     if plan.processes is not None and plan.processes < 1:

@@ -35,7 +35,7 @@ from covey.node.gossip.post import PeerPost
 from covey.node.gossip.receipts import Receipts
 from covey.node.gossip.record.database import Durability
 from covey.node.gossip.record.models import Keeping
-from covey.node.gossip.record.reader import RunFacts, read_saved
+from covey.node.gossip.record.reader import RunFacts, newest_sha256, read_saved
 from covey.node.gossip.record.writer import SqliteRecord, StepFacts
 from covey.node.gossip.work import Course, WorkerLabour
 from covey.node.operator.config import NodeConfig
@@ -110,7 +110,8 @@ class GossipActor(Receiver):
         is_synced = world.durability == "power"
         self._diary, self._obstacles = Diary(lambda: self.executor.machine.step), Obstacles()
         beside = (self._spawn, self._diary, self._obstacles)
-        self._labour = WorkerLabour(world.course, world.config, world.files, world.worker, *beside, synced=is_synced)
+        ports, known = (world.config, world.files, world.worker), newest_sha256(world.engine)
+        self._labour = WorkerLabour(world.course, *ports, *beside, synced=is_synced, known=known)
         self._record: SqliteRecord | None = None
         self._post: PeerPost | None = None
         self._adversary: AdversaryPost[Artifact] | None = None

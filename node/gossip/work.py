@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -82,6 +82,7 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         diary: Notes when each job was done.
         obstacles: What is waited for.
         synced: Whether models that are made here must survive a power cut.
+        known: The model_sha256 of models on record, by digest.
     """
 
     def __init__(
@@ -95,18 +96,19 @@ class WorkerLabour(Labour[Artifact, TrainResult]):
         obstacles: Obstacles,
         *,
         synced: bool = True,
+        known: Mapping[str, str],
     ) -> None:
         self._diary, self._obstacles = diary, obstacles
         self._course, self._config, self._files, self._worker, self._spawn = course, config, files, worker, spawn
         self._synced = synced
         self._holders: Counter[str] = Counter()
-        self._sha256: dict[str, str] = {}
+        self._sha256 = dict(known)
         self._to_drop: list[str] = []
         self.metrics: dict[str, float] = {}
         """What the newest training measured."""
 
     def sha256_of(self, model: Artifact) -> str:
-        """The model_sha256 of a model that was made here since the start; empty: not known."""
+        """The model_sha256 of a model that was made here since the start, or is on record; empty: not known."""
         return self._sha256.get(model.digest, "")
 
     @override

@@ -11,6 +11,7 @@ import pytest
 
 import covey
 from covey.errors import RunFailed, SpecError
+from covey.library.federation import SimulatedRun
 from covey.library.records import Records
 from covey.library.run import FederatedRun
 from covey.testing.launch.forks import forked_workers
@@ -127,6 +128,7 @@ async def test_a_watch_that_is_given_up_ends_as_cancelled(federation):
 async def test_a_simulation_works_where_a_loop_runs_as_in_a_notebook(digits, tmp_path):
     with forked_workers():
         run = covey.simulate(DIGITS, 2, data_dir=tmp_path / "data", processes=1)
+        assert isinstance(run, SimulatedRun)
     try:
         assert (run.state, run.value.model_sha256) == ("completed", digits.value.model_sha256)
         assert run.model().keys() == digits.model().keys()

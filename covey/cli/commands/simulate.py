@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from covey.cli.commands.gossip.network import given_of, network_options
+from covey.cli.commands.gossip.simulated import run_simulation
+from covey.cli.framework.attacks import attacks_of
 from covey.cli.framework.command import INTERRUPTED, Command, Failure, print_json
 from covey.cli.framework.fields import ROUND_FIELDS, RUN_FIELDS
-from covey.cli.framework.options import EXISTING_FILE, FOLDER, json_option
+from covey.cli.framework.options import EXISTING_FILE, FOLDER, json_option, named_paths
+from covey.errors import SpecError
 
 if TYPE_CHECKING:
+    from covey.client.experiments.gossip import Network
     from covey.client.experiments.simulated import Simulated
-    from covey.simulation.adversaries import Attack
     from covey.simulation.plan import Plan
+    from covey.spec import RunSpec
 
 INTERRUPTED_REASON = "interrupted"
 """Why a run stopped after Ctrl-C, in its record."""
@@ -28,6 +33,7 @@ SIMULATE_FIELDS = (
     "seconds",
     f"run ({', '.join(RUN_FIELDS)})",
     f"rounds (a list: {', '.join(ROUND_FIELDS)})",
+    "in mode gossip: as covey gossip simulate",
 )
 
 
@@ -39,6 +45,7 @@ SIMULATE_FIELDS = (
         "covey simulate digits.toml --nodes 9 --attack sign-flip=2 --attack nan=1 --json",
         "covey simulate mnist.toml --nodes 31 --path images=/srv/mnist",
         "covey simulate digits.toml --nodes 9 --events ./events && covey run debug ./events/RUN.jsonl",
+        "covey simulate gossip.toml --nodes 8 --loss 0.2 --delay 0.5 --slow n3=0.1 --churn 0.05",
     ),
     json_fields=SIMULATE_FIELDS,
 )
@@ -51,6 +58,7 @@ SIMULATE_FIELDS = (
 @click.option("--attack-option", "options", multiple=True, metavar="NAME.KEY=VALUE", help="An option of an attack.")
 @click.option("--path", "paths", multiple=True, metavar="NAME=PATH", help="Where the task finds the nodes' data.")
 @click.option("--staleness", metavar="normal:MEAN,SD", help="Mode async: how many versions old updates are.")
+@network_options
 @click.option("--device", default="cpu", show_default=True, help="What to train on: cpu, cuda or cuda:N.")
 @click.option("--data-dir", type=FOLDER, help="The folder for the record [default: a new temporary one].")
 @click.option("--events", type=FOLDER, help="Also log what the run's machine is told there, for `covey run debug`.")
@@ -63,6 +71,7 @@ def simulate(
     options: tuple[str, ...],
     paths: tuple[str, ...],
     staleness: str | None,
+    network: Network,
     device: str,
     data_dir: Path | None,
     events: Path | None,
@@ -71,7 +80,8 @@ def simulate(
     """Run SPEC.toml with many nodes in one process.
 
     The coordinator's and the nodes' own code runs, with messages handed over in memory and a few processes that train
-    for all. In mode rounds the final model is that of a real federation of as many nodes, bit for bit.
+    for all. In mode rounds the final model is that of a real federation of as many nodes, bit for bit. A run of mode
+    gossip is simulated as covey gossip simulate does it, with the same options and output.
     """
     from covey.client.experiments.simulated import new_folder
     from covey.client.models.initial import given_file
@@ -79,15 +89,19 @@ def simulate(
     from covey.simulation.arrival_order import parse_staleness
     from covey.simulation.plan import Plan
 
-    known = parsed(spec, later=True)
-    given = given_file(known, spec.parent)
+    run = parsed(spec, later=True)
+    _require_read(run, staleness, events, network)
+    if not run.facts.coordinated:
+        run_simulation(spec, nodes, network, processes, paths, device, attacks, options, data_dir, as_json=as_json)
+        return
+    given = given_file(run, spec.parent)
     plan = Plan(
-        spec=known,
+        spec=run,
         nodes=nodes,
         folder=data_dir.absolute() if data_dir is not None else new_folder(),
         processes=processes,
         attacks=attacks_of(attacks, options),
-        paths=dict(_pair(text, "--path", "NAME=PATH") for text in paths),
+        paths=named_paths(paths),
         staleness=parse_staleness(staleness) if staleness else None,
         device=device,
         events=events.absolute() if events is not None else None,
@@ -105,41 +119,18 @@ def simulate(
         raise Failure(f"run {outcome.run.run} is {outcome.run.state}: {outcome.run.reason}")
 
 
-def _pair(text: str, option: str, form: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name or not value:
-        raise click.UsageError(f"{option} {text!r}: write {form}")
-    return name, value
-
-
-def attacks_of(texts: tuple[str, ...], option_texts: tuple[str, ...]) -> list[Attack]:
-    """The adversaries that the options ask for. Raises UsageError."""
-    from covey.simulation.adversaries import Attack
-
-    options = _attack_options(option_texts)
-    attacks = []
-    for text in texts:
-        name, count = _pair(text, "--attack", "NAME=COUNT")
-        if not count.isdecimal():
-            raise click.UsageError(f"--attack {text!r}: COUNT must be a number of nodes")
-        attacks.append(Attack(name, int(count), options.pop(name, {})))
-    if len({attack.name for attack in attacks}) < len(attacks):
-        raise click.UsageError("--attack: name each attack once")
-    if options:
-        raise click.UsageError(f"--attack-option: no --attack {', '.join(sorted(options))} is given")
-    return attacks
-
-
-def _attack_options(texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    from covey.node.operator.adversary import parse_options
-
-    by_attack: dict[str, dict[str, Any]] = {}
-    for text in texts:
-        name, dot, rest = text.partition(".")
-        if not dot or "=" in name:
-            raise click.UsageError(f"--attack-option {text!r}: write NAME.KEY=VALUE")
-        by_attack.setdefault(name, {}).update(parse_options((rest,)))
-    return by_attack
+def _require_read(run: RunSpec, staleness: str | None, events: Path | None, network: Network) -> None:
+    """Refuse options that nothing reads in a run of its mode. Raises SpecError."""
+    unread = {}
+    if run.facts.coordinated:
+        why = "models go through the coordinator: there is no network between nodes to disturb"
+        unread = dict.fromkeys(given_of(network), f"only of mode gossip; {why}")
+    else:
+        unread |= {"--staleness": "only of mode async: nobody decides on updates"} if staleness else {}
+        unread |= {"--events": "there is no coordinator whose events could be logged"} if events else {}
+    if unread:
+        texts = [f"{option}: {text} (the run's mode is {run.mode})" for option, text in unread.items()]
+        raise SpecError("; ".join(texts))
 
 
 def _simulated(plan: Plan) -> Simulated:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from covey.client.experiments.simulated import new_folder
+from covey.client.experiments.simulated import new_folder, played
 from covey.client.models.initial import given_file
 from covey.client.specification import Specification, folder_of, gossip_spec
 from covey.errors import CoveyError
 from covey.simulation.adversaries import Attack
-from covey.simulation.gossip.plan import GossipOutcome, GossipPlan, Network, PeerOutcome
+from covey.simulation.gossip.faults import Network, Partition
+from covey.simulation.gossip.plan import GossipOutcome, GossipPlan, PeerOutcome
 from covey.simulation.gossip.simulation import MEAN, simulate_gossip
 from covey.simulation.plan import Watch
 
-__all__ = ["MEAN", "GossipOutcome", "GossipPlan", "Network", "PeerOutcome", "gossip_plan", "simulate"]
+__all__ = ["MEAN", "GossipOutcome", "GossipPlan", "Network", "Partition", "PeerOutcome", "gossip_plan", "simulate"]
 
 
 def gossip_plan(
@@ -63,7 +63,7 @@ def gossip_plan(
 
 
 def simulate(plan: GossipPlan, on_progress: Watch = lambda progress: None) -> GossipOutcome:
-    """Run a simulation to its end, from the main thread.
+    """Run a simulation to its end; in a notebook beside the thread of its event loop.
 
     Raises:
         SpecError: It cannot work; the message says why.
@@ -72,7 +72,7 @@ def simulate(plan: GossipPlan, on_progress: Watch = lambda progress: None) -> Go
     """
     existed = plan.folder.exists()
     try:
-        return asyncio.run(simulate_gossip(plan, on_progress))
+        return played(simulate_gossip(plan, on_progress))
     except CoveyError:
         if not existed:
             shutil.rmtree(plan.folder, ignore_errors=True)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from covey.client.connection import Connection
 from covey.client.loop import LoopThread
@@ -23,10 +23,10 @@ from covey.simulation.adversaries import Attack
 from covey.simulation.arrival_order import Staleness
 from covey.simulation.plan import Plan, SimulationProgress, Watch
 from covey.simulation.simulation import simulate as run_simulation
-from covey.storage.record.contract import RunRecord
 from covey.telemetry import quiet_by_default
 
 __all__ = ["Attack", "Plan", "Simulated", "SimulationProgress", "Staleness", "new_folder", "run_plan", "simulate"]
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def run_plan(plan: Plan, on_progress: Watch) -> Simulated:
     existed = plan.folder.exists()
     try:
         with quiet_by_default():
-            record = _played(run_simulation(plan, on_progress))
+            record = played(run_simulation(plan, on_progress))
     except CoveyError:
         if not existed:  # nothing worth looking at
             shutil.rmtree(plan.folder, ignore_errors=True)
@@ -118,7 +118,8 @@ def run_plan(plan: Plan, on_progress: Watch) -> Simulated:
         return Simulated(run, rounds, seconds, plan.folder, tuple(connection.contributions(record.run)))
 
 
-def _played(work: Coroutine[Any, Any, RunRecord]) -> RunRecord:
+def played(work: Coroutine[Any, Any, R]) -> R:
+    """Do a simulation's work: here, or beside this thread where it runs an event loop already, as in a notebook."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -14,6 +14,10 @@ from covey.spec import ExchangeSection, GossipSpec
 FINE_ENOUGH = ("bf16", "int8", "qsgd")
 LEAST_BITS, LEAST_LEVELS = 8, 127
 CHOICE = 'choose "bf16", "int8", or "qsgd" with options = { bits = 8 }'
+UNSCALED = (
+    '"fp16" has no scale: it cuts magnitudes above 65504, and drops those below 3e-8, so there is no bound to what it '
+    'loses of a model; choose "bf16", which is as short, or "qsgd" with options = { bits = 16 }, which is finer too'
+)
 
 
 def is_encoded(spec: GossipSpec) -> bool:
@@ -40,6 +44,8 @@ def codec_refusals(spec: GossipSpec, protocol: str, *, is_possible: bool) -> Ite
     if not is_possible:
         text = f'what protocol "{protocol}" sends has no mass with which a sender could keep what a codec loses; '
         yield "exchange.codec", text + "leave it out"
+    elif exchange.codec == "fp16":
+        yield "exchange.codec", UNSCALED
     elif exchange.codec not in FINE_ENOUGH:
         text = (
             f'"{exchange.codec}" leaves out too much, or more than is known, of a model that counts by its whole mass; '

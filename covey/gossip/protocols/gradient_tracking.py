@@ -75,8 +75,8 @@ class GradientTracking(Protocol):
             terms += [(before, -1 / weight), (tracker, 1.0)]
         tracker = combination(terms)
         moved = combination([(tracker, -rate)]) if context.is_trained else zero
-        if context.leaves:
-            tracker = combination([(tracker, 1.0), (gradient, -1 / weight)])
+        if context.leaves:  # once: what it is given meanwhile, it hands over as it came
+            tracker, gradient = combination([(tracker, 1.0), (gradient, -1 / weight)]), zero
         return Update(moved, {TRACKER: tracker, GRADIENT: gradient}, stamp)
 
     @override

@@ -359,19 +359,28 @@ class PushSum:
         return [Finish("completed")]
 
     def _hand_over(self) -> list[Action]:
-        """Leave in order: all mass goes to one peer, and the node stays until it is there."""
-        if self.exchange.ledger.in_flight:
+        """Leave in order: all mass goes to one peer, and the node stays until it is there.
+
+        What is on its way to a peer that is away may have come: that waits for this peer alone, and the rest goes.
+        """
+        exchange = self.exchange
+        if any(exchange.is_busy(peer) for peer in exchange.published):
             return []
         if not self._has_mass:  # nothing to hand over
-            self.exchange.pending = []
-            self.exchange.ledger.lose()
-        if not self.exchange.ledger.live:
+            exchange.pending = []
+            exchange.ledger.lose()
             return self._end("left")
-        if self.exchange.pending:
+        if exchange.pending:
             self.phase = "mixing"
             return self._mix()
-        heirs = sorted(peer for peer in self.exchange.peers if self.exchange.is_usable(peer))
-        return self._publish({heirs[0]: self.exchange.kept}) if heirs else []
+        if not exchange.ledger.live:
+            return [] if exchange.ledger.in_flight else self._end("left")
+        heirs = sorted(peer for peer in exchange.peers if exchange.is_usable(peer))
+        is_under_way = self.step in exchange.published.values()  # its model goes on being sent, and not another one
+        if not heirs or (is_under_way and self.step >= self.policy.steps):
+            return []
+        self.step += is_under_way
+        return self._publish({heirs[0]: exchange.kept})
 
     def _end(self, reason: str) -> list[Action]:
         self.phase, self.end = "over", reason

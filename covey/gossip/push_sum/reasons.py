@@ -35,15 +35,20 @@ def reason_of(phase: str, exchange: Exchange, missing: Iterable[Incarnation], ne
 
 def _hand_over(exchange: Exchange) -> str:
     """What keeps a leaver: a batch may have come, so its mass is nobody else's until who it goes to says so."""
-    away = [peer for peer in exchange.published if not exchange.is_busy(peer)]
-    if away:
-        return (
-            f"leaving: waiting until {_listed(away)}, silent or refusing it, has the batch on its way; one that "
-            "does not come back has to be evicted by an admin (covey ca evict; at a coordinator covey node evict)"
-        )
-    if exchange.published:
-        return f"leaving: waiting until {_listed(exchange.published)} has the batch on its way"
-    return "leaving: waiting for a peer that takes all mass; none shows signs of life"
+    busy = [peer for peer in exchange.published if exchange.is_busy(peer)]
+    away = [peer for peer in exchange.published if peer not in busy]
+    if busy:
+        return f"leaving: waiting until {_listed(busy)} has the batch on its way"
+    rest = "the rest is handed over"
+    if exchange.ledger.live:
+        rest = "waiting for a peer that takes all mass; none shows signs of life"
+    if not away:
+        return f"leaving: {rest}"
+    ends = " and ".join(f"covey ca evict {peer.node}" for peer in away)
+    return (
+        f"leaving: {rest}; waiting until {_listed(away)}, silent or refusing it, has the batch on its way; if it does "
+        f"not come back, an admin has to evict it: {ends} (at a coordinator: covey node evict)"
+    )
 
 
 def _listed(peers: Iterable[Incarnation]) -> str:

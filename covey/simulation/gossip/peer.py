@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,8 +14,9 @@ from covey.gossip.push_sum import events as ev
 from covey.gossip.push_sum.machine import PushSum
 from covey.node.gossip.adversary import AdversaryPost, PeerAttack
 from covey.node.gossip.executor import Executor, Ports
-from covey.node.gossip.ports import Clock, Labour, Moment, Noted, Piece, Post, Record, Said, Snapshot, State
+from covey.node.gossip.ports import Clock, Labour, Moment, Piece, Post, Said, State
 from covey.simulation.gossip.models import Model, ModelFolder
+from covey.simulation.gossip.record import NoRecord, VirtualRecord
 from covey.simulation.gossip.timeline import Timeline
 from covey.simulation.gossip.workers import Workers
 from covey.worker.jobs.mixtures import MixJob, MixResult, Portion
@@ -67,22 +68,6 @@ class World:
     def layout_of(self, node: str) -> str:
         """A node's own, as JSON."""
         return self.layouts.get(node, self.layout)
-
-
-class NoRecord(Record[Model]):
-    """Nobody restarts a virtual node."""
-
-    @override
-    def note(self, event: Noted, body: Model | None, then: Callable[[], None]) -> None:
-        then()
-
-    @override
-    def publish(self, snapshot: Snapshot[Model], batches: Sequence[Batch], then: Callable[[], None]) -> None:
-        then()
-
-    @override
-    def when_durable(self, then: Callable[[], None]) -> None:
-        then()
 
 
 class VirtualClock(Clock):
@@ -273,20 +258,31 @@ class VirtualPeer:
 
     Args:
         machine: Its machine.
-        model: What it begins with.
+        model: What it begins with; it is held from now on.
         world: What it shares with the others.
         speed: How many steps of training it does in a unit of time.
+        fresh: For one that may be killed and started again: makes the machine with which it begins where it had
+            published nothing. None: it is never started again, and keeps no record.
     """
 
-    def __init__(self, machine: PushSum, model: Model, world: World, speed: float) -> None:
+    def __init__(
+        self, machine: PushSum, model: Model, world: World, speed: float, fresh: Callable[[], PushSum] | None = None
+    ) -> None:
+        self._first, self._world, self._fresh = model, world, fresh
+        self._record = VirtualRecord() if fresh is not None else NoRecord()
         self.labour = VirtualLabour(machine.me.node, world, speed)
         post, clock = VirtualPost(machine.me, world), VirtualClock(world.timeline)
         attack = world.adversaries.get(machine.me.node)
         self._adversary: AdversaryPost[Model] | None = None
         if attack is not None:
             self._adversary = AdversaryPost(post, attack, self.labour, tuple(world.adversaries))
-        ports = Ports(self._adversary or post, self.labour, NoRecord(), clock, world.planner)
-        self.executor = Executor(machine, State(model), ports, lambda: world.ended(self))
+        self._ports = Ports(self._adversary or post, self.labour, self._record, clock, world.planner)
+        self.executor = Executor(machine, State(model), self._ports, self._ended)
+        self.is_ready = True
+        """It says something; one that joins does not before it has its model."""
+
+    def _ended(self) -> None:
+        self._world.ended(self)
 
     @property
     def me(self) -> Incarnation:
@@ -313,6 +309,30 @@ class VirtualPeer:
         """Whether it can still answer."""
         return self.reason not in ("died", "left")
 
+    @property
+    def is_new(self) -> bool:
+        """Whether it has not begun."""
+        return self.executor.machine.phase == "new"
+
+    def has_heard(self, names: Iterable[Incarnation]) -> bool:
+        """Whether it knows how far these are, where it has its model and they take part."""
+        peers = self.executor.machine.exchange.peers
+        return self.is_ready and all(peers[name].is_known for name in names if name in peers)
+
+    def newest(self) -> Model:
+        """The model that a peer that joins begins with."""
+        return self.executor.model if self._world.is_encoded else self.executor.newest()[0]
+
+    def take_over(self, model: Model) -> None:
+        """Before it begins: have a peer's model in place of the first one."""
+
+        def has_taken_over() -> None:
+            model.release()
+            self.is_ready = True
+
+        self.is_ready = False
+        self.executor.take_over(model.hold(), has_taken_over)
+
     def take(self, event: ev.Event, body: Model | None = None) -> None:
         """Give the node an event."""
         if self.is_up:
@@ -321,13 +341,27 @@ class VirtualPeer:
                 self._adversary.saw(event.peer, body)
 
     def begin(self) -> None:
-        """Take part from now on."""
+        """Take part from now on, or go on after `restore`."""
         self.executor.begin()
 
-    def die(self) -> None:
-        """End without a word."""
+    def stop(self) -> None:
+        """End without a word; what the record has stays."""
         self.executor.stop()
+
+    def die(self) -> None:
+        """End without a word, for good."""
+        self.stop()
         self.executor.bodies.drop_all()
+
+    def restore(self) -> None:
+        """Be as the record says, after `stop`; raises TypeError where there is none."""
+        if not isinstance(self._record, VirtualRecord) or self._fresh is None:
+            raise TypeError(f"{self.me} keeps no record")
+        before = self.executor
+        self.executor = Executor.restored(self._record.saved, self._fresh(), self._first, self._ports, self._ended)
+        self.executor.hours = replace(before.hours, ended=None)
+        before.bodies.drop_all()  # not its model: what it was at work on may still be read
+        self.is_ready = True
 
     def beat(self) -> None:
         """Say where this node is, and send again what is not acknowledged."""

@@ -10,29 +10,9 @@ from covey.errors import SpecError
 from covey.gossip.audit import MassAudit
 from covey.node.gossip.adversary import LYING_MASS, PeerAttack
 from covey.simulation.adversaries import Attack, assigned, checked
+from covey.simulation.gossip.faults import Network
 from covey.simulation.plan import MAX_NODES, names_of
 from covey.spec import GossipSpec
-
-
-@dataclass(frozen=True)
-class Network:
-    """What the network and the machines do to a run.
-
-    Time is virtual: a step of training takes 1 on a machine of speed 1.
-
-    Attributes:
-        loss: The chance of each message (a model too) to be lost.
-        delay: How long a message is under way, on average; each one takes between half and one and a half of it.
-        speeds: Of nodes that are not of speed 1.
-        dies: Nodes that end for good, without a word, when they have done so many steps.
-        leaves: Nodes that leave in order when they have done so many steps.
-    """
-
-    loss: float = 0.0
-    delay: float = 0.0
-    speeds: Mapping[str, float] = field(default_factory=dict)
-    dies: Mapping[str, int] = field(default_factory=dict)
-    leaves: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,7 +35,7 @@ class GossipPlan:
     spec: GossipSpec
     nodes: int
     folder: Path
-    network: Network = Network()
+    network: Network = field(default_factory=Network)
     processes: int | None = None
     paths: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
@@ -67,6 +47,11 @@ class GossipPlan:
     def adversaries(self) -> Mapping[str, Attack]:
         """What those do that are not honest."""
         return assigned(self.attacks, names_of(self.nodes))
+
+    @property
+    def founders(self) -> list[str]:
+        """Who takes part from the beginning, in the order of the roster."""
+        return [name for name in names_of(self.nodes) if name not in self.network.joins]
 
     def require_possible(self) -> None:
         """Refuse what cannot work.
@@ -82,20 +67,8 @@ class GossipPlan:
             raise SpecError("--attack: at least one node must be honest")
         for attack in self.attacks:
             PeerAttack(attack.name, attack.options).require_plain(self.spec)
-        if not 0 <= self.network.loss < 1:
-            raise SpecError(f"--loss {self.network.loss:g}: a chance of 0 or more, and below 1")
-        if self.network.delay < 0:
-            raise SpecError(f"--delay {self.network.delay:g}: 0 or more steps")
-        for option, values in (
-            ("--slow", self.network.speeds),
-            ("--dies", self.network.dies),
-            ("--leaves", self.network.leaves),
-        ):
-            if unknown := sorted(set(values) - set(names_of(self.nodes))):
-                names = names_of(self.nodes)
-                raise SpecError(f"{option} {unknown[0]}: the nodes are {names[0]} to {names[-1]}")
-        if len({*self.network.dies, *self.network.leaves}) >= self.nodes:
-            raise SpecError("--dies, --leaves: at least one node must stay")
+        for text in self.network.impossible(names_of(self.nodes), self.spec.min_nodes):
+            raise SpecError(text)
 
 
 @dataclass(frozen=True)
@@ -104,7 +77,7 @@ class PeerOutcome:
 
     Attributes:
         node: Its name.
-        reason: How it ended: completed, left, died; or what it waited for.
+        reason: How it ended: completed, left, died, not joined (all were through before); or what it waited for.
         steps: How many it did.
         weight: Its mass at the end, 1.0 is what it began with.
         loss: Of its last training; None: it did none.
@@ -143,6 +116,7 @@ class GossipOutcome:
         lost_messages: How many of them were lost.
         model_bytes: Size of one, as it is sent.
         seconds: Wall time.
+        folder: Where the consensus model is, as `mean.safetensors`.
     """
 
     peers: tuple[PeerOutcome, ...]
@@ -154,3 +128,4 @@ class GossipOutcome:
     lost_messages: int
     model_bytes: int
     seconds: float
+    folder: Path

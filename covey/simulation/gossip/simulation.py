@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -23,6 +24,7 @@ from covey.gossip.push_sum.weighing import Weighs
 from covey.gossip.receipts import Overdraft, Receipt, overdrafts
 from covey.metrics import counted, ratios
 from covey.node.gossip.adversary import PeerAttack
+from covey.node.gossip.folders import joins_with
 from covey.node.gossip.ports import State
 from covey.simulation.data_dir import LOG, prepared_folder
 from covey.simulation.gossip.membership import Fates
@@ -42,6 +44,8 @@ from covey.worker.jobs.training import TrainJob
 
 MODELS, CHANGES, WORKERS = "models", "changes", "workers"
 RUN = "gossip"
+LATE = 2
+"""The number with which a node takes part that came later: its first incarnation was never there."""
 OFTEN = 100
 """How often a step of all nodes is noted: looking at all nodes for each of them would take longer than their work."""
 OTHERS = ""
@@ -63,7 +67,7 @@ async def simulate_gossip(plan: GossipPlan, watch: Watch = lambda progress: None
         TaskError: The task's code failed, or training diverged.
     """
     plan.require_possible()
-    require_possible(plan.spec, names_of(plan.nodes), allow_path=True)
+    require_possible(plan.spec, plan.founders, allow_path=True)
     simulation = GossipSimulation(plan, await asyncio.to_thread(prepared_folder, plan.folder, {"nodes": plan.nodes}))
     try:
         return await simulation.run(watch)
@@ -90,7 +94,12 @@ class GossipSimulation:
         self._timeline = Timeline()
         self._peers: dict[Incarnation, VirtualPeer] = {}
         self._network = VirtualNetwork(self._timeline, plan.network, plan.spec.seed, self._peers)
-        self._fates = Fates(self._timeline, plan.network, self._peers)
+        self._fates = Fates(self._timeline, plan.network, self._peers, plan.spec.seed, self._joined)
+        self._world: World | None = None
+        self._models: dict[str, Model] = {}
+        self._lives: dict[str, Incarnation] = {}
+        """The newest incarnation of each node."""
+        self._founders = [Incarnation(name) for name in plan.founders]
         self._places = {name: place for place, name in enumerate(names_of(plan.nodes))}
         self._watch: Watch = lambda progress: None
         self._layouts: Mapping[str, str] = {}
@@ -108,11 +117,10 @@ class GossipSimulation:
         firsts = {name: await self._first_model(options) for name, options in self._own_options().items()}
         self._layouts = {name: first.layout for name, (_, first) in firsts.items()}
         self._populate(firsts)
-        if self._plan.network.loss:
-            self._fates.watch()
-        for peer in self._peers.values():
+        self._fates.begin()
+        for peer in list(self._peers.values()):
             peer.begin()
-        await self._timeline.run(lambda: all(peer.reason for peer in self._peers.values()))
+        await self._timeline.run(lambda: self._fates.is_over)
         return await self._outcome(began)
 
     async def close(self) -> None:
@@ -137,8 +145,9 @@ class GossipSimulation:
             return path, await worker.do(INITIAL, job)
 
     def _populate(self, firsts: Mapping[str, tuple[Path, InitialResult]]) -> None:
-        plan, section = self._plan, self._plan.spec.gossip
-        world = World(
+        plan = self._plan
+        self._models = {name: Model(path, first.model_sha256) for name, (path, first) in firsts.items()}
+        self._world = World(
             self._timeline,
             self._workers,
             planner_of(plan.spec, allow_path=True),
@@ -160,15 +169,30 @@ class GossipSimulation:
             tuple(self._body),
             self._layouts,
         )
-        names = [Incarnation(name) for name in self._places]
-        models = {
-            name: Model(path, first.model_sha256, holders=len(names) + 1) for name, (path, first) in firsts.items()
-        }
-        for me in names:
-            model = models.get(me.node, models[OTHERS])
-            machine = PushSum(me, policy_of(section, plan.nodes, allow_path=True), names, is_met=True)
-            speed = plan.network.speeds.get(me.node, 1.0)
-            self._peers[me] = VirtualPeer(machine, model, world, speed)
+        for me in self._founders:
+            self._peers[me] = self._peer(self._world, me, ONE, is_met=True)
+
+    def _peer(self, world: World, me: Incarnation, minted: int, *, is_met: bool = False) -> VirtualPeer:
+        """A node; the others that take part from the beginning it knows, and has heard if they have met."""
+        network, model = self._plan.network, self._models.get(me.node, self._models[OTHERS])
+        policy = policy_of(self._plan.spec.gossip, len(self._founders), allow_path=True)
+        fresh = partial(PushSum, me, policy, self._founders, minted)
+        self._lives[me.node] = me
+        again = fresh if network.comes_back(me.node) else None
+        return VirtualPeer(fresh(is_met=is_met), model.hold(), world, network.speeds.get(me.node, 1.0), again)
+
+    def _joined(self, name: str) -> VirtualPeer:
+        """A node that comes while others are at work: as in a coordinator's run it is its second incarnation."""
+        if self._world is None:
+            raise RuntimeError("nobody joins before the run has begun")
+        peer = self._peer(self._world, Incarnation(name, LATE), joins_with(self._plan.spec))
+        has_own = protocol_of(self._plan.spec.gossip, allow_path=True).own_models
+        if peer.ledger.minted and not has_own:
+            is_cut, now = self._plan.network.is_cut, self._timeline.now
+            up = [each for each in self._peers.values() if each.is_up and not is_cut(each.me.node, name, now)]
+            for giver in up[:1]:
+                peer.take_over(giver.newest())
+        return peer
 
     def _layout_of(self, node: str) -> str:
         return self._layouts.get(node, self._layouts[OTHERS])
@@ -178,7 +202,7 @@ class GossipSimulation:
     def _train_job(self, node: str, step: int, state: State[Model], files: Mapping[str, Path]) -> TrainJob:
         plan = self._plan
         self._note()
-        self._fates.look(self._peers[Incarnation(node)])
+        self._fates.look(self._peers[self._lives[node]])
         return TrainJob(
             run=RUN,
             spec_json=self._training_json,
@@ -219,7 +243,8 @@ class GossipSimulation:
         honest = {me: peer for me, peer in self._peers.items() if me.node not in self._plan.adversaries}
         present = {me: peer for me, peer in honest.items() if peer.reason not in ("died", "left")}
         accounts = {me: peer.ledger for me, peer in self._peers.items() if peer.reason != "died"}
-        mass = audit(accounts, dict.fromkeys(self._fates.gone, ONE), self._weighs)
+        gone = {me: self._peers[me].ledger.minted for me in self._fates.gone}
+        mass = audit(accounts, gone, self._weighs)
         mass = replace(mass, named=self._named(accounts))
         own = protocol_of(self._plan.spec.gossip, allow_path=True).own_models
         mean = None if own else await self._mean(present)
@@ -229,22 +254,7 @@ class GossipSimulation:
         metrics = {me: await self._evaluate(self._peers[me].executor.model.path, me.node) for me in evaluated}
         first = next(iter(present.values())).executor.model.path
         return GossipOutcome(
-            peers=tuple(
-                PeerOutcome(
-                    node=me.node,
-                    reason=peer.reason or peer.executor.waits_for,
-                    steps=peer.step,
-                    weight=weight(peer.ledger.live) if me in accounts else 0.0,
-                    loss=peer.labour.loss,
-                    distance=distances.get(me),
-                    metrics=metrics.get(me, {}),
-                    trained=peer.executor.hours.trained_s,
-                    blocked=peer.executor.hours.blocked_s,
-                    batches=sum(edge.sequence for edge in peer.ledger.out.values()),
-                    model_sha256=peer.executor.model.sha256 if me in present else "",
-                )
-                for me, peer in self._peers.items()
-            ),
+            peers=tuple(self._row(name, accounts, distances, metrics) for name in self._places),
             mass=mass,
             metrics=await self._evaluate(path) if mean is not None else {},
             model_sha256=mean.model_sha256 if mean is not None else "",
@@ -253,6 +263,32 @@ class GossipSimulation:
             lost_messages=self._network.lost_models,
             model_bytes=sum(self._body.values()) or first.stat().st_size,
             seconds=time.monotonic() - began,
+            folder=self._folder,
+        )
+
+    def _row(
+        self,
+        name: str,
+        accounts: Mapping[Incarnation, Ledger],
+        distances: Mapping[Incarnation, float],
+        metrics: Mapping[Incarnation, Mapping[str, float]],
+    ) -> PeerOutcome:
+        if name not in self._lives:
+            return PeerOutcome(name, "not joined", 0, 0.0, None, None, {}, 0.0, 0.0, 0, "")
+        me = self._lives[name]
+        peer = self._peers[me]
+        return PeerOutcome(
+            node=name,
+            reason=peer.reason or peer.executor.waits_for,
+            steps=peer.step,
+            weight=weight(peer.ledger.live) if me in accounts else 0.0,
+            loss=peer.labour.loss,
+            distance=distances.get(me),
+            metrics=metrics.get(me, {}),
+            trained=peer.executor.hours.trained_s,
+            blocked=peer.executor.hours.blocked_s,
+            batches=sum(edge.sequence for edge in peer.ledger.out.values()),
+            model_sha256=peer.executor.model.sha256 if peer.is_up else "",
         )
 
     def _named(self, accounts: Mapping[Incarnation, Ledger]) -> tuple[Overdraft, ...]:

@@ -23,7 +23,9 @@ def test_a_slow_node_and_the_others_are_measured_beside_nodes_of_which_none_is_s
     assert line["slow_s"] >= 3 * 0.2
     assert line["undisturbed_s"] >= 0.2
     assert line["ratio"] == line["others_s"] / line["undisturbed_s"]
-    assert slow_node.row(slow_node.SlowMeasured("agp", 1.5, 15.0, 1.2, True)) == "| agp | 1.50 | 1.20 | 1.25 | exact |"
+    assert 0 < line["distance"] < 5
+    row = slow_node.row(slow_node.SlowMeasured("agp", 1.5, 15.0, 1.2, True, 0.123))
+    assert row == "| agp | 1.50 | 1.20 | 1.25 | exact | 0.12 |"
 
 
 def test_a_node_that_is_faster_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

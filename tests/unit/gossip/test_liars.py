@@ -88,33 +88,6 @@ def test_who_joins_begins_where_the_others_are_whatever_one_says(lie: int) -> No
     assert 21 <= train.step <= 22
 
 
-def test_a_leaver_says_who_keeps_it_and_goes_once_that_one_is_evicted() -> None:
-    machine = PushSum(ME, PushSumPolicy(STEPS, None), (BOB, CYD), is_met=True)
-    machine.handle(ev.Begun(0.0))
-    machine.handle(ev.Trained(0, 0.0))
-    machine.handle(ev.Planned(0, (ev.Share(BOB, 1, 2),), ()))
-    machine.handle(ev.LeaveAsked(0.0))
-    machine.handle(ev.Published(0, 0.0))
-
-    def waits_for(event: ev.Event) -> str:
-        return next((a.reason for a in machine.handle(event) if isinstance(a, act.Report)), "nothing new")
-
-    assert (machine.phase, machine.mixing) == ("sharing", ())
-    silent = waits_for(ev.PeerSuspected(BOB, 0.0))
-    assert silent.startswith("leaving: waiting until bob, silent or refusing it, has the batch on its way")
-    assert "covey ca evict" in silent
-    assert waits_for(said(BOB, -1)) == "leaving: waiting until bob has the batch on its way"
-    assert waits_for(ev.Refused(BOB, 1)) == silent
-    waits_for(ev.PeerSuspected(CYD, 0.0))
-    machine.handle(ev.PeerEvicted(BOB, 0.0))
-    assert [portion.units for portion in machine.mixing] == [ONE // 2]  # what was on its way to it is back
-    nobody = waits_for(ev.Mixed(0, 0.0))
-    assert nobody == "leaving: waiting for a peer that takes all mass; none shows signs of life"
-    publish = machine.handle(said(CYD, 0))[0]
-    assert isinstance(publish, act.Publish)
-    assert [(batch.peer, batch.units) for batch in publish.batches] == [(CYD, ONE)]
-
-
 def test_what_the_evicted_gave_away_before_may_still_come_and_no_more() -> None:
     machine = PushSum(ME, PushSumPolicy(STEPS, None), (LIAR, BOB), is_met=True)
     machine.handle(ev.PeerEvicted(LIAR, 0.0))

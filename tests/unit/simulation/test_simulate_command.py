@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from covey.cli.commands.simulate import attacks_of
+from covey.cli.framework.attacks import attacks_of
 from covey.cli.main import covey
 from covey.cli.views.simulation_bars import Lines
 from covey.simulation.plan import SimulationProgress

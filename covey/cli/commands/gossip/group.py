@@ -137,25 +137,43 @@ def _adversary(attack: str | None, pairs: tuple[str, ...]) -> Drill | None:
 
 @gossip.command(
     examples=("covey gossip leave --data-dir /srv/node",),
-    json_fields=("run", "node", "incarnation", "running (whether its process says so)"),
+    json_fields=(
+        "run",
+        "node",
+        "incarnation",
+        "running (whether its process says so)",
+        "silent (peers that it may wait for)",
+    ),
 )
 @click.option("--data-dir", type=FOLDER, required=True, help="The node's folder.")
 @click.option("--run", help="The run's name (its id, through a coordinator), where the node has several.")
 @json_option
 def leave(data_dir: Path, run: str | None, as_json: bool) -> None:
-    """Ask this machine's node to hand over all its mass to a peer, and to leave the run for good."""
-    from covey.client.gossip_nodes import ask_to_leave, read_node
+    """Ask this machine's node to hand over all its mass to a peer, and to leave the run for good.
+
+    A peer that shows no sign of life, and to which a batch is on its way, may have it: the node hands over the rest,
+    and ends once that peer has the batch, or is evicted.
+    """
+    from covey.client.gossip_nodes import ask_to_leave, read_node, silent_receivers
 
     node = read_node(data_dir, run)
     if node.facts.ended:
         raise Failure(f"{node.facts.me} is not in the run any more: its part is {node.facts.ended}")
     ask_to_leave(data_dir, run)
+    silent = silent_receivers(node)
     if as_json:
         me = {"node": node.facts.me.node, "incarnation": node.facts.me.number}
-        print_json({"run": node.facts.name, **me, "running": node.now is not None})
+        names = [peer.node for peer in silent]
+        print_json({"run": node.facts.name, **me, "running": node.now is not None, "silent": names})
         return
     when = "at its next step" if node.now is not None else "once it runs again (it does not now)"
     click.echo(f"the node hands its mass over {when}, and ends; covey gossip status shows when it has left")
+    for peer in silent:
+        click.echo(
+            f"  not before {peer}, which shows no sign of life, has the batch on its way to it; if it does not come "
+            f"back: covey ca evict {peer.node} --run {node.facts.name} --incarnation {peer.number}"
+            " --peers FILE (at a coordinator: covey node evict)"
+        )
 
 
 for command in (status, peers, audit, export, trace, simulate):

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from covey.cli.commands.simulate import attacks_of
+from covey.cli.commands.gossip.network import network_options
+from covey.cli.framework.attacks import attacks_of
 from covey.cli.framework.command import Command, Failure, print_json
 from covey.cli.framework.options import EXISTING_FILE, FOLDER, json_option, named_paths
 
 if TYPE_CHECKING:
-    from covey.client.experiments.gossip import GossipOutcome, GossipPlan
+    from covey.client.experiments.gossip import GossipOutcome, GossipPlan, Network
     from covey.spec import GossipSpec
 
-N = TypeVar("N", int, float)
 MASS_FIELDS = ("exact", "live", "in_flight", "minted", "lost", "uncertain", "findings", "weighs", "delivered")
 PEER_FIELDS = (
     "node",
@@ -56,28 +56,14 @@ SIMULATE_FIELDS = (
         "covey gossip simulate gossip.toml --nodes 8",
         "covey gossip simulate gossip.toml --nodes 8 --loss 0.2 --delay 0.5",
         "covey gossip simulate gossip.toml --nodes 16 --slow n03=0.1 --dies n05=10 --leaves n07=20 --json",
+        "covey gossip simulate gossip.toml --nodes 8 --dies n1=5 --returns n1=9 --joins n7=12",
+        "covey gossip simulate gossip.toml --nodes 4 --partition n0,n1/n2,n3=5-12 --churn 0.05",
     ),
     json_fields=SIMULATE_FIELDS,
 )
 @click.argument("spec", metavar="SPEC.toml", type=EXISTING_FILE)
 @click.option("--nodes", required=True, type=click.IntRange(1, 100_000), help="How many nodes.")
-@click.option(
-    "--loss",
-    type=click.FloatRange(0, 1, max_open=True),
-    default=0.0,
-    show_default=True,
-    help="Chance of a message to be lost.",
-)
-@click.option(
-    "--delay",
-    type=click.FloatRange(0),
-    default=0.0,
-    show_default=True,
-    help="Of a message, on average, in steps of training.",
-)
-@click.option("--slow", "speeds", multiple=True, metavar="NODE=SPEED", help="A machine's speed; the others have 1.")
-@click.option("--dies", multiple=True, metavar="NODE=STEP", help="A node that ends for good after so many steps.")
-@click.option("--leaves", multiple=True, metavar="NODE=STEP", help="A node that leaves in order after so many steps.")
+@network_options
 @click.option(
     "--processes", type=click.IntRange(1, 1024), help="How many train at a time [default: one for each core]."
 )
@@ -90,11 +76,7 @@ SIMULATE_FIELDS = (
 def simulate(
     spec: Path,
     nodes: int,
-    loss: float,
-    delay: float,
-    speeds: tuple[str, ...],
-    dies: tuple[str, ...],
-    leaves: tuple[str, ...],
+    network: Network,
     processes: int | None,
     paths: tuple[str, ...],
     device: str,
@@ -109,17 +91,26 @@ def simulate(
     training takes 1, so results do not depend on this machine's load. In lock step (overlap = 0) lost and late
     messages cost time, and change not one bit of the models.
     """
-    from covey.client.experiments.gossip import Network, gossip_plan
+    run_simulation(spec, nodes, network, processes, paths, device, attacks, options, data_dir, as_json=as_json)
 
-    network = Network(
-        loss,
-        delay,
-        _pairs(speeds, "--slow", float, lambda speed: 0 < speed < float("inf")),
-        _pairs(dies, "--dies", int, lambda step: step > 0),
-        _pairs(leaves, "--leaves", int, lambda step: step > 0),
-    )
-    known = named_paths(paths)
-    machines: dict[str, Any] = {"processes": processes, "paths": known, "device": device}
+
+def run_simulation(
+    spec: Path,
+    nodes: int,
+    network: Network,
+    processes: int | None,
+    paths: tuple[str, ...],
+    device: str,
+    attacks: tuple[str, ...],
+    options: tuple[str, ...],
+    data_dir: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """What `covey gossip simulate`, and `covey simulate` with a specification of mode gossip, do with their options."""
+    from covey.client.experiments.gossip import gossip_plan
+
+    machines: dict[str, Any] = {"processes": processes, "paths": named_paths(paths), "device": device}
     adversaries = attacks_of(attacks, options)
     plan = gossip_plan(spec, nodes, network=network, data_dir=data_dir, attacks=adversaries, **machines)
     for attack in adversaries:
@@ -134,28 +125,6 @@ def simulate(
         raise Failure("the accounts of mass contradict each other: " + "; ".join(outcome.mass.findings))
 
 
-def _pair(text: str, option: str, form: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name or not value:
-        raise click.UsageError(f"{option} {text!r}: write {form}")
-    return name, value
-
-
-def _pairs(
-    texts: tuple[str, ...], option: str, kind: Callable[[str], N], is_possible: Callable[[N], bool]
-) -> dict[str, N]:
-    values = {}
-    for text in texts:
-        name, value = _pair(text, option, "NODE=NUMBER")
-        try:
-            values[name] = kind(value)
-        except ValueError:
-            raise click.UsageError(f"{option} {text!r}: {value!r} is no number") from None
-        if not is_possible(values[name]):
-            raise click.UsageError(f"{option} {text!r}: it must be above 0")
-    return values
-
-
 def say_notes(spec: GossipSpec) -> None:
     """Tell what one should know who starts this run; why it cannot be made, its start says."""
     from covey.errors import CoveyError
@@ -168,14 +137,14 @@ def say_notes(spec: GossipSpec) -> None:
 
 def _simulated(plan: GossipPlan) -> GossipOutcome:
     from covey.cli.views.simulation_bars import view
-    from covey.client.experiments.gossip import simulate as run_simulation
+    from covey.client.experiments.gossip import simulate as played
     from covey.telemetry import configure_logging
 
     configure_logging("console", "error")
     say_notes(plan.spec)
     click.echo(f"{plan.nodes} virtual nodes; what comes of it will be in {plan.folder}", err=True)
     with view() as shown:
-        return run_simulation(plan, shown.update)
+        return played(plan, shown.update)
 
 
 def _fields(plan: GossipPlan, outcome: GossipOutcome) -> Mapping[str, Any]:

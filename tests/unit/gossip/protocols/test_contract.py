@@ -133,12 +133,19 @@ def coded(codec: str, protocol: str = "sgp", **options: Any) -> GossipSpec:
     return spec
 
 
-@pytest.mark.parametrize("codec", ["top-k", "random-k", "sign", "scaled-sign", "terngrad", "int4", "fp16", "a.b:C"])
+@pytest.mark.parametrize("codec", ["top-k", "random-k", "sign", "scaled-sign", "terngrad", "int4", "fp8", "a.b:C"])
 def test_a_codec_that_leaves_out_too_much_is_refused_with_those_that_do_not(codec: str) -> None:
     with pytest.raises(
         SpecError, match=r'exchange\.codec: .* counts by its whole mass; choose "bf16", "int8", or "qsgd"'
     ):
         require_possible(coded(codec))
+
+
+def test_a_codec_without_a_scale_is_refused_with_one_as_short_and_one_that_is_finer() -> None:
+    with pytest.raises(SpecError, match=r'exchange\.codec: "fp16" has no scale: .* choose "bf16", .* "qsgd" .* = 16'):
+        require_possible(coded("fp16"))
+    for spec in (coded("bf16"), coded("qsgd", bits=16)):
+        require_possible(spec)
 
 
 @pytest.mark.parametrize("options", [{}, {"bits": 7}, {"levels": 126}, {"bits": "8"}])

@@ -67,7 +67,12 @@ def test_with_unequal_data_it_comes_to_the_optimum_itself() -> None:
 def test_a_leaver_hands_over_its_tracker_without_its_gradient() -> None:
     nodes = at_work(5)
     now = replace(nodes.context, weight=nodes.weights[2], leaves=True, is_trained=False)
-    handed = nodes.protocol.train(nodes.states[2], np.zeros(D), 1.0, now).vectors[TRACKER]
+    leaver, update = nodes.states[2], nodes.protocol.train(nodes.states[2], np.zeros(D), 1.0, now)
+    handed = update.vectors[TRACKER]
+    # What it is given since, it hands over as it came.
+    given = replace(leaver, vectors={**update.vectors, TRACKER: leaver.vectors[TRACKER]})
+    again = nodes.protocol.train(given, np.zeros(D), 1.0, now).vectors[TRACKER]
+    assert np.allclose(again, leaver.vectors[TRACKER], rtol=1e-12)
     # Its heir mixes it in, by mass.
     heir, whole = nodes.states[0], nodes.weights[0] + nodes.weights[2]
     share = nodes.weights[2] / whole

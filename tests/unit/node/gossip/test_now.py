@@ -6,7 +6,10 @@ import os
 import time
 from pathlib import Path
 
+from click.testing import CliRunner
+
 from covey.cli.commands.gossip.status import status_of
+from covey.cli.main import covey
 from covey.client.gossip_nodes import SILENT_S, read_node
 from covey.node.gossip.record.now import FILE, Teller
 from tests.unit.node.gossip.nodes import Unit, UnitNode, has_come_to, spec_of
@@ -40,6 +43,10 @@ async def test_a_node_says_what_it_waits_for_and_keeps_what_it_published(tmp_pat
     since = status_of(read_node(tmp_path / "a"))["waits_since"]
     told(teller, node)  # nothing has changed: the same file, and it is fresh
     assert status_of(read_node(tmp_path / "a"))["waits_since"] == since
+    asked = CliRunner().invoke(covey, ["gossip", "leave", "--data-dir", str(tmp_path / "a")]).output
+    assert "not before b, which shows no sign of life, has the batch on its way to it" in asked
+    assert "covey ca evict b --run unit --incarnation 1" in asked
+    await unit.until("a", lambda node: "covey ca evict b" in node.actor.executor.waits_for)
     path = node.home.folder / FILE
     os.utime(path, (0.0, time.time() - SILENT_S - 1))
     assert read_node(tmp_path / "a").now is None  # it was killed, or stands still
