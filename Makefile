@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check chaos testbed testbed-down testbed-test format protos docs methods bench clean
+.PHONY: setup demo test check chaos storms testbed testbed-down testbed-test format protos docs methods bench clean
 
 setup: $(STAMP)
 
@@ -34,6 +34,12 @@ CHAOS ?=
 
 chaos: setup
 	$(BIN)/python -m covey.testing.chaos $(CHAOS)
+
+# Gossip's state machines in many more storms than `make test` has: STORMS times as many, about 10 minutes of processor.
+STORMS ?= 60
+
+storms: setup
+	COVEY_STORMS=$(STORMS) $(BIN)/python -m pytest --timeout 0 -q tests/unit/gossip -k "storm or storms"
 
 # A federation in containers: needs Docker with Compose v2, and nothing else.
 testbed:

@@ -26,7 +26,7 @@ from covey.gossip.protocols.encoding import is_encoded
 from covey.gossip.protocols.runs import body_of, policy_of
 from covey.gossip.push_sum.machine import PushSum
 from covey.gossip.receipts import Excess, Overdraft, Proof, overdrafts
-from covey.node.gossip.folders import LEAVE, newest
+from covey.node.gossip.folders import LEAVE, joins_with, newest
 from covey.node.gossip.ports import Saved
 from covey.node.gossip.receipts import Kept
 from covey.node.gossip.record.database import open_record
@@ -212,6 +212,7 @@ def account_of(node: NodeState) -> dict[str, Any]:
         "incarnation": me.number,
         "weighs": node.machine.policy.weighs,
         "minted": ledger.minted,
+        "joins": joins_with(node.spec),
         "live": ledger.live,
         "lost": ledger.lost,
         "evicted": [[peer.node, peer.number] for peer in sorted(ledger.evicted)],
@@ -302,10 +303,11 @@ def audit_accounts(accounts: Sequence[Mapping[str, Any]], authority_pem: bytes =
     if len(runs) > 1:
         raise LedgerError(f"these accounts are of several runs: {', '.join(sorted(runs))}")
     ledgers = dict(map(_ledger_from, accounts))
+    joins = min(ONE, max((_joins(account) for account in accounts), default=0))
     evicted = {who for ledger in ledgers.values() for who in ledger.evicted}
     audited = audit(
         {me: ledger for me, ledger in ledgers.items() if me not in evicted},
-        {who: ONE if who.number == 1 and not _was_never_there(who, ledgers) else 0 for who in evicted},
+        {who: 0 if _was_never_there(who, ledgers) else ONE if who.number == 1 else joins for who in evicted},
         "receiver" if any(account.get("weighs") == "receiver" for account in accounts) else "mass",
     )
     named = {peer for ledger in ledgers.values() for peer in ledger.out.keys() | ledger.into.keys()}
@@ -322,13 +324,21 @@ def audit_accounts(accounts: Sequence[Mapping[str, Any]], authority_pem: bytes =
     return replace(audited, findings=findings, named=tuple(overdrawn))
 
 
+def _joins(account: Mapping[str, Any]) -> int:
+    """The units that a further incarnation begins with, as an account says; an older version says nothing of it."""
+    joins = account.get("joins", 0)
+    if not isinstance(joins, int):
+        raise LedgerError(f"this is no account of a node: {joins!r} is no number of units")
+    return joins
+
+
 def _was_never_there(who: Incarnation, ledgers: Mapping[Incarnation, Ledger]) -> bool:
-    """Whether a node came after the run began: its second incarnation takes part, and nobody exchanged with the first.
+    """Whether a node came after the run began: its next incarnation takes part, and nobody exchanged with this one.
 
     The same is said of one that was evicted before it exchanged anything: its mass came to nobody.
     """
     known = {peer for ledger in ledgers.values() for peer in (*ledger.out, *ledger.into)}
-    return Incarnation(who.node, 2) in ledgers and who not in known
+    return Incarnation(who.node, who.number + 1) in ledgers and who not in known
 
 
 def mass_of(node: NodeState) -> float:

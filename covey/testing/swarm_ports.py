@@ -152,6 +152,8 @@ class VectorLabour(Labour[Vector, tuple[int, Vector]]):
     ) -> None:
         self._node, self._training, self._spec, self._codec = node, training, spec, codec
         self.queue: deque[Callable[[], None]] = deque()
+        self.on_mixed: Callable[[int, Vector, Sequence[Piece[Vector]]], None] = lambda step, model, pieces: None
+        """Told of each mixture: the step, the node's own model, what came."""
 
     @override
     def train(self, step: int, state: State[Vector], then: Callable[[tuple[int, Vector]], None]) -> None:
@@ -194,7 +196,9 @@ class VectorLabour(Labour[Vector, tuple[int, Vector]]):
         then: Callable[[State[Vector]], None],
     ) -> None:
         def work() -> None:
-            mixed = self._mixed(moment.step if moment is not None else 0, state.model, portions)
+            step = moment.step if moment is not None else 0
+            self.on_mixed(step, state.model, portions)
+            mixed = self._mixed(step, state.model, portions)
             then(State(mixed.astype(state.model.dtype)))
 
         self.queue.append(work)

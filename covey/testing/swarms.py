@@ -23,6 +23,9 @@ from covey.node.gossip.state import progress
 from covey.spec import GossipSpec
 from covey.testing.swarm_ports import Disk, Message, SwarmClock, SwarmPost, Training, Vector, VectorLabour, no_training
 
+Notice = ev.PeerJoined | ev.PeerEvicted | ev.PeerLeft
+"""Of membership: what everybody is told, and told again after a restart."""
+
 
 class VirtualNode:
     """One incarnation: its executor, its disk, and the work that it has begun.
@@ -37,15 +40,16 @@ class VirtualNode:
 
     def __init__(self, swarm: VirtualSwarm, me: Incarnation, z: Vector, peers: list[Incarnation], minted: int) -> None:
         self.swarm, self.me = swarm, me
-        self.first, self._peers, self._minted = z.copy(), list(peers), minted
-        self._notices: list[ev.PeerJoined | ev.PeerEvicted | ev.PeerLeft] = []
+        self.first, self._peers, self.minted = z.copy(), list(peers), minted
+        self._notices: list[Notice] = []
+        self._at_rest: Ledger | None = None
         self.disk = Disk(swarm.has_slow_disks)
         self.labour = VectorLabour(me.node, swarm.training, swarm.spec, swarm.codec)
         self.executor = Executor(self.fresh(), State(z.copy()), self._ports(), self._ended)
 
     def fresh(self) -> PushSum:
         """Its machine, as it begins."""
-        return PushSum(self.me, self.swarm.policy, self._peers, self._minted)
+        return PushSum(self.me, self.swarm.policy, self._peers, self.minted)
 
     def _ports(self) -> Ports[Vector, tuple[int, Vector]]:
         post = SwarmPost(self.me, self.swarm.send)
@@ -71,6 +75,19 @@ class VirtualNode:
         return self.executor.ledger
 
     @property
+    def account(self) -> Ledger:
+        """Its account; of a node that is down, the one that it will go on from."""
+        if self.is_up:
+            return self.ledger
+        if self._at_rest is None:
+            saved = self.disk.saved
+            machine = saved.snapshot.machine if saved.snapshot is not None else self.fresh()
+            for event, _ in saved.noted:
+                machine.handle(event)
+            self._at_rest = machine.exchange.ledger
+        return self._at_rest
+
+    @property
     def finished(self) -> str:
         """How it ended, or why it may not go on."""
         return self.executor.retired or self.executor.finished
@@ -89,7 +106,7 @@ class VirtualNode:
         """Give the node an event."""
         self.executor.take(event, body)
 
-    def notice(self, event: ev.PeerJoined | ev.PeerEvicted | ev.PeerLeft) -> None:
+    def notice(self, event: Notice) -> None:
         """Take a notice of membership, now and again whenever the node is up again."""
         self._notices.append(event)
         if self.is_up:
@@ -111,21 +128,20 @@ class VirtualNode:
         self.executor.stop()
         self.labour.queue.clear()
         self.disk.waiting.clear()
+        self._at_rest = None
 
     def restart(self) -> None:
-        """Begin with what the disk has."""
+        """Begin with what the disk has; links are made anew."""
         self.executor = Executor.restored(self.disk.saved, self.fresh(), self.first.copy(), self._ports(), self._ended)
+        self.swarm.unlink(self.me)
         self.executor.begin()
-        for peer in self.swarm.nodes.values():
-            if peer is not self:
-                self.take(self._shown_by(peer))
         for event in self._notices:
             self.take(event)
 
-    def _shown_by(self, peer: VirtualNode) -> ev.StatementsShown:
-        """What a peer shows when it hears this node again: what this node signed to have given it, and had of it."""
-        given, had = peer.ledger.into.get(self.me, InEdge()), peer.ledger.out.get(self.me, OutEdge())
-        return ev.StatementsShown(peer.me, given.sequence, had.sequence - bool(had.waiting), 0.0)
+    def shown_to(self, peer: Incarnation) -> ev.StatementsShown:
+        """What it shows a peer when they have a link: what that one signed to have given it, and to have had of it."""
+        given, had = self.account.into.get(peer, InEdge()), self.account.out.get(peer, OutEdge())
+        return ev.StatementsShown(self.me, given.sequence, had.sequence - bool(had.waiting or had.reclaimed), 0.0)
 
     def sum_of_models(self) -> Vector:
         """The product w z, with what waits to be mixed in and what is on its way, float64 `[d]`."""
@@ -170,6 +186,11 @@ class VirtualSwarm:
         self.spec, self.codec, self.clock = spec, codec, SwarmClock()
         self.messages: list[Message] = []
         self.gone: dict[Incarnation, int] = {}
+        self.cut: frozenset[Incarnation] = frozenset()
+        """Between these nodes and all others everything is lost."""
+        self.notify: Callable[[VirtualNode, Notice], None] = VirtualNode.notice
+        """Tells a node of somebody's membership."""
+        self._links: set[frozenset[Incarnation]] = set()
         names = [Incarnation(name) for name in models]
         self.nodes = {me: VirtualNode(self, me, models[me.node], names, ONE) for me in names}
 
@@ -197,8 +218,24 @@ class VirtualSwarm:
         """Let a message arrive; `keep`: it will come once more. To a node that is down it is lost."""
         message = self.messages[index] if keep else self.messages.pop(index)
         node = self.nodes.get(message.receiver)
-        if node is not None and node.is_up:
+        is_cut_off = (message.sender in self.cut) != (message.receiver in self.cut)
+        if node is not None and node.is_up and not is_cut_off:
+            self._link(message.sender, message.receiver)
             node.take(message.event, message.body)
+
+    def _link(self, *ends: Incarnation) -> None:
+        """Before two nodes hear anything of each other, each shows what the other one signed."""
+        nodes = [self.nodes[me] for me in ends if me in self.nodes]
+        if frozenset(ends) in self._links or len(nodes) < len(ends):
+            return
+        self._links.add(frozenset(ends))
+        for node, peer in (nodes, nodes[::-1]):
+            if node.is_up:
+                node.take(peer.shown_to(node.me))
+
+    def unlink(self, me: Incarnation) -> None:
+        """A node's links are broken: it began anew."""
+        self._links = {link for link in self._links if me not in link}
 
     def run(self) -> None:
         """Deliver and work in order until nothing is left to do."""
@@ -223,28 +260,33 @@ class VirtualSwarm:
 
     def evict(self, me: Incarnation) -> None:
         """A node is out for good, and everybody is told."""
-        self.nodes.pop(me).crash()
-        self.gone[me] = ONE
+        evicted = self.nodes.pop(me)
+        evicted.crash()
+        self.gone[me] = evicted.minted
         for node in self.nodes.values():
-            node.notice(ev.PeerEvicted(me, 0.0))
+            self.notify(node, ev.PeerEvicted(me, 0.0))
 
     def left(self, leaver: VirtualNode) -> None:
         """A node has handed over what it had, and everybody is told."""
         for me, node in self.nodes.items():
             if node is not leaver:
                 applied = leaver.ledger.into.get(me, InEdge()).sequence
-                node.notice(ev.PeerLeft(leaver.me, applied, 0.0))
+                self.notify(node, ev.PeerLeft(leaver.me, applied, 0.0))
 
     def join(self, me: Incarnation, z: Vector, minted: int = ONE) -> None:
         """A node joins with a model, and mass of its own, or with none: then it asks for some."""
         peers = [*self.nodes, me]
-        self.nodes[me] = VirtualNode(self, me, z, peers, minted)
+        self.nodes[me] = self.enter(VirtualNode(self, me, z, peers, minted))
         for node in self.nodes.values():
             if node.me != me:
-                node.notice(ev.PeerJoined(me, minted, 0.0))
+                self.notify(node, ev.PeerJoined(me, minted, 0.0))
         self.nodes[me].executor.begin()
         for node in self.up:
             node.heartbeat()
+
+    def enter(self, node: VirtualNode) -> VirtualNode:
+        """Equip a node that joins."""
+        return node
 
     def audit(self) -> MassAudit:
         """By what the nodes have in memory."""

@@ -11,7 +11,7 @@ from covey.errors import CoveyError
 from covey.gossip.audit import MassAudit
 from covey.gossip.mass import weight
 from covey.gossip.protocols.runs import protocol_of
-from covey.gossip.push_sum.weighing import Weighs
+from covey.node.gossip.folders import joins_with
 from covey.protos import admin_pb2 as pb
 from covey.spec import GossipSpec, parse_data
 from covey.texts import printable
@@ -58,22 +58,24 @@ class GossipView:
 
 def view_of(messages: Iterable[pb.GossipPart], spec: Json) -> GossipView:
     """The parts of a run from the messages that say them, and from its specification whether mass counts in it."""
-    parts, accounts, weighs = [], [], _weighs(spec)
+    parts, accounts, facts = [], [], _facts(spec)
     for message in messages:
         statement = _statement(message.statement)
         parts.append(_part(message, statement))
         if statement is not None:
-            accounts.append({**statement.account(), "weighs": weighs})
+            accounts.append({**statement.account(), **facts})
     return GossipView(tuple(parts), audit_accounts(accounts))
 
 
-def _weighs(spec: Json) -> Weighs:
-    """Who says what a model counts for; of a protocol that is not installed here it is not known: as if by mass."""
+def _facts(spec: Json) -> Json:
+    """Who says what a model counts for, and what one joins with; of a protocol that is not installed here: nothing."""
     try:
         known = parse_data(spec)
-        return protocol_of(known.gossip).weighs if isinstance(known, GossipSpec) else "mass"
+        if isinstance(known, GossipSpec):
+            return {"weighs": protocol_of(known.gossip).weighs, "joins": joins_with(known)}
     except CoveyError:
-        return "mass"
+        pass
+    return {}
 
 
 def _statement(raw: bytes) -> GossipStatement | None:

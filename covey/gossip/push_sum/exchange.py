@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from covey.errors import LedgerError
 from covey.gossip.ledger import Batch, Incarnation, InEdge, Ledger, OutEdge
+from covey.gossip.mass import ONE
 from covey.gossip.push_sum.actions import Accept, AcknowledgeAgain, Action, Portion, Refuse, Retire, Send
 from covey.gossip.push_sum.events import Arrived, Progressed, StatementsShown
 
@@ -230,6 +232,16 @@ class Exchange:
         self.pending = [portion for portion in self.pending if portion not in others]
         return [portion for portion in due if portion not in others]
 
+    def mixed(self, portions: Iterable[Portion]) -> None:
+        """These are part of the model now. Another one may be just like one of them: taken back from a second peer."""
+        left, waiting = Counter(portions), self.pending
+        self.pending = []
+        for portion in waiting:
+            if left[portion]:
+                left[portion] -= 1
+            else:
+                self.pending.append(portion)
+
     # -- peers ------------------------------------------------------------------------------------------------------
 
     def shown(self, event: StatementsShown) -> Retire | None:
@@ -307,6 +319,8 @@ class Exchange:
             self.gone += self.mean
             self.total -= self.mean
             del self.peers[peer]
+        elif peer not in self.ledger.evicted:  # it joined, and nobody said so here: it began with as much at most
+            self.gone += ONE
         self.ledger.evicted.add(peer)
 
     def joined(self, peer: Incarnation, minted: int) -> None:

@@ -322,8 +322,8 @@ class PushSum:
         return [mix] if self.mixing or mixes_alone else []
 
     def _mixed(self) -> list[Action]:
-        mixed, self.mixing = set(self.mixing), ()
-        self.exchange.pending = [portion for portion in self.exchange.pending if portion not in mixed]
+        mixed, self.mixing = self.mixing, ()
+        self.exchange.mixed(mixed)
         return self._next() if self.phase == "mixing" else []
 
     def _next(self) -> list[Action]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from covey.gossip.ledger import Incarnation
 from covey.gossip.mass import ONE
@@ -156,57 +153,6 @@ def test_what_a_dead_node_was_asked_for_is_reported_as_uncertain() -> None:
     audit = swarm.audit()
     assert audit.is_exact
     assert audit.uncertain >= uncertain
-
-
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(seed=st.integers(0, 2**32), n=st.integers(2, 5), topology=st.sampled_from([Matching(), Ring(), Random()]))
-def test_whatever_happens_no_mass_is_made_or_lost_and_every_run_ends(seed: int, n: int, topology: Topology) -> None:
-    rng = random.Random(seed)
-    swarm = swarm_of(n, topology, 12, has_slow_disks=rng.random() < 0.5)
-    total = swarm.sum_of_models()
-    swarm.begin()
-    is_whole = True
-    for _ in range(rng.randrange(20, 200)):
-        match rng.choices(
-            ["deliver", "drop", "double", "work", "crash", "restart", "suspect", "beat", "evict", "leave"],
-            [40, 6, 6, 40, 2, 6, 3, 5, 0.2, 0.2],
-        )[0]:
-            case "deliver" if swarm.messages:
-                swarm.deliver(rng.randrange(len(swarm.messages)))
-            case "drop" if swarm.messages:
-                swarm.messages.pop(rng.randrange(len(swarm.messages)))
-            case "double" if swarm.messages:
-                swarm.deliver(rng.randrange(len(swarm.messages)), keep=True)
-            case "work":
-                if busy := [node for node in swarm.up if node.is_busy]:
-                    rng.choice(busy).finish_work()
-            case "crash" if swarm.up:
-                rng.choice(swarm.up).crash()
-            case "restart":
-                if down := [node for node in swarm.nodes.values() if not node.is_up]:
-                    rng.choice(down).restart()
-            case "suspect" if swarm.up:
-                node = rng.choice(swarm.up)
-                node.take(ev.PeerSuspected(rng.choice(list(node.machine.exchange.peers) or [node.me]), 0.0))
-            case "beat" if swarm.up:
-                rng.choice(swarm.up).heartbeat()
-            case "evict" if len(swarm.nodes) > 2:
-                swarm.evict(rng.choice(list(swarm.nodes)))
-                is_whole = False
-            case "leave" if len(swarm.up) > 2:
-                rng.choice(swarm.up).take(ev.LeaveAsked(0.0))
-        assert all(node.ledger.live == node.ledger.balance for node in swarm.up)
-    for node in swarm.nodes.values():
-        if not node.is_up:
-            node.restart()
-    swarm.settle()
-    audit = swarm.audit()
-    assert audit.is_exact, audit.findings
-    assert audit.in_flight == 0
-    assert all(node.finished in ("completed", "left") for node in swarm.nodes.values())
-    if is_whole:
-        assert audit.live == n * ONE
-        assert np.abs(swarm.sum_of_models() - total).max() < 1e-9
 
 
 SPEEDS = {"node-0": 1, "node-1": 1, "node-2": 4, "node-3": 4}

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from covey.client.gossip_nodes import audit_accounts
-from covey.errors import IdentityError
+from covey.errors import IdentityError, LedgerError
 from covey.gossip.ledger import Batch, Incarnation
 from covey.gossip.mass import ONE
 from covey.gossip.receipts import Excess, Proof, Receipt, excess_of
@@ -86,3 +86,16 @@ def test_an_audit_names_by_proofs_whose_accounts_nobody_has(authority, proof) ->
     assert mass.named == ()
     assert ["has a proof that does not count" in text for text in mass.findings] == [True] * 3
     assert proof_from_json(proof_to_json(proof)) == proof
+
+
+def test_an_evicted_incarnation_that_joined_with_mass_is_not_said_to_have_given_what_it_had_not() -> None:
+    nothing = {"peer": "bob", "sent": 0, "sent_batches": 0, "waiting": 0, "reclaimed": 0, "applied_batches": 1}
+    edges = [{**nothing, "incarnation": 1, "applied": ONE}, {**nothing, "incarnation": 2, "applied": ONE // 2}]
+    fields = {"live": 5 * ONE // 2, "evicted": [["bob", 1], ["bob", 2]], "edges": edges}
+    mass = audit_accounts([account(**fields, joins=ONE)])
+    assert mass.is_exact
+    assert (mass.minted, mass.lost) == (3 * ONE, ONE // 2)
+    split = audit_accounts([account(**fields, joins=0)])  # it began without mass, and nobody gave it any
+    assert f"gave away {ONE // 2} units more than they had" in split.findings[0]
+    with pytest.raises(LedgerError, match="no number of units"):
+        audit_accounts([account(joins="all")])
