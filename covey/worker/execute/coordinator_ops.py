@@ -81,7 +81,8 @@ def _checked(context: RunContext, job: DescribeJob) -> tuple[Combination, tuple[
     wrong = [(key, text) for key, text, _ in spec.impossible()]
     wrong += unread_by_mode(spec, job.written)
     if isinstance(spec, GossipSpec):
-        wrong += tries.of(partial(impossible_in, spec, allow_path=job.allow_path)) or []
+        least = spec.min_nodes if job.submitted else 0
+        wrong += tries.of(partial(impossible_in, spec, begins_with=least, allow_path=job.allow_path)) or []
     parts, declared = _combination(context, job, tries), None
     if parts is not None:
         combination = parts
