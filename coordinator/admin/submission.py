@@ -10,7 +10,7 @@ import asyncio
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import structlog
@@ -74,14 +74,14 @@ class Submission:
         who: Submits it.
         spec: Its specification.
         record: The run.
-        sharing: What of the model is shared, in words; empty: all of it.
+        noted: What the worker said of it that goes on record.
         told: What is to be said of it.
     """
 
     who: str
     spec: RunSpec
     record: RunRecord
-    sharing: str
+    noted: Mapping[str, object]
     told: str
 
 
@@ -125,7 +125,8 @@ class Submissions:
                 raise DiskFull(f"the model has {model.size_bytes} bytes, and {free} are free on the coordinator")
         record = RunRecord(secrets.token_hex(6), spec.name, spec.mode, text, spec.seed, "queued", "", env.now())
         notes = "; ".join(filter(None, (told, *description.notes)))
-        return Submission(who, spec, record, description.sharing, notes)
+        noted = {"exchange": description.sharing, "privacy": description.privacy and asdict(description.privacy)}
+        return Submission(who, spec, record, {key: value for key, value in noted.items() if value}, notes)
 
     async def queue(self, submission: Submission, sent: Sent | None = None) -> None:
         """Put a submission on record, with the model that it begins with.
@@ -143,8 +144,7 @@ class Submissions:
         finally:
             if model is not None:
                 env.files.discard(model)
-        detail = {"by": submission.who} | ({"exchange": submission.sharing} if submission.sharing else {})
-        detail |= spec.model.model_dump(exclude_defaults=True)
+        detail = {"by": submission.who, **submission.noted, **spec.model.model_dump(exclude_defaults=True)}
         event = EventRecord(record.submitted_at, "run-submitted", record.run, detail=detail)
         await env.store.call(self._store.add_event, event)
         log.info("run submitted", run=record.run, name=spec.name, by=submission.who)
