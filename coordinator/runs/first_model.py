@@ -86,11 +86,11 @@ async def add_run(
     out = services.files.scratch(0)
     try:
         job = InitialJob(run.run, spec.to_json(), out, services.allow_paths, source=source.path)
-        made = await services.worker.do(INITIAL, job)
-        section = ModelSection(initial=f"sha256:{made.artifact.digest}", parent=source.parent)
+        initial = await services.worker.do(INITIAL, job)
+        section = ModelSection(initial=f"sha256:{initial.artifact.digest}", parent=source.parent)
         spec = spec.model_copy(update={"model": section})
-        run = replace(run, spec=spec.to_json(), layout=made.layout)
-        first = VersionRecord(run.run, 0, made.model_sha256, made.artifact, run.submitted_at)
+        run = replace(run, spec=spec.to_json(), layout=initial.layout)
+        first = VersionRecord(run.run, 0, initial.model_sha256, initial.artifact, run.submitted_at)
         await store.call(_record, services, run, first, source, out)
     finally:
         services.files.discard(out)
