@@ -116,6 +116,10 @@ class RunSpec(Section, ABC):
                 yield from ((f"{name}.{key}", text, given) for key, text, given in section.impossible())
         if self.exchange.payload == "gradient":
             yield from self._one_gradient()
+        if self.evaluation.every == 0:
+            for key in self.stop.by_metric:
+                text = "no version is evaluated before the last one; set evaluation.every to 1 or more"
+                yield f"stop.{key}", text, getattr(self.stop, key)
 
     def _one_gradient(self) -> Iterator[Wrong]:
         training, exchange = self.training, self.exchange

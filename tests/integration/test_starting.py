@@ -12,6 +12,7 @@ from covey.client import connect
 from covey.client.experiments import gossip
 from covey.client.experiments.simulated import simulate
 from covey.errors import CoveyError, LimitExceeded
+from covey.library.run import FederatedRun
 from covey.testing.federation import Federation
 from covey.testing.launch.forks import forked_workers
 from tests.integration.specs import spec
@@ -106,6 +107,11 @@ def test_a_model_comes_with_the_submission(federation, model, tmp_path):
     first, given = load_file(tmp_path / "first.safetensors"), load_file(model)
     assert all(torch.equal(first[name], values) for name, values in given.items())
     assert scratch(federation) == []
+    child = federation.cli("run", "continue", "child", "--rounds", 2, "--data-dir", federation.coordinator_dir).strip()
+    assert federation.wait(child, timeout_s=120)["parent"] == f"{run}@1"
+    with connect(federation.coordinator_dir) as record:
+        further = FederatedRun(record, record.run(child)).continue_(1).wait()
+        assert (further.value.parent, further.state) == (f"{child}@2", "completed")
 
 
 def test_what_does_not_fit_or_is_not_what_was_announced_leaves_nothing(federation, model, tmp_path):
