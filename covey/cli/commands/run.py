@@ -116,7 +116,10 @@ def _print_submitted(connection: Connection, submitted: Run, as_json: bool) -> N
         "covey run continue digits --rounds 20 --version best --watch",
         "covey run continue digits --spec changed.toml",
     ),
-    json_fields=RUN_DETAIL_FIELDS,
+    json_fields=(
+        *RUN_DETAIL_FIELDS,
+        "privacy (what it will have spent at its end: epsilon, delta, unit, rounds, is_secret; null: no account)",
+    ),
 )
 @click.argument("run")
 @click.option("--rounds", type=click.IntRange(1), help="How many more (updates of an asynchronous run).")
@@ -139,7 +142,7 @@ def continue_run(
     with connected(target) as connection:
         submitted = connection.submit(continuation(connection.run(run), rounds, spec, version=version))
         if not (as_json and watching):
-            _print_submitted(submitted, as_json)
+            _print_submitted(connection, submitted, as_json)
         if watching:
             _follow(connection, submitted.run, as_json)
 
