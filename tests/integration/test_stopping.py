@@ -35,16 +35,12 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("where", ["central", "nodes"])
-def test_it_ends_with_the_version_that_is_good_enough(folder, where):
-    central = where == "central"
+def test_it_ends_with_the_version_that_is_good_enough(folder):
     with connect(folder) as record:
         curve = [record.version("whole", number).metrics["accuracy"] for number in (1, 2)]
-    target = max(curve) if central else 0.0
-    ends = 1 + curve.index(target) if central else 2  # nodes measure version 1 in round 2
-    extra = f'{KEEP}[stop]\ntarget = {target}\n[evaluation]\nwhere = "{where}"\n'
+    ends, extra = 1 + curve.index(max(curve)), f"{KEEP}[stop]\ntarget = {max(curve)}\n"
     with forked_workers():
-        run = simulate(spec(where, rounds=3, extra=extra), 2, data_dir=folder, processes=1).run
+        run = simulate(spec("stopped", rounds=3, extra=extra), 2, data_dir=folder, processes=1).run
     with connect(folder) as record:
         assert (run.state, run.rounds_committed) == ("completed", ends)
         assert run.model_sha256 == record.version("whole", ends).model_sha256
