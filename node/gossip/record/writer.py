@@ -79,8 +79,8 @@ class SqliteRecord(Record[Artifact]):
         durability: `process`: what is acknowledged survives the end of this process; `power`: a power cut too.
         call: Calls something on the event loop, from any thread.
         facts: Asked for at each publication.
-        on_failed: Told, on the event loop, when the record cannot be written; nothing is written from then on. Told too of
-            what goes wrong in a `then`: the others are called all the same.
+        on_failed: Told, on the event loop, when the record cannot be written; nothing is written from then on. Told
+            also of what goes wrong in a `then`: the others are called all the same.
         diary: What it takes along with each publication.
         receipts: Likewise; and with each batch that comes, what its sender signed.
         on_obstructed: Told, on the event loop, what is in the way of a write, each time that it was tried; None: it was
