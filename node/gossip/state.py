@@ -81,5 +81,10 @@ def standing(machine: PushSum, peer: Incarnation) -> tuple[bool, ...]:
 
 
 def is_done_with(machine: PushSum) -> int:
-    """The newest step of which a node sends nothing more."""
+    """The newest step of which a node sends nothing more: what a leaver hands over belongs to none.
+
+    So where nodes wait for each other, nobody waits for a leaver that waits for a peer that is away.
+    """
+    if machine.phase == "sharing" and machine.is_leaving and machine.policy.overlap is not None:
+        return machine.policy.steps
     return machine.step if machine.phase in PUBLISHED else machine.step - 1
