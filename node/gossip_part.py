@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
 
 from covey.driver.ending import end
-from covey.errors import SpecError, StoreError
+from covey.errors import Obstructed, SpecError, StoreError
 from covey.gossip.ledger import Incarnation
 from covey.gossip.mass import TOKEN
 from covey.gossip.protocols.contract import Protocol
@@ -137,7 +138,8 @@ class GossipPart:
             self.actor, self.network = actor, network
             telling = asyncio.create_task(_tell(Teller(home.folder, self._terms.spec.gossip.min_nodes), actor, network))
             for notice in tuple(notices):
-                await network.hub.notified(notice, "the coordinator")
+                with suppress(Obstructed):  # it is tried again
+                    await network.hub.notified(notice, "the coordinator")
             return await actor.run(network, stop, None if self._protocol.own_models else network)
         finally:
             self.actor = self.network = None
