@@ -2,6 +2,7 @@
 
     python -m benchmarks.partial_sharing                     # 5 seeds; prints a table
     python -m benchmarks.partial_sharing --seeds 1 --rounds 12
+    python -m benchmarks.partial_sharing --json FILE --page docs/results.md    # also replaces the table of that page
 
 Four agents in two pairs of maps (task `grid-world`): the goal is at the eastern edge of two, at the western edge of the
 others, and an observation does not say where. Every agent makes the same number of moves. The agent `alone` is a
@@ -21,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from benchmarks.methods.page import update
 from covey.coordinator.config import sqlite_url
 from covey.metrics import counted
 from covey.simulation.plan import Plan
@@ -29,6 +31,7 @@ from covey.spec import RunSpec, parse_data
 from covey.storage.sql.store import open_store
 from covey.telemetry import configure_logging
 
+PART = "partial-sharing"
 MAPS = ("east-a", "east-b", "west-a", "west-b")
 ARMS: Mapping[str, tuple[str, ...]] = {
     "share-body": ("body.*",),
@@ -128,6 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--json", type=Path, help="Keep the curves here, and go on from what is there.")
+    parser.add_argument("--page", type=Path, metavar="FILE", help=f"replace the part {PART} of this page")
     given = parser.parse_args(arguments)
     if given.seeds < 1 or given.rounds % EVERY or given.rounds < 3 * EVERY:
         parser.error("needs at least 1 seed, and 12 rounds or another multiple of 4")
@@ -142,7 +146,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     given.json.write_text(json.dumps(known))
     seeds = range(1, given.seeds + 1)
     outcomes = {arm: [known[f"{arm}/{seed}/{given.rounds}"] for seed in seeds] for arm in ARMS}
-    print("\n".join(report(outcomes, given.rounds)))
+    lines = report(outcomes, given.rounds)
+    print("\n".join(lines))
+    if given.page:
+        update(given.page, PART, lines)
     return 0
 
 

@@ -8,7 +8,7 @@ import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from re import fullmatch
 from typing import TypeVar
@@ -121,7 +121,8 @@ class AdminService:
         told = moved_in_words(spec, description, active, allow_path=env.allow_paths)
         now = env.now()
         record = RunRecord(secrets.token_hex(6), spec.name, spec.mode, text, spec.seed, "queued", "", now)
-        detail = {"by": who} | ({"exchange": description.sharing} if description.sharing else {})
+        noted = {"exchange": description.sharing, "privacy": description.privacy and asdict(description.privacy)}
+        detail = {"by": who} | {key: value for key, value in noted.items() if value}
         await self._call(self._store.add_run, record)
         await self._call(self._store.add_event, EventRecord(now, "run-submitted", record.run, detail=detail))
         log.info("run submitted", run=record.run, name=spec.name, by=who)

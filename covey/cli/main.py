@@ -19,6 +19,7 @@ SUBCOMMANDS = {
     "relay": "covey.cli.commands.relay:relay",
     "run": "covey.cli.commands.run:run",
     "round": "covey.cli.commands.round:round_group",
+    "ui": "covey.cli.commands.ui:ui",
     "events": "covey.cli.commands.events:events",
     "admin": "covey.cli.commands.coordinator:admin_group",
     "store": "covey.cli.commands.store:store",

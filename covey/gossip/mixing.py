@@ -10,27 +10,33 @@ from typing import ClassVar
 from typing_extensions import override
 
 from covey.gossip.graph import Graph
+from covey.gossip.topologies.contract import Swarm
 from covey.plugins import Kind, Pluggable
 
 
 class Mixing(Pluggable):
     """Mixing weights (`[gossip.mixing] name`): the columns of a matrix, each node's own; so columns always sum to one.
 
+    A matrix of a step, and of those who are there in it: it may be another one in the next step.
+
     Class attributes:
         needs_symmetric: Whether every edge has to go both ways.
-        doubly_stochastic: Whether rows sum to one as well, so that averages without a push-sum weight are right.
+        doubly_stochastic: Whether rows sum to one as well, in each step, so that averages without a push-sum weight are
+            right.
     """
 
     needs_symmetric: ClassVar[bool] = False
     doubly_stochastic: ClassVar[bool] = False
 
     @abstractmethod
-    def shares(self, graph: Graph, node: int) -> Mapping[int, Fraction]:
-        """The share of each out-neighbour, by position: above 0, in all below 1.
+    def shares(self, graph: Graph, node: int, step: int, swarm: Swarm) -> Mapping[int, Fraction]:
+        """The share of each out-neighbour, by position: above 0, in all below 1; from these arguments only.
 
         Args:
             graph: The step's.
             node: Whose shares, by position.
+            step: Counts from 0.
+            swarm: Who is there in the step; positions are indices into its `nodes`.
         """
 
 
@@ -38,7 +44,7 @@ class Uniform(Mixing):
     """1 / (out-degree + 1) for each out-neighbour and for the node itself."""
 
     @override
-    def shares(self, graph: Graph, node: int) -> dict[int, Fraction]:
+    def shares(self, graph: Graph, node: int, step: int, swarm: Swarm) -> dict[int, Fraction]:
         return dict.fromkeys(graph[node], Fraction(1, len(graph[node]) + 1))
 
 
@@ -52,7 +58,7 @@ class MetropolisHastings(Mixing):
     doubly_stochastic = True
 
     @override
-    def shares(self, graph: Graph, node: int) -> dict[int, Fraction]:
+    def shares(self, graph: Graph, node: int, step: int, swarm: Swarm) -> dict[int, Fraction]:
         own = len(graph[node])
         return {other: Fraction(1, 1 + max(own, len(graph[other]))) for other in graph[node]}
 

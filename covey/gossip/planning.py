@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from covey.gossip.agreement import Agreement
 from covey.gossip.graph import Graph, in_neighbours, is_symmetric
@@ -65,18 +65,23 @@ class Planner:
             ValueError: The mixing weights need a topology whose edges go both ways, and this one's do not.
         """
         order = self.agreement.at(step) if self.agreement is not None else ()
-        graph, sources = self._graph(step, tuple(peer.node for peer in peers), tuple(self._links.items()), order)
+        nodes = tuple(peer.node for peer in peers)
+        graph, sources, swarm = self._graph(step, nodes, tuple(self._links.items()), order)
         if self._mixing.needs_symmetric and not is_symmetric(graph):
             raise ValueError(f"the edges of {type(self._topology).__name__} do not all go both ways")
         place = list(peers).index(me)
-        shares = self._mixing.shares(graph, place)
-        weights = self._weights(graph, sources[place], place) if self._weighs == "receiver" else {}
+        shares_of = partial(self._mixing.shares, graph, step=step, swarm=swarm)
+        shares = shares_of(place)
+        weights = self._row(sources[place], place, shares_of) if self._weighs == "receiver" else {}
         senders = tuple(peers[source] for source in sources[place])
         return Planned(step, _named(shares, peers), senders, _named(weights, peers))
 
-    def _weights(self, graph: Graph, sources: Sequence[int], place: int) -> dict[int, Fraction]:
+    def _row(
+        self, sources: Sequence[int], place: int, shares_of: Callable[[int], Mapping[int, Fraction]]
+    ) -> dict[int, Fraction]:
+        """What each sender's model counts for at a receiver."""
         if self._mixing.doubly_stochastic:
-            return {source: self._mixing.shares(graph, source)[place] for source in sources}
+            return {source: shares_of(source)[place] for source in sources}
         return dict.fromkeys(sources, Fraction(1, len(sources) + 1))
 
     def _drawn(
@@ -85,9 +90,10 @@ class Planner:
         nodes: tuple[str, ...],
         links: tuple[tuple[tuple[str, str], LinkQuality], ...],
         order: tuple[str, ...],
-    ) -> tuple[Graph, Graph]:
-        graph = self._topology.graph(step, Swarm(nodes, self._seed, self._sites, dict(links), order))
-        return graph, in_neighbours(graph)
+    ) -> tuple[Graph, Graph, Swarm]:
+        swarm = Swarm(nodes, self._seed, self._sites, dict(links), order)
+        graph = self._topology.graph(step, swarm)
+        return graph, in_neighbours(graph), swarm
 
 
 def _named(shares: Mapping[int, Fraction], peers: Sequence[Incarnation]) -> tuple[Share, ...]:

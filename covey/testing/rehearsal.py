@@ -60,8 +60,8 @@ def rehearse(spec: RunSpec, folder: Path, paths: Mapping[str, str]) -> Iterator[
     examples = f"{batch.examples:,} examples here, loss of the first batch {batch.loss:.4g}"
     yield Finding("batch", math.isfinite(batch.loss), f"{examples}, {batch.seconds_per_step * 1000:.1f} ms a step")
 
-    if batch.warning:
-        yield Finding("warning", True, batch.warning)
+    for warning in batch.warnings:
+        yield Finding("warning", True, warning)
 
     before = rounds.tensors()
     (verdict,) = rounds.round().verdicts

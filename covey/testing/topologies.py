@@ -77,21 +77,37 @@ class MixingConformance(ABC):
     def make(self) -> Mixing:
         """The weights."""
 
+    def columns(self, graph: Graph, step: int) -> list[dict[int, Fraction]]:
+        """The shares of each node in a step in which as many nodes are there as the graph has."""
+        swarm = swarm_of(len(graph))
+        return [dict(self.make().shares(graph, node, step, swarm)) for node in range(len(graph))]
+
+    @pytest.mark.parametrize("step", [0, 1, 7, 1000])
     @pytest.mark.parametrize("graph", [((1,), (0,)), ((1, 2, 3), (0,), (0,), (0,)), ((), ()), ((1, 2), (0, 2), (0, 1))])
-    def test_every_neighbour_gets_a_share_and_something_stays(self, graph: Graph) -> None:
-        """Columns sum to one, with a positive diagonal."""
-        for node in range(len(graph)):
-            shares = self.make().shares(graph, node)
+    def test_every_neighbour_gets_a_share_and_something_stays(self, graph: Graph, step: int) -> None:
+        """Columns sum to one, with a positive diagonal, in each step."""
+        for node, shares in enumerate(self.columns(graph, step)):
             assert set(shares) == set(graph[node])
             assert all(share > 0 for share in shares.values())
             assert sum(shares.values()) < 1
 
-    def test_rows_sum_to_one_where_it_says_so(self) -> None:
+    @pytest.mark.parametrize("step", [0, 1, 7, 1000])
+    def test_rows_sum_to_one_where_it_says_so(self, step: int) -> None:
         """On a graph whose nodes have different degrees."""
-        graph = graph_of([(1, 2, 3), (0, 2), (0, 1), (0,)])
-        columns = [self.make().shares(graph, node) for node in range(4)]
+        columns = self.columns(graph_of([(1, 2, 3), (0, 2), (0, 1), (0,)]), step)
         rows = [
             1 - sum(columns[row].values()) + sum(column.get(row, Fraction(0)) for column in columns) for row in range(4)
         ]
         if self.make().doubly_stochastic:
             assert rows == [1, 1, 1, 1]
+
+    def test_shares_are_a_function_of_the_arguments(self) -> None:
+        """Every node comes to the same, in whatever order steps and swarms come."""
+        graphs = [complete_of(n) for n in (3, 8)]
+        cases = [(graph, step) for graph in graphs for step in (5, 0, 3)]
+        assert [self.columns(*case) for case in cases] == [self.columns(*case) for case in reversed(cases)][::-1]
+
+
+def complete_of(n: int) -> Graph:
+    """Everybody sends to everybody."""
+    return graph_of(range(n) for _ in range(n))

@@ -1,11 +1,13 @@
-"""The conformance suites that every aggregator, codec, local optimizer and protocol has to pass."""
+"""The conformance suites that every aggregator, codec, local optimizer, protocol and mixing has to pass."""
 
 from typing import ClassVar
 
 from covey.testing.aggregators import AggregatorConformance
 from covey.testing.codecs import CodecConformance
 from covey.testing.protocols import ProtocolConformance
+from covey.testing.topologies import MixingConformance
 from covey.testing.training import LocalOptimizerConformance
+from careful import Careful
 from int16 import Int16
 from lion import Lion
 from meamed import MeaMed
@@ -31,3 +33,8 @@ class TestNeighboursMedian(ProtocolConformance):
         "protocol": {"name": "neighbours-median", "options": {"pull": 0.5}},
         "topology": {"name": "complete"},
     }
+
+
+class TestCareful(MixingConformance):
+    def make(self):
+        return Careful({"warm_up": 4})

@@ -58,8 +58,7 @@ class AssignmentMachine:
             case ev.Cancelled(run=run, round=number):
                 return self._cancelled(run, number)
             case ev.Answered(answer=answer):
-                is_awaited = self._work is not None and not self._work.stopping and self._work.awaits(answer)
-                return [ev.Tell(answer)] if is_awaited else []
+                return self._answered(answer)
             case ev.Lost():
                 return self._ask_again()
             case ev.Advanced(stage=stage, update=update):
@@ -86,6 +85,14 @@ class AssignmentMachine:
         if work is not None and work.assignment.run == assignment.run:
             actions += self._stop()
         return actions + self._next()
+
+    def _answered(self, answer: ev.Answer) -> list[ev.Action]:
+        work = self._work
+        if work is None or work.stopping or not work.awaits(answer):
+            return []
+        if isinstance(answer, msg.Receipt):  # the next assignment may be here before this is noted
+            work.stage = "settled"
+        return [ev.Tell(answer)]
 
     def _cancelled(self, run: str, number: int) -> list[ev.Action]:
         actions, waiting, work = [], self._waiting.get(run), self._work

@@ -139,10 +139,12 @@ async def _task(config: NodeConfig, worker: Worker, spec: RunSpec) -> list[Findi
     )
     problems = [f"no {name}: {reason}" for name, reason in sorted(missing(checked.evaluation).items())]
     shared = [Finding("exchange", True, checked.sharing)] if checked.sharing else []
-    warned = [Finding("warning", True, checked.warning)] if checked.warning else []
+    private = [Finding("privacy", True, checked.privacy.removeprefix("privacy: "))] if checked.privacy else []
+    warned = [Finding("warning", True, text) for text in checked.warnings]
     return [
         Finding(what, True, text),
         *shared,
+        *private,
         *warned,
         *(Finding(f"evaluation of {spec.task.name}", False, text) for text in problems),
     ]

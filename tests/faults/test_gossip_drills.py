@@ -3,38 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from covey.client.gossip_nodes import read_node
 from covey.simulation.gossip.simulation import MEAN
 from covey.testing.chaos.gossip.arena import allow_paced
-from covey.testing.chaos.gossip.learned import learned, values_of
+from covey.testing.chaos.gossip.learned import Learned, learned, values_of
 from covey.testing.chaos.gossip.paced import PACED
 from covey.testing.gossip import GossipNodes, simulated
-from covey.testing.launch.processes import wait_until
+from covey.testing.launch.processes import children_of, wait_until
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(400)]
 ONE = 1 << 52
-SPEC = """
-name = "gossip"
-mode = "gossip"
-seed = 3
-[task]
-name = "{path}"
-options = {{ seconds = 0.2 }}
-[training]
-local_steps = 1
-[gossip]
-protocol = "agp"
-rate_correction = "none"
-steps = {steps}
-min_nodes = 4
-"""
-
-
 STEPS = 40
 GOING = {
     "agp": 'protocol = "agp"\nrate_correction = "none"',
@@ -60,35 +48,70 @@ min_nodes = 4
 
 
 def sees(nodes: GossipNodes, index: int, states: dict[str, str]) -> bool:
-    """Whether a node has its peers for there or away just so, by its newest publication."""
-    return {peer["peer"]: peer["state"] for peer in read_node(nodes.folder(index)).peers} == states
+    """Whether a node has its peers for there or away just so, by what its process says."""
+    now = read_node(nodes.folder(index)).now
+    return now is not None and {peer["peer"]: peer["state"] for peer in now.peers} == states
+
+
+@contextmanager
+def trainings_stand_still(nodes: GossipNodes, *which: int) -> Iterator[None]:
+    """Meanwhile these nodes' workers do nothing: however long a fault takes to be noticed, they make no step."""
+    workers = [children_of(pid)[pid][-1] for pid in (nodes.daemon(index).pid for index in which)]
+    for pid in workers:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in workers:
+            os.kill(pid, signal.SIGCONT)
+
+
+def near(what: str, reached: Learned, undisturbed: Any, mass: dict[str, Any]) -> None:
+    """What nodes came to is near to what they come to undisturbed; it is said how near."""
+    accuracy = undisturbed["metrics"]["accuracy"]
+    distance = float((reached.values - values_of(Path(undisturbed["data_dir"]) / MEAN)).norm())
+    print(f"{what}: {distance:.3f}; {reached.accuracy:.3f}, {accuracy:.3f}; {mass}")
+    assert distance < 3.0
+    assert reached.accuracy > accuracy - 0.15
 
 
 def test_a_partition_in_two_halves_heals_and_no_mass_was_made_or_lost(tmp_path: Path) -> None:
-    with GossipNodes(tmp_path, SPEC.format(path=PACED, steps=2000), 4, links=True) as nodes:
+    spec = partial(GOING_SPEC.format, path=PACED, steps=STEPS, protocol=GOING["agp"])
+    with GossipNodes(tmp_path, spec(seconds=0.2), 4, links=True) as nodes:
         allow_paced(nodes)
         nodes.start_all()
         for index in range(4):
             nodes.until_step(index, 3, 120)
         between = nodes.links([0, 1], [2, 3])
-        for link in between:
-            link.partition()
-        halves = {0: {"n1": "there", "n2": "away", "n3": "away"}, 3: {"n0": "away", "n1": "away", "n2": "there"}}
-        for index, half in halves.items():
-            assert wait_until(partial(sees, nodes, index, half), 120, poll_s=0.5)
+        with trainings_stand_still(nodes, *range(4)):
+            for link in between:
+                link.partition()
+            halves = [{"n0", "n1"}, {"n2", "n3"}]
+            for index, name in enumerate(nodes.names):
+                half = {peer: "there" if {name, peer} in halves else "away" for peer in nodes.names if peer != name}
+                assert wait_until(partial(sees, nodes, index, half), 120, poll_s=0.5)
         steps = [nodes.steps(index) for index in range(4)]
         for index in range(4):
             nodes.until_step(index, steps[index] + 3, 120)  # both halves go on
-        for link in between:
-            link.heal()
-        for index in range(4):
-            everybody = dict.fromkeys(set(nodes.names) - {nodes.names[index]}, "there")
-            assert wait_until(partial(sees, nodes, index, everybody), 120, poll_s=0.5)
-        for index in range(4):
-            nodes.kill(index)
+        with trainings_stand_still(nodes, *range(4)):
+            for link in between:
+                link.heal()
+            for index, name in enumerate(nodes.names):
+                everybody = dict.fromkeys(set(nodes.names) - {name}, "there")
+                assert wait_until(partial(sees, nodes, index, everybody), 120, poll_s=0.5)
+        nodes.wait()
+        assert [nodes.steps(index) for index in range(4)] == [STEPS] * 4
         mass = nodes.audit()
-        assert (mass["exact"], mass["findings"], mass["lost"], mass["named"]) == (True, [], 0, [])
-        assert mass["live"] + mass["in_flight"] == mass["minted"] == 4 * ONE
+        assert (mass["exact"], mass["findings"], mass["lost"], mass["in_flight"], mass["named"]) == (True, [], 0, 0, [])
+        assert mass["live"] == mass["minted"] == 4 * ONE
+        reached = learned([nodes.folder(index) for index in range(4)])
+    near("a partition that heals", reached, simulated(tmp_path, spec(seconds=0.0), 4), mass)
+
+
+def has_left_or_says_how(nodes: GossipNodes, index: int, command: str) -> bool:
+    """Whether a node that was asked to leave has left, or says which command ends its waiting for the dead one."""
+    node = read_node(nodes.folder(index))
+    return node.facts.ended == "left" or (node.now is not None and command in node.now.waits_for)
 
 
 @pytest.mark.parametrize("protocol", GOING)
@@ -100,23 +123,20 @@ def test_a_node_is_dead_for_good_and_another_one_leaves(tmp_path: Path, protocol
         nodes.until_step(3, 3, 120)
         nodes.kill(3)
         nodes.daemons[3] = None
-        nodes.cli("ca", "evict", "n3", "--run", "gossip", "--peers", nodes.peers, "--dir", nodes.root / "ca")
-        nodes.cli("gossip", "leave", "--data-dir", nodes.folder(2))
+        with trainings_stand_still(nodes, 0, 1):
+            nodes.cli("gossip", "leave", "--data-dir", nodes.folder(2))
+            assert wait_until(partial(has_left_or_says_how, nodes, 2, "covey ca evict n3"), 120, poll_s=0.5)
+            nodes.cli("ca", "evict", "n3", "--run", "gossip", "--peers", nodes.peers, "--dir", nodes.root / "ca")
         nodes.wait()
         assert [read_node(nodes.folder(index)).facts.ended for index in range(3)] == ["completed", "completed", "left"]
         assert [nodes.steps(0), nodes.steps(1)] == [STEPS, STEPS]
         folders = [nodes.folder(index) for index in range(3)]
         mass = json.loads(nodes.cli("gossip", "audit", *folders, "--json"))
-        assert (mass["exact"], mass["in_flight"], mass["findings"], mass["named"]) == (True, 0, [], [])
+        assert (mass["exact"], mass["findings"], mass["named"]) == (True, [], [])
         if mass["weighs"] == "mass":
             assert mass["minted"] == 4 * ONE
             assert mass["live"] == 4 * ONE - mass["lost"]
             assert 0 < mass["lost"] + mass["uncertain"] < 4 * ONE
-            assert read_node(nodes.folder(2)).ledger.live == 0
+            assert read_node(nodes.folder(2)).ledger.live == mass["in_flight"] == 0
         survivors = learned(folders[:2])
-    undisturbed = simulated(tmp_path, spec(seconds=0.0), 4)
-    distance = survivors.values - values_of(Path(undisturbed["data_dir"]) / MEAN)
-    far = float(distance.norm())
-    print(f"{protocol}: {far:.3f}; {survivors.accuracy:.3f}, {undisturbed['metrics']['accuracy']:.3f}; {mass}")
-    assert far < 2.0
-    assert survivors.accuracy > undisturbed["metrics"]["accuracy"] - 0.1
+    near(protocol, survivors, simulated(tmp_path, spec(seconds=0.0), 4), mass)

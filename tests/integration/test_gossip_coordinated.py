@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from covey.client.connection import connect
@@ -21,7 +23,7 @@ from covey.library.plot import read
 from covey.library.run import FederatedRun
 from covey.storage.sql.store import open_store
 from covey.testing.federation import Federation, FederationError
-from covey.testing.gossip import relay_daemon
+from covey.testing.gossip import relay_daemon, simulated
 from covey.testing.launch.ports import free_addresses
 from covey.wire.identities.gossip_statement import GossipStatement
 
@@ -41,6 +43,25 @@ learning_rate = 0.1
 [gossip]
 steps = {steps}
 min_nodes = {nodes}
+"""
+CODISTILL = """
+name = "codistill"
+mode = "gossip"
+seed = 3
+[task]
+name = "digits"
+options = { common = 200 }
+[data]
+partition = "dirichlet"
+alpha = 1.0
+[training]
+local_steps = 4
+learning_rate = 0.1
+[gossip]
+steps = 6
+min_nodes = 3
+protocol = { name = "codistill", options = { classes = 10, waits = true } }
+topology = { name = "complete" }
 """
 
 
@@ -98,6 +119,23 @@ def test_three_nodes_one_of_which_only_calls(tmp_path: Path) -> None:
         accounts = [read_account(federation.node_dir(index), run) for index in range(3)]
         assert all(account["edges"] for account in accounts)
         check_views(federation, run, 6)
+        check_codistilled(federation, tmp_path)
+
+
+def check_codistilled(federation: Federation, folder: Path) -> None:
+    """Nodes that the coordinator brought together learn from each other what those of the simulation learn."""
+    outcome = simulated(folder, CODISTILL, 3)
+    run = federation.submit(CODISTILL)
+    assert federation.wait(run, timeout_s=200)["state"] == "completed"
+    models = [read_node(federation.node_dir(index), run).model_sha256 for index in range(3)]
+    assert models == [peer["model_sha256"] for peer in outcome["peers"]]
+    assert len(set(models)) == 3
+    where = ("--json", "--data-dir", federation.coordinator_dir)
+    shown = json.loads(federation.cli("run", "show", run, *where))
+    assert [part["model_sha256"] for part in shown["gossip"]] == models
+    mass = audited(federation, run)
+    assert (mass["exact"], mass["findings"]) == (True, [])
+    assert json.loads(federation.cli("run", "audit", run, *where))["ok"]
 
 
 def check_views(federation: Federation, run: str, steps: int) -> None:
@@ -172,17 +210,43 @@ def told_steps(store_url: str, run: str, node: str) -> list[int]:
     return [step.step for row in rows for step in GossipStatement.from_bytes(row.statement).steps]
 
 
-def test_the_coordinator_is_killed_and_so_is_a_node_while_it_is_away(tmp_path: Path, postgres_database: str) -> None:
-    """Its record is in PostgreSQL, and a node waits at a relay for its peers."""
+@contextmanager
+def database_away(server: Any) -> Iterator[None]:
+    """PostgreSQL is ended at once, without a word to anybody (SIGQUIT); then it recovers, and is there again."""
+    process = psutil.Process(int((Path(server.pgdata) / "postmaster.pid").read_text().splitlines()[0]))
+    process.send_signal(signal.SIGQUIT)
+    process.wait(60)
+    try:
+        yield
+    finally:
+        server.ensure_postgres_running()
+
+
+def test_the_database_the_coordinator_and_a_node_are_killed_and_nobody_waits_for_them(
+    tmp_path: Path, postgres_server: Any, postgres_database: str
+) -> None:
+    """The coordinator's record is in PostgreSQL, and a node waits at a relay for its peers."""
     with ExitStack() as stack:
         federation = stack.enter_context(Federation(tmp_path, nodes=3, store_url=postgres_database))
         federation.start_coordinator()
         federation.join()
         addresses = with_nodes(federation, [["--peer-relay", stack.enter_context(meeting(federation))]])
         run = federation.submit(SPEC.format(steps=30, nodes=3))
-        until_step(federation, run, 0, 4)
+        until_step(federation, run, 0, 3)
+        workers = [pid for name, pid in federation.worker_pids.items() if name in federation.names]
+        with database_away(postgres_server):
+            coordinator, step = federation.coordinator, read_node(federation.node_dir(0), run).machine.step
+            assert coordinator is not None
+            until_step(federation, run, 0, step + 2)  # nodes go on meanwhile
+            for pid in workers:
+                os.kill(pid, signal.SIGSTOP)  # and are not through before it is back
+            federation.until(lambda: "database is away" in coordinator.printed, 100, "the coordinator did not notice")
+        federation.until(lambda: max(told_steps(postgres_database, run, "n0")) > step, 100, "it does not go on")
+        assert coordinator.alive
         federation.kill_coordinator()
-        until_step(federation, run, 1, 8)
+        for pid in workers:
+            os.kill(pid, signal.SIGCONT)
+        until_step(federation, run, 1, read_node(federation.node_dir(1), run).machine.step + 4)
         federation.kill_node(1)
         federation.start_node(1, options=["--peer-listen", addresses[1]])
         for index in range(3):  # to the end: nobody waits for the coordinator

@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import textwrap
+import tomllib
 from contextlib import closing
 
 import pytest
@@ -13,6 +14,7 @@ from safetensors import safe_open
 
 from covey.coordinator.config import sqlite_url
 from covey.errors import CoveyError
+from covey.plugins import installed
 from covey.storage.sql.store import open_store
 from covey.testing.federation import Federation
 from covey.testing.launch.forks import run_covey
@@ -67,16 +69,19 @@ METHODS = {
     "feddistill": '[method]\nname = "feddistill"',
     "feddistill-plus": '[method]\nname = "feddistill-plus"',
     "fedensemble": '[method]\nname = "fedensemble"',
+    "fedgen-noisy": '[method]\nname = "fedgen"\noptions = { labels = "noisy", epsilon = 20, steps = 10 }',
 }
 BRIEF = {"feddistill", "feddistill-plus", "fedensemble", "memory", "scale-shift", "stablenet", "paws", "suncet"}
 """Two rounds show what they add to plain averaging, and to tensors that are frozen."""
+KEEPERS = ("share", "lsgd", "codistill", "fedgen", "memory", "feddyn-some", "paws")
+"""Of methods that keep something on nodes, or at the coordinator beside the model."""
 ONCE = {"fedgen-once"}
 """One upload, no further rounds."""
 WIDE = {"share", "fedgen-heads"}
 """Nodes have bodies of their own; only heads travel."""
 STEPS = {"codistill": "local_steps = 12"}
 """Predictions are for so many batches as all nodes train on."""
-MEASURED = ("fedprox", "memory", "feddyn-some", "lsgd", "codistill")
+MEASURED = ("fedprox", "memory", "feddyn-some", "lsgd", "codistill", "share", "fedgen", "paws")
 OF_PHASES = {
     "lsgd": ["after-phase:1", "method-plan:2:daemon", "method-finish:1:daemon"],
     "fedgen": ["method-finish:2:daemon"],
@@ -106,13 +111,14 @@ def federation(tmp_path_factory, search):
         yield made
 
 
-def text_of(method, name="", rounds=ROUNDS):
+def text_of(method, name="", rounds=0):
+    rounds = rounds or (1 if method in ONCE else 2 if method in BRIEF else ROUNDS)
     needed, policy = (2, "participants = 2\n") if method.endswith("some") else (NODES, "")
     return spec(
         name or method,
         task="method_tasks:Wide" if method in WIDE else "method_tasks:Normed",
         options="common = 200",
-        rounds=1 if method in ONCE else min(rounds, 2) if method in BRIEF else rounds,
+        rounds=rounds,
         min_nodes=needed,
         seed=7 + list(METHODS).index(method),  # a file that another run brought is not brought again
         training="drop_last = true\n" + STEPS.get(method, ""),
@@ -138,7 +144,7 @@ def simulated(tmp_path_factory, search):
     """Of each method what a simulation comes to."""
 
     @functools.cache
-    def simulate(method, rounds=ROUNDS):
+    def simulate(method, rounds=0):
         folder = tmp_path_factory.mktemp("simulated")
         (folder / "spec.toml").write_text(text_of(method, rounds=rounds))
         arguments = ["simulate", folder / "spec.toml", "--nodes", NODES, "--processes", 1, "--json"]
@@ -163,6 +169,11 @@ def test_the_model_is_that_of_a_simulation(federation, real, simulated, method):
     assert outcome["files"] == files_of(federation.coordinator_dir, run["run"])
 
 
+def test_every_method_of_covey_is_among_them():
+    named = {tomllib.loads(text).get("method", {}).get("name", "none") for text in METHODS.values()}
+    assert named == {plugin.name for plugin in installed("method")}
+
+
 def test_only_what_a_method_needs_travels(simulated):
     """Bytes of the second round: all models up, those of two leaders, or predictions of 12 batches of 32 examples."""
     up, down = (
@@ -172,6 +183,11 @@ def test_only_what_a_method_needs_travels(simulated):
     assert up["memory"] == up["fedprox"]
     assert up["feddyn-some"] - 2 * model in (8, 16)  # two marks of 8 bytes, or one where they are alike
     assert up["lsgd"] == pytest.approx(2 * model, rel=0.01)
+    assert up["share"] == NODES * 680
+    assert up["fedgen"] == up["fedprox"]  # counts that the coordinator has already are not sent again
+    bank = 10 * 2 * 512 * 4
+    assert up["paws"] == pytest.approx(up["fedprox"] + NODES * bank, rel=0.01)
+    assert down["paws"] == pytest.approx(down["fedprox"] + NODES * (NODES - 1) * bank, rel=0.01)
     assert up["codistill"] == pytest.approx(NODES * (predictions + ids), rel=0.01)
     # The ids of all nodes are the same file here, which each has once.
     assert down["codistill"] == pytest.approx(NODES * ((NODES - 1) * predictions + ids), rel=0.01)
@@ -233,7 +249,7 @@ def test_an_unknown_method_is_refused_with_the_list(federation):
         federation.admin.submit(text)
 
 
-@pytest.mark.parametrize("method", ["share", "lsgd", "codistill", "fedgen"])
+@pytest.mark.parametrize("method", KEEPERS)
 def test_killed_daemons_go_on_with_what_they_keep(federation, simulated, method):
     """With tensors that are local, too; `scaffold`, and every point: tests/methods/test_crashes.py."""
     whole = simulated(method, KILLED_ROUNDS)
@@ -247,6 +263,30 @@ def test_killed_daemons_go_on_with_what_they_keep(federation, simulated, method)
     assert run["model_sha256"] == whole["run"]["model_sha256"]
     assert run["metrics"] == whole["run"]["metrics"]
     assert files_of(federation.coordinator_dir, run["run"]) == whole["files"]
+
+
+def labels_told(folder, run):
+    """Of each node the digests of all counts of labels that it sent."""
+    told = {}
+    with closing(open_store(sqlite_url(folder))) as store:
+        for number in range(1, ROUNDS + 1):
+            for update in store.updates(run, number):
+                (digest,) = [part.artifact.digest for part in update.parts if part.name == "labels"]
+                told.setdefault(update.node, set()).add(digest)
+    return told
+
+
+def test_noise_on_counts_is_drawn_once_a_run_also_by_a_node_that_is_killed(federation, real):
+    """That a simulation comes to the same model is shown above, with so little noise that it is none (4e-9 a count)."""
+    seed = f"seed = {7 + list(METHODS).index('fedgen')}"
+    text = text_of("fedgen-noisy", "noisy-killed").replace("epsilon = 20", "epsilon = 0.5")
+    text = text.replace(f"seed = {7 + list(METHODS).index('fedgen-noisy')}", seed)
+    run = run_along(federation, text, node=["journaled:1", "assigned:2", "trained:1"])["run"]
+    exact, noisy = (labels_told(federation.coordinator_dir, item) for item in (real("fedgen")["run"], run))
+    assert set(noisy) == set(exact) == set(federation.names)
+    assert {len(digests) for digests in noisy.values()} == {1}
+    assert not [node for node in exact if exact[node] == noisy[node]]  # 10 counts without noise: one in a million
+    assert "every signature is valid" in federation.cli("run", "audit", run, "--data-dir", federation.coordinator_dir)
 
 
 def test_a_node_declines_to_tell_more_of_its_labels_than_its_operator_allows(federation):

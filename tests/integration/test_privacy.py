@@ -76,7 +76,7 @@ def test_a_reproducible_run_is_that_of_a_simulation_and_does_not_call_itself_pri
     assert run not in spent_in(federation, 0)
 
 
-def test_a_budget_ends_a_run_a_floor_declines_it_and_what_is_spent_outlasts_a_kill(federation):
+def test_a_budget_ends_a_run_a_floor_declines_it_and_what_is_spent_outlasts_a_kill(federation, tmp_path):
     """Node 0 is killed when it has spent its second round; node 2's operator allows less than the run's budget."""
     federation.join([2])
     federation.node_dir(2).joinpath("node.toml").write_text(f"[policy]\nmax_epsilon = {FLOOR}\n")
@@ -85,7 +85,10 @@ def test_a_budget_ends_a_run_a_floor_declines_it_and_what_is_spent_outlasts_a_ki
     federation.start_node(0, env={"COVEY_FAULTS": "journaled:2"})
     federation.wait_connected(3)
     text = SPEC.format(name="private", count=9, nodes=2, more=f"[stop]\nepsilon = {BUDGET}")
-    run = federation.submit(text)
+    (tmp_path / "run.toml").write_text(text)
+    where = ["--data-dir", federation.coordinator_dir]
+    submitted = json.loads(federation.cli("run", "submit", tmp_path / "run.toml", "--json", *where))
+    run, forecast = submitted["run"], submitted["privacy"]
     assert federation.node(0).wait(100) == -9
     assert spent_in(federation, 0) == {run: 2}
     federation.start_node(0)
@@ -96,6 +99,14 @@ def test_a_budget_ends_a_run_a_floor_declines_it_and_what_is_spent_outlasts_a_ki
     assert (shown["state"], shown["rounds_committed"]) == ("completed", 3)
     assert shown["reason"] == f"one round more would spend more than [stop] epsilon = {BUDGET}"
     assert shown["metrics"] == {"privacy/epsilon": pytest.approx(epsilons[2]), "privacy/delta": 1e-5}
+    assert forecast == {
+        "epsilon": pytest.approx(epsilons[2]),
+        "delta": 1e-5,
+        "unit": "example",
+        "rounds": 3,
+        "is_secret": True,
+    }
+    assert f"[stop] epsilon = {BUDGET} ends the run after round 3 of 9, when it has spent" in submitted["reason"]
     for number in (1, 2, 3):
         updates = {update["node"]: update for update in federation.admin.round(run, number)["updates"]}
         declines = number == 3
@@ -105,6 +116,8 @@ def test_a_budget_ends_a_run_a_floor_declines_it_and_what_is_spent_outlasts_a_ki
     assert "2.2 is allowed ([policy] max_epsilon in node.toml)" in updates[federation.names[2]]["reason"]
     # What the killed node had finished was sent, and no round was spent twice.
     assert [spent_in(federation, index) for index in range(3)] == [{run: 3}, {run: 3}, {run: 2}]
-    where = ["--data-dir", federation.coordinator_dir]
     assert "every signature is valid" in federation.cli("run", "audit", run, *where)
     assert "one round more would spend" in federation.cli("run", "show", run, *where)
+    checked = federation.cli("node", "check", "--spec", tmp_path / "run.toml", "--data-dir", federation.node_dir(2))
+    assert f"privacy: [stop] epsilon = {BUDGET} ends the run after round 3 of 9" in checked
+    assert "warning: from round 3 of 3 on this node would decline" in checked

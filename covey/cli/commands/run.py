@@ -59,7 +59,10 @@ def run() -> None:
         "covey run submit digits.toml --server host:7400 --identity ~/alice --watch",
         "RUN=$(covey run submit digits.toml)",
     ),
-    json_fields=RUN_DETAIL_FIELDS,
+    json_fields=(
+        *RUN_DETAIL_FIELDS,
+        "privacy (what it will have spent at its end: epsilon, delta, unit, rounds, is_secret; null: no account)",
+    ),
 )
 @click.argument("spec", metavar="SPEC.toml", type=EXISTING_FILE)
 @click.option("--watch", "watching", is_flag=True, help="Then follow it to its end; exit code 1 if it fails.")
@@ -71,7 +74,7 @@ def submit(spec: Path, watching: bool, as_json: bool, target: Target) -> None:
         submitted = connection.submit(spec)
         _note_what_travels(connection, submitted)
         if not (as_json and watching):
-            _print_submitted(submitted, as_json)
+            _print_submitted(connection, submitted, as_json)
         if watching:
             _follow(connection, submitted.run, as_json)
 
@@ -87,13 +90,19 @@ def _note_what_travels(connection: Connection, submitted: Run) -> None:
 
 def _what_travels(connection: Connection, run: str) -> str:
     """Which tensors of a run's model are shared, local and frozen, in words; empty: all are shared."""
+    return str(_noted_at_submission(connection, run, "exchange") or "")
+
+
+def _noted_at_submission(connection: Connection, run: str, key: str) -> Any:
+    """What the coordinator noted of a run when it was submitted; None: nothing under this key."""
     details = (event.detail for event in connection.events(run=run, limit=None) if event.kind == "run-submitted")
-    return next((str(detail["exchange"]) for detail in details if "exchange" in detail), "")
+    return next((detail[key] for detail in details if key in detail), None)
 
 
-def _print_submitted(submitted: Run, as_json: bool) -> None:
+def _print_submitted(connection: Connection, submitted: Run, as_json: bool) -> None:
     if as_json:
-        print_json(plain(submitted, RUN_DETAIL_FIELDS))
+        beside = {"privacy": _noted_at_submission(connection, submitted.run, "privacy")}
+        print_json(plain(submitted, RUN_DETAIL_FIELDS) | beside)
     else:
         click.echo(submitted.run)
     if submitted.reason:

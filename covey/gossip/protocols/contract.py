@@ -118,12 +118,14 @@ class Combination:
         topology: Its topology.
         mixing: Its mixing weights.
         nodes: Who takes part at first, in the order of the roster; empty: not known yet.
+        begins_with: How many nodes the run begins with at least, where it is not known who; 0: that neither.
     """
 
     spec: GossipSpec
     topology: Topology
     mixing: Mixing
     nodes: tuple[str, ...] = ()
+    begins_with: int = 0
 
     @property
     def name(self) -> str:
@@ -139,6 +141,16 @@ class Combination:
         nodes = self.nodes or tuple(map(str, range(max(self.spec.gossip.min_nodes, SAMPLE))))
         if not self.nodes and isinstance(self.topology, Given):
             return ()
+        return self._graphs_of(nodes)
+
+    @property
+    def least_graphs(self) -> tuple[Graph, ...]:
+        """The same of as few nodes as the run may begin with; none where that is not known, or edges are listed."""
+        if self.nodes or not self.begins_with or isinstance(self.topology, Given):
+            return self.graphs if self.nodes else ()
+        return self._graphs_of(tuple(map(str, range(self.begins_with))))
+
+    def _graphs_of(self, nodes: tuple[str, ...]) -> tuple[Graph, ...]:
         swarm = Swarm(nodes, self.spec.seed)
         return tuple(self.topology.graph(step, swarm) for step in range(min(self.topology.period(swarm), SAMPLE)))
 

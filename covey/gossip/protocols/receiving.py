@@ -79,9 +79,12 @@ class Robust(Receiving):
     @override
     def refusals(self, run: Combination) -> Iterator[tuple[str, str]]:
         yield from super().refusals(run)
-        f, graphs = self.options.f, run.graphs if run.nodes else ()
-        needed = self.least[0] * f + self.least[1]
-        degree = min((len(sources) for graph in graphs for sources in in_neighbours(graph)), default=needed)
-        if degree < needed:
-            text = f"with {f} Byzantine neighbours a node needs {needed} in each step, and one has {degree}"
-            yield "gossip.protocol.options.f", f'{text}: choose topology "complete", more nodes, or a smaller f'
+        f, needed = self.options.f, self.least[0] * self.options.f + self.least[1]
+        degrees = [len(sources) for graph in run.least_graphs for sources in in_neighbours(graph)]
+        if min(degrees, default=needed) < needed:
+            text = f"with {f} Byzantine neighbours a node needs {needed} in each step, and one has {min(degrees)}"
+            more = "more nodes"
+            if not run.nodes:
+                text = f"{text} where the run begins with {run.begins_with} nodes, as [gossip] min_nodes allows"
+                more = "a larger min_nodes"
+            yield "gossip.protocol.options.f", f'{text}: choose topology "complete", {more}, or a smaller f'

@@ -29,8 +29,10 @@ def policy_of(section: GossipSection, nodes: int, *, allow_path: bool = False) -
     return protocol_of(section, allow_path=allow_path).policy(section, nodes)
 
 
-def combination_of(spec: GossipSpec, nodes: Sequence[str] = (), *, allow_path: bool = False) -> Combination:
-    """What a run names, made.
+def combination_of(
+    spec: GossipSpec, nodes: Sequence[str] = (), *, begins_with: int = 0, allow_path: bool = False
+) -> Combination:
+    """What a run names, made; `nodes` and `begins_with` as in `Combination`.
 
     Raises:
         PluginError: A topology, or mixing weights, that there are not here.
@@ -39,7 +41,7 @@ def combination_of(spec: GossipSpec, nodes: Sequence[str] = (), *, allow_path: b
     section = spec.gossip
     topology = TOPOLOGIES.make(section.topology.name, section.topology.options, allow_path=allow_path)
     mixing = MIXINGS.make(section.mixing.name, section.mixing.options, allow_path=allow_path)
-    return Combination(spec, topology, mixing, tuple(nodes))
+    return Combination(spec, topology, mixing, tuple(nodes), begins_with)
 
 
 def body_of(spec: GossipSpec, *, allow_path: bool = False) -> Mapping[str, int]:
@@ -64,10 +66,13 @@ def require_possible(spec: GossipSpec, nodes: Sequence[str] = (), *, allow_path:
 
 
 def impossible_in(
-    spec: GossipSpec, nodes: Sequence[str] = (), *, allow_path: bool = False
+    spec: GossipSpec, nodes: Sequence[str] = (), *, begins_with: int = 0, allow_path: bool = False
 ) -> Sequence[tuple[str, str]]:
-    """What `require_possible` refuses: each key, and the reason with a way out. Raises as `combination_of`."""
-    run = combination_of(spec, nodes, allow_path=allow_path)
+    """What `require_possible` refuses: each key, and the reason with a way out. Raises as `combination_of`.
+
+    Where it is not known who takes part, but that the run `begins_with` so many, those have to be enough.
+    """
+    run = combination_of(spec, nodes, begins_with=begins_with, allow_path=allow_path)
     return list(protocol_of(spec.gossip, allow_path=allow_path).refusals(run))
 
 

@@ -249,9 +249,10 @@ class Exchange:
         given, had = self._on_record(event.peer)
         if event.given <= given and event.had <= had:
             return None
+        numbers = f"given {event.given} batches, on record {given}; had {event.had}, on record {had}"
         return Retire(
             f"{event.peer} shows this node's own signature under more than its record knows of: the record is an older "
-            f"one (given {event.given} batches, on record {given}; had {event.had}, on record {had})"
+            f"one, or a run of this name was made before ({numbers})"
         )
 
     def _on_record(self, peer: Incarnation) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from covey.methods.contract import Combination, Part, RunForm, parts_of
 from covey.parts import COLLECT, slot
 from covey.spec import GossipSpec, RunSpec
 from covey.spec.unread import unread_by_mode
+from covey.worker.execute import privacy_metrics as privacy
 from covey.worker.execute.attempts import Attempts
 from covey.worker.execute.compatibility import CHECKS, Check
 from covey.worker.execute.forms import check_forms, in_words
@@ -53,7 +54,7 @@ def describe(job: DescribeJob, host: Host) -> Description:
     )
     parts, declared = _checked(context, job)
     spec, codec, layout = parts.spec, parts.codec, parts.layout
-    last = rounds_in_budget(spec, codec)
+    last, expected = rounds_in_budget(spec, codec), privacy.forecast(spec, codec)
     notes = notes_of(spec, allow_path=job.allow_path) if isinstance(spec, GossipSpec) else ()
     return Description(
         # What stays on the nodes cannot be evaluated here.
@@ -65,10 +66,11 @@ def describe(job: DescribeJob, host: Host) -> Description:
         global_model=context.method.global_model,
         model_bytes=layout.file_bytes,
         sharing=in_words(context.form()),
-        notes=(*context.method.notes(parts), *notes),
+        notes=(*context.method.notes(parts), *notes, *filter(None, [privacy.in_words(expected, spec)])),
         node_state=(*node_state(spec, codec), *_kept_on_nodes(declared), *([slot(LOCAL)] if parts.local else [])),
         last_round=last,
         why_last="" if last is None else f"one round more would spend more than [stop] epsilon = {spec.stop.epsilon:g}",
+        privacy=expected,
     )
 
 
@@ -80,7 +82,8 @@ def _checked(context: RunContext, job: DescribeJob) -> tuple[Combination, tuple[
     wrong = [(key, text) for key, text, _ in spec.impossible()]
     wrong += unread_by_mode(spec, job.written)
     if isinstance(spec, GossipSpec):
-        wrong += tries.of(partial(impossible_in, spec, allow_path=job.allow_path)) or []
+        least = spec.min_nodes if job.submitted else 0
+        wrong += tries.of(partial(impossible_in, spec, begins_with=least, allow_path=job.allow_path)) or []
     parts, declared = _combination(context, job, tries), None
     if parts is not None:
         combination = parts

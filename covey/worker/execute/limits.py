@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from covey.codecs.contract import Codec
 from covey.errors import PolicyError
-from covey.learning.privacy import account_of, private_steps
+from covey.learning.privacy import account_of, private_steps, rounds_within
 from covey.learning.training.loop import steps_in_round
 from covey.methods.contract import Method
 from covey.metrics import Totals
 from covey.spec import RunSpec
-from covey.worker.execute.privacy_metrics import spent_metrics
+from covey.worker.execute.privacy_metrics import forecast, spent_metrics
 from covey.worker.jobs.training import UNBOUNDED, TrainLimits
 
 
@@ -122,3 +122,21 @@ def check_privacy(limits: TrainLimits, spec: RunSpec, codec: Codec, before: int)
                 f"node's examples, after {before} before it; {bound:g} is allowed ({whose})"
             )
     return spent_metrics(spec, codec, before + 1) if section is not None else {}
+
+
+def declines_later(limits: TrainLimits, spec: RunSpec, codec: Codec) -> str:
+    """In which round of a run that it takes part in this node would decline, for what that spends; empty: in none.
+
+    Raises:
+        PluginError: The package for the account is not installed.
+    """
+    expected, account = forecast(spec, codec), account_of(spec, codec)
+    if expected is None or account is None or limits.max_epsilon >= UNBOUNDED:
+        return ""
+    rounds = rounds_within(account, limits.max_epsilon, expected.rounds)
+    if rounds == expected.rounds:
+        return ""
+    return (
+        f"from round {rounds + 1} of {expected.rounds} on this node would decline: what it had spent of its examples' "
+        f"privacy would be more than {limits.max_epsilon:g} ([policy] max_epsilon in node.toml)"
+    )

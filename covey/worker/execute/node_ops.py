@@ -31,9 +31,10 @@ from covey.learning.training.private import train_privately
 from covey.metrics import Metrics, bounded, failed, why
 from covey.parts import slot
 from covey.spec import parse_json
+from covey.worker.execute import privacy_metrics as privacy
 from covey.worker.execute.forms import in_words
 from covey.worker.execute.from_spec import hides_examples, load_codec, uses_root
-from covey.worker.execute.limits import check_consent, check_limits, check_privacy
+from covey.worker.execute.limits import check_consent, check_limits, check_privacy, declines_later
 from covey.worker.execute.next_version import open_change, write_model
 from covey.worker.execute.root_dataset import evaluation_indices
 from covey.worker.execute.updates.write_parts import PartsWriter
@@ -182,7 +183,8 @@ def check(job: CheckJob, host: Host) -> CheckResult:
     check_consent(job.limits, context.method)
     context.check_model()
     spec = context.spec
-    check_privacy(job.limits, spec, load_codec(spec.exchange), 0)
+    codec = load_codec(spec.exchange)
+    check_privacy(job.limits, spec, codec, 0)
     one_step = spec.training.model_copy(update={"local_epochs": None, "local_steps": 1})
     indices = context.indices(0, spec.data.parts or 1)
     torch.set_num_threads(one_step.threads)
@@ -205,7 +207,10 @@ def check(job: CheckJob, host: Host) -> CheckResult:
         device=device_name(context.device),
         sharing=in_words(context.form()),
         evaluation=_safely(host, lambda: _first_batch(context, host)),
-        warning=nesterov_warning(spec.training, fit.examples),
+        privacy=privacy.in_words(privacy.forecast(spec, codec), spec),
+        warnings=tuple(
+            filter(None, [nesterov_warning(spec.training, fit.examples), declines_later(job.limits, spec, codec)])
+        ),
     )
 
 

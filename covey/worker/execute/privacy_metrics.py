@@ -1,4 +1,4 @@
-"""What a private run has spent, as metrics of its versions; and the round after which its budget is spent."""
+"""What a private run has spent, as metrics of its versions; when its budget is spent, and what it will come to."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from covey.codecs.contract import Codec
 from covey.learning.privacy import account_of, rounds_within
 from covey.metrics import Totals
 from covey.spec import RunSpec
+from covey.worker.jobs.runs import PrivacyForecast
 
 EPSILON, DELTA = "privacy/epsilon", "privacy/delta"
 SIMULATED = "privacy/simulated-epsilon"
@@ -25,8 +26,7 @@ def spent_metrics(spec: RunSpec, codec: Codec, rounds: int) -> dict[str, Totals]
     if account is None:
         return {}
     budget = account(rounds)
-    is_secret = spec.privacy is None or not spec.privacy.reproducible
-    return {EPSILON if is_secret else SIMULATED: (budget.epsilon, 1.0), DELTA: (budget.delta, 1.0)}
+    return {EPSILON if _is_secret(spec) else SIMULATED: (budget.epsilon, 1.0), DELTA: (budget.delta, 1.0)}
 
 
 def rounds_in_budget(spec: RunSpec, codec: Codec) -> int | None:
@@ -40,3 +40,36 @@ def rounds_in_budget(spec: RunSpec, codec: Codec) -> int | None:
         return None
     rounds = rounds_within(account, budget, most)
     return rounds if rounds < most else None
+
+
+def forecast(spec: RunSpec, codec: Codec) -> PrivacyForecast | None:
+    """What a run in rounds will have spent when it ends; None: nothing that is accounted for.
+
+    Raises:
+        PluginError: The package for it is not installed.
+    """
+    account = account_of(spec, codec) if spec.facts.synchronous else None
+    if account is None:
+        return None
+    last = rounds_in_budget(spec, codec)
+    rounds = spec.rounds_in_all if last is None else last
+    spent = account(rounds)
+    return PrivacyForecast(spent.epsilon, spent.delta, spent.unit, rounds, _is_secret(spec))
+
+
+def in_words(expected: PrivacyForecast | None, spec: RunSpec) -> str:
+    """A forecast for people; empty: there is none."""
+    if expected is None:
+        return ""
+    whose = "each example of a node" if expected.unit == "example" else "each node that takes part in all of them"
+    spends = f"epsilon = {expected.epsilon:.3g} (delta = {expected.delta:g}) for {whose}"
+    rounds, whole = expected.rounds, spec.rounds_in_all
+    ends = f"after {rounds} rounds, all of them,"
+    if rounds < whole:
+        ends = f"[stop] epsilon = {spec.stop.epsilon:g} ends the run after round {rounds} of {whole}, when"
+    simulated = "" if expected.is_secret else "; its noise is drawn from its seed, so that it is not private"
+    return f"privacy: {ends} it has spent {spends}{simulated}"
+
+
+def _is_secret(spec: RunSpec) -> bool:
+    return spec.privacy is None or not spec.privacy.reproducible

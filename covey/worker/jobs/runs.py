@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from pydantic import JsonValue
 
@@ -44,6 +45,25 @@ class DescribeJob:
 
 
 @dataclass(frozen=True)
+class PrivacyForecast:
+    """What a run in rounds will have spent of its privacy when it ends, if all its rounds are made.
+
+    Attributes:
+        epsilon: See `covey.learning.privacy.PrivacySpent`.
+        delta: The same.
+        unit: Whose contribution is hidden.
+        rounds: After so many rounds: all, or those that [stop] epsilon leaves.
+        is_secret: Whether the noise is drawn from a secret; else the run is a simulation of a private one.
+    """
+
+    epsilon: float
+    delta: float
+    unit: Literal["example", "node"]
+    rounds: int
+    is_secret: bool = True
+
+
+@dataclass(frozen=True)
 class Description:
     """What the coordinator must know of a run before it starts."""
 
@@ -73,6 +93,8 @@ class Description:
     """The run ends after this round, where that is before its number of rounds."""
     why_last: str = ""
     """Why it ends there."""
+    privacy: PrivacyForecast | None = None
+    """What it will have spent then; None: nothing that is accounted for."""
 
 
 @dataclass(frozen=True)
@@ -126,5 +148,7 @@ class CheckResult:
     """What of the model is shared, and what is not; empty: all of it is shared."""
     evaluation: Metrics = field(default_factory=dict)
     """Of one batch of the node's evaluation data, with the metrics that are missing."""
-    warning: str = ""
-    """What of the run may go wrong with so many examples; empty: nothing that is known."""
+    privacy: str = ""
+    """What the run will have spent of its privacy when it ends, in words; empty: nothing that is accounted for."""
+    warnings: tuple[str, ...] = ()
+    """What of the run may go wrong here: with so many examples, or with the operator's floor."""

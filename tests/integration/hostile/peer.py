@@ -8,6 +8,7 @@ import json
 import queue
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,25 @@ class HostilePeer:
         stream.take("hello")
         return stream
 
+    @contextlib.contextmanager
+    def beating(self) -> Iterator[None]:
+        """Meanwhile it shows signs of life."""
+        over, beats = threading.Event(), self.stream("Beat")
+
+        def beat() -> None:
+            number = 0
+            while not over.wait(0.5):
+                number += 1
+                beats.send(pb.PeerBeat(number=number))
+
+        thread = threading.Thread(target=beat, name="hostile-beats")
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
     def answered(self, kind: str) -> tuple[Stream, Any]:
         """A link and what the node says first, where too many were opened just before."""
         give_up_at = time.monotonic() + ANSWER_S
@@ -136,11 +156,19 @@ class HostilePeer:
                     raise
                 time.sleep(0.5)
 
-    def push(self, digest: str, data: bytes, offset: str = "0") -> grpc.StatusCode:
-        pieces = [data[start : start + CHUNK_BYTES] for start in range(0, len(data), CHUNK_BYTES)]
+    def push(
+        self, digest: str, data: bytes, offset: str = "0", before_the_last: Callable[[], object] = lambda: None
+    ) -> grpc.StatusCode:
+        """Bring a body; `before_the_last` chunk something is done."""
+
+        def messages() -> Iterator[tensors_pb2.Chunk]:
+            for start in range(0, len(data), CHUNK_BYTES):
+                if start + CHUNK_BYTES >= len(data):
+                    before_the_last()
+                yield tensors_pb2.Chunk(data=data[start : start + CHUNK_BYTES])
+
         metadata = (("covey-digest", digest), ("covey-offset", offset))
-        messages = iter([tensors_pb2.Chunk(data=piece) for piece in pieces])
-        return _status(lambda: self.stub.Push(messages, metadata=metadata, timeout=ANSWER_S))
+        return _status(lambda: self.stub.Push(messages(), metadata=metadata, timeout=ANSWER_S))
 
     def fetch(self, digest: str) -> grpc.StatusCode:
         request = coordinator_pb2.DownloadRequest(digest=digest, offset=0)

@@ -7,7 +7,15 @@ import pytest
 import torch
 from torch.nn import functional
 
-from benchmarks.methods import block_momentum, dampening, dq_sgd, matrix, representations, stochastic_sign
+from benchmarks.methods import (
+    block_momentum,
+    conflicting_labels,
+    dampening,
+    dq_sgd,
+    matrix,
+    representations,
+    stochastic_sign,
+)
 from benchmarks.methods.__main__ import PARTS, main
 from benchmarks.methods.cases import Case, Interval, better, difference, interval, table, values
 from benchmarks.methods.data import Batches, Digits, by_label, iid, one_label
@@ -16,7 +24,7 @@ from benchmarks.methods.page import replaced
 from benchmarks.methods.pool import Record, part_module
 from covey.plugins import installed
 
-MODULES = (matrix, stochastic_sign, dq_sgd, dampening, block_momentum, representations)
+MODULES = (matrix, stochastic_sign, dq_sgd, dampening, block_momentum, representations, conflicting_labels)
 
 
 # -- statistics
@@ -137,7 +145,8 @@ def test_a_part_is_named_and_its_cases_are_paired(module):
 @pytest.mark.parametrize("module", MODULES)
 def test_a_report_says_what_it_was_given(module):
     """Every method gets the same value in every seed: all differences are zero, so that nothing is better."""
-    every = {case: {"accuracy": 50.0, "loss": 1.0, "megabytes": 3.0} for case in module.cases(False)}
+    support = {"own": 50.0, "all": 50.0, "bytes": 1.0}
+    every = {case: {"accuracy": 50.0, "loss": 1.0, "megabytes": 3.0, **support} for case in module.cases(False)}
     text = "\n".join(module.report(every))
     assert "50.0" in text
     assert "| 0.0 ± 0.0 | undecided |" in text
@@ -153,7 +162,27 @@ def better_one(module):
         dampening: "inverse",
         block_momentum: "nesterov 0.9, lr 0.7",
         representations: "suncet",
+        conflicting_labels: "share-body",
     }[module]
+
+
+def test_nodes_that_name_things_otherwise_gain_from_a_common_body_and_lose_by_a_common_head() -> None:
+    """Shi (2021) on supervised data: share-body > alone > share-all."""
+    cases = [case for case in conflicting_labels.cases(False) if case.seed == 1]
+    body, alone, whole = (conflicting_labels.run(case, quick=False)["accuracy"] for case in cases)
+    assert body > alone + 1
+    assert alone > whole + 30
+
+
+def test_a_bank_is_worth_more_than_a_node_s_own_support_where_labels_are_split() -> None:
+    case = next(
+        case
+        for case in representations.cases(True)
+        if case.method == representations.BANK and "Dirichlet 0.3" in case.setting
+    )
+    outcome = representations.run(case, quick=True)
+    assert outcome["all"] > outcome["own"] + 4  # after two rounds; 18 at the end
+    assert outcome["bytes"] == 4 * 10 * 2 * 64 * 4
 
 
 def test_every_rule_of_the_matrix_is_installed_and_can_be_made():

@@ -60,6 +60,18 @@ def test_what_one_should_know_of_a_gossip_run_is_said_at_its_submission() -> Non
     assert note.startswith("gossip.rate_correction: AsySPA is exact where pauses and delays are bounded")
 
 
+def test_a_coordinator_refuses_a_robust_run_that_may_begin_with_too_few_nodes() -> None:
+    text = IMPOSSIBLE.replace("rounds = { participants = 3 }", "").partition("[exchange]")[0]
+    robust = text + '[gossip]\nprotocol = "trimmed-mean"\ntopology = { name = "complete" }\nmin_nodes = '
+    host = cast(Host, SimpleNamespace(device="cpu"))
+    describe(DescribeJob(parse_toml(f"{robust}4\n").to_json(), submitted=True), host)
+    describe(DescribeJob(parse_toml(f"{robust}3\n").to_json()), host)  # simulated: it is known who takes part
+    with pytest.raises(
+        SpecError, match=r"gossip.protocol.options.f: with 1 .* begins with 3 nodes, .* larger min_nodes"
+    ):
+        describe(DescribeJob(parse_toml(f"{robust}3\n").to_json(), submitted=True), host)
+
+
 @pytest.mark.parametrize(
     "topology",
     [

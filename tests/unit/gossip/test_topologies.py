@@ -2,15 +2,20 @@
 
 import itertools
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from typing_extensions import override
 
 from covey.errors import SpecError
 from covey.gossip.graph import Graph, graph_of, in_neighbours
+from covey.gossip.ledger import Incarnation
 from covey.gossip.mixing import MetropolisHastings, Mixing, Uniform
+from covey.gossip.planning import Planner
+from covey.gossip.push_sum.weighing import Weighs
 from covey.gossip.topologies.contract import TOPOLOGIES, LinkQuality, Swarm, Topology
 from covey.gossip.topologies.given import Given, read_edges
 from covey.gossip.topologies.measured import Measured
@@ -84,11 +89,39 @@ class TestMetropolisHastings(MixingConformance):
         return MetropolisHastings()
 
 
+class Waning(Mixing):
+    """1 / n, with n nodes there, at first; always less of it. Symmetric where edges go both ways."""
+
+    needs_symmetric = True
+    doubly_stochastic = True
+
+    @override
+    def shares(self, graph: Graph, node: int, step: int, swarm: Swarm) -> dict[int, Fraction]:
+        return dict.fromkeys(graph[node], Fraction(1, len(swarm.nodes) * (step + 1)))
+
+
+class TestWaning(MixingConformance):
+    def make(self) -> Mixing:
+        return Waning()
+
+
+@pytest.mark.parametrize("weighs", ["mass", "receiver"])
+def test_weights_follow_the_step_and_who_is_there(weighs: Weighs) -> None:
+    planner = Planner(Ring({"directions": 2}), Waning(), 3, weighs=weighs)
+    nodes = [Incarnation(name) for name in "abcd"]
+    for step, there, part in ((0, nodes, Fraction(1, 4)), (4, nodes, Fraction(1, 20)), (4, nodes[:3], Fraction(1, 15))):
+        planned = planner.plan(step, nodes[0], there)
+        shares = {share.peer: Fraction(share.numerator, share.denominator) for share in planned.shares}
+        assert shares == {there[1]: part, there[-1]: part}
+        weights = {share.peer: Fraction(share.numerator, share.denominator) for share in planned.weights}
+        assert weights == (shares if weighs == "receiver" else {})
+
+
 def matrix(graph: Graph, mixing: Mixing) -> Any:
     """Column-stochastic: entry (i, j) is what j gives to i."""
     p = np.zeros((len(graph), len(graph)))
     for node in range(len(graph)):
-        shares = mixing.shares(graph, node)
+        shares = mixing.shares(graph, node, 0, swarm_of(len(graph)))
         for target, share in shares.items():
             p[target, node] = float(share)
         p[node, node] = 1 - float(sum(shares.values()))

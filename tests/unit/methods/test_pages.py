@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from covey.spec import RunSpec, parse_data, parse_toml
 from covey.testing.method_rounds import FEATURES, MethodRounds, PlainExample
+from covey.worker.execute.coordinator_ops import describe
+from covey.worker.jobs.runs import DescribeJob
+from covey.worker.program.host import Host
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -71,6 +75,16 @@ def test_those_of_distillation_are_accepted(tmp_path: Path) -> None:
     ]
     assert [run.spec.method.name for run in runs] == ["fedgen", "fedgen", "feddistill-plus"]
     assert "method/retrained" in runs[1].description.slots
+
+
+def test_those_of_privacy_are_accepted() -> None:
+    by_unit = {}
+    for block in blocks_of("privacy")[:2]:
+        spec = parse_toml(block)
+        described = describe(DescribeJob(spec.to_json()), Host(torch.device("cpu")))
+        assert described.privacy is not None
+        by_unit[described.privacy.unit] = (described.privacy.rounds, round(described.privacy.epsilon, 2))
+    assert by_unit == {"example": (40, 5.05), "node": (11, 19.0)}
 
 
 def test_those_of_personal_models_are_accepted(tmp_path: Path) -> None:

@@ -8,16 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import Field
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset
 
 from covey.errors import LayoutError, PolicyError, SpecError
 from covey.gossip.protocols.runs import require_possible
 from covey.layout import Layout
 from covey.learning.models.sharing import sharing_of
-from covey.learning.task import NodeData
-from covey.learning.tasks.digits import Digits
 from covey.spec import ExchangeSection, GossipSpec
 from covey.testing.method_rounds import FEATURES, MethodRounds, NormedExample, PlainExample, spec_of
 from covey.worker.execute.coordinator_ops import describe
@@ -54,32 +50,6 @@ class TwoWidths(PlainExample):
         """Of the two, one after the other."""
         assert isinstance(model, nn.ModuleDict)
         return super().loss(nn.Sequential(model["body"], model["head"]), batch)
-
-
-class Permuted(Digits):
-    """Digits, of which each node calls the classes by other names, and has few."""
-
-    class Options(Digits.Options):
-        """[task.options]."""
-
-        names: int = Field(default=0, ge=0)
-        """Which permutation of the ten names; and which of the examples."""
-
-    options: Options
-
-    def _named(self, data: TensorDataset, rows: slice) -> TensorDataset:
-        order = torch.randperm(10, generator=torch.Generator().manual_seed(100 + self.options.names))
-        x, y = data.tensors
-        return TensorDataset(x[rows], order[y[rows]])
-
-    def train_data(self, data: NodeData) -> TensorDataset:
-        """A hundred examples."""
-        first = 100 * self.options.names
-        return self._named(super().train_data(data), slice(first, first + 100))
-
-    def eval_data(self, data: NodeData) -> TensorDataset:
-        """The same images for all, by the node's own names."""
-        return self._named(super().central_data(), slice(None))
 
 
 def run_of(folder: Path, exchange: dict[str, Any], nodes: int = 3, **sections: Any) -> MethodRounds:
@@ -185,32 +155,6 @@ def test_two_architectures_average_the_head_that_they_share(tmp_path: Path) -> N
     with pytest.raises(PolicyError, match=r"a model of 157 parameters, those that stay here included"):
         run.train("n1", 9, limits=TrainLimits(parameters=150))
     run.train("n0", 9, limits=TrainLimits(parameters=150))
-
-
-def test_nodes_that_name_things_otherwise_gain_from_a_common_body_and_lose_by_a_common_head(tmp_path: Path) -> None:
-    """Shi (2021) on supervised data: four nodes whose labels contradict each other. share-body > alone > share-all."""
-    nodes = {f"n{k}": {"names": k} for k in range(4)}
-    common: dict[str, Any] = {
-        "training": {"learning_rate": 0.3, "batch_size": 20, "local_epochs": 2},
-        "data": {"partition": "local"},
-        "evaluation": {"where": "nodes"},
-    }
-
-    def accuracy(run: MethodRounds, rounds: int = 12) -> float:
-        for _ in range(rounds):
-            run.round()
-        return sum(run.evaluate(name)["accuracy"] for name in run.names) / len(run.names)
-
-    name = f"{__name__}:Permuted"
-    task = {"name": name, "nodes": nodes}
-    body = accuracy(run_of(tmp_path / "body", {"share": ["0.*"]}, 4, task=task, **common))
-    whole = accuracy(run_of(tmp_path / "all", {}, 4, task=task, **common))
-    alone = [
-        accuracy(run_of(tmp_path / node, {}, 1, task={"name": name, "options": own}, **common))
-        for node, own in nodes.items()
-    ]
-    assert body > sum(alone) / 4 + 0.01
-    assert sum(alone) / 4 > whole + 0.3
 
 
 def test_tied_tensors_go_by_all_of_their_names() -> None:

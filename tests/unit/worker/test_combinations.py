@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from covey.errors import PluginError, SpecError
-from covey.spec import parse_json, parse_toml, written_in
+from covey.learning.privacy import spent_by
+from covey.spec import PrivacySection, TrainingSection, parse_json, parse_toml, written_in
 from covey.worker.execute.coordinator_ops import describe
 from covey.worker.jobs.runs import DescribeJob
 from covey.worker.program.host import Host
@@ -253,3 +254,24 @@ def test_a_budget_says_after_which_round_the_run_ends():
     assert private(stop="epsilon = 1000.0").last_round is None
     ends = private("node", stop="epsilon = 5.0")
     assert (ends.last_round, ends.why_last) == (1, "one round more would spend more than [stop] epsilon = 5")
+
+
+@pytest.mark.parametrize("unit", ["example", "node"])
+def test_submission_says_what_a_run_will_have_spent(unit):
+    section, training = PrivacySection(unit=unit, clip=1.0, noise=1.0), TrainingSection(local_steps=2)
+    spent = [spent_by(section, training, rounds).epsilon for rounds in (1, 20)]
+    whole = private(unit)
+    assert (whole.privacy.rounds, whole.privacy.delta, whole.privacy.unit) == (20, 1e-5, unit)
+    assert whole.privacy.epsilon == spent[1]
+    (note,) = whole.notes
+    assert (
+        f"privacy: after 20 rounds, all of them, it has spent epsilon = {whole.privacy.epsilon:.3g} (delta = " in note
+    )
+    budget = spent[0] * 1.01
+    short = private(unit, stop=f"epsilon = {budget}")
+    assert (short.privacy.rounds, short.privacy.epsilon) == (1, spent[0])
+    assert f"[stop] epsilon = {budget:g} ends the run after round 1 of 20, when it has spent" in short.notes[0]
+    simulated = private(unit, privacy="reproducible = true")
+    assert not simulated.privacy.is_secret
+    assert "its noise is drawn from its seed, so that it is not private" in simulated.notes[0]
+    assert described("mean", "", mode="rounds").privacy is None

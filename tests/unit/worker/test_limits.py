@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ from covey.spec import ExchangeSection, RoundsSpec, StopSection, TaskSection, Tr
 from covey.worker.client.confinement import Confinement
 from covey.worker.execute.coordinator_ops import initial
 from covey.worker.execute.from_spec import load_codec
-from covey.worker.execute.limits import check_consent, check_limits, check_privacy
+from covey.worker.execute.limits import check_consent, check_limits, check_privacy, declines_later
 from covey.worker.execute.node_ops import train
 from covey.worker.jobs.runs import InitialJob
 from covey.worker.jobs.training import TrainJob, TrainLimits
@@ -144,5 +145,11 @@ def test_what_the_floor_allows_says_what_it_has_spent():
     assert third["privacy/delta"] == (1e-5, 1.0)
     assert check_privacy(TrainLimits(), spec(), load_codec(spec().exchange), 0) == {}
     assert check_privacy(FLOOR, private("dp-sign"), load_codec(private("dp-sign").exchange), 0) == {}
+    text = declines_later(FLOOR, run, load_codec(run.exchange))
+    assert re.fullmatch(
+        r"from round [56] of 7 on this node would decline: .* more than 5 \(\[policy\] max_epsilon .*", text
+    )
+    assert declines_later(TrainLimits(max_epsilon=6.0), run, load_codec(run.exchange)) == ""
+    assert declines_later(TrainLimits(), run, load_codec(run.exchange)) == ""
     simulated = private(reproducible=True)
     assert "privacy/simulated-epsilon" in check_privacy(TrainLimits(), simulated, load_codec(simulated.exchange), 0)

@@ -155,6 +155,9 @@ def leave(data_dir: Path, run: str | None, as_json: bool) -> None:
     node = read_node(data_dir, run)
     if node.facts.ended:
         raise Failure(f"{node.facts.me} is not in the run any more: its part is {node.facts.ended}")
+    if node.now is not None and node.now.phase == "lingering":
+        text = f"{node.facts.me} has made all its steps, waits only until its peers have made theirs, and ends then"
+        raise Failure(f"{text}; to end it sooner, stop its process: its model and its mass stay on record")
     ask_to_leave(data_dir, run)
     silent = silent_receivers(node)
     if as_json:

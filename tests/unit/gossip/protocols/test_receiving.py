@@ -14,7 +14,7 @@ import pytest
 from covey.errors import SpecError
 from covey.gossip.ledger import Incarnation
 from covey.gossip.mass import ONE
-from covey.gossip.protocols.runs import planner_of, policy_of, require_possible
+from covey.gossip.protocols.runs import impossible_in, planner_of, policy_of, require_possible
 from covey.gossip.push_sum import actions as act
 from covey.gossip.push_sum import events as ev
 from covey.gossip.push_sum.machine import PushSum, PushSumPolicy
@@ -353,6 +353,16 @@ def test_nearest_neighbours_need_six_times_as_many_as_may_lie_and_one(f: int, le
     require_possible(spec, names)
     with pytest.raises(SpecError, match=f"with {f} Byzantine neighbours a node needs {6 * f} .* has {6 * f - 1}"):
         require_possible(spec, names[1:])
+
+
+def test_with_as_many_nodes_as_a_run_may_begin_with_the_bound_has_to_hold() -> None:
+    spec = gossip_run(protocol="trimmed-mean", topology=COMPLETE)
+    for nodes in (2, 3):
+        ((key, text),) = impossible_in(spec, begins_with=nodes)
+        assert key == "gossip.protocol.options.f"
+        assert f"one has {nodes - 1} where the run begins with {nodes} nodes, as [gossip] min_nodes allows" in text
+    assert impossible_in(spec, begins_with=4) == impossible_in(spec) == []
+    assert impossible_in(spec, list("abcd"), begins_with=2) == []  # who takes part is known
 
 
 def test_t12_the_mean_has_no_bound_and_never_comes_together() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -77,6 +78,14 @@ def test_settled_work_is_not_stopped():
     assert machine.handle(ev.Cancelled("a", 1)) == []
     assert machine.handle(assigned("a", 2)) == []
     assert machine.handle(ev.Ended()) == [ev.Start(assignment("a", 2))]
+
+
+@pytest.mark.parametrize("then", [assigned("a", 2), ev.Cancelled("a", 0)])
+def test_a_receipt_that_has_come_is_noted_though_the_next_message_is_here_already(then):
+    machine = machine_with(assigned("a", 1), ev.Advanced("offered", "u"))
+    receipt = msg.Receipt("u", b"", b"")
+    assert machine.handle(ev.Answered(receipt)) == [ev.Tell(receipt)]
+    assert machine.handle(then) == []
 
 
 def test_cancelling_a_round_leaves_other_rounds_and_runs():
@@ -218,6 +227,8 @@ class Interleavings(RuleBasedStateMachine):
         receipt = msg.Receipt(update, b"", b"")
         is_awaited = self.running is not None and not self.stopping and self.stage == "offered" and update == "u"
         assert self.do(ev.Answered(receipt)) == ([ev.Tell(receipt)] if is_awaited else [])
+        if is_awaited:
+            self.stage = "settled"
 
     @rule()
     def lose(self):

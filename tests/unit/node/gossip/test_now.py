@@ -48,6 +48,10 @@ async def test_a_node_says_what_it_waits_for_and_keeps_what_it_published(tmp_pat
     assert "covey ca evict b --run unit --incarnation 1" in asked
     await unit.until("a", lambda node: "covey ca evict b" in node.actor.executor.waits_for)
     path = node.home.folder / FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), "phase": "lingering"}))
+    refused = CliRunner().invoke(covey, ["gossip", "leave", "--data-dir", str(tmp_path / "a")])
+    assert refused.exit_code == 1
+    assert "a has made all its steps, waits only until its peers have made theirs" in refused.output
     os.utime(path, (0.0, time.time() - SILENT_S - 1))
     assert read_node(tmp_path / "a").now is None  # it was killed, or stands still
     path.write_text(json.dumps({"step": "x"}))

@@ -1,0 +1,122 @@
+"""What the page shows of a gossip run: each node's part and curve, and who gave whom how much."""
+
+from __future__ import annotations
+
+import threading
+import time
+from itertools import groupby, islice
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from covey.client.reading.gossip_parts import GossipView
+from covey.client.reading.gossip_steps import GossipStep
+from covey.client.values import Run
+from covey.gossip.mass import weight
+from covey.ui.asked import choice, number
+from covey.ui.history import thinned
+from covey.ui.shapes import plain
+from covey.ui.source import Source
+
+MOST_CURVES = 20
+"""Nodes whose curves are drawn."""
+MOST_EDGES = 400
+REST = 10
+"""Steps are read anew at the earliest after so many times as long as reading them took."""
+LEAST_S = 3.0
+
+
+class GossipReadings:
+    """The addresses that read gossip runs.
+
+    Args:
+        source: The federation.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source, self._steps = source, _Steps(source)
+
+    def routes(self) -> list[Route]:
+        """All of them."""
+        return [Route("/api/runs/{run}/gossip", self.gossip), Route("/api/runs/{run}/steps", self.steps)]
+
+    def gossip(self, request: Request) -> Response:
+        """Parts, the account of mass, and what was given along each edge."""
+        view = self._source.ask(lambda c: c.gossip(request.path_params["run"]))
+        return JSONResponse(view_json(view) | {"now": time.time()})
+
+    def steps(self, request: Request) -> Response:
+        """Curves of each node: its loss, other metrics, and its mass."""
+        run = self._source.ask(lambda c: c.run(request.path_params["run"]))
+        over = choice(request, "over", ("rounds", "seconds"))
+        most = max(10, number(request, "points", 300, 1000))
+        return JSONResponse(step_charts(self._steps.of(run), run, over, most) | {"ended": run.ended})
+
+
+def view_json(view: GossipView) -> dict[str, Any]:
+    """All of it; where mass counts, in units of what a node begins with, else in models."""
+    mass = view.mass
+    has_mass = mass.weighs == "mass"
+
+    def units(value: int) -> float:
+        return weight(value) if has_mass else float(value)
+
+    edges = [
+        {
+            "from": edge.sender.node,
+            "to": edge.receiver.node,
+            "given": units(edge.given.sent) if edge.given else None,
+            "batches": edge.given.sequence if edge.given else edge.had.sequence if edge.had else 0,
+            "waiting": units(edge.given.waiting) if edge.given else 0.0,
+            "had": units(edge.had.applied) if edge.had else None,
+            "agrees": edge.agrees,
+        }
+        for edge in mass.edges[:MOST_EDGES]
+    ]
+    account = {name: units(getattr(mass, name)) for name in ("live", "in_flight", "minted", "lost", "uncertain")}
+    return {
+        "parts": plain(view.parts),
+        "edges": edges,
+        "more_edges": max(0, len(mass.edges) - MOST_EDGES),
+        "mass": account | {"exact": mass.is_exact, "weighs": mass.weighs, "findings": list(mass.findings)},
+    }
+
+
+def step_charts(steps: list[GossipStep], run: Run, over: str, most: int) -> dict[str, Any]:
+    """Curves of nodes by metric; `rounds` stands for their own steps."""
+    names = sorted({name for step in steps for name in step.metrics}, key=lambda name: (name != "loss", name))
+    by_node = {node: list(told) for node, told in islice(groupby(steps, lambda step: step.node), MOST_CURVES)}
+    drawn = []
+    for name in [*names, "mass"]:
+        series = []
+        for node, told in by_node.items():
+            values = [(step, step.weight if name == "mass" else step.metrics.get(name)) for step in told]
+            known = [(step, float(value)) for step, value in values if value is not None]
+            xs = [float(step.step) if over == "rounds" else step.at - (run.started_at or 0.0) for step, _ in known]
+            shown_xs, shown_ys = thinned(xs, [value for _, value in known], most)
+            series.append({"label": node, "x": shown_xs, "y": shown_ys})
+        drawn.append({"name": name, "series": series})
+    nodes = len({step.node for step in steps})
+    return {"names": [*names, "mass"], "charts": plain(drawn), "unit": "steps", "is_whole": True, "nodes": nodes}
+
+
+class _Steps:
+    """Steps of the gossip run that was looked at last: all statements are read for them, over a connection aside."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._lock = threading.Lock()
+        self._key: tuple[str, str] = ("", "")
+        self._steps: list[GossipStep] = []
+        self._fresh_until = 0.0
+
+    def of(self, run: Run) -> list[GossipStep]:
+        with self._lock:
+            began = time.monotonic()
+            if self._key != (run.run, run.state) or (began > self._fresh_until and not run.ended):
+                self._steps = self._source.aside(lambda c: c.gossip_steps(run))
+                now = time.monotonic()
+                self._key, self._fresh_until = (run.run, run.state), now + max(LEAST_S, REST * (now - began))
+            return self._steps

@@ -1,0 +1,193 @@
+"""What the page reads: each answer is a page of bounded size, however long the run."""
+
+from __future__ import annotations
+
+import time
+from itertools import islice
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from covey import __version__
+from covey.client.connection import Connection
+from covey.client.values import Node, Run, Status
+from covey.errors import CoveyError
+from covey.ui.asked import choice, number, text
+from covey.ui.audits import Audits
+from covey.ui.history import Histories, charts
+from covey.ui.shapes import differences, means, plain, privacy_json, run_json, spreads
+from covey.ui.source import Source
+from covey.ui.verdicts import Verdicts
+
+PAGE = 50
+MOST = 200
+"""Entries of one answer."""
+POINTS, MOST_POINTS = 500, 2000
+"""Of a curve."""
+MOST_CURVES = 12
+LOGGED_ROUNDS = 20
+
+
+class Readings:
+    """The addresses that only read.
+
+    Args:
+        source: The federation.
+        action: What the page sends along with changes.
+    """
+
+    def __init__(self, source: Source, action: str) -> None:
+        self._source, self._action = source, action
+        self._histories, self._audits, self._verdicts = Histories(source), Audits(source), Verdicts()
+
+    def routes(self) -> list[Route]:
+        """All of them."""
+        return [
+            Route("/api/status", self.status),
+            Route("/api/runs", self.runs),
+            Route("/api/runs/{run}", self.run),
+            Route("/api/runs/{run}/curves", self.curves),
+            Route("/api/runs/{run}/rounds", self.rounds),
+            Route("/api/runs/{run}/rounds/{number:int}", self.round),
+            Route("/api/runs/{run}/log", self.log),
+            Route("/api/runs/{run}/audit", self.audit),
+            Route("/api/nodes", self.nodes),
+            Route("/api/node", self.node),
+            Route("/api/events", self.events),
+            Route("/api/differences", self.differences),
+        ]
+
+    def status(self, request: Request) -> Response:
+        """Whether a coordinator answers, what it does, and who the reader is to it; an error is the answer, too."""
+        about = {"version": __version__, "action": self._action, "where": self._where(), "now": time.time()}
+        try:
+            status, name = self._source.ask(lambda c: _status(c, self._source.is_live))
+        except CoveyError as error:
+            return JSONResponse(about | {"live": False, "message": str(error), "coordinator": None, "identity": ""})
+        live = self._source.is_live
+        message = "" if live else f"no coordinator is running on {self._where()}: this is its record"
+        return JSONResponse(about | {"live": live, "message": message, "coordinator": plain(status), "identity": name})
+
+    def _where(self) -> str:
+        return str(self._source.target.data_dir or self._source.target.server)
+
+    def runs(self, request: Request) -> Response:
+        """A page of runs, the newest first."""
+        limit, before = max(1, number(request, "limit", PAGE, MOST)), text(request, "before")
+        runs = self._source.ask(lambda c: c.runs(limit + 1, before=before))
+        following = runs[limit - 1].run if len(runs) > limit else ""
+        return JSONResponse({"runs": [run_json(run) for run in runs[:limit]], "next": following, "now": time.time()})
+
+    def run(self, request: Request) -> Response:
+        """A run: how far it is, what it waits for, what each node does and did in it, and what privacy it has spent."""
+        name = request.path_params["run"]
+
+        def question(connection: Connection) -> dict[str, Any]:
+            shown = connection.run(name)
+            nodes = list(islice(connection.every_node(MOST), MOST)) if not shown.ended else []
+            return {
+                "run": run_json(shown, whole=True),
+                "privacy": privacy_json(shown),
+                "coordinated": shown.is_coordinated,
+                "verdicts": self._verdicts.of(connection, shown) if shown.is_coordinated else {},
+                "contributions": plain(list(islice(connection.every_contribution(shown), MOST))),
+                "at_work": [work for node in nodes for work in _at_work(node, shown)],
+                "away": [
+                    {"node": node.node, "state": node.state, "since": node.last_seen_at}
+                    for node in nodes
+                    if node.node in shown.roster and node.state != "connected"
+                ],
+                "now": time.time(),
+            }
+
+        return JSONResponse(self._source.ask(question))
+
+    def curves(self, request: Request) -> Response:
+        """Curves, thinned; of a long record those of the part that was read so far."""
+        run = self._run(request)
+        over: Any = choice(request, "over", ("rounds", "seconds", "bytes"))
+        wanted = request.query_params.getlist("metric")[:MOST_CURVES]
+        most = max(10, number(request, "points", POINTS, MOST_POINTS))
+        drawn = charts(self._histories.of(run), run, over, wanted, most)
+        return JSONResponse(drawn | {"unit": run.unit, "ended": run.ended})
+
+    def rounds(self, request: Request) -> Response:
+        """A page of rounds, the newest first; `before`: of those before this number."""
+        name = request.path_params["run"]
+        limit, before = max(1, number(request, "limit", PAGE, MOST)), number(request, "before", 0)
+
+        def question(connection: Connection) -> Any:
+            if not before:
+                return connection.rounds(name, limit=limit, newest=True)
+            first = max(0, before - 1 - limit)
+            return connection.rounds(name, after=first, limit=before - 1 - first)
+
+        rounds = self._source.ask(question)
+        following = rounds[0].round if rounds and rounds[0].round > 1 else 0
+        return JSONResponse({"rounds": plain(rounds[::-1]), "next": following, "now": time.time()})
+
+    def round(self, request: Request) -> Response:
+        """A round: each answer with its verdict's numbers, and how these lie among the others'."""
+        name, wanted, after = request.path_params["run"], request.path_params["number"], text(request, "after")
+        detail = self._source.ask(lambda c: c.round(name, wanted))
+        updates = [update for update in detail.updates if update.node > after]
+        shown = plain(detail) | {
+            "updates": [plain(update) | {"metrics": means(update.metrics)} for update in updates[:MOST]],
+            "next": updates[MOST - 1].node if len(updates) > MOST else "",
+            "count": len(detail.updates),
+            "spreads": spreads(update.numbers for update in detail.updates),
+            "metric_spreads": spreads(means(update.metrics) for update in detail.updates),
+        }
+        return JSONResponse(shown | {"now": time.time()})
+
+    def log(self, request: Request) -> Response:
+        """What happened to a run lately: its events, its newest rounds, and why nodes contributed nothing."""
+        run = self._run(request)
+        lines = self._source.ask(lambda c: c.run_log(run, rounds=LOGGED_ROUNDS))
+        return JSONResponse({"lines": plain(lines[-MOST:][::-1]), "rounds": LOGGED_ROUNDS})
+
+    def audit(self, request: Request) -> Response:
+        """Everything that is signed of a run, checked now or a moment ago; it may take long."""
+        return JSONResponse(self._audits.of(self._run(request)))
+
+    def nodes(self, request: Request) -> Response:
+        """A page of nodes, by name."""
+        limit, after = max(1, number(request, "limit", 100, MOST)), text(request, "after")
+        nodes = self._source.ask(lambda c: c.nodes(limit + 1, after=after))
+        following = nodes[limit - 1].node if len(nodes) > limit else ""
+        return JSONResponse({"nodes": plain(nodes[:limit]), "next": following, "now": time.time()})
+
+    def node(self, request: Request) -> Response:
+        """A node, and what happened to it."""
+        name = text(request, "name")
+        return JSONResponse(plain(self._source.ask(lambda c: c.node(name))) | {"now": time.time()})
+
+    def events(self, request: Request) -> Response:
+        """The newest events, the newest first, of all, of a run or of a node."""
+        limit, node = number(request, "limit", 100, 1000), text(request, "node")
+        events = self._source.ask(lambda c: c.events(run=text(request, "run"), node=node, limit=limit))
+        return JSONResponse({"events": plain(events), "more": len(events) == limit})
+
+    def differences(self, request: Request) -> Response:
+        """In which keys the specifications of two runs differ."""
+        first, second = self._source.ask(lambda c: (c.run(text(request, "first")), c.run(text(request, "second"))))
+        keys = differences(first.spec, second.spec)
+        return JSONResponse({"first": run_json(first), "second": run_json(second), "differences": keys})
+
+    def _run(self, request: Request) -> Run:
+        name = request.path_params["run"]
+        return self._source.ask(lambda c: c.run(name))
+
+
+def _status(connection: Connection, live: bool) -> tuple[Status | None, str]:
+    """What a coordinator does, and by which name it knows the reader; of a record at rest, that it can be read."""
+    if live:
+        return connection.status(), connection.identity.name
+    connection.runs(1)
+    return None, ""
+
+
+def _at_work(node: Node, run: Run) -> list[dict[str, Any]]:
+    return [plain(work) | {"node": node.node, "drill": node.drill} for work in node.work if work.run == run.run]

@@ -1,0 +1,95 @@
+"""Values of the client as JSON for the page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from covey.client.values import Run
+
+LARGE = ("spec", "roster")
+"""Of a run: not in lists."""
+EPSILON, SIMULATED, DELTA = "privacy/epsilon", "privacy/simulated-epsilon", "privacy/delta"
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: dataclasses as objects, and None in place of a number that is none or infinite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if is_dataclass(value):
+        return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    return value.hex() if isinstance(value, bytes) else value
+
+
+def run_json(run: Run, *, whole: bool = False) -> dict[str, Any]:
+    """A run and how far it is; `whole`: with its specification and roster."""
+    shown = {item.name: plain(getattr(run, item.name)) for item in fields(run) if whole or item.name not in LARGE}
+    return shown | {"unit": run.unit, "done": run.done, "whole": run.whole, "ended": run.ended}
+
+
+def privacy_json(run: Run) -> dict[str, Any] | None:
+    """What a private run has spent, and of which budget; None: nothing in it is private."""
+    spent = run.metrics.get(EPSILON, run.metrics.get(SIMULATED))
+    if spent is None and not run.spec.get("privacy"):
+        return None
+    stop = run.spec.get("stop")
+    budget = stop.get("epsilon") if isinstance(stop, Mapping) else None
+    return {
+        "epsilon": plain(spent),
+        "delta": plain(run.metrics.get(DELTA)),
+        "budget": plain(budget),
+        "simulated": EPSILON not in run.metrics and SIMULATED in run.metrics,
+    }
+
+
+def flattened(value: Any, path: str = "") -> dict[str, Any]:
+    """A specification as its keys with dots; a list is one value."""
+    if not isinstance(value, Mapping) or not value:
+        return {path: plain(value)}
+    return {
+        name: leaf
+        for key, item in value.items()
+        for name, leaf in flattened(item, f"{path}.{key}" if path else key).items()
+    }
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The keys in which two specifications differ, with what each has; a key that one lacks has no value there."""
+    ours, theirs = flattened(first), flattened(second)
+    return [
+        {"key": key, "first": ours.get(key), "second": theirs.get(key), "in": [key in ours, key in theirs]}
+        for key in sorted(ours.keys() | theirs.keys())
+        if key not in ours or key not in theirs or ours[key] != theirs[key]
+    ]
+
+
+def means(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics of a training, which are on record as totals and counts, as their ratios; others as they are."""
+    return {name: _ratio(value) if isinstance(value, list | tuple) else value for name, value in metrics.items()}
+
+
+def _ratio(value: Sequence[Any]) -> Any:
+    is_pair = len(value) == 2 and all(isinstance(each, int | float) for each in value) and value[1]
+    return plain(value[0] / value[1]) if is_pair else plain(value)
+
+
+def spreads(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Of each number that verdicts have: the least, the median and the largest of all updates, and how many have it."""
+    columns: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+                columns.setdefault(name, []).append(float(value))
+    return {name: _spread(sorted(values)) for name, values in columns.items()}
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    half = len(values) // 2
+    middle = values[half] if len(values) % 2 else (values[half - 1] + values[half]) / 2
+    return {"least": values[0], "median": middle, "most": values[-1], "of": len(values)}

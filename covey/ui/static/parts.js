@@ -1,0 +1,86 @@
+// Small things that several views show.
+
+import { el } from "./dom.js";
+
+const STATES = {
+  completed: "good", accepted: "good", connected: "good", committed: "good", decided: "good", working: "busy",
+  running: "busy", collecting: "busy", aggregating: "busy", training: "busy", uploading: "busy", downloading: "busy",
+  received: "busy", held: "wait", queued: "wait", invited: "wait", waiting: "wait", interrupted: "wait", away: "bad",
+  stopped: "wait", left: "wait", failed: "bad", rejected: "bad", evicted: "bad", lost: "bad", late: "bad", declined: "bad",
+};
+
+/** A word for a state, in a colour that says the same. */
+export const badge = (state) => el("span", { class: `badge ${STATES[state] ?? "wait"}` }, state || "unknown");
+
+export const drill = (attack) => (attack ? el("span", { class: "badge drill" }, `drill: ${attack}`) : null);
+
+/** Counts side by side as one bar; it says its numbers to who does not see it. Empty: nothing is counted. */
+export function bar(counts, whole = 0) {
+  const shown = counts.filter(([, count]) => count > 0);
+  if (shown.length === 0) return null;
+  const words = shown.map(([name, count]) => `${count} ${name}`).join(", ");
+  const sum = shown.reduce((total, [, count]) => total + count, 0);
+  const rest = Math.max(0, whole - sum);
+  return el(
+    "span",
+    { class: "counts" },
+    el(
+      "span",
+      { class: "bar", role: "img", "aria-label": words, title: words },
+      shown.map(([name, count]) => el("span", { class: STATES[name] ?? "wait", grow: count })),
+      rest > 0 ? el("span", { class: "rest", grow: rest }) : null,
+    ),
+    el("span", { class: "words" }, words),
+  );
+}
+
+/** The last verdicts of a node, [round, verdict] each, the newest last. */
+export function strip(verdicts) {
+  if (verdicts.length === 0) return null;
+  const words = verdicts.map(([round, verdict]) => `round ${round} ${verdict}`).join(", ");
+  const marks = verdicts.map(([, verdict]) => el("span", { class: STATES[verdict] ?? "wait" }));
+  return el("span", { class: "strip", role: "img", "aria-label": words, title: words }, marks);
+}
+
+/** How far something is. */
+export function progress(done, whole, unit) {
+  const text = whole ? `${done.toLocaleString("en")} of ${whole.toLocaleString("en")} ${unit}` : `${done} ${unit}`;
+  return [el("progress", { value: Math.min(done, whole || 1), max: whole || 1, "aria-label": text }), ` ${text}`];
+}
+
+/** A button that does something which takes a while: it cannot be pressed meanwhile; an error stands beside it. */
+export function button(text, work, kind = "") {
+  const note = el("span", { class: "note", role: "alert" });
+  const node = el("button", { type: "button", class: kind, "data-key": `button ${text}`, onclick: press }, text);
+  async function press() {
+    node.disabled = true;
+    note.textContent = "";
+    try {
+      await work();
+    } catch (error) {
+      note.textContent = error.message;
+    } finally {
+      node.disabled = false;
+    }
+  }
+  return el("span", { class: "action" }, node, note);
+}
+
+/** What is shown when it is opened for the first time. */
+export function opened(title, load) {
+  const box = el("div", { class: "box" });
+  let isLoaded = false;
+  const details = el("details", { ontoggle: toggled }, el("summary", {}, title), box);
+  async function toggled() {
+    if (!details.open || isLoaded) return;
+    isLoaded = true;
+    box.replaceChildren(el("p", { class: "empty" }, "reading ..."));
+    try {
+      box.replaceChildren(...[await load()].flat());
+    } catch (error) {
+      isLoaded = false;
+      box.replaceChildren(el("p", { class: "error", role: "alert" }, error.message));
+    }
+  }
+  return details;
+}

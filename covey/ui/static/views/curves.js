@@ -1,0 +1,49 @@
+// A run's curves: which, and over what.
+
+import { get, ofRun } from "../api.js";
+import { Charts } from "../chart.js";
+import { el, fill, section } from "../dom.js";
+
+const AXES = ["rounds", "seconds", "bytes"];
+
+/** `source`: `curves`, or `steps` of a gossip run, whose nodes have a curve each. */
+export function curvesSection(run, source = "curves") {
+  const axes = source === "steps" ? AXES.slice(0, 2) : AXES;
+  const over = el("select", { id: "over", onchange: changed }, axes.map((name) => el("option", { value: name }, name)));
+  const note = el("span", { class: "note", role: "status" });
+  const { element, box } = section("Curves", el("label", { for: "over" }, "over"), over, note);
+  const choices = el("div", { class: "choices" });
+  const drawn = el("div", { class: "charts" });
+  box.append(choices, drawn);
+  const charts = new Charts(drawn);
+  const chosen = new Set();
+
+  function changed() {
+    refresh().catch((error) => { note.textContent = error.message; });
+  }
+
+  async function refresh() {
+    const page = await get(ofRun(run, source), { over: over.value, metric: [...chosen] });
+    const along = over.value === "rounds" ? page.unit : over.value;
+    const shown = page.charts.filter((chart) => source === "curves" || chosen.size === 0 || chosen.has(chart.name));
+    if (chosen.size === 0 && page.is_whole) shown.forEach((chart) => chosen.add(chart.name));
+    charts.draw(shown, along);
+    const some = page.nodes > (page.charts[0]?.series.length ?? 0) ? `the first ${page.charts[0].series.length} of ${page.nodes} nodes` : "";
+    note.textContent = page.is_whole ? some : `reading the record: ${page.read.toLocaleString("en")} of ${page.of.toLocaleString("en")} ${page.unit}`;
+    fill(choices, page.names, () => (page.names.length > 3 ? page.names.map(choice) : null));
+    return page.is_whole ? (page.ended ? 0 : 2000) : 300;
+  }
+
+  function choice(name) {
+    const box = el("input", { type: "checkbox", "data-key": `metric ${name}`, onchange: toggle });
+    box.checked = chosen.has(name);
+    function toggle() {
+      if (box.checked) chosen.add(name);
+      else chosen.delete(name);
+      changed();
+    }
+    return el("label", {}, box, ` ${name}`);
+  }
+
+  return { element, refresh, close: () => charts.close() };
+}

@@ -1,0 +1,149 @@
+// One run: how far it is, its curves, what its nodes do, its rounds, and whether its record can be trusted.
+
+import { get, ofRun, post } from "../api.js";
+import { address, confirmed, el, facts, fill, link, section, table } from "../dom.js";
+import { ago, metrics, moment, number } from "../format.js";
+import { badge, bar, button, drill, opened, progress, strip } from "../parts.js";
+import { curvesSection } from "./curves.js";
+import { gossipSection } from "./gossip.js";
+import { doing } from "./nodes.js";
+import { roundsSection } from "./rounds.js";
+
+const COUNTED = ["accepted", "rejected", "declined", "lost", "late"];
+const AUDITED_SHOWN = 20;
+
+function privacyWords(privacy) {
+  if (!privacy) return "";
+  if (privacy.epsilon === null) return "no version has spent any yet";
+  const of = privacy.budget ? ` of ${number(privacy.budget)}` : "";
+  const kind = privacy.simulated ? " (simulated: the noise was drawn from the seed, so nobody is protected)" : "";
+  return `epsilon ${number(privacy.epsilon)}${of}, delta ${number(privacy.delta)}${kind}`;
+}
+
+function runFacts({ run, privacy, now }) {
+  const missing = Object.entries(run.missing).map(([name, why]) => `no ${name}: ${why}`);
+  return facts([
+    ["state", badge(run.state)],
+    ["progress", progress(run.done, run.whole, run.unit)],
+    ["why", run.reason],
+    ["metrics", metrics(run.metrics).join(", ")],
+    ["missing metrics", missing.join("; ")],
+    ["privacy spent", privacyWords(privacy)],
+    ["mode", run.mode],
+    ["newest model", run.model_sha256 ? `version ${run.model_version}, sha256 ${run.model_sha256.slice(0, 16)}` : ""],
+    ["submitted", ago(run.submitted_at, now)],
+    ["began", moment(run.started_at)],
+    ["ended", moment(run.ended_at)],
+    ["id", el("code", {}, run.run)],
+  ]);
+}
+
+const workTable = (working, now) =>
+  table(
+    "what the nodes do now",
+    [["node"], ["does"], [""], ["round", "num"]],
+    working.map((work) => [
+      [link(work.node, "node", work.node), " ", drill(work.drill)],
+      badge(work.phase),
+      doing(work, now),
+      String(work.round),
+    ]),
+    "nobody is at work for it",
+  );
+
+const awayWords = (away, now) =>
+  away.length === 0 ? null : el("p", { class: "why" }, `not connected: ${away.map((node) => `${node.node} (${node.state}, heard ${ago(node.since, now)})`).join(", ")}`);
+
+const contributionTable = (contributions, verdicts, size) => [
+  table(
+    "what each node contributed",
+    [["node"], ["asked", "num"], ["answers"], ["last verdicts"], ["last that did not count"]],
+    contributions.map((item) => [
+      link(item.node, "node", item.node),
+      number(item.asked),
+      bar(COUNTED.map((name) => [name, item[name]]), item.asked),
+      strip(verdicts[item.node] ?? []),
+      item.last_round ? [`round ${item.last_round}: `, badge(item.last_verdict), ` ${item.last_reason}`] : "",
+    ]),
+    "no node took part yet",
+  ),
+  size > contributions.length ? el("p", { class: "why" }, `${contributions.length} of ${size} nodes; all: covey run show --all`) : null,
+];
+
+async function auditReport(run) {
+  const report = await get(ofRun(run, "audit"));
+  const counted = [`${report.commits} commits`, `${report.updates} updates`, report.statements ? `${report.statements} statements` : ""];
+  const lines = (texts) => el("ul", {}, texts.slice(0, AUDITED_SHOWN).map((text) => el("li", {}, text)));
+  return [
+    el("p", {}, badge(report.ok ? "accepted" : "failed"), ` ${report.ok ? "everything that is shown agrees with what was signed" : `${report.problems.length} problems`}: ${counted.filter(Boolean).join(", ")} checked ${moment(report.at)}, at ${report.done} ${report.unit}`),
+    lines(report.problems),
+    report.notes.length ? el("p", { class: "why" }, "what no signature covers:") : null,
+    lines(report.notes),
+  ].filter(Boolean);
+}
+
+async function logTable(run) {
+  const page = await get(ofRun(run, "log"));
+  const rows = page.lines.map((line) => [moment(line.at), line.what, line.node ? link(line.node, "node", line.node) : "", line.text]);
+  const columns = [["at"], ["what"], ["node"], ["detail"]];
+  const note = `of the newest ${page.rounds} rounds; all: covey run logs --all`;
+  return [table("what happened, the newest first", columns, rows), el("p", { class: "why" }, note)];
+}
+
+function compareWith(run) {
+  return opened("Compare with another run", async () => {
+    const page = await get("/api/runs", { limit: 100 });
+    const others = page.runs.filter((other) => other.run !== run);
+    if (others.length === 0) return el("p", { class: "empty" }, "there is no other run");
+    return el("ul", {}, others.map((other) => el("li", {}, el("a", { href: address("compare", run, other.run) }, `${other.name} (${other.run}, ${other.state})`))));
+  });
+}
+
+export function runView(run) {
+  const title = el("h1", {}, "Run");
+  const head = el("div", { class: "box" });
+  const actions = el("p", { class: "buttons" });
+  const now = section("Now");
+  const contributions = section("Nodes");
+  const audit = section("Audit", button("Check everything that is signed", async () => audit.box.replaceChildren(...(await auditReport(run)))));
+  const log = el("section", {}, opened("What happened", () => logTable(run)));
+  const specification = el("section", {}, opened("Specification", async () => el("pre", { tabindex: "0" }, JSON.stringify((await get(ofRun(run))).run.spec, null, 2))));
+  const live = el("div", {});
+  const element = el("div", {}, el("section", {}, title, head, actions), live, now.element, contributions.element, audit.element, log, specification, el("section", {}, compareWith(run)));
+  let curves = null;
+  let exchange = null;
+  let isDrawn = false;
+
+  function assemble(coordinated) {
+    curves = curvesSection(run, coordinated ? "curves" : "steps");
+    exchange = coordinated ? roundsSection(run) : gossipSection(run);
+    live.append(curves.element, exchange.element);
+  }
+
+  async function stop(name) {
+    if (await confirmed(`Stop run ${name}? It cannot be started again; its committed versions stay.`, "Stop the run")) {
+      await post(ofRun(run, "stop"));
+      await refresh();
+    }
+  }
+
+  async function refresh() {
+    const page = await get(ofRun(run));
+    if (curves === null) assemble(page.coordinated);
+    title.textContent = page.run.name;
+    document.title = `${page.run.name}: ${page.run.state} - Covey`;
+    fill(head, [page.run, page.privacy, Math.floor(page.now / 5)], () => runFacts(page));
+    fill(actions, page.run.ended, () => (page.run.ended ? null : button("Stop the run", () => stop(page.run.name), "danger")));
+    now.element.hidden = page.run.ended || !page.coordinated;
+    fill(now.box, [page.at_work, page.away, Math.floor(page.now)], () => [workTable(page.at_work, page.now), awayWords(page.away, page.now)]);
+    contributions.element.hidden = !page.coordinated;
+    fill(contributions.box, [page.contributions, page.verdicts], () => contributionTable(page.contributions, page.verdicts, page.run.roster_size));
+    await exchange.refresh(page.at_work);
+    // Of a run that has ended nothing new comes: its curves are read until they are whole.
+    const again = isDrawn ? 0 : await curves.refresh();
+    isDrawn = page.run.ended && again === 0;
+    return page.run.ended ? again || 10000 : Math.min(again || 1000, 1000);
+  }
+
+  return { title: "Run", element, refresh, close: () => curves?.close() };
+}

@@ -1,0 +1,66 @@
+"""Names, metrics and reasons that are markup, in a real Chromium: they are shown as text, and no script runs."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from covey.storage.record.contract import EventRecord, NodeRecord, RunRecord, TokenRecord
+from covey.testing.ui.browser import chromium, looking, served
+
+pytest.importorskip("playwright", reason="the browser is driven by playwright")
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(chromium() is None, reason="there is no Chromium here: apt-get install chromium"),
+]
+WAIT_MS = 90_000
+NARROW = (390, 800)
+MARKUP = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
+SHOWN = re.compile("<img src=x")
+VIEWS = ("run/one", "run/one/round/1", "nodes", "node/eve", "events", "submit", "compare/one/two")
+
+
+@pytest.fixture
+def hostile(recorder):
+    """The folder of a record in which whatever can be chosen by somebody else is markup."""
+    recorder.store.add_token(TokenRecord("secret", "eve", "node", 1.0, 2.0))
+    eve = NodeRecord(
+        "eve", "node", "active", 1.0, signing_key=bytes(32), key_id="e" * 32, device=MARKUP, tasks=(MARKUP,)
+    )
+    recorder.store.redeem_token("secret", "e" * 32, b"", eve)
+    recorder.run("two", rounds=1)
+    spec = '{"evaluation":{"goal":"max","metric":"accuracy"},"rounds":{"count":20},"task":{"name":%s}}'
+    text = spec % f'"{MARKUP.replace(chr(34), chr(92) + chr(34))}"'
+    recorder.store.add_run(RunRecord("one", MARKUP, "rounds", text, 7, "queued", MARKUP, 200.0))
+    recorder.store.start_run("one", recorder.NODES, 0, "[]", recorder.version("one", 0), 201.0)
+    recorder.open("one", 1)
+    recorder.commit("one", 1, metrics={MARKUP: 0.5, "accuracy": 0.25, "x": f"no value: {MARKUP}"}, evaluated=True)
+    recorder.store.add_event(EventRecord(5.0, "drill-joined", "one", "eve", detail={"attack": MARKUP, MARKUP: MARKUP}))
+    return recorder.data_dir
+
+
+def test_hostile_names_and_metrics_are_text(hostile):
+    with looking() as looked, served("--data-dir", hostile) as address:
+        page, base = looked.page, address.partition("?")[0]
+        page.set_default_timeout(WAIT_MS)
+        page.goto(address)
+        page.get_by_role("link", name=MARKUP).wait_for()
+        for view in VIEWS:
+            page.goto(f"{base}#/{view}")
+            page.locator("main h1, main h2").first.wait_for()
+            if view != "submit":
+                page.get_by_text(SHOWN).first.wait_for()
+            for summary in page.locator("summary").all():
+                summary.click()
+            page.wait_for_load_state("networkidle")
+        page.goto(f"{base}#/%E0%A4%A")  # no text in UTF-8: the page begins where it always does
+        page.get_by_role("link", name=MARKUP).wait_for()
+        page.set_viewport_size({"width": NARROW[0], "height": NARROW[1]})
+        page.goto(f"{base}#/run/one")
+        page.get_by_role("heading", name="<img").wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth") <= NARROW[0]
+        assert page.evaluate("window.hacked === undefined")
+        assert page.locator("main img, main script").count() == 0
+        assert looked.wrong == []

@@ -1,0 +1,151 @@
+"""What the page reads of a record at rest: pages of bounded size, and errors in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from covey.storage.record.contract import EventRecord
+
+HOSTILE = '<img src=x onerror="document.title=1">'
+
+
+def test_it_says_that_no_coordinator_runs(client, recorder, secrets):
+    status = client.get("/api/status").json()
+    assert (status["live"], status["coordinator"], status["action"]) == (False, None, secrets.action)
+    assert str(recorder.data_dir) in status["message"]
+
+
+def test_without_a_record_it_says_so_too(client, recorder):
+    recorder.store.close()
+    (recorder.data_dir / "covey.db").unlink()
+    assert "no coordinator is running" in client.get("/api/status").json()["message"]
+    answer = client.get("/api/runs")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not-found")
+
+
+def test_runs_come_in_pages(client, recorder):
+    for number in range(5):
+        recorder.run(f"run-{number}", rounds=number)
+    page = client.get("/api/runs", params={"limit": 2}).json()
+    assert [run["run"] for run in page["runs"]] == ["run-4", "run-3"]
+    assert (page["runs"][0]["done"], page["runs"][0]["whole"], page["runs"][0]["unit"]) == (4, 20, "rounds")
+    assert "spec" not in page["runs"][0]
+    page = client.get("/api/runs", params={"limit": 3, "before": page["next"]}).json()
+    assert ([run["run"] for run in page["runs"]], page["next"]) == (["run-2", "run-1", "run-0"], "")
+
+
+def test_a_run_with_what_its_nodes_did(client, recorder):
+    recorder.run("run", rounds=3)
+    page = client.get("/api/runs/run").json()
+    assert (page["run"]["state"], page["run"]["spec"]["rounds"]) == ("interrupted", {"count": 20})
+    assert [(item["node"], item["accepted"]) for item in page["contributions"]] == [("ada", 3), ("bob", 3)]
+    assert (page["at_work"], page["coordinated"], page["privacy"]) == ([], True, None)
+    assert page["verdicts"] == {node: [[n, "accepted"] for n in (1, 2, 3)] for node in ("ada", "bob")}
+    assert [(node["node"], node["state"]) for node in page["away"]] == [("ada", "away"), ("bob", "away")]
+
+
+def test_rounds_come_in_pages_the_newest_first(client, recorder):
+    recorder.run("run", rounds=7)
+
+    def page(**query):
+        answer = client.get("/api/runs/run/rounds", params={"limit": 3, **query}).json()
+        return [item["round"] for item in answer["rounds"]], answer["next"]
+
+    assert page() == ([7, 6, 5], 5)
+    assert page(before=5) == ([4, 3, 2], 2)
+    assert page(before=2) == ([1], 0)
+    assert page(before=1) == ([], 0)
+    assert page(limit=0) == ([7], 7)
+
+
+def test_a_round_with_its_numbers_among_the_others(client, recorder):
+    recorder.run("run", rounds=2)
+    page = client.get("/api/runs/run/rounds/2").json()
+    assert [(update["node"], update["verdict"]) for update in page["updates"]] == [
+        ("ada", "accepted"),
+        ("bob", "accepted"),
+    ]
+    assert (page["count"], page["next"], page["version"]["version"]) == (2, "", 2)
+    assert [update["node"] for update in client.get("/api/runs/run/rounds/2?after=ada").json()["updates"]] == ["bob"]
+
+
+def test_curves_are_thinned(client, recorder):
+    recorder.run("run")
+    for number in range(1, 31):
+        recorder.open("run", number)
+        recorder.commit("run", number, metrics={"accuracy": number / 30, "loss": 1 / number})
+    page = client.get("/api/runs/run/curves", params={"points": 10}).json()
+    assert (page["names"], page["is_whole"], page["unit"]) == (["accuracy", "loss", "bytes"], True, "rounds")
+    accuracy = page["charts"][0]["series"][0]
+    assert (accuracy["x"][0], accuracy["x"][-1], 2 < len(accuracy["x"]) <= 10) == (1.0, 30.0, True)
+    assert [chart["name"] for chart in client.get("/api/runs/run/curves?metric=loss").json()["charts"]] == ["loss"]
+    assert client.get("/api/runs/run/curves?over=hours").status_code == 400
+
+
+def test_nodes_events_and_logs(client, recorder):
+    recorder.run("run", rounds=1)
+    recorder.store.add_event(EventRecord(5.0, "drill-joined", "run", "bob", detail={"attack": HOSTILE}))
+    first = client.get("/api/nodes", params={"limit": 1}).json()
+    assert ([node["node"] for node in first["nodes"]], first["next"]) == (["ada"], "ada")
+    second = client.get("/api/nodes", params={"after": "ada"}).json()
+    assert ([(node["node"], node["drill"]) for node in second["nodes"]], second["next"]) == ([("bob", HOSTILE)], "")
+    assert client.get("/api/node", params={"name": "bob"}).json()["events"][0]["detail"] == {"attack": HOSTILE}
+    assert [event["kind"] for event in client.get("/api/events?run=run").json()["events"]] == ["drill-joined"]
+    assert {line["what"] for line in client.get("/api/runs/run/log").json()["lines"]} == {
+        "drill-joined",
+        "opened",
+        "committed",
+    }
+
+
+def test_what_is_wrong_with_a_record_is_what_an_audit_says(client, recorder):
+    recorder.run("run", rounds=1)
+    (recorder.data_dir / "keys").mkdir()
+    answer = client.get("/api/runs/run/audit")
+    assert (answer.status_code, "keys" in answer.json()["error"]) == (403, True)
+
+
+def test_two_runs_differ_in_keys(client, recorder):
+    recorder.run("one")
+    recorder.run("two")
+    page = client.get("/api/differences", params={"first": "one", "second": "two"}).json()
+    assert (page["first"]["run"], page["second"]["run"], page["differences"]) == ("one", "two", [])
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/api/runs/nothing", 404),
+        ("/api/runs/nothing/curves", 404),
+        ("/api/runs/nothing/rounds", 404),
+        ("/api/runs/run/rounds/99", 404),
+        ("/api/runs/run/rounds/x", 404),
+        ("/api/runs/run/rounds?limit=-1", 400),
+        ("/api/runs/run/rounds?before=1e9", 400),
+        ("/api/runs/run/rounds?before=" + 300 * "9", 400),
+        ("/api/runs?before=" + 300 * "x", 400),
+        ("/api/node?name=nobody", 404),
+        ("/api/nothing", 404),
+        ("/static/../app.py", 404),
+        ("/static/%2e%2e/app.py", 404),
+    ],
+)
+def test_what_cannot_be_answered_is_said_in_words(client, recorder, path, status):
+    recorder.run("run", rounds=1)
+    answer = client.get(path)
+    assert (answer.status_code, bool(answer.json()["error"])) == (status, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"), [("", "empty"), ("/etc/passwd", "no TOML"), ("a = ", "no TOML"), ("name = 3", "name")]
+)
+def test_a_specification_is_text_never_a_file_s_name(client, secrets, text, wrong):
+    headers = {"origin": "http://127.0.0.1:7480", "x-covey-action": secrets.action}
+    answer = client.post("/api/submit", content=text, headers=headers)
+    assert (answer.status_code, wrong in answer.json()["error"]) == (422, True)
+
+
+def test_a_body_without_end_is_refused(client, secrets):
+    headers = {"origin": "http://127.0.0.1:7480", "x-covey-action": secrets.action}
+    answer = client.post("/api/evict", content=b"x" * (1 << 20) + b"x", headers=headers)
+    assert answer.status_code == 413
