@@ -362,9 +362,9 @@ def terms_of(config: NodeConfig, spec: GossipSpec, order: msg.GossipOrder, me: s
     )
 
 
-def members_of(said: Iterable[msg.GossipMember]) -> list[Member]:
+def members_of(listed: Iterable[msg.GossipMember]) -> list[Member]:
     """Who takes part, as the coordinator says."""
-    return [Member(member.name, member.address, member.fingerprint) for member in said]
+    return [Member(member.name, member.address, member.fingerprint) for member in listed]
 
 
 def _say_failure(task: asyncio.Task[object]) -> None:
