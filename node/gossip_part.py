@@ -13,6 +13,7 @@ import structlog
 
 from covey.driver.ending import end
 from covey.errors import Obstructed, SpecError, StoreError
+from covey.gossip.graph import in_neighbours
 from covey.gossip.ledger import Incarnation
 from covey.gossip.mass import TOKEN
 from covey.gossip.protocols.contract import Protocol
@@ -31,6 +32,7 @@ from covey.node.gossip.work import Course
 from covey.node.operator.config import NodeConfig
 from covey.node.peers.lives import Part
 from covey.node.peers.network import PeerNetwork, PeerSettings
+from covey.node.peers.room import Quota
 from covey.node.peers.roster import Roster
 from covey.spec import GossipSpec
 from covey.storage.files.artifacts import ArtifactFiles
@@ -43,6 +45,7 @@ from covey.worker.jobs.runs import InitialJob
 
 log = structlog.get_logger(room="gossip")
 FILES = "files"
+GIB = 1 << 30
 TELL_S = 1.0
 """How often a node says for people how it is."""
 
@@ -131,7 +134,7 @@ class GossipPart:
         kept = await asyncio.to_thread(read_receipts, home.engine, home.facts.me)
         receipts = Receipts(home.facts.me, Notary(self._identity, home.facts.name), kept)
         actor = GossipActor(self._surroundings(home, files, receipts), stays=self._terms.stays)
-        network = PeerNetwork(self._settings(home, receipts), files, actor, holdings=actor.shelf)
+        network = PeerNetwork(self._settings(home, receipts, actor), files, actor, holdings=actor.shelf)
         telling: asyncio.Task[None] | None = None
         try:
             await network.start()
@@ -244,7 +247,34 @@ class GossipPart:
         kept_bytes = FLOAT32_BYTES * layout.part("model").numel * rows
         return first.size_bytes + layout.behind_bytes(len(dynamics.travels)), kept_bytes
 
-    def _settings(self, home: Residence, receipts: Receipts) -> PeerSettings:
+    def _quota(self, home: Residence, actor: GossipActor, body_bytes: int) -> Quota:
+        """What bodies of peers may take, by this node's operator.
+
+        Raises:
+            SpecError: It is less than what the node has to wait for in a step.
+        """
+        terms, quota_gib = self._terms, self._terms.node.peers.quota_gib
+        names = [peer.node for peer in home.facts.peers]
+        run = combination_of(terms.spec, names, allow_path=terms.node.allows_paths(terms.spec))
+        senders = max((len(sources) for graph in run.graphs for sources in in_neighbours(graph)), default=1)
+        policy = self._protocol.policy(terms.spec.gossip, len(names))
+        needed = body_bytes * (max(1, senders) if policy.overlap is not None else 1)
+        if quota_gib * GIB < needed:
+            raise SpecError(
+                f"peers.quota_gib in this node's node.toml allows {quota_gib:g} GiB for models of other nodes, and a "
+                f"step of this run waits for {needed / GIB:.3g}: allow as much, or choose fewer neighbours"
+            )
+        saved = read_saved(home.engine)
+        inbox = [*saved.snapshot.inbox.values()] if saved.snapshot is not None else []
+        inbox += [body for _, body in saved.noted if body is not None]
+
+        def is_needed(step: int) -> bool:
+            return not actor.has_begun or step <= actor.executor.machine.needed
+
+        waiting = {body.digest: body.size_bytes for body in inbox}
+        return Quota(quota_gib * GIB, 0 if policy.overlap is None else needed, is_needed, waiting)
+
+    def _settings(self, home: Residence, receipts: Receipts, actor: GossipActor) -> PeerSettings:
         facts, terms = home.facts, self._terms
         model_bytes, _ = self._sizes(home)  # also where bodies are encoded: a node that leaves sends its model as it is
         body_bytes = sum(self._protocol.body(terms.spec).values()) or model_bytes
@@ -263,6 +293,7 @@ class GossipPart:
             newest=self._newest,
             pause_s=terms.node.peers.pause_s,
             most=TOKEN if protocol_of(terms.spec.gossip, allow_path=True).weighs == "receiver" else 0,
+            quota=self._quota(home, actor, body_bytes),
         )
 
 

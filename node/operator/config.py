@@ -90,6 +90,9 @@ DEFAULT_SETTINGS = """\
 # pause_s = 3
 # What an exchange survives: the end of this program ("process"), or a power cut too ("power": it waits for the disk).
 # durability = "process"
+# Most disk for models of other nodes that come, and wait here to be mixed in, in GiB; what does not fit is refused for
+# now, and stays with its sender. Without it, what is free.
+# quota_gib = 20
 
 [data.paths]
 # Where a task finds this node's data. Never sent to anyone.
@@ -138,6 +141,8 @@ class PeerAccess(_Settings):
     """How long a pause of theirs is borne before their silence is judged."""
     durability: Literal["process", "power"] = "process"
     """What is acknowledged survives the end of this process, or a power cut too."""
+    quota_gib: float = Field(default=math.inf, gt=0)
+    """Most disk for bodies of peers that come, and wait to be mixed in."""
 
     @property
     def address(self) -> str:

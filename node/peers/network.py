@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from covey.node.peers.links import REPLACED, STOPPING
 from covey.node.peers.lives import Lives, Part
 from covey.node.peers.ports import Files, Holdings
 from covey.node.peers.receptions import Receptions
+from covey.node.peers.room import Quota, Room
 from covey.node.peers.roster import Member, Roster
 from covey.node.peers.service import PeerService, peer_handler
 from covey.node.peers.speeds import Speeds
@@ -80,6 +81,7 @@ class PeerSettings:
         newest: Gives the identity as it is now; None: `identity`, for good.
         pause_s: How long a peer's pause is borne, before its silence is judged; None: three beats.
         most: The most units that one batch may have; 0: all that were ever minted.
+        quota: What bodies of peers may take here.
     """
 
     part: Part
@@ -95,6 +97,7 @@ class PeerSettings:
     newest: Callable[[], Identity] | None = None
     pause_s: float | None = None
     most: int = 0
+    quota: Quota = field(default_factory=Quota)
 
     def shown(self) -> Identity:
         """What a connection that is made now shows."""
@@ -140,7 +143,14 @@ class PeerNetwork:
         self._speeds = Speeds()
         self.deliveries = Deliveries(self.hub.links, files, self._push, self._background, receipts)
         self.receptions = Receptions(
-            files, receiver, self._fetch, self._background, settings.body_bytes, receipts, self.hub.refused
+            files,
+            receiver,
+            self._fetch,
+            self._background,
+            settings.body_bytes,
+            receipts,
+            self.hub.refused,
+            room=Room(files, settings.quota),
         )
         self.hub.carry(self)
         self._met: dict[str, Member] = {}

@@ -20,6 +20,7 @@ from covey.node.gossip.receipts import Receipts
 from covey.node.models.sizes import require_size
 from covey.node.peers.links import Link
 from covey.node.peers.ports import Files
+from covey.node.peers.room import Quota, Room
 from covey.node.peers.translation import MAX_SEQUENCE, MAX_STEP, mass_from, mass_message
 from covey.protos import peer_pb2 as pb
 from covey.wire.artifacts import artifact_from
@@ -69,6 +70,7 @@ class Receptions:
         body_bytes: The sizes that bodies of this run may have.
         receipts: Checks what senders sign, and signs what is had.
         on_refused: Told of a batch that the receiver refuses, and who gave it.
+        room: What bodies may take here; None: what is free.
         stall_s: How long nothing may come of a body that was granted.
         slots: How many bodies may come at once.
     """
@@ -83,12 +85,13 @@ class Receptions:
         receipts: Receipts,
         on_refused: Callable[[Incarnation, int], None] = lambda _, __: None,
         *,
+        room: Room | None = None,
         stall_s: float = STALL_S,
         slots: int = SLOTS,
     ) -> None:
         self._files, self._receiver, self._fetch, self._background = files, receiver, fetch, background
         self._body_bytes, self._receipts, self._stall_s = body_bytes, receipts, stall_s
-        self._on_refused = on_refused
+        self._on_refused, self._room = on_refused, room or Room(files, Quota())
         self._grants: Grants[tuple[str, str]] = Grants(slots)
         """By (peer's name, digest)."""
         self._open: dict[str, _Reception] = {}
@@ -135,6 +138,8 @@ class Receptions:
         try:
             if not await asyncio.to_thread(self._files.check, body.digest):
                 self._taken.pop(body.digest, None)  # the receiver has dropped what it had of that name
+                coming = {other.body.digest for other in self._open.values() if other is not reception}
+                await asyncio.to_thread(self._room.require, body, reception.step, coming)
                 comes = True  # for this batch alone, as far as anybody knows
                 await self._bring(reception)
             faults.reach("batch-here")

@@ -14,6 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from covey.cli.commands.gossip.status import status_of
 from covey.client import authority
 from covey.client.gossip_nodes import read_node
+from covey.testing.chaos.gossip.arena import allow_paced
+from covey.testing.chaos.gossip.paced import PACED
 from covey.testing.gossip import GossipNodes
 from covey.testing.launch.forks import run_covey
 from covey.testing.launch.processes import wait_until
@@ -98,3 +100,37 @@ def test_its_health_its_metrics_and_a_new_certificate_without_a_restart(tmp_path
         watched = nodes.cli("gossip", "status", "--data-dir", folder, "--watch", "--json")
         [last] = [json.loads(line) for line in watched.splitlines()]
         assert (last["ended"], last["steps"], last["waits_for"]) == ("completed", 3, "")
+
+
+PACED_SPEC = f"""
+name = "quota"
+mode = "gossip"
+[task]
+name = "{PACED}"
+options = {{ seconds = 0.1 }}
+[training]
+local_steps = 1
+[gossip]
+steps = 6
+min_nodes = 2
+protocol = "agp"
+rate_correction = "none"
+topology = {{ name = "complete" }}
+"""
+
+
+def test_a_fast_peer_keeps_what_has_no_room_at_a_slow_one(tmp_path: Path) -> None:
+    model_gib = 19_000 / 2**30  # a little less than a model of digits
+    with GossipNodes(tmp_path, PACED_SPEC, 2) as nodes:
+        allow_paced(nodes)
+        settings = nodes.folder(0) / "node.toml"
+        rest = f"[data.options]\nslower = 30\n{settings.read_text()}[peers]\nquota_gib = "
+        settings.write_text(f"{rest}{0.5 * model_gib}\n")
+        assert nodes.start(0).wait(100) == 1
+        assert "a step of this run waits for" in (tmp_path / "n0.log").read_text()
+        settings.write_text(f"{rest}{1.5 * model_gib}\n")  # one model of the peer's, not two
+        nodes.start_all()
+        nodes.wait()
+        assert "a peer's body is refused for now" in (tmp_path / "n0.log").read_text()
+        audit = nodes.audit()
+    assert (audit["exact"], audit["in_flight"], audit["live"]) == (True, 0, 2 * 2**52)

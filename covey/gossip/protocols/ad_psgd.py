@@ -23,6 +23,7 @@ class PairAveraging(Protocol):
 
     encodes = True
     joins = "mint"
+    extra_models = 1.0
 
     @override
     def policy(self, section: GossipSection, nodes: int) -> PushSumPolicy:

@@ -19,6 +19,7 @@ class AsynchronousGradientPush(Protocol):
     """
 
     encodes = True
+    extra_models = 1.0
 
     @override
     def policy(self, section: GossipSection, nodes: int) -> PushSumPolicy:

@@ -57,6 +57,7 @@ class ChocoSGD(Receiving):
     options: Options
     needs_doubly_stochastic = True
     differences = True
+    extra_models = 1.0
 
     @override
     def policy(self, section: GossipSection, nodes: int) -> PushSumPolicy:

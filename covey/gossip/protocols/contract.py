@@ -183,6 +183,8 @@ class Protocol(Pluggable):
         keeps: Names of float32 vectors `[d]` that stay on the node, and survive a restart.
         own_models: Whether nodes keep models of their own, which may be different ones: nothing is mixed, and there is
             no consensus model. What came is kept for local training, by the `method`.
+        extra_models: Most private memory of a node, daemon and worker, beyond what training alone takes, in models of
+            100 MB or more. Mapped files do not count. None: it declares none.
     """
 
     weighs: ClassVar[Weighs] = "mass"
@@ -194,6 +196,7 @@ class Protocol(Pluggable):
     travels: ClassVar[tuple[str, ...]] = ()
     keeps: ClassVar[tuple[str, ...]] = ()
     own_models: ClassVar[bool] = False
+    extra_models: ClassVar[float | None] = None
 
     def method(self) -> NamedSection | None:
         """The method of local training, with `Method.among_peers`, which makes what travels; None: models are mixed."""

@@ -18,3 +18,4 @@ class DecentralizedSGD(Receiving):
     """
 
     needs_doubly_stochastic = takes_circulant = True
+    extra_models = 1.0

@@ -19,6 +19,8 @@ class Epidemic(Receiving):
     models is kept in expectation only.
     """
 
+    extra_models = 1.0
+
     @override
     def refusals(self, run: Combination) -> Iterator[tuple[str, str]]:
         yield from super().refusals(run)

@@ -33,6 +33,7 @@ class GradientTracking(Protocol):
 
     travels = (TRACKER,)
     keeps = (GRADIENT,)
+    extra_models = 1.0
 
     @override
     def policy(self, section: GossipSection, nodes: int) -> PushSumPolicy:

@@ -45,6 +45,7 @@ class NoLoCo(Protocol):
     travels = (DIFFERENCE,)
     keeps = (MOMENTUM,)
     mixes_alone = True
+    extra_models = 1.0
 
     @override
     def policy(self, section: GossipSection, nodes: int) -> PushSumPolicy:

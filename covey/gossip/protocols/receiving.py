@@ -74,6 +74,7 @@ class Robust(Receiving):
 
     Options = RobustOptions
     options: RobustOptions
+    extra_models = 2.0
     least: ClassVar[tuple[int, int]] = (2, 1)
 
     @override

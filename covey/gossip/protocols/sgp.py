@@ -22,6 +22,7 @@ class StochasticGradientPush(Protocol):
 
     averages = True
     encodes = True
+    extra_models = 1.0
 
     @override
     def policy(self, section: GossipSection, nodes: int) -> PushSumPolicy:

@@ -293,11 +293,11 @@ class PushSum:
         """The peers whose batches the step waits for."""
         if self.policy.overlap is None or self.is_leaving:
             return []
-        senders, needed, mutual = self._senders.get(self._needed, ()), self._needed, self.policy.mutual
+        senders, needed, mutual = self._senders.get(self.needed, ()), self.needed, self.policy.mutual
         return [sender for sender in senders if self.exchange.is_awaited(sender, needed, also_silent=mutual)]
 
     @property
-    def _needed(self) -> int:
+    def needed(self) -> int:
         """The step whose batches must have come before this one ends."""
         return self.step - (self.policy.overlap or 0)
 
@@ -327,7 +327,7 @@ class PushSum:
         return self._next() if self.phase == "mixing" else []
 
     def _next(self) -> list[Action]:
-        self._senders.pop(self._needed, None)
+        self._senders.pop(self.needed, None)
         if self.is_leaving:
             self.phase = "sharing"
             return []
@@ -389,7 +389,7 @@ class PushSum:
     # -- what is waited for -----------------------------------------------------------------------------------------
 
     def _report(self) -> list[Action]:
-        reason = reason_of(self.phase, self.exchange, self._missing(), self._needed, is_leaving=self.is_leaving)
+        reason = reason_of(self.phase, self.exchange, self._missing(), self.needed, is_leaving=self.is_leaving)
         if reason == self._reason:
             return []
         self._reason = reason

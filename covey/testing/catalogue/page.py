@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from covey.gossip.protocols.contract import PROTOCOLS
 from covey.plugins import installed
 from covey.testing.catalogue import protocols
 from covey.testing.catalogue.cases import names
@@ -52,7 +53,9 @@ that go together in pairs may still be refused, with the reason, by `covey run s
 AMONG_PEERS = """\
 ## What goes with a protocol
 
-The same for gossip runs; `[gossip]` may also say what the last column has.
+The same for gossip runs; `[gossip]` may also say what the column of settings has. Memory: most of a node's, daemon and
+worker, beyond what training alone takes, in models of 100 MB or more, as the protocol declares it
+([measured](gossip.md#memory-of-protocols)).
 """
 
 
@@ -79,8 +82,10 @@ def _among_peers() -> str:
     rows = []
     for name in names("protocol"):
         goes = protocols.goes_with(name)
-        rows.append([name, *(_some(goes[kind], of) for kind, of in known.items())])
-    return _table(["protocol", *known], rows)
+        declared = PROTOCOLS.load(name).extra_models
+        memory = "not declared" if declared is None else f"{declared:g}"
+        rows.append([name, *(_some(goes[kind], of) for kind, of in known.items()), memory])
+    return _table(["protocol", *known, "memory"], rows)
 
 
 def _some(those: Sequence[str], of: Sequence[str]) -> str:
