@@ -24,11 +24,11 @@ from covey.testing.federation import Federation
 from covey.testing.ui.browser import looking, served
 
 LOADS = 5
-WAIT_MS = 120_000
+WAIT_MS = 600_000
 PAINT = "performance.getEntriesByType('paint').find(entry => entry.name === 'first-contentful-paint').startTime"
-ROWS = "document.querySelector('[aria-label^=\"rounds from\"] tbody tr') && performance.now()"
+ROWS = "() => document.querySelector('[aria-label^=\"rounds from\"] tbody tr') && performance.now()"
 WHOLE = (
-    "document.querySelector('section .note')?.textContent === '' && document.querySelector('canvas')"
+    "() => document.querySelector('section .note')?.textContent === '' && document.querySelector('canvas')"
     " && performance.now()"
 )
 

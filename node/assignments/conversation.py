@@ -162,7 +162,7 @@ class Conversation:
                 await services.bulk.download(artifact, meter)
             except TransferError as error:
                 granted = False
-                await self.back_off("download", error)
+                await services.clock.sleep(self.interrupted("download", error))
         return files.path(artifact.digest)
 
     async def _ask(
@@ -226,7 +226,7 @@ class Conversation:
         if self.assignment.work == "train":
             self.report(msg.Progress(self.assignment.run, self.assignment.round, "waiting", waits_for=text))
 
-    async def back_off(self, what: str, error: CoveyError) -> None:
-        """A transfer broke: say so, and wait a little."""
+    def interrupted(self, what: str, error: CoveyError) -> float:
+        """A transfer broke: say so. How many seconds to wait before it is begun again."""
         self.log.warning(f"{what} interrupted; going on where it broke", reason=str(error))
-        await self.services.clock.sleep(RETRY_S * (0.5 + random.random()))
+        return RETRY_S * (0.5 + random.random())

@@ -75,10 +75,12 @@ class Delivery:
                         return False
                     try:
                         await self._upload(answer)
+                        patience_s = STALL_S  # the receipt is due
                     except TransferError as error:
-                        await self._talk.back_off("upload", error)
-                        return None if await asyncio.to_thread(self._is_intact) else False
-                    patience_s = STALL_S  # the receipt is due
+                        if not await asyncio.to_thread(self._is_intact):
+                            return False
+                        # The receipt, if it broke because another node was giving the same file.
+                        patience_s = self._talk.interrupted("upload", error)
         return None
 
     def _has_wanted(self, grant: msg.UploadGrant) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from typing import Any
 
 from covey.errors import StoreError
@@ -72,6 +73,18 @@ def progress(
     return Progressed(machine.me, step, out.sequence, acknowledged, into.sequence, is_finished, now, farewell)
 
 
+def standing(machine: PushSum, peer: Incarnation) -> tuple[bool, ...]:
+    """How a peer stands with a node: an event about it that changes none of this need not be on record."""
+    exchange = machine.exchange
+    among: tuple[Container[Incarnation], ...] = (exchange.peers, exchange.departed, exchange.contradictions)
+    return (bool(machine.end), peer in exchange.ledger.evicted, *(peer in each for each in among))
+
+
 def is_done_with(machine: PushSum) -> int:
-    """The newest step of which a node sends nothing more."""
+    """The newest step of which a node sends nothing more: what a leaver hands over belongs to none.
+
+    So where nodes wait for each other, nobody waits for a leaver that waits for a peer that is away.
+    """
+    if machine.phase == "sharing" and machine.is_leaving and machine.policy.overlap is not None:
+        return machine.policy.steps
     return machine.step if machine.phase in PUBLISHED else machine.step - 1

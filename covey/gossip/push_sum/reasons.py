@@ -44,11 +44,16 @@ def _hand_over(exchange: Exchange) -> str:
         rest = "waiting for a peer that takes all mass; none shows signs of life"
     if not away:
         return f"leaving: {rest}"
-    ends = " and ".join(f"covey ca evict {peer.node}" for peer in away)
+    ends = " and ".join(map(_eviction, away))
     return (
         f"leaving: {rest}; waiting until {_listed(away)}, silent or refusing it, has the batch on its way; if it does "
         f"not come back, an admin has to evict it: {ends} (at a coordinator: covey node evict)"
     )
+
+
+def _eviction(peer: Incarnation) -> str:
+    """The command, but for what is the run's and the admin's."""
+    return f"covey ca evict {peer.node}" + (f" --incarnation {peer.number}" if peer.number > 1 else "")
 
 
 def _listed(peers: Iterable[Incarnation]) -> str:

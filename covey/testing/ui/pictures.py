@@ -19,16 +19,16 @@ seed = 7
 [task]
 name = "digits"
 [data]
-partition = "dirichlet"
+partition = "iid"
 [training]
-learning_rate = 0.02
+learning_rate = 0.05
 batch_size = 32
 [aggregation]
 name = "multi-krum"
 [aggregation.options]
 f = 1
 [rounds]
-count = 60
+count = 400
 min_nodes = 5
 """
 GOSSIP = """
@@ -57,11 +57,13 @@ def take(folder: Path) -> list[Path]:
         federation.start_coordinator()
         federation.join()
         for index, address in enumerate(free_addresses(NODES)):
-            adversary = ["--attack", "sign-flip"] if index == NODES - 1 else []
-            federation.start_node(index, options=["--peer-listen", address, *adversary])
+            federation.start_node(index, options=["--peer-listen", address])
         federation.wait_connected(NODES)
         gossip = federation.submit(GOSSIP)
         federation.wait(gossip, timeout_s=600)
+        federation.stop_node(NODES - 1)
+        federation.start_node(NODES - 1, options=["--attack", "sign-flip"])
+        federation.wait_connected(NODES)
         run = federation.submit(RUN)
         federation.wait_round(run, ROUNDS, 600)
         views = {"run": f"run/{run}", "round": f"run/{run}/round/{ROUNDS}", "nodes": "nodes", "gossip": f"run/{gossip}"}

@@ -8,6 +8,7 @@ from covey.gossip.push_sum import actions as act
 from covey.gossip.push_sum import events as ev
 from covey.gossip.push_sum.exchange import Exchange
 from covey.gossip.push_sum.machine import PushSum, PushSumPolicy
+from covey.gossip.push_sum.reasons import reason_of
 from covey.gossip.push_sum.weighing import Weighs
 
 ME, BOB, CYD = Incarnation("ada"), Incarnation("bob"), Incarnation("cyd")
@@ -120,6 +121,15 @@ def test_who_has_nobody_else_says_so_and_in_the_last_step_each_edge_keeps_its_mo
     (publish,) = last.take(ev.PeerSuspected(BOB, 0.0))
     assert last.handed_over(publish) == [(CYD, ONE // 2)]  # of a step that the run has just so
     assert last.machine.step == 1
+
+
+def test_the_command_says_which_life_of_a_node_is_to_be_evicted() -> None:
+    exchange = Exchange(ME, (again := Incarnation("bob", 2), CYD), ONE, 3 * ONE, is_met=True)
+    exchange.give({again: ONE // 2}, 0)
+    exchange.peers[again].is_trusted = False
+    reason = reason_of("sharing", exchange, (), 0, is_leaving=True)
+    assert "waiting until bob (incarnation 2), silent" in reason
+    assert "evict it: covey ca evict bob --incarnation 2 (at" in reason
 
 
 def test_where_receivers_weigh_nothing_is_handed_over_and_no_silent_peer_is_waited_for() -> None:

@@ -135,6 +135,29 @@ def test_a_node_that_leaves_hands_over_everything() -> None:
     assert np.abs(swarm.sum_of_models() - total).max() < 1e-12
 
 
+@pytest.mark.parametrize("overlap", [0, 1])
+def test_where_nodes_wait_for_each_other_nobody_waits_for_a_leaver_that_waits_for_a_dead_peer(overlap: int) -> None:
+    swarm = swarm_of(4, Complete(), steps=12, overlap=overlap)
+    total = swarm.sum_of_models()
+    swarm.begin()
+    leaver, dead, *others = swarm.nodes.values()
+    dead.crash()
+    swarm.run()
+    for node in swarm.up:
+        node.take(ev.PeerSuspected(dead.me, 0.0))
+    leaver.take(ev.LeaveAsked(0.0))
+    swarm.settle()
+    assert [node.machine.step for node in others] == [12, 12]
+    assert "covey ca evict node-1" in leaver.executor.waits_for
+    assert leaver.ledger.live == 0
+    dead.restart()  # it was not dead after all
+    swarm.settle()
+    assert [node.finished for node in swarm.nodes.values()] == ["left", "completed", "completed", "completed"]
+    audit = swarm.audit()
+    assert (audit.is_exact, audit.live, audit.lost) == (True, 4 * ONE, 0)
+    assert np.abs(swarm.sum_of_models() - total).max() < 1e-12
+
+
 def test_a_record_that_is_older_than_what_peers_had_is_noticed() -> None:
     swarm = swarm_of(3, Ring(), steps=30, overlap=None)
     swarm.begin()

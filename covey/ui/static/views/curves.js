@@ -9,7 +9,7 @@ const AXES = ["rounds", "seconds", "bytes"];
 /** `source`: `curves`, or `steps` of a gossip run, whose nodes have a curve each. */
 export function curvesSection(run, source = "curves") {
   const axes = source === "steps" ? AXES.slice(0, 2) : AXES;
-  const over = el("select", { id: "over", onchange: changed }, axes.map((name) => el("option", { value: name }, name)));
+  const over = el("select", { id: "over", onchange: changed }, axes.map((name) => el("option", { value: name }, name === "rounds" && source === "steps" ? "steps" : name)));
   const note = el("span", { class: "note", role: "status" });
   const { element, box } = section("Curves", el("label", { for: "over" }, "over"), over, note);
   const choices = el("div", { class: "choices" });

@@ -20,7 +20,7 @@ function privacyWords(privacy) {
   return `epsilon ${number(privacy.epsilon)}${of}, delta ${number(privacy.delta)}${kind}`;
 }
 
-function runFacts({ run, privacy, now }) {
+function runFacts({ run, coordinated, privacy, now }) {
   const missing = Object.entries(run.missing).map(([name, why]) => `no ${name}: ${why}`);
   return facts([
     ["state", badge(run.state)],
@@ -30,7 +30,7 @@ function runFacts({ run, privacy, now }) {
     ["missing metrics", missing.join("; ")],
     ["privacy spent", privacyWords(privacy)],
     ["mode", run.mode],
-    ["newest model", run.model_sha256 ? `version ${run.model_version}, sha256 ${run.model_sha256.slice(0, 16)}` : ""],
+    ["newest model", coordinated && run.model_sha256 ? `version ${run.model_version}, sha256 ${run.model_sha256.slice(0, 16)}` : ""],
     ["submitted", ago(run.submitted_at, now)],
     ["began", moment(run.started_at)],
     ["ended", moment(run.ended_at)],
