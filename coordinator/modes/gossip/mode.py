@@ -24,13 +24,14 @@ from covey.gossip.protocols.runs import combination_of, require_possible
 from covey.gossip.topologies.given import Given
 from covey.spec import GossipSpec
 from covey.storage.record.contract import EventRecord, GossipMemberRecord, VersionRecord
+from covey.storage.record.gossip import JOINED
 from covey.wire.identities.gossip_statement import GossipStatement
 
 EVICTED = "gossip-evicted"
 """Kind of the event of an incarnation that is out of a run; its detail is `{"incarnation": N, "reason": TEXT}`."""
 
-JOINED, TURNED_AWAY = "gossip-joined", "gossip-turned-away"
-"""Of a node that came after the run began: it takes part, `{"part": N}` of the data; or not, `{"reason": TEXT}`."""
+TURNED_AWAY = "gossip-turned-away"
+"""Of a node that came after the run began, and takes no part: `{"reason": TEXT}`."""
 
 
 class GossipMode(Mode):
