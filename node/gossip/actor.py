@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from covey.artifact import Artifact
 from covey.driver.ending import end, heed
-from covey.errors import CoveyError, NotReady, Obstructed, RunFailed, StoreError, TransferError
+from covey.errors import CoveyError, NotFound, NotReady, Obstructed, RunFailed, StoreError, TransferError
 from covey.gossip.agreement import OrderTold, WaysMeasured
 from covey.gossip.ledger import Incarnation
 from covey.gossip.planning import Planner
@@ -151,9 +151,11 @@ class GossipActor(Receiver):
         """Batches that are being sent."""
         return self._diary.under_way
 
-    def _newest(self) -> tuple[Artifact, int]:
+    def _newest(self, peer: Incarnation) -> tuple[Artifact, int]:
         if self._executor is None or not self._executor.is_up or self._world.course.own_models:
             raise NotReady("this node is just starting, or stopping, or nodes of this run keep models of their own")
+        if peer.number == 1 or peer in self._executor.ledger.into:
+            raise NotFound("a model is given to nodes that join: this one takes part already")
         if is_encoded(self._world.course.spec):  # what it publishes is no model to begin with
             return self._executor.model, self._executor.machine.step
         return self._executor.newest()
@@ -162,16 +164,16 @@ class GossipActor(Receiver):
 
     @override
     async def arrived(self, peer: Incarnation, sequence: int, units: int, step: int, body: Artifact) -> None:
-        if self._executor is None or self._post is None or self._over.done():
+        if self._executor is None or not self._executor.is_up or self._post is None or self._over.done():
             raise TransferError("this node is just starting, or stopping: send again")
         self._labour.hold(body)
         try:
             if not self._world.files.has(body.digest):
                 raise TransferError("the body is not here any more: send again")
+            if (kept := self._world.receipts.of(peer, sequence)) is None:  # only what its sender signed counts
+                raise TransferError("the peer has offered another batch since: offer this one again")
+            event = Arrived(peer, sequence, units, step, self._world.clock.now(), kept.receipt.units)
             answer = self._post.expect(peer, sequence)
-            kept = self._world.receipts.of(peer, sequence)
-            given = kept.receipt.units if kept is not None else None
-            event = Arrived(peer, sequence, units, step, self._world.clock.now(), given)
             with self._diary.taking(peer, sequence, step):
                 self._safely(self._executor.take, event, body)
                 await answer
@@ -214,17 +216,9 @@ class GossipActor(Receiver):
             CoveyError: The node cannot go on; the message says why.
         """
         world, loop = self._world, asyncio.get_running_loop()
-        self._record = SqliteRecord(
-            world.engine,
-            world.durability,
-            loop.call_soon_threadsafe,
-            self._step_facts,
-            self._failed,
-            self._diary,
-            world.receipts,
-            self._obstructed,
-            Keeping(world.engine, world.course.spec.gossip.keep_every, self._labour.hold),
-        )
+        keeping = Keeping(world.engine, world.course.spec.gossip.keep_every, self._labour.hold)
+        beside = (self._step_facts, self._failed, self._diary, world.receipts, self._obstructed, keeping)
+        self._record = SqliteRecord(world.engine, world.durability, loop.call_soon_threadsafe, *beside)
         self._post = PeerPost(
             peers,
             self._labour,

@@ -20,7 +20,7 @@ from covey.gossip.push_sum.machine import PushSum
 from covey.node.gossip.bodies import Bodies
 from covey.node.gossip.farewells import Farewells
 from covey.node.gossip.ports import Clock, Labour, Moment, Piece, Post, Record, Saved, Snapshot, State
-from covey.node.gossip.state import is_done_with, progress
+from covey.node.gossip.state import is_done_with, progress, standing
 
 B = TypeVar("B")
 T = TypeVar("T")
@@ -150,9 +150,11 @@ class Executor(Generic[B, T]):
         """
         if self._is_down:
             return
+        change = event if isinstance(event, ev.PeerJoined | ev.PeerEvicted | ev.PeerLeft) else None
+        before = change and standing(self.machine, change.peer)
         actions = self.machine.handle(event)
-        if isinstance(event, ev.PeerJoined | ev.PeerEvicted | ev.PeerLeft):
-            self._ports.record.note(event, None, lambda: None)
+        if change and standing(self.machine, change.peer) != before:  # a peer may say the same again and again
+            self._ports.record.note(change, None, lambda: None)
         for action in actions:
             if isinstance(action, act.Accept) and isinstance(event, ev.Arrived) and body is not None:
                 self._accept(event, body)

@@ -23,10 +23,12 @@ class ModelShelf(Shelf):
     Args:
         files: The run's on this node.
         labour: Knows which of them are in use, and keeps them.
-        newest: The model that a joining peer is given, and its step. Raises NotReady.
+        newest: The model that a joining peer is given, and its step. Raises NotReady, or NotFound: it does not join.
     """
 
-    def __init__(self, files: Files, labour: WorkerLabour, newest: Callable[[], tuple[Artifact, int]]) -> None:
+    def __init__(
+        self, files: Files, labour: WorkerLabour, newest: Callable[[Incarnation], tuple[Artifact, int]]
+    ) -> None:
         self._files, self._labour, self._newest = files, labour, newest
         self._leases: dict[Incarnation, tuple[Artifact, asyncio.TimerHandle]] = {}
 
@@ -35,8 +37,9 @@ class ModelShelf(Shelf):
 
         Raises:
             NotReady: There is none now.
+            NotFound: It takes part already: a model would be kept for nothing.
         """
-        model, step = self._newest()
+        model, step = self._newest(peer)
         self._labour.hold(model)
         self._end(peer)
         self._leases[peer] = model, asyncio.get_running_loop().call_later(LEASE_S, self._end, peer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from typing import Any
 
 from covey.errors import StoreError
@@ -70,6 +71,13 @@ def progress(
     out, into = ledger.out.get(peer, OutEdge()), ledger.into.get(peer, InEdge())
     acknowledged = out.sequence - bool(out.waiting)
     return Progressed(machine.me, step, out.sequence, acknowledged, into.sequence, is_finished, now, farewell)
+
+
+def standing(machine: PushSum, peer: Incarnation) -> tuple[bool, ...]:
+    """How a peer stands with a node: an event about it that changes none of this need not be on record."""
+    exchange = machine.exchange
+    among: tuple[Container[Incarnation], ...] = (exchange.peers, exchange.departed, exchange.contradictions)
+    return (bool(machine.end), peer in exchange.ledger.evicted, *(peer in each for each in among))
 
 
 def is_done_with(machine: PushSum) -> int:

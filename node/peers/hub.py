@@ -46,7 +46,7 @@ from covey.wire.listeners.buckets import Buckets
 log = structlog.get_logger(room="peers")
 MESSAGES = (500, 100.0)
 """How many messages of one peer are taken at once, and how many a second after that; over one link or several."""
-COSTS = {"offer": 10, "eviction": 20, "statements": 20, "proof": 20}
+COSTS = {"offer": 10, "eviction": 20, "statements": 20, "proof": 20, "left": 20}
 """For how many messages one counts that costs more than to be read."""
 BEATS = (20, 5.0)
 """The same of beats, for the usual interval of a second."""

@@ -107,7 +107,8 @@ class Lives:
             raise IdentityError(f"{who} is over: {newest} takes part")
         if who == newest:
             return who, False
-        if newest not in self._evicted:
-            raise NotReady(f"{who} cannot take part before {newest} is evicted: an admin signs that")
+        before = Incarnation(name, who.number - 1)
+        if before not in self._evicted:
+            raise NotReady(f"{who} cannot take part before {before} is evicted: an admin signs that")
         self._newest[name] = who.number
         return who, True

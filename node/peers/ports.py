@@ -35,5 +35,6 @@ class Holdings(Shelf, Protocol):
 
         Raises:
             NotReady: There is none now.
+            NotFound: It takes part already.
         """
         ...

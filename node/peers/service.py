@@ -155,6 +155,7 @@ class PeerService:
 
         Raises:
             NotReady: There is none now.
+            NotFound: The caller takes part already.
         """
         link = self._in_run(context)
         if self._holdings is None:

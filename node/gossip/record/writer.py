@@ -79,7 +79,8 @@ class SqliteRecord(Record[Artifact]):
         durability: `process`: what is acknowledged survives the end of this process; `power`: a power cut too.
         call: Calls something on the event loop, from any thread.
         facts: Asked for at each publication.
-        on_failed: Told, on the event loop, when the record cannot be written; nothing is written from then on.
+        on_failed: Told, on the event loop, when the record cannot be written; nothing is written from then on. Told
+            also of what goes wrong in a `then`: the others are called all the same.
         diary: What it takes along with each publication.
         receipts: Likewise; and with each batch that comes, what its sender signed.
         on_obstructed: Told, on the event loop, what is in the way of a write, each time that it was tried; None: it was
@@ -93,7 +94,7 @@ class SqliteRecord(Record[Artifact]):
         durability: Durability,
         call: Callable[[Callable[[], None]], object],
         facts: Callable[[], StepFacts],
-        on_failed: Callable[[StoreError], None],
+        on_failed: Callable[[Exception], None],
         diary: Diary | None = None,
         receipts: Receipts | None = None,
         on_obstructed: Callable[[StoreError | None], None] = lambda _: None,
@@ -230,8 +231,8 @@ class SqliteRecord(Record[Artifact]):
                 sync_as(connection, self._durability)
                 for writes in self._batches():
                     self._write_when_possible(connection, writes)
-        except exc.DBAPIError as error:
-            failure = self._meaning(error)
+        except Exception as error:  # whatever it is: else all would wait for this thread for ever
+            failure = self._meaning(error) if isinstance(error, exc.DBAPIError) else error
             self._call(lambda: self._on_failed(failure))
 
     def _meaning(self, error: exc.DBAPIError) -> StoreError:
@@ -284,7 +285,10 @@ class SqliteRecord(Record[Artifact]):
     def _done(self, writes: list[_Write]) -> None:
         self._waiting -= len(writes)
         for write in writes:
-            write.then()
+            try:
+                write.then()
+            except Exception as error:
+                self._on_failed(error)
 
 
 def _reach(kinds: Sequence[str], state: str) -> None:

@@ -254,6 +254,12 @@ class Unit:
         self.tasks[name] = asyncio.create_task(node.run(self.nodes, loss, drops, source))
         return node
 
+    def offer(self, name: str, to: UnitNode, sequence: int, given: int) -> None:
+        """A node that does not run signs to have given so much in all."""
+        who, identity = Incarnation(name), Identity.load(self.folder / name / "identity")
+        signed = Receipts(who, Notary(identity, self.spec.name)).given(Batch(to.me, sequence, given, given))
+        to.receipts.offered(who, sequence, signed)
+
     def down(self, name: str) -> UnitNode:
         me = max(who for who in self.nodes if who.node == name)
         return self.nodes.pop(me)

@@ -14,15 +14,16 @@ from click.testing import CliRunner
 from covey import faults
 from covey.artifact import artifact_of, artifact_of_file
 from covey.cli.main import covey
+from covey.client import authority
 from covey.client.gossip_nodes import ask_to_leave, read_node
-from covey.errors import Conflict, DiskFull, LedgerError, NotFound, NotReady
+from covey.errors import Conflict, DiskFull, LedgerError, NotFound, NotReady, TransferError
 from covey.gossip.ledger import Incarnation
 from covey.gossip.mass import ONE
 from covey.gossip.push_sum.events import PeerEvicted, PeerJoined, PeerLeft, PeerSuspected, Progressed
 from covey.node.gossip.ports import Told
 from covey.node.gossip.record.database import Durability, open_record
 from covey.node.gossip.record.reader import rows_of
-from covey.node.gossip.record.schema import SpanRow
+from covey.node.gossip.record.schema import NoteRow, SpanRow
 from covey.node.models.assembly import Assembled, Unassembled
 from covey.node.models.newest import JoinedModel
 from tests.unit.node.gossip.nodes import D, Unit, UnitNode, has_come_to, spec_of, step_of
@@ -279,14 +280,16 @@ async def test_what_a_peer_was_told_of_stays_for_it_and_nothing_else_is_lent(tmp
     unit = Unit(tmp_path, spec_of(2, 400), "ab")
     node = unit.start("a")
     with pytest.raises(NotReady):
-        node.actor.shelf.newest(Incarnation("b"))
+        node.actor.shelf.newest(Incarnation("b", 2))
     unit.start("b")
     await unit.until("a", functools.partial(has_come_to, 2))
-    model, step = node.actor.shelf.newest(Incarnation("b"))
+    model, step = node.actor.shelf.newest(Incarnation("b", 2))
     await unit.until("a", functools.partial(has_come_to, step + 10))
     with node.actor.shelf.lend(model.digest) as lent:
         assert artifact_of_file(lent.path) == model
-    later, _ = node.actor.shelf.newest(Incarnation("b"))  # a peer has one lease
+    later, _ = node.actor.shelf.newest(Incarnation("b", 2))  # a peer has one lease
+    with pytest.raises(NotFound, match="takes part already"):  # it does not join, so nothing is kept for it
+        node.actor.shelf.newest(Incarnation("b"))
     await unit.until("a", lambda node: not node.files.has(model.digest))
     with pytest.raises(NotFound, match="does not have that model any more"), node.actor.shelf.lend(model.digest):
         pass
@@ -294,7 +297,7 @@ async def test_what_a_peer_was_told_of_stays_for_it_and_nothing_else_is_lent(tmp
     for name in unit.names:
         await unit.stop(name)
     with pytest.raises(NotReady):
-        node.actor.shelf.newest(Incarnation("b"))
+        node.actor.shelf.newest(Incarnation("b", 2))
 
 
 async def test_a_node_that_is_asked_to_leave_hands_everything_over(tmp_path: Path) -> None:
@@ -321,16 +324,51 @@ async def test_a_batch_that_cannot_be_is_refused_and_leaves_no_file(tmp_path: Pa
     body = artifact_of_file(path)
     for sequence, units, words in ((1, 3 * ONE, "there are"), (7, 5, "does not follow")):
         node.files.adopt(path, body)
+        unit.offer("b", node, sequence, units)
         with pytest.raises(LedgerError, match=words):
             await node.actor.arrived(Incarnation("b"), sequence, units, 0, body)
         assert not node.files.has(body.digest)
         path = node.files.scratch(0)
         path.write_bytes(b"x" * 32)
     node.files.adopt(path, body)
+    authority.issue(tmp_path / "ca", "stranger", tmp_path / "stranger" / "identity")
+    unit.offer("stranger", node, 1, 5)
     with pytest.raises(LedgerError, match="takes no part"):
         await node.actor.arrived(Incarnation("stranger"), 1, 5, 0, body)
     node.actor.heard(Incarnation("b"), PeerSuspected(Incarnation("b"), 0.0))
     await unit.stop("a")
+
+
+async def test_mass_that_its_sender_did_not_sign_is_not_taken_whatever_it_offers_meanwhile(tmp_path: Path) -> None:
+    unit, b = Unit(tmp_path, spec_of(2, 3), "ab"), Incarnation("b")
+    node = unit.start("a")
+    await unit.until("a", lambda node: step_of(node) >= 0)
+    path = node.files.scratch(0)
+    path.write_bytes(b"x" * 32)
+    body = artifact_of_file(path)
+    node.files.adopt(path, body)
+    unit.offer("b", node, 1, 7)
+    unit.offer("b", node, 2, 7)  # before the first one is handed over
+    with pytest.raises(TransferError, match="offer this one again"):
+        await node.actor.arrived(b, 1, 999, 0, body)
+    assert b not in node.actor.executor.ledger.into
+    await unit.stop("a")
+    async with asyncio.timeout(60):  # nobody will put it on record any more
+        with pytest.raises(TransferError, match="stopping"):
+            await node.actor.arrived(b, 2, 7, 0, body)
+
+
+async def test_a_farewell_that_is_said_again_and_again_is_on_record_once(tmp_path: Path) -> None:
+    unit, b, c = Unit(tmp_path, spec_of(3, 9), "abc"), Incarnation("b"), Incarnation("c")
+    node = unit.start("a")
+    await unit.until("a", lambda node: step_of(node) >= 0)
+    for number in range(20):
+        node.actor.heard(b, PeerLeft(b, 0, 0.0))
+        node.actor.heard(c, PeerLeft(c, 7 + number, 0.0))  # of more than it was given
+    await unit.stop("a")
+    engine = open_record(node.home.folder)
+    assert len(rows_of(engine, NoteRow)) == 2
+    engine.dispose()
 
 
 async def test_who_leaves_and_denies_what_it_signed_to_have_had_is_named(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ class Written:
         self.engine = open_record(folder)
         self.facts = RunFacts("run", "{}", A, (A, B), ONE)
         write_facts(self.engine, self.facts)
-        self.failures: list[StoreError] = []
+        self.failures: list[Exception] = []
         self.order: list[str] = []
         call = asyncio.get_running_loop().call_soon_threadsafe
         facts = StepFacts(1.5, 0.5, "sha", {"loss": 2.0})
@@ -109,6 +109,23 @@ async def test_a_record_that_cannot_be_written_says_so_and_nothing_counts(tmp_pa
     await asyncio.sleep(0)
     assert written.order == []
     assert "no such table" in str(written.failures[0])
+
+
+async def test_whatever_goes_wrong_in_its_thread_or_in_an_answer_is_said(tmp_path: Path) -> None:
+    written = Written(tmp_path)
+
+    def fails() -> None:
+        raise KeyError("an answer")
+
+    written.record.note(PeerEvicted(B, 0.0), None, fails)
+    written.record.note(PeerEvicted(B, 0.0), None, written.says("note"))
+    await written.settled()
+    assert written.order == ["note"]
+    assert [str(error) for error in written.failures] == ["'an answer'"]
+    written.record._put("note", lambda _: fails(), written.says("never"))
+    written.record.close()
+    await asyncio.sleep(0)
+    assert (len(written.failures), written.order) == (2, ["note"])
 
 
 async def test_a_write_for_which_there_is_no_room_is_made_when_there_is(tmp_path: Path) -> None:

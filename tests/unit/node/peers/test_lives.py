@@ -63,3 +63,14 @@ def test_a_new_life_begins_when_the_one_before_is_out_for_good():
     assert lives.admit("bob", hello(incarnation=3)) == (Incarnation("bob", 3), True)
     assert lives.admit("bob", hello(incarnation=3)) == (Incarnation("bob", 3), False)
     assert lives.of("bob") == Incarnation("bob", 3)
+
+
+def test_no_life_is_left_out():
+    out = Out([Incarnation("bob")])
+    lives = Lives([], out)
+    for number in (3, 4_000_000_000):
+        with pytest.raises(NotReady, match=rf"before bob \(incarnation {number - 1}\) is evicted"):
+            lives.admit("bob", hello(incarnation=number))
+    assert lives.of("bob") == Incarnation("bob")
+    out.add(Incarnation("bob", 2))
+    assert lives.admit("bob", hello(incarnation=3)) == (Incarnation("bob", 3), True)
