@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 from collections import Counter
 from collections.abc import Mapping
@@ -58,7 +59,7 @@ SIMULATE_FIELDS = (
 @click.option("--attack-option", "options", multiple=True, metavar="NAME.KEY=VALUE", help="An option of an attack.")
 @click.option("--path", "paths", multiple=True, metavar="NAME=PATH", help="Where the task finds the nodes' data.")
 @click.option("--staleness", metavar="normal:MEAN,SD", help="Mode async: how many versions old updates are.")
-@network_options
+@functools.partial(network_options, where="Mode gossip: ")
 @click.option("--device", default="cpu", show_default=True, help="What to train on: cpu, cuda or cuda:N.")
 @click.option("--data-dir", type=FOLDER, help="The folder for the record [default: a new temporary one].")
 @click.option("--events", type=FOLDER, help="Also log what the run's machine is told there, for `covey run debug`.")
@@ -84,6 +85,7 @@ def simulate(
     gossip is simulated as covey gossip simulate does it, with the same options and output.
     """
     from covey.client.experiments.simulated import new_folder
+    from covey.client.models.initial import given_file
     from covey.client.specification import parsed, written_keys
     from covey.simulation.arrival_order import parse_staleness
     from covey.simulation.plan import Plan
@@ -93,6 +95,7 @@ def simulate(
     if not run.facts.coordinated:
         run_simulation(spec, nodes, network, processes, paths, device, attacks, options, data_dir, as_json=as_json)
         return
+    given = given_file(run, spec.parent)
     plan = Plan(
         spec=run,
         nodes=nodes,
@@ -104,6 +107,7 @@ def simulate(
         device=device,
         events=events.absolute() if events is not None else None,
         written=written_keys(spec),
+        model=given.path if given is not None else None,
     )
     outcome = _simulated(plan)
     if as_json:
