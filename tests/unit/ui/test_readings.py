@@ -38,10 +38,12 @@ def test_a_run_with_what_its_nodes_did(client, recorder):
     recorder.run("run", rounds=3)
     page = client.get("/api/runs/run").json()
     assert (page["run"]["state"], page["run"]["spec"]["rounds"]) == ("interrupted", {"count": 20})
+    assert (page["coordinated"], page["privacy"]) == (True, None)
+    page = client.get("/api/runs/run/nodes").json()
     assert [(item["node"], item["accepted"]) for item in page["contributions"]] == [("ada", 3), ("bob", 3)]
-    assert (page["at_work"], page["coordinated"], page["privacy"]) == ([], True, None)
-    assert page["verdicts"] == {node: [[n, "accepted"] for n in (1, 2, 3)] for node in ("ada", "bob")}
+    assert page["at_work"] == []
     assert [(node["node"], node["state"]) for node in page["away"]] == [("ada", "away"), ("bob", "away")]
+    assert page["verdicts"] == {node: [[n, "accepted"] for n in (1, 2, 3)] for node in ("ada", "bob")}
 
 
 def test_rounds_come_in_pages_the_newest_first(client, recorder):
@@ -143,6 +145,14 @@ def test_a_specification_is_text_never_a_file_s_name(client, secrets, text, wron
     headers = {"origin": "http://127.0.0.1:7480", "x-covey-action": secrets.action}
     answer = client.post("/api/submit", content=text, headers=headers)
     assert (answer.status_code, wrong in answer.json()["error"]) == (422, True)
+
+
+@pytest.mark.parametrize("rounds", ["", "0", "-1", "1e9", "ten", "9999999999"])
+def test_how_many_rounds_more_is_a_number(client, secrets, recorder, rounds):
+    recorder.run("run", rounds=1)
+    headers = {"origin": "http://127.0.0.1:7480", "x-covey-action": secrets.action}
+    answer = client.post("/api/runs/run/continue", content=rounds, headers=headers)
+    assert (answer.status_code, "how many rounds" in answer.json()["error"]) == (422, True)
 
 
 def test_a_body_without_end_is_refused(client, secrets):
