@@ -42,6 +42,7 @@ class GossipConfig:
         peers: The peers file.
         listen: Where peers call this node; empty: it only calls.
         relay: The relay through which peers call this node; empty: through none.
+        model: The file that `[model] initial` names by its digest; None: it names none.
         durability: What acknowledged things survive: the end of this process, or a power cut too.
         rejoins: Whether to take part as a new incarnation where the one before is over.
         stays: Whether to answer peers on when all is done.
@@ -55,6 +56,7 @@ class GossipConfig:
     rejoins: bool = False
     stays: bool = False
     relay: str = ""
+    model: Path | None = None
 
 
 def run_gossip_node(config: GossipConfig) -> int:
@@ -132,6 +134,7 @@ class GossipDaemon:
             config.durability,
             config.rejoins,
             config.stays,
+            model=config.model,
         )
         self._part = GossipPart(terms, identity, roster, self._worker, lambda: certificate.newest)
 

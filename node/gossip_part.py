@@ -10,6 +10,7 @@ from pathlib import Path
 
 import structlog
 
+from covey.artifact import artifact_of_file
 from covey.driver.ending import end
 from covey.errors import SpecError, StoreError
 from covey.gossip.graph import in_neighbours
@@ -63,6 +64,7 @@ class Terms:
         rejoins: Whether to take part as a new incarnation where the one before is over.
         stays: Whether to answer peers on when all is done.
         founders: With whom the run began; empty: with all that take part.
+        model: The file that the specification names by its digest; None: the seed makes the first model.
         part: Of a node that came later: its part of the data.
         first_sha256: The model_sha256 that the first model must have; empty: whatever this machine makes of the seed.
     """
@@ -78,6 +80,7 @@ class Terms:
     first_sha256: str = ""
     founders: tuple[str, ...] = ()
     part: int = 0
+    model: Path | None = None
 
 
 class GossipPart:
@@ -173,7 +176,8 @@ class GossipPart:
         spec, node = self._terms.spec, self._terms.node
         out = files.scratch(0)
         own = spec.task.nodes.get(self._identity.name, {})
-        job = InitialJob(spec.name, spec.to_json(), out, node.allows_paths(spec), own)
+        source = await asyncio.to_thread(self._given)
+        job = InitialJob(spec.name, spec.to_json(), out, node.allows_paths(spec), own, source)
         initial = await self._worker.do(INITIAL, job)
         if not own and self._terms.first_sha256 not in ("", initial.model_sha256):
             raise SpecError(
@@ -184,6 +188,17 @@ class GossipPart:
         await asyncio.to_thread(files.adopt, out, initial.artifact)
         await asyncio.to_thread(write_first, home.engine, initial.layout, initial.artifact)
         return replace(home, facts=replace(home.facts, layout=initial.layout, first=initial.artifact))
+
+    def _given(self) -> Path | None:
+        """The file that the specification names, by its digest: peers have the same one, or another specification."""
+        digest, model = self._terms.spec.model.digest, self._terms.model
+        if not self._terms.spec.model.initial:
+            return None
+        if model is None or not digest:
+            raise SpecError("model.initial: name the file itself, beside the specification, on every node")
+        if artifact_of_file(model).digest != digest:
+            raise SpecError(f"model.initial: {model} was changed meanwhile; start the node again")
+        return model
 
     def _surroundings(self, home: Residence, files: ArtifactFiles, receipts: Receipts) -> Surroundings:
         terms, facts, spec = self._terms, home.facts, self._terms.spec

@@ -15,6 +15,16 @@ class SubmitRunRequest(_message.Message):
     spec_json: str
     def __init__(self, spec_toml: _Optional[str] = ..., spec_json: _Optional[str] = ...) -> None: ...
 
+class SubmitModelRequest(_message.Message):
+    __slots__ = ("submission", "model", "data")
+    SUBMISSION_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    submission: SubmitRunRequest
+    model: _tensors_pb2.Artifact
+    data: bytes
+    def __init__(self, submission: _Optional[_Union[SubmitRunRequest, _Mapping]] = ..., model: _Optional[_Union[_tensors_pb2.Artifact, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
 class RunRequest(_message.Message):
     __slots__ = ("run",)
     RUN_FIELD_NUMBER: _ClassVar[int]

@@ -40,6 +40,11 @@ class AdminStub:
                 request_serializer=covey_dot_protos_dot_admin__pb2.SubmitRunRequest.SerializeToString,
                 response_deserializer=covey_dot_protos_dot_admin__pb2.Run.FromString,
                 _registered_method=True)
+        self.SubmitRunWithModel = channel.stream_stream(
+                '/covey.v1.Admin/SubmitRunWithModel',
+                request_serializer=covey_dot_protos_dot_admin__pb2.SubmitModelRequest.SerializeToString,
+                response_deserializer=covey_dot_protos_dot_admin__pb2.Run.FromString,
+                _registered_method=True)
         self.ListRuns = channel.unary_unary(
                 '/covey.v1.Admin/ListRuns',
                 request_serializer=covey_dot_protos_dot_admin__pb2.ListRunsRequest.SerializeToString,
@@ -162,6 +167,14 @@ class AdminServicer:
 
     def SubmitRun(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SubmitRunWithModel(self, request_iterator, context):
+        """The same, with the file of the model that the run begins with. The first reply is an empty run, once the specification is
+        found to be right: then the file is sent; the second one is the run.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -322,6 +335,11 @@ def add_AdminServicer_to_server(servicer, server):
                     request_deserializer=covey_dot_protos_dot_admin__pb2.SubmitRunRequest.FromString,
                     response_serializer=covey_dot_protos_dot_admin__pb2.Run.SerializeToString,
             ),
+            'SubmitRunWithModel': grpc.stream_stream_rpc_method_handler(
+                    servicer.SubmitRunWithModel,
+                    request_deserializer=covey_dot_protos_dot_admin__pb2.SubmitModelRequest.FromString,
+                    response_serializer=covey_dot_protos_dot_admin__pb2.Run.SerializeToString,
+            ),
             'ListRuns': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRuns,
                     request_deserializer=covey_dot_protos_dot_admin__pb2.ListRunsRequest.FromString,
@@ -464,6 +482,33 @@ class Admin:
             target,
             '/covey.v1.Admin/SubmitRun',
             covey_dot_protos_dot_admin__pb2.SubmitRunRequest.SerializeToString,
+            covey_dot_protos_dot_admin__pb2.Run.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SubmitRunWithModel(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/covey.v1.Admin/SubmitRunWithModel',
+            covey_dot_protos_dot_admin__pb2.SubmitModelRequest.SerializeToString,
             covey_dot_protos_dot_admin__pb2.Run.FromString,
             options,
             channel_credentials,

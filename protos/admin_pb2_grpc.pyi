@@ -37,6 +37,10 @@ class AdminStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AdminAsyncStub: ...
     SubmitRun: _grpc.UnaryUnaryMultiCallable[_admin_pb2.SubmitRunRequest, _admin_pb2.Run]
+    SubmitRunWithModel: _grpc.StreamStreamMultiCallable[_admin_pb2.SubmitModelRequest, _admin_pb2.Run]
+    """The same, with the file of the model that the run begins with. The first reply is an empty run, once the specification is
+    found to be right: then the file is sent; the second one is the run.
+    """
     ListRuns: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListRunsRequest, _admin_pb2.ListRunsReply]
     ShowRun: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RunRequest, _admin_pb2.Run]
     WatchRun: _grpc.UnaryStreamMultiCallable[_admin_pb2.RunRequest, _admin_pb2.RunStatus]
@@ -76,6 +80,10 @@ class AdminStub:
 class AdminAsyncStub(AdminStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     SubmitRun: _aio.UnaryUnaryMultiCallable[_admin_pb2.SubmitRunRequest, _admin_pb2.Run]  # type: ignore[assignment]
+    SubmitRunWithModel: _aio.StreamStreamMultiCallable[_admin_pb2.SubmitModelRequest, _admin_pb2.Run]  # type: ignore[assignment]
+    """The same, with the file of the model that the run begins with. The first reply is an empty run, once the specification is
+    found to be right: then the file is sent; the second one is the run.
+    """
     ListRuns: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListRunsRequest, _admin_pb2.ListRunsReply]  # type: ignore[assignment]
     ShowRun: _aio.UnaryUnaryMultiCallable[_admin_pb2.RunRequest, _admin_pb2.Run]  # type: ignore[assignment]
     WatchRun: _aio.UnaryStreamMultiCallable[_admin_pb2.RunRequest, _admin_pb2.RunStatus]  # type: ignore[assignment]
@@ -118,6 +126,16 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.SubmitRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.Run, _abc.Awaitable[_admin_pb2.Run]]: ...
+
+    @_abc_1.abstractmethod
+    def SubmitRunWithModel(
+        self,
+        request_iterator: _MaybeAsyncIterator[_admin_pb2.SubmitModelRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_admin_pb2.Run], _abc.AsyncIterator[_admin_pb2.Run]]:
+        """The same, with the file of the model that the run begins with. The first reply is an empty run, once the specification is
+        found to be right: then the file is sent; the second one is the run.
+        """
 
     @_abc_1.abstractmethod
     def ListRuns(

@@ -54,5 +54,10 @@ def admin_handler(service: AdminService) -> grpc.GenericRpcHandler:
             request_deserializer=getattr(admin_pb2, types[name].input_type.name).FromString,
             response_serializer=getattr(admin_pb2, types[name].output_type.name).SerializeToString,
         )
+    methods["SubmitRunWithModel"] = grpc.stream_stream_rpc_method_handler(
+        translated_stream(service.submit_run_with_model),
+        request_deserializer=admin_pb2.SubmitModelRequest.FromString,
+        response_serializer=admin_pb2.Run.SerializeToString,
+    )
     methods["DownloadVersion"] = download_version_handler(translated_stream(service.download_version))
     return grpc.method_handlers_generic_handler("covey.v1.Admin", methods)

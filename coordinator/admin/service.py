@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from re import fullmatch
 from typing import TypeVar
@@ -19,6 +18,7 @@ from covey import __version__
 from covey.coordinator.admin import at_work, views
 from covey.coordinator.admin.operation import Operation
 from covey.coordinator.admin.queries import Queries
+from covey.coordinator.admin.submission import Sent, Submission, Submissions, SubmissionServices
 from covey.coordinator.backup.backup import BackupServices, back_up
 from covey.coordinator.nodes.enrolment import EnrolmentServices, create_token
 from covey.coordinator.nodes.last_seen import heard_at
@@ -26,7 +26,6 @@ from covey.coordinator.nodes.members import Members
 from covey.coordinator.nodes.sessions import Sessions
 from covey.coordinator.runs.active_runs import ActiveRuns
 from covey.coordinator.runs.deletion import DeletionServices, delete_run
-from covey.coordinator.runs.layouts import moved_in_words, refuse_oversized
 from covey.coordinator.runs.ports import Worker
 from covey.coordinator.runs.scheduler import Scheduler
 from covey.coordinator.store_thread import StoreThread
@@ -34,21 +33,18 @@ from covey.driver.changes import Changes
 from covey.errors import Conflict, IdentityError, NotFound, SpecError
 from covey.machines.protocol import NodeRemoved, PauseChanged, StopRequested
 from covey.protos import admin_pb2 as pb
-from covey.spec import parse_json, parse_toml, written_in
 from covey.storage.files.artifacts import ArtifactFiles
 from covey.storage.record.contract import EventRecord, NodeRecord, RunRecord
+from covey.wire.artifacts import artifact_from
 from covey.wire.channels import Context, peer_identity
 from covey.wire.identities.signing import SigningKey
 from covey.wire.transfers.streams import serve_download
-from covey.worker.jobs.operations import DESCRIBE
-from covey.worker.jobs.runs import DescribeJob
 
 R = TypeVar("R")
 log = structlog.get_logger(room="coordinator")
 LEAST_TOKEN_ID = 8
 """Characters of a token's id by which one may be revoked."""
 WATCH_INTERVAL_S = 0.1
-MAX_SPEC_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -86,8 +82,11 @@ class AdminService:
         self._env = env
         self._store = env.store.store
         self._queries = Queries(env.store.store, self._node_view)
-        self._submission = asyncio.Lock()
-        """Held while the worker checks a specification: the others wait here, not in the worker's queue."""
+        self._submissions = Submissions(
+            SubmissionServices(
+                env.store, env.files, env.worker, env.scheduler, env.now, env.allow_paths, env.data_paths
+            )
+        )
 
     def _authorised(self, context: Context, *, writes: bool = True) -> str:
         peer = peer_identity(context)
@@ -106,29 +105,26 @@ class AdminService:
 
     async def submit_run(self, request: pb.SubmitRunRequest, context: Context) -> pb.Run:
         """Check a specification with the plug-ins installed here, and queue it."""
-        who, env = self._authorised(context), self._env
-        if len(request.spec_toml) + len(request.spec_json) > MAX_SPEC_BYTES:
-            raise SpecError(f"the specification is larger than {MAX_SPEC_BYTES} bytes")
-        given, parse = (request.spec_json, parse_json) if request.spec_json else (request.spec_toml, parse_toml)
-        spec = parse(given, later=True)
-        text, written = spec.to_json(), written_in(request.spec_toml)
-        async with self._submission:
-            job = DescribeJob(text, env.allow_paths, data_paths=env.data_paths, submitted=True, written=written)
-            description = await env.worker.do(DESCRIBE, job)
-        active = [node.node for node in await self._call(self._store.nodes) if node.state == "active"]
-        spec.task.require_known(active)
-        refuse_oversized(text, description, len(active))
-        told = moved_in_words(spec, description, active, allow_path=env.allow_paths)
-        now = env.now()
-        record = RunRecord(secrets.token_hex(6), spec.name, spec.mode, text, spec.seed, "queued", "", now)
-        noted = {"exchange": description.sharing, "privacy": description.privacy and asdict(description.privacy)}
-        detail = {"by": who} | {key: value for key, value in noted.items() if value}
-        await self._call(self._store.add_run, record)
-        await self._call(self._store.add_event, EventRecord(now, "run-submitted", record.run, detail=detail))
-        log.info("run submitted", run=record.run, name=spec.name, by=who)
-        env.scheduler.wake()
-        view = await self._call(self._queries.run, record.run)
-        view.reason = view.reason or "; ".join(filter(None, (told, *description.notes)))
+        submission = await self._submissions.check(request, self._authorised(context))
+        return await self._queued(submission)
+
+    async def submit_run_with_model(
+        self, requests: AsyncIterator[pb.SubmitModelRequest], context: Context
+    ) -> AsyncIterator[pb.Run]:
+        """The same, with the file of the model that the run begins with, which is asked for by an empty run."""
+        who, first = self._authorised(context), await anext(requests, None)
+        if first is None or not first.HasField("submission") or not first.HasField("model"):
+            raise SpecError("the first message of a submission with a model says what it is, and which file comes")
+        artifact = artifact_from(first.model)
+        submission = await self._submissions.check(first.submission, who, artifact)
+        yield pb.Run()
+        chunks = (memoryview(request.data) async for request in requests)
+        yield await self._queued(submission, Sent(artifact, chunks))
+
+    async def _queued(self, submission: Submission, sent: Sent | None = None) -> pb.Run:
+        await self._submissions.queue(submission, sent)
+        view = await self._call(self._queries.run, submission.record.run)
+        view.reason = view.reason or submission.told
         return view
 
     async def list_runs(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsReply:

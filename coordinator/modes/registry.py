@@ -23,12 +23,12 @@ from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.runs.ports import RunServices
 from covey.driver.event_log import EventLog
 from covey.errors import SpecError
-from covey.machines import attendance, evaluation, membership, protocol
+from covey.machines import attendance, evaluation, membership, protocol, stopping
 from covey.machines.values import ValueTable
 from covey.storage.record.contract import RunRecord, Store
 from covey.worker.client.client import Worker
 
-SHARED = protocol, membership, evaluation, attendance
+SHARED = protocol, membership, evaluation, attendance, stopping
 """Where the values of all modes' machines are defined."""
 ROUNDS = ValueTable(*SHARED, rounds_events, rounds_deadline, rounds_machine)
 ASYNC = ValueTable(*SHARED, async_events, async_machine)

@@ -8,20 +8,33 @@ from pathlib import Path
 
 from covey.errors import LayoutError, NotFound
 from covey.layout import Layout
+from covey.spec import parse_json
 from covey.storage.record.contract import Json, RunRecord, UpdateRecord
 from covey.worker.client.client import Worker
 from covey.worker.jobs.operations import INITIAL
 from covey.worker.jobs.runs import InitialJob
 
 
-async def first_version(worker: Worker, run: RunRecord, out: Path, *, allow_path: bool) -> str:
+async def first_version(worker: Worker, run: RunRecord, out: Path, artifacts: Path, *, allow_path: bool) -> str:
     """Make a run's version 0 again, and write it to `out`; returns the model's SHA-256 (hex).
+
+    Args:
+        worker: Makes it.
+        run: The run.
+        out: The file.
+        artifacts: Where the run's files are, and among them the model that it began with, if it was given one.
+        allow_path: Whether the task may be named by its import path.
 
     Raises:
         LayoutError: The task that is installed here makes another model than the run's.
+        NotFound: The model that the run began with is not there any more.
         CoveyError: As the worker says.
     """
-    initial_version = await worker.do(INITIAL, InitialJob(run.run, run.spec, out, allow_path))
+    digest = parse_json(run.spec).model.digest
+    source = artifacts / digest if digest else None
+    if source is not None and not source.is_file():
+        raise NotFound(f"the model that the run began with is gone: {source}; restore a backup")
+    initial_version = await worker.do(INITIAL, InitialJob(run.run, run.spec, out, allow_path, source=source))
     if Layout.from_json(initial_version.layout) != Layout.from_json(run.layout):
         raise LayoutError("the task installed here makes another model than the run's")
     return initial_version.model_sha256

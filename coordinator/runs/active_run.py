@@ -27,6 +27,7 @@ from covey.coordinator.runs.steps.commit import MadeStep, adopt_files, discard_s
 from covey.coordinator.runs.steps.damage import check_run, intact_bytes
 from covey.coordinator.runs.steps.evaluation import NodeMetrics, RunEvaluation
 from covey.coordinator.runs.steps.preparation import Prepared, expected_nodes, prepare
+from covey.coordinator.runs.steps.stopping import number_of
 from covey.driver.driver import Driver
 from covey.errors import CoveyError, Fenced
 from covey.machines import protocol as pr
@@ -236,8 +237,8 @@ class ActiveRun:
                 await self.mode.do(action)
 
     async def _evaluate(self, version: int) -> None:
-        await self.evaluation.evaluate(version)
-        self.post(pr.Evaluated(version, self.services.clock()))
+        value = number_of(self.ready().spec.evaluation.metric, await self.evaluation.evaluate(version))
+        self.post(pr.Evaluated(version, self.services.clock(), value))
 
     def _assign_evaluation(self, node: str) -> None:
         self._evaluating[node] = self.services.clock()

@@ -75,7 +75,11 @@ class Retention:
             self.drop([digest])
 
     def prune(self, store: Store, run: str, spec: RunSpec, pinned: Sequence[int]) -> None:
-        """Let go of a run's files that its `[keep]` does not ask for; those of the versions `pinned` stay."""
+        """Let go of a run's files that its `[keep]` does not ask for; those of the versions `pinned` stay.
+
+        So does a first model that nobody can make again: what makes the run's versions again begins with it.
+        """
+        pinned = [0, *pinned] if spec.model.initial else pinned
         digests = set(
             store.prune(
                 run,

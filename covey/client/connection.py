@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Self
 from covey.client.audit.bundle import write_bundle
 from covey.client.audit.verify import AuditReport, examine, examine_record
 from covey.client.export import OnBytes, models_elsewhere, require_model, write_version
+from covey.client.models.initial import submitted
 from covey.client.reading import paging
 from covey.client.reading.access import Access
 from covey.client.reading.names import RunName, VersionName, run_id, version_number
 from covey.client.reading.run_log import log_of
 from covey.client.reading.shares import capped_shares
 from covey.client.reading.translation import audited_of, node_detail_of, signed_of, value_of, values_of, version_of
-from covey.client.specification import Specification, request_of
+from covey.client.specification import Specification
 from covey.client.target import Target
 from covey.client.values import (
     Admin,
@@ -47,8 +48,6 @@ if TYPE_CHECKING:
     from covey.client.replay import ReplayReport
     from covey.wire.identities.identity import Identity
 
-SUBMIT_DEADLINE_S = 300.0
-"""The coordinator's worker may still be starting: it checks what the specification names."""
 STOP_DEADLINE_S = 20.0
 """The coordinator answers when the run has ended, after ten seconds at the latest."""
 BACKUP_DEADLINE_S = 3600.0
@@ -116,8 +115,7 @@ class Connection:
         Raises:
             SpecError: It is wrong; the message names key, value and choices.
         """
-        request = request_of(spec)
-        return value_of(Run, self._call("SubmitRun", request, SUBMIT_DEADLINE_S))
+        return value_of(Run, submitted(self._access, spec))
 
     def runs(self, limit: int = 100, *, before: str = "") -> list[Run]:
         """The newest runs, the newest first; `before`: only those submitted before this one (its id)."""

@@ -77,6 +77,11 @@ def gossip_spec(spec: Specification) -> GossipSpec:
     return known
 
 
+def folder_of(spec: Specification) -> Path:
+    """From where the relative paths in a specification count: the folder of its file, or the present one."""
+    return Path() if isinstance(spec, Mapping) or (isinstance(spec, str) and "=" in spec) else Path(spec).parent
+
+
 def written_keys(spec: Specification) -> tuple[str, ...]:
     """The keys that somebody wrote in a TOML specification, with dots: those that nothing reads are refused."""
     return () if isinstance(spec, Mapping) else written_in(_toml(spec))

@@ -88,6 +88,12 @@ class Run:
         return self.state in ENDED
 
     @property
+    def parent(self) -> str:
+        """The run and the version whose model it began with, RUN@VERSION; empty: there is none."""
+        section = self.spec.get("model", {})
+        return str(section.get("parent", "")) if isinstance(section, Mapping) else ""
+
+    @property
     def unit(self) -> Literal["rounds", "updates", "steps"]:
         """What it is counted in; of a mode that only a newer coordinator has, rounds."""
         from covey.spec.modes import DEFAULT, MODES  # the names of the fields are needed where specifications are not

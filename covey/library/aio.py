@@ -77,9 +77,18 @@ class AsyncRun:
         """A curve of each metric."""
         return await self._turns.call(self.run.metrics)
 
-    async def model(self, version: VersionName = "newest") -> dict[str, Tensor]:
-        """A version's `state_dict`."""
-        return await self._turns.call(self.run.model, version)
+    async def model(
+        self, version: VersionName = "newest", *, best: str = "", lowest: bool = False
+    ) -> dict[str, Tensor]:
+        """A version's `state_dict`; with `best`, that of the version with this metric's best value."""
+        return await self._turns.call(self.run.model, version, best=best, lowest=lowest)
+
+    async def continue_(
+        self, rounds: int | None = None, *, spec: Specification | None = None, version: VersionName = "newest"
+    ) -> AsyncRun:
+        """Submit a run that begins with this one's model; the new run."""
+        continued = await self._turns.call(self.run.continue_, rounds, spec=spec, version=version)
+        return AsyncRun(continued, self._turns)
 
     async def export(self, to: str | Path, *, version: VersionName = "newest") -> Version:
         """Write a version as a safetensors file."""

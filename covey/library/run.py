@@ -12,7 +12,10 @@ from typing_extensions import override
 
 from covey.client.connection import Connection
 from covey.client.export import OnBytes
+from covey.client.models.best import best_version
+from covey.client.models.continuing import continuation
 from covey.client.reading.names import VersionName
+from covey.client.specification import Specification
 from covey.client.values import Change, Contribution, Deleted, Json, LogLine, Round, RoundDetail, Run, Update, Version
 from covey.client.watch import OnLost
 from covey.errors import RunFailed
@@ -146,13 +149,21 @@ class FederatedRun:
         """A version by its number, `"newest"`, or `"best"` by the run's metric."""
         return self._connection.version(self.id, version)
 
-    def model(self, version: VersionName = "newest") -> dict[str, Tensor]:
+    def model(self, version: VersionName = "newest", *, best: str = "", lowest: bool = False) -> dict[str, Tensor]:
         """A version's `state_dict`, on the CPU: parameters and buffers by name, checked against its digests.
+
+        Args:
+            version: Which one.
+            best: A metric: the version with its best value instead.
+            lowest: With `best`: the least value is the best one, whatever the metric's name says.
 
         Raises:
             NotFound: There is none, or its file is not kept any more.
         """
         from safetensors.torch import load_file
+
+        if best:
+            version = best_version(self._connection, self.id, best, lowest=lowest)[0].version
 
         with tempfile.TemporaryDirectory(prefix="covey-model-") as folder:
             path = Path(folder) / "model.safetensors"
@@ -175,6 +186,19 @@ class FederatedRun:
         """Stop it; its committed versions stay; itself."""
         self._run = self._connection.stop(self.id)
         return self
+
+    def continue_(
+        self, rounds: int | None = None, *, spec: Specification | None = None, version: VersionName = "newest"
+    ) -> FederatedRun:
+        """Submit a run that begins with this one's model, as `covey run continue`; the new run.
+
+        Args:
+            rounds: How many it has (updates of an asynchronous run); None: as its specification says.
+            spec: Its specification; None: this run's.
+            version: Of this run's model.
+        """
+        changed = continuation(self.refresh().value, rounds, spec, version=version)
+        return FederatedRun(self._connection, self._connection.submit(changed))
 
     def delete(self) -> Deleted:
         """Delete it for ever, once it has ended."""

@@ -46,6 +46,8 @@ class Evaluations:
 
     def __init__(self, unevaluated: Iterable[int] = ()) -> None:
         self._unevaluated = set(unevaluated)
+        self._newest = max(self._unevaluated, default=0)
+        """The last version of which an evaluation was asked for."""
         self._asked: dict[str, float] = {}
         """Node whose evaluation of the last version is to come, to the time until which it is waited for."""
         self._deadline_s = self._latest = 0.0
@@ -63,8 +65,14 @@ class Evaluations:
         """A version was made; what is to be evaluated."""
         if not (policy.evaluate_centrally and is_due(version, policy.evaluate_every, last=last)):
             return []
+        self._newest = version
         self._unevaluated.add(version)
         return [EvaluateCentrally(version)]
+
+    def ended_early(self, policy: EvaluationPolicy, version: int) -> list[EvaluateCentrally]:
+        """A version turned out to be the last one; what is to be evaluated still."""
+        is_known = version == self._newest or is_due(version, policy.evaluate_every)
+        return [] if is_known else self.committed(policy, version, last=True)
 
     def ask_nodes(
         self, policy: EvaluationPolicy, version: int, nodes: Iterable[str], now: float

@@ -104,6 +104,8 @@ class Evaluated:
 
     version: int
     now: float
+    value: float | None = None
+    """Of the metric that the run goes by; None: it has none."""
 
 
 @dataclass(frozen=True)

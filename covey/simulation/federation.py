@@ -17,6 +17,7 @@ from covey.coordinator.modes.registry import take_up
 from covey.coordinator.nodes.adversaries import NEWEST, drills_on_record
 from covey.coordinator.nodes.service import CoordinatorService
 from covey.coordinator.runs.active_run import ActiveRun
+from covey.coordinator.runs.first_model import FirstModelServices, add_run
 from covey.machines.protocol import StopRequested
 from covey.metrics import counted
 from covey.node.operator.config import NodeConfig, NodeData, NodeSettings, Policy
@@ -169,8 +170,10 @@ class VirtualFederation:
     async def _submit(self, sharing: str) -> RunRecord:
         spec, store, now = self._plan.spec, self._env.store, self._env.now()
         record = RunRecord(secrets.token_hex(6), spec.name, spec.mode, spec.to_json(), spec.seed, "queued", "", now)
-        await store.call(store.store.add_run, record)
+        services = FirstModelServices(store, self._env.files, self._env.worker, allow_paths=True)
+        record, spec = await add_run(services, record, spec, self._plan.model)
         detail = {"by": "covey simulate"} | ({"exchange": sharing} if sharing else {})
+        detail |= spec.model.model_dump(exclude_defaults=True)
         event = EventRecord(now, "run-submitted", record.run, detail=detail)
         await store.call(store.store.add_event, event)
         return record

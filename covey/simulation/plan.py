@@ -30,6 +30,7 @@ class Plan:
         device: What the processes compute on.
         events: The folder for the log of what the run's machine was told; None: there is none.
         written: The keys of the specification that somebody wrote: those that nothing reads are refused.
+        model: The file that `[model] initial` names; None: it names none.
     """
 
     spec: RunSpec
@@ -42,6 +43,7 @@ class Plan:
     device: str = "cpu"
     events: Path | None = None
     written: tuple[str, ...] = ()
+    model: Path | None = None
 
 
 @dataclass(frozen=True)

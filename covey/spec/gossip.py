@@ -123,6 +123,15 @@ class GossipSpec(RunSpec):
             section = getattr(self, name)
             if section != type(self).model_fields[name].default:
                 yield name, 'mode "gossip" does not read this section; leave it out', section.model_dump()
+        for key, value in self.stop.model_dump(exclude_defaults=True, exclude={"epsilon"}).items():
+            text = "each node does its own steps, and nobody ends the run for all; set gossip.steps, and leave it out"
+            yield f"stop.{key}", text, value
+        if self.model.initial and self.task.nodes:
+            text = "with [task.nodes] nodes may have different models, and one file fits one of them; leave it out"
+            yield "model.initial", text, self.model.initial
+        if self.model.run[0]:
+            text = "nodes among themselves know no other runs; name a file (covey run export writes one)"
+            yield "model.initial", text, self.model.initial
         chosen = self.exchange.model_dump(exclude_defaults=True)
         for key in sorted(set(chosen) - {"codec", "options"}):
             yield f"exchange.{key}", 'mode "gossip" does not read this key; leave it out', chosen[key]

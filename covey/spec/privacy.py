@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from covey.spec.sections import Positive, Section, Wrong
+from covey.spec.sections import NonNegative, Positive, Section, Wrong
 
 
 class PrivacySection(Section):
@@ -42,3 +42,23 @@ class StopSection(Section):
 
     epsilon: Annotated[Positive | None, Field(exclude_if=lambda epsilon: epsilon is None)] = None
     """The run ends before the round that would spend more than this of its privacy."""
+    target: Annotated[float | None, Field(allow_inf_nan=False, exclude_if=lambda target: target is None)] = None
+    """The run ends once a version's [evaluation] metric is this, or better ([evaluation] goal)."""
+    patience: Annotated[int | None, Field(ge=1, exclude_if=lambda patience: patience is None)] = None
+    """The run ends after so many evaluations in a row of which none was better than the best before."""
+    min_delta: Annotated[NonNegative, Field(exclude_if=lambda delta: delta == 0)] = 0.0
+    """With `patience`: by how much more than this a value is better."""
+    time_s: Annotated[Positive | None, Field(exclude_if=lambda time_s: time_s is None)] = None
+    """No further round is opened, and no further update asked for, so many seconds after the run's start."""
+    bytes: Annotated[int | None, Field(ge=1, exclude_if=lambda count: count is None)] = None
+    """The run ends once nodes have sent so many bytes of updates."""
+
+    @property
+    def by_metric(self) -> tuple[str, ...]:
+        """The keys that go by what versions are worth."""
+        return tuple(key for key in ("target", "patience") if getattr(self, key) is not None)
+
+    @override
+    def impossible(self) -> Iterator[Wrong]:
+        if self.min_delta and self.patience is None:
+            yield "min_delta", "it says nothing without patience; set that as well", self.min_delta

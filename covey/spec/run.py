@@ -20,6 +20,7 @@ from covey.spec.sections import (
     ExchangeSection,
     KeepSection,
     MethodSection,
+    ModelSection,
     Section,
     ServerOptimizerSection,
     TaskSection,
@@ -56,6 +57,7 @@ class RunSpec(Section, ABC):
     evaluation: EvaluationSection = EvaluationSection()
     keep: KeepSection = KeepSection()
     rounds: RoundsSection = RoundsSection()
+    model: Annotated[ModelSection, Field(exclude_if=lambda section: section == ModelSection())] = ModelSection()
     privacy: Annotated[PrivacySection | None, Field(exclude_if=lambda section: section is None)] = None
     stop: Annotated[StopSection, Field(exclude_if=lambda section: section == StopSection())] = StopSection()
 
@@ -114,6 +116,10 @@ class RunSpec(Section, ABC):
                 yield from ((f"{name}.{key}", text, given) for key, text, given in section.impossible())
         if self.exchange.payload == "gradient":
             yield from self._one_gradient()
+        if self.evaluation.every == 0:
+            for key in self.stop.by_metric:
+                text = "no version is evaluated before the last one; set evaluation.every to 1 or more"
+                yield f"stop.{key}", text, getattr(self.stop, key)
 
     def _one_gradient(self) -> Iterator[Wrong]:
         training, exchange = self.training, self.exchange

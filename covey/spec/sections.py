@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import PurePath
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, model_validator
+from typing_extensions import override
 
 from covey.errors import SpecError
 from covey.validation import refusals
@@ -65,6 +68,60 @@ class TaskSection(Section):
         if unknown := sorted(set(self.nodes) - set(known)):
             text = f"task.nodes.{unknown[0]}: no node has this name; there are {', '.join(known[:20]) or 'none yet'}"
             raise SpecError(text + (f" and {len(known) - 20} more" if len(known) > 20 else ""))
+
+
+PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
+"""How files end that torch.save writes."""
+_OF_RUN = re.compile(r"run:([^@\s]{1,100})(?:@(\d{1,9}|newest|best))?")
+_BY_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+
+
+def conversion(path: str) -> str:
+    """Why a file of torch.save is refused, and the command that makes a safetensors file of it."""
+    other = str(PurePath(path).with_suffix(".safetensors"))
+    code = (
+        f"import torch, safetensors.torch as s; d = torch.load({path!r}, map_location='cpu', weights_only=True); "
+        f"s.save_file({{k: v.contiguous().clone() for k, v in d.items()}}, {other!r})"
+    )
+    return f'{path} is a pickle, which may run anything as it is read; convert it: python -c "{code}"; and name {other}'
+
+
+class ModelSection(Section):
+    """[model]: what the run begins with; by default with what the task's model draws from the run's seed."""
+
+    initial: Annotated[str, Field(max_length=4096)] = ""
+    """A safetensors file ("begin.safetensors", as seen from the specification's folder), or a version of another run's
+    model ("run:NAME", "run:NAME@7", "run:NAME@best"). On record it is "sha256:DIGEST": the file that all begin with."""
+    parent: Annotated[str, Field(max_length=120)] = ""
+    """The run and the version that it is, RUN@VERSION, where it is one. The coordinator notes it."""
+
+    @property
+    def digest(self) -> str:
+        """Of the file (`covey.artifact`), where it is named so; else empty."""
+        match = _BY_DIGEST.fullmatch(self.initial)
+        return match[1] if match else ""
+
+    @property
+    def run(self) -> tuple[str, str]:
+        """Another run's name, or id, and which of its versions; empty: none is named."""
+        match = _OF_RUN.fullmatch(self.initial)
+        return (match[1], match[2] or "newest") if match else ("", "")
+
+    @property
+    def file(self) -> str:
+        """The path of the file; empty: none is named."""
+        return "" if self.initial.startswith(("run:", "sha256:")) else self.initial
+
+    @override
+    def impossible(self) -> Iterator[Wrong]:
+        if self.initial.startswith("run:") and not self.run[0]:
+            yield "initial", 'write "run:NAME", "run:NAME@7" (a version) or "run:NAME@best"', self.initial
+        if self.initial.startswith("sha256:") and not self.digest:
+            yield "initial", "a digest is sha256: and 64 hexadecimal digits in lower case", self.initial
+        if self.file.lower().endswith(PICKLED):
+            yield "initial", conversion(self.file), self.initial
+        if self.parent and not (self.digest and re.fullmatch(r"[^@\s]{1,100}@\d{1,9}", self.parent)):
+            yield "parent", "the coordinator notes it; leave it out", self.parent
 
 
 class DataSection(Section):

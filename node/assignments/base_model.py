@@ -70,6 +70,7 @@ class BaseModels:
         for item in assignment.inputs:
             if not (item.source and item.artifact.is_without_table):
                 item.artifact.validate(MAX_FILE_BYTES)
+        _require_the_named_first(talk)
         self._require_room(talk)
         others = [item.artifact.digest for item in assignment.inputs]
         others += [assignment.layout_file.digest] if assignment.layout_file else []
@@ -112,7 +113,7 @@ class BaseModels:
         assignment, files = talk.assignment, talk.services.files
         if assignment.change is not None and files.has(assignment.change.base):
             await self._attempt(talk, assignment.change)
-        elif assignment.version == 0 and not assignment.model_data:
+        elif assignment.version == 0 and not assignment.model_data and not _first_named(talk):
             await self._attempt(talk, None)
 
     async def _attempt(self, talk: Conversation, change: msg.Change | None) -> None:
@@ -148,6 +149,18 @@ class BaseModels:
             allow_path=services.config.allows_paths(parse_json(assignment.spec)),
         )
         return (await services.worker.do(APPLY, job)).artifact
+
+
+def _first_named(talk: Conversation) -> str:
+    """The digest of the file that the run's specification begins with; empty: the seed makes the first version."""
+    return parse_json(talk.assignment.spec).model.digest
+
+
+def _require_the_named_first(talk: Conversation) -> None:
+    """Refuse a version 0 that is not the file that the specification names."""
+    digest, wanted = talk.assignment.model.digest, _first_named(talk)
+    if talk.assignment.version == 0 and wanted and digest != wanted:
+        raise PolicyError(f"the run begins with the model {wanted[:12]}..., and the announced one is {digest[:12]}...")
 
 
 def has_peers(talk: Conversation) -> bool:

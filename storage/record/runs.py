@@ -12,8 +12,11 @@ class Runs(ABC):
     """Runs by id or name."""
 
     @abstractmethod
-    def add_run(self, run: RunRecord) -> None:
-        """Record a submitted run (state queued). Raises `Conflict` if the id exists."""
+    def add_run(self, run: RunRecord, first: VersionRecord | None = None) -> None:
+        """Record a submitted run (state queued), with its version 0 if it has one already.
+
+        Raises `Conflict` if the id exists.
+        """
 
     @abstractmethod
     def run(self, run: str) -> RunRecord:

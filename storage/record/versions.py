@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Literal
 
 from covey.storage.record.records import Json, VersionRecord
 
@@ -34,3 +37,23 @@ class Versions(ABC):
     @abstractmethod
     def record_metrics(self, run: str, version: int, metrics: Json, *, evaluated: bool) -> None:
         """Merge metrics into a version's; with `evaluated`, mark it as evaluated. Raises `NotFound`."""
+
+
+def best(kept: Mapping[int, Json], metric: str, goal: Literal["max", "min"]) -> int | None:
+    """The version with the best value of a metric, of equals the newest; None if none has it.
+
+    The coordinator's own evaluation counts; where it has none, that of the nodes (`nodes/METRIC`).
+
+    Args:
+        kept: Metrics by version, of those among which is chosen.
+        metric: The name, without `nodes/`.
+        goal: Which values are better.
+    """
+    name = metric if any(metric in metrics for metrics in kept.values()) else f"nodes/{metric}"
+    sign = 1.0 if goal == "max" else -1.0
+    rated = [
+        (sign * value, version)
+        for version, metrics in kept.items()
+        if isinstance(value := metrics.get(name), int | float) and math.isfinite(value)
+    ]
+    return max(rated)[1] if rated else None

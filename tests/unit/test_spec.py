@@ -1,5 +1,6 @@
 import contextlib
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -348,7 +349,7 @@ def test_a_whole_specification_can_be_submitted_again_and_what_was_changed_in_it
 def test_a_wrong_place_or_form_is_named_in_the_words_of_the_file(text, said):
     message = refused("", text)
     assert said in message
-    assert not any(word in message for word in ("dictionary", "tuple", "instance", "Section", "model"))
+    assert not any(word in message for word in ("dictionary", "tuple", "instance", "Section", "a model"))
 
 
 def test_all_that_a_gradient_rules_out_is_said_at_once():
@@ -356,3 +357,25 @@ def test_all_that_a_gradient_rules_out_is_said_at_once():
     message = refused(extra)
     keys = ("training.local_steps", "training.weight_decay", "training.optimizer", "exchange.share")
     assert all(f"{key}: " in message for key in keys)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[stop]\nmin_delta = 0.1", "stop.min_delta: it says nothing without patience"),
+        ("[stop]\ntarget = 0.9\n[evaluation]\nevery = 0", "stop.target: no version is evaluated"),
+        ("[stop]\npatience = 0", "stop.patience"),
+        ("[stop]\ntarget = nan", "stop.target"),
+        ("[stop]\nbytes = 0", "stop.bytes"),
+        ("[stop]\ntime_s = 0", "stop.time_s"),
+    ],
+)
+def test_a_rule_that_could_never_end_a_run_is_refused(text, said):
+    with pytest.raises(SpecError, match=re.escape(said)):
+        parse_toml(f'name = "x"\n[task]\nname = "digits"\n{text}')
+
+
+def test_among_peers_nobody_ends_the_run_for_all():
+    text = 'name = "x"\nmode = "gossip"\n[task]\nname = "digits"\n[stop]\ntime_s = 5\ntarget = 0.5'
+    with pytest.raises(SpecError, match=r"stop\.target: each node does its own steps.*stop\.time_s"):
+        parse_toml(text)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from covey.machines.protocol import SharedAction, SharedEvent, Verdict
+from covey.machines.stopping import NO_RULES, StopRules
 
 # -- events ---------------------------------------------------------------------------------------------------------
 
@@ -26,6 +27,8 @@ class Decided:
     version: int
     counted: bool
     now: float
+    sent_bytes: int = 0
+    """How large the update was."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,8 @@ class AsyncRunPolicy:
     """Versions from one central evaluation to the next; 0: none."""
     evaluate_centrally: bool = True
     evaluate_on_nodes: bool = True
+    stop: StopRules = NO_RULES
+    """What ends the run before."""
 
 
 @dataclass(frozen=True)
@@ -137,3 +142,7 @@ class AsyncRestored:
     """Assignments whose update is recorded, but not decided on, and their nodes."""
     unevaluated: tuple[int, ...] = ()
     """Versions whose central evaluation is still to be done."""
+    values: tuple[tuple[int, float], ...] = ()
+    """Versions with their value of the metric that the run goes by, in order."""
+    sent_bytes: int = 0
+    """What nodes sent of updates that were decided on."""

@@ -54,6 +54,7 @@ from covey.machines.protocol import (
     Verdict,
 )
 from covey.machines.shortage import Refusals, all_declined_for_good, refusals_text
+from covey.machines.stopping import Stopping
 
 
 @dataclass
@@ -106,6 +107,8 @@ class AsyncMachine:
         self._last_number = restored.last_number
         self._phase = "working"
         self._evaluations = Evaluations(restored.unevaluated)
+        self._stopping = Stopping(policy.stop, restored.values, restored.sent_bytes)
+        self._why_stop = ""
         self._pauses: dict[str, _Pause] = {}
         self._paused = self._started = False
         self._started_at = 0.0
@@ -138,6 +141,7 @@ class AsyncMachine:
         if self._phase == "working":
             times += [work.moved_at + self.policy.deadline_s for work in self.open.values()]
             times += [pause.until for node, pause in self._pauses.items() if pause.until > self._now]
+            times += self._stopping.wake_times()
         if self._phase == "finishing":
             times += self._evaluations.wake_times()
         return max(self._now, min(times)) if times else None
@@ -189,8 +193,9 @@ class AsyncMachine:
                 self.deciding, self.undecided = False, dict(self._fresh)
             case DecisionFailed(number=number, reason=reason):
                 self._finish("failed", f"the update of round {number} cannot be decided on: {reason}")
-            case Evaluated(version=version):
+            case Evaluated(version=version, value=value):
                 self._evaluations.evaluated(version)
+                self._stopping.measured(version, value)
             case NodeEvaluated(node=node):
                 self._evaluations.answered(node)
             case PauseChanged(paused=paused):
@@ -230,6 +235,7 @@ class AsyncMachine:
     def _settled(self, event: Decided) -> None:
         self.deciding = False
         self.decided += event.counted
+        self._stopping.sent(event.sent_bytes)
         self.undecided.pop(event.number, None)
         if self.expects(event.node, event.number):  # the word of its arrival is still to come
             del self.open[event.node]
@@ -248,8 +254,9 @@ class AsyncMachine:
             return
         self._lose_the_overdue()
         if self._phase == "working":
+            self._why_stop = self._why_stop or self._stopping.why(self._now)
             self._decide_next()
-            if self.decided >= self.policy.updates and not self.deciding:
+            if (self._why_stop or self.decided >= self.policy.updates) and not self.deciding:
                 self._begin_finishing()
             else:
                 self._hand_out()
@@ -257,7 +264,8 @@ class AsyncMachine:
             self._try_to_finish()
 
     def _decide_next(self) -> None:
-        if self.undecided and not self.deciding and self.decided < self.policy.updates:
+        is_over = self._why_stop or self.decided >= self.policy.updates
+        if self.undecided and not self.deciding and not is_over:
             self.deciding, self._fresh = True, {}
             self._actions.append(DecideNext())
 
@@ -325,7 +333,7 @@ class AsyncMachine:
     def _begin_finishing(self) -> None:
         self._phase = "finishing"
         self._report("")
-        self._cancel_all("the run has all its updates")
+        self._cancel_all(self._why_stop or "the run has all its updates")
         self.open.clear()
         policy, last = self.policy, self.committed
         if not is_due(last, policy.evaluate_every):  # else it is evaluated anyway
@@ -334,7 +342,7 @@ class AsyncMachine:
 
     def _try_to_finish(self) -> None:
         if self._evaluations.all_done(self._now):
-            self._finish("completed", "")
+            self._finish("completed", self._why_stop)
 
     def _finish(self, state: RunState, reason: str) -> None:
         self._phase = "done"

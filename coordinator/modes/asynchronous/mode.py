@@ -38,6 +38,7 @@ from covey.coordinator.runs.mode import Mode
 from covey.coordinator.runs.steps.commit import MadeStep, discard_scratch, signed_version
 from covey.coordinator.runs.steps.damage import intact, is_whole, note_lost
 from covey.coordinator.runs.steps.preparation import Prepared
+from covey.coordinator.runs.steps.stopping import stop_rules
 from covey.coordinator.runs.verdict_feedback import VerdictFeedback
 from covey.errors import Conflict, CorruptChunk, CoveyError, Late
 from covey.machines.membership import Membership
@@ -122,7 +123,8 @@ class AsyncMode(Mode):
     @override
     async def begin(self, prepared: Prepared, expected: dict[str, float]) -> AsyncMachine:
         run = self._run
-        policy = async_run_policy_of(prepared, keeps_deadlines=self._services.keeps_deadlines)
+        rules = stop_rules(self._services, prepared)
+        policy = async_run_policy_of(prepared, rules, keeps_deadlines=self._services.keeps_deadlines)
         restored = await run.persist(restore, run.record, run.run.run, policy)
         await run.persist(self._recall, restored)
         run.facts.decided = restored.decided
@@ -336,7 +338,8 @@ class AsyncMode(Mode):
         if self.open_round(update.node) == update.round:
             del self._open[update.node]
         version = self._run.newest().version
-        self._run.post(ev.Decided(update.node, update.round, version, counted, self._services.clock()))
+        sent_bytes = update.bytes if counted else 0
+        self._run.post(ev.Decided(update.node, update.round, version, counted, self._services.clock(), sent_bytes))
 
     def _retain(self) -> None:
         """In the record's thread: let files go that are not needed any more."""

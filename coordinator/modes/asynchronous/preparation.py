@@ -6,11 +6,15 @@ from covey.coordinator.modes.asynchronous.events import AsyncRestored, AsyncRunP
 from covey.coordinator.runs.ports import FOREVER_S
 from covey.coordinator.runs.steps.evaluation import unevaluated_versions
 from covey.coordinator.runs.steps.preparation import Prepared
+from covey.coordinator.runs.steps.stopping import known_to_stop
+from covey.machines.stopping import NO_RULES, StopRules
 from covey.storage.record.contract import RoundRecord, Store
 
 
-def async_run_policy_of(prepared: Prepared, *, keeps_deadlines: bool = True) -> AsyncRunPolicy:
-    """The machine's numbers, from a specification and from what its task and policy need."""
+def async_run_policy_of(
+    prepared: Prepared, stop: StopRules = NO_RULES, *, keeps_deadlines: bool = True
+) -> AsyncRunPolicy:
+    """The machine's numbers, from a specification and from what its task and policy need; `stop`: what ends it."""
     spec = prepared.spec
     return AsyncRunPolicy(
         updates=spec.rounds_in_all,
@@ -23,6 +27,7 @@ def async_run_policy_of(prepared: Prepared, *, keeps_deadlines: bool = True) -> 
         evaluate_every=spec.evaluation.every,
         evaluate_centrally=prepared.evaluates_centrally,
         evaluate_on_nodes=prepared.evaluates_on_nodes,
+        stop=stop,
     )
 
 
@@ -35,6 +40,7 @@ def restore(store: Store, run: str, policy: AsyncRunPolicy) -> AsyncRestored:
         newest_due = newest if decided >= policy.updates else -1
         unevaluated = unevaluated_versions(store, run, policy.evaluate_every, newest_due)
     collecting = store.rounds(run, states=("collecting",))
+    values, sent_bytes = known_to_stop(store, run, policy.stop, central=policy.evaluate_centrally)
     return AsyncRestored(
         decided=decided,
         last_number=last[-1].round if last else 0,
@@ -46,6 +52,8 @@ def restore(store: Store, run: str, policy: AsyncRunPolicy) -> AsyncRestored:
         },
         undecided={assignment.round: _node(assignment) for assignment in collecting if assignment.arrival is not None},
         unevaluated=unevaluated,
+        values=values,
+        sent_bytes=sent_bytes,
     )
 
 

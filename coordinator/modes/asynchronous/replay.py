@@ -101,7 +101,8 @@ class Replay:
 
     async def _first_version(self) -> list[str]:
         out = self._folder / "version-0"
-        sha256 = await first_version(self._worker, self._run, out, allow_path=self._allow_path)
+        artifacts = self._artifacts
+        sha256 = await first_version(self._worker, self._run, out, artifacts, allow_path=self._allow_path)
         self._newest, self._models = _Model(0, sha256), {0: out}
         return different("version 0: the model", sha256, self._versions[0].model_sha256)
 

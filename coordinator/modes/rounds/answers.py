@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+from covey.artifact import Artifact
 from covey.coordinator.runs.steps.evaluation import NodeMetrics, reported_loss
 from covey.metrics import counted
 from covey.parts import PartFile, collected, collected_name
@@ -82,3 +83,8 @@ def collected_files(
                 name = collected_name(part.name, update.node)
                 files[name] = PartFile(name, part.codec, part.artifact)
     return tuple(files[name] for name in sorted(files))
+
+
+def state_file(version: VersionRecord, name: str) -> Artifact | None:
+    """A file that a version has beside the model."""
+    return next((part.artifact for part in version.state if part.name == name), None)

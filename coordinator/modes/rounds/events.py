@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from covey.machines.protocol import SharedAction, SharedEvent, Verdict
+from covey.machines.stopping import NO_RULES, StopRules
 
 # -- events ---------------------------------------------------------------------------------------------------------
 
@@ -60,6 +61,10 @@ class RoundCommitted:
 
     round: int
     now: float
+    sent_bytes: int = 0
+    """What nodes sent of updates in it."""
+    value: float | None = None
+    """Where nodes evaluate what they train from: of the metric that the run goes by, of the version before."""
 
 
 RoundEvent = SharedEvent | PhasePlanned | Aggregated | AggregationFailed | UpdatesLost | RoundCommitted
@@ -156,6 +161,8 @@ class RoundPolicy:
     """Why the run has `count` rounds, where its specification has more."""
     progress_s: float = 10.0
     """An upload counts as making progress if bytes came within this time."""
+    stop: StopRules = NO_RULES
+    """What ends the run before."""
 
 
 @dataclass(frozen=True)
@@ -183,3 +190,7 @@ class Restored:
     """Round, node and verdict in phase 1 of the rounds committed last, in their order."""
     unevaluated: tuple[int, ...] = ()
     """Committed versions whose central evaluation is still to be done."""
+    values: tuple[tuple[int, float], ...] = ()
+    """Versions with their value of the metric that the run goes by, in order."""
+    sent_bytes: int = 0
+    """What nodes sent of updates in all rounds."""

@@ -27,6 +27,7 @@ from covey.coordinator.modes.rounds.waiting import failed_text, lost_text, refus
 from covey.machines import protocol as pr
 from covey.machines.evaluation import Evaluations
 from covey.machines.shortage import have_a_part_now
+from covey.machines.stopping import Stopping
 
 
 class RoundMachine(OpenRound):
@@ -49,11 +50,13 @@ class RoundMachine(OpenRound):
         restored = restored or ev.Restored()
         super().__init__(policy, roster, expected, restored)
         self._evaluations = Evaluations(restored.unevaluated)
+        self._stopping = Stopping(policy.stop, restored.values, restored.sent_bytes)
         self._deadline = Deadline(policy)
         self._retries = 0
         self._stuck = False
         self._paused = False
         self._started = False
+        self._why_stop = ""
         self._now = 0.0
 
     # -- the outside ----------------------------------------------------------------------------------------------
@@ -71,6 +74,8 @@ class RoundMachine(OpenRound):
             times.append(self._deadline.at(self._pending()))
         if self.state == "finishing":
             times += self._evaluations.wake_times()
+        if self.state == "idle" or (self.state == "collecting" and self._stuck):
+            times += self._stopping.wake_times()
         return max(self._now, min(times)) if times else None
 
     def handle(self, event: ev.RoundEvent) -> list[ev.RoundAction]:
@@ -119,9 +124,12 @@ class RoundMachine(OpenRound):
             case ev.UpdatesLost(round=number, nodes=lost) if self.state == "aggregating" and number == self.round:
                 self._ask_again(lost)
             case ev.RoundCommitted(round=number) if self.state == "committing" and number == self.round:
+                self._stopping.sent(event.sent_bytes)
+                self._stopping.measured(number - 1, event.value)
                 self._round_committed()
-            case pr.Evaluated(version=version):
+            case pr.Evaluated(version=version, value=value):
                 self._evaluations.evaluated(version)
+                self._stopping.measured(version, value)
             case pr.NodeEvaluated(node=node):
                 self._evaluations.answered(node)
             case pr.PauseChanged(paused=paused):
@@ -226,10 +234,11 @@ class RoundMachine(OpenRound):
         self._deadline.forget()
         self.phase, self._asked, self._phase_answers = 1, (), {}
         self.state = "idle"
-        last = self.committed >= self.policy.count
+        last = self.committed >= self.policy.count or bool(self._stopping.why(self._now))
+        evaluations = self._evaluations.committed(self.policy, self.committed, last=last)
         if not last:
             self._advance()  # invite for the next round before the evaluation is asked for
-        self._actions += self._evaluations.committed(self.policy, self.committed, last=last)
+        self._actions += evaluations
 
     def _stop(self, reason: str) -> None:
         for node in self._pending():
@@ -241,14 +250,23 @@ class RoundMachine(OpenRound):
     def _advance(self) -> None:
         self._lose_the_overdue()
         if self.state == "idle":
-            if self.committed >= self.policy.count:
+            if self.committed >= self.policy.count or self._stopping.why(self._now):
                 self._begin_finishing()
-            else:
-                self._open_next()
+            elif not (self.policy.stop.by_metric and self._evaluations.unevaluated):
+                self._open_next()  # else what is known of the newest version may end the run
         elif self.state == "collecting":
             self._try_to_close()
+            if self._stuck and self._stopping.why(self._now):
+                self._give_up_the_round()
         if self.state == "finishing" and self._evaluations.all_done(self._now):
-            self._finish("completed", self.policy.why_last)
+            self._finish("completed", self.policy.why_last if self.committed >= self.policy.count else self._why_stop)
+
+    def _give_up_the_round(self) -> None:
+        """The run's time is up while a round waits for nodes, perhaps for ever."""
+        for node in self._pending():
+            self._cancel(node, "the run ends")
+        self._stuck = False
+        self._begin_finishing()
 
     def _lose_the_overdue(self) -> None:
         for node in self.members.give_up(self._now, self.policy.rejoin_s):
@@ -336,8 +354,9 @@ class RoundMachine(OpenRound):
         self._actions.append(ev.Aggregate(self.round, tuple(self._received())))
 
     def _begin_finishing(self) -> None:
-        self.state = "finishing"
+        self.state, self._why_stop = "finishing", self._stopping.why(self._now)
         self._report("")
+        self._actions += self._evaluations.ended_early(self.policy, self.committed) if self._why_stop else []
         willing = self.attendance.willing(self.members.connected(), self.committed, 0)
         asked = self._evaluations.ask_nodes(self.policy, self.committed, willing, self._now)
         self._actions += asked

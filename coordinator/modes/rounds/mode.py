@@ -13,7 +13,7 @@ from covey import faults
 from covey import messages as msg
 from covey.artifact import INLINE_BYTES, Artifact
 from covey.coordinator.modes.rounds import events as ev
-from covey.coordinator.modes.rounds.answers import collected_files, judged
+from covey.coordinator.modes.rounds.answers import collected_files, judged, state_file
 from covey.coordinator.modes.rounds.closing import Closing, step_job
 from covey.coordinator.modes.rounds.machine import RoundMachine
 from covey.coordinator.modes.rounds.preparation import opened_with, restore, round_policy_of
@@ -33,6 +33,7 @@ from covey.coordinator.runs.steps.commit import MadeStep, signed_version
 from covey.coordinator.runs.steps.damage import forget_damaged, intact_bytes
 from covey.coordinator.runs.steps.evaluation import NodeMetrics
 from covey.coordinator.runs.steps.preparation import Prepared
+from covey.coordinator.runs.steps.stopping import stop_rules, value_of_nodes
 from covey.coordinator.runs.verdict_feedback import VerdictFeedback
 from covey.errors import CoveyError, NotFound
 from covey.parts import rule_phase
@@ -91,7 +92,7 @@ class RoundsMode(Mode):
         if base is None:
             return None
         brought = (artifact for _, _, artifact in method_files(self._run.ready().description, base, node))
-        files = [base.artifact, _state(base, "change"), *brought]
+        files = [base.artifact, state_file(base, "change"), *brought]
         return next((file for file in files if file is not None and file.digest == digest), None)
 
     @override
@@ -117,7 +118,7 @@ class RoundsMode(Mode):
         if phase > 1:  # nothing is trained any more
             wanted, params = wanted_parts(description, phase), self._params.get(node, "")
             return AssignmentInputs(node_state=description.node_state, wanted=wanted, phase=phase, params=params)
-        broadcast = _state(base, "broadcast")
+        broadcast = state_file(base, "broadcast")
         files = input_files(description, base, node, self._content)
         self._run.progress.sent(node, sum(len(file.data) for file in files))
         return AssignmentInputs(
@@ -133,7 +134,7 @@ class RoundsMode(Mode):
         return intact_bytes(self._services.files, artifact)
 
     def _change_for(self, node: str) -> msg.Change | None:
-        change = _state(self._run.newest(), "change")
+        change = state_file(self._run.newest(), "change")
         if change is None:
             return None
         small = change.size_bytes <= INLINE_BYTES
@@ -146,7 +147,8 @@ class RoundsMode(Mode):
     @override
     async def begin(self, prepared: Prepared, expected: dict[str, float]) -> RoundMachine:
         run, base = self._run, prepared.newest
-        policy = round_policy_of(prepared, keeps_deadlines=self._services.keeps_deadlines)
+        rules = stop_rules(self._services, prepared)
+        policy = round_policy_of(prepared, rules, keeps_deadlines=self._services.keeps_deadlines)
         restored = await run.persist(restore, run.record, run.run.run, policy)
         if restored.round:  # what came in before the restart counts
             updates = await run.persist(run.record.updates, run.run.run, restored.round)
@@ -158,7 +160,7 @@ class RoundsMode(Mode):
         if prepared.description.node_state:
             load = VerdictFeedback.load
             self._feedback = await run.persist(load, run.record, run.run.run, run.run.roster, base.version)
-        if _state(base, "change") is not None:
+        if state_file(base, "change") is not None:
             self._before = await run.persist(run.record.version, run.run.run, base.version - 1)
         self.machine = RoundMachine(policy, run.run.roster, expected=expected, restored=restored)
         return self.machine
@@ -344,7 +346,8 @@ class RoundsMode(Mode):
         await self._note_fallback(action.round, result.rule)
         accepted = sum(update.verdict == "accepted" for update in verdicts)
         run.log.info("round committed", round=action.round, accepted=accepted, model=version.model_sha256[:12])
-        await run.driver.take(ev.RoundCommitted(action.round, self._services.clock()))
+        sent_bytes, value = run.progress.bytes_received, value_of_nodes(run.ready(), verdicts)
+        await run.driver.take(ev.RoundCommitted(action.round, self._services.clock(), sent_bytes, value))
         run.driver.spawn(self._after_commit(action.round, verdicts))
 
     def _note_cap(self, number: int, verdicts: list[UpdateRecord]) -> None:
@@ -393,8 +396,3 @@ class RoundsMode(Mode):
         ]
         await self._run.evaluation.note_merged(number - 1, of_nodes, "evaluation/")
         await self._run.prune_when_due([number], sum(update.bytes for update in verdicts))
-
-
-def _state(version: VersionRecord, name: str) -> Artifact | None:
-    """A file that a version has beside the model."""
-    return next((part.artifact for part in version.state if part.name == name), None)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from covey.coordinator.modes.rounds.events import Restored, RoundPolicy
 from covey.coordinator.runs.ports import FOREVER_S
 from covey.coordinator.runs.steps.evaluation import unevaluated_versions
 from covey.coordinator.runs.steps.preparation import Prepared
+from covey.coordinator.runs.steps.stopping import known_to_stop
 from covey.machines.attendance import WINDOW_ROUNDS
+from covey.machines.stopping import NO_RULES, StopRules
 from covey.storage.record.contract import RoundRecord, Store
 
 
-def round_policy_of(prepared: Prepared, *, keeps_deadlines: bool = True) -> RoundPolicy:
-    """The machine's numbers, from a specification and from what its task and rule need."""
+def round_policy_of(prepared: Prepared, stop: StopRules = NO_RULES, *, keeps_deadlines: bool = True) -> RoundPolicy:
+    """The machine's numbers, from a specification and from what its task and rule need; `stop`: what ends it before."""
     rounds, last = prepared.spec.rounds, prepared.description.last_round
     return RoundPolicy(
         count=rounds.count if last is None else last,
@@ -29,6 +33,7 @@ def round_policy_of(prepared: Prepared, *, keeps_deadlines: bool = True) -> Roun
         evaluate_every=prepared.spec.evaluation.every,
         evaluate_centrally=prepared.evaluates_centrally,
         evaluate_on_nodes=prepared.evaluates_on_nodes,
+        stop=stop,
     )
 
 
@@ -41,8 +46,10 @@ def restore(store: Store, run: str, policy: RoundPolicy) -> Restored:
         unevaluated = unevaluated_versions(store, run, policy.evaluate_every, policy.count)
     attendance = tuple(store.verdicts(run, after=max(0, committed - WINDOW_ROUNDS), upto=committed))
     current = next((record for record in rounds if record.round == committed + 1), None)
+    values, sent_bytes = known_to_stop(store, run, policy.stop, central=policy.evaluate_centrally)
+    stops: dict[str, Any] = {"values": values, "sent_bytes": sent_bytes}
     if current is None or current.state not in ("collecting", "aggregating"):
-        return Restored(committed=committed, attendance=attendance, unevaluated=unevaluated)
+        return Restored(committed=committed, attendance=attendance, unevaluated=unevaluated, **stops)
     answers = store.updates(run, current.round)
     params = opened_with(store, current)
     return Restored(
@@ -58,6 +65,7 @@ def restore(store: Store, run: str, policy: RoundPolicy) -> Restored:
         phase=current.phase,
         asked=tuple(params),
         phase_answers={a.node: a.verdict for a in answers if a.phase == current.phase > 1 and a.node in params},
+        **stops,
     )
 
 

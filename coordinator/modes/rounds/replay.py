@@ -108,7 +108,8 @@ class RoundsReplay:
         return ReplayReport(self._run.run, rounds, same, self._newest.sha256, tuple(problems))
 
     async def _first_version(self) -> list[str]:
-        sha256 = await first_version(self._worker, self._run, self._newest.model, allow_path=self._allow_path)
+        out, artifacts = self._newest.model, self._artifacts
+        sha256 = await first_version(self._worker, self._run, out, artifacts, allow_path=self._allow_path)
         self._newest.sha256 = sha256
         return different("version 0: the model", sha256, self._versions[0].model_sha256)
 

@@ -42,7 +42,7 @@ class RunEvaluation:
         self._of_nodes: dict[str, NodeMetrics] = {}
         self._log = log.bind(run=run.run, name=run.name)
 
-    async def evaluate(self, version: int) -> None:
+    async def evaluate(self, version: int) -> Mapping[str, float | str]:
         """Evaluate a version on the task's central data, if its file is kept; a failure is put on record, and final."""
         store, metrics = self._services.store, dict[str, float | str]()
         try:
@@ -56,6 +56,7 @@ class RunEvaluation:
         self._log.info("evaluated", version=version, **shown)
         for name, reason in missing(metrics).items():
             self._log.warning("a metric is missing", version=version, metric=name, reason=reason)
+        return metrics
 
     async def _measure(self, version: int) -> dict[str, float | str]:
         services = self._services

@@ -59,6 +59,8 @@ async def prepare(services: RunServices, run: RunRecord) -> Prepared:
 
 
 async def _start(services: RunServices, run: RunRecord, spec: RunSpec) -> RunRecord:
+    if spec.model.initial:
+        return await _start_with_given(services, run, spec)
     out = services.files.scratch(0)
     job = InitialJob(run.run, run.spec, out, services.allow_paths)
     initial = await services.store.obstacle.passed(lambda: services.worker.do(INITIAL, job))
@@ -73,6 +75,14 @@ async def _start(services: RunServices, run: RunRecord, spec: RunSpec) -> RunRec
 
     await services.store.persist(record_first)
     return replace(run, state="running", started_at=now, layout=initial.layout, parts=parts)
+
+
+async def _start_with_given(services: RunServices, run: RunRecord, spec: RunSpec) -> RunRecord:
+    """The run was recorded with its first model."""
+    store, now, parts = services.store, services.now(), spec.data.parts or 0
+    first = await store.persist(store.store.version, run.run, 0)
+    await store.persist(store.store.start_run, run.run, (), parts, run.layout, first, now)
+    return replace(run, state="running", started_at=now, parts=parts)
 
 
 async def expected_nodes(services: RunServices) -> dict[str, float]:

@@ -110,6 +110,44 @@ def _print_submitted(connection: Connection, submitted: Run, as_json: bool) -> N
 
 
 @run.command(
+    "continue",
+    examples=(
+        "covey run continue digits --rounds 20 --data-dir /srv/covey",
+        "covey run continue digits --rounds 20 --version best --watch",
+        "covey run continue digits --spec changed.toml",
+    ),
+    json_fields=(
+        *RUN_DETAIL_FIELDS,
+        "privacy (what it will have spent at its end: epsilon, delta, unit, rounds, is_secret; null: no account)",
+    ),
+)
+@click.argument("run")
+@click.option("--rounds", type=click.IntRange(1), help="How many more (updates of an asynchronous run).")
+@click.option("--spec", type=EXISTING_FILE, help="A changed specification [default: RUN's own].")
+@click.option("--version", type=VersionName(), default="newest", show_default=True, help="Of RUN's model.")
+@click.option("--watch", "watching", is_flag=True, help="Then follow it to its end; exit code 1 if it fails.")
+@json_option
+@target_options
+def continue_run(
+    run: str, rounds: int | None, spec: Path | None, version: Any, watching: bool, as_json: bool, target: Target
+) -> None:
+    """Queue a new run that begins with the model of RUN, and print its id.
+
+    The model is carried over, and nothing else. The new run names RUN and the version as its parent.
+    """
+    from covey.client.models.continuing import continuation
+
+    if rounds is None and spec is None:
+        raise click.UsageError("say how many rounds more (--rounds N), or how the run changes (--spec SPEC.toml)")
+    with connected(target) as connection:
+        submitted = connection.submit(continuation(connection.run(run), rounds, spec, version=version))
+        if not (as_json and watching):
+            _print_submitted(connection, submitted, as_json)
+        if watching:
+            _follow(connection, submitted.run, as_json)
+
+
+@run.command(
     "list",
     examples=("covey run list --data-dir /srv/covey", "covey run list --json --limit 10", "covey run list --all"),
     json_fields=("(a list)", *RUN_FIELDS),
@@ -285,6 +323,7 @@ def delete(run: str, yes: bool, as_json: bool, target: Target) -> None:
     examples=(
         "covey run export digits --to model.safetensors --data-dir /srv/covey",
         "covey run export digits --to best.safetensors --version best",
+        "covey run export digits --to best.safetensors --best loss",
         "python -c \"import safetensors.torch as s; print(s.load_file('model.safetensors').keys())\"",
     ),
     json_fields=(
@@ -298,10 +337,16 @@ def delete(run: str, yes: bool, as_json: bool, target: Target) -> None:
 @click.option(
     "--version", type=VersionName(), default="newest", show_default=True, help="A version's number, `newest` or `best`."
 )
+@click.option("--best", default="", metavar="METRIC", help="The version with the best value of this metric.")
+@click.option(
+    "--lowest", is_flag=True, help="With --best: the least value is the best [default: by the metric's name]."
+)
 @click.option("--node", default="", help="In a run without a global model: the node whose own model is written.")
 @json_option
 @target_options
-def export(run: str, path: Path, version: Any, node: str, as_json: bool, target: Target) -> None:
+def export(
+    run: str, path: Path, version: Any, best: str, lowest: bool, node: str, as_json: bool, target: Target
+) -> None:
     """Write a model of RUN as a safetensors file, which plain PyTorch loads.
 
     In a run without a global model, write what a node sent of its own, as raw values. Tensors that stay on the
@@ -310,14 +355,23 @@ def export(run: str, path: Path, version: Any, node: str, as_json: bool, target:
     Also works while the coordinator is stopped.
     """
     from covey.cli.views.export_bar import export_bar
+    from covey.client.models.best import best_version
 
+    if best and version != "newest":
+        raise click.UsageError("--best chooses the version, and so does --version: give one of the two")
+    if lowest and not best:
+        raise click.UsageError("--lowest says how to choose with --best METRIC; give that as well")
+    which = ""
     with connected(target) as connection, export_bar() as show:
+        if best:
+            chosen, value = best_version(connection, run, best, lowest=lowest)
+            version, which = chosen.version, f", the best by {best} ({value:.6g})"
         written = connection.export(run, path, version=version, node=node, on_progress=show)
         travels = _what_travels(connection, run)
     if as_json:
         print_json({"file": str(path), "exchange": travels, **plain(written, VERSION_FIELDS)})
     else:
-        click.echo(f"version {written.version}, {written.bytes} bytes, written to {path}")
+        click.echo(f"version {written.version}{which}, {written.bytes} bytes, written to {path}")
     if travels:
         click.echo(f"only what is shared is in the file; {travels}", err=True)
 

@@ -84,6 +84,7 @@ def simulate(
     gossip is simulated as covey gossip simulate does it, with the same options and output.
     """
     from covey.client.experiments.simulated import new_folder
+    from covey.client.models.initial import given_file
     from covey.client.specification import parsed, written_keys
     from covey.simulation.arrival_order import parse_staleness
     from covey.simulation.plan import Plan
@@ -93,6 +94,7 @@ def simulate(
     if not run.facts.coordinated:
         run_simulation(spec, nodes, network, processes, paths, device, attacks, options, data_dir, as_json=as_json)
         return
+    given = given_file(run, spec.parent)
     plan = Plan(
         spec=run,
         nodes=nodes,
@@ -104,6 +106,7 @@ def simulate(
         device=device,
         events=events.absolute() if events is not None else None,
         written=written_keys(spec),
+        model=given.path if given is not None else None,
     )
     outcome = _simulated(plan)
     if as_json:

@@ -27,6 +27,7 @@ RUN_FIELDS = (
     "steps_done",
     "steps",
     "missing",
+    "parent",
 )
 RUN_DETAIL_FIELDS = (*RUN_FIELDS, "spec", "roster", "roster_size")
 ROUND_FIELDS = (

@@ -80,6 +80,7 @@ def run_table(runs: Iterable[Run]) -> list[Any]:
             Column("DONE", right=True),
             Column("SUBMITTED", below="narrow"),
             Column("METRICS", below="always"),
+            Column("CONTINUES", below="always"),
             Column("REASON", below="always"),
         ],
         [
@@ -90,6 +91,7 @@ def run_table(runs: Iterable[Run]) -> list[Any]:
                 f"{done_of(run)[0]}/{done_of(run)[1]}",
                 when(run.submitted_at),
                 metrics_line(run.metrics),
+                safe_text(run.parent),
                 safe_text(run.reason),
             )
             for run in runs
@@ -111,6 +113,7 @@ def run_details(run: Run) -> Text:
             ("state", state_text(run.state)),
             ("reason", run.reason),
             ("progress", "{} of {} {}".format(*done_of(run))),
+            ("continues", safe_text(run.parent)),
             ("model version", run.model_version),
             ("model sha256", run.model_sha256),
             ("metrics", metrics_line(run.metrics)),

@@ -83,12 +83,20 @@ def examine_record(
         report = examine(audited.signed(), shown, federation, coordinator_key, audited.first_sha256())
     except CoveyError as error:  # such as a mode that nobody has
         return AuditReport(shown.run, 0, 0, 0, (*problems, str(error)), tuple(notes))
-    problems += check_states(audited)
+    problems += [*check_states(audited), *_first_model(audited, shown)]
     problems += check_receipts(receipts, audited, federation, coordinator_key)
     wrong, uncovered = check_gossip(audited, federation)
     problems, notes = [*problems, *wrong], [*notes, *uncovered]
     statements = len(audited.rows["gossip_statements"])
     return replace(report, problems=(*report.problems, *problems), notes=tuple(notes), statements=statements)
+
+
+def _first_model(audited: AuditedRun, shown: Run) -> Iterator[str]:
+    """Whether a run that was given a model began with it."""
+    initial = shown.spec.get("model", {}).get("initial", "")
+    first = next((row for row in audited.rows["model_versions"] if row.get("version") == 0), None)
+    if initial and first is not None and initial != f"sha256:{first.get('digest')}":
+        yield "version 0 is not the model that the specification begins with"
 
 
 class _Audit:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from covey.client.experiments.simulated import new_folder, played
-from covey.client.specification import Specification, gossip_spec
+from covey.client.models.initial import given_file
+from covey.client.specification import Specification, folder_of, gossip_spec
 from covey.errors import CoveyError
 from covey.simulation.adversaries import Attack
 from covey.simulation.gossip.faults import Network, Partition
@@ -44,10 +45,20 @@ def gossip_plan(
     Raises:
         SpecError: It is not of mode gossip, or is wrong.
     """
-    known = gossip_spec(spec)
+    known, model = gossip_spec(spec), None
+    if (given := given_file(known, folder_of(spec))) is not None:
+        known, model = known.model_copy(update={"model": given.section}), given.path
     folder = Path(data_dir) if data_dir is not None else new_folder()
     return GossipPlan(
-        known, nodes, folder.absolute(), network or Network(), processes, paths or {}, device, attacks=attacks
+        known,
+        nodes,
+        folder.absolute(),
+        network or Network(),
+        processes,
+        paths or {},
+        device,
+        attacks=attacks,
+        model=model,
     )
 
 

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 from covey.client.connection import Connection
 from covey.client.loop import LoopThread
-from covey.client.specification import Specification, parsed, written_keys
+from covey.client.models.initial import given_file
+from covey.client.specification import Specification, folder_of, parsed, written_keys
 from covey.client.target import Target
 from covey.client.values import Contribution, Round, Run
 from covey.errors import CoveyError
@@ -77,8 +78,10 @@ def simulate(
     """
     folder = Path(data_dir) if data_dir is not None else new_folder()
     logs = Path(events).absolute() if events is not None else None
+    known = parsed(spec, later=True)
+    given = given_file(known, folder_of(spec))
     plan = Plan(
-        parsed(spec, later=True),
+        known,
         nodes,
         folder.absolute(),
         processes,
@@ -88,6 +91,7 @@ def simulate(
         device,
         logs,
         written_keys(spec),
+        given.path if given is not None else None,
     )
     return run_plan(plan, on_progress)
 

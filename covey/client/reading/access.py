@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from covey.client.loop import LoopThread
@@ -47,6 +48,12 @@ class Access:
         if self._channel is None:
             self._channel = self.channel_of_its_own()
         return self.loop.run(self._channel.call(method, request, deadline_s=deadline_s))
+
+    def upload(self, method: str, first: Any, others: AsyncIterator[Any], deadline_s: float) -> Any:
+        """The same of a method that asks for more once it has looked at the first message; its last reply."""
+        if self._channel is None:
+            self._channel = self.channel_of_its_own()
+        return self.loop.run(self._channel.upload(method, first, others, deadline_s=deadline_s))
 
     def channel_of_its_own(self) -> AdminChannel:
         """A channel to the running coordinator for the caller alone, who closes it. Raises `Unreachable`: none runs."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -68,6 +70,29 @@ class AdminChannel:
             return await getattr(self._stub(), method)(request, timeout=deadline_s)
         except grpc.RpcError as error:
             raise await self._explained(error) from error
+
+    async def upload(
+        self, method: str, first: Message, others: AsyncIterator[Message], *, deadline_s: float = DEADLINE_S
+    ) -> Any:
+        """Call a method that answers its first message by asking for the others; its last reply.
+
+        Raises:
+            CoveyError: As `call`.
+        """
+        call = getattr(self._stub(), method)(timeout=deadline_s)
+        try:
+            await call.write(first)
+            await call.read()
+            # A call that is over before all is sent has its error already.
+            with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):
+                async for message in others:
+                    await call.write(message)
+                await call.done_writing()
+            return await call.read()
+        except grpc.RpcError as error:
+            raise await self._explained(error) from error
+        finally:
+            call.cancel()
 
     async def stream(self, method: str, request: Message) -> AsyncGenerator[Any]:
         """Call one streaming method; its messages. No deadline: a run may last for days.

@@ -29,6 +29,7 @@ class GossipPlan:
         device: What the processes compute on.
         attacks: What the last nodes do in place of what they should.
         evaluated: How many nodes' final models are evaluated, beside the mean of all.
+        model: The file that `[model] initial` names; None: it names none.
     """
 
     spec: GossipSpec
@@ -40,6 +41,7 @@ class GossipPlan:
     device: str = "cpu"
     evaluated: int = 8
     attacks: Sequence[Attack] = ()
+    model: Path | None = None
 
     @property
     def adversaries(self) -> Mapping[str, Attack]:

@@ -141,9 +141,8 @@ class GossipSimulation:
         path = self._folder / (f"first-{len(self._firsts)}.safetensors" if own else "first.safetensors")
         self._firsts.append(path)
         async with self._pool.worker() as worker:
-            return path, await worker.do(
-                INITIAL, InitialJob(RUN, self._spec_json, path, allow_path=True, task_options=own)
-            )
+            job = InitialJob(RUN, self._spec_json, path, allow_path=True, task_options=own, source=self._plan.model)
+            return path, await worker.do(INITIAL, job)
 
     def _populate(self, firsts: Mapping[str, tuple[Path, InitialResult]]) -> None:
         plan = self._plan

@@ -121,6 +121,18 @@ def _differential_privacy(parts: Parts) -> Complaints:
     yield from _hiding_examples(parts) if section.unit == "example" else _hiding_nodes(parts)
 
 
+def _stop(parts: Parts) -> Complaints:
+    """Rules that go by a metric need somebody who measures it before the run's end."""
+    spec = parts.spec
+    measured = parts.central > 0 and spec.evaluation.where != "nodes"
+    on_nodes = spec.facts.synchronous and spec.evaluation.where != "central"
+    if not spec.stop.by_metric or not spec.facts.coordinated or measured or on_nodes:
+        return
+    who = "the task has no central data" if spec.evaluation.where != "nodes" else "nodes evaluate the last version only"
+    for key in spec.stop.by_metric:
+        yield f"stop.{key}", f"{who}, so that nothing is known of a version before; leave it out"
+
+
 def _hiding_examples(parts: Parts) -> Complaints:
     spec, training = parts.spec, parts.spec.training
     if parts.task.own_fit:
@@ -340,6 +352,7 @@ CHECKS: tuple[Check, ...] = (
     _root,
     _losses,
     _asynchronous,
+    _stop,
 )
 
 

@@ -9,6 +9,7 @@ from covey.errors import TaskError
 from covey.gossip.protocols.runs import impossible_in, notes_of
 from covey.learning.data import size_of
 from covey.learning.models import state
+from covey.learning.models.given import given_model
 from covey.learning.optimizers import local_optimizer
 from covey.learning.partition import partition_in
 from covey.methods.contract import Combination, Part, RunForm, parts_of
@@ -193,15 +194,25 @@ def _needed(parts: Combination) -> int:
 
 
 def initial(job: InitialJob, host: Host) -> InitialResult:
-    """Make a run's first model from its seed, as a synced file.
+    """Make a run's first model from its seed, or from a file, as a synced file.
 
     Raises:
-        LayoutError: The model has tensors that cannot be exchanged.
+        LayoutError: The model has tensors that cannot be exchanged, or the file is not one of this model.
         TaskError: The task's code failed.
     """
     # Always a new model: one that is held warm may have been loaded with a later version.
     own = job.task_options
     context = RunContext(job.spec_json, host.device, paths={}, options={}, allow_path=job.allow_path, task_options=own)
     context.check_model()
-    written = state.write_model(job.out, context.layout, context.model)
+    if job.source is None:
+        written = state.write_model(job.out, context.layout, context.model)
+    else:
+        with given_model(job.source, context.layout, state.tensors_of(context.model), _in_no_file(context)) as given:
+            written = state.write_model(job.out, context.layout, given)
     return InitialResult(context.layout.to_json(), written.artifact, written.model_sha256)
+
+
+def _in_no_file(context: RunContext) -> dict[str, str]:
+    """The tensors of the task's model that are in no file of the run's, and why."""
+    local = dict.fromkeys(context.local.names, "stays on each node, and begins with the seed's values")
+    return local | dict.fromkeys(context.frozen.names, "is frozen: it has the values that the task gives it")

@@ -99,7 +99,7 @@ class Description:
 
 @dataclass(frozen=True)
 class InitialJob:
-    """Make the first model of a run from its seed."""
+    """Make the first model of a run: from its seed, or from a file."""
 
     run: str
     spec_json: str
@@ -108,6 +108,8 @@ class InitialJob:
     allow_path: bool = False
     task_options: Mapping[str, JsonValue] = field(default_factory=dict)
     """Options of the task that are one node's own."""
+    source: Path | None = None
+    """A safetensors file with the model's values; None: they are drawn from the seed."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -23,8 +22,8 @@ from sqlalchemy import (
 from typing_extensions import override
 
 from covey.errors import Conflict
-from covey.storage.record.contract import Json
 from covey.storage.record.retention import Retention
+from covey.storage.record.versions import best
 from covey.storage.sql.database import Database
 from covey.storage.sql.schema import Base, assignments, events, file_references, groups, steps, versions
 from covey.storage.sql.tables.rounds import ENDED
@@ -174,18 +173,3 @@ def _release(connection: Connection, gone: Mapping[str, Any]) -> list[str]:
     if gone["b_rounds"]:
         connection.execute(_MARK_UPDATES, gone)
     return unneeded
-
-
-def best(kept: Mapping[int, Json], metric: str, goal: Literal["max", "min"]) -> int | None:
-    """The version with the best value of a metric, of equals the newest; None if none has it.
-
-    The coordinator's own evaluation counts; where it has none, that of the nodes (`nodes/METRIC`).
-    """
-    name = metric if any(metric in metrics for metrics in kept.values()) else f"nodes/{metric}"
-    sign = 1.0 if goal == "max" else -1.0
-    rated = [
-        (sign * value, version)
-        for version, metrics in kept.items()
-        if isinstance(value := metrics.get(name), int | float) and math.isfinite(value)
-    ]
-    return max(rated)[1] if rated else None

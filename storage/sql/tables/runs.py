@@ -66,13 +66,16 @@ class SqlRuns(Runs):
     _db: Database
 
     @override
-    def add_run(self, run: RunRecord) -> None:
+    def add_run(self, run: RunRecord, first: VersionRecord | None = None) -> None:
         with self._db.writing() as connection:
             if connection.execute(_BY_ID, {"b_run": run.run}).one_or_none() is not None:
                 raise Conflict(f"run {run.run!r} exists already")
             connection.execute(_ADD, run_values(run))
             touched = self._db.touched(run.run)
             touched.row = touched.new = True
+            if first is not None:
+                write_version(connection, first)
+                touched.versions.add(first.version)
 
     @override
     def run(self, run: str) -> RunRecord:

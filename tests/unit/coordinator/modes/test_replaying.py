@@ -9,12 +9,13 @@ import pytest
 
 from covey.coordinator.modes.replaying import different, first_version, require_kept, text_of
 from covey.errors import LayoutError, NotFound
+from covey.spec import ModelSection, parse_json
 from covey.testing.store import records as make
 
 
 async def test_the_first_version_is_made_again_where_it_is_wanted(world):
     run, out = replace(world.submit(), layout=make.LAYOUT), world.folder / "version-0"
-    sha256 = await first_version(world.worker, run, out, allow_path=True)
+    sha256 = await first_version(world.worker, run, out, world.folder, allow_path=True)
     (job,) = world.worker.done("initial")
     assert (job.run, job.spec_json, job.out, job.allow_path) == ("run", run.spec, out, True)
     assert out.read_bytes() == bytes.fromhex(sha256)[: out.stat().st_size]
@@ -23,7 +24,18 @@ async def test_the_first_version_is_made_again_where_it_is_wanted(world):
 async def test_a_task_that_makes_another_model_here_is_no_replay(world):
     run = replace(world.submit(), layout='[["w","float32",[3],"model"]]')
     with pytest.raises(LayoutError, match="the task installed here makes another model than the run's"):
-        await first_version(world.worker, run, world.folder / "out", allow_path=False)
+        await first_version(world.worker, run, world.folder / "out", world.folder, allow_path=False)
+
+
+async def test_a_run_that_was_given_a_model_begins_with_that_file_again(world):
+    digest, run = "0" * 64, replace(world.submit(), layout=make.LAYOUT)
+    given = parse_json(run.spec).model_copy(update={"model": ModelSection(initial=f"sha256:{digest}")})
+    run = replace(run, spec=given.to_json())
+    with pytest.raises(NotFound, match="the model that the run began with is gone"):
+        await first_version(world.worker, run, world.folder / "out", world.folder, allow_path=False)
+    (world.folder / digest).write_bytes(b"values")
+    await first_version(world.worker, run, world.folder / "out", world.folder, allow_path=False)
+    assert world.worker.done("initial")[-1].source == world.folder / digest
 
 
 def test_every_file_of_an_update_must_be_there(tmp_path):

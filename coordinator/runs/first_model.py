@@ -1,0 +1,174 @@
+"""A run that begins with a model that there is already: a file that came with the submission, or another run's version.
+
+The worker compares the file with the layout of the run's task, and writes it in the run's own form. That file is
+version 0, and is recorded with the run itself: a coordinator that is killed before has neither, and afterwards both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from covey import faults
+from covey.coordinator.runs.ports import Files, Record, Worker
+from covey.errors import Conflict, CoveyError, NotFound, SpecError
+from covey.spec import ModelSection, RunSpec, parse_json
+from covey.spec.modes import mode_named
+from covey.storage.record.contract import RunRecord, Store, VersionRecord
+from covey.storage.record.versions import best
+from covey.worker.jobs.operations import INITIAL
+from covey.worker.jobs.runs import InitialJob
+
+NEWEST, BEST = -1, -2
+AGAIN = "the file that the run would begin with was let go meanwhile; name a version that is kept, and submit again"
+
+
+@dataclass(frozen=True)
+class FirstModelServices:
+    """What recording a submitted run is given.
+
+    Attributes:
+        store: The record.
+        files: Model files.
+        worker: Compares and writes models.
+        allow_paths: Whether a run may name a task by its import path.
+    """
+
+    store: Record
+    files: Files
+    worker: Worker
+    allow_paths: bool
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where the model is.
+
+    Attributes:
+        path: The file.
+        digest: Under which it is on record, where it is; it may be let go at any time.
+        parent: The run and the version that it is, `RUN@VERSION`; empty: it is no version of a run here.
+    """
+
+    path: Path
+    digest: str = ""
+    parent: str = ""
+
+
+async def add_run(
+    services: FirstModelServices, run: RunRecord, spec: RunSpec, given: Path | None = None
+) -> tuple[RunRecord, RunSpec]:
+    """Record a submitted run, with its first model where it does not make one from its seed; both as they are recorded.
+
+    Args:
+        services: What it takes.
+        run: As it was submitted.
+        spec: Its specification.
+        given: The file that came with it; it stays the caller's.
+
+    Raises:
+        SpecError: `[model] initial` names a file, and none came along.
+        NotFound: There is no such run or version, or its file is not kept.
+        LayoutError: The model is not one of the run's task.
+        Conflict: The version's file was let go meanwhile.
+    """
+    store = services.store
+    if not spec.model.initial:
+        await store.call(store.store.add_run, run)
+        return run, spec
+    if not spec.facts.coordinated:
+        raise SpecError(
+            "model.initial: the nodes of a gossip run have no file from the coordinator; start the run on each node "
+            "with the file beside the specification: covey gossip start"
+        )
+    source = await _source(services, spec.model, given)
+    out = services.files.scratch(0)
+    try:
+        job = InitialJob(run.run, spec.to_json(), out, services.allow_paths, source=source.path)
+        initial = await services.worker.do(INITIAL, job)
+        section = ModelSection(initial=f"sha256:{initial.artifact.digest}", parent=source.parent)
+        spec = spec.model_copy(update={"model": section})
+        run = replace(run, spec=spec.to_json(), layout=initial.layout)
+        first = VersionRecord(run.run, 0, initial.model_sha256, initial.artifact, run.submitted_at)
+        await store.call(_record, services, run, first, source, out)
+    finally:
+        services.files.discard(out)
+    return run, spec
+
+
+def _record(services: FirstModelServices, run: RunRecord, first: VersionRecord, source: _Source, out: Path) -> None:
+    """In the record's thread, where files are let go: what is needed still was not written over meanwhile."""
+    store, files = services.store.store, services.files
+    if source.digest and source.digest not in store.referenced_digests():
+        raise Conflict(AGAIN)
+    files.adopt(out, first.artifact)
+    faults.reach("before-submission")
+    try:
+        store.add_run(run, first)
+    except CoveyError:
+        if first.artifact.digest not in store.referenced_digests():
+            files.release([first.artifact.digest])
+        raise
+    faults.reach("after-submission")
+
+
+async def _source(services: FirstModelServices, section: ModelSection, given: Path | None) -> _Source:
+    files, store = services.files, services.store
+    if given is not None:
+        return _Source(given)
+    name, wanted = section.run
+    if name:
+        version = await store.call(_version, store.store, name, wanted)
+        return _Source(await _kept(services, version), version.artifact.digest, f"{version.run}@{version.version}")
+    if not section.digest:
+        raise SpecError(
+            f"model.initial: {section.initial!r} did not come along; submit from the machine that has the file, with "
+            "covey run submit"
+        )
+    known = await store.call(store.store.referenced_digests)
+    if section.digest not in known or not await asyncio.to_thread(files.check, section.digest):
+        raise NotFound(f"model.initial: no file {section.initial} is here; name the file itself, or a run: run:NAME")
+    return _Source(files.path(section.digest), section.digest, await _confirmed(services, section))
+
+
+async def _kept(services: FirstModelServices, version: VersionRecord) -> Path:
+    if not version.kept or not await asyncio.to_thread(services.files.check, version.artifact.digest):
+        raise NotFound(f"version {version.version} of run {version.run} is no longer kept; choose another one")
+    return services.files.path(version.artifact.digest)
+
+
+async def _confirmed(services: FirstModelServices, section: ModelSection) -> str:
+    """The parent that a specification from the record names, if that version is the file."""
+    run, _, number = section.parent.partition("@")
+    if not number:
+        return ""
+    store = services.store
+    version = await store.call(store.store.version, run, int(number))
+    if version.artifact.digest != section.digest:
+        raise SpecError(f"model.parent: version {number} of run {run} is another model; leave it out")
+    return section.parent
+
+
+def _version(store: Store, name: str, wanted: str) -> VersionRecord:
+    """A version of another run, by its name. Blocking."""
+    run = store.run(name)
+    if not mode_named(run.mode).coordinated:
+        raise NotFound(
+            f"model.initial: the models of run {name} are with its nodes; make its consensus model a file "
+            "(covey gossip export), and name that"
+        )
+    number = {"newest": NEWEST, "best": BEST}.get(wanted) or int(wanted)
+    version = store.version(run.run, _best(store, run) if number == BEST else number)
+    if version.members:
+        raise NotFound(f"model.initial: run {name} has no model that is the same for all; export a node's, and name it")
+    return version
+
+
+def _best(store: Store, run: RunRecord) -> int:
+    section = parse_json(run.spec).evaluation
+    kept = {version.version: version.metrics for version in store.versions(run.run, kept_only=True)}
+    number = best(kept, section.metric, section.goal)
+    if number is None:
+        raise NotFound(f"model.initial: no kept version of run {run.name} was evaluated by {section.metric!r}")
+    return number

@@ -1,0 +1,1 @@
+"""Models that runs begin with, and which of their versions is meant."""

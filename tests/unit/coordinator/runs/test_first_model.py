@@ -1,0 +1,124 @@
+"""Runs that begin with a model there is: recorded with it in one step, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from covey import messages as msg
+from covey.coordinator.runs.first_model import FirstModelServices, add_run
+from covey.errors import Conflict, LayoutError, NotFound, SpecError
+from covey.spec import ModelSection, parse_data, parse_json, parse_toml
+from covey.storage.record.contract import RunRecord
+from tests.unit.coordinator.world import ROUNDS
+
+
+@pytest.fixture
+def services(world):
+    return FirstModelServices(world.store, world.files, world.worker, allow_paths=False)
+
+
+def submitted(name, **model):
+    """A run as it is submitted, and is not recorded yet."""
+    spec = parse_toml(ROUNDS.format(count=2, nodes=2, where="central"))
+    spec = spec.model_copy(update={"model": ModelSection(**model)})
+    return RunRecord(name, name, spec.mode, spec.to_json(), spec.seed, "queued", "", 2000.0), spec
+
+
+@pytest.fixture
+async def parent(world):
+    """A run that has ended, of two rounds."""
+    world.submit("parent")
+    _, task = world.execute("parent")
+    await asyncio.gather(task, world.work("parent"))
+    return world.record.run("parent")
+
+
+async def test_a_version_of_another_run(world, services, parent):
+    run, spec = await add_run(services, *submitted("child", initial="run:parent"))
+    first = world.record.version("child", 0)
+    assert spec.model == ModelSection(initial=f"sha256:{first.artifact.digest}", parent="parent@2")
+    assert world.record.run("child") == run
+    assert (run.state, parse_json(run.spec)) == ("queued", spec)
+    newest = world.record.version("parent", 2).artifact
+    assert world.worker.done("initial")[-1].source == world.files.path(newest.digest)
+    await add_run(services, *submitted("older", initial="run:parent@0"))
+    assert world.worker.done("initial")[-1].source == world.files.path(
+        world.record.version("parent", 0).artifact.digest
+    )
+    _, best = await add_run(services, *submitted("best", initial="run:parent@best"))
+    assert best.model.parent == "parent@2"
+
+
+async def test_it_starts_with_that_model_and_keeps_it(world, services, parent):
+    await add_run(services, *submitted("child", initial="run:parent"))
+    made = len(world.worker.done("initial"))
+    first = world.record.version("child", 0)
+    _, task = world.execute("child")
+    await asyncio.gather(task, world.work("child"))
+    assert world.record.run("child").state == "completed"
+    assert len(world.worker.done("initial")) == made
+    kept = world.record.version("child", 0)
+    assert kept.kept
+    assert kept.artifact == first.artifact
+    sent = [message for message in world.nodes.got(msg.Assignment) if (message.run, message.version) == ("child", 0)]
+    assert {message.model.digest for message in sent} == {first.artifact.digest}
+
+
+async def test_a_file_that_came_along_stays_the_caller_s(world, services, parent, tmp_path):
+    given = tmp_path / "given"
+    given.write_bytes(b"values")
+    record, asked = submitted("child", initial="begin.safetensors")
+    _, spec = await add_run(services, record, asked, given)
+    assert world.worker.done("initial")[-1].source == given
+    assert spec.model.parent == ""
+    await add_run(services, *submitted("again", **spec.model.model_dump()))
+    assert world.worker.done("initial")[-1].source == world.files.path(spec.model.digest)
+
+
+async def test_what_is_not_there_is_said(world, services, parent):
+    for model, error, said in [
+        ({"initial": "begin.safetensors"}, SpecError, "did not come along"),
+        ({"initial": "run:nobody"}, NotFound, "no run 'nobody'"),
+        ({"initial": "run:parent@9"}, NotFound, "no version 9"),
+        ({"initial": "sha256:" + "0" * 64}, NotFound, "no file"),
+    ]:
+        with pytest.raises(error, match=said):
+            await add_run(services, *submitted("child", **model))
+    digest = world.record.version("parent", 2).artifact.digest
+    with pytest.raises(SpecError, match="is another model"):
+        await add_run(services, *submitted("child", initial=f"sha256:{digest}", parent="parent@1"))
+    world.retention.drop([digest])
+    with pytest.raises(NotFound, match="no longer kept"):
+        await add_run(services, *submitted("child", initial="run:parent"))
+    assert [run.run for run in world.record.runs()] == ["parent"]
+
+
+async def test_a_model_that_does_not_fit_leaves_nothing(world, services, parent):
+    before = set(world.files.path("0" * 64).parent.iterdir())
+    world.worker.errors["initial"] = LayoutError("missing: 'a'")
+    with pytest.raises(LayoutError, match="missing: 'a'"):
+        await add_run(services, *submitted("child", initial="run:parent"))
+    assert set(world.files.path("0" * 64).parent.iterdir()) == before
+    assert list((world.folder / "files" / "scratch").iterdir()) == []
+
+
+async def test_a_file_that_is_let_go_while_it_is_read_is_used_for_nothing(world, services, parent):
+    gate = world.worker.gates["initial"] = asyncio.Event()
+    world.worker.jobs.clear()
+    submission = asyncio.create_task(add_run(services, *submitted("child", initial="run:parent@2")))
+    await world.worker.begins("initial")
+    world.record.delete_run("parent")
+    gate.set()
+    with pytest.raises(Conflict, match="let go meanwhile"):
+        await submission
+    assert world.record.runs() == []
+
+
+async def test_a_gossip_run_s_nodes_have_no_file_from_here(world, services, parent):
+    record, _ = submitted("child", initial="x.safetensors")
+    section = {"initial": "x.safetensors"}
+    gossip = parse_data({"name": "g", "mode": "gossip", "task": {"name": "digits"}, "model": section})
+    with pytest.raises(SpecError, match="covey gossip start"):
+        await add_run(services, record, gossip)
