@@ -59,12 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     late = False
     with tempfile.TemporaryDirectory(prefix="covey-page-") as name, ExitStack() as stack:
-        federation = Federation(Path(name), nodes=0)
+        federation = stack.enter_context(Federation(Path(name), nodes=0))
+        federation.start_coordinator()  # which makes its keys, and an empty record
+        federation.stop_coordinator()
         folder = federation.coordinator_dir
-        folder.mkdir(parents=True)
         fill_store(sqlite_url(folder), Size(given.updates, given.rounds, runs=20, events=500))
         if given.live:
-            stack.enter_context(federation).start_coordinator()
+            federation.start_coordinator()
         for run, what in ((SYNC, f"{given.rounds:,} rounds"), (ASYNC, f"{given.updates:,} updates")):
             loads = []
             for _ in range(LOADS):

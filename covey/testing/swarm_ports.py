@@ -59,12 +59,13 @@ class Disk(Record[Vector]):
 
     Args:
         is_slow: Writes wait until `write` is called, and are lost in a crash; else they are made at once.
+        keeps: Whether anything is kept at all: where nobody crashes that is in vain.
     """
 
-    def __init__(self, is_slow: bool = False) -> None:
+    def __init__(self, is_slow: bool = False, keeps: bool = True) -> None:
         self._newest: tuple[str, Snapshot[Vector]] | None = None
         self._noted: tuple[tuple[Noted, Vector | None], ...] = ()
-        self.is_slow = is_slow
+        self.is_slow, self._keeps = is_slow, keeps
         self.waiting: deque[tuple[Callable[[], None], Callable[[], None]]] = deque()
 
     def copy(self) -> Disk:
@@ -90,7 +91,7 @@ class Disk(Record[Vector]):
 
     @override
     def publish(self, snapshot: Snapshot[Vector], batches: Sequence[Batch], then: Callable[[], None]) -> None:
-        text = machine_to_text(snapshot.machine)
+        text = machine_to_text(snapshot.machine) if self._keeps else ""
 
         def save() -> None:
             self._newest, self._noted = (text, snapshot), ()
@@ -102,6 +103,9 @@ class Disk(Record[Vector]):
         self._put(lambda: None, then)
 
     def _put(self, save: Callable[[], None], then: Callable[[], None]) -> None:
+        if not self._keeps:
+            then()
+            return
         self.waiting.append((save, then))
         if not self.is_slow:
             self.write()

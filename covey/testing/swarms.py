@@ -43,7 +43,7 @@ class VirtualNode:
         self.first, self._peers, self.minted = z.copy(), list(peers), minted
         self._notices: list[Notice] = []
         self._at_rest: Ledger | None = None
-        self.disk = Disk(swarm.has_slow_disks)
+        self.disk = Disk(swarm.has_slow_disks, swarm.keeps_records)
         self.labour = VectorLabour(me.node, swarm.training, swarm.spec, swarm.codec)
         self.executor = Executor(self.fresh(), State(z.copy()), self._ports(), self._ended)
 
@@ -169,6 +169,7 @@ class VirtualSwarm:
         codec: What becomes of a model where it is sent; None: nothing.
         has_slow_disks: Whether writing takes until a node's work is asked for, so that a crash comes in between.
         spec: The run, where its protocol is to do the mixing; None: the weighted mean.
+        keeps_records: Whether nodes can crash; else nothing is put on record.
     """
 
     def __init__(
@@ -181,7 +182,9 @@ class VirtualSwarm:
         codec: Callable[[Vector], Vector] | None = None,
         has_slow_disks: bool = False,
         spec: GossipSpec | None = None,
+        keeps_records: bool = True,
     ) -> None:
+        self.keeps_records = keeps_records
         self.planner, self.policy, self.training, self.has_slow_disks = planner, policy, training, has_slow_disks
         self.spec, self.codec, self.clock = spec, codec, SwarmClock()
         self.messages: list[Message] = []

@@ -51,6 +51,7 @@ class Readings:
             Route("/api/runs/{run}/curves", self.curves),
             Route("/api/runs/{run}/rounds", self.rounds),
             Route("/api/runs/{run}/rounds/{number:int}", self.round),
+            Route("/api/runs/{run}/nodes", self.run_nodes),
             Route("/api/runs/{run}/log", self.log),
             Route("/api/runs/{run}/audit", self.audit),
             Route("/api/nodes", self.nodes),
@@ -81,24 +82,29 @@ class Readings:
         return JSONResponse({"runs": [run_json(run) for run in runs[:limit]], "next": following, "now": time.time()})
 
     def run(self, request: Request) -> Response:
-        """A run: how far it is, what it waits for, what each node does and did in it, and what privacy it has spent."""
+        """A run: how far it is, what it waits for, and what privacy it has spent."""
+        shown = self._run(request)
+        privacy, is_coordinated = privacy_json(shown), shown.is_coordinated
+        about = {"run": run_json(shown, whole=True), "privacy": privacy, "coordinated": is_coordinated}
+        return JSONResponse(about | {"now": time.time()})
+
+    def run_nodes(self, request: Request) -> Response:
+        """What each node does now for a run, what it did in it, and what became of its last answers."""
         name = request.path_params["run"]
 
         def question(connection: Connection) -> dict[str, Any]:
             shown = connection.run(name)
-            nodes = list(islice(connection.every_node(MOST), MOST)) if not shown.ended else []
+            nodes = connection.nodes(MOST) if not shown.ended else []
+            roster = frozenset(shown.roster)
             return {
-                "run": run_json(shown, whole=True),
-                "privacy": privacy_json(shown),
-                "coordinated": shown.is_coordinated,
-                "verdicts": self._verdicts.of(connection, shown) if shown.is_coordinated else {},
-                "contributions": plain(list(islice(connection.every_contribution(shown), MOST))),
                 "at_work": [work for node in nodes for work in _at_work(node, shown)],
                 "away": [
                     {"node": node.node, "state": node.state, "since": node.last_seen_at}
                     for node in nodes
-                    if node.node in shown.roster and node.state != "connected"
+                    if node.node in roster and node.state != "connected"
                 ],
+                "contributions": plain(list(islice(connection.every_contribution(shown), MOST))),
+                "verdicts": self._verdicts.of(connection, shown),
                 "now": time.time(),
             }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 from collections import Counter
 from collections.abc import Mapping
@@ -58,7 +59,7 @@ SIMULATE_FIELDS = (
 @click.option("--attack-option", "options", multiple=True, metavar="NAME.KEY=VALUE", help="An option of an attack.")
 @click.option("--path", "paths", multiple=True, metavar="NAME=PATH", help="Where the task finds the nodes' data.")
 @click.option("--staleness", metavar="normal:MEAN,SD", help="Mode async: how many versions old updates are.")
-@network_options
+@functools.partial(network_options, where="Mode gossip: ")
 @click.option("--device", default="cpu", show_default=True, help="What to train on: cpu, cuda or cuda:N.")
 @click.option("--data-dir", type=FOLDER, help="The folder for the record [default: a new temporary one].")
 @click.option("--events", type=FOLDER, help="Also log what the run's machine is told there, for `covey run debug`.")

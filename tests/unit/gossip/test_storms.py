@@ -51,7 +51,7 @@ def raging(swarm: VirtualSwarm, schedule: bytes, minted: int) -> Storm:
 
     storm = Storm(swarm, joins)
     if isinstance(swarm, Watched):
-        swarm.stale = storm.stale
+        swarm.restored = storm.restored
     storm.rage(schedule)
     storm.end()
     return storm
@@ -104,7 +104,7 @@ class Watched(VirtualSwarm):
         self.sent: dict[tuple[Incarnation, int], Vector] = {}
         self.mixed: dict[tuple[Incarnation, int], tuple[Vector, Sequence[Piece[Vector]]]] = {}
         """By node and step: its own model then, and what came; of what was done again after a crash, the newest."""
-        self.stale: set[Incarnation] = set()
+        self.restored: set[Incarnation] = set()
         super().__init__(*args, **options)
         for node in self.nodes.values():
             self.enter(node)
@@ -119,7 +119,7 @@ class Watched(VirtualSwarm):
     def send(self, message: Message) -> None:
         if message.body is not None:
             known = self.sent.setdefault((message.sender, message.event.step), message.body)
-            assert message.sender in self.stale or known.tobytes() == message.body.tobytes()
+            assert message.sender in self.restored or known.tobytes() == message.body.tobytes()
         super().send(message)
 
     def check(self, apart: set[Incarnation]) -> None:
@@ -158,7 +158,7 @@ def test_each_body_counts_once_where_the_receiver_weighs(
     models = models_of(n)
     swarm = Watched(models, planner_of(spec), policy_of(spec.gossip, n), spec=spec, has_slow_disks=slow)
     storm = raging(swarm, schedule, ONE)
-    swarm.check(storm.stale | storm.gone.keys())
+    swarm.check(storm.restored | storm.gone.keys())
     first = np.stack(list(models.values()))
     for node in swarm.nodes.values():  # a mixture lies between what it is made of
         assert (first.min(0) - 1e-12 <= node.z).all()

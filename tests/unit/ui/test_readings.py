@@ -38,10 +38,12 @@ def test_a_run_with_what_its_nodes_did(client, recorder):
     recorder.run("run", rounds=3)
     page = client.get("/api/runs/run").json()
     assert (page["run"]["state"], page["run"]["spec"]["rounds"]) == ("interrupted", {"count": 20})
+    assert (page["coordinated"], page["privacy"]) == (True, None)
+    page = client.get("/api/runs/run/nodes").json()
     assert [(item["node"], item["accepted"]) for item in page["contributions"]] == [("ada", 3), ("bob", 3)]
-    assert (page["at_work"], page["coordinated"], page["privacy"]) == ([], True, None)
-    assert page["verdicts"] == {node: [[n, "accepted"] for n in (1, 2, 3)] for node in ("ada", "bob")}
+    assert page["at_work"] == []
     assert [(node["node"], node["state"]) for node in page["away"]] == [("ada", "away"), ("bob", "away")]
+    assert page["verdicts"] == {node: [[n, "accepted"] for n in (1, 2, 3)] for node in ("ada", "bob")}
 
 
 def test_rounds_come_in_pages_the_newest_first(client, recorder):

@@ -32,6 +32,12 @@ def test_a_file_is_small_and_harmless(path):
         assert re.findall(r"<script(?![^>]* src=)|<style|\son\w+=|\sstyle=", text) == []
 
 
+def test_the_page_has_all_modules_fetched_at_once():
+    page = (STATIC / "index.html").read_text()
+    modules = {path.relative_to(STATIC).as_posix() for path in STATIC.rglob("*.js")}
+    assert set(re.findall(r'(?:modulepreload" href|module" src)="/static/([^"]+)"', page)) == modules
+
+
 def test_modules_import_what_there_is():
     for path in (path for path in OWN if path.suffix == ".js"):
         for name in re.findall(r'from "(\.[^"]+)"', path.read_text()):

@@ -29,20 +29,30 @@ OPTIONS = {
 """Attributes of `Network`, and the options that say them."""
 
 
-def network_options(command: F) -> F:
-    """Give a command what a network and machines can do to a gossip run, as `network: Network`."""
-    several, option = functools.partial(click.option, multiple=True), functools.partial(click.option, default=0.0)
+def network_options(command: F, where: str = "") -> F:
+    """Give a command what a network and machines can do to a gossip run, as `network: Network`.
+
+    Args:
+        command: The command.
+        where: Said before what each option does: of which runs it is, where the command runs others too.
+    """
+    several = functools.partial(click.option, multiple=True)
+    number = functools.partial(click.option, default=0.0, show_default=True)
+
+    def says(what: str) -> str:
+        return f"{where}{what}" if where else f"{what[0].upper()}{what[1:]}"
+
     loss = click.FloatRange(0, 1, max_open=True)
     for each in (
-        option("--churn", type=click.FloatRange(0, 1), help="Gossip: kills of each node in a step."),
-        several("--partition", "partitions", metavar="A,B/C,D=FROM-TO", help="Gossip: sides that are cut off, when."),
-        several("--joins", metavar="NODE=TIME", help=f"Gossip: a node that comes later, {TIME}."),
-        several("--leaves", metavar="NODE=STEP", help="Gossip: a node that leaves in order after so many steps."),
-        several("--returns", metavar="NODE=TIME", help="Gossip: when one that --dies is back, with its record."),
-        several("--dies", metavar="NODE=STEP", help="Gossip: a node that ends for good after so many steps."),
-        several("--slow", "speeds", metavar="NODE=SPEED", help="Gossip: a machine's speed; the others have 1."),
-        click.option("--delay", type=click.FloatRange(0), default=0.0, help=f"Gossip: of messages on average, {TIME}."),
-        option("--loss", type=loss, help="Gossip: chance of a message to be lost."),
+        number("--churn", type=click.FloatRange(0, 1), help=says("kills of each node in a step.")),
+        several("--partition", "partitions", metavar="A,B/C,D=FROM-TO", help=says("sides that are cut off, when.")),
+        several("--joins", metavar="NODE=TIME", help=says(f"a node that comes later, {TIME}.")),
+        several("--leaves", metavar="NODE=STEP", help=says("a node that leaves in order after so many steps.")),
+        several("--returns", metavar="NODE=TIME", help=says("when one that --dies is back, with its record.")),
+        several("--dies", metavar="NODE=STEP", help=says("a node that ends for good after so many steps.")),
+        several("--slow", "speeds", metavar="NODE=SPEED", help=says("a machine's speed; the others have 1.")),
+        number("--delay", type=click.FloatRange(0), help=says(f"of messages on average, {TIME}.")),
+        number("--loss", type=loss, help=says("chance of a message to be lost.")),
     ):
         command = each(command)
 

@@ -113,11 +113,15 @@ export function runView(run) {
   let curves = null;
   let exchange = null;
   let isDrawn = false;
+  let working = [];
+  let nodesDue = 0;
+  let hadEnded = false;
 
   function assemble(coordinated) {
     curves = curvesSection(run, coordinated ? "curves" : "steps");
     exchange = coordinated ? roundsSection(run) : gossipSection(run);
     live.append(curves.element, exchange.element);
+    now.element.hidden = contributions.element.hidden = !coordinated;
   }
 
   async function stop(name) {
@@ -129,20 +133,28 @@ export function runView(run) {
 
   async function refresh() {
     const page = await get(ofRun(run));
+    const { ended } = page.run;
     if (curves === null) assemble(page.coordinated);
     title.textContent = page.run.name;
     document.title = `${page.run.name}: ${page.run.state} - Covey`;
     fill(head, [page.run, page.privacy, Math.floor(page.now / 5)], () => runFacts(page));
-    fill(actions, page.run.ended, () => (page.run.ended ? null : button("Stop the run", () => stop(page.run.name), "danger")));
-    now.element.hidden = page.run.ended || !page.coordinated;
-    fill(now.box, [page.at_work, page.away, Math.floor(page.now)], () => [workTable(page.at_work, page.now), awayWords(page.away, page.now)]);
-    contributions.element.hidden = !page.coordinated;
-    fill(contributions.box, [page.contributions, page.verdicts], () => contributionTable(page.contributions, page.verdicts, page.run.roster_size));
-    await exchange.refresh(page.at_work);
+    fill(actions, ended, () => (ended ? null : button("Stop the run", () => stop(page.run.name), "danger")));
+    await exchange.refresh(working);
     // Of a run that has ended nothing new comes: its curves are read until they are whole.
     const again = isDrawn ? 0 : await curves.refresh();
-    isDrawn = page.run.ended && again === 0;
-    return page.run.ended ? again || 10000 : Math.min(again || 1000, 1000);
+    isDrawn = ended && again === 0;
+    if (page.coordinated && (page.now >= nodesDue || ended !== hadEnded)) await showNodes(page.run);
+    hadEnded = ended;
+    return ended ? again || 10000 : Math.min(again || 1000, 1000);
+  }
+
+  async function showNodes({ ended, roster_size: size }) {
+    const page = await get(ofRun(run, "nodes"));
+    working = page.at_work;
+    nodesDue = page.now + (ended ? 60 : 2);
+    now.element.hidden = ended;
+    fill(now.box, [page.at_work, page.away, Math.floor(page.now)], () => [workTable(page.at_work, page.now), awayWords(page.away, page.now)]);
+    fill(contributions.box, [page.contributions, page.verdicts], () => contributionTable(page.contributions, page.verdicts, size));
   }
 
   return { title: "Run", element, refresh, close: () => curves?.close() };

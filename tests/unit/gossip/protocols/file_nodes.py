@@ -9,20 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from typing_extensions import override
 
 from covey.artifact import artifact_of_file
 from covey.gossip.ledger import Incarnation
-from covey.gossip.mass import ONE
 from covey.gossip.protocols.encoding import is_encoded
 from covey.gossip.protocols.runs import combination_of
-from covey.gossip.push_sum import events as ev
 from covey.learning.models.state import layout_of, write_model
 from covey.node.gossip.executor import Executor
 from covey.node.gossip.ports import State
 from covey.simulation.gossip.models import Model, ModelFolder
 from covey.simulation.gossip.peer import VirtualLabour, World
 from covey.spec import GossipSpec
-from covey.testing.swarms import VirtualNode
 from covey.worker.execute.coded_bodies import codec_of
 from covey.worker.execute.mix_op import mix
 from covey.worker.files.estimates import STAMP_BYTES, Estimates, read_rows
@@ -116,18 +114,19 @@ class FileSwarm(VectorSwarm):
         *,
         has_slow_disks: bool = False,
     ) -> None:
-        self._folder, self._models, self._run = folder, ModelFolder(folder / "models"), spec
+        self._folder, self._models = folder, ModelFolder(folder / "models")
         self._names = list(models)
         self.layout = layout_of(OneVector(next(iter(models.values()))))
         self.refused = self.mixed = self.whole = 0
         """Bodies that were passed over; that came; that were models."""
-        self._gradient = gradient
         super().__init__(spec, models, gradient, has_slow_disks=has_slow_disks)
 
-    def _equip(self, node: Any, spec: GossipSpec, gradient: Gradient) -> None:
+    @override
+    def enter(self, node: Any) -> Any:
+        spec = self._run
         first = self._folder / f"first-{node.me}"
         sha256 = write_model(first, self.layout, OneVector(node.first)).model_sha256
-        at_once = AtOnce(node.me.node, gradient, self._check)
+        at_once = AtOnce(node.me.node, self._gradient, self._check)
         at_once.layout = self.layout
         anything: Any = at_once
         world = World(
@@ -147,22 +146,12 @@ class FileSwarm(VectorSwarm):
         node.first, node.labour = FirstModel(first, sha256), VirtualLabour(node.me.node, world, 1.0)
         node.labour.queue = at_once.queue
         node.executor = Executor(node.fresh(), State(node.first), node._ports(), node._ended)
+        return node
 
     def _check(self, job: MixJob, result: MixResult) -> None:
         self.refused += len(result.refused)
         self.mixed += len(job.portions)
         self.whole += sum(portion.model.stat().st_size >= self.layout.file_bytes for portion in job.portions)
-
-    def join(self, me: Incarnation, z: Any, minted: int = ONE) -> None:
-        """As `VirtualSwarm.join`, with a model file."""
-        node = self.nodes[me] = VirtualNode(self, me, z, [*self.nodes, me], minted)
-        self._equip(node, self._run, self._gradient)
-        for other in self.nodes.values():
-            if other is not node:
-                other.notice(ev.PeerJoined(me, minted, 0.0))
-        node.executor.begin()
-        for other in self.up:
-            other.heartbeat()
 
     def until_step(self, step: int) -> None:
         """Let all go on until each is there."""

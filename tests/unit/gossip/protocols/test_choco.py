@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from covey.codecs.contract import CODECS, Codec, CodecContext
 from covey.errors import SpecError
@@ -23,7 +25,8 @@ from covey.vectors import TensorVector, Vector
 from covey.worker.execute.algebra import BlockAlgebra
 from covey.worker.files.estimates import OWN, Estimate
 from tests.unit.gossip.protocols.file_nodes import FileSwarm, OneVector
-from tests.unit.gossip.protocols.vector_nodes import FAULTS, in_lock_step
+from tests.unit.gossip.protocols.vector_nodes import in_lock_step
+from tests.unit.gossip.storms import EVENTS, Storm, schedules, stormy
 
 NODES = 8
 MH = {"name": "metropolis-hastings"}
@@ -90,14 +93,14 @@ class Ring:
 
 def test_signs_bring_a_ring_to_its_mean(tmp_path: Path) -> None:
     ring = Ring({"codec": "scaled-sign"}, 1.0, tmp_path)
-    assert ring.steps(100) < 1e-9
+    assert ring.steps(100) < 1e-10
     assert float((ring.whole.mean(0) - ring.mean).abs().max()) < 1e-6
 
 
 def test_a_hundredth_of_the_elements_does_with_a_small_step_and_diverges_with_a_large_one(tmp_path: Path) -> None:
     exchange = {"codec": "top-k", "options": {"fraction": 0.01}}
     ring = Ring(exchange, gamma_of(run_of(exchange).exchange), tmp_path)
-    assert ring.steps(150) < 0.3
+    assert ring.steps(400) < 1.2e-2
     assert float((ring.whole.mean(0) - ring.mean).abs().max()) < 1e-5
     large = Ring(exchange, 1.0, tmp_path)
     assert 2 < large.steps(40) < large.steps(40) / 2
@@ -149,19 +152,22 @@ def test_in_lock_step_faults_change_not_one_bit(tmp_path: Path) -> None:
     assert ends[0] == ends[1]
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_no_honest_body_is_passed_over_whatever_happens(tmp_path: Path, seed: int) -> None:
-    rng = random.Random(seed)
-    topology = {"name": rng.choice(["ring", "complete"])}
-    n = rng.randrange(2, 6)
-    swarm = FileSwarm(run_of(topology=topology), models_of(n), slope, tmp_path, has_slow_disks=rng.random() < 0.5)
-    swarm.begin()
-    more = {"suspect": 3.0, "leave": 0.3} | ({"evict": 0.4} if rng.random() < 0.5 else {})
-    swarm.stir(rng, rng.randrange(20, 300), FAULTS | more)
-    swarm.come_to_an_end()
-    assert {node.finished for node in swarm.nodes.values()} <= {"completed", "left"}
-    assert swarm.audit().is_exact
-    assert swarm.refused == 0
+@stormy(12)
+@given(schedule=schedules, n=st.integers(2, 5), topology=st.sampled_from(["ring", "complete"]), slow=st.booleans())
+def test_no_honest_body_is_passed_over_in_storms(schedule: bytes, n: int, topology: str, slow: bool) -> None:
+    with TemporaryDirectory() as folder:
+        spec = run_of(topology={"name": topology})
+        swarm = FileSwarm(spec, models_of(n), slope, Path(folder), has_slow_disks=slow)
+        swarm.begin()
+
+        def joins(me: Incarnation) -> None:
+            swarm.join(me, models_of(n)["node-0"])
+
+        kept = tuple(set(EVENTS) - {"back-up", "restore"})  # files that a node needs no more are gone
+        storm = Storm(swarm, joins, strangers=False, events=kept)
+        storm.rage(schedule)
+        storm.end()
+        assert swarm.refused == 0
 
 
 def cut_off(swarm: FileSwarm, node: Incarnation, steps: int) -> None:

@@ -10,16 +10,18 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from covey.gossip.ledger import Incarnation
 from covey.gossip.mass import ONE
+from covey.testing.swarms import VirtualNode
 from tests.unit.gossip.protocols.dense import Vector, spec_of
-from tests.unit.gossip.protocols.vector_nodes import FAULTS, VectorSwarm, in_lock_step
+from tests.unit.gossip.protocols.vector_nodes import VectorSwarm, in_lock_step
+from tests.unit.gossip.storms import ALWAYS, EVENTS, Storm, schedules, stormy
 
 D = 3
 SEEDS = (None, 1, 2)
-QUICK = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def models_of(n: int) -> dict[str, Vector]:
@@ -49,38 +51,40 @@ def check_tracking(swarm: VectorSwarm) -> None:
     assert np.abs(trackers - gradients).max() < 1e-9 * max(1.0, np.abs(gradients).max())
 
 
-@QUICK
+@stormy(20)
 @given(
-    seed=st.integers(0, 2**32),
+    schedule=schedules,
     n=st.integers(2, 5),
     topology=st.sampled_from(["exponential", "ring", "random"]),
     slow=st.booleans(),
 )
-def test_trackers_sum_up_to_gradients_whatever_happens(seed: int, n: int, topology: str, slow: bool) -> None:
-    rng = random.Random(seed)
+def test_trackers_sum_up_to_gradients_in_storms(schedule: bytes, n: int, topology: str, slow: bool) -> None:
     spec = spec_of(protocol="gradient-tracking", steps=8, topology={"name": topology})
     swarm = VectorSwarm(spec, models_of(n), slope, has_slow_disks=slow)
     swarm.begin()
-    more = {"suspect": 3.0, "leave": 0.3} | ({"evict": 0.4} if rng.random() < 0.5 else {})
-    swarm.stir(rng, rng.randrange(20, 250), FAULTS | more)
-    swarm.come_to_an_end()
-    assert {node.finished for node in swarm.nodes.values()} <= {"completed", "left"}
+    storm = Storm(swarm, events=(*ALWAYS, "leave", "evict"))
+    storm.rage(schedule)
+    storm.end()
     check_tracking(swarm)
 
 
-@QUICK
-@given(seed=st.integers(0, 2**32), n=st.integers(2, 5), slow=st.booleans())
-def test_both_of_a_pair_step_together_or_neither(seed: int, n: int, slow: bool) -> None:
-    rng = random.Random(seed)
+@stormy(20)
+@given(schedule=schedules, n=st.integers(2, 5), slow=st.booleans(), is_whole=st.booleans())
+def test_both_of_a_pair_step_together_or_neither_in_storms(schedule: bytes, n: int, slow: bool, is_whole: bool) -> None:
     spec = spec_of(protocol="noloco", steps=8, topology={"name": "matching"})
     swarm = VectorSwarm(spec, models_of(n), flat, has_slow_disks=slow)
     mean = swarm.models.mean(0)
     swarm.begin()
-    swarm.stir(rng, rng.randrange(20, 250), FAULTS | {"suspect": 3.0})
-    swarm.come_to_an_end()
-    assert {node.finished for node in swarm.nodes.values()} == {"completed"}
-    assert swarm.audit().is_exact
-    assert np.abs(swarm.models.mean(0) - mean).max() < 1e-12
+
+    def joins(me: Incarnation) -> None:
+        swarm.join(me, models_of(n)["node-0"])
+
+    storm = Storm(swarm, joins, strangers=False, events=ALWAYS if is_whole else tuple(EVENTS))
+    storm.rage(schedule)
+    storm.end()
+    if is_whole:
+        assert {node.finished for node in swarm.nodes.values()} == {"completed"}
+        assert np.abs(swarm.models.mean(0) - mean).max() < 1e-12
 
 
 @pytest.mark.parametrize(
@@ -100,9 +104,10 @@ def test_who_takes_nothing_from_an_evicted_node_tracks_the_others_gradients() ->
     spec = spec_of(protocol="gradient-tracking", steps=40, topology={"name": "complete"})
     swarm = VectorSwarm(spec, models_of(4), slope)
     swarm.begin()
-    swarm.stir(random.Random(3), 200, {"deliver": 40.0, "work": 40.0})
+    Storm(swarm, events=("deliver", "work")).rage(random.Random(3).randbytes(400))
+    swarm.notify = VirtualNode.notice
     swarm.evict(list(swarm.nodes)[3])
-    swarm.come_to_an_end()
+    swarm.settle()
     check_tracking(swarm)
     best = sum(i * (1 + 0.1 * i) for i in range(3)) / sum(1 + 0.1 * i for i in range(3))
     assert np.abs(swarm.models - best).max() < 0.2  # of the three that are left; with the fourth it is 1.6

@@ -16,16 +16,17 @@ from covey.gossip.protocols.contract import Context, Received, Update
 from covey.gossip.protocols.contract import State as Vectors
 from covey.gossip.protocols.dynamics import Dynamics
 from covey.gossip.protocols.runs import planner_of, policy_of
-from covey.gossip.push_sum import events as ev
 from covey.node.gossip.executor import Executor
 from covey.node.gossip.ports import Labour, Moment, Piece, State
 from covey.spec import GossipSpec
 from covey.testing.swarm_ports import ArrayAlgebra
 from covey.testing.swarms import VirtualSwarm
 from tests.unit.gossip.protocols.dense import Vector
+from tests.unit.gossip.storms import Storm
 
 RATE = 0.1
-FAULTS = {"deliver": 40.0, "drop": 6.0, "double": 6.0, "work": 40.0, "crash": 2.0, "restart": 6.0, "beat": 5.0}
+LOSSES = ("deliver", "drop", "double", "work", "crash", "restart", "beat")
+"""In lock step these change nothing."""
 Gradient = Callable[[str, Vector], Vector]
 """(node, z) -> its gradient there."""
 
@@ -115,15 +116,18 @@ class VectorSwarm(VirtualSwarm):
     def __init__(
         self, spec: GossipSpec, models: Mapping[str, Vector], gradient: Gradient, *, has_slow_disks: bool = False
     ) -> None:
+        self._run, self._gradient = spec, gradient
         planner: Planner = planner_of(spec)
         super().__init__(dict(models), planner, policy_of(spec.gossip, len(models)), has_slow_disks=has_slow_disks)
         for node in self.nodes.values():
-            self._equip(node, spec, gradient)
+            self.enter(node)
 
-    def _equip(self, node: Any, spec: GossipSpec, gradient: Gradient) -> None:
-        node.first, node.labour = Body(node.first), DynamicsLabour(node.me.node, spec, gradient)
+    @override
+    def enter(self, node: Any) -> Any:
+        node.first, node.labour = Body(node.first), DynamicsLabour(node.me.node, self._run, self._gradient)
         node.labour.queue = _Queue()
         node.executor = Executor(node.fresh(), State(node.first), node._ports(), node._ended)
+        return node
 
     def vector(self, me: Incarnation, name: str) -> Vector:
         """A node's vector; zero where it has none."""
@@ -136,42 +140,6 @@ class VectorSwarm(VirtualSwarm):
         """Of all nodes, `[n, d]`."""
         bodies: list[Any] = [node.executor.model for node in self.nodes.values()]
         return np.stack([body.model for body in bodies])
-
-    def stir(self, rng: random.Random, events: int, kinds: Mapping[str, float]) -> None:
-        """Let so many things happen, by chance."""
-        for _ in range(events):
-            self._happen(rng, rng.choices(list(kinds), list(kinds.values()))[0])
-
-    def _happen(self, rng: random.Random, kind: str) -> None:
-        up, down = self.up, [node for node in self.nodes.values() if not node.is_up]
-        busy = [node for node in up if node.is_busy]
-        match kind:
-            case "deliver" | "double" if self.messages:
-                self.deliver(rng.randrange(len(self.messages)), keep=kind == "double")
-            case "drop" if self.messages:
-                self.messages.pop(rng.randrange(len(self.messages)))
-            case "work" if busy:
-                rng.choice(busy).finish_work()
-            case "crash" if up:
-                rng.choice(up).crash()
-            case "restart" if down:
-                rng.choice(down).restart()
-            case "suspect" if up:
-                node = rng.choice(up)
-                node.take(ev.PeerSuspected(rng.choice(list(node.machine.exchange.peers) or [node.me]), 0.0))
-            case "beat" if up:
-                rng.choice(up).heartbeat()
-            case "evict" if len(self.nodes) > 2:
-                self.evict(rng.choice(list(self.nodes)))
-            case "leave" if len(up) > 2:
-                rng.choice(up).take(ev.LeaveAsked(0.0))
-
-    def come_to_an_end(self) -> None:
-        """Everybody goes on, on a network without faults."""
-        for node in self.nodes.values():
-            if not node.is_up:
-                node.restart()
-        self.settle()
 
 
 class _Queue(list[Callable[[], None]]):
@@ -188,10 +156,14 @@ def in_lock_step(swarm: VectorSwarm, seed: int | None, strikes: int) -> bytes:
         strikes: How much does.
     """
     swarm.begin()
+    storm, rng = Storm(swarm, events=LOSSES), random.Random(seed)
     while seed is not None and any(node.machine.step < 1 for node in swarm.nodes.values()):
-        swarm.stir(random.Random(seed), 20, {"deliver": 1.0, "work": 1.0})  # who restarts knows of the others
+        for _ in range(len(swarm.messages)):  # who restarts knows of the others
+            swarm.deliver()
+        for node in swarm.up:
+            node.finish_work()
     if seed is not None:
-        swarm.stir(random.Random(seed), strikes, FAULTS)
-    swarm.come_to_an_end()
+        storm.rage(rng.randbytes(2 * strikes))
+    storm.end()
     assert {node.finished for node in swarm.nodes.values()} == {"completed"}
     return swarm.models.tobytes()

@@ -102,13 +102,13 @@ class MemoryWire(Peers):
         loss: float = 0.0,
         drops: Callable[[Told], bool] = lambda _: False,
     ) -> None:
-        self._me, self._nodes, self._loss, self._drops = me, nodes, loss, drops
+        self._me, self._nodes, self.loss, self._drops = me, nodes, loss, drops
         self._rng = random.Random(me.node)
         self.ways: dict[str, LinkQuality] = {}
 
     def _other(self, peer: Incarnation) -> UnitNode:
         node = self._nodes.get(peer)
-        if node is None or self._rng.random() < self._loss:
+        if node is None or self._rng.random() < self.loss:
             raise TransferError("nobody is there")
         return node
 
@@ -139,7 +139,7 @@ class MemoryWire(Peers):
         await node.actor.arrived(self._me, batch.sequence, batch.units, step, body)
         signed = node.receipts.countersigned(self._me, batch.sequence)
         assert signed is not None
-        if self._rng.random() < self._loss:
+        if self._rng.random() < self.loss:
             raise TransferError("the answer was lost")
         if self._me in self._nodes:
             self._nodes[self._me].receipts.had(batch, signed)
@@ -199,6 +199,8 @@ class UnitNode:
             away_s=away_s,
         )
         self.me, self.actor, self.stop = facts.me, GossipActor(world), asyncio.Event()
+        self.wire: MemoryWire | None = None
+        """Its end of the wire, while it runs."""
 
     async def run(
         self,
@@ -208,7 +210,8 @@ class UnitNode:
         models: ModelSource | None = None,
     ) -> str:
         try:
-            return await self.actor.run(MemoryWire(self.me, nodes, loss, drops), self.stop, models)
+            self.wire = MemoryWire(self.me, nodes, loss, drops)
+            return await self.actor.run(self.wire, self.stop, models)
         finally:
             self.home.engine.dispose()
             for node in [node for who, node in nodes.items() if who != self.me]:  # as their detectors would find

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from covey.cli.commands.gossip.status import status_of
 from covey.cli.main import covey
 from covey.client.gossip_nodes import SILENT_S, read_node
+from covey.gossip.ledger import InEdge
 from covey.gossip.push_sum.exchange import UNANSWERED_S
 from covey.node.gossip.record.now import FILE, Teller
 from tests.unit.node.gossip.nodes import Unit, UnitNode, has_come_to, spec_of
@@ -32,10 +33,17 @@ async def test_a_node_says_what_it_waits_for_and_keeps_what_it_published(tmp_pat
     shown = status_of(read_node(tmp_path / "a"))
     assert (shown["running"], shown["waits_for"]) == (True, "waiting for nodes: 1 of 2 are there")
     assert shown["waits_why"] == ["b shows no sign of life, and cannot be called: the connection broke"]
-    unit.start("b")
+    b = unit.start("b")
     await unit.until("a", functools.partial(has_come_to, 3))
+    assert node.wire is not None
+    node.wire.loss = 1.0  # nothing of a comes to b any more: when b ends, a batch is on its way to it for sure
+
+    def goes_out(node: UnitNode) -> bool:
+        had = b.actor.executor.ledger.into.get(node.me, InEdge()).sequence
+        return any(span.sequence > had for span in node.actor.under_way)
+
+    await unit.until("a", goes_out)
     await unit.stop("b")
-    await unit.until("a", lambda node: bool(node.actor.under_way))
     told(teller, node)
     first = read_node(tmp_path / "a")
     assert first.now is not None
