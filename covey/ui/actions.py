@@ -1,4 +1,4 @@
-"""What the page may be told to do: start a run, stop one, evict a node. The guard has seen who asks."""
+"""What the page may be told to do: start a run, go on with one, stop one, evict a node. The guard has seen who asks."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from covey.client.connection import Connection
+from covey.client.models.continuing import continuation
 from covey.errors import SpecError
 from covey.ui.shapes import plain, run_json
 from covey.ui.source import Source
@@ -35,6 +36,7 @@ class Actions:
         return [
             Route("/api/submit", self.submit, methods=["POST"]),
             Route("/api/runs/{run}/stop", self.stop, methods=["POST"]),
+            Route("/api/runs/{run}/continue", self.go_on, methods=["POST"]),
             Route("/api/evict", self.evict, methods=["POST"]),
         ]
 
@@ -49,6 +51,14 @@ class Actions:
         """Stop a run."""
         run = request.path_params["run"]
         return JSONResponse(run_json(await self._ask(lambda c: c.stop(run))))
+
+    async def go_on(self, request: Request) -> Response:
+        """Queue a new run that begins with the newest model of a run: of so many rounds as the body says."""
+        run, rounds = request.path_params["run"], (await _body(request)).decode("utf-8", "replace")
+        if not (rounds.isascii() and rounds.isdecimal() and 0 < len(rounds) < 10 and int(rounds)):
+            raise SpecError("say how many rounds more, as a whole number from 1")
+        submitted = await self._ask(lambda c: c.submit(continuation(c.run(run), int(rounds))))
+        return JSONResponse(run_json(submitted))
 
     async def evict(self, request: Request) -> Response:
         """Shut out the node whose name is the body, for good."""

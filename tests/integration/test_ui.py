@@ -115,6 +115,13 @@ def test_it_shows_a_run_as_it_goes_and_goes_on_after_a_kill(federation: Federati
         page.locator("dd .badge").get_by_text("stopped").wait_for()
         assert federation.show(run)["state"] == "stopped"
 
+        # A new run goes on with its model.
+        page.get_by_label("rounds more").fill("1")
+        page.get_by_role("button", name="Continue").click()
+        page.locator("#confirm-yes").click()
+        page.locator("dd .badge").get_by_text("completed").wait_for()
+        assert page.url.rpartition("/")[2] != run
+
         # What is signed is checked on demand.
         page.get_by_role("button", name="Check everything").click()
         page.get_by_text("agrees with what was signed").wait_for()

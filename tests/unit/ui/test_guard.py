@@ -85,7 +85,7 @@ def test_other_methods_are_refused(client, method):
     assert client.request(method, "/api/runs").status_code == 405
 
 
-@pytest.mark.parametrize("path", ["/api/runs/first/stop", "/api/evict", "/api/submit"])
+@pytest.mark.parametrize("path", ["/api/runs/first/stop", "/api/runs/first/continue", "/api/evict", "/api/submit"])
 def test_reading_an_address_changes_nothing(client, path):
     assert client.get(path).status_code == 405
 

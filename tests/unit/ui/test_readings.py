@@ -147,6 +147,14 @@ def test_a_specification_is_text_never_a_file_s_name(client, secrets, text, wron
     assert (answer.status_code, wrong in answer.json()["error"]) == (422, True)
 
 
+@pytest.mark.parametrize("rounds", ["", "0", "-1", "1e9", "ten", "9999999999"])
+def test_how_many_rounds_more_is_a_number(client, secrets, recorder, rounds):
+    recorder.run("run", rounds=1)
+    headers = {"origin": "http://127.0.0.1:7480", "x-covey-action": secrets.action}
+    answer = client.post("/api/runs/run/continue", content=rounds, headers=headers)
+    assert (answer.status_code, "how many rounds" in answer.json()["error"]) == (422, True)
+
+
 def test_a_body_without_end_is_refused(client, secrets):
     headers = {"origin": "http://127.0.0.1:7480", "x-covey-action": secrets.action}
     answer = client.post("/api/evict", content=b"x" * (1 << 20) + b"x", headers=headers)

@@ -131,6 +131,15 @@ export function runView(run) {
     }
   }
 
+  function continuing({ name, unit }) {
+    const count = el("input", { type: "number", min: "1", value: "10", "aria-label": `${unit} more`, "data-key": "more" });
+    async function goOn() {
+      if (!(await confirmed(`Queue a new run that begins with the newest model of ${name}, of ${count.value} ${unit}?`, "Continue"))) return;
+      location.hash = address("run", (await post(ofRun(run, "continue"), count.value)).run);
+    }
+    return el("span", { class: "action" }, button("Continue", goOn, "main"), " ", count, ` ${unit} more`);
+  }
+
   async function refresh() {
     const page = await get(ofRun(run));
     const { ended } = page.run;
@@ -138,7 +147,7 @@ export function runView(run) {
     title.textContent = page.run.name;
     document.title = `${page.run.name}: ${page.run.state} - Covey`;
     fill(head, [page.run, page.privacy, Math.floor(page.now / 5)], () => runFacts(page));
-    fill(actions, ended, () => (ended ? null : button("Stop the run", () => stop(page.run.name), "danger")));
+    fill(actions, ended, () => (ended ? (page.coordinated ? continuing(page.run) : null) : button("Stop the run", () => stop(page.run.name), "danger")));
     await exchange.refresh(working);
     // Of a run that has ended nothing new comes: its curves are read until they are whole.
     const again = isDrawn ? 0 : await curves.refresh();
