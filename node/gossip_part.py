@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import structlog
 
 from covey.artifact import artifact_of_file
 from covey.driver.ending import end
-from covey.errors import SpecError, StoreError
+from covey.errors import Obstructed, SpecError, StoreError
 from covey.gossip.graph import in_neighbours
 from covey.gossip.ledger import Incarnation
 from covey.gossip.mass import TOKEN
@@ -143,7 +144,8 @@ class GossipPart:
             self.actor, self.network = actor, network
             telling = asyncio.create_task(_tell(Teller(home.folder, self._terms.spec.gossip.min_nodes), actor, network))
             for notice in tuple(notices):
-                await network.hub.notified(notice, "the coordinator")
+                with suppress(Obstructed):  # it is tried again
+                    await network.hub.notified(notice, "the coordinator")
             return await actor.run(network, stop, None if self._protocol.own_models else network)
         finally:
             self.actor = self.network = None

@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
+from functools import partial
 
 import structlog
 
 from covey import messages as msg
 from covey.driver.ending import end
-from covey.errors import CoveyError, NotFound, RunFailed, SpecError
+from covey.errors import CoveyError, NotFound, Obstructed, RunFailed, SpecError, StoreError, StoreUnavailable
 from covey.gossip.ledger import Incarnation
 from covey.gossip.protocols.runs import require_possible
 from covey.node.gossip.folders import incarnations, run_folder
-from covey.node.gossip.orders import forget_order, keep_order, kept_orders
+from covey.node.gossip.obstacles import Obstacles
+from covey.node.gossip.orders import forget_order, founders_of, keep_order, kept_orders, revised_in
 from covey.node.gossip.record.database import open_record
 from covey.node.gossip.record.reader import read_facts
 from covey.node.gossip.stating import Stated, statement_of
+from covey.node.gossip_handed import Handed
 from covey.node.gossip_part import GossipPart, Terms, worker_of
 from covey.node.operator.config import NodeConfig
 from covey.node.peers.evicted import Evicted
@@ -45,49 +48,6 @@ PART = 1
 """The number that a decline names: there is one part a node in a gossip run."""
 
 
-@dataclass
-class Told:
-    """What the coordinator has of this node's statements in a run; times by the event loop's clock."""
-
-    incarnation: int = 1
-    number: int = 0
-    step: int = 0
-    sent_digest: str = ""
-    """Of the statement that is unanswered; empty: there is none."""
-    content: object = None
-    """Of the newest one that was sent, without its number and time."""
-    began: float = 0.0
-    due: float = 0.0
-
-
-@dataclass
-class Handed:
-    """A run that was handed out.
-
-    Attributes:
-        order: What the coordinator says of it.
-        spec: Its specification.
-        roster: Who takes part.
-        stop: Ends this node's part, or the present try of it.
-        is_over: Whether the coordinator says that the run has ended.
-        declined: Why this node takes no part; empty: it does.
-        failure: Why its part cannot go on for now; empty: it can.
-        notices: Evictions that the coordinator told of.
-        part: What is at work.
-    """
-
-    order: msg.GossipOrder
-    spec: GossipSpec
-    roster: Roster
-    stop: asyncio.Event = field(default_factory=asyncio.Event)
-    is_over: bool = False
-    declined: str = ""
-    failure: str = ""
-    notices: dict[Incarnation, SignedNotice] = field(default_factory=dict)
-    part: GossipPart | None = None
-    told: Told = field(default_factory=Told)
-
-
 class GossipRuns:
     """This node's gossip runs.
 
@@ -105,6 +65,7 @@ class GossipRuns:
         self._runs: dict[str, Handed] = {}
         self._worker = worker_of(config, identity.name, config.data_dir / "gossip" / WORKER)
         self._changed = asyncio.Event()
+        self._obstacles = Obstacles()
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -163,29 +124,41 @@ class GossipRuns:
             except CoveyError as error:
                 self._decline(order.run, error)
                 return
-            self._runs[order.run] = Handed(order, spec, roster_of(order))
+            roster = Roster({member.name: member for member in members_of(order.members)})
+            self._runs[order.run] = Handed(order, spec, roster)
         elif known.declined:
             self._link.send(msg.Decline(order.run, PART, 1, *known.declined.split(": ", 1)))
-        elif (joined := joined_in(known.order, order)) is not None:
-            self._joined(known, order, joined)
-        elif known.order != order:
-            log.info("the addresses of this run's nodes have changed", run=order.run)
-            known.order, known.roster = order, roster_of(order)
-            keep_order(self._config.data_dir, order)
-            known.stop.set()
-        elif known.failure:
+        elif known.order == order:
             known.failure = ""  # the coordinator is back, or this is its next try: so is this node's
+        elif (revised := revised_in(known.order, order)) is not None:
+            self._revised(known, order, members_of(revised))
+        else:
+            log.warning("the coordinator says something else of this run: this node begins anew", run=order.run)
+            known.order, known.roster = order, Roster({member.name: member for member in members_of(order.members)})
+            self._keep(known)
+            known.stop.set()
         self._changed.set()
 
-    def _joined(self, run: Handed, order: msg.GossipOrder, joined: Sequence[Member]) -> None:
-        """Further nodes take part: what is at work meets them."""
-        log.info("nodes join this run", run=order.run, nodes=[member.name for member in joined])
+    def _revised(self, run: Handed, order: msg.GossipOrder, revised: list[Member]) -> None:
+        """Nodes take part that did not, or are called elsewhere: what is at work meets them, and them only."""
+        log.info("nodes join this run, or have another address", run=order.run, nodes=[m.name for m in revised])
         run.order = order
-        keep_order(self._config.data_dir, order)
-        run.roster.add(joined)
+        run.roster.add(revised)
         if run.part is not None and run.part.network is not None:
-            for member in joined:
+            for member in revised:
                 run.part.network.meet(member)
+        self._keep(run)
+
+    def _keep(self, run: Handed) -> None:
+        """Put on disk what the coordinator says of a run; until that can be done it is tried again and again."""
+        was_kept = run.is_kept
+        try:
+            keep_order(self._config.data_dir, run.order)
+            run.is_kept = True
+        except StoreError as error:
+            run.is_kept = False
+            if was_kept:
+                log.warning("an order cannot be kept; trying again", run=run.order.run, reason=str(error))
 
     def _decline(self, run: str, error: CoveyError) -> None:
         log.warning("this node declines a gossip run", run=run, code=error.code, reason=str(error))
@@ -231,18 +204,30 @@ class GossipRuns:
             self._changed.clear()
             for name in [name for name, run in self._runs.items() if run.is_over]:
                 del self._runs[name]
-            run = next((run for run in self._runs.values() if self._is_wanted(run)), None)
+            run = await self._obstacles.passed("runs", self._next)
             if run is None:
                 await self._worker.stop()
                 await self._changed.wait()
                 continue
             await self._try(run)
 
+    async def _next(self) -> Handed | None:
+        """The first run that there is something to do for. Raises Obstructed."""
+        return next((run for run in self._runs.values() if self._is_wanted(run)), None)
+
     def _is_wanted(self, run: Handed) -> bool:
-        """Whether there is something to do for a run now."""
+        """Whether there is something to do for a run now. Raises Obstructed; of a damaged record the run is told."""
         if run.declined or run.failure or run.is_over:
             return False
-        ended = self._ended(run)
+        try:
+            ended = self._ended(run)
+        except Obstructed:
+            raise
+        except StoreUnavailable as error:
+            raise Obstructed(str(error)) from error
+        except CoveyError as error:
+            self._failed(run, error)
+            return False
         return ended == "" or (ended in ("retired", "evicted") and self._may_rejoin(run))
 
     def _ended(self, run: Handed) -> str:
@@ -270,7 +255,7 @@ class GossipRuns:
         log.info("this node takes part in a gossip run", run=order.run, name=run.spec.name, nodes=len(order.members))
         part = run.part = GossipPart(terms, self._identity, run.roster, self._worker)
         try:
-            await self._remember(run)
+            await self._obstacles.passed("notices of eviction", partial(self._remember, run))
             await self._before()
             how = await part.run(run.stop, run.notices.values())
             log.info("this node's part has ended", run=order.run, how=how)
@@ -318,7 +303,11 @@ class GossipRuns:
         while True:
             await asyncio.sleep(LOOK_S)
             for run in list(self._runs.values()):
-                if self._link.up and not run.is_over and not run.declined:
+                if run.is_over or run.declined:
+                    continue
+                if not run.is_kept:
+                    self._keep(run)
+                if self._link.up:
                     await self._state_one(run, loop.time())
 
     async def _state_one(self, run: Handed, now: float) -> None:
@@ -373,22 +362,9 @@ def terms_of(config: NodeConfig, spec: GossipSpec, order: msg.GossipOrder, me: s
     )
 
 
-def roster_of(order: msg.GossipOrder) -> Roster:
+def members_of(listed: Iterable[msg.GossipMember]) -> list[Member]:
     """Who takes part, as the coordinator says."""
-    return Roster({m.name: Member(m.name, m.address, m.fingerprint) for m in order.members})
-
-
-def founders_of(order: msg.GossipOrder) -> list[str]:
-    """With whom the run began."""
-    return [member.name for member in order.members if not member.late]
-
-
-def joined_in(known: msg.GossipOrder, order: msg.GossipOrder) -> list[Member] | None:
-    """Who takes part since an earlier order; None where that is not all that has changed."""
-    new = [member for member in order.members if member not in known.members]
-    if not new or replace(known, members=()) != replace(order, members=()) or set(known.members) - set(order.members):
-        return None
-    return [Member(m.name, m.address, m.fingerprint) for m in new]
+    return [Member(member.name, member.address, member.fingerprint) for member in listed]
 
 
 def _say_failure(task: asyncio.Task[object]) -> None:

@@ -238,7 +238,7 @@ class ListGossipReply(_message.Message):
     def __init__(self, parts: _Optional[_Iterable[_Union[GossipPart, _Mapping]]] = ..., next: _Optional[str] = ...) -> None: ...
 
 class GossipPart(_message.Message):
-    __slots__ = ("node", "address", "fingerprint", "state", "reason", "received_at", "statement")
+    __slots__ = ("node", "address", "fingerprint", "state", "reason", "received_at", "statement", "late")
     NODE_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
@@ -246,6 +246,7 @@ class GossipPart(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_AT_FIELD_NUMBER: _ClassVar[int]
     STATEMENT_FIELD_NUMBER: _ClassVar[int]
+    LATE_FIELD_NUMBER: _ClassVar[int]
     node: str
     address: str
     fingerprint: str
@@ -253,7 +254,8 @@ class GossipPart(_message.Message):
     reason: str
     received_at: float
     statement: bytes
-    def __init__(self, node: _Optional[str] = ..., address: _Optional[str] = ..., fingerprint: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., received_at: _Optional[float] = ..., statement: _Optional[bytes] = ...) -> None: ...
+    late: bool
+    def __init__(self, node: _Optional[str] = ..., address: _Optional[str] = ..., fingerprint: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., received_at: _Optional[float] = ..., statement: _Optional[bytes] = ..., late: _Optional[bool] = ...) -> None: ...
 
 class ListRoundsRequest(_message.Message):
     __slots__ = ("run", "after", "limit", "newest")

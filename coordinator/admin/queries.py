@@ -18,12 +18,15 @@ from covey.coordinator.runs.sent_again import MOST_ROUNDS, SENT_AGAIN, on_record
 from covey.errors import CoveyError, NotFound
 from covey.protos import admin_pb2 as pb
 from covey.storage.record.contract import NodeRecord, RunRecord, Store, VersionRecord
+from covey.storage.record.gossip import JOINED
 from covey.storage.record.seals import canonical
 
 BEST = -2
 """Instead of a version's number: the best one by the run's metric."""
 RUNS = 100
 EVENTS = 100
+MOST_JOINED = 100_000
+"""More nodes than can join a gossip run."""
 SCANNED = 500
 """Records that are read at a time where all of a run have to be gone through."""
 
@@ -65,7 +68,9 @@ class Queries:
         members = self._store.gossip_members(run_id, after=after, limit=size + 1)
         stated = self._store.newest_gossip_statements(run_id, [member.node for member in members])
         newest = {row.node: row for row in stated}
-        kept, more = fitting((views.gossip_view(member, newest.get(member.node)) for member in members), size)
+        late = {event.node for event in self._store.events(run=run_id, kind=JOINED, limit=MOST_JOINED)}
+        parts = (views.gossip_view(m, newest.get(m.node), late=m.node in late) for m in members)
+        kept, more = fitting(parts, size)
         return pb.ListGossipReply(parts=kept, next=kept[-1].node if more else "")
 
     # -- rounds

@@ -69,8 +69,8 @@ def observes(record: RunRecord) -> bool:
     return not MODES.get(record.mode, MODES[DEFAULT]).coordinated
 
 
-def gossip_view(member: GossipMemberRecord, newest: GossipStatementRecord | None) -> pb.GossipPart:
-    """A node's part in a gossip run, with its newest statement if there is one."""
+def gossip_view(member: GossipMemberRecord, newest: GossipStatementRecord | None, *, late: bool) -> pb.GossipPart:
+    """A node's part in a gossip run, with its newest statement if there is one; `late`: it came after the run began."""
     return pb.GossipPart(
         node=member.node,
         address=member.address,
@@ -79,6 +79,7 @@ def gossip_view(member: GossipMemberRecord, newest: GossipStatementRecord | None
         reason=member.reason,
         received_at=newest.received_at if newest is not None else 0.0,
         statement=newest.statement if newest is not None else b"",
+        late=late,
     )
 
 

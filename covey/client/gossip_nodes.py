@@ -18,12 +18,12 @@ from sqlalchemy import Engine
 
 from covey.artifact import Artifact
 from covey.client.gossip_receipts import checked_proofs, checked_receipts, receipt_to_json
-from covey.errors import IdentityError, LedgerError, LimitExceeded, NotFound, SpecError
+from covey.errors import CoveyError, IdentityError, LedgerError, LimitExceeded, NotFound, SpecError
 from covey.gossip.audit import MassAudit, audit
 from covey.gossip.ledger import Incarnation, InEdge, Ledger, OutEdge
 from covey.gossip.mass import ONE, TOKEN, weight
 from covey.gossip.protocols.encoding import is_encoded
-from covey.gossip.protocols.runs import body_of, policy_of
+from covey.gossip.protocols.runs import body_of, policy_of, protocol_of
 from covey.gossip.push_sum.exchange import UNANSWERED_S
 from covey.gossip.push_sum.machine import PushSum
 from covey.gossip.receipts import Excess, Overdraft, Proof, overdrafts
@@ -44,7 +44,7 @@ from covey.node.gossip.record.reader import (
     rows_of,
 )
 from covey.node.gossip.record.schema import MetricRow, PeerRow, SnapshotRow, StepRow
-from covey.spec import GossipSpec, parse_json
+from covey.spec import GossipSpec, parse_data, parse_json
 from covey.wire.mass_receipts import MassStatement
 
 SILENT_S = 20.0
@@ -238,6 +238,21 @@ def account_of(node: NodeState) -> dict[str, Any]:
     }
 
 
+def facts_of(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What an account says of the run's specification: who says what a model counts for, and what one joins with.
+
+    Args:
+        spec: As data. Of a protocol that is not installed here nothing is said.
+    """
+    try:
+        known = parse_data(spec)
+        if isinstance(known, GossipSpec):
+            return {"weighs": protocol_of(known.gossip).weighs, "joins": joins_with(known)}
+    except CoveyError:
+        pass
+    return {}
+
+
 def proven(node: NodeState) -> Iterator[str]:
     """What others proved to a node of its peers, in words; what it says of them itself is not repeated."""
     exchange = node.machine.exchange
@@ -315,10 +330,11 @@ def audit_accounts(accounts: Sequence[Mapping[str, Any]], authority_pem: bytes =
         raise LedgerError(f"these accounts are of several runs: {', '.join(sorted(runs))}")
     ledgers = dict(map(_ledger_from, accounts))
     joins = min(ONE, max((_joins(account) for account in accounts), default=0))
+    founders = {str(name) for account in accounts for name in account.get("nodes", ())}
     evicted = {who for ledger in ledgers.values() for who in ledger.evicted}
     audited = audit(
         {me: ledger for me, ledger in ledgers.items() if me not in evicted},
-        {who: 0 if _was_never_there(who, ledgers) else ONE if who.number == 1 else joins for who in evicted},
+        {who: joins if who.number > 1 else 0 if _came_late(who, founders, ledgers) else ONE for who in evicted},
         "receiver" if any(account.get("weighs") == "receiver" for account in accounts) else "mass",
     )
     named = {peer for ledger in ledgers.values() for peer in ledger.out.keys() | ledger.into.keys()}
@@ -327,10 +343,9 @@ def audit_accounts(accounts: Sequence[Mapping[str, Any]], authority_pem: bytes =
     forged: list[str] = []
     if authority_pem:
         given, forged = checked_receipts(accounts, authority_pem)
-        nodes = {str(name) for account in accounts for name in account.get("nodes", ())}
         ended = [me for me, account in zip(ledgers, accounts, strict=False) if account.get("ended") in FINAL]
         proven, unproven = checked_proofs(accounts, authority_pem)
-        overdrawn, forged = [*overdrafts(ledgers, given, nodes, ended), *proven], [*forged, *unproven]
+        overdrawn, forged = [*overdrafts(ledgers, given, founders, ended), *proven], [*forged, *unproven]
     findings = (*map(str, overdrawn), *forged, *missing, *audited.findings)
     return replace(audited, findings=findings, named=tuple(overdrawn))
 
@@ -343,13 +358,17 @@ def _joins(account: Mapping[str, Any]) -> int:
     return joins
 
 
-def _was_never_there(who: Incarnation, ledgers: Mapping[Incarnation, Ledger]) -> bool:
-    """Whether a node came after the run began: its next incarnation takes part, and nobody exchanged with this one.
+def _came_late(who: Incarnation, founders: set[str], ledgers: Mapping[Incarnation, Ledger]) -> bool:
+    """Whether a node came after the run began: then its first incarnation was never there, and began with nothing.
 
-    The same is said of one that was evicted before it exchanged anything: its mass came to nobody.
+    Where no account says with whom the run began (those of older versions), it is one whose next incarnation is known,
+    and with which nobody exchanged anything.
     """
-    known = {peer for ledger in ledgers.values() for peer in (*ledger.out, *ledger.into)}
-    return Incarnation(who.node, who.number + 1) in ledgers and who not in known
+    if founders:
+        return who.node not in founders
+    met = {peer for ledger in ledgers.values() for peer in (*ledger.out, *ledger.into)}
+    out = {peer for ledger in ledgers.values() for peer in ledger.evicted}
+    return who not in met and Incarnation(who.node, who.number + 1) in {*ledgers, *met, *out}
 
 
 def mass_of(node: NodeState) -> float:

@@ -12,6 +12,7 @@ import grpc.aio
 import structlog
 
 from covey.artifact import Artifact
+from covey.driver.ending import heed
 from covey.errors import NotReady, Stalled, TransferError
 from covey.node.peers.hub import Hub
 from covey.node.peers.links import Link
@@ -199,7 +200,8 @@ class PeerCalls:
         """The model that the peer gives to this node, and its step; not checked. Raises `CoveyError`."""
         stub: PeerAsyncStub = PeerStub(await self._bulk.channel())
         try:
-            reply = await stub.Newest(pb.NewestRequest(), timeout=ANSWER_S)
+            with _closed_under():
+                reply = await stub.Newest(pb.NewestRequest(), timeout=ANSWER_S)
         except grpc.aio.AioRpcError as error:
             self._pin.broke(error)
             raise from_rpc_error(error) from error
@@ -214,7 +216,8 @@ class PeerCalls:
     @contextlib.contextmanager
     def _interrupted(self) -> Iterator[None]:
         try:
-            yield
+            with _closed_under():
+                yield
         except grpc.aio.AioRpcError as error:
             self._pin.broke(error)
             meant = from_rpc_error(error)
@@ -224,6 +227,16 @@ class PeerCalls:
         """Close both connections."""
         for line in (self._control, self._bulk):
             await line.close()
+
+
+@contextlib.contextmanager
+def _closed_under() -> Iterator[None]:
+    """Where a connection is closed under a call, gRPC cancels whoever waits: it is told that it broke off instead."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        heed()
+        raise TransferError("the connection was closed: the peer has another address, key or certificate") from None
 
 
 async def _messages(call: Any) -> AsyncIterator[pb.PeerMessage]:
@@ -241,8 +254,9 @@ async def chunks_over(channel: grpc.aio.Channel, request: pb.ChunksRequest) -> A
     """
     call = model_chunks_call(channel)(request)
     try:
-        async for chunk in decoded(call):
-            yield chunk
+        with _closed_under():
+            async for chunk in decoded(call):
+                yield chunk
     except grpc.aio.AioRpcError as error:
         raise from_rpc_error(error) from error
     finally:

@@ -14,6 +14,7 @@ from covey.errors import CoveyError, IdentityError, NotFound
 from covey.gossip.ledger import Incarnation
 from covey.node.peers.translation import eviction_from, eviction_message
 from covey.protos import peer_pb2 as pb
+from covey.storage.files.spool import disk_errors
 from covey.wire.evictions import EvictionStatement, SignedNotice, opened_eviction
 from covey.wire.identities.authority import write_private
 
@@ -37,8 +38,13 @@ class Evicted:
         self._taking = threading.Lock()
 
     def load(self) -> None:
-        """Read what is on disk. A file that cannot be one of them is passed over, and said."""
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        """Read what is on disk. A file that cannot be one of them is passed over, and said.
+
+        Raises:
+            StoreError: Their folder cannot be made.
+        """
+        with disk_errors(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for path in sorted(self._folder.glob(f"*{SUFFIX}")):
             try:
                 notice = eviction_from(pb.SignedEviction.FromString(path.read_bytes()))
@@ -53,6 +59,7 @@ class Evicted:
             IdentityError: It does not count; the text says why.
             NotFound: It is of another run, or of a node that takes no part.
             LimitExceeded: It is too long.
+            StoreError: The disk refuses.
         """
         with self._taking:  # it comes from several peers at once
             if notice in self._notices.values():
@@ -60,8 +67,9 @@ class Evicted:
             who, statement = self._read(notice)
             if who in self._notices:
                 return None
-            name = hashlib.sha256(notice.statement).hexdigest() + SUFFIX
-            write_private(self._folder / name, eviction_message(notice).SerializeToString())
+            path = self._folder / (hashlib.sha256(notice.statement).hexdigest() + SUFFIX)
+            with disk_errors(path):
+                write_private(path, eviction_message(notice).SerializeToString())
             self._notices[who] = notice
         log.warning("evicted", node=who.node, incarnation=who.number, reason=statement.reason)
         return who, statement

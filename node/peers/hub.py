@@ -6,15 +6,18 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from functools import partial
 from typing import Protocol
 
 import structlog
 
 from covey.driver.background import Background
-from covey.errors import CoveyError
+from covey.driver.ending import end
+from covey.errors import CoveyError, Obstructed
 from covey.gossip.ledger import Incarnation
 from covey.gossip.push_sum.events import PeerEvicted, PeerJoined, PeerSuspected, PeerTrusted, StatementsShown
 from covey.gossip.receipts import Proof
+from covey.node.gossip.obstacles import Obstacles
 from covey.node.gossip.ports import Receiver, Told
 from covey.node.gossip.receipts import Receipts
 from covey.node.gossip.record.proofs import Proofs
@@ -40,7 +43,7 @@ from covey.node.peers.translation import (
 from covey.node.peers.vitals import Vitals
 from covey.protos import peer_pb2 as pb
 from covey.texts import printable
-from covey.wire.evictions import SignedNotice
+from covey.wire.evictions import EvictionStatement, SignedNotice
 from covey.wire.listeners.buckets import Buckets
 
 log = structlog.get_logger(room="peers")
@@ -95,6 +98,9 @@ class Hub:
         self._receipts, self._proofs = receipts, proofs
         self._messages, self._beats = Buckets(*MESSAGES), Buckets(BEATS[0], BEATS[1] / vitals.beat_s)
         self._batches: Batches | None = None
+        self._obstacles = Obstacles()
+        self._unwritten: dict[SignedNotice, asyncio.Task[None]] = {}
+        """Notices that count, and for which this machine has no room yet."""
 
     def carry(self, batches: Batches) -> None:
         """Who takes care of batches: told once, before anything is opened."""
@@ -269,15 +275,29 @@ class Hub:
 
         Raises:
             IdentityError, NotFound, LimitExceeded: It does not count.
+            StoreError: It cannot be put on record; where that is this machine's trouble, it is tried again and again.
         """
         try:
             taken = await asyncio.to_thread(self.evicted.take, notice)
+        except Obstructed:
+            if notice not in self._unwritten:  # who said it does so once a link
+                self._unwritten[notice] = self._background.spawn(self._notified_again(notice, by))
+            raise
         except CoveyError as error:
             log.warning("a notice of eviction that does not count", by=by, reason=str(error))
             raise
-        if taken is None:
-            return False
-        who, statement = taken
+        return taken is not None and self._out(*taken, notice, by)
+
+    async def _notified_again(self, notice: SignedNotice, by: str) -> None:
+        try:
+            take = partial(asyncio.to_thread, self.evicted.take, notice)
+            if (taken := await self._obstacles.passed("notices of eviction", take)) is not None:
+                self._out(*taken, notice, by)
+        finally:
+            del self._unwritten[notice]
+
+    def _out(self, who: Incarnation, statement: EvictionStatement, notice: SignedNotice, by: str) -> bool:
+        """An incarnation is out, and that is on record: everybody is told."""
         self._receiver.heard(who, PeerEvicted(who, self._clock()))
         message = pb.PeerMessage(eviction=eviction_message(notice))
         for link in self.links:
@@ -319,7 +339,8 @@ class Hub:
                     link.send(proof_message(proof))
 
     async def part_with(self, code: str, reason: str) -> None:
-        """End all links, in order."""
+        """End all links, in order, and what is tried again and again."""
+        await end(list(self._unwritten.values()))
         for link in self.links:
             link.close(code, reason)
             self.closed(link)

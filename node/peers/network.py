@@ -32,7 +32,7 @@ from covey.node.peers.dialer import Dialer, patience_s
 from covey.node.peers.evicted import Evicted
 from covey.node.peers.forwarder import Forwarder
 from covey.node.peers.hub import Hub
-from covey.node.peers.links import STOPPING
+from covey.node.peers.links import REPLACED, STOPPING
 from covey.node.peers.lives import Lives, Part
 from covey.node.peers.ports import Files, Holdings
 from covey.node.peers.receptions import Receptions
@@ -153,8 +153,10 @@ class PeerNetwork:
             room=Room(files, settings.quota),
         )
         self.hub.carry(self)
+        self._met: dict[str, Member] = {}
         self._calls: dict[str, PeerCalls] = {}
         self._dialers: dict[str, Dialer] = {}
+        self._dialling: dict[str, asyncio.Task[None]] = {}
         self._tasks: list[asyncio.Task[Any]] = []
         self._server: grpc.aio.Server | None = None
 
@@ -254,18 +256,35 @@ class PeerNetwork:
         return address
 
     def meet(self, member: Member) -> None:
-        """Call a node of the roster again and again, if it can be called; one that is called already is passed over."""
+        """Call a node of the roster again and again, if it can be called.
+
+        One that has another address or key than it had is called there from now on, and the link to it is made anew:
+        the others keep theirs.
+        """
         settings, me = self._settings, self._settings.part.me.node
         can_be_called = settings.listen or settings.relay
         wait_s = patience_s(Member(me, can_be_called), member)
-        if member.name in (me, *self._calls):
+        if member.name == me or member == self._met.get(member.name):
             return
+        if member.name in self._met:
+            self._let_go(member.name)
+        self._met[member.name] = member
         if wait_s is not None:
             calls = self._calls[member.name] = PeerCalls(member, settings.shown, self.hub)
             dialer = self._dialers[member.name] = Dialer(calls, self.hub, wait_s)
-            self._spawn(dialer.run())
+            self._dialling[member.name] = asyncio.create_task(dialer.run())
         elif not can_be_called:
             log.warning("neither can be called: one of both needs an open port, or a relay", peer=member.name)
+
+    def _let_go(self, name: str) -> None:
+        """Call a node no more where it was, and end the link to it."""
+        if (link := self.hub.links.named(name)) is not None:
+            link.close(REPLACED, "this node has another address, or key")
+            self.hub.closed(link)
+        self._dialers.pop(name, None)
+        calls, dialling = self._calls.pop(name, None), self._dialling.pop(name, None)
+        if calls is not None and dialling is not None:
+            self._background.spawn(_ended(calls, dialling))
 
     async def _listen(self, where: str) -> str:
         allow_many_files()
@@ -293,13 +312,19 @@ class PeerNetwork:
     async def stop(self) -> None:
         """End everything; repeatable."""
         await self.hub.part_with(STOPPING, "this node stops")
-        tasks, self._tasks = self._tasks, []
+        tasks, self._tasks = [*self._tasks, *self._dialling.values()], []
         await end(tasks)
         for calls in self._calls.values():
             await calls.close()
         if self._server is not None:
             await self._server.stop(GRACE_S)
             self._server = None
+
+
+async def _ended(calls: PeerCalls, dialling: asyncio.Task[None]) -> None:
+    """End calling a peer, and close its connections."""
+    await end([dialling])
+    await calls.close()
 
 
 def peers_of(roster: Roster, me: str, evicted: Iterable[Incarnation] = ()) -> tuple[Incarnation, ...]:

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 from covey.storage.record.records import GossipMemberRecord, GossipStatementRecord
 
+JOINED = "gossip-joined"
+"""Kind of the event of a node that takes part since after the run began; its detail is `{"part": N}` of the data."""
+
 
 class Gossip(ABC):
     """Members of gossip runs, and their statements."""

@@ -29,6 +29,7 @@ class GossipRunPolicy:
         gather_s: How long the start waits for nodes that were there a moment ago.
         answer_s: How long a connected node may leave its invitation unanswered.
         away_s: How long one without a connection is waited for once all others are through.
+        tell_s: How long passes, at least, from telling everybody of a node's address or key to its next one.
         parts: Into how many parts the data are cut; 0: as many as nodes begin; None: each node has its own.
         closed: Why nobody can join once the run has begun; empty: they can.
     """
@@ -37,6 +38,7 @@ class GossipRunPolicy:
     gather_s: float = 15.0
     answer_s: float = 180.0
     away_s: float = 120.0
+    tell_s: float = 60.0
     parts: int | None = 0
     closed: str = ""
 
@@ -49,6 +51,14 @@ class Stated:
     incarnation: int
     state: MemberState
     reason: str
+    now: float
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A node has another address or key than it had; that is on record."""
+
+    node: str
     now: float
 
 
@@ -78,6 +88,13 @@ class TurnAway:
 @dataclass(frozen=True)
 class SendOrder:
     """Tell a connected node what it takes part in, with all notices."""
+
+    node: str
+
+
+@dataclass(frozen=True)
+class TellOthers:
+    """Tell everybody but a node of its address and key."""
 
     node: str
 

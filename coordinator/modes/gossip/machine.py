@@ -5,6 +5,7 @@ The nodes need it for nothing in between: whatever it does not hear, they go on.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ from covey.machines import protocol as pr
 from covey.machines.membership import Membership
 from covey.machines.shortage import listed
 
-Action = ev.OpenGossip | ev.Admit | ev.TurnAway | ev.SendOrder | ev.NoteMember | ev.Evict | pr.SharedAction
+Action = (
+    ev.OpenGossip | ev.Admit | ev.TurnAway | ev.SendOrder | ev.TellOthers | ev.NoteMember | ev.Evict | pr.SharedAction
+)
 PART = 1
 """The number under which a part in the run is answered: there is one a node."""
 LATE = 2
@@ -66,6 +69,10 @@ class GossipMachine:
         self._began = self._now = 0.0
         self._said = ""
         self._turned_away: set[str] = set()
+        self._told_at: dict[str, float] = {}
+        """When everybody was told of a node's new address."""
+        self._untold: dict[str, float] = {}
+        """Nodes with a newer one, and when everybody will be told."""
 
     # -- what a run asks ------------------------------------------------------------------------------------------
 
@@ -82,6 +89,7 @@ class GossipMachine:
         times = [part.since + self._patience_s(node, part) for node, part in self._open()]
         if not self.is_open:
             times = [self._began + self.policy.gather_s]
+        times += self._untold.values()
         return min((at for at in times if at > self._now), default=None)
 
     def collects(self, node: str, number: int) -> bool:
@@ -125,6 +133,8 @@ class GossipMachine:
                 self.paused = paused
             case ev.Stated():
                 return self._stated(event)
+            case ev.Moved(node=node, now=now):
+                self._untold.setdefault(node, max(now, self._told_at.get(node, -math.inf) + self.policy.tell_s))
         return []
 
     def _invited(self, node: str, now: float) -> list[Action]:
@@ -164,11 +174,12 @@ class GossipMachine:
         return next((place for place in range(self.policy.parts or len(founders)) if place not in taken), None)
 
     def _out(self, node: str, state: ev.MemberState, reason: str) -> list[Action]:
-        """A part is over, and the peers are not to wait for it."""
+        """A part is over, and the peers are not to wait for it, whichever incarnation of it they know."""
         part = self.parts.get(node)
         if part is None or part.state in ("declined", "evicted"):
             return []
-        return [self._note(node, state, reason), ev.Evict(node, part.incarnation, f"{state}: {reason}"[:200])]
+        lives, text = range(1, part.incarnation + 1), f"{state}: {reason}"[:200]
+        return [self._note(node, state, reason), *(ev.Evict(node, number, text) for number in lives)]
 
     def _stated(self, event: ev.Stated) -> list[Action]:
         part = self.parts.get(event.node)
@@ -181,6 +192,7 @@ class GossipMachine:
         noted: list[Action] = [self._note(event.node, event.state, event.reason)]
         if event.state == "retired":  # its node says itself that it cannot go on as it is: it may come anew
             noted.append(ev.Evict(event.node, event.incarnation, "its record is older than what its peers had of it"))
+            part.incarnation = event.incarnation + 1  # peers take that one now, whether it states anything here or not
         return noted
 
     def _note(self, node: str, state: ev.MemberState, reason: str) -> ev.NoteMember:
@@ -196,7 +208,16 @@ class GossipMachine:
         if not self.is_open:
             return self._begin()
         waiting = sorted(self._turned_away & self.members.present)
-        return [*(action for node in waiting for action in self._came_late(node, self._now)), *self._end()]
+        late = [action for node in waiting for action in self._came_late(node, self._now)]
+        return [*late, *self._moved(), *self._end()]
+
+    def _moved(self) -> list[Action]:
+        """Of each node's addresses everybody is told at most one in a while: it may have a new one every second."""
+        due = sorted(node for node, at in self._untold.items() if at <= self._now)
+        for node in due:
+            del self._untold[node]
+            self._told_at[node] = self._now
+        return [ev.TellOthers(node) for node in due]
 
     def _begin(self) -> list[Action]:
         present, policy = sorted(self.members.present), self.policy

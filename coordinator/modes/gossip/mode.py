@@ -24,13 +24,14 @@ from covey.gossip.protocols.runs import combination_of, require_possible
 from covey.gossip.topologies.given import Given
 from covey.spec import GossipSpec
 from covey.storage.record.contract import EventRecord, GossipMemberRecord, VersionRecord
+from covey.storage.record.gossip import JOINED
 from covey.wire.identities.gossip_statement import GossipStatement
 
 EVICTED = "gossip-evicted"
 """Kind of the event of an incarnation that is out of a run; its detail is `{"incarnation": N, "reason": TEXT}`."""
 
-JOINED, TURNED_AWAY = "gossip-joined", "gossip-turned-away"
-"""Of a node that came after the run began: it takes part, `{"part": N}` of the data; or not, `{"reason": TEXT}`."""
+TURNED_AWAY = "gossip-turned-away"
+"""Of a node that came after the run began, and takes no part: `{"reason": TEXT}`."""
 
 
 class GossipMode(Mode):
@@ -68,19 +69,19 @@ class GossipMode(Mode):
         recorded = await run.persist(store.newest_gossip_statements, run.run.run)
         self._statements = Statements(self._services.federation, run.run.run, recorded)
         rows = {row.node: row for row in members}
-        known = {node: self._known(rows[node]) for node in run.run.roster if node in rows}
         for event in await run.persist(store.events, run=run.run.run, kind=EVICTED, limit=100_000):
             self._note_out(event.node, int(str(event.detail["incarnation"])), str(event.detail["reason"]))
+        known = {node: self._known(rows[node]) for node in run.run.roster if node in rows}
         self._machine = GossipMachine(self._policy(spec), run.run.roster, expected, known)
         for row in recorded:
             self._show(GossipStatement.from_bytes(row.statement))
         return self._machine
 
     def _known(self, row: GossipMemberRecord) -> Member:
-        stated, part = self._statements.of(row.node).incarnation, self._late.get(row.node)
-        return Member(
-            cast(ev.MemberState, row.state), row.reason, stated if part is None else max(LATE, stated), part=part
-        )
+        part = self._late.get(row.node)
+        after = [number + 1 for node, number in self._notices if node == row.node]
+        present = max(self._statements.of(row.node).incarnation, *after, 1 if part is None else LATE)
+        return Member(cast(ev.MemberState, row.state), row.reason, present, part=part)
 
     def _policy(self, spec: GossipSpec) -> ev.GossipRunPolicy:
         topology = combination_of(spec, allow_path=self._services.allow_paths).topology
@@ -122,6 +123,7 @@ class GossipMode(Mode):
             require_member(node, self._members)
             key = await services.members.present_key(node)
             statement = await asyncio.to_thread(self._statements.open, node, key, message)
+            self._statements.require_successor(statement, self._notices)
         except CoveyError as error:
             run.log.warning("a statement that does not count", node=node, code=error.code, error=str(error))
             digest = hashlib.sha256(message.statement).hexdigest()
@@ -163,6 +165,8 @@ class GossipMode(Mode):
                 await run.persist(run.record.add_event, event)
             case ev.SendOrder(node=node):
                 await self._order(node)
+            case ev.TellOthers(node=node):
+                self._hand_out([other for other in self._members if other != node and other in self._services.nodes])
             case ev.NoteMember():
                 await self._note(action)
             case ev.Evict():
@@ -202,18 +206,17 @@ class GossipMode(Mode):
         return self._services.nodes.peer(node)
 
     async def _order(self, node: str) -> None:
-        """Tell a node what it takes part in; where its address has changed, everybody else, too."""
+        """Tell a node what it takes part in; where its address has changed, everybody else will be told, too."""
         run, nodes = self._run, self._services.nodes
         row, present = self._members[node], self._present(node)
-        to = [node]
         if present is not None and (present.address, present.fingerprint) != (row.address, row.fingerprint):
             row = GossipMemberRecord(run.run.run, node, present.address, present.fingerprint, row.state, row.reason)
             self._members[node] = row
             await run.persist(run.record.set_gossip_members, [row])
-            to = [other for other in self._members if other in nodes]
+            run.post(ev.Moved(node, self._services.clock()))
         if self._members[node].state == "invited":
             run.progress.entered(node, NodeProgress("invited"))
-        self._hand_out(to)
+        self._hand_out([node])
         for notice in self._notices.values():
             nodes.send(node, notice)
 

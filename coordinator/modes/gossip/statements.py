@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from covey import messages as msg
-from covey.errors import IdentityError, NotFound
+from covey.errors import IdentityError, NotFound, NotReady
 from covey.storage.record.contract import GossipStatementRecord
 from covey.wire.identities.gossip_statement import GossipStatement
 from covey.wire.identities.signing import key_id, verify
@@ -76,6 +76,20 @@ class Statements:
                 f"the statement is of incarnation {statement.incarnation}, and {known.incarnation} is on record"
             )
         return statement
+
+    def require_successor(self, statement: GossipStatement, out: Container[tuple[str, int]]) -> None:
+        """Check that a new incarnation follows one that is over: its peers take no other one either.
+
+        Args:
+            statement: As `open` returned it.
+            out: Incarnations that are out: (name, number).
+
+        Raises:
+            NotReady: The one before it is not.
+        """
+        before = self.of(statement.node).incarnation
+        if statement.incarnation > before and (statement.node, before) not in out:
+            raise NotReady(f"incarnation {statement.incarnation} states something before {before} is evicted")
 
     def is_next(self, statement: GossipStatement) -> bool:
         """Whether it is the one to be put on record; else its node is told which one is."""

@@ -8,6 +8,7 @@ from typing import Any
 from covey.client.audit.rows import AuditedRun, Row
 from covey.client.values import ENDED
 from covey.errors import CoveyError, IdentityError
+from covey.storage.record.gossip import JOINED
 from covey.storage.record.seals import bytes_in
 from covey.wire.identities.gossip_statement import GossipStatement
 from covey.wire.identities.signing import key_id, verify
@@ -25,9 +26,11 @@ def check_gossip(audited: AuditedRun, federation: str) -> tuple[list[str], list[
     if not newest:
         return problems, []
     without = sorted(node for node, row in members.items() if row.get("state") not in (*FINAL, "declined", "evicted"))
-    from covey.client.gossip_nodes import audit_accounts  # which reads nodes' databases
+    from covey.client.gossip_nodes import audit_accounts, facts_of  # which reads nodes' databases
 
-    findings = list(audit_accounts([statement.account() for statement in newest.values()]).findings)
+    late = {str(row.get("node")) for row in audited.rows["events"] if row.get("kind") == JOINED}
+    facts = {**facts_of(audited.shown().spec), "nodes": sorted(members.keys() - late)}
+    findings = list(audit_accounts([{**statement.account(), **facts} for statement in newest.values()]).findings)
     if audited.run.get("state") not in ENDED or without:
         names = f": {', '.join(without[:5])}" if without else ""
         note = f"not every node has stated how its part ended{names}; their accounts are of different moments"

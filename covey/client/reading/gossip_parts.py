@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from covey.client.gossip_nodes import audit_accounts
+from covey.client.gossip_nodes import audit_accounts, facts_of
 from covey.client.values import Json
 from covey.errors import CoveyError
 from covey.gossip.audit import MassAudit
 from covey.gossip.mass import weight
-from covey.gossip.protocols.runs import protocol_of
-from covey.node.gossip.folders import joins_with
 from covey.protos import admin_pb2 as pb
-from covey.spec import GossipSpec, parse_data
 from covey.texts import printable
 from covey.wire.identities.gossip_statement import GossipStatement
 
@@ -58,24 +55,17 @@ class GossipView:
 
 def view_of(messages: Iterable[pb.GossipPart], spec: Json) -> GossipView:
     """The parts of a run from the messages that say them, and from its specification whether mass counts in it."""
-    parts, accounts, facts = [], [], _facts(spec)
+    parts, accounts, facts = [], [], facts_of(spec)
+    founders: set[str] = set()
     for message in messages:
         statement = _statement(message.statement)
         parts.append(_part(message, statement))
+        if message.HasField("late") and not message.late:  # an older coordinator says it of nobody
+            founders.add(message.node)
         if statement is not None:
             accounts.append({**statement.account(), **facts})
+    accounts = [{**account, "nodes": sorted(founders)} for account in accounts]
     return GossipView(tuple(parts), audit_accounts(accounts))
-
-
-def _facts(spec: Json) -> Json:
-    """Who says what a model counts for, and what one joins with; of a protocol that is not installed here: nothing."""
-    try:
-        known = parse_data(spec)
-        if isinstance(known, GossipSpec):
-            return {"weighs": protocol_of(known.gossip).weighs, "joins": joins_with(known)}
-    except CoveyError:
-        pass
-    return {}
 
 
 def _statement(raw: bytes) -> GossipStatement | None:

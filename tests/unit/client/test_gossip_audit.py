@@ -16,6 +16,7 @@ from covey.cli.main import covey
 from covey.cli.views import gossip_tables
 from covey.client.audit.gossip import check_gossip
 from covey.client.audit.rows import AuditedRun
+from covey.client.gossip_nodes import audit_accounts
 from covey.client.reading.gossip_parts import view_of
 from covey.client.reading.gossip_steps import steps_of
 from covey.gossip.mass import ONE
@@ -93,6 +94,53 @@ def test_the_audit_shows_what_was_exchanged_along_each_edge(tmp_path: Path) -> N
     assert [(edge["sent"], edge["applied"]) for edge in alone] == [(half, None), (None, ONE // 4)]
 
 
+def with_late_cyd(joins: int, units: int, gave: int, had: int) -> list[dict[str, Any]]:
+    """Of ada and bob, who began the run, and of cyd, who came late, had from bob, gave ada, and is out."""
+    out, founders = [["cyd", 1], ["cyd", 2]], ["ada", "bob"]
+    second = {"peer": "cyd", "incarnation": 2, "waiting": 0, "reclaimed": 0}
+    ada = {**account("ada"), "live": ONE + gave, "evicted": out}
+    ada["edges"] = [{**second, "sent": 0, "sent_batches": 0, "applied": gave, "applied_batches": min(gave, 1)}]
+    bob = {**account("bob"), "live": ONE - had, "evicted": out}
+    bob["edges"] = [{**second, "sent": had, "sent_batches": min(had, 1), "applied": 0, "applied_batches": 0}]
+    cyd = {**account("cyd"), "incarnation": 2, "minted": units, "live": 0, "evicted": [["cyd", 1]]}
+    cyd["live"] = units + had - gave
+    return [{**each, "joins": joins, "nodes": founders} for each in (ada, bob, cyd)]
+
+
+@pytest.mark.parametrize("is_given", [True, False], ids=["its account is given", "its account is not given"])
+@pytest.mark.parametrize("says_founders", [True, False], ids=["", "by an older version"])
+@pytest.mark.parametrize(
+    ("joins", "had", "gave", "minted", "lost"),
+    [
+        (ONE, 0, ONE // 2, 3 * ONE, ONE // 2),
+        (0, ONE // 2, 0, 2 * ONE, ONE // 2),
+        (0, ONE // 2, ONE // 4, 2 * ONE, ONE // 4),
+    ],
+    ids=["mint", "split", "split, gave"],
+)
+def test_who_came_late_and_is_out_again_never_had_a_first_incarnation(
+    joins: int, had: int, gave: int, minted: int, lost: int, *, says_founders: bool, is_given: bool
+) -> None:
+    accounts = with_late_cyd(joins, joins, gave, had)[: 3 if is_given else 2]
+    if not says_founders:
+        accounts = [{name: value for name, value in each.items() if name != "nodes"} for each in accounts]
+    mass = audit_accounts(accounts)
+    assert mass.findings == ()
+    assert (mass.is_exact, mass.minted, mass.lost) == (True, minted, lost)
+
+
+def test_who_came_late_and_met_nobody_is_no_node_more_and_a_founder_is() -> None:
+    met_nobody = [{**account("ada"), "evicted": [["cyd", 1]], "nodes": ["ada"]}]
+    assert (audit_accounts(met_nobody).minted, audit_accounts(met_nobody).lost) == (ONE, 0)
+    # Of founders that are out, bob gave ada what cyd had given it: nobody gave what it had not.
+    edge = {"peer": "bob", "sent": 0, "sent_batches": 0, "waiting": 0, "reclaimed": 0, "applied_batches": 1}
+    edges = [{**edge, "incarnation": 1, "applied": 3 * ONE // 2}]
+    out = [["bob", 1], ["cyd", 1], ["cyd", 2]]
+    ada = {**account("ada"), "live": 5 * ONE // 2, "edges": edges, "evicted": out, "joins": 0}
+    mass = audit_accounts([{**ada, "nodes": ["ada", "bob", "cyd"]}])
+    assert (mass.is_exact, mass.minted, mass.lost) == (True, 3 * ONE, ONE // 2)
+
+
 def test_what_is_as_it_was_signed_and_adds_up_is_right() -> None:
     run = audited(row(statement("ada", 1, "working")), row(statement("ada", 2)), row(statement("bob")))
     assert check_gossip(run, "f") == ([], [])
@@ -116,6 +164,23 @@ def test_a_run_without_statements_has_nothing_to_check() -> None:
 def test_a_statement_that_was_changed_is_named(changes: dict[str, Any], words: str) -> None:
     problems, _ = check_gossip(audited(row(statement("ada"), **changes), row(statement("bob"))), "f")
     assert any(words in problem for problem in problems), problems
+
+
+def test_an_audit_knows_from_the_record_who_came_late_and_with_what() -> None:
+    nobody = replace(statement("ada"), edges=(), live=str(ONE), evicted=(("bob", 1), ("bob", 2)))
+    gave = EdgeStatement("bob", 2, "0", "0", "0", 0, str(ONE // 2), 1)
+    had = replace(nobody, edges=(gave,), live=str(3 * ONE // 2))
+    run = audited(row(had), bob="evicted")
+    run.add("events", {"run": "run", "kind": "gossip-joined", "node": "bob"})
+    run.rows["runs"][0] = {**run.rows["runs"][0], "spec": json.dumps(spec_json("ad-psgd"))}
+    assert check_gossip(run, "f") == ([], [])
+    raw = had.to_bytes()
+    messages = [
+        pb.GossipPart(node="ada", state="completed", statement=raw, late=False),
+        pb.GossipPart(node="bob", state="evicted", late=True),
+    ]
+    mass = view_of(messages, spec_json("ad-psgd")).mass
+    assert (mass.is_exact, mass.minted, mass.lost) == (True, 2 * ONE, ONE // 2)
 
 
 def test_one_that_is_left_out_is_named() -> None:
@@ -150,8 +215,8 @@ def test_mass_that_was_made_is_named_once_all_have_ended() -> None:
 def test_the_view_has_what_each_node_stated_last() -> None:
     raw = statement("ada").to_bytes()
     messages = [
-        pb.GossipPart(node="ada", state="completed", address="a:1", received_at=5.0, statement=raw),
-        pb.GossipPart(node="bob", state="invited"),
+        pb.GossipPart(node="ada", state="completed", address="a:1", received_at=5.0, statement=raw, late=False),
+        pb.GossipPart(node="bob", state="invited", late=False),
         pb.GossipPart(node="cyd", state="working", statement=b"not one"),
     ]
     view = view_of(messages, spec_json("d-psgd"))

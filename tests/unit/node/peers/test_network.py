@@ -1,18 +1,22 @@
 """Links, batches and notices between nodes over real connections."""
 
 import asyncio
+import errno
 import math
+from dataclasses import replace
 
 import pytest
 
 from covey.errors import CoveyError, LedgerError, TransferError
 from covey.gossip.agreement import OrderTold, WaysMeasured
 from covey.gossip.ledger import Batch, Incarnation
-from covey.gossip.push_sum.events import PeerJoined, Progressed, StatementsShown
+from covey.gossip.push_sum.events import PeerEvicted, PeerJoined, Progressed, StatementsShown
 from covey.gossip.receipts import Receipt
 from covey.gossip.topologies.contract import LinkQuality
 from covey.node.gossip.receipts import Kept
 from covey.node.peers.calls import PeerCalls
+from covey.node.peers.roster import Member
+from covey.wire.identities.authority import write_private
 from tests.unit.node.peers.swarm import Swarm, body_of
 
 
@@ -175,6 +179,61 @@ async def test_an_eviction_reaches_everybody_and_the_evicted_node_comes_back_as_
     assert again.me in cyd.inbox.of(PeerJoined)
     await again.send(cyd, 1, again.put(body_of(1000)))
     assert cyd.inbox.batches[-1][0] == again.me
+
+
+async def test_a_peer_with_another_address_is_called_there_and_the_other_links_stay(small):
+    bob, cyd = await small.start("bob"), await small.start("cyd")
+    ada = await small.start("ada", knows=["bob", "cyd"], listens=False)
+    await ada.meets(bob, cyd)
+    others, before = ada.network.hub.links.named("cyd"), ada.network.hub.links.named("bob")
+    await bob.network.stop()
+    bob = await small.start("bob")
+    ada.network.meet(small.member("bob"))
+    assert before.ended.is_set()
+    await bob.meets(ada)
+    assert ada.network.hub.links.named("cyd") is others
+    ada.network.meet(small.member("bob"))  # as it is called already
+    assert bob.me in ada.network.connected
+    ada.network.meet(replace(small.member("bob"), fingerprint="0" * 64))
+    assert ada.network.connected == [cyd.me]
+    assert ada.network.hub.links.named("cyd") is others
+
+
+async def test_what_is_asked_of_a_peer_whose_address_changes_breaks_off_and_ends_nothing_else(small):
+    both, connections = asyncio.Semaphore(0), []
+
+    async def is_silent(_, writer):
+        connections.append(writer)
+        both.release()
+
+    async with await asyncio.start_server(is_silent, "127.0.0.1", 0) as server:
+        small.reach("bob", f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        ada = await small.start("ada", knows=["bob"], listens=False)
+        asking = asyncio.create_task(ada.network.newest("bob"))
+        async with asyncio.timeout(60):
+            await both.acquire()  # the link's connection, and that of what was asked
+            await both.acquire()
+        ada.network.meet(Member("bob", "127.0.0.1:1"))
+        with pytest.raises(TransferError, match="another address"):
+            await asking
+        for connection in connections:
+            connection.close()
+
+
+async def test_a_notice_that_a_full_disk_has_no_room_for_counts_when_it_has(small, identity, monkeypatch):
+    bob = await small.start("bob")
+    full = [OSError(errno.ENOSPC, "no room")] * 2
+
+    def written(path, data):
+        if full:
+            raise full.pop()
+        write_private(path, data)
+
+    monkeypatch.setattr("covey.node.peers.evicted.write_private", written)
+    with pytest.raises(CoveyError):
+        await small.evict(Incarnation("ada"), identity("root", "admin"), at="bob")
+    assert bob.inbox.of(PeerEvicted) == []
+    await bob.hears_evicted(Incarnation("ada"))  # nobody says it a second time
 
 
 async def test_a_certificate_that_is_issued_again_counts_for_connections_from_then_on(small, identity):

@@ -124,6 +124,7 @@ def test_who_declines_or_is_evicted_is_out_for_its_peers_too() -> None:
     machine.handle(said("bob", "working", incarnation=2))
     assert machine.handle(pr.NodeRemoved("bob", 2.0)) == [
         ev.NoteMember("bob", "evicted", "an admin evicted it"),
+        ev.Evict("bob", 1, "evicted: an admin evicted it"),
         ev.Evict("bob", 2, "evicted: an admin evicted it"),
     ]
     assert machine.handle(said("bob", "completed")) == []
@@ -199,6 +200,26 @@ def test_an_incarnation_that_retires_is_out_and_the_next_one_goes_on() -> None:
     assert machine.handle(said("ada", "retired")) == []  # what an older incarnation said counts no more
     machine.handle(said("ada", "completed", incarnation=2))
     assert ends(machine.handle(said("bob", "completed")))[0].reason == ""
+
+
+def test_who_rejoins_and_states_nothing_is_evicted_as_its_peers_know_it() -> None:
+    machine = begun("ada", "bob")
+    machine.handle(said("ada", "retired"))  # the next incarnation takes part from now on
+    out = machine.handle(pr.NodeRemoved("ada", 2.0))
+    assert [action.incarnation for action in out if isinstance(action, ev.Evict)] == [1, 2]
+
+
+def test_of_a_node_that_moves_again_and_again_the_others_are_told_now_and_then() -> None:
+    machine = begun("ada", "bob", policy=replace(POLICY, tell_s=30.0, answer_s=600.0))
+    assert machine.handle(ev.Moved("ada", 5.0)) == [ev.TellOthers("ada")]
+    for now in (6.0, 7.0):
+        assert machine.handle(ev.Moved("ada", now)) == []
+    assert machine.wake_at == 35.0
+    assert machine.handle(ev.Moved("bob", 8.0)) == [ev.TellOthers("bob")]
+    assert machine.handle(pr.Tick(34.0)) == []
+    assert machine.handle(pr.Tick(35.0)) == [ev.TellOthers("ada")]
+    assert machine.handle(pr.Tick(36.0)) == []
+    assert machine.handle(ev.Moved("ada", 70.0)) == [ev.TellOthers("ada")]
 
 
 def test_the_operator_stops_it() -> None:

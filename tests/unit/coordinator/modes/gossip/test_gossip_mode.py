@@ -191,6 +191,27 @@ async def test_of_an_incarnation_that_rejoins_statements_begin_anew(world: World
         known.open("ada", key, statement(world, number=3))
 
 
+async def test_a_further_incarnation_states_something_only_once_the_one_before_is_evicted(world: World) -> None:
+    active, _ = await begun(world)
+    await state(world, active, "ada", 1, incarnation=2)
+    (refusal,) = sent(world, msg.Refusal)
+    assert (refusal.code, world.record.gossip_statements("run", "ada")) == ("not-ready", [])
+    active.post(pr.NodeRemoved("ada", 1.0))
+    while not sent(world, msg.GossipNotice, "bob"):
+        await world.changed(active)
+    assert list(active.mode._notices) == [("ada", 1)]  # which is the one that its peers know
+
+    await state(world, active, "bob", 1, state="retired")
+    while len(sent(world, msg.GossipNotice, "bob")) < 2:
+        await world.changed(active)
+    await state(world, active, "bob", 1, incarnation=2)
+    assert [row.incarnation for row in world.record.gossip_statements("run", "bob")] == [1, 2]
+    again = type(active)(world.services, world.record.run("run"), lambda run: type(active.mode)(run))
+    again.base, again.prepared = active.base, active.prepared
+    machine = await again.mode.begin(active.prepared, {})
+    assert {node: part.incarnation for node, part in machine.parts.items()} == {"ada": 2, "bob": 2}
+
+
 def test_nothing_is_replayed(world: World) -> None:
     with pytest.raises(SpecError, match="covey run audit run"):
         refuse_replay(world.record, world.submit(mode=SPEC, count=4), world.folder, None, world.folder)  # type: ignore[arg-type]
