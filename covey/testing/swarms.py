@@ -26,6 +26,9 @@ from covey.testing.swarm_ports import Disk, Message, SwarmClock, SwarmPost, Trai
 Notice = ev.PeerJoined | ev.PeerEvicted | ev.PeerLeft
 """Of membership: what everybody is told, and told again after a restart."""
 
+BEAT_S = 1.0
+"""From one heartbeat to the next, once a network is without faults."""
+
 
 class VirtualNode:
     """One incarnation: its executor, its disk, and the work that it has begun.
@@ -252,6 +255,7 @@ class VirtualSwarm:
         """A network without faults from now on: run, with heartbeats, until nothing changes any more."""
         before = ""
         while before != (before := repr([(n.machine.step, n.machine.phase, n.ledger) for n in self.up])):
+            self.clock.time += BEAT_S
             for node in self.up:
                 node.heartbeat()
             self.run()

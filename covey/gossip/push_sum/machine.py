@@ -39,6 +39,7 @@ from covey.gossip.push_sum.events import (
 )
 from covey.gossip.push_sum.exchange import Exchange
 from covey.gossip.push_sum.joining import split
+from covey.gossip.push_sum.leaving import is_to_pause
 from covey.gossip.push_sum.pairs import pair_parts, without_requests
 from covey.gossip.push_sum.policy import PushSumPolicy as PushSumPolicy
 from covey.gossip.push_sum.rates import Rates
@@ -64,8 +65,8 @@ class PushSum:
         is_met: Whether the peers were heard already.
     """
 
-    _answered = 0
-    """So many portions had come when the step was published: those that came later have no answer yet."""
+    _answered, _handed_over, _handed_at = 0, 0, 0.0
+    """How many portions had come when the step was published; how often a leaver gave all away, and when."""
 
     def __init__(
         self,
@@ -379,6 +380,9 @@ class PushSum:
         is_under_way = self.step in exchange.published.values()  # its model goes on being sent, and not another one
         if not heirs or (is_under_way and self.step >= self.policy.steps):
             return []
+        if is_to_pause(self.me, heirs[0], self._handed_over, len(exchange.peers), self._now - self._handed_at):
+            return []
+        self._handed_over, self._handed_at = self._handed_over + 1, self._now
         self.step += is_under_way
         return self._publish({heirs[0]: exchange.kept})
 

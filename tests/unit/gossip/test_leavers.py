@@ -1,15 +1,20 @@
 """Who leaves: what keeps it, what it does without, and what comes back of it by its word and against its signature."""
 
+import numpy as np
 import pytest
 
 from covey.gossip.ledger import Batch, Incarnation
 from covey.gossip.mass import ONE
+from covey.gossip.mixing import Uniform
+from covey.gossip.planning import Planner
 from covey.gossip.push_sum import actions as act
 from covey.gossip.push_sum import events as ev
 from covey.gossip.push_sum.exchange import Exchange
 from covey.gossip.push_sum.machine import PushSum, PushSumPolicy
 from covey.gossip.push_sum.reasons import reason_of
 from covey.gossip.push_sum.weighing import Weighs
+from covey.gossip.topologies.regular import Complete
+from covey.testing.swarms import VirtualSwarm
 
 ME, BOB, CYD = Incarnation("ada"), Incarnation("bob"), Incarnation("cyd")
 
@@ -137,3 +142,27 @@ def test_where_receivers_weigh_nothing_is_handed_over_and_no_silent_peer_is_wait
     assert leaver.waits_for == "leaving: waiting until bob has the batch on its way"
     assert leaver.take(ev.PeerSuspected(BOB, 0.0)) == [act.Finish("left")]
     assert leaver.machine.exchange.ledger.in_flight == 1
+
+
+@pytest.mark.parametrize("overlap", [0, None])
+def test_two_who_leave_at_the_same_moment_do_not_give_each_other_all_they_have_for_ever(overlap: int | None) -> None:
+    models = {name: np.full(2, float(index)) for index, name in enumerate(("ada", "bob", "cyd"))}
+    swarm = VirtualSwarm(models, Planner(Complete(), Uniform(), 7), PushSumPolicy(40, overlap))
+    swarm.begin()
+    ada, bob, cyd = swarm.nodes.values()
+    for node in (ada, bob):
+        node.take(ev.LeaveAsked(0.0))
+    staying = {"ada", "bob"}
+    for second in range(300):  # everything at once, so that what they give each other crosses
+        swarm.clock.time = float(second)
+        for _ in range(len(swarm.messages)):
+            swarm.deliver()
+        for node in swarm.up:
+            node.finish_work()
+            node.heartbeat()
+            if node.finished == "left" and node.me.node in staying:
+                staying.remove(node.me.node)
+                swarm.left(node)
+    assert [node.finished for node in (ada, bob, cyd)] == ["left", "left", "completed"]
+    assert cyd.ledger.live == 3 * ONE
+    assert max(edge.sequence for node in (ada, bob) for edge in node.ledger.out.values()) < 20
