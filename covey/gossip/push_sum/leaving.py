@@ -11,8 +11,8 @@ MOST_PAUSE_S = 60.0
 def is_to_pause(me: Incarnation, heir: Incarnation, given: int, peers: int, since_s: float) -> bool:
     """Whether a leaver keeps for a moment what it has.
 
-    A peer that stays, and did not know, gives something back as well, so a few times are nothing; then pauses get longer,
-    until one is longer than an exchange takes.
+    A peer that stays, and did not know, gives something back as well, so a few times are nothing; then pauses get
+    longer, until one is longer than an exchange takes.
 
     Args:
         me: The leaver.
