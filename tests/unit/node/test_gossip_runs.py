@@ -15,7 +15,7 @@ import pytest
 from covey import messages as msg
 from covey.errors import SpecError
 from covey.node import gossip_runs
-from covey.node.gossip.folders import run_folder
+from covey.node.gossip.folders import incarnations, run_folder
 from covey.node.gossip.orders import FILE, kept_orders, revised_in
 from covey.node.gossip.record.database import FILE as RECORD
 from covey.node.gossip_runs import GossipRuns
@@ -139,15 +139,14 @@ async def test_too_many_open_files_end_neither_taking_part_nor_stating(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused: set[str] = set()
-    read = gossip_runs.incarnations
 
-    def incarnations(folder: Path) -> list[int]:
+    def incarnations_or_refusal(folder: Path) -> list[int]:
         if refused != {"_ended", "_state_one"}:
             refused.add(sys._getframe(1).f_code.co_name)
             raise OSError(errno.EMFILE, "Too many open files", str(folder))
-        return read(folder)
+        return incarnations(folder)
 
-    monkeypatch.setattr(gossip_runs, "incarnations", incarnations)
+    monkeypatch.setattr(gossip_runs, "incarnations", incarnations_or_refusal)
     daemon.runs.start()
     daemon.runs.receive(ORDER)
     await daemon.tried(1)
