@@ -24,6 +24,7 @@ from covey.gossip.ledger import Incarnation, InEdge, Ledger, OutEdge
 from covey.gossip.mass import ONE, TOKEN, weight
 from covey.gossip.protocols.encoding import is_encoded
 from covey.gossip.protocols.runs import body_of, policy_of, protocol_of
+from covey.gossip.push_sum.exchange import UNANSWERED_S
 from covey.gossip.push_sum.machine import PushSum
 from covey.gossip.receipts import Excess, Overdraft, Proof, overdrafts
 from covey.node.gossip.folders import LEAVE, joins_with, newest
@@ -98,6 +99,11 @@ class NodeState:
         return list(_reasons(self.now)) if self.now is not None else []
 
     @property
+    def unanswered(self) -> list[str]:
+        """Batches that peers do not acknowledge for so long that the node goes on without their answer."""
+        return list(_under_way(self.now, UNANSWERED_S)) if self.now is not None else []
+
+    @property
     def ledger(self) -> Ledger:
         """Its account."""
         return self.machine.exchange.ledger
@@ -160,13 +166,18 @@ def _published(
     return {step: (_path(folder, body), units[step]) for step, body in saved.snapshot.bodies.items() if step in units}
 
 
-def _reasons(now: Now) -> Iterator[str]:
-    at, away = time.time(), {str(row["peer"]) for row in now.peers if row["state"] == "away"}
+def _under_way(now: Now, at_least_s: float = 0.0) -> Iterator[str]:
+    at = time.time()
     for batch in now.under_way:
         tries = f", {batch.tries} tries" if batch.tries > 1 else ""
         error = f": {batch.error}" if batch.error else ""
-        seconds = max(0.0, at - batch.since)
-        yield f"batch {batch.sequence} to {batch.peer} is under way for {seconds:.0f} s{tries}{error}"
+        if (seconds := max(0.0, at - batch.since)) >= at_least_s:
+            yield f"batch {batch.sequence} to {batch.peer} is under way for {seconds:.0f} s{tries}{error}"
+
+
+def _reasons(now: Now) -> Iterator[str]:
+    away = {str(row["peer"]) for row in now.peers if row["state"] == "away"}
+    yield from _under_way(now)
     for name in sorted(away):
         why = f", and cannot be called: {now.troubles[name]}" if name in now.troubles else ""
         yield f"{name} shows no sign of life{why}"

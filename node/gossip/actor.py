@@ -117,7 +117,7 @@ class GossipActor(Receiver):
         self._adversary: AdversaryPost[Artifact] | None = None
         self._early: list[tuple[Incarnation, Heard]] = []
         self.shelf = ModelShelf(world.files, self._labour, self._newest)
-        self._awaited: list[Incarnation] = []
+        self._awaited, self._unanswered = list[Incarnation](), list[Incarnation]()
 
     @property
     def executor(self) -> Executor[Artifact, TrainResult]:
@@ -279,6 +279,7 @@ class GossipActor(Receiver):
             if not self._obstacles.stands(RECORD):  # what is on record is said: nothing new
                 self._safely(executor.beat)
             self._agree(peers)
+            self._say_who_does_not_answer()
             if (self._world.folder / LEAVE).exists() and not executor.machine.is_leaving:
                 self._safely(executor.take, LeaveAsked(self._world.clock.now()))
             if executor.finished:
@@ -288,6 +289,11 @@ class GossipActor(Receiver):
             if self._world.clock.now() - started_at >= self._world.away_s:
                 self._miss()
             await asyncio.sleep(self._world.beat_s)
+
+    def _say_who_does_not_answer(self) -> None:
+        before, self._unanswered = self._unanswered, self.executor.machine.exchange.unanswered(self._world.clock.now())
+        if news := [str(peer) for peer in self._unanswered if peer not in before]:
+            log.warning("these are there, and do not take a batch: the exchanges with others go on", peers=news)
 
     def _agree(self, peers: Peers) -> None:
         """Say what was measured, or which order to go by, where the topology goes by one."""

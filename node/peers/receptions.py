@@ -101,6 +101,8 @@ class Receptions:
         """What is being handed over, and its body's digest."""
         self._taken: OrderedDict[str, None] = OrderedDict()
         """Digests of bodies that belong to the receiver."""
+        self._parts: dict[str, str] = {}
+        """By peer's name: the digest of the body of which a part may stay, the one that was granted last."""
 
     def has_up_to(self, peer: Incarnation, sequence: int) -> None:
         """This node says itself that it has a peer's batches up to this one."""
@@ -198,6 +200,7 @@ class Receptions:
         if self._grants.request(reception.key, reception.link.peer.node, small=small, now=time.monotonic()):
             reception.granted.set()
         await reception.granted.wait()
+        await self._only_part(reception)
         reception.moved_at = time.monotonic()
         offset = await asyncio.to_thread(self._files.offset, body)
         grant = pb.BatchGrant(sequence=reception.sequence, digest=body.digest, offset=offset)
@@ -212,6 +215,13 @@ class Receptions:
             for task in (watch, bring):
                 task.cancel()
             await asyncio.gather(watch, bring, return_exceptions=True)
+
+    async def _only_part(self, reception: _Reception) -> None:
+        """Drop what came of the body before: one unfinished body a peer stays, to be gone on with."""
+        name, digest = reception.key
+        before, self._parts[name] = self._parts.get(name), digest
+        if before is not None and before not in self._parts.values():
+            await asyncio.to_thread(self._files.forget, [before])
 
     async def _come(self, reception: _Reception) -> None:
         if reception.link.is_ours:
@@ -299,11 +309,13 @@ class Receptions:
             return
         others = {other.body.digest for other in self._open.values() if other is not reception}
         if digest not in self._taken and digest not in others | set(self._arriving.values()):
-            await asyncio.to_thread(self._release, digest)
+            await asyncio.to_thread(self._release, digest, digest in self._parts.values())
 
-    def _release(self, digest: str) -> None:
-        if self._files.path(digest).exists():  # what came of one that is not whole stays, to be gone on with
+    def _release(self, digest: str, stays_in_part: bool) -> None:
+        if self._files.path(digest).exists():
             self._files.release([digest])
+        elif not stays_in_part:  # its peer had another one granted since
+            self._files.forget([digest])
 
     def _keep(self, digest: str) -> None:
         self._taken[digest] = None

@@ -12,6 +12,9 @@ from covey.gossip.mass import ONE
 from covey.gossip.push_sum.actions import Accept, AcknowledgeAgain, Action, Portion, Refuse, Retire, Send
 from covey.gossip.push_sum.events import Arrived, Progressed, StatementsShown
 
+UNANSWERED_S = 120.0
+"""After how long a batch that a peer does not acknowledge, though it shows signs of life, keeps no others back."""
+
 
 @dataclass
 class Peer:
@@ -58,6 +61,8 @@ class Exchange:
     """Whom this node asked for half of its mass, having joined without; None: nobody yet."""
     followers: frozenset[Incarnation] | set[Incarnation] = frozenset()
     """Who was given the newest batches, where bodies go on from those before."""
+    given_at: Mapping[Incarnation, float] = {}
+    """When the batches that are on their way were given, in the machine's seconds."""
     is_whole = False
     """The newest publication goes to a peer that was not given the one before: its body cannot go on from that."""
 
@@ -104,13 +109,16 @@ class Exchange:
 
     # -- giving -----------------------------------------------------------------------------------------------------
 
-    def give(self, parts: Mapping[Incarnation, int], step: int) -> tuple[Batch, ...]:
+    def give(self, parts: Mapping[Incarnation, int], step: int, now: float = 0.0) -> tuple[Batch, ...]:
         """Commit mass to peers, with a step's publication as its body. Raises LedgerError as `Ledger.commit`.
 
         A node that was given a liar's mass may have more than there is: it gives nothing that others have to refuse.
         """
         batches = tuple(self.ledger.commit({peer: min(units, self.ever_minted) for peer, units in parts.items()}))
-        self.published |= dict.fromkeys((batch.peer for batch in batches), step)
+        given = [batch.peer for batch in batches]
+        self.published |= dict.fromkeys(given, step)
+        at = {**self.given_at, **dict.fromkeys(given, now)}
+        self.given_at = {peer: at.get(peer, now) for peer in self.published}
         self.has_news = self.has_news and not batches
         return batches
 
@@ -171,9 +179,16 @@ class Exchange:
         peer = self.peers.get(name)
         return peer is not None and peer.is_trusted and not self.ledger.is_free(name)
 
-    def is_full(self, most: int) -> bool:
-        """Whether `most` publications are on their way; those to peers that are away do not count."""
-        return len({step for peer, step in self.published.items() if self.peers[peer].is_trusted}) >= most
+    def unanswered(self, now: float) -> list[Incarnation]:
+        """Peers that are there and have not acknowledged a batch for long: a full disk, or bad will."""
+        long_ago = [peer for peer in self.published if now - self.given_at.get(peer, now) >= UNANSWERED_S]
+        return sorted(peer for peer in long_ago if self.peers[peer].is_trusted)
+
+    def is_full(self, most: int, now: float) -> bool:
+        """Whether `most` publications are on their way; those to who is away, or does not answer, do not count."""
+        late = self.unanswered(now)
+        counted = [peer for peer in self.published if self.peers[peer].is_trusted and peer not in late]
+        return len({self.published[peer] for peer in counted}) >= most
 
     @property
     def is_sending(self) -> bool:
@@ -368,7 +383,8 @@ class Exchange:
         peers = self.peers.items()
         return sorted(name for name, peer in peers if not peer.is_known and (peer.was_there or name in met))
 
-    def resumed(self) -> None:
+    def resumed(self, now: float) -> None:
         """This node goes on from its record: nothing is known of its peers until they are heard."""
+        self.given_at = dict.fromkeys(self.published, now)
         for peer in self.peers.values():
             peer.was_there, peer.is_trusted, peer.is_known = peer.is_trusted, False, False

@@ -200,7 +200,7 @@ class PushSum:
                 self.step = min(self.exchange.believed(), self.policy.steps - 1)
             return self._start()
         self.mixing = ()
-        self.exchange.resumed()
+        self.exchange.resumed(self._now)
         if self.phase == "lingering":
             self.has_finished = False
             return []
@@ -256,13 +256,13 @@ class PushSum:
         """
         if self.policy.overlap is None or (self.policy.overlap and self._has_mass):
             return False
-        is_full = self.exchange.is_full(self.policy.max_in_flight)
+        is_full = self.exchange.is_full(self.policy.max_in_flight, self._now)
         return is_full or any(self.exchange.is_busy(share.peer) for share in self._shares)
 
     def _parts(self) -> dict[Incarnation, int]:
         """The units for each peer that can have any now."""
         kept, exchange = self.exchange.kept, self.exchange
-        if exchange.is_full(self.policy.max_in_flight):
+        if exchange.is_full(self.policy.max_in_flight, self._now):
             return {}
         if self.policy.pairs:
             parts = pair_parts(exchange, [share.peer for share in self._shares], self.step)
@@ -274,7 +274,7 @@ class PushSum:
 
     def _publish(self, parts: dict[Incarnation, int]) -> list[Action]:
         self._answered = len(self.exchange.pending)
-        batches = self.exchange.give(parts, self.step)
+        batches = self.exchange.give(parts, self.step, self._now)
         if self.policy.differences:
             self.exchange.tell(parts)
         if self.policy.mutual:

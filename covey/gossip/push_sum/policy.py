@@ -17,7 +17,7 @@ class PushSumPolicy:
     Attributes:
         steps: How many steps a node makes, with those that only average.
         overlap: How many steps a batch may be late before the node waits for it: 0 in lock step; None: it never waits.
-        max_in_flight: Publications that may have unacknowledged batches.
+        max_in_flight: Publications that may have unacknowledged batches, but for those that nobody answers for long.
         least: Units that a node keeps at least: below, it stops pushing.
         most_scale: The largest factor on the learning rate of a node with little mass, and of one that is slow.
         correction: How slow and fast nodes come to count alike.

@@ -386,3 +386,27 @@ def test_only_where_nobody_waits_nodes_go_at_their_own_pace_beside_one_that_is_t
     assert steps_beside(10, None) == steps_beside(1, None) == [100, 100, 100]
     assert steps_beside(10, 0) == [10, 10, 10]
     assert max(steps_beside(10, 3)) < 20
+
+
+def test_who_beats_and_acknowledges_nothing_keeps_nothing_from_others_for_long() -> None:
+    me, b, c, d = (Incarnation(name) for name in "abcd")
+    node = PushSum(me, PushSumPolicy(1000, None), [b, c, d], is_met=True)
+    node.handle(ev.Begun(0.0))
+
+    def gives(to: Incarnation, now: float) -> bool:
+        """Whether a step that is to send to one peer does."""
+        node.handle(ev.Trained(node.step, now))
+        publications = node.handle(ev.Planned(node.step, (ev.Share(to, 1, 16),), ()))
+        node.handle(ev.Published(node.step, now))
+        return any(isinstance(action, act.Publish) and bool(action.batches) for action in publications)
+
+    assert (gives(b, 0.0), gives(c, 1.0), gives(d, 2.0), gives(d, 119.0)) == (True, True, False, False)
+    assert (gives(d, 120.0), node.exchange.unanswered(120.0)) == (True, [b])
+    node.handle(ev.Acknowledged(d, 1))
+    assert (gives(d, 121.0), gives(b, 122.0), node.exchange.unanswered(122.0)) == (True, False, [b, c])
+    node.handle(ev.Acknowledged(b, 1))
+    assert (node.exchange.unanswered(122.0), gives(b, 123.0)) == ([c], True)
+    node.handle(ev.Begun(5.0))  # another clock, and peers that are still to be heard
+    for peer in (b, c, d):
+        node.handle(ev.Progressed(peer, 0, 0, 0, 0, False, 5.0))
+    assert (node.exchange.unanswered(124.0), node.exchange.unanswered(125.0)) == ([], [b, c, d])

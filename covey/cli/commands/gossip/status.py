@@ -150,6 +150,6 @@ def _waits(node: NodeState) -> Mapping[str, Any]:
     return {
         "waits_for": waits_for,
         "waits_since": now.since if waits_for else None,
-        "waits_why": node.why_it_waits if waits_for else [],
+        "waits_why": node.why_it_waits if waits_for else node.unanswered,
         "under_way": [vars(batch) for batch in now.under_way],
     }

@@ -119,6 +119,8 @@ class FileSwarm(VectorSwarm):
         self.layout = layout_of(OneVector(next(iter(models.values()))))
         self.refused = self.mixed = self.whole = 0
         """Bodies that were passed over; that came; that were models."""
+        self.refused_of: set[str] = set()
+        """Whose were passed over."""
         super().__init__(spec, models, gradient, has_slow_disks=has_slow_disks)
 
     @override
@@ -150,6 +152,7 @@ class FileSwarm(VectorSwarm):
 
     def _check(self, job: MixJob, result: MixResult) -> None:
         self.refused += len(result.refused)
+        self.refused_of |= {job.portions[place].source for place in result.refused}
         self.mixed += len(job.portions)
         self.whole += sum(portion.model.stat().st_size >= self.layout.file_bytes for portion in job.portions)
 

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -12,6 +13,7 @@ from covey.cli.commands.gossip.status import status_of
 from covey.cli.main import covey
 from covey.client.gossip_nodes import SILENT_S, read_node
 from covey.gossip.ledger import InEdge
+from covey.gossip.push_sum.exchange import UNANSWERED_S
 from covey.node.gossip.record.now import FILE, Teller
 from tests.unit.node.gossip.nodes import Unit, UnitNode, has_come_to, spec_of
 
@@ -48,6 +50,9 @@ async def test_a_node_says_what_it_waits_for_and_keeps_what_it_published(tmp_pat
     [batch] = first.now.under_way
     assert (batch.peer, batch.tries > 0) == ("b", True)
     assert f"batch {batch.sequence} to b is under way for " in first.why_it_waits[0]
+    for age_s, shown_lines in ((UNANSWERED_S - 60, 0), (UNANSWERED_S, 1)):  # it waits for nothing
+        works = replace(first.now, waits_for="", under_way=(replace(batch, since=time.time() - age_s),))
+        assert len(status_of(replace(first, now=works))["waits_why"]) == shown_lines
     since = status_of(read_node(tmp_path / "a"))["waits_since"]
     told(teller, node)  # nothing has changed: the same file, and it is fresh
     assert status_of(read_node(tmp_path / "a"))["waits_since"] == since

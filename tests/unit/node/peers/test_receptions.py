@@ -1,4 +1,4 @@
-"""A body whose batch is given up at the last moment is nobody's: it does not stay on the disk."""
+"""A body whose batch is given up, even at the last moment, is nobody's; what came of one a peer is gone on with."""
 
 import asyncio
 
@@ -39,18 +39,19 @@ class Side:
         offer.given.CopyFrom(mass_message(self.ada.given(Batch(BOB, sequence, 7, 7 * sequence))))
         self.receptions.offered(self.link, offer)
 
-    async def granted(self):
+    async def granted(self, data):
         async with asyncio.timeout(60):
-            while (message := await self.link.outbox.get()) is None or message.WhichOneof("kind") != "grant":
+            while (message := await self.link.outbox.get()) is None or message.grant.digest != artifact(data).digest:
                 pass
+        return message.grant
 
-    async def push(self, data, after_the_last=lambda: None):
+    async def push(self, data, after_the_last=lambda: None, start=0, end=None):
         async def stream():
-            for start in range(0, len(data), CHUNK):
-                yield memoryview(data)[start : start + CHUNK]
+            for at in range(start, end or len(data), CHUNK):
+                yield memoryview(data)[at : at + CHUNK]
             after_the_last()
 
-        await self.receptions.pushed(self.link, artifact(data).digest, 0, stream())
+        await self.receptions.pushed(self.link, artifact(data).digest, start, stream())
 
     def has(self, data):
         return self.files.path(artifact(data).digest).exists()
@@ -70,7 +71,7 @@ def side(identity, tmp_path):
 async def test_a_new_offer_with_the_last_chunk(side):
     data, other = body_of(SIZE), body_of(SIZE, 2)
     side.offer(data)
-    await side.granted()
+    await side.granted(data)
     with pytest.raises(TransferError, match="given up"):
         await side.push(data, lambda: side.offer(other))
     await side.rest()
@@ -80,7 +81,7 @@ async def test_a_new_offer_with_the_last_chunk(side):
 async def test_a_new_offer_just_after_the_last_chunk(side):
     data, other = body_of(SIZE), body_of(SIZE, 2)
     side.offer(data)
-    await side.granted()
+    await side.granted(data)
     await side.push(data)
     assert side.has(data)
     side.offer(other)
@@ -110,7 +111,7 @@ async def test_a_new_offer_while_a_body_that_came_along_is_written(side, monkeyp
 async def test_the_same_body_in_a_new_offer_stays_and_one_that_was_dropped_since_is_nobody_s(side):
     data, other = body_of(SIZE), body_of(SIZE, 2)
     side.offer(data)
-    await side.granted()
+    await side.granted(data)
     await side.push(data)
     side.offer(data)
     await side.inbox.until(lambda: len(side.inbox.batches) == 1)
@@ -118,8 +119,26 @@ async def test_the_same_body_in_a_new_offer_stays_and_one_that_was_dropped_since
     assert side.has(data)
     side.files.release([artifact(data).digest])  # the receiver mixed it in
     side.offer(data, sequence=2)
-    await side.granted()
+    await side.granted(data)
     with pytest.raises(TransferError, match="given up"):
         await side.push(data, lambda: side.offer(other, sequence=2))
     await side.rest()
     assert not side.has(data)
+
+
+async def test_one_unfinished_body_a_peer_stays_and_is_gone_on_with(side):
+    bodies = [body_of(SIZE, seed) for seed in range(1, 4)]
+    for number, data in enumerate(bodies):
+        side.offer(data)
+        assert (await side.granted(data)).offset == 0
+        with pytest.raises(TransferError):  # the stream ends, or the next offer comes meanwhile
+            await side.push(data, lambda number=number: number % 2 and side.offer(body_of(SIZE, 9)), end=CHUNK)
+    await side.rest()
+    newest = artifact(bodies[-1]).digest
+    assert side.files.unfinished() == {newest}
+    side.offer(bodies[-1])
+    assert (await side.granted(bodies[-1])).offset == CHUNK
+    await side.push(bodies[-1], start=CHUNK)
+    await side.inbox.until(lambda: len(side.inbox.batches) == 1)
+    await side.rest()
+    assert (side.files.unfinished(), side.has(bodies[-1])) == (set(), True)
