@@ -209,7 +209,7 @@ class GossipRuns:
                 await self._worker.stop()
                 await self._changed.wait()
                 continue
-            await self._try(run)
+            await self._obstacles.passed("runs", partial(self._try, run))
 
     async def _next(self) -> Handed | None:
         """The first run that there is something to do for. Raises Obstructed."""
@@ -308,7 +308,7 @@ class GossipRuns:
                 if not run.is_kept:
                     self._keep(run)
                 if self._link.up:
-                    await self._state_one(run, loop.time())
+                    await self._obstacles.passed("statements", partial(self._state_one, run, loop.time()))
 
     async def _state_one(self, run: Handed, now: float) -> None:
         told = run.told

@@ -231,7 +231,7 @@ def test_the_database_the_coordinator_and_a_node_are_killed_and_nobody_waits_for
         federation.start_coordinator()
         federation.join()
         addresses = with_nodes(federation, [["--peer-relay", stack.enter_context(meeting(federation))]])
-        run = federation.submit(SPEC.format(steps=30, nodes=3))
+        run = federation.submit(SPEC.format(steps=50, nodes=3))
         until_step(federation, run, 0, 3)
         workers = [pid for name, pid in federation.worker_pids.items() if name in federation.names]
         with database_away(postgres_server):
@@ -241,7 +241,9 @@ def test_the_database_the_coordinator_and_a_node_are_killed_and_nobody_waits_for
             for pid in workers:
                 os.kill(pid, signal.SIGSTOP)  # and are not through before it is back
             federation.until(lambda: "database is away" in coordinator.printed, 100, "the coordinator did not notice")
-        federation.until(lambda: max(told_steps(postgres_database, run, "n0")) > step, 100, "it does not go on")
+        federation.until(
+            lambda: max(told_steps(postgres_database, run, "n0"), default=0) > step, 100, "it does not go on"
+        )
         assert coordinator.alive
         federation.kill_coordinator()
         for pid in workers:
@@ -250,16 +252,16 @@ def test_the_database_the_coordinator_and_a_node_are_killed_and_nobody_waits_for
         federation.kill_node(1)
         federation.start_node(1, options=["--peer-listen", addresses[1]])
         for index in range(3):  # to the end: nobody waits for the coordinator
-            until_step(federation, run, index, 30)
+            until_step(federation, run, index, 50)
         federation.start_coordinator()
         ended = federation.wait(run, timeout_s=100)
         assert (ended["state"], ended["reason"]) == ("completed", "")
         mass = audited(federation, run)
         assert (mass["exact"], mass["live"], mass["findings"]) == (True, 3 * ONE, [])
-        check_views(federation, run, 30)
+        check_views(federation, run, 50)
         for name in federation.names:
             # the last row is the end, after all steps
-            assert sorted(set(told_steps(postgres_database, run, name))) == list(range(31))
+            assert sorted(set(told_steps(postgres_database, run, name))) == list(range(51))
 
 
 def test_an_evicted_node_is_out_for_its_peers_a_late_one_has_its_part_and_a_run_can_be_stopped(tmp_path: Path) -> None:

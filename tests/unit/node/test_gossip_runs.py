@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +13,9 @@ from typing import Any
 import pytest
 
 from covey import messages as msg
-from covey.errors import DiskFull, SpecError
+from covey.errors import SpecError
 from covey.node import gossip_runs
-from covey.node.gossip.folders import run_folder
+from covey.node.gossip.folders import incarnations, run_folder
 from covey.node.gossip.orders import FILE, kept_orders, revised_in
 from covey.node.gossip.record.database import FILE as RECORD
 from covey.node.gossip_runs import GossipRuns
@@ -133,18 +135,19 @@ async def test_a_damaged_record_of_one_run_is_in_the_way_of_no_other_run(daemon:
     assert "not a database" in daemon.runs._runs["run-1"].failure
 
 
-async def test_a_record_that_cannot_be_opened_now_is_looked_at_again(
+async def test_too_many_open_files_end_neither_taking_part_nor_stating(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    errors: list[Exception] = [DiskFull("no room"), OSError(24, "Too many open files", "/x")]
+    refused: set[str] = set()
 
-    def ended(self: GossipRuns, run: object) -> str:
-        if errors:
-            raise errors.pop(0)
-        return ""
+    def incarnations_or_refusal(folder: Path) -> list[int]:
+        if refused != {"_ended", "_state_one"}:
+            refused.add(sys._getframe(1).f_code.co_name)
+            raise OSError(errno.EMFILE, "Too many open files", str(folder))
+        return incarnations(folder)
 
-    monkeypatch.setattr(gossip_runs.GossipRuns, "_ended", ended)
-    daemon.runs.receive(ORDER)
+    monkeypatch.setattr(gossip_runs, "incarnations", incarnations_or_refusal)
     daemon.runs.start()
+    daemon.runs.receive(ORDER)
     await daemon.tried(1)
-    assert errors == []
+    assert [task.done() for task in daemon.runs._tasks] == [False, False]
