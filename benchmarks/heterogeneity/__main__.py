@@ -22,6 +22,7 @@ from pathlib import Path
 from benchmarks.heterogeneity.report import report
 from benchmarks.heterogeneity.runs import ROUNDS, cases, run
 from benchmarks.methods.data import NoData, everything
+from benchmarks.methods.page import update
 from benchmarks.methods.pool import Record
 from covey.telemetry import configure_logging
 
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, metavar="N", help="the first N seeds only")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of a run; fewer only to see whether it works")
     parser.add_argument("--report", action="store_true", help="run nothing")
+    parser.add_argument("--page", type=Path, metavar="FILE", help=f"replace the part {PART} of this page")
     given = parser.parse_args(arguments)
     try:
         everything("train")
@@ -57,7 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         record.add(PART, case, outcome)
         score, seconds = outcome["client_accuracy"], time.monotonic() - began
         print(f"{case.setting}, {case.method}, seed {case.seed}: {score:.2f} ({seconds:.0f} s)", flush=True)
-    print("\n".join(report(record.of(PART))))
+    lines = report(record.of(PART))
+    print("\n".join(lines))
+    if given.page:
+        update(given.page, PART, lines)
     return 0
 
 

@@ -133,7 +133,7 @@ class Offers:
         held = {part.artifact.digest for part in offer.parts} - {p.artifact.digest for p in self._missing(offer)}
         data = {part.artifact.digest: part.data for part in message.parts if part.data}
         if all(part.artifact.digest in held or part.artifact.digest in data for part in offer.parts):
-            await self._complete(offer, data)
+            await self._completed(offer, data)
         elif self._uploads.request(offer.digest, offer.holder, small=offer.small, now=time.monotonic()):
             self.granted(offer.digest)
 
@@ -212,7 +212,7 @@ class Offers:
                 offer.run.resent(node, Resent(up=again))
             await self._receive_part(offer, artifact, offset, stream)
         if not self._missing(offer):
-            await self._complete(offer)
+            await self._completed(offer, {})
         return artifact.size_bytes
 
     def require_grant(self, node: str, digest: str) -> tuple[Offer, Artifact]:
@@ -245,11 +245,15 @@ class Offers:
 
         await self._receive(stream, spool, offset=offset, stall_s=STALL_S, on_progress=progressed)
 
-    async def _complete(self, offer: Offer, data: Mapping[str, bytes] | None = None) -> None:
+    async def _completed(self, offer: Offer, data: Mapping[str, bytes]) -> None:
+        """Complete an update; whoever waits for it may go: what is on record counts in the round, receipt or not."""
+        await asyncio.shield(self._background.spawn(self._complete(offer, data)))
+
+    async def _complete(self, offer: Offer, data: Mapping[str, bytes]) -> None:
         """Every part is here, or in `data`: make it durable, record the update, then say so."""
         statement = offer.statement
         try:
-            await self._services.store.call(self._record, offer, data or {})
+            await self._services.store.call(self._record, offer, data)
         except (Conflict, NotFound) as error:
             self._refuse(offer.node, offer.digest, Late.code, str(error))
             return
@@ -261,7 +265,7 @@ class Offers:
                 self._drop(offer)
         self._uploads.succeeded(offer.holder)
         faults.reach("update-recorded")
-        offer.run.progress.received(offer.node, sum(map(len, (data or {}).values())))
+        offer.run.progress.received(offer.node, sum(map(len, data.values())))
         self._receipt(offer.node, offer.digest, statement)
         offer.run.progress.entered(offer.node, NodeProgress("received"))
         offer.run.post(UpdateStored(offer.node, statement.round, self._services.clock(), statement.phase))

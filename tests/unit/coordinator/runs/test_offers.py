@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import threading
 from dataclasses import replace
 
 import pytest
@@ -61,6 +63,30 @@ async def test_a_good_update_is_durable_before_its_signed_receipt(world, opened)
     (update,) = world.record.updates("run", 1)
     assert update.statement == offer.statement
     assert world.files.path(update.parts[0].artifact.digest).read_bytes() == offer.parts[0].data
+
+
+async def test_an_update_counts_in_its_round_whose_node_is_gone_while_it_is_recorded(world, opened, monkeypatch):
+    assignment = (await opened("run"))["run"]["ada"]
+    begun, go_on, record = threading.Event(), threading.Event(), world.record.record_update
+
+    def slow(update):
+        begun.set()
+        go_on.wait(60)
+        return record(update)
+
+    monkeypatch.setattr(world.record, "record_update", slow)
+    call = asyncio.create_task(world.offers.offer("ada", world.update_of("ada", assignment)))
+    await asyncio.to_thread(begun.wait, 60)
+    call.cancel()  # as its stream is, when a node is killed
+    go_on.set()
+    await world.nodes.until(lambda: world.nodes.got(msg.Receipt, "ada"))
+    assert verdicts(world) == {"ada": "received"}
+    machine = world.runs.of("run").machine
+    for _ in range(6000):
+        if machine.answers.get("ada") == "received":
+            break
+        await asyncio.sleep(0.01)
+    assert machine.answers.get("ada") == "received"
 
 
 async def test_the_same_update_twice_gets_two_receipts_and_another_one_none(world, opened):
