@@ -26,8 +26,8 @@ from covey.testing.swarm_ports import Disk, Message, SwarmClock, SwarmPost, Trai
 Notice = ev.PeerJoined | ev.PeerEvicted | ev.PeerLeft
 """Of membership: what everybody is told, and told again after a restart."""
 
-BEAT_S = 1.0
-"""From one heartbeat to the next, once a network is without faults."""
+BEAT_S = 60.0
+"""From one heartbeat to the next, once a network is without faults: longer than any pause of a leaver."""
 
 
 class VirtualNode:

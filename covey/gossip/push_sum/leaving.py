@@ -19,6 +19,6 @@ def is_to_pause(me: Incarnation, heir: Incarnation, given: int, peers: int, sinc
         heir: Who would have it.
         given: How often it gave all away.
         peers: How many it knows.
-        since_s: Seconds since it did.
+        since_s: Seconds since it did; negative: by another clock, before a restart.
     """
-    return given > peers and me < heir and since_s < min(2.0 ** (given - peers), MOST_PAUSE_S)
+    return given > peers and me < heir and 0.0 <= since_s < min(2.0 ** (given - peers), MOST_PAUSE_S)
