@@ -40,8 +40,10 @@ def _hand_over(exchange: Exchange) -> str:
     if busy:
         return f"leaving: waiting until {_listed(busy)} has the batch on its way"
     rest = "the rest is handed over"
-    if exchange.ledger.live:
+    if exchange.ledger.live and not any(map(exchange.is_usable, exchange.peers)):
         rest = "waiting for a peer that takes all mass; none shows signs of life"
+    elif exchange.ledger.live:
+        rest = "the rest is handed over in a moment"
     if not away:
         return f"leaving: {rest}"
     ends = " and ".join(map(_eviction, away))

@@ -60,8 +60,8 @@ class Network:
 
     @property
     def needs_beats(self) -> bool:
-        """Whether somebody may wait for what is only said again."""
-        return bool(self.loss or self.joins or self.returns or self.partitions or self.churn)
+        """Whether somebody may wait for what is only said again, or, as two who leave at once, for time to pass."""
+        return bool(self.loss or self.joins or self.returns or self.partitions or self.churn) or len(self.leaves) > 1
 
     def comes_back(self, node: str) -> bool:
         """Whether a node may be killed and started again."""

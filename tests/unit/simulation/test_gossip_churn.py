@@ -89,6 +89,13 @@ def test_two_sides_that_suspect_each_other_heal(tmp_path: Path, more: str) -> No
     require_all_there(run(tmp_path, more, partitions=(Partition(HALVES, 2.5, 30.0),)))  # longer than all steps take
 
 
+def test_two_who_leave_at_the_same_moment_leave_and_all_their_mass_stays(tmp_path: Path) -> None:
+    more = 'topology = { name = "complete" }\n'
+    outcome = run(tmp_path, more, leaves={"n0": 3, "n1": 3})
+    assert ends(outcome) == {"n0": ("left", 3), "n1": ("left", 3), "n2": ("completed", 8), "n3": ("completed", 8)}
+    assert (outcome.mass.is_exact, outcome.mass.live, outcome.mass.in_flight) == (True, 4 * ONE, 0)
+
+
 def test_who_dies_takes_its_mass_and_who_leaves_hands_it_over(tmp_path: Path) -> None:
     outcome = run(tmp_path, nodes=5, dies={"n1": 3}, leaves={"n3": 4})
     rest = dict.fromkeys(("n0", "n2", "n4"), ("completed", 8))
