@@ -82,11 +82,8 @@ class AdminService:
         self._env = env
         self._store = env.store.store
         self._queries = Queries(env.store.store, self._node_view)
-        self._submissions = Submissions(
-            SubmissionServices(
-                env.store, env.files, env.worker, env.scheduler, env.now, env.allow_paths, env.data_paths
-            )
-        )
+        ports = (env.store, env.files, env.worker, env.scheduler, env.backup.background)
+        self._submissions = Submissions(SubmissionServices(*ports, env.now, env.allow_paths, env.data_paths))
 
     def _authorised(self, context: Context, *, writes: bool = True) -> str:
         peer = peer_identity(context)

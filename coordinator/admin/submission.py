@@ -7,7 +7,6 @@ record: whatever ends a submission before leaves nothing.
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,14 +17,15 @@ import structlog
 from covey.artifact import Artifact
 from covey.coordinator.runs.first_model import FirstModelServices, add_run
 from covey.coordinator.runs.layouts import moved_in_words, refuse_oversized
+from covey.coordinator.runs.offers import STALL_S
 from covey.coordinator.runs.ports import Worker
 from covey.coordinator.runs.scheduler import Scheduler
 from covey.coordinator.store_thread import StoreThread
+from covey.driver.background import Background
 from covey.errors import DiskFull, SpecError
 from covey.protos import admin_pb2 as pb
 from covey.spec import RunSpec, parse_json, parse_toml, written_in
 from covey.storage.files.artifacts import ArtifactFiles
-from covey.storage.files.spool import Spool, disk_errors
 from covey.storage.record.contract import EventRecord, RunRecord
 from covey.wire.transfers.streams import receive
 from covey.worker.jobs.operations import DESCRIBE
@@ -36,8 +36,6 @@ MAX_SPEC_BYTES = 1 << 20
 MOST_TIMES, MORE_BYTES = 4, 16 << 20
 """A file with a model has tied weights under all names, and a header of its own: so many times a version's size, and
 so much more, may come."""
-STALL_S = 30.0
-"""How long no chunk of it may come."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,7 @@ class SubmissionServices:
     files: ArtifactFiles
     worker: Worker
     scheduler: Scheduler
+    background: Background
     now: Callable[[], float]
     allow_paths: bool = False
     data_paths: Mapping[str, str] = field(default_factory=dict)
@@ -131,12 +130,18 @@ class Submissions:
     async def queue(self, submission: Submission, sent: Sent | None = None) -> None:
         """Put a submission on record, with the model that it begins with.
 
+        Whoever waits may go once the model is here: the worker is at work on files that nobody else may have meanwhile,
+        and a run that is on record is also taken up.
+
         Raises:
             CorruptChunk, TransferError, Stalled: The model did not come as it was announced.
             CoveyError: As the worker, and `add_run`, say.
         """
-        env = self._services
         model = await self._received(sent) if sent is not None else None
+        await asyncio.shield(self._services.background.spawn(self._record(submission, model)))
+
+    async def _record(self, submission: Submission, model: Path | None) -> None:
+        env = self._services
         try:
             async with self._turn:
                 services = FirstModelServices(env.store, env.files, env.worker, env.allow_paths)
@@ -155,7 +160,7 @@ class Submissions:
         artifact, files = sent.artifact, self._services.files
         path = files.scratch(artifact.size_bytes)
         try:
-            spool = await asyncio.to_thread(_spool, artifact, path)
+            spool = await asyncio.to_thread(files.begin_scratch, path, artifact)
             try:
                 await receive(sent.chunks, spool, offset=0, stall_s=STALL_S)
             finally:
@@ -164,17 +169,3 @@ class Submissions:
             files.discard(path)
             raise
         return path
-
-
-def _spool(artifact: Artifact, path: Path) -> Spool:
-    """A spool that ends where it begins: the file is nobody's yet."""
-    with disk_errors(path):
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.ftruncate(fd, artifact.size_bytes)
-            if artifact.size_bytes:
-                os.posix_fallocate(fd, 0, artifact.size_bytes)
-        except BaseException:
-            os.close(fd)
-            raise
-    return Spool(artifact, path, path, fd=fd, offset=0, ended=lambda spool: None, durable=False)

@@ -252,6 +252,15 @@ class ArtifactFiles:
             self._make_room(0)
         return path
 
+    def begin_scratch(self, path: Path, artifact: Artifact) -> Spool:
+        """Open the spool of a file that is nobody's yet, under a name that `scratch` gave: there it ends, not synced.
+
+        Raises:
+            StoreError: The disk is full (`DiskFull`), or refuses.
+        """
+        fd = _open_sized(path, artifact.size_bytes)
+        return Spool(artifact, path, path, fd=fd, offset=0, ended=lambda spool: None, durable=False)
+
     def adopt(self, path: Path, artifact: Artifact, *, durable: bool = True) -> Path:
         """Make a file that the worker wrote an artifact: synced, renamed, folder synced. Repeatable.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any, cast
 
 import pytest
@@ -111,6 +112,26 @@ async def test_a_submission_that_is_refused_or_given_up_lets_the_next_one_in(sub
     del worker.errors["describe"]
     assert (await submit("next")).name == "next"
     assert given_up.cancelled()
+
+
+async def test_a_run_that_is_on_record_is_whole_also_if_its_submitter_is_gone_meanwhile(submit, world, monkeypatch):
+    begun, go_on, add_run = threading.Event(), threading.Event(), world.record.add_run
+
+    def slow(*record):
+        begun.set()
+        go_on.wait(60)
+        add_run(*record)
+
+    monkeypatch.setattr(world.record, "add_run", slow)
+    given_up = submit("given-up")
+    await asyncio.to_thread(begun.wait, 60)
+    given_up.cancel()
+    await asyncio.gather(given_up, return_exceptions=True)
+    go_on.set()
+    while not world.background.is_idle:
+        await world.store.call(world.record.nodes)
+    (run,) = world.record.runs()
+    assert [event.kind for event in world.record.events(run=run.run)] == ["run-submitted"]
 
 
 async def test_what_cannot_be_read_never_waits_for_the_worker(submit, worker):
