@@ -20,6 +20,7 @@ from covey.protos import admin_pb2 as pb
 from covey.storage.record.contract import NodeRecord, RunRecord, Store, VersionRecord
 from covey.storage.record.gossip import JOINED
 from covey.storage.record.seals import canonical
+from covey.storage.record.versions import best_version
 
 BEST = -2
 """Instead of a version's number: the best one by the run's metric."""
@@ -131,7 +132,7 @@ class Queries:
         if number != BEST:
             return self._store.version(record.run, number)
         section = json.loads(record.spec)["evaluation"]
-        return views.best_version(self._kept_versions(record.run), section["metric"], section["goal"])
+        return best_version(self._kept_versions(record.run), section["metric"], section["goal"])
 
     def _kept_versions(self, run: str) -> Iterator[VersionRecord]:
         page = self._store.versions(run, limit=SCANNED, kept_only=True)

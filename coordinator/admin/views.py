@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from typing import Literal
 
-from covey.coordinator.runs.facts import NODE_PREFIX
-from covey.errors import NotFound
 from covey.protos import admin_pb2 as pb
 from covey.spec.mode import Mode
 from covey.spec.modes import DEFAULT, MODES
@@ -230,39 +226,6 @@ def token_view(record: TokenRecord, now: float) -> pb.TokenInfo:
 def event_view(record: EventRecord) -> pb.Event:
     """An event."""
     return pb.Event(at=record.at, kind=record.kind, run=record.run, node=record.node, detail=_text(record.detail))
-
-
-def best_version(versions: Iterable[VersionRecord], metric: str, goal: Literal["max", "min"]) -> VersionRecord:
-    """The kept version with the best value of a metric; of equals the newest.
-
-    The coordinator's own evaluation counts; where it has none, that of the nodes.
-
-    Args:
-        versions: All of a run; gone through once.
-        metric: The name, without `nodes/`.
-        goal: Which values are better.
-
-    Raises:
-        NotFound: No kept version was evaluated by this metric; the message lists those there are.
-    """
-    names: set[str] = set()
-    kept: list[VersionRecord] = []
-    for version in versions:
-        names.update(version.metrics)
-        kept += [version] if version.kept else []
-    name = metric if metric in names else NODE_PREFIX + metric
-    rated = [(version, _number(version.metrics.get(name))) for version in kept]
-    known = [(version, value) for version, value in rated if value is not None]
-    if not known:
-        listed = ", ".join(sorted(names)) or "none"
-        raise NotFound(f"no kept version was evaluated by {metric!r} (known metrics: {listed}); name a version")
-    sign = 1.0 if goal == "max" else -1.0
-    return max(known, key=lambda pair: (sign * pair[1], pair[0].version))[0]
-
-
-def _number(value: object) -> float | None:
-    finite = isinstance(value, int | float) and value == value and abs(value) != float("inf")
-    return float(value) if finite else None  # type: ignore[arg-type]
 
 
 def _asked(record: RunRecord, mode: Mode) -> int:

@@ -16,11 +16,11 @@ from covey.errors import Conflict, CoveyError, NotFound, SpecError
 from covey.spec import ModelSection, RunSpec, parse_json
 from covey.spec.modes import mode_named
 from covey.storage.record.contract import RunRecord, Store, VersionRecord
-from covey.storage.record.versions import best
+from covey.storage.record.versions import best_version
 from covey.worker.jobs.operations import INITIAL
 from covey.worker.jobs.runs import InitialJob
 
-NEWEST, BEST = -1, -2
+NEWEST = -1
 AGAIN = "the file that the run would begin with was let go meanwhile; name a version that is kept, and submit again"
 
 
@@ -158,17 +158,11 @@ def _version(store: Store, name: str, wanted: str) -> VersionRecord:
             f"model.initial: the models of run {name} are with its nodes; make its consensus model a file "
             "(covey gossip export), and name that"
         )
-    number = {"newest": NEWEST, "best": BEST}.get(wanted) or int(wanted)
-    version = store.version(run.run, _best(store, run) if number == BEST else number)
+    if wanted == "best":
+        section = parse_json(run.spec).evaluation
+        version = best_version(store.versions(run.run, kept_only=True), section.metric, section.goal)
+    else:
+        version = store.version(run.run, NEWEST if wanted == "newest" else int(wanted))
     if version.members:
         raise NotFound(f"model.initial: run {name} has no model that is the same for all; export a node's, and name it")
     return version
-
-
-def _best(store: Store, run: RunRecord) -> int:
-    section = parse_json(run.spec).evaluation
-    kept = {version.version: version.metrics for version in store.versions(run.run, kept_only=True)}
-    number = best(kept, section.metric, section.goal)
-    if number is None:
-        raise NotFound(f"model.initial: no kept version of run {run.name} was evaluated by {section.metric!r}")
-    return number

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
+from covey.errors import NotFound
 from covey.storage.record.records import Json, VersionRecord
 
 
@@ -39,21 +40,44 @@ class Versions(ABC):
         """Merge metrics into a version's; with `evaluated`, mark it as evaluated. Raises `NotFound`."""
 
 
-def best(kept: Mapping[int, Json], metric: str, goal: Literal["max", "min"]) -> int | None:
-    """The version with the best value of a metric, of equals the newest; None if none has it.
+def rated(measured: Mapping[int, Json], metric: str, goal: Literal["max", "min"]) -> list[tuple[int, float]]:
+    """Versions with their value of a metric, the best one first, of equals the newest.
 
-    The coordinator's own evaluation counts; where it has none, that of the nodes (`nodes/METRIC`).
+    The coordinator's own evaluation counts; where no version has it, that of the nodes (`nodes/METRIC`).
 
     Args:
-        kept: Metrics by version, of those among which is chosen.
+        measured: Metrics by version.
         metric: The name, without `nodes/`.
         goal: Which values are better.
     """
-    name = metric if any(metric in metrics for metrics in kept.values()) else f"nodes/{metric}"
-    sign = 1.0 if goal == "max" else -1.0
-    rated = [
-        (sign * value, version)
-        for version, metrics in kept.items()
+    name = metric if any(metric in metrics for metrics in measured.values()) else f"nodes/{metric}"
+    values = [
+        (version, float(value))
+        for version, metrics in measured.items()
         if isinstance(value := metrics.get(name), int | float) and math.isfinite(value)
     ]
-    return max(rated)[1] if rated else None
+    sign = 1.0 if goal == "max" else -1.0
+    return sorted(values, key=lambda pair: (sign * pair[1], pair[0]), reverse=True)
+
+
+def best_version(versions: Iterable[VersionRecord], metric: str, goal: Literal["max", "min"]) -> VersionRecord:
+    """The kept version with the best value of a metric, as `rated`.
+
+    Args:
+        versions: All of a run; gone through once.
+        metric: The name, without `nodes/`.
+        goal: Which values are better.
+
+    Raises:
+        NotFound: No kept version was evaluated by this metric; the message lists those there are.
+    """
+    names: set[str] = set()
+    kept: dict[int, VersionRecord] = {}
+    for version in versions:
+        names.update(version.metrics)
+        kept |= {version.version: version} if version.kept else {}
+    order = rated({number: version.metrics for number, version in kept.items()}, metric, goal)
+    if not order:
+        listed = ", ".join(sorted(names)) or "none"
+        raise NotFound(f"no kept version was evaluated by {metric!r} (known metrics: {listed}); name a version")
+    return kept[order[0][0]]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Protocol
 
 from covey.client.reading.names import RunName
 from covey.client.values import Round, Version
 from covey.errors import NotFound
+from covey.storage.record.versions import rated
 
-NODES = "nodes/"
-"""What comes before a metric that nodes measured."""
 LESS_IS_BETTER = re.compile(r"(^|[^a-z])(loss|error|err|perplexity|mse|mae|rmse|nll|brier|ece|eer|wer|cer)([^a-z]|$)")
 """In the names of metrics of which less is better; of all others more is."""
 MOST_TRIED = 100
@@ -49,27 +47,15 @@ def best_version(runs: Runs, run: RunName, metric: str, *, lowest: bool = False)
         NotFound: No version was evaluated by it (the message lists the metrics), or the best one's file is not kept
             (the message names the best one that is).
     """
-    measured: dict[int, Mapping[str, object]] = {
-        item.version: item.metrics for item in runs.every_round(run) if item.version
-    }
-    names = {name for metrics in measured.values() for name in metrics}
-    name = metric if metric in names else NODES + metric
-    sign = -1.0 if lowest or less_is_better(metric) else 1.0
-    rated = sorted(
-        (
-            (sign * float(value), version)
-            for version, metrics in measured.items()
-            if isinstance(value := metrics.get(name), int | float) and math.isfinite(value)
-        ),
-        reverse=True,
-    )
-    if not rated:
-        listed = ", ".join(sorted(names)) or "none"
+    measured = {item.version: item.metrics for item in runs.every_round(run) if item.version}
+    order = rated(measured, metric, "min" if lowest or less_is_better(metric) else "max")
+    if not order:
+        listed = ", ".join(sorted({name for metrics in measured.values() for name in metrics})) or "none"
         raise NotFound(f"no version was evaluated by {metric!r}; the run's metrics are: {listed}")
-    best, value = runs.version(run, rated[0][1]), sign * rated[0][0]
+    best, value = runs.version(run, order[0][0]), order[0][1]
     if best.kept:
         return best, value
-    others = (runs.version(run, version) for _, version in rated[1:MOST_TRIED])
+    others = (runs.version(run, version) for version, _ in order[1:MOST_TRIED])
     other = next((version for version in others if version.kept), None)
     kept = "none that was evaluated by it is" if other is None else f"the best one that is kept is {other.version}"
     raise NotFound(

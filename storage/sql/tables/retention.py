@@ -23,7 +23,7 @@ from typing_extensions import override
 
 from covey.errors import Conflict
 from covey.storage.record.retention import Retention
-from covey.storage.record.versions import best
+from covey.storage.record.versions import rated
 from covey.storage.sql.database import Database
 from covey.storage.sql.schema import Base, assignments, events, file_references, groups, steps, versions
 from covey.storage.sql.tables.rounds import ENDED
@@ -132,7 +132,8 @@ class SqlRetention(Retention):
             kept = {row.version: row.metrics for row in connection.execute(_KEPT_VERSIONS, {"b_run": run})}
             pins = connection.execute(_PINS, {"b_run": run}).one_or_none()
             bases = connection.execute(_OPEN_BASES, {"b_run": run}).scalars()
-            stay = {*list(kept)[:versions], *pinned, *bases, best(kept, metric, goal)}
+            best = [version for version, _ in rated(kept, metric, goal)[:1]]
+            stay = {*list(kept)[:versions], *pinned, *bases, *best}
             old = set(_old_rounds(connection, run, updates))
             gone = {
                 "b_run": run,

@@ -5,7 +5,6 @@ import pytest
 
 from covey.artifact import artifact_of
 from covey.coordinator.admin import views
-from covey.errors import NotFound
 from covey.parts import collected_name
 from covey.spec import RoundsSpec, TaskSection
 from covey.storage.record.contract import (
@@ -97,26 +96,3 @@ def test_a_node(state, connected, shown):
 def test_an_event():
     view = views.event_view(EventRecord(5.0, "node-evicted", node="a", detail={"by": "alice"}))
     assert (view.at, view.kind, view.node, json.loads(view.detail)) == (5.0, "node-evicted", "a", {"by": "alice"})
-
-
-def test_the_best_version_is_the_newest_of_equals_and_kept():
-    found = [version(1, {"a": 0.9}), version(2, {"a": 0.9}), version(3, {"a": 0.99}, kept=False), version(4)]
-    assert views.best_version(found, "a", "max").version == 2
-    assert views.best_version([version(1, {"a": 3.0}), version(2, {"a": 1.0})], "a", "min").version == 2
-
-
-def test_the_best_version_by_the_nodes_metric_where_there_is_no_other():
-    found = [version(1, {"nodes/accuracy": 0.9}), version(2, {"nodes/accuracy": 0.1})]
-    assert views.best_version(found, "accuracy", "max").version == 1
-    found.append(version(3, {"accuracy": 0.05}))
-    assert views.best_version(found, "accuracy", "max").version == 3
-
-
-def test_values_that_are_no_numbers_are_never_the_best():
-    found = [version(1, {"a": float("nan")}), version(2, {"a": 0.1}), version(3, {"a": float("inf")})]
-    assert views.best_version(found, "a", "max").version == 2
-
-
-def test_without_such_a_metric_it_says_which_there_are():
-    with pytest.raises(NotFound, match=r"'f1'.*known metrics: accuracy, loss"):
-        views.best_version([version(1, {"loss": 1.0, "accuracy": 0.5})], "f1", "max")
