@@ -124,8 +124,7 @@ class GossipRuns:
             except CoveyError as error:
                 self._decline(order.run, error)
                 return
-            roster = Roster({member.name: member for member in members_of(order.members)})
-            self._runs[order.run] = Handed(order, spec, roster)
+            self._runs[order.run] = Handed(order, spec, roster_of(order))
         elif known.declined:
             self._link.send(msg.Decline(order.run, PART, 1, *known.declined.split(": ", 1)))
         elif known.order == order:
@@ -134,7 +133,7 @@ class GossipRuns:
             self._revised(known, order, members_of(revised))
         else:
             log.warning("the coordinator says something else of this run: this node begins anew", run=order.run)
-            known.order, known.roster = order, Roster({member.name: member for member in members_of(order.members)})
+            known.order, known.roster = order, roster_of(order)
             self._keep(known)
             known.stop.set()
         self._changed.set()
@@ -362,8 +361,13 @@ def terms_of(config: NodeConfig, spec: GossipSpec, order: msg.GossipOrder, me: s
     )
 
 
-def members_of(listed: Iterable[msg.GossipMember]) -> list[Member]:
+def roster_of(order: msg.GossipOrder) -> Roster:
     """Who takes part, as the coordinator says."""
+    return Roster({member.name: member for member in members_of(order.members)})
+
+
+def members_of(listed: Iterable[msg.GossipMember]) -> list[Member]:
+    """Nodes as peers call them."""
     return [Member(member.name, member.address, member.fingerprint) for member in listed]
 
 

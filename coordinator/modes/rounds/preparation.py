@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 from covey.coordinator.modes.rounds.events import Restored, RoundPolicy
 from covey.coordinator.runs.ports import FOREVER_S
@@ -47,25 +47,24 @@ def restore(store: Store, run: str, policy: RoundPolicy) -> Restored:
     attendance = tuple(store.verdicts(run, after=max(0, committed - WINDOW_ROUNDS), upto=committed))
     current = next((record for record in rounds if record.round == committed + 1), None)
     values, sent_bytes = known_to_stop(store, run, policy.stop, central=policy.evaluate_centrally)
-    stops: dict[str, Any] = {"values": values, "sent_bytes": sent_bytes}
+    known = Restored(
+        committed=committed, attendance=attendance, unevaluated=unevaluated, values=values, sent_bytes=sent_bytes
+    )
     if current is None or current.state not in ("collecting", "aggregating"):
-        return Restored(committed=committed, attendance=attendance, unevaluated=unevaluated, **stops)
+        return known
     answers = store.updates(run, current.round)
     params = opened_with(store, current)
-    return Restored(
-        committed=committed,
+    return replace(
+        known,
         round=current.round,
         attempt=current.attempt,
         aggregating=current.state == "aggregating",
         invited=current.invited,
         answers={answer.node: answer.verdict for answer in answers if answer.phase == 1},
         reasons={answer.node: answer.reason for answer in answers if answer.reason},
-        attendance=attendance,
-        unevaluated=unevaluated,
         phase=current.phase,
         asked=tuple(params),
         phase_answers={a.node: a.verdict for a in answers if a.phase == current.phase > 1 and a.node in params},
-        **stops,
     )
 
 

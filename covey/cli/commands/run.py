@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from covey.client.target import Target
     from covey.client.values import Run
 
+SUBMITTED_FIELDS = (
+    *RUN_DETAIL_FIELDS,
+    "privacy (what it will have spent at its end: epsilon, delta, unit, rounds, is_secret; null: no account)",
+)
 WATCH_FIELDS = (
     "(one object a line, for each change)",
     f"run ({', '.join(RUN_FIELDS)})",
@@ -59,10 +63,7 @@ def run() -> None:
         "covey run submit digits.toml --server host:7400 --identity ~/alice --watch",
         "RUN=$(covey run submit digits.toml)",
     ),
-    json_fields=(
-        *RUN_DETAIL_FIELDS,
-        "privacy (what it will have spent at its end: epsilon, delta, unit, rounds, is_secret; null: no account)",
-    ),
+    json_fields=SUBMITTED_FIELDS,
 )
 @click.argument("spec", metavar="SPEC.toml", type=EXISTING_FILE)
 @click.option("--watch", "watching", is_flag=True, help="Then follow it to its end; exit code 1 if it fails.")
@@ -116,10 +117,7 @@ def _print_submitted(connection: Connection, submitted: Run, as_json: bool) -> N
         "covey run continue digits --rounds 20 --version best --watch",
         "covey run continue digits --spec changed.toml",
     ),
-    json_fields=(
-        *RUN_DETAIL_FIELDS,
-        "privacy (what it will have spent at its end: epsilon, delta, unit, rounds, is_secret; null: no account)",
-    ),
+    json_fields=SUBMITTED_FIELDS,
 )
 @click.argument("run")
 @click.option("--rounds", type=click.IntRange(1), help="How many more (updates of an asynchronous run).")

@@ -92,22 +92,25 @@ def simulate(
 
     run = parsed(spec, later=True)
     _require_read(run, staleness, events, network)
+    machines: dict[str, Any] = {"processes": processes, "paths": named_paths(paths), "device": device}
+    adversaries = attacks_of(attacks, options)
     if not run.facts.coordinated:
-        run_simulation(spec, nodes, network, processes, paths, device, attacks, options, data_dir, as_json=as_json)
+        from covey.client.experiments.gossip import gossip_plan
+
+        gossip = gossip_plan(spec, nodes, network=network, data_dir=data_dir, attacks=adversaries, **machines)
+        run_simulation(gossip, as_json=as_json)
         return
     given = given_file(run, spec.parent)
     plan = Plan(
         spec=run,
         nodes=nodes,
         folder=data_dir.absolute() if data_dir is not None else new_folder(),
-        processes=processes,
-        attacks=attacks_of(attacks, options),
-        paths=named_paths(paths),
+        attacks=adversaries,
         staleness=parse_staleness(staleness) if staleness else None,
-        device=device,
         events=events.absolute() if events is not None else None,
         written=written_keys(spec),
         model=given.path if given is not None else None,
+        **machines,
     )
     outcome = _simulated(plan)
     if as_json:

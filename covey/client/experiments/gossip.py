@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from covey.client.experiments.simulated import new_folder, played
-from covey.client.models.initial import given_file
+from covey.client.models.initial import by_digest
 from covey.client.specification import Specification, folder_of, gossip_spec
 from covey.errors import CoveyError
 from covey.simulation.adversaries import Attack
@@ -45,9 +45,7 @@ def gossip_plan(
     Raises:
         SpecError: It is not of mode gossip, or is wrong.
     """
-    known, model = gossip_spec(spec), None
-    if (given := given_file(known, folder_of(spec))) is not None:
-        known, model = known.model_copy(update={"model": given.section}), given.path
+    known, model = by_digest(gossip_spec(spec), folder_of(spec))
     folder = Path(data_dir) if data_dir is not None else new_folder()
     return GossipPlan(
         known,

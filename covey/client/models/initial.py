@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from covey.artifact import Artifact, artifact_of_file, read_chunks
 from covey.client.specification import Specification, folder_of, parsed, request_of
@@ -18,6 +18,7 @@ from covey.wire.artifacts import artifact_message
 if TYPE_CHECKING:
     from covey.client.reading.access import Access
 
+G = TypeVar("G", bound=RunSpec)
 SUBMIT_DEADLINE_S, UPLOAD_DEADLINE_S = 300.0, 86400.0
 """The coordinator's worker may still be starting: it checks what the specification names. A model may be large."""
 MAX_FILE_BYTES = 1 << 40
@@ -64,6 +65,15 @@ def given_file(spec: RunSpec, folder: Path) -> GivenFile | None:
         return GivenFile(path, artifact_of_file(path))
     except OSError as error:
         raise NotFound(f"model.initial: {path} cannot be read: {error.strerror}") from error
+
+
+def by_digest(spec: G, folder: Path) -> tuple[G, Path | None]:
+    """A specification that names its file by digest, as nodes without a coordinator compare it, and the file's path.
+
+    None: it names no file. Arguments and errors as of `given_file`.
+    """
+    given = given_file(spec, folder)
+    return (spec, None) if given is None else (spec.model_copy(update={"model": given.section}), given.path)
 
 
 def _require_safetensors(path: Path, size: int, start: bytes) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from covey.coordinator.modes.gossip.machine import LATE
 from covey.gossip.audit import audit
 from covey.gossip.ledger import Incarnation, Ledger
 from covey.gossip.mass import ONE, weight
@@ -44,8 +45,6 @@ from covey.worker.jobs.training import TrainJob
 
 MODELS, CHANGES, WORKERS = "models", "changes", "workers"
 RUN = "gossip"
-LATE = 2
-"""The number with which a node takes part that came later: its first incarnation was never there."""
 OFTEN = 100
 """How often a step of all nodes is noted: looking at all nodes for each of them would take longer than their work."""
 OTHERS = ""

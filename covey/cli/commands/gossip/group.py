@@ -100,7 +100,7 @@ def start(
     from covey.telemetry import import_without_rich
 
     import_without_rich()
-    from covey.client.models.initial import given_file
+    from covey.client.models.initial import by_digest
     from covey.client.specification import gossip_spec
     from covey.node.gossip_daemon import GossipConfig, run_gossip_node
     from covey.node.operator.config import NodeConfig
@@ -109,9 +109,7 @@ def start(
     logs: dict[str, Any] = {"log_format": log_format, "log_level": log_level}
     drill = _adversary(attack, attack_options)
     node = NodeConfig.load(data_dir, device=device, drill=drill, metrics=metrics, **logs)
-    run, model = gossip_spec(spec), None
-    if (given := given_file(run, spec.parent)) is not None:
-        run, model = run.model_copy(update={"model": given.section}), given.path
+    run, model = by_digest(gossip_spec(spec), spec.parent)
     say_notes(run)
     durable = durability or node.peers.durability
     config = GossipConfig(node, run, peers, listen or "", durable, rejoin, stay, relay or "", model)

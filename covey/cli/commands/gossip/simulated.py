@@ -91,30 +91,20 @@ def simulate(
     training takes 1, so results do not depend on this machine's load. In lock step (overlap = 0) lost and late
     messages cost time, and change not one bit of the models.
     """
-    run_simulation(spec, nodes, network, processes, paths, device, attacks, options, data_dir, as_json=as_json)
-
-
-def run_simulation(
-    spec: Path,
-    nodes: int,
-    network: Network,
-    processes: int | None,
-    paths: tuple[str, ...],
-    device: str,
-    attacks: tuple[str, ...],
-    options: tuple[str, ...],
-    data_dir: Path | None,
-    *,
-    as_json: bool,
-) -> None:
-    """What `covey gossip simulate`, and `covey simulate` with a specification of mode gossip, do with their options."""
     from covey.client.experiments.gossip import gossip_plan
 
     machines: dict[str, Any] = {"processes": processes, "paths": named_paths(paths), "device": device}
     adversaries = attacks_of(attacks, options)
     plan = gossip_plan(spec, nodes, network=network, data_dir=data_dir, attacks=adversaries, **machines)
-    for attack in adversaries:
-        text = f"DRILL: the attack {attack.name} by {attack.count} of {nodes} nodes; figures are of the honest ones"
+    run_simulation(plan, as_json=as_json)
+
+
+def run_simulation(plan: GossipPlan, *, as_json: bool) -> None:
+    """Simulate a gossip run, and print what comes of it: also of `covey simulate` with such a specification."""
+    for attack in plan.attacks:
+        text = (
+            f"DRILL: the attack {attack.name} by {attack.count} of {plan.nodes} nodes; figures are of the honest ones"
+        )
         click.secho(text, fg="red", bold=True, err=True)
     outcome = _simulated(plan)
     if as_json:
