@@ -14,6 +14,7 @@ from covey.client.experiments.simulated import simulate
 from covey.errors import CoveyError, LimitExceeded
 from covey.library.run import FederatedRun
 from covey.testing.federation import Federation
+from covey.testing.gossip import GossipNodes
 from covey.testing.launch.forks import forked_workers
 from tests.integration.specs import spec
 
@@ -31,6 +32,7 @@ learning_rate = 1e-30
 local_steps = 1
 [gossip]
 steps = 2
+min_nodes = 2
 """
 
 
@@ -85,6 +87,12 @@ def test_peers_begin_with_a_file(model, tmp_path):
     again, first = load_file(tmp_path / "data" / gossip.MEAN), load_file(model)
     assert all(torch.equal(again[name], values) for name, values in first.items())
     assert outcome.mass.is_exact
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "begin.safetensors").write_bytes(model.read_bytes())
+    with GossipNodes(tmp_path / "real", text, NODES) as nodes:
+        nodes.start_all()
+        nodes.wait()
+        assert nodes.models() == [peer.model_sha256 for peer in outcome.peers]
 
 
 @pytest.fixture(scope="module")
