@@ -46,6 +46,9 @@ DEFAULT_SETTINGS = """\
 # the last layer tell much of it whatever is written here.
 # label_counts = "off"
 
+# Of how few examples statistics may say something ([method] name = "statistics"); without it there are none.
+# min_k = 10
+
 # Whether methods may have what a model makes of single examples, with their labels: such embeddings show much of the
 # examples themselves.
 # representations = false
@@ -118,6 +121,8 @@ class Policy(_Settings):
     """What may leave this node."""
     label_counts: Literal["off", "noisy", "exact"] = "off"
     """What may leave of the number of examples of each label."""
+    min_k: int = Field(default=0, ge=0)
+    """Of how few examples statistics may say something; 0: no statistics leave."""
     representations: bool = False
     """Whether what a model makes of single examples may leave."""
     max_epsilon: float = Field(default=math.inf, gt=0)
@@ -326,6 +331,7 @@ class NodeConfig:
             max_epsilon=min(policy.max_epsilon, UNBOUNDED),
             max_delta=policy.max_delta,
             least_noise=policy.least_noise,
+            min_k=policy.min_k,
         )
 
     def check_layout(self, layout: Layout) -> None:
