@@ -151,7 +151,7 @@ class Readings:
     def log(self, request: Request) -> Response:
         """What happened to a run lately: its events, its newest rounds, and why nodes contributed nothing."""
         run = self._run(request)
-        lines = self._source.ask(lambda c: c.run_log(run, rounds=LOGGED_ROUNDS))
+        lines = self._source.aside(lambda c: c.run_log(run, rounds=LOGGED_ROUNDS))
         return JSONResponse({"lines": plain(lines[-MOST:][::-1]), "rounds": LOGGED_ROUNDS})
 
     def audit(self, request: Request) -> Response:

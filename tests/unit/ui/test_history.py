@@ -101,6 +101,27 @@ def test_a_run_that_ended_is_looked_at_once_more_and_then_left_alone():
     assert (empty.is_whole, empty.names(), empty.newest) == (True, [], 0)
 
 
+@pytest.mark.parametrize("growth", [10_000, PAGE, 3])
+def test_what_came_while_nobody_looked_is_read_to_the_end(growth):
+    history, record = History(), Record(1000)
+    read_on(history, record)
+    record.rounds += rounds(1001, 1000 + growth)
+    read_on(history, record, ended=True, seconds=0.0)
+    for _ in range(20):
+        if history.is_whole:
+            break
+        read_on(history, record, ended=True, seconds=0.0)
+    assert (history.is_whole, history.newest, len(history.points)) == (True, 1000 + growth, 1000 + growth)
+
+
+def test_a_record_that_grows_while_it_is_read_for_the_first_time_is_read_to_its_end():
+    history, record = History(), Record(PAGE + 100)
+    read_on(history, record, seconds=0.0)
+    record.rounds += rounds(PAGE + 101, PAGE + 150)
+    read_on(history, record, ended=True, seconds=0.0)
+    assert (history.is_whole, history.newest) == (True, PAGE + 150)
+
+
 def test_what_is_no_number_is_no_point():
     history = History()
     values = {"loss": math.nan, "accuracy": math.inf, "kind": [1, 2], "fine": 1, "flag": True}

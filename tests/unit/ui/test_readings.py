@@ -139,7 +139,14 @@ def test_what_cannot_be_answered_is_said_in_words(client, recorder, path, status
 
 
 @pytest.mark.parametrize(
-    ("text", "wrong"), [("", "empty"), ("/etc/passwd", "no TOML"), ("a = ", "no TOML"), ("name = 3", "name")]
+    ("text", "wrong"),
+    [
+        ("", "empty"),
+        ("/etc/passwd", "no TOML"),
+        ("[task]", "no key has a value"),
+        ("a = ", "no TOML"),
+        ("name = 3", "name"),
+    ],
 )
 def test_a_specification_is_text_never_a_file_s_name(client, secrets, text, wrong):
     headers = {"origin": "http://127.0.0.1:7480", "x-covey-action": secrets.action}
