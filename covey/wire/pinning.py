@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import ssl
 from urllib.parse import unquote, urlsplit
 
@@ -47,7 +46,7 @@ async def pinned_certificate(address: str, server_name: str, fingerprint: str, a
     except ssl.SSLCertVerificationError as error:
         raise IdentityError(f"who answers at {address} is not {server_name}: {error.verify_message}") from error
     except (OSError, EOFError, asyncio.LimitOverrunError) as error:  # TLS that breaks off, and time that is over, too
-        raise TransferError(f"nobody shows a certificate at {address}: {error or type(error).__name__}") from error
+        raise TransferError(f"nobody shows a certificate at {address}: {str(error) or type(error).__name__}") from error
     certificate = x509.load_der_x509_certificate(shown)
     if (key := key_sha256(certificate.public_key())) != fingerprint:
         raise IdentityError(
@@ -99,6 +98,4 @@ async def _shown(address: str, context: ssl.SSLContext, server_name: str) -> byt
             raise ConnectionError("it shows none")
         return shown
     finally:
-        writer.transport.abort()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
+        writer.transport.abort()  # nothing waits for its end: after a handshake that failed nobody would say so

@@ -9,6 +9,7 @@ import pytest
 from cryptography import x509
 
 from covey.errors import IdentityError, TransferError
+from covey.testing.relay import RelayThread
 from covey.wire.channels import key_sha256, listen, renewing_credentials
 from covey.wire.pinning import pinned_certificate
 from covey.wire.splicing import splice
@@ -72,3 +73,12 @@ async def test_who_is_somebody_else_is_refused_and_who_is_not_there_too(identity
             await pinned_certificate(here, NAME, right, foreign.pem)
     with pytest.raises(TransferError, match="nobody shows a certificate"):
         await pinned_certificate(here, NAME, right, authority.pem)
+
+
+async def test_a_handshake_that_breaks_off_is_said_at_once_and_not_when_the_time_is_over(authority):
+    with RelayThread("127.0.0.1:9") as relay:  # resets each connection, sooner or later: nobody is behind it
+        async with asyncio.timeout(10):  # each look may take longer
+            for _ in range(50):
+                with pytest.raises(TransferError, match="nobody shows a certificate") as raised:
+                    await pinned_certificate(relay.address, NAME, "", authority.pem)
+                assert not str(raised.value).endswith((": ", "TimeoutError"))
