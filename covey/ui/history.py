@@ -21,6 +21,7 @@ SLICE_S = 0.2
 """So long one request reads on in a long record; the next one goes on from there."""
 RECENT = 64
 """Rounds behind the newest that are read again while the run goes on: a version may be evaluated later."""
+MOST_CURVES = 12
 KEPT = 8
 """Runs whose points are kept."""
 Read = Callable[[int, int, bool], Sequence[Round]]
@@ -205,12 +206,13 @@ def charts(history: History, run: Run, over: Axis, wanted: Sequence[str], most: 
         if not history.is_whole:  # what is missing in between is no number of bytes
             shown, over = [name for name in shown if name != "bytes"], "rounds" if over == "bytes" else over
         drawn = []
-        for name in shown:
+        for name in shown[:MOST_CURVES]:
             xs, ys = history.curve(name, over, run.started_at or 0.0, most)
             drawn.append({"name": name, "series": [{"label": run.name, "x": xs, "y": ys}]})
         return {
             "names": [*names, "bytes"],
             "charts": drawn,
+            "over": over,
             "read": len(history.points),
             "of": history.newest,
             "is_whole": history.is_whole,

@@ -21,7 +21,7 @@ WAIT_S = 60.0
 def test_what_takes_long_holds_nobody_up(client, source, secrets, recorder, monkeypatch, method, call, path):
     recorder.run("run", rounds=1)
     others = TestClient(make_app(source, 7480, secrets), base_url=client.base_url, cookies=client.cookies)
-    began, answered, read = threading.Event(), threading.Event(), getattr(Connection, "run")
+    began, answered, read = threading.Event(), threading.Event(), Connection.run
 
     def slow(self, run, **_):
         began.set()
