@@ -26,8 +26,8 @@ HEADERS = {
 
 
 ONWARD = '<!doctype html><meta charset="utf-8"><title>Covey</title><meta http-equiv="refresh" content="0; url=/">'
-"""The answer to the token: the page goes on by itself. Were it redirected, a browser that comes here from a file, or from
-a terminal that is itself a page, would not send the cookie along: to it the whole way is another site's."""
+"""The answer to the token: the page goes on by itself. A redirect would not do: a browser that comes here from a file,
+or from a terminal that is itself a page, would not send the cookie along, for the whole way is another site's."""
 
 
 def secret() -> str:
