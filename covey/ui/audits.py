@@ -26,4 +26,5 @@ class Audits:
         """What an audit of a run comes to now, and when that is."""
         with self._lock:
             report = self._source.aside(lambda c: c.audit(run))
-        return plain(report) | {"ok": report.ok, "at": time.time(), "done": run.done, "unit": run.unit}
+        shown: dict[str, Any] = plain(report)
+        return shown | {"ok": report.ok, "at": time.time(), "done": run.done, "unit": run.unit}

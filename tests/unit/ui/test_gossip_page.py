@@ -63,7 +63,12 @@ def test_a_node_that_came_back_has_edges_of_its_own():
 
 def test_steps_of_a_few_runs_are_kept(source, monkeypatch):
     read = list[str]()
-    monkeypatch.setattr(Connection, "gossip_steps", lambda self, run: read.append(run.run) or [step("ada", 0, 1.0)])
+
+    def steps_of(self, run):
+        read.append(run.run)
+        return [step("ada", 0, 1.0)]
+
+    monkeypatch.setattr(Connection, "gossip_steps", steps_of)
     steps = Steps(source)
     runs = [Run(f"run-{number}", "name", "gossip", "completed") for number in range(KEPT + 1)]
     for run in [*runs[:KEPT], *runs[:KEPT]]:
