@@ -386,6 +386,6 @@ def test_a_priority_is_bounded_and_left_out_where_it_is_the_default() -> None:
     spec = parse_toml("priority = -100\n" + LEAST)
     assert spec.priority == -100
     assert parse_json(spec.to_json()) == spec
-    for given in ("101", "-101", "1e300", '"high"', "9" * 400):
+    for text in ("101", "-101", "1e300", '"high"', "9" * 400):
         with pytest.raises(SpecError, match="priority"):
-            parse_toml(f"priority = {given}\n" + LEAST)
+            parse_toml(f"priority = {text}\n" + LEAST)
