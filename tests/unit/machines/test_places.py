@@ -58,7 +58,7 @@ def test_a_run_waits_until_every_node_of_it_has_a_place(places):
 def test_nodes_that_are_full_are_named_together(places):
     for run in ("one", "two"):
         places.enter(want(run))
-    assert chosen(places, want("three"))[1] == {"three": "waits for a place on n1, n2, n3, n4: 2 of 2 runs"}
+    assert chosen(places, want("three"))[1] == {"three": "waits for a place on n1, n2, n3 and n4: 2 of 2 runs"}
 
 
 def test_a_run_that_needs_many_nodes_is_not_passed_by_small_ones_for_ever(places):
