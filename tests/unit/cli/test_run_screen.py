@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console, Group
@@ -26,7 +27,7 @@ INVITED = ("ada", "bob", "cyd", "dan", "eve")
 
 def committed(number):
     metrics = {"accuracy": 0.9 - 0.8 / number, "loss": 2.3 / number}
-    counts = {"accepted": 4, "rejected": 1, "bytes_received": 2_000_000, "bytes_sent": 1_000_000}
+    counts: dict[str, Any] = {"accepted": 4, "rejected": 1, "bytes_received": 2_000_000, "bytes_sent": 1_000_000}
     return Round(number, "committed", committed_at=500.0, seconds=12.5, metrics=metrics, invited=INVITED, **counts)
 
 
