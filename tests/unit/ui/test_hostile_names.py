@@ -31,7 +31,7 @@ def hostile(recorder):
     )
     recorder.store.redeem_token("secret", "e" * 32, b"", eve)
     recorder.run("two", rounds=1)
-    spec = '{"evaluation":{"goal":"max","metric":"accuracy"},"rounds":{"count":20},"stop":{"target":0.9},"task":{"name":%s}}'
+    spec = '{"evaluation":{"goal":"max","metric":"accuracy"},"task":{"name":%s},"stop":{"target":0.9}}'
     text = spec % f'"{MARKUP.replace(chr(34), chr(92) + chr(34))}"'
     recorder.store.add_run(RunRecord("one", MARKUP, "rounds", text, 7, "queued", MARKUP, 200.0))
     recorder.store.start_run("one", recorder.NODES, 0, "[]", recorder.version("one", 0), 201.0)
