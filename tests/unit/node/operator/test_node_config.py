@@ -5,7 +5,8 @@ import pytest
 from covey.errors import PolicyError, SpecError
 from covey.messages import GossipMember, GossipOrder
 from covey.node.gossip_runs import terms_of
-from covey.node.operator.config import BUILT_IN_TASKS, DEFAULT_SETTINGS, NodeConfig, NodeSettings, read_settings
+from covey.node.operator.config import BUILT_IN_TASKS, NodeConfig, NodeSettings, read_settings
+from covey.node.operator.default_settings import DEFAULT_SETTINGS
 from covey.spec import ExchangeSection, GossipSpec, RoundsSpec, TaskSection
 
 
