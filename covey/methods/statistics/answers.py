@@ -181,9 +181,9 @@ def _no_column(column: ColumnAnswer, examples: float, k: int) -> str:
 
 
 def _no_counts(cells: Numbers, examples: float, k: int) -> str:
-    said = cells[cells != HIDDEN]
-    if not (np.equal(np.floor(said), said).all() and (said >= 0).all()):
+    shown = cells[cells != HIDDEN]
+    if not (np.equal(np.floor(shown), shown).all() and (shown >= 0).all()):
         return "counts that are no whole numbers from 0 on"
-    if ((said > 0) & (said < k)).any():
+    if ((shown > 0) & (shown < k)).any():
         return f"a count below {k}, which the run asks nobody to say"
-    return f"{said.sum():g} examples, of {examples:g}" if said.sum() > examples else ""
+    return f"{shown.sum():g} examples, of {examples:g}" if shown.sum() > examples else ""

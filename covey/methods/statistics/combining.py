@@ -50,24 +50,24 @@ def totals_of(answers: Sequence[Numbers], grid: Numbers, form: FiguresForm) -> N
     examples = [float(answer[0]) for answer in answers]
     rows = [_row([node[at] for node in told], examples, grid[at], form.bins) for at in range(len(form.columns))]
     labels = np.array([labels_in(answer, form) for answer in answers]).reshape(len(answers), form.labels)
-    said = np.where(labels == HIDDEN, 0.0, labels).sum(0)
-    return np.concatenate([[len(answers), sum(examples)], *rows, said, (labels == HIDDEN).sum(0)])
+    counts = np.where(labels == HIDDEN, 0.0, labels).sum(0)
+    return np.concatenate([[len(answers), sum(examples)], *rows, counts, (labels == HIDDEN).sum(0)])
 
 
 def _row(told: Sequence[ColumnAnswer], examples: Sequence[float], edges: Numbers, bins: int) -> Numbers:
-    said = [row for row in told if row.weight]
-    weights = np.array([row.weight for row in said])
+    spoken = [row for row in told if row.weight]
+    weights = np.array([row.weight for row in spoken])
     count = float(weights.sum())
     # The variance of all: what is within nodes, and what their means differ by.
-    means = np.array([row.mean for row in said])
+    means = np.array([row.mean for row in spoken])
     mean = float((weights * means).sum() / count) if count else 0.0
-    m2 = float(sum(row.m2 for row in said) + (weights * np.square(means - mean)).sum())
+    m2 = float(sum(row.m2 for row in spoken) + (weights * np.square(means - mean)).sum())
     missing = sum(row.missing for row in told if row.missing != HIDDEN)
-    hides = sum(row.missing == HIDDEN for row in said)
+    hides = sum(row.missing == HIDDEN for row in spoken)
     cells = np.zeros((3, bins))
     if edges[0] < edges[1]:
         cells += sum(_spread(row, of_node) for row, of_node in zip(told, examples, strict=True))
-    head = np.array([len(said), sum(row.weight == 0 and row.missing == HIDDEN for row in told), count, missing, hides])
+    head = np.array([len(spoken), sum(row.weight == 0 and row.missing == HIDDEN for row in told), count, missing, hides])
     return np.concatenate([head, [mean, m2], edges, cells.reshape(-1)])
 
 

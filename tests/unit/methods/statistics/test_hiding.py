@@ -9,7 +9,7 @@ from covey.methods.statistics.hiding import HIDDEN, tells_too_much, with_hidden
 
 
 @pytest.mark.parametrize(
-    ("cells", "said"),
+    ("cells", "shown"),
     [
         ([40, 0, 30, 10], [40, 0, 30, 10]),
         ([40, 3, 30, 20, 50, 60], [-1, -1, -1, -1, 50, 60]),  # the smallest first
@@ -20,8 +20,8 @@ from covey.methods.statistics.hiding import HIDDEN, tells_too_much, with_hidden
         ([0, 0], [0, 0]),
     ],
 )
-def test_small_cells_are_hidden_and_others_with_them(cells: list[int], said: list[int]) -> None:
-    assert with_hidden(np.array(cells), 10).tolist() == said
+def test_small_cells_are_hidden_and_others_with_them(cells: list[int], shown: list[int]) -> None:
+    assert with_hidden(np.array(cells), 10).tolist() == shown
 
 
 def test_what_is_hidden_never_follows_from_the_total() -> None:
@@ -31,10 +31,10 @@ def test_what_is_hidden_never_follows_from_the_total() -> None:
         cells = source.integers(0, 3 * k, source.integers(2, 12))
         if cells.sum() < k:
             continue
-        said = with_hidden(cells, k)
-        hidden = said == HIDDEN
-        assert not ((said > 0) & (said < k)).any()
-        assert (said[~hidden] == cells[~hidden]).all()
+        shown = with_hidden(cells, k)
+        hidden = shown == HIDDEN
+        assert not ((shown > 0) & (shown < k)).any()
+        assert (shown[~hidden] == cells[~hidden]).all()
         assert not hidden.any() or (cells[hidden].sum() >= k and hidden.sum() >= min(4, len(cells)))
 
 

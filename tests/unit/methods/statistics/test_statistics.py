@@ -79,8 +79,8 @@ def test_a_quantile_lies_between_its_bounds_whatever_is_hidden(seed: int, k: int
     nodes = data(seed)
     figures = ran(nodes, k)
     for at, column in enumerate(figures.columns):
-        said = nodes if column.nodes == NODES else nodes[:-1]  # the last node is silent of its three doses
-        values = np.concatenate([n[at] for n in said])
+        speaking = nodes if column.nodes == NODES else nodes[:-1]  # the last node is silent of its three doses
+        values = np.concatenate([n[at] for n in speaking])
         present = np.sort(values[~np.isnan(values)])
         for q in (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98):
             true, known = present[max(0, int(np.ceil(q * len(present))) - 1)], column.quantile(q)
