@@ -36,7 +36,9 @@ async def one_port(env, tmp_path):
     port = server.add_secure_port("127.0.0.1:0", renewing_credentials(lambda: identity, mutual=True))
     here = f"127.0.0.1:{port}"
     env = replace(env, addresses=Addresses(here, here))
-    add_EnrolmentServicer_to_server(EnrolmentService(env, RateLimits(**GENEROUS)), server)
+    add_EnrolmentServicer_to_server(
+        EnrolmentService(env, RateLimits(each=GENEROUS["each"], total=GENEROUS["total"])), server
+    )
     await server.start()
     yield env
     await server.stop(None)
