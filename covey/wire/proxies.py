@@ -87,22 +87,24 @@ def why_unused(value: str) -> str:
 def refusal(status: bytes, proxy: Proxy, address: str) -> str:
     """What a proxy's first line says, with what to do; empty: the tunnel is there."""
     protocol, _, rest = status.decode("latin-1").partition(" ")
-    code, said = rest[:3], "".join(c if c.isprintable() else "?" for c in rest[:80])
+    code, answered = rest[:3], "".join(c if c.isprintable() else "?" for c in rest[:80])
     if not protocol.startswith("HTTP/"):
         return f"what listens at the proxy's address {proxy} is no HTTP proxy"
     if code.startswith("2"):
         return ""
     if code == "407":
         wants = "refuses this name and password" if proxy.user is not None else "wants a name and a password"
-        return f"the proxy {proxy} {wants} ({said}); write them into {proxy.variable}: http://NAME:PASSWORD@HOST:PORT"
+        return (
+            f"the proxy {proxy} {wants} ({answered}); write them into {proxy.variable}: http://NAME:PASSWORD@HOST:PORT"
+        )
     if code in ("403", "405"):
         return (
-            f"the proxy {proxy} does not allow it ({said}); have its operator allow CONNECT to {address}, or ask for a "
+            f"the proxy {proxy} does not allow it ({answered}); have its operator allow CONNECT to {address}, or ask for a "
             "coordinator at port 443, which is often the only one allowed"
         )
     if code in ("502", "503", "504"):
-        return f"the proxy {proxy} cannot reach {address} itself ({said}); is the coordinator running, at this address?"
-    return f"the proxy {proxy} makes no tunnel to {address} ({said})"
+        return f"the proxy {proxy} cannot reach {address} itself ({answered}); is the coordinator running, at this address?"
+    return f"the proxy {proxy} makes no tunnel to {address} ({answered})"
 
 
 def ask_for_tunnel(connection: socket.socket, proxy: Proxy, address: str) -> str:

@@ -51,13 +51,13 @@ def why(address: str, authority_pem: bytes = b"", *, enrolling: bool = False) ->
     place = (proxy.host, proxy.port) if proxy else host_and_port(address)
     try:
         with socket.create_connection(place, PROBE_S) as connection:
-            if proxy is None or not (found := ask_for_tunnel(connection, proxy, address)):
-                found = _look_at(connection, authority_pem, enrolling)
-                found = f"connections go through the proxy {proxy}: {found}" if proxy else found
+            if proxy is None or not (reason := ask_for_tunnel(connection, proxy, address)):
+                reason = _look_at(connection, authority_pem, enrolling)
+                reason = f"connections go through the proxy {proxy}: {reason}" if proxy else reason
     except OSError as error:
-        found = _no_proxy(error, proxy, address) if proxy else _no_connection(error, place[0])
+        reason = _no_proxy(error, proxy, address) if proxy else _no_connection(error, place[0])
     unused = unused_proxy(address)
-    return f"{found} ({unused})" if unused else found
+    return f"{reason} ({unused})" if unused else reason
 
 
 def _no_proxy(error: OSError, proxy: Proxy, address: str) -> str:

@@ -90,8 +90,8 @@ def start(ctx: click.Context, /, quota: int | None, paths: tuple[str, ...], **op
 
     tame_malloc()
     config = CoordinatorConfig(quota_bytes=quota, data_paths=named_paths(paths), **options)
-    there = config.advertise if config.has_one_port else _same_host(config.advertise, config.enrol_listen)
-    ctx.exit(run_coordinator(replace(config, advertise_enrol=config.advertise_enrol or there)))
+    reached = config.advertise if config.has_one_port else _same_host(config.advertise, config.enrol_listen)
+    ctx.exit(run_coordinator(replace(config, advertise_enrol=config.advertise_enrol or reached)))
 
 
 def _same_host(advertise: str | None, enrol_listen: str) -> str | None:

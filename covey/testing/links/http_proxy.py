@@ -107,8 +107,8 @@ class HttpProxy:
             await writer.drain()
             if far_writer is not None:
                 await self._tunnel((reader, far_writer), (far_reader, writer))
-        except (OSError, EOFError, asyncio.LimitOverrunError):
-            pass  # one of both ends is gone, or said too much
+        except (asyncio.CancelledError, OSError, EOFError, asyncio.LimitOverrunError):
+            pass  # the proxy stops, or one of both ends is gone, or said too much
         finally:
             for each in filter(None, (writer, far_writer)):
                 each.close()
