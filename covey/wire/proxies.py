@@ -99,11 +99,11 @@ def refusal(status: bytes, proxy: Proxy, address: str) -> str:
         )
     if code in ("403", "405"):
         return (
-            f"the proxy {proxy} does not allow it ({answered}); have its operator allow CONNECT to {address}, or ask for a "
-            "coordinator at port 443, which is often the only one allowed"
+            f"the proxy {proxy} does not allow it ({answered}); have its operator allow CONNECT to {address}, or ask "
+            "for a coordinator at port 443, which is often the only one allowed"
         )
     if code in ("502", "503", "504"):
-        return f"the proxy {proxy} cannot reach {address} itself ({answered}); is the coordinator running, at this address?"
+        return f"the proxy {proxy} cannot reach {address} itself ({answered}); is the coordinator running there?"
     return f"the proxy {proxy} makes no tunnel to {address} ({answered})"
 
 
