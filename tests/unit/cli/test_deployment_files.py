@@ -47,13 +47,13 @@ def test_the_command_line_takes_it(path: Path) -> None:
     found = commands(path)
     assert len(found) >= (4 if path in MANIFESTS else 1)
     for words in found:
-        command, name = covey, "covey"
+        command: click.Command = covey
         context = click.Context(covey, info_name="covey")
         while isinstance(command, click.Group):
             name, resolved, words = command.resolve_command(context, words)
             assert resolved is not None
             command, context = resolved, click.Context(resolved, parent=context, info_name=name)
-        command.make_context(name, words, parent=context.parent)
+        command.make_context(str(context.info_name), words, parent=context.parent)
 
 
 def test_every_command_is_found() -> None:
