@@ -67,8 +67,9 @@ def _row(told: Sequence[ColumnAnswer], examples: Sequence[float], edges: Numbers
     cells = np.zeros((3, bins))
     if edges[0] < edges[1]:
         cells += sum(_spread(row, of_node) for row, of_node in zip(told, examples, strict=True))
-    head = np.array([len(spoken), sum(row.weight == 0 and row.missing == HIDDEN for row in told), count, missing, hides])
-    return np.concatenate([head, [mean, m2], edges, cells.reshape(-1)])
+    silent = sum(row.weight == 0 and row.missing == HIDDEN for row in told)
+    head = [len(spoken), silent, count, missing, hides, mean, m2]
+    return np.concatenate([head, edges, cells.reshape(-1)])
 
 
 def _spread(row: ColumnAnswer, examples: float) -> Numbers:
