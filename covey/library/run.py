@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +14,13 @@ from covey.client.connection import Connection
 from covey.client.export import OnBytes
 from covey.client.models.best import best_version
 from covey.client.models.continuing import continuation
+from covey.client.reading.figures import read_figures
 from covey.client.reading.names import VersionName
 from covey.client.specification import Specification
 from covey.client.values import Change, Contribution, Deleted, Json, LogLine, Round, RoundDetail, Run, Update, Version
 from covey.client.watch import OnLost
 from covey.errors import RunFailed
+from covey.figures import QUANTILES
 from covey.library.progress import progress_of
 from covey.library.records import Records
 
@@ -175,6 +177,15 @@ class FederatedRun:
     ) -> Version:
         """Write a version as a safetensors file, as `covey.client.Connection.export`."""
         return self._connection.export(self.id, to, version=version, node=node, on_progress=on_progress)
+
+    def statistics(self, quantiles: Sequence[float] = QUANTILES) -> Records[dict[str, Any]]:
+        """What a run of method `statistics` says of the nodes' data: a record of each column, then of each label.
+
+        Raises:
+            NotFound: It makes none, or has not come to any yet.
+        """
+        figures = read_figures(self._connection, self.refresh().value)
+        return Records(list(figures.records(quantiles)), ("column", "label", "count", "missing", "mean", "std"))
 
     def audit(self, receipts: Iterable[bytes] = ()) -> AuditReport:
         """Compare all that is shown of it with what was signed."""

@@ -29,11 +29,12 @@ def grid_of(answers: Sequence[Numbers], form: FiguresForm, given: Mapping[str, t
         if name in given:
             grid[at] = given[name]
         elif rows:
-            grid[at] = _widened(min(row.low for row in rows), max(row.high for row in rows))
+            grid[at] = widened(min(row.low for row in rows), max(row.high for row in rows))
     return grid
 
 
-def _widened(low: float, high: float) -> tuple[float, float]:
+def widened(low: float, high: float) -> tuple[float, float]:
+    """A range of bins: as it is, or where it is one value, with something around it."""
     around = max(0.5, abs(low) * WIDENED) if low == high else 0.0
     return low - around, high + around
 
