@@ -21,6 +21,7 @@ NODES = 4
 @pytest.fixture
 def tasks(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(EXAMPLE)
+    monkeypatch.setenv("PYTHONPATH", str(EXAMPLE))
     return importlib.import_module("linear_tasks")
 
 

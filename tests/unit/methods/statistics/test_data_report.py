@@ -47,7 +47,7 @@ def test_a_report_has_all_and_shares_what_is_above_k() -> None:
     assert (age["count"], age["missing"], age["kind"], treated["kind"]) == (175, 25, "number", "integer")
     assert (age["least"], age["largest"], age["mean"]) == pytest.approx((ages.min(), ages.max(), ages.mean()))
     assert (sum(age["cells"]), report["labels"]) == (175, {"0": 100, "1": 100})
-    shared = shared_of(task, data, 10, 10)
+    shared = shared_of(task, data, 25, 10)
     age, treated = shared["columns"]
     assert (age["count"], age["missing"]) == (175, 25)
     assert age["mean"] == pytest.approx(ages.mean())
