@@ -239,7 +239,26 @@ class GossipSaid:
     signature: bytes
 
 
-NodeMessage = Hello | DownloadAsk | UpdateOffer | Decline | Progress | Evaluation | GossipSaid | ModelReport
+@dataclass(frozen=True)
+class SiteLogLine:
+    """A line that a node shares; `kind`: `failure`, `traceback`, `output` (of its worker) or `node` (its own log)."""
+
+    at: float
+    round: int
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class SiteLog:
+    """What a node shares of its log about a run; `sharing`: `none`, `failures` or `all`, as its operator decided."""
+
+    run: str
+    sharing: str
+    lines: tuple[SiteLogLine, ...] = ()
+
+
+NodeMessage = Hello | DownloadAsk | UpdateOffer | Decline | Progress | Evaluation | GossipSaid | ModelReport | SiteLog
 
 # -- from the coordinator -------------------------------------------------------------------------------------------
 
