@@ -21,6 +21,7 @@ SLICE_S = 0.2
 """So long one request reads on in a long record; the next one goes on from there."""
 RECENT = 64
 """Rounds behind the newest that are read again while the run goes on: a version may be evaluated later."""
+MOST_CURVES = 12
 KEPT = 8
 """Runs whose points are kept."""
 Read = Callable[[int, int, bool], Sequence[Round]]
@@ -56,7 +57,7 @@ class History:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all of it has been read once."""
+        """Whether all of it has been read once, as far as is known."""
         return self._pages == []
 
     def add(self, rounds: Iterable[Round]) -> None:
@@ -73,29 +74,36 @@ class History:
         Args:
             read: Gives rounds.
             ended: Whether the run has: then it is looked at once more, and never again.
-            until: When to stop; a page is read in any case.
+            until: When to stop; a page or two are read in any case.
         """
         if self._pages is None:
             self.add(read(0, 1, True))
             self._pages = [page * PAGE for page in reversed(widest_first(-(-self.newest // PAGE)))]
         while self._pages:
             self.add(read(self._pages.pop(), PAGE, False))
-            if time.monotonic() >= until:
+            if self._pages and time.monotonic() >= until:
                 return
         if not self._has_ended:
-            self._follow(read, until)
-            self._has_ended = ended
+            rest = self._follow(read, until)
+            self._pages = [] if rest is None else [rest]
+            self._has_ended = ended and rest is None
 
-    def _follow(self, read: Read, until: float) -> None:
-        """Read again what may have changed (open rounds, and the newest, a page at most), and what is new."""
+    def _follow(self, read: Read, until: float) -> int | None:
+        """Read again what may have changed (open rounds, and the newest, a page at most), and what is new.
+
+        Returns:
+            After which round there may be more, where time was up; None: all of it was read.
+        """
         first = min(self._open, default=self.newest)
         after = max(0, self.newest - PAGE + 1, min(first - 1, self.newest - RECENT))
         while True:
             page = read(after, PAGE, False)
             self.add(page)
-            if len(page) < PAGE or time.monotonic() >= until:
-                return
+            if len(page) < PAGE:
+                return None
             after = page[-1].round
+            if time.monotonic() >= until:
+                return after
 
     def names(self) -> list[str]:
         """Of all metrics, those that people look for first at the front."""
@@ -198,12 +206,13 @@ def charts(history: History, run: Run, over: Axis, wanted: Sequence[str], most: 
         if not history.is_whole:  # what is missing in between is no number of bytes
             shown, over = [name for name in shown if name != "bytes"], "rounds" if over == "bytes" else over
         drawn = []
-        for name in shown:
+        for name in shown[:MOST_CURVES]:
             xs, ys = history.curve(name, over, run.started_at or 0.0, most)
             drawn.append({"name": name, "series": [{"label": run.name, "x": xs, "y": ys}]})
         return {
             "names": [*names, "bytes"],
             "charts": drawn,
+            "over": over,
             "read": len(history.points),
             "of": history.newest,
             "is_whole": history.is_whole,

@@ -10,23 +10,22 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from covey import __version__
 from covey.client.connection import Connection
 from covey.client.values import Node, Run, Status
 from covey.errors import CoveyError
+from covey.metrics import ratios
 from covey.ui.asked import choice, number, text
 from covey.ui.audits import Audits
 from covey.ui.history import Histories, charts
-from covey.ui.shapes import differences, means, plain, privacy_json, run_json, spreads
+from covey.ui.shapes import differences, plain, privacy_json, run_json, spreads
 from covey.ui.source import Source
 from covey.ui.verdicts import Verdicts
 
 PAGE = 50
 MOST = 200
 """Entries of one answer."""
-POINTS, MOST_POINTS = 500, 2000
+POINTS = 500
 """Of a curve."""
-MOST_CURVES = 12
 LOGGED_ROUNDS = 20
 
 
@@ -62,12 +61,12 @@ class Readings:
 
     def status(self, request: Request) -> Response:
         """Whether a coordinator answers, what it does, and who the reader is to it; an error is the answer, too."""
-        about = {"version": __version__, "action": self._action, "where": self._where(), "now": time.time()}
+        about = {"action": self._action, "where": self._where()}
         try:
             status, name = self._source.ask(lambda c: _status(c, self._source.is_live))
         except CoveyError as error:
             return JSONResponse(about | {"live": False, "message": str(error), "coordinator": None, "identity": ""})
-        live = self._source.is_live
+        live = status is not None
         message = "" if live else f"no coordinator is running on {self._where()}: this is its record"
         return JSONResponse(about | {"live": live, "message": message, "coordinator": plain(status), "identity": name})
 
@@ -94,15 +93,17 @@ class Readings:
 
         def question(connection: Connection) -> dict[str, Any]:
             shown = connection.run(name)
-            nodes = connection.nodes(MOST) if not shown.ended else []
             roster = frozenset(shown.roster)
+            at_work, away = list[dict[str, Any]](), list[dict[str, Any]]()
+            for node in connection.every_node() if not shown.ended else ():
+                at_work += _at_work(node, shown)
+                if node.node in roster and node.state != "connected":
+                    away.append({"node": node.node, "state": node.state, "since": node.last_seen_at})
             return {
-                "at_work": [work for node in nodes for work in _at_work(node, shown)],
-                "away": [
-                    {"node": node.node, "state": node.state, "since": node.last_seen_at}
-                    for node in nodes
-                    if node.node in roster and node.state != "connected"
-                ],
+                "at_work": at_work[:MOST],
+                "at_work_count": len(at_work),
+                "away": away[:MOST],
+                "away_count": len(away),
                 "contributions": plain(list(islice(connection.every_contribution(shown), MOST))),
                 "verdicts": self._verdicts.of(connection, shown),
                 "now": time.time(),
@@ -114,9 +115,8 @@ class Readings:
         """Curves, thinned; of a long record those of the part that was read so far."""
         run = self._run(request)
         over: Any = choice(request, "over", ("rounds", "seconds", "bytes"))
-        wanted = request.query_params.getlist("metric")[:MOST_CURVES]
-        most = max(10, number(request, "points", POINTS, MOST_POINTS))
-        drawn = charts(self._histories.of(run), run, over, wanted, most)
+        wanted = request.query_params.getlist("metric")
+        drawn = charts(self._histories.of(run), run, over, wanted, POINTS)
         return JSONResponse(drawn | {"unit": run.unit, "ended": run.ended})
 
     def rounds(self, request: Request) -> Response:
@@ -140,22 +140,21 @@ class Readings:
         detail = self._source.ask(lambda c: c.round(name, wanted))
         updates = [update for update in detail.updates if update.node > after]
         shown = plain(detail) | {
-            "updates": [plain(update) | {"metrics": means(update.metrics)} for update in updates[:MOST]],
+            "updates": [plain(update) | {"metrics": ratios(update.metrics)} for update in updates[:MOST]],
             "next": updates[MOST - 1].node if len(updates) > MOST else "",
-            "count": len(detail.updates),
             "spreads": spreads(update.numbers for update in detail.updates),
-            "metric_spreads": spreads(means(update.metrics) for update in detail.updates),
+            "metric_spreads": spreads(ratios(update.metrics) for update in detail.updates),
         }
         return JSONResponse(shown | {"now": time.time()})
 
     def log(self, request: Request) -> Response:
         """What happened to a run lately: its events, its newest rounds, and why nodes contributed nothing."""
         run = self._run(request)
-        lines = self._source.ask(lambda c: c.run_log(run, rounds=LOGGED_ROUNDS))
+        lines = self._source.aside(lambda c: c.run_log(run, rounds=LOGGED_ROUNDS))
         return JSONResponse({"lines": plain(lines[-MOST:][::-1]), "rounds": LOGGED_ROUNDS})
 
     def audit(self, request: Request) -> Response:
-        """Everything that is signed of a run, checked now or a moment ago; it may take long."""
+        """Everything that is signed of a run, checked now; it may take long."""
         return JSONResponse(self._audits.of(self._run(request)))
 
     def nodes(self, request: Request) -> Response:
@@ -171,10 +170,9 @@ class Readings:
         return JSONResponse(plain(self._source.ask(lambda c: c.node(name))) | {"now": time.time()})
 
     def events(self, request: Request) -> Response:
-        """The newest events, the newest first, of all, of a run or of a node."""
-        limit, node = number(request, "limit", 100, 1000), text(request, "node")
-        events = self._source.ask(lambda c: c.events(run=text(request, "run"), node=node, limit=limit))
-        return JSONResponse({"events": plain(events), "more": len(events) == limit})
+        """The newest events, the newest first."""
+        limit = number(request, "limit", 100, 1000)
+        return JSONResponse({"events": plain(self._source.ask(lambda c: c.events(limit=limit)))})
 
     def differences(self, request: Request) -> Response:
         """In which keys the specifications of two runs differ."""

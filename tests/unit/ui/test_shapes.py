@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from covey.client.values import Round, Run
-from covey.ui.shapes import differences, means, plain, privacy_json, run_json, spreads
+from covey.ui.shapes import differences, plain, privacy_json, run_json, spreads
 
 
 def test_values_are_json_without_what_json_does_not_know():
@@ -60,8 +60,3 @@ def test_numbers_lie_among_the_others():
     }
     assert spreads([{"x": 1.0}, {"x": 4.0}])["x"]["median"] == 2.5
     assert spreads([]) == {}
-
-
-def test_metrics_of_a_training_are_means():
-    metrics = {"loss": [15.0, 10.0], "none": [0.0, 0.0], "curve": [1, 2, 3], "plain": 0.5, "text": ["a", "b"]}
-    assert means(metrics) == {"loss": 1.5, "none": [0.0, 0.0], "curve": [1, 2, 3], "plain": 0.5, "text": ["a", "b"]}

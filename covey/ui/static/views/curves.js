@@ -24,7 +24,7 @@ export function curvesSection(run, source = "curves") {
 
   async function refresh() {
     const page = await get(ofRun(run, source), { over: over.value, metric: [...chosen] });
-    const along = over.value === "rounds" ? page.unit : over.value;
+    const along = page.over === "rounds" ? page.unit : page.over; // of a record in part it may be another one than asked for
     const shown = page.charts.filter((chart) => source === "curves" || chosen.size === 0 || chosen.has(chart.name));
     if (chosen.size === 0 && page.is_whole) shown.forEach((chart) => chosen.add(chart.name));
     charts.draw(shown, along);
