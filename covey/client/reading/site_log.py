@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from covey.client.connection import Connection
-    from covey.client.reading.names import RunName
     from covey.client.reading.record import Record
 
 EVERY_S = 1.0
@@ -66,12 +64,17 @@ async def read(record: Record, run: str, node: str, after: int) -> SiteLog:
         after = reply.next
 
 
-def followed(connection: Connection, run: RunName, node: str) -> Iterator[SiteLog]:
-    """What a node shares, and then what is new, until the run has ended; the first one also where there is nothing."""
+def followed(look: Callable[[int], SiteLog], has_ended: Callable[[], bool]) -> Iterator[SiteLog]:
+    """What a node shares, and then what is new, until the run has ended; the first one also where there is nothing.
+
+    Args:
+        look: Reads the lines after a number.
+        has_ended: Whether the run has.
+    """
     after, is_first = 0, True
     while True:
-        ended = connection.run(run).ended
-        log = connection.site_log(run, node, after=after)
+        ended = has_ended()
+        log = look(after)
         if log.lines or is_first:
             yield log
         after, is_first = (log.lines[-1].number if log.lines else after), False

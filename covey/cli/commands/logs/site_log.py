@@ -45,7 +45,9 @@ def show_site_log(
 def _logs(connection: Connection, run: str, node: str, *, follow: bool) -> Iterator[SiteLog]:
     from covey.client.reading.site_log import followed
 
-    return followed(connection, run, node) if follow else iter([connection.site_log(run, node)])
+    if not follow:
+        return iter([connection.site_log(run, node)])
+    return followed(lambda after: connection.site_log(run, node, after=after), lambda: connection.run(run).ended)
 
 
 def _show(log: SiteLog, most: int | None) -> None:
