@@ -133,11 +133,13 @@ class Gathering:
 
     def _put_failure(self, run: str, number: int, lines: tuple[msg.SiteLogLine, ...]) -> None:
         in_traceback = {line.text.strip() for line in lines}
-        for of, line in self._recent:
-            # The worker's log has the traceback, too.
-            if (of, line.round) == (run, number) and line.text.strip(" |") not in in_traceback:
+        recent = [line for of, line in self._recent if (of, line.round) == (run, number)]
+        for line in recent:
+            if line.text.strip() not in in_traceback:  # which the worker's log has, too
                 self._put(run, line)
+        rest = [item for item in self._recent if item[0] != run or item[1].round > number]
         self._recent.clear()
+        self._recent.extend(rest)
         for line in lines:
             self._put(run, line)
 

@@ -40,9 +40,11 @@ def test_a_failure_comes_with_its_traceback_and_what_was_printed_before_even_if_
     node.began("a", 3)
     node.printed(b"epoch 1\nep", 1.0)
     fail(node)
+    node.failed("a", 4, "training failed", "", 9.0)
     node.printed(b"och 2 of secret\n\x1b[31m" + TRACEBACK.encode() + b"\n", 1.0)  # the worker logs it, too
     first, message = node.due(1.0)
-    assert (first.sharing, message.sharing, {line.round for line in message.lines}) == ("failures", "failures", {3})
+    assert (first.sharing, message.sharing) == ("failures", "failures")
+    assert {line.round for line in message.lines[:-1]} == {3}
     assert said([message]) == [
         ("output", "epoch 1"),
         ("output", "epoch 2 of <path>"),
@@ -51,6 +53,7 @@ def test_a_failure_comes_with_its_traceback_and_what_was_printed_before_even_if_
         ("traceback", "Traceback (most recent call last):"),
         ("traceback", "  boom"),
         ("traceback", "ValueError: no column"),
+        ("failure", "training failed"),
     ]
     assert node.due(2.0) == []
 
