@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from covey.artifact import Artifact
+from covey.site_log import SiteLog as SiteLog
+from covey.site_log import SiteLogLine as SiteLogLine
 
 Work = Literal["train", "evaluate"]
 WIRE = 3
@@ -237,25 +239,6 @@ class GossipSaid:
     run: str
     statement: bytes
     signature: bytes
-
-
-@dataclass(frozen=True)
-class SiteLogLine:
-    """A line that a node shares; `kind`: `failure`, `traceback`, `output` (of its worker) or `node` (its own log)."""
-
-    at: float
-    round: int
-    kind: str
-    text: str
-
-
-@dataclass(frozen=True)
-class SiteLog:
-    """What a node shares of its log about a run; `sharing`: `none`, `failures` or `all`, as its operator decided."""
-
-    run: str
-    sharing: str
-    lines: tuple[SiteLogLine, ...] = ()
 
 
 NodeMessage = Hello | DownloadAsk | UpdateOffer | Decline | Progress | Evaluation | GossipSaid | ModelReport | SiteLog
