@@ -12,12 +12,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from covey.client.progress.history import thinned
 from covey.client.reading.gossip_parts import GossipView
 from covey.client.reading.gossip_steps import GossipStep
 from covey.client.values import Run
 from covey.gossip.mass import weight
 from covey.ui.asked import choice
-from covey.ui.history import thinned
 from covey.ui.shapes import plain
 from covey.ui.source import Source
 

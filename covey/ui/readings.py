@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from itertools import islice
 from typing import Any
 
 from starlette.requests import Request
@@ -11,15 +10,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from covey.client.connection import Connection
-from covey.client.values import Node, Run, Status
+from covey.client.progress.limits import distances_of, privacy_of
+from covey.client.progress.nodes import Verdicts, nodes_of
+from covey.client.values import Run, Status
 from covey.errors import CoveyError
 from covey.metrics import ratios
 from covey.ui.asked import choice, number, text
 from covey.ui.audits import Audits
-from covey.ui.history import Histories, charts
-from covey.ui.shapes import differences, plain, privacy_json, run_json, spreads
+from covey.ui.histories import Histories, charts
+from covey.ui.shapes import differences, plain, run_json, spreads
 from covey.ui.source import Source
-from covey.ui.verdicts import Verdicts
 
 PAGE = 50
 MOST = 200
@@ -83,7 +83,7 @@ class Readings:
     def run(self, request: Request) -> Response:
         """A run: how far it is, what it waits for, and what privacy it has spent."""
         shown = self._run(request)
-        privacy, is_coordinated = privacy_json(shown), shown.is_coordinated
+        privacy, is_coordinated = plain(privacy_of(shown)), shown.is_coordinated
         about = {"run": run_json(shown, whole=True), "privacy": privacy, "coordinated": is_coordinated}
         return JSONResponse(about | {"now": time.time()})
 
@@ -92,32 +92,31 @@ class Readings:
         name = request.path_params["run"]
 
         def question(connection: Connection) -> dict[str, Any]:
-            shown = connection.run(name)
-            roster = frozenset(shown.roster)
-            at_work, away = list[dict[str, Any]](), list[dict[str, Any]]()
-            for node in connection.every_node() if not shown.ended else ():
-                at_work += _at_work(node, shown)
-                if node.node in roster and node.state != "connected":
-                    away.append({"node": node.node, "state": node.state, "since": node.last_seen_at})
+            known = nodes_of(connection, connection.run(name), self._verdicts, MOST)
+            at_work = [plain(work) | {"node": node.node, "drill": node.drill} for node, work in known.at_work]
+            away = [{"node": node.node, "state": node.state, "since": node.last_seen_at} for node in known.away]
             return {
-                "at_work": at_work[:MOST],
-                "at_work_count": len(at_work),
-                "away": away[:MOST],
-                "away_count": len(away),
-                "contributions": plain(list(islice(connection.every_contribution(shown), MOST))),
-                "verdicts": self._verdicts.of(connection, shown),
+                "at_work": at_work,
+                "at_work_count": known.at_work_count,
+                "away": away,
+                "away_count": known.away_count,
+                "contributions": plain(known.contributions),
+                "verdicts": known.verdicts,
                 "now": time.time(),
             }
 
         return JSONResponse(self._source.ask(question))
 
     def curves(self, request: Request) -> Response:
-        """Curves, thinned; of a long record those of the part that was read so far."""
+        """Curves, thinned, and how near they are to what ends the run; of a long record of what was read so far."""
         run = self._run(request)
         over: Any = choice(request, "over", ("rounds", "seconds", "bytes"))
         wanted = request.query_params.getlist("metric")
-        drawn = charts(self._histories.of(run), run, over, wanted, POINTS)
-        return JSONResponse(drawn | {"unit": run.unit, "ended": run.ended})
+        history = self._histories.of(run)
+        drawn = charts(history, run, over, wanted, POINTS)
+        with history.lock:
+            stops = [] if run.ended else plain(distances_of(run, history, time.time()))
+        return JSONResponse(drawn | {"unit": run.unit, "ended": run.ended, "stops": stops})
 
     def rounds(self, request: Request) -> Response:
         """A page of rounds, the newest first; `before`: of those before this number."""
@@ -191,7 +190,3 @@ def _status(connection: Connection, live: bool) -> tuple[Status | None, str]:
         return connection.status(), connection.identity.name
     connection.runs(1)
     return None, ""
-
-
-def _at_work(node: Node, run: Run) -> list[dict[str, Any]]:
-    return [plain(work) | {"node": node.node, "drill": node.drill} for work in node.work if work.run == run.run]

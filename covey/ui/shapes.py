@@ -9,7 +9,6 @@ from statistics import median
 from typing import Any
 
 from covey.client.values import Run
-from covey.metrics import DELTA, EPSILON, SIMULATED_EPSILON
 
 LARGE = ("spec", "roster")
 """Of a run: not in lists."""
@@ -32,21 +31,6 @@ def run_json(run: Run, *, whole: bool = False) -> dict[str, Any]:
     """A run and how far it is; `whole`: with its specification and roster."""
     shown = {item.name: plain(getattr(run, item.name)) for item in fields(run) if whole or item.name not in LARGE}
     return shown | {"unit": run.unit, "done": run.done, "whole": run.whole, "ended": run.ended}
-
-
-def privacy_json(run: Run) -> dict[str, Any] | None:
-    """What a private run has spent, and of which budget; None: nothing in it is private."""
-    spent = run.metrics.get(EPSILON, run.metrics.get(SIMULATED_EPSILON))
-    if spent is None and not run.spec.get("privacy"):
-        return None
-    stop = run.spec.get("stop")
-    budget = stop.get("epsilon") if isinstance(stop, Mapping) else None
-    return {
-        "epsilon": plain(spent),
-        "delta": plain(run.metrics.get(DELTA)),
-        "budget": plain(budget),
-        "simulated": EPSILON not in run.metrics and SIMULATED_EPSILON in run.metrics,
-    }
 
 
 def flattened(value: Any, path: str = "") -> dict[str, Any]:

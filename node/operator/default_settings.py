@@ -30,6 +30,9 @@ DEFAULT_SETTINGS = """\
 # max_delta = 1e-5
 # least_noise = 1.0
 
+# Most runs at once (1 to 16), each training in its turn; without it, one for each GiB of memory.
+# max_runs = 4
+
 # What the coordinator gets of this node's log about the runs that it takes part in: "none", "failures" (of a task that
 # failed its traceback, and the last lines that the worker printed) or "all". What a task prints may show data.
 # share_logs = "none"

@@ -39,6 +39,8 @@ class Policy(Settings):
     """Most delta for which that is so."""
     least_noise: float = Field(default=0.0, ge=0)
     """Least noise multiplier."""
+    max_runs: int | None = Field(default=None, ge=1, le=16)
+    """Most runs at once; None: as many as there is memory for."""
     share_logs: Sharing = "none"
     """What the coordinator gets of this node's log about its runs: nothing, what failed, or all of it."""
     scrub_paths: bool = False

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from covey.client.progress.history import PAGE, History, thinned, widest_first
 from covey.client.values import Round, Run
-from covey.ui.history import KEPT, MOST_CURVES, PAGE, Histories, History, charts, thinned, widest_first
+from covey.ui.histories import KEPT, MOST_CURVES, Histories, charts
 
 RUN = Run("id", "name", "rounds", "running", started_at=100.0)
 

@@ -31,7 +31,7 @@ def hostile(recorder):
     )
     recorder.store.redeem_token("secret", "e" * 32, b"", eve)
     recorder.run("two", rounds=1)
-    spec = '{"evaluation":{"goal":"max","metric":"accuracy"},"rounds":{"count":20},"task":{"name":%s}}'
+    spec = '{"evaluation":{"goal":"max","metric":"accuracy"},"task":{"name":%s},"stop":{"target":0.9}}'
     text = spec % f'"{MARKUP.replace(chr(34), chr(92) + chr(34))}"'
     recorder.store.add_run(RunRecord("one", MARKUP, "rounds", text, 7, "queued", MARKUP, 200.0))
     recorder.store.start_run("one", recorder.NODES, 0, "[]", recorder.version("one", 0), 201.0)
@@ -61,6 +61,7 @@ def test_hostile_names_and_metrics_are_text(hostile, recorder):
         page.goto(f"{base}#/run/one")
         page.get_by_role("heading", name="<img").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= NARROW[0]
+        page.get_by_text("stops at: target 0.9, 0.25 at best").wait_for()
         page.get_by_text("What happened").click()
         happened = page.get_by_role("table", name="what happened")
         happened.get_by_text("drill-joined").wait_for()
