@@ -77,9 +77,9 @@ def from_node(message: pb.NodeMessage) -> msg.NodeMessage | None:
             report = message.model
             return msg.ModelReport(report.run, report.digest, report.is_lent, tuple(report.liars))
         case "site_log":
-            said = message.site_log
-            lines = tuple(msg.SiteLogLine(line.at, line.round, line.kind, line.text) for line in said.lines)
-            return msg.SiteLog(said.run, said.sharing, lines)
+            shared = message.site_log
+            lines = tuple(msg.SiteLogLine(line.at, line.round, line.kind, line.text) for line in shared.lines)
+            return msg.SiteLog(shared.run, shared.sharing, lines)
         case "gossip":
             return msg.GossipSaid(message.gossip.run, bytes(message.gossip.statement), bytes(message.gossip.signature))
         case _:

@@ -102,7 +102,7 @@ class Gathering:
         """What is to be sent now; it is not kept."""
         while self._failures:
             self._put_failure(*self._failures.popleft())
-        said = [msg.SiteLog(run, self._sharing) for run in self._untold]
+        told = [msg.SiteLog(run, self._sharing) for run in self._untold]
         self._untold.clear()
         by_run: dict[str, list[msg.SiteLogLine]] = {}
         budget = int(self._room.refill(now))
@@ -115,7 +115,7 @@ class Gathering:
                 text = f"[{count} lines were left out: there were too many]"
                 by_run.setdefault(run, []).append(msg.SiteLogLine(0.0, 0, "node", text))
             self._left_out.clear()
-        return said + [message for run, lines in by_run.items() for message in self._messages(run, lines)]
+        return told + [message for run, lines in by_run.items() for message in self._messages(run, lines)]
 
     def _messages(self, run: str, lines: list[msg.SiteLogLine]) -> Iterable[msg.SiteLog]:
         for first in range(0, len(lines), MESSAGE_LINES):

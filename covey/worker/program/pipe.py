@@ -96,8 +96,8 @@ class Channel:
     def fail(self, error: CoveyError, raised: BaseException | None = None) -> None:
         """End the current request with an error; `raised`: what was raised, whose traceback goes with it."""
         where = "".join(traceback.format_exception(raised))[-MAX_TRACEBACK:] if raised is not None else ""
-        said = {"code": error.code, "message": str(error), "traceback": where}
-        self._finish({"id": self._current, "error": said})
+        fields = {"code": error.code, "message": str(error), "traceback": where}
+        self._finish({"id": self._current, "error": fields})
 
     def refuse(self, error: CoveyError) -> None:
         """Answer the first request with an error: this program cannot do any."""
