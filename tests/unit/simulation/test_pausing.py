@@ -4,15 +4,13 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-import torch
 
 from covey.client.connection import connect
 from covey.client.specification import parsed
 from covey.simulation.plan import Plan
-from covey.simulation.pool import Crew, Pool
 from covey.simulation.simulation import simulate
 from covey.telemetry import quiet_by_default
-from tests.unit.simulation.in_process import Here
+from tests.unit.simulation.in_process import CrewHere
 
 SPEC = """
 name = "paused"
@@ -31,17 +29,8 @@ min_nodes = 3
 """
 
 
-class CrewHere(Crew):
-    """All work is done in this process."""
-
-    def __init__(self, folder):
-        self.coordinator = Here(folder, folder, device="cpu")
-        self.pool = Pool([Here(folder, folder, device="cpu")])
-
-
 @pytest.fixture
 def plan(tmp_path):
-    torch.set_num_threads(1)
     return Plan(parsed(SPEC), 3, tmp_path / "whole", processes=1)
 
 
