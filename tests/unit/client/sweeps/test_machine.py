@@ -140,6 +140,7 @@ def test_the_worst_part_of_a_population_goes_on_from_the_best_part() -> None:
     ]
     assert replaced
     for item in replaced:
+        assert item.source is not None
         assert first[item.source] == max(value for value in first.values() if value is not None)  # one of six: the best
         assert item.params is not None
         assert 0.01 <= float(item.params["a"]) <= 1.0

@@ -124,6 +124,7 @@ def test_members_of_a_population_go_on_with_others_models(tmp_path):
     results = run(sweep, folder, events.append)
     assert [trial.state for trial in results.trials] == ["completed"] * 4
     replaced = next(event for event in events if isinstance(event, Decided) and event.decision == "replaced")
+    assert replaced.params is not None
     begun = next(
         event
         for event in events
