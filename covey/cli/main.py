@@ -13,6 +13,7 @@ SUBCOMMANDS = {
     "init": "covey.cli.commands.own_task.init:init",
     "task": "covey.cli.commands.own_task.task:task",
     "data": "covey.cli.commands.figures.data:data",
+    "sweep": "covey.cli.commands.sweep.group:sweep",
     "gossip": "covey.cli.commands.gossip.group:gossip",
     "coordinator": "covey.cli.commands.coordinator:coordinator",
     "node": "covey.cli.commands.node:node",

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+import sys
 import tomllib
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
 from covey.errors import PolicyError, SpecError
 from covey.layout import Layout
+from covey.metrics import Metrics
 from covey.node.operator.adversary import Drill
+from covey.node.operator.policy import Policy, Settings
+from covey.node.site_log.scrubbing import Scrubber
 from covey.spec import RunSpec
 from covey.telemetry import LogFormat
 from covey.texts import read_text, why_no_toml
@@ -25,40 +30,9 @@ SETTINGS_FILE = "node.toml"
 ANY_HOST = ("0.0.0.0", "[::]", "")
 IDENTITY_FOLDER = "identity"
 """In a node's data directory, as the settings' file."""
-BUILT_IN_TASKS = ("digits", "idx-images", "characters", "synthetic", "grid-world")
-Payload = Literal["parameters", "delta", "gradient"]
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Policy(_Settings):
-    """[policy]: what a run may ask of this node."""
-
-    tasks: tuple[str, ...] = BUILT_IN_TASKS
-    """Names of tasks that runs may train here."""
-    allow_paths: tuple[str, ...] = ()
-    """Tasks that runs may name by import path, each as `package.module:Class`."""
-    payloads: tuple[Payload, ...] = ("parameters", "delta", "gradient")
-    """What may leave this node."""
-    label_counts: Literal["off", "noisy", "exact"] = "off"
-    """What may leave of the number of examples of each label."""
-    min_k: int = Field(default=0, ge=0)
-    """Of how few examples statistics may say something; 0: no statistics leave."""
-    representations: bool = False
-    """Whether what a model makes of single examples may leave."""
-    max_epsilon: float = Field(default=math.inf, gt=0)
-    """Most that one run may spend of the privacy of this node's examples."""
-    max_delta: float = Field(default=TrainLimits.max_delta, gt=0, lt=1)
-    """Most delta for which that is so."""
-    least_noise: float = Field(default=0.0, ge=0)
-    """Least noise multiplier."""
-    max_runs: int | None = Field(default=None, ge=1, le=16)
-    """Most runs at once; None: as many as there is memory for."""
-
-
-class PeerAccess(_Settings):
+class PeerAccess(Settings):
     """[peers]: how other nodes reach this one in a gossip run."""
 
     listen: str = Field(default="", pattern=r"^(|\S+:\d{1,5})$")
@@ -92,14 +66,14 @@ class PeerAccess(_Settings):
         return self.listen
 
 
-class NodeData(_Settings):
+class NodeData(Settings):
     """[data]: what the tasks are told about this node; never sent."""
 
     paths: dict[str, str] = Field(default_factory=dict)
     options: dict[str, JsonValue] = Field(default_factory=dict)
 
 
-class Limits(_Settings):
+class Limits(Settings):
     """[limits]: what work on this node may take."""
 
     stall_s: float = Field(default=math.inf, gt=0)
@@ -122,14 +96,14 @@ class Limits(_Settings):
     """Least examples behind one update or gradient."""
 
 
-class WorkerSettings(_Settings):
+class WorkerSettings(Settings):
     """[worker]: what the program is given that runs the tasks' code."""
 
     environment: tuple[str, ...] = ()
     """Variables of the daemon's environment that it sees."""
 
 
-class NodeSettings(_Settings):
+class NodeSettings(Settings):
     """The whole of `node.toml`."""
 
     policy: Policy = Policy()
@@ -258,6 +232,20 @@ class NodeConfig:
             least_noise=policy.least_noise,
             min_k=policy.min_k,
         )
+
+    @cached_property
+    def _scrubber(self) -> Scrubber:
+        folders = str(Path.home()), str(Path.cwd()), str(self.data_dir.absolute()), sys.prefix
+        texts = [*self.paths.values(), *(value for value in self.options.values() if isinstance(value, str))]
+        return Scrubber([*folders, *(text for text in texts if Path(text).is_absolute())])
+
+    def scrubbed(self, text: str) -> str:
+        """A text that leaves this node, without paths where the operator wants that."""
+        return self._scrubber(text) if self.policy.scrub_paths else text
+
+    def scrubbed_reasons(self, metrics: Metrics) -> Metrics:
+        """Metrics, of which those that are missing say why."""
+        return {name: self.scrubbed(value) if isinstance(value, str) else value for name, value in metrics.items()}
 
     def check_layout(self, layout: Layout) -> None:
         """Hold a model against the operator's limits.

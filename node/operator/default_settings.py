@@ -36,6 +36,12 @@ DEFAULT_SETTINGS = """\
 # Most runs at once (1 to 16), each training in its turn; without it, one for each GiB of memory.
 # max_runs = 4
 
+# What the coordinator gets of this node's log about the runs that it takes part in: "none", "failures" (of a task that
+# failed its traceback, and the last lines that the worker printed) or "all". What a task prints may show data.
+# share_logs = "none"
+# Whether paths of this machine are taken out of that, and of the reasons for which this node declines.
+# scrub_paths = false
+
 [limits]
 # Most disk for the model of one run, and the files that come beside it, in GiB; without it, what is free.
 # disk_gib = 20
