@@ -16,7 +16,7 @@ LARGE, SOME = 0.25, 0.1
 
 def report_tables(report: Mapping[str, Any]) -> list[Any]:
     """The data, what would be shared, and how far they are from an earlier report, as far as it was asked for."""
-    tables = [Text(f"task {report['task']}: {report['examples']:,} examples")]
+    tables: list[Any] = [Text(f"task {report['task']}: {report['examples']:,} examples")]
     tables.append(_columns(report["columns"]) if report["columns"] else Text("its task names no columns (Task.table)"))
     if report["labels"] is not None:
         tables.append(_labels(report["labels"]))
@@ -63,7 +63,7 @@ def _shared(shared: Mapping[str, Any]) -> list[Any]:
         moments = tuple("hidden" if column[name] is None else value(column[name]) for name in ("mean", "std"))
         counts = _count(column["count"]), _count(column["missing"])
         rows.append((safe_text(column["column"]), *counts, *moments, between, f"{hidden} of {len(column['cells'])}"))
-    tables = [Text(f"shared with a run: {shared['examples']:,} examples, and nothing of fewer than {k}")]
+    tables: list[Any] = [Text(f"shared with a run: {shared['examples']:,} examples, and nothing of fewer than {k}")]
     tables += [listing(head, rows)] if rows else []
     return tables + ([_labels(shared["labels"])] if shared["labels"] else [])
 
