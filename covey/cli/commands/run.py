@@ -11,6 +11,7 @@ import click
 from covey.cli.commands.run_checks import audit, bundle, debug, replay
 from covey.cli.commands.run_plot import plot
 from covey.cli.commands.run_steps import steps
+from covey.cli.commands.run_track import track
 from covey.cli.framework.command import Failure, Group, print_json
 from covey.cli.framework.connecting import connected
 from covey.cli.framework.fields import (
@@ -374,5 +375,5 @@ def export(
         click.echo(f"only what is shared is in the file; {travels}", err=True)
 
 
-for command in (audit, bundle, replay, debug, plot, steps):
+for command in (audit, bundle, replay, debug, plot, steps, track):
     run.add_command(command)
