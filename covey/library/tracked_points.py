@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 
 from covey.client.reading.gossip_steps import GossipStep
 from covey.client.values import Round, Update
+from covey.metrics import ratios
 from covey.texts import printable
 from covey.trackers.folders import Point
 
@@ -95,7 +96,7 @@ class TrackedPoints:
             yield Point(f"round/{name}", item.round, float(getattr(item, name)), at)
         yield Point("bytes", item.round, float(cursor.bytes), at)
         for update in updates:
-            for name, value in sorted(_numbers(update.metrics)):
+            for name, value in sorted(_numbers(ratios(update.metrics))):
                 if self._has_room(name):
                     yield Point(clean(f"node/{update.node}/{name}"), item.round, value, update.received_at or at)
 

@@ -8,7 +8,7 @@ from covey.testing.aggregators import AggregatorConformance
 from covey.testing.codecs import CodecConformance
 from covey.testing.protocols import ProtocolConformance
 from covey.testing.topologies import MixingConformance
-from covey.testing.trackers import TrackerConformance
+from covey.testing.library.trackers import TrackerConformance
 from covey.testing.training import LocalOptimizerConformance
 from covey.trackers.folders import named
 from careful import Careful

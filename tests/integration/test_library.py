@@ -187,7 +187,7 @@ def test_a_run_is_tracked_live_as_it_is_later(federation, tmp_path):
     whole = readers["csv"].told(str(curves.parent), about)
     assert whole["round/accepted"] == [(number, 2.0) for number in range(1, 7)]
     assert whole["accuracy"][-1] == (6, run.refresh().value.metrics["accuracy"])
-    assert {"bytes", "node/node-1/loss", "nodes/accuracy"} <= whole.keys()
+    assert {"bytes", "node/node-1/loss", "node/node-2/loss"} <= whole.keys()
     for name in installed:
         where = f"{name}:{tmp_path / 'later'}"
         assert run.track(where) >= told[name]

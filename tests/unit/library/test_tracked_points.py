@@ -47,7 +47,9 @@ def take(points: TrackedPoints, ended: bool) -> list[Point]:
     counts = [
         point
         for item in points.rounds(ended)
-        for point in points.of_round(item, [Update(f"n{item.round % 2}", "accepted", metrics={"loss": item.round / 8})])
+        for point in points.of_round(
+            item, [Update(f"n{item.round % 2}", "accepted", metrics={"loss": (item.round, 8)})]
+        )
     ]
     return counts + list(points.of_versions(ended))
 
@@ -77,6 +79,7 @@ def test_live_and_later_are_the_same(looks: Sequence[tuple[int, bool]]) -> None:
     told += take(live, True)
     assert by_name(told) == expected
     assert len(expected["bytes"]) == 20
+    assert expected["node/n1/loss"][0] == Point("node/n1/loss", 1, 1 / 8, 101.0)
     assert [point.step for point in expected["accuracy"]] == sorted(item.version for item in whole if item.round % 5)
     assert take(live, True) == []
     assert Cursor.read(live.cursor.write()) == live.cursor
@@ -115,9 +118,11 @@ def test_steps_of_gossip_nodes_are_told_once() -> None:
 
 def test_a_node_that_invents_names_gets_no_more_curves_than_there_is_room_for() -> None:
     points, item = TrackedPoints(Cursor()), Round(1, "committed", committed_at=1.0)
-    flood = {f"m{number:03}": 1.0 for number in range(2 * MAX_NAMES)}
+    flood = {f"m{number:03}": (1.0, 2.0) for number in range(2 * MAX_NAMES)}
     told = list(
-        points.of_round(item, [Update("a", "accepted", metrics={"loss": 1.0}), Update("b", "accepted", metrics=flood)])
+        points.of_round(
+            item, [Update("a", "accepted", metrics={"loss": (2.0, 2.0)}), Update("b", "accepted", metrics=flood)]
+        )
     )
     nodes = [point.name for point in told if point.name.startswith("node/")]
     assert nodes[0] == "node/a/loss"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from covey.errors import Conflict, PluginError, SpecError
-from covey.testing.trackers import HOSTILE, Curves, TrackerConformance, run_named, tell
+from covey.testing.library.trackers import HOSTILE, Curves, TrackerConformance, run_named, tell
 from covey.texts import no_formula
 from covey.trackers.contract import TRACKERS, TrackedRun, Tracker, tracker_at
 from covey.trackers.folders import named
