@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 from typing_extensions import override
 
+from covey.errors import NotFound, SpecError
 from covey.options import PluginOptions
 from covey.trackers.contract import TrackedRun, Tracker, needs
 
@@ -41,24 +44,38 @@ class MlflowRun(Tracker):
         try:
             client = importlib.import_module("mlflow.tracking").MlflowClient
             self._entities = importlib.import_module("mlflow.entities")
+            self._refusal = importlib.import_module("mlflow.exceptions").MlflowException
         except ModuleNotFoundError as error:
             raise needs("mlflow", "mlflow") from error
-        self._client: Any = client(tracking_uri=where)
+        if "://" not in where:
+            raise SpecError(
+                f"mlflow:{where}: write a server's address, as mlflow:http://127.0.0.1:5000, or sqlite:///FILE"
+            )
         self._points = list[Any]()
+        with self._answering(where):
+            self._client: Any = client(tracking_uri=where)
+            return self._begin(where, run)
+
+    @contextlib.contextmanager
+    def _answering(self, where: str) -> Iterator[None]:
+        """What MLflow refuses, or where it does not answer, is said in Covey's words."""
+        try:
+            yield
+        except self._refusal as error:
+            raise NotFound(f"MLflow at {where}: {error}") from error
+
+    def _begin(self, where: str, run: TrackedRun) -> str:
         name = self.options.experiment
         experiment = self._client.get_experiment_by_name(name)
         number = experiment.experiment_id if experiment else self._client.create_experiment(name, _beside(where))
         known = self._client.search_runs([number], f"tags.`{RUN}` = '{run.run}'")
-        if known:
-            self._run = known[0].info.run_id
-            return str(known[0].data.tags.get(CURSOR, ""))
         tags = {RUN: run.run, "covey.mode": run.mode, "covey.parent": run.parent}
-        began = self._client.create_run(number, int(run.submitted_at * 1000), tags, run.name)
-        self._run = began.info.run_id
+        told = known[0] if known else self._client.create_run(number, int(run.submitted_at * 1000), tags, run.name)
+        self._run = told.info.run_id
         values = [self._entities.Param(_key(key), str(value)[:MAX_VALUE]) for key, value in run.spec.items()]
         for first in range(0, len(values), MAX_PARAMETERS):
             self._client.log_batch(self._run, params=values[first : first + MAX_PARAMETERS])
-        return ""
+        return str(told.data.tags.get(CURSOR, ""))
 
     @override
     def point(self, name: str, step: int, value: float, at: float) -> None:
@@ -68,7 +85,8 @@ class MlflowRun(Tracker):
 
     def _send(self) -> None:
         if self._points:
-            self._client.log_batch(self._run, metrics=self._points)
+            with self._answering("its server"):
+                self._client.log_batch(self._run, metrics=self._points)
             self._points = []
 
     @override
