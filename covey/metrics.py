@@ -20,6 +20,8 @@ _BIN = re.compile(r"(?P<curve>.+)/bin-(?P<bin>[0-9]{1,4})")
 """The name of one bin of a curve: (positives, examples) with scores in it."""
 EVALUATION = "evaluation"
 """Stands for all metrics of an evaluation that failed as a whole."""
+ALONE = "alone/"
+"""Before the names of metrics of what a node trained with nobody else (`[evaluation] local_rounds`)."""
 MAX_REASON = 500
 """Characters of a reason."""
 MOST, MAX_NAME = 80, 100

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from covey.cli.commands.models.evaluate import evaluate, evaluation
 from covey.cli.commands.run_checks import audit, bundle, debug, replay
 from covey.cli.commands.run_plot import plot
 from covey.cli.commands.run_steps import steps
@@ -374,5 +375,5 @@ def export(
         click.echo(f"only what is shared is in the file; {travels}", err=True)
 
 
-for command in (audit, bundle, replay, debug, plot, steps):
+for command in (evaluate, evaluation, audit, bundle, replay, debug, plot, steps):
     run.add_command(command)

@@ -59,7 +59,7 @@ def describe(job: DescribeJob, host: Host) -> Description:
     notes = notes_of(spec, allow_path=job.allow_path) if isinstance(spec, GossipSpec) else ()
     return Description(
         # What stays on the nodes cannot be evaluated here.
-        central=parts.central > 0 and not parts.local and context.method.global_model,
+        central=parts.central > 0 and not parts.local and (context.method.global_model or spec.evaluation.only),
         aggregator_min=_needed(parts),
         slots=state_slots(parts, declared),
         parts=tuple(part.declared(codec) for part in declared),
