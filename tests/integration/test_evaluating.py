@@ -21,7 +21,7 @@ from tests.integration.specs import spec
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 pytest.importorskip("sklearn", reason="the digits are scikit-learn's")
 NODES, ROUNDS = 2, 2
-SKEWED = '[data]\npartition = "dirichlet"\nalpha = 0.3\n'
+SKEWED = '[data]\npartition = "dirichlet"\nalpha = 0.3\nparts = 2\n'
 BASELINE = Wanted(local_baseline=True)
 
 
@@ -69,9 +69,10 @@ def test_nodes_evaluate_a_version_and_what_they_can_do_alone(folder):
 
 def test_alone_is_what_a_federation_of_one_node_is(folder):
     with forked_workers():
-        simulate(training("one", min_nodes=1), 1, data_dir=folder, processes=1)
+        simulate(training("one", min_nodes=1, extra=""), 1, data_dir=folder, processes=1)
         with connect(folder) as record:
             asked = evaluation_of(record, "one", BASELINE)
+            assert asked["data"]["parts"] == 1  # as many as the run had
         simulate(asked, 1, data_dir=folder, processes=1)
     with connect(folder) as record:
         (node,) = evaluation_in(record, "one-evaluation").took_part

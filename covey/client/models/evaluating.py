@@ -80,6 +80,8 @@ def evaluation_of(runs: Runs, model: str, wanted: Wanted, spec: Specification | 
     asked = match["version"] or "newest"
     version = runs.version(run, cast(VersionName, int(asked) if asked.isdigit() else asked))
     begun = dict(run.spec) if spec is None else json.loads(parsed(spec, later=True).to_json())
+    # Experiment data are dealt as they were.
+    begun["data"] = {**begun["data"], "parts": begun["data"]["parts"] or run.roster_size or None}
     rounds = wanted.rounds if wanted.rounds is not None else _rounds_of(run, version.version)
     return _specification(begun, f"run:{run.run}@{version.version}", wanted, rounds)
 
