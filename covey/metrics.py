@@ -18,6 +18,10 @@ Metrics = Mapping[str, Totals | str]
 V = TypeVar("V")
 _BIN = re.compile(r"(?P<curve>.+)/bin-(?P<bin>[0-9]{1,4})")
 """The name of one bin of a curve: (positives, examples) with scores in it."""
+EPSILON, DELTA = "privacy/epsilon", "privacy/delta"
+"""What a private run has spent."""
+SIMULATED_EPSILON = "privacy/simulated-epsilon"
+"""What it would have spent, had its noise not been drawn from its seed."""
 EVALUATION = "evaluation"
 """Stands for all metrics of an evaluation that failed as a whole."""
 ALONE = "alone/"

@@ -21,7 +21,7 @@ from pathlib import Path
 from benchmarks.measuring.large_record import ASYNC, SYNC, Size, fill_store
 from covey.coordinator.config import sqlite_url
 from covey.testing.federation import Federation
-from covey.testing.ui.browser import looking, served
+from covey.testing.ui.browser import enter, looking, served
 
 LOADS = 5
 WAIT_MS = 600_000
@@ -37,7 +37,7 @@ def load(address: str, run: str) -> tuple[float, float, float]:
     """Milliseconds to the first paint, the first rows, and whole curves, of a browser that has seen nothing yet."""
     with looking() as looked:
         page = looked.page
-        page.goto(address)
+        enter(page, address)
         page.goto("about:blank")
         page.goto(f"{address.partition('?')[0]}#/run/{run}")
         rows = page.wait_for_function(ROWS, timeout=WAIT_MS, polling=10).json_value()

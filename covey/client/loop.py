@@ -18,6 +18,8 @@ class LoopThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._lock = threading.Lock()
+        """Held while work is handed to the loop, so that none comes after its end: its caller would wait for ever."""
 
     def __enter__(self) -> LoopThread:
         return self
@@ -31,10 +33,11 @@ class LoopThread:
         Raises:
             RuntimeError: The loop has been closed.
         """
-        if self._closed:
-            work.close()
-            raise RuntimeError("this connection is closed; make another one")
-        future = asyncio.run_coroutine_threadsafe(work, self._running())
+        with self._lock:
+            if self._closed:
+                work.close()
+                raise RuntimeError("this connection is closed; make another one")
+            future = asyncio.run_coroutine_threadsafe(work, self._running())
         try:
             return future.result()
         except BaseException:
@@ -52,14 +55,15 @@ class LoopThread:
                 self.run(_close(items, turn))
 
     def close(self) -> None:
-        """End the loop and its thread; what still runs is cancelled."""
-        if self._loop is not None and self._thread is not None:
-            self.run(_cancel_others())
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
-            self._loop = self._thread = None
-        self._closed = True
+        """End the loop and its thread; what still runs, for whichever thread, is cancelled."""
+        with self._lock:
+            self._closed = True
+            loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
+        if loop is not None and thread is not None:
+            asyncio.run_coroutine_threadsafe(_cancel_others(), loop).result()
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
 
     def _running(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:

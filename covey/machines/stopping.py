@@ -41,6 +41,21 @@ class StopRules:
 NO_RULES = StopRules()
 
 
+@dataclass(frozen=True)
+class Distance:
+    """How far a rule is from ending a run.
+
+    Attributes:
+        rule: Its key in `[stop]`.
+        at: The best value so far, evaluations since the best one, bytes, or seconds; None: no value is known yet.
+        limit: Where it ends the run.
+    """
+
+    rule: Literal["target", "patience", "bytes", "time_s"]
+    at: float | None
+    limit: float
+
+
 class Stopping:
     """What is known of one run that its rules go by.
 
@@ -93,6 +108,20 @@ class Stopping:
         if rules.ends_at is not None and now >= rules.ends_at:
             return f"[stop] time_s = {rules.time_s:g}: the run has had its time"
         return ""
+
+    def distances(self, now: float) -> list[Distance]:
+        """How far each of the rules is."""
+        rules, best = self.rules, self._reached or self._best
+        known = list[Distance]()
+        if rules.target is not None:
+            known.append(Distance("target", best[1] if best else None, rules.target))
+        if rules.patience is not None:
+            known.append(Distance("patience", float(self._idle), float(rules.patience)))
+        if rules.sent_bytes is not None:
+            known.append(Distance("bytes", float(self._sent_bytes), float(rules.sent_bytes)))
+        if rules.ends_at is not None:
+            known.append(Distance("time_s", rules.time_s - (rules.ends_at - now), rules.time_s))
+        return known
 
     def wake_times(self) -> list[float]:
         """When its time is up, where there is such a rule."""

@@ -66,7 +66,7 @@ class Actions:
         return JSONResponse(plain(await self._ask(lambda c: c.evict(name))))
 
     async def _ask(self, question: Callable[[Connection], Any]) -> Any:
-        return await run_in_threadpool(self._source.ask, question)
+        return await run_in_threadpool(self._source.aside, question)
 
 
 def require_toml(text: str) -> None:
@@ -76,10 +76,12 @@ def require_toml(text: str) -> None:
         SpecError: It is none.
     """
     try:
-        if not tomllib.loads(text):
-            raise SpecError('the specification is empty; it begins with: name = "..."')
+        known = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise SpecError(f"this is no TOML: {error}") from error
+    if not known or "=" not in text:
+        what = "no key has a value in the specification" if known else "the specification is empty"
+        raise SpecError(f'{what}; it begins with: name = "..."')
 
 
 async def _body(request: Request) -> bytes:

@@ -56,9 +56,9 @@ def _index(request: Request) -> Response:
 
 def _covey_error(request: Request, error: CoveyError) -> Response:
     status = next((status for kind, status in STATUS.items() if isinstance(error, kind)), INTERNAL)
-    body = {"error": str(error), "code": error.code, "away": isinstance(error, Unreachable)}
+    body = {"error": str(error), "away": isinstance(error, Unreachable)}
     return JSONResponse(body, status)
 
 
 def _http_error(request: Request, error: HTTPException) -> Response:
-    return JSONResponse({"error": error.detail, "code": "http", "away": False}, error.status_code)
+    return JSONResponse({"error": error.detail, "away": False}, error.status_code)

@@ -23,9 +23,9 @@ def number(request: Request, name: str, default: int, most: int = 2**31 - 1) -> 
     return min(int(text), most)
 
 
-def text(request: Request, name: str, default: str = "") -> str:
-    """A short text. Raises `HTTPException`: it is longer."""
-    value = request.query_params.get(name, default)
+def text(request: Request, name: str) -> str:
+    """A short text, empty by default. Raises `HTTPException`: it is longer."""
+    value = request.query_params.get(name, "")
     if len(value) > MOST_CHARS:
         raise HTTPException(400, f"{name} is longer than {MOST_CHARS} characters")
     return value

@@ -1,4 +1,4 @@
-"""Audits of runs that the page asked for, kept until the run has changed."""
+"""Audits of runs that the page asked for: each is made anew."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any
 from covey.client.values import Run
 from covey.ui.shapes import plain
 from covey.ui.source import Source
-
-KEPT = 32
 
 
 class Audits:
@@ -23,15 +21,10 @@ class Audits:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._lock = threading.Lock()
-        self._kept: dict[tuple[str, str, int], dict[str, Any]] = {}
 
     def of(self, run: Run) -> dict[str, Any]:
-        """What an audit of a run came to, and when: made now, unless the run is as it was at the last one."""
-        key = run.run, run.state, run.done
+        """What an audit of a run comes to now, and when that is."""
         with self._lock:
-            if key not in self._kept:
-                report = self._source.aside(lambda c: c.audit(run))
-                shown = plain(report) | {"ok": report.ok, "at": time.time(), "done": run.done, "unit": run.unit}
-                self._kept = {known: value for known, value in [*self._kept.items()][1 - KEPT :] if known[0] != run.run}
-                self._kept[key] = shown
-            return self._kept[key]
+            report = self._source.aside(lambda c: c.audit(run))
+        shown: dict[str, Any] = plain(report)
+        return shown | {"ok": report.ok, "at": time.time(), "done": run.done, "unit": run.unit}

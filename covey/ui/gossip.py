@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import OrderedDict
 from itertools import groupby, islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from covey.client.progress.history import thinned
 from covey.client.reading.gossip_parts import GossipView
 from covey.client.reading.gossip_steps import GossipStep
 from covey.client.values import Run
 from covey.gossip.mass import weight
-from covey.ui.asked import choice, number
-from covey.ui.history import thinned
+from covey.ui.asked import choice
 from covey.ui.shapes import plain
 from covey.ui.source import Source
 
 MOST_CURVES = 20
 """Nodes whose curves are drawn."""
 MOST_EDGES = 400
+POINTS = 300
+"""Of a curve."""
+KEPT = 4
+"""Runs whose steps are kept."""
 REST = 10
 """Steps are read anew at the earliest after so many times as long as reading them took."""
 LEAST_S = 3.0
@@ -36,7 +41,7 @@ class GossipReadings:
     """
 
     def __init__(self, source: Source) -> None:
-        self._source, self._steps = source, _Steps(source)
+        self._source, self._steps = source, Steps(source)
 
     def routes(self) -> list[Route]:
         """All of them."""
@@ -51,8 +56,7 @@ class GossipReadings:
         """Curves of each node: its loss, other metrics, and its mass."""
         run = self._source.ask(lambda c: c.run(request.path_params["run"]))
         over = choice(request, "over", ("rounds", "seconds"))
-        most = max(10, number(request, "points", 300, 1000))
-        return JSONResponse(step_charts(self._steps.of(run), run, over, most) | {"ended": run.ended})
+        return JSONResponse(step_charts(self._steps.of(run), run, over, POINTS) | {"ended": run.ended})
 
 
 def view_json(view: GossipView) -> dict[str, Any]:
@@ -66,7 +70,9 @@ def view_json(view: GossipView) -> dict[str, Any]:
     edges = [
         {
             "from": edge.sender.node,
+            "from_life": edge.sender.number,
             "to": edge.receiver.node,
+            "to_life": edge.receiver.number,
             "given": units(edge.given.sent) if edge.given else None,
             "batches": edge.given.sequence if edge.given else edge.had.sequence if edge.had else 0,
             "waiting": units(edge.given.waiting) if edge.given else 0.0,
@@ -99,24 +105,45 @@ def step_charts(steps: list[GossipStep], run: Run, over: str, most: int) -> dict
             series.append({"label": node, "x": shown_xs, "y": shown_ys})
         drawn.append({"name": name, "series": series})
     nodes = len({step.node for step in steps})
-    return {"names": [*names, "mass"], "charts": plain(drawn), "unit": "steps", "is_whole": True, "nodes": nodes}
+    return {
+        "names": [*names, "mass"],
+        "charts": plain(drawn),
+        "unit": "steps",
+        "over": over,
+        "is_whole": True,
+        "nodes": nodes,
+    }
 
 
-class _Steps:
-    """Steps of the gossip run that was looked at last: all statements are read for them, over a connection aside."""
+class _Read(NamedTuple):
+    """Steps of a run, as they were read."""
+
+    state: str
+    steps: list[GossipStep]
+    fresh_until: float
+
+
+class Steps:
+    """Steps of the gossip runs that were looked at last: all statements are read for them, over a connection aside.
+
+    Args:
+        source: The federation.
+    """
 
     def __init__(self, source: Source) -> None:
         self._source = source
         self._lock = threading.Lock()
-        self._key: tuple[str, str] = ("", "")
-        self._steps: list[GossipStep] = []
-        self._fresh_until = 0.0
+        self._kept: OrderedDict[str, _Read] = OrderedDict()
 
     def of(self, run: Run) -> list[GossipStep]:
+        """All steps of a run, as they are or were a few seconds ago."""
         with self._lock:
-            began = time.monotonic()
-            if self._key != (run.run, run.state) or (began > self._fresh_until and not run.ended):
-                self._steps = self._source.aside(lambda c: c.gossip_steps(run))
+            began, read = time.monotonic(), self._kept.pop(run.run, None)
+            if read is None or read.state != run.state or (began > read.fresh_until and not run.ended):
+                steps = self._source.aside(lambda c: c.gossip_steps(run))
                 now = time.monotonic()
-                self._key, self._fresh_until = (run.run, run.state), now + max(LEAST_S, REST * (now - began))
-            return self._steps
+                read = _Read(run.state, steps, now + max(LEAST_S, REST * (now - began)))
+            self._kept[run.run] = read
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+            return read.steps

@@ -9,7 +9,7 @@ from http import HTTPStatus
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 ACTION = "x-covey-action"
@@ -23,6 +23,11 @@ HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
+
+
+ONWARD = '<!doctype html><meta charset="utf-8"><title>Covey</title><meta http-equiv="refresh" content="0; url=/">'
+"""The answer to the token: the page goes on by itself. A redirect would not do: a browser that comes here from a file,
+or from a terminal that is itself a page, would not send the cookie along, for the whole way is another site's."""
 
 
 def secret() -> str:
@@ -91,7 +96,7 @@ class Guard:
                 return _no(
                     HTTPStatus.FORBIDDEN, "this token is of another start of covey ui; open the address it printed last"
                 )
-            answer = RedirectResponse("/", HTTPStatus.SEE_OTHER)
+            answer = HTMLResponse(ONWARD)
             answer.set_cookie(self._cookie, self._known.session, path="/", httponly=True, samesite="strict")
             return answer
         if not _same(request.cookies.get(self._cookie, ""), self._known.session):

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import time
-from itertools import islice
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from covey import __version__
 from covey.client.connection import Connection
-from covey.client.values import Node, Run, Status
+from covey.client.progress.limits import distances_of, privacy_of
+from covey.client.progress.nodes import Verdicts, nodes_of
+from covey.client.values import Run, Status
 from covey.errors import CoveyError
+from covey.metrics import ratios
 from covey.ui.asked import choice, number, text
 from covey.ui.audits import Audits
-from covey.ui.history import Histories, charts
-from covey.ui.shapes import differences, means, plain, privacy_json, run_json, spreads
+from covey.ui.histories import Histories, charts
+from covey.ui.shapes import differences, plain, run_json, spreads
 from covey.ui.source import Source
-from covey.ui.verdicts import Verdicts
 
 PAGE = 50
 MOST = 200
 """Entries of one answer."""
-POINTS, MOST_POINTS = 500, 2000
+POINTS = 500
 """Of a curve."""
-MOST_CURVES = 12
 LOGGED_ROUNDS = 20
 
 
@@ -62,12 +61,12 @@ class Readings:
 
     def status(self, request: Request) -> Response:
         """Whether a coordinator answers, what it does, and who the reader is to it; an error is the answer, too."""
-        about = {"version": __version__, "action": self._action, "where": self._where(), "now": time.time()}
+        about = {"action": self._action, "where": self._where()}
         try:
             status, name = self._source.ask(lambda c: _status(c, self._source.is_live))
         except CoveyError as error:
             return JSONResponse(about | {"live": False, "message": str(error), "coordinator": None, "identity": ""})
-        live = self._source.is_live
+        live = status is not None
         message = "" if live else f"no coordinator is running on {self._where()}: this is its record"
         return JSONResponse(about | {"live": live, "message": message, "coordinator": plain(status), "identity": name})
 
@@ -84,7 +83,7 @@ class Readings:
     def run(self, request: Request) -> Response:
         """A run: how far it is, what it waits for, and what privacy it has spent."""
         shown = self._run(request)
-        privacy, is_coordinated = privacy_json(shown), shown.is_coordinated
+        privacy, is_coordinated = plain(privacy_of(shown)), shown.is_coordinated
         about = {"run": run_json(shown, whole=True), "privacy": privacy, "coordinated": is_coordinated}
         return JSONResponse(about | {"now": time.time()})
 
@@ -93,31 +92,31 @@ class Readings:
         name = request.path_params["run"]
 
         def question(connection: Connection) -> dict[str, Any]:
-            shown = connection.run(name)
-            nodes = connection.nodes(MOST) if not shown.ended else []
-            roster = frozenset(shown.roster)
+            known = nodes_of(connection, connection.run(name), self._verdicts, MOST)
+            at_work = [plain(work) | {"node": node.node, "drill": node.drill} for node, work in known.at_work]
+            away = [{"node": node.node, "state": node.state, "since": node.last_seen_at} for node in known.away]
             return {
-                "at_work": [work for node in nodes for work in _at_work(node, shown)],
-                "away": [
-                    {"node": node.node, "state": node.state, "since": node.last_seen_at}
-                    for node in nodes
-                    if node.node in roster and node.state != "connected"
-                ],
-                "contributions": plain(list(islice(connection.every_contribution(shown), MOST))),
-                "verdicts": self._verdicts.of(connection, shown),
+                "at_work": at_work,
+                "at_work_count": known.at_work_count,
+                "away": away,
+                "away_count": known.away_count,
+                "contributions": plain(known.contributions),
+                "verdicts": known.verdicts,
                 "now": time.time(),
             }
 
         return JSONResponse(self._source.ask(question))
 
     def curves(self, request: Request) -> Response:
-        """Curves, thinned; of a long record those of the part that was read so far."""
+        """Curves, thinned, and how near they are to what ends the run; of a long record of what was read so far."""
         run = self._run(request)
         over: Any = choice(request, "over", ("rounds", "seconds", "bytes"))
-        wanted = request.query_params.getlist("metric")[:MOST_CURVES]
-        most = max(10, number(request, "points", POINTS, MOST_POINTS))
-        drawn = charts(self._histories.of(run), run, over, wanted, most)
-        return JSONResponse(drawn | {"unit": run.unit, "ended": run.ended})
+        wanted = request.query_params.getlist("metric")
+        history = self._histories.of(run)
+        drawn = charts(history, run, over, wanted, POINTS)
+        with history.lock:
+            stops = [] if run.ended else plain(distances_of(run, history, time.time()))
+        return JSONResponse(drawn | {"unit": run.unit, "ended": run.ended, "stops": stops})
 
     def rounds(self, request: Request) -> Response:
         """A page of rounds, the newest first; `before`: of those before this number."""
@@ -140,22 +139,21 @@ class Readings:
         detail = self._source.ask(lambda c: c.round(name, wanted))
         updates = [update for update in detail.updates if update.node > after]
         shown = plain(detail) | {
-            "updates": [plain(update) | {"metrics": means(update.metrics)} for update in updates[:MOST]],
+            "updates": [plain(update) | {"metrics": ratios(update.metrics)} for update in updates[:MOST]],
             "next": updates[MOST - 1].node if len(updates) > MOST else "",
-            "count": len(detail.updates),
             "spreads": spreads(update.numbers for update in detail.updates),
-            "metric_spreads": spreads(means(update.metrics) for update in detail.updates),
+            "metric_spreads": spreads(ratios(update.metrics) for update in detail.updates),
         }
         return JSONResponse(shown | {"now": time.time()})
 
     def log(self, request: Request) -> Response:
         """What happened to a run lately: its events, its newest rounds, and why nodes contributed nothing."""
         run = self._run(request)
-        lines = self._source.ask(lambda c: c.run_log(run, rounds=LOGGED_ROUNDS))
+        lines = self._source.aside(lambda c: c.run_log(run, rounds=LOGGED_ROUNDS))
         return JSONResponse({"lines": plain(lines[-MOST:][::-1]), "rounds": LOGGED_ROUNDS})
 
     def audit(self, request: Request) -> Response:
-        """Everything that is signed of a run, checked now or a moment ago; it may take long."""
+        """Everything that is signed of a run, checked now; it may take long."""
         return JSONResponse(self._audits.of(self._run(request)))
 
     def nodes(self, request: Request) -> Response:
@@ -171,10 +169,9 @@ class Readings:
         return JSONResponse(plain(self._source.ask(lambda c: c.node(name))) | {"now": time.time()})
 
     def events(self, request: Request) -> Response:
-        """The newest events, the newest first, of all, of a run or of a node."""
-        limit, node = number(request, "limit", 100, 1000), text(request, "node")
-        events = self._source.ask(lambda c: c.events(run=text(request, "run"), node=node, limit=limit))
-        return JSONResponse({"events": plain(events), "more": len(events) == limit})
+        """The newest events, the newest first."""
+        limit = number(request, "limit", 100, 1000)
+        return JSONResponse({"events": plain(self._source.ask(lambda c: c.events(limit=limit)))})
 
     def differences(self, request: Request) -> Response:
         """In which keys the specifications of two runs differ."""
@@ -193,7 +190,3 @@ def _status(connection: Connection, live: bool) -> tuple[Status | None, str]:
         return connection.status(), connection.identity.name
     connection.runs(1)
     return None, ""
-
-
-def _at_work(node: Node, run: Run) -> list[dict[str, Any]]:
-    return [plain(work) | {"node": node.node, "drill": node.drill} for work in node.work if work.run == run.run]

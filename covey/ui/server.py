@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import socket
 import sys
+import tempfile
 import threading
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -20,9 +24,9 @@ from covey.ui.source import Source
 
 HOST = "127.0.0.1"
 STOP_S = 3
-"""How long requests may go on after the end was asked for."""
-
-
+"""How long questions may go on after the end was asked for: then what they wait for is cut off."""
+ANSWER_S = 2
+"""How long requests may go on after that."""
 SETTINGS: dict[str, Any] = {
     "http": "h11",
     "ws": "none",
@@ -31,8 +35,14 @@ SETTINGS: dict[str, Any] = {
     "access_log": False,
     "server_header": False,
     "proxy_headers": False,
-    "timeout_graceful_shutdown": STOP_S,
+    "timeout_graceful_shutdown": STOP_S + ANSWER_S,
 }
+REDIRECT = """<!doctype html>
+<meta charset="utf-8">
+<title>Covey</title>
+<meta http-equiv="refresh" content="0; url={address}">
+<p><a href="{address}">The page of covey ui</a></p>
+"""
 
 
 def serve(target: Target, port: int, tell: Callable[[str], None], *, opens: bool) -> None:
@@ -49,15 +59,52 @@ def serve(target: Target, port: int, tell: Callable[[str], None], *, opens: bool
     """
     listener = listen(port)
     source, known = Source(target), Secrets()
-    try:
+    with contextlib.ExitStack() as at_end:
+        at_end.callback(listener.close)
+        at_end.callback(source.close)
         bound = listener.getsockname()[1]
         tell(address := f"http://{HOST}:{bound}/?token={known.token}")
         if opens and has_screen():
-            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
-        uvicorn.Server(uvicorn.Config(make_app(source, bound, known), **SETTINGS)).run(sockets=[listener])
-    finally:
-        source.close()
-        listener.close()
+            file = at_end.enter_context(redirect(address))
+            threading.Thread(target=webbrowser.open, args=(file.as_uri(),), daemon=True).start()
+        PageServer(source, bound, known).run(sockets=[listener])
+
+
+class PageServer(uvicorn.Server):
+    """The server on a socket; at its end it waits `STOP_S` for questions that are open, and then cuts them off.
+
+    Args:
+        source: The federation; it is closed at the end.
+        port: Where it will listen.
+        known: Who is let in.
+    """
+
+    def __init__(self, source: Source, port: int, known: Secrets) -> None:
+        super().__init__(uvicorn.Config(make_app(source, port, known), **SETTINGS))
+        self._source = source
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End; requests are threads that wait, which nothing but the end of what they wait for ends."""
+        loop = asyncio.get_running_loop()
+        cut_off = loop.call_later(STOP_S, loop.run_in_executor, None, self._source.close)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            cut_off.cancel()
+            await loop.run_in_executor(None, self._source.close)
+
+
+@contextlib.contextmanager
+def redirect(address: str) -> Iterator[Path]:
+    """A file that leads a browser to an address with a token, for this user alone; it is deleted at the end.
+
+    The browser is told the file: everybody on the machine can read the command line of its process.
+    """
+    with tempfile.TemporaryDirectory(prefix="covey-ui-") as folder:
+        file = Path(folder) / "open.html"
+        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as written:
+            written.write(REDIRECT.format(address=address))
+        yield file
 
 
 def listen(port: int) -> socket.socket:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
+from statistics import median
 from typing import Any
 
 from covey.client.values import Run
 
 LARGE = ("spec", "roster")
 """Of a run: not in lists."""
-EPSILON, SIMULATED, DELTA = "privacy/epsilon", "privacy/simulated-epsilon", "privacy/delta"
 
 
 def plain(value: Any) -> Any:
@@ -31,21 +31,6 @@ def run_json(run: Run, *, whole: bool = False) -> dict[str, Any]:
     """A run and how far it is; `whole`: with its specification and roster."""
     shown = {item.name: plain(getattr(run, item.name)) for item in fields(run) if whole or item.name not in LARGE}
     return shown | {"unit": run.unit, "done": run.done, "whole": run.whole, "ended": run.ended}
-
-
-def privacy_json(run: Run) -> dict[str, Any] | None:
-    """What a private run has spent, and of which budget; None: nothing in it is private."""
-    spent = run.metrics.get(EPSILON, run.metrics.get(SIMULATED))
-    if spent is None and not run.spec.get("privacy"):
-        return None
-    stop = run.spec.get("stop")
-    budget = stop.get("epsilon") if isinstance(stop, Mapping) else None
-    return {
-        "epsilon": plain(spent),
-        "delta": plain(run.metrics.get(DELTA)),
-        "budget": plain(budget),
-        "simulated": EPSILON not in run.metrics and SIMULATED in run.metrics,
-    }
 
 
 def flattened(value: Any, path: str = "") -> dict[str, Any]:
@@ -69,16 +54,6 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[dic
     ]
 
 
-def means(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Metrics of a training, which are on record as totals and counts, as their ratios; others as they are."""
-    return {name: _ratio(value) if isinstance(value, list | tuple) else value for name, value in metrics.items()}
-
-
-def _ratio(value: Sequence[Any]) -> Any:
-    is_pair = len(value) == 2 and all(isinstance(each, int | float) for each in value) and value[1]
-    return plain(value[0] / value[1]) if is_pair else plain(value)
-
-
 def spreads(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """Of each number that verdicts have: the least, the median and the largest of all updates, and how many have it."""
     columns: dict[str, list[float]] = {}
@@ -86,10 +61,8 @@ def spreads(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
         for name, value in row.items():
             if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
                 columns.setdefault(name, []).append(float(value))
-    return {name: _spread(sorted(values)) for name, values in columns.items()}
+    return {name: _spread(values) for name, values in columns.items()}
 
 
 def _spread(values: list[float]) -> dict[str, float]:
-    half = len(values) // 2
-    middle = values[half] if len(values) % 2 else (values[half - 1] + values[half]) / 2
-    return {"least": values[0], "median": middle, "most": values[-1], "of": len(values)}
+    return {"least": min(values), "median": median(values), "most": max(values), "of": len(values)}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from covey.client.connection import Connection
@@ -14,6 +15,7 @@ from covey.client.target import Target
 R = TypeVar("R")
 LOOK_AGAIN_S = 2.0
 """A record that is read while no coordinator runs is opened anew after so long: one may run now."""
+ENDING = "covey ui is ending"
 
 
 class Source:
@@ -31,6 +33,10 @@ class Source:
         self._lock = threading.Lock()
         self._connection: Connection | None = None
         self._is_live, self._opened_at = False, 0.0
+        self._guard = threading.Lock()
+        """Of the two below; it is never held while somebody waits for an answer."""
+        self._open: set[Connection] = set()
+        self._is_closed = False
 
     @property
     def is_live(self) -> bool:
@@ -44,7 +50,7 @@ class Source:
             Unreachable: There is no answer; the next call looks for the coordinator anew.
             CoveyError: What the answer is.
         """
-        with self._lock:
+        with self._said_at_the_end(), self._lock:
             try:
                 return question(self._usable())
             except Unreachable:
@@ -52,14 +58,21 @@ class Source:
                 raise
 
     def aside(self, question: Callable[[Connection], R]) -> R:
-        """Ask what may take long, over a connection of its own: others are answered meanwhile."""
-        with Connection(self.target) as connection:
-            return question(connection)
+        """Ask what may take long, over a connection of its own: others are answered meanwhile. Raises as `ask`."""
+        with self._said_at_the_end():
+            connection = self._opened(self.target)
+            try:
+                return question(connection)
+            finally:
+                self._close(connection)
 
     def close(self) -> None:
-        """Let go of the connection."""
-        with self._lock:
-            self._drop()
+        """Close all connections, for good: whoever waits for an answer gets `Unreachable` at once."""
+        with self._guard:
+            self._is_closed = True
+            still_open = [*self._open]
+        for connection in still_open:
+            self._close(connection)
 
     def _usable(self) -> Connection:
         if self._connection is not None and not self._is_live and self._now() - self._opened_at >= LOOK_AGAIN_S:
@@ -68,10 +81,36 @@ class Source:
             address = self.target.address()
             self._is_live, self._opened_at = address is not None, self._now()
             by_address = Target(None, address, self.target.identity_folder())
-            self._connection = Connection(self.target if address is None else by_address)
+            self._connection = self._opened(self.target if address is None else by_address)
         return self._connection
 
     def _drop(self) -> None:
         if self._connection is not None:
-            self._connection.close()
+            self._close(self._connection)
             self._connection = None
+
+    def _opened(self, target: Target) -> Connection:
+        with self._guard:
+            if self._is_closed:
+                raise Unreachable(ENDING)
+            connection = Connection(target)
+            self._open.add(connection)
+            return connection
+
+    def _close(self, connection: Connection) -> None:
+        """Close a connection, unless another thread does."""
+        with self._guard:
+            if connection not in self._open:
+                return
+            self._open.remove(connection)
+        connection.close()
+
+    @contextlib.contextmanager
+    def _said_at_the_end(self) -> Iterator[None]:
+        """What goes wrong because all connections were closed is said as such."""
+        try:
+            yield
+        except Exception as error:
+            if self._is_closed:
+                raise Unreachable(ENDING) from error
+            raise

@@ -9,7 +9,7 @@ import pytest
 
 from covey.testing.federation import Federation
 from covey.testing.launch.ports import free_addresses
-from covey.testing.ui.browser import Looked, chromium, looking, served
+from covey.testing.ui.browser import Looked, chromium, enter, looking, served
 from tests.integration.specs import spec
 
 pytest.importorskip("playwright", reason="the browser is driven by playwright")
@@ -73,8 +73,7 @@ def test_it_shows_a_run_as_it_goes_and_goes_on_after_a_kill(federation: Federati
     page = looked.page
     with served("--data-dir", federation.coordinator_dir) as address:
         # A run is started from the page.
-        page.goto(address)
-        assert "token" not in page.url
+        enter(page, address)
         page.get_by_role("link", name="Start a run").click()
         page.get_by_label("Its specification").fill(SLOW.replace("min_nodes = 2", "min_nodes = two"))
         page.get_by_role("button", name="Submit").click()
@@ -136,7 +135,7 @@ def test_a_gossip_run_shows_who_gave_whom_how_much(federation: Federation, looke
     run, page = federation.submit(GOSSIP), looked.page
     federation.wait(run, timeout_s=120)
     with served("--data-dir", federation.coordinator_dir) as address:
-        page.goto(address)
+        enter(page, address)
         page.goto(f"{address.partition('?')[0]}#/run/{run}")
         page.get_by_text("all accounted for").wait_for()
         page.locator("svg.graph path.edge").nth(1).wait_for()
@@ -149,7 +148,7 @@ def test_a_gossip_run_shows_who_gave_whom_how_much(federation: Federation, looke
 
 def test_a_node_is_evicted_once_that_is_confirmed(federation: Federation, looked: Looked) -> None:
     with served("--data-dir", federation.coordinator_dir) as address:
-        looked.page.goto(address)
+        enter(looked.page, address)
         looked.page.goto(f"{address.partition('?')[0]}#/node/n1")
         looked.page.get_by_role("button", name="Evict").click()
         looked.page.locator("#confirm-yes").click()

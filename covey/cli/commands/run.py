@@ -228,22 +228,25 @@ def show(run: str, after: str, limit: int | None, whole: bool, as_json: bool, ta
     json_fields=WATCH_FIELDS,
 )
 @click.argument("run")
+@click.option("--no-color", is_flag=True, help="Draw without colours, as with NO_COLOR in the environment.")
 @json_option
 @target_options
-def watch(run: str, as_json: bool, target: Target) -> None:
+def watch(run: str, no_color: bool, as_json: bool, target: Target) -> None:
     """Follow RUN to its end; exit code 1 if it fails.
 
-    On a terminal this is a live table, else a line for each change.
+    On a terminal this is a screen that fits 80 columns: curves, what each node does and how fast, the answers of the
+    open round and each node's last ones, what privacy is spent, how near the rules of [stop] are, and why it waits.
+    Else it is a line for each change.
     """
     with connected(target) as connection:
-        _follow(connection, run, as_json)
+        _follow(connection, run, as_json, no_color=no_color)
 
 
-def _follow(connection: Connection, run: str, as_json: bool) -> None:
+def _follow(connection: Connection, run: str, as_json: bool, *, no_color: bool = False) -> None:
     from covey.cli.views.contributions import NEWEST_EVENTS, notice_lines, notices, shortfalls
     from covey.cli.views.run_views import show_to_end, view_for
 
-    ended = show_to_end(connection, run, view_for(as_json))
+    ended = show_to_end(connection, run, view_for(connection, as_json=as_json, no_color=no_color))
     happened = notices(connection.events(run=ended, limit=NEWEST_EVENTS))
     for line in [*shortfalls(ended, connection.contributions(ended)), *notice_lines(happened)]:
         click.echo(line, err=as_json)  # JSON has it in the rounds

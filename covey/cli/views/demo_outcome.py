@@ -77,7 +77,7 @@ def demonstrate(federation: LocalFederation, nodes: int, rounds: int, started: f
     (federation.folder / SPEC_FILE).write_text(spec)
     with federation.connect() as connection:
         run, first_round_s = connection.submit(spec), 0.0
-        with contextlib.nullcontext() if quiet else view_for(False) as view:
+        with contextlib.nullcontext() if quiet else view_for(connection) as view:
             for change in connection.watch(run, on_lost=lambda error: _lost(federation, error)):
                 federation.check()
                 if view is not None:

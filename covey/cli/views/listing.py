@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from rich import box
@@ -46,10 +46,11 @@ def safe_lines(text: str) -> Text:
     return Text("\n").join(map(safe_text, text.splitlines()))
 
 
-def console() -> Console:
-    """Standard output; COLUMNS says how wide it is, else the terminal."""
+def console(*, no_color: bool = False) -> Console:
+    """Standard output; COLUMNS says how wide it is, else the terminal. NO_COLOR in the environment counts, too."""
     width = None if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit() else PIPE_COLUMNS
-    return Console(width=width, highlight=False, markup=False, emoji=False, file=sys.stdout)
+    colour: dict[str, Any] = {"no_color": True} if no_color else {}
+    return Console(width=width, highlight=False, markup=False, emoji=False, file=sys.stdout, **colour)
 
 
 def show(*things: Any) -> None:
@@ -86,7 +87,8 @@ def listing(columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> list[A
     A column that is empty in every row is left out (unless there is no row). The first column names a row below the
     table.
     """
-    lines = [tuple(row) for row in rows]
+    columns = [replace(column, name=safe_text(column.name).plain) for column in columns]
+    lines = [tuple(safe_text(cell) if isinstance(cell, str) else cell for cell in row) for row in rows]
     shown = [index for index in range(len(columns)) if not lines or any(line[index] for line in lines)]
     inside = [index for index in shown if columns[index].below != "always"]
     width = console().width

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
+import time
 from collections import Counter
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,15 +17,21 @@ from rich.text import Text
 
 from covey.cli.framework.command import print_json_line
 from covey.cli.framework.fields import PROGRESS_FIELDS, ROUND_FIELDS, RUN_FIELDS, plain, plain_list
-from covey.cli.views import tables
+from covey.cli.views import run_screen, tables
 from covey.cli.views.contributions import counts_line
 from covey.client.errors import Unreachable
+from covey.client.progress.history import History
+from covey.client.progress.nodes import RunNodes, Verdicts, nodes_of
 from covey.client.values import Change, Round, Run
+from covey.errors import CoveyError
 
 if TYPE_CHECKING:
     from covey.client.connection import Connection
 
-SHOWN_ROUNDS = 12
+MOST_NODES = 200
+"""Of a run, that are read."""
+LOOK_S, REST = 2.0, 10
+"""How its nodes are is read again after so many seconds, and after so many times as long as reading it took."""
 
 
 class RunViewer(Protocol):
@@ -57,11 +66,14 @@ def show_to_end(connection: Connection, run: str, view: RunViewer) -> Run:
     return last
 
 
-def view_for(as_json: bool) -> RunViewer:
+def view_for(connection: Connection, *, as_json: bool = False, no_color: bool = False) -> RunViewer:
     """The view that suits standard output."""
     if as_json:
         return JsonLines()
-    return LiveTable() if sys.stdout.isatty() else PlainLines()
+    if not sys.stdout.isatty():
+        return PlainLines()
+    verdicts = Verdicts()
+    return LiveTable(lambda run: nodes_of(connection, run, verdicts, MOST_NODES), no_color=no_color)
 
 
 class _Quiet:
@@ -164,14 +176,23 @@ def _end_of(item: Round) -> str:
 
 
 class LiveTable:
-    """A screen that is drawn again at each change: the run, its last rounds, and what its nodes do."""
+    """A screen that is drawn again and again: the run, its curves, what its nodes do, and its last rounds.
 
-    def __init__(self) -> None:
+    Args:
+        read: Reads what the changes do not say of a run's nodes; None: nobody does.
+        no_color: Draw without colours.
+    """
+
+    def __init__(self, read: Callable[[Run], RunNodes] | None = None, *, no_color: bool = False) -> None:
+        self._read, self._due = read, 0.0
+        self._lock = threading.Lock()
+        """The screen is drawn by a thread of its own."""
+        self._history = History()
         self._rounds: dict[int, Round] = {}
-        self._metrics: set[str] = set()
-        self._away = ""
         self._change: Change | None = None
-        self._live = Live(console=tables.console(), get_renderable=self._render, refresh_per_second=8, transient=False)
+        self._nodes, self._away, self._unread = RunNodes(), "", ""
+        self._console = tables.console(no_color=no_color)
+        self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=8, transient=False)
 
     def __enter__(self) -> LiveTable:
         self._live.start()
@@ -184,31 +205,38 @@ class LiveTable:
 
     def update(self, change: Change) -> None:
         """Draw a change."""
-        rounds = self._rounds | {item.round: item for item in change.rounds}
-        self._rounds = {number: rounds[number] for number in sorted(rounds)[-SHOWN_ROUNDS:]}
-        self._metrics.update(name for item in change.rounds for name in item.metrics)
-        self._change, self._away = change, ""
+        self._look(change.run)
+        with self._lock:
+            rounds = self._rounds | {item.round: item for item in change.rounds}
+            self._rounds = {number: rounds[number] for number in sorted(rounds)[-run_screen.SHOWN_ROUNDS :]}
+            self._history.add(change.rounds)
+            self._change, self._away = change, ""
+
+    def _look(self, run: Run) -> None:
+        """Read how its nodes are, unless that was done a moment ago."""
+        began = time.monotonic()
+        if self._read is None or not run.is_coordinated or (began < self._due and not run.ended):
+            return
+        try:
+            self._nodes, self._unread = self._read(run), ""
+        except CoveyError as error:
+            self._unread = f"how its nodes are cannot be read: {error}"
+        now = time.monotonic()
+        self._due = now + max(LOOK_S, REST * (now - began))
 
     def lost(self, error: Unreachable) -> None:
         """Draw that the coordinator is away."""
         self._away = f"waiting for the coordinator: {error}"
 
     def _render(self) -> Stack:
-        change = self._change
-        if change is None:
-            return Stack(Text("waiting for the coordinator"))
-        metrics = tables.main_metrics(self._metrics)
-        parts: list[Any] = [run_line(change.run), *tables.round_table(list(self._rounds.values()), metrics)]
-        if change.nodes and not change.run.ended:
-            parts += tables.progress_table(change.nodes, change.nodes_count)
-        if self._away:
-            parts.append(Text(self._away, style="yellow"))
-        return Stack(*parts)
-
-
-def run_line(run: Run) -> Text:
-    """A run and how far it is, on one line."""
-    line = Text.assemble((run.name, "bold"), f" ({run.run})  ", tables.state_text(run.state))
-    done, whole, what = tables.done_of(run)
-    line.append(f"  round {done} of {whole}" if run.unit == "rounds" else f"  {done} of {whole} {what}")
-    return line.append_text(Text("  ") + tables.safe_text(run.reason)) if run.reason else line
+        with self._lock:
+            change = self._change
+            if change is None:
+                return Stack(Text("waiting for the coordinator"))
+            trouble = [text for text in (self._away, self._unread) if text]
+            rounds = list(self._rounds.values())
+            shown = run_screen.Seen(
+                change.run, self._history, rounds, change.nodes, change.nodes_count, self._nodes, trouble
+            )
+            is_ascii = self._console.options.ascii_only
+            return Stack(*run_screen.frame(shown, time.time(), self._console.height, ascii_only=is_ascii))

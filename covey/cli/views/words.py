@@ -32,7 +32,7 @@ STYLES = {
 
 def state_text(state: str) -> Text:
     """A state or verdict in its colour."""
-    return Text(state, style=STYLES.get(state, ""))
+    return Text(safe_text(state).plain, style=STYLES.get(state, ""))
 
 
 def adversary_text(attack: str) -> Text:

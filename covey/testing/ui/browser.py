@@ -97,6 +97,12 @@ def looking(size: tuple[int, int] = WIDE, *, dark: bool = False) -> Iterator[Loo
             browser.close()
 
 
+def enter(page: Page, address: str) -> None:
+    """Open the address with the token, and wait for the page that it leads to."""
+    page.goto(address)
+    page.wait_for_url(address.partition("?")[0])
+
+
 def _arguments() -> Sequence[str]:
     """Root has no sandbox; containers have a small /dev/shm."""
     return ["--disable-dev-shm-usage", *(["--no-sandbox"] if os.geteuid() == 0 else [])]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from covey.testing.federation import Federation
 from covey.testing.launch.ports import free_addresses
-from covey.testing.ui.browser import looking, served
+from covey.testing.ui.browser import enter, looking, served
 
 RUN = """
 name = "digits"
@@ -76,7 +76,7 @@ def _picture(folder: Path, kind: str, address: str, view: str) -> Path:
     with looking(SIZES[kind], dark=kind == "nodes") as looked:
         page = looked.page
         page.set_default_timeout(WAIT_MS)
-        page.goto(address)
+        enter(page, address)
         page.goto(f"{address.partition('?')[0]}#/{view}")
         page.locator("main table tbody tr").first.wait_for()
         page.locator("#coordinator[data-live=true]").wait_for()

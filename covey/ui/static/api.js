@@ -3,7 +3,7 @@
 let action = "";
 
 /** An answer that is an error: `away` where the coordinator does not answer, `gone` where the server of the page does not. */
-export class Failure extends Error {
+class Failure extends Error {
   constructor(message, { status = 0, away = false, gone = false } = {}) {
     super(message);
     this.status = status;

@@ -12,7 +12,7 @@ const colour = (name) => getComputedStyle(document.documentElement).getPropertyV
 const seriesColour = (place) => colour(`--series-${(place % COLOURS) + 1}`);
 
 /** One chart; `draw` may be called again and again. `element` is its place in the page. */
-export class Chart {
+class Chart {
   constructor(name) {
     this.name = name;
     this.canvas = el("div", { class: "canvas" });
@@ -135,9 +135,12 @@ export class Charts {
   constructor(box) {
     this.box = box;
     this.byName = new Map();
+    this.isClosed = false;
   }
 
+  /** Nothing once it is closed: an answer may come when the page shows something else. */
   draw(charts, along) {
+    if (this.isClosed) return;
     const names = charts.map((chart) => chart.name);
     for (const [name, chart] of this.byName) {
       if (names.includes(name)) continue;
@@ -154,6 +157,7 @@ export class Charts {
   }
 
   close() {
+    this.isClosed = true;
     for (const chart of this.byName.values()) chart.close();
     this.byName.clear();
   }

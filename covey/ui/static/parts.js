@@ -1,6 +1,6 @@
 // Small things that several views show.
 
-import { el } from "./dom.js";
+import { el, fill } from "./dom.js";
 
 const STATES = {
   completed: "good", accepted: "good", connected: "good", committed: "good", decided: "good", working: "busy",
@@ -66,21 +66,21 @@ export function button(text, work, kind = "") {
   return el("span", { class: "action" }, node, note);
 }
 
-/** What is shown when it is opened for the first time. */
-export function opened(title, load) {
-  const box = el("div", { class: "box" });
-  let isLoaded = false;
-  const details = el("details", { ontoggle: toggled }, el("summary", {}, title), box);
-  async function toggled() {
-    if (!details.open || isLoaded) return;
-    isLoaded = true;
-    box.replaceChildren(el("p", { class: "empty" }, "reading ..."));
+/** What is read when it is opened, and by `reload()` as long as it is open. `build` makes elements of what `read` gives. */
+export function opened(title, read, build) {
+  const box = el("div", { class: "box" }, el("p", { class: "empty" }, "reading ..."));
+  let isReading = false;
+  const element = el("details", { ontoggle: reload }, el("summary", {}, title), box);
+  async function reload() {
+    if (!element.open || isReading) return;
+    isReading = true;
     try {
-      box.replaceChildren(...[await load()].flat());
+      fill(box, await read(), build);
     } catch (error) {
-      isLoaded = false;
-      box.replaceChildren(el("p", { class: "error", role: "alert" }, error.message));
+      fill(box, { error: error.message }, () => el("p", { class: "error", role: "alert" }, error.message));
+    } finally {
+      isReading = false;
     }
   }
-  return details;
+  return { element, reload };
 }

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from covey.codecs.contract import Codec
 from covey.learning.privacy import account_of, rounds_within
-from covey.metrics import Totals
+from covey.metrics import DELTA, EPSILON, SIMULATED_EPSILON, Totals
 from covey.spec import RunSpec
 from covey.worker.jobs.runs import PrivacyForecast
-
-EPSILON, DELTA = "privacy/epsilon", "privacy/delta"
-SIMULATED = "privacy/simulated-epsilon"
-"""What the run would have spent, had its noise not been drawn from its seed."""
 
 
 def spent_metrics(spec: RunSpec, codec: Codec, rounds: int) -> dict[str, Totals]:
@@ -26,7 +22,7 @@ def spent_metrics(spec: RunSpec, codec: Codec, rounds: int) -> dict[str, Totals]
     if account is None:
         return {}
     budget = account(rounds)
-    return {EPSILON if _is_secret(spec) else SIMULATED: (budget.epsilon, 1.0), DELTA: (budget.delta, 1.0)}
+    return {EPSILON if _is_secret(spec) else SIMULATED_EPSILON: (budget.epsilon, 1.0), DELTA: (budget.delta, 1.0)}
 
 
 def rounds_in_budget(spec: RunSpec, codec: Codec) -> int | None:

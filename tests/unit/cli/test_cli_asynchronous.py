@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from covey.cli.views import tables
-from covey.cli.views.run_views import PlainLines, run_line
+from covey.cli.views.run_screen import run_line
+from covey.cli.views.run_views import PlainLines
 from covey.client.values import Change, Round, Run
 
 RUN = "3f9a01c2d4e5"

@@ -4,9 +4,11 @@ import pytest
 from rich.console import Console
 
 from covey.cli.views import tables
-from covey.cli.views.run_views import SHOWN_ROUNDS, JsonLines, LiveTable, PlainLines
+from covey.cli.views.run_screen import SHOWN_ROUNDS
+from covey.cli.views.run_views import JsonLines, LiveTable, PlainLines
 from covey.client.errors import Unreachable
-from covey.client.values import Change, NodeProgress, Round, Run
+from covey.client.progress.nodes import RunNodes
+from covey.client.values import Change, Contribution, NodeProgress, Round, Run
 
 
 def status(state="running", rounds=(), reason="", nodes=()):
@@ -69,8 +71,8 @@ def test_json_lines_are_one_object_a_change(capsys):
 
 @pytest.fixture
 def screen(monkeypatch):
-    console = Console(width=120, record=True, file=open("/dev/null", "w"), force_terminal=True)  # noqa: SIM115
-    monkeypatch.setattr(tables, "console", lambda: console)
+    console = Console(width=120, height=60, record=True, file=open("/dev/null", "w"), force_terminal=True)  # noqa: SIM115
+    monkeypatch.setattr(tables, "console", lambda **_: console)
     yield console
     console.file.close()
 
@@ -96,6 +98,33 @@ def test_the_live_table_shows_the_newest_rounds_of_a_long_run(screen):
     shown = [int(line[0]) for line in lines if line and line[0].isdigit()]
     assert shown[-SHOWN_ROUNDS:] == list(range(1001 - SHOWN_ROUNDS, 1001))
     assert "F1" in text
+
+
+def test_the_live_table_reads_how_its_nodes_are_now_and_then_and_at_the_end(screen):
+    looks = list[str]()
+
+    def read(run):
+        looks.append(run.state)
+        if len(looks) == 2:
+            raise Unreachable("nobody answers")
+        return RunNodes(contributions=(Contribution("ada", 3, 2),))
+
+    with LiveTable(read) as view:
+        for _ in range(5):
+            view.update(status())
+        view.update(status("completed"))
+    text = screen.export_text()
+    assert looks == ["running", "completed"]
+    assert "2 of 3" in text
+    assert "how its nodes are cannot be read: nobody answers" in text
+
+
+def test_without_colours_a_screen_has_none(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert [tables.console(no_color=chosen).no_color for chosen in (True, False)] == [True, False]
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert tables.console().no_color
 
 
 def test_what_a_node_says_cannot_steer_the_terminal(capsys):

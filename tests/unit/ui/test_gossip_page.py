@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from covey.client.connection import Connection
 from covey.client.reading.gossip_parts import GossipPart, GossipView
 from covey.client.reading.gossip_steps import GossipStep
 from covey.client.values import Run
 from covey.gossip.audit import audit
 from covey.gossip.ledger import Incarnation, InEdge, Ledger, OutEdge
 from covey.gossip.mass import ONE
-from covey.ui.gossip import MOST_CURVES, step_charts, view_json
+from covey.ui.gossip import KEPT, MOST_CURVES, Steps, step_charts, view_json
 
 ADA, BOB = Incarnation("ada", 1), Incarnation("bob", 1)
 RUN = Run("id", "name", "gossip", "running", started_at=10.0)
@@ -24,7 +27,17 @@ def view(had: int) -> GossipView:
 def test_edges_and_mass_are_in_units_of_a_node_s_first():
     shown = view_json(view(ONE // 2))
     assert shown["edges"] == [
-        {"from": "ada", "to": "bob", "given": 0.5, "batches": 1, "waiting": 0.5, "had": 0.5, "agrees": True}
+        {
+            "from": "ada",
+            "from_life": 1,
+            "to": "bob",
+            "to_life": 1,
+            "given": 0.5,
+            "batches": 1,
+            "waiting": 0.5,
+            "had": 0.5,
+            "agrees": True,
+        }
     ]
     assert (shown["mass"]["live"], shown["mass"]["minted"], shown["mass"]["exact"]) == (2.0, 2.0, True)
     assert (shown["parts"][0]["node"], shown["more_edges"]) == ("ada", 0)
@@ -35,6 +48,39 @@ def test_who_had_more_than_was_given_is_seen():
     assert not shown["edges"][0]["agrees"]
     assert not shown["mass"]["exact"]
     assert "ada" in shown["mass"]["findings"][0]
+
+
+def test_a_node_that_came_back_has_edges_of_its_own():
+    bob, again = Ledger(2 * ONE, ONE), Incarnation("ada", 2)
+    first, second = Ledger(0, ONE), Ledger(ONE // 2, ONE)
+    first.out[BOB], second.out[BOB] = OutEdge(ONE, 3, ONE, 0), OutEdge(ONE // 2, 1, ONE // 2, 0)
+    shown = view_json(GossipView((), audit({ADA: first, again: second, BOB: bob})))
+    assert [(edge["from"], edge["from_life"], edge["batches"]) for edge in shown["edges"]] == [
+        ("ada", 1, 3),
+        ("ada", 2, 1),
+    ]
+
+
+def test_steps_of_a_few_runs_are_kept(source, monkeypatch):
+    read = list[str]()
+
+    def steps_of(self, run):
+        read.append(run.run)
+        return [step("ada", 0, 1.0)]
+
+    monkeypatch.setattr(Connection, "gossip_steps", steps_of)
+    steps = Steps(source)
+    runs = [Run(f"run-{number}", "name", "gossip", "completed") for number in range(KEPT + 1)]
+    for run in [*runs[:KEPT], *runs[:KEPT]]:
+        assert len(steps.of(run)) == 1
+    assert read == [run.run for run in runs[:KEPT]]
+    steps.of(runs[KEPT])
+    steps.of(runs[1])
+    steps.of(runs[0])
+    assert read[KEPT:] == [runs[KEPT].run, runs[0].run]
+    steps.of(replace(runs[KEPT], state="failed"))
+    assert read[-1] == runs[KEPT].run
+    assert len(read) == KEPT + 3
 
 
 def step(node: str, number: int, loss: float) -> GossipStep:

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from covey.client.progress.history import PAGE, History, thinned, widest_first
 from covey.client.values import Round, Run
-from covey.ui.history import KEPT, PAGE, Histories, History, charts, thinned, widest_first
+from covey.ui.histories import KEPT, MOST_CURVES, Histories, charts
 
 RUN = Run("id", "name", "rounds", "running", started_at=100.0)
 
@@ -101,6 +102,27 @@ def test_a_run_that_ended_is_looked_at_once_more_and_then_left_alone():
     assert (empty.is_whole, empty.names(), empty.newest) == (True, [], 0)
 
 
+@pytest.mark.parametrize("growth", [10_000, PAGE, 3])
+def test_what_came_while_nobody_looked_is_read_to_the_end(growth):
+    history, record = History(), Record(1000)
+    read_on(history, record)
+    record.rounds += rounds(1001, 1000 + growth)
+    read_on(history, record, ended=True, seconds=0.0)
+    for _ in range(20):
+        if history.is_whole:
+            break
+        read_on(history, record, ended=True, seconds=0.0)
+    assert (history.is_whole, history.newest, len(history.points)) == (True, 1000 + growth, 1000 + growth)
+
+
+def test_a_record_that_grows_while_it_is_read_for_the_first_time_is_read_to_its_end():
+    history, record = History(), Record(PAGE + 100)
+    read_on(history, record, seconds=0.0)
+    record.rounds += rounds(PAGE + 101, PAGE + 150)
+    read_on(history, record, ended=True, seconds=0.0)
+    assert (history.is_whole, history.newest) == (True, PAGE + 150)
+
+
 def test_what_is_no_number_is_no_point():
     history = History()
     values = {"loss": math.nan, "accuracy": math.inf, "kind": [1, 2], "fine": 1, "flag": True}
@@ -126,6 +148,25 @@ def test_the_page_gets_what_it_wants_or_what_is_usual():
     assert drawn["names"] == ["a/loss", "accuracy", "b", "c", "bytes"]
     assert [chart["name"] for chart in drawn["charts"]] == ["a/loss", "accuracy", "bytes"]
     assert [chart["name"] for chart in charts(history, RUN, "rounds", ["c", "nothing"], 10)["charts"]] == ["c"]
+
+
+def test_of_very_many_metrics_the_first_curves_are_drawn_and_all_are_named():
+    history, record = History(), Record(0)
+    record.rounds = [Round(1, "committed", metrics={f"{number:02}/loss": 1.0 for number in range(MOST_CURVES + 5)})]
+    read_on(history, record)
+    for wanted in ([], history.names()):
+        drawn = charts(history, RUN, "rounds", wanted, 10)
+        assert (len(drawn["charts"]), len(drawn["names"])) == (MOST_CURVES, MOST_CURVES + 6)
+
+
+def test_a_record_in_part_has_no_bytes_and_says_what_it_is_drawn_over():
+    history, record = History(), Record(PAGE * 3)
+    read_on(history, record, seconds=0.0)
+    drawn = charts(history, RUN, "bytes", [], 10)
+    assert (drawn["is_whole"], drawn["over"]) == (False, "rounds")
+    assert [chart["name"] for chart in drawn["charts"]] == ["loss"]
+    assert drawn["charts"][0]["series"][0]["x"][0] == PAGE * 2 + 1
+    assert charts(history, RUN, "seconds", [], 10)["over"] == "seconds"
 
 
 @given(

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from covey.storage.record.contract import EventRecord, NodeRecord, RunRecord, TokenRecord
-from covey.testing.ui.browser import chromium, looking, served
+from covey.testing.ui.browser import chromium, enter, looking, served
 
 pytest.importorskip("playwright", reason="the browser is driven by playwright")
 pytestmark = [
@@ -31,7 +31,7 @@ def hostile(recorder):
     )
     recorder.store.redeem_token("secret", "e" * 32, b"", eve)
     recorder.run("two", rounds=1)
-    spec = '{"evaluation":{"goal":"max","metric":"accuracy"},"rounds":{"count":20},"task":{"name":%s}}'
+    spec = '{"evaluation":{"goal":"max","metric":"accuracy"},"task":{"name":%s},"stop":{"target":0.9}}'
     text = spec % f'"{MARKUP.replace(chr(34), chr(92) + chr(34))}"'
     recorder.store.add_run(RunRecord("one", MARKUP, "rounds", text, 7, "queued", MARKUP, 200.0))
     recorder.store.start_run("one", recorder.NODES, 0, "[]", recorder.version("one", 0), 201.0)
@@ -41,11 +41,11 @@ def hostile(recorder):
     return recorder.data_dir
 
 
-def test_hostile_names_and_metrics_are_text(hostile):
+def test_hostile_names_and_metrics_are_text(hostile, recorder):
     with looking() as looked, served("--data-dir", hostile) as address:
         page, base = looked.page, address.partition("?")[0]
         page.set_default_timeout(WAIT_MS)
-        page.goto(address)
+        enter(page, address)
         page.get_by_role("link", name=MARKUP).wait_for()
         for view in VIEWS:
             page.goto(f"{base}#/{view}")
@@ -61,6 +61,12 @@ def test_hostile_names_and_metrics_are_text(hostile):
         page.goto(f"{base}#/run/one")
         page.get_by_role("heading", name="<img").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= NARROW[0]
+        page.get_by_text("stops at: target 0.9, 0.25 at best").wait_for()
+        page.get_by_text("What happened").click()
+        happened = page.get_by_role("table", name="what happened")
+        happened.get_by_text("drill-joined").wait_for()
+        recorder.store.add_event(EventRecord(6.0, "came-later", "one", "eve"))
+        happened.get_by_text("came-later").wait_for()  # what is open is read again
         assert page.evaluate("window.hacked === undefined")
         assert page.locator("main img, main script").count() == 0
         assert looked.wrong == []

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from covey.client.audit.verify import AuditReport
+from covey.client.connection import Connection
 from covey.storage.record.contract import EventRecord
+from covey.ui import readings
 
 HOSTILE = '<img src=x onerror="document.title=1">'
 
@@ -20,7 +23,7 @@ def test_without_a_record_it_says_so_too(client, recorder):
     (recorder.data_dir / "covey.db").unlink()
     assert "no coordinator is running" in client.get("/api/status").json()["message"]
     answer = client.get("/api/runs")
-    assert (answer.status_code, answer.json()["code"]) == (404, "not-found")
+    assert (answer.status_code, "covey.db" in answer.json()["error"]) == (404, True)
 
 
 def test_runs_come_in_pages(client, recorder):
@@ -46,6 +49,23 @@ def test_a_run_with_what_its_nodes_did(client, recorder):
     assert page["verdicts"] == {node: [[n, "accepted"] for n in (1, 2, 3)] for node in ("ada", "bob")}
 
 
+def test_the_nodes_of_a_run_are_found_among_all_and_the_rest_is_counted(client, recorder, monkeypatch):
+    monkeypatch.setattr(readings, "MOST", 3)
+    names = tuple(f"zoe-{number}" for number in range(5))
+    recorder.enrol("ada-1", "ada-2", *names)
+    recorder.run("run", rounds=1, nodes=names)
+    page = client.get("/api/runs/run/nodes").json()
+    assert ([node["node"] for node in page["away"]], page["away_count"]) == (["zoe-0", "zoe-1", "zoe-2"], 5)
+    assert (page["at_work"], page["at_work_count"]) == ([], 0)
+
+
+def test_an_audit_is_made_anew_each_time(client, recorder, monkeypatch):
+    recorder.run("run", rounds=1)
+    reports = [AuditReport("run", 1, 2, 0, ("wrong",)), AuditReport("run", 1, 2, 0)]
+    monkeypatch.setattr(Connection, "audit", lambda self, run: reports.pop())
+    assert [client.get("/api/runs/run/audit").json()["ok"] for _ in range(2)] == [True, False]
+
+
 def test_rounds_come_in_pages_the_newest_first(client, recorder):
     recorder.run("run", rounds=7)
 
@@ -67,16 +87,17 @@ def test_a_round_with_its_numbers_among_the_others(client, recorder):
         ("ada", "accepted"),
         ("bob", "accepted"),
     ]
-    assert (page["count"], page["next"], page["version"]["version"]) == (2, "", 2)
+    assert (page["next"], page["version"]["version"]) == ("", 2)
     assert [update["node"] for update in client.get("/api/runs/run/rounds/2?after=ada").json()["updates"]] == ["bob"]
 
 
-def test_curves_are_thinned(client, recorder):
+def test_curves_are_thinned(client, recorder, monkeypatch):
+    monkeypatch.setattr(readings, "POINTS", 10)
     recorder.run("run")
     for number in range(1, 31):
         recorder.open("run", number)
         recorder.commit("run", number, metrics={"accuracy": number / 30, "loss": 1 / number})
-    page = client.get("/api/runs/run/curves", params={"points": 10}).json()
+    page = client.get("/api/runs/run/curves").json()
     assert (page["names"], page["is_whole"], page["unit"]) == (["accuracy", "loss", "bytes"], True, "rounds")
     accuracy = page["charts"][0]["series"][0]
     assert (accuracy["x"][0], accuracy["x"][-1], 2 < len(accuracy["x"]) <= 10) == (1.0, 30.0, True)
@@ -92,7 +113,7 @@ def test_nodes_events_and_logs(client, recorder):
     second = client.get("/api/nodes", params={"after": "ada"}).json()
     assert ([(node["node"], node["drill"]) for node in second["nodes"]], second["next"]) == ([("bob", HOSTILE)], "")
     assert client.get("/api/node", params={"name": "bob"}).json()["events"][0]["detail"] == {"attack": HOSTILE}
-    assert [event["kind"] for event in client.get("/api/events?run=run").json()["events"]] == ["drill-joined"]
+    assert [event["kind"] for event in client.get("/api/events?limit=1").json()["events"]] == ["drill-joined"]
     assert {line["what"] for line in client.get("/api/runs/run/log").json()["lines"]} == {
         "drill-joined",
         "opened",
@@ -139,7 +160,14 @@ def test_what_cannot_be_answered_is_said_in_words(client, recorder, path, status
 
 
 @pytest.mark.parametrize(
-    ("text", "wrong"), [("", "empty"), ("/etc/passwd", "no TOML"), ("a = ", "no TOML"), ("name = 3", "name")]
+    ("text", "wrong"),
+    [
+        ("", "empty"),
+        ("/etc/passwd", "no TOML"),
+        ("[task]", "no key has a value"),
+        ("a = ", "no TOML"),
+        ("name = 3", "name"),
+    ],
 )
 def test_a_specification_is_text_never_a_file_s_name(client, secrets, text, wrong):
     headers = {"origin": "http://127.0.0.1:7480", "x-covey-action": secrets.action}

@@ -1,4 +1,4 @@
-"""Values as JSON, what privacy is spent, how specifications differ, how numbers lie among others."""
+"""Values as JSON, how specifications differ, how numbers lie among others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from covey.client.values import Round, Run
-from covey.ui.shapes import differences, means, plain, privacy_json, run_json, spreads
+from covey.ui.shapes import differences, plain, run_json, spreads
 
 
 def test_values_are_json_without_what_json_does_not_know():
@@ -22,22 +22,6 @@ def test_a_run_in_a_list_has_no_specification():
     assert {"spec", "roster"} & run_json(run).keys() == set()
     assert run_json(run, whole=True)["spec"] == {"a": 1}
     assert [run_json(run)[name] for name in ("unit", "done", "whole", "ended")] == ["updates", 4, 10, False]
-
-
-def test_privacy_is_what_was_spent_of_the_budget():
-    spec = {"privacy": {"unit": "example"}, "stop": {"epsilon": 8.0}}
-    run = Run("id", "name", "rounds", "running", spec=spec)
-    assert privacy_json(run) == {"epsilon": None, "delta": None, "budget": 8.0, "simulated": False}
-    spent = {"privacy/epsilon": 2.5, "privacy/delta": 1e-5}
-    assert privacy_json(Run("id", "name", "rounds", "running", spec=spec, metrics=spent)) == {
-        "epsilon": 2.5,
-        "delta": 1e-5,
-        "budget": 8.0,
-        "simulated": False,
-    }
-    simulated = Run("id", "name", "rounds", "running", spec=spec, metrics={"privacy/simulated-epsilon": 2.5})
-    assert (privacy_json(simulated) or {})["simulated"]
-    assert privacy_json(Run("id", "name", "rounds", "running")) is None
 
 
 def test_specifications_differ_in_keys_with_dots():
@@ -60,8 +44,3 @@ def test_numbers_lie_among_the_others():
     }
     assert spreads([{"x": 1.0}, {"x": 4.0}])["x"]["median"] == 2.5
     assert spreads([]) == {}
-
-
-def test_metrics_of_a_training_are_means():
-    metrics = {"loss": [15.0, 10.0], "none": [0.0, 0.0], "curve": [1, 2, 3], "plain": 0.5, "text": ["a", "b"]}
-    assert means(metrics) == {"loss": 1.5, "none": [0.0, 0.0], "curve": [1, 2, 3], "plain": 0.5, "text": ["a", "b"]}

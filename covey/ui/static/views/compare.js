@@ -27,7 +27,7 @@ export function compareView(first, second) {
     const page = await get("/api/differences", { first, second });
     fill(head.box, [page.first, page.second], () => runTable([page.first, page.second]));
     fill(keys.box, page.differences, () => keyTable(page.differences, labels(page)));
-    const both = await Promise.all([page.first, page.second].map((run) => get(ofRun(run.run, run.unit === "steps" ? "steps" : "curves"), { metric: [] })));
+    const both = await Promise.all([page.first, page.second].map((run) => get(ofRun(run.run, run.unit === "steps" ? "steps" : "curves"))));
     const names = [...new Set(both.flatMap((each) => each.charts.map((chart) => chart.name)))];
     const along = both[0].unit === both[1].unit ? both[0].unit : "rounds, updates or steps";
     charts.draw(names.map((name) => ({ name, series: series(name, both, labels(page)) })), along);

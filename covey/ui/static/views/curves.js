@@ -3,6 +3,17 @@
 import { get, ofRun } from "../api.js";
 import { Charts } from "../chart.js";
 import { el, fill, section } from "../dom.js";
+import { bytes, number, span } from "../format.js";
+
+const STOPS = {
+  target: ({ at, limit }) => `target ${number(limit)}, ${at === null ? "no value yet" : `${number(at)} at best`}`,
+  patience: ({ at, limit }) => `${number(limit)} evaluations in a row that are no better, ${number(at)} so far`,
+  bytes: ({ at, limit }) => `${bytes(limit)} of updates, ${bytes(at)} so far`,
+  time_s: ({ at, limit }) => `${span(limit)} since its start, ${span(Math.max(0, at))} so far`,
+};
+
+/** The rules that end a run before its last round, and how near they are. */
+const stopWords = (stops = []) => (stops.length === 0 ? "" : `stops at: ${stops.map((stop) => STOPS[stop.rule](stop)).join("; ")}`);
 
 const AXES = ["rounds", "seconds", "bytes"];
 
@@ -14,7 +25,8 @@ export function curvesSection(run, source = "curves") {
   const { element, box } = section("Curves", el("label", { for: "over" }, "over"), over, note);
   const choices = el("div", { class: "choices" });
   const drawn = el("div", { class: "charts" });
-  box.append(choices, drawn);
+  const stops = el("p", { class: "why" });
+  box.append(choices, drawn, stops);
   const charts = new Charts(drawn);
   const chosen = new Set();
 
@@ -24,10 +36,11 @@ export function curvesSection(run, source = "curves") {
 
   async function refresh() {
     const page = await get(ofRun(run, source), { over: over.value, metric: [...chosen] });
-    const along = over.value === "rounds" ? page.unit : over.value;
+    const along = page.over === "rounds" ? page.unit : page.over; // of a record in part it may be another one than asked for
     const shown = page.charts.filter((chart) => source === "curves" || chosen.size === 0 || chosen.has(chart.name));
     if (chosen.size === 0 && page.is_whole) shown.forEach((chart) => chosen.add(chart.name));
     charts.draw(shown, along);
+    stops.textContent = stopWords(page.stops);
     const some = page.nodes > (page.charts[0]?.series.length ?? 0) ? `the first ${page.charts[0].series.length} of ${page.nodes} nodes` : "";
     note.textContent = page.is_whole ? some : `reading the record: ${page.read.toLocaleString("en")} of ${page.of.toLocaleString("en")} ${page.unit}`;
     fill(choices, page.names, () => (page.names.length > 3 ? page.names.map(choice) : null));

@@ -44,12 +44,17 @@ function picture(parts, edges, rates) {
   return svg("svg", { viewBox: `-60 -10 ${SIZE + 120} ${SIZE + 20}`, class: "graph", role: "img", "aria-label": label }, lines, dots);
 }
 
-const rateOf = (edge, rates) => rates.get(`${edge.from} ${edge.to}`);
+/** A life of a node: one that lost its record comes back with the next number. */
+const life = (name, number) => (number > 1 ? `${name} (incarnation ${number})` : name);
+const sender = (edge) => life(edge.from, edge.from_life);
+const receiver = (edge) => life(edge.to, edge.to_life);
+const keyOf = (edge) => JSON.stringify([edge.from, edge.from_life, edge.to, edge.to_life]);
+const rateOf = (edge, rates) => rates.get(keyOf(edge));
 
 function edgeWords(edge, rates) {
   const rate = rateOf(edge, rates);
   const pace = rate === undefined ? "" : `, ${number(rate)} models a minute now`;
-  return `${edge.from} to ${edge.to}: ${edge.batches} models, ${number(edge.given)} given, ${number(edge.had)} had${pace}`;
+  return `${sender(edge)} to ${receiver(edge)}: ${edge.batches} models, ${number(edge.given)} given, ${number(edge.had)} had${pace}`;
 }
 
 const partTable = (page) =>
@@ -73,7 +78,7 @@ const edgeTable = (page, rates) =>
     "what went along each edge",
     [["from"], ["to"], ["models", "num"], ["a minute", "num"], ["given", "num"], ["had", "num"], ["under way", "num"], ["accounts"]],
     page.edges.map((edge) => [
-      edge.from, edge.to, number(edge.batches), number(rateOf(edge, rates)), number(edge.given), number(edge.had), number(edge.waiting),
+      sender(edge), receiver(edge), number(edge.batches), number(rateOf(edge, rates)), number(edge.given), number(edge.had), number(edge.waiting),
       edge.agrees ? "agree" : el("strong", {}, "do not agree"),
     ]),
     "nothing was exchanged yet",
@@ -101,9 +106,9 @@ export function gossipSection(run) {
 
   function measure(page) {
     if (before && page.now - before.now > 4) {
-      const counts = new Map(before.edges.map((edge) => [`${edge.from} ${edge.to}`, edge.batches]));
+      const counts = new Map(before.edges.map((edge) => [keyOf(edge), edge.batches]));
       for (const edge of page.edges) {
-        const name = `${edge.from} ${edge.to}`;
+        const name = keyOf(edge);
         rates.set(name, (60 * (edge.batches - (counts.get(name) ?? 0))) / (page.now - before.now));
       }
     }

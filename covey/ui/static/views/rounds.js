@@ -12,7 +12,7 @@ const COLUMNS = [["round", "num"], ["state"], ["answers"], ["took", "num"], ["in
 function answers(item, working) {
   const counts = VERDICTS.map((name) => [name, item[name]]);
   const phases = new Map();
-  for (const work of item.committed_at ? [] : working.filter((work) => work.round === item.round)) {
+  for (const work of item.state === "collecting" ? working.filter((work) => work.round === item.round) : []) {
     phases.set(work.phase, (phases.get(work.phase) ?? 0) + 1);
   }
   return bar([...counts, ...phases], item.invited.length);

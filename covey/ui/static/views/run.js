@@ -51,8 +51,15 @@ const workTable = (working, now) =>
     "nobody is at work for it",
   );
 
-const awayWords = (away, now) =>
-  away.length === 0 ? null : el("p", { class: "why" }, `not connected: ${away.map((node) => `${node.node} (${node.state}, heard ${ago(node.since, now)})`).join(", ")}`);
+const moreWords = (shown, count) => (count > shown.length ? ` and ${number(count - shown.length)} more` : "");
+
+const awayWords = ({ away, away_count: count, now }) =>
+  count === 0 ? null : el("p", { class: "why" }, `not connected: ${away.map((node) => `${node.node} (${node.state}, heard ${ago(node.since, now)})`).join(", ")}${moreWords(away, count)}`);
+
+const nowParts = (page) => {
+  const more = moreWords(page.at_work, page.at_work_count);
+  return [workTable(page.at_work, page.now), more ? el("p", { class: "why" }, `${more}: covey node list`) : null, awayWords(page)];
+};
 
 const contributionTable = (contributions, verdicts, size) => [
   table(
@@ -82,8 +89,7 @@ async function auditReport(run) {
   ].filter(Boolean);
 }
 
-async function logTable(run) {
-  const page = await get(ofRun(run, "log"));
+function logTable(page) {
   const rows = page.lines.map((line) => [moment(line.at), line.what, line.node ? link(line.node, "node", line.node) : "", line.text]);
   const columns = [["at"], ["what"], ["node"], ["detail"]];
   const note = `of the newest ${page.rounds} rounds; all: covey run logs --all`;
@@ -91,12 +97,11 @@ async function logTable(run) {
 }
 
 function compareWith(run) {
-  return opened("Compare with another run", async () => {
-    const page = await get("/api/runs", { limit: 100 });
-    const others = page.runs.filter((other) => other.run !== run);
+  return opened("Compare with another run", () => get("/api/runs", { limit: 100 }), ({ runs }) => {
+    const others = runs.filter((other) => other.run !== run);
     if (others.length === 0) return el("p", { class: "empty" }, "there is no other run");
     return el("ul", {}, others.map((other) => el("li", {}, el("a", { href: address("compare", run, other.run) }, `${other.name} (${other.run}, ${other.state})`))));
-  });
+  }).element;
 }
 
 export function runView(run) {
@@ -106,16 +111,18 @@ export function runView(run) {
   const now = section("Now");
   const contributions = section("Nodes");
   const audit = section("Audit", button("Check everything that is signed", async () => audit.box.replaceChildren(...(await auditReport(run)))));
-  const log = el("section", {}, opened("What happened", () => logTable(run)));
-  const specification = el("section", {}, opened("Specification", async () => el("pre", { tabindex: "0" }, JSON.stringify((await get(ofRun(run))).run.spec, null, 2))));
+  const log = opened("What happened", () => get(ofRun(run, "log")), logTable);
+  const specification = opened("Specification", () => get(ofRun(run)), (page) => el("pre", { tabindex: "0" }, JSON.stringify(page.run.spec, null, 2)));
   const live = el("div", {});
-  const element = el("div", {}, el("section", {}, title, head, actions), live, now.element, contributions.element, audit.element, log, specification, el("section", {}, compareWith(run)));
+  const element = el("div", {}, el("section", {}, title, head, actions), live, now.element, contributions.element, audit.element, ...[log.element, specification.element, compareWith(run)].map((part) => el("section", {}, part)));
   let curves = null;
   let exchange = null;
   let isDrawn = false;
   let working = [];
   let nodesDue = 0;
+  let logDue = 0;
   let hadEnded = false;
+  let isClosed = false;
 
   function assemble(coordinated) {
     curves = curvesSection(run, coordinated ? "curves" : "steps");
@@ -142,6 +149,7 @@ export function runView(run) {
 
   async function refresh() {
     const page = await get(ofRun(run));
+    if (isClosed) return 0;
     const { ended } = page.run;
     if (curves === null) assemble(page.coordinated);
     title.textContent = page.run.name;
@@ -153,6 +161,10 @@ export function runView(run) {
     const again = isDrawn ? 0 : await curves.refresh();
     isDrawn = ended && again === 0;
     if (page.coordinated && (page.now >= nodesDue || ended !== hadEnded)) await showNodes(page.run);
+    if (page.now >= logDue || ended !== hadEnded) {
+      logDue = page.now + (ended ? 60 : 5);
+      log.reload();
+    }
     hadEnded = ended;
     return ended ? again || 10000 : Math.min(again || 1000, 1000);
   }
@@ -162,9 +174,14 @@ export function runView(run) {
     working = page.at_work;
     nodesDue = page.now + (ended ? 60 : 2);
     now.element.hidden = ended;
-    fill(now.box, [page.at_work, page.away, Math.floor(page.now)], () => [workTable(page.at_work, page.now), awayWords(page.away, page.now)]);
+    fill(now.box, [page.at_work, page.at_work_count, page.away, page.away_count, Math.floor(page.now)], () => nowParts(page));
     fill(contributions.box, [page.contributions, page.verdicts], () => contributionTable(page.contributions, page.verdicts, size));
   }
 
-  return { title: "Run", element, refresh, close: () => curves?.close() };
+  function close() {
+    isClosed = true;
+    curves?.close();
+  }
+
+  return { title: "Run", element, refresh, close };
 }

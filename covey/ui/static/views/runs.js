@@ -12,12 +12,12 @@ export function runsView() {
   const older = el("div", { class: "box" });
   const more = el("div", { class: "more" });
   element.append(older, more);
-  let following = null;
+  let following = "";
   const earlier = [];
 
   async function refresh() {
     const page = await get("/api/runs");
-    following ??= page.next;
+    if (!earlier.length) following = page.next;
     fill(box, page.runs.map((run) => [run, minute(run, page.now)]), () => runsTable("runs", page.runs, page.now));
     offerMore();
     return page.runs.some((run) => !run.ended) ? 1500 : 4000;

@@ -5,24 +5,17 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from covey.client.connection import Connection
-from covey.client.values import Round, Run
-from covey.ui.source import Source
+from covey.client.values import Round
 
 Axis = Literal["rounds", "seconds", "bytes"]
 PAGE = 500
 """Rounds that are read at a time."""
-SLICE_S = 0.2
-"""So long one request reads on in a long record; the next one goes on from there."""
 RECENT = 64
 """Rounds behind the newest that are read again while the run goes on: a version may be evaluated later."""
-KEPT = 8
-"""Runs whose points are kept."""
 Read = Callable[[int, int, bool], Sequence[Round]]
 """Rounds after a number, so many at most, the first or the newest of them; in order."""
 SETTLED = ("committed", "failed", "decided")
@@ -35,6 +28,8 @@ class Point(NamedTuple):
     """When it was committed, in Unix seconds."""
     bytes: int
     """That it took, in both directions."""
+    received: int
+    """Of these, updates that came in."""
     metrics: dict[str, float]
 
 
@@ -56,14 +51,15 @@ class History:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all of it has been read once."""
+        """Whether all of it has been read once, as far as is known."""
         return self._pages == []
 
     def add(self, rounds: Iterable[Round]) -> None:
         """Take rounds in; those that are there already in their place."""
         for item in rounds:
             values = {name: float(value) for name, value in item.metrics.items() if _is_number(value)}
-            self.points[item.round] = Point(item.committed_at, item.bytes_received + item.bytes_sent, values)
+            moved = item.bytes_received + item.bytes_sent
+            self.points[item.round] = Point(item.committed_at, moved, item.bytes_received, values)
             self.newest = max(self.newest, item.round)
             (self._open.discard if item.state in SETTLED else self._open.add)(item.round)
 
@@ -73,29 +69,36 @@ class History:
         Args:
             read: Gives rounds.
             ended: Whether the run has: then it is looked at once more, and never again.
-            until: When to stop; a page is read in any case.
+            until: When to stop; a page or two are read in any case.
         """
         if self._pages is None:
             self.add(read(0, 1, True))
             self._pages = [page * PAGE for page in reversed(widest_first(-(-self.newest // PAGE)))]
         while self._pages:
             self.add(read(self._pages.pop(), PAGE, False))
-            if time.monotonic() >= until:
+            if self._pages and time.monotonic() >= until:
                 return
         if not self._has_ended:
-            self._follow(read, until)
-            self._has_ended = ended
+            rest = self._follow(read, until)
+            self._pages = [] if rest is None else [rest]
+            self._has_ended = ended and rest is None
 
-    def _follow(self, read: Read, until: float) -> None:
-        """Read again what may have changed (open rounds, and the newest, a page at most), and what is new."""
+    def _follow(self, read: Read, until: float) -> int | None:
+        """Read again what may have changed (open rounds, and the newest, a page at most), and what is new.
+
+        Returns:
+            After which round there may be more, where time was up; None: all of it was read.
+        """
         first = min(self._open, default=self.newest)
         after = max(0, self.newest - PAGE + 1, min(first - 1, self.newest - RECENT))
         while True:
             page = read(after, PAGE, False)
             self.add(page)
-            if len(page) < PAGE or time.monotonic() >= until:
-                return
+            if len(page) < PAGE:
+                return None
             after = page[-1].round
+            if time.monotonic() >= until:
+                return after
 
     def names(self) -> list[str]:
         """Of all metrics, those that people look for first at the front."""
@@ -143,68 +146,3 @@ def widest_first(count: int) -> list[int]:
     bits = max(1, (count - 1).bit_length())
     places = (int(f"{number:0{bits}b}"[::-1], 2) for number in range(1 << bits))
     return [*range(max(0, count - 1), count), *(place for place in places if place < count - 1)]
-
-
-class Histories:
-    """The histories of the runs that were looked at last.
-
-    Args:
-        source: Where they are read.
-    """
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[str, History] = OrderedDict()
-
-    def of(self, run: Run) -> History:
-        """A run's, read on for a moment; it may not be whole yet."""
-        history = self._history(run.run)
-        with history.lock:
-            history.read_on(
-                lambda *which: self._source.ask(lambda c: _rounds(c, run.run, *which)),
-                ended=run.ended,
-                until=time.monotonic() + SLICE_S,
-            )
-        return history
-
-    def _history(self, run: str) -> History:
-        with self._lock:
-            history = self._kept.pop(run, None) or History()
-            self._kept[run] = history
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
-            return history
-
-
-def _rounds(connection: Connection, run: str, after: int, limit: int, newest: bool) -> Sequence[Round]:
-    return connection.rounds(run, after=after, limit=limit, newest=newest)
-
-
-def charts(history: History, run: Run, over: Axis, wanted: Sequence[str], most: int) -> dict[str, Any]:
-    """Curves of a run for the page: those that are wanted, by default accuracy, loss and bytes.
-
-    Args:
-        history: Its points.
-        run: It.
-        over: What is along.
-        wanted: Names of metrics, or `bytes`.
-        most: Points of a curve.
-    """
-    with history.lock:
-        names = history.names()
-        usual = [name for name in names if name.rpartition("/")[2] in ("accuracy", "loss")] or names[:2]
-        shown = [name for name in wanted if name in (*names, "bytes")] or [*usual, "bytes"]
-        if not history.is_whole:  # what is missing in between is no number of bytes
-            shown, over = [name for name in shown if name != "bytes"], "rounds" if over == "bytes" else over
-        drawn = []
-        for name in shown:
-            xs, ys = history.curve(name, over, run.started_at or 0.0, most)
-            drawn.append({"name": name, "series": [{"label": run.name, "x": xs, "y": ys}]})
-        return {
-            "names": [*names, "bytes"],
-            "charts": drawn,
-            "read": len(history.points),
-            "of": history.newest,
-            "is_whole": history.is_whole,
-        }

@@ -1,14 +1,16 @@
-"""What became of each node's last answers in a run: a strip of verdicts, the newest last."""
+"""Who works for a run, who is away, and what became of each node's last answers."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 
 from covey.client.connection import Connection
-from covey.client.values import Round, Run
-from covey.ui.history import SETTLED
+from covey.client.progress.history import SETTLED
+from covey.client.values import Contribution, Node, NodeWork, Round, Run
 
 STRIP = 16
 """Rounds that a strip goes back."""
@@ -18,8 +20,56 @@ KEPT = 500
 """Rounds whose verdicts are kept: those that are settled are not asked for again."""
 COUNTED = ("accepted", "rejected", "declined", "lost", "late", "received")
 
-Strips = dict[str, list[tuple[int, str]]]
+Strips = Mapping[str, Sequence[tuple[int, str]]]
 """By node: rounds and verdicts, in the order of rounds."""
+
+
+@dataclass(frozen=True)
+class RunNodes:
+    """The nodes of a run, as they are now; of very many the first ones."""
+
+    at_work: tuple[tuple[Node, NodeWork], ...] = ()
+    """Who does something for it, and what."""
+    at_work_count: int = 0
+    """How many there are in all."""
+    away: tuple[Node, ...] = ()
+    """Who is of its roster, and not connected."""
+    away_count: int = 0
+    contributions: tuple[Contribution, ...] = ()
+    """What each node of the roster did in it."""
+    verdicts: Strips = field(default_factory=dict)
+    drills: Mapping[str, str] = field(default_factory=dict)
+    """The adversaries of its roster, or at work for it: their attacks by name. Not known once it has ended."""
+
+
+def nodes_of(connection: Connection, run: Run, verdicts: Verdicts, most: int) -> RunNodes:
+    """The nodes of a run; all of the federation are looked through for them, unless it has ended.
+
+    Args:
+        connection: The federation.
+        run: Its run.
+        verdicts: Those that are known, of this run and of others.
+        most: Entries of each list.
+    """
+    roster = frozenset(run.roster)
+    at_work, away, drills = list[tuple[Node, NodeWork]](), list[Node](), dict[str, str]()
+    for node in connection.every_node() if not run.ended else ():
+        works = [(node, work) for work in node.work if work.run == run.run]
+        at_work += works
+        is_of_roster = node.node in roster
+        if is_of_roster and node.state != "connected":
+            away.append(node)
+        if node.drill and (works or is_of_roster):
+            drills[node.node] = node.drill
+    return RunNodes(
+        tuple(at_work[:most]),
+        len(at_work),
+        tuple(away[:most]),
+        len(away),
+        tuple(islice(connection.every_contribution(run), most)),
+        verdicts.of(connection, run),
+        drills,
+    )
 
 
 class Verdicts:
@@ -33,7 +83,7 @@ class Verdicts:
         """The strips of a run's nodes: of its newest rounds."""
         is_single = run.unit == "updates"
         newest = connection.rounds(run, limit=ASSIGNMENTS if is_single else STRIP, newest=True)
-        strips: Strips = {}
+        strips = dict[str, list[tuple[int, str]]]()
         for item in newest:
             verdicts = counted(item) if is_single else self._of_round(connection, run, item)
             for node, verdict in verdicts.items():

@@ -1,0 +1,1 @@
+"""How a run goes on, for the page and the command line: curves, what its nodes do, how near it is to what ends it."""
