@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from covey import messages as msg
-from covey.artifact import artifact_of
+from covey.artifact import Artifact, artifact_of
 from covey.errors import CorruptChunk, LimitExceeded, TransferError
 from covey.node.gossip_models import GivenModels
 from covey.node.ports import OnBytes
-from covey.storage.files.artifacts import Artifact, ArtifactFiles
+from covey.storage.files.artifacts import ArtifactFiles
 
 DATA = b"values" * 100
 MODEL = artifact_of([DATA])
