@@ -28,7 +28,7 @@ from covey.coordinator.runs.deletion import DeletionServices
 from covey.coordinator.runs.offers import Offers
 from covey.coordinator.runs.ports import RunServices
 from covey.coordinator.runs.retention import Retention
-from covey.coordinator.runs.scheduler import Scheduler
+from covey.coordinator.runs.schedule.scheduler import Scheduler
 from covey.coordinator.store_thread import StoreThread
 from covey.driver.background import Background
 from covey.driver.changes import Changes

@@ -142,7 +142,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Hello:
-    """What a node says of itself: version, allowed tasks, device, attack that it drills, and where peers call it."""
+    """What a node says of itself; where peers call it, how many runs it takes, with how much memory (0: not said)."""
 
     version: str
     tasks: tuple[str, ...]
@@ -150,6 +150,8 @@ class Hello:
     drill: str = ""
     wire: int = WIRE
     peer_address: str = ""
+    max_runs: int = 0
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True)

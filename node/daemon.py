@@ -22,6 +22,7 @@ from covey.node.gossip_runs import GossipRuns
 from covey.node.membership.bulk import BulkChannels
 from covey.node.membership.link import CoordinatorLink
 from covey.node.membership.renewal import renew_when_due
+from covey.node.operator.capacity import memory_for_runs, most_runs
 from covey.node.operator.config import IDENTITY_FOLDER, NodeConfig
 from covey.node.operator.health import listening
 from covey.node.operator.metrics import NodeMetrics
@@ -179,7 +180,16 @@ class NodeDaemon:
 
     def _hello(self) -> msg.Hello:
         drill = self._config.drill.attack if self._config.drill is not None else ""
-        return msg.Hello(__version__, self._config.policy.tasks, self._device, drill, peer_address=self._peer_address)
+        config = self._config
+        return msg.Hello(
+            __version__,
+            config.policy.tasks,
+            self._device,
+            drill,
+            peer_address=self._peer_address,
+            max_runs=most_runs(config),
+            memory_bytes=memory_for_runs(config),
+        )
 
 
 def _exit_code(failed: Sequence[asyncio.Task[Any]], renewed: asyncio.Task[None] | None) -> int:

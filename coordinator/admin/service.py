@@ -27,7 +27,7 @@ from covey.coordinator.nodes.sessions import Sessions
 from covey.coordinator.runs.active_runs import ActiveRuns
 from covey.coordinator.runs.deletion import DeletionServices, delete_run
 from covey.coordinator.runs.ports import Worker
-from covey.coordinator.runs.scheduler import Scheduler
+from covey.coordinator.runs.schedule.scheduler import Scheduler
 from covey.coordinator.store_thread import StoreThread
 from covey.driver.changes import Changes
 from covey.errors import Conflict, IdentityError, NotFound, SpecError
@@ -138,10 +138,10 @@ class AdminService:
         return self._add_awaited(await self._call(self._queries.run, request.run))
 
     def _add_awaited(self, view: pb.Run) -> pb.Run:
-        """Where a run waits for nodes that are away, or this machine is in its way, say so: the record does not."""
-        active = self._env.runs.of(view.run)
-        if active is not None and view.state in ("queued", "running"):
-            view.reason = "; ".join(filter(None, [active.awaited, view.reason]))
+        """Where a run waits for a place, for nodes that are away, or for this machine, say so: the record does not."""
+        if view.state in ("queued", "running"):
+            active, place = self._env.runs.of(view.run), self._env.scheduler.awaited(view.run)
+            view.reason = "; ".join(filter(None, [place, active.awaited if active is not None else "", view.reason]))
         return view
 
     async def watch_run(self, request: pb.RunRequest, context: Context) -> AsyncIterator[pb.RunStatus]:

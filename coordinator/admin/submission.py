@@ -19,7 +19,7 @@ from covey.coordinator.runs.first_model import FirstModelServices, add_run
 from covey.coordinator.runs.layouts import moved_in_words, refuse_oversized
 from covey.coordinator.runs.offers import STALL_S
 from covey.coordinator.runs.ports import Worker
-from covey.coordinator.runs.scheduler import Scheduler
+from covey.coordinator.runs.schedule.scheduler import MODEL_BYTES, Scheduler
 from covey.coordinator.store_thread import StoreThread
 from covey.driver.background import Background
 from covey.errors import DiskFull, SpecError
@@ -124,7 +124,11 @@ class Submissions:
                 raise DiskFull(f"the model has {model.size_bytes} bytes, and {free} are free on the coordinator")
         record = RunRecord(secrets.token_hex(6), spec.name, spec.mode, text, spec.seed, "queued", "", env.now())
         notes = "; ".join(filter(None, (told, *description.notes)))
-        noted = {"exchange": description.sharing, "privacy": description.privacy and asdict(description.privacy)}
+        noted = {
+            "exchange": description.sharing,
+            "privacy": description.privacy and asdict(description.privacy),
+            MODEL_BYTES: description.model_bytes,
+        }
         return Submission(who, spec, record, {key: value for key, value in noted.items() if value}, notes)
 
     async def queue(self, submission: Submission, sent: Sent | None = None) -> None:

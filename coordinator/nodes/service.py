@@ -30,7 +30,8 @@ from covey.coordinator.store_thread import StoreThread
 from covey.driver.background import Background
 from covey.driver.changes import Changes
 from covey.errors import IdentityError, LimitExceeded, NotFound, NotReady, VersionMismatch
-from covey.machines.protocol import NodeAnswered, NodeJoined, NodeLost
+from covey.machines.places import Room
+from covey.machines.protocol import NodeAnswered
 from covey.metrics import Totals, why
 from covey.protos import coordinator_pb2 as pb
 from covey.storage.files.artifacts import ArtifactFiles
@@ -232,7 +233,7 @@ class CoordinatorService:
         log.info("node disconnected", node=node)
         services.offers.drop(node)
         self._downloads.drop(node)
-        services.runs.post_all(NodeLost(node, services.clock()))
+        services.runs.lost(node, services.clock())
         services.changes.notify()
         store = services.store
         services.background.spawn(store.persist(store.store.seen, node, heard_at(session, services.now())))
@@ -272,7 +273,7 @@ class CoordinatorService:
         await self._note_drill(node, hello.drill[:MAX_NAME])
         log.info("node connected", node=node, version=version, device=device)
         if services.sessions.is_current(session):
-            services.runs.post_all(NodeJoined(node, services.clock()))
+            services.runs.joined(node, Room(hello.max_runs, hello.memory_bytes), services.clock())
         services.changes.notify()
 
     async def _refuse_version(self, node: str, hello: msg.Hello) -> None:

@@ -100,6 +100,10 @@ class Sessions:
         """Connected nodes that have said hello, by id."""
         return sorted(node for node, session in self._live.items() if session.greeted)
 
+    def takes(self, node: str) -> bool:
+        """Whether a node may work at all: any may."""
+        return True
+
     def peer(self, node: str) -> msg.GossipMember | None:
         """Where other nodes call a node, and the fingerprint of its key; None: it is not connected."""
         session = self._live.get(node)

@@ -74,6 +74,8 @@ class ActiveRun:
         """The newest version."""
         self.step = StepRecord.before_first(run.run)
         """The newest step."""
+        self.heard_at = services.clock()
+        """When something last happened in it, by the machines' clock."""
         self._small_model = "", b""
         self._evaluating: dict[str, float] = {}
         """Nodes that were asked to evaluate the last version, and have not answered, with the time of asking."""
@@ -83,6 +85,7 @@ class ActiveRun:
 
     def post(self, event: Any) -> None:
         """Tell the run's machine something; it is taken in order."""
+        self.heard_at = self.services.clock()
         self.driver.post(event)
 
     @property
@@ -127,6 +130,7 @@ class ActiveRun:
 
     def moved(self, node: str, progress: NodeProgress) -> None:
         """A node said how far it is."""
+        self.heard_at = self.services.clock()
         self.progress.entered(node, progress)
         if progress.phase == "queued":
             self.post(pr.NodeQueued(node, self.services.clock()))

@@ -7,6 +7,8 @@ from typing import Any
 from covey.artifact import Artifact
 from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.runs.facts import RunFacts
+from covey.machines.places import Places, Room
+from covey.machines.protocol import NodeJoined, NodeLost
 
 
 class ActiveRuns:
@@ -17,6 +19,8 @@ class ActiveRuns:
         """By run id, in the order in which they were submitted."""
         self.ended: RunFacts | None = None
         """What is shown of the last run that ended."""
+        self.places = Places()
+        """Which of them works with which node."""
 
     def of(self, run: str) -> ActiveRun | None:
         """A run by its id, if it is active."""
@@ -38,10 +42,31 @@ class ActiveRuns:
         for run in self.active.values():
             run.post(event)
 
+    def joined(self, node: str, room: Room, now: float) -> None:
+        """A node is connected, with room for some runs: these are told (`now` is the machines' time)."""
+        self.places.joined(node, room)
+        self._post_of(node, NodeJoined(node, now))
+
+    def lost(self, node: str, now: float) -> None:
+        """A node's connection ended."""
+        self.places.left(node)
+        self._post_of(node, NodeLost(node, now))
+
+    def settle(self, now: float) -> None:
+        """Give places on nodes that came free to runs that lack them, and tell these."""
+        for run, node in self.places.settle():
+            if (active := self.active.get(run)) is not None:
+                active.post(NodeJoined(node, now))
+
+    def _post_of(self, node: str, event: NodeJoined | NodeLost) -> None:
+        for run, active in self.active.items():
+            if self.places.admits(run, node):
+                active.post(event)
+
     def served(self, node: str, digest: str) -> tuple[ActiveRun, Artifact] | None:
         """The file of this digest, if the node may download it now, and the run for which."""
         for run in self.active.values():
-            artifact = run.served(node, digest)
+            artifact = run.served(node, digest) if self.places.admits(run.run.run, node) else None
             if artifact is not None:
                 return run, artifact
         return None

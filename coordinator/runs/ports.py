@@ -38,6 +38,9 @@ class Nodes(Protocol):
     def nodes(self) -> list[str]:
         """Those that are connected and have said hello, by id."""
 
+    def takes(self, node: str) -> bool:
+        """Whether a node, connected or not, may work for the run at all."""
+
     def __contains__(self, node: object) -> bool:
         """Whether a node is one of them."""
 

@@ -29,6 +29,8 @@ from covey.spec.sections import (
 )
 from covey.spec.training import TrainingSection
 
+MOST_PRIORITY = 100
+
 
 class RunSpec(Section, ABC):
     """A whole run specification; each mode has a model of its own (`covey.spec.modes`).
@@ -59,6 +61,8 @@ class RunSpec(Section, ABC):
     rounds: RoundsSection = RoundsSection()
     model: Annotated[ModelSection, Field(exclude_if=lambda section: section == ModelSection())] = ModelSection()
     privacy: Annotated[PrivacySection | None, Field(exclude_if=lambda section: section is None)] = None
+    priority: Annotated[int, Field(ge=-MOST_PRIORITY, le=MOST_PRIORITY, exclude_if=lambda given: given == 0)] = 0
+    """Runs of a higher one are first where places are free; of the same one, the older ones."""
     stop: Annotated[StopSection, Field(exclude_if=lambda section: section == StopSection())] = StopSection()
 
     def node_paths(self) -> dict[str, str]:

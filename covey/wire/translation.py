@@ -42,7 +42,14 @@ def from_node(message: pb.NodeMessage) -> msg.NodeMessage | None:
         case "hello":
             hello = message.hello
             return msg.Hello(
-                hello.version, tuple(hello.tasks), hello.device, hello.drill, hello.wire, hello.peer_address
+                hello.version,
+                tuple(hello.tasks),
+                hello.device,
+                hello.drill,
+                hello.wire,
+                hello.peer_address,
+                hello.max_runs,
+                hello.memory_bytes,
             )
         case "download":
             return msg.DownloadAsk(message.download.digest, message.download.with_table, message.download.takes_peers)

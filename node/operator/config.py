@@ -56,6 +56,9 @@ DEFAULT_SETTINGS = """\
 # max_delta = 1e-5
 # least_noise = 1.0
 
+# Most runs at once (1 to 16), each training in its turn; without it, one for each GiB of memory.
+# max_runs = 4
+
 [limits]
 # Most disk for the model of one run, and the files that come beside it, in GiB; without it, what is free.
 # disk_gib = 20
@@ -126,6 +129,8 @@ class Policy(_Settings):
     """Most delta for which that is so."""
     least_noise: float = Field(default=0.0, ge=0)
     """Least noise multiplier."""
+    max_runs: int | None = Field(default=None, ge=1, le=16)
+    """Most runs at once; None: as many as there is memory for."""
 
 
 class PeerAccess(_Settings):

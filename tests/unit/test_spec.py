@@ -379,3 +379,13 @@ def test_among_peers_nobody_ends_the_run_for_all():
     text = 'name = "x"\nmode = "gossip"\n[task]\nname = "digits"\n[stop]\ntime_s = 5\ntarget = 0.5'
     with pytest.raises(SpecError, match=r"stop\.target: each node does its own steps.*stop\.time_s"):
         parse_toml(text)
+
+
+def test_a_priority_is_bounded_and_left_out_where_it_is_the_default() -> None:
+    assert "priority" not in parse_toml(LEAST).to_json()
+    spec = parse_toml("priority = -100\n" + LEAST)
+    assert spec.priority == -100
+    assert parse_json(spec.to_json()) == spec
+    for text in ("101", "-101", "1e300", '"high"', "9" * 400):
+        with pytest.raises(SpecError, match="priority"):
+            parse_toml(f"priority = {text}\n" + LEAST)

@@ -94,4 +94,5 @@ async def expected_nodes(services: RunServices) -> dict[str, float]:
         node.node: min(max(node.last_seen_at, services.started_at), services.clock())
         for node in await services.store.persist(services.store.store.nodes)
         if node.state == "active" and node.last_seen_at is not None  # else it only enrolled
+        if services.nodes.takes(node.node)
     } | dict.fromkeys(services.nodes.nodes(), services.clock())

@@ -23,11 +23,12 @@ from covey.coordinator.runs.active_runs import ActiveRuns
 from covey.coordinator.runs.offers import Offers
 from covey.coordinator.runs.ports import RunServices
 from covey.coordinator.runs.retention import Retention
-from covey.coordinator.runs.scheduler import Scheduler
+from covey.coordinator.runs.schedule.scheduler import Scheduler
 from covey.coordinator.store_thread import StoreThread
 from covey.driver.background import Background
 from covey.driver.changes import Changes
 from covey.layout import Layout
+from covey.machines.places import Room
 from covey.parts import DeclaredPart
 from covey.spec import parse_toml
 from covey.storage.files.artifacts import ArtifactFiles
@@ -93,6 +94,9 @@ class Nodes:
 
     def __contains__(self, node):
         return node in self.connected
+
+    def takes(self, node):
+        return True
 
     def peer(self, node):
         return msg.GossipMember(node, f"{node}.example:{self.port}", "aa" * 32) if node in self.connected else None
@@ -277,6 +281,8 @@ class World:
         return active, task
 
     def scheduler(self, max_runs=4, make_run=take_up):
+        for node in self.nodes.nodes():
+            self.runs.places.joined(node, Room())
         return Scheduler(self.services, self.runs, make_run, max_runs)
 
     # -- nodes

@@ -10,7 +10,10 @@ import pytest
 from covey.coordinator.modes.registry import take_up
 from covey.coordinator.runs.active_run import ActiveRun
 from covey.errors import Fenced, StoreError
+from covey.machines.places import Room
+from covey.machines.protocol import NodeJoined, NodeLost
 from covey.testing.store import records as make
+from tests.unit.coordinator.world import ROUNDS
 
 
 class Ends(ActiveRun):
@@ -162,7 +165,8 @@ async def test_real_runs_share_the_nodes_and_each_goes_its_way(world):
 
 
 async def test_a_run_that_waits_for_nodes_keeps_its_place_from_no_other(world, scheduled, outcomes, monkeypatch):
-    monkeypatch.setattr("covey.coordinator.runs.scheduler.LOOK_AGAIN_S", 0.01)
+    monkeypatch.setattr("covey.coordinator.runs.schedule.scheduler.LOOK_AGAIN_S", 0.01)
+    monkeypatch.setattr("covey.coordinator.runs.schedule.idleness.WAITS_S", 0.01)
     scheduler, _ = scheduled(1)
     world.submit("stuck", submitted_at=1.0)
     world.submit("next", submitted_at=2.0)
@@ -184,3 +188,67 @@ async def test_a_run_that_waits_for_a_moment_keeps_its_place(world, scheduled, o
     assert list(world.runs.active) == ["begins"]
     outcomes["begins"].set_result("completed")
     await active(world, "next")
+
+
+async def test_a_higher_priority_is_first_where_places_are_free(world, scheduled, outcomes):
+    for number, priority in enumerate((0, -1, 7)):
+        world.submit(f"p{priority}", mode=f"priority = {priority}" + ROUNDS, submitted_at=float(number))
+    scheduler, _ = scheduled(1)
+    await active(world, "p7")
+    assert scheduler.awaited("p0") == "waits for a place on the coordinator: 1 of 1 runs"
+    outcomes["p7"].set_result("completed")
+    await active(world, "p0")
+    outcomes["p0"].set_result("completed")
+    await active(world, "p-1")
+
+
+async def test_a_node_that_takes_one_run_makes_the_next_one_wait_and_it_is_said(world, scheduled, outcomes):
+    scheduler, _ = scheduled(4)
+    world.runs.joined("ada", Room(1), 1.0)
+    for run in ("one", "two"):
+        world.submit(run, submitted_at=float(len(run)))
+    scheduler.wake()
+    await active(world, "one")
+    await settled(world)
+    assert scheduler.awaited("two") == "waits for a place on ada: 1 of 1 runs"
+    outcomes["one"].set_result("completed")
+    await active(world, "two")
+    assert scheduler.awaited("two") == ""
+
+
+async def test_a_node_that_comes_late_is_told_of_to_those_that_it_has_places_for(world, scheduled, outcomes):
+    scheduled(4)
+    for run in ("one", "two"):
+        world.submit(run)
+    await active(world, "one", "two")
+    told = {run: [] for run in ("one", "two")}
+    for run, events in told.items():
+        world.runs.of(run).post = events.append
+    world.runs.joined("eve", Room(1), 5.0)
+    assert (told["one"], told["two"]) == ([NodeJoined("eve", 5.0)], [])
+    world.runs.lost("eve", 6.0)
+    world.runs.joined("eve", Room(1), 7.0)
+    assert (told["one"][1:], told["two"]) == ([NodeLost("eve", 6.0), NodeJoined("eve", 7.0)], [])
+    outcomes["one"].set_result("completed")
+    await active(world, "two")
+    await settled(world)
+    assert [(type(event), event.node) for event in told["two"]] == [(NodeJoined, "eve")]
+
+
+async def test_runs_that_hang_starve_nobody(world, scheduled, outcomes, monkeypatch):
+    """Twice as many as there are places, before all others; nothing is heard of them."""
+    monkeypatch.setattr("covey.coordinator.runs.schedule.scheduler.LOOK_AGAIN_S", 0.01)
+    monkeypatch.setattr("covey.coordinator.runs.schedule.idleness.SILENT_S", 0.02)
+    scheduler, _ = scheduled(1)
+    wedged = tuple(f"wedged-{number}" for number in range(2))
+    for run in wedged:
+        world.submit(run, mode="priority = 100" + ROUNDS, submitted_at=1.0)
+    await active(world, *wedged)
+    for run in ("one", "two"):
+        world.submit(run, submitted_at=2.0)
+    scheduler.wake()
+    for run in ("one", "two"):
+        while world.runs.of(run) is None:
+            await world.changes.after(world.changes.count)
+        outcomes[run].set_result("completed")
+    await active(world, *wedged)

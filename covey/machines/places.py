@@ -1,0 +1,175 @@
+"""Which run has a place on which node: pure, without a clock.
+
+A node says how many runs it takes at once, and how much memory it has. A run is begun when every connected node that
+it may use has a place for it; so its result does not depend on which other runs there are. Nodes that come later give
+a place to those runs that are first in order, and the next ones get it when one of these ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from covey.machines.shortage import listed
+
+COPIES = 6
+"""Of the model, that a run takes of a node's memory: base, model, gradients, two of an optimizer, the update. A rule of
+thumb, and so it only keeps runs from sharing a node: none waits for memory of a node that works for no other."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a node says of itself; 0: it does not say, and there is no limit.
+
+    Attributes:
+        max_runs: How many runs it takes at once.
+        memory_bytes: How much memory it had for them when it connected.
+    """
+
+    max_runs: int = 0
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Want:
+    """A run that has, or wants, places.
+
+    Attributes:
+        run: Its id.
+        priority: The higher one is first.
+        submitted_at: Of the same priority, the older one is (Unix seconds).
+        started: It has begun, and is before all that have not.
+        model_bytes: Size of its model; 0: unknown.
+        scope: The only nodes that it may use; None: all.
+    """
+
+    run: str
+    priority: int = 0
+    submitted_at: float = 0.0
+    started: bool = False
+    model_bytes: int = 0
+    scope: frozenset[str] | None = None
+
+    @property
+    def order(self) -> tuple[bool, int, float, str]:
+        """Runs are served in this order."""
+        return not self.started, -self.priority, self.submitted_at, self.run
+
+    def uses(self, node: str) -> bool:
+        """Whether the run may use a node at all."""
+        return self.scope is None or node in self.scope
+
+
+class Places:
+    """Of all nodes."""
+
+    def __init__(self) -> None:
+        self._rooms: dict[str, Room] = {}
+        """Of the connected nodes."""
+        self._wants: dict[str, Want] = {}
+        """Of the runs that were begun."""
+        self._holds: dict[str, set[str]] = {}
+        """Run to the nodes on which it has a place, those that are away included."""
+        self.idle: frozenset[str] = frozenset()
+        """Runs that do not work now, and keep no place from others. They keep their own."""
+
+    # -- nodes
+
+    def joined(self, node: str, room: Room) -> None:
+        """A node is connected; the first in order get its places."""
+        self._rooms[node] = room
+        self._give(self._wants.values(), [node])
+
+    def left(self, node: str) -> None:
+        """A node has no connection; who has a place on it keeps it."""
+        self._rooms.pop(node, None)
+
+    # -- runs
+
+    def enter(self, want: Want) -> None:
+        """A run is begun: it has a place on every connected node that has one."""
+        self._wants[want.run], self._holds[want.run] = want, set()
+        self._give([want], self._rooms)
+
+    def leave(self, run: str) -> None:
+        """A run has ended."""
+        self._wants.pop(run, None)
+        self._holds.pop(run, None)
+
+    def settle(self) -> list[tuple[str, str]]:
+        """Give places that came free to runs that have been begun, in their order; returns them, as (run, node)."""
+        return self._give(self._wants.values(), self._rooms)
+
+    def _give(self, wants: Iterable[Want], nodes: Iterable[str]) -> list[tuple[str, str]]:
+        places = []
+        for want in sorted(wants, key=lambda want: want.order):
+            for node in sorted(nodes):
+                if node not in self._holds[want.run] and want.uses(node) and not self._full(node, want):
+                    self._holds[want.run].add(node)
+                    places.append((want.run, node))
+        return places
+
+    def admits(self, run: str, node: str) -> bool:
+        """Whether a node works for a run; also if the run was begun without asking for places."""
+        return run not in self._wants or node in self._holds[run]
+
+    def lacking(self, run: str) -> str:
+        """On which connected nodes a run that was begun has no place, in words; empty: it has all."""
+        want = self._wants.get(run)
+        return "" if want is None else self._awaited(want, self._rooms.keys() - self._holds[run])
+
+    # -- who is next
+
+    def choose(self, waiting: Iterable[Want], most: int, full: str) -> tuple[list[Want], dict[str, str]]:
+        """Which runs are to begin now, and what each of the others waits for.
+
+        Who waits for nodes has these before all that come after it: a large run is not passed by small ones for ever.
+
+        Args:
+            waiting: Runs that were not begun.
+            most: How many may begin.
+            full: What a run waits for that is one too many, in words.
+
+        Returns:
+            Those to begin, in order; run to reason of the others.
+        """
+        chosen: list[Want] = []
+        reasons: dict[str, str] = {}
+        awaited: set[str] = set()
+        for want in sorted(waiting, key=lambda want: want.order):
+            if len(chosen) >= most:
+                reasons[want.run] = full
+                continue
+            nodes = {node for node in self._rooms if want.uses(node)}
+            if want.started or not (reason := self._blocked(want, nodes, awaited, chosen)):
+                chosen.append(want)
+            else:
+                reasons[want.run] = reason
+                awaited |= nodes
+        return chosen, reasons
+
+    def _blocked(self, want: Want, nodes: set[str], awaited: set[str], chosen: list[Want]) -> str:
+        if reason := self._awaited(want, nodes, chosen):
+            return reason
+        before = sorted(nodes & awaited)
+        return f"waits for a place on {listed(before)}, which another run is to have first" if before else ""
+
+    def _awaited(self, want: Want, nodes: Collection[str], chosen: Collection[Want] = ()) -> str:
+        full = {node: self._full(node, want, chosen) for node in sorted(nodes) if want.uses(node)}
+        reasons = dict.fromkeys(reason for reason in full.values() if reason)
+        parts = [f"{listed([n for n in full if full[n] == reason])}: {reason}" for reason in reasons]
+        return f"waits for a place on {'; '.join(parts)}" if parts else ""
+
+    def _full(self, node: str, want: Want, chosen: Collection[Want] = ()) -> str:
+        """Why a node has no place for a run, beside those that it works for and those that were just chosen."""
+        room = self._rooms.get(node, Room())
+        working = [w for w in self._wants.values() if node in self._holds[w.run] and w.run not in self.idle]
+        others = [w for w in (*working, *(w for w in chosen if w.uses(node))) if w.run != want.run]
+        if room.max_runs and len(others) >= room.max_runs:
+            return f"{len(others)} of {room.max_runs} runs"
+        need = COPIES * sum(each.model_bytes for each in (*others, want))
+        if room.memory_bytes and others and need > room.memory_bytes:
+            return (
+                f"{need / 2**30:.1f} GiB for {len(others) + 1} runs are more than its {room.memory_bytes / 2**30:.1f}"
+            )
+        return ""
