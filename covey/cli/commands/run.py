@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from covey.cli.commands.logs.run_logs import logs
+from covey.cli.commands.models.evaluate import evaluate, evaluation
 from covey.cli.commands.run_checks import audit, bundle, debug, replay
 from covey.cli.commands.run_plot import plot
 from covey.cli.commands.run_steps import steps
@@ -351,5 +352,5 @@ def export(
         click.echo(f"only what is shared is in the file; {travels}", err=True)
 
 
-for command in (audit, bundle, replay, debug, logs, plot, steps, track):
+for command in (evaluate, evaluation, audit, bundle, replay, debug, logs, plot, steps, track):
     run.add_command(command)
