@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -190,6 +190,32 @@ class FederatedRun:
     def audit(self, receipts: Iterable[bytes] = ()) -> AuditReport:
         """Compare all that is shown of it with what was signed."""
         return self._connection.audit(self.id, receipts)
+
+    def track(
+        self,
+        to: str,
+        options: Mapping[str, Any] | None = None,
+        *,
+        follow: bool = False,
+        nodes: bool = True,
+        model: bool = False,
+        on_lost: OnLost | None = None,
+    ) -> int:
+        """Tell a tracker its curves, as `covey.library.tracking.track`; how many points it was told now.
+
+        Args:
+            to: The tracker and the place: `csv:DIR`, `tensorboard:DIR`.
+            options: The tracker's.
+            follow: Go on until the run has ended.
+            nodes: Also what each node measured.
+            model: Also its newest model, when it has ended.
+            on_lost: As of `watch`.
+        """
+        from covey.library.tracking import track
+
+        done = track(self._connection, self.id, to, options, follow=follow, nodes=nodes, model=model, on_lost=on_lost)
+        self._run = done.run
+        return done.points
 
     # -- what it is told
 
