@@ -19,7 +19,7 @@ from covey.errors import IdentityError
 
 COORDINATOR_NAME = "coordinator.covey"
 NODE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-ROLES = ("node", "admin", "auditor", "coordinator")
+ROLES = ("node", "admin", "auditor", "member", "coordinator")
 VALID_DAYS = 365
 AUTHORITY_DAYS = 3650
 BACK_DATED = dt.timedelta(minutes=5)

@@ -19,7 +19,7 @@ from covey.wire.identities.canonical import STRICT, Finite
 
 PREFIX = "covey1."
 SECRET_BYTES = 32
-Role = Literal["node", "admin", "auditor"]
+Role = Literal["node", "admin", "auditor", "member"]
 ROLES: tuple[str, ...] = get_args(Role)
 """Those that a token may give."""
 MAX_TEXT = 16_384
