@@ -22,7 +22,7 @@ class CoordinatorConfig:
     listen: str = DEFAULT_LISTEN
     """Where nodes and admins connect, with their certificates."""
     enrol_listen: str = DEFAULT_ENROL_LISTEN
-    """Where join tokens are redeemed."""
+    """Where join tokens are redeemed. The same as `listen`: there, behind its handshake, by what the tokens carry."""
     store_url: str | None = None
     """The record's database; None: SQLite in the data directory."""
     advertise: str | None = None
@@ -49,6 +49,11 @@ class CoordinatorConfig:
     """Where a task finds the coordinator's own data (`Task.central_data`), by name."""
     max_runs: int = 4
     """How many runs are taken care of at once."""
+
+    @property
+    def has_one_port(self) -> bool:
+        """Whether join tokens are redeemed at the main port."""
+        return self.listen == self.enrol_listen and not self.listen.endswith(":0")
 
     @property
     def confinement(self) -> Confinement:

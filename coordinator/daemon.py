@@ -28,6 +28,7 @@ from covey.coordinator.nodes.door import (
     ENROLMENT_CONNECTIONS,
     MAIN_CONNECTIONS,
     MOST_CALLS,
+    OneDoor,
     end_all,
     enrolment_guard,
     enrolment_options,
@@ -116,7 +117,7 @@ async def _run(env: Environment, own: OwnCertificate, metrics_url: str) -> int:
     renewal = asyncio.create_task(own.keep(env.config.advertise or env.addresses.listen))
     runs = asyncio.create_task(env.scheduler.serve())
     stop = asyncio.create_task(env.operation.stop.wait())
-    bounds = {_port(env.addresses.listen): MAIN_CONNECTIONS, _port(env.addresses.enrol_listen): ENROLMENT_CONNECTIONS}
+    bounds = {_port(env.addresses.enrol_listen): ENROLMENT_CONNECTIONS, _port(env.addresses.listen): MAIN_CONNECTIONS}
     bounded = asyncio.create_task(keep_bounded(bounds))
     seen = asyncio.create_task(keep_seen(env.store, env.sessions, env.now))
     clock = asyncio.create_task(say_jumps())
@@ -179,9 +180,11 @@ async def _environment(config: CoordinatorConfig, keys: Keys) -> Environment:
 
 
 async def _serve(env: Environment, own: OwnCertificate, metrics_url: str) -> list[grpc.aio.Server]:
-    guard = main_guard(env.members, env.now, env.connections)
+    config, enrolment = env.config, EnrolmentService(env.enrolment_services())
+    guard, strangers = main_guard(env.members, env.now, env.connections), enrolment_guard(env.connections)
     env.members.on_evicted = lambda name: end_all(guard, name)
-    main = grpc.aio.server(options=main_options(), interceptors=[guard], maximum_concurrent_rpcs=MOST_CALLS)
+    door = OneDoor(guard, strangers) if config.has_one_port else guard
+    main = grpc.aio.server(options=main_options(), interceptors=[door], maximum_concurrent_rpcs=MOST_CALLS)
     main.add_generic_rpc_handlers(
         (
             coordinator_handler(CoordinatorService(env.node_services())),
@@ -189,15 +192,20 @@ async def _serve(env: Environment, own: OwnCertificate, metrics_url: str) -> lis
             CoordinatorHealth(env.store, env.members).handler(),
         )
     )
-    port = listen_on(main, env.config.listen, renewing_credentials(lambda: own.identity, mutual=True), "--listen")
-    enrol = grpc.aio.server(
-        options=enrolment_options(), interceptors=[enrolment_guard(env.connections)], maximum_concurrent_rpcs=MOST_CALLS
-    )
-    coordinator_pb2_grpc.add_EnrolmentServicer_to_server(EnrolmentService(env.enrolment_services()), enrol)
-    anybody = renewing_credentials(lambda: own.identity, mutual=False)
-    enrol_port = listen_on(enrol, env.config.enrol_listen, anybody, "--enrol-listen")
-    await main.start()
-    await enrol.start()
+    port = listen_on(main, config.listen, renewing_credentials(lambda: own.identity, mutual=True), "--listen")
+    servers, enrol_port = [main], port
+    if config.has_one_port:
+        coordinator_pb2_grpc.add_EnrolmentServicer_to_server(enrolment, main)
+    else:
+        enrol = grpc.aio.server(
+            options=enrolment_options(), interceptors=[strangers], maximum_concurrent_rpcs=MOST_CALLS
+        )
+        coordinator_pb2_grpc.add_EnrolmentServicer_to_server(enrolment, enrol)
+        anybody = renewing_credentials(lambda: own.identity, mutual=False)
+        enrol_port = listen_on(enrol, config.enrol_listen, anybody, "--enrol-listen")
+        servers.append(enrol)
+    for server in servers:
+        await server.start()
     listen = env.addresses.listen = _address(env.config.listen, port)
     enrol_listen = env.addresses.enrol_listen = _address(env.config.enrol_listen, enrol_port)
     write_admin_identity(env.config.data_dir, own.keys, env.config.advertise or listen, env.now())
@@ -209,7 +217,7 @@ async def _serve(env: Environment, own: OwnCertificate, metrics_url: str) -> lis
     now = env.now()
     await env.store.persist(env.store.store.add_event, EventRecord(now, "coordinator-started"))
     log.info("ready", listen=listen, enrol=enrol_listen, federation=env.federation)
-    return [main, enrol]
+    return servers
 
 
 def _port(address: str) -> int:

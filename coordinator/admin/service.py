@@ -69,6 +69,7 @@ class AdminServices:
     backup: BackupServices
     operation: Operation
     deletion: DeletionServices
+    site_log: Callable[[RunRecord, str, int], pb.ListSiteLogReply]
     changes: Changes
     clock: Callable[[], float]
     """The machines'."""
@@ -259,7 +260,6 @@ class AdminService:
     async def audit_run(self, request: pb.AuditRequest, context: Context) -> AsyncIterator[pb.AuditReply]:
         """Every row of a run with its seals, or commits and updates that are signed, for the caller to check."""
         caller = self._access.caller(context)
-        # Who sees all may look at what cannot be read as a run any more.
         run = request.run if caller.sees_all else (await self._run(context, request.run)).run
         ask = self._queries.audited if request.rows else self._queries.signed
         pages = ask(run, self._env.signing_key.public_bytes)
@@ -276,15 +276,11 @@ class AdminService:
     async def list_nodes(self, request: pb.ListNodesRequest, context: Context) -> pb.ListNodesReply:
         """A page of the enrolled nodes."""
         caller = self._access.caller(context)
-        if caller.sees_all:
-            return await self._call(self._queries.nodes, request.after, request.limit, request.role)
         return await self._call(self._scoped.nodes, caller, request.after, request.limit, request.role)
 
     async def show_node(self, request: pb.NodeRequest, context: Context) -> pb.NodeDetail:
         """One node and what happened to it."""
         caller = self._access.caller(context)
-        if caller.sees_all:
-            return await self._call(self._queries.node, request.node)
         return await self._call(self._scoped.node, caller, request.node)
 
     async def list_events(self, request: pb.ListEventsRequest, context: Context) -> pb.ListEventsReply:
@@ -295,6 +291,11 @@ class AdminService:
                 raise IdentityError("only who sees all studies may list the events of all; name a run of yours")
             run = (await self._run(context, run)).run
         return await self._call(self._queries.events, run, request.node, request.before, request.limit)
+
+    async def list_site_log(self, request: pb.ListSiteLogRequest, context: Context) -> pb.ListSiteLogReply:
+        """A page of what a node shares of its log about a run."""
+        run = await self._run(context, request.run)
+        return await asyncio.to_thread(self._env.site_log, run, request.node, request.after)
 
     async def evict_node(self, request: pb.NodeRequest, context: Context) -> pb.Node:
         """Shut a node out, of the federation or of one study: at once, and for good."""
@@ -375,8 +376,7 @@ class AdminService:
 
     async def status(self, request: pb.StatusRequest, context: Context) -> pb.CoordinatorStatus:
         """What the coordinator does now."""
-        caller, status = self._access.caller(context), self._coordinator_status()
-        return status if caller.sees_all else self._scoped.status(caller, status)
+        return self._scoped.status(self._access.caller(context), self._coordinator_status())
 
     def _coordinator_status(self) -> pb.CoordinatorStatus:
         env = self._env

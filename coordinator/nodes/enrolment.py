@@ -28,7 +28,7 @@ from covey.wire.errors import translated
 from covey.wire.identities.authority import Authority, check_name, key_of_request
 from covey.wire.identities.identity import ENROL_DOMAIN
 from covey.wire.identities.signing import SigningKey, key_id, verify
-from covey.wire.identities.tokens import MAX_USES, ROLES, SECRET_BYTES, JoinToken
+from covey.wire.identities.tokens import MAX_USES, ROLES, SECRET_BYTES, JoinToken, entry_key
 from covey.wire.listeners.buckets import Buckets
 from covey.wire.listeners.connections import site_of
 
@@ -60,6 +60,11 @@ class Addresses:
     enrol_listen: str = ""
     advertise: str | None = None
     advertise_enrol: str | None = None
+
+    @property
+    def are_one(self) -> bool:
+        """Whether enrolment is at the main port, behind its handshake."""
+        return self.listen == self.enrol_listen
 
 
 @dataclass(frozen=True)
@@ -100,15 +105,18 @@ async def create_token(
     now, addresses, store = services.clock(), services.addresses, services.store
     if uses == 1:
         await store.call(_check_free, store.store, name)
+    secret = secrets.token_bytes(SECRET_BYTES)
+    entry = services.authority.issue_entry(name, entry_key(secret).public_key()) if addresses.are_one else b""
     token = JoinToken(
         name=name,
         role=role,
         server=addresses.advertise or _reachable(addresses.listen),
         enrol=addresses.advertise_enrol or _reachable(addresses.enrol_listen),
         authority_pem=services.authority.pem,
-        secret=secrets.token_bytes(SECRET_BYTES),
+        secret=secret,
         expires_at=now + expires_s,
         uses=uses,
+        entry_pem=entry,
     )
     record = TokenRecord(token.secret_sha256, name, cast(Role, role), now, token.expires_at, uses)
     await store.call(store.store.add_token, record)

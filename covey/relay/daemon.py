@@ -14,9 +14,9 @@ from covey.relay.server import RelayServer
 from covey.signals import told_by_signals
 from covey.telemetry import LogFormat, configure_logging
 from covey.texts import read_pem
+from covey.wire.addresses import host_and_port
 from covey.wire.announcement import announce, withdraw
 from covey.wire.listeners.connections import allow_many_files
-from covey.wire.reach import host_and_port
 
 log = structlog.get_logger(room="relay")
 

@@ -31,6 +31,9 @@ class Plan:
         events: The folder for the log of what the run's machine was told; None: there is none.
         written: The keys of the specification that somebody wrote: those that nothing reads are refused.
         model: The file that `[model] initial` names; None: it names none.
+        until: Mode `rounds`: the run is left as it is, running on record, once so many rounds are committed and
+            evaluated; None: it goes on to its end.
+        resumed: The id of a run in the folder that was left so, or was killed: it goes on with its next round.
     """
 
     spec: RunSpec
@@ -44,6 +47,8 @@ class Plan:
     events: Path | None = None
     written: tuple[str, ...] = ()
     model: Path | None = None
+    until: int | None = None
+    resumed: str = ""
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 from cryptography.x509.oid import NameOID
 
 from covey.errors import CoveyError, IdentityError
+from covey.wire.addresses import host_and_port
 from covey.wire.identities.authority import COORDINATOR_NAME, ROLES, check_name
 from covey.wire.identities.identity import Identity
-from covey.wire.reach import host_and_port, proxy_options
+from covey.wire.proxies import proxy_options
 
 KEEPALIVE_MS = 20_000
 KEEPALIVE_TIMEOUT_MS = 30_000

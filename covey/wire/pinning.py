@@ -8,20 +8,18 @@ who answers it, now or after any cut, has the private key. After a renewal there
 from __future__ import annotations
 
 import asyncio
-import base64
 import ssl
-from urllib.parse import unquote, urlsplit
 
 import grpc.aio
 from cryptography import x509
 
 from covey.errors import IdentityError, TransferError
+from covey.wire.addresses import host_and_port
 from covey.wire.channels import key_sha256, secure_channel
 from covey.wire.identities.identity import Identity
-from covey.wire.reach import host_and_port, proxy_of
+from covey.wire.proxies import MAX_REPLY_BYTES, proxy_of, refusal
 
 LOOK_S = 15.0
-MAX_REPLY_BYTES = 1 << 14
 
 
 async def pinned_certificate(address: str, server_name: str, fingerprint: str, authority_pem: bytes) -> bytes:
@@ -79,18 +77,15 @@ async def pinned_channel(
 
 async def _shown(address: str, context: ssl.SSLContext, server_name: str) -> bytes:
     """The certificate, DER; the connection is ended."""
-    proxy = urlsplit(proxy_of(address).partition(" ")[0])
-    place = (proxy.hostname, proxy.port or 80) if proxy.hostname else host_and_port(address)
+    proxy = proxy_of(address)
+    place = (proxy.host, proxy.port) if proxy else host_and_port(address)
     reader, writer = await asyncio.open_connection(*place, limit=MAX_REPLY_BYTES)
     try:
-        if proxy.hostname:
-            who = f"{unquote(proxy.username or '')}:{unquote(proxy.password or '')}"
-            token = base64.b64encode(who.encode()).decode()
-            may = f"Proxy-Authorization: Basic {token}\r\n" if proxy.username else ""
-            writer.write(f"CONNECT {address} HTTP/1.1\r\nHost: {address}\r\n{may}\r\n".encode())
+        if proxy:
+            writer.write(proxy.request(address))
             status = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n", 1)[0]
-            if status.split(b" ")[1:2] != [b"200"]:
-                raise ConnectionError(f"the proxy says {status.decode(errors='replace')!r}")
+            if refused := refusal(status, proxy, address):
+                raise ConnectionError(refused)
         await writer.start_tls(context, server_hostname=server_name)
         secured = writer.get_extra_info("ssl_object")
         shown: bytes | None = secured.getpeercert(binary_form=True)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import ipaddress
-import os
 import socket
 import ssl
-import urllib.request
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -17,12 +14,12 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import ExtensionOID
 
+from covey.wire.addresses import host_and_port
 from covey.wire.identities.authority import COORDINATOR_NAME
+from covey.wire.proxies import Proxy, ask_for_tunnel, proxy_of, unused_proxy
 
 T = TypeVar("T")
 PROBE_S = 3.0
-_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
-"""Variables that gRPC reads, the first one that is set counts."""
 NOT_SERVED = grpc.StatusCode.UNIMPLEMENTED
 WRONG_PORT = (
     "is a coordinator's enrolment port (--enrol-listen, 7401 by default), which takes join tokens only; "
@@ -32,37 +29,6 @@ CLOSED = (
     "what listens there closes connections without an answer: the coordinator is stopping or away, and a relay or load "
     "balancer stands before it, or it is another program"
 )
-
-
-def host_and_port(address: str) -> tuple[str, int]:
-    """The parts of `HOST:PORT`, without the brackets of an IPv6 address."""
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)
-
-
-def is_loopback(address: str) -> bool:
-    """Whether an address is of this machine only."""
-    host, _ = host_and_port(address)
-    try:
-        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
-    except ValueError:
-        return host.lower() in ("localhost", "localhost.localdomain", "ip6-localhost")
-
-
-def proxy_options(address: str) -> list[tuple[str, Any]]:
-    """Options of a channel: a proxy of the environment is for other machines, never for this one's own loopback."""
-    return [("grpc.enable_http_proxy", 0)] if is_loopback(address) else []
-
-
-def proxy_of(address: str) -> str:
-    """Through which proxy gRPC goes to an address, and which variable says so; empty: through none."""
-    host, _ = host_and_port(address)
-    variable = next((name for name in _PROXIES if os.environ.get(name)), "")
-    exceptions = next(filter(None, map(os.environ.get, ("no_grpc_proxy", "no_proxy"))), "")
-    excepted = urllib.request.proxy_bypass_environment(host, {"no": exceptions})  # type: ignore[attr-defined]
-    if not variable or is_loopback(address) or excepted:
-        return ""
-    return f"{os.environ[variable]} ({variable})"
 
 
 async def why_unreachable(address: str, authority_pem: bytes = b"") -> str:
@@ -82,27 +48,36 @@ def why(address: str, authority_pem: bytes = b"", *, enrolling: bool = False) ->
         A clause with what to do.
     """
     proxy = proxy_of(address)
-    if proxy:
-        host, _ = host_and_port(address)
-        return (
-            f"connections go through the proxy {proxy}, which does not lead there; "
-            f"to go without it, add {host} to no_proxy"
-        )
+    place = (proxy.host, proxy.port) if proxy else host_and_port(address)
     try:
-        with socket.create_connection(host_and_port(address), PROBE_S) as connection:
-            return _look_at(connection, authority_pem, enrolling)
-    except socket.gaierror:
-        return (
-            f"the name {host_and_port(address)[0]!r} is not known on this machine; look for a typing error, or ask DNS"
-        )
-    except ConnectionRefusedError:
-        return "nothing listens there; is the coordinator running, and is this its port?"
-    except TimeoutError:
-        return f"no answer within {PROBE_S:g} s; is a firewall in the way, or is it another machine's address?"
-    except ConnectionResetError:
-        return CLOSED
+        with socket.create_connection(place, PROBE_S) as connection:
+            if proxy is None or not (reason := ask_for_tunnel(connection, proxy, address)):
+                reason = _look_at(connection, authority_pem, enrolling)
+                reason = f"connections go through the proxy {proxy}: {reason}" if proxy else reason
     except OSError as error:
-        return error.strerror or str(error)
+        reason = _no_proxy(error, proxy, address) if proxy else _no_connection(error, place[0])
+    unused = unused_proxy(address)
+    return f"{reason} ({unused})" if unused else reason
+
+
+def _no_proxy(error: OSError, proxy: Proxy, address: str) -> str:
+    why_not = f"no answer within {PROBE_S:g} s" if isinstance(error, TimeoutError) else error.strerror or str(error)
+    return (
+        f"the proxy {proxy} does not answer: {why_not}; is it running, and is this its address? "
+        f"To go without it, add {host_and_port(address)[0]} to no_proxy"
+    )
+
+
+def _no_connection(error: OSError, host: str) -> str:
+    if isinstance(error, socket.gaierror):
+        return f"the name {host!r} is not known on this machine; look for a typing error, or ask DNS"
+    if isinstance(error, ConnectionRefusedError):
+        return "nothing listens there; is the coordinator running, and is this its port?"
+    if isinstance(error, TimeoutError):
+        return f"no answer within {PROBE_S:g} s; is a firewall in the way, or is it another machine's address?"
+    if isinstance(error, ConnectionResetError):
+        return CLOSED
+    return error.strerror or str(error)
 
 
 class _Secured:
@@ -153,7 +128,10 @@ def _certificate(shown: x509.Certificate, authority_pem: bytes) -> str:
     now = dt.datetime.now(dt.UTC)
     begins, ends = shown.not_valid_before_utc, shown.not_valid_after_utc
     if COORDINATOR_NAME not in _names(shown):
-        return "what listens there is not a coordinator of Covey (its certificate says otherwise)"
+        return (
+            "what answers is not a coordinator of Covey: its certificate is for "
+            f"{', '.join(_names(shown)) or 'nobody'}, {_intercepted(shown)}"
+        )
     if begins > now or ends <= now:
         return (
             f"its certificate is valid from {begins:%Y-%m-%d %H:%M} to {ends:%Y-%m-%d %H:%M} UTC, and this machine's "
@@ -164,8 +142,20 @@ def _certificate(shown: x509.Certificate, authority_pem: bytes) -> str:
     try:
         shown.verify_directly_issued_by(x509.load_pem_x509_certificate(authority_pem))
     except (ValueError, TypeError, InvalidSignature):
-        return "the coordinator there belongs to another federation; look at the address, or join it with a new token"
+        return (
+            "the coordinator there belongs to another federation; look at the address, or join it with a new token "
+            f"(its certificate is {_intercepted(shown)})"
+        )
     return ""
+
+
+def _intercepted(shown: x509.Certificate) -> str:
+    """Who issued a certificate; and what it means if that is a firewall's or proxy's authority."""
+    issuer = "".join(c for c in shown.issuer.rfc4514_string() if c.isprintable())[:120]
+    return (
+        f"issued by {issuer!r}; if that is a firewall's or a proxy's own authority, TLS is intercepted on the way, "
+        "which a federation refuses: have this destination excepted from inspection"
+    )
 
 
 def _names(certificate: x509.Certificate) -> list[str]:

@@ -13,15 +13,17 @@ from cryptography import x509
 
 from covey import faults
 from covey.errors import Conflict, CoveyError, IdentityError, LimitExceeded
-from covey.node.operator.config import DEFAULT_SETTINGS, IDENTITY_FOLDER, SETTINGS_FILE
+from covey.node.operator.config import IDENTITY_FOLDER, SETTINGS_FILE
+from covey.node.operator.default_settings import DEFAULT_SETTINGS
 from covey.protos import coordinator_pb2 as pb
 from covey.protos.coordinator_pb2_grpc import EnrolmentStub
 from covey.storage.files.data_lock import held
 from covey.wire.errors import CODE_KEY, from_rpc_error
-from covey.wire.identities.authority import COORDINATOR_NAME
+from covey.wire.identities.authority import COORDINATOR_NAME, private_pem
 from covey.wire.identities.identity import Identity, signing_key_in, signing_request, tls_key_in
 from covey.wire.identities.tokens import JoinToken
-from covey.wire.reach import proxy_options, why
+from covey.wire.proxies import proxy_options
+from covey.wire.reach import why
 
 DEADLINE_S = 20.0
 BUSY_S = 90.0
@@ -101,7 +103,8 @@ def enrol(token: str, folder: Path) -> Identity:
 
 @stamina.retry(on=LimitExceeded, attempts=None, timeout=BUSY_S, wait_initial=0.2, wait_max=5.0)
 def _ask(token: JoinToken, request: pb.EnrolRequest) -> pb.EnrolReply:
-    credentials = grpc.ssl_channel_credentials(token.authority_pem)
+    shown = (private_pem(token.entry_key), token.entry_pem) if token.entry_pem else (None, None)
+    credentials = grpc.ssl_channel_credentials(token.authority_pem, *shown)
     options = [("grpc.ssl_target_name_override", COORDINATOR_NAME), *proxy_options(token.enrol)]
     with grpc.secure_channel(token.enrol, credentials, options) as channel:
         try:
@@ -114,7 +117,7 @@ def _ask(token: JoinToken, request: pb.EnrolRequest) -> pb.EnrolReply:
 def _explained(token: JoinToken, error: grpc.RpcError) -> CoveyError:
     if CODE_KEY in dict(cast(Any, error.trailing_metadata()) or ()):
         return from_rpc_error(error)
-    reason = why(token.enrol, token.authority_pem, enrolling=True)
+    reason = why(token.enrol, token.authority_pem, enrolling=not token.entry_pem)
     return EnrolmentUnreachable(
         f"the coordinator cannot be reached at {token.enrol} to enrol: {reason}; "
         "if it is reached at another address, its operator starts it with --advertise and --advertise-enrol"

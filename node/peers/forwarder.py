@@ -15,8 +15,8 @@ import structlog
 
 from covey.driver.ending import end
 from covey.errors import CoveyError, TransferError
+from covey.wire.addresses import host_and_port
 from covey.wire.identities.identity import Identity
-from covey.wire.reach import host_and_port
 from covey.wire.registration import CALLED, CHALLENGE_BYTES, GREETING, WELCOME, proof
 from covey.wire.splicing import PIECE_BYTES, keep_alive, splice
 

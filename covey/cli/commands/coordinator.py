@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,8 @@ def coordinator() -> None:
         "covey coordinator start --data-dir /srv/covey",
         "covey coordinator start --data-dir /srv/covey --listen 0.0.0.0:7400 --enrol-listen 0.0.0.0:7401 \\",
         "    --advertise covey.example.org:7400",
+        "covey coordinator start --data-dir /srv/covey --listen 0.0.0.0:443 --enrol-listen 0.0.0.0:443 \\",
+        "    --advertise covey.example.org:443",
         "COVEY_STORE=postgresql://covey@db/covey covey coordinator start --data-dir /srv/covey",
         "covey coordinator start --data-dir /srv/covey --metrics 127.0.0.1:9464",
     )
@@ -86,8 +89,9 @@ def start(ctx: click.Context, /, quota: int | None, paths: tuple[str, ...], **op
     from covey.coordinator.daemon import run_coordinator
 
     tame_malloc()
-    options["advertise_enrol"] = options["advertise_enrol"] or _same_host(options["advertise"], options["enrol_listen"])
-    ctx.exit(run_coordinator(CoordinatorConfig(quota_bytes=quota, data_paths=named_paths(paths), **options)))
+    config = CoordinatorConfig(quota_bytes=quota, data_paths=named_paths(paths), **options)
+    reached = config.advertise if config.has_one_port else _same_host(config.advertise, config.enrol_listen)
+    ctx.exit(run_coordinator(replace(config, advertise_enrol=config.advertise_enrol or reached)))
 
 
 def _same_host(advertise: str | None, enrol_listen: str) -> str | None:

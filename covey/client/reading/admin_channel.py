@@ -18,7 +18,8 @@ from covey.texts import read_pem
 from covey.wire.errors import CODE_KEY, from_rpc_error
 from covey.wire.identities.authority import COORDINATOR_NAME
 from covey.wire.identities.identity import Identity
-from covey.wire.reach import NOT_SERVED, WRONG_PORT, proxy_options, why_unreachable
+from covey.wire.proxies import proxy_options
+from covey.wire.reach import NOT_SERVED, WRONG_PORT, why_unreachable
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message

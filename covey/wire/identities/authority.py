@@ -20,6 +20,10 @@ from covey.errors import IdentityError
 COORDINATOR_NAME = "coordinator.covey"
 NODE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 ROLES = ("node", "admin", "auditor", "member", "coordinator")
+ENTRANT = "entrant"
+"""None of the roles: a certificate of it leads past a handshake, and opens nothing behind it."""
+ENTRY_DAYS = 60
+"""Longer than a token lives: who lost the answer may ask again."""
 VALID_DAYS = 365
 AUTHORITY_DAYS = 3650
 BACK_DATED = dt.timedelta(minutes=5)
@@ -123,9 +127,20 @@ class Authority:
         Raises:
             IdentityError: The name or the role is not one that a certificate may have.
         """
-        check_name(name)
         if role not in ROLES:
             raise IdentityError(f"role {role!r} is unknown; choose one of {', '.join(ROLES)}")
+        return self._certify(name, role, public_key, days)
+
+    def issue_entry(self, name: str, public_key: ec.EllipticCurvePublicKey) -> bytes:
+        """A certificate (PEM) with which a token's holder gets to the enrolment service of the main port; no identity.
+
+        Raises:
+            IdentityError: The name is not one that a certificate may have.
+        """
+        return self._certify(name, ENTRANT, public_key, ENTRY_DAYS).pem
+
+    def _certify(self, name: str, role: str, public_key: ec.EllipticCurvePublicKey, days: int) -> Issued:
+        check_name(name)
         now = dt.datetime.now(dt.UTC)
         expires = min(now + dt.timedelta(days=days), self.certificate.not_valid_after_utc)
         subject = x509.Name(

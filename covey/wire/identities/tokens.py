@@ -7,9 +7,12 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, TypeVar, get_args
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic import AfterValidator, BaseModel, Field
 
 from covey.errors import IdentityError
@@ -17,11 +20,13 @@ from covey.texts import BOM
 from covey.wire.identities.authority import check_name
 from covey.wire.identities.canonical import STRICT, Finite
 
+T = TypeVar("T", str, str | None)
 PREFIX = "covey1."
 SECRET_BYTES = 32
 Role = Literal["node", "admin", "auditor", "member"]
 ROLES: tuple[str, ...] = get_args(Role)
 """Those that a token may give."""
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 MAX_TEXT = 16_384
 MAX_USES = 10_000
 _AROUND = BOM + "\"'`\u200b\u2018\u2019\u201c\u201d<>"
@@ -47,11 +52,18 @@ class JoinToken:
     expires_at: float
     uses: int = 1
     """How many identities can be enrolled with it."""
+    entry_pem: bytes = b""
+    """A certificate for `entry_key`, where enrolment is behind the main port's handshake; empty: it has a port."""
 
     def allows(self, name: str) -> bool:
         """Whether a certificate for this name is what the token promises."""
         prefix, _, number = name.rpartition("-")
         return name == self.name if self.uses == 1 else prefix == self.name and number.isdecimal()
+
+    @property
+    def entry_key(self) -> ec.EllipticCurvePrivateKey:
+        """The key of `entry_pem`."""
+        return entry_key(self.secret)
 
     @property
     def secret_sha256(self) -> str:
@@ -69,6 +81,7 @@ class JoinToken:
             "k": self.secret.hex(),
             "x": self.expires_at,
         } | ({"u": self.uses} if self.uses > 1 else {})
+        data |= {"c": self.entry_pem.decode()} if self.entry_pem else {}
         body = json.dumps(data, separators=(",", ":")).encode()
         return PREFIX + base64.urlsafe_b64encode(body).decode().rstrip("=")
 
@@ -92,6 +105,15 @@ class JoinToken:
             raise IdentityError("the join token is damaged; copy the whole line") from None
 
 
+def entry_key(secret: bytes) -> ec.EllipticCurvePrivateKey:
+    """The P-256 key that follows from a token's secret: so the token need not carry one (HKDF, RFC 5869).
+
+    Of 48 bytes modulo the order: no number is likelier than another by more than 2^-128 (FIPS 186-5, A.2.1).
+    """
+    drawn = HKDF(hashes.SHA256(), length=48, salt=None, info=b"covey entry key").derive(secret)
+    return ec.derive_private_key(int.from_bytes(drawn, "big") % (P256_ORDER - 1) + 1, ec.SECP256R1())
+
+
 def _address(value: str) -> str:
     if not _ADDRESS.fullmatch(value):
         raise ValueError("not HOST:PORT")
@@ -104,8 +126,9 @@ def _hex_secret(value: str) -> str:
     return value
 
 
-def _pem(value: str) -> str:
-    x509.load_pem_x509_certificate(value.encode())
+def _pem(value: T) -> T:
+    if value is not None:
+        x509.load_pem_x509_certificate(value.encode())
     return value
 
 
@@ -122,6 +145,7 @@ class _Token(BaseModel):
     secret: Annotated[str, Field(alias="k"), AfterValidator(_hex_secret)]
     expires_at: Finite = Field(alias="x")
     uses: int = Field(1, alias="u", ge=1, le=MAX_USES)
+    entry: Annotated[str | None, Field(alias="c"), AfterValidator(_pem)] = None
 
     def opened(self) -> JoinToken:
         """What it says."""
@@ -134,4 +158,5 @@ class _Token(BaseModel):
             bytes.fromhex(self.secret),
             self.expires_at,
             self.uses,
+            (self.entry or "").encode(),
         )

@@ -24,7 +24,7 @@ def test_nodes_and_people_of_each_study(path):
     studies = Studies(path)
     assert studies.roles_of("alice") == {"brain": "admin", "heart": "member"}
     assert studies.roles_of("mallory") == {}
-    assert studies.scope("brain") == {"n1", "n2"}
+    assert studies.scope("brain") == frozenset({"n1", "n2"})
     assert (studies.scope("heart"), studies.scope("")) == (None, None)
     assert studies.scope("gone") == frozenset()
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, cast
 
 from covey.coordinator.admin.service import AdminService, AdminServices
+from covey.coordinator.admin.site_log import site_log_page
 from covey.coordinator.backup.backup import BackupServices
 from covey.coordinator.nodes.enrolment import Addresses, EnrolmentServices
 from covey.coordinator.nodes.sessions import Sessions
+from covey.coordinator.nodes.site_logs import FOLDER, SiteLogs
 from covey.coordinator.runs.deletion import DeletionServices
 from covey.storage.record.contract import NodeRecord
 from covey.wire.channels import certified_peer
@@ -26,7 +29,7 @@ class Call:
 def certified(world, identity) -> Any:
     """A call of somebody who is on record from now on."""
     peer = certified_peer(identity.certificate_pem)
-    world.members.register(NodeRecord(peer.name, peer.role, "active", 1.0, certificate_serial=peer.serial))
+    world.members.register(NodeRecord(peer.name, cast(Any, peer.role), "active", 1.0, certificate_serial=peer.serial))
     return cast(Any, Call(identity.certificate_pem))
 
 
@@ -50,6 +53,7 @@ def admin_service(world, authority, worker=None):
             backup=BackupServices(world.folder, world.store, world.files, world.retention, world.background),
             operation=world.operation,
             deletion=DeletionServices(world.record, world.files, world.retention),
+            site_log=partial(site_log_page, SiteLogs(world.folder / FOLDER)),
             changes=world.changes,
             clock=given.clock,
             store_name="SQLite",

@@ -30,9 +30,10 @@ auditors = ["carol"]
 [studies.heart]
 nodes = ["bob"]
 """
+KINDS: dict[str, Any] = {name: getattr(pb, method.input_type.name) for name, method in METHODS.items()}
 READ = {
     *("ShowRun", "WatchRun", "LocateVersion", "DownloadVersion", "ListRounds", "ShowRound", "ListContributions"),
-    *("ListGossip", "AuditRun", "ListEvents"),
+    *("ListGossip", "AuditRun", "ListEvents", "ListSiteLog"),
 }
 MANAGE = {"StopRun", "DeleteRun"}
 SUBMIT = {"SubmitRun", "SubmitRunWithModel"}
@@ -76,8 +77,8 @@ def called(world, authority, identity, tmp_path):
         call.abort, call.peer = abort, lambda: "here"
 
     async def call_it(who, method, about="brain", **given) -> Any:
-        found = handler.service(SimpleNamespace(method=f"/covey.v1.Admin/{method}", invocation_metadata=()))
-        request = (given and METHODS[method].input_type._concrete_class(**given)) or asked(method, about)
+        found: Any = handler.service(SimpleNamespace(method=f"/covey.v1.Admin/{method}", invocation_metadata=()))
+        request = (given and KINDS[method](**given)) or asked(method, about)
         if not found.response_streaming:
             return await found.unary_unary(request, calls[who])
         stream = found.stream_stream(one(request), calls[who]) if found.request_streaming else None
@@ -93,7 +94,7 @@ async def one(request):
 
 def asked(method, study):
     """The smallest request about a study's run."""
-    kind = METHODS[method].input_type._concrete_class
+    kind = KINDS[method]
     if method == "SubmitRun":
         return kind(spec_toml=text_of(study, "new"))
     if method == "SubmitRunWithModel":
