@@ -131,10 +131,10 @@ class Studies:
 
     def _stamp_now(self) -> tuple[int, int]:
         try:
-            found = self._path.stat() if self._path is not None else None
+            stat = self._path.stat() if self._path is not None else None
         except OSError:
-            found = None
-        return (found.st_mtime_ns, found.st_size) if found is not None else (0, 0)
+            stat = None
+        return (stat.st_mtime_ns, stat.st_size) if stat is not None else (0, 0)
 
     def roles_of(self, person: str) -> dict[str, StudyRole]:
         """Study to the role that somebody has in it."""
