@@ -19,7 +19,8 @@ from covey.coordinator.runs.active_run import ActiveRun
 from covey.coordinator.runs.first_model import FirstModelServices, add_run
 from covey.machines.protocol import StopRequested
 from covey.metrics import counted
-from covey.node.operator.config import NodeConfig, NodeData, NodeSettings, Policy
+from covey.node.operator.config import NodeConfig, NodeData, NodeSettings
+from covey.node.operator.policy import Policy
 from covey.node.services import NodeServices
 from covey.simulation.adversaries import Adversaries, Attack, assigned
 from covey.simulation.arrival_order import Pace, Staleness

@@ -13,6 +13,7 @@ import structlog
 from covey.errors import WorkerDied
 from covey.worker.client.client import Worker
 from covey.worker.client.confinement import Confinement
+from covey.worker.client.output import OnOutput, unheard
 from covey.worker.jobs.operations import HELLO, Operation
 from covey.worker.jobs.runs import HelloJob, HelloResult
 
@@ -42,6 +43,7 @@ class WorkerSupervisor:
         stall_s: How long any job may go without a step; a job may say less (its `stall_s`).
         log_name: What people call its log.
         confinement: As for `Worker.start`.
+        on_output: As for `Worker.start`.
     """
 
     def __init__(
@@ -54,9 +56,11 @@ class WorkerSupervisor:
         stall_s: float = math.inf,
         log_name: str = "",
         confinement: Confinement | None = None,
+        on_output: OnOutput = unheard,
     ) -> None:
         self._data_dir, self._device, self._log_format, self._log_name = data_dir, device, log_format, log_name
         self._on_replaced, self._stall_s, self._confinement = on_replaced, stall_s, confinement
+        self._on_output = on_output
         self._worker: Worker | None = None
         self._lock, self._turn = asyncio.Lock(), asyncio.Lock()
 
@@ -90,6 +94,7 @@ class WorkerSupervisor:
             log_format=self._log_format,
             log_name=self._log_name,
             confinement=self._confinement,
+            on_output=self._on_output,
         )
 
     async def do(self, operation: Operation[J, R, P], job: J, on_progress: Callable[[P], object] | None = None) -> R:
