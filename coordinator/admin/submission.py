@@ -121,6 +121,7 @@ class Submissions:
             description = await env.worker.do(DESCRIBE, job)
         active = [node.node for node in await env.store.call(self._store.nodes) if node.state == "active"]
         spec.task.require_known(active)
+        spec.evaluation.require_known(active)
         refuse_oversized(text, description, len(active))
         told = moved_in_words(spec, description, active, allow_path=env.allow_paths)
         if model is not None:
