@@ -56,7 +56,8 @@ DELETED_FIELDS = ("run", "files", "bytes")
 def run() -> None:
     """Submit runs and look at them.
 
-    RUN is a run's id, or its name: the newest run of that name.
+    RUN is a run's id, or its name: the newest run of that name. A run of a study is STUDY/NAME; NAME will do where it
+    is clear.
     """
 
 
