@@ -20,7 +20,8 @@ from covey.wire.identities.signing import SigningKey
 
 MARKER = "simulation.json"
 NODES = "nodes"
-SCRATCH = (NODES, "drills", "workers")
+WORKERS = "workers"
+SCRATCH = (NODES, "drills", WORKERS)
 """Folders that nothing needs after the simulation."""
 LOG = "workers.log"
 

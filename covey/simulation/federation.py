@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -24,15 +23,16 @@ from covey.node.operator.config import NodeConfig, NodeData, NodeSettings, Polic
 from covey.node.services import NodeServices
 from covey.simulation.adversaries import Adversaries, Attack, assigned
 from covey.simulation.arrival_order import Pace, Staleness
-from covey.simulation.data_dir import LOG, NODES, enrol
+from covey.simulation.data_dir import NODES, enrol
 from covey.simulation.files import CoordinatorFiles, MemoryStore, NodeFiles
 from covey.simulation.nodes import MemoryBulk, MemoryLink, VirtualNode, VirtualSessions
 from covey.simulation.plan import Plan, SimulationProgress, Watch, names_of
-from covey.simulation.pool import LoggedSupervisor, Pool, PooledWorker
+from covey.simulation.pool import Pool, PooledWorker
 from covey.simulation.runners import is_stalled
 from covey.storage.record.contract import EventRecord, RunRecord
 from covey.wire.identities.identity import Identity
 from covey.wire.identities.signing import SigningKey
+from covey.worker.client.supervisor import WorkerSupervisor
 
 WATCH_S = 0.2
 STALLED_S = 1.0
@@ -46,19 +46,16 @@ class VirtualFederation:
         plan: What to simulate.
         env: The coordinator's, with `CoordinatorFiles` and `VirtualSessions`.
         attacks: The plan's, checked.
+        workers: What trains for them.
     """
 
-    def __init__(self, plan: Plan, env: Environment, attacks: Sequence[Attack]) -> None:
+    def __init__(
+        self, plan: Plan, env: Environment, attacks: Sequence[Attack], workers: Sequence[WorkerSupervisor]
+    ) -> None:
         self._plan, self._env = plan, env
         self._names = names_of(plan.nodes)
         self._adversaries = Adversaries(assigned(attacks, self._names), self._folder / "drills", self._invited)
-        count = plan.processes or len(os.sched_getaffinity(0))
-        self._pool = Pool(
-            [
-                LoggedSupervisor(self._folder / "workers" / str(k), self._folder / LOG, device=plan.device)
-                for k in range(count)
-            ]
-        )
+        self._pool = Pool(workers)
         self._run: ActiveRun | None = None
         self._pace = Pace(env.changes, lambda: self._run, plan.staleness or Staleness(), plan.spec.seed)
         self._service = CoordinatorService(env.node_services())

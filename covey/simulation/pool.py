@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from covey.simulation.adversaries import Adversaries
 from covey.simulation.arrival_order import Pace
 from covey.worker.client.client import Worker
-from covey.worker.client.supervisor import WorkerSupervisor
+from covey.worker.client.supervisor import LivingWorker, WorkerSupervisor
 from covey.worker.jobs.operations import Operation
 from covey.worker.jobs.training import TrainJob
 
@@ -27,16 +27,16 @@ class LoggedSupervisor(WorkerSupervisor):
         super().__init__(data_dir, device=device, log_format="console")
         self._log_file = log_file
 
-    async def _started(self) -> Worker:
+    async def _started(self) -> LivingWorker:
         return await Worker.start(self._data_dir, device=self._device, log_file=self._log_file)
 
 
 class Pool:
     """Workers that any node's job may go to; jobs wait in the order in which they came."""
 
-    def __init__(self, workers: list[LoggedSupervisor]) -> None:
+    def __init__(self, workers: Sequence[WorkerSupervisor]) -> None:
         self._workers = workers
-        self._idle: asyncio.Queue[LoggedSupervisor] = asyncio.Queue()
+        self._idle: asyncio.Queue[WorkerSupervisor] = asyncio.Queue()
         for worker in workers:
             self._idle.put_nowait(worker)
 

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -18,13 +18,15 @@ from covey.coordinator.environment import Environment
 from covey.coordinator.keys.keys import open_keys
 from covey.coordinator.nodes.members import Members
 from covey.coordinator.store_thread import StoreThread
-from covey.simulation.data_dir import LOG, open_relaxed, prepared_folder, remove_scratch
+from covey.simulation.data_dir import LOG, WORKERS, open_relaxed, prepared_folder, remove_scratch
 from covey.simulation.federation import VirtualFederation
 from covey.simulation.files import CoordinatorFiles
 from covey.simulation.nodes import VirtualSessions
 from covey.simulation.plan import Plan, Watch, checked_attacks, require_enough
 from covey.simulation.pool import LoggedSupervisor
+from covey.simulation.ray_engine import ray_workers
 from covey.storage.record.contract import RunRecord
+from covey.worker.client.supervisor import WorkerSupervisor
 from covey.worker.jobs.operations import DESCRIBE
 from covey.worker.jobs.runs import DescribeJob
 
@@ -50,7 +52,7 @@ async def simulate(plan: Plan, watch: Watch = lambda progress: None) -> RunRecor
     async with AsyncExitStack() as stack:
         stack.callback(remove_scratch, folder)
         env = await _environment(plan, folder, stack)
-        federation = VirtualFederation(plan, env, attacks)
+        federation = VirtualFederation(plan, env, attacks, await _workers(plan, folder, stack))
         stack.push_async_callback(federation.close)
         await federation.start()
         text = plan.spec.to_json()
@@ -61,12 +63,19 @@ async def simulate(plan: Plan, watch: Watch = lambda progress: None) -> RunRecor
             return await federation.run(watch, description.sharing)
 
 
+async def _workers(plan: Plan, folder: Path, stack: AsyncExitStack) -> Sequence[WorkerSupervisor]:
+    if plan.ray is not None:
+        return await stack.enter_async_context(ray_workers(plan.ray, folder, plan.processes))
+    count = plan.processes or len(os.sched_getaffinity(0))
+    return [LoggedSupervisor(folder / WORKERS / str(k), folder / LOG, device=plan.device) for k in range(count)]
+
+
 async def _environment(plan: Plan, folder: Path, stack: AsyncExitStack) -> Environment:
     store = StoreThread(await asyncio.to_thread(open_relaxed, folder))
     stack.push_async_callback(store.close)
     await store.call(store.store.acquire_lease, f"simulation:{os.getpid()}")
     keys = await asyncio.to_thread(open_keys, folder, time.time())
-    worker = LoggedSupervisor(folder / "workers" / "coordinator", folder / LOG, device=plan.device)
+    worker = LoggedSupervisor(folder / WORKERS / "coordinator", folder / LOG, device=plan.device)
     stack.push_async_callback(worker.stop)
     await worker.start()
     files = CoordinatorFiles(folder / "files")
